@@ -1,11 +1,11 @@
-"""The values of a recommendation: the case it is made for, a reason, an alternative, the whole advice. No torch."""
+"""The types of a recommendation: the case it is made for, a reason, an alternative, the whole advice. No torch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 from core.advice.family import Family, family_of
 from core.advice.goals import Goal, goal_of
@@ -56,23 +56,23 @@ SETTINGS: dict[str, str] = {
 }
 
 
-def value_of(recipe: Recipe, name: str) -> Any:
-    """By a name of SETTINGS."""
+def value_of(recipe: Recipe, name: str) -> object:
+    """Return the setting of this name (see SETTINGS)."""
     return getattr(getattr(recipe, SETTINGS[name]), name)
 
 
-def values_of(recipe: Recipe) -> dict[str, Any]:
+def values_of(recipe: Recipe) -> dict[str, object]:
     return {name: value_of(recipe, name) for name in SETTINGS}
 
 
 def is_set(recipe: Recipe, name: str) -> bool:
-    """Whether somebody decided it: a field that was left out, or left empty, is a hole."""
+    """Return whether the person decided this setting. An open one was left out or left empty."""
     return name in getattr(recipe, SETTINGS[name]).model_fields_set and value_of(recipe, name) is not None
 
 
-def with_settings(recipe: Recipe, **settings: Any) -> Recipe:
-    """recipe with values by the names of SETTINGS. Unchecked: for what this room decides itself."""
-    changes: dict[str, dict[str, Any]] = {}
+def with_settings(recipe: Recipe, **settings: object) -> Recipe:
+    """Return recipe with values by the names of SETTINGS. Unchecked: for this room's own decisions."""
+    changes: dict[str, dict[str, object]] = {}
     for name, value in settings.items():
         changes.setdefault(SETTINGS[name], {})[name] = value
     return recipe.model_copy(
@@ -81,23 +81,22 @@ def with_settings(recipe: Recipe, **settings: Any) -> Recipe:
 
 
 def all_holes(goal: str | None = None) -> Recipe:
-    """Nothing is decided but what a model should become better at."""
+    """Return a recipe in which everything is open except the goal."""
     return Recipe.parse({"goal": goal, "data": {"source": NO_DATA}})
 
 
 class Reason(Frozen):
-    """Why a setting has its value. field: a name of SETTINGS, "verdict", "goal" or "budget"."""
+    """The reason for the value of a setting. field: a name of SETTINGS, "verdict", "goal" or "budget"."""
 
     field: str
     text: Message
 
 
 class Alternative(Frozen):
-    """Another way that was weighed: with its own verdict and both numbers in its sentence.
+    """Another way to train, with its own verdict, and both numbers in its sentence.
 
-    model: id of a smaller model of presets/models.yaml, where that is the other way; offload_layers: how many of this
-    one are.
-    shards: GPUs that hold the base together.
+    model: id of a smaller model of presets/models.yaml, if that is the other way; offload_layers: how many of this one
+    are offloaded. shards: GPUs that hold the base together.
     """
 
     method: Method
@@ -111,8 +110,8 @@ class Alternative(Frozen):
 
 
 class Documented(Frozen):
-    """What the documented table says of this case. row: "7B", "13B", "33B" or None where the table has no row for
-    it."""
+    """The documented table's entry for this case. row: "7B", "13B", "33B", or None for a size that it has no row
+    for."""
 
     row: str | None = None
     minimum_gb: float | None = None
@@ -120,8 +119,11 @@ class Documented(Frozen):
 
 
 class Advice(Frozen):
-    """recipe: what was asked for, its holes filled; reasons: why, one for each. planned_steps and warnings need the
-    data; estimate needs the model's shape."""
+    """A complete recommendation.
+
+    recipe: the request with its open settings filled; reasons: one for each. planned_steps and warnings need the data;
+    estimate needs the model's shape.
+    """
 
     recipe: Recipe
     verdict: Verdict
@@ -138,32 +140,31 @@ class Advice(Frozen):
 
     @property
     def factor(self) -> float:
-        """What runs on this PC measured, over the arithmetic."""
+        """Memory measured by earlier runs on this PC, relative to the arithmetic."""
         return self.correction.factor if self.correction else 1.0
 
     @property
     def arithmetic_gib(self) -> float | None:
-        """On the card, by the arithmetic alone."""
+        """Memory on the GPU by the arithmetic alone."""
         return self.estimate.on_card_gib / self.factor if self.estimate else None
 
     @property
     def setup(self) -> Setup:
-        """What the arithmetic was asked."""
+        """The input of the memory arithmetic."""
         return Setup.of(self.recipe, self.budget.kind, self.budget.capability)
 
-    def as_json(self) -> dict[str, Any]:
-        """As run.json and `plan --json` have it: the settings by their names, then the rest."""
+    def as_json(self) -> dict[str, object]:
+        """Return the object in run.json and `plan --json`: the settings by their names, then the rest."""
         return values_of(self.recipe) | self.model_dump(mode="json", exclude={"recipe"})
 
 
 @dataclass(frozen=True)
 class Grounds:
-    """What advice stands on. shape and data are None where they could not be had: the advice then says less.
+    """The known facts that advice is based on. shape and data are None if unknown: then there is less advice.
 
-    corrections: what runs on this PC measured of this model. examples(max_length, long_examples, overlap): how many
-    training makes of the data (core.data.preview counts them). repeats: of its rows, asked for only where a recipe
-    leaves such rows out. continues:
-    that it starts from another run's adapter.
+    corrections: memory measured by runs of this model on this PC. examples(max_length, long_examples, overlap): number
+    of training examples in the data (counted by core.data.preview). repeats: repeated rows, read only if the recipe
+    leaves such rows out. continues: whether the run starts from another run's adapter.
     """
 
     budget: Budget
@@ -175,7 +176,7 @@ class Grounds:
     continues: bool = False
 
     @classmethod
-    def of(
+    def from_preview(
         cls,
         budget: Budget,
         shape: ModelShape | None,
@@ -183,23 +184,26 @@ class Grounds:
         corrections: Corrections | None,
         continues: bool,
     ) -> Grounds:
-        """The grounds with what a preview of the data tells."""
+        """Take the facts about the data from its preview."""
         if preview is None:
             return cls(budget, shape, None, corrections, continues=continues)
         facts = preview.facts()
         return cls(budget, shape, facts, corrections, preview.examples, lambda: preview.repeats, continues)
 
     def trained_rows(self, recipe: Recipe) -> int | None:
-        """None where no row is left out for what it says, or that is not known."""
+        """Return the number of trained rows; None if no row is left out for its contents, or if that is unknown."""
         repeats = self.repeats() if needs_repeats(recipe.data) and self.repeats else None
         return None if repeats is None else len(choose(len(repeats), recipe, repeats).training)
 
 
 @dataclass(frozen=True)
 class Case:
-    """What decisions are made from. eval_fraction: share of the rows that is not trained. corrections: what runs on
-    this PC measured. examples: of the data at a max_length, where a row is not always one (long ones split, or left
-    out). trained_rows: where rows are left out for what they say (core/data/repeats)."""
+    """The facts that decisions are made from.
+
+    eval_fraction: share of the rows for validation. corrections: memory measured on this PC. examples: number of
+    examples at a max_length, if a row is not always one (long rows split, or left out). trained_rows: if rows are left
+    out for their contents (core/data/repeats).
+    """
 
     shape: ModelShape | None
     budget: Budget
@@ -213,8 +217,8 @@ class Case:
     continues: bool = False
 
     @classmethod
-    def of(cls, recipe: Recipe, grounds: Grounds) -> Case:
-        """Raises RecipeError for a goal that there is not."""
+    def from_recipe(cls, recipe: Recipe, grounds: Grounds) -> Case:
+        """Build the case of a recipe. Raises RecipeError for an unknown goal."""
         count, how = grounds.examples, recipe.data.long_examples
         # Also where rows are cut: plain text is split all the same, and a row may be an example for each of its
         # answers.
@@ -250,38 +254,40 @@ class Case:
 
     @property
     def size_name(self) -> str | Message:
-        """ "7B" for what reads a row of the table, else the count itself, as in "3.2B"."""
+        """ "7B" for a size in the table, else the count itself, as in "3.2B"."""
         return self.row.name if self.row else msg("advise.size", billions=self.billions or 0)
 
     @property
     def for_qlora_only(self) -> bool:
-        """Whether the document knows QLoRA only: its classes and above, on a card of up to 24 GB as sold."""
+        """True where the document recommends only QLoRA: from its smallest class up, on a GPU sold with up to 24 GB."""
         sold = self.budget.sold_gb
         large = self.billions is not None and self.billions >= SMALL_CLASS_BILLIONS
         return large and not self.on_cpu and sold is not None and sold <= self.table.qlora_up_to_gb
 
     def too_small_for(self, method: Method) -> float | None:
-        """The table's minimum in GB, where the card is sold with less; None where the table does not object."""
+        """Return the table's minimum in GB if the GPU is sold with less, else None."""
         minimum, sold = self.table.minimum(self.row, method), self.budget.sold_gb
         return minimum if not self.on_cpu and minimum is not None and sold is not None and sold < minimum else None
 
     def estimate(self, draft: Recipe) -> Estimate | None:
-        """None without a shape. Raises RecipeError for target_modules that the model has not."""
+        """Return the corrected estimate; None without a shape. Raises RecipeError for target_modules that the model
+        lacks."""
         if self.shape is None:
             return None
         counted = arithmetic.estimate(self.shape, Setup.of(draft, self.budget.kind, self.budget.capability))
         correction = self.corrections.of(draft.adapter.method)
         return correction.apply(counted) if correction else counted
 
-    def holds(self, draft: Recipe) -> bool | None:
-        """Whether it fits with its margin by arithmetic alone; None where the model or the free memory is not known."""
+    def fits(self, draft: Recipe) -> bool | None:
+        """Return whether draft fits with its margin, by arithmetic alone; None if the model or the free memory is
+        unknown."""
         estimate = self.estimate(draft)
         if estimate is None or self.budget.free_gib is None:
             return None
         return estimate.needed_gib <= self.budget.free_gib
 
-    def numbers(self, draft: Recipe) -> dict[str, Any]:
-        """What draft needs with its margin and what is free, in GiB, for a sentence."""
+    def numbers(self, draft: Recipe) -> dict[str, object]:
+        """Return the values for a sentence: what draft needs with its margin, and what is free, in GiB."""
         estimate = self.estimate(draft)
         return {"needed": estimate.needed_gib if estimate else None, "free": self.budget.free_gib}
 

@@ -1,6 +1,6 @@
-"""Which known models fit: for each one and each method, whether it fits into what there is and what it needs. No torch.
+"""The known models that fit: for each model and method its verdict and the memory it needs. No torch.
 
-Each verdict is of the least that choosing the model would take: one row of 512 tokens at a time with gradient
+Each verdict is for the least demanding training of the model: one row of 512 tokens at a time with gradient
 checkpointing, the rest as core.advice.recommend decides it without data.
 """
 
@@ -19,16 +19,18 @@ from core.recipe import Recipe
 
 @dataclass(frozen=True)
 class Fit:
-    """needed_gib: with its margin."""
+    """The verdict on a model and a method. needed_gib: with its margin."""
 
     verdict: Verdict
     needed_gib: float
 
 
 def rounded(budget: Budget) -> Budget:
-    """budget as verdicts are remembered for it: free memory trembles all the time, RAM by more than a card's. Of RAM
-    half a GiB, so that a list is not counted anew, and does not change its mind, at each look; never more than there
-    is."""
+    """Return budget with its free memory rounded, as a key for cached verdicts.
+
+    Free memory varies all the time, RAM by more than a GPU's. RAM is rounded down to half a GiB, so that a list is not
+    computed anew, with other verdicts, at each look.
+    """
     if budget.free_gib is None:
         return budget
     free = (
@@ -41,12 +43,12 @@ def rounded(budget: Budget) -> Budget:
 
 @lru_cache(maxsize=8192)  # two methods of all models on two dozen cards
 def fit(shape: ModelShape, budget: Budget, method: Method) -> Fit:
-    """Remembered, also for models of one shape."""
-    _, verdict, needs = recommend.weigh(_asked(method), Grounds(budget, shape))
+    """Return the verdict. Cached, also for models of equal shape."""
+    _, verdict, needs = recommend.weigh(_least_demanding(method), Grounds(budget, shape))
     assert needs is not None  # the shape is known
     return Fit(verdict, needs.needed_gib)
 
 
 @lru_cache(maxsize=4)
-def _asked(method: Method) -> Recipe:
+def _least_demanding(method: Method) -> Recipe:
     return with_settings(all_holes(), method=method, per_device_train_batch_size=1, gradient_checkpointing=True)

@@ -1,11 +1,10 @@
-"""What is wrong with a run, judged by its curves. Pure: reads recorded numbers, changes nothing."""
+"""Problems of a run, judged by its curves. Pure: reads recorded numbers, changes nothing."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -43,7 +42,8 @@ _MEASURED = ("eval_loss", *(f"eval_{name}" for name in NUMBERS))
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """The finite numbers of a run by step, what was taken back left out. measured_rows: behind each evaluation."""
+    """The finite numbers of a run by step, without those that were taken back. measured_rows: rows of each
+    evaluation."""
 
     steps: np.ndarray = field(default_factory=lambda: np.array([]))
     losses: np.ndarray = field(default_factory=lambda: np.array([]))
@@ -56,11 +56,13 @@ class Series:
 
     @classmethod
     def of_records(
-        cls, records: Iterable[dict[str, Any]], measured_rows: int = 0, answers: Sequence[tuple[int, float]] = ()
+        cls, records: Iterable[dict[str, object]], measured_rows: int = 0, answers: Sequence[tuple[int, float]] = ()
     ) -> Series:
-        """From the lines of metrics.jsonl; answers: (step, mean characters) of the film's. A later line of a step, or
-        of one before it, takes back what was written from there on:
-        a run that went on from a checkpoint."""
+        """Build the series from the lines of metrics.jsonl.
+
+        A line of an earlier or equal step takes back all lines from that step on: the run was resumed from a
+        checkpoint. answers: (step, mean characters) of the sample answers.
+        """
         train: list[tuple[float, ...]] = []
         evals: list[tuple[float, ...]] = []
         for record in records:
@@ -78,7 +80,7 @@ class Series:
             np.array(points, float).reshape(-1, 1 + len(names)).T
             for points, names in ((train, _TRAINED), (evals, _MEASURED))
         )
-        pairs = PairSeries.of(np.delete(trained, [1, 2, 3], 0), np.delete(measured, 1, 0), list(answers))
+        pairs = PairSeries.from_columns(np.delete(trained, [1, 2, 3], 0), np.delete(measured, 1, 0), list(answers))
         (steps, losses, norms, rates), (eval_steps, eval_losses) = trained[:4].tolist(), measured[:2].tolist()
         return cls.of_columns(steps, losses, norms, rates, eval_steps, eval_losses, measured_rows, pairs)
 
@@ -94,7 +96,7 @@ class Series:
         measured_rows: int = 0,
         pairs: PairSeries | None = None,
     ) -> Series:
-        """Unknown numbers are nan; a step without a loss is left out."""
+        """Build the series from columns. Unknown numbers are nan; a step without a loss is left out."""
         train = np.array([steps, losses, norms, rates], float).reshape(4, -1)
         evals = np.array([eval_steps, eval_losses], float).reshape(2, -1)
         train, evals = train[:, np.isfinite(train[1])], evals[:, np.isfinite(evals[1])]
@@ -102,8 +104,11 @@ class Series:
 
     @property
     def base(self) -> float:
-        """The loss before anything was learned: the first step's is computed before its correction, of one batch; where
-        rows are measured, theirs is too. Where none are, the steps after it tell whether that batch was an easy one."""
+        """The loss of the untrained model.
+
+        The first step's loss is computed before its update, but on one batch; step 0's evaluation counts too. Without
+        it, the next steps show whether that batch was an easy one.
+        """
         if not len(self.losses):
             return math.nan
         first = float(self.losses[0])
@@ -120,8 +125,10 @@ def _number(value: object) -> float:
 
 
 def of_run(recipe: Recipe, series: Series, at_work: bool, usual_rate: float | None = None) -> list[Diagnosis]:
-    """What is wrong with a run that is at work, or was. usual_rate: by the advice that it was planned with, if it was.
-    One cause is told, the first that explains the curves."""
+    """Return the problems of a run that is active or has ended: at most one, the first that explains the curves.
+
+    usual_rate: of the advice that the run was planned with, if known.
+    """
     if finding := of_pairs(recipe, series.pairs, at_work, series.measured_rows):
         return [finding]
     for rule in (hot_rate, overfitting, plateau):
@@ -131,8 +138,11 @@ def of_run(recipe: Recipe, series: Series, at_work: bool, usual_rate: float | No
 
 
 def hot_rate(recipe: Recipe, series: Series, at_work: bool, usual: float) -> Diagnosis | None:
-    """The loss is above what the untrained model had or was for most of the way, rises again after it had fallen, or
-    jumps and stays up."""
+    """Find a learning rate that is too high.
+
+    The loss is above the untrained model's or was for most of the run, rises again after it had fallen, or jumps and
+    stays up.
+    """
     evidence = _above_base(series) or _risen(series) or _jumps(series) or _mostly_above(series)
     if evidence is None:
         return None
@@ -161,7 +171,7 @@ def _window(series: Series) -> int:
 
 
 def _above_base(series: Series) -> Evidence | None:
-    """The last steps are above the untrained model's loss, by more than batches differ."""
+    """Find a loss whose last steps exceed the untrained model's, by more than batches differ."""
     width = _window(series)
     if len(series.losses) > FAR_STEPS and series.losses[-FAR_STEPS:].min() > series.base + FAR:
         width = FAR_STEPS  # so far that a run goes back by itself (core/runs/health)
@@ -178,7 +188,8 @@ def _above_base(series: Series) -> Evidence | None:
 
 
 def _mostly_above(series: Series) -> Evidence | None:
-    """More than half of all steps were above where it began, though the falling rate brought the last ones back."""
+    """Find a loss above its beginning in more than half of all steps, even if the falling rate brought the last ones
+    back."""
     losses = series.losses
     above = np.flatnonzero(losses > ABOVE_BASE * max(series.base, float(losses[0]))) if len(losses) else losses
     if len(losses) < 2 * _window(series) or 2 * len(above) <= len(losses):
@@ -193,7 +204,7 @@ def _mostly_above(series: Series) -> Evidence | None:
 
 
 def _risen(series: Series) -> Evidence | None:
-    """It had fallen, and is most of the way back."""
+    """Find a loss that had fallen, and is most of the way back."""
     width, losses = _window(series), series.losses
     if len(losses) < 3 * width:
         return None
@@ -212,9 +223,9 @@ def _risen(series: Series) -> Evidence | None:
 
 
 def _jumps(series: Series) -> Evidence | None:
-    """Steps after which the loss stays up for a while; an odd row alone is up for one step."""
+    """Find steps after which the loss stays up for a while; an odd row alone raises one step."""
     losses = series.losses
-    found: list[int] = []
+    jumps: list[int] = []
     if len(losses) < WINDOW + 3:
         return None
     up = JUMP * series.base
@@ -222,19 +233,19 @@ def _jumps(series: Series) -> Evidence | None:
     # The median of the steps before is looked at only where their smallest leaves a jump possible: there are few such.
     possible = WINDOW + np.flatnonzero(after > sliding_window_view(losses, WINDOW)[: len(after)].min(1) + up)
     for i in possible.tolist():
-        if found and i <= found[-1] + WINDOW:
+        if jumps and i <= jumps[-1] + WINDOW:
             continue
         if after[i - WINDOW] > np.median(losses[i - WINDOW : i]) + up:
-            found.append(i)
-    if len(found) <= MOST_JUMPS:
+            jumps.append(i)
+    if len(jumps) <= MOST_JUMPS:
         return None
-    steps = [int(series.steps[i]) for i in found]
+    steps = [int(series.steps[i]) for i in jumps]
     return msg("run_doctor.jumps", count=len(steps), steps=steps[:LISTED]), steps[0]
 
 
 def overfitting(recipe: Recipe, series: Series, at_work: bool, usual: float) -> Diagnosis | None:
-    """The measured loss rises while the training loss falls. The fewer rows are measured, the more it must have
-    risen."""
+    """Find a validation loss that rises while the training loss falls. The fewer validation rows, the larger the rise
+    must be."""
     if series.measured_rows < 1 or len(series.eval_losses) < 3:
         return None
     best = int(series.eval_losses.argmin())
@@ -268,11 +279,12 @@ def overfitting(recipe: Recipe, series: Series, at_work: bool, usual: float) -> 
 
 
 def plateau(recipe: Recipe, series: Series, at_work: bool, usual: float) -> Diagnosis | None:
-    """Nothing gets better, though the rate is still high: from the beginning (too cold), or since some step."""
-    found = _flat_measured(series) if len(series.eval_losses) else _flat_training(recipe, series)
-    if found is None:
+    """Find a loss that no longer improves while the rate is high: from the beginning (rate too low), or since some
+    step."""
+    flat = _flat_measured(series) if len(series.eval_losses) else _flat_training(recipe, series)
+    if flat is None:
         return None
-    evidence, step, left = found
+    evidence, step, left = flat
     rate = recipe.train.learning_rate
     if left > 1 - NOTHING_LEARNED:
         warmer = max(usual, min(float(f"{rate * BACK_TO:.1g}"), WARMEST * usual))
@@ -298,7 +310,7 @@ def plateau(recipe: Recipe, series: Series, at_work: bool, usual: float) -> Diag
 
 
 def _stop(recipe: Recipe, series: Series) -> Message:
-    """With what is kept by it: the best measured state that a checkpoint has (core/runs/best), else the last one."""
+    """Describe a stop and what it keeps: the best measured checkpoint (core/runs/best), else the last state."""
     steps, losses = series.eval_steps[series.eval_steps > 0], series.eval_losses[series.eval_steps > 0]
     if not recipe.train.load_best_model_at_end or not len(steps) or losses.argmin() == len(steps) - 1:
         return msg("run_doctor.stop_keep_last")
@@ -306,15 +318,17 @@ def _stop(recipe: Recipe, series: Series) -> Message:
 
 
 def _while_learning(series: Series) -> float:
-    """The last step whose learning rate was not yet low."""
+    """Return the last step whose learning rate was not yet low."""
     known = series.rates[np.isfinite(series.rates)]
     high = series.rates >= LEARNING * known.max(initial=0.0)
     return float(series.steps[high][-1]) if high.any() else 0.0
 
 
 def _flat_measured(series: Series) -> tuple[Message, int, float] | None:
-    """From a measurement on, at least two more in a row without a gain, and no clear gain of the training loss either.
-    Third: what is left of the untrained model's loss, as a share."""
+    """Find an evaluation followed by at least two without a gain, and without a clear gain of the training loss.
+
+    Returns evidence, step, and the share of the untrained model's loss that is left.
+    """
     usable = series.eval_steps <= _while_learning(series)
     steps, losses = series.eval_steps[usable], series.eval_losses[usable]
     untrained = float(series.eval_losses[0]) if series.eval_steps[0] == 0 else series.base
@@ -346,7 +360,8 @@ def _flat_measured(series: Series) -> tuple[Message, int, float] | None:
 
 
 def _flat_training(recipe: Recipe, series: Series) -> tuple[Message, int, float] | None:
-    """Three long blocks in a row with the same mean, where none are measured; by more than batches differ."""
+    """Find three long blocks in a row with the same mean, within what batches differ, for runs without validation
+    rows."""
     losses = series.losses[series.steps <= _while_learning(series)]
     width = max(2 * FEWEST_FLAT_STEPS, len(losses) // 6)
     if len(losses) < 3 * width:

@@ -7,7 +7,6 @@ import math
 from bisect import bisect
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
 
 from core.advice.case import RANKS, USUAL_RATE, Case, Method, Verdict, value_of, with_settings
 from core.data import row_order, validation_split
@@ -36,27 +35,28 @@ OPTIMIZER_SHARE = 0.03  # of what is free: below it, what 8-bit AdamW saves is n
 
 
 # ---- the decisions -------------------------------------------------------------------------------
-def wanted_length(case: Case) -> int:
-    """Tokens that cover 99 of 100 examples, rounded up, with room to spare where lengths were only guessed; never
-    beyond what the model can read. A cut example loses its end, and with it the token that teaches a model to stop:
-    rather too long than too short.
+def desired_length(case: Case) -> int:
+    """Return the max_length that covers 99 of 100 examples, rounded up, with a margin for guessed lengths, within the
+    model's limit.
+
+    A cut example loses its end, and with it the token that teaches a model to stop: rather too long than too short.
     """
-    wanted = LENGTH_WITHOUT_DATA
+    length = LENGTH_WITHOUT_DATA
     if case.data:
         long_example = math.ceil(case.data.p99_length * (GUESS_MARGIN if case.data.estimated else 1))
-        wanted = max(1, math.ceil(long_example / LENGTH_STEP)) * LENGTH_STEP
+        length = max(1, math.ceil(long_example / LENGTH_STEP)) * LENGTH_STEP
     readable = case.shape.max_position_embeddings if case.shape else None
-    return min(wanted, readable) if readable else wanted
+    return min(length, readable) if readable else length
 
 
 def max_length(case: Case, draft: Recipe) -> tuple[int, Message]:
-    """The wanted length; less where only less fits, but never so short that more than 1 of 100 examples is cut."""
-    wanted, numbers = draft.data.max_length, case.numbers(draft)
-    value = wanted
-    if case.holds(draft) is False:
-        value = longest_that_holds(case, draft, shortest_acceptable(case)) or wanted
-    if value < wanted:
-        why = msg("advise.length_that_fits", value=value, wanted=wanted, **numbers)
+    """Return the desired length; less if only less fits, but never so short that more than 1 of 100 examples is cut."""
+    desired, numbers = draft.data.max_length, case.numbers(draft)
+    value = desired
+    if case.fits(draft) is False:
+        value = longest_that_fits(case, draft, shortest_acceptable(case)) or desired
+    if value < desired:
+        why = msg("advise.length_that_fits", value=value, wanted=desired, **numbers)
     elif case.data is None:
         why = msg("advise.length_without_data", value=value)
     elif value < case.data.p99_length:
@@ -68,41 +68,43 @@ def max_length(case: Case, draft: Recipe) -> tuple[int, Message]:
 
 
 def shortest_acceptable(case: Case) -> int:
-    return min(case.data.p99_length if case.data else SHORTEST_WITHOUT_DATA, wanted_length(case))
+    return min(case.data.p99_length if case.data else SHORTEST_WITHOUT_DATA, desired_length(case))
 
 
-def longest_that_holds(case: Case, draft: Recipe, shortest: int) -> int | None:
-    """The largest multiple of 64 in [shortest, draft's max_length) that fits with its margin, else shortest, else
-    None."""
+def longest_that_fits(case: Case, draft: Recipe, shortest: int) -> int | None:
+    """Return the largest multiple of 64 in [shortest, draft's max_length) that fits with its margin, else shortest,
+    else None."""
 
-    def holds(length: int) -> bool:
-        return bool(case.holds(with_settings(draft, max_length=length)))
+    def fits(length: int) -> bool:
+        return bool(case.fits(with_settings(draft, max_length=length)))
 
     longer = range((shortest // LENGTH_STEP + 1) * LENGTH_STEP, draft.data.max_length, LENGTH_STEP)
     # how many of them, for a shorter one always fits too
-    fitting = bisect(longer, False, key=lambda length: not holds(length))
-    found = longer[fitting - 1] if fitting else shortest
-    return found if found < draft.data.max_length and holds(found) else None
+    fitting = bisect(longer, False, key=lambda length: not fits(length))
+    longest = longer[fitting - 1] if fitting else shortest
+    return longest if longest < draft.data.max_length and fits(longest) else None
 
 
 def target_modules(case: Case, draft: Recipe) -> tuple[str, Message]:
-    """Every linear layer, as the QLoRA paper found to matter most. Where only that fits, query and value alone, as the
-    LoRA paper had it; where a family has them in one matrix, that one."""
+    """Return all linear layers, which the QLoRA paper found to matter most.
+
+    If only that fits: query and value alone, as in the LoRA paper, or the one matrix in which a family has them.
+    """
     names = [matrix.name for matrix in case.shape.attention_matrices] if case.shape else []
     fewer = with_settings(
         draft, target_modules=names[0] if names and not {"q_proj", "v_proj"} <= set(names) else "q_proj,v_proj"
     )
-    if case.holds(draft) is False and case.holds(fewer):
+    if case.fits(draft) is False and case.fits(fewer):
         return fewer.adapter.target_modules, msg("advise.targets_that_fit", **case.numbers(draft))
     return "all-linear", msg("advise.targets_all")
 
 
 def method(case: Case, draft: Recipe) -> tuple[Method, Message]:
-    """docs/design.md, section 5, rules 1, 2 and 8."""
+    """Choose LoRA or QLoRA by docs/design.md, section 5, rules 1, 2 and 8."""
     lora = with_settings(draft, method="lora", offload_layers=0)  # in 4 bit layers travel four times as fast
     facts = {"size": case.size_name, "gb": case.budget.sold_gb, **case.numbers(lora)}
     if case.on_cpu:
-        if case.holds(lora) is False and case.holds(with_settings(draft, method="qlora")):
+        if case.fits(lora) is False and case.fits(with_settings(draft, method="qlora")):
             return "qlora", msg("advise.qlora_lora_too_large", **facts)
         return "lora", msg("advise.lora_on_cpu")
     if case.shape is None:
@@ -111,10 +113,10 @@ def method(case: Case, draft: Recipe) -> tuple[Method, Message]:
         return "qlora", msg("advise.qlora_documented", limit=case.table.qlora_up_to_gb, **facts)
     if minimum := case.too_small_for("lora"):
         return "qlora", msg("advise.qlora_below_minimum", minimum=minimum, **facts)
-    holds = case.holds(lora)
-    if holds is None:
+    is_enough = case.fits(lora)
+    if is_enough is None:
         return "qlora", msg("advise.qlora_unknown_memory")
-    if not holds:
+    if not is_enough:
         return "qlora", msg("advise.qlora_lora_too_large", **facts)
     if case.row and case.budget.sold_gb is not None:
         return "lora", msg("advise.lora_documented", minimum=case.row.lora.minimum_gb, **facts)
@@ -122,17 +124,21 @@ def method(case: Case, draft: Recipe) -> tuple[Method, Message]:
 
 
 def effective_batch(case: Case) -> int:
-    """Examples in one correction. Few rows need many small steps; docs/memory.md, section 7, takes 16 (8 to 32)
-    otherwise."""
+    """Return the examples of one optimizer step.
+
+    Few rows need many small steps; otherwise 16, as in docs/memory.md, section 7 (8 to 32).
+    """
     rows = case.data.rows if case.data else None
     return 16 if rows is None or rows >= 1000 else 8 if rows >= 200 else 4
 
 
 def batch_size(case: Case, draft: Recipe) -> tuple[int, Message]:
-    """4, 2 or 1, whichever fits; 8 only pads more. Of pairs 2 or 1, which are 4 examples: 4 pairs take the same time
-    and more memory (docs/benchmarks.md). Rows of kto are 4 for another reason: its KL term is a mean over them. Of
-    short rows that are packed on a card 16 or 8: launches, and the unpacking of 4-bit weights, are once a micro-batch;
-    not where gradient checkpointing would be the price."""
+    """Return the largest of 4, 2, 1 that fits; 8 only adds padding.
+
+    For pairs 2 or 1, which are 4 examples: 4 pairs take the same time and more memory (docs/benchmarks.md). kto takes 4
+    rows for another reason: its KL term is a mean over them. Short packed rows on a GPU take 16 or 8, because launches
+    and the unpacking of 4-bit weights happen once a micro-batch; but not at the price of gradient checkpointing.
+    """
 
     def with_size(size: int) -> Recipe:
         return with_settings(draft, per_device_train_batch_size=size)
@@ -143,13 +149,13 @@ def batch_size(case: Case, draft: Recipe) -> tuple[int, Message]:
     more = OF_SHORT_ROWS if draft.data.packing and not draft.train.compares and not case.on_cpu else ()
     for many in more:
         short = many <= effective_batch(case) and many * draft.data.max_length <= TOKENS_AT_ONCE
-        if short and case.holds(with_settings(with_size(many), gradient_checkpointing=False, r=RANKS[-1])):
+        if short and case.fits(with_settings(with_size(many), gradient_checkpointing=False, r=RANKS[-1])):
             return fits(many)
     of_pairs = draft.train.compares and draft.train.objective != "kto"
     most = min(effective_batch(case), 2 if of_pairs else MICRO_BATCHES[0])
     useful = [size for size in MICRO_BATCHES if size <= most]
-    value = next((size for size in useful if case.holds(with_size(size))), 1)
-    if case.holds(draft) is None:
+    value = next((size for size in useful if case.fits(with_size(size))), 1)
+    if case.fits(draft) is None:
         return 1, msg("advise.batch_unknown")
     if (
         case.shape
@@ -168,34 +174,36 @@ def batch_size(case: Case, draft: Recipe) -> tuple[int, Message]:
 
 
 def checkpointing(case: Case, draft: Recipe) -> tuple[bool, Message]:
-    """Off where the memory suffices without it, for it costs a third of the time; whatever else needs memory comes
+    """Turn checkpointing off if the memory suffices, as it costs a third of the time; other needs for memory come
     first."""
     if draft.train.offload_layers:
         return True, msg("advise.checkpointing_offload")
     without = with_settings(draft, gradient_checkpointing=False)
-    if case.holds(without):
+    if case.fits(without):
         return False, msg("advise.checkpointing_off", **case.numbers(without))
-    known = case.holds(without) is not None
+    known = case.fits(without) is not None
     return True, msg("advise.checkpointing_needed", **case.numbers(without)) if known else msg(
         "advise.checkpointing_unknown"
     )
 
 
 def rank(case: Case, draft: Recipe) -> tuple[int, Message]:
-    """docs/design.md, section 5, rule 4: at least as many parameters as answer tokens (the capacity rule of Tinker's
-    documentation)."""
-    wanted, why = wanted_rank(case, draft)
-    value = wanted
-    while value > RANKS[0] and case.holds(with_settings(draft, r=value)) is False:
+    """Return the rank by docs/design.md, section 5, rule 4: at least as many parameters as answer tokens.
+
+    That is the capacity rule of Tinker's documentation.
+    """
+    desired, why = desired_rank(case, draft)
+    value = desired
+    while value > RANKS[0] and case.fits(with_settings(draft, r=value)) is False:
         value = max(r for r in RANKS if r < value)
-    if case.holds(with_settings(draft, r=value)) is False:
+    if case.fits(with_settings(draft, r=value)) is False:
         return value, msg("advise.rank_least", **case.numbers(with_settings(draft, r=value)))
-    if value < wanted:
-        why = msg("advise.rank_that_fits", wanted=wanted, **case.numbers(with_settings(draft, r=wanted)))
+    if value < desired:
+        why = msg("advise.rank_that_fits", wanted=desired, **case.numbers(with_settings(draft, r=desired)))
     return value, why
 
 
-def wanted_rank(case: Case, draft: Recipe) -> tuple[int, Message]:
+def desired_rank(case: Case, draft: Recipe) -> tuple[int, Message]:
     floor, least = least_rank(case)
     if case.data is None:
         return floor, msg("advise.rank_without_data", least=least)
@@ -214,7 +222,8 @@ def wanted_rank(case: Case, draft: Recipe) -> tuple[int, Message]:
 
 
 def least_rank(case: Case) -> tuple[int, Message]:
-    """Of the goal, or of the family where others take more for it: at most the largest that is advised."""
+    """Return the smallest rank for the goal, or for a family whose source takes more: at most the largest recommended
+    one."""
     floor = case.goal.r_floor if case.goal else USUAL_RANK
     family = case.family
     if family and family.r and (of_family := min(family.r, RANKS[-1])) > floor:
@@ -224,15 +233,17 @@ def least_rank(case: Case) -> tuple[int, Message]:
 
 
 def leanest_optimizer(case: Case) -> str:
-    """Also what is taken where nobody can count."""
+    """Return the optimizer with the smallest states, which is also the default if the memory is unknown."""
     return "adamw_torch" if case.on_cpu else "adamw_8bit"
 
 
 def optimizer(case: Case, draft: Recipe) -> tuple[str, Message]:
-    """AdamW itself, exact and one kernel a step, while its history is a trifle; bitsandbytes' waits for the card after
-    each tensor (its `Optimizer8bit.step`, 0.50.2). Never the paged one: it pages only tensors of 100,000 numbers and
-    more, few of an adapter's, and Windows' driver has no memory that a card and the PC may share at once
-    (docs/memory.md, 1.3)."""
+    """Choose plain AdamW, exact and one kernel a step, while its states are small, else the 8-bit one.
+
+    bitsandbytes' waits for the GPU after each tensor (its `Optimizer8bit.step`, 0.50.2). Never the paged one: it pages
+    only tensors of 100,000 numbers and more, few of an adapter's, and Windows' driver has no memory that GPU and PC may
+    share at once (docs/memory.md, 1.3).
+    """
     if case.on_cpu:
         return "adamw_torch", msg("advise.optim_cpu")
     plain, free = with_settings(draft, optim="adamw_torch"), case.budget.free_gib
@@ -241,7 +252,7 @@ def optimizer(case: Case, draft: Recipe) -> tuple[str, Message]:
     states = arithmetic.estimate(case.shape, Setup.of(plain, "card")).terms["optimizer"]
     facts = {"states": states, "share": OPTIMIZER_SHARE, "free": free}
     # Also where nothing fits, whichever it is: the person may close what holds the rest.
-    if states < OPTIMIZER_SHARE * free and (case.holds(plain) or not case.holds(draft)):
+    if states < OPTIMIZER_SHARE * free and (case.fits(plain) or not case.fits(draft)):
         return "adamw_torch", msg("advise.optim_small", **facts)
     return "adamw_8bit", msg("advise.optim_8bit", **facts)
 
@@ -251,7 +262,7 @@ def alpha(case: Case, draft: Recipe) -> tuple[int, Message]:
 
 
 def epochs(case: Case, draft: Recipe) -> tuple[float, Message]:
-    """Few rows are read more often, many tokens less often (docs/memory.md, section 7)."""
+    """Return more epochs for few rows, fewer for many tokens (docs/memory.md, section 7)."""
     data = case.data
     if draft.train.compares and data is not None:
         value = 3.0 if data.rows < 200 else 1.0
@@ -270,9 +281,9 @@ def epochs(case: Case, draft: Recipe) -> tuple[float, Message]:
 
 
 def accumulation(case: Case, draft: Recipe) -> tuple[int, Message]:
-    wanted = effective_batch(case)
+    examples = effective_batch(case)
     micro = draft.train.per_device_train_batch_size
-    value = max(1, round(wanted / micro))
+    value = max(1, round(examples / micro))
     facts = {"micro": micro, "effective": micro * value, "value": value}
     if case.data is None:
         return value, msg("advise.accumulation_without_data", **facts)
@@ -280,8 +291,11 @@ def accumulation(case: Case, draft: Recipe) -> tuple[int, Message]:
 
 
 def learning_rate(case: Case, draft: Recipe) -> tuple[float, Message]:
-    """1e-3 below 1B: measured with the starter (docs/benchmarks.md: three sets, 20 of 20), so not where another value
-    is known of a family. The others: docs/memory.md, section 7."""
+    """Return the learning rate for the model's size.
+
+    1e-3 below 1B was measured with the starter (docs/benchmarks.md: three sets, 20 of 20), so it does not apply to
+    families with another known value. The others: docs/memory.md, section 7.
+    """
     family, usual = case.family, usual_rate(case)
     if draft.train.compares:
         return usual * PAIRS_RATE, msg("advise.rate_pairs", usual=usual)
@@ -296,7 +310,7 @@ def learning_rate(case: Case, draft: Recipe) -> tuple[float, Message]:
 
 
 def usual_rate(case: Case) -> float:
-    """By the size of the model; of a small one by its family, where that is known."""
+    """Return the learning rate for the model's size; for a small model that of its family, if known."""
     of_size, of_family = usual_rate_of_size(case.billions), case.family and case.family.learning_rate
     return of_family if of_family and of_size > USUAL_RATE else of_size
 
@@ -308,31 +322,34 @@ def usual_rate_of_size(billions: float | None) -> float:
 
 
 def offloaded_at_first(case: Case, draft: Recipe) -> int:
-    """What the other decisions are made with: of as few as it takes (-1) all, where draft does not fit without."""
+    """Return the offloaded layers for the first draft: all of them if -1 (as few as needed) is set and draft does not
+    fit."""
     count = draft.train.offload_layers
     if case.on_cpu or count >= 0:
         return 0 if case.on_cpu else count
-    fits = case.shape is None or case.holds(with_settings(draft, offload_layers=0)) is not False
+    fits = case.shape is None or case.fits(with_settings(draft, offload_layers=0)) is not False
     return 0 if fits or case.shape is None else case.shape.num_hidden_layers
 
 
-def offload_reason(case: Case, asked: int, draft: Recipe) -> Message | None:
-    """Why so many layers are offloaded, of draft when all is decided, for the price is one of all steps. asked: -1, as
-    few as it takes."""
-    if not asked:
+def offload_reason(case: Case, requested: int, draft: Recipe) -> Message | None:
+    """Explain the offloaded layers of the finished draft, whose price is that of all steps. requested: -1, as few as
+    needed."""
+    if not requested:
         return None
     if case.on_cpu:
         return msg("advise.offload_on_cpu")
     if case.shape is None:
-        return msg("advise.offload_unknown" if asked > 0 else "advise.offload_unknown_fit")
+        return msg("advise.offload_unknown" if requested > 0 else "advise.offload_unknown_fit")
     if not draft.train.offload_layers:
         return msg("advise.offload_fits", **case.numbers(draft))
-    return msg("advise.offload_fewest" if asked < 0 else "advise.offload_chosen", **offload_facts(case, draft))
+    return msg("advise.offload_fewest" if requested < 0 else "advise.offload_chosen", **offload_facts(case, draft))
 
 
 def least_copied(case: Case, draft: Recipe, sizes: Sequence[int]) -> int | None:
-    """Of batch sizes the one with which the least is copied for each example: a larger one needs more layers offloaded,
-    and has them copied less often. None where none fits."""
+    """Return the batch size that copies the least for each example; None if none fits.
+
+    A larger one needs more offloaded layers, and copies them less often.
+    """
 
     def copied(size: int) -> float:
         each = with_settings(draft, per_device_train_batch_size=size)
@@ -347,7 +364,8 @@ def least_copied(case: Case, draft: Recipe, sizes: Sequence[int]) -> int | None:
 
 
 def fewest_offloaded(case: Case, draft: Recipe) -> int | None:
-    """None where draft does not fit with all of them, or nobody can tell."""
+    """Return the fewest offloaded layers with which draft fits; None if it does not fit with all, or if that is
+    unknown."""
     if case.shape is None or case.on_cpu or case.budget.free_gib is None:
         return None
     correction = case.corrections.of(draft.adapter.method)
@@ -356,23 +374,23 @@ def fewest_offloaded(case: Case, draft: Recipe) -> int | None:
     )
 
 
-def offload_facts(case: Case, draft: Recipe) -> dict[str, Any]:
-    """For a sentence: layers, RAM and price of what draft offloads."""
+def offload_facts(case: Case, draft: Recipe) -> dict[str, object]:
+    """Return the values for a sentence: layers, RAM and price of draft's offloading."""
     assert case.shape
     setup, most = Setup.of(draft, "card"), case.shape.num_hidden_layers
     a_batch, speed = arithmetic.copied_bytes(case.shape, setup), memory_constants().bus.gb_per_s
     price = {"gb": a_batch / 1e9, "speed": speed, "seconds": arithmetic.copying_seconds(a_batch)}
     needed, free = arithmetic.ram_to_offload_gib(case.shape, setup), case.budget.ram_gib
-    if (whole := bus_seconds(case, draft)) is None:
-        said = msg("advise.offload_price_a_batch", **price)
+    if (seconds := bus_seconds(case, draft)) is None:
+        price_text = msg("advise.offload_price_a_batch", **price)
     else:
-        said = msg("advise.offload_price", minutes=whole / 60, **price)
+        price_text = msg("advise.offload_price", minutes=seconds / 60, **price)
     ram = msg("advise.offload_ram_unknown" if free is None else "advise.offload_ram", needed=needed, free=free)
-    return {"layers": min(draft.train.offload_layers, most), "of": most, "ram": ram, "price": said}
+    return {"layers": min(draft.train.offload_layers, most), "of": most, "ram": ram, "price": price_text}
 
 
 def bus_seconds(case: Case, draft: Recipe) -> float | None:
-    """What offloaded layers take to the card in all steps; None where nothing is offloaded, or nobody knows how many
+    """Return the time for copying offloaded layers in all steps; None without offloading or an unknown number of
     steps."""
     steps = planned_steps(case, draft)
     if case.shape is None or case.on_cpu or not draft.train.offload_layers or steps is None:
@@ -381,7 +399,7 @@ def bus_seconds(case: Case, draft: Recipe) -> float | None:
     return arithmetic.copying_seconds(batches * arithmetic.copied_bytes(case.shape, Setup.of(draft, "card")))
 
 
-Decisions = Mapping[str, Callable[[Case, Recipe], tuple[Any, Message]]]
+Decisions = Mapping[str, Callable[[Case, Recipe], tuple[object, Message]]]
 DECISIONS: Decisions = {
     "max_length": max_length,
     "target_modules": target_modules,
@@ -397,7 +415,7 @@ DECISIONS: Decisions = {
 }
 # Chosen by nobody but the person, for they cost memory or time; what they cost here is said. name: what it is where
 # nobody chose it, key with a number, without.
-COSTS: dict[str, tuple[Any, str, str]] = {
+COSTS: dict[str, tuple[object, str, str]] = {
     "use_dora": (False, "advise.dora_costs", "advise.dora_costs_unknown"),
     "load_in_8bit": (False, "advise.int8_saves", "advise.int8_unknown"),
     "target_parameters": ("none", "advise.experts_cost", "advise.experts_cost_unknown"),
@@ -405,7 +423,7 @@ COSTS: dict[str, tuple[Any, str, str]] = {
 
 
 def costs(case: Case, draft: Recipe) -> dict[str, Message]:
-    """What the plan needs with each variant that was chosen, and without it."""
+    """Return the memory of the plan with and without each variant that was chosen, as sentences."""
     chosen = {name: how for name, how in COSTS.items() if value_of(draft, name) != how[0]}
     return {
         name: _cost(case, draft, with_settings(draft, **{name: usual}), keys) for name, (usual, *keys) in chosen.items()
@@ -423,7 +441,7 @@ def _cost(case: Case, draft: Recipe, plain: Recipe, keys: list[str]) -> Message:
 
 # ---- what follows from them ----------------------------------------------------------------------
 def judge(case: Case, draft: Recipe) -> tuple[Verdict, Message]:
-    """docs/design.md, section 5, rule 3: the arithmetic, and the table's minimum for the card."""
+    """Return the verdict by docs/design.md, section 5, rule 3: the arithmetic, and the table's minimum for the GPU."""
     estimate, free = case.estimate(draft), case.budget.free_gib
     if estimate is None:
         return "unknown", msg("advise.unknown_model")
@@ -442,7 +460,7 @@ def judge(case: Case, draft: Recipe) -> tuple[Verdict, Message]:
 
 
 def planned_steps(case: Case, draft: Recipe) -> int | None:
-    """Optimizer steps as core/data/row_order counts them; None without data where max_steps does not say."""
+    """Return the optimizer steps as core/data/row_order counts them; None without data and max_steps."""
     if draft.train.max_steps > 0:
         return draft.train.max_steps
     if case.data is None:
@@ -466,7 +484,7 @@ def _trained_rows(rows: int, eval_fraction: float) -> int:
 
 
 def capacity(case: Case, data: DataFacts, draft: Recipe) -> Message | None:
-    """Where the adapter has fewer parameters than there are answer tokens."""
+    """Return a warning if the adapter has fewer parameters than there are answer tokens."""
     if case.shape is None or (params := _capacity(case.shape, draft, draft.adapter.r)) >= data.learned_tokens:
         return None
     return msg("advise.warn_capacity", r=draft.adapter.r, params=params, tokens=data.learned_tokens)

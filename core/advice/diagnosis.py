@@ -1,8 +1,8 @@
-"""A finding of the run doctor: what is wrong, how it shows, and the one remedy."""
+"""A finding of the run doctor: the problem, its evidence, and the one remedy."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from core.messages import Message
 from core.recipe import Recipe
@@ -14,25 +14,26 @@ LISTED = 5  # pairs of rows
 
 
 class Diagnosis(Frozen):
-    """evidence: what was seen, with its numbers. meaning: why that is bad. remedy: what the button does, in its words.
+    """A finding of the run doctor.
 
-    fix: what it changes in the recipe (of a run: in that of a new one), by "section.name". action: more_data asks for
-    other data, other_model for another base model; stop ends a run that is at work, and keeps its best checkpoint.
-    rows: numbers in the file. step: from which on.
+    evidence: the observation, with its numbers. meaning: why it is bad. remedy: the text of its button. fix: changes of
+    the recipe (for a run: of a new one), by "section.name". action: more_data asks for other data, other_model for
+    another base model; stop ends an active run and keeps its best checkpoint. rows: numbers in the file. step: the
+    first one.
     """
 
     id: PlanFinding | RunFinding
     evidence: Message
     meaning: Message
     remedy: Message
-    fix: dict[str, Any] = {}
+    fix: dict[str, object] = {}
     action: Literal["more_data", "other_model", "stop"] | None = None
     rows: tuple[int, ...] = ()
     step: int | None = None
 
 
 def applied(recipe: Recipe, finding: Diagnosis) -> Recipe:
-    """recipe with what the finding changes. Raises RecipeError where that cannot be."""
+    """Return recipe with the finding's changes. Raises RecipeError if they are impossible."""
     value = recipe.model_dump(mode="json", exclude_unset=True)
     for name, setting in finding.fix.items():
         section, key = name.split(".")
@@ -40,5 +41,5 @@ def applied(recipe: Recipe, finding: Diagnosis) -> Recipe:
     return Recipe.parse(value)
 
 
-def listed(pairs: list[Message], of: int) -> list[Message | str]:
-    return [*pairs, "…"] if of > len(pairs) else [*pairs]
+def listed(pairs: list[Message], total: int) -> list[Message | str]:
+    return [*pairs, "…"] if total > len(pairs) else [*pairs]

@@ -1,4 +1,4 @@
-"""What is special about a family of models, each fact with its source: presets/families.yaml. No torch."""
+"""Facts about families of models, each with its source: presets/families.yaml. No torch."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from core.values import Strict
 
 
 class Note(Strict):
-    """A sentence in both languages, and where it was read."""
+    """A sentence in both languages, and its source."""
 
     en: str
     zh: str
     source: str
 
     @property
-    def said(self) -> Message:
+    def message(self) -> Message:
         return msg("advise.said", en=self.en, zh=self.zh)
 
 
 class Kernels(Note):
-    """packages: the module that is imported, and what pip calls it."""
+    """Packages with faster kernels for a family. packages: name of the imported module to its name in pip."""
 
     packages: dict[str, str]
 
     @property
     def missing(self) -> list[str]:
-        """What pip would have to install."""
+        """The packages that are not installed, by their names in pip."""
         return [package for module, package in self.packages.items() if find_spec(module) is None]
 
 
 class Family(Strict):
-    """One entry of presets/families.yaml. r, learning_rate: what settings_source takes; None: nothing but the usual."""
+    """One entry of presets/families.yaml. r, learning_rate: those of settings_source; None: the usual ones."""
 
     title: str
     model_types: tuple[str, ...]
@@ -45,9 +45,9 @@ class Family(Strict):
     kernels: Kernels | None = None
     notes: tuple[Note, ...] = ()
 
-    def told(self) -> list[Message]:
-        """What is worth knowing when the model is chosen."""
-        return [msg("advise.family_note", note=note.said, source=note.source) for note in self.notes]
+    def note_messages(self) -> list[Message]:
+        """Return sentences to read when choosing a model of this family."""
+        return [msg("advise.family_note", note=note.message, source=note.source) for note in self.notes]
 
 
 @lru_cache(maxsize=1)
@@ -56,5 +56,5 @@ def families() -> tuple[Family, ...]:
 
 
 def family_of(model_type: str) -> Family | None:
-    """By the model_type of the text part (core.models.shapes.shape.ModelShape)."""
+    """Return the family with this model_type, which is that of the text part (core.models.shapes.shape.ModelShape)."""
     return next((family for family in families() if model_type in family.model_types), None)

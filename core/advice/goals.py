@@ -13,10 +13,10 @@ from core.presets import PRESETS
 
 @dataclass(frozen=True)
 class Goal:
-    """presets/goals/<id>.yaml: what a model should become better at. Sentences by language.
+    """Contents of presets/goals/<id>.yaml: what a model should become better at. Sentences by language.
 
-    suitable: whether LoRA suits it; where not, `instead` says what to do. r_floor: smallest rank to advise. sample: the
-    data set that shows it. example: one row by language, as question and answer. source: section of the document.
+    suitable: whether LoRA suits it; if not, `instead` names a better way. r_floor: smallest recommended rank. sample:
+    the data set that shows it. example: one row by language, as question and answer. source: section of the document.
     """
 
     id: str
@@ -34,14 +34,14 @@ class Goal:
 
 @lru_cache(maxsize=1)
 def goals() -> tuple[Goal, ...]:
-    """All goals, in the order in which they are offered."""
+    """Return all goals, in the order in which they are offered."""
     files = (PRESETS / "goals").glob("*.yaml")
-    found = [Goal(id=file.stem, **yaml.safe_load(file.read_text("utf-8"))) for file in files]
-    return tuple(sorted(found, key=lambda goal: goal.order))
+    all_goals = [Goal(id=file.stem, **yaml.safe_load(file.read_text("utf-8"))) for file in files]
+    return tuple(sorted(all_goals, key=lambda goal: goal.order))
 
 
 def goal_of(goal_id: str) -> Goal:
-    """Raises RecipeError that lists the goals there are."""
-    if found := next((goal for goal in goals() if goal.id == goal_id), None):
-        return found
+    """Return the goal. Raises RecipeError that lists the existing ones."""
+    if match := next((goal for goal in goals() if goal.id == goal_id), None):
+        return match
     raise RecipeError("advise.no_such_goal", found=goal_id[:60], goals=[known.id for known in goals()])

@@ -1,8 +1,7 @@
-"""How far a plan could be extended on this PC, and how it would do on other GPUs: each variant is calculated, not
-guessed. No torch.
+"""Limits of a plan on this PC, and its verdicts on other GPUs: each variant is calculated, not guessed. No torch.
 
-Everything is core.memory.arithmetic's arithmetic with its margin against free memory; verdicts on cards are
-core.advice.recommend's, so that the documented table has its say. Costs some milliseconds a card.
+Everything is core.memory.arithmetic's arithmetic with its margin against free memory; verdicts on GPUs are those of
+core.advice.recommend, which respects the documented table. Costs some milliseconds a GPU.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from core.advice import recommend
 from core.advice.case import Advice, Grounds, Method, Verdict, all_holes, value_of, with_settings
@@ -34,9 +32,10 @@ KEPT = (
 
 @dataclass(frozen=True)
 class Headroom:
-    """The most of one setting that still fits with the margin while all others stay. None: not even the least does.
+    """The largest value of each setting that fits with the margin while all others stay. None: not even the smallest
+    fits.
 
-    max_length: a multiple of 64 tokens, or what the model can read. model: the largest known one of the same family.
+    max_length: a multiple of 64 tokens, or the model's limit. model: the largest known one of the same family.
     """
 
     max_length: int | None
@@ -47,8 +46,8 @@ class Headroom:
 
 @dataclass(frozen=True)
 class OnCard:
-    """A plan on a card of gb GB as sold, with its need with and without the margin: the plan as it is, how long its
-    rows could be, and what would be advised there."""
+    """A plan on a GPU sold with gb GB: its verdict, its need with and without the margin, its longest max_length there,
+    and the advice for that GPU."""
 
     gb: int
     verdict: Verdict
@@ -61,7 +60,7 @@ class OnCard:
 
 @dataclass(frozen=True)
 class LengthCurve:
-    """GiB needed with the margin, at each of lengths, for one method."""
+    """GiB needed with the margin at each length, for one method."""
 
     method: Method
     lengths: tuple[int, ...]
@@ -69,7 +68,7 @@ class LengthCurve:
 
 
 def limits(shape: ModelShape, setup: Setup, free_gib: float, model: KnownModel | None = None) -> Headroom:
-    """model: the known model that shape is of; without it no family is looked through."""
+    """Return the limits of a plan. model: the known model of this shape; without it no family is searched."""
     other: Method = "lora" if setup.method == "qlora" else "qlora"
     return Headroom(
         max_length=longest(shape, setup, free_gib),
@@ -80,8 +79,7 @@ def limits(shape: ModelShape, setup: Setup, free_gib: float, model: KnownModel |
 
 
 def longest(shape: ModelShape, setup: Setup, free_gib: float) -> int | None:
-    """The largest max_length, by 64 tokens; what the model reads where that is less. None where 64 tokens do not
-    fit."""
+    """Return the largest max_length that fits, by 64 tokens, up to the model's limit. None if 64 tokens do not fit."""
     most = min(FARTHEST, shape.max_position_embeddings or FARTHEST)
     lengths = range(LENGTH_STEP, most + 1, LENGTH_STEP)
     # a longer one needs more
@@ -95,7 +93,7 @@ def largest_rank(shape: ModelShape, setup: Setup, free_gib: float) -> int | None
 
 
 def largest_of_family(model: KnownModel, setup: Setup, free_gib: float) -> KnownModel | None:
-    """The largest known model of the same family that fits as setup has it, itself included."""
+    """Return the largest known model of the same family, itself included, that fits with this setup."""
     family = [other for other in known_models() if other.family == model.family]
     if setup.trains_experts:  # of which others of the family may have none
         family = [other for other in family if other.shape.num_experts]
@@ -104,7 +102,7 @@ def largest_of_family(model: KnownModel, setup: Setup, free_gib: float) -> Known
 
 
 def by_length(shape: ModelShape, setup: Setup, method: Method) -> LengthCurve:
-    """What one method needs at lengths up to what the model reads, this plan's own among them."""
+    """Return the memory of one method at lengths up to the model's limit, this plan's own among them."""
     most = min(FARTHEST, shape.max_position_embeddings or FARTHEST)
     lengths = sorted({length for length in (*LENGTHS, setup.max_length) if length <= most})
     return LengthCurve(
@@ -113,7 +111,7 @@ def by_length(shape: ModelShape, setup: Setup, method: Method) -> LengthCurve:
 
 
 def on_cards(plan: Advice, shape: ModelShape, system: str, data: DataFacts | None = None) -> Sequence[OnCard]:
-    """plan on each common card. system: of platform.system(), for what its desktop takes."""
+    """Return plan on each common GPU. system: as platform.system() names it, for the memory of its desktop."""
     return [_on_card(plan, shape, budget.planned(gb, system), data) for gb in CARDS_GB]
 
 
@@ -132,5 +130,5 @@ def _on_card(plan: Advice, shape: ModelShape, there: Budget, data: DataFacts | N
     )
 
 
-def _needed(shape: ModelShape, setup: Setup, **changes: Any) -> float:
+def _needed(shape: ModelShape, setup: Setup, **changes: object) -> float:
     return arithmetic.estimate(shape, setup.model_copy(update=changes)).needed_gib

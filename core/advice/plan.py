@@ -1,7 +1,7 @@
-"""Fills in what a recipe leaves open, and keeps the advice that did it. After `make` no field is empty.
+"""Completion of a recipe: fills open settings, and keeps the advice that did it. After `make` no field is empty.
 
-Whose word counts, first to last: what the person set; what comes along with a sample set (tried with the starter, so
-only there); the advice; the recipe's own defaults.
+Priority, highest first: the person's settings; those of a sample set (tried with the starter, so only there); the
+advice; the recipe's defaults.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from core.workspace import names
 
 @dataclass(frozen=True)
 class Plan:
-    """recipe: complete, ready for Start. advice: the same decisions with their reasons, verdict and memory."""
+    """A complete recipe, ready to start, with its advice: the same decisions with reasons, verdict and memory."""
 
     recipe: Recipe
     advice: Advice
@@ -42,10 +42,10 @@ def submit(
     parent: RunFolder | None = None,
     seconds: float | None = None,
 ) -> Begun:
-    """The run of a plan, as begin creates or queues it from its recipe and the first content of its run.json.
+    """Create or queue the run of a plan with begin(recipe, facts), and return what that returns.
 
     device: where it is to train (core/system/devices). parent: the run whose adapter it continues. seconds: the
-    predicted time. Raises DataError where the set cannot be read, and what begin raises.
+    predicted time. Raises DataError if the set cannot be read, and what begin raises.
     """
     recipe = made.recipe.model_copy(update={"data": datasets.pinned(made.recipe.data)})
     info, data = datasets.get(recipe.data.source), recipe.data
@@ -68,7 +68,7 @@ def submit(
 
 
 def make(recipe: Recipe, grounds: Grounds, data_name: str = "") -> Plan:
-    """recipe completed. Raises RecipeError where what was set cannot be together (a layer that the model has not)."""
+    """Complete recipe. Raises RecipeError for settings that exclude each other (a layer that the model lacks)."""
     recipe, from_sample = with_sample(recipe)
     adapter, asks_for_lora = recipe.adapter, None
     if not is_set(recipe, "method") and (adapter.load_in_8bit or adapter.is_pissa):
@@ -76,9 +76,9 @@ def make(recipe: Recipe, grounds: Grounds, data_name: str = "") -> Plan:
         asks_for_lora = msg("plan.lora_in_8bit" if adapter.load_in_8bit else "plan.lora_for_pissa")
         recipe = with_settings(recipe, method="lora")
     advised = recommend.recommend(recipe, grounds)
-    said = dict.fromkeys(from_sample, msg("plan.from_sample")) | ({"method": asks_for_lora} if asks_for_lora else {})
+    texts = dict.fromkeys(from_sample, msg("plan.from_sample")) | ({"method": asks_for_lora} if asks_for_lora else {})
     reasons = tuple(
-        Reason(field=reason.field, text=said[reason.field]) if reason.field in said else reason
+        Reason(field=reason.field, text=texts[reason.field]) if reason.field in texts else reason
         for reason in advised.reasons
     )
     advised = advised.model_copy(update={"reasons": reasons})
@@ -86,12 +86,11 @@ def make(recipe: Recipe, grounds: Grounds, data_name: str = "") -> Plan:
 
 
 def with_sample(recipe: Recipe) -> tuple[Recipe, frozenset[str]]:
-    """recipe with the settings that come along with its sample set, and their names in the advice; unchanged
-    elsewhere."""
+    """Return recipe with the settings of its sample set, and their names; unchanged for other data or models."""
     sample = sample_of(recipe.data.source) if recipe.model.id == "starter" else None
     if sample is None:
         return recipe, frozenset()
-    taken = set()
+    applied = set()
     value = {"goal": recipe.goal or sample.goal}
     for section, given in (("adapter", sample.adapter), ("train", sample.train)):
         current = getattr(recipe, section)
@@ -100,13 +99,14 @@ def with_sample(recipe: Recipe) -> tuple[Recipe, frozenset[str]]:
             left_out.pop("max_steps", None)  # the person counted in epochs
         if "r" in current.model_fields_set:
             left_out.pop("lora_alpha", None)  # it belonged to the sample's own rank
-        taken |= left_out.keys() & SETTINGS.keys()
+        applied |= left_out.keys() & SETTINGS.keys()
         value[section] = current.model_copy(update=left_out)
-    return recipe.model_copy(update=value), frozenset(taken)
+    return recipe.model_copy(update=value), frozenset(applied)
 
 
 def resolve(recipe: Recipe, data_name: str, has_card: bool) -> Recipe:
-    """recipe with every default written out, without advice. eval_steps and save_steps wait for the number of steps."""
+    """Return recipe with every default written out, without advice. eval_steps and save_steps wait for the number of
+    steps."""
     train = recipe.train.model_copy(
         update={
             "beta": recipe.train.beta or USUAL_BETA.get(recipe.train.objective),

@@ -1,9 +1,8 @@
 """The recommendation: LoRA or QLoRA, rank, lengths, batches, learning rate; each with its reason. No torch.
 
-Rules of the documented table first, arithmetic (core/memory/arithmetic) second; docs/design.md, section 5, says how
-they combine, docs/memory.md, section 7, where the numbers for rank, learning rate and batches come from. Memory is
-spent in the order of DECISIONS: each is made on a draft that holds those before it, and cheap values for those after
-it.
+Rules of the documented table first, arithmetic (core/memory/arithmetic) second; docs/design.md, section 5, describes
+how they combine, docs/memory.md, section 7, the sources of rank, learning rate and batches. Memory is spent in the
+order of DECISIONS: each is made on a draft that holds those before it, and cheap values for those after it.
 """
 
 from __future__ import annotations
@@ -34,11 +33,12 @@ from core.advice.decisions import (
     batch_size,
     bus_seconds,
     costs,
+    desired_length,
     fewest_offloaded,
     judge,
     leanest_optimizer,
     least_copied,
-    longest_that_holds,
+    longest_that_fits,
     method,
     offload_facts,
     offload_reason,
@@ -46,7 +46,6 @@ from core.advice.decisions import (
     planned_steps,
     shortest_acceptable,
     usual_rate,
-    wanted_length,
 )
 from core.advice.warnings import warnings
 from core.memory.arithmetic import Estimate, ram_to_offload_gib, sharded_weights
@@ -57,13 +56,12 @@ from core.recipe import USUAL_BETA, Recipe
 
 
 def recommend(recipe: Recipe, grounds: Grounds) -> Advice:
-    """recipe with its holes filled, for a model on a budget; what is not known of the grounds (None) is said and not
-    guessed.
+    """Fill the open settings of recipe for a model on a budget. Unknown grounds (None) are named, not guessed.
 
-    What is set in recipe is kept, with its verdict, and its reason says that it was chosen. Raises RecipeError for
-    target_modules that the model has not.
+    Settings that are set stay, with their verdict, and their reason is that they were chosen. Raises RecipeError for
+    target_modules that the model lacks.
     """
-    case = Case.of(recipe, grounds)
+    case = Case.from_recipe(recipe, grounds)
     budget, goal = grounds.budget, case.goal
     filled, reasons = decide(case, recipe)
     verdict, why = judge(case, filled)
@@ -98,15 +96,17 @@ def recommend(recipe: Recipe, grounds: Grounds) -> Advice:
 
 
 def weigh(recipe: Recipe, grounds: Grounds) -> tuple[Recipe, Verdict, Estimate | None]:
-    """What `recommend` fills in of all that costs memory, its verdict and its estimate: no other way is weighed. For
-    lists of models, where the other ways of each would be looked for among all the others."""
-    case = Case.of(recipe, grounds)
+    """Fill only the settings that cost memory; return recipe, verdict and estimate, without alternatives.
+
+    For lists of models, where the alternatives of each would be searched among all the others.
+    """
+    case = Case.from_recipe(recipe, grounds)
     filled, _ = decide(case, recipe, _OF_MEMORY)
     return filled, judge(case, filled)[0], case.estimate(filled)
 
 
 def _of_unequal(recipe: Recipe, filled: Recipe, verdict: Verdict, grounds: Grounds) -> list[Reason]:
-    """What the largest of several cards would do alone, where the smallest costs the fit, or examples at once."""
+    """Compare with the largest of several GPUs alone, if the smallest prevents the fit or reduces the batch size."""
     budget, largest = grounds.budget, grounds.budget.largest
     if largest is None or None in (largest.free_gib, budget.free_gib) or largest.free_gib == budget.free_gib:
         return []
@@ -126,13 +126,12 @@ _OF_MEMORY = {name: decision for name, decision in DECISIONS.items() if name not
 
 
 def decide(case: Case, recipe: Recipe, decisions: Decisions = DECISIONS) -> tuple[Recipe, list[Reason]]:
-    """All settings, one after the other, and why each has its value. Until its turn comes a hole holds what costs
-    least."""
-    asked = recipe.train.offload_layers
+    """Decide all settings, one after the other, with reasons. Until its turn an open setting has its cheapest value."""
+    requested = recipe.train.offload_layers
     chosen = {name for name in SETTINGS if is_set(recipe, name)} - {"offload_layers"}
     cheapest = {
         "method": "lora" if case.on_cpu else "qlora",
-        "max_length": wanted_length(case),
+        "max_length": desired_length(case),
         "optim": leanest_optimizer(case),
         "per_device_train_batch_size": 1,
         "gradient_checkpointing": True,
@@ -143,7 +142,7 @@ def decide(case: Case, recipe: Recipe, decisions: Decisions = DECISIONS) -> tupl
     draft = with_settings(draft, offload_layers=offloaded_at_first(case, draft))
     reasons: dict[str, Message] = {}
     for name, decision in decisions.items():
-        if name == "gradient_checkpointing" and asked < 0 and draft.train.offload_layers:
+        if name == "gradient_checkpointing" and requested < 0 and draft.train.offload_layers:
             # what needs memory is decided
             draft = with_settings(draft, offload_layers=fewest_offloaded(case, draft) or draft.train.offload_layers)
         if name in chosen:
@@ -155,7 +154,7 @@ def decide(case: Case, recipe: Recipe, decisions: Decisions = DECISIONS) -> tupl
         value, why = batch_size(case, draft)
         if value == draft.train.per_device_train_batch_size:
             reasons["per_device_train_batch_size"] = why
-    if offloading := offload_reason(case, asked, draft):
+    if offloading := offload_reason(case, requested, draft):
         reasons["offload_layers"] = offloading
     reasons |= costs(case, draft)
     if "max_steps" in chosen:
@@ -166,7 +165,7 @@ def decide(case: Case, recipe: Recipe, decisions: Decisions = DECISIONS) -> tupl
 
 
 def _of_pairs(filled: Recipe) -> list[Reason]:
-    """Of what only preference training has."""
+    """Return the reasons for settings that only preference training has."""
     train = filled.train
     if not train.compares:
         return []
@@ -175,7 +174,8 @@ def _of_pairs(filled: Recipe) -> list[Reason]:
 
 
 def alternatives(case: Case, draft: Recipe, verdict: Verdict) -> tuple[Alternative, ...]:
-    """The other method always; where draft does not fit, what would: QLoRA, a shorter max_length, a smaller model."""
+    """Return the other method; if draft does not fit, also ways that would: a shorter max_length, a smaller model,
+    others."""
     if case.shape is None:
         return ()
     is_lora = draft.adapter.method == "lora"
@@ -196,15 +196,17 @@ def alternatives(case: Case, draft: Recipe, verdict: Verdict) -> tuple[Alternati
 
 
 def shorter(case: Case, draft: Recipe) -> Alternative | None:
-    """A chosen max_length made shorter, with the cheapest method; never below what the data needs."""
+    """Return the way with a shorter max_length and the cheapest method; never below what the data needs."""
     cheapest = with_settings(draft, method="lora" if case.on_cpu else "qlora", per_device_train_batch_size=1)
-    length = longest_that_holds(case, cheapest, shortest_acceptable(case))
+    length = longest_that_fits(case, cheapest, shortest_acceptable(case))
     return _alternative(case, with_settings(cheapest, max_length=length)) if length else None
 
 
 def offloaded(case: Case, draft: Recipe) -> Recipe | None:
-    """Draft with as few layers in RAM as it takes, with the cheapest method and the batch size that copies least; None
-    where there is not the RAM."""
+    """Return draft with the fewest layers in RAM, the cheapest method and the batch size that copies least.
+
+    None if the RAM does not suffice.
+    """
     train = draft.train
     if case.shape is None or case.on_cpu or train.offload_layers or train.ranks > 1 or draft.adapter.is_pissa:
         return None
@@ -226,19 +228,20 @@ def offloaded(case: Case, draft: Recipe) -> Recipe | None:
 
 
 def with_equal_cards(case: Case, draft: Recipe) -> tuple[Case, Recipe] | None:
-    """Draft with all equal cards, or those that were chosen, holding the base together, with the cheapest method, and
-    the case of each of them; None where there is one card, where it does not fit either, or where there is not the
-    RAM."""
+    """Return draft on all equal or chosen GPUs that share the base, with the cheapest method, and the case of each GPU.
+
+    None for a single GPU, if it does not fit either, or if the RAM does not suffice.
+    """
     train, budget, shape = draft.train, case.budget, case.shape
     ranks = train.ranks if train.ranks > 1 else 1 + budget.equal_cards
-    taken = (
+    is_excluded = (
         train.fsdp
         or train.offload_layers
         or train.activation_offload
         or draft.adapter.is_pissa
         or draft.adapter.trains_experts
     )
-    if shape is None or case.on_cpu or ranks == 1 or taken:
+    if shape is None or case.on_cpu or ranks == 1 or is_excluded:
         return None
     an_update = train.per_device_train_batch_size * train.gradient_accumulation_steps
     cheapest = with_settings(
@@ -257,9 +260,9 @@ def with_equal_cards(case: Case, draft: Recipe) -> tuple[Case, Recipe] | None:
 
 
 def in_parts(case: Case, draft: Recipe) -> Alternative | None:
-    if (found := with_equal_cards(case, draft)) is None:
+    if (sharing := with_equal_cards(case, draft)) is None:
         return None
-    of_each, way = found
+    of_each, way = sharing
     verdict, why = judge(of_each, way)
     setup, estimate, shape, free = Setup.of(way, "card"), of_each.estimate(way), of_each.shape, case.budget.ram_gib
     assert shape is not None
@@ -282,7 +285,7 @@ def in_parts(case: Case, draft: Recipe) -> Alternative | None:
 
 
 def smaller(case: Case, draft: Recipe) -> Alternative | None:
-    """The largest model that is known and fits, with the method that it would be given here."""
+    """Return the largest known model that fits, with the method recommended for it here."""
     assert case.shape is not None
     below = [
         known

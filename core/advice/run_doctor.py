@@ -1,11 +1,11 @@
-"""What is wrong with a plan before it starts. Pure: reads a recipe and facts about the data."""
+"""Problems of a plan before it starts. Pure: reads a recipe and facts about the data."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from core.advice.case import USUAL_RATE, Advice
 from core.advice.decisions import FEWEST_STEPS
@@ -22,7 +22,8 @@ from core.recipe import Recipe
 if TYPE_CHECKING:
     from core.data.preview import Preview
 
-SAID_OF_PLANS = ("advise.warn_few_steps", "advise.warn_few_max_steps")  # warnings of the advice that are findings here
+# warnings of the advice that are findings here
+COVERED_WARNINGS = ("advise.warn_few_steps", "advise.warn_few_max_steps")
 REPEATED_SHARE = 0.05  # of the rows; a few that are there twice do no harm
 OF_MANY = ("ru", "ar", "hi")  # judged by their script, which other languages have too
 TOO_HOT = 10  # times the usual rate; the starter still learns well at ten times (tests/curves/warm.json)
@@ -30,11 +31,10 @@ TOO_HOT = 10  # times the usual rate; the starter still learns well at ten times
 
 @dataclass(frozen=True)
 class Planned:
-    """recipe: complete. rows: that can be learned from; steps: of the plan; repeats: None where the rows were not
-    compared.
+    """A plan to check.
 
-    number(i): the number in its file of the row at position i. language: code of what the answers are written in, where
-    that could be said.
+    recipe: complete. rows: usable ones; steps: of the plan; repeats: None if the rows were not compared. number(i): the
+    number in its file of the row at position i. language: code of the answers' language, if recognised.
     """
 
     recipe: Recipe
@@ -46,10 +46,10 @@ class Planned:
     language: str | None = None
 
     @classmethod
-    def of(cls, recipe: Recipe, advice: Advice, seen: Preview) -> Planned:
-        numbers = seen.rows
+    def from_advice(cls, recipe: Recipe, advice: Advice, preview: Preview) -> Planned:
+        numbers = preview.rows
         usual, number = advice.usual_rate, lambda i: numbers[i][0]
-        return cls(recipe, len(numbers), advice.planned_steps, seen.repeats, usual, number, seen.language)
+        return cls(recipe, len(numbers), advice.planned_steps, preview.repeats, usual, number, preview.language)
 
     def pairs(self, positions: Iterable[tuple[int, int]], key: str = "run_doctor.pair") -> list[Message]:
         """ "row 7 = row 2" """
@@ -57,13 +57,13 @@ class Planned:
 
 
 def before(planned: Planned) -> list[Diagnosis]:
-    """What is wrong with a plan, in the order of its steps: the data first."""
+    """Return the problems of a plan, in the order of its steps: the data first."""
     rules = (few_rows, duplicates, leakage, near_leakage, other_language, few_steps, hot_plan)
     return [finding for rule in rules if (finding := rule(planned)) is not None]
 
 
 def few_rows(planned: Planned) -> Diagnosis | None:
-    """So few that none are kept apart: nothing tells learning from knowing by heart."""
+    """Find data too small for a validation set: then nothing tells learning from memorising."""
     rows = planned.rows
     if planned.repeats is not None and planned.recipe.data.deduplicate:
         rows -= len(planned.repeats.later)
@@ -79,7 +79,7 @@ def few_rows(planned: Planned) -> Diagnosis | None:
 
 
 def other_language(planned: Planned) -> Diagnosis | None:
-    """The answers are in a language that the base model's makers do not name."""
+    """Find answers in a language that the base model's makers do not name."""
     model = of_hub(planned.recipe.model.id)
     language = None if planned.language in OF_MANY else planned.language
     if model is None or language is None or not model.languages or language in model.languages:
@@ -120,8 +120,7 @@ def duplicates(planned: Planned) -> Diagnosis | None:
 
 
 def leakage(planned: Planned) -> Diagnosis | None:
-    """Rows that are trained and say what a measured row says: of those that this recipe's own split and steps
-    choose."""
+    """Find training rows that equal a validation row, in this recipe's own split and steps."""
     repeats = planned.repeats
     if repeats is None:
         return None
@@ -134,7 +133,7 @@ def leakage(planned: Planned) -> Diagnosis | None:
         id="leakage",
         evidence=msg(
             "run_doctor.leakage",
-            leaked=len({held for _, held in leaks}),
+            leaked=len({measured_row for _, measured_row in leaks}),
             measured=len(chosen.measuring),
             pairs=listed(planned.pairs(sorted(leaks)[:LISTED]), len(leaks)),
         ),
@@ -146,7 +145,7 @@ def leakage(planned: Planned) -> Diagnosis | None:
 
 
 def near_leakage(planned: Planned) -> Diagnosis | None:
-    """Rows that are trained and nearly say what a measured row says, but for those that say the same."""
+    """Find training rows that nearly equal a validation row; equal ones are left to `leakage`."""
     repeats = planned.repeats
     if repeats is None or repeats.near is None:
         return None
@@ -161,7 +160,7 @@ def near_leakage(planned: Planned) -> Diagnosis | None:
         id="near_leakage",
         evidence=msg(
             "run_doctor.near_leakage",
-            leaked=len({held for _, held in leaks}),
+            leaked=len({measured_row for _, measured_row in leaks}),
             measured=len(chosen.measuring),
             pairs=listed(planned.pairs(leaks[:LISTED], "run_doctor.near_pair"), len(leaks)),
         ),
@@ -180,7 +179,7 @@ def few_steps(planned: Planned) -> Diagnosis | None:
     batch = (train.per_device_train_batch_size, train.gradient_accumulation_steps)
     in_an_epoch = Schedule((0,) * trained, *batch, 1.0, -1, 0).steps_per_epoch
     epochs = max(train.num_train_epochs, math.ceil(FEWEST_STEPS / in_an_epoch))
-    fix: dict[str, Any] = {"train.num_train_epochs": epochs}
+    fix: dict[str, object] = {"train.num_train_epochs": epochs}
     if train.max_steps > 0:
         fix["train.max_steps"] = -1
     return Diagnosis(

@@ -1,4 +1,4 @@
-"""What would fit, for a run that just ran out of memory: calculated with its actual rows, where a plan assumes typical
+"""Ways to fit, for a run that just ran out of memory: calculated with its actual rows, where a plan assumes typical
 ones. No torch."""
 
 from __future__ import annotations
@@ -26,8 +26,11 @@ from core.values import GIB
 
 @dataclass(frozen=True)
 class Stopped:
-    """setup: of its longest batch, as it was computed in the end; at_once: most examples in a micro-batch then.
-    needed_gib: of this run; not is_exact: at least so many, the limit that it went beyond."""
+    """A run that ran out of memory.
+
+    setup: of its longest batch, as it was last tried; at_once: most examples in a micro-batch then. needed_gib: of this
+    run; if not is_exact only a lower bound, the limit that it exceeded.
+    """
 
     shape: ModelShape
     recipe: Recipe
@@ -65,8 +68,8 @@ class Stopped:
         return [way.text for way in remedies.ways(case, now, lengths)]
 
     def _lengths(self) -> list[int]:
-        """What max_length counts: of a pair its longer answer, for the arithmetic reckons with two examples of that
-        length."""
+        """Return the lengths that max_length limits: for a pair its longer answer, as the arithmetic assumes two of
+        that length."""
         if self.recipe.train.compares:
             return [max(len(example.input_ids) for example in row.examples) for row in self.rows]
         return [int(length) for length in lengths_of(self.rows)]
@@ -84,17 +87,20 @@ class Stopped:
 
 
 def advice(run: Stopped | None, on_card: bool) -> Message:
-    """What to try. run: None where nobody can count."""
-    found = run.ways() if run else []
+    """Describe what to try. run: None if its memory cannot be computed."""
+    ways = run.ways() if run else []
     held = [msg("probe.holder", name=name, gib=size / GIB) for name, size in top_by_ram(3)]
     if on_card or not held:
-        return msg("probe.advice", ways=found) if found else msg("probe.advice_nothing")
-    return msg("probe.advice_held", ways=found, held=held) if found else msg("probe.advice_nothing_held", held=held)
+        return msg("probe.advice", ways=ways) if ways else msg("probe.advice_nothing")
+    return msg("probe.advice_held", ways=ways, held=held) if ways else msg("probe.advice_nothing_held", held=held)
 
 
 def refusal(needed: float | None, limit: float | None, advice: Message, *, rows: int, tokens: int) -> DoesNotFitError:
-    """needed: GiB of the longest batch, None where it went beyond the limit; limit None: nobody can say at how much the
-    allocator gave up."""
+    """Return the error that ends the run.
+
+    needed: GiB of the longest batch, None if it exceeded the limit; limit: None if it is unknown at how much the
+    allocator gave up.
+    """
     if limit is None:
         return DoesNotFitError("probe.does_not_fit_at_all", advice, rows=rows, tokens=tokens)
     key = "probe.does_not_fit" if needed is not None else "probe.does_not_fit_more"

@@ -11,7 +11,7 @@ from core.advice.decisions import (
     LENGTH_STEP,
     capacity,
     judge,
-    longest_that_holds,
+    longest_that_fits,
     planned_steps,
     schedule_of,
 )
@@ -29,21 +29,21 @@ SLOW_ON_CPU_BILLIONS = 1.0
 
 
 def warnings(case: Case, draft: Recipe, verdict: Verdict, others: tuple[Alternative, ...]) -> list[Message]:
-    """What a person should know before Start, gravest first."""
-    found = (
+    """Return the warnings before a start, gravest first."""
+    groups = (
         goal_warnings(case),
         memory_warnings(case, draft, verdict, others),
         family_warnings(case, draft),
         data_warnings(case, draft),
         pair_warnings(case, draft),
     )
-    return [warning for warnings in found for warning in warnings]
+    return [warning for warnings in groups for warning in warnings]
 
 
 def goal_warnings(case: Case) -> Iterator[Message]:
     if case.goal is not None and not case.goal.suitable:
         parts = {"title": case.goal.title, "why": case.goal.why, "instead": case.goal.instead or {}}
-        yield msg("advise.unsuitable_goal", **{name: msg("advise.said", **said) for name, said in parts.items()})
+        yield msg("advise.unsuitable_goal", **{name: msg("advise.said", **texts) for name, texts in parts.items()})
 
 
 def memory_warnings(case: Case, draft: Recipe, verdict: Verdict, others: tuple[Alternative, ...]) -> Iterator[Message]:
@@ -56,7 +56,7 @@ def memory_warnings(case: Case, draft: Recipe, verdict: Verdict, others: tuple[A
         yield msg("advise.warn_nothing_fits", verdict=judge(case, draft)[1])
     if verdict == "does_not_fit" and case.data is not None:
         # A max_length that fits but is shorter than the data needs is never advised; the person is told of it.
-        length = longest_that_holds(case, with_settings(draft, per_device_train_batch_size=1), LENGTH_STEP)
+        length = longest_that_fits(case, with_settings(draft, per_device_train_batch_size=1), LENGTH_STEP)
         if length and length < case.data.p99_length:
             yield msg("advise.warn_would_cut", value=length)
     largest = case.table.rows[-1].billions[1]
@@ -83,10 +83,10 @@ def family_warnings(case: Case, draft: Recipe) -> Iterator[Message]:
     if family is None:
         return
     if family.in_16_bit and draft.adapter.method == "qlora":
-        why = {"why": family.in_16_bit.said, "source": family.in_16_bit.source}
+        why = {"why": family.in_16_bit.message, "source": family.in_16_bit.source}
         yield msg("advise.warn_family_in_16_bit", family=family.title, **why)
     if family.kernels and not case.on_cpu and (missing := family.kernels.missing):
-        why = {"why": family.kernels.said, "source": family.kernels.source}
+        why = {"why": family.kernels.message, "source": family.kernels.source}
         yield msg("advise.warn_family_kernels", family=family.title, packages=missing, command=" ".join(missing), **why)
 
 
@@ -100,8 +100,8 @@ def data_warnings(case: Case, draft: Recipe) -> Iterator[Message]:
         yield msg("advise.warn_estimated_lengths")
     # a pair is left out, which the counts of the data say
     cut = None if draft.train.compares else cut_rows(case.data, length)
-    found = (cut, few_steps(case, case.data, draft), capacity(case, case.data, draft))
-    yield from (warning for warning in found if warning)
+    possible = (cut, few_steps(case, case.data, draft), capacity(case, case.data, draft))
+    yield from (warning for warning in possible if warning)
     if draft.adapter.method == "qlora" and length >= LONG:
         yield msg("advise.warn_long_texts", value=length)
 
@@ -121,7 +121,7 @@ def pair_warnings(case: Case, draft: Recipe) -> Iterator[Message]:
 
 
 def cut_rows(data: DataFacts, length: int) -> Message | None:
-    """How many rows are longer than length, as far as median, 99 of 100 and longest tell."""
+    """Describe how many rows are longer than length, as far as the median, the 99th percentile and the longest tell."""
     if data.longest <= length:
         return None
     facts = {"rows": data.rows, "longest": data.longest, "value": length}

@@ -1,10 +1,8 @@
-"""Understands what a person asks of a model: "small japanese for 6 GB", "calls tools under 4B", "日语小模型 可商用".
+"""Parser of a person's request for a model: "small japanese for 6 GB", "calls tools under 4B", "日语小模型 可商用".
 
-Imports no torch.
-
-Words are looked up (presets/shelf.yaml) and not understood: a sentence is cut into cards, sizes, known words, and
-names, in that order; what means nothing is handed back. A misspelt word is read as the nearest known one (difflib)
-where one is near. Nothing is asked of anybody.
+No torch. Words are looked up (presets/shelf.yaml), not interpreted: a sentence is cut into GPUs, sizes, known words,
+and names, in that order; unknown words are reported. A misspelt word is read as the nearest known one (difflib), if one
+is near.
 """
 
 from __future__ import annotations
@@ -33,14 +31,12 @@ Order = Literal["liked", "newest", "smallest", "largest"]
 
 @dataclass(frozen=True)
 class Wish:
-    """What is asked for; None, () or "liked": nothing. A page's own controls make one too (`read` puts the words over
-    it).
+    """The conditions on a model; None, () or "liked": no condition. A page's own filters are a Wish too.
 
-    names: parts of a name, all of them. makers: families or owners of a name, one of them. topic: a key of topics in
-    presets/shelf.yaml. billions: least and most. language: a code; languages: more of them, all of which are meant.
-    sell: what one makes may be sold. thinks: True: can, False: need not.
-    gated: False: without a gate. fits: trains on this card, by method where one is named. card_gb: of a card as sold;
-    processor: none.
+    names: parts of a name, all of them. makers: families or owners, one of them. topic: a key of topics in
+    presets/shelf.yaml. billions: least and most. language: a code; languages: several, all of which are required. sell:
+    products may be sold. thinks: True: can, False: need not. gated: False: without a gate. fits: trains on this GPU, by
+    method if one is named. card_gb: of a GPU as sold; processor: no GPU.
     """
 
     names: tuple[str, ...] = ()
@@ -62,13 +58,13 @@ class Wish:
     order: Order = "liked"
 
     def parts(self) -> dict[str, Message]:
-        """Each thing that is asked for, by the field it is in, as a few words for a person."""
+        """Describe each condition in a few words, by its field."""
         by = {"lora": "LoRA", "qlora": "QLoRA"}
-        said: dict[str, Message | None] = {
+        parts: dict[str, Message | None] = {
             "makers": msg("shelf.maker", names=self.makers) if self.makers else None,
             "names": msg("shelf.name", names=self.names) if self.names else None,
             "topic": msg("shelf.topic", topic=topic_name(self.topic)) if self.topic else None,
-            "billions": _size_said(*self.billions) if self.billions else None,
+            "billions": _size_text(*self.billions) if self.billions else None,
             "language": msg("shelf.language", language=language_name(self.language)) if self.language else None,
             "languages": msg("shelf.language", language=[language_name(code) for code in self.languages])
             if self.languages
@@ -87,15 +83,17 @@ class Wish:
             "gated": None if self.gated is None else msg("shelf.gated" if self.gated else "shelf.open"),
             "order": None if self.order == "liked" else msg(f"shelf.{self.order}"),
         }
-        return {field: message for field, message in said.items() if message is not None}
+        return {field: message for field, message in parts.items() if message is not None}
 
 
 @dataclass(frozen=True)
 class ReadWish:
-    """wish: what the words ask for. corrected: (as written, as read). unknown: words that mean nothing, each with names
-    that are near.
-    asks_of_gate: the words ask whether there is one. asks_for_pictures: or sound, which nothing is trained on here.
-    asks_for_uncensored: for a model without refusals, of which the list has none."""
+    """The result of parsing words.
+
+    wish: the conditions. corrected: (as written, as read). unknown: words without a meaning, each with similar names.
+    asks_of_gate: the words ask whether there is a gate. asks_for_pictures: or sound, on which nothing is trained here.
+    asks_for_uncensored: for a model without refusals, of which the list has none.
+    """
 
     wish: Wish
     corrected: tuple[tuple[str, str], ...] = ()
@@ -104,41 +102,41 @@ class ReadWish:
     asks_for_pictures: bool = False
     asks_for_uncensored: bool = False
 
-    def told(self) -> tuple[Message, ...]:
-        """For a person: what was read otherwise than written, and what not at all."""
-        found = [msg("shelf.corrected", found=written, taken=taken) for written, taken in self.corrected]
+    def remarks(self) -> tuple[Message, ...]:
+        """Describe the words that were corrected, and those that were not understood."""
+        remarks = [msg("shelf.corrected", found=written, taken=taken) for written, taken in self.corrected]
         for words, near in self.unknown:
-            found.append(
+            remarks.append(
                 msg("shelf.unknown_near", words=words, near=near) if near else msg("shelf.unknown", words=words)
             )
         if self.asks_for_pictures:
-            found.append(msg("shelf.text_alone"))
+            remarks.append(msg("shelf.text_alone"))
         if self.asks_for_uncensored:
-            found.append(msg("shelf.uncensored"))
-        return tuple(found)
+            remarks.append(msg("shelf.uncensored"))
+        return tuple(remarks)
 
 
 def read(words: str, wish: Wish | None = None) -> ReadWish:
-    """What words ask for, put over wish. Never raises: what means nothing is told."""
+    """Parse words into conditions that override those of wish. Never raises: unknown words are reported."""
     text = f" {unicodedata.normalize('NFKC', words[:LONGEST]).lower()} "
     is_question = bool(re.search(r"\?|吗|^\s*(?:is|are|does|do)\b", text))
-    found: dict[str, Any] = {}
-    text = _cards(text, found)
-    text = _sizes(text, found)
+    fields: dict[str, Any] = {}
+    text = _cards(text, fields)
+    text = _sizes(text, fields)
     text, meanings = _known_words(text)
     for kind, value in meanings:
-        _take(kind, value, found, is_question)
-    corrected, unknown = _names(text, found, is_question)
+        _take(kind, value, fields, is_question)
+    corrected, unknown = _names(text, fields, is_question)
     pictures, uncensored, of_gate = (
-        found.pop("pictures", False),
-        found.pop("uncensored", False),
+        fields.pop("pictures", False),
+        fields.pop("uncensored", False),
         is_question and ("ask", "gated") in meanings,
     )
-    return ReadWish(replace(wish or Wish(), **found), tuple(corrected), tuple(unknown), of_gate, pictures, uncensored)
+    return ReadWish(replace(wish or Wish(), **fields), tuple(corrected), tuple(unknown), of_gate, pictures, uncensored)
 
 
 def squashed(text: str) -> str:
-    """A name without what people leave out: "Llama-3.1-8B" and "llama 3.1 8b" are one."""
+    """Return a name without the signs that people leave out: "Llama-3.1-8B" and "llama 3.1 8b" are equal."""
     return re.sub(r"[\s_/:-]+", "", text.lower())
 
 
@@ -158,15 +156,15 @@ def topic_name(topic: str) -> Message:
 
 
 def cards_of(gb: int) -> tuple[str, ...]:
-    """Cards that are sold with so much, as they are called: "RTX 3060", "RTX 4070 Ti"."""
-    found = (str(name).partition(" ")[::2] for name, sold in _presets()["cards"].items() if sold == gb)
+    """Return the names of GPUs sold with gb GB: "RTX 3060", "RTX 4070 Ti"."""
+    cards = (str(name).partition(" ")[::2] for name, sold in _presets()["cards"].items() if sold == gb)
     return tuple(
-        f"{'RTX' if int(number) >= 2000 else 'GTX'} {f'{number} {more}'.title().strip()}" for number, more in found
+        f"{'RTX' if int(number) >= 2000 else 'GTX'} {f'{number} {more}'.title().strip()}" for number, more in cards
     )
 
 
 def topic_words(topic: str) -> tuple[str, ...]:
-    """What the sentence or the name of a model says that is liked for it."""
+    """Return words in a model's name or note that mark it as good at this topic."""
     return tuple(_presets()["topics"][topic]["in"])
 
 
@@ -196,19 +194,19 @@ _SIZE = re.compile(
 )
 
 
-def _cards(text: str, found: dict[str, Any]) -> str:
+def _cards(text: str, fields: dict[str, Any]) -> str:
     def card(match: re.Match[str]) -> str:
         name = " ".join(match[0].replace("rtx", "").replace("gtx", "").replace("-", " ").replace("ti", " ti ").split())
         gb = cards.get(name)
         if gb is None:
             return match[0]
-        found.setdefault("card_gb", float(gb))
+        fields.setdefault("card_gb", float(gb))
         return " "
 
     def size(match: re.Match[str]) -> str:
         if not 1 <= float(match[1]) <= 999:
             return match[0]
-        found["card_gb"] = float(match[1])
+        fields["card_gb"] = float(match[1])
         return " "
 
     cards = {str(name): gb for name, gb in _presets()["cards"].items()}
@@ -216,13 +214,13 @@ def _cards(text: str, found: dict[str, Any]) -> str:
     return _CARD.sub(card, text)
 
 
-def _sizes(text: str, found: dict[str, Any]) -> str:
+def _sizes(text: str, fields: dict[str, Any]) -> str:
     def billions(number: str, unit: str) -> float:
         return float(number) * {"m": 1e-3, "million": 1e-3, "亿": 0.1}.get(unit, 1.0)
 
     def between(match: re.Match[str]) -> str:
         least, most = sorted((billions(match[1], match[3]), billions(match[2], match[3])))
-        found["billions"] = (least, most)
+        fields["billions"] = (least, most)
         return " "
 
     def one(match: re.Match[str]) -> str:
@@ -230,17 +228,17 @@ def _sizes(text: str, found: dict[str, Any]) -> str:
         if size <= 0:
             return match[0]
         if match[1] or match[5]:
-            found["billions"] = (0.0, size)
+            fields["billions"] = (0.0, size)
         elif match[2] or match[6]:
-            found["billions"] = (size, float("inf"))
+            fields["billions"] = (size, float("inf"))
         else:
-            found["billions"] = (size / ABOUT, size * ABOUT)
+            fields["billions"] = (size / ABOUT, size * ABOUT)
         return " "
 
     return _SIZE.sub(one, _RANGE.sub(between, text))
 
 
-def _size_said(least: float, most: float) -> Message:
+def _size_text(least: float, most: float) -> Message:
     if least <= 0:
         return msg("shelf.at_most", billions=most)
     if most == float("inf"):
@@ -256,7 +254,7 @@ _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 
 @lru_cache(maxsize=1)
 def _vocabulary() -> dict[str, tuple[str, str]]:
-    """Each known word: what kind it is of, and its value; of two readings the later one."""
+    """Map each known word to its kind and value; of two meanings the later one."""
     presets = _presets()
     words: dict[str, tuple[str, str]] = {str(word).lower(): ("filler", "") for word in presets["fillers"]}
     for code, names in presets["languages"].items():
@@ -272,7 +270,7 @@ def _vocabulary() -> dict[str, tuple[str, str]]:
 
 @lru_cache(maxsize=1)
 def _patterns() -> tuple[re.Pattern[str], ...]:
-    """Chinese words anywhere, then Latin ones that stand alone; the longest first."""
+    """Return patterns for Chinese words anywhere, then for Latin words that stand alone; the longest first."""
     words = sorted(_vocabulary(), key=len, reverse=True)
     chinese = "|".join(re.escape(word) for word in words if _CJK.search(word))
     latin = "|".join(re.escape(word) for word in words if not _CJK.search(word))
@@ -280,39 +278,39 @@ def _patterns() -> tuple[re.Pattern[str], ...]:
 
 
 def _known_words(text: str) -> tuple[str, list[tuple[str, str]]]:
-    found: list[tuple[str, str]] = []
+    meanings: list[tuple[str, str]] = []
 
     def take(match: re.Match[str]) -> str:
-        found.append(_vocabulary()[match[0]])
+        meanings.append(_vocabulary()[match[0]])
         return " "
 
     for pattern in _patterns():
         text = pattern.sub(take, text)
-    return text, found
+    return text, meanings
 
 
-def _take(kind: str, value: str, found: dict[str, Any], is_question: bool) -> None:
-    """Puts one known word into found. The person's size stands over what small and large mean."""
-    if kind == "language" and found.setdefault("language", value) != value:
-        found["languages"] = tuple(dict.fromkeys((*found.get("languages", ()), value)))
+def _take(kind: str, value: str, fields: dict[str, Any], is_question: bool) -> None:
+    """Store the meaning of one known word in fields. The person's size overrides those of small and large."""
+    if kind == "language" and fields.setdefault("language", value) != value:
+        fields["languages"] = tuple(dict.fromkeys((*fields.get("languages", ()), value)))
     elif kind in ("language", "topic", "licence"):
-        found[kind] = value
+        fields[kind] = value
     elif kind == "maker":
-        found["makers"] = tuple(dict.fromkeys((*found.get("makers", ()), *_presets()["makers"][value])))
+        fields["makers"] = tuple(dict.fromkeys((*fields.get("makers", ()), *_presets()["makers"][value])))
     elif value in ("newest", "smallest", "largest"):
-        found["order"] = value
+        fields["order"] = value
     elif value in ("small", "large", "processor"):
-        found.setdefault("billions", MEANT[value])
-        found |= {"processor": True} if value == "processor" else {}
+        fields.setdefault("billions", MEANT[value])
+        fields |= {"processor": True} if value == "processor" else {}
     elif value in ("lora", "qlora"):
-        found |= {"method": value, "fits": True}
+        fields |= {"method": value, "fits": True}
     elif value in ("thinks", "answers_at_once"):
-        found["thinks"] = value == "thinks"
+        fields["thinks"] = value == "thinks"
     elif value == "open" or (value == "gated" and not is_question):
         # "is Gemma gated?" asks of Gemma, and each row answers
-        found["gated"] = value == "gated"
+        fields["gated"] = value == "gated"
     elif value != "gated" and kind == "ask":
-        found[value] = True
+        fields[value] = True
 
 
 # ---- names ---------------------------------------------------------------------------------------
@@ -322,7 +320,7 @@ _TOKEN = re.compile(r"[^\s,;!?，。；！？、\"'()（）“”]+")
 
 @lru_cache(maxsize=1)
 def _heads() -> frozenset[str]:
-    """What families are called: "qwen", "qwen3.5", "gemma", "deepseek", "gpt"."""
+    """Return the beginnings of family names: "qwen", "qwen3.5", "gemma", "deepseek", "gpt"."""
     families = {model.family.lower() for model in known_models()}
     return frozenset(
         head for family in families for head in (squashed(family), re.split(r"[\s\d-]", family)[0]) if len(head) > 1
@@ -331,7 +329,7 @@ def _heads() -> frozenset[str]:
 
 @lru_cache(maxsize=1)
 def _names_known() -> tuple[str, ...]:
-    """Every name that a misspelt one may stand for, families first."""
+    """Return every name that a misspelt one may stand for, families first."""
     pieces = (
         piece for model in known_models() for piece in re.split(r"[\s/_-]+", f"{model.title} {model.hub}".lower())
     )
@@ -347,7 +345,7 @@ def _all_names() -> tuple[str, ...]:
 
 
 def _names(
-    text: str, found: dict[str, Any], is_question: bool
+    text: str, fields: dict[str, Any], is_question: bool
 ) -> tuple[list[tuple[str, str]], list[tuple[str, tuple[str, ...]]]]:
     corrected: list[tuple[str, str]] = []
     unknown: list[tuple[str, tuple[str, ...]]] = []
@@ -357,7 +355,7 @@ def _names(
         if not any(char.isalnum() for char in name) or (len(name) < 2 and name.isascii()):
             continue
         if any(is_part(name, about) for about in _all_names()):
-            _take_name(token, found)
+            _take_name(token, fields)
             continue
         near = [] if _CJK.search(name) else get_close_matches(name, _names_known(), n=3, cutoff=NEAR)
         taken = next((word for word in near if _is_likely(name, word)), None)
@@ -367,37 +365,38 @@ def _names(
         corrected.append((token, taken))
         kind, value = _vocabulary().get(taken, ("name", taken))
         if kind == "name":
-            _take_name(taken, found)
+            _take_name(taken, fields)
         else:
-            _take(kind, value, found, is_question)
+            _take(kind, value, fields, is_question)
     return corrected, unknown
 
 
 def _is_likely(written: str, word: str) -> bool:
-    """Whether a word that is near is meant: of two that begin alike, letters that changed places, or nearly all the
-    same."""
+    """Return whether a similar word is meant: same first letter, and transposed or nearly all letters the same."""
     alike = SequenceMatcher(None, written, word).ratio() >= CLOSE or sorted(written) == sorted(word)
     return len(written) > 3 and written[0] == word[0] and alike
 
 
 def about(model: KnownModel) -> str:
-    """All that a model is called by, squashed: family, title and hub id as they are, then the pieces of both."""
+    """Return all names of a model, squashed: family, title and hub id as a whole, then the pieces of both."""
     pieces = re.split(r"[\s/_.-]+", f"{model.title} {model.hub}".lower())
     return "|".join(["", squashed(model.family), squashed(model.title), squashed(model.hub), *pieces])
 
 
 def is_part(name: str, about: str) -> bool:
-    """A short name begins a name or a piece of one, a longer one stands anywhere in it: "r1" is not in "coder-14b"."""
+    """Return whether name occurs. A short one must begin a name or a piece of one: "r1" is not in "coder-14b"."""
     return (f"|{name}" if len(name) < ANYWHERE else name) in about
 
 
-def _take_name(name: str, found: dict[str, Any]) -> None:
-    found["names"] = tuple(dict.fromkeys((*found.get("names", ()), name)))
+def _take_name(name: str, fields: dict[str, Any]) -> None:
+    fields["names"] = tuple(dict.fromkeys((*fields.get("names", ()), name)))
 
 
 def matches_name(names: Iterable[str], about: str, family: str, others: bool) -> bool:
-    """Whether all of names are of a model. about: as `about` has it; family: its squashed family. A family's own name,
-    alone, means that family and not what was made of it ("llama" is not TinyLlama): others tells that more than one
-    name was given."""
-    wanted = [squashed(name) for name in names]
-    return all(is_part(name, about) and (others or name not in _heads() or family.startswith(name)) for name in wanted)
+    """Return whether all names are of a model. about: as from `about`; family: its squashed family.
+
+    A family's own name, alone, means that family and not models derived from it ("llama" is not TinyLlama). others:
+    more than one name was given.
+    """
+    parts = [squashed(name) for name in names]
+    return all(is_part(name, about) and (others or name not in _heads() or family.startswith(name)) for name in parts)

@@ -72,7 +72,7 @@ def plan_command(
     preview, counts = read_data(models, model, data) if data else (None, None)
     corrections = memory_corrections(space, machine, model) if vram is None else None
     advice = recommend(all_holes(goal_id), Grounds(memory, shape, counts, corrections))
-    findings = run_doctor.before(Planned.of(advice.recipe, advice, preview)) if preview else []
+    findings = run_doctor.before(Planned.from_advice(advice.recipe, advice, preview)) if preview else []
     counted = counted_dry_run(models, model, advice.setup) if dry_run else None
     if as_json:
         described = [finding.model_dump(mode="json") for finding in findings]

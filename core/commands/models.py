@@ -79,7 +79,7 @@ def search(
     if as_json:
         print_json(in_words(shelf_json(matches) | ({"hub": [plain(asdict(row)) for row in of_hub]} if hub else {})))
         return
-    for sentence in matches.told:
+    for sentence in matches.remarks:
         say(sentence)
     for row in matches.rows:
         verdict = msg(f"models.{row.verdict}", gib=row.needed_gib).render(terminal_language())
@@ -306,4 +306,4 @@ def shelf_json(matches: Shelf) -> dict[str, Any]:
         }
         for row in matches.rows
     ]  # fmt: skip
-    return {"rows": rows, "told": [plain(sentence) for sentence in matches.told]}
+    return {"rows": rows, "told": [plain(sentence) for sentence in matches.remarks]}

@@ -162,9 +162,9 @@ def prepare_run(
     made = plan.make(recipe, grounds, datasets.get(recipe.data.source).name)
     if not as_json:
         for warning in made.advice.warnings:
-            if warning.key not in run_doctor.SAID_OF_PLANS:
+            if warning.key not in run_doctor.COVERED_WARNINGS:
                 say(warning)
-        for finding in run_doctor.before(Planned.of(made.recipe, made.advice, preview)) if preview else ():
+        for finding in run_doctor.before(Planned.from_advice(made.recipe, made.advice, preview)) if preview else ():
             say_finding(finding)
     runs, device = Runs(space), devices.CPU if cpu else budget.device_of(made.advice.budget, devices.here())
 
@@ -310,7 +310,9 @@ def grounds_of(
         shape = Models(space).shape(recipe.model.id, recipe.model.revision)
     available = budget.of_chosen(cards, machine.nvidia, machine.ram_free_bytes) if cards else budget.of_machine(machine)
     available = budget.of_ranks(available, machine.nvidia, recipe.train.ranks)
-    return Grounds.of(available, shape, preview, memory_corrections(space, machine, recipe.model.id), continues)
+    return Grounds.from_preview(
+        available, shape, preview, memory_corrections(space, machine, recipe.model.id), continues
+    )
 
 
 def follow(

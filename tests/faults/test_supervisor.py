@@ -130,8 +130,8 @@ from core.workspace.folder import Workspace
 supervisor = Supervisor(Workspace.open(sys.argv[1]), spawn=fake_worker.spawn)
 supervisor.start()
 run = next(iter(supervisor.runs.list()), None)
-facts = RunFacts.from_json({"script": {"step_s": 0.01}})
-run = run or supervisor.submit(fake_worker.recipe(int(sys.argv[2]), 5), facts)
+recipe = fake_worker.recipe(int(sys.argv[2]), 5)
+run = run or supervisor.submit(recipe, RunFacts.from_json({"script": {"step_s": 0.01}}))
 print(run.id, flush=True)
 time.sleep(600)
 """

@@ -88,7 +88,7 @@ def about(model_id: object, result: FormResult, services: Services, w: Wording) 
         why = way_out({"model_type": result.shape.model_type}).why  # not as GGUF
         lines += [
             tag("p", w.of(told), class_="lg-quiet")
-            for told in [*(family.told() if family else []), *([why] if why else [])]
+            for told in [*(family.note_messages() if family else []), *([why] if why else [])]
         ]
     if rounded := base.rounding_note(services.workspace, model_id):
         lines.append(tag("p", w.of(rounded), class_="lg-quiet"))

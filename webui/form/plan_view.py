@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from core.advice.case import Advice
-from core.advice.run_doctor import SAID_OF_PLANS
+from core.advice.run_doctor import COVERED_WARNINGS
 from core.data.validation_split import validation_count
 from core.memory.arithmetic import Estimate
 from core.memory.budget import Budget
@@ -25,7 +25,7 @@ BAR = (
 )
 # As findings of the plan, and as the reason for the length; that a length is estimated is nothing to warn a newcomer
 # of.
-SAID_ELSEWHERE = (*SAID_OF_PLANS, "advise.warn_estimated_lengths")
+SAID_ELSEWHERE = (*COVERED_WARNINGS, "advise.warn_estimated_lengths")
 MOST_WARNINGS = 2  # beside the form; the others are in a fold
 # What would fit, each in a fold of its own.
 FITS = (

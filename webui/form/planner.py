@@ -140,7 +140,7 @@ class Planner:
             return FormResult(None, preview, shape, None, missing, refused, refused, preview_problem)
         try:
             corrections = None if budgeted.planned else self._corrections(budgeted, recipe.model.id)
-            grounds = Grounds.of(budgeted, shape, preview, corrections, form.answers.parent is not None)
+            grounds = Grounds.from_preview(budgeted, shape, preview, corrections, form.answers.parent is not None)
             made = plan.make(recipe, grounds, self._data_name(recipe, w))
         except GarageError as error:
             return FormResult(None, preview, shape, None, missing, error.message, shape_problem, preview_problem)
@@ -155,7 +155,8 @@ class Planner:
             made, preview, shape, known_pace, missing, problem, shape_problem, preview_problem, self._note(budgeted,
                 form),
             measuring=self.services.pace_probe.busy,
-            findings=tuple(run_doctor.before(Planned.of(made.recipe, made.advice, preview))) if preview else (),
+            findings=tuple(run_doctor.before(Planned.from_advice(made.recipe, made.advice, preview)))
+            if preview else (),
             dry_run=self._dry_run(made, shape),
         )  # fmt: skip
 

@@ -134,7 +134,7 @@ class StartView(Panel):
         recipe = Recipe.parse({"model": model.model_dump(), "data": {"source": data}}, where="sample")
         try:
             preview = self.services.previews.get(data, model.id, Learning.from_recipe(recipe), None, NO_CHOICES)
-            made = plan.make(recipe, Grounds.of(budget, result.shape, preview, None, continues=False))
+            made = plan.make(recipe, Grounds.from_preview(budget, result.shape, preview, None, continues=False))
         except GarageError:
             return None
         counts = preview.counts_of(made.recipe.data)

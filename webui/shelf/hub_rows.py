@@ -29,7 +29,7 @@ def found(rows: Sequence[HubRow], words: str, marks: Marks, w: Wording) -> Html:
 
 def row(each: HubRow, marks: Marks, w: Wording) -> Html:
     """What can be no base is no button, and says why."""
-    model = each.found
+    model = each.result
     if model.why_not is not None:
         said = tag("p", w.of(model.why_not), class_="lg-quiet")
         return tag("li", tag("p", tag("strong", model.id)), said, instead(model.made_from, w))
@@ -53,11 +53,11 @@ def instead(base: str | None, w: Wording) -> Html | None:
 
 
 def about_minutes(each: HubRow, marks: Marks, w: Wording) -> str:
-    return minutes(each, each.found.id, each.shape, marks, w) if each.shape is not None else ""
+    return minutes(each, each.result.id, each.shape, marks, w) if each.shape is not None else ""
 
 
 def facts(each: HubRow, marks: Marks, w: Wording) -> list[str]:
-    model = each.found
+    model = each.result
     return [
         format.parameters(w, model.params) if model.params and not each.is_packed else "",
         needs(each, w),
@@ -75,7 +75,7 @@ def needs(each: HubRow, w: Wording) -> str:
     if each.fits is None:
         if each.is_packed:
             return w.t("hub_rows_view.packed")
-        return "" if each.found.params else w.t("hub_rows_view.no_size")
+        return "" if each.result.params else w.t("hub_rows_view.no_size")
     key = "hub_rows_view.needs_about" if each.is_about else "shelf_view.needs"
     return w.t(key, **{method: gib(w, fit.needed_gib) for method, fit in each.fits.items()})
 

@@ -94,7 +94,7 @@ def said(found: Shelf, controls: Wish, w: Wording) -> Html:
         for field, part in found.wish.parts().items()
         if getattr(found.wish, field) != getattr(controls, field)
     ]
-    lines = [tag("p", w.of(told), class_="lg-told") for told in found.told]
+    lines = [tag("p", w.of(told), class_="lg-told") for told in found.remarks]
     if count:
         key = "count_one" if count == 1 else "count"
         what = w.t("shelf_view.understood", parts=" · ".join(parts)) if parts else ""

@@ -245,7 +245,7 @@ class Curves:
             curve.catch_up(run)
             steps, losses, norms, rates = (curve.train.column(name) for name in ("step", "loss", "norm", "rate"))
             eval_steps, eval_losses = curve.evals.since()
-            pairs = PairSeries.of(
+            pairs = PairSeries.from_columns(
                 curve.pairs.since(),
                 curve.eval_pairs.since(),
                 sample_answers.mean_lengths(run) if len(curve.pairs) else [],

@@ -1,7 +1,6 @@
-"""What is wrong with a preference run, judged by its curves and sample answers. Pure: reads recorded numbers, changes
-nothing.
+"""Problems of a preference run, judged by its curves and sample answers. Pure: reads recorded numbers, changes nothing.
 
-Bounds are ours and no law: each is wider than what healthy runs of the starter showed, and every finding says its
+The bounds are our own choice: each is wider than what healthy runs of the starter showed, and every finding names its
 numbers.
 """
 
@@ -9,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -36,29 +34,32 @@ def _none(rows: int) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class PairSeries:
-    """training, measured: (5, P) step and NUMBERS; answers: (2, F) step and mean characters of the film's answers."""
+    """The curves of a preference run.
+
+    training, measured: (5, P) step and NUMBERS; answers: (2, F) step and mean characters of the sample answers.
+    """
 
     training: np.ndarray = field(default_factory=lambda: _none(5))
     measured: np.ndarray = field(default_factory=lambda: _none(5))
     answers: np.ndarray = field(default_factory=lambda: _none(2))
 
     @classmethod
-    def of(cls, training: np.ndarray, measured: np.ndarray, answers: list[tuple[int, float]]) -> PairSeries:
-        """Points with a number that is none are left out."""
+    def from_columns(cls, training: np.ndarray, measured: np.ndarray, answers: list[tuple[int, float]]) -> PairSeries:
+        """Build the series without points that hold a number that is not finite."""
         known, of_measured = (columns[:, np.isfinite(columns).all(0)] for columns in (training, measured))
         return cls(known, of_measured, np.array(answers, float).reshape(-1, 2).T)
 
 
 def of_pairs(recipe: Recipe, series: PairSeries, at_work: bool, measured_rows: int) -> Diagnosis | None:
-    """The first that is found; None of a run that learns answers alone."""
+    """Return the first problem found; None for supervised fine-tuning."""
     if not recipe.train.compares:
         return None
-    found = displaced(recipe, series, at_work) or longer(recipe, series, at_work)
-    return found or told_apart_at_once(recipe, series, at_work, measured_rows)
+    finding = displaced(recipe, series, at_work) or longer(recipe, series, at_work)
+    return finding or told_apart_at_once(recipe, series, at_work, measured_rows)
 
 
 def displaced(recipe: Recipe, series: PairSeries, at_work: bool) -> Diagnosis | None:
-    """The better answers get rarer, the worse ones faster still: the margin grows and nothing better is said (arXiv
+    """Find better answers that become less likely while the worse ones do so faster: only the margin grows (arXiv
     2410.08847)."""
     columns = series.measured if series.measured.shape[1] >= 3 else _averaged(series.training)
     if columns.shape[1] < 3:
@@ -76,15 +77,14 @@ def displaced(recipe: Recipe, series: PairSeries, at_work: bool) -> Diagnosis | 
     train = recipe.train
     if train.objective in ("dpo", "simpo") and not train.sft_weight:
         remedy = msg(f"run_doctor.{_stop(at_work)}again_with_sft_weight", weight=1)
-        fix: dict[str, Any] = {"train.sft_weight": 1.0}
+        fix: dict[str, object] = {"train.sft_weight": 1.0}
     else:
         remedy, fix = _cooler(recipe, at_work)
-    return _said("displaced", evidence, remedy, fix, at_work, int(steps[below[0]]))
+    return _diagnosis("displaced", evidence, remedy, fix, at_work, int(steps[below[0]]))
 
 
 def longer(recipe: Recipe, series: PairSeries, at_work: bool) -> Diagnosis | None:
-    """Answers grow, as the film has them: a sum of log-probabilities has more to gain from a long answer (arXiv
-    2403.19159)."""
+    """Find growing sample answers: a sum of log-probabilities gains more from a long answer (arXiv 2403.19159)."""
     steps, lengths = series.answers
     if len(steps) < 3 or (lengths[-2:] < max(LONGER * lengths[0], lengths[0] + LEAST_LONGER)).any():
         return None
@@ -94,15 +94,15 @@ def longer(recipe: Recipe, series: PairSeries, at_work: bool) -> Diagnosis | Non
     train = recipe.train
     if train.objective == "dpo" and train.loss_type == "sigmoid":
         remedy = msg(f"run_doctor.{_stop(at_work)}again_by_mean", beta=NORM_BETA)
-        fix: dict[str, Any] = {"train.loss_type": "sigmoid_norm", "train.beta": NORM_BETA}
+        fix: dict[str, object] = {"train.loss_type": "sigmoid_norm", "train.beta": NORM_BETA}
     else:
         remedy, fix = _cooler(recipe, at_work)
     begun = int(np.flatnonzero(lengths >= LONGER * lengths[0])[0])
-    return _said("longer", evidence, remedy, fix, at_work, int(steps[begun]))
+    return _diagnosis("longer", evidence, remedy, fix, at_work, int(steps[begun]))
 
 
 def told_apart_at_once(recipe: Recipe, series: PairSeries, at_work: bool, measured_rows: int) -> Diagnosis | None:
-    """All pairs are right in the first quarter, and stay so: something plain tells the answers apart."""
+    """Find pairs that are all right from the first quarter on: something trivial distinguishes the answers."""
     measured = series.measured[:, series.measured[0] > 0]
     if measured.shape[1]:
         steps, shares = (
@@ -116,14 +116,14 @@ def told_apart_at_once(recipe: Recipe, series: PairSeries, at_work: bool, measur
     evidence = msg("run_doctor.told_apart", step=int(steps[0]), last=int(steps[-1]))
     if enough < int(steps[-1]):
         remedy = msg(f"run_doctor.{_stop(at_work)}again_with_steps", steps=enough)
-        fix: dict[str, Any] = {"train.max_steps": enough}
+        fix: dict[str, object] = {"train.max_steps": enough}
     else:
         remedy, fix = _cooler(recipe, at_work)
-    return _said("told_apart", evidence, remedy, fix, at_work, int(steps[0]))
+    return _diagnosis("told_apart", evidence, remedy, fix, at_work, int(steps[0]))
 
 
 def _averaged(columns: np.ndarray) -> np.ndarray:
-    """(5, at most 5) means over equally many steps one after the other, each with its last step."""
+    """Return (5, at most 5) means over consecutive blocks of equally many steps, each with its last step."""
     width = max(WINDOW, columns.shape[1] // 5)
     count = columns.shape[1] // width
     blocks = columns[:, : count * width].reshape(len(columns), count, width)
@@ -134,13 +134,15 @@ def _stop(at_work: bool) -> str:
     return "stop_" if at_work else ""
 
 
-def _cooler(recipe: Recipe, at_work: bool) -> tuple[Message, dict[str, Any]]:
+def _cooler(recipe: Recipe, at_work: bool) -> tuple[Message, dict[str, object]]:
     rate = recipe.train.learning_rate / COOLER
     rate = round(rate, 1 - math.floor(math.log10(rate)))
     return msg(f"run_doctor.{_stop(at_work)}again_with_rate", rate=rate), {"train.learning_rate": rate}
 
 
-def _said(name: str, evidence: Message, remedy: Message, fix: dict[str, Any], at_work: bool, step: int) -> Diagnosis:
+def _diagnosis(
+    name: str, evidence: Message, remedy: Message, fix: dict[str, object], at_work: bool, step: int
+) -> Diagnosis:
     means, action = msg(f"run_doctor.{name}_means"), "stop" if at_work else None
     return Diagnosis.model_validate(
         {

@@ -90,7 +90,7 @@ def test_kernels_that_are_not_installed_are_named_for_a_card_alone(monkeypatch: 
 def test_every_sentence_is_whole_in_both_languages(language: str) -> None:
     w = Wording(language)
     for family in families():
-        for told in family.told():
+        for told in family.note_messages():
             assert w.of(told) and "{" not in w.of(told)
     for model_id in ("qwen3.5-0.8b", "lfm2.5-1.2b", "ministral-3-8b"):
         found = advise(model_id, 8, chosen={"method": "qlora"})

@@ -61,7 +61,7 @@ def looked_at(space: Workspace, lines: list[dict[str, str]] | str, **sections: d
     made = plan.make(
         recipe, plan.Grounds(ROOMY, shape, seen.facts(), examples=seen.examples, repeats=lambda: seen.repeats)
     )
-    found = {finding.id: finding for finding in run_doctor.before(Planned.of(made.recipe, made.advice, seen))}
+    found = {finding.id: finding for finding in run_doctor.before(Planned.from_advice(made.recipe, made.advice, seen))}
     for finding in found.values():
         applied(recipe, finding)  # what it changes can be
         for part in (finding.evidence, finding.meaning, finding.remedy):

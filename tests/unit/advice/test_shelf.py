@@ -139,21 +139,23 @@ def test_words_are_read_as_what_they_ask_for(words: str) -> None:
 def test_a_misspelt_word_is_read_as_the_nearest_and_said(written: str, taken: str) -> None:
     found = shelf.find(written, CARD)
     assert found.words.corrected == ((written.split()[0], taken),) and found.rows
-    assert all(part in found.told[0].render(language) for part in (written.split()[0], taken) for language in LANGUAGES)
+    assert all(
+        part in found.remarks[0].render(language) for part in (written.split()[0], taken) for language in LANGUAGES
+    )
 
 
 def test_a_word_that_means_nothing_is_said_and_finds_nothing_by_itself() -> None:
     alone = shelf.find("xyzzy", CARD)
-    assert not alone.rows and "xyzzy" in str(alone.told[0])
+    assert not alone.rows and "xyzzy" in str(alone.remarks[0])
     beside = shelf.find("xyzzy german", CARD)
-    assert {row.model.id for row in beside.rows} == set(ids("german")) and "xyzzy" in str(beside.told[0])
+    assert {row.model.id for row in beside.rows} == set(ids("german")) and "xyzzy" in str(beside.remarks[0])
 
 
 def test_words_that_mean_nothing_at_all_bring_what_may_be_asked() -> None:
     for language in LANGUAGES:
-        said = [told.render(language) for told in shelf.find("chatgpt", CARD).told]
+        said = [told.render(language) for told in shelf.find("chatgpt", CARD).remarks]
         assert len(said) == 2 and "8 GB" in said[1]
-    assert len(shelf.find("chatgpt german", CARD).told) == 1
+    assert len(shelf.find("chatgpt german", CARD).remarks) == 1
 
 
 @pytest.mark.parametrize(
@@ -168,23 +170,23 @@ def test_words_that_mean_nothing_at_all_bring_what_may_be_asked() -> None:
 def test_whether_a_model_is_gated_is_answered_in_a_sentence(words: str, said: str) -> None:
     """Rows without a gate say nothing of one, so that the first rows of an answer left it open."""
     found = shelf.find(words, CARD)
-    [told] = found.told
+    [told] = found.remarks
     gated = sum(row.model.gated for row in found.rows)
     assert told.key == f"shelf.{said}" and told.params == {"gated": gated, "count": len(found.rows)}
-    assert not any(told.key.startswith("shelf.gates") for told in shelf.find("gemma", CARD).told)
+    assert not any(told.key.startswith("shelf.gates") for told in shelf.find("gemma", CARD).remarks)
 
 
 def test_who_asks_for_pictures_is_told_that_text_alone_is_trained() -> None:
     for words in ("a vision model", "能看图的模型"):
         found = shelf.find(words, CARD)
-        assert [told.key for told in found.told] == ["shelf.text_alone"] and len(found.rows) == len(BY_ID)
-    assert [told.key for told in shelf.find("gemma that reads pictures", CARD).told] == ["shelf.text_alone"]
+        assert [told.key for told in found.remarks] == ["shelf.text_alone"] and len(found.rows) == len(BY_ID)
+    assert [told.key for told in shelf.find("gemma that reads pictures", CARD).remarks] == ["shelf.text_alone"]
 
 
 def test_a_word_that_is_near_another_but_begins_otherwise_is_not_taken_for_it() -> None:
     found = shelf.find("ollama german", CARD)
     assert found.words.unknown[0][0] == "ollama" and "llama" in found.words.unknown[0][1] and not found.words.corrected
-    assert "llama" in found.told[0].render("zh")
+    assert "llama" in found.remarks[0].render("zh")
 
 
 def test_what_may_be_sold_without_limits_comes_before_what_may_be_within_limits() -> None:
@@ -231,7 +233,7 @@ def test_without_words_all_models_are_there_and_the_starter_leads() -> None:
     assert (
         len(found.rows) == len(BY_ID)
         and found.rows[0].model.id == "starter"
-        and not found.told
+        and not found.remarks
         and not found.wish.parts()
     )
     assert ids("a model for 12 GB")[0] != "starter" and ids("", asked=Wish(fits=True))[0] == "starter"
@@ -297,14 +299,14 @@ def test_the_words_stand_over_the_pages_own_controls() -> None:
 
 def test_where_nothing_is_all_of_it_the_least_is_left_out_and_said() -> None:
     found = shelf.find("llama 27B for 24 GB", CARD)
-    assert found.left_out == ("billions",) and "27B" in str(found.told[0]) and "27B" in found.told[0].render("zh")
+    assert found.left_out == ("billions",) and "27B" in str(found.remarks[0]) and "27B" in found.remarks[0].render("zh")
     too_large = shelf.find("llama 3.3 70b that fits", CARD)
     assert too_large.left_out == ("fits",) and too_large.rows[0].verdict == "no"
 
 
 def test_what_one_may_not_do_is_never_left_out() -> None:
     found = shelf.find("exaone to sell", CARD)
-    assert not found.rows and found.told[-1].key == "shelf.none"
+    assert not found.rows and found.remarks[-1].key == "shelf.none"
     assert not shelf.find("llama 2 without a gate", CARD).rows
 
 
@@ -359,7 +361,7 @@ def test_a_question_that_was_asked_of_this_card_before_needs_no_arithmetic(monke
 def test_uncensored_is_understood_and_answered_with_every_model() -> None:
     for words in ("uncensored", "unzensiert 8b", "无审查"):
         found = wish.read(words)
-        assert not found.unknown and [said.key for said in found.told()] == ["shelf.uncensored"], words
+        assert not found.unknown and [said.key for said in found.remarks()] == ["shelf.uncensored"], words
 
 
 def test_the_end_of_a_word_is_no_bound_on_the_size() -> None:

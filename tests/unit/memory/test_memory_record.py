@@ -131,11 +131,11 @@ DRAFT = asked(
 @pytest.mark.parametrize("free_gib", [4.0, 6.0, 9.0, 17.0, 22.0, 40.0])
 def test_every_way_that_is_named_fits_and_changes_something(free_gib: float, factor: float) -> None:
     here = case(free_gib, factor=factor)
-    assert not here.holds(DRAFT)
+    assert not here.fits(DRAFT)
     found = remedies.ways(here, DRAFT, [100] * 90 + [2048] * 10)
     assert found and len(found) <= remedies.MOST_WAYS
     for way in found:
-        assert way.draft != DRAFT and (way.model or here.holds(way.draft)), way.text
+        assert way.draft != DRAFT and (way.model or here.fits(way.draft)), way.text
         assert {way.text.render(language) for language in ("en", "zh")} and "{" not in str(way.text)
 
 
@@ -153,7 +153,7 @@ def test_a_shorter_length_says_what_it_cuts_and_is_the_longest_that_fits() -> No
     way = remedies.shorter(here, DRAFT, [100, 1000, 2048, 2000])
     longest = way.draft.data.max_length
     longer = with_settings(way.draft, max_length=longest + 64)
-    assert here.holds(way.draft) and not here.holds(longer)
+    assert here.fits(way.draft) and not here.fits(longer)
     assert way.text.params["cut"] == sum(n > longest for n in (100, 1000, 2048, 2000))
 
 
@@ -181,9 +181,7 @@ def test_where_not_even_all_savings_are_enough_layers_are_offloaded_as_far_as_th
         assert ("would_fit.offload" in found) == is_named
         if is_named:
             less = found["would_fit.offload"].draft
-            assert here.holds(less) and not here.holds(
-                with_settings(less, offload_layers=less.train.offload_layers - 1)
-            )
+            assert here.fits(less) and not here.fits(with_settings(less, offload_layers=less.train.offload_layers - 1))
             assert less.train.per_device_train_batch_size * less.train.gradient_accumulation_steps == 4
 
 
