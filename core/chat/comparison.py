@@ -246,6 +246,19 @@ def all_of(workspace: Workspace) -> Iterator[PromptComparison]:
             yield PromptComparison.open(workspace, folder.name)
 
 
+def votes_on_run(workspace: Workspace, run: str) -> Score | None:
+    """What people chose between a run as it ended and its base, in the newest blind test of the two in which anything
+    was decided; None where there is none."""
+    for comparison in all_of(workspace):
+        columns = [one.column if one.run == run and one.checkpoint is None and one.strength == 1 else "" for one in
+                   comparison.lineup.contestants]  # fmt: skip
+        if set(columns) >= {"base", "tuned"}:
+            score = comparison.score((columns.index("base"), columns.index("tuned")))
+            if score.decided:
+                return score
+    return None
+
+
 def same_beginning(texts: Sequence[str]) -> int:
     """How many characters the texts have in common before they begin to differ."""
     return len(os.path.commonprefix(list(texts)))

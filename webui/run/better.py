@@ -7,11 +7,13 @@ from functools import lru_cache
 from pathlib import Path
 
 from core import files
+from core.chat import comparison
 from core.messages import Message
 from core.runs import sample_answers, scenes
 from core.runs.cards import better
 from core.runs.folder import RunFolder
 from core.runs.states import State
+from core.workspace.folder import Workspace
 from webui.kit.html import Html, tag
 from webui.kit.wording import Wording
 from webui.state.snapshot import RunView
@@ -21,9 +23,37 @@ COUNTED = ("better.checked_", "better.same_base", "better.same_parent")
 
 
 def lines(view: RunView, w: Wording) -> list[Html]:
-    """Of a run that came to its end with a film; else nothing."""
+    """What a completed run's sample answers and blind tests say; nothing of a run that ended otherwise."""
     if view.row.status.state != State.COMPLETED:
         return []
+    return [*_of_answers(view, w), *_of_votes(view, w)]
+
+
+def _of_votes(view: RunView, w: Wording) -> list[Html]:
+    """How often people preferred the tuned model in its blind test against its base."""
+    run = Path(view.folder)
+    workspace = Workspace(run.parents[1])
+    votes = sorted((workspace.root / "comparisons").glob(f"*/{comparison.VOTES}"))
+    score = _votes(workspace, run.name, tuple((file.parent.name, *files.stamp(file)) for file in votes))
+    if score is None or score.interval is None:
+        return []
+    low, high = (round(100 * end) for end in score.interval)
+    won, percent = score.wins[1], round(100 * score.wins[1] / score.decided)
+    bar = _bar("now", w.t("train_page.wins_votes"), won, score.decided, low, high)
+    said = w.t("blind_duel.share", second=view.row.name, percent=percent, low=low, high=high)
+    title = tag("h3", w.t("blind_duel.title"))
+    return [
+        tag(
+            "div",
+            title,
+            tag("div", bar, class_="lg-wins", aria_hidden="true"),
+            tag("p", said, class_="lg-quiet"),
+            class_="lg-better",
+        )
+    ]
+
+
+def _of_answers(view: RunView, w: Wording) -> list[Html]:
     said = _said(
         view.folder,
         tuple(
@@ -44,21 +74,24 @@ def _wins(counted: Message, w: Wording) -> Html:
     rows = []
     for when in ("now", "before"):
         right, low, high = (counted.params[name] for name in (when, f"{when}_low", f"{when}_high"))
-        rows.append(
-            tag(
-                "div",
-                tag("span", w.t(f"train_page.wins_{when}")),
-                tag(
-                    "span",
-                    tag("i", style=f"width:{round(100 * right / max(1, count))}%"),
-                    tag("b", style=f"left:{low}%;width:{max(0, high - low)}%"),
-                    class_="lg-win-bar",
-                ),
-                tag("strong", f"{right} / {count}"),
-                class_=f"lg-win lg-win-{when}",
-            )
-        )
+        rows.append(_bar(when, w.t(f"train_page.wins_{when}"), right, count, low, high))
     return tag("div", *rows, class_="lg-wins", aria_hidden="true")
+
+
+def _bar(kind: str, label: str, part: int, count: int, low: int, high: int) -> Html:
+    """A share as a bar, with its interval; low, high: of it, in percent."""
+    bar = tag(
+        "span",
+        tag("i", style=f"width:{round(100 * part / max(1, count))}%"),
+        tag("b", style=f"left:{low}%;width:{max(0, high - low)}%"),
+        class_="lg-win-bar",
+    )
+    return tag("div", tag("span", label), bar, tag("strong", f"{part} / {count}"), class_=f"lg-win lg-win-{kind}")
+
+
+@lru_cache(maxsize=16)
+def _votes(workspace: Workspace, run: str, stamps: tuple[tuple[object, ...], ...]) -> comparison.Score | None:
+    return comparison.votes_on_run(workspace, run)
 
 
 @lru_cache(maxsize=16)

@@ -31,6 +31,7 @@ from tests.kit.runs import trained
 from webui.kit.wording import Wording
 from webui.pages.duel.blind_duel import BlindDuel
 from webui.pages.duel.judge_panel import JudgePanel
+from webui.run import better
 from webui.server.guard import Guard
 from webui.server.set_file import QUESTIONS, SetFile, address
 from webui.state.services import Services
@@ -265,3 +266,27 @@ def test_what_was_shown_of_one_comparison_is_not_sent_of_the_next(duel: BlindDue
     assert forget.outputs[:2] == [duel.judge.judge, duel.judge.send]
     judge, send, halt, said = forget.fn()
     assert judge is None and not send["visible"] and not halt["visible"] and not said["visible"]
+
+
+def test_the_newest_votes_against_the_base_stand_on_the_card_of_the_run(tmp_path: Path) -> None:
+    space = Workspace.open(tmp_path)
+    run, w = trained(space, "Pirate"), Wording("en")
+    prompts = [Prompt(turns=({"role": "user", "content": f"Question {number}?"},)) for number in range(4)]
+    base, tuned = pair_of(run, "Base", "Pirate")
+
+    def shown() -> str:
+        view = Services.open(space).snapshots.now().shown
+        return "".join(better.lines(view, w))
+
+    half = tuned.model_copy(update={"strength": 0.5})
+    for contestants in ([tuned, base], [base, half]):  # another order is the same test, another strength is none
+        made = PromptComparison.create(space, prompts, contestants)
+        assert w.t("blind_duel.title") not in shown()
+        for prompt in range(4):
+            left = made.sides(prompt, "me")[0]
+            wins = contestants.index(base) if prompt == 3 else 1 - contestants.index(base)
+            made.vote(prompt, "left" if left == wins else "right", "me")
+        if contestants[0] is tuned:
+            assert "3 / 4" in shown() and "“Pirate” won 75 %" in shown()
+            (made.path / "votes.jsonl").unlink()
+    assert w.t("blind_duel.title") not in shown()
