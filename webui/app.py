@@ -100,7 +100,7 @@ body:not(.lg-arrived) :is(#left-runs, #pages) { animation: lg-wait 2s; }
 CODES = json.dumps({language: Wording(language).t("language.html") for language in LANGUAGES})
 HTML_LANG = (
     f"<script>document.documentElement.lang = {CODES}[location.pathname.split('/').filter(Boolean).pop()] || "
-    f"'en';</script>"
+    f"'en'; document.querySelector('link[rel=manifest]')?.setAttribute('crossorigin', 'use-credentials');</script>"
 )
 
 
@@ -227,12 +227,14 @@ def launch(services: Services, port: int, reach: Reach | None = None, keeper: Do
     choices_that_have_gone()
     errors_to_log()
     demo = build(services)
-    off = ("share", "mcp_server", "ssr_mode", "pwa", "run_history", "enable_monitoring", "inbrowser")
+    off = ("share", "mcp_server", "ssr_mode", "run_history", "enable_monitoring", "inbrowser")
     options: dict[str, Any] = dict.fromkeys(off, False) | dict.fromkeys(
         ("allowed_paths", "blocked_paths", "footer_links"), []
     )
     options |= dict.fromkeys(("strict_cors", "show_error", "quiet", "prevent_thread_lock"), True)
     options |= {"server_name": reach.bound, "server_port": port, "root_path": "", "max_file_size": LARGEST_UPLOAD}
+    # A phone or browser may install the page; its manifest is asked for with the cookie that opens the door.
+    options |= {"pwa": True, "favicon_path": str(ASSETS / "icon.svg")}
     options |= {
         # else it asks its own page, and a PC that takes three seconds for it does not start (it has answered before)
         "_frontend": False,

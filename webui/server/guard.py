@@ -34,7 +34,7 @@ LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 MOST_BYTES = 8 << 20
 SERVED = re.compile(
     rf"{'|'.join([*PATHS.values(), *map(re.escape, (*FILES, run_file.PATH))])}|"
-    r"/door|/config/?|/theme\.css|/favicon\.ico|/manifest\.json|/robots\.txt|/(?:assets|static|svelte)/[^\0]*|"
+    r"/door|/config/?|/theme\.css|/favicon\.ico|/manifest\.json|/pwa_icon|/robots\.txt|/(?:assets|static|svelte)/[^\0]*|"
     r"/gradio_api/(?:queue/join|queue/data|heartbeat/[\w-]+|cancel|reset|upload|upload_progress|component_server|run/predict|"
     r"startup-events|app_id|theme\.css)/?"
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import urllib.error
 import urllib.request
@@ -328,6 +329,23 @@ def test_variables_of_the_shell_open_nothing(open_app: kit.App):
     with urllib.request.urlopen(urllib.request.Request(open_app.url + "/config", headers=cookie)) as answer:
         config = answer.read().decode()
     assert '"analytics_enabled":false' in config and '"/x' not in config
+
+
+@pytest.mark.browser
+def test_the_page_can_be_installed_over_the_key(open_app: kit.App):
+    with kit.browser() as chrome:
+        page, _ = kit.open_page(chrome, open_app, f"/?lang=en&key={key_of(open_app)}")
+        page.locator("nav.lg-rail").wait_for()
+        devtools = page.context.new_cdp_session(page)
+        manifest = devtools.send("Page.getAppManifest")
+        assert not manifest["errors"] and json.loads(manifest["data"])["name"] == "LoRA Garage"
+        [icon] = json.loads(manifest["data"])["icons"]
+        drawn = page.request.get(f"{open_app.url}/{icon['src'].lstrip('/')}")
+        assert (
+            drawn.ok and drawn.headers["content-type"].startswith("image/svg+xml") and b"linearGradient" in drawn.body()
+        )
+        errors = devtools.send("Page.getInstallabilityErrors")["installabilityErrors"]
+        assert {error["errorId"] for error in errors} <= {"in-incognito"}, errors
 
 
 @pytest.mark.browser
