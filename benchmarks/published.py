@@ -13,7 +13,7 @@ import yaml
 
 from core.memory.arithmetic import estimate
 from core.memory.setup import Setup
-from core.models.headers import Tensor, held
+from core.models.headers import Tensor, count_weights
 from core.models.known import known_models
 from core.models.shapes.shape import ModelShape
 
@@ -70,7 +70,7 @@ def shape_of(config: dict[str, Any]) -> ModelShape:
     parts.set_aside(model)
     shape = ModelShape.from_config(config)
     return shape.with_held(
-        held([Tensor(name, "BF16", tuple(p.shape)) for name, p in model.named_parameters()], config, shape)
+        count_weights([Tensor(name, "BF16", tuple(p.shape)) for name, p in model.named_parameters()], config, shape)
     )
 
 

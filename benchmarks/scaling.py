@@ -71,7 +71,7 @@ def main() -> None:
         parts = [rows[start : start + AT_ONCE] for start in range(0, asked.examples, AT_ONCE)]
         tuned = adapter.add(base, recipe.adapter, "x", None)
         with in_processes(Path(folder), model, recipe, asked.ranks) as (ranks, _):
-            step = SharedStep.on(ranks, weights.sampled(model), tuned, recipe, FP32, 0)
+            step = SharedStep.on(ranks, weights.sampled_fingerprint(model), tuned, recipe, FP32, 0)
             one = Step.from_recipe(tuned, recipe, FP32, 0)
             step.begin(0)
             waited, wait = [0.0], ranks.wait

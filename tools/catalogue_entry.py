@@ -62,10 +62,10 @@ class Seen:
 
 
 def on_hub(hub: str) -> Seen:
-    """Raises ModelError as `hub_facts.facts`, `hub_shapes.look`."""
+    """Raises ModelError as `hub_facts.facts`, `hub_shapes.fetch_shape`."""
     told = hub_facts.facts(hub)
     config = peek.fetch_config(hub, told.commit)
-    shape = hub_shapes.look(hub, told.commit)
+    shape = hub_shapes.fetch_shape(hub, told.commit)
     source = f"config.json and headers of the weights at {(told.commit or 'main')[:12]}"
     in_files = told.params or (shape.held.params + shape.held.beside if shape.held else None)
     return Seen(hub, config, shape, in_files, _template_on_hub(hub, told.commit), told, source)
@@ -85,7 +85,7 @@ def in_folder(folder: Path, hub: str) -> Seen:
     return Seen(
         hub,
         config,
-        shape.with_held(headers.held(tensors, config, shape)),
+        shape.with_held(headers.count_weights(tensors, config, shape)),
         counted,
         _joined(template),
         HubFacts(hub),

@@ -38,7 +38,7 @@ from core.errors import ChatError, GarageError, StopRequested, first_line
 from core.files import is_out_of_memory, is_page_file_full
 from core.memory.setup import Setup
 from core.messages import Message, msg
-from core.models.adapters import AdapterFacts, check_whole, describe
+from core.models.adapters import AdapterFacts, check_complete, describe
 from core.models.library import Models
 from core.models.trust import Trust
 from core.progress import Progress
@@ -286,7 +286,7 @@ class LoadedBase:
 def checked_adapter(folder: Path) -> AdapterFacts:
     """What the adapter says of itself. Raises ModelError for what is none, ChatError for one that changes the base."""
     facts = describe(folder)
-    check_whole(folder)
+    check_complete(folder)
     config = files.read_object(folder / "adapter_config.json")
     begun, bias = config.get("init_lora_weights", True), config.get("bias", "none")
     if begun not in LEAVES_BASE_ALONE or bias != "none":

@@ -28,7 +28,7 @@ from core.memory import budget
 from core.messages import Message, msg, terminal_language
 from core.models import on_disk
 from core.models.library import Models
-from core.models.on_disk import Kept
+from core.models.on_disk import StoredModel
 from core.progress import Progress
 from core.runs.all import Runs
 from core.system.machine import this_machine
@@ -53,7 +53,7 @@ def list_models(context: typer.Context, workspace: WorkspaceOption = None, as_js
         return
     for row in rows:
         used = [use.run for use in row.uses]
-        notes = [] if row.is_whole else [msg("models.part").render(terminal_language())]
+        notes = [] if row.is_complete else [msg("models.part").render(terminal_language())]
         notes += [msg("models.used", runs=used[:3]).render(terminal_language())] if used else []
         store = msg(f"models.store_{row.store}").render(terminal_language())
         day = time.strftime("%Y-%m-%d", time.localtime(row.last_used))
@@ -267,7 +267,7 @@ def hub_cells(row: Found) -> list[str]:
     return [*cells, msg("models.gated").render(terminal_language())] if row.gated else cells
 
 
-def kept_json(row: Kept) -> dict[str, Any]:
+def kept_json(row: StoredModel) -> dict[str, Any]:
     uses = [asdict(use) for use in row.uses]
     there = [row.folder / "config.json", *row.folder.glob("snapshots/*/config.json")]  # GGUF files have none
     config = next((config for file in there if (config := files.read_object(file))), None)
@@ -279,7 +279,7 @@ def kept_json(row: Kept) -> dict[str, Any]:
         "bytes": row.size,
         "last_used": row.last_used,
     }
-    return value | {"is_whole": row.is_whole, "can_delete": row.can_delete, "made_from": row.made_from, "uses": uses}
+    return value | {"is_whole": row.is_complete, "can_delete": row.can_delete, "made_from": row.made_from, "uses": uses}
 
 
 def download_json(row: Download) -> dict[str, Any]:

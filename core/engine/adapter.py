@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from core import files
 from core.errors import ModelError, reason_of
 from core.files import is_out_of_memory
-from core.models.adapters import PREFIX, TOKENIZER_FILES, check_whole, describe, fit, layer_of, renamed
+from core.models.adapters import PREFIX, TOKENIZER_FILES, check_complete, describe, fit, layer_of, renamed
 from core.models.shapes.matrices import WITHOUT_ADAPTER
 from core.models.weights import backend
 from core.recipe import Adapter
@@ -169,7 +169,7 @@ def attach(model: PreTrainedModel, folder: Path) -> PeftModel:
     from core.engine.families import parts
 
     describe(folder)
-    check_whole(folder)
+    check_complete(folder)
     config = PeftConfig.from_pretrained(folder, local_files_only=True)
     config.inference_mode, removed = True, parts.absent(model)
     config.exclude_modules = (

@@ -365,7 +365,7 @@ class Exporter:
             raise ExportError("trust.export")
         job.stage("starting")
         trained_on = self.run_folder.facts().base_weights
-        if trained_on and trained_on != weights.sampled(folder):
+        if trained_on and trained_on != weights.sampled_fingerprint(folder):
             raise ExportError("export.base_changed", model=model.id, folder=folder)
         if self.request.kind in GGUF_KINDS:
             from core.export.llamacpp.tools import check_family
@@ -408,7 +408,10 @@ class Exporter:
         config = files.read_object(model_folder / "config.json")
         lora_kinds.refuse(adapter, config)
         if self.request.base_gguf:
-            theirs, ours = headers.of_gguf(Path(self.request.base_gguf), whole=True), ModelShape.from_config(config)
+            theirs, ours = (
+                headers.of_gguf(Path(self.request.base_gguf), require_complete=True),
+                ModelShape.from_config(config),
+            )
             if theirs.hidden_size != ours.hidden_size:
                 sizes = {"found": theirs.hidden_size, "expected": ours.hidden_size}
                 raise ExportError("gguf.lora_other_base", file=self.request.base_gguf, **sizes)

@@ -149,7 +149,7 @@ class Exports:
             raise ExportError("export.unknown_quant", found=str(quant)[:40], there=list(QUANTS))
         folder = adapter_folder(run, checkpoint)
         adapters.describe(folder)
-        adapters.check_whole(folder)
+        adapters.check_complete(folder)
         if not 0 < strength <= MOST_STRENGTH:
             raise ExportError("export.strength", found=strength, most=MOST_STRENGTH)
         if base_gguf is not None and (kind != "gguf-lora" or quant is not None):

@@ -19,11 +19,11 @@ from safetensors.numpy import load_file, save_file
 
 from core import files
 from core.errors import ModelError
-from core.models.adapters import TOKENIZER_FILES, WHOLE_OR_NOT, check_whole, describe
+from core.models.adapters import NOT_SCALABLE, TOKENIZER_FILES, check_complete, describe
 from core.models.weights import backend
 
 # Settings with which an adapter is more than B A on the base's own weights.
-_REFUSED = (*WHOLE_OR_NOT, "rank_pattern", "alpha_pattern", "target_parameters", "layer_replication", "fan_in_fan_out")
+_REFUSED = (*NOT_SCALABLE, "rank_pattern", "alpha_pattern", "target_parameters", "layer_replication", "fan_in_fan_out")
 _LEAVES_BASE_ALONE = (True, False, "gaussian", "eva", "orthogonal")
 _ENDS = ("lora_A.weight", "lora_B.weight")
 
@@ -84,7 +84,7 @@ def write(parts: tuple[Weighed, Weighed], target: Path, rank: int | None = None)
 def _config(folder: Path) -> dict[str, Any]:
     """Read an adapter's config. Raises ModelError for an adapter that cannot be summed."""
     describe(folder)
-    check_whole(folder)
+    check_complete(folder)
     config = files.read_object(folder / "adapter_config.json")
     refused = [name for name in _REFUSED if config.get(name)]
     refused += ["bias"] if config.get("bias", "none") != "none" else []

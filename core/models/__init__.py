@@ -1,6 +1,6 @@
-"""Base models: known ones, their shapes, where they are, whose Python they may run; adapters as folders. No torch.
+"""Base models: known ones, their shapes, where they are stored, which may run their own Python; adapters as folders. No
+torch.
 
-Imports: hub, workspace and the ground. `library.Models` is the one door to a model's files.
-Add a known model: presets/models.yaml. Add what a config.json may say: `shapes`. Where files come from: `starter`,
-`core/hub`.
+Imports: hub, workspace and the ground. `library.Models` is the one entry point to a model's files. To add a known
+model: presets/models.yaml. To read more of config.json: `shapes`. Sources of files: `starter`, `core/hub`.
 """

@@ -1,4 +1,4 @@
-"""Adapters as folders on disk, in PEFT's format: what one contains, and whether it is complete. No torch."""
+"""Adapters as folders on disk, in PEFT's format: their contents, and whether they are complete. No torch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class AdapterFacts:
-    """What adapter_config.json says, read as data."""
+    """The values of adapter_config.json, read as data."""
 
     base: str
     revision: str | None
@@ -36,7 +36,7 @@ class AdapterFacts:
 
 
 def describe(folder: Path) -> AdapterFacts:
-    """Raises ModelError for a folder that is not a LoRA adapter in safetensors. No torch."""
+    """Read an adapter's config. Raises ModelError for a folder that is not a LoRA adapter in safetensors. No torch."""
     config = files.read_object(folder / "adapter_config.json")
     if not config:
         raise ModelError("adapter.no_config", folder=folder.name)
@@ -56,29 +56,31 @@ def describe(folder: Path) -> AdapterFacts:
         raise ModelError("adapter.no_config", folder=folder.name) from None
 
 
-def name_in(there: Collection[str], name: str) -> str:
-    """What the same layer of text is called in a model that has the names `there`; name itself where none of them is
-    it. Qwen3.5, say, is trained by others, and was here, by its class of text alone, and has other names as it is
-    shipped."""
-    rests = [name.removeprefix(place) for place in _PLACES if name.startswith(place)] if name not in there else []
-    return next((f"{place}{rest}" for rest in rests for place in _PLACES if f"{place}{rest}" in there), name)
+def name_in(names: Collection[str], name: str) -> str:
+    """Return the name that a layer has in a model whose layers are called `names`; name itself if none matches.
+
+    The classes of one family name the layers of text differently. Qwen3.5, say, is trained elsewhere, and once was
+    here, by its class for text alone, but is published under other names.
+    """
+    rests = [name.removeprefix(place) for place in _PLACES if name.startswith(place)] if name not in names else []
+    return next((f"{place}{rest}" for rest in rests for place in _PLACES if f"{place}{rest}" in names), name)
 
 
 _WRAPPED = re.compile(r"(\.base_layer)+$")  # of two parameters in one module peft wraps the wrapper of the first
 
 
 def layer_of(key: str) -> str:
-    """The layer that a weight in an adapter's file belongs to."""
+    """Return the layer that a weight in an adapter's file belongs to."""
     return _WRAPPED.sub("", key.removeprefix(PREFIX).partition(".lora_")[0])
 
 
 def renamed(weights: Mapping[str, T], layers: Collection[str]) -> dict[str, T]:
-    """An adapter's weights by their names on a model of these layers."""
+    """Return an adapter's weights by their names on a model with these layers."""
     return {key.replace(layer := layer_of(key), name_in(layers, layer), 1): weight for key, weight in weights.items()}
 
 
 def fit(config: Any, layers: Collection[str]) -> None:
-    """The same for what PEFT's config of an adapter calls by name."""
+    """Rename the layers in PEFT's config of an adapter to those of the model, in place."""
     if not isinstance(config.target_modules, str | None):
         config.target_modules = {name_in(layers, name) for name in config.target_modules}
     if config.target_parameters:  # whole names, where others wrote them; ours are the ends of names alone
@@ -89,16 +91,18 @@ def fit(config: Any, layers: Collection[str]) -> None:
 
 
 # What an adapter may hold beyond B A, which is not made weaker by another alpha.
-WHOLE_OR_NOT = ("use_dora", "modules_to_save", "lora_bias", "trainable_token_indices")
+NOT_SCALABLE = ("use_dora", "modules_to_save", "lora_bias", "trainable_token_indices")
 
 
 def at_strength(folder: Path, strength: float, target: Path) -> Path:
-    """target, made new: the same adapter, of which the base takes strength times as much. Raises ModelError where that
-    is not all of it."""
+    """Write to target, a new folder, the adapter with its effect multiplied by strength.
+
+    Raises ModelError for an adapter with parts that lora_alpha does not scale.
+    """
     config = files.read_object(folder / "adapter_config.json")
-    found = [name for name in WHOLE_OR_NOT if config.get(name)]
-    if found or config.get("bias", "none") != "none":
-        raise ModelError("adapter.one_strength", folder=folder.name, found=found or ["bias"])
+    settings = [name for name in NOT_SCALABLE if config.get(name)]
+    if settings or config.get("bias", "none") != "none":
+        raise ModelError("adapter.one_strength", folder=folder.name, found=settings or ["bias"])
     shutil.copytree(folder, target)
     config["lora_alpha"] *= strength
     if patterns := config.get("alpha_pattern"):
@@ -107,15 +111,14 @@ def at_strength(folder: Path, strength: float, target: Path) -> Path:
     return target
 
 
-def check_whole(folder: Path) -> None:
-    """Raises ModelError for an adapter whose weights are cut short or no safetensors. No torch."""
+def check_complete(folder: Path) -> None:
+    """Raise ModelError for an adapter whose weights are truncated or not safetensors. No torch."""
     if damage := _damage(folder / "adapter_model.safetensors"):
         raise ModelError("faults.adapter_damaged", folder=folder.name, reason=damage)
 
 
 def _damage(file: Path) -> str:
-    """What is wrong with a safetensors file, as far as its head and its size tell; "" for nothing. Its data is not
-    read."""
+    """Describe the damage of a safetensors file by its header and size; "" for none. Its data is not read."""
     try:
         with open(file, "rb") as opened:
             size, head = file.stat().st_size, int.from_bytes(opened.read(8), "little")
@@ -123,7 +126,7 @@ def _damage(file: Path) -> str:
         if not isinstance(tensors, dict):
             return f"{size} bytes without a readable head"
         ends = [tensor["data_offsets"][1] for name, tensor in tensors.items() if name != "__metadata__"]
-        wanted = 8 + head + max(ends, default=0)
-        return "" if size == wanted else f"{size} bytes, {wanted} expected"
+        expected = 8 + head + max(ends, default=0)
+        return "" if size == expected else f"{size} bytes, {expected} expected"
     except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
         return type(error).__name__

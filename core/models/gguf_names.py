@@ -1,7 +1,7 @@
-"""Which catalogue model a GGUF file on this PC was made from, by the name its program gives it. Opens no file.
+"""The catalogue model that a GGUF file on this PC was made from, by the name that its program gives it. Opens no file.
 
-Why not by its metadata: `general.base_model` names what the model itself was tuned from (Qwen3-4B-Base of a Qwen3-4B),
-not what was converted. How a GGUF file itself becomes a base: docs/families.md.
+Metadata would not help: `general.base_model` names the model that this one was tuned from (Qwen3-4B-Base for a
+Qwen3-4B), not the one that was converted. How a GGUF file itself becomes a base: docs/families.md.
 """
 
 from __future__ import annotations
@@ -18,21 +18,22 @@ _MEANT = ("", "instruct", "it", "chat")  # "llama3.2:3b" of Ollama is the one th
 
 
 def made_from(name: str) -> str | None:
-    """The hub id of the model that `name` stands for; None where no model of the catalogue is called so.
+    """Return the hub id of the model that `name` stands for; None if no model of the catalogue has that name.
 
-    name: without its owner, as LM Studio (Qwen3-4B-GGUF), Ollama (qwen3:4b) or a file has it (qwen3-4b-q4_k_m.gguf)."""
+    name: without its owner, as in LM Studio (Qwen3-4B-GGUF), Ollama (qwen3:4b) or a file (qwen3-4b-q4_k_m.gguf).
+    """
     while (shorter := _QUANT.sub("", _GGUF.sub("", name))) != name:
         name = shorter
-    for called in (name, _OWNER.sub("", name)):
+    for candidate in (name, _OWNER.sub("", name)):
         for ending in _MEANT:
-            if (found := _known().get(_plain(called) + ending)) is not None:
-                return found
+            if (hub_id := _known().get(_plain(candidate) + ending)) is not None:
+                return hub_id
     return None
 
 
 @lru_cache(maxsize=1)
 def _known() -> dict[str, str]:
-    """What is liked first keeps a name that two have."""
+    """Map plain names to hub ids. Of two models with one name the more popular one counts."""
     return {
         _plain(name): model.hub
         for model in reversed(known_models())

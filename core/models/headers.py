@@ -1,9 +1,9 @@
-"""What weight files contain, from their headers: safetensors in a folder or on the hub, and GGUF. Reads no weights. No
-torch.
+"""The contents of weight files, from their headers: safetensors in a folder or on the hub, and GGUF. Reads no weights.
+No torch.
 
 A safetensors file begins with its header's length (8 bytes) and a JSON of names, types and shapes; a GGUF file with its
-settings and a list of tensors. `held` counts what QLoRA would hold in 4 bit and what stays as it is, and tells
-repositories that are quantised already.
+settings and a list of tensors. `count_weights` counts the parameters that QLoRA would hold in 4 bit and those that it
+leaves, and recognises repositories that are already quantised.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from core import files
 from core.errors import ModelError
-from core.models.shapes.matrices import CALLED_IN_FILES, WITHOUT_ADAPTER
+from core.models.shapes.matrices import NAMES_IN_FILES, WITHOUT_ADAPTER
 from core.models.shapes.shape import UNPACKED, Held, ModelShape
 
 LONGEST_HEADER = 100 << 20  # bytes; what the format itself allows
@@ -69,23 +69,23 @@ class Tensor(NamedTuple):
 
 
 def parse(header: bytes) -> list[Tensor]:
-    """The tensors of a safetensors header (its JSON alone). Raises ValueError for anything else."""
+    """Return the tensors of a safetensors header (its JSON alone). Raises ValueError for anything else."""
     value = json.loads(header)
     if not isinstance(value, dict):
         raise ValueError("no object")
-    found = []
+    tensors = []
     for name, entry in value.items():
         if name == "__metadata__":
             continue
         shape = entry["shape"] if isinstance(entry, dict) else None
         if not isinstance(shape, list) or not all(isinstance(size, int) and 0 <= size < 2**40 for size in shape):
             raise ValueError(name)
-        found.append(Tensor(name, str(entry.get("dtype")), tuple(shape)))
-    return found
+        tensors.append(Tensor(name, str(entry.get("dtype")), tuple(shape)))
+    return tensors
 
 
 def header_length(start: bytes) -> int:
-    """Bytes of the JSON after the first eight. Raises ValueError where that is no safetensors file."""
+    """Return the length of the JSON after the first eight bytes. Raises ValueError for another kind of file."""
     if len(start) < 8:
         raise ValueError("too short")
     (length,) = struct.unpack("<Q", start[:8])
@@ -95,63 +95,66 @@ def header_length(start: bytes) -> int:
 
 
 def of_folder(folder: Path) -> list[Tensor]:
-    """The tensors of a model's folder; empty where it holds no safetensors. Raises ModelError for a file that is
-    broken, cut short or, of those that its index names, not there."""
+    """Return the tensors of a model's folder; empty without safetensors.
+
+    Raises ModelError for a file that is broken or truncated, and for a missing file that the index names.
+    """
     paths = [folder / "model.safetensors"]
     if not paths[0].is_file():
         paths = sorted(
             path for path in folder.glob("*.safetensors") if not path.name.startswith(("adapter_", "consolidated"))
         )
         listed = files.read_object(folder / "model.safetensors.index.json").get("weight_map")
-        gone = (
+        missing = (
             {str(name) for name in listed.values()} - {path.name for path in paths} if isinstance(listed, dict) else ()
         )
-        if paths and gone:
-            raise ModelError("shape.missing_file", file=min(gone)[:100])
-    found: list[Tensor] = []
+        if paths and missing:
+            raise ModelError("shape.missing_file", file=min(missing)[:100])
+    tensors: list[Tensor] = []
     for path in paths:
         if not path.is_file() or not path.stat().st_size:
             continue
         try:
             with path.open("rb") as file:
-                tensors = parse(file.read(length := header_length(file.read(8))))
+                in_file = parse(file.read(length := header_length(file.read(8))))
         except (OSError, ValueError, KeyError, RecursionError):
             raise ModelError("shape.bad_header", file=path.name) from None
-        size, wanted = path.stat().st_size, 8 + length + sum(tensor.stored_bytes for tensor in tensors)
-        if size < wanted and all(tensor.dtype in _BITS for tensor in tensors):
-            raise ModelError("shape.cut_short", file=path.name, size=size, wanted=wanted)
-        found += tensors
-    return found
+        size, expected = path.stat().st_size, 8 + length + sum(tensor.stored_bytes for tensor in in_file)
+        if size < expected and all(tensor.dtype in _BITS for tensor in in_file):
+            raise ModelError("shape.cut_short", file=path.name, size=size, wanted=expected)
+        tensors += in_file
+    return tensors
 
 
-def refuse_untrue(tensors: Iterable[Tensor], config: Mapping[str, Any], shape: ModelShape) -> None:
-    """Raises ModelError where the weights, all of a model's, are of another one than its config.json describes."""
+def refuse_untrue(tensors: Iterable[Tensor], config: Mapping[str, object], shape: ModelShape) -> None:
+    """Raise ModelError if the weights (all of a model's) do not match its config.json."""
     text = [tensor for tensor in tensors if not _OTHER_SENSES.search(tensor.name) and "encoder." not in tensor.name]
     layers = 1 + max((int(layer[1]) for tensor in text if (layer := _LAYER.search(tensor.name))), default=-1)
     words = next((tensor.shape for tensor in text if _WORDS.search(tensor.name) and len(tensor.shape) == 2), None)
-    found = {"num_hidden_layers": layers} if layers else {}
+    actual = {"num_hidden_layers": layers} if layers else {}
     if words and not _OF_ITS_OWN_WIDTH & config.keys():
-        found |= {"vocab_size": words[0], "hidden_size": words[1]}
-    for name, value in found.items():
-        said = getattr(shape, name)
+        actual |= {"vocab_size": words[0], "hidden_size": words[1]}
+    for name, value in actual.items():
+        configured = getattr(shape, name)
         # of heads that guess further ahead
         ahead = config.get("num_nextn_predict_layers") if name == "num_hidden_layers" else 0
-        if not said <= value <= said + (ahead if isinstance(ahead, int) else 0):
-            raise ModelError("shape.untrue", field=name, said=said, found=value)
+        if not configured <= value <= configured + (ahead if isinstance(ahead, int) else 0):
+            raise ModelError("shape.untrue", field=name, said=configured, found=value)
 
 
-def held(tensors: Iterable[Tensor], config: Mapping[str, Any], shape: ModelShape) -> Held | None:
-    """What a model's tensors come to. config: its config.json; shape: what follows from that. None for no tensors.
+def count_weights(tensors: Iterable[Tensor], config: Mapping[str, object], shape: ModelShape) -> Held | None:
+    """Count the parameters of a model's tensors. config: its config.json; shape: derived from that. None without
+    tensors.
 
-    Counted once: a head that is tied to the embeddings. Not counted: what transformers does not load (heads that guess
-    several tokens ahead). Where a repository is quantised, packed numbers are counted as the parameters they stand for.
+    A head that is tied to the embeddings counts once. Tensors that transformers does not load (heads that predict
+    several tokens ahead) do not count. In a quantised repository packed numbers count as the parameters they stand for.
     """
     quantised = quantisation(config)
     holds_packed = quantised not in (None, "fp8", "bitsandbytes")  # each number four bits a parameter
     params = four_bit = stored = beside = of_experts = 0
     widths: dict[str, int] = {}
     passed_over = WITHOUT_ADAPTER.get(str(config.get("model_type")), ())
-    called = CALLED_IN_FILES.get(str(config.get("model_type")), {})
+    renamed = NAMES_IN_FILES.get(str(config.get("model_type")), {})
     for tensor in tensors:
         if _is_left_out(tensor.name, shape):
             continue
@@ -168,7 +171,7 @@ def held(tensors: Iterable[Tensor], config: Mapping[str, Any], shape: ModelShape
         params += count
         four_bit += count if is_packed or _is_linear(tensor) else 0
         if _is_linear(tensor) and (name := tensor.name.split(".")[-2]) not in passed_over:
-            name = called.get(name, name)
+            name = renamed.get(name, name)
             widths[name] = widths.get(name, 0) + sum(tensor.shape)
         of_experts += _expert_width(tensor)
     if not params:
@@ -184,8 +187,8 @@ def held(tensors: Iterable[Tensor], config: Mapping[str, Any], shape: ModelShape
 
 
 def _expert_width(tensor: Tensor) -> int:
-    """Inputs and outputs of the routed experts in it, as they are once gate and up are one matrix and all experts of a
-    layer one parameter."""
+    """Return the inputs and outputs of the routed experts in a tensor, as loaded: gate and up are one matrix, and all
+    experts of a layer one parameter."""
     if len(tensor.shape) == 3 and _FUSED_EXPERTS.search(tensor.name):
         return tensor.shape[0] * sum(tensor.shape[1:])
     if len(tensor.shape) == 2 and _ONE_EXPERT.search(tensor.name):
@@ -202,8 +205,10 @@ def _is_left_out(name: str, shape: ModelShape) -> bool:
 
 
 def _is_linear(tensor: Tensor) -> bool:
-    """Whether bitsandbytes would hold it in 4 bit: a linear layer's matrix, and none of those that stay as they are.
-    Experts are 3-D parameters once loaded, also where a file has each by itself."""
+    """Return whether bitsandbytes would hold it in 4 bit: the matrix of a linear layer that is not excluded.
+
+    Experts are 3-D parameters once loaded, even if a file stores each by itself.
+    """
     stays = (_EMBEDDING, _HEAD, _ROUTER, _EXPERTS)
     return (
         len(tensor.shape) == 2
@@ -212,17 +217,19 @@ def _is_linear(tensor: Tensor) -> bool:
     )
 
 
-def quantisation(config: Mapping[str, Any]) -> str | None:
-    """The method by which a repository is quantised, as its config names it; "bitsandbytes-4bit" for those in 4 bit.
-    None: not at all."""
+def quantisation(config: Mapping[str, object]) -> str | None:
+    """Return the quantisation method that a config names, "bitsandbytes-4bit" for those in 4 bit; None for no
+    quantisation."""
     inner = config.get("text_config")
-    found = config.get("quantization_config") or (inner.get("quantization_config") if isinstance(inner, dict) else None)
-    if not isinstance(found, dict):
+    settings = config.get("quantization_config") or (
+        inner.get("quantization_config") if isinstance(inner, dict) else None
+    )
+    if not isinstance(settings, dict):
         return None
     # as transformers reads it
-    unnamed = "bitsandbytes" if found.get("load_in_4bit") or found.get("load_in_8bit") else "-"
-    method = str(found.get("quant_method") or unnamed)[:30]
-    return f"{method}-4bit" if method == "bitsandbytes" and found.get("load_in_4bit") else method
+    unnamed = "bitsandbytes" if settings.get("load_in_4bit") or settings.get("load_in_8bit") else "-"
+    method = str(settings.get("quant_method") or unnamed)[:30]
+    return f"{method}-4bit" if method == "bitsandbytes" and settings.get("load_in_4bit") else method
 
 
 # ---- GGUF ----------------------------------------------------------------------------------------
@@ -246,17 +253,19 @@ _SETTINGS = {
 }  # fmt: skip
 
 
-def of_gguf(path: Path, whole: bool = False) -> ModelShape:
-    """The shape of a GGUF file. It is trained from its dequantised weights, so they count in 16 bit. whole: refuse one
-    that ends before its last tensor begins, too. Raises ModelError."""
+def of_gguf(path: Path, require_complete: bool = False) -> ModelShape:
+    """Return the shape of a GGUF file, whose weights count in 16 bit, as training dequantises them. Raises ModelError.
+
+    require_complete: also refuse a file that ends before its last tensor begins.
+    """
     try:
         with path.open("rb") as file:
             settings, tensors, last = _gguf_header(file)
-            least, found = file.tell() + last, path.stat().st_size
+            least, size = file.tell() + last, path.stat().st_size
     except (OSError, ValueError, struct.error, MemoryError, UnicodeDecodeError):
         raise ModelError("shape.bad_header", file=path.name) from None
-    if whole and least > found:
-        raise ModelError("shape.cut_short", file=path.name, size=found, wanted=least)
+    if require_complete and least > size:
+        raise ModelError("shape.cut_short", file=path.name, size=size, wanted=least)
     family = str(settings.get("general.architecture", ""))
     config: dict[str, Any] = {"model_type": _FAMILIES.get(family, family)}
     config |= {name: value for name, key in _SETTINGS.items() if (value := settings.get(f"{family}.{key}"))}
@@ -277,8 +286,10 @@ def of_gguf(path: Path, whole: bool = False) -> ModelShape:
 
 
 def _gguf_header(file: BinaryIO) -> tuple[dict[str, Any], list[Tensor], int]:
-    """Settings (a list as its length), tensors, and where behind the header the last of them begins. Raises ValueError
-    for what is no GGUF 2 or 3."""
+    """Return settings (a list as its length), tensors, and the offset behind the header at which the last one begins.
+
+    Raises ValueError for files other than GGUF 2 or 3.
+    """
     magic, version, tensors, settings = struct.unpack("<4sIQQ", file.read(24))
     if magic != b"GGUF" or version not in (2, 3) or max(tensors, settings) > _MOST:
         raise ValueError("no GGUF")
@@ -307,19 +318,19 @@ def _gguf_header(file: BinaryIO) -> tuple[dict[str, Any], list[Tensor], int]:
                 value(inner)
         return count
 
-    found = {}
+    values = {}
     for _ in range(settings):
         name = word()
-        found[name] = value(number("I"))
-    listed, last = [], 0
+        values[name] = value(number("I"))
+    tensor_list, last = [], 0
     for _ in range(tensors):
         name, dimensions = word(), number("I")
         if dimensions > 8:
             raise ValueError("too many dimensions")
         size = tuple(number("Q") for _ in range(dimensions))
-        listed.append(Tensor(name, str(number("I")), size))
+        tensor_list.append(Tensor(name, str(number("I")), size))
         last = max(last, number("Q"))
-    return found, listed, last
+    return values, tensor_list, last
 
 
 def _unknown(kind: int) -> Any:

@@ -1,9 +1,9 @@
-"""A hub model's shape from the headers of its weight files, before any download. No torch.
+"""The shape of a hub model from the headers of its weight files, before any download. No torch.
 
-Reads config.json, the index of a sharded model, and the first kilobytes of its files, several at once. Why not
-`huggingface_hub.get_safetensors_metadata`: it reads 100 kB of every file, keeps the index in the cache, and of a server
-that knows no ranges it would read the weights. Here no request reads more than its limit, and all of them no more than
-about 1 MB: of a model in many files the first one's header is read, and the index says how many bytes the others hold.
+Reads config.json, the index of a sharded model, and the first kilobytes of its files, several at once.
+`huggingface_hub.get_safetensors_metadata` would read 100 kB of every file, keep the index in the cache, and read the
+weights from a server without range requests. Here no request exceeds its limit, and all together read no more than
+about 1 MB: for a model in many files only the first one's header is read, and the index has the size of the others.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ START = 32 << 10  # bytes of a file that are asked for first: the header of a us
 MOST_FILES = 8  # whose headers are read one and all; of more, the index and the first file answer
 
 
-def look(repo_id: str, revision: str | None = None, endpoint: str | None = None) -> ModelShape:
-    """The shape of a model on the hub, with what its files hold. Kept nowhere. Raises ModelError as `download.fetch`.
+def fetch_shape(repo_id: str, revision: str | None = None, endpoint: str | None = None) -> ModelShape:
+    """Return the shape of a model on the hub, with the counts of its files. Not cached. Raises ModelError as
+    `download.fetch`.
 
-    Where the files tell nothing (another format, a broken header), the shape is what follows from config.json alone,
-    and its source says so.
+    If the files cannot be read (another format, a broken header), the shape is derived from config.json alone, and its
+    source says so.
     """
     with ThreadPoolExecutor(MOST_FILES, thread_name_prefix="hub-headers") as pool:
         index = pool.submit(_index, repo_id, revision, endpoint)
@@ -36,20 +37,20 @@ def look(repo_id: str, revision: str | None = None, endpoint: str | None = None)
         try:
             files = _files(index.result())
             several = len(files) > MOST_FILES
-            found = list(
+            parts = list(
                 pool.map(lambda name: _tensors(repo_id, name, revision, endpoint), files[:1] if several else files)
             )
         except (ModelError, ValueError, KeyError, RecursionError):
             return shape
-    tensors = [tensor for one in found for tensor in one]
-    if several and (whole := index.result()) is not None:
-        return shape.with_held(_scaled(tensors, whole, config, shape))
+    tensors = [tensor for one in parts for tensor in one]
+    if several and (full_index := index.result()) is not None:
+        return shape.with_held(_scaled(tensors, full_index, config, shape))
     headers.refuse_untrue(tensors, config, shape)
-    return shape.with_held(headers.held(tensors, config, shape))
+    return shape.with_held(headers.count_weights(tensors, config, shape))
 
 
 def _index(repo_id: str, revision: str | None, endpoint: str | None) -> Mapping[str, Any] | None:
-    """The index of a sharded model; None where there is none, so that it should lie in one file."""
+    """Return the index of a sharded model; None without one: then the model should be in one file."""
     try:
         content = json.loads(peek.fetch_start(repo_id, cached.INDEX, revision, endpoint))
     except ModelError as error:
@@ -83,10 +84,12 @@ def _tensors(repo_id: str, name: str, revision: str | None, endpoint: str | None
 def _scaled(
     tensors: list[Tensor], index: Mapping[str, Any], config: Mapping[str, Any], shape: ModelShape
 ) -> Held | None:
-    """What a model of many files holds: its bytes as the index has them, at the width that its first file has; the part
-    that stays in 16 bit as it follows from config.json."""
+    """Extrapolate the counts of a model in many files: the bytes of its index at the width of its first file.
+
+    The part that stays in 16 bit is derived from config.json.
+    """
     total = index.get("metadata", {}).get("total_size") if isinstance(index.get("metadata"), dict) else None
-    first = headers.held(tensors, config, shape)
+    first = headers.count_weights(tensors, config, shape)
     if first is None or not isinstance(total, int) or total <= 0:
         return None
     params = (

@@ -33,16 +33,16 @@ LICENCES = {
 
 
 class KnownModel(Strict):
-    """A model of presets/models.yaml. hub: what a recipe names as model.id (`starter` for the one that comes along).
+    """A model of presets/models.yaml.
 
-    family: models of one name in several sizes. billions: parameters of its text part, as the model's own page tells.
-    in_files: parameters in all of its weight files as the hub counts them, None where no table has it. beside: why that
-    is more than its text part: its files hold the tied head again, or towers (pictures, sound, tokens guessed ahead).
-    released: the month, 2026-02. commercial: whether one may sell what one makes of it; limited by revenue, users,
-    country or use as its licence says. gated: the hub gives it only to people who accepted its licence. languages:
-    codes, as its makers name them. thinking: before it answers. tools: whether its template calls them; each None where
-    nothing at hand says it. flags: where those two were read. note: by language, why one would take it. source: where
-    its shape was read. config: as much of its config.json as its class needs, where its size does not follow from
+    hub: the model.id of recipes (`starter` for the bundled one). family: models of one name in several sizes. billions:
+    parameters of its text part, by the model's own page. in_files: parameters in all of its weight files as the hub
+    counts them, None if unlisted. beside: why that exceeds its text part: its files repeat the tied head, or hold
+    towers (pictures, sound, tokens predicted ahead). released: the month, 2026-02. commercial: whether products made
+    from it may be sold; limited by revenue, users, country or use as its licence says. gated: the hub requires
+    accepting its licence. languages: codes, as its makers name them. thinking: before it answers. tools: whether its
+    template calls them; each None if undocumented. flags: source of those two. note: by language, why to choose it.
+    source: of its shape. config: the part of its config.json that its class needs, if its size does not follow from
     widths alone.
     """
 
@@ -69,7 +69,7 @@ class KnownModel(Strict):
 
 @lru_cache(maxsize=1)
 def known_models() -> tuple[KnownModel, ...]:
-    """All of the catalogue in its order: the starter, then what is liked, then what has a successor."""
+    """Return the catalogue in its order: the starter, then by popularity, then models that have a successor."""
     content = load("models")
     return tuple(model_of(dict(entry), content["spoken"]) for entry in content["models"])
 
@@ -80,15 +80,17 @@ def of_hub(hub: str) -> KnownModel | None:
 
 @lru_cache(maxsize=1)
 def typical_shapes() -> dict[str, ModelShape]:
-    """What bare sizes such as 7B stand for."""
+    """Return the shapes that bare sizes such as 7B stand for."""
     known = {model.id: model.shape for model in known_models()}
     typical = load("models")["typical"]
     return {size: known[value] if isinstance(value, str) else _shape(value) for size, value in typical.items()}
 
 
 def shape_of_size(size: str) -> ModelShape:
-    """A typical model of a bare size such as 7B, 1.5B or 500M; where none is of that very size, the nearest one with
-    more or fewer layers. Raises ModelError for what is no size."""
+    """Return a typical model of a bare size such as 7B, 1.5B or 500M. Raises ModelError if it is not a size.
+
+    For an unlisted size it is the nearest one with more or fewer layers.
+    """
     match = SIZE.fullmatch(size)
     params = float(match[1]) * (1e9 if match[2].lower() == "b" else 1e6) if match else 0.0
     if match is None or not SMALLEST <= params <= LARGEST:
@@ -108,8 +110,8 @@ def shape_of_size(size: str) -> ModelShape:
 
 
 def model_of(entry: dict[str, Any], spoken: dict[str, list[str]]) -> KnownModel:
-    """One entry of the file. spoken: its lists of languages. Raises pydantic's ValidationError for a field too few, too
-    many or wrong."""
+    """Parse one entry of the file. spoken: its lists of languages. Raises pydantic's ValidationError for wrong
+    fields."""
     languages = entry["languages"]
     return KnownModel.model_validate(
         _with_shape(entry) | {"languages": spoken[languages] if isinstance(languages, str) else languages}

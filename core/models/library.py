@@ -1,7 +1,7 @@
 """The one entry point for base models: the starter, a hub model, or a folder of the person's library.
 
-`obtain` returns a local folder with config.json, safetensors and a tokenizer, downloading what is missing; it runs in
-a worker. Everything else here is quick and serves the page. No torch.
+`obtain` returns a local folder with config.json, safetensors and a tokenizer, downloading what is missing; it runs in a
+worker. Everything else here is quick and serves the page. No torch.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from core.workspace.folder import Workspace, expand
 
 @dataclass(frozen=True)
 class ModelRef:
-    """A base model as a recipe names it. kind says which door it comes through."""
+    """A base model as a recipe names it. kind: where its files come from."""
 
     id: str
     kind: Literal["starter", "hub", "library"]
 
     @classmethod
     def parse(cls, model_id: str) -> ModelRef:
-        """Raises ModelError for anything that is not `starter`, `owner/name` or `library:name`."""
+        """Parse an id. Raises ModelError unless it is `starter`, `owner/name` or `library:name`."""
         if model_id == "starter":
             return cls(model_id, "starter")
         if model_id.startswith("library:"):
@@ -49,11 +49,16 @@ class ModelRef:
 
 @dataclass(frozen=True)
 class Models:
+    """The base models of a workspace."""
+
     workspace: Workspace
 
     def obtain(self, model_id: str, revision: str | None, report: Report, check: Check, to_train: bool = True) -> Path:
-        """A usable local folder for model_id. Raises ModelError (missing, gated, no space, damaged, unsafe; to_train:
-        quantised so that it cannot be trained, which a chat may still load). Imports transformers."""
+        """Return a usable local folder for model_id, downloading it if needed. Imports transformers.
+
+        Raises ModelError (missing, gated, no space, damaged, unsafe; with to_train also quantised in a way that cannot
+        be trained, which a chat may still load).
+        """
         ref, trusted = ModelRef.parse(model_id), Trust(self.workspace)
         if ref.kind == "starter":
             return starter.ensure(self.workspace.models, report, check)
@@ -80,13 +85,15 @@ class Models:
         return folder
 
     def downloads(self, bring: Bring | None = None) -> Downloads:
-        """The list of downloads, which takes what can be a base and knows what a misspelt name may have meant. bring:
-        as of Downloads."""
+        """Return the list of downloads, which accepts only possible bases and suggests names. bring: as of
+        Downloads."""
         return Downloads(self.workspace, self._accept, [known.hub for known in known_models()], bring)
 
     def _accept(self, model_id: str, folder: Path) -> None:
-        """As `obtain` by config.json alone, without transformers, which would bring torch into the web process. Raises
-        ModelError."""
+        """Check a model by config.json alone, without transformers, which would import torch into the web process.
+
+        Raises ModelError as `obtain`.
+        """
         config = files.read_object(folder / "config.json")
         if why := self._refused(model_id, config, folder):
             raise ModelError(why)
@@ -98,17 +105,17 @@ class Models:
         return why or quantised.refusal(model_id, config, folder, revision)
 
     def library_folder(self, model_id: str) -> Path:
-        """The folder of `library:<name>`; only folders directly inside a library folder count, so no id can leave
-        it."""
-        found = self._library()
-        if model_id not in found:
+        """Return the folder of `library:<name>`. Only folders directly inside a library folder count, so no id can
+        leave it."""
+        folders = self._library()
+        if model_id not in folders:
             self._refuse_gguf(model_id.removeprefix("library:"))
-            names = sorted(found) or ["-"]
+            names = sorted(folders) or ["-"]
             raise ModelError("model.not_in_library", found=model_id[:100], there=names[:10])
-        return check_folder(found[model_id], model_id)
+        return check_folder(folders[model_id], model_id)
 
     def _refuse_gguf(self, name: str) -> None:
-        """Raises ModelError where name is a GGUF file of a library folder, or a folder that holds nothing else."""
+        """Raise ModelError if name is a GGUF file of a library folder, or a folder that holds nothing else."""
         for root in self.workspace.library_folders:
             for path in (root / name, root / f"{name}.gguf") if re.fullmatch(r"[\w .-]+", name) else ():
                 if (path.suffix == ".gguf" and path.is_file()) or (path.is_dir() and any(path.glob("*.gguf"))):
@@ -116,8 +123,7 @@ class Models:
                     raise ModelError("model.gguf_of" if base else "model.gguf", found=name[:100], base=base)
 
     def local_folder(self, model_id: str) -> Path | None:
-        """The folder of model_id where it is on this PC; None where it would have to be downloaded first. Raises
-        ModelError."""
+        """Return the folder of model_id on this PC; None if it must be downloaded first. Raises ModelError."""
         ref = ModelRef.parse(model_id)
         if ref.kind == "starter":
             return starter.folder(self.workspace.models) if starter.is_ready(self.workspace.models) else None
@@ -127,85 +133,90 @@ class Models:
         return Path(config).parent if isinstance(config, str) else None
 
     def hub_id(self, model_id: str) -> str:
-        """What a recipe names for an id of presets/models.yaml (`qwen3-4b` is Qwen/Qwen3-4B); any other id as it is."""
+        """Return the model.id for an id of presets/models.yaml (`qwen3-4b` is Qwen/Qwen3-4B); any other id
+        unchanged."""
         return next((known.hub for known in known_models() if known.id == model_id), model_id)
 
     def shape(self, model_id: str, revision: str | None = None) -> ModelShape:
-        """The shape of a model, from what is on this PC, else from the catalogue, else from the headers of its files on
-        the hub.
+        """Return the shape of a model, from this PC, else from the catalogue, else from the headers of its files on the
+        hub.
 
-        Takes ids of the catalogue too. Only the last way needs the network, for seconds. Raises ModelError.
+        Accepts ids of the catalogue too. Only the last way needs the network, for seconds. Raises ModelError.
         """
-        wanted = self.hub_id(model_id)
-        found = self._here(wanted, revision)
-        if isinstance(found, Path):
-            return _shape_in(found)
+        hub_id = self.hub_id(model_id)
+        local = self._local(hub_id, revision)
+        if isinstance(local, Path):
+            return _shape_in(local)
         try:
-            return found or hub_shapes.look(wanted, revision)
+            return local or hub_shapes.fetch_shape(hub_id, revision)
         except ModelError as error:
-            raise ModelError(with_nearest(wanted, error.message, [known.hub for known in known_models()])) from None
+            raise ModelError(with_nearest(hub_id, error.message, [known.hub for known in known_models()])) from None
 
-    def shape_here(self, model_id: str) -> ModelShape | None:
-        """As `shape`, without ever asking the hub: None for a model that neither is here nor in the catalogue."""
+    def local_shape(self, model_id: str) -> ModelShape | None:
+        """Return the shape without the network: None for a model that is neither here nor in the catalogue."""
         try:
-            found = self._here(self.hub_id(model_id), None)
-            return _shape_in(found) if isinstance(found, Path) else found
+            local = self._local(self.hub_id(model_id), None)
+            return _shape_in(local) if isinstance(local, Path) else local
         except ModelError:
             return None
 
     def config(self, model_id: str, revision: str | None = None) -> dict[str, Any]:
-        """The config.json of a model, from the same place as `shape`; of one of the catalogue that is not here, as much
-        as its shape says. Raises ModelError."""
-        wanted = self.hub_id(model_id)
-        found = self._here(wanted, revision)
-        if isinstance(found, Path):
-            return _config_of(found / "config.json")
-        return found.config() if found else peek.fetch_config(wanted, revision)
+        """Return the config.json of a model, from the same place as `shape`. Raises ModelError.
+
+        For a model of the catalogue that is not here: the part that follows from its shape.
+        """
+        hub_id = self.hub_id(model_id)
+        local = self._local(hub_id, revision)
+        if isinstance(local, Path):
+            return _config_of(local / "config.json")
+        return local.config() if local else peek.fetch_config(hub_id, revision)
 
     def refusal(self, model_id: str, revision: str | None = None) -> Message | None:
-        """Why `obtain` would refuse a model by its config.json; None where it would not. Asks as `config` does, and
-        nobody about one of the catalogue."""
-        wanted = self.hub_id(model_id)
-        found = self._here(wanted, revision)
-        if isinstance(found, ModelShape):
-            return None
-        config = files.read_object(found / "config.json") if found else peek.fetch_config(wanted, revision)
-        return self._refused(wanted, config, found, revision)
+        """Return why `obtain` would refuse a model by its config.json; None if it would not.
 
-    def _here(self, wanted: str, revision: str | None) -> Path | ModelShape | None:
-        """The folder of a model that is on this PC, else its shape where the catalogue knows it. Asks nobody."""
-        kind = ModelRef.parse(wanted).kind
+        Uses the network as `config` does, but not for models of the catalogue.
+        """
+        hub_id = self.hub_id(model_id)
+        local = self._local(hub_id, revision)
+        if isinstance(local, ModelShape):
+            return None
+        config = files.read_object(local / "config.json") if local else peek.fetch_config(hub_id, revision)
+        return self._refused(hub_id, config, local, revision)
+
+    def _local(self, hub_id: str, revision: str | None) -> Path | ModelShape | None:
+        """Return the folder of a model on this PC, else its shape in the catalogue, without the network."""
+        kind = ModelRef.parse(hub_id).kind
         if kind == "library":
-            return self.library_folder(wanted)
-        folder = starter.folder(self.workspace.models) if kind == "starter" else cached.cached_folder(wanted, revision)
+            return self.library_folder(hub_id)
+        folder = starter.folder(self.workspace.models) if kind == "starter" else cached.cached_folder(hub_id, revision)
         if folder is not None and (folder / "config.json").is_file():
             return folder
         if revision is None or kind == "starter":
-            return next((known.shape for known in known_models() if known.hub == wanted), None)
+            return next((known.shape for known in known_models() if known.hub == hub_id), None)
         return None
 
     def _library(self) -> dict[str, Path]:
-        found: dict[str, Path] = {}
+        folders: dict[str, Path] = {}
         for root in self.workspace.library_folders:
             if not root.is_dir():
                 continue
             for folder in [root, *sorted(root.iterdir())]:
                 if (folder / "config.json").is_file():
-                    found.setdefault(f"library:{folder.name}", folder)
-        return found
+                    folders.setdefault(f"library:{folder.name}", folder)
+        return folders
 
     def adapters(self) -> dict[str, Path]:
-        """Adapter folders made elsewhere that lie directly inside a library folder, as `adapter:<name>`."""
-        found: dict[str, Path] = {}
+        """Return adapter folders made elsewhere, directly inside a library folder, as `adapter:<name>`."""
+        folders: dict[str, Path] = {}
         for root in self.workspace.library_folders:
             if root.is_dir():
                 for folder in sorted(root.iterdir()):
                     if (folder / "adapter_config.json").is_file():
-                        found.setdefault(f"adapter:{folder.name}", folder)
-        return found
+                        folders.setdefault(f"adapter:{folder.name}", folder)
+        return folders
 
     def base_of(self, adapter_folder: Path) -> str:
-        """The id of the base that an adapter names. Raises ModelError where it is no base that can be had here.
+        """Return the id of the base that an adapter names. Raises ModelError if that base is not available.
 
         The hub's SmolLM2 is not the starter: its weights are not the dequantised ones.
         """
@@ -220,17 +231,17 @@ class Models:
         raise ModelError("adapter.base_unknown", folder=adapter_folder.name, base=base[:200])
 
     def choices(self) -> Sequence[str]:
-        """Ids that load without a download, the starter first (it may still have to be fetched once)."""
+        """Return ids that load without a download, the starter first (which may need a first download)."""
         return ["starter", *sorted(self._library()), *cached.installed()]
 
-    def here(self) -> frozenset[str]:
-        """Ids of what lies on this PC now: the starter not before it was fetched."""
+    def local_ids(self) -> frozenset[str]:
+        """Return the ids of models on this PC; the starter only once downloaded."""
         return frozenset(id for id in self.choices() if id != "starter" or starter.is_ready(self.workspace.models))
 
 
 def shape_of(models: Models, name: str) -> ModelShape:
-    """The shape of what a person in a terminal may name: a bare size, an id, a folder with config.json, that file, a
-    GGUF file.
+    """Return the shape of a model named in a terminal: a bare size, an id, a folder with config.json, that file, a GGUF
+    file.
 
     Opens any path it is given, so it is not for names from a browser. Raises ModelError.
     """
@@ -254,7 +265,8 @@ def shape_of(models: Models, name: str) -> ModelShape:
 
 
 def config_of(models: Models, name: str) -> dict[str, Any]:
-    """The config.json of what `shape_of` takes, or as much of it as the shape says. Raises ModelError."""
+    """Return the config.json of a model named as for `shape_of`, or the part that follows from its shape. Raises
+    ModelError."""
     path = expand(name)
     if SIZE.fullmatch(name) or path.suffix == ".gguf":
         return shape_of(models, name).config()
@@ -269,7 +281,7 @@ def config_of(models: Models, name: str) -> dict[str, Any]:
 
 
 def _config_of(file: Path) -> dict[str, Any]:
-    """The config.json of a model whose numbers are within reason. Raises ModelError."""
+    """Return a config.json whose numbers are within reason. Raises ModelError."""
     config = files.read_object(file)
     ModelShape.from_config(config)
     return config
@@ -279,11 +291,11 @@ def _shape_in(folder: Path) -> ModelShape:
     config, tensors = _config_of(folder / "config.json"), headers.of_folder(folder)
     shape = ModelShape.from_config(config)
     headers.refuse_untrue(tensors, config, shape)
-    return shape.with_held(headers.held(tensors, config, shape))
+    return shape.with_held(headers.count_weights(tensors, config, shape))
 
 
 def _check_weights(folder: Path) -> None:
-    """Raises ModelError where files of weights are broken, or of another model than config.json describes."""
+    """Raise ModelError for broken weight files, or weights that do not match config.json."""
     tensors, config = headers.of_folder(folder), files.read_object(folder / "config.json")
     try:
         shape = ModelShape.from_config(config)
@@ -293,7 +305,7 @@ def _check_weights(folder: Path) -> None:
 
 
 def check_folder(folder: Path, model_id: str) -> Path:
-    """folder, once it is sure that it holds a causal model in safetensors. Raises ModelError."""
+    """Return folder if it holds a model in safetensors. Raises ModelError."""
     if not files.read_object(folder / "config.json").get("model_type"):
         raise ModelError("model.no_config", model=model_id, folder=folder.name)
     if not any(folder.glob("*.safetensors")):

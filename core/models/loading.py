@@ -9,13 +9,14 @@ from core.models import families
 
 
 def of_model(folder: Path | None, at: str) -> str:
-    """folder: with its config.json; at: what a person names it by."""
+    """Return the code that loads a model. folder: with its config.json; at: the name or path in the code."""
     kind = families.auto_class(folder)
     return f"from transformers import {kind}\nmodel = {kind}.from_pretrained({at!r})"
 
 
 def of_adapter(base_folder: Path | None, base: str, at: str) -> str:
-    """base: what a person names the base by, which peft itself finds where it is a causal language model."""
+    """Return the code that loads an adapter. base: the base's name in the code; peft finds a causal language model by
+    itself."""
     kind = families.auto_class(base_folder)
     if kind == families.USUAL:
         return f"from peft import AutoPeftModelForCausalLM\nmodel = AutoPeftModelForCausalLM.from_pretrained({at!r})"

@@ -1,11 +1,12 @@
 """Models on this PC: the hub's cache, the starter, the library folders, LM Studio and Ollama. No network.
 
-Of the hub's cache and of what the app made itself of GGUF files anything is deleted, and only a whole model: the cache
-is shared with every other tool, so a person does it, by name. The others' stores are read: a row of theirs says what is
+Only models in the hub's cache and models that the app made from GGUF files can be deleted, and only as a whole: the
+cache is shared with every other tool, so a person does it, by name. The other stores are only read: a row shows what is
 there and how large it is.
 
 LM Studio: <home>/models/<publisher>/<model>/, where ~/.lmstudio-home-pointer names the home, else ~/.lmstudio, else
 ~/.cache/lm-studio; its settings.json may name another folder of models (downloadsFolder).
+
 Ollama: OLLAMA_MODELS, else ~/.ollama/models; manifests/<host>/<namespace>/<model>/<tag> lists the blobs and their
 sizes.
 """
@@ -41,26 +42,29 @@ PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
 
 @dataclass(frozen=True)
 class Use:
-    """A run that stands on a model. needs_it: it waits, is at work, or can go on."""
+    """A run that uses a model. needs_it: it waits, is at work, or can be resumed."""
 
     run: str
     needs_it: bool
 
 
 @dataclass(frozen=True)
-class Kept:
-    """id: as a recipe names it where it can be a base, else as its store does. size: bytes. last_used: the newest look
-    at or change of one of its files, seconds since 1970; some systems note looks once a day, some never. is_whole: of
-    the hub's, whether it loads. made_from: of GGUF files, the model of the catalogue that they were made from, where
-    their name tells. gguf: such a file itself, where it is one whole model. is_ours: made here of a GGUF file
-    (core.export.llamacpp.base)."""
+class StoredModel:
+    """A model on this PC.
+
+    id: the model.id if it can be a base, else its name in its store. size: bytes. last_used: newest access or change of
+    one of its files, seconds since 1970; some systems record accesses once a day, some never. is_complete: for the
+    hub's, whether it loads. made_from: for GGUF files, the catalogue model that they were made from, if their name
+    shows it. gguf: such a file, if it is one complete model. is_ours: made here from a GGUF file
+    (core.export.llamacpp.base).
+    """
 
     store: Store
     id: str
     folder: Path
     size: int
     last_used: float
-    is_whole: bool = True
+    is_complete: bool = True
     uses: tuple[Use, ...] = ()
     made_from: str | None = None
     gguf: Path | None = None
@@ -71,16 +75,19 @@ class Kept:
         return (self.store == "hub" or self.is_ours) and not any(use.needs_it for use in self.uses)
 
 
-def on_disk(workspace: Workspace, uses: Mapping[str, Sequence[Use]] | None = None) -> list[Kept]:
-    """All of them, the largest first. uses: by model id (core.runs.all.Runs.uses)."""
+def on_disk(workspace: Workspace, uses: Mapping[str, Sequence[Use]] | None = None) -> list[StoredModel]:
+    """Return all models, the largest first. uses: by model id (core.runs.all.Runs.uses)."""
     rows = [*_hub(), *_starter(workspace), *_library(workspace), *_lm_studio(), *_ollama()]
-    used = (replace(row, uses=tuple(found)) if (found := (uses or {}).get(row.id)) else row for row in rows)
+    used = (replace(row, uses=tuple(of_model)) if (of_model := (uses or {}).get(row.id)) else row for row in rows)
     return sorted(used, key=lambda row: (-row.size, row.id))
 
 
 def delete(workspace: Workspace, repo_id: str, uses: Mapping[str, Sequence[Use]]) -> int:
-    """A model of the hub's cache with all its revisions, or one of ours that a GGUF file became; the bytes that were
-    freed. Raises ModelError, naming the run that uses it."""
+    """Delete a model of the hub's cache with all its revisions, or one made here from a GGUF file; return the freed
+    bytes.
+
+    Raises ModelError, naming the run that uses it.
+    """
     ours = {row.id: row for row in _library(workspace) if row.is_ours}.get(repo_id)
     if ours:
         if runs := [use.run for use in uses.get(repo_id, ()) if use.needs_it]:
@@ -98,7 +105,7 @@ def delete(workspace: Workspace, repo_id: str, uses: Mapping[str, Sequence[Use]]
     cached.lock.parent.mkdir(parents=True, exist_ok=True)
     try:
         with WeakFileLock(cached.lock, timeout=files.LOOK_S):
-            size, _ = _weighed(cached.folder)
+            size, _ = _size_and_use(cached.folder)
             # What resolves goes first: a deletion that is cut off leaves no model that looks whole.
             for name in ("refs", "snapshots"):
                 files.remove_tree(cached.folder / name, files.MOMENT_S)
@@ -109,7 +116,7 @@ def delete(workspace: Workspace, repo_id: str, uses: Mapping[str, Sequence[Use]]
     return size
 
 
-def _hub() -> Iterator[Kept]:
+def _hub() -> Iterator[StoredModel]:
     cache = cache_folder(None)
     for folder in _folders(cache):
         parts = folder.name.split("--")
@@ -122,58 +129,58 @@ def _hub() -> Iterator[Kept]:
             for path in (cached.folder / "refs").rglob("*")
             if path.is_file()
         ]
-        size, last_used = _weighed(folder)
-        yield Kept("hub", repo_id, folder, size, last_used, any(cached.snapshot(ref) for ref in refs))
+        size, last_used = _size_and_use(folder)
+        yield StoredModel("hub", repo_id, folder, size, last_used, any(cached.snapshot(ref) for ref in refs))
 
 
-def _starter(workspace: Workspace) -> Iterator[Kept]:
+def _starter(workspace: Workspace) -> Iterator[StoredModel]:
     if starter.is_ready(workspace.models):
         folder = starter.folder(workspace.models)
-        yield Kept("starter", "starter", folder, *_weighed(folder))
+        yield StoredModel("starter", "starter", folder, *_size_and_use(folder))
 
 
-def _library(workspace: Workspace) -> Iterator[Kept]:
-    """As core.models.library names them: the first of a name."""
-    seen = set()
+def _library(workspace: Workspace) -> Iterator[StoredModel]:
+    """Yield models of the library folders, named as in core.models.library: the first one of each name."""
+    names = set()
     for root in workspace.library_folders:
         for folder in [root, *_folders(root)] if root.is_dir() else []:
-            if (folder / "config.json").is_file() and folder.name not in seen:
-                seen.add(folder.name)
+            if (folder / "config.json").is_file() and folder.name not in names:
+                names.add(folder.name)
                 is_ours = folder.parent == workspace.from_gguf
-                yield Kept("library", f"library:{folder.name}", folder, *_weighed(folder), is_ours=is_ours)
+                yield StoredModel("library", f"library:{folder.name}", folder, *_size_and_use(folder), is_ours=is_ours)
         for file in _files(root):
             if file.suffix == ".gguf" and not _is_part(file):
                 made_from = gguf_names.made_from(file.stem)
-                yield Kept("library", file.name, file, *_weighed_one(file), made_from=made_from, gguf=file)
+                yield StoredModel("library", file.name, file, *_file_size_and_use(file), made_from=made_from, gguf=file)
 
 
 def lm_studio_models(home: Path) -> list[Path]:
-    """Where LM Studio keeps models, the folder first that it uses now: of each home of its that is there, or what its
-    settings name instead."""
+    """Return the folders in which LM Studio keeps models, the one in use first: of each existing home, or as its
+    settings say."""
     pointed = Path()
     with suppress(OSError, ValueError):
         pointed = Path((home / ".lmstudio-home-pointer").read_text("utf-8").strip())
     homes = (
         [pointed] if pointed.is_absolute() and pointed.is_dir() else [home / ".lmstudio", home / ".cache" / "lm-studio"]
     )
-    found = []
+    folders = []
     for one in filter(Path.is_dir, homes):
         moved = files.read_object(one / "settings.json").get("downloadsFolder")
-        found.append(
+        folders.append(
             Path(moved) if isinstance(moved, str) and os.path.isabs(moved) and "\0" not in moved else one / "models"
         )
-    return found
+    return folders
 
 
-def _lm_studio() -> Iterator[Kept]:
+def _lm_studio() -> Iterator[StoredModel]:
     for publisher in (each for models in lm_studio_models(Path.home()) for each in _folders(models)):
         for folder in _folders(publisher):
-            size, last_used = _weighed(folder)
+            size, last_used = _size_and_use(folder)
             if size:
                 made_from = gguf_names.made_from(folder.name)
-                whole = [file for file in _files(folder) if file.suffix == ".gguf" and not _is_part(file)]
-                best = max(whole, key=_weighed_one, default=None)  # of several the least rounded
-                yield Kept(
+                complete = [file for file in _files(folder) if file.suffix == ".gguf" and not _is_part(file)]
+                best = max(complete, key=_file_size_and_use, default=None)  # of several the least rounded
+                yield StoredModel(
                     "lm_studio",
                     f"{publisher.name}/{folder.name}",
                     folder,
@@ -184,9 +191,9 @@ def _lm_studio() -> Iterator[Kept]:
                 )
 
 
-def _ollama() -> Iterator[Kept]:
-    told = os.environ.get("OLLAMA_MODELS", "").strip()
-    root = Path(told) if told else Path.home() / ".ollama" / "models"
+def _ollama() -> Iterator[StoredModel]:
+    setting = os.environ.get("OLLAMA_MODELS", "").strip()
+    root = Path(setting) if setting else Path.home() / ".ollama" / "models"
     for host in _folders(root / "manifests"):
         for model in (each for namespace in _folders(host) for each in _folders(namespace)):
             for manifest in _files(model):
@@ -208,11 +215,13 @@ def _ollama() -> Iterator[Kept]:
                     made_from = gguf_names.made_from(f"{model.name}:{manifest.name}")
                     blobs = [_blob(root, layer) for layer in listed or () if isinstance(layer, dict)]
                     gguf = next((blob for blob in blobs if blob), None)
-                    yield Kept("ollama", name, manifest, size, manifest.stat().st_mtime, made_from=made_from, gguf=gguf)
+                    yield StoredModel(
+                        "ollama", name, manifest, size, manifest.stat().st_mtime, made_from=made_from, gguf=gguf
+                    )
 
 
 def _blob(root: Path, layer: dict[str, Any]) -> Path | None:
-    """The file of a model's weights; None of any other layer."""
+    """Return the file of a layer with weights; None for any other layer."""
     digest = layer.get("digest")
     if layer.get("mediaType") != WEIGHTS or not isinstance(digest, str) or not DIGEST.fullmatch(digest):
         return None
@@ -221,7 +230,7 @@ def _blob(root: Path, layer: dict[str, Any]) -> Path | None:
 
 
 def _is_part(file: Path) -> bool:
-    """One of several files of a model, or the part that sees (mmproj)."""
+    """Return whether file is one of several files of a model, or its vision part (mmproj)."""
     return bool(PART.search(file.name)) or "mmproj" in file.name.lower()
 
 
@@ -234,31 +243,31 @@ def _files(root: Path) -> list[Path]:
 
 
 def _entries(root: Path) -> list[Path]:
-    """What lies in a folder that may not be there, or not be ours to read."""
+    """Return the entries of a folder; empty if it is missing or unreadable."""
     try:
         return sorted(root.iterdir())[:MOST]
     except OSError:
         return []
 
 
-def _weighed_one(file: Path) -> tuple[int, float]:
-    """As `_weighed`, of a file; nothing of one that has gone."""
+def _file_size_and_use(file: Path) -> tuple[int, float]:
+    """Return the size of a file and its last use; zeros if it is gone."""
     with suppress(OSError):
         stat = file.stat()
         return stat.st_size, max(stat.st_atime, stat.st_mtime)
     return 0, 0.0
 
 
-def _weighed(folder: Path) -> tuple[int, float]:
-    """Bytes of its files, a link counted where it leads to once; and when one of them was last looked at or changed, 0
-    without any."""
-    size, last_used, seen = 0, 0.0, set()
+def _size_and_use(folder: Path) -> tuple[int, float]:
+    """Return the bytes of a folder's files, links counted once by their target, and the last use of any of them, 0 if
+    empty."""
+    size, last_used, counted = 0, 0.0, set()
     inside = (os.path.join(place, name) for place, _, names in os.walk(folder) for name in names)
     for path in islice(inside, 10 * MOST):
         with suppress(OSError):  # a link to nothing, a file that goes while one looks
             stat = os.stat(path)
-            if S_ISREG(stat.st_mode) and (stat.st_dev, stat.st_ino) not in seen:
-                seen.add((stat.st_dev, stat.st_ino))
+            if S_ISREG(stat.st_mode) and (stat.st_dev, stat.st_ino) not in counted:
+                counted.add((stat.st_dev, stat.st_ino))
                 size += stat.st_size
                 last_used = max(last_used, stat.st_atime, stat.st_mtime)
     return size, last_used

@@ -1,8 +1,8 @@
 """Repositories that are already quantized: which can be trained, and which model they were made from. No torch.
 
-bitsandbytes' are: what they hold is what QLoRA itself makes of a base. FP8 and MXFP4 are unpacked to 16 bit as they
-load, need that memory, and are less exact than what they were made of. Of the others (GPTQ, AWQ, compressed-tensors,
-...) transformers has kernels without gradients, or asks for libraries that are not here.
+Those of bitsandbytes can: they hold what QLoRA itself makes of a base. FP8 and MXFP4 are unpacked to 16 bit on loading,
+need that memory, and are less exact than their original. For the others (GPTQ, AWQ, compressed-tensors, ...)
+transformers has kernels without gradients, or needs libraries that are not installed.
 """
 
 from __future__ import annotations
@@ -32,42 +32,45 @@ _ENDING = re.compile(
 
 
 def can_train(method: str | None) -> bool:
-    """method: as core.models.headers and a shape name it; None: not quantised."""
+    """Return whether a quantisation method can be trained, as core.models.headers and a shape name it; None: not
+    quantised."""
     return method is None or method.startswith("bitsandbytes") or method in UNPACKED
 
 
 def refuse(model_id: str, folder: Path) -> None:
-    """Raises ModelError where the config.json in folder tells of weights that cannot be trained."""
+    """Raise ModelError if the config.json in folder names weights that cannot be trained."""
     if why := refusal(model_id, files.read_object(folder / "config.json"), folder):
         raise ModelError(why)
 
 
 def refusal(
-    model_id: str, config: Mapping[str, Any], folder: Path | None = None, revision: str | None = None
+    model_id: str, config: Mapping[str, object], folder: Path | None = None, revision: str | None = None
 ) -> Message | None:
-    """Why a model cannot be trained, and what to take instead where its card, its config or its name tells; None where
-    it can be.
+    """Return why a model cannot be trained, and its original if card, config or name show it; None if it can be
+    trained.
 
-    folder: where it lies. The hub is asked, for seconds, for a card that is not there and whether a model of such a
-    name is.
+    folder: of the model. For a missing card, and to check a guessed name, the hub is queried, which takes seconds.
     """
     method = headers.quantisation(config)
     if can_train(method):
         return None
-    base = made_of(model_id, config, _card_of(model_id, folder, revision))
+    base = original_of(model_id, config, _card_of(model_id, folder, revision))
     if base is None:
         return msg("model.quantised", model=model_id, method=method)
     return msg("model.quantised_of", model=model_id, method=method, base=base)
 
 
-def made_of(model_id: str, config: Mapping[str, Any], card: str) -> str | None:
-    """The hub id of the model that was quantised; None where nothing tells. The hub is asked whether that one is
-    quantised too; where it does not answer, a card and a config are believed, a name is not."""
+def original_of(model_id: str, config: Mapping[str, object], card: str) -> str | None:
+    """Return the hub id of the model that was quantised; None if unknown.
+
+    The hub is queried whether that one is quantised too; without an answer, names from card and config are accepted, a
+    guessed one is not.
+    """
     settings = _settings(card)
-    told = settings.get("base_model")
+    named = settings.get("base_model")
     if settings.get("base_model_relation", "quantized") != "quantized":
-        told = None  # it was tuned from that one, or merged
-    for name in [*(told if isinstance(told, list) else [told]), config.get("_name_or_path")]:
+        named = None  # it was tuned from that one, or merged
+    for name in [*(named if isinstance(named, list) else [named]), config.get("_name_or_path")]:
         if isinstance(name, str) and name != model_id and cached.REPO_ID.fullmatch(name) and _plain_name(name) == name:
             if _is_quantised(name):
                 continue
@@ -78,7 +81,7 @@ def made_of(model_id: str, config: Mapping[str, Any], card: str) -> str | None:
 
 
 def _is_quantised(name: str) -> bool | None:
-    """None: it is not on the hub, or the hub does not answer."""
+    """Return whether a hub model is quantised; None if it is not on the hub, or the hub does not answer."""
     with suppress(ModelError):
         return headers.quantisation(peek.fetch_config(name)) is not None
     return None
@@ -91,7 +94,7 @@ def _plain_name(name: str) -> str:
 
 
 def _card_of(model_id: str, folder: Path | None, revision: str | None) -> str:
-    """The start of the model's card, from folder or from the hub; empty where there is none to be had."""
+    """Return the start of the model's card, from folder or from the hub; empty if unavailable."""
     with suppress(OSError, ModelError):
         if folder and (folder / CARD).is_file():
             return (folder / CARD).read_bytes()[:LONGEST_CARD].decode("utf-8", "replace")
@@ -101,12 +104,12 @@ def _card_of(model_id: str, folder: Path | None, revision: str | None) -> str:
 
 
 def _settings(card: str) -> dict[str, Any]:
-    """The YAML between the first two lines of three dashes."""
+    """Return the YAML between the first two lines of three dashes."""
     parts = re.split(r"^---\s*$", card, maxsplit=2, flags=re.MULTILINE)
     if len(parts) < 3 or parts[0].strip():
         return {}
     try:
-        found = yaml.safe_load(parts[1])
+        settings = yaml.safe_load(parts[1])
     except (yaml.YAMLError, RecursionError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return settings if isinstance(settings, dict) else {}

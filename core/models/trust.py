@@ -1,8 +1,8 @@
 """Models whose repository has its own Python code: refused unless exactly that code was trusted on the command line.
 
-`python launch.py trust MODEL` shows the files and keeps their sha256 in <workspace>/trusted.json; nothing on the page
-can. Each load compares: a file that was changed, added or taken away is refused. What a model may do once it is
-trusted: everything that the person may, because Python is not confined.
+`python launch.py trust MODEL` shows the files and stores their sha256 in <workspace>/trusted.json; the page cannot.
+Each load compares: a changed, added or removed file is refused. A trusted model may do everything that the person may,
+because Python is not confined.
 
 trusted.json: {"<model id>": {"files": {"modeling_x.py": "<sha256>"}, "when": ISO time}}; written by the command alone.
 """
@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from core import files
 from core.errors import ModelError
@@ -29,6 +28,8 @@ Pins = dict[str, str]  # name, with / between folders, to sha256
 
 @dataclass(frozen=True)
 class Trust:
+    """The models of a workspace whose code is trusted."""
+
     workspace: Workspace
 
     @property
@@ -36,7 +37,7 @@ class Trust:
         return self.workspace.root / "trusted.json"
 
     def pins(self, model_id: str) -> Pins | None:
-        """What was trusted of a model; None for nothing."""
+        """Return the trusted files of a model; None without any."""
         entry = files.read_object(self.file).get(model_id)
         pins = entry.get("files") if isinstance(entry, dict) else None
         return {str(name): str(digest) for name, digest in pins.items()} if isinstance(pins, dict) else None
@@ -46,25 +47,23 @@ class Trust:
         files.add_to_object(self.file, {model_id: entry})
 
     def forget(self, model_id: str) -> bool:
-        """Whether there was something to forget."""
+        """Stop trusting a model. Returns whether it was trusted."""
         entries = files.object_to_change(self.file)
-        if found := entries.pop(model_id, None) is not None:
+        if existed := entries.pop(model_id, None) is not None:
             files.replace_json(self.file, entries)
-        return found
+        return existed
 
     def refuse_config(self, model_id: str, folder: Path) -> None:
-        """Raises ModelError for a config.json that asks for code nobody has trusted. Needs no other file; imports
-        transformers."""
+        """Raise ModelError for a config.json that needs untrusted code. Needs no other file; imports transformers."""
         if needs_code(folder) and (why := self._refusal(model_id, files.read_object(folder / "config.json"))):
             raise ModelError(why)
 
-    def refusal(self, model_id: str, config: Mapping[str, Any]) -> Message | None:
-        """Why `refuse_config` would refuse config, by the list of families that needs no transformers; None where it
-        would not."""
+    def refusal(self, model_id: str, config: Mapping[str, object]) -> Message | None:
+        """Return why `refuse_config` would refuse config, without importing transformers; None if it would not."""
         needs_own = families.known() and config.get("auto_map") and config.get("model_type") not in families.known()
         return self._refusal(model_id, config) if needs_own else None
 
-    def _refusal(self, model_id: str, config: Mapping[str, Any]) -> Message | None:
+    def _refusal(self, model_id: str, config: Mapping[str, object]) -> Message | None:
         auto_map = config.get("auto_map")
         for value in auto_map.values() if isinstance(auto_map, dict) else ():
             if any("--" in str(part) for part in (value if isinstance(value, list) else [value])):
@@ -72,22 +71,22 @@ class Trust:
         return msg("trust.needed", model=model_id) if self.pins(model_id) is None else None
 
     def allows(self, model_id: str, folder: Path) -> bool:
-        """Whether the model in folder is to be loaded with its own Python: False where it needs none.
+        """Return whether the model in folder must be loaded with its own Python, which is then trusted.
 
-        Call before each load. Raises ModelError where it needs some that is not exactly what was trusted.
+        Call before each load. Raises ModelError if its code is not exactly what was trusted.
         """
         if not needs_code(folder):
             return False
         self.refuse_config(model_id, folder)
-        pinned, found = self.pins(model_id) or {}, code_in(folder)
-        for name in sorted({*pinned, *found}):
-            if pinned.get(name) != found.get(name):
-                kind = "changed" if name in pinned and name in found else "added" if name in found else "gone"
+        pinned, present = self.pins(model_id) or {}, code_in(folder)
+        for name in sorted({*pinned, *present}):
+            if pinned.get(name) != present.get(name):
+                kind = "changed" if name in pinned and name in present else "added" if name in present else "gone"
                 raise ModelError(f"trust.{kind}", model=model_id, file=name[:100])
         return True
 
     def bring_code(self, model_id: str, folder: Path) -> None:
-        """The trusted files of a hub model beside its weights, from the same commit. Raises ModelError for other
+        """Download the trusted files of a hub model, from the commit of its weights. Raises ModelError for other
         content."""
         for name, digest in (self.pins(model_id) or {}).items() if needs_code(folder) else ():
             if not (folder / name).exists():
@@ -99,20 +98,21 @@ class Trust:
 
 
 def needs_code(folder: Path) -> bool:
-    """Whether transformers has no class of its own for the model in folder. Raises ModelError without a config.json."""
+    """Return whether transformers has no class for the model in folder. Raises ModelError without a config.json."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
     return cached.needs_remote_code(folder, CONFIG_MAPPING_NAMES.keys())
 
 
 def code_in(folder: Path) -> Pins:
-    """Every Python file in and below folder. Raises ModelError for a link that leads out of it, or for very many."""
-    found: Pins = {}
+    """Return every Python file in and below folder. Raises ModelError for a link that leads out of it, or for too
+    many."""
+    digests: Pins = {}
     for path in sorted(folder.rglob("*.py")):
-        if len(found) >= MOST_FILES:
+        if len(digests) >= MOST_FILES:
             raise ModelError("trust.too_many", folder=folder.name, most=MOST_FILES)
-        found[path.relative_to(folder).as_posix()] = sha256(path.read_bytes())
-    return found
+        digests[path.relative_to(folder).as_posix()] = sha256(path.read_bytes())
+    return digests
 
 
 def sha256(content: bytes) -> str:

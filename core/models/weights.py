@@ -1,4 +1,4 @@
-"""How weights are read from safetensors files. Imports neither torch nor transformers by itself."""
+"""Reading of weights from safetensors files. Imports neither torch nor transformers by itself."""
 
 from __future__ import annotations
 
@@ -16,19 +16,21 @@ SAMPLES, SAMPLE_BYTES = 64, 1 << 16
 
 
 def backend(system: str = os.name) -> str:
-    """Windows reserves page file for the whole of a file that is mapped copy-on-write, 5 GB for a shard of 5 GB, and
-    where there is none left every allocation of the process fails (os error 1455). There a tensor is read when it is
-    asked for."""
+    """Return the safetensors backend for this system.
+
+    On Windows a file mapped copy-on-write reserves page file for its full size, 5 GB for a shard of 5 GB, and without
+    page file every allocation of the process fails (os error 1455). There each tensor is read when needed.
+    """
     return "pread" if system == "nt" else "mmap"
 
 
 def open_tensors(file: Path, framework: str = "pt") -> Any:
-    """A safetensors file, to be used in `with`: keys(), get_tensor(name), get_slice(name)."""
+    """Open a safetensors file for `with`: keys(), get_tensor(name), get_slice(name)."""
     return safe_open(file, framework, backend=backend())
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that transformers would load; a hub folder may hold a second copy under other names."""
+    """Return the files that transformers would load; a hub folder may hold a second copy under other names."""
     index = files.read_json(folder / INDEX)
     if isinstance(index, dict) and index.get("weight_map"):
         return [folder / name for name in sorted(set(index["weight_map"].values()))]
@@ -36,16 +38,18 @@ def weight_files(folder: Path) -> list[Path]:
     return [one] if one.exists() else sorted(folder.glob("*.safetensors"))
 
 
-def sampled(folder: Path) -> str:
-    """A fingerprint of a folder's weights: the size, the header and places all over each file, 4 MiB of it. Another
-    fine-tune of the same shape differs at nearly every place; one number that was changed may not be seen. "" without
-    such files."""
-    found, weights = hashlib.sha256(), weight_files(folder)
+def sampled_fingerprint(folder: Path) -> str:
+    """Return a fingerprint of a folder's weights: size, header and samples all over each file, 4 MiB of it; "" without
+    files.
+
+    Another fine-tune of the same shape differs at nearly every sample; a single changed number may go unnoticed.
+    """
+    digest, weights = hashlib.sha256(), weight_files(folder)
     for path in weights:
         size = path.stat().st_size
-        found.update(str(size).encode())
+        digest.update(str(size).encode())
         with open(path, "rb") as file:
             for i in range(SAMPLES):
                 file.seek(i * size // SAMPLES)
-                found.update(file.read(SAMPLE_BYTES))
-    return found.hexdigest()[:32] if weights else ""
+                digest.update(file.read(SAMPLE_BYTES))
+    return digest.hexdigest()[:32] if weights else ""

@@ -185,7 +185,8 @@ def _load(
     trainable = sum(p.numel() for p in tuned.parameters() if p.requires_grad)
     run.add_facts(RunFacts(
         trainable_params=trainable, model_folder=str(model_folder),
-        base_weights=run.facts().base_weights or weights.sampled(model_folder), template=tokenizer.template.fingerprint,
+        base_weights=run.facts().base_weights or weights.sampled_fingerprint(model_folder),
+        template=tokenizer.template.fingerprint,
         rows_trained=len(prepared.train), rows_measured=len(prepared.evaluation), versions=library_versions(),
         python=platform.python_version(),
     ))  # fmt: skip

@@ -7,7 +7,7 @@ from accelerate import init_empty_weights
 from transformers import AutoConfig
 
 from core.engine.families import parts
-from core.models.headers import Tensor, held
+from core.models.headers import Tensor, count_weights
 from core.models.known import KnownModel, known_models
 from core.models.shapes.shape import ModelShape
 
@@ -29,7 +29,7 @@ def test_a_known_model_holds_what_its_class_makes_of_its_config(model: KnownMode
     tensors = [
         Tensor(name, "BF16", tuple(p.shape)) for name, p in made.named_parameters() if not name.startswith(towers)
     ]
-    counted = held(tensors, model.config, ModelShape.from_config(model.config))
+    counted = count_weights(tensors, model.config, ModelShape.from_config(model.config))
     assert counted and (counted.params, counted.four_bit, counted.lora_width) == (
         model.shape.params,
         model.shape.four_bit_params,

@@ -92,7 +92,7 @@ IDS = torch.tensor([rows()[1].input_ids])
 def shape_of(folder: Path) -> ModelShape:
     config = json.loads((folder / "config.json").read_text("utf-8"))
     shape = ModelShape.from_config(config)
-    return shape.with_held(headers.held(headers.of_folder(folder), config, shape))
+    return shape.with_held(headers.count_weights(headers.of_folder(folder), config, shape))
 
 
 def wrapped(model: Any) -> list[str]:

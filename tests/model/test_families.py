@@ -44,7 +44,7 @@ from core.memory.layers import kept
 from core.memory.setup import Setup
 from core.models import families as known_families
 from core.models import headers
-from core.models.shapes.matrices import ROUTERS, TAKEN_PAST_THE_LAYER, WITHOUT_ADAPTER
+from core.models.shapes.matrices import ROUTERS, WEIGHT_BYPASSES_LAYER, WITHOUT_ADAPTER
 from core.models.shapes.shape import ModelShape
 from core.presets import PROJECT
 from core.recipe import Adapter, Recipe
@@ -358,7 +358,7 @@ def test_parameters_are_counted_from_the_headers_of_the_files(family: tuple[str,
     _, folder = family
     config = json.loads((folder / "config.json").read_text("utf-8"))
     shape = ModelShape.from_config(config)
-    shape = shape.with_held(headers.held(headers.of_folder(folder), config, shape))
+    shape = shape.with_held(headers.count_weights(headers.of_folder(folder), config, shape))
     base = base_model.load(folder, FP32, four_bit=False)
     assert shape.params == numbers_in(base) - sum(numbers_in(base.get_submodule(name)) for name in asked_for_text(base))
     assert shape.in_files == numbers_in(as_shipped(folder))
@@ -380,7 +380,7 @@ def test_the_dry_run_holds_what_the_files_promise(family: tuple[str, Path], meth
     _, folder = family
     config = json.loads((folder / "config.json").read_text("utf-8"))
     shape = ModelShape.from_config(config)
-    shape = shape.with_held(headers.held(headers.of_folder(folder), config, shape))
+    shape = shape.with_held(headers.count_weights(headers.of_folder(folder), config, shape))
     setup = Setup(method=method, r=4, max_length=256)
     asked = Question.model_validate_json(Question(config=config, setup=setup).model_dump_json())
     seen, counted = dry_run(asked).estimate, estimate(shape, setup)
@@ -395,7 +395,7 @@ def test_layers_named_by_hand_are_counted_too(family: tuple[str, Path]) -> None:
     _, folder = family
     config = json.loads((folder / "config.json").read_text("utf-8"))
     shape = ModelShape.from_config(config)
-    held = shape.with_held(headers.held(headers.of_folder(folder), config, shape))
+    held = shape.with_held(headers.count_weights(headers.of_folder(folder), config, shape))
     base = base_model.load(folder, FP32, four_bit=False)
     names = sorted({layer.rpartition(".")[2] for layer in parts.linear_layers(base)})[:3]
     found = tuned(base, target_modules=",".join(names))
@@ -460,7 +460,7 @@ def test_the_names_that_peft_takes_for_experts_are_known() -> None:
     expected = {
         family: set(names[pattern[family]]) for family in pattern if pattern[family] in names and family.islower()
     }
-    others = {family: {*TAKEN_PAST_THE_LAYER.get(family, ()), *ROUTERS.get(family, ())} for family in WITHOUT_ADAPTER}
+    others = {family: {*WEIGHT_BYPASSES_LAYER.get(family, ()), *ROUTERS.get(family, ())} for family in WITHOUT_ADAPTER}
     known = {family: set(names) - others[family] for family, names in WITHOUT_ADAPTER.items()}
     assert {family: names for family, names in known.items() if names and "conv1d" not in names} == expected
 
@@ -480,7 +480,7 @@ def test_the_families_that_write_are_those_whose_class_has_a_forward_for_text(fu
         for kind in ("CAUSAL_LM", "IMAGE_TEXT_TO_TEXT", "MULTIMODAL_LM")
     ]
     listed = {name: kind for each in reversed(lists) for name, kind in each.items()}
-    silent = set(listed) - known_families.that_write()
+    silent = set(listed) - known_families.text_generating()
     without = {
         name
         for name in (listed if full else silent)

@@ -54,7 +54,7 @@ def trainer_of(folder: Path, model: Path, recipe: Recipe, ranks: Ranks | None = 
     """In folder, gone on from its newest checkpoint where an earlier one left one. With pairs, where the recipe
     compares."""
     tuned, reporter = tuned_of(model, recipe), Pausing(RunFolder(folder))
-    dealt = {"step_of": partial(SharedStep.on, ranks, weights.sampled(model))} if ranks else {}
+    dealt = {"step_of": partial(SharedStep.on, ranks, weights.sampled_fingerprint(model))} if ranks else {}
     make = pairs if recipe.train.compares else rows
     return assembled(tuned, recipe, reporter, TrainingData(make(20), make(measured), 0), **dealt)
 
@@ -363,7 +363,7 @@ def test_another_version_and_another_base_are_refused_with_both_named_on_both_si
         pytest.raises(RunError, match="files of the base model") as refused,
     ):
         trainer_of(tmp_path / "base", tiny_model, recipe_of(), ranks)
-    assert all(weights.sampled(folder)[:12] in str(refused.value) for folder in (tiny_model, other))
+    assert all(weights.sampled_fingerprint(folder)[:12] in str(refused.value) for folder in (tiny_model, other))
     assert "files of the base model" in capfd.readouterr().err
 
 

@@ -142,7 +142,7 @@ def test_a_run_on_it_is_in_16_bit_and_says_so(stored: tuple[Path, Path], tmp_pat
 def shape_of(folder: Path) -> ModelShape:
     config = json.loads((folder / "config.json").read_text("utf-8"))
     shape = ModelShape.from_config(config)
-    return shape.with_held(headers.held(headers.of_folder(folder), config, shape))
+    return shape.with_held(headers.count_weights(headers.of_folder(folder), config, shape))
 
 
 def test_a_run_that_has_trained_goes_on_though_a_new_one_of_its_base_is_refused(

@@ -776,7 +776,7 @@ def test_an_adapter_of_a_tied_head_loads_in_plain_peft_and_is_not_merged_into_th
 def test_a_base_that_was_replaced_since_the_training_is_refused_and_the_adapter_alone_leaves(tiny: Trained) -> None:
     """Seen: another fine-tune of the same shape was merged, and proved itself, being compared with itself."""
     file = tiny.model / "model.safetensors"
-    tiny.run.add_facts(RunFacts(base_weights=weights.sampled(tiny.model)))
+    tiny.run.add_facts(RunFacts(base_weights=weights.sampled_fingerprint(tiny.model)))
     whole = file.read_bytes()
     try:
         save_file({name: weight * 1.001 for name, weight in load(whole).items()}, file, {"format": "pt"})

@@ -20,7 +20,7 @@ from core.export import merge, stored, verification
 from core.export.llamacpp import child, hub_config, judgement, make, tower, ways_out
 from core.export.llamacpp.tools import Tools
 from core.export.verification import Method, Work
-from core.models.families import that_write
+from core.models.families import text_generating
 from core.presets import PROJECT
 from tests.kit import families, gguf_tokenizers
 from tests.kit.trainer import FP32
@@ -163,7 +163,7 @@ def test_the_families_that_are_said_to_leave_are_those_that_the_converter_knows(
     ):
         for kind, name in kinds.items():
             names.setdefault(kind, set()).add(hub_config.CLASSES.get(name, name))
-    known = {kind for kind in that_write() if names.get(kind, set()) & there[ways_out.TEXT]}
+    known = {kind for kind in text_generating() if names.get(kind, set()) & there[ways_out.TEXT]}
     assert data["families"] == known
     assert data["towers"] == {
         kind for kind in known if names[kind] & there[ways_out.TOWERS] and not kind.endswith("_text")

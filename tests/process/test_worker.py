@@ -92,7 +92,7 @@ def test_a_run_leaves_everything_that_the_interface_promises(
     assert facts.dtype in ("bfloat16", "float32") and facts.dtype_reason.key.startswith("device.")
     assert (facts.rows_trained, facts.rows_measured) == (8 * 4, 3) and facts.versions["torch"]
     assert facts.versions["lora_garage"] == __version__
-    assert facts.base_weights == weights.sampled(workspace.library_folders[0] / "tiny") != ""
+    assert facts.base_weights == weights.sampled_fingerprint(workspace.library_folders[0] / "tiny") != ""
     assert not run.is_locked()
     assert status.awake.key == "awake.held" and "--what=idle:sleep" in inhibitor.asked and not inhibitor.runs
     recipe = run.recipe()

@@ -138,7 +138,7 @@ class WayOut:
     def _like(
         self, done: Sequence[ExportResult], kind: str, quant: str | None, base: str
     ) -> tuple[ExportResult, float] | None:
-        shape = self.services.models.shape_here(base)
+        shape = self.services.models.local_shape(base)
         return estimate.similar_export(done, kind, quant, base, shape.params) if shape else None
 
     def _results(self, look: ViewContext) -> Update:
@@ -183,7 +183,7 @@ class WayOut:
         if not forms or row is None:
             hidden = gr.update(visible=False)
             return shown(""), gr.update(choices=[], value=None), hidden, hidden, *self.finer.show(None, base)
-        shape, done = self.services.models.shape_here(row.model), self.services.exports.list()
+        shape, done = self.services.models.local_shape(row.model), self.services.exports.list()
         sizes = [(self._form_line(form, self._room(row, form, shape, done)), form) for form in forms]
         choice = gr.update(choices=sizes, value=forms[0])
         can = gr.update(visible=self._refusal(shape, forms[0]) is None)
@@ -202,7 +202,7 @@ class WayOut:
         w, row = self.w, self._open(opened)
         if row is None or form not in self.forms(where):
             return shown("")
-        shape = self.services.models.shape_here(row.model)
+        shape = self.services.models.local_shape(row.model)
         if refusal := self._refusal(shape, form):
             return shown(notice(w.of(refusal), "warn"))
         told = self._room(row, form, shape, self.services.exports.list())

@@ -16,7 +16,7 @@ import gradio as gr
 
 from core.errors import GarageError
 from core.hub.entry import ENDED
-from core.models.on_disk import Kept, delete, on_disk
+from core.models.on_disk import StoredModel, delete, on_disk
 from webui.kit import format
 from webui.kit.html import Html, join, muted, notice, tag
 from webui.kit.live import CONTROL, EACH, QUIET, LivePart, Update, ViewContext, shown
@@ -117,7 +117,7 @@ class DiskCard:
         return self.drawn(), shown(notice(said, "ok"))
 
 
-def rows(kept: Sequence[Kept], w: Wording) -> Html:
+def rows(kept: Sequence[StoredModel], w: Wording) -> Html:
     if not kept:
         return muted(w.t("disk_view.none"))
     key, size = "total_one" if len(kept) == 1 else "total", format.bytes_used(w, sum(each.size for each in kept))
@@ -131,12 +131,12 @@ def rows(kept: Sequence[Kept], w: Wording) -> Html:
     return join([muted(total), first, more])
 
 
-def row(each: Kept, w: Wording) -> Html:
+def row(each: StoredModel, w: Wording) -> Html:
     facts = [
         format.bytes_used(w, each.size),
         w.t("disk_view.last_used", when=format.moment(each.last_used)),
         w.t(f"disk_view.store_{each.store}"),
-        "" if each.is_whole else w.t("disk_view.incomplete"),
+        "" if each.is_complete else w.t("disk_view.incomplete"),
         used(each, w),
         w.t("disk_view.trained_as", model=each.made_from) if each.made_from else "",
     ]
@@ -167,7 +167,7 @@ def making(each: Making | None, w: Wording) -> Html | str:
     return tag("ul", tag("li", join([head, notice(w.of(each.message), tone), tag("p", button)])), class_="lg-downloads")
 
 
-def used(each: Kept, w: Wording) -> str:
+def used(each: StoredModel, w: Wording) -> str:
     """ "used by pirates, club and 2 more", those that need it first; "" by none."""
     names = [use.run for use in sorted(each.uses, key=lambda use: not use.needs_it)]
     if not names:

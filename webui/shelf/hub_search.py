@@ -54,7 +54,7 @@ class HubSearch:
         rows = shelf.of_hub(found, budget)
         marks = Marks(
             model if isinstance(model, str) else None,
-            self.services.models.here(),
+            self.services.models.local_ids(),
             self.services.paces.on(budget),
             budget,
         )

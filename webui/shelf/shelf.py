@@ -90,5 +90,5 @@ class ModelShelf:
         text = words[:LONGEST] if isinstance(words, str) else ""
         found = shelf.find(text, self.budget_of(memory, cards), wish, budgets.of_cpu(machine))
         paces = self.services.paces.on(found.budget)
-        marks = Marks(model if isinstance(model, str) else None, self.services.models.here(), paces, found.budget)
+        marks = Marks(model if isinstance(model, str) else None, self.services.models.local_ids(), paces, found.budget)
         return rows.shelf(found, wish, marks, self.w)

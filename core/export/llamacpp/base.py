@@ -65,7 +65,7 @@ def import_file(
     file = file.expanduser().absolute()
     if not file.is_file():
         raise ExportError("gguf.base_no_file", file=file)
-    shape = headers.of_gguf(file, whole=True)
+    shape = headers.of_gguf(file, require_complete=True)
     base_name = name or names.slug(file.stem, fallback="model")
     if not NAME.fullmatch(base_name) or names.is_reserved(base_name):
         raise ExportError("gguf.base_name", found=base_name[:100])

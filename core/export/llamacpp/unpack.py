@@ -21,7 +21,7 @@ from core.export.llamacpp import child
 from core.export.llamacpp.child import Refused
 from core.export.llamacpp.judgement import AWKWARD, KeptProbabilities
 from core.export.verification import QUESTIONS, ProofPrompt
-from core.models.starter import parsed_once, split_digits
+from core.models.starter import gguf_parsed_once, split_digits
 
 POSITIONS = 16  # of each question, at which all probabilities are compared
 # transformers' `llama3` RoPE parameters except the factor; Llama 3.1, 3.2 and 3.3 all have these.
@@ -35,7 +35,7 @@ def work(request: dict[str, Any]) -> dict[str, Any]:
     request: file, out (a folder to make), logs (a file), exact (whether memory suffices for float32).
     """
     file, out = Path(request["file"]), Path(request["out"])
-    with parsed_once():
+    with gguf_parsed_once():
         reader = gguf.GGUFReader(str(file))  # as transformers names it
         parts = reader.fields.get("split.count")
         if parts is not None and parts.contents() > 1:

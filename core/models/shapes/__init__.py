@@ -1,4 +1,6 @@
-"""The shape of a language model: how a config.json is read (`config`), what its linear layers are called (`matrices`),
-and what follows by counting (`shape`). A family with other names of layers goes into `matrices`, one with other words
-in config.json into `config`.
-Imports: the ground."""
+"""The shape of a language model: reading config.json (`config`), names of linear layers (`matrices`), and the counts
+that follow (`shape`). A family with other layer names goes into `matrices`, one with other keys in config.json into
+`config`.
+
+Imports: the ground.
+"""

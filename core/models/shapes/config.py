@@ -50,23 +50,23 @@ _HYBRID_PREFIXES = ("mamba_", "ssm_", "lru_", "conv_L")
 _ORDINARY_LAYERS = {"attention", "full_attention", "sliding_attention", "chunked_attention"}
 
 
-def read(config: Mapping[str, Any], model_type: str) -> dict[str, Any]:
-    """The numbers that config.json gives, under our names. A width that differs by layer is its largest."""
+def read(config: Mapping[str, object], model_type: str) -> dict[str, Any]:
+    """Return the numbers in config.json, under our names. A width that differs by layer is its largest."""
     values: dict[str, Any] = dict(_DEFAULTS.get(model_type, {}))
     for name, keys in _KEYS.items():
-        found = next((config[key] for key in keys if config.get(key) is not None), None)
-        if isinstance(found, list) and _is_by_layer(found):
-            found = max(found)
-        if found is None:
+        value = next((config[key] for key in keys if config.get(key) is not None), None)
+        if isinstance(value, list) and _is_by_layer(value):
+            value = max(value)
+        if value is None:
             continue
-        if not _is_number(found):
-            raise ModelError("shape.bad_value", field=name, found=str(found)[:60])
-        values[name] = found
+        if not _is_number(value):
+            raise ModelError("shape.bad_value", field=name, found=str(value)[:60])
+        values[name] = value
     return values
 
 
-def derived(values: dict[str, Any], config: Mapping[str, Any], model_type: str) -> dict[str, Any]:
-    """values with what transformers itself derives from them."""
+def derived(values: dict[str, Any], config: Mapping[str, object], model_type: str) -> dict[str, Any]:
+    """Return values with what transformers itself derives from them."""
     h, heads, layers = (values.get(name, 0) for name in ("hidden_size", "num_attention_heads", "num_hidden_layers"))
     if config.get("multi_query") and not config.get("new_decoder_architecture"):
         values["num_key_value_heads"] = 1
@@ -93,7 +93,7 @@ def derived(values: dict[str, Any], config: Mapping[str, Any], model_type: str) 
         first = _number(config, "first_k_dense_replace") or _number(config, "num_dense_layers")
         dense = first + (len(listed) if isinstance(listed, list) else 0)
         values["expert_layers"] = max(0, layers - dense) // max(1, _number(config, "decoder_sparse_step"))
-        _told_otherwise(values, config)
+        _special_experts(values, config)
     else:
         values = {
             name: value
@@ -103,9 +103,9 @@ def derived(values: dict[str, Any], config: Mapping[str, Any], model_type: str) 
     return values
 
 
-def _of_lfm2(width: int, config: Mapping[str, Any]) -> int:
-    """The width of its MLP: two thirds of the number in config.json, rounded up, unless it says that the number is the
-    width."""
+def _of_lfm2(width: int, config: Mapping[str, object]) -> int:
+    """Return the width of LFM2's MLP: two thirds of the number in config.json, rounded up, unless that is the width
+    itself."""
     if config.get("block_auto_adjust_ff_dim") is False:
         return width
     narrow, factor = 2 * width // 3, config.get("block_ffn_dim_multiplier", 1.0)
@@ -117,19 +117,24 @@ def _of_lfm2(width: int, config: Mapping[str, Any]) -> int:
     )
 
 
-def _wide_heads(values: dict[str, Any], config: Mapping[str, Any]) -> None:
-    """Gemma 4 says them by the words that its makers write, or by layer, as transformers writes them; every sixth layer
-    and the last see all tokens where it does not say which."""
+def _wide_heads(values: dict[str, Any], config: Mapping[str, object]) -> None:
+    """Add the wider heads of Gemma 4, listed by its makers' keys, or by layer, as transformers writes them.
+
+    If no layers are listed, every sixth layer and the last see all tokens.
+    """
     kinds, listed, layers = (
         config.get("layer_types"),
         config.get("per_layer_config"),
         values.get("num_hidden_layers", 0),
     )
     if isinstance(listed, dict) and listed:
-        found = [one for one in listed.values() if isinstance(one, dict)]
+        layers_listed = [one for one in listed.values() if isinstance(one, dict)]
         count, width, heads = (
-            len(found),
-            *(max((_number(one, key) for one in found), default=0) for key in ("head_dim", "num_key_value_heads")),
+            len(layers_listed),
+            *(
+                max((_number(one, key) for one in layers_listed), default=0)
+                for key in ("head_dim", "num_key_value_heads")
+            ),
         )
     else:
         count = kinds.count("full_attention") if isinstance(kinds, list) else -(-layers // 6)
@@ -144,9 +149,9 @@ def _wide_heads(values: dict[str, Any], config: Mapping[str, Any]) -> None:
         }
 
 
-def _kinds_of_layers(values: dict[str, Any], config: Mapping[str, Any]) -> None:
-    """Layers that see a window, and those with Mamba 2's scan, where config.json lists them; of Falcon-H1 every layer
-    has one."""
+def _kinds_of_layers(values: dict[str, Any], config: Mapping[str, object]) -> None:
+    """Add the layers with a sliding window, and those with Mamba 2's scan, if config.json lists them; all of
+    Falcon-H1's have one."""
     listed = config.get("layer_types") or config.get("layers_block_type") or ()
     kinds = [str(kind) for kind in listed] if isinstance(listed, list) else []
     if window := _number(config, "sliding_window"):
@@ -167,8 +172,8 @@ def _kinds_of_layers(values: dict[str, Any], config: Mapping[str, Any]) -> None:
     }
 
 
-def _told_otherwise(values: dict[str, Any], config: Mapping[str, Any]) -> None:
-    """Families that say in words of their own how wide experts are, and which layers have them."""
+def _special_experts(values: dict[str, Any], config: Mapping[str, object]) -> None:
+    """Add widths and layers of experts for families with their own keys for them."""
     listed = config.get("layers_block_type")
     if wide := _number(config, "intermediate_size_mlp"):
         # Llama 4: intermediate_size is an expert's, a shared one is always there
@@ -185,7 +190,7 @@ def _told_otherwise(values: dict[str, Any], config: Mapping[str, Any]) -> None:
 
 
 def doubts_about(config: Mapping[str, Any], inner: Mapping[str, Any], values: Mapping[str, Any]) -> tuple[Message, ...]:
-    """What the arithmetic does not model, a sentence each."""
+    """Return a sentence for each property that the arithmetic does not model."""
     kinds = inner.get("layer_types") or inner.get("layers_block_type") or ()
     strange = {str(kind) for kind in kinds} - _ORDINARY_LAYERS if isinstance(kinds, list) else set()
     says = any(inner.get(key) for key in inner if key in _HYBRID_KEYS or key.startswith(_HYBRID_PREFIXES))
@@ -202,8 +207,8 @@ def doubts_about(config: Mapping[str, Any], inner: Mapping[str, Any], values: Ma
             _is_by_layer(inner.get(key)) and len(set(inner[key])) > 1 for keys in _KEYS.values() for key in keys
         ),
     }
-    found = [msg(key, **_facts(key, values)) for key, doubtful in doubts.items() if doubtful]
-    return (*found, msg("shape.quantised", method=str(method or "-")[:30])) if quantised else tuple(found)
+    sentences = [msg(key, **_facts(key, values)) for key, doubtful in doubts.items() if doubtful]
+    return (*sentences, msg("shape.quantised", method=str(method or "-")[:30])) if quantised else tuple(sentences)
 
 
 def _facts(key: str, values: Mapping[str, Any]) -> dict[str, float]:
@@ -213,14 +218,14 @@ def _facts(key: str, values: Mapping[str, Any]) -> dict[str, float]:
     return {"gib": vocabulary * values.get("num_hidden_layers", 0) * values["per_layer_size"] * 2 / GIB}
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**40
 
 
-def _is_by_layer(value: Any) -> bool:
+def _is_by_layer(value: object) -> bool:
     return isinstance(value, list) and 2 < len(value) <= 2048 and all(map(_is_number, value))
 
 
-def _number(config: Mapping[str, Any], key: str) -> int:
+def _number(config: Mapping[str, object], key: str) -> int:
     value = config.get(key)
     return value if isinstance(value, int) and _is_number(value) else 0

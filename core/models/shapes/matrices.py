@@ -1,4 +1,4 @@
-"""What the families call their linear layers, how wide each is, and which of them get no adapter. No torch."""
+"""Names and widths of the linear layers of each family, and which of them get no adapter. No torch."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Matrix(NamedTuple):
 
 
 class Names(NamedTuple):
-    """What a family calls its linear layers. One attention name: query, key and value are a single matrix.
+    """The names of a family's linear layers. One attention name: query, key and value are a single matrix.
 
-    mlp: (gate, up, down); (gate_up, down) where gated and joined; (up, down) where plain.
+    mlp: (gate, up, down); (gate_up, down) if gated and joined; (up, down) if plain.
     """
 
     attention: tuple[str, ...] = ("q_proj", "k_proj", "v_proj")
@@ -54,10 +54,10 @@ _FAMILIES = {
 }
 
 # Layers that files call otherwise than the class that loads them (transformers' conversion_mapping).
-CALLED_IN_FILES = {"lfm3": {"gate_proj": "g_proj"}}
+NAMES_IN_FILES = {"lfm3": {"gate_proj": "g_proj"}}
 # Linear layers whose weight a family takes past the layer, in training at least: an adapter there would do nothing, or
 # only later.
-TAKEN_PAST_THE_LAYER = {
+WEIGHT_BYPASSES_LAYER = {
     **dict.fromkeys(("falcon_mamba", "jamba", "mamba"), ("dt_proj",)),
     **dict.fromkeys(("gemma3n", "gemma3n_text"), ("correction_coefs",)),
 }
@@ -83,8 +83,8 @@ _NOT_BY_PEFT = {
     **dict.fromkeys(("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"), ("out_proj", "conv1d")),
 }  # fmt: skip
 WITHOUT_ADAPTER = {
-    family: tuple(name for names in (_NOT_BY_PEFT, TAKEN_PAST_THE_LAYER, ROUTERS) for name in names.get(family, ()))
-    for family in {**_NOT_BY_PEFT, **TAKEN_PAST_THE_LAYER, **ROUTERS}
+    family: tuple(name for names in (_NOT_BY_PEFT, WEIGHT_BYPASSES_LAYER, ROUTERS) for name in names.get(family, ()))
+    for family in {**_NOT_BY_PEFT, **WEIGHT_BYPASSES_LAYER, **ROUTERS}
 }
 
 
@@ -107,11 +107,11 @@ def attention_of(model_type: str, h: int, layers: int, query: int, key_value: in
 
 @lru_cache(maxsize=512)
 def mlp_of(model_type: str, kind: str, h: int, parts: tuple[tuple[int, int], ...]) -> tuple[Matrix, ...]:
-    """parts: width and number of layers that have it."""
-    names, found = names_of(model_type), []
+    """Return the matrices of the MLPs. parts: width and number of layers that have it."""
+    names, matrices = names_of(model_type), []
     joined = kind == "gated" and len(names.mlp) == 2
     for width, count in parts:
         if width and count:
-            found += [Matrix(name, h, 2 * width if joined else width, count) for name in names.mlp[:-1]]
-            found.append(Matrix(names.mlp[-1], width, h, count))
-    return tuple(found)
+            matrices += [Matrix(name, h, 2 * width if joined else width, count) for name in names.mlp[:-1]]
+            matrices.append(Matrix(names.mlp[-1], width, h, count))
+    return tuple(matrices)

@@ -1,4 +1,4 @@
-"""The shape of a language model: what config.json says of its size, and what follows from it by counting. No torch.
+"""The shape of a language model: its sizes in config.json, and the counts that follow from them. No torch.
 
 Counts leave out biases and the norms inside attention: under 0.1 % of any model that was checked.
 """
@@ -30,12 +30,14 @@ _LEARNED_POSITIONS = {"gpt2", "gpt_bigcode", "gpt_neo", "opt"}
 
 
 class Held(Strict):
-    """What the weight files themselves hold (core/models/headers), in parameters. params: of the text, without beside,
-    the towers for pictures and sound, which give their memory back (core/engine/families/parts). four_bit: in matrices
-    that QLoRA would hold in 4 bit. lora_width: inputs and outputs of all layers that all-linear means, 0 where that is
-    not known; widths: by their names, as far as known. expert_width: inputs and outputs of all routed experts that are
-    one parameter; None where that is not known. stored_bytes: of a repository that is quantised already, by
-    `quantised`."""
+    """The contents of the weight files (core/models/headers), in parameters.
+
+    params: of the text, without `beside`, the towers for pictures and sound, whose memory is freed
+    (core/engine/families/parts). four_bit: in matrices that QLoRA would hold in 4 bit. lora_width: inputs and outputs
+    of all layers in all-linear, 0 if unknown; widths: by their names, as far as known. expert_width: inputs and outputs
+    of all routed experts that are one parameter; None if unknown. stored_bytes: of a repository already quantised by
+    `quantised`.
+    """
 
     params: int = Field(ge=1)
     beside: int = Field(default=0, ge=0)
@@ -50,7 +52,7 @@ class Held(Strict):
 class ModelShape(Strict):
     """Widths and counts of one model, named as in config.json. Sizes without unit are numbers of parameters.
 
-    held: what its files hold, where that was read; it then counts, and what is computed from the widths does not.
+    held: counts of its files, if they were read; they replace counts computed from the widths.
     """
 
     model_type: str = Field(min_length=1, max_length=60)
@@ -91,8 +93,8 @@ class ModelShape(Strict):
     held: Held | None = None
 
     @classmethod
-    def from_config(cls, config: Any) -> ModelShape:
-        """The shape that a parsed config.json describes. Raises ModelError with what is missing or impossible."""
+    def from_config(cls, config: object) -> ModelShape:
+        """Return the shape of a parsed config.json. Raises ModelError with what is missing or impossible."""
         if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
             raise ModelError("shape.no_config")
         inner = next(
@@ -131,8 +133,7 @@ class ModelShape(Strict):
         )
 
     def with_held(self, held: Held | None) -> ModelShape:
-        """This shape with what the model's files hold; what was doubtful about its weights alone is no doubt any
-        more."""
+        """Return this shape with the counts of the model's files, which settle doubts about its weights."""
         if held is None:
             return self
         settled = ("shape.quantised", "shape.other_senses") if held.stored_bytes or not held.quantised else ()
@@ -140,7 +141,7 @@ class ModelShape(Strict):
         return self.model_copy(update={"held": held, "source": "headers", "low_confidence": doubts})
 
     def config(self) -> dict[str, Any]:
-        """As much of a config.json as the widths say, for what reads one."""
+        """Return the part of a config.json that follows from the widths."""
         names = (
             "model_type",
             *NEEDED,
@@ -161,7 +162,7 @@ class ModelShape(Strict):
 
     @property
     def wide(self) -> ModelShape | None:
-        """The same where its heads are wide; None for a family whose layers all have the same."""
+        """The same shape with the wider heads; None for a family whose layers all have the same."""
         if not self.wide_layers:
             return None
         return self.model_copy(
@@ -177,7 +178,7 @@ class ModelShape(Strict):
 
     @property
     def experts_run(self) -> int:
-        """Of a layer, for each token: those it is routed to, or all, weighed by what the router says."""
+        """Experts of a layer that each token runs: those it is routed to, or all, weighted by the router."""
         return self.num_experts if self.model_type in _EVERY_EXPERT_FOR_EACH_TOKEN else self.experts_per_token
 
     @property
@@ -186,7 +187,7 @@ class ModelShape(Strict):
 
     @property
     def mlp_matrices(self) -> tuple[Matrix, ...]:
-        """Of dense layers and shared experts; routed experts are no linear layers (expert_params)."""
+        """Matrices of dense layers and shared experts; routed experts are not linear layers (expert_params)."""
         dense = (self.intermediate_size, self.num_hidden_layers - self.expert_layers)
         return mlp_of(
             self.model_type, self.mlp, self.hidden_size, (dense, (self.shared_expert_size, self.expert_layers))
@@ -204,12 +205,12 @@ class ModelShape(Strict):
 
     @property
     def per_layer_params(self) -> int:
-        """Of an embedding in every layer; on a card they stay in RAM (core/engine/base_model)."""
+        """Parameters of an embedding in every layer; with a GPU they stay in RAM (core/engine/base_model)."""
         return (self.per_layer_vocabulary or self.vocab_size) * self.num_hidden_layers * self.per_layer_size
 
     @property
     def head_params(self) -> int:
-        """0 where the head is tied to the embeddings."""
+        """Parameters of the head, 0 if it is tied to the embeddings."""
         return 0 if self.tie_word_embeddings else self.vocab_size * self.hidden_size
 
     @property
@@ -230,7 +231,7 @@ class ModelShape(Strict):
         return self.expert_layers * self.num_experts * (2 * self.hidden_size + 3 * self.expert_size)
 
     def refuse_experts(self) -> None:
-        """Raises RecipeError where its experts can have no adapter: there are none, or they are packed."""
+        """Raise RecipeError if its experts can have no adapter: there are none, or they are packed."""
         if not self.num_experts or not self.expert_width:
             raise RecipeError("shape.no_experts", model_type=self.model_type)
         if self.quantised and not self.is_unpacked:
@@ -238,7 +239,7 @@ class ModelShape(Strict):
 
     @property
     def four_bit_params(self) -> int:
-        """What QLoRA holds in 4 bit."""
+        """Parameters that QLoRA holds in 4 bit."""
         return self.held.four_bit if self.held else self.linear_params
 
     @property
@@ -253,12 +254,12 @@ class ModelShape(Strict):
 
     @property
     def is_unpacked(self) -> bool:
-        """Whether it is quantised so that it is unpacked as it loads."""
+        """True if it is quantised by a method that is unpacked on loading."""
         return self.quantised in UNPACKED
 
     @property
     def quantised(self) -> str | None:
-        """The method by which a repository is quantised already, as far as its config tells; None for all others."""
+        """The quantisation method of a repository, as its config names it; None for all others."""
         if self.held and self.held.quantised:
             return self.held.quantised
         return next(
@@ -272,7 +273,7 @@ class ModelShape(Strict):
 
     @property
     def counted_params(self) -> int:
-        """All parameters as they follow from the widths."""
+        """All parameters, computed from the widths."""
         norms = (2 * self.num_hidden_layers + 1) * self.hidden_size
         return self.embedding_params + self.head_params + self.linear_params + self.expert_params + norms
 
@@ -281,9 +282,10 @@ class ModelShape(Strict):
         return self.params / 1e9
 
     def targets(self, target_modules: str) -> tuple[Matrix, ...]:
-        """The matrices that get an adapter, of those that the widths tell: all-linear (every one but the head, as in
-        peft), or names with commas. Raises RecipeError for a name that this family does not have, or that gets none in
-        it.
+        """Return the matrices that get an adapter, among those known from the widths.
+
+        target_modules: all-linear (all but the head, as in peft), or names with commas. Raises RecipeError for a name
+        that this family does not have, or that gets no adapter in it.
         """
         left_out = WITHOUT_ADAPTER.get(self.model_type, ())
         if target_modules.strip() == ALL_LINEAR:
@@ -293,26 +295,26 @@ class ModelShape(Strict):
             raise RecipeError("shape.targets_left_out", found=sorted(without), model_type=self.model_type)
         matrices = (*self.matrices, Matrix(HEAD, self.hidden_size, self.vocab_size, 1))
         held = [name for name, _ in self.held.widths] if self.held else []
-        there = dict.fromkeys([HEAD, *held] if held else [matrix.name for matrix in matrices])
+        available = dict.fromkeys([HEAD, *held] if held else [matrix.name for matrix in matrices])
         # Of layers that the arithmetic does not model nobody knows the names before the files are read.
         is_modelled = not any(doubt.key in ("shape.hybrid", "shape.latent_attention") for doubt in self.low_confidence)
-        unknown = names - there.keys() if held or is_modelled else set()
+        unknown = names - available.keys() if held or is_modelled else set()
         if unknown or not names:
             raise RecipeError(
-                "shape.unknown_targets", found=sorted(unknown) or target_modules, expected=[ALL_LINEAR, *there]
+                "shape.unknown_targets", found=sorted(unknown) or target_modules, expected=[ALL_LINEAR, *available]
             )
         return tuple(matrix for matrix in matrices if matrix.name in names)
 
     def lora_params(self, r: int, target_modules: str, with_experts: bool = False) -> int:
-        """r * (d_in + d_out) for each target, with_experts also for each routed expert.
+        """Return r * (d_in + d_out), summed over the targets, with_experts also over the routed experts.
 
-        Raises RecipeError for a name that this family does not have, and where it has no experts that could be trained.
+        Raises RecipeError for a name that this family does not have, and without trainable experts.
         """
         if with_experts:
             self.refuse_experts()
             return r * self.expert_width + self.lora_params(r, target_modules)
         if target_modules.strip() == ALL_LINEAR and self.held and self.held.lora_width:
             return r * self.held.lora_width
-        found, known = self.targets(target_modules), dict(self.held.widths) if self.held else {}
+        targets, known = self.targets(target_modules), dict(self.held.widths) if self.held else {}
         more = sum(known.get(name, 0) for name in names_in(target_modules))
-        return r * (more + sum((m.d_in + m.d_out) * m.count for m in found if m.name not in known))
+        return r * (more + sum((m.d_in + m.d_out) * m.count for m in targets if m.name not in known))

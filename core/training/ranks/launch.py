@@ -85,7 +85,7 @@ def step_of(ranks: Ranks, recipe: Recipe, model_folder: Path, dtype: str, pad_to
     from core.training.ranks.step import SharedStep
 
     ranks.meet(recipe=recipe.model_dump(mode="json"), dtype=dtype, pad_token_id=pad_token_id)
-    return {"step_of": partial(SharedStep.on, ranks, weights.sampled(model_folder))}
+    return {"step_of": partial(SharedStep.on, ranks, weights.sampled_fingerprint(model_folder))}
 
 
 def is_needed(run: RunFolder) -> bool:

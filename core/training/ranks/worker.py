@@ -72,7 +72,7 @@ def follow(workspace: Workspace, meeting: Path | None) -> None:
         own_code = Trust(workspace).allows(recipe.model.id, folder)
         base, compute = load(folder, compute, chosen.method == "qlora", own_code, chosen.load_in_8bit)
         tuned = adapter.add(base, chosen, str(folder), None)
-        step = SharedStep.on(ranks, weights.sampled(folder), tuned, recipe, compute, said["pad_token_id"])
+        step = SharedStep.on(ranks, weights.sampled_fingerprint(folder), tuned, recipe, compute, said["pad_token_id"])
         step.begin(recipe.train.seed)
         with neftune.noise(tuned, recipe.train.neftune_noise_alpha):
             step.follow()

@@ -190,6 +190,6 @@ def test_a_typo_names_the_nearest_before_anything_is_downloaded(
     def nobody_has_it(repo: str, revision: str | None) -> None:
         raise ModelError("hub.missing", repo=repo, host="hub")
 
-    monkeypatch.setattr("core.models.library.hub_shapes.look", nobody_has_it)
+    monkeypatch.setattr("core.models.library.hub_shapes.fetch_shape", nobody_has_it)
     with pytest.raises(ModelError, match="Did you mean one of these: Qwen/Qwen3-4B,"):
         Models(workspace).shape("Qwen/Qwen3-4BB")

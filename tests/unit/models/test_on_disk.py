@@ -12,7 +12,7 @@ from huggingface_hub.utils import WeakFileLock
 
 from core.errors import ModelError
 from core.hub import cached, download
-from core.models.on_disk import Kept, Use, delete, on_disk
+from core.models.on_disk import StoredModel, Use, delete, on_disk
 from core.recipe import Recipe
 from core.runs.all import Runs
 from core.runs.folder import Status
@@ -58,8 +58,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "models--owner--model"
 
 
-def by_store(space: Workspace) -> dict[str, list[Kept]]:
-    found: dict[str, list[Kept]] = {}
+def by_store(space: Workspace) -> dict[str, list[StoredModel]]:
+    found: dict[str, list[StoredModel]] = {}
     for row in on_disk(space):
         found.setdefault(row.store, []).append(row)
     return found
@@ -70,7 +70,7 @@ def test_a_model_of_the_hub_is_counted_once_though_its_snapshots_point_to_it(spa
     listing = sum(
         path.stat().st_size for name in ("refs", "trees") for path in (here / name).rglob("*") if path.is_file()
     )
-    assert (row.id, row.size, row.is_whole, row.can_delete) == (REPO, SIZE + listing, True, True)
+    assert (row.id, row.size, row.is_complete, row.can_delete) == (REPO, SIZE + listing, True, True)
     assert row.last_used >= (here / "refs" / "main").stat().st_mtime
 
 
@@ -78,7 +78,7 @@ def test_half_a_model_is_a_row_that_says_so(space: Workspace, here: Path) -> Non
     (here / "refs" / "main").unlink()
     (here / "blobs" / "x.incomplete").write_bytes(bytes(1000))
     (row,) = by_store(space)["hub"]
-    assert not row.is_whole and row.size > SIZE + 1000
+    assert not row.is_complete and row.size > SIZE + 1000
 
 
 def test_folders_of_the_library_are_named_as_a_recipe_names_them(space: Workspace) -> None:

@@ -105,7 +105,7 @@ def test_a_name_is_believed_where_the_hub_has_such_a_model(
      "---\nbase_model: ../../etc\n---\n", "---\nbase_model: o/m\n---\n", "---\nbase_model: maker/Model-AWQ\n---\n"],
 )  # fmt: skip
 def test_a_card_that_tells_nothing_names_nothing(card: str) -> None:
-    assert quantised.made_of("o/m", {}, card) is None
+    assert quantised.original_of("o/m", {}, card) is None
 
 
 @pytest.mark.parametrize(
@@ -129,8 +129,8 @@ def test_what_a_card_names_is_looked_at(
 
 
 def test_an_older_config_names_what_it_was_made_of() -> None:
-    assert quantised.made_of("library:m", {"_name_or_path": "maker/Model"}, "") == "maker/Model"
-    assert quantised.made_of("library:m", {"_name_or_path": "/home/somebody/model"}, "") is None
+    assert quantised.original_of("library:m", {"_name_or_path": "maker/Model"}, "") == "maker/Model"
+    assert quantised.original_of("library:m", {"_name_or_path": "/home/somebody/model"}, "") is None
 
 
 def test_a_folder_of_the_library_is_refused_and_its_card_read(tmp_path: Path, models: Models) -> None:

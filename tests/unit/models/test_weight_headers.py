@@ -63,7 +63,7 @@ def llama(config: dict[str, Any], dtype: str = "BF16", layers: range | None = No
 def read(config: dict[str, Any], entries: Entries) -> ModelShape:
     shape = ModelShape.from_config(config)
     tensors = headers.parse(safetensors(entries)[8:])
-    return shape.with_held(headers.held(tensors, config, shape))
+    return shape.with_held(headers.count_weights(tensors, config, shape))
 
 
 def test_the_headers_count_what_config_json_counts() -> None:
@@ -76,7 +76,7 @@ def test_the_headers_count_what_config_json_counts() -> None:
 def test_the_starters_files_hold_its_parameters(starter_folder: Path) -> None:
     config = json.loads((starter_folder / "config.json").read_text("utf-8"))
     shape = ModelShape.from_config(config)
-    held = headers.held(headers.of_folder(starter_folder), config, shape)
+    held = headers.count_weights(headers.of_folder(starter_folder), config, shape)
     assert held and held.params == 134_515_008 and held.four_bit == shape.linear_params and held.stored_bytes is None
 
 
@@ -258,12 +258,12 @@ def test_a_broken_gguf_is_one_sentence(content: bytes, tmp_path: Path) -> None:
 def test_a_gguf_that_is_cut_short_is_told_before_it_is_worked_with(tmp_path: Path) -> None:
     """Its header is whole: seen only minutes later, when llama.cpp had it to read."""
     file = gguf(tmp_path / "m.gguf")
-    assert headers.of_gguf(file, whole=True) == headers.of_gguf(file)
+    assert headers.of_gguf(file, require_complete=True) == headers.of_gguf(file)
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2])
     assert headers.of_gguf(file)
     with pytest.raises(ModelError) as caught:
-        headers.of_gguf(file, whole=True)
+        headers.of_gguf(file, require_complete=True)
     assert caught.value.message.key == "shape.cut_short" and "{" not in caught.value.message.render("zh")
 
 
@@ -298,7 +298,7 @@ def sharded(config: dict[str, Any], shards: int, weights: int = 300_000) -> dict
 def test_a_hub_model_of_8b_is_read_in_less_than_a_megabyte() -> None:
     with FakeHub({REPO: sharded(LLAMA, 4)}) as server:
         started = time.monotonic()
-        found = hub_shapes.look(REPO, endpoint=server.url)
+        found = hub_shapes.fetch_shape(REPO, endpoint=server.url)
         seconds = time.monotonic() - started
         assert found.params == ModelShape.from_config(LLAMA).params == 8_030_261_248 and found.source == "headers"
         assert found.four_bit_params == ModelShape.from_config(LLAMA).linear_params
@@ -316,7 +316,7 @@ def test_of_a_model_in_many_files_the_index_and_one_header_serve() -> None:
         "intermediate_size": 28672,
     }
     with FakeHub({REPO: sharded(large, 30)}) as server:
-        found = hub_shapes.look(REPO, endpoint=server.url)
+        found = hub_shapes.fetch_shape(REPO, endpoint=server.url)
         assert found.params == pytest.approx(ModelShape.from_config(large).params, rel=1e-6)
         assert found.four_bit_params == ModelShape.from_config(large).linear_params
         assert len(server.requests) == 3 and server.bytes_sent < 1 << 20
@@ -326,7 +326,7 @@ def test_a_single_file_with_a_long_header_takes_one_request_more() -> None:
     wide = LLAMA | {"num_hidden_layers": 126}
     files = {"config.json": json.dumps(wide).encode(), cached.SINGLE: safetensors(llama(wide)) + bytes(10**6)}
     with FakeHub({REPO: files}) as server:
-        assert hub_shapes.look(REPO, endpoint=server.url).params == ModelShape.from_config(wide).params
+        assert hub_shapes.fetch_shape(REPO, endpoint=server.url).params == ModelShape.from_config(wide).params
         assert len(server.file_requests(".safetensors")) == 2 and server.bytes_sent < 300_000
 
 
@@ -334,17 +334,17 @@ def test_a_server_without_ranges_does_not_send_the_weights() -> None:
     files = {"config.json": json.dumps(SMALL).encode(), cached.SINGLE: safetensors(llama(SMALL)) + bytes(12 << 20)}
     with FakeHub({REPO: files}) as server:
         server.ignores_ranges = True
-        assert hub_shapes.look(REPO, endpoint=server.url).source == "headers"
+        assert hub_shapes.fetch_shape(REPO, endpoint=server.url).source == "headers"
         assert server.bytes_sent < 8 << 20, "what lay in the sockets when the connection was closed"
 
 
 def test_files_that_tell_nothing_leave_the_count_from_config_json(tmp_path: Path) -> None:
     for weights in (b"oops, no header at all", safetensors({}), b""):
         with FakeHub({REPO: {"config.json": json.dumps(SMALL).encode(), cached.SINGLE: weights}}) as server:
-            found = hub_shapes.look(REPO, endpoint=server.url)
+            found = hub_shapes.fetch_shape(REPO, endpoint=server.url)
         assert found == ModelShape.from_config(SMALL) and found.source == "config"
     with FakeHub({REPO: {"config.json": json.dumps(GEMMA_3_4B).encode(), "pytorch_model.bin": b"pickle"}}) as server:
-        assert hub_shapes.look(REPO, endpoint=server.url).source == "config"
+        assert hub_shapes.fetch_shape(REPO, endpoint=server.url).source == "config"
 
 
 def test_a_shard_name_that_leaves_the_repository_is_not_asked_for() -> None:
@@ -352,7 +352,7 @@ def test_a_shard_name_that_leaves_the_repository_is_not_asked_for() -> None:
     with FakeHub(
         {REPO: {"config.json": json.dumps(SMALL).encode(), cached.INDEX: json.dumps(index).encode()}}
     ) as server:
-        assert hub_shapes.look(REPO, endpoint=server.url).source == "config"
+        assert hub_shapes.fetch_shape(REPO, endpoint=server.url).source == "config"
         assert not [asked for asked in server.requests if "passwd" in asked]
 
 
@@ -360,7 +360,7 @@ def test_a_gated_model_is_the_sentence_of_a_download() -> None:
     with FakeHub({REPO: sharded(LLAMA, 1)}) as server:
         server.gated = True
         with pytest.raises(ModelError) as caught:
-            hub_shapes.look(REPO, endpoint=server.url)
+            hub_shapes.fetch_shape(REPO, endpoint=server.url)
     assert caught.value.message.key == "hub.gated"
 
 

@@ -14,7 +14,7 @@ from core.errors import ExportError
 from core.export.llamacpp import base
 from core.hub.entry import Download, Entry
 from core.messages import msg
-from core.models.on_disk import Kept, Store, Use
+from core.models.on_disk import Store, StoredModel, Use
 from core.recipe import Recipe
 from core.workspace.folder import Workspace
 from webui.kit.live import ViewContext
@@ -25,7 +25,7 @@ from webui.state.gguf_bases import Making
 from webui.state.services import Services
 
 EN = Wording("en")
-KEPT = Kept("hub", "o/m", Path("x"), 8_100_000_000, 1_790_000_000.0)
+KEPT = StoredModel("hub", "o/m", Path("x"), 8_100_000_000, 1_790_000_000.0)
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DiskCard:
 @pytest.mark.parametrize("language", ["en", "zh"])
 @pytest.mark.parametrize("store", get_args(Store))
 def test_every_store_has_its_words_and_the_hub_alone_a_button(store: Store, language: str) -> None:
-    kept = replace(KEPT, store=store, id="<b>/m", uses=(Use("<i>", False),), is_whole=False)
+    kept = replace(KEPT, store=store, id="<b>/m", uses=(Use("<i>", False),), is_complete=False)
     drawn = disk.rows([kept], Wording(language))
     assert "{" not in drawn and "disk_view." not in drawn and "<b>" not in drawn and "<i>" not in drawn
     assert ("data-kept" in drawn) == (store == "hub")

@@ -29,7 +29,7 @@ class CardTold:
     def lacks(self, recipe: Recipe, has_data: bool) -> list[str]:
         """A sentence for each thing that is not here, or is another one."""
         w, data, said = self.w, self.card.data, []
-        if recipe.model.id not in self.services.models.here():
+        if recipe.model.id not in self.services.models.local_ids():
             key = "recipe_card.no_folder" if recipe.model.id.startswith("library:") else "recipe_card.no_base"
             said.append(w.t(key, model=format.model_name(recipe.model.id, w)))
         if not has_data:
