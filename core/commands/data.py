@@ -173,7 +173,7 @@ def _show(report: DataReport, learned: dict[str, Any] | None, language: str) -> 
     for finding in report.findings:
         print(" ".join(part.render(language) for part in (finding.said, finding.meaning)))
         for example in finding.examples[:3]:
-            print("    " + example.said.render(language))
+            print("    " + example.sentence.render(language))
     for problem in report.problems[:20]:
         print(msg("command.problem", row=problem.row or "-", problem=problem.text).render(language))
     if report.problem_count > 20:
@@ -209,7 +209,7 @@ def training_tokens(
         "pieces": counts.pieces,
         "rows_without_answer": counts.rows_dropped,
         "rows_refused": counts.rows_refused,
-        "refused": [sentence.model_dump() for sentence in preview.refused.said(preview.counted)],
+        "refused": [sentence.model_dump() for sentence in preview.refused.messages(preview.counted)],
         "median_length": counts.median,
         "longest": counts.longest,
         "p99_length": counts.p99,

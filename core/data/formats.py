@@ -28,7 +28,7 @@ from core.data.conversation import ChatMessage, read_messages, split_thinking
 from core.data.reading.file_rows import Flaw, Problem, Row, type_name
 from core.data.shapes.known import COLUMNS, OPTIONAL
 from core.data.shapes.labelled import is_rejected
-from core.data.shapes.left_out import Columns, Loss, Notes, Tally, needs_picture, says
+from core.data.shapes.left_out import Columns, Loss, Notes, Tally, has_value, needs_picture
 from core.data.shapes.plain import Turns, plain
 from core.data.shapes.rewritten import rewritten
 from core.data.shapes.tools import as_json, read_tools
@@ -135,7 +135,7 @@ def check_closely(
         left.add_each(row.left)
     notes, values = Notes(), Columns(row.values)
     try:
-        if not any(says(value) or isinstance(value, list | dict) for value in row.values.values()):
+        if not any(has_value(value) or isinstance(value, list | dict) for value in row.values.values()):
             raise Flaw("data.empty_row")
         values = rewritten(values, notes)
         example = _CONVERT[format](values, notes)

@@ -125,7 +125,7 @@ class Preview:
     @cached_property
     def language(self) -> str | None:
         """Code of the language that the answers of the first rows are written in; None if it cannot be determined."""
-        answers = [RowWords(number, example).answered for number, example in islice(self.rows, LOOKED_AT)]
+        answers = [RowWords(number, example).answer for number, example in islice(self.rows, LOOKED_AT)]
         return main_language([" ".join(answers[at : at + TOGETHER]) for at in range(0, len(answers), TOGETHER)])
 
     @classmethod

@@ -341,7 +341,7 @@ class DatasetStore:
                 return dataset_process.report(path, "report", format or "", newest.model_dump_json())
             return changed.report(report, edits, version, self.rows(id, format, as_added), check)
 
-        return changed.kept(kept, made)
+        return changed.cached_report(kept, made)
 
     def rows(
         self,

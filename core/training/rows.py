@@ -163,7 +163,7 @@ def _say(reading: _Reading, chosen: Chosen, recipe: Recipe, given: int) -> None:
 
 
 def _say_refused(reading: _Reading) -> None:
-    for sentence in reading.refused.said(reading.read, "template.examples_refused"):
+    for sentence in reading.refused.messages(reading.read, "template.examples_refused"):
         reading.reporter.warn(sentence)
 
 

@@ -189,7 +189,7 @@ class DataStep:
             [
                 tag("h2", w.t("wizard.learned")),
                 learned_view.counters(preview.counts(max_length, long_examples, overlap), w),
-                *(notice(w.of(sentence), "warn") for sentence in preview.refused.said(preview.counted)),
+                *(notice(w.of(sentence), "warn") for sentence in preview.refused.messages(preview.counted)),
                 *(tag("p", w.of(note), class_="lg-framing") for note in preview.notes),
                 learned_view.histogram(preview, max_length, w),
             ]

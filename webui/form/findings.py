@@ -57,7 +57,7 @@ def in_rows(report: DataReport, w: Wording) -> list[Html]:
                 "details",
                 tag("summary", w.of(finding.said)),
                 tag("p", w.of(finding.meaning)),
-                tag("ul", *(tag("li", w.of(seen.said)) for seen in finding.examples)),
+                tag("ul", *(tag("li", w.of(seen.sentence)) for seen in finding.examples)),
                 class_="lg-fold lg-found",
                 id=f"found-{finding.id}",
             )

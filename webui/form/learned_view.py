@@ -199,7 +199,7 @@ def row(view: RowView | None, w: Wording) -> Html:
     counts = {"length": view.length, "learned": view.learned, "cut": view.cut, "parts": view.parts}
     numbers = {name: grouped(w, number) for name, number in counts.items()}
     where = w.t(
-        "learned_view.row", row=grouped(w, view.row_number), index=grouped(w, view.index + 1), of=grouped(w, view.of)
+        "learned_view.row", row=grouped(w, view.row_number), index=grouped(w, view.index + 1), of=grouped(w, view.total)
     )
     key = "row_split" if view.parts > 1 else "row_cut" if view.cut else "row_whole"
     how_much = w.t(f"learned_view.{key}", **numbers)

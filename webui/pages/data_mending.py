@@ -96,7 +96,7 @@ class Mending(Panel):
             "details",
             tag("summary", w.of(finding.said)),
             tag("p", w.of(finding.meaning)),
-            tag("ul", *(tag("li", w.of(seen.said)) for seen in finding.examples[:QUOTED])),
+            tag("ul", *(tag("li", w.of(seen.sentence)) for seen in finding.examples[:QUOTED])),
             class_="lg-fold lg-found",
         )
         repairs = finding.repairs if may else ()

@@ -17,7 +17,7 @@ from core.data.chats.chat_message import Said, left_of
 from core.data.chats.json_stream import objects, text_at
 from core.data.reading.file_rows import Limits, Problem, Source, left_beside
 from core.data.reading.json_rows import json_rows, jsonl_rows
-from core.data.shapes.left_out import Loss, Notes, says
+from core.data.shapes.left_out import Loss, Notes, has_value
 from core.values import MIB
 
 YOU = "You"
@@ -102,11 +102,11 @@ def _chatgpt_text(message: Any, notes: Notes) -> tuple[str, str] | None:
         or not isinstance(parts, list)
         or hidden
     ):
-        if says(content):
+        if has_value(content):
             notes.leave("message", str(kind if role in ("user", "assistant") and not hidden else role))
         return None
     for part in parts:
-        if says(part) and not isinstance(part, str):
+        if has_value(part) and not isinstance(part, str):
             notes.leave("message", str(part.get("content_type")) if isinstance(part, dict) else "part")
     notes.leave_unread("field", message, _MESSAGE)
     text = "\n".join(part for part in parts if isinstance(part, str)).strip()
@@ -157,7 +157,7 @@ def _claude_parts(content: Any, notes: Notes) -> Iterator[str]:
     for part in content if isinstance(content, list) else []:
         if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str):
             yield part["text"]
-        elif says(part):
+        elif has_value(part):
             notes.leave("message", str(part.get("type")) if isinstance(part, dict) else "part")
 
 

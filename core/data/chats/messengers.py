@@ -16,7 +16,7 @@ from core.data.chats.chat_message import Said, left_of
 from core.data.chats.json_stream import objects, text_at
 from core.data.reading.file_rows import Limits, Problem, Raw, Source
 from core.data.reading.json_rows import jsonl_rows
-from core.data.shapes.left_out import Loss, says
+from core.data.shapes.left_out import Loss, has_value
 
 APP, MEDIA = Loss("chat", "app"), Loss("chat", "media")
 FORWARDED = Loss("chat", "forwarded")
@@ -49,10 +49,10 @@ def _of_telegram(message: dict[str, Any], thread: str) -> Iterator[Said]:
     text = runs(message.get("text")).strip()
     if message.get("type") == "service" or not person:
         yield Said(person, text, when, thread, APP)
-    elif says(message.get("forwarded_from")):
+    elif has_value(message.get("forwarded_from")):
         yield Said(person, text, when, thread, FORWARDED)
     else:
-        yield from _of_person(Said(person, text, when, thread), any(says(message.get(name)) for name in _PICTURES))
+        yield from _of_person(Said(person, text, when, thread), any(has_value(message.get(name)) for name in _PICTURES))
 
 
 def runs(text: Any) -> str:
@@ -78,7 +78,7 @@ def discord(source: Source, limits: Limits) -> Iterator[Said]:
             yield Said(person, text, when, left=APP)
             continue
         yield from _of_person(
-            Said(person, text, when), any(says(message.get(name)) for name in ("attachments", "stickers"))
+            Said(person, text, when), any(has_value(message.get(name)) for name in ("attachments", "stickers"))
         )
 
 
@@ -131,7 +131,7 @@ def meta(source: Source, limits: Limits) -> Iterator[Said]:
     ]
     for when, message in sorted(found, key=lambda each: each[0] or 0.0):
         person, text = _unmangled(text_at(message, "sender_name")), _unmangled(text_at(message, "content"))
-        has_media = any(says(message.get(name)) for name in _META_MEDIA)
+        has_media = any(has_value(message.get(name)) for name in _META_MEDIA)
         if has_media:
             yield Said(person, "", when, left=MEDIA)
         if text or not has_media:
@@ -171,7 +171,7 @@ def slack(source: Source, limits: Limits) -> Iterator[Said]:
         if not user or text_at(message, "bot_id") or text_at(message, "subtype") not in _SLACK_SAID:
             yield Said(person, text, when, left=APP)
             continue
-        yield from _of_person(Said(person, text, when), says(message.get("files")))
+        yield from _of_person(Said(person, text, when), has_value(message.get("files")))
 
 
 SLACK_USERS = "users.json"
@@ -220,7 +220,7 @@ def google(source: Source, limits: Limits) -> Iterator[Said]:
         if not person or text_at(creator, "user_type") not in ("Human", ""):
             yield said._replace(left=APP)
         else:
-            yield from _of_person(said, says(message.get("attached_files")))
+            yield from _of_person(said, has_value(message.get("attached_files")))
 
 
 # ---- Signal --------------------------------------------------------------------------------------
@@ -242,7 +242,7 @@ def signal(source: Source, limits: Limits) -> Iterator[Said | Problem]:
 def _of_signal(message: dict[str, Any]) -> Iterator[Said]:
     if "body" in message:  # of signal-export
         said = Said(text_at(message, "sender"), text_at(message, "body"), dates.iso(message.get("date")))
-        yield from _of_person(said, any(says(message.get(name)) for name in ("attachments", "sticker")))
+        yield from _of_person(said, any(has_value(message.get(name)) for name in ("attachments", "sticker")))
         return
     synced, when = message.get("syncMessage"), dates.counted(message.get("timestamp"), 1000)
     # written on another device of the same person
@@ -254,4 +254,4 @@ def _of_signal(message: dict[str, Any]) -> Iterator[Said]:
         return
     thread = text_at(content.get("groupInfo"), "groupId") or text_at(content, "destinationNumber", "destination")
     said = Said(person, text_at(content, "message"), when, thread or text_at(message, "sourceNumber", "source"))
-    yield from _of_person(said, any(says(content.get(name)) for name in ("attachments", "sticker")))
+    yield from _of_person(said, any(has_value(content.get(name)) for name in ("attachments", "sticker")))

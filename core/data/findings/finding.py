@@ -12,7 +12,7 @@ from core.messages import Message, msg
 from core.values import Frozen
 
 SHOWN = 5  # rows of a finding that are quoted
-MOST_ROWS = 10_000  # numbers that a repair carries, unless all are asked for: reports are read often
+MOST_ROWS = 10_000  # row numbers in a repair, unless all are requested: reports are read often
 
 Kind = Literal[
     "repeated", "near_repeated", "placeholders", "opening", "languages", "refusals", "secrets", "says_nothing",
@@ -22,24 +22,28 @@ Kind = Literal[
 Action = Literal["remove", "replace", "fill"]
 
 
-class SeenRow(Frozen):
-    """A row that has it. quote: some of its words, secrets masked. other: for a repeat, the row that it repeats."""
+class ExampleRow(Frozen):
+    """A row with the problem. quote: some of its words, secrets masked. other: for a repeat, the row that it
+    repeats."""
 
     row: int
     quote: str
     other: int | None = None
 
     @property
-    def said(self) -> Message:
+    def sentence(self) -> Message:
         if self.other is not None:
             return msg("finding.example_other", row=self.row, other=self.other, quote=self.quote)
         return msg("finding.example", row=self.row, quote=self.quote)
 
 
 class Repair(Frozen):
-    """remove: the rows go. replace: in the rows, what `argument` names goes or becomes something else. fill:
-    `argument`, a placeholder as it stands there, becomes what a person says. rows: numbers in the file, the first
-    MOST_ROWS of `count` unless all were asked for."""
+    """A repair of the rows with a problem.
+
+    action: remove deletes the rows; replace removes or replaces in them what `argument` names; fill replaces
+    `argument`, a placeholder as written, by a person's text. rows: numbers in the file, the first MOST_ROWS of `count`
+    unless all were requested.
+    """
 
     action: Action
     kind: Kind
@@ -55,7 +59,7 @@ class Repair(Frozen):
 
     @property
     def done(self) -> Message:
-        """The label once it is done."""
+        """The label in the past tense."""
         if self.action == "remove":
             return msg("sets.removed", rows=self.count)
         what = "finding.done_fill" if self.action == "fill" else f"finding.done_{self.kind}"
@@ -69,19 +73,20 @@ class Repair(Frozen):
 
 
 class Finding(Frozen):
-    """count of the `of` rows that were looked at have it. said: in a sentence, with what is wrong about it."""
+    """One problem of a dataset: `count` of the `of` checked rows have it. said: the sentence; meaning: why it is a
+    problem."""
 
     id: Kind
     count: int
     of: int
     said: Message
     meaning: Message
-    examples: tuple[SeenRow, ...]
+    examples: tuple[ExampleRow, ...]
     repairs: tuple[Repair, ...] = ()
 
     @property
     def rows(self) -> set[int]:
-        """Numbers of those that have it, as far as a repair names them."""
+        """Numbers of the rows that have it, as far as repairs name them."""
         return {row for repair in self.repairs for row in repair.rows}
 
     @computed_field  # type: ignore[prop-decorator]
@@ -91,11 +96,11 @@ class Finding(Frozen):
 
 
 class Marked:
-    """Rows that have something, as they are found: all their numbers, 8 bytes each, and quotes of the first."""
+    """Rows with a problem: all their numbers, 8 bytes each, and quotes of the first."""
 
     def __init__(self) -> None:
         self.rows = array("q")
-        self.examples: list[SeenRow] = []
+        self.examples: list[ExampleRow] = []
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -104,7 +109,7 @@ class Marked:
         if not self.rows or self.rows[-1] != row:
             self.rows.append(row)
             if len(self.examples) < SHOWN:
-                self.examples.append(SeenRow(row=row, quote=quote, other=other))
+                self.examples.append(ExampleRow(row=row, quote=quote, other=other))
 
     @property
     def wants_quote(self) -> bool:
@@ -114,20 +119,21 @@ class Marked:
         return Repair(action=action, kind=kind, argument=argument, count=len(self), rows=tuple(self.rows[:most]))
 
     def finding(
-        self, kind: Kind, of: int, repairs: Sequence[Repair] = (), count: int | None = None, **said: object
+        self, kind: Kind, rows: int, repairs: Sequence[Repair] = (), count: int | None = None, **params: object
     ) -> list[Finding]:
-        """As the only one of a list; none where no row has it. count: where not all rows that have it were marked."""
+        """Return [the finding], or [] if no row was marked. rows: checked rows. count: if more rows have it than were
+        marked."""
         if not self.rows:
             return []
         count = count or len(self)
-        share = 100 * count / max(1, of)
+        share = 100 * count / max(1, rows)
         percent = share if share >= 0.05 else msg("finding.less_than", percent=0.1)  # ten of a million are not 0.0 %
         return [
             Finding(
                 id=kind,
                 count=count,
-                of=of,
-                said=msg(f"finding.{kind}", count=count, rows=of, percent=percent, **said),
+                of=rows,
+                said=msg(f"finding.{kind}", count=count, rows=rows, percent=percent, **params),
                 meaning=msg(f"finding.{kind}_means"),
                 examples=tuple(self.examples),
                 repairs=tuple(repairs),

@@ -1,7 +1,7 @@
-"""Which language answers are written in: by script, and for seven languages of Latin script by their commonest words.
+"""Detects the language of answers: by script, and for seven languages of Latin script by their commonest words.
 
-Other languages of Latin script, code, and answers of fewer than MIN_CHARACTERS are not judged. Languages that a fifth
-of the answers or more have are taken for what the set is meant to be.
+Other languages of Latin script, code, and answers of fewer than MIN_CHARACTERS are not judged. Languages that at least
+a fifth of the answers have are taken as intended.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _HEAD = 300  # characters
 
 
 def language_of(text: str) -> str | None:
-    """A code of two letters (zh and ru stand for their scripts), or None where it cannot be said."""
+    """Return a code of two letters (zh and ru stand for their scripts), or None if undecided."""
     head = text[:_HEAD]
     if len(head) < MIN_CHARACTERS and head.isascii():
         return None
@@ -67,7 +67,7 @@ def language_of(text: str) -> str | None:
 
 
 def main_language(texts: Sequence[str]) -> str | None:
-    """The language of most of texts; None where half of them cannot be judged, or where they are mixed."""
+    """Return the language of most texts; None if half of them cannot be judged, or if they are mixed."""
     judged = Counter(filter(None, map(language_of, texts)))
     if not judged or judged.total() < len(texts) / 2:
         return None
@@ -76,30 +76,32 @@ def main_language(texts: Sequence[str]) -> str | None:
 
 
 class Languages:
+    """Answers in another language than most."""
+
     def __init__(self, most: int | None):
         self._most = most
         self._by_language: dict[str, Marked] = {}
 
-    def add(self, said: RowWords) -> None:
-        if "```" in said.answered:
+    def add(self, words: RowWords) -> None:
+        if "```" in words.answer:
             return
-        language = language_of(said.answered)
+        language = language_of(words.answer)
         if language is not None:
             marked = self._by_language.setdefault(language, Marked())
-            marked.add(said.row, said.quote(said.answered) if marked.wants_quote else "")
+            marked.add(words.row, words.quote(words.answer) if marked.wants_quote else "")
 
-    def found(self, of: int) -> list[Finding]:
+    def findings(self, rows: int) -> list[Finding]:
         judged = sum(map(len, self._by_language.values()))
         ordered = sorted(self._by_language.items(), key=lambda item: -len(item[1]))
         few = [(language, marked) for language, marked in ordered[1:] if len(marked) < MEANT * judged]
         if len(few) < len(ordered[1:]) or not few:
             return []
         others, (most_language, most_marked) = Marked(), ordered[0]
-        examples = {seen.row: seen.quote for _, marked in few for seen in marked.examples}
+        examples = {example.row: example.quote for _, marked in few for example in marked.examples}
         for row in sorted(row for _, marked in few for row in marked.rows):
             others.add(row, examples.get(row, ""))
         named = [msg(f"finding.language_{language}", count=len(marked)) for language, marked in few]
         main = msg(f"finding.language_{most_language}", count=len(most_marked))
         return others.finding(
-            "languages", of, [others.repair("remove", "languages", self._most)], main=main, others=named
+            "languages", rows, [others.repair("remove", "languages", self._most)], main=main, others=named
         )

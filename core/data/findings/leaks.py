@@ -1,4 +1,4 @@
-"""Rows with secrets in them, one finding with a repair for each kind of secret."""
+"""Check for rows that contain secrets: one finding, with a repair for each kind of secret."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ from core.messages import msg
 
 
 class Leaks:
+    """Rows with secrets (core/data/findings/secrets)."""
+
     def __init__(self, most: int | None):
         self._most, self._any = most, Marked()
         self._by_kind = {what: Marked() for what in STAND_IN}
 
-    def add(self, said: RowWords) -> None:
-        text = said.everything
+    def add(self, words: RowWords) -> None:
+        text = words.everything
         for what, start, end in secrets(text):
-            self._by_kind[what].add(said.row, "")
-            self._any.add(said.row, said.quote(text, start, end) if self._any.wants_quote else "")
+            self._by_kind[what].add(words.row, "")
+            self._any.add(words.row, words.quote(text, start, end) if self._any.wants_quote else "")
 
-    def found(self, of: int) -> list[Finding]:
+    def findings(self, rows: int) -> list[Finding]:
         kinds = {what: marked for what, marked in self._by_kind.items() if marked}
         named = [msg(f"finding.secret_{what}", count=len(marked)) for what, marked in kinds.items()]
         repairs = [marked.repair("replace", "secrets", self._most, what) for what, marked in kinds.items()]
         return self._any.finding(
-            "secrets", of, [*repairs, self._any.repair("remove", "secrets", self._most)], kinds=named
+            "secrets", rows, [*repairs, self._any.repair("remove", "secrets", self._most)], kinds=named
         )

@@ -1,4 +1,5 @@
-"""Rows that are far longer than the others: most often two rows whose border was lost, a whole page, or a log."""
+"""Check for rows that are far longer than the others: most often two rows without their border, a full page, or a
+log."""
 
 from __future__ import annotations
 
@@ -12,19 +13,21 @@ FAR, LONG = 30, 8_000  # times the median, and characters
 
 
 class Lengths:
+    """Conversations that are far longer than the median."""
+
     def __init__(self, most: int | None):
         self._most, self._lengths = most, array("i")
         self._long: list[tuple[int, int, str]] = []
 
-    def add(self, said: RowWords) -> None:
-        if said.is_text:  # is split, and as long as the paragraph is
+    def add(self, words: RowWords) -> None:
+        if words.is_text:  # plain text is split
             return
-        length = len(said.asked) + len(said.answered)
+        length = len(words.question) + len(words.answer)
         self._lengths.append(length)
         if length > LONG:
-            self._long.append((said.row, length, said.quote(said.asked or said.answered)))
+            self._long.append((words.row, length, words.quote(words.question or words.answer)))
 
-    def found(self, of: int) -> list[Finding]:
+    def findings(self, rows: int) -> list[Finding]:
         if not self._long:
             return []
         usual, marked, longest = int(median(self._lengths)), Marked(), 0
@@ -33,5 +36,5 @@ class Lengths:
                 marked.add(row, quote)
                 longest = max(longest, length)
         return marked.finding(
-            "far_longer", of, [marked.repair("remove", "far_longer", self._most)], usual=usual, longest=longest
+            "far_longer", rows, [marked.repair("remove", "far_longer", self._most)], usual=usual, longest=longest
         )

@@ -1,9 +1,8 @@
-"""All checks of a dataset in one pass: given each trainable row, it reports at the end what is wrong.
+"""All checks of a dataset in one pass: it takes each trainable row and returns the findings at the end.
 
-The first EVERY_ROW rows are looked at, then one in ONE_IN; counts are of the rows that were looked at. `every_row`
-looks at all, as somebody does who is about to repair what was found. Cost: a row of 430 characters takes eight times as
-long as reading and keeping it does, a third of an import of a million rows; see docs/data.md. Memory: about 200 bytes
-for each row that is looked at.
+The first EVERY_ROW rows are checked, then one in ONE_IN; counts are of the checked rows. `every_row` checks all, for a
+repair. Cost: checking a row of 430 characters takes eight times as long as reading and storing it, a third of an import
+of a million rows; see docs/data.md. Memory: about 200 bytes for each checked row.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from core.data.findings.writing import Writing
 
 EVERY_ROW, ONE_IN = 10_000, 20
 
-_LOOKS: tuple[tuple[Callable[[int | None], Any], str], ...] = (
+_CHECKS: tuple[tuple[Callable[[int | None], Any], str], ...] = (
     (Leaks, "secrets"), (Repeated, "repeated near_repeated"), (Placeholders, "placeholders"), (Refusals, "refusals"),
     (Answers, "says_nothing short_answers echoes"), (SamePairs, "same_pairs"), (Openings, "opening"), (Languages,
         "languages"),
@@ -32,33 +31,35 @@ _LOOKS: tuple[tuple[Callable[[int | None], Any], str], ...] = (
 
 
 class Look:
-    """most: rows that a repair names; None for all of them. kind: of what is looked for; "" for everything."""
+    """One pass of all checks. most: rows that a repair names; None for all. kind: the only kind to find; "" for all
+    kinds."""
 
     def __init__(self, every_row: bool = False, most: int | None = MOST_ROWS, kind: str = ""):
         self._every_row = every_row
-        self._looks = [look(most) for look, kinds in _LOOKS if not kind or kind in kinds.split()]
+        self._looks = [look(most) for look, kinds in _CHECKS if not kind or kind in kinds.split()]
         self._rows = self._looked_at = 0
 
     def is_next(self) -> bool:
-        """Whether the next row is one that is looked at; asked once of each."""
+        """Return True if the next row is to be checked; call it once for each row."""
         self._rows += 1
         return self._every_row or self._rows <= EVERY_ROW or self._rows % ONE_IN == 1
 
     def add(self, row: int, example: Words) -> None:
         self._looked_at += 1
-        said = RowWords(row, example)
+        words = RowWords(row, example)
         for look in self._looks:
-            look.add(said)
+            look.add(words)
 
-    def found(self) -> tuple[Finding, ...]:
-        """What concerns the most rows first."""
-        found = [finding for look in self._looks for finding in look.found(self._looked_at)]
-        return tuple(sorted(found, key=lambda finding: -finding.share))
+    def findings(self) -> tuple[Finding, ...]:
+        """Return the findings, those of the most rows first."""
+        result = [finding for look in self._looks for finding in look.findings(self._looked_at)]
+        return tuple(sorted(result, key=lambda finding: -finding.share))
 
 
 def findings(rows: Iterable[tuple[int, Words]], kind: str = "") -> tuple[Finding, ...]:
-    """Of every row, with all numbers. kind: only what is found along with it, which takes a fraction of the time."""
+    """Return the findings of every row, with all row numbers. kind: only the checks that find it, in a fraction of the
+    time."""
     look = Look(every_row=True, most=None, kind=kind)
     for row, example in rows:
         look.add(row, example)
-    return look.found()
+    return look.findings()

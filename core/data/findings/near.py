@@ -1,14 +1,13 @@
 """Rows that repeat an earlier row, exactly or nearly: MinHash with bands, in numpy, for whole batches of rows at once.
 
-What is asked and what is answered are compared each for itself, as their windows of WINDOW bytes, cases and blanks
-aside. Of each of BINS parts of the hash range the smallest window is kept, as one byte (one permutation hashing, Li
-2012; b-bit minhash, Li & König 2010): the share of equal bytes is the share of common windows. Rows are candidates
-where one of the BANDS agrees, and near where NEAR of the bytes do on both sides, and where all figures are the same
-ones: 3 + 4 is no repetition of 3 + 5, a second question about one page none of the first, and a fact that is asked in
-several ways is asked well. What stands in more than COMMON of the first rows (an instruction that is always the same)
-is no likeness; a side of which too little is left is near to its equal alone. 160 bytes a row.
-Cost: 19 us a row of 430 characters, against 885 us by datasketch, which also wants scipy (150 MB), and 95 us by rensa,
-without what is around them (two cores shared with others, 2026-11).
+Questions and answers are compared separately, as their windows of WINDOW bytes, ignoring case and blanks. In each of
+BINS parts of the hash range the smallest window is kept, as one byte (one permutation hashing, Li 2012; b-bit minhash,
+Li & König 2010): the share of equal bytes is the share of common windows. Rows are candidates if one of the BANDS
+agrees. They are near if NEAR of the bytes agree on both sides, and all numbers are equal: 3 + 4 is no repetition of 3 +
+5, a second question about a page none of the first, and several wordings of a question are wanted. Windows in more than
+COMMON of the first rows (a constant instruction) are ignored; a side with too few windows left must be equal. 160 bytes
+a row. Cost: 19 us a row of 430 characters, against 885 us by datasketch, which also needs scipy (150 MB), and 95 us by
+rensa, without the code around them (two cores shared with others, 2026-11).
 """
 
 from __future__ import annotations
@@ -25,45 +24,45 @@ from core.data.findings.secrets import masked
 
 WINDOW = 6  # bytes
 BINS, BANDS = 64, 32  # of one side, of both
-NEAR = 0.75  # of the bytes, which are right to +- 0.05
+NEAR = 0.75  # share of equal bytes, which is exact to +- 0.05
 COMMON, JUDGED_BY = 0.2, 1_000  # share of the first rows; how many those are
-FEWEST_WINDOWS = 40  # that are not common: of a short question a word that is another one is another question
-MOST_BYTES = 1 << 16  # of a row: a book is told by its beginning
+FEWEST_WINDOWS = 40  # that are not common: another word in a short text makes another question
+MOST_BYTES = 1 << 16  # of a row: the beginning of a book is enough
 BATCH_BYTES, FIRST_BYTES = 1 << 18, 1 << 19
 MOST_COMPARED = 1_000_000  # rows
 COMPARED_AT_ONCE = 50_000  # pairs: 12 MB
-QUOTED = 20_000  # rows whose first words are kept, in case that they repeat one
+QUOTED = 20_000  # rows whose first words are kept to be quoted
 _NO_FIGURES = bytes(byte for byte in range(256) if not 48 <= byte <= 57)
 _EMPTY = np.uint32(0xFFFFFFFF)
 _SLOT = np.uint32(12)  # leaves the upper 20 bits of a hash
 
 
 class Near:
-    """add each row, then ask for `first` or `found`."""
+    """Finds near repeats. Call `add` for each row, then read `first` or `pairs`."""
 
     def __init__(self) -> None:
         self._rows, self._same, self._figures = array("q"), array("q"), array("q")
-        self._signatures = bytearray()  # (rows, 2 BINS) of what was asked, then of what was answered
+        self._signatures = bytearray()  # (rows, 2 BINS) of the questions, then of the answers
         self._waiting: list[tuple[bytes, bytes]] = []
         self._bytes = 0
         self._common: np.ndarray | None = None
 
-    def add(self, said: RowWords) -> None:
+    def add(self, words: RowWords) -> None:
         if len(self._rows) >= MOST_COMPARED:
             return
-        asked, answered = _plain(said.asked), _plain(said.answered)
-        whole = asked + b"\0" + answered
-        self._rows.append(said.row)
-        self._same.append(hash(whole))
-        self._figures.append(hash(whole.translate(None, _NO_FIGURES)))
-        self._waiting.append((asked, answered))
-        self._bytes += len(whole)
+        question, answer = _plain(words.question), _plain(words.answer)
+        both = question + b"\0" + answer
+        self._rows.append(words.row)
+        self._same.append(hash(both))
+        self._figures.append(hash(both.translate(None, _NO_FIGURES)))
+        self._waiting.append((question, answer))
+        self._bytes += len(both)
         is_first = self._common is None
         if self._bytes >= (FIRST_BYTES if is_first else BATCH_BYTES) or (is_first and len(self._waiting) >= JUDGED_BY):
-            self._hash()
+            self._hash_waiting()
 
-    def _hash(self) -> None:
-        """What waits becomes signatures."""
+    def _hash_waiting(self) -> None:
+        """Compute the signatures of the rows that wait for a batch."""
         if not self._waiting:
             return
         sides = [_windows(list(texts)) for texts in zip(*self._waiting, strict=True)]
@@ -84,14 +83,14 @@ class Near:
 
     @cached_property
     def first(self) -> np.ndarray:
-        """(R,) for each row the position of the earliest that is near it, its own where there is none."""
-        self._hash()
+        """Position (R,) for each row of the earliest row that is near it, its own if there is none."""
+        self._hash_waiting()
         first = np.arange(len(self._rows))
         if len(first) < 2:
             return first
         equal = self._equal
-        alone = np.delete(first, equal[1])  # what says the same as an earlier row is near to what that one is
-        # no copy: it is most of the memory
+        alone = np.delete(first, equal[1])  # an equal row is near to the rows that its earlier copy is near to
+        # not copied: most of the memory
         signatures = np.frombuffer(self._signatures, np.uint8).reshape(-1, 2 * BINS)
         figures = np.frombuffer(self._figures, np.int64)
         for earlier, later in _pairs(signatures, alone):
@@ -111,37 +110,37 @@ class Near:
 
     @cached_property
     def _equal(self) -> tuple[np.ndarray, np.ndarray]:
-        """(earliest, later) positions of rows that differ in case and blanks alone."""
+        """Positions (earliest, later) of rows that differ in case and blanks alone."""
         _, index, inverse = np.unique(np.frombuffer(self._same, np.int64), return_index=True, return_inverse=True)
         later = np.flatnonzero(index[inverse] != np.arange(len(inverse)))
         return index[inverse][later], later
 
     def pairs(self) -> Iterator[tuple[int, int, bool]]:
-        """(row, the earlier row that it repeats, whether but for case and blanks word for word), by their numbers in
-        the file."""
+        """Yield (row, the earlier row that it repeats, whether they differ in case and blanks alone), by numbers in the
+        file."""
         equal = set(self._equal[1].tolist())
         for later in np.flatnonzero(self.first != np.arange(len(self.first))).tolist():
             yield self._rows[later], self._rows[int(self.first[later])], later in equal
 
 
 class Repeated:
-    """Equal rows and near ones, two findings."""
+    """Equal rows and near ones, as two findings."""
 
     def __init__(self, most: int | None):
         self._most, self._near = most, Near()
         self._quotes: dict[int, str] = {}
 
-    def add(self, said: RowWords) -> None:
-        self._near.add(said)
-        if len(self._quotes) < QUOTED:  # which of them are repeats is known at the end alone
-            self._quotes[said.row] = " ".join((said.asked or said.answered)[: 2 * QUOTE].split())[:QUOTE]
+    def add(self, words: RowWords) -> None:
+        self._near.add(words)
+        if len(self._quotes) < QUOTED:  # repeats are known only at the end
+            self._quotes[words.row] = " ".join((words.question or words.answer)[: 2 * QUOTE].split())[:QUOTE]
 
-    def found(self, of: int) -> list[Finding]:
+    def findings(self, rows: int) -> list[Finding]:
         equal, near = Marked(), Marked()
         for row, first, is_equal in self._near.pairs():
             (equal if is_equal else near).add(row, masked(self._quotes.get(row, "")), first)
-        found = equal.finding("repeated", of, [equal.repair("remove", "repeated", self._most)])
-        return found + near.finding("near_repeated", of, [near.repair("remove", "near_repeated", self._most)])
+        result = equal.finding("repeated", rows, [equal.repair("remove", "repeated", self._most)])
+        return result + near.finding("near_repeated", rows, [near.repair("remove", "near_repeated", self._most)])
 
 
 def _plain(text: str) -> bytes:
@@ -149,7 +148,8 @@ def _plain(text: str) -> bytes:
 
 
 def _windows(texts: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
-    """(W,) uint32 hashes of the windows of all texts, and (W,) which text each is of. Each text has at least one."""
+    """Return (W,) uint32 hashes of the windows of all texts, and (W,) the text of each. Each text has at least one
+    window."""
     padded = [text.ljust(WINDOW, b"\0") for text in texts]
     data = np.frombuffer(b"".join(padded), np.uint8).astype(np.uint32)
     sizes = np.array([len(text) for text in padded])
@@ -159,7 +159,7 @@ def _windows(texts: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
         hashes += data[place : len(data) - WINDOW + 1 + place]
     text_of = np.repeat(np.arange(len(padded), dtype=np.int32), sizes)
     inside = np.ones(len(data), bool)
-    for place in range(1, WINDOW):  # none reaches from one text into the next
+    for place in range(1, WINDOW):  # no window reaches from one text into the next
         inside[np.cumsum(sizes) - place] = False
     hashes, text_of = hashes[inside[: len(hashes)]], text_of[: len(hashes)][inside[: len(hashes)]]
     hashes = (hashes ^ (hashes >> np.uint32(16))) * np.uint32(0x85EBCA6B)
@@ -168,7 +168,7 @@ def _windows(texts: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _common(hashes: np.ndarray, text_of: np.ndarray, texts: int) -> np.ndarray:
-    """(2^20,) by the upper bits of a hash: whether it stands in so many texts that it is no likeness."""
+    """Return (2^20,) by the upper bits of a hash whether it occurs in so many texts that it is ignored."""
     order = np.lexsort((text_of, hashes))
     hashes, text_of = hashes[order], text_of[order]
     new = np.ones(len(hashes), bool)
@@ -180,7 +180,8 @@ def _common(hashes: np.ndarray, text_of: np.ndarray, texts: int) -> np.ndarray:
 
 
 def _signatures(hashes: np.ndarray, text_of: np.ndarray, texts: int) -> tuple[np.ndarray, np.ndarray]:
-    """(T, BINS) uint8, and (T,) windows of each text. A bin that got none takes its next neighbour's."""
+    """Return (T, BINS) uint8 signatures, and (T,) windows of each text. An empty bin takes its next neighbour's
+    value."""
     smallest = np.full(texts * BINS, _EMPTY)
     place = text_of * BINS + (hashes & np.uint32(BINS - 1)).astype(np.int32)
     np.minimum.at(smallest, place, hashes >> np.uint32(5))
@@ -195,10 +196,11 @@ def _signatures(hashes: np.ndarray, text_of: np.ndarray, texts: int) -> tuple[np
 
 
 def _pairs(signatures: np.ndarray, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """For each band (earlier, later) of some rows that agree in it: each with the first that does, and with the one
-    before it.
+    """Yield for each band the pairs (earlier, later) of rows that agree in it.
 
-    A band holds bytes of both sides, or one long answer that many rows share would make all of them candidates."""
+    Each row is paired with the first that agrees, and with the one before it. A band holds bytes of both sides;
+    otherwise one long answer that many rows share would make all of them candidates.
+    """
     sides, width = signatures.reshape(len(signatures), 2, BINS), BINS // BANDS
     for band in range(BANDS):
         keys = (

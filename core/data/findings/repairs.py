@@ -1,4 +1,4 @@
-"""Repairs one row. The caller keeps the row as it was, so that the repair can be undone."""
+"""Repairs one row. The caller keeps the old row, so that the repair can be undone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from core.errors import DataError
 
 
 def repaired(example: Example, repair: Repair, value: str = "") -> Example | None:
-    """The row after it; None where it goes. value: what fills a placeholder. Raises DataError where that is missing."""
+    """Return the repaired row; None if it is removed. value: fills a placeholder. Raises DataError if value is
+    missing."""
     if repair.action == "remove":
         return None
     if repair.action == "fill" and not value.strip():
@@ -29,7 +30,7 @@ def repaired(example: Example, repair: Repair, value: str = "") -> Example | Non
 
 
 def _rewritten(example: Example, changed: Callable[[str], str]) -> Example:
-    """With each text of it changed; a turn or an answer that would be empty after it stays as it is."""
+    """Return the example with each text changed; a turn or an answer that would become empty stays as it is."""
 
     def kept(text: str) -> str:
         return new if (new := changed(text)).strip() else text

@@ -11,7 +11,7 @@ from core.data.findings.secrets import masked
 
 QUOTE = 70  # characters
 _FENCED = re.compile(r"```.*?(?:```|\Z)|`[^`\n]{1,200}`", re.DOTALL)
-# Two of these and prose is not what a text is.
+# A text with two matches is code.
 _CODE = re.compile(
     r"[;{]\s*$|^\s*(?:def|class|import|from|return|function|const|let|var|public|private|if|for|while|elif|else)\b.*[:;{)]\s*$"
     r"|^\s*(?:#include|SELECT\b|</?\w+[^>]*>\s*$)",
@@ -20,7 +20,7 @@ _CODE = re.compile(
 
 
 class Words(Protocol):
-    """An example, as far as its words go (core.data.formats.Example)."""
+    """The parts of core.data.formats.Example that the checks read."""
 
     @property
     def messages(self) -> tuple[ChatMessage, ...]: ...
@@ -35,33 +35,34 @@ class Words(Protocol):
 
 
 class RowWords:
-    """asked, answered: of all turns; a plain text is all answer. first_answer, last_question: of one turn."""
+    """The texts of a row. question, answer: of all turns; a plain text is all answer. first_answer, last_question: of
+    one turn."""
 
     def __init__(self, row: int, example: Words):
         self.row, self.is_text = row, example.text is not None
         self.worse_answer = example.rejected[-1].content if example.rejected else ""
         if example.messages:
-            asked = [m.content for m in example.messages if m.role == "user"]
+            questions = [m.content for m in example.messages if m.role == "user"]
             answers = [m.content for m in example.messages if m.role == "assistant"]
-            self.last_question, self.first_answer = asked[-1] if asked else "", next(filter(None, answers), "")
+            self.last_question, self.first_answer = questions[-1] if questions else "", next(filter(None, answers), "")
             self.last_answer = answers[-1] if answers else ""
-            self.asked, self.answered = "\n".join(asked), "\n".join(answers)
-            self.besides = "\n".join(m.content for m in example.messages if m.role in ("system", "tool"))
+            self.question, self.answer = "\n".join(questions), "\n".join(answers)
+            self.other_text = "\n".join(m.content for m in example.messages if m.role in ("system", "tool"))
             self.calls_tools = any(m.tool_calls for m in example.messages)
         else:
-            self.asked = self.last_question = example.prompt or ""
-            self.answered = self.first_answer = self.last_answer = (
+            self.question = self.last_question = example.prompt or ""
+            self.answer = self.first_answer = self.last_answer = (
                 example.text if self.is_text else example.completion
             ) or ""
-            self.besides, self.calls_tools = "", False
+            self.other_text, self.calls_tools = "", False
 
     @cached_property
     def everything(self) -> str:
-        return "\n".join(part for part in (self.besides, self.asked, self.answered) if part)
+        return "\n".join(part for part in (self.other_text, self.question, self.answer) if part)
 
     @cached_property
     def prose(self) -> str:
-        """Everything but what stands between backquotes."""
+        """Everything but text between backquotes."""
         return _FENCED.sub(" ", self.everything) if "`" in self.everything else self.everything
 
     @cached_property
@@ -69,7 +70,7 @@ class RowWords:
         return "```" in self.everything or len(_CODE.findall(self.everything[:4000])) >= 2
 
     def quote(self, text: str, start: int = 0, end: int | None = None) -> str:
-        """Some of a text around a place, secrets masked."""
+        """Return some of a text around a place, secrets masked."""
         end = start if end is None else end
         before, hit = masked(text[max(0, start - 200) : start])[-20:] if start else "", masked(text[start:end])[:QUOTE]
         shown = before + hit + masked(text[end : end + 200])[: max(10, QUOTE - len(before + hit))]

@@ -1,9 +1,8 @@
-"""Secrets in a text: API keys by their prefixes, tokens, and data that identifies or reaches a person.
+"""Finds secrets in a text: API keys by their prefixes, tokens, and data that identifies or reaches a person.
 
-Numbers are believed only where their check digits are right and they are written, or introduced, as what they are: of
-random numbers of 16 digits one in ten passes a card's check. What makers print as an example (AKIA...EXAMPLE,
-example.com, 4111 1111 ...) is none. Each search begins with a plain look for a few letters, so that a row without any
-costs some microseconds.
+Numbers count only if their check digits are right and their notation, or a word before them, says what they are: of
+random numbers of 16 digits one in ten passes a card's check. Published examples (AKIA...EXAMPLE, example.com, 4111 1111
+...) are ignored. Each search begins with a test for a few letters, so that a row without any costs some microseconds.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ _NEAR_PHONE = re.compile(
 )
 _FICTION = re.compile(r"555.?01\d\d|555.?\d{4}|1234567|(\d)\1{5}")
 _NO_DIGITS = re.compile(r"\D")
-# What stands in a row in place of a secret that was taken out; also the list of kinds.
+# Text in place of a removed secret; also the list of kinds.
 STAND_IN = {
     "key": "[key]", "token": "[token]", "private_key": "[private key]", "email": "[e-mail]", "iban": "[account]",
     "card": "[card]",
@@ -62,14 +61,14 @@ STAND_IN = {
 }  # fmt: skip
 
 
-class FoundSecret(NamedTuple):
+class Secret(NamedTuple):
     what: str
     start: int
     end: int
 
 
-def secrets(text: str) -> Iterator[FoundSecret]:
-    """Every secret in a text, by kind."""
+def secrets(text: str) -> Iterator[Secret]:
+    """Yield every secret in a text, by kind."""
     for mark, pattern in _KEY.items():
         if mark in text:
             yield from _each("key", pattern, text, _is_random)
@@ -78,7 +77,7 @@ def secrets(text: str) -> Iterator[FoundSecret]:
     if "PRIVATE KEY" in text:
         yield from _each("private_key", _PRIVATE, text, _is_random)
     if "@" in text:
-        yield from _each("email", _EMAIL, text, lambda found: not _NO_EMAIL.search(found))
+        yield from _each("email", _EMAIL, text, lambda address: not _NO_EMAIL.search(address))
     if _SEVEN_DIGITS.search(text):
         yield from _each("iban", _IBAN, text, is_iban)
         cards = [*_each("card", _CARD, text, is_card)]
@@ -96,17 +95,19 @@ def secrets(text: str) -> Iterator[FoundSecret]:
 _SEVEN_DIGITS = re.compile(r"\d[\d ()/.-]{5,}\d")
 
 
-def _each(what: str, pattern: re.Pattern[str], text: str, is_real: Callable[[str], bool]) -> Iterator[FoundSecret]:
-    return (FoundSecret(what, match.start(), match.end()) for match in pattern.finditer(text) if is_real(match[0]))
+def _each(what: str, pattern: re.Pattern[str], text: str, is_real: Callable[[str], bool]) -> Iterator[Secret]:
+    return (Secret(what, match.start(), match.end()) for match in pattern.finditer(text) if is_real(match[0]))
 
 
-def _is_random(found: str) -> bool:
-    """Not sk-xxxxxxxx, sk-your-key-here, AKIAIOSFODNN7EXAMPLE: a key has many different characters, digits among them,
-    and no words."""
-    low = found.lower()
+def _is_random(key: str) -> bool:
+    """Return True if a key is not made up, as sk-xxxxxxxx, sk-your-key-here, AKIAIOSFODNN7EXAMPLE are.
+
+    A real key has many different characters, digits among them, and no words.
+    """
+    low = key.lower()
     return (
-        len(set(found)) >= 10
-        and any(map(str.isdigit, found))
+        len(set(key)) >= 10
+        and any(map(str.isdigit, key))
         and not any(
             word in low
             for word in ("example", "your", "xxxx", "1234567", "abcdef", "key-here", "placeholder", "redacted")
@@ -114,43 +115,43 @@ def _is_random(found: str) -> bool:
     )
 
 
-def is_iban(found: str) -> bool:
-    """By ISO 13616: the remainder by 97 of the letters as numbers is 1."""
-    plain = found.replace(" ", "")
+def is_iban(text: str) -> bool:
+    """Return True for a valid account number: its letters as numbers have the remainder 1 modulo 97 (ISO 13616)."""
+    plain = text.replace(" ", "")
     if not 15 <= len(plain) <= 34 or len(set(plain[4:])) < 4:
         return False
     return int("".join(str(int(c, 36)) for c in plain[4:] + plain[:4])) % 97 == 1
 
 
-def is_card(found: str) -> bool:
-    """By the ranges of the issuers and the check digit (ISO 7812, Luhn)."""
-    digits = _NO_DIGITS.sub("", found)
+def is_card(text: str) -> bool:
+    """Return True for a card number in an issuer's range with a valid check digit (ISO 7812, Luhn)."""
+    digits = _NO_DIGITS.sub("", text)
     if not _ISSUED.fullmatch(digits) or digits in _TEST_CARDS or len(set(digits)) < 4:
         return False
     doubled = (int(d) if i % 2 == 0 else sum(divmod(2 * int(d), 10)) for i, d in enumerate(reversed(digits)))
     return sum(doubled) % 10 == 0
 
 
-def _is_phone(found: str) -> bool:
-    digits = _NO_DIGITS.sub("", found)
+def _is_phone(text: str) -> bool:
+    digits = _NO_DIGITS.sub("", text)
     return (
-        7 <= len(digits) <= 15 and len(set(digits)) >= 3 and not _FICTION.search(found) and not _FICTION.search(digits)
+        7 <= len(digits) <= 15 and len(set(digits)) >= 3 and not _FICTION.search(text) and not _FICTION.search(digits)
     )
 
 
 def masked(text: str) -> str:
-    """text with the first three characters of each secret alone."""
-    return _instead(text, secrets(text), lambda secret: text[secret.start : secret.start + 3] + "•••")
+    """Return text with only the first three characters of each secret."""
+    return _replace(text, secrets(text), lambda secret: text[secret.start : secret.start + 3] + "•••")
 
 
 def without(text: str, what: str) -> str:
-    """text with a word in brackets in place of each secret of a kind."""
-    return _instead(text, (secret for secret in secrets(text) if secret.what == what), lambda secret: STAND_IN[what])
+    """Return text with a word in brackets in place of each secret of a kind."""
+    return _replace(text, (secret for secret in secrets(text) if secret.what == what), lambda secret: STAND_IN[what])
 
 
-def _instead(text: str, found: Iterable[FoundSecret], stand_in: Callable[[FoundSecret], str]) -> str:
+def _replace(text: str, secrets: Iterable[Secret], stand_in: Callable[[Secret], str]) -> str:
     parts, at = [], 0
-    for secret in sorted(found, key=lambda secret: (secret.start, -secret.end)):
+    for secret in sorted(secrets, key=lambda secret: (secret.start, -secret.end)):
         if secret.start >= at:
             parts += [text[at : secret.start], stand_in(secret)]
             at = secret.end

@@ -1,8 +1,7 @@
-"""Traces of how a text was made: HTML tags and entities, and letters read in a wrong encoding (Ã¼, â€™).
+"""Checks for traces of a text's origin: HTML tags and entities, and letters read in a wrong encoding (Ã¼, â€™).
 
-Markup counts in prose alone: where a row speaks of HTML, code or the like, or holds code, tags are what it is about.
-Wrong encodings are judged and mended by ftfy, which is asked only about rows with one of the pairs of characters that
-such a reading makes.
+Markup counts in prose alone: in rows about HTML or code, or with code, tags belong to the subject. Wrong encodings are
+judged and repaired by ftfy, which is called only for rows with a typical pair of characters.
 """
 
 from __future__ import annotations
@@ -37,19 +36,19 @@ _AROUND = 40  # characters
 
 
 def without_markup(text: str) -> str:
-    """text without tags, entities as what they stand for, what ends a block as a line break."""
+    """Return text without tags, with entities replaced by their characters and ends of blocks by line breaks."""
     return html.unescape(
         _TAG.sub(lambda tag: tag[0] if tag[0].startswith("&") else "", _BREAK.sub("\n", text))
     ).replace("\xa0", " ")
 
 
 def mended(text: str) -> str:
-    """text with what was read in a wrong encoding read anew; as it is where that does not work out."""
+    """Return text with characters of a wrong encoding corrected; unchanged if that fails."""
     return ftfy.fix_encoding(text)
 
 
-def _is_mojibake(text: str) -> re.Match[str] | None:
-    """Where it begins. Only what can be mended counts: an É before a dash looks alike, and is right."""
+def _find_mojibake(text: str) -> re.Match[str] | None:
+    """Return the first match that can be corrected: an É before a dash looks alike, and is right."""
     for sign in _SIGNS.finditer(text):
         around = text[max(0, sign.start() - _AROUND) : sign.end() + _AROUND]
         if is_bad(around) and mended(around) != around:
@@ -58,26 +57,32 @@ def _is_mojibake(text: str) -> re.Match[str] | None:
 
 
 class Writing:
+    """Rows with markup, wrong encodings or lost characters."""
+
     def __init__(self, most: int | None):
         self._most = most
         self._markup, self._mojibake, self._lost = Marked(), Marked(), Marked()
 
-    def add(self, said: RowWords) -> None:
-        text = said.everything
+    def add(self, words: RowWords) -> None:
+        text = words.everything
         if ("<" in text or "&" in text or "[" in text) and _TAG.search(text):
-            if not said.is_code and (match := _TAG.search(said.prose)) and not _ABOUT.search(_TAG.sub("", said.prose)):
-                self._markup.add(said.row, said.quote(said.prose, match.start(), match.end()))
+            if (
+                not words.is_code
+                and (match := _TAG.search(words.prose))
+                and not _ABOUT.search(_TAG.sub("", words.prose))
+            ):
+                self._markup.add(words.row, words.quote(words.prose, match.start(), match.end()))
         if text.isascii():
             return
         if match := _LOST.search(text):
-            self._lost.add(said.row, said.quote(text, match.start(), match.end()))
-        elif match := _is_mojibake(text):
-            self._mojibake.add(said.row, said.quote(text, match.start(), match.end()))
+            self._lost.add(words.row, words.quote(text, match.start(), match.end()))
+        elif match := _find_mojibake(text):
+            self._mojibake.add(words.row, words.quote(text, match.start(), match.end()))
 
-    def found(self, of: int) -> list[Finding]:
+    def findings(self, rows: int) -> list[Finding]:
         markup, mojibake, lost = self._markup, self._mojibake, self._lost
         return [
-            *mojibake.finding("mojibake", of, [mojibake.repair("replace", "mojibake", self._most)]),
-            *lost.finding("lost_characters", of, [lost.repair("remove", "lost_characters", self._most)]),
-            *markup.finding("markup", of, [markup.repair("replace", "markup", self._most)]),
+            *mojibake.finding("mojibake", rows, [mojibake.repair("replace", "mojibake", self._most)]),
+            *lost.finding("lost_characters", rows, [lost.repair("remove", "lost_characters", self._most)]),
+            *markup.finding("markup", rows, [markup.repair("replace", "markup", self._most)]),
         ]

@@ -42,7 +42,7 @@ def write_line(**values: Any) -> None:
 
 
 def read(path: Path, rows_file: str, format: str, choices: str) -> Any:
-    """ReadRow a file into an Arrow file of rows and return its DataReport as JSON."""
+    """Read a file into an Arrow file of rows and return its DataReport as JSON."""
     parsed = Choices.model_validate_json(choices)
     return read_rows(path, Path(rows_file), format or None, parsed, ProgressLines()).model_dump(mode="json")  # type: ignore[arg-type]
 

@@ -152,8 +152,10 @@ class Source:
 
 def left_beside(loss: Loss, count: int) -> Problem:
     """What was left out, as a warning, where no row is that it could go with."""
-    said = loss.said(count)
-    return Problem(row=0, severity="warning", text=msg("left_out.line", what=said.what, count=said.count, why=said.why))
+    left_out = loss.describe(count)
+    return Problem(
+        row=0, severity="warning", text=msg("left_out.line", what=left_out.what, count=left_out.count, why=left_out.why)
+    )
 
 
 @dataclass(slots=True)

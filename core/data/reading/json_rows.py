@@ -10,7 +10,7 @@ from typing import Any
 from core.data.reading.file_rows import Limits, Problem, Raw, Source, lines_of, lone_surrogate, too_big
 from core.data.reading.json_text import JsonText, LargeValue
 from core.data.shapes.labelled import several
-from core.data.shapes.left_out import Loss, says
+from core.data.shapes.left_out import Loss, has_value
 from core.errors import DataError
 from core.messages import Message, msg
 from core.values import MIB
@@ -125,7 +125,7 @@ def _object(text: _RowsText) -> Iterator[Raw | Problem | Loss]:
             if _says(text) and not is_list:
                 yield Loss("beside", key)
         elif name not in _NO_ROWS and text.opens_with(_LIST if name in _WRAPPERS else _OBJECTS):
-            yield from (Loss("beside", beside) for beside, said in whole.items() if says(said))
+            yield from (Loss("beside", beside) for beside, said in whole.items() if has_value(said))
             used = key
             yield from _list(text)
             text.row = 1
@@ -141,10 +141,10 @@ def _object(text: _RowsText) -> Iterator[Raw | Problem | Loss]:
 def _says(text: _RowsText) -> bool:
     """True if the value that begins here is not empty. It is read in parts, however large it is."""
     if text.peek() not in ("[", "{"):
-        return says(text.value())
+        return has_value(text.value())
     said = False
     for _ in text.items():
-        said = says(text.value()) or said
+        said = has_value(text.value()) or said
     return said
 
 

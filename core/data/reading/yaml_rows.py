@@ -16,7 +16,7 @@ import yaml
 from core.data.reading.file_rows import Limits, Raw, Readable, Source
 from core.data.shapes.known import COLUMNS
 from core.data.shapes.labelled import several
-from core.data.shapes.left_out import Loss, says
+from core.data.shapes.left_out import Loss, has_value
 from core.errors import DataError
 from core.values import MIB
 
@@ -46,7 +46,7 @@ def yaml_rows(source: Source, limits: Limits) -> Iterator[Raw | Loss]:
     if isinstance(value, dict):
         name = _of_rows(value)
         items = value.get(name)
-        yield from (Loss("beside", str(other)) for other in value if other != name and says(value[other]))
+        yield from (Loss("beside", str(other)) for other in value if other != name and has_value(value[other]))
     if not isinstance(items, list) or not items:
         raise DataError("data.yaml_no_list", file=source.path.name)
     row = 0

@@ -1,8 +1,7 @@
-"""A dataset of the workspace: its rows, read once, and its tokens, counted once. No torch.
+"""Datasets of the workspace: their rows, read once, and their tokens, counted once. No torch.
 
-`inspection` reads a file and says what is in it, `rows` keeps what became of each row, `tokens` what a tokenizer made
-of it. Rows and token ids lie on disk as Arrow and are mapped into memory; of a million rows a run holds some 70 MB of
-numbers. `readings` knows what is kept of which file, `info` is a set in a list. `gathered` adds several files as one
-set, by way of `store`.
-Imports: the rest of core.data below `store`.
+`inspection` reads a file and reports its contents and problems, `stored_rows` keeps the result of each row, `tokens`
+the token ids of a tokenizer. Rows and token ids lie on disk as Arrow and are mapped into memory; of a million rows a
+run holds some 70 MB of numbers. `readings` finds what is kept of a file, `info` describes a dataset in a list.
+`gathered` adds several files as one dataset through `store`. Imports: the rest of core.data below `store`.
 """

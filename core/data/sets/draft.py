@@ -1,4 +1,4 @@
-"""A row that cannot be learned from, laid out for a person to mend."""
+"""A row that cannot be trained, prepared as a draft for a person to complete."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _WRITTEN = re.compile(rf"(?:\\n\\n)?{_EMPTY}(?:\\n\\n)?")  # in JSON: a missing 
 
 
 def draft_of(values: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The row as `Example.as_dict` gives it, with "" for each text that is missing; None where something else is wrong
-    with it.
+    """Return the row as `Example.as_dict` gives it, with "" for each missing text; None if something else is wrong with
+    it.
 
-    values: the columns of the row. An answer that is marked as bad is taken for one to be mended.
+    values: the columns of the row. An answer that is marked as bad is taken as one to be improved.
     """
     for missing in (("",), ("", None)):
         row = Row(1, {name: _filled(value, missing) for name, value in values.items()})

@@ -1,4 +1,4 @@
-"""Which of many values occurred before, in eight bytes per value."""
+"""Finds the first occurrence of each of many values, in eight bytes per value."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import numpy as np
 
 
 def earliest(hashes: np.ndarray) -> np.ndarray:
-    """(R,) for each of (R,) 64-bit values the position of the first that equals it; they are sorted afterwards. Two
-    million different ones meet once in ten million sets. A dictionary of a million rows took 250 MB for the same."""
+    """Return (R,) for each of (R,) 64-bit hashes the position of the first equal one. Sorts hashes in place.
+
+    Two of two million different rows share a hash in one of ten million datasets. A dictionary of a million rows took
+    250 MB for the same.
+    """
     order = np.argsort(hashes, kind="stable").astype(np.int32)  # of two million rows each array of eight bytes is 16 MB
     hashes.sort()
-    begins = np.arange(len(hashes), dtype=np.int32)  # where among the ordered those begin that equal each
+    begins = np.arange(len(hashes), dtype=np.int32)  # for each sorted hash, where its run of equal ones begins
     begins[1:][hashes[1:] == hashes[:-1]] = 0
     np.maximum.accumulate(begins, out=begins)
-    found = np.empty_like(order)
-    found[order] = order[begins]
-    return found
+    first = np.empty_like(order)
+    first[order] = order[begins]
+    return first

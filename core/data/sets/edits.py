@@ -1,17 +1,15 @@
 """Versions of a dataset: a log with one line per change, over rows that stay as they were read. No torch.
 
-edits-<reading>.jsonl    one line a change: {version, parent, time, what, remove: [row], change: [[row, written]], add:
-                         [written]}, numbers that are
-                         many as _said writes them; or, where somebody went back or forth, {head}. The last line says
-                         which version the set is at.
-                         Version 0 is the file.
-written-<reading>.jsonl  one line a row that somebody wrote: {row, example}; a change names them by their number, from 0
+edits-<reading>.jsonl    one line a change: {version, parent, time, what, remove: [row], change: [[row, written]],
+                         add: [written]}; many numbers as `_encode_numbers` writes them. After undo or redo: {head}.
+                         The last line gives the current version. Version 0 is the file.
+written-<reading>.jsonl  one line a row that a person wrote: {row, example}; a change refers to it by number, from 0
 
-A row is named by its number in the file, whatever it says by now; one that was added by a number behind those of the
-file. A row of the file that cannot be learned from is changed and removed as any other, and counts among the rows once
-it is changed. Written rows are in place before the change that names them, so a crash leaves at most rows that nobody
-names. Who writes holds edits.lock (core/data/store). A version costs no copy: a run finds the one that it learned from
-for as long as the set is here. While it is open it takes 16 bytes a row and 8 for each row that somebody wrote.
+A row is identified by its number in the file, whatever its content is by now; an added row by a number after those of
+the file. A row of the file that cannot be trained is changed and removed like any other, and counts among the rows once
+it is changed. Written rows are in place before the change that refers to them, so a crash leaves at most unused rows.
+Writers hold edits.lock (core/data/store). A version needs no copy: a run finds the one that it was trained on as long
+as the dataset exists. An open version takes 16 bytes a row and 8 for each written row.
 """
 
 from __future__ import annotations
@@ -41,8 +39,11 @@ from core.messages import Message, msg
 
 @dataclass(frozen=True, eq=False)
 class Change:
-    """remove (R,): rows that go. change (C, 2): row, number of what was written in its place. add (A,): numbers of
-    written rows. All int64."""
+    """One change of a dataset; all arrays are int64.
+
+    remove (R,): removed rows. change (C, 2): row, and number of the written row in its place. add (A,): numbers of
+    written rows.
+    """
 
     version: int
     parent: int
@@ -54,9 +55,12 @@ class Change:
 
 
 class Edited(Rows):
-    """The rows of a version. numbers (N,): by which rows are named; source (N,): which written row each says, -1 what
-    the file says; places (N,): among the rows of the file that can be learned from. is_flawed (F,) of bool: which of
-    the rows that could not be learned from still cannot. Raises OSError."""
+    """The rows of a version. Raises OSError.
+
+    numbers (N,): number of each row; source (N,): number of the written row with its content, -1 for the content of the
+    file; places (N,): position among the trainable rows of the file. is_flawed (F,) of bool: which rows of the file
+    that could not be trained still cannot.
+    """
 
     def __init__(
         self,
@@ -80,7 +84,7 @@ class Edited(Rows):
             raise IndexError(index)
         if (source := int(self._says[index])) >= 0:
             return self.number(index), self._written[source]
-        return self._of_file(int(self._places[index]))
+        return self._stored_row(int(self._places[index]))
 
     def texts(self) -> Iterator[tuple[int, str]]:
         file, at, of_file = super().texts(), -1, (0, "")
@@ -116,7 +120,7 @@ class Edited(Rows):
 
 
 class WrittenRows(Sequence[Example]):
-    """What somebody wrote, read where it lies."""
+    """The rows that a person wrote, read from disk one at a time."""
 
     def __init__(self, path: Path):
         self._path = path
@@ -134,55 +138,57 @@ class WrittenRows(Sequence[Example]):
 
 @lru_cache(4)
 def _begins(path: Path, stamp: tuple[int, ...]) -> array[int]:
-    """(N + 1,) where the lines of a file begin, and its end. stamp: of the file; () where there is none."""
-    found = array("q", [0])
+    """Return (N + 1,) byte offsets of the lines of a file, and its size. stamp: of the file; () if there is none."""
+    offsets = array("q", [0])
     if stamp:
         with open(path, "rb") as file:
             for line in file:
-                found.append(found[-1] + len(line))
-    return found
+                offsets.append(offsets[-1] + len(line))
+    return offsets
 
 
-AS_THEY_ARE = 10_000  # numbers in the log; more would be a list of Python's, 40 bytes each, at every look at the set
+PLAIN_NUMBERS = 10_000  # numbers in the log; more would be a list of Python's, 40 bytes each, whenever the log is read
 
 
-def _said(numbers: np.ndarray) -> list[Any] | str:
-    """In the log. Many: their int64, zlib's, in base64."""
-    if numbers.size <= AS_THEY_ARE:
+def _encode_numbers(numbers: np.ndarray) -> list[Any] | str:
+    """Return numbers as the log has them: a list, or base64 of their zlib-compressed int64 if there are many."""
+    if numbers.size <= PLAIN_NUMBERS:
         return numbers.tolist()
     return base64.b64encode(zlib.compress(np.ascontiguousarray(numbers, "<i8").tobytes(), 1)).decode()
 
 
-def _heard(said: list[Any] | str) -> np.ndarray:
+def _decode_numbers(encoded: list[Any] | str) -> np.ndarray:
     return (
-        np.frombuffer(zlib.decompress(base64.b64decode(said)), "<i8")
-        if isinstance(said, str)
-        else np.array(said, np.int64)
+        np.frombuffer(zlib.decompress(base64.b64decode(encoded)), "<i8")
+        if isinstance(encoded, str)
+        else np.array(encoded, np.int64)
     )
 
 
-def _found(numbers: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """numbers (N,) rise. Where those of `wanted` (W,) are that are among them, and which of `wanted` are: (F,), (W,) of
-    bool."""
-    at = np.minimum(np.searchsorted(numbers, wanted), max(0, len(numbers) - 1))
-    there = numbers[at] == wanted if len(numbers) else np.zeros(len(wanted), bool)
-    return at[there], there
+def _locate(numbers: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Find rows (W,) among numbers (N,), which rise.
 
-
-def _named(rows: np.ndarray, numbers: np.ndarray, flawed: np.ndarray) -> None:
-    """Raise DataError for the first of rows that a set does not have.
-
-    numbers: of its rows, rising; flawed: of those that cannot be learned from, rising.
+    Returns the positions in numbers of those that are present (F,), and which of rows are present (W,) of bool.
     """
-    for row in rows[~(_found(numbers, rows)[1] | _found(flawed, rows)[1])][:1].tolist():
+    places = np.minimum(np.searchsorted(numbers, rows), max(0, len(numbers) - 1))
+    is_present = numbers[places] == rows if len(numbers) else np.zeros(len(rows), bool)
+    return places[is_present], is_present
+
+
+def _require_rows(rows: np.ndarray, numbers: np.ndarray, flawed: np.ndarray) -> None:
+    """Raise DataError for the first of rows that is not in a dataset.
+
+    numbers: of its rows, rising; flawed: of those that cannot be trained, rising.
+    """
+    for row in rows[~(_locate(numbers, rows)[1] | _locate(flawed, rows)[1])][:1].tolist():
         raise DataError("sets.no_such_row", row=row, rows=len(numbers))
 
 
 class Edits:
-    """The versions of one reading of a set."""
+    """The versions of one reading of a dataset."""
 
     def __init__(self, folder: Path | None, reading: str):
-        """folder: None for a set of somebody else, which has no versions."""
+        """Read the log. folder: None for a dataset that was not imported and has no versions."""
         self.head = 0
         self.changes: dict[int, Change] = {}
         if folder is None:
@@ -195,25 +201,26 @@ class Edits:
         for record in records:
             if "version" in record:
                 change = Change(
-                    record["version"], record["parent"], record["time"], _what(record["what"]),
-                    _heard(record["remove"]), _heard(record["change"]).reshape(-1, 2), _heard(record["add"]),
+                    record["version"], record["parent"], record["time"], _parse_description(record["what"]),
+                    _decode_numbers(record["remove"]), _decode_numbers(record["change"]).reshape(-1, 2),
+                    _decode_numbers(record["add"]),
                 )  # fmt: skip
                 self.changes[change.version] = change
             self.head = record.get("head", record.get("version", self.head))
 
     def story(self, version: int | None = None) -> list[Change]:
-        """The changes that led to a version, the first one first. Raises DataError for one that is not there."""
+        """Return the changes that led to a version, the first one first. Raises DataError for an unknown version."""
         at = self.head if version is None else version
-        found = []
+        changes = []
         while at:
             if at not in self.changes:
                 raise DataError("sets.no_such_version", version=at, newest=max(self.changes, default=0))
-            found.append(self.changes[at])
-            at = found[-1].parent
-        return found[::-1]
+            changes.append(self.changes[at])
+            at = changes[-1].parent
+        return changes[::-1]
 
     def rows(self, base: Rows, version: int | None = None) -> Rows:
-        """base: as the file was read."""
+        """Return the rows of a version. base: the rows as the file was read."""
         story = self.story(version)
         if not story:
             return base
@@ -225,15 +232,19 @@ class Edits:
         for change in story:
             # numbers rise all the while: nothing that a million rows would take twice is sorted or kept
             for named in (change.remove, change.change[:, 0]):
-                is_flawed[_found(flawed, named)[0]] = False
-            gone, _ = _found(numbers, change.remove)
-            if len(gone):
-                numbers, source, places = np.delete(numbers, gone), np.delete(source, gone), np.delete(places, gone)
+                is_flawed[_locate(flawed, named)[0]] = False
+            removed, _ = _locate(numbers, change.remove)
+            if len(removed):
+                numbers, source, places = (
+                    np.delete(numbers, removed),
+                    np.delete(source, removed),
+                    np.delete(places, removed),
+                )
             row, written = change.change.T
-            at, there = _found(numbers, row)
-            source[at] = written[there]
-            if not there.all():  # rows that could not be learned from take their places
-                row, written = (part[~there][np.argsort(row[~there])] for part in (row, written))
+            at, is_present = _locate(numbers, row)
+            source[at] = written[is_present]
+            if not is_present.all():  # flawed rows of the file that were rewritten are inserted
+                row, written = (part[~is_present][np.argsort(row[~is_present])] for part in (row, written))
                 at = np.searchsorted(numbers, row)
                 numbers, source, places = (
                     np.insert(column, at, new).astype(column.dtype)
@@ -253,45 +264,52 @@ class Edits:
         change: Iterable[tuple[int, Example]] = (),
         add: Iterable[Example] = (),
     ) -> Change:
-        """A new version. change: one is held at a time. Raises DataError for a row that the newest does not have, and
-        where nothing would change; OSError."""
+        """Append a new version to the log. change: consumed one at a time.
+
+        Raises DataError for a row that the newest version does not have, and if nothing would change or remain;
+        OSError.
+        """
         newest = self.rows(base)
-        now, flawed = newest.numbers(), newest.flawed_numbers()
-        gone, new, changed = np.fromiter(dict.fromkeys(remove), np.int64), list(add), array("q")
-        _named(gone, now, flawed)
+        numbers, flawed = newest.numbers(), newest.flawed_numbers()
+        removed, added, changed = np.fromiter(dict.fromkeys(remove), np.int64), list(add), array("q")
+        _require_rows(removed, numbers, flawed)
 
         def written() -> Iterator[tuple[int, Example]]:
             for row, example in change:
-                _named(np.array([row]), now, flawed)
+                _require_rows(np.array([row]), numbers, flawed)
                 changed.append(row)
                 yield row, example
-            if not (len(gone) or changed or new):
+            if not (len(removed) or changed or added):
                 raise DataError("sets.nothing_to_change")
-            mended = len(_found(flawed, np.frombuffer(changed, np.int64))[0])
-            if len(now) + mended + len(new) <= len(_found(now, gone)[0]):
+            no_longer_flawed = len(_locate(flawed, np.frombuffer(changed, np.int64))[0])
+            if len(numbers) + no_longer_flawed + len(added) <= len(_locate(numbers, removed)[0]):
                 raise DataError("sets.nothing_left")
-            yield from ((0, example) for example in new)
+            yield from ((0, example) for example in added)
 
         first = self._write(written())
-        behind = first + len(changed)
-        made = Change(
-            max(self.changes, default=0) + 1, self.head, round(time.time(), 3), what, gone,
-            np.stack((np.frombuffer(changed, np.int64), np.arange(first, behind)), 1), np.arange(behind,
-                behind + len(new)),
+        after = first + len(changed)
+        version = Change(
+            max(self.changes, default=0) + 1, self.head, round(time.time(), 3), what, removed,
+            np.stack((np.frombuffer(changed, np.int64), np.arange(first, after)), 1), np.arange(after,
+                after + len(added)),
         )  # fmt: skip
         record: dict[str, Any] = {
-            "version": made.version,
-            "parent": made.parent,
-            "time": made.time,
+            "version": version.version,
+            "parent": version.parent,
+            "time": version.time,
             "what": what.model_dump(),
         }
-        numbers = {"remove": _said(made.remove), "change": _said(made.change), "add": _said(made.add)}
-        files.append_line(self._log, record | numbers)
-        self.changes[made.version], self.head = made, made.version
-        return made
+        encoded = {
+            "remove": _encode_numbers(version.remove),
+            "change": _encode_numbers(version.change),
+            "add": _encode_numbers(version.add),
+        }
+        files.append_line(self._log, record | encoded)
+        self.changes[version.version], self.head = version, version.version
+        return version
 
     def _write(self, rows: Iterator[tuple[int, Example]]) -> int:
-        """The number of the first. What `rows` raises leaves nothing behind."""
+        """Append rows and return the number of the first. If `rows` raises, nothing is appended."""
         first, one = len(WrittenRows(self._pool)), next(rows, None)
         if one is None:
             return first
@@ -306,13 +324,13 @@ class Edits:
                     )
                 file.flush()
                 os.fsync(file.fileno())
-            except BaseException:  # a cancel and Ctrl-C too; all of them go on
+            except BaseException:  # also cancel and Ctrl-C; raised again
                 file.truncate(size)
                 raise
         return first
 
     def undo(self) -> Change:
-        """What is taken back; it can be done again. Raises DataError where the set is as it was added."""
+        """Return to the parent version; `redo` reverses it. Raises DataError if the dataset is as it was imported."""
         if not self.head:
             raise DataError("sets.nothing_to_undo")
         undone = self.changes[self.head]
@@ -320,7 +338,7 @@ class Edits:
         return undone
 
     def redo(self) -> Change:
-        """The newest change that was taken back from here. Raises DataError where none was."""
+        """Repeat the newest change that was undone from this version. Raises DataError if none was."""
         again = max(
             (change for change in self.changes.values() if change.parent == self.head),
             key=lambda c: c.version,
@@ -341,13 +359,13 @@ def files_of(folder: Path, reading: str) -> tuple[Path, Path]:
     return folder / f"edits-{key}.jsonl", folder / f"written-{key}.jsonl"
 
 
-def what(removed: int = 0, changed: int = 0, added: int = 0) -> Message:
-    """A change in words, without what did not happen."""
+def describe_change(removed: int = 0, changed: int = 0, added: int = 0) -> Message:
+    """Return the sentence of a change, without counts that are 0."""
     counts = {"removed": removed, "changed": changed, "added": added}
     return msg("sets.change", parts=[msg(f"sets.{name}", rows=rows) for name, rows in counts.items() if rows])
 
 
-def _what(logged: Any) -> Message:
-    """A change as the log has it. Versions before 0.2 wrote the three numbers of `what`."""
-    found = Message.model_validate(logged)
-    return what(**found.params) if "removed" in found.params else found
+def _parse_description(logged: Any) -> Message:
+    """Return the sentence of a change in the log. Versions before 0.2 wrote the three numbers of `describe_change`."""
+    message = Message.model_validate(logged)
+    return describe_change(**message.params) if "removed" in message.params else message

@@ -22,8 +22,8 @@ _CJK = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef\U000200
 
 
 def counted(example: Example, learning: Learning) -> list[Counted]:
-    """An answer is learned with its end token; nothing is known of where a plain text may be cut. Raises TemplateError
-    where a row should be a pair and is none."""
+    """Return the estimated examples of a row; a plain text gets no borders. Raises TemplateError if a row should be a
+    pair and is none."""
     if learning.pairs:
         return [_conversation(turns, example.tools, learning) for turns in sides(example)]
     if example.text is not None:

@@ -1,4 +1,4 @@
-"""Several files, or a folder, added as one dataset: packed into one archive, which is kept like any other file."""
+"""Adds several files, or a folder, as one dataset: packed into one archive, which is kept like any other file."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _STALE_S = 3600  # packing 2 GiB takes minutes
 def add(
     store: DatasetStore, paths: Sequence[Path], name: str = "", choices: Choices = NO_CHOICES, check: Check = go_on
 ) -> DatasetInfo:
-    """One set of all that is given; of a folder, the files that are read of it. Raises DataError."""
+    """Add all paths as one dataset; of a folder, the files that are read of it. Raises DataError."""
     if len(paths) == 1 and not paths[0].is_dir():
         return store.import_file(paths[0], name or paths[0].stem, choices, check)
     files: dict[str, Path] = {}
     for path in paths:
-        for inside, file in _of_folder(path, choices) if path.is_dir() else [(path.name, path)]:
+        for inside, file in _files_of_folder(path, choices) if path.is_dir() else [(path.name, path)]:
             while inside in files:  # two folders may each have a file of a name
                 inside = f"_{inside}"
             files[inside] = file
@@ -46,19 +46,19 @@ def add(
 
 
 def _clean(root: Path) -> None:
-    """What a crash left behind."""
-    for left in root.glob(f"{_PREFIX}*"):
+    """Remove old archives that a crash left behind."""
+    for folder in root.glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError):
-            if time.time() - left.stat().st_mtime > _STALE_S:
-                shutil.rmtree(left, ignore_errors=True)
+            if time.time() - folder.stat().st_mtime > _STALE_S:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
-def _of_folder(folder: Path, choices: Choices) -> list[tuple[str, Path]]:
+def _files_of_folder(folder: Path, choices: Choices) -> list[tuple[str, Path]]:
     source = sniff.probe(folder, choices=choices)
-    wanted, is_slack = {part.path.name for part in source.parts or (source,)}, source.chat == "slack"
-    found = [(path.relative_to(folder).as_posix(), path) for path in several.files_of(folder)]
+    data_names, is_slack = {part.path.name for part in source.parts or (source,)}, source.chat == "slack"
+    files = [(path.relative_to(folder).as_posix(), path) for path in several.files_of(folder)]
     return [
         (name, path)
-        for name, path in found
-        if name in wanted or path.name == dataset_info.NAME or is_slack and name == SLACK_USERS
+        for name, path in files
+        if name in data_names or path.name == dataset_info.NAME or is_slack and name == SLACK_USERS
     ]

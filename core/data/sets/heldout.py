@@ -1,13 +1,13 @@
-"""Held-out prompts with checks that a machine can make on an answer: "did the model learn it?" as a number.
+"""Held-out prompts with automatic checks on the answers: "did the model learn it?" as a number.
 
 Reads `presets/samples/<name>.heldout.yaml`: a list of
 
-    - prompt: What does it run on?          # the whole user message, in words the training file does not have
+    - prompt: What does it run on?          # the full user message, in words the training file does not have
       check: {contains_any: [pinecone, pinecones]}
 
 A check has one or more of the keys of `AnswerCheck`; all of them must hold. Letter case is ignored unless
-`case_sensitive: true`. No model, no torch: the caller generates, this module only judges. An answer that passes is
-not thereby a good answer; a check sees words, not sense.
+`case_sensitive: true`. No model, no torch: the caller generates, this module only checks. An answer that passes is not
+necessarily good; a check compares words, not meaning.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from core.values import Strict
 
 
 class AnswerCheck(Strict):
-    """What an answer must look like. Words are whole words: `7` is not found in `17`, nor `art` in `party`."""
+    """Conditions on an answer. Words are matched as full words: `7` is not found in `17`, nor `art` in `party`."""
 
     contains_all: tuple[str, ...] = Field((), description="Every one of these words or phrases is in the answer.")
     contains_any: tuple[str, ...] = Field((), description="At least one of these words or phrases is in the answer.")
@@ -63,32 +63,32 @@ class AnswerCheck(Strict):
 
 
 class HeldOut(Strict):
-    """One question that is not in the training file, and what its answer must look like."""
+    """One question that is not in the training file, and the conditions on its answer."""
 
     prompt: str = Field(min_length=1)
     check: AnswerCheck
 
 
 def load_heldout(path: Path | str) -> list[HeldOut]:
-    """The held-out prompts of a file, in its order.
+    """Return the held-out prompts of a file, in its order.
 
-    Raises ValueError that names the file and every bad entry (counted from 1), for what is not a list of
-    {prompt, check}, an unknown or empty check, a broken regular expression, or a prompt that comes twice;
-    FileNotFoundError and yaml.YAMLError as they are. These files are the project's own, so this is no GarageError.
+    Raises ValueError that names the file and every bad entry (counted from 1), for anything but a list of {prompt,
+    check}, an unknown or empty check, a broken regular expression, or a repeated prompt; FileNotFoundError and
+    yaml.YAMLError unchanged. These files are the project's own, so this is no GarageError.
     """
     path = Path(path)
     entries = yaml.safe_load(path.read_text("utf-8"))
     if not isinstance(entries, list) or not entries:
         raise ValueError(f"{path.name}: expected a list of prompts with their checks, found {type(entries).__name__}")
     heldout, problems = [], []
-    seen: dict[str, int] = {}
+    first_entries: dict[str, int] = {}
     for number, entry in enumerate(entries, start=1):
         try:
             item = HeldOut.model_validate(entry)
         except ValidationError as error:
             problems += [f"entry {number}: {_problem(detail)}" for detail in error.errors()]
             continue
-        first = seen.setdefault(same_prompt_key(item.prompt), number)
+        first = first_entries.setdefault(same_prompt_key(item.prompt), number)
         if first != number:
             problems.append(f"entry {number}: the same prompt as entry {first}")
         heldout.append(item)
@@ -98,12 +98,12 @@ def load_heldout(path: Path | str) -> list[HeldOut]:
 
 
 def passes(check: AnswerCheck, answer: str) -> bool:
-    """Whether answer (without special tokens such as <|im_end|>) meets every condition of check."""
+    """Return True if answer (without special tokens such as <|im_end|>) meets every condition of check."""
     flags = re.DOTALL if check.case_sensitive else re.DOTALL | re.IGNORECASE
     answer = answer.strip()
 
     def has(word: str) -> bool:
-        return re.search(_whole(word), answer, flags) is not None
+        return re.search(_word_pattern(word), answer, flags) is not None
 
     return (
         all(has(word) for word in check.contains_all)
@@ -118,8 +118,8 @@ def passes(check: AnswerCheck, answer: str) -> bool:
     )
 
 
-def _whole(word: str) -> str:
-    """A pattern for word where no ASCII letter or digit touches it (Chinese has no spaces between words)."""
+def _word_pattern(word: str) -> str:
+    """Return a pattern for word where no ASCII letter or digit touches it (Chinese has no spaces between words)."""
     return rf"(?<![0-9A-Za-z]){re.escape(word.strip())}(?![0-9A-Za-z])"
 
 

@@ -1,4 +1,4 @@
-"""What is known of a dataset: dataset.json of an imported one, and what lists and pages show of any."""
+"""Facts about a dataset: dataset.json of an imported one, and what lists and pages show of any."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from core.values import Frozen
 
 
 class DatasetInfo(Frozen):
-    """dataset.json, and what the page lists. For samples and library files rows and format are None until inspected."""
+    """Contents of dataset.json, and what the page lists. For samples and library files rows and format are None until
+    inspected."""
 
     v: int = 1
     id: str
@@ -49,7 +50,7 @@ class DatasetInfo(Frozen):
 
 
 class Origin(Frozen):
-    """Where a set of a hub, or of corrections, is from, as DatasetInfo keeps it."""
+    """The origin of a dataset from the Hub, or of corrections, as DatasetInfo keeps it."""
 
     origin_name: str = ""
     revision: str = ""
@@ -61,7 +62,7 @@ OWN = Origin()
 
 
 def read_info(folder: Path) -> DatasetInfo | None:
-    """None where the import never finished, or dataset.json was damaged."""
+    """Return the info in dataset.json; None if the import never finished or the file is damaged."""
     value = files.read_object(folder / "dataset.json")
     try:
         return DatasetInfo.model_validate(value | {"id": folder.name, "origin": "imported"})

@@ -1,8 +1,8 @@
-"""Inspects a data file before training: reads it once, row by row, with its problems and what is left out.
+"""Inspects a data file before training: reads it once, row by row, and reports its problems and what is left out.
 
-`inspect_file` gives the report of a file, and tells whoever keeps the rows what became of each; `examples_of` gives
-what can be learned from. What a row means is core/data/formats's matter. Cost: 1.7 to 2.7 s for 100,000 rows (43 MB; 2
-cores shared with others, 2026-11-25), and what core/data/findings says of its look at them.
+`inspect_file` returns the report of a file and passes each row's result to `keep`; `examples_of` returns the trainable
+examples. core/data/formats decides what a row means. Cost: 1.7 to 2.7 s for 100,000 rows (43 MB; 2 cores shared with
+others, 2026-11-25), and the checks of core/data/findings.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ CHECK_EVERY = 20  # rows, of up to 4 MiB
 
 
 class DataReport(Frozen):
-    """All that was found in a data file before anything is trained on it.
+    """The contents and problems of a data file, before anything is trained on it.
 
-    rows = good_rows + rows with an error + rows whose answer is marked as a bad one. problems: errors before warnings
-    where there are more than the limit, in the order of rows; problem_count counts them all. duplicates: good rows that
-    say exactly what an earlier row says. left_out: what nothing reads in rows without an error. roles: what columns
-    were taken for, where their names are none of a format; guessed: nobody said so. chat: how an exported chat is read.
-    sheet: of a workbook's sheets the one that is read. findings: what is wrong with the good rows as a set.
+    rows = good_rows + rows with an error + rows whose answer is marked as bad. problems: in the order of rows, errors
+    before warnings if there are more than the limit; problem_count counts them all. duplicates: good rows equal to an
+    earlier one. left_out: values that nothing reads, in rows without an error. roles: what columns are used for, if
+    their names are none of a format; guessed: no person chose these roles. chat: how an exported chat is read. sheet:
+    the sheet of a workbook that is read. findings: problems of the good rows as a whole.
     """
 
     format: Format
@@ -73,26 +73,22 @@ class DataReport(Frozen):
     findings: tuple[Finding, ...] = ()
 
     def refusal(self, file: str) -> DataError:
-        """Why no row can be learned from."""
+        """Return the error of a file without a trainable row."""
         problem = next((problem.sentence for problem in self.problems if problem.severity == "error"), None)
         if problem is None:
             return DataError("data.only_bad_answers", file=file, rows=self.rows)
         return DataError("data.no_good_rows", file=file, problem=problem)
 
 
-_OF_SOURCE = ("kind", "sha256", "bytes", "encoding", "sheet", "sheets", "header")
-
-
 def examples_of(
     path: str | Path | Source, format: Format | None = None, choices: Choices = NO_CHOICES
 ) -> Iterator[tuple[int, Example]]:
-    """(row number, example) of every row that can be learned from; what cannot is passed over. Raises DataError where
-    the file cannot be read, or no row was good."""
+    """Return (row number, example) of every trainable row. Raises DataError if the file cannot be read or has none."""
     kept: list[tuple[int, str]] = []
-    report = inspect_file(path, format, choices=choices, keep=lambda read: kept.extend(read.good()))
+    report = inspect_file(path, format, choices=choices, keep=lambda row: kept.extend(row.good()))
     if not kept:
         raise report.refusal(Path(path).name if not isinstance(path, Source) else path.path.name)
-    return ((number, Example.from_dict(json.loads(said))) for number, said in kept)
+    return ((number, Example.from_dict(json.loads(text))) for number, text in kept)
 
 
 def inspect_file(
@@ -100,36 +96,36 @@ def inspect_file(
     format: Format | None = None,
     limits: Limits = DEFAULT_LIMITS,
     choices: Choices = NO_CHOICES,
-    keep: Callable[[ReadRow], None] = lambda read: None,
+    keep: Callable[[ReadRow], None] = lambda counts: None,
     check: Check = go_on,
 ) -> DataReport:
-    """ReadRow all of a file, once, and say what is in it and what is wrong with it.
+    """Read a file once and report its contents and problems.
 
-    keep: is told what became of each row, in order. check: called each CHECK_EVERY rows, and may raise to end it.
-    Raises DataError where nothing can be said by row: it cannot be read, has no rows, or no known shape.
+    keep: called with the result of each row, in order. check: called every CHECK_EVERY rows, and may raise to stop.
+    Raises DataError if the file has no rows, no known shape, or cannot be read.
     """
     source, chosen, roles, items = _start(path, format, limits, choices, check)
     chat = overview.read_as(source, check) if source.chat else None
-    read = _Counts(limits.problems, roles)
+    counts = _Counts(limits.problems, roles)
     for item in items:
-        if read.rows % CHECK_EVERY == 0:
-            check(read.rows)
-        became = read.broken(item) if isinstance(item, Problem) else read.row(item, chosen, bool(choices.rated))
-        if became is not None:
-            keep(became)
-    assumed = [msg(f"data.note_{name}") for name in sorted(read.left.assumed)]
-    of_chat = [chat.note()] if chat else []
-    notes = (*source.notes, *assumed, *several.of_files(source, read.files), *of_chat)
+        if counts.rows % CHECK_EVERY == 0:
+            check(counts.rows)
+        result = counts.broken(item) if isinstance(item, Problem) else counts.row(item, chosen, bool(choices.rated))
+        if result is not None:
+            keep(result)
+    assumed = [msg(f"data.note_{name}") for name in sorted(counts.left.assumed)]
+    chat_notes = [chat.note()] if chat else []
+    notes = (*source.notes, *assumed, *several.of_files(source, counts.files), *chat_notes)
     return DataReport(
         format=chosen,
         **{
             name: getattr(source, name) for name in ("kind", "sha256", "bytes", "encoding", "sheet", "sheets", "header")
         },
-        notes=(*notes, *_unsaid(source, roles, choices)),
+        notes=(*notes, *_assumptions(source, roles, choices)),
         guessed=bool(roles) and not choices.columns,
         roles=dict(roles),
         chat=chat,
-        **read.found(),
+        **counts.as_fields(),
     )
 
 
@@ -138,7 +134,7 @@ class _Counts:
 
     def __init__(self, most: int, roles: Mapping[str, Role]):
         self._most, self._roles = most, roles
-        self._problems, self._look, self.left = _Problems(most), Look(), Tally()
+        self._problems, self._checks, self.left = _Problems(most), Look(), Tally()
         self._names: dict[str, None] = dict.fromkeys(roles)
         self._hashes, self._places = array("q"), array("i")  # of good rows; their numbers and lines
         self._before: tuple[Any, ...] = ()  # the names of the row before
@@ -146,55 +142,58 @@ class _Counts:
         self.rows = 0
 
     def broken(self, problem: Problem) -> ReadRow | None:
-        """A row that cannot be read; None for a problem of the file as a whole."""
+        """Count a row that cannot be read and return its result; None for a problem of the file itself."""
         self.rows += problem.row > 0
         self._problems.note(problem)
         return ReadRow(problem.row, problem.line, None, None, (problem,)) if problem.row else None
 
     def row(self, row: Row, format: Format, rated: bool) -> ReadRow:
         self.rows += 1
-        if (given := tuple(row.values)) != self._before:
-            self._names.update(dict.fromkeys(name for name in map(str, given) if name not in self._roles.values()))
-            self._before = given
+        if (names := tuple(row.values)) != self._before:
+            self._names.update(dict.fromkeys(name for name in map(str, names) if name not in self._roles.values()))
+            self._before = names
         self.files[row.file] += 1
-        stored, turns, example, problems = _became(row, row.format or format, self.left, rated)
+        stored, turns, example, problems = _convert(row, row.format or format, self.left, rated)
         for problem in problems:
             self._problems.note(problem)
         if stored is not None:
             self._hashes.append(hash(stored))
-            if self._look.is_next():
-                self._look.add(row.number, example or Example.from_turns(turns or []))
+            if self._checks.is_next():
+                self._checks.add(row.number, example or Example.from_turns(turns or []))
             self._places.extend((row.number, row.line or 0))
         return ReadRow(row.number, row.line, stored, row.values, problems)
 
-    def found(self) -> dict[str, Any]:
-        """The counts as fields of a DataReport."""
-        again, duplicates = repeated(self._hashes, self._places, self._most)
+    def as_fields(self) -> dict[str, Any]:
+        """Return the counts as fields of a DataReport."""
+        repeats, duplicates = repeated(self._hashes, self._places, self._most)
         return {
             "columns": tuple(self._names)[:100],
             "rows": self.rows,
             "good_rows": len(self._hashes),
-            "problems": self._problems.listed(again),
+            "problems": self._problems.listed(repeats),
             "problem_count": sum(self._problems.counts.values()) + duplicates,
             "error_count": self._problems.counts["error"],
             "duplicates": duplicates,
-            "left_out": self.left.said(),
-            "findings": self._look.found(),
+            "left_out": self.left.summary(),
+            "findings": self._checks.findings(),
         }
 
 
-def _unsaid(source: Source, roles: Mapping[str, Role], choices: Choices) -> list[Message]:
-    """What was taken as it looks, because nobody said it."""
+def _assumptions(source: Source, roles: Mapping[str, Role], choices: Choices) -> list[Message]:
+    """Return notes on what was assumed of the file because no choice says it."""
     header = source.header and choices.header is None
-    return [*([] if choices.columns else _guessed(roles)), *([msg("data.note_header_unsaid")] if header else [])]
+    guessed = {} if choices.columns else roles
+    taken = [msg("data.column_as", column=name, role=msg(f"data.role_{role}")) for name, role in guessed.items()]
+    roles_note = [msg("data.note_guessed", taken=taken)] if taken else []
+    return [*roles_note, *([msg("data.note_header_unsaid")] if header else [])]
 
 
-def _became(
+def _convert(
     row: Row, format: Format, left: Tally, rated: bool
 ) -> tuple[str | None, Turns | None, Example | None, list[Problem]]:
-    """What is kept of a row, None where it cannot be learned from; its turns, or the example that was made of it; its
+    """Return the JSON of a row's example (None if it cannot be trained), its turns or the example itself, and its
     problems."""
-    if turns := plain(row.values, format):  # most rows: no more is made of one than is needed
+    if turns := plain(row.values, format):  # most rows; no Example object is needed for them
         if row.left:
             left.add_each(row.left)
         return as_json(turns), turns, None, []
@@ -203,8 +202,7 @@ def _became(
 
 
 class _Problems:
-    """Of a file, counted; the first of each severity listed, errors before warnings where there are more than
-    `most`."""
+    """Counts of a file's problems, with the first `most` of each severity; errors are listed before warnings."""
 
     def __init__(self, most: int):
         self._most, self.counts = most, {"error": 0, "warning": 0}
@@ -216,7 +214,8 @@ class _Problems:
             self._first[problem.severity].append(problem)
 
     def listed(self, warnings: list[Problem]) -> tuple[Problem, ...]:
-        """In the order of rows, with warnings that were found after all rows had been read."""
+        """Return at most `most` problems in the order of rows, including warnings that were found after all rows had
+        been read."""
         errors = self._first["error"]
         warned = sorted(self._first["warning"] + warnings, key=lambda problem: problem.row)[: self._most - len(errors)]
         return tuple(sorted(errors + warned, key=lambda problem: problem.row))
@@ -229,7 +228,7 @@ def _start(
     choices: Choices,
     check: Callable[[], None] = lambda: None,
 ) -> tuple[Source, Format, dict[str, Role], Iterator[Row | Problem]]:
-    """The file, its format, what its columns are taken for where no format has their names, and all its rows."""
+    """Return the file, its format, the roles of its columns if no format has their names, and all its rows."""
     if format is not None and format not in FORMATS:
         raise DataError("data.no_such_format", found=str(format)[:60], expected=list(FORMATS))
     source = path if isinstance(path, Source) else sniff.probe(path, limits, choices, check)
@@ -240,7 +239,7 @@ def _start(
         return several.start_each(source, lambda part: _start(part, format, limits, choices, check), limits)
     if choices.voice:
         raise DataError("data.not_a_chat", file=source.path.name, voice=choices.voice[:80])
-    # ReadRow from the beginning again afterwards: a file may have a million broken rows before its first good one.
+    # The rows are read again from the beginning: a file may have a million broken rows before its first good one.
     rows: list[Row] = []
     problem: Problem | None = None
     for number, item in enumerate(read_rows(source, limits)):
@@ -253,7 +252,7 @@ def _start(
         if len(rows) == (SAMPLE_ROWS if format is None or choices.columns else 1):
             break
     if not rows:
-        raise _nothing(source, problem)
+        raise _no_rows_error(source, problem)
     if choices.columns:
         require(choices.columns, rows)
         roles = dict(choices.columns)
@@ -277,7 +276,7 @@ def _start(
 
 
 def repeated(hashes: array[int], places: array[int], most: int) -> tuple[list[Problem], int]:
-    """The first rows that say what an earlier one says, and how many there are."""
+    """Return a warning for each of the first `most` rows that repeat an earlier one, and the number of all of them."""
     first = earliest(np.frombuffer(hashes, np.int64))
     later = np.flatnonzero(first != np.arange(len(first), dtype=np.int32))
     return [
@@ -287,12 +286,7 @@ def repeated(hashes: array[int], places: array[int], most: int) -> tuple[list[Pr
     ], len(later)  # fmt: skip
 
 
-def _guessed(roles: Mapping[str, Role]) -> list[Message]:
-    taken = [msg("data.column_as", column=name, role=msg(f"data.role_{role}")) for name, role in roles.items()]
-    return [msg("data.note_guessed", taken=taken)] if taken else []
-
-
-def _nothing(source: Source, problem: Problem | None) -> DataError:
+def _no_rows_error(source: Source, problem: Problem | None) -> DataError:
     if problem is None:
         return DataError("data.no_rows", file=source.path.name)
     return DataError("data.no_good_rows", file=source.path.name, problem=problem.sentence)

@@ -16,10 +16,10 @@ from core.data.sets.tokens import Tokens
 
 @dataclass(frozen=True, eq=False)
 class Pairs(Pieces):
-    """example: of each pair the better one, which the worse one follows; start is 0 and end the better one's length.
+    """Pairs of a better and a worse answer. example: the better one, which the worse one follows; end: its length.
 
-    A pair of which one is longer than the limit is left out, whatever is done to longer examples elsewhere: cut, it
-    would be compared by what it does not say, and no length of the answer may decide which is the better one.
+    A pair is left out if one of its examples is longer than the limit, whatever is done to longer examples elsewhere: a
+    truncated answer would be compared by what it lacks.
     """
 
     @classmethod
@@ -41,7 +41,7 @@ class Pairs(Pieces):
     def lengths(self) -> np.ndarray:
         return (self.end + self.tokens.lengths[self.example + 1]).astype(np.int32)
 
-    # ---- by example (E,): what is said of a pair is said of the better one
+    # ---- by example (E,): a pair is represented by its better one
     @property
     def is_long(self) -> np.ndarray:
         longer = np.maximum(self.tokens.lengths, np.append(self.tokens.lengths[1:], 0))
@@ -54,9 +54,12 @@ class Pairs(Pieces):
 
 @dataclass(frozen=True, eq=False)
 class Rated(Pieces):
-    """example: of each row its only one; start is 0. The second example of a piece is its question with the answer of
-    the piece before, the last's for the first, cut at the limit: by these kto estimates how far the model has moved
-    (arXiv 2402.01306, section 3.2). A row that is longer than the limit is left out, as a pair is."""
+    """Rated answers for kto. example: the only one of each row.
+
+    The second example of a piece is its question with the answer of the piece before (for the first piece, of the
+    last), cut at the limit: from these kto estimates how far the model has moved (arXiv 2402.01306, section 3.2). A row
+    that is longer than the limit is left out, like a pair.
+    """
 
     @classmethod
     def within(cls, tokens: Tokens, limit: int) -> Rated:
@@ -68,25 +71,31 @@ class Rated(Pieces):
 
     def __getitem__(self, index: int) -> Encoded:  # type: ignore[override]  # no caller takes a slice
         example, other = int(self.example[index]), int(self.example[index - 1])
-        end, asked, said = int(self.end[index]), int(self._answers(example)), int(self._answers(other))
-        after = min(int(self.tokens.lengths[other]), said + max(1, self.limit - asked))
-        ids = (
-            self.tokens.ids(example, 0, end) + self.tokens.ids(example, 0, asked) + self.tokens.ids(other, said, after)
+        end, begin, other_begin = (
+            int(self.end[index]),
+            int(self._answer_starts(example)),
+            int(self._answer_starts(other)),
         )
-        flags = self.tokens.flags(example, 0, end) + [False] * asked + self.tokens.flags(other, said, after)
+        other_end = min(int(self.tokens.lengths[other]), other_begin + max(1, self.limit - begin))
+        ids = (
+            self.tokens.ids(example, 0, end)
+            + self.tokens.ids(example, 0, begin)
+            + self.tokens.ids(other, other_begin, other_end)
+        )
+        flags = self.tokens.flags(example, 0, end) + [False] * begin + self.tokens.flags(other, other_begin, other_end)
         return Encoded(ids, flags, second=end, is_bad=bool(self.tokens.is_bad[example]))
 
-    def _answers(self, example: Any) -> Any:
-        """Where the answer of an example begins, or of each of several."""
+    def _answer_starts(self, example: Any) -> Any:
+        """Return the position where the answer of an example begins, or of each of several."""
         return self.tokens.runs[self.tokens.run_of(example), 1]
 
     @cached_property
     def lengths(self) -> np.ndarray:
-        begins = self._answers(self.example)
+        begins = self._answer_starts(self.example)
         other = np.roll(self.end - begins, 1)
         return (self.end + begins + np.minimum(other, np.maximum(1, self.limit - begins))).astype(np.int32)
 
 
 def _is_better(tokens: Tokens) -> np.ndarray:
-    """(E,) whether each is the first of its row."""
+    """Return (E,) whether each example is the first of its row."""
     return np.diff(tokens.row, prepend=-1) > 0

@@ -1,5 +1,5 @@
-"""Examples within the maximum length: each whole, truncated, in several pieces, or dropped. Reads where the tokens lie.
-No torch."""
+"""Examples within the maximum length: each complete, truncated, split or dropped; token ids are read from disk when
+needed. No torch."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from core.data.text_pieces import cuts, repeated_tokens
 
 @dataclass(frozen=True, eq=False)
 class Pieces(Sequence[Encoded]):
-    """Those in which something is learned, in order, as `core.data.labels.fit` makes them of each row.
+    """The pieces in which something is learned, in order, as `core.data.labels.fit` makes them of each row.
 
-    example, start, end, learned (P,): whose tokens, from where to where (exclusive), and how many of them the loss
-    counts. limit: most tokens of a piece; how: what is done to longer examples; again: tokens of the piece before that
-    those of plain text begin with and do not learn again, besides its last. It holds some forty bytes a piece, and no
-    ids.
+    example, start, end, learned (P,): the example of each piece, its first token, the one after its last, and how many
+    tokens the loss counts. limit: most tokens of a piece; how: what is done to longer examples; again: tokens that a
+    piece of plain text repeats of the one before, besides its last, and does not learn again. A piece takes some forty
+    bytes, without its ids.
     """
 
     tokens: Tokens
@@ -51,15 +51,15 @@ class Pieces(Sequence[Encoded]):
         first = np.cumsum(counts) - counts
         start = (np.arange(len(example)) - first[example]) * (limit - 1)
         end = np.minimum(start + limit, lengths[example])
-        for number, found in cut.items():
-            place = slice(first[number], first[number] + len(found))
-            start[place], end[place] = np.array(found).T
+        for number, pieces in cut.items():
+            place = slice(first[number], first[number] + len(pieces))
+            start[place], end[place] = np.array(pieces).T
         again = repeated_tokens(limit, overlap)
-        shown = np.where(tokens.is_text[example] & (start > 0), again, 0)
-        learned = tokens.learned(example, start + 1 + shown, end)  # the first token of a piece has nothing before it
-        kept = learned > 0
-        begin, after = (place[kept].astype(np.int32) for place in (start, end))
-        return cls(tokens, limit, how, example[kept], begin, after, learned[kept], again)
+        repeated = np.where(tokens.is_text[example] & (start > 0), again, 0)
+        learned = tokens.learned(example, start + 1 + repeated, end)  # the first token of a piece has nothing before it
+        is_kept = learned > 0
+        starts, ends = (place[is_kept].astype(np.int32) for place in (start, end))
+        return cls(tokens, limit, how, example[is_kept], starts, ends, learned[is_kept], again)
 
     def __len__(self) -> int:
         return len(self.example)
@@ -83,13 +83,13 @@ class Pieces(Sequence[Encoded]):
     __hash__ = None  # type: ignore[assignment]
 
     def first(self, count: int | None) -> Pieces:
-        """The first so many of them."""
+        """Return the first `count` pieces."""
         arrays = {name: getattr(self, name)[:count] for name in ("example", "start", "end", "learned")}
         return replace(self, **arrays)
 
     @cached_property
     def lengths(self) -> np.ndarray:
-        """(P,) tokens, of a pair those of both."""
+        """Tokens (P,) of each piece, of a pair those of both examples."""
         return (self.end - self.start).astype(np.int32)
 
     # ---- by example (E,) --------------------------------------------------------------------------------------------
@@ -99,7 +99,7 @@ class Pieces(Sequence[Encoded]):
 
     @property
     def per_example(self) -> np.ndarray:
-        """Pieces of each."""
+        """Number of pieces (E,) of each example."""
         return np.bincount(self.example, minlength=len(self.tokens))
 
     @property
@@ -108,25 +108,25 @@ class Pieces(Sequence[Encoded]):
 
     @property
     def is_cut(self) -> np.ndarray:
-        """Which lose their end."""
+        """True (E,) for examples that lose their end."""
         return self.is_long & ~self.tokens.is_text & (self.how == "cut") & self.is_kept
 
     @property
     def is_split(self) -> np.ndarray:
-        """In pieces, though it may be that something is learned in one of them alone."""
+        """True (E,) for examples in pieces, even if something is learned in only one of them."""
         return self.is_long & self.is_kept & (self.tokens.is_text | (self.how == "split"))
 
     @property
     def lost(self) -> np.ndarray:
-        """Tokens of each that are cut off."""
+        """Tokens (E,) of each example that are cut off."""
         return np.where(self.is_cut, self.tokens.lengths - self.limit, 0)
 
 
 def lengths_of(rows: Sequence[Encoded]) -> Sequence[int]:
-    """Tokens of each, without reading them where they lie on disk."""
+    """Tokens of each row, without reading ids from disk."""
     return rows.lengths if hasattr(rows, "lengths") else [len(row.input_ids) for row in rows]
 
 
 def learned_of(rows: Sequence[Encoded]) -> Sequence[int]:
-    """How many tokens of each are learned."""
+    """Number of learned tokens of each row."""
     return rows.learned if hasattr(rows, "learned") else [row.learned_count for row in rows]

@@ -1,10 +1,11 @@
 """A workspace's cache of read files, keyed by their bytes and how they were read: reports, and rows mapped from disk.
 
-<root>/<id>/rows-*.arrow    rows of an imported set as they were read, for each way of reading them; beside its source,
-                            so that they go with it
+<root>/<id>/rows-*.arrow    rows of an imported dataset, for each way of reading them; beside its source, so that they
+                            are deleted with it
 <root>/.rows/<key>.arrow    the same of samples and library files
-<root>/.reports/<key>.json  what `inspect_file` said
-All of it may be deleted at any time: the next time reads the file again.
+<root>/.reports/<key>.json  results of `inspect_file`
+
+All of it may be deleted at any time: the file is read again when needed.
 """
 
 from __future__ import annotations
@@ -27,11 +28,12 @@ from core.errors import DataError
 from core.progress import Check, go_on
 from core.recipe import Format
 
-_REPORT_VERSION = 12  # raised where inspect_file would say something else about the same bytes
+_REPORT_VERSION = 12  # raised when inspect_file returns another report for the same bytes
 
 
 class Readings:
-    """root: <workspace>/datasets. Paths are those of data files that were looked up, never what a browser sent."""
+    """The cache of a workspace. root: <workspace>/datasets. Paths are those of looked-up data files, never a browser's
+    input."""
 
     def __init__(self, root: Path):
         self.root = root
@@ -39,7 +41,7 @@ class Readings:
         self._hashes: dict[tuple[Path, tuple[int, ...]], str] = {}
 
     def _sha256(self, path: Path) -> str:
-        """As dataset.json has it, where the file is ours and as long as then; else it is read once in the life of a
+        """Return the hash in dataset.json if the file is imported and unchanged in size; else it is computed once a
         process."""
         info = read_info(path.parent) if path.parent.parent == self.root else None
         if info and info.sha256 and info.bytes == path.stat().st_size:
@@ -74,71 +76,76 @@ class Readings:
             pass
 
     def settled(self, path: Path, choices: Choices) -> Choices:
-        """With what is taken where nothing was said."""
+        """Return choices with every default filled in as the file is read."""
         report = self.report(path, None, choices)
-        of_file = (
+        file_choices = (
             {"sheet": report.sheet}
             if len(report.sheets) > 1
             else {"encoding": report.encoding}
             if report.encoding in LIKELY
             else {}
         )
-        taken = Choices(columns=dict(report.roles) or None, header=None if report.header else report.header, **of_file)
+        defaults = Choices(
+            columns=dict(report.roles) or None, header=None if report.header else report.header, **file_choices
+        )
         if chat := report.chat:
-            taken = Choices(voice=chat.voice, gap_hours=chat.gap_hours, pseudonyms=chat.pseudonyms, **of_file)
-        return choices.over(taken)
+            defaults = Choices(voice=chat.voice, gap_hours=chat.gap_hours, pseudonyms=chat.pseudonyms, **file_choices)
+        return choices.over(defaults)
 
     def rows(self, path: Path, format: Format | None, choices: Choices, check: Callable[[], None]) -> Rows:
-        """Mapped from disk where the same bytes were read in this way. Raises DataError where no row can be learned
-        from."""
+        """Return the rows, mapped from disk if these bytes were read in this way before. Raises DataError if no row can
+        be trained."""
         file = self._rows_file(path, self._sha256(path), format, choices)
-        found = stored_rows.opened(file)
-        if found is None:
-            _, found = self._read_anew(path, file, format, choices, lambda rows=0: check())
-        if not len(found):
+        rows = stored_rows.open_rows(file)
+        if rows is None:
+            _, rows = self._read_anew(path, file, format, choices, lambda rows=0: check())
+        if not len(rows):
             raise self.report(path, format, choices).refusal(path.name)
-        return found
+        return rows
 
     def read_into(self, folder: Path, source: Source, choices: Choices, check: Check) -> DataReport:
-        """Of a file that is being imported: its rows in its folder. Raises DataError, OSError."""
+        """Read a file that is being imported, with its rows into folder. Raises DataError, OSError."""
         return read_rows(source, folder / _rows_name(source.sha256, None, choices), None, choices, check)
 
     def _rows_file(self, path: Path, sha256: str, format: Format | None, choices: Choices) -> Path:
-        """Beside a source of ours, so that it goes with it; those of others have a folder."""
+        """Return the path of the rows: beside an imported source, so that they are deleted with it; else in .rows."""
         own = path.parent.parent == self.root
         return (path.parent if own else self.root / ".rows") / _rows_name(sha256, format, choices)
 
     def _read_anew(
         self, path: Path, file: Path, format: Format | None, choices: Choices, check: Check
     ) -> tuple[DataReport, Rows]:
-        """One pass gives the rows and the report. On a disk that takes nothing the rows stay in memory, if they are
-        few."""
+        """Read a file once for its rows and its report. If the disk is full, few rows stay in memory."""
         try:
             report = read_rows(path, file, format, choices, check)
-            found = stored_rows.opened(file)
+            rows = stored_rows.open_rows(file)
         except OSError as error:
             if path.stat().st_size > IN_MEMORY_BYTES:
                 raise DataError("data.cannot_store", name=path.name, reason=error.strerror or str(error)) from error
-            found = None
-        if found is None:
+            rows = None
+        if rows is None:
             import pyarrow
 
             sink = pyarrow.BufferOutputStream()
             writer = Writer(sink)
             report = inspection.inspect_file(path, format, choices=choices, keep=writer.add)
             writer.close()
-            found = Rows(sink.getvalue())
+            rows = Rows(sink.getvalue())
         self.keep(report, format, choices)
-        return report, found
+        return report, rows
 
 
 def read_rows(path: Path | Source, file: Path, format: Format | None, choices: Choices, check: Check) -> DataReport:
-    """One pass over a file: what is in it, and its rows in `file`; a large one in a process of its own. Raises
-    DataError, OSError."""
-    where = path.path if isinstance(path, Source) else path
-    if isinstance(where, Path) and dataset_process.is_needed(bytes=where.stat().st_size):
-        return dataset_process.report(where, "read", str(file), format or "", choices.model_dump_json(), check=check)
-    with stored_rows.writing(file) as writer:
+    """Read a file once: return its report and write its rows to `file`; a large one in a process of its own.
+
+    Raises DataError, OSError.
+    """
+    data_file = path.path if isinstance(path, Source) else path
+    if isinstance(data_file, Path) and dataset_process.is_needed(bytes=data_file.stat().st_size):
+        return dataset_process.report(
+            data_file, "read", str(file), format or "", choices.model_dump_json(), check=check
+        )
+    with stored_rows.writing_rows(file) as writer:
         return inspection.inspect_file(path, format, choices=choices, keep=writer.add, check=check)
 
 

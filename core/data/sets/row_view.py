@@ -1,4 +1,4 @@
-"""One row as a model gets it: its text in runs that are given, trained or truncated. No torch."""
+"""A row as a model receives it: its text in runs that are context, trained or truncated. No torch."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from core.data.labels import FullExample, LongExamples, fit
 from core.data.template import Part
 
 SHOWN_CHARACTERS = 4_000
-LONG_PIECE = 1_000  # in a row that is too long to be shown whole, what is longer than this loses its middle
+LONG_PIECE = 1_000  # characters; in a row that is too long to be shown, longer pieces lose their middle
 
 SpanKind = Literal["given", "learned", "cut_given", "cut_learned", "more", "example"]
 
 
 @dataclass(frozen=True)
 class Span:
-    """A run of characters of one kind; "more" stands for characters that are not shown, and its text is their number,
-    as that of "example" is the number of the example that begins there. part: of what is learned, whether it is
-    thinking or a tool call."""
+    """A run of characters of one kind.
+
+    "more" stands for hidden characters, and its text is their number; the text of "example" is the number of the
+    example that begins there. part: of learned text, whether it is thinking or a tool call.
+    """
 
     text: str
     kind: SpanKind
@@ -28,16 +30,17 @@ class Span:
 
 @dataclass(frozen=True)
 class RowView:
-    """One row after the template. index counts the rows that can be learned from (of them), row_number is the file's.
+    """One row after the template. index: its position among the `total` trainable rows; row_number: the one in the
+    file.
 
     length: tokens before the cut; learned: tokens the loss counts; cut: tokens lost; parts: pieces that it is split
-    into for its length; dropped: nothing of it is learned. examples: one for each answer where the template shows
-    earlier ones otherwise; all are shown. is_pair: they are the better answer and the worse one. special: the special
-    tokens that occur. The texts of the pieces joined are the row, where none of them is "more".
+    into for its length; dropped: nothing of it is learned. examples: one for each answer if the template renders
+    earlier ones differently; all are shown. is_pair: they are the better answer and the worse one. special: the special
+    tokens that occur. The texts of the pieces joined are the row, if none of them is "more".
     """
 
     index: int
-    of: int
+    total: int
     row_number: int
     pieces: tuple[Span, ...]
     length: int
@@ -52,44 +55,49 @@ class RowView:
     @classmethod
     def build(
         cls,
-        wholes: Sequence[FullExample],
+        full_examples: Sequence[FullExample],
         place: tuple[int, int, int],
         within: tuple[int, LongExamples, int],
         special: Iterable[str],
         is_pair: bool = False,
     ) -> RowView:
-        """wholes: what the template made of a row. place: its index, of how many, its number in the file. within: most
-        tokens of an example, what is done to longer ones, and the overlap of their pieces."""
-        limit, how, overlap = within
-        if is_pair and any(len(whole.input_ids) > limit for whole in wholes):  # left out together
+        """Build the view of a row from what the template made of it.
+
+        place: its index, the number of rows, its number in the file. within: most tokens of an example, what is done to
+        longer ones, and the overlap of their pieces.
+        """
+        limit, long_examples, overlap = within
+        if is_pair and any(len(full.input_ids) > limit for full in full_examples):  # both are left out
             limit = 0
         shown: list[Span] = []
         lengths = learned = cut = parts = 0
-        for number, whole in enumerate(wholes, 1):
-            length, end, pieces = len(whole.input_ids), limit, 1
-            if length > limit and (how == "split" or (whole.is_text and how == "cut")):
-                pieces, end = len(fit(whole, limit, how, overlap)), length
-            elif length > limit and how == "drop":
+        for number, full in enumerate(full_examples, 1):
+            length, end, pieces = len(full.input_ids), limit, 1
+            if length > limit and (long_examples == "split" or (full.is_text and long_examples == "cut")):
+                pieces, end = len(fit(full, limit, long_examples, overlap)), length
+            elif length > limit and long_examples == "drop":
                 end = 0
-            if len(wholes) > 1:
+            if len(full_examples) > 1:
                 shown.append(Span(str(number), "example"))
-            shown += _shortened(_pieces(whole, end), SHOWN_CHARACTERS // len(wholes))
-            lengths, learned, parts = lengths + length, learned + sum(whole.learned[1:end]), parts + pieces
+            shown += _shortened(_pieces(full, end), SHOWN_CHARACTERS // len(full_examples))
+            lengths, learned, parts = lengths + length, learned + sum(full.learned[1:end]), parts + pieces
             cut += max(0, length - end)
-        text = "".join(whole.text for whole in wholes)
+        text = "".join(full.text for full in full_examples)
         occurring = tuple(sorted(token for token in special if token in text))
-        parts += 1 - len(wholes)
-        return cls(*place, tuple(shown), lengths, learned, cut, parts, learned == 0, occurring, len(wholes), is_pair)
+        parts += 1 - len(full_examples)
+        return cls(
+            *place, tuple(shown), lengths, learned, cut, parts, learned == 0, occurring, len(full_examples), is_pair
+        )
 
 
-def _pieces(whole: FullExample, limit: int) -> list[Span]:
-    """The row's text in runs of one kind. A character that several tokens make up goes with the first of them."""
+def _pieces(full: FullExample, limit: int) -> list[Span]:
+    """Return the text of a row in runs of one kind. A character of several tokens belongs to the first of them."""
     pieces: list[Span] = []
     begin = reach = 0
     current: SpanKind = "given"
     part: Part = ""
-    marks = whole.rendered.marks if whole.rendered else ()
-    for i, ((start, end), learned) in enumerate(zip(whole.offsets, whole.learned, strict=True)):
+    marks = full.rendered.marks if full.rendered else ()
+    for i, ((start, end), learned) in enumerate(zip(full.offsets, full.learned, strict=True)):
         is_learned = learned and i > 0
         kind: SpanKind
         if i >= limit:
@@ -100,16 +108,16 @@ def _pieces(whole: FullExample, limit: int) -> list[Span]:
         in_part: Part = next((name for first, last, name in marks if first <= at < last), "") if is_learned else ""
         if (kind, in_part) != (current, part):
             if at > begin:
-                pieces.append(Span(whole.text[begin:at], current, part))
+                pieces.append(Span(full.text[begin:at], current, part))
             begin, current, part = at, kind, in_part
-    if begin < len(whole.text):
-        pieces.append(Span(whole.text[begin:], current, part))
+    if begin < len(full.text):
+        pieces.append(Span(full.text[begin:], current, part))
     return pieces
 
 
 def _shortened(pieces: Sequence[Span], most: int = SHOWN_CHARACTERS) -> tuple[Span, ...]:
-    """The pieces, if they have more than so many characters: long ones without their middle, then no more than so
-    many."""
+    """Return the pieces; if they have more than `most` characters, long ones lose their middle and the rest is
+    hidden."""
     if sum(len(piece.text) for piece in pieces) <= most:
         return tuple(pieces)
     shown: list[Span] = []

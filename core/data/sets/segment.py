@@ -1,7 +1,7 @@
 """Tokens of some rows as one Arrow file, a line for each example or refused row. No torch.
 
-<crc32 of the file>-<name>.tokens, with the columns of `_columns`. One writer: whoever counted them, who writes aside
-and renames. A file that was cut short or damaged raises ValueError when it is read; its rows are counted again.
+<crc32 of the file>-<name>.tokens, with the columns of `_columns`. The process that counted the rows writes a temporary
+file and renames it. A damaged file raises ValueError when it is read; its rows are counted again.
 """
 
 from __future__ import annotations
@@ -23,15 +23,18 @@ from core.workspace.names import short_id
 if TYPE_CHECKING:
     import pyarrow
 
-# Marks of a row: a message of it has thinking; it begins with a system message; its answer is marked as a bad one.
+# Marks of a row: it has a message with thinking; it begins with a system message; its answer is marked as bad.
 THOUGHTS, SYSTEM, BAD = 1, 2, 4
 
 
 @dataclass(frozen=True)
 class Counted:
-    """An example as it is counted. runs: (first token, after the last) of what is learned; never the first token, which
-    nothing predicts. borders: of plain text. ids: none where the length is an estimate. thinks: its prompt asks for
-    thinking. unlearned: earlier answers that are not learned."""
+    """An example with its counted tokens.
+
+    runs: (first token, after the last) of what is learned; never the first token, which nothing predicts. borders: of
+    plain text. ids: empty if the length is an estimate. thinks: its prompt asks for thinking. unlearned: earlier
+    answers that are not learned.
+    """
 
     length: int
     runs: Sequence[Sequence[int]]
@@ -69,7 +72,7 @@ class Segment:
 
     @cached_property
     def ids(self) -> tuple[np.ndarray, np.ndarray]:
-        """(T,) int32 of all examples, and (E + 1,) where each begins. Raises OSError where the file is gone."""
+        """Token ids (T,) int32 of all examples, and (E + 1,) where each begins. Raises OSError if the file is gone."""
         import pyarrow as pa
 
         column = self.column
@@ -79,7 +82,7 @@ class Segment:
 
 
 class Builder:
-    """Rows as they are counted, until they are enough for a segment."""
+    """Collects counted rows until there are enough for a segment."""
 
     def __init__(self) -> None:
         self._lines: list[dict[str, Any]] = []
@@ -113,7 +116,7 @@ class Builder:
 
 
 def write(table: pyarrow.Table, folder: Path) -> Path:
-    """Raises OSError."""
+    """Write a segment into folder and return its path. Raises OSError."""
     import pyarrow as pa
 
     sink = pa.BufferOutputStream()
@@ -127,7 +130,7 @@ def write(table: pyarrow.Table, folder: Path) -> Path:
 
 
 def read(path: Path) -> pyarrow.Table:
-    """All columns but the ids, in memory. Raises OSError, ValueError."""
+    """Return all columns but the ids, in memory. Raises OSError, ValueError."""
     import pyarrow as pa
 
     raw = path.read_bytes()
@@ -137,5 +140,5 @@ def read(path: Path) -> pyarrow.Table:
 
 
 def without_ids(table: pyarrow.Table) -> pyarrow.Table:
-    """A copy, beside which the ids need not stay in memory."""
+    """Return a copy without the ids, so that those need not stay in memory."""
     return table.drop_columns(["ids"]).take(np.arange(len(table)))

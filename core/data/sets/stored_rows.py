@@ -1,10 +1,10 @@
 """The rows of a file, stored once in an Arrow file that is mapped and never loaded. No torch.
 
 <name>.arrow: row (int64, its number in the file), line (int64, or null), and either example (the JSON of
-Example.as_dict()) or why there is none: problem (the JSON of a Problem, null for an answer that is marked as a bad one)
-and values (the JSON of its columns, where it has some). One writer: `writing`, which puts it there whole or not at all,
-also where two threads begin at once or the power fails. It is made again from the source wherever it is missing or cut
-short. A row is found in some 20 microseconds; the file is as large as the source.
+Example.as_dict()) or the reason why there is none: problem (the JSON of a Problem, null for an answer that is marked as
+bad) and values (the JSON of its columns, if any). `writing_rows` is the only writer; the file appears complete or not
+at all, also if two threads write at once or the power fails. A missing or damaged file is made again from the source.
+Reading a row takes some 20 microseconds; the file is as large as the source.
 """
 
 from __future__ import annotations
@@ -30,21 +30,22 @@ if TYPE_CHECKING:
 
 ROWS_A_BATCH = 10_000
 BATCH_BYTES = 8 * MIB  # a row may have 4 MiB: as many of those would fill the memory
-STRETCH, MOST_LOOKS = 1000, 25  # rows that are read of the disk together, half a MiB; how many stay mapped
+STRETCH, MOST_LOOKS = 1000, 25  # rows that are read together, half a MiB; stretches that stay mapped
 FIELDS = ("row", "line", "example", "values", "problem")
-IN_MEMORY_BYTES = 8 * MIB  # what is smaller is read, and its file not held open
+IN_MEMORY_BYTES = 8 * MIB  # smaller files are read and not kept open
 _STALE_S = 3600
 
 
 class Rows(Sequence[tuple[int, Example]]):
-    """What can be learned from, one row at a time: (its number in the file, what it says). `stored` has the others too.
+    """The trainable rows of a file, read one at a time as (number in the file, example). `stored` also counts the
+    others.
 
-    Threads may share it. `close` lets go of the file, for Windows removes none that is open; whoever asks again opens
-    it again.
+    Threads may share it. `close` releases the file, because Windows removes no open file; the next access opens it
+    again.
     """
 
     def __init__(self, source: Path | pyarrow.Buffer):
-        """Raises OSError or ValueError where it is no such file, or not whole."""
+        """Raises OSError or ValueError if source is no such file, or incomplete."""
         self._source = source
         self._kept: pyarrow.Table | None = None
         self._stretch, self._looks = -1, 0
@@ -71,7 +72,7 @@ class Rows(Sequence[tuple[int, Example]]):
         return table
 
     def _cell(self, name: str, place: int) -> Any:
-        """place: among all rows of the file."""
+        """Return a value of a row. place: among all rows of the file."""
         if (stretch := place // STRETCH) != self._stretch:
             self._stretch, self._looks = stretch, self._looks + 1
             if self._looks % MOST_LOOKS == 0:  # what is read of a map counts as memory until it is let go
@@ -83,12 +84,12 @@ class Rows(Sequence[tuple[int, Example]]):
 
     @property
     def path(self) -> Path | None:
-        """None where they are in memory alone."""
+        """Path of the file; None if the rows are in memory."""
         return self._source if isinstance(self._source, Path) else None
 
     @property
     def key(self) -> str:
-        """Of which file they are, and how it was read."""
+        """Name that identifies the file's bytes and how they were read."""
         return self.path.name if self.path else ""
 
     def __len__(self) -> int:
@@ -97,44 +98,44 @@ class Rows(Sequence[tuple[int, Example]]):
     def __getitem__(self, index: int) -> tuple[int, Example]:  # type: ignore[override]  # no caller takes a slice
         if not 0 <= index < len(self):
             raise IndexError(index)
-        return self._of_file(index)
+        return self._stored_row(index)
 
     def __iter__(self) -> Iterator[tuple[int, Example]]:
-        return ((number, example_of(said)) for number, said in self.texts())
+        return ((number, example_of(text)) for number, text in self.texts())
 
     def texts(self) -> Iterator[tuple[int, str]]:
-        """The number and the JSON text (`as_json`) of every row that can be learned from.
+        """Yield the number and the JSON text (`as_json`) of every trainable row.
 
-        ReadRow batch by batch without a memory map, because pages read through a map count as the process's memory.
+        Read batch by batch without a memory map, because pages read through a map count as the process's memory.
         """
         file = self._read(mapped=False)
         for batch in map(file.get_batch, range(file.num_record_batches)):
-            for number, said in zip(batch.column("row").to_pylist(), batch.column("example").to_pylist(), strict=True):
-                if said is not None:
-                    yield number, said
+            for number, text in zip(batch.column("row").to_pylist(), batch.column("example").to_pylist(), strict=True):
+                if text is not None:
+                    yield number, text
 
     def _place(self, index: int) -> int:
-        """The position among all rows of the file. index: of a row among those that can be learned from."""
+        """Return the position among all rows of the file. index: position among the trainable rows."""
         return index + int(self._before.searchsorted(index, "right"))
 
-    def _of_file(self, index: int) -> tuple[int, Example]:
+    def _stored_row(self, index: int) -> tuple[int, Example]:
         place = self._place(index)
         return self._cell("row", place), example_of(self._cell("example", place))
 
     def as_json(self, index: int) -> str:
-        """What a row says, as `Example.as_json` writes it, in a tenth of the time that an example takes."""
+        """Return a row's example as `Example.as_json` writes it, in a tenth of the time that an Example takes."""
         return self._cell("example", self._place(index))
 
     def number(self, index: int) -> int:
-        """Of a row that can be learned from, in its file."""
+        """Return the number in the file of a trainable row."""
         return self._cell("row", self._place(index))
 
     def numbers(self) -> np.ndarray:
-        """(N,) of all of them."""
+        """Return the numbers (N,) of all trainable rows."""
         return np.delete(self._table["row"].to_numpy(), self._flawed)
 
     def keys(self, positions: Any) -> Any:
-        """By what is kept of each row; the same for the same row in every version."""
+        """Return a key of each row's content; equal for the same row in every version."""
         return positions
 
     @property
@@ -143,27 +144,27 @@ class Rows(Sequence[tuple[int, Example]]):
 
     @property
     def stored(self) -> int:
-        """All rows of the file, those with an error among them."""
+        """Number of rows of the file, including those with an error."""
         return self._stored
 
     @property
     def flawed(self) -> np.ndarray:
-        """(F,) positions, among all rows of the file, of those that cannot be learned from."""
+        """Positions (F,), among all rows of the file, of those that cannot be trained."""
         return self._flawed
 
     def flawed_numbers(self) -> np.ndarray:
-        """(F,) numbers in the file of those at `flawed`."""
+        """Return the numbers (F,) in the file of the rows at `flawed`."""
         return self._table["row"].to_numpy()[self._flawed]
 
     def entry(self, position: int) -> dict[str, Any]:
-        """Of all rows, as it is kept: row, line, example, values, problem."""
+        """Return a stored row with the keys FIELDS. position: among all rows of the file."""
         if not 0 <= position < self.stored:
             raise IndexError(position)
         return {name: self._cell(name, position) for name in FIELDS}
 
 
-def opened(file: Path) -> Rows | None:
-    """None where it is missing, or damaged: then it is made again."""
+def open_rows(file: Path) -> Rows | None:
+    """Open a file of rows. Returns None if it is missing, or damaged; a damaged file is removed."""
     try:
         return Rows(file)
     except FileNotFoundError:
@@ -175,7 +176,7 @@ def opened(file: Path) -> Rows | None:
 
 
 class Examples(Sequence[Example]):
-    """The same without the numbers, as training reads them."""
+    """The examples of rows without their numbers, as training reads them."""
 
     def __init__(self, rows: Rows):
         self.rows = rows
@@ -195,7 +196,7 @@ def example_of(stored: str) -> Example:
 
 
 class Writer:
-    """Takes what became of each row, in order."""
+    """Writes the results of reading rows, in order."""
 
     def __init__(self, sink: Any):
         import pyarrow as pa
@@ -209,12 +210,12 @@ class Writer:
         self._rows: list[tuple[Any, ...]] = []
         self._size = 0
 
-    def add(self, read: ReadRow) -> None:
-        example, values, problem = read.example, None, None
+    def add(self, row: ReadRow) -> None:
+        example, values, problem = row.example, None, None
         if example is None:
-            values = None if read.values is None else json.dumps(read.values, ensure_ascii=False, default=str)
-            problem = read.problems[0].model_dump_json() if read.problems else None
-        self._rows.append((read.number, read.line, example, values, problem))
+            values = None if row.values is None else json.dumps(row.values, ensure_ascii=False, default=str)
+            problem = row.problems[0].model_dump_json() if row.problems else None
+        self._rows.append((row.number, row.line, example, values, problem))
         self._size += len(example or values or "")
         if len(self._rows) >= ROWS_A_BATCH or self._size >= BATCH_BYTES:
             self._flush()
@@ -240,8 +241,8 @@ def problem_of(stored: str | None) -> Problem | None:
 
 
 @contextlib.contextmanager
-def writing(target: Path) -> Iterator[Writer]:
-    """What is added inside becomes target at its end, whole, and nothing if it ends early. Raises OSError."""
+def writing_rows(target: Path) -> Iterator[Writer]:
+    """Yield a Writer; target appears at the end, complete, and not at all after an exception. Raises OSError."""
     target.parent.mkdir(parents=True, exist_ok=True)
     _clear(target)
     aside = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}")
@@ -256,17 +257,17 @@ def writing(target: Path) -> Iterator[Writer]:
             if not target.exists():
                 files.rename(aside, target)
         except OSError:
-            if not target.exists():  # else another one was quicker, and has it mapped: Windows lets nobody replace it
+            if not target.exists():  # else another thread wrote and mapped it first: Windows cannot replace it
                 raise
     finally:
         aside.unlink(missing_ok=True)
 
 
 def _clear(target: Path) -> None:
-    """What a killed process left, and rows as other versions of this app read them."""
-    of_now = target.name.rpartition("-")[0] + "-"
-    for left in target.parent.glob("*.arrow*"):
+    """Remove files of killed processes, and rows in the format of another version of this app."""
+    current_prefix = target.name.rpartition("-")[0] + "-"
+    for file in target.parent.glob("*.arrow*"):
         with contextlib.suppress(OSError):  # still written, or mapped
-            is_old = left.name.startswith("rows-") and not left.name.startswith(of_now)
-            if is_old or (left.name.startswith(".") and time.time() - left.stat().st_mtime > _STALE_S):
-                left.unlink()
+            is_old = file.name.startswith("rows-") and not file.name.startswith(current_prefix)
+            if is_old or (file.name.startswith(".") and time.time() - file.stat().st_mtime > _STALE_S):
+                file.unlink()

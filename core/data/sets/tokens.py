@@ -1,10 +1,9 @@
-"""The tokens of a dataset for one tokenizer, template and labelling: computed once, stored beside its rows, read by
-all. No torch.
+"""The tokens of a dataset for one tokenizer, template and labelling: computed once, stored beside its rows.
 
-The page counts some rows, a run those that it trains and measures; what one has counted the other finds
-(core/data/sets/segment). Kept by the row's own key, so that a row that was not changed is not counted again. Where
-nothing can be kept (rows in memory, a full disk), they are counted all the same. Cost: SmolLM2's tokenizer reads 1.8 M
-characters a second (2 shared cores, 2026-12); what is kept, 5 bytes a token.
+The page counts some rows, a run those that it trains and validates on; both share the stored segments
+(core/data/sets/segment). They are kept by the row's own key, so that an unchanged row is not counted again. If nothing
+can be stored (rows in memory, a full disk), rows are counted all the same. Cost: SmolLM2's tokenizer reads 1.8 M
+characters a second (2 shared cores, 2026-12); stored segments take 5 bytes a token. No torch.
 """
 
 from __future__ import annotations
@@ -31,23 +30,23 @@ from core.data.tokenizer import Tokenizer
 from core.errors import TemplateError
 from core.messages import Message
 
-TOLD_EACH = 20  # rows
-# 4 MB and what Python holds of them until they are written, and lost where a process is killed
+REPORT_EVERY = 20  # rows
+# 4 MB, and their Python objects until they are written; lost if the process is killed
 SEGMENT_TOKENS, SEGMENT_ROWS = 1_000_000, 20_000
-KEPT_WAYS = 4  # of counting one set: tokenizers, templates, what is learned
-_VERSION = 2  # raised where the same tokenizer and template would give other tokens or other learned ones
+KEPT_COUNTINGS = 4  # stored countings of one dataset: tokenizers, templates, what is learned
+_VERSION = 2  # raised when the same tokenizer and template give other tokens or other learned ones
 
 
 @dataclass(frozen=True, eq=False)
 class Tokens:
     """The examples (E,) that training makes of some rows (N,), in the order of the rows; most often one of each.
 
-    positions (N,): of the rows; counts (N,) examples of each, 0 where the template refuses it; thoughts, system (N,):
-    core/data/sets/segment. refused: place among the rows, and why.
-    row (E,): of each example its place among the rows; lengths (E,) in tokens; is_text, thinks (E,); is_bad (E,): a
-    row's answer is marked as a bad one; unlearned (E,) earlier answers that are not learned. runs (R, 3): which
-    example, first learned token, after the last; the first token of an example is never in a run. kinds (E,) of Arrow:
-    where plain text may be cut. Its ids are example `place` of segments[segment]; none where lengths are estimates.
+    positions (N,): of the rows; counts (N,) examples of each, 0 if the template refuses it; thoughts, system (N,):
+    marks of core/data/sets/segment. refused: place among the rows, and the reason. row (E,): place of each example's
+    row; lengths (E,) in tokens; is_text, thinks (E,); is_bad (E,): the row's answer is marked as bad; unlearned (E,)
+    earlier answers that are not learned. runs (R, 3): example, first learned token, after the last; the first token of
+    an example is never in a run. kinds (E,) of Arrow: borders where plain text may be cut. Token ids are those of
+    example `place` of segments[segment]; none if lengths are estimates.
     """
 
     positions: np.ndarray
@@ -76,12 +75,12 @@ class Tokens:
         return ids[begin + start : begin + end].tolist()
 
     def run_of(self, example: Any) -> Any:
-        """The first of its runs, or of each of several."""
-        # of another type all of runs would be copied
+        """Return the index of an example's first run, or of each of several."""
+        # with another type all of runs would be copied
         return np.searchsorted(self.runs[:, 0], np.asarray(example, self.runs.dtype))
 
     def flags(self, example: int, start: int, end: int) -> list[bool]:
-        """Which of an example's tokens from start to end are learned."""
+        """Return which of an example's tokens from start to end are learned."""
         marks = np.zeros(end - start, bool)
         first, last = self.run_of((example, example + 1))
         for _, begin, after in self.runs[first:last]:
@@ -92,7 +91,7 @@ class Tokens:
         return tuple(self.kinds[example].as_py())
 
     def learned(self, example: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
-        """How many tokens are learned from start to end (exclusive) of the examples; all three (P,)."""
+        """Return (P,) how many tokens are learned from start to end (exclusive) of the examples; all three are (P,)."""
         begins = np.cumsum(self.lengths, dtype=np.int64) - self.lengths  # if all examples lay end to end
         of_run, first, last = self.runs.T
         starts, ends = begins[of_run] + first, begins[of_run] + last
@@ -107,23 +106,24 @@ class Tokens:
 
 
 class Tokenised:
-    """The rows of a set as one tokenizer reads them; tokenizer: None estimates their lengths, and keeps nothing."""
+    """The rows of a dataset as one tokenizer reads them. tokenizer: None estimates their lengths, and stores
+    nothing."""
 
     def __init__(self, rows: Sequence[tuple[int, Example]], tokenizer: Tokenizer | None, learning: Learning):
         self._rows, self._tokenizer, self._learning = rows, tokenizer, learning
-        self._folder = self._place()
+        self._folder = self._segment_folder()
         self._counted: list[tuple[Segment, Any]] = []  # each with its table, without the ids
         for path in sorted(self._folder.glob("*.tokens")) if self._folder else ():
-            self._take(path)
+            self._add_segment(path)
 
-    def _place(self) -> Path | None:
+    def _segment_folder(self) -> Path | None:
         if not isinstance(self._rows, Rows) or self._rows.path is None or self._tokenizer is None:
             return None
-        said = f"{_VERSION}|{version('tokenizers')}|{self._rows.key}|{self._tokenizer.fingerprint}|{self._learning}"
-        return self._rows.path.parent / f"tokens-{hashlib.sha256(said.encode()).hexdigest()[:24]}"
+        key = f"{_VERSION}|{version('tokenizers')}|{self._rows.key}|{self._tokenizer.fingerprint}|{self._learning}"
+        return self._rows.path.parent / f"tokens-{hashlib.sha256(key.encode()).hexdigest()[:24]}"
 
-    def _take(self, path: Path) -> bool:
-        """Add a segment's file; False if it is damaged, and then it is removed."""
+    def _add_segment(self, path: Path) -> bool:
+        """Add a segment's file; a damaged one is removed, and the result is False."""
         try:
             self._counted.append((Segment(path), segment.read(path)))
         except (OSError, ValueError):  # removed meanwhile, or damaged
@@ -135,42 +135,42 @@ class Tokenised:
     def tokens(
         self,
         positions: Sequence[int] | np.ndarray,
-        tell: Callable[[int], None] = lambda ready: None,
+        report: Callable[[int], None] = lambda ready: None,
         trains: bool = False,
     ) -> Tokens:
-        """The tokens of the rows at these positions, in this order.
+        """Return the tokens of the rows at these positions, in this order.
 
-        tell: called often with the number of rows that are ready. It may raise; what was counted until then is kept.
-        trains: True maps the files for the token ids too. Windows cannot remove a file that is mapped.
+        report: called often with the number of rows that are ready. It may raise; what was counted until then is
+        stored. trains: True maps the files for the token ids too. Windows cannot remove a file that is mapped.
         """
         import pyarrow
 
-        wanted = np.asarray(positions, np.int64)
-        keys = self._rows.keys(wanted) if isinstance(self._rows, Rows) else wanted
+        rows = np.asarray(positions, np.int64)
+        keys = self._rows.keys(rows) if isinstance(self._rows, Rows) else rows
         while True:
-            self._complete(wanted, keys, tell)
+            self._complete(rows, keys, report)
             if trains:
                 kept = [each for each in self._counted if _is_there(each[0])]
                 if len(kept) < len(self._counted):
                     self._counted = kept
                     continue
             try:
-                return self._gathered(wanted, keys)
+                return self._gather(rows, keys)
             finally:
                 pyarrow.default_memory_pool().release_unused()  # a third of what a run would hold
 
-    def _complete(self, positions: np.ndarray, keys: np.ndarray, tell: Callable[[int], None]) -> None:
-        """Count those that nobody has."""
+    def _complete(self, positions: np.ndarray, keys: np.ndarray, report: Callable[[int], None]) -> None:
+        """Count the rows that are in no segment."""
         known = [table["key"].to_numpy() for _, table in self._counted]
         is_missing = ~np.isin(keys, np.concatenate([np.empty(0, np.int64), *known]))
         missing = [*dict(zip(keys[is_missing].tolist(), positions[is_missing].tolist(), strict=True)).items()]
         ready = len(positions) - len(missing)
         builder = Builder()
         try:
-            tell(ready)
+            report(ready)
             for done, (key, position) in enumerate(missing):
-                if done and done % TOLD_EACH == 0:
-                    tell(ready + done)
+                if done and done % REPORT_EVERY == 0:
+                    report(ready + done)
                 self._count(key, self._rows[position][1], builder)
                 if builder.tokens >= SEGMENT_TOKENS or builder.rows >= SEGMENT_ROWS:
                     self._keep(builder)
@@ -186,24 +186,22 @@ class Tokenised:
             if self._tokenizer is None:
                 builder.add(key, marks, estimate.counted(example, self._learning))
             else:
-                builder.add(
-                    key, marks, [counted(whole) for whole in self._tokenizer.encode_row(example, self._learning)]
-                )
+                builder.add(key, marks, [counted(full) for full in self._tokenizer.encode_row(example, self._learning)])
         except TemplateError as error:
             builder.refuse(key, error.message)
 
     def _keep(self, builder: Builder) -> None:
-        """Add what was counted: to the disk if it can be written and read back, else in memory."""
+        """Store what was counted: on disk if it can be written and read back, else in memory."""
         table = builder.table()
         if self._folder is not None:
             with contextlib.suppress(OSError):
                 if not self._folder.exists():
-                    _forget_the_oldest(self._folder.parent)
-                if self._take(segment.write(table, self._folder)):
+                    _remove_oldest(self._folder.parent)
+                if self._add_segment(segment.write(table, self._folder)):
                     return
         self._counted.append((Segment(None, table["ids"].combine_chunks()), segment.without_ids(table)))
 
-    def _gathered(self, positions: np.ndarray, keys: np.ndarray) -> Tokens:
+    def _gather(self, positions: np.ndarray, keys: np.ndarray) -> Tokens:
         import pyarrow as pa
 
         tables = [table for _, table in self._counted] or [segment.without_ids(Builder().table())]
@@ -236,36 +234,38 @@ def _is_there(part: Segment) -> bool:
         return False
 
 
-def _forget_the_oldest(folder: Path) -> None:
-    ways = sorted(folder.glob("tokens-*"), key=lambda way: way.stat().st_mtime, reverse=True)
-    for way in islice(ways, KEPT_WAYS - 1, None):
-        shutil.rmtree(way, ignore_errors=True)
+def _remove_oldest(folder: Path) -> None:
+    countings = sorted(folder.glob("tokens-*"), key=lambda counting: counting.stat().st_mtime, reverse=True)
+    for counting in islice(countings, KEPT_COUNTINGS - 1, None):
+        shutil.rmtree(counting, ignore_errors=True)
 
 
-def _lines_of(wanted: np.ndarray, keys: np.ndarray, of_segment: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(N,) for each wanted key the first of its lines, which follow each other, and how many there are; of several
-    segments that have it the first is taken. keys, of_segment (L,): of all lines."""
+def _lines_of(row_keys: np.ndarray, keys: np.ndarray, of_segment: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return (N,) the first line of each row and (N,) the number of its lines, which are consecutive.
+
+    row_keys (N,): keys of the rows; keys, of_segment (L,): of all lines. A row in several segments is taken from the
+    first.
+    """
     is_first = np.ones(len(keys), bool)
     is_first[1:] = (keys[1:] != keys[:-1]) | (of_segment[1:] != of_segment[:-1])
     begins = np.flatnonzero(is_first)
     order = np.argsort(keys[begins], kind="stable")
-    found = order[np.searchsorted(keys[begins], wanted, sorter=order)]
-    return begins[found], np.diff(begins, append=len(keys))[found].astype(np.int32)
+    lines = order[np.searchsorted(keys[begins], row_keys, sorter=order)]
+    return begins[lines], np.diff(begins, append=len(keys))[lines].astype(np.int32)
 
 
-def counted(whole: FullExample) -> Counted:
-    """What there is to count of a row's example: its tokens, the runs of learned ones, and where plain text may be
-    cut."""
-    flags = np.zeros(len(whole.learned) + 2, np.int8)
-    flags[1:-1] = whole.learned
+def counted(full: FullExample) -> Counted:
+    """Return the counts of an example: its tokens, the runs of learned ones, and where plain text may be cut."""
+    flags = np.zeros(len(full.learned) + 2, np.int8)
+    flags[1:-1] = full.learned
     flags[1] = 0  # the first token has nothing before it to be predicted from
     runs = np.flatnonzero(np.diff(flags)).reshape(-1, 2).tolist()
-    text = borders(whole.text, whole.offsets) if whole.is_text else None
-    thinks, unlearned = (whole.rendered.thinks, whole.rendered.unlearned) if whole.rendered else (False, 0)
-    return Counted(len(whole.input_ids), runs, text, whole.input_ids, thinks, unlearned)
+    text = borders(full.text, full.offsets) if full.is_text else None
+    thinks, unlearned = (full.rendered.thinks, full.rendered.unlearned) if full.rendered else (False, 0)
+    return Counted(len(full.input_ids), runs, text, full.input_ids, thinks, unlearned)
 
 
 def _spread_out(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For (N,) counts: (sum,) which of the N each belongs to, and its number within."""
+    """Return, for (N,) counts, (sum,) the owner of each item and its number among the owner's."""
     owner = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
     return owner, np.arange(len(owner), dtype=np.int32) - np.repeat(np.cumsum(counts) - counts, counts)

@@ -1,4 +1,4 @@
-"""Work on a dataset: search, edit and repair rows, export, join and split. No torch."""
+"""Operations on the rows of a dataset: search, edit, repair, export, join and split. No torch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from core.data.findings.repairs import repaired
 from core.data.formats import Example, check
 from core.data.large import dataset_process
 from core.data.reading.file_rows import Row
-from core.data.sets.edits import Change, what
+from core.data.sets.edits import Change, describe_change
 from core.data.sets.info import DatasetInfo
 from core.data.sets.inspection import CHECK_EVERY
 from core.data.sets.stored_rows import Rows, problem_of
@@ -36,8 +36,8 @@ LOOKED_AT = 200_000  # rows that a search goes through before it answers with wh
 
 @dataclass(frozen=True)
 class ShownRow:
-    """One row of a table. example: None where the row cannot be learned from, and problem says why; values: its columns
-    then."""
+    """One row of a table. example: None if the row cannot be trained; then problem has the reason, and values its
+    columns."""
 
     number: int
     example: Example | None
@@ -47,26 +47,30 @@ class ShownRow:
 
 @dataclass(frozen=True)
 class Page:
-    """next: where the rows after these begin, None at the end of the set."""
+    """Some rows of a dataset. next: position of the first row after them, None at the end of the dataset."""
 
     rows: list[ShownRow]
     next: int | None
 
 
 def page(rows: Rows, begin: int = 0, count: int = 50, words: str = "") -> Page:
-    """Rows that can be learned from, from the one at `begin` on, those with `words` in them where some are given. Never
-    more than a page is held."""
-    found: list[ShownRow] = []
+    """Return trainable rows from position `begin` on, only those that contain `words` if any are given.
+
+    At most one page of rows is in memory.
+    """
+    shown: list[ShownRow] = []
     for position in range(max(0, begin), len(rows)):
-        if len(found) == count or position - begin >= LOOKED_AT:
-            return Page(found, position)
-        found += with_words(words, rows, position)
-    return Page(found, None)
+        if len(shown) == count or position - begin >= LOOKED_AT:
+            return Page(shown, position)
+        shown += with_words(words, rows, position)
+    return Page(shown, None)
 
 
 def with_words(words: str, rows: Rows, position: int) -> list[ShownRow]:
-    """The row at `position`, or none where it lacks the words. Most rows without them are told by their JSON, where
-    only what words do not begin or end with is escaped."""
+    """Return [the row at `position`], or [] if it lacks the words.
+
+    Most rows without them are rejected by their JSON text, in which the words are only escaped, not split.
+    """
     sought = words.casefold()
     if sought and "\n" not in sought and as_json(sought)[1:-1] not in rows.as_json(position).casefold():
         return []
@@ -75,15 +79,16 @@ def with_words(words: str, rows: Rows, position: int) -> list[ShownRow]:
 
 
 def problems(rows: Rows, begin: int = 0, count: int = 50) -> Page:
-    """Rows of the file that cannot be learned from, each with its reason. begin: among all rows of the file."""
+    """Return rows of the file that cannot be trained, each with its reason. begin: position among all rows of the
+    file."""
     flawed = rows.flawed
     places = flawed[np.searchsorted(flawed, begin) :][: count + 1].tolist()
-    found = [unusable(rows, place) for place in places[:count]]
-    return Page(found, places[count] if len(places) > count else None)
+    shown = [unusable(rows, place) for place in places[:count]]
+    return Page(shown, places[count] if len(places) > count else None)
 
 
 def unusable(rows: Rows, place: int) -> ShownRow:
-    """A row that cannot be learned from, by its position among all rows of the file (Rows.flawed)."""
+    """Return a row that cannot be trained. place: position among all rows of the file (Rows.flawed)."""
     entry = rows.entry(place)
     problem = problem_of(entry["problem"])
     values = json.loads(entry["values"]) if entry["values"] else None
@@ -91,7 +96,7 @@ def unusable(rows: Rows, place: int) -> ShownRow:
 
 
 def row_of(rows: Rows, number: int) -> ShownRow:
-    """A row by its number, also one that cannot be learned from. Raises DataError where the set has it no more."""
+    """Return a row by its number, also one that cannot be trained. Raises DataError if the dataset does not have it."""
     for place in (rows.numbers() == number).nonzero()[0][:1].tolist():
         return ShownRow(number, rows[place][1])
     for place in rows.flawed[rows.flawed_numbers() == number][:1].tolist():
@@ -100,18 +105,19 @@ def row_of(rows: Rows, number: int) -> ShownRow:
 
 
 def text_of(example: Example) -> str:
-    said = [part for message in example.messages for part in (message.content, message.reasoning)]
-    return "\n".join([*said, *(part for part in (example.prompt, example.completion, example.text) if part)])
+    texts = [part for message in example.messages for part in (message.content, message.reasoning)]
+    return "\n".join([*texts, *(part for part in (example.prompt, example.completion, example.text) if part)])
 
 
 def example_of(values: Any) -> Example:
-    """A row that somebody wrote, in any shape that a file may have. Raises DataError with what is wrong with it."""
+    """Return the example of a row that a person wrote, in any shape that a file may have. Raises DataError with its
+    problem."""
     if not isinstance(values, dict):
         raise DataError("sets.no_object")
     row = Row(1, values)
-    example, found = check(row, recognise([row]))
+    example, row_problems = check(row, recognise([row]))
     if example is None:
-        raise DataError("sets.bad_row", problem=found[0].text if found else "")
+        raise DataError("sets.bad_row", problem=row_problems[0].text if row_problems else "")
     return example
 
 
@@ -122,49 +128,51 @@ def changed(
     change: Iterable[tuple[int, Any]] = (),
     add: Iterable[Any] = (),
 ) -> Change:
-    """A new version of a set. change, add: rows as somebody writes them. Raises DataError, with nothing changed."""
-    gone, new = list(remove), [example_of(values) for values in add]
-    other = [(row, example_of(values)) for row, values in change]
+    """Store a new version of a dataset. change, add: rows as a person writes them. Raises DataError, with nothing
+    changed."""
+    removed, added = list(remove), [example_of(values) for values in add]
+    rewritten = [(row, example_of(values)) for row, values in change]
     with store.editing(id) as (edits, base):
-        return edits.change(what(len(gone), len(other), len(new)), base, gone, other, new)
+        return edits.change(describe_change(len(removed), len(rewritten), len(added)), base, removed, rewritten, added)
 
 
 def mended(
     store: DatasetStore, id: str, kind: str, value: str = "", argument: str = "", action: str = "", check: Check = go_on
 ) -> Change:
-    """A new version without a kind of problem, in every row. value: what fills a placeholder. argument, action: of
-    which of the kind's repairs (Repair), "" for the first that there is. Raises DataError where there is none of that
-    kind.
+    """Store a new version without one kind of problem, repaired in every row.
 
-    Of a large set in a process of its own. check: called often.
+    value: fills a placeholder. argument, action: select one of the kind's repairs (Repair), "" for the first. check:
+    called often. Raises DataError if there is no such problem. A large dataset is repaired in a process of its own.
     """
     if dataset_process.is_needed(rows=len(store.rows(id))):
         version = dataset_process.run(store.path(id), "mend", kind, value, argument, action, check=check)
         return store.edits(id).changes[version]
     with store.editing(id) as (edits, base):
-        now = edits.rows(base)
-        repair = _repair(now, kind, argument, action, check)
+        rows = edits.rows(base)
+        repair = _repair(rows, kind, argument, action, check)
         if repair.action == "remove":
             return edits.change(repair.done, base, remove=repair.rows)
-        wanted = np.flatnonzero(np.isin(now.numbers(), np.array(repair.rows, np.int64)))
-        new = ((number, repaired(example, repair, value)) for number, example in map(now.__getitem__, wanted.tolist()))
+        positions = np.flatnonzero(np.isin(rows.numbers(), np.array(repair.rows, np.int64)))
+        changes = (
+            (number, repaired(example, repair, value)) for number, example in map(rows.__getitem__, positions.tolist())
+        )
         return edits.change(
-            repair.done, base, change=((number, example) for number, example in new if example is not None)
+            repair.done, base, change=((number, example) for number, example in changes if example is not None)
         )
 
 
 def _repair(rows: Rows, kind: str, argument: str, action: str, check: Check) -> Repair:
-    found = {finding.id: finding for finding in findings(_told(rows, check), kind)}
-    offered = found[kind].repairs if kind in found else ()
+    by_kind = {finding.id: finding for finding in findings(_checked_rows(rows, check), kind)}
+    offered = by_kind[kind].repairs if kind in by_kind else ()
     repairs = [each for each in offered if argument in ("", each.argument) and action in ("", each.action)]
     if not repairs:
-        found = {finding.id: finding for finding in findings(_told(rows, check))}
-        mendable = [finding.id for finding in found.values() if finding.repairs]
+        by_kind = {finding.id: finding for finding in findings(_checked_rows(rows, check))}
+        mendable = [finding.id for finding in by_kind.values() if finding.repairs]
         raise DataError("sets.no_such_problem", kind=kind, found=mendable or ["–"])
     return repairs[0]
 
 
-def _told(rows: Rows, check: Check) -> Iterator[tuple[int, Example]]:
+def _checked_rows(rows: Rows, check: Check) -> Iterator[tuple[int, Example]]:
     for count, row in enumerate(rows):
         if count % CHECK_EVERY == 0:
             check(count)
@@ -172,7 +180,7 @@ def _told(rows: Rows, check: Check) -> Iterator[tuple[int, Example]]:
 
 
 def write(rows: Iterable[tuple[int, Example]], target: Path) -> int:
-    """As JSONL that any trainer reads, whole or not at all; how many rows. Raises OSError."""
+    """Write rows as JSONL that any trainer reads, complete or not at all; return their number. Raises OSError."""
     aside = target.with_name(f".{target.name}.part")
     count = 0
     try:
@@ -187,9 +195,9 @@ def write(rows: Iterable[tuple[int, Example]], target: Path) -> int:
 
 
 def joined(store: DatasetStore, ids: Iterable[str], name: str, folder: Path) -> DatasetInfo:
-    """One new set of the rows of several, one after the other. folder: where its file is written first.
+    """Add one new dataset with the rows of several, one after the other. folder: for its temporary file.
 
-    Raises DataError where they are of several kinds: of one file the rows of one kind alone can be read again.
+    Raises DataError if they are of several kinds: a file is read as rows of one kind.
     """
     return _added(store, (row for id in ids for row in store.rows(id)), name, folder)
 
@@ -197,27 +205,28 @@ def joined(store: DatasetStore, ids: Iterable[str], name: str, folder: Path) -> 
 def split(
     store: DatasetStore, id: str, part: float, seed: int, names: tuple[str, str], folder: Path
 ) -> tuple[DatasetInfo, DatasetInfo]:
-    """Two new sets, the second of rows that the seed decides. part: of the rows, where it is a float; an int says how
-    many.
+    """Add two new datasets, the second of rows chosen by the seed.
 
-    Raises DataError where one would be empty.
+    part: share of the rows if it is a float, their number if it is an int. Raises DataError if one would be empty.
     """
     rows = store.rows(id)
     count = round(part * len(rows)) if isinstance(part, float) else part
     if not 0 < count < len(rows):
         raise DataError("sets.empty_part", rows=len(rows), count=count)
-    held = set(random.Random(seed).sample(range(len(rows)), count))
-    parts: tuple[Callable[[int], bool], ...] = (lambda i: i not in held, lambda i: i in held)
+    chosen = set(random.Random(seed).sample(range(len(rows)), count))
+    parts: tuple[Callable[[int], bool], ...] = (lambda i: i not in chosen, lambda i: i in chosen)
 
-    def of(takes: Callable[[int], bool]) -> Iterator[tuple[int, Example]]:
-        return (rows[i] for i in range(len(rows)) if takes(i))
+    def rows_where(is_taken: Callable[[int], bool]) -> Iterator[tuple[int, Example]]:
+        return (rows[i] for i in range(len(rows)) if is_taken(i))
 
-    first, second = (_added(store, of(takes), name, folder) for takes, name in zip(parts, names, strict=True))
+    first, second = (
+        _added(store, rows_where(is_taken), name, folder) for is_taken, name in zip(parts, names, strict=True)
+    )
     return first, second
 
 
 def _added(store: DatasetStore, rows: Iterable[tuple[int, Example]], name: str, folder: Path) -> DatasetInfo:
-    file = folder / f"{short_id()}.jsonl"  # a name may hold what no file's may, or be too long for one
+    file = folder / f"{short_id()}.jsonl"  # the dataset's name may not be a valid file name
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write(_of_one_kind(rows), file)

@@ -1,5 +1,5 @@
-"""What rows look like in the files that people have, and what is taken of them: left_out, refused, tools,
+"""The shapes of rows in files of other programs, and their conversion to our formats: left_out, refused, tools,
 rewritten, labelled, roles, known.
 
-Imports: core/data/reading. What a row then means is in core/data/formats and core/data/conversation.
+Imports: core/data/reading. core/data/formats and core/data/conversation define what a row then means.
 """

@@ -1,5 +1,8 @@
-"""Whether the first row of a table holds the column names, or is a row like the others. A doubtful case is reported,
-never decided silently: the reader says what it assumed, and `header` of Choices overrides it."""
+"""Detects if the first row of a table holds the column names or is a row like the others.
+
+A doubtful case is reported, never decided silently: the reader notes its assumption, and `header` of Choices overrides
+it.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ _SENTENCE_ENDS = (".", "?", "!", "…", "。", "？", "！")
 
 
 def holds_names(first: Sequence[str], others: Sequence[Sequence[str]]) -> bool | None:
-    """None where nothing tells. others: the rows that follow it."""
+    """Return True if the first row holds names, False if it is a row, None if undecided. others: the rows after it."""
     cells = [cell.strip() for cell in first]
     if any(map(_is_a_name, cells)) or all(cell.lower() in _KNOWN for cell in cells) or not others:
         return True
@@ -40,7 +43,7 @@ def _is_a_name(cell: str) -> bool:
 
 
 def _stands_above(cell: str, values: Sequence[str]) -> bool:
-    """Empty, or another kind of thing than all below it: a word over numbers, or over texts."""
+    """Return True for an empty cell, or one of another kind than all below it: a word over numbers, or over texts."""
     if not cell:
         return True
     if not _MEASURE.fullmatch(cell) and all(map(_MEASURE.fullmatch, values)):
@@ -50,7 +53,7 @@ def _stands_above(cell: str, values: Sequence[str]) -> bool:
 
 
 def _is_alike(cell: str, values: Sequence[str]) -> bool:
-    """A number among numbers, what another row says too, a sentence among texts."""
+    """Return True for a number among numbers, a value that another row has, or a sentence among texts."""
     if all(map(_MEASURE.fullmatch, values)):
         return _MEASURE.fullmatch(cell) is not None
     is_sentence = len(words_of(cell)) > _TEXT or cell.endswith(_SENTENCE_ENDS)

@@ -1,4 +1,4 @@
-"""The format of a row, recognized by its columns and the types of their values, whatever the file is called."""
+"""The format of a row, recognized by its columns and the types of their values, whatever the file's name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from core.recipe import Format
 
 FORMATS: tuple[Format, ...] = get_args(Format)  # in the order in which they are tried
 
-SAMPLE_ROWS = 100  # by which a file is told
+SAMPLE_ROWS = 100  # rows by which the format of a file is recognized
 
 # Our name of a column: the names it goes by, the first that a row has wins.
 COLUMNS: dict[Format, dict[str, tuple[str, ...]]] = {
@@ -40,9 +40,9 @@ _TREE = {"message_id", "parent_id", "role", "text"}
 
 
 def recognise(sample_rows: Iterable[Row]) -> Format:
-    """The format that most of the sample's rows have the shape of.
+    """Return the format whose shape most of the sample's rows have.
 
-    Raises DataError with the columns that were found and the shapes that are known.
+    Raises DataError with the columns of the sample and the known shapes.
     """
     votes: dict[Format, int] = {}
     columns: dict[str, None] = {}
@@ -73,7 +73,7 @@ def _shape(values: Mapping[str, Any]) -> Format | None:
 
 
 def _conversation_shape(values: Mapping[str, Any]) -> Format:
-    """By the keys of the first turn; by the column's name where there is none."""
+    """Return the format by the keys of the first turn, or by the column's name if there is no turn."""
     column = next(alias for alias in COLUMNS["messages"]["messages"] if alias in values)
     turns = values[column]
     if isinstance(turns, list) and turns and isinstance(turns[0], dict):

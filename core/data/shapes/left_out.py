@@ -1,9 +1,8 @@
-"""What is left out of a row: each value that no format uses is named, counted over the file, and reported with what
-would use it.
+"""Values of a row that no format uses: each is named, counted over the file, and reported with what would use it.
 
-A converter asks `Columns` for what it wants; what nobody asked for is left out. What is dropped deeper in a row (a
-field of a message, of a part, of a call) its reader names itself. Values that say nothing (null, "", an empty list) are
-no loss.
+A converter takes the columns that it needs from `Columns`; columns that were not taken are left out. A reader itself
+reports what it drops deeper in a row (a field of a message, of a part, of a call). Empty values (null, "", an empty
+list) are not counted.
 """
 
 from __future__ import annotations
@@ -31,7 +30,8 @@ _PICTURE = re.compile(r"<\|?(?:image|img|video|audio)(?:_pad|_?\d+)?\|?>", re.IG
 
 
 class LeftOut(Frozen):
-    """what was left out of `count` rows (of a chat: messages), and why, with what would be needed to use it."""
+    """A kind of value that was left out. count: of rows (in a chat, of messages); why: the reason, with what would be
+    needed to use it."""
 
     what: Message
     count: int
@@ -39,12 +39,12 @@ class LeftOut(Frozen):
 
 
 class Loss(NamedTuple):
-    """One thing that was left out of one row: where it stood, and its name there."""
+    """One thing that was left out of one row: its place, and its name there."""
 
     place: Place
     name: str = ""
 
-    def said(self, count: int) -> LeftOut:
+    def describe(self, count: int) -> LeftOut:
         place = "column" if self.place == "worse" else self.place
         what = f"left_out.chat_{self.name}" if place == "chat" else f"left_out.{place}"
         return LeftOut(what=msg(what, name=self.name), count=count, why=msg(self._why(), name=self.name))
@@ -78,22 +78,22 @@ class Loss(NamedTuple):
 
 
 class Columns(Mapping[str, Any]):
-    """A row's values by their names without case and surrounding blanks, and which of them somebody asked for."""
+    """A row's values by their names without case and surrounding blanks, with the names that a converter has taken."""
 
     def __init__(self, values: Mapping[Any, Any]):
         self._values: dict[str, Any] = {}
-        self._asked: set[str] = set()
-        self._twice: list[str] = []  # names that differ in case alone: the first that says something is taken
-        for given, value in values.items():
-            name = str(given).strip().lower()
-            if name in self._values and says(self._values[name]):
-                self._twice += [str(given)] if says(value) else []
+        self._taken: set[str] = set()
+        self._twice: list[str] = []  # names that differ in case alone: the first with a value is used
+        for key, value in values.items():
+            name = str(key).strip().lower()
+            if name in self._values and has_value(self._values[name]):
+                self._twice += [str(key)] if has_value(value) else []
                 continue
             self._values[name] = value
 
     def __getitem__(self, name: str) -> Any:
         value = self._values[name]
-        self._asked.add(name)
+        self._taken.add(name)
         return value
 
     def __contains__(self, name: object) -> bool:
@@ -106,33 +106,33 @@ class Columns(Mapping[str, Any]):
         return len(self._values)
 
     def peek(self, name: str) -> Any:
-        """A value, without taking it; None where there is none."""
+        """Return a value without taking it; None if there is none."""
         return self._values.get(name)
 
     def take(self, *names: str) -> None:
-        self._asked.update(names)
+        self._taken.update(names)
 
     def changed(self, new: Mapping[str, Any]) -> Columns:
-        """These without what somebody asked for, and the new ones."""
+        """Return these columns without the taken ones, with the new ones."""
         rest = Columns(
-            {name: value for name, value in self._values.items() if name not in self._asked and name not in new}
+            {name: value for name, value in self._values.items() if name not in self._taken and name not in new}
             | dict(new)
         )
         rest._twice = self._twice
         return rest
 
     def left(self) -> list[Loss]:
-        unread = [name for name, value in self._values.items() if name not in self._asked and says(value)]
+        unread = [name for name, value in self._values.items() if name not in self._taken and has_value(value)]
         return [Loss("column", name) for name in [*unread, *self._twice]]
 
 
 class Notes:
-    """What the readers of one row have to say of it: warnings, what they left out or assumed, and the turns of the
-    conversation with a worse answer."""
+    """Notes on one row: warnings, what was left out or assumed, and the turns of the conversation with a worse
+    answer."""
 
     def __init__(self) -> None:
         self.worse: list[Any] = []
-        self.assumed: set[str] = set()  # what nobody said and the file does not
+        self.assumed: set[str] = set()  # properties that neither a choice nor the file states
         self.warnings: list[Message] = []
         self.losses: list[Loss] = []
 
@@ -143,9 +143,11 @@ class Notes:
         self.losses.append(Loss(place, name))
 
     def leave_unread(self, place: Place, values: Mapping[Any, Any], read: Iterable[str]) -> None:
-        """Each value of an object that says something and is none of those that were read."""
+        """Record each non-empty value of an object whose key is not among those that were read."""
         known = set(read)
-        self.losses += [Loss(place, str(name)) for name, value in values.items() if name not in known and says(value)]
+        self.losses += [
+            Loss(place, str(name)) for name, value in values.items() if name not in known and has_value(value)
+        ]
 
 
 class Tally:
@@ -161,27 +163,27 @@ class Tally:
             self._rows[loss if known else Loss("more")] += 1
 
     def add_each(self, losses: Iterable[Loss]) -> None:
-        """Losses that are counted one by one: messages of a chat."""
+        """Count every loss, even equal ones: messages of a chat."""
         self._rows.update(losses)
 
-    def said(self) -> tuple[LeftOut, ...]:
-        """The most frequent first."""
+    def summary(self) -> tuple[LeftOut, ...]:
+        """Return what was left out, the most frequent first."""
         return tuple(
-            loss.said(count) for loss, count in sorted(self._rows.items(), key=lambda item: (-item[1], item[0]))
+            loss.describe(count) for loss, count in sorted(self._rows.items(), key=lambda item: (-item[1], item[0]))
         )
 
 
-def says(value: Any) -> bool:
-    """Whether there is anything in a value."""
+def has_value(value: Any) -> bool:
+    """Return True if a value is not empty: None, blank text, or a container of such values."""
     if isinstance(value, str):
         return bool(value.strip())
     if isinstance(value, dict):
-        return any(map(says, value.values()))
+        return any(map(has_value, value.values()))
     if isinstance(value, list):
-        return any(map(says, value))
+        return any(map(has_value, value))
     return value is not None
 
 
 def needs_picture(losses: Iterable[Loss], texts: Iterable[str]) -> bool:
-    """Whether a text points at a picture, film or sound that was left out."""
+    """Return True if a text refers to a picture, film or sound that was left out."""
     return any(loss.name.lower() in MEDIA for loss in losses) and any(_PICTURE.search(text) for text in texts)

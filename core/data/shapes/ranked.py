@@ -1,4 +1,4 @@
-"""Which columns hold the better and the worse of two answers, whatever they are called."""
+"""The columns that hold the better and the worse of two answers, in the notations of different files."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _RANKED = (
     ("better", "worse"),
     ("response_j", "response_k"),  # questions of Stack Exchange, in pairs
 )
-_NUMBERED = ("response_0", "response_1")  # PKU's BeaverTails: which is better stands beside them
+_NUMBERED = ("response_0", "response_1")  # PKU's BeaverTails: another column says which is better
 _WHICH = ("better_response_id", "safer_response_id")
 
 
 def ranked(values: Columns) -> tuple[str, str] | None:
-    """(the better, the worse); None of a row that compares no two answers."""
+    """Return the names of the columns (better, worse); None if the row compares no two answers."""
     named = next((pair for pair in _RANKED if all(name in values for name in pair)), None)
     if named or not all(name in values for name in _NUMBERED):
         return named

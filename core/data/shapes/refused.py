@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from core.errors import TemplateError
 from core.messages import Message, msg
 
-MOST_REASONS = 5  # said one by one; a template may put a row's own words into its reason
+MOST_REASONS = 5  # listed one by one; a template may put a row's own words into its reason
 MOST_NAMED = 5  # rows of one reason
 
 
@@ -25,21 +25,21 @@ class _Reason:
 
 @dataclass
 class RefusedRows:
-    """rows: how many were refused, for whatever reason."""
+    """The rows that a template refused. rows: their number."""
 
     rows: int = 0
     _reasons: dict[str, _Reason] = field(default_factory=dict)
 
     def add(self, number: int, why: Message) -> None:
-        """number: by which the row is named, in the file or among those that can be learned from."""
+        """Count a refused row. number: shown to the person, in the file or among the trainable rows."""
         self.rows += 1
         reason = str(why)
         if reason in self._reasons or len(self._reasons) < MOST_REASONS:
             self._reasons.setdefault(reason, _Reason(why)).add(number)
 
-    def said(self, read: int, key: str = "template.rows_refused") -> list[Message]:
-        """What a person should know of it, a sentence for each reason. read: rows that were looked at."""
-        found = [
+    def messages(self, read: int, key: str = "template.rows_refused") -> list[Message]:
+        """Return a sentence for each reason. read: rows that were checked."""
+        sentences = [
             msg(
                 key,
                 rows=reason.rows,
@@ -50,10 +50,10 @@ class RefusedRows:
             for reason in self._reasons.values()
         ]
         others = self.rows - sum(reason.rows for reason in self._reasons.values())
-        return [*found, msg("template.others_refused", rows=others)] if others else found
+        return [*sentences, msg("template.others_refused", rows=others)] if others else sentences
 
     def if_all(self, read: int) -> TemplateError | None:
-        """The error where there is nothing but refused rows."""
+        """Return the error if all `read` rows were refused, else None."""
         if not read or self.rows < read:
             return None
         first = next(iter(self._reasons.values()))

@@ -1,4 +1,4 @@
-"""Converts rows that say the same as one of our formats in other columns.
+"""Converts rows with the meaning of one of our formats, in other columns, to its columns.
 
 preference          prompt | messages | instruction, chosen, rejected     messages, that end with the chosen answer; the
                     other beside them (Notes.worse)
@@ -10,8 +10,8 @@ xLAM                query, tools, answers: calls                          messag
 two models          conversation_a, conversation_b, winner                messages: of the one that was preferred
 turns, Gemini       turns | contents | ...: a list of objects             messages
 
-Those of annotation tools are in core/data/shapes/labelled. Each is told by its columns and the kind of their values,
-row by row; a row that is none of them stays as it is.
+core/data/shapes/labelled converts rows of annotation tools. A shape is recognized row by row by its columns and the
+types of their values; other rows stay as they are.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from typing import Any
 
 from core.data.conversation import CONTENT_KEYS, ROLE_KEYS
 from core.data.reading.file_rows import Flaw
-from core.data.shapes.labelled import evals, label_studio, said_of_intent
-from core.data.shapes.left_out import Columns, Notes, says
+from core.data.shapes.labelled import evals, label_studio, utterances_key
+from core.data.shapes.left_out import Columns, Notes, has_value
 from core.data.shapes.ranked import ranked
 
 TURNS = ("data", "dialog", "dialogue", "turns", "utterances", "contents", "messages", "conversations", "conversation")
-_ASKED = ("prompt", "messages", "conversations", "conversation", "question", "instruction", "query", "input")
+_PROMPT_COLUMNS = ("prompt", "messages", "conversations", "conversation", "question", "instruction", "query", "input")
 _CONVERSATIONS = TURNS[-3:]
 _ANSWERS = ("assistant", "gpt", "model", "bot")
 # Anthropic's hh-rlhf writes a conversation as one text.
@@ -37,26 +37,31 @@ _HUMAN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
 
 
 def rewritten(values: Columns, notes: Notes) -> Columns:
-    """values, or what they say in the columns of a format. Raises Flaw."""
+    """Return values, converted to the columns of a format if they have another known shape. Raises Flaw."""
     for write in _SHAPES:
-        found = write(values, notes)
-        if found is not None:
-            return values.changed(found)
+        columns = write(values, notes)
+        if columns is not None:
+            return values.changed(columns)
     return values
 
 
 def _preference(values: Columns, notes: Notes) -> dict[str, Any] | None:
     better, worse = ranked(values) or ("", "rejected")
-    if not better:  # as this app writes a row
-        said = values.peek("messages")
-        if isinstance(said, list) and said and _speaker(said[-1]) in _ANSWERS and isinstance(values.peek(worse), list):
+    if not better:  # a row as this app writes it
+        turns = values.peek("messages")
+        if (
+            isinstance(turns, list)
+            and turns
+            and _speaker(turns[-1]) in _ANSWERS
+            and isinstance(values.peek(worse), list)
+        ):
             notes.worse = list(values.peek(worse))
         return None
     chosen = values[better]
-    if not says(chosen):
+    if not has_value(chosen):
         raise Flaw("data.empty_answer")
-    name = next((name for name in _ASKED if says(values.peek(name))), None)
-    asked = _turns(values[name], "user") if name else []
+    name = next((name for name in _PROMPT_COLUMNS if has_value(values.peek(name))), None)
+    prompt = _turns(values[name], "user") if name else []
     if (
         name == "instruction"
         and isinstance(values[name], str)
@@ -64,22 +69,25 @@ def _preference(values: Columns, notes: Notes) -> dict[str, Any] | None:
         and more.strip()
     ):
         values.take("input")
-        asked[-1]["content"] += f"\n\n{more}"
+        prompt[-1]["content"] += f"\n\n{more}"
     answer = _turns(chosen, "assistant")
     # Some repeat the question before the answer, some do not.
-    if asked and [_words(turn) for turn in asked] == [_words(turn) for turn in answer[: len(asked)]]:
-        for turn in asked:
+    if prompt and [_words(turn) for turn in prompt] == [_words(turn) for turn in answer[: len(prompt)]]:
+        for turn in prompt:
             if isinstance(turn, dict):
                 notes.leave_unread("field", turn, ("role", "from", "content", "value"))
-        asked = []
-    whole, other = [*asked, *answer], _turns(values.peek(worse), "assistant") if says(values.peek(worse)) else []
+        prompt = []
+    chosen_turns, other = (
+        [*prompt, *answer],
+        _turns(values.peek(worse), "assistant") if has_value(values.peek(worse)) else [],
+    )
     if other and _speaker(other[0]) in _ANSWERS:  # the answer alone
-        other = [*(asked or whole[:-1]), *other]
-    if says(values.peek(worse)):
+        other = [*(prompt or chosen_turns[:-1]), *other]
+    if has_value(values.peek(worse)):
         values.take(worse)
         notes.leave("worse", worse)
     notes.worse = other
-    return {"messages": whole}
+    return {"messages": chosen_turns}
 
 
 def _speaker(turn: Any) -> Any:
@@ -87,7 +95,7 @@ def _speaker(turn: Any) -> Any:
 
 
 def _two_models(values: Columns, notes: Notes) -> dict[str, Any] | None:
-    """The other's answers are left out by their column's name."""
+    """Use the answers of the preferred model; the other's are reported as left out by their column's name."""
     winner = values.peek("winner")
     if not isinstance(winner, str) or not all(isinstance(values.peek(f"conversation_{side}"), list) for side in "ab"):
         return None
@@ -103,7 +111,7 @@ def _words(turn: Any) -> Any:
 
 
 def _turns(value: Any, role: str) -> list[Any]:
-    """What one side of a row says as turns: a text is a turn of role, or a whole conversation in Anthropic's way."""
+    """Return one side of a row as turns: a text is a turn of role, or a full conversation in Anthropic's notation."""
     if isinstance(value, list):
         return list(value)
     if isinstance(value, dict):
@@ -112,23 +120,30 @@ def _turns(value: Any, role: str) -> list[Any]:
     if len(parts) < 3 or parts[0].strip():
         return [{"role": role, "content": value}]
     speakers = ({"Human": "user", "Assistant": "assistant"}[speaker] for speaker in parts[1::2])
-    return [{"role": who, "content": words.strip()} for who, words in zip(speakers, parts[2::2], strict=True)]
+    return [{"role": role, "content": text.strip()} for role, text in zip(speakers, parts[2::2], strict=True)]
 
 
 def _prompt_and_completion(values: Columns, notes: Notes) -> dict[str, Any] | None:
-    said = next((name for name in ("completion", "response") if says(values.peek(name))), None)
-    asked = values.peek("prompt")
-    if said is None or not isinstance(asked, list) or not asked or not all(isinstance(turn, dict) for turn in asked):
+    answer_column = next((name for name in ("completion", "response") if has_value(values.peek(name))), None)
+    prompt = values.peek("prompt")
+    if (
+        answer_column is None
+        or not isinstance(prompt, list)
+        or not prompt
+        or not all(isinstance(turn, dict) for turn in prompt)
+    ):
         return None
     values.take("prompt")
-    return {"messages": [*asked, *_turns(values[said], "assistant")]}
+    return {"messages": [*prompt, *_turns(values[answer_column], "assistant")]}
 
 
 def _answered_by_calls(values: Columns, notes: Notes) -> dict[str, Any] | None:
-    """query, tools, answers, as xLAM has them: the answer is which tools are called."""
-    asked = next((name for name in ("query", "question", "instruction") if isinstance(values.peek(name), str)), None)
+    """Convert query, tools, answers, as xLAM has them: the answer is a list of tool calls."""
+    prompt_column = next(
+        (name for name in ("query", "question", "instruction") if isinstance(values.peek(name), str)), None
+    )
     calls = values.peek("answers")
-    if asked is None or not says(values.peek("tools")) or not calls:
+    if prompt_column is None or not has_value(values.peek("tools")) or not calls:
         return None
     if isinstance(calls, str):
         try:
@@ -141,18 +156,18 @@ def _answered_by_calls(values: Columns, notes: Notes) -> dict[str, Any] | None:
         or not calls
     ):
         return None
-    values.take(asked, "answers")
+    values.take(prompt_column, "answers")
     return {
         "messages": [
-            {"role": "user", "content": values[asked]},
+            {"role": "user", "content": values[prompt_column]},
             {"role": "assistant", "content": None, "tool_calls": calls},
         ]
     }
 
 
 def _open_webui(values: Columns, notes: Notes) -> dict[str, Any] | None:
-    """An export of its chats: what was said last stands beside a tree of all that was ever answered, which is left out
-    by name."""
+    """Convert an export of Open WebUI: the last conversation is used, the tree of all answers is reported as left
+    out."""
     chat = values.peek("chat")
     if not isinstance(chat, dict) or not isinstance(chat.get("messages"), list) or "messages" in values:
         return None
@@ -166,12 +181,16 @@ def _squad(values: Columns, notes: Notes) -> dict[str, Any] | None:
     if "question" not in values or "answer" in values or not isinstance(answers, dict | list):
         return None
     values.take("answers")
-    found = (
+    answer_texts = (
         answers.get("text")
         if isinstance(answers, dict)
         else [a.get("text") if isinstance(a, dict) else a for a in answers]
     )
-    texts = [text for text in (found if isinstance(found, list) else [found]) if isinstance(text, str) and text.strip()]
+    texts = [
+        text
+        for text in (answer_texts if isinstance(answer_texts, list) else [answer_texts])
+        if isinstance(text, str) and text.strip()
+    ]
     for beside in [answers] if isinstance(answers, dict) else answers:
         if isinstance(beside, dict):
             notes.leave_unread("answer", beside, ("text",))
@@ -182,35 +201,31 @@ def _squad(values: Columns, notes: Notes) -> dict[str, Any] | None:
 
 def _alternating(values: Columns, notes: Notes) -> dict[str, Any] | None:
     name = next((name for name in TURNS if isinstance(values.peek(name), list) and values.peek(name)), None)
-    said = values.peek(name) if name else []
-    if name and name == said_of_intent(values.peek):  # all of them mean the same
+    turns = values.peek(name) if name else []
+    if name and name == utterances_key(values.peek):  # wordings of one intent
         return None
-    if name and all(isinstance(turn, dict) for turn in said):
-        if all(turn.keys() == {"input", "output"} for turn in said):
-            said = [[turn["input"], turn["output"]] for turn in said]
-        elif not any(other in values for other in _CONVERSATIONS) and all(map(_is_turn, said)):
+    if name and all(isinstance(turn, dict) for turn in turns):
+        if all(turn.keys() == {"input", "output"} for turn in turns):
+            turns = [[turn["input"], turn["output"]] for turn in turns]
+        elif not any(other in values for other in _CONVERSATIONS) and all(map(_is_turn, turns)):
             values.take(name)
-            return {"messages": [*_gemini_system(values), *said]}
-    if all(isinstance(pair, list) and len(pair) == 2 for pair in said):
-        said = list(chain.from_iterable(said))
-    if name is None or not all(isinstance(turn, str) for turn in said) or len(said) < 2:
+            key = next(
+                (k for k in ("systeminstruction", "system_instruction") if isinstance(values.peek(k), dict)), None
+            )
+            return {"messages": [*([{**values[key], "role": "system"}] if key else []), *turns]}
+    if all(isinstance(pair, list) and len(pair) == 2 for pair in turns):
+        turns = list(chain.from_iterable(turns))
+    if name is None or not all(isinstance(turn, str) for turn in turns) or len(turns) < 2:
         return None
-    if "question_id" in values:  # a bench's questions, one after the other: no answer is among them
+    if "question_id" in values:  # a benchmark's questions without answers
         return None
     values.take(name)
     notes.assumed.add("turns")
-    return {"messages": [{"role": ("user", "assistant")[i % 2], "content": turn} for i, turn in enumerate(said)]}
+    return {"messages": [{"role": ("user", "assistant")[i % 2], "content": turn} for i, turn in enumerate(turns)]}
 
 
 def _is_turn(turn: dict[str, Any]) -> bool:
     return any(name in turn for name in ROLE_KEYS) and any(name in turn for name in CONTENT_KEYS)
-
-
-def _gemini_system(values: Columns) -> list[dict[str, Any]]:
-    told = next(
-        (name for name in ("systeminstruction", "system_instruction") if isinstance(values.peek(name), dict)), None
-    )
-    return [{**values[told], "role": "system"}] if told else []
 
 
 _SHAPES: tuple[Callable[[Columns, Notes], dict[str, Any] | None], ...] = (

@@ -1,7 +1,7 @@
 """Guesses the roles of columns whose names match no format: from names in many languages, and from their contents.
 
-A guess is made only where no format fits, and it is said. Two columns that a format needs must be found: a question and
-its answer, or one column of text alone.
+A guess is made only if no format fits, and it is reported. Either a question and its answer must be found, or one
+column of text.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from statistics import median
 from typing import Any
 
 from core.data.reading.file_rows import Row
-from core.data.shapes.left_out import says
+from core.data.shapes.left_out import has_value
 from core.errors import DataError
 from core.recipe import ColumnRole
 
 Role = ColumnRole  # ignore is only ever chosen, never guessed
 Roles = Mapping[str, Role]
 _MEANT: tuple[Role, ...] = ("question", "answer", "system", "context", "text")
-LEAST_WORDS = 3  # a column of text says more than a name or a date, counted where it says the most
+LEAST_WORDS = 3  # a column of text has more words than a name or a date
 # Names, or words of names, that mean a role: English, German, Spanish, French, Italian, Portuguese, Russian, Chinese,
 # Japanese, Korean, Arabic, Hindi.
-_WRITTEN: dict[Role, str] = {
+_ROLE_WORDS: dict[Role, str] = {
     "question": """
         question questions q query prompt instruction input user human customer client problem ask request source src
         utterance frage fragen
@@ -42,105 +42,107 @@ _WRITTEN: dict[Role, str] = {
         contenu testo conteúdo
         текст 文本 内容 正文 文章 本文 본문 텍스트 نص""",
 }
-# A last word of a name that says of what a column tells, and not what it says.
+# Last words of names of columns with facts about a text, not the text itself.
 _ABOUT = frozenset(
     re.findall(r"\w+", "id ids date time type lang language name model count length tokens score rating url")
 )
-# A word of the names under which sets keep what is not to be said.
-_NOT_SAID = frozenset(
+# Words in names of columns with worse answers.
+_WORSE_WORDS = frozenset(
     re.findall(
         r"\w+", "rejected reject dispreferred nonpreferred worse worst incorrect wrong loser losing bad distractor"
     )
 )
-_NAMES = {role: frozenset(words.split()) for role, words in _WRITTEN.items()}
+_NAMES = {role: frozenset(words.split()) for role, words in _ROLE_WORDS.items()}
 _WORDS = re.compile(r"[^\W_]+")
 _LINK = re.compile(r"\s*https?://\S+\s*$")
 _WORD_OR_SIGN = re.compile(r"[\u2e80-\u9fff\uac00-\ud7af]|[^\W\d_]+")
 
 
 def guess(rows: Sequence[Row]) -> dict[str, Role] | None:
-    """{column: role} for a question and its answer, or for a text; None where nothing points at one."""
+    """Return {column: role} for a question and its answer, or for a text; None if no column's name or content tells a
+    role."""
     texts = _columns_of_text(rows)
-    found: dict[str, Role] = {}
+    roles: dict[str, Role] = {}
     for role in ("answer", "question", "context", "system"):
-        name = _named([name for name in texts if role != "answer" or not _is_not_said(name)], role, taken=found)
+        name = _named([name for name in texts if role != "answer" or not _is_worse(name)], role, taken=roles)
         if name is not None:
-            found[name] = role
-    if "answer" in found.values() and "question" not in found.values():
-        about = next((n for n, role in found.items() if role == "context"), None) or _named(texts, "text", taken=found)
-        if about is not None:
-            found[about] = "question"
-    if {"question", "answer"} <= set(found.values()):
-        return found
+            roles[name] = role
+    if "answer" in roles.values() and "question" not in roles.values():
+        question_column = next((n for n, role in roles.items() if role == "context"), None) or _named(
+            texts, "text", taken=roles
+        )
+        if question_column is not None:
+            roles[question_column] = "question"
+    if {"question", "answer"} <= set(roles.values()):
+        return roles
     long = [
-        name for name, words in texts.items() if words >= LEAST_WORDS and found.get(name) not in ("system", "context")
+        name for name, words in texts.items() if words >= LEAST_WORDS and roles.get(name) not in ("system", "context")
     ]
     if len(long) == 2:  # the longer one is the answer
-        asked, answered = sorted(long, key=lambda name: (not _is_not_said(name), texts[name]))
-        if _is_not_said(asked):  # a worse answer where there is a question; else what is to be put right
-            asked = next((name for name, role in found.items() if role == "question"), asked)
-        return {asked: "question", answered: "answer"}
+        question, answer = sorted(long, key=lambda name: (not _is_worse(name), texts[name]))
+        if _is_worse(question):  # a worse answer beside a question, or else a text to be corrected
+            question = next((name for name, role in roles.items() if role == "question"), question)
+        return {question: "question", answer: "answer"}
     name = _named(texts, "text", taken={})
     return {name: "text"} if name is not None and len(long) <= 1 else None
 
 
 def likely(rows: Sequence[Row]) -> dict[str, Role] | None:
-    """What a person is offered to correct where nothing points at a role: the columns that say the most; None where
-    none says anything."""
+    """Return a first guess for a person to correct: the columns with the longest texts; None if there is no text."""
     longest = sorted(texts := _columns_of_text(rows), key=lambda name: texts[name])[-2:]
     if len(longest) == 1:
         return {longest[0]: "text"}
     return {longest[0]: "question", longest[1]: "answer"} if longest else None
 
 
-def _is_not_said(name: str) -> bool:
-    """badAnswer, bad_answer 2, BAD-ANSWER."""
-    return not _NOT_SAID.isdisjoint(re.findall(r"[^\W\d_]+", _parted(name)))
+def _is_worse(name: str) -> bool:
+    """Return True for names such as badAnswer, bad_answer 2, BAD-ANSWER."""
+    return not _WORSE_WORDS.isdisjoint(re.findall(r"[^\W\d_]+", _split_camel_case(name)))
 
 
-def _parted(name: str) -> str:
+def _split_camel_case(name: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
 
 
 def _columns_of_text(rows: Sequence[Row]) -> dict[str, float]:
-    """Columns that hold text wherever they hold anything, with the usual number of their words."""
+    """Return the columns that hold only text, in at least half of the rows, with their median number of words."""
     names = dict.fromkeys(str(name) for row in rows for name in row.values)
-    found = {}
+    median_words = {}
     for name in names:
-        values = [row.values[name] for row in rows if says(row.values.get(name))]
+        values = [row.values[name] for row in rows if has_value(row.values.get(name))]
         if (
             values
             and all(isinstance(value, str) and not _LINK.match(value) for value in values)
             and 2 * len(values) >= len(rows)
         ):
-            found[name] = median(len(words_of(value)) for value in values)
-    return found
+            median_words[name] = median(len(words_of(value)) for value in values)
+    return median_words
 
 
 def words_of(text: str) -> list[str]:
-    """Words, and signs of languages that part none."""
+    """Return the words of a text, and the characters of languages without spaces."""
     return _WORD_OR_SIGN.findall(text)
 
 
 def means_something(name: str) -> bool:
-    """Whether a column of that name is for something, or tells of one that is: a name, and no text of a row."""
+    """Return True if the name stands for a role or for a fact about one: then it is a name, not a cell of a row."""
     words = _WORDS.findall(name.lower())
     return _last_meaning(name) is not None and len(name) > 1 or bool(words) and words[-1] in _ABOUT
 
 
 def _named(texts: Iterable[str], role: Role, taken: Mapping[str, Role]) -> str | None:
-    """The column whose name means a role: the whole of it, else its last word that means any role ("Customer answer" is
-    an answer)."""
+    """Return the column whose name means a role: the full name, else its last meaningful word ("Customer answer": an
+    answer)."""
     free = [name for name in texts if name not in taken]
-    whole = next((name for name in free if name.strip().lower() in _NAMES[role]), None)
-    return whole or next((name for name in free if _last_meaning(name) == role), None)
+    exact = next((name for name in free if name.strip().lower() in _NAMES[role]), None)
+    return exact or next((name for name in free if _last_meaning(name) == role), None)
 
 
 def _last_meaning(name: str) -> Role | None:
-    parts = _WORDS.findall(_parted(name))
+    parts = _WORDS.findall(_split_camel_case(name))
     if parts and parts[-1] in _ABOUT:
         return None
-    if "system" in parts:  # a system prompt asks nothing
+    if "system" in parts:  # a system prompt is no question
         return "system"
     meant = [
         role for part in reversed(parts) if part not in ("q", "a") for role, words in _NAMES.items() if part in words
@@ -149,19 +151,19 @@ def _last_meaning(name: str) -> Role | None:
     return next((role for role in meant if role != "text"), next(iter(meant), None))
 
 
-def parse(written: str) -> dict[str, Role]:
-    """{column: role} of "question=Frage,answer=Antwort". Raises DataError."""
-    found: dict[str, Role] = {}
-    for pair in written.split(","):
+def parse(text: str) -> dict[str, Role]:
+    """Parse {column: role} from "question=Frage,answer=Antwort". Raises DataError."""
+    roles: dict[str, Role] = {}
+    for pair in text.split(","):
         role, equals, name = (part.strip() for part in pair.partition("="))
         if not equals or not name or role not in (*_MEANT, "ignore"):
             raise DataError("data.bad_columns", found=pair[:80], roles=[*_MEANT, "ignore"])
-        found[name] = role
-    return found
+        roles[name] = role
+    return roles
 
 
 def require(roles: Roles, rows: Sequence[Row]) -> None:
-    """Raises DataError where a column is in no row, or where what they are for is nothing to learn from."""
+    """Raise DataError if a column is in no row, or if these roles give nothing to train on."""
     known = dict.fromkeys(str(name) for row in rows for name in row.values)
     if missing := [name for name in roles if name not in known]:
         raise DataError("data.no_such_column", missing=missing[:20], found=[*known][:20])
@@ -173,12 +175,12 @@ def require(roles: Roles, rows: Sequence[Row]) -> None:
 
 
 def renamed(row: Row, roles: Roles) -> Row:
-    """A row whose columns have the names of their roles; what already goes by such a name, and has another role, keeps
-    out of the way."""
+    """Return a row whose columns have the names of their roles; a column in the way of such a name gets the suffix
+    (2)."""
     values: dict[str, Any] = {}
     for name, value in row.values.items():
-        given = roles.get(str(name))
-        if given == "ignore":
+        role = roles.get(str(name))
+        if role == "ignore":
             continue
-        values[given or (f"{name} (2)" if str(name).strip().lower() in roles.values() else name)] = value
+        values[role or (f"{name} (2)" if str(name).strip().lower() in roles.values() else name)] = value
     return Row(row.number, values, row.line, row.left)

@@ -1,4 +1,4 @@
-"""Tools: their definitions and the calls in an answer, in every notation that files use. No torch."""
+"""Tools: their definitions and the calls in an answer, read from every notation that files use. No torch."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 from core.data.reading.file_rows import Flaw, type_name
 from core.data.shapes.left_out import Notes
 
-MOST_TOOLS = 256 << 10  # characters of a row's tools as JSON; whatever is described longer fits no context here
+MOST_TOOLS = 256 << 10  # characters of a row's tools as JSON; longer descriptions fit no context
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """arguments: a JSON object as text."""
+    """A call of a tool. arguments: a JSON object as text."""
 
     name: str
     arguments: str
@@ -43,26 +43,30 @@ def read_calls(calls: Any, number: int, notes: Notes) -> tuple[ToolCall, ...]:
 
 
 def _call(call: Any, number: int, notes: Notes) -> ToolCall:
-    inner = call.get("function", call) if isinstance(call, dict) else None
-    if not isinstance(inner, dict) or not isinstance(inner.get("name"), str) or not inner["name"].strip():
+    function = call.get("function", call) if isinstance(call, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"].strip():
         raise Flaw("data.call_without_name", turn=number, found=as_json(call)[:80])
-    given = "arguments" if inner.get("arguments") is not None else "parameters"
-    arguments = inner.get(given)
-    if inner is not call:
+    arguments_key = "arguments" if function.get("arguments") is not None else "parameters"
+    arguments = function.get(arguments_key)
+    if function is not call:
         notes.leave_unread("call", call, ("id", "type", "function"))
-    notes.leave_unread("call", inner, ("name", given) if inner is not call else ("id", "type", "name", given))
+    notes.leave_unread(
+        "call", function, ("name", arguments_key) if function is not call else ("id", "type", "name", arguments_key)
+    )
     if isinstance(arguments, str) and arguments.strip():
-        arguments = _json(arguments, "data.arguments_no_json", turn=number, name=inner["name"])
+        arguments = _json(arguments, "data.arguments_no_json", turn=number, name=function["name"])
     arguments = {} if arguments in (None, "") else _without_nulls(arguments)
     if not isinstance(arguments, dict):
-        raise Flaw("data.arguments_no_object", turn=number, name=inner["name"], found=type_name(arguments))
+        raise Flaw("data.arguments_no_object", turn=number, name=function["name"], found=type_name(arguments))
     id = call.get("id")
-    return ToolCall(inner["name"], as_json(arguments), str(id) if id else None)
+    return ToolCall(function["name"], as_json(arguments), str(id) if id else None)
 
 
 def without_parts(turn: Any, notes: Notes) -> list[Any]:
-    """A turn whose calls and results are parts of its content, as Anthropic writes them: calls beside the words, and a
-    turn for each result."""
+    """Return the turns of a turn whose calls and results are parts of its content, as Anthropic writes them.
+
+    Calls move beside the text, and each result becomes a turn.
+    """
     parts = turn.get("content") if isinstance(turn, dict) else None
     kinds = [part.get("type") if isinstance(part, dict) else None for part in parts] if isinstance(parts, list) else []
     if "tool_use" not in kinds and "tool_result" not in kinds:
@@ -84,7 +88,7 @@ def without_parts(turn: Any, notes: Notes) -> list[Any]:
 
 
 def read_tools(value: Any, notes: Notes) -> str | None:
-    """A row's tools as the JSON of a list of {type: function, function}, None where it has none. Raises Flaw."""
+    """Return a row's tools as the JSON of a list of {type: function, function}, None if it has none. Raises Flaw."""
     if isinstance(value, str) and value.strip():
         if len(value) > MOST_TOOLS:
             raise Flaw("data.tools_too_large", characters=len(value), limit=MOST_TOOLS)
@@ -96,18 +100,18 @@ def read_tools(value: Any, notes: Notes) -> str | None:
     tools = []
     for number, tool in enumerate(value, 1):
         tool = _without_nulls(tool)
-        inner = tool.get("function", tool) if isinstance(tool, dict) else None
-        if not isinstance(inner, dict) or not isinstance(inner.get("name"), str) or not inner["name"].strip():
+        function = tool.get("function", tool) if isinstance(tool, dict) else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"].strip():
             raise Flaw("data.tool_without_name", number=number, found=as_json(tool)[:80])
-        if inner is not tool:
+        if function is not tool:
             notes.leave_unread("tool", tool, ("type", "function"))
-        if "parameters" not in inner and isinstance(inner.get("input_schema"), dict):  # Anthropic
-            inner = {"parameters" if name == "input_schema" else name: part for name, part in inner.items()}
-        tools.append({"type": "function", "function": inner})
-    found = as_json(tools)
-    if len(found) > MOST_TOOLS:
-        raise Flaw("data.tools_too_large", characters=len(found), limit=MOST_TOOLS)
-    return found
+        if "parameters" not in function and isinstance(function.get("input_schema"), dict):  # Anthropic
+            function = {"parameters" if name == "input_schema" else name: part for name, part in function.items()}
+        tools.append({"type": "function", "function": function})
+    encoded = as_json(tools)
+    if len(encoded) > MOST_TOOLS:
+        raise Flaw("data.tools_too_large", characters=len(encoded), limit=MOST_TOOLS)
+    return encoded
 
 
 def _json(text: str, key: str, **params: Any) -> Any:
@@ -118,7 +122,7 @@ def _json(text: str, key: str, **params: Any) -> Any:
 
 
 def _without_nulls(value: Any) -> Any:
-    """value without the keys that a Parquet file gives every row because one has them."""
+    """Return value without null keys: a Parquet file gives every row the keys that any row has."""
     if isinstance(value, dict):
         return {str(key): _without_nulls(part) for key, part in value.items() if part is not None}
     return [_without_nulls(part) for part in value] if isinstance(value, list) else value

@@ -15,7 +15,7 @@ from core.data.shapes.left_out import Loss
 
 
 def unfolded(value: Any) -> tuple[Any, tuple[Loss, ...]]:
-    """The row, itself where it is none of these, and what was left out of it."""
+    """Return the row, unchanged if it has none of these shapes, and what was left out of it."""
     if isinstance(value, list):
         is_talk = len(value) > 1 and any(all(isinstance(turn, kind) for turn in value) for kind in (str, dict))
         return ({"turns": value} if is_talk else value), ()
@@ -26,17 +26,19 @@ def unfolded(value: Any) -> tuple[Any, tuple[Loss, ...]]:
     pair = value.get("translation")
     if isinstance(pair, dict) and len(pair) > 1 and all(isinstance(text, str) for text in pair.values()):
         return pair | {name: rest for name, rest in value.items() if name != "translation"}, ()
-    fields, said = value.get("fields"), value.get("responses")
-    if isinstance(fields, dict) and isinstance(said, dict):
-        said = {name if name not in fields else f"{name} answer": answers for name, answers in said.items()}
-        value = fields | said | {name: rest for name, rest in value.items() if name not in ("fields", "responses")}
-    asked = [name for name, answers in value.items() if isinstance(answers, list) and _is_answered(answers)]
-    if not asked:
+    fields, responses = value.get("fields"), value.get("responses")
+    if isinstance(fields, dict) and isinstance(responses, dict):
+        responses = {name if name not in fields else f"{name} answer": answers for name, answers in responses.items()}
+        value = fields | responses | {name: rest for name, rest in value.items() if name not in ("fields", "responses")}
+    answered = [name for name, answers in value.items() if isinstance(answers, list) and _is_responses(answers)]
+    if not answered:
         return value, ()
-    given = {name: [one["value"] for one in value[name] if one["status"] == "submitted"] for name in asked}
-    others = tuple(Loss("answer", name) for name, answers in given.items() if any(one != answers[0] for one in answers))
-    return value | {name: answers[0] if answers else None for name, answers in given.items()}, others
+    submitted = {name: [one["value"] for one in value[name] if one["status"] == "submitted"] for name in answered}
+    others = tuple(
+        Loss("answer", name) for name, answers in submitted.items() if any(one != answers[0] for one in answers)
+    )
+    return value | {name: answers[0] if answers else None for name, answers in submitted.items()}, others
 
 
-def _is_answered(answers: list[Any]) -> bool:
+def _is_responses(answers: list[Any]) -> bool:
     return bool(answers) and all(isinstance(one, dict) and {"value", "status"} <= one.keys() for one in answers)

@@ -20,7 +20,7 @@ from core.data.reading.choices import Choices
 from core.data.sets import edits as edits_module
 from core.data.sets import stored_rows as rows_module
 from core.data.sets import working
-from core.data.sets.edits import files_of, what
+from core.data.sets.edits import describe_change, files_of
 from core.data.sets.tokens import Tokenised
 from core.data.store import DatasetStore
 from core.data.tokenizer import Tokenizer
@@ -92,12 +92,12 @@ def test_a_look_at_a_set_of_which_every_row_was_changed_holds_a_few_numbers_of_e
 ) -> None:
     """A list of Python's numbers in the log was some 250 bytes a row at each look."""
     monkeypatch.setattr(rows_module, "IN_MEMORY_BYTES", 0)
-    monkeypatch.setattr(edits_module, "AS_THEY_ARE", 200)
+    monkeypatch.setattr(edits_module, "PLAIN_NUMBERS", 200)
     most = {}
     for turn, count in enumerate((300, 300, 3000)):
         id, chosen = added(store, tmp_path, count, turn=str(turn)), [n for n in range(1, count + 1) if n != 6]
         with store.editing(id) as (edits, base):
-            edits.change(what(changed=count), base, change=((n, example(f"b{n}")) for n in chosen))
+            edits.change(describe_change(changed=count), base, change=((n, example(f"b{n}")) for n in chosen))
         gc.collect()
         tracemalloc.start()
         try:
@@ -110,7 +110,7 @@ def test_a_look_at_a_set_of_which_every_row_was_changed_holds_a_few_numbers_of_e
 
 
 def test_many_numbers_are_packed(store: DatasetStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(edits_module, "AS_THEY_ARE", 2)
+    monkeypatch.setattr(edits_module, "PLAIN_NUMBERS", 2)
     id, folder = added(store, tmp_path), store.root / "mine"
     expected = dict(said(store, id))
     working.changed(
@@ -130,7 +130,7 @@ def test_what_ends_a_change_half_way_leaves_nothing_written(store: DatasetStore,
     working.changed(store, id, add=[row("there")])
     files = {file: file.read_bytes() for file in (store.root / id).iterdir() if file.name != "edits.lock"}
     with pytest.raises(DataError, match="no row 99"), store.editing(id) as (edits, base):
-        edits.change(what(changed=2), base, change=((n, example("b")) for n in (1, 99)))
+        edits.change(describe_change(changed=2), base, change=((n, example("b")) for n in (1, 99)))
     assert {file: file.read_bytes() for file in files} == files
 
 

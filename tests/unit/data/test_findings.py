@@ -387,7 +387,7 @@ def test_of_a_large_set_the_first_rows_and_then_some_are_looked_at_and_all_where
         for row in range(300):
             if it.is_next():
                 it.add(row, refusal if row >= 100 else plain[row % 50])
-        return next(finding for finding in it.found() if finding.id == "refusals")
+        return next(finding for finding in it.findings() if finding.id == "refusals")
 
     assert (look(False).count, look(False).of) == (200 // ONE_IN, 100 + 200 // ONE_IN)
     assert (look(True).count, look(True).of) == (200, 300)

@@ -96,7 +96,7 @@ def left_of(values: dict[str, Any], format: Any = None) -> tuple[Any, list[Any],
     return (
         found,
         problems,
-        {(one.what.key.partition(".")[2], one.what.params["name"]): one.count for one in tally.said()},
+        {(one.what.key.partition(".")[2], one.what.params["name"]): one.count for one in tally.summary()},
     )
 
 

@@ -27,7 +27,7 @@ def said(values: dict[str, Any]) -> tuple[Example | None, set[str]]:
     row = Row(1, values)
     found, problems = check(row, recognise([row]), left)
     assert found or problems
-    return found, {one.what.params["name"] for one in left.said()}
+    return found, {one.what.params["name"] for one in left.summary()}
 
 
 @pytest.mark.parametrize(

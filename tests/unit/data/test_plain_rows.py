@@ -79,7 +79,7 @@ ODD = [
 
 def said(row: dict[str, Any], format: Format) -> tuple[Any, ...]:
     left = Tally()
-    return *check(Row(7, row, 9), format, left), left.said()
+    return *check(Row(7, row, 9), format, left), left.summary()
 
 
 @settings(WHATEVER_IT_TAKES, max_examples=400)

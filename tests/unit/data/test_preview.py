@@ -403,7 +403,7 @@ def test_a_row_that_the_template_refuses_is_named_and_left_out(tokenizer: Tokeni
     rows = [chat("What?", "That."), with_tools, chat("Who?", "They."), with_tools]
     asked = Recipe.parse({"data": {"source": "x", "eval_fraction": 0}, "train": {"num_train_epochs": 1}})
     seen = Preview.measure(list(zip((4, 7, 9, 1_200), rows, strict=True)), tokenizer)
-    (said,) = map(str, seen.refused.said(seen.counted))
+    (said,) = map(str, seen.refused.messages(seen.counted))
     assert said.startswith("2 of 4 rows are skipped") and "tools" in said and said.endswith("file: 7, 1200.")
     counts, listener = seen.counts(512), Listener()
     train, _ = tokenize(rows, asked, tokenizer, listener)
@@ -434,7 +434,7 @@ def test_of_many_reasons_and_rows_the_first_are_named_and_the_rest_counted() -> 
     refused = RefusedRows()
     for row in range(1, 21):
         refused.add(row, msg("template.cannot_render", reason="alternate" if row < 13 else f"row {row}"))
-    *named, others = refused.said(30)
+    *named, others = refused.messages(30)
     assert named[0].params["first"] == [1, 2, 3, 4, 5, "…"] and named[0].params["rows"] == 12
     assert len(named) == MOST_REASONS and others.params["rows"] == 8 - (MOST_REASONS - 1)
     assert refused.if_all(21) is None and "alternate" in str(refused.if_all(20))

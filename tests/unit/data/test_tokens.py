@@ -177,7 +177,7 @@ def test_what_the_page_counted_a_run_finds_and_the_next_run_finds_all(
 def test_another_tokenizer_or_template_counts_anew_and_the_oldest_ways_go(
     store, tmp_path, tokenizer, starter_folder, monkeypatch
 ) -> None:
-    monkeypatch.setattr(tokens_module, "KEPT_WAYS", 2)
+    monkeypatch.setattr(tokens_module, "KEPT_COUNTINGS", 2)
     rows, folders = store.rows(added(store, tmp_path)), []
     for number in range(3):
         folder = tmp_path / f"model-{number}"
@@ -189,7 +189,7 @@ def test_another_tokenizer_or_template_counts_anew_and_the_oldest_ways_go(
         Tokenised(rows, counting, ANSWERS).tokens(at(0, 1))
         assert counting.encoded == 2
         folders.append(counting)
-    assert len(list(store.root.glob("*/tokens-*"))) == tokens_module.KEPT_WAYS
+    assert len(list(store.root.glob("*/tokens-*"))) == tokens_module.KEPT_COUNTINGS
     Tokenised(rows, folders[-1], ANSWERS).tokens(at(1, 0))
     assert folders[-1].encoded == 2
 

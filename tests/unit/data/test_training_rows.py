@@ -12,7 +12,7 @@ from core.data.labels import Encoded, FullExample, Learning, fit
 from core.data.preview import Preview
 from core.data.repeats import Repeats
 from core.data.selection import choose
-from core.data.sets.tokens import TOLD_EACH
+from core.data.sets.tokens import REPORT_EVERY
 from core.data.template import Rendered
 from core.data.tokenizer import Tokenizer
 from core.data.validation_split import validation_rows
@@ -164,8 +164,8 @@ def test_tokenising_shows_progress_and_stops_when_asked(tokenizer: Tokenizer) ->
     counting, listener = Counting(tokenizer), Listener(stop_after=3)
     with pytest.raises(StopRequested):
         tokenize(questions(500), recipe(), counting, listener)
-    assert counting.encoded == 2 * TOLD_EACH
-    assert listener.progress == [(0, 500), (TOLD_EACH, 500)]
+    assert counting.encoded == 2 * REPORT_EVERY
+    assert listener.progress == [(0, 500), (REPORT_EVERY, 500)]
 
 
 def test_each_choice_is_counted_and_said(tokenizer: Tokenizer) -> None:

@@ -27,7 +27,7 @@ COUNTS = Counts(
     median=50, exact=True,
 )  # fmt: skip
 VIEW = RowView(
-    index=3, of=68, row_number=5, length=60, learned=9, cut=20, parts=1, dropped=False, special=("<|im_end|>",),
+    index=3, total=68, row_number=5, length=60, learned=9, cut=20, parts=1, dropped=False, special=("<|im_end|>",),
     pieces=(Span("Hi\n", "given"), Span("ok<|im_end|>", "learned"), Span("later", "cut_given"), Span("gone",
         "cut_learned")),
 )  # fmt: skip
