@@ -44,7 +44,7 @@ from core.data.tokenizer import Tokenizer
 from core.models import starter
 from core.presets import PRESETS
 from core.recipe import Recipe
-from core.training.rows import tokenize
+from core.training.tokenizing import tokenize
 from core.workspace.folder import Workspace
 
 PAGE_ROWS = 50

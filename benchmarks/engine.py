@@ -29,7 +29,7 @@ from core.runs.folder import RunFolder
 from core.runs.reporter import Reporter
 from core.runs.states import State
 from core.training import worker
-from core.training.rows import tokenize
+from core.training.tokenizing import tokenize
 from core.training.trainer import Trainer, TrainingData
 from core.workspace.folder import Workspace
 

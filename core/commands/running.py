@@ -198,7 +198,7 @@ def join_run(space: Workspace, nodes: Nodes, option: str | None, cpu: bool) -> i
     first = cards[0] if cards else None if cpu else devices.best_card(nvidia)
     chosen = [card.uuid or "" for card in cards]
     environment = devices.environment_of(devices.wanted_of(first, nvidia), nvidia, len(cards) or 1, chosen)
-    agent = [sys.executable, "-m", "core.training.ranks.launch", "--workspace", str(space.root)]
+    agent = [sys.executable, "-m", "core.training.ranks.agent", "--workspace", str(space.root)]
     main = nodes.endpoint
     with lease.hold(space, msg("nodes.lease", main=main)), KeepAwake(lambda: True, lambda how: None):
         say(msg("nodes.reaching", main=main))

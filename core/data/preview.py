@@ -61,8 +61,8 @@ LOOKED_AT, TOGETHER = 200, 10  # rows whose language is judged; short answers ar
 
 @dataclass(frozen=True)
 class Counts:
-    """The effect of one max_length on a dataset: the rows and tokens of core.training.rows, projected if counted <
-    rows.
+    """The effect of one max_length on a dataset: the rows and tokens of core.training.tokenizing, projected if
+    counted < rows.
 
     max_length: as it will be used, never above what the model can read. long_examples: what is done to longer rows.
     tokens, learned: of what is trained on, after that. pieces: what is trained on, in examples; more than rows where

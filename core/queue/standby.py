@@ -1,8 +1,8 @@
 """The standby: a process that imports torch and the libraries while a page is open, and becomes the next run's worker.
 No torch here.
 
-Reading the libraries is half of what Start takes to the first step on a small model. What waits has no model, no
-context on a card and no lease, and has written nothing (core/training/standby). It is begun once a page has been open
+Reading the libraries is half of the time from Start to the first step on a small model. The standby has no model, no
+context on a card and no lease, and has written nothing (core/training/standby). It is started once a page has been open
 for OPEN_S and nothing trains or is timed, and ends with the app, as the page is closed, after IDLE_S without a touch of
 it, and where RAM is short. A run that would be started otherwise than it was (another environment, other cores, another
 folder) is started anew, and so is one that begins before it is ready.
@@ -66,7 +66,7 @@ class Waiting:
         # What libraries say as they are read belongs into the run's train.log, and into no file before there is one.
         with tempfile.TemporaryFile() as unsaid:
             self._child = Child(
-                "core.training.standby.worker", self.mark, log=unsaid, cwd=self._root, environment=of_device
+                "core.training.standby.standby_worker", self.mark, log=unsaid, cwd=self._root, environment=of_device
             )
         self._child.listen(self.said.update, lambda code: None)
 

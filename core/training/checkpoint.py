@@ -3,8 +3,7 @@
 checkpoints/checkpoint-<step>/adapter/       PEFT's format; a chat loads it too
                               trainer.pt     optimizer, GradScaler, and the random states at the end of that step
                               position.json  Position
-                              COMPLETE       written last: a folder without it does not exist for anyone; each file's
-                                             bytes
+                              COMPLETE       each file's bytes; written last: a folder without it is ignored
 
 A crash during a write leaves a hidden `.checkpoint-*.part`, which the next write deletes.
 """
@@ -41,7 +40,7 @@ T = TypeVar("T", bound="DataclassInstance")
 class Position:
     """The position of a run, saved with each checkpoint, so that a later attempt can resume from it.
 
-    measured_step: the last step with an evaluation; None before the first. retreats: what was given up to save memory
+    measured_step: the last step with an evaluation; None before the first. retreats: the ways taken to save memory
     (core/engine/out_of_memory). health: core/runs/health's. since_best: evaluations after the best one.
     """
 
@@ -67,14 +66,14 @@ def name_of(step: int) -> str:
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """save_adapter(folder) writes it in PEFT's format. keep: how many, besides the best one; budget_gib: disk space
-    they may take."""
+    """Writes, reads and deletes the checkpoints of a run. save_adapter(folder) writes it in PEFT's format. keep: how
+    many, besides the best one; budget_gib: disk space they may take."""
 
     run: RunFolder
     save_adapter: Callable[[Path], None]
     keep: int
     budget_gib: float = 10.0
-    _said: list[str] = field(default_factory=list)
+    _warned: list[str] = field(default_factory=list)
 
     def write(self, position: Position, states: States) -> None:
         """Write the checkpoint of position.step; if it exists, only add the evaluations since."""
@@ -96,7 +95,7 @@ class Checkpoints:
         self._drop_old(position.best_checkpoint)
 
     def last_good(self, until_step: int) -> Saved | None:
-        """The newest readable checkpoint up to until_step whose run was healthy."""
+        """Return the newest readable checkpoint up to until_step whose run was healthy, or None."""
         for folder in reversed(self.run.checkpoints()):
             try:
                 saved = read(folder)
@@ -114,7 +113,7 @@ class Checkpoints:
         self.run.add_facts(RunFacts(best_checkpoint=position.best_checkpoint, best_eval_loss=position.best_eval_loss))
 
     def _make_room(self, states: States, best: str | None) -> None:
-        """If the disk is short: delete old checkpoints first, then warn that the save may fail."""
+        """Delete old checkpoints if the disk is short; if that is not enough, warn that the save may fail."""
         complete = self.run.checkpoints()
         # Estimated from the last one; the first is an adapter with its optimizer states.
         needed = checkpoints.MARGIN + (files.bytes_in(complete[-1]) if complete else _bytes_in(states) * 3 // 2)
@@ -133,16 +132,16 @@ class Checkpoints:
         complete = self.run.checkpoints()
         stay = checkpoints.select_kept(complete, self.keep, self.budget_gib * values.GIB, best)
         checkpoints.drop(folder for folder in complete if folder not in stay)
-        if len(stay) < min(self.keep, len(complete)) and not self._said:
-            self._said.append("over_budget")  # once per run, not at every save
+        if len(stay) < min(self.keep, len(complete)) and not self._warned:
+            self._warned.append("over_budget")  # once per run, not at every save
             size_mb = files.bytes_in(complete[-1]) // 1_000_000
-            told = msg(
+            warning = msg(
                 "checkpoint.over_budget", kept=len(stay), keep=self.keep, size_mb=size_mb, budget_gib=self.budget_gib
             )
-            self.run.log_event("warning", message=told)
+            self.run.log_event("warning", message=warning)
 
 
-def _known(kind: type[T], value: dict[str, Any]) -> T:
+def _from_dict(kind: type[T], value: dict[str, Any]) -> T:
     """Read a dataclass that another version may have written with fewer or more fields."""
     return kind(**{one.name: value[one.name] for one in fields(kind) if one.name in value})
 
@@ -165,11 +164,11 @@ class Saved:
 
 
 def read(folder: Path) -> Saved:
-    """Raises RunError for a checkpoint that cannot be resumed from."""
+    """Read a checkpoint. Raises RunError for one that cannot be resumed from."""
     try:
         value = json.loads((folder / "position.json").read_text("utf-8"))
-        value["health"] = _known(Health, value.get("health") or {})
-        position = _known(Position, value)
+        value["health"] = _from_dict(Health, value.get("health") or {})
+        position = _from_dict(Position, value)
         weights = folder / "adapter" / "adapter_model.safetensors"
         # safetensors says of one that is held elsewhere that it is not there
         files.patiently(lambda: open(weights, "rb")).close()

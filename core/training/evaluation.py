@@ -17,24 +17,24 @@ ORDERED_AT_ONCE = 20_000  # rows that are put in order together
 
 
 class Evaluation:
-    """rows: of the validation split. Stop and Pause take effect between two batches."""
+    """Computes the loss on rows, those of the validation split. Stop and Pause take effect between two batches."""
 
     def __init__(self, step: Step, rows: Rows, recipe: Recipe, reporter: Reporter):
         self._step, self._rows, self._recipe, self._reporter = step, rows, recipe, reporter
 
     def loss(self) -> float | None:
-        """Mean over their trained tokens, or over pairs; None without a validation split."""
+        """Return the mean over the rows' trained tokens, or over pairs; None without a validation split."""
         if not self._rows:
             return None
         self._step.tuned.eval()
         self._step.pair_metrics()
-        loss_sum, counted, done = 0.0, 0, 0
+        loss_sum, count_sum, done = 0.0, 0, 0
         self._reporter.stage("measuring", Progress(done=0, total=len(self._rows), unit="rows"))
         batches = ([self._rows[i] for i in chosen] for chosen in self._batches())
         for rows, loss, count in self._step.measured(batches, self._reporter.check):
-            loss_sum, counted, done = loss_sum + loss, counted + count, done + rows
+            loss_sum, count_sum, done = loss_sum + loss, count_sum + count, done + rows
             self._reporter.stage("measuring", Progress(done=done, total=len(self._rows), unit="rows"))
-        return loss_sum / counted
+        return loss_sum / count_sum
 
     def rehearse(self) -> None:
         """Compute the largest batch and discard it."""
@@ -49,16 +49,16 @@ class Evaluation:
 
 
 def batches_of(step: Step, rows: Rows, recipe: Recipe) -> Iterator[list[int]]:
-    """Positions in rows, in batches no larger than in training, for which the plan has memory; rows on disk are read
-    when needed."""
+    """Yield positions in rows, in batches no larger than in training, for which the plan has memory; rows on disk are
+    read when needed."""
     train, lengths = recipe.train, lengths_of(rows)
     size = min(train.per_device_eval_batch_size, train.per_device_train_batch_size)
     for begin in range(0, len(lengths), ORDERED_AT_ONCE):
         some = range(begin, min(begin + ORDERED_AT_ONCE, len(lengths)))
         if step.packed:
-            whole = packed(some, lengths, size * recipe.row_length)
+            planned = packed(some, lengths, size * recipe.row_length)
         else:
             order = (np.argsort(np.asarray(lengths[begin : some.stop]), kind="stable") + begin).tolist()
-            whole = [order[start : start + size] for start in range(0, len(order), size)]
-        for batch in whole:
+            planned = [order[start : start + size] for start in range(0, len(order), size)]
+        for batch in planned:
             yield from step.retreat.parts(batch, lengths)

@@ -23,30 +23,30 @@ T = TypeVar("T")
 
 
 class NotFiniteError(GarageError):
-    """NaN or infinite values, or a diverging loss, once more (core/runs/health); the adapter is that of the last good
-    step."""
+    """NaN or infinite values, or a diverging loss, occurred again (core/runs/health); the adapter is that of the last
+    good step."""
 
 
 class Recovery:
-    """tell: reports what the run did by itself, and in which step. save: writes a checkpoint of the current position.
-    would_fit:
-    what to try if nothing is left."""
+    """Repeats a failed step with less memory, or goes back to a checkpoint. report: logs each of these decisions with
+    its step. save: writes a checkpoint of the current position. would_fit: what to try if no way to save memory is
+    left."""
 
     def __init__(
         self,
         step: Step,
         position: Position,
         checkpoints: Checkpoints,
-        tell: Callable[[str, int, Message], None],
+        report: Callable[[str, int, Message], None],
         save: Callable[[], None],
         would_fit: Callable[[], Message] | None = None,
     ):
         self._step, self._position, self._checkpoints = step, position, checkpoints
-        self._tell, self._save, self._would_fit = tell, save, would_fit
+        self._report, self._save, self._would_fit = report, save, would_fit
 
     # ---- the memory is not enough -----------------------------------------------------------------------------------
     def attempt(self, number: int, act: Callable[[], T]) -> T:
-        """Call act, and again with less memory each time it is not enough. Raises NothingLeftError if nothing more can
+        """Call act, and again with less memory each time memory runs out. Raises NothingLeftError if nothing more can
         be saved."""
         while True:
             try:
@@ -70,16 +70,16 @@ class Recovery:
         self._save()  # so that an interrupted attempt resumes from here, with the same memory settings
 
     def save_memory_beforehand(self, longest: Rows) -> bool:
-        """For a longest batch that does not fit: take the next way to save memory; returns whether there was one."""
+        """Take the next way to save memory, for a longest batch that does not fit; return False if there is none."""
         return self._save_memory(longest, msg("retreat.beforehand"), self._position.step)
 
     def _save_memory(self, failed: Rows, what: Message, number: int, measuring: bool = False) -> bool:
         lengths = [len(row.input_ids) for row in failed]
-        said = self._step.retreat.go_on(range(len(failed)), lengths, what, measuring)
-        if said is not None:
-            self._tell("retreat", number, said)
+        message = self._step.retreat.go_on(range(len(failed)), lengths, what, measuring)
+        if message is not None:
+            self._report("retreat", number, message)
             self._step.save_memory()
-        return said is not None
+        return message is not None
 
     # ---- a step cannot be believed ----------------------------------------------------------------------------------
     def go_back(self, number: int, numbers: dict[str, Any], is_end: bool) -> None:
@@ -108,5 +108,5 @@ class Recovery:
 
 
 def loss_and_norm(numbers: dict[str, Any]) -> dict[str, Any]:
-    """The two numbers of a step that a sentence about it names."""
+    """Select the two numbers that a message about a step names."""
     return {name: numbers[name] for name in ("loss", "grad_norm")}

@@ -1,5 +1,5 @@
-"""The training loop: which rows come next, the learning rate, what is due after a step. Everything it needs is passed
-in; it reports only through the Reporter.
+"""The training loop: which rows come next, the learning rate, evaluations and checkpoints after a step. Everything it
+needs is passed in; it reports only through the Reporter.
 
 How a step is computed: core/engine/step; what happens if one fails: core/training/recovery. Does not load, tokenize or
 plan; knows nothing of processes.
@@ -42,12 +42,12 @@ from core.training.checkpoint import Checkpoints, Position, Saved
 from core.training.evaluation import Evaluation
 from core.training.learning_rate import schedule_factor, warmup_steps
 from core.training.memory.use import MemoryUse
-from core.training.preference.reference import Referenced, know
+from core.training.preference.reference import Referenced, fill_reference
 from core.training.recovery import Recovery, loss_and_norm
 
 # steps searched for the longest batch, about a second; longer runs read every row several times in them
-STEPS_LOOKED_AT = 20_000
-TOLD_AFTER = 20  # steps
+STEPS_SEARCHED = 20_000
+ESTIMATED_AFTER = 20  # steps
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,10 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class Ahead:
-    """What a run is about to compute, for the probe (core/training/memory/probe).
+    """The coming computations of a run, for the probe (core/training/memory/probe).
 
-    longest: the largest micro-batch of the coming steps, as it is computed now. rehearsals: of what comes between
-    steps.
-    save_memory: use less memory for rows that do not fit, from now on; False if nothing more can be saved.
+    longest: the largest micro-batch of the coming steps, as it is computed now. rehearsals: of the computations between
+    steps. save_memory: use less memory for rows that do not fit, from now on; False if nothing more can be saved.
     """
 
     step: Step
@@ -74,9 +73,12 @@ class Ahead:
 
 
 class Trainer:
-    """tuned: the peft model on compute.device, adapters float32. save_adapter(folder) writes it in PEFT's format.
+    """Trains an adapter. tuned: the peft model on compute.device, adapters float32. save_adapter(folder) writes it in
+    PEFT's format.
+
     shown: the sample answers. spill: watches the memory. would_fit: what to try if a step runs out of memory and
-    nothing more can be saved. step_of: creates a step for several ranks (core/training/ranks)."""
+    nothing more can be saved. make_step: creates the step; another one for several ranks (core/training/ranks).
+    """
 
     def __init__(
         self,
@@ -90,10 +92,10 @@ class Trainer:
         shown: Shown | None = None,
         spill: SpillWatch | None = None,
         would_fit: Callable[[Ahead], Message] | None = None,
-        step_of: Callable[..., Step] = Step.from_recipe,
+        make_step: Callable[..., Step] = Step.from_recipe,
     ):
         train = recipe.train
-        self.step = step_of(tuned, recipe, compute, data.pad_token_id)
+        self.step = make_step(tuned, recipe, compute, data.pad_token_id)
         vocabulary.require_rows_of(tuned.get_base_model(), data.train, data.evaluation)
         self._referenced: tuple[Referenced, ...] = ()
         if self.step.preference and self.step.preference.needs_reference:
@@ -114,17 +116,21 @@ class Trainer:
         self.evaluation = Evaluation(self.step, data.evaluation, recipe, reporter)
         self.film = Film(self.step, reporter, shown, self.schedule, self.eval_every) if shown else None
         advice = (lambda: would_fit(self.ahead)) if would_fit else None
-        self.recovery = Recovery(self.step, self.position, self.checkpoints, self._tell, self._save_and_go_on, advice)
+        self.recovery = Recovery(
+            self.step, self.position, self.checkpoints, self._log_guard, self._save_and_go_on, advice
+        )
         self._memory = MemoryUse(reporter, compute.on_card)
         # a set value stays
         may_change = not compute.on_card and train.ranks == 1 and "OMP_NUM_THREADS" not in os.environ
-        here = torch.get_num_threads(), cores.usable(), cores.Elsewhere(), torch.set_num_threads
-        self._threads = Threads(*here) if may_change else None
+        thread_control = torch.get_num_threads(), cores.usable(), cores.Elsewhere(), torch.set_num_threads
+        self._threads = Threads(*thread_control) if may_change else None
 
     def run(self, before_first_step: Callable[[Ahead], None] | None = None) -> Position:
-        """Train to the end; before_first_step may refuse (core/training/memory/probe). Raises StopRequested or
-        PauseRequested (the adapter is that of the last finished step), NotFiniteError or NothingLeftError (of the last
-        good step)."""
+        """Train to the end; before_first_step may refuse (core/training/memory/probe).
+
+        Raises StopRequested or PauseRequested (the adapter is that of the last finished step), NotFiniteError or
+        NothingLeftError (of the last good step).
+        """
         train, tuned, goes_on = self.recipe.train, self.step.tuned, self.position.step < self.schedule.total_steps
         self.reporter.has_something_to_save()
         self._clock = self._new_clock(spent_before=time_left.seconds_so_far(self.reporter.run))
@@ -144,10 +150,10 @@ class Trainer:
                 if self._referenced:
                     step = self.position.step
                     self.recovery.attempt(
-                        step, partial(know, self._referenced, self.step, self.recipe, self.reporter, step > 0)
+                        step, partial(fill_reference, self._referenced, self.step, self.recipe, self.reporter, step > 0)
                     )
                 self._clock = self._new_clock(self._clock.spent_before)
-                self._after(self.position.step)
+                self._due_after(self.position.step)
                 self._steps()
         finally:
             self.step.release()
@@ -157,23 +163,23 @@ class Trainer:
         return self.position
 
     def _compile(self) -> None:
-        """Decided once, before a run's first step: a resumed run computes as it began."""
+        """Decide once, before a run's first step, whether to compile: a resumed run computes as it began."""
         if (before := self.reporter.run.facts().torch_compile) is False:
             return
         self.reporter.stage("compiling")
         like = torch.empty(0, dtype=self.step.dtype, device=self.step.device)
-        found = compiled.trial(
+        trial = compiled.trial(
             partial(self.step.rehearse, self.longest()), like, self.reporter.check, again=before is True
         )
-        self.reporter.run.log_event("decision", message=found.message)
+        self.reporter.run.log_event("decision", message=trial.message)
         if before is None:
-            self.reporter.run.add_facts(RunFacts(torch_compile=found.is_used))
+            self.reporter.run.add_facts(RunFacts(torch_compile=trial.is_used))
 
     # ---- steps ----------------------------------------------------------------------------------------------------
     def _steps(self) -> None:
         total = self.schedule.total_steps
         self.reporter.stage("training")
-        for number, micro_batches in self._coming():
+        for number, micro_batches in self._coming_steps():
             self.reporter.check()
             numbers = self.recovery.attempt(number, partial(self._step, number, micro_batches))
             verdict, seconds = numbers.pop("verdict"), numbers.pop("seconds")
@@ -183,7 +189,7 @@ class Trainer:
                 self._go_back(number, numbers, is_end=verdict == "stop")
                 continue
             if verdict == "leave_out":
-                self._tell("left_out", number, msg("sanity.left_out", step=number, **loss_and_norm(numbers)))
+                self._log_guard("left_out", number, msg("sanity.left_out", step=number, **loss_and_norm(numbers)))
             self.position.step, self.position.tokens_seen = number, numbers["tokens_seen"]
             self.step.finished()
             self._memory.note(number, last=number == total)
@@ -192,13 +198,14 @@ class Trainer:
             if self._threads and (
                 changed := self._threads.note(seconds, sum(self._tokens(batch) for batch in micro_batches))
             ):
-                self._tell("threads", number, changed)
+                self._log_guard("threads", number, changed)
             self._clock.finish(number)
-            self._tell_time(number)
-            self._after(number)
+            self._report_time_left(number)
+            self._due_after(number)
 
-    def _coming(self) -> Iterator[tuple[int, list[list[int]]]]:
-        """Numbers and micro-batches of the coming steps; restarts if the run goes back meanwhile."""
+    def _coming_steps(self) -> Iterator[tuple[int, list[list[int]]]]:
+        """Yield numbers and micro-batches of the coming steps; start again from the new position if the run goes back
+        meanwhile."""
         while self.position.step < self.schedule.total_steps and not self.has_stopped_improving:
             for number, micro_batches in enumerate(self.schedule.steps(self.position.step), self.position.step + 1):
                 yield number, micro_batches
@@ -206,24 +213,25 @@ class Trainer:
                     break
 
     def _step(self, number: int, micro_batches: Sequence[Sequence[int]]) -> dict[str, Any]:
-        """One optimizer step; returns its numbers and their verdict. The adapter changes only if they are good."""
+        """Compute one optimizer step; return its numbers and their verdict. The adapter changes only if they are
+        good."""
         started = time.perf_counter()  # time.monotonic moves each 15.6 ms on Windows: some steps would take 0 s
         learning_rate = self._learning_rate(number)
         parts = [part for rows in micro_batches for part in self.step.parts([self.data.train[i] for i in rows])]
-        found = self.step.compute(parts, learning_rate, self.reporter.check)
-        verdict = self.position.health.judge(found.loss, found.is_finite, number)
+        computed = self.step.compute(parts, learning_rate, self.reporter.check)
+        verdict = self.position.health.judge(computed.loss, computed.is_finite, number)
         self.step.apply(verdict == "good", is_first=not self.position.step)
-        tokens_seen = self.position.tokens_seen + found.tokens
+        tokens_seen = self.position.tokens_seen + computed.tokens
         numbers = {
-            "loss": found.loss,
-            "grad_norm": found.grad_norm,
+            "loss": computed.loss,
+            "grad_norm": computed.grad_norm,
             "learning_rate": learning_rate,
             "tokens_seen": tokens_seen,
         }
         return {
             **numbers,
             **self.step.pair_metrics(),
-            "learned": found.learned,
+            "learned": computed.learned,
             "seconds": time.perf_counter() - started,
             "verdict": verdict,
         }
@@ -240,7 +248,7 @@ class Trainer:
         self.recovery.go_back(number, numbers, is_end)
         key = "sanity.ran_away" if health.ran_away else "sanity.no_numbers"
         back, rate = self.position.step, self._learning_rate(self.position.step + 1)
-        self._tell(
+        self._log_guard(
             "went_back",
             number,
             msg(key, step=number, back=back, start=health.started_at, rate=rate, **loss_and_norm(numbers)),
@@ -249,8 +257,9 @@ class Trainer:
         self._save_and_go_on()
 
     # ---- after a step ---------------------------------------------------------------------------------------------
-    def _after(self, number: int) -> None:
-        """What is due after a finished step; a run paused in the middle of it does the rest when resumed."""
+    def _due_after(self, number: int) -> None:
+        """Evaluate, film and save where that is due after a finished step; a run paused in the middle does the rest
+        when resumed."""
         last = number == self.schedule.total_steps
         if (number % self.eval_every == 0 or last) and self.position.measured_step != number:
             with self._clock.pause("evaluation"):
@@ -264,13 +273,13 @@ class Trainer:
             self._save_and_go_on()
 
     def _measure(self, number: int) -> None:
-        """An evaluation that runs out of memory is skipped: hours of training are worth more."""
+        """Evaluate. An evaluation that runs out of memory is skipped: hours of training are worth more."""
         position = self.position
         try:
             loss = self.recovery.attempt(number, self.evaluation.loss)
         except NothingLeftError:
             position.measured_step = number
-            self._tell("not_measured", number, msg("retreat.not_measured", step=number))
+            self._log_guard("not_measured", number, msg("retreat.not_measured", step=number))
             return
         if loss is None:
             return
@@ -295,11 +304,12 @@ class Trainer:
 
     @property
     def has_stopped_improving(self) -> bool:
-        """Early stopping: no evaluation has improved on the best one for as long as the recipe's patience."""
+        """True if early stopping applies: no evaluation has improved on the best one for as long as the recipe's
+        patience."""
         return 0 < self.patience <= self.position.since_best
 
     def best_to_keep(self) -> str | None:
-        """The checkpoint to keep as the result instead of the last state."""
+        """Return the checkpoint to keep as the result instead of the last state, or None."""
         return best.to_keep(self.reporter.run, self.recipe, self.position.best_checkpoint, self.position.since_best)
 
     def checkpoint(self) -> None:
@@ -321,22 +331,22 @@ class Trainer:
         self.position.go_to(saved.position)
         self.step.retreat.taken = list(saved.position.retreats)
 
-    # ---- what is told and foreseen --------------------------------------------------------------------------------
-    def _tell(self, what: str, step: int, message: Message) -> None:
-        """Report what the run did by itself, for its timeline and its card."""
+    # ---- events and forecasts ---------------------------------------------------------------------------------------
+    def _log_guard(self, what: str, step: int, message: Message) -> None:
+        """Log an automatic decision of the run, for its timeline and its card."""
         self.reporter.run.log_event("guard", what=what, step=step, message=message)
 
-    def _tell_time(self, number: int) -> None:
-        """Write the remaining time to the state, and after 20 steps (of this attempt) to run.json, to compare it with
-        the time taken."""
+    def _report_time_left(self, number: int) -> None:
+        """Write the remaining time to the state, and after 20 steps of this attempt to run.json, to compare it with the
+        time taken."""
         left, total = self._clock.seconds_left(number), self.schedule.total_steps
-        whole = None if left is None else self._clock.spent + left
-        self.reporter.step(number, total, left, whole)
-        if whole is not None and number - self._clock.done == TOLD_AFTER:
-            time_left.add_times(self.reporter.run, after_steps=TOLD_AFTER, said_seconds=whole)
+        total_seconds = None if left is None else self._clock.spent + left
+        self.reporter.step(number, total, left, total_seconds)
+        if total_seconds is not None and number - self._clock.done == ESTIMATED_AFTER:
+            time_left.add_times(self.reporter.run, after_steps=ESTIMATED_AFTER, said_seconds=total_seconds)
 
     def _new_clock(self, spent_before: float = 0.0) -> time_left.TimeLeft:
-        sizes = [sum(self._tokens(batch) for batch in step) for step in self._looked_at()]
+        sizes = [sum(self._tokens(batch) for batch in step) for step in self._steps_searched()]
         measured = int(sum(lengths_of(self.data.evaluation)))
         done, total = self.position.step, self.schedule.total_steps
         return time_left.TimeLeft(
@@ -344,16 +354,16 @@ class Trainer:
             film_every=self.film.every if self.film else 0, evaluation_size=measured, spent_before=spent_before,
         )  # fmt: skip
 
-    def _looked_at(self) -> Iterator[list[list[int]]]:
-        return islice(self.schedule.steps(self.position.step), STEPS_LOOKED_AT)
+    def _steps_searched(self) -> Iterator[list[list[int]]]:
+        return islice(self.schedule.steps(self.position.step), STEPS_SEARCHED)
 
     def _tokens(self, chosen: Sequence[int]) -> int:
-        """Of a micro-batch, padding included."""
+        """Return the tokens of a micro-batch, padding included."""
         return padded([int(self.schedule.lengths[i]) for i in chosen], self.step.packed)
 
     def longest(self) -> LongestBatch:
-        """The largest micro-batch of the coming steps."""
-        return self.step.longest(self._looked_at(), self.data.train)
+        """Return the largest micro-batch of the coming steps."""
+        return self.step.longest(self._steps_searched(), self.data.train)
 
     @property
     def ahead(self) -> Ahead:

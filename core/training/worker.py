@@ -49,9 +49,9 @@ from core.system import cores
 from core.system.awake import KeepAwake
 from core.system.machine import library_versions
 from core.system.processes import keep_freed_memory, leave
-from core.training.ranks import launch
+from core.training.ranks import agent, joining
 from core.training.ranks.meeting import RankError
-from core.training.rows import tokenize
+from core.training.tokenizing import tokenize
 from core.workspace import lease, preferences
 from core.workspace.folder import Workspace
 
@@ -74,8 +74,8 @@ def main() -> int:
     keep_freed_memory()
     workspace = Workspace.open(arguments.workspace)
     run = Runs(workspace).get(arguments.run_id)
-    if launch.is_needed(run):
-        return launch.carry_out(run, workspace)
+    if agent.is_needed(run):
+        return agent.carry_out(run, workspace)
 
     with (
         run.lock().acquire(timeout=10),
@@ -107,9 +107,9 @@ def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> Finished
     prepared = _prepare(run, workspace, reporter)
     reporter.stage("loading_libraries")
     read_libraries()
-    with launch.joined(run, reporter) as ranks:
+    with joining.joined(run, reporter) as ranks:
         trainer, probe, adapters = _load(prepared, run, workspace, reporter, ranks)
-        _learn(trainer, probe, adapters, reporter)
+        _run_training(trainer, probe, adapters, reporter)
     kept = adapters.keep(trainer.position, trainer.best_to_keep())
     position = trainer.position
     return Finished(position.step, trainer.schedule.total_steps, kept, position.best_eval_loss, position.since_best)
@@ -117,13 +117,13 @@ def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> Finished
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a run reads before it needs torch. asked: the tokenizer that prompts as in training. scenes: of the sample
-    answers."""
+    """The parts of a run that are read before it needs torch. prompting: the tokenizer that prompts as in training.
+    scenes: of the sample answers."""
 
     recipe: Recipe
     model_folder: Path
     tokenizer: Tokenizer
-    asked: Tokenizer
+    prompting: Tokenizer
     train: Sequence[Encoded]
     evaluation: Sequence[Encoded]
     scenes: Scenes | None
@@ -140,10 +140,10 @@ def _prepare(run: RunFolder, workspace: Workspace, reporter: Reporter) -> Prepar
         run_process.require_data(run, workspace)
     examples = read_examples(recipe, workspace, reporter)
     train, evaluation = tokenize(examples, recipe, tokenizer, reporter)
-    asked = tokenizer.with_thinking(bool(run.facts().enable_thinking))
-    shown = scenes.ensure(run, recipe, examples, bool(evaluation), asked) if recipe.train.sample_seconds else None
+    prompting = tokenizer.with_thinking(bool(run.facts().enable_thinking))
+    shown = scenes.ensure(run, recipe, examples, bool(evaluation), prompting) if recipe.train.sample_seconds else None
     reporter.check()
-    return Prepared(recipe, model_folder, tokenizer, asked, train, evaluation, shown)
+    return Prepared(recipe, model_folder, tokenizer, prompting, train, evaluation, shown)
 
 
 def _load(
@@ -171,7 +171,8 @@ def _load(
     reporter.check()
     reporter.stage("loading_model")
     own_code = Trust(workspace).allows(recipe.model.id, model_folder)
-    shared = launch.step_of(ranks, recipe, model_folder, compute.dtype_name, tokenizer.pad_token_id) if ranks else {}
+    pad = tokenizer.pad_token_id
+    make_step = joining.shared_step(ranks, recipe, model_folder, compute.dtype_name, pad) if ranks else {}
     base, compute = _load_base(recipe, model_folder, own_code, compute, shape, run)
     reporter.check()
     base_name = recipe.model.id if recipe.model.id.count("/") == 1 and ":" not in recipe.model.id else str(model_folder)
@@ -190,12 +191,12 @@ def _load(
         rows_trained=len(prepared.train), rows_measured=len(prepared.evaluation), versions=library_versions(),
         python=platform.python_version(),
     ))  # fmt: skip
-    adapters = Adapters(run, reporter, recipe, tuned, model_folder, prepared.asked.template.source)
-    data = TrainingData(prepared.train, prepared.evaluation, tokenizer.pad_token_id)
-    shown = Shown(prepared.asked, prepared.scenes, recipe.train.sample_seconds) if prepared.scenes else None
+    adapters = Adapters(run, reporter, recipe, tuned, model_folder, prepared.prompting.template.source)
+    data = TrainingData(prepared.train, prepared.evaluation, pad)
+    shown = Shown(prepared.prompting, prepared.scenes, recipe.train.sample_seconds) if prepared.scenes else None
     spill, save = probe.watch(reporter, compute.on_card), adapters.save
     trainer = Trainer(
-        tuned, recipe, data, compute, reporter, save, shown=shown, spill=spill, would_fit=probe.would_fit, **shared
+        tuned, recipe, data, compute, reporter, save, shown=shown, spill=spill, would_fit=probe.would_fit, **make_step
     )
     run.add_facts(
         RunFacts(total_steps=trainer.schedule.total_steps, eval_steps=trainer.eval_every, save_steps=trainer.save_every)
@@ -206,7 +207,8 @@ def _load(
 
 
 def _compute(run: RunFolder, before: RunFacts | None) -> Compute:
-    """The device and precision, as the run had them before. Raises RunError where the device is another one."""
+    """Choose the device and precision, those of an earlier attempt if there was one. Raises RunError if the device
+    differs."""
     from core.engine import device
 
     compute = device.choose(before.dtype if before else None)
@@ -235,35 +237,35 @@ def read_libraries() -> None:
 def _load_base(
     recipe: Recipe, model_folder: Path, own_code: bool, compute: Compute, shape: ModelShape | None, run: RunFolder
 ) -> tuple[Any, Compute]:
-    """Load the base in a dtype without overflow; if that, or its bits, differ from the recipe, the run says so."""
+    """Load the base in a dtype without overflow; a dtype or number of bits other than the recipe's is logged."""
     from core.engine import base_model
     from core.engine.variants import streaming
 
     chosen = recipe.adapter
     load = streaming.load if recipe.train.offload_layers or recipe.train.fsdp else base_model.load_finite
-    base, found = load(model_folder, compute, chosen.method == "qlora", own_code, chosen.load_in_8bit)
-    if found != compute:
-        compute = found
+    base, loaded_as = load(model_folder, compute, chosen.method == "qlora", own_code, chosen.load_in_8bit)
+    if loaded_as != compute:
+        compute = loaded_as
         run.add_facts(RunFacts(dtype=compute.dtype_name, dtype_reason=compute.reason))
         run.log_event("decision", message=compute.reason)
     if shape and shape.is_unpacked:
         run.log_event("decision", message=msg("model.unpacked", model=recipe.model.id, method=shape.quantised))
     elif (bits := base_model.bits(base)) != (
-        asked := 4 if chosen.method == "qlora" else 8 if chosen.load_in_8bit else 16
+        requested := 4 if chosen.method == "qlora" else 8 if chosen.load_in_8bit else 16
     ):
-        run.log_event("decision", message=msg("model.own_bits", model=recipe.model.id, bits=bits, asked=asked))
+        run.log_event("decision", message=msg("model.own_bits", model=recipe.model.id, bits=bits, asked=requested))
     return base, compute
 
 
 def _shape(recipe: Recipe, workspace: Workspace) -> ModelShape | None:
-    """None for a family whose shape cannot be read, which is trained anyway."""
+    """Return the model's shape, or None for a family whose shape cannot be read, which is trained anyway."""
     with contextlib.suppress(GarageError):
         return Models(workspace).shape(recipe.model.id, recipe.model.revision)
     return None
 
 
-def _learn(trainer: Trainer, probe: Probe, adapters: Adapters, reporter: Reporter) -> None:
-    """Train until the end or an interruption; then save what was learned, except after a pause, which resumes from its
+def _run_training(trainer: Trainer, probe: Probe, adapters: Adapters, reporter: Reporter) -> None:
+    """Train until the end or an interruption; then save the adapter, except after a pause, which resumes from its
     checkpoint."""
     from core.engine.out_of_memory import NothingLeftError
     from core.training.recovery import NotFiniteError
@@ -289,7 +291,7 @@ def _learn(trainer: Trainer, probe: Probe, adapters: Adapters, reporter: Reporte
     except RankError:  # rank 0 has everything that was learned
         if position.step:
             trainer.checkpoint()
-        reporter.check()  # what a person asked for is why they were ended
+        reporter.check()  # Stop or Pause may be why they were ended
         raise
     finally:
         probe.finish()
@@ -311,8 +313,8 @@ class Adapters:
         adapter.save(self.tuned, folder, self.model_folder, self._card(), self.template)
 
     def keep(self, position: Position, chosen: str | None = None) -> int:
-        """Save it as the run's result, if it learned anything. chosen: the name of a checkpoint; None: the current
-        adapter. Returns its step."""
+        """Save the adapter as the run's result, if it learned anything; return its step. chosen: the name of a
+        checkpoint; None: the current adapter."""
         if not position.step:
             return 0
         self.reporter.stage("saving")
@@ -341,7 +343,7 @@ def _start_from_parent(run: RunFolder, parent: Parent, tuned: Any, template: str
 
 
 def _restore(trainer: Trainer, run: RunFolder, reporter: Reporter) -> None:
-    """From the newest readable checkpoint. Raises RunError if there are checkpoints but none is readable."""
+    """Resume from the newest readable checkpoint. Raises RunError if there are checkpoints but none is readable."""
     from core.training import checkpoint
 
     failure = None
@@ -366,10 +368,10 @@ def _restore(trainer: Trainer, run: RunFolder, reporter: Reporter) -> None:
 def read_examples(recipe: Recipe, workspace: Workspace, reporter: Reporter) -> Examples:
     reporter.stage("reading_data")
     store = DatasetStore(workspace.datasets, PRESETS, workspace.library_folders)
-    said, trained_on = Choices.from_data(recipe.data), reporter.run.facts().data
-    if said.version is None and trained_on is not None:  # the dataset may have changed since the run began
-        said = said.model_copy(update={"version": trained_on.version})
-    return store.rows(recipe.data.source, recipe.data.format, said, reporter.check).examples
+    choices, trained_on = Choices.from_data(recipe.data), reporter.run.facts().data
+    if choices.version is None and trained_on is not None:  # the dataset may have changed since the run began
+        choices = choices.model_copy(update={"version": trained_on.version})
+    return store.rows(recipe.data.source, recipe.data.format, choices, reporter.check).examples
 
 
 if __name__ == "__main__":

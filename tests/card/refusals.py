@@ -73,14 +73,14 @@ def undisturbed(folder: Path) -> tuple[torch.Tensor, int, int]:
 
 def with_refusal(nth: int, folder: Path, expected: torch.Tensor) -> dict[str, Any]:
     trainer, before, told, error = trainer_in(folder), refused(), list[Message](), None
-    trainer.recovery._tell = lambda what, step, message: told.append(message)
-    tell = trainer._tell
+    trainer.recovery._report = lambda what, step, message: told.append(message)
+    tell = trainer._log_guard
 
     def hear(what: str, step: int, message: Message) -> None:
         told.append(message)
         tell(what, step, message)
 
-    trainer._tell = hear  # type: ignore[method-assign]
+    trainer._log_guard = hear  # type: ignore[method-assign]
     card.nullcard_refuse(nth)
     try:
         trainer.run()

@@ -65,7 +65,7 @@ def is_over(process: psutil.Process) -> bool:
 
 
 def nobody_is_left(run: RunFolder) -> None:
-    wait_until(lambda: not at_work("core.training.ranks.worker", run.id) and not run.is_locked(), LONG_S)
+    wait_until(lambda: not at_work("core.training.ranks.rank_process", run.id) and not run.is_locked(), LONG_S)
     assert not (run.path / "ranks.store").exists()
 
 
@@ -108,7 +108,7 @@ def test_ranks_end_with_torchruns_agent_and_what_was_learned_is_saved(
     wait_until(lambda: len(losses(run)) >= 3, LONG_S)
     process.kill()
     process.wait(LONG_S)
-    wait_until(lambda: not at_work("core.training.ranks.worker", run.id), LONG_S)
+    wait_until(lambda: not at_work("core.training.ranks.rank_process", run.id), LONG_S)
     assert runs.status(run).state == State.FAILED and run.saved_step() == len(losses(run))
     runs.queue_again(run, "command")
     run.add_facts(RunFacts(ranks=3))

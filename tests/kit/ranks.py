@@ -23,7 +23,7 @@ from core.models.library import Models
 from core.presets import PROJECT
 from core.recipe import Recipe
 from core.system.processes import worker_environment
-from core.training.ranks import worker
+from core.training.ranks import rank_process
 from core.training.ranks.group import END_S, Ranks, gloo
 from core.training.ranks.meeting import AGENT
 from core.training.ranks.step import SharedStep
@@ -110,7 +110,7 @@ def main() -> None:
     model, meeting, before = sys.argv[1:]
     Models.obtain = lambda *_, **__: Path(model)  # type: ignore[method-assign]
     exec(before, {"__name__": "before"})
-    worker.follow(Workspace.open(tempfile.mkdtemp(dir=os.path.dirname(meeting))), Path(meeting))
+    rank_process.follow(Workspace.open(tempfile.mkdtemp(dir=os.path.dirname(meeting))), Path(meeting))
 
 
 if __name__ == "__main__":

@@ -41,7 +41,8 @@ from core.trial.pace import PaceProbe, StandIn
 
 KINDS = {
     "torch": (
-        "core.training.worker", "core.training.standby.worker", "core.training.ranks.worker", "core.chat.worker",
+        "core.training.worker", "core.training.standby.standby_worker", "core.training.ranks.rank_process",
+        "core.chat.worker",
         "core.export.export_worker", "core.trial.dry_run_worker", "core.trial.pace_probe",
         "core.export.llamacpp.convert", "core.export.llamacpp.library", "core.export.llamacpp.questions",
         "core.export.llamacpp.unpack",
@@ -325,7 +326,7 @@ def read_libraries(kind: str) -> None:
     from core.export import merge, verification  # noqa: F401
     from core.models import library  # noqa: F401
     from core.runs.cards import model_card  # noqa: F401
-    from core.training import rows, trainer  # noqa: F401
+    from core.training import tokenizing, trainer  # noqa: F401
     from core.training.memory import probe  # noqa: F401
     from core.training.ranks import step  # noqa: F401
     from core.trial import dry_run  # noqa: F401

@@ -20,7 +20,7 @@ def at_work(module: str, about: str) -> list[int]:
 
 def rank_of(about: str, rank: int) -> int | None:
     """The rank of that number among those that torchrun's agent has started for a run, or a workspace."""
-    for pid in at_work("core.training.ranks.worker", about):
+    for pid in at_work("core.training.ranks.rank_process", about):
         with suppress(psutil.Error):
             if psutil.Process(pid).environ().get("RANK") == str(rank):
                 return pid

@@ -261,7 +261,7 @@ def test_it_is_held_against_what_the_adapter_was_not_against_the_base(compared: 
     expected = trainer.step.log_probabilities([trainer.data.train[0]])
     trainer.run()
     known = trainer.data.train
-    assert isinstance(known, Referenced) and known.known[0].tolist() == pytest.approx(expected, rel=1e-5)
+    assert isinstance(known, Referenced) and known.log_probabilities[0].tolist() == pytest.approx(expected, rel=1e-5)
     assert trainer.reporter.told["train", 1]["loss"] == pytest.approx(0.6931472, abs=1e-5)
 
 

@@ -62,7 +62,7 @@ def test_the_estimate_is_of_rows_as_the_card_computes_them(tmp_path: Path, monke
     grouped = []
     for capability, packed in (((8, 6), True), ((7, 5), True), ((8, 6), False)):
         card = Card(index=0, name="RTX", capability=capability)
-        monkeypatch.setattr(probe, "_where", lambda on_card, card=card: (card, None))
+        monkeypatch.setattr(probe, "_card_and_rig", lambda on_card, card=card: (card, None))
         trainer.step.packed = packed
         setup = probe._setup(trainer.step, LongestBatch(tuple(trainer.data.train[:2]), 64, 32, several=True))
         grouped.append((setup.grouped, setup.per_device_train_batch_size))

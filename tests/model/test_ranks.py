@@ -26,10 +26,10 @@ from core.progress import RankUse
 from core.recipe import Recipe
 from core.runs.folder import RunFolder
 from core.system.gpu import Card
-from core.training.ranks import group, launch, meeting, use
+from core.training.ranks import agent, group, joining, meeting, use
 from core.training.ranks.group import Ranks
 from core.training.ranks.meeting import AGENT, ENDED, MEETING, RankError
-from core.training.ranks.step import SharedStep, deal, divided
+from core.training.ranks.step import SharedStep, deal, halved
 from core.training.ranks.use import UseOfRank
 from core.training.trainer import Trainer, TrainingData
 from tests.kit.ranks import in_processes, in_threads, tuned_of
@@ -54,7 +54,7 @@ def trainer_of(folder: Path, model: Path, recipe: Recipe, ranks: Ranks | None = 
     """In folder, gone on from its newest checkpoint where an earlier one left one. With pairs, where the recipe
     compares."""
     tuned, reporter = tuned_of(model, recipe), Pausing(RunFolder(folder))
-    dealt = {"step_of": partial(SharedStep.on, ranks, weights.sampled_fingerprint(model))} if ranks else {}
+    dealt = {"make_step": partial(SharedStep.on, ranks, weights.sampled_fingerprint(model))} if ranks else {}
     make = pairs if recipe.train.compares else rows
     return assembled(tuned, recipe, reporter, TrainingData(make(20), make(measured), 0), **dealt)
 
@@ -85,16 +85,16 @@ def whole(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Trainer
 def test_what_is_dealt_is_even_and_complete() -> None:
     assert deal([5, 9, 1, 4], 2) == [[1, 2], [0, 3]] and deal([7], 3) == [[0], [], []]
     step = [rows(3), rows(1)]
-    halves = divided(step, 3, lambda part: sum(len(row.input_ids) for row in part))
+    halves = halved(step, 3, lambda part: sum(len(row.input_ids) for row in part))
     assert len(halves) == 3 and sorted(len(part) for part in halves) == [1, 1, 2]
-    assert divided([rows(1)], 2, len) == [rows(1)], "one row cannot be halved, and one rank then computes nothing"
+    assert halved([rows(1)], 2, len) == [rows(1)], "one row cannot be halved, and one rank then computes nothing"
 
 
 def test_pairs_are_not_parted() -> None:
     """The halves of a micro-batch are of whole pairs: each row goes to one rank with both of its answers and its
     reference."""
     step = [pairs(5), pairs(2)]
-    dealt = divided(step, 3, lambda part: sum(len(row.input_ids) for row in part))
+    dealt = halved(step, 3, lambda part: sum(len(row.input_ids) for row in part))
     assert sorted(map(len, dealt)) == [2, 2, 3] and all(row.second for part in dealt for row in part)
     assert sorted(row.input_ids for part in dealt for row in part) == sorted(
         row.input_ids for part in step for row in part
@@ -246,12 +246,12 @@ def test_a_rank_that_is_killed_in_an_evaluation_ends_it_with_a_sentence(tmp_path
 def test_a_killed_rank_ends_the_run_which_goes_on_with_one(tmp_path: Path, tiny_model: Path, whole: Trainer) -> None:
     told: list[tuple[RankUse, ...]] = []
     with in_processes(tmp_path, tiny_model, recipe_of(), 2) as (ranks, others):
-        ranks.tell = told.append
+        ranks.report_use = told.append
         trainer = trainer_of(tmp_path, tiny_model, recipe_of(), ranks)
         finished = trainer.step.finished
 
         def kill_in_the_third() -> None:
-            trainer.step._in_use._looked_at = float("-inf")  # type: ignore[attr-defined]
+            trainer.step._in_use._read_at = float("-inf")  # type: ignore[attr-defined]
             finished()
             if trainer.position.step == 3:
                 others[0].kill()
@@ -383,7 +383,7 @@ def test_a_run_that_goes_on_with_one_rank_clears_away_where_several_met(tmp_path
     """All were killed; the file stayed, and would have left with the run in an archive."""
     (tmp_path / MEETING).write_bytes(b"x")
     reporter = Pausing(RunFolder(tmp_path))
-    with launch.joined(reporter.run, reporter) as ranks:  # type: ignore[arg-type]
+    with joining.joined(reporter.run, reporter) as ranks:  # type: ignore[arg-type]
         assert ranks is None and not (tmp_path / MEETING).exists()
 
 
@@ -393,18 +393,18 @@ def test_what_a_rank_has_in_use_is_asked_each_two_seconds_and_left_out_where_nob
     card, now = Card(index=0, name="RTX 3060", uuid="GPU-a"), [0.0]
     monkeypatch.setattr(use.gpu, "newest", lambda card: card.model_copy(update={"utilization_percent": 98}))
     asked = UseOfRank(card, lambda: (5, 12), lambda: now[0])
-    assert asked.look() == RankUse(device="RTX 3060", used_bytes=5, total_bytes=12, load_percent=98)
+    assert asked.read() == RankUse(device="RTX 3060", used_bytes=5, total_bytes=12, load_percent=98)
     now[0] = 1.9
-    assert asked.look() is None
+    assert asked.read() is None
     now[0] = 2.0
-    assert asked.look() is not None
+    assert asked.read() is not None
 
     def given_up() -> tuple[int, int]:
         raise RuntimeError("CUDA error: unknown error")
 
-    assert UseOfRank(card, given_up).look() is None
+    assert UseOfRank(card, given_up).read() is None
     monkeypatch.setattr(use.gpu, "newest", lambda card: None)
-    assert UseOfRank(card, lambda: (5, 12)).look() == RankUse(device="RTX 3060", used_bytes=5, total_bytes=12)
+    assert UseOfRank(card, lambda: (5, 12)).read() == RankUse(device="RTX 3060", used_bytes=5, total_bytes=12)
 
 
 def test_no_end_of_a_worker_waits_for_its_group_to_be_taken_apart(tmp_path: Path) -> None:
@@ -418,9 +418,9 @@ def test_a_worker_that_torchrun_did_not_start_for_us_is_no_rank(monkeypatch: pyt
     """The app itself may have been started below another's torchrun, or in a cluster's job."""
     for name in ("TORCHELASTIC_RUN_ID", "RANK", "WORLD_SIZE"):
         monkeypatch.setenv(name, "1")
-    assert not launch.is_rank()
+    assert not joining.is_rank()
     monkeypatch.setenv(AGENT, "1")
-    assert launch.is_rank()
+    assert joining.is_rank()
 
 
 def of_family(address: str) -> Any:
@@ -457,10 +457,10 @@ def test_a_main_pcs_address_is_one_of_its_interfaces(
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     monkeypatch.setattr(psutil, "net_if_addrs", lambda: {"eth0": [mac, *here]})
     if is_own:
-        launch.require_own(endpoint)
+        agent.require_own(endpoint)
         return
     with pytest.raises(RunError, match="no address of this PC"):
-        launch.require_own(endpoint)
+        agent.require_own(endpoint)
 
 
 def test_a_pc_whose_own_name_stands_for_loopback_is_reached_by_its_default_route(
@@ -479,6 +479,6 @@ def test_each_rank_needs_a_card_of_its_own_or_the_run_says_that_they_are_too_few
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b")
-    launch.require_cards(recipe_of(ranks=2))
+    agent.require_cards(recipe_of(ranks=2))
     with pytest.raises(RunError, match="3 GPUs, but only 2 can"):
-        launch.require_cards(recipe_of(ranks=3))
+        agent.require_cards(recipe_of(ranks=3))

@@ -238,7 +238,7 @@ def test_a_change_of_threads_is_heard_of_every_step_and_told(tmp_path: Path, mon
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     trainer = trainer_of(adapted(tiny_base()), tmp_path, max_steps=3, per_device_train_batch_size=2)
     assert trainer._threads.most == torch.get_num_threads()
-    monkeypatch.setattr(trainer, "_tell", lambda *said: told.append(said))
+    monkeypatch.setattr(trainer, "_log_guard", lambda *said: told.append(said))
     fewer = msg("threads.fewer", now=1, before=2, faster=3.0)
 
     def note(seconds: float, tokens: float) -> Message | None:

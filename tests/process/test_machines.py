@@ -147,7 +147,7 @@ def test_two_pcs_learn_what_one_learns_and_nobody_stays(
 
 
 def ranks_of(two: tuple[Computer, Computer]) -> list[int]:
-    return [pid for computer in two for pid in at_work("core.training.ranks.worker", str(computer.root))]
+    return [pid for computer in two for pid in at_work("core.training.ranks.rank_process", str(computer.root))]
 
 
 # ---- a network of their own ----------------------------------------------------------------------

@@ -40,4 +40,4 @@ def test_a_run_on_two_ranks_learns_what_one_process_learns(tmp_path: Path, tiny_
 
     one, two = trained(), trained(ranks=2)
     assert losses(two) == pytest.approx(losses(one), rel=1e-3)
-    assert not at_work("core.training.ranks.worker", two.id) and not (two.path / "ranks.store").exists()
+    assert not at_work("core.training.ranks.rank_process", two.id) and not (two.path / "ranks.store").exists()

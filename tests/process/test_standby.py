@@ -24,7 +24,7 @@ from core.runs.folder import RunFolder
 from core.runs.states import State
 from core.system.machine import Machine
 from core.system.processes import is_ours
-from core.training.standby import worker
+from core.training.standby import standby_worker
 from core.workspace import lease
 from core.workspace.folder import Workspace
 from tests.kit.waits import PATIENCE, wait_until
@@ -88,8 +88,8 @@ def test_the_run_of_one_that_waited_is_that_of_a_worker_started_anew(workspace: 
 
 def test_what_libraries_say_as_they_are_read_comes_into_the_log_of_the_run(tmp_path: Path) -> None:
     code = (
-        "import sys; from core.training.standby import worker; print('read', file=sys.stderr); "
-        "worker.take_over(sys.argv[1]); print('on')"
+        "import sys; from core.training.standby import standby_worker; print('read', file=sys.stderr); "
+        "standby_worker.take_over(sys.argv[1]); print('on')"
     )
     log, said = tmp_path / "train.log", tmp_path / "said"
     with open(said, "w+b") as unsaid:
@@ -222,9 +222,9 @@ def test_where_the_system_does_not_tell_what_is_shared_it_waits_all_the_same(mon
     def refuse(process: psutil.Process) -> None:
         raise OSError(22, "Invalid parameter")
 
-    told = worker.held_bytes()
+    told = standby_worker.held_bytes()
     monkeypatch.setattr(psutil.Process, "memory_full_info", refuse)
-    assert 0 < told <= worker.held_bytes()
+    assert 0 < told <= standby_worker.held_bytes()
 
 
 def test_one_that_has_memory_of_a_card_is_known_by_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,7 +233,7 @@ def test_one_that_has_memory_of_a_card_is_known_by_nvml(monkeypatch: pytest.Monk
     def cards(pid: int) -> Nvidia:
         return Nvidia(cards=(Card(index=0, holders=None), Card(index=1, holders=(Holder(pid=pid),))))
 
-    monkeypatch.setattr(worker.devices, "here", lambda: cards(os.getpid()))
-    assert worker.is_on_a_card()
-    monkeypatch.setattr(worker.devices, "here", lambda: cards(os.getpid() + 1))
-    assert not worker.is_on_a_card()
+    monkeypatch.setattr(standby_worker.devices, "here", lambda: cards(os.getpid()))
+    assert standby_worker.is_on_a_card()
+    monkeypatch.setattr(standby_worker.devices, "here", lambda: cards(os.getpid() + 1))
+    assert not standby_worker.is_on_a_card()

@@ -1,10 +1,10 @@
-"""Before the first step: computes the longest batch of the data once, to measure its memory, and discards it.
+"""Computes the longest batch of the data once before the first step, to measure its memory, and discards it.
 
 One forward and backward of the largest micro-batch, with memory reserved for optimizer states and gradients; the
 largest batch of an evaluation; and sample answers. The measurement replaces the estimate, goes into the workspace's
 record (core/memory/record) and corrects the next estimate. A run that does not fit first saves memory as it would later
-(core/engine/out_of_memory); if that is not enough it ends here, saying what would fit. RNG states, gradients and
-adapter are restored: a run has the same results with and without it, bit for bit. Costs less than a step and an
+(core/engine/out_of_memory); if that is not enough it ends here, with advice on what would fit. RNG states, gradients
+and adapter are restored: a run has the same results with and without it, bit for bit. Costs less than a step and an
 evaluation batch. A resumed run is probed again: free memory may have changed. Imports torch: workers only. The result
 is stored in run.json (`MemoryFacts`).
 """
@@ -61,15 +61,16 @@ TOLERANCE = 1.01  # a GPU that reports more than this in use has spilled to RAM
 LARGEST_CONTEXT = GIB  # docs/memory.md, 1.6: 141 MiB to 0.6 GiB
 
 
-class _Over(Exception):
-    """More memory in use than available, noticed between two layers."""
+class _OverLimitError(Exception):
+    """More memory is in use than available, noticed between two layers."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Bytes. whole: of the process on a CPU; on a GPU this process's memory there, including its CUDA context."""
+    """Bytes of a measurement. total: of the process on a CPU; on a GPU this process's memory there, including its CUDA
+    context."""
 
-    whole: int
+    total: int
     allocated: int | None = None
     reserved: int | None = None
     card_used: int | None = None
@@ -78,8 +79,8 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class _Kept:
-    """What was recorded; context: bytes that torch does not count."""
+class _Recorded:
+    """The measurement that the record has. context: bytes that torch does not count."""
 
     rig: Rig
     arithmetic_gib: float
@@ -88,19 +89,19 @@ class _Kept:
 
 
 class Probe:
-    """Create it before torch uses the GPU, so that it can read what other programs hold there. Call it with what a run
-    is about to compute."""
+    """Measures the longest batch. Create it before torch uses the GPU, so that it can read what other programs hold
+    there; call it with the coming computations of the run."""
 
     def __init__(self, run: RunFolder, workspace: Workspace, recipe: Recipe, shape: ModelShape | None):
         self._run, self._workspace, self._recipe, self._shape = run, workspace, recipe, shape
         self._machine, self._context = this_machine(), 0
-        self._kept: _Kept | None = None
+        self._recorded: _Recorded | None = None
         self._unpacked: kept_weights.KeptWeights | None = None
         self._scales: kept_weights.KeptScales | None = None
 
     def __call__(self, ahead: Ahead) -> None:
-        """Raises DoesNotFitError."""
-        self._leave_layers(ahead.step, ahead.longest())
+        """Measure the longest batch, saving memory until it fits. Raises DoesNotFitError."""
+        self._use_spare_memory(ahead.step, ahead.longest())
         while True:
             scales = self._scales if self._scales and self._scales.is_on else None
             if not (refusal := self._try(ahead)):
@@ -110,19 +111,21 @@ class Probe:
             elif not ahead.save_memory(ahead.longest().rows):
                 raise refusal
 
-    def _leave_layers(self, step: Step, longest: LongestBatch) -> None:
-        """On a GPU with gradient checkpointing, keep 4-bit weights dequantized for a layer's backward and leave as many
-        layers without checkpointing as fit by the plan's arithmetic; each saves its second forward. Then keep the
-        scales of 4-bit weights in fp32, if they fit too. The probe measures whether all that fits; if not, layers are
-        checkpointed and dequantized as usual."""
-        limit, retreat = self._limit(self._where(step.on_card)[0], step.on_card), step.retreat
+    def _use_spare_memory(self, step: Step, longest: LongestBatch) -> None:
+        """Use memory that the plan leaves free, on a GPU with gradient checkpointing.
+
+        Keep 4-bit weights dequantized for a layer's backward, and leave as many layers without checkpointing as fit by
+        the plan's arithmetic; each saves its second forward. Then keep the scales of 4-bit weights in fp32, if they fit
+        too. The probe measures whether all that fits; if not, layers are checkpointed and dequantized as usual.
+        """
+        limit, retreat = self._limit(self._card_and_rig(step.on_card)[0], step.on_card), step.retreat
         room = step.on_card and not retreat.offloads and not self._recipe.train.offload_layers
         if not (room and self._shape and limit):
             return
-        _, rig = self._where(step.on_card)
+        _, rig = self._card_and_rig(step.on_card)
         factor = self._predict(step, longest, rig)["factor"]
         if retreat.checkpointing:
-            self._leave_checkpointing(step, longest, limit, factor)
+            self._exempt_layers(step, longest, limit, factor)
         setup = self._setup(step, longest)
         if not retreat.taken and has_room_to_keep_scales(self._shape, setup, limit / GIB, factor):
             self._scales = kept_weights.keep_scales(step)
@@ -130,7 +133,7 @@ class Probe:
             size = whole_weights(self._shape, self._setup(step, longest)) - whole_weights(self._shape, setup)
             self._run.log_event("decision", message=msg("probe.kept_scales", size=size / GIB))
 
-    def _leave_checkpointing(self, step: Step, longest: LongestBatch, limit: int, factor: float) -> None:
+    def _exempt_layers(self, step: Step, longest: LongestBatch, limit: int, factor: float) -> None:
         assert self._shape
         retreat = step.retreat
         if not retreat.taken and has_room_to_keep_unpacked(
@@ -147,30 +150,33 @@ class Probe:
             self._run.log_event("decision", message=msg("probe.kept_layers", **facts))
 
     def measure_context(self) -> None:
-        """CUDA's own bytes on the GPU, which torch does not count: the increase by NVML's count when the context and
-        cuBLAS are created. Call it before the model is loaded, so that other programs change it less. The kernels of
-        the first step are loaded when they are called: `_on_card` adds what they take."""
+        """Measure CUDA's own bytes on the GPU, which torch does not count: the increase by NVML's count when the
+        context and cuBLAS are created.
+
+        Call it before the model is loaded, so that other programs change it less. The kernels of the first step are
+        loaded when they are called: `_on_card` adds their bytes.
+        """
         card = card_of(self._machine)
         torch.cuda.current_blas_handle()
         torch.cuda.synchronize()
         self._add_to_context(card.used_bytes if card else None)
 
     def _add_to_context(self, before: int | None) -> None:
-        """Add the growth of what NVML shows beside torch's memory since `before` was taken, in bytes."""
+        """Add the growth, since `before` was read, of the bytes that NVML counts and torch does not."""
         now = self._beside_torch()
         if before is not None and now is not None:
             self._context = min(LARGEST_CONTEXT, self._context + max(0, now - before))
 
     def _beside_torch(self) -> int | None:
-        """Bytes on the GPU that torch does not count: CUDA's own, and those of other programs. None if NVML does not
-        tell."""
+        """Return the bytes on the GPU that torch does not count: CUDA's own, and those of other programs. None if NVML
+        has no answer."""
         card = card_of(self._machine)
         now = gpu.newest(card) if card else None
         return None if now is None or now.used_bytes is None else now.used_bytes - torch.cuda.memory_reserved()
 
     def require_ram(self) -> None:
-        """Raises DoesNotFitError if RAM is too small for loading the base: the system would kill this process without
-        an error."""
+        """Raise DoesNotFitError if RAM is too small for loading the base: the system would kill this process without an
+        error."""
         if not ((self._recipe.train.offload_layers or self._recipe.train.fsdp) and self._shape):
             return
         needed = arithmetic.ram_to_offload_gib(self._shape, Setup.of(self._recipe, "card"))
@@ -182,19 +188,19 @@ class Probe:
             )
 
     def watch(self, reporter: Reporter, on_card: bool) -> SpillWatch:
-        """The watch for the following training."""
-        card, rig = self._where(on_card)
+        """Return the watch for spilled memory during the following training."""
+        card, rig = self._card_and_rig(on_card)
         where = rig.system if on_card and rig else "unknown" if on_card else "cpu"
         return SpillWatch(reporter, where, partial(memory_now, card, torch.cuda.memory_reserved if on_card else None))
 
-    def _where(self, on_card: bool) -> tuple[Card | None, Rig | None]:
+    def _card_and_rig(self, on_card: bool) -> tuple[Card | None, Rig | None]:
         card = card_of(self._machine) if on_card else None
         return card, Rig.of(self._machine, card) if card or not on_card else None
 
     def _try(self, ahead: Ahead) -> DoesNotFitError | None:
-        """Try the longest batch as it is computed now; returns why it does not fit, or None."""
+        """Measure the longest batch with the current settings; return why it does not fit, or None."""
         on_card = ahead.step.on_card
-        card, rig = self._where(on_card)
+        card, rig = self._card_and_rig(on_card)
         longest = ahead.longest()
         limit = self._limit(card, on_card)
         predicted = self._predict(ahead.step, longest, rig)
@@ -208,41 +214,41 @@ class Probe:
             facts |= {f"{name}_gib": size / GIB for name, size in parts.items() if size is not None} | {
                 "seconds": measured.seconds
             }
-        facts["measured_gib"] = measured.whole / GIB if measured else None
+        facts["measured_gib"] = measured.total / GIB if measured else None
         rounded = {name: round(value, 4) if isinstance(value, float) else value for name, value in facts.items()}
         self._run.add_facts(RunFacts(memory=MemoryFacts.model_validate(rounded)))
         if measured and rig and predicted:
-            self._kept = _Kept(rig, predicted["arithmetic_gib"], measured.whole / GIB, measured.context)
-            self._keep(rig, predicted["arithmetic_gib"], measured.whole / GIB)
+            self._recorded = _Recorded(rig, predicted["arithmetic_gib"], measured.total / GIB, measured.context)
+            self._record(rig, predicted["arithmetic_gib"], measured.total / GIB)
         # On Linux a full GPU raises an error; on Windows the driver uses RAM instead, and only the count shows it.
         counts = not on_card or rig is None or rig.system in SPILLING_SYSTEMS or self._run.facts().memory_limit_gib
         if measured is None or (
-            limit is not None and counts and measured.whole > limit * (TOLERANCE if on_card else 1)
+            limit is not None and counts and measured.total > limit * (TOLERANCE if on_card else 1)
         ):
             return self._refusal(ahead, longest, measured, limit)
-        self._say(facts)
+        self._log_measurement(facts)
         return None
 
     def finish(self) -> None:
-        """After the run, however it ended: record its peak if it is above the longest batch's. The CPU's math library
-        caches something for every new length, half a gigabyte in 80 packed steps of the starter.
-        """
-        if self._kept is None:
+        """Record the run's peak, however it ended, if it is above the longest batch's. The CPU's math library caches
+        something for every new length, half a gigabyte in 80 packed steps of the starter."""
+        if self._recorded is None:
             return
         facts = self._run.facts()
-        whole = (facts.peak_memory_bytes + self._kept.context) / GIB if facts.peak_memory_bytes else 0.0
-        if whole <= self._kept.measured_gib:
+        peak_gib = (facts.peak_memory_bytes + self._recorded.context) / GIB if facts.peak_memory_bytes else 0.0
+        if peak_gib <= self._recorded.measured_gib:
             return
         if facts.memory:
             with suppress(OSError):
-                self._run.add_facts(RunFacts(memory=facts.memory.model_copy(update={"peak_gib": round(whole, 4)})))
-        self._keep(self._kept.rig, self._kept.arithmetic_gib, whole)
+                self._run.add_facts(RunFacts(memory=facts.memory.model_copy(update={"peak_gib": round(peak_gib, 4)})))
+        self._record(self._recorded.rig, self._recorded.arithmetic_gib, peak_gib)
 
     # ---- what there is --------------------------------------------------------------------------------------------
     def _limit(self, card: Card | None, on_card: bool) -> int | None:
-        """Bytes that this process may use in all; None if unknown. memory_limit_gib of run.json lowers it."""
-        given = self._run.facts().memory_limit_gib
-        limits = [int(given * GIB) if given else None]
+        """Return the bytes that this process may use in all; None if unknown. memory_limit_gib of run.json lowers
+        it."""
+        run_limit = self._run.facts().memory_limit_gib
+        limits = [int(run_limit * GIB) if run_limit else None]
         if on_card:
             # Subtract what others held before this process used the GPU.
             limits.append(card.free_bytes if card else None)
@@ -253,7 +259,7 @@ class Probe:
 
     # ---- what was predicted ---------------------------------------------------------------------------------------
     def _predict(self, step: Step, longest: LongestBatch, rig: Rig | None) -> dict[str, Any]:
-        """The estimate for the measured batch, and the same as corrected by earlier runs; {} without a shape."""
+        """Return the estimate for the measured batch, and the same as corrected by earlier runs; {} without a shape."""
         if self._shape is None:
             return {}
         method = self._recipe.adapter.method
@@ -263,9 +269,9 @@ class Probe:
         return {"arithmetic_gib": arithmetic, "predicted_gib": arithmetic * correction["factor"], **correction}
 
     def _setup(self, step: Step, longest: LongestBatch) -> Setup:
-        """The setup for the estimate: rows of the longest length, or, packed, one row of all tokens."""
+        """Return the setup for the estimate: rows of the longest length, or, packed, one row of all tokens."""
         together = 1 if step.packed else len(longest.rows)
-        card = self._where(step.on_card)[0] if step.packed else None
+        card = self._card_and_rig(step.on_card)[0] if step.packed else None
         return Setup.of(
             self._recipe,
             "card" if step.on_card else "cpu",
@@ -284,11 +290,11 @@ class Probe:
 
     # ---- what it is -----------------------------------------------------------------------------------------------
     def _measure(self, ahead: Ahead, longest: LongestBatch, limit: int | None) -> Measured | None:
-        """None if out of memory. Stop and Pause take effect meanwhile."""
+        """Measure the longest batch; None if out of memory. Stop and Pause take effect meanwhile."""
         measure = self._on_card if ahead.step.on_card else self._on_processor
         try:
             return measure(ahead, longest, limit)
-        except _Over:
+        except _OverLimitError:
             return None
         except Exception as error:  # noqa: BLE001 - torch says "no memory" in several types; all others go on
             if not is_out_of_memory(error):
@@ -302,7 +308,7 @@ class Probe:
 
             def check() -> None:
                 if peak.is_over:
-                    raise _Over
+                    raise _OverLimitError
 
             with stop_inside_layers(ahead.step.tuned, check):
                 seconds = self._rehearse(ahead, longest)
@@ -337,8 +343,8 @@ class Probe:
 
     @contextmanager
     def _room_for_state(self, step: Step) -> Iterator[None]:
-        """Allocate as much as the optimizer will, which creates its states in the first step; a resumed run has
-        them."""
+        """Context manager: allocate the memory that the optimizer will take for its states in the first step; a resumed
+        run has them already."""
         count = sum(p.numel() for p in step.parameters)
         bytes_each = STATE_BYTES.get(self._recipe.train.optim, 2.03)
         size = 0 if step.optimizer.state else int(count * bytes_each)
@@ -349,14 +355,14 @@ class Probe:
             del held
 
     # ---- what follows ---------------------------------------------------------------------------------------------
-    def _keep(self, rig: Rig, arithmetic_gib: float, measured_gib: float) -> None:
+    def _record(self, rig: Rig, arithmetic_gib: float, measured_gib: float) -> None:
         model, method = self._recipe.model.id, self._recipe.adapter.method
         try:
             MemoryRecord(self._workspace).add(self._run.id, rig, model, method, arithmetic_gib, measured_gib)
         except OSError:  # a full disk: the run reports it where it matters
             traceback.print_exc()
 
-    def _say(self, facts: dict[str, Any]) -> None:
+    def _log_measurement(self, facts: dict[str, Any]) -> None:
         key = "probe.measured" if "predicted_gib" in facts else "probe.measured_alone"
         numbers = {name: facts[f"{name}_gib"] for name in ("predicted", "measured") if f"{name}_gib" in facts}
         self._run.log_event("memory", message=msg(key, **numbers, rows=facts["rows"], tokens=facts["tokens"]))
@@ -364,12 +370,13 @@ class Probe:
     def _refusal(
         self, ahead: Ahead, longest: LongestBatch, measured: Measured | None, limit: int | None
     ) -> DoesNotFitError:
-        needed, most = measured.whole / GIB if measured else None, limit / GIB if limit is not None else None
+        needed, most = measured.total / GIB if measured else None, limit / GIB if limit is not None else None
         advice = self._advice(ahead, longest, measured, most)
         return stopped.refusal(needed, most, advice, rows=len(longest.rows), tokens=longest.tokens)
 
     def would_fit(self, ahead: Ahead) -> Message:
-        """For a run that has no way left to save memory; other programs may use more of it than at the start."""
+        """Return advice for a run that has no way left to save memory; other programs may use more of it than at the
+        start."""
         on_card = ahead.step.on_card
         card = card_of(this_machine()) if on_card else None
         limit = self._limit(card, on_card)
@@ -381,13 +388,13 @@ class Probe:
         this = None
         if self._shape is not None and limit is not None:
             step, size = ahead.step, self._recipe.row_length if ahead.step.packed else 1
-            card, here = self._where(step.on_card)[0], budget.of_machine if step.on_card else budget.of_cpu
-            has = budget.of_card(card, self._machine.ram_free_bytes) if card else here(self._machine)
+            card, budget_of = self._card_and_rig(step.on_card)[0], budget.of_machine if step.on_card else budget.of_cpu
+            has = budget.of_card(card, self._machine.ram_free_bytes) if card else budget_of(self._machine)
             planned = self._run.facts().planned.budget  # whose further cards are hidden from this process
             equal = {"equal_cards": planned.equal_cards, "equal_free_gib": min(limit, planned.equal_free_gib or 0.0)}
             this = Stopped(
                 self._shape, self._recipe, self._setup(step, longest), step.retreat.at_once // size, ahead.train,
-                has.model_copy(update={"free_gib": limit} | equal), measured.whole / GIB if measured else limit,
+                has.model_copy(update={"free_gib": limit} | equal), measured.total / GIB if measured else limit,
                 measured is not None,
             )  # fmt: skip
         return stopped.advice(this, ahead.step.on_card)

@@ -6,7 +6,8 @@ memory_total_bytes  of the GPU, or of the PC
 peak_memory_bytes   (run.json) the largest memory_bytes; on a GPU the allocator's own peak, which includes spikes within
                     a step
 
-Each query takes some ten microseconds, one every two seconds. What cannot be read is left out; nothing here ends a run.
+Each query takes some ten microseconds, one every two seconds. Values that cannot be read are left out; no error here
+ends a run.
 """
 
 from __future__ import annotations
@@ -21,57 +22,60 @@ from core.runs.reporter import Reporter
 from core.runs.run_json import RunFacts
 
 EVERY_S = 2.0
-Ask = Callable[[], int | None]
+Query = Callable[[], int | None]
 
 
 class MemoryUse:
-    """on_card: whether the run computes on the first CUDA GPU. clock: in seconds, replaced in tests."""
+    """Records the memory in use. on_card: the run computes on the first CUDA GPU. clock: in seconds, replaced in
+    tests."""
 
     def __init__(self, reporter: Reporter, on_card: bool, clock: Callable[[], float] = time.monotonic):
         self._reporter, self._clock = reporter, clock
-        asks: tuple[Ask, Ask, Ask]
-        asks = (lambda: psutil.Process().memory_info().rss, lambda: None, lambda: psutil.virtual_memory().total)
+        queries: tuple[Query, Query, Query]
+        queries = (lambda: psutil.Process().memory_info().rss, lambda: None, lambda: psutil.virtual_memory().total)
         if on_card:
             from torch import cuda
 
-            asks = (
+            queries = (
                 lambda: cuda.memory_reserved(0),
                 lambda: cuda.max_memory_reserved(0),
                 lambda: cuda.mem_get_info(0)[1],
             )
-        self._used: Ask
-        self._most: Ask
-        self._used, self._most, total = asks
-        self._total = _known(total)
-        self._looked_at: float | None = None
+        self._used: Query
+        self._most: Query
+        self._used, self._most, total = queries
+        self._total = _read(total)
+        self._noted_at: float | None = None
         self._peak: int | None = None
 
     def note(self, step: int, last: bool = False) -> None:
-        """Call it after each step; writes a line at the first, at the last, and at most one every EVERY_S."""
+        """Write a line at the first and the last step, and between them at most one every EVERY_S. Call it after each
+        step."""
         now = self._clock()
-        if self._looked_at is not None and now - self._looked_at < EVERY_S and not last:
+        if self._noted_at is not None and now - self._noted_at < EVERY_S and not last:
             return
-        self._looked_at = now
-        numbers = {"memory_bytes": self._look(), "memory_total_bytes": self._total}
+        self._noted_at = now
+        numbers = {"memory_bytes": self._note_use(), "memory_total_bytes": self._total}
         if numbers["memory_bytes"] is not None:
             self._reporter.metrics("gpu", step, **{name: value for name, value in numbers.items() if value is not None})
 
     def keep_peak(self) -> None:
-        """However the run ended; a full disk is ignored here, because whatever ended the run reports it."""
-        self._look()
-        peak = max((value for value in (self._peak, _known(self._most)) if value is not None), default=None)
+        """Write the peak to run.json, however the run ended. A full disk is ignored: the error that ended the run is
+        reported."""
+        self._note_use()
+        peak = max((value for value in (self._peak, _read(self._most)) if value is not None), default=None)
         if peak is not None:
             with suppress(OSError):
                 self._reporter.run.add_facts(RunFacts(peak_memory_bytes=peak))
 
-    def _look(self) -> int | None:
-        used = _known(self._used)
+    def _note_use(self) -> int | None:
+        used = _read(self._used)
         self._peak = max((value for value in (self._peak, used) if value is not None), default=None)
         return used
 
 
-def _known(ask: Ask) -> int | None:
+def _read(query: Query) -> int | None:
     try:
-        return ask()
+        return query()
     except (psutil.Error, OSError, RuntimeError):  # torch raises RuntimeError if the driver fails
         return None

@@ -1,1 +1,1 @@
-"""What a preference run needs besides its steps: the reference log-probabilities. Imports torch: workers only."""
+"""The reference log-probabilities of a preference run. Imports torch: workers only."""

@@ -1,11 +1,10 @@
 """The reference of DPO and KTO: the log-probabilities of all answers under the model before the first step. Imports
-torch:
-workers only.
+torch: workers only.
 
-reference.npy, (P, 2) float32: chosen and rejected, of the training pairs followed by the validation pairs. One writer:
-the worker, before its first step, all or nothing. Computed once, so steps need no memory or time for it, later epochs
-are as fast as sft, and a run that continues another one has that one's adapter as its reference. Costs one forward over
-all pairs.
+reference.npy, (P, 2) float32: chosen and rejected, of the training pairs followed by the validation pairs. Only the
+worker writes it, before its first step, all or nothing. Computed once, so steps need no memory or time for it, later
+epochs are as fast as sft, and a run that continues another one has that one's adapter as its reference. Costs one
+forward over all pairs.
 """
 
 from __future__ import annotations
@@ -29,25 +28,28 @@ from core.training.evaluation import batches_of
 
 
 class Referenced(Sequence[Encoded]):
-    """Pairs with their log-probabilities, (P, 2), 0 until computed."""
+    """Pairs with their reference log-probabilities, (P, 2), 0 until computed."""
 
     def __init__(self, rows: Sequence[Encoded]):
         self.rows, self.lengths, self.learned = rows, lengths_of(rows), learned_of(rows)
-        self.known = np.zeros((len(rows), 2), np.float32)
+        self.log_probabilities = np.zeros((len(rows), 2), np.float32)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Encoded:  # type: ignore[override]  # no caller takes a slice
-        chosen, rejected = self.known[index].tolist()
+        chosen, rejected = self.log_probabilities[index].tolist()
         return replace(self.rows[index], reference=(chosen, rejected))
 
 
-def know(parts: Sequence[Referenced], step: Step, recipe: Recipe, reporter: Reporter, has_learned: bool) -> None:
-    """Load the values of an earlier attempt, or compute them. Raises RunError if the adapter has_learned already."""
+def fill_reference(
+    parts: Sequence[Referenced], step: Step, recipe: Recipe, reporter: Reporter, has_learned: bool
+) -> None:
+    """Load the log-probabilities of an earlier attempt, or compute them. Raises RunError if the adapter has_learned
+    already."""
     path, done, total = reporter.run.path / "reference.npy", 0, sum(map(len, parts))
-    found = _read(path, total)
-    if found is None:
+    values = _read(path, total)
+    if values is None:
         if has_learned:
             raise RunError("run.no_reference", file=path.name)
         step.tuned.eval()
@@ -55,20 +57,20 @@ def know(parts: Sequence[Referenced], step: Step, recipe: Recipe, reporter: Repo
             for chosen in batches_of(step, part, recipe):
                 reporter.stage("reference", Progress(done=done, total=total, unit="rows"))
                 reporter.check()
-                part.known[chosen] = np.reshape(step.log_probabilities([part[i] for i in chosen]), (-1, 2))
+                part.log_probabilities[chosen] = np.reshape(step.log_probabilities([part[i] for i in chosen]), (-1, 2))
                 done += len(chosen)
         kept = io.BytesIO()
-        np.save(kept, np.concatenate([part.known for part in parts]))
+        np.save(kept, np.concatenate([part.log_probabilities for part in parts]))
         files.replace(path, kept.getvalue())
         return
     for part in parts:
-        part.known[:] = found[done : done + len(part)]
+        part.log_probabilities[:] = values[done : done + len(part)]
         done += len(part)
 
 
 def _read(path: Path, total: int) -> np.ndarray | None:
     try:
-        found = np.load(path, allow_pickle=False)
+        values = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError):  # missing or damaged
         return None
-    return found if found.shape == (total, 2) else None
+    return values if values.shape == (total, 2) else None

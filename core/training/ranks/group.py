@@ -1,10 +1,10 @@
 """Communication between the ranks of a run, by torch.distributed: rank 0's orders, its adapter at the start, and in
 each step one all-reduce of the adapter's gradients. Imports torch: workers only.
 
-NCCL between GPUs on Linux; Gloo for orders, on a CPU, and on Windows, where torch has no NCCL. Gloo is told the address
-by which this PC reaches the main one, 127.0.0.1 within one PC; by default it would resolve the PC's own name, which is
+NCCL between GPUs on Linux; Gloo for orders, on a CPU, and on Windows, where torch has no NCCL. Gloo gets the address by
+which this PC reaches the main one, 127.0.0.1 within one PC; by default it would resolve the PC's own name, which is
 127.0.1.1 on many Linux PCs. Rank 0 polls, so that it notices a failed rank, for which NCCL would wait for ever, and
-still saves what was learned.
+still saves the adapter.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from core.errors import RunError
 from core.messages import Message, msg
 from core.progress import RankUse
 from core.system.machine import library_versions
-from core.training.ranks.meeting import AGENT, ENDED, RankError, own_address, reported_failure, store_here
+from core.training.ranks.meeting import AGENT, ENDED, RankError, own_address, reported_failure, store_of_run
 
 POLL_S, LOOK_S = 0.001, 1.0
 END_S = 5.0  # for the others to hear that the run is over
@@ -45,7 +45,7 @@ Check = Callable[[], None]
 
 
 def gloo(meeting: Any, rank: int, size: int, host: str) -> Any:
-    """torch's process group at an address of this PC's own."""
+    """Return torch's process group at an address of this PC."""
     options = distributed.ProcessGroupGloo._Options()
     options._devices = [distributed.ProcessGroupGloo.create_device(hostname=host)]
     options._timeout = COME  # to connect
@@ -57,8 +57,8 @@ def gloo(meeting: Any, rank: int, size: int, host: str) -> Any:
 
 
 def watch_agent(rank: int) -> threading.Event:
-    """Set once torchrun's agent ends the ranks, as it does where one fails, or is gone. Rank 0 then saves a checkpoint;
-    the others end."""
+    """Return an event that is set once torchrun's agent ends the ranks, as it does if one fails, or is gone. Rank 0
+    then saves a checkpoint; the others end."""
     lost = threading.Event()
 
     def watch() -> None:
@@ -76,15 +76,17 @@ def watch_agent(rank: int) -> threading.Event:
 
 
 class Ranks:
-    """This process among those of its run. meeting: the store where they find each other. group: of torch.distributed.
-    device: where NCCL sums; None: in RAM. Use end."""
+    """This process among those of its run. Call `end` when the run is over.
+
+    meeting: the store where they find each other. group: of torch.distributed. device: where NCCL sums; None: in RAM.
+    """
 
     def __init__(self, rank: int, size: int, meeting: Any, group: Any, device: torch.device | None = None):
         self.rank, self.size, self._store, self._group, self.device = rank, size, meeting, group, device
         self.patience_s = PATIENCE_S
         self.use: dict[int, RankUse] = {}
-        self.tell: Callable[[tuple[RankUse, ...]], None] = lambda uses: None  # rank 0: what each has in use
-        self.decided: Callable[[Message], None] = lambda message: None  # rank 0: for the run's events
+        self.report_use: Callable[[tuple[RankUse, ...]], None] = lambda uses: None  # rank 0: what each has in use
+        self.report_decision: Callable[[Message], None] = lambda message: None  # rank 0: for the run's events
         self.host: str | None = None  # this PC's name, where it is not the main one
         self.lost = threading.Event()
 
@@ -97,29 +99,29 @@ class Ranks:
         rank, size, nodes = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "GROUP_WORLD_SIZE"))
         host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         lost = watch_agent(rank)
-        found = store_here(meeting)
-        found.set_timeout(COME)
-        found.set("rank 0", "") if rank == 0 else found.wait(["rank 0"], PREPARE)
+        store = store_of_run(meeting)
+        store.set_timeout(COME)
+        store.set("rank 0", "") if rank == 0 else store.wait(["rank 0"], PREPARE)
         own = own_address(host, port) if nodes > 1 else "127.0.0.1"
-        found.set(f"nccl {rank}", str(on_card and distributed.is_nccl_available()))
-        nccl = all(found.get(f"nccl {each}") == b"True" for each in range(size))
+        store.set(f"nccl {rank}", str(on_card and distributed.is_nccl_available()))
+        nccl = all(store.get(f"nccl {each}") == b"True" for each in range(size))
         if nccl and (name := interface_of(own)):
             os.environ.setdefault("NCCL_SOCKET_IFNAME", name)
-        made = lambda store, rank, size, timeout: gloo(store, rank, size, own)  # noqa: E731
+        made = lambda group_store, rank, size, timeout: gloo(group_store, rank, size, own)  # noqa: E731
         if "gloo_here" not in distributed.Backend.backend_list:
             distributed.Backend.register_backend("gloo_here", made, devices=["cpu", "cuda"])
         distributed.init_process_group(
             f"cpu:gloo_here,cuda:{'nccl' if nccl else 'gloo_here'}",
-            store=distributed.PrefixStore("group", found), rank=rank, world_size=size, timeout=LATE,
+            store=distributed.PrefixStore("group", store), rank=rank, world_size=size, timeout=LATE,
         )  # fmt: skip
-        ranks = cls(rank, size, found, distributed.group.WORLD, torch.device("cuda") if nccl else None)
+        ranks = cls(rank, size, store, distributed.group.WORLD, torch.device("cuda") if nccl else None)
         ranks.host = socket.gethostname() if os.environ["GROUP_RANK"] != "0" else None
         ranks.lost = lost
         return ranks
 
     # ---- before the first step ------------------------------------------------------------------------------------
     def exchange(self, **mine: Any) -> list[dict[str, Any]]:
-        """The values of every rank, in the order of the ranks. Raises RankError.
+        """Return the values of every rank, in the order of the ranks. Raises RankError.
 
         Sent as JSON. all_gather_object would unpickle what a peer sends, so a peer could run any code here.
         """
@@ -128,25 +130,25 @@ class Ranks:
         with self.noticed():
             distributed.all_reduce(longest, distributed.ReduceOp.MAX)
             padded = torch.frombuffer(bytearray(own.ljust(int(longest))), dtype=torch.uint8)  # JSON may end in spaces
-            found = [torch.empty_like(padded) for _ in range(self.size)]
-            distributed.all_gather(found, padded)
-        return [json.loads(each.numpy().tobytes()) for each in found]
+            gathered = [torch.empty_like(padded) for _ in range(self.size)]
+            distributed.all_gather(gathered, padded)
+        return [json.loads(each.numpy().tobytes()) for each in gathered]
 
     def meet(self, **of_rank_0: Any) -> dict[str, Any]:
-        """Compare versions with rank 0's; returns what it says of the run. Raises RunError, on both, where they
-        differ."""
+        """Compare versions with rank 0's; return rank 0's values, those of the run included. Raises RunError, on both,
+        if they differ."""
         own = {"versions": library_versions(), "host": socket.gethostname()}
         first, *others = self.exchange(**own, **of_rank_0)
         for other in others:
-            for name, here in first["versions"].items():
+            for name, own_version in first["versions"].items():
                 there = str(other["versions"].get(name))
-                if there.partition("+")[0] != here.partition("+")[0]:  # 2.13.0+cpu works with 2.13.0+cu130
-                    facts = {"name": name, "host": other["host"], "there": there, "main": first["host"], "here": here}
-                    raise RunError(msg("ranks.other_version", **facts), msg("ranks.alike"))
+                if there.partition("+")[0] != own_version.partition("+")[0]:  # 2.13.0+cpu works with 2.13.0+cu130
+                    facts = {"name": name, "host": other["host"], "main": first["host"], "here": own_version}
+                    raise RunError(msg("ranks.other_version", **facts, there=there), msg("ranks.alike"))
         return first
 
     def agree(self, base: str) -> None:
-        """Compare the base, by its fingerprint. Raises RunError, on every rank, where it differs."""
+        """Compare the base, by its fingerprint. Raises RunError, on every rank, if it differs."""
         first, *others = self.exchange(base=base, host=socket.gethostname())
         for other in others:
             if other["base"] != first["base"]:
@@ -155,20 +157,20 @@ class Ranks:
                 raise RunError(msg("ranks.other_base", **names, **prints), msg("ranks.alike"))
 
     def in_turn(self, after: int) -> None:
-        """Let so many ranks load, one after another: RAM never holds the base twice."""
+        """Wait until so many other ranks have loaded, one after another: RAM never holds the base twice."""
         for _ in range(after):
             self.exchange()
 
     # ---- in a step ------------------------------------------------------------------------------------------------
     def order(self, name: str, check: Check = lambda: None, **order: Any) -> None:
-        """Tell all ranks what to compute next; called by rank 0. Raises RankError, and what check raises."""
+        """Send all ranks the next order; called by rank 0. Raises RankError, and what check raises."""
         content = io.BytesIO()
         torch.save({"name": name, **order}, content)
         sent = torch.frombuffer(content.getbuffer(), dtype=torch.uint8)
         for each in (torch.tensor([sent.numel()]), sent):
             self.wait(self._broadcast(each), check)
 
-    def hear(self) -> dict[str, Any]:
+    def receive(self) -> dict[str, Any]:
         """Wait for rank 0's next order; called by every other rank."""
         size = torch.zeros(1, dtype=torch.int64)
         self._broadcast(size).wait()
@@ -177,14 +179,14 @@ class Ranks:
         return torch.load(io.BytesIO(content.numpy().tobytes()), weights_only=True, map_location="cpu")
 
     def share(self, tensors: Sequence[torch.Tensor], check: Check = lambda: None) -> None:
-        """Every rank gets rank 0's values."""
+        """Give every rank rank 0's values of tensors."""
         with self._flat(tensors) as (flat, _):
             self.wait(self._broadcast(flat), check)
 
     def summed(
         self, tensors: Sequence[torch.Tensor], extra: torch.Tensor, check: Check = lambda: None, seconds: float = 0.0
     ) -> torch.Tensor:
-        """Put the sum over all ranks in tensors, by one all-reduce; returns that of extra. seconds: what rank 0's part
+        """Put the sum over all ranks in tensors, by one all-reduce; return that of extra. seconds: that rank 0's part
         took."""
         with self._flat(tensors, extra) as (flat, further):
             self.wait(self._group.allreduce([flat], distributed.AllreduceOptions()), check, seconds)
@@ -195,8 +197,8 @@ class Ranks:
     def _flat(
         self, tensors: Sequence[torch.Tensor], extra: torch.Tensor | None = None
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """tensors end to end where they can be exchanged, written back afterwards; and the place of extra behind
-        them."""
+        """Context manager: tensors end to end on the device of the exchange, written back afterwards; and the place of
+        extra behind them."""
         sizes = [each.numel() for each in tensors]
         more = 0 if extra is None else extra.numel()
         dtype = torch.float32 if tensors or extra is None else extra.dtype
@@ -216,17 +218,17 @@ class Ranks:
         return self._group.broadcast([tensor], options)
 
     def wait(self, work: Any, check: Check = lambda: None, seconds: float = 0.0) -> None:
-        """Wait for a transfer. Rank 0 raises RankError where a rank is gone or silent, and what check raises."""
+        """Wait for a transfer. Rank 0 raises RankError if a rank is gone or silent, and what check raises."""
         if self.rank:
             work.wait()
             return
         patience = self.patience_s + 10 * seconds
-        looked, end = time.monotonic(), time.monotonic() + patience
+        checked_at, end = time.monotonic(), time.monotonic() + patience
         while not work.is_completed():
             check()
-            if time.monotonic() - looked > LOOK_S:
-                looked = time.monotonic()
-                self._look()
+            if time.monotonic() - checked_at > LOOK_S:
+                checked_at = time.monotonic()
+                self._check_agent()
             if self.lost.is_set():
                 raise self._gone("torchrun's agent ends this run")
             if time.monotonic() > end:
@@ -236,7 +238,7 @@ class Ranks:
             work.wait()
 
     # ---- who is gone ----------------------------------------------------------------------------------------------
-    def _look(self) -> None:
+    def _check_agent(self) -> None:
         try:
             is_ended = self._store.check([ENDED])
         except RuntimeError:  # the agent that serves it is gone
@@ -254,21 +256,21 @@ class Ranks:
             raise self._gone(str(error)) from error
 
     def _gone(self, reason: str) -> RankError:
-        """The error of a failed rank, with the reason it reported if it could. reason: torch's, for the log."""
+        """Return the error of a failed rank, with the reason it reported if it could. reason: torch's, for the log."""
         if failure := reported_failure(self._store, self.size):
             return failure
         print(reason, file=sys.stderr)
         return RankError("ranks.gone", msg("ranks.fewer"), ranks=self.size)
 
     def end(self) -> None:
-        """Tell all ranks that the run is over; called by rank 0. torchrun's agent ends an unreachable rank."""
+        """Send all ranks the end of the run; called by rank 0. torchrun's agent ends an unreachable rank."""
         with suppress(RankError, RuntimeError):
             self.patience_s = END_S
             self.order("end")
 
     # ---- what each has in use -------------------------------------------------------------------------------------
     def has_in_use(self, own: RankUse | None) -> None:
-        """own: of this rank; None: nothing new."""
+        """Publish this rank's use; on rank 0, report that of all. own: None if nothing is new."""
         if own is None:
             return
         if self.rank:
@@ -278,10 +280,10 @@ class Ranks:
         for rank in range(1, self.size):
             if self._store.check([f"use {rank}"]):
                 self.use[rank] = RankUse.model_validate_json(self._store.get(f"use {rank}"))
-        self.tell(tuple(used for _, used in sorted(self.use.items())))
+        self.report_use(tuple(used for _, used in sorted(self.use.items())))
 
 
 def interface_of(address: str) -> str | None:
-    """The network interface that has an address."""
+    """Return the name of the network interface that has an address."""
     interfaces = psutil.net_if_addrs().items()
     return next((name for name, of_it in interfaces if any(each.address == address for each in of_it)), None)

@@ -35,7 +35,7 @@ class RankError(RunError):
 
 
 def store(host: str, port: int, nodes: int, meeting: str, is_main: bool = False, patience_s: int = 60) -> Store:
-    """The store by which the processes of a run find each other.
+    """Return the store by which the processes of a run find each other.
 
     A file for the processes of one PC, else a TCPStore that the main PC's agent serves. patience_s: how long to wait
     for that server.
@@ -50,8 +50,8 @@ def store(host: str, port: int, nodes: int, meeting: str, is_main: bool = False,
     )  # fmt: skip
 
 
-def store_here(meeting: Path | None) -> Store:
-    """The store of the run that this process is a rank of. meeting: a file for the ranks of one PC."""
+def store_of_run(meeting: Path | None) -> Store:
+    """Return the store of the run that this process is a rank of. meeting: a file for the ranks of one PC."""
     host, port, nodes = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), int(os.environ["GROUP_WORLD_SIZE"])
     if nodes > 1:
         socket.create_connection((host, port), CONNECT_S).close()  # where it is gone TCPStore would try for minutes
@@ -59,13 +59,13 @@ def store_here(meeting: Path | None) -> Store:
 
 
 def report_failure(meeting: Path | None, why: Message) -> None:
-    """Leave the reason why this rank ends in the store, as far as that can be reached."""
+    """Leave the reason why this rank ends in the store, if that can be reached."""
     with suppress(Exception):  # the main PC is gone, or torch cannot be imported
-        store_here(meeting).set(f"failed {os.environ['RANK']}", why.model_dump_json())
+        store_of_run(meeting).set(f"failed {os.environ['RANK']}", why.model_dump_json())
 
 
 def reported_failure(store: Store, ranks: int) -> RankError | None:
-    """The error of the first rank that has left a reason."""
+    """Return the error of the first rank that has left a reason."""
     with suppress(RuntimeError):  # the agent that serves the store is gone
         for rank in range(1, ranks):
             if store.check([f"failed {rank}"]):
@@ -79,12 +79,12 @@ def ip_of(address: str) -> IPv4Address | IPv6Address:
 
 
 def own_address(host: str, port: int) -> str:
-    """This PC's address on the way to another one, or to itself by the name that others reach it by."""
-    found = _address_towards(host, port)
-    if ip_of(found).is_loopback and not _names_loopback(host):  # Debian lets a PC's own name stand for 127.0.1.1
+    """Return this PC's address on the way to another one, or to itself by the name that others reach it by."""
+    address = _address_towards(host, port)
+    if ip_of(address).is_loopback and not _names_loopback(host):  # Debian lets a PC's own name stand for 127.0.1.1
         with suppress(OSError):  # no default route
             return _address_towards(NOBODY, port)
-    return found
+    return address
 
 
 def _names_loopback(host: str) -> bool:

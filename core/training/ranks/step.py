@@ -43,7 +43,7 @@ EXTRA = 2 + len(SUMS)  # loss, pairs, their metrics; then for each rank which mi
 
 
 class SharedStep(Step):
-    """The step of every rank: rank 0 is told what to compute by the trainer, the others by rank 0 (`follow`)."""
+    """The step of every rank: the trainer calls rank 0's, which sends orders to the others (`follow`)."""
 
     ranks: Ranks
     sharded: Sharded | None = None
@@ -64,7 +64,7 @@ class SharedStep(Step):
             mesh = DeviceMesh(compute.device.type, range(ranks.size))
             lead = None if ranks.rank else lambda layer: ranks.order("gather", layer=layer)
             sharded = shard(tuned, compute.device, mesh, lead)
-            ranks.decided(sharded.message)
+            ranks.report_decision(sharded.message)
             ranks.in_turn(ranks.size - ranks.rank)
         step = cls.from_recipe(*arguments)
         assert isinstance(step, cls)
@@ -92,19 +92,19 @@ class SharedStep(Step):
         self._is_alike = False
 
     def compute(self, parts: Sequence[Rows], learning_rate: float, check: Callable[[], None] = lambda: None) -> Numbers:
-        # KTO's loss depends on the whole micro-batch (engine/variants/preference): kept whole, it equals that of one
-        # rank.
+        # KTO's loss depends on all rows of a micro-batch (engine/variants/preference): not divided, it equals that of
+        # one rank.
         is_of_batch = self.preference and self.preference.objective == "kto"
         self._order = {"learning_rate": learning_rate}
         return super().compute(
-            parts if is_of_batch else divided(parts, self.ranks.size, self.tokens), learning_rate, check
+            parts if is_of_batch else halved(parts, self.ranks.size, self.tokens), learning_rate, check
         )
 
     def summed(self, parts: Sequence[Rows], batches: Sequence[Batch], check: Callable[[], None]) -> torch.Tensor:
         dealt, divisor = deal([self.tokens(rows) for rows in parts], self.ranks.size), self.loss_divisor(batches)
-        check()  # from here on all ranks compute: what is asked meanwhile is heard at the step's end
+        check()  # from here on all ranks compute: a Stop meanwhile takes effect at the step's end
         self._order |= {"whole": divisor, "seed": int(torch.randint(2**31, ()))}
-        self._let_all("step", parts, dealt)
+        self._order_all("step", parts, dealt)
         rows, own = [parts[number] for number in dealt[0]], [batches[number] for number in dealt[0]]
         sums, failure = self._share(rows, own, divisor, max(map(len, dealt)))
         for rank, at in enumerate(sums[EXTRA:].int().tolist()):
@@ -121,24 +121,24 @@ class SharedStep(Step):
 
     def finished(self) -> None:
         super().finished()
-        self.ranks.has_in_use(self._in_use.look())
+        self.ranks.has_in_use(self._in_use.read())
 
     def measured(self, batches: Iterator[Rows], check: Callable[[], None]) -> Iterator[tuple[int, float, int]]:
         while some := list(islice(batches, MEASURED_AT_ONCE * self.ranks.size)):
             check()
             dealt = deal([self.tokens(rows) for rows in some], self.ranks.size)
             self._order = {}
-            self._let_all("measure", some, dealt)
-            found, failure = self._measure_share(some, dealt)
-            for rows, (_, _, is_failed) in zip(some, found, strict=True):
+            self._order_all("measure", some, dealt)
+            results, failure = self._measure_share(some, dealt)
+            for rows, (_, _, is_failed) in zip(some, results, strict=True):
                 if is_failed:
                     self.computing = rows
                     raise failure or MemoryError(f"{len(rows)} rows")
-            for rows, (loss, count, _) in zip(some, found, strict=True):
+            for rows, (loss, count, _) in zip(some, results, strict=True):
                 yield len(rows), loss, int(count)
 
-    def _let_all(self, name: str, parts: Sequence[Rows], dealt: list[list[int]]) -> None:
-        """Send an order for parts, with adapter and optimizer states where the others lack them."""
+    def _order_all(self, name: str, parts: Sequence[Rows], dealt: list[list[int]]) -> None:
+        """Send an order for parts, with adapter and optimizer states if the others lack them."""
         rows = [[vars(row) for row in part] for part in parts]
         states = None if self._is_alike else {"optimizer": self.optimizer.state_dict()}
         self.ranks.order(
@@ -153,8 +153,11 @@ class SharedStep(Step):
     def _share(
         self, rows: Sequence[Rows], own: Sequence[Batch], divisor: tuple[float, float], passes: int
     ) -> tuple[torch.Tensor, Exception | None]:
-        """Forward and backward of this rank's part; then every rank has the sums of all. Returns those of the loss,
-        the pairs, their metrics, and which micro-batch of each rank ran out of memory, from 1; and that error."""
+        """Forward and backward of this rank's part; afterwards every rank has the sums of all.
+
+        Returns the sums of the loss, the pairs, their metrics, and which micro-batch of each rank ran out of memory,
+        from 1; and this rank's out-of-memory error.
+        """
         extra, failure, at = torch.zeros(EXTRA + self.ranks.size), None, 0
 
         def entering(number: int) -> None:
@@ -177,24 +180,25 @@ class SharedStep(Step):
     def _measure_share(
         self, some: Sequence[Rows], dealt: list[list[int]]
     ) -> tuple[list[list[float]], Exception | None]:
-        """(loss, count, 1 if it ran out of memory) of every batch of all ranks; this rank's error."""
-        found, failure = torch.zeros(len(some) + 1, max(3, 1 + len(SUMS)), dtype=torch.float64), None
-        started, told, pairs = time.perf_counter(), self._pair_sums, self._pairs
-        self._pair_sums, self._pairs = torch.zeros_like(told), 0
+        """Measure this rank's batches. Returns (loss, count, 1 if it ran out of memory) of every batch of all ranks;
+        and this rank's error."""
+        results, failure = torch.zeros(len(some) + 1, max(3, 1 + len(SUMS)), dtype=torch.float64), None
+        started, sums, pairs = time.perf_counter(), self._pair_sums, self._pairs
+        self._pair_sums, self._pairs = torch.zeros_like(sums), 0
         with self._together(max(map(len, dealt)), trains=False):
             for number in dealt[self.ranks.rank]:
                 try:
-                    found[number, :2] = torch.tensor(self.measure(some[number], compares=True), dtype=found.dtype)
+                    results[number, :2] = torch.tensor(self.measure(some[number], compares=True), dtype=results.dtype)
                 except Exception as error:  # noqa: BLE001 - torch says "no memory" in several types; all others go on
-                    failure, found[number, 2] = self._out_of_memory(error), 1
+                    failure, results[number, 2] = self._out_of_memory(error), 1
                     break
-        found[-1, 0], found[-1, 1 : 1 + len(SUMS)] = self._pairs, self._pair_sums
-        found = self.ranks.summed([], found.flatten(), seconds=time.perf_counter() - started).view_as(found)
-        self._pair_sums, self._pairs = told + found[-1, 1 : 1 + len(SUMS)].to(told), pairs + int(found[-1, 0])
-        return found[:-1, :3].tolist(), failure
+        results[-1, 0], results[-1, 1 : 1 + len(SUMS)] = self._pairs, self._pair_sums
+        results = self.ranks.summed([], results.flatten(), seconds=time.perf_counter() - started).view_as(results)
+        self._pair_sums, self._pairs = sums + results[-1, 1 : 1 + len(SUMS)].to(sums), pairs + int(results[-1, 0])
+        return results[:-1, :3].tolist(), failure
 
     def _out_of_memory(self, error: Exception) -> Exception:
-        """error, if memory ran out; else it is raised."""
+        """Return error if memory ran out; raise it otherwise."""
         if not is_out_of_memory(error):
             raise error
         traceback.clear_frames(error.__traceback__)  # they hold the tensors that were too many
@@ -202,8 +206,11 @@ class SharedStep(Step):
 
     @contextmanager
     def _together(self, passes: int, trains: bool) -> Iterator[None]:
-        """Context of this rank's part, for a sharded base: afterwards the ranks are in sync. Raises RankError where
-        this rank has no memory even for a layer, since the others would wait for it in vain, and where one is gone."""
+        """Context manager of this rank's part, for a sharded base: afterwards the ranks are in sync.
+
+        Raises RankError if this rank has no memory even for a layer, since the others would wait for it in vain, and if
+        one is gone.
+        """
         if not self.sharded:
             yield
             return
@@ -221,10 +228,10 @@ class SharedStep(Step):
 
     # ---- the others -----------------------------------------------------------------------------------------------
     def follow(self) -> None:
-        """Compute what rank 0 orders, until the run is over. Raises what torch raises where rank 0 is gone."""
-        while (order := self.ranks.hear())["name"] != "end":
+        """Compute what rank 0 orders, until the run is over. Raises torch's error if rank 0 is gone."""
+        while (order := self.ranks.receive())["name"] != "end":
             getattr(self, f"_on_{order.pop('name')}")(**order)
-            self.ranks.has_in_use(self._in_use.look())
+            self.ranks.has_in_use(self._in_use.read())
 
     def _on_gather(self, layer: int) -> None:
         assert self.sharded
@@ -256,7 +263,7 @@ class SharedStep(Step):
     def _prepare(
         self, parts: Any, dealt: list[list[int]], states: Any, taken: list[str], room_for: int, scaler: Any
     ) -> tuple[list[list[Encoded]], list[list[int]]]:
-        """Become like rank 0, as far as this rank is not."""
+        """Take over rank 0's memory settings, scaler, optimizer states and adapter as far as they differ."""
         self.optimizer.zero_grad(set_to_none=True)
         if [self.retreat.taken, self.retreat.room_for] != [taken, room_for]:
             self.retreat.taken, self.retreat.room_for = taken, room_for
@@ -270,24 +277,24 @@ class SharedStep(Step):
         return [[Encoded(**row) for row in rows] for rows in parts], dealt
 
 
-def divided(parts: Sequence[Rows], ranks: int, tokens: Callable[[Rows], int]) -> list[Rows]:
-    """parts, the largest halved until every rank gets the same number, as far as there are rows. A pair is one row."""
-    found = [*parts]
-    while len(found) % ranks:
-        largest = max((rows for rows in found if len(rows) > 1), key=tokens, default=None)
+def halved(parts: Sequence[Rows], ranks: int, tokens: Callable[[Rows], int]) -> list[Rows]:
+    """Halve the largest parts until every rank gets the same number, as far as there are rows. A pair is one row."""
+    pieces = [*parts]
+    while len(pieces) % ranks:
+        largest = max((rows for rows in pieces if len(rows) > 1), key=tokens, default=None)
         if largest is None:
             break
-        at = next(number for number, rows in enumerate(found) if rows is largest)
-        found[at : at + 1] = [largest[0::2], largest[1::2]]  # alternating: they are sorted by length
-    return found
+        at = next(number for number, rows in enumerate(pieces) if rows is largest)
+        pieces[at : at + 1] = [largest[0::2], largest[1::2]]  # alternating: they are sorted by length
+    return pieces
 
 
 def deal(sizes: Sequence[int], ranks: int) -> list[list[int]]:
-    """Indices of sizes for each rank: the largest first, to the rank with the least."""
+    """Return indices of sizes for each rank: the largest first, to the rank with the fewest tokens."""
     dealt: list[list[int]] = [[] for _ in range(ranks)]
-    held = [0] * ranks
+    tokens_of = [0] * ranks
     for number in sorted(range(len(sizes)), key=lambda each: -sizes[each]):
-        least = held.index(min(held))
+        least = tokens_of.index(min(tokens_of))
         dealt[least].append(number)
-        held[least] += sizes[number]
+        tokens_of[least] += sizes[number]
     return dealt

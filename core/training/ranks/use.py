@@ -16,8 +16,8 @@ EVERY_S = 2.0
 
 
 class UseOfRank:
-    """card: the GPU of this process; None: a CPU, or a GPU unknown to the driver. reserved: the allocator's bytes and
-    the GPU's total; None: a CPU."""
+    """Measures this rank's memory and load. card: the GPU of this process; None: a CPU, or a GPU unknown to the driver.
+    reserved: the allocator's bytes and the GPU's total; None: a CPU."""
 
     def __init__(
         self,
@@ -27,7 +27,7 @@ class UseOfRank:
     ):
         self._card, self._reserved, self._clock = card, reserved, clock
         self._device = (card.name if card else None) or (this_machine().cpu if reserved is None else None) or "?"
-        self._looked_at = float("-inf")
+        self._read_at = float("-inf")
 
     @classmethod
     def of_this_process(cls, on_card: bool, card: Card | None) -> UseOfRank:
@@ -37,11 +37,11 @@ class UseOfRank:
 
         return cls(card, lambda: (cuda.memory_reserved(0), cuda.mem_get_info()[1]))
 
-    def look(self) -> RankUse | None:
-        """At most once every EVERY_S, otherwise None; also None if it cannot be read."""
-        if self._clock() - self._looked_at < EVERY_S:
+    def read(self) -> RankUse | None:
+        """Measure, at most once every EVERY_S; None if it was measured since, or cannot be."""
+        if self._clock() - self._read_at < EVERY_S:
             return None
-        self._looked_at = self._clock()
+        self._read_at = self._clock()
         try:
             used, total = (
                 self._reserved()

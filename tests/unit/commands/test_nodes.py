@@ -73,7 +73,7 @@ def test_a_pc_that_joins_says_how_it_ended_and_gives_its_device_back(
     began: list[list[str]] = []
 
     def played(command: list[str], **how: object) -> object:
-        if "core.training.ranks.launch" not in command:  # what keeps the PC awake
+        if "core.training.ranks.agent" not in command:  # what keeps the PC awake
             return start(command, **how)  # type: ignore[call-overload]
         began.append(command)
         assert lease.is_held(Workspace.open(tmp_path / "ws"))
@@ -84,7 +84,7 @@ def test_a_pc_that_joins_says_how_it_ended_and_gives_its_device_back(
         monkeypatch.setenv("ENDS", ends)
         code, said = run("train", "--nnodes", "2", "--node-rank", "1", *MAIN, "--cpu")
         assert code == int(ends) and sentence in said
-        assert began[-1][2:4] == ["core.training.ranks.launch", "--workspace"]
+        assert began[-1][2:4] == ["core.training.ranks.agent", "--workspace"]
         assert not lease.is_held(Workspace.open(tmp_path / "ws"))
 
 

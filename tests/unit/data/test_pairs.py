@@ -16,7 +16,7 @@ from core.data.sets.inspection import examples_of
 from core.data.tokenizer import Tokenizer
 from core.errors import RecipeError, TemplateError
 from core.recipe import Recipe
-from core.training.rows import tokenize
+from core.training.tokenizing import tokenize
 from tests.unit.data.test_training_rows import Listener
 
 RECIPE = Recipe.parse({"data": {"source": "x", "eval_fraction": 0, "max_length": 64}, "train": {"objective": "dpo"}})

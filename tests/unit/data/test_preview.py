@@ -26,7 +26,7 @@ from core.messages import msg
 from core.models.library import Models
 from core.presets import PRESETS, PROJECT
 from core.recipe import Recipe
-from core.training.rows import tokenize
+from core.training.tokenizing import tokenize
 from core.workspace.folder import Workspace
 from tests.kit.files import link_or_copy
 from tests.kit.templates import CONVERSATIONS, tokenizer_folder

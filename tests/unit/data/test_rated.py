@@ -17,7 +17,7 @@ from core.data.tokenizer import Tokenizer
 from core.errors import RecipeError, TemplateError
 from core.presets import PRESETS
 from core.recipe import Recipe
-from core.training.rows import tokenize
+from core.training.tokenizing import tokenize
 from tests.unit.data.test_training_rows import Listener
 
 ROWS = [

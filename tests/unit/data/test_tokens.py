@@ -34,7 +34,7 @@ from core.data.validation_split import split
 from core.errors import StopRequested
 from core.messages import msg
 from core.recipe import Recipe
-from core.training.rows import tokenize
+from core.training.tokenizing import tokenize
 from tests.kit.files import link_or_copy
 
 

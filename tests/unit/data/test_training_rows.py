@@ -20,7 +20,7 @@ from core.errors import StopRequested
 from core.messages import Message
 from core.recipe import Recipe
 from core.runs.run_json import RunFacts
-from core.training.rows import tokenize
+from core.training.tokenizing import tokenize
 
 
 @pytest.fixture(scope="module")

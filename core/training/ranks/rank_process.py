@@ -1,7 +1,7 @@
-"""One rank of a run, as torchrun's agent starts it: `python -m core.training.ranks.worker --workspace DIR [RUN]`.
+"""One rank of a run, as torchrun's agent starts it: `python -m core.training.ranks.rank_process --workspace DIR [RUN]`.
 
 Rank 0 is the run's worker (core.training.worker). The others have the base, the adapter and its optimizer; rows and
-orders come from rank 0, and no file of the run is theirs. On another PC there is no RUN. Exit: 0 the run is over, 1
+orders come from rank 0, and they write no file of the run. On another PC there is no RUN. Exit: 0 the run is over, 1
 this rank failed, or rank 0 is gone; of a rank 0 that ended before it joined the others, that of core.training.worker.
 """
 
@@ -24,7 +24,7 @@ from core.runs.ended import Failed
 from core.system import cores, devices
 from core.system.processes import keep_freed_memory, leave
 from core.training import worker
-from core.training.ranks import launch
+from core.training.ranks import joining
 from core.training.ranks.meeting import MEETING, report_failure
 from core.workspace.folder import Workspace
 
@@ -35,8 +35,8 @@ def main() -> int:
         os.environ[devices.VISIBLE] = cards[int(os.environ["LOCAL_RANK"])]
     if os.environ["RANK"] == "0":
         code = worker.main()
-        return 0 if code != 1 and launch.has_joined() else code  # an error makes the agent end ranks that still wait
-    parser = argparse.ArgumentParser(prog="core.training.ranks.worker")
+        return 0 if code != 1 and joining.has_joined() else code  # an error makes the agent end ranks that still wait
+    parser = argparse.ArgumentParser(prog="core.training.ranks.rank_process")
     parser.add_argument("--workspace", required=True)
     parser.add_argument("run_id", nargs="?")
     arguments = parser.parse_args()
@@ -48,7 +48,8 @@ def main() -> int:
 
 
 def follow(workspace: Workspace, meeting: Path | None) -> None:
-    """Be one of the others until the run is over."""
+    """Load the base and compute what rank 0 orders until the run is over. meeting: the file where the ranks of one PC
+    meet."""
     try:
         worker.read_libraries()
         import torch
@@ -60,9 +61,9 @@ def follow(workspace: Workspace, meeting: Path | None) -> None:
 
         on_card = torch.cuda.is_available()
         ranks = Ranks.of_environment(on_card, meeting)
-        said = ranks.meet()
-        recipe = Recipe.model_validate(said["recipe"])
-        compute, chosen = device.choose(said["dtype"]), recipe.adapter
+        order = ranks.meet()
+        recipe = Recipe.model_validate(order["recipe"])
+        compute, chosen = device.choose(order["dtype"]), recipe.adapter
         local = int(os.environ["LOCAL_WORLD_SIZE"])
         torch.set_num_threads(max(1, min(torch.get_num_threads(), cores.usable() - recipe.train.spare_cores) // local))
         folder = Models(workspace).obtain(recipe.model.id, recipe.model.revision, lambda *_: None, lambda: None)
@@ -72,7 +73,7 @@ def follow(workspace: Workspace, meeting: Path | None) -> None:
         own_code = Trust(workspace).allows(recipe.model.id, folder)
         base, compute = load(folder, compute, chosen.method == "qlora", own_code, chosen.load_in_8bit)
         tuned = adapter.add(base, chosen, str(folder), None)
-        step = SharedStep.on(ranks, weights.sampled_fingerprint(folder), tuned, recipe, compute, said["pad_token_id"])
+        step = SharedStep.on(ranks, weights.sampled_fingerprint(folder), tuned, recipe, compute, order["pad_token_id"])
         step.begin(recipe.train.seed)
         with neftune.noise(tuned, recipe.train.neftune_noise_alpha):
             step.follow()

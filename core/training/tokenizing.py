@@ -38,7 +38,7 @@ PROBE_ROWS = 8
 
 @dataclass
 class _Reading:
-    """Tokenizes rows and counts what became of them."""
+    """Tokenizes rows and counts how each was treated."""
 
     tokenised: Tokenised
     data: Data
@@ -53,56 +53,57 @@ class _Reading:
     refused: RefusedRows = field(default_factory=RefusedRows)  # by the template, although the format accepts them
 
     def rows(self, positions: np.ndarray, enough: int | None = None) -> tuple[Pieces, list[int]]:
-        """The trained pieces of these rows, in order, until there are enough; and positions of the first of them."""
+        """Return the trained pieces of these rows, in order, until there are enough; and positions of the first of
+        them."""
         read = len(positions) if enough is None else enough
-        tokens, found = self._pieces(positions[:read])
-        while enough is not None and len(found) < enough and read < len(positions):
-            read += max(enough - len(found), read // 8)
-            tokens, found = self._pieces(positions[:read])
-        if enough and len(found) > enough:  # rows after the last of them are not read
-            tokens, found = self._pieces(positions[: int(tokens.row[found.example[enough - 1]]) + 1])
-        self._count(tokens, found)
-        found = found.first(enough)
-        of_row = tokens.row[found.example]
-        return found, positions[of_row[np.flatnonzero(np.diff(of_row, prepend=-1))[:PROBE_ROWS]]].tolist()
+        tokens, pieces = self._pieces(positions[:read])
+        while enough is not None and len(pieces) < enough and read < len(positions):
+            read += max(enough - len(pieces), read // 8)
+            tokens, pieces = self._pieces(positions[:read])
+        if enough and len(pieces) > enough:  # rows after the last of them are not read
+            tokens, pieces = self._pieces(positions[: int(tokens.row[pieces.example[enough - 1]]) + 1])
+        self._count(tokens, pieces)
+        pieces = pieces.first(enough)
+        of_row = tokens.row[pieces.example]
+        return pieces, positions[of_row[np.flatnonzero(np.diff(of_row, prepend=-1))[:PROBE_ROWS]]].tolist()
 
     def _pieces(self, positions: np.ndarray) -> tuple[Tokens, Pieces]:
-        tokens = self.tokenised.tokens(positions, self._tell, trains=True)
+        tokens = self.tokenised.tokens(positions, self._show_progress, trains=True)
         if self.framing.learning.pairs:
             return tokens, Pairs.within(tokens, self.limit)
         if self.framing.learning.rated:
             return tokens, Rated.within(tokens, self.limit)
         return tokens, Pieces.from_tokens(tokens, self.limit, self.data.long_examples, self.data.overlap)
 
-    def _tell(self, ready: int) -> None:
+    def _show_progress(self, ready: int) -> None:
         self.reporter.check()
         done = self.read + ready
         self.reporter.stage("tokenizing", Progress(done=done, total=max(self.expected, done), unit="rows"))
 
-    def _count(self, tokens: Tokens, found: Pieces) -> None:
+    def _count(self, tokens: Tokens, pieces: Pieces) -> None:
         self.read += len(tokens.positions)
         self.framing.add(tokens)
         for place, why in tokens.refused:
             self.refused.add(int(tokens.positions[place]) + 1, why)
-        dropped = found.is_long & (found.how == "drop")
+        dropped = pieces.is_long & (pieces.how == "drop")
         done = {
-            "cut": found.is_cut,
-            "split": found.is_split & ~tokens.is_text,
-            "text": found.is_split & tokens.is_text,
+            "cut": pieces.is_cut,
+            "split": pieces.is_split & ~tokens.is_text,
+            "text": pieces.is_split & tokens.is_text,
             "drop": dropped,
         }
         self.long.update({name: int(which.sum()) for name, which in done.items()})
         self.pieces.update(
-            {is_text: int(found.per_example[done[name]].sum()) for is_text, name in ((True, "text"), (False, "split"))}
+            {is_text: int(pieces.per_example[done[name]].sum()) for is_text, name in ((True, "text"), (False, "split"))}
         )
-        self.empty += int((~found.is_kept & ~dropped).sum())
+        self.empty += int((~pieces.is_kept & ~dropped).sum())
 
 
 def tokenize(
     examples: Sequence[Example], recipe: Recipe, tokenizer: Tokenizer, reporter: Reporter
 ) -> tuple[Pieces, Sequence[Encoded]]:
-    """The rows of training and validation. What is truncated, split or left out is counted and reported; no rows at all
-    is an error."""
+    """Return the rows of training and validation as token ids. Numbers of truncated, split and dropped rows are
+    reported. Raises DataError if there are no rows at all."""
     data = recipe.data
     limit = tokenizer.limit(data.max_length)
     if limit < data.max_length:
@@ -122,9 +123,9 @@ def tokenize(
     if not train:
         if error := reading.refused.if_all(reading.read):
             raise error
-        _say_refused(reading)
+        _report_refused(reading)
         raise DataError("run.nothing_to_learn", rows=reading.read, max_length=limit)
-    _say(reading, chosen, recipe, len(examples))
+    _report(reading, chosen, recipe, len(examples))
     probes = [probe_row(examples[position]) for position in (measured + trained)[:PROBE_ROWS]]
     reporter.run.add_facts(
         RunFacts(probe_rows=[probe for probe in probes if probe], enable_thinking=reading.framing.thinks)
@@ -132,7 +133,7 @@ def tokenize(
     return train, evaluation
 
 
-def _say(reading: _Reading, chosen: Chosen, recipe: Recipe, given: int) -> None:
+def _report(reading: _Reading, chosen: Chosen, recipe: Recipe, given: int) -> None:
     warn, limit = reading.reporter.warn, reading.limit
     for note in reading.framing.notes():
         reading.reporter.run.log_event("decision", message=note)
@@ -152,7 +153,7 @@ def _say(reading: _Reading, chosen: Chosen, recipe: Recipe, given: int) -> None:
         reading.reporter.run.log_event("decision", message=texts)
     if reading.long["drop"]:
         warn(msg("run.rows_too_long", rows=reading.long["drop"], max_length=limit))
-    _say_refused(reading)
+    _report_refused(reading)
     if reading.empty:
         warn(msg("run.rows_dropped", rows=reading.empty, max_length=limit))
     if recipe.data.eval_fraction and rows + chosen.leaked < SMALLEST_SPLIT:
@@ -162,13 +163,13 @@ def _say(reading: _Reading, chosen: Chosen, recipe: Recipe, given: int) -> None:
         reading.reporter.run.log_event("decision", message=enough)
 
 
-def _say_refused(reading: _Reading) -> None:
+def _report_refused(reading: _Reading) -> None:
     for sentence in reading.refused.messages(reading.read, "template.examples_refused"):
         reading.reporter.warn(sentence)
 
 
 def probe_row(example: Example) -> dict[str, Any] | None:
-    """A row as a conversation, with which an export is verified later; plain text has none."""
+    """Return a row as a conversation, with which an export is verified later; None for plain text."""
     if example.text is not None:
         return None
     return {"messages": [dict(turn) for turn in conversation(example)]} | (

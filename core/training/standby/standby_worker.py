@@ -1,5 +1,5 @@
-"""The standby process: `python -m core.training.standby.worker MARK`. Imports the libraries, holds nothing else, writes
-nothing.
+"""The standby process: `python -m core.training.standby.standby_worker MARK`. It imports the libraries beforehand and
+becomes the worker of the next run (core/queue/standby manages it). Until then it holds nothing else and writes nothing.
 
 In, one line (core.system.lines): {log: the run's train.log, arguments: of core.training.worker}; from then on it is
 only that worker. Out: pid and ready, the bytes freed by its end, or failed, a text. It exits if its stdin closes before
@@ -26,7 +26,7 @@ PLATE = 1 << 16
 
 
 def main() -> int:
-    """What a worker does before its imports is done first here too, and nothing else of it."""
+    """Do the steps of a worker up to its imports, wait for the line, then be that worker."""
     parent, orders, is_taken = ToParent(), queue.SimpleQueue[dict[str, Any]](), threading.Event()
 
     def hear(order: dict[str, Any]) -> None:
@@ -61,8 +61,8 @@ def main() -> int:
 
 
 def held_bytes() -> int:
-    """Memory that this process's end would free: what no other process shares; on Windows its private bytes, or all of
-    it if the system does not tell (Wine)."""
+    """Return the memory that this process's end would free: bytes that no other process shares; on Windows its private
+    bytes, or its resident memory if the system does not report them (Wine)."""
     process = psutil.Process()
     try:
         return process.memory_full_info().uss
@@ -72,16 +72,16 @@ def held_bytes() -> int:
 
 
 def is_on_a_card() -> bool:
-    """Whether NVML lists this process among those that use a GPU. A container may have other process ids."""
+    """True if NVML lists this process among those that use a GPU. A container may have other process ids."""
     return any(holder.pid == os.getpid() for card in devices.here().cards for holder in card.holders or ())
 
 
 def take_over(log: str) -> None:
-    """From now on write to log, like a worker started with it; first the output so far."""
+    """Write to log from now on, like a worker started with it; first the output so far."""
     with open(log, "ab") as file:
         os.lseek(2, 0, os.SEEK_SET)
-        while said := os.read(2, PLATE):
-            file.write(said)
+        while output := os.read(2, PLATE):
+            file.write(output)
         file.flush()
         for descriptor in (1, 2):
             os.dup2(file.fileno(), descriptor)

@@ -1,4 +1,7 @@
-"""Starts the ranks of a run on this PC by torchrun's agent, and ends all of them where one fails. No torch here."""
+"""torchrun's agent on a PC: starts the ranks of a run there, and ends all of them if one fails. No torch at the top.
+
+`python -m core.training.ranks.agent --workspace DIR --ranks N` is the agent of another PC.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,7 @@ import argparse
 import os
 import socket
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from functools import partial
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,6 @@ from filelock import Timeout
 
 from core.errors import GarageError, RunError
 from core.messages import msg, terminal_language
-from core.models import weights
 from core.recipe import Recipe
 from core.runs import process as run_process
 from core.runs.ended import Failed
@@ -28,64 +28,14 @@ from core.system import devices
 from core.system.lines import end_with_parent
 from core.system.nodes import Nodes, host_and_port
 from core.system.processes import kill_children, leave
+from core.training.ranks.joining import connection_error, is_rank
 from core.training.ranks.meeting import AGENT, ENDED, MEET_S, MEETING, RankError, ip_of, reported_failure, store
 from core.workspace.folder import Workspace
 
 if TYPE_CHECKING:
     from torch.distributed import Store
 
-    from core.training.ranks.group import Ranks
-
 SAVE_S = 120  # for rank 0 to save a checkpoint once another rank is gone
-
-
-def is_rank() -> bool:
-    """True in a process that our agent of torchrun started; another torchrun may have started the app."""
-    return AGENT in os.environ
-
-
-def has_joined() -> bool:
-    """True once this process has connected to the other ranks; it then told them of the run's end."""
-    torch = sys.modules.get("torch")
-    return torch is not None and torch.distributed.is_initialized()
-
-
-def not_met(error: Exception) -> RunError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
-    return error if isinstance(error, RunError) else RunError("ranks.not_met", msg("ranks.firewall"), reason=reason)
-
-
-@contextmanager
-def joined(run: RunFolder, reporter: Reporter) -> Iterator[Ranks | None]:
-    """Rank 0's end of the run's ranks, which wait for it; None for a run of one rank."""
-    reporter.ranks(())  # those of an earlier attempt
-    if not is_rank():
-        with suppress(OSError):
-            (run.path / MEETING).unlink(missing_ok=True)  # of an attempt on several that was killed
-        yield None
-        return
-    import torch
-
-    from core.training.ranks.group import Ranks
-
-    reporter.stage("waiting_for_ranks")
-    try:
-        ranks = Ranks.of_environment(torch.cuda.is_available(), run.path / MEETING)
-    except RuntimeError as error:  # torch's: a store or a connection that nobody answers
-        raise not_met(error) from error
-    ranks.tell, ranks.decided = reporter.ranks, lambda message: run.log_event("decision", message=message)
-    try:
-        yield ranks
-    finally:
-        ranks.end()
-
-
-def step_of(ranks: Ranks, recipe: Recipe, model_folder: Path, dtype: str, pad_token_id: int) -> dict[str, Any]:
-    """Let the others load the base; returns how the trainer then makes its step. Raises RunError where ranks differ."""
-    from core.training.ranks.step import SharedStep
-
-    ranks.meet(recipe=recipe.model_dump(mode="json"), dtype=dtype, pad_token_id=pad_token_id)
-    return {"step_of": partial(SharedStep.on, ranks, weights.sampled_fingerprint(model_folder))}
 
 
 def is_needed(run: RunFolder) -> bool:
@@ -98,7 +48,7 @@ def is_needed(run: RunFolder) -> bool:
 
 
 def carry_out(run: RunFolder, workspace: Workspace) -> int:
-    """Be the agent of a run's ranks on the main PC; returns the exit status, by how the run ended."""
+    """Run the ranks of a run on the main PC; return the exit status, by how the run ended."""
     recipe, nodes = run_process.recipe_of(run), Nodes.given()
     meeting = run.path / MEETING
     meeting.unlink(missing_ok=True)
@@ -121,25 +71,25 @@ def carry_out(run: RunFolder, workspace: Workspace) -> int:
     with suppress(OSError):  # Windows, while it is still open: the next attempt removes it
         meeting.unlink(missing_ok=True)
     if failure:
-        _say_end(run, failure, states)
+        _record_failure(run, failure, states)
     return EXIT.get(run.status().state, 1)
 
 
 def require_cards(recipe: Recipe) -> None:
-    """Raises RunError where fewer GPUs can be used here than the run has ranks."""
+    """Raise RunError if fewer GPUs can be used here than the run has ranks."""
     cards = [card for card in os.environ.get(devices.VISIBLE, "").split(",") if card]
     if len(cards) < recipe.train.ranks:
         raise RunError("ranks.too_few_cards", msg("ranks.fewer"), ranks=recipe.train.ranks, cards=len(cards))
 
 
 def require_own(endpoint: str) -> None:
-    """Raises RunError where the main PC's address is that of another, which torch would try to reach for an hour."""
+    """Raise RunError if the main PC's address is another PC's, which torch would try to reach for an hour."""
     host, port = host_and_port(endpoint)
     of_interfaces = [each for of_it in psutil.net_if_addrs().values() for each in of_it]
-    here = {ip_of(each.address) for each in of_interfaces if each.family in (socket.AF_INET, socket.AF_INET6)}
+    own = {ip_of(each.address) for each in of_interfaces if each.family in (socket.AF_INET, socket.AF_INET6)}
     with suppress(OSError, UnicodeError):
         addresses = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
-        if any(each.is_loopback or each in here for each in (ip_of(str(address[0])) for *_, address in addresses)):
+        if any(each.is_loopback or each in own for each in (ip_of(str(address[0])) for *_, address in addresses)):
             return
     raise RunError("nodes.not_here", address=endpoint)
 
@@ -150,7 +100,7 @@ def _store(nodes: Nodes, meeting: Path) -> Store:
 
 
 def _start(ranks: int, nodes: Nodes, meeting_store: Store, arguments: list[str]) -> None:
-    """Start the ranks of this PC and wait for their end. Raises what torch raises: ChildFailedError for one that
+    """Start the ranks of this PC and wait for their end. Raises torch's errors: ChildFailedError for a rank that
     failed."""
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
     from torch.distributed.elastic.rendezvous import rendezvous_handler_registry
@@ -166,14 +116,14 @@ def _start(ranks: int, nodes: Nodes, meeting_store: Store, arguments: list[str])
     )  # fmt: skip
     config.signals_to_handle = "SIGTERM,SIGINT"  # the others do not exist on Windows
     try:
-        elastic_launch(config, sys.executable)("-m", "core.training.ranks.worker", *arguments)
+        elastic_launch(config, sys.executable)("-m", "core.training.ranks.rank_process", *arguments)
     finally:  # on Windows, where torchrun has ended nobody
         psutil.wait_procs(psutil.Process().children(recursive=True), timeout=SAVE_S)
         kill_children()
 
 
 def _rendezvous(parameters: Any) -> Any:
-    """torchrun's static rendezvous, with a store of our own."""
+    """Return torchrun's static rendezvous, with a store of our own."""
     from torch.distributed.elastic.multiprocessing.subprocess_handler import SubprocessHandler
     from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
 
@@ -190,26 +140,26 @@ def _rendezvous(parameters: Any) -> Any:
     return rendezvous
 
 
-def _say_end(run: RunFolder, error: Exception, states: frozenset[State]) -> None:
-    """Let the run fail where it is still in one of these states and no worker has it."""
+def _record_failure(run: RunFolder, error: Exception, states: frozenset[State]) -> None:
+    """End the run as failed if it is in one of these states and no worker has it."""
     with suppress(Timeout), run.lock().acquire(timeout=10), Reporter(run) as reporter:
         if run.status().state in states:
-            reporter.end(Failed.from_error(not_met(error), run.path))
+            reporter.end(Failed.from_error(connection_error(error), run.path))
 
 
 def main() -> int:
-    """Be the agent of another PC; returns the exit status: 0 where the run has ended."""
-    parser = argparse.ArgumentParser(prog="core.training.ranks.launch")
+    """Run the ranks of another PC; return the exit status: 0 if the run has ended."""
+    parser = argparse.ArgumentParser(prog="core.training.ranks.agent")
     parser.add_argument("--workspace", required=True)
     parser.add_argument("--ranks", type=int, required=True)
-    given, nodes = parser.parse_args(), Nodes.given()
+    arguments, nodes = parser.parse_args(), Nodes.given()
     assert nodes
     end_with_parent()
     try:
-        _start(given.ranks, nodes, _store(nodes, Path()), ["--workspace", given.workspace])
+        _start(arguments.ranks, nodes, _store(nodes, Path()), ["--workspace", arguments.workspace])
     except Exception as error:  # noqa: BLE001 - a rank that failed has said why; what else torch raises is shown
         if type(error).__name__ != "ChildFailedError":
-            print(not_met(error).message.render(terminal_language()), file=sys.stderr)
+            print(connection_error(error).message.render(terminal_language()), file=sys.stderr)
         return 1
     return 0
 

@@ -1,0 +1,72 @@
+"""Joins the other ranks of a run: rank 0 connects to them and lets them load the base. No torch at the top."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core.errors import RunError
+from core.messages import msg
+from core.models import weights
+from core.recipe import Recipe
+from core.runs.folder import RunFolder
+from core.runs.reporter import Reporter
+from core.training.ranks.meeting import AGENT, MEETING
+
+if TYPE_CHECKING:
+    from core.training.ranks.group import Ranks
+
+
+def is_rank() -> bool:
+    """True in a process that our agent of torchrun started; another torchrun may have started the app."""
+    return AGENT in os.environ
+
+
+def has_joined() -> bool:
+    """True once this process has connected to the other ranks, which it then notifies of the run's end."""
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.distributed.is_initialized()
+
+
+def connection_error(error: Exception) -> RunError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
+    return error if isinstance(error, RunError) else RunError("ranks.not_met", msg("ranks.firewall"), reason=reason)
+
+
+@contextmanager
+def joined(run: RunFolder, reporter: Reporter) -> Iterator[Ranks | None]:
+    """Context manager: connect rank 0 to the run's other ranks, which wait for it; None for a run of one rank."""
+    reporter.ranks(())  # those of an earlier attempt
+    if not is_rank():
+        with suppress(OSError):
+            (run.path / MEETING).unlink(missing_ok=True)  # of an attempt on several that was killed
+        yield None
+        return
+    import torch
+
+    from core.training.ranks.group import Ranks
+
+    reporter.stage("waiting_for_ranks")
+    try:
+        ranks = Ranks.of_environment(torch.cuda.is_available(), run.path / MEETING)
+    except RuntimeError as error:  # torch's: a store or a connection that nobody answers
+        raise connection_error(error) from error
+    ranks.report_use, ranks.report_decision = reporter.ranks, lambda message: run.log_event("decision", message=message)
+    try:
+        yield ranks
+    finally:
+        ranks.end()
+
+
+def shared_step(ranks: Ranks, recipe: Recipe, model_folder: Path, dtype: str, pad_token_id: int) -> dict[str, Any]:
+    """Let the others load the base; return the Trainer's argument that creates a shared step. Raises RunError if ranks
+    differ."""
+    from core.training.ranks.step import SharedStep
+
+    ranks.meet(recipe=recipe.model_dump(mode="json"), dtype=dtype, pad_token_id=pad_token_id)
+    return {"make_step": partial(SharedStep.on, ranks, weights.sampled_fingerprint(model_folder))}
