@@ -30,7 +30,7 @@ class HubFacts:
 
 def facts(repo_id: str) -> HubFacts:
     """Within about peek.PEEK_S. Raises ModelError with the sentences of a download."""
-    asked = HubRequest.of(repo_id, None, None)
+    asked = HubRequest.create(repo_id, None, None)
     try:
         row = ModelInfo(
             **json.loads(peek.answer_with_or_without_token(f"{asked.endpoint}/api/models/{repo_id}", peek.SMALL_FILE))

@@ -32,7 +32,7 @@ from core.advice.catalogue import Fit
 from core.advice.wish import AS_NAMED, MEANT, ReadWish, Wish, about, matches_name, read, squashed, topic_words
 from core.errors import ModelError
 from core.hub import answers
-from core.hub.search import Found
+from core.hub.search import FoundModel
 from core.memory import budget as budgets
 from core.memory.budget import Budget
 from core.messages import Message, msg
@@ -254,7 +254,7 @@ class HubRow:
     typical model of the same size; its own numbers are computed when it is chosen.
     """
 
-    result: Found
+    result: FoundModel
     verdict: RowVerdict = "unknown"
     method: Method = "qlora"
     fits: dict[Method, Fit] | None = None
@@ -266,7 +266,7 @@ class HubRow:
         return not PACKED.isdisjoint(self.result.tags)
 
 
-def of_hub(results: Sequence[Found], budget: Budget) -> list[HubRow]:
+def of_hub(results: Sequence[FoundModel], budget: Budget) -> list[HubRow]:
     """Return the hub's results with verdicts: those that train here first, then in the hub's order; unusable ones
     last."""
     there = catalogue.rounded(budget)
@@ -275,7 +275,7 @@ def of_hub(results: Sequence[Found], budget: Budget) -> list[HubRow]:
     )
 
 
-def _hub_row(result: Found, budget: Budget) -> HubRow:
+def _hub_row(result: FoundModel, budget: Budget) -> HubRow:
     shape = next((model.shape for model in known_models() if model.hub == result.id), None)
     is_about = shape is None
     if result.why_not is not None or (shape := shape or _typical(result)) is None:
@@ -285,7 +285,7 @@ def _hub_row(result: Found, budget: Budget) -> HubRow:
     return HubRow(result, verdict, method, fits, is_about, shape)
 
 
-def _typical(result: Found) -> ModelShape | None:
+def _typical(result: FoundModel) -> ModelShape | None:
     if result.params is None or not PACKED.isdisjoint(result.tags):
         return None
     millions = result.params / 1e6

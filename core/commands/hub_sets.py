@@ -14,7 +14,7 @@ from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, p
 from core.data.hub_sets import adding
 from core.data.hub_sets.head import cell, is_recognised
 from core.data.shapes.roles import parse
-from core.hub.answers import in_words as size_in_words
+from core.hub.answers import format_size as size_in_words
 from core.hub.sets import search as hub_search
 from core.hub.sets.about import AboutPart, AboutSet, SetHead, about
 from core.hub.sets.name import SetName
@@ -97,7 +97,7 @@ def add(
     dataset = about(parsed)
     part = adding.part_of(dataset.repo, dataset.part, rows or 0)
 
-    row = downloads.start(str(part), said={"columns": parse(columns)} if columns else {})
+    row = downloads.start(str(part), reading={"columns": parse(columns)} if columns else {})
     info = store.get(follow_download(downloads, str(part), None, msg("hub_set.paused", part=row.name), as_json).result)
     if as_json:
         print_json(in_words({"id": info.id, **info.model_dump(mode="json")}))

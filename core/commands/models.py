@@ -19,10 +19,10 @@ from core.errors import ModelError
 from core.export.llamacpp import base, tools
 from core.export.llamacpp.ways_out import FamilyWayOut, way_out, way_out_for
 from core.hub import search as hub_search
-from core.hub.answers import in_words as size_in_words
+from core.hub.answers import format_size as size_in_words
 from core.hub.downloads import Downloads
 from core.hub.entry import Download
-from core.hub.search import Found
+from core.hub.search import FoundModel
 from core.hub.sets.name import PAGES, PartName
 from core.memory import budget
 from core.messages import Message, msg, terminal_language
@@ -260,7 +260,7 @@ def progress_of(row: Download) -> str:
     return msg("models.at", **values).render(terminal_language())
 
 
-def hub_cells(row: Found) -> list[str]:
+def hub_cells(row: FoundModel) -> list[str]:
     if row.why_not:
         return [row.why_not.render(terminal_language())]
     cells = [f"{row.params / 1e9:.1f}B" if row.params else "", row.license or ""]

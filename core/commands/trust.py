@@ -40,7 +40,7 @@ def carry_out(space: Workspace, model: str, yes: bool, forget: bool) -> int:
         was_trusted = trusted.forget(model)
         _say(msg("trust.forgotten" if was_trusted else "trust.nothing_to_forget", model=model))
         return 0 if was_trusted else 1
-    source, commit = (models.library_folder(model), None) if kind == "library" else peek.python_of(model, None)
+    source, commit = (models.library_folder(model), None) if kind == "library" else peek.python_files(model, None)
     files = {name: sha256(content) for name, content in source.items()} if isinstance(source, dict) else code_in(source)
     if not files:
         raise ModelError("trust.no_code", model=model)

@@ -1,12 +1,11 @@
-"""What goes to and from a model hub: a search, small files read beforehand, models fetched into the hub's own cache,
-its answers in words. No torch.
+"""Traffic with a model hub: searches, small files read before a download, downloads into the hub's own cache, and its
+errors as sentences. No torch.
 
-Imports: workspace, system and the ground. What a model is good for is `core/models`' business.
-`downloads.Downloads` is the way to a model: a list that a page, a command and a run share. It calls `download.fetch`,
-which starts `fetch_worker`, whose `transfer` fills the cache.
-`sets` is the same for data sets.
-Add what a hub may answer: a sentence in `answers`. What of a repository is fetched: `listing`, `cached`. Where the
-token comes from: `token`.
+Imports: workspace, system and the ground. `core/models` judges what a model can be used for.
+`downloads.Downloads` is the list through which a page, a command and a run download models. It calls `download.fetch`,
+which starts `fetch_worker`, whose `transfer` fills the cache. `sets` is the same for datasets.
+Add an error of a hub: a sentence in `answers`. Files of a repository to download: `listing`, `cached`. Source of the
+token: `token`.
 """
 
 import os
@@ -14,11 +13,10 @@ import os
 from huggingface_hub import constants
 
 for _name in ("ALL_PROXY", "all_proxy"):
-    # as GNOME writes it; httpx2, by which the Hub is asked, knows it as socks5 alone
+    # GNOME writes socks://; httpx2, with which the Hub is called, knows only socks5://
     if (_proxy := os.environ.get(_name, "")).startswith("socks://"):
         os.environ[_name] = "socks5" + _proxy.removeprefix("socks")
 
-# Else a process first asks the Hub what harnesses of agents there are, waits 3 s for it and keeps the answer in the
-# person's own cache; what a mirror answers that is no such list then ends every question of a day (huggingface_hub
-# 2.4).
+# Otherwise a process first requests the Hub's list of agent harnesses, waits up to 3 s and caches the answer; a
+# mirror's answer that is no such list then breaks every request for a day (huggingface_hub 2.4).
 constants.HF_HUB_DISABLE_TELEMETRY = True

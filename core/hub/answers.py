@@ -1,4 +1,4 @@
-"""A hub's error answers as one sentence each: what was found, what to try."""
+"""Turns each error of a hub into one sentence: what happened, and what to try."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ def page(repo_id: str) -> str:
 
 
 class NotAHub(Exception):
-    """Something answered, but not in the hub's words: a sign-in page, a proxy."""
+    """Something other than a hub answered: a sign-in page, a proxy."""
 
 
 class TooSlow(HTTPError):
-    """It answers, but a small file had not come in the time that a person waits for one."""
+    """A small file did not arrive within the time limit."""
 
 
 class Interrupted(Exception):
-    """The transfer broke off and several more tries brought nothing."""
+    """The transfer broke off, and several retries brought no further bytes."""
 
 
-# --- what a person is told
-def in_words(size: float) -> Message:
-    """A size in decimal units, as disks and the hub's pages have them: "2.3 GB"."""
+# --- texts
+def format_size(size: float) -> Message:
+    """Format a size in decimal units, as disks and the hub's pages do: "2.3 GB"."""
     for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if size >= unit:
             return msg("hub.size", value=size / unit, unit=name)
@@ -59,8 +59,8 @@ def host_of(endpoint: str) -> str:
 
 @dataclass(frozen=True)
 class HubRequest:
-    """What was asked of a hub, and how far it came. folder: of the cache. done, total: bytes. pages: where it has the
-    pages of such things."""
+    """A request to a hub and its progress. folder: of the cache. done, total: bytes. pages: path prefix of such
+    repositories' pages."""
 
     repo: str
     endpoint: str
@@ -71,8 +71,8 @@ class HubRequest:
     pages: str = ""  # "datasets/"
 
     @classmethod
-    def of(cls, repo: str, revision: str | None = None, endpoint: str | None = None, pages: str = "") -> HubRequest:
-        """Raises ModelError for a name or a revision that no hub can have."""
+    def create(cls, repo: str, revision: str | None = None, endpoint: str | None = None, pages: str = "") -> HubRequest:
+        """Fill in defaults. Raises ModelError for an invalid name or revision."""
         revision = revision or constants.DEFAULT_REVISION
         if not REPO_ID.fullmatch(repo):
             raise ModelError("hub.bad_id", found=repo[:100])
@@ -81,22 +81,22 @@ class HubRequest:
         return cls(repo, endpoint_of(endpoint), revision, cache_folder(None), pages=pages)
 
 
-def sentence(error: Exception, asked: HubRequest) -> ModelError:
-    """The one sentence for what went wrong. It carries names and numbers of ours, no text of a server or a library."""
-    repo, host = asked.repo, host_of(asked.endpoint)
-    page = f"{urlsplit(asked.endpoint).scheme}://{host}/{asked.pages}{repo}"
+def sentence(error: Exception, request: HubRequest) -> ModelError:
+    """The error as one sentence with this app's own names and numbers, without text of a server or a library."""
+    repo, host = request.repo, host_of(request.endpoint)
+    page = f"{urlsplit(request.endpoint).scheme}://{host}/{request.pages}{repo}"
     match error:
         case NotAHub():
             return ModelError("hub.not_a_hub", repo=repo, host=host)
         case Interrupted():
-            done, total = in_words(asked.done), in_words(asked.total)
+            done, total = format_size(request.done), format_size(request.total)
             return ModelError("hub.interrupted", repo=repo, host=host, done=done, total=total)
         case GatedRepoError():
             return ModelError("hub.gated_token" if get_token() else "hub.gated", repo=repo, page=page)
         case RepositoryNotFoundError():
             return ModelError("hub.missing", repo=repo, host=host)
         case RevisionNotFoundError():
-            return ModelError("hub.no_revision", repo=repo, revision=asked.revision)
+            return ModelError("hub.no_revision", repo=repo, revision=request.revision)
         case DisabledRepoError():
             return ModelError("hub.disabled", repo=repo, page=page)
         case HfHubHTTPError():
@@ -106,11 +106,11 @@ def sentence(error: Exception, asked: HubRequest) -> ModelError:
         case HTTPError():
             return ModelError("hub.no_network", repo=repo, host=host)
         case OSError() if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            done, total = in_words(asked.done), in_words(asked.total)
-            return ModelError("hub.disk_full_midway", repo=repo, done=done, total=total, folder=asked.folder)
+            done, total = format_size(request.done), format_size(request.total)
+            return ModelError("hub.disk_full_midway", repo=repo, done=done, total=total, folder=request.folder)
         case _:
             reason = getattr(error, "strerror", None) or type(error).__name__
-            return ModelError("hub.cannot_write", repo=repo, folder=asked.folder, reason=reason)
+            return ModelError("hub.cannot_write", repo=repo, folder=request.folder, reason=reason)
 
 
 def _status_sentence(error: HfHubHTTPError, repo: str, host: str, page: str) -> ModelError:
@@ -132,42 +132,42 @@ def _status_sentence(error: HfHubHTTPError, repo: str, host: str, page: str) -> 
 
 @dataclass(frozen=True)
 class Search:
-    """A search: its words, and which host was asked."""
+    """A search: its words, and the host that is searched."""
 
     words: str
     host: str
 
     @classmethod
-    def of(cls, words: str, endpoint: str | None) -> Search:
+    def create(cls, words: str, endpoint: str | None) -> Search:
         return cls(" ".join(words.split()), host_of(endpoint_of(endpoint)))
 
 
-def sentence_of_search(error: Exception, asked: Search) -> ModelError:
-    """As `sentence`, where no model was named yet."""
-    said = {"host": asked.host, "words": asked.words}
+def sentence_of_search(error: Exception, request: Search) -> ModelError:
+    """The error of a search as one sentence; like `sentence`, but no repository was named."""
+    values = {"host": request.host, "words": request.words}
     match error:
         case NotAHub():
-            return ModelError("hub_search.not_a_hub", **said)
+            return ModelError("hub_search.not_a_hub", **values)
         case OfflineModeIsEnabled():
             return ModelError("hub_search.offline_mode")
         case TooSlow():
-            return ModelError("hub_search.slow", **said)
+            return ModelError("hub_search.slow", **values)
         case HfHubHTTPError():
             status = error.response.status_code
             if status == 429:
                 if (seconds := wait_of(error)) is None:
-                    return ModelError("hub_search.rate_limit", **said)
-                return ModelError("hub_search.rate_limit_until", seconds=seconds, **said)
+                    return ModelError("hub_search.rate_limit", **values)
+                return ModelError("hub_search.rate_limit_until", seconds=seconds, **values)
             if status == 401 and get_token():
-                return ModelError("hub_search.bad_token", **said)
+                return ModelError("hub_search.bad_token", **values)
             return ModelError(
-                "hub_search.server_trouble" if status >= 500 else "hub_search.refused", status=status, **said
+                "hub_search.server_trouble" if status >= 500 else "hub_search.refused", status=status, **values
             )
         case _:
-            return ModelError("hub_search.no_network", **said)
+            return ModelError("hub_search.no_network", **values)
 
 
 def wait_of(error: HfHubHTTPError) -> int | None:
-    """Seconds that a hub wants a pause for; None where it does not say."""
-    told, limit = error.response.headers.get("Retry-After", ""), parse_ratelimit_headers(error.response.headers)
-    return int(told) if told.isdecimal() else limit.reset_in_seconds if limit else None
+    """Seconds that a hub demands to wait; None if it does not say."""
+    header, limit = error.response.headers.get("Retry-After", ""), parse_ratelimit_headers(error.response.headers)
+    return int(header) if header.isdecimal() else limit.reset_in_seconds if limit else None

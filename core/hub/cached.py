@@ -1,4 +1,4 @@
-"""Which files of a hub model are in the Hugging Face cache, and which it needs to be complete. No network."""
+"""Files of a hub model in the Hugging Face cache, and the files that make it complete. No network."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _SMALL = (
     *("config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json"),
     *("added_tokens.json", "chat_template.jinja", "merges.txt", "README.md", *TOKENIZERS),
 )
-# Of a model that also sees or hears: what a merged one is to be asked with. A snapshot of before we fetched them is
-# whole without.
+# Files of a vision or audio model, which programs need to use a merged one. A snapshot from before they were downloaded
+# counts as complete without them.
 _PROCESSOR = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
 _LICENSE = re.compile(r"LICENSE[\w-]*(\.md|\.txt)?")
 SHARD = re.compile(r"\w[\w.-]*\.safetensors", re.ASCII)  # a file of its own folder
@@ -35,7 +35,7 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def installed(cache_dir: str | Path | None = None) -> list[str]:
-    """Ids of the models whose main branch `fetch` finds usable in the cache without the network, sorted."""
+    """Ids of the models whose main branch is usable in the cache without the network, sorted."""
     cache = cache_folder(cache_dir)
     try:
         folders = [entry.name.split("--") for entry in os.scandir(cache) if entry.name.startswith("models--")]
@@ -50,17 +50,17 @@ def installed(cache_dir: str | Path | None = None) -> list[str]:
 
 
 def cached_folder(repo_id: str, revision: str | None = None, cache_dir: str | Path | None = None) -> Path | None:
-    """The snapshot of a model that lies usable in the cache, or None. Asks nobody."""
+    """The snapshot of a model if it is usable in the cache, else None. No network."""
     if not REPO_ID.fullmatch(repo_id) or not REVISION.fullmatch(revision or constants.DEFAULT_REVISION):
         return None
     return CachedRepo(repo_id, cache_folder(cache_dir)).snapshot(revision or constants.DEFAULT_REVISION)
 
 
 def needs_remote_code(folder: Path, known_types: Collection[str]) -> bool:
-    """Whether the model in folder could only be loaded by running its repository's own Python.
+    """Return whether the model in folder could only be loaded by running its repository's own Python.
 
-    known_types: the model types that transformers has a class for; their `auto_map` is ignored.
-    Raises ModelError where config.json is missing or no JSON object.
+    known_types: the model types that transformers has a class for; their `auto_map` is ignored. Raises ModelError if
+    config.json is missing or no JSON object.
     """
     config = files.read_object(folder / "config.json")
     if not config:
@@ -68,7 +68,7 @@ def needs_remote_code(folder: Path, known_types: Collection[str]) -> bool:
     return bool(config.get("auto_map")) and config.get("model_type") not in known_types
 
 
-# --- what lies in the cache
+# --- the cache
 def cache_folder(cache_dir: str | Path | None) -> Path:
     return Path(cache_dir or constants.HF_HUB_CACHE).expanduser().absolute()
 
@@ -90,11 +90,11 @@ class CachedRepo:
         return self.lock_of("lora-garage")
 
     def lock_of(self, blob: str) -> Path:
-        """The one that huggingface_hub takes before it fetches a file."""
+        """The lock file that huggingface_hub holds while it downloads a file."""
         return self.cache / ".locks" / self.folder.name / f"{blob}.lock"
 
     def snapshot(self, revision: str) -> Path | None:
-        """The snapshot of revision if it can be used: a config, a tokenizer, and every shard its index names."""
+        """The snapshot of revision if it is usable: a config, a tokenizer, and every shard its index names."""
         commit = revision
         if not COMMIT.fullmatch(revision):
             try:
@@ -108,8 +108,8 @@ class CachedRepo:
             return None
         return folder if all((folder / name).is_file() for name in _local_weights(folder) or [SINGLE]) else None
 
-    def is_whole(self, snapshot: Path) -> bool:
-        """Whether every needed file of the cached listing is there in full size; False where there is no listing."""
+    def is_complete(self, snapshot: Path) -> bool:
+        """Return whether every needed file of the cached listing exists in full size; False without a listing."""
         try:
             listing = get_cached_repo_tree(self.repo_id, revision=snapshot.name, cache_dir=self.cache)
         except (CachedRepoTreeNotFoundError, OSError):
@@ -128,7 +128,7 @@ def _local_weights(folder: Path) -> list[str]:
 
 
 def shards(index: Path) -> list[str]:
-    """The shard names of an index file, sorted; empty where it is missing or not an index."""
+    """The shard names of an index file, sorted; empty if it is missing or not an index."""
     content = files.read_json(index)
     weight_map = content.get("weight_map") if isinstance(content, dict) else None
     return sorted({str(name) for name in weight_map.values()}) if isinstance(weight_map, dict) else []

@@ -1,4 +1,4 @@
-"""What a repository's card and tags say. Anybody can write them: a value in an unexpected form is ignored."""
+"""Values of a repository's card and tags. Anybody can write them: a value in an unexpected form is ignored."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _TAG = "base_model:"
 
 
 def texts(card: Any, key: str) -> list[str]:
-    """One as a text, several as a list."""
+    """The strings of a field that holds one or a list."""
     value = card.get(key) if card else None
     return (
         [value]
@@ -24,14 +24,16 @@ def texts(card: Any, key: str) -> list[str]:
 
 
 def licences(card: Any) -> list[str]:
-    """As it names them: "apache-2.0", or the name of one of its own."""
+    """Licences as the card names them: "apache-2.0", or the name of a custom one."""
     return texts(card, "license_name") or texts(card, "license")
 
 
 def base_of(row: ModelInfo) -> str | None:
-    """The hub id of the model it was made from, which is trained instead of a GGUF file or an adapter; None where
-    nothing tells, or several are told, as of a merge."""
+    """The hub id of the model that this one was made from, to train instead of a GGUF file or an adapter.
+
+    None if nothing names it, or several are named, as for a merge.
+    """
     tagged = [tag.rpartition(":")[2] for tag in row.tags or [] if isinstance(tag, str) and tag.startswith(_TAG)]
     named = set(texts(row.card_data, "base_model")) or set(tagged)
-    found = {name for name in named if name != row.id and REPO_ID.fullmatch(name)}
-    return found.pop() if len(found) == len(named) == 1 else None
+    candidates = {name for name in named if name != row.id and REPO_ID.fullmatch(name)}
+    return candidates.pop() if len(candidates) == len(named) == 1 else None

@@ -1,10 +1,10 @@
-"""The list of downloads of a workspace, models and parts of datasets: started, paused, resumed and cancelled from
+"""The list of a workspace's downloads, models and parts of datasets: started, paused, resumed and cancelled from
 anywhere, three at once, also during a run.
 
-Whoever asks writes a wish (core.hub.entry); whoever works on it holds its lock: the app's thread, a command in the
-foreground, or the worker of a run that needs the model. Two that want one model work on it once, and the second
-follows. A line that breaks after the first byte is tried again by itself, with growing pauses; any other failure waits
-for a person.
+A page or command writes a request (core.hub.entry); the process that works on it holds its lock: the app's thread, a
+command in the foreground, or the worker of a run that needs the model. If two processes need the same model one
+downloads it and the other follows. A connection that breaks after the first byte is retried with growing pauses; any
+other failure waits for the user.
 """
 
 from __future__ import annotations
@@ -25,26 +25,27 @@ from core import files
 from core.errors import ModelError, RunError
 from core.hub import download
 from core.hub.cached import REPO_ID, REVISION, CachedRepo, cache_folder
-from core.hub.download import Check, Report, Room
+from core.hub.download import Check, CheckDisk, Report
 from core.hub.entry import CAME, ENDED, Download, Entry, is_name
 from core.hub.sets import fetching
-from core.hub.sets.fetching import Arrived
+from core.hub.sets.fetching import FetchedPart
 from core.hub.sets.name import PartName
-from core.hub.work import DownloadWork, NotNow
+from core.hub.work import DownloadWork, NotWanted
 from core.messages import Message, msg
 from core.progress import Progress
 from core.workspace.folder import Workspace
 
-Accept = Callable[[str, Path], None]  # a model, and the folder where its config.json lies; raises ModelError
-Bring = Callable[
-    [PartName, Arrived, dict[str, Any], Check], str
-]  # with what was said of how it is to be read; raises DataError, and what check raises
+Accept = Callable[[str, Path], None]  # model id, folder with its config.json; raises ModelError
+# Makes a dataset of the library from a part and the options for reading it; raises DataError, and what check raises.
+Bring = Callable[[PartName, FetchedPart, dict[str, Any], Check], str]
 AT_ONCE = 3
 POLL_S = 0.3
-NEAR = 3  # names that a typo may have meant
+NEAR = 3  # suggestions for a mistyped name
 
 
 class Downloads:
+    """The list of downloads of a workspace, and the work on them."""
+
     def __init__(
         self,
         workspace: Workspace,
@@ -52,18 +53,21 @@ class Downloads:
         known: Sequence[str] = (),
         bring: Bring | None = None,
     ):
-        """accept: what is asked of a config.json before anything large. known: ids that a typo may have meant. bring:
-        makes a data set of ours of what came, and gives its id; without it parts of data sets wait for somebody who
-        can."""
+        """Set up the list.
+
+        accept: checks a config.json before any large file. known: ids for suggestions on a mistyped name. bring: makes
+        a dataset of the downloaded files and returns its id; without it parts of datasets wait for a process that has
+        it.
+        """
         self.workspace, self._accept, self._known, self._bring = workspace, accept, known, bring
         self._threads: dict[Path, threading.Thread] = {}
         self._closing, self._wake = threading.Event(), threading.Event()
         self._starter: threading.Thread | None = None
-        # what ended here and could not be written: of which wish, and why
-        self._untold: dict[Path, tuple[float, Message]] = {}
+        # failures that could not be written to disk: time of the request, message
+        self._unsaved_failures: dict[Path, tuple[float, Message]] = {}
 
     def rows(self) -> list[Download]:
-        """In the order in which they were asked for."""
+        """All downloads in the order of their requests."""
         rows = [self._row(entry) for entry in self._entries()]
         return sorted((row for row in rows if row), key=lambda row: row.asked)
 
@@ -71,76 +75,80 @@ class Downloads:
         return self._row(self._entry(repo, revision))
 
     def _row(self, entry: Entry) -> Download | None:
-        row, (asked, why) = entry.read(), self._untold.get(entry.folder, (0.0, None))
+        """The download as the user sees it; None if it is absent or being cancelled."""
+        row, (request_time, failure) = entry.read(), self._unsaved_failures.get(entry.folder, (0.0, None))
         if row is None or row.wanted == "cancel":
             return None
-        is_untold = row.state == "waiting" and row.asked == asked
-        return row.model_copy(update={"state": "failed", "message": why}) if is_untold else row
+        is_unsaved = row.state == "waiting" and row.asked == request_time
+        return row.model_copy(update={"state": "failed", "message": failure}) if is_unsaved else row
 
-    def start(self, repo: str, revision: str | None = None, said: dict[str, Any] | None = None) -> Download:
-        """Ask for a model, or a part of a data set. said: of how that is to be read; None for what was said before.
-        What runs already goes on, what is paused or failed begins again where it was. Raises ModelError, and RunError
-        where the disk does not take it."""
+    def start(self, repo: str, revision: str | None = None, reading: dict[str, Any] | None = None) -> Download:
+        """Request a model, or a part of a dataset. reading: options for reading the dataset; None keeps the previous
+        ones.
+
+        A running download goes on; a paused or failed one resumes where it was. Raises ModelError, and RunError if the
+        disk is full.
+        """
         entry, revision = self._entry(repo, revision), revision or constants.DEFAULT_REVISION
         row = self._row(entry)
         if row is not None and row.state in ("waiting", "running", "again"):
             return row
 
-        def wanted(before: Download | None) -> Download:
-            new = Download(repo=repo, revision=revision, asked=time.time(), said=said or {})
-            if before is None or before.wanted == "cancel":
-                lies_here = new.part is None and new.cached.folder.exists()
-                return new.model_copy(update={"is_first": not lies_here})
-            kept = {"is_first", "done", "total", "unit", *([] if said is not None else ["said"])}
-            return new.model_copy(update={name: getattr(before, name) for name in kept})
+        def requested(previous: Download | None) -> Download:
+            new = Download(repo=repo, revision=revision, asked=time.time(), said=reading or {})
+            if previous is None or previous.wanted == "cancel":
+                is_cached = new.part is None and new.cached.folder.exists()
+                return new.model_copy(update={"is_first": not is_cached})
+            kept_fields = {"is_first", "done", "total", "unit", *([] if reading is not None else ["said"])}
+            return new.model_copy(update={name: getattr(previous, name) for name in kept_fields})
 
         with files.writing(self.workspace.root):
             entry.folder.parent.mkdir(exist_ok=True)
-            entry.change(wanted)
+            entry.change(requested)
         self._wake.set()
-        found = entry.read()
-        assert found is not None  # it was asked for just now
-        return found
+        current = entry.read()
+        assert current is not None  # it was written just now
+        return current
 
     def pause(self, repo: str, revision: str | None = None) -> None:
-        """Raises ModelError for a model that is not in the list, or has ended."""
+        """Pause a download. Raises ModelError if it is not in the list or has ended."""
         if self._row_of(repo, revision).state in ENDED:
             raise ModelError("downloads.ended", repo=repo)
         self._pause(repo, revision)
 
     def _pause(self, repo: str, revision: str | None) -> None:
-        def paused(wish: Download | None) -> Download | None:
-            runs = wish is not None and wish.wanted == "run" and wish.phase not in ENDED
-            return wish.model_copy(update={"wanted": "pause"}) if wish and runs else None
+        def paused(request: Download | None) -> Download | None:
+            runs = request is not None and request.wanted == "run" and request.phase not in ENDED
+            return request.model_copy(update={"wanted": "pause"}) if request and runs else None
 
         with files.writing(self.workspace.root):
             self._entry(repo, revision).change(paused)
 
     def resume(self, repo: str, revision: str | None = None) -> Download:
-        """Raises ModelError for a model that is not in the list."""
+        """Resume a download. Raises ModelError if it is not in the list."""
         self._row_of(repo, revision)
         return self.start(repo, revision)
 
     def cancel(self, repo: str, revision: str | None = None) -> None:
-        """Stop it, throw away what came and is not whole, and take it off the list; of one that is done only the last.
+        """Stop a download, delete its incomplete files and remove it from the list; a finished one is only removed.
         Raises ModelError."""
         row, entry = self._row_of(repo, revision), self._entry(repo, revision)
-        gone = {"wanted": "cancel", "asked": time.time(), "is_first": row.is_first and row.state != "done"}
+        cancelled = {"wanted": "cancel", "asked": time.time(), "is_first": row.is_first and row.state != "done"}
         with files.writing(self.workspace.root):
-            entry.change(lambda wish: wish and wish.model_copy(update=gone))
-        self._clear(entry)  # where somebody holds it, they do it
+            entry.change(lambda request: request and request.model_copy(update=cancelled))
+        self._clear(entry)  # if another process holds it, that one does
 
     def begin(self) -> None:
-        """Work on what waits, from a thread of its own, until `close`; for the app that owns the workspace. What is
-        done leaves the list."""
+        """Work on waiting downloads in a thread until `close`, after clearing finished ones; for the app that owns the
+        workspace."""
         for entry in self._entries():
             if (row := self._row(entry)) is None or row.state == "done":
                 self._clear(entry)
-        self._starter = threading.Thread(target=self._start_what_waits, name="downloads", daemon=True)
+        self._starter = threading.Thread(target=self._start_waiting, name="downloads", daemon=True)
         self._starter.start()
 
     def close(self) -> None:
-        """What runs here stops and goes on at the next start."""
+        """Stop the downloads of this process; they resume at the next start."""
         self._closing.set()
         self._wake.set()
         for thread in [self._starter, *self._threads.values()]:
@@ -150,18 +158,19 @@ class Downloads:
     def fetch(
         self, repo: str, revision: str | None, report: Report, check: Check, accept: Callable[[Path], None]
     ) -> Path:
-        """A model for whoever needs it now, by way of the list. Raises ModelError, and what check and accept raise."""
+        """Download a model now, through the list, and return its folder. Raises ModelError, and what check and accept
+        raise."""
         cached = CachedRepo(repo, cache_folder(None)) if REPO_ID.fullmatch(repo) else None
         local = cached.snapshot(revision or constants.DEFAULT_REVISION) if cached else None
-        if not (cached and local and cached.is_whole(local)):
-            before = self.row(repo, revision)
-            is_ours = before is None or before.state in ("paused", *ENDED)  # nobody else wanted it now
+        if not (cached and local and cached.is_complete(local)):
+            previous = self.row(repo, revision)
+            is_ours = previous is None or previous.state in ("paused", *ENDED)  # no other process needs it now
             self.start(repo, revision)
             try:
                 row = self.follow(repo, revision, report, check, accept)
             except BaseException:  # a stop and Ctrl-C too; all of them go on
                 if is_ours:
-                    with suppress(RunError):  # of a full disk: what ended it is said first
+                    with suppress(RunError):  # of a full disk: the first error is reported
                         self._pause(repo, revision)
                 raise
             if row is None or row.state == "paused":
@@ -169,7 +178,7 @@ class Downloads:
             if row.state == "failed" and row.message:
                 raise ModelError(row.message)
             if cached and (local := cached.snapshot(revision or constants.DEFAULT_REVISION)):
-                accept(local)  # somebody else may have brought it, who asked something else of it
+                accept(local)  # another process may have downloaded it with another check
                 return local
         return download.fetch(repo, revision, report, check, accept=accept)
 
@@ -181,8 +190,12 @@ class Downloads:
         check: Check = lambda: None,
         accept: Callable[[Path], None] | None = None,
     ) -> Download | None:
-        """Until it is done, failed, paused or cancelled (None); works on it here where nobody else does. Raises what
-        check raises, which ends it where it is worked on here, and elsewhere only the looking on."""
+        """Wait until the download is done, failed, paused or cancelled (None); work on it here if no other process
+        does.
+
+        An exception of check is passed on; it ends the download if this process works on it, otherwise only the
+        waiting.
+        """
         entry = self._entry(repo, revision)
         while (row := self._row(entry)) is not None and row.state not in (*ENDED, "paused"):
             check()
@@ -196,7 +209,7 @@ class Downloads:
         return row
 
     # --- the work
-    def _start_what_waits(self) -> None:
+    def _start_waiting(self) -> None:
         while not self._closing.is_set():
             self._threads = {folder: thread for folder, thread in self._threads.items() if thread.is_alive()}
             for row in self.rows():
@@ -211,73 +224,74 @@ class Downloads:
             self._wake.clear()
 
     def _work_here(self, entry: Entry, repo: str) -> None:
-        def go_on() -> None:
+        def check_open() -> None:
             if self._closing.is_set():
-                raise NotNow
+                raise NotWanted
 
         try:
-            self._work(repo, entry, lambda progress: None, go_on, lambda folder: self._accept(repo, folder))
+            self._work(repo, entry, lambda progress: None, check_open, lambda folder: self._accept(repo, folder))
         except OSError as error:
-            # not begun again and again: a disk that is full takes neither the model nor what is told of it
+            # not retried: a full disk takes neither the model nor its status
             reason = error.strerror or type(error).__name__
-            self._end_untold(entry, msg("downloads.cannot_tell", repo=repo, folder=entry.folder, reason=reason))
-        except Exception as error:  # a mistake of ours, told in the log: begun again it would only be made again
-            self._end_untold(entry, msg("downloads.mistake", repo=repo, kind=type(error).__name__))
+            self._fail_unsaved(entry, msg("downloads.cannot_tell", repo=repo, folder=entry.folder, reason=reason))
+        except Exception as error:  # a bug, which goes into the log: a retry would only repeat it
+            self._fail_unsaved(entry, msg("downloads.mistake", repo=repo, kind=type(error).__name__))
             raise
 
-    def _end_untold(self, entry: Entry, why: Message) -> None:
-        """Failed, until somebody asks for it anew, though its files say that it waits."""
-        if (wish := entry.read()) is not None:
-            self._untold[entry.folder] = wish.asked, why
+    def _fail_unsaved(self, entry: Entry, message: Message) -> None:
+        """Show the download as failed until it is requested again, though its file says that it waits."""
+        if (request := entry.read()) is not None:
+            self._unsaved_failures[entry.folder] = request.asked, message
 
     def _work(self, repo: str, entry: Entry, report: Report, check: Check, accept: Callable[[Path], None]) -> bool:
-        """Whether it was worked on here, to whatever end; False where somebody else holds it."""
+        """Work on the download and return True; return False if another process holds it."""
         part = PartName.parse(repo)
-        if not entry.folder.is_dir() or (part and not self._bring):  # cancelled meanwhile, or somebody else's
+        if not entry.folder.is_dir() or (part and not self._bring):  # cancelled meanwhile, or for another process
             return False
 
-        def fetch(wish: Download, report: Report, check: Check, room: Room) -> str:
+        def fetch(request: Download, report: Report, check: Check, check_disk: CheckDisk) -> str:
             if part and self._bring:
                 folder = entry.folder / CAME
-                id = self._bring(part, fetching.fetch(part, folder, report, check, room), wish.said, check)
-                files.remove_tree(folder, files.MOMENT_S)  # it is a set of ours now
-                return id
-            download.fetch(wish.repo, wish.revision, report, check, accept=accept, room=room)
+                dataset_id = self._bring(
+                    part, fetching.fetch(part, folder, report, check, check_disk), request.said, check
+                )
+                files.remove_tree(folder, files.MOMENT_S)  # it is in the library now
+                return dataset_id
+            download.fetch(request.repo, request.revision, report, check, accept=accept, check_disk=check_disk)
             return ""
 
         with entry.held() as is_ours:
             if not is_ours:
                 return False
-            with suppress(NotNow):
-                work = DownloadWork(entry, report, check, fetch, partial(self._others, entry))
-                work.to_its_end(lambda message: with_nearest(repo, message, self._known))
-        if (wish := entry.read()) is not None and wish.wanted == "cancel":
+            with suppress(NotWanted):
+                work = DownloadWork(entry, report, check, fetch, partial(self._reserve_disk, entry))
+                work.run(lambda message: with_nearest(repo, message, self._known))
+        if (request := entry.read()) is not None and request.wanted == "cancel":
             self._clear(entry)
         return True
 
     @contextmanager
-    def _others(self, entry: Entry) -> Iterator[int]:
-        """Bytes that the other downloads which have their room still need; meanwhile no other of this workspace looks
-        for room."""
+    def _reserve_disk(self, entry: Entry) -> Iterator[int]:
+        """Yield the bytes that other running downloads still need; meanwhile no other download checks the disk."""
         with FileLock(self.workspace.cache / "downloads.lock", thread_local=False):
-            on_their_way = [
-                told
+            running = [
+                record
                 for other in self._entries()
-                if other.folder != entry.folder and other.is_held() and (told := other.read()) and told.has_room
+                if other.folder != entry.folder and other.is_held() and (record := other.read()) and record.has_room
             ]
             yield sum(
-                told.total - told.done for told in on_their_way if told.phase not in ENDED and told.unit == "bytes"
+                record.total - record.done for record in running if record.phase not in ENDED and record.unit == "bytes"
             )
 
     def _clear(self, entry: Entry) -> None:
-        """Take off the list what nobody holds, and throw away what a cancelled one left."""
+        """Remove a download that no process holds from the list, and delete a cancelled one's files."""
         with entry.held() as is_ours:
             if not is_ours:
                 return
-            wish = entry.read()
-            if wish is not None and wish.wanted == "cancel":
-                entry.throw_away(wish)
-                if (now := entry.read()) and now.asked != wish.asked:  # asked for anew meanwhile
+            request = entry.read()
+            if request is not None and request.wanted == "cancel":
+                entry.delete_files(request)
+                if (current := entry.read()) and current.asked != request.asked:  # requested again meanwhile
                     return
             entry.file.unlink(missing_ok=True)
         files.remove_tree(entry.folder, files.MOMENT_S)
@@ -295,27 +309,27 @@ class Downloads:
             raise ModelError("hub.bad_id", found=repo[:100])
         if not REVISION.fullmatch(revision):
             raise ModelError("hub.bad_revision", repo=repo, revision=revision[:100])
-        return Entry.of(self.workspace, repo, revision)
+        return Entry.for_download(self.workspace, repo, revision)
 
     def _row_of(self, repo: str, revision: str | None) -> Download:
         row = self.row(repo, revision)
         if row is None:
-            there = [each.repo for each in self.rows()] or ["-"]
-            raise ModelError("downloads.not_there", repo=repo, there=there[:10])
+            names = [each.repo for each in self.rows()] or ["-"]
+            raise ModelError("downloads.not_there", repo=repo, there=names[:10])
         return row
 
 
 def with_nearest(repo: str, message: Message, known: Sequence[str]) -> Message:
-    """What is said of a model; of a name that the hub does not have also which it may have been."""
+    """Add suggestions to the message about a name that the hub does not have."""
     near = nearest(repo, known) if message.key == "hub.missing" else []
     return msg("downloads.missing_near", missing=message, near=near) if near else message
 
 
 def nearest(name: str, known: Sequence[str]) -> list[str]:
-    """Ids that a person who wrote name may have meant: alike as a whole, or in what follows the owner."""
-    own = {each.lower(): each for each in known}
-    last = {each.rpartition("/")[2].lower(): each for each in reversed(known)}
-    wanted = name.lower()
-    close = [own[each] for each in get_close_matches(wanted, own, NEAR, 0.75)]
-    close += [last[each] for each in get_close_matches(wanted.rpartition("/")[2], last, NEAR, 0.75)]
+    """Known ids that resemble name, as a whole or in the part after the owner."""
+    by_id = {each.lower(): each for each in known}
+    by_short_name = {each.rpartition("/")[2].lower(): each for each in reversed(known)}
+    lowered = name.lower()
+    close = [by_id[each] for each in get_close_matches(lowered, by_id, NEAR, 0.75)]
+    close += [by_short_name[each] for each in get_close_matches(lowered.rpartition("/")[2], by_short_name, NEAR, 0.75)]
     return list(dict.fromkeys(close))[:NEAR]

@@ -1,12 +1,12 @@
-"""One download as a file, so that a page, a command and the next start see the same:
+"""A download as a file, shared by a page, a command and the next start:
 <workspace>/downloads/<owner>--<name>[@revision]/. For a part of a dataset (core.hub.sets.name.PartName) it is
-set-<name>-<mark>/, which holds the files until they are a dataset of ours.
+set-<name>-<mark>/, which holds the files until they are a dataset of the library.
 
-  wish.json   a Download: what a person wants of it, written by whoever asks, and how far it is, written once a second
-              at most by whoever holds `lock`
+  wish.json   a Download: the request, written by the process that makes it, and the progress, written at most once a
+              second by the process that holds `lock`
   lock        held by the process that works on it; a kill frees it
 
-A crash leaves wish.json as it was: what was to run goes on at the next start, what was paused stays paused.
+A crash leaves wish.json as it was: a running download goes on at the next start, a paused one stays paused.
 """
 
 from __future__ import annotations
@@ -35,16 +35,19 @@ Wanted = Literal["run", "pause", "cancel"]
 Phase = Literal["", "running", "again", "failed", "done"]
 State = Literal["waiting", "running", "again", "paused", "failed", "done"]
 ENDED = ("failed", "done")
-CAME = "came"  # the folder of an entry where what comes of a data set lies
+CAME = "came"  # an entry's folder for a dataset's downloaded files
 
 
 class Download(Frozen):
-    """asked: when, seconds since 1970. is_first: nothing of the model lay in the cache, so that whoever cancels it may
-    throw away all of it. said: of how a data set is to be read (core.data.reading.choices). phase: as whoever works on
-    it told last. done, total: in units; total 0 while it is not known. bytes_per_s: in units, of the last seconds.
-    message: why it failed, or why it is tried again. has_room: the disk was looked at and has what is missing, which
-    other downloads then leave to it. result: the id of the data set that it became. state: made as it is read;
-    waiting: for its turn, or for an app; again: its connection broke, and it goes on by itself."""
+    """A download's request and progress.
+
+    asked: time of the request, seconds since 1970. is_first: the cache held nothing of the model before, so that
+    cancelling may delete all of it. said: options for reading a dataset (core.data.reading.choices). phase: the last
+    one written by the working process. done, total: in units; total is 0 while unknown. bytes_per_s: units a second,
+    over the last seconds. message: why it failed or is retried. has_room: the disk has space for the rest, which other
+    downloads leave free. result: id of the dataset that it became. state: derived on reading; waiting: for its turn, or
+    for an app; again: its connection broke, and it will be retried.
+    """
 
     repo: str
     revision: str
@@ -69,12 +72,12 @@ class Download(Frozen):
 
     @property
     def name(self) -> str:
-        """For a screen: owner/name, of a data set owner/name:configuration:split and [:rows]."""
+        """The name to show: owner/name; for a dataset owner/name:configuration:split and [:rows]."""
         return self.repo.removeprefix(PAGES)
 
     @property
     def seconds_left(self) -> float | None:
-        """None while the size or the speed is unknown."""
+        """Estimated seconds left; None while the size or the speed is unknown."""
         return (self.total - self.done) / self.bytes_per_s if self.bytes_per_s and self.total else None
 
     @property
@@ -83,15 +86,17 @@ class Download(Frozen):
         return CachedRepo(self.repo, cache_folder(None))
 
 
-TOLD = {"phase", "done", "total", "bytes_per_s", "message", "has_room", "unit", "result"}
+PROGRESS_FIELDS = {"phase", "done", "total", "bytes_per_s", "message", "has_room", "unit", "result"}
 
 
 @dataclass(frozen=True)
 class Entry:
+    """The folder of one download."""
+
     folder: Path
 
     @classmethod
-    def of(cls, workspace: Workspace, repo: str, revision: str) -> Entry:
+    def for_download(cls, workspace: Workspace, repo: str, revision: str) -> Entry:
         if part := PartName.parse(repo):
             mark = hashlib.sha256(str(part).encode()).hexdigest()[:10]
             return cls(workspace.root / "downloads" / f"set-{slug(part.repo.partition('/')[2], 'data')[:30]}-{mark}")
@@ -107,40 +112,40 @@ class Entry:
         return self.folder / "lock"
 
     def read(self) -> Download | None:
-        """None where there is none, or one that names nothing of a hub: a file may hold anything."""
-        found = files.read_model(Download, self.file)
-        if found is None or not is_name(found.repo) or not REVISION.fullmatch(found.revision):
+        """The download with its state; None if the file is missing or names no repository: a file may hold anything."""
+        record = files.read_model(Download, self.file)
+        if record is None or not is_name(record.repo) or not REVISION.fullmatch(record.revision):
             return None
-        if not found.phase and (earlier := files.read_object(self.folder / "told.json")).get("asked") == found.asked:
+        if not record.phase and (earlier := files.read_object(self.folder / "told.json")).get("asked") == record.asked:
             with suppress(ValidationError):
-                found = Download.model_validate({**found.model_dump(), **_of_earlier(earlier)})
-        state: State = "paused" if found.wanted == "pause" else "waiting"
-        if found.phase in ENDED:
-            state = found.phase  # type: ignore[assignment]
+                record = Download.model_validate({**record.model_dump(), **_earlier_progress(earlier)})
+        state: State = "paused" if record.wanted == "pause" else "waiting"
+        if record.phase in ENDED:
+            state = record.phase  # type: ignore[assignment]
         elif state == "waiting" and self.is_held():
-            state = found.phase or "running"
+            state = record.phase or "running"
         lasts = state in ("again", "failed", "running")
-        return found.model_copy(
+        return record.model_copy(
             update={
                 "state": state,
-                "bytes_per_s": found.bytes_per_s if state == "running" else None,
-                "message": found.message if lasts else None,
+                "bytes_per_s": record.bytes_per_s if state == "running" else None,
+                "message": record.message if lasts else None,
             }
         )
 
     def change(self, make: Callable[[Download | None], Download | None], lasting: bool = True) -> Download | None:
-        """Replace the record by what make returns of it, while other processes wait; None writes nothing. Raises
-        OSError."""
+        """Replace the record by make's result while other processes wait; None writes nothing. Raises OSError."""
         with FileLock(self.folder.parent / ".lock", thread_local=False):
-            if (made := make(self.read())) is not None:
+            if (record := make(self.read())) is not None:
                 self.folder.mkdir(exist_ok=True)
-                files.replace(self.file, made.model_dump_json(exclude={"state"}), lasting)
-        return made
+                files.replace(self.file, record.model_dump_json(exclude={"state"}), lasting)
+        return record
 
-    def tell(self, told: Download) -> None:
-        """Write how far it is; lasting at its end, else the next second writes it again. Raises OSError."""
-        progress = {name: getattr(told, name) for name in TOLD}
-        self.change(lambda wish: wish and wish.model_copy(update=progress), told.phase in ENDED)
+    def save_progress(self, download: Download) -> None:
+        """Write the progress; flushed to disk only at the end, otherwise the next second writes it again. Raises
+        OSError."""
+        progress = {name: getattr(download, name) for name in PROGRESS_FIELDS}
+        self.change(lambda record: record and record.model_copy(update=progress), download.phase in ENDED)
 
     def is_held(self) -> bool:
         try:
@@ -150,7 +155,7 @@ class Entry:
 
     @contextmanager
     def held(self) -> Iterator[bool]:
-        """Hold the lock; False where somebody else holds it, or the entry is gone."""
+        """Hold the lock during the block; yields False if another process holds it, or the entry is gone."""
         lock = FileLock(self.lock, thread_local=False)
         try:
             lock.acquire(timeout=files.LOOK_S)
@@ -162,23 +167,26 @@ class Entry:
         finally:
             lock.release()
 
-    def throw_away(self, wish: Download) -> None:
-        """What came of a cancelled download: its incomplete files, and the whole of the model where it was the first of
-        it and is not complete. Of another tool's files nothing; what Windows refuses stays for the next download of it.
-        For whoever holds the lock. What came of a data set lies in the entry itself."""
-        if wish.part:
+    def delete_files(self, download: Download) -> None:
+        """Delete a cancelled model's incomplete files, and all of the model if this was its first download and it is
+        incomplete.
+
+        Other tools' files stay, and what Windows refuses to delete stays for the next download. The caller holds the
+        lock. A dataset's files are in the entry itself.
+        """
+        if download.part:
             return
-        folder = wish.cached.folder
-        if wish.is_first and wish.cached.snapshot(wish.revision) is None:
+        folder = download.cached.folder
+        if download.is_first and download.cached.snapshot(download.revision) is None:
             files.remove_tree(folder, files.MOMENT_S)
         for path in (folder / "blobs").glob("*.incomplete"):
             with suppress(PermissionError):
                 files.patiently(partial(path.unlink, missing_ok=True), files.MOMENT_S)
 
 
-def _of_earlier(told: dict[str, Any]) -> dict[str, Any]:
+def _earlier_progress(record: dict[str, Any]) -> dict[str, Any]:
     """The progress in a told.json, the file that held it until 2026-11-30, with its phase as `state`."""
-    return {name: told[name] for name in TOLD & told.keys()} | {"phase": told.get("state", "")}
+    return {name: record[name] for name in PROGRESS_FIELDS & record.keys()} | {"phase": record.get("state", "")}
 
 
 def is_name(repo: str) -> bool:

@@ -1,17 +1,17 @@
-"""The process that fetches one model: `python -m core.hub.fetch_worker`. To stop it, it is killed.
+"""The process that downloads one model: `python -m core.hub.fetch_worker`. It is stopped by killing it.
 
-In lines (core.system.lines). In: {repo, revision, wanted, endpoint, cache}, then {go} to each question; for a part of a
-data set also {part}, its name in the list of downloads. Out:
-  waiting {}                 another process fetches this model into this cache
-  config {config: folder}    a question: config.json lies there; nothing large is fetched before {go}
-  room {missing, of}         a question: bytes that the disk is to take, and those of all files
+It exchanges lines (core.system.lines). In: {repo, revision, wanted, endpoint, cache}, then {go} for each question;
+wanted: the revision or commit to download; for a part of a dataset also {part}, its name in the list of downloads. Out:
+  waiting {}                 another process downloads this model into this cache
+  config {config: folder}    a question: config.json is there; nothing large is downloaded before {go}
+  room {missing, of}         a question: bytes that the disk has to take, and those of all files
   done {done, total, unit}   bytes or rows, some times a second
-  folder {folder}            whole; of a data set with {files, commit, licence}
+  folder {folder}            complete; for a dataset with {files, commit, licence}
   refused {refused: Message}
-  bug {bug, where}           the kind of an error and the lines of ours it came from, without its words: they may hold
+  bug {bug, where}           the type of an error and its lines in this app's code, without its text, which may hold
                              signed addresses
 
-It ends when whoever started it is gone. It alone holds the lock of the model, so what a kill leaves is free at once.
+It ends when its parent is gone. It alone holds the model's lock, so that a kill frees it at once.
 """
 
 from __future__ import annotations
@@ -43,97 +43,100 @@ if TYPE_CHECKING:
     from core.hub.sets.transfer import SetTransfer
 
 TELL_S = 0.2
-STEP = 256 << 10  # bytes of one write; what a line that breaks over and over must at least bring in one go
+STEP = 256 << 10  # bytes of one write; the least that a connection which keeps breaking must bring each time
 
 
 class FetchWorker:
-    """The process without its being one. say: a line out; go: returns once the last question is answered."""
+    """The worker's logic, without the process. order: the first line; say: writes a line; go: waits for the answer to a
+    question."""
 
-    def __init__(self, asked: dict[str, Any], say: Callable[..., None], go: Callable[[], Any]):
-        self._asked, self._say = asked, say
-        part = PartName.parse(asked.get("part", ""))
-        self._cached = CachedRepo(asked["repo"], Path(asked["cache"]), "dataset" if part else "model")
+    def __init__(self, order: dict[str, Any], say: Callable[..., None], go: Callable[[], Any]):
+        self._order, self._say = order, say
+        part = PartName.parse(order.get("part", ""))
+        self._cached = CachedRepo(order["repo"], Path(order["cache"]), "dataset" if part else "model")
         self.set: SetTransfer | None = None
 
         def accept(folder: Path) -> None:
             say(config=str(folder))
             go()
 
-        def room(missing: int, total: int) -> None:
+        def check_disk(missing: int, total: int) -> None:
             say(missing=missing, of=total)
             go()
 
         if part:
             from core.hub.sets.transfer import SetTransfer  # with `datasets`, which a model needs not
 
-            self.transfer: Transfer = (set := SetTransfer(self._cached, part, asked["endpoint"], room))
+            self.transfer: Transfer = (set := SetTransfer(self._cached, part, order["endpoint"], check_disk))
             self.set = set
         else:
-            self.transfer = Transfer(self._cached, asked["wanted"], asked["endpoint"], accept, room)
+            self.transfer = Transfer(self._cached, order["wanted"], order["endpoint"], accept, check_disk)
 
     def run(self) -> None:
+        """Download, report the progress, and end with the result or the refusal."""
         ended = threading.Event()
-        teller = threading.Thread(target=self._tell, args=(ended,), name="hub-teller", daemon=True)
-        teller.start()
+        reporter = threading.Thread(target=self._report_progress, args=(ended,), name="hub-teller", daemon=True)
+        reporter.start()
         try:
-            said: dict[str, Any] = {"folder": str(self._whole())} | (self.set.told if self.set else {})
+            result: dict[str, Any] = {"folder": str(self._fetch_once())} | (self.set.result if self.set else {})
         except GarageError as error:
-            said = {"refused": error.message.model_dump()}
+            result = {"refused": error.message.model_dump()}
         except (NotAHub, Interrupted, HTTPError, OSError) as error:
-            transfer, asked = self.transfer, self._asked
+            transfer, order = self.transfer, self._order
             where = HubRequest(
-                asked["repo"], asked["endpoint"], asked["revision"], self._cached.cache, transfer.done, transfer.total,
+                order["repo"], order["endpoint"], order["revision"], self._cached.cache, transfer.done, transfer.total,
                 PAGES if self.set else "",
             )  # fmt: skip
-            said = {"refused": sentence(error, where).message.model_dump()}
+            result = {"refused": sentence(error, where).message.model_dump()}
         finally:
             ended.set()
-            teller.join()
-        self._say(done=self.transfer.done, total=self.transfer.total, unit=self.transfer.unit, **said)
+            reporter.join()
+        self._say(done=self.transfer.done, total=self.transfer.total, unit=self.transfer.unit, **result)
 
-    def _whole(self) -> Path:
+    def _fetch_once(self) -> Path:
+        """Download under the model's lock; after waiting for another process, use its complete download."""
         lock = self._cached.lock
         lock.parent.mkdir(parents=True, exist_ok=True)
         try:
             with WeakFileLock(lock, timeout=TELL_S):
-                return self.transfer.fetch(self._asked["revision"])
+                return self.transfer.fetch(self._order["revision"])
         except Timeout:
             self._say(waiting=True)
         with WeakFileLock(lock):
-            snapshot = self._cached.snapshot(self._asked["wanted"])
-            if snapshot is not None and self._cached.is_whole(snapshot):  # somebody else's download, while we waited
+            snapshot = self._cached.snapshot(self._order["wanted"])
+            if snapshot is not None and self._cached.is_complete(snapshot):  # downloaded by another process meanwhile
                 return snapshot
-            return self.transfer.fetch(self._asked["revision"])
+            return self.transfer.fetch(self._order["revision"])
 
-    def _tell(self, ended: threading.Event) -> None:
-        told = None
+    def _report_progress(self, ended: threading.Event) -> None:
+        last = None
         while not ended.wait(TELL_S):
             now = (self.transfer.done, self.transfer.total)
-            if self.transfer.total and now != told:
+            if self.transfer.total and now != last:
                 self._say(done=now[0], total=now[1], unit=self.transfer.unit)
-                told = now
+                last = now
 
 
 def main() -> None:
-    heard: Queue[dict[str, Any]] = Queue()
+    messages: Queue[dict[str, Any]] = Queue()
     parent = ToParent()
-    parent.listen(heard.put, lambda: os._exit(1))
+    parent.listen(messages.put, lambda: os._exit(1))
 
-    def tell_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    def report_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         parent.say(
             bug=kind.__name__, where=[f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(trace)]
         )
         leave(1)
 
-    sys.excepthook = tell_bug
+    sys.excepthook = report_bug
     disable_progress_bars()
     constants.DOWNLOAD_CHUNK_SIZE = STEP
-    asked = heard.get()
-    if "part" in asked:
+    order = messages.get()
+    if "part" in order:
         from core.hub.sets import library
 
-        library.settle(Path(asked["cache"]) / "library")
-    FetchWorker(asked, parent.say, heard.get).run()
+        library.configure(Path(order["cache"]) / "library")
+    FetchWorker(order, parent.say, messages.get).run()
     leave(0)
 
 

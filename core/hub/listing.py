@@ -1,6 +1,6 @@
-"""The files of a hub repository at one commit, and the refusals that need no weights.
+"""The files of a hub repository at one commit, and the checks that need no weights.
 
-Only safetensors and the files around them are ever named for a download: no pickles, no Python.
+Only safetensors and their companion files are ever downloaded: no pickles, no Python.
 """
 
 from __future__ import annotations
@@ -24,30 +24,33 @@ from core.hub.card import base_of
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _BLOB = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-TIMEOUT_S = 10.0  # a server that sends nothing for so long does not answer
+TIMEOUT_S = 10.0  # without a byte from the server
 
 
 @dataclass(frozen=True)
 class File:
+    """A file of a repository. blob: its name under blobs/, the etag, as in huggingface_hub."""
+
     name: str
     size: int | None
-    blob: str  # its name under blobs/: the etag, as huggingface_hub has it
+    blob: str
     sha256: str | None
 
 
 class Listing:
-    """The files of one commit, with the refusals that need no weights."""
+    """The files of one commit, with the checks that need no weights."""
 
     def __init__(self, repo_id: str, info: ModelInfo | DatasetInfo, token: bool | None = None):
         self.repo_id, self.info = repo_id, info
         self.kind: Kind = "dataset" if isinstance(info, DatasetInfo) else "model"
-        self.token = token  # None: whatever huggingface_hub finds; False: none, because what it finds is refused
+        self.token = token  # None: the one that huggingface_hub finds; False: none, because that one is refused
         self.commit = info.sha or ""
         self.siblings = {sibling.rfilename: sibling for sibling in info.siblings or []}
         if not COMMIT.fullmatch(self.commit):
             raise NotAHub
 
     def refuse_unusable(self) -> None:
+        """Raise ModelError, naming what the repository holds instead, if it is no model that can be trained."""
         names = self.siblings.keys()
         weights = sorted(name for name in names if name.endswith(".safetensors"))
         base = base_of(self.info) if isinstance(self.info, ModelInfo) else None
@@ -60,9 +63,9 @@ class Listing:
                 ("hub.only_gguf_of" if base else "hub.only_gguf", (".gguf",)),
                 ("hub.only_pickles", _PICKLES),
             ):
-                found = sorted(name for name in names if name.lower().endswith(endings))
-                if found and not weights:
-                    raise ModelError(key, repo=self.repo_id, found=found[:3], base=base)
+                matches = sorted(name for name in names if name.lower().endswith(endings))
+                if matches and not weights:
+                    raise ModelError(key, repo=self.repo_id, found=matches[:3], base=base)
             if weights:
                 raise ModelError("hub.other_weights", repo=self.repo_id, found=weights[:3])
             raise ModelError("hub.no_weights", repo=self.repo_id)
@@ -72,12 +75,12 @@ class Listing:
             raise ModelError("hub.no_tokenizer", repo=self.repo_id, expected=list(TOKENIZERS))
 
     def small_files(self) -> list[File]:
-        # config.json first: a gated repository refuses it, before anything large.
+        # config.json first: a gated repository refuses it before any large file.
         names = sorted(filter(is_small, self.siblings), key=lambda name: (name != "config.json", name))
         return [self.file(name) for name in names]
 
     def weights(self, shards: Iterable[str]) -> list[File]:
-        """The weight files transformers would load: model.safetensors if it is there, else the index's shards."""
+        """The weight files transformers would load: model.safetensors if it exists, else the index's shards."""
         if SINGLE in self.siblings:
             return [self.file(SINGLE)]
         shards = list(shards)
@@ -97,13 +100,13 @@ class Listing:
         return File(name, sibling.lfs.size if sibling.lfs else sibling.size, blob, sha256)
 
     def address(self, file: File, endpoint: str) -> tuple[str, dict[str, str]]:
-        """Its URL, and the headers of a request for its bytes: compressed they could neither be counted nor
+        """A file's URL, and the request headers without compression, with which bytes could be neither counted nor
         continued."""
         url = hf_hub_url(self.repo_id, file.name, repo_type=self.kind, revision=self.commit, endpoint=endpoint)
         return url, build_hf_headers(token=self.token) | {"Accept-Encoding": "identity"}
 
     def save(self, folder: Path) -> None:
-        """Keep the listing where huggingface_hub keeps it, in its format 1, as the proof that a snapshot is whole."""
+        """Save the listing in huggingface_hub's place and format 1, as the proof that a snapshot is complete."""
         needed = {}
         for name, sibling in sorted(self.siblings.items()):
             if sibling.size is None or sibling.blob_id is None:
@@ -117,12 +120,12 @@ class Listing:
             files.replace_json(target, {"format_version": 1, "files": needed})
 
 
-def ask(repo_id: str, revision: str, endpoint: str, kind: Kind = "model") -> Listing:
-    """The listing of a revision. Raises NotAHub, HTTPError and OSError (core.hub.answers)."""
+def fetch_listing(repo_id: str, revision: str, endpoint: str, kind: Kind = "model") -> Listing:
+    """Request the listing of a revision. Raises NotAHub, HTTPError and OSError (core.hub.answers)."""
     try:
         return Listing(repo_id, _info(repo_id, revision, HfApi(endpoint=endpoint), kind))
     except HfHubHTTPError as error:
-        # A stale token is refused even for open models; nobody should need one for those.
+        # An expired token is refused even for open models, which need none.
         if error.response.status_code != 401 or not get_token():
             raise
         try:

@@ -1,5 +1,5 @@
-"""Small files of a hub model, read over the network before anything is downloaded: config.json, the start of its
-weights, its Python."""
+"""Reads small files of a hub model over the network before a download: config.json, the start of its weights, its
+Python."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from core.hub.answers import HubRequest, NotAHub, TooSlow, endpoint_of, host_of,
 from core.hub.cached import cached_folder
 
 _PYTHON = re.compile(r"(?:\w[\w-]*/){0,5}\w[\w.-]*\.py", re.ASCII)
-SMALL_FILE = 1 << 20  # bytes; the largest config.json that is read
+SMALL_FILE = 1 << 20  # bytes; limit for a config.json
 PEEK_S = 8.0
 
 
 def fetch_config(
     repo_id: str, revision: str | None = None, endpoint: str | None = None, cache_dir: str | Path | None = None
 ) -> dict[str, Any]:
-    """config.json alone: from the cache, else over the network within about PEEK_S, kept nowhere.
+    """Read config.json alone: from the cache, else over the network within about PEEK_S. It is not stored.
 
     Raises ModelError with the sentences of `fetch`.
     """
@@ -38,7 +38,7 @@ def fetch_config(
         content = fetch_start(repo_id, "config.json", revision, endpoint)
     except ModelError as error:
         if error.message.key == "hub.no_config":
-            _refuse_unusable(repo_id, revision, endpoint)  # which says what it has instead
+            _refuse_unusable(repo_id, revision, endpoint)  # with a message that names what it has instead
         raise
     try:
         config = json.loads(content)
@@ -52,46 +52,45 @@ def fetch_config(
 def fetch_start(
     repo_id: str, name: str, revision: str | None = None, endpoint: str | None = None, first: int | None = None
 ) -> bytes:
-    """A small file of a repository, or the first bytes of any, within about PEEK_S; kept nowhere.
+    """Read a small file of a repository, or the first bytes of any, within about PEEK_S. It is not stored.
 
-    Never more than `first` (SMALL_FILE) bytes are read, also of a server that knows no ranges. Raises ModelError with
-    the sentences of `fetch`; hub.no_config for a file that the repository does not have.
+    At most `first` (SMALL_FILE) bytes are read, even from a server without range requests. Raises ModelError with the
+    sentences of `fetch`; hub.no_config for a file that the repository lacks.
     """
-    asked = HubRequest.of(repo_id, revision, endpoint)
-    url = hf_hub_url(repo_id, name, revision=asked.revision, endpoint=asked.endpoint)
+    request = HubRequest.create(repo_id, revision, endpoint)
+    url = hf_hub_url(repo_id, name, revision=request.revision, endpoint=request.endpoint)
     try:
         return answer_with_or_without_token(url, SMALL_FILE, first)
     except RemoteEntryNotFoundError:
         raise ModelError("hub.no_config", repo=repo_id) from None
     except (NotAHub, HTTPError, OSError) as error:
-        raise sentence(error, asked) from None
+        raise sentence(error, request) from None
 
 
 def _refuse_unusable(repo_id: str, revision: str | None, endpoint: str | None) -> None:
-    """Raises ModelError where the repository holds no model that could be trained, and its listing is to be had."""
-    asked = HubRequest.of(repo_id, revision, endpoint)
+    """Raise ModelError if the repository's listing is available and shows no model that could be trained."""
+    request = HubRequest.create(repo_id, revision, endpoint)
     try:
-        found = listing.ask(repo_id, asked.revision, asked.endpoint)
+        repository = listing.fetch_listing(repo_id, request.revision, request.endpoint)
     except (NotAHub, HTTPError, OSError):
         return
-    found.refuse_unusable()
+    repository.refuse_unusable()
 
 
-def python_of(repo_id: str, revision: str | None) -> tuple[dict[str, bytes], str]:
-    """The Python files of a repository by name, none of them kept or run, and the commit they are of. Raises
-    ModelError."""
-    asked = HubRequest.of(repo_id, revision)
+def python_files(repo_id: str, revision: str | None) -> tuple[dict[str, bytes], str]:
+    """The Python files of a repository by name, neither stored nor run, and their commit. Raises ModelError."""
+    request = HubRequest.create(repo_id, revision)
     try:
-        found = listing.ask(repo_id, asked.revision, asked.endpoint)
+        repository = listing.fetch_listing(repo_id, request.revision, request.endpoint)
     except (NotAHub, HTTPError, OSError) as error:
-        raise sentence(error, asked) from None
-    names = sorted(name for name in found.siblings if _PYTHON.fullmatch(name))
-    return {name: fetch_start(repo_id, name, found.commit) for name in names}, found.commit
+        raise sentence(error, request) from None
+    names = sorted(name for name in repository.siblings if _PYTHON.fullmatch(name))
+    return {name: fetch_start(repo_id, name, repository.commit) for name in names}, repository.commit
 
 
 def answer_with_or_without_token(url: str, most: int, first: int | None = None) -> bytes:
-    """As small_answer; a stale token is refused even for what is open to everybody, so it is asked once more without
-    one."""
+    """Call small_answer; if the token is refused retry without it: an expired one is refused even for open
+    repositories."""
     try:
         return small_answer(url, None, first, most)
     except HfHubHTTPError as error:
@@ -101,9 +100,10 @@ def answer_with_or_without_token(url: str, most: int, first: int | None = None) 
 
 
 def small_answer(url: str, token: bool | None, first: int | None = None, most: int = SMALL_FILE) -> bytes:
-    """At most `most` bytes, or the first ones. Raises NotAHub for more, HTTPError for what does not arrive in time.
+    """Read at most `most` bytes, or only the first ones. Raises NotAHub for more, TooSlow if they do not arrive in
+    time.
 
-    token: None for whatever huggingface_hub finds, False for none.
+    token: None for the one that huggingface_hub finds, False for none.
     """
     end = time.monotonic() + PEEK_S
     content = bytearray()

@@ -1,9 +1,8 @@
-"""Searches models on the hub: what the hub says of each, in one request. Only when a person asks.
+"""Searches models on the hub in one request. Only when the user asks for it.
 
-A search is one request of at most MOST rows, within about peek.PEEK_S. Why not `HfApi.list_models`: it has no time
-limit, and asks five times again where the hub says 429 or 500, sleeping between, when a person waits for the sentence.
-Its own ModelInfo reads the rows. HF_ENDPOINT, the token and offline mode count as for every other request. Each failure
-is one ModelError.
+A search is one request of at most MOST rows, within about peek.PEEK_S. `HfApi.list_models` is not used: it has no time
+limit, and retries five times on 429 or 500 with pauses, while the user waits. Its ModelInfo parses the rows.
+HF_ENDPOINT, the token and offline mode apply as in every other request. Each failure is one ModelError.
 """
 
 from __future__ import annotations
@@ -26,12 +25,12 @@ from core.hub.card import base_of, licences, texts
 from core.messages import Message, msg
 
 MOST = 50  # rows
-LONGEST = 100  # characters of words
+LONGEST = 100  # characters of the search words
 LARGEST_ANSWER = 4 << 20  # bytes; a row with its card is 2 to 20 kB
 EXPAND = [
     "safetensors", "likes", "downloads", "gated", "tags", "cardData", "lastModified", "library_name", "pipeline_tag",
 ]  # fmt: skip
-# Of a request whose answer is read as a hub's, besides what is said at once.
+# Errors of a request and of parsing its answer.
 FAILURES = (
     HTTPError,
     NotAHub,
@@ -47,12 +46,12 @@ _IMAGES = ("text-to-image", "image-to-image", "text-to-video", "unconditional-im
 
 
 @dataclass(frozen=True)
-class Found:
-    """One model as the hub tells of it. None: it does not say.
+class FoundModel:
+    """A model as the hub describes it. None: unknown.
 
-    params: of its safetensors, as stored. gated: whether its licence has to be accepted first. modified: ISO date.
-    why_not: why it cannot be a base here, as far as its tags tell; made_from: then the model that can, where its tags
-    or its card name it.
+    params: of its safetensors, as stored. gated: its licence has to be accepted first. modified: ISO date. why_not: why
+    it cannot be a base here, as far as its tags show; made_from: then the model that can, if its tags or its card name
+    it.
     """
 
     id: str
@@ -68,42 +67,41 @@ class Found:
     made_from: str | None = None
 
 
-def search(words: str, most: int = MOST, endpoint: str | None = None) -> list[Found]:
-    """What the hub finds for words, the most downloaded first. Raises ModelError with one sentence."""
-    asked = Search.of(words, endpoint)
+def search(words: str, most: int = MOST, endpoint: str | None = None) -> list[FoundModel]:
+    """Models that the hub finds for words, the most downloaded first. Raises ModelError with one sentence."""
+    request = Search.create(words, endpoint)
     try:
-        found = [_found(ModelInfo(**row)) for row in rows_of("models", asked.words, EXPAND, most, endpoint)]
+        models = [_parse_row(ModelInfo(**row)) for row in rows_of("models", request.words, EXPAND, most, endpoint)]
     except FAILURES as error:
-        raise sentence_of_search(as_of_no_hub(error), asked) from None
-    return [row for row in found if REPO_ID.fullmatch(row.id)]
+        raise sentence_of_search(as_hub_error(error), request) from None
+    return [row for row in models if REPO_ID.fullmatch(row.id)]
 
 
 def rows_of(
-    what: str, words: str, expand: Sequence[str], most: int, endpoint: str | None = None
+    kind: str, words: str, expand: Sequence[str], most: int, endpoint: str | None = None
 ) -> list[dict[str, Any]]:
-    """The hub's own rows. what: models or datasets. Raises ModelError for words that are none, and what FAILURES
-    has."""
+    """The hub's rows. kind: models or datasets. Raises ModelError for invalid words, and the errors in FAILURES."""
     if not words or len(words) > LONGEST or not words.isprintable():
         raise ModelError("hub_search.bad_words", characters=len(words), most=LONGEST)
     if constants.HF_HUB_OFFLINE:
         raise ModelError("hub_search.offline_mode")
-    url = f"{endpoint_of(endpoint)}/api/{what}?" + urlencode(
+    url = f"{endpoint_of(endpoint)}/api/{kind}?" + urlencode(
         {"search": words, "sort": "downloads", "limit": max(1, min(most, MOST)), "expand": list(expand)}, True
     )
     return list(json.loads(peek.answer_with_or_without_token(url, LARGEST_ANSWER)))
 
 
-def as_of_no_hub(error: Exception) -> Exception:
-    """What is not JSON, or JSON of another kind, comes from something that is no hub."""
+def as_hub_error(error: Exception) -> Exception:
+    """Replace a parsing error by NotAHub: something that is no hub has answered."""
     return error if isinstance(error, NotAHub | OSError | HTTPError) else NotAHub()
 
 
-def _found(row: ModelInfo) -> Found:
+def _parse_row(row: ModelInfo) -> FoundModel:
     card, tags = row.card_data, [str(tag) for tag in row.tags or []]
     tagged = next((tag.removeprefix("license:") for tag in tags if tag.startswith("license:")), None)
     base = base_of(row)
     why_not = _why_not(row, tags, base)
-    return Found(
+    return FoundModel(
         id=row.id,
         params=row.safetensors.total if row.safetensors else None,
         likes=row.likes,
@@ -119,7 +117,7 @@ def _found(row: ModelInfo) -> Found:
 
 
 def _why_not(row: ModelInfo, tags: list[str], base: str | None) -> Message | None:
-    """By its tags alone: the listing of its files, which comes before a download, has the last word."""
+    """The reason by tags alone; the listing of files, which is read before a download, decides."""
     library = row.library_name or ""
     if library == "peft" or "adapter" in tags or any(tag.startswith("base_model:adapter:") for tag in tags):
         return msg("hub_search.adapter_of" if base else "hub_search.adapter")

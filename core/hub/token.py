@@ -1,8 +1,8 @@
-"""Where the hub token comes from: HF_TOKEN, the hub's own login, or one given for as long as this app runs.
+"""The source of the hub token: HF_TOKEN, the hub's own login, or one entered for the lifetime of this app.
 
-What is given is kept in this process's environment, where huggingface_hub looks first and from where the workers
-inherit it. Nothing here writes it anywhere, and no sentence, log or recipe holds it (tests/process/test_secrets.py
-searches every file).
+An entered token is kept in this process's environment, where huggingface_hub looks first and from which workers inherit
+it. It is never written anywhere, and no message, log or recipe holds it (tests/process/test_secrets.py searches every
+file).
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ TokenSource = Literal["given", "environment", "login"]
 
 
 class HubToken:
-    """One an app. Only the newest token that was given is kept; forgetting it brings back what the environment had."""
+    """The token of an app, one object per app. Only the newest entered token is kept; forgetting it restores the
+    environment's."""
 
     def __init__(self) -> None:
         self._before = os.environ.get(NAME)
         self._given = False
 
     def source(self) -> TokenSource | None:
-        """Where the token that is used comes from; None where there is none."""
+        """The source of the token in use; None without one."""
         if self._given:
             return "given"
         if os.environ.get(NAME) or os.environ.get(OLD_NAME):
@@ -40,7 +41,7 @@ class HubToken:
             return None
 
     def give(self, token: object) -> None:
-        """Raises ModelError, without the token in its words, for what can be none."""
+        """Use this token. Raises ModelError, without the token in its text, if it cannot be one."""
         token = token.strip() if isinstance(token, str) else ""
         if not SHAPE.fullmatch(token):
             raise ModelError("hub_token.bad", characters=len(token))

@@ -1,10 +1,12 @@
-"""Downloads one model's files from the hub into the cache: several at once, each resumed. Blocks; killed to stop.
+"""Downloads one model's files from the hub into the cache: several at once, each resumable. Blocks until done; its
+process is killed to stop it.
 
-Listing and refusals first, then config.json and what `accept` says to it, then the index, the room on the disk, and the
-rest. The bytes come by huggingface_hub's `http_get` or its Xet storage. Why not its `hf_hub_download`: in 2.4 a broken
-or killed download starts again at byte 0, because each call writes a file of its own name (its pull request 4228). Here
-one `Growing` file a blob, under the lock that huggingface_hub takes for it. Size and sha256 are compared before a blob
-gets its name; `refs/<revision>` is written last, so a revision that resolves was whole when it was written.
+First the listing and its checks, then config.json and the caller's `accept`, then the index, the check of the disk, and
+the rest. The bytes come from huggingface_hub's `http_get` or its Xet storage. Its `hf_hub_download` is not used: in 2.4
+a broken or killed download starts again at byte 0, because each call writes a file of its own name (its pull request
+4228). Here each blob has one `PartialFile`, under the lock that huggingface_hub takes for it. Size and sha256 are
+compared before a blob gets its name; `refs/<revision>` is written last, so a revision that resolves was complete when
+it was written.
 """
 
 from __future__ import annotations
@@ -23,152 +25,163 @@ from huggingface_hub.utils import WeakFileLock, XetFileData
 
 from core import files
 from core.errors import ModelError
-from core.hub import growing, listing, xet
-from core.hub.answers import Interrupted, in_words
+from core.hub import listing, partial_file, xet
+from core.hub.answers import Interrupted, format_size
 from core.hub.cached import INDEX, SINGLE, CachedRepo, has, shards
-from core.hub.growing import Growing, TooLong
 from core.hub.listing import TIMEOUT_S, File, Listing
+from core.hub.partial_file import PartialFile, TooLong
 
-AT_ONCE = 4  # files; Xet fetches each in parts besides
+AT_ONCE = 4  # files; Xet also downloads each in parallel parts
 TRIES_WITHOUT_A_BYTE = 3  # each of them up to five of http_get's own
 RETRY_WAIT_S = 1.0
 
 
-class Unwanted(Exception):
-    """Nobody wants this transfer any more."""
+class TransferStopped(Exception):
+    """Raised inside a transfer after `leave`."""
 
 
 class Transfer:
-    """`fetch` belongs to one thread; `done` and `total` (bytes) may be read, and `leave` called, from any."""
+    """A transfer. `fetch` belongs to one thread; `done` and `total` (bytes) may be read, and `leave` called,
+    from any."""
 
     def __init__(
         self,
         cached: CachedRepo,
-        wanted: str,
+        resolved: str,
         endpoint: str,
         accept: Callable[[Path], None],
-        room: Callable[[int, int], None],
+        check_disk: Callable[[int, int], None],
     ):
-        """room: called with the bytes that are missing and those of all files, before the weights; returns where the
-        disk has room."""
-        self.cached, self.wanted, self.endpoint, self.accept, self.room = cached, wanted, endpoint, accept, room
+        """Prepare a transfer. resolved: the revision or commit to download.
+
+        check_disk: called with the missing bytes and those of all files, before the weights; returns if the disk has
+        room.
+        """
+        self.cached, self.resolved, self.endpoint, self.accept, self.check_disk = (
+            cached,
+            resolved,
+            endpoint,
+            accept,
+            check_disk,
+        )
         self.total, self.unit = 0, "bytes"
         self._arrived: dict[str, int] = {}  # by file
-        self._left = threading.Event()
+        self._stopped = threading.Event()
 
     @property
     def done(self) -> int:
         return min(sum(list(self._arrived.values())), self.total) if self.total else 0
 
     def leave(self) -> None:
-        """Nothing is written after it; a thread that waits for a silent server ends with its process, or at that
-        server's time limit."""
-        self._left.set()
+        """Stop writing. A thread that waits for a silent server ends with its process, or at that server's time
+        limit."""
+        self._stopped.set()
 
     def fetch(self, revision: str) -> Path:
-        """The snapshot folder, with revision pointing to it. Raises ModelError, and what core.hub.answers has sentences
-        for."""
-        found = listing.ask(self.cached.repo_id, self.wanted, self.endpoint)
-        found.refuse_unusable()
-        snapshot = self.cached.folder / "snapshots" / found.commit
-        small = found.small_files()
-        self._described(found, small[0])  # config.json, which a gated repository refuses
-        self._fetch(found, small[0])
+        """Download and return the snapshot folder, with revision pointing to it. Raises ModelError, and errors that
+        core.hub.answers knows."""
+        repository = listing.fetch_listing(self.cached.repo_id, self.resolved, self.endpoint)
+        repository.refuse_unusable()
+        snapshot = self.cached.folder / "snapshots" / repository.commit
+        small_files = repository.small_files()
+        self._head(repository, small_files[0])  # config.json, which a gated repository refuses
+        self._fetch(repository, small_files[0])
         self.accept(snapshot)
-        if SINGLE not in found.siblings:
-            self._fetch(found, found.file(INDEX))
-            small.append(found.file(INDEX))
-        wanted = [*small, *found.weights(shards(snapshot / INDEX))]
-        self._fetch_where_there_is_room(found, wanted, snapshot)
-        found.save(self.cached.folder)
-        if revision != found.commit:
+        if SINGLE not in repository.siblings:
+            self._fetch(repository, repository.file(INDEX))
+            small_files.append(repository.file(INDEX))
+        needed = [*small_files, *repository.weights(shards(snapshot / INDEX))]
+        self._check_disk_and_fetch(repository, needed, snapshot)
+        repository.save(self.cached.folder)
+        if revision != repository.commit:
             ref = self.cached.folder / "refs" / revision
             ref.parent.mkdir(parents=True, exist_ok=True)
-            files.replace(ref, found.commit)
+            files.replace(ref, repository.commit)
         return snapshot
 
-    def _fetch_where_there_is_room(self, found: Listing, wanted: list[File], snapshot: Path) -> None:
-        total = sum(file.size or 0 for file in wanted)
-        self.room(sum(max(0, (file.size or 0) - self._bytes_here(file, snapshot)) for file in wanted), total)
+    def _check_disk_and_fetch(self, repository: Listing, needed: list[File], snapshot: Path) -> None:
+        total = sum(file.size or 0 for file in needed)
+        self.check_disk(sum(max(0, (file.size or 0) - self._bytes_here(file, snapshot)) for file in needed), total)
         self.total = total
-        self._fetch_all(found, wanted)
+        self._fetch_all(repository, needed)
 
-    def _fetch_all(self, found: Listing, wanted: list[File]) -> None:
-        """The first failure ends all; it waits for none of the others, because some may be waiting for a silent
-        server."""
+    def _fetch_all(self, repository: Listing, needed: list[File]) -> None:
+        """Download files in parallel. The first failure ends all without waiting for the others, which may wait for a
+        silent server."""
         pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="hub-file")
         try:
-            tasks: list[Future[None]] = [pool.submit(self._fetch, found, file) for file in wanted]
+            tasks: list[Future[None]] = [pool.submit(self._fetch, repository, file) for file in needed]
             ended, _ = wait(tasks, return_when=FIRST_EXCEPTION)
             failures = [failure for task in tasks if task in ended and (failure := task.exception())]
             if failures:
-                raise next((each for each in failures if not isinstance(each, Unwanted)), failures[0])
+                raise next((each for each in failures if not isinstance(each, TransferStopped)), failures[0])
         finally:
             self.leave()
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _fetch(self, found: Listing, file: File) -> None:
-        """Put one file into the snapshot; a file that is there in its full size is left as it is."""
-        pointer = self.cached.folder / "snapshots" / found.commit / file.name
+    def _fetch(self, repository: Listing, file: File) -> None:
+        """Put one file into the snapshot; one that exists in full size stays as it is."""
+        pointer = self.cached.folder / "snapshots" / repository.commit / file.name
         blob = self.cached.folder / "blobs" / file.blob
         if not has(pointer, file.size):
             blob.parent.mkdir(parents=True, exist_ok=True)
             pointer.parent.mkdir(parents=True, exist_ok=True)
-            with self._only_one(blob):
+            with self._blob_lock(blob):
                 if not has(blob, file.size):
-                    self._complete(found, file, growing.path_of(blob))
-                    files.rename(growing.path_of(blob), blob)
+                    self._complete(repository, file, partial_file.path_of(blob))
+                    files.rename(partial_file.path_of(blob), blob)
                 _point(pointer, blob)
         self._arrived[file.name] = file.size or pointer.stat().st_size
 
     @contextmanager
-    def _only_one(self, blob: Path) -> Iterator[None]:
-        """Another tool may be fetching the same file into this cache."""
+    def _blob_lock(self, blob: Path) -> Iterator[None]:
+        """Hold a blob's lock: another tool may be downloading the same file into this cache."""
         lock = self.cached.lock_of(blob.name)
         lock.parent.mkdir(parents=True, exist_ok=True)
         with WeakFileLock(lock):
             yield
 
-    def _complete(self, found: Listing, file: File, path: Path) -> None:
-        """Fill the incomplete file to its size, over as many connections as it takes, and check what it holds."""
+    def _complete(self, repository: Listing, file: File, path: Path) -> None:
+        """Fill the incomplete file to its size, over as many connections as it takes, and verify its contents."""
 
         def grown(size: int) -> None:
-            if self._left.is_set():
-                raise Unwanted
+            if self._stopped.is_set():
+                raise TransferStopped
             self._arrived[file.name] = size
 
-        with Growing(path, file.size, grown) as partial:
+        with PartialFile(path, file.size, grown) as partial:
             try:
-                self._fill(found, file, partial)
+                self._fill(repository, file, partial)
             except TooLong:
                 partial.restart()
                 raise ModelError(
-                    "hub.other_file", repo=found.repo_id, file=file.name, expected=in_words(file.size or 0)
+                    "hub.other_file", repo=repository.repo_id, file=file.name, expected=format_size(file.size or 0)
                 ) from None
             if file.sha256 and partial.sha.hexdigest() != file.sha256:
                 partial.restart()
-                raise ModelError("hub.damaged", repo=found.repo_id, file=file.name)
+                raise ModelError("hub.damaged", repo=repository.repo_id, file=file.name)
             partial.settle()
 
-    def _fill(self, found: Listing, file: File, partial: Growing) -> None:
-        url, headers = found.address(file, self.endpoint)
-        stored = self._described(found, file) if file.sha256 and partial.size != file.size else None
-        tries, longest = 0, partial.size
+    def _fill(self, repository: Listing, file: File, partial: PartialFile) -> None:
+        """Download the missing end of a file, from Xet if it has it, else over HTTP, with retries."""
+        url, headers = repository.address(file, self.endpoint)
+        xet_file = self._head(repository, file) if file.sha256 and partial.size != file.size else None
+        tries, largest = 0, partial.size
         while partial.size != file.size:
             failure: Exception | None = None
             try:
-                if stored and file.size is not None:
-                    stored = _by_xet(stored, file.size, partial, headers)
+                if xet_file and file.size is not None:
+                    xet_file = _by_xet(xet_file, file.size, partial, headers)
                     continue
                 if not partial.size and (file.size or 0) > constants.MAX_HTTP_DOWNLOAD_SIZE:
-                    size = in_words(file.size or 0)
-                    raise ModelError("hub.too_large_without_xet", repo=found.repo_id, file=file.name, size=size)
+                    size = format_size(file.size or 0)
+                    raise ModelError("hub.too_large_without_xet", repo=repository.repo_id, file=file.name, size=size)
                 http_get(url, partial, resume_size=partial.size, headers=headers, expected_size=file.size)
                 if file.size is None:
                     return
             except HfHubHTTPError as error:
                 if error.response.status_code == 416:
-                    raise TooLong from None  # it ends before the size that the listing has
+                    raise TooLong from None  # the server's file is shorter than the listing says
                 if error.response.status_code < 500:
                     raise
                 failure = error
@@ -177,45 +190,49 @@ class Transfer:
             except OSError as error:
                 if error.errno is not None:
                     raise
-                failure = error  # http_get's word for a size that is not the expected one
-            tries = 0 if partial.size > longest else tries + 1
-            longest = max(longest, partial.size)
+                failure = error  # http_get raises this for an unexpected size
+            tries = 0 if partial.size > largest else tries + 1
+            largest = max(largest, partial.size)
             if tries >= TRIES_WITHOUT_A_BYTE:
                 raise failure if isinstance(failure, HfHubHTTPError) else Interrupted
-            if self._left.wait(RETRY_WAIT_S):
-                raise Unwanted
+            if self._stopped.wait(RETRY_WAIT_S):
+                raise TransferStopped
 
-    def _described(self, found: Listing, file: File) -> XetFileData | None:
-        """What the hub says of a file before its first byte: whether we may have it, its size, and where Xet has it.
+    def _head(self, repository: Listing, file: File) -> XetFileData | None:
+        """The hub's metadata of a file before its first byte: whether access is allowed, its size, and its place in
+        Xet.
 
-        Raises at once what http_get would sleep over (429). Raises ModelError where the size is not the listing's.
+        Raises at once for errors on which http_get would wait (429), and ModelError if the size is not the listing's.
         """
-        url, _ = found.address(file, self.endpoint)
-        said = get_hf_file_metadata(url, token=found.token, timeout=TIMEOUT_S, endpoint=self.endpoint)
-        if None not in (said.size, file.size) and said.size != file.size:
-            raise ModelError("hub.other_file", repo=found.repo_id, file=file.name, expected=in_words(file.size or 0))
-        return said.xet_file_data
+        url, _ = repository.address(file, self.endpoint)
+        metadata = get_hf_file_metadata(url, token=repository.token, timeout=TIMEOUT_S, endpoint=self.endpoint)
+        if None not in (metadata.size, file.size) and metadata.size != file.size:
+            raise ModelError(
+                "hub.other_file", repo=repository.repo_id, file=file.name, expected=format_size(file.size or 0)
+            )
+        return metadata.xet_file_data
 
     def _bytes_here(self, file: File, snapshot: Path) -> int:
         blob = self.cached.folder / "blobs" / file.blob
         if any(has(path, file.size) for path in (snapshot / file.name, blob)):
             return file.size or 0
-        partial = growing.path_of(blob)
+        partial = partial_file.path_of(blob)
         return partial.stat().st_size if partial.is_file() else 0
 
 
-def _by_xet(stored: XetFileData, size: int, partial: Growing, headers: dict[str, str]) -> XetFileData | None:
-    """Fill from the hub's own storage; None where it gives nothing, so that HTTP goes on from what has come."""
+def _by_xet(xet_file: XetFileData, size: int, partial: PartialFile, headers: dict[str, str]) -> XetFileData | None:
+    """Fill from the hub's Xet storage; returns None if it is not available, so that HTTP continues after the
+    last byte."""
     try:
-        for chunk in xet.stream(stored, size, partial.size, headers):
+        for chunk in xet.stream(xet_file, size, partial.size, headers):
             partial.write(chunk)
     except xet.NoXet:
         return None
-    return stored if partial.size == size else None
+    return xet_file if partial.size == size else None
 
 
 def _point(pointer: Path, blob: Path) -> None:
-    """snapshots/<commit>/<name> as a relative link to its blob, or the blob itself where links are not to be had."""
+    """Make snapshots/<commit>/<name> a relative link to its blob, or the blob itself without support for links."""
     pointer.unlink(missing_ok=True)
     if not constants.HF_HUB_DISABLE_SYMLINKS:
         try:

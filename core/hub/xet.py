@@ -1,10 +1,10 @@
 """Reads the hub's Xet storage as a stream from any offset: in parallel, and resumable after a kill.
 
-`xet_get` of huggingface_hub writes a file anew each time; `hf_xet`, which it uses, also streams from any byte. Where
-the package or the storage cannot be had (a mirror, a firewall), the same bytes come over plain HTTP.
+`xet_get` of huggingface_hub writes a new file each time; `hf_xet`, which it uses, also streams from any byte. If the
+package or the storage is not available (a mirror, a firewall), the same bytes come over plain HTTP.
 
-SETTINGS: no telemetry; half a gigabyte of buffers at most instead of six, beside a run that trains; a storage that does
-not answer is left after some ten seconds instead of six minutes.
+SETTINGS: no telemetry; at most half a gigabyte of buffers instead of six, beside a run that trains; a storage that does
+not answer is abandoned after some ten seconds instead of six minutes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SETTINGS = {
 
 
 class NoXet(Exception):
-    """It gives nothing here, for a reason that plain HTTP may not have."""
+    """Xet is not available here, for a reason that may not affect plain HTTP."""
 
 
 @lru_cache(maxsize=1)
@@ -48,8 +48,7 @@ def session() -> Any:
 
 
 def stream(file: XetFileData, size: int, start: int, headers: dict[str, str]) -> Iterator[bytes]:
-    """The bytes of a file from start on, in order. headers: those of a request to the hub, with its token. Raises
-    NoXet."""
+    """A file's bytes from start on, in order. headers: of a request to the hub, with its token. Raises NoXet."""
     if not is_xet_available():
         raise NoXet
     from hf_xet import XetFileInfo
@@ -66,19 +65,19 @@ def stream(file: XetFileData, size: int, start: int, headers: dict[str, str]) ->
         )
         chunks = iter(group.download_stream(XetFileInfo(file.file_hash, size), start=start))
     except (HTTPError, ValueError, RuntimeError, OSError) as error:
-        raise _said(error) from None
+        raise _log_failure(error) from None
     while True:
         try:
             chunk = next(chunks, None)
         except (RuntimeError, ValueError, OSError) as error:
-            # what hf_xet raises for its network, its tokens and its data
-            raise _said(error) from None
+            # errors of hf_xet for its network, its tokens and its data
+            raise _log_failure(error) from None
         if chunk is None:
             return
         yield chunk
 
 
-def _said(error: Exception) -> NoXet:
-    # Its words hold signed addresses; its kind is enough to look further.
+def _log_failure(error: Exception) -> NoXet:
+    # Its text may hold signed addresses; its type is enough to investigate.
     logging.getLogger(__name__).warning("Xet gives nothing (%s), going on over HTTP", type(error).__name__)
     return NoXet()

@@ -46,7 +46,7 @@ class Here:
         threading.Thread(target=self._run, args=(self._worker,), name="hub-download", daemon=True).start()
 
     def _run(self, worker: FetchWorker) -> None:
-        with suppress(transfer.Unwanted):
+        with suppress(transfer.TransferStopped):
             worker.run()
         self._ended(0)
 

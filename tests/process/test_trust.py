@@ -166,7 +166,7 @@ def test_on_the_hub_it_is_refused_before_its_weights_and_trusted_by_the_files_of
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         assert refusal(workspace, "owner/model") == "trust.needed"
         assert not any("safetensors" in asked for asked in server.file_requests())
-        found, commit = peek.python_of("owner/model", None)
+        found, commit = peek.python_files("owner/model", None)
         assert list(found) == ["modeling_strange.py"] and len(commit) == 40
         Trust(workspace).pin("owner/model", {name: "0" * 64 for name in found})
         assert refusal(workspace, "owner/model") == "trust.changed"

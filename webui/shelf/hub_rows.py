@@ -8,7 +8,7 @@ from huggingface_hub import constants
 
 from core.advice.shelf import HubRow
 from core.hub.answers import host_of, page
-from core.hub.search import Found
+from core.hub.search import FoundModel
 from webui.kit import format
 from webui.kit.format import METHODS, gib, grouped
 from webui.kit.html import Html, join, tag
@@ -80,5 +80,5 @@ def needs(each: HubRow, w: Wording) -> str:
     return w.t(key, **{method: gib(w, fit.needed_gib) for method, fit in each.fits.items()})
 
 
-def languages(model: Found, w: Wording) -> str:
+def languages(model: FoundModel, w: Wording) -> str:
     return spoken(model.languages, None, w) if model.languages else ""

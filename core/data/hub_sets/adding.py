@@ -15,9 +15,9 @@ from core.data.reading.reader import read_rows
 from core.data.sets.info import DatasetInfo, Origin
 from core.data.store import DatasetStore
 from core.errors import DataError
-from core.hub.answers import in_words
+from core.hub.answers import format_size
 from core.hub.sets.about import AboutPart
-from core.hub.sets.fetching import Arrived
+from core.hub.sets.fetching import FetchedPart
 from core.hub.sets.name import PartName, SetName
 
 FIRST_ROWS = 20_000  # that are offered of a large set: more than most adapters learn from, some megabytes of text
@@ -35,13 +35,15 @@ def part_of(repo: str, told: AboutPart, rows: int) -> PartName:
     if not rows and is_too_large(told):
         raise DataError(
             "hub_set.too_large", part=name.shown, rows=told.rows if told.rows is not None else "?",
-            size=in_words(max(told.bytes, told.unpacked_bytes or 0)), most_rows=DEFAULT_LIMITS.rows,
-            most_size=in_words(DEFAULT_LIMITS.bytes), first=FIRST_ROWS,
+            size=format_size(max(told.bytes, told.unpacked_bytes or 0)), most_rows=DEFAULT_LIMITS.rows,
+            most_size=format_size(DEFAULT_LIMITS.bytes), first=FIRST_ROWS,
         )  # fmt: skip
     return name
 
 
-def bring(store: DatasetStore, part: PartName, came: Arrived, said: dict[str, Any], check: Callable[[], None]) -> str:
+def bring(
+    store: DatasetStore, part: PartName, came: FetchedPart, said: dict[str, Any], check: Callable[[], None]
+) -> str:
     """said: Choices as JSON. The id of the set that it became. Raises DataError where it cannot be learned from, and
     what check raises."""
     file = came.files[0] if len(came.files) == 1 and not part.rows else _as_lines(part, came.files, check)

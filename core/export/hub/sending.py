@@ -32,7 +32,7 @@ from huggingface_hub.utils._runtime import is_xet_available
 from core.errors import ExportError
 from core.export.hub.parcel import Parcel, ParcelFile
 from core.hub import xet
-from core.hub.answers import host_of, in_words, wait_of
+from core.hub.answers import format_size, host_of, wait_of
 
 ANSWER_S, WRITE_S = 120.0, 60.0  # the commit of a large repository takes a minute
 # File patterns that show which kind of model a repository holds.
@@ -188,7 +188,7 @@ class Sender:
             case HTTPError():
                 if not (arrived := sum(self._arrived.values())):
                     return ExportError("publish.no_network", **values)
-                done, total = in_words(arrived), in_words(self.parcel.size)
+                done, total = format_size(arrived), format_size(self.parcel.size)
                 return ExportError("publish.interrupted", done=done, total=total, **values)
             case OSError():
                 return ExportError("publish.cannot_read", reason=error.strerror or type(error).__name__, **values)

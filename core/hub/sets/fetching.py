@@ -11,31 +11,32 @@ from huggingface_hub import constants
 from core.errors import DataError, ModelError
 from core.hub import download
 from core.hub.answers import endpoint_of
-from core.hub.download import Check, Report, Room
+from core.hub.download import Check, CheckDisk, Report
 from core.hub.sets.name import PartName
-from core.hub.sets.said import of_set
+from core.hub.sets.set_errors import dataset_message
 
 
 @dataclass(frozen=True)
-class Arrived:
-    """files: as the repository has them, or one with its rows. commit: that they are of."""
+class FetchedPart:
+    """A downloaded part. files: as the repository has them, or one with its rows. commit: their commit."""
 
     files: tuple[Path, ...]
     commit: str
     licence: str
 
 
-def fetch(part: PartName, folder: Path, report: Report, check: Check, room: Room) -> Arrived:
-    """As download.fetch, into folder. Raises DataError, and what check raises, which ends it within a second."""
-    asked = {
+def fetch(part: PartName, folder: Path, report: Report, check: Check, check_disk: CheckDisk) -> FetchedPart:
+    """Download a part into folder, as download.fetch. Raises DataError, and what check raises, which ends it within a
+    second."""
+    order = {
         "repo": part.repo,
         "revision": constants.DEFAULT_REVISION,
         "wanted": constants.DEFAULT_REVISION,
         "part": str(part),
     }
-    asked |= {"endpoint": endpoint_of(), "cache": str(folder)}
+    order |= {"endpoint": endpoint_of(), "cache": str(folder)}
     try:
-        said = download.talk(asked, report, check, lambda folder: None, room)
+        result = download.run_worker(order, report, check, lambda folder: None, check_disk)
     except ModelError as error:
-        raise DataError(of_set(error.message)) from None
-    return Arrived(tuple(Path(file) for file in said["files"]), said["commit"], said["licence"])
+        raise DataError(dataset_message(error.message)) from None
+    return FetchedPart(tuple(Path(file) for file in result["files"]), result["commit"], result["licence"])

@@ -1,8 +1,8 @@
-"""A dataset on the Hub as the library `datasets` has it: its parts with features and sizes, and their rows as a stream.
+"""A dataset on the Hub through the `datasets` library: its parts with features and sizes, and their rows as a stream.
 
-For worker processes: the library brings pandas. It runs no Python of a repository (since its version 4), and only kinds
-of files that hold rows as text are read (KINDS). A card may name any address, so files that are not in the listing are
-left out.
+For worker processes: the library imports pandas. It runs no Python of a repository (since its version 4), and only
+kinds of files that hold rows as text are read (KINDS). A card may name any address, so files that are not in the
+listing are left out.
 """
 
 from __future__ import annotations
@@ -42,26 +42,26 @@ from pyarrow.parquet import ParquetFile
 from core.errors import DataError, GarageError, reason_of
 from core.hub.answers import NotAHub
 from core.hub.listing import File, Listing
-from core.hub.sets.about import AboutPart, part_of
-from core.hub.transfer import Unwanted
+from core.hub.sets.about import AboutPart, select_part
+from core.hub.transfer import TransferStopped
 
 # the library's modules; the others are for media, or need more libraries
 KINDS = ("parquet", "json", "csv", "text", "arrow")
-OURS = {".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".txt"}  # files that core.data.reading reads as people have them
+OWN_SUFFIXES = {".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".txt"}  # files that core.data.reading reads directly
 FEW = 5  # configurations
-BUFFER = 1 << 20  # bytes of a column of Parquet that are fetched at once
+BUFFER = 1 << 20  # bytes of a Parquet column per request
 BATCH = 100  # rows of Parquet
-SHOWN = 3  # names in a sentence
+SHOWN = 3  # file names in a message
 SAFE = re.compile(
     r"(?:(?!\.)[^\x00-\x1f<>:\"/\\|?*]{1,120}(?<![. ])/){0,6}(?!\.)[^\x00-\x1f<>:\"/\\|?*]{1,160}(?<![. ])"
 )
-# “NA” is a word
-_HOW: dict[str, dict[str, Any]] = {"csv": {"keep_default_na": False}, "text": {"sample_by": "paragraph"}}
+# “NA” is a word, not a missing value
+_READ_OPTIONS: dict[str, dict[str, Any]] = {"csv": {"keep_default_na": False}, "text": {"sample_by": "paragraph"}}
 
 
 @dataclass(frozen=True)
 class Part:
-    """One configuration and split. features: as the card or the hub says. options: the card's, for the library."""
+    """One configuration and split. features: from the card or the hub. options: the card's, for the library."""
 
     about: AboutPart
     files: tuple[File, ...]
@@ -69,21 +69,21 @@ class Part:
     options: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def is_ours(self) -> bool:
-        """Whether core.data.reading reads its files at least as well as the library: no options but a separator, no
+    def has_own_reader(self) -> bool:
+        """Return whether core.data.reading reads its files as well as the library: no options except a separator, no
         classes."""
         is_plain = not self.options.keys() - {"sep", "delimiter"} and "ClassLabel(" not in repr(self.features)
-        return is_plain and all(Path(file.name).suffix.lower() in OURS for file in self.files)
+        return is_plain and all(Path(file.name).suffix.lower() in OWN_SUFFIXES for file in self.files)
 
 
-def settle(cache: Path) -> None:
-    """Set the library up for this process: cards and indexes go into cache; a broken connection raises at once, for
-    `DownloadWork` waits."""
+def configure(cache: Path) -> None:
+    """Set the library up for this process: cards and indexes go into cache; a broken connection raises at once, because
+    `DownloadWork` retries."""
     constants.HF_HUB_CACHE = datasets.config.HF_DATASETS_CACHE = str(cache)
-    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # it would tell another address which set was looked at
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # it would report the dataset to another address
     datasets.config.STREAMING_READ_MAX_RETRIES = datasets.config.STREAMING_OPEN_MAX_RETRIES = 1
     datasets.config.STREAMING_READ_RETRY_INTERVAL = datasets.config.STREAMING_OPEN_RETRY_INTERVAL = 0
-    # The datasets server, which knows rows and features of cards without them, stands beside huggingface.co alone.
+    # The datasets server, which knows rows and features that a card lacks, exists only for huggingface.co.
     datasets.config.USE_PARQUET_EXPORT = constants.ENDPOINT == constants._HF_DEFAULT_ENDPOINT
     datasets.disable_progress_bars()
 
@@ -97,20 +97,22 @@ def parts_of(listing: Listing) -> list[Part]:
     module = _module(listing)
     kind = module.module_path.rpartition(".")[2]
     if kind not in KINDS:
-        raise _nothing(listing, "hub_set.only_media" if kind.endswith("folder") or kind == "webdataset" else "")
+        raise _no_readable_files(
+            listing, "hub_set.only_media" if kind.endswith("folder") or kind == "webdataset" else ""
+        )
     configs = _configs(module)
-    if len(configs) > FEW:  # all folders in one answer instead of a question for each
+    if len(configs) > FEW:  # list all folders in one request instead of one for each
         HfFileSystem(endpoint=datasets.config.HF_ENDPOINT, token=listing.token).find(module.builder_kwargs["base_path"])
-    found = [part for config in configs for part in _parts(listing, module, kind, config)]
-    if not found:
-        raise _nothing(listing)
-    return found
+    parts = [part for config in configs for part in _parts(listing, module, kind, config)]
+    if not parts:
+        raise _no_readable_files(listing)
+    return parts
 
 
 def part_named(listing: Listing, named: tuple[str, ...]) -> Part:
-    """Raises DataError, HTTPError."""
+    """The part with this name. Raises DataError, HTTPError."""
     parts = parts_of(listing)
-    chosen = part_of([part.about for part in parts], listing.repo_id, named)
+    chosen = select_part([part.about for part in parts], listing.repo_id, named)
     return next(part for part in parts if part.about is chosen)
 
 
@@ -125,43 +127,43 @@ def _module(listing: Listing) -> DatasetModule:
         try:
             return factory.get_module()
         except (EmptyDatasetError, DataFilesNotFoundError):
-            raise _nothing(listing) from None
+            raise _no_readable_files(listing) from None
 
 
 def _configs(module: DatasetModule) -> list[BuilderConfig]:
-    told = module.builder_configs_parameters
-    return sorted(told.builder_configs, key=lambda config: config.name != told.default_config_name)
+    parameters = module.builder_configs_parameters
+    return sorted(parameters.builder_configs, key=lambda config: config.name != parameters.default_config_name)
 
 
 def _parts(listing: Listing, module: DatasetModule, kind: str, config: BuilderConfig) -> Iterator[Part]:
     base = module.builder_kwargs["base_path"]
     try:
         config._resolve_data_files(base, DownloadConfig(token=listing.token))
-    except (FileNotFoundError, ValueError, ImportError):  # files that are not there, or at an address of another kind
+    except (FileNotFoundError, ValueError, ImportError):  # files that do not exist, or at another kind of address
         return
     infos = module.dataset_infos or {}
     info = infos.get(config.name) or (next(iter(infos.values())) if len(infos) == 1 else None)
-    plain = type(config)(name=config.name)
-    own = {
+    defaults = type(config)(name=config.name)
+    values = {
         each.name: getattr(config, each.name)
         for each in fields(config)
         if each.name not in ("name", "data_files", "data_dir")
     }
-    options = {name: value for name, value in own.items() if value != getattr(plain, name)}
+    options = {name: value for name, value in values.items() if value != getattr(defaults, name)}
     for split, urls in config.data_files.items():
         names = [url.removeprefix(f"{base}/") for url in urls]
-        taken = tuple(listing.file(name) for name in names if name in listing.siblings and SAFE.fullmatch(name))
+        found_files = tuple(listing.file(name) for name in names if name in listing.siblings and SAFE.fullmatch(name))
         size = (info.splits or {}).get(split) if info else None
-        if taken:
+        if found_files:
             about = AboutPart(
-                config=config.name, split=str(split), kind=kind, files=len(taken),
-                bytes=sum(file.size or 0 for file in taken),
+                config=config.name, split=str(split), kind=kind, files=len(found_files),
+                bytes=sum(file.size or 0 for file in found_files),
                 rows=size and size.num_examples, unpacked_bytes=size and size.num_bytes,
             )  # fmt: skip
-            yield Part(about, taken, info.features if info else None, options)
+            yield Part(about, found_files, info.features if info else None, options)
 
 
-def _nothing(listing: Listing, key: str = "") -> DataError:
+def _no_readable_files(listing: Listing, key: str = "") -> DataError:
     about = ("readme", "license", ".gitattributes", "requirements", "dataset_info")
     names = [name for name in listing.siblings if not name.lower().startswith(about)]
     if not names:
@@ -171,13 +173,13 @@ def _nothing(listing: Listing, key: str = "") -> DataError:
         key or "hub_set.nothing_readable",
         repo=listing.repo_id,
         found=shown,
-        kinds=sorted(OURS | {".parquet", ".arrow"}),
+        kinds=sorted(OWN_SUFFIXES | {".parquet", ".arrow"}),
     )
 
 
 # --- rows
 class FrugalParquet(Parquet):
-    """Fetches of each column as much as the rows that are taken; the library's own fetches a whole group of rows, often
+    """Reads of each column only as much as the requested rows need; the library's own reads a whole row group, often
     the file."""
 
     def _generate_tables(self, files: list[str], row_groups_list: list[None]) -> Iterator[tuple[Key, pyarrow.Table]]:
@@ -194,23 +196,23 @@ class FrugalParquet(Parquet):
 
 
 def stream(part: Part, listing: Listing, files: Sequence[str] = ()) -> IterableDataset:
-    """Its rows, unread. files: where they lie here; without them from the hub. Raises DataError, HTTPError, OSError."""
+    """A part's rows, unread. files: local copies; without them from the hub. Raises DataError, HTTPError, OSError."""
     base = f"hf://datasets/{listing.repo_id}@{listing.commit}/"
     urls = list(files) or [base + file.name for file in part.files]
     name = part.about.kind
-    options = {"features": part.features} | _HOW.get(name, {}) | part.options
+    options = {"features": part.features} | _READ_OPTIONS.get(name, {}) | part.options
     kind = FrugalParquet if name == "parquet" else import_main_class(f"{packaged_modules.__name__}.{name}.{name}")
-    # As they are, where load_dataset would take them for patterns.
-    taken = DataFilesDict({"train": DataFilesList(urls, [(url,) for url in urls])})
+    # Literal names, which load_dataset would interpret as patterns.
+    data_files = DataFilesDict({"train": DataFilesList(urls, [(url,) for url in urls])})
     with refusing(listing.repo_id, part.files[0].name):
-        rows = kind(data_files=taken, token=listing.token, **options).as_streaming_dataset("train")
-        # Pictures and sound stay undecoded; rows_of leaves them out. Here, because its state is that of this dataset
-        # alone.
+        rows = kind(data_files=data_files, token=listing.token, **options).as_streaming_dataset("train")
+        # Pictures and sound stay undecoded; rows_of leaves them out. Set here, because state_dict belongs to this
+        # dataset object.
         return rows.decode(False) if media(rows.features) else rows
 
 
 def media(features: Features | None) -> list[str]:
-    """The columns that hold pictures, sound and the like."""
+    """Columns that hold pictures, sound and the like."""
     return [name for name, feature in (features or {}).items() if _is_media(feature)]
 
 
@@ -249,22 +251,17 @@ def _plain(value: Any, feature: Any) -> Any:
 
 @contextmanager
 def refusing(repo: str, file: str) -> Iterator[None]:
-    """Raises the hub's answer behind an error of the library; else that the file is not what it should be, in one
-    sentence."""
+    """Replace an error of the library by the hub's error behind it, else by one sentence about the broken file."""
     try:
         yield
-    except Exception as error:  # noqa: BLE001 - of the library, of a card or a file, which may be anything
-        behind: BaseException | None = error
-        while behind is not None:
-            if isinstance(
-                behind, GarageError | Unwanted | HTTPError | NotAHub | OfflineModeIsEnabled
-            ) or _is_of_the_system(behind):
-                raise behind from None
-            if isinstance(behind, CastError):
+    except Exception as error:  # noqa: BLE001 - the library, a card or a file may raise anything
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, GarageError | TransferStopped | HTTPError | NotAHub | OfflineModeIsEnabled) or (
+                isinstance(cause, OSError) and cause.errno is not None
+            ):
+                raise cause from None
+            if isinstance(cause, CastError):
                 raise DataError("hub_set.other_columns", repo=repo, file=file) from None
-            behind = behind.__cause__ or behind.__context__
+            cause = cause.__cause__ or cause.__context__
         raise DataError("hub_set.broken_file", repo=repo, file=file, reason=reason_of(error)) from None
-
-
-def _is_of_the_system(error: BaseException) -> bool:
-    return isinstance(error, OSError) and error.errno is not None

@@ -1,5 +1,5 @@
-"""The name of a hub dataset: owner/name[:config][:split] for people, datasets/owner/name:config:split[:rows] in the
-list of downloads."""
+"""Names of hub datasets: owner/name[:config][:split] for users, datasets/owner/name:config:split[:rows] in the list of
+downloads."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from core.errors import DataError
 from core.hub.cached import REPO_ID
 
-PAGES = "datasets/"  # where a hub has the pages of sets
-_NAME = r'[^\x00-\x20<>:"/\\|?*\[\]]{1,100}'  # what the hub's library lets a configuration or a split be named
+PAGES = "datasets/"  # path prefix of datasets on a hub
+_NAME = r'[^\x00-\x20<>:"/\\|?*\[\]]{1,100}'  # characters that the hub's library allows in a configuration or a split
 _PART = re.compile(rf"datasets/([^:\s]+):({_NAME}):({_NAME})(?:\[:(\d{{1,9}})\])?")
 _ADDRESS = re.compile(r"https?://[^/\s]+/(?:datasets/)?|datasets/")  # as copied from a browser
 _AFTER = re.compile(r"(/viewer|/tree|/blob|/resolve|[?#]).*")
@@ -18,19 +18,19 @@ _AFTER = re.compile(r"(/viewer|/tree|/blob|/resolve|[?#]).*")
 
 @dataclass(frozen=True)
 class SetName:
-    """What somebody wrote. named: what stood after the repository, a configuration, a split or both."""
+    """A dataset's name as the user wrote it. named: the part after the repository, a configuration, a split or both."""
 
     repo: str
     named: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, written: str) -> SetName:
-        """Raises DataError."""
-        told = written.strip()
-        address = _ADDRESS.match(told)
+        """Parse a name or an address copied from a browser. Raises DataError."""
+        rest = written.strip()
+        address = _ADDRESS.match(rest)
         if address:
-            told = _AFTER.sub("", told[address.end() :])
-        repo, *named = told.split(":")
+            rest = _AFTER.sub("", rest[address.end() :])
+        repo, *named = rest.split(":")
         if not REPO_ID.fullmatch(repo) or len(named) > 2 or not all(re.fullmatch(_NAME, name) for name in named):
             raise DataError("hub_set.bad_id", found=written.strip()[:100])
         return cls(repo, tuple(named))
@@ -46,7 +46,7 @@ class SetName:
 
 @dataclass(frozen=True)
 class PartName:
-    """One configuration and split of a set. rows: only so many from its beginning; 0 for all."""
+    """One configuration and split of a dataset. rows: only so many from its beginning; 0 for all."""
 
     repo: str
     config: str
@@ -62,8 +62,8 @@ class PartName:
 
     @classmethod
     def parse(cls, written: str) -> PartName | None:
-        """Of a name in the list of downloads; None for a model's."""
-        found = _PART.fullmatch(written)
-        if not found or not REPO_ID.fullmatch(found[1]):
+        """Parse a name from the list of downloads; None for a model's."""
+        match = _PART.fullmatch(written)
+        if not match or not REPO_ID.fullmatch(match[1]):
             return None
-        return cls(found[1], found[2], found[3], int(found[4] or 0))
+        return cls(match[1], match[2], match[3], int(match[4] or 0))

@@ -1,4 +1,5 @@
-"""Searches datasets on the hub in one request: rows, size, licence, gate and likes of each, if the hub knows them."""
+"""Searches datasets on the hub in one request: rows, size, licence, gate and likes of each, as far as the hub knows
+them."""
 
 from __future__ import annotations
 
@@ -13,8 +14,8 @@ from core.errors import DataError, ModelError
 from core.hub.answers import Search
 from core.hub.cached import REPO_ID
 from core.hub.card import licences
-from core.hub.search import FAILURES, MOST, as_of_no_hub, rows_of
-from core.hub.sets.said import of_set, refusal_of_search
+from core.hub.search import FAILURES, MOST, as_hub_error, rows_of
+from core.hub.sets.set_errors import dataset_message, dataset_search_error
 from core.messages import Message, msg
 
 EXPAND = ["likes", "downloads", "gated", "tags", "cardData", "lastModified", "mainSize"]
@@ -24,9 +25,9 @@ _SIZE = re.compile(r"size_categories:(?:n([<>])(\w+)|(\w+)<n<(\w+))")
 
 @dataclass(frozen=True)
 class FoundSet:
-    """One data set as the hub tells of it. None, "" or (): it does not say.
+    """A dataset as the hub describes it. None, "" or (): unknown.
 
-    rows: of all its parts, as its card counts them. about_rows: the range that its tag names, "10K-100K". bytes: of its
+    rows: of all its parts, as its card counts them. about_rows: the range in its tag, "10K-100K". bytes: of its
     repository.
     """
 
@@ -44,18 +45,18 @@ class FoundSet:
 
 
 def search(words: str, most: int = MOST, endpoint: str | None = None) -> list[FoundSet]:
-    """What the hub finds for words, the most downloaded first. Raises DataError with one sentence."""
-    asked = Search.of(words, endpoint)
+    """Datasets that the hub finds for words, the most downloaded first. Raises DataError with one sentence."""
+    request = Search.create(words, endpoint)
     try:
-        found = [_found(DatasetInfo(**row)) for row in rows_of("datasets", asked.words, EXPAND, most, endpoint)]
+        matches = [_parse_row(DatasetInfo(**row)) for row in rows_of("datasets", request.words, EXPAND, most, endpoint)]
     except ModelError as error:
-        raise DataError(of_set(error.message)) from None
+        raise DataError(dataset_message(error.message)) from None
     except FAILURES as error:
-        raise refusal_of_search(as_of_no_hub(error), asked) from None
-    return [row for row in found if REPO_ID.fullmatch(row.id)]
+        raise dataset_search_error(as_hub_error(error), request) from None
+    return [row for row in matches if REPO_ID.fullmatch(row.id)]
 
 
-def _found(row: DatasetInfo) -> FoundSet:
+def _parse_row(row: DatasetInfo) -> FoundSet:
     tags = [str(tag) for tag in row.tags or []]
     return FoundSet(
         id=row.id,
@@ -75,19 +76,19 @@ def _found(row: DatasetInfo) -> FoundSet:
 
 
 def licence_of(row: DatasetInfo) -> str:
-    """As its card names it, "apache-2.0" or a licence_name; several with commas; "" where it does not say."""
+    """The licence as its card names it, "apache-2.0" or a licence_name; several with commas; "" if unknown."""
     tagged = [str(tag).removeprefix("license:") for tag in row.tags or [] if str(tag).startswith("license:")]
     return ", ".join(licences(row.card_data) or tagged)[:100]
 
 
 def _rows_of_card(card: Any) -> int | None:
-    """The sum over the splits of all configurations, as `datasets` writes it into the card."""
-    told = card.get("dataset_info") if card else None
-    configs = told if isinstance(told, list) else [told] if told else []
+    """Rows in all splits of all configurations, from the numbers that `datasets` writes into the card."""
+    info = card.get("dataset_info") if card else None
+    configs = info if isinstance(info, list) else [info] if info else []
     splits = [split for config in configs if isinstance(config, dict) for split in _list(config.get("splits"))]
-    told = [split.get("num_examples") for split in splits if isinstance(split, dict)]
-    counts = [count for count in told if isinstance(count, int)]
-    return sum(counts) if counts and len(counts) == len(told) else None
+    numbers = [split.get("num_examples") for split in splits if isinstance(split, dict)]
+    counts = [count for count in numbers if isinstance(count, int)]
+    return sum(counts) if counts and len(counts) == len(numbers) else None
 
 
 def _list(value: Any) -> Iterable[Any]:
@@ -95,7 +96,7 @@ def _list(value: Any) -> Iterable[Any]:
 
 
 def _why_not(tags: list[str]) -> Message | None:
-    """By its tags alone: the files, which are looked at before a download, have the last word."""
+    """The reason by tags alone; the files, which are checked before a download, decide."""
     kinds = [tag.removeprefix("modality:") for tag in tags if tag.startswith("modality:")]
     media = [kind for kind in kinds if kind in _MEDIA]
     return msg("hub_set.search_media", kinds=media) if media and "text" not in kinds else None

@@ -1,7 +1,7 @@
-"""The files of one part of a dataset as the Hub has them, or its rows as one file of JSON lines.
+"""Downloads the files of one part of a dataset, or its rows as one file of JSON lines.
 
-Below the cache folder that it is given: the hub's cache of the repository, as for a model, so that each file goes on
-where it ended and is compared with its sha256; rows/ with what was read of it, and how far.
+Below the given cache folder: the hub's cache of the repository, as for a model, so that each file is resumed and
+compared with its sha256; and rows/ with the rows read so far, and their number.
 """
 
 from __future__ import annotations
@@ -25,20 +25,22 @@ from core.hub.sets import library
 from core.hub.sets.library import Part
 from core.hub.sets.name import PartName
 from core.hub.sets.search import licence_of
-from core.hub.transfer import Transfer, Unwanted
+from core.hub.transfer import Transfer, TransferStopped
 from core.workspace.names import slug
 
-ABOUT_A_ROW = 4_096  # bytes; what the first rows take on the disk is only known when they are here
-# bytes of files that come whole, though only their first rows are wanted, and are read as a person's file is
+ABOUT_A_ROW = 4_096  # bytes; the disk space of the first rows is known only after their download
+# bytes of files that are downloaded whole though only their first rows were requested, and read as local files
 SMALL = 64 << 20
-PIECE = 1_000  # rows after which is written how far it is
+PIECE = 1_000  # rows between two saved positions
 
 
 class SetTransfer(Transfer):
-    def __init__(self, cached: CachedRepo, part: PartName, endpoint: str, room: Callable[[int, int], None]):
-        super().__init__(cached, "", endpoint, lambda folder: None, room)
+    """A transfer of a part of a dataset. result: the fields to report at its end, besides its folder."""
+
+    def __init__(self, cached: CachedRepo, part: PartName, endpoint: str, check_disk: Callable[[int, int], None]):
+        super().__init__(cached, "", endpoint, lambda folder: None, check_disk)
         self.part = part
-        self.told: dict[str, Any] = {}  # what is said of it at its end, beside its folder
+        self.result: dict[str, Any] = {}
         self._rows = 0
 
     @property
@@ -46,64 +48,69 @@ class SetTransfer(Transfer):
         return self._rows if self.unit == "rows" else super().done
 
     def fetch(self, revision: str) -> Path:
-        """The folder of the cache. Raises DataError, ModelError, and what core.hub.answers has sentences for."""
-        own = listing.ask(self.part.repo, revision, self.endpoint, "dataset")
-        part = library.part_named(own, (self.part.config, self.part.split))
+        """Download and return the cache folder. Raises DataError, ModelError, and errors that core.hub.answers
+        knows."""
+        repository = listing.fetch_listing(self.part.repo, revision, self.endpoint, "dataset")
+        part = library.part_named(repository, (self.part.config, self.part.split))
         self.cached.folder.mkdir(parents=True, exist_ok=True)
-        if self.part.rows and not (part.is_ours and part.about.bytes <= SMALL):
-            came = [self._first_rows(own, part)]
+        if self.part.rows and not (part.has_own_reader and part.about.bytes <= SMALL):
+            paths = [self._first_rows(repository, part)]
         else:
-            came = self._whole(own, part)
-        assert isinstance(own.info, DatasetInfo)
-        self.told = {"files": [str(file) for file in came], "commit": own.commit, "licence": licence_of(own.info)}
+            paths = self._all_files(repository, part)
+        assert isinstance(repository.info, DatasetInfo)
+        self.result = {
+            "files": [str(file) for file in paths],
+            "commit": repository.commit,
+            "licence": licence_of(repository.info),
+        }
         return self.cached.folder
 
-    def _whole(self, own: Listing, part: Part) -> list[Path]:
-        snapshot = self.cached.folder / "snapshots" / own.commit
-        self._described(own, part.files[0])  # which a gated repository refuses
-        self._fetch_where_there_is_room(own, list(part.files), snapshot)
-        came = [snapshot / file.name for file in part.files]
-        if part.is_ours:
-            return came
-        self._left.clear()  # the end of the transfer is not that of reading it
-        return [self._written(own, part, [str(path) for path in came], None)]
+    def _all_files(self, repository: Listing, part: Part) -> list[Path]:
+        snapshot = self.cached.folder / "snapshots" / repository.commit
+        self._head(repository, part.files[0])  # refused if the repository is gated
+        self._check_disk_and_fetch(repository, list(part.files), snapshot)
+        paths = [snapshot / file.name for file in part.files]
+        if part.has_own_reader:
+            return paths
+        self._stopped.clear()  # only the transfer has ended, not the reading
+        return [self._write_rows(repository, part, [str(path) for path in paths], None)]
 
-    def _first_rows(self, own: Listing, part: Part) -> Path:
+    def _first_rows(self, repository: Listing, part: Part) -> Path:
         about = min(part.about.bytes, ABOUT_A_ROW * self.part.rows)
-        self.room(about, about)
+        self.check_disk(about, about)
         self.unit, self.total = "rows", self.part.rows
-        target = self._written(own, part, [], self.part.rows)
-        self.total = self._rows  # it may have fewer than were asked for
+        target = self._write_rows(repository, part, [], self.part.rows)
+        self.total = self._rows  # it may have fewer than requested
         return target
 
-    def _written(self, own: Listing, part: Part, here: list[str], most: int | None) -> Path:
-        folder = self.cached.cache / "rows" / own.commit
+    def _write_rows(self, repository: Listing, part: Part, local_files: list[str], limit: int | None) -> Path:
+        folder = self.cached.cache / "rows" / repository.commit
         folder.mkdir(parents=True, exist_ok=True)
         target = folder / f"{slug(self.part.repo.partition('/')[2], 'data')[:60]}.jsonl"
         try:
             with library.refusing(self.part.repo, part.files[0].name):
-                self._write(library.stream(part, own, here), target, most)
+                self._write(library.stream(part, repository, local_files), target, limit)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            said = {"done": self._rows, "total": most or part.about.rows or self._rows, "folder": self.cached.cache}
-            raise DataError("hub_set.disk_full_in_rows", repo=self.part.repo, **said) from None
+            values = {"done": self._rows, "total": limit or part.about.rows or self._rows, "folder": self.cached.cache}
+            raise DataError("hub_set.disk_full_in_rows", repo=self.part.repo, **values) from None
         return target
 
-    def _write(self, rows: IterableDataset, target: Path, most: int | None) -> None:
-        """One line a row, after those that a killed or paused process left: it wrote down how far it was."""
+    def _write(self, rows: IterableDataset, target: Path, limit: int | None) -> None:
+        """Write one line a row, after the position that a killed or paused process saved."""
         mark = target.with_suffix(".mark")
-        kept = files.read_object(mark)
-        if kept and target.is_file() and target.stat().st_size >= kept["bytes"]:
-            rows.load_state_dict(kept["state"])
-            self._rows = kept["rows"]
+        saved = files.read_object(mark)
+        if saved and target.is_file() and target.stat().st_size >= saved["bytes"]:
+            rows.load_state_dict(saved["state"])
+            self._rows = saved["rows"]
         else:
-            kept = {"bytes": 0}
+            saved = {"bytes": 0}
         with open(target, "ab") as file:
-            file.truncate(kept["bytes"])
-            for row in islice(library.rows_of(rows), None if most is None else most - self._rows):
-                if self._left.is_set():
-                    raise Unwanted
+            file.truncate(saved["bytes"])
+            for row in islice(library.rows_of(rows), None if limit is None else limit - self._rows):
+                if self._stopped.is_set():
+                    raise TransferStopped
                 file.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
                 self._rows += 1
                 if self._rows % PIECE == 0:

@@ -16,7 +16,7 @@ import pytest
 from filelock import FileLock
 
 from core.errors import ModelError, RunError, StopRequested
-from core.hub import answers, cached, download, growing, work
+from core.hub import answers, cached, download, partial_file, work
 from core.hub.downloads import Downloads, nearest
 from core.hub.entry import Download, Entry
 from core.workspace.folder import Workspace
@@ -80,7 +80,7 @@ def test_a_paused_download_goes_on_where_it_was(hub: FakeHub, app: Downloads, ca
     app.start(REPO)
     wait_until(lambda: (row := app.row(REPO)) is not None and row.total > 0 and incomplete(cache) == 5 * CHUNK)
     app.pause(REPO)
-    wait_until(lambda: not Entry.of(app.workspace, REPO, "main").is_held())
+    wait_until(lambda: not Entry.for_download(app.workspace, REPO, "main").is_held())
     row = app.row(REPO)
     assert row is not None and row.state == "paused" and row.total == 262_190 and row.seconds_left is None
     hub.release.set()
@@ -117,7 +117,7 @@ def test_the_next_app_goes_on_with_what_ran_and_leaves_alone_what_was_paused(
 def test_what_an_earlier_version_told_of_a_download_still_counts(hub: FakeHub, space: Workspace) -> None:
     """Its progress was a file of its own: what had failed or was done began again by itself."""
     for repo, told in ((REPO, {"state": "failed", "done": 3, "total": 9}), (OTHER, {"state": "done", "done": 9})):
-        folder = Entry.of(space, repo, "main").folder
+        folder = Entry.for_download(space, repo, "main").folder
         folder.mkdir(parents=True)
         wish = {"repo": repo, "revision": "main", "wanted": "run", "asked": 7.0}
         (folder / "wish.json").write_text(json.dumps(wish), "utf-8")
@@ -203,20 +203,20 @@ def test_a_cancelled_download_leaves_nothing_of_what_it_brought(hub: FakeHub, ap
     wait_until(lambda: incomplete(cache) == 5 * CHUNK)
     app.cancel(REPO)
     assert app.row(REPO) is None
-    wait_until(lambda: not Entry.of(app.workspace, REPO, "main").folder.exists())
+    wait_until(lambda: not Entry.for_download(app.workspace, REPO, "main").folder.exists())
     assert not (cache / "models--owner--model").exists()
 
 
 def test_a_download_wanted_again_while_its_cancelling_deletes_stays(
     hub: FakeHub, space: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    downloads, throw_away = Downloads(space), Entry.throw_away
+    downloads, throw_away = Downloads(space), Entry.delete_files
 
     def meanwhile(entry: Entry, wish: Download) -> None:
         throw_away(entry, wish)
         downloads.start(REPO)
 
-    monkeypatch.setattr(Entry, "throw_away", meanwhile)
+    monkeypatch.setattr(Entry, "delete_files", meanwhile)
     downloads.start(REPO)
     downloads.cancel(REPO)
     assert state(downloads) == "waiting"
@@ -231,7 +231,7 @@ def test_a_cancelled_download_leaves_what_another_tool_had(hub: FakeHub, app: Do
     app.start(REPO)
     wait_until(lambda: incomplete(cache) == 5 * CHUNK)
     app.cancel(REPO)
-    wait_until(lambda: not Entry.of(app.workspace, REPO, "main").folder.exists())
+    wait_until(lambda: not Entry.for_download(app.workspace, REPO, "main").folder.exists())
     assert theirs.read_bytes() == b"theirs" and incomplete(cache) == 0
 
 
@@ -289,7 +289,7 @@ def test_a_pause_that_the_hub_wants_is_kept(
     app.start(REPO)
     wait_until(lambda: (row := app.row(REPO)) is not None and row.total > 0 and incomplete(cache) == 5 * CHUNK)
     app.pause(REPO)
-    wait_until(lambda: not Entry.of(app.workspace, REPO, "main").is_held())
+    wait_until(lambda: not Entry.for_download(app.workspace, REPO, "main").is_held())
     hub.release.set()
     hub.stall_after, hub.file_status, hub.headers = None, 429, {"Retry-After": "600"}
     app.resume(REPO)
@@ -310,8 +310,8 @@ def test_a_disk_too_full_to_tell_of_it_ends_a_download_once_and_a_person_goes_on
         raise full
 
     with monkeypatch.context() as disk:
-        disk.setattr(growing.Growing, "write", refuse)
-        disk.setattr(Entry, "tell", refuse)
+        disk.setattr(partial_file.PartialFile, "write", refuse)
+        disk.setattr(Entry, "save_progress", refuse)
         app.start(REPO)
         row = until(app, "failed")
         assert row is not None and row.message is not None and row.message.key == "downloads.cannot_tell"
@@ -385,7 +385,7 @@ def test_a_mistake_of_ours_ends_a_download_once_and_a_person_may_try_again(
     seen: list[BaseException | None] = []
     monkeypatch.setattr(threading, "excepthook", lambda said: seen.append(said.exc_value))
     with monkeypatch.context() as broken:
-        broken.setattr(Entry, "tell", lambda self, told: {}["an error in this app"])
+        broken.setattr(Entry, "save_progress", lambda self, told: {}["an error in this app"])
         app.start(REPO)
         row = until(app, "failed")
         assert row is not None and row.message is not None and row.message.key == "downloads.mistake"
@@ -458,7 +458,7 @@ def test_what_is_not_in_the_list_is_said_with_what_is(hub: FakeHub, space: Works
 def test_a_file_that_says_nothing_of_use_is_no_row_and_stops_nobody(
     hub: FakeHub, space: Workspace, content: str
 ) -> None:
-    entry = Entry.of(space, REPO, "main")
+    entry = Entry.for_download(space, REPO, "main")
     entry.folder.mkdir(parents=True)
     (entry.folder / "wish.json").write_text(content)
     downloads = Downloads(space)
@@ -468,7 +468,7 @@ def test_a_file_that_says_nothing_of_use_is_no_row_and_stops_nobody(
 
 
 def test_a_lock_of_somebody_else_is_looked_on_at_and_not_worked_on(hub: FakeHub, space: Workspace) -> None:
-    downloads, entry = Downloads(space), Entry.of(space, REPO, "main")
+    downloads, entry = Downloads(space), Entry.for_download(space, REPO, "main")
     downloads.start(REPO)
     looks: list[str | None] = []
 
@@ -484,7 +484,7 @@ def test_a_lock_of_somebody_else_is_looked_on_at_and_not_worked_on(hub: FakeHub,
 
 def test_what_an_earlier_version_paused_is_there_and_goes_on(hub: FakeHub, space: Workspace) -> None:
     """It had what is wanted in wish.json and how far it is in told.json."""
-    entry = Entry.of(space, REPO, "main")
+    entry = Entry.for_download(space, REPO, "main")
     entry.folder.mkdir(parents=True)
     wish = {"repo": REPO, "revision": "main", "wanted": "pause", "asked": 1.0, "is_first": True, "said": {}}
     (entry.folder / "wish.json").write_text(json.dumps(wish))
@@ -497,4 +497,7 @@ def test_what_an_earlier_version_paused_is_there_and_goes_on(hub: FakeHub, space
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
 def test_a_revision_with_a_slash_has_a_folder_of_its_own(space: Workspace) -> None:
-    assert Entry.of(space, REPO, "refs/pr/1").folder.parent == Entry.of(space, REPO, "main").folder.parent
+    assert (
+        Entry.for_download(space, REPO, "refs/pr/1").folder.parent
+        == Entry.for_download(space, REPO, "main").folder.parent
+    )

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import ModelError, StopRequested
-from core.hub import cached, download, growing, peek, transfer
+from core.hub import cached, download, partial_file, peek, transfer
 from core.progress import Progress
 from tests.kit.fetching import fetch_here, incomplete
 from tests.kit.hub import CHUNK, FakeHub, commit_of, tiny_model
@@ -340,7 +340,7 @@ def test_two_downloads_of_one_model_fetch_its_weights_once(cache):
 def test_another_file_than_the_hub_named_is_refused_and_thrown_away(cache, monkeypatch, content, told):
     files = tiny_model()
     if not told:  # a mirror that tells no size
-        monkeypatch.setattr(transfer.Transfer, "_described", lambda self, found, file: None)
+        monkeypatch.setattr(transfer.Transfer, "_head", lambda self, found, file: None)
     with FakeHub({REPO: files}) as server:
         server.instead = content
         error = refusal(server, cache)
@@ -356,9 +356,9 @@ def test_another_file_than_the_hub_named_is_refused_and_thrown_away(cache, monke
 
 
 def test_a_server_that_never_ends_fills_no_disk(tmp_path):
-    with growing.Growing(tmp_path / "blob.incomplete", 10, ignore) as partial:
+    with partial_file.PartialFile(tmp_path / "blob.incomplete", 10, ignore) as partial:
         partial.write(b"12345")
-        with pytest.raises(growing.TooLong):
+        with pytest.raises(partial_file.TooLong):
             partial.write(b"678901")
         assert (tmp_path / "blob.incomplete").read_bytes() == b"12345"
 
@@ -392,7 +392,7 @@ def test_a_file_that_another_tool_fetches_just_now_is_waited_for_and_not_fetched
         # Here the transfer that was left is a thread, not a process that is killed: http_get may ask once more.
         wait_until(lambda: not any(thread.name.startswith("hub-file") for thread in threading.enumerate()), 60)
         blob = cached.CachedRepo(REPO, cache).folder / "blobs" / hashlib.sha256(files["model.safetensors"]).hexdigest()
-        assert growing.path_of(blob) in partials(cache)
+        assert partial_file.path_of(blob) in partials(cache)
         server.requests.clear()
         with WeakFileLock(cached.CachedRepo(REPO, cache).lock_of(blob.name)):
             blob.write_bytes(files["model.safetensors"])  # as huggingface_hub would, under this lock
@@ -520,7 +520,7 @@ def test_what_is_already_here_needs_no_disk(cache, monkeypatch):
 
 def test_a_disk_that_fills_at_ninety_percent_is_said_keeps_what_came_and_goes_on_from_there(cache, monkeypatch):
     full = OSError(errno.ENOSPC, "No space left on device")
-    write, size = growing.Growing.write, 2 << 17  # of the weights
+    write, size = partial_file.PartialFile.write, 2 << 17  # of the weights
 
     def until_full(self, chunk: bytes) -> int:
         if self.size >= 0.9 * size:
@@ -529,12 +529,12 @@ def test_a_disk_that_fills_at_ninety_percent_is_said_keeps_what_came_and_goes_on
 
     files = tiny_model()
     with FakeHub({REPO: files}) as server:
-        monkeypatch.setattr(growing.Growing, "write", until_full)
+        monkeypatch.setattr(partial_file.PartialFile, "write", until_full)
         error = refusal(server, cache)
         assert error.message.key == "hub.disk_full_midway" and "262.2 kB" in str(error)
         here = incomplete(cache)
         assert here >= 0.9 * size and cached.installed(cache) == []
-        monkeypatch.setattr(growing.Growing, "write", write)
+        monkeypatch.setattr(partial_file.PartialFile, "write", write)
         server.requests.clear()
         assert (get(server, cache) / "model.safetensors").read_bytes() == files["model.safetensors"]
         assert [asked.split()[-1] for asked in server.file_requests("model.safetensors")] == [f"bytes={here}-"]

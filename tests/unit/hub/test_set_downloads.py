@@ -20,7 +20,7 @@ from huggingface_hub.errors import HTTPError
 from core.data.hub_sets import adding
 from core.data.store import DatasetStore
 from core.errors import DataError
-from core.hub import download, growing, work
+from core.hub import download, partial_file, work
 from core.hub.downloads import Downloads
 from core.hub.entry import Download, Entry
 from core.hub.sets import transfer as set_transfer
@@ -85,7 +85,7 @@ def rows_of(store: DatasetStore, id: str) -> list[dict[str, str]]:
 
 
 def folder(app: Downloads, part: PartName) -> Path:
-    return Entry.of(app.workspace, str(part), "main").folder
+    return Entry.for_download(app.workspace, str(part), "main").folder
 
 
 def test_shards_arrive_as_one_set_that_says_where_it_is_from(hub, app, store):
@@ -114,7 +114,7 @@ def test_a_paused_download_goes_on_where_it_was_also_in_the_next_app(hub, space,
     wait_until(hub.stalled.is_set)
     wait_until(lambda: any(path.stat().st_size == 3 * CHUNK for path in folder(first, WHOLE).rglob("*.incomplete")))
     first.pause(str(WHOLE))
-    wait_until(lambda: not Entry.of(space, str(WHOLE), "main").is_held())
+    wait_until(lambda: not Entry.for_download(space, str(WHOLE), "main").is_held())
     first.close()
     hub.release.set()
     hub.stall_after = None
@@ -308,17 +308,17 @@ def test_a_disk_that_fills_up_keeps_what_came(hub, app, monkeypatch):
         NAME,
         {"default/train": [[{"question": f"{i}?", "answer": f"{i * 7919 % 104729:x}" * 40} for i in range(3_000)]]},
     )
-    real = growing.Growing.write
+    real = partial_file.PartialFile.write
 
-    def write(self: growing.Growing, chunk: bytes) -> int:
+    def write(self: partial_file.PartialFile, chunk: bytes) -> int:
         if self.size >= 2 * CHUNK:
             raise OSError(errno.ENOSPC, "No space left on device")
         return real(self, chunk)
 
-    monkeypatch.setattr(growing.Growing, "write", write)
+    monkeypatch.setattr(partial_file.PartialFile, "write", write)
     app.start(str(WHOLE))
     assert until(app, WHOLE, "failed").message.key == "hub_set.disk_full_midway"
-    monkeypatch.setattr(growing.Growing, "write", real)
+    monkeypatch.setattr(partial_file.PartialFile, "write", real)
     hub.requests.clear()
     app.resume(str(WHOLE))
     until(app, WHOLE)

@@ -123,7 +123,7 @@ def test_a_page_that_nobody_touches_shows_what_another_one_brought_or_deleted(ca
     drawn = card.drawn
     card.drawn = lambda: looks.append(1) or drawn()
     assert EN.t("disk_view.looking") in shown() and not looks
-    entry = Entry.of(services.workspace, "o/m", "main")
+    entry = Entry.for_download(services.workspace, "o/m", "main")
     wish = Download(repo="o/m", revision="main", asked=1.0, is_first=True)
     entry.change(lambda before: wish)
     assert "o/m" not in shown()

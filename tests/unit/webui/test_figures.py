@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from core.chat.answer import Done
-from core.hub.answers import in_words
+from core.hub.answers import format_size
 from core.memory import budget
 from core.messages import figures, msg
 from core.presets import PROJECT
@@ -137,7 +137,7 @@ def test_numbers_of_core_follow_the_language_also_inside_another_message() -> No
     assert "20,7" in inner.render("de") and "20.7" in inner.render("en")
     outer = msg("advise.warn_nothing_fits", verdict=inner)
     assert "20,7" in outer.render("de") and "20.7" in outer.render("zh")
-    full = msg("hub.interrupted", repo="a/b", host="huggingface.co", done=in_words(1.24e9), total=in_words(999))
+    full = msg("hub.interrupted", repo="a/b", host="huggingface.co", done=format_size(1.24e9), total=format_size(999))
     assert "1,2 GB" in full.render("de") and "1.2 GB" in full.render("en") and "999 B" in full.render("de")
 
 

@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub import constants
 
 from core.advice import shelf
-from core.hub.search import Found
+from core.hub.search import FoundModel
 from core.memory import budget
 from core.workspace.folder import Workspace
 from tests.kit.hub import FakeHub
@@ -95,12 +95,14 @@ def test_a_name_that_the_hub_does_not_know_is_said(hub, planner) -> None:
 
 def test_packed_numbers_are_no_size() -> None:
     """An AWQ repository of 7B tells 1.2B parameters, eight of them in one."""
-    (row,) = shelf.of_hub([Found("o/awq", params=1_200_000_000, tags=("awq", "4-bit"))], EIGHT)
+    (row,) = shelf.of_hub([FoundModel("o/awq", params=1_200_000_000, tags=("awq", "4-bit"))], EIGHT)
     assert row.is_packed and row.fits is None and row.verdict == "unknown"
 
 
 def test_a_model_of_the_catalogue_is_weighed_by_its_own_shape() -> None:
-    known, other = shelf.of_hub([Found("Qwen/Qwen3-4B", params=1), Found("o/x-4b", params=4 * BILLION)], EIGHT)
+    known, other = shelf.of_hub(
+        [FoundModel("Qwen/Qwen3-4B", params=1), FoundModel("o/x-4b", params=4 * BILLION)], EIGHT
+    )
     assert (known.is_about, other.is_about) == (False, True)
     assert (
         known.fits

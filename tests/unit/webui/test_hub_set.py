@@ -144,7 +144,7 @@ def test_a_download_that_fails_or_is_cancelled_ends_the_clock(
     clock, _, failure, arrived = panel.looked(name)
     assert not clock.active and "sha256" in value(failure)
     services.downloads.cancel(name)
-    wait_until(lambda: not Entry.of(services.workspace, name, "main").folder.exists())
+    wait_until(lambda: not Entry.for_download(services.workspace, name, "main").folder.exists())
     assert panel.looked(name)[0].active is False
 
 

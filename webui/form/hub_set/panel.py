@@ -19,7 +19,7 @@ from core.data.hub_sets.head import is_recognised
 from core.errors import DataError, GarageError
 from core.hub.answers import host_of
 from core.hub.sets import search
-from core.hub.sets.about import AboutPart, AboutSet, SetHead, about, part_of
+from core.hub.sets.about import AboutPart, AboutSet, SetHead, about, select_part
 from core.hub.sets.name import PartName, SetName
 from webui.form.handle import Filling, FormHandle, Given, Taken
 from webui.form.hub_set import view
@@ -146,8 +146,8 @@ class HubSetPanel(Panel):
             if not isinstance(told, AboutSet):
                 return [gr.skip()] * 4
             try:
-                name = adding.part_of(told.repo, part_of(told.parts, told.repo, _named(part)), rows)
-                row = self.services.downloads.start(str(name), said=_meant(question, answer))
+                name = adding.part_of(told.repo, select_part(told.parts, told.repo, _named(part)), rows)
+                row = self.services.downloads.start(str(name), reading=_meant(question, answer))
             except GarageError as error:
                 return [None, gr.Timer(active=False), shown(""), shown(notice(self.w.of(error.message)))]
             return [str(name), gr.Timer(active=True), shown(view.progress(row, self.w)), shown("")]

@@ -1,7 +1,7 @@
-"""A partial download: `blobs/<etag>.incomplete`, which only grows at its end, with the sha256 of its contents.
+"""An incomplete download: `blobs/<etag>.incomplete`, which only grows at its end, with the sha256 of its contents.
 
-What a kill, a power cut or a full disk leaves behind is its beginning, which the next download reads once and goes on
-from. It gets its name (a blob of the hub's cache) only after its size and its sha256 were compared.
+After a kill, a power cut or a full disk the next download reads it once and continues it. It gets its final name, a
+blob of the hub's cache, only after its size and sha256 were compared.
 """
 
 from __future__ import annotations
@@ -14,23 +14,25 @@ from pathlib import Path
 
 
 class TooLong(Exception):
-    """More arrived than the hub announced: this is another file than it named."""
+    """More bytes arrived than the hub announced: this is not the file that it named."""
 
 
 def path_of(blob: Path) -> Path:
     return blob.with_name(f"{blob.name}.incomplete")
 
 
-class Growing:
-    """As much of a binary file as huggingface_hub's `http_get` uses: write, tell, seek to the start, truncate there.
+class PartialFile:
+    """The part of a binary file's interface that huggingface_hub's `http_get` uses: write, tell, seek to the start,
+    truncate there.
 
-    most: bytes it may grow to. grown: told its size, at each step of reading and writing; what it raises ends both.
+    most: largest size in bytes. grown: called with the size at each step of reading and writing; its exception ends
+    both.
     """
 
     def __init__(self, path: Path, most: int | None, grown: Callable[[int], None]):
         self.size = 0
         self.sha = hashlib.sha256()
-        self._place, self._most, self._grown = 0, most, grown
+        self._position, self._most, self._grown = 0, most, grown
         self._file = open(path, "ab+")
         try:
             self._file.seek(0)
@@ -38,13 +40,13 @@ class Growing:
                 self.sha.update(piece)
                 self.size += len(piece)
                 grown(self.size)
-        except BaseException:  # nobody has it yet who would close it; all of them go on
+        except BaseException:  # no caller has it yet to close it; always raised again
             self._file.close()
             raise
-        if most is None or self.size > most:  # nothing tells what it is the beginning of
+        if most is None or self.size > most:  # without a known size its contents may belong to another file
             self.restart()
 
-    def __enter__(self) -> Growing:
+    def __enter__(self) -> PartialFile:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -65,15 +67,15 @@ class Growing:
     def tell(self) -> int:
         return self.size
 
-    def seek(self, place: int) -> int:
-        if place not in (0, self.size):
+    def seek(self, position: int) -> int:
+        if position not in (0, self.size):
             raise OSError("it only grows at its end")
-        self._place = place
-        return place
+        self._position = position
+        return position
 
     def truncate(self) -> int:
-        """At the place that `seek` went to."""
-        if self._place == 0:
+        """Truncate at the position of the last `seek`."""
+        if self._position == 0:
             self.restart()
         return self.size
 

@@ -1,4 +1,4 @@
-"""The sentences of core.hub.answers for a dataset: the same failures, other things to try."""
+"""The errors of core.hub.answers as sentences about a dataset: the same failures, with other advice."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from core.errors import DataError
 from core.hub.answers import HubRequest, Search, TooSlow, host_of, sentence, sentence_of_search
 from core.messages import Message
 
-_OF_A_SET = {
+_DATASET_KEYS = {
     "hub.bad_token", "hub.cannot_write", "hub.disabled", "hub.disk_full", "hub.disk_full_by_others",
     "hub.disk_full_midway",
     "hub.missing", "hub.no_network", "hub.not_a_hub", "hub.offline_mode", "hub.refused", "hub_search.bad_words",
@@ -16,19 +16,19 @@ _OF_A_SET = {
 }  # fmt: skip
 
 
-def of_set(message: Message) -> Message:
-    """A sentence about a model, about a data set; as it is where it says neither."""
-    if message.key not in _OF_A_SET:
+def dataset_message(message: Message) -> Message:
+    """Replace a message about a model by the one about a dataset; others stay as they are."""
+    if message.key not in _DATASET_KEYS:
         return message
     room, _, name = message.key.partition(".")
     return Message(key=f"hub_set.search_{name}" if room == "hub_search" else f"hub_set.{name}", params=message.params)
 
 
-def refusal(error: Exception, asked: HubRequest) -> DataError:
+def dataset_error(error: Exception, request: HubRequest) -> DataError:
     if isinstance(error, TooSlow):
-        return DataError("hub_set.slow", repo=asked.repo, host=host_of(asked.endpoint))
-    return DataError(of_set(sentence(error, asked).message))
+        return DataError("hub_set.slow", repo=request.repo, host=host_of(request.endpoint))
+    return DataError(dataset_message(sentence(error, request).message))
 
 
-def refusal_of_search(error: Exception, asked: Search) -> DataError:
-    return DataError(of_set(sentence_of_search(error, asked).message))
+def dataset_search_error(error: Exception, request: Search) -> DataError:
+    return DataError(dataset_message(sentence_of_search(error, request).message))
