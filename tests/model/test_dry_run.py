@@ -102,8 +102,14 @@ def test_arithmetic_and_dry_run_agree(dry_runs: DryRuns, model: str, method: str
 
 @pytest.mark.full
 def test_they_agree_over_the_whole_catalogue(dry_runs: DryRuns):
-    """Models of the same widths are one case."""
-    shapes = {json.dumps(shape.config(), sort_keys=True): name for name, shape in KNOWN.items()}
+    """Models of the same widths are one case; those for which the arithmetic itself says that it only estimates (hybrid
+    layers) are measured by the dry run alone."""
+    reckoned = {name: estimate(shape, asked(shape).setup) for name, shape in KNOWN.items()}
+    unsure = {name for name, one in reckoned.items() if any(m.key.startswith("shape.") for m in one.low_confidence)}
+    shapes = {
+        json.dumps(shape.config(), sort_keys=True): name for name, shape in KNOWN.items() if name not in unsure
+    }
+    assert len(unsure) < len(KNOWN) / 4, unsure
     cases = itertools.product(shapes.values(), METHODS, LENGTHS, (True, False))
     found = {case: compare(dry_runs, *case) for case in cases}
     worst = sorted(found.items(), key=lambda item: -abs(item[1]))

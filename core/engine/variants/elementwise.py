@@ -441,8 +441,8 @@ def _gate_function(module: Any, faster: dict[str, Forward]) -> Forward | None:
     """Return the function of (gate, up) that gives down_proj's input, if module is a gated MLP; otherwise None."""
     names = _parts(module)
     assert names
-    if any(isinstance(value, float) for value in vars(module).values()):
-        # a factor, as in Falcon H1, where it is seldom 1
+    if any(isinstance(value, float) and value for value in vars(module).values()):
+        # a factor, as in Falcon H1, where it is seldom 1; a sparsity of 0, as in most layers of Gemma 3n, is none
         return None
     gate, up, down = names
     twin, sizes = _twin(module), {gate: (WIDTH, 2 * WIDTH), up: (WIDTH, 2 * WIDTH), down: (2 * WIDTH, WIDTH)}
