@@ -106,9 +106,7 @@ def test_they_agree_over_the_whole_catalogue(dry_runs: DryRuns):
     layers) are measured by the dry run alone."""
     reckoned = {name: estimate(shape, asked(shape).setup) for name, shape in KNOWN.items()}
     unsure = {name for name, one in reckoned.items() if any(m.key.startswith("shape.") for m in one.low_confidence)}
-    shapes = {
-        json.dumps(shape.config(), sort_keys=True): name for name, shape in KNOWN.items() if name not in unsure
-    }
+    shapes = {json.dumps(shape.config(), sort_keys=True): name for name, shape in KNOWN.items() if name not in unsure}
     assert len(unsure) < len(KNOWN) / 4, unsure
     cases = itertools.product(shapes.values(), METHODS, LENGTHS, (True, False))
     found = {case: compare(dry_runs, *case) for case in cases}
