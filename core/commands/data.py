@@ -55,7 +55,7 @@ def dataset_id(space: Workspace, source: str, relative_to: Path, choices: Choice
                 return gathered.add(store, [candidate], candidate.name, choices).id
         if Path(source).suffix.lower() in SUFFIXES or not SetName.looks_like(source):
             raise
-        info = adding.here(store, SetName.parse(source))
+        info = adding.find_added(store, SetName.parse(source))
         if info is None:
             raise DataError("hub_set.not_here", name=source) from None
         return info.id

@@ -179,7 +179,7 @@ class DatasetStore:
                 if (
                     info.sha256 == source.sha256
                     and info.corrects == origin.corrects
-                    and (not choices.said or info.choices == choices)
+                    and (not choices.chosen or info.choices == choices)
                 ):
                     return info
             try:
@@ -378,7 +378,7 @@ class DatasetStore:
 
         A repeated run then reads the same rows, whatever is chosen or changed later.
         """
-        data = data.model_copy(update=dict(self.settled(data.source, Choices.from_data(data)).said))
+        data = data.model_copy(update=dict(self.settled(data.source, Choices.from_data(data)).chosen))
         version = self.version(data.source, data.format, Choices.from_data(data))
         return data.model_copy(update={"version": version}) if IMPORTED.fullmatch(data.source) else data
 

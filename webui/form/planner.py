@@ -340,7 +340,7 @@ def recipe_of(form: Form) -> Recipe:
     ModelRef.parse(model)
     sections = form.answers.sections()
     brought = {
-        name: said for name, said in choices_for(form.data, form.answers.reading).said.items() if name != "rated"
+        name: said for name, said in choices_for(form.data, form.answers.reading).chosen.items() if name != "rated"
     }  # by the objective
     value = {
         "name": form.name if isinstance(form.name, str) else "",

@@ -1,9 +1,8 @@
-"""Conversations with assistants and characters: archives of ChatGPT and Claude, SillyTavern's JSONL, Character.AI. One
-thread each.
+"""Conversations with assistants and characters: archives of ChatGPT and Claude, SillyTavern's JSONL, Character.AI.
 
-ChatGPT keeps a tree (`mapping`), Claude a list with `parent_message_uuid`, in which an answer that was asked for again
-is a branch: the newest is taken. What is no text of the person or the assistant (pictures, tools, hidden instructions)
-is named among what is left out.
+Each conversation is a thread. ChatGPT stores a tree (`mapping`), Claude a list with `parent_message_uuid`, in which a
+regenerated answer is a branch: the newest is used. Anything but text of the person or the assistant (pictures, tools,
+hidden instructions) is reported as left out.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from core.data.chats import dates
-from core.data.chats.chat_message import Said, left_of
+from core.data.chats.exported_message import ExportedMessage, text_loss
 from core.data.chats.json_stream import objects, text_at
 from core.data.reading.file_rows import Limits, Problem, Source, left_beside
 from core.data.reading.json_rows import json_rows, jsonl_rows
@@ -21,7 +20,7 @@ from core.data.shapes.left_out import Loss, Notes, has_value
 from core.values import MIB
 
 YOU = "You"
-LARGEST_TALK = 16 * MIB  # with all its branches and what its tools answered
+LARGEST_TALK = 16 * MIB  # bytes, with all branches and results of tools
 
 
 def _objects(source: Source, limits: Limits) -> Iterator[tuple[str, dict[str, Any]] | Problem]:
@@ -35,8 +34,8 @@ def _objects(source: Source, limits: Limits) -> Iterator[tuple[str, dict[str, An
             yield str(item.row), item.value
 
 
-def _losses(notes: Notes, thread: str) -> Iterator[Said]:
-    yield from (Said("", "", thread=thread, left=loss) for loss in notes.losses)
+def _losses(notes: Notes, thread: str) -> Iterator[ExportedMessage]:
+    yield from (ExportedMessage("", "", thread=thread, left=loss) for loss in notes.losses)
     notes.losses.clear()
 
 
@@ -44,24 +43,24 @@ def _losses(notes: Notes, thread: str) -> Iterator[Said]:
 _MESSAGE = ("author", "content", "id", "create_time", "update_time", "status", "end_turn", "weight", "recipient")
 
 
-def chatgpt(source: Source, limits: Limits) -> Iterator[Said | Problem]:
+def chatgpt(source: Source, limits: Limits) -> Iterator[ExportedMessage | Problem]:
     for item in _objects(source, limits):
         if isinstance(item, Problem):
             yield item
             continue
-        thread, talk = item
-        nodes, notes = talk.get("mapping"), Notes()
-        notes.leave_unread("column", talk, ("mapping", "current_node"))
+        thread, conversation = item
+        nodes, notes = conversation.get("mapping"), Notes()
+        notes.leave_unread("column", conversation, ("mapping", "current_node"))
         if isinstance(nodes, dict):
             nodes = {id: node for id, node in nodes.items() if isinstance(node, dict)}
-            branch = list(_branch(nodes, talk.get("current_node")))
+            branch = list(_branch(nodes, conversation.get("current_node")))
             if any(_chatgpt_text(node.get("message"), Notes()) for id, node in nodes.items() if id not in branch):
                 notes.leave("branch")
             for id in branch:
-                said = _chatgpt_text(message := nodes[id].get("message"), notes)
-                if said:
-                    role, text = said
-                    yield Said(
+                role_and_text = _chatgpt_text(message := nodes[id].get("message"), notes)
+                if role_and_text:
+                    role, text = role_and_text
+                    yield ExportedMessage(
                         YOU if role == "user" else "ChatGPT",
                         text,
                         _time(message),
@@ -73,15 +72,15 @@ def chatgpt(source: Source, limits: Limits) -> Iterator[Said | Problem]:
 
 
 def _branch(nodes: Mapping[str, Any], last: Any) -> list[str]:
-    """The ids from the first message to the last: the one that was open, else the newest that has no answer."""
+    """Return the ids from the first message to the last: the one that was open, else the newest without an answer."""
     if not isinstance(last, str) or last not in nodes:
         leaves = [id for id, node in nodes.items() if not node.get("children")]
         last = max(leaves, key=lambda id: _time(nodes[id].get("message")) or 0.0, default=None)
-    found: dict[str, None] = {}
-    while isinstance(last, str) and last in nodes and last not in found:
-        found[last] = None
+    path: dict[str, None] = {}
+    while isinstance(last, str) and last in nodes and last not in path:
+        path[last] = None
         last = nodes[last].get("parent")
-    return list(found)[::-1]
+    return list(path)[::-1]
 
 
 def _time(message: Any) -> float | None:
@@ -114,14 +113,14 @@ def _chatgpt_text(message: Any, notes: Notes) -> tuple[str, str] | None:
 
 
 # ---- Claude --------------------------------------------------------------------------------------
-def claude(source: Source, limits: Limits) -> Iterator[Said | Problem]:
+def claude(source: Source, limits: Limits) -> Iterator[ExportedMessage | Problem]:
     for item in _objects(source, limits):
         if isinstance(item, Problem):
             yield item
             continue
-        thread, talk = item
-        messages, notes = talk.get("chat_messages"), Notes()
-        notes.leave_unread("column", talk, ("chat_messages",))
+        thread, conversation = item
+        messages, notes = conversation.get("chat_messages"), Notes()
+        notes.leave_unread("column", conversation, ("chat_messages",))
         for message in _on_newest_branch(messages, notes) if isinstance(messages, list) else ():
             if not isinstance(message, dict):
                 notes.leave("message", "part")
@@ -136,12 +135,12 @@ def claude(source: Source, limits: Limits) -> Iterator[Said | Problem]:
             if message.get("sender") not in ("human", "assistant"):
                 notes.leave("message", str(message.get("sender")))
             elif isinstance(text, str) and text.strip():
-                yield Said("Claude" if is_model else YOU, text.strip(), when, thread, is_model=is_model)
+                yield ExportedMessage("Claude" if is_model else YOU, text.strip(), when, thread, is_model=is_model)
         yield from _losses(notes, thread)
 
 
 def _on_newest_branch(messages: list[Any], notes: Notes) -> list[Any]:
-    """Where an answer was asked for again, the branch of the newest message; all of them where none was."""
+    """Return the messages on the branch of the newest one; all messages if there is a single branch."""
     known = [message for message in messages if isinstance(message, dict)]
     nodes = {str(message.get("uuid")): {"parent": message.get("parent_message_uuid")} for message in known}
     parents = [parent for node in nodes.values() if isinstance(parent := node["parent"], str)]
@@ -167,9 +166,9 @@ _TAVERN = ("name", "is_user", "is_system", "is_name", "send_date", "mes", "extra
            "gen_finished", "gen_id", "title", "force_avatar", "original_avatar", "api", "model")  # fmt: skip
 
 
-def tavern(source: Source, limits: Limits) -> Iterator[Said | Problem]:
-    """A character's chat: its first line tells of the chat, each other is a message. Of several answers (`swipes`) the
-    shown one is taken."""
+def tavern(source: Source, limits: Limits) -> Iterator[ExportedMessage | Problem]:
+    """Yield a character's chat: the first line describes the chat, each other is a message. Of several `swipes` the
+    shown one is used."""
     for item in _objects(source, limits):
         if isinstance(item, Problem):
             yield item
@@ -180,38 +179,39 @@ def tavern(source: Source, limits: Limits) -> Iterator[Said | Problem]:
             continue
         when = _sent(message.get("send_date"))
         if message.get("is_system") is True:
-            yield Said(name, text, when, left=Loss("chat", "app"))
+            yield ExportedMessage(name, text, when, left=Loss("chat", "app"))
             continue
         notes = Notes()
         swipes = message.get("swipes")
         if isinstance(swipes, list) and len(swipes) > 1:
             notes.leave("branch")
         notes.leave_unread("field", message, (*_TAVERN, "swipes"))
-        yield Said(name, text.strip(), when, left=left_of(text), is_model=message.get("is_user") is False)
+        yield ExportedMessage(name, text.strip(), when, left=text_loss(text), is_model=message.get("is_user") is False)
         yield from _losses(notes, "")
 
 
-def _sent(written: Any) -> float | None:
-    """ "2023-11-6 @12h 34m 56s", "June 19, 2023 2:20pm", ISO's, or milliseconds since 1970."""
-    if isinstance(written, int | float):
-        return dates.counted(written, 1000)
-    if not isinstance(written, str):
+def _sent(value: Any) -> float | None:
+    """Parse "2023-11-6 @12h 34m 56s", "June 19, 2023 2:20pm", ISO 8601, or milliseconds since 1970."""
+    if isinstance(value, int | float):
+        return dates.counted(value, 1000)
+    if not isinstance(value, str):
         return None
-    tries: Iterable[str] = ("%Y-%m-%d @%Hh %Mm %Ss", "%Y-%m-%d@%Hh%Mm%Ss", "%B %d, %Y %I:%M%p")
-    for form in tries:
+    forms: Iterable[str] = ("%Y-%m-%d @%Hh %Mm %Ss", "%Y-%m-%d@%Hh%Mm%Ss", "%B %d, %Y %I:%M%p")
+    for form in forms:
         try:
             return (
-                datetime.strptime(written.rsplit(" ", 1)[0] if written.endswith("ms") else written, form)
+                datetime.strptime(value.rsplit(" ", 1)[0] if value.endswith("ms") else value, form)
                 .replace(tzinfo=UTC)
                 .timestamp()
             )
         except ValueError:
             continue
-    return dates.iso(written)
+    return dates.iso(value)
 
 
-# ---- one talk, a message in each place of a list -------------------------------------------------
-def turns(source: Source, limits: Limits) -> Iterator[Said | Problem]:
+# ---- one conversation as a list of messages ------------------------------------------------------
+def turns(source: Source, limits: Limits) -> Iterator[ExportedMessage | Problem]:
+    """Yield one conversation stored as one message per item of a list."""
     for item in _objects(source, limits):
         if isinstance(item, Problem):
             yield item
@@ -220,19 +220,22 @@ def turns(source: Source, limits: Limits) -> Iterator[Said | Problem]:
         role, text, notes = text_at(message, "role"), text_at(message, "content"), Notes()
         notes.leave_unread("field", message, ("role", "content") if text else ("role",))
         is_person = role in ("user", "human", "assistant", "model", "ai")
-        yield Said(
+        yield ExportedMessage(
             role,
             text,
-            left=left_of(text) if is_person else Loss("message", role),
+            left=text_loss(text) if is_person else Loss("message", role),
             is_model=role not in ("user", "human"),
         )
         yield from _losses(notes, "")
 
 
 # ---- Character.AI --------------------------------------------------------------------------------
-def character_ai(source: Source, limits: Limits) -> Iterator[Said]:
-    """The turns of a chat as its server gives them, newest first, each with the answers that were asked for
-    (`candidates`), or the older histories. Of several answers the chosen one is taken."""
+def character_ai(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
+    """Yield the turns of a chat as its server sends them, with several answers each (`candidates`), or the older
+    histories.
+
+    Turns come newest first. Of several answers the chosen one is used.
+    """
     turns = [
         turn
         for place in ("turns.item", "item")
@@ -248,15 +251,19 @@ def character_ai(source: Source, limits: Limits) -> Iterator[Said]:
         )
         name, when = str(author.get("name") or "?"), dates.iso(turn.get("create_time"))
         text = str(chosen.get("raw_content") or "").strip()
-        yield Said(name, text, when, left=left_of(text), is_model=author.get("is_human") is not True)
+        yield ExportedMessage(name, text, when, left=text_loss(text), is_model=author.get("is_human") is not True)
         if len(answers) > 1:
-            yield Said(name, "", when, left=Loss("branch"))
+            yield ExportedMessage(name, "", when, left=Loss("branch"))
     for number, (_, history) in enumerate(objects(source, "histories.histories.item"), 1):
         messages = history.get("msgs")
         for message in messages if isinstance(messages, list) else ():
-            if isinstance(message, dict) and isinstance(by := message.get("src"), dict):
+            if isinstance(message, dict) and isinstance(author := message.get("src"), dict):
                 text = str(message.get("text") or "").strip()
-                said = Said(
-                    str(by.get("name") or "?"), text, dates.iso(message.get("created")), str(number), left_of(text)
+                exported = ExportedMessage(
+                    str(author.get("name") or "?"),
+                    text,
+                    dates.iso(message.get("created")),
+                    str(number),
+                    text_loss(text),
                 )
-                yield said._replace(is_model=by.get("is_human") is not True)
+                yield exported._replace(is_model=author.get("is_human") is not True)

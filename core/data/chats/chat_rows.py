@@ -1,9 +1,9 @@
-"""Makes rows of a chat, for every app: the voice's messages are the answers, everyone else's the questions.
+"""Makes rows of a chat of any app: the voice's messages are the answers, everyone else's the questions.
 
-Messages of one side in a row are one turn; where there are several others, each line says whose it is. A silence begins
-a new conversation. A conversation goes out in rows of about ROW_TOKENS that begin with a question; a row after the
-first of a conversation begins with the turns before it, as context whose answers are read and not learned again. What
-is no message is left out and counted.
+Consecutive messages of one side are one turn; if there are several other people, each line begins with its author. A
+silence begins a new conversation. A conversation becomes rows of about ROW_TOKENS that begin with a question; a later
+row of a conversation begins with the turns before it, as context whose answers are not trained again. Messages that
+cannot be trained are left out and counted.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
-from core.data.chats.chat_message import Said
+from core.data.chats.exported_message import ExportedMessage
 from core.data.chats.kinds import messages
 from core.data.chats.overview import Chat, Overview, look, read_as
 from core.data.chats.stand_ins import StandIns
@@ -22,8 +22,8 @@ from core.data.shapes.left_out import Loss
 from core.errors import DataError
 
 ROW_TOKENS = 400  # estimated, so that nearly every row fits the default max_length
-CONTEXT_TOKENS = 100  # of a row, for turns before it
-# As core/data/preview estimates them; a short turn's frame is what weighs most in a chat.
+CONTEXT_TOKENS = 100  # of a row, for earlier turns
+# Estimates of tokens; in a chat of short turns the frame of a turn matters most.
 _FRAME, _CHARACTER, _CJK_CHARACTER = 8, 0.28, 0.75
 _CJK = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef\U0001f000-\U0001faff\U00020000-\U0003ffff]")
 
@@ -44,25 +44,25 @@ class Turn:
 
 
 def chat_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem]:
-    """Rows of {"messages": [...]}; what was left out goes with the row that follows it, or the last one."""
+    """Yield rows of {"messages": [...]}; what was left out belongs to the next row, or to the last one."""
     chat, overview = read_as(source), look(source)
-    made = _Rows(chat, overview)
+    rows = _Rows(chat, overview)
     waiting: Raw | None = None
-    for item in made.of(messages(source, limits)):
+    for item in rows.convert(messages(source, limits)):
         if isinstance(item, Problem):
             yield item
             continue
         if waiting:
             yield waiting
-        waiting = Raw((waiting.row if waiting else 0) + 1, {"messages": item.messages}, item.line, tuple(made.losses))
-        made.losses.clear()
+        waiting = Raw((waiting.row if waiting else 0) + 1, {"messages": item.messages}, item.line, tuple(rows.losses))
+        rows.losses.clear()
     if waiting is None:
         raise DataError("data.chat_without_answers", file=source.path.name, voice=chat.voice)
-    yield Raw(waiting.row, waiting.value, waiting.line, (*waiting.left, *made.losses))
+    yield Raw(waiting.row, waiting.value, waiting.line, (*waiting.left, *rows.losses))
 
 
 @dataclass(frozen=True)
-class _Made:
+class _ChatRow:
     messages: list[dict[str, object]]
     line: int | None
 
@@ -75,46 +75,50 @@ class _Rows:
         self._stand_ins = StandIns(others, chat.voice) if chat.pseudonyms else None
         self.losses: list[Loss] = []
 
-    def of(self, found: Iterator[Said | Problem] | Iterator[Said]) -> Iterator[_Made | Problem]:
-        """The threads of an export come one after another."""
-        open_: list[Said] = []
+    def convert(
+        self, exported: Iterator[ExportedMessage | Problem] | Iterator[ExportedMessage]
+    ) -> Iterator[_ChatRow | Problem]:
+        """Yield the rows of an export's threads, which come one after another."""
+        conversation: list[ExportedMessage] = []
         before: float | None = None
-        for said in found:
-            if isinstance(said, Problem):
-                yield said
+        for message in exported:
+            if isinstance(message, Problem):
+                yield message
                 continue
-            if said.left is not None:
-                self.losses.append(said.left)
+            if message.left is not None:
+                self.losses.append(message.left)
                 continue
             is_late = (
                 self._gap is not None
                 and before is not None
-                and said.when is not None
-                and said.when - before > self._gap
+                and message.when is not None
+                and message.when - before > self._gap
             )
-            if open_ and (said.thread != open_[0].thread or is_late):
-                yield from self._rows(self._turns(open_))
-                open_ = []
-            if not open_ or said.when is not None:
-                before = said.when
-            open_.append(said)
-        yield from self._rows(self._turns(open_))
+            if conversation and (message.thread != conversation[0].thread or is_late):
+                yield from self._rows(self._turns(conversation))
+                conversation = []
+            if not conversation or message.when is not None:
+                before = message.when
+            conversation.append(message)
+        yield from self._rows(self._turns(conversation))
 
-    def _turns(self, conversation: list[Said]) -> list[Turn]:
+    def _turns(self, conversation: list[ExportedMessage]) -> list[Turn]:
         turns: list[Turn] = []
         named = bool(conversation) and len(self._overview.in_thread[conversation[0].thread]) > 2
-        for is_voice, group in groupby(conversation, lambda said: said.person == self._voice):
+        for is_voice, group in groupby(conversation, lambda message: message.person == self._voice):
             run = list(group)
             lines = []
-            for said in run:
-                text = self._stand_ins.replaced(said.text, is_voice) if self._stand_ins else said.text
-                person = self._stand_ins.people.get(said.person, said.person) if self._stand_ins else said.person
+            for message in run:
+                text = self._stand_ins.replaced(message.text, is_voice) if self._stand_ins else message.text
+                person = (
+                    self._stand_ins.people.get(message.person, message.person) if self._stand_ins else message.person
+                )
                 lines.append(text if is_voice or not named else f"{person}: {text}")
             turns.append(Turn("assistant" if is_voice else "user", "\n".join(lines), run[0].line))
         return turns
 
-    def _rows(self, turns: list[Turn]) -> Iterator[_Made]:
-        """A conversation in rows that begin with a question and end with an answer."""
+    def _rows(self, turns: list[Turn]) -> Iterator[_ChatRow]:
+        """Yield a conversation in rows that begin with a question and end with an answer."""
         if turns and turns[0].role == "assistant":
             self.losses.append(Loss("chat", "unasked"))
             turns = turns[1:]
@@ -127,29 +131,29 @@ class _Rows:
         for pair in zip(turns[::2], turns[1::2], strict=True):
             length = pair[0].tokens + pair[1].tokens
             if row and size + length > ROW_TOKENS:
-                yield _made(context, row)
+                yield _chat_row(context, row)
                 context = _last(context + row)
-                row, size = [], sum(asked.tokens + answered.tokens for asked, answered in context)
+                row, size = [], sum(question.tokens + answer.tokens for question, answer in context)
                 if size + length > ROW_TOKENS:
                     context, size = [], 0.0
             row.append(pair)
             size += length
         if row:
-            yield _made(context, row)
+            yield _chat_row(context, row)
 
 
-def _made(context: list[tuple[Turn, Turn]], row: list[tuple[Turn, Turn]]) -> _Made:
+def _chat_row(context: list[tuple[Turn, Turn]], row: list[tuple[Turn, Turn]]) -> _ChatRow:
     known = [turn.message(weight=int(turn.role == "user")) for pair in context for turn in pair]
-    return _Made(known + [turn.message() for pair in row for turn in pair], row[0][0].line)
+    return _ChatRow(known + [turn.message() for pair in row for turn in pair], row[0][0].line)
 
 
 def _last(pairs: list[tuple[Turn, Turn]]) -> list[tuple[Turn, Turn]]:
-    """As many of the last ones as are context."""
-    found: list[tuple[Turn, Turn]] = []
+    """Return the last pairs of turns that fit CONTEXT_TOKENS."""
+    last: list[tuple[Turn, Turn]] = []
     size = 0.0
     for pair in reversed(pairs):
         size += pair[0].tokens + pair[1].tokens
         if size > CONTEXT_TOKENS:
             break
-        found.insert(0, pair)
-    return found
+        last.insert(0, pair)
+    return last

@@ -1,4 +1,5 @@
-"""Dates as apps write them: three numbers whose order is inferred, and a 12 or 24 hour clock in several languages."""
+"""Parses dates as apps write them: three numbers whose order is inferred, and a 12 or 24 hour clock in several
+languages."""
 
 from __future__ import annotations
 
@@ -7,9 +8,9 @@ from datetime import UTC, datetime
 from typing import Literal
 
 Order = Literal["dmy", "mdy", "ymd"]
-Numbers = tuple[int, int, int, int, int, int]  # the three of the date as they stand, hour, minute, second
+Numbers = tuple[int, int, int, int, int, int]  # the date's three in their order in the text, then hour, minute, second
 
-# What stands for the second half of the day, lower case without dots and blanks; each other word for the first half.
+# Words for the second half of the day, in lower case without dots and blanks.
 _AFTER_NOON = frozenset(["pm", "p", "下午", "晚上", "中午", "오후", "午後", "م", "μμ", "ch", "du"])
 _BEFORE_NOON = frozenset(["am", "a", "上午", "凌晨", "早上", "清晨", "오전", "午前", "ص", "πμ", "sa"])
 HALVES = "|".join((
@@ -19,19 +20,19 @@ HALVES = "|".join((
 
 
 def hour_of(hour: int, half: str | None) -> int:
-    """Of 24. half: as it stands, None where there is none."""
+    """Return the hour of 24. half: the text's word for the half of the day, None if there is none."""
     word = "".join(c for c in (half or "").lower() if c.isalpha())
     if word in _AFTER_NOON:
         return 12 if word == "中午" and hour == 12 else hour % 12 + 12
     return hour % 12 if word in _BEFORE_NOON and hour == 12 else hour
 
 
-def order_of(found: Iterable[tuple[int, int, int]]) -> Order:
-    """Day, month and year by what they can be; where both could be, the order in which time runs forward."""
+def order_of(dates: Iterable[tuple[int, int, int]]) -> Order:
+    """Infer the order of day, month and year from their values; if both fit, the order in which time runs forward."""
     most = [0, 0, 0]
     backward = {"dmy": 0, "mdy": 0}
     before: tuple[int, int, int] | None = None
-    for date in found:
+    for date in dates:
         most = [max(pair) for pair in zip(most, date, strict=True)]
         if before is not None and date != before:
             backward["dmy"] += before[::-1] > date[::-1]
@@ -47,7 +48,7 @@ def order_of(found: Iterable[tuple[int, int, int]]) -> Order:
 
 
 def seconds(numbers: Numbers, order: Order) -> float | None:
-    """Of the clock on the wall; None for a date that cannot be."""
+    """Return seconds since 1970 of a local time, taken as UTC; None for an impossible date."""
     parts = dict(zip(order, numbers[:3], strict=True))
     year = parts["y"] + 2000 if parts["y"] < 100 else parts["y"]
     try:
@@ -57,15 +58,17 @@ def seconds(numbers: Numbers, order: Order) -> float | None:
 
 
 def counted(stamp: object, per_second: int = 1) -> float | None:
-    """Seconds of a number of them, or of parts of them; None for what is no number, and for one that no clock shows."""
+    """Convert a number of seconds, or of their parts, to seconds; None for any other value, and for one beyond all
+    clocks."""
     return stamp / per_second if isinstance(stamp, int | float) and abs(stamp) < 1e18 else None
 
 
-def iso(written: object) -> float | None:
-    """Seconds of what ISO 8601 says; of fractions more digits than Python takes may stand there."""
-    if not isinstance(written, str):
+def iso(value: object) -> float | None:
+    """Parse ISO 8601 to seconds since 1970, its time zone ignored; None if it is no date. Fractions may have any number
+    of digits."""
+    if not isinstance(value, str):
         return None
     try:
-        return datetime.fromisoformat(written.strip()).replace(tzinfo=UTC).timestamp()
+        return datetime.fromisoformat(value.strip()).replace(tzinfo=UTC).timestamp()
     except (ValueError, OverflowError):
         return None

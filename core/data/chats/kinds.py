@@ -1,4 +1,4 @@
-"""Which app exported a chat, recognized by its contents, and what is known of each."""
+"""The app that exported a chat, recognized by the export's contents, and the properties of each app's exports."""
 
 from __future__ import annotations
 
@@ -7,20 +7,23 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from core.data.chats import assistants, messengers, whatsapp
-from core.data.chats.chat_message import MOST_SAID, Said
+from core.data.chats.exported_message import LONGEST_MESSAGE, ExportedMessage
 from core.data.chats.json_stream import OPENING, keys_in
 from core.data.reading.file_rows import FileKind, Limits, Problem, Readable, Source
 from core.data.shapes.left_out import Loss
 
-_LOOKED_AT = 200  # lines, to tell a chat from another text
+_LOOKED_AT = 200  # lines, to distinguish a chat from another text
 
 
 class Kind(NamedTuple):
-    """by_silence: a silence begins a new conversation; else the export says where each ends. among_people: others than
-    the voice are people, whom stand-ins keep out by default."""
+    """Properties of an app's exports.
 
-    name: str  # as people call the app
-    messages: Callable[[Source, Limits], Iterator[Said | Problem] | Iterator[Said]]
+    by_silence: a silence begins a new conversation; otherwise the export marks where each ends. among_people: the
+    others are people too, whose names are replaced by default.
+    """
+
+    name: str  # the app's usual name
+    messages: Callable[[Source, Limits], Iterator[ExportedMessage | Problem] | Iterator[ExportedMessage]]
     by_silence: bool = True
     among_people: bool = True
 
@@ -42,19 +45,23 @@ KINDS = {
 }
 
 
-def messages(source: Source, limits: Limits) -> Iterator[Said | Problem]:
-    """Of all its files, each with threads of its own."""
+def messages(source: Source, limits: Limits) -> Iterator[ExportedMessage | Problem]:
+    """Yield the messages of all files of a source; threads of different files are different."""
     for part in source.parts or (source,):
-        # Slack writes a file for each day of a channel, which is a folder.
-        within = PurePosixPath(part.path.name).parent if source.chat == "slack" else part.path.name
+        # Slack writes a file for each day into the channel's folder.
+        prefix = PurePosixPath(part.path.name).parent if source.chat == "slack" else part.path.name
         for item in KINDS[source.chat].messages(part, limits):
-            if isinstance(item, Said) and len(item.text) > MOST_SAID:
+            if isinstance(item, ExportedMessage) and len(item.text) > LONGEST_MESSAGE:
                 item = item._replace(text="", left=Loss("chat", "long"))
-            yield item._replace(thread=f"{within}/{item.thread}") if source.parts and isinstance(item, Said) else item
+            yield (
+                item._replace(thread=f"{prefix}/{item.thread}")
+                if source.parts and isinstance(item, ExportedMessage)
+                else item
+            )
 
 
 def recognise(path: Readable, kind: FileKind, encoding: str) -> str:
-    """A name of KINDS; "" for a file that is no chat."""
+    """Return a name of KINDS; "" for a file that is no chat."""
     if kind not in ("txt", "csv", "json", "jsonl"):
         return ""
     with path.open(encoding=encoding, errors="replace") as file:
@@ -68,10 +75,10 @@ def recognise(path: Readable, kind: FileKind, encoding: str) -> str:
             for name in head.partition("\n")[0].replace(";", ",").replace("\t", ",").split(",")
         }
         return "discord_csv" if set(messengers.DISCORD_COLUMNS[:4]) <= names else ""
-    return _of_keys(keys_in(head, is_lines := kind == "jsonl"), is_lines)
+    return _app_of_keys(keys_in(head, is_lines := kind == "jsonl"), is_lines)
 
 
-def _of_keys(keys: set[str], is_lines: bool) -> str:
+def _app_of_keys(keys: set[str], is_lines: bool) -> str:
     def has(*names: str) -> bool:
         return keys.issuperset(names)
 

@@ -1,6 +1,8 @@
-"""What messengers export: Telegram's result.json, Discord by DiscordChatExporter (JSON and CSV), a Slack channel's
-JSON, Instagram's and Facebook's message_1.json, Google Chat's messages.json (Takeout), Signal by signal-cli and
-signal-export."""
+"""Reads exports of messengers.
+
+Telegram's result.json, Discord by DiscordChatExporter (JSON and CSV), a Slack channel's JSON, Instagram's and
+Facebook's message_1.json, Google Chat's messages.json (Takeout), Signal by signal-cli and signal-export.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from core.data.chats import dates
-from core.data.chats.chat_message import Said, left_of
+from core.data.chats.exported_message import ExportedMessage, text_loss
 from core.data.chats.json_stream import objects, text_at
 from core.data.reading.file_rows import Limits, Problem, Raw, Source
 from core.data.reading.json_rows import jsonl_rows
@@ -22,41 +24,43 @@ APP, MEDIA = Loss("chat", "app"), Loss("chat", "media")
 FORWARDED = Loss("chat", "forwarded")
 
 
-def _of_person(said: Said, has_media: bool) -> Iterator[Said]:
-    """What somebody wrote, and that something was beside it."""
+def _with_media(message: ExportedMessage, has_media: bool) -> Iterator[ExportedMessage]:
+    """Yield a message, and a separate one for an attachment."""
     if has_media:
-        yield said._replace(text="", left=MEDIA)
-    if said.text or not has_media:
-        yield said._replace(left=left_of(said.text))
+        yield message._replace(text="", left=MEDIA)
+    if message.text or not has_media:
+        yield message._replace(left=text_loss(message.text))
 
 
 # ---- Telegram ------------------------------------------------------------------------------------
 _PICTURES = ("photo", "file", "media_type", "sticker_emoji", "poll", "location_information", "contact_information")
 
 
-def telegram(source: Source, limits: Limits) -> Iterator[Said]:
-    """One chat ("messages"), or all of them ("chats": {"list": [...]})."""
+def telegram(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
+    """Yield the messages of one chat ("messages"), or of all of them ("chats": {"list": [...]})."""
     for _, message in objects(source, "messages.item"):
-        yield from _of_telegram(message, "")
+        yield from _telegram_message(message, "")
     for chat, message in objects(source, "chats.list.item.messages.item", "chats.list.item.id"):
-        yield from _of_telegram(message, chat)
+        yield from _telegram_message(message, chat)
 
 
-def _of_telegram(message: dict[str, Any], thread: str) -> Iterator[Said]:
+def _telegram_message(message: dict[str, Any], thread: str) -> Iterator[ExportedMessage]:
     person = text_at(message, "from", "actor") or str(message.get("from_id") or "")
     stamp = message.get("date_unixtime")
     when = float(stamp) if isinstance(stamp, str) and stamp.isdecimal() else dates.iso(message.get("date"))
     text = runs(message.get("text")).strip()
     if message.get("type") == "service" or not person:
-        yield Said(person, text, when, thread, APP)
+        yield ExportedMessage(person, text, when, thread, APP)
     elif has_value(message.get("forwarded_from")):
-        yield Said(person, text, when, thread, FORWARDED)
+        yield ExportedMessage(person, text, when, thread, FORWARDED)
     else:
-        yield from _of_person(Said(person, text, when, thread), any(has_value(message.get(name)) for name in _PICTURES))
+        yield from _with_media(
+            ExportedMessage(person, text, when, thread), any(has_value(message.get(name)) for name in _PICTURES)
+        )
 
 
 def runs(text: Any) -> str:
-    """A text, or the runs it was cut into: plain ones, and objects for what is bold, a link, a mention."""
+    """Return a text, joined from its runs: plain ones, and objects for bold text, links and mentions."""
     if isinstance(text, list):
         return "".join(
             run if isinstance(run, str) else str(run.get("text", "")) if isinstance(run, dict) else "" for run in text
@@ -68,17 +72,18 @@ def runs(text: Any) -> str:
 _WRITTEN_BY_PEOPLE = ("Default", "Reply", "19", "0")
 
 
-def discord(source: Source, limits: Limits) -> Iterator[Said]:
+def discord(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
     for _, message in objects(source, "messages.item"):
         author = message.get("author")
         person = text_at(author, "nickname", "name") or str(author.get("id") if isinstance(author, dict) else "")
         when, text = dates.iso(message.get("timestamp")), text_at(message, "content")
         is_bot = isinstance(author, dict) and author.get("isBot") is True
         if is_bot or str(message.get("type", "Default")) not in _WRITTEN_BY_PEOPLE:
-            yield Said(person, text, when, left=APP)
+            yield ExportedMessage(person, text, when, left=APP)
             continue
-        yield from _of_person(
-            Said(person, text, when), any(has_value(message.get(name)) for name in ("attachments", "stickers"))
+        yield from _with_media(
+            ExportedMessage(person, text, when),
+            any(has_value(message.get(name)) for name in ("attachments", "stickers")),
         )
 
 
@@ -88,8 +93,8 @@ _WRITTEN = re.compile(
 )
 
 
-def discord_csv(source: Source, limits: Limits) -> Iterator[Said]:
-    """Dates are ISO's, in exports of earlier versions those of the PC that exported."""
+def discord_csv(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
+    """Yield the messages of a CSV export. Dates are ISO 8601, in older versions in the exporting PC's format."""
     order = dates.order_of(numbers[:3] for record in _records(source) if (numbers := _numbers(record["date"])))
     for line, record in enumerate(_records(source), 2):
         when = dates.iso(record["date"])
@@ -97,26 +102,26 @@ def discord_csv(source: Source, limits: Limits) -> Iterator[Said]:
             when = dates.seconds(numbers, order)
         person = re.sub(r"#(?:\d{4}|0)$", "", record["author"]).strip()
         if record["attachments"].strip():
-            yield Said(person, "", when, left=MEDIA, line=line)
+            yield ExportedMessage(person, "", when, left=MEDIA, line=line)
         if record["content"].strip() or not record["attachments"].strip():
-            yield Said(
-                person, record["content"].strip(), when, left=left_of(record["content"]) if person else APP, line=line
+            yield ExportedMessage(
+                person, record["content"].strip(), when, left=text_loss(record["content"]) if person else APP, line=line
             )
 
 
 def _records(source: Source) -> Iterator[dict[str, str]]:
-    with source.path.open(encoding=source.encoding) as file:  # every end of a line as \n, in cells too
+    with source.path.open(encoding=source.encoding) as file:  # line ends become \n, in cells too
         records = csv.reader(file, delimiter=source.delimiter or ",")
         names = [name.strip().strip("\ufeff").lower() for name in next(records, [])]
         for record in records:
             yield dict.fromkeys(DISCORD_COLUMNS, "") | dict(zip(names, record, strict=False))
 
 
-def _numbers(written: str) -> dates.Numbers | None:
-    found = _WRITTEN.match(written.strip())
-    if found is None:
+def _numbers(text: str) -> dates.Numbers | None:
+    match = _WRITTEN.match(text.strip())
+    if match is None:
         return None
-    first, second, third, hour, minute, second_of, half = found.groups()
+    first, second, third, hour, minute, second_of, half = match.groups()
     return int(first), int(second), int(third), dates.hour_of(int(hour), half), int(minute), int(second_of or 0)
 
 
@@ -124,18 +129,19 @@ def _numbers(written: str) -> dates.Numbers | None:
 _META_MEDIA = ("photos", "videos", "audio_files", "gifs", "sticker", "files", "share")
 
 
-def meta(source: Source, limits: Limits) -> Iterator[Said]:
-    """Newest first, and each byte of UTF-8 written as a character of Latin-1."""
-    found = [
+def meta(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
+    """Yield messages in order of time; the file has the newest first, and each byte of UTF-8 as a character of
+    Latin-1."""
+    messages = [
         (dates.counted(message.get("timestamp_ms"), 1000), message) for _, message in objects(source, "messages.item")
     ]
-    for when, message in sorted(found, key=lambda each: each[0] or 0.0):
+    for when, message in sorted(messages, key=lambda each: each[0] or 0.0):
         person, text = _unmangled(text_at(message, "sender_name")), _unmangled(text_at(message, "content"))
         has_media = any(has_value(message.get(name)) for name in _META_MEDIA)
         if has_media:
-            yield Said(person, "", when, left=MEDIA)
+            yield ExportedMessage(person, "", when, left=MEDIA)
         if text or not has_media:
-            yield Said(person, text, when, left=left_of(text) if person else APP)
+            yield ExportedMessage(person, text, when, left=text_loss(text) if person else APP)
 
 
 def _unmangled(text: str) -> str:
@@ -146,18 +152,18 @@ def _unmangled(text: str) -> str:
 
 
 # ---- Slack ---------------------------------------------------------------------------------------
-_SLACK_SAID = ("", "thread_broadcast", "me_message", "file_share", "file_comment", "reply_broadcast")
+_SLACK_WRITTEN = ("", "thread_broadcast", "me_message", "file_share", "file_comment", "reply_broadcast")
 _SLACK_MARK = re.compile(r"<([@#!]?)([^<>|]+)(?:\|([^<>]*))?>")
 
 
-def slack(source: Source, limits: Limits) -> Iterator[Said]:
-    """One file of a channel. People are named by users.json beside the channels, else by the profiles that messages
-    carry, else by their ids."""
+def slack(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
+    """Yield the messages of one file of a channel. Names are those of users.json, else of the messages' profiles, else
+    ids."""
     names = {
         user: name
         for _, message in objects(source, "item")
-        if (found := _slack_name(message))
-        for user, name in [found]
+        if (known := _slack_name(message))
+        for user, name in [known]
     }
     names |= source.people
     for _, message in objects(source, "item"):
@@ -167,18 +173,18 @@ def slack(source: Source, limits: Limits) -> Iterator[Said]:
             when = float(stamp) if isinstance(stamp, str) else None
         except ValueError:
             when = None
-        text = html.unescape(_SLACK_MARK.sub(lambda found: _slack_mark(found, names), text_at(message, "text")))
-        if not user or text_at(message, "bot_id") or text_at(message, "subtype") not in _SLACK_SAID:
-            yield Said(person, text, when, left=APP)
+        text = html.unescape(_SLACK_MARK.sub(lambda match: _slack_mark(match, names), text_at(message, "text")))
+        if not user or text_at(message, "bot_id") or text_at(message, "subtype") not in _SLACK_WRITTEN:
+            yield ExportedMessage(person, text, when, left=APP)
             continue
-        yield from _of_person(Said(person, text, when), has_value(message.get("files")))
+        yield from _with_media(ExportedMessage(person, text, when), has_value(message.get("files")))
 
 
 SLACK_USERS = "users.json"
 
 
 def slack_users(users: Any) -> dict[str, str]:
-    """{id: name} of a workspace's list of people."""
+    """Return {id: name} of a workspace's list of people."""
     listed = [user for user in users if isinstance(user, dict)] if isinstance(users, list) else []
     names = {
         text_at(user, "id"): text_at(user.get("profile"), "display_name", "real_name")
@@ -193,20 +199,21 @@ def _slack_name(message: dict[str, Any]) -> tuple[str, str] | None:
     return (user, name) if user and name else None
 
 
-def _slack_mark(found: re.Match[str], names: dict[str, str]) -> str:
-    """<@U1> is a person, <#C1|name> a channel, <!here> everybody, <https://a|words> a link."""
-    sign, target, words = found.groups()
+def _slack_mark(match: re.Match[str], names: dict[str, str]) -> str:
+    """Return the text of a mark: <@U1> is a person, <#C1|name> a channel, <!here> everybody, <https://a|words> a
+    link."""
+    sign, target, label = match.groups()
     if sign == "@":
-        return "@" + names.get(target, words or target)
-    return f"{sign.replace('!', '@')}{words or target}" if sign else (words or target)
+        return "@" + names.get(target, label or target)
+    return f"{sign.replace('!', '@')}{label or target}" if sign else (label or target)
 
 
 # ---- Google Chat ---------------------------------------------------------------------------------
 _GOOGLE_DATE = "%A, %B %d, %Y at %I:%M:%S %p UTC"
 
 
-def google(source: Source, limits: Limits) -> Iterator[Said]:
-    """One conversation of a Takeout archive. Dates are written in English, with a narrow blank before AM and PM."""
+def google(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
+    """Yield one conversation of a Takeout archive. Dates are in English, with a narrow blank before AM and PM."""
     for _, message in objects(source, "messages.item"):
         creator = message.get("creator")
         person, text = text_at(creator, "name", "email"), text_at(message, "text")
@@ -214,44 +221,47 @@ def google(source: Source, limits: Limits) -> Iterator[Said]:
             when = datetime.strptime(text_at(message, "created_date").replace("\u202f", " "), _GOOGLE_DATE).replace(
                 tzinfo=UTC
             )
-            said = Said(person, text, when.timestamp())
+            exported = ExportedMessage(person, text, when.timestamp())
         except ValueError:
-            said = Said(person, text)
+            exported = ExportedMessage(person, text)
         if not person or text_at(creator, "user_type") not in ("Human", ""):
-            yield said._replace(left=APP)
+            yield exported._replace(left=APP)
         else:
-            yield from _of_person(said, has_value(message.get("attached_files")))
+            yield from _with_media(exported, has_value(message.get("attached_files")))
 
 
 # ---- Signal --------------------------------------------------------------------------------------
-def signal(source: Source, limits: Limits) -> Iterator[Said | Problem]:
-    """Lines of `signal-cli --output=json receive`, whose chats stand mixed, or a chat's data.json of signal-export."""
-    found: list[Said] = []
+def signal(source: Source, limits: Limits) -> Iterator[ExportedMessage | Problem]:
+    """Yield messages of `signal-cli --output=json receive`, whose chats are mixed, or of signal-export's data.json, by
+    thread."""
+    messages: list[ExportedMessage] = []
     for item in jsonl_rows(source, limits):
         if isinstance(item, Problem):
             yield item
         elif isinstance(item, Raw) and isinstance(item.value, dict):
             envelope = item.value.get("envelope")
-            found += [
+            messages += [
                 each._replace(line=item.line)
-                for each in _of_signal(envelope if isinstance(envelope, dict) else item.value)
+                for each in _signal_messages(envelope if isinstance(envelope, dict) else item.value)
             ]
-    yield from sorted(found, key=lambda said: (said.thread, said.when or 0.0))
+    yield from sorted(messages, key=lambda exported: (exported.thread, exported.when or 0.0))
 
 
-def _of_signal(message: dict[str, Any]) -> Iterator[Said]:
-    if "body" in message:  # of signal-export
-        said = Said(text_at(message, "sender"), text_at(message, "body"), dates.iso(message.get("date")))
-        yield from _of_person(said, any(has_value(message.get(name)) for name in ("attachments", "sticker")))
+def _signal_messages(message: dict[str, Any]) -> Iterator[ExportedMessage]:
+    if "body" in message:  # by signal-export
+        exported = ExportedMessage(text_at(message, "sender"), text_at(message, "body"), dates.iso(message.get("date")))
+        yield from _with_media(exported, any(has_value(message.get(name)) for name in ("attachments", "sticker")))
         return
     synced, when = message.get("syncMessage"), dates.counted(message.get("timestamp"), 1000)
     # written on another device of the same person
     sent = synced.get("sentMessage") if isinstance(synced, dict) else None
     content = sent if isinstance(sent, dict) else message.get("dataMessage")
     person = text_at(message, "sourceName", "sourceNumber", "source")
-    if not isinstance(content, dict):  # somebody types, has read, calls
-        yield Said(person, "", when, left=APP)
+    if not isinstance(content, dict):  # typing, read receipt or call
+        yield ExportedMessage(person, "", when, left=APP)
         return
     thread = text_at(content.get("groupInfo"), "groupId") or text_at(content, "destinationNumber", "destination")
-    said = Said(person, text_at(content, "message"), when, thread or text_at(message, "sourceNumber", "source"))
-    yield from _of_person(said, any(has_value(content.get(name)) for name in ("attachments", "sticker")))
+    exported = ExportedMessage(
+        person, text_at(content, "message"), when, thread or text_at(message, "sourceNumber", "source")
+    )
+    yield from _with_media(exported, any(has_value(content.get(name)) for name in ("attachments", "sticker")))

@@ -1,4 +1,4 @@
-"""A summary of a chat before rows are made: who wrote how much, and how many conversations each silence makes."""
+"""A summary of a chat before its rows are made: messages per person, and conversations per length of silence."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from core.data.chats.chat_message import Said
+from core.data.chats.exported_message import ExportedMessage
 from core.data.chats.kinds import KINDS, Kind, messages
 from core.data.reading.file_rows import DEFAULT_LIMITS, Limits, Source
 from core.errors import DataError
@@ -18,7 +18,7 @@ from core.progress import Check, go_on
 from core.values import Frozen
 
 GAP_HOURS = 6.0
-SHORTEST_HOURS = 0.25  # of a silence that can begin a conversation
+SHORTEST_HOURS = 0.25  # shortest silence that can begin a conversation
 LADDER = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 24.0, 48.0, 72.0, 168.0)  # hours to choose from
 CHECK_EVERY = 20  # messages
 MOST_SHOWN = 8  # people in a note
@@ -31,11 +31,13 @@ class Person(Frozen):
 
 
 class Chat(Frozen):
-    """How a chat is read. guessed: nobody said whose voice. ladder: hours of silence, and the conversations that they
-    make; empty where the export says itself where one ends."""
+    """How a chat is read. guessed: the voice was not chosen by a person.
+
+    ladder: hours of silence, and the number of conversations that they make; empty if the export marks where one ends.
+    """
 
     app: str
-    people: tuple[Person, ...]  # who wrote the most first
+    people: tuple[Person, ...]  # those with the most messages first
     count: int  # of people
     voice: str
     guessed: bool
@@ -55,8 +57,11 @@ class Chat(Frozen):
 
 @dataclass
 class Overview:
-    """people: messages that can be learned by who wrote them, in the order in which they began. silences: hours between
-    two messages of a thread, sorted."""
+    """Counts of a chat.
+
+    people: trainable messages by person, in the order of their first message. silences: hours between two messages of a
+    thread, sorted.
+    """
 
     kind: Kind
     people: Counter[str] = field(default_factory=Counter)
@@ -70,13 +75,15 @@ class Overview:
         )
 
     def default_voice(self) -> str:
-        """A character or an assistant, else who wrote the most; of two who wrote as much the one who began later, who
-        has been asked."""
+        """Return a character or an assistant, else the person with the most messages.
+
+        Of two with as many, it is the one who wrote first later: that one was asked.
+        """
         order = {person: place for place, person in enumerate(self.people) if not self.models or person in self.models}
         return max(order, key=lambda person: (self.people[person], order[person]), default="")
 
     def voice(self, wanted: str, file: str) -> str:
-        """The person meant by a name. Raises DataError with the nearest names."""
+        """Return the person with a name. Raises DataError with the nearest names."""
         if wanted in self.people:
             return wanted
         folded = {person.casefold(): person for person in self.people}
@@ -91,12 +98,12 @@ class Overview:
 
 
 def look(source: Source, check: Check = go_on) -> Overview:
-    """Reads the whole export once; the same one is not read again soon."""
+    """Read the export once and return its overview, which is cached."""
     return _look(source.chat, source.sha256, _Known(source, check))
 
 
 class _Known:
-    """A source that is told apart by its checksum alone, which stands beside it; check: asked while it is read."""
+    """A source that does not count in the cache's key, because its checksum does. check: called while it is read."""
 
     def __init__(self, source: Source, check: Check):
         self.source, self.check = source, check
@@ -110,28 +117,28 @@ class _Known:
 
 @lru_cache(maxsize=4)
 def _look(chat: str, sha256: str, known: _Known, limits: Limits = DEFAULT_LIMITS) -> Overview:
-    found = Overview(KINDS[chat])
+    overview = Overview(KINDS[chat])
     before: dict[str, float] = {}
-    for number, said in enumerate(messages(known.source, limits)):
+    for number, message in enumerate(messages(known.source, limits)):
         if number % CHECK_EVERY == 0:
             known.check()
-        if not isinstance(said, Said) or said.left is not None:
+        if not isinstance(message, ExportedMessage) or message.left is not None:
             continue
-        found.people[said.person] += 1
-        if said.is_model:
-            found.models.add(said.person)
-        found.in_thread.setdefault(said.thread, set()).add(said.person)
-        if said.when is not None:
-            hours = (said.when - before.get(said.thread, said.when)) / 3600
+        overview.people[message.person] += 1
+        if message.is_model:
+            overview.models.add(message.person)
+        overview.in_thread.setdefault(message.thread, set()).add(message.person)
+        if message.when is not None:
+            hours = (message.when - before.get(message.thread, message.when)) / 3600
             if hours > SHORTEST_HOURS:
-                found.silences.append(hours)
-            before[said.thread] = said.when
-    found.silences = array("f", sorted(found.silences))
-    return found
+                overview.silences.append(hours)
+            before[message.thread] = message.when
+    overview.silences = array("f", sorted(overview.silences))
+    return overview
 
 
 def read_as(source: Source, check: Check = go_on) -> Chat:
-    """How the chat is read by what was said of it, and what was taken where nothing was. Raises DataError."""
+    """Return how the chat is read: its choices, completed by defaults. Raises DataError."""
     overview, choices = look(source, check), source.choices
     if not overview.people:
         raise DataError("data.chat_is_empty", file=source.path.name, app=overview.kind.name)

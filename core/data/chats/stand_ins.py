@@ -1,9 +1,8 @@
-"""Pseudonyms: names, phone numbers, e-mail addresses and links of everybody but the voice, replaced consistently
-throughout a chat.
+"""Pseudonyms: names, phone numbers, e-mail addresses and links of other people, replaced consistently in a chat.
 
-Replaced are names of those who write, wherever they stand, numbers and addresses wherever they stand (whose they are
-cannot be told), and links of the others. Not known, and left: nicknames, people who are only spoken of, places, and
-whatever else a sentence tells. So the rows are not anonymous; they only do not hand on what is easiest to misuse.
+Replaced are the names of all writers but the voice, anywhere, numbers and addresses anywhere (their owner is unknown),
+and links of the others. Not recognized, and left: nicknames, people who are only mentioned, places, and anything else
+in a sentence. So the rows are not anonymous; they only omit what is easiest to misuse.
 """
 
 from __future__ import annotations
@@ -39,11 +38,11 @@ _SCRIPTS = (
     (re.compile("[\uac00-\ud7af]"), _HANGUL),
     (re.compile("[\u3400-\u9fff]"), _HAN),
 )
-# scripts in which no blank parts a name from the next word
+# scripts without blanks between words
 _UNSPACED = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 _WORD = "[^\\W\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+"
 
-# Parts of names that are words, too: replaced only as they are written, not in small letters.
+# Parts of names that are also words: replaced only as written, not in lower case.
 _ALSO_WORDS = frozenset(
     re.findall(
         r"\w+",
@@ -61,7 +60,7 @@ _NO_NAMES = frozenset(
     )
 )
 LEAST_LETTERS = 3
-MOST_PHRASES = 200  # names of several words, in one expression; of larger groups they are replaced word by word
+MOST_PHRASES = 200  # names of several words in one expression; further ones are replaced word by word
 
 _EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
 _LINK = re.compile(r"(?:https?://|www\.)[^\s<>\"']+", re.IGNORECASE)
@@ -70,12 +69,13 @@ _DATE = re.compile(r"\d{1,4}([./-])\d{1,2}\1\d{1,4}")
 
 
 class StandIns:
-    """names: of everybody but the voice, who wrote the most first; voice: whose name no stand-in may have."""
+    """Replacements of people's names. names: all but the voice, those with the most messages first; voice: no stand-in
+    has its name."""
 
     def __init__(self, names: Iterable[str], voice: str):
         names = list(names)
         self._kept = {voice.casefold(), *map(str.casefold, _parts(voice))}
-        # or one would be taken for another
+        # no stand-in may have the name of a person
         self._taken = {part.casefold() for name in (voice, *names) for part in _parts(name)}
         self._next: dict[tuple[str, ...], int] = {}
         self.people: dict[str, str] = {}
@@ -88,7 +88,7 @@ class StandIns:
             for word in sorted(phrases, key=len, reverse=True)
         ]
         self._names = re.compile("|".join([*alternatives, _WORD]))
-        self._seen: dict[str, dict[str, str]] = {"phone": {}, "email": {}, "link": {}}
+        self._replaced: dict[str, dict[str, str]] = {"phone": {}, "email": {}, "link": {}}
 
     def _add(self, name: str) -> None:
         pool = next((names for script, names in _SCRIPTS if script.search(name)), _LATIN)
@@ -103,29 +103,29 @@ class StandIns:
                     self._words.setdefault(written, new)
 
     def replaced(self, text: str, is_voice: bool) -> str:
-        text = _EMAIL.sub(lambda found: self._number("email", found[0].casefold(), "person{}@example.com"), text)
+        text = _EMAIL.sub(lambda match: self._number("email", match[0].casefold(), "person{}@example.com"), text)
         if not is_voice:
-            text = _LINK.sub(lambda found: self._number("link", found[0], "https://example.com/{}"), text)
+            text = _LINK.sub(lambda match: self._number("link", match[0], "https://example.com/{}"), text)
         parts = _LINK.split(text) if is_voice else [text]
-        if len(parts) > 1:  # what looks like a number inside the voice's own link is part of it
-            kept = [*_LINK.findall(text), ""]
-            return "".join(self._plain(part) + link for part, link in zip(parts, kept, strict=True))
+        if len(parts) > 1:  # digits in the voice's own link are no phone number
+            links = [*_LINK.findall(text), ""]
+            return "".join(self._plain(part) + link for part, link in zip(parts, links, strict=True))
         return self._plain(text)
 
     def _plain(self, text: str) -> str:
         text = _PHONE.sub(self._phone, text)
-        return self._names.sub(lambda found: self._words.get(found[0], found[0]), text)
+        return self._names.sub(lambda match: self._words.get(match[0], match[0]), text)
 
-    def _phone(self, found: re.Match[str]) -> str:
-        digits = "".join(filter(str.isdigit, found[0]))
-        begins = found[0].startswith(("+", "0", "("))
-        if _DATE.fullmatch(found[0]) or not (8 <= len(digits) <= 15) or not (begins or len(digits) >= 10):
-            return found[0]
+    def _phone(self, match: re.Match[str]) -> str:
+        digits = "".join(filter(str.isdigit, match[0]))
+        begins = match[0].startswith(("+", "0", "("))
+        if _DATE.fullmatch(match[0]) or not (8 <= len(digits) <= 15) or not (begins or len(digits) >= 10):
+            return match[0]
         return self._number("phone", digits, "000 000 {:02}")
 
     def _number(self, kind: str, value: str, form: str) -> str:
-        seen = self._seen[kind]
-        return seen.setdefault(value, form.format(len(seen) + 1))
+        known = self._replaced[kind]
+        return known.setdefault(value, form.format(len(known) + 1))
 
 
 def _numbered(pool: tuple[str, ...], number: int) -> str:
@@ -134,14 +134,14 @@ def _numbered(pool: tuple[str, ...], number: int) -> str:
 
 
 def _parts(name: str) -> list[str]:
-    """What of a name is replaced: the whole of it and its parts."""
-    found = [name.strip()]
+    """Return the texts of a name that are replaced: the full name and its parts."""
+    parts = [name.strip()]
     for word in re.findall(r"[^\W_]+", name):
         if _UNSPACED.search(word):
-            found += [word, *([word[1:]] if len(word) == 3 else [])]  # 王小明 is called 小明
+            parts += [word, *([word[1:]] if len(word) == 3 else [])]  # 王小明 is called 小明
         elif len(word) >= LEAST_LETTERS and not word.isdigit() and word.casefold() not in _NO_NAMES:
-            found.append(word)
-    return [word for word in dict.fromkeys(found) if len(word) >= 2]
+            parts.append(word)
+    return [word for word in dict.fromkeys(parts) if len(word) >= 2]
 
 
 def _as_written(word: str) -> set[str]:

@@ -1,4 +1,4 @@
-"""WhatsApp's export: lines that begin with a date, from Android or iOS, in any date order, clock and script."""
+"""Reads WhatsApp's export: lines that begin with a date, from Android or iOS, in any date order, clock and script."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterable, Iterator
 
 from core.data.chats import dates
-from core.data.chats.chat_message import MARKS, Said, left_of
+from core.data.chats.exported_message import MARKS, ExportedMessage, text_loss
 from core.data.reading.file_rows import Limits, Source
 from core.data.shapes.left_out import Loss
 
 _BLANK = r"[\s\u202f\u00a0]"
-# What both systems write around a message; U+202F and U+00A0 are blanks of other clocks.
+# The beginning of a message on both systems; some clocks contain U+202F or U+00A0.
 _HEAD = re.compile(
     rf"""^[\u200e\u200f\ufeff]*\[?
     (\d{{1,4}})(?:[./-]|\.{_BLANK}|[年년]{_BLANK}*)(\d{{1,2}})(?:[./-]|\.{_BLANK}|[月월]{_BLANK}*)(\d{{1,4}})[日일]?\.?[,،]?
@@ -25,7 +25,7 @@ _MEDIA = re.compile(
     r"|^[\[［<＜][^<>\[\]]{2,12}(?:省略|생략)[\]］>＞]$",
     re.IGNORECASE,
 )
-# A place, a poll's first line and its last, and what the app says of calls, under the name of who called.
+# A place, a poll's first line and its last, and the app's text about a call, under the caller's name.
 _PLACE = re.compile(r"^(?:\S+: ?)?https://(?:maps\.google\.com|maps\.app\.goo\.gl|foursquare\.com)/\S+$")
 _ASKS, _OPTION = re.compile(r"\w+:"), re.compile(r"\w+: .+ \(\d+ \w+\)")
 _CALL = re.compile(
@@ -43,47 +43,49 @@ _DELETED = re.compile(
     re.IGNORECASE,
 )
 _EDITED = re.compile(r"\s*\u200e?<[^<>]*(?:edited|bearbeitet|editado|modifi|编辑|編輯|수정)[^<>]*>\s*$", re.IGNORECASE)
-# Between the name and the message; some keyboards' languages write it wide.
+# Between the name and the message; some languages use a wide colon.
 _NAME_ENDS = re.compile(r": |：|:$")
 
 
 def is_chat(lines: Iterable[str]) -> bool:
-    """By content: the first line, and most of the lines that could, begin as messages, and two at least name a
-    person."""
+    """Return True if the first line and a third of all lines begin as messages, and two or more name a person."""
     heads = [_HEAD.match(line.rstrip("\n")) for line in lines]
-    named = [found for found in heads if found and _NAME_ENDS.search(found["rest"])]
+    named = [match for match in heads if match and _NAME_ENDS.search(match["rest"])]
     return bool(heads and heads[0]) and len(named) >= 2 and 3 * sum(map(bool, heads)) >= len(heads)
 
 
-def messages(source: Source, limits: Limits) -> Iterator[Said]:
+def messages(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
     order = dates.order_of(numbers[:3] for _, _, numbers in _lines(source) if numbers)
-    current: Said | None = None
+    current: ExportedMessage | None = None
     more: list[str] = []
     for number, line, numbers in _lines(source):
         if numbers is None:
             more.append(line)
             continue
         if current:
-            yield _whole(current, more)
+            yield _complete(current, more)
         more = []
         ends = _NAME_ENDS.search(line)
         person = MARKS.sub("", line[: ends.start()]).strip(" ~\u202f\u00a0") if ends else ""
-        current = Said(person, line[ends.end() :] if ends else line, dates.seconds(numbers, order), line=number)
+        current = ExportedMessage(
+            person, line[ends.end() :] if ends else line, dates.seconds(numbers, order), line=number
+        )
     if current:
-        yield _whole(current, more)
+        yield _complete(current, more)
 
 
 def _lines(source: Source) -> Iterator[tuple[int, str, dates.Numbers | None]]:
-    """(number, what stands behind the date, the numbers of the date), or (number, line, None) for one that goes on."""
+    """Yield (number, text after the date, numbers of the date), or (number, line, None) for a line that continues a
+    message."""
     with source.path.open(encoding=source.encoding) as file:
         for number, line in enumerate(file, 1):
             line = line.rstrip("\n")
-            found = _HEAD.match(line)
-            if found is None:
+            match = _HEAD.match(line)
+            if match is None:
                 yield number, line, None
                 continue
-            first, second, third, _, hour, minute, second_of, _, rest = found.groups()
-            half = found["before"] or found["after"]
+            first, second, third, _, hour, minute, second_of, _, rest = match.groups()
+            half = match["before"] or match["after"]
             yield (
                 number,
                 rest,
@@ -92,20 +94,20 @@ def _lines(source: Source) -> Iterator[tuple[int, str, dates.Numbers | None]]:
 
 
 def _is_poll(text: str) -> bool:
-    """By its lines: an expression over all of them takes the square of a long message."""
+    """Return True for the text of a poll. One pattern for all lines would need quadratic time in a long message."""
     first, _, rest = text.partition("\n")
     question, _, last = rest.rpartition("\n")
     return bool(question and _ASKS.fullmatch(first) and _OPTION.fullmatch(last))
 
 
-def _whole(said: Said, more: list[str]) -> Said:
-    text = "\n".join([said.text, *more]).strip("\n ")
-    if not said.person:
-        return said._replace(text=text, left=Loss("chat", "app"))
+def _complete(message: ExportedMessage, more: list[str]) -> ExportedMessage:
+    text = "\n".join([message.text, *more]).strip("\n ")
+    if not message.person:
+        return message._replace(text=text, left=Loss("chat", "app"))
     if _CALL.match(text):
-        return said._replace(text=text, left=Loss("chat", "app"))
+        return message._replace(text=text, left=Loss("chat", "app"))
     if _MEDIA.search(text) or _PLACE.match(text) or _is_poll(text):
-        return said._replace(text=text, left=Loss("chat", "media"))
+        return message._replace(text=text, left=Loss("chat", "media"))
     text = MARKS.sub("", _EDITED.sub("", text)).strip()
-    left = Loss("chat", "deleted") if _DELETED.match(text) else left_of(text)
-    return said._replace(text=text, left=left)
+    left = Loss("chat", "deleted") if _DELETED.match(text) else text_loss(text)
+    return message._replace(text=text, left=left)

@@ -1,3 +1,5 @@
-"""From the Hub to a dataset of the workspace: `head` shows the first rows before a download, `adding` adds the
+"""Datasets of the Hub, added to the workspace: `head` checks the first rows before a download, `adding` adds the
 downloaded files.
-Imports: hub, and the rest of core.data."""
+
+Imports: hub, and the rest of core.data.
+"""

@@ -1,5 +1,5 @@
-"""Adds a downloaded part of a Hub dataset: refuses what is too large beforehand, reads it like any file, and records
-where it is from."""
+"""Adds a downloaded part of a Hub dataset: refuses one that is too large beforehand, reads it like any file, and
+records its origin."""
 
 from __future__ import annotations
 
@@ -20,45 +20,46 @@ from core.hub.sets.about import AboutPart
 from core.hub.sets.fetching import FetchedPart
 from core.hub.sets.name import PartName, SetName
 
-FIRST_ROWS = 20_000  # that are offered of a large set: more than most adapters learn from, some megabytes of text
+FIRST_ROWS = 20_000  # number offered of a large dataset: more than most adapters need, some megabytes of text
 
 
-def is_too_large(told: AboutPart) -> bool:
-    """More than is taken at most, as far as somebody tells; Parquet counts unpacked."""
+def is_too_large(about: AboutPart) -> bool:
+    """Return True if a part is above the limits, as far as its size is known; Parquet counts unpacked."""
     limits = DEFAULT_LIMITS
-    return max(told.bytes, told.unpacked_bytes or 0) > limits.bytes or (told.rows or 0) > limits.rows
+    return max(about.bytes, about.unpacked_bytes or 0) > limits.bytes or (about.rows or 0) > limits.rows
 
 
-def part_of(repo: str, told: AboutPart, rows: int) -> PartName:
-    """rows: 0 for all. Raises DataError for all of what is too large."""
-    name = PartName(repo, told.config, told.split, rows)
-    if not rows and is_too_large(told):
+def part_of(repo: str, about: AboutPart, rows: int) -> PartName:
+    """Return the name of a part. rows: 0 for all. Raises DataError if all rows of a part that is too large are
+    requested."""
+    name = PartName(repo, about.config, about.split, rows)
+    if not rows and is_too_large(about):
         raise DataError(
-            "hub_set.too_large", part=name.shown, rows=told.rows if told.rows is not None else "?",
-            size=format_size(max(told.bytes, told.unpacked_bytes or 0)), most_rows=DEFAULT_LIMITS.rows,
+            "hub_set.too_large", part=name.shown, rows=about.rows if about.rows is not None else "?",
+            size=format_size(max(about.bytes, about.unpacked_bytes or 0)), most_rows=DEFAULT_LIMITS.rows,
             most_size=format_size(DEFAULT_LIMITS.bytes), first=FIRST_ROWS,
         )  # fmt: skip
     return name
 
 
 def bring(
-    store: DatasetStore, part: PartName, came: FetchedPart, said: dict[str, Any], check: Callable[[], None]
+    store: DatasetStore, part: PartName, arrived: FetchedPart, choices: dict[str, Any], check: Callable[[], None]
 ) -> str:
-    """said: Choices as JSON. The id of the set that it became. Raises DataError where it cannot be learned from, and
-    what check raises."""
-    file = came.files[0] if len(came.files) == 1 and not part.rows else _as_lines(part, came.files, check)
-    origin = Origin(origin_name=str(part).removeprefix("datasets/"), revision=came.commit, licence=came.licence)
-    return store.import_file(file, name_of(part), Choices.model_validate(said), lambda rows=0: check(), origin).id
+    """Add a downloaded part and return the dataset's id. choices: Choices as JSON. Raises DataError if it cannot be
+    trained, and what check raises."""
+    file = arrived.files[0] if len(arrived.files) == 1 and not part.rows else _as_lines(part, arrived.files, check)
+    origin = Origin(origin_name=str(part).removeprefix("datasets/"), revision=arrived.commit, licence=arrived.licence)
+    return store.import_file(file, name_of(part), Choices.model_validate(choices), lambda rows=0: check(), origin).id
 
 
 def name_of(part: PartName) -> str:
-    """ "pirate-talk:en:train", for the screen."""
+    """Return a name for the screen, such as "pirate-talk:en:train"."""
     config = "" if part.config == "default" else f":{part.config}"
     return f"{part.repo.partition('/')[2]}{config}:{part.split}" + (f"[:{part.rows}]" if part.rows else "")
 
 
-def here(store: DatasetStore, name: SetName) -> DatasetInfo | None:
-    """The newest set of ours that is what was named; None where none is."""
+def find_added(store: DatasetStore, name: SetName) -> DatasetInfo | None:
+    """Return the newest dataset of the workspace that is the named part; None if there is none."""
     for info in store.list():
         part = PartName.parse(f"datasets/{info.origin_name}") if info.origin_name else None
         if part and part.repo == name.repo and set(name.named) <= {part.config, part.split}:
@@ -66,12 +67,12 @@ def here(store: DatasetStore, name: SetName) -> DatasetInfo | None:
     return None
 
 
-def _as_lines(part: PartName, came: tuple[Path, ...], check: Callable[[], None]) -> Path:
-    """The rows of all files, or the first ones, as one file of lines. Raises DataError."""
-    target, written = came[0].with_name("rows.jsonl"), 0
+def _as_lines(part: PartName, paths: tuple[Path, ...], check: Callable[[], None]) -> Path:
+    """Return the rows of all files, or the first ones, as one JSONL file. Raises DataError."""
+    target, written = paths[0].with_name("rows.jsonl"), 0
     aside, columns = target.with_name(f".{target.name}"), None
     with open(aside, "w", encoding="utf-8", newline="\n") as file:
-        for path, item in ((each, item) for each in came for item in read_rows(each)):
+        for path, item in ((each, item) for each in paths for item in read_rows(each)):
             check()
             if not isinstance(item, Row):
                 if item.severity == "error":  # a file of lines could not say what was wrong with it

@@ -1,5 +1,4 @@
-"""The first rows of a Hub dataset before it is downloaded: whether their format is known here, and a cell of them for a
-table."""
+"""Checks and shows the first rows of a Hub dataset before it is downloaded."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ from core.hub.sets.about import SetHead
 
 
 def is_recognised(head: SetHead) -> bool:
-    """Whether its rows are of a format that is known here without a word of what columns are for."""
+    """Return True if the rows have a known format, without a choice of what the columns are for."""
     if not head.rows:
         return True
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in head.rows)
@@ -29,7 +28,7 @@ def is_recognised(head: SetHead) -> bool:
 
 
 def cell(value: Any, most: int) -> str:
-    """A cell for a small table, in one line."""
+    """Return a value as one line for a cell of a small table."""
     text = "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     line = " ".join(text.split())
     return line if len(line) <= most else line[: most - 1] + "…"

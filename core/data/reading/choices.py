@@ -1,7 +1,7 @@
-"""How a person wants a file to be read: from a command, the page or a recipe; kept with the dataset.
+"""Choices of how a file is read: from a command, the page or a recipe; kept with the dataset.
 
-Another choice is another reading of the same bytes, so whatever is kept of a reading goes by `key` too.
-Add a choice: a field here, one of the same name in recipe.Data.
+Other choices are another reading of the same bytes, so the cache of a reading also depends on `key`. To add a choice: a
+field here, and one of the same name in recipe.Data.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from core.values import Frozen
 
 
 class Choices(Frozen):
-    """None: nothing was said."""
+    """The options of reading a file. None: not chosen."""
 
     columns: dict[str, ColumnRole] | None = Field(None, description="What columns with other names are for.")
     encoding: str | None = Field(None, description="How the bytes of a text become characters.")
@@ -41,18 +41,18 @@ class Choices(Frozen):
         return cls(**{name: getattr(data, name) for name in cls.model_fields})
 
     @property
-    def said(self) -> Mapping[str, Any]:
+    def chosen(self) -> Mapping[str, Any]:
         return {name: value for name in type(self).model_fields if (value := getattr(self, name)) not in (None, {})}
 
     def over(self, others: Choices) -> Choices:
-        """These, and of others what these leave unsaid."""
-        return Choices(**{**others.said, **self.said})
+        """Return these choices, completed by others."""
+        return Choices(**{**others.chosen, **self.chosen})
 
     @property
     def key(self) -> str:
-        """The same for the same reading of the bytes; "" where nothing was said."""
-        said = {name: value for name, value in self.said.items() if name != "version"}
-        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest() if said else ""
+        """Hash that is equal for the same reading of the bytes; "" if nothing was chosen."""
+        relevant = {name: value for name, value in self.chosen.items() if name != "version"}
+        return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest() if relevant else ""
 
 
 NO_CHOICES = Choices()

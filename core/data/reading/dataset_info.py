@@ -1,4 +1,4 @@
-"""dataset_info.json, in which LLaMA-Factory and easy-dataset say what the columns of the files beside it are."""
+"""Reads dataset_info.json, in which LLaMA-Factory and easy-dataset describe the columns of the files beside it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from core.values import Frozen
 
 NAME = "dataset_info.json"
 _MOST = 4 << 20  # bytes
-# Its names of columns and of the fields of a turn, and ours.
+# Names of columns and of the fields of a turn there, and ours.
 _COLUMNS = {
     "alpaca": {
         "prompt": "instruction",
@@ -32,16 +32,17 @@ _TAGS = {
 
 
 class Layout(Frozen):
-    """columns: {name in the file: ours}. role, content: how a turn calls them; roles: {name in the file: ours}."""
+    """The columns of a file. columns: {name in the file: ours}. role, content: keys of a turn; roles: {name in the
+    file: ours}."""
 
     columns: dict[str, str]
     role: str = "from"
     content: str = "value"
     roles: dict[str, str] = {}
 
-    def of(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """A row with our names. What dataset_info.json does not name keeps its own, and is left out by name like any
-        other column."""
+    def apply(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a row with our names. Columns that dataset_info.json does not list keep their names, and are reported
+        as left out."""
         row = {
             self.columns.get(name, name): value
             for name, value in values.items()
@@ -68,7 +69,7 @@ class _Opened(Protocol):
 
 
 def read(file: _Opened) -> dict[str, Layout]:
-    """{file: its layout} of every set that names one. Raises DataError."""
+    """Return {file: its layout} of every dataset that names a file. Raises DataError."""
     with file.open("rb") as opened:
         text = opened.read(_MOST + 1)
     try:
@@ -77,21 +78,25 @@ def read(file: _Opened) -> dict[str, Layout]:
         raise DataError("data.broken_dataset_info", file=file.name, reason=msg("data.dataset_info_json")) from None
     if not isinstance(sets, dict):
         raise DataError("data.broken_dataset_info", file=file.name, reason=msg("data.dataset_info_object"))
-    found = {}
-    for about in sets.values():
-        name = about.get("file_name") if isinstance(about, dict) else None
+    layouts = {}
+    for entry in sets.values():
+        name = entry.get("file_name") if isinstance(entry, dict) else None
         if isinstance(name, str):
-            found[name] = _layout(about)
-    return found
+            layouts[name] = _layout(entry)
+    return layouts
 
 
-def _layout(about: Mapping[str, Any]) -> Layout:
-    form = "sharegpt" if about.get("formatting") == "sharegpt" else "alpaca"
-    theirs = about.get("columns")
-    said = {key: name for key, name in theirs.items() if isinstance(name, str)} if isinstance(theirs, dict) else {}
+def _layout(entry: Mapping[str, Any]) -> Layout:
+    form = "sharegpt" if entry.get("formatting") == "sharegpt" else "alpaca"
+    columns_entry = entry.get("columns")
+    names = (
+        {key: name for key, name in columns_entry.items() if isinstance(name, str)}
+        if isinstance(columns_entry, dict)
+        else {}
+    )
     ours = _COLUMNS[form] | _RANKED
-    columns = {name: ours[key] for key, name in said.items() if key in ours}
-    tags = about.get("tags")
+    columns = {name: ours[key] for key, name in names.items() if key in ours}
+    tags = entry.get("tags")
     tags = {key: name for key, name in tags.items() if isinstance(name, str)} if isinstance(tags, dict) else {}
     return Layout(
         columns=columns,

@@ -1,11 +1,9 @@
-"""The process that reads a document as text: `python -m core.data.reading.document FILE MEMBER KIND ENCODING`; prints
-JSON lines.
+"""A process that reads a document as text: `python -m core.data.reading.document FILE MEMBER KIND ENCODING`.
 
-A line is a text, one block of the document each (a paragraph, a heading with "# ", a row of a table), "" between
-blocks; {"pages": n} for pages without any text; or {"error": ..., "reason": ...}. MEMBER: of a FILE that is a zip.
-ENCODING: of one that is a text. Libraries of the extra `documents` do the reading; they meet what strangers wrote, so
-neither their memory nor their end is the app's: whatever else they raise ends this process. Of ours this imports
-nothing.
+It prints JSON lines. A line is a text, one block of the document (a paragraph, a heading with "# ", a row of a table),
+"" between blocks; {"pages": n} for pages without any text; or {"error": ..., "reason": ...}. MEMBER: a file in FILE, if
+that is a zip. ENCODING: of a text. Libraries of the extra `documents` do the reading. They read untrusted files, so
+this process may use up its memory or crash without the app; any other exception ends it. It imports nothing of ours.
 """
 
 from __future__ import annotations
@@ -43,7 +41,7 @@ _SILENCE_MS = 4_000  # between subtitles, begins a paragraph
 _PARAGRAPH = 800  # characters of subtitles, from which the next sentence begins one
 
 
-def told(path: str, member: str, kind: str, encoding: str) -> Iterator[Any]:
+def read_document(path: str, member: str, kind: str, encoding: str) -> Iterator[Any]:
     try:
         file = _bytes_of(path, member)
         yield from _TEXTS[kind](file.read(MOST_BYTES).decode(encoding)) if encoding else _READERS[kind](file)
@@ -95,19 +93,18 @@ def _pdf(file: IO[bytes]) -> Iterator[Any]:
     reader = pypdf.PdfReader(file)
     if reader.is_encrypted and not reader.decrypt(""):
         raise _Locked
-    without = 0
+    empty_pages = 0
     for page in reader.pages:
         lines = [line.strip() for line in page.extract_text().split("\n")]
         lines = [line for line in lines if not line.isdecimal()]  # the page's number
-        without += not any(lines)
+        empty_pages += not any(lines)
         yield from _paragraphs(lines)
-    if without:
-        yield {"pages": without, "of": len(reader.pages)}
+    if empty_pages:
+        yield {"pages": empty_pages, "of": len(reader.pages)}
 
 
 def _paragraphs(lines: list[str]) -> Iterator[str]:
-    """Lines of a page, put together: a paragraph ends at an empty line, or with a sentence in a line that is shorter
-    than most."""
+    """Yield the paragraphs of a page: one ends at an empty line, or at a sentence's end in a line shorter than most."""
     longest = max(map(len, lines), default=0)
     text = ""
     for line in lines:
@@ -124,28 +121,28 @@ def _paragraphs(lines: list[str]) -> Iterator[str]:
 
 # ---- web pages and books -------------------------------------------------------------------------
 def _blocks(content: bytes) -> Iterator[str]:
-    """What a browser shows of a page, block by block. content: in UTF-8."""
+    """Yield the blocks of a page that a browser shows. content: in UTF-8."""
     import lxml.html
 
     parser = lxml.html.HTMLParser(encoding="utf-8", remove_comments=True, remove_pis=True, huge_tree=True)
     body = lxml.html.document_fromstring(content, parser=parser).find("body") if content.strip() else None
-    words: list[str] = []
+    texts: list[str] = []
     for kind, name, text in _walk(body) if body is not None else ():
         if kind == "text":
-            words.append(text)
+            texts.append(text)
         elif name in _BLOCKS:
-            said = _SPACE.sub(" ", "".join(words)).strip()
-            words = []
-            if said and kind == "end" and re.fullmatch(r"h[1-6]", name):
-                yield f"{'#' * int(name[1])} {said}"
-            elif said:
-                yield from (f"- {said}" if name == "li" and kind == "end" else said, "")
+            block = _SPACE.sub(" ", "".join(texts)).strip()
+            texts = []
+            if block and kind == "end" and re.fullmatch(r"h[1-6]", name):
+                yield f"{'#' * int(name[1])} {block}"
+            elif block:
+                yield from (f"- {block}" if name == "li" and kind == "end" else block, "")
         elif name in ("td", "th") and kind == "end":
-            words.append(" ")
+            texts.append(" ")
 
 
 def _walk(top: Any) -> Iterator[tuple[str, str, str]]:
-    """(begin | text | end, name of the element, text), without recursion."""
+    """Yield (begin | text | end, name of the element, text), without recursion."""
     stack: list[tuple[Any, bool]] = [(top, False)]
     while stack:
         element, is_done = stack.pop()
@@ -168,15 +165,15 @@ def _epub(file: IO[bytes]) -> Iterator[Any]:
 
     parser = lxml.etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=False)
     with zipfile.ZipFile(file) as book:
-        named = lxml.etree.fromstring(book.read("META-INF/container.xml"), parser).find(".//{*}rootfile")
-        if named is None:
+        rootfile = lxml.etree.fromstring(book.read("META-INF/container.xml"), parser).find(".//{*}rootfile")
+        if rootfile is None:
             raise ValueError("no rootfile")
-        where = named.get("full-path")
-        package = lxml.etree.fromstring(book.read(where), parser)
+        package_path = rootfile.get("full-path")
+        package = lxml.etree.fromstring(book.read(package_path), parser)
         files = {item.get("id"): item.get("href") for item in package.iterfind(".//{*}manifest/{*}item")}
         chapters = [files.get(item.get("idref")) for item in package.iterfind(".//{*}spine/{*}itemref")]
         names = [
-            posixpath.normpath(posixpath.join(posixpath.dirname(where), unquote(chapter)))
+            posixpath.normpath(posixpath.join(posixpath.dirname(package_path), unquote(chapter)))
             for chapter in chapters
             if chapter
         ]
@@ -187,7 +184,7 @@ def _epub(file: IO[bytes]) -> Iterator[Any]:
 
 
 def _locked(book: zipfile.ZipFile, names: Iterable[str]) -> bool:
-    """Whether chapters are encrypted; fonts often are."""
+    """Return True if chapters are encrypted; fonts often are."""
     try:
         about = book.read("META-INF/encryption.xml").decode("utf-8", "replace")
     except KeyError:
@@ -197,19 +194,19 @@ def _locked(book: zipfile.ZipFile, names: Iterable[str]) -> bool:
 
 # ---- subtitles -----------------------------------------------------------------------------------
 def _subtitles(content: str) -> Iterator[Any]:
-    """What is said, without its times, in sentences."""
+    """Yield the spoken text in paragraphs, without times."""
     import pysubs2
 
     text, before = "", 0
     for event in pysubs2.SSAFile.from_string(content.lstrip("\ufeff")):
-        said = _SPACE.sub(" ", event.plaintext).strip()
-        if not said or event.is_comment:
+        line = _SPACE.sub(" ", event.plaintext).strip()
+        if not line or event.is_comment:
             continue
         if text and (event.start - before > _SILENCE_MS or (len(text) > _PARAGRAPH and _ENDS.search(text))):
             yield from (text, "")
             text = ""
-        # Some repeat the line that was shown before, for it to roll up.
-        text = text if text.endswith(said) else f"{text} {said}".strip()
+        # Some files repeat the previous line, so that it scrolls up.
+        text = text if text.endswith(line) else f"{text} {line}".strip()
         before = event.end
     if text:
         yield text
@@ -222,7 +219,7 @@ _TEXTS: dict[str, Callable[[str], Iterator[Any]]] = {
 }
 
 if __name__ == "__main__":
-    # Some of the libraries write to the output, which belongs to the lines.
+    # Some libraries write to stdout, which is for our lines only.
     out, sys.stdout = sys.stdout, sys.stderr
-    for each in told(*sys.argv[1:5]):
+    for each in read_document(*sys.argv[1:5]):
         out.write(json.dumps(each) + "\n")

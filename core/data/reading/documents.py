@@ -1,6 +1,6 @@
-"""Word files, PDFs, web pages, books and subtitles as text, read by core.data.reading.document in a process of its own.
+"""Reads Word files, PDFs, web pages, books and subtitles as text, in a process of core.data.reading.document.
 
-They are plain text like a .txt: a row is a paragraph, headings stand above theirs.
+The text is treated like a .txt: a row is a paragraph, with its heading above it.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ def document_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem | Lo
     with contextlib.closing(listen(source.path, source.kind, source.encoding)) as lines:
         for number, line in enumerate(chain(lines, [""]), 1):
             if isinstance(line, dict):
-                yield from _about(source.path, line)
+                yield from _losses(source.path, line)
                 continue
-            # A heading has no empty line behind it, so it begins the row of what it stands above.
+            # No empty line follows a heading, so it begins the row of the paragraph below it.
             for _, text in paragraph.end() if not line.strip() else paragraph.add(number, line + "\n"):
                 row += 1
                 yield Raw(row, {"text": text})
@@ -41,14 +41,14 @@ def document_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem | Lo
         raise DataError("data.document_without_text", file=source.path.name)
 
 
-def _about(path: Readable, said: dict[str, Any]) -> Iterator[Loss]:
-    """What is no text of the document. Raises DataError where the reading ended in it."""
-    match said.get("error"):
+def _losses(path: Readable, status: dict[str, Any]) -> Iterator[Loss]:
+    """Yield what a status line says was left out. Raises DataError if it reports that reading failed."""
+    match status.get("error"):
         case None:
-            yield from [Loss("page")] * said["pages"]
+            yield from [Loss("page")] * status["pages"]
         case "missing":
             raise DataError(
-                "data.documents_missing", file=path.name, package=said["reason"], command=_command(), size_mb=SIZE_MB
+                "data.documents_missing", file=path.name, package=status["reason"], command=_command(), size_mb=SIZE_MB
             )
         case "password":
             raise DataError("data.sheet_password", file=path.name)
@@ -56,7 +56,7 @@ def _about(path: Readable, said: dict[str, Any]) -> Iterator[Loss]:
             raise DataError("data.document_too_large", file=path.name, limit_mib=reader_process.MOST_MEMORY // MIB)
         case _:
             raise DataError(
-                "data.broken_document", file=path.name, reason=said.get("reason") or msg("data.sheet_ended")
+                "data.broken_document", file=path.name, reason=status.get("reason") or msg("data.sheet_ended")
             )
 
 

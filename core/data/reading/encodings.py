@@ -1,7 +1,6 @@
-"""Decodes a text: by its BOM, as UTF-8, as UTF-16 without BOM, or in the encoding that charset-normalizer finds most
-plausible.
+"""Detects the encoding of a text: by its BOM, as UTF-8, as UTF-16 without BOM, or with charset-normalizer.
 
-Nothing is guessed in silence: what is not UTF-8 is a note, and so is what would make as much sense. A text that is
+Every assumption is reported: an encoding other than UTF-8 is a note, and so are equally plausible ones. A text that is
 UTF-8 but for some bytes is damaged UTF-8 and nothing else.
 """
 
@@ -21,14 +20,14 @@ from core.values import MIB
 
 _CHUNK = MIB
 _SAMPLE = 64 << 10  # bytes of lines that are not ASCII
-# Of what makes as much sense, the first is taken: how many people write it, and several bytes a character before one,
-# which fits everything.
+# Of equally plausible encodings the first is taken: those of several bytes a character first, because those of one
+# byte fit everything, then by the number of users.
 LIKELY = (
     "gb18030", "big5", "cp932", "euc_jp", "cp949", "cp1252", "cp1251", "cp1250", "cp1253", "cp1254", "cp1255", "cp1256",
     "cp1257", "koi8_r",
     "cp874", "mac_roman", "cp850",
 )  # fmt: skip
-_WIDE = 5  # of them have characters of several bytes
+_WIDE = 5  # the first of them have characters of several bytes
 _ALONE, _HIGH = re.compile(rb"(?<![\x80-\xff])[\x80-\xff](?![\x80-\xff])"), re.compile(rb"[\x80-\xff]")
 _UNICODE = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32")
 _AS_LIKELY = 0.01  # of charset-normalizer's measure of mess, which goes from 0 to 1
@@ -37,8 +36,8 @@ _BLANKS = "\ufeff\0 \t\r\n\x0b\x0c\u3000\xa0"
 
 
 @dataclass(frozen=True)
-class FoundEncoding:
-    """encoding: a Python codec name. first_bad: byte offset of the first byte that it has no character for."""
+class Decoding:
+    """A detected encoding. encoding: a Python codec name. first_bad: offset of the first byte that it cannot decode."""
 
     encoding: str
     sha256: str
@@ -46,37 +45,40 @@ class FoundEncoding:
     notes: tuple[Message, ...] = ()
 
 
-def find(path: Readable, head: bytes, said: str | None, check: Callable[[], None]) -> FoundEncoding:
-    """Reads the whole file. said: by a person; it is not questioned. check: called often, and may raise. Raises
-    DataError for what is no text, or has none in it."""
-    encoding = _checked(said, head) if said else _by_first_bytes(path, head)
+def find(path: Readable, head: bytes, chosen: str | None, check: Callable[[], None]) -> Decoding:
+    """Read the file and return its encoding. chosen: by a person; it is not questioned. check: called often, and may
+    raise.
+
+    Raises DataError for a file that is no text, or blank.
+    """
+    encoding = _checked(chosen, head) if chosen else _by_first_bytes(path, head)
     sha256, first_bad, blank = _scan(path, encoding, check)
     if blank:
         raise DataError("data.only_whitespace", file=path.name)
-    if first_bad is None or said or not encoding.startswith("utf-8"):
-        is_plain = encoding.startswith("utf-8") or said
+    if first_bad is None or chosen or not encoding.startswith("utf-8"):
+        is_plain = encoding.startswith("utf-8") or chosen
         notes = () if is_plain else (msg("data.note_encoding", encoding=encoding.upper()),)
-        return FoundEncoding(encoding, sha256, first_bad, notes)
+        return Decoding(encoding, sha256, first_bad, notes)
     if _is_damaged(path):
-        return FoundEncoding(encoding, sha256, first_bad)
+        return Decoding(encoding, sha256, first_bad)
     for name, others in _likely(_sample(path)):
         if _scan(path, name)[1] is None:
-            return FoundEncoding(name, sha256, None, (_note(name, others),))
-    return FoundEncoding(encoding, sha256, first_bad)
+            return Decoding(name, sha256, None, (_note(name, others),))
+    return Decoding(encoding, sha256, first_bad)
 
 
-def _checked(said: str, head: bytes) -> str:
-    wanted = said.strip().lower().replace("_", "-")
+def _checked(chosen: str, head: bytes) -> str:
+    normalized = chosen.strip().lower().replace("_", "-")
     known = {name.replace("_", "-"): name for name in (*_UNICODE, *LIKELY)}
     try:
-        name = codecs.lookup(wanted).name
+        name = codecs.lookup(normalized).name
     except (LookupError, UnicodeError, ValueError):
-        name = wanted
-    found = next((codec for codec in known.values() if codecs.lookup(codec).name == name), None)
-    if found is None:
-        near = difflib.get_close_matches(wanted, known, 1, 0) or ["utf-8"]
-        raise DataError("data.no_such_encoding", found=said[:60], expected=[*known], near=near[0])
-    return "utf-8-sig" if found == "utf-8" and head.startswith(codecs.BOM_UTF8) else found
+        name = normalized
+    codec = next((codec for codec in known.values() if codecs.lookup(codec).name == name), None)
+    if codec is None:
+        near = difflib.get_close_matches(normalized, known, 1, 0) or ["utf-8"]
+        raise DataError("data.no_such_encoding", found=chosen[:60], expected=[*known], near=near[0])
+    return "utf-8-sig" if codec == "utf-8" and head.startswith(codecs.BOM_UTF8) else codec
 
 
 def _by_first_bytes(path: Readable, head: bytes) -> str:
@@ -89,8 +91,8 @@ def _by_first_bytes(path: Readable, head: bytes) -> str:
     nuls = head.count(0)
     if nuls == 0:
         return "utf-8"
-    # A text has no NUL: where they all are halves of a character, it is UTF-16, of Latin letters or of the blanks
-    # between others.
+    # A text has no NUL. If all of them are halves of characters, it is UTF-16: of Latin letters, or of blanks between
+    # other letters.
     first, second = head[0::2].count(0), head[1::2].count(0)
     if max(first, second) * 10 > nuls * 9 and len(head) > 3 and (nuls * 4 > len(head) or not _is_utf8(head)):
         name = "utf-16-le" if second > first else "utf-16-be"
@@ -117,10 +119,10 @@ def chunks(path: Readable, check: Callable[[], None] = lambda: None) -> Iterator
 
 
 def _scan(path: Readable, encoding: str, check: Callable[[], None] = lambda: None) -> tuple[str, int | None, bool]:
-    """sha256, byte offset of the first byte that does not decode (None: all do), and whether all of it is white
+    """Return sha256, offset of the first byte that does not decode (None: all do), and whether all of it is white
     space."""
     digest, blank, first_bad, position = hashlib.sha256(), True, None, 0
-    # Plain utf-8 also where there is a BOM, since utf-8-sig counts its offsets from after it.
+    # Plain utf-8 also with a BOM, because offsets of utf-8-sig begin after it.
     decoder = codecs.getincrementaldecoder("utf-8" if encoding == "utf-8-sig" else encoding)()
     rest = chunks(path, check)
     while True:
@@ -139,7 +141,7 @@ def _scan(path: Readable, encoding: str, check: Callable[[], None] = lambda: Non
 
 
 def _is_damaged(path: Readable) -> bool:
-    """Whether most of what is not ASCII is UTF-8."""
+    """Return True if most characters beyond ASCII are valid UTF-8."""
     good = bad = 0
     decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
     for chunk in chunks(path):
@@ -152,43 +154,45 @@ def _is_damaged(path: Readable) -> bool:
 
 
 def _sample(path: Readable) -> bytes:
-    """The first lines that are not ASCII."""
+    """Return the first lines that are not ASCII."""
     lines, size = [], 0
     with path.open("rb") as file:
         while size < _SAMPLE and (line := file.readline(_SAMPLE)):
             if not line.isascii():
                 lines.append(line)
                 size += len(line)
-    # Of a line that was cut, half a character goes.
+    # An incomplete character at the end of a truncated line is removed.
     return b"".join(lines)[:_SAMPLE].rstrip(bytes(range(0x80, 0x100))) if size >= _SAMPLE else b"".join(lines)
 
 
 def _likely(sample: bytes) -> list[tuple[str, list[str]]]:
-    """Encodings, those that make the most sense first, each with the others that make as much, and another text."""
+    """Return encodings, most plausible first, each with the equally plausible ones that give another text."""
     import charset_normalizer
 
     # Letters with accents stand alone among ASCII; characters of several bytes do not.
     alone = 2 * len(_ALONE.findall(sample)) > len(_HIGH.findall(sample))
     order = [*LIKELY[_WIDE:], *LIKELY[:_WIDE]] if alone else list(LIKELY)
-    found = [
+    candidates = [
         (match.chaos, order.index(name), name, str(match))
         for match in charset_normalizer.from_bytes(sample, cp_isolation=list(LIKELY))
         for name in match.could_be_from_charset
         if name in LIKELY
     ]
-    least = min((chaos for chaos, *_ in found), default=0.0)
-    found.sort(key=lambda each: (each[0] > least + _AS_LIKELY, each[0] if each[0] > least + _AS_LIKELY else 0, each[1]))
-    equal = [(name, text) for chaos, _, name, text in found if chaos <= least + _AS_LIKELY]
-    said = []
-    for _, _, name, text in found:
+    least = min((chaos for chaos, *_ in candidates), default=0.0)
+    candidates.sort(
+        key=lambda each: (each[0] > least + _AS_LIKELY, each[0] if each[0] > least + _AS_LIKELY else 0, each[1])
+    )
+    equal = [(name, text) for chaos, _, name, text in candidates if chaos <= least + _AS_LIKELY]
+    result = []
+    for _, _, name, text in candidates:
         texts = {text}
         others = []
         for other, its_text in equal:
             if its_text not in texts:  # of several that give the same text, one is enough
                 texts.add(its_text)
                 others.append(other)
-        said.append((name, others[:_MOST_NAMED]))
-    return said
+        result.append((name, others[:_MOST_NAMED]))
+    return result
 
 
 def _note(name: str, others: list[str]) -> Message:

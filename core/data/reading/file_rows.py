@@ -1,4 +1,4 @@
-"""A row, a problem with a row, and the limits that hold for every kind of file."""
+"""The types of a read file (Source), a row, and a problem with a row, and the limits for every kind of file."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ SUFFIXES: dict[str, FileKind] = {
 }  # fmt: skip
 SPREADSHEETS: tuple[FileKind, ...] = ("xlsx", "xls", "xlsb", "ods")
 DOCUMENTS: tuple[FileKind, ...] = ("docx", "pdf", "epub", "html", "srt")
-# What lies in a folder to tell of the rest of it, more often than to be learned.
+# Kinds that in a folder more often describe the data than contain it.
 WRITING = {".md", ".yaml", ".yml"} | {ending for ending, kind in SUFFIXES.items() if kind in DOCUMENTS}
 
 
 class Limits(Frozen):
-    """How much of a file is taken; all of it can be read on a PC with 8 GiB of memory."""
+    """Limits on the size of a file; all of it can be read on a PC with 8 GiB of memory."""
 
     bytes: int = Field(2 << 30, description="Largest file, in bytes; Parquet counts unpacked.")
     row_bytes: int = Field(
@@ -69,7 +69,7 @@ DEFAULT_LIMITS = Limits()
 
 @dataclass(slots=True)
 class Row:
-    """One row as it stands in the file. number counts from 1; line is the physical line it begins on, where it has
+    """One row as it stands in the file. number counts from 1; line is the physical line it begins on, if there is
     one."""
 
     number: int
@@ -81,7 +81,7 @@ class Row:
 
 
 class Problem(Frozen):
-    """What is wrong with one row. row counts from 1 (0: the file as a whole); an error leaves the row out."""
+    """A problem with one row. row counts from 1 (0: the file itself); an error leaves the row out."""
 
     row: int
     text: Message
@@ -102,7 +102,7 @@ class Problem(Frozen):
 
 
 class Flaw(Exception):
-    """Why a row cannot be learned from."""
+    """The reason why a row cannot be trained."""
 
     def __init__(self, key: str, **params: Any):
         self.message = msg(key, **params)
@@ -125,7 +125,7 @@ class Readable(Protocol):
 
 @dataclass(frozen=True)
 class Source:
-    """A file that was looked at: what it is, how its bytes become characters, and what was assumed."""
+    """A file that was probed: its kind, how its bytes become characters, and what was assumed."""
 
     path: Readable
     kind: FileKind
@@ -138,7 +138,7 @@ class Source:
     first_bad_byte: int | None = None
     sheet: str = ""  # of a spreadsheet: the one that is read
     sheets: tuple[str, ...] = ()  # all of its
-    # whether the first row of a table is taken for names, where somebody said so or it is in doubt
+    # False if the first row of a table is a row; True if a choice says, or in doubt, that it holds names
     header: bool | None = None
     chat: str = ""  # which app exported it, as core/data/chats/kinds names it
     choices: Choices = NO_CHOICES
@@ -151,7 +151,7 @@ class Source:
 
 
 def left_beside(loss: Loss, count: int) -> Problem:
-    """What was left out, as a warning, where no row is that it could go with."""
+    """Return a warning for values that were left out, if there is no row to attach them to."""
     left_out = loss.describe(count)
     return Problem(
         row=0, severity="warning", text=msg("left_out.line", what=left_out.what, count=left_out.count, why=left_out.why)
@@ -176,7 +176,7 @@ def checked(raw: Raw, limits: Limits) -> Row | Problem:
 
 
 def is_plain(value: dict[str, Any]) -> bool:
-    """Whether all of it is texts with nothing wrong about them, as in most rows."""
+    """Return True if all keys and values are texts without a flaw, as in most rows."""
     for key, item in value.items():
         if type(item) is not str or type(key) is not str or "\0" in item:
             return False
@@ -186,7 +186,8 @@ def is_plain(value: dict[str, Any]) -> bool:
 
 
 def _flaw(value: dict[str, Any], limit: int) -> Message | None:
-    """What later steps could not write, hash or tokenise: without recursion, since depth is one of the flaws."""
+    """Return the reason why later steps could not write, hash or tokenise a row. No recursion: depth is one of the
+    flaws."""
     level: list[Any] = [value]
     depth = 0
     while level:
@@ -227,7 +228,7 @@ def lone_surrogate(value: str) -> bool:
 
 
 def _column_of(row: dict[str, Any], item: str) -> str:
-    """The column of row that holds item, however deep (asked only for a row that is refused)."""
+    """Return the column of row that contains item, however deep (called only for a refused row)."""
     for column, value in row.items():
         stack = [value]
         while stack:
@@ -239,7 +240,7 @@ def _column_of(row: dict[str, Any], item: str) -> str:
 
 
 def type_name(value: Any) -> Message:
-    """The kind of a value in everyday words."""
+    """Return the type of a value in everyday words."""
     if value is None:
         return msg("data.type_null")
     for kind, name in ((bool, "bool"), (str, "text"), (int | float, "number"), (list, "list"), (dict, "object")):
@@ -249,24 +250,24 @@ def type_name(value: Any) -> Message:
 
 
 def column_names(file: str, cells: list[str], limits: Limits, is_row: bool = False) -> list[str]:
-    """What the cells of a table's first row name its columns; is_row: they name none. Raises DataError."""
+    """Return the names in a table's first row; is_row: it is a row, and columns are numbered. Raises DataError."""
     names = ["" if is_row else cell.strip() for cell in cells]
     if len(names) > limits.columns:
         raise DataError("data.too_many_columns", file=file, count=len(names), limit=limits.columns)
-    seen: dict[str, int] = {}
+    positions: dict[str, int] = {}
     for position, name in enumerate(names, 1):
         if not name:
             names[position - 1] = f"column {position}"  # pandas writes its index without a name
-        elif name.lower() in seen:
+        elif name.lower() in positions:
             raise DataError(
-                "data.csv_duplicate_header", file=file, column=name, first=seen[name.lower()], second=position
+                "data.csv_duplicate_header", file=file, column=name, first=positions[name.lower()], second=position
             )
-        seen[name.lower()] = position
+        positions[name.lower()] = position
     return names
 
 
 def lines_of(file: io.TextIOWrapper, limit: int) -> Iterator[tuple[int, str | None, int]]:
-    """(line number, line, its length in bytes); line is None where it is longer than limit, and was skipped."""
+    """Yield (line number, line, its length in bytes); line is None if it was longer than limit and skipped."""
     number = 0
     while line := file.readline(limit + 1):
         number += 1

@@ -1,4 +1,4 @@
-"""Rows from JSON Lines and JSON: one object per line, one array, or an object around an array."""
+"""Reads rows from JSON Lines and JSON: one object per line, one array, or an object around an array."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from core.data.reading.file_rows import Limits, Problem, Raw, Source, lines_of, lone_surrogate, too_big
 from core.data.reading.json_text import JsonText, LargeValue
-from core.data.shapes.labelled import several
+from core.data.shapes.labelled import rows_in_object
 from core.data.shapes.left_out import Loss, has_value
 from core.errors import DataError
 from core.messages import Message, msg
@@ -18,10 +18,10 @@ from core.values import MIB
 # A list under one of these is a conversation, so the object around it is a row and no wrapper of rows.
 _CONVERSATIONS = {"messages", "conversations", "conversation"}
 _PARTS_OF_A_ROW = _CONVERSATIONS | {"paragraphs", "chosen", "rejected", "prompt", "chat_messages", "worldinfo"}
-_NO_ROWS = _PARTS_OF_A_ROW | {"features"}  # with which the datasets server says what the columns of its rows are
+_NO_ROWS = _PARTS_OF_A_ROW | {"features"}  # the datasets server describes its columns by `features`
 _TURNS = _CONVERSATIONS | {"dialog", "dialogue", "turns", "utterances"}
 _WRAPPERS = {"data", "train", "rows", "examples", "items", "records", "dataset"}
-_QUESTION = re.compile(r"\S\s+\S|[?？؟]\s*$")  # of several words, as no column is called
+_QUESTION = re.compile(r"\S\s+\S|[?？؟]\s*$")  # several words, which is no column's name
 _LIST, _OBJECTS = re.compile(r"\["), re.compile(r"\[[ \t\r\n]*\{")
 _DECODER = json.JSONDecoder()
 
@@ -36,7 +36,7 @@ def jsonl_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem]:
                 row += 1
                 yield too_big(row, number, size, limits)
                 continue
-            line = line.rstrip()  # or an unclosed text would be blamed on the line's end
+            line = line.rstrip()  # otherwise the error of an unclosed text would be at the line's end
             if not line:
                 continue
             row += 1
@@ -52,7 +52,7 @@ def jsonl_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem]:
 
 
 def decoded(line: str) -> Any:
-    """As `json.loads` does, which looks for blanks around it, and takes twice as long for that."""
+    """Decode a line like `json.loads`, in half the time, because it does not search for blanks around the value."""
     try:
         value, end = _DECODER.raw_decode(line)
     except json.JSONDecodeError:
@@ -102,50 +102,50 @@ def json_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem | Loss]:
 
 
 def _list(text: _RowsText) -> Iterator[Raw]:
-    texts: bool | None = None  # where the first is a text, each of the texts is a row
+    are_texts: bool | None = None  # if the first item is a text, each text is a row
     row = 0
     for _ in text.items():
-        line, found = text.line, text.value()
-        texts = type(found) is str if texts is None else texts
-        for one in several({"text": found} if texts and type(found) is str else found):
+        line, item = text.line, text.value()
+        are_texts = type(item) is str if are_texts is None else are_texts
+        for one in rows_in_object({"text": item} if are_texts and type(item) is str else item):
             row += 1
             yield Raw(row, one, line)
         text.row = row + 1
 
 
 def _object(text: _RowsText) -> Iterator[Raw | Problem | Loss]:
-    """Rows under its first key that holds a list of objects ("data", "train", ...), or a row itself."""
-    whole: dict[str, Any] = {}
+    """Yield the rows under the first key with a list of objects ("data", "train", ...), or the object as a row."""
+    fields: dict[str, Any] = {}
     used: str | None = None
     lists: list[str] = []
     for key in text.items():
         name, is_list = key.lower(), text.peek() == "["
         if used is not None:
             lists += [key] if is_list else []
-            if _says(text) and not is_list:
+            if _has_value(text) and not is_list:
                 yield Loss("beside", key)
         elif name not in _NO_ROWS and text.opens_with(_LIST if name in _WRAPPERS else _OBJECTS):
-            yield from (Loss("beside", beside) for beside, said in whole.items() if has_value(said))
+            yield from (Loss("beside", beside) for beside, value in fields.items() if has_value(value))
             used = key
             yield from _list(text)
             text.row = 1
         else:
-            whole[key] = text.value()
+            fields[key] = text.value()
     if used is None:
-        for number, one in enumerate(_of_columns(whole) or several(whole), 1):
+        for number, one in enumerate(_rows_of_columns(fields) or rows_in_object(fields), 1):
             yield Raw(number, one, 1)
     elif lists:
         yield Problem(row=0, severity="warning", text=msg("data.other_lists", used=used, left_out=lists[:10]))
 
 
-def _says(text: _RowsText) -> bool:
-    """True if the value that begins here is not empty. It is read in parts, however large it is."""
+def _has_value(text: _RowsText) -> bool:
+    """Return True if the value that begins here is not empty. It is read in parts, however large it is."""
     if text.peek() not in ("[", "{"):
         return has_value(text.value())
-    said = False
+    has_content = False
     for _ in text.items():
-        said = has_value(text.value()) or said
-    return said
+        has_content = has_value(text.value()) or has_content
+    return has_content
 
 
 def _broken(error: Exception, text: _RowsText, source: Source, limits: Limits) -> DataError:
@@ -156,23 +156,26 @@ def _broken(error: Exception, text: _RowsText, source: Source, limits: Limits) -
         return DataError("data.json_too_deep", **about, limit=limits.depth)
     reason: Message | str = msg("data.broken_number")
     if isinstance(error, json.JSONDecodeError):
-        about["line"], found = text.line_of(error), error.doc[error.pos : error.pos + 1]
+        about["line"], character = text.line_of(error), error.doc[error.pos : error.pos + 1]
         if error.msg == "Extra data":
-            return DataError("data.json_more_after_end", file=about["file"], found=found, line=about["line"])
-        reason = msg("data.nul") if found == "\0" else _JSON_REASONS.get(error.msg, error.msg)
-        if not found and error.msg.startswith("Expecting ','"):
+            return DataError("data.json_more_after_end", file=about["file"], found=character, line=about["line"])
+        reason = msg("data.nul") if character == "\0" else _JSON_REASONS.get(error.msg, error.msg)
+        if not character and error.msg.startswith("Expecting ','"):
             reason = msg("data.json_expected", expected=",", found=msg("data.json_end"))
     return DataError("data.broken_json_file", **about, reason=reason)
 
 
-def _of_columns(value: dict[str, Any]) -> list[dict[str, Any]] | None:
-    """The rows of an object that holds columns, each a list of as many values, or as pandas writes it {"0": ..., "1":
-    ...}; rows by a key of theirs; or answers by their questions."""
+def _rows_of_columns(value: dict[str, Any]) -> list[dict[str, Any]] | None:
+    """Return the rows of an object whose values are not rows, or None.
+
+    It holds columns, each a list of equal length, or as pandas writes it {"0": ..., "1": ...}; rows by a key of theirs;
+    or answers by their questions.
+    """
     columns = list(value.values())
     if not columns or any(name.lower() in _TURNS for name in value):
         return None
-    if len(value) > 1 and all(isinstance(said, str) and _QUESTION.search(name) for name, said in value.items()):
-        return [{"question": name, "answer": said} for name, said in value.items()]
+    if len(value) > 1 and all(isinstance(answer, str) and _QUESTION.search(name) for name, answer in value.items()):
+        return [{"question": name, "answer": answer} for name, answer in value.items()]
     if len(value) > 1 and all(
         isinstance(row, dict) and row.keys() == columns[0].keys() and "0" not in row for row in columns
     ):

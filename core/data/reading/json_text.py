@@ -1,4 +1,4 @@
-"""A JSON text of any length, decoded by `json` a value at a time: only the value at hand is in memory."""
+"""Decodes a JSON text of any length one value at a time: only the current value is in memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 _CHUNK = 64 << 10  # characters
 _BLANKS = re.compile(r"[ \t\r\n]*")
 _DECODER = json.JSONDecoder()
-_LITERAL = 16  # characters; a number, a name such as -Infinity or an escape may go on behind so many of them
+_LITERAL = 16  # characters; a number, a name such as -Infinity or an escape may continue after so many
 
 
 class LargeValue(ValueError):
@@ -19,12 +19,12 @@ class LargeValue(ValueError):
 
 
 class JsonText:
-    """A place in a text: `items` enters a list or an object, `value` decodes what begins at the place and goes on
-    behind it.
+    """A position in a text: `items` enters a list or an object, `value` decodes the value at the position and moves
+    after it.
 
-    file: opened as text. limit: most bytes of a value in UTF-8; None: any number. line: the one of the place, from 1.
-    Both raise json.JSONDecodeError with what is wrong, ValueError for a number with too many digits, RecursionError for
-    a value nested too deeply, LargeValue.
+    file: opened as text. limit: most bytes of a value in UTF-8; None: any number. line: of the position, from 1. Both
+    raise json.JSONDecodeError with the reason, ValueError for a number with too many digits, RecursionError for a value
+    nested too deeply, LargeValue.
     """
 
     def __init__(self, file: io.TextIOBase, limit: int | None = None):
@@ -33,7 +33,7 @@ class JsonText:
         self.line = 1
 
     def peek(self) -> str:
-        """The next character that is no blank, "" at the end of the text."""
+        """Return the next character that is no blank, "" at the end of the text."""
         while True:
             blanks = _BLANKS.match(self._text, self._at)
             self._go(blanks.end() if blanks else self._at)
@@ -41,14 +41,14 @@ class JsonText:
                 return self._text[self._at : self._at + 1]
 
     def opens_with(self, pattern: re.Pattern[str]) -> bool:
-        """True if the text matches from the current place on. pattern: blanks and single characters only."""
-        while not (found := pattern.match(self._text, self._at)) and len(self._text) - self._at < _CHUNK:
+        """Return True if the text at the position matches. pattern: blanks and single characters only."""
+        while not (match := pattern.match(self._text, self._at)) and len(self._text) - self._at < _CHUNK:
             if not self._more():
                 break
-        return bool(found)
+        return bool(match)
 
     def items(self) -> Iterator[str]:
-        """Stops at each value of the list or object that begins here, and yields its key, "" in a list."""
+        """Yield the key of each value of the list or object here, "" in a list; the caller reads the value."""
         closing = "}" if self.peek() == "{" else "]"
         self._take("{" if closing == "}" else "[", "Expecting value")
         if self.peek() != closing:
@@ -62,16 +62,16 @@ class JsonText:
         self._go(self._at + 1)
 
     def value(self) -> Any:
-        """The value that begins here."""
+        """Decode the value that begins here."""
         self.peek()
         while True:
             try:
-                found, end = _DECODER.raw_decode(self._text, self._at)
+                value, end = _DECODER.raw_decode(self._text, self._at)
                 if self._ended or end <= len(self._text) - _LITERAL:
                     break
             except json.JSONDecodeError as error:
-                goes_on = error.pos > len(self._text) - _LITERAL or error.msg.startswith("Unterminated string")
-                if self._ended or not goes_on:
+                continues = error.pos > len(self._text) - _LITERAL or error.msg.startswith("Unterminated string")
+                if self._ended or not continues:
                     raise
             if self._limit and len(self._text) - self._at > self._limit + _CHUNK:
                 raise LargeValue
@@ -81,14 +81,14 @@ class JsonText:
             if max(size, len(self._text[self._at : end].encode("utf-8", "surrogatepass"))) > self._limit:
                 raise LargeValue
         self._go(end)
-        return found
+        return value
 
     def wrong(self, reason: str) -> json.JSONDecodeError:
-        """The error for an unexpected character at the current place. reason: in the words of the json module."""
+        """Return the error for an unexpected character here. reason: in the words of the json module."""
         return json.JSONDecodeError(reason, self._text, self._at)
 
     def line_of(self, error: json.JSONDecodeError) -> int:
-        """The line of an error that was just raised."""
+        """Return the line of an error that was just raised."""
         return self.line + self._text.count("\n", self._at, error.pos)
 
     def _key(self) -> str:
@@ -108,7 +108,7 @@ class JsonText:
         self._at = to
 
     def _more(self) -> bool:
-        """Read as much again as is held; whether there was more."""
+        """Read as much text again as is held; return False at the end of the file."""
         more = self._file.read(max(_CHUNK, len(self._text) - self._at))
         self._text, self._at, self._ended = self._text[self._at :] + more, 0, not more
         return bool(more)

@@ -1,12 +1,9 @@
-"""Rows out of a data file that somebody dropped in: JSON, JSONL, CSV, Parquet, spreadsheets, plain text; numbered and
-checked.
+"""Reads the rows of a data file: JSON, JSONL, CSV, Parquet, spreadsheets, plain text; numbered and checked.
 
-`probe` reads the file once (hash, encoding, what it really is), `read_rows` streams it. Nothing is executed, nothing
-is guessed silently: what was assumed is a note, what is wrong with one row is a Problem and reading goes on, what is
-wrong with the file is a DataError. Memory stays at a few rows whatever the file's size (measured: 15 MiB for 43 MB of
-JSONL, CSV, text or JSON).
-What it does not do: know what a row means (core/data/formats does).
-Cost: 43 MB of JSONL, 100,000 rows, in 0.6 s (2 cores, 2026-11-25).
+`probe` reads the file once (hash, encoding, real kind), `read_rows` streams it. Nothing is executed and nothing assumed
+silently: an assumption is a note, an error in one row is a Problem and reading continues, an error of the file is a
+DataError. Memory stays at a few rows for any size of file (measured: 15 MiB for 43 MB of JSONL, CSV, text or JSON).
+core/data/formats defines what a row means. Cost: 43 MB of JSONL, 100,000 rows, in 0.6 s (2 cores, 2026-11-25).
 """
 
 from __future__ import annotations
@@ -49,10 +46,10 @@ _READERS: dict[str, Callable[[Source, Limits], Items]] = {
 
 
 def read_rows(path: str | Path | Source, limits: Limits = DEFAULT_LIMITS) -> Iterator[Row | Problem]:
-    """The rows of a file in order, a Problem in the place of each that cannot be read.
+    """Yield the rows of a file in order, a Problem in place of each that cannot be read.
 
-    path: a file, or the Source that probe() made of it. Raises DataError where the file as a whole cannot be read, also
-    after some rows (a JSON array that is broken in its middle, a file with more than limits.rows rows).
+    path: a file, or the Source that probe() made of it. Raises DataError if the file cannot be read, possibly after
+    some rows (a JSON array that is broken in its middle, a file with more than limits.rows rows).
     """
     source = path if isinstance(path, Source) else probe(path, limits)
     reader = chat_rows if source.chat else _READERS[source.kind]
@@ -66,9 +63,11 @@ def read_rows(path: str | Path | Source, limits: Limits = DEFAULT_LIMITS) -> Ite
 
 
 def _with_losses(items: Items, source: Source, limits: Limits) -> Iterator[Row | Problem]:
-    """Each row with what was left out before it, the last one with what was left out behind it too; a warning where no
-    row is left for that."""
-    held: Row | None = None
+    """Yield each row with what was left out before it; the last row also with what was left out after it.
+
+    Without a row, yields warnings.
+    """
+    waiting: Row | None = None
     losses: tuple[Loss, ...] = ()
     for item in items:
         if isinstance(item, Loss):
@@ -77,28 +76,28 @@ def _with_losses(items: Items, source: Source, limits: Limits) -> Iterator[Row |
         if item.row > limits.rows:
             raise DataError("data.too_many_rows", file=source.path.name, limit=limits.rows)
         if not isinstance(item, Raw):
-            found: Row | Problem = item
+            row: Row | Problem = item
         elif (
             not source.layout and type(item.value) is dict and is_plain(item.value)
         ):  # most rows: nothing to lay out, nothing wrong
-            found = Row(item.row, item.value, item.line, item.left)
+            row = Row(item.row, item.value, item.line, item.left)
         else:
-            found = checked(_laid_out(item, source), limits)
-        if held:
-            yield held
-            held = None
-        if isinstance(found, Problem):
-            yield found
+            row = checked(_convert(item, source), limits)
+        if waiting:
+            yield waiting
+            waiting = None
+        if isinstance(row, Problem):
+            yield row
         else:
-            held, losses = replace(found, left=losses + found.left) if losses else found, ()
-    if held:
-        yield replace(held, left=held.left + losses) if losses else held
+            waiting, losses = replace(row, left=losses + row.left) if losses else row, ()
+    if waiting:
+        yield replace(waiting, left=waiting.left + losses) if losses else waiting
     else:
         yield from (left_beside(loss, count) for loss, count in Counter(losses).items())
 
 
-def _laid_out(raw: Raw, source: Source) -> Raw:
+def _convert(raw: Raw, source: Source) -> Raw:
     if source.layout:
-        return replace(raw, value=source.layout.of(raw.value)) if isinstance(raw.value, dict) else raw
+        return replace(raw, value=source.layout.apply(raw.value)) if isinstance(raw.value, dict) else raw
     value, left = unfolded(raw.value)
     return raw if value is raw.value else replace(raw, value=value, left=raw.left + left)

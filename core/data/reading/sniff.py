@@ -1,5 +1,4 @@
-"""What a file is, before any row is read: size, encoding, kind, delimiter, checksum; refuses files that are not
-data."""
+"""Probes a file before any row is read: size, encoding, kind, delimiter, checksum; refuses files that are not data."""
 
 from __future__ import annotations
 
@@ -16,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 
 from core.data.chats import kinds
-from core.data.reading import encodings, several, spreadsheets, zips
+from core.data.reading import encodings, folders, spreadsheets, zips
 from core.data.reading.choices import NO_CHOICES, Choices
 from core.data.reading.file_rows import (
     DEFAULT_LIMITS,
@@ -37,7 +36,7 @@ from core.values import MIB
 
 _HEAD = 64 << 10
 _DELIMITERS = (",", ";", "\t")
-# What people drop in by mistake, by its first bytes; the sentence is `data.is_<name>`.
+# Files that people choose by mistake, by their first bytes; the sentence is `data.is_<name>`.
 _MAGIC: dict[str, tuple[bytes, ...]] = {
     "zip": (b"PK\x03\x04", b"PK\x05\x06"),
     "office": (b"\xd0\xcf\x11\xe0",),
@@ -53,7 +52,7 @@ _MAGIC: dict[str, tuple[bytes, ...]] = {
 
 
 _BINARY: dict[bytes, FileKind] = {b"%PDF": "pdf", b"PAR1": "parquet"}
-# mailboxes, and chats of LINE: texts, but no prose
+# mailboxes, and chats of LINE
 _CHAT = re.compile(rb"From \S+.*\d{4}\r?\n[A-Za-z-]+: |(?:\xef\xbb\xbf)?\[LINE\]")
 _WEB_PAGE = re.compile(r"\ufeff?\s*<(?:!doctype html|html)\b", re.IGNORECASE)
 _TIMES = re.compile(r"(?:\d+:)?\d{1,2}:\d\d[.,]\d{3} --> ")  # of a subtitle
@@ -66,40 +65,44 @@ def probe(
     choices: Choices = NO_CHOICES,
     check: Callable[[], None] = lambda: None,
 ) -> Source:
-    """Read the whole file once and say what it is. check: called often, and may raise. Raises DataError for a file with
-    no rows in it that can be read."""
+    """Read a file once and return what it is. check: called often, and may raise.
+
+    Raises DataError for a file without readable rows.
+    """
     path = Path(path) if isinstance(path, str) else path
     with translated(path):
         if isinstance(path, Path) and _is_folder(path):
-            return several.of_folder(path, limits, choices, partial(probe, check=check))
+            return folders.from_folder(path, limits, choices, partial(probe, check=check))
         size = _size(path, limits)
         with path.open("rb") as file:
             head = file.read(_HEAD)
         packed = _zip_or_spreadsheet(path, head, limits)
         if packed == "zip" and isinstance(path, Path):
-            return several.of_zip(path, limits, choices, partial(probe, check=check), _digest(path, check))
+            return folders.from_zip(path, limits, choices, partial(probe, check=check), _digest(path, check))
         _refuse_what_is_not_data(path, head, packed)
         if kind := packed or next((kind for magic, kind in _BINARY.items() if head.startswith(magic)), None):
-            found = Source(path, kind, size, _digest(path, check), "")
-            return _of_sheets(found, choices, limits) if kind in SPREADSHEETS else replace(found, notes=_notes(found))
-        return _of_text(path, size, encodings.find(path, head, choices.encoding, check), choices, limits)
+            source = Source(path, kind, size, _digest(path, check), "")
+            return (
+                _with_sheet(source, choices, limits) if kind in SPREADSHEETS else replace(source, notes=_notes(source))
+            )
+        return _text_source(path, size, encodings.find(path, head, choices.encoding, check), choices, limits)
 
 
-def _of_sheets(source: Source, choices: Choices, limits: Limits) -> Source:
-    told = spreadsheets.look(source.path, choices.sheet, limits)
-    named = _header(choices, spreadsheets.holds_names(told.first))
-    notes = (*told.notes(), *_note_header(named, choices), *_notes(source))
-    return replace(source, notes=notes, sheet=told.sheet or "", sheets=(*told.sheets,), header=named)
+def _with_sheet(source: Source, choices: Choices, limits: Limits) -> Source:
+    sheets = spreadsheets.look(source.path, choices.sheet, limits)
+    has_names = _header_choice(choices, spreadsheets.holds_names(sheets.first))
+    notes = (*sheets.notes(), *_note_header(has_names, choices), *_notes(source))
+    return replace(source, notes=notes, sheet=sheets.sheet or "", sheets=(*sheets.sheets,), header=has_names)
 
 
-def _of_text(path: Readable, size: int, found: encodings.FoundEncoding, choices: Choices, limits: Limits) -> Source:
-    encoding, first_bad = found.encoding, found.first_bad
+def _text_source(path: Readable, size: int, decoding: encodings.Decoding, choices: Choices, limits: Limits) -> Source:
+    encoding, first_bad = decoding.encoding, decoding.first_bad
     kind = _kind(path, encoding, limits)
     if first_bad is not None and not (kind == "jsonl" and encoding.startswith("utf-8")):
         raise DataError("data.bad_encoding", file=path.name, byte=first_bad, encoding=encoding.upper())
     chat = kinds.recognise(path, kind, encoding)
-    source = Source(path, kind, size, found.sha256, encoding, first_bad_byte=first_bad, chat=chat, choices=choices)
-    notes = [*found.notes]
+    source = Source(path, kind, size, decoding.sha256, encoding, first_bad_byte=first_bad, chat=chat, choices=choices)
+    notes = [*decoding.notes]
     if kind == "csv":
         source = replace(source, delimiter=_delimiter(path, encoding))
         if source.delimiter != ",":
@@ -109,20 +112,20 @@ def _of_text(path: Readable, size: int, found: encodings.FoundEncoding, choices:
             rows = csv_rows(replace(source, header=False), limits)
             first = [[*raw.value.values()] for raw in islice(rows, header.LOOKED_AT) if isinstance(raw, Raw)]
             source = replace(
-                source, header=_header(choices, header.holds_names(first[0], first[1:]) if first else True)
+                source, header=_header_choice(choices, header.holds_names(first[0], first[1:]) if first else True)
             )
             notes += _note_header(source.header, choices)
     return replace(source, notes=(*notes, *_notes(source)))
 
 
 def _is_anki(source: Source) -> bool:
-    """True for an export of Anki, whose first lines begin with # and describe the columns."""
+    """Return True for an export of Anki, whose first lines begin with # and describe the columns."""
     with source.path.open(encoding=source.encoding, errors="replace") as file:
         return bool(file.readline(100).lower().startswith(ANKI))
 
 
 def _notes(source: Source) -> tuple[Message, ...]:
-    """Notes for the person: how a text or document is split into rows, and a suffix that contradicts the content."""
+    """Return notes: how a text or document is split into rows, and a suffix that contradicts the content."""
     suffix, kind = source.path.suffix.lower(), source.kind
     taken = "document" if kind in DOCUMENTS else "paragraphs" if kind == "txt" and not source.chat else ""
     is_other = kind != "parquet" and SUFFIXES.get(suffix, kind) != kind
@@ -130,8 +133,8 @@ def _notes(source: Source) -> tuple[Message, ...]:
     return (*([msg(f"data.note_{taken}")] if taken else []), *other)
 
 
-def _header(choices: Choices, holds_names: bool | None) -> bool | None:
-    """As Source.header has it."""
+def _header_choice(choices: Choices, holds_names: bool | None) -> bool | None:
+    """Return Source.header for a choice and the result of `header.holds_names`."""
     return choices.header if choices.header is not None else None if holds_names else holds_names is None
 
 
@@ -141,7 +144,7 @@ def _note_header(named: bool | None, choices: Choices) -> list[Message]:
 
 @contextmanager
 def translated(path: Readable) -> Iterator[None]:
-    """The operating system's refusals, in a sentence."""
+    """Raise errors of the operating system as DataError."""
     name = path.name[:200] or str(path)[:200]
     try:
         yield
@@ -183,8 +186,10 @@ def _digest(path: Readable, check: Callable[[], None]) -> str:
 
 
 def _zip_or_spreadsheet(path: Readable, head: bytes, limits: Limits) -> FileKind | None:
-    """By content, or "zip". Of Office's old files, which begin alike, and of encrypted ones the name must say that it
-    is a spreadsheet."""
+    """Return the kind of a zip or spreadsheet by content, None for other files.
+
+    Old Office files and encrypted ones begin alike: those count as a spreadsheet only by their suffix.
+    """
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return zips.kind_of(path, limits) or "zip"
     if head.startswith(_MAGIC["office"]) and SUFFIXES.get(path.suffix.lower()) in SPREADSHEETS:
@@ -207,9 +212,9 @@ def _refuse_what_is_not_data(path: Readable, head: bytes, packed: FileKind | Non
 
 
 def _kind(path: Readable, encoding: str, limits: Limits) -> FileKind:
-    """By content where that is clear, by the file's suffix otherwise."""
+    """Return the kind by content if that is clear, otherwise by the file's suffix."""
     by_suffix = SUFFIXES.get(path.suffix.lower())
-    if by_suffix == "csv" or by_suffix in SPREADSHEETS:  # many a program writes text and calls it .xls
+    if by_suffix == "csv" or by_suffix in SPREADSHEETS:  # many programs write text and call it .xls
         return "csv"
     with path.open(encoding=encoding, errors="replace") as file:
         lines: list[str] = []
@@ -223,7 +228,7 @@ def _kind(path: Readable, encoding: str, limits: Limits) -> FileKind:
         return "html" if by_suffix == "html" else "srt"
     if by_suffix == "yaml":
         return "yaml"
-    if by_suffix in DOCUMENTS:  # a text that is called so
+    if by_suffix in DOCUMENTS:  # a text with such a suffix
         by_suffix = "txt"
     if by_suffix == "txt" and not _is(dict, first):
         return "csv" if first.lower().startswith(ANKI) else "txt"
@@ -254,12 +259,12 @@ def _is(kind: type, line: str) -> bool:
 
 
 def _delimiter(path: Readable, encoding: str) -> str:
-    """The one of comma, semicolon and tab that splits the first records into the most equal columns."""
+    """Return the one of comma, semicolon and tab that splits the first records into the most equal columns."""
     with path.open(encoding=encoding, newline="", errors="replace") as file:
         sample = file.read(_HEAD)
     if sample.lower().startswith(ANKI):
-        said = sample[len(ANKI) :].split("\n", 1)[0].strip().lower()
-        return {"comma": ",", "semicolon": ";"}.get(said, said if said in _DELIMITERS else "\t")
+        named = sample[len(ANKI) :].split("\n", 1)[0].strip().lower()
+        return {"comma": ",", "semicolon": ";"}.get(named, named if named in _DELIMITERS else "\t")
     if sample.lower().startswith("sep=") and sample[4:5] in _DELIMITERS:
         return sample[4]
     if len(sample) == _HEAD:

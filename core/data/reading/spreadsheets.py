@@ -1,8 +1,7 @@
-"""Rows out of a sheet of .xlsx, .xls, .xlsb and .ods, read by core.data.reading.workbook in a process that is watched.
+"""Reads the rows of a sheet of .xlsx, .xls, .xlsb and .ods, in a process of core.data.reading.workbook.
 
-The first row that is as wide as the table gives the names of the columns; what stands above it, such as a title, is
-named among what is left out. A sheet is held in memory by that
-process, with at most `reader_process.MOST_MEMORY` bytes.
+The first row that is as wide as the table gives the names of the columns; rows above it, such as a title, are reported
+as left out. A sheet is held in memory by that process, with at most `reader_process.MOST_MEMORY` bytes.
 """
 
 from __future__ import annotations
@@ -22,39 +21,39 @@ from core.errors import DataError
 from core.messages import Message, msg
 from core.values import MIB
 
-LOOKED_AT = 30  # rows, to find the one with the names of the columns
+LOOKED_AT = 30  # rows, among which the names of the columns are searched
 _WIDE = 0.5  # of the widest of them
 _MOST_NAMED = 8  # other sheets
 
 
 @dataclass(frozen=True)
-class ToldSheets:
-    """What the process says first: the sheets and whether each is hidden, and the one that is read."""
+class Sheets:
+    """The sheets of a workbook (name: hidden), and the one that is read."""
 
     sheets: dict[str, bool]
     sheet: str | None
     uncalculated: int
-    first: tuple[list[str], ...] = ()  # rows, of `look` alone
+    first: tuple[list[str], ...] = ()  # rows; only of `look`
 
     def notes(self) -> tuple[Message, ...]:
         others = [name for name in self.sheets if name != self.sheet]
         shown = [name for name in others if not self.sheets[name]][:_MOST_NAMED]
         hidden = [name for name in others if self.sheets[name]][:_MOST_NAMED]
-        said = [msg("data.note_sheet", sheet=self.sheet, others=shown)] if shown else []
-        said += [msg("data.note_hidden_sheets", sheets=hidden)] if hidden else []
-        said += [msg("data.note_sheet_is_hidden", sheet=self.sheet)] if self.sheets.get(self.sheet or "") else []
-        said += [msg("data.note_uncalculated", count=self.uncalculated)] if self.uncalculated else []
-        return tuple(said)
+        notes = [msg("data.note_sheet", sheet=self.sheet, others=shown)] if shown else []
+        notes += [msg("data.note_hidden_sheets", sheets=hidden)] if hidden else []
+        notes += [msg("data.note_sheet_is_hidden", sheet=self.sheet)] if self.sheets.get(self.sheet or "") else []
+        notes += [msg("data.note_uncalculated", count=self.uncalculated)] if self.uncalculated else []
+        return tuple(notes)
 
 
-def look(path: Readable, sheet: str | None, limits: Limits) -> ToldSheets:
-    """Which sheets there are and which would be read. Raises DataError."""
-    with _opened(path, sheet, limits) as (told, lines):
-        return replace(told, first=tuple(line[1] or [] for line in islice(lines, header.LOOKED_AT)))
+def look(path: Readable, sheet: str | None, limits: Limits) -> Sheets:
+    """Return the sheets, and the first rows of the one that would be read. Raises DataError."""
+    with _opened(path, sheet, limits) as (sheets, lines):
+        return replace(sheets, first=tuple(line[1] or [] for line in islice(lines, header.LOOKED_AT)))
 
 
 def holds_names(rows: Sequence[list[str]]) -> bool | None:
-    """Whether the first row of a sheet is one of names, as `header.holds_names` says."""
+    """Return the result of `header.holds_names` for the rows of a sheet."""
     at = _names_at(rows, is_row=True)
     return header.holds_names(rows[at], rows[at + 1 :]) if rows else True
 
@@ -67,8 +66,8 @@ def sheet_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem | Loss]
         for above in first[:at]:
             if any(cell.strip() for cell in above[1] or ()):
                 yield Loss("above")
-        named = first[at][1] or [] if first else []
-        names = column_names(source.path.name, named, limits, is_row)
+        header_cells = first[at][1] or [] if first else []
+        names = column_names(source.path.name, header_cells, limits, is_row)
         row = 0
         for number, cells, *size in chain(first[at + (not is_row) :], lines):
             if cells is None:
@@ -76,18 +75,21 @@ def sheet_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem | Loss]
                 yield too_big(row, number, size[0], limits)
             elif any(cell.strip() for cell in cells):
                 row += 1
-                # Where a column has no name, an empty cell is none of the row's.
+                # Empty cells of columns without a name are dropped.
                 kept = {
                     name: cell
-                    for name, cell, given in zip(names, cells, named, strict=False)
-                    if given.strip() or cell.strip()
+                    for name, cell, column_name in zip(names, cells, header_cells, strict=False)
+                    if column_name.strip() or cell.strip()
                 }
                 yield Raw(row, kept, number)
 
 
 def _names_at(rows: Sequence[list[str]], is_row: bool) -> int:
-    """The place of the row that names the columns: the first with words only that is at least half as wide as the
-    widest, else the first of that width; with is_row, the first of that width."""
+    """Return the position of the row that names the columns.
+
+    The first row of words only that is at least half as wide as the widest, else the first of that width; with is_row,
+    the first of that width.
+    """
     filled = [[cell for cell in cells if cell.strip()] for cells in rows]
     widest = max(map(len, filled), default=0)
     wide = [at for at, cells in enumerate(filled) if cells and len(cells) >= _WIDE * widest]
@@ -100,18 +102,20 @@ def _is_number(cell: str) -> bool:
 
 
 @contextlib.contextmanager
-def _opened(path: Readable, sheet: str | None, limits: Limits) -> Iterator[tuple[ToldSheets, Iterator[Any]]]:
+def _opened(path: Readable, sheet: str | None, limits: Limits) -> Iterator[tuple[Sheets, Iterator[Any]]]:
     with contextlib.closing(listen(path, sheet or "", limits.row_bytes)) as lines:
         head = next(lines, None)
         if not isinstance(head, dict) or "error" in head:
             raise _refusal(path, head or {})
-        told = ToldSheets(dict(head["sheets"]), head["sheet"], head["uncalculated"])
-        if sheet and sheet not in told.sheets:
-            near = difflib.get_close_matches(sheet, told.sheets, 1, 0) or ["-"]
-            raise DataError("data.no_such_sheet", file=path.name, sheet=sheet, sheets=[*told.sheets][:20], near=near[0])
-        if told.sheet is None:
+        sheets = Sheets(dict(head["sheets"]), head["sheet"], head["uncalculated"])
+        if sheet and sheet not in sheets.sheets:
+            near = difflib.get_close_matches(sheet, sheets.sheets, 1, 0) or ["-"]
+            raise DataError(
+                "data.no_such_sheet", file=path.name, sheet=sheet, sheets=[*sheets.sheets][:20], near=near[0]
+            )
+        if sheets.sheet is None:
             raise DataError("data.no_rows", file=path.name)
-        yield told, _without_end(path, lines)
+        yield sheets, _without_end(path, lines)
 
 
 def _without_end(path: Readable, lines: Iterator[Any]) -> Iterator[Any]:

@@ -1,4 +1,4 @@
-"""Rows out of CSV, Parquet and plain text."""
+"""Readers of the rows of CSV, Parquet and plain text."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from core.errors import DataError, reason_of
 from core.messages import msg
 from core.values import MIB
 
-# A paragraph of plain text that is longer becomes several rows: some 4,000 tokens, so that rows can be kept apart,
-# shuffled and looked at.
+# A longer paragraph of plain text becomes several rows of some 4,000 tokens, so that they can be shuffled, split into
+# training and validation, and shown.
 MOST_CHARACTERS = 16_000
-ANKI = "#separator:"  # with what its exports begin
-# Where, best first: the last line, sentence or word that ends in the second half of it (greedy, up to where it may
-# look).
+ANKI = "#separator:"  # the beginning of its exports
+# Ends of a part, best first: the last line, sentence or word that ends in its second half (greedy, up to the given
+# end).
 _ENDS = tuple(
     re.compile(rf"[\s\S]{{{MOST_CHARACTERS // 2},}}(?:{end})")
     for end in (r"\n", r"[.!?…][\"'”’»)\]]*\s|[。！？][”’」』）]*", r"\s")
@@ -29,7 +29,7 @@ _ENDS = tuple(
 
 
 class _CsvLines:
-    """Physical lines for csv.reader, which may go on after one that is too long."""
+    """Physical lines for csv.reader, which can continue after a line that is too long."""
 
     def __init__(self, file: io.TextIOWrapper, limit: int):
         self._file, self._limit, self.number, self.used = file, limit, 0, 0
@@ -51,18 +51,18 @@ class _CsvLines:
         raise _LongRecord(self.used)
 
     def records(self, delimiter: str | None) -> Iterator[tuple[int, list[str] | Exception]]:
-        """(first line, cells) of each record; in the place of the cells, why they cannot be read."""
-        # Process-wide in the csv module, which has no other way to take a field above 128 KiB.
+        """Yield (first line, cells) of each record; the error in place of cells that cannot be read."""
+        # This limit is process-wide; the csv module has no other way to accept a field above 128 KiB.
         csv.field_size_limit(max(csv.field_size_limit(), self._limit))
         records = csv.reader(self, delimiter=delimiter or ",", strict=True)
         while True:
-            begins, self.used = self.number + 1, 0
+            first_line, self.used = self.number + 1, 0
             try:
-                yield begins, next(records)
+                yield first_line, next(records)
             except StopIteration:
                 return
             except (csv.Error, _LongRecord) as error:
-                yield begins, error
+                yield first_line, error
 
 
 class _LongRecord(Exception):
@@ -116,8 +116,8 @@ class _CsvHead:
 
 
 def csv_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem | Loss]:
-    # Every end of a line as \n, in cells too: what Windows wrote would else be learned as other tokens than the same
-    # text from elsewhere.
+    # Line ends become \n, in cells too: otherwise text from Windows would have other tokens than the same text from
+    # elsewhere.
     with source.path.open(encoding=source.encoding) as file:
         lines, head, row = _CsvLines(file, limits.row_bytes), _CsvHead(source, limits), 0
         for line, record in lines.records(source.delimiter):
@@ -189,37 +189,37 @@ def parquet_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem]:
 
 
 def txt_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem]:
-    """A row is a paragraph: the lines up to a blank one. A longer one, up to a book in one line, is several rows
+    """Yield a row for each paragraph: the lines up to a blank one. A long paragraph becomes several rows
     (`Paragraph`)."""
     row = 0
     with source.path.open(encoding=source.encoding) as file:
         paragraph = Paragraph()
-        number, goes_on = 1, False
+        number, continues = 1, False
         while line := file.readline(MOST_CHARACTERS):
-            if line.isspace() and not goes_on:
-                found = paragraph.end()
+            if line.isspace() and not continues:
+                texts = paragraph.end()
             else:
-                found = paragraph.add(number, line)
-            for begins, text in found:
+                texts = paragraph.add(number, line)
+            for begins, text in texts:
                 row += 1
                 yield Raw(row, {"text": text}, begins)
-            goes_on = not line.endswith("\n")
-            number += not goes_on
+            continues = not line.endswith("\n")
+            number += not continues
         for begins, text in paragraph.end():
             row += 1
             yield Raw(row, {"text": text}, begins)
 
 
 class Paragraph:
-    """Lines of a paragraph as they come; what is longer than MOST_CHARACTERS goes out in parts, each ending with a
-    line, a sentence or a word."""
+    """Lines of a paragraph, joined; text over MOST_CHARACTERS is returned in parts that end with a line, a sentence or
+    a word."""
 
     def __init__(self) -> None:
         self._text, self._begins = "", 0
 
     def add(self, number: int, line: str) -> Iterator[tuple[int, str]]:
         self._begins = self._begins or number
-        for begin in range(0, len(line), MOST_CHARACTERS):  # what is left is written anew for each part
+        for begin in range(0, len(line), MOST_CHARACTERS):  # the rest is copied for each part
             self._text += line[begin : begin + MOST_CHARACTERS]
             while len(self._text) > MOST_CHARACTERS:
                 end = next(

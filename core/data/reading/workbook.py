@@ -1,15 +1,14 @@
-"""The process that opens a spreadsheet: `python -m core.data.reading.workbook FILE MEMBER SHEET MOST_BYTES`; prints
-JSON lines.
+"""A process that opens a spreadsheet: `python -m core.data.reading.workbook FILE MEMBER SHEET MOST_BYTES`.
 
-The first line: {"sheets": [[name, whether it is hidden], ...], "sheet": the one that is read, null where none has rows,
-"uncalculated": formulas without a stored value}, or {"error": ..., "reason": ...}. Then a line a row that has anything:
-[its number in the sheet, [its cells as text]], or [number, null, bytes] where it is larger than MOST_BYTES. MEMBER: of
-a FILE that is a zip. SHEET "": the first that has a table (two rows), else a row; of the visible ones if any has.
+It prints JSON lines. The first: {"sheets": [[name, is hidden], ...], "sheet": the one that is read, null if none has
+rows, "uncalculated": formulas without a stored value}, or {"error": ..., "reason": ...}. Then one line for each row
+that is not empty: [its number in the sheet, [its cells as text]], or [number, null, bytes] if it is larger than
+MOST_BYTES. MEMBER: a file in FILE, if that is a zip. SHEET "": the first with a table (two rows), else with a row;
+visible ones first.
 
-calamine lays a sheet out as one rectangle, so two cells far apart make it ask for more memory than there is, which ends
-its process; that must not be the app's. Cells give what is stored, never what a formula or a link to another file would
-give; no macro runs.
-Of ours this imports nothing: it starts for every reading.
+calamine stores a sheet as one rectangle, so two cells far apart can need more memory than there is, which ends its
+process; it must not be the app's. Cells give stored values, never the result of a formula or a link to another file; no
+macro runs. It imports nothing of ours, because it starts for every reading.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ from typing import IO, Any
 
 _DIGITS = 15  # that spreadsheets show of a number
 _CHUNK = 1 << 20
-# How a formula without a stored value is written; programs that write files without calculating leave it so.
+# XML of a formula without a stored value, as written by programs that do not calculate.
 _UNCALCULATED = (b"</f></c>", b"</f><v></v></c>", b"</f><v/></c>", b"</f><v /></c>")
 
 
-def told(path: str, member: str, sheet: str, most_bytes: int) -> Iterator[Any]:
+def read_workbook(path: str, member: str, sheet: str, most_bytes: int) -> Iterator[Any]:
     from python_calamine import CalamineError, CalamineWorkbook, PasswordError
 
     try:
@@ -62,26 +61,25 @@ def _opened(path: str, member: str) -> IO[bytes]:
 def _chosen(book: Any, sheet: str, shown: list[tuple[str, bool]]) -> Any:
     if sheet:
         return book.get_sheet_by_name(sheet) if sheet in dict(shown) else None
-    titles = []  # sheets of one row: a title page, where another has a table
+    titles = []  # sheets of one row, such as a title page
     for name, _ in sorted(shown, key=lambda each: each[1]):
-        if (found := book.get_sheet_by_name(name)).height > 1:
-            return found
-        titles += [found] if found.height else []
+        if (candidate := book.get_sheet_by_name(name)).height > 1:
+            return candidate
+        titles += [candidate] if candidate.height else []
     return titles[0] if titles else None
 
 
 def _rows(sheet: Any, most_bytes: int) -> Iterator[Any]:
-    below = _Merged(sheet)
+    merged = _Merged(sheet)
     for number, cells in enumerate(sheet.iter_rows(), 1):
-        texts = below.filled(number, [as_text(cell) for cell in cells])
+        texts = merged.filled(number, [as_text(cell) for cell in cells])
         size = sum(len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass")) for text in texts)
-        if size:  # many a sheet has a million empty rows in it
+        if size:  # many sheets have a million empty rows
             yield [number, None, size] if size > most_bytes else [number, texts]
 
 
 class _Merged:
-    """Cells merged over several rows: each row has what is seen beside it. Over several columns it stays in the
-    first."""
+    """Cells merged over several rows: each row gets the text. A cell over several columns stays in the first."""
 
     def __init__(self, sheet: Any):
         left = sheet.start[1] if sheet.start else 0
@@ -110,8 +108,7 @@ class _Merged:
 
 
 def as_text(cell: Any) -> str:
-    """As a person sees it, but for the format of numbers and dates, which is not read: 3, 0.1, TRUE, 2025-03-12
-    21:14."""
+    """Return a cell as displayed, but in a fixed format for numbers and dates: 3, 0.1, TRUE, 2025-03-12 21:14."""
     if isinstance(cell, bool):
         return str(cell).upper()
     if isinstance(cell, float):
@@ -131,8 +128,8 @@ def as_text(cell: Any) -> str:
 
 
 def _uncalculated(path: str, member: str) -> int:
-    """Formulas without a value in all sheets of an .xlsx; 0 for other kinds."""
-    found = 0
+    """Count formulas without a value in all sheets of an .xlsx; 0 for other kinds."""
+    count = 0
     try:
         with _opened(path, member) as file, zipfile.ZipFile(file) as archive:
             for name in archive.namelist():
@@ -143,15 +140,15 @@ def _uncalculated(path: str, member: str) -> int:
                             rest += chunk
                             cut = rest.rfind(b"</c>") + len(b"</c>")
                             if cut >= len(b"</c>"):
-                                found += sum(rest.count(ending, 0, cut) for ending in _UNCALCULATED)
+                                count += sum(rest.count(ending, 0, cut) for ending in _UNCALCULATED)
                                 rest = rest[cut:]
                             rest = rest[-200:]
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error):
-        # calamine says what is wrong with it
-        return found
-    return found
+        # calamine reports the error
+        return count
+    return count
 
 
 if __name__ == "__main__":
-    for each in told(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])):
+    for each in read_workbook(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])):
         sys.stdout.write(json.dumps(each) + "\n")

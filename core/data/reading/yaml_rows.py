@@ -1,7 +1,7 @@
-"""Rows from YAML: a list of objects, or an object around one, as chatbots store them (ChatterBot, Rasa).
+"""Reads rows from YAML: a list of objects, or an object around one, as chatbots store them (ChatterBot, Rasa).
 
-A file is held in memory as a whole, some thirty times its size, so it may have MOST_BYTES. An alias, which can stand
-for a thousand others, is refused before anything is made of it; nothing but plain values is made.
+A file takes some thirty times its size in memory, so it may have at most MOST_BYTES. An alias, which can stand for a
+thousand others, is refused before anything is built; only plain values are built.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import yaml
 
 from core.data.reading.file_rows import Limits, Raw, Readable, Source
 from core.data.shapes.known import COLUMNS
-from core.data.shapes.labelled import several
+from core.data.shapes.labelled import rows_in_object
 from core.data.shapes.left_out import Loss, has_value
 from core.errors import DataError
 from core.values import MIB
@@ -27,8 +27,10 @@ _ITEM = "- "  # Rasa writes a list of texts as one text
 
 
 class _Loader(yaml.CSafeLoader):
-    """What is no true, false, null or plain integer is a text as it is written: "yes", "18:30" and 010 too, which YAML
-    1.1 takes for others."""
+    """Loader that reads everything but true, false, null and plain integers as text: "yes", "18:30" and 010 too.
+
+    YAML 1.1 reads those as other types.
+    """
 
 
 _Loader.yaml_implicit_resolvers = {}
@@ -36,39 +38,39 @@ for _tag, _plainly in {"bool": "true|false", "null": "~|null|Null|NULL|", "int":
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_plainly})$"), None)
 _ANSWERS = {alias for columns in COLUMNS.values() for ours in columns.keys() & {"messages", "output", "answer",
     "completion"} for alias in columns[ours]}  # fmt: skip
-# Beside an answer they are no words: whether it is to be learned, and whether it is a good one.
+# Values of fields beside an answer that say if it is trained, and if it is good.
 _MARKS = {"yes": True, "on": True, "true": True, "no": False, "off": False, "false": False, "0.0": 0, "1.0": 1}
 
 
 def yaml_rows(source: Source, limits: Limits) -> Iterator[Raw | Loss]:
-    value = _loaded(source.path, source.encoding, limits)
+    value = _load(source.path, source.encoding, limits)
     items = value
     if isinstance(value, dict):
-        name = _of_rows(value)
+        name = _rows_key(value)
         items = value.get(name)
         yield from (Loss("beside", str(other)) for other in value if other != name and has_value(value[other]))
     if not isinstance(items, list) or not items:
         raise DataError("data.yaml_no_list", file=source.path.name)
     row = 0
     for item in items:
-        for one in several(_plain(item)):
+        for one in rows_in_object(_plain(item)):
             row += 1
             yield Raw(row, one)
 
 
 def is_set(file: Readable, limits: Limits) -> bool:
-    """Whether a YAML file holds rows, and no recipe."""
+    """Return True if a YAML file holds rows, and is no recipe."""
     try:
-        value = _loaded(file, "utf-8-sig", limits)
+        value = _load(file, "utf-8-sig", limits)
     except (DataError, OSError, UnicodeDecodeError):
         return False
     if isinstance(value, dict):
-        return not {"data", "model"} & value.keys() and _of_rows(value) is not None
+        return not {"data", "model"} & value.keys() and _rows_key(value) is not None
     return isinstance(value, list) and bool(value) and isinstance(value[0], dict | list)
 
 
-def _of_rows(value: dict[str, Any]) -> str | None:
-    """The first list of objects, or of lists, which are conversations."""
+def _rows_key(value: dict[str, Any]) -> str | None:
+    """Return the key of the first list of objects, or of lists, which are conversations."""
     return next(
         (key for key, part in value.items() if isinstance(part, list) and part and isinstance(part[0], dict | list)),
         None,
@@ -83,23 +85,29 @@ def _plain(item: Any) -> Any:
         and isinstance(examples := item.get("examples"), str)
         and examples.lstrip().startswith(_ITEM)
     ):
-        said = [line.strip().removeprefix(_ITEM).strip() for line in examples.splitlines()]
-        return item | {"examples": [text for text in said if text]}
+        texts = [line.strip().removeprefix(_ITEM).strip() for line in examples.splitlines()]
+        return item | {"examples": [text for text in texts if text]}
     return item
 
 
-def _marked(value: Any) -> Any:
+def _with_flags(value: Any) -> Any:
     if not isinstance(value, dict):
-        return [_marked(one) for one in value] if isinstance(value, list) else value
-    marks = ("train", "loss", "weight", "kto_tag", *(("label",) if _ANSWERS & {name.lower() for name in value} else ()))
-    marked = {
-        name: _MARKS.get(one.lower(), one) for name, one in value.items() if name in marks and isinstance(one, str)
+        return [_with_flags(one) for one in value] if isinstance(value, list) else value
+    flag_names = (
+        "train",
+        "loss",
+        "weight",
+        "kto_tag",
+        *(("label",) if _ANSWERS & {name.lower() for name in value} else ()),
+    )
+    flags = {
+        name: _MARKS.get(one.lower(), one) for name, one in value.items() if name in flag_names and isinstance(one, str)
     }
-    return {name: marked.get(name, _marked(one)) for name, one in value.items()}
+    return {name: flags.get(name, _with_flags(one)) for name, one in value.items()}
 
 
-def _loaded(file: Readable, encoding: str, limits: Limits) -> Any:
-    """What JSON could hold too. Raises DataError."""
+def _load(file: Readable, encoding: str, limits: Limits) -> Any:
+    """Return the value of a file, of types that JSON has too. Raises DataError."""
     with file.open(encoding=encoding) as opened:
         text = opened.read(MOST_BYTES + 1)
     if len(text) > MOST_BYTES:
@@ -107,7 +115,7 @@ def _loaded(file: Readable, encoding: str, limits: Limits) -> Any:
     try:
         _check(file, text, limits)
         value = yaml.load(text, Loader=_Loader)  # noqa: S506 - it makes plain values alone
-        return _marked(json.loads(json.dumps(value, default=str)))
+        return _with_flags(json.loads(json.dumps(value, default=str)))
     except (yaml.YAMLError, ValueError, TypeError) as error:
         mark = getattr(error, "problem_mark", None)
         raise DataError("data.broken_yaml", file=file.name, line=mark.line + 1 if mark else 1) from None

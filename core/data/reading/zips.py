@@ -1,4 +1,4 @@
-"""Zip archives, with limits: nothing is unpacked to disk, and the sizes in the directory are never trusted."""
+"""Reads zip archives with limits: nothing is unpacked to disk, and the sizes in the directory are never trusted."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from core.values import MIB
 MOST_DIRECTORY = 32 * MIB  # bytes; some 300,000 files
 MOST_HELD = 256 * MIB  # bytes
 _CHUNK = 64 << 10
-# What Python's zipfile raises for bytes that are no archive, or one of another kind than it knows.
+# Exceptions of Python's zipfile for damaged or unsupported archives.
 BROKEN = (
     zipfile.BadZipFile,
     zlib.error,
@@ -40,7 +40,7 @@ _MIMETYPES: dict[bytes, FileKind] = {
 
 
 def seekable(path: Readable, limits: Limits) -> IO[bytes]:
-    """A file in which a reader may go back: one of an archive is held in memory."""
+    """Return a seekable file; a file of an archive is read into memory."""
     file = path.open("rb")
     if file.seekable():
         return file
@@ -53,7 +53,7 @@ def seekable(path: Readable, limits: Limits) -> IO[bytes]:
 
 @contextlib.contextmanager
 def opened(path: Readable, limits: Limits) -> Iterator[zipfile.ZipFile]:
-    """Raises DataError where it is broken, or says that it is larger than may be."""
+    """Open an archive. Raises DataError if it is damaged, or states a size above the limit."""
     with seekable(path, limits) as file:
         if _directory_bytes(file) > MOST_DIRECTORY:
             raise DataError("data.zip_directory", file=path.name, limit_mib=MOST_DIRECTORY // MIB)
@@ -69,7 +69,7 @@ def opened(path: Readable, limits: Limits) -> Iterator[zipfile.ZipFile]:
 
 
 def kind_of(path: Readable, limits: Limits) -> FileKind | None:
-    """Which kind of file a zip is, None for an archive. Raises DataError."""
+    """Return the kind of file that a zip is, None for an archive. Raises DataError."""
     with opened(path, limits) as archive:
         names = set(archive.namelist())
         for name, kind in _KINDS.items():
@@ -85,23 +85,23 @@ def kind_of(path: Readable, limits: Limits) -> FileKind | None:
 
 
 def _directory_bytes(file: IO[bytes]) -> int:
-    """The size of a zip's directory as its end says, which zipfile would read as a whole; 0 where there is no end."""
+    """Return the size of a zip's directory, which zipfile would read completely; 0 if it has no end record."""
     size = file.seek(0, 2)
     file.seek(max(0, size - (1 << 16) - 22 - 20))
     tail = file.read()
     end = tail.rfind(b"PK\x05\x06")
     if end < 0 or len(tail) < end + 16:
         return 0
-    found = int.from_bytes(tail[end + 12 : end + 16], "little")
+    stated = int.from_bytes(tail[end + 12 : end + 16], "little")
     locator = tail[end - 20 : end] if end >= 20 else b""
     if not locator.startswith(b"PK\x06\x07"):
-        return found
+        return stated
     file.seek(min(size, int.from_bytes(locator[8:16], "little")))
     return int.from_bytes(file.read(48)[40:48], "little")
 
 
 class Member:
-    """A file in an archive, with as much of pathlib.Path as readers ask for. Opened anew each time, like a file."""
+    """A file in an archive, with the methods of pathlib.Path that readers use. Opened anew each time, like a file."""
 
     def __init__(self, archive: Path, info: zipfile.ZipInfo):
         self.archive, self._info = archive, info
@@ -114,7 +114,7 @@ class Member:
 
     @property
     def flaw(self) -> str:
-        """Why it is not read, as a key of a sentence; "" where it is."""
+        """Key of the sentence why it is not read; "" if it is."""
         if self._info.flag_bits & 1:
             return "data.member_password"
         if stat.S_ISLNK(self._info.external_attr >> 16):
@@ -125,7 +125,7 @@ class Member:
     def open(
         self, mode: str = "r", encoding: str | None = None, errors: str | None = None, newline: str | None = None
     ) -> Any:
-        """mode: "r" or "rb". What is read may raise DataError."""
+        """Open the file. mode: "r" or "rb". Reading may raise DataError."""
         unpacked = io.BufferedReader(_Unpacked(self.archive, self._info), _CHUNK)
         return (
             unpacked if mode == "rb" else io.TextIOWrapper(unpacked, encoding=encoding, errors=errors, newline=newline)
@@ -133,7 +133,7 @@ class Member:
 
 
 class _Unpacked(io.RawIOBase):
-    """The bytes of a member as zipfile unpacks them: no more than its directory says, or a DataError."""
+    """The bytes of a member as zipfile unpacks them: no more than its directory states, or a DataError."""
 
     def __init__(self, archive: Path, info: zipfile.ZipInfo):
         self._name = info.filename
@@ -167,13 +167,13 @@ class _Unpacked(io.RawIOBase):
 
 
 def members(path: Path, limits: Limits) -> list[Member]:
-    """The files of an archive. Raises DataError."""
+    """Return the files of an archive. Raises DataError."""
     with opened(path, limits) as archive:
         return [Member(path, info) for info in archive.infolist() if not info.is_dir()]
 
 
 def pack(files: Sequence[tuple[str, Path]], target: Path, check: Check = go_on) -> None:
-    """Files with their names as one archive, the same bytes for the same files."""
+    """Write files under these names into one archive, the same bytes for the same files."""
     with zipfile.ZipFile(target, "x", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for name, file in files:
             info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))

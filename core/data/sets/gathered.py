@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from core.data.chats.messengers import SLACK_USERS
-from core.data.reading import dataset_info, several, sniff, zips
+from core.data.reading import dataset_info, folders, sniff, zips
 from core.data.reading.choices import NO_CHOICES, Choices
 from core.data.sets.info import DatasetInfo
 from core.data.store import DatasetStore
@@ -39,7 +39,7 @@ def add(
         _clean(store.root)
         with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=store.root) as folder:
             archive = Path(folder) / "files.zip"
-            zips.pack(sorted(files.items(), key=lambda item: several.by_name(item[0])), archive, check)
+            zips.pack(sorted(files.items(), key=lambda item: folders.by_name(item[0])), archive, check)
             return store.import_file(archive, shown, choices, check)
     except OSError as error:
         raise DataError("data.cannot_store", name=shown, reason=error.strerror or str(error)) from error
@@ -56,7 +56,7 @@ def _clean(root: Path) -> None:
 def _files_of_folder(folder: Path, choices: Choices) -> list[tuple[str, Path]]:
     source = sniff.probe(folder, choices=choices)
     data_names, is_slack = {part.path.name for part in source.parts or (source,)}, source.chat == "slack"
-    files = [(path.relative_to(folder).as_posix(), path) for path in several.files_of(folder)]
+    files = [(path.relative_to(folder).as_posix(), path) for path in folders.files_of(folder)]
     return [
         (name, path)
         for name, path in files

@@ -22,7 +22,7 @@ from core.data.chats.overview import Chat
 from core.data.findings.finding import Finding
 from core.data.findings.look import Look
 from core.data.formats import Example, ReadRow, check_closely
-from core.data.reading import several, sniff
+from core.data.reading import folders, sniff
 from core.data.reading.choices import NO_CHOICES, Choices
 from core.data.reading.file_rows import DEFAULT_LIMITS, FileKind, Limits, Problem, Row, Source
 from core.data.reading.reader import read_rows
@@ -115,7 +115,7 @@ def inspect_file(
             keep(result)
     assumed = [msg(f"data.note_{name}") for name in sorted(counts.left.assumed)]
     chat_notes = [chat.note()] if chat else []
-    notes = (*source.notes, *assumed, *several.of_files(source, counts.files), *chat_notes)
+    notes = (*source.notes, *assumed, *folders.origin_notes(source, counts.files), *chat_notes)
     return DataReport(
         format=chosen,
         **{
@@ -236,7 +236,7 @@ def _start(
         source = replace(source, choices=choices)
         return source, "messages", {}, read_rows(source, limits)
     if source.parts:
-        return several.start_each(source, lambda part: _start(part, format, limits, choices, check), limits)
+        return folders.start_each(source, lambda part: _start(part, format, limits, choices, check), limits)
     if choices.voice:
         raise DataError("data.not_a_chat", file=source.path.name, voice=choices.voice[:80])
     # The rows are read again from the beginning: a file may have a million broken rows before its first good one.

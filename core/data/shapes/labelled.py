@@ -26,7 +26,7 @@ _UTTERANCE_KEYS = (
 _NAMES = ("intent", "tag")
 
 
-def several(value: Any) -> Iterator[Any]:
+def rows_in_object(value: Any) -> Iterator[Any]:
     """Yield the rows in one object of a file: SQuAD has an article with its paragraphs in one, bots the wordings of an
     intent."""
     if not isinstance(value, dict):

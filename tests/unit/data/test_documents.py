@@ -28,7 +28,7 @@ SAID = ["# The cat\nIt slept,", "and woke.", "- One", "- Two", "a b"]
 @pytest.fixture(autouse=True)
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     def listen(path, kind: str, encoding: str):
-        yield from document.told(
+        yield from document.read_document(
             str(getattr(path, "archive", path)), path.name if hasattr(path, "archive") else "", kind, encoding
         )
 

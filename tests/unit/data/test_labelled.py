@@ -21,7 +21,7 @@ def read(folder: Path, value: Any) -> list[list[tuple[str, str]]]:
     return [said(example) for _, example in examples_of(file)]
 
 
-def left_of(folder: Path) -> dict[str, int]:
+def text_loss(folder: Path) -> dict[str, int]:
     report = inspect_file(folder / "set.json")
     assert not report.error_count, report.problems
     return {Message.model_validate(left.what).render("en"): left.count for left in report.left_out}
@@ -37,7 +37,7 @@ def test_evals_teach_the_first_ideal_answer_and_a_question_that_is_a_system_mess
     ]
     learned = [("system", "Solve it."), ("user", "2 + 2"), ("assistant", "4")]
     assert read(tmp_path, rows) == [learned, learned]
-    assert left_of(tmp_path) == {"“ideal” in answers": 1}
+    assert text_loss(tmp_path) == {"“ideal” in answers": 1}
     assert read(tmp_path, [{"input": [SYSTEM], "ideal": "Yes."}]) == [[("user", "Solve it."), ("assistant", "Yes.")]]
 
 
@@ -52,7 +52,7 @@ def test_what_was_chosen_in_label_studio_is_the_label_and_marked_spans_are_not(t
     assert read(tmp_path, [task({"choices": ["Negative"]}, stars=1)]) == [
         [("user", "It is bad."), ("assistant", "Negative")]
     ]
-    assert left_of(tmp_path) == {"The column “data.stars”": 1, "The column “id”": 1}
+    assert text_loss(tmp_path) == {"The column “data.stars”": 1, "The column “id”": 1}
     assert read(tmp_path, [task({"text": ["Not good."]})])[0][-1] == ("assistant", "Not good.")
     rows = [task({"choices": ["Negative"]}), task({"start": 0, "end": 2, "text": "It", "labels": ["X"]})]
     file = tmp_path / "spans.json"
@@ -65,7 +65,7 @@ def test_a_label_that_was_rejected_in_prodigy_is_not_learned(tmp_path: Path) -> 
     row = {"text": "I will never make it again.", "label": "QUESTION", "_input_hash": 1, "_task_hash": 2}
     rows = [row | {"answer": "accept"}, row | {"answer": "reject"}, row | {"answer": "ignore"}]
     assert read(tmp_path, rows) == [[("user", "I will never make it again."), ("assistant", "QUESTION")]]
-    assert left_of(tmp_path) == {"Rows whose answer is marked as bad": 2}
+    assert text_loss(tmp_path) == {"Rows whose answer is marked as bad": 2}
     assert len(read(tmp_path, [{"text": "a", "label": "b", "answer": "reject"}, *rows])) == 2, (
         "without its hashes it is a column like others"
     )
@@ -83,7 +83,7 @@ def test_what_can_be_said_for_one_intent_is_no_conversation(tmp_path: Path) -> N
         [("user", "Hi"), ("assistant", "Good day.")],
         [("user", "Hello"), ("assistant", "Good day.")],
     ]
-    assert left_of(tmp_path) == {"The column “answers”": 2, "The column “tag”": 2}
+    assert text_loss(tmp_path) == {"The column “answers”": 2, "The column “tag”": 2}
     line = tmp_path / "one.jsonl"
     line.write_text(json.dumps({"utterances": ["Hi", "Hello"]}), "utf-8")
     assert [said(example) for _, example in examples_of(line)] == [[("user", "Hi"), ("assistant", "Hello")]]

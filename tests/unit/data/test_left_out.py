@@ -89,7 +89,7 @@ def leaves(value: Any, path: tuple[str, ...] = ()) -> list[tuple[str, tuple[str,
     return [(value, path)] if isinstance(value, str) and value.startswith("said") else []
 
 
-def left_of(values: dict[str, Any], format: Any = None) -> tuple[Any, list[Any], dict[tuple[str, str], int]]:
+def text_loss(values: dict[str, Any], format: Any = None) -> tuple[Any, list[Any], dict[tuple[str, str], int]]:
     tally = Tally()
     row = Row(1, copy.deepcopy(values))
     found, problems = check(row, format or recognise([row]), tally)
@@ -104,7 +104,7 @@ def left_of(values: dict[str, Any], format: Any = None) -> tuple[Any, list[Any],
 @given(rows)
 def test_no_value_of_a_row_vanishes_unnamed(values: dict[str, Any]) -> None:
     values = numbered(values, [0])
-    found, problems, left = left_of(values)
+    found, problems, left = text_loss(values)
     if found is None:
         assert problems or ("row", "") in left
         return
@@ -144,7 +144,7 @@ def test_no_value_of_a_row_vanishes_unnamed(values: dict[str, Any]) -> None:
     ],
 )  # fmt: skip
 def test_what_is_left_out_is_named_by_its_place(values: dict[str, Any], named: set[tuple[str, str]]) -> None:
-    found, _, left = left_of(values)
+    found, _, left = text_loss(values)
     assert found and left.keys() == named
 
 
@@ -154,7 +154,7 @@ def test_what_is_left_out_is_named_by_its_place(values: dict[str, Any], named: s
 )
 def test_an_answer_that_is_marked_as_bad_is_not_learned(values: dict[str, Any], mark: dict[str, Any]) -> None:
     """Seen: sets for KTO lost their label, and bad answers were learned like good ones."""
-    assert left_of(values | mark) == (None, [], {("row", ""): 1})
+    assert text_loss(values | mark) == (None, [], {("row", ""): 1})
 
 
 def test_bad_answers_are_counted_and_a_file_of_nothing_else_is_a_sentence(tmp_path) -> None:
@@ -180,12 +180,12 @@ def test_bad_answers_are_counted_and_a_file_of_nothing_else_is_a_sentence(tmp_pa
 )
 def test_a_row_that_points_at_a_picture_is_refused(values: dict[str, Any]) -> None:
     """Seen: the placeholder was learned as text."""
-    found, problems, _ = left_of(values)
+    found, problems, _ = text_loss(values)
     assert found is None and "uses text only" in str(problems[0].text)
 
 
 def test_a_mark_in_plain_text_without_any_picture_stays() -> None:
-    assert left_of({"text": "In HTML, <img> shows a picture."})[0].text
+    assert text_loss({"text": "In HTML, <img> shows a picture."})[0].text
 
 
 def test_a_file_with_endless_columns_is_counted_and_not_listed(tmp_path) -> None:

@@ -31,7 +31,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequ
     monkeypatch.setattr(
         spreadsheets,
         "listen",
-        lambda path, sheet, most: workbook.told(
+        lambda path, sheet, most: workbook.read_workbook(
             str(getattr(path, "archive", path)), path.name if hasattr(path, "archive") else "", sheet, most
         ),
     )

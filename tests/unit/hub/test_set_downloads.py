@@ -99,8 +99,8 @@ def test_shards_arrive_as_one_set_that_says_where_it_is_from(hub, app, store):
     assert info.revision == about(SetName.parse(NAME)).commit and len(info.revision) == 40
     assert row.done == row.total and row.unit == "bytes" and not (folder(app, WHOLE) / "came").exists()
     assert (
-        adding.here(store, SetName.parse(f"{NAME}:train")) == info
-        and adding.here(store, SetName.parse(f"{NAME}:fr")) is None
+        adding.find_added(store, SetName.parse(f"{NAME}:train")) == info
+        and adding.find_added(store, SetName.parse(f"{NAME}:fr")) is None
     )
 
 

@@ -35,7 +35,7 @@ class Adding(Panel):
         try:
             return gathered.add(store, given, choices=choices, check=check).id, Html("")
         except DataError as error:
-            if choices.said:  # which this file cannot be read by
+            if choices.chosen:  # which this file cannot be read by
                 added, said = self._added(given, NO_CHOICES, check)
                 return added, join([notice(self.w.t("brought.not_so", why=self.w.of(error.message)), "warn"), said])
             roles = offered(given[0], error) if len(given) == 1 else None

@@ -46,7 +46,7 @@ class BroughtReading(Frozen):
     @classmethod
     def of(cls, data: Data, id: str, title: str) -> Self | None:
         choices = Choices.from_data(data)
-        return cls(title=title[:LONGEST_TITLE], data=id, choices=choices) if choices.said else None
+        return cls(title=title[:LONGEST_TITLE], data=id, choices=choices) if choices.chosen else None
 
     @classmethod
     def missing(cls, data: Data, title: str, is_here: bool) -> Self:

@@ -1,4 +1,4 @@
-"""One message of a chat, whichever app exported it."""
+"""One message of a chat, as exported by any app."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from typing import NamedTuple
 
 from core.data.shapes.left_out import Loss
 
-MOST_SAID = 1 << 20  # characters of a message; what is longer nobody wrote
+LONGEST_MESSAGE = 1 << 20  # characters; a longer message was not written by a person
 MARKS = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")  # directions of text, around names and messages
 _LINK = re.compile(r"^https?://\S+$")
 
 
-class Said(NamedTuple):
-    """person: who wrote it. when: seconds of the clock on the wall; None where it is unknown. thread: which of the
-    chats of an export.
-    left: why it is no message that can be learned. is_model: a program or a character wrote it, for whose answers such
-    a chat is kept."""
+class ExportedMessage(NamedTuple):
+    """One message of an exported chat.
+
+    person: its author. when: seconds of local time; None if unknown. thread: the chat within the export. left: why it
+    cannot be trained. is_model: a program or a character wrote it; its messages are the default answers.
+    """
 
     person: str
     text: str
@@ -27,8 +28,8 @@ class Said(NamedTuple):
     is_model: bool = False
 
 
-def left_of(text: str) -> Loss | None:
-    """Why a text that somebody wrote cannot be learned; None for one that can."""
+def text_loss(text: str) -> Loss | None:
+    """Return why a text of a person cannot be trained; None if it can."""
     if not text.strip():
         return Loss("chat", "deleted")
     return Loss("chat", "link") if _LINK.match(text.strip()) else None

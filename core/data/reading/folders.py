@@ -1,8 +1,8 @@
-"""Several files as one dataset: a folder, or a zip of one. Which of its files are data, and in which order.
+"""Several files as one dataset: the data files of a folder or a zip, and their order.
 
 An archive of ChatGPT or Claude is its conversations.json, one of WhatsApp its chat, a folder of LLaMA-Factory or
-easy-dataset what its dataset_info.json names; otherwise every file of a kind that is read, by name. Every other file is
-named.
+easy-dataset the files in its dataset_info.json; otherwise all files of a readable kind, by name. All other files are
+reported by name.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from core.recipe import Format
 
 MOST_FILES = 5_000
 _MOST_NAMED, _MOST_FILES_NAMED = 10, 20
-_OF_SYSTEMS = ("__MACOSX", "Thumbs.db", "desktop.ini")
-# What lies beside data and tells of it.
+_SYSTEM_FILES = ("__MACOSX", "Thumbs.db", "desktop.ini")
+# Files beside data that describe it.
 _ABOUT = re.compile(
     r"(?:(?:readme|changelog)\b[^/]*|(?:licen[sc]e(?:[-.](?:mit|apache|bsd|[al]?gpl|mpl|cc|isc)(?:[-_.\d][\w.-]*)?)?|dataset_infos?|dataset_dict|state(?:_dict)?|config(?:\.\w+)?|package(?:-lock)?)"
     r"(?: \(\d+\))?(?:\.\w+)?)$",
@@ -56,13 +56,13 @@ class Inside:
 Part = zips.Member | Inside
 
 
-def of_zip(path: Path, limits: Limits, choices: Choices, probe: Probe, sha256: str) -> Source:
+def from_zip(path: Path, limits: Limits, choices: Choices, probe: Probe, sha256: str) -> Source:
     return _source(
         path, [each for each in zips.members(path, limits) if _is_own(each.name)], limits, choices, probe, sha256
     )
 
 
-def of_folder(folder: Path, limits: Limits, choices: Choices, probe: Probe) -> Source:
+def from_folder(folder: Path, limits: Limits, choices: Choices, probe: Probe) -> Source:
     parts = [Inside(folder, path) for path in files_of(folder)]
     if sum(part.size for part in parts) > limits.bytes:
         mib = sum(part.size for part in parts) >> 20
@@ -71,26 +71,26 @@ def of_folder(folder: Path, limits: Limits, choices: Choices, probe: Probe) -> S
 
 
 def files_of(folder: Path) -> list[Path]:
-    """Links are not followed. Raises DataError where there are more than are read."""
-    found: list[Path] = []
+    """Return the files of a folder, without links. Raises DataError if there are more than MOST_FILES."""
+    files: list[Path] = []
     for top, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not (Path(top) / name).is_symlink())
         for name in names:
             path = Path(top) / name
             if path.is_file() and not path.is_symlink() and _is_own(path.relative_to(folder).as_posix()):
-                found.append(path)
-        if len(found) > MOST_FILES:
+                files.append(path)
+        if len(files) > MOST_FILES:
             raise DataError("data.too_many_files", file=folder.name, limit=MOST_FILES)
-    return found
+    return files
 
 
 def _is_own(name: str) -> bool:
     hidden = (part.startswith(".") and not part.startswith("..") for part in PurePosixPath(name).parts)
-    return not any(hidden) and not any(part in _OF_SYSTEMS for part in PurePosixPath(name).parts)
+    return not any(hidden) and not any(part in _SYSTEM_FILES for part in PurePosixPath(name).parts)
 
 
 def by_name(name: str) -> list[tuple[int, str]]:
-    """chapter 2 before chapter 10."""
+    """Return a sort key that puts chapter 2 before chapter 10."""
     return [
         (int(part), "") if part.isdecimal() and len(part) < 20 else (0, part.lower())
         for part in re.split(r"(\d+)", name)
@@ -101,24 +101,24 @@ def _source(path: Path, parts: Sequence[Part], limits: Limits, choices: Choices,
     if len(parts) > MOST_FILES:
         raise DataError("data.too_many_files", file=path.name, limit=MOST_FILES)
     parts = sorted(parts, key=lambda part: by_name(part.name))
-    wanted, layouts = _wanted(parts)
+    data_parts, layouts = _data_parts(parts)
     read: list[Source] = []
     refused: list[DataError] = []
-    for part in wanted:
+    for part in data_parts:
         try:
             if part.flaw:
                 raise DataError(part.flaw, file=part.name)
             read.append(replace(probe(part, limits, choices), layout=layouts.get(part.name)))
         except DataError as error:
             refused.append(error)
-    read = _named(_of_one_archive(read), parts)
+    read = _with_people(_only_chat(read), parts)
     if not read:
         raise refused[0] if refused else DataError("data.no_data_inside", file=path.name, suffixes=sorted(SUFFIXES))
-    told = {str(source.path.name) for source in read} | (
+    used = {str(source.path.name) for source in read} | (
         {SLACK_USERS} if any(source.people for source in read) else set()
     )
-    others = [part.name for part in parts if part.name not in told]
-    notes = (*(_once(read) if len(read) > 1 else ()), *_notes(others, refused))
+    others = [part.name for part in parts if part.name not in used]
+    notes = (*(_distinct_notes(read) if len(read) > 1 else ()), *_notes(others, refused))
     digest = (
         sha256
         or hashlib.sha256("".join(f"{source.path.name}\0{source.sha256}\0" for source in read).encode()).hexdigest()
@@ -143,15 +143,17 @@ def _source(path: Path, parts: Sequence[Part], limits: Limits, choices: Choices,
     )
 
 
-def _wanted(parts: Sequence[Part]) -> tuple[list[Part], dict[str, dataset_info.Layout]]:
-    about = next((part for part in parts if PurePosixPath(part.name).name == dataset_info.NAME and not part.flaw), None)
-    if about:
-        named = dataset_info.read(about)
-        base = str(PurePosixPath(about.name).parent)
-        layouts = {str(PurePosixPath(base) / name) if base != "." else name: layout for name, layout in named.items()}
-        found = [part for part in parts if part.name in layouts]
-        if found:
-            return found, layouts
+def _data_parts(parts: Sequence[Part]) -> tuple[list[Part], dict[str, dataset_info.Layout]]:
+    info = next((part for part in parts if PurePosixPath(part.name).name == dataset_info.NAME and not part.flaw), None)
+    if info:
+        layouts_by_name = dataset_info.read(info)
+        base = str(PurePosixPath(info.name).parent)
+        layouts = {
+            str(PurePosixPath(base) / name) if base != "." else name: layout for name, layout in layouts_by_name.items()
+        }
+        listed = [part for part in parts if part.name in layouts]
+        if listed:
+            return listed, layouts
     known = [
         part for part in parts if part.suffix.lower() in SUFFIXES and not _ABOUT.match(PurePosixPath(part.name).name)
     ]
@@ -159,14 +161,14 @@ def _wanted(parts: Sequence[Part]) -> tuple[list[Part], dict[str, dataset_info.L
     return data or known, {}
 
 
-def _of_one_archive(read: list[Source]) -> list[Source]:
-    """Of an archive that an app made only what is its chat: other files of it tell of the account."""
+def _only_chat(read: list[Source]) -> list[Source]:
+    """Return only the chat of an app's archive: its other files describe the account."""
     archive = [source for source in read if source.chat in ("chatgpt", "claude", "whatsapp", "slack", "meta", "google")]
     return [source for source in archive if source.chat == archive[0].chat] if archive else read
 
 
-def _named(read: list[Source], parts: Sequence[Part]) -> list[Source]:
-    """Slack's channels with the people that its users.json names."""
+def _with_people(read: list[Source], parts: Sequence[Part]) -> list[Source]:
+    """Return Slack's channels with the names of people in its users.json."""
     users = next((part for part in parts if part.name == SLACK_USERS and not part.flaw), None)
     if users is None or not read or read[0].chat != "slack" or users.size > zips.MOST_HELD:
         return read
@@ -178,53 +180,53 @@ def _named(read: list[Source], parts: Sequence[Part]) -> list[Source]:
     return [replace(source, people=people) for source in read]
 
 
-def _once(read: Sequence[Source]) -> list[Message]:
-    """What was assumed of files, each with the first that it was assumed of."""
-    said: list[Message] = []
+def _distinct_notes(read: Sequence[Source]) -> list[Message]:
+    """Return the notes on the files, each with the first file that has it."""
+    notes: list[Message] = []
     for source in read:
         for note in source.notes:
             if all(
-                note != other for _, other in [*((None, Message.model_validate(one.params["note"])) for one in said)]
+                note != other for _, other in [*((None, Message.model_validate(one.params["note"])) for one in notes)]
             ):
-                said.append(msg("data.note_in_file", file=source.path.name, note=note))
-    return said[:_MOST_NAMED]
+                notes.append(msg("data.note_in_file", file=source.path.name, note=note))
+    return notes[:_MOST_NAMED]
 
 
 def _notes(others: Sequence[str], refused: Sequence[DataError]) -> tuple[Message, ...]:
     endings = Counter(PurePosixPath(name).suffix.lower() or PurePosixPath(name).name for name in others)
-    said = [msg("data.note_refused_file", why=error.message) for error in refused[:_MOST_NAMED]]
+    notes = [msg("data.note_refused_file", why=error.message) for error in refused[:_MOST_NAMED]]
     if endings:
         listed = [msg("data.counted", name=ending, count=count) for ending, count in endings.most_common(_MOST_NAMED)]
-        said.append(msg("data.note_other_files", count=len(others), endings=listed))
-    return tuple(said)
+        notes.append(msg("data.note_other_files", count=len(others), endings=listed))
+    return tuple(notes)
 
 
-# its format, what its columns are taken for, its rows
-Begun = tuple[Source, Format, dict[str, Role], Iterator[Row | Problem]]
+# the source, its format, the roles of its columns, its rows
+Started = tuple[Source, Format, dict[str, Role], Iterator[Row | Problem]]
 
 
-def start_each(source: Source, start: Callable[[Source], Begun], limits: Limits) -> Begun:
-    """Each file by its own format; one that cannot be read is a warning, unless all are."""
-    begun, refused = [], []
+def start_each(source: Source, start: Callable[[Source], Started], limits: Limits) -> Started:
+    """Start reading each file by its own format; one that cannot be read is a warning, unless all are."""
+    started, refused = [], []
     for part in source.parts:
         try:
-            begun.append(start(part))
+            started.append(start(part))
         except DataError as error:
             refused.append(error)
-    if not begun:
+    if not started:
         raise refused[0]
-    most = Counter(chosen for _, chosen, _, _ in begun).most_common(1)[0][0]
-    roles = {name: role for _, _, of_part, _ in begun for name, role in of_part.items()}
+    most = Counter(chosen for _, chosen, _, _ in started).most_common(1)[0][0]
+    roles = {name: role for _, _, of_part, _ in started for name, role in of_part.items()}
     warnings = (
         Problem(row=0, severity="warning", text=msg("data.note_refused_file", why=error.message)) for error in refused
     )
-    return source, most, roles, chain(_one_after_another(source, begun, limits), warnings)
+    return source, most, roles, chain(_one_after_another(source, started, limits), warnings)
 
 
-def _one_after_another(source: Source, begun: Iterable[Begun], limits: Limits) -> Iterator[Row | Problem]:
-    """Rows of several files, numbered through."""
+def _one_after_another(source: Source, started: Iterable[Started], limits: Limits) -> Iterator[Row | Problem]:
+    """Yield the rows of several files, numbered consecutively."""
     before = 0
-    for part, chosen, _, items in begun:
+    for part, chosen, _, items in started:
         last = before
         try:
             for item in items:
@@ -244,14 +246,14 @@ def _one_after_another(source: Source, begun: Iterable[Begun], limits: Limits) -
         before = last
 
 
-def of_files(source: Source, rows: Counter[str]) -> list[Message]:
-    """Which files a set comes from, and what was assumed of chats among them."""
+def origin_notes(source: Source, rows: Counter[str]) -> list[Message]:
+    """Return notes on the files of a dataset, and on how chats among them are read."""
     if not source.parts:
         return []
     named = [
         msg("data.counted", name=name, count=count) for name, count in list(rows.items())[:_MOST_FILES_NAMED] if name
     ]
-    said = [
+    notes = [
         msg(
             "data.note_files",
             count=len(source.parts),
@@ -260,5 +262,5 @@ def of_files(source: Source, rows: Counter[str]) -> list[Message]:
     ]
     if not source.chat:
         chats = [part for part in source.parts if part.chat][:_MOST_FILES_NAMED]
-        said += [msg("data.note_in_file", file=part.path.name, note=overview.read_as(part).note()) for part in chats]
-    return said
+        notes += [msg("data.note_in_file", file=part.path.name, note=overview.read_as(part).note()) for part in chats]
+    return notes
