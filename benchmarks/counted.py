@@ -124,12 +124,12 @@ def _size(tensors: Iterable[Any]) -> int:
 # ---- ours ----------------------------------------------------------------------------------------
 
 
-class _Counted(dry_run._Model):
+class _Counted(dry_run._SimulatedModel):
     """The dry run's model, whose step is counted from the first operation of its forward to the last of its
     backward."""
 
     def __init__(self, config: Any, setup: Setup, tally: Tally):
-        super().__init__(config, setup, dry_run._Family(config, True, lambda: None), lambda: None)
+        super().__init__(config, setup, dry_run._FamilyTraits(config, True, lambda: None), lambda: None)
         self.tally = tally
 
     def _step(self) -> Any:

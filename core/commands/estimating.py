@@ -39,7 +39,7 @@ from core.recipe import Adapter, clashes
 from core.runs.all import Runs
 from core.system import devices
 from core.system.machine import Machine, this_machine
-from core.trial.dry_runs import DryRuns, Looked, Question
+from core.trial.dry_runs import DryRuns, DryRunState, Question
 from core.workspace.folder import Workspace
 
 USUAL = Setup()  # what an option is where it is left out
@@ -255,7 +255,7 @@ def estimate(
         print("\n".join(dry_run_lines(counted, result.on_card_gib, language)))
 
 
-def counted_dry_run(models: Models, model: str, setup: Setup) -> Looked:
+def counted_dry_run(models: Models, model: str, setup: Setup) -> DryRunState:
     """Run the dry run of a setup and wait for it. Returns its result, or the reason why there is none."""
     runs = DryRuns(lambda: busy(Runs(models.workspace)))
     try:
@@ -264,7 +264,7 @@ def counted_dry_run(models: Models, model: str, setup: Setup) -> Looked:
         runs.rest()
 
 
-def dry_run_json(result: Looked) -> dict[str, Any]:
+def dry_run_json(result: DryRunState) -> dict[str, Any]:
     """Return the object `dry_run`: the fields of `estimate`, the place of the peak, and how it was counted; or why
     there is none."""
     if result.answer is None:
@@ -274,7 +274,7 @@ def dry_run_json(result: Looked) -> dict[str, Any]:
     return numbers | {"at_peak": at_peak, "layers_run": list(answer.layers_run), "seconds": answer.seconds}
 
 
-def dry_run_lines(result: Looked, arithmetic_gib: float | None, language: str) -> list[str]:
+def dry_run_lines(result: DryRunState, arithmetic_gib: float | None, language: str) -> list[str]:
     """Describe a dry run in lines. arithmetic_gib: the estimate for the GPU without it."""
     if result.answer is None:
         return [msg("dry_run.none", why=result.why or "-").render(language)]

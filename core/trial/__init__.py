@@ -2,8 +2,6 @@
 a second.
 
 Imports: engine (in `dry_run`, `allocations` and `pace_probe`, which their own processes run), memory, models, runs,
-system, workspace and the ground.
-Add what a step does to the dry run: `dry_run` (it goes through engine/step itself), its kind of memory in
-`allocations`. How runs foretell
-the speed of others: `pace`.
+system, workspace and the ground. Add a new part of a step to the dry run: `dry_run` (it goes through engine/step
+itself), its kind of memory in `allocations`. How the speed is predicted from earlier runs: `pace`.
 """

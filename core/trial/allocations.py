@@ -1,9 +1,9 @@
-"""The memory that a piece of torch code has in use at its peak, by kind: follows every storage from creation to
+"""Counts the memory that a piece of torch code has in use at its peak, by kind: follows every storage from creation to
 release.
 
 The code may run on tensors without data (device meta): their storages have sizes and ends as real ones do. A size
-counts as PyTorch's allocator for cards counts it, in blocks of 512 bytes. What a kernel takes and gives back inside
-itself is not seen, but for those in `inside`. Imports torch: workers only.
+counts as PyTorch's allocator for GPUs counts it, in blocks of 512 bytes. Memory that a kernel takes and gives back
+inside itself is not seen, except for those in `inside`. Imports torch: workers only.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ITEM, _UNIQUE = torch.ops.aten._local_scalar_dense.default, torch.ops.aten._uni
 
 @dataclass
 class Peak:
-    """bytes by kind at the worst moment; operation: torch's name of what made the last of them; place:
+    """The largest use. bytes: by kind; operation: torch's name of the operation that allocated last; place:
     `Allocations.place` then."""
 
     bytes: dict[str, int] = field(default_factory=dict)
@@ -38,9 +38,11 @@ class Peak:
 
 
 class Allocations(TorchDispatchMode):
-    """Counts while it is entered. What is made is of kind `activations`, or `logits` where its last dimension is the
-    vocabulary, unless `making` names another kind. truth: what a tensor without data answers when code asks it yes or
-    no. check is asked at every operation, and may raise."""
+    """Counts while it is entered.
+
+    New storages are of kind `activations`, or `logits` if their last dimension is the vocabulary, unless `making` names
+    another kind. truth: the value of a boolean tensor without data. check is called at every operation, and may raise.
+    """
 
     def __init__(self, vocab_size: int, check: Callable[[], None] = lambda: None):
         super().__init__()
@@ -55,12 +57,12 @@ class Allocations(TorchDispatchMode):
         self._total = 0
 
     def hold(self, tensors: Iterable[torch.Tensor], kind: str) -> None:
-        """Tensors that were there before."""
+        """Count tensors that existed before."""
         for tensor in tensors:
             self._note(tensor.untyped_storage(), kind)
 
     def rename(self, tensor: torch.Tensor, kind: str) -> None:
-        """What was made as one kind turns out to be another."""
+        """Change the kind of a tensor that was counted as another."""
         key = tensor.untyped_storage()._cdata
         if key in self._live:
             was, size = self._live[key]
@@ -77,11 +79,11 @@ class Allocations(TorchDispatchMode):
             self._kind = before
 
     def now(self) -> dict[str, int]:
-        """Bytes by kind at this moment."""
+        """Return the bytes by kind at this moment."""
         return dict(self._now)
 
     def forget_peak(self) -> None:
-        """What counts is what comes from here on."""
+        """Start the peak anew from this moment."""
         self.peak = Peak(self.now(), place=self.place)
 
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -124,7 +126,7 @@ _DEQUANTISES = {"dequantize_4bit.default": "dequantised", "dequantize_blockwise.
 
 
 def inside(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any], made: list[torch.Tensor]) -> dict[str, int]:
-    """Bytes by kind that a kernel has beside its results while it runs on a card, where that is much.
+    """Return the bytes by kind that a GPU's kernel holds beside its results while it runs, where that is much.
 
     bitsandbytes' product with a 4-bit matrix unpacks it first, but for a handful of tokens. The backward of flash
     attention sums the gradient of the queries in fp32 and of the keys of a group in copies for each head.

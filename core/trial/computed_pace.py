@@ -1,9 +1,9 @@
-"""The pace of a plan computed from the size of its model, for where nothing was measured: the first look at a large
-model on a processor, and a GPU that is not in this PC. No torch; nothing is timed.
+"""The pace of a plan computed from the size of its model, where nothing was measured: the first plan of a large model
+on a processor, and a GPU that is not in this PC. No torch; nothing is timed.
 
-A token of LoRA takes two passes through the model (forward, and the gradients of what flows; frozen weights have none),
-and a third where activations are recomputed. The speeds are what a step may come to, not what the box says, so a time
-is right within a factor of two.
+A token of LoRA takes two passes through the model (forward, and the gradients of activations; frozen weights have
+none), and a third where activations are recomputed. The speeds are those that a step may reach, not those on the box,
+so a time is right within a factor of two.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ LARGE = 1e9  # parameters; a smaller model waits for other things than its produ
 SHARE = 0.4  # of that, in training; trainers that are published reach 0.3 to 0.6
 
 
-def of(budget: Budget, shape: ModelShape, recomputes: bool, cores: int) -> Pace | None:
-    """The computed pace on this PC's processor, or on a GPU that is only planned for. None for a small model, for a GPU
-    that is here, and for one of a size that is not in CARDS. recomputes: gradient checkpointing."""
+def compute(budget: Budget, shape: ModelShape, recomputes: bool, cores: int) -> Pace | None:
+    """Return the pace on this PC's processor, or on a GPU that is only planned. None for a small model, for a GPU that
+    is here, and for one whose size is not in CARDS. recomputes: gradient checkpointing."""
     if shape.params <= LARGE:
         return None
     flop = 2.0 * products_of(shape) * (3 if recomputes else 2)
     if budget.kind == "cpu":
         return Pace(tokens_per_second=1e9 * GFLOPS_A_CORE * cores / flop, source=msg("pace.computed"))
-    named = next(((name, tflops) for gb, name, tflops in CARDS if budget.planned and gb == budget.sold_gb), None)
-    if named is None:
+    card = next(((name, tflops) for gb, name, tflops in CARDS if budget.planned and gb == budget.sold_gb), None)
+    if card is None:
         return None
-    return Pace(tokens_per_second=1e12 * SHARE * named[1] / flop, source=msg("pace.computed_for", card=named[0]))
+    return Pace(tokens_per_second=1e12 * SHARE * card[1] / flop, source=msg("pace.computed_for", card=card[0]))

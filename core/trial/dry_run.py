@@ -1,14 +1,15 @@
-"""A training step without GPU and weights, every allocation counted: observes what core/memory/arithmetic estimates.
+"""Simulates a training step without GPU and weights and counts every allocation: it observes what
+core/memory/arithmetic estimates.
 
 The model is built by its own code from its config.json, on tensors that have a size and no data (device meta), gets
-adapters, 4-bit layers, checkpointing, the fused product, the loss and the optimizer as a run has them, and makes one
-step (core/engine/step) as a run of several micro-batches makes its second: gradients and the optimizer's state are
-there. So families that no formula knows (experts, latent or linear attention, embeddings in each layer) answer for
-themselves. Where layers are alike, two and four of them are run and the rest follows; where they take turns, so many
-that the larger run has one round more; else all.
+adapters, 4-bit layers, checkpointing, the fused product, the loss and the optimizer as in a run, and makes one step
+(core/engine/step) as a run of several micro-batches makes its second: gradients and the optimizer's state are there. So
+families without a formula (experts, latent or linear attention, embeddings in each layer) are covered by their own
+code. Where layers are alike, two and four of them are run and the rest is extrapolated; where kinds of layers
+alternate, the larger run has one more period; otherwise all are run.
 
-Not counted: what kernels take inside themselves (but for core/trial/allocations.inside), CUDA's context and what the
-allocator holds back, which come from core/memory/arithmetic. On a card with Liger installed the loss needs less.
+Not counted: memory that kernels take inside themselves (except in core/trial/allocations.inside), CUDA's context and
+the allocator's reserve, which come from core/memory/arithmetic. On a GPU with Liger installed the loss needs less.
 Imports torch: workers only.
 """
 
@@ -47,34 +48,34 @@ MOST_ODD, MOST_PERIOD = 8, 12  # layers that may be unlike the others, and that 
 
 
 def dry_run(question: Question, check: Callable[[], None] = lambda: None) -> DryRun:
-    """check is asked at every operation, and may raise. Raises ModelError for a model that cannot be built or run so,
-    with the reason."""
+    """Simulate the step of question. check is called at every operation and may raise. Raises ModelError, with the
+    reason, for a model that cannot be built or run this way."""
     began = time.perf_counter()
     config = _config(question.config)
     layers = config.get_text_config().num_hidden_layers
-    kinds = _kinds(config, layers)
+    kinds = _layer_kinds(config, layers)
     depths: tuple[int, ...] = (
         (layers,)
         if question.setup.kept_layers or question.setup.offload_layers or question.setup.shards > 1
         else _depths(kinds)
     )  # which are then not alike
-    family = _Family(config, question.setup.packed, check)
+    family = _FamilyTraits(config, question.setup.packed, check)
 
-    def run(depth: int) -> _Count:
-        return _Model(_cut(config, depth), question.setup, family, check).run()
+    def run(depth: int) -> _StepMemory:
+        return _SimulatedModel(_cut(config, depth), question.setup, family, check).run()
 
     runs = [run(depth) for depth in depths]
     # Of few layers the worst moment may be another, or in a layer of another kind.
-    while len(runs) == 2 and _where(runs[0].peak, kinds) != _where(runs[1].peak, kinds):
+    while len(runs) == 2 and _moment(runs[0].peak, kinds) != _moment(runs[1].peak, kinds):
         deeper = 2 * depths[1] - depths[0]
         if deeper >= layers:
             depths, runs = (layers,), [run(layers)]
         else:
             depths, runs = (depths[1], deeper), [runs[1], run(deeper)]
-    whole = runs[0] if len(runs) == 1 else _stretched(runs[0], runs[1], depths, layers)
-    place, layer = _place(runs[-1].peak.place, depths[-1], layers)
+    memory = runs[0] if len(runs) == 1 else _extrapolated(runs[0], runs[1], depths, layers)
+    place, layer = _place_in_model(runs[-1].peak.place, depths[-1], layers)
     return DryRun(
-        estimate=_estimate(whole, question.setup),
+        estimate=_estimate(memory, question.setup),
         place=place,
         layer=layer,
         operation=runs[-1].peak.operation,
@@ -87,7 +88,8 @@ def dry_run(question: Question, check: Callable[[], None] = lambda: None) -> Dry
 
 
 def _config(values: Mapping[str, Any]) -> Any:
-    """Raises ModelError where transformers knows no such family, or the numbers do not fit together."""
+    """Build the configuration. Raises ModelError if transformers knows no such family, or the numbers do not fit
+    together."""
     # {"__float__": "Infinity"}, as it is written
     rest: dict[str, Any] = PreTrainedConfig._decode_special_floats(dict(values))
     model_type = rest.pop("model_type", None)
@@ -100,13 +102,13 @@ def _config(values: Mapping[str, Any]) -> Any:
     except (ValueError, KeyError):
         raise ModelError("dry_run.unknown_family", model_type=str(model_type)[:60]) from None
     except Exception as error:  # a config.json of anywhere, in the code of a hundred families
-        raise ModelError("dry_run.cannot_build", reason=_what(error)) from error
+        raise ModelError("dry_run.cannot_build", reason=_describe(error)) from error
     config.use_cache = False
     return config
 
 
 def _cut(config: Any, depth: int) -> Any:
-    """config for so many layers; what it lists by layer is cut with it."""
+    """Copy config for the first `depth` layers; its lists by layer are shortened with it."""
     cut = copy.deepcopy(config)
     inner = cut.get_text_config()
     layers = inner.num_hidden_layers
@@ -119,15 +121,15 @@ def _cut(config: Any, depth: int) -> Any:
     return cut
 
 
-def _where(peak: Peak, kinds: Sequence[Any]) -> tuple[Any, ...]:
-    """What two peaks have in common that are the same moment of a step, in like layers."""
+def _moment(peak: Peak, kinds: Sequence[Any]) -> tuple[Any, ...]:
+    """Return a key of the moment of a step: two peaks at the same moment, in layers of the same kind, have equal
+    keys."""
     phase, _, number = peak.place.partition(" ")
     return phase, peak.operation, kinds[int(number)] if number else None
 
 
 def _depths(kinds: Sequence[Any]) -> tuple[int, ...]:
-    """Numbers of layers to run: all of them, or two numbers, of which the larger has one more round of what repeats
-    itself."""
+    """Return the numbers of layers to run: all of them, or two numbers, of which the larger has one more period."""
     layers = len(kinds)
     for odd in range(min(layers, MOST_ODD)):  # layers at the beginning that are unlike the rest
         tail = kinds[odd:]
@@ -142,8 +144,8 @@ def _depths(kinds: Sequence[Any]) -> tuple[int, ...]:
     return (layers,)
 
 
-def _kinds(config: Any, layers: int) -> list[Any]:
-    """What each layer is: the parameters that it has, and what the configuration lists for it."""
+def _layer_kinds(config: Any, layers: int) -> list[Any]:
+    """Return a key for the kind of each layer: its parameters, and its entries in the configuration's lists."""
     inner = config.get_text_config()
     built = _decoder_layers(_built(config))
     if len(built) != layers:
@@ -158,7 +160,7 @@ def _built(config: Any, dtype: torch.dtype = torch.bfloat16) -> Any:
         with META:
             return _built_with(config, dtype, "sdpa")
     except Exception as error:  # in the code of a hundred families, given values of anywhere
-        raise ModelError("dry_run.cannot_build", reason=_what(error)) from error
+        raise ModelError("dry_run.cannot_build", reason=_describe(error)) from error
 
 
 def _built_with(config: Any, dtype: torch.dtype, implementation: str) -> Any:
@@ -179,7 +181,8 @@ def _decoder_layers(model: Any) -> list[torch.nn.Module]:
 
 
 def _hold_in_four_bit(model: Any, setup: Setup, dtype: torch.dtype) -> None:
-    """Each linear layer that transformers would quantise, as bitsandbytes holds it: packed numbers and their scales."""
+    """Replace each linear layer that transformers would quantize by one as bitsandbytes holds it: packed numbers and
+    scales."""
     from bitsandbytes.functional import QuantState
     from bitsandbytes.nn import Linear4bit, Params4bit
     from transformers.integrations.bitsandbytes import replace_with_bnb_linear
@@ -216,7 +219,7 @@ def _hold_in_four_bit(model: Any, setup: Setup, dtype: torch.dtype) -> None:
 
 
 def _scales(model: Any) -> Iterator[torch.Tensor]:
-    """What bitsandbytes keeps beside its packed numbers."""
+    """Yield the scales and codes that bitsandbytes holds beside its packed numbers."""
     for module in model.modules():
         state = getattr(module, "quant_state", None)
         for each in (state, getattr(state, "state2", None)):
@@ -227,16 +230,17 @@ def _scales(model: Any) -> Iterator[torch.Tensor]:
 # ---- one step of it ------------------------------------------------------------------------------
 
 
-class _Count:
-    """What a step of a model of so many layers came to. params, trainable_params: numbers, not bytes."""
+class _StepMemory:
+    """The memory of a step of a model with a given number of layers. params, trainable_params: numbers, not bytes.
+    idle: bytes by kind between steps."""
 
     def __init__(self, params: int, trainable_params: int, idle: Mapping[str, int], peak: Peak):
         self.params, self.trainable_params, self.idle, self.peak = params, trainable_params, idle, peak
 
 
-class _Family:
-    """What a run finds out about a model before its first step: whether its rows can be packed, and what its head does.
-    Asked of the first layers alone, without adapters, which change nothing of it."""
+class _FamilyTraits:
+    """The properties of a model that a run tests before its first step: whether its rows can be packed, and its head.
+    Tested on the first layers alone, without adapters, which do not change them."""
 
     def __init__(self, config: Any, packing: bool, check: Callable[[], None]):
         model = _built(_cut(config, min(LEAST, config.get_text_config().num_hidden_layers))).requires_grad_(False)
@@ -246,28 +250,28 @@ class _Family:
             self.head = Head.from_model(model)
 
 
-class _Model:
-    """So many layers of it, with adapters, as setup has them."""
+class _SimulatedModel:
+    """A model of a given number of layers, with adapters, as setup has them."""
 
-    def __init__(self, config: Any, setup: Setup, family: _Family, check: Callable[[], None]):
+    def __init__(self, config: Any, setup: Setup, family: _FamilyTraits, check: Callable[[], None]):
         self.setup, self.family, self.check = setup, family, check
         self.dtype = torch.bfloat16 if setup.base_bytes == 2 else torch.float32
         model = _built(config, self.dtype).requires_grad_(False)
         if setup.method == "qlora":
             _hold_in_four_bit(model, setup, self.dtype)
         self.base, self.vocab_size = model, config.get_text_config().vocab_size
-        wanted = Adapter(
+        settings = Adapter(
             method=setup.method, r=setup.r, target_modules=setup.target_modules, use_dora=setup.use_dora,
             lora_dropout=setup.lora_dropout, target_parameters=setup.target_parameters,
         )  # fmt: skip
         with META:
-            self.tuned = adapter.add(model, wanted, "dry run", None).train()
+            self.tuned = adapter.add(model, settings, "dry run", None).train()
             if setup.offload_layers:  # what is in RAM then is on no list of what is held
                 streaming.begin(self.tuned, META, setup.offload_layers)
-        self.spared = self._held_by_others() if setup.shards > 1 else 0
+        self.spared = self._sharded_elsewhere() if setup.shards > 1 else 0
 
-    def _held_by_others(self) -> int:
-        """Bytes of the layers that a rank has not there, where several hold the base together
+    def _sharded_elsewhere(self) -> int:
+        """Return the bytes of the layers that other ranks hold, if several share the base
         (core/engine/variants/fsdp)."""
         from core.engine.variants import fsdp
 
@@ -275,17 +279,17 @@ class _Model:
         size = sum(each.nbytes for own in fsdp.in_parts(layers) for each in own)
         return size - size // self.setup.shards - arithmetic.GATHERED_THERE * size // max(1, len(layers))
 
-    def run(self) -> _Count:
+    def run(self) -> _StepMemory:
         try:
             with _as_on_a_card():
                 return self._counted()
         except GarageError:
             raise
         except Exception as error:  # in the code of a hundred families, which need not run without data
-            raise ModelError("dry_run.cannot_run", reason=_what(error)) from error
+            raise ModelError("dry_run.cannot_run", reason=_describe(error)) from error
 
     def _step(self) -> Step:
-        """The run's own step, on tensors without data. A paged state of the optimizer counts like any other."""
+        """Return the run's own step, on tensors without data. A paged state of the optimizer counts like any other."""
         setup = self.setup
         optim = "adamw_8bit" if setup.optim == "paged_adamw_8bit" else setup.optim
         optimizer = optimizers.of_name(optim, optimizers.groups_of(self.tuned, None), lr=1e-4)
@@ -297,61 +301,63 @@ class _Model:
             self.tuned, META, self.dtype, optimizer, self.family.head, retreat, self.family.packs, offloading=_offload
         )
 
-    def _counted(self) -> _Count:
-        setup, seen = self.setup, Allocations(self.vocab_size, self.check)
+    def _counted(self) -> _StepMemory:
+        setup, allocations = self.setup, Allocations(self.vocab_size, self.check)
         parameters = [p for p in self.tuned.parameters() if p.requires_grad]
         trained = {id(p) for p in parameters}
         in_ram = parts.per_layer_embeddings(self.base)  # as core/engine/base_model leaves it
         elsewhere = trained | {id(p) for p in self.base.get_submodule(in_ram).parameters()} if in_ram else trained
-        seen.hold((p for p in self.tuned.parameters() if id(p) not in elsewhere), "weights")
-        seen.hold(self.tuned.buffers(), "weights")
-        seen.hold(_scales(self.base), "weights")
-        seen.hold(parameters, "adapter")
-        with seen:  # as a run does before its first step
-            with seen.making("optimizer"):
+        allocations.hold((p for p in self.tuned.parameters() if id(p) not in elsewhere), "weights")
+        allocations.hold(self.tuned.buffers(), "weights")
+        allocations.hold(_scales(self.base), "weights")
+        allocations.hold(parameters, "adapter")
+        with allocations:  # as a run does before its first step
+            with allocations.making("optimizer"):
                 step = self._step()
             if self.family.packs:
                 attention.switch(self.base, attention.NAME)
             step.save_memory()
-            with seen.making("adapter"):  # a copy of it stays
+            with allocations.making("adapter"):  # a copy of it stays
                 step.fuse()
             if setup.keeps_unpacked:
                 kept_weights.keep(step)
-        seen.truth = (
+        allocations.truth = (
             setup.per_device_train_batch_size == 1
         )  # asked whether nothing in a mask of rows side by side is padding
-        with seen, _places(seen, self.base):
-            with seen.making("gradients"):
+        with allocations, _track_place(allocations, self.base):
+            with allocations.making("gradients"):
                 for parameter in parameters:
                     parameter.grad = torch.zeros_like(parameter)
-            with seen.making("optimizer"):
+            with allocations.making("optimizer"):
                 _as_after_a_step(step.optimizer)
             if not setup.accumulates:
                 step.optimizer.zero_grad(set_to_none=True)
             for parameter in parameters:
-                parameter.register_post_accumulate_grad_hook(lambda p: seen.rename(p.grad, "gradients"))
-            idle = {name: size for name, size in seen.now().items() if name in ("weights", "adapter", "optimizer")}
-            with seen.making("activations"):
+                parameter.register_post_accumulate_grad_hook(lambda p: allocations.rename(p.grad, "gradients"))
+            idle = {
+                name: size for name, size in allocations.now().items() if name in ("weights", "adapter", "optimizer")
+            }
+            with allocations.making("activations"):
                 batch = _batch(setup, self.family.packs)
-            seen.forget_peak()
+            allocations.forget_peak()
             self.tuned.train()
             step.backward([batch])
-            seen.place = "optimizer"
+            allocations.place = "optimizer"
             step.clip()
-            with seen.making("optimizer"):
+            with allocations.making("optimizer"):
                 step.apply(is_good=True)
         step.release()
-        for found in (idle, seen.peak.bytes):
-            found["weights"] -= self.spared
-        return _Count(_count(self.base), sum(p.numel() for p in parameters), idle, seen.peak)
+        for counted in (idle, allocations.peak.bytes):
+            counted["weights"] -= self.spared
+        return _StepMemory(_parameter_count(self.base), sum(p.numel() for p in parameters), idle, allocations.peak)
 
 
 def _offload(tuned: Any) -> AbstractContextManager[Any]:
-    return torch.autograd.graph.saved_tensors_hooks(_put_aside, lambda kept: kept() if callable(kept) else kept)
+    return torch.autograd.graph.saved_tensors_hooks(_put_aside, lambda saved: saved() if callable(saved) else saved)
 
 
 def _put_aside(tensor: torch.Tensor) -> Any:
-    """As core/engine/variants/offload: what is large leaves the card and comes back as a new tensor."""
+    """Do as core/engine/variants/offload does: a large tensor leaves the GPU and comes back as a new one."""
     from core.engine.variants.offload import SMALLEST_BYTES
 
     if tensor.numel() * tensor.element_size() < SMALLEST_BYTES or isinstance(tensor, torch.nn.Parameter):
@@ -361,7 +367,7 @@ def _put_aside(tensor: torch.Tensor) -> Any:
 
 
 def _batch(setup: Setup, packed: bool) -> Batch:
-    """The longest micro-batch, as core/engine/batches makes it."""
+    """Return the longest micro-batch, as core/engine/batches makes it."""
     rows, length, learned = setup.per_device_train_batch_size, setup.max_length, max(1, setup.learned)
     index, targets = (torch.zeros(learned, dtype=torch.int64, device=META) for _ in range(2))
     if packed:
@@ -379,17 +385,22 @@ def _as_after_a_step(optimizer: torch.optim.Optimizer) -> None:
     optimizer.step()
 
 
-def _count(model: Any) -> int:
-    """Parameters of the base, tied ones once; packed ones as what they stand for."""
-    found = {id(p): p for p in model.parameters() if not p.requires_grad}
-    return sum(p.quant_state.shape.numel() if getattr(p, "quant_state", None) else p.numel() for p in found.values())
+def _parameter_count(model: Any) -> int:
+    """Count the parameters of the base, tied ones once, 4-bit ones as unpacked."""
+    parameters = {id(p): p for p in model.parameters() if not p.requires_grad}
+    return sum(
+        p.quant_state.shape.numel() if getattr(p, "quant_state", None) else p.numel() for p in parameters.values()
+    )
 
 
 @contextmanager
 def _as_on_a_card() -> Iterator[None]:
-    """Attention, norms and dropout by the kernels that a card takes: for tensors without data torch would compute them
-    step by step. And no autocast, which torch refuses for them even where code switches it off. Put in place of torch's
-    own functions, because modes of torch's are off while a backward computes a checkpointed layer again."""
+    """Context manager: compute attention, norms and dropout by a GPU's kernels; for tensors without data torch would
+    compute them step by step. Also disables autocast, which torch refuses for such tensors even where code switches it
+    off.
+
+    torch's functions are replaced, because torch's modes are off while a backward recomputes a checkpointed layer.
+    """
     functional = torch.nn.functional
     own = functional.scaled_dot_product_attention, functional.dropout, torch.autocast, elementwise.kernel
     functional.scaled_dot_product_attention, functional.dropout, elementwise.kernel = _attention, _dropout, _norm
@@ -403,8 +414,8 @@ def _as_on_a_card() -> Iterator[None]:
 
 
 def _norm(rows: torch.Tensor, weight: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """What a card's kernel makes in one go, which torch would compute step by step: the rows, and one number in fp32
-    each."""
+    """Return the outputs of a GPU's fused kernel, which torch would compute step by step: the rows, and one number in
+    fp32 each."""
     return rows * weight, rows.new_empty(len(rows), 1, dtype=torch.float32)
 
 
@@ -422,7 +433,7 @@ def _attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> torch.Tensor:
-    """Flash attention; with a mask, in fp32, or of unequal widths the memory-efficient kernel, which takes a mask of
+    """Flash attention; with a mask, in fp32, or of unequal widths the memory-efficient kernel, whose mask is of
     numbers."""
     aten = torch.ops.aten
     if enable_gqa and (groups := query.shape[1] // key.shape[1]) > 1:
@@ -440,26 +451,26 @@ def _attention(
 
 
 @contextmanager
-def _places(seen: Allocations, model: Any) -> Iterator[None]:
-    """Keep seen.place: "forward 3", "head", "backward 3"."""
+def _track_place(allocations: Allocations, model: Any) -> Iterator[None]:
+    """Context manager: keep allocations.place up to date: "forward 3", "head", "backward 3"."""
     layers = _decoder_layers(model)
     phase = ["forward"]
 
     def entering(number: int) -> Any:
         def hook(module: Any, args: Any) -> None:
-            seen.place = f"{phase[0]} {number}"
+            allocations.place = f"{phase[0]} {number}"
 
         return hook
 
     def leaving(number: int) -> Any:
         def arrived(gradient: torch.Tensor) -> None:
             phase[0] = "backward"
-            seen.place = f"backward {number}"
+            allocations.place = f"backward {number}"
 
         def hook(module: Any, args: Any, output: Any) -> None:
             hidden = output[0] if isinstance(output, tuple) else output
             if phase[0] == "forward":
-                seen.place = "head" if number == len(layers) - 1 else seen.place
+                allocations.place = "head" if number == len(layers) - 1 else allocations.place
                 if isinstance(hidden, torch.Tensor) and hidden.requires_grad:
                     hidden.register_hook(arrived)
 
@@ -475,8 +486,8 @@ def _places(seen: Allocations, model: Any) -> Iterator[None]:
 # ---- what it comes to ----------------------------------------------------------------------------
 
 
-def _stretched(few: _Count, more: _Count, depths: Sequence[int], layers: int) -> _Count:
-    """Every number as it grows from the smaller model to the larger, on to the whole one."""
+def _extrapolated(few: _StepMemory, more: _StepMemory, depths: Sequence[int], layers: int) -> _StepMemory:
+    """Extrapolate every number linearly from two models of few layers to all layers."""
 
     def at(a: float, b: float) -> int:
         return round(b + (b - a) * (layers - depths[1]) / (depths[1] - depths[0]))
@@ -485,34 +496,35 @@ def _stretched(few: _Count, more: _Count, depths: Sequence[int], layers: int) ->
         return {name: max(0, at(a.get(name, 0), b.get(name, 0))) for name in {*a, *b}}
 
     peak = Peak(each(few.peak.bytes, more.peak.bytes), more.peak.operation, more.peak.place)
-    return _Count(
+    return _StepMemory(
         at(few.params, more.params), at(few.trainable_params, more.trainable_params), each(few.idle, more.idle), peak
     )
 
 
-def _estimate(found: _Count, setup: Setup) -> Estimate:
-    """In the terms of core/memory/arithmetic, with its numbers for what lies outside the allocator's count."""
+def _estimate(memory: _StepMemory, setup: Setup) -> Estimate:
+    """Return the estimate in the terms of core/memory/arithmetic, with its numbers for memory outside the allocator's
+    count."""
     step: dict[str, float] = {
-        name: found.peak.bytes.get(name, 0) for name in ("gradients", "activations", "logits", "dequantised")
+        name: memory.peak.bytes.get(name, 0) for name in ("gradients", "activations", "logits", "dequantised")
     }
-    idle = {name: found.idle.get(name, 0) for name in ("weights", "adapter", "optimizer")} | {
+    idle = {name: memory.idle.get(name, 0) for name in ("weights", "adapter", "optimizer")} | {
         "workspace": arithmetic.workspace(setup)
     }
     # What an optimizer takes for its own step, where that is the worst moment.
-    step["gradients"] += max(0, found.peak.bytes.get("optimizer", 0) - idle["optimizer"])
+    step["gradients"] += max(0, memory.peak.bytes.get("optimizer", 0) - idle["optimizer"])
     moving = step["activations"] + step["logits"]
     outside = {"context": arithmetic.context(setup), "slack": arithmetic.slack(moving, step["logits"], setup)}
     margin = memory_constants().margin["known"]
-    return Estimate.of(idle, step, outside, trainable_params=found.trainable_params, margin=margin)
+    return Estimate.of(idle, step, outside, trainable_params=memory.trainable_params, margin=margin)
 
 
-def _place(place: str, depth: int, layers: int) -> tuple[str, int | None]:
-    """place of a run of `depth` layers as one of the whole model, its layers counted from 1."""
+def _place_in_model(place: str, depth: int, layers: int) -> tuple[str, int | None]:
+    """Map a place in a run of `depth` layers to one in the model of all layers, counted from 1."""
     name, _, number = place.partition(" ")
     if not number:
         return name or "forward", None if name else 1
     return name, int(number) + 1 if int(number) < depth / 2 else layers - (depth - 1 - int(number))
 
 
-def _what(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     return f"{type(error).__name__}: {first_line(error)}"[:200]

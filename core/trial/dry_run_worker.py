@@ -2,8 +2,8 @@
 as long again.
 
 In lines (core.system.lines): {"id", "question"} (dry_runs.Question); out {"id", "answer"} (DryRun), or {"id", "why"} (a
-Message). A newer question ends the one at work, which then is not answered. It touches no card, no file and no network,
-and computes in one thread.
+Message). A newer question ends the one at work, which then is not answered. It uses no GPU, no file and no network, and
+computes in one thread.
 """
 
 from __future__ import annotations
@@ -20,44 +20,44 @@ from core.trial.dry_runs import Question
 
 
 class _Outdated(BaseException):
-    """Nobody waits for this answer any more. No Exception: nothing on its way may take it for a model that cannot be
+    """A newer question has come. Not an Exception, so that no code on its way takes it for a model that cannot be
     run."""
 
 
-class Questions:
-    """What was asked, the newest alone."""
+class Requests:
+    """The requests from the parent; only the newest counts."""
 
     def __init__(self, parent: ToParent):
         self.newest = -1
         self._queue: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
-        parent.listen(self._hear, self._gone)
+        parent.listen(self._receive, self._gone)
 
-    def _hear(self, asked: dict[str, Any]) -> None:
-        self.newest = asked["id"]
-        self._queue.put(asked)
+    def _receive(self, request: dict[str, Any]) -> None:
+        self.newest = request["id"]
+        self._queue.put(request)
 
     def _gone(self) -> None:
         self.newest = -1  # whatever is at work: nobody waits for it
         self._queue.put(None)
 
     def next(self) -> dict[str, Any] | None:
-        """The next that is still wanted; None at the end."""
-        while (asked := self._queue.get()) is not None:
-            if asked["id"] == self.newest:
-                return asked
+        """Wait for the next request that is still the newest; None at the end."""
+        while (request := self._queue.get()) is not None:
+            if request["id"] == self.newest:
+                return request
         return None
 
 
-def answer(asked: dict[str, Any], questions: Questions) -> dict[str, Any] | None:
-    """None where a newer question came meanwhile."""
+def answer(request: dict[str, Any], requests: Requests) -> dict[str, Any] | None:
+    """Return the answer's fields, or None if a newer request came meanwhile."""
     from core.trial.dry_run import dry_run
 
     def check() -> None:
-        if questions.newest != asked["id"]:
+        if requests.newest != request["id"]:
             raise _Outdated
 
     try:
-        return {"answer": dry_run(Question.model_validate(asked["question"]), check).model_dump(mode="json")}
+        return {"answer": dry_run(Question.model_validate(request["question"]), check).model_dump(mode="json")}
     except _Outdated:
         return None
     except GarageError as error:
@@ -71,16 +71,16 @@ def answer(asked: dict[str, Any], questions: Questions) -> dict[str, Any] | None
 def main() -> None:
     parent = ToParent()
     cores.stand_back()
-    questions = Questions(parent)
+    requests = Requests(parent)
     import torch
     import transformers
 
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
-    while (asked := questions.next()) is not None:
-        found = answer(asked, questions)
-        if found is not None:
-            parent.say(id=asked["id"], **found)
+    while (request := requests.next()) is not None:
+        result = answer(request, requests)
+        if result is not None:
+            parent.say(id=request["id"], **result)
 
 
 if __name__ == "__main__":

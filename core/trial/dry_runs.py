@@ -1,8 +1,8 @@
 """Dry runs for the app and the commands, one at a time, in a process that stays warm. No torch here.
 
-`look` returns at once with what is known of a question, and has it counted where nothing is. Who wants an answer looks
-again now and then: a question that nobody looked at for PATIENCE_S is outdated, and gives way to the next. Answers are
-kept by question. The process ends after IDLE_S without one, and before a run starts.
+`look` returns at once with the known state of a question, and starts its dry run if there is none. Callers look again
+now and then: a question without a look for PATIENCE_S is outdated, and gives way to the next. Results are kept by
+question. The process ends after IDLE_S without a question, and before a run starts.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ FEW_CORES = 4  # of fewer, a run on a card needs them too
 
 
 @dataclass(frozen=True)
-class Looked:
-    """answer: the dry run. why: the sentence that says why there is none. Both None: it is being counted."""
+class DryRunState:
+    """The state of a question. answer: its dry run. why: the reason why there is none. Both None: the dry run is under
+    way."""
 
     answer: DryRun | None = None
     why: Message | None = None
@@ -46,15 +47,15 @@ class Looked:
 
 
 class DryRuns:
-    """running: the run at work, or None."""
+    """Starts dry runs and keeps their results. running: returns the run at work, or None."""
 
     def __init__(
         self, running: Callable[[], RunFolder | None] = lambda: None, idle_s: float = IDLE_S, limit_s: float = LIMIT_S
     ):
         self._running, self._idle_s, self._limit_s = running, idle_s, limit_s
         self._changed = threading.Condition()  # guards everything below
-        self._known: dict[str, Looked] = {}
-        self._wanted: dict[
+        self._results: dict[str, DryRunState] = {}
+        self._requested: dict[
             str, tuple[Question, float]
         ] = {}  # and when it was looked at; in the order in which they were first asked
         self._worker: Child | None = None
@@ -62,81 +63,84 @@ class DryRuns:
         self._number = 0
         self._clock: threading.Timer | None = None
 
-    def look(self, question: Question) -> Looked:
-        """What is known of question now; where nothing is, it is asked. Never waits for the answer."""
+    def look(self, question: Question) -> DryRunState:
+        """Return the present state of question, and start its dry run if it is not known. Never waits."""
         if why := obstacle(question.setup):
-            return Looked(why=why)
+            return DryRunState(why=why)
         key = question.key
         with self._changed:
-            if found := self._known.get(key):
-                return found
+            if known := self._results.get(key):
+                return known
         if takes_processor(self._running()):
             self.rest()
-            return Looked(why=msg("dry_run.run_at_work"))
+            return DryRunState(why=msg("dry_run.run_at_work"))
         with self._changed:
-            self._wanted[key] = question, time.monotonic()
-            return self._go_on() or Looked()
+            self._requested[key] = question, time.monotonic()
+            return self._start_newest() or DryRunState()
 
-    def wait(self, question: Question) -> Looked:
-        """The answer, or why there is none; for commands."""
+    def wait(self, question: Question) -> DryRunState:
+        """Wait for the answer, or the reason why there is none; for commands."""
         end = time.monotonic() + self._limit_s
-        while (looked := self.look(question)).is_counting and time.monotonic() < end:
+        while (state := self.look(question)).is_counting and time.monotonic() < end:
             with self._changed:
-                self._changed.wait_for(lambda: question.key in self._known, PATIENCE_S / 3)
-        return Looked(why=self._said_too_slow()) if looked.is_counting else looked
+                self._changed.wait_for(lambda: question.key in self._results, PATIENCE_S / 3)
+        return DryRunState(why=self._too_slow_message()) if state.is_counting else state
 
     def rest(self) -> None:
-        """End the process: a run is about to start, or the app ends. What it was at is counted anew when somebody looks
-        again."""
+        """End the process: a run is about to start, or the app ends. An unfinished dry run starts anew at the next
+        look."""
         with self._changed:
             worker, self._worker, self._at_work = self._worker, None, None
-            self._wanted.clear()
+            self._requested.clear()
             self._set_clock(None)
         if worker is not None:
             worker.end(END_S)
 
     # ---- the process ----------------------------------------------------------------------------------------------
-    def _go_on(self) -> Looked | None:
-        """Have the newest question counted that somebody waits for, unless one is at work that somebody waits for
-        too."""
+    def _start_newest(self) -> DryRunState | None:
+        """Start the newest question that somebody still looks at, unless such a one is already at work."""
         now = time.monotonic()
-        self._wanted = {key: each for key, each in self._wanted.items() if now - each[1] < PATIENCE_S}
-        if not self._wanted or (self._at_work and self._at_work[1] in self._wanted):
+        self._requested = {key: each for key, each in self._requested.items() if now - each[1] < PATIENCE_S}
+        if not self._requested or (self._at_work and self._at_work[1] in self._requested):
             return None
         if self._worker is None or self._worker.process.poll() is not None:
             try:
                 self._worker = worker = Child("core.trial.dry_run_worker", environment=OF_ITS_OWN)
             except OSError as error:
-                return Looked(why=msg("dry_run.failed", reason=error.strerror or str(error)))
-            worker.listen(lambda said: self._hear(worker, said), lambda code: self._ended(worker, code))
-        key, (question, _) = list(self._wanted.items())[-1]
+                return DryRunState(why=msg("dry_run.failed", reason=error.strerror or str(error)))
+            worker.listen(lambda line: self._receive(worker, line), lambda code: self._ended(worker, code))
+        key, (question, _) = list(self._requested.items())[-1]
         self._number += 1
         self._at_work = self._number, key
         self._set_clock(self._limit_s, self._too_slow)
         self._worker.say(id=self._number, question=question.model_dump(mode="json"))
         return None
 
-    def _hear(self, worker: Child, said: dict[str, Any]) -> None:
-        found = said.get("answer")
-        looked = Looked(DryRun.model_validate(found)) if found else Looked(why=Message.model_validate(said["why"]))
+    def _receive(self, worker: Child, line: dict[str, Any]) -> None:
+        answer = line.get("answer")
+        state = (
+            DryRunState(DryRun.model_validate(answer))
+            if answer
+            else DryRunState(why=Message.model_validate(line["why"]))
+        )
         with self._changed:
-            self._take(worker, said["id"], looked)
+            self._store(worker, line["id"], state)
 
     def _ended(self, worker: Child, code: int) -> None:
         with self._changed:
             if self._worker is worker:
-                self._take(worker, self._number, Looked(why=msg("dry_run.failed", reason=f"exit status {code}")))
+                self._store(worker, self._number, DryRunState(why=msg("dry_run.failed", reason=f"exit status {code}")))
             if self._worker is worker:  # and not yet the next one, for a question that waited
                 self._worker = None
 
-    def _take(self, worker: Child, number: int, looked: Looked) -> None:
+    def _store(self, worker: Child, number: int, state: DryRunState) -> None:
         if self._worker is not worker or not self._at_work or self._at_work[0] != number:
             return
         key, self._at_work = self._at_work[1], None
-        self._wanted.pop(key, None)
-        self._known = dict(list((self._known | {key: looked}).items())[-KEPT:])
+        self._requested.pop(key, None)
+        self._results = dict(list((self._results | {key: state}).items())[-KEPT:])
         self._set_clock(self._idle_s, self._idle)
-        self._go_on()
+        self._start_newest()
         self._changed.notify_all()
 
     def _too_slow(self, number: int) -> None:
@@ -144,13 +148,13 @@ class DryRuns:
             if self._worker is None or not self._at_work or self._at_work[0] != number:
                 return
             worker, key = self._worker, self._at_work[1]
-            self._known[key] = Looked(why=self._said_too_slow())
+            self._results[key] = DryRunState(why=self._too_slow_message())
             self._worker = self._at_work = None
-            self._wanted.pop(key, None)
+            self._requested.pop(key, None)
             self._changed.notify_all()
         worker.end(END_S)
 
-    def _said_too_slow(self) -> Message:
+    def _too_slow_message(self) -> Message:
         return msg("dry_run.too_slow", seconds=round(self._limit_s))
 
     def _idle(self, number: int) -> None:
@@ -170,14 +174,14 @@ class DryRuns:
 
 
 def takes_processor(run: RunFolder | None) -> bool:
-    """Whether a dry run now would take what a run at work computes with."""
+    """True if a dry run now would take the processor from a run at work."""
     if run is None:
         return False
     return run.facts().device in (None, "cpu") or (os.cpu_count() or 1) < FEW_CORES
 
 
 class Question(Frozen):
-    """config: a model's config.json, or as much of it as is known."""
+    """A model and a setup to simulate. config: a model's config.json, or the known part of it."""
 
     model_config = ConfigDict(ser_json_inf_nan="constants")  # limits of Mamba's time steps
 
@@ -190,8 +194,8 @@ class Question(Frozen):
 
 
 class DryRun(Frozen):
-    """estimate: in the terms of core/memory/arithmetic. place, layer (from 1), operation: where the peak was.
-    layers_run: how many layers were run, each time; one number: all of them."""
+    """The result of a dry run. estimate: in the terms of core/memory/arithmetic. place, layer (from 1), operation: of
+    the peak. layers_run: the number of layers in each simulation; one number: all of them."""
 
     estimate: Estimate
     place: Literal["forward", "head", "backward", "optimizer"]
@@ -202,12 +206,12 @@ class DryRun(Frozen):
 
     @property
     def where(self) -> Message:
-        """The place of the peak, as words."""
+        """The place of the peak, as a message."""
         return msg(f"dry_run.at_{self.place}", layer=self.layer) if self.layer else msg(f"dry_run.at_{self.place}")
 
 
 def obstacle(setup: Setup) -> Message | None:
-    """Why a setup has no dry run: it is not how this project trains, on a card."""
+    """Return why a setup has no dry run: it is not trained by this app, or not on a GPU; None if it has one."""
     if setup.device == "cpu":
         return msg("dry_run.on_processor")
     ours = setup.method != "full" and setup.base_bits != 8 and setup.loss in (None, "supervised")

@@ -1,10 +1,10 @@
-"""Estimates the pace of models never tried on this PC from the paces it knows. No torch; nothing is measured.
+"""Estimates the pace of models never tried on this PC from the paces that are known. No torch; nothing is measured.
 
-Known are the steps that were timed for earlier plans (cache/pace.json, core/trial/pace) and the runs that ended. A
-model that was trained here is told by its own run. Any other is told by the nearest step or run of the same method on
-the same device, scaled by the products that a token takes, and only where the two are at most APART: small models wait
-for their launches and large ones for their sums, so neither tells much of the other. Where nothing is near enough
-nothing is told.
+Known are the steps that were timed for earlier plans (cache/pace.json, core/trial/pace) and the runs that ended. For a
+model that was trained here its own run counts. For any other the nearest step or run of the same method on the same
+device counts, scaled by the products of a token, and only if the two differ by at most APART times: small models wait
+for their launches and large ones for their sums, so neither predicts the other. If none is near enough, there is no
+estimate.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ NEWEST = 40  # runs that are looked at
 
 @dataclass(frozen=True)
 class Known:
-    """products: multiplications of a token, forward. model: of a run; None of a step that was timed."""
+    """The known pace of a model. products: multiplications of a token, forward. model: of a run; None for a timed
+    step."""
 
     method: str
     products: float
@@ -43,30 +44,31 @@ class Known:
 
 @dataclass(frozen=True)
 class Paces:
-    """Of one device."""
+    """The known paces of one device."""
 
     known: tuple[Known, ...] = ()
 
     def seconds(self, tokens: float, model: str, shape: ModelShape, method: str) -> float | None:
-        """How long so many tokens take; loading and saving are not in it. None where this PC's paces do not tell."""
+        """Estimate the time for so many tokens; loading and saving are not included. None if no known pace is near
+        enough."""
         alike = [each for each in self.known if each.method == method]
         own = next((each for each in alike if each.model == model), None)
-        wanted = products_of(shape)
-        near = own or min(alike, key=lambda each: _apart(wanted, each.products), default=None)
-        if near is None or (own is None and _apart(wanted, near.products) > APART):
+        products = products_of(shape)
+        near = own or min(alike, key=lambda each: _factor_between(products, each.products), default=None)
+        if near is None or (own is None and _factor_between(products, near.products) > APART):
             return None
-        return tokens / near.tokens_per_second * (1.0 if own else wanted / near.products)
+        return tokens / near.tokens_per_second * (1.0 if own else products / near.products)
 
 
 class KnownPaces:
-    """Of a workspace. What an ended run says is read once."""
+    """The known paces of a workspace. Each ended run is read once."""
 
     def __init__(self, runs: Runs):
         self._runs = runs
         self._read: dict[tuple[str, float], Known | None] = {}
 
     def on(self, budget: Budget) -> Paces:
-        """Nothing of a card that is only planned for."""
+        """Return the paces of a device; none for a GPU that is only planned."""
         return (
             Paces()
             if budget.planned or not budget.name
@@ -74,52 +76,53 @@ class KnownPaces:
         )
 
     def _of_steps(self, device: str) -> Iterator[Known]:
-        """The newest first."""
-        kept = files.read_object(pace.kept_in(self._runs.workspace))
-        for key, speed in reversed(kept.items()):
-            told = key.removeprefix(pace.rig_named(device))
-            if told == key or not isinstance(speed, float) or speed <= 0:
+        """Yield the timed steps, the newest first."""
+        speeds = files.read_object(pace.pace_file(self._runs.workspace))
+        for key, speed in reversed(speeds.items()):
+            step_json = key.removeprefix(pace.rig_prefix(device))
+            if step_json == key or not isinstance(speed, float) or speed <= 0:
                 continue
             try:
-                step = StandIn.model_validate_json(told)
+                step = StandIn.model_validate_json(step_json)
             except ValidationError:  # of an older version of this app
                 continue
             if not (step.eight_bit or step.use_dora):
                 yield Known("qlora" if step.four_bit else "lora", products_of(step), speed)
 
     def _of_runs(self, budget: Budget) -> Iterator[Known]:
-        """The newest first, of models of the catalogue."""
+        """Yield the ended runs of models of the catalogue, the newest first."""
         for run in self._runs.list()[:NEWEST]:
             status = run.status()
-            if status.state not in (State.COMPLETED, State.STOPPED) or not _is_of(run, budget):
+            if status.state not in (State.COMPLETED, State.STOPPED) or not _ran_on(run, budget):
                 continue
             key = run.id, status.since
             if key not in self._read:
-                self._read[key] = _of_run(run)
-            if (found := self._read[key]) is not None:
-                yield found
+                self._read[key] = _pace_of_run(run)
+            if (known := self._read[key]) is not None:
+                yield known
 
 
 def products_of(step: StandIn | ModelShape) -> float:
-    """Multiplications of a token through the layers and, as often as it is learned, through the head."""
+    """Return the multiplications of a token through the layers and, weighted by the share of learned tokens, the
+    head."""
     width = step.intermediate_size if isinstance(step, StandIn) else step.active_width
     heads = 2 * (step.num_attention_heads + step.num_key_value_heads) * step.head_dim
     layers = step.num_hidden_layers * step.hidden_size * (3 * width + heads)
     return float(layers + LEARNED * step.hidden_size * step.vocab_size)
 
 
-def _apart(one: float, other: float) -> float:
+def _factor_between(one: float, other: float) -> float:
     return math.exp(abs(math.log(one / other)))
 
 
-def _is_of(run: RunFolder, budget: Budget) -> bool:
+def _ran_on(run: RunFolder, budget: Budget) -> bool:
     facts = run.facts()
     if (facts.device == "cpu") != (budget.kind == "cpu"):
         return False
     return budget.kind == "cpu" or facts.device_uuid in (None, budget.card_uuid)
 
 
-def _of_run(run: RunFolder) -> Known | None:
+def _pace_of_run(run: RunFolder) -> Known | None:
     try:
         recipe = run.recipe()
     except GarageError:

@@ -1,6 +1,7 @@
-"""How fast this PC trains: by its own earlier runs, otherwise by timing a step of the plan for a second. No torch here.
+"""Training speed on this PC: from its earlier runs, otherwise from timing a step of the plan for a second. No torch
+here.
 
-The measurement (core/trial/pace_probe) runs in a child process and is kept in cache/pace.json, by step, processor or
+The measurement (core/trial/pace_probe) runs in a child process and is stored in cache/pace.json, by step, processor or
 card, and version of torch.
 """
 
@@ -48,26 +49,27 @@ LOOK_S = 0.1
 
 
 class Pace(Frozen):
-    """tokens_per_second: all tokens of the rows, padding aside, measuring and saving included."""
+    """The speed of a run. tokens_per_second: all tokens of the rows without padding; time for measuring and saving
+    included."""
 
     tokens_per_second: float
     source: Message
 
 
 def seconds(tokens: float, pace: Pace) -> float:
-    """How long so many tokens take; loading the model and the libraries is not in it."""
+    """Return the time for so many tokens; loading the model and the libraries is not included."""
     return tokens / pace.tokens_per_second
 
 
 def planned_tokens(recipe: Recipe, steps: int, counts: Counts) -> float:
-    """Tokens that so many steps read, after what max_length does to long rows."""
+    """Return the tokens that so many steps read, after max_length has cut or split long rows."""
     train = recipe.train
     examples = steps * train.per_device_train_batch_size * train.gradient_accumulation_steps
     return examples * counts.tokens / max(1, counts.pieces)
 
 
 def measuring_share(recipe: Recipe, steps: int, counts: Counts, rows: int) -> float:
-    """Time of the measurements on rows kept apart, as a share of the steps' own. rows: of the data set."""
+    """Return the time of the evaluations as a share of the steps' time. rows: of the dataset."""
     if rows < SMALLEST_SPLIT or not steps:
         return 0.0
     times = 1 + (steps // recipe.train.eval_steps if recipe.train.eval_steps else 5)
@@ -78,40 +80,40 @@ def measuring_share(recipe: Recipe, steps: int, counts: Counts, rows: int) -> fl
 # ---- from runs -----------------------------------------------------------------------------------
 
 
-def from_runs(runs: Runs, wanted: Recipe, on_card: bool | None = None, device: str | None = None) -> Pace | None:
-    """Of the newest ended run of wanted's base model and kind of adapter, or None. on_card: only of one that trained
-    there, or only not; device: not of one that is known to have trained on another card."""
+def from_runs(runs: Runs, recipe: Recipe, on_card: bool | None = None, device: str | None = None) -> Pace | None:
+    """Return the pace of the newest ended run with recipe's base model and kind of adapter, or None. on_card: only of a
+    run that trained on a GPU (True) or not (False). device: not of a run known to have trained on another GPU."""
     for run in runs.list():
-        if run.status().state in (State.COMPLETED, State.STOPPED) and _is_alike(run, wanted, on_card, device):
+        if run.status().state in (State.COMPLETED, State.STOPPED) and _is_alike(run, recipe, on_card, device):
             measured = tokens_per_second(run)
             if measured is not None:
                 return Pace(tokens_per_second=measured, source=msg("pace.from_run", run=run.name))
     return None
 
 
-def _is_alike(run: RunFolder, wanted: Recipe, on_card: bool | None, device: str | None) -> bool:
+def _is_alike(run: RunFolder, recipe: Recipe, on_card: bool | None, device: str | None) -> bool:
     facts = run.facts()
     if on_card is not None and (facts.device != "cpu") != on_card:
         return False
     if on_card and device and facts.device_uuid not in (None, device):
         return False
     try:
-        recipe = run.recipe()
+        other = run.recipe()
     except GarageError:
         return False
-    return _kind(recipe) == _kind(wanted)
+    return _kind(other) == _kind(recipe)
 
 
 def _kind(recipe: Recipe) -> tuple[str | int, ...]:
-    """What a step's time depends on most."""
+    """Return the settings that a step's time depends on most."""
     adapter, train = recipe.adapter, recipe.train
     kind = recipe.model.id, adapter.method, adapter.load_in_8bit, adapter.use_dora, adapter.trains_experts
     return *kind, train.ranks, train.fsdp, train.offload_layers
 
 
 def tokens_per_second(run: RunFolder) -> float | None:
-    """Between the ends of the first and the last step of the last attempt; the first step, which warms up, does not
-    count."""
+    """Return the speed between the ends of the first and the last step of the last attempt; the first step, a warm-up,
+    is left out."""
     lines = [line for line in run.all_metrics() if line.get("kind") == "train"]
     lines = [line for line in lines if line.get("attempt") == lines[-1].get("attempt")]
     if len(lines) < LEAST_STEPS:
@@ -128,10 +130,11 @@ def tokens_per_second(run: RunFolder) -> float | None:
 
 
 class StandIn(Frozen):
-    """A step of a plan, small enough to be timed in a second: layers as wide as the model's own, two of them or one,
-    with rows as long as the data's, and the plan's method. Widths are named as in config.json. learned: tokens of a row
-    that the loss counts.
-    device: the plan's (core/system/devices).
+    """A step that stands for a plan's and can be timed in a second: one or two layers as wide as the model's, with rows
+    as long as the data's, and the plan's method.
+
+    Widths are named as in config.json. learned: tokens of a row that the loss counts. device: the plan's
+    (core/system/devices).
     """
 
     hidden_size: int
@@ -152,10 +155,11 @@ class StandIn(Frozen):
     device: str | None = None
 
     @classmethod
-    def of(
+    def from_plan(
         cls, shape: ModelShape, setup: Setup, length: float, learned_share: float, device: str | None = None
     ) -> StandIn:
-        """length: tokens of a usual row. Rounded, so that an edit that hardly matters needs no new measurement."""
+        """Create the stand-in. length: tokens of a usual row. Rounded, so that an edit that hardly matters needs no new
+        measurement."""
         row = min(MOST_TOKENS, 2 ** math.ceil(math.log2(max(16.0, length))))
         return cls(
             hidden_size=shape.hidden_size,
@@ -178,22 +182,21 @@ class StandIn(Frozen):
 
 
 def with_bus(seconds: float, pace: Pace, bus_seconds: float | None) -> float:
-    """seconds at pace, of a run whose layers are copied to the card beside the work: the longer of the two. An earlier
-    run has had them."""
+    """Return the time of a run whose layers are copied to the GPU beside the computation: the longer of both. The pace
+    of an earlier run includes the copies."""
     return seconds if bus_seconds is None or pace.source.key == "pace.from_run" else max(seconds, bus_seconds)
 
 
 def from_step(tokens_per_second: float, measuring: float = 0.0) -> Pace:
-    """measuring: what measurements on rows kept apart take, as a share of the steps' time."""
+    """Return the pace from a timed step. measuring: the time of evaluations as a share of the steps' time."""
     return Pace(tokens_per_second=tokens_per_second / (1 + measuring), source=msg("pace.rough"))
 
 
 class PaceProbe:
-    """How fast this PC computes a step of a plan, measured once for each such step, processor or card, and version of
-    torch.
+    """Measures the speed of a plan's step, once for each step, processor or card, and version of torch.
 
-    A measurement ends, and is thrown away, when other settings are wanted instead, when nobody asks for it any more,
-    and when a run, a chat or an export needs the device. machine, steady: the world, for tests to replace.
+    A measurement ends and is discarded when other settings are requested instead, when nobody requests it any more, and
+    when a run, a chat or an export needs the device. machine, steady: replaced in tests.
     """
 
     def __init__(
@@ -206,87 +209,86 @@ class PaceProbe:
         self._workspace, self._machine, self._rest_s, self._steady = workspace, machine, rest_s, steady
         self._measuring = threading.Lock()
         self._failed: set[StandIn] = set()
-        self._wanted: tuple[StandIn, float] | None = None  # the step last asked for, and since when
-        self._asked_at = self._quiet_until = float("-inf")
-        self._follows: threading.Thread | None = None
+        self._requested: tuple[StandIn, float] | None = None  # the step last asked for, and since when
+        self._requested_at = self._quiet_until = float("-inf")
+        self._thread: threading.Thread | None = None
 
     def look(self, step: StandIn) -> float | None:
-        """Tokens a second, or None where they are not known yet and are measured in the background. Ask again and
-        again."""
+        """Return tokens per second, or None while they are not known and are measured in the background. Call it
+        repeatedly."""
         known = self.measured(step)
-        self._want(step) if known is not None else self.begin(step)
+        self._request(step) if known is not None else self.begin(step)
         return known
 
     def measured(self, step: StandIn) -> float | None:
-        """Tokens a second as measured before; None where nothing was yet. Reads a file, never waits."""
-        found = files.read_object(self._file).get(self._key(step))
-        return found if isinstance(found, float) else None
+        """Return tokens per second as measured before, or None. Reads a file, never waits."""
+        speed = files.read_object(self._file).get(self._key(step))
+        return speed if isinstance(speed, float) else None
 
     @property
     def busy(self) -> bool:
-        """Whether a measurement is under way or about to begin."""
-        return self._measuring.locked() or bool(self._follows and self._follows.is_alive())
+        """True if a measurement is under way or about to begin."""
+        return self._measuring.locked() or bool(self._thread and self._thread.is_alive())
 
     def begin(self, step: StandIn) -> None:
-        """Measure in the background where it is not known yet, once no other step was asked for during rest_s: while
-        somebody still chooses, each step would cost a core for seconds. Returns at once; may be called again and
-        again."""
+        """Measure a step that is not known yet in the background, once no other step was requested during rest_s: while
+        a person still chooses, each step would cost a core for seconds. Returns at once; may be called repeatedly."""
         if step in self._failed or self._steady() < self._quiet_until:
             return
-        self._want(step)
+        self._request(step)
         if not self.busy:
-            self._follows = threading.Thread(target=self._follow, name="pace", daemon=True)
-            self._follows.start()
+            self._thread = threading.Thread(target=self._measure_requested, name="pace", daemon=True)
+            self._thread.start()
 
     def rest(self) -> None:
-        """Somebody is about to need the device: what is measured ends, and is gone when this returns."""
-        self._quiet_until, self._wanted = self._steady() + QUIET_S, None
+        """End the measurement, because the device is needed; it is gone when this returns."""
+        self._quiet_until, self._requested = self._steady() + QUIET_S, None
         with self._measuring:
             pass
 
-    def _want(self, step: StandIn) -> None:
-        self._asked_at = self._steady()
-        if self._wanted is None or self._wanted[0] != step:
-            self._wanted = step, self._asked_at
+    def _request(self, step: StandIn) -> None:
+        self._requested_at = self._steady()
+        if self._requested is None or self._requested[0] != step:
+            self._requested = step, self._requested_at
 
-    def _is_wanted(self, step: StandIn) -> bool:
-        if self._wanted is None:
+    def _is_requested(self, step: StandIn) -> bool:
+        if self._requested is None:
             return False
-        newest, since = self._wanted
+        newest, since = self._requested
         now = self._steady()
-        return (newest == step or now - since < self._rest_s) and now - self._asked_at < ABANDONED_S
+        return (newest == step or now - since < self._rest_s) and now - self._requested_at < ABANDONED_S
 
-    def _follow(self) -> None:
-        """Until the step that is wanted was tried."""
+    def _measure_requested(self) -> None:
+        """Measure until the requested step was tried."""
         tried: StandIn | None = None
-        while (wanted := self._wanted) is not None and wanted[0] != tried:
-            step, since = wanted
+        while (request := self._requested) is not None and request[0] != tried:
+            step, since = request
             if (rest := since + self._rest_s - self._steady()) > 0:
                 time.sleep(min(rest, LOOK_S))
             else:
-                self.measure(step, partial(self._is_wanted, step))
+                self.measure(step, partial(self._is_requested, step))
                 tried = step
 
-    def measure(self, step: StandIn, is_wanted: Callable[[], bool] = lambda: True) -> float | None:
-        """Tokens a second, known or measured now (some seconds). None while something else computes, where the child
-        fails, or once it is not wanted any more."""
+    def measure(self, step: StandIn, is_requested: Callable[[], bool] = lambda: True) -> float | None:
+        """Return tokens per second, known or measured now (some seconds). None while something else computes, if the
+        child fails, or once it is not requested any more."""
         if (known := self.measured(step)) is not None:
             return known
         if not self._measuring.acquire(blocking=False):
             return None
         try:
-            return self._measure_now(step, is_wanted)
+            return self._measure_now(step, is_requested)
         finally:
             self._measuring.release()
 
-    def _measure_now(self, step: StandIn, is_wanted: Callable[[], bool]) -> float | None:
+    def _measure_now(self, step: StandIn, is_requested: Callable[[], bool]) -> float | None:
         ended = False
 
         def goes_on() -> bool:  # once it does not, the child is killed for it, whatever is so afterwards
             # The lease is not kept meanwhile: a run that is started now must not wait for a number that nobody asked
             # for.
             nonlocal ended
-            ended = ended or not (is_wanted() and self._device_is_free())
+            ended = ended or not (is_requested() and self._device_is_free())
             return not ended
 
         if not goes_on():
@@ -298,8 +300,8 @@ class PaceProbe:
             self._failed.add(step)
             return None
         with contextlib.suppress(OSError):
-            kept = list((files.read_object(self._file) | {self._key(step): speed}).items())
-            files.replace_json(self._file, dict(kept[-KEPT:]))
+            speeds = list((files.read_object(self._file) | {self._key(step): speed}).items())
+            files.replace_json(self._file, dict(speeds[-KEPT:]))
         return speed
 
     def _device_is_free(self) -> bool:
@@ -310,29 +312,29 @@ class PaceProbe:
 
     @property
     def _file(self) -> Path:
-        return kept_in(self._workspace)
+        return pace_file(self._workspace)
 
     def _key(self, step: StandIn) -> str:
         machine = self._machine()
         card = None if step.device == devices.CPU else devices.best_card(machine.nvidia)
         card = next((each for each in machine.nvidia.cards if step.device and each.uuid == step.device), card)
-        return rig_named((card and card.name) or machine.cpu) + step.model_dump_json()
+        return rig_prefix((card and card.name) or machine.cpu) + step.model_dump_json()
 
 
-def kept_in(workspace: Workspace) -> Path:
-    """Tokens a second by rig and step."""
+def pace_file(workspace: Workspace) -> Path:
+    """Return the file of tokens per second by rig and step."""
     return workspace.cache / "pace.json"
 
 
-def rig_named(device: str | None) -> str:
-    """With what the key of a measurement on a processor or a card of that name begins."""
+def rig_prefix(device: str | None) -> str:
+    """Return the beginning of a measurement's key, for a processor or a card of that name."""
     build = devices.torch_build()
     return f"{device}, torch {(build and build.version) or 'none'}, "
 
 
 def run_child(step: StandIn, environment: Mapping[str, str], goes_on: Callable[[], bool]) -> float | None:
-    """One measurement in tokens a second, or None where torch cannot be loaded, took too long, or was ended. goes_on is
-    asked each LOOK_S; once it is not so the process is killed."""
+    """Run one measurement; return tokens per second, or None if torch cannot be loaded, took too long, or was ended.
+    goes_on is called each LOOK_S; the process is killed once it returns False."""
     command = [sys.executable, "-m", "core.trial.pace_probe", step.model_dump_json()]
     try:
         child = subprocess.Popen(
@@ -349,8 +351,8 @@ def run_child(step: StandIn, environment: Mapping[str, str], goes_on: Callable[[
         if child.poll() is None and (not goes_on() or time.monotonic() > deadline):
             kill_tree(child.pid)
             child.wait()
-    with child.stdout as said:
-        answer = said.read()  # a line or a few, which a pipe holds
+    with child.stdout as output:
+        answer = output.read()  # a line or a few, which a pipe holds
     try:
         return float(json.loads(answer.splitlines()[-1])["tokens_per_second"])
     except (ValueError, IndexError, KeyError, TypeError):

@@ -1,9 +1,9 @@
 """Times a step of a plan, in its own process: `python -m core.trial.pace_probe JSON` (pace.StandIn).
 
-Prints one JSON line {"device": "cpu", "dtype": "bfloat16", "tokens_per_second": 340.0}. What is timed is a step as the
-run will do it (forward, backward, AdamW) through two layers of the model's own widths, or one where they are large,
-with random weights; the layers' time is scaled to as many as the model has, the head's is timed alone and added. Takes
-some seconds, five of them imports.
+Prints one JSON line {"device": "cpu", "dtype": "bfloat16", "tokens_per_second": 340.0}. It times a step as in the run
+(forward, backward, AdamW) through two layers of the model's own widths, or one if they are large, with random weights;
+the layers' time is scaled to all layers of the model, the head's is timed alone and added. Takes some seconds, five of
+them imports.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ SECONDS, LEAST_STEPS = 1.0, 2
 
 
 def stand_in(step: StandIn, compute: device.Compute, layers: int) -> Any:
-    """Layers with random weights and LoRA on all of their linear layers, as core.training.worker would train them."""
+    """Return layers with random weights and LoRA on all of their linear layers, as core.training.worker would train
+    them."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
@@ -73,7 +74,7 @@ def _quantise(model: Any, step: StandIn, compute: device.Compute) -> None:
 
 
 def layers_seconds(step: StandIn, compute: device.Compute) -> float:
-    """Of one step through all layers of the model, optimizer included."""
+    """Return the time of one step through all layers of the model, optimizer included."""
     matrices = step.hidden_size * (3 * step.intermediate_size + 2 * step.head_dim * step.num_attention_heads)
     layers = min(step.num_hidden_layers, 1 if matrices > LARGE_LAYER else 2)
     model = stand_in(step, compute, layers)
@@ -99,7 +100,7 @@ def layers_seconds(step: StandIn, compute: device.Compute) -> float:
 
 
 def head_seconds(step: StandIn, compute: device.Compute) -> float:
-    """Of the head and its loss at the learned positions of one step."""
+    """Return the time of the head and its loss at the learned positions of one step."""
     with torch.device(compute.device):
         head = torch.nn.Linear(step.hidden_size, step.vocab_size, bias=False, dtype=compute.dtype).requires_grad_(False)
         count = step.rows * step.learned
@@ -109,23 +110,23 @@ def head_seconds(step: StandIn, compute: device.Compute) -> float:
 
 
 def timed(once: Callable[[], None], compute: device.Compute) -> float:
-    """Seconds that it takes, the first time apart."""
+    """Return the mean seconds of a call; the first call, a warm-up, is left out."""
 
-    def whole() -> None:
+    def synchronized() -> None:
         once()
         if compute.on_card:
             torch.cuda.synchronize(compute.device)
 
-    whole()
+    synchronized()
     times, started = 0, time.perf_counter()
     while (elapsed := time.perf_counter() - started) < SECONDS or times < LEAST_STEPS:
-        whole()
+        synchronized()
         times += 1
     return elapsed / times
 
 
 if __name__ == "__main__":
-    wanted, chosen = StandIn.model_validate_json(sys.argv[1]), device.choose()
-    seconds = layers_seconds(wanted, chosen) + head_seconds(wanted, chosen)
-    speed = wanted.rows * wanted.length / seconds
-    print(json.dumps({"device": str(chosen.device), "dtype": chosen.dtype_name, "tokens_per_second": speed}))
+    step, compute = StandIn.model_validate_json(sys.argv[1]), device.choose()
+    seconds = layers_seconds(step, compute) + head_seconds(step, compute)
+    speed = step.rows * step.length / seconds
+    print(json.dumps({"device": str(compute.device), "dtype": compute.dtype_name, "tokens_per_second": speed}))

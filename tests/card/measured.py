@@ -158,7 +158,7 @@ def depths_of(values: Mapping[str, Any], is_whole: bool) -> tuple[int, ...]:
     """The numbers of layers to run: all, or two that differ by at least MORE of what repeats itself."""
     config = dry_run._config(values)
     layers = config.get_text_config().num_hidden_layers
-    few = dry_run._depths(dry_run._kinds(config, layers))
+    few = dry_run._depths(dry_run._layer_kinds(config, layers))
     if is_whole or len(few) == 1:
         return (layers,)
     first, more = few[0], few[1] - few[0]

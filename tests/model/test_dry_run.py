@@ -19,7 +19,7 @@ from core.messages import msg
 from core.models.known import known_models
 from core.models.shapes.shape import ModelShape
 from core.runs.run_json import RunFacts
-from core.trial.dry_runs import DryRun, DryRuns, Looked, Question, obstacle, takes_processor
+from core.trial.dry_runs import DryRun, DryRuns, DryRunState, Question, obstacle, takes_processor
 from core.workspace.folder import Workspace
 from tests.kit.waits import wait_until
 from webui.form import plan_view
@@ -53,10 +53,10 @@ MORE = [
 ]  # fmt: skip
 
 
-def looked_at(on_card_gib: float) -> Looked:
+def looked_at(on_card_gib: float) -> DryRunState:
     terms = {"weights": on_card_gib}
     found = Estimate(trainable_params=1, idle_gib=1, allocated_gib=1, on_card_gib=on_card_gib, terms=terms, margin=0.1)
-    return Looked(
+    return DryRunState(
         DryRun(estimate=found, place="backward", layer=36, operation="aten.mul.Tensor", layers_run=(2, 4), seconds=2.0)
     )
 
@@ -219,7 +219,9 @@ def test_a_few_layers_tell_what_all_of_them_come_to(model: str, other: dict, run
     few = dry_run.dry_run(question)
     config = dry_run._config(question.config)
     layers = config.num_hidden_layers
-    whole = dry_run._Model(config, question.setup, dry_run._Family(config, True, lambda: None), lambda: None).run()
+    whole = dry_run._SimulatedModel(
+        config, question.setup, dry_run._FamilyTraits(config, True, lambda: None), lambda: None
+    ).run()
     every = dry_run._estimate(whole, question.setup)
     assert few.layers_run == run and max(run) < layers
     assert few.estimate.allocated_gib == pytest.approx(every.allocated_gib, rel=0.002)
@@ -331,13 +333,13 @@ def test_two_runs_are_compared_at_the_same_moment_of_like_layers():
     """Gemma 4 12B's worst moment was in a sliding layer of 6 and in one that sees all of 12: 0.5 GiB too much for
     48."""
     from core.trial.allocations import Peak
-    from core.trial.dry_run import _where
+    from core.trial.dry_run import _moment
 
     kinds = ["sliding", "sliding", "full"] * 2
     few, like, other = (
-        _where(Peak(operation="mul", place=place), kinds) for place in ("backward 1", "backward 4", "backward 5")
+        _moment(Peak(operation="mul", place=place), kinds) for place in ("backward 1", "backward 4", "backward 5")
     )
-    assert few == like != other and _where(Peak(operation="mul", place="head"), kinds) != like
+    assert few == like != other and _moment(Peak(operation="mul", place="head"), kinds) != like
 
 
 def test_looking_never_waits_and_a_newer_question_takes_the_place(dry_runs: DryRuns, monkeypatch: pytest.MonkeyPatch):
@@ -347,7 +349,7 @@ def test_looking_never_waits_and_a_newer_question_takes_the_place(dry_runs: DryR
     assert dry_runs.look(second).is_counting
     monkeypatch.setattr("core.trial.dry_runs.PATIENCE_S", PATIENT_S)
     wait_until(lambda: dry_runs.look(second).answer, PATIENT_S)
-    assert first.key not in dry_runs._known
+    assert first.key not in dry_runs._results
 
 
 def test_a_process_that_dies_is_a_sentence_and_the_next_question_starts_another(dry_runs: DryRuns):
@@ -398,14 +400,14 @@ def form(memory: str) -> Form:
 def test_the_plan_is_there_before_the_dry_run_and_has_one_number(services: Services):
     """It said that something is being counted, then two numbers that hardly ever differed."""
     wanted: list[Question] = []
-    services.dry_runs.look = lambda question: wanted.append(question) or Looked()
+    services.dry_runs.look = lambda question: wanted.append(question) or DryRunState()
     outlook = Planner(services).look(form("size:8"), EN)
     assert outlook.plan.advice.estimate is not None and outlook.unsettled
     assert wanted[0].setup == outlook.plan.advice.setup, "what the arithmetic was asked"
     assert wanted[0].config["model_type"] == "qwen3"
     for looked in (
-        Looked(),
-        Looked(why=msg("dry_run.failed", reason="MemoryError")),
+        DryRunState(),
+        DryRunState(why=msg("dry_run.failed", reason="MemoryError")),
         looked_at(outlook.plan.advice.estimate.on_card_gib * 1.05),
     ):
         assert plan_view.dry_run_line(looked, outlook.plan.advice, EN) is None

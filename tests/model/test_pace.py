@@ -126,7 +126,7 @@ SHAPE = ModelShape.from_config(
 
 def stand_in(length: float = 58, **changes: dict) -> StandIn:
     value = {"model": {"id": "starter"}, "data": {"source": "x"}, "adapter": {"r": 8}, **changes}
-    return StandIn.of(SHAPE, Setup.of(Recipe.parse(value), "cpu"), length, 0.42)
+    return StandIn.from_plan(SHAPE, Setup.of(Recipe.parse(value), "cpu"), length, 0.42)
 
 
 STEP = stand_in()
@@ -398,9 +398,9 @@ def shape_of(hub: str) -> ModelShape:
 
 def timed(workspace: Workspace, hub: str, speed: float, device: str = "a processor", **settings: Any) -> None:
     setup = Setup.of(like(hub, settings.pop("method", "lora"), **settings), "cpu")
-    step = StandIn.of(shape_of(hub), setup, length=256, learned_share=0.5)
-    kept = files.read_object(pace.kept_in(workspace))
-    files.replace_json(pace.kept_in(workspace), kept | {pace.rig_named(device) + step.model_dump_json(): speed})
+    step = StandIn.from_plan(shape_of(hub), setup, length=256, learned_share=0.5)
+    kept = files.read_object(pace.pace_file(workspace))
+    files.replace_json(pace.pace_file(workspace), kept | {pace.rig_prefix(device) + step.model_dump_json(): speed})
 
 
 def test_a_step_that_was_timed_tells_of_models_near_it_and_of_no_others(workspace: Workspace):
@@ -421,8 +421,8 @@ def test_nothing_is_told_of_another_device_of_a_planned_card_or_of_slower_adapte
     timed(workspace, "Qwen/Qwen3-1.7B", 200.0, use_dora=True)
     timed(workspace, "Qwen/Qwen3-4B", 90.0, device="an old processor")
     files.replace_json(
-        pace.kept_in(workspace),
-        files.read_object(pace.kept_in(workspace)) | {pace.rig_named("a processor") + "{}": 3.0},
+        pace.pace_file(workspace),
+        files.read_object(pace.pace_file(workspace)) | {pace.rig_prefix("a processor") + "{}": 3.0},
     )
     paces = KnownPaces(Runs(workspace))
     assert paces.on(CPU).known == () and paces.on(Budget(kind="cpu")).known == ()
@@ -450,16 +450,16 @@ def test_a_pace_is_computed_for_a_processor_and_for_planned_gpus_from_the_size_o
     shape = shape_of_size("8B")
     flop = 6 * known_paces.products_of(shape)
     assert flop == pytest.approx(6 * 8e9, rel=0.1)
-    here = computed_pace.of(Budget(kind="cpu"), shape, recomputes=True, cores=4)
+    here = computed_pace.compute(Budget(kind="cpu"), shape, recomputes=True, cores=4)
     assert here.tokens_per_second == pytest.approx(4 * 50e9 / flop) and here.source.key == "pace.computed"
-    there = computed_pace.of(budget.planned(12, "Linux"), shape, recomputes=True, cores=4)
+    there = computed_pace.compute(budget.planned(12, "Linux"), shape, recomputes=True, cores=4)
     assert there.source == msg("pace.computed_for", card="RTX 3060") and there.tokens_per_second == pytest.approx(
         0.4 * 25e12 / flop
     )
-    assert computed_pace.of(Budget(kind="card", sold_gb=12.0), shape, recomputes=True, cores=4) is None, (
+    assert computed_pace.compute(Budget(kind="card", sold_gb=12.0), shape, recomputes=True, cores=4) is None, (
         "it is here: it is timed"
     )
-    assert computed_pace.of(budget.planned(13, "Linux"), shape, recomputes=True, cores=4) is None
-    assert computed_pace.of(Budget(kind="cpu"), shape_of_size("600M"), recomputes=True, cores=4) is None, (
+    assert computed_pace.compute(budget.planned(13, "Linux"), shape, recomputes=True, cores=4) is None
+    assert computed_pace.compute(Budget(kind="cpu"), shape_of_size("600M"), recomputes=True, cores=4) is None, (
         "a second's timing tells more"
     )

@@ -8,7 +8,7 @@ from core.data.validation_split import validation_count
 from core.memory.arithmetic import Estimate
 from core.memory.budget import Budget
 from core.memory.documented import TableMethod, VramTable
-from core.trial.dry_runs import Looked
+from core.trial.dry_runs import DryRunState
 from webui.form import headroom_view
 from webui.form.planner import FormResult
 from webui.kit import correction, format
@@ -273,7 +273,7 @@ def fold(title: str, *content: Html | None, open_: bool = False) -> Html:
     return tag("details", tag("summary", title), *content, class_="lg-fold", open=open_)
 
 
-def dry_run_line(looked: Looked | None, advice: Advice, w: Wording) -> Html | None:
+def dry_run_line(looked: DryRunState | None, advice: Advice, w: Wording) -> Html | None:
     """A warning if the dry run differs from the plan by more than the plan's margin, or on whether the run fits."""
     if looked is None or looked.answer is None or advice.estimate is None:
         return None

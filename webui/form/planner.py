@@ -34,7 +34,7 @@ from core.runs import further
 from core.runs.folder import RunFolder
 from core.system import cores, devices
 from core.trial import computed_pace, pace
-from core.trial.dry_runs import Looked, Question
+from core.trial.dry_runs import DryRunState, Question
 from core.trial.pace import Pace, StandIn
 from core.workspace.saved_recipes import NO_DATA
 from webui.form.fields import FormAnswers, refused
@@ -79,7 +79,7 @@ class FormResult:
     note: Message | None = None  # about this PC, beside the plan
     measuring: bool = False  # the pace will be known in some seconds
     findings: tuple[Diagnosis, ...] = ()  # of the run doctor
-    dry_run: Looked | None = None  # None where a plan has none: on a processor, or without a shape
+    dry_run: DryRunState | None = None  # None where a plan has none: on a processor, or without a shape
 
     @property
     def unsettled(self) -> bool:
@@ -283,7 +283,7 @@ class Planner:
         recipe = made.recipe
         budgeted = made.advice.budget
         recomputes = bool(recipe.train.gradient_checkpointing)
-        computed = computed_pace.of(budgeted, shape, recomputes, cores.usable()) if shape else None
+        computed = computed_pace.compute(budgeted, shape, recomputes, cores.usable()) if shape else None
         if budgeted.planned:
             return computed
         device = budget.device_of(budgeted, self.services.monitor.newest().nvidia)
@@ -294,7 +294,7 @@ class Planner:
             return found
         counts = preview.counts_of(recipe.data)
         speed = self.services.pace_probe.look(
-            StandIn.of(
+            StandIn.from_plan(
                 shape, made.advice.setup, counts.tokens / max(1, counts.pieces), counts.learned_percent / 100, device
             )
         )
@@ -303,7 +303,7 @@ class Planner:
         measuring = pace.measuring_share(recipe, made.advice.planned_steps or 0, counts, len(preview.rows))
         return pace.from_step(speed, measuring)
 
-    def _dry_run(self, made: Plan, shape: ModelShape | None) -> Looked | None:
+    def _dry_run(self, made: Plan, shape: ModelShape | None) -> DryRunState | None:
         """What the step itself would hold, as far as it is known; it is asked for, never waited for."""
         kind = made.advice.budget.kind
         if shape is None or kind == "cpu":
@@ -314,7 +314,7 @@ class Planner:
             try:
                 config = self._config(model.id, model.revision)
             except GarageError as error:
-                return Looked(why=error.message)
+                return DryRunState(why=error.message)
         return self.services.dry_runs.look(Question(config=config, setup=made.advice.setup))
 
     def _config(self, model_id: str, revision: str | None) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def minutes(each: ShelfRow | HubRow, model: str, shape: ModelShape, marks: Marks
     tokens = EXAMPLES * TOKENS_EACH
     known = marks.paces.seconds(tokens, model, shape, each.method)
     if known is None and marks.budget is not None:
-        computed = computed_pace.of(marks.budget, shape, marks.budget.kind == "card", cores.usable())
+        computed = computed_pace.compute(marks.budget, shape, marks.budget.kind == "card", cores.usable())
         known = pace.seconds(tokens, computed) if computed else None
     return format.about(w, known)
 

@@ -13,7 +13,7 @@ from core.messages import msg
 from core.presets import PRESETS
 from core.runs import scenes
 from core.runs.scenes import Scene, Scenes, SceneTurn
-from core.trial.dry_runs import Looked
+from core.trial.dry_runs import DryRunState
 from core.trial.pace import Pace
 from core.workspace.folder import Workspace
 from tests.kit.runs import trained
@@ -34,7 +34,7 @@ PACE = Pace(tokens_per_second=300.0, source=msg("pace.from_run", run="a run"))
 def services(tmp_path: Path) -> Services:
     made = Services.open(Workspace.open(tmp_path / "workspace"))
     made.pace_probe.begin = lambda step: None  # type: ignore[method-assign]  # it would start torch
-    made.dry_runs.look = lambda question: Looked()  # type: ignore[method-assign]
+    made.dry_runs.look = lambda question: DryRunState()  # type: ignore[method-assign]
     return made
 
 

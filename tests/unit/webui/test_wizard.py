@@ -27,7 +27,7 @@ from core.system import devices
 from core.system.devices import TorchBuild
 from core.system.gpu import Card, Nvidia
 from core.system.machine import Machine
-from core.trial.dry_runs import Looked
+from core.trial.dry_runs import DryRunState
 from core.trial.pace import PaceProbe
 from core.workspace.folder import Workspace
 from tests.kit.runs import ScriptedRun, trained
@@ -68,7 +68,7 @@ def services(tmp_path: Path) -> Services:
 @pytest.fixture
 def planner(services: Services) -> Planner:
     services.pace_probe.begin = lambda step: None  # it would start torch, and so would a dry run
-    services.dry_runs.look = lambda question: Looked()
+    services.dry_runs.look = lambda question: DryRunState()
     return Planner(services)
 
 
@@ -390,7 +390,7 @@ def test_a_base_that_is_quantised_otherwise_is_no_plan(
     files.replace_json(space / "settings.yaml", {"library_folders": [str(folder.parent)]})
     services = Services.open(Workspace.open(space))
     services.pace_probe.begin = lambda step: None
-    services.dry_runs.look = lambda question: Looked()
+    services.dry_runs.look = lambda question: DryRunState()
     found = Planner(services).look(form(model="library:packed"), EN)
     assert (found.problem and found.problem.key) == problem and (found.plan is None) == bool(problem)
     said = model.about("library:packed", found, services, EN)
@@ -428,7 +428,7 @@ def test_the_processor_may_be_chosen(planner: Planner) -> None:
 def test_start_is_refused_where_nothing_would_be_learned(make_workspace: Callable[[], Workspace]) -> None:
     services = Services.open(make_workspace())
     services.pace_probe.begin = lambda step: None
-    services.dry_runs.look = lambda question: Looked()
+    services.dry_runs.look = lambda question: DryRunState()
     result = Planner(services).look(form(settings={"data.max_length": 8}), EN)
     assert "None of the 68 rows has anything to train on within the first 8 tokens" in EN.of(result.problem)
     assert result.preview.counts(8).rows_dropped == 68
