@@ -40,7 +40,9 @@ def imports(hour: Hour) -> str:
     """P10. First of its process: the libraries are imported by now, and nothing has been computed."""
     import bitsandbytes  # noqa: F401 - it asks for the compute capability as it loads
 
-    holders = [holder for card in devices.here().cards for holder in card.holders or () if holder.pid == os.getpid()]
+    holders = [
+        holder for card in devices.read_cards().cards for holder in card.holders or () if holder.pid == os.getpid()
+    ]
     begun = "CUDA is initialized" if torch.cuda.is_initialized() else "CUDA is not initialized"
     has_context = getattr(torch._C, "_cuda_hasPrimaryContext", None)
     if has_context and torch.cuda.is_initialized():  # in a container NVML knows other process ids

@@ -88,7 +88,7 @@ def first_run(hour: Hour) -> list[str]:
 
 def cards(hour: Hour) -> list[str]:
     """What NVML tells, which WDDM does only in part; of several cards, that each one trains when it alone is shown."""
-    nvidia = devices.here()
+    nvidia = devices.read_cards()
     lines: list[str] = []
     wrong: list[str] = []
     for card in nvidia.cards:

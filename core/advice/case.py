@@ -151,7 +151,7 @@ class Advice(Frozen):
     @property
     def setup(self) -> Setup:
         """The input of the memory arithmetic."""
-        return Setup.of(self.recipe, self.budget.kind, self.budget.capability)
+        return Setup.from_recipe(self.recipe, self.budget.kind, self.budget.capability)
 
     def as_json(self) -> dict[str, object]:
         """Return the object in run.json and `plan --json`: the settings by their names, then the rest."""
@@ -274,8 +274,8 @@ class Case:
         lacks."""
         if self.shape is None:
             return None
-        counted = arithmetic.estimate(self.shape, Setup.of(draft, self.budget.kind, self.budget.capability))
-        correction = self.corrections.of(draft.adapter.method)
+        counted = arithmetic.estimate(self.shape, Setup.from_recipe(draft, self.budget.kind, self.budget.capability))
+        correction = self.corrections.for_method(draft.adapter.method)
         return correction.apply(counted) if correction else counted
 
     def fits(self, draft: Recipe) -> bool | None:

@@ -249,7 +249,7 @@ def optimizer(case: Case, draft: Recipe) -> tuple[str, Message]:
     plain, free = with_settings(draft, optim="adamw_torch"), case.budget.free_gib
     if case.shape is None or free is None:
         return "adamw_8bit", msg("advise.optim_unknown")
-    states = arithmetic.estimate(case.shape, Setup.of(plain, "card")).terms["optimizer"]
+    states = arithmetic.estimate(case.shape, Setup.from_recipe(plain, "card")).terms["optimizer"]
     facts = {"states": states, "share": OPTIMIZER_SHARE, "free": free}
     # Also where nothing fits, whichever it is: the person may close what holds the rest.
     if states < OPTIMIZER_SHARE * free and (case.fits(plain) or not case.fits(draft)):
@@ -356,7 +356,7 @@ def least_copied(case: Case, draft: Recipe, sizes: Sequence[int]) -> int | None:
         fewest = fewest_offloaded(case, each)
         if case.shape is None or fewest is None:
             return math.inf
-        setup = Setup.of(with_settings(each, offload_layers=fewest), "card")
+        setup = Setup.from_recipe(with_settings(each, offload_layers=fewest), "card")
         return arithmetic.copied_bytes(case.shape, setup) / size
 
     best = min(sizes, key=copied)
@@ -368,16 +368,16 @@ def fewest_offloaded(case: Case, draft: Recipe) -> int | None:
     unknown."""
     if case.shape is None or case.on_cpu or case.budget.free_gib is None:
         return None
-    correction = case.corrections.of(draft.adapter.method)
+    correction = case.corrections.for_method(draft.adapter.method)
     return arithmetic.fewest_offloaded(
-        case.shape, Setup.of(draft, "card"), case.budget.free_gib, correction.factor if correction else 1.0
+        case.shape, Setup.from_recipe(draft, "card"), case.budget.free_gib, correction.factor if correction else 1.0
     )
 
 
 def offload_facts(case: Case, draft: Recipe) -> dict[str, object]:
     """Return the values for a sentence: layers, RAM and price of draft's offloading."""
     assert case.shape
-    setup, most = Setup.of(draft, "card"), case.shape.num_hidden_layers
+    setup, most = Setup.from_recipe(draft, "card"), case.shape.num_hidden_layers
     a_batch, speed = arithmetic.copied_bytes(case.shape, setup), memory_constants().bus.gb_per_s
     price = {"gb": a_batch / 1e9, "speed": speed, "seconds": arithmetic.copying_seconds(a_batch)}
     needed, free = arithmetic.ram_to_offload_gib(case.shape, setup), case.budget.ram_gib
@@ -396,7 +396,7 @@ def bus_seconds(case: Case, draft: Recipe) -> float | None:
     if case.shape is None or case.on_cpu or not draft.train.offload_layers or steps is None:
         return None
     batches = steps * draft.train.gradient_accumulation_steps
-    return arithmetic.copying_seconds(batches * arithmetic.copied_bytes(case.shape, Setup.of(draft, "card")))
+    return arithmetic.copying_seconds(batches * arithmetic.copied_bytes(case.shape, Setup.from_recipe(draft, "card")))
 
 
 Decisions = Mapping[str, Callable[[Case, Recipe], tuple[object, Message]]]

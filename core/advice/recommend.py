@@ -86,7 +86,7 @@ def recommend(recipe: Recipe, grounds: Grounds) -> Advice:
         alternatives=others,
         documented=documented(case, filled),
         estimate=case.estimate(filled),
-        correction=case.corrections.of(filled.adapter.method) if grounds.shape else None,
+        correction=case.corrections.for_method(filled.adapter.method) if grounds.shape else None,
         planned_steps=planned_steps(case, filled),
         bus_seconds=bus_seconds(case, filled),
         usual_rate=usual_rate(case) * (PAIRS_RATE if filled.train.compares else 1),
@@ -222,7 +222,10 @@ def offloaded(case: Case, draft: Recipe) -> Recipe | None:
         return None
     way = with_settings(cheapest, per_device_train_batch_size=size, gradient_accumulation_steps=an_update // size)
     way = with_settings(way, offload_layers=fewest_offloaded(case, way))
-    if case.budget.ram_gib is not None and ram_to_offload_gib(case.shape, Setup.of(way, "card")) > case.budget.ram_gib:
+    if (
+        case.budget.ram_gib is not None
+        and ram_to_offload_gib(case.shape, Setup.from_recipe(way, "card")) > case.budget.ram_gib
+    ):
         return None
     return way
 
@@ -255,7 +258,7 @@ def with_equal_cards(case: Case, draft: Recipe) -> tuple[Case, Recipe] | None:
     way = cheapest.model_copy(update={"train": cheapest.train.model_copy(update={"ranks": ranks, "fsdp": True})})
     free = budget.free_gib if train.ranks > 1 else budget.equal_free_gib
     of_each = replace(case, budget=budget.model_copy(update={"ranks": ranks, "free_gib": free}))
-    has_ram = budget.ram_gib is None or ram_to_offload_gib(shape, Setup.of(way, "card")) <= budget.ram_gib
+    has_ram = budget.ram_gib is None or ram_to_offload_gib(shape, Setup.from_recipe(way, "card")) <= budget.ram_gib
     return (of_each, way) if has_ram and judge(of_each, way)[0] != "does_not_fit" else None
 
 
@@ -264,7 +267,12 @@ def in_parts(case: Case, draft: Recipe) -> Alternative | None:
         return None
     of_each, way = sharing
     verdict, why = judge(of_each, way)
-    setup, estimate, shape, free = Setup.of(way, "card"), of_each.estimate(way), of_each.shape, case.budget.ram_gib
+    setup, estimate, shape, free = (
+        Setup.from_recipe(way, "card"),
+        of_each.estimate(way),
+        of_each.shape,
+        case.budget.ram_gib,
+    )
     assert shape is not None
     needed = ram_to_offload_gib(shape, setup)
     ram = msg("advise.offload_ram_unknown" if free is None else "advise.offload_ram", needed=needed, free=free)

@@ -73,7 +73,7 @@ def memory_warnings(case: Case, draft: Recipe, verdict: Verdict, others: tuple[A
     if case.on_cpu and verdict in fits and free is not None:
         # The plan reckons with a 16-bit base; processors without bfloat16 instructions train an fp32 one
         # (docs/memory.md, measured here).
-        needed = arithmetic.estimate(case.shape, Setup.of(draft, "cpu", base_bytes=4)).needed_gib
+        needed = arithmetic.estimate(case.shape, Setup.from_recipe(draft, "cpu", base_bytes=4)).needed_gib
         if needed > free:
             yield msg("advise.warn_cpu_in_32_bit", needed=needed, free=free)
 

@@ -127,7 +127,7 @@ class ChatClient:
                     return
             self._loads += 1
             self._set(ChatState("loading", target, stage="waiting"))
-            worker.say(
+            worker.send(
                 command="load",
                 load=self._loads,
                 model_id=target.model_id,
@@ -202,7 +202,7 @@ class ChatClient:
             self._answers += 1
             self._answer = answer = Answer(self._answers, self._stop)
             self._set(replace(self._state, phase="answering", message=None, advice=None))
-        worker.say(
+        worker.send(
             command="ask",
             id=answer.number,
             questions=[
@@ -228,7 +228,7 @@ class ChatClient:
             if worker is None or self._answer is None or self._answer.number != number:
                 return
             self._answer.stopping = self._answer.stopping or column is None
-        worker.say(command="stop", id=number, column=column)
+        worker.send(command="stop", id=number, column=column)
 
     # ---- what the worker says, from the thread that listens ----------------------------------------------------------
     def _hear(self, worker: Child, event: dict[str, Any]) -> None:

@@ -149,7 +149,7 @@ class ChatWorker:
             self._free_memory()
 
     def _emit(self, event: str, **values: Any) -> None:
-        self._parent.say(event=event, **values)
+        self._parent.send(event=event, **values)
 
     # ---- load -----------------------------------------------------------------------------------------------------
     def _do_load(self, command: dict[str, Any]) -> None:

@@ -90,7 +90,7 @@ def plan_command(
 def memory_corrections(space: Workspace, machine: Machine, model: str) -> Corrections:
     """Return what runs on this PC measured of the memory of model, and of others."""
     return MemoryRecord(space).corrections(
-        Rig.of(machine, devices.best_card(machine.nvidia)), Models(space).hub_id(model)
+        Rig.from_machine(machine, devices.best_card(machine.nvidia)), Models(space).hub_id(model)
     )
 
 

@@ -90,7 +90,7 @@ def train(
     """Train one run in the foreground. Exit 0 completed, 1 failed, 2 bad recipe, 3 stopped, 4 paused."""
     if at is not None and not queue:
         raise RecipeError("queue.no_queue_at")
-    nodes = Nodes.of(nnodes, node_rank, rdzv_endpoint)
+    nodes = Nodes.from_options(nnodes, node_rank, rdzv_endpoint)
     if queue and nodes:
         raise RecipeError("nodes.no_queue")
     space = Workspace.open(workspace)
@@ -135,7 +135,7 @@ def parse_cards(option: str | None, cpu: bool, settings: list[str]) -> tuple[lis
         return [], settings
     if cpu:
         raise RecipeError("device.cards_or_cpu")
-    cards = devices.named([word.strip() for word in option.split(",")], devices.here())
+    cards = devices.cards_named([word.strip() for word in option.split(",")], devices.read_cards())
     return cards, [*settings, f"train.ranks={len(cards)}"]
 
 
@@ -166,7 +166,7 @@ def prepare_run(
                 say(warning)
         for finding in run_doctor.before(Planned.from_advice(made.recipe, made.advice, preview)) if preview else ():
             say_finding(finding)
-    runs, device = Runs(space), devices.CPU if cpu else budget.device_of(made.advice.budget, devices.here())
+    runs, device = Runs(space), devices.CPU if cpu else budget.device_of(made.advice.budget, devices.read_cards())
 
     def begin(recipe: Recipe, facts: RunFacts) -> RunFolder:
         if not queue:
@@ -193,11 +193,11 @@ def require_trainable_together(recipe: Recipe, nodes: Nodes | None) -> None:
 
 def join_run(space: Workspace, nodes: Nodes, option: str | None, cpu: bool) -> int:
     """Take part in another PC's run with this PC's GPUs and its copy of the base model. Returns the exit status."""
-    nvidia = devices.here()
+    nvidia = devices.read_cards()
     cards, _ = parse_cards(option, cpu, [])
     first = cards[0] if cards else None if cpu else devices.best_card(nvidia)
     chosen = [card.uuid or "" for card in cards]
-    environment = devices.environment_of(devices.wanted_of(first, nvidia), nvidia, len(cards) or 1, chosen)
+    environment = devices.environment_of(devices.selector_of(first, nvidia), nvidia, len(cards) or 1, chosen)
     agent = [sys.executable, "-m", "core.training.ranks.agent", "--workspace", str(space.root)]
     main = nodes.endpoint
     with lease.hold(space, msg("nodes.lease", main=main)), KeepAwake(lambda: True, lambda how: None):
@@ -270,7 +270,7 @@ def resume(
         # as core.runs.process.recipe_of has it
         now = [f"train.ranks={ranks}", *(["train.fsdp=false"] if ranks == 1 else [])]
         Recipe.parse(apply_settings(folder.recipe().model_dump(mode="json"), now), where=folder.name)
-    nodes = Nodes.of(nnodes, 0, rdzv_endpoint)
+    nodes = Nodes.from_options(nnodes, 0, rdzv_endpoint)
     require_trainable_together(folder.recipe(), nodes)
     runs.queue_again(folder, "command")
     if ranks is not None:

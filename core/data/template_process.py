@@ -69,7 +69,7 @@ class _Renderer:
         with self._lock:
             if self._child is None or self._child.process.poll() is not None:
                 self._child = self._start()
-            self._child.say(**values)
+            self._child.send(**values)
             answer = self._answer(self._child)
             if answer is None:
                 self._child = None
@@ -132,15 +132,15 @@ def _template(values: str) -> ChatTemplate:
 def main() -> None:
     parent, requests = ToParent(), queue.Queue[Any]()
     parent.listen(requests.put, lambda: os._exit(0))  # at once, even while rendering: the result has no reader
-    parent.say()  # ready
+    parent.send()  # ready
     while True:
         request = requests.get()
         act, arguments = request.pop("act"), request.pop("arguments")
         try:
             done = getattr(_template(json.dumps(request)), act)(*arguments)
-            parent.say(done=[vars(one) for one in done] if isinstance(done, list) else done)
+            parent.send(done=[vars(one) for one in done] if isinstance(done, list) else done)
         except TemplateError as error:
-            parent.say(refused=error.message.model_dump())
+            parent.send(refused=error.message.model_dump())
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ def run_worker(
     messages: queue.Queue[dict[str, Any]] = queue.Queue()
     child = Child(WORKER)
     child.listen(messages.put, lambda code: messages.put({"ended": code}))
-    child.say(**order)
+    child.send(**order)
     try:
         while True:
             try:
@@ -98,10 +98,10 @@ def run_worker(
                 report(Progress(done=message["done"], total=message["total"], unit=message["unit"]))
             if "config" in message:
                 accept(Path(message["config"]))
-                child.say(go=True)
+                child.send(go=True)
             elif "missing" in message:
                 check_disk(message["missing"], message["of"])
-                child.say(go=True)
+                child.send(go=True)
             elif "folder" in message:
                 return message
             elif "refused" in message:

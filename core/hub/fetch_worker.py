@@ -37,7 +37,7 @@ from core.hub.cached import CachedRepo
 from core.hub.sets.name import PAGES, PartName
 from core.hub.transfer import Transfer
 from core.system.lines import ToParent
-from core.system.processes import leave
+from core.system.processes import exit_now
 
 if TYPE_CHECKING:
     from core.hub.sets.transfer import SetTransfer
@@ -123,10 +123,10 @@ def main() -> None:
     parent.listen(messages.put, lambda: os._exit(1))
 
     def report_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        parent.say(
+        parent.send(
             bug=kind.__name__, where=[f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(trace)]
         )
-        leave(1)
+        exit_now(1)
 
     sys.excepthook = report_bug
     disable_progress_bars()
@@ -136,8 +136,8 @@ def main() -> None:
         from core.hub.sets import library
 
         library.configure(Path(order["cache"]) / "library")
-    FetchWorker(order, parent.say, messages.get).run()
-    leave(0)
+    FetchWorker(order, parent.send, messages.get).run()
+    exit_now(0)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from bisect import bisect, bisect_left
 from functools import lru_cache
-from typing import Any
 
 from pydantic import BaseModel
 
@@ -27,8 +26,11 @@ Terms = dict[str, float]
 
 
 class Estimate(BaseModel):
-    """GiB. idle: between steps. allocated: at the peak of a step. on_card: with CUDA context and allocator; on a CPU,
-    of the whole process. terms add up to on_card_gib. margin: the possible error."""
+    """The memory of a training step in GiB.
+
+    idle: between steps. allocated: at the peak of a step. on_card: with CUDA context and allocator; on a CPU, of the
+    whole process. terms add up to on_card_gib. margin: the possible error.
+    """
 
     trainable_params: int
     idle_gib: float
@@ -39,8 +41,8 @@ class Estimate(BaseModel):
     low_confidence: tuple[Message, ...] = ()
 
     @classmethod
-    def of(cls, idle: Terms, step: Terms, outside: Terms, **facts: Any) -> Estimate:
-        """From bytes: between steps, besides them in a step, and outside the allocator's count."""
+    def from_terms(cls, idle: Terms, step: Terms, outside: Terms, **facts: object) -> Estimate:
+        """Sum up bytes: between steps, in addition during a step, and outside the allocator's count."""
         terms = {name: size / GIB for name, size in (idle | step | outside).items()}
         return cls(
             idle_gib=sum(terms[name] for name in idle),
@@ -52,7 +54,7 @@ class Estimate(BaseModel):
 
     @property
     def needed_gib(self) -> float:
-        """What must be free for a plan to count as fitting."""
+        """Free memory with which a plan counts as fitting."""
         return self.on_card_gib * (1 + self.margin)
 
 
@@ -84,7 +86,7 @@ def estimate(shape: ModelShape, setup: Setup) -> Estimate:
         memory_constants().margin,
         "known" if setup.device == "card" else "on_cpu",
     )
-    return Estimate.of(
+    return Estimate.from_terms(
         idle,
         step,
         outside,
@@ -98,8 +100,8 @@ def estimate(shape: ModelShape, setup: Setup) -> Estimate:
 
 
 def adapter_params(shape: ModelShape, setup: Setup) -> tuple[int, int]:
-    """n, section 1.2, and how many of them belong to matrices. DoRA adds one magnitude per output of a layer with an
-    adapter."""
+    """Return n (section 1.2), and how many of them belong to matrices. DoRA adds a magnitude per output of an adapted
+    layer."""
     if setup.method == "full":
         return shape.params, 0
     outputs = (
@@ -111,34 +113,43 @@ def adapter_params(shape: ModelShape, setup: Setup) -> tuple[int, int]:
 
 
 def weights(shape: ModelShape, setup: Setup) -> float:
-    """W in bytes, section 1.1, on the GPU. Of offloaded layers: two average ones. Of a sharded base: its own shard, and
-    two whole layers."""
+    """Return W in bytes on the GPU, section 1.1.
+
+    Of offloaded layers: two average ones. Of a sharded base: its own shard, and two whole layers.
+    """
     offloaded = min(setup.offload_layers, shape.num_hidden_layers)
-    whole = whole_weights(shape, setup)
+    all_bytes = whole_weights(shape, setup)
     if setup.shards > 1:
         in_parts = sharded_weights(shape, setup)
-        return whole - in_parts + in_parts / setup.shards + GATHERED_THERE * in_parts / shape.num_hidden_layers
-    return whole - (offloaded - OFFLOADED_THERE) * layer_weights(shape, setup) if offloaded > OFFLOADED_THERE else whole
+        return all_bytes - in_parts + in_parts / setup.shards + GATHERED_THERE * in_parts / shape.num_hidden_layers
+    return (
+        all_bytes - (offloaded - OFFLOADED_THERE) * layer_weights(shape, setup)
+        if offloaded > OFFLOADED_THERE
+        else all_bytes
+    )
 
 
 def layer_weights(shape: ModelShape, setup: Setup) -> float:
-    """Bytes of an average layer; without embeddings, head and the last norm."""
+    """Return the bytes of an average layer; without embeddings, head and the last norm."""
     beside = shape.embedding_params - shape.per_layer_params + shape.head_params + shape.hidden_size
     return max(0.0, whole_weights(shape, setup) - beside * setup.base_bytes) / shape.num_hidden_layers
 
 
 def sharded_weights(shape: ModelShape, setup: Setup) -> float:
-    """Bytes that FSDP2 shards over the ranks: the layers, except the scales of 4-bit matrices."""
+    """Return the bytes that FSDP2 shards over the ranks: the layers, except the scales of 4-bit matrices."""
     four_bit = setup.base_bits == 4 and not shape.is_unpacked
     scales = memory_constants().four_bit_bytes["double" if setup.double_quant else "single"] - 0.5
     return layer_weights(shape, setup) * shape.num_hidden_layers - (shape.four_bit_params * scales if four_bit else 0.0)
 
 
 def whole_weights(shape: ModelShape, setup: Setup) -> float:
-    """Bytes of the base, wherever its layers are. QLoRA holds the matrices of the layers in 4 bit, LLM.int8 in 8 with
-    an fp32 scale for each output; embeddings, head, norms, routers, experts (3-D parameters, which bitsandbytes passes
-    over) stay as they are; towers for pictures or sound are not there. A repository that is quantized already is as
-    large as its files, or 16-bit if it is dequantized. With a GPU per-layer embeddings stay in RAM."""
+    """Return the bytes of the base, wherever its layers are.
+
+    QLoRA holds the matrices of the layers in 4 bit, LLM.int8 in 8 with an fp32 scale for each output; embeddings, head,
+    norms, routers and experts (3-D parameters, which bitsandbytes skips) stay as they are; towers for pictures or sound
+    are not loaded. A repository that is already quantized is as large as its files, or 16-bit if it is dequantized.
+    With a GPU per-layer embeddings stay in RAM.
+    """
     in_ram = shape.per_layer_params * setup.base_bytes if setup.device == "card" and setup.trainer.counted else 0
     if shape.stored_bytes is not None and setup.method != "full":
         return shape.stored_bytes - in_ram
@@ -152,12 +163,12 @@ def whole_weights(shape: ModelShape, setup: Setup) -> float:
 
 
 def adapter(n: int, setup: Setup) -> float:
-    """A in bytes, section 1.3; full fine-tuning has none."""
+    """Return A in bytes, section 1.3; full fine-tuning has none."""
     return 0.0 if setup.method == "full" else n * setup.adapter_bytes
 
 
 def adapter_copy(of_matrices: int, setup: Setup) -> float:
-    """Bytes of the copy in 16 bits that the products of plain LoRA read, section 1.3."""
+    """Return the bytes of the 16-bit copy that the products of plain LoRA read, section 1.3."""
     has_one = (
         setup.method != "full"
         and setup.base_bytes == 2
@@ -168,14 +179,14 @@ def adapter_copy(of_matrices: int, setup: Setup) -> float:
 
 
 def optimizer(n: int, setup: Setup) -> float:
-    """O in bytes, section 1.3."""
+    """Return O in bytes, section 1.3."""
     constants = memory_constants()
     width = setup.adapter_bytes if setup.optim in constants.optimizer_states_as_wide_as_parameters else 1
     return n * width * constants.optimizer_bytes[setup.optim]
 
 
 def workspace(setup: Setup) -> float:
-    """The workspace of cuBLAS, in bytes."""
+    """Return the bytes of cuBLAS' workspace."""
     return memory_constants().workspace_gib * GIB if setup.device == "card" else 0.0
 
 
@@ -183,15 +194,19 @@ def workspace(setup: Setup) -> float:
 
 
 def gradients(n: int, stored: float, setup: Setup) -> float:
-    """G in bytes, section 1.3; a gradient has the dtype of its parameter. With a single micro-batch they grow while
-    saved activations are freed."""
-    whole = n * setup.adapter_bytes
-    return whole if setup.accumulates else max(0.0, whole - stored)
+    """Return G in bytes, section 1.3; a gradient has the dtype of its parameter.
+
+    With a single micro-batch they grow while saved activations are freed.
+    """
+    all_bytes = n * setup.adapter_bytes
+    return all_bytes if setup.accumulates else max(0.0, all_bytes - stored)
 
 
 def most_kept_layers(shape: ModelShape, setup: Setup, free_gib: float, factor: float = 1.0) -> int:
-    """How many layers fit without checkpointing, by the estimate with its margin. factor: the correction from earlier
-    runs."""
+    """Return how many layers fit without checkpointing, by the estimate with its margin.
+
+    factor: the correction from earlier runs.
+    """
     counts = range(shape.num_hidden_layers + 1)
 
     def needed(count: int) -> float:
@@ -201,8 +216,10 @@ def most_kept_layers(shape: ModelShape, setup: Setup, free_gib: float, factor: f
 
 
 def logits(shape: ModelShape, setup: Setup) -> float:
-    """Bytes of the logits and their derivatives, section 1.5. In our loss: of one chunk; on a CPU the gradient
-    overwrites them."""
+    """Return the bytes of the logits and their derivatives, section 1.5.
+
+    In our loss: of one chunk; on a CPU the gradient overwrites them.
+    """
     at_once, a_logit = setup.tokens, setup.trainer.loss[setup.loss_name].vocabulary
     if setup.loss_name == "supervised":
         at_once = min(setup.learned, rows_at_once(shape.vocab_size, setup.device == "card"))
@@ -211,22 +228,28 @@ def logits(shape: ModelShape, setup: Setup) -> float:
 
 
 def head_at_work(shape: ModelShape, setup: Setup) -> float:
-    """Bytes at the loss: logits and their hidden states, or afterwards the backward of the last norm, whichever is
-    more. Section 1.5."""
+    """Return the bytes at the loss: logits and their hidden states, or the backward of the last norm afterwards,
+    whichever is more. Section 1.5."""
     loss, wide = setup.trainer.loss[setup.loss_name], shape.hidden_size * setup.base_bytes / 2
     at_logits = logits(shape, setup) + wide * (setup.tokens * loss.hidden + setup.learned * loss.learned)
     return max(at_logits, wide * setup.tokens * setup.trainer.final_norm)
 
 
 def has_room_to_keep_unpacked(shape: ModelShape, setup: Setup, free_gib: float, factor: float = 1.0) -> bool:
-    """Whether that saves work and fits, by the estimate with its margin. factor: the correction from earlier runs."""
+    """Return whether keeping dequantized weights saves work and fits, by the estimate with its margin.
+
+    factor: the correction from earlier runs.
+    """
     kept = setup.model_copy(update={"keeps_unpacked": True})
     return kept_unpacked(shape, kept) > 0 and factor * estimate(shape, kept).needed_gib <= free_gib
 
 
 def has_room_to_keep_scales(shape: ModelShape, setup: Setup, free_gib: float, factor: float = 1.0) -> bool:
-    """Whether the scales of 4-bit weights are held in 8 bits and fit in fp32, by the estimate with its margin. factor:
-    the correction from earlier runs."""
+    """Return whether the scales of 4-bit weights are held in 8 bits and would fit in fp32, by the estimate with its
+    margin.
+
+    factor: the correction from earlier runs.
+    """
     kept = setup.model_copy(update={"double_quant": False})
     return (
         whole_weights(shape, kept) > whole_weights(shape, setup)
@@ -238,33 +261,37 @@ def has_room_to_keep_scales(shape: ModelShape, setup: Setup, free_gib: float, fa
 
 
 def fewest_offloaded(shape: ModelShape, setup: Setup, free_gib: float, factor: float = 1.0) -> int | None:
-    """Layers that must be offloaded for setup to fit with its margin; None if even all are too few. factor: measured
-    over predicted, from earlier runs."""
+    """Return how many layers must be offloaded for setup to fit with its margin; None if even all are too few.
 
-    def holds(count: int) -> bool:
+    factor: measured over predicted, from earlier runs.
+    """
+
+    def fits(count: int) -> bool:
         return factor * estimate(shape, setup.model_copy(update={"offload_layers": count})).needed_gib <= free_gib
 
-    found = bisect_left(range(shape.num_hidden_layers + 1), True, key=holds)
-    return found if found <= shape.num_hidden_layers else None
+    count = bisect_left(range(shape.num_hidden_layers + 1), True, key=fits)
+    return count if count <= shape.num_hidden_layers else None
 
 
 def ram_to_offload_gib(shape: ModelShape, setup: Setup) -> float:
-    """RAM while the base is loaded: all of it, before the GPU's part is copied there, and the staging buffers, one for
-    each layer that is on the GPU at a time."""
+    """Return the RAM for loading the base: all of it, before the GPU's part is copied there, and the staging buffers,
+    one for each layer that is on the GPU at a time."""
     in_every_layer = shape.per_layer_params * setup.base_bytes
     staging = min(setup.offload_layers, OFFLOADED_THERE) * layer_weights(shape, setup)
     return (whole_weights(shape, setup) + in_every_layer + staging) / GIB + memory_constants().bus.process_gib
 
 
 def copied_bytes(shape: ModelShape, setup: Setup) -> float:
-    """Bytes copied to the GPU per micro-batch: each offloaded layer once in the forward and once in the backward,
-    except those still there when either begins."""
+    """Return the bytes copied to the GPU per micro-batch.
+
+    Each offloaded layer once in the forward and once in the backward, except those still there when either begins.
+    """
     offloaded = min(setup.offload_layers, shape.num_hidden_layers)
     return 2 * max(0, offloaded - OFFLOADED_THERE) * layer_weights(shape, setup)
 
 
 def copying_seconds(size: float) -> float:
-    """How long so many bytes take to the GPU, at the assumed speed."""
+    """Return the time to copy `size` bytes to the GPU, at the assumed speed."""
     return size / (memory_constants().bus.gb_per_s * 1e9)
 
 
@@ -272,13 +299,16 @@ def copying_seconds(size: float) -> float:
 
 
 def context(setup: Setup) -> float:
-    """Bytes of the CUDA context and its libraries; on the CPU, of a process that has loaded nothing. Section 1.6."""
+    """Return the bytes of the CUDA context and its libraries; on the CPU, of a process that has loaded nothing. Section
+    1.6."""
     return (memory_constants().cpu.context_gib if setup.device == "cpu" else setup.trainer.context_gib) * GIB
 
 
 def slack(moving: float, of_logits: float, setup: Setup) -> float:
-    """Bytes that the allocator reserves beyond what was requested: a share of temporary tensors, and a larger one of
-    logits, whose blocks are seldom reused. Section 1.6."""
+    """Return the bytes that the allocator reserves beyond what was requested. Section 1.6.
+
+    A share of temporary tensors, and a larger one of logits, whose blocks are seldom reused.
+    """
     if setup.device == "cpu":
         return memory_constants().cpu.slack * moving
     share = setup.trainer.slack
@@ -293,5 +323,5 @@ LEAST = 16
 
 
 def rows_at_once(vocab_size: int, on_card: bool) -> int:
-    """Positions whose logits exist at the same time; at least LEAST, whatever the vocabulary."""
+    """Return the positions whose logits exist at the same time; at least LEAST, whatever the vocabulary."""
     return max(LEAST, CHUNK_BYTES["card" if on_card else "cpu"] // (4 * vocab_size))

@@ -1,5 +1,4 @@
-"""How much memory a plan may use: that of a GPU (as sold, and free now), of a GPU that is not here, or this PC's
-RAM."""
+"""The memory that a plan may use: a GPU's (as sold, and free now), that of a GPU not in this PC, or this PC's RAM."""
 
 from __future__ import annotations
 
@@ -20,9 +19,11 @@ DESKTOP_GIB_ELSEWHERE = 0.7
 
 
 class Budget(Frozen):
-    """kind "card": a GPU; sold_gb is the size on the box (as in the documented table), free_gib what is available now.
+    """The memory for a plan.
+
+    kind "card": a GPU; sold_gb is the size on the box (as in the documented table), free_gib what is available now.
     kind "cpu": no GPU; free_gib is free RAM. free_gib None: unknown. planned: a GPU that is not in this PC; free_gib is
-    then sold_gb less reserve_gib for the desktop. ram_gib: of a PC with a GPU, its free RAM, to which layers may be
+    then sold_gb less reserve_gib for the desktop. ram_gib: free RAM of a PC with a GPU, to which layers may be
     offloaded; None: unknown. ranks: GPUs, or processes, of a run; sizes are those of the smallest, named in `smallest`.
     beside: the GPUs of ranks 1 and up, uuid and name. largest: of several GPUs the one with most free memory, as if
     alone. equal_cards: other GPUs of this PC with the same sold size; equal_free_gib: the least that is free on any of
@@ -48,7 +49,7 @@ class Budget(Frozen):
 
 
 def sold_gb(total_bytes: int) -> float:
-    """The size on the box: 79.6 GiB reported is an 80 GB GPU, 23.6 a 24 GB GPU.
+    """Return the size on the box: 79.6 GiB reported is an 80 GB GPU, 23.6 a 24 GB GPU.
 
     That is the smallest size sold that is no more than 0.35 GiB below what the driver reports: it keeps a little back,
     and error correction up to a sixteenth (an L4 of 24 GB reports 22.5).
@@ -58,13 +59,14 @@ def sold_gb(total_bytes: int) -> float:
 
 
 def of_machine(machine: Machine) -> Budget:
-    """The best GPU, or else this PC's RAM."""
+    """Return the budget of the best GPU, or else of this PC's RAM."""
     card = devices.best_card(machine.nvidia)
     return of_cpu(machine) if card is None else of_card(card, machine.ram_free_bytes)
 
 
 def of_card(card: Card, ram_free_bytes: int | None = None) -> Budget:
-    """A GPU in MIG mode has no known size: only its instances have, and NVML reports the whole."""
+    """Return the budget of a GPU. In MIG mode its size is unknown: only its instances have one, and NVML reports the
+    whole."""
     return Budget(
         kind="card",
         name=card.name,
@@ -82,14 +84,18 @@ def of_cpu(machine: Machine) -> Budget:
 
 
 def of_chosen(cards: Sequence[Card], nvidia: Nvidia, ram_free_bytes: int | None = None) -> Budget:
-    """One rank on each of cards (at least one); the first rank gets the GPU with most free memory."""
+    """Return the budget of one rank on each of cards (at least one); the first rank gets the GPU with most free
+    memory."""
     first = max(cards, key=lambda card: card.free_bytes or 0)
     return of_ranks(of_card(first, ram_free_bytes), nvidia, len(cards), [card.uuid or "" for card in cards])
 
 
 def of_ranks(budget: Budget, nvidia: Nvidia, ranks: int, chosen: Collection[str] = ()) -> Budget:
-    """What each of several ranks has: the first on budget, the others preferably on the GPUs with these uuids. Raises
-    RecipeError for more GPUs than there are."""
+    """Return the budget of each of several ranks: the first on budget, the others preferably on the GPUs with these
+    uuids.
+
+    Raises RecipeError for more GPUs than there are.
+    """
     if ranks == budget.ranks or budget.planned:
         return budget if ranks > 1 or budget.planned else _with_equals(budget, nvidia)
     if budget.kind == "cpu":
@@ -125,13 +131,14 @@ def _with_equals(budget: Budget, nvidia: Nvidia) -> Budget:
 
 
 def device_of(budget: Budget, nvidia: Nvidia) -> str | None:
-    """What a process that uses it is told (core/system/devices)."""
+    """Return the device selector (core/system/devices) of a process that uses this budget."""
     card = next((card for card in nvidia.cards if budget.kind == "card" and card.index == budget.card_index), None)
-    return None if budget.planned else devices.wanted_of(card, nvidia)
+    return None if budget.planned else devices.selector_of(card, nvidia)
 
 
 def planned(gb: float, system: str) -> Budget:
-    """A GPU that is not here, of gb as sold, in a PC with this operating system (platform.system()).
+    """Return the budget of a GPU not in this PC, sold with gb GB, in a PC with this operating system
+    (platform.system()).
 
     Raises RecipeError for anything but 1 to 1000.
     """

@@ -19,7 +19,7 @@ class LossBytes(Strict):
 
 
 class Stack(Strict):
-    """How a trainer spends memory: presets/memory.yaml, which says what each number means."""
+    """The memory use of a trainer: presets/memory.yaml, which explains each number."""
 
     counted: bool = False
     by_transformers: bool = False
@@ -56,7 +56,7 @@ class CpuConstants(Strict):
 
 
 class MemoryConstants(Strict):
-    """presets/memory.yaml: the numbers of core.memory.arithmetic and what they describe."""
+    """Contents of presets/memory.yaml: the numbers of core.memory.arithmetic and what they describe."""
 
     version: int
     stack: str

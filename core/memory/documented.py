@@ -1,7 +1,7 @@
 """The documented table of VRAM by model size and method, and the rules written with it. Data, no arithmetic.
 
-`presets/vram_table.yaml` holds it; `core.presets.vram_table()` reads it. GB are sizes as sold; `core/memory/arithmetic`
-counts in GiB.
+`presets/vram_table.yaml` holds it; `vram_table()` reads it. GB are sizes as sold; `core/memory/arithmetic` counts in
+GiB.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ TableMethod = Literal["full", "lora", "qlora"]
 
 
 class Cell(Strict):
-    """minimum_gb: of a GPU as sold; None if no single GPU is enough. shown: by language, as in the document."""
+    """One cell. minimum_gb: of a GPU as sold; None if no single GPU is enough. shown: by language, as in the
+    document."""
 
     minimum_gb: float | None
     shown: dict[str, str]
@@ -48,7 +49,7 @@ class DocumentSource(Strict):
 
 
 class VramTable(Strict):
-    """rows: smallest class first. qlora_up_to_gb: up to this GPU size the document knows only QLoRA."""
+    """The table. rows: smallest class first. qlora_up_to_gb: up to this GPU size the document knows only QLoRA."""
 
     source: DocumentSource
     rows: tuple[SizeClass, ...]
@@ -56,16 +57,16 @@ class VramTable(Strict):
     rules: tuple[Rule, ...]
 
     def row_of(self, params: int) -> SizeClass | None:
-        """The size class of a model with so many parameters; None below and above the table."""
+        """Return the size class of a model with so many parameters; None below and above the table."""
         billions = round(params / 1e9, 1)
         return next((row for row in self.rows if row.billions[0] <= billions <= row.billions[1]), None)
 
     def minimum(self, row: SizeClass | None, method: TableMethod) -> float | None:
-        """GB as sold that the table requires; None without a row, or if no single GPU is enough."""
+        """Return the GB as sold that the table requires; None without a row, or if no single GPU is enough."""
         return getattr(row, method).minimum_gb if row else None
 
     def shown(self, row_name: str, method: TableMethod, language: str) -> str:
-        """A cell as the document writes it. Raises StopIteration for a row that the table has not."""
+        """Return a cell as the document writes it. Raises StopIteration for an unknown row."""
         return in_language(getattr(next(row for row in self.rows if row.name == row_name), method).shown, language)
 
     def document(self, language: str) -> str:
@@ -75,7 +76,7 @@ class VramTable(Strict):
         return in_language(self.source.section, language)
 
     def rule(self, rule_id: str) -> Message:
-        """The rule as a sentence. Raises StopIteration for an id that the data has not."""
+        """Return the rule as a sentence. Raises StopIteration for an unknown id."""
         return msg("advise.said", **next(rule.text for rule in self.rules if rule.id == rule_id))
 
 

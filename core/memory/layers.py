@@ -13,14 +13,16 @@ Widths = dict[str, float]  # number of values per width of a layer: hidden, quer
 
 
 def at_peak(shape: ModelShape, setup: Setup) -> tuple[float, float, float]:
-    """Bytes that all layers keep at once, that the backward of one needs beyond that, and of what is dequantized."""
+    """Return the bytes that all layers keep at once, that the backward of one needs beyond that, and of dequantized
+    weights."""
     pairs = masked_pairs(shape, setup)  # a truth value each, and at work a number
     stored = layers_stored(shape, setup) + per_layer_inputs("kept", shape, setup) + pairs
     return stored, at_work(shape, setup) + setup.base_bytes * pairs, dequantised(shape, setup)
 
 
 def layers_stored(shape: ModelShape, setup: Setup) -> float:
-    """Bytes that all layers keep at once: everything, or with checkpointing each layer's input. Section 1.4."""
+    """Return the bytes that all layers keep at once: everything, or with checkpointing each layer's input. Section
+    1.4."""
     if setup.offloads:
         return 0.0
     if share := _kept_share(shape, setup):
@@ -38,8 +40,10 @@ def layers_stored(shape: ModelShape, setup: Setup) -> float:
 
 
 def at_work(shape: ModelShape, setup: Setup) -> float:
-    """Bytes that the backward of the most expensive layer needs beyond what all layers keep. If the last layers are not
-    checkpointed: of one of those, or of the first checkpointed one, once theirs are freed."""
+    """Return the bytes that the backward of the most expensive layer needs beyond what all layers keep.
+
+    If the last layers are not checkpointed: of one of those, or of the first checkpointed one, once theirs are freed.
+    """
     if not (share := _kept_share(shape, setup)):
         return layer_at_work(shape, setup) + experts_at_work(shape, setup) + per_layer_inputs("moving", shape, setup)
     gone = share * (layers_stored(shape, _kept(setup)) - layers_stored(shape, _not_kept(setup)))
@@ -47,7 +51,7 @@ def at_work(shape: ModelShape, setup: Setup) -> float:
 
 
 def _kept_share(shape: ModelShape, setup: Setup) -> float:
-    """Share of the layers that are not checkpointed although the others are."""
+    """Return the share of the layers that are not checkpointed although the others are."""
     counts = setup.gradient_checkpointing and not setup.offloads
     return min(1.0, setup.kept_layers / shape.num_hidden_layers) if counts else 0.0
 
@@ -61,8 +65,8 @@ def _not_kept(setup: Setup) -> Setup:
 
 
 def dequantised(shape: ModelShape, setup: Setup) -> float:
-    """Bytes of the largest 4-bit or 8-bit matrix, dequantized for its product, as far as they exceed the layer's peak,
-    at which nothing is dequantized. Section 1.6."""
+    """Return the bytes of the largest 4-bit or 8-bit matrix, dequantized for its product, beyond the layer's peak, at
+    which nothing is dequantized. Section 1.6."""
     if setup.base_bits == 16 or not shape.four_bit_params:
         return 0.0
     largest = setup.base_bytes * max(matrix.d_in * matrix.d_out for matrix in shape.matrices)
@@ -77,8 +81,8 @@ UNPACKED_ROWS = 1537  # from this many tokens on, bitsandbytes dequantizes the m
 
 
 def kept_unpacked(shape: ModelShape, setup: Setup) -> float:
-    """Bytes of one layer's 4-bit matrices, except the last, that stay dequantized from its second forward to its
-    backward. Section 1.6."""
+    """Return the bytes of one layer's 4-bit matrices, except the last, that stay dequantized from its second forward to
+    its backward. Section 1.6."""
     counts = (
         setup.keeps_unpacked and setup.gradient_checkpointing and setup.base_bits == 4 and setup.tokens >= UNPACKED_ROWS
     )
@@ -94,58 +98,58 @@ def kept_unpacked(shape: ModelShape, setup: Setup) -> float:
 
 
 def _targets(shape: ModelShape, setup: Setup) -> list[Matrix]:
-    """The matrices of the layers that adapters are put on."""
+    """Return the matrices of the layers that adapters are put on."""
     return [matrix for matrix in shape.targets(setup.target_modules) if matrix.name != HEAD]
 
 
-def kept(shape: ModelShape, setup: Setup) -> Widths:
-    """Values per token that one layer keeps for its backward, by width; section 1.4."""
-    found, constants = Widths(setup.trainer.kept[shape.mlp]), memory_constants()
+def kept_values(shape: ModelShape, setup: Setup) -> Widths:
+    """Return the values per token that one layer keeps for its backward, by width; section 1.4."""
+    widths, constants = Widths(setup.trainer.kept[shape.mlp]), memory_constants()
     readers, grouped = readers_of(shape, setup), _is_grouped(shape, setup)
     repeats = shape.num_key_value_heads < shape.num_attention_heads and not grouped
-    whole = shape.model_type in constants.kept_whole.families and not repeats
+    keeps_whole = shape.model_type in constants.kept_whole.families and not repeats
     for more in (
         constants.kept_besides.get(shape.model_type),
-        constants.kept_whole.widths if whole and setup.trainer.by_transformers else None,
+        constants.kept_whole.widths if keeps_whole and setup.trainer.by_transformers else None,
         constants.kept_with_per_layer_inputs if shape.per_layer_size and setup.trainer.counted else None,
         setup.trainer.kept_4bit if setup.method == "qlora" else None,
     ):
         for width, times in (more or {}).items():
-            found[width] = found.get(width, 0) + times
+            widths[width] = widths.get(width, 0) + times
     if grouped:
-        found["query"] -= 2
-        found["key_value"] = found.get("key_value", 0) + 2
-    found["hidden"] += readers["attention"] + readers["up"]
+        widths["query"] -= 2
+        widths["key_value"] = widths.get("key_value", 0) + 2
+    widths["hidden"] += readers["attention"] + readers["up"]
     # That kernel's result is what the output reads, unless the heads come before the tokens in memory.
-    found["query"] += 0 if grouped and shape.model_type not in constants.heads_first else readers["output"]
-    found["mlp"] += readers["down"]
+    widths["query"] += 0 if grouped and shape.model_type not in constants.heads_first else readers["output"]
+    widths["mlp"] += readers["down"]
     if shape.num_experts and setup.trainer.counted:
         # Of each expert a token uses, the weighted output. Nothing trained keeps the input of its last product.
-        found["routed"] = found.get("routed", 0) + 1
-        found["expert"] = -readers["down"]
-        found["hidden"] -= 0 if shape.mlp_matrices else readers["up"]
+        widths["routed"] = widths.get("routed", 0) + 1
+        widths["expert"] = -readers["down"]
+        widths["hidden"] -= 0 if shape.mlp_matrices else readers["up"]
     elif _makes_again(shape, setup):
         cpu = memory_constants().cpu
-        found["hidden"] -= max(0, readers["attention"] + readers["up"] - cpu.keeps_norms.get(shape.model_type, 0))
+        widths["hidden"] -= max(0, readers["attention"] + readers["up"] - cpu.keeps_norms.get(shape.model_type, 0))
         if shape.model_type not in cpu.keeps_gates:
-            found["mlp"] -= readers["down"] + 1
-    return found
+            widths["mlp"] -= readers["down"] + 1
+    return widths
 
 
 def _is_packed(shape: ModelShape, setup: Setup) -> bool:
-    """Whether rows lie end to end: not in families that would let one see another."""
+    """Return whether rows are packed; not in families whose rows would attend to each other."""
     is_hybrid = any(doubt.key == "shape.hybrid" for doubt in shape.low_confidence)
     return setup.packed and not is_hybrid and shape.model_type not in memory_constants().not_packed
 
 
 def _is_grouped(shape: ModelShape, setup: Setup) -> bool:
-    """Whether keys and values are not repeated: by the kernel for packed rows, which has no dropout."""
+    """Return whether keys and values stay unrepeated, as in the kernel for packed rows, which has no dropout."""
     takes = shape.head_dim <= WIDEST_HEAD and shape.model_type not in memory_constants().drops_attention
     return setup.grouped and takes and _is_packed(shape, setup)
 
 
 def masked_pairs(shape: ModelShape, setup: Setup) -> float:
-    """Pairs of tokens in the mask of rows side by side, which all layers share."""
+    """Return the pairs of tokens in the mask of rows side by side, which all layers share."""
     is_there = (
         setup.per_device_train_batch_size > 1
         and setup.device == "card"
@@ -156,21 +160,21 @@ def masked_pairs(shape: ModelShape, setup: Setup) -> float:
 
 
 def _makes_again(shape: ModelShape, setup: Setup) -> bool:
-    """Whether the outputs of norms and gates, and a gate's activation, are computed again in the backward: on a CPU,
+    """Return whether the outputs of norms and gates, and a gate's activation, are recomputed in the backward: on a CPU,
     where plain LoRA reads them."""
     plain = setup.device == "cpu" and setup.trainer.counted and setup.method != "full" and not _special(setup)
     return plain and shape.mlp == "gated" and not shape.num_experts
 
 
 def layer_kept(shape: ModelShape, setup: Setup) -> float:
-    """Bytes per token that one layer keeps for its backward, without `windows` and `scans`; section 1.4."""
-    return setup.base_bytes * (_values(shape, kept(shape, setup)) + _by_adapters(shape, setup)) + _scores(
+    """Return the bytes per token that one layer keeps for its backward, without `windows` and `scans`; section 1.4."""
+    return setup.base_bytes * (_values(shape, kept_values(shape, setup)) + _by_adapters(shape, setup)) + _scores(
         "kept", shape, setup
     )
 
 
 def windows(shape: ModelShape, setup: Setup) -> float:
-    """Bytes per token of the mask that a sliding-window layer keeps if a row is longer: one value per pair of
+    """Return the bytes per token of the mask that a sliding-window layer keeps for longer rows: one value per pair of
     tokens."""
     cuts = (
         shape.window_layers
@@ -182,7 +186,7 @@ def windows(shape: ModelShape, setup: Setup) -> float:
 
 
 def scans(shape: ModelShape, setup: Setup) -> float:
-    """Bytes per token that a layer's Mamba 2 scan keeps, mostly in fp32. Section 1.4."""
+    """Return the bytes per token that a layer's Mamba 2 scan keeps, mostly in fp32. Section 1.4."""
     if not (shape.scan_layers and setup.trainer.counted):
         return 0.0
     states = shape.scan_state * shape.scan_head_dim / max(1, shape.scan_chunk)
@@ -191,14 +195,17 @@ def scans(shape: ModelShape, setup: Setup) -> float:
 
 
 def per_layer_inputs(place: str, shape: ModelShape, setup: Setup) -> float:
-    """Bytes of a text's rows of the per-layer embeddings, for all layers. Section 1.4."""
+    """Return the bytes of a text's rows of the per-layer embeddings, for all layers. Section 1.4."""
     a_token = shape.num_hidden_layers * shape.per_layer_size * setup.base_bytes
     return memory_constants().per_layer_inputs[place] * setup.tokens * a_token if setup.trainer.counted else 0.0
 
 
 def experts_kept(shape: ModelShape, setup: Setup) -> float:
-    """Bytes that one layer keeps if its experts are trained: peft computes W + BA of all experts, whichever a token
-    uses, from A and B in the base's dtype; plus the input of each product for its gradient. Section 1.4."""
+    """Return the bytes that one layer keeps if its experts are trained. Section 1.4.
+
+    peft computes W + BA of all experts, whichever a token uses, from A and B in the base's dtype; plus the input of
+    each product for its gradient.
+    """
     if not setup.trains_experts:
         return 0.0
     factors = setup.r * shape.expert_width / max(1, shape.expert_layers)
@@ -207,8 +214,8 @@ def experts_kept(shape: ModelShape, setup: Setup) -> float:
 
 
 def experts_at_work(shape: ModelShape, setup: Setup) -> float:
-    """Bytes of one layer's experts in its backward: recomputed with checkpointing, plus the full gradient of down.
-    Section 1.4."""
+    """Return the bytes of one layer's experts in its backward: recomputed with checkpointing, plus the full gradient of
+    down. Section 1.4."""
     if not setup.trains_experts:
         return 0.0
     again = experts_kept(shape, setup) if setup.gradient_checkpointing or setup.offloads else 0.0
@@ -216,13 +223,16 @@ def experts_at_work(shape: ModelShape, setup: Setup) -> float:
 
 
 def _expert_matrix(shape: ModelShape) -> int:
-    """Values in gate, up or down of all experts of a layer."""
+    """Return the values in gate, up or down of all experts of a layer."""
     return shape.num_experts * shape.hidden_size * shape.expert_size
 
 
 def layer_at_work(shape: ModelShape, setup: Setup) -> float:
-    """Bytes of one layer's own backward, and with checkpointing what it computed again. The worst place is the product
-    of gate and up, when what down_proj kept has gone, or a norm after the MLP, when nothing has. Section 1.4."""
+    """Return the bytes of one layer's own backward, and with checkpointing of its recomputed values. Section 1.4.
+
+    The peak is at the product of gate and up, when what down_proj kept is freed, or at a norm after the MLP, when
+    nothing is.
+    """
     # Where embeddings lie in every layer, wider heads share keys and values of earlier layers: counted, a layer with
     # its own is the largest (dry run, 4,096 tokens, QLoRA: E2B 2.3 % off and E4B 0.7, with the wider one 5.8 and 3.0).
     if (wide := shape.wide) and not shape.per_layer_size:
@@ -248,12 +258,14 @@ def layer_at_work(shape: ModelShape, setup: Setup) -> float:
     at_mlp, scores = again + setup.base_bytes * (max(product, norm) - behind), _scores("moving", shape, setup)
     if not _bends_scores(shape, setup):
         return max(setup.tokens * (at_mlp + scores), setup.tokens * again + _magnitudes(shape, setup))
-    done = setup.base_bytes * kept(shape, setup)["mlp"] * shape.active_width  # the MLP's, at the softmax's backward
+    done = (
+        setup.base_bytes * kept_values(shape, setup)["mlp"] * shape.active_width
+    )  # the MLP's, at the softmax's backward
     return setup.tokens * max(at_mlp, again - done + scores)
 
 
 def readers_of(shape: ModelShape, setup: Setup) -> dict[str, int]:
-    """How often the inputs of a layer's parts are kept, because something trained reads them."""
+    """Return how often the inputs of a layer's parts are kept, because something trained reads them."""
     if setup.method == "full":
         return {"attention": 1, "output": 1, "up": 1, "down": 1}
     if _special(setup) and setup.base_bits != 8:  # bitsandbytes' 8-bit product keeps its input
@@ -264,8 +276,8 @@ def readers_of(shape: ModelShape, setup: Setup) -> dict[str, int]:
         mlp, targets = ["gate_up", "down"], targets | {"gate_up", "down"}  # experts: all-linear reaches them
 
     def count(names: list[str]) -> int:
-        found = len(targets & set(names))
-        return min(1, found) if setup.trainer.inputs == "once" else found
+        number = len(targets & set(names))
+        return min(1, number) if setup.trainer.inputs == "once" else number
 
     return {
         "attention": count(attention[:-1]),
@@ -276,7 +288,7 @@ def readers_of(shape: ModelShape, setup: Setup) -> dict[str, int]:
 
 
 def _values(shape: ModelShape, widths: Widths) -> float:
-    """Values per token; widths says how many of each."""
+    """Return the values per token; widths: how many of each width."""
     sizes = {
         "hidden": shape.hidden_size,
         "query": shape.q_width,
@@ -289,12 +301,13 @@ def _values(shape: ModelShape, widths: Widths) -> float:
 
 
 def _special(setup: Setup) -> str | None:
-    """Why the adapters are not plain LoRA."""
+    """Return why the adapters are not plain LoRA, or None."""
     return None if setup.method == "full" else "dora" if setup.use_dora else "dropout" if setup.lora_dropout else None
 
 
 def _by_adapters(shape: ModelShape, setup: Setup) -> float:
-    """Values per token that the adapters of one layer keep if they are not plain LoRA, which `kept` counts."""
+    """Return the values per token that the adapters of one layer keep if they are not plain LoRA, which `kept_values`
+    counts."""
     special = _special(setup)
     if special is None:
         return 0.0
@@ -307,16 +320,19 @@ def _by_adapters(shape: ModelShape, setup: Setup) -> float:
 
 
 def _magnitudes(shape: ModelShape, setup: Setup) -> float:
-    """Bytes while DoRA takes the norm of a whole matrix, in fp32: an identity as wide as its input, A and B multiplied
-    out and turned, the weight, and their sum. Where the forward of a layer comes to its largest matrix. Counted by the
-    dry run."""
+    """Return the bytes while DoRA takes the norm of a whole matrix, in fp32, at the largest matrix of a layer's
+    forward.
+
+    An identity as wide as its input, A and B multiplied out and transposed, the weight, and their sum. Counted by the
+    dry run.
+    """
     if not (setup.use_dora and setup.trainer.counted and setup.method != "full"):
         return 0.0
     return max((4 * m.d_in * (m.d_in + 4 * m.d_out) for m in _targets(shape, setup)), default=0)
 
 
 def _scores(place: str, shape: ModelShape, setup: Setup) -> float:
-    """Bytes per token of eager attention's scores, one per pair of tokens. Section 1.4."""
+    """Return the bytes per token of eager attention's scores, one per pair of tokens. Section 1.4."""
     constants = memory_constants()
     if _bends_scores(shape, setup):
         times = constants.eager_families[shape.model_type][place]
@@ -328,5 +344,5 @@ def _scores(place: str, shape: ModelShape, setup: Setup) -> float:
 
 
 def _bends_scores(shape: ModelShape, setup: Setup) -> bool:
-    """Whether attention is eager because no other kernel supports this family's."""
+    """Return whether attention is eager because no other kernel supports this family's."""
     return shape.model_type in memory_constants().eager_families and setup.trainer.by_transformers

@@ -32,7 +32,8 @@ PLAUSIBLE = (0.2, 5.0)  # measured / arithmetic; beyond these limits one of them
 
 
 class Rig(Frozen):
-    """What a measurement is valid for: device (GPU or CPU name), operating system, GPU driver, library versions."""
+    """The conditions that a measurement is valid for: device (GPU or CPU name), operating system, GPU driver, library
+    versions."""
 
     device: str
     system: str
@@ -40,32 +41,35 @@ class Rig(Frozen):
     stack: str
 
     @classmethod
-    def of(cls, machine: Machine, card: Card | None) -> Rig:
-        """card: None for the CPU."""
+    def from_machine(cls, machine: Machine, card: Card | None) -> Rig:
+        """Return the conditions of this PC. card: None for the CPU."""
         if card is None:
             return cls(device=machine.cpu or "processor", system=driver_system(), stack=_stack())
         return cls(device=card.name or "card", system=driver_system(), driver=machine.nvidia.driver, stack=_stack())
 
 
 def _stack() -> str:
-    """From package metadata, because importing torch takes seconds; a changed arithmetic invalidates old ratios."""
-    found = []
+    """Return library versions, from package metadata because importing torch takes seconds.
+
+    It includes the version of the arithmetic: a change invalidates old ratios.
+    """
+    versions = []
     for name in ("torch", "transformers", "peft", "bitsandbytes"):
         try:
-            found.append(f"{name} {version(name)}")
+            versions.append(f"{name} {version(name)}")
         except PackageNotFoundError:
             continue
-    return ", ".join([*found, f"arithmetic {memory_constants().version}"])
+    return ", ".join([*versions, f"arithmetic {memory_constants().version}"])
 
 
 class Correction(Frozen):
-    """factor: median of measured / arithmetic over this many runs."""
+    """A correction of the estimate. factor: median of measured / arithmetic over `runs` runs."""
 
     factor: float
     runs: int
 
     def apply(self, estimate: Estimate) -> Estimate:
-        """The same estimate with every number times the factor, so that its terms still add up."""
+        """Return the same estimate with every number times the factor, so that its terms still add up."""
         return estimate.model_copy(
             update={
                 "idle_gib": estimate.idle_gib * self.factor,
@@ -78,15 +82,17 @@ class Correction(Frozen):
 
 @dataclass(frozen=True)
 class Corrections:
-    """What is known on one rig for one base model. elsewhere: from its runs by other methods and large ones of other
-    models, never below 1: what is true of one may make another's estimate more careful, and only a model's own runs may
-    make it smaller. of_large: from large ones alone."""
+    """The corrections on one rig for one base model.
+
+    elsewhere: from its runs by other methods and large runs of other models, never below 1: these may make an estimate
+    more careful, and only a model's own runs may make it smaller. of_large: from large runs alone.
+    """
 
     own: Mapping[str, Correction] = field(default_factory=dict)  # by method
     elsewhere: Correction | None = None
     of_large: Correction | None = None
 
-    def of(self, method: str) -> Correction | None:
+    def for_method(self, method: str) -> Correction | None:
         return self.own.get(method) or self.elsewhere
 
     @property
@@ -96,6 +102,8 @@ class Corrections:
 
 @dataclass(frozen=True)
 class MemoryRecord:
+    """The measurements in a workspace."""
+
     workspace: Workspace
 
     @property
@@ -121,9 +129,11 @@ class MemoryRecord:
         mine = [line for line in self._lines() if line.get("rig") == rig.model_dump()]
         own = {}
         for method in ("lora", "qlora", "full"):
-            found = _correction([line for line in mine if (line.get("model"), line.get("method")) == (model, method)])
-            if found is not None:
-                own[method] = found
+            correction = _correction(
+                [line for line in mine if (line.get("model"), line.get("method")) == (model, method)]
+            )
+            if correction is not None:
+                own[method] = correction
         large = [line for line in mine if _number(line.get("arithmetic_gib")) >= LARGE_GIB]
         known = [
             line for line in mine if line.get("model") == model or _number(line.get("arithmetic_gib")) >= LARGE_GIB
@@ -131,11 +141,11 @@ class MemoryRecord:
         return Corrections(own, _more_careful(known), _more_careful(large))
 
     def count(self) -> int:
-        """Number of recorded runs, on any rig."""
+        """Return the number of recorded runs, on any rig."""
         return len({line.get("run") for line in self._lines()})
 
     def clear(self) -> int:
-        """Delete the record; returns the number of runs. Raises OSError if the file cannot be removed."""
+        """Delete the record and return the number of runs. Raises OSError if the file cannot be removed."""
         count = self.count()
         self.file.unlink(missing_ok=True)
         return count
@@ -144,18 +154,18 @@ class MemoryRecord:
         return read_lines(self.file, 0).records
 
 
-def _number(said: Any) -> float:
-    return said if isinstance(said, int | float) else 0.0
+def _number(value: object) -> float:
+    return value if isinstance(value, int | float) else 0.0
 
 
 def _more_careful(lines: list[dict[str, Any]]) -> Correction | None:
-    found = _correction(lines)
-    return found if found and found.factor >= 1 else None
+    correction = _correction(lines)
+    return correction if correction and correction.factor >= 1 else None
 
 
 def _correction(lines: list[dict[str, Any]]) -> Correction | None:
-    """Of the newest runs, each by its last probe."""
-    ratios: dict[Any, float] = {}
+    """Return the correction by the newest runs, each by its last probe."""
+    ratios: dict[object, float] = {}
     for line in lines:
         try:
             ratio = line["measured_gib"] / line["arithmetic_gib"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -16,16 +16,19 @@ LossName = Literal["supervised", "chunked", "full", "fused"]
 
 
 class Setup(Strict):
-    """One way to train. per_device_train_batch_size: of rows; a pair is two. max_length and supervised_tokens: tokens
-    of the longest row, and the most that one row learns (None: all of it). base_bytes: width of a 16-bit or fp32 base,
-    and of what flows through it. stack: whose trainer (benchmarks/memory_stacks.py knows others); loss None: the one
-    that it has. load_in_8bit: LLM.int8 instead of a 16-bit base; with qlora it counts for nothing. fp32_stream: hidden
-    states in fp32 on a 16-bit base, as `prepare_model_for_kbit_training` makes them. kept_layers: with checkpointing,
-    the last ones that are not checkpointed. keeps_unpacked: 4-bit weights stay unpacked from a layer's second forward
-    to its backward. accumulates: gradients outlive a micro-batch. offloads: what layers leave for the backward lies in
-    RAM. offload_layers: that lie in RAM themselves (core/engine/variants/streaming). shards: ranks that hold the base
-    together (core/engine/variants/fsdp). packed: rows lie end to end where the family allows it. grouped: one kernel
-    then attends to each, with keys and values not repeated for each query head (core/engine/variants/varlen)."""
+    """One way to train.
+
+    per_device_train_batch_size: of rows; a pair is two. max_length and supervised_tokens: tokens of the longest row,
+    and the most trained tokens of a row (None: all). base_bytes: width of a 16-bit or fp32 base, and of its
+    activations. stack: the trainer (benchmarks/memory_stacks.py knows others); loss None: that trainer's. load_in_8bit:
+    LLM.int8 instead of a 16-bit base; ignored with qlora. fp32_stream: hidden states in fp32 on a 16-bit base, as
+    `prepare_model_for_kbit_training` makes them. kept_layers: with checkpointing, the last ones that are not
+    checkpointed. keeps_unpacked: 4-bit weights stay dequantized from a layer's second forward to its backward.
+    accumulates: gradients outlive a micro-batch. offloads: activations for the backward are in RAM. offload_layers:
+    layers in RAM themselves (core/engine/variants/streaming). shards: ranks that hold the base together
+    (core/engine/variants/fsdp). packed: rows are packed if the family allows it. grouped: one kernel then attends to
+    each, with keys and values not repeated for each query head (core/engine/variants/varlen).
+    """
 
     method: Literal["lora", "qlora", "full"] = "lora"
     r: int = Field(Adapter.model_fields["r"].default, ge=1)
@@ -57,14 +60,21 @@ class Setup(Strict):
     grouped: bool = False
 
     @classmethod
-    def of(
-        cls, recipe: Recipe, device: Literal["card", "cpu"], capability: tuple[int, int] | None = None, **found: Any
+    def from_recipe(
+        cls,
+        recipe: Recipe,
+        device: Literal["card", "cpu"],
+        capability: tuple[int, int] | None = None,
+        **overrides: object,
     ) -> Setup:
-        """The setup of a recipe on a device, the only way from settings to the estimate, the dry run and the timed
-        step. capability: of the GPU, None: unknown. found: fields that are better known than from the recipe, such as
-        a batch of its data."""
+        """Return the setup of a recipe on a device: the only way from settings to the estimate, the dry run and the
+        timed step.
+
+        capability: of the GPU, None: unknown. overrides: fields that are better known than from the recipe, such as a
+        batch of its data.
+        """
         adapter, train = recipe.adapter, recipe.train
-        asked = {
+        settings = {
             "method": adapter.method,
             "r": adapter.r,
             "target_modules": adapter.target_modules,
@@ -84,7 +94,7 @@ class Setup(Strict):
             # torch's wheels for Windows may lack the kernel.
             "grouped": recipe.data.packing and (capability or (0, 0)) >= LEAST_FOR_FLASH and sys.platform == "linux",
         }
-        return cls(device=device, **(asked | found))
+        return cls(device=device, **(settings | overrides))
 
     @property
     def tokens(self) -> int:
@@ -93,7 +103,7 @@ class Setup(Strict):
 
     @property
     def learned(self) -> int:
-        """K, of T."""
+        """K: trained tokens of T."""
         a_row = self.max_length if self.supervised_tokens is None else min(self.supervised_tokens, self.max_length)
         return self.per_device_train_batch_size * a_row
 
@@ -103,7 +113,7 @@ class Setup(Strict):
 
     @property
     def base_bits(self) -> int:
-        """Of the layers' matrices; 16 stands for the width in base_bytes."""
+        """Bits of the layers' matrices; 16 stands for the width in base_bytes."""
         return {"qlora": 4, "lora": 8 if self.load_in_8bit else 16, "full": 16}[self.method]
 
     @property

@@ -87,7 +87,7 @@ class Waiting:
     def become(self, run: RunFolder) -> subprocess.Popen[bytes]:
         """The worker of run, which from then on depends on nobody."""
         order = {"log": str(run.path / "train.log"), "arguments": ["--workspace", str(self._root), run.id]}
-        self._child.say(**order)
+        self._child.send(**order)
         self._child.close()
         return self._child.process
 

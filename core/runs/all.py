@@ -162,7 +162,7 @@ class Runs:
             run.write_status(status)  # it was found interrupted, or left in the queue, and nobody had written so yet
         (run.path / "control.json").unlink(missing_ok=True)  # what was asked of the attempt before
         facts = run.facts()
-        device_now = run_process.accept_offer(facts, devices.here()) if facts.offered_device else RunFacts()
+        device_now = run_process.accept_offer(facts, devices.read_cards()) if facts.offered_device else RunFacts()
         run.add_facts(RunFacts(launcher=launcher, **this_process(), **device_now.set_fields()))
         fresh = {
             "message": None,

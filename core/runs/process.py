@@ -58,7 +58,7 @@ def environment(run: RunFolder) -> dict[str, str]:
     planned = facts.wanted_device
     if planned in (None, devices.CPU):  # a driver that hangs is not asked in vain
         return devices.environment_of(planned, Nvidia())
-    nvidia = devices.here()
+    nvidia = devices.read_cards()
     is_there = not missing_cards(run, nvidia)
     return devices.environment_of(planned, nvidia, recipe_of(run).train.ranks, facts.wanted_beside) if is_there else {}
 
@@ -82,13 +82,13 @@ def missing_cards(run: RunFolder, nvidia: Nvidia) -> dict[str, str]:
 
 def environment_nearest(device: str | None) -> dict[str, str]:
     """Return the environment variables for a chat or an export, which may use another device if its own is missing."""
-    nvidia = devices.here()
+    nvidia = devices.read_cards()
     return devices.environment_of(devices.nearest(device, nvidia), nvidia)
 
 
 def require_device(run: RunFolder) -> None:
     """Raise RunError if the GPU that run was planned for cannot be used, as far as can be seen without torch."""
-    facts, nvidia = run.facts(), devices.here()
+    facts, nvidia = run.facts(), devices.read_cards()
     if not is_for_card(facts):
         return
     if facts.wanted_device and nvidia.error is not None:
@@ -130,7 +130,7 @@ def keep_device(run: RunFolder, card: Card | None, on_card: bool) -> None:
     if card is None:
         return
     if facts.wanted_device not in (None, card.uuid):
-        raise _other_device_error(run, msg("device.gone", card=name_of(facts)), devices.here())
+        raise _other_device_error(run, msg("device.gone", card=name_of(facts)), devices.read_cards())
     if facts.device_uuid not in (None, card.uuid):
         run.log_event("warning", message=msg("device.another", then=facts.device_name or "?", now=card.name or "?"))
     run.add_facts(RunFacts(device_uuid=card.uuid, device_name=card.name))

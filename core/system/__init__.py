@@ -1,5 +1,5 @@
-"""This PC: CPU, RAM, GPUs by NVML, sleep, and what is wrong with it; child processes that exchange `lines` or the
-files of a `job`. No torch.
+"""This PC: CPU, RAM, GPUs by NVML, sleep, and problems with them; child processes that exchange `lines` or the files of
+a `job`. No torch.
 
-Imports: the ground. Add a check of `doctor`: `checkup` or `surroundings`, its sentences in `doctor.yaml`.
+Imports: the ground. To add a check of `doctor`: `checkup` or `surroundings`, its sentences in `doctor.yaml`.
 """

@@ -1,10 +1,9 @@
-"""Keeps this PC awake during a training or an export, in each system's own way. Nothing outlives the process that
-asked.
+"""Keeps this PC awake during a training or an export, in each system's own way. The effect ends with the process.
 
-Windows: SetThreadExecutionState, which holds for as long as the thread that asked lives. Linux: `systemd-inhibit`
-around a `cat` whose standard input comes from us, so that it ends with us, however that happens. macOS: `caffeinate`,
-which watches our process. The lid does what it always does; systemd may refuse a person's own Sleep meanwhile. wakepy
-1.0.0 was read: it speaks to GNOME and KDE over D-Bus and not to systemd, tells the desktop its own name in place of
+Windows: SetThreadExecutionState, which lasts as long as the thread that called it. Linux: `systemd-inhibit` around a
+`cat` whose standard input comes from this process, so that it ends with it in any case. macOS: `caffeinate`, which
+watches this process. Closing the lid acts as always; systemd may meanwhile refuse a person's own Sleep. wakepy 1.0.0
+was considered: it speaks to GNOME and KDE over D-Bus and not to systemd, tells the desktop its own name in place of
 ours, and is fifty times as long.
 """
 
@@ -37,24 +36,26 @@ Release = Callable[[], object]
 
 
 class Battery:
-    """percent: of a full one. plugged: None where the system does not tell."""
+    """The state of a battery. percent: of its capacity. plugged: None if the system does not report it."""
 
     def __init__(self, percent: float, plugged: bool | None):
         self.percent, self.plugged = round(percent), plugged
 
 
 def battery() -> Battery | None:
-    """None on a PC without one, or where it cannot be asked."""
-    ask = getattr(psutil, "sensors_battery", None)  # not on every system
+    """Return the state of the battery; None without one, or if it cannot be read."""
+    read = getattr(psutil, "sensors_battery", None)  # not on every system
     with contextlib.suppress(OSError, RuntimeError, ValueError, psutil.Error):
-        if ask and (found := ask()):
-            return Battery(found.percent, found.power_plugged)
+        if read and (state := read()):
+            return Battery(state.percent, state.power_plugged)
     return None
 
 
 def hold(system: str | None = None) -> Release | Message:
-    """Ask the system to stay awake: what gives it free again, or why it cannot be asked. From the thread that will give
-    it free."""
+    """Keep the system awake: returns a function that ends it, or a message why that is impossible.
+
+    Both must be called from the same thread.
+    """
     system = system or machine.driver_system()
     try:
         if system == "Windows":
@@ -85,7 +86,7 @@ def _windows() -> Release:
 
 
 def _program(name: str, *arguments: str, waits_for: bytes = b"") -> Release | Message:
-    """A program that keeps the PC awake while it runs. waits_for: the line that it prints once it does."""
+    """Start a program that keeps the PC awake while it runs. waits_for: the line that it prints once it does."""
     path = shutil.which(name)
     if path is None:
         return msg("awake.no_program", program=name)
@@ -99,8 +100,8 @@ def _program(name: str, *arguments: str, waits_for: bytes = b"") -> Release | Me
         process.communicate()  # closes its pipes, and waits for it
 
     if waits_for and process.stdout is not None and process.stdout.readline() != waits_for:
-        said = process.communicate()[1].decode(errors="replace").strip().splitlines()
-        return msg("awake.refused", reason=said[-1][:200] if said else f"{name}, exit status {process.returncode}")
+        errors = process.communicate()[1].decode(errors="replace").strip().splitlines()
+        return msg("awake.refused", reason=errors[-1][:200] if errors else f"{name}, exit status {process.returncode}")
     return release
 
 
@@ -110,20 +111,20 @@ def _give_free(held: Release | Message | None) -> None:
 
 
 class KeepAwake:
-    """Use as a context manager around the work. A thread of its own asks, and looks again each look_s whether it still
-    should.
+    """Context manager that keeps the PC awake during the work.
 
-    wanted: what the person chose. say: told at first and after each change how it stands; what it raises is logged.
+    Its thread checks every look_s whether it still should: is_wanted, the person's choice, and the battery. report:
+    called at first and after each change with the state; its exceptions are logged.
     """
 
     def __init__(
         self,
-        wanted: Callable[[], bool],
-        say: Callable[[Message], None],
-        ask: Callable[[], Release | Message] = hold,
+        is_wanted: Callable[[], bool],
+        report: Callable[[Message], None],
+        acquire: Callable[[], Release | Message] = hold,
         look_s: float = LOOK_S,
     ):
-        self._wanted, self._say, self._ask, self._look_s = wanted, say, ask, look_s
+        self._is_wanted, self._report, self._acquire, self._look_s = is_wanted, report, acquire, look_s
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="awake", daemon=True)
 
@@ -139,34 +140,34 @@ class KeepAwake:
 
     def _keep(self) -> None:
         held: Release | Message | None = None  # a refusal is not asked for again and again
-        told: Message | None = None
+        reported: Message | None = None
         while True:
             against = self._reason_against()
             if against is not None:
                 _give_free(held)
                 held = None
             elif held is None:
-                held = self._ask()
+                held = self._acquire()
             now = against or (held if isinstance(held, Message) else msg("awake.held"))
-            if now != told:
-                told = now
+            if now != reported:
+                reported = now
                 try:
-                    self._say(now)
+                    self._report(now)
                 except Exception:  # noqa: BLE001 - a full disk must not let the PC fall asleep
                     log.exception("could not be written down: %s", now)
             if self._over.wait(self._look_s):
                 return _give_free(held)
 
     def _reason_against(self) -> Message | None:
-        if not self._wanted():
+        if not self._is_wanted():
             return msg("awake.unwanted")
-        found = battery()
-        runs_down = found and found.plugged is False and found.percent < LOW_PERCENT
-        return msg("awake.battery", percent=found.percent) if found and runs_down else None
+        state = battery()
+        runs_down = state and state.plugged is False and state.percent < LOW_PERCENT
+        return msg("awake.battery", percent=state.percent) if state and runs_down else None
 
 
 def can_hold(system: str | None = None) -> Message | None:
-    """Why this PC could not be kept awake; None where it could, as far as is known without asking it."""
+    """Return why this PC could not be kept awake; None if it could, as far as is known without trying."""
     system = system or machine.driver_system()
     if system == "WSL":
         return msg("awake.wsl")

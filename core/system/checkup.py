@@ -1,7 +1,7 @@
-"""What is wrong with this PC for LoRA Garage, each problem with its one fix.
+"""The doctor: problems of this PC for LoRA Garage, each with its one fix.
 
-`gather` looks at the machine once, `examine` judges what was found and is a pure function; `run` does both. torch and
-bitsandbytes are imported only in a child process with a time limit, which is most of the 3 to 5 seconds it takes.
+`gather` inspects the machine once, `examine` judges the result and is a pure function; `run` does both. torch and
+bitsandbytes are imported only in a child process with a time limit, which takes most of the 3 to 5 seconds.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ OLDEST_DRIVER = {11: (450,), 12: (525,), 13: (580,)}
 
 
 class Torch(Frozen):
-    """What a child process says of torch. cuda, hip: versions it was built for. arches: like ("sm_75", "sm_86")."""
+    """Facts about torch from a child process.
+
+    cuda, hip: versions it was built for. arches: like ("sm_75", "sm_86").
+    """
 
     version: str | None = None
     cuda: str | None = None
@@ -45,7 +48,7 @@ class Torch(Frozen):
 
 
 class Facts(Frozen):
-    """All that the checks judge. None where it could not be found out."""
+    """The input of all checks. None if unknown."""
 
     system: str
     machine: str
@@ -62,8 +65,10 @@ class Facts(Frozen):
 
 
 def run(workspace_root: Path, log: Path, port: int, keeps_awake: bool = True) -> list[CheckResult]:
-    """Look and judge; the findings in the order in which their fixes should be done. log: where the app writes its own.
-    keeps_awake: whether a run or an export keeps this PC awake, as the person chose."""
+    """Return all findings, in the order in which their fixes should be done.
+
+    log: the app's log file. keeps_awake: whether runs and exports keep this PC awake, as the person chose.
+    """
     return examine(gather(workspace_root, log, port, keeps_awake))
 
 
@@ -71,11 +76,11 @@ def run(workspace_root: Path, log: Path, port: int, keeps_awake: bool = True) ->
 
 
 def examine(facts: Facts) -> list[CheckResult]:
-    """Every finding, the good ones too."""
+    """Return every finding, the good ones too."""
     around = facts.around
     return [
         *_of_the_program(facts),
-        *surroundings.of_windows(around),
+        *surroundings.examine_windows(around),
         *_of_the_card(facts),
         *surroundings.examine(around),
     ]
@@ -97,7 +102,7 @@ def _of_the_program(facts: Facts) -> Iterator[CheckResult]:
 
 
 def _of_the_card(facts: Facts) -> Iterator[CheckResult]:
-    """The cards, torch against them (at most one problem, the first that stands in the way), and what else computes."""
+    """Judge the GPUs, torch with them (at most one problem, the first that stops it), and the other libraries."""
     torch, nvidia = facts.torch, facts.nvidia
     yield from map(_card, nvidia.cards)
     old = [card for card in nvidia.cards if devices.is_too_old(card)]
@@ -129,17 +134,17 @@ def _of_the_card(facts: Facts) -> Iterator[CheckResult]:
     if facts.bitsandbytes is None:
         yield result("bitsandbytes", msg("doctor.no_bitsandbytes"), msg("doctor.repair_fix"))
     elif torch.bitsandbytes_error:
-        found = msg("doctor.bitsandbytes_error", version=facts.bitsandbytes, reason=torch.bitsandbytes_error)
-        yield result("bitsandbytes", found, msg("doctor.repair_fix"))
+        problem = msg("doctor.bitsandbytes_error", version=facts.bitsandbytes, reason=torch.bitsandbytes_error)
+        yield result("bitsandbytes", problem, msg("doctor.repair_fix"))
     elif torch.bitsandbytes_on_cpu:
-        found = msg("doctor.bitsandbytes_on_cpu", version=facts.bitsandbytes, reason=torch.bitsandbytes_on_cpu)
-        yield result("bitsandbytes", found, msg("doctor.repair_fix"))
+        problem = msg("doctor.bitsandbytes_on_cpu", version=facts.bitsandbytes, reason=torch.bitsandbytes_on_cpu)
+        yield result("bitsandbytes", problem, msg("doctor.repair_fix"))
     else:
         yield result("bitsandbytes", msg("doctor.bitsandbytes", version=facts.bitsandbytes))
 
 
 def _flash_attention(is_built_in: bool, cards: list[gpu.Card]) -> CheckResult:
-    """Never a problem: attention is then computed by another kernel that needs no more memory."""
+    """Report flash attention. Never a problem: without it another kernel is used that needs no more memory."""
     known = [card.capability for card in cards if card.capability]
     if is_built_in and known and max(known) < LEAST_FOR_FLASH:
         return result("flash_attention", msg("doctor.flash_card", capability="{}.{}".format(*max(known))))
@@ -148,7 +153,7 @@ def _flash_attention(is_built_in: bool, cards: list[gpu.Card]) -> CheckResult:
 
 def _card(card: gpu.Card) -> CheckResult:
     unknown = msg("doctor.unknown")
-    found = msg(
+    description = msg(
         "doctor.gpu",
         index=card.index,
         name=card.name or unknown,
@@ -156,7 +161,7 @@ def _card(card: gpu.Card) -> CheckResult:
         free=unknown if card.free_bytes is None else card.free_bytes / 2**30,
         capability=unknown if card.capability is None else "{}.{}".format(*card.capability),
     )
-    return result("gpu", found)
+    return result("gpu", description)
 
 
 def _torch_beside_driver(torch: Torch, nvidia: gpu.Nvidia) -> CheckResult:
@@ -188,7 +193,10 @@ def _without_kernels(torch: Torch, nvidia: gpu.Nvidia) -> list[gpu.Card]:
 
 
 def has_kernels(arches: tuple[str, ...], capability: tuple[int, int]) -> bool:
-    """Machine code runs on its own major version from its minor on ("sm_86" on 8.9); "compute_" is compiled upwards."""
+    """Return whether a build supports a compute capability.
+
+    Machine code runs on its own major version from its minor on ("sm_86" on 8.9); "compute_" is compiled upwards.
+    """
     for arch in arches:
         if not (named := re.match(r"(sm|compute)_(\d+)(\d)", arch)):
             continue
@@ -199,7 +207,7 @@ def has_kernels(arches: tuple[str, ...], capability: tuple[int, int]) -> bool:
 
 
 def version_numbers(version: str) -> tuple[int, ...]:
-    """ "580.65.06" -> (580, 65, 6); () for what starts with no number."""
+    """Parse "580.65.06" to (580, 65, 6); () if it does not start with a number."""
     numbers = re.match(r"\d+(\.\d+)*", version)
     return tuple(int(part) for part in numbers.group().split(".")) if numbers else ()
 
@@ -208,7 +216,7 @@ def version_numbers(version: str) -> tuple[int, ...]:
 
 
 def gather(workspace_root: Path, log: Path, port: int, keeps_awake: bool) -> Facts:
-    """Look at this machine. Nothing is changed but for a file that is made in the workspace and removed at once."""
+    """Inspect this machine. Changes nothing except for a file that is created in the workspace and removed at once."""
     return Facts(
         system=platform.system(),
         machine=platform.machine(),
@@ -227,7 +235,7 @@ def gather(workspace_root: Path, log: Path, port: int, keeps_awake: bool) -> Fac
 
 
 def missing_requirements() -> tuple[str, ...]:
-    """Requirements of pyproject.toml that this interpreter lacks, or has in a version that is not admitted."""
+    """Return requirements of pyproject.toml that this interpreter lacks, or has in a wrong version."""
     from packaging.requirements import Requirement
 
     needs = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))["project"]["dependencies"]
@@ -235,9 +243,9 @@ def missing_requirements() -> tuple[str, ...]:
     for need in map(Requirement, needs):
         if need.marker is not None and not need.marker.evaluate():
             continue
-        found = _version_of(need.name)
-        if found is None or not need.specifier.contains(found, prereleases=True):
-            lacking.append(f"{need} ({found})" if found else str(need))
+        installed = _version_of(need.name)
+        if installed is None or not need.specifier.contains(installed, prereleases=True):
+            lacking.append(f"{need} ({installed})" if installed else str(need))
     return tuple(lacking)
 
 
@@ -274,7 +282,8 @@ print("\\n" + json.dumps(facts))
 
 
 def ask_torch(program: str = _CHILD, timeout_s: float = TORCH_S) -> Torch:
-    """torch's facts from a child process, so that a torch that crashes or hangs is a finding and not our end."""
+    """Return torch's facts from a child process, so that a torch that crashes or hangs is a finding and does not end
+    this one."""
     try:
         done = subprocess.run(
             [sys.executable, "-c", program], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s
@@ -288,7 +297,7 @@ def ask_torch(program: str = _CHILD, timeout_s: float = TORCH_S) -> Torch:
 
 
 def _amd_seen() -> bool:
-    """On Linux: an AMD device with a compute node. True for the graphics inside a Ryzen too."""
+    """Return whether Linux lists an AMD device with a compute node. True for the graphics inside a Ryzen too."""
     if not Path("/dev/kfd").exists():
         return False
     vendors = Path("/sys/class/drm").glob("card*/device/vendor")

@@ -1,4 +1,5 @@
-"""CPU cores: how many this process may use, how many other programs use now, and how to give way to them. No torch."""
+"""CPU cores: how many this process may use, how many other programs use now, and low priority for our processes. No
+torch."""
 
 from __future__ import annotations
 
@@ -16,16 +17,18 @@ NICENESS = 10  # a game that wants every core then gets ten times our share of e
 
 
 def usable(groups: Path = CGROUPS, own: Path = OF_THIS_PROCESS) -> int:
-    """At least 1. Fewer than the PC has where the process is bound to some, or a container's limit (cpu.max) is below
-    them."""
+    """Return the number of cores that this process may use, at least 1.
+
+    Fewer than the PC has if the process is bound to some, or if a container's limit (cpu.max) is lower.
+    """
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min([bound, *(math.ceil(limit) for limit in _limits(groups, own))]))
 
 
 def _limits(groups: Path, own: Path) -> list[float]:
-    """Cores that the control groups of this process, and those around them, may use: version 2's cpu.max, version 1's
+    """Return the CPU quotas of this process's control groups and their parents: version 2's cpu.max, version 1's
     quota."""
-    found = []
+    limits = []
     try:
         lines = own.read_text("utf-8").splitlines()
     except OSError:  # no Linux
@@ -45,13 +48,16 @@ def _limits(groups: Path, own: Path) -> list[float]:
                 else:
                     quota, period = (groups / folder / "cpu.max").read_text("ascii").split()
                 if float(quota) > 0 < float(period):
-                    found.append(float(quota) / float(period))
-    return found
+                    limits.append(float(quota) / float(period))
+    return limits
 
 
-class Elsewhere:
-    """Cores that other programs used since it was asked last, by the same thread; None where this process may not use
-    all of them, so that those of the others may not be its own, and where the system does not tell."""
+class OtherLoad:
+    """Measures the cores that other programs used since the last call by the same thread.
+
+    None if this process may not use all cores, so that the others' load may lie elsewhere, or if the system does not
+    report it.
+    """
 
     def __init__(self) -> None:
         self._all = psutil.cpu_count() or 1
@@ -70,9 +76,11 @@ class Elsewhere:
 
 
 def stand_back() -> None:
-    """This process behind the person's own programs, for the processor and for the disk; before it starts threads,
-    which take after it. Last of the usual class for the disk, not idle: a checkpoint must get there on a busy disk
-    too."""
+    """Lower this process's priority for CPU and disk, below the person's own programs.
+
+    Call it before threads start, which inherit it. For the disk it is the last of the usual class, not idle: a
+    checkpoint must be written on a busy disk too.
+    """
     own, windows = psutil.Process(), os.name == "nt"
     with suppress(OSError, psutil.Error):
         if windows:

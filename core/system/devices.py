@@ -1,9 +1,9 @@
-"""Which device a process gets: which GPUs may be used, which one is meant, and the environment that makes CUDA use it.
+"""The device of a process: which GPUs may be used, which one is meant, and the environment that makes CUDA use it.
 
-What is wanted is the uuid of a card, "cpu", or None where nothing was chosen or nothing can be told apart. A card is
-named by its uuid because CUDA numbers cards by speed and NVML by bus. Numbers in a person's CUDA_VISIBLE_DEVICES count
-as NVML's and nvidia-smi's do.
-No torch: how it was built is read from its version.py as text.
+A device is selected by a GPU's uuid, "cpu", or None if nothing was chosen or GPUs cannot be told apart. A uuid, because
+CUDA numbers GPUs by speed and NVML by bus. Numbers in a person's CUDA_VISIBLE_DEVICES count as in NVML and nvidia-smi.
+
+No torch: its build is read from its version.py as text.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ LEAST_FOR_BITSANDBYTES = (6, 0)
 
 
 class TorchBuild(Frozen):
-    """version: "2.13.0+cpu". cuda, hip: versions it was built for, None without."""
+    """The build of torch. version: "2.13.0+cpu". cuda, hip: versions it was built for, None without."""
 
     version: str | None = None
     cuda: str | None = None
@@ -46,7 +46,7 @@ class TorchBuild(Frozen):
         return bool(self.cuda or self.hip)
 
     def has_kernels(self, capability: tuple[int, int] | None) -> bool:
-        """True too where it cannot be told."""
+        """Return whether this build supports a compute capability; True if unknown."""
         numbers = re.findall(r"\d+", self.cuda or "")
         major, minor = (int(number) for number in (*numbers, 0, 0)[:2])
         near = min(
@@ -58,29 +58,32 @@ class TorchBuild(Frozen):
 
 @lru_cache(maxsize=1)
 def torch_build() -> TorchBuild | None:
-    """None without torch, or where its version.py cannot be read. The package's metadata would not do: on Windows
-    PyPI's torch, whose version names no build there, is built for the processor alone."""
-    found = importlib.util.find_spec("torch")
+    """Return the installed build; None without torch, or if its version.py cannot be read.
+
+    The package's metadata is not enough: on Windows PyPI's torch, whose version names no build there, is for the CPU
+    alone.
+    """
+    spec = importlib.util.find_spec("torch")
     try:
-        return read_build(Path(found.origin or "").with_name("version.py").read_text("utf-8")) if found else None
+        return read_build(Path(spec.origin or "").with_name("version.py").read_text("utf-8")) if spec else None
     except (OSError, ValueError):
         return None
 
 
 def read_build(text: str) -> TorchBuild:
-    """Of torch/version.py. Raises ValueError for a line that is no plain value."""
+    """Parse torch/version.py. Raises ValueError for a line that is not a plain value."""
     lines = re.findall(r"^(__version__|cuda|hip)\b[^=\n]*=\s*(.+)$", text, re.MULTILINE)
     values = {name.strip("_"): ast.literal_eval(value.strip()) for name, value in lines}
     return TorchBuild.model_validate(values)
 
 
-def here() -> Nvidia:
-    """The cards of this PC, and which of them are left out."""
-    return judged(gpu.probe(), os.environ.get(VISIBLE), torch_build())
+def read_cards() -> Nvidia:
+    """Return the GPUs of this PC, with the reason why each is left out, if any."""
+    return with_exclusions(gpu.probe(), os.environ.get(VISIBLE), torch_build())
 
 
-def judged(nvidia: Nvidia, visible: str | None, build: TorchBuild | None) -> Nvidia:
-    """visible: as CUDA_VISIBLE_DEVICES says, None where it is not set."""
+def with_exclusions(nvidia: Nvidia, visible: str | None, build: TorchBuild | None) -> Nvidia:
+    """Mark the GPUs that must not be used. visible: value of CUDA_VISIBLE_DEVICES, None if unset."""
     shown = _shown(nvidia.cards, visible)
 
     def judge(card: Card) -> Card:
@@ -100,15 +103,19 @@ def judged(nvidia: Nvidia, visible: str | None, build: TorchBuild | None) -> Nvi
 
 
 def is_too_old(card: Card) -> bool:
-    """A GPU for which bitsandbytes has no code: QLoRA and 8-bit optimizers would end their process without an error."""
+    """Return whether bitsandbytes lacks code for a GPU: QLoRA and 8-bit optimizers would end their process without an
+    error."""
     return card.capability is not None and card.capability < LEAST_FOR_BITSANDBYTES
 
 
 def _shown(cards: Sequence[Card], visible: str | None) -> set[int]:
-    """Indices. As CUDA reads it: up to the first word that names nothing; the beginning of a uuid is enough."""
+    """Return the indices of visible GPUs, as CUDA reads them.
+
+    It stops at the first word that matches nothing; the beginning of a uuid is enough.
+    """
     if visible is None:
         return {card.index for card in cards}
-    found: set[int] = set()
+    shown: set[int] = set()
     for word in map(str.strip, visible.split(",")):
         if word.isdecimal():
             named = {card.index for card in cards if card.index == int(word)}
@@ -118,69 +125,74 @@ def _shown(cards: Sequence[Card], visible: str | None) -> set[int]:
             named = {card.index for card in cards if word.startswith("GPU-") and (card.uuid or "").startswith(word)}
         if not named:
             break
-        if named & found:  # said twice: CUDA then shows none
+        if named & shown:  # said twice: CUDA then shows none
             return set()
-        found |= named
-    return found
+        shown |= named
+    return shown
 
 
 def best_card(nvidia: Nvidia) -> Card | None:
-    """The card that a run would use: the one with most free memory; one that does not tell it only where no other
-    does."""
+    """Return the GPU that a run would use: the one with most free memory; one that does not report it comes last."""
     usable = [card for card in nvidia.cards if card.usable]
     return max(usable, key=lambda card: -1 if card.free_bytes is None else card.free_bytes, default=None)
 
 
-def wanted_of(card: Card | None, nvidia: Nvidia) -> str | None:
-    """What a process is told that is to compute on card, or on the processor. An instance of a card is found by CUDA
-    alone, and so is a card that NVML does not know."""
+def selector_of(card: Card | None, nvidia: Nvidia) -> str | None:
+    """Return the device selector for a GPU, or for the CPU (None).
+
+    MIG instances, and GPUs unknown to NVML, are left to CUDA to find: None.
+    """
     if card is not None:
         return None if card.mig else card.uuid
     return CPU if nvidia.cards else None
 
 
-def nearest(wanted: str | None, nvidia: Nvidia) -> str | None:
-    """wanted where it is there, else the best card: for what may be done on another device, and says so."""
-    is_there = wanted == CPU or any(card.uuid == wanted for card in nvidia.cards if wanted and card.usable)
-    return wanted if is_there else wanted_of(best_card(nvidia), nvidia)
+def nearest(device: str | None, nvidia: Nvidia) -> str | None:
+    """Return device if it is available, else the best GPU, for work that may move to another device, which it then
+    mentions."""
+    is_there = device == CPU or any(card.uuid == device for card in nvidia.cards if device and card.usable)
+    return device if is_there else selector_of(best_card(nvidia), nvidia)
 
 
-def environment_of(wanted: str | None, nvidia: Nvidia, count: int = 1, chosen: Collection[str] = ()) -> dict[str, str]:
-    """What every process of ours that computes is started with. The one card of a PC is found without being named.
-    count: of cards, the others as `beside` has them."""
-    if wanted == CPU:
+def environment_of(device: str | None, nvidia: Nvidia, count: int = 1, chosen: Collection[str] = ()) -> dict[str, str]:
+    """Return the environment variables with which our computing processes start.
+
+    A PC's only GPU needs no name. count: number of GPUs, further ones as in `beside`.
+    """
+    if device == CPU:
         return dict(NO_CARD)
-    if not wanted or len(nvidia.cards) < 2:
+    if not device or len(nvidia.cards) < 2:
         return {}
     return {
         ORDER: "PCI_BUS_ID",
-        VISIBLE: ",".join([wanted, *(card.uuid or "" for card in beside(wanted, nvidia, chosen)[: count - 1])]),
+        VISIBLE: ",".join([device, *(card.uuid or "" for card in beside(device, nvidia, chosen)[: count - 1])]),
     }
 
 
-def beside(wanted: str | None, nvidia: Nvidia, chosen: Collection[str] = ()) -> list[Card]:
-    """The other cards that a run on wanted may use too: those of these uuids first, then those with most free
+def beside(device: str | None, nvidia: Nvidia, chosen: Collection[str] = ()) -> list[Card]:
+    """Return the other GPUs that a run on device may use: those with chosen uuids first, then those with most free
     memory."""
-    others = (card for card in may_be_chosen(nvidia) if card.uuid != wanted)
+    others = (card for card in may_be_chosen(nvidia) if card.uuid != device)
     return sorted(others, key=lambda card: (card.uuid not in chosen, -(card.free_bytes or 0)))
 
 
 def may_be_chosen(nvidia: Nvidia) -> list[Card]:
-    """Cards that a process can be given by name."""
+    """Return GPUs that can be given to a process by name."""
     return [card for card in nvidia.cards if card.usable and card.uuid and not card.mig]
 
 
-def named(words: Sequence[str], nvidia: Nvidia) -> list[Card]:
-    """The cards that these words name: numbers as NVML and nvidia-smi count, or beginnings of uuids.
+def cards_named(words: Sequence[str], nvidia: Nvidia) -> list[Card]:
+    """Return the GPUs that words name: numbers as in NVML and nvidia-smi, or beginnings of uuids.
 
-    Raises RecipeError for a word that names no card that can be used."""
-    there = may_be_chosen(nvidia)
-    found = {}
+    Raises RecipeError for a word that names no usable GPU.
+    """
+    usable = may_be_chosen(nvidia)
+    chosen = {}
     for word in words:
         card = next(
             (
                 each
-                for each in there
+                for each in usable
                 if word == str(each.index) or (word.startswith("GPU-") and (each.uuid or "").startswith(word))
             ),
             None,
@@ -189,14 +201,14 @@ def named(words: Sequence[str], nvidia: Nvidia) -> list[Card]:
             raise RecipeError(
                 "device.no_such_card",
                 found=word[:60],
-                cards=", ".join(f"{each.index} ({each.name})" for each in there) or "-",
+                cards=", ".join(f"{each.index} ({each.name})" for each in usable) or "-",
             )
-        found[card.index] = card
-    return [*found.values()]
+        chosen[card.index] = card
+    return [*chosen.values()]
 
 
 def why_left_out(card: Card) -> Message | None:
-    """None for a card that may be used."""
+    """Return why a GPU is not used; None for a usable one."""
     if card.lost:
         return msg("device.lost", card=card.name or card.index)
     if card.left_out == "hidden":

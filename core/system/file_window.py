@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def opener() -> str | None:
-    """The program that shows a folder; None where nobody would see its window."""
+    """Return the program that shows a folder; None if nobody would see its window."""
     if os.name == "nt":
         return "explorer"
     if sys.platform == "darwin":
@@ -20,8 +20,8 @@ def opener() -> str | None:
 
 
 def show(folder: Path) -> bool:
-    """Whether it was asked to: it is not waited for, and what it says is nobody's. Raises OSError where the program
-    cannot be started."""
+    """Open folder in it, without waiting. Returns False without such a program; raises OSError if it cannot be
+    started."""
     program = opener()
     if program is None:
         return False

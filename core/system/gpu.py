@@ -1,6 +1,6 @@
 """NVIDIA GPUs as the driver's library (NVML) reports them. No torch, no CUDA context; a query takes milliseconds.
 
-Unknown stays None, a card that answers nothing still counts, and nothing here raises: a missing driver is a fact.
+Unknown values are None, a GPU that answers nothing still counts, and nothing here raises: a missing driver is a fact.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ GONE = {15, 16}
 
 
 class Holder(Frozen):
-    """A process that has memory on a card. In a container the pid may be another namespace's: then name is None or
+    """A process with memory on a GPU. In a container the pid may be of another namespace: then name is None or
     wrong."""
 
     pid: int
@@ -26,13 +26,13 @@ class Holder(Frozen):
 
 
 class Card(Frozen):
-    """One card. Memory in bytes: total as the driver reports it (a 24 GB card shows a little less), free right now.
+    """One GPU. Memory in bytes: total as the driver reports it (a 24 GB GPU shows a little less), free right now.
 
-    mig: cut into instances (data-centre cards); memory is then the whole card's, and free is None because what one
-    instance has left is not known. holders: None where the driver does not tell, () where nothing runs.
-    drives_display: whether a monitor is on (NVML's display active).
-    lost: it fell off the bus, or was there and no longer answers (hardware.Monitor); only a restart brings it back.
-    left_out: by CUDA_VISIBLE_DEVICES, or because torch or bitsandbytes has no code for it (core/system/devices).
+    mig: cut into instances (data-centre GPUs); memory is then the whole GPU's, and free is None because the free memory
+    of an instance is unknown. holders: None if the driver does not report them, () if nothing runs. drives_display:
+    whether a monitor is on (NVML's display active). lost: it fell off the bus, or was there and no longer answers
+    (machine.Monitor); only a restart brings it back. left_out: by CUDA_VISIBLE_DEVICES, or because torch or
+    bitsandbytes has no code for it (core/system/devices).
     """
 
     index: int
@@ -58,8 +58,8 @@ class Card(Frozen):
 
 
 class Nvidia(Frozen):
-    """driver: its version, like "580.65.06". error, error_code: NVML's own words and number when it could not be asked
-    at all."""
+    """All GPUs. driver: its version, like "580.65.06". error, error_code: NVML's own, if it could not be queried at
+    all."""
 
     driver: str | None = None
     cards: tuple[Card, ...] = ()
@@ -68,7 +68,7 @@ class Nvidia(Frozen):
 
 
 def probe(nvml: Any = None) -> Nvidia:
-    """What NVML says now. nvml stands in for pynvml in tests."""
+    """Query NVML. nvml replaces pynvml in tests."""
     if nvml is None:
         try:
             import pynvml
@@ -80,27 +80,25 @@ def probe(nvml: Any = None) -> Nvidia:
         nvml.nvmlInit()
     except nvml.NVMLError as error:
         return Nvidia(error=str(error), error_code=getattr(error, "value", None))
-    driver = _Questions(nvml)
+    driver = _NvmlCalls(nvml)
     try:
-        count = driver.ask("nvmlDeviceGetCount") or 0
+        count = driver.call("nvmlDeviceGetCount") or 0
         return Nvidia(
-            driver=driver.ask("nvmlSystemGetDriverVersion"), cards=tuple(_card(nvml, i) for i in range(count))
+            driver=driver.call("nvmlSystemGetDriverVersion"), cards=tuple(_card(nvml, i) for i in range(count))
         )
     finally:
-        driver.ask("nvmlShutdown")
+        driver.call("nvmlShutdown")
 
 
 def newest(card: Card) -> Card | None:
-    """The same card now, by its uuid; None where it is gone."""
-    return next((seen for seen in probe().cards if seen.uuid == card.uuid), None)
+    """Return the present state of a GPU, by its uuid; None if it is gone."""
+    return next((now for now in probe().cards if now.uuid == card.uuid), None)
 
 
 def is_asleep(driver: Path = Path("/sys/bus/pci/drivers/nvidia")) -> bool:
-    """Whether Linux has put every card to sleep, as it does on laptops; any question of NVML's wakes them. False where
-    it is not told.
+    """Return whether Linux has suspended every GPU, as on laptops; any NVML query wakes them. False if unknown.
 
-    driver: the folder of the devices that the driver has, each of them with its power/runtime_status (kernel.org/doc,
-    runtime_pm).
+    driver: the folder of the driver's devices, each of them with its power/runtime_status (kernel.org/doc, runtime_pm).
     """
     states = []
     for file in driver.glob("*:*/power/runtime_status"):
@@ -111,14 +109,15 @@ def is_asleep(driver: Path = Path("/sys/bus/pci/drivers/nvidia")) -> bool:
     return bool(states) and set(states) == {"suspended"}
 
 
-class _Questions:
-    """NVML's functions without its exceptions: what it does not tell is None. refused: the error numbers met so far."""
+class _NvmlCalls:
+    """Calls NVML's functions without their exceptions: unknown values are None. refused: the error numbers met so
+    far."""
 
     def __init__(self, nvml: Any):
         self.nvml = nvml
         self.refused: set[int | None] = set()
 
-    def ask(self, function: str, *arguments: Any) -> Any:
+    def call(self, function: str, *arguments: Any) -> Any:
         try:
             answer = getattr(self.nvml, function)(*arguments)
         except self.nvml.NVMLError as error:  # NotSupported, FunctionNotFound with an old driver, GPU_IS_LOST, ...
@@ -130,37 +129,37 @@ class _Questions:
 
 
 def _card(nvml: Any, index: int) -> Card:
-    questions = _Questions(nvml)
-    ask = questions.ask
-    handle = ask("nvmlDeviceGetHandleByIndex", index)
+    calls = _NvmlCalls(nvml)
+    call = calls.call
+    handle = call("nvmlDeviceGetHandleByIndex", index)
     if handle is None:
-        return Card(index=index, lost=bool(questions.refused & GONE))
+        return Card(index=index, lost=bool(calls.refused & GONE))
     # the first version: its free is what can be had, reserves taken off
-    memory = ask("nvmlDeviceGetMemoryInfo", handle)
-    mig = ask("nvmlDeviceGetMigMode", handle)
+    memory = call("nvmlDeviceGetMemoryInfo", handle)
+    mig = call("nvmlDeviceGetMigMode", handle)
     in_instances = None if mig is None else bool(mig[0])
-    display = ask("nvmlDeviceGetDisplayActive", handle)
+    display = call("nvmlDeviceGetDisplayActive", handle)
     card = Card(
         index=index,
-        name=ask("nvmlDeviceGetName", handle),
-        uuid=ask("nvmlDeviceGetUUID", handle),
+        name=call("nvmlDeviceGetName", handle),
+        uuid=call("nvmlDeviceGetUUID", handle),
         total_bytes=_bytes(memory, "total") or None,
         free_bytes=None if in_instances else _bytes(memory, "free"),
         used_bytes=_bytes(memory, "used"),
-        capability=ask("nvmlDeviceGetCudaComputeCapability", handle),
-        utilization_percent=getattr(ask("nvmlDeviceGetUtilizationRates", handle), "gpu", None),
-        temperature_c=ask("nvmlDeviceGetTemperature", handle, nvml.NVML_TEMPERATURE_GPU),
-        power_w=_watts(ask("nvmlDeviceGetPowerUsage", handle)),
-        power_limit_w=_watts(ask("nvmlDeviceGetEnforcedPowerLimit", handle)),
-        holders=_holders(questions, handle),
+        capability=call("nvmlDeviceGetCudaComputeCapability", handle),
+        utilization_percent=getattr(call("nvmlDeviceGetUtilizationRates", handle), "gpu", None),
+        temperature_c=call("nvmlDeviceGetTemperature", handle, nvml.NVML_TEMPERATURE_GPU),
+        power_w=_watts(call("nvmlDeviceGetPowerUsage", handle)),
+        power_limit_w=_watts(call("nvmlDeviceGetEnforcedPowerLimit", handle)),
+        holders=_holders(calls, handle),
         mig=in_instances,
         drives_display=None if display is None else bool(display),
     )
-    return card.model_copy(update={"lost": bool(questions.refused & GONE)})
+    return card.model_copy(update={"lost": bool(calls.refused & GONE)})
 
 
 def _bytes(record: Any, field: str) -> int | None:
-    """NVML writes "not available" as the largest number there is."""
+    """Read a size, in which NVML writes "not available" as the largest number."""
     value = getattr(record, field, None)
     return None if value is None or value >= 2**63 else int(value)
 
@@ -169,14 +168,16 @@ def _watts(milliwatts: int | None) -> float | None:
     return None if milliwatts is None else milliwatts / 1000
 
 
-def _holders(questions: _Questions, handle: Any) -> tuple[Holder, ...] | None:
-    """Compute and graphics processes, those with most memory first. The _v3 names: pynvml's plain ones raise something
-    that is no NVMLError with an old driver."""
-    lists = [questions.ask(f"nvmlDeviceGet{kind}RunningProcesses_v3", handle) for kind in ("Compute", "Graphics")]
+def _holders(calls: _NvmlCalls, handle: Any) -> tuple[Holder, ...] | None:
+    """Return compute and graphics processes, those with most memory first.
+
+    Uses the _v3 names: pynvml's plain ones raise something other than NVMLError with an old driver.
+    """
+    lists = [calls.call(f"nvmlDeviceGet{kind}RunningProcesses_v3", handle) for kind in ("Compute", "Graphics")]
     if lists == [None, None]:
         return None
     used: dict[int, int | None] = {}
-    for process in (process for found in lists for process in found or ()):
+    for process in (process for processes in lists for process in processes or ()):
         amounts = (used.get(process.pid), _bytes(process, "usedGpuMemory"))
         used[process.pid] = max((amount for amount in amounts if amount is not None), default=None)
     holders = [Holder(pid=pid, name=_process_name(pid), used_bytes=amount) for pid, amount in used.items()]

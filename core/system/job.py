@@ -1,7 +1,7 @@
 """A worker that reports in a status file and takes commands from a control file, which one of its threads watches.
 
-Which files those are, what is in them and what a crash leaves of them is said where their folder is: core/runs/folder
-and core/export/jobs. What is asked is heard here even while the main thread is deep inside a library.
+The files, their contents and the state after a crash are described with their folder: core/runs/folder and
+core/export/jobs. Commands are received even while the main thread is deep inside a library.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ Status = TypeVar("Status", bound=BaseModel)
 
 
 class Job(ABC, Generic[Status]):
-    """Use as a context manager around the worker's life; the only writer of its status file."""
+    """Context manager around the worker's life; the only writer of its status file."""
 
     def __init__(self, status: Status):
         self._status = status
-        self._untold = False  # what is in no file yet
+        self._unwritten = False  # what is in no file yet
         self._guard = threading.RLock()
         self._writing = threading.Lock()  # taken inside of _guard, never around it
         self._over = threading.Event()
@@ -33,11 +33,11 @@ class Job(ABC, Generic[Status]):
 
     @abstractmethod
     def _write(self, status: Status) -> None:
-        """The status file, complete or not at all."""
+        """Write the status file, complete or not at all."""
 
     @abstractmethod
     def _look(self, now: float) -> None:
-        """For what is asked, each POLL_S. now: monotonic seconds."""
+        """Look for commands, every POLL_S. now: monotonic seconds."""
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -54,32 +54,32 @@ class Job(ABC, Generic[Status]):
         return self._status
 
     def _put(self, **changes: object) -> None:
-        """Written before it is so. Raises OSError where the disk does not take it."""
+        """Change the status and write it first. Raises OSError if the disk refuses."""
         with self._guard, self._writing:
             status = self._status.model_copy(update=changes)
             self._write(status)
-            self._status, self._untold = status, False
+            self._status, self._unwritten = status, False
 
     def _progress(self, **changes: object) -> None:
-        """Told by the watch thread: the main thread waits for no disk, and what a disk refuses is written again next
-        time."""
+        """Change the status; the watch thread writes it, and retries if the disk refuses, so that the main thread never
+        waits."""
         with self._guard:
-            self._status, self._untold = self._status.model_copy(update=changes), True
+            self._status, self._unwritten = self._status.model_copy(update=changes), True
 
-    def _tell(self) -> None:
+    def _write_pending(self) -> None:
         with self._writing:
-            if not self._untold:
+            if not self._unwritten:
                 return
-            self._untold = False
+            self._unwritten = False
             try:
                 self._write(self._status)
             except OSError:
-                self._untold = True
+                self._unwritten = True
 
     def _watch(self) -> None:
         while not self._over.wait(POLL_S):
             try:
-                self._tell()
+                self._write_pending()
                 self._look(time.monotonic())
             except Exception:  # noqa: BLE001 - a full disk or a damaged file must not end the watch: nothing would be heard again
                 traceback.print_exc()

@@ -1,6 +1,6 @@
-"""A process that exchanges lines: one JSON object per line, on stdin and stdout. Both ends.
+"""A child process that exchanges one JSON object per line on stdin and stdout. Both ends.
 
-It ends when its stdin closes: whoever started it is gone, or has no more use for it.
+It ends when its stdin closes: its parent has ended, or does not need it any more.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from core.system.processes import kill_tree, own_group, worker_environment
 
 
 class Child:
-    """The end of whoever starts it. Lines are written whole, from any thread."""
+    """The parent's end. Lines are written as a whole, from any thread."""
 
     def __init__(
         self,
@@ -43,14 +43,14 @@ class Child:
         self._in, self._out = self.process.stdin, self.process.stdout
         self._writing = threading.Lock()
 
-    def say(self, **values: Any) -> None:
-        """A process that is gone takes nothing; `listen` tells of its end."""
+    def send(self, **values: object) -> None:
+        """Send one object. Nothing happens if the process has ended; `listen` reports its end."""
         with self._writing, contextlib.suppress(OSError, ValueError):
             self._in.write(json.dumps(values).encode("ascii") + b"\n")
             self._in.flush()
 
     def listen(self, hear: Callable[[Any], None], ended: Callable[[int], None]) -> None:
-        """From a thread of its own: what each line says, then the exit status."""
+        """Start a thread that calls hear for each line, then ended with the exit status."""
 
         def read() -> None:
             _each_line(self._out, hear)
@@ -62,7 +62,7 @@ class Child:
         threading.Thread(target=read, name="lines", daemon=True).start()
 
     def end(self, wait_s: float) -> None:
-        """Politely, then by force; what it held is free when this returns."""
+        """Close stdin, wait, then kill; its memory and locks are free when this returns."""
         self.close()
         try:
             self.process.wait(wait_s)
@@ -71,33 +71,33 @@ class Child:
             self.process.wait()
 
     def close(self) -> None:
-        """Nothing more is said to it."""
+        """Close the child's stdin."""
         with self._writing, contextlib.suppress(OSError, ValueError):
             self._in.close()
 
 
 class ToParent:
-    """The end of the process that was started. To be made before any import that is slow.
+    """The child's end, to be created before any slow import.
 
-    From then on descriptor 0 is the null device and descriptor 1 is stderr, so that a library may ask for the one and
+    From then on descriptor 0 is the null device and descriptor 1 is stderr, so that libraries may read the one and
     print to the other.
     """
 
     def __init__(self) -> None:
-        self._source = _stdin_laid_aside()
+        self._source = _take_stdin()
         self._output = os.fdopen(os.dup(1), "w", encoding="ascii", newline="\n")
         os.dup2(2, 1)
 
-    def say(self, **values: Any) -> None:
+    def send(self, **values: object) -> None:
         self._output.write(json.dumps(values) + "\n")
         self._output.flush()
 
     def close(self) -> None:
-        """Nothing more is said to whoever started it."""
+        """Close the pipe to the parent."""
         self._output.close()
 
     def listen(self, hear: Callable[[Any], None], gone: Callable[[], None]) -> None:
-        """From a thread of its own: what each line says, then that no more will come."""
+        """Start a thread that calls hear for each line, then gone after the last."""
 
         def read() -> None:
             _each_line(self._source, hear)
@@ -107,9 +107,9 @@ class ToParent:
 
 
 def end_with_parent() -> None:
-    """For a process that is told nothing: it ends when its stdin does, at whatever it is, since whoever started it is
-    gone."""
-    source = _stdin_laid_aside()
+    """End this process as soon as its stdin closes, whatever it does: its parent has ended. For children without
+    messages."""
+    source = _take_stdin()
 
     def wait() -> None:
         source.read()
@@ -118,10 +118,12 @@ def end_with_parent() -> None:
     threading.Thread(target=wait, name="parent", daemon=True).start()
 
 
-def _stdin_laid_aside() -> IO[bytes]:
-    """The pipe, in whose place descriptor 0 is the null device. On Windows it must not be the pipe: the runtime of
-    numpy's Fortran library asks for the standard handles when it is loaded, and waits for the pending read of the
-    thread that listens there (numpy issue 24290)."""
+def _take_stdin() -> IO[bytes]:
+    """Return stdin and put the null device at descriptor 0.
+
+    On Windows the pipe must not stay there: the runtime of numpy's Fortran library queries the standard handles on
+    loading, and waits for the pending read of the thread that listens there (numpy issue 24290).
+    """
     source = os.fdopen(os.dup(0), "rb")
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)

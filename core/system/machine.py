@@ -1,4 +1,4 @@
-"""This PC's hardware for plans and pages: CPU, RAM, GPUs. No torch; a look takes some milliseconds."""
+"""This PC's hardware for plans and pages: CPU, RAM, GPUs. No torch; a query takes some milliseconds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ SPILLING_SYSTEMS = ("Windows", "WSL")
 
 
 class Machine(Frozen):
-    """system: "Linux", "Windows", "Darwin". cores: physical ones. RAM in bytes; free is what programs can still get."""
+    """The hardware. system: "Linux", "Windows", "Darwin". cores: physical ones. RAM in bytes; free is what programs can
+    get."""
 
     system: str
     cpu: str | None = None
@@ -34,7 +35,7 @@ class Machine(Frozen):
 
 
 def this_machine(nvidia: gpu.Nvidia | None = None) -> Machine:
-    """nvidia: the cards, where they are not to be asked now."""
+    """Query the hardware. nvidia: the GPUs, if they should not be queried now."""
     try:
         ram = psutil.virtual_memory()
     except (OSError, psutil.Error):
@@ -45,12 +46,12 @@ def this_machine(nvidia: gpu.Nvidia | None = None) -> Machine:
         cores=psutil.cpu_count(logical=False) or os.cpu_count(),
         ram_total_bytes=ram and ram.total,
         ram_free_bytes=ram and ram.available,
-        nvidia=devices.here() if nvidia is None else nvidia,
+        nvidia=devices.read_cards() if nvidia is None else nvidia,
     )
 
 
 def driver_system() -> str:
-    """The system whose driver the card has: WSL is a Linux whose card is Windows's."""
+    """Return the operating system of the GPU driver: WSL is a Linux with Windows' driver."""
     return "WSL" if "microsoft" in platform.release().lower() else platform.system()
 
 
@@ -68,20 +69,19 @@ def _cpu_name() -> str | None:
 
 
 def library_versions() -> dict[str, str]:
-    """Ours, and of those that decide a run's numbers."""
+    """Return the versions of this app and of the libraries that decide a run's numbers."""
     return {"lora_garage": __version__} | {
         name: version(name) for name in ("torch", "transformers", "peft", "bitsandbytes", "tokenizers")
     }
 
 
 class Monitor:
-    """A thread that looks every interval_s while somebody asks for the newest Machine, each idle_s while nobody does:
-    NVML's questions keep the card of a laptop awake, at 20 W. One that sleeps is not asked at all, and stays as it was
-    seen last.
+    """A thread that queries the hardware every interval_s while someone asks for the newest Machine, else every idle_s.
 
-    A card that was seen and is no longer listed, or no longer tells its memory, stays in it with lost=True. steady: a
-    clock that never jumps. patience_s: how long somebody who asks after a while waits for the thread, whose driver may
-    hang; once, until it sees again.
+    NVML's queries keep the GPU of a laptop awake, at 20 W. A sleeping one is not queried at all, and keeps its last
+    state. A GPU that is no longer listed, or no longer reports its memory, stays with lost=True. steady: a clock that
+    never jumps. patience_s: how long `newest` waits for the thread after a pause, because a driver may hang; once,
+    until it answers again.
     """
 
     def __init__(
@@ -97,75 +97,75 @@ class Monitor:
         self._look, self._is_asleep, self._steady = look, is_asleep, steady
         self._guard = threading.Lock()
         self._newest: Machine | None = None
-        self._asked_at = self._seen_at = steady()
+        self._requested_at = self._looked_at = steady()
         self._waited_for: float | None = None  # the look after which one was waited for in vain
         self._over, self._wake = threading.Event(), threading.Event()
-        self._seen = threading.Condition()
+        self._updated = threading.Condition()
         self._thread = threading.Thread(target=self._watch, name="hardware", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def close(self) -> None:
-        """The thread ends at once, unless the driver itself hangs: then it is left behind."""
+        """End the thread at once, unless the driver itself hangs: then it is left behind."""
         self._over.set()
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join(timeout=self._interval_s)
 
     def newest(self) -> Machine:
-        """What the thread saw last; looks itself where nothing was seen yet."""
-        self._asked_at = asked_at = self._steady()
-        newest, last = self._newest, self._seen_at
+        """Return the thread's last result; queries itself if there is none yet."""
+        self._requested_at = requested_at = self._steady()
+        newest, last = self._newest, self._looked_at
         if newest is None:
             return self.look_again()
-        if asked_at - last > 2 * self._interval_s and self._thread.is_alive():  # nobody had asked for a while
+        if requested_at - last > 2 * self._interval_s and self._thread.is_alive():  # nobody had asked for a while
             self._wake.set()
-            with self._seen:
-                if last != self._waited_for and not self._seen.wait_for(
-                    lambda: self._seen_at >= asked_at, self._patience_s
+            with self._updated:
+                if last != self._waited_for and not self._updated.wait_for(
+                    lambda: self._looked_at >= requested_at, self._patience_s
                 ):
                     self._waited_for = last
         return self._newest or newest
 
     def look_again(self) -> Machine:
-        """Now, whatever was seen a moment ago: somebody has just closed a program."""
+        """Query now, even after a recent result: someone has just closed a program."""
         return self._look_now(wakes=True)
 
     def _look_now(self, wakes: bool) -> Machine:
-        """wakes: a card that sleeps is asked all the same."""
+        """Query the hardware. wakes: also query a GPU that sleeps."""
         with self._guard:
             begun, before = self._steady(), self._newest
             if before is not None and not wakes and self._is_asleep():
-                seen = this_machine(before.nvidia)
+                machine = this_machine(before.nvidia)
             else:
-                seen = self._look()
+                machine = self._look()
                 if before is not None:
-                    seen = seen.model_copy(update={"nvidia": with_lost(before.nvidia, seen.nvidia)})
-            self._newest = seen
-        with self._seen:
-            self._seen_at = begun
-            self._seen.notify_all()
-        return seen
+                    machine = machine.model_copy(update={"nvidia": with_lost(before.nvidia, machine.nvidia)})
+            self._newest = machine
+        with self._updated:
+            self._looked_at = begun
+            self._updated.notify_all()
+        return machine
 
     def _watch(self) -> None:
-        told = None
+        last_error = None
         while not self._over.is_set():
             self._wake.clear()
             try:
                 self._look_now(wakes=False)
             except Exception as error:  # noqa: BLE001 - a page must not lose its watch to a driver's oddity
-                if repr(error) != told:
+                if repr(error) != last_error:
                     log.exception("the watch of the cards failed, and goes on")
-                told = repr(error)
+                last_error = repr(error)
             self._wake.wait(self._pause_s())
 
     def _pause_s(self) -> float:
-        return self._interval_s if self._steady() - self._asked_at <= 2 * self._interval_s else self._idle_s
+        return self._interval_s if self._steady() - self._requested_at <= 2 * self._interval_s else self._idle_s
 
 
 def with_lost(before: gpu.Nvidia, now: gpu.Nvidia) -> gpu.Nvidia:
-    """now, with the cards of before that are missing or no longer tell their memory as lost ones under their old
+    """Return now, with earlier GPUs that are missing or no longer report their memory as lost, under their old
     names."""
     cards = list(now.cards)
     for old in before.cards:
@@ -178,7 +178,7 @@ def with_lost(before: gpu.Nvidia, now: gpu.Nvidia) -> gpu.Nvidia:
 
 
 def _is_same(old: gpu.Card, card: gpu.Card) -> bool:
-    """By uuid; a card that fell off the bus no longer tells it and keeps its index."""
+    """Compare by uuid; a GPU that fell off the bus no longer reports it and keeps its index."""
     if old.uuid and card.uuid:
         return old.uuid == card.uuid
     return old.index == card.index

@@ -1,5 +1,7 @@
-"""The PCs that train one run, as torchrun's options name them (--nnodes). The environment variables are our own: those
-of torchrun (PET_NNODES) are set wherever another launcher has started this process."""
+"""The PCs that train one run together, as torchrun's options name them (--nnodes).
+
+The environment variables are our own: torchrun's (PET_NNODES) are set wherever another launcher started this process.
+"""
 
 from __future__ import annotations
 
@@ -17,22 +19,24 @@ NAMES = {
 
 
 def host_and_port(endpoint: str) -> tuple[str, str]:
-    """The two parts of HOST:PORT; an IPv6 address without its brackets."""
+    """Split HOST:PORT; an IPv6 address loses its brackets."""
     host, _, port = endpoint.rpartition(":")
     return host.strip("[]"), port
 
 
 class Nodes(Frozen):
-    """One of the PCs of a run. rank: its number; 0 is the main PC, whose run it is. endpoint: HOST:PORT at which the
-    others reach the main PC."""
+    """One of the PCs of a run.
+
+    rank: its number; 0 is the main PC, whose run it is. endpoint: HOST:PORT at which the others reach the main PC.
+    """
 
     count: int
     rank: int = 0
     endpoint: str
 
     @classmethod
-    def of(cls, count: int | None, rank: int, endpoint: str | None) -> Nodes | None:
-        """The options of a command; None for a run of one PC. Raises RecipeError."""
+    def from_options(cls, count: int | None, rank: int, endpoint: str | None) -> Nodes | None:
+        """Parse the options of a command; None for a run of one PC. Raises RecipeError."""
         if count is None and endpoint is None and not rank:
             return None
         if count is None or endpoint is None:
@@ -46,11 +50,11 @@ class Nodes(Frozen):
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables that a worker is started with."""
+        """The variables with which a worker is started."""
         return {variable: str(getattr(self, name)) for name, variable in NAMES.items()}
 
     @classmethod
-    def given(cls) -> Nodes | None:
-        """The variables that this process was started with; None for a run of one PC."""
+    def from_environment(cls) -> Nodes | None:
+        """Read the variables of this process; None for a run of one PC."""
         values = {name: os.environ.get(variable) for name, variable in NAMES.items()}
         return None if None in values.values() else cls.model_validate(values)

@@ -1,4 +1,4 @@
-"""Paths that are too long for Windows, reported before anything begins that would fail on one."""
+"""Refusal of paths that are too long for Windows, before anything begins that would fail on one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from core.system import windows
 
 
 def refuse(folder: Path, error: type[GarageError], inside: int = windows.LONGEST_IN_WORKSPACE) -> None:
-    """inside: characters of the longest name that is made below folder. Raises error with both numbers."""
-    found = len(str(folder.absolute())) + 1 + inside
-    if files.ON_WINDOWS and found > windows.MOST_PATH and windows.long_paths() is False:
-        raise error("faults.path_too_long", folder=folder, found=found, most=windows.MOST_PATH)
+    """Raise error if a path below folder would be too long. inside: characters of the longest name below it."""
+    length = len(str(folder.absolute())) + 1 + inside
+    if files.ON_WINDOWS and length > windows.MOST_PATH and windows.long_paths() is False:
+        raise error("faults.path_too_long", folder=folder, found=length, most=windows.MOST_PATH)

@@ -1,5 +1,4 @@
-"""Processes: the environment of ours, process groups, how to end them, and who uses how much memory. Windows and
-POSIX."""
+"""Processes: environment of our workers, process groups, ending them, and their use of memory. Windows and POSIX."""
 
 from __future__ import annotations
 
@@ -30,7 +29,7 @@ KEPT_PRODUCTS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128", "LRU_CACHE_CAPACITY":
 
 
 def worker_environment() -> dict[str, str]:
-    """Environment of every child process of ours.
+    """Return the environment of all our child processes.
 
     GOMP_SPINCOUNT: by default the threads of a torch process spin almost without end while they wait for each other,
     and as soon as anything else runs on the PC a training step takes thirty times as long. Seconds of one step
@@ -39,13 +38,13 @@ def worker_environment() -> dict[str, str]:
     nothing.
 
     PYTORCH_ALLOC_CONF: every packed micro-batch has another length, and blocks that were cut for one fit no other. On
-    Linux its segments grow instead, which torch cannot do on Windows; there, and in WSL, cached blocks go back at 0.8
-    of what `core.engine.device.stay_within_card` allows. Only a card's allocator reads it; a setting of the person's
-    own stays.
+    Linux its segments grow instead, which torch cannot do on Windows; there, and in WSL, cached blocks are released at
+    0.8 of the limit of `core.engine.device.stay_within_card`. Only a GPU's allocator reads it; a setting of the
+    person's own stays.
 
-    KEPT_PRODUCTS: a processor's 16-bit products are compiled for each shape and kept, 1,024 by default and twice
-    (oneDNN, ideep), at 0.3 MiB each. Every packed micro-batch has another length, so none is met again: 361 MiB after
-    600 lengths of one layer of 64 x 64 (docs/benchmarks.md).
+    KEPT_PRODUCTS: a CPU's 16-bit products are compiled for each shape and cached, 1,024 by default and twice (oneDNN,
+    ideep), at 0.3 MiB each. Every packed micro-batch has another length, so none is used again: 361 MiB after 600
+    lengths of one layer of 64 x 64 (docs/benchmarks.md).
     """
     path = os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH"))))
     quiet = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1"}
@@ -69,24 +68,21 @@ LARGEST_SHARED = 1 << 20  # bytes, of a column of a hundred thousand rows
 
 
 def keep_freed_memory() -> None:
-    """What this process frees stays its own, to be had again without the system: before libraries allocate. glibc alone
-    (Linux).
+    """Let glibc (Linux) keep the memory that this process frees. Call it before libraries allocate.
 
-    By itself it gives memory back as soon as a few blocks at the end of its heap are free, so that a training step gets
+    By default it returns memory as soon as a few blocks at the end of its heap are free, so that a training step gets
     the same pages from the system again and again, each cleared and each a fault. Three steps of the starter (570
-    tokens each, one thread of an EPYC, bf16):
-    86,147 faults before and 24,467 so, at a peak of 1,804 and 1,796 MiB.
+    tokens each, one thread of an EPYC, bf16): 86,147 faults before and 24,467 so, at a peak of 1,804 and 1,796 MiB.
     """
     _mallopt((M_MMAP_THRESHOLD, LARGEST_IN_HEAP), (M_TRIM_THRESHOLD, MOST_KEPT))
 
 
 def share_one_heap() -> None:
-    """What one thread frees another can use: before threads begin. glibc alone (Linux), which gives each of up to eight
-    a core a heap of its own.
+    """Let all threads share one heap of glibc (Linux), by default up to eight a core. Call it before threads start.
 
-    The web process answers from forty threads. A set of 10,000 rows dropped, looked at and mended on the page: 288 MiB
-    before and 238 so (Pss, 2026-11-28). What is large lies outside of that heap and goes back as it is freed; by itself
-    glibc takes each that goes back for a reason to put the next into the heap.
+    The web process answers from forty threads. A set of 10,000 rows dropped, viewed and fixed on the page: 288 MiB
+    before and 238 so (Pss, 2026-11-28). Large blocks lie outside of that heap and are returned when freed; by default
+    glibc takes each that is returned for a reason to put the next into the heap.
     """
     _mallopt((M_ARENA_MAX, 1), (M_MMAP_THRESHOLD, LARGEST_SHARED))
 
@@ -98,7 +94,8 @@ def _mallopt(*options: tuple[int, int]) -> None:
 
 
 def own_group() -> dict[str, Any]:
-    """So that Ctrl-C in the terminal reaches the app alone, which then asks the worker to pause."""
+    """Return Popen options for a separate process group, so that Ctrl-C reaches the app alone, which then pauses the
+    worker."""
     if os.name == "nt":
         # Without CREATE_NO_WINDOW the worker would share the app's console, and closing its window would end the
         # training.
@@ -110,7 +107,7 @@ def own_group() -> dict[str, Any]:
 def start_worker(
     module: str, *arguments: str, log: IO[bytes], cwd: Path, **environment: str
 ) -> subprocess.Popen[bytes]:
-    """A worker as a child in its own process group; all its output goes to log, never to a pipe."""
+    """Start a worker as a child in its own process group; all its output goes to log, never to a pipe."""
     return subprocess.Popen(
         [sys.executable, "-m", module, *arguments],
         stdin=subprocess.DEVNULL,
@@ -123,19 +120,19 @@ def start_worker(
 
 
 def is_ours(pid: int | None, *arguments: str | None) -> bool:
-    """Whether pid lives and was started with one of arguments: a number alone may belong to another program by now."""
+    """Return whether pid lives and was started with one of arguments: a pid alone may belong to another program by
+    now."""
     try:
         return pid is not None and any(word in arguments for word in psutil.Process(pid).cmdline())
     except psutil.Error:
         return False
 
 
-def leave(code: int) -> NoReturn:
-    """End this process at once: every file is closed and every lock let go, and all that is left would be Python taking
-    itself apart.
+def exit_now(code: int) -> NoReturn:
+    """End this process at once, without Python's own clean-up; all files must be closed and locks released.
 
-    That can take long or for ever where torch's own threads, a card's driver or what a library registered with atexit
-    waits for something, and a run that has said "completed" would go on holding the memory that the next one needs.
+    The clean-up can take long, or for ever, if torch's threads, a GPU's driver or an atexit function of a library waits
+    for something, and a run that has reported "completed" would keep the memory that the next one needs.
     """
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
@@ -157,7 +154,7 @@ def kill_tree(pid: int) -> None:
 
 
 def kill_children() -> None:
-    """All that this process has started."""
+    """Kill all processes that this one has started."""
     with contextlib.suppress(psutil.Error):
         for child in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.Error):
@@ -171,8 +168,10 @@ LEAST_FREE_BYTES = 200 << 20
 
 
 class ResidentPeak:
-    """Use as a context manager. bytes: the most so far. is_over: whether it was more than limit_bytes, or the PC ran
-    out."""
+    """Context manager that measures the peak of this process's resident memory.
+
+    bytes: the peak so far. is_over: whether it exceeded limit_bytes, or the PC ran out of memory.
+    """
 
     def __init__(self, limit_bytes: int | None = None):
         self._process = psutil.Process()
@@ -216,7 +215,7 @@ class ResidentPeak:
 
 
 def limit_of_process() -> int | None:
-    """What the system lets this process have (ulimit -d, -v), None where it sets no limit."""
+    """Return the system's memory limit for this process (ulimit -d, -v), None without one."""
     try:
         import resource
     except ImportError:  # Windows
@@ -229,7 +228,7 @@ LEAST_BYTES = 200 << 20  # below it nobody wins anything by closing a program
 
 
 def top_by_ram(count: int) -> list[tuple[str, int]]:
-    """(name, bytes) of at most so many programs that are not ours; none where the system does not tell."""
+    """Return (name, bytes) of up to `count` programs that are not ours; empty if the system does not report them."""
     ours = _ours()
     used: Counter[str] = Counter()
     for process in psutil.process_iter(["pid", "name", "memory_info"]):
@@ -240,20 +239,20 @@ def top_by_ram(count: int) -> list[tuple[str, int]]:
 
 
 def _ours() -> set[int]:
-    """This process, those it was started by from our own interpreter, and all that these started."""
-    found = {os.getpid()}
+    """Return the pids of this process, of its parents with our own interpreter, and of all their children."""
+    ours = {os.getpid()}
     try:
-        here = psutil.Process()
-        family = [here, *(parent for parent in here.parents() if parent.name() == here.name())]
+        this_process = psutil.Process()
+        family = [this_process, *(parent for parent in this_process.parents() if parent.name() == this_process.name())]
         for process in family:
-            found |= {process.pid, *(child.pid for child in process.children(recursive=True))}
+            ours |= {process.pid, *(child.pid for child in process.children(recursive=True))}
     except psutil.Error:
         pass
-    return found
+    return ours
 
 
 def process_lives(pid: object, started: object) -> bool:
-    """Whether the process of that number that began then still lives: a number alone may belong to another by now."""
+    """Return whether the process with this pid and start time lives: a pid alone may belong to another by now."""
     if not isinstance(pid, int) or pid <= 0:
         return False
     try:

@@ -1,5 +1,5 @@
-"""Which instructions this CPU has, checked before a library is loaded that would crash on a missing one. Milliseconds;
-no torch."""
+"""The instructions of this CPU, checked before loading a library that would crash on a missing one. Milliseconds; no
+torch."""
 
 from __future__ import annotations
 
@@ -13,22 +13,24 @@ CPUINFO = Path("/proc/cpuinfo")
 AVX2_ON_WINDOWS = 40
 
 
-def missing(wanted: Sequence[str]) -> tuple[str, ...]:
-    """Of instructions of x86 by the names that Linux has for them ("avx2", "fma"). None are missing where there is no
-    x86, or where the system does not tell."""
+def missing_instructions(names: Sequence[str]) -> tuple[str, ...]:
+    """Return those of the x86 instructions that this CPU lacks, by Linux's names ("avx2", "fma").
+
+    Empty on other CPUs, or if the system does not report them.
+    """
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return ()
     if platform.system() == "Windows":
         import ctypes
 
         kernel = ctypes.WinDLL("kernel32")  # type: ignore[attr-defined]  # Windows
-        return () if kernel.IsProcessorFeaturePresent(AVX2_ON_WINDOWS) else tuple(wanted)
+        return () if kernel.IsProcessorFeaturePresent(AVX2_ON_WINDOWS) else tuple(names)
     flags = _flags()
-    return tuple(name for name in wanted if name not in flags) if flags else ()
+    return tuple(name for name in names if name not in flags) if flags else ()
 
 
 def _flags() -> set[str]:
-    """Of the first core; none where the file is not there or names none."""
+    """Return the flags of the first core; empty if the file is missing or has none."""
     try:
         with open(CPUINFO, encoding="utf-8", errors="replace") as lines:
             return next((set(line.partition(":")[2].split()) for line in lines if line.startswith("flags")), set())

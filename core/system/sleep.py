@@ -1,4 +1,4 @@
-"""Puts this PC to sleep when the queue is empty. Asks the operating system; nothing runs as another user."""
+"""Suspends this PC when the queue is empty. Asks the operating system; nothing runs as another user."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ WAIT_S = 30.0
 
 
 def command(system: str | None = None) -> tuple[str, ...] | Message:
-    """What would be run, or the reason why this PC cannot be put to sleep."""
-    found = COMMANDS.get(system or platform.system())
-    if found is None:
+    """Return the command that suspends this PC, or the reason why it cannot be suspended."""
+    words = COMMANDS.get(system or platform.system())
+    if words is None:
         return msg("queue.sleep_unknown_system", system=system or platform.system())
-    return found if shutil.which(found[0]) else msg("queue.sleep_no_command", command=found[0])
+    return words if shutil.which(words[0]) else msg("queue.sleep_no_command", command=words[0])
 
 
 def now(run: Callable[..., subprocess.CompletedProcess[str]] = subprocess.run) -> Message | None:
-    """Put the PC to sleep; the reason where it would not. Returns after it woke up, or at once where it is asked
-    only."""
-    asked = command()
-    if isinstance(asked, Message):
-        return asked
+    """Suspend the PC. Returns the reason if that failed; returns after it woke up, or at once if the system only
+    accepts it."""
+    words = command()
+    if isinstance(words, Message):
+        return words
     try:
-        done = run(list(asked), capture_output=True, text=True, timeout=WAIT_S, stdin=subprocess.DEVNULL)
+        done = run(list(words), capture_output=True, text=True, timeout=WAIT_S, stdin=subprocess.DEVNULL)
     except subprocess.TimeoutExpired:  # it slept in between
         return None
     except OSError as error:
         return msg("queue.sleep_failed", reason=error.strerror or str(error))
     if done.returncode == 0:
         return None
-    said = next(
+    reason = next(
         (line.strip() for line in (done.stderr or "").splitlines() if line.strip()), f"exit code {done.returncode}"
     )
-    return msg("queue.sleep_failed", reason=said[:200])
+    return msg("queue.sleep_failed", reason=reason[:200])

@@ -1,6 +1,6 @@
 """The doctor's checks around the program: folders and what the system does with them, memory, sleep.
 
-`gather` looks once, `examine` judges and is a pure function, as in `checkup`, which calls both. What is not known gives
+`gather` inspects once, `examine` judges and is a pure function, as in `checkup`, which calls both. Unknown values give
 no finding.
 """
 
@@ -34,7 +34,7 @@ LEAST_COMMIT_GIB = 32
 
 
 class CheckResult(Frozen):
-    """One thing that was looked at. found: what is there; fix: the one thing to do, None where nothing is wrong."""
+    """The result of one check. found: the state; fix: the one thing to do, None if nothing is wrong."""
 
     name: str
     ok: bool
@@ -47,7 +47,7 @@ def result(name: str, found: Message, fix: Message | None = None) -> CheckResult
 
 
 class Surroundings(Frozen):
-    """None where it is not known, or where there is no such thing on this system."""
+    """The input of these checks. None if unknown, or if this system has no such thing."""
 
     program: str
     workspace: str
@@ -77,8 +77,8 @@ class Surroundings(Frozen):
 # ---- judging -------------------------------------------------------------------------------------
 
 
-def of_windows(around: Surroundings) -> Iterator[CheckResult]:
-    """What must be right before torch loads."""
+def examine_windows(around: Surroundings) -> Iterator[CheckResult]:
+    """Judge what must be right before torch loads."""
     if around.runtime is not None:
         version = ".".join(map(str, around.runtime))
         needed = "{}.{}".format(*windows.LEAST_RUNTIME)
@@ -96,28 +96,28 @@ def of_windows(around: Surroundings) -> Iterator[CheckResult]:
 
 
 def _paths(around: Surroundings) -> Iterator[CheckResult]:
-    found = len(around.program), len(around.workspace)
-    if found[0] > windows.MOST_ROOT:
-        values = {"folder": around.program, "found": found[0], "most": windows.MOST_ROOT}
+    lengths = len(around.program), len(around.workspace)
+    if lengths[0] > windows.MOST_ROOT:
+        values = {"folder": around.program, "found": lengths[0], "most": windows.MOST_ROOT}
         yield result("path", msg("doctor.path_long", **values), msg("doctor.path_fix"))
-    elif found[1] > windows.MOST_WORKSPACE:
-        values = {"folder": around.workspace, "found": found[1], "most": windows.MOST_WORKSPACE}
+    elif lengths[1] > windows.MOST_WORKSPACE:
+        values = {"folder": around.workspace, "found": lengths[1], "most": windows.MOST_WORKSPACE}
         yield result("path", msg("doctor.path_long", **values), msg("doctor.workspace_path_fix"))
     else:
-        yield result("path", msg("doctor.path_short", found=max(found)))
+        yield result("path", msg("doctor.path_short", found=max(lengths)))
 
 
 def examine(around: Surroundings) -> Iterator[CheckResult]:
     if around.writable_error:
-        found = msg("doctor.not_writable", folder=around.workspace, reason=around.writable_error)
-        yield result("workspace", found, msg("doctor.workspace_fix"))
+        problem = msg("doctor.not_writable", folder=around.workspace, reason=around.writable_error)
+        yield result("workspace", problem, msg("doctor.workspace_fix"))
     else:
         yield result("workspace", msg("doctor.writable", folder=around.workspace))
     yield result("log", msg("doctor.log", file=around.log))
     yield from _disks(around)
     yield from _synced(around)
     yield from _page_file(around)
-    yield from _left_alone(around)
+    yield from _sleep(around)
     port = str(around.port)
     if around.port_free:
         yield result("port", msg("doctor.port", port=port))
@@ -156,7 +156,7 @@ def _synced(around: Surroundings) -> Iterator[CheckResult]:
 
 
 def _is_in(folder: str, other: str) -> bool:
-    """Windows knows no case of letters in a path."""
+    """Return whether folder is other or inside it, ignoring case as Windows does."""
     parts = [part.rstrip("\\/").replace("/", "\\").lower() for part in (folder, other)]
     return parts[0] == parts[1] or parts[0].startswith(parts[1] + "\\")
 
@@ -175,7 +175,7 @@ def _page_file(around: Surroundings) -> Iterator[CheckResult]:
     )
 
 
-def _left_alone(around: Surroundings) -> Iterator[CheckResult]:
+def _sleep(around: Surroundings) -> Iterator[CheckResult]:
     after_s = around.sleep_after.plugged_s if around.sleep_after else None
     if around.cannot_keep_awake is not None:
         yield result("sleep", around.cannot_keep_awake)
@@ -197,7 +197,7 @@ def _left_alone(around: Surroundings) -> Iterator[CheckResult]:
 
 
 def gather(workspace_root: Path, log: Path, port: int, keeps_awake: bool) -> Surroundings:
-    """Nothing is changed but for a file that is made in the workspace and removed at once."""
+    """Inspect the PC. Changes nothing except for a file that is created in the workspace and removed at once."""
     battery = awake.battery()
     temporary = _on_another_drive(Path(tempfile.gettempdir()), PROJECT)
     models = _on_another_drive(Path(constants.HF_HUB_CACHE).expanduser(), workspace_root)
@@ -223,7 +223,7 @@ def gather(workspace_root: Path, log: Path, port: int, keeps_awake: bool) -> Sur
 
 
 def _cannot_keep_awake() -> Message | None:
-    """Asked for a moment, because a program that is there may have no system behind it, as in a container."""
+    """Try for a moment: an installed program may not work, as in a container without systemd."""
     held = awake.hold()
     if isinstance(held, Message):
         return held
@@ -244,9 +244,9 @@ def _windows() -> dict[str, object]:
 
 
 def synced_folders(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """OneDrive names its folders there; Documents and Desktop often lie in them."""
-    found = (environment.get(name) for name in ("OneDrive", "OneDriveConsumer", "OneDriveCommercial"))
-    return tuple(dict.fromkeys(filter(None, found)))
+    """Return OneDrive's folders, which the environment names; Documents and Desktop often lie in them."""
+    folders = (environment.get(name) for name in ("OneDrive", "OneDriveConsumer", "OneDriveCommercial"))
+    return tuple(dict.fromkeys(filter(None, folders)))
 
 
 def _on_another_drive(folder: Path, than: Path) -> Path | None:
@@ -261,7 +261,7 @@ def _drive(folder: Path) -> int:
 
 
 def _existing(folder: Path) -> Path:
-    """folder, or where it will be made: a workspace is there only after the first start."""
+    """Return folder, or its nearest existing parent: a workspace exists only after the first start."""
     return next((path for path in (folder, *folder.parents) if path.exists()), folder)
 
 

@@ -1,7 +1,7 @@
 """Windows settings that decide whether an install or a training succeeds. One query per function.
 
-Standard library only, and nothing of ours is imported: launch.py reads this file before there is a .venv. Call these on
-Windows alone. None where Windows does not tell.
+Standard library only, without imports of our own: launch.py reads this file before there is a .venv. For Windows only.
+None if Windows does not report a value.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ RUNTIME_URL_X64 = "https://aka.ms/vc14/vc_redist.x64.exe"
 
 
 class PageFile(NamedTuple):
-    """most_mb: of all page files together, None where Windows makes it as large as it must be; 0: there is none."""
+    """The page files. most_mb: of all together, None if Windows sizes them itself; 0 without any."""
 
     most_mb: int | None
 
@@ -40,7 +40,7 @@ def runtime_url(machine: str) -> str:
 
 
 def _registry(key: str, name: str) -> Any:
-    """A value below HKEY_LOCAL_MACHINE, which anybody may read."""
+    """Return a value below HKEY_LOCAL_MACHINE, which anybody may read; False if missing."""
     import winreg as registry
 
     root: Any = registry
@@ -54,19 +54,19 @@ def _registry(key: str, name: str) -> Any:
 
 
 def processor_name() -> str | None:
-    """As its box has it: "AMD Ryzen 5 5600X 6-Core Processor"."""
-    found = _registry(r"HARDWARE\DESCRIPTION\System\CentralProcessor\0", "ProcessorNameString")
-    return found.strip() or None if isinstance(found, str) else None
+    """Return the CPU's full name: "AMD Ryzen 5 5600X 6-Core Processor"."""
+    name = _registry(r"HARDWARE\DESCRIPTION\System\CentralProcessor\0", "ProcessorNameString")
+    return name.strip() or None if isinstance(name, str) else None
 
 
 def long_paths() -> bool | None:
-    """Whether programs that ask for it (Python does) get names of more than 259 characters."""
-    found = _registry(r"SYSTEM\CurrentControlSet\Control\FileSystem", "LongPathsEnabled")
-    return None if found is None else found == 1
+    """Return whether programs that support it (Python does) may use paths of more than 259 characters."""
+    value = _registry(r"SYSTEM\CurrentControlSet\Control\FileSystem", "LongPathsEnabled")
+    return None if value is None else value == 1
 
 
 def runtime_version() -> tuple[int, ...] | None:
-    """Of the Visual C++ runtime, msvcp140.dll: like (14, 44, 35211, 0); () where it is not installed."""
+    """Return the version of the Visual C++ runtime, msvcp140.dll: like (14, 44, 35211, 0); () if not installed."""
     file = os.path.join(os.environ.get("SYSTEMROOT", r"C:\Windows"), "System32", "msvcp140.dll")
     if not os.path.exists(file):
         return ()
@@ -76,7 +76,7 @@ def runtime_version() -> tuple[int, ...] | None:
 
 
 def _version_of(file: str) -> tuple[int, ...] | None:
-    """Its VS_FIXEDFILEINFO: dwFileVersionMS and dwFileVersionLS are its third and fourth number."""
+    """Read VS_FIXEDFILEINFO, whose third and fourth numbers are dwFileVersionMS and dwFileVersionLS."""
     version: Any = ctypes.windll.version  # type: ignore[attr-defined]
     size = version.GetFileVersionInfoSizeW(file, None)
     block = ctypes.create_string_buffer(size)
@@ -90,13 +90,13 @@ def _version_of(file: str) -> tuple[int, ...] | None:
 
 
 def page_file() -> PageFile | None:
-    """As it is set: "?:\\pagefile.sys" and "0 0" leave its size to Windows, two other numbers are its least and most
+    r"""Return the configured page files: "?:\pagefile.sys" and "0 0" leave the size to Windows, else least and most
     MB."""
-    found = _registry(r"SYSTEM\CurrentControlSet\Control\Session Manager\Memory Management", "PagingFiles")
-    if not isinstance(found, list):
+    lines = _registry(r"SYSTEM\CurrentControlSet\Control\Session Manager\Memory Management", "PagingFiles")
+    if not isinstance(lines, list):
         return None
     most = 0
-    for line in filter(None, (line.strip() for line in found)):
+    for line in filter(None, (line.strip() for line in lines)):
         numbers = [int(word) for word in line.split()[-2:] if word.isdigit()]
         if line.startswith("?:") or len(numbers) < 2 or numbers[1] == 0:
             return PageFile(None)
@@ -105,7 +105,7 @@ def page_file() -> PageFile | None:
 
 
 class SleepAfter(NamedTuple):
-    """Seconds without a key or a mouse after which it sleeps; 0 is never."""
+    """Seconds without a key or a mouse after which the PC sleeps; 0 is never."""
 
     plugged_s: int
     battery_s: int
@@ -121,17 +121,17 @@ _STANDBY = _Guid(0x29F6C1DB, 0x86DA, 0x48C5, (0x9F, 0xDB, 0xF2, 0xB6, 0x7B, 0x1F
 
 
 def sleep_after() -> SleepAfter | None:
-    """Of the power plan that is in use."""
+    """Return the sleep times of the active power plan."""
     with contextlib.suppress(OSError, AttributeError):
         power: Any = ctypes.windll.powrprof  # type: ignore[attr-defined]
         plan = ctypes.POINTER(_Guid)()
         if power.PowerGetActiveScheme(None, ctypes.byref(plan)):
             return None
-        found = []
-        for ask in (power.PowerReadACValueIndex, power.PowerReadDCValueIndex):
+        seconds_by_source = []
+        for read in (power.PowerReadACValueIndex, power.PowerReadDCValueIndex):
             seconds = ctypes.c_uint32()
-            if ask(None, plan, ctypes.byref(_SLEEP), ctypes.byref(_STANDBY), ctypes.byref(seconds)):
+            if read(None, plan, ctypes.byref(_SLEEP), ctypes.byref(_STANDBY), ctypes.byref(seconds)):
                 return None
-            found.append(seconds.value)
-        return SleepAfter(*found)
+            seconds_by_source.append(seconds.value)
+        return SleepAfter(*seconds_by_source)
     return None

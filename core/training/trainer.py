@@ -122,7 +122,7 @@ class Trainer:
         self._memory = MemoryUse(reporter, compute.on_card)
         # a set value stays
         may_change = not compute.on_card and train.ranks == 1 and "OMP_NUM_THREADS" not in os.environ
-        thread_control = torch.get_num_threads(), cores.usable(), cores.Elsewhere(), torch.set_num_threads
+        thread_control = torch.get_num_threads(), cores.usable(), cores.OtherLoad(), torch.set_num_threads
         self._threads = Threads(*thread_control) if may_change else None
 
     def run(self, before_first_step: Callable[[Ahead], None] | None = None) -> Position:

@@ -48,7 +48,7 @@ from core.runs.states import State
 from core.system import cores
 from core.system.awake import KeepAwake
 from core.system.machine import library_versions
-from core.system.processes import keep_freed_memory, leave
+from core.system.processes import exit_now, keep_freed_memory
 from core.training.ranks import agent, joining
 from core.training.ranks.meeting import RankError
 from core.training.tokenizing import tokenize
@@ -375,4 +375,4 @@ def read_examples(recipe: Recipe, workspace: Workspace, reporter: Reporter) -> E
 
 
 if __name__ == "__main__":
-    leave(main())
+    exit_now(main())

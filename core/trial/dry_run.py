@@ -515,7 +515,7 @@ def _estimate(memory: _StepMemory, setup: Setup) -> Estimate:
     moving = step["activations"] + step["logits"]
     outside = {"context": arithmetic.context(setup), "slack": arithmetic.slack(moving, step["logits"], setup)}
     margin = memory_constants().margin["known"]
-    return Estimate.of(idle, step, outside, trainable_params=memory.trainable_params, margin=margin)
+    return Estimate.from_terms(idle, step, outside, trainable_params=memory.trainable_params, margin=margin)
 
 
 def _place_in_model(place: str, depth: int, layers: int) -> tuple[str, int | None]:

@@ -80,7 +80,7 @@ def main() -> None:
     while (request := requests.next()) is not None:
         result = answer(request, requests)
         if result is not None:
-            parent.say(id=request["id"], **result)
+            parent.send(id=request["id"], **result)
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ class DryRuns:
         self._number += 1
         self._at_work = self._number, key
         self._set_clock(self._limit_s, self._too_slow)
-        self._worker.say(id=self._number, question=question.model_dump(mode="json"))
+        self._worker.send(id=self._number, question=question.model_dump(mode="json"))
         return None
 
     def _receive(self, worker: Child, line: dict[str, Any]) -> None:

@@ -60,7 +60,7 @@ def test_a_card_that_fills_up_turns_fits_into_does_not_fit_and_back(
 def test_predicted_stands_beside_measured_and_a_measurement_corrects_the_plan_until_it_is_forgotten(
     chrome: Browser, app: kit.App, workspace: Workspace
 ):
-    rig = Rig.of(this_machine(), None)
+    rig = Rig.from_machine(this_machine(), None)
     for run, measured in (("a", 1.04), ("b", 1.1), ("c", 1.03)):
         MemoryRecord(workspace).add(run, rig, "starter", "lora", 1.0, measured)
     done = ended(workspace, "the first one", 30)

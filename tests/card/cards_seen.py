@@ -37,14 +37,14 @@ def asked(environment: dict[str, str]) -> tuple[dict, list[int]]:
     )
     assert process.stdout
     said = json.loads(process.stdout.readline())
-    cards = devices.here().cards
+    cards = devices.read_cards().cards
     on = [card.index for card in cards if any(holder.pid == said["pid"] for holder in card.holders or ())]
     process.communicate("\n")
     return said, on
 
 
 def main() -> None:
-    nvidia = devices.here()
+    nvidia = devices.read_cards()
     best = devices.best_card(nvidia)
     wanted = sys.argv[1] if len(sys.argv) > 1 else best and best.uuid
     cuda, on = asked(devices.environment_of(wanted, nvidia))

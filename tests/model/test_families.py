@@ -40,7 +40,7 @@ from core.export import export_worker, merge, pairs, stored
 from core.export.exports import Exports
 from core.export.jobs import JobFolder
 from core.memory.arithmetic import estimate
-from core.memory.layers import kept
+from core.memory.layers import kept_values
 from core.memory.setup import Setup
 from core.models import families as known_families
 from core.models import headers
@@ -200,7 +200,9 @@ def test_what_a_cpu_computes_again_is_what_the_estimate_leaves_out(
         raising=False,
     )
     counted = kept_numbers() - lean + gates * shape.intermediate_size  # a GPU keeps a gate's activation besides
-    here, on_gpu = (kept(shape, Setup(method="lora", r=4, max_length=64, device=device)) for device in ("cpu", "card"))
+    here, on_gpu = (
+        kept_values(shape, Setup(method="lora", r=4, max_length=64, device=device)) for device in ("cpu", "card")
+    )
     said = (
         sum((on_gpu[width] - here[width]) * getattr(shape, size) for width, size in SIZES.items())
         * shape.num_hidden_layers

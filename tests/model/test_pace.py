@@ -126,7 +126,7 @@ SHAPE = ModelShape.from_config(
 
 def stand_in(length: float = 58, **changes: dict) -> StandIn:
     value = {"model": {"id": "starter"}, "data": {"source": "x"}, "adapter": {"r": 8}, **changes}
-    return StandIn.from_plan(SHAPE, Setup.of(Recipe.parse(value), "cpu"), length, 0.42)
+    return StandIn.from_plan(SHAPE, Setup.from_recipe(Recipe.parse(value), "cpu"), length, 0.42)
 
 
 STEP = stand_in()
@@ -397,7 +397,7 @@ def shape_of(hub: str) -> ModelShape:
 
 
 def timed(workspace: Workspace, hub: str, speed: float, device: str = "a processor", **settings: Any) -> None:
-    setup = Setup.of(like(hub, settings.pop("method", "lora"), **settings), "cpu")
+    setup = Setup.from_recipe(like(hub, settings.pop("method", "lora"), **settings), "cpu")
     step = StandIn.from_plan(shape_of(hub), setup, length=256, learned_share=0.5)
     kept = files.read_object(pace.pace_file(workspace))
     files.replace_json(pace.pace_file(workspace), kept | {pace.rig_prefix(device) + step.model_dump_json(): speed})

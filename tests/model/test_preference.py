@@ -309,7 +309,7 @@ def test_the_dry_run_of_a_pair_counts_what_its_step_holds(method: str, monkeypat
             "adapter": {"method": method},
         }
     )
-    setup = Setup.of(recipe, "card", supervised_tokens=32)
+    setup = Setup.from_recipe(recipe, "card", supervised_tokens=32)
     config = LlamaConfig(
         vocab_size=2000, hidden_size=64, intermediate_size=128, num_hidden_layers=4, num_attention_heads=4
     ).to_dict()
@@ -352,4 +352,4 @@ def test_what_would_fit_instead_is_reckoned_with_pairs_of_two_examples(
     (now, lengths) = asked[0]
     longest = max(len(example.input_ids) for row in trainer.data.train for example in row.examples)
     assert max(lengths) == now.data.max_length == longest and len(lengths) == len(trainer.data.train)
-    assert now.train.per_device_train_batch_size == 2 and Setup.of(now, "cpu").tokens == 4 * longest
+    assert now.train.per_device_train_batch_size == 2 and Setup.from_recipe(now, "cpu").tokens == 4 * longest

@@ -271,5 +271,5 @@ def test_the_first_runs_ratio_corrects_the_second_to_within_15_percent(
     assert [told[0]["predicted"], told[0]["measured"]] == [
         pytest.approx(getattr(now, f"{name}_gib"), abs=1e-3) for name in ("predicted", "measured")
     ]
-    corrections = MemoryRecord(space).corrections(Rig.of(this_machine(), None), model)
-    assert corrections.of("lora").runs == 2
+    corrections = MemoryRecord(space).corrections(Rig.from_machine(this_machine(), None), model)
+    assert corrections.for_method("lora").runs == 2

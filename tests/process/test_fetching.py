@@ -105,10 +105,10 @@ def test_it_ends_with_whoever_started_it_and_frees_the_model(hub: FakeHub, tmp_p
     child, ended = Child(download.WORKER), Queue[int]()
     lines = Queue[dict]()
     child.listen(lines.put, ended.put)
-    child.say(repo=REPO, revision="main", wanted="main", endpoint=hub.url, cache=str(cache))
+    child.send(repo=REPO, revision="main", wanted="main", endpoint=hub.url, cache=str(cache))
     for question in ("config", "missing"):
         assert question in lines.get(timeout=30)
-        child.say(go=True)
+        child.send(go=True)
     wait_until(lambda: hub.stalled.is_set() and incomplete(cache) >= STALL - (256 << 10))
     child.close()  # what the system does to the pipe of a parent that was killed
     assert ended.get(timeout=30) == 1

@@ -265,9 +265,9 @@ def test_instructions_are_asked_of_the_first_core(
     monkeypatch.setattr(processor.platform, "machine", lambda: "x86_64")
     if said is not None:
         (tmp_path / "cpuinfo").write_text(said)
-    assert processor.missing(tools.INSTRUCTIONS) == missing
+    assert processor.missing_instructions(tools.INSTRUCTIONS) == missing
     monkeypatch.setattr(processor.platform, "machine", lambda: "arm64")
-    assert processor.missing(tools.INSTRUCTIONS) == ()
+    assert processor.missing_instructions(tools.INSTRUCTIONS) == ()
 
 
 # ---- a process that may end at any moment --------------------------------------------------------

@@ -253,7 +253,7 @@ class Planner:
         card = next(
             (card for card in machine.nvidia.cards if budgeted.kind == "card" and card.uuid == budgeted.card_uuid), None
         )
-        return MemoryRecord(self.services.workspace).corrections(Rig.of(machine, card), model_id)
+        return MemoryRecord(self.services.workspace).corrections(Rig.from_machine(machine, card), model_id)
 
     def _preview(self, recipe: Recipe) -> tuple[Preview | None, Message | None]:
         if recipe.data.source == NO_DATA:

@@ -127,7 +127,7 @@ def why_unavailable(workspace: Workspace) -> Message | None:
     platform_key = platform.system(), platform.machine()
     if platform_key not in MEGABYTES:
         return msg("gguf.no_build", system=platform_key[0], machine=platform_key[1])
-    if missing := processor.missing(INSTRUCTIONS):
+    if missing := processor.missing_instructions(INSTRUCTIONS):
         return msg("gguf.no_instructions", missing=list(missing))
     if not folder(workspace).is_dir() and importlib.util.find_spec("pip") is None:
         return msg("gguf.no_pip", python=sys.executable)

@@ -99,7 +99,7 @@ def about(name: SetName, with_rows: bool = False) -> AboutSet:
     child, deadline, details = Child(WORKER), time.monotonic() + LOOK_S, None
     child.listen(messages.put, lambda code: messages.put({"ended": code}))
     folder = Path(tempfile.mkdtemp(prefix="lora-garage-look-"))
-    child.say(repo=name.repo, named=name.named, with_rows=with_rows, folder=str(folder))
+    child.send(repo=name.repo, named=name.named, with_rows=with_rows, folder=str(folder))
     try:
         while True:
             try:

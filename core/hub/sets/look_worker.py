@@ -28,7 +28,7 @@ from core.hub.sets.name import PAGES
 from core.hub.sets.search import licence_of
 from core.hub.sets.set_errors import dataset_error
 from core.system.lines import ToParent
-from core.system.processes import leave
+from core.system.processes import exit_now
 
 MOST_ROWS = 10
 
@@ -87,8 +87,8 @@ def main() -> None:
     parent.listen(messages.put, lambda: os._exit(1))
     order = messages.get()
     library.configure(Path(order["folder"]))
-    look(order["repo"], tuple(order["named"]), order["with_rows"], parent.say)
-    leave(0)
+    look(order["repo"], tuple(order["named"]), order["with_rows"], parent.send)
+    exit_now(0)
 
 
 if __name__ == "__main__":

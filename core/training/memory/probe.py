@@ -179,7 +179,7 @@ class Probe:
         error."""
         if not ((self._recipe.train.offload_layers or self._recipe.train.fsdp) and self._shape):
             return
-        needed = arithmetic.ram_to_offload_gib(self._shape, Setup.of(self._recipe, "card"))
+        needed = arithmetic.ram_to_offload_gib(self._shape, Setup.from_recipe(self._recipe, "card"))
         limits = (psutil.virtual_memory().available, limit_of_process())
         free = min(limit for limit in limits if limit is not None) / GIB
         if needed > free:
@@ -195,7 +195,7 @@ class Probe:
 
     def _card_and_rig(self, on_card: bool) -> tuple[Card | None, Rig | None]:
         card = card_of(self._machine) if on_card else None
-        return card, Rig.of(self._machine, card) if card or not on_card else None
+        return card, Rig.from_machine(self._machine, card) if card or not on_card else None
 
     def _try(self, ahead: Ahead) -> DoesNotFitError | None:
         """Measure the longest batch with the current settings; return why it does not fit, or None."""
@@ -264,7 +264,9 @@ class Probe:
             return {}
         method = self._recipe.adapter.method
         arithmetic = estimate(self._shape, self._setup(step, longest)).on_card_gib
-        known = MemoryRecord(self._workspace).corrections(rig, self._recipe.model.id).of(method) if rig else None
+        known = (
+            MemoryRecord(self._workspace).corrections(rig, self._recipe.model.id).for_method(method) if rig else None
+        )
         correction = {"factor": known.factor, "runs": known.runs} if known else {"factor": 1.0, "runs": 0}
         return {"arithmetic_gib": arithmetic, "predicted_gib": arithmetic * correction["factor"], **correction}
 
@@ -272,7 +274,7 @@ class Probe:
         """Return the setup for the estimate: rows of the longest length, or, packed, one row of all tokens."""
         together = 1 if step.packed else len(longest.rows)
         card = self._card_and_rig(step.on_card)[0] if step.packed else None
-        return Setup.of(
+        return Setup.from_recipe(
             self._recipe,
             "card" if step.on_card else "cpu",
             card.capability if card else None,

@@ -27,7 +27,7 @@ from core.runs.states import BUSY, State
 from core.system import devices
 from core.system.lines import end_with_parent
 from core.system.nodes import Nodes, host_and_port
-from core.system.processes import kill_children, leave
+from core.system.processes import exit_now, kill_children
 from core.training.ranks.joining import connection_error, is_rank
 from core.training.ranks.meeting import AGENT, ENDED, MEET_S, MEETING, RankError, ip_of, reported_failure, store
 from core.workspace.folder import Workspace
@@ -43,13 +43,13 @@ def is_needed(run: RunFolder) -> bool:
     if is_rank():
         return False
     with suppress(GarageError):  # the worker says what is wrong with the recipe
-        return run_process.recipe_of(run).train.ranks > 1 or Nodes.given() is not None
+        return run_process.recipe_of(run).train.ranks > 1 or Nodes.from_environment() is not None
     return False
 
 
 def carry_out(run: RunFolder, workspace: Workspace) -> int:
     """Run the ranks of a run on the main PC; return the exit status, by how the run ended."""
-    recipe, nodes = run_process.recipe_of(run), Nodes.given()
+    recipe, nodes = run_process.recipe_of(run), Nodes.from_environment()
     meeting = run.path / MEETING
     meeting.unlink(missing_ok=True)
     failure: Any = None
@@ -152,7 +152,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="core.training.ranks.agent")
     parser.add_argument("--workspace", required=True)
     parser.add_argument("--ranks", type=int, required=True)
-    arguments, nodes = parser.parse_args(), Nodes.given()
+    arguments, nodes = parser.parse_args(), Nodes.from_environment()
     assert nodes
     end_with_parent()
     try:
@@ -165,4 +165,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    leave(main())
+    exit_now(main())

@@ -22,7 +22,7 @@ from core.recipe import Recipe
 from core.runs.all import Runs
 from core.runs.ended import Failed
 from core.system import cores, devices
-from core.system.processes import keep_freed_memory, leave
+from core.system.processes import exit_now, keep_freed_memory
 from core.training import worker
 from core.training.ranks import joining
 from core.training.ranks.meeting import MEETING, report_failure
@@ -84,8 +84,8 @@ def follow(workspace: Workspace, meeting: Path | None) -> None:
             print(failure.render(terminal_language()), file=sys.stderr)
         else:
             traceback.print_exc()
-        leave(1)
+        exit_now(1)
 
 
 if __name__ == "__main__":
-    leave(main())
+    exit_now(main())

@@ -20,7 +20,7 @@ import psutil
 
 from core.system import cores, devices
 from core.system.lines import ToParent
-from core.system.processes import keep_freed_memory, leave
+from core.system.processes import exit_now, keep_freed_memory
 
 PLATE = 1 << 16
 
@@ -45,14 +45,14 @@ def main() -> int:
         with suppress(ImportError):
             import pandas  # noqa: F401 - pyarrow reads it with the first rows that become numpy's
     except Exception as error:  # noqa: BLE001 - a run that is started anew says it where it is read
-        parent.say(failed=f"{type(error).__name__}: {error}")
+        parent.send(failed=f"{type(error).__name__}: {error}")
         return 1
     if is_on_a_card():
-        parent.say(failed="reading the libraries took memory of a card")
+        parent.send(failed="reading the libraries took memory of a card")
         return 1
     gc.collect()
     gc.freeze()
-    parent.say(pid=os.getpid(), ready=held_bytes())
+    parent.send(pid=os.getpid(), ready=held_bytes())
     order = orders.get()
     parent.close()
     take_over(order["log"])
@@ -73,7 +73,7 @@ def held_bytes() -> int:
 
 def is_on_a_card() -> bool:
     """True if NVML lists this process among those that use a GPU. A container may have other process ids."""
-    return any(holder.pid == os.getpid() for card in devices.here().cards for holder in card.holders or ())
+    return any(holder.pid == os.getpid() for card in devices.read_cards().cards for holder in card.holders or ())
 
 
 def take_over(log: str) -> None:
@@ -88,4 +88,4 @@ def take_over(log: str) -> None:
 
 
 if __name__ == "__main__":
-    leave(main())
+    exit_now(main())

@@ -55,7 +55,7 @@ def test_a_pair_needs_what_two_examples_need_and_is_one_row_of_a_step() -> None:
     chosen = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4, "num_train_epochs": 1}
     pairs, answers = made(**chosen), made(**chosen, objective="sft")
     assert pairs.advice.planned_steps == answers.advice.planned_steps == 48  # 380 of 400 rows are trained, 8 a step
-    of_pairs, of_answers = (Setup.of(found.recipe, "card") for found in (pairs, answers))
+    of_pairs, of_answers = (Setup.from_recipe(found.recipe, "card") for found in (pairs, answers))
     assert (of_pairs.tokens, of_pairs.learned) == (2 * of_answers.tokens, 2 * of_answers.learned)
     assert pairs.recipe.row_length == 2 * pairs.recipe.data.max_length
 

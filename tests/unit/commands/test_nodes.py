@@ -89,17 +89,17 @@ def test_a_pc_that_joins_says_how_it_ended_and_gives_its_device_back(
 
 
 def test_nodes_go_to_a_worker_by_variables_of_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    given = Nodes.of(2, 1, "[::1]:29400")
-    assert given and Nodes.given() is None and Nodes.of(None, 0, None) is None
+    given = Nodes.from_options(2, 1, "[::1]:29400")
+    assert given and Nodes.from_environment() is None and Nodes.from_options(None, 0, None) is None
     for name, value in given.environment.items():
         monkeypatch.setenv(name, value)
-    assert Nodes.given() == given
+    assert Nodes.from_environment() == given
 
 
 def test_the_environment_of_another_launcher_makes_no_run_one_of_several_pcs(monkeypatch: pytest.MonkeyPatch) -> None:
     """As torchrun or a cluster's launcher leaves it, whole or in part; nor does an incomplete set of ours."""
     for name, value in {"PET_NNODES": "2", "PET_NODE_RANK": "1", "PET_RDZV_ENDPOINT": "pc:1"}.items():
         monkeypatch.setenv(name, value)
-        assert Nodes.given() is None
+        assert Nodes.from_environment() is None
     monkeypatch.setenv("LORA_GARAGE_NNODES", "2")
-    assert Nodes.given() is None
+    assert Nodes.from_environment() is None

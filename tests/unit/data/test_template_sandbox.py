@@ -77,7 +77,7 @@ def test_a_process_that_renders_without_end_ends_with_whoever_asked() -> None:
     heard: list[object] = []
     child.listen(heard.append, heard.append)
     template = {"source": HOSTILE["loops in loops"], "special_tokens": {}, "all_special": []}
-    child.say(**template, act="_render", arguments=[MESSAGES, None, None, False])
+    child.send(**template, act="_render", arguments=[MESSAGES, None, None, False])
     wait_until(lambda: heard == [{}])
     child.close()
     wait_until(lambda: heard == [{}, 0])

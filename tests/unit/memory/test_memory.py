@@ -167,7 +167,7 @@ def test_keys_and_values_are_not_repeated_where_one_kernel_takes_packed_rows(
     recipe = Recipe.parse(
         {"data": {"source": "x", "max_length": 2048, "packing": packing}, "train": {"gradient_checkpointing": False}}
     )
-    setup = Setup.of(recipe, "card", capability, per_device_train_batch_size=1)
+    setup = Setup.from_recipe(recipe, "card", capability, per_device_train_batch_size=1)
     assert setup.grouped == grouped
     shape = ModelShape.from_config(LLAMA)
     plain = estimate(shape, setup.model_copy(update={"grouped": False})).terms["activations"]
@@ -296,6 +296,8 @@ def test_a_recipe_that_offloads_activations_is_estimated_with_them_in_ram() -> N
     """The dry run counted it so, and the estimate beside it did not."""
     shape, plain = ModelShape.from_config(LLAMA), Recipe.parse({"data": {"source": "x"}})
     offloads = plain.model_copy(update={"train": plain.train.model_copy(update={"activation_offload": True})})
-    kept, moved = (estimate(shape, Setup.of(recipe, "card")).terms["activations"] for recipe in (plain, offloads))
+    kept, moved = (
+        estimate(shape, Setup.from_recipe(recipe, "card")).terms["activations"] for recipe in (plain, offloads)
+    )
     assert moved < kept
-    assert Setup.of(offloads, "cpu") == Setup.of(plain, "cpu"), "there is nothing to offload to"
+    assert Setup.from_recipe(offloads, "cpu") == Setup.from_recipe(plain, "cpu"), "there is nothing to offload to"

@@ -24,7 +24,7 @@ from tests.kit.advice import asked, recommend
 
 CARD = Card(index=0, name="NVIDIA GeForce RTX 4060", uuid="GPU-1", total_bytes=8 * GIB, free_bytes=7 * GIB)
 MACHINE = Machine(system="Linux", cpu="A processor", nvidia=Nvidia(driver="580.1", cards=(CARD,)))
-RIG = Rig.of(MACHINE, CARD)
+RIG = Rig.from_machine(MACHINE, CARD)
 SHAPE = typical_shapes()["7B"]
 
 
@@ -49,7 +49,7 @@ def test_another_card_driver_or_stack_is_another_record(record: MemoryRecord) ->
         {"stack": "torch 3"},
     ):
         assert record.corrections(RIG.model_copy(update=other), "starter") == Corrections()
-    assert Rig.of(MACHINE, None) != RIG and "arithmetic" in RIG.stack and "torch 2" in RIG.stack
+    assert Rig.from_machine(MACHINE, None) != RIG and "arithmetic" in RIG.stack and "torch 2" in RIG.stack
 
 
 def test_another_model_may_only_make_an_estimate_more_careful(record: MemoryRecord) -> None:

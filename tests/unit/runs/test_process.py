@@ -83,7 +83,7 @@ def test_its_worker_judges_the_cards_as_the_person_shows_them(
     shown = {"CUDA_VISIBLE_DEVICES": hides} if hides else {}
 
     def here_with(environment: dict[str, str]) -> None:
-        judged = devices.judged(Nvidia(cards=cards), (shown | environment).get("CUDA_VISIBLE_DEVICES"), CUDA)
+        judged = devices.with_exclusions(Nvidia(cards=cards), (shown | environment).get("CUDA_VISIBLE_DEVICES"), CUDA)
         monkeypatch.setattr(devices, "here", lambda: judged)
 
     monkeypatch.setattr(devices, "torch_build", lambda: CUDA)
@@ -112,7 +112,7 @@ def test_a_chat_that_any_card_will_do_for_stays_on_its_own(
     here(A.model_copy(update={"free_bytes": 1 << 30}), B)
     client = ChatClient(workspace)
     assert client._environment(ChatTarget("base"))["CUDA_VISIBLE_DEVICES"] == "GPU-1"
-    client._given = devices.environment_of("GPU-0", devices.here())
+    client._given = devices.environment_of("GPU-0", devices.read_cards())
     client._worker = SimpleNamespace(process=SimpleNamespace(poll=lambda: None))
     assert client._environment(ChatTarget("base")) == client._given
     client._worker = SimpleNamespace(process=SimpleNamespace(poll=lambda: 1))

@@ -58,13 +58,13 @@ def test_what_others_use_is_the_busy_cores_without_our_own(monkeypatch: pytest.M
     monkeypatch.setattr(cores, "usable", lambda: 8)
     monkeypatch.setattr(cores.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(cores.time, "process_time", lambda: now[1])
-    assert cores.Elsewhere()() == pytest.approx(4.0 - 1.2)
+    assert cores.OtherLoad()() == pytest.approx(4.0 - 1.2)
 
 
 def test_what_others_use_is_unknown_where_a_limit_hides_which_cores_are_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(psutil, "cpu_count", lambda: 8)
     monkeypatch.setattr(cores, "usable", lambda: 2)
-    assert cores.Elsewhere()() is None
+    assert cores.OtherLoad()() is None
 
 
 def test_a_process_that_stands_back_comes_after_others_for_processor_and_disk() -> None:

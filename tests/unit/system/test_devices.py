@@ -46,7 +46,7 @@ def left_out(nvidia: Nvidia) -> list[str | None]:
     ],
 )  # fmt: skip
 def test_cards_that_the_environment_hides_are_not_planned_for(visible: str | None, seen: list[int]):
-    judged = devices.judged(TWO, visible, CUDA_13)
+    judged = devices.with_exclusions(TWO, visible, CUDA_13)
     assert left_out(judged) == [None if index in seen else "hidden" for index in (0, 1)]
     best = devices.best_card(judged)
     assert (best and best.index) == max(seen, default=None)
@@ -54,16 +54,16 @@ def test_cards_that_the_environment_hides_are_not_planned_for(visible: str | Non
 
 def test_an_instance_hides_the_cards_that_have_none():
     cut = Nvidia(cards=(card(0), card(1, mig=True)))
-    assert left_out(devices.judged(cut, "MIG-8f", CUDA_13)) == ["hidden", None]
+    assert left_out(devices.with_exclusions(cut, "MIG-8f", CUDA_13)) == ["hidden", None]
 
 
 def test_a_card_without_code_is_skipped_however_large_it_is():
     old = Nvidia(cards=(card(0, free=11, capability=(6, 1)), card(1, free=7, capability=(12, 0))))
-    assert left_out(devices.judged(old, None, CUDA_13)) == ["no_kernels", None]
-    assert devices.best_card(devices.judged(old, None, CUDA_13)).index == 1
-    assert devices.best_card(devices.judged(old, None, TorchBuild(cuda="12.6"))).index == 0
+    assert left_out(devices.with_exclusions(old, None, CUDA_13)) == ["no_kernels", None]
+    assert devices.best_card(devices.with_exclusions(old, None, CUDA_13)).index == 1
+    assert devices.best_card(devices.with_exclusions(old, None, TorchBuild(cuda="12.6"))).index == 0
     for unknown in (None, TorchBuild(cuda="14.0"), TorchBuild(version="2.13.0+cpu")):
-        assert left_out(devices.judged(old, None, unknown)) == [None, None]
+        assert left_out(devices.with_exclusions(old, None, unknown)) == [None, None]
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_a_minor_version_of_cuda_that_the_table_lacks_counts_as_the_nearest_of_i
 def test_a_card_that_bitsandbytes_has_no_code_for_is_left_out_with_both_numbers(language: str):
     """A GTX 970: torch for CUDA 12.6 has code for it, and QLoRA's first kernel ended the worker without an error."""
     for build in (None, TorchBuild(cuda="12.6")):
-        old, least = devices.judged(
+        old, least = devices.with_exclusions(
             Nvidia(cards=(card(0, capability=(5, 2)), card(1, capability=(6, 0)))), None, build
         ).cards
         assert (old.left_out, least.left_out) == ("too_old", None)
@@ -162,13 +162,18 @@ def test_what_is_not_there_gives_way_to_the_best_that_is():
     assert devices.nearest("GPU-0abc", TWO) == "GPU-0abc" and devices.nearest("GPU-0abc", lost) == "GPU-1abc"
     assert devices.nearest(None, TWO) == "GPU-1abc" and devices.nearest(CPU, TWO) == CPU
     assert devices.nearest("GPU-0abc", Nvidia()) is None  # what torch finds, which NVML may not know
-    assert devices.nearest(None, devices.judged(TWO, "", CUDA_13)) == CPU
+    assert devices.nearest(None, devices.with_exclusions(TWO, "", CUDA_13)) == CPU
 
 
 def test_a_plan_names_the_card_that_it_is_for():
-    seen = devices.judged(TWO, "0", CUDA_13)
+    seen = devices.with_exclusions(TWO, "0", CUDA_13)
     of = lambda nvidia: budget.device_of(budget.of_machine(Machine(system="Linux", nvidia=nvidia)), nvidia)  # noqa: E731
-    assert (of(seen), of(TWO), of(devices.judged(TWO, "-1", None)), of(Nvidia())) == ("GPU-0abc", "GPU-1abc", CPU, None)
+    assert (of(seen), of(TWO), of(devices.with_exclusions(TWO, "-1", None)), of(Nvidia())) == (
+        "GPU-0abc",
+        "GPU-1abc",
+        CPU,
+        None,
+    )
     assert of(Nvidia(cards=(card(0, mig=True),))) is None  # CUDA alone finds the instance
     assert budget.device_of(budget.planned(24, "Linux"), TWO) is None
 
@@ -179,7 +184,7 @@ def test_why_a_card_is_not_used_is_said_beside_it(language: str, monkeypatch: py
     monkeypatch.setattr(devices, "torch_build", lambda: CUDA_13)
     old = Nvidia(cards=(card(0), card(1, capability=(6, 1))))
     shown = hardware.details(
-        Machine(system="Linux", nvidia=devices.judged(old, "GPU-1abc", CUDA_13)), Wording(language)
+        Machine(system="Linux", nvidia=devices.with_exclusions(old, "GPU-1abc", CUDA_13)), Wording(language)
     )
     assert "GPU-1abc" in shown and "2.15.0" in shown and "6.1" in shown
 
@@ -187,19 +192,19 @@ def test_why_a_card_is_not_used_is_said_beside_it(language: str, monkeypatch: py
 def test_cards_are_named_by_number_or_uuid():
     three = Nvidia(cards=(card(0), card(1, free=10), card(2, free=4, mig=True), card(3, lost=True)))
     for words in (["0", "1"], ["GPU-1", "GPU-0abc"], ["1", "0", "GPU-1abc"]):
-        assert {each.index for each in devices.named(words, three)} == {0, 1}
+        assert {each.index for each in devices.cards_named(words, three)} == {0, 1}
     for bad in ("2", "3", "7", "", "-1", "GPU-9", "card 0", "GPU-3"):
         with pytest.raises(RecipeError, match=r"Available: 0 \(card 0\), 1 \(card 1\)"):
-            devices.named(["0", bad], three)
+            devices.cards_named(["0", bad], three)
 
 
 def test_chosen_cards_are_planned_for_by_the_smallest_of_them():
     three = Nvidia(cards=(card(0), card(1, free=10), card(2, free=20)))
-    planned = budget.of_chosen(devices.named(["0", "1"], three), three)
+    planned = budget.of_chosen(devices.cards_named(["0", "1"], three), three)
     assert (planned.ranks, planned.card_uuid, planned.beside) == (2, "GPU-1abc", (("GPU-0abc", "card 0"),))
     assert (planned.free_gib, planned.smallest, planned.largest.name) == (8, "card 0", "card 1")
     assert budget.of_ranks(planned, three, 2) is planned and hash(planned)  # what fits is kept by it
-    alone = budget.of_chosen(devices.named(["0"], three), three)
+    alone = budget.of_chosen(devices.cards_named(["0"], three), three)
     assert (alone.ranks, alone.free_gib, alone.beside) == (1, 8, ())
     by_itself = budget.of_ranks(budget.of_machine(Machine(system="Linux", nvidia=three)), three, 2)
     assert (by_itself.card_uuid, by_itself.beside) == ("GPU-2abc", (("GPU-1abc", "card 1"),))

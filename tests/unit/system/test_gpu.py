@@ -256,13 +256,13 @@ def test_a_driver_that_hangs_is_waited_for_once():
     monitor.start()
     wait_until(lambda: monitor._newest, 5)
     looks.now, waits = 60, []
-    waited = monitor._seen.wait_for
-    monitor._seen.wait_for = lambda *given: waits.append(given) or waited(*given)
+    waited = monitor._updated.wait_for
+    monitor._updated.wait_for = lambda *given: waits.append(given) or waited(*given)
     for _ in range(5):
         assert monitor.newest().nvidia.cards[0].name == "seen 1"
     assert len(waits) == 1
     answers.set()
-    wait_until(lambda: monitor._seen_at == 60, 5)
+    wait_until(lambda: monitor._looked_at == 60, 5)
     looks.now = 120
     monitor.newest()
     assert len(waits) == 2, "it answered since then"
@@ -289,7 +289,7 @@ def test_a_driver_that_was_waited_for_in_vain_is_asked_again_by_who_looks_next()
     for looks.now in (3 * hour, 6 * hour):
         monitor.newest()
         wait_until(lambda: tried[-1] == looks.now, 5)
-    wait_until(lambda: monitor._seen_at == 6 * hour, 5)
+    wait_until(lambda: monitor._looked_at == 6 * hour, 5)
     monitor.close()
 
 

@@ -80,7 +80,9 @@ def two_cards(
     new = Card(index=1, name="RTX 4060", uuid="GPU-1", capability=(8, 9), total_bytes=8 << 30, free_bytes=7 << 30)
     torch = TorchBuild(version="2.15.0", cuda=build)
     monkeypatch.setattr(devices, "torch_build", lambda: torch)
-    seen = Machine(system="Linux", nvidia=devices.judged(Nvidia(driver="580", cards=(old, new)), visible, torch))
+    seen = Machine(
+        system="Linux", nvidia=devices.with_exclusions(Nvidia(driver="580", cards=(old, new)), visible, torch)
+    )
     services.monitor._newest = seen
 
 
