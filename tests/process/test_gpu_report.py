@@ -230,7 +230,7 @@ def test_each_of_two_cards_is_trained_on_and_one_that_is_not_used_is_found(
 ) -> None:
     """Runs are not started: that a worker takes the card of its environment is test_cards.py."""
     pc = Nvidia(driver="580.65.06", cards=tuple(Card(index=i, name=f"RTX {i}", uuid=f"GPU-{i}") for i in (0, 1)))
-    monkeypatch.setattr(journey.devices, "here", lambda: pc)
+    monkeypatch.setattr(journey.devices, "read_cards", lambda: pc)
     shown: list[str] = []
 
     def train(hour: Hour, name: str, *settings: str, environment: dict[str, str]) -> RunFolder:
@@ -243,7 +243,7 @@ def test_each_of_two_cards_is_trained_on_and_one_that_is_not_used_is_found(
     with pytest.raises(NotWell, match="card 1 alone: it trained on RTX 0"):
         journey.cards(hour)
     assert shown == ["GPU-0", "GPU-1"]
-    monkeypatch.setattr(journey.devices, "here", lambda: pc.model_copy(update={"cards": pc.cards[:1]}))
+    monkeypatch.setattr(journey.devices, "read_cards", lambda: pc.model_copy(update={"cards": pc.cards[:1]}))
     (line,) = journey.cards(hour)
     assert "free_bytes" in line and len(shown) == 2, "what is not told is named; one card is no choice"
 

@@ -233,7 +233,7 @@ def test_one_that_has_memory_of_a_card_is_known_by_nvml(monkeypatch: pytest.Monk
     def cards(pid: int) -> Nvidia:
         return Nvidia(cards=(Card(index=0, holders=None), Card(index=1, holders=(Holder(pid=pid),))))
 
-    monkeypatch.setattr(standby_worker.devices, "here", lambda: cards(os.getpid()))
+    monkeypatch.setattr(standby_worker.devices, "read_cards", lambda: cards(os.getpid()))
     assert standby_worker.is_on_a_card()
-    monkeypatch.setattr(standby_worker.devices, "here", lambda: cards(os.getpid() + 1))
+    monkeypatch.setattr(standby_worker.devices, "read_cards", lambda: cards(os.getpid() + 1))
     assert not standby_worker.is_on_a_card()

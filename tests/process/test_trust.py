@@ -91,7 +91,7 @@ def test_without_a_terminal_on_windows_it_says_how_to_trust(
 ) -> None:
     """It asked, met the end of the input and ended with 130, as if somebody had broken off."""
     monkeypatch.setattr(sys, "stdin", NullDeviceOfWindows())
-    assert trust_command._asked(MODEL) is False
+    assert trust_command._confirmed(MODEL) is False
     assert "--yes" in capsys.readouterr().out
 
 

@@ -28,7 +28,7 @@ RUNTIME = {"llama_cpp_py_sync/_cffi_bindings.py": "", "llama_cpp_py_sync/libllam
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     monkeypatch.setattr(tools.platform, "system", lambda: "Linux")
     monkeypatch.setattr(tools.platform, "machine", lambda: "x86_64")
-    monkeypatch.setattr(tools.processor, "missing", lambda wanted: ())
+    monkeypatch.setattr(tools.processor, "missing_instructions", lambda wanted: ())
     return Workspace.open(tmp_path / "w")
 
 
@@ -143,7 +143,7 @@ def test_without_avx2_without_a_build_and_where_nobody_wants_them_the_reason_is_
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fetched(monkeypatch, Pip({}, 1, "pip must not be asked"))
-    monkeypatch.setattr(tools.processor, "missing", lambda wanted: ("avx2", "bmi2"))
+    monkeypatch.setattr(tools.processor, "missing_instructions", lambda wanted: ("avx2", "bmi2"))
     assert "avx2" in reason(workspace).render("en")
     monkeypatch.setattr(tools.platform, "machine", lambda: "aarch64")
     assert "aarch64" in reason(workspace).render("zh")

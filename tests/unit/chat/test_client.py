@@ -45,7 +45,7 @@ class Played:
 @pytest.fixture
 def cards(monkeypatch: pytest.MonkeyPatch):
     def are(*cards: Card) -> None:
-        monkeypatch.setattr(devices, "here", lambda: Nvidia(driver="580", cards=cards))
+        monkeypatch.setattr(devices, "read_cards", lambda: Nvidia(driver="580", cards=cards))
 
     Played.started = []
     monkeypatch.setattr(client, "Child", Played)

@@ -36,7 +36,7 @@ def record(tmp_path: Path) -> MemoryRecord:
 def test_the_median_of_this_models_runs_corrects_and_each_run_counts_once(record: MemoryRecord) -> None:
     for run, measured in (("a", 2.0), ("a", 1.0), ("b", 1.04), ("c", 1.2)):  # a was paused and probed again
         record.add(run, RIG, "starter", "lora", 1.0, measured)
-    found = record.corrections(RIG, "starter").of("lora")
+    found = record.corrections(RIG, "starter").for_method("lora")
     assert (found.factor, found.runs) == (pytest.approx(1.04), 3)
 
 
@@ -54,24 +54,26 @@ def test_another_card_driver_or_stack_is_another_record(record: MemoryRecord) ->
 
 def test_another_model_may_only_make_an_estimate_more_careful(record: MemoryRecord) -> None:
     record.add("a", RIG, "starter", "lora", 10.0, 8.0)
-    assert record.corrections(RIG, "owner/other").of("qlora") is None
-    assert record.corrections(RIG, "starter").of("lora").factor == pytest.approx(0.8)
+    assert record.corrections(RIG, "owner/other").for_method("qlora") is None
+    assert record.corrections(RIG, "starter").for_method("lora").factor == pytest.approx(0.8)
     record.add("b", RIG, "starter", "qlora", 10.0, 16.0)
-    assert record.corrections(RIG, "owner/other").of("lora").factor == pytest.approx(1.2)
+    assert record.corrections(RIG, "owner/other").for_method("lora").factor == pytest.approx(1.2)
 
 
 def test_what_a_small_model_needed_besides_does_not_grow_with_a_large_one(record: MemoryRecord) -> None:
     """Seen: three runs of the starter at 1.59 times their 0.7 GiB made 14 GiB of the 9 of a model of 8.5B."""
     record.add("a", RIG, "starter", "lora", 0.7, 1.113)
     found = record.corrections(RIG, "starter")
-    assert found.of("lora").factor == found.of("qlora").factor == pytest.approx(1.59)  # by another method too
+    assert (
+        found.for_method("lora").factor == found.for_method("qlora").factor == pytest.approx(1.59)
+    )  # by another method too
     assert found.for_another_model == Corrections() == record.corrections(RIG, "owner/other")
     record.add("b", RIG, "owner/one", "lora", 2.0, 2.2)
     found = record.corrections(RIG, "starter")
-    assert found.of("lora").factor == pytest.approx(1.59) and found.for_another_model.of(
+    assert found.for_method("lora").factor == pytest.approx(1.59) and found.for_another_model.for_method(
         "lora"
     ).factor == pytest.approx(1.1)
-    assert record.corrections(RIG, "owner/other").of("qlora").factor == pytest.approx(1.1)
+    assert record.corrections(RIG, "owner/other").for_method("qlora").factor == pytest.approx(1.1)
 
 
 def test_lines_that_make_no_sense_are_passed_over_and_clearing_forgets_all(record: MemoryRecord) -> None:
@@ -80,7 +82,7 @@ def test_lines_that_make_no_sense_are_passed_over_and_clearing_forgets_all(recor
     record.add("c", RIG, "starter", "lora", 1.0, 1.1)
     with open(record.file, "ab") as file:
         file.write(b"not json\n[1]\n" + b'{"rig": {}}\n' + b'{"unfinished')
-    assert record.corrections(RIG, "starter").of("lora") == Correction(factor=1.1, runs=1)
+    assert record.corrections(RIG, "starter").for_method("lora") == Correction(factor=1.1, runs=1)
     assert record.clear() == 4 and record.count() == 0 and record.corrections(RIG, "starter") == Corrections()
     assert record.clear() == 0
 

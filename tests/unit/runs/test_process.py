@@ -34,7 +34,7 @@ CUDA, PROCESSOR = TorchBuild(version="2.15.0", cuda="13.0"), TorchBuild(version=
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch):
     def are(*cards: Card, build: TorchBuild | None = CUDA) -> None:
-        monkeypatch.setattr(devices, "here", lambda: Nvidia(driver="580", cards=cards))
+        monkeypatch.setattr(devices, "read_cards", lambda: Nvidia(driver="580", cards=cards))
         monkeypatch.setattr(devices, "torch_build", lambda: build)
 
     are(A, B)
@@ -84,7 +84,7 @@ def test_its_worker_judges_the_cards_as_the_person_shows_them(
 
     def here_with(environment: dict[str, str]) -> None:
         judged = devices.with_exclusions(Nvidia(cards=cards), (shown | environment).get("CUDA_VISIBLE_DEVICES"), CUDA)
-        monkeypatch.setattr(devices, "here", lambda: judged)
+        monkeypatch.setattr(devices, "read_cards", lambda: judged)
 
     monkeypatch.setattr(devices, "torch_build", lambda: CUDA)
     here_with({})
@@ -97,11 +97,11 @@ def test_a_driver_that_does_not_answer_is_not_a_card_that_is_gone(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ):
     """An update of the driver on Linux: every run was told to bring its card back."""
-    monkeypatch.setattr(devices, "here", lambda: Nvidia(error="Driver/library version mismatch", error_code=18))
+    monkeypatch.setattr(devices, "read_cards", lambda: Nvidia(error="Driver/library version mismatch", error_code=18))
     run = run_of(workspace, wanted_device="GPU-0", advice=PLAN)
     assert refused(run) == ("driver", "ask_doctor")
     fail(run)
-    monkeypatch.setattr(devices, "here", lambda: pytest.fail("nothing was offered"))
+    monkeypatch.setattr(devices, "read_cards", lambda: pytest.fail("nothing was offered"))
     Runs(workspace).queue_again(run, "command")
 
 
