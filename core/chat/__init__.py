@@ -1,8 +1,8 @@
 """Chat and comparison: base and fine-tuned model side by side (the worker process, its client, the command line), the
-same prompts for several models with a blind vote (`comparison`, `contest`), and the same prompts again and again during
+same prompts for several models with a blind vote (`comparison`, `contest`), and the same prompts repeatedly during
 training (`film`).
 
-Imports: engine (`worker` inside its functions, `duel` and `film` at their top), runs, data, models, system, workspace
-and the ground.
+Imports: engine (`chat_worker` inside its functions, `duel` and `film` at their top), runs, data, models, system,
+workspace and the ground.
 Add a way of sampling: a field of `answer.Sampling`, used by `duel`.
 """

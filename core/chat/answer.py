@@ -1,4 +1,4 @@
-"""The parameters of a generated answer, and its parts while it is written. No torch: page, command and worker share
+"""The parameters of a generated answer, and its parts while it is generated. No torch: page, command and worker share
 it."""
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from core.errors import ChatError
 Column = Literal["base", "tuned"]
 FinishReason = Literal["stop", "length", "stopped", "loop"]
 COLUMNS: tuple[Column, ...] = ("base", "tuned")
-STRENGTHS = (-0.5, 2.0)  # of an adapter: 0 is the base, 1 as it was trained; further out few still write sentences
+STRENGTHS = (-0.5, 2.0)  # of an adapter: 0 is the base, 1 as trained; beyond these limits few write sentences
 
 
 class Sampling(BaseModel):
-    """How the next token is chosen, under the names of transformers' GenerationConfig."""
+    """How the next token is chosen, with the names of transformers' GenerationConfig."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -51,7 +51,7 @@ class Sampling(BaseModel):
 
 @dataclass(frozen=True)
 class Piece:
-    """New text of one column; the pieces of a column, joined, are its answer. question: which of those that were asked
+    """New text of one column; a column's pieces, joined, are its answer. question: its number among questions asked
     together."""
 
     column: Column
@@ -61,10 +61,10 @@ class Piece:
 
 @dataclass(frozen=True)
 class Done:
-    """A column's answer is over. tokens: chosen, the stop token included; seconds: since its prompt began to be read.
+    """The end of a column's answer. tokens: generated ones, with the stop token; seconds: since the start of prefill.
 
-    finish_reason: "stop" the model ended it, "length" max_new_tokens were written, "stopped" the person ended it,
-    "loop" it repeated the same tokens again and again (core/chat/duel.Repetition).
+    finish_reason: "stop" the model ended it, "length" it has max_new_tokens, "stopped" the user ended it, "loop" it
+    repeated the same tokens again and again (core/chat/duel.Repetition).
     """
 
     column: Column
@@ -75,8 +75,8 @@ class Done:
 
 
 class Answer:
-    """Iterate for Piece and Done. Closing it, also by leaving `with`, stops the writing. done: what has ended so
-    far."""
+    """An answer in progress: iterate for Piece and Done. Closing it, or leaving `with`, stops the generation. done:
+    ended columns."""
 
     def __init__(self, number: int, stop: Callable[[int, Column | None], None]):
         self.number = number
@@ -94,19 +94,20 @@ class Answer:
             self.close()
 
     def batches(self, seconds: float = 0.05) -> Iterator[list[Piece | Done]]:
-        """What arrived, gathered for so long each time: a page that redraws per token spends its time on redrawing."""
+        """Yield items gathered for this many seconds: a page that redraws at every token spends its time on
+        redrawing."""
         try:
             while (item := self._next(None)) is not None:
-                gathered, until = [item], time.monotonic() + seconds
+                gathered, deadline = [item], time.monotonic() + seconds
                 with contextlib.suppress(queue.Empty):
-                    while (item := self._next(max(0.0, until - time.monotonic()))) is not None:
+                    while (item := self._next(max(0.0, deadline - time.monotonic()))) is not None:
                         gathered.append(item)
                 yield gathered
         finally:
             self.close()
 
     def _next(self, timeout_s: float | None) -> Piece | Done | None:
-        """The next item, None at the end. Raises queue.Empty after timeout_s, ChatError where the answer failed."""
+        """The next item, None at the end. Raises queue.Empty after timeout_s, ChatError if the answer failed."""
         if self._over:
             return None
         item = self._arrived.get(timeout=timeout_s)
@@ -129,5 +130,5 @@ class Answer:
         self.close()
 
     def put(self, item: Piece | Done | ChatError | None) -> None:
-        """The reader's side: an item, None for the end, ChatError for a bad one."""
+        """Add an item for the reader: None for the end, ChatError for a failure."""
         self._arrived.put(item)

@@ -1,8 +1,8 @@
 """The chat for the page and the commands: a thread-safe object in front of one worker process. No torch.
 
-load() and unload() move it between phases, state() is a frozen snapshot that every page may show, ask() gives the
-answer piece by piece. The worker's events are heard in a thread, so no page has to be open for them.
-The worker's own output is in <workspace>/chat.log, begun anew with each worker.
+load() and unload() change its phase, state() is a frozen snapshot for any page, ask() returns the answer piece by
+piece. A thread reads the worker's events, so no page has to be open for them. The worker's own output goes to
+<workspace>/chat.log, which each worker overwrites.
 """
 
 from __future__ import annotations
@@ -27,15 +27,16 @@ from core.workspace.folder import Workspace
 
 STOP_S = 2.0  # how long "Regenerate" waits for the answer that was just stopped; usually 10 ms
 IDLE_MINUTES = 30.0  # without a question; then the worker ends and the device is free
-END_S = 2.0  # politeness; then the process tree is killed
-# many times what any context here holds; keeps a pasted file from being tokenised for minutes
+END_S = 2.0  # for a clean end; then the process tree is killed
+# many times the longest context here; keeps a pasted file from being tokenised for minutes
 MOST_CHARACTERS = 400_000
 
 
 @dataclass(frozen=True)
 class ChatTarget:
-    """What to talk to. adapter: a folder in PEFT's format, or None for the bare base; label: what people call it.
-    eight_bit: the base as LLM.int8, where it is not in 4 bit. run: whose device it is to have (core/runs/process)."""
+    """A model to chat with. adapter: a folder in PEFT's format, or None for the bare base; label: its name for the
+    user. eight_bit: the base as LLM.int8, if it is not in 4 bit. run: the run whose device to use (core/runs/process).
+    """
 
     model_id: str
     revision: str | None = None
@@ -46,18 +47,19 @@ class ChatTarget:
     run: str | None = None
 
 
-Asked = tuple[Sequence[Turn] | None, Sequence[Turn] | None]  # of the base, of the tuned one
+Question = tuple[Sequence[Turn] | None, Sequence[Turn] | None]  # for the base, for the tuned model
 Phase = Literal["empty", "loading", "ready", "answering", "failed"]
 
 
 @dataclass(frozen=True)
 class ChatState:
-    """message, advice: why it failed and what to try. stage: catalogue key `stage.<stage>` while loading.
+    """A snapshot of the chat.
 
-    dtype: bfloat16, float16, float32, int8 or nf4. mixed: both columns come from one batch (False for DoRA: in turn).
-    thinks: whether it is asked to think where nobody says, None where its template knows no such choice.
-    adapter: what the adapter says of itself (base, r, lora_alpha, use_dora). why_unloaded: after an unload. elsewhere:
-    that it computes on another device than trained it.
+    message, advice: why it failed and what to try. stage: catalogue key `stage.<stage>` while loading. dtype: bfloat16,
+    float16, float32, int8 or nf4. mixed: both columns are generated in one batch (False for DoRA: one after the other).
+    thinks: whether it thinks by default, None if its template has no such option. adapter: facts of the adapter (base,
+    r, lora_alpha, use_dora). why_unloaded: after an unload. elsewhere: a note that it runs on another device than the
+    training's. tight: a warning that it needs more memory than was free before loading.
     """
 
     phase: Phase = "empty"
@@ -75,11 +77,12 @@ class ChatState:
     adapter: dict[str, Any] | None = None
     why_unloaded: Message | None = None
     elsewhere: Message | None = None
-    tight: Message | None = None  # that it takes more memory than was free as it began to load
+    tight: Message | None = None
 
 
 class ChatClient:
-    """before_start is called before a worker starts: what else is on the device gives it up there."""
+    """The chat of an app. before_start is called before a worker starts, so that whatever else uses the device can
+    release it."""
 
     def __init__(
         self, workspace: Workspace, idle_minutes: float = IDLE_MINUTES, before_start: Callable[[], None] = lambda: None
@@ -88,18 +91,18 @@ class ChatClient:
         self._changed = threading.Condition()  # guards everything below
         self._state = ChatState()
         self._worker: Child | None = None
-        self._given: dict[str, str] | None = None  # the environment that it was started with
+        self._worker_environment: dict[str, str] | None = None
         self._answer: Answer | None = None
         self._loads = 0
         self._answers = 0
 
-    # ---- what it is doing -----------------------------------------------------------------------------------------
+    # ---- state -----------------------------------------------------------------------------------------
     def state(self) -> ChatState:
         with self._changed:
             return self._state
 
     def wait_ready(self, timeout_s: float) -> ChatState:
-        """Until loading is over. Raises ChatError with what went wrong, or after timeout_s."""
+        """Wait until loading has ended. Raises ChatError with the failure, or after timeout_s."""
         with self._changed:
             if not self._changed.wait_for(lambda: self._state.phase != "loading", timeout_s):
                 raise ChatError("chat.load_timeout", seconds=round(timeout_s))
@@ -110,16 +113,16 @@ class ChatClient:
 
     # ---- load and unload ------------------------------------------------------------------------------------------
     def load(self, target: ChatTarget) -> None:
-        """Begin to load target and return at once; an answer or a load that is under way ends. See state()."""
+        """Begin to load target and return at once; a running answer or load is ended. See state()."""
         self._before_start()
         environment = self._environment(target)
-        if self._given not in (None, environment):
-            self.unload()  # which device a process has is settled as it starts
+        if self._worker_environment not in (None, environment):
+            self.unload()  # a process gets its device at its start
         with self._changed:
             worker = self._worker
             if worker is None or worker.process.poll() is not None:
                 if worker is not None:
-                    self._let_go(ChatError("chat.unloaded"))
+                    self._detach_worker(ChatError("chat.unloaded"))
                 try:
                     worker = self._start_worker(environment)
                 except OSError as error:
@@ -140,30 +143,38 @@ class ChatClient:
             )
 
     def _environment(self, target: ChatTarget) -> dict[str, str]:
-        wanted = None
+        device = None
         if target.run is not None:
             with suppress(GarageError):  # deleted meanwhile
-                wanted = Runs(self._workspace).get(target.run).facts().wanted_device
+                device = Runs(self._workspace).get(target.run).facts().wanted_device
         with self._changed:
-            if wanted is None and self._given and self._worker is not None and self._worker.process.poll() is None:
-                # Any card will do: what is loaded makes its own the one with less free memory.
-                wanted = self._given.get(devices.VISIBLE)
-        return run_process.environment_nearest(wanted)
+            if (
+                device is None
+                and self._worker_environment
+                and self._worker is not None
+                and self._worker.process.poll() is None
+            ):
+                # Keep the worker's GPU: free memory would choose another, because the loaded model occupies this one.
+                device = self._worker_environment.get(devices.VISIBLE)
+        return run_process.environment_nearest(device)
 
     def _start_worker(self, environment: dict[str, str]) -> Child:
         with open(self._workspace.root / "chat.log", "wb") as log:
             arguments = ("--workspace", str(self._workspace.root), "--idle-minutes", str(self._idle_minutes))
-            worker = Child("core.chat.worker", *arguments, log=log, cwd=self._workspace.root, environment=environment)
-        self._worker, self._given = worker, environment
-        worker.listen(lambda event: self._hear(worker, event), lambda code: self._ended(worker, code))
+            worker = Child(
+                "core.chat.chat_worker", *arguments, log=log, cwd=self._workspace.root, environment=environment
+            )
+        self._worker, self._worker_environment = worker, environment
+        worker.listen(lambda event: self._on_event(worker, event), lambda code: self._on_exit(worker, code))
         return worker
 
     def unload(self, reason: Message | None = None) -> None:
-        """End the worker and free the device: 2 s politely, then by force. reason is shown as state().why_unloaded."""
+        """End the worker and free the device: cleanly within 2 s, else by force. reason is shown as
+        state().why_unloaded."""
         with self._changed:
             worker = self._worker
             if worker is not None:
-                self._let_go(ChatError(reason or msg("chat.unloaded")))
+                self._detach_worker(ChatError(reason or msg("chat.unloaded")))
             if worker is not None or self._state.phase != "empty":
                 self._set(ChatState(why_unloaded=reason))
         if worker is not None:
@@ -177,18 +188,20 @@ class ChatClient:
         sampling: Sampling | None = None,
         strength: float = 1.0,
     ) -> Answer:
-        """Ask one or both columns; strength: of the tuned one's adapter. Raises ChatError: not ready, an answer is
-        being written, nothing or too much asked."""
+        """Ask one or both columns. strength: of the tuned column's adapter.
+
+        Raises ChatError if it is not ready, already answering, or the question is empty or too long.
+        """
         return self.ask_together([(base_turns, tuned_turns)], sampling, strength)
 
     def ask_together(
-        self, questions: Sequence[Asked], sampling: Sampling | None = None, strength: float = 1.0
+        self, questions: Sequence[Question], sampling: Sampling | None = None, strength: float = 1.0
     ) -> Answer:
-        """As ask, of several questions at once: what comes says of which it is."""
-        asked = [turns for both in questions for turns in both if turns]
-        if not asked or any(turns[-1]["role"] != "user" or not turns[-1]["content"].strip() for turns in asked):
+        """Ask several questions in one batch, as `ask`; each item names its question."""
+        all_turns = [turns for question in questions for turns in question if turns]
+        if not all_turns or any(turns[-1]["role"] != "user" or not turns[-1]["content"].strip() for turns in all_turns):
             raise ChatError("chat.no_question")
-        length = max(sum(map(characters, turns)) for turns in asked)
+        length = max(sum(map(characters, turns)) for turns in all_turns)
         if length > MOST_CHARACTERS:
             raise ChatError("chat.too_many_characters", characters=length, limit=MOST_CHARACTERS)
         with self._changed:
@@ -206,8 +219,11 @@ class ChatClient:
             command="ask",
             id=answer.number,
             questions=[
-                {column: turns and [dict(turn) for turn in turns] for column, turns in zip(COLUMNS, both, strict=True)}
-                for both in questions
+                {
+                    column: turns and [dict(turn) for turn in turns]
+                    for column, turns in zip(COLUMNS, question, strict=True)
+                }
+                for question in questions
             ],
             sampling=(sampling or Sampling()).model_dump(),
             strength=strength,
@@ -215,8 +231,8 @@ class ChatClient:
         return answer
 
     def stop(self, column: Column | None = None) -> None:
-        """End the answer that is being written, or one column of it; what is there stays. Its iterator gets a Done with
-        the finish_reason "stopped"."""
+        """End the answer, or one column of it; its text so far stays. Its iterator gets a Done with the finish_reason
+        "stopped"."""
         with self._changed:
             answer = self._answer
         if answer is not None:
@@ -230,33 +246,33 @@ class ChatClient:
             self._answer.stopping = self._answer.stopping or column is None
         worker.send(command="stop", id=number, column=column)
 
-    # ---- what the worker says, from the thread that listens ----------------------------------------------------------
-    def _hear(self, worker: Child, event: dict[str, Any]) -> None:
+    # ---- events of the worker, in the listening thread ----------------------------------------------------------
+    def _on_event(self, worker: Child, event: dict[str, Any]) -> None:
         with self._changed:
             if worker is self._worker:
-                self._take(event)
+                self._apply(event)
 
-    def _ended(self, worker: Child, code: int) -> None:
-        """One that nobody sent away is gone: it crashed, or the system ended it."""
+    def _on_exit(self, worker: Child, code: int) -> None:
+        """Handle the unexpected end of a worker: it crashed, or the system killed it."""
         with self._changed:
             if worker is not self._worker:
                 return
             if self._state.message is not None and self._state.phase in ("ready", "answering"):
-                message = self._state.message  # it said why before it ended
+                message = self._state.message  # sent before it ended
             else:
                 message = msg("chat.worker_killed" if code < 0 else "chat.worker_died", code=abs(code))
-            self._let_go(ChatError(message))
+            self._detach_worker(ChatError(message))
             self._set(ChatState("failed", self._state.target, message, msg("chat.advice_log")))
 
-    def _take(self, event: dict[str, Any]) -> None:
+    def _apply(self, event: dict[str, Any]) -> None:
         kind = event["event"]
         if "id" in event:
-            self._take_answer(event)
+            self._apply_to_answer(event)
         elif kind == "idle":
-            self._let_go(None)
+            self._detach_worker(None)
             self._set(ChatState(why_unloaded=msg("chat.idle_unloaded", minutes=round(event["minutes"]))))
         elif event["load"] != self._loads:
-            return  # of a load that a newer one replaced
+            return  # an event of a load that a newer one replaced
         elif kind == "loading":
             progress = event["progress"] and Progress.model_validate(event["progress"])
             tight = Message.model_validate(event["tight"]) if event["tight"] else self._state.tight
@@ -277,10 +293,10 @@ class ChatClient:
             )
             self._set(ready)
         elif kind == "error":
-            self._let_go(None)  # it ends by itself after a failed load
+            self._detach_worker(None)  # it ends by itself after a failed load
             self._set(ChatState("failed", self._state.target, *_message(event)))
 
-    def _take_answer(self, event: dict[str, Any]) -> None:
+    def _apply_to_answer(self, event: dict[str, Any]) -> None:
         answer = self._answer
         if answer is None or answer.number != event["id"]:
             return
@@ -297,8 +313,8 @@ class ChatClient:
             self._end_answer(ChatError(message))
             self._set(replace(self._state, message=message, advice=advice))
 
-    def _let_go(self, error: ChatError | None) -> None:
-        """What the worker still says is not heard, and another one may take its place."""
+    def _detach_worker(self, error: ChatError | None) -> None:
+        """Ignore further events of the worker, so that another one may take its place."""
         self._end_answer(error)
         self._worker = None
 

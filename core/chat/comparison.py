@@ -1,10 +1,10 @@
-"""A comparison: fixed prompts, the contestants that answer them, and which answers people prefer in a blind test. No
+"""A comparison: fixed prompts, the contestants that answer them, and the answers that people prefer in a blind test. No
 torch.
 
 <workspace>/comparisons/<id>/: comparison.json (prompts, contestants, length of an answer; written once), answers.jsonl
-(a line an answer, as they come), votes.jsonl (a line a verdict; the newest of a voter on a prompt counts),
-left_out.jsonl (prompts that a contestant has no room for, with the reason), judged.jsonl (as votes, of a judge that
-somebody named: core/chat/judge). A crash leaves at most an unfinished last line, and what is missing is answered later
+(one answer a line, as they arrive), votes.jsonl (one verdict a line; a voter's newest on a prompt counts),
+left_out.jsonl (prompts that do not fit a contestant, with the reason), judged.jsonl (like votes, from a judge model:
+core/chat/judge). A crash leaves at most an unfinished last line; missing answers are generated later
 (core/chat/contest).
 """
 
@@ -37,11 +37,11 @@ MOST_PROMPTS = 1000
 Verdict = Literal["left", "right", "equal", "both_bad"]
 
 
-Precision = Literal["trained", "16", "4"]  # of a base's weights, in bits
+Precision = Literal["trained", "16", "4"]  # bits of a base's weights
 
 
 class Contestant(Frozen):
-    """A run, as it ended or at a checkpoint, at a strength; or the base of it. other: in a run's place, base:<model> or
+    """A run, at its end or at a checkpoint, at a strength; or its base. other: instead of a run, base:<model> or
     adapter:<name>."""
 
     label: str
@@ -53,11 +53,13 @@ class Contestant(Frozen):
     precision: Precision = "trained"
 
     def is_same(self, other: Contestant) -> bool:
-        """Whatever people call them."""
+        """Compare two contestants without their labels."""
         return self.model_copy(update={"label": ""}) == other.model_copy(update={"label": ""})
 
 
-class Answered(Frozen):
+class ComparisonAnswer(Frozen):
+    """A contestant's answer to a prompt: a line of answers.jsonl."""
+
     prompt: int = Field(ge=0)
     contestant: int = Field(ge=0)
     text: str
@@ -67,7 +69,7 @@ class Answered(Frozen):
 
 
 class Vote(Frozen):
-    """left, right: contestants, as they stood."""
+    """A verdict. left, right: the contestants as they were placed."""
 
     prompt: int = Field(ge=0)
     left: int = Field(ge=0)
@@ -77,6 +79,8 @@ class Vote(Frozen):
 
 
 class Lineup(Frozen):
+    """The prompts and contestants of a comparison: comparison.json."""
+
     v: Literal[1] = 1
     created: float
     prompts: tuple[Prompt, ...] = Field(min_length=1, max_length=MOST_PROMPTS)
@@ -86,7 +90,7 @@ class Lineup(Frozen):
 
 @dataclass(frozen=True)
 class Score:
-    """Verdicts on two contestants. wins: of each; left_wins: of whichever stood on the left."""
+    """Verdicts on two contestants. wins: of each; left_wins: of the one on the left."""
 
     wins: tuple[int, int] = (0, 0)
     equal: int = 0
@@ -99,7 +103,7 @@ class Score:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Of the second one's share of what was decided, 95 % by Wilson (1927); None where nothing was."""
+        """95 % interval of the second contestant's share of the decided votes, by Wilson (1927); None without any."""
         return wilson(self.wins[1], self.decided) if self.decided else None
 
     @property
@@ -108,7 +112,7 @@ class Score:
 
     @property
     def missing(self) -> int | None:
-        """How many more decided votes would make it clear if their share stayed; None where it is even, or clear
+        """Further decided votes that would make the result clear at the same share; None if it is even, or clear
         already."""
         if self.is_clear or not self.decided or self.wins[0] == self.wins[1]:
             return None
@@ -117,6 +121,8 @@ class Score:
 
 
 class PromptComparison:
+    """A comparison on disk."""
+
     def __init__(self, path: Path, lineup: Lineup):
         self.path, self.lineup = path, lineup
 
@@ -132,13 +138,17 @@ class PromptComparison:
         contestants: Sequence[Contestant],
         max_new_tokens: int = 256,
     ) -> PromptComparison:
-        """Raises ChatError where there is nothing to ask, too much, or one contestant twice."""
+        """Create a comparison. Raises ChatError without prompts, with too many, or with one contestant twice."""
         if not prompts:
             raise ChatError("compare.no_prompts")
         if len(prompts) > MOST_PROMPTS:
             raise ChatError("compare.too_many", found=len(prompts), most=MOST_PROMPTS)
-        if twice := [one.label for place, one in enumerate(contestants) if any(map(one.is_same, contestants[:place]))]:
-            raise ChatError("compare.twice", label=twice[0])
+        if repeated := [
+            contestant.label
+            for place, contestant in enumerate(contestants)
+            if any(map(contestant.is_same, contestants[:place]))
+        ]:
+            raise ChatError("compare.twice", label=repeated[0])
         lineup = Lineup(
             created=round(time.time(), 3),
             prompts=tuple(prompts),
@@ -154,7 +164,7 @@ class PromptComparison:
 
     @classmethod
     def open(cls, workspace: Workspace, id: str) -> PromptComparison:
-        """Raises ChatError for one that is not there or cannot be read."""
+        """Open a comparison. Raises ChatError if it does not exist or cannot be read."""
         folder = _root(workspace) / id
         lineup = files.read_model(Lineup, folder / FILE) if re.fullmatch(r"[\w-]{1,120}", id) else None
         if lineup is None:
@@ -162,62 +172,61 @@ class PromptComparison:
         return cls(folder, lineup)
 
     # ---- answers ----------------------------------------------------------------------------------------------------
-    def answers(self) -> dict[tuple[int, int], Answered]:
-        """By prompt and contestant."""
-        found: dict[tuple[int, int], Answered] = {}
+    def answers(self) -> dict[tuple[int, int], ComparisonAnswer]:
+        """The answers by (prompt, contestant)."""
+        answers: dict[tuple[int, int], ComparisonAnswer] = {}
         for record in files.read_lines(self.path / ANSWERS, 0).records:
             with suppress(ValidationError):
-                one = Answered.model_validate(record)
-                if one.prompt < len(self.lineup.prompts) and one.contestant < len(self.lineup.contestants):
-                    found[one.prompt, one.contestant] = one
-        return found
+                answer = ComparisonAnswer.model_validate(record)
+                if answer.prompt < len(self.lineup.prompts) and answer.contestant < len(self.lineup.contestants):
+                    answers[answer.prompt, answer.contestant] = answer
+        return answers
 
-    def add(self, answer: Answered) -> None:
+    def add(self, answer: ComparisonAnswer) -> None:
         files.append_line(self.path / ANSWERS, answer.model_dump(mode="json"))
 
     def leave_out(self, prompt: int, reason: Message) -> None:
         files.append_line(self.path / LEFT_OUT, {"prompt": prompt, "reason": reason.model_dump()})
 
     def left_out(self) -> dict[int, Message]:
-        """Prompts that nobody is asked, and why."""
-        found: dict[int, Message] = {}
+        """Prompts that are left out for all contestants, with the reason."""
+        reasons: dict[int, Message] = {}
         for record in files.read_lines(self.path / LEFT_OUT, 0).records:
             with suppress(ValidationError, KeyError):
-                found[record["prompt"]] = Message.model_validate(record["reason"])
-        return found
+                reasons[record["prompt"]] = Message.model_validate(record["reason"])
+        return reasons
 
     def missing(self) -> list[tuple[int, int]]:
-        there, gone = self.answers(), self.left_out()
+        answers, left_out = self.answers(), self.left_out()
         return [
             (prompt, contestant)
             for contestant in range(len(self.lineup.contestants))
             for prompt in range(len(self.lineup.prompts))
-            if (prompt, contestant) not in there and prompt not in gone
+            if (prompt, contestant) not in answers and prompt not in left_out
         ]
 
-    # ---- votes on two of them ---------------------------------------------------------------------------------------
+    # ---- votes on a pair --------------------------------------------------------------------------------------------
     def sides(self, prompt: int, voter: str, pair: tuple[int, int] = (0, 1)) -> tuple[int, int]:
-        """Who stands on the left and on the right: by chance, and the same for this voter whenever the page is opened
-        again."""
+        """Contestants on the left and on the right: random, but the same for this voter each time."""
         return pair if random.Random(f"{self.id}/{self.lineup.created}/{prompt}/{voter}").random() < 0.5 else pair[::-1]
 
     def vote(
         self, prompt: int, verdict: Verdict, voter: str, pair: tuple[int, int] = (0, 1), file: str = VOTES
     ) -> None:
-        """file: VOTES of people, JUDGED of a judge; so in all that follows."""
+        """Append a verdict. file: VOTES for people, JUDGED for a judge, here and below."""
         left, right = self.sides(prompt, voter, pair)
         vote = Vote(prompt=prompt, left=left, right=right, verdict=verdict, voter=voter)
         files.append_line(self.path / file, vote.model_dump(mode="json") | {"time": round(time.time(), 3)})
 
     def votes(self, file: str = VOTES) -> list[Vote]:
-        """The newest of each voter on each prompt and pair, in the order of the prompts."""
-        found: dict[tuple[int, str, frozenset[int]], Vote] = {}
+        """The newest vote of each voter on each prompt and pair, in the order of the prompts."""
+        newest: dict[tuple[int, str, frozenset[int]], Vote] = {}
         for record in files.read_lines(self.path / file, 0).records:
             with suppress(ValidationError):
                 vote = Vote.model_validate(record)
                 if vote.prompt < len(self.lineup.prompts):
-                    found[vote.prompt, vote.voter, frozenset((vote.left, vote.right))] = vote
-        return sorted(found.values(), key=lambda vote: vote.prompt)
+                    newest[vote.prompt, vote.voter, frozenset((vote.left, vote.right))] = vote
+        return sorted(newest.values(), key=lambda vote: vote.prompt)
 
     def next_for(self, voter: str) -> int | None:
         """The first prompt that voter has not judged; None after the last."""
@@ -225,7 +234,7 @@ class PromptComparison:
         return next((prompt for prompt in range(len(self.lineup.prompts)) if prompt not in judged), None)
 
     def score(self, pair: tuple[int, int] = (0, 1), judge: str | None = None) -> Score:
-        """Of people, or of one judge."""
+        """The score of a pair by people's votes, or by one judge's."""
         votes = self.votes() if judge is None else [vote for vote in self.votes(JUDGED) if vote.voter == judge]
         votes = [vote for vote in votes if {vote.left, vote.right} == set(pair)]
         winners = [
@@ -240,7 +249,7 @@ class PromptComparison:
 
 
 def all_of(workspace: Workspace) -> Iterator[PromptComparison]:
-    """Newest first; a folder that holds none is passed over."""
+    """All comparisons of a workspace, newest first; unreadable folders are skipped."""
     for folder in sorted(_root(workspace).glob("*"), reverse=True):
         with suppress(ChatError):
             yield PromptComparison.open(workspace, folder.name)
@@ -260,7 +269,7 @@ def votes_on_run(workspace: Workspace, run: str) -> Score | None:
 
 
 def same_beginning(texts: Sequence[str]) -> int:
-    """How many characters the texts have in common before they begin to differ."""
+    """Number of characters at the beginning that all texts share."""
     return len(os.path.commonprefix(list(texts)))
 
 

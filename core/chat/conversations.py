@@ -1,8 +1,8 @@
 """Saved conversations of the Chat page: one file each, <workspace>/conversations/<id>.json, replaced by rename. No
 torch.
 
-A conversation has a branch for each time its last question was asked again; each holds both columns from the beginning.
-A crash loses at most what is being written of an answer: its question is in the file before the first word is.
+A conversation has a branch for each time its last question was asked again; each branch holds both columns from the
+beginning. A crash loses at most the answer in progress: its question is saved before the first token.
 """
 
 from __future__ import annotations
@@ -27,19 +27,20 @@ _ID = re.compile(r"[a-z0-9_-]{1,80}")
 
 
 class Branch(Frozen):
-    """Turns of each column; that of a base alone has no tuned one."""
+    """Turns of each column; a chat with a base alone has no tuned turns."""
 
     base: tuple[dict[str, Any], ...] = ()
     tuned: tuple[dict[str, Any], ...] = ()
 
     @property
-    def told(self) -> tuple[dict[str, Any], ...]:
+    def turns(self) -> tuple[dict[str, Any], ...]:
+        """The tuned column's turns, or the base's without a tuned one."""
         return self.tuned or self.base
 
 
 class Conversation(Frozen):
-    """target: what answers (run:<id>, base:<model>, adapter:<folder>), which may be gone by now; label: what people
-    called it."""
+    """A conversation. target: the model (run:<id>, base:<model>, adapter:<folder>), which may no longer exist; label:
+    its name for the user."""
 
     v: Literal[1] = 1
     id: str
@@ -56,13 +57,16 @@ class Conversation(Frozen):
         return self.branches[min(self.at, len(self.branches) - 1)]
 
     def with_branch(self, branch: Branch, is_another: bool = False) -> Conversation:
-        """Showing this branch: one that is there already, another one, or the shown one gone on."""
+        """Return the conversation with this branch shown.
+
+        It becomes the existing branch with these turns, a new one (is_another), or the continuation of the shown one.
+        """
         branches, at = list(self.branches), self.at
-        there = next((place for place, one in enumerate(branches) if one.told == branch.told), None)
-        if there is not None:
-            if there < at and branches[at].told[-1]["role"] == "user":
-                del branches[at]  # it was to be another one, and became the same
-            at = there
+        existing = next((place for place, one in enumerate(branches) if one.turns == branch.turns), None)
+        if existing is not None:
+            if existing < at and branches[at].turns[-1]["role"] == "user":
+                del branches[at]  # the new branch turned out equal to an earlier one
+            at = existing
         elif is_another:
             branches, at = [*branches, branch], len(branches)
         else:
@@ -71,14 +75,16 @@ class Conversation(Frozen):
 
 
 class Conversations:
+    """The saved conversations of a workspace."""
+
     def __init__(self, workspace: Workspace):
         self._root = workspace.root / "conversations"
 
     def begin(self, target: str, label: str, branch: Branch) -> Conversation:
-        """Called by its first question, and on the disk. Raises ChatError."""
-        now, asked = time.time(), next((turn["content"] for turn in branch.told if turn["role"] == "user"), "")
+        """Create and save a conversation, named after its first question. Raises ChatError."""
+        now, question = time.time(), next((turn["content"] for turn in branch.turns if turn["role"] == "user"), "")
         id = f"{time.strftime('%Y-%m-%d_%H%M%S')}_{names.short_id()}"
-        name = names.display_name(asked, MOST_NAME) or id
+        name = names.display_name(question, MOST_NAME) or id
         made = Conversation(id=id, name=name, target=target, label=label, created=now, changed=now, branches=(branch,))
         return self.save(made)
 
@@ -91,18 +97,22 @@ class Conversations:
         return conversation
 
     def get(self, id: object) -> Conversation:
-        """Raises ChatError for one that is not there or cannot be read."""
-        found = files.read_model(Conversation, self._file(id)) if isinstance(id, str) and _ID.fullmatch(id) else None
-        if found is None:
+        """Read a conversation. Raises ChatError if it does not exist or cannot be read."""
+        conversation = (
+            files.read_model(Conversation, self._file(id)) if isinstance(id, str) and _ID.fullmatch(id) else None
+        )
+        if conversation is None:
             raise ChatError("conversations.unknown")
-        return found
+        return conversation
 
     def find(self, words: str = "") -> list[Conversation]:
-        """Those with the words in their name or in what was said, the newest first."""
-        sought = words.strip().casefold()
+        """Conversations with these words in their name or text, the newest first."""
+        needle = words.strip().casefold()
         read = (files.read_model(Conversation, path) for path in self._root.glob("*.json") if _ID.fullmatch(path.stem))
-        found = [one for one in read if one and (not sought or any(sought in text.casefold() for text in _texts(one)))]
-        return sorted(found, key=lambda one: one.changed, reverse=True)
+        matches = [
+            one for one in read if one and (not needle or any(needle in text.casefold() for text in _texts(one)))
+        ]
+        return sorted(matches, key=lambda one: one.changed, reverse=True)
 
     def rename(self, id: object, name: str) -> Conversation:
         shown = names.display_name(name, MOST_NAME)
@@ -128,16 +138,18 @@ def _texts(conversation: Conversation) -> Iterator[str]:
     )
 
 
-def first_asked(conversations: Iterable[Conversation]) -> list[str]:
-    """The question that began each, in one line, once; a later one cannot be asked without what was said before it."""
-    began = (next((turn["content"] for turn in one.branch.told if turn["role"] == "user"), "") for one in conversations)
-    return list(dict.fromkeys(line for content in began if (line := " ".join(content.split()))))
+def first_questions(conversations: Iterable[Conversation]) -> list[str]:
+    """The first question of each, in one line, without duplicates; later ones depend on what was said before."""
+    questions = (
+        next((turn["content"] for turn in one.branch.turns if turn["role"] == "user"), "") for one in conversations
+    )
+    return list(dict.fromkeys(line for content in questions if (line := " ".join(content.split()))))
 
 
 def lines(conversations: Iterable[Conversation]) -> Iterator[str]:
-    """As JSONL that any trainer reads: {"messages": [...]} of the branch that is shown, as it was answered by what was
-    tuned."""
+    """The conversations as JSONL for any trainer: {"messages": [...]} of the shown branch, with the tuned model's
+    answers."""
     for one in conversations:
-        turns = one.branch.told
+        turns = one.branch.turns
         if turns and turns[-1]["role"] == "assistant":
             yield json.dumps({"messages": turns}, ensure_ascii=False) + "\n"

@@ -1,8 +1,9 @@
 """Corrected answers as rows of a dataset: the better answer to train on, the worse one beside it for preference
 training. No torch.
 
-One set for each that answers (a run, a base, an adapter), made with its first row and a set as any other afterwards:
-its row is one for `sft` and a pair for `dpo`, `orpo` and `simpo`. A row is on the disk before anybody is told so.
+There is one dataset for each model that answers (a run, a base, an adapter), made with its first row and an ordinary
+dataset afterwards: its row serves `sft`, and as a pair `dpo`, `orpo` and `simpo`. A row is saved before the page
+reports it.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from core.workspace.names import short_id
 
 
 def row(turns: Sequence[Turn], better: str, worse: str = "") -> dict[str, Any]:
-    """A row of a conversation up to its question, with the answer that is right and the one that was given. Raises
+    """A dataset row: the conversation up to its question, the better answer and, if any, the rejected one. Raises
     ChatError."""
     if not turns or turns[-1]["role"] != "user":
         raise ChatError("chat.no_question")
@@ -38,24 +39,27 @@ def row(turns: Sequence[Turn], better: str, worse: str = "") -> dict[str, Any]:
         raise ChatError("corrections.empty")
     if better.strip() == worse.strip():
         raise ChatError("corrections.same")
-    asked = [dict(turn) for turn in turns]
-    told = {"messages": [*asked, {"role": "assistant", "content": better.strip()}]}
-    return told | ({"rejected": [*asked, {"role": "assistant", "content": worse.strip()}]} if worse.strip() else {})
+    prompt = [dict(turn) for turn in turns]
+    example = {"messages": [*prompt, {"role": "assistant", "content": better.strip()}]}
+    return example | ({"rejected": [*prompt, {"role": "assistant", "content": worse.strip()}]} if worse.strip() else {})
 
 
 def keep(
     workspace: Workspace, store: DatasetStore, answered: str, name: str, rows: Sequence[dict[str, Any]]
 ) -> tuple[DatasetInfo, int]:
-    """The set of what answered (run:<id>, base:<model>, adapter:<folder>), called name where it is new, and how many
-    rows are new in it:
-    what is there already is not added again. Raises DataError, with nothing changed."""
-    wanted = list({example.as_json(): example for example in map(working.example_of, rows)}.values())
-    with _alone(store):
-        info = of_target(store, answered)
-        there = {example.as_json() for _, example in store.rows(info.id)} if info else set()
-        new = [example for example in wanted if example.as_json() not in there]
+    """Add rows to the dataset of a model (answered: run:<id>, base:<model>, adapter:<folder>), called name if it is
+    new.
+
+    Returns the dataset and the number of new rows; rows that it has already are not repeated. Raises DataError, with
+    nothing changed.
+    """
+    examples = list({example.as_json(): example for example in map(working.example_of, rows)}.values())
+    with _locked(store):
+        info = find_dataset(store, answered)
+        existing = {example.as_json() for _, example in store.rows(info.id)} if info else set()
+        new = [example for example in examples if example.as_json() not in existing]
         if info is None and new:
-            info = _begun(workspace, store, answered, name, new)
+            info = _create_dataset(workspace, store, answered, name, new)
         elif info is not None and new:
             working.changed(store, info.id, add=[example.as_dict() for example in new])
             info = store.get(info.id)
@@ -64,7 +68,9 @@ def keep(
     return info, len(new)
 
 
-def _begun(workspace: Workspace, store: DatasetStore, answered: str, name: str, rows: Sequence[Example]) -> DatasetInfo:
+def _create_dataset(
+    workspace: Workspace, store: DatasetStore, answered: str, name: str, rows: Sequence[Example]
+) -> DatasetInfo:
     folder = workspace.cache / "sets"
     file = folder / f"corrections-{short_id()}.jsonl"
     try:
@@ -79,8 +85,8 @@ def _begun(workspace: Workspace, store: DatasetStore, answered: str, name: str, 
 
 
 @contextlib.contextmanager
-def _alone(store: DatasetStore) -> Iterator[None]:
-    """Two pages that correct one run for the first time make one set."""
+def _locked(store: DatasetStore) -> Iterator[None]:
+    """Hold the lock, so that two pages which correct one run for the first time make one dataset."""
     try:
         store.root.mkdir(parents=True, exist_ok=True)
         with FileLock(store.root / ".corrections.lock").acquire(timeout=LOCK_S):
@@ -91,8 +97,8 @@ def _alone(store: DatasetStore) -> Iterator[None]:
         raise DataError("data.cannot_store", name="corrections", reason=error.strerror or str(error)) from error
 
 
-def of_target(store: DatasetStore, answered: str) -> DatasetInfo | None:
-    """The set of corrections of what answered (as for `keep`)."""
+def find_dataset(store: DatasetStore, answered: str) -> DatasetInfo | None:
+    """The dataset of corrections of a model (answered as in `keep`), or None."""
     return next((info for info in store.list() if info.corrects == answered), None)
 
 
@@ -109,29 +115,30 @@ def recipe_for(parent: RunFolder, info: DatasetInfo) -> Recipe:
     return recipe.model_copy(update={"data": Data(source=info.id), "train": train})
 
 
-def of_votes(comparison: PromptComparison) -> list[dict[str, Any]]:
-    """A row for each question of which more people preferred one answer than the other; equal, both bad and one answer
-    twice give none."""
+def rows_from_votes(comparison: PromptComparison) -> list[dict[str, Any]]:
+    """Rows for the questions on which more people preferred one answer; ties, "both bad" and equal answers give
+    none."""
     won: dict[int, Counter[tuple[int, int]]] = {}
     for vote in comparison.votes():
         if vote.verdict in ("left", "right"):
             pair = (vote.left, vote.right) if vote.verdict == "left" else (vote.right, vote.left)
             won.setdefault(vote.prompt, Counter())[pair] += 1
-    answers, found = comparison.answers(), []
+    answers, rows = comparison.answers(), []
     for prompt, counts in won.items():
         for (better, worse), count in counts.items():
             texts = [answers[prompt, place].text if (prompt, place) in answers else "" for place in (better, worse)]
             if count > counts[worse, better] and texts[0].strip() and texts[0].strip() != texts[1].strip():
-                found.append(row(comparison.lineup.prompts[prompt].turns, *texts))
-    return found
+                rows.append(row(comparison.lineup.prompts[prompt].turns, *texts))
+    return rows
 
 
 def learner(comparison: PromptComparison) -> Contestant:
-    """The last that was trained, or the last: what its votes are to teach."""
+    """The contestant to train with the votes: the last tuned one, else the last."""
     trained = [one for one in comparison.lineup.contestants if one.column == "tuned"]
     return (trained or comparison.lineup.contestants)[-1]
 
 
 def answered_by(comparison: PromptComparison) -> str:
+    """The learner as `keep` names it."""
     one = learner(comparison)
     return f"run:{one.run}" if one.run else one.other

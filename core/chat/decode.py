@@ -1,8 +1,7 @@
-"""Prefill for a batch of prompts, and one decoding step for each. Workers only (torch).
+"""Prefill for a batch of prompts, and single decoding steps. Workers only (torch).
 
-Who chooses the token, when a row is over and what is shown of it are the callers': core/chat/duel and core/chat/film.
-Needs an attention that takes a mask and a cache: while packed rows are trained, the model's own
-(core/engine/attention.set_aside).
+Callers (core/chat/duel, core/chat/film) choose tokens, end rows and show text. Needs an attention with mask and cache:
+while packed rows are trained, the model's own (core/engine/attention.set_aside).
 """
 
 from __future__ import annotations
@@ -17,7 +16,8 @@ from core.engine.families import vocabulary
 
 
 class Decoder:
-    """model: a causal LM without a peft wrapper, its adapters as they are active."""
+    """Forward passes for generation. model: a causal LM without a peft wrapper, with its adapters as they are
+    active."""
 
     def __init__(self, model: torch.nn.Module, pad_token_id: int):
         self._model, self.pad_token_id = model, vocabulary.padding(model, pad_token_id)
@@ -25,7 +25,7 @@ class Decoder:
         self._cache = "cache" if "cache" in self._takes else "past_key_values"  # renamed in transformers 5
 
     def left_padded(self, prompts: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, T) ids and (B, T) mask, 0 where there is only padding. Raises ModelError for a token that the model does
+        """Padded prompts: (B, T) ids and (B, T) mask, 0 on padding. Raises ModelError for a token that the model does
         not know."""
         vocabulary.require_rows(self._model, prompts)
         longest = max(map(len, prompts))
@@ -36,8 +36,8 @@ class Decoder:
     # A context manager inside a generator would switch gradients for its consumer too, so it stays in this function.
     @torch.no_grad()
     def forward(self, ids: torch.Tensor, mask: torch.Tensor, cache: object | None) -> tuple[torch.Tensor, object]:
-        """One forward. ids: (B, T) new tokens; mask: (B, all tokens). Returns (B, V) float32 logits of the last, the
-        cache."""
+        """One forward pass: (B, V) float32 logits of the last position, and the cache. ids: (B, T) new tokens; mask:
+        (B, all tokens)."""
         positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         optional = {"position_ids": positions, "logits_to_keep": 1}  # without the latter a long prompt has T x V logits
         output = self._model(
@@ -51,6 +51,9 @@ class Decoder:
 
 
 def keep_rows(cache: Any, rows: torch.Tensor) -> None:
-    """Forget the others. By `reorder_cache`, which every layer of a cache has: those of linear attention and
-    convolutions have no `batch_select_indices` (transformers 5.24)."""
+    """Drop the cache's other rows.
+
+    Uses `reorder_cache`, which every layer of a cache has: those of linear attention and convolutions have no
+    `batch_select_indices` (transformers 5.24).
+    """
     cache.reorder_cache(rows)

@@ -1,12 +1,12 @@
 """Base and fine-tuned answers side by side from one copy of the weights. Chat worker only (torch, peft).
 
 Both columns are rows of one batch: PEFT adds the adapter to the tuned row and leaves the base row as it is. On a
-memory-bound card the second row is nearly free; on the CPU one batch takes about 0.7 of two answers one after the
-other. Several questions are more rows. Adapters that PEFT cannot mix (DoRA) are answered in turn. Never trains, never
-changes a weight.
+memory-bound GPU the second row is nearly free; on the CPU one batch takes about 0.7 of the time of two answers one
+after the other. Several questions are more rows. Adapters that PEFT cannot mix (DoRA) are answered in turn. Nothing is
+trained and no weight changes.
 
-PEFT's own context leaves its hooks on the model when an exception passes through it, and every later answer is then
-wrong without a word; and it takes the tuned rows by a list, which is copied to the card for every layer: see
+PEFT's own context leaves its hooks on the model when an exception passes through it, which makes every later answer
+silently wrong; and it selects the tuned rows by a list, which is copied to the GPU for every layer: see
 `_adapter_rows`.
 """
 
@@ -27,8 +27,8 @@ from peft.tuners.lora.layer import VARIANT_KWARG_KEYS
 from transformers import PreTrainedModel
 
 from core.chat.answer import COLUMNS, Column, Done, FinishReason, Piece, Sampling
+from core.chat.answer_marks import MarkReplacer, Marks, marks_of
 from core.chat.decode import Decoder, keep_rows
-from core.chat.frames import Marks, Retelling, marks_of
 from core.data.conversation import Turn
 from core.data.dialect import OPEN
 from core.data.template import ChatTemplate
@@ -37,20 +37,20 @@ from core.engine.adapter import ADAPTER
 from core.errors import ChatError
 
 BASE = "__base__"  # peft's name for "no adapter" in a mixed batch
-MOST_CONTEXT = 8192  # longer conversations cost more cache memory than an estimate has promised
+MOST_CONTEXT = 8192  # longer conversations need more cache memory than was estimated
 REPLACEMENT = "\ufffd"
 
-FREE_SHARE = 0.8  # of what a card has left, for conversations; the rest is for logits, and for a desktop that grows
+FREE_SHARE = 0.8  # of a GPU's free memory for conversations; the rest is for logits and a growing desktop
 MOST_ROWS = 16  # of one batch: eight questions to both columns
-LEAST_CONTEXT = 512  # tokens; with less nobody could talk, and a full card says so itself
+LEAST_CONTEXT = 512  # tokens; less would be useless, and a full GPU raises its own error
 
-LOOP_TOKENS = 64  # that many tokens in which every one is the one of a period before
-LOOP_TIMES = 3  # and at least that many periods
+LOOP_TOKENS = 64  # consecutive tokens that equal the token one period before
+LOOP_TIMES = 3  # and at least this many periods
 LONGEST_PERIOD = 64  # tokens
 
 
-class Stopped(Protocol):
-    """Tells whether the whole answer is to end, or this column of it."""
+class StopSignal(Protocol):
+    """Returns whether to end the whole answer, or this column of it."""
 
     def __call__(self, column: Column | None = None) -> bool: ...
 
@@ -62,7 +62,7 @@ def never(column: Column | None = None) -> bool:
 class Duel:
     """One loaded base, with or without one adapter. One answer at a time.
 
-    tuned_template: the template the adapter was trained with, where it is not the base's own.
+    tuned_template: the template that the adapter was trained with, if it is not the base's own.
     """
 
     def __init__(
@@ -78,14 +78,14 @@ class Duel:
         self._stop_ids = {column: tokenizer.stop_ids | self._end_of_turn(column) for column in COLUMNS}
         self._marks = {column: marks_of(self._templates[column]) for column in COLUMNS}
         longest = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
-        room = free_on_card(self._model.device)
-        held = (
+        free_bytes = free_on_card(self._model.device)
+        fitting = (
             MOST_CONTEXT
-            if room is None
-            else tokens_that_fit(self._model.config.get_text_config(), room, self._model.dtype.itemsize)
+            if free_bytes is None
+            else tokens_that_fit(self._model.config.get_text_config(), free_bytes, self._model.dtype.itemsize)
         )
-        self.context_limit: int = min(longest or MOST_CONTEXT, MOST_CONTEXT, held)
-        self._too_long = "chat.too_long_for_card" if held == self.context_limit < MOST_CONTEXT else "chat.too_long"
+        self.context_limit: int = min(longest or MOST_CONTEXT, MOST_CONTEXT, fitting)
+        self._too_long = "chat.too_long_for_card" if fitting == self.context_limit < MOST_CONTEXT else "chat.too_long"
         self.decoder = Decoder(self._model, tokenizer.pad_token_id)
         self._one_at_a_time = threading.Lock()
         self.mixed: bool = self._tuned is not None and self._can_mix()
@@ -96,19 +96,21 @@ class Duel:
 
     @property
     def thinks(self) -> bool | None:
-        """Whether it was trained to think, or a bare base does so by itself; None where the template knows no such
-        choice."""
+        """Whether it was trained to think, or a bare base does by default; None if the template has no such option."""
         dialect = self._templates["tuned"].dialect
         return dialect.thinks if dialect.switch else None
 
     def prompt(
         self, column: Column, turns: Sequence[Turn], max_new_tokens: int, enable_thinking: bool | None = None
     ) -> list[int]:
-        """(T,) ids of the conversation as column reads it; both are asked to think as the tuned one was, where nobody
-        says. Raises ChatError where it and the answer have no room."""
+        """Token ids (T,) of the conversation in column's template. enable_thinking: None for both as the tuned model
+        was trained.
+
+        Raises ChatError if prompt and answer do not fit into the context.
+        """
         if not turns or turns[-1]["role"] != "user":
             raise ChatError("chat.no_question")
-        # What can be UTF-8: half a surrogate pair, which a browser can send, becomes a question mark.
+        # Valid UTF-8: half a surrogate pair, which a browser can send, becomes a question mark.
         readable = [
             {
                 name: value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
@@ -128,43 +130,42 @@ class Duel:
         self,
         questions: Sequence[Mapping[Column, Sequence[Turn] | None]],
         sampling: Sampling,
-        stopped: Stopped = never,
+        stopped: StopSignal = never,
         strength: float = 1.0,
     ) -> Generator[Piece | Done]:
-        """Pieces of each asked column of each question as they are written, then its Done. strength: what the adapter
-        adds is multiplied by it.
+        """Yield pieces of each column of each question as they are generated, then its Done. strength: factor of the
+        adapter's output.
 
-        stopped is asked before every layer, so that it also ends the reading of a long prompt, and for each column
-        after every token. Raises ChatError
-        (nothing asked, no room, no adapter, one without a strength, an answer still running, numbers that are not
-        finite).
+        stopped is called before every layer, so that it also ends a long prefill, and for each column after every
+        token. Raises ChatError (no question, no space in the context, no adapter, an adapter without a strength,
+        another answer running, logits that are not finite).
         """
-        asked = [
+        requested = [
             (number, column, turns)
-            for number, one in enumerate(questions)
+            for number, question in enumerate(questions)
             for column in COLUMNS
-            if (turns := one.get(column))
+            if (turns := question.get(column))
         ]
-        if not asked:
+        if not requested:
             raise ChatError("chat.no_question")
-        if any(column == "tuned" for _, column, _ in asked) and self._tuned is None:
+        if any(column == "tuned" for _, column, _ in requested) and self._tuned is None:
             raise ChatError("chat.no_adapter")
         if strength != 1 and self._tuned is not None and self._tuned.peft_config[ADAPTER].use_dora:
-            raise ChatError("chat.no_strength")  # its magnitudes were trained, and are no part of what is multiplied
+            raise ChatError("chat.no_strength")  # its trained magnitudes would not be scaled
         if not self._one_at_a_time.acquire(blocking=False):
             raise ChatError("chat.already_answering")
         try:
-            rows = [self._row(number, column, turns, sampling) for number, column, turns in asked]
+            rows = [self._row(number, column, turns, sampling) for number, column, turns in requested]
             in_turn = [rows] if self.mixed else [[row for row in rows if row.column == column] for column in COLUMNS]
             with at_strength(self._model, strength):
-                for together in (batch for rows in in_turn for batch in self._batches(rows, sampling.max_new_tokens)):
-                    yield from self._decode(together, sampling, stopped)
+                for batch_rows in (batch for rows in in_turn for batch in self._batches(rows, sampling.max_new_tokens)):
+                    yield from self._decode(batch_rows, sampling, stopped)
         finally:
             self._one_at_a_time.release()
 
     def _batches(self, rows: list[_Reply], max_new_tokens: int) -> Iterator[list[_Reply]]:
-        """As many as the room of two of the longest conversations holds: each row is as long as the longest of its
-        batch."""
+        """Split rows into batches that fit into the memory of two full contexts; each row is padded to its batch's
+        longest."""
         batch = list[_Reply]()
         for row in rows:
             longest = max(len(one.prompt) for one in [*batch, row]) + max_new_tokens
@@ -176,9 +177,9 @@ class Duel:
             yield batch
 
     def _opening(self, column: Column, prompt: list[int]) -> str:
-        """What of an answer the prompt has written already: the beginning of a thought, or ""."""
+        """The part of the answer that the prompt already contains: the beginning of a thought, or ""."""
         end = self.tokenizer.decode(prompt[-16:], skip_special_tokens=False).rstrip()
-        openings = (OPEN.rstrip(), *(mark for mark, told in self._marks[column].items() if told == OPEN))
+        openings = (OPEN.rstrip(), *(mark for mark, replacement in self._marks[column].items() if replacement == OPEN))
         return OPEN if end.endswith(openings) else ""
 
     def _row(self, number: int, column: Column, turns: Sequence[Turn], sampling: Sampling) -> _Reply:
@@ -187,8 +188,8 @@ class Duel:
         stream = TextStream(self.tokenizer, self._marks[column])
         return _Reply(number, column, prompt, self._stop_ids[column], sampling.max_new_tokens, generator, stream)
 
-    def _decode(self, rows: list[_Reply], sampling: Sampling, stopped: Stopped) -> Iterator[Piece | Done]:
-        rows = sorted(rows, key=lambda row: COLUMNS.index(row.column))  # as `_adapter_rows` needs them
+    def _decode(self, rows: list[_Reply], sampling: Sampling, stopped: StopSignal) -> Iterator[Piece | Done]:
+        rows = sorted(rows, key=lambda row: COLUMNS.index(row.column))  # the order that `_adapter_rows` needs
         ids, mask = self.decoder.left_padded([row.prompt for row in rows])
         cache: Any = None
         for row in rows:
@@ -204,7 +205,10 @@ class Duel:
                         for row in rows:
                             row.finish_reason = "stopped"
                         break
-                    chosen = [choose(of_row, sampling, row.generator) for of_row, row in zip(logits, rows, strict=True)]
+                    chosen = [
+                        choose(row_logits, sampling, row.generator)
+                        for row_logits, row in zip(logits, rows, strict=True)
+                    ]
                     for row, token in zip(rows, chosen, strict=True):
                         if piece := row.take(token):
                             yield Piece(row.column, piece, row.number)
@@ -217,14 +221,14 @@ class Duel:
                     yield from row.finish()
             alive = [i for i, row in enumerate(rows) if not row.finish_reason]
             rows = [rows[i] for i in alive]
-            if rows:  # the others go on alone
+            if rows:  # continue with a smaller batch
                 keep = torch.tensor(alive, device=mask.device)
                 ids, mask = ids[keep], mask[keep]
                 keep_rows(cache, keep)
 
     @contextmanager
-    def _as_rows(self, columns: Sequence[Column], stopped: Stopped) -> Iterator[None]:
-        """While it lasts, row i of a batch is computed as columns[i], and a layer raises _StopNow once stopped."""
+    def _as_rows(self, columns: Sequence[Column], stopped: StopSignal) -> Iterator[None]:
+        """Compute row i of a batch as columns[i] during the block; a layer raises _StopNow once stopped."""
         with ExitStack() as stack:
             if self.mixed:
                 stack.enter_context(_adapter_rows(self._tuned, columns))
@@ -235,8 +239,10 @@ class Duel:
 
     def _can_mix(self) -> bool:
         """Whether PEFT computes this adapter and the bare base in one batch; it refuses DoRA and some layer kinds.
-        Three tokens a row, because experts and routers see all tokens of a batch as its rows: of one each there would
-        be two, as expected."""
+
+        The test has three tokens a row: experts and routers see all tokens of a batch as rows, so with one token each
+        the wrong axis would also have two entries, and the error would go unnoticed.
+        """
         ids, mask = self.decoder.left_padded([[self.decoder.pad_token_id] * 3] * 2)
         try:
             with _adapter_rows(self._tuned, COLUMNS):
@@ -248,10 +254,10 @@ class Duel:
 
 @contextmanager
 def _adapter_rows(tuned: PeftModel, columns: Sequence[Column]) -> Iterator[None]:
-    """PEFT's hooks for a mixed batch whose tuned rows are the last ones, gone afterwards whatever happens.
+    """Install PEFT's hooks for a mixed batch whose tuned rows come last, and always remove them afterwards.
 
-    PEFT 0.21 removes them after its `yield` without a try/finally: an exception handed to its context skips the
-    removal. So its context always ends as if all were well, and the exception goes its own way.
+    PEFT 0.21 removes them after its `yield` without a try/finally, so an exception in its context skips the removal.
+    Therefore its context is always left without an exception, which is raised outside it.
     """
     names = [ADAPTER if column == "tuned" else BASE for column in columns]
     plain = [
@@ -274,8 +280,8 @@ def _adapter_rows(tuned: PeftModel, columns: Sequence[Column]) -> Iterator[None]
 def _mixed(
     layer: Any, first: int, x: torch.Tensor, *args: Any, adapter_names: Sequence[str], **kwargs: Any
 ) -> torch.Tensor:
-    """PEFT's product of a plain layer, with the adapter on the rows from `first` on: the same numbers, but no wait for
-    the card."""
+    """PEFT's product of a plain layer, with the adapter on the rows from `first` on: the same numbers, without waiting
+    for the GPU."""
     result = layer.base_layer(
         x, *args, **{name: value for name, value in kwargs.items() if name not in VARIANT_KWARG_KEYS}
     )
@@ -286,44 +292,45 @@ def _mixed(
 
 @contextmanager
 def at_strength(model: torch.nn.Module, strength: float) -> Iterator[None]:
-    """While it lasts, what the adapter adds is multiplied: s B A x of every layer by strength. At 1 no number is
-    touched; at 0 a zero is added to the base's own."""
+    """Multiply s B A x of every layer by strength during the block. At 1 nothing is touched; at 0 zeros are added to
+    the base's output."""
     layers = (
         [layer for layer in model.modules() if isinstance(layer, LoraLayer) and ADAPTER in layer.scaling]
         if strength != 1
         else []
     )
-    trained = [layer.scaling[ADAPTER] for layer in layers]
+    trained_scales = [layer.scaling[ADAPTER] for layer in layers]
     try:
-        for layer, scale in zip(layers, trained, strict=True):
+        for layer, scale in zip(layers, trained_scales, strict=True):
             layer.scaling[ADAPTER] = strength * scale
         yield
     finally:
-        for layer, scale in zip(layers, trained, strict=True):
+        for layer, scale in zip(layers, trained_scales, strict=True):
             layer.scaling[ADAPTER] = scale
 
 
 class _StopNow(Exception):
-    """Leaves a forward between two layers."""
+    """Leaves a forward pass between two layers."""
 
 
 @contextmanager
-def _interruptible(model: torch.nn.Module, stopped: Stopped) -> Iterator[None]:
-    """Ask stopped before every block of model: a token of a large model on the CPU takes longer than a person waits."""
+def _interruptible(model: torch.nn.Module, stopped: StopSignal) -> Iterator[None]:
+    """Check stopped before every block of model: one token of a large model on the CPU takes longer than a user
+    waits."""
 
-    def ask(module: torch.nn.Module, arguments: object) -> None:
+    def raise_if_stopped(module: torch.nn.Module, arguments: object) -> None:
         if stopped():
             raise _StopNow
 
     blocks = [block for layers in model.modules() if isinstance(layers, torch.nn.ModuleList) for block in layers]
     with ExitStack() as hooks:
         for block in blocks or [model]:
-            hooks.enter_context(block.register_forward_pre_hook(ask))
+            hooks.enter_context(block.register_forward_pre_hook(raise_if_stopped))
         yield
 
 
 def free_on_card(device: torch.device) -> int | None:
-    """Bytes that this process may still have there (core.engine.device.stay_within_card); None on a processor."""
+    """Bytes that this process may still allocate on the GPU (core.engine.device.stay_within_card); None on a CPU."""
     if device.type != "cuda":
         return None
     free, total = torch.cuda.mem_get_info(device)
@@ -333,25 +340,28 @@ def free_on_card(device: torch.device) -> int | None:
 
 
 def tokens_that_fit(config: Any, free: int, width: int) -> int:
-    """The longest conversation of which both columns fit into free bytes: keys and values of all layers, and what one
-    layer computes of a whole prompt. width: bytes of a number. Families that keep less (windows, latent attention) have
-    room to spare; for one that is described otherwise it is MOST_CONTEXT."""
+    """The longest context of which both columns fit into free bytes: keys and values of all layers, and one layer's
+    activations for a whole prompt.
 
-    def number(name: str, otherwise: int) -> int:
-        value = getattr(config, name, None) or otherwise
+    width: bytes of a number. Families that cache less (windows, latent attention) have memory to spare; if the config
+    lacks these fields it is MOST_CONTEXT.
+    """
+
+    def number(name: str, default: int) -> int:
+        value = getattr(config, name, None) or default
         return max(value) if isinstance(value, list | tuple) else int(value)  # some families: one for each layer
 
     layers, heads, hidden = (number(name, 0) for name in ("num_hidden_layers", "num_attention_heads", "hidden_size"))
     if not (layers and heads and hidden):
         return MOST_CONTEXT
     cached = 2 * layers * number("num_key_value_heads", heads) * number("head_dim", hidden // heads)
-    at_work = 4 * hidden + 3 * number("intermediate_size", 4 * hidden)
-    a_token = len(COLUMNS) * width * (cached + at_work)
-    return max(LEAST_CONTEXT, int(FREE_SHARE * free / a_token) // 64 * 64)
+    activations = 4 * hidden + 3 * number("intermediate_size", 4 * hidden)
+    token_bytes = len(COLUMNS) * width * (cached + activations)
+    return max(LEAST_CONTEXT, int(FREE_SHARE * free / token_bytes) // 64 * 64)
 
 
 def choose(logits: torch.Tensor, sampling: Sampling, generator: torch.Generator) -> int:
-    """The next token id. logits: (V,) float32. Temperature, then top-p, as transformers orders them. Raises
+    """The next token id. logits: (V,) float32. Applies temperature, then top-p, in transformers' order. Raises
     ChatError."""
     best = logits.argmax()
     if not torch.isfinite(logits[best]):
@@ -365,7 +375,7 @@ def choose(logits: torch.Tensor, sampling: Sampling, generator: torch.Generator)
 
 
 class _Reply:
-    """One column's answer while it is written."""
+    """One column's answer while it is generated."""
 
     def __init__(
         self,
@@ -386,14 +396,14 @@ class _Reply:
         self._repetition = Repetition()
 
     def take(self, token: int) -> str:
-        """Count token; the text it adds, "" while a character is unfinished."""
+        """Count token and return the text that it adds, "" while a character is incomplete."""
         self._tokens += 1
         if token in self._stop_ids:
             self.finish_reason = "stop"
             return ""
         if self._tokens >= self._max_new_tokens:
             self.finish_reason = "length"
-        elif self._repetition.goes_on(token):
+        elif self._repetition.is_loop(token):
             self.finish_reason = "loop"
         return self._text.add(token)
 
@@ -405,17 +415,17 @@ class _Reply:
 
 
 class Repetition:
-    """Notices when an answer only repeats itself, as a base model does that was asked a question.
+    """Detects an answer that only repeats itself, as a base model's answer to a question often does.
 
-    For each period up to LONGEST_PERIOD it counts the newest tokens that equal the token of one period before.
+    For each period up to LONGEST_PERIOD it counts the newest tokens that equal the token one period before.
     """
 
     def __init__(self) -> None:
         self._newest = deque[int](maxlen=LONGEST_PERIOD)
         self._equal = [0] * LONGEST_PERIOD  # of the period place + 1
 
-    def goes_on(self, token: int) -> bool:
-        """Whether the answer, with this token, has repeated one block LOOP_TIMES and for LOOP_TOKENS."""
+    def is_loop(self, token: int) -> bool:
+        """Add token; return whether the answer has repeated one block LOOP_TIMES and for LOOP_TOKENS."""
         for place, before in enumerate(reversed(self._newest)):
             self._equal[place] = self._equal[place] + 1 if before == token else 0
         self._newest.append(token)
@@ -425,31 +435,31 @@ class Repetition:
 
 
 class TextStream:
-    """Token ids to text, piece by piece: the pieces joined are the decoded whole, special tokens left out; where marks
-    (frames) have some, these are told in plain words and no special token is left out.
+    """Converts token ids to text piece by piece: the joined pieces are the decoded whole without special tokens. With
+    marks (answer_marks), special tokens stay and marks are replaced.
 
-    A character may need several tokens, so text that ends in U+FFFD waits. Each piece is decoded with the one before
-    it, because tokenizers treat the space before a first word differently; earlier tokens are never decoded again.
+    A character may need several tokens, so text that ends in U+FFFD waits. Each piece is decoded together with the one
+    before it, because tokenizers treat the space before a first word differently; earlier tokens are not decoded again.
     """
 
     def __init__(self, tokenizer: Tokenizer, marks: Marks | None = None):
-        self._tokenizer, self._skips, self._in_words = tokenizer, not marks, Retelling(marks or {})
+        self._tokenizer, self._skips, self._replacer = tokenizer, not marks, MarkReplacer(marks or {})
         self._window: list[int] = []
-        self._told = 0  # how many ids of the window have been told
+        self._emitted = 0  # ids of the window whose text was returned
 
     def add(self, token: int) -> str:
         self._window.append(token)
-        new = self._untold()
+        new = self._new_text()
         if not new or new.endswith(REPLACEMENT):
             return ""
-        del self._window[: self._told]
-        self._told = len(self._window)
-        return self._in_words.add(new)
+        del self._window[: self._emitted]
+        self._emitted = len(self._window)
+        return self._replacer.add(new)
 
     def rest(self) -> str:
-        """What an answer that ended mid-character still has to tell."""
-        return self._in_words.add(self._untold().rstrip(REPLACEMENT)) + self._in_words.rest()
+        """The remaining text of an answer that ended within a character."""
+        return self._replacer.add(self._new_text().rstrip(REPLACEMENT)) + self._replacer.rest()
 
-    def _untold(self) -> str:
-        told = self._tokenizer.decode(self._window[: self._told], self._skips)
-        return self._tokenizer.decode(self._window, self._skips)[len(told) :]
+    def _new_text(self) -> str:
+        earlier = self._tokenizer.decode(self._window[: self._emitted], self._skips)
+        return self._tokenizer.decode(self._window, self._skips)[len(earlier) :]

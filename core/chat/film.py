@@ -1,15 +1,15 @@
 """Sample answers during training (the film): fixed prompts decoded greedily between two steps, and the loss on neutral
 texts. Workers only.
 
-At step 0, after the last step, and at evaluations in between (also where no rows are kept apart: then at the steps
-where they would be measured). All prompts are one batch, or several where one would hold more tokens than a step of the
-training does, so that the film is never what a run needs its memory for. All frames together take 5 % of the run at
-most (core/chat/frame_time), and the answers of one train.sample_seconds; they are whole or not there: as many prompts
-are asked as the pace of this very moment can answer, the most telling first. Outside that time the first frame and the
-last always answer the most telling prompt, so that no run ends without an answer before and after. Where not one was
-answered, a frame or more is left out: beside a busy program it rests. It changes nothing of the training: no weight, no
-random state, bit for bit on a processor. A model that cannot be asked this way is trained without a film, and the run
-says so.
+Frames are taken at step 0, after the last step, and at evaluations in between (without held-out rows: at the steps
+where they would be measured). All prompts are one batch, or several if one would hold more tokens than a training step,
+so that the film never sets the run's memory need. All frames together take at most 5 % of the run
+(core/chat/film_time), and the answers of one at most train.sample_seconds; answers are complete or missing: as many
+prompts are asked as the current speed can answer, the most informative first. Beyond that time the first frame and the
+last always answer the most informative prompt, so that every run has an answer before and after. After a frame without
+an answer one or more frames are skipped, which leaves a busy PC alone. The film changes nothing of the training: no
+weight, no random state, bit for bit on a CPU. A model that cannot be asked this way is trained without a film, and the
+run reports it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from itertools import accumulate
 import torch
 
 from core.chat.decode import Decoder, keep_rows
-from core.chat.frame_time import FrameTime, texts_within
+from core.chat.film_time import FilmTime, texts_within
 from core.data.formats import Example
 from core.data.labels import Encoded
 from core.data.row_order import Schedule, packed
@@ -42,22 +42,22 @@ from core.runs.reporter import Reporter
 from core.runs.sample_answers import Ending, Frame, FrameAnswer
 from core.runs.scenes import ANSWER_TOKENS, Scenes
 
-UNFINISHED = "\ufffd"  # half a character
-NEUTRAL_SHARE = 0.25  # of a frame's time: where the texts take more, they are measured before and after only
+UNFINISHED = "\ufffd"  # an incomplete character
+NEUTRAL_SHARE = 0.25  # of a frame's time: if the texts take more, they are measured only before and after
 READING_SHARE = 0.5  # of a frame's time, for reading the prompts; the first may take all of it
-# of the time that the only answer still needs, going by the longest before: with less it is given up at once
+# share of the time that a single answer is expected to need, by the longest before: with less it is given up at once
 HOPELESS = 0.5
-CERTAIN_S = 30.0  # for the one answer that the first frame and the last always have; after that it ends where it is
-MOST_REST = 4  # frames that are left out in a row
-TELLING = ("own", "kept_apart", "trained", "neutral")  # one of each source, then the second of each, ...
-# What a family that is put together otherwise, a prompt with a token that the model does not know, or a full memory,
-# may raise. Stop, Pause and a full disk go their own way.
+CERTAIN_S = 30.0  # for the answer that the first and last frame always have; it is cut off after that
+MOST_SKIPPED = 4  # frames in a row
+SOURCE_ORDER = ("own", "kept_apart", "trained", "neutral")  # one of each source, then the second of each, ...
+# Errors of an unusual model family, of a prompt with a token that the model does not know, or of full memory. Stop,
+# Pause and a full disk are handled by the trainer.
 FAULTS = (ArithmeticError, AttributeError, LookupError, MemoryError, ModelError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass
-class _Writing:
-    """One answer while it is written."""
+class _AnswerRow:
+    """One answer while it is generated."""
 
     place: int
     prompt: list[int]
@@ -80,8 +80,8 @@ class _Writing:
 
 
 @dataclass(frozen=True)
-class Shown:
-    """What a film shows. seconds: of a frame, at most. clock: stands in for the wall's in tests."""
+class FilmSettings:
+    """What a film samples. seconds: the most for a frame. clock: replaced in tests."""
 
     tokenizer: Tokenizer
     scenes: Scenes
@@ -90,92 +90,100 @@ class Shown:
 
 
 class Film:
-    """`begin` where an attempt begins, then `take` between its steps. schedule, eval_every: of the training."""
+    """The film of a training. `begin` starts an attempt, `take` is called between its steps. schedule, eval_every: of
+    the training."""
 
-    def __init__(self, step: Step, reporter: Reporter, shown: Shown, schedule: Schedule, eval_every: int):
+    def __init__(self, step: Step, reporter: Reporter, settings: FilmSettings, schedule: Schedule, eval_every: int):
         self._step, self._reporter, self._total_steps = step, reporter, schedule.total_steps
-        self._tokenizer, self._seconds, self._clock = shown.tokenizer, shown.seconds, shown.clock
+        self._tokenizer, self._seconds, self._clock = settings.tokenizer, settings.seconds, settings.clock
         self._model = step.tuned.get_base_model()
         self._decoder = Decoder(self._model, step.pad_token_id)
-        self._prompts = [scene.ids(shown.tokenizer) for scene in shown.scenes.scenes]
+        self._prompts = [scene.ids(settings.tokenizer) for scene in settings.scenes.scenes]
         self._held_out = [
-            scene.ids(shown.tokenizer) for scene in shown.scenes.held_out
-        ]  # at both ends alone, core/runs/cards/better
-        whole = [shown.tokenizer.encode_full(Example(text=words)) for words in shown.scenes.neutral_texts]
+            scene.ids(settings.tokenizer) for scene in settings.scenes.held_out
+        ]  # only before and after, core/runs/cards/better
+        encoded = [settings.tokenizer.encode_full(Example(text=text)) for text in settings.scenes.neutral_texts]
         run_tokens = sum(schedule.lengths) * schedule.total_steps / schedule.steps_per_epoch
-        affordable = texts_within([len(row.input_ids) for row in whole], run_tokens)
-        self._neutral = [Encoded(row.input_ids, row.learned) for row in whole[:affordable]]
+        affordable = texts_within([len(row.input_ids) for row in encoded], run_tokens)
+        self._neutral = [Encoded(row.input_ids, row.learned) for row in encoded[:affordable]]
         self._neutral_seconds = 0.0
-        self._order = _telling_first([scene.source for scene in shown.scenes.scenes])
-        self._usual = ANSWER_TOKENS  # tokens of the longest answer of the frame before
-        # prompts that are asked for each second of a frame at most, by what the one before had time for
-        self._a_second = math.inf
-        self._rest, self._resting = 0, 0  # frames to leave out, and how many of those are still to come
-        self._beyond = 0.0  # seconds of a frame that its certain answer took once its time was over
+        self._order = _most_informative_first([scene.source for scene in settings.scenes.scenes])
+        self._usual_length = ANSWER_TOKENS  # tokens of the longest answer of the frame before
+        # limit for the prompts per second of a frame, by the answers of the frame before
+        self._prompts_per_second = math.inf
+        self._skips, self._skips_left = 0, 0  # frames to skip, and how many of those are left
+        self._overtime = 0.0  # seconds that the guaranteed answer took beyond the frame's time
         self._is_off = False
-        self._is_there: int | None = None  # the step that this attempt begins at, where its frame is taken already
+        self._first_step_taken: int | None = None  # this attempt's first step, if its frame exists already
         self._at_once = 0
         self.every = sample_answers.every(eval_every, schedule.total_steps)
-        self._time = FrameTime(shown.seconds, self.every, schedule.total_steps)
+        self._time = FilmTime(settings.seconds, self.every, schedule.total_steps)
 
     def begin(self, at: int, at_once: int) -> None:
-        """at: the step that this attempt goes on from. at_once: the most tokens that a batch of the training has."""
-        self._is_there = at if any(frame.step == at for frame in sample_answers.read(self._reporter.run)) else None
+        """Begin an attempt. at: its first step. at_once: the most tokens of a training batch."""
+        self._first_step_taken = (
+            at if any(frame.step == at for frame in sample_answers.read(self._reporter.run)) else None
+        )
         self._at_once = at_once
 
     def is_due(self, step: int, stops_early: bool = False) -> bool:
-        """Not where this attempt goes on from a step whose frame is there already. stops_early: this step is the run's
-        last."""
+        """Whether a frame is due; not at an attempt's first step if its frame exists. stops_early: this step is the
+        run's last."""
         at_its_turn = step % self.every == 0 or step == self._total_steps or stops_early
-        return at_its_turn and not self._is_off and step != self._is_there
+        return at_its_turn and not self._is_off and step != self._first_step_taken
 
     def take(self, step: int, steps_take: Callable[[float | None], float | None], stops_early: bool = False) -> None:
-        """One frame, appended to film.jsonl. steps_take: seconds of all steps, by those of a token read where there was
-        no step yet.
-        stops_early: this step is the run's last. Stop and Pause are heard between two tokens, and between the layers of
-        one."""
-        between = 0 < step < self._total_steps and not stops_early
-        if between and self._resting:
-            self._resting -= 1
+        """Take one frame and append it to film.jsonl.
+
+        steps_take: returns the seconds of all steps, estimated from the given seconds per token before the first step.
+        stops_early: this step is the run's last. Stop and Pause take effect between two tokens, and
+        between the layers of one.
+        """
+        is_inner = 0 < step < self._total_steps and not stops_early
+        if is_inner and self._skips_left:
+            self._skips_left -= 1
             return
-        is_known = steps_take(self._a_token) is not None or not self._neutral  # else the texts tell how fast this PC is
+        # Without a known speed the texts measure it.
+        is_known = steps_take(self._seconds_per_token) is not None or not self._neutral
         self._seconds = self._seconds_for(step, steps_take)
-        if between and is_known and not self._seconds:
+        if is_inner and is_known and not self._seconds:
             return
         self._reporter.stage("sampling")
         started, spent = self._clock(), self._time.spent
         with self._unchanged(step):
-            loss = self._neutral_loss(between)
+            loss = self._neutral_loss(is_inner)
             self._time.spent = spent + self._clock() - started
             self._seconds = self._seconds_for(step, steps_take)
-            self._beyond = 0.0
-            answers = self._answers(self._clock() + self._seconds, has_certain=not between)
-            answered = sum(answer.why != "time" for answer in answers) - (self._beyond > 0)  # within its time
-            self._a_second = (2 * answered or len(answers) / 4) / self._seconds if self._seconds else math.inf
-            self._rest = self._resting = 0 if answered or not answers else min(MOST_REST, max(1, 2 * self._rest))
+            self._overtime = 0.0
+            answers = self._answers(self._clock() + self._seconds, has_guaranteed=not is_inner)
+            in_time = sum(answer.why != "time" for answer in answers) - (self._overtime > 0)
+            self._prompts_per_second = (2 * in_time or len(answers) / 4) / self._seconds if self._seconds else math.inf
+            self._skips = self._skips_left = 0 if in_time or not answers else min(MOST_SKIPPED, max(1, 2 * self._skips))
             attempt, seconds = self._reporter.status.attempt, self._clock() - started
-            self._time.spent = spent + seconds - self._beyond
+            self._time.spent = spent + seconds - self._overtime
             frame = Frame(
                 step=step, attempt=attempt, seconds=round(seconds, 2), answers=tuple(answers), neutral_loss=loss
             )
             sample_answers.append(self._reporter.run, frame)
-        if self._held_out and not between:
+        if self._held_out and not is_inner:
             with self._unchanged(step):
-                better.append(self._reporter.run, step, self._answered(self._held_out, self._clock() + self._time.most))
+                better.append(
+                    self._reporter.run, step, self._answers_to(self._held_out, self._clock() + self._time.most)
+                )
 
     def _seconds_for(self, step: int, steps_take: Callable[[float | None], float | None]) -> float:
-        return self._time.of(step, steps_take(self._a_token), self._neutral_seconds)
+        return self._time.seconds_for(step, steps_take(self._seconds_per_token), self._neutral_seconds)
 
     @property
-    def _a_token(self) -> float | None:
-        """Seconds of one that is read, as the neutral texts were; None before."""
+    def _seconds_per_token(self) -> float | None:
+        """Seconds per token read, measured on the neutral texts; None before."""
         tokens = sum(len(row.input_ids) for row in self._neutral)
         return self._neutral_seconds / tokens if tokens and self._neutral_seconds else None
 
     @torch.no_grad()
     def rehearse(self) -> None:
-        """What a frame needs at most, thrown away, for the probe: the widest batch with its answers full, and the
-        texts."""
+        """For the memory probe: compute what a frame needs at most, the widest batch with full answers, and the texts;
+        results are dropped."""
         with self._unchanged(None), attention.set_aside(self._model):
             if self._prompts:
                 widest = max(self._groups(), key=lambda rows: len(rows) * max(len(row.prompt) for row in rows))
@@ -187,8 +195,8 @@ class Film:
 
     @contextmanager
     def _unchanged(self, step: int | None) -> Iterator[None]:
-        """Random states are afterwards as before; a fault ends the film, a full memory this frame, and neither the
-        run."""
+        """Restore random states afterwards; an error ends the film, out of memory this frame, and neither ends
+        the run."""
         on_card = self._step.on_card
         states = random_states(on_card)
         self._step.tuned.eval()
@@ -196,7 +204,7 @@ class Film:
             yield
         except FAULTS as error:
             if is_out_of_memory(error):
-                self._is_off, self._at_once = step is None, self._at_once // 2  # the next frame asks for less at once
+                self._is_off, self._at_once = step is None, self._at_once // 2  # smaller batches in the next frame
                 traceback.clear_frames(error.__traceback__)
                 if on_card:
                     torch.cuda.empty_cache()
@@ -210,62 +218,68 @@ class Film:
             set_random_states(states)
 
     # ---- answers ----------------------------------------------------------------------------------------------------
-    def _groups(self, prompts: Sequence[int] | None = None) -> list[list[_Writing]]:
-        """Prompts (all, or those of these numbers) that are answered together: with room for their answers no more
-        tokens than a step's largest batch has."""
+    def _groups(self, prompts: Sequence[int] | None = None) -> list[list[_AnswerRow]]:
+        """Prompts (all, or these numbers) in batches whose tokens, with their answers, stay within a step's largest
+        batch."""
         return self._grouped(
             [
-                _Writing(place, self._prompts[place])
+                _AnswerRow(place, self._prompts[place])
                 for place in (range(len(self._prompts)) if prompts is None else prompts)
             ]
         )
 
-    def _grouped(self, rows: Sequence[_Writing]) -> list[list[_Writing]]:
-        groups: list[list[_Writing]] = []
+    def _grouped(self, rows: Sequence[_AnswerRow]) -> list[list[_AnswerRow]]:
+        groups: list[list[_AnswerRow]] = []
         for row in rows:
-            together = [*groups[-1], row] if groups else [row]
-            width = max(len(each.prompt) for each in together) + ANSWER_TOKENS
-            if groups and len(together) * width <= self._at_once:
+            group = [*groups[-1], row] if groups else [row]
+            width = max(len(each.prompt) for each in group) + ANSWER_TOKENS
+            if groups and len(group) * width <= self._at_once:
                 groups[-1].append(row)
             else:
                 groups.append([row])
         return groups
 
     def _readable(self) -> list[int]:
-        """The prompts that can be read in their share of the time, by the pace at which the neutral texts were."""
-        seconds = list(accumulate((self._a_token or 0.0) * len(self._prompts[place]) for place in self._order))
-        most = [self._seconds, *[READING_SHARE * self._seconds] * len(seconds)]
-        return [place for place, until, share in zip(self._order, seconds, most, strict=False) if until <= share][
-            : int(min(len(self._prompts), max(1.0, self._a_second * self._seconds)))
+        """The prompts that can be read in their share of the time, at the speed of the neutral texts."""
+        seconds = list(
+            accumulate((self._seconds_per_token or 0.0) * len(self._prompts[place]) for place in self._order)
+        )
+        limits = [self._seconds, *[READING_SHARE * self._seconds] * len(seconds)]
+        return [place for place, elapsed, limit in zip(self._order, seconds, limits, strict=False) if elapsed <= limit][
+            : int(min(len(self._prompts), max(1.0, self._prompts_per_second * self._seconds)))
         ]
 
     @property
     def _unanswered(self) -> list[FrameAnswer]:
         return [FrameAnswer(text="", why="time")] * len(self._prompts)
 
-    def _answers(self, end: float, has_certain: bool) -> list[FrameAnswer]:
-        """One for each prompt, in their order; empty with "time" where there was none for it. has_certain: the most
-        telling one is answered even where there is none."""
+    def _answers(self, end: float, has_guaranteed: bool) -> list[FrameAnswer]:
+        """One answer for each prompt, in their order; empty with "time" if there was none for it.
+
+        has_guaranteed: the most informative prompt is answered in any case.
+        """
         chosen = self._readable() if self._seconds else []
-        groups = self._groups(chosen or (self._order[:1] if has_certain else []))
-        certain = groups[0][0] if groups and has_certain else None
+        groups = self._groups(chosen or (self._order[:1] if has_guaranteed else []))
+        guaranteed = groups[0][0] if groups and has_guaranteed else None
         with attention.set_aside(self._model):
             for rows in groups:
-                self._decode(rows, end, certain)
-        found, answers = [row for rows in groups for row in rows], self._unanswered
-        self._usual = max((len(row.ids) for row in found if row.why), default=ANSWER_TOKENS)
-        for row in found:
+                self._decode(rows, end, guaranteed)
+        rows_done, answers = [row for rows in groups for row in rows], self._unanswered
+        self._usual_length = max((len(row.ids) for row in rows_done if row.why), default=ANSWER_TOKENS)
+        for row in rows_done:
             answers[row.place] = row.answer(self._tokenizer)
         return answers
 
-    def _decode(self, rows: Sequence[_Writing], end: float, certain: _Writing | None = None) -> None:
-        """Tokens for every row, the likeliest each time, until it is over or the time is; a row that is over leaves the
-        batch, and so does the last one where the time will not do for all, going by the token before. certain: has
-        CERTAIN_S more; it is the first row, or over."""
+    def _decode(self, rows: Sequence[_AnswerRow], end: float, guaranteed: _AnswerRow | None = None) -> None:
+        """Decode all rows greedily until they end or the time does.
+
+        A finished row leaves the batch; so do the last rows if the time is too short for all, by the pace of the token
+        before. guaranteed: the first row, if any, which has CERTAIN_S more.
+        """
         alive = list(rows)
         ids, mask = self._decoder.left_padded([row.prompt for row in alive])
-        cache, before, written = None, self._clock(), 0
-        while alive and (before < end or alive[0] is certain):
+        cache, last, written = None, self._clock(), 0
+        while alive and (last < end or alive[0] is guaranteed):
             self._reporter.check()
             logits, cache = self._decoder.forward(ids, mask, cache)
             value, best = logits.max(dim=-1)
@@ -273,41 +287,41 @@ class Film:
             for row, token, is_finite in chosen:
                 row.take(token, is_finite, self._tokenizer.stop_ids)
             now, written = self._clock(), written + 1
-            going_on = [i for i, row in enumerate(alive) if row.why is None]
-            if written > 1 and going_on:  # the first one read the prompts
-                needed = (now - before) * max(1, self._usual - written)
+            continuing = [i for i, row in enumerate(alive) if row.why is None]
+            if written > 1 and continuing:  # the first token included the prefill
+                needed = (now - last) * max(1, self._usual_length - written)
                 share = min(1.0, (end - now) / needed) if needed > 0 else 1.0
-                is_open = certain is not None and certain.why is None
-                going_on = going_on[
-                    : max(int(len(going_on) * share), len(going_on) > 1 or share >= HOPELESS or is_open)
+                is_open = guaranteed is not None and guaranteed.why is None
+                continuing = continuing[
+                    : max(int(len(continuing) * share), len(continuing) > 1 or share >= HOPELESS or is_open)
                 ]
-            if before >= end:
-                self._beyond += now - before
+            if last >= end:
+                self._overtime += now - last
             if now >= end:
-                going_on = [i for i in going_on if alive[i] is certain]
-            if certain is not None and now >= end + CERTAIN_S:
-                certain.why, going_on = certain.why or "length", []
-            before = now
+                continuing = [i for i in continuing if alive[i] is guaranteed]
+            if guaranteed is not None and now >= end + CERTAIN_S:
+                guaranteed.why, continuing = guaranteed.why or "length", []
+            last = now
             ids, mask = best[:, None], torch.cat([mask, mask.new_ones(len(alive), 1)], dim=1)
-            if going_on and len(going_on) < len(alive):
-                keep = torch.tensor(going_on, device=mask.device)
+            if continuing and len(continuing) < len(alive):
+                keep = torch.tensor(continuing, device=mask.device)
                 ids, mask = ids[keep], mask[keep]
                 keep_rows(cache, keep)
-            alive = [alive[i] for i in going_on]
+            alive = [alive[i] for i in continuing]
 
-    def _answered(self, prompts: Sequence[list[int]], end: float) -> list[FrameAnswer]:
-        """One for each; "time" where there was none for it."""
-        rows = [_Writing(place, prompt) for place, prompt in enumerate(prompts)]
+    def _answers_to(self, prompts: Sequence[list[int]], end: float) -> list[FrameAnswer]:
+        """One answer for each prompt; "time" if there was none for it."""
+        rows = [_AnswerRow(place, prompt) for place, prompt in enumerate(prompts)]
         with attention.set_aside(self._model):
             for group in self._grouped(rows):
                 self._decode(group, end)
         return [row.answer(self._tokenizer) for row in rows]
 
     # ---- neutral texts ----------------------------------------------------------------------------------------------
-    def _neutral_loss(self, between: bool) -> float | None:
-        """None between the first frame and the last where it takes too long, and in a run that is too short for a
+    def _neutral_loss(self, is_inner: bool) -> float | None:
+        """The loss on the neutral texts; None at an inner frame if it takes too long, and in a run too short for a
         text."""
-        if self._neutral_seconds > NEUTRAL_SHARE * self._seconds and between:
+        if self._neutral_seconds > NEUTRAL_SHARE * self._seconds and is_inner:
             return None
         started = self._clock()
         loss = self._measure_neutral()
@@ -315,7 +329,7 @@ class Film:
         return loss
 
     def _measure_neutral(self) -> float | None:
-        """Mean loss over all tokens of the texts; None where it is no number, or there are none."""
+        """Mean loss over all tokens of the texts; None if it is not finite, or there are no texts."""
         lengths = [len(row.input_ids) for row in self._neutral]
         loss_sum, learned = 0.0, 0
         for chosen in packed(range(len(lengths)), lengths, max([self._at_once, *lengths])):
@@ -326,7 +340,9 @@ class Film:
         return round(loss, 6) if math.isfinite(loss) else None
 
 
-def _telling_first(sources: Sequence[str]) -> list[int]:
-    """Numbers of prompts of these sources in the order in which they are given up last."""
-    places = [(sources[:place].count(source), TELLING.index(source), place) for place, source in enumerate(sources)]
+def _most_informative_first(sources: Sequence[str]) -> list[int]:
+    """Numbers of prompts in the order of how informative they are: one of each source, then the second of each."""
+    places = [
+        (sources[:place].count(source), SOURCE_ORDER.index(source), place) for place, source in enumerate(sources)
+    ]
     return [place for *_, place in sorted(places)]

@@ -1,4 +1,4 @@
-"""Asks a run's model a list of questions without a page: one chat worker, one question at a time, greedily."""
+"""Asks a run's model questions without a page: one chat worker, one question at a time, greedily."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from core.models.library import Models
 from core.runs.folder import RunFolder
 from core.workspace.folder import Workspace
 
-LOAD_TIMEOUT_S = 1800  # a model that has to be downloaded first takes what it takes
+LOAD_TIMEOUT_S = 1800  # the model may have to be downloaded first
 
 
 def target_of(run: RunFolder, checkpoint: str | None = None, four_bit: bool | None = None) -> ChatTarget:
-    """What to load for a run: its adapter, or that of one of its checkpoints, on a base as it was trained on.
+    """The model to load for a run: its adapter, or a checkpoint's, on the base as it was trained.
 
-    four_bit: None means as trained. Raises ChatError for a run that kept nothing, RunError for an unknown checkpoint.
+    four_bit: None means as trained. Raises ChatError for a run without an adapter, RunError for an unknown checkpoint.
     """
     recipe = run.recipe()
     folder: Path = run.checkpoint(checkpoint) / "adapter" if checkpoint else run.adapter
@@ -44,13 +44,13 @@ def target_of(run: RunFolder, checkpoint: str | None = None, four_bit: bool | No
 
 
 def target_of_adapter(workspace: Workspace, folder: Path, four_bit: bool = False) -> ChatTarget:
-    """What to load for an adapter folder made elsewhere: on the base that it names. Raises ModelError."""
+    """The model to load for an adapter folder made elsewhere, on the base that it names. Raises ModelError."""
     return ChatTarget(Models(workspace).base_of(folder), describe(folder).revision, folder, four_bit, folder.name)
 
 
 @contextmanager
 def opened(workspace: Workspace, target: ChatTarget) -> Iterator[ChatClient]:
-    """A chat that is ready, and the device free again afterwards."""
+    """Load target and yield a chat that is ready; free the device afterwards."""
     client = ChatClient(workspace)
     try:
         client.load(target)
@@ -63,15 +63,17 @@ def opened(workspace: Workspace, target: ChatTarget) -> Iterator[ChatClient]:
 def answer(
     client: ChatClient, prompt: str, both: bool, max_new_tokens: int, enable_thinking: bool | None = None
 ) -> dict[str, str | None]:
-    """{"tuned": ..., "base": ... or None}: the answers of the columns to one question. enable_thinking: None as it was
-    trained. Raises ChatError where its template knows no such choice."""
+    """The columns' answers to one question: {"tuned": ..., "base": ... or None}.
+
+    enable_thinking: None as trained. Raises ChatError if the template has no such option.
+    """
     if enable_thinking is not None and client.state().thinks is None:
         raise ChatError("chat.no_switch")
     turns = [{"role": "user", "content": prompt}]
     sampling = Sampling(max_new_tokens=max_new_tokens, enable_thinking=enable_thinking)
-    words: dict[str, str] = {"tuned": ""} | ({"base": ""} if both else {})
+    texts: dict[str, str] = {"tuned": ""} | ({"base": ""} if both else {})
     with client.ask(turns if both else None, turns, sampling) as stream:
         for item in stream:
             if isinstance(item, Piece):
-                words[item.column] += item.text
-    return {"tuned": words["tuned"], "base": words.get("base")}
+                texts[item.column] += item.text
+    return {"tuned": texts["tuned"], "base": texts.get("base")}

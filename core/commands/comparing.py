@@ -17,7 +17,7 @@ from core.chat import judge as judges
 from core.chat.answer import STRENGTHS
 from core.chat.client import ChatClient
 from core.chat.comparison import Contestant, PromptComparison, same_beginning
-from core.chat.contest import alike, answer_missing
+from core.chat.contest import answer_missing, same_text
 from core.chat.judge import Judge
 from core.chat.prompts import Prompt, prompts_of, prompts_of_file
 from core.chat.questions import target_of
@@ -71,7 +71,7 @@ def compare(
     """Give several runs, checkpoints or bases the same prompts (greedy decoding) and show where their answers first
     differ."""
     space = Workspace.open(workspace)
-    named_judge = None if judge is None else Judge.named(judge, model, os.environ.get(KEY, ""))
+    named_judge = None if judge is None else Judge.parse(judge, model, os.environ.get(KEY, ""))
     if resume is not None:
         comparison = PromptComparison.open(space, resume)
     else:
@@ -101,7 +101,7 @@ def _send_to_judge(judge: Judge, comparison: PromptComparison, yes: bool, as_jso
     it."""
     left = judges.missing(judge, comparison)
     if left and not as_json:
-        body = judges.sent(judge, comparison, *left[0])
+        body = judges.request_body(judge, comparison, *left[0])
         print(json.dumps(body, ensure_ascii=False, indent=1), file=sys.stderr)
         say(msg("judge.leaves" if yes else "judge.ask_yes", count=len(left), url=judge.url))
     if yes:
@@ -121,7 +121,7 @@ def _verdicts(judge: Judge, comparison: PromptComparison) -> list[dict[str, Any]
         score = comparison.score((0, place), judge.name)
         counts = {"wins": score.wins[1], "losses": score.wins[0], "equal": score.equal, "both_bad": score.both_bad}
         verdicts.append({"judge": judge.name, "label": one.label, **counts, "interval": score.interval,
-            "told": plain(judges.told(judge, comparison, place))})  # fmt: skip
+            "told": plain(judges.result_message(judge, comparison, place))})  # fmt: skip
     return verdicts
 
 
@@ -166,7 +166,9 @@ def pairs(
     space = Workspace.open(workspace)
     store, judged = dataset_store(space), PromptComparison.open(space, comparison)
     name = f"Corrections of {corrections.learner(judged).label}"
-    info, added = corrections.keep(space, store, corrections.answered_by(judged), name, corrections.of_votes(judged))
+    info, added = corrections.keep(
+        space, store, corrections.answered_by(judged), name, corrections.rows_from_votes(judged)
+    )
     if as_json:
         print_json({"id": info.id, "added": added, "rows": info.good_rows})
     else:
@@ -235,7 +237,7 @@ def comparison_json(comparison: PromptComparison) -> dict[str, Any]:
         given = [answers[prompt, place] for prompt in range(len(lineup.prompts)) if (prompt, place) in answers]
         seconds = sum(answer.seconds for answer in given)
         right = Counter(
-            alike(answers[number, place].text, prompt.expected)
+            same_text(answers[number, place].text, prompt.expected)
             for number, prompt in enumerate(lineup.prompts)
             if prompt.expected is not None and (number, place) in answers
         )
@@ -257,7 +259,7 @@ def comparison_json(comparison: PromptComparison) -> dict[str, Any]:
         ]
         there = [text for text in texts if text is not None]
         rows.append(
-            {"prompt": prompt.asked, "source": prompt.source, "expected": prompt.expected, "answers": texts}
+            {"prompt": prompt.question, "source": prompt.source, "expected": prompt.expected, "answers": texts}
             | {"same_beginning": same_beginning(there)}
             | ({"left_out": plain(gone[number])} if number in gone else {})
         )

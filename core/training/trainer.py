@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from core.chat.film import Film, Shown
+from core.chat.film import Film, FilmSettings
 from core.data.labels import Encoded
 from core.data.row_order import Schedule
 from core.data.sets.pieces import lengths_of
@@ -89,7 +89,7 @@ class Trainer:
         reporter: Reporter,
         save_adapter: Callable[[Path], None],
         *,
-        shown: Shown | None = None,
+        shown: FilmSettings | None = None,
         spill: SpillWatch | None = None,
         would_fit: Callable[[Ahead], Message] | None = None,
         make_step: Callable[..., Step] = Step.from_recipe,

@@ -86,11 +86,11 @@ def child(kind: str, asked: dict[str, Any], told: int) -> int:
 
         worker._train = fake_worker.train
     if kind == "real":
-        from core.chat import film, frame_time
+        from core.chat import film, film_time
 
         # The same frames each time, and so the same operations: by the clock six steps have time for some of them. One
         # neutral text will do.
-        frame_time.MOST_OF_RUN, film.texts_within = 1e6, lambda lengths, tokens: 1
+        film_time.MOST_OF_RUN, film.texts_within = 1e6, lambda lengths, tokens: 1
     if kind == "gguf":
         from tests.faults import scripted
 

@@ -128,7 +128,7 @@ def test_a_load_that_runs_out_of_memory_says_so_and_keeps_nothing(
 ) -> None:
     with monkeypatch.context() as patch:
         fails = f"def load(*a, **k): raise {OUT_OF_MEMORY[whose]}"
-        run_instead(patch, "core.chat.worker", f"import core.engine.base_model as base\n{fails}\nbase.load = load")
+        run_instead(patch, "core.chat.chat_worker", f"import core.engine.base_model as base\n{fails}\nbase.load = load")
         client.load(target(place))
         with pytest.raises(ChatError) as said:
             client.wait_ready(LOAD_S)
@@ -146,7 +146,7 @@ def test_an_answer_that_runs_out_of_memory_says_so_and_the_next_one_works(
         "def answer(*a):\n asked.append(1)\n if len(asked) == 1: raise MemoryError()\n return real(*a)\n"
         "duel.Duel.answer_all = answer"
     )
-    run_instead(monkeypatch, "core.chat.worker", before)
+    run_instead(monkeypatch, "core.chat.chat_worker", before)
     ready(client, place, place.run.adapter)
     with pytest.raises(ChatError) as said:
         answer(client)
@@ -224,7 +224,7 @@ def test_a_chat_that_died_in_the_middle_of_a_line_does_not_leave_its_page_waitin
 ) -> None:
     """The thread that reads the events died of the half line, and the page showed "loading" for ever."""
     half = 'import os\nos.write(1, b\'{"event": "loading", "load": 1, "sta\')\nos._exit(9)'
-    run_instead(monkeypatch, "core.chat.worker", half)
+    run_instead(monkeypatch, "core.chat.chat_worker", half)
     client.load(target(place))
     wait_until(lambda: client.state().phase == "failed", 30)
     faults.add("half a line of output, then the process dies", "chat")
@@ -235,7 +235,7 @@ def test_a_chat_whose_app_died_in_the_middle_of_a_line_gives_the_device_back(pla
     command = [
         sys.executable,
         "-m",
-        "core.chat.worker",
+        "core.chat.chat_worker",
         "--workspace",
         str(place.workspace.root),
         "--idle-minutes",

@@ -42,7 +42,7 @@ from core.trial.pace import PaceProbe, StandIn
 KINDS = {
     "torch": (
         "core.training.worker", "core.training.standby.standby_worker", "core.training.ranks.rank_process",
-        "core.chat.worker",
+        "core.chat.chat_worker",
         "core.export.export_worker", "core.trial.dry_run_worker", "core.trial.pace_probe",
         "core.export.llamacpp.convert", "core.export.llamacpp.library", "core.export.llamacpp.questions",
         "core.export.llamacpp.unpack",

@@ -13,7 +13,7 @@ from peft.tuners.lora.layer import LoraLayer
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from core.chat.worker import LoadedBase
+from core.chat.chat_worker import LoadedBase
 from core.engine import adapter, base_model
 from core.errors import ModelError
 from core.export import layers, merge, pairs, stored

@@ -500,7 +500,7 @@ def test_a_thought_that_the_prompt_has_begun_belongs_to_the_answer_that_a_person
 def test_an_answer_that_repeats_one_block_is_noticed_and_no_earlier(block: list[int], times: int) -> None:
     def noticed(tokens: list[int]) -> int | None:
         seen = Repetition()
-        return next((place for place, token in enumerate(tokens, 1) if seen.goes_on(token)), None)
+        return next((place for place, token in enumerate(tokens, 1) if seen.is_loop(token)), None)
 
     beginning = list(range(100, 150))
     after = noticed(beginning + block * (times + 2))

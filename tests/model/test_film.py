@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from core.advice import plan
-from core.chat import film, frame_time
-from core.chat.film import Shown
+from core.chat import film, film_time
+from core.chat.film import FilmSettings
 from core.commands import running
 from core.data.formats import ChatMessage, Example
 from core.data.labels import Encoded
@@ -65,7 +65,7 @@ def tokenizer(tiny_model: Path) -> Tokenizer:
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(film, "ANSWER_TOKENS", 4)
-    monkeypatch.setattr(frame_time, "MOST_OF_RUN", 1e6)  # of a run of five steps a twentieth is nothing
+    monkeypatch.setattr(film_time, "MOST_OF_RUN", 1e6)  # of a run of five steps a twentieth is nothing
     monkeypatch.setattr(scenes, "ANSWER_TOKENS", 4)
 
 
@@ -115,7 +115,7 @@ def trainer_of(
     shown = None
     if films:
         chosen = scenes.ensure(reporter.run, recipe, EXAMPLES, True, films)
-        shown = Shown(films, chosen, recipe.train.sample_seconds, clock)
+        shown = FilmSettings(films, chosen, recipe.train.sample_seconds, clock)
     trainer = assembled(tuned, recipe, reporter, TrainingData(rows(20), rows(5), 2), shown=shown)
     if trainer.film:  # as `run` does, for tests that take a frame alone
         trainer.film.begin(0, trainer.longest().tokens)
@@ -275,7 +275,7 @@ def test_all_frames_together_take_a_twentieth_of_the_run_and_the_last_one_has_an
 ) -> None:
     """By counted time: a row's token is a second, each measurement of the texts three. Steps 0, 2, 4 and 5 have frames;
     all five answers take twenty, and the one that steps 0 and 5 answer in any case four, outside of that."""
-    monkeypatch.setattr(frame_time, "MOST_OF_RUN", 0.05)
+    monkeypatch.setattr(film_time, "MOST_OF_RUN", 0.05)
     film, now = slow.film, slow.film._clock
 
     def measured() -> float:
@@ -290,7 +290,7 @@ def test_all_frames_together_take_a_twentieth_of_the_run_and_the_last_one_has_an
         (160, [1, 0, 0, 1]),
     ):
         (slow.reporter.run.path / sample_answers.FILE).unlink(missing_ok=True)
-        film._time.spent, film._rest, film._resting, film._a_second, film._neutral_seconds, began = (
+        film._time.spent, film._skips, film._skips_left, film._prompts_per_second, film._neutral_seconds, began = (
             0.0,
             0,
             0,
@@ -338,7 +338,7 @@ def test_a_run_that_stops_early_ends_with_a_frame(
 
 def test_a_run_too_short_for_all_neutral_texts_measures_those_it_can_afford_twice() -> None:
     """A token read costs 0.4 of one trained: of 3,200 tokens half of 5 % reads 200, each text before and after."""
-    assert [frame_time.texts_within([60, 40, 50], run) for run in (0, 3_210, 3_190, 1_930, 1_910)] == [0, 2, 1, 1, 0]
+    assert [film_time.texts_within([60, 40, 50], run) for run in (0, 3_210, 3_190, 1_930, 1_910)] == [0, 2, 1, 1, 0]
 
 
 def test_no_batch_holds_more_tokens_than_a_step_of_the_training(

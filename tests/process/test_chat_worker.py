@@ -19,8 +19,8 @@ import torch
 from safetensors.torch import load, save_file
 
 from core.chat.answer import Done, Piece, Sampling
+from core.chat.chat_worker import ChatWorker, LoadedBase, checked_adapter
 from core.chat.client import ChatClient, ChatTarget
-from core.chat.worker import ChatWorker, LoadedBase, checked_adapter
 from core.data.tokenizer import Tokenizer
 from core.engine import adapter, base_model
 from core.engine.device import Compute
@@ -355,7 +355,7 @@ def test_an_idle_chat_leaves_and_says_why(workspace, client):
 
 
 def start_worker(workspace: Workspace, before: str | None = None) -> subprocess.Popen:
-    module = ["tests.faults.instead", "core.chat.worker", before] if before else ["core.chat.worker"]
+    module = ["tests.faults.instead", "core.chat.chat_worker", before] if before else ["core.chat.chat_worker"]
     return subprocess.Popen(
         [sys.executable, "-m", *module, "--workspace", str(workspace.root), "--idle-minutes", "30"],
         stdin=subprocess.PIPE,
@@ -379,7 +379,7 @@ def test_the_worker_ends_when_the_app_is_gone(workspace, client):
 
 def test_what_a_library_prints_does_not_get_into_the_protocol(workspace):
     noisy = (
-        "import os, core.chat.worker as w\n"
+        "import os, core.chat.chat_worker as w\n"
         "def serve(self, minutes):\n"
         "    print('noise'); os.write(1, b'native noise'); self._emit('idle', minutes=1); return 0\n"
         "w.ChatWorker.serve = serve"

@@ -12,7 +12,7 @@ from unittest.mock import Mock
 import pytest
 
 from core import files
-from core.chat import worker as chat_worker
+from core.chat import chat_worker
 from core.errors import RecipeError, RunError
 from core.models.trust import Trust
 from core.queue.queue import Queue

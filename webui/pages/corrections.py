@@ -164,7 +164,7 @@ class CorrectionsPanel(Panel):
         def take(given: Given) -> Taken:
             try:
                 answered = given[target] if isinstance(given[target], str) else ""
-                info = corrections.of_target(self.services.datasets, answered)
+                info = corrections.find_dataset(self.services.datasets, answered)
                 run = self.services.runs.get(answered.removeprefix("run:"))
                 if info is None:
                     raise ChatError("corrections.no_votes")

@@ -130,13 +130,13 @@ def test_prompts_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "b.jsonl").write_text('"One?"\n{"question": "Two?", "answer": "2"}\n', "utf-8")
     (tmp_path / "c.json").write_text('[{"prompt": "One?", "expected": "1"}]', "utf-8")
     found = [
-        [(one.asked, one.expected) for one in prompts_of_file(tmp_path / name)]
+        [(one.question, one.expected) for one in prompts_of_file(tmp_path / name)]
         for name in ("a.txt", "b.jsonl", "c.json")
     ]
     assert found == [[("One?", None), ("Two?", None)], [("One?", None), ("Two?", "2")], [("One?", "1")]]
     whole = [{"role": "user", "content": "Said?"}, {"role": "assistant", "content": "Said."}]  # as chat sets have both
     (tmp_path / "d.jsonl").write_text(json.dumps({"prompt": "Asked?", "messages": whole}), "utf-8")
-    assert [one.asked for one in prompts_of_file(tmp_path / "d.jsonl")] == ["Asked?"]
+    assert [one.question for one in prompts_of_file(tmp_path / "d.jsonl")] == ["Asked?"]
 
 
 def test_prompts_that_were_written_are_read_as_they_were(tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_the_command_names_contestants_and_counts_what_was_expected(
     chat = Chat()
     monkeypatch.setattr(comparing, "ChatClient", lambda space: chat)
     (tmp_path / "asked.jsonl").write_text(
-        "".join(json.dumps({"prompt": p.asked, "expected": p.expected}) + "\n" for p in PROMPTS), "utf-8"
+        "".join(json.dumps({"prompt": p.question, "expected": p.expected}) + "\n" for p in PROMPTS), "utf-8"
     )
     named = ["base", "Pirate", "Pirate@0.5"]
     comparing.compare(named, prompts=tmp_path / "asked.jsonl", max_new_tokens=8, workspace=tmp_path, as_json=True)

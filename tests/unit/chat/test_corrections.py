@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from core.chat import corrections
-from core.chat.comparison import Answered, PromptComparison, Verdict
+from core.chat.comparison import ComparisonAnswer, PromptComparison, Verdict
 from core.chat.prompts import Prompt
 from core.commands import comparing
 from core.commands.data import dataset_store
@@ -97,7 +97,9 @@ def voted(space: Workspace) -> PromptComparison:
     for prompt in range(5):
         for contestant, text in enumerate(("Yes.", "Yes." if prompt == 2 else "Aye!")):
             made.add(
-                Answered(prompt=prompt, contestant=contestant, text=text, tokens=9, seconds=1.0, finish_reason="stop")
+                ComparisonAnswer(
+                    prompt=prompt, contestant=contestant, text=text, tokens=9, seconds=1.0, finish_reason="stop"
+                )
             )
 
     def vote(prompt: int, voter: str, contestant: int) -> None:
@@ -121,7 +123,7 @@ def voted(space: Workspace) -> PromptComparison:
 def test_votes_become_pairs_where_one_answer_won_and_are_added_once(space: Workspace, capsys: Any) -> None:
     judged = voted(space)
     pairs = [(row["messages"][0]["content"], row["messages"][-1]["content"],
-        row["rejected"][-1]["content"]) for row in corrections.of_votes(judged)]  # fmt: skip
+        row["rejected"][-1]["content"]) for row in corrections.rows_from_votes(judged)]  # fmt: skip
     assert pairs == [("Question 0?", "Aye!", "Yes."), ("Question 4?", "Yes.", "Aye!")]
     for added in (2, 0):
         comparing.pairs(judged.id, str(space.root), as_json=True)

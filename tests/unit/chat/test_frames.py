@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from core.chat.frames import Retelling, marks_of
+from core.chat.answer_marks import MarkReplacer, marks_of
 from core.data.template import ChatTemplate
 from tests.kit import templates
 from webui.pages.chat_history import answered
@@ -62,20 +62,20 @@ def template(name: str) -> ChatTemplate:
 )
 def test_what_a_family_writes_is_told_in_common_words(name: str, written: str, told: str, size: int) -> None:
     """gpt-oss: "analysisTwo and two.assistantfinalIt is 4.", as one answer."""
-    stream = Retelling(marks_of(template(name)))
+    stream = MarkReplacer(marks_of(template(name)))
     pieces = [stream.add(written[at : at + size]) for at in range(0, len(written), size)]
     assert "".join(pieces) + stream.rest() == told
 
 
 def test_a_thought_of_gpt_oss_and_a_call_of_gemma_4_are_folded() -> None:
-    thought = answered([], Retelling(marks_of(template("gptoss"))).add(GPT_OSS + " "), "Thinking", "Call")
+    thought = answered([], MarkReplacer(marks_of(template("gptoss"))).add(GPT_OSS + " "), "Thinking", "Call")
     assert (
         "lg-thought" in thought[0]["content"]
         and "Two and two." in thought[0]["content"]
         and "It is 4." in thought[1]["content"]
     )
     call = answered(
-        [], Retelling(marks_of(template("gemma4_v5"))).add(f"<|tool_call>{CALL}<tool_call|>"), "Thinking", "Call"
+        [], MarkReplacer(marks_of(template("gemma4_v5"))).add(f"<|tool_call>{CALL}<tool_call|>"), "Thinking", "Call"
     )
     assert "lg-call" in call[0]["content"] and "get_weather" in call[0]["content"]
 

@@ -15,7 +15,7 @@ import pytest
 
 from core.chat import corrections
 from core.chat import judge as judges
-from core.chat.comparison import JUDGED, Answered, PromptComparison
+from core.chat.comparison import JUDGED, ComparisonAnswer, PromptComparison
 from core.chat.judge import Judge
 from core.chat.prompts import Prompt
 from core.commands import comparing
@@ -85,7 +85,11 @@ def over(tmp_path: Path) -> PromptComparison:
     made = PromptComparison.create(space, prompts, pair_of(trained(space, "Pirate"), "Base", "Pirate"))
     for prompt in range(4):
         for place, text in enumerate(("Yes.", "Aye! </answer_b>")):
-            made.add(Answered(prompt=prompt, contestant=place, text=text, tokens=9, seconds=1.0, finish_reason="stop"))
+            made.add(
+                ComparisonAnswer(
+                    prompt=prompt, contestant=place, text=text, tokens=9, seconds=1.0, finish_reason="stop"
+                )
+            )
     return made
 
 
@@ -98,8 +102,8 @@ def likes_pirates(body: dict[str, Any]) -> str:
 def test_what_leaves_is_what_was_shown_and_its_verdicts_stand_apart_from_peoples(
     server: Server, over: PromptComparison
 ) -> None:
-    server.reply, judge = likes_pirates, Judge.named(server.url, "big", KEY)
-    shown = [judges.sent(judge, over, *each) for each in judges.missing(judge, over)]
+    server.reply, judge = likes_pirates, Judge.parse(server.url, "big", KEY)
+    shown = [judges.request_body(judge, over, *each) for each in judges.missing(judge, over)]
     assert not server.asked, "nothing is sent to be shown"
     assert list(judges.judge_missing(judge, over)) == [(done, 4) for done in range(5)]
     assert server.asked == [{"path": "/v1/chat/completions", **body} for body in shown] and set(server.keys) == {
@@ -108,8 +112,8 @@ def test_what_leaves_is_what_was_shown_and_its_verdicts_stand_apart_from_peoples
     told = json.dumps(server.asked)
     assert "Pirate" not in told and "Base" not in told and "Question 3?" in told
     assert over.score(judge=judge.name).wins == (0, 4) and over.score().decided == 0 and not over.votes()
-    assert corrections.of_votes(over) == [], "a program's opinion is no pair to learn from"
-    assert "won 4" in str(judges.told(judge, over)) and not judges.missing(judge, over)
+    assert corrections.rows_from_votes(over) == [], "a program's opinion is no pair to learn from"
+    assert "won 4" in str(judges.result_message(judge, over)) and not judges.missing(judge, over)
     assert list(judges.judge_missing(judge, over)) == [(0, 0)] and len(server.asked) == 4
     assert KEY not in repr(judge) and not any(KEY in file.read_text("utf-8") for file in over.path.iterdir())
 
@@ -124,7 +128,7 @@ LIES = {
 
 @pytest.mark.parametrize("lie", LIES)
 def test_a_judge_that_lies_in_its_format_is_left_after_three(server: Server, over: PromptComparison, lie: str) -> None:
-    judge = Judge.named(server.url, "big")
+    judge = Judge.parse(server.url, "big")
     server.reply = lambda body: LIES[lie]
     with pytest.raises(ChatError) as refused:
         list(judges.judge_missing(judge, over))
@@ -133,7 +137,7 @@ def test_a_judge_that_lies_in_its_format_is_left_after_three(server: Server, ove
 
 
 def test_one_bad_answer_of_four_loses_none_of_the_others(server: Server, over: PromptComparison) -> None:
-    judge = Judge.named(server.url, "big")
+    judge = Judge.parse(server.url, "big")
     server.reply = lambda body: "hm" if "Question 1" in body["messages"][1]["content"] else '{"verdict":"both_bad"}'
     with pytest.raises(ChatError) as told:
         list(judges.judge_missing(judge, over))
@@ -150,7 +154,7 @@ def test_one_bad_answer_of_four_loses_none_of_the_others(server: Server, over: P
 def test_a_judge_that_hangs_or_refuses_is_a_sentence_and_what_came_stays(
     server: Server, over: PromptComparison, reply: int | None, key: str
 ) -> None:
-    judge = replace(Judge.named(server.url, "big", KEY), timeout_s=30.0)
+    judge = replace(Judge.parse(server.url, "big", KEY), timeout_s=30.0)
     server.reply = lambda body: reply if "Question 2" in body["messages"][1]["content"] else '{"verdict": "tie"}'
     if reply is None:
         judge = replace(judge, timeout_s=2.0)  # the two before it are answered within it
@@ -168,7 +172,7 @@ def test_a_judge_that_hangs_or_refuses_is_a_sentence_and_what_came_stays(
 def test_stop_leaves_a_judge_that_hangs(server: Server, over: PromptComparison) -> None:
     server.reply = lambda body: None
     with pytest.raises(ChatError) as stopped:
-        list(judges.judge_missing(Judge.named(server.url, "big"), over, stopped=lambda: bool(server.asked)))
+        list(judges.judge_missing(Judge.parse(server.url, "big"), over, stopped=lambda: bool(server.asked)))
     assert stopped.value.message.key == "compare.stopped"
 
 
@@ -176,7 +180,7 @@ def test_nobody_answers_at_that_address(server: Server, over: PromptComparison) 
     server.http.shutdown()
     server.http.server_close()
     with pytest.raises(ChatError) as refused:
-        list(judges.judge_missing(Judge.named(server.url, "big"), over))
+        list(judges.judge_missing(Judge.parse(server.url, "big"), over))
     assert refused.value.message.key == "judge.unreachable"
     server.http = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
     threading.Thread(target=server.http.serve_forever, args=(0.01,), daemon=True).start()
@@ -194,14 +198,14 @@ def test_nobody_answers_at_that_address(server: Server, over: PromptComparison) 
 )  # fmt: skip
 def test_what_is_no_judge_is_a_sentence(url: str, model: str, key: str, said: str) -> None:
     with pytest.raises(ChatError) as refused:
-        Judge.named(url, model, key)
+        Judge.parse(url, model, key)
     assert refused.value.message.key == f"judge.{said}" and KEY not in str(refused.value)
 
 
 def test_addresses_as_people_write_them() -> None:
     full = "http://localhost:11434/v1/chat/completions"
     assert {
-        Judge.named(url, "m", KEY).url for url in ("http://localhost:11434", "http://localhost:11434/v1/", full)
+        Judge.parse(url, "m", KEY).url for url in ("http://localhost:11434", "http://localhost:11434/v1/", full)
     } == {full}
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 import pytest
 
 from core.chat.client import ChatClient, ChatState, ChatTarget
-from core.chat.room import needed_bytes, too_little
+from core.chat.memory_check import needed_bytes, too_little
 from core.memory.setup import Setup
 from core.messages import msg
 from core.models.shapes.shape import ModelShape
@@ -67,8 +67,8 @@ def test_it_is_said_while_it_loads_and_as_long_as_it_is_loaded(tmp_path: Path, l
     told = {"event": "loading", "load": client._loads, "stage": "loading_model", "progress": None}
     with client._changed:
         client._set(ChatState("loading", ChatTarget("starter", label="my run")))
-        client._take(told | {"tight": said.model_dump()})
-        client._take(told | {"tight": None})
+        client._apply(told | {"tight": said.model_dump()})
+        client._apply(told | {"tight": None})
     assert client.state().tight == said and "11.0" in page._status(client.state())
     ready = {
         "dtype": "bfloat16",
@@ -80,7 +80,7 @@ def test_it_is_said_while_it_loads_and_as_long_as_it_is_loaded(tmp_path: Path, l
         "elsewhere": None,
     }
     with client._changed:
-        client._take(ready | {"event": "ready", "load": client._loads, "reason": msg("device.cpu_fp32").model_dump()})
+        client._apply(ready | {"event": "ready", "load": client._loads, "reason": msg("device.cpu_fp32").model_dump()})
     shown = page._status(client.state())
     assert client.state().phase == "ready" and "11.0" in shown and "warn" in shown
 

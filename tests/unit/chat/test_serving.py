@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from core.chat.worker import ChatWorker
+from core.chat.chat_worker import ChatWorker
 from core.errors import ModelError
 from core.workspace.folder import Workspace
 

@@ -68,7 +68,7 @@ def test_the_chat_worker_leaves_no_pipe_as_stdin_when_torch_is_imported(
         "four_bit": False,
         "doing": doing,
     }
-    arguments = ["core.chat.worker", "--workspace", str(make_workspace().root), "--idle-minutes", "1"]
+    arguments = ["core.chat.chat_worker", "--workspace", str(make_workspace().root), "--idle-minutes", "1"]
     assert first_heavy_import(arguments, load) == 0
 
 

@@ -19,7 +19,7 @@ from starlette.testclient import TestClient
 
 from core.chat import corrections
 from core.chat import judge as judges
-from core.chat.comparison import Answered, PromptComparison, all_of
+from core.chat.comparison import ComparisonAnswer, PromptComparison, all_of
 from core.chat.conversations import Branch, Conversations
 from core.chat.prompts import Prompt
 from core.errors import ChatError
@@ -60,7 +60,9 @@ def duel(space: Workspace, run: RunFolder) -> BlindDuel:
     for prompt in range(2):
         for contestant, text in enumerate((BASE, TUNED)):
             made.add(
-                Answered(prompt=prompt, contestant=contestant, text=text, tokens=9, seconds=1.0, finish_reason="stop")
+                ComparisonAnswer(
+                    prompt=prompt, contestant=contestant, text=text, tokens=9, seconds=1.0, finish_reason="stop"
+                )
             )
     return BlindDuel(Services.open(space), Wording("en"), lambda: None)
 
@@ -156,7 +158,7 @@ def test_any_two_stand_against_each_other_and_own_questions_are_asked(
     assert [(one.run, one.strength, one.precision, one.label) for one in found.lineup.contestants] == [
         (run.id, 0.5, "trained", "Pirate, 50 %"), (child.id, 1.0, "4", "Pirate further, 4 bit")
     ]  # fmt: skip
-    assert [prompt.asked for prompt in found.lineup.prompts] == ["One?", "Two?"] and view[1] == 0
+    assert [prompt.question for prompt in found.lineup.prompts] == ["One?", "Two?"] and view[1] == 0
     assert [(target.run, target.four_bit) for target in chat.loads] == [(run.id, False), (child.id, True)]
     again = list(duel.start(None, None, 10, "One?\nTwo?", None, 64, *first, *second, "you"))[-1]
     assert again[:2] == [found.id, 0], "somebody else judges the same"
@@ -179,7 +181,7 @@ def test_questions_of_a_file_are_asked_and_what_was_asked_comes_as_a_file(
     file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
     assert duel.w.t("contenders.file_said", name="mine.jsonl", count=2, expected=1) in duel.read(str(file))["value"]
     view = list(duel.start(f"run:{run.id}", "adapter", 5, "Not this?", str(file), 64, *USUAL, *USUAL, "me"))[-1]
-    assert [one.asked for one in PromptComparison.open(space, view[0]).lineup.prompts] == ["One\nand two?", "雨?"]
+    assert [one.question for one in PromptComparison.open(space, view[0]).lineup.prompts] == ["One\nand two?", "雨?"]
     again = list(duel.start(f"run:{run.id}", "adapter", 5, "", str(file), 64, *USUAL, *USUAL, "me"))[-1]
     assert again[0] == view[0], "the same file goes on where it ended"
     layers = [
@@ -235,7 +237,7 @@ def test_a_judge_is_shown_what_leaves_then_asked_and_its_key_stays_nowhere(
     duel: BlindDuel, space: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[dict[str, Any]] = []
-    monkeypatch.setattr(judges, "_posted", lambda judge, body: asked.append(body) or '{"verdict": "tie"}')
+    monkeypatch.setattr(judges, "_post", lambda judge, body: asked.append(body) or '{"verdict": "tie"}')
     (over,) = all_of(space)
     panel, here, far = JudgePanel(duel.services,
         duel.w), *(SimpleNamespace(client=SimpleNamespace(host=host)) for host in ("127.0.0.1",

@@ -11,8 +11,8 @@ from gradio.components import Component
 
 from core.chat import corrections
 from core.chat.comparison import Contestant, PromptComparison, Score, all_of, same_beginning
-from core.chat.contest import alike, answer_missing
-from core.chat.conversations import Conversations, first_asked
+from core.chat.contest import answer_missing, same_text
+from core.chat.conversations import Conversations, first_questions
 from core.chat.prompts import MOST_CHARACTERS, Prompt, neutral, own_prompts, prompts_of, prompts_of_file
 from core.errors import ChatError, GarageError
 from webui.kit.html import Html, join, muted, notice, tag
@@ -109,8 +109,8 @@ class BlindDuel:
     # ---- what the buttons do ----------------------------------------------------------------------------------------
     def recall(self, own: Any) -> str:
         """Inputs: own questions. Outputs: the same, and below them what conversations began with, the newest first."""
-        there = [prompt.asked for prompt in own_prompts(own)] if isinstance(own, str) else []
-        known = first_asked(Conversations(self.services.workspace).find())
+        there = [prompt.question for prompt in own_prompts(own)] if isinstance(own, str) else []
+        known = first_questions(Conversations(self.services.workspace).find())
         more = [asked for asked in known if len(asked) <= MOST_CHARACTERS and asked not in there]
         return "\n".join([*there, *more[: max(0, COUNTS[-1] - len(there))]])
 
@@ -169,7 +169,7 @@ class BlindDuel:
         try:
             comparison = PromptComparison.open(services.workspace, str(opened))
             name = w.t("corrections_view.set_name", name=corrections.learner(comparison).label)
-            answered, rows = corrections.answered_by(comparison), corrections.of_votes(comparison)
+            answered, rows = corrections.answered_by(comparison), corrections.rows_from_votes(comparison)
             info, added = corrections.keep(services.workspace, services.datasets, answered, name, rows)
         except GarageError as error:
             return shown(notice(w.of(error.message), "warn"))
@@ -216,7 +216,7 @@ class BlindDuel:
         texts = [answers[at, contestant].text for contestant in comparison.sides(at, voter)]
         names = (w.t("blind_duel.a"), w.t("blind_duel.b"))
         said = muted(w.t("blind_duel.which", number=at + 1, count=len(prompts)))
-        asked = tag("p", prompts[at].asked, class_="lg-duel-asked")
+        asked = tag("p", prompts[at].question, class_="lg-duel-asked")
         return self._view(comparison.id, at, said, asked=asked, answers=_beside(zip(names, texts, strict=True)))
 
     def _result(self, comparison: PromptComparison, voter: str) -> Html:
@@ -279,7 +279,7 @@ class BlindDuel:
             won = None if vote is None else {"left": names[vote.left], "right": names[vote.right]}.get(vote.verdict)
             verdict = won or (w.t(f"blind_duel.{vote.verdict}") if vote else "–")
             told += [
-                tag("p", prompt.asked, class_="lg-duel-asked"),
+                tag("p", prompt.question, class_="lg-duel-asked"),
                 _beside(parts),
                 muted(w.t("blind_duel.verdict", verdict=verdict)),
             ]
@@ -336,5 +336,5 @@ def _expected(comparison: PromptComparison) -> dict[str, int]:
         for number, prompt in prompts
         if prompt.expected and {(number, 0), (number, 1)} <= answers.keys()
     }
-    hits = [sum(alike(answers[number, place].text, text) for number, text in wanted.items()) for place in (0, 1)]
+    hits = [sum(same_text(answers[number, place].text, text) for number, text in wanted.items()) for place in (0, 1)]
     return {"first_hits": hits[0], "second_hits": hits[1], "count": len(wanted)}

@@ -63,14 +63,16 @@ class JudgePanel(Panel):
             if not is_here(request):
                 raise ChatError("judge_panel.elsewhere")
             judge, comparison = (
-                Judge.named(*(str(each or "")[:MOST_TYPED] for each in (url, model, key))),
+                Judge.parse(*(str(each or "")[:MOST_TYPED] for each in (url, model, key))),
                 self._of(opened),
             )
             left = judges.missing(judge, comparison)
             if not left:
                 return [judge, "", *self._view(self._score(judge, comparison))]
-            body = judges.sent(judge, comparison, *left[0])
-            size = sum(len(json.dumps(judges.sent(judge, comparison, *each), ensure_ascii=False)) for each in left)
+            body = judges.request_body(judge, comparison, *left[0])
+            size = sum(
+                len(json.dumps(judges.request_body(judge, comparison, *each), ensure_ascii=False)) for each in left
+            )
         except GarageError as error:
             return [None, "", *self._view(notice(w.of(error.message)))]
         words = "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in body["messages"])
@@ -108,7 +110,7 @@ class JudgePanel(Panel):
         return PromptComparison.open(self.services.workspace, str(opened))
 
     def _score(self, judge: Judge, comparison: PromptComparison) -> Html:
-        return tag("p", self.w.of(judges.told(judge, comparison)))
+        return tag("p", self.w.of(judges.result_message(judge, comparison)))
 
     def _view(self, said: Html, may_send: bool = False, asking: bool = False) -> list[Any]:
         return [gr.update(visible=may_send), gr.update(visible=asking), shown(said)]

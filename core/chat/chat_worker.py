@@ -1,15 +1,14 @@
-"""The process behind Chat: `python -m core.chat.worker --workspace DIR [--idle-minutes M]`.
+"""The process behind Chat: `python -m core.chat.chat_worker --workspace DIR [--idle-minutes M]`.
 
-In lines (core.system.lines):
+It exchanges lines (core.system.lines). In:
   load {load, model_id, revision, adapter: folder or null, four_bit, eight_bit, run, doing}
   ask {id, questions: a list of {base, tuned: turns or null}, sampling, strength}
   stop {id, column: "base", "tuned", or null for both}
 Out:
   loading {load, stage, progress, tight}   ready {load, dtype, reason, context_limit, stop, mixed, thinks, adapter,
                                            elsewhere}
-  piece {id, column, text, question: its place}   done {id, column, tokens, seconds, finish_reason, question}   answered
-                                                  {id}
-  error {load or id, text, advice}   idle {minutes}
+  piece {id, column, text, question: its number}   done {id, column, tokens, seconds, finish_reason, question}
+  answered {id}   error {load or id, text, advice}   idle {minutes}
 
 It holds the lease from load to its end. A load that fails ends it, so that a failure keeps no memory and no lease; an
 answer that fails in a foreseen way does not.
@@ -31,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from core import files
 from core.chat.answer import COLUMNS, Column, Piece, Sampling
-from core.chat.room import too_little
+from core.chat.memory_check import too_little
 from core.data.template import ChatTemplate
 from core.data.tokenizer import Tokenizer
 from core.errors import ChatError, GarageError, StopRequested, first_line
@@ -52,14 +51,14 @@ from core.workspace.folder import Workspace
 if TYPE_CHECKING:
     from core.chat.duel import Duel
 
-LEASE_S = 2.0  # a chat worker that has just failed or gone idle needs a moment to leave
-LAST_GRACE_S = 5.0  # a native call that cannot be left (reading weights) may not outlive the app longer than this
-# Ways to begin or train an adapter that change the base's own weights: its column would not be the base any more.
+LEASE_S = 2.0  # a chat worker that has just failed or gone idle needs a moment to end
+LAST_GRACE_S = 5.0  # the longest that an uninterruptible native call (reading weights) may outlive the app
+# Values of init_lora_weights with which the base's weights stay; with others its column would not show the base.
 LEAVES_BASE_ALONE = (True, False, "gaussian", "eva", "orthogonal")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="core.chat.worker")
+    parser = argparse.ArgumentParser(prog="core.chat.chat_worker")
     parser.add_argument("--workspace", required=True)
     parser.add_argument("--idle-minutes", type=float, required=True)
     arguments = parser.parse_args()
@@ -69,23 +68,23 @@ def main() -> int:
 
 
 class Commands:
-    """What the client asked, in order; stop, a newer load and the end also count at once, while something else runs."""
+    """The client's commands in order; stop, a newer load and the end also take effect at once, during other work."""
 
     def __init__(self, parent: ToParent):
         self._queue: queue.Queue[dict[str, Any]] = queue.Queue()
         self._stopped: set[tuple[int, Column | None]] = set()
         self._newest_load = -1
         self._quit = threading.Event()
-        parent.listen(self._hear, self._gone)
+        parent.listen(self._on_line, self._on_parent_gone)
 
-    def _hear(self, command: dict[str, Any]) -> None:
+    def _on_line(self, command: dict[str, Any]) -> None:
         if command["command"] == "stop":
             self._stopped.add((command["id"], command["column"]))
         else:
             self._newest_load = command.get("load", self._newest_load)
             self._queue.put(command)
 
-    def _gone(self) -> None:
+    def _on_parent_gone(self) -> None:
         self._quit.set()
         self._queue.put({"command": "quit"})
         last = threading.Timer(LAST_GRACE_S, os._exit, [1])
@@ -99,7 +98,7 @@ class Commands:
             return None
 
     def answer_stopped(self, answer: int, load: int, column: Column | None = None) -> bool:
-        """Whether the whole answer is to end, or this column of it."""
+        """Return whether to end the whole answer, or this column of it."""
         return not self._stopped.isdisjoint({(answer, None), (answer, column)}) or self.load_superseded(load)
 
     def load_superseded(self, load: int) -> bool:
@@ -107,6 +106,8 @@ class Commands:
 
 
 class ChatWorker:
+    """Serves the client's commands with one base and one adapter at a time. held: receives the lease."""
+
     def __init__(self, workspace: Workspace, parent: ToParent, held: contextlib.ExitStack):
         self._workspace, self._parent, self._commands, self._held = workspace, parent, Commands(parent), held
         self._holds_lease = False
@@ -115,8 +116,7 @@ class ChatWorker:
         self._duel: Duel | None = None
 
     def serve(self, idle_minutes: float) -> int:
-        """Until the app has no more use for it, a failed load, or idle_minutes without a command. Returns the exit
-        status."""
+        """Serve until the app quits, a load fails, or idle_minutes pass without a command. Returns the exit status."""
         while True:
             command = self._commands.next(idle_minutes * 60)
             if command is None:
@@ -134,18 +134,18 @@ class ChatWorker:
                 continue  # superseded by the next load, or by quit
             except GarageError as error:
                 self._emit("error", **about, text=error.message.model_dump(), advice=None)
-                goes_on = True
-            except Exception as error:  # noqa: BLE001 - whatever it was, the person must see it and the log must have it
+                is_usable = True
+            except Exception as error:  # noqa: BLE001 - any error must reach the user and the log
                 traceback.print_exc()
-                message, advice, goes_on = explain(error)
+                message, advice, is_usable = explain(error)
                 self._emit("error", **about, text=message.model_dump(), advice=advice.model_dump())
             else:
                 continue
             is_load = command["command"] == "load"
-            if not (is_load and self._commands.load_superseded(self._load)) and (is_load or not goes_on):
+            if not (is_load and self._commands.load_superseded(self._load)) and (is_load or not is_usable):
                 return 1
             if is_load:
-                self._duel = self._base = None  # half of it may be done
+                self._duel = self._base = None  # the load may be incomplete
             self._free_memory()
 
     def _emit(self, event: str, **values: Any) -> None:
@@ -179,22 +179,23 @@ class ChatWorker:
             mixed=self._duel.mixed,
             thinks=self._duel.thinks,
             adapter=None if facts is None else asdict(facts),
-            elsewhere=self._elsewhere(command.get("run"), base),
+            elsewhere=self._device_notice(command.get("run"), base),
         )
 
-    def _elsewhere(self, run_id: str | None, base: LoadedBase) -> dict[str, Any] | None:
+    def _device_notice(self, run_id: str | None, base: LoadedBase) -> dict[str, Any] | None:
+        """A note if it runs on another device than the run's training."""
         from core.engine.device import card_in_use
 
         with contextlib.suppress(GarageError):  # the run was deleted meanwhile
             facts = Runs(self._workspace).get(run_id or "").facts()
-            said = run_process.other_device_notice(facts, card_in_use(base.compute), base.compute.on_card)
-            return said.model_dump() if said else None
+            notice = run_process.other_device_notice(facts, card_in_use(base.compute), base.compute.on_card)
+            return notice.model_dump() if notice else None
         return None
 
     def _obtain_base(self, model_id: str, revision: str | None, four_bit: bool, eight_bit: bool) -> LoadedBase:
-        """The base that is loaded already, where it is the same; else the old one goes before the new one comes."""
-        wanted = (model_id, revision, four_bit, eight_bit)
-        if self._base is not None and self._base.what == wanted:
+        """Return the loaded base if it is the same; else unload it before loading the new one."""
+        key = (model_id, revision, four_bit, eight_bit)
+        if self._base is not None and self._base.key == key:
             return self._base
         self._duel = self._base = None
         self._free_memory()
@@ -208,21 +209,21 @@ class ChatWorker:
         compute = device.choose()
         device.read_bitsandbytes()
         self._check()
-        self._report("loading_model", tight=self._tight(wanted, compute))
+        self._report("loading_model", tight=self._memory_warning(key, compute))
         tokenizer = Tokenizer(model_folder)
         own_code = Trust(self._workspace).allows(model_id, model_folder)
         loaded, compute = base_model.load_finite(model_folder, compute, four_bit, own_code, eight_bit)
-        self._base = LoadedBase(wanted, compute, tokenizer, loaded)
+        self._base = LoadedBase(key, compute, tokenizer, loaded)
         return self._base
 
-    def _tight(self, wanted: tuple[str, str | None, bool, bool], compute: Any) -> Message | None:
-        """Said before the weights are read: afterwards a card of Windows may answer a word a second, and RAM go to the
-        page file."""
+    def _memory_warning(self, key: tuple[str, str | None, bool, bool], compute: Any) -> Message | None:
+        """A warning if memory is short. It comes before the weights are read: later a GPU on Windows may write a word a
+        second, and RAM be paged out."""
         import psutil
 
         from core.chat.duel import free_on_card
 
-        model_id, revision, four_bit, eight_bit = wanted
+        model_id, revision, four_bit, eight_bit = key
         method: Literal["qlora", "lora"] = "qlora" if four_bit else "lora"
         device: Literal["card", "cpu"] = "card" if compute.on_card else "cpu"
         setup = Setup(method=method, load_in_8bit=eight_bit, base_bytes=compute.dtype.itemsize, device=device)
@@ -231,11 +232,11 @@ class ChatWorker:
         try:
             return too_little(Models(self._workspace).shape(model_id, revision), setup, free)
         except GarageError:
-            return None  # a shape that the arithmetic does not know
+            return None  # a shape whose memory cannot be computed
 
     def _report(self, stage: str, progress: Progress | None = None, tight: Message | None = None) -> None:
-        told = {"stage": stage, "progress": progress and progress.model_dump(), "tight": tight and tight.model_dump()}
-        self._emit("loading", load=self._load, **told)
+        values = {"stage": stage, "progress": progress and progress.model_dump(), "tight": tight and tight.model_dump()}
+        self._emit("loading", load=self._load, **values)
 
     def _check(self) -> None:
         if self._commands.load_superseded(self._load):
@@ -264,14 +265,14 @@ class ChatWorker:
 
 
 class LoadedBase:
-    """One base in memory; adapters come and go on it. what: (model_id, revision, four_bit, eight_bit)."""
+    """One base in memory, whose adapters are exchanged. key: (model_id, revision, four_bit, eight_bit)."""
 
-    def __init__(self, what: tuple[str, str | None, bool, bool], compute: Any, tokenizer: Tokenizer, model: Any):
-        self.what, self.compute, self.tokenizer = what, compute, tokenizer
+    def __init__(self, key: tuple[str, str | None, bool, bool], compute: Any, tokenizer: Tokenizer, model: Any):
+        self.key, self.compute, self.tokenizer = key, compute, tokenizer
         self._model = model
 
     def with_adapter(self, folder: Path | None) -> Any:
-        """The base with this adapter instead of the one before, or bare. Raises ModelError where it does not fit."""
+        """The base with this adapter instead of the one before, or bare. Raises ModelError if it does not fit."""
         from peft import PeftModel
 
         from core.engine import adapter
@@ -284,19 +285,19 @@ class LoadedBase:
 
 
 def checked_adapter(folder: Path) -> AdapterFacts:
-    """What the adapter says of itself. Raises ModelError for what is none, ChatError for one that changes the base."""
+    """The adapter's facts. Raises ModelError if it is no adapter, ChatError if it changes the base's weights."""
     facts = describe(folder)
     check_complete(folder)
     config = files.read_object(folder / "adapter_config.json")
-    begun, bias = config.get("init_lora_weights", True), config.get("bias", "none")
-    if begun not in LEAVES_BASE_ALONE or bias != "none":
-        found = f"bias={bias}" if bias != "none" else f"init_lora_weights={begun}"
-        raise ChatError("chat.adapter_changes_base", folder=folder.name, found=str(found)[:80])
+    init, bias = config.get("init_lora_weights", True), config.get("bias", "none")
+    if init not in LEAVES_BASE_ALONE or bias != "none":
+        setting = f"bias={bias}" if bias != "none" else f"init_lora_weights={init}"
+        raise ChatError("chat.adapter_changes_base", folder=folder.name, found=str(setting)[:80])
     return facts
 
 
 def trained_template(folder: Path, tokenizer: Tokenizer) -> ChatTemplate | None:
-    """The template saved with an adapter, with which it was trained; None where that is the base's own."""
+    """The template saved with an adapter, with which it was trained; None if it is the base's own."""
     file = folder / "chat_template.jinja"
     try:
         source = file.read_text("utf-8")
@@ -306,7 +307,7 @@ def trained_template(folder: Path, tokenizer: Tokenizer) -> ChatTemplate | None:
 
 
 def explain(error: Exception) -> tuple[Message, Message, bool]:
-    """An unforeseen error in words: what happened, what to try, and whether the next answer may still work."""
+    """Describe an unforeseen error: what happened, what to try, and whether the next answer may still work."""
     if is_out_of_memory(error):
         advice = "faults.page_file" if is_page_file_full(error) else "chat.advice_out_of_memory"
         return msg("chat.out_of_memory"), msg(advice), True

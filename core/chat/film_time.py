@@ -1,0 +1,46 @@
+"""Time limits for the sample answers of one evaluation, so that all of them stay a small part of the run. No torch.
+
+The first frame and the last, which show most, get twice the time of one between them; unused time goes to the later
+frames.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from core.runs.time_left import EVALUATION_SHARE
+
+MOST_OF_RUN = 0.05  # of the time of an attempt's steps
+TEXTS_SHARE = 0.5  # of that, for the neutral texts before and after
+
+
+@dataclass
+class FilmTime:
+    """The time budget of a film. most: seconds of one frame. every, total_steps: when frames are due. spent: seconds of
+    earlier frames in this attempt."""
+
+    most: float
+    every: int
+    total_steps: int
+    spent: float = 0.0
+
+    def seconds_for(self, step: int, run_seconds: float | None, reserved: float) -> float:
+        """Seconds for the frame at `step`. run_seconds: of the run's steps, None if unknown. kept: reserved for the
+        texts after the last step."""
+        if run_seconds is None:
+            return 0.0
+        later = self.total_steps // self.every - step // self.every + bool(self.total_steps % self.every)
+        is_last = step >= self.total_steps
+        part = 2 if step == 0 or is_last else 1
+        parts = part if is_last else part + later + 1
+        available = MOST_OF_RUN * run_seconds - self.spent - (0.0 if is_last else reserved)
+        return min(self.most, max(0.0, available * part / parts))
+
+
+def texts_within(lengths: list[int], run_tokens: float) -> int:
+    """How many of the first texts with these lengths a run of run_tokens can afford to measure twice; the same for
+    every attempt."""
+    most, count = TEXTS_SHARE * MOST_OF_RUN * run_tokens / (2 * EVALUATION_SHARE), 0
+    while count < len(lengths) and sum(lengths[: count + 1]) <= most:
+        count += 1
+    return count
