@@ -20,6 +20,8 @@ from core.data.shapes.tools import ToolCall, as_json, read_calls, without_parts
 
 Role = Literal["system", "user", "assistant", "tool"]
 Turn = Mapping[str, Any]  # a message as JSON values: `ChatMessage.as_dict`
+MessageJson = dict[str, Any]  # a message in the notation of a chat template
+Tools = list[dict[str, Any]]  # definitions of the available tools
 
 _ROLES: dict[str, Role] = {
     "system": "system", "developer": "system", "user": "user", "human": "user", "assistant": "assistant",
@@ -88,7 +90,7 @@ def split_thinking(content: str) -> tuple[str, str]:
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
-def read_messages(turns: Sequence[Any], system: tuple[ChatMessage, ...], notes: Notes) -> tuple[ChatMessage, ...]:
+def read_messages(turns: Sequence[object], system: tuple[ChatMessage, ...], notes: Notes) -> tuple[ChatMessage, ...]:
     """Return the messages of a row's turns, after those of a system column. Raises Flaw."""
     messages: list[ChatMessage] = []
     numbers: list[int] = []  # index of the turn in the file where each message begins
@@ -153,7 +155,7 @@ def _linked(messages: Sequence[ChatMessage]) -> tuple[ChatMessage, ...]:
     return tuple(linked)
 
 
-def _message(turn: Any, number: int, notes: Notes) -> ChatMessage:
+def _message(turn: object, number: int, notes: Notes) -> ChatMessage:
     """Read a turn in either notation: role/content or from/value."""
     if not isinstance(turn, dict):
         raise Flaw("data.turn_not_an_object", turn=number, found=type_name(turn))
@@ -206,7 +208,7 @@ def _first(turn: Turn, *names: str) -> str:
     return next((n for n in names if turn.get(n) is not None), next((n for n in names if n in turn), names[0]))
 
 
-def _content(content: Any, number: int, notes: Notes) -> tuple[str, str]:
+def _content(content: object, number: int, notes: Notes) -> tuple[str, str]:
     """Return the text of a turn, and thinking stored as a separate part."""
     if isinstance(content, str):
         return content, ""
@@ -234,7 +236,7 @@ def _content(content: Any, number: int, notes: Notes) -> tuple[str, str]:
     return "".join(texts), "\n".join(thoughts)
 
 
-def _weight(weight: Any, number: int) -> int:
+def _weight(weight: object, number: int) -> int:
     if weight is None:
         return 1
     if not isinstance(weight, bool | int | float) or weight not in (0, 1):

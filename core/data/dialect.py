@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from core.data.conversation import Turn
+from core.data.conversation import MessageJson, Tools, Turn
 from core.errors import TemplateError
 
 # (messages, tools, thinking, add_generation_prompt) -> text; raises TemplateError.
-Render = Callable[[list[dict[str, Any]], list[Any] | None, bool | None, bool], str]
+Render = Callable[[list[MessageJson], Tools | None, bool | None, bool], str]
 SWITCHES = ("enable_thinking", "thinking")  # template variables that turn thinking on and off
 INLINE = "<think>"
 OPEN, CLOSE = "<think>\n", "\n</think>\n\n"
@@ -48,7 +48,7 @@ class Dialect:
     switch: str | None = None
     thinks: bool = False
 
-    def messages(self, turns: Sequence[Turn]) -> list[dict[str, Any]]:
+    def messages(self, turns: Sequence[Turn]) -> list[MessageJson]:
         """Return the turns in the template's notation."""
         if not self.system and turns and turns[0]["role"] == "system":
             folded = (
@@ -58,8 +58,8 @@ class Dialect:
         numbers = iter(range(1, 10**6))
         return [self._message(turn, numbers) for turn in turns]
 
-    def _message(self, turn: Turn, numbers: Any) -> dict[str, Any]:
-        message: dict[str, Any] = {"role": turn["role"], "content": turn["content"]}
+    def _message(self, turn: Turn, numbers: Iterator[int]) -> MessageJson:
+        message: MessageJson = {"role": turn["role"], "content": turn["content"]}
         message |= {name: turn[name] for name in ("tool_call_id", "name") if turn.get(name)}
         if turn.get("reasoning") and self.reasoning == INLINE:
             message["content"] = f"{OPEN}{turn['reasoning']}{CLOSE}{turn['content']}".rstrip("\n")
@@ -73,7 +73,7 @@ class Dialect:
             message["content"] = [{"type": "text", "text": message["content"]}]
         return message
 
-    def _call(self, call: Turn, number: int) -> dict[str, Any]:
+    def _call(self, call: Turn, number: int) -> MessageJson:
         arguments = json.dumps(call["arguments"], ensure_ascii=False) if self.arguments_as_text else call["arguments"]
         message_call: dict[str, Any] = {"type": "function", "function": {"name": call["name"], "arguments": arguments}}
         if call.get("id") or self.needs_ids:
@@ -89,7 +89,7 @@ def find(render: Render, source: str) -> Dialect:
         dialect: Dialect,
         turns: Sequence[Turn],
         *words: str,
-        tools: list[Any] | None = None,
+        tools: Tools | None = None,
         thinking: bool | None = None,
     ) -> bool:
         try:

@@ -186,7 +186,7 @@ def _texts(example: Example) -> Iterator[str]:
     yield from (text for text in (example.prompt, example.completion, example.text) if text)
 
 
-def _name_of(values: Mapping[str, Any], format: Format, column: str) -> str:
+def _name_of(values: Mapping[str, object], format: Format, column: str) -> str:
     """Return the name under which a row has one of a format's columns."""
     aliases = COLUMNS[format][column]
     name = next((alias for alias in aliases if alias in values), None)
@@ -195,7 +195,7 @@ def _name_of(values: Mapping[str, Any], format: Format, column: str) -> str:
     return name
 
 
-def _cell(values: Mapping[str, Any], format: Format, column: str) -> str:
+def _cell(values: Mapping[str, object], format: Format, column: str) -> str:
     """Return the text of one of a format's columns, "" if it is missing and optional."""
     if column in OPTIONAL and not any(alias in values for alias in COLUMNS[format][column]):
         return ""
@@ -210,7 +210,7 @@ def _cell(values: Mapping[str, Any], format: Format, column: str) -> str:
     return value
 
 
-def _system(values: Mapping[str, Any]) -> tuple[ChatMessage, ...]:
+def _system(values: Mapping[str, object]) -> tuple[ChatMessage, ...]:
     value = values.get("system")
     if value is None or value == "":
         return ()

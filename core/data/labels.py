@@ -20,7 +20,7 @@ LongExamples = Literal["cut", "split", "drop"]
 
 @dataclass(frozen=True)
 class Learning:
-    """What is trained in each row: the fields of recipe.Data with these names.
+    """The parts of a row that are trained: the fields of recipe.Data with these names.
 
     pairs: the better and the worse answer, one example each, trained only after their common turns. rated: only the
     last answer, which may be marked as bad.

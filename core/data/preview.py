@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -50,11 +49,11 @@ MOST_COMPARED = 200_000  # rows; about ten seconds once
 MOST_COMPARED_NEARLY = 50_000  # rows; about two seconds once
 # of the counted rows together; SmolLM2's tokenizer reads 1.8 M a second (2 shared cores, 2026-12)
 MOST_CHARACTERS = 4_000_000
-KEPT_PREVIEWS = 12  # of two visitors, each with the three samples on its page
+KEPT_PREVIEWS = 12  # enough for two visitors, each with three samples on the page
 MOST_BINS = 24
 FIRST_ROWS = 20
 
-Rows = Sequence[tuple[int, Example]]  # the row's number in the file, and what it says
+Rows = Sequence[tuple[int, Example]]  # (number in the file, example)
 
 LOOKED_AT, TOGETHER = 200, 10  # rows whose language is judged; short answers are judged so many together
 
@@ -293,7 +292,7 @@ class Previews:
 
     def __init__(self, store: DatasetStore, models: Models):
         self._store, self._models = store, models
-        self._kept: dict[tuple[Any, ...], Future[Preview]] = {}  # least recently used first
+        self._kept: dict[tuple[object, ...], Future[Preview]] = {}  # least recently used first
         self._lock = threading.Lock()
 
     def get(
@@ -323,9 +322,9 @@ class Previews:
             try:
                 rows = self._store.rows(dataset_id, format, choices)
                 future.set_result(Preview.measure(rows, self._tokenizer(folder), learning))
-            except BaseException as error:  # noqa: BLE001 - raised below, here and for whoever waits
+            except BaseException as error:  # noqa: BLE001 - raised below, in this and in all waiting threads
                 with self._lock:
-                    self._kept.pop(key, None)  # the next who asks tries again
+                    self._kept.pop(key, None)  # so that the next call tries again
                 future.set_exception(error)
         return future.result()
 

@@ -28,7 +28,7 @@ _MARKS = re.compile(r"[.,;:!?。、]+(?=[\s\"')\]\u3040-\u30ff\u3400-\u9fff]|$)"
 
 @dataclass(frozen=True, eq=False)
 class Repeats:
-    """For each of R rows the earliest row with the same content.
+    """The earliest row with the same content, for each of R rows.
 
     first (R,): position of the earliest row that is the same, its own if none is. exact (R,): whether the two are equal
     word for word. near (R,): position of the earliest row that is the same or nearly so (core/data/findings/near); None

@@ -44,7 +44,7 @@ class _Generation(jinja2.ext.Extension):
         return OPENS + caller() + CLOSES
 
 
-def rendered(source: str, **values: Any) -> str:
+def rendered(source: str, **values: object) -> str:
     """Render a Jinja template with these values. Raises TemplateError."""
     template = _compiled(source)
     try:
@@ -61,20 +61,20 @@ def _compiled(source: str) -> jinja2.Template:
         raise TemplateError("template.broken", reason=reason_of(error)) from None
 
 
-def _to_json(value: Any, indent: int | None = None, **_: Any) -> str:
+def _to_json(value: object, indent: int | None = None, **_: object) -> str:
     return json.dumps(value, ensure_ascii=False, indent=indent)
 
 
-def _escaped(value: Any) -> str:
+def _escaped(value: object) -> str:
     """Return value escaped as a plain str: jinja's Markup would escape everything that is joined to it."""
     return escape(str(value))
 
 
-def _raise(message: Any) -> None:
+def _raise(message: object) -> None:
     raise jinja2.TemplateError(str(message)[:500])
 
 
-def _now(form: Any) -> str:
+def _now(form: object) -> str:
     return datetime.now().strftime(str(form))
 
 

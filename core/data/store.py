@@ -129,7 +129,7 @@ class DatasetStore:
         files_by_id: dict[str, Path] = {}
         for number, folder in enumerate(self._libraries, 1):
             try:
-                # Markdown can be added by hand; in a folder it is most often the description of what lies beside it.
+                # Markdown can be added by hand; in a folder it is most often a description of the data.
                 paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES.keys() - WRITING)
             except OSError:  # a drive that is not plugged in
                 continue

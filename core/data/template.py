@@ -18,7 +18,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from core.data import dialect
-from core.data.conversation import Turn
+from core.data.conversation import MessageJson, Tools, Turn
 from core.data.dialect import CLOSE, OPEN, Dialect
 from core.data.sandbox import CLOSES, OPENS, rendered
 from core.errors import TemplateError
@@ -104,7 +104,7 @@ class ChatTemplate:
         )
 
     def _render(
-        self, messages: list[dict[str, Any]], tools: list[Any] | None, thinks: bool | None, add_generation_prompt: bool
+        self, messages: list[MessageJson], tools: Tools | None, thinks: bool | None, add_generation_prompt: bool
     ) -> str:
         switches = {} if thinks is None else dict.fromkeys(dialect.SWITCHES, thinks)
         values = {"messages": messages, "tools": tools, "add_generation_prompt": add_generation_prompt}
@@ -114,7 +114,7 @@ class ChatTemplate:
         self,
         turns: Sequence[Turn],
         add_generation_prompt: bool = False,
-        tools: list[Any] | None = None,
+        tools: Tools | None = None,
         thinks: bool | None = None,
     ) -> str:
         """Return the conversation as the model reads it. thinks: None for the template's default. Raises TemplateError
@@ -122,7 +122,7 @@ class ChatTemplate:
         messages = self.dialect.messages(_clean(turns))
         return self._render(messages, _clean(tools) or None, thinks, add_generation_prompt).translate(_DROP_MARKERS)
 
-    def spans(self, turns: Sequence[Turn], tools: list[Any] | None = None, thinks: bool | None = None) -> Rendered:
+    def spans(self, turns: Sequence[Turn], tools: Tools | None = None, thinks: bool | None = None) -> Rendered:
         """Return the conversation up to its last answer, with its trained ranges. thinks and errors: as for
         `conversations`."""
         return self.conversations(turns, tools, thinks, mask_history=True)[0]
@@ -130,7 +130,7 @@ class ChatTemplate:
     def conversations(
         self,
         turns: Sequence[Turn],
-        tools: list[Any] | None = None,
+        tools: Tools | None = None,
         thinks: bool | None = None,
         mask_history: bool = False,
     ) -> list[Rendered]:
@@ -163,9 +163,7 @@ class ChatTemplate:
                 raise TemplateError("template.drops_turn", role=turn["role"])
         return texts
 
-    def _render_answer(
-        self, turns: list[dict[str, Any]], tools: list[Any] | None, thinks: bool | None
-    ) -> _RenderedAnswer:
+    def _render_answer(self, turns: list[MessageJson], tools: Tools | None, thinks: bool | None) -> _RenderedAnswer:
         """Render the last of the turns, an answer, after its prompt."""
         answer = turns[-1]
         thought = answer.get("reasoning", "").strip()
@@ -189,7 +187,7 @@ class ChatTemplate:
         return _RenderedAnswer(text if text.startswith(full) else full, len(prompt), len(full), asks_thinking, marks)
 
     def _continue_prompt(
-        self, turns: list[dict[str, Any]], prompt: str, text: str, tools: list[Any] | None, thinks: bool | None
+        self, turns: list[MessageJson], prompt: str, text: str, tools: Tools | None, thinks: bool | None
     ) -> str:
         """Return the last answer of text as the continuation of a prompt that is not a prefix of text.
 
@@ -209,9 +207,7 @@ class ChatTemplate:
             body = f"{answer.get('reasoning', '').strip()}{CLOSE}{body}"
         return body
 
-    def _render_to_end(
-        self, turns: list[dict[str, Any]], tools: list[Any] | None, thinks: bool | None
-    ) -> tuple[str, int]:
+    def _render_to_end(self, turns: list[MessageJson], tools: Tools | None, thinks: bool | None) -> tuple[str, int]:
         """Return the turns as text, and the position after its last answer and that answer's end token, if there is
         one."""
         text = self._render(self.dialect.messages(turns), tools, thinks, False)
@@ -250,7 +246,7 @@ class ChatTemplate:
     def _longest_first(self) -> list[str]:
         return sorted(filter(None, self.all_special), key=len, reverse=True)
 
-    def _with_stop(self, text: str, turns: list[dict[str, Any]], tools: list[Any] | None, thinks: bool | None) -> str:
+    def _with_stop(self, text: str, turns: list[MessageJson], tools: Tools | None, thinks: bool | None) -> str:
         """Return text, an answer without an end token, with one added.
 
         That token is the beginning of the next turn, or the model's own end token; otherwise no model would learn to
@@ -272,7 +268,7 @@ class ChatTemplate:
         return rendered.text[: rendered.spans[-1][1]].rpartition(_ANSWER)[2].strip()
 
 
-def _clean(value: Any) -> Any:
+def _clean(value: object) -> Any:
     """Return value without our marker characters."""
     if isinstance(value, str):
         return value.translate(_DROP_MARKERS)
@@ -281,7 +277,7 @@ def _clean(value: Any) -> Any:
     return [_clean(part) for part in value] if isinstance(value, list | tuple) else value
 
 
-def _without_thinking(turns: Sequence[Turn]) -> list[dict[str, Any]]:
+def _without_thinking(turns: Sequence[Turn]) -> list[MessageJson]:
     return [{name: value for name, value in turn.items() if name != "reasoning"} for turn in turns]
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 
-from core.data.conversation import Turn
+from core.data.conversation import MessageJson, Tools, Turn
 from core.data.template import ChatTemplate, Rendered
 from core.errors import TemplateError
 from core.messages import Message
@@ -35,20 +35,20 @@ class IsolatedTemplate(ChatTemplate):
     """Chat template with the same results as ChatTemplate, rendered in another process."""
 
     def _render(
-        self, messages: list[dict[str, Any]], tools: list[Any] | None, thinks: bool | None, add_generation_prompt: bool
+        self, messages: list[MessageJson], tools: Tools | None, thinks: bool | None, add_generation_prompt: bool
     ) -> str:
         return str(self._request("_render", messages, tools, thinks, add_generation_prompt))
 
     def conversations(
         self,
         turns: Sequence[Turn],
-        tools: list[Any] | None = None,
+        tools: Tools | None = None,
         thinks: bool | None = None,
         mask_history: bool = False,
     ) -> list[Rendered]:
         return [_rendered(**one) for one in self._request("conversations", turns, tools, thinks, mask_history)]
 
-    def _request(self, act: str, *arguments: Any) -> Any:
+    def _request(self, act: str, *arguments: object) -> Any:
         template = {"source": self.source, "special_tokens": self.special_tokens, "all_special": [*self.all_special]}
         return _renderer(os.getpid()).request(**template, act=act, arguments=arguments)
 
@@ -65,7 +65,7 @@ class _Renderer:
         self._child: Child | None = None
         self._answers: queue.Queue[Any] = queue.Queue()
 
-    def request(self, **values: Any) -> Any:
+    def request(self, **values: object) -> Any:
         with self._lock:
             if self._child is None or self._child.process.poll() is not None:
                 self._child = self._start()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from tokenizers import Tokenizer as FastTokenizer
 
 from core import files
-from core.data.conversation import Turn, split_thinking
+from core.data.conversation import Tools, Turn, split_thinking
 from core.data.formats import Example
 from core.data.labels import Encoded, FullExample, Learning, fit, learned
 from core.data.template import PLAIN, ChatTemplate, Rendered
@@ -73,7 +73,7 @@ class Tokenizer:
     def _id(self, token: str | None) -> int | None:
         return None if token is None else self._fast.token_to_id(token)
 
-    def _stop_ids(self, generation: dict[str, Any]) -> frozenset[int]:
+    def _stop_ids(self, generation: Mapping[str, object]) -> frozenset[int]:
         listed = generation.get("eos_token_id", [])
         ids = {self.eos_token_id, self._id(self.template.stop), *(listed if isinstance(listed, list) else [listed])}
         return frozenset(i for i in ids if isinstance(i, int))
@@ -103,7 +103,7 @@ class Tokenizer:
         other.template = self.template.with_thinking(thinks)
         return other
 
-    def prompt(self, turns: Sequence[Turn], tools: list[Any] | None = None) -> list[int]:
+    def prompt(self, turns: Sequence[Turn], tools: Tools | None = None) -> list[int]:
         """Return (T,) ids of the conversation up to where the assistant begins, exactly as in training."""
         return self.encode(self.template.render(turns, True, tools))
 
@@ -204,7 +204,7 @@ def conversation(example: Example) -> list[Turn]:
     return [{"role": "user", "content": example.prompt or ""}, {"role": "assistant", **answer}]
 
 
-def _template_source(folder: Path, config: dict[str, Any]) -> str:
+def _template_source(folder: Path, config: Mapping[str, object]) -> str:
     file = folder / "chat_template.jinja"
     if file.exists():
         return file.read_text("utf-8")

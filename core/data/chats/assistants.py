@@ -83,11 +83,11 @@ def _branch(nodes: Mapping[str, Any], last: Any) -> list[str]:
     return list(path)[::-1]
 
 
-def _time(message: Any) -> float | None:
+def _time(message: object) -> float | None:
     return dates.counted(message.get("create_time")) if isinstance(message, dict) else None
 
 
-def _chatgpt_text(message: Any, notes: Notes) -> tuple[str, str] | None:
+def _chatgpt_text(message: object, notes: Notes) -> tuple[str, str] | None:
     if not isinstance(message, dict):
         return None
     author, content = message.get("author"), message.get("content")
@@ -139,7 +139,7 @@ def claude(source: Source, limits: Limits) -> Iterator[ExportedMessage | Problem
         yield from _losses(notes, thread)
 
 
-def _on_newest_branch(messages: list[Any], notes: Notes) -> list[Any]:
+def _on_newest_branch(messages: list[object], notes: Notes) -> list[object]:
     """Return the messages on the branch of the newest one; all messages if there is a single branch."""
     known = [message for message in messages if isinstance(message, dict)]
     nodes = {str(message.get("uuid")): {"parent": message.get("parent_message_uuid")} for message in known}
@@ -152,7 +152,7 @@ def _on_newest_branch(messages: list[Any], notes: Notes) -> list[Any]:
     return [message for message in known if str(message.get("uuid")) in branch]
 
 
-def _claude_parts(content: Any, notes: Notes) -> Iterator[str]:
+def _claude_parts(content: object, notes: Notes) -> Iterator[str]:
     for part in content if isinstance(content, list) else []:
         if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str):
             yield part["text"]
@@ -190,7 +190,7 @@ def tavern(source: Source, limits: Limits) -> Iterator[ExportedMessage | Problem
         yield from _losses(notes, "")
 
 
-def _sent(value: Any) -> float | None:
+def _sent(value: object) -> float | None:
     """Parse "2023-11-6 @12h 34m 56s", "June 19, 2023 2:20pm", ISO 8601, or milliseconds since 1970."""
     if isinstance(value, int | float):
         return dates.counted(value, 1000)

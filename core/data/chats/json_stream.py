@@ -62,7 +62,7 @@ def objects(source: Source, place: str, thread: str = "") -> Iterator[tuple[str,
             raise DataError("data.chat_broken_off", file=source.path.name, messages=count) from error
 
 
-def text_at(value: Any, *names: str) -> str:
+def text_at(value: object, *names: str) -> str:
     """Return the first text in these fields; "" if there is none."""
     values = (value.get(name) for name in names) if isinstance(value, dict) else ()
     return next((text.strip() for text in values if isinstance(text, str) and text.strip()), "")

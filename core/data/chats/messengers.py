@@ -9,9 +9,8 @@ from __future__ import annotations
 import csv
 import html
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Any
 
 from core.data.chats import dates
 from core.data.chats.exported_message import ExportedMessage, text_loss
@@ -44,7 +43,7 @@ def telegram(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
         yield from _telegram_message(message, chat)
 
 
-def _telegram_message(message: dict[str, Any], thread: str) -> Iterator[ExportedMessage]:
+def _telegram_message(message: Mapping[str, object], thread: str) -> Iterator[ExportedMessage]:
     person = text_at(message, "from", "actor") or str(message.get("from_id") or "")
     stamp = message.get("date_unixtime")
     when = float(stamp) if isinstance(stamp, str) and stamp.isdecimal() else dates.iso(message.get("date"))
@@ -59,7 +58,7 @@ def _telegram_message(message: dict[str, Any], thread: str) -> Iterator[Exported
         )
 
 
-def runs(text: Any) -> str:
+def runs(text: object) -> str:
     """Return a text, joined from its runs: plain ones, and objects for bold text, links and mentions."""
     if isinstance(text, list):
         return "".join(
@@ -183,7 +182,7 @@ def slack(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
 SLACK_USERS = "users.json"
 
 
-def slack_users(users: Any) -> dict[str, str]:
+def slack_users(users: object) -> dict[str, str]:
     """Return {id: name} of a workspace's list of people."""
     listed = [user for user in users if isinstance(user, dict)] if isinstance(users, list) else []
     names = {
@@ -194,7 +193,7 @@ def slack_users(users: Any) -> dict[str, str]:
     return {id: name for id, name in names.items() if id and name}
 
 
-def _slack_name(message: dict[str, Any]) -> tuple[str, str] | None:
+def _slack_name(message: Mapping[str, object]) -> tuple[str, str] | None:
     user, name = text_at(message, "user"), text_at(message.get("user_profile"), "display_name", "real_name", "name")
     return (user, name) if user and name else None
 
@@ -247,7 +246,7 @@ def signal(source: Source, limits: Limits) -> Iterator[ExportedMessage | Problem
     yield from sorted(messages, key=lambda exported: (exported.thread, exported.when or 0.0))
 
 
-def _signal_messages(message: dict[str, Any]) -> Iterator[ExportedMessage]:
+def _signal_messages(message: Mapping[str, object]) -> Iterator[ExportedMessage]:
     if "body" in message:  # by signal-export
         exported = ExportedMessage(text_at(message, "sender"), text_at(message, "body"), dates.iso(message.get("date")))
         yield from _with_media(exported, any(has_value(message.get(name)) for name in ("attachments", "sticker")))

@@ -31,7 +31,7 @@ class Person(Frozen):
 
 
 class Chat(Frozen):
-    """How a chat is read. guessed: the voice was not chosen by a person.
+    """The way a chat is read. guessed: the voice was not chosen by a person.
 
     ladder: hours of silence, and the number of conversations that they make; empty if the export marks where one ends.
     """
@@ -82,19 +82,19 @@ class Overview:
         order = {person: place for place, person in enumerate(self.people) if not self.models or person in self.models}
         return max(order, key=lambda person: (self.people[person], order[person]), default="")
 
-    def voice(self, wanted: str, file: str) -> str:
+    def voice(self, name: str, file: str) -> str:
         """Return the person with a name. Raises DataError with the nearest names."""
-        if wanted in self.people:
-            return wanted
+        if name in self.people:
+            return name
         folded = {person.casefold(): person for person in self.people}
-        if found := folded.get(wanted.strip().casefold()):
-            return found
-        near = difflib.get_close_matches(wanted.strip().casefold(), folded, n=5, cutoff=0.5)
-        begins = [name for name in folded if wanted.strip() and name.startswith(wanted.strip().casefold())]
-        names = list(dict.fromkeys(folded[name] for name in [*begins, *near])) or [
-            name for name, _ in self.people.most_common(5)
+        if person := folded.get(name.strip().casefold()):
+            return person
+        near = difflib.get_close_matches(name.strip().casefold(), folded, n=5, cutoff=0.5)
+        begins = [known for known in folded if name.strip() and known.startswith(name.strip().casefold())]
+        names = list(dict.fromkeys(folded[known] for known in [*begins, *near])) or [
+            known for known, _ in self.people.most_common(5)
         ]
-        raise DataError("data.no_such_voice", voice=wanted[:80], file=file, names=names, count=len(self.people))
+        raise DataError("data.no_such_voice", voice=name[:80], file=file, names=names, count=len(self.people))
 
 
 def look(source: Source, check: Check = go_on) -> Overview:

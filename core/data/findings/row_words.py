@@ -62,7 +62,7 @@ class RowWords:
 
     @cached_property
     def prose(self) -> str:
-        """Everything but text between backquotes."""
+        """The row's text without what stands between backquotes."""
         return _FENCED.sub(" ", self.everything) if "`" in self.everything else self.everything
 
     @cached_property

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from core.data.sets.inspection import inspect_file
 from core.errors import DataError
@@ -27,7 +26,7 @@ def is_recognised(head: SetHead) -> bool:
     return True
 
 
-def cell(value: Any, most: int) -> str:
+def cell(value: object, most: int) -> str:
     """Return a value as one line for a cell of a small table."""
     text = "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     line = " ".join(text.split())

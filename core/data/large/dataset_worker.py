@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from core.data.large import dataset_process
 from core.data.reading.choices import Choices
@@ -37,23 +36,23 @@ class ProgressLines:
             write_line(rows=rows)
 
 
-def write_line(**values: Any) -> None:
+def write_line(**values: object) -> None:
     print(json.dumps(values), flush=True)
 
 
-def read(path: Path, rows_file: str, format: str, choices: str) -> Any:
+def read(path: Path, rows_file: str, format: str, choices: str) -> dict[str, object]:
     """Read a file into an Arrow file of rows and return its DataReport as JSON."""
     parsed = Choices.model_validate_json(choices)
     return read_rows(path, Path(rows_file), format or None, parsed, ProgressLines()).model_dump(mode="json")  # type: ignore[arg-type]
 
 
-def report(path: Path, format: str, choices: str) -> Any:
+def report(path: Path, format: str, choices: str) -> dict[str, object]:
     """Return the DataReport of a dataset as JSON."""
     parsed = Choices.model_validate_json(choices)
     return _store(path).report(path.parent.name, format or None, parsed, ProgressLines()).model_dump(mode="json")  # type: ignore[arg-type]
 
 
-def mend(path: Path, kind: str, value: str, argument: str, action: str) -> Any:
+def mend(path: Path, kind: str, value: str, argument: str, action: str) -> int:
     """Repair one kind of problem in a dataset and return the number of its new version."""
     return working.mended(_store(path), path.parent.name, kind, value, argument, action, ProgressLines()).version
 
@@ -62,7 +61,7 @@ def _store(path: Path) -> DatasetStore:
     return DatasetStore(path.parent.parent, PRESETS)
 
 
-ACTS: dict[str, Callable[..., Any]] = {"read": read, "report": report, "mend": mend}
+ACTS: dict[str, Callable[..., object]] = {"read": read, "report": report, "mend": mend}
 
 
 def main(path: str, act: str, *arguments: str) -> None:

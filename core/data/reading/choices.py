@@ -20,20 +20,20 @@ from core.values import Frozen
 class Choices(Frozen):
     """The options of reading a file. None: not chosen."""
 
-    columns: dict[str, ColumnRole] | None = Field(None, description="What columns with other names are for.")
-    encoding: str | None = Field(None, description="How the bytes of a text become characters.")
-    sheet: str | None = Field(None, description="Which sheet of a spreadsheet is read.")
-    header: bool | None = Field(None, description="Of a table: whether its first row holds the names of its columns.")
-    voice: str | None = Field(None, description="Of a chat: whose messages are the answers.")
+    columns: dict[str, ColumnRole] | None = Field(None, description="Roles of columns with other names.")
+    encoding: str | None = Field(None, description="Encoding of a text.")
+    sheet: str | None = Field(None, description="The sheet of a spreadsheet that is read.")
+    header: bool | None = Field(None, description="True if the first row of a table holds the names of its columns.")
+    voice: str | None = Field(None, description="The person of a chat whose messages are the answers.")
     gap_hours: float | None = Field(
-        None, description="Of a chat: hours of silence after which another conversation begins."
+        None, description="Hours of silence in a chat after which another conversation begins."
     )
     pseudonyms: bool | None = Field(
-        None, description="Of a chat: whether stand-ins replace the others' names, numbers, addresses and links."
+        None, description="True if stand-ins replace the names, numbers, addresses and links of a chat's others."
     )
-    rated: bool | None = Field(None, description="Whether rows whose answer is marked as a bad one are kept, as such.")
+    rated: bool | None = Field(None, description="True if rows whose answer is marked as bad are kept, with that mark.")
     version: int | None = Field(
-        None, description="Which version of a set that was changed; None: the newest. Every one is the same reading."
+        None, description="Version of a changed dataset; None: the newest. All versions share one reading."
     )
 
     @classmethod

@@ -40,7 +40,7 @@ class Layout(Frozen):
     content: str = "value"
     roles: dict[str, str] = {}
 
-    def apply(self, values: Mapping[str, Any]) -> dict[str, Any]:
+    def apply(self, values: Mapping[str, object]) -> dict[str, Any]:
         """Return a row with our names. Columns that dataset_info.json does not list keep their names, and are reported
         as left out."""
         row = {
@@ -53,7 +53,7 @@ class Layout(Frozen):
             row["conversations"] = [self._turn(turn) for turn in turns]
         return row
 
-    def _turn(self, turn: Any) -> Any:
+    def _turn(self, turn: object) -> Any:
         if not isinstance(turn, dict):
             return turn
         names = {self.role: "from", self.content: "value"}
@@ -86,7 +86,7 @@ def read(file: _Opened) -> dict[str, Layout]:
     return layouts
 
 
-def _layout(entry: Mapping[str, Any]) -> Layout:
+def _layout(entry: Mapping[str, object]) -> Layout:
     form = "sharegpt" if entry.get("formatting") == "sharegpt" else "alpaca"
     columns_entry = entry.get("columns")
     names = (

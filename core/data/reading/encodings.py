@@ -30,7 +30,7 @@ LIKELY = (
 _WIDE = 5  # the first of them have characters of several bytes
 _ALONE, _HIGH = re.compile(rb"(?<![\x80-\xff])[\x80-\xff](?![\x80-\xff])"), re.compile(rb"[\x80-\xff]")
 _UNICODE = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32")
-_AS_LIKELY = 0.01  # of charset-normalizer's measure of mess, which goes from 0 to 1
+_AS_LIKELY = 0.01  # difference in charset-normalizer's measure of disorder, 0 to 1
 _MOST_NAMED = 4
 _BLANKS = "\ufeff\0 \t\r\n\x0b\x0c\u3000\xa0"
 

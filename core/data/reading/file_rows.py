@@ -76,7 +76,7 @@ class Row:
     values: dict[str, Any]
     line: int | None = None
     left: tuple[Loss, ...] = ()  # what its reader left out between this row and the one before
-    file: str = ""  # of a set of several files: the one that it stands in, and its format
+    file: str = ""  # in a dataset of several files: the row's file, and its format
     format: Format | None = None
 
 
@@ -87,7 +87,7 @@ class Problem(Frozen):
     text: Message
     severity: Literal["error", "warning"] = "error"
     line: int | None = None
-    file: str = ""  # of a set of several files
+    file: str = ""  # in a dataset of several files
 
     @property
     def sentence(self) -> Message:
@@ -104,7 +104,7 @@ class Problem(Frozen):
 class Flaw(Exception):
     """The reason why a row cannot be trained."""
 
-    def __init__(self, key: str, **params: Any):
+    def __init__(self, key: str, **params: object):
         self.message = msg(key, **params)
 
 
@@ -143,7 +143,7 @@ class Source:
     chat: str = ""  # which app exported it, as core/data/chats/kinds names it
     choices: Choices = NO_CHOICES
     parts: tuple[Source, ...] = ()  # of several files
-    layout: Layout | None = None  # what dataset_info.json says of its columns
+    layout: Layout | None = None  # its columns according to dataset_info.json
     people: Mapping[str, str] = field(
         default_factory=dict
     )  # of a chat that calls them by ids: their names, where another file has them
@@ -175,7 +175,7 @@ def checked(raw: Raw, limits: Limits) -> Row | Problem:
     return Row(raw.row, raw.value, raw.line, raw.left)
 
 
-def is_plain(value: dict[str, Any]) -> bool:
+def is_plain(value: Mapping[str, object]) -> bool:
     """Return True if all keys and values are texts without a flaw, as in most rows."""
     for key, item in value.items():
         if type(item) is not str or type(key) is not str or "\0" in item:
@@ -239,7 +239,7 @@ def _column_of(row: dict[str, Any], item: str) -> str:
     return ""
 
 
-def type_name(value: Any) -> Message:
+def type_name(value: object) -> Message:
     """Return the type of a value in everyday words."""
     if value is None:
         return msg("data.type_null")

@@ -21,7 +21,7 @@ from core.data.reading.zips import Member
 from core.system.processes import kill_tree, own_group, worker_environment
 
 MOST_MEMORY = 3 << 30  # bytes of the process; a table of 1,000,000 rows and 10 columns of numbers takes 0.3 GiB
-LONGEST_SILENCE_S = 600  # seconds in which it says nothing; a workbook of 2 GiB takes a few minutes
+LONGEST_SILENCE_S = 600  # seconds without output; a workbook of 2 GiB takes a few minutes
 LOOK_S = 0.05
 
 

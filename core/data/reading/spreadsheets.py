@@ -118,14 +118,14 @@ def _opened(path: Readable, sheet: str | None, limits: Limits) -> Iterator[tuple
         yield sheets, _without_end(path, lines)
 
 
-def _without_end(path: Readable, lines: Iterator[Any]) -> Iterator[Any]:
+def _without_end(path: Readable, lines: Iterator[object]) -> Iterator[Any]:
     for line in lines:
         if isinstance(line, dict):
             raise _refusal(path, line)
         yield line
 
 
-def _refusal(path: Readable, head: dict[str, Any]) -> DataError:
+def _refusal(path: Readable, head: dict[str, str]) -> DataError:
     if head.get("error") in ("memory", "slow"):
         return DataError("data.sheet_too_large", file=path.name, limit_mib=reader_process.MOST_MEMORY // MIB)
     if head.get("error") == "password":

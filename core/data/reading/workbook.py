@@ -107,7 +107,7 @@ class _Merged:
         return texts
 
 
-def as_text(cell: Any) -> str:
+def as_text(cell: object) -> str:
     """Return a cell as displayed, but in a fixed format for numbers and dates: 3, 0.1, TRUE, 2025-03-12 21:14."""
     if isinstance(cell, bool):
         return str(cell).upper()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import yaml
@@ -69,7 +69,7 @@ def is_set(file: Readable, limits: Limits) -> bool:
     return isinstance(value, list) and bool(value) and isinstance(value[0], dict | list)
 
 
-def _rows_key(value: dict[str, Any]) -> str | None:
+def _rows_key(value: Mapping[str, object]) -> str | None:
     """Return the key of the first list of objects, or of lists, which are conversations."""
     return next(
         (key for key, part in value.items() if isinstance(part, list) and part and isinstance(part[0], dict | list)),
@@ -77,7 +77,7 @@ def _rows_key(value: dict[str, Any]) -> str | None:
     )
 
 
-def _plain(item: Any) -> Any:
+def _plain(item: object) -> Any:
     if isinstance(item, list):
         return {"turns": item}
     if (
@@ -90,7 +90,7 @@ def _plain(item: Any) -> Any:
     return item
 
 
-def _with_flags(value: Any) -> Any:
+def _with_flags(value: object) -> Any:
     if not isinstance(value, dict):
         return [_with_flags(one) for one in value] if isinstance(value, list) else value
     flag_names = (

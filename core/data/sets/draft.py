@@ -17,7 +17,7 @@ _EMPTY = "\ue000"  # of the private use area of Unicode: a missing text, while i
 _WRITTEN = re.compile(rf"(?:\\n\\n)?{_EMPTY}(?:\\n\\n)?")  # in JSON: a missing text, and what joins it to the next
 
 
-def draft_of(values: Mapping[str, Any]) -> dict[str, Any] | None:
+def draft_of(values: Mapping[str, object]) -> dict[str, Any] | None:
     """Return the row as `Example.as_dict` gives it, with "" for each missing text; None if something else is wrong with
     it.
 
@@ -36,7 +36,7 @@ def draft_of(values: Mapping[str, Any]) -> dict[str, Any] | None:
     return None
 
 
-def _filled(value: Any, missing: tuple[str | None, ...]) -> Any:
+def _filled(value: object, missing: tuple[str | None, ...]) -> Any:
     if isinstance(value, dict):
         return {name: _filled(part, missing) for name, part in value.items()}
     if isinstance(value, list):

@@ -26,7 +26,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -150,14 +149,14 @@ def _begins(path: Path, stamp: tuple[int, ...]) -> array[int]:
 PLAIN_NUMBERS = 10_000  # numbers in the log; more would be a list of Python's, 40 bytes each, whenever the log is read
 
 
-def _encode_numbers(numbers: np.ndarray) -> list[Any] | str:
+def _encode_numbers(numbers: np.ndarray) -> list[int] | str:
     """Return numbers as the log has them: a list, or base64 of their zlib-compressed int64 if there are many."""
     if numbers.size <= PLAIN_NUMBERS:
         return numbers.tolist()
     return base64.b64encode(zlib.compress(np.ascontiguousarray(numbers, "<i8").tobytes(), 1)).decode()
 
 
-def _decode_numbers(encoded: list[Any] | str) -> np.ndarray:
+def _decode_numbers(encoded: list[int] | str) -> np.ndarray:
     return (
         np.frombuffer(zlib.decompress(base64.b64decode(encoded)), "<i8")
         if isinstance(encoded, str)
@@ -293,7 +292,7 @@ class Edits:
             np.stack((np.frombuffer(changed, np.int64), np.arange(first, after)), 1), np.arange(after,
                 after + len(added)),
         )  # fmt: skip
-        record: dict[str, Any] = {
+        record: dict[str, object] = {
             "version": version.version,
             "parent": version.parent,
             "time": version.time,
@@ -365,7 +364,7 @@ def describe_change(removed: int = 0, changed: int = 0, added: int = 0) -> Messa
     return msg("sets.change", parts=[msg(f"sets.{name}", rows=rows) for name, rows in counts.items() if rows])
 
 
-def _parse_description(logged: Any) -> Message:
+def _parse_description(logged: object) -> Message:
     """Return the sentence of a change in the log. Versions before 0.2 wrote the three numbers of `describe_change`."""
     message = Message.model_validate(logged)
     return describe_change(**message.params) if "removed" in message.params else message

@@ -103,7 +103,8 @@ def passes(check: AnswerCheck, answer: str) -> bool:
     answer = answer.strip()
 
     def has(word: str) -> bool:
-        return re.search(_word_pattern(word), answer, flags) is not None
+        # No ASCII letter or digit may touch the word; Chinese has no spaces between words.
+        return re.search(rf"(?<![0-9A-Za-z]){re.escape(word.strip())}(?![0-9A-Za-z])", answer, flags) is not None
 
     return (
         all(has(word) for word in check.contains_all)
@@ -116,11 +117,6 @@ def passes(check: AnswerCheck, answer: str) -> bool:
         and (check.equals is None or re.fullmatch(re.escape(check.equals.strip()), answer, flags) is not None)
         and (check.regex is None or re.search(check.regex, answer, flags) is not None)
     )
-
-
-def _word_pattern(word: str) -> str:
-    """Return a pattern for word where no ASCII letter or digit touches it (Chinese has no spaces between words)."""
-    return rf"(?<![0-9A-Za-z]){re.escape(word.strip())}(?![0-9A-Za-z])"
 
 
 def _problem(detail: Mapping[str, Any]) -> str:

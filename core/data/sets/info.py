@@ -22,25 +22,25 @@ class DatasetInfo(Frozen):
     v: int = 1
     id: str
     origin: Literal["imported", "sample", "library"] = "imported"
-    name: str = Field(description="As the person wrote it, made safe for one line on a screen.")
+    name: str = Field(description="Name given by the person, made safe for one line on a screen.")
     format: Format | None = None
     columns: tuple[str, ...] = ()
-    choices: Choices = Field(NO_CHOICES, description="What somebody said of how it is to be read.")
+    choices: Choices = Field(NO_CHOICES, description="Choices of how it is read.")
     rows: int | None = None
     good_rows: int | None = None
-    problems: int | None = Field(None, description="Errors and warnings, counted.")
-    left_out: tuple[LeftOut, ...] = Field((), description="What nothing reads in its rows, with the number of rows.")
+    problems: int | None = Field(None, description="Number of errors and warnings.")
+    left_out: tuple[LeftOut, ...] = Field((), description="Values of its rows that are not used, with counts.")
     sha256: str | None = None
     bytes: int = 0
     source_name: str = Field("", description="The file's own name.")
     imported: float | None = Field(None, description="Seconds since 1970, UTC.")
-    version: int = Field(0, description="Of a set that was changed; 0 is the file as it was added.")
+    version: int = Field(0, description="Current version of a changed dataset; 0 is the file as it was added.")
     origin_name: str = Field(
         "",
-        description="Of a hub's data set owner/name:configuration:split, with [:rows] where only the first were taken.",
+        description="Of a Hub dataset: owner/name:configuration:split, with [:rows] if only the first rows were added.",
     )
-    revision: str = Field("", description="The commit of the hub that its files are of.")
-    licence: str = Field("", description='As the hub\'s card names it; "" where it does not say.')
+    revision: str = Field("", description="Commit of its files on the Hub.")
+    licence: str = Field("", description='Licence in its card on the Hub; "" if there is none.')
     corrects: str = Field(
         "",
         description=(

@@ -137,7 +137,7 @@ class _Counts:
         self._problems, self._checks, self.left = _Problems(most), Look(), Tally()
         self._names: dict[str, None] = dict.fromkeys(roles)
         self._hashes, self._places = array("q"), array("i")  # of good rows; their numbers and lines
-        self._before: tuple[Any, ...] = ()  # the names of the row before
+        self._before: tuple[object, ...] = ()  # the names of the row before
         self.files: Counter[str] = Counter()
         self.rows = 0
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from core.data.labels import Encoded
 from core.data.sets.pieces import Pieces
@@ -85,7 +85,7 @@ class Rated(Pieces):
         flags = self.tokens.flags(example, 0, end) + [False] * begin + self.tokens.flags(other, other_begin, other_end)
         return Encoded(ids, flags, second=end, is_bad=bool(self.tokens.is_bad[example]))
 
-    def _answer_starts(self, example: Any) -> Any:
+    def _answer_starts(self, example: ArrayLike) -> np.ndarray:
         """Return the position where the answer of an example begins, or of each of several."""
         return self.tokens.runs[self.tokens.run_of(example), 1]
 

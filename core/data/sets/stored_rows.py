@@ -75,7 +75,7 @@ class Rows(Sequence[tuple[int, Example]]):
         """Return a value of a row. place: among all rows of the file."""
         if (stretch := place // STRETCH) != self._stretch:
             self._stretch, self._looks = stretch, self._looks + 1
-            if self._looks % MOST_LOOKS == 0:  # what is read of a map counts as memory until it is let go
+            if self._looks % MOST_LOOKS == 0:  # pages of a map count as memory until it is closed
                 self.close()
         return self._table[name][place].as_py()
 
@@ -134,7 +134,7 @@ class Rows(Sequence[tuple[int, Example]]):
         """Return the numbers (N,) of all trainable rows."""
         return np.delete(self._table["row"].to_numpy(), self._flawed)
 
-    def keys(self, positions: Any) -> Any:
+    def keys(self, positions: np.ndarray) -> np.ndarray:
         """Return a key of each row's content; equal for the same row in every version."""
         return positions
 
@@ -207,7 +207,7 @@ class Writer:
         self._begin()
 
     def _begin(self) -> None:
-        self._rows: list[tuple[Any, ...]] = []
+        self._rows: list[tuple[object, ...]] = []
         self._size = 0
 
     def add(self, row: ReadRow) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from core.data.formats import Example
 from core.data.labels import FullExample, Learning
@@ -74,7 +75,7 @@ class Tokens:
         begin = begins[self.place[example]]
         return ids[begin + start : begin + end].tolist()
 
-    def run_of(self, example: Any) -> Any:
+    def run_of(self, example: ArrayLike) -> np.ndarray:
         """Return the index of an example's first run, or of each of several."""
         # with another type all of runs would be copied
         return np.searchsorted(self.runs[:, 0], np.asarray(example, self.runs.dtype))

@@ -31,7 +31,7 @@ from core.messages import Message, msg
 from core.progress import Check, go_on
 from core.workspace.names import short_id
 
-LOOKED_AT = 200_000  # rows that a search goes through before it answers with what it has
+LOOKED_AT = 200_000  # rows that one search goes through at most
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def text_of(example: Example) -> str:
     return "\n".join([*texts, *(part for part in (example.prompt, example.completion, example.text) if part)])
 
 
-def example_of(values: Any) -> Example:
+def example_of(values: object) -> Example:
     """Return the example of a row that a person wrote, in any shape that a file may have. Raises DataError with its
     problem."""
     if not isinstance(values, dict):
@@ -125,8 +125,8 @@ def changed(
     store: DatasetStore,
     id: str,
     remove: Iterable[int] = (),
-    change: Iterable[tuple[int, Any]] = (),
-    add: Iterable[Any] = (),
+    change: Iterable[tuple[int, object]] = (),
+    add: Iterable[object] = (),
 ) -> Change:
     """Store a new version of a dataset. change, add: rows as a person writes them. Raises DataError, with nothing
     changed."""

@@ -16,7 +16,7 @@ FORMATS: tuple[Format, ...] = get_args(Format)  # in the order in which they are
 
 SAMPLE_ROWS = 100  # rows by which the format of a file is recognized
 
-# Our name of a column: the names it goes by, the first that a row has wins.
+# Our name of a column, with the names in files; the first that a row has is used.
 COLUMNS: dict[Format, dict[str, tuple[str, ...]]] = {
     "messages": {"messages": ("messages", "conversations", "conversation")},
     "sharegpt": {"conversations": ("conversations", "conversation", "messages")},
@@ -35,7 +35,7 @@ COLUMNS: dict[Format, dict[str, tuple[str, ...]]] = {
     "text": {"text": ("text", "文本")},
 }
 OPTIONAL = {"input", "context"}
-# as OpenAssistant has it: a message a row, answers under what they answer
+# columns of OpenAssistant: one message a row, with the id of the message that it answers
 _TREE = {"message_id", "parent_id", "role", "text"}
 
 
@@ -72,7 +72,7 @@ def _shape(values: Mapping[str, Any]) -> Format | None:
     return None
 
 
-def _conversation_shape(values: Mapping[str, Any]) -> Format:
+def _conversation_shape(values: Mapping[str, object]) -> Format:
     """Return the format by the keys of the first turn, or by the column's name if there is no turn."""
     column = next(alias for alias in COLUMNS["messages"]["messages"] if alias in values)
     turns = values[column]

@@ -26,7 +26,7 @@ _UTTERANCE_KEYS = (
 _NAMES = ("intent", "tag")
 
 
-def rows_in_object(value: Any) -> Iterator[Any]:
+def rows_in_object(value: object) -> Iterator[Any]:
     """Yield the rows in one object of a file: SQuAD has an article with its paragraphs in one, bots the wordings of an
     intent."""
     if not isinstance(value, dict):
@@ -55,14 +55,14 @@ def rows_in_object(value: Any) -> Iterator[Any]:
             yield {key: part for key, part in rest.items() if key != name} | {"text": text, "label": value[name]}
 
 
-def utterances_key(value_of: Callable[[str], Any]) -> str | None:
+def utterances_key(value_of: Callable[[str], object]) -> str | None:
     """Return the key of an intent's wordings; None if the object is no intent."""
     if not any(isinstance(value_of(name), str) for name in _NAMES):
         return None
     return next((name for name in _UTTERANCE_KEYS if _texts(value_of(name))), None)
 
 
-def _texts(value: Any) -> list[str]:
+def _texts(value: object) -> list[str]:
     """Return a list of texts, or of objects with an answer each, as texts; [] for anything else."""
     if not isinstance(value, list):
         return []
@@ -70,7 +70,7 @@ def _texts(value: Any) -> list[str]:
     return [text for text in texts if isinstance(text, str)] if all(isinstance(text, str) for text in texts) else []
 
 
-def evals(values: Columns, notes: Notes) -> dict[str, Any] | None:
+def evals(values: Columns, notes: Notes) -> dict[str, object] | None:
     turns, ideal = values.peek("input"), values.peek("ideal")
     if (
         not isinstance(turns, list)
@@ -95,7 +95,7 @@ def evals(values: Columns, notes: Notes) -> dict[str, Any] | None:
     return {"messages": [*system, *rest, {"role": "assistant", "content": answers[0]}]}
 
 
-def label_studio(values: Columns, notes: Notes) -> dict[str, Any] | None:
+def label_studio(values: Columns, notes: Notes) -> dict[str, object] | None:
     fields, results_key = (
         values.peek("data"),
         next((n for n in ("annotations", "completions") if isinstance(values.peek(n), list)), None),
@@ -131,7 +131,7 @@ def label_studio(values: Columns, notes: Notes) -> dict[str, Any] | None:
     return {"text": texts[text], "label": labels[0]}
 
 
-def _chosen(value: Any) -> list[str]:
+def _chosen(value: object) -> list[str]:
     """Return the labels chosen or written for a full text; spans of it (which have a start) are ignored."""
     if not isinstance(value, dict) or "start" in value:
         return []

@@ -136,7 +136,7 @@ class Notes:
         self.warnings: list[Message] = []
         self.losses: list[Loss] = []
 
-    def warn(self, key: str, **params: Any) -> None:
+    def warn(self, key: str, **params: object) -> None:
         self.warnings.append(msg(key, **params))
 
     def leave(self, place: Place, name: str = "") -> None:
@@ -173,7 +173,7 @@ class Tally:
         )
 
 
-def has_value(value: Any) -> bool:
+def has_value(value: object) -> bool:
     """Return True if a value is not empty: None, blank text, or a container of such values."""
     if isinstance(value, str):
         return bool(value.strip())

@@ -54,7 +54,7 @@ def plain(values: Mapping[str, Any], format: Format) -> Turns | None:
     return [("user", "\n\n".join([part for part in parts if part.strip()])), ("assistant", reply)]
 
 
-def _turns(values: list[Any]) -> Turns | None:
+def _turns(values: list[object]) -> Turns | None:
     turns: Turns = []
     before = ""
     for turn in values:

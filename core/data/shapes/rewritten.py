@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import chain
 from typing import Any
 
@@ -45,7 +45,7 @@ def rewritten(values: Columns, notes: Notes) -> Columns:
     return values
 
 
-def _preference(values: Columns, notes: Notes) -> dict[str, Any] | None:
+def _preference(values: Columns, notes: Notes) -> dict[str, object] | None:
     better, worse = ranked(values) or ("", "rejected")
     if not better:  # a row as this app writes it
         turns = values.peek("messages")
@@ -90,11 +90,11 @@ def _preference(values: Columns, notes: Notes) -> dict[str, Any] | None:
     return {"messages": chosen_turns}
 
 
-def _speaker(turn: Any) -> Any:
+def _speaker(turn: object) -> Any:
     return turn.get("role", turn.get("from")) if isinstance(turn, dict) else None
 
 
-def _two_models(values: Columns, notes: Notes) -> dict[str, Any] | None:
+def _two_models(values: Columns, notes: Notes) -> dict[str, object] | None:
     """Use the answers of the preferred model; the other's are reported as left out by their column's name."""
     winner = values.peek("winner")
     if not isinstance(winner, str) or not all(isinstance(values.peek(f"conversation_{side}"), list) for side in "ab"):
@@ -105,12 +105,12 @@ def _two_models(values: Columns, notes: Notes) -> dict[str, Any] | None:
     return {"messages": values[f"conversation_{winner[-1]}"]}
 
 
-def _words(turn: Any) -> Any:
+def _words(turn: object) -> Any:
     words = turn.get("content", turn.get("value")) if isinstance(turn, dict) else None
     return words.strip() if isinstance(words, str) else turn
 
 
-def _turns(value: Any, role: str) -> list[Any]:
+def _turns(value: object, role: str) -> list[Any]:
     """Return one side of a row as turns: a text is a turn of role, or a full conversation in Anthropic's notation."""
     if isinstance(value, list):
         return list(value)
@@ -123,7 +123,7 @@ def _turns(value: Any, role: str) -> list[Any]:
     return [{"role": role, "content": text.strip()} for role, text in zip(speakers, parts[2::2], strict=True)]
 
 
-def _prompt_and_completion(values: Columns, notes: Notes) -> dict[str, Any] | None:
+def _prompt_and_completion(values: Columns, notes: Notes) -> dict[str, object] | None:
     answer_column = next((name for name in ("completion", "response") if has_value(values.peek(name))), None)
     prompt = values.peek("prompt")
     if (
@@ -137,7 +137,7 @@ def _prompt_and_completion(values: Columns, notes: Notes) -> dict[str, Any] | No
     return {"messages": [*prompt, *_turns(values[answer_column], "assistant")]}
 
 
-def _answered_by_calls(values: Columns, notes: Notes) -> dict[str, Any] | None:
+def _answered_by_calls(values: Columns, notes: Notes) -> dict[str, object] | None:
     """Convert query, tools, answers, as xLAM has them: the answer is a list of tool calls."""
     prompt_column = next(
         (name for name in ("query", "question", "instruction") if isinstance(values.peek(name), str)), None
@@ -165,7 +165,7 @@ def _answered_by_calls(values: Columns, notes: Notes) -> dict[str, Any] | None:
     }
 
 
-def _open_webui(values: Columns, notes: Notes) -> dict[str, Any] | None:
+def _open_webui(values: Columns, notes: Notes) -> dict[str, object] | None:
     """Convert an export of Open WebUI: the last conversation is used, the tree of all answers is reported as left
     out."""
     chat = values.peek("chat")
@@ -176,7 +176,7 @@ def _open_webui(values: Columns, notes: Notes) -> dict[str, Any] | None:
     return {"messages": chat["messages"]}
 
 
-def _squad(values: Columns, notes: Notes) -> dict[str, Any] | None:
+def _squad(values: Columns, notes: Notes) -> dict[str, object] | None:
     answers = values.peek("answers")
     if "question" not in values or "answer" in values or not isinstance(answers, dict | list):
         return None
@@ -199,7 +199,7 @@ def _squad(values: Columns, notes: Notes) -> dict[str, Any] | None:
     return {"answer": texts[0] if texts else ""}
 
 
-def _alternating(values: Columns, notes: Notes) -> dict[str, Any] | None:
+def _alternating(values: Columns, notes: Notes) -> dict[str, object] | None:
     name = next((name for name in TURNS if isinstance(values.peek(name), list) and values.peek(name)), None)
     turns = values.peek(name) if name else []
     if name and name == utterances_key(values.peek):  # wordings of one intent
@@ -224,11 +224,11 @@ def _alternating(values: Columns, notes: Notes) -> dict[str, Any] | None:
     return {"messages": [{"role": ("user", "assistant")[i % 2], "content": turn} for i, turn in enumerate(turns)]}
 
 
-def _is_turn(turn: dict[str, Any]) -> bool:
+def _is_turn(turn: Mapping[str, object]) -> bool:
     return any(name in turn for name in ROLE_KEYS) and any(name in turn for name in CONTENT_KEYS)
 
 
-_SHAPES: tuple[Callable[[Columns, Notes], dict[str, Any] | None], ...] = (
+_SHAPES: tuple[Callable[[Columns, Notes], dict[str, object] | None], ...] = (
     _open_webui, _preference, _two_models, _prompt_and_completion, _answered_by_calls, _squad, evals, label_studio,
     _alternating,
 )  # fmt: skip

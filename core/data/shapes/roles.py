@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
-from typing import Any
 
 from core.data.reading.file_rows import Row
 from core.data.shapes.left_out import has_value
@@ -177,7 +176,7 @@ def require(roles: Roles, rows: Sequence[Row]) -> None:
 def renamed(row: Row, roles: Roles) -> Row:
     """Return a row whose columns have the names of their roles; a column in the way of such a name gets the suffix
     (2)."""
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
     for name, value in row.values.items():
         role = roles.get(str(name))
         if role == "ignore":

@@ -29,11 +29,11 @@ class ToolCall:
         return cls(value["name"], as_json(value["arguments"]), value.get("id"))
 
 
-def as_json(value: Any) -> str:
+def as_json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, default=str)  # a Parquet file's dates, decimals and bytes
 
 
-def read_calls(calls: Any, number: int, notes: Notes) -> tuple[ToolCall, ...]:
+def read_calls(calls: object, number: int, notes: Notes) -> tuple[ToolCall, ...]:
     if not calls:
         return ()
     if isinstance(calls, str):
@@ -87,7 +87,7 @@ def without_parts(turn: Any, notes: Notes) -> list[Any]:
     return [*results, turn | {"content": rest} | ({"tool_calls": calls} if calls else {})]
 
 
-def read_tools(value: Any, notes: Notes) -> str | None:
+def read_tools(value: object, notes: Notes) -> str | None:
     """Return a row's tools as the JSON of a list of {type: function, function}, None if it has none. Raises Flaw."""
     if isinstance(value, str) and value.strip():
         if len(value) > MOST_TOOLS:
@@ -114,14 +114,14 @@ def read_tools(value: Any, notes: Notes) -> str | None:
     return encoded
 
 
-def _json(text: str, key: str, **params: Any) -> Any:
+def _json(text: str, key: str, **params: object) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
         raise Flaw(key, found=text[:80], **params) from None
 
 
-def _without_nulls(value: Any) -> Any:
+def _without_nulls(value: object) -> Any:
     """Return value without null keys: a Parquet file gives every row the keys that any row has."""
     if isinstance(value, dict):
         return {str(key): _without_nulls(part) for key, part in value.items() if part is not None}

@@ -40,5 +40,5 @@ def unfolded(value: Any) -> tuple[Any, tuple[Loss, ...]]:
     return value | {name: answers[0] if answers else None for name, answers in submitted.items()}, others
 
 
-def _is_responses(answers: list[Any]) -> bool:
+def _is_responses(answers: list[object]) -> bool:
     return bool(answers) and all(isinstance(one, dict) and {"value", "status"} <= one.keys() for one in answers)
