@@ -1,4 +1,4 @@
-"""Takes the card's memory until no more than so much is free, and holds it until its input is closed. Started by
+"""Takes the card's memory until only so much is free, and holds it until its input is closed. Started by
 benchmarks.gpu_report.
 
 python -m benchmarks.ballast LEAVES_BYTES       prints "held BYTES" once it does

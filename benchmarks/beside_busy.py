@@ -1,13 +1,13 @@
-"""How much slower a training on the processor is beside a busy program, which this makes itself, than on the quiet PC.
+"""Measures how much slower training on the processor is beside a busy program, which it starts itself, than on a quiet
+PC.
 
     python launch.py test --collect-only -q      # once: installs what this needs
     .venv/bin/python -m benchmarks.beside_busy [--busy 1] [--seconds 50] [--workspace DIR]
 
 The starter on a sample set, by the app's own worker: quiet, then beside `--busy` programs that each want one core for
-`--seconds`,
-then quiet again. Twice: as shipped, where the threads follow (core/runs/threads), and with their count fixed. Tokens a
-second of each time come from the run's own lines; that beside the busy programs is taken whole, the seconds in which it
-is noticed too. On a PC that is quiet otherwise; under four minutes.
+`--seconds`, then quiet again. Twice: as shipped, where the threads follow (core/runs/threads), and with their count
+fixed. Tokens per second of each phase come from the run's own metrics; the phase beside the busy programs includes the
+seconds until they are noticed. On a PC that is quiet otherwise; under four minutes.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ BUSY = "while True: pass"
 
 
 def measure(space: Workspace, seconds: float, busy: int) -> dict[str, float]:
-    """Tokens a second: quiet, beside, after."""
+    """Return tokens per second: quiet, beside, after."""
     value = {
         "data": {"source": "sample:pirate_answers"},
         "train": {
@@ -71,13 +71,13 @@ def measure(space: Workspace, seconds: float, busy: int) -> dict[str, float]:
 
 
 def _upto(run: RunFolder) -> tuple[int, int, float]:
-    """Step, tokens read and time of the newest line."""
+    """Return step, tokens read and time of the newest line."""
     lines = [line for line in run.metrics().records if line["kind"] == "train"]
     return (lines[-1]["step"], lines[-1]["tokens_seen"], lines[-1]["time"]) if lines else (0, 0, 0.0)
 
 
 def _rate(run: RunFolder, seconds: float, worker: subprocess.Popen[bytes]) -> float:
-    """From the end of a step to that of the first one that ends after so many seconds."""
+    """Return the speed from the end of a step to that of the first one that ends after so many seconds."""
     step, tokens, began = _upto(run)
     until(lambda: (now := _upto(run))[0] > step and now[2] >= began + seconds, worker)
     _, newer, ended = _upto(run)
@@ -93,7 +93,7 @@ def until(is_so: Callable[[], bool], worker: subprocess.Popen[bytes]) -> None:
 
 
 def ratios(seconds: float, busy: int, workspace: Path | None) -> dict[str, float]:
-    """quiet over beside, as shipped and with the count of threads fixed; prints a table."""
+    """Return quiet over beside, as shipped and with the count of threads fixed; print a table."""
     print("| threads | quiet, tokens/s | beside | after | quiet / beside |\n|---|---|---|---|---|", flush=True)
     found = {}
     for name, fixed in (("as shipped", None), ("fixed", str(usable()))):

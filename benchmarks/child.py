@@ -1,4 +1,4 @@
-"""Measurements in processes of their own, and what is told of several. No torch."""
+"""Runs measurements in processes of their own, and summarizes several of them. No torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ AS_SHIPPED = dict.fromkeys(KEPT_PRODUCTS, "1024")
 
 
 def environment() -> dict[str, str]:
-    """That of the app's workers, with a thread for each core and no hub."""
+    """Return the environment of the app's workers, with a thread for each core and no hub."""
     cores = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
     return worker_environment() | {"OMP_NUM_THREADS": str(cores), "HF_HUB_OFFLINE": "1"}
 
@@ -32,10 +32,10 @@ def run(
     log: Path | None = None,
     more: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """The result that `PYTHON -m module arguments` says. Raises RuntimeError with the end of its output where it says
-    none.
+    """Run `PYTHON -m module arguments`; return the result that it prints. Raises RuntimeError with the end of its
+    output if it prints none.
 
-    log: where its whole output is kept. more: of its environment.
+    log: the file of its complete output. more: additions to its environment.
     """
     command = [str(python), "-m", module, *map(str, arguments)]
     done = subprocess.run(
@@ -56,17 +56,17 @@ def run(
 
 
 def rate(result: dict[str, Any], what: str, warm_up: int, clock: str = "ends") -> float:
-    """Tokens a second ("supervised" or "computed") of a Meter's report, over the steps after the first warm_up ones.
-    clock: "busy" for the processor's own seconds, which other programs lengthen less."""
+    """Return tokens per second ("supervised" or "computed") of a Meter's report, over the steps after the first warm_up
+    ones. clock: "busy" for the processor's own seconds, which other programs lengthen less."""
     ends = result[clock]
     return sum(result[what][warm_up:]) / (ends[-1] - ends[warm_up - 1])
 
 
 def spread(values: Sequence[float], form: str = ",.0f") -> str:
-    """Median and range."""
+    """Format median and range."""
     return f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
 
 
 def ratio(over: Sequence[float], under: Sequence[float]) -> str:
-    """Median and range of the quotients of pairs that were measured one after the other."""
+    """Format median and range of the quotients of pairs that were measured one after the other."""
     return spread([a / b for a, b in zip(over, under, strict=True)], ".2f")

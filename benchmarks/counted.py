@@ -1,19 +1,18 @@
-"""What one micro-batch of QLoRA asks of a card: launches, multiplications and bytes, counted on tensors without data.
-Nothing is timed.
+"""Counts the launches, multiplications and bytes of one micro-batch of QLoRA, on tensors without data. Nothing is
+timed.
 
     .venv/bin/python -m benchmarks.counted [--model llama-3.1-8b-instruct] [--tokens 2048] [--rows 1]
 
-Forward and backward of the whole model on device meta, all layers, r 8 on all linear layers; clipping and AdamW, once a
-step and the same for all, are left out. Four ways: ours, as core/trial/dry_run builds a run's own step (with every
-layer checkpointed, and with some left out); transformers' layers and loss with PEFT's adapters in bf16, as TRL has them
-for QLoRA, checkpointed too; and the same model with Unsloth's published kernels (fast_lora, rms_layernorm,
-rope_embedding, swiglu, cross_entropy_loss; offloaded checkpoints), which is written down here after reading them and
-run by nobody.
+Forward and backward of the complete model on device meta, all layers, r 8 on all linear layers; clipping and AdamW,
+once a step and the same for all, are left out. Four ways: ours, as core/trial/dry_run builds a run's own step (with
+every layer checkpointed, and with some left out); transformers' layers and loss with PEFT's adapters in bf16, as TRL
+has them for QLoRA, checkpointed too; and the same model with Unsloth's published kernels (fast_lora, rms_layernorm,
+rope_embedding, swiglu, cross_entropy_loss; offloaded checkpoints), written down here from their source and not run.
 
-How it is counted: an operation that only looks at memory or takes it costs nothing, each other one is a launch that
-reads its inputs and writes its outputs once (a cache that keeps something makes less of it). Multiplications by torch's
-own counter, where causal attention counts its whole square. A 4-bit product unpacks first (three launches, with scales
-in fp32 one), as bitsandbytes does from 1,537 rows on.
+How it is counted: an operation that only views or allocates memory costs nothing, each other one is a launch that reads
+its inputs and writes its outputs once (a cache would save some of it). Multiplications by torch's own counter, in which
+causal attention counts as its full square. A 4-bit product unpacks first (three launches, with scales in fp32 one), as
+bitsandbytes does from 1,537 rows on.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ FILLS = ("zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_f
 
 
 class Tally(TorchDispatchMode):
-    """While it is entered: launches, flops and bytes by kind (`product`, `unpacking`, `rest`)."""
+    """Counts launches, flops and bytes by kind (`product`, `unpacking`, `rest`) while it is entered."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,7 +89,8 @@ class Tally(TorchDispatchMode):
         self.flops += flops
 
     def row(self) -> str:
-        """Of a table: launches, those of products, unpacking and the rest; TFLOP; GB, those of the three."""
+        """Return a row of the table: launches, those of products, unpacking and the rest; TFLOP; GB, those of the
+        three."""
         kinds = ("product", "unpacking", "rest")
         launches = [f"{sum(self.launches.values()):,}", *(f"{self.launches[kind]:,}" for kind in kinds)]
         sizes = [f"{size / 1e9:.0f}" for size in (sum(self.bytes.values()), *(self.bytes[kind] for kind in kinds))]
@@ -98,7 +98,7 @@ class Tally(TorchDispatchMode):
 
 
 def _looks(operation: Any) -> bool:
-    """Whether its result is memory that was there, unwritten."""
+    """True if the operation's result is existing memory, not written to."""
     returned = [each.alias_info for each in operation._schema.returns]
     return bool(returned) and all(alias is not None and not alias.is_write for alias in returned)
 
@@ -116,7 +116,7 @@ def _flops(operation: Any, name: str, args: Any, kwargs: Any, result: Any) -> in
 
 
 def _size(tensors: Iterable[Any]) -> int:
-    """Bytes of memory; what is spread over a larger shape is there once."""
+    """Return the bytes of memory; a tensor expanded to a larger shape counts once."""
     each = [tensor for tensor in tensors if isinstance(tensor, torch.Tensor)]
     return sum(min(tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes()) for tensor in each)
 
@@ -145,7 +145,7 @@ class _Counted(dry_run._SimulatedModel):
 
 
 def ours(config: dict[str, Any], setup: Setup, together: bool = False) -> Tally:
-    """together: with one attention for all examples, which tensors without data cannot prove."""
+    """Count our step. together: with one attention for all examples, which tensors without data cannot prove."""
     tally, own = Tally(), varlen.find
     varlen.find = (lambda *_: varlen._of_torch(varlen_attn)) if together else own
     try:
@@ -159,7 +159,8 @@ def ours(config: dict[str, Any], setup: Setup, together: bool = False) -> Tally:
 
 
 def plain(config: dict[str, Any], setup: Setup) -> Tally:
-    """Adapters in bf16; rows side by side, none longer than another; the model's own loss of all logits."""
+    """Count transformers' layers with PEFT: adapters in bf16; rows side by side, all of one length; the model's own
+    loss of all logits."""
     from core.engine import adapter
 
     model = dry_run._built(dry_run._config(config)).requires_grad_(False)
@@ -183,7 +184,8 @@ def plain(config: dict[str, Any], setup: Setup) -> Tally:
 
 @contextmanager
 def heads_shared() -> Iterator[None]:
-    """A card's flash attention reads keys and values of a group where they are; nothing is repeated for it."""
+    """Context manager: a GPU's flash attention reads the keys and values of a group in place; nothing is repeated for
+    it."""
     own = torch.nn.functional.scaled_dot_product_attention
 
     def flash(query: Any, key: Any, value: Any, attn_mask: Any = None, dropout_p: float = 0.0, is_causal: bool = False,
@@ -203,8 +205,8 @@ def heads_shared() -> Iterator[None]:
 
 
 class _Read:
-    """A Llama-like layer of the numbers of shape, (tokens, width) matrices, each method what one of the published
-    functions launches."""
+    """A Llama-like layer with the widths of shape, on (tokens, width) matrices; each method makes the launches of one
+    of the published functions."""
 
     def __init__(self, shape: Any, setup: Setup, tally: Tally):
         self.shape, self.rank, self.tokens, self.rows, self.tally = (
@@ -224,19 +226,19 @@ class _Read:
         self.tally.kernel("rest", reads, writes)
 
     def unpacked(self, d_in: int, d_out: int) -> torch.Tensor:
-        """fast_dequantize: the scales, their offset, the numbers."""
+        """Count fast_dequantize: the scales, their offset, the numbers."""
         weight, scales = self.values(d_in, d_out), self.values(d_in * d_out // 64, 1, dtype=torch.float32)
         packed = torch.empty(d_in * d_out // 2, dtype=torch.uint8, device=META)
         self.tally.kernel("unpacking", [scales, scales, packed, scales], [scales, weight], launches=3)
         return weight
 
     def factors(self, d_in: int, d_out: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """A and B, fp32, cast at each use."""
+        """Count A and B, fp32, cast at each use."""
         a, b = (self.values(*size, dtype=torch.float32) for size in ((d_in, self.rank), (self.rank, d_out)))
         return a.to(torch.bfloat16), b.to(torch.bfloat16)
 
     def linear(self, x: torch.Tensor, d_out: int) -> torch.Tensor:
-        """matmul_lora."""
+        """Count matmul_lora."""
         a, b = self.factors(x.shape[1], d_out)
         y = x @ self.unpacked(x.shape[1], d_out)
         return y.addmm_(x @ a, b)
@@ -244,7 +246,7 @@ class _Read:
     def back(
         self, x: torch.Tensor, gradient: torch.Tensor, into: torch.Tensor | None = None, made: bool = False
     ) -> torch.Tensor:
-        """The gradients of A and B, and that of x, added to `into`. made: the base's share is there already."""
+        """Count the gradients of A and B, and that of x, added to `into`. made: the base's share exists already."""
         a, b = self.factors(x.shape[1], gradient.shape[1])
         _ = x.t() @ (gradient @ b.t()), (a.t() @ x.t()) @ gradient
         if made:
@@ -254,7 +256,7 @@ class _Read:
         return of_x.addmm_(gradient @ b.t(), a.t())
 
     def normed(self) -> None:
-        """A norm's way back, and what went past it."""
+        """Count a norm's backward, and the residual beside it."""
         self.passes([self.stream] * 3, [self.stream])
         self.passes([self.stream] * 2, [self.stream])
 
@@ -299,8 +301,9 @@ class _Read:
 
 
 def unsloth(shape: Any, setup: Setup) -> Tally:
-    """Every layer's input goes to RAM and comes back, the whole layer is computed twice, down_proj too; the head at all
-    tokens, whose logits fast_cross_entropy reads once and turns into their gradient in place."""
+    """Count Unsloth's step: every layer's input goes to RAM and comes back, the complete layer is computed twice,
+    down_proj too; the head at all tokens, whose logits fast_cross_entropy reads once and overwrites with their
+    gradient."""
     with Tally() as tally:
         layer, hidden = _Read(shape, setup, tally), shape.hidden_size
         for _ in range(shape.num_hidden_layers):

@@ -1,17 +1,18 @@
-"""How fast a file becomes a data set, and what it costs to look into one: ours beside `datasets.load_dataset` and
-pandas, on the same file.
+"""Measures how fast a file becomes a dataset, and what it costs to look into one: ours beside `datasets.load_dataset`
+and pandas, on the same file.
 
     .venv/bin/python -m benchmarks.data_import [--rows 1000000] [--folder DIR] [--kinds jsonl csv] [--repeats 3]
     [--starter DIR] [--page]
 
 Writes a file of questions and answers, reads it by each in a process of its own (one after the other, on one core where
-the system allows to say so), and tells MB/s by the clock and by the processor's own count (which other programs do not
-touch), and the largest memory of the process.
-What the three do differs: `datasets` and pandas take the columns as they are; ours checks each row, counts what nobody
-reads, finds rows that repeat, keeps a copy of the file and a row that can be mended for each that cannot be learned
-from. Then, of ours: the first page of the table, a row anywhere in it, the preview of one (with the starter's
-tokenizer, where it is on this PC, or in --starter), what was found mended in every row, and how long an import takes to
-be cancelled. --page: the same in a real app, by a browser, with the memory of the web process.
+the system allows that), and prints MB/s by the clock and by the processor's own count (which other programs do not
+affect), and the largest memory of the process.
+
+The three do different work: `datasets` and pandas take the columns as they are; ours checks each row, counts unread
+columns, finds repeated rows, and stores a copy of the file with an editable row for each that cannot be trained on. It
+then times, for ours: the first page of the table, a row anywhere in it, the preview of one (with the starter's
+tokenizer, if it is on this PC, or in --starter), an edit of every row with a finding, and the cancelling of an import.
+--page: the same in a real app, by a browser, with the memory of the web process.
 """
 
 from __future__ import annotations
@@ -57,8 +58,8 @@ class Cancelled(Exception):
 
 
 def rows_of(count: int) -> Iterator[dict[str, str]]:
-    """Some 430 bytes each; of a thousand one with an empty answer, two with a placeholder, one that nearly repeats
-    another (and is one more)."""
+    """Yield rows of some 430 bytes; of a thousand, one has an empty answer, two have a placeholder, and one nearly
+    repeats another (and is one more)."""
     chance = random.Random(7)
     words = [
         f"{a}{b}"
@@ -129,7 +130,7 @@ def milliseconds(act: Callable[[], Any], times: int = 1) -> float:
 
 
 def looked(folder: Path, model: Path | None) -> dict[str, Any]:
-    """What a person who opens the set waits for."""
+    """Time what a person who opens the dataset waits for."""
     store, chance = store_of(folder), random.Random(3)
     begun = time.perf_counter()
     rows = store.rows("many")
@@ -151,8 +152,8 @@ def looked(folder: Path, model: Path | None) -> dict[str, Any]:
 
 
 class AsTheFirst:
-    """A tokenizer to which each row is as long as the first: what a run holds depends on their number alone, and a
-    million take four minutes."""
+    """A tokenizer for which each row is as long as the first: a run's memory depends on the number of rows alone, and
+    tokenizing a million takes four minutes."""
 
     def __init__(self, model: Path):
         self._real = Tokenizer(model)
@@ -167,14 +168,14 @@ class AsTheFirst:
 
 
 class Silent:
-    """Stands where a run's reporter stands."""
+    """Replaces a run's reporter and reports nothing."""
 
     def __getattr__(self, name: str) -> Any:
         return self if name == "run" else lambda *said, **more: None
 
 
 def a_run(folder: Path, model: Path | None) -> dict[str, Any]:
-    """MiB of a process, of its own and mapped from files, before a run has looked at its rows and at its first step
+    """Return MiB of a process, its own and mapped from files, before a run has read its rows and at its first step
     (Linux)."""
     if model is None or not Path("/proc/self/smaps_rollup").exists():
         return {}
@@ -196,7 +197,7 @@ def own_and_mapped() -> tuple[float, float]:
 
 
 def cancelled(file: Path, folder: Path) -> dict[str, Any]:
-    """Seconds from the wish to cancel, after a second of work, to the end of the import."""
+    """Return the seconds from the request to cancel, after a second of work, to the end of the import."""
     wished: list[float] = []
 
     def check(rows: int = 0) -> None:

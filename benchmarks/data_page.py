@@ -1,9 +1,9 @@
-"""What the app itself costs while a large file is read on its page, and what a person waits for there. Part of
+"""Measures the app's own cost while a large file is read on its page, and a person's waiting times there. Part of
 `benchmarks.data_import`; Linux.
 
-A real app, a browser on it that drops the file as a person does, its one poll a second going on. Memory is
-what the kernel counts for the web process alone (Pss of /proc/PID/smaps_rollup, looked at each 0.1 s), and beside it
-what its reading processes take.
+A real app, and a browser that drops the file as a person does, with the page's one poll a second. Memory is what the
+kernel counts for the web process alone (Pss of /proc/PID/smaps_rollup, each 0.1 s), and beside it that of its reading
+processes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LONGEST_MS = 600_000  # of what is waited for
 
 
 def pss_mib(pid: int) -> float:
-    """Its own, and its share of what others map too."""
+    """Return the process's own memory and its share of memory mapped by others too."""
     try:
         found = re.search(r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
     except OSError:  # it has just ended
@@ -40,7 +40,7 @@ def pss_mib(pid: int) -> float:
 
 
 class Watching:
-    """Peaks of the web process, and of all that it has started, by phase."""
+    """Records the peaks of the web process, and of all processes that it has started, by phase."""
 
     def __init__(self, pid: int):
         self.pid, self._phase, self._over = pid, "at rest", threading.Event()
@@ -71,7 +71,7 @@ class Watching:
 
 
 def measure(file: Path, folder: Path, model: Path | None) -> None:
-    """Prints each phase. model: the starter as it lies on this PC; without it there is no preview by tokens."""
+    """Print each phase. model: the starter's folder on this PC; without it there is no preview by tokens."""
     workspace = Workspace.open(folder)
     if model:
         target = starter.folder(workspace.models)
@@ -112,7 +112,7 @@ def measure(file: Path, folder: Path, model: Path | None) -> None:
 
 
 def _cancelled(page: Any, file: Path, workspace: Workspace, pid: int) -> None:
-    """Prints the seconds from the button to a page as it was, and what is left of the import then."""
+    """Print the seconds from the button to a page as it was, and the remains of the import then."""
     page.locator("#file input[type=file]").set_input_files(file)
     page.locator("#import-progress").wait_for()
     begun = time.monotonic()

@@ -1,12 +1,12 @@
-"""What the real worker of a run takes of memory until its first step, at few rows and at many; Linux, without a card.
+"""Measures the memory of a run's real worker until its first step, at few rows and at many; Linux, without a card.
 
     .venv/bin/python -m benchmarks.data_worker [--rows 10000 1000000] [--starter DIR] [--folder DIR]
 
-A set of short questions and answers is imported, a model of two layers (tests/kit/tiny, so that it hides nothing) is to
-learn all of it in an epoch, and `core.training.worker` is started as the app starts it. It counts the tokens of every
-row, and is ended when its first step is told. Memory is what the kernel counts as the process's own (Anonymous of
-/proc/PID/smaps_rollup, looked at each 0.2 s), apart from what is mapped from files. Seconds of its processor are told
-too; neither depends on what else the PC does.
+A dataset of short questions and answers is imported, a model of two layers (tests/kit/tiny, so that it hides nothing)
+is to be trained on all of it in an epoch, and `core.training.worker` is started as the app starts it. It counts the
+tokens of every row, and is ended at its first step. Memory is what the kernel counts as the process's own (Anonymous of
+/proc/PID/smaps_rollup, each 0.2 s), apart from memory mapped from files. Its processor seconds are printed too; other
+programs affect neither.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def run(count: int, folder: Path, model: Path) -> Taken:
 
 
 def own_and_mapped(pid: int) -> tuple[float, float]:
-    """MiB of its own, and what of files is in memory for it."""
+    """Return MiB of the process's own memory, and of its files in memory."""
     try:
         said = Path(f"/proc/{pid}/smaps_rollup").read_text("ascii")
     except OSError:  # it has just ended

@@ -1,7 +1,6 @@
-"""The app's own engine, put together as core.training.worker does it, in a temporary workspace, for whoever measures
-it.
+"""The app's own engine, assembled as core.training.worker does it, in a temporary workspace, for other benchmarks.
 
-Imports torch. `batches` and `Engine.trainer` are the only places that know how the engine is wired.
+Imports torch. `batches` and `Engine.trainer` are the only places that know how the engine is assembled.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ Hear = Callable[[str, int, dict[str, Any]], None]  # kind, step, numbers
 
 
 class Recorder(Reporter):
-    """Writes a run folder as in the app, and hands on each line of numbers as it comes."""
+    """Writes a run folder as in the app, and passes on each line of metrics as it comes."""
 
     def __init__(self, run: RunFolder):
         super().__init__(run)
@@ -51,7 +50,7 @@ class Recorder(Reporter):
 
 @dataclass(frozen=True)
 class Engine:
-    """A loaded base with an adapter, and tokenised rows. tuned: the peft model."""
+    """A loaded base with an adapter, and tokenized rows. tuned: the peft model."""
 
     recipe: Recipe
     rows: list[Encoded]
@@ -62,7 +61,7 @@ class Engine:
     model_folder: Path
 
     def trainer(self, evaluation: list[Encoded] | None = None, **train: Any) -> Trainer:
-        """train: settings of the recipe's section of that name that differ."""
+        """Create a trainer. train: settings that differ, of the recipe's section of that name."""
         recipe = self.recipe.model_copy(update={"train": self.recipe.train.model_copy(update=train)})
         data = TrainingData(self.rows, evaluation or [], self.tokenizer.pad_token_id)
         return Trainer(self.tuned, recipe, data, self.compute, self.reporter, self.save)
@@ -73,7 +72,7 @@ class Engine:
 
 @contextmanager
 def opened(job: Job, checkpointing: bool = False, adapter_folder: Path | None = None) -> Iterator[Engine]:
-    """The engine with the job's rows and settings, and a fresh adapter or a saved one."""
+    """Return the engine with the job's rows and settings, and a fresh adapter or a saved one."""
     with tempfile.TemporaryDirectory() as folder:
         workspace = Workspace.open(folder)
         store = DatasetStore(workspace.datasets, PRESETS)
@@ -123,7 +122,7 @@ def _recipe(job: Job, source: str, checkpointing: bool) -> Recipe:
 
 
 def batches(trainer: Trainer) -> Iterator[list[Batch]]:
-    """The micro-batches of each optimizer step, as the trainer computes them."""
+    """Yield the micro-batches of each optimizer step, as the trainer computes them."""
     for micro_batches in trainer.schedule.steps():
         yield [trainer.step.batch([trainer.data.train[i] for i in rows]) for rows in micro_batches]
 
@@ -137,5 +136,5 @@ def pairs(step: list[Batch]) -> int:
 
 
 def computed(step: list[Batch]) -> int:
-    """Tokens that go through the model, padding included."""
+    """Return the tokens that go through the model, padding included."""
     return sum(batch.input_ids.numel() for batch in step)

@@ -53,7 +53,7 @@ MEGABYTE = 1e6
 
 
 def timed(act: Callable[[], object]) -> tuple[float, float]:
-    """(seconds by the clock, seconds of all processors in this process and those it waited for)."""
+    """Return the seconds by the clock, and those of all processors in this process and its children."""
     before, started = os.times(), time.monotonic()
     act()
     after = os.times()
@@ -73,7 +73,7 @@ def merged(base: Base, adapter: Path, target: Path) -> None:
 
 
 def bare(tools: gguf_tools.Tools, folder: Path, kind: str, target: Path) -> None:
-    """llama.cpp's own script as its authors start it; raises RuntimeError with its last words."""
+    """Run llama.cpp's own script as its authors start it. Raises RuntimeError with the end of its output."""
     script = [
         sys.executable,
         str(tools.converter / "convert_hf_to_gguf.py"),
@@ -109,7 +109,7 @@ class Kernels:
         self.rates: dict[str, float] = {}
 
     def rate(self, kind: gguf.GGMLQuantizationType) -> float:
-        """MB/s of 16-bit numbers by the processor's own count, the best of TIMES."""
+        """Return MB/s of 16-bit numbers by the processor's own count, the best of TIMES."""
         if kind.name not in self.rates:
             made, best = np.empty(4 * self._numbers.size, np.uint8), float("inf")
             for _ in range(self.TIMES):
@@ -120,15 +120,15 @@ class Kernels:
         return self.rates[kind.name]
 
     def seconds(self, file: Path) -> float:
-        """What they alone take for all that is quantised in a file."""
+        """Return the loops' own time for everything that is quantized in a file."""
         plain = {gguf.GGMLQuantizationType[name] for name in ("F32", "F16", "BF16")}
         found = [tensor for tensor in gguf.GGUFReader(file).tensors if tensor.tensor_type not in plain]
         return sum(2 * int(tensor.n_elements) / MEGABYTE / self.rate(tensor.tensor_type) for tensor in found)
 
 
 class Round:
-    """Everything once, in a folder that is deleted afterwards. seconds, processor_s: by what was done. kernel_s: of
-    llama.cpp's loops alone. Without an adapter only what quantises."""
+    """One round of all exports, in a folder that is deleted afterwards. seconds, processor_s: by kind of work.
+    kernel_s: of llama.cpp's loops alone. Without an adapter only quantizing."""
 
     def __init__(self, tools: gguf_tools.Tools, kernels: Kernels, base: Base, adapter: Path | None, folder: Path):
         self.seconds: dict[str, float] = {}

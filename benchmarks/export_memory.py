@@ -47,7 +47,7 @@ LONG = {
 
 
 def make_model(folder: Path, known: Path, parameters: int, words: int) -> tuple[Path, Path]:
-    """A base and an adapter for it, written piece by piece."""
+    """Write a base and an adapter for it, piece by piece."""
     base, adapter = folder / "base", folder / "adapter"
     for made in (base, adapter):
         made.mkdir()
@@ -97,7 +97,7 @@ def written(kind: str, shapes: Mapping[str, tuple[int, ...]], file: Path) -> Non
 
 
 class Watch:
-    """The most private memory that this process and its children had together in each stage, in bytes."""
+    """Records the largest private memory of this process and its children together in each stage, in bytes."""
 
     def __init__(self) -> None:
         self.most: dict[str, int] = {}
@@ -121,7 +121,7 @@ class Watch:
             self.most[stage] = max(now, self.most.get(stage, 0))
 
     def _of_child(self, process: psutil.Process) -> int:
-        """0 for one that is just being started: its memory is still ours."""
+        """Return a child's private memory; 0 for one that is just being started: its memory is still ours."""
         try:
             return private(process) if process.cmdline() != self._words else 0
         except psutil.Error:  # it has just ended

@@ -1,11 +1,12 @@
-"""When a browser shows the page, what it was sent for it, and what moved afterwards: by the browser's own observers.
+"""Measures when a browser shows the page, the bytes it received for it, and layout shifts afterwards: by the browser's
+own observers.
 
     .venv/bin/python -m benchmarks.first_paint [--rounds 5]
 
 An empty workspace, a new visitor each round (nothing cached), 1,280 x 900 and 390 x 844. Prints medians: first paint,
-first contentful paint, the moment from which Start can be seen and answers (goal 2.0 s), kB of our own (the page, its
+first contentful paint, the moment from which Start is visible and works (goal 2.0 s), kB of our own (the page, its
 style sheets, scripts and words, as they came over the line; goal 400) beside gradio's files, and the largest layout
-shift after Start could be seen (goal 0.05). It decides nothing: a number beside other programs is theirs too.
+shift after Start was visible (goal 0.05). It decides nothing: a number beside other programs is theirs too.
 """
 
 from __future__ import annotations

@@ -1,13 +1,12 @@
-"""From Start to the end of the first step, stage by stage: a worker that is started anew, and one that had read its
-libraries.
+"""Measures the time from Start to the end of the first step, stage by stage: with a newly started worker, and with one
+that has read its libraries.
 
     python launch.py test --collect-only -q      # once: installs what this needs
     .venv/bin/python -m benchmarks.first_step [--rounds 3] [--workspace DIR]
 
 The starter on a sample set, by the app's own worker, by turns after a round that warms the disk's cache. Seconds of the
 clock, which count where the PC is quiet otherwise, and seconds of the processor that the worker used from Start on,
-which count beside other programs too. Then what the one that waits holds of RAM, and what reading the libraries took
-it.
+which count beside other programs too. Then the standby's memory, and the time it took to read the libraries.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ def processor_s(pid: int) -> float:
 
 
 def measure(space: Workspace, waits: bool) -> dict[str, float]:
-    """Seconds since Start by stage, and what the processor was used for."""
+    """Return the seconds since Start by stage, and the processor seconds."""
     value = {"data": {"source": "sample:pirate_answers"}, "train": {"max_steps": 40}}
     run = Runs(space).create(plan.resolve(Recipe.parse(value), "start", has_card=False), "command")
     found, before = dict[str, float](), 0.0

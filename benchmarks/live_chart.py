@@ -1,4 +1,4 @@
-"""What the live curves cost a browser while a run of 50,000 steps goes on.
+"""Measures the cost of the live curves in a browser while a run of 50,000 steps trains.
 
     python launch.py test --collect-only -q      # once: installs what this needs
     .venv/bin/python -m benchmarks.live_chart [--steps 50000] [--refreshes 60]
@@ -7,8 +7,8 @@ A scripted run writes its lines as a worker would; the page opens on it, is fill
 holds (MOST_HELD in live_chart.js), and then gets one new row a second. Prints, as medians over the refreshes:
 
 * ms of the main thread in each visible chart's drawing (the page's own performance.measure), limit 15
-* ms of the main thread in all that it did in the 2 s of a refresh (CDP's TaskDuration: answer, layout, painting), less
-  what the same page did in 2 s without a new row, by visible chart, limit 15
+* ms of the main thread for everything in the 2 s of a refresh (CDP's TaskDuration: answer, layout, painting), less
+  that of the same page in 2 s without a new row, by visible chart, limit 15
 * bytes of an answer by new row, limit 1,024
 * JavaScript heap after a garbage collection at the first and the last refresh, limit 1 MB more
 
@@ -45,7 +45,7 @@ new PerformanceObserver(list => { for (const entry of list.getEntries()) if (ent
 
 
 class Browsing:
-    """A page on the run, and what its answers and its main thread cost."""
+    """A page on the run, and the cost of its answers and its main thread."""
 
     def __init__(self, page: Page):
         self.page = page
@@ -59,13 +59,13 @@ class Browsing:
             self._responses.append(response)
 
     def answers(self) -> list[tuple[int, int]]:
-        """(bytes, new rows) of the answers with new rows since the last call."""
+        """Return (bytes, new rows) of the answers with new rows since the last call."""
         bodies = [response.body() for response in self._responses]
         self._responses.clear()
         return [(len(body), rows) for body in bodies if (rows := len(json.loads(body)["x"]))]
 
     def wait_for(self, step: int) -> None:
-        """Until the page has drawn this step."""
+        """Wait until the page has drawn this step."""
         label = f"document.querySelector('#live-chart .lc-plot')?.getAttribute('aria-label').includes('step {step} ')"
         self.page.wait_for_function(label, timeout=60_000, polling=100)
 
@@ -74,7 +74,7 @@ class Browsing:
         return next(metric["value"] for metric in metrics if metric["name"] == name)
 
     def busy_ms(self, run: ScriptedRun, rows: int) -> float:
-        """Of the main thread in EACH_S; the run's state.json changes with and without new rows."""
+        """Return ms of the main thread in EACH_S; the run's state.json changes with and without new rows."""
         before, start = self.metric("TaskDuration"), time.monotonic()
         run.train(rows)
         self.wait_for(run.step)
@@ -87,7 +87,7 @@ class Browsing:
 
 
 def measure(run: ScriptedRun, browsing: Browsing, refreshes: int) -> list[str]:
-    """Prints the figures and returns what is beyond its limit."""
+    """Print the figures and return those beyond their limit."""
     held = browsing.answers()[-1][1]
     while held + AT_ONCE + refreshes < MOST_HELD:
         run.train(AT_ONCE)

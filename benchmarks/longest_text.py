@@ -1,12 +1,13 @@
-"""The longest text that each trainer can learn with the same memory: LoRA Garage, TRL and LLaMA-Factory.
+"""Measures the longest text that each trainer can be trained on with the same memory: LoRA Garage, TRL and
+LLaMA-Factory.
 
     python launch.py test --collect-only -q      # once: makes the environment
     .venv/bin/python -m benchmarks.longest_text --data FILE [--lengths 1024 2048 4096 8192] [--mib 1500 2000 3000]
     [--only NAME ...]
 
-One chat, as long as given, made of the data's own messages one after the other, learned twice: two steps of one row,
-nothing packed. Each measurement is a process of its own; the figure is its resident memory at its peak (on a card the
-allocator's). So memory decides, and speed is not looked at. Settings otherwise as benchmarks.train_throughput has them;
+One chat of the given length, made of the data's own messages one after the other, trained on twice: two steps of one
+row, nothing packed. Each measurement is a process of its own; the figure is its resident memory at its peak (on a card
+the allocator's). So memory decides, and speed is not measured. Settings otherwise as in benchmarks.train_throughput;
 with checkpointing every layer is computed again. The length that fits a given memory is read from the straight line
 between two measured lengths; beyond the longest nothing is claimed.
 """
@@ -41,10 +42,9 @@ CONTESTANTS = {
 
 
 def chat(examples: Sequence[Example], tokenizer: Tokenizer, longest: int) -> tuple[Example, int, int]:
-    """Of the examples' questions with their answers as many as longest tokens hold; its tokens, and those that are
-    learned.
+    """Return as many of the examples' questions and answers as longest tokens hold: its tokens, and the learned ones.
 
-    Raises ValueError where the examples do not fill nine tenths of it.
+    Raises ValueError if the examples do not fill nine tenths of it.
     """
     messages: tuple[ChatMessage, ...] = ()
     turn: tuple[ChatMessage, ...] = ()
@@ -66,7 +66,7 @@ def chat(examples: Sequence[Example], tokenizer: Tokenizer, longest: int) -> tup
 
 
 def fitting(mib: float, measured: Sequence[tuple[int, float]]) -> str:
-    """Tokens that take mib, between the (tokens, peak MiB) measured, shortest first."""
+    """Return the tokens that take mib, between the (tokens, peak MiB) measured, shortest first."""
     if mib < measured[0][1]:
         return f"less than {measured[0][0]:,}"
     for (short, low), (long, high) in zip(measured, measured[1:], strict=False):

@@ -1,4 +1,4 @@
-"""What a measurement names: the processor, cores, memory, card, Python and the versions that were measured."""
+"""The description of a measurement's machine: processor, cores, memory, card, Python and versions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from core.system import gpu
 
 
 def line(*packages: str) -> str:
-    """One line for the top of every benchmark's output."""
+    """Return one line for the top of every benchmark's output."""
     cards = ", ".join(card.name or "unknown card" for card in gpu.probe().cards) or "no card"
     memory = round(psutil.virtual_memory().total / 2**30)
     versions = ", ".join(f"{name} {version(name)}" for name in packages)
@@ -23,7 +23,7 @@ def line(*packages: str) -> str:
 
 
 def processor() -> str:
-    """The processor's name with the instructions that decide the dtype, where the system tells them."""
+    """Return the processor's name with the instructions that decide the dtype, if the system reports them."""
     try:
         facts = Path("/proc/cpuinfo").read_text("utf-8")
     except OSError:

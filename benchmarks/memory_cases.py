@@ -49,12 +49,12 @@ _SOURCES = {"litgpt": "litgpt", "torchtune": "torchtune", "fms-acceleration": "h
 
 
 class BadCasesError(Exception):
-    """A file that is none of cases, in a sentence."""
+    """A file does not contain cases; the message says why."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One line. counter: what `measured_gib` counts; None where the line has no measurement."""
+    """One line. counter: which bytes `measured_gib` counts; None if the line has no measurement."""
 
     id: str
     model: str
@@ -83,7 +83,7 @@ class Answer:
 
 
 def read(path: Path, shape_of: Callable[[str], ModelShape]) -> list[Case]:
-    """The cases of a file. Raises BadCasesError that names the first line which is none."""
+    """Read the cases of a file. Raises BadCasesError that names the first line that is none."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = [row for row, _ in zip(csv.DictReader(file), range(MOST + 1), strict=False)]
@@ -171,7 +171,7 @@ def _setup(row: Mapping[str, str]) -> OthersSetup:
 
 
 def by_others(row: Mapping[str, str]) -> bool:
-    """Whether the line is somebody's measurement of one micro-batch a step."""
+    """True if the line is another project's measurement of one micro-batch a step."""
     return "source" in row
 
 
@@ -185,7 +185,7 @@ def _stack(row: Mapping[str, str]) -> str:
 
 
 def _loss(said: str | None, row: Mapping[str, str], stack: str) -> str | None:
-    """The loss that the words of published tables mean."""
+    """Return the loss that the words of published tables mean."""
     if said is None:
         return None
     words = said.lower()
@@ -222,8 +222,8 @@ def _said(row: Mapping[str, str], name: str, otherwise: bool = False) -> bool:
 
 
 def summary(answers: Iterable[Answer]) -> dict[str, dict[str, float]]:
-    """Errors by what was measured: number of rows, median and 90th percentile of |predicted / measured - 1|, and the
-    worst."""
+    """Return the errors by kind of measurement: number of rows, median and 90th percentile of |predicted / measured -
+    1|, and the worst."""
     found: dict[str, list[float]] = {}
     for answer in answers:
         if answer.error is not None and answer.case.counter:
@@ -242,7 +242,7 @@ def _spread(errors: list[float]) -> dict[str, float]:
 
 
 def line(answer: Answer) -> str:
-    """One row of the printed table."""
+    """Return one row of the printed table."""
     error = "-" if answer.error is None else f"{100 * answer.error:+.1f} %"
     measured = "-" if answer.case.measured_gib is None else f"{answer.case.measured_gib:.2f}"
     what = f"{answer.case.id or '-'}  {answer.case.model or '-'}, {answer.case.setup.method}"

@@ -1,13 +1,14 @@
-"""What a step really allocates, in widths of a layer: where the "counted" numbers of presets/memory.yaml come from.
+"""Measures the allocations of a step, in widths of a layer: the source of the "counted" numbers of presets/memory.yaml.
 
     .venv/bin/python -m benchmarks.memory_counts [--families llama qwen3 gemma3_text olmo2] [--stacks ours hf]
     [--targets all-linear] .venv/bin/python -m benchmarks.memory_counts --published [--families qwen3_5 gemma4_e]
 
 Runs one forward and backward of small models of several widths in bf16 (ours on tensors without data, as the dry run
 does, hf on the processor), and follows every allocation and its end. Differences between lengths and numbers of layers
-leave what one layer keeps (kept) and what its own backward needs with it (at work, with checkpointing), in values a
-token; both are solved for hidden size, queries, keys and MLP. ours: the app's layers with attention as a card computes
-it; hf: PEFT's own layers under autocast, transformers' loss. Minutes, some hundred MB of RAM.
+give the values per token that one layer keeps (kept) and that its own backward needs with it (at work, with
+checkpointing); both are solved for hidden size, queries, keys and MLP. ours: the app's layers with attention as a card
+computes it; hf: PEFT's own layers under autocast, transformers' loss. Minutes, some hundred MB of RAM.
+
 --published: instead, the arithmetic against the dry run for a published model of each family (benchmarks/published.py);
 minutes.
 """
@@ -51,7 +52,7 @@ def main() -> None:
 
 
 def solve(family: str, stack: str, targets: str) -> Iterator[tuple[str, Sequence[float], float]]:
-    """What is kept and what is at work, as multiples of the four widths, with the largest relative residual."""
+    """Return the kept values and those at work, as multiples of the four widths, with the largest relative residual."""
     import numpy
 
     widths: list[tuple[int, int, int, int]] = []
@@ -76,7 +77,7 @@ def solve(family: str, stack: str, targets: str) -> Iterator[tuple[str, Sequence
 def peak_bytes(
     family: str, stack: str, targets: str, sizes: tuple[int, ...], layers: int, length: int, checkpointing: bool
 ) -> int:
-    """Bytes at the peak of one forward and backward, beyond the parameters."""
+    """Return the bytes at the peak of one forward and backward, beyond the parameters."""
     import torch
 
     from core.engine import loss
@@ -127,7 +128,7 @@ def model(family: str, stack: str, targets: str, sizes: tuple[int, ...], layers:
 def as_on_a_card(
     module: Any, query: Any, key: Any, value: Any, mask: Any, scaling: float | None = None, **_: Any
 ) -> tuple[Any, None]:
-    """core.engine.packed_attention without its way for processors."""
+    """Compute core.engine.attention.packed_sdpa without its special case for processors."""
     import torch
     from torch.nn import functional
 
@@ -138,7 +139,7 @@ def as_on_a_card(
 
 
 class Allocations:
-    """Bytes of the tensors that operations make, until each goes; `peak` of them together."""
+    """Counts the bytes of the tensors that operations make, until each is freed; `peak` of them together."""
 
     def __init__(self) -> None:
         from torch.utils._python_dispatch import TorchDispatchMode

@@ -1,8 +1,8 @@
-"""How other trainers spend memory: the arithmetic of core/memory/arithmetic with their numbers (memory_stacks.yaml
-beside this).
+"""The memory of other trainers: the arithmetic of core/memory/arithmetic with their numbers (memory_stacks.yaml beside
+this file).
 
-What the app plans with is its own training alone. These are for what others have published: the more of it the same
-terms explain, the more they can be believed.
+The app's plans are for its own training alone. These numbers are for published measurements of others: the more of them
+the same terms explain, the more they can be trusted.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def one(job: Job, way: str, checkpointing: bool) -> None:
-    """A measurement, in this process."""
+    """Make one measurement in this process."""
     import torch
 
     from benchmarks import engine

@@ -1,12 +1,11 @@
-"""Whether the page stays fluent while a run trains on the same processor: by the browser's own observers.
+"""Measures whether the page stays fluent while a run trains on the same processor: by the browser's own observers.
 
     .venv/bin/python -m benchmarks.page_while_training [--seconds 30]
 
 A new workspace, 1,280 x 900; a sample set is chosen and Start pressed in the browser. Every second another tab is
 opened, first at rest, then while the run trains. Prints for both times the longest frame and how many took more than 50
-ms (the goal: none), the browser's own count of tasks above 50 ms, and how long the page's requests took until their
-answer was there, median and longest (the goal: 200 ms). A headless Chromium draws on the processor, which a GPU does on
-a PC.
+ms (the goal: none), the browser's own count of tasks above 50 ms, and the time of the page's requests, median and
+longest (the goal: 200 ms). A headless Chromium draws on the processor, where a PC uses a GPU.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ MODULES = {"garage": "benchmarks.peers.garage", "trl": "benchmarks.peers.trl_dpo
 
 
 def trl_python(cache: Path) -> str | Path:
-    """This one, where it has that TRL (the tests need it), else one that is made."""
+    """Return this Python if it has that TRL (the tests need it), else that of a new environment."""
     try:
         return sys.executable if version("trl") == TRL.version else python_of(TRL, cache)
     except PackageNotFoundError:
@@ -51,8 +51,8 @@ def trl_python(cache: Path) -> str | Path:
 
 
 def long_pairs(data: Path, model: Path, tokens: int, file: Path) -> Path:
-    """Pairs of three quarters of so many tokens to all of them an answer, prompt and template included: answers of data
-    one after the other."""
+    """Write pairs whose answers, with prompt and template, have three quarters of so many tokens to all of them:
+    answers of data one after the other."""
     words, chance = Tokenizer.from_file(str(model / "tokenizer.json")), random.Random(42)
     pairs = [json.loads(line) for line in data.read_text("utf-8").splitlines()]
 
@@ -72,7 +72,7 @@ def long_pairs(data: Path, model: Path, tokens: int, file: Path) -> Path:
 
 
 def split(data: Path, folder: Path, most: int) -> tuple[Path, Path]:
-    """Files of at most so many pairs to train, and each tenth."""
+    """Write files of at most so many pairs to train, and each tenth."""
     lines = data.read_text("utf-8").splitlines()
     apart = lines[:: rows.HELD_OUT_EACH]
     train = [line for number, line in enumerate(lines) if number % rows.HELD_OUT_EACH][:most]
@@ -83,7 +83,7 @@ def split(data: Path, folder: Path, most: int) -> tuple[Path, Path]:
 
 
 def rates(result: dict[str, Any]) -> tuple[float, float]:
-    """Pairs a second of the timed steps alone, and with the reference that each pair needs once."""
+    """Return pairs per second of the timed steps alone, and with the reference that each pair needs once."""
     alone = child.rate(result, "supervised", WARM_UP)
     return alone, 1 / (1 / alone + result["reference_s"] / sum(result["supervised"]))
 
@@ -91,7 +91,7 @@ def rates(result: dict[str, Any]) -> tuple[float, float]:
 def table(
     results: dict[str, list[dict[str, Any]]], apart: dict[str, dict[str, Any]], said: dict[str, str]
 ) -> list[str]:
-    """said: how each computes."""
+    """Return the table. said: how each computes."""
     lines = [
         (
             "| trainer | pairs/s, steps alone | with the reference | MiB before the first step | peak MiB | above | "

@@ -44,7 +44,7 @@ def command(*words: str | Path) -> Any:
 
 
 def trained(name: str, chosen: argparse.Namespace, rate: float, *more: str) -> str:
-    """A run on all pairs; its id. One that an earlier call began goes on where it was."""
+    """Train a run on all pairs; return its id. A run that an earlier call began is continued."""
     with suppress(RunError):
         there = Runs(Workspace.open(chosen.workspace)).find(name)
         if there.status().state != State.COMPLETED:

@@ -1,5 +1,5 @@
-"""The arithmetic against the dry run, for a published model of each family (benchmarks/published_shapes.yaml), on no
-memory at all."""
+"""Compares the arithmetic with the dry run, for a published model of each family (benchmarks/published_shapes.yaml),
+without their memory."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ SHAPES = yaml.safe_load(Path(__file__).with_name("published_shapes.yaml").read_t
 
 
 class Compared(NamedTuple):
-    """GiB at the peak of a step as the allocator counts it, of the arithmetic and of the dry run; parameters that are
-    trained, of both."""
+    """GiB at the peak of a step as the allocator counts it, of the arithmetic and of the dry run; trained parameters,
+    of both."""
 
     family: str
     model: str
@@ -37,7 +37,7 @@ class Compared(NamedTuple):
 
 
 def config_of(family: str) -> tuple[str, dict[str, Any]]:
-    """The model's title and its config.json."""
+    """Return the model's title and its config.json."""
     from transformers import AutoConfig
 
     entry = SHAPES[family]
@@ -57,7 +57,7 @@ def config_of(family: str) -> tuple[str, dict[str, Any]]:
 
 
 def shape_of(config: dict[str, Any]) -> ModelShape:
-    """With what the class of config holds, as the headers of its files would tell it."""
+    """Return the shape with the sizes from the class of config, as the headers of its files would give them."""
     from accelerate import init_empty_weights
     from transformers import AutoConfig, PreTrainedConfig
 

@@ -31,7 +31,7 @@ SETS = [file.name.removesuffix(".heldout.yaml") for file in sorted((PRESETS / "s
 
 
 def recipe_of(name: str, method: str) -> Recipe:
-    """The sample set with the settings that come along with it, as the page would fill them in."""
+    """Return the recipe of a sample set with the settings that belong to it, as the page would fill them in."""
     sample = sample_of(f"sample:{name}")
     assert sample is not None, name
     value = {
@@ -45,7 +45,7 @@ def recipe_of(name: str, method: str) -> Recipe:
 
 
 def measure(space: Workspace, name: str, method: str) -> str:
-    """One row of the table."""
+    """Return one row of the table."""
     run = Runs(space).create(recipe_of(name, method), "command")
     started = time.monotonic()
     status = follow(run, space, quiet=True)

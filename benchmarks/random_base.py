@@ -1,6 +1,6 @@
-"""A base of a shape that the catalogue knows, with weights at random and the starter's tokenizer: what a step costs
-needs no more, and nothing is fetched. Imports torch; `python -m benchmarks.random_base SHAPE KNOWN FOLDER [LAYERS]`
-writes one in a process of its own."""
+"""Writes a base of a catalogue model's shape, with random weights and the starter's tokenizer: enough to measure a
+step, and nothing is fetched. Imports torch; `python -m benchmarks.random_base SHAPE KNOWN FOLDER [LAYERS]` writes one
+in a process of its own."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from core.models.known import known_models
 
 
 def make(name: str, known: Path, folder: Path, layers: int | None) -> None:
-    """name: of the catalogue. known: a model's folder whose tokenizer it gets; ids beyond that stay unused. layers:
-    None for all."""
+    """Write the base. name: of the catalogue. known: a model's folder whose tokenizer it gets; ids beyond that stay
+    unused. layers: None for all."""
     from accelerate import init_empty_weights
     from transformers import AutoConfig, AutoModelForCausalLM
 

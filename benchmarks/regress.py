@@ -1,16 +1,16 @@
-"""Whether the program has become slower: ratios taken inside one run, beside those that were accepted last.
+"""Checks whether the program has become slower: ratios measured inside one run, against those accepted last.
 
     python launch.py test --collect-only -q      # once: installs what this needs
     .venv/bin/python -m benchmarks.regress [--accept] [--only step start beside] [--workspace DIR]
 
-Three ratios, each of two things that are measured by turns in this run, so that the machine's own speed falls out; more
+Three ratios, each of two things that are measured by turns in this run, so that the machine's own speed cancels; more
 is better:
 
-* step: the frozen base's forward and backward over our whole step (benchmarks.step_limit, its short form)
+* step: the frozen base's forward and backward over our complete step (benchmarks.step_limit, its short form)
 * start: reading torch, transformers and peft in a process of their own over Start to the end of the first step
-* beside: tokens a second beside one busy program over those without it (benchmarks.beside_busy, its short form)
+* beside: tokens per second beside one busy program over those without it (benchmarks.beside_busy, its short form)
 
-`benchmarks/accepted.json` has the last accepted ones with machine, versions and commit. Exit status 1 where one is more
+`benchmarks/accepted.json` has the last accepted ones with machine, versions and commit. Exit status 1 if one is more
 than 5 % below its own; another processor is named, since ratios of other instructions differ. About four minutes on a
 PC that is quiet otherwise.
 """
@@ -45,15 +45,15 @@ STEP_ROUNDS, START_ROUNDS, BESIDE_S = "5", 3, 40.0
 
 
 def step(workspace: Path | None) -> list[float]:
-    """In a process of its own: torch stays out of this one, whose children are timed."""
+    """Measure in a process of its own: torch stays out of this one, whose children are timed."""
     place = ["--workspace", str(workspace)] if workspace else []
     short = ["--data", str(SAMPLE), "--rounds", STEP_ROUNDS, "--steps", "1", "--json"]
     return child.run("benchmarks.step_limit", *short, *place)["the floor, our attention"]
 
 
 def start(workspace: Path | None) -> list[float]:
-    """Every round a new workspace's first run of a warm starter model, as Start begins it, beside the libraries
-    alone."""
+    """Measure in every round a new workspace's first run of a warm starter model, as Start begins it, beside the
+    libraries alone."""
     ratios = []
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         space = Workspace.open(workspace or folder)
@@ -87,8 +87,8 @@ MEASURED: Mapping[str, Callable[[Path | None], list[float]]] = {"step": step, "s
 
 
 def fallen(found: Mapping[str, float], accepted: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Names of those that are more than SLACK below what was accepted; one that was never accepted has nothing to fall
-    from."""
+    """Return the names of those that are more than SLACK below the accepted value; one that was never accepted cannot
+    fall."""
     return [name for name, ratio in found.items() if name in accepted and ratio < accepted[name]["ratio"] * (1 - SLACK)]
 
 

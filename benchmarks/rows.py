@@ -1,5 +1,4 @@
-"""The rows that a benchmark trains on, out of any data file that the app reads, and the model that it trains. No
-torch."""
+"""The rows and the model that a benchmark trains on; the rows come from any data file that the app reads. No torch."""
 
 from __future__ import annotations
 
@@ -40,29 +39,30 @@ class Rows:
         return Rows([self.examples[i] for i in indices], [self.encoded[i] for i in indices])
 
     def split(self) -> tuple[Rows, Rows]:
-        """Rows to train and each tenth, kept apart."""
+        """Return the rows to train on and each tenth, held out."""
         apart = range(0, len(self.examples), HELD_OUT_EACH)
         return self.part([i for i in range(len(self.examples)) if i % HELD_OUT_EACH]), self.part(apart)
 
     def write(self, path: Path) -> Path:
-        """As conversations, one a line: a form that every trainer reads the same way."""
+        """Write conversations, one a line: a form that every trainer reads the same way."""
         lines = [json.dumps({"messages": list(conversation(example))}, ensure_ascii=False) for example in self.examples]
         path.write_text("\n".join(lines) + "\n", "utf-8")
         return path
 
 
 def random_base(name: str, known: Path, folder: Path, layers: int | None) -> Path:
-    """A base of that shape of the catalogue with weights at random and known's tokenizer, written by a process of its
-    own: torch stays out of this one."""
+    """Create a base of that catalogue shape with random weights and known's tokenizer, in a process of its own: torch
+    stays out of this one."""
     asked = [name, str(known), str(folder), *([str(layers)] if layers else [])]
     subprocess.run([sys.executable, "-m", "benchmarks.random_base", *asked], check=True)
     return folder
 
 
 def read(data: Path, model: Path, most: int, max_length: int | None) -> tuple[Rows, int]:
-    """The first rows of a file, less those longer than max_length (None: all are kept), and how many were too long.
+    """Return the first rows of a file, without those longer than max_length (None: all are kept), and how many were too
+    long.
 
-    Trainers differ in what they do with long rows (cut, split, drop): none is given any.
+    Trainers treat long rows differently (cut, split, drop): none is given any.
     """
     tokenizer = Tokenizer(model)
     examples = [example for _, example in itertools.islice(examples_of(data), most)]
@@ -73,5 +73,5 @@ def read(data: Path, model: Path, most: int, max_length: int | None) -> tuple[Ro
 
 
 def starter(workspace: Path | None) -> Path:
-    """The starter model's folder in a workspace (default: the app's own), fetched where it is missing."""
+    """Return the starter model's folder in a workspace (default: the app's own), fetched if it is missing."""
     return Models(Workspace.open(workspace)).obtain("starter", None, lambda stage, progress: None, lambda: None)

@@ -1,10 +1,10 @@
-"""A step on several ranks of this PC, one thread each, against one rank: efficiency, what travels, how long rank 0
+"""Compares a step on several ranks of this PC, one thread each, with one rank: efficiency, bytes sent, time that rank 0
 waits for others.
 
     .venv/bin/python -m benchmarks.scaling [--model DIR] [--ranks 2] [--steps 6] [--tokens 256] [--examples 16] [--r 16]
 
-Rows are made up, all of one length, so that the ranks' parts are equal. Steps of one rank and of several come by turns,
-and the middle one of each counts: efficiency is time of one / (ranks x time of several), 1.0 where nothing is lost.
+Rows are made up, all of one length, so that the ranks' parts are equal. Steps of one rank and of several alternate, and
+the median of each counts: efficiency is time of one / (ranks x time of several), 1.0 where nothing is lost.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""Whether the app and its pages stay the size that they are while a run goes on and on.
+"""Checks that the app and its pages do not grow during a long run.
 
     python launch.py test --collect-only -q      # once: installs what this needs
     .venv/bin/python -m benchmarks.soak [--steps 100000] [--pages 4] [--rate 100]
 
 A scripted worker (a process of its own) writes `--steps` training lines at `--rate` a second, with the evaluations,
-events and states that belong to them, while `--pages` browser pages are open on the run and poll as they do. Prints at
+events and states that belong to them, while `--pages` browser pages are open on the run and poll as usual. Prints at
 each tenth the memory of the app (RSS) and of each page (JavaScript heap after a garbage collection).
 
-The first half is for caches, imports and the chart's points to fill up. Over the second half the app may grow by what
-its curves take (60 bytes a step, webui/state/curves.py) and APP_MB, a page by PAGE_MB: exit status 1 beyond that.
+The first half is for caches, imports and the chart's points to fill up. Over the second half the app may grow by the
+size of its curves (60 bytes a step, webui/state/curves.py) and APP_MB, a page by PAGE_MB: exit status 1 beyond that.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Soak:
 
 
 def beyond(looks: list[Look]) -> list[str]:
-    """What grew more over the second half than it may."""
+    """Return the processes that grew more over the second half than allowed."""
     half, last = looks[len(looks) // 2], looks[-1]
     allowed = APP_MB + CURVE_BYTES * (last.step - half.step) / 1e6
     found = []

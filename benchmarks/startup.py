@@ -1,12 +1,12 @@
-"""From the start of a process to a page that can be used: LoRA Garage against an empty Gradio page.
+"""Measures the time from the start of a process to a usable page: LoRA Garage against an empty Gradio page.
 
     python launch.py test --collect-only -q      # once: installs what this needs
     .venv/bin/python -m benchmarks.startup [--runs 7] [--ready SELECTOR]
 
 Pairs run one after the other (ours, empty, empty, ours, ...), each with a fresh server and a fresh page in one Chromium
-that is already open. The clock starts before the process and stops when READY is visible (ours) or the empty page's
-own button is. LoRA Garage is started as a person does, through launch.py. Prints each pair, medians and their ratio;
-exit status 1 if the ratio is above 1.2.
+that is already open. The clock starts before the process and stops when READY is visible (ours) or the empty page's own
+button is. LoRA Garage is started as a person does, through launch.py. Prints each pair, medians and their ratio; exit
+status 1 if the ratio is above 1.2.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ def free_port() -> int:
 
 
 def seconds_to_ready(command: list[str], port: int, selector: str, browser: Browser, log: Path) -> float:
-    """Raises RuntimeError with the log's tail when the page does not come within 60 s."""
+    """Start the server and the page; return the seconds. Raises RuntimeError with the log's tail if the page does not
+    come within 60 s."""
     environ = os.environ | {"GRADIO_ANALYTICS_ENABLED": "False"}
     page = browser.new_page()
     with log.open("wb") as output:

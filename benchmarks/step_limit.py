@@ -1,14 +1,15 @@
-"""Our step against its floor: forward and input-gradient backward of the frozen base alone, over the same rows.
+"""Compares our step with its floor: forward and input-gradient backward of the frozen base alone, over the same rows.
 
     .venv/bin/python -m benchmarks.step_limit --data FILE [--rounds 7] [--steps 2] [--profile] [--json]
 
-The floor has no adapter and no optimizer, and computes no padding. It is taken twice: with transformers' own attention
-and mask, in packed rows of max_length (its padding, some per cent, is computed and named), and with our attention in
-our rows.
-Below both lie the matrix products alone: those of our own step, attention's and the adapter's among them, forward and
-back, asked for again with the same tensors in the same order and nothing between them. Their outputs are thrown away.
-Every contestant takes the same steps one after the other, in an order that turns with each round; the ratio is that of
-the floor's time to our step's in the same round: 1.0 would be an adapter, a loss and an optimizer that cost nothing.
+The floor has no adapter and no optimizer, and computes no padding. It is measured twice: with transformers' own
+attention and mask, in packed rows of max_length (its padding, some per cent, is computed and printed), and with our
+attention in our rows.
+
+Below both are the matrix products alone: those of our own step, attention's and the adapter's among them, forward and
+backward, repeated with the same tensors in the same order and nothing between them. Their outputs are discarded. Every
+contestant takes the same steps one after the other, in an order that rotates with each round; the ratio is the floor's
+time to our step's in the same round: 1.0 would be an adapter, a loss and an optimizer that cost nothing.
 """
 
 from __future__ import annotations
@@ -45,14 +46,14 @@ PRODUCTS = ("aten::addmm_", "aten::baddbmm_", "aten::_scaled_dot_product_flash_a
 
 
 def frozen(base: Any) -> Any:
-    """A copy of base alone, with gradients down to its embeddings."""
+    """Copy base alone, with gradients down to its embeddings."""
     model = copy.deepcopy(base).train()
     model.get_input_embeddings().register_forward_hook(lambda module, args, output: output.requires_grad_())
     return model
 
 
 def filled_up(examples: Sequence[Encoded], max_length: int, device: torch.device) -> Batch:
-    """Packed rows of max_length side by side, as transformers isolates them: by positions that begin anew."""
+    """Return packed rows of max_length side by side, as transformers isolates them: by positions that begin anew."""
     bins = packed(range(len(examples)), [len(row.input_ids) for row in examples], max_length)
     parts = [collate_packed([examples[i] for i in chosen], device) for chosen in bins]
     width = max(part.tokens for part in parts)
@@ -67,8 +68,8 @@ def filled_up(examples: Sequence[Encoded], max_length: int, device: torch.device
 
 
 class Products(TorchDispatchMode):
-    """While it is entered: keeps each matrix product, attention's too, with its inputs, to be asked for again. They all
-    stay in memory."""
+    """Records each matrix product, attention's too, with its inputs, while it is entered, to repeat them. All stay in
+    memory."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -117,7 +118,7 @@ def main() -> None:
 
 
 def measure(opened: engine.Engine, job: Job, rounds: int, profile: bool) -> dict[str, list[float]]:
-    """Time of each contestant over our step's, round by round; nothing where only the profile is asked for."""
+    """Return the time of each contestant over our step's, round by round; nothing if only the profile is requested."""
     trainer = opened.trainer()
     plan = [[[opened.rows[i] for i in micro] for micro in step] for step in trainer.schedule.steps()]
     device = trainer.step.device

@@ -39,8 +39,8 @@ WARM_UP = 1  # steps that are not timed: the first one warms caches up
 
 @dataclass(frozen=True)
 class Contestant:
-    """peer: None for LoRA Garage. at_once: rows in a micro-batch. how: what the table's legend says of its settings.
-    more: of its environment."""
+    """A trainer with settings. peer: None for LoRA Garage. at_once: rows in a micro-batch. how: its settings in the
+    table's legend. more: additions to its environment."""
 
     title: str
     peer: Peer | None
@@ -88,7 +88,7 @@ CONTESTANTS |= {
 
 
 def job_of(contestant: Contestant, base: Job, mean_tokens: float) -> Job:
-    """base with its batch laid out: its examples, of mean_tokens each, padded or packed."""
+    """Return base with its batch laid out: its examples, of mean_tokens each, padded or packed."""
     if not contestant.packing:
         return replace(base, batch=contestant.at_once, accumulation=base.examples // contestant.at_once, packing=False)
     packed_rows = base.examples * mean_tokens / base.max_length

@@ -1,9 +1,10 @@
 """`python launch.py test --full`: every test, the long forms too, one folder or file after the other, with a table at
 the end.
 
-Takes hours; how long is said before, by tests/durations.tsv. Ended early, the next `test --full` on the same files goes
-on where it was: what passed is not run again. The table and all output are kept in `<test cache>/full/<commit>/`. Exit
-status 1 where a test failed. With arguments (`test --full -k words`), it is pytest with the long forms.
+Takes hours; the expected time is printed first, by tests/durations.tsv. If it is interrupted, the next `test --full` on
+the same files continues: passed parts are not run again. The table and all output are kept in `<test
+cache>/full/<commit>/`. Exit status 1 if a test failed. With arguments (`test --full -k words`), it is pytest with the
+long forms.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ HEAD = "| tests | passed | failed | skipped | seconds | failed tests |\n|---|---
 
 @dataclass(frozen=True)
 class Row:
-    """One part's end. failed counts errors, and 1 where pytest did not come to its end."""
+    """The result of one part. failed counts errors, and 1 if pytest did not come to its end."""
 
     part: str
     passed: int
@@ -65,7 +66,7 @@ class Row:
 
 
 def parts() -> Iterator[str]:
-    """What one pytest runs, the quick ones first."""
+    """Yield the parts, each run by one pytest, the quick ones first."""
     for place in TOGETHER:
         yield from sorted(
             {file.parent.relative_to(PROJECT).as_posix() for file in (PROJECT / place).rglob("test_*.py")}
@@ -78,13 +79,14 @@ def parts() -> Iterator[str]:
 
 
 def state_of_files() -> str:
-    """The commit, with what differs from it: what passed on these very files need not be run again."""
+    """Return the commit and a hash of the uncommitted changes: parts that passed with the same value need not be run
+    again."""
     changes = subprocess.run(["git", "diff", "HEAD"], cwd=PROJECT, capture_output=True).stdout
     return commit().replace("/", "-") + ("-" + hashlib.sha256(changes).hexdigest()[:8] if changes else "")
 
 
 class Record:
-    """The rows of earlier tries on these files, and of this one."""
+    """The rows of earlier attempts on these files, and of this one."""
 
     def __init__(self, folder: Path):
         self.folder = folder

@@ -4,10 +4,10 @@
     python -m tools.catalogue_entry FOLDER --hub OWNER/NAME
     python -m tools.catalogue_entry OWNER/NAME --write --en "Why one would take it." --zh "为什么选它。"
 
-Read: config.json, the headers of the weights, what the hub says of it, its chat template. Kept of an entry that is
-there already: what a person decides (id, title, family, languages of a list, thinking, tools, its sentence). Written is
-only that one entry's text (entry_text), and only where it agrees with itself (entry_checks). A new
-one lands behind the last: its place in the order is a person's to choose. Exit: 0 printed or written, 1 refused.
+It reads config.json, the headers of the weights, the hub's facts and the chat template. Fields that a person decides
+(id, title, family, languages of a list, thinking, tools, the sentence) are kept from an existing entry. Only that one
+entry's text is written (entry_text), and only if it is consistent (entry_checks). A new entry is appended: its place in
+the order is a person's to choose. Exit: 0 printed or written, 1 refused.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _WIDTHS = (
 
 @dataclass(frozen=True)
 class Seen:
-    """What was read of one model. in_files: parameters in all its weight files; template: of its chat, None where there
+    """The facts read of one model. in_files: parameters in all its weight files; template: of its chat, None if there
     is none."""
 
     hub: str
@@ -62,7 +62,7 @@ class Seen:
 
 
 def on_hub(hub: str) -> Seen:
-    """Raises ModelError as `hub_facts.facts`, `hub_shapes.fetch_shape`."""
+    """Read a model on the hub. Raises ModelError as `hub_facts.facts`, `hub_shapes.look`."""
     told = hub_facts.facts(hub)
     config = peek.fetch_config(hub, told.commit)
     shape = hub_shapes.fetch_shape(hub, told.commit)
@@ -72,7 +72,7 @@ def on_hub(hub: str) -> Seen:
 
 
 def in_folder(folder: Path, hub: str) -> Seen:
-    """Raises ModelError for a folder without config.json, or with weights that are not of it."""
+    """Read a model in a folder. Raises ModelError if config.json is missing or the weights do not belong to it."""
     config = files.read_object(folder / "config.json")
     if not config:
         raise ModelError("model.no_config", model=hub, folder=folder.name)
@@ -94,8 +94,8 @@ def in_folder(folder: Path, hub: str) -> Seen:
 
 
 def entry_of(seen: Seen, kept: Mapping[str, Any] | None, note: Mapping[str, str]) -> dict[str, Any]:
-    """The entry of presets/models.yaml. kept: the one that is there. Raises EntryError for a model that is quantised,
-    or of which too little is known."""
+    """Return the entry of presets/models.yaml. kept: the existing entry. Raises EntryError for a quantized model, or
+    one with too few known facts."""
     if seen.shape.quantised:
         raise EntryError(
             f"{seen.hub} is quantized ({seen.shape.quantised}): its files do not show the shape of the original model. "
@@ -143,7 +143,7 @@ def entry_of(seen: Seen, kept: Mapping[str, Any] | None, note: Mapping[str, str]
 
 
 def checked_entry(entry: Mapping[str, Any]) -> KnownModel:
-    """entry as the app will read it. Raises EntryError with all that is wrong or does not agree."""
+    """Return entry as the app will read it. Raises EntryError with everything that is wrong or inconsistent."""
     try:
         model = known.model_of(entry_text.read(entry_text.text_of(entry)), load("models")["spoken"])
     except ValidationError as error:
@@ -198,7 +198,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 # ---- what follows from what was read -------------------------------------------------------------
 def _shape(seen: Seen) -> dict[str, Any]:
-    """Widths, where the model follows from them; else what its class needs of config.json, and what its files hold."""
+    """Return the widths if the model follows from them; otherwise the fields of config.json that its class needs, and
+    the sizes in its files."""
     widths = ModelShape.from_config(seen.config)
     doubts = {doubt.key for doubt in widths.low_confidence} - {"shape.other_senses"}
     held = seen.shape.held
@@ -217,7 +218,7 @@ def _shape(seen: Seen) -> dict[str, Any]:
 
 
 def _sizes_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """As much of a config.json as may decide sizes: numbers, switches, lists of them, and the text part."""
+    """Return the fields of a config.json that may decide sizes: numbers, switches, lists of them, and the text part."""
     found: dict[str, Any] = {"model_type": config["model_type"]}
     for name, value in config.items():
         if name in found or any(name == end or name.endswith(end) for end in _NO_SIZE):
@@ -257,8 +258,8 @@ def _languages(seen: Seen, kept: Any) -> Any:
 
 
 def _thinking(template: str | None) -> str | None:
-    """By its chat template: a switch makes it optional; without one, thoughts that the prompt begins are always there.
-    None without one."""
+    """Return the kind of thinking in the chat template: "optional" if it has a switch, "always" if it writes <think>
+    without one, else "never"; None without a template."""
     if not template:
         return None
     if "enable_thinking" in template or re.search(r"\bthinking\b", template):
@@ -267,7 +268,7 @@ def _thinking(template: str | None) -> str | None:
 
 
 def _flags(template: str | None, kept: Mapping[str, Any]) -> str | None:
-    """Where thinking and tools were read: of what is kept as it stands there, of the rest its template."""
+    """Return the source of thinking and tools: the existing entry's, and the template for those that it lacks."""
     read = "its chat template" if template and not {"thinking", "tools"} <= kept.keys() else None
     return "; ".join(filter(None, (kept.get("flags"), read))) or None
 
@@ -290,7 +291,7 @@ def _template_on_hub(hub: str, commit: str | None) -> str | None:
 
 
 def _joined(template: Any) -> str | None:
-    """A repository may have several templates by name."""
+    """Return a repository's template; several named ones are joined to one text."""
     if isinstance(template, list):
         template = "\n".join(str(each.get("template")) for each in template if isinstance(each, dict))
     return template if isinstance(template, str) else None

@@ -18,15 +18,15 @@ ADDED = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "LICENSE
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """All files of docs/ and those of ADDED, under their path in the project."""
+    """Add ADDED to the files of docs/, under their path in the project."""
     for name in ADDED:
         files.append(File.generated(config, name, abs_src_path=str(PROJECT / name)))
     return files
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """The page's text with links that are right on the site; page.file.src_uri is relative to docs/, or a name of
-    ADDED."""
+    """Return the page's text with links that are right on the site; page.file.src_uri is relative to docs/, or a name
+    of ADDED."""
     depth = len(PurePosixPath(page.file.src_uri).parents)
     if page.file.src_uri in ADDED:
         return re.sub(r"\]\(docs/", "](", markdown)

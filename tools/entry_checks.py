@@ -1,10 +1,10 @@
-"""Whether a catalogue entry is consistent: its billions, the parameters in its files, and its shape. No torch.
+"""Checks that a catalogue entry is consistent: its billions, the parameters in its files, and its shape. No torch.
 
-What is allowed: billions within 1 % of the shape (pages round to three digits). Parameters in files within 0.15 % of
-the shape (biases and the norms inside attention are not counted there, and buffers are counted by the hub), or more by
-what `beside` names: a head as large as the embeddings, within the same 0.15 %; towers of 10 million to 2 billion (the
-largest known is 1.3, of a model that guesses tokens ahead). Billions from 0.8 to 1.7 times the size in a name ("27B",
-not "A3B", which is what is active): small models are often called by what they have without embeddings.
+Allowed differences: billions within 1 % of the shape (pages round to three digits). Parameters in files within 0.15 %
+of the shape (biases and the norms inside attention are not counted there, and buffers are counted by the hub), or more
+by the parts that `beside` names: a head as large as the embeddings, within the same 0.15 %; towers of 10 million to 2
+billion (the largest known is 1.3, of a model with multi-token prediction). Billions from 0.8 to 1.7 times the size in a
+name ("27B", not "A3B", which is the active part): small models are often named after their size without embeddings.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _IN_NAME = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)([BM])(?![\w.])", re.IGNORECASE
 
 
 def disagreements(model: KnownModel) -> list[str]:
-    """What does not agree, for the person who keeps the catalogue; empty where all does."""
+    """Return the inconsistencies, for the person who keeps the catalogue; empty if there are none."""
     params, found = model.shape.params, []
     if abs(params / 1e9 / model.billions - 1) > ROUNDED:
         found.append(f"billions {model.billions}, shape {params / 1e9:.4g}")
@@ -44,7 +44,7 @@ def disagreements(model: KnownModel) -> list[str]:
 
 
 def _size_in(model: KnownModel) -> float | None:
-    """Billions as the name says; None where it says none, or counts otherwise."""
+    """Return the billions in the model's name; None if it has none, or counts otherwise."""
     sizes = [
         float(size) / (1 if unit.upper() == "B" else 1000)
         for size, unit in _IN_NAME.findall(model.title.replace("-", " "))

@@ -1,6 +1,7 @@
-"""One entry of presets/models.yaml as text: formatted as the file is, replacing the old entry or appended. No torch.
+"""Writes one entry of presets/models.yaml as text: formatted as the file is, in place of the old entry or appended. No
+torch.
 
-The file is kept by people: its comments, its order and every other entry stay as they are, byte for byte.
+The file is edited by people: its comments, its order and every other entry stay as they are, byte for byte.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ _ENTRY = re.compile(r"^- id: .*\n(?:(?:[ #].*)?\n)*?(?=^- id: |^\S|\n^#|\Z)", re
 
 
 class EntryError(Exception):
-    """Why there is no entry, as a sentence for the keeper of the catalogue."""
+    """There is no entry; the message tells the keeper of the catalogue why."""
 
 
 def text_of(entry: Mapping[str, Any]) -> str:
-    """entry, with the keys of presets/models.yaml and no others, as its lines."""
+    """Return the lines of entry, with the keys of presets/models.yaml and no others."""
     lines: list[str] = []
     for key in (key for key in _KEYS if entry.get(key) is not None):
         value = entry[key]
@@ -46,13 +47,13 @@ def text_of(entry: Mapping[str, Any]) -> str:
 
 
 def read(text: str) -> dict[str, Any]:
-    """What `text_of` wrote."""
+    """Read the text that `text_of` wrote."""
     (entry,) = yaml.load(text, YAML_LOADER)
     return dict(entry)
 
 
 def entries(file: Path) -> tuple[str, dict[str, dict[str, Any]]]:
-    """The text of a catalogue, and its entries by hub id. Raises EntryError where it is none."""
+    """Return the text of a catalogue, and its entries by hub id. Raises EntryError if it is no catalogue."""
     try:
         text = file.read_text("utf-8")
         return text, {str(entry["hub"]): entry for entry in yaml.load(text, YAML_LOADER)["models"]}
@@ -61,8 +62,8 @@ def entries(file: Path) -> tuple[str, dict[str, dict[str, Any]]]:
 
 
 def put(catalogue: str, entry: Mapping[str, Any]) -> str:
-    """catalogue (the text of presets/models.yaml) with entry in place of the one of its hub id, comments between its
-    lines kept; else behind the last one."""
+    """Return catalogue (the text of presets/models.yaml) with entry in place of the one with its hub id, keeping
+    comments between its lines; otherwise appended."""
     written, places = text_of(entry), list(_ENTRY.finditer(catalogue))
     for place in places:
         if re.search(rf"^  hub: {re.escape(str(entry['hub']))}$", place[0], re.MULTILINE):
@@ -74,7 +75,7 @@ def put(catalogue: str, entry: Mapping[str, Any]) -> str:
 
 
 def _folded(start: str, value: str) -> list[str]:
-    """Broken after commas, as the file has its shapes; a sentence stays in one piece."""
+    """Break a value after commas, as the file has its shapes; a sentence stays in one piece."""
     if value.startswith('"'):
         return [start + value]
     lines, line = [], start

@@ -15,9 +15,8 @@ from core.hub.card import licences, texts
 
 @dataclass(frozen=True)
 class HubFacts:
-    """None: the hub does not say. created: the month, 2026-02. licence: as its card names it, "apache-2.0" or a
-    licence_name.
-    params: of its safetensors, as the hub counts them."""
+    """The facts; None: unknown to the hub. created: the month, 2026-02. licence: as its card names it, "apache-2.0" or
+    a licence_name. params: of its safetensors, as the hub counts them."""
 
     id: str
     commit: str | None = None
@@ -29,7 +28,7 @@ class HubFacts:
 
 
 def facts(repo_id: str) -> HubFacts:
-    """Within about peek.PEEK_S. Raises ModelError with the sentences of a download."""
+    """Read the facts within about peek.PEEK_S. Raises ModelError with the messages of a download."""
     asked = HubRequest.create(repo_id, None, None)
     try:
         row = ModelInfo(

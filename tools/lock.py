@@ -1,8 +1,9 @@
-"""`python tools/lock.py [--upgrade]`: constraints.txt of pyproject.toml, by `uv pip compile --universal`: a version a
-package, for Windows, Linux and macOS and every Python we know. What is in it stays while the ranges allow it; --upgrade
-takes the newest.
+"""`python tools/lock.py [--upgrade]`: writes constraints.txt from pyproject.toml, by `uv pip compile --universal`: a
+version a package, for Windows, Linux and macOS and every supported Python. Present versions stay while the ranges allow
+it; --upgrade takes the newest.
 
-Left out: torch, whose build depends on the machine, what torch alone asks for, what should stay fresh, and browsers.
+Left out: torch, whose build depends on the machine, packages that torch alone requires, packages that should stay
+fresh, and browsers.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ HEADING = """\
 
 
 def digest(pyproject: str) -> str:
-    """Of all that the lock depends on: the requirements, those of the extras and the Pythons."""
+    """Return a hash of everything that the lock depends on: the requirements, those of the extras and the Pythons."""
     project = tomllib.loads(pyproject)["project"]
     needs = [project["requires-python"], project["dependencies"], project["optional-dependencies"]]
     return hashlib.sha256(json.dumps(needs, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def derive(*more: str) -> str:
-    """The lock's text. Raises CalledProcessError where uv finds no versions, its reason on stderr."""
+    """Return the lock's text. Raises CalledProcessError if uv finds no versions, its reason on stderr."""
     sys.path.insert(0, str(PROJECT))
     from launcher.tools import environ_for, find_uv
 

@@ -1,11 +1,11 @@
-"""A chat of two friends as WhatsApp exports it, made up: the same every time, for docs/guide/my-chats.md and its
+"""Writes a made-up chat of two friends as WhatsApp exports it: the same every time, for docs/guide/my-chats.md and its
 pictures.
 
     python -m tools.made_up_chat chat.txt [MESSAGES]
 
 Finn writes in small letters, calls Maria "chief", is for tea and climbing, and says "fair enough..." where others say
-yes. Maria writes whole sentences. Both send pictures, links and numbers; what they say is put together from parts, so
-no exchange is a real one.
+yes. Maria writes complete sentences. Both send pictures, links and numbers; their messages are put together from parts,
+so no exchange is a real one.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ BESIDES = (
 
 
 def made_up(count: int = 4_000, seed: int = 7) -> list[str]:
-    """Lines of an Android export, of about count messages."""
+    """Return the lines of an Android export, of about count messages."""
     chance = random.Random(seed)
     now = datetime(2024, 1, 3, 9, 0)
     lines = [

@@ -1,13 +1,12 @@
-"""Small faults put into core at random places, and which tests find them.
+"""Puts small faults into core at random places and reports which tests find them.
 
     python -m tools.mutations [--count 60] [--seed N] FOLDER      FOLDER: a checkout of its own (git worktree add),
                                                                   which is changed
 
-Each fault is one of KINDS at one place of one file of core, drawn by the printed seed. The nearest of the tests that
-`test --changed` chooses
-for it are run until one fails. A fault that changes nothing that can be seen (another bound of a message's length)
-counts as not found. Prints a line for each: the place, the fault, the test that failed, and whether the gate always
-runs that test (tests/kit/sampling); then how many of each.
+Each fault replaces one operator (KINDS) at one place of one file of core, drawn by the printed seed. The nearest of the
+tests that `test --changed` chooses for it are run until one fails. A fault without visible effect (another bound of a
+message's length) counts as not found. Prints a line for each: the place, the fault, the test that failed, and whether
+the gate always runs that test (tests/kit/sampling); then the number of each outcome.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ LIMIT_S = 240.0  # for them; where they do not end, that is said and counted apa
 
 @dataclass(frozen=True)
 class Fault:
-    """path: of the file; line, start, stop: the operator's place in it; old, new: its text."""
+    """One replaced operator. path: of the file; line, start, stop: the operator's place in it; old, new: its text."""
 
     path: Path
     line: int
@@ -56,7 +55,7 @@ class Fault:
     new: str
 
     def put(self, root: Path) -> str:
-        """Write it; returns the text of before."""
+        """Write the fault into the checkout; return the file's text before."""
         file = root / self.path
         before = file.read_text("utf-8")
         lines = before.split("\n")
@@ -72,7 +71,7 @@ class Fault:
 
 
 def faults_of(path: Path, source: str) -> Iterator[Fault]:
-    """Operators whose two sides stand on one line of ASCII, where a column is a place."""
+    """Yield a fault for each operator whose two sides are on one line of ASCII, where a column is a place."""
     lines = source.split("\n")
     for node in ast.walk(ast.parse(source)):
         sides: list[tuple[ast.expr, ast.AST, ast.expr]] = []
@@ -92,7 +91,7 @@ def faults_of(path: Path, source: str) -> Iterator[Fault]:
 
 
 def first_failure(root: Path, tests: list[str]) -> str | None:
-    """The first test that fails; "" where the run did not end, or not well, None where all pass."""
+    """Return the first test that fails; None if all pass, "" if the run did not end, or not normally."""
     with tempfile.NamedTemporaryFile("w", suffix=".txt", delete=False) as names:
         names.write("\n".join(tests) + "\n")
     command = [
@@ -119,7 +118,7 @@ def first_failure(root: Path, tests: list[str]) -> str | None:
 
 
 def nearest(tests: list[str], seconds: dict[str, float]) -> list[str]:
-    """The first of tests, which stand nearest first, up to MOST_S."""
+    """Return the first tests, up to MOST_S in all. tests: the nearest first."""
     taken, spent = [], 0.0
     for test in tests:
         spent += seconds.get(test, 0.2)

@@ -1,8 +1,7 @@
-"""What stands on each picture of docs/, kept beside it, so that a test says which pictures the page has outgrown.
+"""Remembers the texts on each picture of docs/, so that a test names the pictures that are older than the page.
 
-`tools/pictured.json`: {picture: {catalogue key: sentence}}, the sentences without placeholders that were to be read
-when it was taken. Where one of them has another wording today, the picture is older than the page. What moved on the
-page without a word it does not know.
+`tools/pictured.json`: {picture: {catalogue key: sentence}}, the sentences without placeholders that were visible when
+it was taken. If one of them has another wording today, the picture is outdated. A change of layout is not noticed.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ SEEN = "part => document.querySelector(part || 'body').innerText.split('\\n').ma
 
 
 def kept() -> dict[str, dict[str, str]]:
-    """Sentences by key, by picture; empty before the first picture was taken."""
+    """Return the sentences by key, by picture; empty before the first picture was taken."""
     return json.loads(KEPT.read_text("utf-8")) if KEPT.is_file() else {}
 
 
 def keep(page: Page, name: str, part: str = "") -> None:
-    """Notes what is to be read on the picture that is taken of part (a selector; the whole page by default)."""
+    """Store the texts visible on the picture of part (a selector; the complete page by default)."""
     language = "zh" if name.endswith(".zh") else "en"
     lines = set(page.evaluate(SEEN, part))
     said = {key: CATALOGUE.raw(key, language) for key in sorted(CATALOGUE.keys(language))}
@@ -38,7 +37,7 @@ def keep(page: Page, name: str, part: str = "") -> None:
 
 
 def outgrown() -> list[str]:
-    """Of each picture that the page has outgrown: its name and the first wording that is another today."""
+    """Return the name of each outdated picture, with the first wording that has changed."""
     found = []
     for name, words in kept().items():
         language = "zh" if name.endswith(".zh") else "en"

@@ -1,11 +1,11 @@
-"""`python -m tools.readme_pictures [own|shelf|chats|elsewhere WORKSPACE]`: the pictures of README and of the guide's
-pages, of real runs on the starter model.
+"""`python -m tools.readme_pictures [own|shelf|chats|elsewhere WORKSPACE]`: takes the pictures of README and of the
+guide's pages, of real runs on the starter model.
 
-One run on a sample set, with Start alone; one on a file of somebody's own, the guide's chess club, with a row that
-cannot be learned from (`own`: this one alone). And the shelf of models, for a card of 8 GB that a fake driver library
-shows (needs a C compiler; `shelf`: this one alone, in seconds). And the data step of a chat, in both languages
-(`chats`: this one alone). The run on the sample set is taken elsewhere as q4_k_m (`elsewhere`: this alone, of the
-newest run of a workspace that is there). Takes about eight minutes on two cores.
+One run on a sample set, with Start alone; one on a person's own file, the guide's chess club, with a row that cannot be
+trained on (`own`: only this). The shelf of models, for a card of 8 GB that a fake driver library shows (needs a C
+compiler; `shelf`: only this, in seconds). The data step of a chat, in both languages (`chats`: only this). The export
+of the run on the sample set as q4_k_m (`elsewhere`: only this, of the newest run of an existing workspace). Takes about
+eight minutes on two cores.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def the_shelf(chrome: Browser, folder: Path) -> None:
 
 
 def a_chat(chrome: Browser, app: kit.App, folder: Path) -> None:
-    """As docs/guide/my-chats.md tells it, in each language."""
+    """Take the pictures of docs/guide/my-chats.md, in each language."""
     file = folder / "WhatsApp Chat with Maria.txt"
     file.write_text("\n".join(made_up(4000)), "utf-8")
     for language, ending in (("en", ""), ("zh", ".zh")):
@@ -164,12 +164,12 @@ def a_sample_set(page: Page, space: Workspace) -> None:
 
 
 def until(space: Workspace, step: int) -> None:
-    """The newest run has taken so many steps."""
+    """Wait until the newest run has taken so many steps."""
     wait_for(lambda: (runs := Runs(space).list()) and runs[0].status().step >= step)
 
 
 def frame(page: Page) -> Image.Image:
-    """The upper part of the page as it is now, in the size of the moving picture."""
+    """Return the upper part of the present page, in the size of the moving picture."""
     page.evaluate("scrollTo(0, 0)")
     shot = page.screenshot(
         clip={"x": 0, "y": 0, "width": 1280, "height": 1280 * FILM_SIZE[1] // FILM_SIZE[0]}, full_page=True
@@ -178,7 +178,7 @@ def frame(page: Page) -> Image.Image:
 
 
 def moving(path: Path, frames: list[Image.Image]) -> None:
-    """The first and the last frame stand three seconds, the others half a second."""
+    """Write the moving picture: the first and the last frame stand three seconds, the others half a second."""
     flat = [each.quantize(64, dither=Image.Dither.NONE) for each in frames]
     durations = [3000, *[500] * (len(frames) - 2), 3000]
     flat[0].save(path, save_all=True, append_images=flat[1:], duration=durations, loop=0, optimize=True)
@@ -196,7 +196,7 @@ def only_elsewhere(workspace: Path) -> int:
 
 
 def elsewhere(page: Page) -> None:
-    """The newest run, asked for Ollama: what it will take, how far it is, and what came of it."""
+    """Take the export of the newest run for Ollama: its forecast, its progress, and its result."""
     kit.go_to_tab(page, "Train")
     page.locator("#run-way-out").click(timeout=60_000)
     page.locator("#export-where input[value=ollama]").click()
@@ -229,7 +229,7 @@ def form_and_plan(page: Page) -> None:
 
 
 def settled(page: Page) -> None:
-    """Nothing of the page has moved for a second, so that no fold is caught half-way."""
+    """Wait until nothing of the page has moved for a second, so that no fold is half open."""
     page.evaluate(
         """() => new Promise(done => {
             let size = 0, since = performance.now();
@@ -260,7 +260,7 @@ def data_of_ones_own(page: Page, space: Workspace, file: Path) -> None:
 
 
 def chat(page: Page, space: Workspace, questions: tuple[str, ...]) -> None:
-    """Wait for the newest run, then ask both models."""
+    """Wait for the newest run, then ask both models the questions."""
     newest = max(Runs(space).list(), key=lambda run: run.status().since)
     wait_for(lambda: newest.status().state == State.COMPLETED)
     page.locator("#run-open-chat").click(timeout=60_000)
@@ -283,7 +283,7 @@ def club_file(folder: Path) -> Path:
 
 
 def shoot(page: Page, name: str, part: str = "", height: int | None = None) -> None:
-    """The whole page, its upper part of height pixels, or a part of it, with nothing of the sticky Start button over
+    """Take the complete page, its upper part of height pixels, or a part of it, without the sticky Start button over
     it."""
     settled(page)
     pictured.keep(page, name, part)
@@ -302,7 +302,7 @@ def shoot(page: Page, name: str, part: str = "", height: int | None = None) -> N
 
 
 def smaller(path: Path) -> None:
-    """In 256 colours, which a page of flat areas does not miss: a third of the size in every clone from now on."""
+    """Reduce the picture to 256 colours, enough for a page of flat areas: a third of the size in every later clone."""
     with Image.open(path) as picture:
         reduced = picture.convert("RGB").quantize(256, dither=Image.Dither.NONE)
     reduced.save(path, optimize=True)

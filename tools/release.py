@@ -1,8 +1,9 @@
-"""`python tools/release.py [FOLDER]`: the release archive of the last commit, for people who have no Python and no git.
+"""`python tools/release.py [FOLDER]`: builds the release archive of the last commit, for people who have no Python and
+no git.
 
-Contents: what is needed to run, and the docs without their pictures. Two calls give the same bytes: order, times and
-modes follow from the commit alone. Changes that are not committed are not in it. Beside it lora-garage.json, which
-`python launch.py update` asks for. Prints every file with its size, then the archive's size and SHA-256.
+Contents: the files needed to run, and the docs without their pictures. Two calls give the same bytes: order, times and
+modes follow from the commit alone. Uncommitted changes are not in it. Beside it is lora-garage.json, which `python
+launch.py update` reads. Prints every file with its size, then the archive's size and SHA-256.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def version() -> str:
 
 
 def build(folder: Path) -> Path:
-    """The archive in folder. Git applies the line ends of .gitattributes, so that cmd gets its own."""
+    """Write the archive to folder. Git applies the line ends of .gitattributes, so that cmd gets its own."""
     made = time.gmtime(int(git("log", "-1", "--format=%ct")))[:6]
     target = folder / f"lora-garage-{version()}.zip"
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,9 @@
-"""`python -m tools.screenshots [FOLDER]`: every page in its main states, light and dark, English and Chinese, desktop
-and phone.
+"""`python -m tools.screenshots [FOLDER]`: takes every page in its main states, light and dark, English and Chinese,
+desktop and phone.
 
 Written to tests/.cache/screenshots, in about ten minutes on two cores. Runs are scripted and cards are a fake driver
 library, so nothing is trained. Rows with marked tokens need the starter model (LORA_GARAGE_TEST_STARTER, else
-tests/.cache), cards need a C compiler; what is left out for want of them is said at the end.
+tests/.cache), cards need a C compiler; pictures left out for want of them are listed at the end.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ Arrange = Callable[["Page"], object]  # what it gives is not looked at
 
 @dataclass(frozen=True)
 class Shot:
-    """One picture: the page it is of, and what is done on it first. A page keeps what earlier shots did to it."""
+    """One picture: its page, and the actions before it. A page keeps the effects of earlier shots."""
 
     state: str
     of: str = TRAIN
@@ -155,7 +155,7 @@ def after_runs(studio: Studio, app: kit.App, workspace: Workspace) -> None:
 
 
 def with_a_card(studio: Studio, folder: Path) -> None:
-    """In a workspace of its own, whose plans follow a card of 8 GB."""
+    """Take the shots in a workspace of its own, whose plans are for a card of 8 GB."""
     try:
         driver = nvml.compile(folder)
     except pytest.skip.Exception as reason:
@@ -193,7 +193,7 @@ def unsuitable_goal(page: Page) -> None:
 
 
 def ready_for(page: Page, model: str) -> None:
-    """The pirate set for a model, and the plan for it."""
+    """Choose the pirate set for a model, and wait for the plan."""
     kit.choose(page, "#data", "sample:pirate_answers")
     kit.open_step(page, "model")
     page.locator("#model input").fill(model)
@@ -221,7 +221,7 @@ def unfold_plan(page: Page) -> None:
 
 
 def open_details(page: Page, which: str) -> None:
-    """Not by clicks: some are open already, on a wide page for instance, and would be folded."""
+    """Open folds without clicks: some are open already, on a wide page for instance, and a click would close them."""
     page.evaluate("which => document.querySelectorAll(which).forEach(fold => { fold.open = true; })", which)
 
 
@@ -234,7 +234,7 @@ def unfold_all(page: Page, *folds: str) -> None:
 
 
 def link_starter(workspace: Workspace) -> bool:
-    """The starter model into workspace, where somebody made it before; nothing is downloaded for pictures."""
+    """Link an existing starter model into workspace; nothing is downloaded for pictures."""
     named = os.environ.get("LORA_GARAGE_TEST_STARTER")
     made = Path(named) if named else starter.folder(Path(__file__).parent / ".cache" / "models")
     if not (made / "config.json").is_file():
@@ -247,7 +247,7 @@ def link_starter(workspace: Workspace) -> bool:
 
 
 def add_own_data(workspace: Workspace, folder: Path) -> str:
-    """A person's own file with some rows that cannot be learned from; the id of its data set."""
+    """Import a person's own file with some rows that cannot be trained on; return the id of its dataset."""
     file = folder / "shelves.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in OWN_ROWS + BAD_ROWS), "utf-8")
     return DatasetStore(workspace.datasets, PRESETS, workspace.library_folders).import_file(file, "shelves").id

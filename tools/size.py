@@ -1,9 +1,9 @@
-"""Statements, lines and the longest function of each room, and the words of each page of docs.
+"""Counts statements, lines and the longest function of each room, and the words of each page of docs.
 
     python -m tools.size [ROOM or FOLDER ...]   e.g. core/export: its files one by one
 
-A statement is one of Python's (a node ast.stmt; a docstring counts, a comment and a line break do not), so a shorter
-house cannot be had by longer lines. Lines over COLUMNS are counted too.
+A statement is one of Python's (a node ast.stmt; a docstring counts, a comment and a line break do not), so longer lines
+do not make the code smaller. Lines over COLUMNS are counted too.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def total(files: Iterable[Path]) -> Size:
 
 
 def words_of(text: str) -> int:
-    """Words with a letter or a digit: the bars of a table and marks of a list are none."""
+    """Count words with a letter or a digit, so not the bars of a table or the marks of a list."""
     return sum(any(letter.isalnum() for letter in word) for word in text.split())
 
 

@@ -1,4 +1,4 @@
-"""Run tests again and again beside a program that keeps one core busy, and say how often they failed: for races.
+"""Runs tests again and again beside a program that keeps one core busy, and counts their failures: for races.
 
 python -m tools.under_load 50 tests/browser/test_form.py
 """

@@ -1,4 +1,4 @@
-"""The command; the package says what it does."""
+"""The command of benchmarks.gpu_report."""
 
 from __future__ import annotations
 

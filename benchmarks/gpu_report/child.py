@@ -1,4 +1,5 @@
-"""Checks of one part, each kept as it ends: `python -m benchmarks.gpu_report.child MODULE TITLE FOLDER CHECK...`
+"""Runs checks of one part and stores each as it ends: `python -m benchmarks.gpu_report.child MODULE TITLE FOLDER
+CHECK...`
 
 MODULE has PARTS. A line of results.jsonl: {part, check, how, seconds, said}; `running` writes it for a check whose
 process is gone.
@@ -62,7 +63,7 @@ def keep(hour: Hour, part: str, check: str, how: str, seconds: float, said: Sequ
 
 
 def anonymous(line: str, folder: Path) -> str:
-    """line without the folders of this PC, its name and the person's."""
+    """Return line without the folders of this PC, its name and the person's."""
     places = {
         "<folder>": folder, "<program>": PROJECT, "<environment>": Path(sys.prefix), "<home>": Path.home(),
         "<temporary>": Path(tempfile.gettempdir()),

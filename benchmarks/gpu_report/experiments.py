@@ -1,6 +1,6 @@
-"""Experiments that only a card decides. Each answers in seconds and says what follows from its outcome. Imports torch.
+"""Experiments that only a card decides. Each answers in seconds, with the consequence of its outcome. Imports torch.
 
-P1 to P11 are the suspicions of docs/gaming-pc.md; P5 and P8 need none.
+P1 to P11 are the suspicions of docs/gaming-pc.md; P5 and P8 need no experiment.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def on_card(hour: Hour) -> Compute:
 
 
 def imports(hour: Hour) -> str:
-    """P10. First of its process: the libraries are imported by now, and nothing has been computed."""
+    """P10: the GPU memory of a process that has imported the libraries and computed nothing. First check of its
+    process."""
     import bitsandbytes  # noqa: F401 - it asks for the compute capability as it loads
 
     holders = [
@@ -54,7 +55,7 @@ def imports(hour: Hour) -> str:
 
 
 def neighbours(hour: Hour) -> str:
-    """P1: cudaHostRegister takes whole pages."""
+    """P1: does cudaHostRegister take complete pages?"""
     compute = on_card(hour)
     block = torch.empty(3 * REGISTERED, dtype=torch.uint8)
     runtime, at = torch.cuda.cudart(), [block.data_ptr(), block.data_ptr() + REGISTERED]
@@ -72,7 +73,7 @@ def neighbours(hour: Hour) -> str:
 
 
 def pinning_beside_a_full_card(hour: Hour) -> str:
-    """P2: Windows counts pinned RAM against the card's."""
+    """P2: does Windows count pinned RAM against the card's?"""
     compute = on_card(hour)
     held: list[torch.Tensor] = []
     while torch.cuda.mem_get_info()[0] > NOT_PINNED + 64 * MIB:
@@ -96,7 +97,7 @@ def pinning_beside_a_full_card(hour: Hour) -> str:
 
 
 def flash(hour: Hour) -> str:
-    """P3: whether this build has flash attention, which Windows' wheels may lack."""
+    """P3: does this build have flash attention, which Windows' wheels may lack?"""
     compute = on_card(hour)
     query, key = (torch.randn(1, heads, 512, 128, device=compute.device, dtype=compute.dtype) for heads in (32, 8))
     there = torch.backends.cuda.is_flash_attention_available()
@@ -106,7 +107,7 @@ def flash(hour: Hour) -> str:
 
 
 def kernels(once: Callable[[], object]) -> list[str]:
-    """The kernels of a call that take longest."""
+    """Return the kernels of a call that take longest."""
     once()
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as found:
         once()
@@ -115,7 +116,7 @@ def kernels(once: Callable[[], object]) -> list[str]:
 
 
 def enabled_again(hour: Hour) -> str:
-    """P4: packing is switched on only where 16-bit results are the same bits twice."""
+    """P4: packing is enabled only where 16-bit results are the same bits twice."""
     compute = compute_of(hour)
     base, found, times = tuned_of(SMALL, compute).get_base_model(), [], 20 if compute.on_card else 2
     for _ in range(times):
@@ -153,7 +154,7 @@ def emulated_bf16(hour: Hour, tokens: int = 2048) -> str:
 
 
 def context(hour: Hour) -> str:
-    """P7: what NVML counts beside torch, before and after the first step."""
+    """P7: the bytes that NVML counts and torch does not, before and after the first step."""
     compute = on_card(hour)
 
     def beside() -> int | None:
@@ -199,9 +200,8 @@ WIDE = StandIn(
 
 
 def streamed(hour: Hour) -> str:
-    """P11: gradients with all layers in RAM against those with all on the card, bit for bit. In another
-    trainer the gradients of streamed layers of 165 MiB were wrong, because bitsandbytes' backward had kept the packed
-    weights."""
+    """P11: gradients with all layers in RAM against those with all on the card, bit for bit. In another trainer the
+    gradients of streamed layers of 165 MiB were wrong, because bitsandbytes' backward had kept the packed weights."""
     compute = compute_of(hour)
     shape = WIDE if compute.on_card else SMALL.model_copy(update={"num_hidden_layers": 3})
     in_ram, found, moved = Compute(torch.device("cpu"), torch.bfloat16, msg("device.cpu_fp32")), [], 0

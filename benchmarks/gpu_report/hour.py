@@ -24,17 +24,17 @@ MOST_LINES = 60  # of what a failed check said
 
 
 class NotWell(Exception):
-    """A check found something wrong; what, in its words."""
+    """A check found something wrong, described in its message."""
 
 
 class LeftOut(Exception):
-    """A check has nothing to do here; why."""
+    """A check does not apply here, for the reason in its message."""
 
 
 @dataclass(frozen=True)
 class Hour:
-    """folder: results.jsonl, report.md, the workspace. recipe: of the short runs. model: a person's own, "" for none.
-    device: "cpu" to try the checks themselves where there is no card."""
+    """The tools of a check. folder: results.jsonl, report.md, the workspace. recipe: of the short runs. model: a
+    person's own, "" for none. device: "cpu" to try the checks themselves without a card."""
 
     folder: Path
     recipe: Path = PRESETS / "recipes" / "quickstart.yaml"
@@ -54,7 +54,7 @@ class Hour:
 
     @property
     def kept(self) -> dict[str, Any]:
-        """What a check hands to later ones."""
+        """Return the values that a check passes to later ones."""
         return files.read_object(self.folder / "kept.json")
 
     def keep(self, name: str, value: str) -> None:
@@ -68,7 +68,7 @@ class Hour:
         return [sys.executable, "-m", "core.commands", *arguments, "--workspace", str(self.folder / "workspace")]
 
     def command(self, *arguments: str, environment: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
-        """The object that a command with --json prints, also where it fails. Raises NotWell where it prints none."""
+        """Return the object that a command with --json prints, also if it fails. Raises NotWell if it prints none."""
         done = subprocess.run(
             self.line(*arguments, "--json"), cwd=PROJECT, env=worker_environment() | dict(environment),
             stdin=subprocess.DEVNULL, capture_output=True,
@@ -81,7 +81,7 @@ class Hour:
         return found
 
     def module(self, *command: str) -> list[str]:
-        """The output of `python -m command`. Raises NotWell with its end where it fails."""
+        """Return the output of `python -m command`. Raises NotWell with its end if it fails."""
         done = subprocess.run(
             [sys.executable, "-m", *command], cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
@@ -92,7 +92,7 @@ class Hour:
         return done.stdout.strip().splitlines()
 
     def train(self, name: str, *settings: str, environment: Mapping[str, str] = MappingProxyType({})) -> RunFolder:
-        """A run from its start to its end, or to where it failed."""
+        """Train a run from its start to its end, or its failure."""
         ended = self.command("train", str(self.recipe), *chosen(name, settings), environment=environment)
         if "run" not in ended:
             raise NotWell(f"train made no run: {json.dumps(ended)[:2000]}")
@@ -110,8 +110,8 @@ def last_of(said: str) -> str:
 
 @dataclass(frozen=True)
 class Check:
-    """A function of a module, which only the process that carries it out imports: it takes the Hour, and settings. It
-    returns its line, or lines, for the report, and raises NotWell or LeftOut, or whatever went wrong."""
+    """A function of a module, imported only by the process that runs it, with its settings. It takes the Hour, returns
+    its line, or lines, for the report, and raises NotWell or LeftOut, or any error that occurs."""
 
     module: str
     function: str
@@ -124,7 +124,8 @@ class Check:
 
 @dataclass(frozen=True)
 class Part:
-    """seconds: for all of its checks together; quick_seconds: the same with --quick, None: left out there."""
+    """A list of checks. seconds: for all of them together; quick_seconds: the same with --quick, None: left out
+    there."""
 
     title: str
     seconds: int

@@ -27,13 +27,13 @@ SUDDENLY_FREE = 64 << 20  # bytes, once another program takes the rest in the mi
 
 
 def losses(run: RunFolder) -> list[float]:
-    """Losses by step. A step that a later attempt did again counts once, as it ended."""
+    """Return losses by step. A step that a later attempt repeated counts once, with its last loss."""
     found = {line["step"]: line["loss"] for line in run.all_metrics() if line.get("kind") == "train"}
     return [found[step] for step in sorted(found)]
 
 
 def learned(run: RunFolder) -> str:
-    """What a run came to. Raises NotWell unless it ended well, on the card, with half of its loss gone."""
+    """Return the result of a run. Raises NotWell unless it ended well, on the card, with its loss halved."""
     status, facts, seen = run.status(), run.facts(), losses(run)
     if status.state != State.COMPLETED:
         raise NotWell(f"{run.log_tail(20)}\n{status.state.value}: {status.message}")
@@ -51,8 +51,7 @@ def learned(run: RunFolder) -> str:
 
 
 def foretold(facts: RunFacts) -> str:
-    """Memory and time, as they were said before and as they came. What was measured and is not torch's is CUDA's
-    own."""
+    """Compare predicted with actual memory and time. Measured bytes that are not torch's are CUDA's own."""
     memory, time_ = facts.memory, facts.time
     gib = (
         {"foretold": memory.predicted_gib, "measured": memory.measured_gib, "of it torch's": memory.reserved_gib}
@@ -87,7 +86,8 @@ def first_run(hour: Hour) -> list[str]:
 
 
 def cards(hour: Hour) -> list[str]:
-    """What NVML tells, which WDDM does only in part; of several cards, that each one trains when it alone is shown."""
+    """Report NVML's values, of which WDDM has only some; of several cards, check that each one trains when it alone is
+    visible."""
     nvidia = devices.read_cards()
     lines: list[str] = []
     wrong: list[str] = []
@@ -118,7 +118,8 @@ def closed_console(hour: Hour) -> list[str]:
 
 
 def too_little_memory(hour: Hour) -> str:
-    """What only the driver knows: whether a card that is nearly full refuses, or begins to use the PC's RAM."""
+    """Check whether a card that is nearly full raises an error, or begins to use the PC's RAM: only the driver decides
+    that."""
     needed = Runs(hour.space).get(needs_run(hour)).facts().peak_memory_bytes
     if not needed:
         raise LeftOut("the first run measured no memory")
@@ -128,7 +129,7 @@ def too_little_memory(hour: Hour) -> str:
 
 
 def completed_or_refused(run: RunFolder, held: str, refusal: str) -> str:
-    """refusal: how the key of its message begins where it says that there is too little memory."""
+    """Report a run's end. refusal: the beginning of the message's key if there is too little memory."""
     status, helped = run.status(), sum(event.get("kind") == "guard" for event in run.events())
     said = f"{held}: {status.state.value} at step {status.step}, help {helped} times; {status.message}"
     if status.state == State.COMPLETED or (status.message and status.message.key.startswith(refusal)):
@@ -153,7 +154,8 @@ def ballast(leaves_bytes: int) -> Iterator[str]:
 
 
 def memory_that_goes(hour: Hour, steps: int = 800) -> str:
-    """Another program takes the card's memory in the middle of a run, which saves memory or says that there is none."""
+    """Another program takes the card's memory in the middle of a run, which then saves memory or reports that there is
+    none."""
     with begun(hour, "Memory that goes", (f"train.max_steps={steps}", "train.sample_seconds=0")) as (process, run):
         wait_for_step(run, process, 1)
         with ballast(SUDDENLY_FREE) as held:
@@ -165,7 +167,7 @@ def memory_that_goes(hour: Hour, steps: int = 800) -> str:
 
 
 def paused_and_resumed(hour: Hour, steps: int = STEPS, pause_at: int = PAUSE_AT) -> str:
-    """QLoRA with 8-bit AdamW, undisturbed, then paused and gone on with: the numbers of both."""
+    """QLoRA with 8-bit AdamW, undisturbed, then paused and resumed: the numbers of both."""
     settings = ("adapter.method=qlora", "train.optim=adamw_8bit", f"train.max_steps={steps}", "train.sample_seconds=0")
     whole = hour.train("Undisturbed", *settings)
     said = learned(whole)
@@ -187,7 +189,7 @@ def paused_and_resumed(hour: Hour, steps: int = STEPS, pause_at: int = PAUSE_AT)
 
 @contextmanager
 def begun(hour: Hour, name: str, settings: tuple[str, ...]) -> Iterator[tuple[subprocess.Popen[bytes], RunFolder]]:
-    """A run that trains meanwhile, and the command that watches it, which ends with it."""
+    """Context manager: a run that trains meanwhile, and the command that follows it, which ends with it."""
     runs = Runs(hour.space)
     before = {run.id for run in runs.list()}
     command = hour.line("train", str(hour.recipe), *chosen(name, settings), "--json")
@@ -225,7 +227,7 @@ def pairs(hour: Hour) -> str:
 
 
 def own_model(hour: Hour) -> list[str]:
-    """Also the place of a 16-bit type that overflows: Gemma on a card before Ampere."""
+    """Train a person's own model; also the case of a 16-bit type that overflows: Gemma on a card before Ampere."""
     if not hour.model:
         raise LeftOut("name one: --model ID (of 1B to 8B; on a card before RTX 30, google/gemma-3-1b-it)")
     settings = (f"model.id={hour.model}", "adapter.method=qlora", "train.max_steps=40")
@@ -263,7 +265,7 @@ def needs_run(hour: Hour) -> str:
 
 
 def marked_tests(hour: Hour, file: str) -> str:
-    """The tests marked gpu of a file, with their own bounds."""
+    """Run the tests marked gpu of a file, with their own bounds."""
     said = hour.module("pytest", "-p", "no:cacheprovider", "-m", "gpu", "-q", "-rA", file)
     if " passed" not in said[-1]:
         raise NotWell(f"none ran: {said[-1]}")

@@ -1,4 +1,4 @@
-"""Whether each kernel that a run stands on gives the right numbers here, in a second or two each. Imports torch."""
+"""Checks that each kernel of a run gives the right numbers here, in a second or two each. Imports torch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NEAR = 0.02  # of the largest value: 16-bit sums in another order
 
 
 def widths(compute: Compute) -> tuple[int, int]:
-    """In and out, of the largest matrix of an 8B; on a processor of a small one."""
+    """Return input and output width of the largest matrix of an 8B; on a processor of a small one."""
     shape = LLAMA_8B if compute.on_card else SMALL
     return shape.hidden_size, shape.intermediate_size
 
@@ -45,7 +45,7 @@ def product(hour: Hour) -> str:
 
 
 def layers(hour: Hour) -> str:
-    """Norm, rotary and gate as one function each, against transformers' own."""
+    """Compare norm, rotary and gate as one function each with transformers' own."""
     compute = compute_of(hour)
     tuned = tuned_of(SMALL.model_copy(update={"four_bit": False}), compute).eval()
     own = hidden(tuned)
@@ -63,8 +63,8 @@ def layers(hour: Hour) -> str:
 
 
 def one_attention(hour: Hour) -> str:
-    """Torch's kernel for rows of several examples. Without it each has an attention of its own, which is slower and
-    right."""
+    """Check torch's kernel for rows of several examples. Without it each example has an attention of its own, which is
+    slower and right."""
     compute = compute_of(hour)
     if not compute.on_card:
         raise LeftOut("needs a GPU")
@@ -87,7 +87,7 @@ def why_no_varlen(query: torch.Tensor, key: torch.Tensor) -> str:
 
 
 def product_4bit(hour: Hour, rows: int) -> str:
-    """Forward and backward against the unpacked matrix, and the same bits twice."""
+    """Compare forward and backward with the unpacked matrix, and check for the same bits twice."""
     from bitsandbytes import functional, matmul_4bit
 
     compute = compute_of(hour)
@@ -125,7 +125,7 @@ def product_8bit(hour: Hour) -> str:
 
 
 def adam(hour: Hour, optim: str) -> str:
-    """Five steps against AdamW in fp32, from the same gradients."""
+    """Compare five steps with AdamW in fp32, from the same gradients."""
     compute = compute_of(hour)
     own, theirs = (torch.zeros(512, 512, device=compute.device, requires_grad=True) for _ in range(2))
     if optim.startswith("paged") and not optimizers.can_page(own):
@@ -196,7 +196,7 @@ def streams(hour: Hour) -> str:
 
 
 def whole_step(hour: Hour) -> str:
-    """QLoRA, packed and fused, with 8-bit AdamW: three steps of a tiny model, whose loss falls."""
+    """QLoRA, packed and fused, with 8-bit AdamW: three steps of a tiny model, whose loss must fall."""
     compute = compute_of(hour)
     step = step_of(tuned_of(SMALL, compute), SMALL, compute, "adamw_8bit" if compute.on_card else "adamw_torch")
     step.begin(0)

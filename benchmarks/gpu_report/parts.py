@@ -1,4 +1,5 @@
-"""The parts in their order: first what ends everything else, then what people do most. Data alone; no torch.
+"""The parts in their order: first those whose failure ends everything else, then the most common uses. Data alone; no
+torch.
 
 The seconds of all parts are 30 minutes, those of --quick five (tests/process/test_gpu_report), beside those of --model.
 """
@@ -14,7 +15,7 @@ ROWS = (1, 7, 16, 600, 2048)  # of a product with a 4-bit matrix: bitsandbytes h
 
 
 def check(place: str, **settings: Any) -> Check:
-    """place: a module of this folder and its function, with a dot between."""
+    """Return a check. place: a module of this folder and its function, with a dot between."""
     module, function = place.split(".")
     return Check(f"benchmarks.gpu_report.{module}", function, settings)
 

@@ -1,4 +1,4 @@
-"""Goes through the parts, each in processes of its own, and writes the report. No torch: no part can break it."""
+"""Runs the parts, each in processes of its own, and writes the report. No torch: no part can break it."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ MOST_LETTERS = 400  # of a cell
 
 
 def go_through(hour: Hour, module: str, of: str, seconds: float, quick: bool = False) -> int:
-    """The exit status. module: of PARTS. of: the card and versions; results of others are dropped. seconds: for all
-    parts."""
+    """Run all parts; return the exit status. module: of PARTS. of: the card and versions; results of others are
+    dropped. seconds: for all parts."""
     hour.write()
     if files.read_object(hour.folder / "of.json").get("of") != of:
         for name in ("results.jsonl", "kept.json"):
@@ -44,7 +44,7 @@ def go_through(hour: Hour, module: str, of: str, seconds: float, quick: bool = F
 
 
 def carry_out(hour: Hour, module: str, part: Part, seconds: float) -> None:
-    """Every check that is not well yet, in as many processes as it takes."""
+    """Run every check that has not succeeded yet, in as many processes as it takes."""
     before, end = results(hour), time.monotonic() + seconds
     left = [name for name in part.checks if before.get((part.title, name), {}).get("how") != WELL]
     log = hour.folder / "log.txt"
@@ -86,7 +86,7 @@ def lines(hour: Hour) -> list[dict[str, Any]]:
 
 
 def results(hour: Hour) -> Results:
-    """The newest of each check."""
+    """Return the newest result of each check."""
     return {(each["part"], each["check"]): each for each in lines(hour)}
 
 
@@ -121,6 +121,6 @@ def table(parts: Sequence[Part], found: Results) -> str:
 
 
 def by_hand() -> str:
-    """The list of docs/gaming-pc.md, so that a report says what it does not show."""
+    """Return the list in docs/gaming-pc.md of what a report does not show."""
     said = (PROJECT / "docs" / "gaming-pc.md").read_text("utf-8")
     return said.split(BY_HAND, 1)[1].split("\n#", 1)[0].strip()

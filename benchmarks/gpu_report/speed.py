@@ -1,5 +1,4 @@
-"""What a step of an 8B's shape costs: four of its layers, random weights in NF4, 2,048 tokens of four examples.
-Torch."""
+"""Measures a step of an 8B's shape: four of its layers, random weights in NF4, 2,048 tokens of four examples. Torch."""
 
 from __future__ import annotations
 
@@ -27,7 +26,8 @@ LAUNCHES = ("cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cuLaun
 
 
 def eight_b(hour: Hour, kept: bool = False) -> list[str]:
-    """As a run computes it: packed, fused, checkpointed. kept: without checkpointing, as where memory suffices."""
+    """Time a step as a run computes it: packed, fused, checkpointed. kept: without checkpointing, as where memory
+    suffices."""
     compute = compute_of(hour)
     shape = (LLAMA_8B if compute.on_card else SMALL).model_copy(update={"gradient_checkpointing": not kept})
     layers = LAYERS if compute.on_card else SMALL.num_hidden_layers
@@ -68,7 +68,7 @@ def eight_b(hour: Hour, kept: bool = False) -> list[str]:
 
 
 def waits(once: Any, on_card: bool) -> list[str]:
-    """Where a step waits for the card: file and line of each synchronizing call that torch warns of."""
+    """Return where a step waits for the card: file and line of each synchronizing call that torch warns of."""
     if not on_card:
         once()
         return []
@@ -83,7 +83,7 @@ def waits(once: Any, on_card: bool) -> list[str]:
 
 
 def profiled(once: Any, on_card: bool) -> tuple[int, list[str]]:
-    """Launches of one step, and the kernels that take most of the card's time; everything was warm before."""
+    """Return the launches of one warm step, and the kernels that take most of the card's time."""
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_card else [])]
     with profile(activities=activities) as found:
         once()

@@ -1,4 +1,4 @@
-"""Models of random weights that checks compute with, made where they compute, and how they are timed. Imports torch."""
+"""Models of random weights for the checks, created on their device, and how they are timed. Imports torch."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def compute_of(hour: Hour) -> Compute:
 
 
 def tuned_of(shape: StandIn, compute: Compute, layers: int = 2) -> Any:
-    """A peft model whose adapter changes what it computes, so that its gradients have both factors."""
+    """Return a peft model whose adapter changes its output, so that its gradients have both factors."""
     torch.manual_seed(0)
     tuned = pace_probe.stand_in(shape, compute, layers)
     for name, parameter in tuned.named_parameters():
@@ -54,7 +54,7 @@ def tuned_of(shape: StandIn, compute: Compute, layers: int = 2) -> Any:
 
 
 def examples(tokens: int, many: int = 4) -> list[Encoded]:
-    """Examples of equal length with ids of the stand-ins' vocabulary; tokens: of all together."""
+    """Return examples of equal length with ids of the stand-ins' vocabulary; tokens: of all together."""
     each = tokens // many
     return [
         Encoded([(7 * i + j) % pace_probe.VOCABULARY for j in range(each)], [False, *[True] * (each - 1)])
@@ -63,7 +63,7 @@ def examples(tokens: int, many: int = 4) -> list[Encoded]:
 
 
 def step_of(tuned: Any, shape: StandIn, compute: Compute, optim: str = "adamw_torch") -> Step:
-    """A run's own step on packed rows, before `begin`."""
+    """Return a run's own step on packed rows, before `begin`."""
     base = tuned.get_base_model()
     packed = attention.enable(base)
     optimizer = optimizers.of_name(optim, optimizers.groups_of(tuned, None), lr=1e-3)
@@ -72,7 +72,7 @@ def step_of(tuned: Any, shape: StandIn, compute: Compute, optim: str = "adamw_to
 
 
 def gradient(step: Step, batches: Sequence[Any]) -> torch.Tensor:
-    """The gradients of the adapter, all of them end to end."""
+    """Return the gradients of the adapter, all of them end to end."""
     step.optimizer.zero_grad(set_to_none=True)
     step.backward(batches, is_scaled=False)
     return torch.cat([parameter.grad.flatten() for parameter in step.parameters if parameter.grad is not None]).float()
@@ -85,13 +85,13 @@ def hidden(tuned: Any, length: int = 32) -> torch.Tensor:
 
 
 def apart(a: torch.Tensor, b: torch.Tensor) -> float:
-    """The largest difference, over the largest value of b."""
+    """Return the largest difference, over the largest value of b."""
     a, b = a.detach().float(), b.detach().float()
     return float((a - b).abs().max() / b.abs().max())
 
 
 def seconds_of(once: Callable[[], Any], on: torch.device) -> float:
-    """The median of TIMES, after one that is not counted; on a processor, where it says nothing, of one."""
+    """Return the median of TIMES, after a warm-up; on a processor, where the time does not matter, of one."""
     found, times = [], TIMES if on.type == "cuda" else 1
     for _ in range(times + 1):
         started = time.perf_counter()
@@ -103,8 +103,8 @@ def seconds_of(once: Callable[[], Any], on: torch.device) -> float:
 
 
 def kernels_by_time(events: Iterable[Any]) -> list[tuple[float, str]]:
-    """Time on the card and name of a profile's kernels, the longest first. The operations that launched them have that
-    time too, and are left out."""
+    """Return time on the card and name of a profile's kernels, the longest first. The operations that launched them
+    have that time too, and are left out."""
     return sorted(
         ((each.self_device_time_total, each.key) for each in events if each.device_type == DeviceType.CUDA),
         reverse=True,

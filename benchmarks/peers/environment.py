@@ -26,7 +26,7 @@ except (ImportError, OSError):
 
 @dataclass(frozen=True)
 class Peer:
-    """A trainer on PyPI. module: its runner below benchmarks/peers. after: a program that its environment still
+    """A trainer on PyPI. module: its runner below benchmarks/peers. after: another program that its environment
     needs."""
 
     distribution: str
@@ -41,8 +41,8 @@ LLAMA_FACTORY = Peer("llamafactory", "0.9.5", "benchmarks.peers.llama_factory", 
 
 
 def python_of(peer: Peer, cache: Path) -> Path:
-    """The peer's Python, its environment made first (minutes, and gigabytes on a PC with a card) where there is
-    none."""
+    """Return the peer's Python, creating its environment first if it is missing (minutes, and gigabytes on a PC with a
+    card)."""
     folder = cache.absolute() / f"{peer.distribution}-{peer.version}"
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     if (folder / "ready").exists():

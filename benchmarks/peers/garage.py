@@ -54,8 +54,8 @@ def main() -> None:
 
 
 def nearest(opened: engine.Engine, job: Job, count: Callable[[list[Batch]], int]) -> Trainer:
-    """With the job's batch, or with four examples at once: whichever steps hold about as many examples as they should.
-    One row at once is meant, and of pairs every layout holds as many as it says: the job's."""
+    """Choose between the job's batch and four examples at once: the one whose steps hold about as many examples as they
+    should. A batch of one row is intended, and with pairs every layout holds the stated number: then the job's."""
     layouts = [(job.batch, job.accumulation)]
     if job.objective == "sft" and job.batch > 1:
         layouts.append((4, job.examples // 4))

@@ -1,4 +1,4 @@
-"""The loss on held-out rows, by our own measuring: `python -m benchmarks.peers.held_out JOB.json [ADAPTER]`.
+"""The loss on held-out rows, measured by our own engine: `python -m benchmarks.peers.held_out JOB.json [ADAPTER]`.
 
 JOB's rows are the held-out ones. ADAPTER: any trainer's adapter in PEFT's format; without it, the base's loss.
 """

@@ -1,5 +1,5 @@
-"""How many pairs an adapter prefers rightly against the base, by our own measuring: `python -m
-benchmarks.peers.held_out_pairs JOB.json ADAPTER`."""
+"""The share of pairs in which an adapter prefers the better answer more than the base does, measured by our own engine:
+`python -m benchmarks.peers.held_out_pairs JOB.json ADAPTER`."""
 
 from __future__ import annotations
 

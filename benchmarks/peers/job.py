@@ -14,7 +14,8 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Job:
-    """model, output: folders. rows: a JSONL file of {"messages": [{role, content}, ...]}, none longer than max_length.
+    """A training job. model, output: folders. rows: a JSONL file of {"messages": [{role, content}, ...]}, none longer
+    than max_length.
 
     batch x accumulation: examples, or packed rows of max_length where packing, in an optimizer step; examples: how many
     it should hold on average either way. four_bit: the base in NF4. objective: as recipe.Train has it; with dpo rows

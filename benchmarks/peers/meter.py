@@ -1,4 +1,4 @@
-"""What every runner measures: time and tokens by optimizer step, and memory. Loaded in the peers' environments too.
+"""Measures every runner: time and tokens by optimizer step, and memory. Loaded in the peers' environments too.
 
 The last line that a runner prints is RESULT and one JSON object; `Meter.report` writes it, benchmarks.child reads it.
 """
@@ -35,7 +35,8 @@ class Meter:
         forget_peak(self._on_card)
 
     def count(self, supervised: int, computed: int) -> None:
-        """supervised: tokens in the loss. computed: tokens that went through the model, padding included."""
+        """Count a micro-batch. supervised: tokens in the loss. computed: tokens that went through the model, padding
+        included."""
         self._counted = (self._counted[0] + supervised, self._counted[1] + computed)
 
     def step_ended(self) -> None:
@@ -47,8 +48,8 @@ class Meter:
         self._counted = (0, 0)
 
     def report(self, **facts: Any) -> None:
-        """ends: seconds, of each step's end, and busy, of the processor until then; supervised, computed: tokens of
-        each step; MiB while training."""
+        """Print the result. ends: seconds, of each step's end, and busy, of the processor until then; supervised,
+        computed: tokens of each step; MiB while training."""
         numbers = {"ends": self._ends, "busy": self._busy, "supervised": self._supervised, "computed": self._computed}
         memory = {"loaded_mib": self._loaded, "peak_mib": peak_mib(self._on_card)}
         say(numbers | memory | facts)
@@ -64,8 +65,8 @@ def _tokens(inputs: Any) -> tuple[int, int]:
 
 
 def watch_transformers(meter: Meter, counted: Callable[[Any], tuple[int, int]] = _tokens) -> Any:
-    """A callback for trainers that are built on transformers' Trainer, whose micro-batches are counted as well: what is
-    learned, and what is computed."""
+    """Return a callback for trainers that are built on transformers' Trainer, whose micro-batches are counted as well:
+    supervised and computed tokens."""
     from transformers import Trainer, TrainerCallback
 
     own = Trainer.training_step
@@ -98,7 +99,8 @@ def used_mib(on_card: bool) -> float:
 
 
 def peak_mib(on_card: bool) -> float:
-    """The most since forget_peak; on Windows and macOS, where the system cannot forget, since the process began."""
+    """Return the peak since forget_peak; on Windows and macOS, where the system cannot reset it, since the process
+    began."""
     if on_card:
         import torch
 

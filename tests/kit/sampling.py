@@ -1,14 +1,13 @@
 """The gate runs a sample of the long tests, drawn by a seed that it prints; `--full` runs all.
 
-* A test whose parameters take MOST_S or more together (tests/durations.tsv) keeps as many of them as take about MOST_S,
-at least LEAST.
-* Of the folders in DRAWN_S, tests that take SHORT_S or more are drawn until they take that many seconds. Those marked
-  `gate` or `spawn`
-  are always run.
+* A test whose cases take MOST_S or more together (tests/durations.tsv) runs as many of them as take about MOST_S, at
+  least LEAST.
+* Of the tests in the folders of DRAWN_S that take SHORT_S or more, as many are drawn as take that folder's seconds.
+  Tests marked `gate` or `spawn` always run.
 
-`--seed N` draws the same again. Only where no test is named: who names one means all of it.
+`--seed N` draws the same again. Nothing is sampled if tests are named on the command line.
 
-    python -m tests.kit.sampling        lists the tests that the gate does not run whole, by lane
+    python -m tests.kit.sampling        lists the tests that the gate does not run completely, by lane
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ DRAWN_S = {"browser": 70.0, "process": 60.0, "faults": 40.0}
 
 
 def begin(config: pytest.Config) -> None:
-    """Decide whether this run samples: the whole suite without --full does."""
+    """Decide whether this run samples: it does if it has the complete suite without --full."""
     if hasattr(config, "workerinput"):
         return
     os.environ.pop(durations.SEED, None)
@@ -47,8 +46,8 @@ def header() -> str | None:
 
 
 def drawn(names: Sequence[str], always: Collection[str], seconds: Mapping[str, float], seed: str) -> set[str]:
-    """Those of names, as pytest has them with parameters, that are run. always: tests without parameters that are not
-    drawn."""
+    """Return the names that are run. names: pytest's, with parameters. always: tests, without parameters, that always
+    run."""
     cases: dict[str, list[str]] = defaultdict(list)
     for name in names:
         cases[name.partition("[")[0]].append(name)
@@ -72,7 +71,7 @@ def is_always_run(item: pytest.Item) -> bool:
 
 
 def sample(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Take the cases that are not drawn out of items."""
+    """Remove the cases that are not drawn from items."""
     seed = os.environ.get(durations.SEED)
     if not seed:
         return
@@ -87,8 +86,8 @@ def sample(config: pytest.Config, items: list[pytest.Item]) -> None:
 
 
 def lanes(items: Sequence[pytest.Item], seconds: Mapping[str, float]) -> dict[str, list[str]]:
-    """Lane -> the tests that the gate does not always run whole, each in one lane, with their number of cases where
-    that matters."""
+    """Return by lane the tests that the gate does not always run completely, each in one lane, with their number of
+    cases where that matters."""
     cases: dict[str, list[pytest.Item]] = defaultdict(list)
     for item in items:
         cases[item.nodeid.partition("[")[0]].append(item)
@@ -107,7 +106,7 @@ def lanes(items: Sequence[pytest.Item], seconds: Mapping[str, float]) -> dict[st
 
 
 class Collected:
-    """A plugin that keeps the items of a collection."""
+    """A pytest plugin that keeps the items of a collection."""
 
     items: Sequence[pytest.Item] = ()
 
