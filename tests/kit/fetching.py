@@ -38,7 +38,7 @@ class Here:
     def listen(self, hear: Callable[[Any], None], ended: Callable[[int], None]) -> None:
         self._hear, self._ended = hear, ended
 
-    def say(self, **values: Any) -> None:
+    def send(self, **values: Any) -> None:
         if self._worker is not None:
             self._told.put(values)
             return

@@ -26,7 +26,7 @@ class LookHere:
     def listen(self, hear: Callable[[Any], None], ended: Callable[[int], None]) -> None:
         self._hear = hear
 
-    def say(self, **asked: Any) -> None:
+    def send(self, **asked: Any) -> None:
         from core.hub.sets import look_worker
 
         def look() -> None:

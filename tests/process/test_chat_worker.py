@@ -114,7 +114,7 @@ class PlayedApp:
         hear({"command": "load"} | usual | self.load)
         hear({"command": "quit"})
 
-    def say(self, **event: Any) -> None:
+    def send(self, **event: Any) -> None:
         self.said.append(event)
 
 

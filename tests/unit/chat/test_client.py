@@ -32,7 +32,7 @@ class Played:
         self.process = SimpleNamespace(poll=lambda: self.code)
         Played.started.append(environment.get(devices.VISIBLE))
 
-    def say(self, **values: Any) -> None:
+    def send(self, **values: Any) -> None:
         pass
 
     def listen(self, hear: Any, ended: Any) -> None:

@@ -33,7 +33,7 @@ def test_a_load_that_fails_after_another_was_asked_for_does_not_end_that_one(
             hear({"command": "load", "load": number})
 
     monkeypatch.setattr(ChatWorker, "_do_load", load)
-    parent = SimpleNamespace(listen=both, say=lambda **what: told.append(what))
+    parent = SimpleNamespace(listen=both, send=lambda **what: told.append(what))
     worker = ChatWorker(Workspace.open(tmp_path), parent, contextlib.ExitStack())  # type: ignore[arg-type]
     assert worker.serve(0) == 0 and loaded == [2]
     assert [each["event"] for each in told] == ["error", "idle"]
