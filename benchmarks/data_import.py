@@ -146,7 +146,7 @@ def looked(folder: Path, model: Path | None) -> dict[str, Any]:
         found["counts"] = milliseconds(lambda: seen.counts(512), LOOKS)
     found["peak"] = peak_mib()
     for kind in ("placeholders", "near_repeated"):
-        found[f"all {kind} mended"] = milliseconds(lambda: working.mended(store, "many", kind, "Kim"))  # noqa: B023 - called at once
+        found[f"all {kind} mended"] = milliseconds(lambda: working.repair_rows(store, "many", kind, "Kim"))  # noqa: B023 - called at once
     found["first page of that version"] = milliseconds(lambda: [store.rows("many")[i] for i in range(PAGE_ROWS)])
     return found
 

@@ -61,7 +61,7 @@ def keep(
         if info is None and new:
             info = _create_dataset(workspace, store, answered, name, new)
         elif info is not None and new:
-            working.changed(store, info.id, add=[example.as_dict() for example in new])
+            working.edit_rows(store, info.id, add=[example.as_dict() for example in new])
             info = store.get(info.id)
     if info is None:
         raise ChatError("corrections.no_votes")

@@ -93,7 +93,7 @@ def add(
     """Download a part of a dataset on the Hub and add it to your own. Ctrl-C pauses; the same command resumes."""
     space, parsed = Workspace.open(workspace), SetName.parse(name)
     store = dataset_store(space)
-    downloads = Models(space).downloads(partial(adding.bring, store))
+    downloads = Models(space).downloads(partial(adding.add_part, store))
     dataset = about(parsed)
     part = adding.part_of(dataset.repo, dataset.part, rows or 0)
 

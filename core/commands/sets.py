@@ -107,7 +107,7 @@ def change(
     """Remove, change and add rows, as one new version that `undo` reverts. The imported file stays unchanged."""
     store = dataset_store(Workspace.open(workspace))
     _report_change(
-        store, id, working.changed(store, id, remove or (), map(_set, row or ()), map(_json, add or ())), as_json
+        store, id, working.edit_rows(store, id, remove or (), map(_set, row or ()), map(_json, add or ())), as_json
     )
 
 
@@ -125,7 +125,9 @@ def fix(
 ) -> None:
     """Fix one kind of problem in all rows."""
     store = dataset_store(Workspace.open(workspace))
-    _report_change(store, id, working.mended(store, id, kind, value, argument, "remove" if remove else ""), as_json)
+    _report_change(
+        store, id, working.repair_rows(store, id, kind, value, argument, "remove" if remove else ""), as_json
+    )
 
 
 @data.command()
@@ -196,7 +198,7 @@ def join(
 ) -> None:
     """Join datasets into a new one; the originals stay."""
     space = Workspace.open(workspace)
-    _made(as_json, working.joined(dataset_store(space), ids, name, space.cache / "sets"))
+    _made(as_json, working.join(dataset_store(space), ids, name, space.cache / "sets"))
 
 
 @data.command()

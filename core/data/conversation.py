@@ -109,14 +109,14 @@ def read_messages(turns: Sequence[object], system: tuple[ChatMessage, ...], note
     if system and messages[0].role == "system":
         if messages[0] != system[0]:
             notes.warn("data.two_systems")
-            notes.leave("column", "system")
+            notes.add_loss("column", "system")
     elif system:
         messages, numbers = [*system, *messages], [0, *numbers]
     _check_order(messages, numbers)
     last = max(i for i, m in enumerate(messages) if m.role == "assistant")
     if messages[last + 1 :]:
         notes.warn("data.trailing_user" if messages[-1].role == "user" else "data.trailing_tool")
-        notes.leave("turn")
+        notes.add_loss("turn")
         del messages[last + 1 :]
     if not any(m.weight for m in messages if m.role == "assistant"):
         raise Flaw("data.no_weight")
@@ -183,9 +183,9 @@ def _message(turn: object, number: int, notes: Notes) -> ChatMessage:
     )
     if role != "assistant":
         known_keys += ["tool_call_id", "name"] if role == "tool" else []
-        notes.leave_unread("field", turn, known_keys)
+        notes.add_unread("field", turn, known_keys)
         if thought:
-            notes.leave("part", "thinking")
+            notes.add_loss("part", "thinking")
         id, name = (str(turn[key]) if role == "tool" and turn.get(key) else None for key in ("tool_call_id", "name"))
         return ChatMessage(role, text, tool_call_id=id, name=name)
     thinking_key = next((name for name in _REASONING if isinstance(turn.get(name), str) and turn[name].strip()), None)
@@ -193,9 +193,9 @@ def _message(turn: object, number: int, notes: Notes) -> ChatMessage:
         # The same thinking is often stored under two names.
         known_keys += [name for name in _REASONING if turn.get(name) == turn[thinking_key]]
         if thought and thought.strip() != turn[thinking_key].strip():
-            notes.leave("part", "thinking")
+            notes.add_loss("part", "thinking")
         thought = turn[thinking_key]
-    notes.leave_unread("field", turn, known_keys)
+    notes.add_unread("field", turn, known_keys)
     if not thought:
         thought, text = split_thinking(text)
     called_tools = read_calls(calls, number, notes)
@@ -232,7 +232,7 @@ def _content(content: object, number: int, notes: Notes) -> tuple[str, str]:
             thoughts.append(text)
         elif kind != "text" or text is not None:
             raise Flaw("data.part_not_text", turn=number, found=kind if isinstance(kind, str) else type_name(part))
-        notes.leave_unread("part", part, ("type", name or ""))
+        notes.add_unread("part", part, ("type", name or ""))
     return "".join(texts), "\n".join(thoughts)
 
 

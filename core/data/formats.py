@@ -113,26 +113,26 @@ class ReadRow:
 
 
 def check(
-    row: Row, format: Format, left: Tally | None = None, rated: bool = False
+    row: Row, format: Format, tally: Tally | None = None, rated: bool = False
 ) -> tuple[Example | None, list[Problem]]:
     """Return the example in a row and warnings about it; or None and the error; or only None for an answer marked as
     bad.
 
-    left: counts what was left out of the row. rated: an answer marked as bad is an example too, with is_bad set.
+    tally: counts what was left out of the row. rated: an answer marked as bad is an example too, with is_bad set.
     """
     if turns := plain(row.values, format):
-        if left is not None and row.left:
-            left.add_each(row.left)
+        if tally is not None and row.losses:
+            tally.add_each(row.losses)
         return Example.from_turns(turns), []
-    return check_closely(row, format, left, rated)
+    return check_closely(row, format, tally, rated)
 
 
 def check_closely(
-    row: Row, format: Format, left: Tally | None = None, rated: bool = False
+    row: Row, format: Format, tally: Tally | None = None, rated: bool = False
 ) -> tuple[Example | None, list[Problem]]:
     """Check a row that is not `plain`; arguments and result as for `check`."""
-    if left is not None:
-        left.add_each(row.left)
+    if tally is not None:
+        tally.add_each(row.losses)
     notes, values = Notes(), Columns(row.values)
     try:
         if not any(has_value(value) or isinstance(value, list | dict) for value in row.values.values()):
@@ -142,14 +142,14 @@ def check_closely(
         if notes.worse and example.messages:
             example = replace(example, rejected=_worse(notes, _system(values)))
         is_bad = is_rejected(values) or (format != "text_label" and _is_bad(values))
-        notes.losses += values.left()
+        notes.losses += values.unused()
         if needs_picture(notes.losses, _texts(example)):
             raise Flaw("data.needs_picture")
     except Flaw as flaw:
         return None, [Problem(row=row.number, line=row.line, file=row.file, text=flaw.message)]
-    if left is not None:
-        left.add([Loss("row")] if is_bad and not rated else notes.losses)
-        left.assumed |= notes.assumed
+    if tally is not None:
+        tally.add([Loss("row")] if is_bad and not rated else notes.losses)
+        tally.assumed |= notes.assumed
     if is_bad and not rated:
         return None, []
     if is_bad:

@@ -196,7 +196,7 @@ class Preview:
         dropped = np.flatnonzero(~pieces.is_kept)
         return Counts(
             max_length=limit,
-            long_examples=pieces.how,
+            long_examples=pieces.long_examples,
             rows=len(self.rows),
             counted=self.counted,
             tokens=self._projected(pieces.lengths.sum()),

@@ -85,15 +85,15 @@ def compared_texts(example: Example) -> tuple[str, ...]:
         parts = (
             part
             for m in example.messages
-            for part in (m.role, plain(m.content), plain(m.reasoning), str(m.tool_calls or ""))
+            for part in (m.role, normalized(m.content), normalized(m.reasoning), str(m.tool_calls or ""))
         )
         return (*parts, example.tools or "")
     if example.text is not None:
-        return (plain(example.text),)
-    return plain(example.prompt or ""), plain(example.completion or "")
+        return (normalized(example.text),)
+    return normalized(example.prompt or ""), normalized(example.completion or "")
 
 
-def plain(content: str) -> str:
+def normalized(content: str) -> str:
     """Return content normalized: case, width, quotes, spaces and final marks; unchanged if nothing else is in it."""
     folded = unicodedata.normalize("NFKC", content).casefold().translate(_QUOTES)
     return " ".join(_MARKS.sub("", folded).split()) or content

@@ -172,7 +172,7 @@ class DatasetStore:
         path_length.refuse(self.root.parent, DataError)
         path = Path(path)
         source = sniff.probe(path, choices=choices, check=check)
-        shown = display_name(name) or display_name(path.stem) or "data"
+        shown_name = display_name(name) or display_name(path.stem) or "data"
         with self._alone(check):
             self._clean()
             for info in self._imported():
@@ -184,7 +184,7 @@ class DatasetStore:
                     return info
             try:
                 with contextlib.ExitStack() as undo:  # after a cancel and Ctrl-C too
-                    folder = self._new_folder(shown)
+                    folder = self._new_folder(shown_name)
                     undo.callback(shutil.rmtree, folder, ignore_errors=True)
                     report = self._readings.read_into(folder, source, choices, check)
                     digest = _copy(path, folder / f"source.{source.stored_as or source.kind}", check)
@@ -192,7 +192,7 @@ class DatasetStore:
                         raise DataError("data.changed_while_reading", file=path.name)
                     info = DatasetInfo(
                         id=folder.name,
-                        name=shown,
+                        name=shown_name,
                         source_name=display_name(path.name, 200),
                         imported=round(time.time(), 3),
                         choices=choices,
@@ -203,7 +203,7 @@ class DatasetStore:
                     (folder / "importing").unlink()
                     undo.pop_all()
             except OSError as error:
-                raise DataError("data.cannot_store", name=shown, reason=error.strerror or str(error)) from error
+                raise DataError("data.cannot_store", name=shown_name, reason=error.strerror or str(error)) from error
         self._readings.keep(report, None, choices)
         return info
 
@@ -293,10 +293,13 @@ class DatasetStore:
             raise _unknown(id)
         if not IMPORTED.fullmatch(id):
             return overrides
-        chosen, path = overrides.over(self.get(id).choices), self.path(id)
+        chosen, path = overrides.with_defaults(self.get(id).choices), self.path(id)
         if chosen.header is None and next(path.parent.glob("edits-*.jsonl"), None):
-            settled, as_names = self._readings.settled(path, chosen), chosen.model_copy(update={"header": True})
-            if settled.header is False and not files_of(path.parent, f"None|{settled.key}")[0].exists():
+            resolved, as_names = (
+                self._readings.resolved_choices(path, chosen),
+                chosen.model_copy(update={"header": True}),
+            )
+            if resolved.header is False and not files_of(path.parent, f"None|{resolved.key}")[0].exists():
                 if files_of(path.parent, self._reading(path, None, as_names))[0].exists():
                     # its edits were made when every first row was taken for names: keep that reading
                     return as_names
@@ -307,21 +310,21 @@ class DatasetStore:
 
         A first row of names is not part of the key if the edits were written before `header` could be chosen.
         """
-        settled = self._readings.settled(path, choices)
+        resolved = self._readings.resolved_choices(path, choices)
         with_header, without_header = (
-            f"{format}|{each.key}" for each in (settled, settled.model_copy(update={"header": None}))
+            f"{format}|{each.key}" for each in (resolved, resolved.model_copy(update={"header": None}))
         )
         is_older = (
-            settled.header
+            resolved.header
             and not files_of(path.parent, with_header)[0].exists()
             and files_of(path.parent, without_header)[0].exists()
         )
         return without_header if is_older else with_header
 
-    def settled(self, id: str, overrides: Choices = NO_CHOICES) -> Choices:
+    def resolved_choices(self, id: str, overrides: Choices = NO_CHOICES) -> Choices:
         """Return the choices with every default filled in, so that later changes of the dataset's choices do not alter
         them."""
-        return self._readings.settled(self.path(id), self.choices(id, overrides))
+        return self._readings.resolved_choices(self.path(id), self.choices(id, overrides))
 
     def report(
         self, id: str, format: Format | None = None, choices: Choices = NO_CHOICES, check: Check = go_on
@@ -332,16 +335,16 @@ class DatasetStore:
         edits = self._edits(path, format, choices)
         if not (version := edits.head if choices.version is None else choices.version):
             return report
-        kept = path.with_name(f"report-{reading_key(report.sha256, format, choices)[:24]}-{version}.json")
+        cache_file = path.with_name(f"report-{reading_key(report.sha256, format, choices)[:24]}-{version}.json")
         as_added = choices.model_copy(update={"version": 0})
 
-        def made() -> DataReport:
+        def make() -> DataReport:
             if dataset_process.is_needed(rows=report.good_rows):
                 newest = choices.model_copy(update={"version": version})
                 return dataset_process.report(path, "report", format or "", newest.model_dump_json())
             return changed.report(report, edits, version, self.rows(id, format, as_added), check)
 
-        return changed.cached_report(kept, made)
+        return changed.cached_report(cache_file, make)
 
     def rows(
         self,
@@ -378,7 +381,7 @@ class DatasetStore:
 
         A repeated run then reads the same rows, whatever is chosen or changed later.
         """
-        data = data.model_copy(update=dict(self.settled(data.source, Choices.from_data(data)).chosen))
+        data = data.model_copy(update=dict(self.resolved_choices(data.source, Choices.from_data(data)).chosen))
         version = self.version(data.source, data.format, Choices.from_data(data))
         return data.model_copy(update={"version": version}) if IMPORTED.fullmatch(data.source) else data
 

@@ -85,7 +85,7 @@ class _Reading:
         self.framing.add(tokens)
         for place, why in tokens.refused:
             self.refused.add(int(tokens.positions[place]) + 1, why)
-        dropped = pieces.is_long & (pieces.how == "drop")
+        dropped = pieces.is_long & (pieces.long_examples == "drop")
         done = {
             "cut": pieces.is_cut,
             "split": pieces.is_split & ~tokens.is_text,

@@ -97,14 +97,14 @@ def test_a_set_is_mended_and_looked_through_in_that_process_and_what_it_refuses_
 ) -> None:
     store = DatasetStore(tmp_path / "datasets", tmp_path)
     id = store.import_file(rows_of(tmp_path), "many").id
-    change = working.mended(store, id, "placeholders", "Kim", "{{name}}")
+    change = working.repair_rows(store, id, "placeholders", "Kim", "{{name}}")
     assert change.version == 1 and "Kim" in str(store.rows(id)[0][1].as_dict())
     assert [finding.id for finding in store.report(id).findings] == ["repeated"]
-    working.mended(store, id, "repeated")
+    working.repair_rows(store, id, "repeated")
     report: DataReport = store.report(id)
     assert (report.good_rows, report.findings, no_process) == (20, (), ["read", "mend", "report", "mend", "report"])
     with pytest.raises(DataError, match="Nothing of type"):
-        working.mended(store, id, "secrets")
+        working.repair_rows(store, id, "secrets")
     (tmp_path / "empty.jsonl").write_text('{"question": "Why?", "answer": ""}\n', "utf-8")
     with pytest.raises(DataError, match="answer is empty"):
         store.rows(store.import_file(tmp_path / "empty.jsonl").id)

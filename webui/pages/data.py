@@ -192,7 +192,7 @@ class DataPage:
         store = self.services.datasets
         try:
             name = self.w.t("data_page.copy_name", name=samples.title(store.get(id), self.w))
-            made = working.joined(store, [id], name, self.services.workspace.cache / "sets")
+            made = working.join(store, [id], name, self.services.workspace.cache / "sets")
         except GarageError as error:
             return {self.notice: shown(notice(self.w.of(error.message)))}
         said = notice(self.w.t("data_page.copy_made", name=made.name), "ok")

@@ -120,7 +120,7 @@ class Mending(Panel):
         kind, action, argument, id, value = pressed
         filled = value if action == "fill" else ""
         try:
-            change = working.mended(self.services.datasets, id, kind, filled, argument, action)
+            change = working.repair_rows(self.services.datasets, id, kind, filled, argument, action)
         except GarageError as error:
             return shown(notice(self.w.of(error.message)))
         said = self.w.t("data_page.done", version=change.version, what=self.w.of(change.what))

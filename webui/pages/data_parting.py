@@ -59,7 +59,7 @@ class Parting(Panel):
         def make() -> list[DatasetInfo]:
             names = [samples.title(self.services.datasets.get(each), self.w) for each in (id, *others)]
             name = self.w.t("data_page.and").join(names)
-            return [working.joined(self.services.datasets, [id, *others], name, self.services.workspace.cache / "sets")]
+            return [working.join(self.services.datasets, [id, *others], name, self.services.workspace.cache / "sets")]
 
         return self._made(make)
 

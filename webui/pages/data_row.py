@@ -91,7 +91,7 @@ def rewritten(
     """A new version, in which the row says what `new` makes of it. seen: the mark of the row that was on the screen;
     one that was changed since is not overwritten. Raises DataError."""
     row, kind = as_seen(store, id, number, seen)
-    return working.changed(store, id, change=[(number, new(row, kind))])
+    return working.edit_rows(store, id, change=[(number, new(row, kind))])
 
 
 def as_seen(store: DatasetStore, id: str, number: int, seen: Any) -> tuple[dict[str, Any], Kind]:
@@ -209,7 +209,7 @@ class RowEditor(Panel):
 
         def act(id: str, number: int, kind: Kind, seen: Any) -> Change:
             if not number:
-                return working.changed(store, id, add=[written(NEW.get(kind, {}), kind, *texts)])
+                return working.edit_rows(store, id, add=[written(NEW.get(kind, {}), kind, *texts)])
             return rewritten(store, id, number, seen, lambda row, now: written(row, now, *texts))
 
         return self._done(given, act)
@@ -219,7 +219,7 @@ class RowEditor(Panel):
 
         def act(id: str, number: int, kind: Kind, seen: Any) -> Change:
             as_seen(self.services.datasets, id, number, seen)
-            return working.changed(self.services.datasets, id, remove=[number])
+            return working.edit_rows(self.services.datasets, id, remove=[number])
 
         return self._done(given, act)
 

@@ -177,7 +177,7 @@ class RowsTable(Panel):
             while view.looked_at < view.of:
                 view.look()
             numbers = set(view.numbers()) - numbers
-        return self._done(working.changed(self.services.datasets, id, remove=sorted(numbers)))
+        return self._done(working.edit_rows(self.services.datasets, id, remove=sorted(numbers)))
 
     def travel(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """given: set, back: whether the newest change is undone, or what was undone is done again. Raises DataError."""

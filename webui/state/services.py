@@ -86,7 +86,7 @@ class Services:
             standby=standby,
         )
         datasets, models = DatasetStore(workspace.datasets, PRESETS, workspace.library_folders), Models(workspace)
-        curves, downloads = Curves(runs), models.downloads(partial(adding.bring, datasets))
+        curves, downloads = Curves(runs), models.downloads(partial(adding.add_part, datasets))
         return cls(
             workspace=workspace,
             runs=runs,

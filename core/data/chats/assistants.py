@@ -35,7 +35,7 @@ def _objects(source: Source, limits: Limits) -> Iterator[tuple[str, dict[str, An
 
 
 def _losses(notes: Notes, thread: str) -> Iterator[ExportedMessage]:
-    yield from (ExportedMessage("", "", thread=thread, left=loss) for loss in notes.losses)
+    yield from (ExportedMessage("", "", thread=thread, loss=loss) for loss in notes.losses)
     notes.losses.clear()
 
 
@@ -50,12 +50,12 @@ def chatgpt(source: Source, limits: Limits) -> Iterator[ExportedMessage | Proble
             continue
         thread, conversation = item
         nodes, notes = conversation.get("mapping"), Notes()
-        notes.leave_unread("column", conversation, ("mapping", "current_node"))
+        notes.add_unread("column", conversation, ("mapping", "current_node"))
         if isinstance(nodes, dict):
             nodes = {id: node for id, node in nodes.items() if isinstance(node, dict)}
             branch = list(_branch(nodes, conversation.get("current_node")))
             if any(_chatgpt_text(node.get("message"), Notes()) for id, node in nodes.items() if id not in branch):
-                notes.leave("branch")
+                notes.add_loss("branch")
             for id in branch:
                 role_and_text = _chatgpt_text(message := nodes[id].get("message"), notes)
                 if role_and_text:
@@ -102,12 +102,12 @@ def _chatgpt_text(message: object, notes: Notes) -> tuple[str, str] | None:
         or hidden
     ):
         if has_value(content):
-            notes.leave("message", str(kind if role in ("user", "assistant") and not hidden else role))
+            notes.add_loss("message", str(kind if role in ("user", "assistant") and not hidden else role))
         return None
     for part in parts:
         if has_value(part) and not isinstance(part, str):
-            notes.leave("message", str(part.get("content_type")) if isinstance(part, dict) else "part")
-    notes.leave_unread("field", message, _MESSAGE)
+            notes.add_loss("message", str(part.get("content_type")) if isinstance(part, dict) else "part")
+    notes.add_unread("field", message, _MESSAGE)
     text = "\n".join(part for part in parts if isinstance(part, str)).strip()
     return (role, text) if text else None
 
@@ -120,20 +120,20 @@ def claude(source: Source, limits: Limits) -> Iterator[ExportedMessage | Problem
             continue
         thread, conversation = item
         messages, notes = conversation.get("chat_messages"), Notes()
-        notes.leave_unread("column", conversation, ("chat_messages",))
+        notes.add_unread("column", conversation, ("chat_messages",))
         for message in _on_newest_branch(messages, notes) if isinstance(messages, list) else ():
             if not isinstance(message, dict):
-                notes.leave("message", "part")
+                notes.add_loss("message", "part")
                 continue
             text = "\n".join(_claude_parts(message.get("content"), notes)).strip() or message.get("text")
-            notes.leave_unread(
+            notes.add_unread(
                 "field",
                 message,
                 ("sender", "content", "text", "uuid", "created_at", "updated_at", "parent_message_uuid"),
             )
             is_model, when = message.get("sender") == "assistant", dates.iso(message.get("created_at"))
             if message.get("sender") not in ("human", "assistant"):
-                notes.leave("message", str(message.get("sender")))
+                notes.add_loss("message", str(message.get("sender")))
             elif isinstance(text, str) and text.strip():
                 yield ExportedMessage("Claude" if is_model else YOU, text.strip(), when, thread, is_model=is_model)
         yield from _losses(notes, thread)
@@ -148,7 +148,7 @@ def _on_newest_branch(messages: list[object], notes: Notes) -> list[object]:
         return messages
     newest = max(enumerate(known), key=lambda item: (dates.iso(item[1].get("created_at")) or 0.0, item[0]))[1]
     branch = set(_branch(nodes, str(newest.get("uuid"))))
-    notes.leave("branch")
+    notes.add_loss("branch")
     return [message for message in known if str(message.get("uuid")) in branch]
 
 
@@ -157,7 +157,7 @@ def _claude_parts(content: object, notes: Notes) -> Iterator[str]:
         if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str):
             yield part["text"]
         elif has_value(part):
-            notes.leave("message", str(part.get("type")) if isinstance(part, dict) else "part")
+            notes.add_loss("message", str(part.get("type")) if isinstance(part, dict) else "part")
 
 
 # ---- SillyTavern ---------------------------------------------------------------------------------
@@ -179,14 +179,14 @@ def tavern(source: Source, limits: Limits) -> Iterator[ExportedMessage | Problem
             continue
         when = _sent(message.get("send_date"))
         if message.get("is_system") is True:
-            yield ExportedMessage(name, text, when, left=Loss("chat", "app"))
+            yield ExportedMessage(name, text, when, loss=Loss("chat", "app"))
             continue
         notes = Notes()
         swipes = message.get("swipes")
         if isinstance(swipes, list) and len(swipes) > 1:
-            notes.leave("branch")
-        notes.leave_unread("field", message, (*_TAVERN, "swipes"))
-        yield ExportedMessage(name, text.strip(), when, left=text_loss(text), is_model=message.get("is_user") is False)
+            notes.add_loss("branch")
+        notes.add_unread("field", message, (*_TAVERN, "swipes"))
+        yield ExportedMessage(name, text.strip(), when, loss=text_loss(text), is_model=message.get("is_user") is False)
         yield from _losses(notes, "")
 
 
@@ -218,12 +218,12 @@ def turns(source: Source, limits: Limits) -> Iterator[ExportedMessage | Problem]
             continue
         _, message = item
         role, text, notes = text_at(message, "role"), text_at(message, "content"), Notes()
-        notes.leave_unread("field", message, ("role", "content") if text else ("role",))
+        notes.add_unread("field", message, ("role", "content") if text else ("role",))
         is_person = role in ("user", "human", "assistant", "model", "ai")
         yield ExportedMessage(
             role,
             text,
-            left=text_loss(text) if is_person else Loss("message", role),
+            loss=text_loss(text) if is_person else Loss("message", role),
             is_model=role not in ("user", "human"),
         )
         yield from _losses(notes, "")
@@ -251,9 +251,9 @@ def character_ai(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
         )
         name, when = str(author.get("name") or "?"), dates.iso(turn.get("create_time"))
         text = str(chosen.get("raw_content") or "").strip()
-        yield ExportedMessage(name, text, when, left=text_loss(text), is_model=author.get("is_human") is not True)
+        yield ExportedMessage(name, text, when, loss=text_loss(text), is_model=author.get("is_human") is not True)
         if len(answers) > 1:
-            yield ExportedMessage(name, "", when, left=Loss("branch"))
+            yield ExportedMessage(name, "", when, loss=Loss("branch"))
     for number, (_, history) in enumerate(objects(source, "histories.histories.item"), 1):
         messages = history.get("msgs")
         for message in messages if isinstance(messages, list) else ():

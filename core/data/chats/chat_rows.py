@@ -15,7 +15,7 @@ from itertools import groupby
 
 from core.data.chats.exported_message import ExportedMessage
 from core.data.chats.kinds import messages
-from core.data.chats.overview import Chat, Overview, look, read_as
+from core.data.chats.overview import Chat, Overview, read_as, summarize
 from core.data.chats.stand_ins import StandIns
 from core.data.reading.file_rows import Limits, Problem, Raw, Source
 from core.data.shapes.left_out import Loss
@@ -45,7 +45,7 @@ class Turn:
 
 def chat_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem]:
     """Yield rows of {"messages": [...]}; what was left out belongs to the next row, or to the last one."""
-    chat, overview = read_as(source), look(source)
+    chat, overview = read_as(source), summarize(source)
     rows = _Rows(chat, overview)
     waiting: Raw | None = None
     for item in rows.convert(messages(source, limits)):
@@ -58,7 +58,7 @@ def chat_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem]:
         rows.losses.clear()
     if waiting is None:
         raise DataError("data.chat_without_answers", file=source.path.name, voice=chat.voice)
-    yield Raw(waiting.row, waiting.value, waiting.line, (*waiting.left, *rows.losses))
+    yield Raw(waiting.row, waiting.value, waiting.line, (*waiting.losses, *rows.losses))
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,8 @@ class _Rows:
             if isinstance(message, Problem):
                 yield message
                 continue
-            if message.left is not None:
-                self.losses.append(message.left)
+            if message.loss is not None:
+                self.losses.append(message.loss)
                 continue
             is_late = (
                 self._gap is not None

@@ -23,7 +23,7 @@ class ExportedMessage(NamedTuple):
     text: str
     when: float | None = None
     thread: str = ""
-    left: Loss | None = None
+    loss: Loss | None = None
     line: int | None = None
     is_model: bool = False
 

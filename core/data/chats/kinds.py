@@ -52,7 +52,7 @@ def messages(source: Source, limits: Limits) -> Iterator[ExportedMessage | Probl
         prefix = PurePosixPath(part.path.name).parent if source.chat == "slack" else part.path.name
         for item in KINDS[source.chat].messages(part, limits):
             if isinstance(item, ExportedMessage) and len(item.text) > LONGEST_MESSAGE:
-                item = item._replace(text="", left=Loss("chat", "long"))
+                item = item._replace(text="", loss=Loss("chat", "long"))
             yield (
                 item._replace(thread=f"{prefix}/{item.thread}")
                 if source.parts and isinstance(item, ExportedMessage)

@@ -26,9 +26,9 @@ FORWARDED = Loss("chat", "forwarded")
 def _with_media(message: ExportedMessage, has_media: bool) -> Iterator[ExportedMessage]:
     """Yield a message, and a separate one for an attachment."""
     if has_media:
-        yield message._replace(text="", left=MEDIA)
+        yield message._replace(text="", loss=MEDIA)
     if message.text or not has_media:
-        yield message._replace(left=text_loss(message.text))
+        yield message._replace(loss=text_loss(message.text))
 
 
 # ---- Telegram ------------------------------------------------------------------------------------
@@ -78,7 +78,7 @@ def discord(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
         when, text = dates.iso(message.get("timestamp")), text_at(message, "content")
         is_bot = isinstance(author, dict) and author.get("isBot") is True
         if is_bot or str(message.get("type", "Default")) not in _WRITTEN_BY_PEOPLE:
-            yield ExportedMessage(person, text, when, left=APP)
+            yield ExportedMessage(person, text, when, loss=APP)
             continue
         yield from _with_media(
             ExportedMessage(person, text, when),
@@ -101,10 +101,10 @@ def discord_csv(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
             when = dates.seconds(numbers, order)
         person = re.sub(r"#(?:\d{4}|0)$", "", record["author"]).strip()
         if record["attachments"].strip():
-            yield ExportedMessage(person, "", when, left=MEDIA, line=line)
+            yield ExportedMessage(person, "", when, loss=MEDIA, line=line)
         if record["content"].strip() or not record["attachments"].strip():
             yield ExportedMessage(
-                person, record["content"].strip(), when, left=text_loss(record["content"]) if person else APP, line=line
+                person, record["content"].strip(), when, loss=text_loss(record["content"]) if person else APP, line=line
             )
 
 
@@ -138,9 +138,9 @@ def meta(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
         person, text = _unmangled(text_at(message, "sender_name")), _unmangled(text_at(message, "content"))
         has_media = any(has_value(message.get(name)) for name in _META_MEDIA)
         if has_media:
-            yield ExportedMessage(person, "", when, left=MEDIA)
+            yield ExportedMessage(person, "", when, loss=MEDIA)
         if text or not has_media:
-            yield ExportedMessage(person, text, when, left=text_loss(text) if person else APP)
+            yield ExportedMessage(person, text, when, loss=text_loss(text) if person else APP)
 
 
 def _unmangled(text: str) -> str:
@@ -174,7 +174,7 @@ def slack(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
             when = None
         text = html.unescape(_SLACK_MARK.sub(lambda match: _slack_mark(match, names), text_at(message, "text")))
         if not user or text_at(message, "bot_id") or text_at(message, "subtype") not in _SLACK_WRITTEN:
-            yield ExportedMessage(person, text, when, left=APP)
+            yield ExportedMessage(person, text, when, loss=APP)
             continue
         yield from _with_media(ExportedMessage(person, text, when), has_value(message.get("files")))
 
@@ -224,7 +224,7 @@ def google(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
         except ValueError:
             exported = ExportedMessage(person, text)
         if not person or text_at(creator, "user_type") not in ("Human", ""):
-            yield exported._replace(left=APP)
+            yield exported._replace(loss=APP)
         else:
             yield from _with_media(exported, has_value(message.get("attached_files")))
 
@@ -257,7 +257,7 @@ def _signal_messages(message: Mapping[str, object]) -> Iterator[ExportedMessage]
     content = sent if isinstance(sent, dict) else message.get("dataMessage")
     person = text_at(message, "sourceName", "sourceNumber", "source")
     if not isinstance(content, dict):  # typing, read receipt or call
-        yield ExportedMessage(person, "", when, left=APP)
+        yield ExportedMessage(person, "", when, loss=APP)
         return
     thread = text_at(content.get("groupInfo"), "groupId") or text_at(content, "destinationNumber", "destination")
     exported = ExportedMessage(

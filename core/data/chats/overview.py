@@ -97,9 +97,9 @@ class Overview:
         raise DataError("data.no_such_voice", voice=name[:80], file=file, names=names, count=len(self.people))
 
 
-def look(source: Source, check: Check = go_on) -> Overview:
+def summarize(source: Source, check: Check = go_on) -> Overview:
     """Read the export once and return its overview, which is cached."""
-    return _look(source.chat, source.sha256, _Known(source, check))
+    return _summarize(source.chat, source.sha256, _Known(source, check))
 
 
 class _Known:
@@ -116,13 +116,13 @@ class _Known:
 
 
 @lru_cache(maxsize=4)
-def _look(chat: str, sha256: str, known: _Known, limits: Limits = DEFAULT_LIMITS) -> Overview:
+def _summarize(chat: str, sha256: str, known: _Known, limits: Limits = DEFAULT_LIMITS) -> Overview:
     overview = Overview(KINDS[chat])
     before: dict[str, float] = {}
     for number, message in enumerate(messages(known.source, limits)):
         if number % CHECK_EVERY == 0:
             known.check()
-        if not isinstance(message, ExportedMessage) or message.left is not None:
+        if not isinstance(message, ExportedMessage) or message.loss is not None:
             continue
         overview.people[message.person] += 1
         if message.is_model:
@@ -139,7 +139,7 @@ def _look(chat: str, sha256: str, known: _Known, limits: Limits = DEFAULT_LIMITS
 
 def read_as(source: Source, check: Check = go_on) -> Chat:
     """Return how the chat is read: its choices, completed by defaults. Raises DataError."""
-    overview, choices = look(source, check), source.choices
+    overview, choices = summarize(source, check), source.choices
     if not overview.people:
         raise DataError("data.chat_is_empty", file=source.path.name, app=overview.kind.name)
     voice = overview.voice(choices.voice, source.path.name) if choices.voice else overview.default_voice()

@@ -103,11 +103,11 @@ def _is_poll(text: str) -> bool:
 def _complete(message: ExportedMessage, more: list[str]) -> ExportedMessage:
     text = "\n".join([message.text, *more]).strip("\n ")
     if not message.person:
-        return message._replace(text=text, left=Loss("chat", "app"))
+        return message._replace(text=text, loss=Loss("chat", "app"))
     if _CALL.match(text):
-        return message._replace(text=text, left=Loss("chat", "app"))
+        return message._replace(text=text, loss=Loss("chat", "app"))
     if _MEDIA.search(text) or _PLACE.match(text) or _is_poll(text):
-        return message._replace(text=text, left=Loss("chat", "media"))
+        return message._replace(text=text, loss=Loss("chat", "media"))
     text = MARKS.sub("", _EDITED.sub("", text)).strip()
-    left = Loss("chat", "deleted") if _DELETED.match(text) else text_loss(text)
-    return message._replace(text=text, left=left)
+    loss = Loss("chat", "deleted") if _DELETED.match(text) else text_loss(text)
+    return message._replace(text=text, loss=loss)

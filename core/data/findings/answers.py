@@ -11,7 +11,7 @@ from statistics import median
 from core.data.findings.finding import SHOWN, Finding, Marked
 from core.data.findings.row_words import QUOTE, RowWords
 from core.data.findings.secrets import masked
-from core.data.repeats import plain
+from core.data.repeats import normalized
 
 # At the beginning of an answer or of a sentence in its first 300 characters. "We cannot find your order" is no refusal.
 _HEAD = 300
@@ -136,7 +136,7 @@ class SamePairs:
         self._most, self._marked = most, Marked()
 
     def add(self, words: RowWords) -> None:
-        if words.worse_answer and plain(words.worse_answer) == plain(words.last_answer):
+        if words.worse_answer and normalized(words.worse_answer) == normalized(words.last_answer):
             self._marked.add(words.row, words.quote(words.last_answer))
 
     def findings(self, rows: int) -> list[Finding]:

@@ -13,18 +13,18 @@ class Leaks:
 
     def __init__(self, most: int | None):
         self._most, self._any = most, Marked()
-        self._by_kind = {what: Marked() for what in STAND_IN}
+        self._by_kind = {kind: Marked() for kind in STAND_IN}
 
     def add(self, words: RowWords) -> None:
         text = words.everything
-        for what, start, end in secrets(text):
-            self._by_kind[what].add(words.row, "")
+        for kind, start, end in secrets(text):
+            self._by_kind[kind].add(words.row, "")
             self._any.add(words.row, words.quote(text, start, end) if self._any.wants_quote else "")
 
     def findings(self, rows: int) -> list[Finding]:
-        kinds = {what: marked for what, marked in self._by_kind.items() if marked}
-        named = [msg(f"finding.secret_{what}", count=len(marked)) for what, marked in kinds.items()]
-        repairs = [marked.repair("replace", "secrets", self._most, what) for what, marked in kinds.items()]
+        kinds = {kind: marked for kind, marked in self._by_kind.items() if marked}
+        named = [msg(f"finding.secret_{kind}", count=len(marked)) for kind, marked in kinds.items()]
+        repairs = [marked.repair("replace", "secrets", self._most, kind) for kind, marked in kinds.items()]
         return self._any.finding(
             "secrets", rows, [*repairs, self._any.repair("remove", "secrets", self._most)], kinds=named
         )

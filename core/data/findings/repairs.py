@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from core.data.findings.finding import Repair
 from core.data.findings.secrets import without
-from core.data.findings.writing import mended, without_markup
+from core.data.findings.writing import fix_encoding, without_markup
 from core.data.formats import Example
 from core.errors import DataError
 
@@ -25,19 +25,19 @@ def repaired(example: Example, repair: Repair, value: str = "") -> Example | Non
     elif repair.kind == "secrets":
         changed = lambda text: without(text, repair.argument)  # noqa: E731
     else:
-        changed = {"mojibake": mended, "markup": without_markup}[repair.kind]
+        changed = {"mojibake": fix_encoding, "markup": without_markup}[repair.kind]
     return _rewritten(example, changed)
 
 
 def _rewritten(example: Example, changed: Callable[[str], str]) -> Example:
     """Return the example with each text changed; a turn or an answer that would become empty stays as it is."""
 
-    def kept(text: str) -> str:
+    def apply(text: str) -> str:
         return new if (new := changed(text)).strip() else text
 
     if example.messages:
-        turns = (replace(m, content=kept(m.content), reasoning=kept(m.reasoning)) for m in example.messages)
+        turns = (replace(m, content=apply(m.content), reasoning=apply(m.reasoning)) for m in example.messages)
         return replace(example, messages=tuple(turns))
     if example.text is not None:
-        return replace(example, text=kept(example.text))
-    return replace(example, prompt=kept(example.prompt or ""), completion=kept(example.completion or ""))
+        return replace(example, text=apply(example.text))
+    return replace(example, prompt=apply(example.prompt or ""), completion=apply(example.completion or ""))

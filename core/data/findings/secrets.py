@@ -62,7 +62,7 @@ STAND_IN = {
 
 
 class Secret(NamedTuple):
-    what: str
+    kind: str
     start: int
     end: int
 
@@ -95,8 +95,8 @@ def secrets(text: str) -> Iterator[Secret]:
 _SEVEN_DIGITS = re.compile(r"\d[\d ()/.-]{5,}\d")
 
 
-def _each(what: str, pattern: re.Pattern[str], text: str, is_real: Callable[[str], bool]) -> Iterator[Secret]:
-    return (Secret(what, match.start(), match.end()) for match in pattern.finditer(text) if is_real(match[0]))
+def _each(kind: str, pattern: re.Pattern[str], text: str, is_real: Callable[[str], bool]) -> Iterator[Secret]:
+    return (Secret(kind, match.start(), match.end()) for match in pattern.finditer(text) if is_real(match[0]))
 
 
 def _is_random(key: str) -> bool:
@@ -144,9 +144,9 @@ def masked(text: str) -> str:
     return _replace(text, secrets(text), lambda secret: text[secret.start : secret.start + 3] + "•••")
 
 
-def without(text: str, what: str) -> str:
+def without(text: str, kind: str) -> str:
     """Return text with a word in brackets in place of each secret of a kind."""
-    return _replace(text, (secret for secret in secrets(text) if secret.what == what), lambda secret: STAND_IN[what])
+    return _replace(text, (secret for secret in secrets(text) if secret.kind == kind), lambda secret: STAND_IN[kind])
 
 
 def _replace(text: str, secrets: Iterable[Secret], stand_in: Callable[[Secret], str]) -> str:

@@ -42,7 +42,7 @@ def without_markup(text: str) -> str:
     ).replace("\xa0", " ")
 
 
-def mended(text: str) -> str:
+def fix_encoding(text: str) -> str:
     """Return text with characters of a wrong encoding corrected; unchanged if that fails."""
     return ftfy.fix_encoding(text)
 
@@ -51,7 +51,7 @@ def _find_mojibake(text: str) -> re.Match[str] | None:
     """Return the first match that can be corrected: an É before a dash looks alike, and is right."""
     for sign in _SIGNS.finditer(text):
         around = text[max(0, sign.start() - _AROUND) : sign.end() + _AROUND]
-        if is_bad(around) and mended(around) != around:
+        if is_bad(around) and fix_encoding(around) != around:
             return sign
     return None
 

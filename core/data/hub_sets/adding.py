@@ -42,7 +42,7 @@ def part_of(repo: str, about: AboutPart, rows: int) -> PartName:
     return name
 
 
-def bring(
+def add_part(
     store: DatasetStore, part: PartName, arrived: FetchedPart, choices: dict[str, Any], check: Callable[[], None]
 ) -> str:
     """Add a downloaded part and return the dataset's id. choices: Choices as JSON. Raises DataError if it cannot be

@@ -54,7 +54,7 @@ def report(path: Path, format: str, choices: str) -> dict[str, object]:
 
 def mend(path: Path, kind: str, value: str, argument: str, action: str) -> int:
     """Repair one kind of problem in a dataset and return the number of its new version."""
-    return working.mended(_store(path), path.parent.name, kind, value, argument, action, ProgressLines()).version
+    return working.repair_rows(_store(path), path.parent.name, kind, value, argument, action, ProgressLines()).version
 
 
 def _store(path: Path) -> DatasetStore:

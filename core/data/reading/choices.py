@@ -44,9 +44,9 @@ class Choices(Frozen):
     def chosen(self) -> Mapping[str, Any]:
         return {name: value for name in type(self).model_fields if (value := getattr(self, name)) not in (None, {})}
 
-    def over(self, others: Choices) -> Choices:
-        """Return these choices, completed by others."""
-        return Choices(**{**others.chosen, **self.chosen})
+    def with_defaults(self, defaults: Choices) -> Choices:
+        """Return these choices, completed by defaults."""
+        return Choices(**{**defaults.chosen, **self.chosen})
 
     @property
     def key(self) -> str:

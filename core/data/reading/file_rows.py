@@ -75,7 +75,7 @@ class Row:
     number: int
     values: dict[str, Any]
     line: int | None = None
-    left: tuple[Loss, ...] = ()  # what its reader left out between this row and the one before
+    losses: tuple[Loss, ...] = ()  # what its reader left out between this row and the one before
     file: str = ""  # in a dataset of several files: the row's file, and its format
     format: Format | None = None
 
@@ -163,7 +163,7 @@ class Raw:
     row: int
     value: Any
     line: int | None = None
-    left: tuple[Loss, ...] = ()
+    losses: tuple[Loss, ...] = ()
 
 
 def checked(raw: Raw, limits: Limits) -> Row | Problem:
@@ -172,7 +172,7 @@ def checked(raw: Raw, limits: Limits) -> Row | Problem:
     flaw = None if is_plain(raw.value) else _flaw(raw.value, limits.depth)
     if flaw is not None:
         return Problem(row=raw.row, line=raw.line, text=flaw)
-    return Row(raw.row, raw.value, raw.line, raw.left)
+    return Row(raw.row, raw.value, raw.line, raw.losses)
 
 
 def is_plain(value: Mapping[str, object]) -> bool:

@@ -29,7 +29,7 @@ from core.data.reading.file_rows import (
     left_beside,
 )
 from core.data.reading.json_rows import json_rows, jsonl_rows
-from core.data.reading.sniff import probe, translated
+from core.data.reading.sniff import os_errors_as_data_errors, probe
 from core.data.reading.spreadsheets import sheet_rows
 from core.data.reading.table_rows import csv_rows, parquet_rows, txt_rows
 from core.data.reading.yaml_rows import yaml_rows
@@ -53,7 +53,7 @@ def read_rows(path: str | Path | Source, limits: Limits = DEFAULT_LIMITS) -> Ite
     """
     source = path if isinstance(path, Source) else probe(path, limits)
     reader = chat_rows if source.chat else _READERS[source.kind]
-    with translated(source.path):
+    with os_errors_as_data_errors(source.path):
         try:
             yield from _with_losses(reader(source, limits), source, limits)
         except UnicodeDecodeError as error:
@@ -80,7 +80,7 @@ def _with_losses(items: Items, source: Source, limits: Limits) -> Iterator[Row |
         elif (
             not source.layout and type(item.value) is dict and is_plain(item.value)
         ):  # most rows: nothing to lay out, nothing wrong
-            row = Row(item.row, item.value, item.line, item.left)
+            row = Row(item.row, item.value, item.line, item.losses)
         else:
             row = checked(_convert(item, source), limits)
         if waiting:
@@ -89,9 +89,9 @@ def _with_losses(items: Items, source: Source, limits: Limits) -> Iterator[Row |
         if isinstance(row, Problem):
             yield row
         else:
-            waiting, losses = replace(row, left=losses + row.left) if losses else row, ()
+            waiting, losses = replace(row, losses=losses + row.losses) if losses else row, ()
     if waiting:
-        yield replace(waiting, left=waiting.left + losses) if losses else waiting
+        yield replace(waiting, losses=waiting.losses + losses) if losses else waiting
     else:
         yield from (left_beside(loss, count) for loss, count in Counter(losses).items())
 
@@ -99,5 +99,5 @@ def _with_losses(items: Items, source: Source, limits: Limits) -> Iterator[Row |
 def _convert(raw: Raw, source: Source) -> Raw:
     if source.layout:
         return replace(raw, value=source.layout.apply(raw.value)) if isinstance(raw.value, dict) else raw
-    value, left = unfolded(raw.value)
-    return raw if value is raw.value else replace(raw, value=value, left=raw.left + left)
+    value, losses = unfolded(raw.value)
+    return raw if value is raw.value else replace(raw, value=value, losses=raw.losses + losses)

@@ -70,7 +70,7 @@ def probe(
     Raises DataError for a file without readable rows.
     """
     path = Path(path) if isinstance(path, str) else path
-    with translated(path):
+    with os_errors_as_data_errors(path):
         if isinstance(path, Path) and _is_folder(path):
             return folders.from_folder(path, limits, choices, partial(probe, check=check))
         size = _size(path, limits)
@@ -89,7 +89,7 @@ def probe(
 
 
 def _with_sheet(source: Source, choices: Choices, limits: Limits) -> Source:
-    sheets = spreadsheets.look(source.path, choices.sheet, limits)
+    sheets = spreadsheets.read_head(source.path, choices.sheet, limits)
     has_names = _header_choice(choices, spreadsheets.holds_names(sheets.first))
     notes = (*sheets.notes(), *_note_header(has_names, choices), *_notes(source))
     return replace(source, notes=notes, sheet=sheets.sheet or "", sheets=(*sheets.sheets,), header=has_names)
@@ -143,7 +143,7 @@ def _note_header(named: bool | None, choices: Choices) -> list[Message]:
 
 
 @contextmanager
-def translated(path: Readable) -> Iterator[None]:
+def os_errors_as_data_errors(path: Readable) -> Iterator[None]:
     """Raise errors of the operating system as DataError."""
     name = path.name[:200] or str(path)[:200]
     try:

@@ -33,7 +33,7 @@ class Sheets:
     sheets: dict[str, bool]
     sheet: str | None
     uncalculated: int
-    first: tuple[list[str], ...] = ()  # rows; only of `look`
+    first: tuple[list[str], ...] = ()  # rows; only of `read_head`
 
     def notes(self) -> tuple[Message, ...]:
         others = [name for name in self.sheets if name != self.sheet]
@@ -46,7 +46,7 @@ class Sheets:
         return tuple(notes)
 
 
-def look(path: Readable, sheet: str | None, limits: Limits) -> Sheets:
+def read_head(path: Readable, sheet: str | None, limits: Limits) -> Sheets:
     """Return the sheets, and the first rows of the one that would be read. Raises DataError."""
     with _opened(path, sheet, limits) as (sheets, lines):
         return replace(sheets, first=tuple(line[1] or [] for line in islice(lines, header.LOOKED_AT)))

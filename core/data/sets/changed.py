@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from core import files
-from core.data.findings.look import Look
+from core.data.findings.checks import Checks
 from core.data.reading.file_rows import DEFAULT_LIMITS
 from core.data.sets.edits import Edits
 from core.data.sets.inspection import CHECK_EVERY, DataReport, repeated
@@ -34,7 +34,7 @@ def cached_report(file: Path, make: Callable[[], DataReport]) -> DataReport:
 
 def report(base: DataReport, edits: Edits, version: int, as_added: Rows, check: Check = go_on) -> DataReport:
     """Return the report of a version. base: report of the dataset as it was imported; as_added: its rows then."""
-    rows, checks = edits.rows(as_added, version), Look()
+    rows, checks = edits.rows(as_added, version), Checks()
     hashes, numbers = array("q"), array("q")
     for index, (number, text) in enumerate(rows.texts()):
         if index % CHECK_EVERY == 0:

@@ -53,7 +53,7 @@ class Change:
     add: np.ndarray
 
 
-class Edited(Rows):
+class EditedRows(Rows):
     """The rows of a version. Raises OSError.
 
     numbers (N,): number of each row; source (N,): number of the written row with its content, -1 for the content of the
@@ -253,7 +253,7 @@ class Edits:
                 numbers = np.concatenate((numbers, base.stored + 1 + change.add))
                 source = np.concatenate((source, change.add.astype(np.int32)))
                 places = np.concatenate((places, np.zeros(len(change.add), np.int32)))
-        return Edited(base, numbers, source, places, is_flawed, WrittenRows(self._pool))
+        return EditedRows(base, numbers, source, places, is_flawed, WrittenRows(self._pool))
 
     def change(
         self,

@@ -19,8 +19,8 @@ import numpy as np
 
 from core.data.chats import overview
 from core.data.chats.overview import Chat
+from core.data.findings.checks import Checks
 from core.data.findings.finding import Finding
-from core.data.findings.look import Look
 from core.data.formats import Example, ReadRow, check_closely
 from core.data.reading import folders, sniff
 from core.data.reading.choices import NO_CHOICES, Choices
@@ -113,7 +113,7 @@ def inspect_file(
         result = counts.broken(item) if isinstance(item, Problem) else counts.row(item, chosen, bool(choices.rated))
         if result is not None:
             keep(result)
-    assumed = [msg(f"data.note_{name}") for name in sorted(counts.left.assumed)]
+    assumed = [msg(f"data.note_{name}") for name in sorted(counts.tally.assumed)]
     chat_notes = [chat.note()] if chat else []
     notes = (*source.notes, *assumed, *folders.origin_notes(source, counts.files), *chat_notes)
     return DataReport(
@@ -134,7 +134,7 @@ class _Counts:
 
     def __init__(self, most: int, roles: Mapping[str, Role]):
         self._most, self._roles = most, roles
-        self._problems, self._checks, self.left = _Problems(most), Look(), Tally()
+        self._problems, self._checks, self.tally = _Problems(most), Checks(), Tally()
         self._names: dict[str, None] = dict.fromkeys(roles)
         self._hashes, self._places = array("q"), array("i")  # of good rows; their numbers and lines
         self._before: tuple[object, ...] = ()  # the names of the row before
@@ -153,7 +153,7 @@ class _Counts:
             self._names.update(dict.fromkeys(name for name in map(str, names) if name not in self._roles.values()))
             self._before = names
         self.files[row.file] += 1
-        stored, turns, example, problems = _convert(row, row.format or format, self.left, rated)
+        stored, turns, example, problems = _convert(row, row.format or format, self.tally, rated)
         for problem in problems:
             self._problems.note(problem)
         if stored is not None:
@@ -174,7 +174,7 @@ class _Counts:
             "problem_count": sum(self._problems.counts.values()) + duplicates,
             "error_count": self._problems.counts["error"],
             "duplicates": duplicates,
-            "left_out": self.left.summary(),
+            "left_out": self.tally.summary(),
             "findings": self._checks.findings(),
         }
 
@@ -189,15 +189,15 @@ def _assumptions(source: Source, roles: Mapping[str, Role], choices: Choices) ->
 
 
 def _convert(
-    row: Row, format: Format, left: Tally, rated: bool
+    row: Row, format: Format, tally: Tally, rated: bool
 ) -> tuple[str | None, Turns | None, Example | None, list[Problem]]:
     """Return the JSON of a row's example (None if it cannot be trained), its turns or the example itself, and its
     problems."""
     if turns := plain(row.values, format):  # most rows; no Example object is needed for them
-        if row.left:
-            left.add_each(row.left)
+        if row.losses:
+            tally.add_each(row.losses)
         return as_json(turns), turns, None, []
-    example, problems = check_closely(row, format, left, rated)
+    example, problems = check_closely(row, format, tally, rated)
     return example.as_json() if example else None, None, example, problems
 
 

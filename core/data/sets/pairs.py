@@ -27,9 +27,11 @@ class Pairs(Pieces):
         better = np.flatnonzero(_is_better(tokens))
         ends = tokens.lengths[better].astype(np.int64), tokens.lengths[better + 1].astype(np.int64)
         learned = [tokens.learned(better + side, np.ones_like(better), end) for side, end in enumerate(ends)]
-        kept = np.all([end <= limit for end in ends] + [count > 0 for count in learned], axis=0)
+        is_kept = np.all([end <= limit for end in ends] + [count > 0 for count in learned], axis=0)
         start = np.zeros(len(better), np.int64)
-        return cls(tokens, limit, "drop", better[kept], start[kept], ends[0][kept], (learned[0] + learned[1])[kept])
+        return cls(
+            tokens, limit, "drop", better[is_kept], start[is_kept], ends[0][is_kept], (learned[0] + learned[1])[is_kept]
+        )
 
     def __getitem__(self, index: int) -> Encoded:  # type: ignore[override]  # no caller takes a slice
         example, at = int(self.example[index]), int(self.end[index])
@@ -66,8 +68,8 @@ class Rated(Pieces):
         every = np.arange(len(tokens))
         start, end = np.zeros(len(every), np.int64), tokens.lengths.astype(np.int64)
         learned = tokens.learned(every, start, end)
-        kept = (end <= limit) & (learned > 0)
-        return cls(tokens, limit, "drop", every[kept], start[kept], end[kept], learned[kept])
+        is_kept = (end <= limit) & (learned > 0)
+        return cls(tokens, limit, "drop", every[is_kept], start[is_kept], end[is_kept], learned[is_kept])
 
     def __getitem__(self, index: int) -> Encoded:  # type: ignore[override]  # no caller takes a slice
         example, other = int(self.example[index]), int(self.example[index - 1])

@@ -19,30 +19,30 @@ class Pieces(Sequence[Encoded]):
     """The pieces in which something is learned, in order, as `core.data.labels.fit` makes them of each row.
 
     example, start, end, learned (P,): the example of each piece, its first token, the one after its last, and how many
-    tokens the loss counts. limit: most tokens of a piece; how: what is done to longer examples; again: tokens that a
+    tokens the loss counts. limit: most tokens of a piece; long_examples: what is done to those; repeated: tokens that a
     piece of plain text repeats of the one before, besides its last, and does not learn again. A piece takes some forty
     bytes, without its ids.
     """
 
     tokens: Tokens
     limit: int
-    how: LongExamples
+    long_examples: LongExamples
     example: np.ndarray
     start: np.ndarray
     end: np.ndarray
     learned: np.ndarray
-    again: int = 0
+    repeated: int = 0
 
     @classmethod
-    def from_tokens(cls, tokens: Tokens, limit: int, how: LongExamples, overlap: int = 0) -> Pieces:
+    def from_tokens(cls, tokens: Tokens, limit: int, long_examples: LongExamples, overlap: int = 0) -> Pieces:
         lengths = tokens.lengths.astype(np.int64)
         is_long = lengths > limit
         counts = np.ones(len(lengths), np.int64)
         cut: dict[int, list[tuple[int, int]]] = {}
-        if how == "drop":
+        if long_examples == "drop":
             counts[is_long] = 0
         else:
-            if how == "split":  # each begins with the last token of the one before
+            if long_examples == "split":  # each begins with the last token of the one before
                 counts[is_long] = -(-(lengths[is_long] - 1) // (limit - 1))
             for number in np.flatnonzero(is_long & tokens.is_text).tolist():
                 cut[number] = cuts(tokens.borders(number), int(lengths[number]), limit, overlap)
@@ -54,12 +54,12 @@ class Pieces(Sequence[Encoded]):
         for number, pieces in cut.items():
             place = slice(first[number], first[number] + len(pieces))
             start[place], end[place] = np.array(pieces).T
-        again = repeated_tokens(limit, overlap)
-        repeated = np.where(tokens.is_text[example] & (start > 0), again, 0)
-        learned = tokens.learned(example, start + 1 + repeated, end)  # the first token of a piece has nothing before it
+        repeated = repeated_tokens(limit, overlap)
+        context = np.where(tokens.is_text[example] & (start > 0), repeated, 0)
+        learned = tokens.learned(example, start + 1 + context, end)  # the first token of a piece has nothing before it
         is_kept = learned > 0
         starts, ends = (place[is_kept].astype(np.int32) for place in (start, end))
-        return cls(tokens, limit, how, example[is_kept], starts, ends, learned[is_kept], again)
+        return cls(tokens, limit, long_examples, example[is_kept], starts, ends, learned[is_kept], repeated)
 
     def __len__(self) -> int:
         return len(self.example)
@@ -67,8 +67,8 @@ class Pieces(Sequence[Encoded]):
     def __getitem__(self, index: int) -> Encoded:  # type: ignore[override]  # no caller takes a slice
         example, start, end = int(self.example[index]), int(self.start[index]), int(self.end[index])
         is_text = bool(self.tokens.is_text[example])
-        cut = int(self.tokens.lengths[example]) - end if self.how == "cut" and not is_text else 0
-        at = start + 1 + self.again if self.again and start and is_text else start
+        cut = int(self.tokens.lengths[example]) - end if self.long_examples == "cut" and not is_text else 0
+        at = start + 1 + self.repeated if self.repeated and start and is_text else start
         return Encoded(
             self.tokens.ids(example, start, end), [False] * (at - start) + self.tokens.flags(example, at, end), cut
         )
@@ -109,12 +109,12 @@ class Pieces(Sequence[Encoded]):
     @property
     def is_cut(self) -> np.ndarray:
         """True (E,) for examples that lose their end."""
-        return self.is_long & ~self.tokens.is_text & (self.how == "cut") & self.is_kept
+        return self.is_long & ~self.tokens.is_text & (self.long_examples == "cut") & self.is_kept
 
     @property
     def is_split(self) -> np.ndarray:
         """True (E,) for examples in pieces, even if something is learned in only one of them."""
-        return self.is_long & self.is_kept & (self.tokens.is_text | (self.how == "split"))
+        return self.is_long & self.is_kept & (self.tokens.is_text | (self.long_examples == "split"))
 
     @property
     def lost(self) -> np.ndarray:

@@ -75,7 +75,7 @@ class Readings:
         except OSError:  # a full or read-only disk: the next time inspects again, nothing else is lost
             pass
 
-    def settled(self, path: Path, choices: Choices) -> Choices:
+    def resolved_choices(self, path: Path, choices: Choices) -> Choices:
         """Return choices with every default filled in as the file is read."""
         report = self.report(path, None, choices)
         file_choices = (
@@ -90,7 +90,7 @@ class Readings:
         )
         if chat := report.chat:
             defaults = Choices(voice=chat.voice, gap_hours=chat.gap_hours, pseudonyms=chat.pseudonyms, **file_choices)
-        return choices.over(defaults)
+        return choices.with_defaults(defaults)
 
     def rows(self, path: Path, format: Format | None, choices: Choices, check: Callable[[], None]) -> Rows:
         """Return the rows, mapped from disk if these bytes were read in this way before. Raises DataError if no row can

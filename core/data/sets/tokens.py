@@ -46,8 +46,8 @@ class Tokens:
     marks of core/data/sets/segment. refused: place among the rows, and the reason. row (E,): place of each example's
     row; lengths (E,) in tokens; is_text, thinks (E,); is_bad (E,): the row's answer is marked as bad; unlearned (E,)
     earlier answers that are not learned. runs (R, 3): example, first learned token, after the last; the first token of
-    an example is never in a run. kinds (E,) of Arrow: borders where plain text may be cut. Token ids are those of
-    example `place` of segments[segment]; none if lengths are estimates.
+    an example is never in a run. border_lists (E,) of Arrow: borders where plain text may be cut. Token ids are those
+    of example `place` of segments[segment]; none if lengths are estimates.
     """
 
     positions: np.ndarray
@@ -62,7 +62,7 @@ class Tokens:
     is_bad: np.ndarray
     unlearned: np.ndarray
     runs: np.ndarray
-    kinds: Any
+    border_lists: Any
     segments: tuple[Segment, ...]
     segment: np.ndarray
     place: np.ndarray
@@ -89,7 +89,7 @@ class Tokens:
         return marks.tolist()
 
     def borders(self, example: int) -> Borders:
-        return tuple(self.kinds[example].as_py())
+        return tuple(self.border_lists[example].as_py())
 
     def learned(self, example: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
         """Return (P,) how many tokens are learned from start to end (exclusive) of the examples; all three are (P,)."""

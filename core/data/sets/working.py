@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from core import files
+from core.data.findings.checks import findings
 from core.data.findings.finding import Repair
-from core.data.findings.look import findings
 from core.data.findings.repairs import repaired
 from core.data.formats import Example, check
 from core.data.large import dataset_process
@@ -121,7 +121,7 @@ def example_of(values: object) -> Example:
     return example
 
 
-def changed(
+def edit_rows(
     store: DatasetStore,
     id: str,
     remove: Iterable[int] = (),
@@ -136,7 +136,7 @@ def changed(
         return edits.change(describe_change(len(removed), len(rewritten), len(added)), base, removed, rewritten, added)
 
 
-def mended(
+def repair_rows(
     store: DatasetStore, id: str, kind: str, value: str = "", argument: str = "", action: str = "", check: Check = go_on
 ) -> Change:
     """Store a new version without one kind of problem, repaired in every row.
@@ -194,7 +194,7 @@ def write(rows: Iterable[tuple[int, Example]], target: Path) -> int:
     return count
 
 
-def joined(store: DatasetStore, ids: Iterable[str], name: str, folder: Path) -> DatasetInfo:
+def join(store: DatasetStore, ids: Iterable[str], name: str, folder: Path) -> DatasetInfo:
     """Add one new dataset with the rows of several, one after the other. folder: for its temporary file.
 
     Raises DataError if they are of several kinds: a file is read as rows of one kind.

@@ -121,7 +121,7 @@ class Columns(Mapping[str, Any]):
         rest._twice = self._twice
         return rest
 
-    def left(self) -> list[Loss]:
+    def unused(self) -> list[Loss]:
         unread = [name for name, value in self._values.items() if name not in self._taken and has_value(value)]
         return [Loss("column", name) for name in [*unread, *self._twice]]
 
@@ -139,10 +139,10 @@ class Notes:
     def warn(self, key: str, **params: object) -> None:
         self.warnings.append(msg(key, **params))
 
-    def leave(self, place: Place, name: str = "") -> None:
+    def add_loss(self, place: Place, name: str = "") -> None:
         self.losses.append(Loss(place, name))
 
-    def leave_unread(self, place: Place, values: Mapping[Any, Any], read: Iterable[str]) -> None:
+    def add_unread(self, place: Place, values: Mapping[Any, Any], read: Iterable[str]) -> None:
         """Record each non-empty value of an object whose key is not among those that were read."""
         known = set(read)
         self.losses += [

@@ -75,7 +75,7 @@ def _preference(values: Columns, notes: Notes) -> dict[str, object] | None:
     if prompt and [_words(turn) for turn in prompt] == [_words(turn) for turn in answer[: len(prompt)]]:
         for turn in prompt:
             if isinstance(turn, dict):
-                notes.leave_unread("field", turn, ("role", "from", "content", "value"))
+                notes.add_unread("field", turn, ("role", "from", "content", "value"))
         prompt = []
     chosen_turns, other = (
         [*prompt, *answer],
@@ -85,7 +85,7 @@ def _preference(values: Columns, notes: Notes) -> dict[str, object] | None:
         other = [*(prompt or chosen_turns[:-1]), *other]
     if has_value(values.peek(worse)):
         values.take(worse)
-        notes.leave("worse", worse)
+        notes.add_loss("worse", worse)
     notes.worse = other
     return {"messages": chosen_turns}
 
@@ -172,7 +172,7 @@ def _open_webui(values: Columns, notes: Notes) -> dict[str, object] | None:
     if not isinstance(chat, dict) or not isinstance(chat.get("messages"), list) or "messages" in values:
         return None
     values.take("chat")
-    notes.leave_unread("field", chat, ("messages",))
+    notes.add_unread("field", chat, ("messages",))
     return {"messages": chat["messages"]}
 
 
@@ -193,9 +193,9 @@ def _squad(values: Columns, notes: Notes) -> dict[str, object] | None:
     ]
     for beside in [answers] if isinstance(answers, dict) else answers:
         if isinstance(beside, dict):
-            notes.leave_unread("answer", beside, ("text",))
+            notes.add_unread("answer", beside, ("text",))
     if any(text != texts[0] for text in texts):
-        notes.leave("answer", "text")
+        notes.add_loss("answer", "text")
     return {"answer": texts[0] if texts else ""}
 
 

@@ -49,8 +49,8 @@ def _call(call: Any, number: int, notes: Notes) -> ToolCall:
     arguments_key = "arguments" if function.get("arguments") is not None else "parameters"
     arguments = function.get(arguments_key)
     if function is not call:
-        notes.leave_unread("call", call, ("id", "type", "function"))
-    notes.leave_unread(
+        notes.add_unread("call", call, ("id", "type", "function"))
+    notes.add_unread(
         "call", function, ("name", arguments_key) if function is not call else ("id", "type", "name", arguments_key)
     )
     if isinstance(arguments, str) and arguments.strip():
@@ -75,14 +75,14 @@ def without_parts(turn: Any, notes: Notes) -> list[Any]:
     for kind, part in zip(kinds, parts or (), strict=True):
         if kind == "tool_use":
             calls.append({"id": part.get("id"), "name": part.get("name"), "arguments": part.get("input")})
-            notes.leave_unread("part", part, ("type", "id", "name", "input"))
+            notes.add_unread("part", part, ("type", "id", "name", "input"))
         elif kind == "tool_result":
             results.append({"role": "tool", "tool_call_id": part.get("tool_use_id"), "content": part.get("content")})
-            notes.leave_unread("part", part, ("type", "tool_use_id", "content"))
+            notes.add_unread("part", part, ("type", "tool_use_id", "content"))
         else:
             rest.append(part)
     if not rest and not calls:
-        notes.leave_unread("field", turn, ("role", "content"))
+        notes.add_unread("field", turn, ("role", "content"))
         return results
     return [*results, turn | {"content": rest} | ({"tool_calls": calls} if calls else {})]
 
@@ -104,7 +104,7 @@ def read_tools(value: object, notes: Notes) -> str | None:
         if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"].strip():
             raise Flaw("data.tool_without_name", number=number, found=as_json(tool)[:80])
         if function is not tool:
-            notes.leave_unread("tool", tool, ("type", "function"))
+            notes.add_unread("tool", tool, ("type", "function"))
         if "parameters" not in function and isinstance(function.get("input_schema"), dict):  # Anthropic
             function = {"parameters" if name == "input_schema" else name: part for name, part in function.items()}
         tools.append({"type": "function", "function": function})

@@ -11,7 +11,7 @@ import pytest
 from core.advice.curve_doctor import Series, of_run
 from core.advice.diagnosis import Diagnosis, applied
 from core.data.conversation import ChatMessage
-from core.data.findings.look import findings
+from core.data.findings.checks import findings
 from core.data.formats import Example
 from core.messages import LANGUAGES
 from core.recipe import Recipe

@@ -247,7 +247,7 @@ def test_what_is_chosen_later_is_kept_and_what_cannot_be_read_so_changes_nothing
             store.choose(info.id, wrong)
     assert store.get(info.id) == kept
     assert store.choose(info.id, Choices()).rows == 2
-    assert store.settled(info.id, Choices(gap_hours=2)) == Choices(voice="Jo", gap_hours=2, pseudonyms=True)
+    assert store.resolved_choices(info.id, Choices(gap_hours=2)) == Choices(voice="Jo", gap_hours=2, pseudonyms=True)
 
 
 def test_a_voice_that_nobody_has_is_refused_with_the_nearest_names(tmp_path) -> None:

@@ -67,7 +67,7 @@ def test_a_version_holds_sixteen_bytes_of_a_row_that_nobody_wrote(
     monkeypatch.setattr(rows_module, "IN_MEMORY_BYTES", 0)  # as of 130,000 rows
     held = {}
     for turn, count in enumerate((300, 300, 3000)):  # the first reads what is read once
-        working.changed(
+        working.edit_rows(
             store, id := added(store, tmp_path, count, turn=str(turn)), remove=[1], change=[(2, row("new"))]
         )
         gc.collect()
@@ -113,21 +113,21 @@ def test_many_numbers_are_packed(store: DatasetStore, tmp_path: Path, monkeypatc
     monkeypatch.setattr(edits_module, "PLAIN_NUMBERS", 2)
     id, folder = added(store, tmp_path), store.root / "mine"
     expected = dict(said(store, id))
-    working.changed(
+    working.edit_rows(
         store, id, remove=[1, 2, 3], change=[(n, row(f"b{n}")) for n in (4, 7, 9)], add=[row(a) for a in "xyz"]
     )
     expected = {n: f"b{n}" if n in (4, 7, 9) else a for n, a in expected.items() if n > 3} | {16: "x", 17: "y", 18: "z"}
     (log,) = folder.glob("edits-*")
     assert all(isinstance(json.loads(log.read_text())[name], str) for name in ("remove", "change", "add"))
     assert dict(said(store, id)) == expected
-    working.changed(store, id, change=[(17, row("Y"))])
+    working.edit_rows(store, id, change=[(17, row("Y"))])
     assert dict(said(store, id)) == expected | {17: "Y"}
     assert dict(said(store, id, 1)) == expected and len(store.edits(id).story()) == 2
 
 
 def test_what_ends_a_change_half_way_leaves_nothing_written(store: DatasetStore, tmp_path: Path) -> None:
     id = added(store, tmp_path)
-    working.changed(store, id, add=[row("there")])
+    working.edit_rows(store, id, add=[row("there")])
     files = {file: file.read_bytes() for file in (store.root / id).iterdir() if file.name != "edits.lock"}
     with pytest.raises(DataError, match="no row 99"), store.editing(id) as (edits, base):
         edits.change(describe_change(changed=2), base, change=((n, example("b")) for n in (1, 99)))
@@ -139,12 +139,12 @@ def test_each_change_is_a_version_and_every_version_stays(store: DatasetStore, t
     at_first = said(store, id)
     assert len(at_first) == 11 and at_first[5] == (7, "a6")
     source = store.path(id).read_bytes()
-    working.changed(store, id, remove=[1, 3], change=[(7, row("new"))], add=[row("one"), row("two")])
+    working.edit_rows(store, id, remove=[1, 3], change=[(7, row("new"))], add=[row("one"), row("two")])
     second = said(store, id)
     assert second == [(2, "a1"), *[(n, f"a{n - 1}") for n in (4, 5)], (7, "new"), *[(n, f"a{n - 1}") for n in range(8,
         13)],
                       (14, "one"), (15, "two")]  # fmt: skip
-    working.changed(store, id, change=[(14, row("better")), (7, row("newer"))], remove=[15])
+    working.edit_rows(store, id, change=[(14, row("better")), (7, row("newer"))], remove=[15])
     third = said(store, id)
     assert dict(third) == dict(second[:-1]) | {14: "better", 7: "newer"}
     assert [said(store, id, version) for version in (0, 1, 2)] == [at_first, second, third]
@@ -162,14 +162,14 @@ def test_each_change_is_a_version_and_every_version_stays(store: DatasetStore, t
 def test_undo_and_redo_go_back_and_forth_and_a_new_change_loses_no_version(store: DatasetStore, tmp_path: Path) -> None:
     id = added(store, tmp_path)
     for number in (1, 2):
-        working.changed(store, id, remove=[number])
+        working.edit_rows(store, id, remove=[number])
     with store.editing(id) as (edits, _):
         assert edits.undo().version == 2 and edits.undo().version == 1
         with pytest.raises(DataError, match="no changes to undo"):
             edits.undo()
         assert edits.redo().version == 1
     assert [number for number, _ in said(store, id)][:2] == [2, 3] and store.get(id).version == 1
-    made = working.changed(store, id, remove=[9])
+    made = working.edit_rows(store, id, remove=[9])
     assert (made.version, made.parent) == (3, 1)
     with store.editing(id) as (edits, _), pytest.raises(DataError, match="no undone changes"):
         edits.redo()
@@ -190,7 +190,7 @@ def test_undo_and_redo_go_back_and_forth_and_a_new_change_loses_no_version(store
 def test_what_cannot_be_is_a_sentence_and_changes_nothing(store, tmp_path, asked: dict[str, Any], told: str) -> None:
     id = added(store, tmp_path)
     with pytest.raises(DataError, match=told):
-        working.changed(store, id, **asked)
+        working.edit_rows(store, id, **asked)
     assert store.get(id).version == 0 and len(said(store, id)) == 11 and not list((store.root / id).glob("written-*"))
 
 
@@ -198,7 +198,7 @@ def test_the_report_of_a_version_is_of_its_rows_and_goes_with_the_set(store: Dat
     """Seen: step 3 told of the file's eight repeated rows after they had been removed."""
     id = added(store, tmp_path)
     before = store.report(id)
-    working.changed(store, id, remove=[1], add=[row("a9, said again"), row("a9, said again")])
+    working.edit_rows(store, id, remove=[1], add=[row("a9, said again"), row("a9, said again")])
     report = store.report(id)
     assert (report.rows, report.good_rows, report.error_count) == (before.rows + 1, 12, 1)
     assert [finding.id for finding in report.findings] == ["repeated"] and report.duplicates == 1
@@ -214,18 +214,18 @@ def test_samples_are_not_changed(tmp_path: Path) -> None:
     (tmp_path / "samples" / "one.jsonl").write_text(json.dumps(row("a")), "utf-8")
     store = DatasetStore(tmp_path / "datasets", tmp_path)
     with pytest.raises(DataError, match="cannot be changed here"):
-        working.changed(store, "sample:one", add=[row("b")])
+        working.edit_rows(store, "sample:one", add=[row("b")])
     assert len(store.rows("sample:one")) == 1
 
 
 def test_half_a_line_of_a_crash_is_no_row_and_no_version(store: DatasetStore, tmp_path: Path) -> None:
     id = added(store, tmp_path)
-    working.changed(store, id, add=[row("kept")])
+    working.edit_rows(store, id, add=[row("kept")])
     (pool,), (log,) = (store.root / id).glob("written-*"), (store.root / id).glob("edits-*")
     for file in (pool, log):
         file.write_bytes(file.read_bytes() + b'{"row": 0, "exam')
     assert said(store, id)[-1][1] == "kept"
-    working.changed(store, id, add=[row("after")])
+    working.edit_rows(store, id, add=[row("after")])
     assert [words for _, words in said(store, id)][-2:] == ["kept", "after"]
 
 
@@ -234,7 +234,7 @@ def test_a_change_costs_the_tokens_of_what_was_changed(
 ) -> None:
     id, counting = added(store, tmp_path), Counting(Tokenizer(starter_folder))
     Tokenised(store.rows(id), counting, ANSWERS).tokens(np.arange(11))
-    working.changed(store, id, remove=[1], change=[(4, row("other words"))], add=[row("new ones")])
+    working.edit_rows(store, id, remove=[1], change=[(4, row("other words"))], add=[row("new ones")])
     rows = store.rows(id)
     found = Tokenised(rows, counting, ANSWERS).tokens(np.arange(len(rows)), trains=True)
     assert counting.encoded == 11 + 2
@@ -250,12 +250,12 @@ def test_a_kind_of_problem_is_mended_everywhere_and_undone(store: DatasetStore, 
     ]
     file.write_text("\n".join(map(json.dumps, [*rows, *rows[:2]])), "utf-8")
     id = store.import_file(file).id
-    working.mended(store, id, "placeholders", value="Ada")
+    working.repair_rows(store, id, "placeholders", value="Ada")
     assert said(store, id)[3] == (4, "I am Ada, number 3, and glad to help.")
-    working.mended(store, id, "repeated")
+    working.repair_rows(store, id, "repeated")
     assert [number for number, _ in said(store, id)] == list(range(1, 10))
     with pytest.raises(DataError, match="Nothing of type “markup”"):
-        working.mended(store, id, "markup")
+        working.repair_rows(store, id, "markup")
     with store.editing(id) as (edits, _):
         edits.undo()
     assert len(said(store, id)) == 11
@@ -277,7 +277,7 @@ def test_rows_that_could_be_rewritten_go_where_that_was_asked_for(
     id = store.import_file(file).id
     finding = next(each for each in store.report(id).findings if each.id == kind)
     assert [each.action for each in finding.repairs][-1] == "remove" and len(finding.repairs) > 1
-    change = working.mended(store, id, kind, value="Ada", action="remove")
+    change = working.repair_rows(store, id, kind, value="Ada", action="remove")
     assert change.what == finding.repairs[-1].done and said(store, id) == [(4, "Nobody in particular.")]
 
 
@@ -286,10 +286,10 @@ def test_a_run_learns_from_the_version_that_it_was_begun_with(make_workspace, tm
     store = DatasetStore(space.datasets, tmp_path)
     id = added(store, tmp_path)
     before = Recipe.parse({"data": {"source": id}})
-    working.changed(store, id, remove=[1])
+    working.edit_rows(store, id, remove=[1])
     pinned = store.pinned(before.data)
     assert pinned.version == 1
-    working.changed(store, id, remove=[2])
+    working.edit_rows(store, id, remove=[2])
 
     def read(recipe: Recipe, version: int | None) -> int:
         reporter = Silent()
@@ -307,8 +307,8 @@ def test_columns_that_were_guessed_and_columns_that_a_recipe_says_are_one_set(
     file = tmp_path / "mine.csv"
     file.write_text("frage;antwort\n" + "".join(f"was {i}?;das {i}\n" for i in range(5)), "utf-8")
     id = store.import_file(file).id
-    working.changed(store, id, remove=[1])
-    said = store.settled(id)
+    working.edit_rows(store, id, remove=[1])
+    said = store.resolved_choices(id)
     assert said.columns and len(store.rows(id, choices=said)) == len(store.rows(id)) == 4
     recipe = Recipe.parse({"data": {"source": id, "columns": dict(said.columns)}})
     assert store.pinned(recipe.data).version == 1
@@ -319,7 +319,7 @@ def test_a_change_that_version_0_1_logged_is_told_without_what_did_not_happen(
 ) -> None:
     """It stood on the page as "0 removed, 0 rewritten, 1 added"."""
     id = added(store, tmp_path)
-    working.changed(store, id, add=[row("one")])
+    working.edit_rows(store, id, add=[row("one")])
     (log,) = (store.root / id).glob("edits-*")
     record = json.loads(log.read_text("utf-8"))
     record["what"] = {"key": "sets.change", "params": {"removed": 0, "changed": 0, "added": 1}}
@@ -348,7 +348,7 @@ def test_rows_that_cannot_be_learned_from_are_mended_in_their_places_and_removed
     good = [2, 4, 6, 8, 10, 12]
     at_first = (good, [1, 3, 5, 7, 9, 11, 13], 13, 7, 7)
     assert state() == at_first
-    working.changed(
+    working.edit_rows(
         store, id, change=[(9, row("nine")), (4, row("four")), (1, row("one")), (13, row("last"))], remove=[2, 3]
     )
     mended = ([1, 4, 6, 8, 9, 10, 12, 13], [5, 7, 11], 11, 3, 3)
@@ -358,13 +358,13 @@ def test_rows_that_cannot_be_learned_from_are_mended_in_their_places_and_removed
     )
     for gone in (2, 3, 14):
         with pytest.raises(DataError, match=f"no row {gone}"):
-            working.changed(store, id, change=[(gone, row("x"))])
-    working.changed(store, id, change=[(9, row("better"))], remove=[1, 5], add=[row("new")])
+            working.edit_rows(store, id, change=[(gone, row("x"))])
+    working.edit_rows(store, id, change=[(9, row("better"))], remove=[1, 5], add=[row("new")])
     assert state() == ([4, 6, 8, 9, 10, 12, 13, 19], [7, 11], 10, 2, 2)
     assert dict(said(store, id))[9] == "better" and dict(said(store, id))[19] == "new"
     with pytest.raises(DataError, match="No rows would be left"):
-        working.changed(store, id, remove=[4, 6, 8, 9, 10, 12, 13, 19])
-    working.changed(store, id, remove=[4, 6, 8, 9, 10, 12, 13, 19], change=[(7, row("seven"))])
+        working.edit_rows(store, id, remove=[4, 6, 8, 9, 10, 12, 13, 19])
+    working.edit_rows(store, id, remove=[4, 6, 8, 9, 10, 12, 13, 19], change=[(7, row("seven"))])
     assert state() == ([7], [11], 2, 1, 1)
     for _ in range(2):
         with store.editing(id) as (edits, _base):
@@ -392,7 +392,7 @@ def test_words_are_found_whatever_signs_are_in_them_in_rows_of_the_file_and_in_w
     file = tmp_path / "signs.jsonl"
     file.write_text("\n".join(json.dumps(row(text)) for text in texts), "utf-8")
     id = store.import_file(file).id
-    working.changed(store, id, change=[(3, row("Changed Straße"))], add=[row("Added"), row('"')])
+    working.edit_rows(store, id, change=[(3, row("Changed Straße"))], add=[row("Added"), row('"')])
     rows = store.rows(id)
     for words in [
         '"',
@@ -441,10 +441,10 @@ def test_a_table_without_names_that_was_changed_before_anybody_asked_is_read_as_
     folder, as_then = store.path(id).parent, Choices(header=True)
     assert len(store.rows(id)) == 5
     store.choose(id, as_then)
-    working.changed(store, id, remove=[2])
+    working.edit_rows(store, id, remove=[2])
     at_then = said(store, id)
     store.choose(id, Choices())
-    settled = store.settled(id, as_then)
+    settled = store.resolved_choices(id, as_then)
     for there, then in zip(
         files_of(folder, f"None|{settled.key}"),
         files_of(folder, f"None|{settled.model_copy(update={'header': None}).key}"),
@@ -454,7 +454,7 @@ def test_a_table_without_names_that_was_changed_before_anybody_asked_is_read_as_
             there.rename(then)
     store = DatasetStore(store.root, tmp_path)
     assert said(store, id) == at_then and len(at_then) == 3 and store.version(id) == 1
-    working.changed(store, id, remove=[3])
+    working.edit_rows(store, id, remove=[3])
     assert len(store.rows(id)) == 2 and store.report(id).good_rows == 2 and len(list(folder.glob("edits-*"))) == 1
     assert len(store.rows(id, choices=Choices(header=False))) == 5  # whoever says so reads it anew
 
@@ -464,7 +464,7 @@ def test_sets_are_written_joined_and_split(store: DatasetStore, tmp_path: Path) 
     assert working.write(store.rows(id), tmp_path / "out.jsonl") == 11
     other = store.import_file(tmp_path / "out.jsonl", "other")
     assert [example for _, example in store.rows(other.id)] == [example for _, example in store.rows(id)]
-    both = working.joined(store, [id, other.id], "both", tmp_path / "work")
+    both = working.join(store, [id, other.id], "both", tmp_path / "work")
     assert both.good_rows == 22 and not list((tmp_path / "work").iterdir())
     kept, held = working.split(store, id, 0.25, 1, ("kept", "held"), tmp_path / "work")
     assert (kept.good_rows, held.good_rows) == (8, 3)
@@ -482,10 +482,10 @@ def test_sets_are_written_joined_and_split(store: DatasetStore, tmp_path: Path) 
     (tmp_path / "plain.jsonl").write_text('{"text": "Only a text."}\n' * 3, "utf-8")
     text, before = store.import_file(tmp_path / "plain.jsonl"), len(store.list())
     with pytest.raises(DataError, match="conversations, others plain text"):  # its three rows were lost
-        working.joined(store, [id, text.id], "mixed", tmp_path / "work")
+        working.join(store, [id, text.id], "mixed", tmp_path / "work")
     assert len(store.list()) == before and not list((tmp_path / "work").iterdir())
     with pytest.raises(DataError, match="could not be saved"):
-        working.joined(store, [id, other.id], "both", tmp_path / "plain.jsonl")
+        working.join(store, [id, other.id], "both", tmp_path / "plain.jsonl")
 
 
 def test_versions_that_cannot_be_read_for_a_moment_are_not_taken_for_none(
@@ -493,7 +493,7 @@ def test_versions_that_cannot_be_read_for_a_moment_are_not_taken_for_none(
 ) -> None:
     """The next change was written as the first one, and the versions before it were other rows."""
     id = added(store, tmp_path, 4)
-    working.changed(store, id, remove=[1])
+    working.edit_rows(store, id, remove=[1])
     before = said(store, id)
 
     def refused(path: Path, mode: str) -> Any:
@@ -503,11 +503,11 @@ def test_versions_that_cannot_be_read_for_a_moment_are_not_taken_for_none(
 
     with monkeypatch.context() as patched:
         patched.setattr(files, "open", refused, raising=False)
-        for act in (lambda: working.changed(store, id, remove=[2]), lambda: store.rows(id)):
+        for act in (lambda: working.edit_rows(store, id, remove=[2]), lambda: store.rows(id)):
             with pytest.raises(DataError, match="held by a scanner"):
                 act()
     assert said(store, id) == before
-    working.changed(store, id, remove=[2])
+    working.edit_rows(store, id, remove=[2])
     assert said(store, id, 1) == before and len(said(store, id, 2)) == len(before) - 1
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from core.data.conversation import ChatMessage
+from core.data.findings.checks import ONE_IN, Checks, findings
 from core.data.findings.finding import Finding, Marked, Repair
-from core.data.findings.look import ONE_IN, Look, findings
 from core.data.findings.near import Near
 from core.data.findings.repairs import repaired
 from core.data.findings.row_words import RowWords
@@ -379,11 +379,11 @@ def test_a_repair_that_removes_leaves_nothing_and_plain_texts_and_completions_ar
 def test_of_a_large_set_the_first_rows_and_then_some_are_looked_at_and_all_where_somebody_wants_all(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("core.data.findings.look.EVERY_ROW", 100)
+    monkeypatch.setattr("core.data.findings.checks.EVERY_ROW", 100)
     refusal, plain = pair("And?", "As an AI language model, I cannot."), plain_rows(50)
 
     def look(every_row: bool) -> Finding:
-        it = Look(every_row)
+        it = Checks(every_row)
         for row in range(300):
             if it.is_next():
                 it.add(row, refusal if row >= 100 else plain[row % 50])

@@ -180,10 +180,13 @@ def test_what_was_guessed_is_settled_for_a_run_that_is_repeated(tmp_path) -> Non
     file.write_text("Frage;Antwort\na;b\n", "utf-8")
     store = DatasetStore(tmp_path / "datasets", tmp_path)
     info = store.import_file(file)
-    assert info.choices == Choices() and store.settled(info.id).columns == {"Frage": "question", "Antwort": "answer"}
-    (kept,) = store.rows(info.id, choices=store.settled(info.id)).examples
+    assert info.choices == Choices() and store.resolved_choices(info.id).columns == {
+        "Frage": "question",
+        "Antwort": "answer",
+    }
+    (kept,) = store.rows(info.id, choices=store.resolved_choices(info.id)).examples
     store.choose(info.id, Choices(columns={"Frage": "answer", "Antwort": "question"}))
-    assert store.rows(info.id).examples[0] != kept and store.settled(info.id).columns == {
+    assert store.rows(info.id).examples[0] != kept and store.resolved_choices(info.id).columns == {
         "Frage": "answer",
         "Antwort": "question",
     }

@@ -59,7 +59,7 @@ def store(space: Workspace) -> DatasetStore:
 @pytest.fixture
 def app(space: Workspace, store: DatasetStore) -> Iterator[Downloads]:
     """As an app has it: what waits is begun."""
-    downloads = Downloads(space, bring=partial(adding.bring, store))
+    downloads = Downloads(space, bring=partial(adding.add_part, store))
     downloads.begin()
     yield downloads
     downloads.close()
@@ -108,7 +108,7 @@ def test_a_paused_download_goes_on_where_it_was_also_in_the_next_app(hub, space,
     big = [{"question": f"{i}?", "answer": f"{i * 7919 % 104729:x}" * 40} for i in range(3_000)]
     kit.put_parts(hub, NAME, {"default/train": [big]})
     hub.stall_after = 3 * CHUNK
-    first = Downloads(space, bring=partial(adding.bring, store))
+    first = Downloads(space, bring=partial(adding.add_part, store))
     first.begin()
     first.start(str(WHOLE))
     wait_until(hub.stalled.is_set)
@@ -118,7 +118,7 @@ def test_a_paused_download_goes_on_where_it_was_also_in_the_next_app(hub, space,
     first.close()
     hub.release.set()
     hub.stall_after = None
-    second = Downloads(space, bring=partial(adding.bring, store))
+    second = Downloads(space, bring=partial(adding.add_part, store))
     second.begin()
     try:
         assert second.row(str(WHOLE)).state == "paused"

@@ -73,7 +73,7 @@ def test_a_workbooks_sheet_is_chosen_where_there_are_several(step: DataStep, tmp
     drawn = part.draw(id)
     assert (drawn[part.file.sheet]["choices"], drawn[part.file.sheet]["value"]) == (["<b>Eins", "Zwei"], "<b>Eins")
     assert not drawn[part.file.encoding]["visible"]
-    assert step.services.datasets.settled(id).sheet == "<b>Eins", "a run says which, whatever is chosen later"
+    assert step.services.datasets.resolved_choices(id).sheet == "<b>Eins", "a run says which, whatever is chosen later"
     part._choose(id, part.file.of_sheet({part.file.sheet: "Zwei"}, step.services.datasets.choices(id)))
     drawn = part.draw(id)
     assert drawn[part.file.sheet]["value"] == "Zwei"
@@ -91,7 +91,7 @@ def test_whether_the_first_row_is_one_of_names_is_asked_where_it_is_in_doubt(ste
     assert (
         drawn[part.file.header] == gr.update(visible=True, value="no") and drawn[part.columns[0]]["label"] == "column 1"
     )
-    assert (store.report(id).rows, store.settled(id).header) == (2, False), "a run says how it was read"
+    assert (store.report(id).rows, store.resolved_choices(id).header) == (2, False), "a run says how it was read"
     part._choose(id, part.file.of_header({part.file.header: "yes"}, store.choices(id)))
     assert part.draw(id)[part.file.header]["value"] == "yes" and store.report(id).rows == 1
     id, _ = added(step, tmp_path, "b.csv", "question,answer\nWhat is rain?,Water that falls.\n")

@@ -658,7 +658,7 @@ def test_a_recipe_brings_how_its_set_is_read_and_the_version_it_learned_from(wiz
     file.write_text(CHAT, "utf-8")
     store.import_file(file, choices=Choices(voice="Jo"))
     recipe.write_text("data: {source: chat, voice: Maria, gap_hours: 1, version: 0}\n", "utf-8")
-    working.changed(store, "chat", add=[{"question": "Q", "answer": "A"}])
+    working.edit_rows(store, "chat", add=[{"question": "Q", "answer": "A"}])
 
     filling, _ = wizard.fillings.open_recipe({wizard.goal_step.recipe: str(recipe)})
     assert filling.values["data"] == "chat" and json.dumps(filling.answers)
@@ -676,7 +676,7 @@ def test_a_recipe_brings_how_its_set_is_read_and_the_version_it_learned_from(wiz
         0
     ].answers == {"reading": None}
 
-    as_kept = BroughtReading(title="old", data="chat", choices=store.settled("chat", Choices(version=0)))
+    as_kept = BroughtReading(title="old", data="chat", choices=store.resolved_choices("chat", Choices(version=0)))
     drawn = brought.draw("chat", as_kept)
     assert "was trained on version 0 of the dataset; the newest is version 1" in drawn[brought.said]["value"]
     assert drawn[brought.newest]["visible"] and not drawn[brought.kept]["visible"]

@@ -69,7 +69,7 @@ class BroughtPart(Panel):
         if brought and brought.data == data:
             store, choices = self.services.datasets, brought.choices
             try:
-                is_other = store.settled(data, choices).key != store.settled(data).key
+                is_other = store.resolved_choices(data, choices).key != store.resolved_choices(data).key
                 head = store.edits(data, choices=choices).head
                 newest = head if choices.version not in (None, head) else None
             except GarageError as error:  # such as a voice that the set does not have any more

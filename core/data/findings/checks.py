@@ -30,14 +30,14 @@ _CHECKS: tuple[tuple[Callable[[int | None], Any], str], ...] = (
 )  # fmt: skip
 
 
-class Look:
+class Checks:
     """One pass of all checks. most: rows that a repair names; None for all. kind: the only kind to find; "" for all
     kinds."""
 
     def __init__(self, every_row: bool = False, most: int | None = MOST_ROWS, kind: str = ""):
         self._every_row = every_row
-        self._looks = [look(most) for look, kinds in _CHECKS if not kind or kind in kinds.split()]
-        self._rows = self._looked_at = 0
+        self._checks = [check(most) for check, kinds in _CHECKS if not kind or kind in kinds.split()]
+        self._rows = self._checked = 0
 
     def is_next(self) -> bool:
         """Return True if the next row is to be checked; call it once for each row."""
@@ -45,21 +45,21 @@ class Look:
         return self._every_row or self._rows <= EVERY_ROW or self._rows % ONE_IN == 1
 
     def add(self, row: int, example: Words) -> None:
-        self._looked_at += 1
+        self._checked += 1
         words = RowWords(row, example)
-        for look in self._looks:
-            look.add(words)
+        for check in self._checks:
+            check.add(words)
 
     def findings(self) -> tuple[Finding, ...]:
         """Return the findings, those of the most rows first."""
-        result = [finding for look in self._looks for finding in look.findings(self._looked_at)]
+        result = [finding for check in self._checks for finding in check.findings(self._checked)]
         return tuple(sorted(result, key=lambda finding: -finding.share))
 
 
 def findings(rows: Iterable[tuple[int, Words]], kind: str = "") -> tuple[Finding, ...]:
     """Return the findings of every row, with all row numbers. kind: only the checks that find it, in a fraction of the
     time."""
-    look = Look(every_row=True, most=None, kind=kind)
+    checks = Checks(every_row=True, most=None, kind=kind)
     for row, example in rows:
-        look.add(row, example)
-    return look.findings()
+        checks.add(row, example)
+    return checks.findings()
