@@ -141,7 +141,11 @@ class Data(_Section):
         True, description="Pack examples into one row instead of padding: faster; none attends to another."
     )
     eval_fraction: float = Field(
-        0.05, ge=0, le=0.5, description="Share of the rows used as the validation set, which is not trained on."
+        0.05,
+        ge=0,
+        le=0.5,
+        description="Share of the rows used as the validation set, which is not trained on. "
+        "A dataset with validation rows of its own uses those instead.",
     )
     train_on: Literal["assistant", "everything"] = Field(
         "assistant",

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+import numpy as np
+
 from core.advice.family import Family, family_of
 from core.advice.goals import Goal, goal_of
 from core.data.facts import DataFacts
@@ -164,7 +166,8 @@ class Grounds:
 
     corrections: memory measured by runs of this model on this PC. examples(max_length, long_examples, overlap): number
     of training examples in the data (counted by core.data.preview). repeats: repeated rows, read only if the recipe
-    leaves such rows out. continues: whether the run starts from another run's adapter.
+    leaves such rows out. continues: whether the run starts from another run's adapter. own: which
+    rows the dataset itself keeps for validation.
     """
 
     budget: Budget
@@ -174,6 +177,7 @@ class Grounds:
     examples: Callable[[int, LongExamples, int], int] | None = None
     repeats: Callable[[], Repeats | None] | None = None
     continues: bool = False
+    own: np.ndarray | None = None
 
     @classmethod
     def from_preview(
@@ -188,12 +192,13 @@ class Grounds:
         if preview is None:
             return cls(budget, shape, None, corrections, continues=continues)
         facts = preview.facts()
-        return cls(budget, shape, facts, corrections, preview.examples, lambda: preview.repeats, continues)
+        own = preview.validation
+        return cls(budget, shape, facts, corrections, preview.examples, lambda: preview.repeats, continues, own)
 
     def trained_rows(self, recipe: Recipe) -> int | None:
         """Return the number of trained rows; None if no row is left out for its contents, or if that is unknown."""
         repeats = self.repeats() if needs_repeats(recipe.data) and self.repeats else None
-        return None if repeats is None else len(choose(len(repeats), recipe, repeats).training)
+        return None if repeats is None else len(choose(len(repeats), recipe, repeats, self.own).training)
 
 
 @dataclass(frozen=True)

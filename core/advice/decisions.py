@@ -6,7 +6,6 @@ from __future__ import annotations
 import math
 from bisect import bisect
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 
 from core.advice.case import RANKS, USUAL_RATE, Case, Method, Verdict, value_of, with_settings
 from core.data import row_order, validation_split
@@ -469,7 +468,7 @@ def planned_steps(case: Case, draft: Recipe) -> int | None:
 
 
 def schedule_of(case: Case, data: DataFacts, draft: Recipe) -> row_order.Schedule:
-    rows = _trained_rows(data.rows, case.eval_fraction) if case.trained_rows is None else max(1, case.trained_rows)
+    rows = _trained_rows(data, case.eval_fraction) if case.trained_rows is None else max(1, case.trained_rows)
     if case.examples is not None:
         rows = max(1, round(rows * case.examples(draft.data.max_length) / max(1, data.rows)))
     lengths = (0,) * rows  # the count of steps does not ask how long rows are
@@ -478,9 +477,10 @@ def schedule_of(case: Case, data: DataFacts, draft: Recipe) -> row_order.Schedul
     return row_order.Schedule(lengths, *batch, train.num_train_epochs, train.max_steps, 0)
 
 
-@lru_cache(maxsize=16)
-def _trained_rows(rows: int, eval_fraction: float) -> int:
-    return rows - validation_split.validation_count(rows, eval_fraction)
+def _trained_rows(data: DataFacts, eval_fraction: float) -> int:
+    if data.validation is not None:
+        return max(1, data.rows - data.validation)
+    return data.rows - validation_split.validation_count(data.rows, eval_fraction)
 
 
 def capacity(case: Case, data: DataFacts, draft: Recipe) -> Message | None:

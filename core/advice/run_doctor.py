@@ -7,13 +7,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from core.advice.case import USUAL_RATE, Advice
 from core.advice.decisions import FEWEST_STEPS
 from core.advice.diagnosis import LISTED, Diagnosis, listed
 from core.advice.wish import language_name
 from core.data.repeats import Repeats
 from core.data.row_order import Schedule
-from core.data.selection import choose
+from core.data.selection import Chosen, choose
 from core.data.validation_split import SMALLEST_SPLIT
 from core.messages import Message, msg
 from core.models.known import of_hub
@@ -34,7 +36,8 @@ class Planned:
     """A plan to check.
 
     recipe: complete. rows: usable ones; steps: of the plan; repeats: None if the rows were not compared. number(i): the
-    number in its file of the row at position i. language: code of the answers' language, if recognised.
+    number in its file of the row at position i. language: code of the answers' language, if recognised. own: which rows
+    the dataset itself keeps for validation.
     """
 
     recipe: Recipe
@@ -44,12 +47,17 @@ class Planned:
     usual_rate: float = USUAL_RATE
     number: Callable[[int], int] = lambda i: i + 1
     language: str | None = None
+    own: np.ndarray | None = None
 
     @classmethod
     def from_advice(cls, recipe: Recipe, advice: Advice, preview: Preview) -> Planned:
         numbers = preview.rows
         usual, number = advice.usual_rate, lambda i: numbers[i][0]
-        return cls(recipe, len(numbers), advice.planned_steps, preview.repeats, usual, number, preview.language)
+        steps, language = advice.planned_steps, preview.language
+        return cls(recipe, len(numbers), steps, preview.repeats, usual, number, language, preview.validation)
+
+    def chosen(self) -> Chosen:
+        return choose(self.rows, self.recipe, self.repeats, self.own)
 
     def pairs(self, positions: Iterable[tuple[int, int]], key: str = "run_doctor.pair") -> list[Message]:
         """ "row 7 = row 2" """
@@ -67,7 +75,7 @@ def few_rows(planned: Planned) -> Diagnosis | None:
     rows = planned.rows
     if planned.repeats is not None and planned.recipe.data.deduplicate:
         rows -= len(planned.repeats.later)
-    if rows >= SMALLEST_SPLIT:
+    if rows >= SMALLEST_SPLIT or planned.own is not None:
         return None
     return Diagnosis(
         id="few_rows",
@@ -124,7 +132,7 @@ def leakage(planned: Planned) -> Diagnosis | None:
     repeats = planned.repeats
     if repeats is None:
         return None
-    chosen = choose(planned.rows, planned.recipe, repeats)
+    chosen = planned.chosen()
     measured = {int(repeats.first[i]): i for i in chosen.measuring.tolist()}
     leaks = [(i, measured[first]) for i in chosen.read.tolist() if (first := int(repeats.first[i])) in measured]
     if not leaks:
@@ -149,7 +157,7 @@ def near_leakage(planned: Planned) -> Diagnosis | None:
     repeats = planned.repeats
     if repeats is None or repeats.near is None:
         return None
-    chosen = choose(planned.rows, planned.recipe, repeats)
+    chosen = planned.chosen()
     same = set(repeats.first[chosen.measuring].tolist())
     measured = dict(zip(repeats.near[chosen.measuring].tolist(), chosen.measuring.tolist(), strict=True))
     read = [(i, int(repeats.near[i])) for i in chosen.read.tolist() if int(repeats.first[i]) not in same]
@@ -175,7 +183,7 @@ def few_steps(planned: Planned) -> Diagnosis | None:
     steps, train = planned.steps, planned.recipe.train
     if steps is None or steps >= FEWEST_STEPS:
         return None
-    trained = max(1, len(choose(planned.rows, planned.recipe, planned.repeats).training))
+    trained = max(1, len(planned.chosen().training))
     batch = (train.per_device_train_batch_size, train.gradient_accumulation_steps)
     in_an_epoch = Schedule((0,) * trained, *batch, 1.0, -1, 0).steps_per_epoch
     epochs = max(train.num_train_epochs, math.ceil(FEWEST_STEPS / in_an_epoch))

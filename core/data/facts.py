@@ -10,6 +10,7 @@ class DataFacts(Frozen):
 
     learned_tokens: tokens that the loss counts, in all rows. exact: False if only some rows were counted. estimated:
     without the tokenizer, tokens are estimated from characters, which may be wrong by a factor of two.
+    validation: rows that the dataset itself keeps for validation; None if it leaves that to the recipe.
     """
 
     rows: int
@@ -20,3 +21,4 @@ class DataFacts(Frozen):
     longest: int
     exact: bool = True
     estimated: bool = False
+    validation: int | None = None

@@ -95,7 +95,7 @@ class ReadRow:
     """The result of reading a row.
 
     example: as JSON; None if the row cannot be trained. values: its columns; None if it is not a row. problems:
-    warnings if it has an example, else the error.
+    warnings if it has an example, else the error. validation: it stands in a file of test or validation rows.
     """
 
     number: int
@@ -103,6 +103,7 @@ class ReadRow:
     example: str | None
     values: Mapping[str, Any] | None
     problems: Sequence[Problem] = ()
+    validation: bool = False
 
     def good(self) -> list[tuple[int, str]]:
         """Return [(number, example)], or [] if the row has no example."""

@@ -38,6 +38,7 @@ from core.data.shapes.refused import RefusedRows
 from core.data.store import DatasetStore
 from core.data.template_process import IsolatedTemplate
 from core.data.tokenizer import Tokenizer, conversation
+from core.data.validation_split import own_validation
 from core.errors import DataError, TemplateError
 from core.messages import Message, msg
 from core.models.library import Models
@@ -247,6 +248,7 @@ class Preview:
             longest=self.longest,
             exact=self.exact and self.counted == len(self.rows),
             estimated=not self.exact,
+            validation=None if self.validation is None else int(self.validation.sum()),
         )
 
     @cached_property
@@ -254,6 +256,11 @@ class Preview:
         """The rows that repeat an earlier one; None if there are too many rows to compare."""
         examples, rows = (example for _, example in self.rows), len(self.rows)
         return Repeats.find(examples, near=rows <= MOST_COMPARED_NEARLY) if rows <= MOST_COMPARED else None
+
+    @cached_property
+    def validation(self) -> np.ndarray | None:
+        """Which rows the dataset itself keeps for validation (core/data/validation_split)."""
+        return own_validation(self.rows)
 
     @cached_property
     def has_pairs(self) -> bool:

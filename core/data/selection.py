@@ -40,14 +40,15 @@ class Chosen:
         return self.training[: self.enough]
 
 
-def choose(count: int, recipe: Recipe, repeats: Repeats | None = None) -> Chosen:
+def choose(count: int, recipe: Recipe, repeats: Repeats | None = None, own: np.ndarray | None = None) -> Chosen:
     """Choose the training and validation rows of a recipe among `count` rows.
 
-    repeats: of these rows; used only if the recipe removes duplicates or leaked rows. If max_steps need fewer rows than
+    repeats: of these rows; used only if the recipe removes duplicates or leaked rows. own: as
+    `own_validation` returns it. If max_steps need fewer rows than
     there are, that many are chosen at random, and at most as many (or SMALLEST_SPLIT) for validation.
     """
     data, seed, leaked = recipe.data, recipe.train.seed, 0
-    training, measuring = split_rows(count, recipe, repeats)
+    training, measuring = split_rows(count, recipe, repeats, own)
     repeated = count - len(training) - len(measuring)
     if data.drop_leaked and repeats is not None:
         is_leaked = np.isin(repeats.first[training], repeats.first[measuring])

@@ -178,6 +178,7 @@ class DatasetStore:
             for info in self._imported():
                 if (
                     info.sha256 == source.sha256
+                    and (info.validation is not None or not any(part.validation for part in source.parts))
                     and info.corrects == origin.corrects
                     and (not choices.chosen or info.choices == choices)
                 ):
@@ -279,6 +280,7 @@ class DatasetStore:
         if not IMPORTED.fullmatch(id):
             raise DataError("data.cannot_choose", id=id)
         facts = facts_of(self._readings.report(path, None, choices))
+        facts |= {"validation": info.validation and facts["validation"]}  # None stays: runs of it split it themselves
         info = DatasetInfo.model_validate(info.model_dump() | {"choices": choices, **facts})
         try:
             with self._importing:
@@ -361,6 +363,7 @@ class DatasetStore:
         path = self.path(id)
         choices = self.choices(id, choices)
         rows = self._readings.rows(path, format, choices, check)
+        rows.has_splits = not IMPORTED.fullmatch(id) or self.get(id).validation is not None
         rows = self._edits(path, format, choices).rows(rows, choices.version)
         self._opened.add(rows)
         return rows

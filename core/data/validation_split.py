@@ -1,14 +1,16 @@
-"""The split into training and validation rows, decided by row number and seed. No torch."""
+"""The split into training and validation rows: the set's own, else decided by row number and seed. No torch."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from core.data.formats import Example
 from core.data.repeats import Repeats
+from core.data.sets.stored_rows import Examples, Rows
 from core.recipe import Recipe
 
 SMALLEST_SPLIT = 20  # rows; below it all are trained
@@ -29,12 +31,29 @@ def split(rows: int, eval_fraction: float, seed: int) -> tuple[np.ndarray, np.nd
     return np.flatnonzero(~is_held), np.flatnonzero(is_held)
 
 
-def split_rows(count: int, recipe: Recipe, repeats: Repeats | None) -> tuple[np.ndarray, np.ndarray]:
+def own_validation(rows: Sequence[Any]) -> np.ndarray | None:
+    """Return which rows (N,) a dataset itself keeps for validation; None if it leaves the split to the recipe."""
+    stored = rows.rows if isinstance(rows, Examples) else rows
+    return stored.validation() if isinstance(stored, Rows) else None
+
+
+def split_rows(
+    count: int, recipe: Recipe, repeats: Repeats | None, own: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the positions of a recipe's training rows and validation rows.
 
-    repeats: of these rows; with them and `deduplicate`, rows that repeat an earlier one are in neither part.
+    repeats: of these rows; with them and `deduplicate`, rows that repeat an earlier one are in neither part. own: as
+    `own_validation` returns it; then `eval_fraction` takes no others, and of a training and a validation row that are
+    the same the validation row stays.
     """
     data, seed = recipe.data, recipe.train.seed
+    if own is not None:
+        training, measuring = np.flatnonzero(~own), np.flatnonzero(own)
+        if data.deduplicate and repeats is not None:
+            measuring = measuring[np.sort(np.unique(repeats.first[measuring], return_index=True)[1])]
+            training = training[~np.isin(repeats.first[training], repeats.first[measuring])]
+            training = training[np.sort(np.unique(repeats.first[training], return_index=True)[1])]
+        return training, measuring
     if not data.deduplicate or repeats is None:
         return split(count, data.eval_fraction, seed)
     rows = np.flatnonzero(repeats.first == np.arange(count))
@@ -44,4 +63,5 @@ def split_rows(count: int, recipe: Recipe, repeats: Repeats | None) -> tuple[np.
 
 def validation_rows(examples: Sequence[Example], recipe: Recipe) -> np.ndarray:
     """Return the positions of the rows that a run of this recipe validates on."""
-    return split_rows(len(examples), recipe, Repeats.find(examples) if recipe.data.deduplicate else None)[1]
+    repeats = Repeats.find(examples) if recipe.data.deduplicate else None
+    return split_rows(len(examples), recipe, repeats, own_validation(examples))[1]

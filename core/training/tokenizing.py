@@ -25,7 +25,7 @@ from core.data.sets.stored_rows import Examples
 from core.data.sets.tokens import Tokenised, Tokens
 from core.data.shapes.refused import RefusedRows
 from core.data.tokenizer import Tokenizer, conversation
-from core.data.validation_split import SMALLEST_SPLIT
+from core.data.validation_split import SMALLEST_SPLIT, own_validation
 from core.errors import DataError
 from core.messages import msg
 from core.progress import Progress
@@ -109,7 +109,8 @@ def tokenize(
     if limit < data.max_length:
         reporter.warn(msg("run.length_limited", wanted=data.max_length, limit=limit))
     repeats = Repeats.find(examples, reporter.check, data.drop_near_leaked) if needs_repeats(data) else None
-    chosen = choose(len(examples), recipe, repeats)
+    own = own_validation(examples)
+    chosen = choose(len(examples), recipe, repeats, own)
     training, measuring, enough = chosen.training, chosen.measuring, chosen.enough
     expected = (len(training) if enough is None else enough) + len(measuring)
     rows = examples.rows if isinstance(examples, Examples) else list(enumerate(examples, 1))
@@ -125,6 +126,10 @@ def tokenize(
             raise error
         _report_refused(reading)
         raise DataError("run.nothing_to_learn", rows=reading.read, max_length=limit)
+    if own is not None:
+        reporter.run.log_event(
+            "decision", message=msg("run.own_validation", rows=len(measuring), trained=len(training))
+        )
     _report(reading, chosen, recipe, len(examples))
     probes = [probe_row(examples[position]) for position in (measured + trained)[:PROBE_ROWS]]
     reporter.run.add_facts(
@@ -156,7 +161,7 @@ def _report(reading: _Reading, chosen: Chosen, recipe: Recipe, given: int) -> No
     _report_refused(reading)
     if reading.empty:
         warn(msg("run.rows_dropped", rows=reading.empty, max_length=limit))
-    if recipe.data.eval_fraction and rows + chosen.leaked < SMALLEST_SPLIT:
+    if recipe.data.eval_fraction and rows + chosen.leaked < SMALLEST_SPLIT and not len(chosen.measuring):
         warn(msg("run.eval_split_skipped", rows=rows, least=SMALLEST_SPLIT))
     if reading.read < rows:
         enough = msg("run.rows_enough", steps=recipe.train.max_steps, read=reading.read, rows=rows)

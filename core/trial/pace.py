@@ -68,12 +68,15 @@ def planned_tokens(recipe: Recipe, steps: int, counts: Counts) -> float:
     return examples * counts.tokens / max(1, counts.pieces)
 
 
-def measuring_share(recipe: Recipe, steps: int, counts: Counts, rows: int) -> float:
-    """Return the time of the evaluations as a share of the steps' time. rows: of the dataset."""
-    if rows < SMALLEST_SPLIT or not steps:
+def measuring_share(recipe: Recipe, steps: int, counts: Counts, rows: int, own: int | None = None) -> float:
+    """Return the time of the evaluations as a share of the steps' time.
+
+    rows: of the dataset; own: those that it keeps for validation itself.
+    """
+    if not steps or (own is None and rows < SMALLEST_SPLIT):
         return 0.0
     times = 1 + (steps // recipe.train.eval_steps if recipe.train.eval_steps else 5)
-    tokens = counts.tokens * recipe.data.eval_fraction
+    tokens = counts.tokens * (recipe.data.eval_fraction if own is None else own / max(1, rows))
     return EVALUATION_SHARE * times * tokens / max(1.0, planned_tokens(recipe, steps, counts))
 
 

@@ -136,6 +136,9 @@ def learned_line(result: FormResult, w: Wording) -> Html | None:
     exact = counts.learned_percent
     percent = exact if counts.exact else w.t("learned_view.about", number=exact)
     rows = counts.rows - counts.rows_dropped
+    if (own := result.preview.facts().validation) is not None:
+        trained, held = grouped(w, max(0, rows - own)), grouped(w, own)
+        return tag("p", w.t("plan_view.learned_own", rows=trained, held=held, percent=percent))
     apart = validation_count(rows, result.plan.recipe.data.eval_fraction)
     if not apart:
         return tag("p", w.t("plan_view.learned_all", rows=grouped(w, rows), percent=percent))

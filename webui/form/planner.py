@@ -300,7 +300,8 @@ class Planner:
         )
         if speed is None:
             return computed
-        measuring = pace.measuring_share(recipe, made.advice.planned_steps or 0, counts, len(preview.rows))
+        own, steps = preview.facts().validation, made.advice.planned_steps or 0
+        measuring = pace.measuring_share(recipe, steps, counts, len(preview.rows), own)
         return pace.from_step(speed, measuring)
 
     def _dry_run(self, made: Plan, shape: ModelShape | None) -> DryRunState | None:

@@ -78,6 +78,7 @@ class Row:
     losses: tuple[Loss, ...] = ()  # what its reader left out between this row and the one before
     file: str = ""  # in a dataset of several files: the row's file, and its format
     format: Format | None = None
+    validation: bool = False  # of a set of several files: it stands in one of test or validation rows
 
 
 class Problem(Frozen):
@@ -143,6 +144,7 @@ class Source:
     chat: str = ""  # which app exported it, as core/data/chats/kinds names it
     choices: Choices = NO_CHOICES
     parts: tuple[Source, ...] = ()  # of several files
+    validation: bool = False  # of several files: its name says that it is not for training
     layout: Layout | None = None  # its columns according to dataset_info.json
     people: Mapping[str, str] = field(
         default_factory=dict

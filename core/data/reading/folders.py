@@ -21,7 +21,8 @@ from core.data.chats import overview
 from core.data.chats.messengers import SLACK_USERS, slack_users
 from core.data.reading import dataset_info, zips
 from core.data.reading.choices import Choices
-from core.data.reading.file_rows import SUFFIXES, WRITING, Limits, Problem, Readable, Row, Source
+from core.data.reading.file_rows import DOCUMENTS, SUFFIXES, WRITING, Limits, Problem, Readable, Row, Source
+from core.data.reading.split_names import is_for_validation
 from core.data.shapes.roles import Role
 from core.errors import DataError
 from core.messages import Message, msg
@@ -111,7 +112,7 @@ def _source(path: Path, parts: Sequence[Part], limits: Limits, choices: Choices,
             read.append(replace(probe(part, limits, choices), layout=layouts.get(part.name)))
         except DataError as error:
             refused.append(error)
-    read = _with_people(_only_chat(read), parts)
+    read = _with_splits(_with_people(_only_chat(read), parts))
     if not read:
         raise refused[0] if refused else DataError("data.no_data_inside", file=path.name, suffixes=sorted(SUFFIXES))
     used = {str(source.path.name) for source in read} | (
@@ -180,6 +181,17 @@ def _with_people(read: list[Source], parts: Sequence[Part]) -> list[Source]:
     return [replace(source, people=people) for source in read]
 
 
+def _with_splits(read: list[Source]) -> list[Source]:
+    """Return the files, those of test and validation rows marked by their names. Chats and documents have no splits."""
+    names = [source.path.name for source in read]
+    return [
+        replace(source, validation=True)
+        if not source.chat and source.kind not in DOCUMENTS and is_for_validation(source.path.name, names)
+        else source
+        for source in read
+    ]
+
+
 def _distinct_notes(read: Sequence[Source]) -> list[Message]:
     """Return the notes on the files, each with the first file that has it."""
     notes: list[Message] = []
@@ -231,7 +243,13 @@ def _one_after_another(source: Source, started: Iterable[Started], limits: Limit
         try:
             for item in items:
                 if isinstance(item, Row):
-                    item = replace(item, number=item.number + before, file=part.path.name, format=chosen)
+                    item = replace(
+                        item,
+                        number=item.number + before,
+                        file=part.path.name,
+                        format=chosen,
+                        validation=part.validation,
+                    )
                     last = max(last, item.number)
                 elif item.row:
                     item = item.model_copy(update={"row": item.row + before, "file": part.path.name})
@@ -246,10 +264,13 @@ def _one_after_another(source: Source, started: Iterable[Started], limits: Limit
         before = last
 
 
-def origin_notes(source: Source, rows: Counter[str]) -> list[Message]:
-    """Return notes on the files of a dataset, and on how chats among them are read."""
+def origin_notes(source: Source, rows: Counter[str], apart: Counter[str], only_apart: bool) -> list[Message]:
+    """Return notes on the files of a dataset, on how chats among them are read, and on its validation rows.
+
+    apart: good rows of each file of test or validation rows. only_apart: there are no others.
+    """
     if not source.parts:
-        return []
+        return [msg("data.note_only_validation", files=[source.path.name])] if source.validation else []
     named = [
         msg("data.counted", name=name, count=count) for name, count in list(rows.items())[:_MOST_FILES_NAMED] if name
     ]
@@ -263,4 +284,8 @@ def origin_notes(source: Source, rows: Counter[str]) -> list[Message]:
     if not source.chat:
         chats = [part for part in source.parts if part.chat][:_MOST_FILES_NAMED]
         notes += [msg("data.note_in_file", file=part.path.name, note=overview.read_as(part).note()) for part in chats]
+    if apart:
+        named = [msg("data.counted", name=name, count=count) for name, count in list(apart.items())[:_MOST_FILES_NAMED]]
+        key = "data.note_only_validation" if only_apart else "data.note_validation"
+        notes.append(msg(key, files=named) if only_apart else msg(key, files=named, rows=apart.total()))
     return notes

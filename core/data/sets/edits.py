@@ -72,6 +72,7 @@ class EditedRows(Rows):
     ):
         assert base.path is not None
         super().__init__(base.path)
+        self.has_splits = base.has_splits
         self._numbers, self._says, self._places, self._is_flawed = numbers, source, places, is_flawed
         self._written = written
 

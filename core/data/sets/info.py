@@ -28,6 +28,9 @@ class DatasetInfo(Frozen):
     choices: Choices = Field(NO_CHOICES, description="Choices of how it is read.")
     rows: int | None = None
     good_rows: int | None = None
+    validation: int | None = Field(
+        None, description="Its own validation rows; None for a set that was added before such rows were recognized."
+    )
     problems: int | None = Field(None, description="Number of errors and warnings.")
     left_out: tuple[LeftOut, ...] = Field((), description="Values of its rows that are not used, with counts.")
     sha256: str | None = None
@@ -71,5 +74,7 @@ def read_info(folder: Path) -> DatasetInfo | None:
 
 
 def facts_of(report: DataReport) -> dict[str, Any]:
-    same = report.model_dump(include={"format", "columns", "rows", "good_rows", "sha256", "bytes", "left_out"})
+    same = report.model_dump(
+        include={"format", "columns", "rows", "good_rows", "validation", "sha256", "bytes", "left_out"}
+    )
     return same | {"problems": report.problem_count}

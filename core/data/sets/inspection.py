@@ -45,9 +45,10 @@ class DataReport(Frozen):
 
     rows = good_rows + rows with an error + rows whose answer is marked as bad. problems: in the order of rows, errors
     before warnings if there are more than the limit; problem_count counts them all. duplicates: good rows equal to an
-    earlier one. left_out: values that nothing reads, in rows without an error. roles: what columns are used for, if
-    their names are none of a format; guessed: no person chose these roles. chat: how an exported chat is read. sheet:
-    the sheet of a workbook that is read. findings: problems of the good rows as a whole.
+    earlier one. validation: good rows that the set itself keeps for validation. left_out: values that nothing reads, in
+    rows without an error. roles: what columns are used for, if their names are none of a format; guessed: no person
+    chose these roles. chat: how an exported chat is read. sheet: the sheet of a workbook that is read. findings:
+    problems of the good rows as a whole.
     """
 
     format: Format
@@ -62,6 +63,7 @@ class DataReport(Frozen):
     sha256: str
     bytes: int
     encoding: str
+    validation: int = 0
     sheet: str = ""
     sheets: tuple[str, ...] = ()
     header: bool | None = None  # as Source has it
@@ -115,7 +117,8 @@ def inspect_file(
             keep(result)
     assumed = [msg(f"data.note_{name}") for name in sorted(counts.tally.assumed)]
     chat_notes = [chat.note()] if chat else []
-    notes = (*source.notes, *assumed, *folders.origin_notes(source, counts.files), *chat_notes)
+    origin = folders.origin_notes(source, counts.files, counts.apart, not counts.validation)
+    notes = (*source.notes, *assumed, *origin, *chat_notes)
     return DataReport(
         format=chosen,
         **{
@@ -139,6 +142,7 @@ class _Counts:
         self._hashes, self._places = array("q"), array("i")  # of good rows; their numbers and lines
         self._before: tuple[object, ...] = ()  # the names of the row before
         self.files: Counter[str] = Counter()
+        self.apart: Counter[str] = Counter()  # good rows of files of test or validation rows
         self.rows = 0
 
     def broken(self, problem: Problem) -> ReadRow | None:
@@ -161,7 +165,15 @@ class _Counts:
             if self._checks.is_next():
                 self._checks.add(row.number, example or Example.from_turns(turns or []))
             self._places.extend((row.number, row.line or 0))
-        return ReadRow(row.number, row.line, stored, row.values, problems)
+            if row.validation:
+                self.apart[row.file] += 1
+        return ReadRow(row.number, row.line, stored, row.values, problems, row.validation)
+
+    @property
+    def validation(self) -> int:
+        """Number of the set's own validation rows; 0 if there would be no others, which are then trained."""
+        count = self.apart.total()
+        return 0 if count == len(self._hashes) else count
 
     def as_fields(self) -> dict[str, Any]:
         """Return the counts as fields of a DataReport."""
@@ -174,6 +186,7 @@ class _Counts:
             "problem_count": sum(self._problems.counts.values()) + duplicates,
             "error_count": self._problems.counts["error"],
             "duplicates": duplicates,
+            "validation": self.validation,
             "left_out": self.tally.summary(),
             "findings": self._checks.findings(),
         }

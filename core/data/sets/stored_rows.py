@@ -2,7 +2,8 @@
 
 <name>.arrow: row (int64, its number in the file), line (int64, or null), and either example (the JSON of
 Example.as_dict()) or the reason why there is none: problem (the JSON of a Problem, null for an answer that is marked as
-bad) and values (the JSON of its columns, if any). `writing_rows` is the only writer; the file appears complete or not
+bad) and values (the JSON of its columns, if any); validation (of sets written since 2026-12: whether the set itself
+keeps the row for validation). `writing_rows` is the only writer; the file appears complete or not
 at all, also if two threads write at once or the power fails. A missing or damaged file is made again from the source.
 Reading a row takes some 20 microseconds; the file is as large as the source.
 """
@@ -32,6 +33,7 @@ ROWS_A_BATCH = 10_000
 BATCH_BYTES = 8 * MIB  # a row may have 4 MiB: as many of those would fill the memory
 STRETCH, MOST_LOOKS = 1000, 25  # rows that are read together, half a MiB; stretches that stay mapped
 FIELDS = ("row", "line", "example", "values", "problem")
+VALIDATION = "validation"
 IN_MEMORY_BYTES = 8 * MIB  # smaller files are read and not kept open
 _STALE_S = 3600
 
@@ -49,6 +51,7 @@ class Rows(Sequence[tuple[int, Example]]):
         self._source = source
         self._kept: pyarrow.Table | None = None
         self._stretch, self._looks = -1, 0
+        self.has_splits = True  # False for a set that was added before its files of validation rows were
         is_good = self._table["example"].is_valid().to_numpy()
         self._stored, self._flawed = len(is_good), np.flatnonzero(~is_good)
         self._before = self._flawed - np.arange(len(self._flawed))  # good rows before each
@@ -134,6 +137,18 @@ class Rows(Sequence[tuple[int, Example]]):
         """Return the numbers (N,) of all trainable rows."""
         return np.delete(self._table["row"].to_numpy(), self._flawed)
 
+    def validation(self) -> np.ndarray | None:
+        """Return which trainable rows (N,) the set itself keeps for validation; None if none, or all of them."""
+        apart = self._validation_numbers()
+        is_apart = np.isin(self.numbers(), apart) if len(apart) else np.zeros(0, bool)
+        return is_apart if is_apart.any() and not is_apart.all() else None
+
+    def _validation_numbers(self) -> np.ndarray:
+        """Return the numbers in the file of the rows that it keeps for validation."""
+        if not self.has_splits or VALIDATION not in self._table.column_names:
+            return np.zeros(0, np.int64)
+        return self._table["row"].to_numpy()[self._table[VALIDATION].to_numpy()]
+
     def keys(self, positions: np.ndarray) -> np.ndarray:
         """Return a key of each row's content; equal for the same row in every version."""
         return positions
@@ -202,7 +217,7 @@ class Writer:
         import pyarrow as pa
 
         kinds = (pa.int64(), pa.int64(), pa.string(), pa.string(), pa.string())
-        self._schema = pa.schema(list(zip(FIELDS, kinds, strict=True)))
+        self._schema = pa.schema([*zip(FIELDS, kinds, strict=True), (VALIDATION, pa.bool_())])
         self._writer = pa.ipc.new_file(sink, self._schema)
         self._begin()
 
@@ -215,7 +230,7 @@ class Writer:
         if example is None:
             values = None if row.values is None else json.dumps(row.values, ensure_ascii=False, default=str)
             problem = row.problems[0].model_dump_json() if row.problems else None
-        self._rows.append((row.number, row.line, example, values, problem))
+        self._rows.append((row.number, row.line, example, values, problem, row.validation))
         self._size += len(example or values or "")
         if len(self._rows) >= ROWS_A_BATCH or self._size >= BATCH_BYTES:
             self._flush()

@@ -1,0 +1,46 @@
+"""Names of files and folders that say which rows are for validation: test, dev, val, validation, eval.
+
+A name counts only as a word of its own: the only one, the last one (`qa-test`, `en_dev`), or the first one before words
+that say nothing else (`dev-v2.0`) or that a file for training has too (`test-en` beside `train-en`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from pathlib import PurePosixPath
+
+_APART = re.compile(
+    r"(?:tests?|testing|dev|devel|val|valid|validation|eval|evaluation|held[-_]?out|hold[-_]?out)(?:set|data|daten|split)?"
+    r"|(?:测试|验证|評估|评估|測試|驗證)(?:集|数据|數據)?",
+    re.IGNORECASE,
+)
+_TRAINED = ("train", "training", "trn", "训练", "训练集")
+_WORDS = re.compile(r"[-_.]+")
+# Words beside it that say nothing of the contents: numbers, versions, the hash of a shard.
+_SAYS_NOTHING = re.compile(r"v?\d+|of|[0-9a-f]{16}|set|data|dataset|split|file|part|shard|all|full|final|clean", re.I)
+
+
+def is_for_validation(name: str, names: Collection[str]) -> bool:
+    """Return True if a file is named as one of test or validation rows. name, names: in a folder or an archive."""
+    path = PurePosixPath(name)
+    if any(_APART.fullmatch(folder) for folder in path.parts[:-1]):
+        return True
+    words = _WORDS.split(path.name.lower())
+    kept = words[:-1] if len(words) > 1 else words  # without the suffix, and that of a compressed file
+    while kept and kept[-1] in ("gz", "zst", "bz2", "xz", "json", "jsonl", "csv", "tsv", "txt", "parquet", "arrow"):
+        kept.pop()
+    while len(kept) > 1 and _SAYS_NOTHING.fullmatch(kept[-1]):
+        kept.pop()
+    if not kept:
+        return False
+    if _APART.fullmatch(re.sub(r"\d+$", "", kept[-1])):
+        return True
+    if not _APART.fullmatch(kept[0]):
+        return False
+    siblings = {_key(other) for other in names}
+    return any((trained, *words[1:]) in siblings for trained in _TRAINED)
+
+
+def _key(name: str) -> tuple[str, ...]:
+    return tuple(_WORDS.split(PurePosixPath(name).name.lower()))
