@@ -21,7 +21,7 @@ import psutil
 
 from benchmarks import beside_busy, machine
 from core.advice import plan
-from core.queue.standby import Waiting
+from core.queue.standby import StandbyProcess
 from core.queue.supervisor import spawn_worker
 from core.recipe import Recipe
 from core.runs.all import Runs
@@ -45,10 +45,10 @@ def measure(space: Workspace, waits: bool) -> dict[str, float]:
     run = Runs(space).create(plan.resolve(Recipe.parse(value), "start", has_card=False), "command")
     found, before = dict[str, float](), 0.0
     if waits:
-        waiting = Waiting(space, {})
+        waiting = StandbyProcess(space, {})
         while waiting.held_bytes is None:
             if waiting.is_over:
-                raise SystemExit(f"it ended: {waiting.said}")
+                raise SystemExit(f"it ended: {waiting.report}")
             time.sleep(beside_busy.LOOK_S)
         assert waiting.pid
         found["held, MiB"] = waiting.held_bytes / 2**20

@@ -21,7 +21,7 @@ STRENGTHS = (-0.5, 2.0)  # of an adapter: 0 is the base, 1 as trained; beyond th
 
 
 class Sampling(BaseModel):
-    """How the next token is chosen, with the names of transformers' GenerationConfig."""
+    """Settings for choosing the next token, with the names of transformers' GenerationConfig."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 

@@ -256,8 +256,8 @@ def all_of(workspace: Workspace) -> Iterator[PromptComparison]:
 
 
 def votes_on_run(workspace: Workspace, run: str) -> Score | None:
-    """What people chose between a run as it ended and its base, in the newest blind test of the two in which anything
-    was decided; None where there is none."""
+    """The score of a finished run against its base, in their newest blind test with a decided vote; None
+    without one."""
     for comparison in all_of(workspace):
         columns = [one.column if one.run == run and one.checkpoint is None and one.strength == 1 else "" for one in
                    comparison.lineup.contestants]  # fmt: skip

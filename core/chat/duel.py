@@ -96,7 +96,8 @@ class Duel:
 
     @property
     def thinks(self) -> bool | None:
-        """Whether it was trained to think, or a bare base does by default; None if the template has no such option."""
+        """The default of its thinking: as it was trained, or as a bare base does; None if the template has no such
+        option."""
         dialect = self._templates["tuned"].dialect
         return dialect.thinks if dialect.switch else None
 
@@ -238,7 +239,8 @@ class Duel:
             yield
 
     def _can_mix(self) -> bool:
-        """Whether PEFT computes this adapter and the bare base in one batch; it refuses DoRA and some layer kinds.
+        """Return whether PEFT computes this adapter and the bare base in one batch; it refuses DoRA and some layer
+        kinds.
 
         The test has three tokens a row: experts and routers see all tokens of a batch as rows, so with one token each
         the wrong axis would also have two entries, and the error would go unnoticed.

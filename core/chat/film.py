@@ -81,7 +81,7 @@ class _AnswerRow:
 
 @dataclass(frozen=True)
 class FilmSettings:
-    """What a film samples. seconds: the most for a frame. clock: replaced in tests."""
+    """Contents of a film. seconds: the most for a frame. clock: replaced in tests."""
 
     tokenizer: Tokenizer
     scenes: Scenes
@@ -127,8 +127,8 @@ class Film:
         self._at_once = at_once
 
     def is_due(self, step: int, stops_early: bool = False) -> bool:
-        """Whether a frame is due; not at an attempt's first step if its frame exists. stops_early: this step is the
-        run's last."""
+        """Return whether a frame is due; not at an attempt's first step if its frame exists. stops_early: this step is
+        the run's last."""
         at_its_turn = step % self.every == 0 or step == self._total_steps or stops_early
         return at_its_turn and not self._is_off and step != self._first_step_taken
 
@@ -182,8 +182,8 @@ class Film:
 
     @torch.no_grad()
     def rehearse(self) -> None:
-        """For the memory probe: compute what a frame needs at most, the widest batch with full answers, and the texts;
-        results are dropped."""
+        """Compute, for the memory probe, what a frame needs at most: the widest batch with full answers, and
+        the texts."""
         with self._unchanged(None), attention.set_aside(self._model):
             if self._prompts:
                 widest = max(self._groups(), key=lambda rows: len(rows) * max(len(row.prompt) for row in rows))

@@ -38,8 +38,8 @@ class FilmTime:
 
 
 def texts_within(lengths: list[int], run_tokens: float) -> int:
-    """How many of the first texts with these lengths a run of run_tokens can afford to measure twice; the same for
-    every attempt."""
+    """Return how many of the first texts with these lengths a run of run_tokens can afford to measure twice, in every
+    attempt."""
     most, count = TEXTS_SHARE * MOST_OF_RUN * run_tokens / (2 * EVALUATION_SHARE), 0
     while count < len(lengths) and sum(lengths[: count + 1]) <= most:
         count += 1

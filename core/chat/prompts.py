@@ -40,7 +40,7 @@ class Prompt(Frozen):
 
 
 def prompts_of(run: RunFolder, store: DatasetStore, count: int) -> list[Prompt]:
-    """At most count questions: of rows that the run held out (else of trained ones), the user's sample prompts, and
+    """Return at most count questions: of held-out rows (of trained ones without any), the user's sample prompts, and
     neutral ones.
 
     The same for the same run. Raises DataError if its dataset is gone.

@@ -1,13 +1,14 @@
-"""Game mode: whether training should make room now, and when it may resume. Off by default
+"""Game mode: whether training should release the device now, and when it may resume. Off by default
 (core/workspace/preferences).
 
-Two things are decided here, both without a thread or a clock of their own: `wish_of_card` says who wants the card, out
-of what NVML tells, or why that cannot be known; `decide` makes a verdict out of it that neither a picture viewer nor a
-loading screen turns over. Chosen hours hold at once and end at once; they and named programs work without a card too.
+Two functions decide, without a thread or a clock of their own: `demand_of_card` finds which program needs the GPU, from
+NVML's numbers, or why that is unknown; `decide` turns this into a verdict that ignores a short use (a picture viewer)
+and a short pause (a loading screen). Chosen hours take effect and end at once; they and named programs work without a
+GPU too.
 
-What NVML tells differs. Linux gives bytes for each process. Windows' display driver model gives the processes without
-bytes; then the whole card's memory counts, less what training has. In a container the numbers are another namespace's,
-so ours are not among them while we train; then, too, only the whole card's memory says anything.
+NVML's numbers differ. Linux reports bytes for each process. Windows' display driver model lists the processes without
+bytes; then the GPU's total counts, minus what training uses. In a container the process ids are of another namespace,
+so that our own are not among them while we train; then, too, only the total is usable.
 """
 
 from __future__ import annotations
@@ -22,36 +23,37 @@ from core.system.gpu import Card, Holder
 from core.values import GIB
 from core.workspace.preferences import Automation, clock_of
 
-# What a desktop keeps of a card for itself (Windows more than Linux), and CUDA's own context beside torch's allocator.
+# Memory of a desktop on a GPU (Windows more than Linux), and of CUDA's context beside torch's allocator.
 DESKTOP_GIB, CONTEXT_GIB = 1.3, 0.6
-BUSY_PERCENT = 50  # of a card that nothing of ours uses: a game that is small in memory
+BUSY_PERCENT = 50  # utilization of a GPU that this app does not use: a game with little memory
 
 
 @dataclass(frozen=True)
-class Sight:
-    """minute: since midnight, local. wish: which program wants the device. unknown: why the card cannot be asked."""
+class Observation:
+    """An observation of the PC. minute: since midnight, local. demand: the program that needs the device. unknown: why
+    the GPU's use is unknown."""
 
     minute: int
-    wish: Message | None = None
+    demand: Message | None = None
     unknown: Message | None = None
 
 
 @dataclass(frozen=True)
-class Standing:
-    """What a verdict depends on besides the moment; clock is any that never jumps. ignored: let go on all the same."""
+class HoldState:
+    """State between verdicts; times are of a monotonic clock. ignored: the user lets training run all the same."""
 
     held: bool = False
     wanted_since: float | None = None
     free_since: float | None = None
-    why: Message | None = None  # the program that it was held for; None where it was only the hours
+    why: Message | None = None  # the program that it is held for; None if only for the hours
     ignored: bool = False
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """seconds_left: until training may go on, where that is known."""
+    """The decision and the new state. seconds_left: until training may resume, if known."""
 
-    standing: Standing
+    standing: HoldState
     why: Message | None = None
     seconds_left: float | None = None
 
@@ -60,48 +62,50 @@ class Verdict:
         return self.standing.held
 
 
-def decide(wanted: Automation, sight: Sight, before: Standing, clock: float) -> Verdict:
-    hours = next((hours for hours in wanted.hours if hours.covers(sight.minute)), None)
-    wish = sight.wish
-    since = None if wish is None else clock if before.wanted_since is None else before.wanted_since
-    free = None if wish else clock if before.free_since is None else before.free_since
-    now = replace(before, wanted_since=since, free_since=free)
-    is_free_long = free is not None and clock - free >= wanted.free_s
+def decide(wanted: Automation, observation: Observation, before: HoldState, clock: float) -> Verdict:
+    """Decide whether training holds still. wanted: the preferences; before: the state after the last verdict; clock:
+    now, monotonic."""
+    hours = next((hours for hours in wanted.hours if hours.covers(observation.minute)), None)
+    demand = observation.demand
+    demand_since = None if demand is None else clock if before.wanted_since is None else before.wanted_since
+    free_since = None if demand else clock if before.free_since is None else before.free_since
+    now = replace(before, wanted_since=demand_since, free_since=free_since)
+    is_free_long = free_since is not None and clock - free_since >= wanted.free_s
     if before.ignored:
         return Verdict(replace(now, held=False, why=None, ignored=bool(hours) or not is_free_long))
-    # A program holds once it wants the device for a while, or at once where training stands still already.
-    by_program = since is not None and (before.held or clock - since >= wanted.wanted_s)
+    # A program counts once it has needed the device for wanted_s, or at once if training is on hold already.
+    by_program = demand_since is not None and (before.held or clock - demand_since >= wanted.wanted_s)
     if by_program:
-        now = replace(now, held=True, why=wish)
+        now = replace(now, held=True, why=demand)
     elif before.why is not None and is_free_long:
         now = replace(now, why=None)
     if hours:
-        said = msg("game.hours", hours=str(hours), until=clock_of(hours.end))
-        return Verdict(replace(now, held=True), said, hours.minutes_left(sight.minute) * 60.0)
+        message = msg("game.hours", hours=str(hours), until=clock_of(hours.end))
+        return Verdict(replace(now, held=True), message, hours.minutes_left(observation.minute) * 60.0)
     if by_program:
-        return Verdict(now, wish)
+        return Verdict(now, demand)
     if before.held and now.why is not None:
-        left = None if free is None else max(0.0, wanted.free_s - (clock - free))
-        return Verdict(now, msg("game.soon") if left is not None else now.why, left)
+        seconds_left = None if free_since is None else max(0.0, wanted.free_s - (clock - free_since))
+        return Verdict(now, msg("game.soon") if seconds_left is not None else now.why, seconds_left)
     return Verdict(replace(now, held=False, why=None))
 
 
-def wish_of_card(
+def demand_of_card(
     card: Card | None, ours: Collection[int], at_work: bool, our_bytes: int | None, min_gib: float
 ) -> tuple[Message | None, Message | None]:
-    """(who wants the card, why that is not known); both None: nobody.
+    """Return (the program that needs the GPU, why that is unknown); both are None if none does.
 
-    ours: process numbers of the app and its workers; at_work: one of them computes on this card; our_bytes: what
-    training has on it.
+    ours: process ids of the app and its workers; at_work: one of them computes on this GPU; our_bytes: what training
+    uses on it.
     """
     if card is None or card.lost:
         return None, msg("game.no_card")
     if card.holders is not None:
         others = [holder for holder in card.holders if holder.pid not in ours]
         numbers_are_ours = not at_work or len(others) < len(card.holders)
-        told = [holder for holder in others if holder.used_bytes is not None]
-        if numbers_are_ours and (told or not others):
-            return _most_wanting(card, told, at_work, min_gib), None
+        with_bytes = [holder for holder in others if holder.used_bytes is not None]
+        if numbers_are_ours and (with_bytes or not others):
+            return _largest_demand(card, with_bytes, at_work, min_gib), None
     if card.used_bytes is None or (at_work and our_bytes is None):
         return None, msg("game.cannot_tell")
     ours_gib = (our_bytes or 0) / GIB + CONTEXT_GIB if at_work else 0.0
@@ -109,7 +113,7 @@ def wish_of_card(
     return (msg("game.somebody", gib=others_gib + DESKTOP_GIB) if others_gib >= min_gib else None), None
 
 
-def _most_wanting(card: Card, others: list[Holder], at_work: bool, min_gib: float) -> Message | None:
+def _largest_demand(card: Card, others: list[Holder], at_work: bool, min_gib: float) -> Message | None:
     most = max(others, key=lambda holder: holder.used_bytes or 0, default=None)
     if most is not None and most.used_bytes is not None and most.used_bytes >= min_gib * GIB:
         return msg("game.program", program=most.name or msg("game.process", pid=most.pid), gib=most.used_bytes / GIB)
@@ -118,11 +122,11 @@ def _most_wanting(card: Card, others: list[Holder], at_work: bool, min_gib: floa
     return None
 
 
-def wish_of_programs(named: Iterable[str], running: Iterable[str]) -> Message | None:
-    """The first of the named programs that runs, whether or not it was written with .exe."""
-    there = {_plain(name): name for name in running}
-    found = next((there[_plain(name)] for name in named if _plain(name) in there), None)
-    return msg("game.named", program=found) if found else None
+def demand_of_programs(named: Iterable[str], running: Iterable[str]) -> Message | None:
+    """The first of the named programs that runs, with or without .exe in its name."""
+    by_plain_name = {_plain(name): name for name in running}
+    match = next((by_plain_name[_plain(name)] for name in named if _plain(name) in by_plain_name), None)
+    return msg("game.named", program=match) if match else None
 
 
 def _plain(name: str) -> str:
@@ -140,9 +144,9 @@ def running_programs() -> set[str]:
 
 
 def our_processes() -> set[int]:
-    """This process and all it started, its workers among them."""
-    here = psutil.Process()
+    """Process ids of this process and its descendants, among them its workers."""
+    process = psutil.Process()
     try:
-        return {here.pid, *(child.pid for child in here.children(recursive=True))}
+        return {process.pid, *(child.pid for child in process.children(recursive=True))}
     except psutil.Error:
-        return {here.pid}
+        return {process.pid}

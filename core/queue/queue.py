@@ -5,10 +5,10 @@
      "sleep_at": seconds, "said": sentence, "app": {"pid": 1, "started": seconds}}
 
 A run is in the queue because its own state.json says that it waits and its run.json that the app is to start it. This
-file says no more than the order, from when on, and what the queue waits for, so one that is missing or damaged loses no
-run: what it does not name stands at the end, in the order in which it was queued. Everybody who changes it (page,
-command, supervisor) does so through `Queue`, which holds line.lock from reading to replacing. Times are seconds since
-1970: a PC that slept has not missed them.
+file holds only the order, the start times, and the reasons for which the queue waits, so that a missing or damaged one
+loses no run: runs that it does not name are at the end, in the order in which they were queued. Every change (page,
+command, supervisor) goes through `Queue`, which holds line.lock from reading to replacing. Times are seconds since
+1970, so that they also pass while the PC sleeps.
 """
 
 from __future__ import annotations
@@ -35,13 +35,12 @@ from core.values import Frozen
 from core.workspace.folder import Workspace
 
 LOCK_S = 5.0
-Seconds = Annotated[float, Field(ge=0, lt=4e9)]  # since 1970; what lies outside came from no clock
+Seconds = Annotated[float, Field(ge=0, lt=4e9)]  # since 1970; values outside are no valid times
 TIME = re.compile(r"([01]?\d|2[0-3])[:：.]([0-5]\d)")
 
 
 class QueuedRun(Frozen):
-    """One run's place. now: the person pressed Start or Go on while nothing was at work, so a hold does not keep it
-    back."""
+    """One run's place. now: the user started or resumed it while nothing was running, so a hold does not delay it."""
 
     run: str
     not_before: Seconds | None = None
@@ -49,7 +48,7 @@ class QueuedRun(Frozen):
 
 
 class Hold(Frozen):
-    """The queue waits for the person. run: the one that was paused or failed."""
+    """The queue waits for the user. run: the one that was paused or failed."""
 
     why: Literal["restart", "person", "paused", "failed"]
     since: Seconds
@@ -57,7 +56,7 @@ class Hold(Frozen):
 
 
 class Game(Frozen):
-    """Game mode keeps the device free. run: the one it paused and will let go on; until: when, where that is known."""
+    """Game mode keeps the device free. run: the one that it paused and will resume; until: when, if known."""
 
     why: Message
     since: Seconds
@@ -66,14 +65,15 @@ class Game(Frozen):
 
 
 class App(Frozen):
-    """The process whose supervisor works the queue off."""
+    """The process whose supervisor works on the queue."""
 
     pid: int
     started: Seconds
 
 
 class Order(Frozen):
-    """line.json. ignore_game: the person let a run go on all the same, until nobody wants the device any more."""
+    """The contents of line.json. ignore_game: the user let a run go on in spite of game mode, until no program needs
+    the device. said: a problem to show."""
 
     v: int = 1
     runs: tuple[QueuedRun, ...] = ()
@@ -84,12 +84,12 @@ class Order(Frozen):
     said: Message | None = None
     app: App | None = None
 
-    def but(self, **changes: Any) -> Order:
+    def with_changes(self, **changes: Any) -> Order:
         return self.model_copy(update=changes)
 
     @property
     def app_is_open(self) -> bool:
-        """Whether the app that last worked this queue off still lives."""
+        """Return whether the app that last worked on this queue is still running."""
         try:
             return self.app is not None and abs(psutil.Process(self.app.pid).create_time() - self.app.started) < 2
         except psutil.Error:
@@ -97,19 +97,19 @@ class Order(Frozen):
 
 
 def arranged(order: Order, waiting: Sequence[str]) -> tuple[QueuedRun, ...]:
-    """Those that wait, in their order. waiting: their ids, the longest waiting first."""
-    there = set(waiting)
-    named = tuple(entry for entry in order.runs if entry.run in there)
-    known = {entry.run for entry in named}
-    return named + tuple(QueuedRun(run=run) for run in waiting if run not in known)
+    """The waiting runs in their order. waiting: their ids, the longest waiting first."""
+    waiting_ids = set(waiting)
+    named = tuple(entry for entry in order.runs if entry.run in waiting_ids)
+    named_ids = {entry.run for entry in named}
+    return named + tuple(QueuedRun(run=run) for run in waiting if run not in named_ids)
 
 
 def first(order: Order, waiting: Sequence[str], now: float) -> str | None:
-    """The run whose turn it is, were the device free; None while the queue waits for the person, for game mode, or for
-    a time.
+    """The run whose turn it is if the device is free; None while the queue waits for the user, for game mode, or for a
+    time.
 
-    A run whose time has not come does not keep back those behind it. One that was to start at a set time does so
-    although the app was restarted meanwhile, because that was said.
+    A run whose time has not come does not delay those behind it. A run with a set time starts even if the app was
+    restarted meanwhile, because the user chose that time.
     """
     if order.game:
         return None
@@ -126,22 +126,24 @@ def first(order: Order, waiting: Sequence[str], now: float) -> str | None:
     return next((entry.run for entry in due), None)
 
 
-def time_of_day(said: str | None, now: float) -> float | None:
-    """ "23:00" as the next moment at which clocks here show it; None for nothing. Raises RecipeError for anything
-    else."""
-    if said is None or not said.strip():
+def time_of_day(text: str | None, now: float) -> float | None:
+    """The next moment of a local time such as "23:00"; None for an empty text. Raises RecipeError for anything else."""
+    if text is None or not text.strip():
         return None
-    found = TIME.fullmatch(said.strip())
-    if found is None:
-        raise RecipeError("queue.bad_time", found=said.strip()[:40])
-    here = datetime.fromtimestamp(now)
-    wanted = here.replace(hour=int(found[1]), minute=int(found[2]), second=0, microsecond=0)
-    return (wanted if wanted > here else wanted + timedelta(days=1)).timestamp()
+    match = TIME.fullmatch(text.strip())
+    if match is None:
+        raise RecipeError("queue.bad_time", found=text.strip()[:40])
+    local_now = datetime.fromtimestamp(now)
+    moment = local_now.replace(hour=int(match[1]), minute=int(match[2]), second=0, microsecond=0)
+    return (moment if moment > local_now else moment + timedelta(days=1)).timestamp()
 
 
 class Queue:
-    """Reads and changes line.json. Each change raises BusyError where another process keeps its lock, RunError where
-    the file cannot be written; both leave it as it was."""
+    """Reads and changes line.json.
+
+    Each change raises BusyError if another process keeps its lock, RunError if the file cannot be written; both leave
+    it as it was.
+    """
 
     def __init__(self, workspace: Workspace):
         self.path = workspace.root / "line.json"
@@ -152,7 +154,7 @@ class Queue:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """While the body runs nobody else adds, moves or takes out."""
+        """Hold the lock, so that no other process changes the queue during the block."""
         try:
             self._lock.acquire(timeout=LOCK_S, poll_interval=0.02)
         except Timeout:
@@ -175,7 +177,7 @@ class Queue:
             return new
 
     def put(self, **changes: Any) -> Order:
-        return self.change(lambda order: order.but(**changes))
+        return self.change(lambda order: order.with_changes(**changes))
 
     # ---- places ---------------------------------------------------------------------------------------------------
     def add(
@@ -186,21 +188,23 @@ class Queue:
         now: bool = False,
         front: bool = False,
     ) -> Order:
-        """At the end, or in front. A hold of a queue in which nobody waits holds nobody, so it ends."""
+        """Add a run at the end, or in front. A hold ends if no other run waits for it."""
 
         def added(order: Order) -> Order:
             others = tuple(entry for entry in arranged(order, waiting) if entry.run != run_id)
             entry = QueuedRun(run=run_id, not_before=not_before, now=now)
             runs = (entry, *others) if front or now else (*others, entry)
-            return order.but(runs=runs, hold=order.hold if others else None, sleep_at=None, said=None)
+            return order.with_changes(runs=runs, hold=order.hold if others else None, sleep_at=None, said=None)
 
         return self.change(added)
 
     def forget(self, run_id: str) -> Order:
-        return self.change(lambda order: order.but(runs=tuple(entry for entry in order.runs if entry.run != run_id)))
+        return self.change(
+            lambda order: order.with_changes(runs=tuple(entry for entry in order.runs if entry.run != run_id))
+        )
 
     def move(self, run_id: str, way: int, waiting: Sequence[str]) -> Order:
-        """way: -1 towards the front, 1 towards the end; at either end nothing happens."""
+        """Move a run. way: -1 towards the front, 1 towards the end; at either end nothing happens."""
 
         def moved(order: Order) -> Order:
             entries = list(arranged(order, waiting))
@@ -208,19 +212,19 @@ class Queue:
             if place is None:
                 raise RunError("queue.not_in_queue", run=run_id)
             entries.insert(min(max(0, place + way), len(entries) - 1), entries.pop(place))
-            return order.but(runs=tuple(entries))
+            return order.with_changes(runs=tuple(entries))
 
         return self.change(moved)
 
     def set_time(self, run_id: str, not_before: float | None, waiting: Sequence[str]) -> Order:
-        """None: as soon as its turn comes."""
+        """Set when a run may start; None: as soon as its turn comes."""
 
         def timed(order: Order) -> Order:
             if run_id not in waiting:
                 raise RunError("queue.not_in_queue", run=run_id)
             entries = arranged(order, waiting)
             at = {"not_before": not_before, "now": False}
-            return order.but(
+            return order.with_changes(
                 runs=tuple(entry.model_copy(update=at) if entry.run == run_id else entry for entry in entries)
             )
 
@@ -231,7 +235,8 @@ Action = Literal["list", "up", "down", "remove", "at", "go", "hold"]
 
 
 def listing(space: Workspace) -> dict[str, Any]:
-    """What `queue --json` prints: the runs in their order, and what the queue waits for (null: for its turn only)."""
+    """The object that `queue --json` prints: the runs in their order, and the reasons for which the queue waits (null:
+    none)."""
     runs, order = Runs(space), Queue(space).read()
     rows = [
         {"place": place, "run": entry.run, "name": runs.get(entry.run).name, "not_before": entry.not_before}
@@ -242,27 +247,28 @@ def listing(space: Workspace) -> dict[str, Any]:
     return {"runs": rows, "hold": hold, "game": game, "sleep_at": order.sleep_at, "app_is_open": order.app_is_open}
 
 
-def sentences(space: Workspace) -> list[Message]:
-    """The same for people."""
-    found, order, said = listing(space), Queue(space).read(), []
-    for row in found["runs"]:
+def describe(space: Workspace) -> list[Message]:
+    """The queue as messages for the command line."""
+    state, order, messages = listing(space), Queue(space).read(), []
+    for row in state["runs"]:
         at = row["not_before"] or 0.0
         when = (
             msg("queue.not_before", time=time.strftime("%m-%d %H:%M", time.localtime(at))) if at > time.time() else ""
         )
-        said.append(msg("queue.place", **(row | {"when": when})))
-    said = said or [msg("queue.empty")]
-    if order.hold and found["runs"]:
-        said.append(msg(f"queue.held_{order.hold.why}", run=order.hold.run or ""))
+        messages.append(msg("queue.place", **(row | {"when": when})))
+    messages = messages or [msg("queue.empty")]
+    if order.hold and state["runs"]:
+        messages.append(msg(f"queue.held_{order.hold.why}", run=order.hold.run or ""))
     if order.game:
-        said.append(order.game.why)
-    if found["runs"] and not order.app_is_open:
-        said.append(msg("queue.no_app"))
-    return said
+        messages.append(order.game.why)
+    if state["runs"] and not order.app_is_open:
+        messages.append(msg("queue.no_app"))
+    return messages
 
 
 def act(space: Workspace, action: Action, name: str | None, at: str | None) -> list[Message]:
-    """Raises RunError for a run that does not wait, RecipeError for a time that is none."""
+    """Carry out an action of the `queue` command. Raises RunError for a run that does not wait, RecipeError for an
+    invalid time."""
     queue = Queue(space)
     if action == "go":
         queue.put(hold=None)
@@ -271,11 +277,11 @@ def act(space: Workspace, action: Action, name: str | None, at: str | None) -> l
         queue.put(hold=Hold(why="person", since=time.time()))
         return [msg("queue.is_held")]
     if action == "list":
-        return sentences(space)
+        return describe(space)
     run, waiting = _waiting_run(space, action, name)
     if action == "remove":
         run.request("stop")
-        if not queue.read().app_is_open:  # nobody else would carry it out before the app is opened again
+        if not queue.read().app_is_open:  # otherwise it would wait until the app is opened again
             Runs(space).drop(run)
         queue.forget(run.id)
         return [msg("queue.taken_out", name=run.name)]
@@ -285,7 +291,7 @@ def act(space: Workspace, action: Action, name: str | None, at: str | None) -> l
         queue.set_time(run.id, None if at == "now" else time_of_day(at, time.time()), waiting)
     else:
         queue.move(run.id, -1 if action == "up" else 1, waiting)
-    return sentences(space)
+    return describe(space)
 
 
 def _waiting_run(space: Workspace, action: str, name: str | None) -> tuple[RunFolder, list[str]]:
@@ -300,7 +306,7 @@ def _waiting_run(space: Workspace, action: str, name: str | None) -> tuple[RunFo
 
 
 def create(space: Workspace, recipe: Recipe, facts: RunFacts, at: str | None) -> tuple[RunFolder, Message]:
-    """A run at the end of the queue, for the app to train."""
+    """Create a run at the end of the queue, for the app to train."""
     runs, queue, not_before = Runs(space), Queue(space), time_of_day(at, time.time())
     with queue.locked():  # the app must not see it before its time is written
         waiting = [other.id for other in runs.waiting()]

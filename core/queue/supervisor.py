@@ -1,6 +1,6 @@
-"""The background thread that drives the trainer: takes the run whose turn it is, starts its worker, watches it.
+"""The background thread that drives training: takes the run whose turn it is, starts its worker, watches it.
 
-It holds no run state that a restart would lose: everything is read from the run folders. It never trains.
+It holds no run state that a restart would lose: everything is read from the run folders. It never trains itself.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ from core.workspace.folder import Workspace
 log = logging.getLogger("lora_garage.supervisor")
 
 POLL_S = 0.25
-SAME_S = 2.0  # two presses of Start that were meant as one
+SAME_S = 2.0  # an accidental double press of Start
 
 
 @dataclass(frozen=True)
 class Patience:
-    """With a worker that was asked to stop or pause, in seconds since it was asked.
+    """Limits for a worker that was asked to stop or pause, in seconds since the request.
 
-    terminate_s: saving a large adapter to a slow disk may take half of this. While it says that it saves and its
-    heartbeat, which comes each two seconds, was seen within fresh_s, it gets saving_s.
+    terminate_s: saving a large adapter to a slow disk may take half of this. While it reports that it saves and its
+    heartbeat, which comes each two seconds, is newer than fresh_s, it gets saving_s.
     """
 
     terminate_s: float = 45.0
@@ -57,17 +57,17 @@ class Patience:
 def spawn_worker(
     workspace: Workspace, run: RunFolder, environment: Mapping[str, str] = MappingProxyType({})
 ) -> subprocess.Popen[bytes]:
-    """The worker of run; its output goes to train.log. environment: beside that of its device."""
-    arguments, both = ("--workspace", str(workspace.root), run.id), {**run_process.environment(run), **environment}
+    """Start the worker of run; its output goes to train.log. environment: in addition to that of its device."""
+    arguments, variables = ("--workspace", str(workspace.root), run.id), {**run_process.environment(run), **environment}
     with open(run.path / "train.log", "ab") as log:
-        return start_worker("core.training.worker", *arguments, log=log, cwd=workspace.root, **both)
+        return start_worker("core.training.worker", *arguments, log=log, cwd=workspace.root, **variables)
 
 
 class Supervisor:
-    """start() begins the thread, close() pauses what runs, then ends it.
+    """The supervisor of an app's runs. start() begins the thread, close() pauses the running worker, then ends it.
 
-    before_start is called with the run just before its worker starts: the chat gives up the device there. standby: what
-    may have read the libraries for that worker already.
+    before_start is called with the run just before its worker starts, so that the chat can release the device. standby:
+    may have imported the libraries for that worker.
     """
 
     def __init__(
@@ -84,12 +84,12 @@ class Supervisor:
         self.queue = self.turns.queue
         self._before_start, self._spawn, self._patience = before_start, spawn or spawn_worker, patience or Patience()
         self._standby = standby
-        # of a run: its newest heartbeat, and when it was seen (monotonic)
+        # by run id: its newest heartbeat, and when it was first read (monotonic)
         self._beats: dict[str, tuple[int, float]] = {}
-        # the number: which attempt it carries out
+        # run, process, number of the attempt
         self._worker: tuple[RunFolder, subprocess.Popen[bytes], int] | None = None
-        self._watched: RunFolder | None = None  # at work for an app before this one
-        self._was_ready = False  # whether that worker had read its libraries before there was a run
+        self._watched: RunFolder | None = None  # a run that an earlier app started
+        self._was_ready = False  # whether that worker was the standby
         self._settled: dict[str, tuple[int, ...]] = {}
         self._stop_asked: dict[str, float] = {}
         self._submitting = threading.Lock()
@@ -102,32 +102,32 @@ class Supervisor:
         threading.Thread(target=self.runs.clear, name="clear", daemon=True).start()
         self._thread.start()
 
-    # ---- what pages ask -------------------------------------------------------------------------------------------
+    # ---- for pages ------------------------------------------------------------------------------------------------
     def submit(self, recipe: Recipe, facts: RunFacts | None = None, not_before: float | None = None) -> RunFolder:
-        """A run that begins now where nothing else is at work, else when its turn in the queue comes, and not before a
+        """Create a run that starts now if nothing else is running, else at its turn in the queue, and not before a
         time.
 
-        Raises BusyError for what is the same again: the second of two Starts that were meant as one.
+        Raises BusyError for a duplicate, such as an accidental second press of Start.
         """
         with self._submitting, self.queue.locked():
-            self._refuse_twice(recipe)
+            self._refuse_duplicate(recipe)
             waiting = [run.id for run in self.runs.waiting()]
             now = not_before is None and self._is_free()
             run = self.runs.create(recipe, "app", facts)
             try:
                 self.queue.add(run.id, waiting, not_before, now=now)
-            except GarageError:  # the person is told that it does not begin, so it must not wait either
+            except GarageError:  # the user gets an error, so the run must not wait either
                 shutil.rmtree(run.path, ignore_errors=True)
                 raise
             return run
 
     def _is_free(self) -> bool:
-        """Whether a run that is begun now would meet no other, nor game mode."""
+        """Return whether neither another run nor game mode prevents a start now."""
         return busy(self.runs) is None and self.queue.read().game is None
 
-    def _refuse_twice(self, recipe: Recipe) -> None:
-        """The same settings under the same name once more, or under another name so soon that nobody can have meant
-        it."""
+    def _refuse_duplicate(self, recipe: Recipe) -> None:
+        """Raise BusyError for the same settings and name as a waiting or running run, or for the same settings within
+        SAME_S."""
         for run in self.runs.folders():
             if run.status().state not in BUSY:
                 continue
@@ -138,8 +138,7 @@ class Supervisor:
                     raise BusyError("queue.same", name=run.name)
 
     def stop(self, run: RunFolder) -> None:
-        """Ask a run to stop and keep its adapter; a queued one is dropped. Raises RunError where there is nothing to
-        stop."""
+        """Ask a run to stop and keep its adapter; a queued one is dropped. Raises RunError if it cannot be stopped."""
         state = self.runs.status(run).state
         if not may_stop(state):
             raise RunError("run.not_running", name=run.name, state=msg(f"state.{state.value}"))
@@ -151,10 +150,10 @@ class Supervisor:
         self._stop_asked.setdefault(run.id, time.monotonic())
 
     def resume(self, run: RunFolder) -> None:
-        """Let a run that was paused, interrupted or failed go on from its newest checkpoint: now, or as the next in the
+        """Let a paused, interrupted or failed run continue from its newest checkpoint: now, or as the next in the
         queue.
 
-        The run that game mode had paused goes on all the same. Raises BusyError or RunError.
+        A run that game mode had paused continues all the same. Raises BusyError or RunError.
         """
         with self._submitting, self.queue.locked():
             order = self.queue.read()
@@ -162,7 +161,7 @@ class Supervisor:
                 self.queue.put(game=None, ignore_game=True)
             now, waiting = self._is_free(), [other.id for other in self.runs.waiting()]
             before = self.queue.read()
-            # first: a place in the queue alone lets nothing begin
+            # First the place, which alone starts nothing.
             order = self.queue.add(run.id, waiting, now=now, front=True)
             try:
                 if order.hold and order.hold.run == run.id:
@@ -174,14 +173,14 @@ class Supervisor:
                 raise
 
     def continue_anyway(self) -> None:
-        """Game mode keeps quiet until nobody wants the device any more; what it paused goes on."""
+        """Suspend game mode until no program needs the device any more, and resume the run that it paused."""
         game = self.queue.read().game
         self.queue.put(game=None, ignore_game=True)
         if game and game.run:
             self.resume(self.runs.get(game.run))
 
     def stay_paused(self) -> None:
-        """What game mode paused is the person's to let go on, and the queue waits for that."""
+        """Leave the run that game mode paused to the user, for whom the queue waits."""
         with self.queue.locked():
             game = self.queue.read().game
             if game and game.run:
@@ -190,7 +189,8 @@ class Supervisor:
                 self.queue.put(game=game.model_copy(update={"run": None}), hold=hold)
 
     def close(self, wait_s: float = 30.0) -> None:
-        """Pause what runs, begin nothing more, wait at most wait_s, end the thread. For Ctrl-C in the terminal."""
+        """Pause the running worker, start nothing more, wait at most wait_s, end the thread. For Ctrl-C in the
+        terminal."""
         self._closing.set()
         if self._standby:
             self._standby.close()
@@ -215,8 +215,7 @@ class Supervisor:
             self._thread.join(timeout=5)
 
     def _adopted(self) -> RunFolder | None:
-        """A run at work that an app before this one started, and that this one watches. A command's run is its own
-        affair."""
+        """A running run that an earlier app started and this one watches; runs of commands are not included."""
         if not self._thread.is_alive():
             return None
         at_work = (run for run in self.runs.folders() if self.runs.status(run).state in ACTIVE)
@@ -228,8 +227,8 @@ class Supervisor:
             try:
                 self._look()
                 self._trouble = ""
-            except Exception as error:  # noqa: BLE001 - a disk that is full or gone for a moment must not end supervision
-                if repr(error) != self._trouble:  # four times a second the same is no news
+            except Exception as error:  # noqa: BLE001 - a disk that is full or away for a moment must not end supervision
+                if repr(error) != self._trouble:  # log the same error once, not four times a second
                     self._trouble = repr(error)
                     log.exception("supervision failed, and goes on")
 
@@ -244,10 +243,10 @@ class Supervisor:
                 self._standby.look(lambda: active is None and self._worker is None and self.queue.read().game is None)
 
     def _at_work(self) -> tuple[RunFolder | None, bool]:
-        """The run that somebody is about now, and whether it is this app's to watch. One that went away is settled."""
+        """The run that is running now, and whether this app watches it. A run that has ended is settled."""
         if self._worker:
             run, process, attempt = self._worker
-            # else the run was let go on before this process was quite gone
+            # False if the run was resumed before this process had ended
             is_current = run.status().attempt == attempt
             if process.poll() is None:
                 if is_current:
@@ -258,28 +257,28 @@ class Supervisor:
                 try:
                     self._settle(run, process.returncode)
                 except (OSError, GarageError):
-                    # a full disk, a queue that somebody keeps locked: once more at the next look
+                    # a full disk, a locked queue: retried at the next look
                     self._worker = (run, process, attempt)
                     raise
-        found = None
+        active = None
         for run, status in self._unsettled():
             if status.state in ACTIVE and self.runs.status(run).state == State.INTERRUPTED:
                 self._mark_interrupted(run)
             elif status.state in ACTIVE:
-                # a worker that another process started, or an app before this one: wait for it
+                # a worker that another process or an earlier app started: wait for it
                 if status.pid is not None and is_ours(status.pid, run.id, run.facts().worker_mark):
                     self._escalate(run, status.pid)
-                found = found or run
+                active = active or run
             elif not run.is_of_app and self.runs.status(run).state == State.QUEUED:
-                found = found or run  # a command that lives is just about to start it
-        if self._watched and (found is None or found.id != self._watched.id):
+                active = active or run  # a running command is about to start it
+        if self._watched and (active is None or active.id != self._watched.id):
             self._ended(self._watched)
-        self._watched = found if found is not None and found.is_of_app else None
-        return found, self._watched is not None
+        self._watched = active if active is not None and active.is_of_app else None
+        return active, self._watched is not None
 
     def _waiting(self, active: RunFolder | None) -> list[str]:
-        """Ids of those that wait for their turn, the longest waiting first. One that was asked to stop is dropped
-        here."""
+        """Ids of the runs that wait for their turn, the longest waiting first. Runs that were asked to stop are
+        dropped."""
         waiting = []
         for run, status in self._unsettled():
             if status.state == State.QUEUED and run.is_of_app and not (active and run.id == active.id):
@@ -290,19 +289,19 @@ class Supervisor:
         return waiting
 
     def _unsettled(self) -> list[tuple[RunFolder, Status]]:
-        """Runs that wait or work, the longest waiting first. One that ended is read again only when its state
+        """Runs that wait or run, the longest waiting first. An ended run is read again only when its state.json
         changes."""
-        found = []
+        unsettled = []
         for run in self.runs.folders():
             stamp = files.stamp(run.path / "state.json")
             if self._settled.get(run.id) != stamp:
                 status = run.status()
                 if status.state in BUSY:
-                    found.append((run, status))
+                    unsettled.append((run, status))
                 elif status.message is None or status.message.key != "run.state_unreadable":
-                    # a scanner may hold it for a moment
+                    # unless unreadable, as while a scanner holds it
                     self._settled[run.id] = stamp
-        return sorted(found, key=lambda pair: pair[1].since)
+        return sorted(unsettled, key=lambda pair: pair[1].since)
 
     def _begin(self, run: RunFolder) -> None:
         if run.requested():
@@ -311,12 +310,12 @@ class Supervisor:
         self._stop_asked.pop(run.id, None)
         try:
             self._before_start(run)
-            ready = self._standby.fitting(run) if self._standby else None
-            # An app before this one may have queued it.
+            ready = self._standby.take_for(run) if self._standby else None
+            # An earlier app may have queued it.
             run.add_facts(RunFacts(**this_process(), worker_mark=ready.mark if ready else None))
             self._was_ready = ready is not None
             self._worker = (run, ready.become(run) if ready else self._spawn(self.workspace, run), run.status().attempt)
-        except Exception as error:  # noqa: BLE001 - whatever it was, the person must not wait for ever
+        except Exception as error:  # noqa: BLE001 - after any error the user must not wait for ever
             log.exception("a worker could not be started")
             reason = getattr(error, "strerror", None) or str(error)
             crashed = Failed(msg("run.cannot_start", reason=reason))
@@ -324,7 +323,7 @@ class Supervisor:
             self._ended(run)
 
     def _settle(self, run: RunFolder, exit_code: int) -> None:
-        """The process is gone. If it left a word, that stands; if not, say what is known."""
+        """Write the end of a run whose process has ended, unless the process wrote it itself."""
         self._stop_asked.pop(run.id, None)
         status = run.status()
         if status.state == State.QUEUED and run.requested():
@@ -340,7 +339,7 @@ class Supervisor:
             crashed = Failed(msg("run.never_started", code=exit_code), msg("advice.crashed"))
             run.write_status(ending(status, crashed, EndFacts.from_run(run), time.time()))
         elif status.state in ACTIVE:
-            if not run.is_locked():  # else an app before this one had started it already
+            if not run.is_locked():  # else an earlier app had started it already
                 self._mark_interrupted(run)
         else:
             ended.process_is_gone(run)
@@ -352,7 +351,7 @@ class Supervisor:
             self.turns.ended(run, status, [other.id for other in self.runs.waiting() if not other.requested()])
 
     def _drop(self, run: RunFolder) -> None:
-        """A queued run that is not to begin. What an earlier attempt had learned can still be gone on from."""
+        """Take a run out of the queue without starting it. An earlier attempt's checkpoints stay."""
         run.write_status(
             ending(run.status(), "pause" if run.requested() == "pause" else "stop", EndFacts.from_run(run), time.time())
         )
@@ -366,22 +365,25 @@ class Supervisor:
                 run.log_event("state", state=State.INTERRUPTED.value)
 
     def _escalate(self, run: RunFolder, pid: int) -> None:
-        """Ask, wait, terminate, kill: a stop that the worker does not carry out is carried out here."""
-        if not run.requested():  # or not any more: the run was let go on since
+        """Enforce a stop that the worker does not carry out: request, wait, terminate, kill."""
+        if not run.requested():  # or no longer: the run was resumed since
             self._stop_asked.pop(run.id, None)
             return
-        asked = self._stop_asked.setdefault(run.id, time.monotonic())
-        waited = time.monotonic() - asked
+        asked_at = self._stop_asked.setdefault(run.id, time.monotonic())
+        waited = time.monotonic() - asked_at
         if run.status().stage == "saving" and self._beats_still(run) and waited < self._patience.saving_s:
             return  # a large adapter on a slow disk
-        if waited > self._patience.kill_s or run.status().state == State.QUEUED:  # still importing: nothing to save
+        if (
+            waited > self._patience.kill_s or run.status().state == State.QUEUED
+        ):  # still importing, with nothing to save
             kill_tree(pid)
         elif waited > self._patience.terminate_s:
-            with contextlib.suppress(psutil.Error):  # gone in this moment
+            with contextlib.suppress(psutil.Error):  # it has just ended
                 psutil.Process(pid).terminate()
 
     def _beats_still(self, run: RunFolder) -> bool:
-        """Whether a new heartbeat was seen lately. Its own time is not asked: the PC's clock may jump."""
+        """Return whether a new heartbeat was read within fresh_s. Its own time is not used, because the PC's clock may
+        jump."""
         now, beat = time.monotonic(), run.heartbeat()
         if self._beats.get(run.id, (None, 0.0))[0] != beat:
             self._beats[run.id] = (beat, now)

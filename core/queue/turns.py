@@ -1,7 +1,7 @@
-"""Which run is next: what the supervisor asks between two runs, and reports when one has ended.
+"""The choice of the next run, and what happens between two runs: called by the supervisor.
 
-Everything lasting is in line.json (core/queue/queue); only what game mode must see twice before it believes it is kept
-in memory. One thread calls this, the supervisor's; pages and commands change line.json beside it.
+All lasting state is in line.json (core/queue/queue); only what game mode must observe twice is kept in memory. One
+thread calls this, the supervisor's; pages and commands change line.json at the same time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import psutil
 from core.errors import GarageError
 from core.messages import Message, msg
 from core.queue import game_mode
-from core.queue.game_mode import Sight, Standing
+from core.queue.game_mode import HoldState, Observation
 from core.queue.queue import App, Game, Hold, Order, Queue, first
 from core.runs.all import Runs
 from core.runs.folder import RunFolder, Status
@@ -31,14 +31,17 @@ from core.workspace import lease, preferences
 from core.workspace.folder import Workspace
 from core.workspace.preferences import Automation
 
-LOOK_S = 2.0  # between two looks for game mode and for sleep
-COUNTDOWN_S = 60.0  # in which the person may keep the PC awake
-LATE_S = 30.0  # the clock jumped past the countdown: the PC slept already, or somebody set its clock
+LOOK_S = 2.0  # between two checks for game mode and sleep
+COUNTDOWN_S = 60.0  # in which the user may keep the PC awake
+LATE_S = 30.0  # beyond the countdown the PC has slept already, or its clock was set
 
 
 class Turns:
-    """exporting: whether an export was begun. machine, programs, clock, steady, put_to_sleep: the world, for tests to
-    replace. steady never jumps; clock is the wall's."""
+    """The order of runs, game mode and sleep. exporting: whether an export has begun.
+
+    machine, programs, clock, steady, put_to_sleep: the outside world, replaced in tests. steady is monotonic; clock is
+    the wall clock.
+    """
 
     def __init__(
         self,
@@ -53,119 +56,123 @@ class Turns:
         self.workspace, self.queue, self.runs = workspace, Queue(workspace), Runs(workspace)
         self._machine, self._programs, self._put_to_sleep, self._exporting = machine, programs, put_to_sleep, exporting
         self.clock, self._steady = clock, steady
-        self._standing = Standing()
+        self._hold_state = HoldState()
         self._looked_at = float("-inf")
 
     def app_started(self, waiting: Sequence[str]) -> None:
-        """Nothing trains by itself because an app was opened: what waited before waits for the person
+        """Record this app and hold waiting runs: opening an app starts no training without the user
         (core/queue/queue.first)."""
         if (game := self.queue.read().game) and game.run:
-            with contextlib.suppress(GarageError):  # it is offered like any run that the end of the app paused
+            with contextlib.suppress(GarageError):  # offered like any run paused at the end of an app
                 self.runs.get(game.run).request("pause", by="close")
-        here = App(pid=os.getpid(), started=psutil.Process().create_time())
+        app = App(pid=os.getpid(), started=psutil.Process().create_time())
         hold = Hold(why="restart", since=self.clock()) if waiting else None
-        self.queue.put(app=here, hold=hold, game=None, ignore_game=False, sleep_at=None, said=None)
+        self.queue.put(app=app, hold=hold, game=None, ignore_game=False, sleep_at=None, said=None)
 
     def next(self, waiting: Callable[[], Sequence[str]]) -> str | None:
-        """The run to begin now, the device being free of other runs. waiting: reads the ids, the longest waiting
+        """The run to start now, while no other run uses the device. waiting: reads the ids, the longest waiting
         first."""
         if not waiting():
             return None
         chosen = self._first(waiting)
-        if chosen and (wanted := preferences.read(self.workspace).automation).game_mode:
-            # what was saved since the last look counts before it begins
-            self._watch_game(self.queue.read(), wanted, None, True)
+        if chosen and (automation := preferences.read(self.workspace).automation).game_mode:
+            # programs and settings since the last check count before the run starts
+            self._watch_game(self.queue.read(), automation, None, True)
             chosen = self._first(waiting)
         holder = lease.owner(self.workspace) if chosen and lease.is_held(self.workspace) else None
         if chosen and (self._exporting() or (holder and holder.key == "export.lease")):
-            return None  # an export is waited for; the chat gives the device up when a run begins
+            return None  # wait for an export; the chat releases the device when a run starts
         return chosen
 
     def _first(self, waiting: Callable[[], Sequence[str]]) -> str | None:
         with self.queue.locked():
-            # both are read inside: a run that is just being added or resumed is seen, with its place
+            # Both are read inside the lock, so that a run which is just being added or resumed has its place.
             return first(self.queue.read(), waiting(), self.clock())
 
     def ended(self, run: RunFolder, status: Status, waiting: Sequence[str]) -> None:
-        """A run that this app trained came to its end, or stands still. waiting: those behind it."""
-        now, wanted = self.clock(), preferences.read(self.workspace).automation
+        """Update the queue after a run of this app has ended or paused. waiting: the runs behind it."""
+        now, automation = self.clock(), preferences.read(self.workspace).automation
 
         def after(order: Order) -> Order:
-            order = order.but(runs=tuple(entry for entry in order.runs if entry.run != run.id))
+            order = order.with_changes(runs=tuple(entry for entry in order.runs if entry.run != run.id))
             if status.state == State.PAUSED and run.requested_by == "game":
-                return order.but(game=order.game.model_copy(update={"run": run.id})) if order.game else order
+                return order.with_changes(game=order.game.model_copy(update={"run": run.id})) if order.game else order
             if status.state == State.PAUSED:
-                return order.but(hold=Hold(why="paused", since=now, run=run.id)) if waiting else order
-            if status.state in (State.FAILED, State.INTERRUPTED) and waiting and not wanted.go_on_after_failure:
-                return order.but(hold=Hold(why="failed", since=now, run=run.id))
-            if wanted.sleep_when_empty and not waiting and order.game is None and status.state != State.STOPPED:
-                return order.but(sleep_at=now + COUNTDOWN_S)
+                return order.with_changes(hold=Hold(why="paused", since=now, run=run.id)) if waiting else order
+            if status.state in (State.FAILED, State.INTERRUPTED) and waiting and not automation.go_on_after_failure:
+                return order.with_changes(hold=Hold(why="failed", since=now, run=run.id))
+            if automation.sleep_when_empty and not waiting and order.game is None and status.state != State.STOPPED:
+                return order.with_changes(sleep_at=now + COUNTDOWN_S)
             return order
 
         self.queue.change(after)
-        if status.state == State.PAUSED and self.queue.read().game is None:  # "all the same" was said while it paused
-            self._again(run)
+        if status.state == State.PAUSED and self.queue.read().game is None:  # the user let it go on while it paused
+            self._resume(run)
 
     # ---- between ---------------------------------------------------------------------------------
     def look(self, active: RunFolder | None, waiting: Sequence[str], is_of_app: bool = True) -> None:
-        """Game mode and sleep, at most each LOOK_S. active: what is at work now, here or in a command, which is left
-        alone."""
+        """Check game mode and sleep, at most every LOOK_S. active: the running run, of this app or of a command, which
+        is left alone."""
         if self._steady() - self._looked_at < LOOK_S:
             return
         self._looked_at = self._steady()
-        order, wanted = self.queue.read(), preferences.read(self.workspace).automation
+        order, automation = self.queue.read(), preferences.read(self.workspace).automation
         if order.sleep_at is not None:
             self._watch_sleep(order.sleep_at, is_idle=active is None and not waiting)
-        if wanted.game_mode or order.game or order.ignore_game:
-            self._watch_game(order, wanted, active, is_of_app)
+        if automation.game_mode or order.game or order.ignore_game:
+            self._watch_game(order, automation, active, is_of_app)
 
     def _watch_sleep(self, sleep_at: float, is_idle: bool) -> None:
         now = self.clock()
         if not is_idle or lease.is_held(self.workspace) or now > sleep_at + LATE_S:
             self.queue.put(sleep_at=None)
         elif now >= sleep_at:
-            self.queue.put(sleep_at=None)  # first, so that waking up does not find it
+            self.queue.put(sleep_at=None)  # first, so that it is gone when the PC wakes up
             if problem := self._put_to_sleep():
                 self.queue.put(said=problem)
 
-    def _watch_game(self, order: Order, wanted: Automation, active: RunFolder | None, is_of_app: bool) -> None:
-        standing = replace(self._standing, held=order.game is not None, ignored=order.ignore_game)
-        verdict = game_mode.decide(wanted, self._sight(wanted, active), standing, self._steady())
-        self._standing = verdict.standing
+    def _watch_game(self, order: Order, automation: Automation, active: RunFolder | None, is_of_app: bool) -> None:
+        standing = replace(self._hold_state, held=order.game is not None, ignored=order.ignore_game)
+        verdict = game_mode.decide(automation, self._observe(automation, active), standing, self._steady())
+        self._hold_state = verdict.standing
         if order.ignore_game and not verdict.standing.ignored:
             self.queue.put(ignore_game=False)
         if not verdict.hold:
             if order.game:
                 if run := self._paused_by_game():
-                    self._again(run)
+                    self._resume(run)
                 self.queue.put(game=None)
             return
         until = None if verdict.seconds_left is None else self.clock() + verdict.seconds_left
 
-        def held(order: Order) -> Order:  # unless somebody pressed "Go on all the same" between the two looks
+        def held(order: Order) -> Order:  # unless the user let training go on between the two reads
             return (
-                order if order.ignore_game else order.but(game=_renewed(order.game, verdict.why, until, self.clock()))
+                order
+                if order.ignore_game
+                else order.with_changes(game=_renewed(order.game, verdict.why, until, self.clock()))
             )
 
         order = self.queue.change(held)
         if active and is_of_app and order.game and not active.requested() and may_pause(active.status().state):
             active.request("pause", by="game")
 
-    def _sight(self, wanted: Automation, active: RunFolder | None) -> Sight:
-        here = time.localtime(self.clock())
-        minute = here.tm_hour * 60 + here.tm_min
-        wish = game_mode.wish_of_programs(wanted.programs, self._programs()) if wanted.programs else None
-        if wish is not None or not wanted.watch_card:
-            return Sight(minute, wish)
+    def _observe(self, automation: Automation, active: RunFolder | None) -> Observation:
+        local = time.localtime(self.clock())
+        minute = local.tm_hour * 60 + local.tm_min
+        demand = game_mode.demand_of_programs(automation.programs, self._programs()) if automation.programs else None
+        if demand is not None or not automation.watch_card:
+            return Observation(minute, demand)
         at_work = active is not None and active.status().state in ACTIVE
         run = active or self._paused_by_game()
         worker = active.status().pid if active else None
-        ours = game_mode.our_processes() | ({worker} if worker else set())
-        sights = [
-            game_mode.wish_of_card(card, ours, at_work, bytes_of(active, card) if active else None, wanted.min_gib)
+        our_processes = game_mode.our_processes() | ({worker} if worker else set())
+        demands = [
+            game_mode.demand_of_card(
+                card, our_processes, at_work, used_bytes_of(active, card) if active else None, automation.min_gib
+            )
             for card in cards_of(self._machine(), run)
         ]
-        return Sight(minute, *(next(filter(None, told), None) for told in zip(*sights, strict=True)))
+        return Observation(minute, *(next(filter(None, values), None) for values in zip(*demands, strict=True)))
 
     def _paused_by_game(self) -> RunFolder | None:
         game = self.queue.read().game
@@ -174,8 +181,9 @@ class Turns:
         except GarageError:
             return None
 
-    def _again(self, run: RunFolder) -> None:
-        """What game mode paused, in front and at once, unless somebody has done something else with it meanwhile."""
+    def _resume(self, run: RunFolder) -> None:
+        """Resume the run that game mode paused, in front and at once, unless the user has done something else
+        with it."""
         if may_resume(self.runs.status(run).state) and run.requested_by == "game":
             with self.queue.locked():
                 self.runs.queue_again(run, "app")
@@ -183,7 +191,7 @@ class Turns:
 
 
 def _renewed(game: Game | None, why: Message | None, until: float | None, now: float) -> Game:
-    """Unchanged while it says the same, so that line.json is not written at each look for a GiB more or less."""
+    """The updated record; unchanged for small differences, so that line.json is not written at each check."""
     if game is None:
         return Game(why=why or msg("game.soon"), since=now, until=until)
     same_time = game.until == until or (game.until and until and abs(game.until - until) < 5)
@@ -192,21 +200,21 @@ def _renewed(game: Game | None, why: Message | None, until: float | None, now: f
 
 
 def cards_of(machine: Machine, run: RunFolder | None) -> list[Card | None]:
-    """The cards that run computes on, or would: those it was given, else the best. None for one that is not there, and
-    for the processor."""
+    """The GPUs that run computes on, or would: those it was given, else the best. None for a missing one, and for the
+    CPU."""
     facts = run.facts() if run else RunFacts()
     if devices.CPU in (facts.wanted_device, facts.device):
         return [None]
-    if not (wanted := facts.wanted_device or facts.device_uuid):
+    if not (first_uuid := facts.wanted_device or facts.device_uuid):
         return [devices.best_card(machine.nvidia)]
     ranks = recipe_of(run).train.ranks if run and facts.wanted_beside else 1
-    there = {card.uuid: card for card in machine.nvidia.cards}
-    return [there.get(uuid) for uuid in [wanted, *facts.wanted_beside][:ranks]]
+    by_uuid = {card.uuid: card for card in machine.nvidia.cards}
+    return [by_uuid.get(uuid) for uuid in [first_uuid, *facts.wanted_beside][:ranks]]
 
 
-def bytes_of(run: RunFolder, card: Card | None) -> int | None:
-    """What the run last said of its memory on card; None where it has not yet. Of cards of one name it does not say
-    which is whose: the most."""
+def used_bytes_of(run: RunFolder, card: Card | None) -> int | None:
+    """The memory that run last reported on card; None before. GPUs of the same name are not distinguished: the largest
+    value."""
     of_ranks = [
         rank.used_bytes for rank in run.status().ranks if card and rank.host is None and rank.device == card.name
     ]
@@ -216,7 +224,7 @@ def bytes_of(run: RunFolder, card: Card | None) -> int | None:
 
 
 def busy(runs: Runs) -> RunFolder | None:
-    """The run that is at work or just about to be, in this app or in any other process on its workspace."""
+    """The run that is running or about to start, in this app or in any other process on its workspace."""
     waiting = {}
     for run in runs.list():
         status = runs.status(run)

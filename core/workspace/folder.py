@@ -18,14 +18,14 @@ from core.workspace import settings
 
 MOVED = "moved.json"
 PARTS = ("datasets", "models", "runs", "exports")
-# which change while a copy is made
-OF_APPS = {MOVED, "app.lock", "app.owner.json", "gpu.lock", "gpu.owner.json", "logs/app.log"}
+# files that change while a copy is made
+APP_FILES = {MOVED, "app.lock", "app.owner.json", "gpu.lock", "gpu.owner.json", "logs/app.log"}
 LOG = Path("logs", "app.log")
 FROM_GGUF = Path("models", "from-gguf")
 
 
 def expand(path: str | Path) -> Path:
-    """path with its ~ resolved. Raises RecipeError for a home that is not there."""
+    """Resolve ~ in path. Raises RecipeError if there is no such home."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -33,15 +33,15 @@ def expand(path: str | Path) -> Path:
 
 
 def use(old: Path, folder: Path) -> Path:
-    """From now on the workspace of `old` is the one in folder, to which a person has copied it. Raises RecipeError."""
-    new, here = expand(folder).absolute(), old.resolve()
-    there = new.resolve()
-    if there == here or here in there.parents or there in here.parents:
+    """Make folder, the user's copy of the workspace `old`, the one that is used from now on. Raises RecipeError."""
+    new, old_resolved = expand(folder).absolute(), old.resolve()
+    new_resolved = new.resolve()
+    if new_resolved == old_resolved or old_resolved in new_resolved.parents or new_resolved in old_resolved.parents:
         raise RecipeError("workspace.inside", folder=new, workspace=old)
     try:
-        if missing := _not_in(here, there):
+        if missing := _not_in(old_resolved, new_resolved):
             raise RecipeError("workspace.not_copied", folder=new, workspace=old, missing=missing)
-        (new / MOVED).unlink(missing_ok=True)  # of a workspace that comes back to where it once was
+        (new / MOVED).unlink(missing_ok=True)  # from an earlier move, if the workspace returns to a former place
         files.replace_json(old / MOVED, {"to": str(new)})
     except OSError as error:
         raise RecipeError("workspace.cannot_make", folder=old, reason=reason_of(error)) from error
@@ -49,27 +49,29 @@ def use(old: Path, folder: Path) -> Path:
 
 
 def _not_in(old: Path, new: Path) -> str:
-    """The first file of old that new lacks or has in another size; "" where all are there. Raises OSError."""
-    for folder, names, inside in os.walk(old):
-        at = Path(folder).relative_to(old)
-        names[:] = sorted(name for name in names if (at / name).parts[0] != "cache")
-        for path in sorted(at / name for name in inside if (at / name).as_posix() not in OF_APPS):
+    """The first file of old that new lacks or has in another size; "" if it has all. Raises OSError."""
+    for folder, folder_names, file_names in os.walk(old):
+        relative = Path(folder).relative_to(old)
+        folder_names[:] = sorted(name for name in folder_names if (relative / name).parts[0] != "cache")
+        for path in sorted(relative / name for name in file_names if (relative / name).as_posix() not in APP_FILES):
             copy = new / path
             if not copy.is_file() or copy.stat().st_size != (old / path).stat().st_size:
                 return str(path)
-        if not (new / at).is_dir():
-            return str(at)
+        if not (new / relative).is_dir():
+            return str(relative)
     return ""
 
 
 @dataclass(frozen=True)
 class Workspace:
+    """A workspace's folders. library_folders: further folders with base models."""
+
     root: Path
     library_folders: tuple[Path, ...] = ()
 
     @staticmethod
     def place(folder: str | Path | None = None) -> Path:
-        """Where the workspace is or would be; nothing is made."""
+        """The workspace's path, whether it exists or not; nothing is created."""
         chosen = folder or os.environ.get("LORA_GARAGE_HOME")
         if INSTALLED and not chosen:
             from platformdirs import user_data_path
@@ -79,8 +81,7 @@ class Workspace:
 
     @classmethod
     def open(cls, folder: str | Path | None = None) -> Workspace:
-        """Make the folders that are missing. Raises RecipeError where they cannot be made or settings.yaml is
-        broken."""
+        """Open a workspace, creating missing folders. Raises RecipeError if that fails or settings.yaml is broken."""
         root = cls.place(folder)
         try:
             for name in PARTS:
@@ -99,7 +100,7 @@ class Workspace:
 
     @property
     def from_gguf(self) -> Path:
-        """A library folder of the app's own: bases that were made of GGUF files (core.export.llamacpp.base)."""
+        """The app's own library folder: bases that were made from GGUF files (core.export.llamacpp.base)."""
         return self.root / FROM_GGUF
 
     @property
@@ -112,25 +113,25 @@ class Workspace:
 
     @property
     def log(self) -> Path:
-        """What went wrong in the web process (webui/server/log); a run's own story is in its train.log."""
+        """Errors of the web process (webui/server/log); a run's own log is its train.log."""
         return self.root / LOG
 
     @property
     def recipes(self) -> Path:
-        """Presets of the person's own; made when the first is saved."""
+        """The user's own presets; the folder is created when the first is saved."""
         return self.root / "recipes"
 
     @property
     def cache(self) -> Path:
-        """Anything here may be deleted while the app is off."""
+        """The cache folder. Anything in it may be deleted while the app is off."""
         folder = self.root / "cache"
         folder.mkdir(exist_ok=True)
         return folder
 
 
 def _followed(root: Path) -> Path:
-    """Where root's files are now. Raises RecipeError where they went to a drive that is not there: it is not made anew
-    elsewhere."""
+    """Follow moved.json to the folder in use. Raises RecipeError if its drive is not connected: no new workspace is
+    made elsewhere."""
     for _ in range(20):
         try:
             to = files.object_to_change(root / MOVED).get("to")
@@ -145,9 +146,9 @@ def _followed(root: Path) -> Path:
 
 
 def _library_folders(root: Path) -> tuple[Path, ...]:
-    """`library_folders: [D:/models, ...]` of settings.yaml."""
-    said = settings.read(root)
+    """The folders in `library_folders: [D:/models, ...]` of settings.yaml."""
+    values = settings.read(root)
     try:
-        return tuple(expand(str(folder)).absolute() for folder in said.get("library_folders", []))
+        return tuple(expand(str(folder)).absolute() for folder in values.get("library_folders", []))
     except TypeError as error:
         raise RecipeError("workspace.bad_settings", file=root / settings.NAME, reason=reason_of(error)) from error

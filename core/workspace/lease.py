@@ -1,7 +1,7 @@
-"""One owner of the compute device at a time: training, chat and export exclude each other, in every process.
+"""The lease on the compute device: training, chat and export exclude each other, in every process.
 
-`gpu.lock` is held by the operating system for the process that works (a crash frees it); `gpu.owner.json`, written by
-the holder, only serves to name it in a refusal. Taken on machines without a card too.
+The operating system holds `gpu.lock` for the working process (a crash frees it); `gpu.owner.json`, written by the
+holder, only names it in error messages. Taken on machines without a GPU too.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from core.workspace.folder import Workspace
 
 @contextmanager
 def hold(workspace: Workspace, doing: Message, wait_s: float = 0.0) -> Iterator[None]:
-    """Hold the lease while the body runs. Raises BusyError, naming the owner, when it is not free within wait_s."""
+    """Hold the lease during the block. Raises BusyError, naming the owner, if it is not free within wait_s."""
     lock = FileLock(workspace.root / "gpu.lock")
     try:
         lock.acquire(timeout=max(wait_s, files.LOOK_S), poll_interval=min(0.1, files.LOOK_S / 4))
@@ -34,12 +34,12 @@ def hold(workspace: Workspace, doing: Message, wait_s: float = 0.0) -> Iterator[
 
 
 def is_held(workspace: Workspace) -> bool:
-    """Whether somebody, in any process, has the device at this moment."""
+    """Return whether any process holds the device at this moment."""
     return files.is_locked(workspace.root / "gpu.lock")
 
 
 def owner(workspace: Workspace) -> Message | None:
-    """What the holder said it was doing, or None where nobody ever held the lease."""
+    """The holder's work as a message, or None if the lease was never held."""
     record = files.read_object(workspace.root / "gpu.owner.json")
     try:
         return Message.model_validate(record["doing"])

@@ -1,4 +1,4 @@
-"""Folder names made from names that people choose (which may be Chinese, empty, hostile or reserved)."""
+"""Folder names made from names that users choose (which may be Chinese, empty, hostile or reserved)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def slug(name: str, fallback: str = "run") -> str:
 
 
 def is_reserved(name: str) -> bool:
-    """Whether Windows takes it for a device, as it does CON and con.txt."""
+    """Return whether Windows treats name as a device, like CON and con.txt."""
     return name.partition(".")[0].rstrip().lower() in _WINDOWS_RESERVED
 
 
@@ -28,6 +28,7 @@ def short_id() -> str:
 
 
 def display_name(name: object, length: int = 60) -> str:
-    """name for the screen: one line, no control or direction characters, at most `length` characters; may be empty."""
+    """Make name fit for display: one line, no control or direction characters, at most `length` characters; may be
+    empty."""
     visible = (c for c in unicodedata.normalize("NFC", str(name)[:5000]) if unicodedata.category(c)[0] != "C")
     return " ".join("".join(visible).split())[:length].strip()

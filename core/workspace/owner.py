@@ -1,8 +1,8 @@
-"""Which app owns a workspace: the first that opened it. A second start opens the first one's page and exits.
+"""The app that owns a workspace: the first that opened it. A second start opens the first one's page and exits.
 
-`app.lock` is held by the operating system for the app that owns the workspace (a crash frees it); `app.owner.json`,
-written by the owner, says who that is and where its page is. Commands (`train` and the others) do not take part: the
-device's lease and each run's own lock keep them apart from an app.
+The operating system holds `app.lock` for the owning app (a crash frees it); `app.owner.json`, written by the owner,
+names its process and the address of its page. Commands (`train` and the others) take no part: the device's lease and
+each run's own lock separate them from an app.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from core.messages import Message, msg
 from core.values import Frozen
 from core.workspace.folder import Workspace
 
-CLAIM_S = 1.0  # a worker that looks whether an app is there holds the lock for an instant
-# with an app that has just begun, whose page is not served yet, or that pauses its training before it ends
+CLAIM_S = 1.0  # a worker that checks for an app holds the lock for an instant
+# for an app whose page is not served yet, or that pauses its training before it ends
 PATIENCE_S = 30.0
 ANSWER_S = 5.0
 
 
 class Owner(Frozen):
-    """Who said last that the workspace is theirs. since, started: seconds since 1970. address: of its page; empty while
-    the app ends, and where version 0.1 wrote the file."""
+    """The app that last claimed the workspace. since, started: seconds since 1970. address: of its page; empty while
+    the app ends, and in files of version 0.1."""
 
     pid: int
     started: float
@@ -40,7 +40,7 @@ class Owner(Frozen):
 
     @property
     def answers(self) -> bool:
-        """Whether its page can be opened here: 401 is a page behind a door."""
+        """Return whether its page can be opened from here; status 401 is a page that requires a password."""
         if not self.address or self.host != socket.gethostname():
             return False
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -63,7 +63,7 @@ def read(workspace: Workspace) -> Owner | None:
 
 
 def app_lives(workspace: Workspace) -> bool:
-    """Whether any app owns the workspace now."""
+    """Return whether any app owns the workspace now."""
     try:
         return files.is_locked(workspace.root / "app.lock")
     except OSError:
@@ -71,18 +71,18 @@ def app_lives(workspace: Workspace) -> bool:
 
 
 class Ownership:
-    """One app's claim on its workspace. Whoever builds pages without serving them needs none."""
+    """One app's claim on its workspace. Code that builds pages without serving them needs none."""
 
     def __init__(self, workspace: Workspace):
         self._workspace = workspace
         self._lock = FileLock(workspace.root / "app.lock", thread_local=False)
 
     def claim(self, address: str, patience_s: float = PATIENCE_S) -> Owner | None:
-        """Take the workspace and say where its page will be: None. Or, where another app has it, that app, whose page
+        """Take the workspace and record the page's address; return None, or the other app if one owns it and its page
         answers.
 
-        Raises BusyError, naming the other, where it neither answers nor ends within patience_s; OSError where nothing
-        can be written.
+        Raises BusyError, naming the other, if it neither answers nor ends within patience_s; OSError if nothing can be
+        written.
         """
         deadline = time.monotonic() + patience_s
         while True:
@@ -99,14 +99,18 @@ class Ownership:
                 return None
 
     def _write(self, address: str) -> None:
-        me = psutil.Process()
-        mine = Owner(
-            pid=me.pid, started=me.create_time(), host=socket.gethostname(), since=time.time(), address=address
+        process = psutil.Process()
+        owner = Owner(
+            pid=process.pid,
+            started=process.create_time(),
+            host=socket.gethostname(),
+            since=time.time(),
+            address=address,
         )
-        files.replace_json(self._workspace.root / "app.owner.json", mine.model_dump())
+        files.replace_json(self._workspace.root / "app.owner.json", owner.model_dump())
 
     def close_page(self) -> None:
-        """Still ours, but whoever starts now waits for it instead of opening a page that is about to go."""
+        """Clear the address: an app that starts now waits instead of opening a page that is about to close."""
         with contextlib.suppress(OSError):
             self._write("")
 

@@ -1,6 +1,6 @@
-"""What a person chose for the whole workspace on the Settings page: <workspace>/preferences.json, written by that page.
+"""Settings for the whole workspace: <workspace>/preferences.json, written by the Settings page.
 
-Workers read it when they need it, so that a change also counts for what is training already.
+Workers read it when they need it, so that a change also applies to a running training.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MOST_PROGRAMS = 50
 
 
 class Hours(Frozen):
-    """A stretch of each day, in minutes since midnight; begin after end means over midnight. end itself is outside."""
+    """A daily period in minutes since midnight; begin after end crosses midnight. end is exclusive."""
 
     begin: int = Field(ge=0, lt=1440)
     end: int = Field(ge=0, lt=1440)
@@ -40,13 +40,13 @@ def clock_of(minute: int) -> str:
 
 
 class Automation(Frozen):
-    """Defaults surprise nobody: nothing is paused and no PC is sent to sleep unless somebody asked for it."""
+    """Automatic actions and game mode. By default nothing is paused and no PC is sent to sleep."""
 
     go_on_after_failure: bool = True
-    keep_awake: bool = True  # while a run or an export is at work, and its battery is not running low
+    keep_awake: bool = True  # while a run or an export works, unless the battery is low
     sleep_when_empty: bool = False
-    watch_card: bool = False  # game mode, by what NVML tells of other programs
-    # desktops and browsers hold a few hundred MiB of a card all the time
+    watch_card: bool = False  # game mode, by NVML's numbers of other programs
+    # desktops and browsers always use a few hundred MiB of a GPU
     min_gib: float = Field(default=1.0, ge=0.1, le=100)
     programs: tuple[str, ...] = ()  # game mode, by name, on any PC
     hours: tuple[Hours, ...] = ()  # game mode, by the clock
@@ -58,21 +58,21 @@ class Automation(Frozen):
         return self.watch_card or bool(self.programs) or bool(self.hours)
 
 
-def parse_hours(said: str) -> tuple[Hours, ...]:
-    """ "18:00-23:00, 7:30-8:15". Raises RecipeError naming the part that is none."""
-    found = []
-    for part in filter(None, (part.strip() for part in re.split(r"[,，;；\n]", said))):
+def parse_hours(text: str) -> tuple[Hours, ...]:
+    """Parse "18:00-23:00, 7:30-8:15". Raises RecipeError naming an invalid part."""
+    hours = []
+    for part in filter(None, (part.strip() for part in re.split(r"[,，;；\n]", text))):
         match = HOURS.fullmatch(part)
         begin, end = (int(match[i]) * 60 + int(match[i + 1]) for i in (1, 3)) if match else (0, 0)
         if begin == end:
             raise RecipeError("queue.bad_hours", found=part[:40])
-        found.append(Hours(begin=begin, end=end))
-    return tuple(found)
+        hours.append(Hours(begin=begin, end=end))
+    return tuple(hours)
 
 
-def parse_programs(said: str) -> tuple[str, ...]:
-    """Names with commas between them, as a task manager shows them."""
-    names = [part.strip()[:100] for part in re.split(r"[,，;；\n]", said)]
+def parse_programs(text: str) -> tuple[str, ...]:
+    """Parse program names separated by commas, as a task manager shows them."""
+    names = [part.strip()[:100] for part in re.split(r"[,，;；\n]", text)]
     return tuple(dict.fromkeys(filter(None, names)))[:MOST_PROGRAMS]
 
 
@@ -80,6 +80,8 @@ WhenAlone = Literal["go_on", "pause"]
 
 
 class Preferences(Frozen):
+    """The contents of preferences.json."""
+
     v: int = 1
     when_alone: WhenAlone = Field("go_on", description="What a training does whose app has ended without a word.")
     keep_ready: bool = Field(
@@ -89,12 +91,12 @@ class Preferences(Frozen):
 
 
 def read(workspace: Workspace) -> Preferences:
-    """The defaults where nothing was chosen yet, or where the file is not readable."""
+    """Read the preferences; the defaults if there are none or the file is unreadable."""
     return files.read_model(Preferences, workspace.root / "preferences.json") or Preferences()
 
 
 def choose(workspace: Workspace, **changes: object) -> Preferences:
-    """Raises RecipeError for what is no choice, and where it cannot be written."""
+    """Change preferences. Raises RecipeError for an invalid choice, and if it cannot be written."""
     file = workspace.root / "preferences.json"
     try:
         kept = files.read_model(Preferences, file, to_change=True) or Preferences()

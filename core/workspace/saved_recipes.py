@@ -1,7 +1,7 @@
-"""A person's own settings, kept under a name: <workspace>/recipes/<id>.yaml, a recipe without data or name.
+"""The user's own presets: <workspace>/recipes/<id>.yaml, a recipe without data or name.
 
-Written by whoever saves it, whole; a file that was put there by hand counts too, and one that is no recipe is shown
-with its problem instead of being hidden.
+Files are replaced as a whole; one that was put there by hand counts too, and an invalid one is listed with its problem
+instead of being hidden.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from core.recipe import Recipe, read_yaml, to_yaml
 from core.workspace.names import display_name, short_id, slug
 
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,60}")
-OF_ITS_DATA = {
+DATA_FIELDS = {
     "source",
     "format",
     "columns",
@@ -36,7 +36,7 @@ NO_DATA = "-"  # data.source of a preset: a recipe must name one, a preset leave
 
 @dataclass(frozen=True)
 class UserPreset:
-    """recipe is None where the file is no preset; problem then says why."""
+    """A saved preset. recipe is None if the file is invalid; problem then has the reason."""
 
     id: str
     title: str
@@ -46,10 +46,12 @@ class UserPreset:
 
 @dataclass(frozen=True)
 class UserPresets:
+    """The presets in a folder."""
+
     folder: Path
 
     def list(self) -> Sequence[UserPreset]:
-        """By title."""
+        """All presets, sorted by title."""
         try:
             ids = [path.stem for path in self.folder.glob("*.yaml") if _ID.fullmatch(path.stem)]
         except OSError:
@@ -59,20 +61,21 @@ class UserPresets:
         )
 
     def get(self, preset_id: str) -> UserPreset:
-        """Raises RecipeError for an id that is not in the list; no id can leave the folder."""
+        """Read a preset. Raises RecipeError for an id that is not in the list; no id can leave the folder."""
         if not isinstance(preset_id, str) or not _ID.fullmatch(preset_id) or not self._path(preset_id).is_file():
             raise RecipeError("preset.unknown", id=display_name(preset_id))
         return self._read(preset_id)
 
     def save(self, title: str, recipe: Recipe) -> UserPreset:
-        """Keep what recipe sets, its data and name left out. The same title replaces. Raises RecipeError."""
+        """Save the fields that recipe sets, without data and name. Replaces a preset of the same title. Raises
+        RecipeError."""
         shown = display_name(title)
         if not shown:
             raise RecipeError("preset.no_title")
         same = next((preset.id for preset in self.list() if preset.title == shown), None)
         slugged = slug(shown, fallback="preset")
         preset_id = same or (f"{slugged}-{short_id()}" if self._path(slugged).exists() else slugged)
-        value = recipe.model_dump(mode="json", exclude_unset=True, exclude={"name": True, "data": OF_ITS_DATA})
+        value = recipe.model_dump(mode="json", exclude_unset=True, exclude={"name": True, "data": DATA_FIELDS})
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             files.replace(self._path(preset_id), to_yaml({"title": shown} | value))
@@ -81,7 +84,7 @@ class UserPresets:
         return self._read(preset_id)
 
     def delete(self, preset_id: str) -> None:
-        """Raises RecipeError for an unknown id, and where the file cannot be removed."""
+        """Delete a preset. Raises RecipeError for an unknown id, and if the file cannot be removed."""
         preset = self.get(preset_id)
         try:
             self._path(preset_id).unlink()

@@ -1,5 +1,4 @@
-"""settings.yaml of the workspace: written by the person, never by the page. A broken file is reported with the
-reason."""
+"""settings.yaml of the workspace: written by the user, never by the page. A broken file is reported with the reason."""
 
 from __future__ import annotations
 
@@ -14,18 +13,18 @@ NAME = "settings.yaml"
 
 
 def read(root: Path) -> dict[str, Any]:
-    """Empty where there is none. Raises RecipeError for one that is no mapping, or no YAML."""
+    """Read the file; empty if there is none. Raises RecipeError for a file that is no mapping, or no YAML."""
     file = root / NAME
     if not file.exists():
         return {}
     try:
-        found = yaml.safe_load(file.read_text("utf-8")) or {}
-        return dict(found.items())
+        values = yaml.safe_load(file.read_text("utf-8")) or {}
+        return dict(values.items())
     except (OSError, ValueError, AttributeError, TypeError, yaml.YAMLError) as error:
         raise RecipeError("workspace.bad_settings", file=file, reason=reason_of(error)) from error
 
 
 def llama_cpp(root: Path) -> str | None:
-    """`llama_cpp: FOLDER` or `llama_cpp: never`; None where nothing is said."""
-    said = read(root).get("llama_cpp")
-    return str(said) if said else None
+    """The value of `llama_cpp: FOLDER` or `llama_cpp: never`; None if it is not set."""
+    value = read(root).get("llama_cpp")
+    return str(value) if value else None

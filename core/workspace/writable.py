@@ -1,7 +1,7 @@
-"""Whether the workspace can be written: checked with a real file at the start, later repeatedly without one.
+"""Checks that the workspace is writable: with a real file at the start, later repeatedly without one.
 
-A folder becomes unwritable in the middle when a USB drive or a network share goes, when a disk with errors is remounted
-read-only, or when a sync tool takes the rights away.
+A folder becomes unwritable during use when a USB drive or a network share disconnects, when a disk with errors is
+remounted read-only, or when a sync tool changes the permissions.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ CHECK_S = 3.0
 
 
 def require(workspace: Workspace) -> None:
-    """Raises RecipeError, before anything begins, where workspace or one of its folders cannot be written."""
+    """Raise RecipeError, before anything begins, if workspace or one of its folders is not writable."""
     for folder in (workspace.root, workspace.runs, workspace.datasets, workspace.models, workspace.exports):
         if reason := files.reason_against(folder):
             raise RecipeError("workspace.cannot_make", folder=folder, reason=reason)
 
 
 class WriteWatch:
-    """Asked by every page, looks every CHECK_S at most. On POSIX it asks the system and writes nothing."""
+    """Checks the workspace at most every CHECK_S, for all pages. On POSIX it asks the system and writes nothing."""
 
     def __init__(self, workspace: Workspace):
         self._root = workspace.root

@@ -16,7 +16,7 @@ import pytest
 from core.advice import plan
 from core.presets import PROJECT
 from core.queue import standby
-from core.queue.standby import Standby, Waiting
+from core.queue.standby import Standby, StandbyProcess
 from core.queue.supervisor import Supervisor, spawn_worker
 from core.recipe import Recipe
 from core.runs.all import Runs
@@ -52,10 +52,10 @@ def tiny_recipe(steps: int = 3, name: str = "Tiny") -> Recipe:
     return plan.resolve(Recipe.parse(value), "data", has_card=False)
 
 
-def ready(space: Workspace) -> Waiting:
-    waiting = Waiting(space, {})
+def ready(space: Workspace) -> StandbyProcess:
+    waiting = StandbyProcess(space, {})
     wait_until(lambda: waiting.held_bytes or waiting.is_over, READY_S)
-    assert waiting.held_bytes and not waiting.is_over, waiting.said
+    assert waiting.held_bytes and not waiting.is_over, waiting.report
     return waiting
 
 
@@ -99,7 +99,7 @@ def test_what_libraries_say_as_they_are_read_comes_into_the_log_of_the_run(tmp_p
 
 APP = """
 import sys, time
-from core.queue.standby import Standby, Waiting
+from core.queue.standby import Standby, StandbyProcess
 from core.queue.supervisor import Supervisor
 from core.system.machine import Machine
 from core.workspace.folder import Workspace
@@ -107,7 +107,7 @@ from tests.process import test_standby
 
 space = Workspace.open(sys.argv[1])
 if sys.argv[2] == "waits":
-    waiting = Waiting(space, {})
+    waiting = StandbyProcess(space, {})
     print(waiting.mark, flush=True)
     while waiting.held_bytes is None and len(sys.argv) > 3:
         time.sleep(0.01)
@@ -123,7 +123,7 @@ time.sleep(600)
 def supervised(space: Workspace) -> tuple[Supervisor, Standby]:
     """A supervisor at work, and what is ready for it."""
     made = Standby(space, lambda: Machine(system="Linux"), free_bytes=lambda: 8 << 30)
-    made.seen(touched=True)
+    made.note_page(touched=True)
     made._opened_at -= standby.OPEN_S  # the page was opened a while ago
     supervisor = Supervisor(space, standby=made)
     supervisor.start()

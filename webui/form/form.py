@@ -313,7 +313,7 @@ class Wizard:
         def looked(given: Given) -> Updates:
             """Everything that follows from the form, and, for answer, the plan's values (assets/form.js puts them
             in)."""
-            self.services.standby.seen(touched=True)
+            self.services.standby.note_page(touched=True)
             form = self.read(given)
             result = self.result_of(form)
             values = shown_in(result.plan.recipe) if result.plan else {}

@@ -195,7 +195,7 @@ class Planner:
     def budget(self, choice: Any, cards: Any = ()) -> Budget:
         """cards: uuids. Raises RecipeError for a size that cannot be; without a card that is there it is what is
         here."""
-        machine = self.services.standby.for_a_run(self.services.monitor.newest())
+        machine = self.services.standby.machine_for_run(self.services.monitor.newest())
         if isinstance(choice, str) and choice.startswith(SIZE):
             try:
                 size = float(choice.removeprefix(SIZE))

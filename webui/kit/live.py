@@ -88,12 +88,12 @@ class Poller:
     def beat(self, seen: list[str] | None, opened: str | None, planning: bool = False) -> list[Any]:
         """Inputs: what this page was last sent, the run it has opened, whether it plans. Outputs: the first, and every
         live part."""
-        self._services.standby.seen()
+        self._services.standby.note_page()
         return self._beat(seen, ViewContext(self._services.snapshots.now(), opened, bool(planning)))
 
     def now(self, seen: list[str] | None, opened: str | None, planning: bool = False) -> list[Any]:
         """As beat, but never from the shared half second: a button was pressed."""
-        self._services.standby.seen(touched=True)
+        self._services.standby.note_page(touched=True)
         return self._beat(seen, ViewContext(self._services.snapshots.now(fresh=True), opened, bool(planning)))
 
     def _beat(self, seen: list[str] | None, look: ViewContext) -> list[Any]:

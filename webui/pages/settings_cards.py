@@ -59,7 +59,7 @@ class AutomationCard(Panel):
     def _doubt(self) -> Html:
         """Why the card cannot be watched on this PC; "" where it can, as far as can be told while nothing trains."""
         card = cards_of(self.services.monitor.newest(), None)[0]
-        unknown = game_mode.wish_of_card(card, game_mode.our_processes(), False, None, 1.0)[1]
+        unknown = game_mode.demand_of_card(card, game_mode.our_processes(), False, None, 1.0)[1]
         if (
             unknown is None
             and card is not None

@@ -86,7 +86,7 @@ class ModelShelf:
             sell=sell is True,
             language=language if isinstance(language, str) and language else None,
         )
-        machine = self.services.standby.for_a_run(self.services.monitor.newest())
+        machine = self.services.standby.machine_for_run(self.services.monitor.newest())
         text = words[:LONGEST] if isinstance(words, str) else ""
         found = shelf.find(text, self.budget_of(memory, cards), wish, budgets.of_cpu(machine))
         paces = self.services.paces.on(found.budget)

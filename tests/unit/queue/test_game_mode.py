@@ -15,7 +15,7 @@ from core.messages import msg
 from core.presets import PROJECT
 from core.progress import RankUse
 from core.queue import game_mode
-from core.queue.game_mode import Sight, Standing, decide, wish_of_card, wish_of_programs
+from core.queue.game_mode import HoldState, Observation, decide, demand_of_card, demand_of_programs
 from core.runs.run_json import RunFacts
 from core.runs.states import State
 from core.system.gpu import Card, Holder, Nvidia
@@ -34,9 +34,9 @@ NIGHT = Hours(begin=22 * 60, end=6 * 60)
 # ---- the decision --------------------------------------------------------------------------------
 
 
-def verdicts(wanted: Automation, *seen: tuple[float, Sight]) -> str:
+def verdicts(wanted: Automation, *seen: tuple[float, Observation]) -> str:
     """One letter a look: H held, . not; the standing goes from each to the next."""
-    standing, said = Standing(), ""
+    standing, said = HoldState(), ""
     for clock, sight in seen:
         verdict = decide(wanted, sight, standing, clock)
         standing = verdict.standing
@@ -44,9 +44,13 @@ def verdicts(wanted: Automation, *seen: tuple[float, Sight]) -> str:
     return said
 
 
-def looks(pattern: str, every_s: float = 5.0, minute: int = 600) -> list[tuple[float, Sight]]:
+def looks(pattern: str, every_s: float = 5.0, minute: int = 600) -> list[tuple[float, Observation]]:
     """ "g": the game wants the card, "-": nobody does, "?": it cannot be known; one look each every_s."""
-    sights = {"g": Sight(minute, GAME), "-": Sight(minute), "?": Sight(minute, None, msg("game.cannot_tell"))}
+    sights = {
+        "g": Observation(minute, GAME),
+        "-": Observation(minute),
+        "?": Observation(minute, None, msg("game.cannot_tell")),
+    }
     return [(1000 + i * every_s, sights[letter]) for i, letter in enumerate(pattern)]
 
 
@@ -69,34 +73,34 @@ def test_it_pauses_for_what_stays_and_goes_on_when_it_is_over(pattern: str, expe
 
 def test_hours_hold_at_once_and_end_at_once_and_tell_how_long() -> None:
     wanted = Automation(hours=(NIGHT,))
-    verdict = decide(wanted, Sight(23 * 60), Standing(), 0)
+    verdict = decide(wanted, Observation(23 * 60), HoldState(), 0)
     assert verdict.hold and verdict.seconds_left == 7 * 3600 and verdict.why.params["until"] == "06:00"
     seen = [
-        (0, Sight(22 * 60 - 1)),
-        (60, Sight(22 * 60)),
-        (120, Sight(0)),
-        (180, Sight(6 * 60 - 1)),
-        (240, Sight(6 * 60)),
+        (0, Observation(22 * 60 - 1)),
+        (60, Observation(22 * 60)),
+        (120, Observation(0)),
+        (180, Observation(6 * 60 - 1)),
+        (240, Observation(6 * 60)),
     ]
     assert verdicts(wanted, *seen) == ".HHH."
 
 
 def test_a_game_that_outlasts_the_hours_keeps_the_card() -> None:
     wanted = Automation(hours=(NIGHT,), watch_card=True, wanted_s=10, free_s=25)
-    before = decide(wanted, Sight(5 * 60 + 59, GAME), Standing(held=True), 0).standing
-    assert decide(wanted, Sight(6 * 60, GAME), before, 2).hold
-    over = decide(wanted, Sight(6 * 60), before, 2)
+    before = decide(wanted, Observation(5 * 60 + 59, GAME), HoldState(held=True), 0).standing
+    assert decide(wanted, Observation(6 * 60, GAME), before, 2).hold
+    over = decide(wanted, Observation(6 * 60), before, 2)
     assert over.hold and over.seconds_left == 25.0
 
 
 def test_continue_anyway_holds_until_nobody_wants_it_and_counts_once() -> None:
     wanted = Automation(watch_card=True, wanted_s=0, free_s=10)
-    standing, held = Standing(ignored=True), ""
+    standing, held = HoldState(ignored=True), ""
     for clock, sight in looks("ggg---ggg"):
         verdict = decide(wanted, sight, standing, clock)
         standing, held = verdict.standing, held + ("H" if verdict.hold else ".")
     assert held == "......HHH"
-    at_night = decide(Automation(hours=(NIGHT,), free_s=0), Sight(0), Standing(ignored=True), 0)
+    at_night = decide(Automation(hours=(NIGHT,), free_s=0), Observation(0), HoldState(ignored=True), 0)
     assert not at_night.hold and at_night.standing.ignored
 
 
@@ -131,10 +135,10 @@ def test_hours_over_midnight_cover_both_sides_of_it() -> None:
 
 
 def test_programs_are_known_with_and_without_exe() -> None:
-    assert wish_of_programs(("EldenRing",), {"explorer.exe", "eldenring.exe"}) == msg(
+    assert demand_of_programs(("EldenRing",), {"explorer.exe", "eldenring.exe"}) == msg(
         "game.named", program="eldenring.exe"
     )
-    assert wish_of_programs(("game.exe",), {"game"}) and wish_of_programs(("game",), {"gamescope"}) is None
+    assert demand_of_programs(("game.exe",), {"game"}) and demand_of_programs(("game",), {"gamescope"}) is None
     assert parse_programs(" a.exe, b ，a.exe\n") == ("a.exe", "b")
     assert any("python" in name for name in game_mode.running_programs())
 
@@ -192,7 +196,7 @@ OURS = {1, 2}
 def test_who_wants_the_card(
     seen: Card | None, at_work: bool, our_gib: float | None, wish: str | None, unknown: str | None
 ) -> None:
-    found, doubt = wish_of_card(seen, OURS, at_work, None if our_gib is None else int(our_gib * GIB), min_gib=1.0)
+    found, doubt = demand_of_card(seen, OURS, at_work, None if our_gib is None else int(our_gib * GIB), min_gib=1.0)
     assert (found and found.key, doubt and doubt.key) == (wish, unknown)
     assert "{" not in (found or doubt or msg("game.soon")).render("zh")
 
@@ -203,7 +207,7 @@ def test_what_the_drivers_own_library_tells_names_the_program(tmp_path: Path) ->
     folder = nvml.compile(tmp_path)
     script = (
         "from core.system import gpu; from core.queue import game_mode; import sys\n"
-        "card = gpu.probe().cards[0]; wish, unknown = game_mode.wish_of_card(card, set(), False, None, 1.0)\n"
+        "card = gpu.probe().cards[0]; wish, unknown = game_mode.demand_of_card(card, set(), False, None, 1.0)\n"
         "print(wish.render() if wish else wish, '|', unknown.render() if unknown else unknown)"
     )
 

@@ -9,7 +9,7 @@ import pytest
 
 from core.advice import plan
 from core.queue import standby
-from core.queue.standby import CLOSED_S, IDLE_S, LEAST_TO_BEGIN, LEAST_TO_KEEP, LOOK_S, OPEN_S, Circumstances, Standby
+from core.queue.standby import CLOSED_S, IDLE_S, LEAST_TO_BEGIN, LEAST_TO_KEEP, LOOK_S, OPEN_S, Standby, StartConditions
 from core.recipe import Recipe
 from core.runs.all import Runs
 from core.runs.run_json import RunFacts
@@ -20,11 +20,11 @@ from core.workspace.folder import Workspace
 
 
 class Pretended:
-    """In place of standby.Waiting."""
+    """In place of standby.StandbyProcess."""
 
-    def __init__(self, workspace: Workspace, of_device: dict[str, str]):
-        self.of_device, self.given = of_device, Circumstances.now(of_device)
-        self.mark, self.said, self.held_bytes, self.is_over, self.ended = "mark", {}, None, False, False
+    def __init__(self, workspace: Workspace, device_environment: dict[str, str]):
+        self.device_environment, self.start_conditions = device_environment, StartConditions.now(device_environment)
+        self.mark, self.report, self.held_bytes, self.is_over, self.ended = "mark", {}, None, False, False
 
     def end(self) -> None:
         self.ended = True
@@ -36,7 +36,9 @@ class Page:
     def __init__(self, workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
         self.now, self.free_bytes, self.is_timing, self.is_free = 0.0, 8 << 30, False, True
         self.made: list[Pretended] = []
-        monkeypatch.setattr(standby, "Waiting", lambda *given: self.made.append(Pretended(*given)) or self.made[-1])
+        monkeypatch.setattr(
+            standby, "StandbyProcess", lambda *given: self.made.append(Pretended(*given)) or self.made[-1]
+        )
         self.standby = Standby(
             workspace,
             lambda: Machine(system="Linux"),
@@ -50,7 +52,7 @@ class Page:
         for _ in range(round(seconds / every)):
             self.now += every
             if beats:
-                self.standby.seen(touched)
+                self.standby.note_page(touched)
             self.standby.look(lambda: self.is_free)
         return self.standby._waiting
 
@@ -144,15 +146,15 @@ def test_one_of_another_environment_is_begun_anew_and_never_taken(
     )
     first = page.ready()
     monkeypatch.setenv(name, "3")
-    assert page.standby.fitting(run) is None and first.ended
+    assert page.standby.take_for(run) is None and first.ended
     second = page.ready()
-    assert second is not first and second.given.environment[name] == "3"
+    assert second is not first and second.start_conditions.environment[name] == "3"
     monkeypatch.delenv(name)
     third = page.open(2 * LOOK_S)
     assert second.ended and third not in (None, second), "seen while it waits, too"
     third.held_bytes = 1
-    assert page.standby.fitting(run) is third and not third.ended
-    assert page.standby.fitting(run) is None, "it is one run's"
+    assert page.standby.take_for(run) is third and not third.ended
+    assert page.standby.take_for(run) is None, "it is one run's"
 
 
 def test_a_run_for_another_device_and_one_that_begins_too_early_are_started_anew(
@@ -161,16 +163,16 @@ def test_a_run_for_another_device_and_one_that_begins_too_early_are_started_anew
     recipe = plan.resolve(Recipe.parse({"data": {"source": "sample:pirate_answers"}}), "x", has_card=False)
     on_processor = Runs(workspace).create(recipe, "app", RunFacts(wanted_device=devices.CPU))
     waiting = page.ready()
-    assert page.standby.fitting(on_processor) is None and waiting.ended, "CUDA_VISIBLE_DEVICES is -1 for it"
+    assert page.standby.take_for(on_processor) is None and waiting.ended, "CUDA_VISIBLE_DEVICES is -1 for it"
     anywhere = Runs(workspace).create(recipe, "app")
     reading = page.open(2 * LOOK_S)
     assert reading and reading.held_bytes is None
-    assert page.standby.fitting(anywhere) is None and reading.ended, "the state of a run would wait for libraries"
+    assert page.standby.take_for(anywhere) is None and reading.ended, "the state of a run would wait for libraries"
 
 
 def test_one_that_ends_by_itself_is_not_begun_again_and_again(page: Page, caplog: pytest.LogCaptureFixture) -> None:
     waiting = page.ready()
-    waiting.is_over, waiting.said = True, {"failed": "ImportError: no torch"}
+    waiting.is_over, waiting.report = True, {"failed": "ImportError: no torch"}
     assert page.open(100 * OPEN_S) is None and len(page.made) == 1
     assert "ImportError: no torch" in caplog.text
 
@@ -179,17 +181,17 @@ def test_where_no_process_can_be_started_the_app_goes_on(page: Page, monkeypatch
     def refuse(*given: object) -> None:
         raise OSError("no more processes")
 
-    monkeypatch.setattr(standby, "Waiting", refuse)
+    monkeypatch.setattr(standby, "StandbyProcess", refuse)
     assert page.open(3 * OPEN_S) is None
 
 
 def test_a_plan_may_use_what_waits(page: Page) -> None:
     """Else a run that just fits would be refused the RAM that is kept for it."""
     machine = Machine(system="Linux", ram_free_bytes=1 << 30)
-    assert page.standby.for_a_run(machine) == machine
+    assert page.standby.machine_for_run(machine) == machine
     held = page.ready().held_bytes
-    assert page.standby.for_a_run(machine).ram_free_bytes == (1 << 30) + held
-    assert page.standby.for_a_run(Machine(system="Linux")).ram_free_bytes is None
+    assert page.standby.machine_for_run(machine).ram_free_bytes == (1 << 30) + held
+    assert page.standby.machine_for_run(Machine(system="Linux")).ram_free_bytes is None
 
 
 def test_a_closed_one_begins_nothing(page: Page) -> None:
