@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch.nn import functional
-from transformers import AttentionInterface
+from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
 
 from core.engine.families import unsupported
 from core.engine.variants import eight_bit, varlen
@@ -89,7 +89,7 @@ def _window(query: torch.Tensor, window: int | None) -> torch.Tensor | None:
     return (behind >= 0) & (behind < window)
 
 
-def enable(model: Any) -> bool:
+def enable(model: PreTrainedModel) -> bool:
     """Switch model to packed rows if `holds` shows that it isolates their examples; otherwise leave it unchanged and
     return False."""
     before = model.config._attn_implementation
@@ -117,7 +117,7 @@ def enable(model: Any) -> bool:
     return False
 
 
-def switch(model: Any, name: str) -> None:
+def switch(model: PreTrainedModel, name: str) -> None:
     """Set the text model's attention; towers keep theirs, or transformers would warn of each that was removed
     (core/engine/families/parts)."""
     parts, text = (
@@ -129,7 +129,7 @@ def switch(model: Any, name: str) -> None:
 
 
 @contextmanager
-def set_aside(model: Any) -> Iterator[None]:
+def set_aside(model: PreTrainedModel) -> Iterator[None]:
     """Context manager: give model its attention from before `enable`, with mask and cache, for decoding. Does nothing
     if `enable` has changed nothing."""
     if model.config._attn_implementation != NAME:
@@ -142,7 +142,7 @@ def set_aside(model: Any) -> Iterator[None]:
         switch(model, NAME)
 
 
-def _has_local_layers(config: Any) -> bool:
+def _has_local_layers(config: PreTrainedConfig) -> bool:
     """True if some layer attends only to a window or a chunk. A family that expresses this only in the mask would lose
     it."""
     kinds = set(getattr(config, "layer_types", None) or ())
@@ -152,14 +152,14 @@ def _has_local_layers(config: Any) -> bool:
     return bool(uses or getattr(config, "attention_chunk_size", None))
 
 
-def _probe(model: Any) -> torch.Tensor:
+def _probe(model: PreTrainedModel) -> torch.Tensor:
     """Return (1, FIRST + SECOND) random token ids: two examples."""
     vocabulary, device = model.config.get_text_config().vocab_size, next(model.parameters()).device
     return torch.randint(vocabulary, (1, FIRST + SECOND), generator=torch.Generator().manual_seed(0)).to(device)
 
 
 @torch.no_grad()
-def _own_hidden(model: Any) -> torch.Tensor | None:
+def _own_hidden(model: PreTrainedModel) -> torch.Tensor | None:
     """Return the first example's hidden states with the model's own attention; None for a family with another
     structure."""
     with eight_bit.rows_apart(model), unsupported.tolerated():
@@ -168,7 +168,7 @@ def _own_hidden(model: Any) -> torch.Tensor | None:
 
 
 @torch.no_grad()
-def holds(model: Any, own: torch.Tensor) -> bool:
+def holds(model: PreTrainedModel, own: torch.Tensor) -> bool:
     """Test whether packing isolates two examples in one row: each gives what it gives alone, the first also what it
     gives with the model's own attention, and changing the first does not affect the second."""
     with eight_bit.rows_apart(model) as in_8_bit:
@@ -193,7 +193,7 @@ def holds(model: Any, own: torch.Tensor) -> bool:
         return bool(close) and bool(touched <= rounding)
 
 
-def _hidden(model: Any, ids: torch.Tensor, lengths: tuple[int, ...]) -> torch.Tensor:
+def _hidden(model: PreTrainedModel, ids: torch.Tensor, lengths: tuple[int, ...]) -> torch.Tensor:
     positions = torch.cat([torch.arange(length) for length in lengths])[None].to(ids.device)
     decoder = model.get_decoder()
     return decoder(input_ids=ids, position_ids=positions, lengths=lengths, use_cache=False).last_hidden_state.float()

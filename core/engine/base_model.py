@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 
 from core.engine import device
 from core.engine.device import Compute
@@ -91,7 +91,7 @@ def load_finite(folder: Path, compute: Compute, *how: bool) -> tuple[PreTrainedM
 
 
 @torch.no_grad()
-def is_finite(model: Any) -> bool:
+def is_finite(model: PreTrainedModel) -> bool:
     config = model.config.get_text_config()
     ids = torch.randint(config.vocab_size, (1, 16), generator=torch.Generator().manual_seed(0))
     if isinstance(config.bos_token_id, int):
@@ -100,8 +100,8 @@ def is_finite(model: Any) -> bool:
 
 
 def _load(
-    kind: Any, folder: Path, config: Any, compute: Compute, quantization: BitsAndBytesConfig | None, own_code: bool,
-    places: dict[str, torch.device],
+    kind: Any, folder: Path, config: PreTrainedConfig, compute: Compute, quantization: BitsAndBytesConfig | None,
+    own_code: bool, places: dict[str, torch.device],
 ) -> PreTrainedModel:  # fmt: skip
     def attempt(attention: str) -> PreTrainedModel:
         model, info = kind.from_pretrained(

@@ -99,21 +99,21 @@ def _of_batch(tuned: Any, batch: Batch, head: Head | None, losses_of_head: Calla
     return losses_of_head(model.get_output_embeddings(), picked, batch.targets, head)
 
 
-def head_loss(layer: Any, hidden: torch.Tensor, targets: torch.Tensor, head: Head) -> torch.Tensor:
+def head_loss(layer: torch.nn.Module, hidden: torch.Tensor, targets: torch.Tensor, head: Head) -> torch.Tensor:
     """Cross-entropy of head(hidden), hidden (K, h) against targets (K,), summed and computed in chunks."""
     if head.kernel is not None and _is_frozen(layer) and layer.bias is None:
         return head.kernel(hidden, layer.weight, targets)
     return head_losses(layer, hidden, targets, head).sum()
 
 
-def head_losses(layer: Any, hidden: torch.Tensor, targets: torch.Tensor, head: Head) -> torch.Tensor:
+def head_losses(layer: torch.nn.Module, hidden: torch.Tensor, targets: torch.Tensor, head: Head) -> torch.Tensor:
     """The same as `head_loss`, per token: (K,)."""
     if not _is_frozen(layer):
         return _trained_head_losses(layer, hidden, targets, head)
     return _FrozenHead.apply(hidden, layer.weight, layer.bias, targets, head)
 
 
-def _is_frozen(layer: Any) -> bool:
+def _is_frozen(layer: torch.nn.Module) -> bool:
     return type(layer) is torch.nn.Linear and not any(parameter.requires_grad for parameter in layer.parameters())
 
 
@@ -152,7 +152,9 @@ class _FrozenHead(torch.autograd.Function):
         return gradient * grad_losses[0], None, None, None, None
 
 
-def _trained_head_losses(layer: Any, hidden: torch.Tensor, targets: torch.Tensor, head: Head) -> torch.Tensor:
+def _trained_head_losses(
+    layer: torch.nn.Module, hidden: torch.Tensor, targets: torch.Tensor, head: Head
+) -> torch.Tensor:
     """The losses (K,) of a head that is trained or has an adapter: the backward recomputes each chunk's logits."""
 
     def loss(hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

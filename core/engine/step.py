@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from peft import set_peft_model_state_dict
+from peft import PeftModel, set_peft_model_state_dict
 
 from core.data.labels import Encoded
 from core.data.sets.pieces import learned_of, lengths_of
@@ -73,7 +73,7 @@ class Step:
     stops_inside = True
 
     def __init__(
-        self, tuned: Any, device: torch.device, dtype: torch.dtype, optimizer: torch.optim.Optimizer, head: Head,
+        self, tuned: PeftModel, device: torch.device, dtype: torch.dtype, optimizer: torch.optim.Optimizer, head: Head,
         retreat: Retreat,
         packed: bool, pad_token_id: int = 0, max_grad_norm: float | None = 1.0,
         offloading: Callable[[Any], AbstractContextManager[Any]] = Offload, preference: Preference | None = None,
@@ -98,7 +98,7 @@ class Step:
         self._random_at_start: States = {}
 
     @classmethod
-    def from_recipe(cls, tuned: Any, recipe: Recipe, compute: Compute, pad_token_id: int) -> Step:
+    def from_recipe(cls, tuned: PeftModel, recipe: Recipe, compute: Compute, pad_token_id: int) -> Step:
         """Create the step of a run. Call it before an attempt is restored: the adapter is then the initial one of every
         attempt, of which a copy is kept in RAM."""
         base = tuned.get_base_model()
@@ -117,7 +117,7 @@ class Step:
     def _new_scaler(self) -> torch.amp.GradScaler:
         return torch.amp.GradScaler("cuda", enabled=self.dtype == torch.float16 and self.on_card)
 
-    # ---- from one attempt to the next -----------------------------------------------------------------------------
+    # ---- attempts: begin, save, restore ---------------------------------------------------------------------------
     def begin(self, seed: int) -> None:
         """Seed or restore the RNGs and apply memory settings and fused layers, before an attempt's first step.
         `release` undoes it."""
@@ -289,7 +289,7 @@ class Step:
         self.computing = ()
         return values
 
-    # ---- undone ---------------------------------------------------------------------------------------------------
+    # ---- undo -----------------------------------------------------------------------------------------------------
     def forget(self) -> None:
         """Undo what an unfinished step has changed, and free its memory."""
         self.computing = ()
@@ -316,7 +316,7 @@ class Step:
         self.optimizer.state.clear()
         self.random = self._random_at_start
 
-    # ---- tried out beforehand (core/training/memory/probe) ---------------------------------------
+    # ---- the longest batch (core/training/memory/probe) ------------------------------------------
     def longest(self, steps: Iterable[Sequence[Sequence[int]]], rows: Rows) -> LongestBatch:
         """Return the micro-batch with most tokens, padding included; of several the one with most trained tokens.
         steps: positions in rows."""
@@ -375,7 +375,7 @@ def stop_inside_layers(tuned: torch.nn.Module, check: Callable[[], None]) -> Ite
         yield
 
 
-def checkpoint_layers(tuned: Any, kept: int = 0) -> None:
+def checkpoint_layers(tuned: PeftModel, kept: int = 0) -> None:
     """Enable gradient checkpointing: save only each layer's input and recompute the rest in the backward. The last
     `kept` layers are exempt: their backward comes first, and their memory is freed before the others recompute."""
     from transformers.modeling_layers import GradientCheckpointingLayer

@@ -30,7 +30,7 @@ class Evaluation:
         self._step.pair_metrics()
         loss_sum, count_sum, done = 0.0, 0, 0
         self._reporter.stage("measuring", Progress(done=0, total=len(self._rows), unit="rows"))
-        batches = ([self._rows[i] for i in chosen] for chosen in self._batches())
+        batches = ([self._rows[i] for i in chosen] for chosen in batches_of(self._step, self._rows, self._recipe))
         for rows, loss, count in self._step.measured(batches, self._reporter.check):
             loss_sum, count_sum, done = loss_sum + loss, count_sum + count, done + rows
             self._reporter.stage("measuring", Progress(done=done, total=len(self._rows), unit="rows"))
@@ -41,11 +41,11 @@ class Evaluation:
         if self._rows:
             lengths = lengths_of(self._rows)
             self._step.tuned.eval()
-            largest = max(self._batches(), key=lambda chosen: max(int(lengths[i]) for i in chosen) * len(chosen))
+            largest = max(
+                batches_of(self._step, self._rows, self._recipe),
+                key=lambda chosen: max(int(lengths[i]) for i in chosen) * len(chosen),
+            )
             self._step.measure([self._rows[i] for i in largest], compares=True)
-
-    def _batches(self) -> Iterator[list[int]]:
-        return batches_of(self._step, self._rows, self._recipe)
 
 
 def batches_of(step: Step, rows: Rows, recipe: Recipe) -> Iterator[list[int]]:

@@ -44,7 +44,7 @@ class Recovery:
         self._step, self._position, self._checkpoints = step, position, checkpoints
         self._report, self._save, self._would_fit = report, save, would_fit
 
-    # ---- the memory is not enough -----------------------------------------------------------------------------------
+    # ---- out of memory ----------------------------------------------------------------------------------------------
     def attempt(self, number: int, act: Callable[[], T]) -> T:
         """Call act, and again with less memory each time memory runs out. Raises NothingLeftError if nothing more can
         be saved."""
@@ -81,7 +81,7 @@ class Recovery:
             self._step.save_memory()
         return message is not None
 
-    # ---- a step cannot be believed ----------------------------------------------------------------------------------
+    # ---- an implausible step ----------------------------------------------------------------------------------------
     def go_back(self, number: int, numbers: dict[str, Any], is_end: bool) -> None:
         """Return to the last good checkpoint and continue with half the learning rate. is_end: end the run with
         NotFiniteError instead, after going back if the loss diverged, so that the adapter is good."""

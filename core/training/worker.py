@@ -171,8 +171,9 @@ def _load(
     reporter.check()
     reporter.stage("loading_model")
     own_code = Trust(workspace).allows(recipe.model.id, model_folder)
-    pad = tokenizer.pad_token_id
-    make_step = joining.shared_step(ranks, recipe, model_folder, compute.dtype_name, pad) if ranks else {}
+    shared = (
+        joining.shared_step(ranks, recipe, model_folder, compute.dtype_name, tokenizer.pad_token_id) if ranks else {}
+    )
     base, compute = _load_base(recipe, model_folder, own_code, compute, shape, run)
     reporter.check()
     base_name = recipe.model.id if recipe.model.id.count("/") == 1 and ":" not in recipe.model.id else str(model_folder)
@@ -192,11 +193,11 @@ def _load(
         python=platform.python_version(),
     ))  # fmt: skip
     adapters = Adapters(run, reporter, recipe, tuned, model_folder, prepared.prompting.template.source)
-    data = TrainingData(prepared.train, prepared.evaluation, pad)
+    data = TrainingData(prepared.train, prepared.evaluation, tokenizer.pad_token_id)
     shown = FilmSettings(prepared.prompting, prepared.scenes, recipe.train.sample_seconds) if prepared.scenes else None
     spill, save = probe.watch(reporter, compute.on_card), adapters.save
     trainer = Trainer(
-        tuned, recipe, data, compute, reporter, save, shown=shown, spill=spill, would_fit=probe.would_fit, **make_step
+        tuned, recipe, data, compute, reporter, save, shown=shown, spill=spill, would_fit=probe.would_fit, **shared
     )
     run.add_facts(
         RunFacts(total_steps=trainer.schedule.total_steps, eval_steps=trainer.eval_every, save_steps=trainer.save_every)

@@ -22,7 +22,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from typing import Any
 
 import torch
-from transformers import AttentionInterface, AutoConfig, PreTrainedConfig
+from transformers import AttentionInterface, AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from core.engine import adapter, attention, base_model
@@ -87,7 +87,7 @@ def dry_run(question: Question, check: Callable[[], None] = lambda: None) -> Dry
 # ---- the model -----------------------------------------------------------------------------------
 
 
-def _config(values: Mapping[str, Any]) -> Any:
+def _config(values: Mapping[str, Any]) -> PreTrainedConfig:
     """Build the configuration. Raises ModelError if transformers knows no such family, or the numbers do not fit
     together."""
     # {"__float__": "Infinity"}, as it is written
@@ -107,7 +107,7 @@ def _config(values: Mapping[str, Any]) -> Any:
     return config
 
 
-def _cut(config: Any, depth: int) -> Any:
+def _cut(config: PreTrainedConfig, depth: int) -> PreTrainedConfig:
     """Copy config for the first `depth` layers; its lists by layer are shortened with it."""
     cut = copy.deepcopy(config)
     inner = cut.get_text_config()
@@ -144,7 +144,7 @@ def _depths(kinds: Sequence[Any]) -> tuple[int, ...]:
     return (layers,)
 
 
-def _layer_kinds(config: Any, layers: int) -> list[Any]:
+def _layer_kinds(config: PreTrainedConfig, layers: int) -> list[Any]:
     """Return a key for the kind of each layer: its parameters, and its entries in the configuration's lists."""
     inner = config.get_text_config()
     built = _decoder_layers(_built(config))
@@ -155,7 +155,7 @@ def _layer_kinds(config: Any, layers: int) -> list[Any]:
     return [(shape, *map(str, listed)) for shape, *listed in zip(shapes, *lists, strict=True)]
 
 
-def _built(config: Any, dtype: torch.dtype = torch.bfloat16) -> Any:
+def _built(config: PreTrainedConfig, dtype: torch.dtype = torch.bfloat16) -> PreTrainedModel:
     try:
         with META:
             return _built_with(config, dtype, "sdpa")
@@ -163,7 +163,7 @@ def _built(config: Any, dtype: torch.dtype = torch.bfloat16) -> Any:
         raise ModelError("dry_run.cannot_build", reason=_describe(error)) from error
 
 
-def _built_with(config: Any, dtype: torch.dtype, implementation: str) -> Any:
+def _built_with(config: PreTrainedConfig, dtype: torch.dtype, implementation: str) -> PreTrainedModel:
     try:
         model = mended.model(
             parts.auto_class(config).from_config(config, dtype=dtype, attn_implementation=implementation)
@@ -176,11 +176,11 @@ def _built_with(config: Any, dtype: torch.dtype, implementation: str) -> Any:
         return _built_with(config, dtype, "eager")  # as base_model.load does
 
 
-def _decoder_layers(model: Any) -> list[torch.nn.Module]:
+def _decoder_layers(model: PreTrainedModel) -> list[torch.nn.Module]:
     return [module for module in model.get_decoder().modules() if isinstance(module, GradientCheckpointingLayer)]
 
 
-def _hold_in_four_bit(model: Any, setup: Setup, dtype: torch.dtype) -> None:
+def _hold_in_four_bit(model: PreTrainedModel, setup: Setup, dtype: torch.dtype) -> None:
     """Replace each linear layer that transformers would quantize by one as bitsandbytes holds it: packed numbers and
     scales."""
     from bitsandbytes.functional import QuantState
@@ -218,7 +218,7 @@ def _hold_in_four_bit(model: Any, setup: Setup, dtype: torch.dtype) -> None:
     base_model.close_cpu_gradient_trap(model)
 
 
-def _scales(model: Any) -> Iterator[torch.Tensor]:
+def _scales(model: PreTrainedModel) -> Iterator[torch.Tensor]:
     """Yield the scales and codes that bitsandbytes holds beside its packed numbers."""
     for module in model.modules():
         state = getattr(module, "quant_state", None)
@@ -227,7 +227,7 @@ def _scales(model: Any) -> Iterator[torch.Tensor]:
                 yield from (tensor for tensor in (each.absmax, each.code, each.offset) if tensor is not None)
 
 
-# ---- one step of it ------------------------------------------------------------------------------
+# ---- one step ------------------------------------------------------------------------------------
 
 
 class _StepMemory:
@@ -242,7 +242,7 @@ class _FamilyTraits:
     """The properties of a model that a run tests before its first step: whether its rows can be packed, and its head.
     Tested on the first layers alone, without adapters, which do not change them."""
 
-    def __init__(self, config: Any, packing: bool, check: Callable[[], None]):
+    def __init__(self, config: PreTrainedConfig, packing: bool, check: Callable[[], None]):
         model = _built(_cut(config, min(LEAST, config.get_text_config().num_hidden_layers))).requires_grad_(False)
         AttentionInterface.register(attention.NAME, attention.packed_sdpa)
         with _as_on_a_card(), Allocations(config.get_text_config().vocab_size, check):
@@ -253,7 +253,7 @@ class _FamilyTraits:
 class _SimulatedModel:
     """A model of a given number of layers, with adapters, as setup has them."""
 
-    def __init__(self, config: Any, setup: Setup, family: _FamilyTraits, check: Callable[[], None]):
+    def __init__(self, config: PreTrainedConfig, setup: Setup, family: _FamilyTraits, check: Callable[[], None]):
         self.setup, self.family, self.check = setup, family, check
         self.dtype = torch.bfloat16 if setup.base_bytes == 2 else torch.float32
         model = _built(config, self.dtype).requires_grad_(False)
@@ -321,9 +321,8 @@ class _SimulatedModel:
                 step.fuse()
             if setup.keeps_unpacked:
                 kept_weights.keep(step)
-        allocations.truth = (
-            setup.per_device_train_batch_size == 1
-        )  # asked whether nothing in a mask of rows side by side is padding
+        # the answer where code tests that a mask of rows side by side has no padding
+        allocations.truth = setup.per_device_train_batch_size == 1
         with allocations, _track_place(allocations, self.base):
             with allocations.making("gradients"):
                 for parameter in parameters:
@@ -385,7 +384,7 @@ def _as_after_a_step(optimizer: torch.optim.Optimizer) -> None:
     optimizer.step()
 
 
-def _parameter_count(model: Any) -> int:
+def _parameter_count(model: PreTrainedModel) -> int:
     """Count the parameters of the base, tied ones once, 4-bit ones as unpacked."""
     parameters = {id(p): p for p in model.parameters() if not p.requires_grad}
     return sum(
@@ -451,7 +450,7 @@ def _attention(
 
 
 @contextmanager
-def _track_place(allocations: Allocations, model: Any) -> Iterator[None]:
+def _track_place(allocations: Allocations, model: PreTrainedModel) -> Iterator[None]:
     """Context manager: keep allocations.place up to date: "forward 3", "head", "backward 3"."""
     layers = _decoder_layers(model)
     phase = ["forward"]
@@ -483,7 +482,7 @@ def _track_place(allocations: Allocations, model: Any) -> Iterator[None]:
         yield
 
 
-# ---- what it comes to ----------------------------------------------------------------------------
+# ---- the estimate --------------------------------------------------------------------------------
 
 
 def _extrapolated(few: _StepMemory, more: _StepMemory, depths: Sequence[int], layers: int) -> _StepMemory:

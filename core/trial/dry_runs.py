@@ -55,9 +55,8 @@ class DryRuns:
         self._running, self._idle_s, self._limit_s = running, idle_s, limit_s
         self._changed = threading.Condition()  # guards everything below
         self._results: dict[str, DryRunState] = {}
-        self._requested: dict[
-            str, tuple[Question, float]
-        ] = {}  # and when it was looked at; in the order in which they were first asked
+        # each with the time of its last look, in the order of their first
+        self._requested: dict[str, tuple[Question, float]] = {}
         self._worker: Child | None = None
         self._at_work: tuple[int, str] | None = None  # number and key
         self._number = 0

@@ -212,7 +212,7 @@ class PaceProbe:
         self._workspace, self._machine, self._rest_s, self._steady = workspace, machine, rest_s, steady
         self._measuring = threading.Lock()
         self._failed: set[StandIn] = set()
-        self._requested: tuple[StandIn, float] | None = None  # the step last asked for, and since when
+        self._requested: tuple[StandIn, float] | None = None  # the step last requested, and since when
         self._requested_at = self._quiet_until = float("-inf")
         self._thread: threading.Thread | None = None
 
@@ -287,9 +287,9 @@ class PaceProbe:
     def _measure_now(self, step: StandIn, is_requested: Callable[[], bool]) -> float | None:
         ended = False
 
-        def goes_on() -> bool:  # once it does not, the child is killed for it, whatever is so afterwards
-            # The lease is not kept meanwhile: a run that is started now must not wait for a number that nobody asked
-            # for.
+        def goes_on() -> bool:
+            # Once False it stays False, because the child is killed then. The lease is not kept meanwhile: a run that
+            # is started now must not wait for a measurement.
             nonlocal ended
             ended = ended or not (is_requested() and self._device_is_free())
             return not ended

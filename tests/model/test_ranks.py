@@ -418,9 +418,9 @@ def test_a_worker_that_torchrun_did_not_start_for_us_is_no_rank(monkeypatch: pyt
     """The app itself may have been started below another's torchrun, or in a cluster's job."""
     for name in ("TORCHELASTIC_RUN_ID", "RANK", "WORLD_SIZE"):
         monkeypatch.setenv(name, "1")
-    assert not joining.is_rank()
+    assert not meeting.is_rank()
     monkeypatch.setenv(AGENT, "1")
-    assert joining.is_rank()
+    assert meeting.is_rank()
 
 
 def of_family(address: str) -> Any:

@@ -11,7 +11,7 @@ from types import MethodType
 from typing import Any
 
 import transformers
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 
 class NoTower(PreTrainedModel):
@@ -20,12 +20,12 @@ class NoTower(PreTrainedModel):
 
     config_class = transformers.Gemma3nVisionConfig
 
-    def __init__(self, config: Any):
+    def __init__(self, config: PreTrainedConfig):
         super().__init__(config)
         self.post_init()
 
 
-def config(loaded: Any) -> Any:
+def config(loaded: PreTrainedConfig) -> PreTrainedConfig:
     """Fix a configuration in place before the model is created; return it."""
     text = loaded.get_text_config()
     if text.model_type == "lfm3":
@@ -35,7 +35,7 @@ def config(loaded: Any) -> Any:
     return loaded
 
 
-def model(loaded: Any) -> Any:
+def model(loaded: PreTrainedModel) -> PreTrainedModel:
     """Fix a model whose class fails in its forward, returns the text model with its head as decoder, or keeps unused
     tensors; return it."""
     if loaded.config.model_type in ("llama4", "llama4_text"):
@@ -52,12 +52,12 @@ def model(loaded: Any) -> Any:
     return loaded
 
 
-def lacks_tower(loaded: Any) -> bool:
+def lacks_tower(loaded: PreTrainedModel) -> bool:
     """True if saving the model would lose parts of the published one."""
     return any(isinstance(module, NoTower) for module in loaded.modules())
 
 
-def _fix_lfm3_rotary(text: Any) -> None:
+def _fix_lfm3_rotary(text: PreTrainedConfig) -> None:
     """LFM3 rotates half of each head. Its released config.json says so by rope_type "default" with a
     partial_rotary_factor, which transformers 5.24 ignores: it rotates the whole head, without an error. The type that
     uses the factor is
@@ -67,11 +67,11 @@ def _fix_lfm3_rotary(text: Any) -> None:
             how["rope_type"] = "proportional"
 
 
-def _text_model(loaded: Any) -> Any:
+def _text_model(loaded: PreTrainedModel) -> PreTrainedModel:
     return getattr(loaded, "language_model", loaded).model
 
 
-def _without_image_outputs(text: Any, given: Any, output: Any) -> Any:
+def _without_image_outputs(text: PreTrainedModel, given: Any, output: Any) -> Any:
     """Llama4ForConditionalGeneration reads `image_outputs` of its text model's output, which never has it."""
     output.image_outputs = None
     return output

@@ -25,7 +25,7 @@ PER_LAYER = "embed_tokens_per_layer"
 _NOT_QUANTISED = {"gemma3n_text": ("prediction_coefs", "correction_coefs")}
 
 
-def auto_class(config: Any) -> Any:
+def auto_class(config: transformers.PreTrainedConfig) -> Any:
     """Return the Auto class for config.architectures: causal language models, or multimodal ones if the model is
     published as one or has no other class."""
     kinds = (
@@ -43,12 +43,12 @@ def _name(model_class: Any) -> str:
     return "" if model_class is None else str(getattr(model_class, "__name__", ""))
 
 
-def text(model: Any) -> nn.Module:
+def text(model: transformers.PreTrainedModel) -> nn.Module:
     """Return the decoder, without the head."""
     return model.get_decoder()
 
 
-def beside(model: Any) -> list[str]:
+def beside(model: transformers.PreTrainedModel) -> list[str]:
     """Return the names of the outermost modules with weights that text does not pass through; none for a plain causal
     model."""
     decoder, head = text(model), model.get_output_embeddings()
@@ -68,13 +68,13 @@ def beside(model: Any) -> list[str]:
     return unused(model, "") if decoder is not model else []
 
 
-def per_layer_embeddings(model: Any) -> str | None:
+def per_layer_embeddings(model: transformers.PreTrainedModel) -> str | None:
     """Return the name of the per-layer embedding (Gemma 3n and 4 E), which is as large as all layers together, or
     None."""
     return next((name for name, _ in model.named_modules() if name.rpartition(".")[2] == PER_LAYER), None)
 
 
-def all_but(model: Any, left_out: str) -> list[str]:
+def all_but(model: transformers.PreTrainedModel, left_out: str) -> list[str]:
     """Return names that cover every weight and buffer of the model except one module's.
 
     They are modules, as large as possible; or weights, if a module's name is a prefix of the other's (embed_tokens),
@@ -101,7 +101,7 @@ def _own(module: nn.Module, name: str) -> Iterator[str]:
         yield f"{name}.{own}" if name else own
 
 
-def places(kind: Any, config: Any, device: torch.device) -> dict[str, torch.device]:
+def places(kind: Any, config: transformers.PreTrainedConfig, device: torch.device) -> dict[str, torch.device]:
     """Return the device_map: everything on the GPU except per-layer embeddings.
 
     A text needs few of their rows, and they would take much of the GPU (Gemma 4 E4B: 5.3 of 15 GiB). What a device_map
@@ -116,7 +116,7 @@ def places(kind: Any, config: Any, device: torch.device) -> dict[str, torch.devi
     return dict.fromkeys(all_but(model, left_out), device) if left_out else {"": device}
 
 
-def look_up_in_ram(model: Any) -> None:
+def look_up_in_ram(model: transformers.PreTrainedModel) -> None:
     """Look up per-layer embeddings in RAM; only the rows that a text needs are copied to its device."""
     embedding = model.get_submodule(per_layer_embeddings(model))
     look_up = embedding.forward
@@ -135,7 +135,7 @@ class Absent(nn.Module):
     """Takes the place of a removed part that is never called."""
 
 
-def set_aside(model: Any) -> None:
+def set_aside(model: transformers.PreTrainedModel) -> None:
     """Remove the modules that `beside` names and free their memory."""
     for name in beside(model):
         if name.rpartition(".")[2] in READ_FOR_TEXT.get(model.config.model_type, ()):
@@ -144,13 +144,13 @@ def set_aside(model: Any) -> None:
         setattr(model.get_submodule(place), child, Absent())
 
 
-def absent(model: Any) -> str:
+def absent(model: transformers.PreTrainedModel) -> str:
     """A regular expression for the names of layers in removed parts; matches nothing if there are none."""
     places = [name for name, module in model.named_modules() if isinstance(module, Absent)]
     return "|".join(rf"{re.escape(place)}\..*" for place in places)
 
 
-def linear_layers(model: Any) -> list[str]:
+def linear_layers(model: transformers.PreTrainedModel) -> list[str]:
     """Return the layers of all-linear: every linear layer of the text model that can have an adapter. Not the head,
     routers, experts stored as one parameter, or dense layers that peft takes for such experts because of their
     names."""
@@ -165,7 +165,7 @@ def linear_layers(model: Any) -> list[str]:
     ]
 
 
-def routers(model: Any) -> list[str]:
+def routers(model: transformers.PreTrainedModel) -> list[str]:
     """Return the names of the linear layers that route tokens to experts or gate the shared one, if they have no class
     of their own."""
     names = ROUTERS.get(getattr(model.config, "model_type", ""), ())
@@ -173,7 +173,7 @@ def routers(model: Any) -> list[str]:
     return [name for name, module in model.named_modules() if id(module) in inside and name.rpartition(".")[2] in names]
 
 
-def skip_modules(kind: Any, config: Any) -> list[str] | None:
+def skip_modules(kind: Any, config: transformers.PreTrainedConfig) -> list[str] | None:
     """Return bitsandbytes' llm_int8_skip_modules, the modules that stay unquantized. None: transformers' own choice
     (the head), which it makes only if nothing is named."""
     if config.get_text_config() is config and config.model_type not in {*_NOT_QUANTISED, *ROUTERS}:
@@ -182,14 +182,14 @@ def skip_modules(kind: Any, config: Any) -> list[str] | None:
         return not_quantised(kind.from_config(config))
 
 
-def not_quantised(model: Any) -> list[str]:
+def not_quantised(model: transformers.PreTrainedModel) -> list[str]:
     """Return the modules that stay in 16 bits when the linear layers are quantized: head, towers, routers, and weights
     that a family's forward writes to."""
     named = _NOT_QUANTISED.get(model.config.get_text_config().model_type, ())
     return [*get_keys_to_not_convert(model), *beside(model), *routers(model), *named]
 
 
-def expert_parameters(model: Any) -> list[str]:
+def expert_parameters(model: transformers.PreTrainedModel) -> list[str]:
     """Return the names of the parameters with the text model's routed experts, all of a layer in one (experts, ., .),
     for peft's target_parameters. Parameters of two dimensions (biases) are left out."""
     inside = {id(module) for module in text(model).modules()}

@@ -140,7 +140,7 @@ def _near(actual: torch.Tensor, expected: torch.Tensor) -> bool:
     return bool((actual.float() - expected.float()).abs().max() <= tolerance * expected.float().abs().max())
 
 
-# ---- what is compiled: fp32 inside, rounded once -------------------------------------------------
+# ---- the compiled functions: fp32 inside, rounded once -------------------------------------------
 
 
 def _norm(rows: torch.Tensor, weight: torch.Tensor, eps: float, offset: float) -> tuple[torch.Tensor, torch.Tensor]:

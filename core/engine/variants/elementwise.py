@@ -102,7 +102,7 @@ def _install(tuned: Any, faster: dict[str, Forward]) -> Elementwise:
     decoder = tuned.get_base_model().get_decoder()
     tested: dict[Any, Any] = {}  # modules that differ only in their weights are tested once
 
-    def proven(module: Any, prove: Callable[..., Forward | None]) -> Forward | None:
+    def proven(module: torch.nn.Module, prove: Callable[..., Forward | None]) -> Forward | None:
         settings = {name: value for name, value in vars(module).items() if isinstance(value, _PLAIN)}
         parameters = [(each.shape, each.dtype, each.device) for each in module.parameters(recurse=False)]
         alike = type(module), prove, repr((settings, parameters, getattr(module, "act_fn", None)))
@@ -129,7 +129,7 @@ def _install(tuned: Any, faster: dict[str, Forward]) -> Elementwise:
 _PLAIN = (int, float, str, bool, tuple, type(None))
 
 
-def _replace(module: Any, forward: Forward) -> Callable[[], None]:
+def _replace(module: torch.nn.Module, forward: Forward) -> Callable[[], None]:
     module.forward = forward
 
     def undo() -> None:
@@ -250,13 +250,13 @@ def _twin(module: torch.nn.Module) -> Any:
 # ---- RMSNorm -------------------------------------------------------------------------------------
 
 
-def _may_be_norm(module: Any) -> bool:
+def _may_be_norm(module: torch.nn.Module) -> bool:
     weight = vars(module)["_parameters"].get("weight")
     alone = len(vars(module)["_parameters"]) == 1 and not vars(module)["_modules"] and not vars(module)["_buffers"]
     return bool(alone and weight is not None and weight.dim() == 1 and not weight.requires_grad)
 
 
-def _norm_function(module: Any, faster: dict[str, Forward]) -> Forward | None:
+def _norm_function(module: torch.nn.Module, faster: dict[str, Forward]) -> Forward | None:
     """Return the function of (x, weight) that computes module: tested in fp32 on a copy, then in its dtype on its
     device. None if module is not an RMSNorm."""
     twin, own = _twin(module), type(module).forward
@@ -279,7 +279,7 @@ def _norm_function(module: Any, faster: dict[str, Forward]) -> Forward | None:
     return None
 
 
-def _norm_forward(module: Any, function: Forward) -> Forward:
+def _norm_forward(module: torch.nn.Module, function: Forward) -> Forward:
     own = type(module).forward
 
     def forward(*args: Any, **kwargs: Any) -> torch.Tensor:
@@ -437,7 +437,7 @@ def _parts(module: torch.nn.Module) -> tuple[str, str, str] | None:
     return next((names for names in PARTS if all(name in vars(module)["_modules"] for name in names)), None)
 
 
-def _gate_function(module: Any, faster: dict[str, Forward]) -> Forward | None:
+def _gate_function(module: torch.nn.Module, faster: dict[str, Forward]) -> Forward | None:
     """Return the function of (gate, up) that gives down_proj's input, if module is a gated MLP; otherwise None."""
     names = _parts(module)
     assert names
@@ -457,7 +457,7 @@ def _gate_function(module: Any, faster: dict[str, Forward]) -> Forward | None:
     return None
 
 
-def _gate_forward(module: Any, function: Forward) -> Forward:
+def _gate_forward(module: torch.nn.Module, function: Forward) -> Forward:
     own, names = type(module).forward, _parts(module)
     assert names
 
@@ -467,7 +467,7 @@ def _gate_forward(module: Any, function: Forward) -> Forward:
     return forward
 
 
-def _mlp(module: Any, names: tuple[str, str, str], function: Forward, x: torch.Tensor) -> torch.Tensor:
+def _mlp(module: torch.nn.Module, names: tuple[str, str, str], function: Forward, x: torch.Tensor) -> torch.Tensor:
     gate, up, down = (vars(module)["_modules"][name] for name in names)
     return down(function(gate(x), up(x)))
 

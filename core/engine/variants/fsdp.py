@@ -141,7 +141,9 @@ class Sharded:
         if self.has_computed:
             self.root.reset_iter_state()
 
-    def gather(self, number: int, output: torch.Tensor, shard: torch.Tensor, group: Any, async_op: bool) -> Any:
+    def gather(
+        self, number: int, output: torch.Tensor, shard: torch.Tensor, group: distributed.ProcessGroup, async_op: bool
+    ) -> Any:
         """Fill output (ranks * n,) with every rank's shard (n,). Returns torch's Work, None once it is over."""
         if self.lead and not self.together:
             self.lead(number)
@@ -168,6 +170,10 @@ class _Gather:
         return torch.empty(*size, dtype=dtype, device=device)
 
     def __call__(
-        self, output_tensor: torch.Tensor, input_tensor: torch.Tensor, group: Any, async_op: bool = False
+        self,
+        output_tensor: torch.Tensor,
+        input_tensor: torch.Tensor,
+        group: distributed.ProcessGroup,
+        async_op: bool = False,
     ) -> Any:
         return self._gather(output_tensor, input_tensor, group, async_op)

@@ -69,7 +69,7 @@ def fuse(tuned: Any) -> Fused:
 
 def _obstacle(layer: LoraLayer) -> str | None:
     """Return the message key for why this layer keeps PEFT's product, or None."""
-    base: Any = layer.get_base_layer()
+    base: torch.nn.Module = layer.get_base_layer()
     four_bit = _is_bits(layer, 4)
     quantised = four_bit or (_is_bits(layer, 8) and not base.state.has_fp16_weights)
     if not quantised and (type(layer) is not Linear or type(base) is not torch.nn.Linear or layer.fan_in_fan_out):
@@ -93,7 +93,7 @@ def _is_bits(layer: LoraLayer, bits: int) -> bool:
     return (type(layer).__module__, type(layer).__name__) == ("peft.tuners.lora.bnb", name)
 
 
-def _dequantises_plainly(base: Any) -> bool:
+def _dequantises_plainly(base: torch.nn.Module) -> bool:
     """True if the weight is not repacked for CPUs (a kernel without gradients, see base_model), and is stored as (out,
     in)."""
     state = getattr(base.weight, "quant_state", None)
@@ -108,7 +108,7 @@ def _readers_of_one_input(tuned: Any, layers: Sequence[LoraLayer]) -> list[list[
     readers_of: dict[int, list[LoraLayer]] = {}
     inputs = []  # kept alive, so that ids are unique
 
-    def note(layer: Any, args: tuple[Any, ...]) -> None:
+    def note(layer: LoraLayer, args: tuple[Any, ...]) -> None:
         inputs.append(args[0])
         readers_of.setdefault(id(args[0]), []).append(layer)
 
@@ -183,7 +183,7 @@ class _Member:
     b: torch.Tensor
     copied_of: tuple[Any, ...] = ()
 
-    def __init__(self, layer: Any):
+    def __init__(self, layer: LoraLayer):
         self.layer = layer
         (self.name,) = layer.lora_A
 

@@ -46,7 +46,7 @@ class KeptWeights:
     def is_on(self) -> bool:
         return bool(self._layers) and not self._retreat.taken
 
-    def _product(self, number: int, base: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+    def _product(self, number: int, base: torch.nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
         def forward(x: torch.Tensor) -> torch.Tensor:
             again = torch._C._current_graph_task_id() != -1  # in a backward, which recomputes a layer
             plain = base.compute_dtype in (None, x.dtype)

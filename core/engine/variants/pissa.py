@@ -15,10 +15,9 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from peft import get_peft_model_state_dict, set_peft_model_state_dict
+from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora.layer import LoraLayer
 from safetensors.torch import load_file, save_file
 
@@ -36,7 +35,7 @@ class Pissa:
     start: Weights | None = None
 
 
-def note_start(tuned: Any, r: int) -> None:
+def note_start(tuned: PeftModel, r: int) -> None:
     """Remember the initial adapter. Call it after peft has subtracted B0 A0 from the weights. Raises ModelError if a
     layer has a rank below r."""
     own = get_peft_model_state_dict(tuned, save_embedding_layers=False)
@@ -47,7 +46,7 @@ def note_start(tuned: Any, r: int) -> None:
     tuned.pissa = Pissa(start)
 
 
-def resume(tuned: Any, saved: Weights) -> None:
+def resume(tuned: PeftModel, saved: Weights) -> None:
     """Restore adapter and base to the moment when saved (plain LoRA) was written; changes the base once."""
     now, start = halves(saved)
     if tuned.pissa.start is None:
@@ -69,7 +68,7 @@ def halves(saved: Weights) -> tuple[Weights, Weights]:
 
 
 @torch.no_grad()
-def _subtract_start(tuned: Any, start: Weights) -> None:
+def _subtract_start(tuned: PeftModel, start: Weights) -> None:
     """Turn W into W_res by the same operations as peft's pissa_init, so that its bits are the same."""
     for name, layer in tuned.named_modules():
         if not isinstance(layer, LoraLayer):

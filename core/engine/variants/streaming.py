@@ -269,14 +269,14 @@ class Streaming:
             layer.module.register_forward_pre_hook(partial(self._forward_begins, number))
             layer.module.register_forward_hook(partial(self._forward_ends, number))
 
-    def _forward_begins(self, number: int, layer: Any, given: Any) -> None:
+    def _forward_begins(self, number: int, layer: torch.nn.Module, given: Any) -> None:
         if torch.is_grad_enabled() and not layer.gradient_checkpointing:
             raise RuntimeError(
                 "an offloaded layer is computed without gradient checkpointing: its backward would not find its weights"
             )
         self._bring(number, number + 1)
 
-    def _forward_ends(self, number: int, layer: Any, given: Any, output: Any) -> None:
+    def _forward_ends(self, number: int, layer: torch.nn.Module, given: Any, output: Any) -> None:
         """Prepare the layer's recomputation. transformers checkpoints inside a layer's hooks: the gradient of its
         output comes right before it is recomputed."""
         hidden = output[0] if isinstance(output, tuple) else output

@@ -243,7 +243,7 @@ class Probe:
                 self._run.add_facts(RunFacts(memory=facts.memory.model_copy(update={"peak_gib": round(peak_gib, 4)})))
         self._record(self._recorded.rig, self._recorded.arithmetic_gib, peak_gib)
 
-    # ---- what there is --------------------------------------------------------------------------------------------
+    # ---- the memory available -------------------------------------------------------------------------------------
     def _limit(self, card: Card | None, on_card: bool) -> int | None:
         """Return the bytes that this process may use in all; None if unknown. memory_limit_gib of run.json lowers
         it."""
@@ -257,7 +257,7 @@ class Probe:
             limits += [psutil.virtual_memory().available + mine, limit_of_process()]
         return min((limit for limit in limits if limit is not None), default=None)
 
-    # ---- what was predicted ---------------------------------------------------------------------------------------
+    # ---- the estimate ---------------------------------------------------------------------------------------------
     def _predict(self, step: Step, longest: LongestBatch, rig: Rig | None) -> dict[str, Any]:
         """Return the estimate for the measured batch, and the same as corrected by earlier runs; {} without a shape."""
         if self._shape is None:
@@ -290,7 +290,7 @@ class Probe:
             double_quant=not (self._scales and self._scales.is_on),
         )
 
-    # ---- what it is -----------------------------------------------------------------------------------------------
+    # ---- the measurement ------------------------------------------------------------------------------------------
     def _measure(self, ahead: Ahead, longest: LongestBatch, limit: int | None) -> Measured | None:
         """Measure the longest batch; None if out of memory. Stop and Pause take effect meanwhile."""
         measure = self._on_card if ahead.step.on_card else self._on_processor
@@ -356,7 +356,7 @@ class Probe:
         finally:
             del held
 
-    # ---- what follows ---------------------------------------------------------------------------------------------
+    # ---- the record, messages and advice --------------------------------------------------------------------------
     def _record(self, rig: Rig, arithmetic_gib: float, measured_gib: float) -> None:
         model, method = self._recipe.model.id, self._recipe.adapter.method
         try:

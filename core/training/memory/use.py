@@ -31,8 +31,11 @@ class MemoryUse:
 
     def __init__(self, reporter: Reporter, on_card: bool, clock: Callable[[], float] = time.monotonic):
         self._reporter, self._clock = reporter, clock
-        queries: tuple[Query, Query, Query]
-        queries = (lambda: psutil.Process().memory_info().rss, lambda: None, lambda: psutil.virtual_memory().total)
+        queries: tuple[Query, Query, Query] = (
+            lambda: psutil.Process().memory_info().rss,
+            lambda: None,
+            lambda: psutil.virtual_memory().total,
+        )
         if on_card:
             from torch import cuda
 
@@ -41,8 +44,6 @@ class MemoryUse:
                 lambda: cuda.max_memory_reserved(0),
                 lambda: cuda.mem_get_info(0)[1],
             )
-        self._used: Query
-        self._most: Query
         self._used, self._most, total = queries
         self._total = _read(total)
         self._noted_at: float | None = None

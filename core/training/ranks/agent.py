@@ -28,8 +28,18 @@ from core.system import devices
 from core.system.lines import end_with_parent
 from core.system.nodes import Nodes, host_and_port
 from core.system.processes import exit_now, kill_children
-from core.training.ranks.joining import connection_error, is_rank
-from core.training.ranks.meeting import AGENT, ENDED, MEET_S, MEETING, RankError, ip_of, reported_failure, store
+from core.training.ranks.meeting import (
+    AGENT,
+    ENDED,
+    MEET_S,
+    MEETING,
+    RankError,
+    connection_error,
+    ip_of,
+    is_rank,
+    reported_failure,
+    store,
+)
 from core.workspace.folder import Workspace
 
 if TYPE_CHECKING:

@@ -44,7 +44,7 @@ PATIENCE_S = 600.0  # in a step, beyond ten times what rank 0's part took
 Check = Callable[[], None]
 
 
-def gloo(meeting: Any, rank: int, size: int, host: str) -> Any:
+def gloo(meeting: distributed.Store, rank: int, size: int, host: str) -> distributed.ProcessGroup:
     """Return torch's process group at an address of this PC."""
     options = distributed.ProcessGroupGloo._Options()
     options._devices = [distributed.ProcessGroupGloo.create_device(hostname=host)]
@@ -81,7 +81,14 @@ class Ranks:
     meeting: the store where they find each other. group: of torch.distributed. device: where NCCL sums; None: in RAM.
     """
 
-    def __init__(self, rank: int, size: int, meeting: Any, group: Any, device: torch.device | None = None):
+    def __init__(
+        self,
+        rank: int,
+        size: int,
+        meeting: distributed.Store,
+        group: distributed.ProcessGroup,
+        device: torch.device | None = None,
+    ):
         self.rank, self.size, self._store, self._group, self.device = rank, size, meeting, group, device
         self.patience_s = PATIENCE_S
         self.use: dict[int, RankUse] = {}
@@ -212,12 +219,12 @@ class Ranks:
         for each, place in zip(tensors, places, strict=True):
             each.copy_(place)
 
-    def _broadcast(self, tensor: torch.Tensor) -> Any:
+    def _broadcast(self, tensor: torch.Tensor) -> distributed.Work:
         options = distributed.BroadcastOptions()
         options.rootRank = options.rootTensor = 0
         return self._group.broadcast([tensor], options)
 
-    def wait(self, work: Any, check: Check = lambda: None, seconds: float = 0.0) -> None:
+    def wait(self, work: distributed.Work, check: Check = lambda: None, seconds: float = 0.0) -> None:
         """Wait for a transfer. Rank 0 raises RankError if a rank is gone or silent, and what check raises."""
         if self.rank:
             work.wait()
@@ -237,7 +244,7 @@ class Ranks:
         with self.noticed():
             work.wait()
 
-    # ---- who is gone ----------------------------------------------------------------------------------------------
+    # ---- failed ranks ---------------------------------------------------------------------------------------------
     def _check_agent(self) -> None:
         try:
             is_ended = self._store.check([ENDED])
@@ -268,7 +275,7 @@ class Ranks:
             self.patience_s = END_S
             self.order("end")
 
-    # ---- what each has in use -------------------------------------------------------------------------------------
+    # ---- memory and load of each rank -----------------------------------------------------------------------------
     def has_in_use(self, own: RankUse | None) -> None:
         """Publish this rank's use; on rank 0, report that of all. own: None if nothing is new."""
         if own is None:

@@ -2,40 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.errors import RunError
-from core.messages import msg
 from core.models import weights
 from core.recipe import Recipe
 from core.runs.folder import RunFolder
 from core.runs.reporter import Reporter
-from core.training.ranks.meeting import AGENT, MEETING
+from core.training.ranks.meeting import MEETING, connection_error, is_rank
 
 if TYPE_CHECKING:
     from core.training.ranks.group import Ranks
-
-
-def is_rank() -> bool:
-    """True in a process that our agent of torchrun started; another torchrun may have started the app."""
-    return AGENT in os.environ
-
-
-def has_joined() -> bool:
-    """True once this process has connected to the other ranks, which it then notifies of the run's end."""
-    torch = sys.modules.get("torch")
-    return torch is not None and torch.distributed.is_initialized()
-
-
-def connection_error(error: Exception) -> RunError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
-    return error if isinstance(error, RunError) else RunError("ranks.not_met", msg("ranks.firewall"), reason=reason)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The store by which the processes of a run find each other, and the error of one that failed. No torch at the top.
+"""The store by which the processes of a run find each other, and the errors of one that failed. No torch at the top.
 
 The ranks of one PC meet in a file of the run's folder, so no port is opened. Those of several PCs meet in a TCPStore at
 --rdzv-endpoint, which the main PC's agent serves. On Windows it is made without libuv, which its builds of torch lack;
@@ -32,6 +32,16 @@ CONNECT_S = 60.0  # to the main PC's agent, which is there already
 
 class RankError(RunError):
     """A rank failed, ended or no longer responds; rank 0 has everything that was learned."""
+
+
+def is_rank() -> bool:
+    """True in a process that our agent of torchrun started; another torchrun may have started the app."""
+    return AGENT in os.environ
+
+
+def connection_error(error: Exception) -> RunError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
+    return error if isinstance(error, RunError) else RunError("ranks.not_met", msg("ranks.firewall"), reason=reason)
 
 
 def store(host: str, port: int, nodes: int, meeting: str, is_main: bool = False, patience_s: int = 60) -> Store:

@@ -24,9 +24,14 @@ from core.runs.ended import Failed
 from core.system import cores, devices
 from core.system.processes import exit_now, keep_freed_memory
 from core.training import worker
-from core.training.ranks import joining
 from core.training.ranks.meeting import MEETING, report_failure
 from core.workspace.folder import Workspace
+
+
+def has_joined() -> bool:
+    """True once this process has connected to the other ranks, which it then notifies of the run's end."""
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.distributed.is_initialized()
 
 
 def main() -> int:
@@ -35,7 +40,7 @@ def main() -> int:
         os.environ[devices.VISIBLE] = cards[int(os.environ["LOCAL_RANK"])]
     if os.environ["RANK"] == "0":
         code = worker.main()
-        return 0 if code != 1 and joining.has_joined() else code  # an error makes the agent end ranks that still wait
+        return 0 if code != 1 and has_joined() else code  # an error makes the agent end ranks that still wait
     parser = argparse.ArgumentParser(prog="core.training.ranks.rank_process")
     parser.add_argument("--workspace", required=True)
     parser.add_argument("run_id", nargs="?")

@@ -226,7 +226,7 @@ class SharedStep(Step):
             with self.ranks.noticed():
                 raise
 
-    # ---- the others -----------------------------------------------------------------------------------------------
+    # ---- the other ranks ------------------------------------------------------------------------------------------
     def follow(self) -> None:
         """Compute what rank 0 orders, until the run is over. Raises torch's error if rank 0 is gone."""
         while (order := self.ranks.receive())["name"] != "end":
