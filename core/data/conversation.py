@@ -101,7 +101,7 @@ def read_messages(turns: Sequence[object], system: tuple[ChatMessage, ...], note
         before = messages[-1] if messages else None
         is_call = bool(message.tool_calls) and not message.content.strip() and not message.reasoning
         if before and before.role == "assistant" and is_call and message.weight == before.weight:
-            # ShareGPT: the call is a turn
+            # in ShareGPT a call is a turn of its own
             messages[-1] = replace(before, tool_calls=before.tool_calls + message.tool_calls)
         else:
             messages.append(message)
@@ -214,7 +214,7 @@ def _content(content: object, number: int, notes: Notes) -> tuple[str, str]:
         return content, ""
     if content is None:
         return "", ""
-    if isinstance(content, dict):  # a tool's result as it came
+    if isinstance(content, dict):  # a tool's result, as an object
         return as_json(content), ""
     if not isinstance(content, list):
         raise Flaw("data.turn_content", turn=number, found=type_name(content))

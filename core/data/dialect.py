@@ -99,7 +99,7 @@ def find(render: Render, source: str) -> Dialect:
                 raise  # otherwise two dozen renderings would each run into the time limit
             return False
         places = [text.find(word) for word in words]
-        # Python's own notation is not JSON
+        # arguments must not appear in Python's notation instead of JSON
         return -1 not in places and places == sorted(places) and f"'{_KEY}'" not in text
 
     user, answer = _TURN_USER, _TURN_ANSWER

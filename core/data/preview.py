@@ -48,7 +48,7 @@ from core.values import round_up
 MOST_ROWS = 1_000
 MOST_COMPARED = 200_000  # rows; about ten seconds once
 MOST_COMPARED_NEARLY = 50_000  # rows; about two seconds once
-# of the counted rows together; SmolLM2's tokenizer reads 1.8 M a second (2 shared cores, 2026-12)
+# in the counted rows; SmolLM2's tokenizer reads 1.8 M a second (2 shared cores, 2026-12)
 MOST_CHARACTERS = 4_000_000
 KEPT_PREVIEWS = 12  # enough for two visitors, each with three samples on the page
 MOST_BINS = 24
@@ -56,7 +56,7 @@ FIRST_ROWS = 20
 
 Rows = Sequence[tuple[int, Example]]  # (number in the file, example)
 
-LOOKED_AT, TOGETHER = 200, 10  # rows whose language is judged; short answers are judged so many together
+LOOKED_AT, TOGETHER = 200, 10  # rows whose language is judged; answers that are joined for it, as they may be short
 
 
 @dataclass(frozen=True)
@@ -223,7 +223,7 @@ class Preview:
     def histogram(self, max_length: int) -> tuple[Bin, ...]:
         """Return at most MOST_BINS bins, equally wide but for the last, which takes lengths far above most rows."""
         shortest, top = int(self._sorted[0]), min(self.longest, 2 * self.p99)
-        # one more, for no edge begins at the shortest
+        # one bin less, because the first edge may lie below the shortest
         width = int(round_up(max(1.0, (top - shortest) / (MOST_BINS - 1))))
         first = shortest // width
         edges = [width * i for i in range(first, max(first + 1, math.ceil(top / width)) + 1)]

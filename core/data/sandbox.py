@@ -23,7 +23,7 @@ from core.errors import TemplateError, reason_of
 
 # Markers that survive rendering; private-use characters, which are removed from the conversation itself.
 OPENS, CLOSES = "\ue0f0", "\ue0f1"
-# What an arbitrary template may raise, besides jinja's own errors.
+# Exceptions that an arbitrary template may raise.
 _TEMPLATE_ERRORS = (
     jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, NameError, RuntimeError,
     SyntaxError, MemoryError, AssertionError,

@@ -46,7 +46,7 @@ from core.system import path_length
 from core.values import MIB
 from core.workspace.names import display_name, short_id, slug
 
-IMPORTED = re.compile(r"[a-z0-9][a-z0-9-]{0,60}")  # the id of a set of the person's own, and its folder
+IMPORTED = re.compile(r"[a-z0-9][a-z0-9-]{0,60}")  # ids, and folder names, of imported datasets
 _SAMPLE_STEM = re.compile(r"[A-Za-z0-9_-]{1,60}")
 _STALE_S = 3600  # an import of 2 GiB takes minutes
 LOCK_S = 10.0
@@ -131,7 +131,7 @@ class DatasetStore:
             try:
                 # Markdown can be added by hand; in a folder it is most often a description of the data.
                 paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES.keys() - WRITING)
-            except OSError:  # a drive that is not plugged in
+            except OSError:  # e.g. a drive that is not plugged in
                 continue
             for path in paths:
                 if path.is_file() and not path.name.startswith(".") and _inside(path, folder):
@@ -184,7 +184,7 @@ class DatasetStore:
                 ):
                     return info
             try:
-                with contextlib.ExitStack() as undo:  # after a cancel and Ctrl-C too
+                with contextlib.ExitStack() as undo:  # also after a cancel and Ctrl-C
                     folder = self._new_folder(shown_name)
                     undo.callback(shutil.rmtree, folder, ignore_errors=True)
                     report = self._readings.read_into(folder, source, choices, check)
@@ -260,7 +260,7 @@ class DatasetStore:
         if not IMPORTED.fullmatch(id):
             raise DataError("data.cannot_delete", id=id)
         trash = self.root / f".trash-{short_id()}"
-        for opened in list(self._opened):  # Windows renames no folder with an open file in it
+        for opened in list(self._opened):  # Windows does not rename a folder with an open file
             opened.close()
         try:
             files.rename(folder, trash, files.MOMENT_S)

@@ -211,7 +211,7 @@ class ChatTemplate:
         """Return the turns as text, and the position after its last answer and that answer's end token, if there is
         one."""
         text = self._render(self.dialect.messages(turns), tools, thinks, False)
-        if not re.search(r"\{%-?\+?\s*generation\b", self.source):  # the template does not mark them itself
+        if not re.search(r"\{%-?\+?\s*generation\b", self.source):  # the template does not mark answers itself
             end = len(text.rstrip())
             if text.endswith(self._tail):
                 end = len(text) - len(self._tail) + len(self._end_of_turn(self._tail))
@@ -252,7 +252,7 @@ class ChatTemplate:
         That token is the beginning of the next turn, or the model's own end token; otherwise no model would learn to
         stop.
         """
-        turns = _without_thinking(turns)  # which is rendered differently once there is an answer
+        turns = _without_thinking(turns)  # earlier thinking is rendered differently once another turn follows
         after = {"role": "tool" if turns[-1].get("tool_calls") else "user", "content": _ANSWER}
         try:
             shorter, longer = (self.render(messages, False, tools, thinks) for messages in (turns, [*turns, after]))

@@ -12,7 +12,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Sequence
 
-# Best first: what a piece may end after.
+# Patterns after which a piece may end, best first.
 _ENDS = tuple(
     map(re.compile, (r"\n[^\S\n]*\n\s*", r"\n|[.!?…][\"'”’»)\]]*(?=\s)|[。！？][”’」』）]*", r"\s(?=\S)|[，、；：,;:]"))
 )
@@ -30,7 +30,7 @@ def borders(text: str, offsets: Sequence[tuple[int, int]]) -> Borders:
     for pattern in _ENDS:
         tokens, at = array("i"), 0
         for match in pattern.finditer(text):
-            # A token may hold the end of a sentence and what follows: the next one begins something new.
+            # A token may contain the end of a sentence and the text after it: then the next token is the border.
             while at < len(starts) and starts[at] < match.end():
                 at += 1
             if 0 < at < len(starts) and (not tokens or tokens[-1] != at):

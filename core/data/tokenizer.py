@@ -209,7 +209,7 @@ def _template_source(folder: Path, config: Mapping[str, object]) -> str:
     if file.exists():
         return file.read_text("utf-8")
     source = config.get("chat_template")
-    if isinstance(source, list):  # several named ones: [{"name": "default", "template": ...}, ...]
+    if isinstance(source, list):  # several templates: [{"name": "default", "template": ...}, ...]
         named = {item.get("name"): item.get("template") for item in source if isinstance(item, dict)}
         source = named.get("default") or next(iter(named.values()), None)
     return source if isinstance(source, str) and source else PLAIN

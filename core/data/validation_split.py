@@ -13,7 +13,7 @@ from core.data.repeats import Repeats
 from core.data.sets.stored_rows import Examples, Rows
 from core.recipe import Recipe
 
-SMALLEST_SPLIT = 20  # rows; below it all are trained
+SMALLEST_SPLIT = 20  # rows; of fewer all are trained
 FEW_PAIRS = 50  # with fewer, a preference is mostly memorized
 
 

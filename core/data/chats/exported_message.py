@@ -8,7 +8,9 @@ from typing import NamedTuple
 from core.data.shapes.left_out import Loss
 
 LONGEST_MESSAGE = 1 << 20  # characters; a longer message was not written by a person
-MARKS = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")  # directions of text, around names and messages
+MARKS = re.compile(
+    "[\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]"
+)  # marks of text direction around names and messages
 _LINK = re.compile(r"^https?://\S+$")
 
 

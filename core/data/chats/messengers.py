@@ -252,7 +252,7 @@ def _signal_messages(message: Mapping[str, object]) -> Iterator[ExportedMessage]
         yield from _with_media(exported, any(has_value(message.get(name)) for name in ("attachments", "sticker")))
         return
     synced, when = message.get("syncMessage"), dates.counted(message.get("timestamp"), 1000)
-    # written on another device of the same person
+    # sent from another device of the same person
     sent = synced.get("sentMessage") if isinstance(synced, dict) else None
     content = sent if isinstance(sent, dict) else message.get("dataMessage")
     person = text_at(message, "sourceName", "sourceNumber", "source")

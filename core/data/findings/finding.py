@@ -127,7 +127,9 @@ class Marked:
             return []
         count = count or len(self)
         share = 100 * count / max(1, rows)
-        percent = share if share >= 0.05 else msg("finding.less_than", percent=0.1)  # ten of a million are not 0.0 %
+        percent = (
+            share if share >= 0.05 else msg("finding.less_than", percent=0.1)
+        )  # so that ten of a million are not shown as 0.0 %
         return [
             Finding(
                 id=kind,

@@ -15,8 +15,8 @@ from core.data.findings.row_words import RowWords
 from core.messages import msg
 
 MIN_CHARACTERS = 40
-MEANT = 0.2  # of the judged answers: a second language that has so many is no accident
-MAIN = 0.7  # of the judged texts are in one language: it is the language of all
+MEANT = 0.2  # share of the judged answers from which a second language is intended
+MAIN = 0.7  # share of the judged texts from which their language is the main one
 _SCRIPTS = (
     ("ja", re.compile(r"[\u3040-\u30ff]"), 3),
     ("zh", re.compile(r"[\u3400-\u9fff]"), 1),
@@ -58,7 +58,7 @@ def language_of(text: str) -> str | None:
         return None
     words = head.lower().split()
     different = set(words)
-    known = different & _ANY  # most words are in none
+    known = different & _ANY  # most words are in no list
     if len(known) < 4:
         return None
     hits = sorted(((len(known & common), language) for language, common in _WORDS.items()), reverse=True)

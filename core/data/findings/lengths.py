@@ -9,7 +9,7 @@ from statistics import median
 from core.data.findings.finding import Finding, Marked
 from core.data.findings.row_words import RowWords
 
-FAR, LONG = 30, 8_000  # times the median, and characters
+FAR, LONG = 30, 8_000  # far longer: so many times the median, and so many characters
 
 
 class Lengths:

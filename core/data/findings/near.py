@@ -25,7 +25,7 @@ from core.data.findings.secrets import masked
 WINDOW = 6  # bytes
 BINS, BANDS = 64, 32  # of one side, of both
 NEAR = 0.75  # share of equal bytes, which is exact to +- 0.05
-COMMON, JUDGED_BY = 0.2, 1_000  # share of the first rows; how many those are
+COMMON, JUDGED_BY = 0.2, 1_000  # share of the first rows; number of those rows
 FEWEST_WINDOWS = 40  # that are not common: another word in a short text makes another question
 MOST_BYTES = 1 << 16  # of a row: the beginning of a book is enough
 BATCH_BYTES, FIRST_BYTES = 1 << 18, 1 << 19

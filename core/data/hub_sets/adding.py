@@ -75,7 +75,7 @@ def _as_lines(part: PartName, paths: tuple[Path, ...], check: Callable[[], None]
         for path, item in ((each, item) for each in paths for item in read_rows(each)):
             check()
             if not isinstance(item, Row):
-                if item.severity == "error":  # a file of lines could not say what was wrong with it
+                if item.severity == "error":  # the error would be lost in the JSONL file
                     raise DataError(item.sentence)
                 continue
             columns = columns or item.values.keys()

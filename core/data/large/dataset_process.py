@@ -18,7 +18,7 @@ from core.progress import Check, go_on
 from core.values import MIB
 
 LARGE_BYTES = 64 * MIB  # of a file
-LARGE_ROWS = 100_000  # of a set that is looked through
+LARGE_ROWS = 100_000  # of a dataset that is processed completely
 _in_worker: list[bool] = []  # not empty in the process that does the work
 
 

@@ -37,8 +37,8 @@ _UNSEEN = {
 }
 _SPACE = re.compile(r"[ \t\r\n\f\u00a0]+")
 _ENDS = re.compile(r"[.!?:…。！？][\"'”’»)\]]*$")
-_SILENCE_MS = 4_000  # between subtitles, begins a paragraph
-_PARAGRAPH = 800  # characters of subtitles, from which the next sentence begins one
+_SILENCE_MS = 4_000  # a longer silence between subtitles begins a paragraph
+_PARAGRAPH = 800  # characters of subtitles after which the next sentence begins a paragraph
 
 
 def read_document(path: str, member: str, kind: str, encoding: str) -> Iterator[Any]:

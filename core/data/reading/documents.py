@@ -22,7 +22,7 @@ from core.messages import msg
 from core.presets import PROJECT
 from core.values import MIB
 
-SIZE_MB = 5  # of the extra, to download
+SIZE_MB = 5  # download size of the extra
 
 
 def document_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem | Loss]:

@@ -188,7 +188,7 @@ def _likely(sample: bytes) -> list[tuple[str, list[str]]]:
         texts = {text}
         others = []
         for other, its_text in equal:
-            if its_text not in texts:  # of several that give the same text, one is enough
+            if its_text not in texts:  # encodings that give the same text are listed once
                 texts.add(its_text)
                 others.append(other)
         result.append((name, others[:_MOST_NAMED]))

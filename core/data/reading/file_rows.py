@@ -75,7 +75,7 @@ class Row:
     number: int
     values: dict[str, Any]
     line: int | None = None
-    losses: tuple[Loss, ...] = ()  # what its reader left out between this row and the one before
+    losses: tuple[Loss, ...] = ()  # what its reader left out since the row before
     file: str = ""  # in a dataset of several files: the row's file, and its format
     format: Format | None = None
     validation: bool = False  # of a set of several files: it stands in one of test or validation rows
@@ -137,19 +137,19 @@ class Source:
     notes: tuple[Message, ...] = ()
     # Byte offset of the first byte that is not UTF-8; only JSONL is read past it, leaving out the broken lines.
     first_bad_byte: int | None = None
-    sheet: str = ""  # of a spreadsheet: the one that is read
-    sheets: tuple[str, ...] = ()  # all of its
+    sheet: str = ""  # the sheet of a spreadsheet that is read
+    sheets: tuple[str, ...] = ()  # all sheets of it
     # False if the first row of a table is a row; True if a choice says, or in doubt, that it holds names
     header: bool | None = None
-    chat: str = ""  # which app exported it, as core/data/chats/kinds names it
+    chat: str = ""  # the app that exported it, a name in core/data/chats/kinds
     choices: Choices = NO_CHOICES
     parts: tuple[Source, ...] = ()  # of several files
     validation: bool = False  # of several files: its name says that it is not for training
     layout: Layout | None = None  # its columns according to dataset_info.json
     people: Mapping[str, str] = field(
         default_factory=dict
-    )  # of a chat that calls them by ids: their names, where another file has them
-    stored_as: str = ""  # the kind of the file as a whole, where this is a file inside of it
+    )  # names of a chat's people by their ids, if another file has them
+    stored_as: str = ""  # the kind of the containing file, if this is a file in an archive
 
 
 def left_beside(loss: Loss, count: int) -> Problem:

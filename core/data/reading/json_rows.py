@@ -85,7 +85,7 @@ _JSON_REASONS = {
 
 
 class _RowsText(JsonText):
-    row = 1  # the one that is being read
+    row = 1  # number of the row that is being read
 
 
 def json_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem | Loss]:

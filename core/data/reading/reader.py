@@ -79,7 +79,7 @@ def _with_losses(items: Items, source: Source, limits: Limits) -> Iterator[Row |
             row: Row | Problem = item
         elif (
             not source.layout and type(item.value) is dict and is_plain(item.value)
-        ):  # most rows: nothing to lay out, nothing wrong
+        ):  # most rows need no conversion and no check
             row = Row(item.row, item.value, item.line, item.losses)
         else:
             row = checked(_convert(item, source), limits)

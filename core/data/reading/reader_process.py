@@ -56,7 +56,7 @@ def listen(
     try:
         for line in _lines(process.stdout, waiting) if waiting else process.stdout:
             watch.last_output_s = time.monotonic()
-            if line.endswith(b"\n"):  # else it died while it wrote
+            if line.endswith(b"\n"):  # an incomplete line: the process died
                 yield json.loads(line)
         if watch.ended_it:
             yield {"error": watch.ended_it}
@@ -103,7 +103,7 @@ class _Watch:
             processes = [psutil.Process(self._process.pid)]
             while not self.done.wait(LOOK_S):
                 if files.ON_WINDOWS and len(processes) == 1:
-                    # there a venv's python.exe is a small program that starts the interpreter
+                    # a venv's python.exe is a small program that starts the interpreter
                     processes += processes[0].children()
                 too_large = sum(each.memory_info().rss for each in processes) > MOST_MEMORY
                 if too_large or time.monotonic() - self.last_output_s > LONGEST_SILENCE_S:

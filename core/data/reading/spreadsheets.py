@@ -22,7 +22,7 @@ from core.messages import Message, msg
 from core.values import MIB
 
 LOOKED_AT = 30  # rows, among which the names of the columns are searched
-_WIDE = 0.5  # of the widest of them
+_WIDE = 0.5  # share of the widest row's width
 _MOST_NAMED = 8  # other sheets
 
 

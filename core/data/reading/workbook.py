@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from datetime import date, datetime, time, timedelta
 from typing import IO, Any
 
-_DIGITS = 15  # that spreadsheets show of a number
+_DIGITS = 15  # digits that spreadsheets show of a number
 _CHUNK = 1 << 20
 # XML of a formula without a stored value, as written by programs that do not calculate.
 _UNCALCULATED = (b"</f></c>", b"</f><v></v></c>", b"</f><v/></c>", b"</f><v /></c>")

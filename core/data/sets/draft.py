@@ -13,8 +13,10 @@ from core.data.reading.file_rows import Row
 from core.data.shapes.known import recognise
 from core.errors import DataError
 
-_EMPTY = "\ue000"  # of the private use area of Unicode: a missing text, while its row is read
-_WRITTEN = re.compile(rf"(?:\\n\\n)?{_EMPTY}(?:\\n\\n)?")  # in JSON: a missing text, and what joins it to the next
+_EMPTY = "\ue000"  # a private-use character in place of a missing text, while its row is read
+_WRITTEN = re.compile(
+    rf"(?:\\n\\n)?{_EMPTY}(?:\\n\\n)?"
+)  # a missing text in JSON, with the blank lines that join it to other texts
 
 
 def draft_of(values: Mapping[str, object]) -> dict[str, Any] | None:

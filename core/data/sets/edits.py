@@ -92,7 +92,7 @@ class EditedRows(Rows):
             if source >= 0:
                 yield int(number), self._written[source].as_json()
                 continue
-            while at < place:  # rows of the file are never put in another order
+            while at < place:  # rows of the file keep their order
                 at, of_file = at + 1, next(file)
             yield of_file
 
@@ -196,7 +196,7 @@ class Edits:
         self._log, self._pool = files_of(folder, reading)
         try:
             records = files.read_lines(self._log, 0, limit_bytes=1 << 30, is_needed=True).records
-        except OSError as error:  # taken for no version, the next edit would be written as the first one
+        except OSError as error:  # without the log the next edit would be written as the first one
             raise DataError("data.cannot_read", file=self._log.name, reason=error.strerror or str(error)) from error
         for record in records:
             if "version" in record:
@@ -225,12 +225,12 @@ class Edits:
         if not story:
             return base
         numbers = base.numbers()
-        places = np.arange(len(numbers), dtype=np.int32)  # of rows of the file, among those that can be learned from
+        places = np.arange(len(numbers), dtype=np.int32)  # position among the trainable rows of the file
         source = np.full(len(numbers), -1, np.int32)
         flawed = base.flawed_numbers()
         is_flawed = np.ones(len(flawed), bool)
         for change in story:
-            # numbers rise all the while: nothing that a million rows would take twice is sorted or kept
+            # numbers stay sorted, so that no second copy of a million rows is needed
             for named in (change.remove, change.change[:, 0]):
                 is_flawed[_locate(flawed, named)[0]] = False
             removed, _ = _locate(numbers, change.remove)
@@ -317,7 +317,7 @@ class Edits:
             size = file.seek(0, 2)
             try:
                 if size and (file.seek(-1, 2), file.read(1))[1] != b"\n":
-                    file.write(b"\n")  # after half a line of a full disk or a crash
+                    file.write(b"\n")  # end an incomplete line, left by a full disk or a crash
                 for row, example in chain((one,), rows):
                     file.write(
                         json.dumps({"row": row, "example": example.as_dict()}, ensure_ascii=False).encode() + b"\n"

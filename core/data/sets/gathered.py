@@ -30,7 +30,7 @@ def add(
     files: dict[str, Path] = {}
     for path in paths:
         for inside, file in _files_of_folder(path, choices) if path.is_dir() else [(path.name, path)]:
-            while inside in files:  # two folders may each have a file of a name
+            while inside in files:  # two folders may have files of the same name
                 inside = f"_{inside}"
             files[inside] = file
     shown = name or (paths[0].name if len(paths) == 1 else f"{paths[0].stem} + {len(paths) - 1}")

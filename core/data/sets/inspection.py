@@ -139,8 +139,8 @@ class _Counts:
         self._most, self._roles = most, roles
         self._problems, self._checks, self.tally = _Problems(most), Checks(), Tally()
         self._names: dict[str, None] = dict.fromkeys(roles)
-        self._hashes, self._places = array("q"), array("i")  # of good rows; their numbers and lines
-        self._before: tuple[object, ...] = ()  # the names of the row before
+        self._hashes, self._places = array("q"), array("i")  # of good rows: hashes; numbers and lines
+        self._before: tuple[object, ...] = ()  # columns of the row before
         self.files: Counter[str] = Counter()
         self.apart: Counter[str] = Counter()  # good rows of files of test or validation rows
         self.rows = 0

@@ -42,7 +42,7 @@ class Pieces(Sequence[Encoded]):
         if long_examples == "drop":
             counts[is_long] = 0
         else:
-            if long_examples == "split":  # each begins with the last token of the one before
+            if long_examples == "split":  # each piece begins with the last token of the one before
                 counts[is_long] = -(-(lengths[is_long] - 1) // (limit - 1))
             for number in np.flatnonzero(is_long & tokens.is_text).tolist():
                 cut[number] = cuts(tokens.borders(number), int(lengths[number]), limit, overlap)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 ROWS_A_BATCH = 10_000
-BATCH_BYTES = 8 * MIB  # a row may have 4 MiB: as many of those would fill the memory
+BATCH_BYTES = 8 * MIB  # a row may have 4 MiB: ROWS_A_BATCH of those would fill the memory
 STRETCH, MOST_LOOKS = 1000, 25  # rows that are read together, half a MiB; stretches that stay mapped
 FIELDS = ("row", "line", "example", "values", "problem")
 VALIDATION = "validation"
@@ -184,7 +184,7 @@ def open_rows(file: Path) -> Rows | None:
         return Rows(file)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError):  # pyarrow's are of both kinds
+    except (OSError, ValueError):  # pyarrow raises both
         with contextlib.suppress(OSError):
             file.unlink()
         return None
@@ -282,7 +282,7 @@ def _clear(target: Path) -> None:
     """Remove files of killed processes, and rows in the format of another version of this app."""
     current_prefix = target.name.rpartition("-")[0] + "-"
     for file in target.parent.glob("*.arrow*"):
-        with contextlib.suppress(OSError):  # still written, or mapped
+        with contextlib.suppress(OSError):  # being written, or mapped
             is_old = file.name.startswith("rows-") and not file.name.startswith(current_prefix)
             if is_old or (file.name.startswith(".") and time.time() - file.stat().st_mtime > _STALE_S):
                 file.unlink()

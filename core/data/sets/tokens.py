@@ -93,7 +93,7 @@ class Tokens:
 
     def learned(self, example: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
         """Return (P,) how many tokens are learned from start to end (exclusive) of the examples; all three are (P,)."""
-        begins = np.cumsum(self.lengths, dtype=np.int64) - self.lengths  # if all examples lay end to end
+        begins = np.cumsum(self.lengths, dtype=np.int64) - self.lengths  # positions in all examples joined
         of_run, first, last = self.runs.T
         starts, ends = begins[of_run] + first, begins[of_run] + last
         before = np.concatenate(([0], np.cumsum(last - first, dtype=np.int64)))
@@ -158,7 +158,7 @@ class Tokenised:
             try:
                 return self._gather(rows, keys)
             finally:
-                pyarrow.default_memory_pool().release_unused()  # a third of what a run would hold
+                pyarrow.default_memory_pool().release_unused()  # a third of the memory that a run would hold
 
     def _complete(self, positions: np.ndarray, keys: np.ndarray, report: Callable[[int], None]) -> None:
         """Count the rows that are in no segment."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -214,13 +214,9 @@ def split(
     if not 0 < count < len(rows):
         raise DataError("sets.empty_part", rows=len(rows), count=count)
     chosen = set(random.Random(seed).sample(range(len(rows)), count))
-    parts: tuple[Callable[[int], bool], ...] = (lambda i: i not in chosen, lambda i: i in chosen)
-
-    def rows_where(is_taken: Callable[[int], bool]) -> Iterator[tuple[int, Example]]:
-        return (rows[i] for i in range(len(rows)) if is_taken(i))
-
     first, second = (
-        _added(store, rows_where(is_taken), name, folder) for is_taken, name in zip(parts, names, strict=True)
+        _added(store, (rows[i] for i in range(len(rows)) if (i in chosen) == is_second), name, folder)
+        for is_second, name in zip((False, True), names, strict=True)
     )
     return first, second
 

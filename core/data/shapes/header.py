@@ -14,7 +14,7 @@ from core.data.shapes.known import COLUMNS
 from core.data.shapes.roles import means_something, words_of
 
 LOOKED_AT = 100  # rows
-_TEXT = 3  # words that a column of text usually has, at least
+_TEXT = 3  # fewest words of a usual cell in a column of text
 _KNOWN = {alias for columns in COLUMNS.values() for aliases in columns.values() for alias in aliases}
 _IDENTIFIER = re.compile(r"[a-zA-Z]\w*_\w+|[a-z]+[A-Z]\w+")
 _MEASURE = re.compile(r"[\d\s.,:/+%$€£-]*\d[\d\s.,:/+%$€£TZ-]*|https?://\S+|true|false", re.IGNORECASE)

@@ -15,14 +15,14 @@ from typing import Any, Literal, NamedTuple
 from core.messages import Message, msg
 from core.values import Frozen
 
-MOST_NAMED = 100  # different things of one file; a file may have a million different columns
+MOST_NAMED = 100  # different losses of one file; it may have a million different columns
 LONGEST_NAME = 60
 Place = Literal[
     "column", "field", "part", "call", "tool", "answer", "turn", "row", "branch", "message", "chat", "above", "beside",
     "page", "more", "worse",
 ]  # fmt: skip
 
-# Names under which files keep what no text holds, and worse answers.
+# Names of columns of media, and of worse answers.
 MEDIA = ("image", "images", "img", "picture", "pictures", "audio", "audios", "video", "videos", "files", "attachments",
     "image_url", "pixel_values")  # fmt: skip
 WORSE = ("rejected", "rejected_response", "reject", "rejected_messages", "non_preferred_output")

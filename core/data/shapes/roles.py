@@ -15,7 +15,7 @@ from core.data.shapes.left_out import has_value
 from core.errors import DataError
 from core.recipe import ColumnRole
 
-Role = ColumnRole  # ignore is only ever chosen, never guessed
+Role = ColumnRole  # "ignore" is chosen by a person, never guessed
 Roles = Mapping[str, Role]
 _MEANT: tuple[Role, ...] = ("question", "answer", "system", "context", "text")
 LEAST_WORDS = 3  # a column of text has more words than a name or a date
@@ -146,7 +146,7 @@ def _last_meaning(name: str) -> Role | None:
     meant = [
         role for part in reversed(parts) if part not in ("q", "a") for role, words in _NAMES.items() if part in words
     ]
-    # the text of a question is a question
+    # in "question text" the role is question
     return next((role for role in meant if role != "text"), next(iter(meant), None))
 
 
