@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Start LoRA Garage: `python launch.py --help` says what else it does, launcher/main.py how."""
+"""Start LoRA Garage. `python launch.py --help` lists the commands, which launcher/main.py runs."""
 
 import os
 import sys

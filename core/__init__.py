@@ -1,6 +1,6 @@
-"""Everything of LoRA Garage that is not a screen. No gradio anywhere below.
+"""All of LoRA Garage except its screens. No gradio anywhere below.
 
-Rooms stand on floors, and an import only ever goes to a lower one (tests/unit/test_architecture.py holds it):
+Rooms stand on floors, and an import only ever goes to a lower one (checked by tests/unit/test_architecture.py):
 
     8  commands      training
     7  advice   chat   export   queue   trial
@@ -12,8 +12,7 @@ Rooms stand on floors, and an import only ever goes to a lower one (tests/unit/t
     1  the files of this folder: messages, errors, files, values, progress, recipe, presets
 
 torch, transformers, peft and bitsandbytes are imported inside worker processes: at the top of a module only in
-`engine`, in
-`training`, and in the files of `trial`, `chat` and `export` that the same test names.
+`engine`, in `training`, and in the files of `trial`, `chat` and `export` that the same test names.
 """
 
 from pathlib import Path

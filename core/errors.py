@@ -1,14 +1,14 @@
 """Errors that a person can act on. Everything else is a bug and keeps its traceback in the log.
 
 GarageError
-├── RecipeError      a recipe, a setting or an argument that cannot be
+├── RecipeError      an impossible recipe, setting or argument
 ├── DataError        a data file that cannot be read, or has nothing to learn
 ├── ModelError       a model that is missing, gated, damaged, or cannot be used
 ├── TemplateError    a chat template that cannot be rendered or masked
-├── RunError         a run that is not there, or is not in the state that was asked for
-├── BusyError        the lease is held by somebody else
-├── ChatError        a chat that could not be loaded or went away
-└── ExportError      an export that could not be made, or did not prove itself
+├── RunError         a run that does not exist, or is in the wrong state
+├── BusyError        another process holds the lease
+├── ChatError        a chat that could not be loaded or ended
+└── ExportError      an export that could not be made, or failed its check
 
 Each is raised with a catalogue key and its values: `DataError("data.empty_file", file="a.jsonl")`.
 """
@@ -44,7 +44,7 @@ class TemplateError(GarageError): ...
 
 
 class RunError(GarageError):
-    """advice: what to try, where that is not said of all such errors (core/runs/ended)."""
+    """An error of a run. advice: what to try, if that is not the same for all such errors (core/runs/ended)."""
 
     def __init__(self, key: str | Message, advice: Message | None = None, **params: Any):
         super().__init__(key, **params)
@@ -55,7 +55,7 @@ class RunError(GarageError):
 
 
 class DoesNotFitError(RunError):
-    """The memory is not enough for a run, seen before its first step. Its advice: what would fit, computed."""
+    """Too little memory for a run, found before its first step. Its advice: what would fit, computed."""
 
 
 class BusyError(GarageError): ...
@@ -68,18 +68,18 @@ class ExportError(GarageError): ...
 
 
 class StopRequested(Exception):
-    """The person asked to stop; raised at the next sub-step of whatever the worker is doing. Not an error."""
+    """Raised at the worker's next sub-step after the person pressed Stop. Not an error."""
 
 
 class PauseRequested(Exception):
-    """As StopRequested, but to go on later from exactly here."""
+    """Raised like StopRequested, to resume later from exactly here."""
 
 
 def first_line(error: Exception) -> str:
-    """Of what it says; "" where it says nothing."""
+    """Return the first line of an error's text; "" if it has none."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), "")
 
 
 def reason_of(error: Exception) -> str:
-    """What an error of somebody else's says, short enough for a sentence; its kind where it says nothing."""
+    """Return the text of a foreign error, short enough for a sentence; its type if it has none."""
     return first_line(error)[:200] or type(error).__name__

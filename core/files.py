@@ -1,8 +1,8 @@
-"""Files that appear complete or not at all, lines that are appended whole, retries for what Windows refuses for a
-moment, and disk errors in words.
+"""Files that appear complete or not at all, appended lines, retries for what Windows refuses for a moment, and disk
+errors in words.
 
 A crash between the two steps of `replace` leaves a `.<name>.tmp-*` file beside the old, still complete one. A crash or
-a full disk inside `append_line` leaves half a line, which the next one does not run into.
+a full disk inside `append_line` leaves half a line, which the next call separates from its own.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pydantic import BaseModel, ValidationError
 
 from core.errors import RunError
 
-OURS = 16 << 20  # bytes; no file that this app writes as one JSON value comes near
+MOST_JSON_BYTES = 16 << 20  # bytes; no file that this app writes as one JSON value comes near
 PATIENCE_S = 10.0  # with a scanner, an indexer, OneDrive or Explorer, which look at what is new
 MOMENT_S = 1.0  # with a writer, which has a file for milliseconds, and where a person waits for the answer
 ON_WINDOWS = os.name == "nt"
@@ -33,9 +33,9 @@ Model = TypeVar("Model", bound=BaseModel)
 Result = TypeVar("Result")
 
 
-def patiently(act: Callable[[], Result], patience_s: float = PATIENCE_S) -> Result:
-    """act(), again for so long where Windows refuses it because somebody has the file open at this instant, or one in
-    the folder. Then its PermissionError."""
+def retry_if_busy(act: Callable[[], Result], patience_s: float = PATIENCE_S) -> Result:
+    """Return act(), retried for patience_s while Windows refuses it because another program has the file, or one in the
+    folder, open. Then raises its PermissionError."""
     end, pause = time.monotonic() + patience_s, 0.01
     while True:
         try:
@@ -48,12 +48,12 @@ def patiently(act: Callable[[], Result], patience_s: float = PATIENCE_S) -> Resu
 
 
 def rename(source: Path, target: Path, patience_s: float = PATIENCE_S) -> None:
-    """Of a file, over another one too, or of a folder to where there is none. Raises OSError."""
-    patiently(lambda: os.replace(source, target), patience_s)
+    """Rename a file, also over an existing one, or a folder to a free name. Raises OSError."""
+    retry_if_busy(lambda: os.replace(source, target), patience_s)
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Another name of the same file where the disk has such; else a copy that lasts."""
+    """Create a hard link if the disk supports it, else a synced copy."""
     try:
         os.link(source, target)
     except OSError:  # another disk, or one without links
@@ -63,16 +63,19 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def remove_tree(folder: Path, patience_s: float = 0.0) -> bool:
-    """A folder with all in it; what is refused for longer than patience_s stays. Whether it is gone."""
+    """Delete a folder with its contents; what is refused for longer than patience_s stays. Returns whether it is
+    gone."""
     with contextlib.suppress(OSError):
-        patiently(lambda: shutil.rmtree(folder), patience_s)
+        retry_if_busy(lambda: shutil.rmtree(folder), patience_s)
     shutil.rmtree(folder, ignore_errors=True)  # the first refusal ended the other: what can go, goes
     return not folder.exists()
 
 
 def bytes_in(folder: Path) -> int:
-    """Of all its files, also while others work there: Path.rglob ends with an error where a folder goes away under
-    it."""
+    """Return the size of all files in a folder, also while others change it.
+
+    Path.rglob raises an error if a folder vanishes during its walk.
+    """
     total = 0
     for place, _, names in os.walk(folder):
         for name in names:
@@ -84,8 +87,8 @@ def bytes_in(folder: Path) -> int:
 def replace(path: Path, data: str | bytes, lasting: bool = True) -> None:
     """Write data beside path and rename it over path. Raises OSError (disk full, read-only) with path untouched.
 
-    lasting: after a power cut it is the new content, not the old one (the folder is synced too, which may cost a disk's
-    turn); for what is written again in a second it does not matter.
+    lasting: after a power cut the new content is there, not the old one (the folder is synced too, which may take a
+    turn of the disk); unnecessary for what is written again in a second.
     """
     raw = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
     aside = path.with_name(f".{path.name}.tmp-{os.getpid()}-{threading.get_ident()}")
@@ -104,8 +107,10 @@ def replace(path: Path, data: str | bytes, lasting: bool = True) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """After a rename in it: that the name survives a power cut as the content does. Windows has no such call, and some
-    network drives refuse it: nothing is lost by that which a running system would show."""
+    """Make a rename in folder survive a power cut, as its content does.
+
+    Windows has no such call, and some network drives refuse it: a running system shows no difference.
+    """
     if os.name == "nt":
         return
     with contextlib.suppress(OSError):
@@ -117,7 +122,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """All files of folder and the folders themselves, before a marker or a rename says that they are whole."""
+    """Sync all files of folder and the folders themselves, before a marker or a rename declares them complete."""
     for path in folder.rglob("*"):
         if path.is_file():
             with open(path, "rb+") as file:
@@ -129,8 +134,11 @@ def sync_tree(folder: Path) -> None:
 
 @contextlib.contextmanager
 def folder_aside(folder: Path) -> Iterator[Path]:
-    """Where to make what shall stand at folder: `.<name>.part` beside it, not there yet. At the end all of it is synced
-    and takes the place of what stood there; what ends it earlier leaves that as it was, and nothing beside it."""
+    """Yield `.<name>.part`, a free path beside folder, to build its new contents in.
+
+    At the end all of it is synced and replaces folder. On an error folder stays as it was, and the new contents are
+    deleted.
+    """
     aside, old = (folder.with_name(f".{folder.name}.{end}") for end in ("part", "old"))
     shutil.rmtree(aside, ignore_errors=True)
     try:
@@ -154,71 +162,74 @@ def replace_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path, most_bytes: int | None = None) -> Any | None:
-    """The parsed file, or None where it is missing, not JSON (a file of ours is never half written), or larger than
-    most_bytes: some are read several times a second."""
+    """Return the parsed file, or None if it is missing, not JSON, or larger than most_bytes (some are read several
+    times a second). Our own files are never half written."""
     try:
         if most_bytes is not None and path.stat().st_size > most_bytes:
             return None
-        return json.loads(patiently(lambda: path.read_text("utf-8"), MOMENT_S))
+        return json.loads(retry_if_busy(lambda: path.read_text("utf-8"), MOMENT_S))
     except (OSError, ValueError, RecursionError):  # the last for ten thousand brackets
         return None
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object that path holds; an empty one where it holds none, is missing, or is larger than OURS."""
-    value = read_json(path, OURS)
+    """Return the JSON object in path; an empty one for anything else, a missing file, or one above MOST_JSON_BYTES."""
+    value = read_json(path, MOST_JSON_BYTES)
     return value if isinstance(value, dict) else {}
 
 
-def object_to_change(path: Path, patience_s: float = MOMENT_S) -> dict[str, Any]:
-    """As `read_object`, for what is written again afterwards. Raises OSError where what stands there cannot be read: it
-    is not empty."""
-    held = None
+def read_for_update(path: Path, patience_s: float = MOMENT_S) -> dict[str, Any]:
+    """Return the JSON object in path, to be changed and written again.
+
+    Raises OSError if an existing file cannot be read, because it is not empty.
+    """
+    value = None
     with (
         contextlib.suppress(FileNotFoundError, ValueError, RecursionError),
-        patiently(lambda: open(path, "rb"), patience_s) as file,
+        retry_if_busy(lambda: open(path, "rb"), patience_s) as file,
     ):
         # reading allocates what it is asked for
-        held = json.loads(file.read(min(OURS, os.fstat(file.fileno()).st_size)))
-    return held if isinstance(held, dict) else {}
+        value = json.loads(file.read(min(MOST_JSON_BYTES, os.fstat(file.fileno()).st_size)))
+    return value if isinstance(value, dict) else {}
 
 
 def add_to_object(path: Path, more: dict[str, Any]) -> None:
-    """more beside what the JSON object in path holds. Raises OSError, with path untouched, where what stands there
-    cannot be read."""
-    replace_json(path, object_to_change(path, PATIENCE_S) | more)
+    """Add keys to the JSON object in path. Raises OSError, with path untouched, if an existing file cannot be read."""
+    replace_json(path, read_for_update(path, PATIENCE_S) | more)
 
 
-def read_model(kind: type[Model], path: Path, to_change: bool = False) -> Model | None:
-    """A file of ours that holds one value of this kind; None where it does not. to_change: as `object_to_change`."""
+def read_model(kind: type[Model], path: Path, for_update: bool = False) -> Model | None:
+    """Return a file of ours as a model of this kind; None if it is not one. for_update: as `read_for_update`."""
     try:
-        return kind.model_validate(object_to_change(path) if to_change else read_json(path, OURS))
+        return kind.model_validate(read_for_update(path) if for_update else read_json(path, MOST_JSON_BYTES))
     except ValidationError:
         return None
 
 
 def stamp(path: Path) -> tuple[int, ...]:
-    """Equal while a file, or what a folder lists, was not written; () where it is missing or cannot be asked."""
+    """Return a value that changes when a file, or the list of a folder, is written; () if it is missing or
+    unreadable."""
     try:
-        found = path.stat()
+        state = path.stat()
     except OSError:
         return ()
-    return found.st_mtime_ns, found.st_size, found.st_ino  # what is replaced within a tick of the clock is another one
+    return state.st_mtime_ns, state.st_size, state.st_ino  # what is replaced within a tick of the clock is another one
 
 
 def is_locked(path: Path) -> bool:
-    """Whether somebody, in any process, holds this FileLock now. Raises OSError where that cannot be looked at.
+    """Return whether any process holds this FileLock now. Raises OSError if that cannot be checked.
 
-    A look shares the lock, so that two looks do not take each other for its holder; who takes it must wait for LOOK_S.
+    The check takes a shared lock, so that two checks do not mistake each other for its holder; to take the lock itself,
+    wait for LOOK_S.
     """
     try:
         file = open(path, "rb")
     except FileNotFoundError:
         return False
     with file:
-        if not _share(file.fileno()):
+        if not _lock_shared(file.fileno()):
             return True
-        _let_go(file.fileno())
+        _unlock(file.fileno())
     return False
 
 
@@ -237,25 +248,25 @@ if sys.platform == "win32":
 
     _KERNEL32 = ctypes.WinDLL("kernel32", use_last_error=True)
     # LOCKFILE_FAIL_IMMEDIATELY; ERROR_LOCK_VIOLATION, ERROR_IO_PENDING
-    _AT_ONCE, _LOCK_VIOLATION, _NOT_NOW = 1, 33, 997
+    _FAIL_IMMEDIATELY, _LOCK_VIOLATION, _IO_PENDING = 1, 33, 997
 
-    def _share(descriptor: int) -> bool:
+    def _lock_shared(descriptor: int) -> bool:
         """Take the first byte, which FileLock locks, for all readers. False: somebody has it."""
         handle = wintypes.HANDLE(msvcrt.get_osfhandle(descriptor))
-        if _KERNEL32.LockFileEx(handle, _AT_ONCE, 0, 1, 0, ctypes.byref(_Overlapped())):
+        if _KERNEL32.LockFileEx(handle, _FAIL_IMMEDIATELY, 0, 1, 0, ctypes.byref(_Overlapped())):
             return True
-        if (code := ctypes.get_last_error()) in (_LOCK_VIOLATION, _NOT_NOW):
+        if (code := ctypes.get_last_error()) in (_LOCK_VIOLATION, _IO_PENDING):
             return False
         raise ctypes.WinError(code)
 
-    def _let_go(descriptor: int) -> None:
+    def _unlock(descriptor: int) -> None:
         """Windows lets go of what a closed file had locked as well, but says that it may take its time."""
         _KERNEL32.UnlockFileEx(wintypes.HANDLE(msvcrt.get_osfhandle(descriptor)), 0, 1, 0, ctypes.byref(_Overlapped()))
 
 else:
     import fcntl
 
-    def _share(descriptor: int) -> bool:
+    def _lock_shared(descriptor: int) -> bool:
         """Take what FileLock locks for all readers. False: somebody has it."""
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -263,14 +274,14 @@ else:
             return False
         return True
 
-    def _let_go(descriptor: int) -> None:
+    def _unlock(descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def append_line(path: Path, value: dict[str, Any]) -> None:
-    """One JSON object as one line in one write, so that a reader sees all of it or an unfinished last line.
+    """Append one JSON object as a line in one write, so that a reader sees all of it or an unfinished last line.
 
-    Where a crash or a full disk has left half a line, it begins a new one: else both would be unreadable.
+    After half a line, left by a crash or a full disk, it begins a new one: else both would be unreadable.
     """
     line = (json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":")) + "\n").encode("ascii")
     with open(path, "ab+", buffering=0) as file:
@@ -292,7 +303,7 @@ _NEARLY_FULL = 16 << 20  # bytes
 
 
 def free_when_full(folder: Path) -> int | None:
-    """Bytes free where folder lies, if that is next to nothing; else None."""
+    """Return the free bytes of folder's disk, if that is next to nothing; else None."""
     try:
         free = shutil.disk_usage(folder).free
     except OSError:
@@ -301,7 +312,10 @@ def free_when_full(folder: Path) -> int | None:
 
 
 def is_disk_full(error: BaseException, folder: Path | None = None) -> bool:
-    """folder: where it was being written; torch's archive writer only says that its position is unexpected."""
+    """Return whether an error means a full disk.
+
+    folder: where it was being written; torch's archive writer only reports an unexpected position.
+    """
     words = str(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
@@ -310,8 +324,8 @@ def is_disk_full(error: BaseException, folder: Path | None = None) -> bool:
     return any(sign in words for sign in _DISK_SIGNS)
 
 
-def reason_against(folder: Path) -> str | None:
-    """Why no file can be made in folder, or None: one is made and removed."""
+def unwritable_reason(folder: Path) -> str | None:
+    """Return why no file can be created in folder, or None: one is created and removed."""
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"x")
@@ -323,7 +337,7 @@ def reason_against(folder: Path) -> str | None:
 
 @contextlib.contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Around what a person asked for: a disk that does not take it is a RunError with a sentence."""
+    """Turn a disk error during a person's request into a RunError with a sentence."""
     try:
         yield
     except OSError as error:
@@ -343,15 +357,16 @@ _MEMORY_SIGNS = (
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Of the card or of the PC: torch raises a plain RuntimeError from several of its parts."""
+    """Return whether an error means that GPU or PC ran out of memory; torch raises a plain RuntimeError from several
+    parts."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or is_page_file_full(error):
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _MEMORY_SIGNS)
 
 
 def is_page_file_full(error: BaseException) -> bool:
-    """Windows promises each byte beforehand (ERROR_COMMITMENT_LIMIT): there may be memory, and no room to put it
-    aside."""
+    """Return whether Windows has no page file left (ERROR_COMMITMENT_LIMIT), which it reserves for each byte, used or
+    not."""
     return getattr(error, "winerror", None) == 1455 or any(
         sign in str(error) for sign in ("os error 1455)", "[WinError 1455]")
     )
@@ -359,7 +374,7 @@ def is_page_file_full(error: BaseException) -> bool:
 
 @dataclass(frozen=True)
 class Tail:
-    """New whole lines of a JSONL file: records, the offset to ask for next, and how many lines were not readable."""
+    """New complete lines of a JSONL file: records, the offset of the next read, and the number of unreadable lines."""
 
     records: list[dict[str, Any]]
     offset: int
@@ -367,10 +382,13 @@ class Tail:
 
 
 def read_lines(path: Path, offset: int, limit_bytes: int = 64 << 20, is_needed: bool = False) -> Tail:
-    """Whole JSON lines from a byte offset on. A bad line is counted, an unfinished last one left for next time.
-    is_needed: raises OSError where what is there cannot be read, which else is taken for empty."""
+    """Read complete JSON lines from a byte offset on. Bad lines are counted, an unfinished last one is left for next
+    time.
+
+    is_needed: raise OSError if an existing file cannot be read; otherwise it counts as empty.
+    """
     try:
-        with patiently(lambda: open(path, "rb"), MOMENT_S) as file:
+        with retry_if_busy(lambda: open(path, "rb"), MOMENT_S) as file:
             size = file.seek(0, 2)
             if not 0 <= offset <= size:
                 offset = 0
@@ -393,7 +411,7 @@ def read_lines(path: Path, offset: int, limit_bytes: int = 64 << 20, is_needed: 
 
 
 def read_newest(path: Path, most_bytes: int = 16 << 10) -> list[dict[str, Any]]:
-    """The last of its JSON lines. A first line that begins before those bytes is none, and not among them."""
+    """Return the last JSON lines, within most_bytes; a line that begins earlier is left out."""
     try:
         start = max(0, path.stat().st_size - most_bytes)
     except OSError:

@@ -1,11 +1,11 @@
-"""Sentences for people, kept as a key and its numbers until somebody reads them.
+"""Sentences for people, kept as a key and its values until they are shown.
 
-A `Message` crosses processes and files (state.json, events.jsonl) and is rendered in the reader's language at the
-last moment. Catalogues are YAML files `<folder>/<language>/*.yaml` of `key: sentence with {placeholders}`, in which
-`{rows:,} {rows:row|rows}` gives "1 row" and "2 rows". They are handed numbers, and write them as their language does:
-1.962,5 in German; the file name is the first part of each of its keys (`data.yaml` holds `data.empty_file`). English
-and Chinese are written so, with the code; a further language is one file, `core/locales/<code>.yaml`, whose sections
-are the names of those files, the page's too.
+A `Message` crosses processes and files (state.json, events.jsonl) and is rendered in the reader's language at the last
+moment. Catalogues are YAML files `<folder>/<language>/*.yaml` of `key: sentence with {placeholders}`, in which
+`{rows:,} {rows:row|rows}` gives "1 row" and "2 rows". Values are numbers, formatted as the language does: 1.962,5 in
+German; the file name is the first part of each of its keys (`data.yaml` holds `data.empty_file`). English and Chinese
+are written together with the code; a further language is one file, `core/locales/<code>.yaml`, whose sections are the
+names of those files, the page's too.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from core.values import Frozen
 
 CORE_LOCALES = Path(__file__).parent / "locales"
 # Whoever wants a quicker start names those that are used here: gradio builds the page once for each.
-_WANTED = os.environ.get("LORA_GARAGE_LANGUAGES", "").replace(",", " ").split()
+_CHOSEN = os.environ.get("LORA_GARAGE_LANGUAGES", "").replace(",", " ").split()
 LANGUAGES = (
     "en",
     *(
         code
         for code in ("zh", *sorted(file.stem for file in CORE_LOCALES.glob("*.yaml")))
-        if not _WANTED or code in _WANTED
+        if not _CHOSEN or code in _CHOSEN
     ),
 )
 
@@ -55,24 +55,24 @@ class Message(Frozen):
 
 
 def msg(key: str, **params: Any) -> Message:
-    """A Message whose nested Messages and Paths are made serialisable."""
+    """Return a Message whose nested Messages and Paths are made serialisable."""
     return Message(key=key, params={k: _plain(v) for k, v in params.items()})
 
 
 def figures(text: str, language: str) -> str:
-    """A number that code formatted, "1,962" or "2.2 GB", as a language writes it."""
+    """Format a number that code formatted, "1,962" or "2.2 GB", as a language writes it."""
     return text.translate(_SWAPPED) if language in DECIMAL_COMMA else text
 
 
 def as_typed(value: float | int) -> str:
-    """0.0002, 8 and 64 as a person types them: no exponent where nobody would write one, no trailing zeros."""
+    """Format 0.0002, 8 and 64 as a person types them: no needless exponent, no trailing zeros."""
     if not isinstance(value, float):
         return str(value)
     return f"{value:.10f}".rstrip("0").rstrip(".") if 1e-6 <= abs(value) < 1e6 else f"{value:g}"
 
 
 def in_language(texts: Mapping[str, str], language: str) -> str:
-    """A text of presets/, which holds each in English and perhaps in others."""
+    """Return a text of presets/, which holds each in English and perhaps in other languages."""
     return texts.get(language, texts["en"])
 
 
@@ -99,24 +99,24 @@ class Catalogue:
                     entries = yaml.load(path.read_text("utf-8"), YAML_LOADER) or {}
                     self._add(language, path.stem, entries)
         for language in LANGUAGES:
-            whole = CORE_LOCALES / f"{language}.yaml"
-            if whole.is_file():
-                for name, entries in yaml.load(whole.read_text("utf-8"), YAML_LOADER).items():
+            single_file = CORE_LOCALES / f"{language}.yaml"
+            if single_file.is_file():
+                for name, entries in yaml.load(single_file.read_text("utf-8"), YAML_LOADER).items():
                     self._add(language, name, entries)
 
     def _add(self, language: str, name: str, entries: Mapping[str, str]) -> None:
-        said = {f"{name}.{key}": value.replace("python launch.py", COMMAND) for key, value in entries.items()}
-        self._sentences[language] |= said
+        sentences = {f"{name}.{key}": value.replace("python launch.py", COMMAND) for key, value in entries.items()}
+        self._sentences[language] |= sentences
 
     def keys(self, language: str) -> set[str]:
         return set(self._sentences[language])
 
     def raw(self, key: str, language: str) -> str:
-        """The sentence with its placeholders. Raises KeyError for a key no catalogue has."""
+        """Return the sentence with its placeholders. Raises KeyError for an unknown key."""
         return self._sentences[language][key]
 
     def render(self, message: Message, language: str = "en") -> str:
-        """message as a sentence. A key that this version does not know is shown as it is, with its values."""
+        """Return message as a sentence. An unknown key is shown as it is, with its values."""
         language = language if language in LANGUAGES else "en"
         sentence = self._sentences[language].get(message.key, self._sentences["en"].get(message.key))
         if sentence is None:
@@ -134,7 +134,7 @@ class Catalogue:
 
 
 class _Forgiving(string.Formatter):
-    """Writes numbers as the language does. A placeholder without a value stays visible instead of raising while an
+    """Formats numbers as the language does. A placeholder without a value stays visible instead of raising while an
     error is being reported."""
 
     def __init__(self, language: str):
@@ -161,7 +161,7 @@ def core_catalogue() -> Catalogue:
 
 
 def terminal_language() -> str:
-    """The language of LORA_GARAGE_LANG or the locale where the program speaks it, else "en"."""
+    """Return the supported language of LORA_GARAGE_LANG or the locale, else "en"."""
     names = ("LORA_GARAGE_LANG", "LC_ALL", "LC_MESSAGES", "LANG")
     locale = next(filter(None, map(os.environ.get, names)), "")
     return next((language for language in LANGUAGES if locale.lower().startswith(language)), "en")

@@ -1,4 +1,4 @@
-"""Where the data that ships with the app is (presets/); each room reads its own."""
+"""The location of the data that ships with the app (presets/); each room reads its own."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ PRESETS = PROJECT / "presets"
 
 
 def load(name: str) -> Any:
-    """presets/<name>.yaml as plain values."""
+    """Parse presets/<name>.yaml."""
     return yaml.load((PRESETS / f"{name}.yaml").read_text("utf-8"), YAML_LOADER)

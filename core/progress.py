@@ -14,8 +14,11 @@ class Progress(Frozen):
 
 
 class RankUse(Frozen):
-    """What one of several ranks has in use. device: its card, or the processor; host: address of its PC where that is
-    another. load_percent: of the card, as the driver says; None of a processor, and where it is not told."""
+    """Memory and load of one of several ranks.
+
+    device: its GPU, or the CPU; host: address of its PC if that is another. load_percent: of the GPU, as the driver
+    reports it; None for a CPU, or if unreported.
+    """
 
     device: str
     used_bytes: int
@@ -25,7 +28,7 @@ class RankUse(Frozen):
 
 
 class Check(Protocol):
-    """Called often by whoever reads a file, and may raise, which ends it. rows: that were read so far, where they are
+    """Callback of slow operations, such as reading a file, which it may end by raising. rows: read so far, if
     counted."""
 
     def __call__(self, rows: int = 0) -> None: ...

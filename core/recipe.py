@@ -444,7 +444,7 @@ class Train(_Section):
 
     @property
     def compares(self) -> bool:
-        """Whether a row is a pair of answers (with kto its own and another row's)."""
+        """True if a row is a pair of answers (with kto its own and another row's)."""
         return self.objective != "sft"
 
 
@@ -469,13 +469,14 @@ class Recipe(_Section):
             raise RecipeError("recipe.invalid", where=where, problems=problems) from error
         if recipe.train.objective == "kto" and recipe.data.rated is None:  # nothing else can be meant
             recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"rated": True})})
-        if found := clashes(recipe.adapter) + _of_objective(recipe):
-            raise RecipeError("recipe.clashes", problems=found)
+        if clashing := clashes(recipe.adapter) + _objective_clashes(recipe):
+            raise RecipeError("recipe.clashes", problems=clashing)
         return recipe
 
     @classmethod
     def read(cls, path: Path) -> Recipe:
-        """Raises RecipeError for a file that is missing, too large (1 MiB), not UTF-8, not YAML, or not a recipe."""
+        """Read a recipe. Raises RecipeError if it is missing, too large (1 MiB), not UTF-8, not YAML, or not a
+        recipe."""
         return cls.parse(read_yaml(path), where=path.name)
 
     def dump(self) -> str:
@@ -495,9 +496,9 @@ class Recipe(_Section):
 
 
 def clashes(adapter: Adapter) -> list[Message]:
-    """A message for each two settings that cannot be combined."""
+    """Return a message for each two settings that cannot be combined."""
     base_bits = 4 if adapter.method == "qlora" else 8 if adapter.load_in_8bit else 16
-    found = {
+    rules = {
         "recipe.two_bases": adapter.method == "qlora" and adapter.load_in_8bit,
         # peft raises a TypeError: PiSSA subtracts its components from the weights, which must be unquantized.
         "recipe.pissa_quantised": adapter.is_pissa and base_bits < 16,
@@ -514,12 +515,12 @@ def clashes(adapter: Adapter) -> list[Message]:
         "bits": base_bits, "init": adapter.init_lora_weights, "r": adapter.r, "most": MOST_RANK // 2,
         "dropout": adapter.lora_dropout,
     }  # fmt: skip
-    return [msg(key, **facts) for key, is_so in found.items() if is_so]
+    return [msg(key, **facts) for key, is_so in rules.items() if is_so]
 
 
-def _of_objective(recipe: Recipe) -> list[Message]:
+def _objective_clashes(recipe: Recipe) -> list[Message]:
     train, objective = recipe.train, recipe.train.objective
-    found = {
+    rules = {
         "recipe.ranks_pissa": train.ranks > 1 and recipe.adapter.is_pissa,
         "recipe.offload_pissa": train.offload_layers != 0 and recipe.adapter.is_pissa,
         "recipe.offload_eight_bit": train.offload_layers != 0 and recipe.adapter.load_in_8bit,
@@ -540,7 +541,7 @@ def _of_objective(recipe: Recipe) -> list[Message]:
         "objective": objective,
         "loss_type": train.loss_type, "label_smoothing": train.label_smoothing,
     }  # fmt: skip
-    return [msg(key, **facts) for key, is_so in found.items() if is_so]
+    return [msg(key, **facts) for key, is_so in rules.items() if is_so]
 
 
 def to_yaml(value: dict[str, Any]) -> str:
@@ -548,7 +549,7 @@ def to_yaml(value: dict[str, Any]) -> str:
 
 
 def read_yaml(path: Path) -> Any:
-    """Raises RecipeError for a file that is missing, too large (1 MiB), not UTF-8, or not YAML."""
+    """Parse a YAML file. Raises RecipeError if it is missing, too large (1 MiB), not UTF-8, or not YAML."""
     try:
         if path.stat().st_size > 1 << 20:
             raise RecipeError("recipe.too_large", file=path, bytes=path.stat().st_size)
@@ -566,5 +567,5 @@ def read_yaml(path: Path) -> Any:
 
 def _problem(item: Mapping[str, Any]) -> str:
     where = ".".join(str(part) for part in item["loc"])
-    found = reprlib.repr(item.get("input"))  # repr would expand a YAML bomb of aliases
-    return f"{where}: {item['msg']}" + (f" (found {found[:60]})" if item["type"] != "missing" else "")
+    value = reprlib.repr(item.get("input"))  # repr would expand a YAML bomb of aliases
+    return f"{where}: {item['msg']}" + (f" (found {value[:60]})" if item["type"] != "missing" else "")

@@ -1,7 +1,7 @@
-"""What `launch.py` does before there is an environment: choose a torch, make .venv, repair it, remove it, and hand over
-to it.
+"""All that `launch.py` does before there is an environment: choose a torch; make, repair and remove .venv; start
+it.
 
-Standard library only, on Python 3.11 and later. It imports nothing of core or webui; what it starts in .venv does.
+Standard library only, on Python 3.11 and later. It imports nothing of core or webui; the processes in .venv do.
 """
 
 import os

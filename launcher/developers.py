@@ -1,4 +1,4 @@
-"""`python launch.py check` and `python launch.py test`, and a browser for the second."""
+"""`python launch.py check` and `python launch.py test`, and a browser for the tests."""
 
 import os
 
@@ -30,7 +30,7 @@ PLAYWRIGHT_PATH = (
 
 
 def find_browser(which, works):
-    """An installed Chrome or Chromium that starts, else None."""
+    """Return an installed Chrome or Chromium that starts, else None."""
     for path in (*(which(name) for name in BROWSER_NAMES), *BROWSER_PLACES):
         if path and works(path):
             return path
@@ -38,22 +38,23 @@ def find_browser(which, works):
 
 
 def browser_works(path):
-    """Elsewhere than on Windows (where it would open a window): it can say its version."""
+    """Return whether a browser exists and prints its version; on Windows, where that would open a window, whether it
+    exists."""
     if not os.path.exists(path):
         return False
     return WINDOWS or ask([path, "--version"]).out is not None
 
 
 def obtain_browser(environment, run):
-    """(path, None), or (None, reason). Tries an installed one, Playwright's own, Debian's package."""
+    """Return (path, None), or (None, reason). Tries an installed one, Playwright's own, Debian's package."""
     import shutil
 
-    asked = os.environ.get("LORA_GARAGE_BROWSER")
-    if asked:
-        return (asked, None) if browser_works(asked) else (None, say_text("browser_asked_missing", path=asked))
-    found = find_browser(shutil.which, browser_works)
-    if found:
-        return found, None
+    chosen = os.environ.get("LORA_GARAGE_BROWSER")
+    if chosen:
+        return (chosen, None) if browser_works(chosen) else (None, say_text("browser_asked_missing", path=chosen))
+    installed = find_browser(shutil.which, browser_works)
+    if installed:
+        return installed, None
     own = (ask([environment.python, "-c", PLAYWRIGHT_PATH]).out or "").strip()
     if own and browser_works(own):
         return own, None
@@ -74,9 +75,9 @@ def obtain_browser(environment, run):
             "fonts-noto-cjk",
         ]
         run(command, say_text("step_browser_apt"))
-        found = find_browser(shutil.which, browser_works)
-        if found:
-            return found, None
+        installed = find_browser(shutil.which, browser_works)
+        if installed:
+            return installed, None
         return None, say_text("browser_none_apt", log=environment.log)
     return None, say_text("browser_none")
 
@@ -121,29 +122,33 @@ CHECKS = {
 
 
 def run_checks(environment):
-    """All of CHECKS side by side, told in their order, whatever the first ones say; 1 where one of them has found
-    something."""
+    """Run all of CHECKS in parallel and print them in their order; return 1 if any failed."""
     import subprocess
     import tempfile
 
-    begun, found = {}, []
+    begun, failed = {}, []
     for name, command in CHECKS.items():
-        said = tempfile.TemporaryFile()
+        output = tempfile.TemporaryFile()
         line = [environment.python, "-m", *command]
-        begun[name] = said, subprocess.Popen(line, cwd=ROOT, env=child_environ(), stdout=said, stderr=subprocess.STDOUT)
-    for name, (said, check) in begun.items():
+        begun[name] = (
+            output,
+            subprocess.Popen(line, cwd=ROOT, env=child_environ(), stdout=output, stderr=subprocess.STDOUT),
+        )
+    for name, (output, check) in begun.items():
         if check.wait():
-            found.append(name)
-        said.seek(0)
-        print("== " + name + "\n" + said.read().decode("utf-8", "replace").rstrip(), flush=True)
-        said.close()
-    print("== found something: " + ", ".join(found) if found else "== nothing found", flush=True)
-    return 1 if found else 0
+            failed.append(name)
+        output.seek(0)
+        print("== " + name + "\n" + output.read().decode("utf-8", "replace").rstrip(), flush=True)
+        output.close()
+    print("== found something: " + ", ".join(failed) if failed else "== nothing found", flush=True)
+    return 1 if failed else 0
 
 
 def side_by_side(arguments):
-    """Two test processes where all tests are asked for, the one that is done helping the other: most tests wait for
-    others. Three on two processors were no faster (18:48 min), and pages answered up to nine times as late."""
+    """Return pytest options for two processes, if all tests are run: most tests wait for other processes.
+
+    Three on two cores were no faster (18:48 min), and pages answered up to nine times as late.
+    """
     chosen = any(
         not a.startswith("-") or a.startswith(("-n", "-k", "-s", "--pdb", "--collect-only")) for a in arguments
     )

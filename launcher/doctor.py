@@ -12,7 +12,7 @@ from launcher.torch_build import choose_torch
 
 
 def doctor(environment, arguments):
-    """core's doctor where .venv can run it; else what the standard library can see. Installs nothing."""
+    """Run core's doctor if .venv can; else show what the standard library can see. Installs nothing."""
     why = why_not_ready(environment.marker(), environment.needs(), environment.base(), nvidia_files_seen())
     if why in (None, "new_card", "changed", "unfinished") and environment.base():
         if ask([environment.python, "-c", "import core.commands, core.system.checkup"]).out is not None:
@@ -44,7 +44,7 @@ def doctor(environment, arguments):
 
 
 def as_json(sentence):
-    """A key and its values as core.messages.Text is written, with the English sentence."""
+    """Return a key and its values as core.messages.Message is written, with the English sentence."""
     if sentence is None:
         return None
     key, values = sentence

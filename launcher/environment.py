@@ -1,4 +1,4 @@
-"""The folder .venv: where its interpreter is, what it needs, whether it is complete."""
+"""The folder .venv: where its interpreter is, its requirements, whether it is complete."""
 
 import json
 import os
@@ -15,7 +15,7 @@ Needs = namedtuple("Needs", "requirements test_requirements digest test_digest")
 
 
 def read_needs(pyproject, constraints):
-    """What pyproject.toml asks for, and a digest of it together with the tested versions."""
+    """Return the requirements of pyproject.toml, and a digest of them together with the tested versions."""
     import hashlib
     import tomllib
 
@@ -34,9 +34,9 @@ def name_of(requirement):
 
 
 def why_not_ready(marker, needs, base, nvidia, with_tests=False):
-    """None when the environment may be used as it is, else the key of the reason.
+    """Return None if the environment may be used as it is, else the key of the reason.
 
-    marker: what the last complete install wrote, None without one. base: real path of the environment's interpreter,
+    marker: written by the last complete install, None without one. base: real path of the environment's interpreter,
     None if it is gone. nvidia: whether a driver is there now.
     """
     if base is None:
@@ -72,14 +72,14 @@ class Environment:
             return read_needs(pyproject, file.read())
 
     def version(self):
-        """The program's own; core.__version__ is the same, and core is not imported here."""
+        """Return the program's version; core.__version__ is the same, but core is not imported here."""
         import tomllib
 
         with open(os.path.join(self.root, "pyproject.toml"), encoding="utf-8") as file:
             return tomllib.loads(file.read())["project"]["version"]
 
     def base(self):
-        """The interpreter behind .venv (Windows copies it, so there its home folder), None if either is gone."""
+        """Return the interpreter behind .venv (Windows copies it, so there its home folder), None if either is gone."""
         if not os.path.exists(self.python):  # follows the link: False too where the Python beneath was removed
             return None
         if not WINDOWS:

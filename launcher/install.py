@@ -25,8 +25,8 @@ from launcher.torch_build import (
 
 
 class CannotInstall(Exception):
-    """Carries the key and values of the sentence that says what to do. fix: the key of a second one, where the first
-    does not."""
+    """Carries the key and values of the sentence that says what to do. fix: the key of a second one, if the first does
+    not."""
 
     def __init__(self, key, fix=None, **values):
         super().__init__(key)
@@ -34,7 +34,7 @@ class CannotInstall(Exception):
 
 
 class UvFailed(Exception):
-    """With uv's last words; pip is tried then."""
+    """Carries uv's last line; pip is tried next."""
 
 
 # Runs in .venv: packages whose files are missing or cut short, by the sizes in their own RECORD; then torch.
@@ -63,10 +63,10 @@ print(json.dumps({"broken": [b for b in broken if b], "torch": torch}))
 
 
 class Installer:
-    """Brings an Environment to completeness, in steps of one line each.
+    """Completes an Environment, in steps of one line each.
 
-    run(command, label) -> exit status, its output appended to the log; ask(command, limit_s) -> Answer. Both are handed
-    in, so that a test can play pip and uv. facts.uv: where uv is; without it, and where it fails, pip does all.
+    run(command, label) -> exit status, its output appended to the log; ask(command, limit_s) -> Answer. Both are
+    parameters, so that a test can replace pip and uv. facts.uv: path of uv; without it, or if it fails, pip does all.
     """
 
     def __init__(self, environment, run, ask, say, facts):
@@ -75,7 +75,7 @@ class Installer:
         self.tool = Uv(facts.uv, environment.python) if facts.uv else self.by_pip
 
     def install(self, reason, needs, with_tests):
-        """Raises CannotInstall; leaves no marker unless everything is there."""
+        """Install what is missing. Raises CannotInstall; writes the marker only when everything is there."""
         start = time.monotonic()
         marker = self.env.marker() or {}
         with_tests = with_tests or bool(marker.get("test"))
@@ -100,9 +100,9 @@ class Installer:
                 self.need_venv()
             choice = self.fetch(choice, needs, with_tests, self.still_works())
             torch = self.check(choice)
-        said = torch_beside_card(torch.get("cuda"), torch.get("hip"), self.facts.driver)
+        key = torch_beside_card(torch.get("cuda"), torch.get("hip"), self.facts.driver)
         self.say(
-            said, torch=torch.get("version"), cuda=torch.get("cuda"), hip=torch.get("hip"), driver=self.facts.driver
+            key, torch=torch.get("version"), cuda=torch.get("cuda"), hip=torch.get("hip"), driver=self.facts.driver
         )
         self.env.write_marker(
             {
@@ -120,8 +120,10 @@ class Installer:
         self.say("ready", seconds="%.0f" % (time.monotonic() - start))
 
     def fetch(self, choice, needs, with_tests, works):
-        """The environment and all its packages; choice as it came out. choice: None where the tests' alone are
-        missing."""
+        """Create the environment and install all packages; return the final choice.
+
+        choice: None if only the tests' packages are missing.
+        """
         if choice:
             if not works:
                 self.make_environment()
@@ -188,15 +190,17 @@ class Installer:
                 self.say("disk_tight", free="%.1f" % free_gb, needed="%.0f" % gb, folder=folder)
 
     def still_works(self):
-        """Whether .venv's interpreter starts and has pip (if by ensurepip), which uv needs not; not so once the Python
-        beneath is of another version."""
-        wanted = (
+        """Return whether .venv's interpreter starts and has pip (if by ensurepip), which uv does not need.
+
+        It no longer does once the Python beneath is of another version.
+        """
+        checks = (
             [["-c", "import encodings"]]
             if self.tool is not self.by_pip
             else [["-c", "import pip"], ["-m", "ensurepip"]]
         )
         return os.path.exists(self.env.python) and any(
-            self.ask([self.env.python, *what]).out is not None for what in wanted
+            self.ask([self.env.python, *what]).out is not None for what in checks
         )
 
     def need_venv(self):
@@ -221,7 +225,7 @@ class Installer:
             raise CannotInstall("venv_failed", log=self.env.log)
 
     def sweep_half_installed(self):
-        """Remove what a killed pip leaves: ~folders of a half-done uninstall, .dist-info without the RECORD written
+        """Remove what a killed pip leaves: ~folders of an unfinished uninstall, .dist-info without the RECORD written
         last."""
         import glob
         import shutil
@@ -235,7 +239,7 @@ class Installer:
                         shutil.rmtree(path, ignore_errors=True)
 
     def install_torch(self, choice, needs):
-        wanted = [need for need in needs.requirements if name_of(need) == "torch"]
+        needed = [need for need in needs.requirements if name_of(need) == "torch"]
         tag = installed_torch_tag(self.env.folder)
         if must_remove(tag, choice):
             self.do(say_text("step_remove_torch", tag=tag or "PyPI"), self.tool.remove("torch"))
@@ -245,7 +249,7 @@ class Installer:
             if tool is not self.tool:
                 self.say("torch_by_pip")
             try:
-                self.do(label, tool.install(wanted, index=choice.index_url), tool.tries)
+                self.do(label, tool.install(needed, index=choice.index_url), tool.tries)
                 return choice
             except CannotInstall as problem:
                 if problem.key != "pip_failed":
@@ -254,46 +258,48 @@ class Installer:
                     raise CannotInstall("card_torch_failed", index=choice.index_url, log=self.env.log) from None
             choice = self.plain(choice, say_text("index_failed", index=choice.index_url, log=self.env.log))
         beside = (
-            self.cpu_builds(wanted) if self.facts.system == "Linux" and choice.reason[0] in BY_THE_PROCESSOR else []
+            self.cpu_builds(needed) if self.facts.system == "Linux" and choice.reason[0] in BY_THE_PROCESSOR else []
         )
         if beside:  # a tenth of what PyPI has for Linux, which brings CUDA along
-            choice, wanted = choice._replace(build="cpu", megabytes=200), [*wanted, "torch==" + beside[0]]
+            choice, needed = choice._replace(build="cpu", megabytes=200), [*needed, "torch==" + beside[0]]
         label = say_text("step_torch", build=say_text(build_name(choice.build)), megabytes=choice.megabytes)
-        self.do(label, self.tool.install(wanted))
+        self.do(label, self.tool.install(needed))
         return choice
 
-    def cpu_builds(self, wanted):
-        """The versions of torch that pip finds marked +cpu, newest first: in PIP_FIND_LINKS, or an index of one's
-        own."""
+    def cpu_builds(self, needed):
+        """Return the versions of torch that pip finds marked +cpu, newest first: in PIP_FIND_LINKS, or in a custom
+        index."""
         import re
 
         pip = self.by_pip if self.tool is self.by_pip else Pip(BASE_PYTHON)  # uv lists none
         listed = self.ask(pip.command("index", "versions", "torch")).out or ""
-        least = parse_version(wanted[0].partition(">=")[2])
+        least = parse_version(needed[0].partition(">=")[2])
         return [
-            found for found in re.findall(r"[\d.]+\+cpu\b", listed) if parse_version(found.partition("+")[0]) >= least
+            version
+            for version in re.findall(r"[\d.]+\+cpu\b", listed)
+            if parse_version(version.partition("+")[0]) >= least
         ]
 
     def check(self, choice):
-        """torch's version and CUDA, after reinstalling packages whose files are not as their RECORD says."""
+        """Return torch's version and CUDA, after reinstalling packages whose files differ from their RECORD."""
         for attempt in (1, 2):
             self.say("step_check")
             answer = self.ask([self.env.python, "-c", CHECK_PROGRAM], CHECK_S)
             if answer.why:
                 self.keep(answer)
-            found = json.loads(answer.out) if answer.out else {"broken": [], "torch": {"error": answer.why}}
-            if not found["broken"]:
+            result = json.loads(answer.out) if answer.out else {"broken": [], "torch": {"error": answer.why}}
+            if not result["broken"]:
                 break
             if attempt == 1:
-                self.reinstall(found["broken"], choice)
+                self.reinstall(result["broken"], choice)
         else:
-            raise CannotInstall("broken_packages", packages=", ".join(found["broken"]), folder=self.env.folder)
-        if "error" in found["torch"]:
-            raise CannotInstall("torch_does_not_load", reason=found["torch"]["error"], log=self.env.log)
-        return found["torch"]
+            raise CannotInstall("broken_packages", packages=", ".join(result["broken"]), folder=self.env.folder)
+        if "error" in result["torch"]:
+            raise CannotInstall("torch_does_not_load", reason=result["torch"]["error"], log=self.env.log)
+        return result["torch"]
 
     def reinstall(self, packages, choice):
-        """choice: where torch comes from, None for pip's own index."""
+        """Install packages again. choice: where torch comes from, None for pip's own index."""
         label = say_text("step_repair", packages=", ".join(packages))
         of_torch = [package for package in packages if choice and choice.index_url and package.startswith("torch==")]
         for some, index in (
@@ -304,24 +310,27 @@ class Installer:
                 self.do(label, self.tool.install(some, index=index, anew=True))
 
     def keep(self, answer):
-        """In the log, all that a check which failed said."""
+        """Write all output of a failed check to the log."""
         os.makedirs(os.path.dirname(self.env.log), exist_ok=True)
         with open(self.env.log, "a", encoding="utf-8", newline="\n") as log:
             log.write("\n%s\n%s\n" % (answer.why, answer.stderr))
 
     def do(self, label, command, tries=None):
-        """As often as its tool tries, unless its own words name a cause that no other try mends. Raises CannotInstall,
-        for uv UvFailed."""
-        said, tries = label, tries or self.tool.tries
+        """Run a command, repeated as often as its tool tries, unless its output names a cause that repeating does not
+        cure.
+
+        Raises CannotInstall, for uv UvFailed.
+        """
+        line, tries = label, tries or self.tool.tries
         for attempt in range(1, tries + 1):
             begun = size_of(self.env.log)
-            if self.run(command, said) == 0:
+            if self.run(command, line) == 0:
                 return
             words = read_from(self.env.log, begun)
             cause = cause_of(words)
             if cause:
                 raise CannotInstall(cause, step=label, folder=self.env.root, log=self.env.log)
-            said = say_text("step_again", step=label, attempt=attempt + 1, tries=tries)
+            line = say_text("step_again", step=label, attempt=attempt + 1, tries=tries)
         if is_uv(command):
             raise UvFailed(last_line(words))
         raise CannotInstall("pip_failed", step=label, log=self.env.log)
@@ -337,13 +346,13 @@ CAUSES = (
 )
 
 
-def cause_of(said):
-    """The key of what pip failed for, None where its words name none that is known."""
-    return next((key for key, words in CAUSES if any(word in said for word in words)), None)
+def cause_of(output):
+    """Return the key of the reason why pip failed, None if its output names no known one."""
+    return next((key for key, words in CAUSES if any(word in output for word in words)), None)
 
 
-def last_line(said):
-    return next((line.strip() for line in reversed(said.splitlines()) if line.strip()), "?")[:300]
+def last_line(output):
+    return next((line.strip() for line in reversed(output.splitlines()) if line.strip()), "?")[:300]
 
 
 def size_of(file):
@@ -365,7 +374,7 @@ def apt_line(root_user):
 
 @contextmanager
 def one_installer(root):
-    """Two starts at once: the second waits until the first has installed. Freed by the system if that one dies."""
+    """Let a second start wait until the first has installed. The system frees the lock if that one dies."""
     try:
         file = open(os.path.join(root, ".install.lock"), "a+")  # noqa: SIM115 - closed below
     except OSError as error:
@@ -395,7 +404,7 @@ def try_lock(file):
 
 
 def ensure_environment(environment, with_tests=False, repair=False):
-    """Make .venv complete if it is not. False where it cannot be; the reason has been said."""
+    """Complete .venv if needed. Returns False if that failed, after printing the reason."""
     needs = environment.needs()
 
     why = None
@@ -432,7 +441,7 @@ def ensure_environment(environment, with_tests=False, repair=False):
 def print_tail(log, lines=15):
     try:
         with open(log, encoding="utf-8", errors="replace") as file:
-            said = [line for line in file if not line.startswith("Progress ")]
-        print("".join("    " + line for line in said[-lines:]), file=sys.stderr)
+            output = [line for line in file if not line.startswith("Progress ")]
+        print("".join("    " + line for line in output[-lines:]), file=sys.stderr)
     except OSError:
         pass

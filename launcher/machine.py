@@ -1,4 +1,4 @@
-"""What this machine has: its GPUs and their driver, and what would prevent an install."""
+"""The hardware of this machine: its GPUs and their driver, and obstacles to an install."""
 
 import os
 from collections import namedtuple
@@ -11,7 +11,7 @@ from launcher.torch_build import NvidiaCard, parse_version
 # What would end an install. name: of the doctor's finding; key, fix: of the catalogue, with their values.
 Obstacle = namedtuple("Obstacle", "name key fix values")
 
-# obstacles(folder): of_windows's there, else none. uv: its program.
+# obstacles(folder): windows_obstacles's there, else none. uv: its program.
 MachineFacts = namedtuple(
     "MachineFacts",
     "system machine driver cards amd nvidia environ root_user index_answers obstacles uv",
@@ -20,14 +20,15 @@ MachineFacts = namedtuple(
 
 
 def nvidia_files_seen():
-    """Whether an NVIDIA driver is installed, by a file of it; cheap enough for every start."""
+    """Return whether an NVIDIA driver is installed, by one of its files; cheap enough for every start."""
     if WINDOWS:
         return os.path.exists(os.path.join(os.environ.get("SYSTEMROOT", r"C:\Windows"), "System32", "nvml.dll"))
     return os.path.exists("/proc/driver/nvidia/version") or os.path.exists("/usr/lib/wsl/lib/nvidia-smi")
 
 
 def probe_nvidia():
-    """(driver version or None, NvidiaCards), from nvidia-smi, else from the driver's own file, which names no cards."""
+    """Return (driver version or None, NvidiaCards), from nvidia-smi, else from the driver's own file, which lists no
+    GPUs."""
     import shutil
     import subprocess
 
@@ -38,11 +39,11 @@ def probe_nvidia():
         query = [program, "--query-gpu=driver_version,compute_cap,name", "--format=csv,noheader"]
         try:
             done = subprocess.run(query, capture_output=True, text=True, timeout=20)
-            found = parse_nvidia_smi(done.stdout) if done.returncode == 0 else (None, ())
+            result = parse_nvidia_smi(done.stdout) if done.returncode == 0 else (None, ())
         except (OSError, subprocess.SubprocessError):
-            found = (None, ())
-        if found[0]:
-            return found
+            result = (None, ())
+        if result[0]:
+            return result
     try:
         with open("/proc/driver/nvidia/version", encoding="utf-8", errors="replace") as file:
             words = file.readline().split()
@@ -52,8 +53,10 @@ def probe_nvidia():
 
 
 def parse_nvidia_smi(output):
-    """Lines of "580.65.06, 8.9, NVIDIA GeForce RTX 4060" -> ("580.65.06", (NvidiaCard((8, 9), "NVIDIA GeForce RTX
-    4060"),))."""
+    """Parse lines of "580.65.06, 8.9, NVIDIA GeForce RTX 4060".
+
+    Returns ("580.65.06", (NvidiaCard((8, 9), "NVIDIA GeForce RTX 4060"),)).
+    """
     driver, cards = None, []
     for line in output.splitlines():
         parts = [part.strip() for part in line.split(",", 2)]
@@ -65,7 +68,7 @@ def parse_nvidia_smi(output):
 
 
 def amd_card_seen():
-    """Linux only: an AMD device with a compute node. True for the graphics inside a Ryzen too."""
+    """Return whether Linux lists an AMD device with a compute node. True for the graphics inside a Ryzen too."""
     import glob
 
     if not os.path.exists("/dev/kfd"):
@@ -81,7 +84,7 @@ def amd_card_seen():
 
 
 def index_answers(url, timeout_s=5.0):
-    """None if the wheel index can be reached, else why not. A name server that hangs counts as no after timeout_s."""
+    """Return None if the wheel index can be reached, else why not. A name server that hangs fails after timeout_s."""
     import threading
 
     answer = []
@@ -132,8 +135,10 @@ def is_root():
 
 
 def read_windows():
-    """core/system/windows.py as a module. It needs the standard library alone; core itself needs more, which may not be
-    there yet."""
+    """Import core/system/windows.py as a module of its own.
+
+    It needs only the standard library; core itself needs packages that may not be installed yet.
+    """
     import importlib.util
 
     file = os.path.join(ROOT, "core", "system", "windows.py")
@@ -143,25 +148,25 @@ def read_windows():
     return module
 
 
-def of_windows(folder, machine, long_paths, runtime):
-    """Obstacles to an install in folder. long_paths, runtime: as core/system/windows.py tells them."""
+def windows_obstacles(folder, machine, long_paths, runtime):
+    """Return obstacles to an install in folder. long_paths, runtime: as read by core/system/windows.py."""
     windows = read_windows()
-    found = []
+    problems = []
     if long_paths is False and len(folder) > windows.MOST_ROOT:
         values = {"folder": folder, "found": len(folder), "most": windows.MOST_ROOT}
-        found.append(Obstacle("path", "path_too_long", "fix_path", values))
+        problems.append(Obstacle("path", "path_too_long", "fix_path", values))
     if runtime is not None and runtime < windows.LEAST_RUNTIME:
         values = {
             "needed": "%d.%d" % windows.LEAST_RUNTIME,
             "url": windows.runtime_url(machine),
             "found": ".".join(map(str, runtime)),
         }
-        found.append(Obstacle("runtime", "runtime_old" if runtime else "runtime_missing", "fix_runtime", values))
-    return found
+        problems.append(Obstacle("runtime", "runtime_old" if runtime else "runtime_missing", "fix_runtime", values))
+    return problems
 
 
 def obstacles(folder):
     import platform
 
     windows = read_windows()
-    return of_windows(folder, platform.machine(), windows.long_paths(), windows.runtime_version())
+    return windows_obstacles(folder, platform.machine(), windows.long_paths(), windows.runtime_version())

@@ -77,25 +77,31 @@ COMMANDS = (
 
 FOR_DEVELOPERS = ("check", "test")
 
-HERE = ("update", "shortcut", "uninstall")  # done by the launcher itself
+OWN_COMMANDS = ("update", "shortcut", "uninstall")  # done by the launcher itself
 
 
 def parse(arguments):
-    """(kind, rest): "app", "help", "version", "unknown", or one of HERE, FOR_DEVELOPERS or COMMANDS; --repair is taken
-    out by main."""
+    """Return (kind, rest).
+
+    kind: "app", "help", "version", "unknown", or one of OWN_COMMANDS, FOR_DEVELOPERS or COMMANDS; main removes
+    --repair.
+    """
     if arguments[:1] in (["-h"], ["--help"]):
         return "help", []
     if arguments[:1] == ["--version"]:
         return "version", []
     if not arguments or arguments[0].startswith("-"):
         return "app", arguments
-    if arguments[0] in (*FOR_DEVELOPERS, *COMMANDS, *HERE):
+    if arguments[0] in (*FOR_DEVELOPERS, *COMMANDS, *OWN_COMMANDS):
         return arguments[0], arguments[1:]
     return "unknown", arguments
 
 
 def main(arguments=None):
-    """Exit status. arguments: None for those of the command line, as the wheel's command `lora-garage` calls it."""
+    """Run the launcher and return the exit status.
+
+    arguments: None for those of the command line, as for the wheel's command `lora-garage`.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:2] == ["--repair", "--cpu"]:
         os.environ["LORA_GARAGE_TORCH_INDEX"] = "cpu"
@@ -118,14 +124,14 @@ def main(arguments=None):
     if kind == "unknown":
         import difflib
 
-        words = (*COMMANDS, *HERE, *FOR_DEVELOPERS)
+        words = (*COMMANDS, *OWN_COMMANDS, *FOR_DEVELOPERS)
         near, known = difflib.get_close_matches(rest[0], words, 1), ", ".join(words)
         say("unknown_near" if near else "unknown", to=sys.stderr, found=rest[0], near="".join(near), known=known)
         return 2
     if kind in FOR_DEVELOPERS and not os.path.isdir(os.path.join(ROOT, "tests")):
         say("for_developers", to=sys.stderr)
         return 2
-    if kind in HERE:
+    if kind in OWN_COMMANDS:
         return (
             {"update": update, "uninstall": uninstall}[kind](environment, rest)
             if kind != "shortcut"

@@ -11,21 +11,25 @@ BEGUN = re.compile(r"Downloading (\S+) \(([\d.]+)([KMG]?i?B)\)")
 
 
 class Progress:
-    """of(lines, now): in a sentence, how far they are; files: of uv's bars, name -> (bytes done, of how many)."""
+    """Collects the progress of downloads; `describe` returns it as a sentence.
+
+    files: from uv's bars, name -> (bytes done, of how many).
+    """
 
     def __init__(self):
         # first: when these files were first seen, at which byte, of how many
         self.file, self.files, self.first = "", {}, (0, 0, 0)
 
     def draw(self, text):
-        """Keeps what uv's bars say; returns the lines in text that are none."""
+        """Store the progress of uv's bars in text; return its other lines."""
         plain = CONTROL.sub("", text)
-        for name, done, unit, total, of in BAR.findall(plain):
-            self.files[name] = float(done) * SIZES[unit], float(total) * SIZES[of]
+        for name, done, unit, total, unit_of_total in BAR.findall(plain):
+            self.files[name] = float(done) * SIZES[unit], float(total) * SIZES[unit_of_total]
         lines = (line.rpartition("\r")[2] for line in plain.replace("\r\n", "\n").split("\n")[:-1])
         return "".join(line + "\n" for line in lines)
 
-    def of(self, lines, now):
+    def describe(self, lines, now):
+        """Return the progress as a sentence. lines: the newest output of pip or uv; now: monotonic seconds."""
         done = total = 0
         begun = {}
         for line in lines:

@@ -12,7 +12,7 @@ from launcher.tools import environ_for, is_uv
 
 
 class LoggedRun:
-    """Runs a command with its output in the log, and one line on the terminal that ends with how long it took."""
+    """Runs a command with its output in the log, and one line on the terminal that ends with its duration."""
 
     def __init__(self, log):
         self.log = log
@@ -35,7 +35,7 @@ class LoggedRun:
         return status
 
     def wait(self, process, progress, label, start, seen_from):
-        """Its exit status. label: of the line that is drawn anew each second; none is where it is empty."""
+        """Wait for a process and return its exit status. label: of the line redrawn each second; empty for no line."""
         import subprocess
 
         try:
@@ -44,8 +44,8 @@ class LoggedRun:
                     return process.wait(1.0 if label else None)
                 except subprocess.TimeoutExpired:
                     now = time.monotonic()
-                    said = "  %.0f s %s ... %s" % (now - start, label, progress.of(self.lines(seen_from), now))
-                    print("\r" + one_row(said), end="", flush=True)
+                    line = "  %.0f s %s ... %s" % (now - start, label, progress.describe(self.lines(seen_from), now))
+                    print("\r" + one_row(line), end="", flush=True)
         except BaseException:
             print(flush=True)
             try:
@@ -65,8 +65,10 @@ class LoggedRun:
 
 
 def begin(command, log, live):
-    """(process, its Progress, the thread that fills the log or None). What it prints goes into log; uv draws on a
-    terminal of its own, where there is one to look at."""
+    """Start a command; return (process, its Progress, the thread that fills the log or None).
+
+    Its output goes into log; uv draws on a terminal of its own, if there is one to look at.
+    """
     import subprocess
 
     progress, environ = Progress(), environ_for(command)
@@ -102,13 +104,14 @@ def copy_from(terminal, log, progress):
             if not new:
                 return
             text = rest + new.decode("utf-8", "replace")
-            whole = text.rfind("\n") + 1 or (0 if len(text) < 8192 else len(text))
-            rest = text[whole:]
-            file.write(progress.draw(text[:whole]).encode())
+            complete = text.rfind("\n") + 1 or (0 if len(text) < 8192 else len(text))
+            rest = text[complete:]
+            file.write(progress.draw(text[:complete]).encode())
 
 
 def one_row(text):
-    """text cut or filled to the width of the terminal, so that the next one can overwrite it. Chinese is two wide."""
+    """Return text cut or filled to the width of the terminal, so that the next one can overwrite it. Chinese is two
+    wide."""
     import shutil
     import unicodedata
 
@@ -128,7 +131,7 @@ CHECK_S = 600.0  # some 25,000 files and the first import of torch, which a viru
 
 
 def ask(command, limit_s=180.0):
-    """The Answer of a command that prints little. limit_s: seconds it may take."""
+    """Run a command that prints little and return its Answer. limit_s: seconds it may take."""
     import subprocess
 
     try:
@@ -137,9 +140,9 @@ def ask(command, limit_s=180.0):
             env=child_environ(),
         )  # fmt: skip
     except subprocess.TimeoutExpired as late:
-        said = late.stderr or ""
-        said = said.decode("utf-8", "replace") if isinstance(said, bytes) else said
-        return Answer(None, say_text("ended_late", seconds="%.0f" % limit_s), said)
+        stderr = late.stderr or ""
+        stderr = stderr.decode("utf-8", "replace") if isinstance(stderr, bytes) else stderr
+        return Answer(None, say_text("ended_late", seconds="%.0f" % limit_s), stderr)
     except OSError as error:
         return Answer(None, str(error), "")
     if done.returncode == 0:
@@ -148,7 +151,7 @@ def ask(command, limit_s=180.0):
 
 
 def how_it_ended(code, stderr):
-    """Its exit status (a crash as the system names it) and the last line that it said."""
+    """Return the exit status (a crash as the system names it) and the last line of stderr."""
     last = next((line.strip() for line in reversed(stderr.splitlines()) if line.strip()), "")
     if code < 0:
         name = say_text("ended_signal", number=-code)
@@ -158,7 +161,7 @@ def how_it_ended(code, stderr):
 
 
 def child_environ():
-    """The environment of all that runs in .venv: our packages come from ROOT, wherever the person stands."""
+    """Return the environment of all processes in .venv: our packages come from ROOT, whatever the current folder."""
     environ = dict(os.environ)
     earlier = environ.get("PYTHONPATH")
     environ["PYTHONPATH"] = ROOT + (os.pathsep + earlier if earlier else "")

@@ -9,20 +9,21 @@ from launcher import INSTALLED, ROOT, WINDOWS
 LOCALES = os.path.join(ROOT, "core", "locales")
 
 
-def sentences(wanted):
-    """The catalogue core/locales/<wanted>/launch.yaml, or the section launch of core/locales/<wanted>.yaml, read as
-    lines of
-    `key: "text"`: no YAML reader is installed yet."""
-    alone = os.path.join(LOCALES, wanted, "launch.yaml")
-    found, within = {}, os.path.exists(alone)
-    with open(alone if within else os.path.join(LOCALES, wanted + ".yaml"), encoding="utf-8") as file:
+def sentences(language_code):
+    """Return the catalogue core/locales/<code>/launch.yaml, or the section launch of core/locales/<code>.yaml.
+
+    Read as lines of `key: "text"`, because no YAML reader is installed yet.
+    """
+    alone = os.path.join(LOCALES, language_code, "launch.yaml")
+    catalogue, within = {}, os.path.exists(alone)
+    with open(alone if within else os.path.join(LOCALES, language_code + ".yaml"), encoding="utf-8") as file:
         for line in file:
             if line[0] not in " #\n" and line.rstrip().endswith(":"):
                 within = line.rstrip() == "launch:"
             key, colon, value = line.strip().partition(": ")
             if within and colon and not line.startswith("#"):
-                found[key] = json.loads(value)
-    return found
+                catalogue[key] = json.loads(value)
+    return catalogue
 
 
 class Forgiving(dict):
@@ -31,11 +32,11 @@ class Forgiving(dict):
 
 
 def language():
-    """What LORA_GARAGE_LANG, the locale or Windows' display language says where it is spoken here, else "en"."""
+    """Return the supported language of LORA_GARAGE_LANG, the locale or Windows' display language, else "en"."""
     for name in ("LORA_GARAGE_LANG", "LC_ALL", "LC_MESSAGES", "LANG"):
         if os.environ.get(name):
-            wanted = os.environ[name][:2].lower()
-            return wanted if any(os.path.exists(os.path.join(LOCALES, wanted + end)) for end in ("", ".yaml")) else "en"
+            code = os.environ[name][:2].lower()
+            return code if any(os.path.exists(os.path.join(LOCALES, code + end)) for end in ("", ".yaml")) else "en"
     if WINDOWS:
         import ctypes
 

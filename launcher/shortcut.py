@@ -1,5 +1,7 @@
-"""`python launch.py shortcut`: an icon on the desktop that does what a double-click on the start script does.
-`--remove` takes it away."""
+"""`python launch.py shortcut`: an icon on the desktop that acts like a double-click on the start script.
+
+`--remove` deletes it.
+"""
 
 import os
 import sys
@@ -19,7 +21,7 @@ POWERSHELL = (
 
 
 def shortcut(arguments):
-    """Exit status."""
+    """Create or remove the icon and return the exit status."""
     wrong = [word for word in arguments if word != "--remove"]
     if wrong:
         say("shortcut_unknown", to=sys.stderr, found=wrong[0])
@@ -35,7 +37,7 @@ def shortcut(arguments):
 
 
 def target():
-    """What is started: the script beside us; for the wheel its command."""
+    """Return the program that the icon starts: the script in this folder; for the wheel its command."""
     if INSTALLED:
         return os.path.abspath(sys.argv[0])
     return os.path.join(ROOT, NAME_OF_SCRIPT)
@@ -47,16 +49,16 @@ NAME_OF_SCRIPT = (
 
 
 def desktop():
-    """The person's, where its name is not English too. Raises OSError where there is none."""
+    """Return the person's desktop folder, whose name may not be English. Raises OSError without one."""
     import subprocess
 
     folder = os.path.expanduser("~/Desktop")
     if sys.platform != "darwin":
         try:
-            said = subprocess.run(
+            own_folder = subprocess.run(
                 ["xdg-user-dir", "DESKTOP"], capture_output=True, text=True, timeout=10
             ).stdout.strip()
-            folder = said or folder
+            folder = own_folder or folder
         except (OSError, subprocess.SubprocessError):
             pass
     if not os.path.isdir(folder):
@@ -65,7 +67,7 @@ def desktop():
 
 
 def by_file(program, remove):
-    """A .command on macOS; elsewhere a .desktop, as freedesktop.org's Desktop Entry Specification quotes it."""
+    """Write a .command on macOS; elsewhere a .desktop, quoted by freedesktop.org's Desktop Entry Specification."""
     mac = sys.platform == "darwin"
     path = os.path.join(desktop(), NAME + ".command" if mac else "lora-garage.desktop")
     if remove:
@@ -73,7 +75,7 @@ def by_file(program, remove):
             os.remove(path)
         return path
     if mac:
-        said = "#!/bin/sh\nexec '%s'\n" % program.replace("'", "'\\''")
+        content = "#!/bin/sh\nexec '%s'\n" % program.replace("'", "'\\''")
     else:
         # First the quoting of the command line, then that of a value, in which a backslash is two.
         quoted = (
@@ -81,7 +83,7 @@ def by_file(program, remove):
             .replace("\\", "\\\\")
             .replace("%", "%%")
         )
-        said = (
+        content = (
             '[Desktop Entry]\nType=Application\nName=%s\nExec="%s"\nTerminal=true\nCategories=Education;Science;\n'
             % (
                 NAME,
@@ -89,7 +91,7 @@ def by_file(program, remove):
             )
         )
     with open(path, "w", encoding="utf-8", newline="\n") as file:
-        file.write(said)
+        file.write(content)
     os.chmod(path, 0o755)
     return path
 
@@ -97,7 +99,7 @@ def by_file(program, remove):
 def by_powershell(program, remove):
     import subprocess
 
-    told = {
+    variables = {
         "GARAGE_NAME": NAME,
         "GARAGE_TARGET": program,
         "GARAGE_FOLDER": os.path.dirname(program),
@@ -106,7 +108,12 @@ def by_powershell(program, remove):
     command = ["powershell", "-NoProfile", "-NonInteractive", "-Command", POWERSHELL]
     try:
         done = subprocess.run(
-            command, capture_output=True, encoding="utf-8", errors="replace", env=dict(os.environ, **told), timeout=60
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            env=dict(os.environ, **variables),
+            timeout=60,
         )
     except subprocess.TimeoutExpired:
         raise OSError(0, "PowerShell: 60 s") from None

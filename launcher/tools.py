@@ -1,8 +1,7 @@
 """pip and uv as commands, and the options that carry a person's pip settings over to uv.
 
-uv fetches many files at once and needs nothing of Debian's to make an environment. pip goes on with a file that broke
-off, which uv (0.13) begins again: so the one file of gigabytes, a torch with CUDA from PyTorch's own index, is pip's in
-any case.
+uv downloads many files at once and needs no Debian package to make an environment. pip resumes an interrupted download,
+which uv (0.13) restarts: so the one file of gigabytes, a torch with CUDA from PyTorch's own index, is always pip's.
 """
 
 import os
@@ -26,8 +25,8 @@ class Pip:
         return [BASE_PYTHON, "-m", "venv", folder]
 
     def install(self, requirements, index=None, constraints=None, anew=False):
-        """The command. index: an index to take them from instead of pip's own; anew: although they are there, and
-        nothing else."""
+        """Return the command. index: to use instead of pip's own; anew: reinstall only these, although they are
+        installed."""
         more = ["--index-url", index] if index else []
         more += ["-c", constraints] if constraints else []
         more += ["--force-reinstall", "--no-deps"] if anew else []
@@ -65,7 +64,8 @@ class Uv:
 
 
 def find_uv(environ=os.environ):
-    """The path of uv: what runs us, in PATH, beside us, or of the Python that runs us. None without one."""
+    """Return the path of uv: the one that runs us, in PATH, in our folder, or of the Python that runs us. None without
+    one."""
     import shutil
     import sysconfig
 
@@ -73,8 +73,8 @@ def find_uv(environ=os.environ):
         return None
     name = "uv.exe" if WINDOWS else "uv"
     places = (os.path.join(ROOT, ".uv", name), os.path.join(sysconfig.get_path("scripts"), name))
-    found = (environ.get("UV"), shutil.which("uv"), *places)
-    return next((path for path in found if path and os.path.isfile(path)), None)
+    candidates = (environ.get("UV"), shutil.which("uv"), *places)
+    return next((path for path in candidates if path and os.path.isfile(path)), None)
 
 
 def is_uv(command):
@@ -82,7 +82,7 @@ def is_uv(command):
 
 
 def environ_for(command, environ=os.environ):
-    """The environment of a command of pip or uv."""
+    """Return the environment of a command of pip or uv."""
     if not is_uv(command):
         return dict({"PIP_RESUME_RETRIES": "20"}, **environ)  # by an option, an older pip would refuse to start
     return dict(uv_settings(pip_settings(environ)), **environ)
@@ -103,21 +103,21 @@ SAME = {
 
 def uv_settings(settings):
     # certificates: those of the system, as pip does
-    found = {"UV_SYSTEM_CERTS": "1", "UV_NATIVE_TLS": "1", "UV_HTTP_RETRIES": "2"}
+    variables = {"UV_SYSTEM_CERTS": "1", "UV_NATIVE_TLS": "1", "UV_HTTP_RETRIES": "2"}
     for name, value in settings.items():
         separator = "," if name == "find-links" else " "
-        found[SAME[name]] = separator.join(value.split())
+        variables[SAME[name]] = separator.join(value.split())
     if "extra-index-url" in settings:
-        found["UV_INDEX_STRATEGY"] = "unsafe-best-match"  # as pip: the newest of all indexes
+        variables["UV_INDEX_STRATEGY"] = "unsafe-best-match"  # as pip: the newest of all indexes
     home = os.path.expanduser("~")
     if os.path.exists(home) and os.stat(home).st_dev != os.stat(ROOT).st_dev:
         # where its cache is: a copy on another drive
-        found["UV_CACHE_DIR"] = os.path.join(ROOT, ".uv", "cache")
-    return found
+        variables["UV_CACHE_DIR"] = os.path.join(ROOT, ".uv", "cache")
+    return variables
 
 
 def pip_settings(environ=os.environ):
-    """pip's settings that uv has too, from its files and, above them, the environment."""
+    """Return pip's settings that uv has too, from its files and, above them, the environment."""
     import configparser
 
     home = os.path.expanduser("~")
@@ -132,16 +132,16 @@ def pip_settings(environ=os.environ):
             os.path.join(config, "pip"),
         ]
         files = [os.path.join(folder, "pip.conf") for folder in ("/etc", "/etc/xdg/pip", *own)]
-    said = configparser.RawConfigParser()
+    parser = configparser.RawConfigParser()
     for file in (*files, environ.get("PIP_CONFIG_FILE", "")):
         try:
-            said.read(file, encoding="utf-8")
+            parser.read(file, encoding="utf-8")
         except (configparser.Error, UnicodeDecodeError):  # pip will say what is wrong with it
             continue
-    found = {}
+    settings = {}
     for name in SAME:
         for section in ("global", "install"):
-            if said.has_option(section, name):
-                found[name] = said.get(section, name)
-        found[name] = environ.get("PIP_" + name.upper().replace("-", "_")) or found.get(name)
-    return {name: value for name, value in found.items() if value and value.strip()}
+            if parser.has_option(section, name):
+                settings[name] = parser.get(section, name)
+        settings[name] = environ.get("PIP_" + name.upper().replace("-", "_")) or settings.get(name)
+    return {name: value for name, value in settings.items() if value and value.strip()}

@@ -1,4 +1,4 @@
-"""Which build of torch this machine gets, and why."""
+"""The build of torch for this machine, with its reason."""
 
 import os
 from collections import namedtuple
@@ -42,43 +42,43 @@ NvidiaCard = namedtuple("NvidiaCard", "capability name", defaults=("",))  # capa
 
 
 def choose_torch(system, machine, driver_version, amd, environ, cards=()):
-    """The torch build for a machine, with its reason.
+    """Return the torch build for a machine, with its reason: one for all GPUs, else for the newest.
 
-    system, machine: as platform.system() and platform.machine() say. driver_version: NVIDIA's, like "580.65.06", None
-    without one. amd: an AMD card is seen. cards: NvidiaCards. A build for all of them, else for the newest.
-    Returns TorchChoice; its build is "none" where PyTorch has no wheels at all.
+    system, machine: from platform.system() and platform.machine(). driver_version: NVIDIA's, like "580.65.06", None
+    without one. amd: whether an AMD GPU is present. cards: NvidiaCards. Returns TorchChoice; its build is "none" if
+    PyTorch has no wheels at all.
     """
-    wanted = environ.get("LORA_GARAGE_TORCH_INDEX", "").strip()
+    setting = environ.get("LORA_GARAGE_TORCH_INDEX", "").strip()
     x86, arm = machine.lower() in ("x86_64", "amd64"), machine.lower() in ("aarch64", "arm64")
-    if wanted.lower() == "pypi":
+    if setting.lower() == "pypi":
         return TorchChoice(None, ("torch_by_you", {"index": "PyPI"}), "pypi", bool(driver_version), 3000)
-    if wanted.lower() == "cpu":
+    if setting.lower() == "cpu":
         index = WHEEL_INDEX + "cpu" if system == "Linux" else None  # elsewhere PyPI's is it
         return TorchChoice(index, (CPU_BY_YOU, {}), "cpu", False, 200)
-    if wanted:
-        build = wanted.rstrip("/").rsplit("/", 1)[-1]
-        return TorchChoice(wanted, ("torch_by_you", {"index": wanted}), build, build != "cpu", 3000)
+    if setting:
+        build = setting.rstrip("/").rsplit("/", 1)[-1]
+        return TorchChoice(setting, ("torch_by_you", {"index": setting}), build, build != "cpu", 3000)
     if system == "Darwin":
         if x86:
             return TorchChoice(None, ("torch_intel_mac", {}), "none", False, 0)
         return TorchChoice(None, ("torch_mac", {}), "pypi", False, 80)
     if driver_version and (x86 or (system == "Linux" and arm)):
         known = [card.capability for card in cards if card.capability]
-        found = {"driver": driver_version, "card": "%d.%d" % max(known) if known else ""}
+        facts = {"driver": driver_version, "card": "%d.%d" % max(known) if known else ""}
         if known and len(known) == len(cards) and max(known) < LEAST:
             return TorchChoice(
-                WHEEL_INDEX + "cpu", ("torch_old_card", dict(found, least="%d.%d" % LEAST)), "cpu", False, 200
+                WHEEL_INDEX + "cpu", ("torch_old_card", dict(facts, least="%d.%d" % LEAST)), "cpu", False, 200
             )
         row = best_cuda_build(system, parse_version(driver_version), [each for each in known if each >= LEAST])
         if row is None:
             too_old = parse_version(driver_version) < (525,)
             reason = "torch_old_driver" if too_old else "torch_unknown_card"
-            return TorchChoice(WHEEL_INDEX + "cpu", (reason, found), "cpu", False, 200)
+            return TorchChoice(WHEEL_INDEX + "cpu", (reason, facts), "cpu", False, 200)
         low = max(row.low, LEAST)
         left_out = tuple(card.name for card in cards if card.capability and not low <= card.capability <= row.high)
         if row.build == "cu130" and system == "Linux" and x86:  # what PyPI has for Linux is a CUDA 13 build already
-            return TorchChoice(None, ("torch_pypi_cuda", found), "pypi", True, 3000, left_out)
-        reason = ("torch_cuda", dict(found, build=row.build))
+            return TorchChoice(None, ("torch_pypi_cuda", facts), "pypi", True, 3000, left_out)
+        reason = ("torch_cuda", dict(facts, build=row.build))
         return TorchChoice(WHEEL_INDEX + row.build, reason, row.build, True, 3000, left_out)
     if system == "Linux":
         return TorchChoice(WHEEL_INDEX + "cpu", ("torch_amd" if amd else "torch_no_card", {}), "cpu", False, 200)
@@ -86,7 +86,7 @@ def choose_torch(system, machine, driver_version, amd, environ, cards=()):
 
 
 def matching_cuda_build(system, driver, *capabilities):
-    """The newest build that the driver runs and that has kernels for all of them, None without one."""
+    """Return the newest build that the driver runs and that has kernels for all capabilities, None without one."""
     for row in CUDA_BUILDS:
         runs = driver >= (row.windows if system == "Windows" else row.linux)
         if runs and all(row.low <= capability <= row.high for capability in capabilities):
@@ -95,14 +95,14 @@ def matching_cuda_build(system, driver, *capabilities):
 
 
 def best_cuda_build(system, driver, capabilities):
-    """For all of several cards, else for the newest of them that the driver has a build for."""
+    """Return a build for all of several GPUs, else for the newest of them that the driver has a build for."""
     rows = [matching_cuda_build(system, driver, *capabilities)]
     rows += [matching_cuda_build(system, driver, capability) for capability in sorted(capabilities, reverse=True)]
     return next((row for row in rows if row), None)
 
 
 def parse_version(text):
-    """ "580.65.06" -> (580, 65, 6); what is not a number ends it."""
+    """Parse "580.65.06" to (580, 65, 6), up to the first part that is not a number."""
     numbers = []
     for part in str(text).strip().split("."):
         if not part.isdigit():
@@ -112,7 +112,10 @@ def parse_version(text):
 
 
 def torch_beside_card(cuda, hip, driver_version):
-    """What to say once torch is installed. cuda, hip: torch.version's; driver_version: NVIDIA's; each None without."""
+    """Return the key of the message after installing torch.
+
+    cuda, hip: torch.version's; driver_version: NVIDIA's; each None without.
+    """
     if hip:
         return "after_rocm"
     if driver_version:
@@ -121,7 +124,7 @@ def torch_beside_card(cuda, hip, driver_version):
 
 
 def installed_torch_tag(folder):
-    """ "cpu" of torch-2.13.0+cpu, "" of torch-2.13.0, None without torch."""
+    """Return "cpu" for torch-2.13.0+cpu, "" for torch-2.13.0, None without torch."""
     import glob
 
     for pattern in ("Lib/site-packages", "lib/python*/site-packages"):
@@ -132,8 +135,8 @@ def installed_torch_tag(folder):
 
 
 def must_remove(tag, choice):
-    """Whether the torch that is there must go first, because pip would be content with it. tag:
-    installed_torch_tag's."""
+    """Return whether the installed torch must be removed first, because pip would accept it. tag: from
+    installed_torch_tag."""
     if tag is None:
         return False
     if choice.reason[0] == CPU_BY_YOU:

@@ -8,8 +8,7 @@ from launcher.sentences import say, say_text
 
 
 def uninstall(environment, arguments):
-    """Remove what was installed into this folder; the folder itself, runs, data and models stay unless they are named
-    too."""
+    """Remove what was installed into this folder; the folder itself, runs, data and models stay unless requested."""
     import shutil
 
     if INSTALLED:

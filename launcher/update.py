@@ -1,11 +1,9 @@
-"""`python launch.py update`: installs a newer release. Nothing is checked or sent unless somebody asks, or has switched
-it on.
+"""`python launch.py update`: installs a newer release. Nothing is checked or sent unless requested or switched on.
 
 FROM is the address of a release's description, as tools/release.py writes it: {"version", "file", "bytes", "sha256"};
-the archive lies beside it. What the archive has takes the place of what is here; runs, settings, models and .venv are
-not in it. The former version is kept in `.update.old`:
-an update that breaks off is undone by itself, at the latest by the next start, and one that disappoints by `update
---undo`.
+the archive lies beside it. The archive's files replace those here; runs, settings, models and .venv are not in it. The
+former version is kept in `.update.old`: an interrupted update is undone by itself, at the latest by the next start, and
+a bad one by `update --undo`.
 """
 
 import json
@@ -33,25 +31,25 @@ class CannotUpdate(Exception):
 
 
 def update(environment, arguments):
-    """Exit status. arguments: [--check] [--undo] [--at-start on|off] [--from URL]"""
-    words, wanted = list(arguments), {}
+    """Run the command and return the exit status. arguments: [--check] [--undo] [--at-start on|off] [--from URL]"""
+    words, options = list(arguments), {}
     for name in ("--from", "--at-start"):
         if name in words[:-1]:
             place = words.index(name)
-            wanted[name] = words[place + 1]
+            options[name] = words[place + 1]
             del words[place : place + 2]
     wrong = [word for word in words if word not in ("--check", "--undo")]
-    if wrong or wanted.get("--at-start", "on") not in ("on", "off"):
-        say("update_unknown", to=sys.stderr, found=(wrong or [wanted["--at-start"]])[0])
+    if wrong or options.get("--at-start", "on") not in ("on", "off"):
+        say("update_unknown", to=sys.stderr, found=(wrong or [options["--at-start"]])[0])
         return 2
     try:
-        return run(environment, words, wanted)
+        return run(environment, words, options)
     except (CannotUpdate, CannotInstall) as problem:
         say(problem.key, to=sys.stderr, **problem.values)
         return 1
 
 
-def run(environment, words, wanted):
+def run(environment, words, options):
     if INSTALLED:
         raise CannotUpdate("update_by_its_tool", python=sys.executable)
     if os.path.exists(os.path.join(environment.root, ".git")):
@@ -63,30 +61,30 @@ def run(environment, words, wanted):
         put_back(environment.root)
         say("update_undone", version=environment.version())
         return 0
-    choice = choose(environment.root, wanted)
-    if wanted.get("--at-start") == "off":
+    choice = choose(environment.root, options)
+    if options.get("--at-start") == "off":
         return 0
-    found = newer(environment.version(), choice["from"])
-    if found is None:
+    release = newer(environment.version(), choice["from"])
+    if release is None:
         say("update_newest", version=environment.version())
-    elif "--check" in words or "--at-start" in wanted:
-        say("update_there", version=found["version"], mine=environment.version())
+    elif "--check" in words or "--at-start" in options:
+        say("update_there", version=release["version"], mine=environment.version())
     else:
         with one_installer(environment.root):  # no other start is at it, or takes it for one that was killed
             require_idle(environment.root)
-            replace(environment, found, choice["from"])
-        say("update_done", version=found["version"])
+            replace(environment, release, choice["from"])
+        say("update_done", version=release["version"])
     return 0
 
 
-def choose(root, wanted):
-    """What was chosen before and now: from, at_start. Raises CannotUpdate where nobody ever said from where."""
+def choose(root, options):
+    """Store and return the settings of updates: from, at_start. Raises CannotUpdate if no address was ever given."""
     file = os.path.join(root, CHOICE)
     choice = chosen(root)
-    if "--from" in wanted:
-        choice["from"] = wanted["--from"]
-    if "--at-start" in wanted:
-        choice["at_start"] = wanted["--at-start"] == "on"
+    if "--from" in options:
+        choice["from"] = options["--from"]
+    if "--at-start" in options:
+        choice["at_start"] = options["--at-start"] == "on"
     if not str(choice.get("from", "")).startswith(("https://", "http://127.0.0.1:", "http://localhost:")):
         raise CannotUpdate("update_from_where", found=choice.get("from", "-"))
     with open(file + ".part", "w", encoding="utf-8") as opened:
@@ -98,61 +96,61 @@ def choose(root, wanted):
 def chosen(root):
     try:
         with open(os.path.join(root, CHOICE), encoding="utf-8") as file:
-            said = json.load(file)
-        return said if isinstance(said, dict) else {}
+            choice = json.load(file)
+        return choice if isinstance(choice, dict) else {}
     except (OSError, ValueError):
         return {}
 
 
 def look_at_start(environment):
-    """Where it was switched on: a line if a newer version is there. Never in the way of the start."""
+    """Print a line if a newer version exists and checking was switched on. Never delays or prevents the start."""
     choice = chosen(environment.root)
     if choice.get("at_start") is True and choice.get("from"):
         try:
-            found = newer(environment.version(), choice["from"], 3.0)
+            release = newer(environment.version(), choice["from"], 3.0)
         except CannotUpdate:
             return
-        if found:
-            say("update_there", version=found["version"], mine=environment.version())
+        if release:
+            say("update_there", version=release["version"], mine=environment.version())
 
 
 def newer(mine, address, wait_s=WAIT_S):
-    """The description of the release at address if it is newer, else None. Raises CannotUpdate."""
-    said = fetch(address, 100_000, wait_s)
+    """Return the description of the release at address if it is newer, else None. Raises CannotUpdate."""
+    content = fetch(address, 100_000, wait_s)
     try:
-        found = json.loads(said)
-        version, name, sha256 = str(found["version"]), str(found["file"]), str(found["sha256"])
+        release = json.loads(content)
+        version, name, sha256 = str(release["version"]), str(release["file"]), str(release["sha256"])
     except (ValueError, TypeError, KeyError):
         raise CannotUpdate("update_no_release", url=address) from None
     if not parse_version(version) or "/" in name or "\\" in name or len(sha256) != 64:
         raise CannotUpdate("update_no_release", url=address)
-    return found if order(version) > order(mine) else None
+    return release if order(version) > order(mine) else None
 
 
 def order(version):
-    """0.2.0.dev0 comes before 0.2.0."""
+    """Return a sort key, in which 0.2.0.dev0 comes before 0.2.0."""
     return parse_version(version), ".dev" not in version
 
 
 def fetch(url, most, wait_s=WAIT_S):
-    """Its bytes, at most `most`. Raises CannotUpdate."""
+    """Download at most `most` bytes. Raises CannotUpdate."""
     import http.client
     import urllib.error
     import urllib.request
 
     try:
         with urllib.request.urlopen(url, timeout=wait_s) as answer:
-            said = answer.read(most + 1)
+            content = answer.read(most + 1)
             missing = answer.length or 0  # http.client counts down
     except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
         raise CannotUpdate("update_unreachable", url=url, reason=getattr(error, "reason", None) or error) from None
-    if len(said) > most or missing:
+    if len(content) > most or missing:
         raise CannotUpdate("update_cut", url=url)
-    return said
+    return content
 
 
 def require_idle(root):
-    """Raises CannotUpdate while an app or a run of the workspace is at work."""
+    """Raise CannotUpdate while an app or a run of the workspace is at work."""
     workspace = os.environ.get("LORA_GARAGE_HOME") or os.path.join(root, "workspace")
     for name in ("app.lock", "gpu.lock"):
         try:
@@ -163,22 +161,22 @@ def require_idle(root):
             continue
 
 
-def replace(environment, found, address):
-    """Fetch, compare, unpack, put in place, try; what was here comes back where any of it fails."""
+def replace(environment, release, address):
+    """Download, compare, unpack, install and try a release; on any error the former version returns."""
     import hashlib
     import shutil
 
-    url = address.rpartition("/")[0] + "/" + found["file"]
-    said = fetch(url, MOST_BYTES)
-    sha256 = hashlib.sha256(said).hexdigest()
-    if sha256 != found["sha256"].lower():
-        raise CannotUpdate("update_wrong_hash", url=url, found=sha256, expected=found["sha256"])
+    url = address.rpartition("/")[0] + "/" + release["file"]
+    content = fetch(url, MOST_BYTES)
+    sha256 = hashlib.sha256(content).hexdigest()
+    if sha256 != release["sha256"].lower():
+        raise CannotUpdate("update_wrong_hash", url=url, found=sha256, expected=release["sha256"])
     part = os.path.join(environment.root, PART)
     shutil.rmtree(part, ignore_errors=True)
     try:
-        unpack(said, part, url)
+        unpack(content, part, url)
         swap(environment.root, part)
-        works(environment.root, found["version"])
+        works(environment.root, release["version"])
     except (OSError, CannotUpdate) as error:
         if not os.path.exists(os.path.join(environment.root, OLD, DONE)):
             # else nothing was begun: that is of the update before
@@ -191,13 +189,13 @@ def replace(environment, found, address):
     open(os.path.join(environment.root, OLD, DONE), "w").close()
 
 
-def unpack(said, folder, url):
-    """The archive's files below folder, with their modes. Raises CannotUpdate for one that is no release."""
+def unpack(content, folder, url):
+    """Write the archive's files below folder, with their modes. Raises CannotUpdate if it is not a release."""
     import io
     import zipfile
 
     try:
-        with zipfile.ZipFile(io.BytesIO(said)) as archive:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
             names = archive.namelist()
             inner = [name.removeprefix(TOP) for name in names]
             tops = {name.split("/")[0] for name in inner}
@@ -216,7 +214,7 @@ def unpack(said, folder, url):
 
 
 def swap(root, part):
-    """launcher and launch.py last: what puts back an update that was killed is in them."""
+    """Move the new files into place, launcher and launch.py last: they contain the code that undoes a killed update."""
     old = os.path.join(root, OLD)
     remove(old)
     os.makedirs(old)
@@ -230,7 +228,7 @@ def swap(root, part):
 
 
 def works(root, version):
-    """Raises CannotUpdate unless what is there now starts and says that it is this version."""
+    """Raise CannotUpdate unless the installed program starts and reports this version."""
     import subprocess
 
     done = subprocess.run(
@@ -241,22 +239,22 @@ def works(root, version):
 
 
 def put_back(root):
-    """The former version, from .update.old; what came in its place goes."""
+    """Restore the former version from .update.old, and delete what replaced it."""
     old = os.path.join(root, OLD)
     if not os.path.isdir(old):
         return
     if os.path.exists(os.path.join(old, DONE)):
         os.remove(os.path.join(old, DONE))  # from here on mend ends what is begun
     for name in os.listdir(old):
-        here = os.path.join(root, name)
-        if os.path.isdir(here):
-            remove(here)
-        os.replace(os.path.join(old, name), here)
+        place = os.path.join(root, name)
+        if os.path.isdir(place):
+            remove(place)
+        os.replace(os.path.join(old, name), place)
     remove(old)
 
 
 def remove(folder):
-    """From its place at once, or not at all."""
+    """Delete a folder; it leaves its place at once, or not at all."""
     import shutil
 
     if os.path.isdir(folder):
@@ -266,8 +264,10 @@ def remove(folder):
 
 
 def mend(root):
-    """Undo an update that was killed half-way, which no other process is at; whether there was one. At every start,
-    which costs a look."""
+    """Undo an update that was killed half-way and that no other process continues; return whether there was one.
+
+    Called at every start, which costs a look.
+    """
     old = os.path.join(root, OLD)
     if not os.path.isdir(old) or os.path.exists(os.path.join(old, DONE)):
         return False

@@ -123,7 +123,7 @@ class Conversations:
     def delete(self, id: object) -> None:
         path = self._file(self.get(id).id)
         try:
-            files.patiently(lambda: path.unlink(missing_ok=True), files.MOMENT_S)
+            files.retry_if_busy(lambda: path.unlink(missing_ok=True), files.MOMENT_S)
         except OSError as error:
             raise ChatError("conversations.cannot_save", reason=error.strerror or str(error)) from error
 

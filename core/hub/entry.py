@@ -181,7 +181,7 @@ class Entry:
             files.remove_tree(folder, files.MOMENT_S)
         for path in (folder / "blobs").glob("*.incomplete"):
             with suppress(PermissionError):
-                files.patiently(partial(path.unlink, missing_ok=True), files.MOMENT_S)
+                files.retry_if_busy(partial(path.unlink, missing_ok=True), files.MOMENT_S)
 
 
 def _earlier_progress(record: dict[str, Any]) -> dict[str, Any]:

@@ -48,7 +48,7 @@ class Trust:
 
     def forget(self, model_id: str) -> bool:
         """Stop trusting a model. Returns whether it was trusted."""
-        entries = files.object_to_change(self.file)
+        entries = files.read_for_update(self.file)
         if existed := entries.pop(model_id, None) is not None:
             files.replace_json(self.file, entries)
         return existed

@@ -169,7 +169,7 @@ class Queue:
     def change(self, make: Callable[[Order], Order]) -> Order:
         with self.locked():
             try:
-                old = files.read_model(Order, self.path, to_change=True) or Order()
+                old = files.read_model(Order, self.path, for_update=True) or Order()
                 if (new := make(old)) != old:
                     files.replace(self.path, new.model_dump_json(indent=1) + "\n")
             except OSError as error:

@@ -208,7 +208,7 @@ def gather(workspace_root: Path, log: Path, port: int, keeps_awake: bool) -> Sur
         port=port,
         port_free=port_is_free(port),
         other_port=next(filter(port_is_free, range(port + 1, min(port + 100, 65536))), 8080),
-        writable_error=files.reason_against(_existing(workspace_root)),
+        writable_error=files.unwritable_reason(_existing(workspace_root)),
         free_bytes=free_bytes(workspace_root),
         temporary=temporary and str(temporary),
         temporary_free_bytes=free_bytes(temporary) if temporary else None,

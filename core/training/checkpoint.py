@@ -171,7 +171,7 @@ def read(folder: Path) -> Saved:
         position = _from_dict(Position, value)
         weights = folder / "adapter" / "adapter_model.safetensors"
         # safetensors says of one that is held elsewhere that it is not there
-        files.patiently(lambda: open(weights, "rb")).close()
+        files.retry_if_busy(lambda: open(weights, "rb")).close()
         states = torch.load(folder / "trainer.pt", weights_only=True, map_location="cpu")
         return Saved(position, states, load_file(weights, backend=backend()))
     except Exception as error:  # noqa: BLE001 - torch.load raises pickle, zip and runtime errors for a damaged file

@@ -134,7 +134,7 @@ def _followed(root: Path) -> Path:
     made elsewhere."""
     for _ in range(20):
         try:
-            to = files.object_to_change(root / MOVED).get("to")
+            to = files.read_for_update(root / MOVED).get("to")
         except OSError as error:
             raise RecipeError("workspace.cannot_make", folder=root, reason=error.strerror or error) from error
         if not isinstance(to, str):

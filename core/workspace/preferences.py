@@ -99,7 +99,7 @@ def choose(workspace: Workspace, **changes: object) -> Preferences:
     """Change preferences. Raises RecipeError for an invalid choice, and if it cannot be written."""
     file = workspace.root / "preferences.json"
     try:
-        kept = files.read_model(Preferences, file, to_change=True) or Preferences()
+        kept = files.read_model(Preferences, file, for_update=True) or Preferences()
         chosen = Preferences.model_validate(kept.model_dump() | changes)
         files.replace_json(file, chosen.model_dump())
     except ValidationError:

@@ -21,7 +21,7 @@ CHECK_S = 3.0
 def require(workspace: Workspace) -> None:
     """Raise RecipeError, before anything begins, if workspace or one of its folders is not writable."""
     for folder in (workspace.root, workspace.runs, workspace.datasets, workspace.models, workspace.exports):
-        if reason := files.reason_against(folder):
+        if reason := files.unwritable_reason(folder):
             raise RecipeError("workspace.cannot_make", folder=folder, reason=reason)
 
 
@@ -44,5 +44,5 @@ class WriteWatch:
     def _look(self) -> Message | None:
         if os.name != "nt" and os.access(self._root, os.W_OK | os.X_OK):
             return None
-        reason = files.reason_against(self._root)
+        reason = files.unwritable_reason(self._root)
         return msg("writable.lost", folder=self._root, reason=reason) if reason else None

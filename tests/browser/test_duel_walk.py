@@ -106,7 +106,7 @@ def test_train_vote_correct_learn_from_it_and_let_both_runs_meet(
     kit.nothing_found(page, f"duel-of-two-{language}")
     duel_of_ten(page, w, child.name, own="")
     last = next(all_of(space))
-    assert [(one.source, one.asked) for one in last.lineup.prompts] == [("file", line) for line in TEN.splitlines()]
+    assert [(one.source, one.question) for one in last.lineup.prompts] == [("file", line) for line in TEN.splitlines()]
     assert [one.run for one in last.lineup.contestants] == [parent.id, child.id] and len(last.votes()) == 10
     watch.check()
     page.context.close()

@@ -19,7 +19,7 @@ from core import __version__
 from core.presets import PROJECT
 from launcher import developers, doctor, install, main, running, sentences, torch_build, uninstall
 from launcher.environment import MARKER_VERSION, Environment, Needs, read_needs, why_not_ready
-from launcher.machine import MachineFacts, of_windows, parse_nvidia_smi, probe_nvidia
+from launcher.machine import MachineFacts, parse_nvidia_smi, probe_nvidia, windows_obstacles
 from launcher.progress import Progress
 from tools import lock
 
@@ -524,7 +524,7 @@ def test_a_step_tells_megabytes_and_the_time_that_is_left(tmp_path: Path, monkey
 
     def after(seconds: float, *lines: str) -> str:
         told.extend(lines)
-        return pip.of(told, seconds)
+        return pip.describe(told, seconds)
 
     assert (
         after(
@@ -589,7 +589,7 @@ WELL_ON_WINDOWS = ("C:\\" + "x" * 95, "AMD64", False, (14, 44, 35211, 0))
 )
 def test_what_would_end_an_install_on_windows_is_found_before_it(tmp_path: Path, changes: dict, names: list[str]):
     facts = [changes.get(place, value) for place, value in enumerate(WELL_ON_WINDOWS)]
-    found = of_windows(*facts)
+    found = windows_obstacles(*facts)
     assert [obstacle.name for obstacle in found] == names
     machine = FakeMachine(tmp_path)
     machine.facts = machine.facts._replace(obstacles=lambda folder: found)
@@ -609,7 +609,7 @@ def test_the_doctor_without_an_environment_names_what_would_end_the_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ):
     machine = FakeMachine(tmp_path)
-    found = of_windows("C:\\" + "x" * 200, "AMD64", False, ())
+    found = windows_obstacles("C:\\" + "x" * 200, "AMD64", False, ())
     monkeypatch.setattr(doctor, "machine_facts", lambda: machine.facts._replace(obstacles=lambda folder: found))
     assert doctor.doctor(machine.environment, ["--json"]) == 1
     findings = {finding["name"]: finding for finding in json.loads(capsys.readouterr().out)["findings"]}

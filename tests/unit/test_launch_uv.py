@@ -124,12 +124,12 @@ def test_uvs_bars_and_lines_tell_megabytes_and_the_time_that_is_left(monkeypatch
     monkeypatch.setenv("LORA_GARAGE_LANG", "en")
     drawn = Progress()
     assert drawn.draw(BARS + "Resolved 53 packages in 874ms\r\n") == "Resolved 53 packages in 874ms\n"
-    assert drawn.of([], 1.0) == "pyarrow: 5 of 55 MB, ? left"
+    assert drawn.describe([], 1.0) == "pyarrow: 5 of 55 MB, ? left"
     drawn.draw(BARS.replace("5.00 MiB/", "25.0 MiB/"))
-    assert drawn.of([], 11.0) == "pyarrow: 26 of 55 MB, 0:13 left"
+    assert drawn.describe([], 11.0) == "pyarrow: 26 of 55 MB, 0:13 left"
     told, windows = ["Downloading torch (100.0MiB)", "Downloading gradio (29.9MiB)"], Progress()
-    assert windows.of(told, 1.0) == "torch: 0 of 136 MB, ? left"
-    assert windows.of([*told, " Downloaded gradio"], 11.0) == "torch: 31 of 136 MB, 0:33 left"
+    assert windows.describe(told, 1.0) == "torch: 0 of 136 MB, ? left"
+    assert windows.describe([*told, " Downloaded gradio"], 11.0) == "torch: 31 of 136 MB, 0:33 left"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="uv draws its bars on a terminal of our own, which that has not")

@@ -26,7 +26,7 @@ def test_two_looks_at_a_free_lock_do_not_take_each_other_for_its_holder(tmp_path
     assert not files.is_locked(lock) and not lock.exists(), "nobody has what is not there, and a look makes nothing"
     lock.touch()
     with open(lock, "rb") as looking:
-        assert files._share(looking.fileno())
+        assert files._lock_shared(looking.fileno())
         assert not files.is_locked(lock)
     with FileLock(lock):
         assert files.is_locked(lock)
@@ -37,7 +37,7 @@ def test_who_takes_the_device_waits_for_a_look_to_end(tmp_path: Path, monkeypatc
     space = Workspace.open(tmp_path)
     (space.root / "gpu.lock").touch()
     looking = open(space.root / "gpu.lock", "rb")
-    assert files._share(looking.fileno())
+    assert files._lock_shared(looking.fileno())
     with pytest.raises(BusyError), lease.hold(space, msg("lease.somebody")):
         pass
     monkeypatch.setattr(files, "LOOK_S", 30.0)

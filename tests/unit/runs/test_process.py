@@ -112,9 +112,9 @@ def test_a_chat_that_any_card_will_do_for_stays_on_its_own(
     here(A.model_copy(update={"free_bytes": 1 << 30}), B)
     client = ChatClient(workspace)
     assert client._environment(ChatTarget("base"))["CUDA_VISIBLE_DEVICES"] == "GPU-1"
-    client._given = devices.environment_of("GPU-0", devices.read_cards())
+    client._worker_environment = devices.environment_of("GPU-0", devices.read_cards())
     client._worker = SimpleNamespace(process=SimpleNamespace(poll=lambda: None))
-    assert client._environment(ChatTarget("base")) == client._given
+    assert client._environment(ChatTarget("base")) == client._worker_environment
     client._worker = SimpleNamespace(process=SimpleNamespace(poll=lambda: 1))
     assert client._environment(ChatTarget("base"))["CUDA_VISIBLE_DEVICES"] == "GPU-1"
 

@@ -346,8 +346,8 @@ def test_the_port_that_is_advised_is_a_free_one(tmp_path: Path):
 
 
 def test_a_folder_that_cannot_be_written_is_seen(tmp_path: Path):
-    assert files.reason_against(tmp_path) is None
-    assert files.reason_against(tmp_path / "not there")
+    assert files.unwritable_reason(tmp_path) is None
+    assert files.unwritable_reason(tmp_path / "not there")
     assert surroundings.free_bytes(tmp_path / "not" / "there") > 0
 
 
