@@ -138,6 +138,8 @@ def check_closely(
     try:
         if not any(has_value(value) or isinstance(value, list | dict) for value in row.values.values()):
             raise Flaw("data.empty_row")
+        if row.flaw:
+            raise Flaw(row.flaw.key, **row.flaw.params)
         values = rewritten(values, notes)
         example = _CONVERT[format](values, notes)
         if notes.worse and example.messages:

@@ -79,6 +79,7 @@ class Row:
     file: str = ""  # in a dataset of several files: the row's file, and its format
     format: Format | None = None
     validation: bool = False  # of a set of several files: it stands in one of test or validation rows
+    flaw: Message | None = None  # why it cannot be trained, where only the file as a whole tells
 
 
 class Problem(Frozen):

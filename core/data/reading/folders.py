@@ -229,6 +229,11 @@ def start_each(source: Source, start: Callable[[Source], Started], limits: Limit
         raise refused[0]
     most = Counter(chosen for _, chosen, _, _ in started).most_common(1)[0][0]
     roles = {name: role for _, _, of_part, _ in started for name, role in of_part.items()}
+    known = {part.path.name: part.notes for part in source.parts}
+    of_rows = _distinct_notes(
+        [replace(part, notes=part.notes[len(known[part.path.name]) :]) for part, _, _, _ in started]
+    )
+    source = replace(source, notes=(*source.notes, *of_rows))
     warnings = (
         Problem(row=0, severity="warning", text=msg("data.note_refused_file", why=error.message)) for error in refused
     )

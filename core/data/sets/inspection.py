@@ -27,6 +27,7 @@ from core.data.reading.choices import NO_CHOICES, Choices
 from core.data.reading.file_rows import DEFAULT_LIMITS, FileKind, Limits, Problem, Row, Source
 from core.data.reading.reader import read_rows
 from core.data.sets.earliest import earliest
+from core.data.shapes import multiple_choice
 from core.data.shapes.known import FORMATS, SAMPLE_ROWS, recognise
 from core.data.shapes.left_out import LeftOut, Tally
 from core.data.shapes.plain import Turns, as_json, plain
@@ -271,6 +272,10 @@ def _start(
         roles = dict(choices.columns)
     elif format is not None:
         return source, format, {}, read_rows(source, limits)
+    elif written := multiple_choice.decided(rows, lambda: _checked(read_rows(source, limits), check)):
+        noted = replace(source, notes=(*source.notes, written.note()))
+        items = (written.apply(item) if isinstance(item, Row) else item for item in read_rows(source, limits))
+        return noted, "question_answer", {}, items
     else:
         try:
             return source, recognise(rows), {}, read_rows(source, limits)
@@ -286,6 +291,13 @@ def _start(
         roles,
         (renamed(item, roles) if isinstance(item, Row) else item for item in read_rows(source, limits)),
     )
+
+
+def _checked(items: Iterator[Row | Problem], check: Callable[[], None]) -> Iterator[Row | Problem]:
+    for number, item in enumerate(items):
+        if number % CHECK_EVERY == 0:
+            check()
+        yield item
 
 
 def repeated(hashes: array[int], places: array[int], most: int) -> tuple[list[Problem], int]:

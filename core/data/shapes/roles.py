@@ -129,6 +129,11 @@ def means_something(name: str) -> bool:
     return _last_meaning(name) is not None and len(name) > 1 or bool(words) and words[-1] in _ABOUT
 
 
+def column_named(names: Iterable[str], role: Role) -> str | None:
+    """Return the column whose name means a role; None if no name does."""
+    return _named(names, role, taken={})
+
+
 def _named(texts: Iterable[str], role: Role, taken: Mapping[str, Role]) -> str | None:
     """Return the column whose name means a role: the full name, else its last meaningful word ("Customer answer": an
     answer)."""

@@ -1,0 +1,264 @@
+"""Multiple choice questions, written with their options; the answer is the letter and the text of the right one.
+
+Which columns hold the options, the question and the key, and if the key's numbers count from 0 or from 1, is decided
+over all rows of a file, so that each row is read alike.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from core.data.reading.file_rows import Problem, Row
+from core.data.shapes import options as reading
+from core.data.shapes.left_out import Columns
+from core.data.shapes.numbering import Base, Numbering
+from core.data.shapes.options import SCHEMES, Options, Scheme
+from core.data.shapes.roles import column_named
+from core.errors import DataError
+from core.messages import Message, msg
+
+# Words in names of columns that say which option is right.
+_KEY_WORDS = re.compile(
+    r"answer|correct|label|gold|target|right|^cop$|^key$|solution|antwort|richtig|lösung|respuesta|réponse|bonne|"
+    r"resposta|corret|risposta|ответ|правильн|答案|正确|正確|正解|정답"
+)
+_STEMS = ("question_stem", "stem", "goal", "sentence", "ctx", "startphrase", "sent1", "题目", "题干", "problem text")
+_CONTEXTS = ("context", "passage", "article", "premise", "paragraph", "story", "dialogue", "dialog", "document",
+    "background", "reading", "text", "kontext", "文章", "上下文")  # fmt: skip
+_OTHER_SHAPES = {"messages", "conversations", "conversation", "chosen", "rejected"}
+_SURE = 0.9  # share of the rows that have options, and of the keys that mean one
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a row has its options. kind: one column, several, the right one beside wrong ones, or in the question."""
+
+    kind: str
+    names: tuple[str, ...]
+
+    def options(self, values: Columns) -> Options | None:
+        cells = [values.peek(name) for name in self.names]
+        if self.kind == "columns":
+            return reading.of_columns(self.names, cells)
+        if self.kind == "apart":
+            return reading.of_right_and_wrong(cells[0], cells[1:])
+        if self.kind == "inline":
+            return reading.inline(cells[0]) if isinstance(cells[0], str) else None
+        return reading.listed(cells[0])
+
+
+@dataclass(frozen=True)
+class MultipleChoice:
+    """How the rows of a file are read. key: the column that says which option is right; "": they are marked.
+
+    base: the first number of a key of numbers.
+    """
+
+    place: Place
+    question: str
+    contexts: tuple[str, ...]
+    key: str
+    scheme: Scheme
+    base: Base = 0
+
+    def note(self) -> Message:
+        key = self.key or self.place.names[0]
+        how = "apart" if self.place.kind == "apart" else self.scheme if self.key else "marked"
+        return msg(
+            "data.note_options", options=[*self.place.names], right=msg(f"data.key_{how}", column=key, first=self.base)
+        )
+
+    def apply(self, row: Row) -> Row:
+        """Return a row as question and answer. Columns without a part in it keep their names."""
+        values = Columns(row.values)
+        options = self.place.options(values)
+        shown = [part for name in self.contexts if (part := _text(values.peek(name)))]
+        if question := _text(values.peek(self.question)):
+            shown.append(question if self.place.kind == "inline" or not options else f"{question}\n{options.written()}")
+        answer, flaw = self._answer(values, options)
+        taken = {*self.place.names, self.question, *self.contexts, self.key}
+        rest = {name: values.peek(name) for name in values if name not in taken}
+        pair = {"question": "\n\n".join(shown) if question else "", "answer": answer}
+        return replace(row, values={**pair, **{n: v for n, v in rest.items() if n not in pair}}, flaw=flaw)
+
+    def _answer(self, values: Columns, options: Options | None) -> tuple[str, Message | None]:
+        column, key = self.key or self.place.names[0], values.peek(self.key)
+        if self.key and reading.is_hidden(key):
+            return "", msg("data.hidden_answer", column=column, found=_short(key))
+        if options is None:
+            return "", msg("data.no_options", columns=[*self.place.names])
+        places = self._places(key, options) if self.key else options.right
+        if not places or not all(0 <= place < len(options.texts) and options.texts[place] for place in places):
+            return "", msg("data.no_such_option", column=column, found=_short(key), options=len(options.texts))
+        return "\n".join(options.line(place) for place in places), None
+
+    def _places(self, key: Any, options: Options) -> list[int]:
+        places = _places(key, options, self.scheme)
+        return [place - self.base for place in places] if self.scheme == "number" else places
+
+
+def _places(key: Any, options: Options, scheme: Scheme) -> list[int]:
+    """Return the places that a key means, of several right ones too: "B", ["B"], "A, C"; [] if one means nothing."""
+    parts = key if isinstance(key, list) else [key]
+    if len(parts) == 1 and isinstance(parts[0], str) and reading.place_of(parts[0], options, scheme) is None:
+        parts = re.split(r"\s*[,;]\s*", parts[0].strip())
+    places = [reading.place_of(part, options, scheme) for part in parts]
+    return [] if None in places else [place for place in places if place is not None]
+
+
+def _short(value: Any) -> str:
+    return str("" if value is None else value)[:60]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list) and all(isinstance(part, str) for part in value):
+        return "\n".join(value).strip()
+    return value.strip() if isinstance(value, str) else ""
+
+
+# --- deciding ---------------------------------------------------------------------------------------------------------
+
+
+def decided(sample: Sequence[Row], rows: Callable[[], Iterable[Row | Problem]]) -> MultipleChoice | None:
+    """Return how a file of multiple choice questions is read; None for another file.
+
+    rows: returns all rows, which are only read if the sample has options. Raises DataError if the numbers of the key
+    can count from 0 and from 1, or from neither.
+    """
+    values = [Columns(row.values) for row in sample]
+    names = [*dict.fromkeys(name for each in values for name in each)]
+    if not _OTHER_SHAPES.isdisjoint(names):
+        return None
+    for place in _places_of_options(names):
+        if not _most((place.options(each) is not None for each in values), len(values)):
+            continue
+        question, contexts = _asked(values, [name for name in names if name not in place.names], place)
+        if not question:
+            continue
+        found = MultipleChoice(place, question, contexts, "", "label")
+        if place.kind == "apart" or _are_marked(values, place):
+            return found
+        keys = _key_columns(names, {*place.names, question, *contexts})
+        if keys and (key := _Keys(place, keys).chosen(rows(), _is_possible(values, place, keys))):
+            return replace(found, key=key[0], scheme=key[1], base=key[2])
+    return None
+
+
+def _places_of_options(names: Sequence[str]) -> Iterator[Place]:
+    if apart := reading.right_and_wrong(names):
+        yield Place("apart", (apart[0], *apart[1]))
+    yield from (Place("list", (name,)) for name in reading.LISTS if name in names)
+    if columns := reading.columns_of_options(names):
+        yield Place("columns", tuple(columns))
+    if question := column_named(names, "question"):
+        yield Place("inline", (question,))
+
+
+def _most(are: Iterable[bool], of: int) -> bool:
+    """Return True if nearly all are true. The rest is not looked at once too many are not."""
+    others = 0
+    for one in are:
+        others += not one
+        if others > (1 - _SURE) * of:
+            return False
+    return True
+
+
+def _are_marked(values: Sequence[Columns], place: Place) -> bool:
+    return _most((bool((one := place.options(each)) and one.right) for each in values), len(values))
+
+
+def _asked(values: Sequence[Columns], names: Sequence[str], place: Place) -> tuple[str, tuple[str, ...]]:
+    """Return the columns with the question and with what belongs to it; "" if there is no question."""
+    texts = [name for name in names if any(_text(each.peek(name)) for each in values)]
+    contexts = [name for name in texts if name in _CONTEXTS or column_named([name], "context")]
+    if place.kind == "inline":
+        return place.names[0], tuple(contexts)
+    stems = [name for name in texts if name in _STEMS]
+    question = column_named([name for name in texts if name not in contexts], "question") or next(iter(stems), None)
+    if names[:1] == ["column 1"]:
+        question = "column 1"
+    if question is None and contexts:  # "text" or "premise" alone is what the options go with
+        question = contexts.pop()
+    return question or "", tuple(name for name in contexts if name != question)
+
+
+def _key_columns(names: Sequence[str], others: set[str]) -> list[str]:
+    if names[:1] == ["column 1"]:
+        return [names[-1]]
+    return [name for name in names if name not in others and _KEY_WORDS.search(name)]
+
+
+def _is_possible(values: Sequence[Columns], place: Place, keys: Sequence[str]) -> bool:
+    """Return True if a key means an option in most rows of the sample, or is hidden in all of them."""
+    tally = _Keys(place, keys)
+    for each in values:
+        tally.add(each)
+    return bool(tally.possible())
+
+
+@dataclass
+class _Keys:
+    """What the values of possible key columns mean over many rows."""
+
+    place: Place
+    columns: Sequence[str]
+    means: Counter[tuple[str, Scheme]] = field(default_factory=Counter)
+    hidden: Counter[str] = field(default_factory=Counter)
+    given: Counter[str] = field(default_factory=Counter)
+    numbers: defaultdict[str, Numbering] = field(default_factory=lambda: defaultdict(Numbering))
+    most: int = 0
+
+    def add(self, values: Columns) -> None:
+        options = self.place.options(values)
+        if options is None:
+            return
+        self.most = max(self.most, len(options.texts))
+        for column in self.columns:
+            key = values.peek(column)
+            if reading.is_hidden(key):
+                self.hidden[column] += 1
+                continue
+            self.given[column] += 1
+            for scheme in SCHEMES:
+                if places := _places(key, options, scheme):
+                    self.means[column, scheme] += 1
+                    if scheme == "number":
+                        for place in places:
+                            self.numbers[column].add(place, len(options.texts))
+
+    def possible(self) -> list[tuple[str, Scheme]]:
+        """Return the columns and the ways to read them that fit nearly all rows, the best first."""
+        fitting = [
+            (column, scheme) for (column, scheme), count in self.means.items() if count >= _SURE * self.given[column]
+        ]
+        if not fitting:
+            return [(column, "text") for column in self.columns if self.hidden[column] and not self.given[column]]
+        return sorted(fitting, key=lambda each: (each[1] == "number", -self.means[each], SCHEMES.index(each[1])))
+
+    def chosen(self, rows: Iterable[Row | Problem], is_possible: bool) -> tuple[str, Scheme, Base] | None:
+        """Read all rows and return the key column, how it is read, and its first number. Raises DataError."""
+        if not is_possible:
+            return None
+        for row in rows:
+            if isinstance(row, Row):
+                self.add(Columns(row.values))
+        for column, scheme in self.possible():
+            if scheme != "number":
+                return column, scheme, 0
+            numbers = self.numbers[column]
+            if (base := numbers.base) is None:
+                reason = "both" if not numbers.has_zero else "neither"
+                raise DataError(
+                    f"data.numbering_{reason}",
+                    column=column,
+                    lowest=numbers.lowest,
+                    highest=numbers.highest,
+                    options=self.most,
+                )
+            return column, scheme, base
+        return None
