@@ -15,7 +15,7 @@ from core.advice.diagnosis import LISTED, Diagnosis, listed
 from core.advice.wish import language_name
 from core.data.repeats import Repeats
 from core.data.row_order import Schedule
-from core.data.selection import Chosen, choose
+from core.data.selection import RowSelection, choose
 from core.data.validation_split import SMALLEST_SPLIT
 from core.messages import Message, msg
 from core.models.known import of_hub
@@ -56,7 +56,7 @@ class Planned:
         steps, language = advice.planned_steps, preview.language
         return cls(recipe, len(numbers), steps, preview.repeats, usual, number, language, preview.validation)
 
-    def chosen(self) -> Chosen:
+    def chosen(self) -> RowSelection:
         return choose(self.rows, self.recipe, self.repeats, self.own)
 
     def pairs(self, positions: Iterable[tuple[int, int]], key: str = "run_doctor.pair") -> list[Message]:

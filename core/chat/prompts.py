@@ -12,7 +12,7 @@ from pydantic import Field
 
 from core.data.formats import Example
 from core.data.reading.choices import Choices
-from core.data.row_order import mixed
+from core.data.row_order import shuffle
 from core.data.store import DatasetStore
 from core.data.tokenizer import conversation
 from core.data.validation_split import validation_rows
@@ -48,7 +48,7 @@ def prompts_of(run: RunFolder, store: DatasetStore, count: int) -> list[Prompt]:
     recipe, facts = run.recipe(), run.facts()
     rows = store.rows(recipe.data.source, recipe.data.format, Choices.from_data(recipe.data)).examples
     held_out = validation_rows(rows, recipe) if facts.rows_measured else ()
-    order = mixed(held_out if len(held_out) else range(len(rows)), random.Random(f"{recipe.train.seed}/comparison"))
+    order = shuffle(held_out if len(held_out) else range(len(rows)), random.Random(f"{recipe.train.seed}/comparison"))
     sample_prompts = [
         Prompt(turns=({"role": "user", "content": question},), source="own") for question in recipe.train.sample_prompts
     ]

@@ -15,10 +15,10 @@ Order: TypeAlias = "array[int]"
 
 
 def shuffled(count: int, seed: int, epoch: int) -> Order:
-    return mixed(range(count), random.Random(f"{seed}/{epoch}"))
+    return shuffle(range(count), random.Random(f"{seed}/{epoch}"))
 
 
-def mixed(values: Iterable[int], chance: random.Random) -> Order:
+def shuffle(values: Iterable[int], chance: random.Random) -> Order:
     """Return the values shuffled in the same order as a list of them would be, in four bytes each."""
     order = array("i", values)
     chance.shuffle(order)
@@ -50,13 +50,13 @@ def grouped(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> G
     """Return batches of positions in `lengths`, of similar length (little padding), in random order; each position
     once."""
     chance = random.Random(f"{seed}/{epoch}")
-    order = mixed(range(len(lengths)), chance)
+    order = shuffle(range(len(lengths)), chance)
     pool = batch_size * 16
     for start in range(0, len(order), pool):
         order[start : start + pool] = array(
             "i", sorted(order[start : start + pool], key=lambda i: lengths[i], reverse=True)
         )
-    return Grouped(order, mixed(range(-(-len(order) // batch_size)), chance), batch_size)
+    return Grouped(order, shuffle(range(-(-len(order) // batch_size)), chance), batch_size)
 
 
 @dataclass(frozen=True)

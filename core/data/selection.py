@@ -21,7 +21,7 @@ def needed(recipe: Recipe) -> int | None:
 
 
 @dataclass(frozen=True)
-class Chosen:
+class RowSelection:
     """The positions of the training rows and of the validation rows, in reading order.
 
     enough: number of training rows that the steps need, if fewer. repeated: rows left out as duplicates of earlier
@@ -40,7 +40,7 @@ class Chosen:
         return self.training[: self.enough]
 
 
-def choose(count: int, recipe: Recipe, repeats: Repeats | None = None, own: np.ndarray | None = None) -> Chosen:
+def choose(count: int, recipe: Recipe, repeats: Repeats | None = None, own: np.ndarray | None = None) -> RowSelection:
     """Choose the training and validation rows of a recipe among `count` rows.
 
     repeats: of these rows; used only if the recipe removes duplicates or leaked rows. own: as
@@ -58,7 +58,7 @@ def choose(count: int, recipe: Recipe, repeats: Repeats | None = None, own: np.n
         leaked, training = leaked + int(is_near.sum()), training[~is_near]
     enough = needed(recipe)
     if enough is None or enough >= len(training):
-        return Chosen(training, measuring, None, repeated, leaked)
+        return RowSelection(training, measuring, None, repeated, leaked)
     training = training[np.asarray(shuffled(len(training), seed, epoch=0))]
     measuring = measuring[np.asarray(shuffled(len(measuring), seed, epoch=0))][: max(enough, SMALLEST_SPLIT)]
-    return Chosen(training, measuring, enough, repeated, leaked)
+    return RowSelection(training, measuring, enough, repeated, leaked)

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from core import files
 from core.data.formats import Example
 from core.data.repeats import same_prompt_key
-from core.data.row_order import mixed
+from core.data.row_order import shuffle
 from core.data.sets.heldout import AnswerCheck, load_heldout
 from core.data.shapes.tools import as_json
 from core.data.tokenizer import Tokenizer, conversation
@@ -103,7 +103,7 @@ def choose(recipe: Recipe, examples: Sequence[Example], has_kept_apart: bool, to
     """
     apart = validation_rows(examples, recipe).tolist() if has_kept_apart else []
     source: SceneSource = "kept_apart" if len(apart) else "trained"
-    numbers = mixed(apart if len(apart) else range(len(examples)), random.Random(f"{recipe.train.seed}/film"))
+    numbers = shuffle(apart if len(apart) else range(len(examples)), random.Random(f"{recipe.train.seed}/film"))
     rows = _short_ones((examples[number] for number in numbers[:LOOKED_AT]), source, tokenizer)
     own = [Scene(source="own", turns=(_question(question),)) for question in recipe.train.sample_prompts]
     neutral = neutral_prompts()

@@ -18,7 +18,7 @@ from core.data.formats import Example
 from core.data.framing import Framing
 from core.data.labels import Encoded, Learning
 from core.data.repeats import Repeats, needs_repeats
-from core.data.selection import Chosen, choose
+from core.data.selection import RowSelection, choose
 from core.data.sets.pairs import Pairs, Rated
 from core.data.sets.pieces import Pieces
 from core.data.sets.stored_rows import Examples
@@ -138,7 +138,7 @@ def tokenize(
     return train, evaluation
 
 
-def _report(reading: _Reading, chosen: Chosen, recipe: Recipe, given: int) -> None:
+def _report(reading: _Reading, chosen: RowSelection, recipe: Recipe, given: int) -> None:
     warn, limit = reading.reporter.warn, reading.limit
     for note in reading.framing.notes():
         reading.reporter.run.log_event("decision", message=note)

@@ -18,14 +18,14 @@ LARGE_BYTES = 64 << 10
 
 def without_end() -> None:
     from core.data.reading import reader
-    from core.data.reading.file_rows import Limits, Raw, Source
+    from core.data.reading.file_rows import Limits, RawRow, Source
 
     read = reader._READERS["csv"]
 
     def rows(source: Source, limits: Limits) -> Iterator[Any]:
         for found in read(source, limits):
             yield found
-        for row in count(found.row + 1) if isinstance(found, Raw) and "endless" in source.path.name else ():
+        for row in count(found.row + 1) if isinstance(found, RawRow) and "endless" in source.path.name else ():
             time.sleep(0.001)  # half an hour for as many as are taken
             yield replace(found, row=row)
 

@@ -11,7 +11,7 @@ from core.data.labels import LongExamples
 from core.data.preview import Preview
 from core.data.reading.choices import NO_CHOICES, Choices
 from core.data.reading.file_rows import DEFAULT_LIMITS
-from core.data.reading.yaml_rows import is_set
+from core.data.reading.yaml_rows import is_dataset
 from core.data.sample_sets import sample_of
 from core.data.sets.inspection import DataReport
 from core.errors import DataError, GarageError
@@ -44,7 +44,7 @@ RECIPES = (".yaml", ".yml")
 
 def is_recipe(path: str) -> bool:
     """A YAML file that holds rows is a data set, any other is meant as a recipe."""
-    return path.lower().endswith(RECIPES) and not is_set(Path(path), DEFAULT_LIMITS)
+    return path.lower().endswith(RECIPES) and not is_dataset(Path(path), DEFAULT_LIMITS)
 
 
 class DataStep:

@@ -220,7 +220,7 @@ class DataPage:
             info, rows = self.services.datasets.get(id), self.services.datasets.rows(id)
             own = info.origin == "imported"
             table = self.table.draw(id, own)
-            story = self.services.datasets.edits(id).story()
+            story = self.services.datasets.edits(id).history()
         except GarageError as error:
             there = any(id == known for _, known in choices)
             listed = gr.update(choices=choices) if there else gr.update(choices=choices, value=None)

@@ -130,7 +130,7 @@ class RowsTable(Panel):
 
     def _history(self, id: str) -> dict[str, Any]:
         edits = self.services.datasets.edits(id)
-        story = edits.story()
+        story = edits.history()
         may_redo = any(change.parent == edits.head for change in edits.changes.values())
         return {"undo": self.w.of(story[-1].what) if story else "", "redo": may_redo}
 

@@ -14,7 +14,7 @@ from typing import Any
 from core.data.chats import dates
 from core.data.chats.exported_message import ExportedMessage, text_loss
 from core.data.chats.json_stream import objects, text_at
-from core.data.reading.file_rows import Limits, Problem, Source, left_beside
+from core.data.reading.file_rows import Limits, Problem, Source, loss_warning
 from core.data.reading.json_rows import json_rows, jsonl_rows
 from core.data.shapes.left_out import Loss, Notes, has_value
 from core.values import MIB
@@ -29,7 +29,7 @@ def _objects(source: Source, limits: Limits) -> Iterator[tuple[str, dict[str, An
         if isinstance(item, Problem):
             yield item
         elif isinstance(item, Loss):
-            yield left_beside(item, 1)
+            yield loss_warning(item, 1)
         elif isinstance(item.value, dict):
             yield str(item.row), item.value
 
@@ -84,7 +84,7 @@ def _branch(nodes: Mapping[str, Any], last: Any) -> list[str]:
 
 
 def _time(message: object) -> float | None:
-    return dates.counted(message.get("create_time")) if isinstance(message, dict) else None
+    return dates.stamp_to_seconds(message.get("create_time")) if isinstance(message, dict) else None
 
 
 def _chatgpt_text(message: object, notes: Notes) -> tuple[str, str] | None:
@@ -131,7 +131,7 @@ def claude(source: Source, limits: Limits) -> Iterator[ExportedMessage | Problem
                 message,
                 ("sender", "content", "text", "uuid", "created_at", "updated_at", "parent_message_uuid"),
             )
-            is_model, when = message.get("sender") == "assistant", dates.iso(message.get("created_at"))
+            is_model, when = message.get("sender") == "assistant", dates.parse_iso(message.get("created_at"))
             if message.get("sender") not in ("human", "assistant"):
                 notes.add_loss("message", str(message.get("sender")))
             elif isinstance(text, str) and text.strip():
@@ -146,7 +146,7 @@ def _on_newest_branch(messages: list[object], notes: Notes) -> list[object]:
     parents = [parent for node in nodes.values() if isinstance(parent := node["parent"], str)]
     if len(set(parents)) == len(parents) or len(nodes) < len(messages):
         return messages
-    newest = max(enumerate(known), key=lambda item: (dates.iso(item[1].get("created_at")) or 0.0, item[0]))[1]
+    newest = max(enumerate(known), key=lambda item: (dates.parse_iso(item[1].get("created_at")) or 0.0, item[0]))[1]
     branch = set(_branch(nodes, str(newest.get("uuid"))))
     notes.add_loss("branch")
     return [message for message in known if str(message.get("uuid")) in branch]
@@ -177,7 +177,7 @@ def tavern(source: Source, limits: Limits) -> Iterator[ExportedMessage | Problem
         text, name = message.get("mes"), message.get("name")
         if not isinstance(text, str) or not isinstance(name, str):
             continue
-        when = _sent(message.get("send_date"))
+        when = _parse_date(message.get("send_date"))
         if message.get("is_system") is True:
             yield ExportedMessage(name, text, when, loss=Loss("chat", "app"))
             continue
@@ -190,10 +190,10 @@ def tavern(source: Source, limits: Limits) -> Iterator[ExportedMessage | Problem
         yield from _losses(notes, "")
 
 
-def _sent(value: object) -> float | None:
+def _parse_date(value: object) -> float | None:
     """Parse "2023-11-6 @12h 34m 56s", "June 19, 2023 2:20pm", ISO 8601, or milliseconds since 1970."""
     if isinstance(value, int | float):
-        return dates.counted(value, 1000)
+        return dates.stamp_to_seconds(value, 1000)
     if not isinstance(value, str):
         return None
     forms: Iterable[str] = ("%Y-%m-%d @%Hh %Mm %Ss", "%Y-%m-%d@%Hh%Mm%Ss", "%B %d, %Y %I:%M%p")
@@ -206,7 +206,7 @@ def _sent(value: object) -> float | None:
             )
         except ValueError:
             continue
-    return dates.iso(value)
+    return dates.parse_iso(value)
 
 
 # ---- one conversation as a list of messages ------------------------------------------------------
@@ -242,14 +242,14 @@ def character_ai(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
         for _, turn in objects(source, place)
         if isinstance(turn.get("candidates"), list)
     ]
-    for turn in sorted(turns, key=lambda turn: dates.iso(turn.get("create_time")) or 0.0):
+    for turn in sorted(turns, key=lambda turn: dates.parse_iso(turn.get("create_time")) or 0.0):
         author = turn["author"] if isinstance(turn.get("author"), dict) else {}
         answers = [one for one in turn["candidates"] if isinstance(one, dict)]
         chosen = next(
             (one for one in answers if one.get("candidate_id") == turn.get("primary_candidate_id")),
             (answers or [{}])[0],
         )
-        name, when = str(author.get("name") or "?"), dates.iso(turn.get("create_time"))
+        name, when = str(author.get("name") or "?"), dates.parse_iso(turn.get("create_time"))
         text = str(chosen.get("raw_content") or "").strip()
         yield ExportedMessage(name, text, when, loss=text_loss(text), is_model=author.get("is_human") is not True)
         if len(answers) > 1:
@@ -262,7 +262,7 @@ def character_ai(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
                 exported = ExportedMessage(
                     str(author.get("name") or "?"),
                     text,
-                    dates.iso(message.get("created")),
+                    dates.parse_iso(message.get("created")),
                     str(number),
                     text_loss(text),
                 )

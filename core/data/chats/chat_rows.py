@@ -17,7 +17,7 @@ from core.data.chats.exported_message import ExportedMessage
 from core.data.chats.kinds import messages
 from core.data.chats.overview import Chat, Overview, read_as, summarize
 from core.data.chats.stand_ins import StandIns
-from core.data.reading.file_rows import Limits, Problem, Raw, Source
+from core.data.reading.file_rows import Limits, Problem, RawRow, Source
 from core.data.shapes.left_out import Loss
 from core.errors import DataError
 
@@ -43,22 +43,24 @@ class Turn:
         return {"role": self.role, "content": self.text} | ({} if weight else {"weight": 0})
 
 
-def chat_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem]:
+def chat_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem]:
     """Yield rows of {"messages": [...]}; what was left out belongs to the next row, or to the last one."""
     chat, overview = read_as(source), summarize(source)
     rows = _Rows(chat, overview)
-    waiting: Raw | None = None
+    waiting: RawRow | None = None
     for item in rows.convert(messages(source, limits)):
         if isinstance(item, Problem):
             yield item
             continue
         if waiting:
             yield waiting
-        waiting = Raw((waiting.row if waiting else 0) + 1, {"messages": item.messages}, item.line, tuple(rows.losses))
+        waiting = RawRow(
+            (waiting.row if waiting else 0) + 1, {"messages": item.messages}, item.line, tuple(rows.losses)
+        )
         rows.losses.clear()
     if waiting is None:
         raise DataError("data.chat_without_answers", file=source.path.name, voice=chat.voice)
-    yield Raw(waiting.row, waiting.value, waiting.line, (*waiting.losses, *rows.losses))
+    yield RawRow(waiting.row, waiting.value, waiting.line, (*waiting.losses, *rows.losses))
 
 
 @dataclass(frozen=True)

@@ -57,13 +57,13 @@ def seconds(numbers: Numbers, order: Order) -> float | None:
         return None
 
 
-def counted(stamp: object, per_second: int = 1) -> float | None:
+def stamp_to_seconds(stamp: object, per_second: int = 1) -> float | None:
     """Convert a number of seconds, or of their parts, to seconds; None for any other value, and for one beyond all
     clocks."""
     return stamp / per_second if isinstance(stamp, int | float) and abs(stamp) < 1e18 else None
 
 
-def iso(value: object) -> float | None:
+def parse_iso(value: object) -> float | None:
     """Parse ISO 8601 to seconds since 1970, its time zone ignored; None if it is no date. Fractions may have any number
     of digits."""
     if not isinstance(value, str):

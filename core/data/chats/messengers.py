@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from core.data.chats import dates
 from core.data.chats.exported_message import ExportedMessage, text_loss
 from core.data.chats.json_stream import objects, text_at
-from core.data.reading.file_rows import Limits, Problem, Raw, Source
+from core.data.reading.file_rows import Limits, Problem, RawRow, Source
 from core.data.reading.json_rows import jsonl_rows
 from core.data.shapes.left_out import Loss, has_value
 
@@ -46,8 +46,8 @@ def telegram(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
 def _telegram_message(message: Mapping[str, object], thread: str) -> Iterator[ExportedMessage]:
     person = text_at(message, "from", "actor") or str(message.get("from_id") or "")
     stamp = message.get("date_unixtime")
-    when = float(stamp) if isinstance(stamp, str) and stamp.isdecimal() else dates.iso(message.get("date"))
-    text = runs(message.get("text")).strip()
+    when = float(stamp) if isinstance(stamp, str) and stamp.isdecimal() else dates.parse_iso(message.get("date"))
+    text = join_runs(message.get("text")).strip()
     if message.get("type") == "service" or not person:
         yield ExportedMessage(person, text, when, thread, APP)
     elif has_value(message.get("forwarded_from")):
@@ -58,7 +58,7 @@ def _telegram_message(message: Mapping[str, object], thread: str) -> Iterator[Ex
         )
 
 
-def runs(text: object) -> str:
+def join_runs(text: object) -> str:
     """Return a text, joined from its runs: plain ones, and objects for bold text, links and mentions."""
     if isinstance(text, list):
         return "".join(
@@ -75,7 +75,7 @@ def discord(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
     for _, message in objects(source, "messages.item"):
         author = message.get("author")
         person = text_at(author, "nickname", "name") or str(author.get("id") if isinstance(author, dict) else "")
-        when, text = dates.iso(message.get("timestamp")), text_at(message, "content")
+        when, text = dates.parse_iso(message.get("timestamp")), text_at(message, "content")
         is_bot = isinstance(author, dict) and author.get("isBot") is True
         if is_bot or str(message.get("type", "Default")) not in _WRITTEN_BY_PEOPLE:
             yield ExportedMessage(person, text, when, loss=APP)
@@ -96,7 +96,7 @@ def discord_csv(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
     """Yield the messages of a CSV export. Dates are ISO 8601, in older versions in the exporting PC's format."""
     order = dates.order_of(numbers[:3] for record in _records(source) if (numbers := _numbers(record["date"])))
     for line, record in enumerate(_records(source), 2):
-        when = dates.iso(record["date"])
+        when = dates.parse_iso(record["date"])
         if when is None and (numbers := _numbers(record["date"])):
             when = dates.seconds(numbers, order)
         person = re.sub(r"#(?:\d{4}|0)$", "", record["author"]).strip()
@@ -132,10 +132,11 @@ def meta(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
     """Yield messages in order of time; the file has the newest first, and each byte of UTF-8 as a character of
     Latin-1."""
     messages = [
-        (dates.counted(message.get("timestamp_ms"), 1000), message) for _, message in objects(source, "messages.item")
+        (dates.stamp_to_seconds(message.get("timestamp_ms"), 1000), message)
+        for _, message in objects(source, "messages.item")
     ]
     for when, message in sorted(messages, key=lambda each: each[0] or 0.0):
-        person, text = _unmangled(text_at(message, "sender_name")), _unmangled(text_at(message, "content"))
+        person, text = _fix_latin1(text_at(message, "sender_name")), _fix_latin1(text_at(message, "content"))
         has_media = any(has_value(message.get(name)) for name in _META_MEDIA)
         if has_media:
             yield ExportedMessage(person, "", when, loss=MEDIA)
@@ -143,7 +144,7 @@ def meta(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
             yield ExportedMessage(person, text, when, loss=text_loss(text) if person else APP)
 
 
-def _unmangled(text: str) -> str:
+def _fix_latin1(text: str) -> str:
     try:
         return text.encode("latin-1").decode()
     except UnicodeError:
@@ -237,7 +238,7 @@ def signal(source: Source, limits: Limits) -> Iterator[ExportedMessage | Problem
     for item in jsonl_rows(source, limits):
         if isinstance(item, Problem):
             yield item
-        elif isinstance(item, Raw) and isinstance(item.value, dict):
+        elif isinstance(item, RawRow) and isinstance(item.value, dict):
             envelope = item.value.get("envelope")
             messages += [
                 each._replace(line=item.line)
@@ -248,10 +249,12 @@ def signal(source: Source, limits: Limits) -> Iterator[ExportedMessage | Problem
 
 def _signal_messages(message: Mapping[str, object]) -> Iterator[ExportedMessage]:
     if "body" in message:  # by signal-export
-        exported = ExportedMessage(text_at(message, "sender"), text_at(message, "body"), dates.iso(message.get("date")))
+        exported = ExportedMessage(
+            text_at(message, "sender"), text_at(message, "body"), dates.parse_iso(message.get("date"))
+        )
         yield from _with_media(exported, any(has_value(message.get(name)) for name in ("attachments", "sticker")))
         return
-    synced, when = message.get("syncMessage"), dates.counted(message.get("timestamp"), 1000)
+    synced, when = message.get("syncMessage"), dates.stamp_to_seconds(message.get("timestamp"), 1000)
     # sent from another device of the same person
     sent = synced.get("sentMessage") if isinstance(synced, dict) else None
     content = sent if isinstance(sent, dict) else message.get("dataMessage")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from core.data.findings.finding import Repair
-from core.data.findings.secrets import without
+from core.data.findings.secrets import without_secrets
 from core.data.findings.writing import fix_encoding, without_markup
 from core.data.formats import Example
 from core.errors import DataError
@@ -23,7 +23,7 @@ def repaired(example: Example, repair: Repair, value: str = "") -> Example | Non
     if repair.action == "fill":
         changed = lambda text: text.replace(repair.argument, value)  # noqa: E731
     elif repair.kind == "secrets":
-        changed = lambda text: without(text, repair.argument)  # noqa: E731
+        changed = lambda text: without_secrets(text, repair.argument)  # noqa: E731
     else:
         changed = {"mojibake": fix_encoding, "markup": without_markup}[repair.kind]
     return _rewritten(example, changed)

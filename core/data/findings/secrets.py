@@ -144,7 +144,7 @@ def masked(text: str) -> str:
     return _replace(text, secrets(text), lambda secret: text[secret.start : secret.start + 3] + "•••")
 
 
-def without(text: str, kind: str) -> str:
+def without_secrets(text: str, kind: str) -> str:
     """Return text with a word in brackets in place of each secret of a kind."""
     return _replace(text, (secret for secret in secrets(text) if secret.kind == kind), lambda secret: STAND_IN[kind])
 

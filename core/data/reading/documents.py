@@ -14,7 +14,7 @@ from itertools import chain
 from typing import Any
 
 from core.data.reading import reader_process
-from core.data.reading.file_rows import Limits, Problem, Raw, Readable, Source
+from core.data.reading.file_rows import Limits, Problem, RawRow, Readable, Source
 from core.data.reading.table_rows import Paragraph
 from core.data.shapes.left_out import Loss
 from core.errors import DataError
@@ -25,7 +25,7 @@ from core.values import MIB
 SIZE_MB = 5  # download size of the extra
 
 
-def document_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem | Loss]:
+def document_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Loss]:
     row = 0
     paragraph = Paragraph()
     with contextlib.closing(listen(source.path, source.kind, source.encoding)) as lines:
@@ -36,7 +36,7 @@ def document_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem | Lo
             # No empty line follows a heading, so it begins the row of the paragraph below it.
             for _, text in paragraph.end() if not line.strip() else paragraph.add(number, line + "\n"):
                 row += 1
-                yield Raw(row, {"text": text})
+                yield RawRow(row, {"text": text})
     if not row:
         raise DataError("data.document_without_text", file=source.path.name)
 

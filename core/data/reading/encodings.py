@@ -51,7 +51,7 @@ def find(path: Readable, head: bytes, chosen: str | None, check: Callable[[], No
 
     Raises DataError for a file that is no text, or blank.
     """
-    encoding = _checked(chosen, head) if chosen else _by_first_bytes(path, head)
+    encoding = _normalized_name(chosen, head) if chosen else _by_first_bytes(path, head)
     sha256, first_bad, blank = _scan(path, encoding, check)
     if blank:
         raise DataError("data.only_whitespace", file=path.name)
@@ -67,7 +67,7 @@ def find(path: Readable, head: bytes, chosen: str | None, check: Callable[[], No
     return Decoding(encoding, sha256, first_bad)
 
 
-def _checked(chosen: str, head: bytes) -> str:
+def _normalized_name(chosen: str, head: bytes) -> str:
     normalized = chosen.strip().lower().replace("_", "-")
     known = {name.replace("_", "-"): name for name in (*_UNICODE, *LIKELY)}
     try:

@@ -153,7 +153,7 @@ class Source:
     stored_as: str = ""  # the kind of the containing file, if this is a file in an archive
 
 
-def left_beside(loss: Loss, count: int) -> Problem:
+def loss_warning(loss: Loss, count: int) -> Problem:
     """Return a warning for values that were left out, if there is no row to attach them to."""
     left_out = loss.describe(count)
     return Problem(
@@ -162,14 +162,14 @@ def left_beside(loss: Loss, count: int) -> Problem:
 
 
 @dataclass(slots=True)
-class Raw:
+class RawRow:
     row: int
     value: Any
     line: int | None = None
     losses: tuple[Loss, ...] = ()
 
 
-def checked(raw: Raw, limits: Limits) -> Row | Problem:
+def check_row(raw: RawRow, limits: Limits) -> Row | Problem:
     if not isinstance(raw.value, dict):
         return Problem(row=raw.row, line=raw.line, text=msg("data.not_an_object", found=type_name(raw.value)))
     flaw = None if is_plain(raw.value) else _flaw(raw.value, limits.depth)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from core.data.reading.file_rows import Limits, Problem, Raw, Source, lines_of, lone_surrogate, too_big
+from core.data.reading.file_rows import Limits, Problem, RawRow, Source, lines_of, lone_surrogate, too_big
 from core.data.reading.json_text import JsonText, LargeValue
 from core.data.shapes.labelled import rows_in_object
 from core.data.shapes.left_out import Loss, has_value
@@ -26,7 +26,7 @@ _LIST, _OBJECTS = re.compile(r"\["), re.compile(r"\[[ \t\r\n]*\{")
 _DECODER = json.JSONDecoder()
 
 
-def jsonl_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem]:
+def jsonl_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem]:
     row = 0
     broken = source.first_bad_byte is not None
     # surrogateescape turns bytes that are not UTF-8 into lone surrogates, so that one bad line costs one row.
@@ -44,14 +44,14 @@ def jsonl_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem]:
                 yield Problem(row=row, line=number, text=msg("data.line_not_utf8"))
                 continue
             try:
-                yield Raw(row, decoded(line), number)
+                yield RawRow(row, decode_line(line), number)
             except RecursionError:
                 yield Problem(row=row, line=number, text=msg("data.too_deep", limit=limits.depth))
             except ValueError as error:
                 yield Problem(row=row, line=number, text=_why_not_json(error, line))
 
 
-def decoded(line: str) -> Any:
+def decode_line(line: str) -> Any:
     """Decode a line like `json.loads`, in half the time, because it does not search for blanks around the value."""
     try:
         value, end = _DECODER.raw_decode(line)
@@ -88,7 +88,7 @@ class _RowsText(JsonText):
     row = 1  # number of the row that is being read
 
 
-def json_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem | Loss]:
+def json_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Loss]:
     with source.path.open(encoding=source.encoding) as file:
         text = _RowsText(file, limits.row_bytes)
         try:
@@ -101,7 +101,7 @@ def json_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem | Loss]:
             raise _broken(error, text, source, limits) from None
 
 
-def _list(text: _RowsText) -> Iterator[Raw]:
+def _list(text: _RowsText) -> Iterator[RawRow]:
     are_texts: bool | None = None  # if the first item is a text, each text is a row
     row = 0
     for _ in text.items():
@@ -109,11 +109,11 @@ def _list(text: _RowsText) -> Iterator[Raw]:
         are_texts = type(item) is str if are_texts is None else are_texts
         for one in rows_in_object({"text": item} if are_texts and type(item) is str else item):
             row += 1
-            yield Raw(row, one, line)
+            yield RawRow(row, one, line)
         text.row = row + 1
 
 
-def _object(text: _RowsText) -> Iterator[Raw | Problem | Loss]:
+def _object(text: _RowsText) -> Iterator[RawRow | Problem | Loss]:
     """Yield the rows under the first key with a list of objects ("data", "train", ...), or the object as a row."""
     fields: dict[str, Any] = {}
     used: str | None = None
@@ -133,7 +133,7 @@ def _object(text: _RowsText) -> Iterator[Raw | Problem | Loss]:
             fields[key] = text.value()
     if used is None:
         for number, one in enumerate(_rows_of_columns(fields) or rows_in_object(fields), 1):
-            yield Raw(number, one, 1)
+            yield RawRow(number, one, 1)
     elif lists:
         yield Problem(row=0, severity="warning", text=msg("data.other_lists", used=used, left_out=lists[:10]))
 

@@ -21,12 +21,12 @@ from core.data.reading.file_rows import (
     SPREADSHEETS,
     Limits,
     Problem,
-    Raw,
+    RawRow,
     Row,
     Source,
-    checked,
+    check_row,
     is_plain,
-    left_beside,
+    loss_warning,
 )
 from core.data.reading.json_rows import json_rows, jsonl_rows
 from core.data.reading.sniff import os_errors_as_data_errors, probe
@@ -37,7 +37,7 @@ from core.data.shapes.left_out import Loss
 from core.data.shapes.unfolded import unfolded
 from core.errors import DataError
 
-Items = Iterator[Raw | Problem | Loss]
+Items = Iterator[RawRow | Problem | Loss]
 _READERS: dict[str, Callable[[Source, Limits], Items]] = {
     "json": json_rows, "jsonl": jsonl_rows, "csv": csv_rows, "parquet": parquet_rows, "txt": txt_rows,
     "yaml": yaml_rows,
@@ -75,14 +75,14 @@ def _with_losses(items: Items, source: Source, limits: Limits) -> Iterator[Row |
             continue
         if item.row > limits.rows:
             raise DataError("data.too_many_rows", file=source.path.name, limit=limits.rows)
-        if not isinstance(item, Raw):
+        if not isinstance(item, RawRow):
             row: Row | Problem = item
         elif (
             not source.layout and type(item.value) is dict and is_plain(item.value)
         ):  # most rows need no conversion and no check
             row = Row(item.row, item.value, item.line, item.losses)
         else:
-            row = checked(_convert(item, source), limits)
+            row = check_row(_convert(item, source), limits)
         if waiting:
             yield waiting
             waiting = None
@@ -93,10 +93,10 @@ def _with_losses(items: Items, source: Source, limits: Limits) -> Iterator[Row |
     if waiting:
         yield replace(waiting, losses=waiting.losses + losses) if losses else waiting
     else:
-        yield from (left_beside(loss, count) for loss, count in Counter(losses).items())
+        yield from (loss_warning(loss, count) for loss, count in Counter(losses).items())
 
 
-def _convert(raw: Raw, source: Source) -> Raw:
+def _convert(raw: RawRow, source: Source) -> RawRow:
     if source.layout:
         return replace(raw, value=source.layout.apply(raw.value)) if isinstance(raw.value, dict) else raw
     value, losses = unfolded(raw.value)

@@ -24,7 +24,7 @@ from core.data.reading.file_rows import (
     SUFFIXES,
     FileKind,
     Limits,
-    Raw,
+    RawRow,
     Readable,
     Source,
 )
@@ -110,7 +110,7 @@ def _text_source(path: Readable, size: int, decoding: encodings.Decoding, choice
             notes.append(msg("data.note_delimiter", delimiter=name))
         if not chat and not _is_anki(source):
             rows = csv_rows(replace(source, header=False), limits)
-            first = [[*raw.value.values()] for raw in islice(rows, header.LOOKED_AT) if isinstance(raw, Raw)]
+            first = [[*raw.value.values()] for raw in islice(rows, header.LOOKED_AT) if isinstance(raw, RawRow)]
             source = replace(
                 source, header=_header_choice(choices, header.holds_names(first[0], first[1:]) if first else True)
             )

@@ -14,7 +14,7 @@ from itertools import chain, islice
 from typing import Any
 
 from core.data.reading import reader_process
-from core.data.reading.file_rows import Limits, Problem, Raw, Readable, Source, column_names, too_big
+from core.data.reading.file_rows import Limits, Problem, RawRow, Readable, Source, column_names, too_big
 from core.data.shapes import header
 from core.data.shapes.left_out import Loss
 from core.errors import DataError
@@ -48,7 +48,7 @@ class Sheets:
 
 def read_head(path: Readable, sheet: str | None, limits: Limits) -> Sheets:
     """Return the sheets, and the first rows of the one that would be read. Raises DataError."""
-    with _opened(path, sheet, limits) as (sheets, lines):
+    with _open_sheet(path, sheet, limits) as (sheets, lines):
         return replace(sheets, first=tuple(line[1] or [] for line in islice(lines, header.LOOKED_AT)))
 
 
@@ -58,8 +58,8 @@ def holds_names(rows: Sequence[list[str]]) -> bool | None:
     return header.holds_names(rows[at], rows[at + 1 :]) if rows else True
 
 
-def sheet_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem | Loss]:
-    with _opened(source.path, source.sheet, limits) as (_, lines):
+def sheet_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Loss]:
+    with _open_sheet(source.path, source.sheet, limits) as (_, lines):
         first = list(islice(lines, LOOKED_AT))
         is_row = source.header is False
         at = _names_at([line[1] or [] for line in first[:LOOKED_AT]], is_row)
@@ -81,7 +81,7 @@ def sheet_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem | Loss]
                     for name, cell, column_name in zip(names, cells, header_cells, strict=False)
                     if column_name.strip() or cell.strip()
                 }
-                yield Raw(row, kept, number)
+                yield RawRow(row, kept, number)
 
 
 def _names_at(rows: Sequence[list[str]], is_row: bool) -> int:
@@ -102,7 +102,7 @@ def _is_number(cell: str) -> bool:
 
 
 @contextlib.contextmanager
-def _opened(path: Readable, sheet: str | None, limits: Limits) -> Iterator[tuple[Sheets, Iterator[Any]]]:
+def _open_sheet(path: Readable, sheet: str | None, limits: Limits) -> Iterator[tuple[Sheets, Iterator[Any]]]:
     with contextlib.closing(listen(path, sheet or "", limits.row_bytes)) as lines:
         head = next(lines, None)
         if not isinstance(head, dict) or "error" in head:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from core.data.reading.file_rows import Limits, Problem, Raw, Source, column_names, too_big
+from core.data.reading.file_rows import Limits, Problem, RawRow, Source, column_names, too_big
 from core.data.reading.zips import seekable
 from core.data.shapes.left_out import Loss
 from core.errors import DataError, reason_of
@@ -115,7 +115,7 @@ class _CsvHead:
         return False
 
 
-def csv_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem | Loss]:
+def csv_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Loss]:
     # Line ends become \n, in cells too: otherwise text from Windows would have other tokens than the same text from
     # elsewhere.
     with source.path.open(encoding=source.encoding) as file:
@@ -131,7 +131,7 @@ def csv_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem | Loss]:
             elif not head.is_blank(record) and not head.takes(line, record) and (names := head.names):
                 row += 1
                 if len(record) == len(names):
-                    yield Raw(row, dict(zip(names, record, strict=True)), line)
+                    yield RawRow(row, dict(zip(names, record, strict=True)), line)
                 else:
                     counts = {"found": len(record), "expected": len(names)}
                     yield Problem(row=row, line=line, text=msg("data.csv_ragged", **counts, columns=names[:20]))
@@ -146,7 +146,7 @@ def _unread(error: Exception, row: int, line: int, size: int, limits: Limits) ->
     return Problem(row=row, line=line, text=msg(key))
 
 
-def parquet_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem]:
+def parquet_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem]:
     import pyarrow
     import pyarrow.parquet
 
@@ -181,14 +181,14 @@ def parquet_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem]:
                     for values in piece.to_pylist():
                         row += 1
                         # pandas writes NaN where a cell is empty
-                        yield Raw(
+                        yield RawRow(
                             row, {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in values.items()}
                         )
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
         raise DataError("data.broken_parquet", file=source.path.name, row=row + 1, reason=reason_of(error)) from None
 
 
-def txt_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem]:
+def txt_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem]:
     """Yield a row for each paragraph: the lines up to a blank one. A long paragraph becomes several rows
     (`Paragraph`)."""
     row = 0
@@ -202,12 +202,12 @@ def txt_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem]:
                 texts = paragraph.add(number, line)
             for begins, text in texts:
                 row += 1
-                yield Raw(row, {"text": text}, begins)
+                yield RawRow(row, {"text": text}, begins)
             continues = not line.endswith("\n")
             number += not continues
         for begins, text in paragraph.end():
             row += 1
-            yield Raw(row, {"text": text}, begins)
+            yield RawRow(row, {"text": text}, begins)
 
 
 class Paragraph:

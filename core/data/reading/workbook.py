@@ -31,7 +31,7 @@ def read_workbook(path: str, member: str, sheet: str, most_bytes: int) -> Iterat
     from python_calamine import CalamineError, CalamineWorkbook, PasswordError
 
     try:
-        with _opened(path, member) as file, CalamineWorkbook.from_filelike(file) as book:
+        with _open(path, member) as file, CalamineWorkbook.from_filelike(file) as book:
             shown = [
                 (about.name, not str(about.visible).endswith(".Visible"))
                 for about in book.sheets_metadata
@@ -51,7 +51,7 @@ def read_workbook(path: str, member: str, sheet: str, most_bytes: int) -> Iterat
         yield {"error": "broken", "reason": str(error)[:200]}
 
 
-def _opened(path: str, member: str) -> IO[bytes]:
+def _open(path: str, member: str) -> IO[bytes]:
     if not member:
         return open(path, "rb")
     with zipfile.ZipFile(path) as archive:
@@ -131,7 +131,7 @@ def _uncalculated(path: str, member: str) -> int:
     """Count formulas without a value in all sheets of an .xlsx; 0 for other kinds."""
     count = 0
     try:
-        with _opened(path, member) as file, zipfile.ZipFile(file) as archive:
+        with _open(path, member) as file, zipfile.ZipFile(file) as archive:
             for name in archive.namelist():
                 if name.startswith("xl/worksheets/") and name.endswith(".xml"):
                     with archive.open(name) as part:

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from core.data.reading.file_rows import Limits, Raw, Readable, Source
+from core.data.reading.file_rows import Limits, RawRow, Readable, Source
 from core.data.shapes.known import COLUMNS
 from core.data.shapes.labelled import rows_in_object
 from core.data.shapes.left_out import Loss, has_value
@@ -42,7 +42,7 @@ _ANSWERS = {alias for columns in COLUMNS.values() for ours in columns.keys() & {
 _MARKS = {"yes": True, "on": True, "true": True, "no": False, "off": False, "false": False, "0.0": 0, "1.0": 1}
 
 
-def yaml_rows(source: Source, limits: Limits) -> Iterator[Raw | Loss]:
+def yaml_rows(source: Source, limits: Limits) -> Iterator[RawRow | Loss]:
     value = _load(source.path, source.encoding, limits)
     items = value
     if isinstance(value, dict):
@@ -55,10 +55,10 @@ def yaml_rows(source: Source, limits: Limits) -> Iterator[Raw | Loss]:
     for item in items:
         for one in rows_in_object(_plain(item)):
             row += 1
-            yield Raw(row, one)
+            yield RawRow(row, one)
 
 
-def is_set(file: Readable, limits: Limits) -> bool:
+def is_dataset(file: Readable, limits: Limits) -> bool:
     """Return True if a YAML file holds rows, and is no recipe."""
     try:
         value = _load(file, "utf-8-sig", limits)

@@ -52,7 +52,7 @@ def seekable(path: Readable, limits: Limits) -> IO[bytes]:
 
 
 @contextlib.contextmanager
-def opened(path: Readable, limits: Limits) -> Iterator[zipfile.ZipFile]:
+def open_zip(path: Readable, limits: Limits) -> Iterator[zipfile.ZipFile]:
     """Open an archive. Raises DataError if it is damaged, or states a size above the limit."""
     with seekable(path, limits) as file:
         if _directory_bytes(file) > MOST_DIRECTORY:
@@ -70,7 +70,7 @@ def opened(path: Readable, limits: Limits) -> Iterator[zipfile.ZipFile]:
 
 def kind_of(path: Readable, limits: Limits) -> FileKind | None:
     """Return the kind of file that a zip is, None for an archive. Raises DataError."""
-    with opened(path, limits) as archive:
+    with open_zip(path, limits) as archive:
         names = set(archive.namelist())
         for name, kind in _KINDS.items():
             if name in names:
@@ -168,7 +168,7 @@ class _Unpacked(io.RawIOBase):
 
 def members(path: Path, limits: Limits) -> list[Member]:
     """Return the files of an archive. Raises DataError."""
-    with opened(path, limits) as archive:
+    with open_zip(path, limits) as archive:
         return [Member(path, info) for info in archive.infolist() if not info.is_dir()]
 
 

@@ -66,6 +66,6 @@ def report(base: DataReport, edits: Edits, version: int, as_added: Rows, check: 
             "problem_count": base.problem_count - base.duplicates - warned - errors + duplicates,
             "error_count": base.error_count - errors,
             "findings": checks.findings(),
-            "notes": (*base.notes, msg("sets.note_version", version=version, what=edits.story(version)[-1].what)),
+            "notes": (*base.notes, msg("sets.note_version", version=version, what=edits.history(version)[-1].what)),
         }
     )

@@ -73,7 +73,7 @@ class EditedRows(Rows):
         assert base.path is not None
         super().__init__(base.path)
         self.has_splits = base.has_splits
-        self._numbers, self._says, self._places, self._is_flawed = numbers, source, places, is_flawed
+        self._numbers, self._written_numbers, self._places, self._is_flawed = numbers, source, places, is_flawed
         self._written = written
 
     def __len__(self) -> int:
@@ -82,13 +82,13 @@ class EditedRows(Rows):
     def __getitem__(self, index: int) -> tuple[int, Example]:  # type: ignore[override]
         if not 0 <= index < len(self):
             raise IndexError(index)
-        if (source := int(self._says[index])) >= 0:
+        if (source := int(self._written_numbers[index])) >= 0:
             return self.number(index), self._written[source]
         return self._stored_row(int(self._places[index]))
 
     def texts(self) -> Iterator[tuple[int, str]]:
         file, at, of_file = super().texts(), -1, (0, "")
-        for number, source, place in zip(self._numbers, self._says, self._places, strict=True):
+        for number, source, place in zip(self._numbers, self._written_numbers, self._places, strict=True):
             if source >= 0:
                 yield int(number), self._written[source].as_json()
                 continue
@@ -97,7 +97,7 @@ class EditedRows(Rows):
             yield of_file
 
     def as_json(self, index: int) -> str:
-        if (source := int(self._says[index])) >= 0:
+        if (source := int(self._written_numbers[index])) >= 0:
             return self._written[source].as_json()
         return super().as_json(int(self._places[index]))
 
@@ -115,7 +115,7 @@ class EditedRows(Rows):
         return super().flawed_numbers()[self._is_flawed]
 
     def keys(self, positions: np.ndarray) -> np.ndarray:
-        source = self._says[positions]
+        source = self._written_numbers[positions]
         return np.where(source < 0, self._places[positions], -1 - source).astype(np.int64)
 
 
@@ -208,7 +208,7 @@ class Edits:
                 self.changes[change.version] = change
             self.head = record.get("head", record.get("version", self.head))
 
-    def story(self, version: int | None = None) -> list[Change]:
+    def history(self, version: int | None = None) -> list[Change]:
         """Return the changes that led to a version, the first one first. Raises DataError for an unknown version."""
         at = self.head if version is None else version
         changes = []
@@ -221,15 +221,15 @@ class Edits:
 
     def rows(self, base: Rows, version: int | None = None) -> Rows:
         """Return the rows of a version. base: the rows as the file was read."""
-        story = self.story(version)
-        if not story:
+        changes = self.history(version)
+        if not changes:
             return base
         numbers = base.numbers()
         places = np.arange(len(numbers), dtype=np.int32)  # position among the trainable rows of the file
         source = np.full(len(numbers), -1, np.int32)
         flawed = base.flawed_numbers()
         is_flawed = np.ones(len(flawed), bool)
-        for change in story:
+        for change in changes:
             # numbers stay sorted, so that no second copy of a million rows is needed
             for named in (change.remove, change.change[:, 0]):
                 is_flawed[_locate(flawed, named)[0]] = False
@@ -334,7 +334,7 @@ class Edits:
         if not self.head:
             raise DataError("sets.nothing_to_undo")
         undone = self.changes[self.head]
-        self._go(undone.parent)
+        self._move_head(undone.parent)
         return undone
 
     def redo(self) -> Change:
@@ -346,10 +346,10 @@ class Edits:
         )
         if again is None:
             raise DataError("sets.nothing_to_redo")
-        self._go(again.version)
+        self._move_head(again.version)
         return again
 
-    def _go(self, version: int) -> None:
+    def _move_head(self, version: int) -> None:
         files.append_line(self._log, {"head": version})
         self.head = version
 

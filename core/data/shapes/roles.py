@@ -86,7 +86,7 @@ def guess(rows: Sequence[Row]) -> dict[str, Role] | None:
     return {name: "text"} if name is not None and len(long) <= 1 else None
 
 
-def likely(rows: Sequence[Row]) -> dict[str, Role] | None:
+def longest_columns(rows: Sequence[Row]) -> dict[str, Role] | None:
     """Return a first guess for a person to correct: the columns with the longest texts; None if there is no text."""
     longest = sorted(texts := _columns_of_text(rows), key=lambda name: texts[name])[-2:]
     if len(longest) == 1:

@@ -413,7 +413,7 @@ def test_an_import_that_is_cancelled_reads_few_rows_more_good_or_bad_and_leaves_
     end."""
     file, read, wished = tmp_path / "many.jsonl", [], []
     file.write_text("\n".join([line] * 1000 + ['{"question": "c", "answer": "d"}']), "utf-8")
-    decode = json_rows.decoded
+    decode = json_rows.decode_line
 
     def decoded(line):
         read.append(line)
@@ -424,7 +424,7 @@ def test_an_import_that_is_cancelled_reads_few_rows_more_good_or_bad_and_leaves_
         if wished:
             raise Cancelled
 
-    monkeypatch.setattr(json_rows, "decoded", decoded)
+    monkeypatch.setattr(json_rows, "decode_line", decoded)
     with pytest.raises(Cancelled):
         store.import_file(file, "gone", check=check)
     assert 500 <= len(read) <= 500 + inspection.CHECK_EVERY

@@ -122,7 +122,7 @@ def test_many_numbers_are_packed(store: DatasetStore, tmp_path: Path, monkeypatc
     assert dict(said(store, id)) == expected
     working.edit_rows(store, id, change=[(17, row("Y"))])
     assert dict(said(store, id)) == expected | {17: "Y"}
-    assert dict(said(store, id, 1)) == expected and len(store.edits(id).story()) == 2
+    assert dict(said(store, id, 1)) == expected and len(store.edits(id).history()) == 2
 
 
 def test_what_ends_a_change_half_way_leaves_nothing_written(store: DatasetStore, tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_each_change_is_a_version_and_every_version_stays(store: DatasetStore, t
     assert store.path(id).read_bytes() == source
     again = DatasetStore(store.root, tmp_path)
     assert said(again, id) == third
-    assert [str(change.what) for change in again.edits(id).story()] == [
+    assert [str(change.what) for change in again.edits(id).history()] == [
         "2 rows removed, 1 row rewritten, 2 rows added", "1 row removed, 2 rows rewritten",
     ]  # fmt: skip
     with pytest.raises(DataError, match="no version 3: the newest is 2"):
@@ -324,7 +324,7 @@ def test_a_change_that_version_0_1_logged_is_told_without_what_did_not_happen(
     record = json.loads(log.read_text("utf-8"))
     record["what"] = {"key": "sets.change", "params": {"removed": 0, "changed": 0, "added": 1}}
     log.write_text(json.dumps(record) + "\n", "utf-8")
-    assert [change.what.render(language) for change in store.edits(id).story() for language in ("en", "de")] == [
+    assert [change.what.render(language) for change in store.edits(id).history() for language in ("en", "de")] == [
         "1 row added", "1 Zeile hinzugefügt",
     ]  # fmt: skip
 

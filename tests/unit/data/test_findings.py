@@ -14,7 +14,7 @@ from core.data.findings.finding import Finding, Marked, Repair
 from core.data.findings.near import Near
 from core.data.findings.repairs import repaired
 from core.data.findings.row_words import RowWords
-from core.data.findings.secrets import masked, secrets, without
+from core.data.findings.secrets import masked, secrets, without_secrets
 from core.data.formats import Example
 from core.data.sets.inspection import examples_of, inspect_file
 from core.errors import DataError
@@ -341,7 +341,7 @@ def test_a_secret_is_found_shown_masked_and_taken_out(what: str) -> None:
     assert (
         clean is not None and "9aB3" not in clean.messages[1].content and clean.messages[1].content.startswith("Now ")
     )
-    assert [*secrets(without(row.messages[1].content, what))] == [] and "•••" in masked(
+    assert [*secrets(without_secrets(row.messages[1].content, what))] == [] and "•••" in masked(
         secret if what != "card" else before + secret
     )
 

@@ -13,7 +13,7 @@ from core.data.formats import Example
 from core.data.reading.choices import Choices
 from core.data.reading.file_rows import Row
 from core.data.sets.inspection import examples_of, inspect_file
-from core.data.shapes.roles import guess, likely, parse
+from core.data.shapes.roles import guess, longest_columns, parse
 from core.data.store import DatasetStore
 from core.errors import DataError, RecipeError
 from core.recipe import Recipe
@@ -107,8 +107,11 @@ def test_a_format_that_fits_is_never_overruled_by_a_guess(tmp_path) -> None:
 
 def test_where_nothing_points_at_a_role_the_columns_that_say_most_can_be_offered() -> None:
     rows = [Row(1, {"id": "7", "a": "one two", "b": "one two three", "c": "one"})]
-    assert guess(rows) is None and likely(rows) == {"a": "question", "b": "answer"}
-    assert likely([Row(1, {"id": 7, "a": "one"})]) == {"a": "text"} and likely([Row(1, {"id": 7})]) is None
+    assert guess(rows) is None and longest_columns(rows) == {"a": "question", "b": "answer"}
+    assert (
+        longest_columns([Row(1, {"id": 7, "a": "one"})]) == {"a": "text"}
+        and longest_columns([Row(1, {"id": 7})]) is None
+    )
 
 
 # ---- said by a person ------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from core.data.reading.file_rows import Row, Source
 from core.data.reading.reader import read_rows
 from core.data.sets.inspection import DataReport
 from core.data.shapes.known import SAMPLE_ROWS
-from core.data.shapes.roles import Role, likely
+from core.data.shapes.roles import Role, longest_columns
 from core.errors import DataError, GarageError
 from core.recipe import ColumnRole
 from webui.form.fields import edited
@@ -249,7 +249,7 @@ def offered(file: Path | Source, problem: DataError) -> dict[str, Role] | None:
     wrong with it."""
     if problem.message.key != "data.unknown_format":
         return None
-    return likely([row for row in islice(read_rows(file), SAMPLE_ROWS) if isinstance(row, Row)])
+    return longest_columns([row for row in islice(read_rows(file), SAMPLE_ROWS) if isinstance(row, Row)])
 
 
 def _cell(value: Any) -> str:
