@@ -25,6 +25,8 @@ from pydantic import BaseModel, ValidationError
 
 from core.errors import RunError
 
+JsonObject = dict[str, Any]  # an object of a JSON or YAML text
+
 MOST_JSON_BYTES = 16 << 20  # bytes; no file that this app writes as one JSON value comes near
 PATIENCE_S = 10.0  # with a scanner, an indexer, OneDrive or Explorer, which look at what is new
 MOMENT_S = 1.0  # with a writer, which has a file for milliseconds, and where a person waits for the answer

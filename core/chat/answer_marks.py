@@ -14,6 +14,7 @@ from typing import Any
 from core.data.dialect import CLOSE, OPEN
 from core.data.template import ChatTemplate
 from core.errors import TemplateError
+from core.files import JsonObject
 
 CALL, CALLED = "<tool_call>", "</tool_call>"
 _THOUGHT, _REPLY, _TOOL, _CITY = "pondering", "replying", "get_weather", "Uppsala"  # words that no markup contains
@@ -76,7 +77,7 @@ def _harmony_marks(template: ChatTemplate, call: str) -> dict[str, str]:
 
 
 def _body(
-    template: ChatTemplate, answer: dict[str, Any], thinks: bool | None = None, tools: list[Any] | None = None
+    template: ChatTemplate, answer: JsonObject, thinks: bool | None = None, tools: list[Any] | None = None
 ) -> str:
     """The template's text of an answer; "" if it cannot render it."""
     try:

@@ -26,7 +26,7 @@ import threading
 import traceback
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from core import files
 from core.chat.answer import COLUMNS, Column, Piece, Sampling
@@ -34,7 +34,7 @@ from core.chat.memory_check import too_little
 from core.data.template import ChatTemplate
 from core.data.tokenizer import Tokenizer
 from core.errors import ChatError, GarageError, StopRequested, first_line
-from core.files import is_out_of_memory, is_page_file_full
+from core.files import JsonObject, is_out_of_memory, is_page_file_full
 from core.memory.setup import Setup
 from core.messages import Message, msg
 from core.models.adapters import AdapterFacts, check_complete, describe
@@ -49,7 +49,11 @@ from core.workspace import lease
 from core.workspace.folder import Workspace
 
 if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
     from core.chat.duel import Duel
+    from core.engine.device import Compute
 
 LEASE_S = 2.0  # a chat worker that has just failed or gone idle needs a moment to end
 LAST_GRACE_S = 5.0  # the longest that an uninterruptible native call (reading weights) may outlive the app
@@ -71,13 +75,13 @@ class Commands:
     """The client's commands in order; stop, a newer load and the end also take effect at once, during other work."""
 
     def __init__(self, parent: ToParent):
-        self._queue: queue.Queue[dict[str, Any]] = queue.Queue()
+        self._queue: queue.Queue[JsonObject] = queue.Queue()
         self._stopped: set[tuple[int, Column | None]] = set()
         self._newest_load = -1
         self._quit = threading.Event()
         parent.listen(self._on_line, self._on_parent_gone)
 
-    def _on_line(self, command: dict[str, Any]) -> None:
+    def _on_line(self, command: JsonObject) -> None:
         if command["command"] == "stop":
             self._stopped.add((command["id"], command["column"]))
         else:
@@ -91,7 +95,7 @@ class Commands:
         last.daemon = True
         last.start()
 
-    def next(self, timeout_s: float) -> dict[str, Any] | None:
+    def next(self, timeout_s: float) -> JsonObject | None:
         try:
             return self._queue.get(timeout=timeout_s)
         except queue.Empty:
@@ -148,11 +152,11 @@ class ChatWorker:
                 self._duel = self._base = None  # the load may be incomplete
             self._free_memory()
 
-    def _emit(self, event: str, **values: Any) -> None:
+    def _emit(self, event: str, **values: object) -> None:
         self._parent.send(event=event, **values)
 
     # ---- load -----------------------------------------------------------------------------------------------------
-    def _do_load(self, command: dict[str, Any]) -> None:
+    def _do_load(self, command: JsonObject) -> None:
         self._load = command["load"]
         folder = Path(command["adapter"]) if command["adapter"] else None
         facts = None if folder is None else checked_adapter(folder)
@@ -182,7 +186,7 @@ class ChatWorker:
             elsewhere=self._device_notice(command.get("run"), base),
         )
 
-    def _device_notice(self, run_id: str | None, base: LoadedBase) -> dict[str, Any] | None:
+    def _device_notice(self, run_id: str | None, base: LoadedBase) -> JsonObject | None:
         """A note if it runs on another device than the run's training."""
         from core.engine.device import card_in_use
 
@@ -216,7 +220,7 @@ class ChatWorker:
         self._base = LoadedBase(key, compute, tokenizer, loaded)
         return self._base
 
-    def _memory_warning(self, key: tuple[str, str | None, bool, bool], compute: Any) -> Message | None:
+    def _memory_warning(self, key: tuple[str, str | None, bool, bool], compute: Compute) -> Message | None:
         """A warning if memory is short. It comes before the weights are read: later a GPU on Windows may write a word a
         second, and RAM be paged out."""
         import psutil
@@ -248,7 +252,7 @@ class ChatWorker:
             torch.cuda.empty_cache()
 
     # ---- answer ---------------------------------------------------------------------------------------------------
-    def _answer(self, command: dict[str, Any]) -> None:
+    def _answer(self, command: JsonObject) -> None:
         answer, load = command["id"], self._load
         if self._duel is None:
             raise ChatError("chat.not_ready")
@@ -267,11 +271,17 @@ class ChatWorker:
 class LoadedBase:
     """One base in memory, whose adapters are exchanged. key: (model_id, revision, four_bit, eight_bit)."""
 
-    def __init__(self, key: tuple[str, str | None, bool, bool], compute: Any, tokenizer: Tokenizer, model: Any):
+    def __init__(
+        self,
+        key: tuple[str, str | None, bool, bool],
+        compute: Compute,
+        tokenizer: Tokenizer,
+        model: PreTrainedModel | PeftModel,
+    ):
         self.key, self.compute, self.tokenizer = key, compute, tokenizer
         self._model = model
 
-    def with_adapter(self, folder: Path | None) -> Any:
+    def with_adapter(self, folder: Path | None) -> PreTrainedModel | PeftModel:
         """The base with this adapter instead of the one before, or bare. Raises ModelError if it does not fit."""
         from peft import PeftModel
 

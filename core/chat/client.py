@@ -12,11 +12,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from core.chat.answer import COLUMNS, Answer, Column, Done, Piece, Sampling
 from core.data.conversation import Turn, characters
 from core.errors import ChatError, GarageError
+from core.files import JsonObject
 from core.messages import Message, msg
 from core.progress import Progress
 from core.runs import process as run_process
@@ -74,7 +75,7 @@ class ChatState:
     template_stop: str | None = None
     mixed: bool = False
     thinks: bool | None = None
-    adapter: dict[str, Any] | None = None
+    adapter: JsonObject | None = None
     why_unloaded: Message | None = None
     elsewhere: Message | None = None
     tight: Message | None = None
@@ -247,7 +248,7 @@ class ChatClient:
         worker.send(command="stop", id=number, column=column)
 
     # ---- events of the worker, in the listening thread ----------------------------------------------------------
-    def _on_event(self, worker: Child, event: dict[str, Any]) -> None:
+    def _on_event(self, worker: Child, event: JsonObject) -> None:
         with self._changed:
             if worker is self._worker:
                 self._apply(event)
@@ -264,7 +265,7 @@ class ChatClient:
             self._detach_worker(ChatError(message))
             self._set(ChatState("failed", self._state.target, message, msg("chat.advice_log")))
 
-    def _apply(self, event: dict[str, Any]) -> None:
+    def _apply(self, event: JsonObject) -> None:
         kind = event["event"]
         if "id" in event:
             self._apply_to_answer(event)
@@ -296,7 +297,7 @@ class ChatClient:
             self._detach_worker(None)  # it ends by itself after a failed load
             self._set(ChatState("failed", self._state.target, *_message(event)))
 
-    def _apply_to_answer(self, event: dict[str, Any]) -> None:
+    def _apply_to_answer(self, event: JsonObject) -> None:
         answer = self._answer
         if answer is None or answer.number != event["id"]:
             return
@@ -330,5 +331,5 @@ class ChatClient:
         self._changed.notify_all()
 
 
-def _message(event: dict[str, Any]) -> tuple[Message, Message | None]:
+def _message(event: JsonObject) -> tuple[Message, Message | None]:
     return Message.model_validate(event["text"]), event["advice"] and Message.model_validate(event["advice"])

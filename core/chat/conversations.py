@@ -12,12 +12,13 @@ import re
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from core import files
 from core.errors import ChatError
+from core.files import JsonObject
 from core.values import Frozen
 from core.workspace import names
 from core.workspace.folder import Workspace
@@ -29,11 +30,11 @@ _ID = re.compile(r"[a-z0-9_-]{1,80}")
 class Branch(Frozen):
     """Turns of each column; a chat with a base alone has no tuned turns."""
 
-    base: tuple[dict[str, Any], ...] = ()
-    tuned: tuple[dict[str, Any], ...] = ()
+    base: tuple[JsonObject, ...] = ()
+    tuned: tuple[JsonObject, ...] = ()
 
     @property
-    def turns(self) -> tuple[dict[str, Any], ...]:
+    def turns(self) -> tuple[JsonObject, ...]:
         """The tuned column's turns, or the base's without a tuned one."""
         return self.tuned or self.base
 

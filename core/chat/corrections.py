@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -23,6 +22,7 @@ from core.data.sets.info import DatasetInfo, Origin
 from core.data.store import LOCK_S, DatasetStore
 from core.data.validation_split import FEW_PAIRS
 from core.errors import ChatError, DataError
+from core.files import JsonObject
 from core.recipe import OF_ONE_OBJECTIVE, OF_PREFERENCES, Data, Recipe, Train
 from core.runs import further
 from core.runs.folder import RunFolder
@@ -30,7 +30,7 @@ from core.workspace.folder import Workspace
 from core.workspace.names import short_id
 
 
-def row(turns: Sequence[Turn], better: str, worse: str = "") -> dict[str, Any]:
+def row(turns: Sequence[Turn], better: str, worse: str = "") -> JsonObject:
     """A dataset row: the conversation up to its question, the better answer and, if any, the rejected one. Raises
     ChatError."""
     if not turns or turns[-1]["role"] != "user":
@@ -45,7 +45,7 @@ def row(turns: Sequence[Turn], better: str, worse: str = "") -> dict[str, Any]:
 
 
 def keep(
-    workspace: Workspace, store: DatasetStore, answered: str, name: str, rows: Sequence[dict[str, Any]]
+    workspace: Workspace, store: DatasetStore, answered: str, name: str, rows: Sequence[JsonObject]
 ) -> tuple[DatasetInfo, int]:
     """Add rows to the dataset of a model (answered: run:<id>, base:<model>, adapter:<folder>), called name if it is
     new.
@@ -115,7 +115,7 @@ def recipe_for(parent: RunFolder, info: DatasetInfo) -> Recipe:
     return recipe.model_copy(update={"data": Data(source=info.id), "train": train})
 
 
-def rows_from_votes(comparison: PromptComparison) -> list[dict[str, Any]]:
+def rows_from_votes(comparison: PromptComparison) -> list[JsonObject]:
     """Rows for the questions on which more people preferred one answer; ties, "both bad" and equal answers give
     none."""
     won: dict[int, Counter[tuple[int, int]]] = {}

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import Any
 
 import torch
+from transformers import Cache
 
 from core.engine.families import vocabulary
 
@@ -50,7 +50,7 @@ class Decoder:
         return output.logits[:, -1].float(), output[self._cache]
 
 
-def keep_rows(cache: Any, rows: torch.Tensor) -> None:
+def keep_rows(cache: Cache, rows: torch.Tensor) -> None:
     """Drop the cache's other rows.
 
     Uses `reorder_cache`, which every layer of a cache has: those of linear attention and convolutions have no

@@ -18,13 +18,13 @@ from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from peft.tuners.lora.layer import VARIANT_KWARG_KEYS
-from transformers import PreTrainedModel
+from transformers import Cache, PretrainedConfig, PreTrainedModel
 
 from core.chat.answer import COLUMNS, Column, Done, FinishReason, Piece, Sampling
 from core.chat.answer_marks import MarkReplacer, Marks, marks_of
@@ -192,7 +192,7 @@ class Duel:
     def _decode(self, rows: list[_Reply], sampling: Sampling, stopped: StopSignal) -> Iterator[Piece | Done]:
         rows = sorted(rows, key=lambda row: COLUMNS.index(row.column))  # the order that `_adapter_rows` needs
         ids, mask = self.decoder.left_padded([row.prompt for row in rows])
-        cache: Any = None
+        cache: Cache | None = None
         for row in rows:
             row.since = time.perf_counter()
             if opening := self._opening(row.column, row.prompt):
@@ -280,7 +280,7 @@ def _adapter_rows(tuned: PeftModel, columns: Sequence[Column]) -> Iterator[None]
 
 
 def _mixed(
-    layer: Any, first: int, x: torch.Tensor, *args: Any, adapter_names: Sequence[str], **kwargs: Any
+    layer: LoraLayer, first: int, x: torch.Tensor, *args: object, adapter_names: Sequence[str], **kwargs: object
 ) -> torch.Tensor:
     """PEFT's product of a plain layer, with the adapter on the rows from `first` on: the same numbers, without waiting
     for the GPU."""
@@ -341,7 +341,7 @@ def free_on_card(device: torch.device) -> int | None:
     return int(max(0, min(free + torch.cuda.memory_reserved(device) - used, allowed - used)))
 
 
-def tokens_that_fit(config: Any, free: int, width: int) -> int:
+def tokens_that_fit(config: PretrainedConfig, free: int, width: int) -> int:
     """The longest context of which both columns fit into free bytes: keys and values of all layers, and one layer's
     activations for a whole prompt.
 

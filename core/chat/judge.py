@@ -18,11 +18,12 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import get_args
 from urllib.parse import urlsplit
 
 from core.chat.comparison import JUDGED, PromptComparison, Verdict
 from core.errors import ChatError
+from core.files import JsonObject
 from core.messages import Message, msg
 
 TIMEOUT_S = 180.0  # for one verdict: a large model on a CPU thinks for a minute or two
@@ -48,7 +49,7 @@ class _BadFormat(Exception):
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
     """Follows no redirects, so that the data goes only to the address that the user named."""
 
-    def redirect_request(self, *_: Any) -> None:
+    def redirect_request(self, *_: object) -> None:
         """Refuse the redirect."""
 
 
@@ -114,11 +115,11 @@ def missing(judge: Judge, comparison: PromptComparison) -> list[tuple[int, int]]
     ]
 
 
-def request_body(judge: Judge, comparison: PromptComparison, prompt: int, place: int) -> dict[str, Any]:
+def request_body(judge: Judge, comparison: PromptComparison, prompt: int, place: int) -> JsonObject:
     """The body of a request: both answers as A and B in random order, without the models' names."""
     answers, asked_prompt = comparison.answers(), comparison.lineup.prompts[prompt]
     left, right = comparison.sides(prompt, judge.name, (0, place))
-    content: dict[str, Any] = {"conversation": list(asked_prompt.turns), "answer_a": answers[prompt, left].text,
+    content: JsonObject = {"conversation": list(asked_prompt.turns), "answer_a": answers[prompt, left].text,
         "answer_b": answers[prompt, right].text}  # fmt: skip
     content |= {"expected": asked_prompt.expected} if asked_prompt.expected else {}
     as_text = (
@@ -174,7 +175,7 @@ def verdict_of(text: str) -> Verdict:
     return verdict
 
 
-def _answer(judge: Judge, body: dict[str, Any], stopped: Callable[[], bool]) -> str:
+def _answer(judge: Judge, body: JsonObject, stopped: Callable[[], bool]) -> str:
     """The judge's text. Requested in a thread: a server that sends a byte a minute is abandoned too."""
     results: queue.SimpleQueue[str | Exception] = queue.SimpleQueue()
 
@@ -205,7 +206,7 @@ def _answer(judge: Judge, body: dict[str, Any], stopped: Callable[[], bool]) -> 
         return answer
 
 
-def _post(judge: Judge, body: dict[str, Any]) -> str:
+def _post(judge: Judge, body: JsonObject) -> str:
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {judge.key}"} if judge.key else {})
     request = urllib.request.Request(judge.url, json.dumps(body).encode(), headers)
     direct = [urllib.request.ProxyHandler({})] if urlsplit(judge.url).hostname in LOCAL else []

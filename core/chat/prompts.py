@@ -17,6 +17,7 @@ from core.data.store import DatasetStore
 from core.data.tokenizer import conversation
 from core.data.validation_split import validation_rows
 from core.errors import ChatError
+from core.files import JsonObject
 from core.runs.folder import RunFolder
 from core.runs.scenes import neutral_prompts
 from core.values import Frozen
@@ -30,7 +31,7 @@ Source = Literal["kept_apart", "trained", "own", "neutral", "file"]
 class Prompt(Frozen):
     """A prompt. turns: up to the question. expected: the answer in the data or the file."""
 
-    turns: tuple[dict[str, Any], ...] = Field(min_length=1)
+    turns: tuple[JsonObject, ...] = Field(min_length=1)
     source: Source = "file"
     expected: str | None = None
 

@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from filelock import Timeout
 
@@ -38,7 +38,7 @@ from core.export.records import (
     State,
     shown_loss,
 )
-from core.files import is_disk_full, is_out_of_memory, is_page_file_full
+from core.files import JsonObject, is_disk_full, is_out_of_memory, is_page_file_full
 from core.messages import Message, msg
 from core.models import adapters, headers, weights
 from core.models.library import Models
@@ -151,7 +151,7 @@ def carry_out(request: ExportRequest, job: ExportReporter) -> int:
     """Make one export, report how it ended whatever happens, and return the exit status."""
     workspace = Workspace.open(request.workspace)
     run = Runs(workspace).get(request.run)
-    ending: dict[str, Any]
+    ending: JsonObject
     try:
         job.folder.clear()
         with lease.hold(workspace, msg("export.lease", name=run.name), wait_s=LEASE_WAIT_S):
@@ -408,12 +408,12 @@ class Exporter:
         config = files.read_object(model_folder / "config.json")
         lora_kinds.refuse(adapter, config)
         if self.request.base_gguf:
-            theirs, ours = (
+            file_shape, base_shape = (
                 headers.of_gguf(Path(self.request.base_gguf), require_complete=True),
                 ModelShape.from_config(config),
             )
-            if theirs.hidden_size != ours.hidden_size:
-                sizes = {"found": theirs.hidden_size, "expected": ours.hidden_size}
+            if file_shape.hidden_size != base_shape.hidden_size:
+                sizes = {"found": file_shape.hidden_size, "expected": base_shape.hidden_size}
                 raise ExportError("gguf.lora_other_base", file=self.request.base_gguf, **sizes)
 
     def _order(self, adapter: Path, out: Path) -> MakeOrder:

@@ -9,13 +9,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 
 from core import files
 from core.export.records import ExportStatus
-from core.files import writing
+from core.files import JsonObject, writing
 from core.messages import Message, msg
 from core.system.processes import kill_tree, start_worker
 from core.values import Frozen
@@ -62,7 +61,7 @@ class JobFolder:
                 return status.model_copy(update=self._gone())
         return status
 
-    def _gone(self) -> dict[str, Any]:
+    def _gone(self) -> JsonObject:
         """The status fields for a worker that died without a message, as it does when the disk is completely full."""
         free = files.free_when_full(self.path)
         return (

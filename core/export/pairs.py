@@ -4,7 +4,7 @@ Workers only (torch)."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -116,7 +116,7 @@ def _of_matrix(base: Base, key: str, shapes: Shapes, has_magnitudes: bool, scale
 
 
 # ---- experts: all of a layer in one parameter ----------------------------------------------------
-def _parameter(base: Base, key: str, targets: Any) -> str | None:
+def _parameter(base: Base, key: str, targets: Sequence[str]) -> str | None:
     """Name in the model of the parameter that a factor belongs to; None for an ordinary module.
 
     Of several parameters in one module peft wraps the first, then the wrapper: the last one's factors have the shortest

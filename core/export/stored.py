@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import init_empty_weights
@@ -170,7 +169,7 @@ def empty(folder: Path) -> PreTrainedModel:
     config = mended.config(AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False))
     config.use_cache = False
 
-    def attempt(attention: str) -> Any:
+    def attempt(attention: str) -> PreTrainedModel:
         with init_empty_weights():
             return parts.auto_class(config).from_config(config, dtype=torch.float32, attn_implementation=attention)
 

@@ -11,7 +11,6 @@ import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
@@ -19,6 +18,7 @@ from safetensors.numpy import load_file, save_file
 
 from core import files
 from core.errors import ModelError
+from core.files import JsonObject
 from core.models.adapters import NOT_SCALABLE, TOKENIZER_FILES, check_complete, describe
 from core.models.weights import backend
 
@@ -81,7 +81,7 @@ def write(parts: tuple[Weighed, Weighed], target: Path, rank: int | None = None)
     return rank
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def _config(folder: Path) -> JsonObject:
     """Read an adapter's config. Raises ModelError for an adapter that cannot be summed."""
     describe(folder)
     check_complete(folder)

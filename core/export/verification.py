@@ -39,6 +39,7 @@ from core.export import layers, pairs, tensors
 from core.export.merge import Check, Progress
 from core.export.records import Difference, ExportCheck
 from core.export.stored import Base, empty, read_base
+from core.files import JsonObject
 from core.messages import msg
 
 MAX_LOSS_GAP = 0.05  # nats, on the mean over all answer tokens
@@ -72,7 +73,7 @@ class ProofPrompt:
     ids: list[int]
     learned: list[bool]
     start: int
-    tools: list[Any] | None = None
+    tools: list[JsonObject] | None = None
 
     @property
     def has_answer(self) -> bool:
@@ -94,7 +95,7 @@ class PromptResult:
     greedy: list[int]
 
 
-def prompts_of(rows: Sequence[Any], tokenizer: Tokenizer, count: int = 0) -> tuple[list[ProofPrompt], bool]:
+def prompts_of(rows: Sequence[JsonObject], tokenizer: Tokenizer, count: int = 0) -> tuple[list[ProofPrompt], bool]:
     """Return up to MAX_PROMPTS prompts from a run's rows ({"messages": [...]}), and whether there are any.
 
     count: the number to reach with built-in questions; without usable rows there are at least NEUTRAL of them.
@@ -108,7 +109,7 @@ def prompts_of(rows: Sequence[Any], tokenizer: Tokenizer, count: int = 0) -> tup
     return prompts, own
 
 
-def _prompt_from_row(row: Any, tokenizer: Tokenizer) -> ProofPrompt | None:
+def _prompt_from_row(row: JsonObject, tokenizer: Tokenizer) -> ProofPrompt | None:
     """The prompt for a row of the run; None if its last message is no answer or it is too long."""
     try:
         example = Example.from_dict({"messages": row["messages"], "tools": row.get("tools")})
@@ -175,7 +176,7 @@ def no_memory(need: float, free: float) -> ExportError:
 Report = Callable[[str, float | None], None]  # stage and fraction
 
 
-def prove_copy(exported: Path, adapter: Path, rows: Sequence[Any], progress: Report) -> ExportCheck:
+def prove_copy(exported: Path, adapter: Path, rows: Sequence[JsonObject], progress: Report) -> ExportCheck:
     """Verify an exported adapter: exported is a copy of the folder adapter."""
     progress("comparing", 0)
     tokenizer = Tokenizer(adapter)
@@ -194,7 +195,7 @@ def prove_copy(exported: Path, adapter: Path, rows: Sequence[Any], progress: Rep
 
 
 def prove(
-    merged: Path, base: Base, adapter: Path, rows: Sequence[Any], method: Method, progress: Report, check: Check
+    merged: Path, base: Base, adapter: Path, rows: Sequence[JsonObject], method: Method, progress: Report, check: Check
 ) -> ExportCheck:
     """Verify the folder merged, which was made from base and adapter."""
     work, expected, compared = expect(base, adapter, begin(adapter, rows, method, progress, check), merged)
@@ -228,7 +229,9 @@ class Work:
         return lambda done: self.progress(stage, done)
 
 
-def begin(adapter: Path, rows: Sequence[Any], method: Method, progress: Report, check: Check, count: int = 0) -> Work:
+def begin(
+    adapter: Path, rows: Sequence[JsonObject], method: Method, progress: Report, check: Check, count: int = 0
+) -> Work:
     """Tokenizer and prompts as `prompts_of` chooses them; layer by layer only as many as fit into one batch."""
     tokenizer = Tokenizer(adapter)
     probes, own = prompts_of(rows, tokenizer, count)
@@ -348,7 +351,7 @@ class _Cancelled(StoppingCriteria):
     def __init__(self, check: Check):
         self._check = check
 
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: object) -> torch.Tensor:
         try:
             self._check()
             stop = False
@@ -358,7 +361,9 @@ class _Cancelled(StoppingCriteria):
 
 
 @torch.inference_mode()
-def answer(model: Any, probes: Sequence[ProofPrompt], tokenizer: Tokenizer, check: Check) -> list[list[int]]:
+def answer(
+    model: PreTrainedModel, probes: Sequence[ProofPrompt], tokenizer: Tokenizer, check: Check
+) -> list[list[int]]:
     """Greedy answers of up to ANSWER_TOKENS ids, one for each probe; all in one batch, padded on the left."""
     width = max(probe.start for probe in probes)
     padding = [width - probe.start for probe in probes]
@@ -384,7 +389,7 @@ def answer(model: Any, probes: Sequence[ProofPrompt], tokenizer: Tokenizer, chec
 
 
 def _measure_all(
-    model: Any, probes: Sequence[ProofPrompt], answers: Sequence[list[int]], progress: Progress, work: Work
+    model: PreTrainedModel, probes: Sequence[ProofPrompt], answers: Sequence[list[int]], progress: Progress, work: Work
 ) -> list[PromptResult]:
     results = []
     for probe, greedy in zip(probes, answers, strict=True):
@@ -395,7 +400,7 @@ def _measure_all(
 
 
 @torch.inference_mode()
-def _measure(model: Any, probe: ProofPrompt, greedy: list[int], work: Work) -> PromptResult:
+def _measure(model: PreTrainedModel, probe: ProofPrompt, greedy: list[int], work: Work) -> PromptResult:
     ids = torch.tensor([probe.ids], device=model.device)
     logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[0]
     work.keep(probe, logits)
@@ -455,7 +460,7 @@ def _load(folder: Path, compute: Compute, dtype: torch.dtype | None = None) -> P
 
 
 @torch.no_grad()
-def _rounded(base: Base, adapter: Path, compute: Compute) -> Any:
+def _rounded(base: Base, adapter: Path, compute: Compute) -> PreTrainedModel:
     """The base with W + s * B @ A merged by peft in the computing type, then rounded as the merged files are."""
     model = attach(_load(base.folder, compute), adapter).merge_and_unload()
     for name, parameter in model.named_parameters():

@@ -11,9 +11,9 @@ import queue
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from core.errors import ModelError
+from core.files import JsonObject
 from core.hub.answers import HubRequest, format_size
 from core.hub.cached import CachedRepo, cache_folder
 from core.messages import Message
@@ -77,13 +77,13 @@ def fetch(
 
 
 def run_worker(
-    order: dict[str, Any], report: Report, check: Check, accept: Callable[[Path], None], check_disk: CheckDisk
-) -> dict[str, Any]:
+    order: JsonObject, report: Report, check: Check, accept: Callable[[Path], None], check_disk: CheckDisk
+) -> JsonObject:
     """Let a worker carry out an order and return its result.
 
     Raises ModelError, and what check, accept and check_disk raise.
     """
-    messages: queue.Queue[dict[str, Any]] = queue.Queue()
+    messages: queue.Queue[JsonObject] = queue.Queue()
     child = Child(WORKER)
     child.listen(messages.put, lambda code: messages.put({"ended": code}))
     child.send(**order)

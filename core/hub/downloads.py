@@ -16,13 +16,13 @@ from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 from huggingface_hub import constants
 
 from core import files
 from core.errors import ModelError, RunError
+from core.files import JsonObject
 from core.hub import download
 from core.hub.cached import REPO_ID, REVISION, CachedRepo, cache_folder
 from core.hub.download import Check, CheckDisk, Report
@@ -37,7 +37,7 @@ from core.workspace.folder import Workspace
 
 Accept = Callable[[str, Path], None]  # model id, folder with its config.json; raises ModelError
 # Makes a dataset of the library from a part and the options for reading it; raises DataError, and what check raises.
-Bring = Callable[[PartName, FetchedPart, dict[str, Any], Check], str]
+Bring = Callable[[PartName, FetchedPart, JsonObject, Check], str]
 AT_ONCE = 3
 POLL_S = 0.3
 NEAR = 3  # suggestions for a mistyped name
@@ -82,7 +82,7 @@ class Downloads:
         is_unsaved = row.state == "waiting" and row.asked == request_time
         return row.model_copy(update={"state": "failed", "message": failure}) if is_unsaved else row
 
-    def start(self, repo: str, revision: str | None = None, reading: dict[str, Any] | None = None) -> Download:
+    def start(self, repo: str, revision: str | None = None, reading: JsonObject | None = None) -> Download:
         """Request a model, or a part of a dataset. reading: options for reading the dataset; None keeps the previous
         ones.
 

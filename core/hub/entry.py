@@ -17,13 +17,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from filelock import FileLock, Timeout
 from huggingface_hub import constants
 from pydantic import ValidationError
 
 from core import files
+from core.files import JsonObject
 from core.hub.cached import REPO_ID, REVISION, CachedRepo, cache_folder
 from core.hub.sets.name import PAGES, PartName
 from core.messages import Message
@@ -54,7 +55,7 @@ class Download(Frozen):
     wanted: Wanted = "run"
     asked: float
     is_first: bool = False
-    said: dict[str, Any] = {}
+    said: JsonObject = {}
     phase: Phase = ""
     done: int = 0
     total: int = 0
@@ -184,7 +185,7 @@ class Entry:
                 files.retry_if_busy(partial(path.unlink, missing_ok=True), files.MOMENT_S)
 
 
-def _earlier_progress(record: dict[str, Any]) -> dict[str, Any]:
+def _earlier_progress(record: JsonObject) -> JsonObject:
     """The progress in a told.json, the file that held it until 2026-11-30, with its phase as `state`."""
     return {name: record[name] for name in PROGRESS_FIELDS & record.keys()} | {"phase": record.get("state", "")}
 

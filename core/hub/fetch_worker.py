@@ -32,6 +32,7 @@ from huggingface_hub.errors import HTTPError
 from huggingface_hub.utils import WeakFileLock, disable_progress_bars
 
 from core.errors import GarageError
+from core.files import JsonObject
 from core.hub.answers import HubRequest, Interrupted, NotAHub, sentence
 from core.hub.cached import CachedRepo
 from core.hub.sets.name import PAGES, PartName
@@ -50,7 +51,7 @@ class FetchWorker:
     """The worker's logic, without the process. order: the first line; say: writes a line; go: waits for the answer to a
     question."""
 
-    def __init__(self, order: dict[str, Any], say: Callable[..., None], go: Callable[[], Any]):
+    def __init__(self, order: JsonObject, say: Callable[..., None], go: Callable[[], Any]):
         self._order, self._say = order, say
         part = PartName.parse(order.get("part", ""))
         self._cached = CachedRepo(order["repo"], Path(order["cache"]), "dataset" if part else "model")
@@ -78,7 +79,7 @@ class FetchWorker:
         reporter = threading.Thread(target=self._report_progress, args=(ended,), name="hub-teller", daemon=True)
         reporter.start()
         try:
-            result: dict[str, Any] = {"folder": str(self._fetch_once())} | (self.set.result if self.set else {})
+            result: JsonObject = {"folder": str(self._fetch_once())} | (self.set.result if self.set else {})
         except GarageError as error:
             result = {"refused": error.message.model_dump()}
         except (NotAHub, Interrupted, HTTPError, OSError) as error:
@@ -118,7 +119,7 @@ class FetchWorker:
 
 
 def main() -> None:
-    messages: Queue[dict[str, Any]] = Queue()
+    messages: Queue[JsonObject] = Queue()
     parent = ToParent()
     parent.listen(messages.put, lambda: os._exit(1))
 

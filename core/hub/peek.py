@@ -7,7 +7,6 @@ import json
 import re
 import time
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import get_token, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, RemoteEntryNotFoundError
@@ -15,6 +14,7 @@ from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_st
 
 from core import files
 from core.errors import ModelError
+from core.files import JsonObject
 from core.hub import listing
 from core.hub.answers import HubRequest, NotAHub, TooSlow, endpoint_of, host_of, sentence
 from core.hub.cached import cached_folder
@@ -26,7 +26,7 @@ PEEK_S = 8.0
 
 def fetch_config(
     repo_id: str, revision: str | None = None, endpoint: str | None = None, cache_dir: str | Path | None = None
-) -> dict[str, Any]:
+) -> JsonObject:
     """Read config.json alone: from the cache, else over the network within about PEEK_S. It is not stored.
 
     Raises ModelError with the sentences of `fetch`.

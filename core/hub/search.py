@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import urlencode
 
 from huggingface_hub import constants
@@ -18,6 +17,7 @@ from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled
 from huggingface_hub.hf_api import ModelInfo
 
 from core.errors import ModelError
+from core.files import JsonObject
 from core.hub import peek
 from core.hub.answers import NotAHub, Search, endpoint_of, sentence_of_search
 from core.hub.cached import REPO_ID
@@ -77,9 +77,7 @@ def search(words: str, most: int = MOST, endpoint: str | None = None) -> list[Fo
     return [row for row in models if REPO_ID.fullmatch(row.id)]
 
 
-def rows_of(
-    kind: str, words: str, expand: Sequence[str], most: int, endpoint: str | None = None
-) -> list[dict[str, Any]]:
+def rows_of(kind: str, words: str, expand: Sequence[str], most: int, endpoint: str | None = None) -> list[JsonObject]:
     """The hub's rows. kind: models or datasets. Raises ModelError for invalid words, and the errors in FAILURES."""
     if not words or len(words) > LONGEST or not words.isprintable():
         raise ModelError("hub_search.bad_words", characters=len(words), most=LONGEST)

@@ -7,7 +7,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
-from typing import Any
 
 from core.errors import GarageError
 from core.hub.cached import CachedRepo
@@ -116,7 +115,7 @@ class DownloadWork:
         if is_first:
             self._save("running")
 
-    def _save(self, phase: Phase, message: Message | None = None, **more: Any) -> None:
+    def _save(self, phase: Phase, message: Message | None = None, **more: object) -> None:
         """Save the progress with the speed of the last seconds, None without data in them."""
         self._saved_at = time.monotonic()
         while self._samples and self._saved_at - self._samples[0][0] > SPEED_S:

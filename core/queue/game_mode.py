@@ -62,19 +62,19 @@ class Verdict:
         return self.standing.held
 
 
-def decide(wanted: Automation, observation: Observation, before: HoldState, clock: float) -> Verdict:
-    """Decide whether training holds still. wanted: the preferences; before: the state after the last verdict; clock:
+def decide(automation: Automation, observation: Observation, before: HoldState, clock: float) -> Verdict:
+    """Decide whether training is on hold. automation: the preferences; before: the state after the last verdict; clock:
     now, monotonic."""
-    hours = next((hours for hours in wanted.hours if hours.covers(observation.minute)), None)
+    hours = next((hours for hours in automation.hours if hours.covers(observation.minute)), None)
     demand = observation.demand
     demand_since = None if demand is None else clock if before.wanted_since is None else before.wanted_since
     free_since = None if demand else clock if before.free_since is None else before.free_since
     now = replace(before, wanted_since=demand_since, free_since=free_since)
-    is_free_long = free_since is not None and clock - free_since >= wanted.free_s
+    is_free_long = free_since is not None and clock - free_since >= automation.free_s
     if before.ignored:
         return Verdict(replace(now, held=False, why=None, ignored=bool(hours) or not is_free_long))
     # A program counts once it has needed the device for wanted_s, or at once if training is on hold already.
-    by_program = demand_since is not None and (before.held or clock - demand_since >= wanted.wanted_s)
+    by_program = demand_since is not None and (before.held or clock - demand_since >= automation.wanted_s)
     if by_program:
         now = replace(now, held=True, why=demand)
     elif before.why is not None and is_free_long:
@@ -85,7 +85,7 @@ def decide(wanted: Automation, observation: Observation, before: HoldState, cloc
     if by_program:
         return Verdict(now, demand)
     if before.held and now.why is not None:
-        seconds_left = None if free_since is None else max(0.0, wanted.free_s - (clock - free_since))
+        seconds_left = None if free_since is None else max(0.0, automation.free_s - (clock - free_since))
         return Verdict(now, msg("game.soon") if seconds_left is not None else now.why, seconds_left)
     return Verdict(replace(now, held=False, why=None))
 

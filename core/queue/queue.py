@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import psutil
 from filelock import FileLock, Timeout
@@ -26,6 +26,7 @@ from pydantic import Field
 
 from core import files
 from core.errors import BusyError, RecipeError, RunError
+from core.files import JsonObject
 from core.messages import Message, msg
 from core.recipe import Recipe
 from core.runs.all import Runs
@@ -84,7 +85,7 @@ class Order(Frozen):
     said: Message | None = None
     app: App | None = None
 
-    def with_changes(self, **changes: Any) -> Order:
+    def with_changes(self, **changes: object) -> Order:
         return self.model_copy(update=changes)
 
     @property
@@ -176,7 +177,7 @@ class Queue:
                 raise RunError("queue.cannot_write", file=self.path, reason=error.strerror or str(error)) from error
             return new
 
-    def put(self, **changes: Any) -> Order:
+    def put(self, **changes: object) -> Order:
         return self.change(lambda order: order.with_changes(**changes))
 
     # ---- places ---------------------------------------------------------------------------------------------------
@@ -234,7 +235,7 @@ class Queue:
 Action = Literal["list", "up", "down", "remove", "at", "go", "hold"]
 
 
-def listing(space: Workspace) -> dict[str, Any]:
+def listing(space: Workspace) -> JsonObject:
     """The object that `queue --json` prints: the runs in their order, and the reasons for which the queue waits (null:
     none)."""
     runs, order = Runs(space), Queue(space).read()

@@ -18,11 +18,11 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 from uuid import uuid4
 
 import psutil
 
+from core.files import JsonObject
 from core.runs import process as run_process
 from core.runs.folder import RunFolder
 from core.system import devices
@@ -65,7 +65,7 @@ class StandbyProcess:
             StartConditions.now(device_environment),
             device_environment,
         )
-        self.report: dict[str, Any] = {}
+        self.report: JsonObject = {}
         self._root = workspace.root
         # Output of imports belongs to the run's train.log, and to no file before there is a run.
         with tempfile.TemporaryFile() as early_log:

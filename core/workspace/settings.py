@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from core.errors import RecipeError, reason_of
+from core.files import JsonObject
 
 NAME = "settings.yaml"
 
 
-def read(root: Path) -> dict[str, Any]:
+def read(root: Path) -> JsonObject:
     """Read the file; empty if there is none. Raises RecipeError for a file that is no mapping, or no YAML."""
     file = root / NAME
     if not file.exists():

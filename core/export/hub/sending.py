@@ -31,6 +31,7 @@ from huggingface_hub.utils._runtime import is_xet_available
 
 from core.errors import ExportError
 from core.export.hub.parcel import Parcel, ParcelFile
+from core.files import JsonObject
 from core.hub import xet
 from core.hub.answers import format_size, host_of, wait_of
 
@@ -173,7 +174,7 @@ class Sender:
     # ---- what went wrong ------------------------------------------------------------------------------------------
     def sentence(self, error: BaseException) -> ExportError:
         """The message for an error, one for each thing that the user can do something about."""
-        values: dict[str, Any] = {"repo": self.parcel.repo, "host": host_of(self.endpoint)}
+        values: JsonObject = {"repo": self.parcel.repo, "host": host_of(self.endpoint)}
         match error:
             case ExportError():
                 return error
@@ -194,7 +195,7 @@ class Sender:
                 return ExportError("publish.cannot_read", reason=error.strerror or type(error).__name__, **values)
         return ExportError("publish.not_a_hub", **values)
 
-    def _status_error(self, error: HfHubHTTPError, values: dict[str, Any]) -> ExportError:
+    def _status_error(self, error: HfHubHTTPError, values: JsonObject) -> ExportError:
         status = error.response.status_code
         if status == 429:
             seconds = wait_of(error)

@@ -16,7 +16,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 from filelock import FileLock, Timeout
@@ -24,6 +23,7 @@ from filelock import FileLock, Timeout
 from core import files
 from core.errors import ExportError
 from core.export.llamacpp import child, tools
+from core.files import JsonObject
 from core.messages import Message, msg
 from core.models import headers
 from core.workspace import names
@@ -164,8 +164,8 @@ def _unpack_and_compare(
 
 
 def _ask_llamacpp(
-    gguf_tools: tools.Tools, reference: dict[str, Any], scratch: Path, log: Path, check: Callable[[], None]
-) -> dict[str, Any]:
+    gguf_tools: tools.Tools, reference: JsonObject, scratch: Path, log: Path, check: Callable[[], None]
+) -> JsonObject:
     """Results of llama.cpp on the reference prompts, with 16-bit weights that it unpacked itself."""
     common = {**gguf_tools.library_paths, "folder": str(scratch), "threads": child.threads()}
     unpacked = {"do": "quantise", "source": "file.gguf", "target": "sixteen.gguf", "kind": "f16"}

@@ -15,12 +15,12 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 from core import files
 from core.errors import ExportError
+from core.files import JsonObject
 from core.system.lines import end_with_parent
 from core.system.processes import kill_tree, own_group, worker_environment
 
@@ -58,9 +58,7 @@ def run(
     return process.returncode, log.read_text("utf-8", "replace")[-LOG_TAIL:]
 
 
-def ask(
-    module: str, request: dict[str, Any], work: Path, log: Path, check: Callable[[], None], what: str
-) -> dict[str, Any]:
+def ask(module: str, request: JsonObject, work: Path, log: Path, check: Callable[[], None], what: str) -> JsonObject:
     """Run a module of this app as a process that reads its request and writes its answer as JSON. work: a folder for
     both.
 
@@ -101,7 +99,7 @@ class Refused(Exception):
         self.answer = {"refused": key, "found": values}
 
 
-def answer(work: Callable[[dict[str, Any]], dict[str, Any]]) -> int:
+def answer(work: Callable[[JsonObject], JsonObject]) -> int:
     """Main function of such a process. An exception other than Refused ends it with a traceback and without an
     answer."""
     end_with_parent()

@@ -21,13 +21,14 @@ from core import files
 from core.export.llamacpp import child
 from core.export.llamacpp.child import Refused
 from core.export.llamacpp.hub_config import to_hub_config
+from core.files import JsonObject
 
 # Metadata key for the pre-tokenizer's name that was derived from its structure, because llama.cpp did not know it.
 NAMED = "lora_garage.pre_tokenizer"
 KINDS = {"f16": "MOSTLY_F16", "bf16": "MOSTLY_BF16"}
 
 
-def work(request: dict[str, Any]) -> dict[str, Any]:
+def work(request: JsonObject) -> JsonObject:
     """Convert and return {}, or for an adapter the number of its tensors.
 
     request: converter, runtime (folders), model, out, kind, name, stop (the token that ends a turn), pre (or None),
@@ -78,15 +79,15 @@ def _restore_hub_config(folder: Path) -> None:
 
     file = folder / "config.json"
     files.replace_json(file, to_hub_config(files.read_object(file)))
-    theirs = ModelBase.load_hparams
+    upstream = ModelBase.load_hparams
 
-    def load_hparams(*arguments: Any, **more: Any) -> dict[str, Any]:
-        return to_hub_config(theirs(*arguments, **more))
+    def load_hparams(*arguments: Any, **more: Any) -> JsonObject:
+        return to_hub_config(upstream(*arguments, **more))
 
     ModelBase.load_hparams = staticmethod(load_hparams)
 
 
-def _convert(folder: Path, request: dict[str, Any]) -> None:
+def _convert(folder: Path, request: JsonObject) -> None:
     import gguf
     import torch
     from conversion import TextModel  # llama.cpp's, from the tools
@@ -114,7 +115,7 @@ def _convert(folder: Path, request: dict[str, Any]) -> None:
             raise Refused("tokenizer_lacks", reason=re.sub(r"\S*[/\\\\]", "", str(error))[:200]) from error
 
 
-def _convert_adapter(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
+def _convert_adapter(folder: Path, request: JsonObject) -> JsonObject:
     """Convert an adapter by upstream's own script, which is run as a program with arguments."""
     import conversion  # llama.cpp's
     import gguf
@@ -143,13 +144,13 @@ def _reorder_columns_of_a() -> None:
     family = getattr(qwen, "_LinearAttentionVReorderBase", None)
     if family is None:  # a checkout of another version
         return
-    theirs = family._reorder_v_heads
+    upstream = family._reorder_v_heads
 
     def reorder(tensor: Any, dim: int, *heads: int) -> Any:
         if dim == 1 and hasattr(tensor, "get_lora_A_B"):
             a, b = tensor.get_lora_A_B()
-            return type(tensor)(theirs(a, 1, *heads), b)
-        return theirs(tensor, dim, *heads)
+            return type(tensor)(upstream(a, 1, *heads), b)
+        return upstream(tensor, dim, *heads)
 
     family._reorder_v_heads = staticmethod(reorder)
 
@@ -159,11 +160,11 @@ def _name_pre_tokenizer(text_model: Any, pre: str | None) -> None:
 
     Whether the name is right is verified later with token ids.
     """
-    theirs = text_model.get_vocab_base_pre
+    upstream = text_model.get_vocab_base_pre
 
     def known_or_named(self: Any, tokenizer: Any) -> str:
         try:
-            return str(theirs(self, tokenizer))
+            return str(upstream(self, tokenizer))
         except NotImplementedError:
             if pre is None:
                 raise
@@ -196,7 +197,7 @@ def _filter_tower_tensors(model_class: Any, family: str) -> None:
     An untied output head, which upstream counts to some towers, does not. Gemma 3's names get back the part that
     transformers 5 drops, and its unused pooling head is left out.
     """
-    theirs = model_class.filter_tensors
+    upstream = model_class.filter_tensors
 
     def filter_tensors(item: tuple[str, Any]) -> Any:
         name, tensor = item
@@ -204,7 +205,7 @@ def _filter_tower_tensors(model_class: Any, family: str) -> None:
             name = re.sub(r"vision_tower\.(?=embeddings|encoder|post_layernorm)", "vision_tower.vision_model.", name)
         if family == "Mistral3ForConditionalGeneration" and name.endswith("embed_tokens.weight"):
             return name, tensor  # one row of them is needed, and upstream drops all of the text's tensors
-        return None if name.startswith("lm_head.") or "vision_tower.head." in name else theirs((name, tensor))
+        return None if name.startswith("lm_head.") or "vision_tower.head." in name else upstream((name, tensor))
 
     model_class.filter_tensors = staticmethod(filter_tensors)
 
@@ -216,10 +217,10 @@ def _plain_name(name: str) -> str:
 
 def _write_end_of_turn(model: Any, stop: str) -> None:
     """Write the template's stop as eot_token_id, which upstream does not do for every family."""
-    theirs = model.prepare_metadata
+    upstream = model.prepare_metadata
 
     def prepare_metadata(*arguments: Any, **more: Any) -> None:
-        theirs(*arguments, **more)
+        upstream(*arguments, **more)
         written = {key for values in model.gguf_writer.kv_data for key in values}
         tokens = files.read_json(model.dir_model / "tokenizer.json") or {}
         vocabulary = (tokens.get("model") or {}).get("vocab")

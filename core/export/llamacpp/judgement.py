@@ -18,10 +18,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from core.data.tokenizer import Tokenizer
 from core.errors import ExportError
 from core.export import tensors, verification
 from core.export.llamacpp import child
@@ -29,6 +29,7 @@ from core.export.llamacpp.tools import RUNTIME_BUILD, Tools
 from core.export.merge import Check
 from core.export.records import ExportCheck
 from core.export.verification import PromptResult, ProofPrompt, Work
+from core.files import JsonObject
 from core.messages import Message, msg
 
 PROMPTS = 20
@@ -64,7 +65,7 @@ class KeptProbabilities:
     def __init__(self, file: Path, budget: int):
         self._file, self._budget = file, budget
         file.write_bytes(b"")
-        self.rows: list[dict[str, Any]] = []
+        self.rows: list[JsonObject] = []
         self.words = 0
 
     def __call__(self, probe: ProofPrompt, logits: torch.Tensor) -> None:
@@ -93,9 +94,7 @@ class LlamaPrompts:
     work: Work
     kept: KeptProbabilities
 
-    def ask(
-        self, file: Path, against: str, keep: str | None, answers: int = 0, lora: str | None = None
-    ) -> dict[str, Any]:
+    def ask(self, file: Path, against: str, keep: str | None, answers: int = 0, lora: str | None = None) -> JsonObject:
         """Run llama.cpp on file and return its results (`questions.ask`). answers: the number of prompts to answer in
         words."""
         tokenizer = self.work.tokenizer
@@ -123,7 +122,7 @@ class LlamaPrompts:
         return child.ask("core.export.llamacpp.questions", request, self.folder, self.log, check_and_report, file.name)
 
 
-def stop_of(tokenizer: Any) -> int | None:
+def stop_of(tokenizer: Tokenizer) -> int | None:
     """The token that ends a turn in the training template, else the end-of-text token."""
     ids = tokenizer.encode(tokenizer.template.stop) if tokenizer.template.stop else []
     return ids[0] if len(ids) == 1 else tokenizer.eos_token_id
@@ -134,12 +133,12 @@ class FileVerdict:
     """The result for one file. reasons: why it fails, empty if it passes. notes: harmless differences from training."""
 
     divergence: float
-    answer: dict[str, Any]
+    answer: JsonObject
     reasons: tuple[Message, ...]
     notes: tuple[Message, ...] = ()
 
 
-def judge(answer: dict[str, Any], most: float, texts: int, losses: tuple[float, float] | None) -> FileVerdict:
+def judge(answer: JsonObject, most: float, texts: int, losses: tuple[float, float] | None) -> FileVerdict:
     """Judge llama.cpp's answer on one file.
 
     most: the allowed divergence, for a quantised file over the closest nine tenths of the positions. losses: mean over
@@ -196,7 +195,7 @@ def judge_other(prompts: LlamaPrompts, file: Path, most: float, lora: str | None
     return judge(answer, most, len(prompts.work.probes) + len(AWKWARD), None)
 
 
-def results_of(answer: dict[str, Any]) -> list[PromptResult]:
+def results_of(answer: JsonObject) -> list[PromptResult]:
     """llama.cpp's results as PromptResult; only the first rows have generated answers."""
     unasked: list[list[int]] = [[]] * len(answer["rows"])
     return [
@@ -207,7 +206,7 @@ def results_of(answer: dict[str, Any]) -> list[PromptResult]:
     ]
 
 
-def same_first_words(rows: Sequence[dict[str, Any]], kept: KeptProbabilities, quant: str) -> list[bool]:
+def same_first_words(rows: Sequence[JsonObject], kept: KeptProbabilities, quant: str) -> list[bool]:
     """Compare first tokens row by row: whether the first token is the adapter's, or a near tie with it."""
     pairs = zip(rows, kept.rows, strict=True)
     return [f["first"] == e["first"] or f["first_log"] - f["expected_log"] <= NEAR_TIE[quant] for f, e in pairs]

@@ -22,6 +22,7 @@ from typing import Any
 
 from core.export.llamacpp import child
 from core.export.llamacpp.child import Refused
+from core.files import JsonObject
 
 # llama.h: enum llama_ftype
 FILE_TYPES = {"f16": 1, "q8_0": 7, "q4_k_m": 15, "q5_k_m": 17, "q6_k": 18, "bf16": 32}
@@ -139,10 +140,10 @@ def declarations(checkout: Path, headers: Iterable[str], functions: Iterable[str
     """
     texts = [NO_CODE.sub("", (checkout / header).read_text("utf-8")) for header in headers]
     code, types_by_name = "\n".join(texts), dict[str, re.Match[str]]()
-    for found in DEFINED.finditer(code):
-        name = found[2] or found[3]
-        if not (found[1] == "struct" and name.startswith("ggml_")):
-            types_by_name.setdefault(name, found)
+    for definition in DEFINED.finditer(code):
+        name = definition[2] or definition[3]
+        if not (definition[1] == "struct" and name.startswith("ggml_")):
+            types_by_name.setdefault(name, definition)
     prototypes: list[str] = []
     for function in functions:
         prototype = re.search(rf"(?:LLAMA|MTMD)_API\s+([^;{{}}]*?\b{function}\s*\([^;]*\)\s*;)", code)
@@ -155,11 +156,11 @@ def declarations(checkout: Path, headers: Iterable[str], functions: Iterable[str
         for word in set(re.findall(r"\w+", queue.pop())) & types_by_name.keys() - needed:
             needed.add(word)
             queue.append(types_by_name[word][0])
-    types = sorted((types_by_name[name] for name in needed), key=lambda found: found.start())
-    return "\n".join([*(found[0] for found in types), *prototypes])
+    types = sorted((types_by_name[name] for name in needed), key=lambda definition: definition.start())
+    return "\n".join([*(definition[0] for definition in types), *prototypes])
 
 
-def work(request: dict[str, Any]) -> dict[str, Any]:
+def work(request: JsonObject) -> JsonObject:
     os.chdir(request["folder"])
     try:
         return quantise(Library(Path(request["runtime"]), request.get("own")), request)
@@ -167,7 +168,7 @@ def work(request: dict[str, Any]) -> dict[str, Any]:
         raise Refused("llama_error", reason=str(error)[:300]) from error
 
 
-def quantise(library: Library, request: dict[str, Any]) -> dict[str, Any]:
+def quantise(library: Library, request: JsonObject) -> JsonObject:
     """Quantise request's source to target. Returns larger, tensors: how many got a larger type than requested, of how
     many."""
     library.quantise(request["source"], request["target"], request["kind"], request["threads"])

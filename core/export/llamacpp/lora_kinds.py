@@ -6,12 +6,11 @@ adapter.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from core import files
 from core.errors import ExportError
+from core.files import JsonObject
 from core.messages import Message, msg
 from core.models.adapters import layer_of
 from core.models.weights import open_tensors
@@ -28,7 +27,7 @@ MORE_THAN_FACTORS = {
 UNSUPPORTED = {"per_layer_model_projection"}
 
 
-def refuse(adapter: Path, base: Mapping[str, Any]) -> None:
+def refuse(adapter: Path, base: JsonObject) -> None:
     """Raise ExportError with the reason and an alternative if adapter cannot be exported. base: its config.json, as far
     as it is known."""
     if reason := why_not(files.read_object(adapter / "adapter_config.json"), names_in(adapter), base):
@@ -40,7 +39,7 @@ def names_in(adapter: Path) -> list[str]:
         return list(file.keys())
 
 
-def why_not(config: Mapping[str, Any], names: list[str], base: Mapping[str, Any]) -> Message | None:
+def why_not(config: JsonObject, names: list[str], base: JsonObject) -> Message | None:
     """The reason why an adapter cannot be a LoRA in GGUF, or None."""
     for setting, reason in MORE_THAN_FACTORS.items():
         if config.get(setting):
@@ -57,7 +56,7 @@ def why_not(config: Mapping[str, Any], names: list[str], base: Mapping[str, Any]
     return None
 
 
-def trains_tied_head(names: list[str], base: Mapping[str, Any]) -> bool:
+def trains_tied_head(names: list[str], base: JsonObject) -> bool:
     """Return whether the adapter has factors of an output head tied to the embedding: merging would change both."""
     tied = (base.get("text_config") or base).get("tie_word_embeddings", base.get("tie_word_embeddings"))
     return bool(tied) and any(layer_of(name).rpartition(".")[2] == "lm_head" for name in names if ".lora_" in name)

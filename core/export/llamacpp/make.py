@@ -9,7 +9,6 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from core import files
 from core.data.template import ChatTemplate
@@ -25,6 +24,7 @@ from core.export.records import ExportCheck
 from core.export.stored import Base
 from core.export.tensors import Comparison
 from core.export.verification import Method, PromptResult
+from core.files import JsonObject
 from core.messages import Message, msg
 
 SIXTEEN = ("f16", "bf16")
@@ -44,7 +44,7 @@ class MakeOrder:
     target: Path
     work: Path
     log: Path
-    rows: Sequence[Any]
+    rows: Sequence[JsonObject]
     method: Method
     stage: Callable[[str, float | None], None]
     check: Check

@@ -7,9 +7,9 @@ unknown structure has no name, and a name is verified with the ids of difficult 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from core import files
+from core.files import JsonObject
 
 _ENDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _SPACES = r"\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -47,7 +47,7 @@ def name_of(folder: Path) -> str | None:
     return "smollm" if name == "gpt-2" and (folder / "starter.json").exists() else name
 
 
-def by_steps(tokenizer: dict[str, Any]) -> str | None:
+def by_steps(tokenizer: JsonObject) -> str | None:
     """The name of a tokenizer whose steps are in STEPS, if it does not normalise text, adds no space and merges all
     words; else None."""
     pre_tokenizer = tokenizer.get("pre_tokenizer") or {}
@@ -66,12 +66,12 @@ def by_steps(tokenizer: dict[str, Any]) -> str | None:
     return None
 
 
-def by_structure(tokenizer: dict[str, Any]) -> str | None:
+def by_structure(tokenizer: JsonObject) -> str | None:
     """The name of a tokenizer with one of the patterns in NAMES; else None.
 
     Qwen's tokenizers normalise to NFC and llama.cpp does not: nearly all text is in NFC already.
     """
-    steps: list[dict[str, Any]] = (tokenizer.get("pre_tokenizer") or {}).get("pretokenizers") or []
+    steps: list[JsonObject] = (tokenizer.get("pre_tokenizer") or {}).get("pretokenizers") or []
     if len(steps) != 2 or (tokenizer.get("normalizer") or {"type": "NFC"}).get("type") != "NFC":
         return None
     split, byte_level = steps

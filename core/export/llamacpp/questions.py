@@ -11,7 +11,6 @@ import os
 import sys
 from io import FileIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,11 +19,12 @@ from core.export.llamacpp.child import Refused
 from core.export.llamacpp.convert import NAMED
 from core.export.llamacpp.library import Library, LlamaError
 from core.export.llamacpp.runtime import LoadedGguf
+from core.files import JsonObject
 
 AT_ONCE = 32  # positions
 
 
-def work(request: dict[str, Any]) -> dict[str, Any]:
+def work(request: JsonObject) -> JsonObject:
     os.chdir(request["folder"])
     library = Library(Path(request["runtime"]), request.get("own"))
     try:
@@ -33,7 +33,7 @@ def work(request: dict[str, Any]) -> dict[str, Any]:
         raise Refused("llama_error", reason=str(error)[:300]) from error
 
 
-def see(library: Library, request: dict[str, Any]) -> dict[str, Any]:
+def see(library: Library, request: JsonObject) -> JsonObject:
     """Check that file and tower belong to one model. request: file, tower, threads. Raises LlamaError if they
     do not."""
     with LoadedGguf(library, request["file"], 32, request["threads"]) as model:
@@ -41,7 +41,7 @@ def see(library: Library, request: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def ask(library: Library, request: dict[str, Any]) -> dict[str, Any]:
+def ask(library: Library, request: JsonObject) -> JsonObject:
     """Compare file with kept probabilities, and test its tokens and answers.
 
     request: file, lora, texts, rows (ids and positions to compare), stops, words, against and keep (names of .logs),
@@ -65,14 +65,14 @@ def ask(library: Library, request: dict[str, Any]) -> dict[str, Any]:
         return results
 
 
-def generate(model: LoadedGguf, ids: list[int], request: dict[str, Any], counted: FileIO) -> list[int]:
+def generate(model: LoadedGguf, ids: list[int], request: JsonObject, counted: FileIO) -> list[int]:
     """The model's greedy answer to a prompt."""
     tokens = model.greedy(ids, request["answer"])
     counted.write(b".")
     return tokens
 
 
-def compare(model: LoadedGguf, request: dict[str, Any], counted: FileIO) -> dict[str, Any]:
+def compare(model: LoadedGguf, request: JsonObject, counted: FileIO) -> JsonObject:
     """Kullback-Leibler divergence from the probabilities in request["against"], and losses and first tokens of each
     row.
 
@@ -102,7 +102,7 @@ def mean_of_closest(divergences: np.ndarray, share: float = 0.9) -> float:
     return float(np.sort(divergences)[: math.ceil(share * len(divergences))].mean())
 
 
-def measured(logs: np.ndarray, row: dict[str, Any]) -> dict[str, Any]:
+def measured(logs: np.ndarray, row: JsonObject) -> JsonObject:
     """First token and its lead over the adapter's, and losses of the answer and of the whole row. logs: log
     probabilities."""
     ids, start = np.asarray(row["ids"]), row["start"]

@@ -9,7 +9,7 @@ note.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from core import files
 from core.errors import ExportError
@@ -18,11 +18,14 @@ from core.export.llamacpp.ways_out import way_out
 from core.export.records import MMPROJ
 from core.messages import Message, msg
 
+if TYPE_CHECKING:
+    from core.export.llamacpp.make import MakeOrder
+
 KIND = "f16"  # as published mmproj files; a tower is small compared with its text part
 SENSES = ("vision_config", "audio_config")
 
 
-def convert(order: Any) -> tuple[Path | None, tuple[Message, ...]]:
+def convert(order: MakeOrder) -> tuple[Path | None, tuple[Message, ...]]:
     """Convert the tower of order.merged; return the file or None, and notes. A text model has neither."""
     config = files.read_object(order.merged / "config.json")
     if not any(config.get(sense) for sense in SENSES):
@@ -44,7 +47,7 @@ def convert(order: Any) -> tuple[Path | None, tuple[Message, ...]]:
     return target, ()
 
 
-def place(order: Any, tower: Path | None, text: Path) -> tuple[Message, ...]:
+def place(order: MakeOrder, tower: Path | None, text: Path) -> tuple[Message, ...]:
     """Move the tower beside order.target if llama.cpp can load it with the text part; else delete it. Returns notes."""
     if tower is None:
         return ()

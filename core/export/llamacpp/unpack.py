@@ -21,6 +21,7 @@ from core.export.llamacpp import child
 from core.export.llamacpp.child import Refused
 from core.export.llamacpp.judgement import AWKWARD, KeptProbabilities
 from core.export.verification import QUESTIONS, ProofPrompt
+from core.files import JsonObject
 from core.models.starter import gguf_parsed_once, split_digits
 
 POSITIONS = 16  # of each question, at which all probabilities are compared
@@ -29,7 +30,7 @@ LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_positio
 CLOSE = 1e-3  # relative tolerance of a factor stored in float32
 
 
-def work(request: dict[str, Any]) -> dict[str, Any]:
+def work(request: JsonObject) -> JsonObject:
     """Unpack and return the request for `questions.ask`, and has_template.
 
     request: file, out (a folder to make), logs (a file), exact (whether memory suffices for float32).
@@ -69,7 +70,7 @@ def unpack(file: Path, reader: gguf.GGUFReader, out: Path) -> None:
         split_digits(out / "tokenizer.json")
 
 
-def positions(reader: gguf.GGUFReader, architecture: str, config: Any) -> dict[str, Any]:
+def positions(reader: gguf.GGUFReader, architecture: str, config: Any) -> JsonObject:
     """RoPE parameters that transformers' reader drops; {} if it drops none. Refuses scaling that cannot be restored."""
     kind = reader.fields.get(f"{architecture}.rope.scaling.type")
     scaling = kind.contents() if kind else "none"
@@ -104,7 +105,7 @@ def llama3_factor(period: float, factor: float) -> float:
 
 
 @torch.no_grad()
-def reference_answers(folder: Path, logs: Path, exact: bool) -> dict[str, Any]:
+def reference_answers(folder: Path, logs: Path, exact: bool) -> JsonObject:
     """Token ids and probabilities of the written folder on the test texts, with transformers."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32 if exact else torch.bfloat16).eval()

@@ -8,12 +8,12 @@ downloaded. For a user's own checkout of llama.cpp its lists are parsed, not exe
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from core.files import JsonObject
 from core.messages import Message, msg
 from core.models.known import KnownModel
 from core.presets import load
@@ -32,7 +32,7 @@ class FamilyWayOut:
     why: Message | None = None
 
 
-def way_out(config: Mapping[str, Any], own_checkout: Path | None = None) -> FamilyWayOut:
+def way_out(config: JsonObject, own_checkout: Path | None = None) -> FamilyWayOut:
     """Exports that a model allows. config: its config.json, or only the text part's model_type. own_checkout: a
     llama.cpp to use instead of ours."""
     family, names = str(config.get("model_type"))[:60], config.get("architectures")
@@ -61,7 +61,7 @@ def way_out_for(model: KnownModel) -> FamilyWayOut:
 
 
 @lru_cache(maxsize=1)
-def load_data() -> dict[str, Any]:
+def load_data() -> JsonObject:
     data = load("gguf")
     return data | {"families": frozenset(data["families"]), "towers": frozenset(data["towers"])}
 

@@ -12,12 +12,12 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import constants
 
 from core import files
 from core.errors import DataError
+from core.files import JsonObject
 from core.hub.answers import HubRequest, host_of
 from core.hub.downloads import nearest
 from core.hub.sets import search
@@ -46,7 +46,7 @@ class SetHead(Frozen):
     """The first rows of a part: {column: value}. left_out: columns of pictures or sound."""
 
     columns: tuple[str, ...]
-    rows: tuple[dict[str, Any], ...]
+    rows: tuple[JsonObject, ...]
     left_out: tuple[str, ...] = ()
 
 
@@ -95,7 +95,7 @@ def about(name: SetName, with_rows: bool = False) -> AboutSet:
         raise DataError("hub_set.offline_mode", repo=name.repo)
     request = HubRequest.create(name.repo, pages=PAGES)
     slow = DataError("hub_set.slow", repo=name.repo, host=host_of(request.endpoint))
-    messages: queue.Queue[dict[str, Any]] = queue.Queue()
+    messages: queue.Queue[JsonObject] = queue.Queue()
     child, deadline, details = Child(WORKER), time.monotonic() + LOOK_S, None
     child.listen(messages.put, lambda code: messages.put({"ended": code}))
     folder = Path(tempfile.mkdtemp(prefix="lora-garage-look-"))

@@ -40,6 +40,7 @@ from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled
 from pyarrow.parquet import ParquetFile
 
 from core.errors import DataError, GarageError, reason_of
+from core.files import JsonObject
 from core.hub.answers import NotAHub
 from core.hub.listing import File, Listing
 from core.hub.sets.about import AboutPart, select_part
@@ -56,7 +57,7 @@ SAFE = re.compile(
     r"(?:(?!\.)[^\x00-\x1f<>:\"/\\|?*]{1,120}(?<![. ])/){0,6}(?!\.)[^\x00-\x1f<>:\"/\\|?*]{1,160}(?<![. ])"
 )
 # “NA” is a word, not a missing value
-_READ_OPTIONS: dict[str, dict[str, Any]] = {"csv": {"keep_default_na": False}, "text": {"sample_by": "paragraph"}}
+_READ_OPTIONS: dict[str, JsonObject] = {"csv": {"keep_default_na": False}, "text": {"sample_by": "paragraph"}}
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Part:
     about: AboutPart
     files: tuple[File, ...]
     features: Features | None = None
-    options: dict[str, Any] = field(default_factory=dict)
+    options: JsonObject = field(default_factory=dict)
 
     @property
     def has_own_reader(self) -> bool:
@@ -225,7 +226,7 @@ def _is_media(feature: Any) -> bool:
     return hasattr(feature, "decode_example") and not isinstance(feature, Json)
 
 
-def rows_of(rows: IterableDataset) -> Iterator[dict[str, Any]]:
+def rows_of(rows: IterableDataset) -> Iterator[JsonObject]:
     """Each as JSON has it, classes by their names, without media. Raises what the library and the hub do
     (`refusing`)."""
     features = rows.features or Features()

@@ -12,12 +12,12 @@ from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from queue import Queue
-from typing import Any
 
 from huggingface_hub.errors import GatedRepoError, HTTPError
 from huggingface_hub.hf_api import DatasetInfo
 
 from core.errors import DataError, GarageError
+from core.files import JsonObject
 from core.hub import listing
 from core.hub.answers import HubRequest, NotAHub
 from core.hub.listing import Listing
@@ -82,7 +82,7 @@ def _head(repository: Listing, part: Part) -> SetHead:
 
 
 def main() -> None:
-    messages: Queue[dict[str, Any]] = Queue()
+    messages: Queue[JsonObject] = Queue()
     parent = ToParent()
     parent.listen(messages.put, lambda: os._exit(1))
     order = messages.get()

@@ -11,13 +11,13 @@ import json
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from datasets import IterableDataset
 from huggingface_hub.hf_api import DatasetInfo
 
 from core import files
 from core.errors import DataError
+from core.files import JsonObject
 from core.hub import listing
 from core.hub.cached import CachedRepo
 from core.hub.listing import Listing
@@ -40,7 +40,7 @@ class SetTransfer(Transfer):
     def __init__(self, cached: CachedRepo, part: PartName, endpoint: str, check_disk: Callable[[int, int], None]):
         super().__init__(cached, "", endpoint, lambda folder: None, check_disk)
         self.part = part
-        self.result: dict[str, Any] = {}
+        self.result: JsonObject = {}
         self._rows = 0
 
     @property
