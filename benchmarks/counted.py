@@ -147,7 +147,7 @@ class _Counted(dry_run._SimulatedModel):
 def ours(config: dict[str, Any], setup: Setup, together: bool = False) -> Tally:
     """Count our step. together: with one attention for all examples, which tensors without data cannot prove."""
     tally, own = Tally(), varlen.find
-    varlen.find = (lambda *_: varlen._of_torch(varlen_attn)) if together else own
+    varlen.find = (lambda *_: varlen._torch_kernel(varlen_attn)) if together else own
     try:
         _Counted(dry_run._config(config), setup, tally).run()
     finally:

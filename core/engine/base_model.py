@@ -38,7 +38,7 @@ def load(
     try:
         config = mended.config(AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=own_code))
         kind = AutoModelForCausalLM if own_code else parts.auto_class(config)
-        is_stored_quantized = False  # and stays quantized, whatever the recipe says
+        is_stored_quantized = False  # and stays quantized, whatever the recipe's method
         for settings in filter(
             None, (getattr(each, "quantization_config", None) for each in (config, config.get_text_config()))
         ):

@@ -39,8 +39,8 @@ class Compute:
 def choose(before: str | None = None) -> Compute:
     """Choose bf16 on GPUs from Ampere on and on CPUs that compute it natively, fp16 on older GPUs, otherwise fp32.
 
-    Call it before using the GPU: what is free then is what this process may use. before: the dtype of an earlier
-    attempt of the same run, which is kept whatever the timing says today.
+    Call it before using the GPU: the memory free then is what this process may use. before: the dtype of an earlier
+    attempt of the same run, which is kept whatever today's timing.
     """
     chosen = _choose()
     if chosen.on_card:

@@ -81,15 +81,17 @@ def summed_loss(tuned: Any, batch: Batch, head: Head | None = None) -> torch.Ten
 
     tuned: a causal LM, with or without a peft wrapper. head: None for the configuration's.
     """
-    return _of_batch(tuned, batch, head, head_loss).sum()
+    return _batch_losses(tuned, batch, head, head_loss).sum()
 
 
 def token_losses(tuned: Any, batch: Batch, head: Head | None = None) -> torch.Tensor:
     """The cross-entropy of each trained token, (K,) float32."""
-    return _of_batch(tuned, batch, head, head_losses)
+    return _batch_losses(tuned, batch, head, head_losses)
 
 
-def _of_batch(tuned: Any, batch: Batch, head: Head | None, losses_of_head: Callable[..., torch.Tensor]) -> torch.Tensor:
+def _batch_losses(
+    tuned: Any, batch: Batch, head: Head | None, losses_of_head: Callable[..., torch.Tensor]
+) -> torch.Tensor:
     model = tuned.get_base_model() if hasattr(tuned, "get_base_model") else tuned
     head = head or Head.from_config(model.config)
     if not head.alone:

@@ -170,7 +170,7 @@ def read(folder: Path) -> Saved:
         value["health"] = _from_dict(Health, value.get("health") or {})
         position = _from_dict(Position, value)
         weights = folder / "adapter" / "adapter_model.safetensors"
-        # safetensors says of one that is held elsewhere that it is not there
+        # safetensors reports a file that another program holds open as missing
         files.retry_if_busy(lambda: open(weights, "rb")).close()
         states = torch.load(folder / "trainer.pt", weights_only=True, map_location="cpu")
         return Saved(position, states, load_file(weights, backend=backend()))

@@ -94,7 +94,8 @@ class Recovery:
         # The first bad loss is caused by the step before it.
         saved = self._checkpoints.last_good(number - 1 - (FAR_STEPS if health.ran_away else NO_NUMBERS))
         if saved:
-            step.restore(saved.weights, saved.states)  # except what was given up: there is no more memory than before
+            # The ways to save memory stay taken: there is no more memory than before.
+            step.restore(saved.weights, saved.states)
             position.go_to(saved.position)
         else:
             step.unlearn()

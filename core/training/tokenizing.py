@@ -47,9 +47,9 @@ class _Reading:
     framing: Framing
     expected: int  # estimated number of rows to read
     read: int = 0
-    long: Counter[str] = field(default_factory=Counter)  # examples longer than limit, by what was done to them
+    long: Counter[str] = field(default_factory=Counter)  # examples longer than limit, by their treatment
     pieces: Counter[bool] = field(default_factory=Counter)  # of those that were split: of plain text, and of others
-    empty: int = 0  # examples with nothing to train in what is left of them
+    empty: int = 0  # examples whose remainder has no trained token
     refused: RefusedRows = field(default_factory=RefusedRows)  # by the template, although the format accepts them
 
     def rows(self, positions: np.ndarray, enough: int | None = None) -> tuple[Pieces, list[int]]:

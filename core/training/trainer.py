@@ -134,7 +134,7 @@ class Trainer:
         train, tuned, goes_on = self.recipe.train, self.step.tuned, self.position.step < self.schedule.total_steps
         self.reporter.has_something_to_save()
         self._clock = self._new_clock(spent_before=time_left.seconds_so_far(self.reporter.run))
-        if self.film:  # a run resumed only for what is due after its last step has no batch to try
+        if self.film:  # a run resumed only for the evaluation after its last step has no batch to try
             self.film.begin(self.position.step, self.longest().tokens if goes_on else self.recipe.data.max_length)
         self.step.begin(train.seed)
         if self.step.fused and self.step.fused.reason:
@@ -315,7 +315,7 @@ class Trainer:
     def checkpoint(self) -> None:
         """Save everything that the next step depends on, as of the end of the last finished one."""
         self.reporter.stage("saving")
-        time_left.add_times(self.reporter.run, took_seconds=self._clock.spent)  # first: the checkpoint's card says it
+        time_left.add_times(self.reporter.run, took_seconds=self._clock.spent)  # the checkpoint's card reads it
         self.position.retreats = list(self.step.retreat.taken)
         self.checkpoints.write(self.position, self.step.states())
 

@@ -62,7 +62,7 @@ if TYPE_CHECKING:  # they import torch
     from core.training.ranks.group import Ranks
     from core.training.trainer import Trainer
 
-LEASE_WAIT_S = 10.0  # a chat that was asked to exit needs a moment
+LEASE_WAIT_S = 10.0  # a chat needs a moment to exit
 
 
 def main() -> int:

@@ -213,7 +213,7 @@ def _hold_in_four_bit(model: PreTrainedModel, setup: Setup, dtype: torch.dtype) 
             layer.quant_state = state
             if layer.bias is not None:
                 layer.bias = torch.nn.Parameter(layer.bias.to(dtype), requires_grad=False)
-    model.is_loaded_in_4bit = True  # peft asks for it
+    model.is_loaded_in_4bit = True  # peft reads it
     model.config._is_quantized = True  # and Jamba, before it takes a weight past its layer
     base_model.close_cpu_gradient_trap(model)
 
@@ -266,7 +266,7 @@ class _SimulatedModel:
         )  # fmt: skip
         with META:
             self.tuned = adapter.add(model, settings, "dry run", None).train()
-            if setup.offload_layers:  # what is in RAM then is on no list of what is held
+            if setup.offload_layers:  # layers in RAM are then no longer counted as held
                 streaming.begin(self.tuned, META, setup.offload_layers)
         self.spared = self._sharded_elsewhere() if setup.shards > 1 else 0
 

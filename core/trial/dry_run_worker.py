@@ -37,7 +37,7 @@ class Requests:
         self._queue.put(request)
 
     def _gone(self) -> None:
-        self.newest = -1  # whatever is at work: nobody waits for it
+        self.newest = -1  # so that the dry run at work ends
         self._queue.put(None)
 
     def next(self) -> dict[str, Any] | None:
@@ -63,7 +63,7 @@ def answer(request: dict[str, Any], requests: Requests) -> dict[str, Any] | None
     except GarageError as error:
         traceback.print_exc()
         return {"why": error.message.model_dump(mode="json")}
-    except Exception as error:  # noqa: BLE001 - the plan stands without this number, and the line says why it does
+    except Exception as error:  # noqa: BLE001 - the plan needs no dry run, and the line has the reason
         traceback.print_exc()
         return {"why": msg("dry_run.failed", reason=f"{type(error).__name__}: {error}"[:200]).model_dump(mode="json")}
 

@@ -44,7 +44,7 @@ MOST_TOKENS = 2048  # of the step that is timed; longer ones take as long a toke
 KEPT = 100  # measurements in the file
 REST_S = 2.0  # a plan that stands so long is not being chosen any more
 ABANDONED_S = 15.0  # seven looks of a page that is open
-QUIET_S = 10.0  # until whoever needed the device has the lease
+QUIET_S = 10.0  # until the program that needed the device has the lease
 LOOK_S = 0.1
 
 
@@ -146,7 +146,7 @@ class StandIn(Frozen):
     num_key_value_heads: int
     head_dim: int
     vocab_size: int
-    num_hidden_layers: int  # of the model; what is timed is scaled to them
+    num_hidden_layers: int  # of the model; the measured time is scaled to them
     rows: int
     length: int
     learned: int

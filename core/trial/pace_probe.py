@@ -69,7 +69,7 @@ def _quantise(model: Any, step: StandIn, compute: device.Compute) -> None:
                     small.weight = Params4bit(kept, requires_grad=False, quant_type="nf4", compress_statistics=True)
                 parent, _, leaf = name.rpartition(".")
                 setattr(layer.get_submodule(parent), leaf, small.to(compute.device))
-    model.is_loaded_in_4bit, model.is_loaded_in_8bit = step.four_bit, step.eight_bit  # peft asks for them
+    model.is_loaded_in_4bit, model.is_loaded_in_8bit = step.four_bit, step.eight_bit  # peft reads them
     base_model.close_cpu_gradient_trap(model)
 
 

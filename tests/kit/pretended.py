@@ -314,7 +314,7 @@ def seen_of(case: Case) -> Seen:
 def _watched(case: Case, depth: int) -> Seen:
     for kept in vars(varlen).values():
         getattr(kept, "cache_clear", lambda: None)()
-    runs = {"packed": varlen._of_torch, "efficient": varlen._efficient}.get(case.rows)
+    runs = {"packed": varlen._torch_kernel, "efficient": varlen._efficient}.get(case.rows)
     varlen.proven = lambda kernel, *about: (
         kernel if runs and kernel.__qualname__.startswith(runs.__qualname__) else None
     )

@@ -122,7 +122,7 @@ def _install(tuned: Any, faster: dict[str, Forward]) -> Elementwise:
     for code in {sys.modules[type(module).__module__] for module in decoder.modules()}:
         own = vars(code).get(ROTARY)
         if own and not hasattr(own, "rotaries") and (replacement := _rotary_replacement(own, faster)):
-            rotaries.append(_put(code, replacement, own))
+            rotaries.append(_replace_rotary(code, replacement, own))
     return Elementwise(len(norms), len(gates), len(rotaries), (*norms, *gates, *rotaries), tuple(faster))
 
 
@@ -139,7 +139,7 @@ def _replace(module: torch.nn.Module, forward: Forward) -> Callable[[], None]:
     return undo
 
 
-def _put(code: Any, forward: Forward, own: Forward) -> Callable[[], None]:
+def _replace_rotary(code: Any, forward: Forward, own: Forward) -> Callable[[], None]:
     def undo() -> None:
         if vars(code)[ROTARY] is forward:
             setattr(code, ROTARY, own)

@@ -30,7 +30,7 @@ PAIR_METRICS = (
     "logps/chosen",
     "logps/rejected",
 )
-# what is summed for them; for kto also the KL term and the number of rows of each kind
+# The sums that they are averaged from; for kto also the KL term and the number of rows of each kind
 SUMS = (*PAIR_METRICS, "kl", "good", "bad")
 
 

@@ -53,7 +53,7 @@ def _tested_kernel(
     with suppress(ImportError):
         from torch.nn.attention.varlen import varlen_attn
 
-        kernels = [_of_torch(varlen_attn), _efficient]
+        kernels = [_torch_kernel(varlen_attn), _efficient]
     made_up = (device, dtype, (heads, kv_heads, kv_heads), width, WINDOW if has_window else None)
     return next((kernel for kernel in kernels if proven(kernel, *made_up)), None)
 
@@ -64,7 +64,7 @@ def suits(kernel: Kernel, lengths: tuple[int, ...]) -> bool:
     return kernel is not _efficient or len(lengths) * max(lengths) <= MOST_PADDED * sum(lengths)
 
 
-def _of_torch(varlen_attn: Callable[..., Any]) -> Kernel:
+def _torch_kernel(varlen_attn: Callable[..., Any]) -> Kernel:
     more = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
 
     def kernel(query: Any, key: Any, value: Any, lengths: Any, ends: Any, scale: Any, window: Any) -> torch.Tensor:

@@ -52,7 +52,7 @@ def is_needed(run: RunFolder) -> bool:
     """True if this process, a run's worker, has to start other ranks."""
     if is_rank():
         return False
-    with suppress(GarageError):  # the worker says what is wrong with the recipe
+    with suppress(GarageError):  # the worker reports the error in the recipe
         return run_process.recipe_of(run).train.ranks > 1 or Nodes.from_environment() is not None
     return False
 
@@ -127,7 +127,7 @@ def _start(ranks: int, nodes: Nodes, meeting_store: Store, arguments: list[str])
     config.signals_to_handle = "SIGTERM,SIGINT"  # the others do not exist on Windows
     try:
         elastic_launch(config, sys.executable)("-m", "core.training.ranks.rank_process", *arguments)
-    finally:  # on Windows, where torchrun has ended nobody
+    finally:  # on Windows, where torchrun has ended no rank
         psutil.wait_procs(psutil.Process().children(recursive=True), timeout=SAVE_S)
         kill_children()
 
@@ -145,7 +145,7 @@ def _rendezvous(parameters: Any) -> Any:
     rank, nodes, meeting_store = parameters.config["rank"], parameters.max_nodes, parameters.config["store"]
     rendezvous = Rendezvous(host, int(port), rank, nodes, parameters.run_id, MEET_S)
     rendezvous._store = meeting_store
-    if os.name == "nt":  # its Ctrl-C reaches nobody there, and what it tries next would end rank 0 while it saves
+    if os.name == "nt":  # its Ctrl-C has no effect there, and its next attempt would end rank 0 while it saves
         SubprocessHandler.close = lambda handler, death_sig=None: meeting_store.set(ENDED, "")
     return rendezvous
 
@@ -167,7 +167,7 @@ def main() -> int:
     end_with_parent()
     try:
         _start(arguments.ranks, nodes, _store(nodes, Path()), ["--workspace", arguments.workspace])
-    except Exception as error:  # noqa: BLE001 - a rank that failed has said why; what else torch raises is shown
+    except Exception as error:  # noqa: BLE001 - a rank that failed has reported why; other errors of torch are printed
         if type(error).__name__ != "ChildFailedError":
             print(connection_error(error).message.render(terminal_language()), file=sys.stderr)
         return 1

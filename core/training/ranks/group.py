@@ -134,7 +134,7 @@ class Ranks:
         """
         own = json.dumps(mine).encode()
         longest = torch.tensor([len(own)])
-        with self.noticed():
+        with self.rank_errors():
             distributed.all_reduce(longest, distributed.ReduceOp.MAX)
             padded = torch.frombuffer(bytearray(own.ljust(int(longest))), dtype=torch.uint8)  # JSON may end in spaces
             gathered = [torch.empty_like(padded) for _ in range(self.size)]
@@ -241,7 +241,7 @@ class Ranks:
             if time.monotonic() > end:
                 raise RankError("ranks.silent", msg("ranks.fewer"), ranks=self.size, seconds=round(patience))
             time.sleep(POLL_S)
-        with self.noticed():
+        with self.rank_errors():
             work.wait()
 
     # ---- failed ranks ---------------------------------------------------------------------------------------------
@@ -254,7 +254,7 @@ class Ranks:
             self.lost.set()
 
     @contextmanager
-    def noticed(self) -> Iterator[None]:
+    def rank_errors(self) -> Iterator[None]:
         try:
             yield
         except RuntimeError as error:  # Gloo: a peer's connection is closed

@@ -34,7 +34,7 @@ def joined(run: RunFolder, reporter: Reporter) -> Iterator[Ranks | None]:
     reporter.stage("waiting_for_ranks")
     try:
         ranks = Ranks.of_environment(torch.cuda.is_available(), run.path / MEETING)
-    except RuntimeError as error:  # torch's: a store or a connection that nobody answers
+    except RuntimeError as error:  # torch's: a store or a connection without an answer
         raise connection_error(error) from error
     ranks.report_use, ranks.report_decision = reporter.ranks, lambda message: run.log_event("decision", message=message)
     try:

@@ -223,7 +223,7 @@ class SharedStep(Step):
                 reason = Failed.from_error(error, Path()).message
                 facts = {"rank": self.ranks.rank, "ranks": self.ranks.size, "reason": reason}
                 raise RankError("ranks.failed", msg("ranks.fewer"), **facts) from error
-            with self.ranks.noticed():
+            with self.ranks.rank_errors():
                 raise
 
     # ---- the other ranks ------------------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ def main() -> int:
 
         with suppress(ImportError):
             import pandas  # noqa: F401 - pyarrow reads it with the first rows that become numpy's
-    except Exception as error:  # noqa: BLE001 - a run that is started anew says it where it is read
+    except Exception as error:  # noqa: BLE001 - a worker started anew reports it in its run
         parent.send(failed=f"{type(error).__name__}: {error}")
         return 1
     if is_on_a_card():
