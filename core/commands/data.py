@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -43,6 +44,8 @@ def dataset_id(space: Workspace, source: str, relative_to: Path, choices: Choice
 
     source: an id, a file, which is added first (the same file only once), or a downloaded dataset of the Hub.
     """
+    if not source.strip():
+        raise DataError("data.no_name")
     store = dataset_store(space)
     for candidate in (expand(source), relative_to / source):
         if candidate.is_file():
@@ -107,7 +110,9 @@ def inspect(
         pseudonyms=pseudonyms,
     )
     store = dataset_store(space)
-    if not path.is_file() and not (path.is_dir() and not store.knows(data)):
+    if not data.strip():
+        raise DataError("data.no_name")
+    if not os.path.isfile(path) and (store.knows(data) or not _exists(path)):
         path, choices = store.path(data), store.choices(data, choices)
     kept: list[tuple[int, str]] = []
     most = sys.maxsize if model is not None else SHOWN
@@ -146,6 +151,16 @@ def inspect(
         _show(report, learned, terminal_language())
     if not report.good_rows:
         raise report.refusal(path.name)
+
+
+def _exists(path: Path) -> bool:
+    """Return True if something is there, also a pipe, a device or a file that may not be looked at."""
+    try:
+        return bool(os.lstat(path))
+    except PermissionError:
+        return True
+    except (OSError, ValueError):
+        return False
 
 
 def _kind(report: DataReport, examples: list[Example]) -> str:

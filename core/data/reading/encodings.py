@@ -27,6 +27,7 @@ LIKELY = (
     "cp1257", "koi8_r",
     "cp874", "mac_roman", "cp850",
 )  # fmt: skip
+_PADDING = re.compile(rb"(?<=\n)\0{8,}|\0{8,}\Z")  # a crash leaves it where lines were being written
 _WIDE = 5  # the first of them have characters of several bytes
 _ALONE, _HIGH = re.compile(rb"(?<![\x80-\xff])[\x80-\xff](?![\x80-\xff])"), re.compile(rb"[\x80-\xff]")
 _UNICODE = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32")
@@ -89,7 +90,7 @@ def _by_first_bytes(path: Readable, head: bytes) -> str:
     if head.startswith(codecs.BOM_UTF8):
         return "utf-8-sig"
     nuls = head.count(0)
-    if nuls == 0:
+    if nuls == 0 or ((padded := _PADDING.sub(b"", head)) and 0 not in padded and _is_utf8(padded)):
         return "utf-8"
     # A text has no NUL. If all of them are halves of characters, it is UTF-16: of Latin letters, or of blanks between
     # other letters.

@@ -6,6 +6,7 @@ import io
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from pydantic import Field
@@ -150,6 +151,8 @@ class Source:
     people: Mapping[str, str] = field(
         default_factory=dict
     )  # names of a chat's people by their ids, if another file has them
+    # The files that it is read from, each with its core.files.stamp before it was read.
+    stamps: tuple[tuple[Path, tuple[int, ...]], ...] = ()
     stored_as: str = ""  # the kind of the containing file, if this is a file in an archive
 
 

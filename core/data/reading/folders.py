@@ -17,6 +17,7 @@ from dataclasses import replace
 from itertools import chain
 from pathlib import Path, PurePosixPath
 
+from core import files
 from core.data.chats import overview
 from core.data.chats.messengers import SLACK_USERS, slack_users
 from core.data.reading import dataset_info, zips
@@ -44,14 +45,14 @@ class Inside:
     """A file of a folder, by its name in the folder."""
 
     def __init__(self, folder: Path, path: Path):
-        self._path = path
+        self.path = path
         self.name = path.relative_to(folder).as_posix()
         self.suffix, self.stem, self.size = path.suffix, path.stem, path.stat().st_size
         self.flaw = ""
         self.open = path.open
 
     def __str__(self) -> str:
-        return str(self._path)
+        return str(self.path)
 
 
 Part = zips.Member | Inside
@@ -68,21 +69,26 @@ def from_folder(folder: Path, limits: Limits, choices: Choices, probe: Probe) ->
     if sum(part.size for part in parts) > limits.bytes:
         mib = sum(part.size for part in parts) >> 20
         raise DataError("data.too_large", file=folder.name, mib=mib, limit_mib=limits.bytes >> 20)
-    return _source(folder, parts, limits, choices, probe, "")
+    stamps = tuple((part.path, files.stamp(part.path)) for part in parts)
+    return replace(_source(folder, parts, limits, choices, probe, ""), stamps=stamps)
 
 
 def files_of(folder: Path) -> list[Path]:
-    """Return the files of a folder, without links. Raises DataError if there are more than MOST_FILES."""
-    files: list[Path] = []
-    for top, folders, names in os.walk(folder):
+    """Return the files of a folder, without links. Raises DataError if there are more than MOST_FILES, OSError if it
+    may not be read."""
+    found: list[Path] = []
+    refused: list[OSError] = []
+    for top, folders, names in os.walk(folder, onerror=refused.append):
         folders[:] = sorted(name for name in folders if not (Path(top) / name).is_symlink())
         for name in names:
             path = Path(top) / name
             if path.is_file() and not path.is_symlink() and _is_own(path.relative_to(folder).as_posix()):
-                files.append(path)
-        if len(files) > MOST_FILES:
+                found.append(path)
+        if len(found) > MOST_FILES:
             raise DataError("data.too_many_files", file=folder.name, limit=MOST_FILES)
-    return files
+    if refused and not found:
+        raise refused[0]
+    return found
 
 
 def _is_own(name: str) -> bool:

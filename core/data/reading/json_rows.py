@@ -27,7 +27,7 @@ _DECODER = json.JSONDecoder()
 
 
 def jsonl_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem]:
-    row = 0
+    row, is_padded = 0, False
     broken = source.first_bad_byte is not None
     # surrogateescape turns bytes that are not UTF-8 into lone surrogates, so that one bad line costs one row.
     with source.path.open(encoding=source.encoding, errors="surrogateescape" if broken else "strict") as file:
@@ -43,12 +43,25 @@ def jsonl_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem]:
             if broken and lone_surrogate(line):
                 yield Problem(row=row, line=number, text=msg("data.line_not_utf8"))
                 continue
+            if line[0] == "\0" or line[-1] == "\0":
+                line = line.strip("\0 \t")
+                if not is_padded:
+                    is_padded = True
+                    yield _padding(number)
+                if not line:
+                    row -= 1
+                    continue
             try:
                 yield RawRow(row, decode_line(line), number)
             except RecursionError:
                 yield Problem(row=row, line=number, text=msg("data.too_deep", limit=limits.depth))
             except ValueError as error:
                 yield Problem(row=row, line=number, text=_why_not_json(error, line))
+
+
+def _padding(line: int) -> Problem:
+    """Return a warning for NULs in place of rows, which a crash leaves in the file that was being written."""
+    return Problem(row=0, severity="warning", text=msg("data.nul_padding", line=line))
 
 
 def decode_line(line: str) -> Any:
@@ -93,7 +106,9 @@ def json_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Los
         text = _RowsText(file, limits.row_bytes)
         try:
             yield from _object(text) if text.peek() == "{" else _list(text)
-            if text.peek():
+            if (rest := text.peek()) == "\0":
+                yield _padding(text.line)
+            elif rest:
                 raise text.wrong("Extra data")
         except UnicodeError:
             raise

@@ -14,6 +14,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
+from core import files
 from core.data.chats import kinds
 from core.data.reading import encodings, folders, spreadsheets, zips
 from core.data.reading.choices import NO_CHOICES, Choices
@@ -35,6 +36,7 @@ from core.messages import Message, msg
 from core.values import MIB
 
 _HEAD = 64 << 10
+_IN_USE = 32  # error of Windows for a file that another program holds, which Python calls a lack of permission
 _DELIMITERS = (",", ";", "\t")
 # Files that people choose by mistake, by their first bytes; the sentence is `data.is_<name>`.
 _MAGIC: dict[str, tuple[bytes, ...]] = {
@@ -69,7 +71,15 @@ def probe(
 
     Raises DataError for a file without readable rows.
     """
+    if isinstance(path, str) and not path.strip():
+        raise DataError("data.no_name")
     path = Path(path) if isinstance(path, str) else path
+    stamps = ((path, files.stamp(path)),) if isinstance(path, Path) and "\0" not in str(path) else ()
+    source = _probed(path, limits, choices, check)
+    return source if source.stamps else replace(source, stamps=stamps)
+
+
+def _probed(path: Readable, limits: Limits, choices: Choices, check: Callable[[], None]) -> Source:
     with os_errors_as_data_errors(path):
         if isinstance(path, Path) and _is_folder(path):
             return folders.from_folder(path, limits, choices, partial(probe, check=check))
@@ -153,6 +163,8 @@ def os_errors_as_data_errors(path: Readable) -> Iterator[None]:
     except IsADirectoryError:
         raise DataError("data.not_a_file", file=name) from None
     except OSError as error:
+        if isinstance(error, PermissionError) and getattr(error, "winerror", None) != _IN_USE:
+            raise DataError("data.no_permission", file=name) from None
         raise DataError("data.cannot_read", file=name, reason=error.strerror or str(error)) from error
 
 
@@ -162,8 +174,8 @@ def _size(path: Readable, limits: Limits) -> int:
         is_file = not isinstance(path, Path) or path.is_file()
     except ValueError:  # a NUL in the name
         raise DataError("data.missing_file", file=path.name.replace("\0", "")[:200]) from None
-    if not is_file:  # a folder, a pipe, a device without end
-        raise DataError("data.not_a_file", file=path.name or str(path))
+    if not is_file:  # opening a pipe would wait for a writer, and /dev/zero has no end
+        raise DataError("data.is_device", file=str(path))
     if size == 0:
         raise DataError("data.empty_file", file=path.name)
     if size > limits.bytes:

@@ -33,6 +33,7 @@ class _CsvLines:
 
     def __init__(self, file: io.TextIOWrapper, limit: int):
         self._file, self._limit, self.number, self.used = file, limit, 0, 0
+        self._record: list[str] = []  # the lines of the record that is being read
 
     def __iter__(self) -> _CsvLines:
         return self
@@ -43,6 +44,7 @@ class _CsvLines:
             raise StopIteration
         self.number += 1
         self.used += len(line) if line.isascii() else len(line.encode("utf-8", "surrogatepass"))
+        self._record.append(line)
         if self.used <= self._limit:
             return line
         while line and not line.endswith(("\n", "\r")):
@@ -57,12 +59,18 @@ class _CsvLines:
         records = csv.reader(self, delimiter=delimiter or ",", strict=True)
         while True:
             first_line, self.used = self.number + 1, 0
+            self._record.clear()
             try:
                 yield first_line, next(records)
             except StopIteration:
                 return
             except (csv.Error, _LongRecord) as error:
                 yield first_line, error
+
+    def open_quote(self, first_line: int) -> int:
+        """Return the line where the last quote of the present record opens; first_line: of the record."""
+        text = "".join(self._record).replace('""', "")
+        return first_line + text.count("\n", 0, max(0, text.rfind('"')))
 
 
 class _LongRecord(Exception):
@@ -125,7 +133,7 @@ def csv_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Loss
                 if head.names is None:
                     raise DataError("data.csv_broken_header", file=source.path.name, line=line)
                 row += 1
-                yield _unread(record, row, line, lines.used, limits)
+                yield _unread(record, row, line, lines, limits)
             elif head.is_title(record):
                 yield Loss("above")
             elif not head.is_blank(record) and not head.takes(line, record) and (names := head.names):
@@ -139,11 +147,15 @@ def csv_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Loss
         raise DataError("data.only_whitespace", file=source.path.name)
 
 
-def _unread(error: Exception, row: int, line: int, size: int, limits: Limits) -> Problem:
-    if isinstance(error, _LongRecord) or "field limit" in str(error):
-        return too_big(row, line, size, limits)
-    key = "data.csv_unclosed_quote" if "unexpected end" in str(error) else "data.csv_stray_quote"
-    return Problem(row=row, line=line, text=msg(key))
+def _unread(error: Exception, row: int, line: int, lines: _CsvLines, limits: Limits) -> Problem:
+    is_long = isinstance(error, _LongRecord) or "field limit" in str(error)
+    if "unexpected end" in str(error) or (is_long and lines.number > line):  # only a quote joins lines
+        opens = lines.open_quote(line)
+        swallowed = msg("data.csv_open_quote", line=opens, last=lines.number, lines=lines.number - opens)
+        return Problem(row=row, line=opens, text=swallowed if is_long else msg("data.csv_unclosed_quote"))
+    if is_long:
+        return too_big(row, line, lines.used, limits)
+    return Problem(row=row, line=line, text=msg("data.csv_stray_quote"))
 
 
 def parquet_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem]:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from core import files
 from core.data.chats import overview
 from core.data.chats.overview import Chat
 from core.data.findings.checks import Checks
@@ -105,7 +106,7 @@ def inspect_file(
     """Read a file once and report its contents and problems.
 
     keep: called with the result of each row, in order. check: called every CHECK_EVERY rows, and may raise to stop.
-    Raises DataError if the file has no rows, no known shape, or cannot be read.
+    Raises DataError if the file has no rows, no known shape, cannot be read, or changes while it is read.
     """
     source, chosen, roles, items = _start(path, format, limits, choices, check)
     chat = overview.read_as(source, check) if source.chat else None
@@ -116,6 +117,9 @@ def inspect_file(
         result = counts.broken(item) if isinstance(item, Problem) else counts.row(item, chosen, bool(choices.rated))
         if result is not None:
             keep(result)
+    for file, stamp in source.stamps:
+        if files.stamp(file) != stamp:
+            raise DataError("data.changed_meanwhile", file=file.name)
     assumed = [msg(f"data.note_{name}") for name in sorted(counts.tally.assumed)]
     chat_notes = [chat.note()] if chat else []
     origin = folders.origin_notes(source, counts.files, counts.apart, not counts.validation)

@@ -226,7 +226,7 @@ def test_what_is_not_there_or_no_file_is_refused(tmp_path):
     assert "no data file gone.json" in refused(tmp_path / "gone.json")
     assert "no data file" in refused("a\0b.json")
     assert "contains no supported file" in refused(tmp_path)
-    assert "folder or a device" in refused("/dev/zero")
+    assert "is a pipe or a device" in refused("/dev/zero")
     assert refused(tmp_path / ("x" * 5000 + ".json"))
 
 

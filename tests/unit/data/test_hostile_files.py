@@ -1,0 +1,134 @@
+"""What is no file, may not be read, is damaged, or changes meanwhile: each is said truly, and good rows are kept."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.commands.__main__ import main
+from core.data.reading import folders
+from core.data.reading.choices import NO_CHOICES
+from core.data.reading.file_rows import DEFAULT_LIMITS, Limits
+from core.data.reading.sniff import probe
+from core.data.sets.inspection import DataReport, inspect_file
+from core.errors import DataError
+from core.files import ON_WINDOWS
+
+LINE = json.dumps({"question": "Why is it so?", "answer": "Because it is."})
+QA = [{"question": f"Why {word}?", "answer": f"Because {word}."} for word in ("one", "two", "three")]
+
+
+def refusal(path: Any, limits: Limits = DEFAULT_LIMITS) -> str:
+    with pytest.raises(DataError) as error:
+        inspect_file(path, limits=limits)
+    return error.value.message.key
+
+
+def warnings(report: DataReport) -> list[str]:
+    return [problem.text.key for problem in report.problems]
+
+
+@pytest.mark.parametrize("name", ["", "  "])
+def test_no_name_is_not_the_current_folder(name: str, tmp_path: Path, monkeypatch, capsys) -> None:
+    """`inspect ""` read every file of the folder that the terminal was in."""
+    (tmp_path / "a.jsonl").write_text(LINE, "utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert main(["inspect", name, "--workspace", str(tmp_path / "ws")]) == 2
+    assert "No file is named" in capsys.readouterr().err
+    assert refusal(name) == "data.no_name"
+
+
+@pytest.mark.skipif(ON_WINDOWS, reason="no such files there")
+def test_a_pipe_and_a_device_are_called_so(tmp_path: Path, capsys) -> None:
+    """They were "no dataset"."""
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    for path in (str(tmp_path / "pipe.jsonl"), "/dev/zero"):
+        assert main(["inspect", path, "--workspace", str(tmp_path / "ws")]) == 2
+        assert f"{path} is a pipe or a device" in capsys.readouterr().err
+
+
+def test_a_folder_that_may_not_be_read_is_not_called_empty(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "set").mkdir()
+
+    def refused(path: Any) -> Any:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(folders.os, "scandir", refused)
+    assert refusal(tmp_path / "set") == "data.no_permission"
+
+
+@pytest.mark.skipif(ON_WINDOWS or os.geteuid() == 0, reason="root may read everything")
+def test_a_file_and_a_folder_without_permission(tmp_path: Path, capsys) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "a.jsonl").write_text(LINE, "utf-8")
+    os.chmod(tmp_path / "set", 0)
+    try:
+        for path in (tmp_path / "set", tmp_path / "set" / "a.jsonl"):
+            assert main(["inspect", str(path), "--workspace", str(tmp_path / "ws")]) == 2
+            assert "no permission" in capsys.readouterr().err
+    finally:
+        os.chmod(tmp_path / "set", 0o700)
+
+
+@pytest.mark.parametrize("padding", [9, 4096, 70_000])
+@pytest.mark.parametrize("ending", ["", "\n", LINE + "\n"])
+def test_nuls_after_good_rows_cost_none_of_them(tmp_path: Path, padding: int, ending: str) -> None:
+    """All rows of a log were lost whose last block a power failure had left empty."""
+    rows = [json.dumps(row) for row in QA]
+    (tmp_path / "log.jsonl").write_text("\n".join([*rows, "\0" * padding + ending]), "utf-8")
+    report = inspect_file(tmp_path / "log.jsonl")
+    good = 3 + bool(ending.strip())
+    assert (report.rows, report.good_rows, report.error_count) == (good, good, 0)
+    assert warnings(report).count("data.nul_padding") == 1 and "line 4" in str(report.problems[0].sentence)
+
+
+def test_nuls_elsewhere_are_still_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(LINE + "\n" + LINE.replace("so", "s\0o") + "\n", "utf-8")
+    assert warnings(inspect_file(tmp_path / "a.jsonl")) == ["data.nul"]
+    (tmp_path / "b.json").write_text(json.dumps(QA) + "\0" * 100, "utf-8")
+    report = inspect_file(tmp_path / "b.json")
+    assert report.good_rows == 3 and warnings(report) == ["data.nul_padding"]
+    (tmp_path / "c.jsonl").write_bytes(b"\0" * 5000)
+    assert refusal(tmp_path / "c.jsonl") == "data.is_binary"
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path, kind: str) -> None:
+    """Old and new rows were mixed, and nothing said so."""
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in QA), "utf-8")
+
+    def change(row: Any) -> None:
+        if row.number == 2:
+            path.write_text(LINE + "\n", "utf-8")
+
+    for keep in (lambda row: None, change):
+        source = probe(str(path if kind == "file" else tmp_path))
+        if keep is not change:
+            assert inspect_file(source, keep=keep).good_rows == 3
+            continue
+        with pytest.raises(DataError, match="changed while it was being read"):
+            inspect_file(source, keep=keep, choices=NO_CHOICES)
+
+
+@pytest.mark.parametrize("rows", [5, 400])
+def test_a_quote_that_never_closes_is_named_with_its_line(tmp_path: Path, rows: int) -> None:
+    """In a large file 6,400 rows vanished as one row that was too large."""
+    lines = ["question,answer", *(f"Why is {i}?,Because of {i}." for i in range(2 * rows))]
+    lines[rows] = '"Two\nlines ""so"" far","It opened here'  # the quote opens in the second line of the record
+    (tmp_path / "a.csv").write_text("\n".join(lines), "utf-8")
+    report = inspect_file(tmp_path / "a.csv", limits=Limits(row_bytes=2000))
+    (problem, *more) = report.problems
+    assert (problem.line, problem.severity, more) == (rows + 2, "error", [])
+    assert problem.text.key == ("data.csv_unclosed_quote" if rows == 5 else "data.csv_open_quote")
+    if rows == 400:
+        assert problem.text.params["line"] == rows + 2 and report.good_rows > 700
+
+
+def test_one_long_line_of_a_table_is_no_quote(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(f"question,answer\nWhy?,{'so ' * 900}\nHow?,Thus.\n", "utf-8")
+    assert warnings(inspect_file(tmp_path / "a.csv", limits=Limits(row_bytes=2000))) == ["data.row_too_large"]
