@@ -15,19 +15,17 @@ Each is raised with a catalogue key and its values: `DataError("data.empty_file"
 
 from __future__ import annotations
 
-from typing import Any
-
 from core.messages import Message, msg
 
 
 class GarageError(Exception):
     """Carries a Message; `str(error)` is the English sentence, `error.message.render("zh")` the Chinese."""
 
-    def __init__(self, key: str | Message, **params: Any):
+    def __init__(self, key: str | Message, **params: object):
         self.message = key if isinstance(key, Message) else msg(key, **params)
         super().__init__(str(self.message))
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return (type(self), (self.message,))
 
 
@@ -46,11 +44,11 @@ class TemplateError(GarageError): ...
 class RunError(GarageError):
     """An error of a run. advice: what to try, if that is not the same for all such errors (core/runs/ended)."""
 
-    def __init__(self, key: str | Message, advice: Message | None = None, **params: Any):
+    def __init__(self, key: str | Message, advice: Message | None = None, **params: object):
         super().__init__(key, **params)
         self.advice = advice
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return (type(self), (self.message, self.advice))
 
 

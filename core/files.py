@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -159,7 +159,7 @@ def folder_aside(folder: Path) -> Iterator[Path]:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def replace_json(path: Path, value: Any) -> None:
+def replace_json(path: Path, value: object) -> None:
     replace(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
 
 
@@ -195,7 +195,7 @@ def read_for_update(path: Path, patience_s: float = MOMENT_S) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def add_to_object(path: Path, more: dict[str, Any]) -> None:
+def add_to_object(path: Path, more: dict[str, object]) -> None:
     """Add keys to the JSON object in path. Raises OSError, with path untouched, if an existing file cannot be read."""
     replace_json(path, read_for_update(path, PATIENCE_S) | more)
 
@@ -280,7 +280,7 @@ else:
         fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
-def append_line(path: Path, value: dict[str, Any]) -> None:
+def append_line(path: Path, value: Mapping[str, object]) -> None:
     """Append one JSON object as a line in one write, so that a reader sees all of it or an unfinished last line.
 
     After half a line, left by a crash or a full disk, it begins a new one: else both would be unreadable.

@@ -54,7 +54,7 @@ class Message(Frozen):
         return core_catalogue().render(self, language)
 
 
-def msg(key: str, **params: Any) -> Message:
+def msg(key: str, **params: object) -> Message:
     """Return a Message whose nested Messages and Paths are made serialisable."""
     return Message(key=key, params={k: _plain(v) for k, v in params.items()})
 
@@ -76,7 +76,7 @@ def in_language(texts: Mapping[str, str], language: str) -> str:
     return texts.get(language, texts["en"])
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     if isinstance(value, Message):
         return {"key": value.key, "params": value.params}
     if isinstance(value, list | tuple):

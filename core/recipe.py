@@ -238,7 +238,7 @@ class Adapter(_Section):
 
     @field_validator("init_lora_weights", mode="before")
     @classmethod
-    def _as_peft_writes_it(cls, value: Any) -> Any:
+    def _as_peft_writes_it(cls, value: object) -> object:
         return "true" if value is True else value
 
     @property
@@ -458,7 +458,7 @@ class Recipe(_Section):
     train: Train = Train()
 
     @classmethod
-    def parse(cls, value: Any, where: str = "recipe") -> Recipe:
+    def parse(cls, value: object, where: str = "recipe") -> Recipe:
         """Turn value (parsed YAML) into a Recipe. Raises RecipeError with every problem, not only the first."""
         if not isinstance(value, dict):
             raise RecipeError("recipe.not_a_mapping", where=where, found=type(value).__name__)
@@ -544,7 +544,7 @@ def _objective_clashes(recipe: Recipe) -> list[Message]:
     return [msg(key, **facts) for key, is_so in rules.items() if is_so]
 
 
-def to_yaml(value: dict[str, Any]) -> str:
+def to_yaml(value: dict[str, object]) -> str:
     return yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
 
 

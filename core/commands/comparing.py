@@ -114,7 +114,7 @@ def _send_to_judge(judge: Judge, comparison: PromptComparison, yes: bool, as_jso
     return None
 
 
-def _verdicts(judge: Judge, comparison: PromptComparison) -> list[dict[str, Any]]:
+def _verdicts(judge: Judge, comparison: PromptComparison) -> list[dict[str, object]]:
     """Return the judge's verdict on each contestant against the first, without people's votes."""
     verdicts = []
     for place, one in enumerate(comparison.lineup.contestants[1:], 1):
@@ -198,7 +198,7 @@ def named_contestants(space: Workspace, words: Sequence[str]) -> list[Contestant
     for word, is_base in zip(words, of_base, strict=True):
         name, *how = word.split("@")
         run = None if is_base else runs.find(name)
-        values: dict[str, Any] = (
+        values: dict[str, object] = (
             {"label": word} if run is None else {"label": "@".join([run.name, *how]), "run": run.id}
         )
         if run is None:
@@ -213,7 +213,7 @@ def _is_base(word: str) -> bool:
     return word.partition("@")[0] == "base" or word.startswith("base:")
 
 
-def _contestant_option(part: str, run: RunFolder | None) -> dict[str, Any]:
+def _contestant_option(part: str, run: RunFolder | None) -> dict[str, object]:
     """Parse the part behind an @: precision of the base; for a run also its strength or a checkpoint."""
     if part in ("4bit", "16bit"):
         return {"precision": part.removesuffix("bit")}
@@ -232,7 +232,7 @@ def comparison_json(comparison: PromptComparison) -> dict[str, Any]:
     """Return the object that --json prints. same_beginning: characters; as_expected: among prompts with an expected
     answer."""
     lineup, answers = comparison.lineup, comparison.answers()
-    by_contestant: list[dict[str, Any]] = []
+    by_contestant: list[dict[str, object]] = []
     for place, one in enumerate(lineup.contestants):
         given = [answers[prompt, place] for prompt in range(len(lineup.prompts)) if (prompt, place) in answers]
         seconds = sum(answer.seconds for answer in given)
@@ -251,7 +251,7 @@ def comparison_json(comparison: PromptComparison) -> dict[str, Any]:
                 "expected": sum(right.values()),
             }
         )
-    rows, gone = list[dict[str, Any]](), comparison.left_out()
+    rows, gone = list[dict[str, object]](), comparison.left_out()
     for number, prompt in enumerate(lineup.prompts):
         texts = [
             answers[number, place].text if (number, place) in answers else None

@@ -171,7 +171,7 @@ def _kind(report: DataReport, examples: list[Example]) -> str:
     return "text" if report.format == "text" else "instruction"
 
 
-def _role(report: DataReport, column: str) -> dict[str, Any]:
+def _role(report: DataReport, column: str) -> dict[str, object]:
     """Describe the use of a column; null for one that the format does not have, which is then left out or rewritten."""
     ours = (name for name, names in COLUMNS[report.format].items() if column.lower() in names)
     return {"role": report.roles.get(column) or next(ours, None), "guessed": report.guessed and column in report.roles}
@@ -199,7 +199,7 @@ def _show(report: DataReport, learned: dict[str, Any] | None, language: str) -> 
             print(Message.model_validate(sentence).render(language))
 
 
-def _header_question(header: bool | None, choices: Choices) -> list[dict[str, Any]]:
+def _header_question(header: bool | None, choices: Choices) -> list[dict[str, object]]:
     """Return the question whether a table's first row holds names, unless answered. taken: the present assumption."""
     if header is None or choices.header is not None:
         return []
@@ -209,7 +209,7 @@ def _header_question(header: bool | None, choices: Choices) -> list[dict[str, An
 
 def training_tokens(
     space: Workspace, model: str, examples: list[tuple[int, Example]], max_length: int, long_examples: LongExamples
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return token statistics of a data set under a model's tokenizer and template. Downloads the model if needed."""
     folder = Models(space).obtain(model, None, lambda stage, progress: None, lambda: None)
     # Every row, however many: whoever asks in a terminal waits for exact numbers.

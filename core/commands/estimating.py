@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -109,7 +109,7 @@ def read_data(models: Models, model: str, data: str) -> tuple[Preview, DataFacts
     return preview, facts if own else facts.model_copy(update={"exact": False, "estimated": True})
 
 
-def plan_json(advice: Advice) -> dict[str, Any]:
+def plan_json(advice: Advice) -> dict[str, object]:
     """Return the fields that `plan --json` promises (docs/design.md, section 7)."""
     promised = {
         "method", "r", "lora_alpha", "target_modules", "max_length", "per_device_train_batch_size",
@@ -124,7 +124,7 @@ def plan_page(advice: Advice, language: str) -> list[str]:
     """Return the recommendation as lines for a terminal: verdict, reasons, memory, alternatives, the documented
     table."""
 
-    def text(key: str, **params: Any) -> str:
+    def text(key: str, **params: object) -> str:
         return msg(f"advise.page_{key}", **params).render(language)
 
     adapter = advice.recipe.adapter
@@ -264,7 +264,7 @@ def counted_dry_run(models: Models, model: str, setup: Setup) -> DryRunState:
         runs.rest()
 
 
-def dry_run_json(result: DryRunState) -> dict[str, Any]:
+def dry_run_json(result: DryRunState) -> dict[str, object]:
     """Return the object `dry_run`: the fields of `estimate`, the place of the peak, and how it was counted; or why
     there is none."""
     if result.answer is None:

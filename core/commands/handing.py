@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import typer
 
@@ -42,7 +41,7 @@ class Receiver:
             program.check_version(ollama, model_type)
         return cls(to, ollama=ollama)
 
-    def hand_over(self, result: ExportResult, folder: Path, quiet: bool) -> dict[str, Any]:
+    def hand_over(self, result: ExportResult, folder: Path, quiet: bool) -> dict[str, object]:
         """Give the exported file to the program and return what --json prints. Raises ExportError; the file always
         stays."""
         file = folder / result.gguf
@@ -59,7 +58,7 @@ class Receiver:
             self._say(quiet, msg(f"elsewhere.{key}"), *(f"  {line}" for line in command.splitlines()))
         return {"commands": {key.removeprefix("in_"): command for key, command in commands}}
 
-    def _give(self, ollama: Path, result: ExportResult, folder: Path, quiet: bool) -> dict[str, Any]:
+    def _give(self, ollama: Path, result: ExportResult, folder: Path, quiet: bool) -> dict[str, object]:
         name = elsewhere.ollama_name(result)
         try:
             given = program.create_model(

@@ -6,7 +6,7 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -267,11 +267,11 @@ def hub_cells(row: FoundModel) -> list[str]:
     return [*cells, msg("models.gated").render(terminal_language())] if row.gated else cells
 
 
-def kept_json(row: StoredModel) -> dict[str, Any]:
+def kept_json(row: StoredModel) -> dict[str, object]:
     uses = [asdict(use) for use in row.uses]
     there = [row.folder / "config.json", *row.folder.glob("snapshots/*/config.json")]  # GGUF files have none
     config = next((config for file in there if (config := files.read_object(file))), None)
-    value: dict[str, Any] = {"leaves": leaves_json(way_out(config)) if config else None}
+    value: dict[str, object] = {"leaves": leaves_json(way_out(config)) if config else None}
     value |= {
         "store": row.store,
         "id": row.id,
@@ -282,18 +282,18 @@ def kept_json(row: StoredModel) -> dict[str, Any]:
     return value | {"is_whole": row.is_complete, "can_delete": row.can_delete, "made_from": row.made_from, "uses": uses}
 
 
-def download_json(row: Download) -> dict[str, Any]:
+def download_json(row: Download) -> dict[str, object]:
     inner = {"asked", "wanted", "is_first", "said", "phase", "has_room"}
     return row.model_dump(mode="json", exclude=inner) | {"seconds_left": row.seconds_left}
 
 
-def leaves_json(way: FamilyWayOut) -> dict[str, Any]:
+def leaves_json(way: FamilyWayOut) -> dict[str, object]:
     """Return the formats in which a model can be exported besides its adapter: GGUF and merged, or merged only, and
     why."""
     return {"as": way.best, "why": plain(way.why) if way.why else None}
 
 
-def shelf_json(matches: Shelf) -> dict[str, Any]:
+def shelf_json(matches: Shelf) -> dict[str, object]:
     rows = [
         {
             "id": row.model.id, "hub": row.model.hub, "title": row.model.title, "billions": row.model.billions,

@@ -365,7 +365,7 @@ def report_end(run: RunFolder, status: Status, as_json: bool) -> None:
     say(msg("command.run_is", run=run.id, folder=run.path))
 
 
-def findings_of(run: RunFolder, recipe: Recipe, status: Status, metrics: list[dict[str, Any]]) -> list[Diagnosis]:
+def findings_of(run: RunFolder, recipe: Recipe, status: Status, metrics: list[dict[str, object]]) -> list[Diagnosis]:
     facts = run.facts()
     series = curve_doctor.Series.of_records(metrics, facts.rows_measured or 0, sample_answers.mean_lengths(run))
     return curve_doctor.of_run(recipe, series, status.state in BUSY, facts.planned.usual_rate)
@@ -376,7 +376,7 @@ def summary(run: RunFolder, status: Status) -> dict[str, Any]:
     try:
         recipe = run.recipe()
     except RecipeError as error:
-        of_none: dict[str, Any] = {"step": 0, "total_steps": 0, "last_loss": None, "findings": [], "bytes": 0}
+        of_none: dict[str, object] = {"step": 0, "total_steps": 0, "last_loss": None, "findings": [], "bytes": 0}
         return {
             "run": run.id,
             "name": run.name,

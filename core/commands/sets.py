@@ -15,6 +15,7 @@ from core.commands.terminal import JsonOption, WorkspaceOption, columns, in_word
 from core.data.reading.choices import Choices
 from core.data.sets import working
 from core.data.sets.edits import Change
+from core.data.sets.info import DatasetInfo
 from core.data.sets.working import ShownRow
 from core.data.store import DatasetStore
 from core.errors import DataError
@@ -78,7 +79,7 @@ def rows(
         print(f"{row.number:>8,}  {_cell(row)}")
 
 
-def _row(row: ShownRow) -> dict[str, Any]:
+def _row(row: ShownRow) -> dict[str, object]:
     value = {"row": row.number} | (row.example.as_dict() if row.example else {"values": row.values})
     return value | ({"problem": plain(row.problem)} if row.problem else {})
 
@@ -224,7 +225,7 @@ def split(
     )
 
 
-def _made(as_json: bool, *made: Any) -> None:
+def _made(as_json: bool, *made: DatasetInfo) -> None:
     if as_json:
         print_json(in_words({"sets": [info.model_dump(mode="json") for info in made]}))
         return
@@ -240,7 +241,7 @@ def _report_change(store: DatasetStore, id: str, change: Change, as_json: bool) 
         say(msg("sets.now", id=id, version=info.version, rows=info.good_rows))
 
 
-def _json(text: str) -> Any:
+def _json(text: str) -> object:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -118,7 +118,7 @@ def export(
         raise typer.Exit(3) from None
     job.process.wait()
     result = read_result(job.folder) if status.state == "done" else None
-    value: dict[str, Any] = {"passed": False, "message": status.message, "check": status.check}
+    value: dict[str, object] = {"passed": False, "message": status.message, "check": status.check}
     if not as_json:
         for sentence in _result_lines(result, job.folder) if result else [status.message or msg("export.went_away")]:
             say(sentence)

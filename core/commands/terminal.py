@@ -65,7 +65,7 @@ def recipe_of(file: Path, settings: list[str]) -> Recipe:
     return Recipe.parse(apply_settings(value, settings) if isinstance(value, dict) else value, where=file.name)
 
 
-def yaml_scalar(raw: str) -> Any:
+def yaml_scalar(raw: str) -> object:
     """Parse a value as people type it: YAML, but 1e-3 is a number (YAML 1.1 wants 1.0e-3)."""
     try:
         return float(raw) if "e" in raw.lower() and not raw.strip().isalpha() else yaml.safe_load(raw)
@@ -77,11 +77,11 @@ def say(message: Message | str) -> None:
     print(message.render(terminal_language()) if isinstance(message, Message) else message, file=sys.stderr, flush=True)
 
 
-def print_json(value: dict[str, Any]) -> None:
+def print_json(value: object) -> None:
     print(json.dumps(value, ensure_ascii=False, indent=1))
 
 
-def in_words(value: Any) -> Any:
+def in_words(value: object) -> object:
     """Return JSON values in which each message also carries its English sentence."""
     if isinstance(value, dict) and (len(value), type(value.get("key")), type(value.get("params"))) == (2, str, dict):
         return value | {"sentence": Message.model_validate(value).render("en")}
@@ -109,7 +109,7 @@ def say_finding(finding: Diagnosis) -> None:
     say(" ".join(words) + (f" ({settings})" if settings else ""))
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> object:
     """Return value with every pydantic model in it as JSON values."""
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json")

@@ -150,16 +150,16 @@ class ModelShape(Strict):
             "tie_word_embeddings",
             "max_position_embeddings",
         )
-        told = {name: value for name in names if (value := getattr(self, name)) is not None}
+        values = {name: value for name in names if (value := getattr(self, name)) is not None}
         if self.wide_layers:  # Gemma 4, in the words of its makers
-            told |= {
+            values |= {
                 "global_head_dim": self.wide_head_dim,
                 "num_global_key_value_heads": self.wide_kv_heads,
                 "attention_k_eq_v": self.wide_kv_heads != self.num_key_value_heads,
                 "sliding_window": self.window,
                 "hidden_size_per_layer_input": self.per_layer_size,
             }
-        return told
+        return values
 
     @property
     def q_width(self) -> int:
