@@ -259,7 +259,7 @@ class Preview:
 
     @cached_property
     def validation(self) -> np.ndarray | None:
-        """Which rows the dataset itself keeps for validation (core/data/validation_split)."""
+        """The rows that the dataset itself keeps for validation (core/data/validation_split), as flags."""
         return own_validation(self.rows)
 
     @cached_property

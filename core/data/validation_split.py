@@ -1,4 +1,4 @@
-"""The split into training and validation rows: the set's own, else decided by row number and seed. No torch."""
+"""The split into training and validation rows: the dataset's own, or by row number and seed. No torch."""
 
 from __future__ import annotations
 

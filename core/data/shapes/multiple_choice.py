@@ -35,7 +35,8 @@ _SURE = 0.9  # share of the rows that have options, and of the keys that mean on
 
 @dataclass(frozen=True)
 class Place:
-    """Where a row has its options. kind: one column, several, the right one beside wrong ones, or in the question."""
+    """The columns of a row with its options. kind: one column, several, the right one beside wrong ones, or in the
+    question."""
 
     kind: str
     names: tuple[str, ...]
@@ -53,7 +54,7 @@ class Place:
 
 @dataclass(frozen=True)
 class MultipleChoice:
-    """How the rows of a file are read. key: the column that says which option is right; "": they are marked.
+    """The way the rows of a file are read. key: the column that says which option is right; "": they are marked.
 
     base: the first number of a key of numbers.
     """
@@ -136,15 +137,15 @@ def decided(sample: Sequence[Row], rows: Callable[[], Iterable[Row | Problem]]) 
     for place in _places_of_options(names):
         if not _most((place.options(each) is not None for each in values), len(values)):
             continue
-        question, contexts = _asked(values, [name for name in names if name not in place.names], place)
+        question, contexts = _question_columns(values, [name for name in names if name not in place.names], place)
         if not question:
             continue
-        found = MultipleChoice(place, question, contexts, "", "label")
+        layout = MultipleChoice(place, question, contexts, "", "label")
         if place.kind == "apart" or _are_marked(values, place):
-            return found
+            return layout
         keys = _key_columns(names, {*place.names, question, *contexts})
         if keys and (key := _Keys(place, keys).chosen(rows(), _is_possible(values, place, keys))):
-            return replace(found, key=key[0], scheme=key[1], base=key[2])
+            return replace(layout, key=key[0], scheme=key[1], base=key[2])
     return None
 
 
@@ -158,12 +159,12 @@ def _places_of_options(names: Sequence[str]) -> Iterator[Place]:
         yield Place("inline", (question,))
 
 
-def _most(are: Iterable[bool], of: int) -> bool:
-    """Return True if nearly all are true. The rest is not looked at once too many are not."""
+def _most(flags: Iterable[bool], count: int) -> bool:
+    """Return True if nearly all are true. Stops reading once too many are not."""
     others = 0
-    for one in are:
+    for one in flags:
         others += not one
-        if others > (1 - _SURE) * of:
+        if others > (1 - _SURE) * count:
             return False
     return True
 
@@ -172,7 +173,7 @@ def _are_marked(values: Sequence[Columns], place: Place) -> bool:
     return _most((bool((one := place.options(each)) and one.right) for each in values), len(values))
 
 
-def _asked(values: Sequence[Columns], names: Sequence[str], place: Place) -> tuple[str, tuple[str, ...]]:
+def _question_columns(values: Sequence[Columns], names: Sequence[str], place: Place) -> tuple[str, tuple[str, ...]]:
     """Return the columns with the question and with what belongs to it; "" if there is no question."""
     texts = [name for name in names if any(_text(each.peek(name)) for each in values)]
     contexts = [name for name in texts if name in _CONTEXTS or column_named([name], "context")]
@@ -203,7 +204,7 @@ def _is_possible(values: Sequence[Columns], place: Place, keys: Sequence[str]) -
 
 @dataclass
 class _Keys:
-    """What the values of possible key columns mean over many rows."""
+    """Counts over many rows of the options that the values of possible key columns mean."""
 
     place: Place
     columns: Sequence[str]

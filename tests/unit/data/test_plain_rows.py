@@ -145,7 +145,7 @@ def test_a_file_is_read_by_the_short_ways_as_by_the_long_ones(
         for room in (formats, inspection):
             patch.setattr(room, "plain", lambda values, format: None)
         patch.setattr(reading_rows, "is_plain", lambda value: False)
-        patch.setattr(json_rows, "decoded", json.loads)
+        patch.setattr(json_rows, "decode_line", json.loads)
         assert whole(file) == short
     for read in short[1]:
         assert read.example is None or Example.from_dict(json.loads(read.example)).as_json() == read.example
