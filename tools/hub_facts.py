@@ -9,8 +9,8 @@ from huggingface_hub.errors import HTTPError
 from huggingface_hub.hf_api import ModelInfo
 
 from core.hub import peek
-from core.hub.answers import HubRequest, NotAHub, sentence
 from core.hub.card import licences, texts
+from core.hub.hub_errors import HubRequest, NotAHub, sentence
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from core.advice.case import Method
 from core.advice.catalogue import Fit
 from core.advice.wish import AS_NAMED, MEANT, ReadWish, Wish, about, matches_name, read, squashed, topic_words
 from core.errors import ModelError
-from core.hub import answers
+from core.hub import hub_errors
 from core.hub.search import FoundModel
 from core.memory import budget as budgets
 from core.memory.budget import Budget
@@ -202,7 +202,7 @@ def _row(model: KnownModel, budget: Budget, only: Method | None) -> ShelfRow:
     fits: dict[Method, Fit] = {method: catalogue.fit(model.shape, budget, method) for method in _METHODS}
     lora, qlora = fits["lora"], fits["qlora"]
     verdict, method = verdict_of(fits if only is None else {only: fits[only]})
-    gate = answers.page(model.hub) if model.gated else None
+    gate = hub_errors.page(model.hub) if model.gated else None
     return ShelfRow(model, verdict, method, fits[method].needed_gib, lora, qlora, gate)
 
 

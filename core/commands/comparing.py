@@ -25,7 +25,7 @@ from core.commands.data import dataset_store
 from core.commands.hub_sets import data
 from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, plain, print_json, say, written_over
 from core.errors import ChatError, ModelError, RecipeError
-from core.export import summed
+from core.export import weighted_sum
 from core.messages import Message, msg, terminal_language
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
@@ -143,12 +143,14 @@ def sum_of(
     if len(adapters) != 2 or any(map(_is_base, adapters)):
         raise RecipeError("summed.two")
     first, second = (
-        summed.Weighed(target_of(Runs(space).get(one.run), one.checkpoint).adapter or Path(), one.strength)
+        weighted_sum.WeightedAdapter(
+            target_of(Runs(space).get(one.run), one.checkpoint).adapter or Path(), one.strength
+        )
         for one in named_contestants(space, adapters)
     )
     folder = expand(str(out))
     try:
-        made = summed.write((first, second), folder, rank)
+        made = weighted_sum.write((first, second), folder, rank)
     except OSError as error:
         raise ModelError("summed.cannot_write", folder=str(folder), reason=error.strerror or str(error)) from error
     print_json({"folder": str(folder), "rank": made}) if as_json else say(

@@ -9,7 +9,7 @@ import typer
 
 from core.commands.terminal import say
 from core.errors import GarageError
-from core.export import elsewhere, lmstudio
+from core.export import lmstudio, other_programs
 from core.export.ollama import program
 from core.export.records import ExportResult
 from core.messages import Message, msg
@@ -51,7 +51,7 @@ class Receiver:
             return {"lmstudio": str(placed)}
         if self.ollama:
             return {"ollama": self._give(self.ollama, result, folder, quiet)}
-        commands = elsewhere.commands(result, folder)
+        commands = other_programs.commands(result, folder)
         if self.to == "ollama":
             self._say(quiet, msg("ollama.not_there", file=file, command=commands[0][1].partition("\n")[0]))
         for key, command in commands:
@@ -59,7 +59,7 @@ class Receiver:
         return {"commands": {key.removeprefix("in_"): command for key, command in commands}}
 
     def _give(self, ollama: Path, result: ExportResult, folder: Path, quiet: bool) -> dict[str, object]:
-        name = elsewhere.ollama_name(result)
+        name = other_programs.ollama_name(result)
         try:
             given = program.create_model(
                 ollama, name, folder / "Modelfile", lambda stage: self._say(quiet, msg(f"ollama.{stage}"))

@@ -14,7 +14,7 @@ from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, p
 from core.data.hub_sets import adding
 from core.data.hub_sets.head import cell, is_recognised
 from core.data.shapes.roles import parse
-from core.hub.answers import format_size as size_in_words
+from core.hub.hub_errors import format_size as size_in_words
 from core.hub.sets import search as hub_search
 from core.hub.sets.about import AboutPart, AboutSet, SetHead, about
 from core.hub.sets.name import SetName

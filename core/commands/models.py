@@ -17,11 +17,11 @@ from core.advice.wish import Wish
 from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, plain, print_json, say, written_over
 from core.errors import ModelError
 from core.export.llamacpp import base, tools
-from core.export.llamacpp.ways_out import FamilyWayOut, way_out, way_out_for
+from core.export.llamacpp.export_support import ExportSupport, export_support, support_of_known
 from core.hub import search as hub_search
-from core.hub.answers import format_size as size_in_words
 from core.hub.downloads import Downloads
 from core.hub.entry import Download
+from core.hub.hub_errors import format_size as size_in_words
 from core.hub.search import FoundModel
 from core.hub.sets.name import PAGES, PartName
 from core.memory import budget
@@ -271,7 +271,7 @@ def kept_json(row: StoredModel) -> dict[str, object]:
     uses = [asdict(use) for use in row.uses]
     there = [row.folder / "config.json", *row.folder.glob("snapshots/*/config.json")]  # GGUF files have none
     config = next((config for file in there if (config := files.read_object(file))), None)
-    value: dict[str, object] = {"leaves": leaves_json(way_out(config)) if config else None}
+    value: dict[str, object] = {"leaves": leaves_json(export_support(config)) if config else None}
     value |= {
         "store": row.store,
         "id": row.id,
@@ -287,7 +287,7 @@ def download_json(row: Download) -> dict[str, object]:
     return row.model_dump(mode="json", exclude=inner) | {"seconds_left": row.seconds_left}
 
 
-def leaves_json(way: FamilyWayOut) -> dict[str, object]:
+def leaves_json(way: ExportSupport) -> dict[str, object]:
     """Return the formats in which a model can be exported besides its adapter: GGUF and merged, or merged only, and
     why."""
     return {"as": way.best, "why": plain(way.why) if way.why else None}
@@ -302,7 +302,7 @@ def shelf_json(matches: Shelf) -> dict[str, object]:
             "licence": row.model.licence, "commercial": row.model.commercial, "gate": row.gate,
             "languages": list(row.model.languages), "thinking": row.model.thinking, "tools": row.model.tools,
             "note": row.model.note,
-            "leaves": leaves_json(way_out_for(row.model)),
+            "leaves": leaves_json(support_of_known(row.model)),
         }
         for row in matches.rows
     ]  # fmt: skip

@@ -13,7 +13,7 @@ from core.export.exports import Exports
 from core.export.hub.parcel import Parcel, check_name
 from core.export.hub.publishing import Publishing
 from core.export.records import ExportResult, ExportStatus
-from core.hub.answers import format_size as size_in_words
+from core.hub.hub_errors import format_size as size_in_words
 from core.messages import Message, msg, terminal_language
 from core.runs.folder import RunFolder
 

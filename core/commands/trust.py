@@ -10,7 +10,7 @@ import typer
 
 from core.commands.terminal import WorkspaceOption, app
 from core.errors import ModelError
-from core.hub import answers, peek
+from core.hub import hub_errors, peek
 from core.messages import Message, msg, terminal_language
 from core.models.library import ModelRef, Models
 from core.models.trust import Trust, code_in, sha256
@@ -48,7 +48,7 @@ def carry_out(space: Workspace, model: str, yes: bool, forget: bool) -> int:
     for name, digest in files.items():
         print(f"  {digest}  {name.encode('unicode_escape').decode()}")
     if commit:
-        _say(msg("trust.of_commit", commit=commit, page=f"{answers.page(model)}/tree/{commit}"))
+        _say(msg("trust.of_commit", commit=commit, page=f"{hub_errors.page(model)}/tree/{commit}"))
     if not yes and not _confirmed(model):
         return 1
     trusted.pin(model, files)

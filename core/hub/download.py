@@ -14,8 +14,8 @@ from pathlib import Path
 
 from core.errors import ModelError
 from core.files import JsonObject
-from core.hub.answers import HubRequest, format_size
 from core.hub.cached import CachedRepo, cache_folder
+from core.hub.hub_errors import HubRequest, format_size
 from core.messages import Message
 from core.progress import Progress
 from core.system.lines import Child

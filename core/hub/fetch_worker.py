@@ -33,8 +33,8 @@ from huggingface_hub.utils import WeakFileLock, disable_progress_bars
 
 from core.errors import GarageError
 from core.files import JsonObject
-from core.hub.answers import HubRequest, Interrupted, NotAHub, sentence
 from core.hub.cached import CachedRepo
+from core.hub.hub_errors import HubRequest, Interrupted, NotAHub, sentence
 from core.hub.sets.name import PAGES, PartName
 from core.hub.transfer import Transfer
 from core.system.lines import ToParent

@@ -18,9 +18,9 @@ from huggingface_hub.utils import build_hf_headers
 
 from core import files
 from core.errors import ModelError
-from core.hub.answers import NotAHub
 from core.hub.cached import COMMIT, INDEX, SHARD, SINGLE, TOKENIZERS, Kind, is_small
 from core.hub.card import base_of
+from core.hub.hub_errors import NotAHub
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _BLOB = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -121,7 +121,7 @@ class Listing:
 
 
 def fetch_listing(repo_id: str, revision: str, endpoint: str, kind: Kind = "model") -> Listing:
-    """Request the listing of a revision. Raises NotAHub, HTTPError and OSError (core.hub.answers)."""
+    """Request the listing of a revision. Raises NotAHub, HTTPError and OSError (core.hub.hub_errors)."""
     try:
         return Listing(repo_id, _info(repo_id, revision, HfApi(endpoint=endpoint), kind))
     except HfHubHTTPError as error:

@@ -16,8 +16,8 @@ from core import files
 from core.errors import ModelError
 from core.files import JsonObject
 from core.hub import listing
-from core.hub.answers import HubRequest, NotAHub, TooSlow, endpoint_of, host_of, sentence
 from core.hub.cached import cached_folder
+from core.hub.hub_errors import HubRequest, NotAHub, TooSlow, endpoint_of, host_of, sentence
 
 _PYTHON = re.compile(r"(?:\w[\w-]*/){0,5}\w[\w.-]*\.py", re.ASCII)
 SMALL_FILE = 1 << 20  # bytes; limit for a config.json

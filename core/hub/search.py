@@ -19,9 +19,9 @@ from huggingface_hub.hf_api import ModelInfo
 from core.errors import ModelError
 from core.files import JsonObject
 from core.hub import peek
-from core.hub.answers import NotAHub, Search, endpoint_of, sentence_of_search
 from core.hub.cached import REPO_ID
 from core.hub.card import base_of, licences, texts
+from core.hub.hub_errors import NotAHub, Search, endpoint_of, sentence_of_search
 from core.messages import Message, msg
 
 MOST = 50  # rows

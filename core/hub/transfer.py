@@ -26,8 +26,8 @@ from huggingface_hub.utils import WeakFileLock, XetFileData
 from core import files
 from core.errors import ModelError
 from core.hub import listing, partial_file, xet
-from core.hub.answers import Interrupted, format_size
 from core.hub.cached import INDEX, SINGLE, CachedRepo, has, shards
+from core.hub.hub_errors import Interrupted, format_size
 from core.hub.listing import TIMEOUT_S, File, Listing
 from core.hub.partial_file import PartialFile, TooLong
 
@@ -79,7 +79,7 @@ class Transfer:
 
     def fetch(self, revision: str) -> Path:
         """Download and return the snapshot folder, with revision pointing to it. Raises ModelError, and errors that
-        core.hub.answers knows."""
+        core.hub.hub_errors knows."""
         repository = listing.fetch_listing(self.cached.repo_id, self.resolved, self.endpoint)
         repository.refuse_unusable()
         snapshot = self.cached.folder / "snapshots" / repository.commit

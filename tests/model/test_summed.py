@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from core.errors import ModelError
-from core.export import summed
-from core.export.summed import Weighed
+from core.export import weighted_sum
+from core.export.weighted_sum import WeightedAdapter
 from tests.kit.adapters import logits
 
 IDS = torch.arange(3, 11)[None]
@@ -41,7 +41,9 @@ def tuned(tmp_path: Path) -> PeftModel:
 
 
 def test_the_sum_is_pefts_own_tensor_by_tensor_and_in_its_answers(tuned: PeftModel, tmp_path: Path) -> None:
-    rank = summed.write((Weighed(tmp_path / "first", 0.7), Weighed(tmp_path / "second", 0.5)), tmp_path / "sum")
+    rank = weighted_sum.write(
+        (WeightedAdapter(tmp_path / "first", 0.7), WeightedAdapter(tmp_path / "second", 0.5)), tmp_path / "sum"
+    )
     assert rank == 7
     ours = load_file(tmp_path / "sum" / "adapter_model.safetensors")
     tuned.add_weighted_adapter(["first", "second"], [0.7, 0.5], "theirs", combination_type="cat")
@@ -55,13 +57,15 @@ def test_the_sum_is_pefts_own_tensor_by_tensor_and_in_its_answers(tuned: PeftMod
     alone = PeftModel.from_pretrained(tuned.unload(), tmp_path / "sum")
     torch.testing.assert_close(logits(alone, IDS), expected, rtol=1e-5, atol=1e-5)
     with pytest.raises(ModelError, match="already exists"):
-        summed.write((Weighed(tmp_path / "first", 1), Weighed(tmp_path / "second", 1)), tmp_path / "sum")
+        weighted_sum.write(
+            (WeightedAdapter(tmp_path / "first", 1), WeightedAdapter(tmp_path / "second", 1)), tmp_path / "sum"
+        )
 
 
 def test_the_nearest_of_a_rank_is_pefts_svd(tuned: PeftModel, tmp_path: Path) -> None:
     """Its factors may differ in their signs; what they come to may not."""
-    parts = Weighed(tmp_path / "first", 0.7), Weighed(tmp_path / "second", -0.5)
-    assert summed.write(parts, tmp_path / "sum", rank=2) == 2
+    parts = WeightedAdapter(tmp_path / "first", 0.7), WeightedAdapter(tmp_path / "second", -0.5)
+    assert weighted_sum.write(parts, tmp_path / "sum", rank=2) == 2
     ours = load_file(tmp_path / "sum" / "adapter_model.safetensors")
     tuned.add_weighted_adapter(["first", "second"], [0.7, -0.5], "theirs", combination_type="svd", svd_rank=2)
     theirs = {name.replace(".theirs", ""): weight for name, weight in tuned.named_parameters() if ".theirs." in name}
@@ -72,7 +76,7 @@ def test_the_nearest_of_a_rank_is_pefts_svd(tuned: PeftModel, tmp_path: Path) ->
         torch.testing.assert_close(ours[other] @ ours[name], theirs[other] @ theirs[name], rtol=1e-4, atol=1e-5)
     for rank in (0, 7, 99):
         with pytest.raises(ModelError, match="at most rank 6"):
-            summed.write(parts, tmp_path / "other", rank)
+            weighted_sum.write(parts, tmp_path / "other", rank)
 
 
 @pytest.mark.parametrize(
@@ -93,5 +97,7 @@ def test_what_cannot_be_summed_is_refused_with_its_reason_and_leaves_nothing(
     config = tmp_path / "bad" / "adapter_config.json"
     config.write_text(json.dumps(json.loads(config.read_text("utf-8")) | changes), "utf-8")
     with pytest.raises(ModelError, match=said):
-        summed.write((Weighed(tmp_path / "first", 1.0), Weighed(tmp_path / "bad", 1.0)), tmp_path / "sum")
+        weighted_sum.write(
+            (WeightedAdapter(tmp_path / "first", 1.0), WeightedAdapter(tmp_path / "bad", 1.0)), tmp_path / "sum"
+        )
     assert sorted(path.name for path in tmp_path.iterdir() if "sum" in path.name) == []

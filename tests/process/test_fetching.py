@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from core.errors import DataError, ModelError, StopRequested
-from core.hub import answers, cached, download
+from core.hub import cached, download, hub_errors
 from core.hub.downloads import Downloads
 from core.hub.sets import fetching
 from core.hub.sets.name import PartName
@@ -120,7 +120,7 @@ def test_a_part_of_a_data_set_goes_on_after_its_process_was_killed_and_its_first
 ) -> None:
     rows = [{"question": f"{i}?", "answer": random.Random(i).randbytes(1_000).hex()} for i in range(2_500)]
     hub_sets.put_parts(hub, "owner/set", {"default/train": [rows]}, group=500)
-    monkeypatch.setattr(answers, "constants", SimpleNamespace(**vars(answers.constants) | {"ENDPOINT": hub.url}))
+    monkeypatch.setattr(hub_errors, "constants", SimpleNamespace(**vars(hub_errors.constants) | {"ENDPOINT": hub.url}))
     monkeypatch.setenv("HF_ENDPOINT", hub.url)
     part, here, killed = PartName("owner/set", "default", "train"), tmp_path / "entry", []
 

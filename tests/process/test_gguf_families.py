@@ -17,7 +17,7 @@ from core.data.tokenizer import Tokenizer
 from core.engine import adapter, base_model
 from core.errors import ExportError
 from core.export import merge, stored, verification
-from core.export.llamacpp import child, hub_config, judgement, make, tower, ways_out
+from core.export.llamacpp import child, export_support, hub_config, judgement, make, tower
 from core.export.llamacpp.tools import Tools
 from core.export.verification import Method, Work
 from core.models.families import text_generating
@@ -153,7 +153,7 @@ def said(answer: dict, quant: str, probes: int, family: str) -> str:
 
 
 def test_the_families_that_are_said_to_leave_are_those_that_the_converter_knows(tools: Tools) -> None:
-    there, data = ways_out.classes(tools.converter), ways_out.load_data()
+    there, data = export_support.classes(tools.converter), export_support.load_data()
     assert there
     names: dict[str, set[str]] = {}
     for kinds in (
@@ -163,10 +163,10 @@ def test_the_families_that_are_said_to_leave_are_those_that_the_converter_knows(
     ):
         for kind, name in kinds.items():
             names.setdefault(kind, set()).add(hub_config.CLASSES.get(name, name))
-    known = {kind for kind in text_generating() if names.get(kind, set()) & there[ways_out.TEXT]}
+    known = {kind for kind in text_generating() if names.get(kind, set()) & there[export_support.TEXT]}
     assert data["families"] == known
     assert data["towers"] == {
-        kind for kind in known if names[kind] & there[ways_out.TOWERS] and not kind.endswith("_text")
+        kind for kind in known if names[kind] & there[export_support.TOWERS] and not kind.endswith("_text")
     }
 
 

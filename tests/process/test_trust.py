@@ -15,7 +15,7 @@ import pytest
 
 from core.commands import trust as trust_command
 from core.errors import ModelError
-from core.hub import answers, cached, peek
+from core.hub import cached, hub_errors, peek
 from core.models.library import Models
 from core.models.trust import Trust
 from core.presets import PROJECT
@@ -160,8 +160,8 @@ def test_on_the_hub_it_is_refused_before_its_weights_and_trusted_by_the_files_of
     }
     with FakeHub({"owner/model": files}) as server:
         # Not the library's own constants: hf_hub_url has a template of the real address from its import.
-        here = vars(answers.constants) | {"ENDPOINT": server.url, "HF_HUB_CACHE": str(tmp_path / "cache")}
-        for module in (answers, cached):
+        here = vars(hub_errors.constants) | {"ENDPOINT": server.url, "HF_HUB_CACHE": str(tmp_path / "cache")}
+        for module in (hub_errors, cached):
             monkeypatch.setattr(module, "constants", SimpleNamespace(**here))
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         assert refusal(workspace, "owner/model") == "trust.needed"

@@ -9,8 +9,8 @@ import pytest
 from core import files
 from core.errors import ExportError
 from core.export.llamacpp import child, convert, tools
+from core.export.llamacpp.export_support import LISTS, export_support, support_of_known
 from core.export.llamacpp.hub_config import to_hub_config
-from core.export.llamacpp.ways_out import LISTS, way_out, way_out_for
 from core.messages import LANGUAGES
 from core.models.known import known_models
 from core.workspace.folder import Workspace
@@ -24,7 +24,7 @@ LFM3 = {"model_type": "lfm3", "architectures": ["Lfm3ForCausalLM"]}
 
 
 def test_none_of_the_catalogue_is_without_gguf_and_without_its_reason() -> None:
-    ways = {model.id: way_out_for(model) for model in known_models()}
+    ways = {model.id: support_of_known(model) for model in known_models()}
     assert all((way.best == "gguf") == (way.why is None) for way in ways.values())
     assert [name for name, way in ways.items() if way.best != "gguf"] == ["lfm3-1.7b"]
     assert ways["qwen3.5-4b"].tower and not ways["llama-3.2-1b-instruct"].tower
@@ -54,7 +54,7 @@ def test_a_family_is_known_or_its_reason_is_said(config: dict, own: str | None, 
     if own:
         (tmp_path / LISTS).parent.mkdir()
         (tmp_path / LISTS).write_text(own, "utf-8")
-    way = way_out(config, tmp_path if own else None)
+    way = export_support(config, tmp_path if own else None)
     assert way.best == best and (way.why is None) == (best == "gguf")
     assert way.tower == ("SeesForAll" in str(config))
 

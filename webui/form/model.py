@@ -9,7 +9,7 @@ from core.advice.case import Grounds, all_holes
 from core.advice.family import family_of
 from core.errors import GarageError
 from core.export.llamacpp import base
-from core.export.llamacpp.ways_out import way_out
+from core.export.llamacpp.export_support import export_support
 from core.memory.budget import Budget
 from core.models import starter
 from core.models.known import of_hub
@@ -85,7 +85,7 @@ def about(model_id: object, result: FormResult, services: Services, w: Wording) 
         key = "wizard.model_size_here" if services.models.local_folder(model_id) else "wizard.model_size"
         lines.append(tag("p", w.t(key, size=size, download=download), class_="lg-quiet"))
         family = family_of(result.shape.model_type)
-        why = way_out({"model_type": result.shape.model_type}).why  # not as GGUF
+        why = export_support({"model_type": result.shape.model_type}).why  # not as GGUF
         lines += [
             tag("p", w.of(told), class_="lg-quiet")
             for told in [*(family.note_messages() if family else []), *([why] if why else [])]

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from core.export import elsewhere
+from core.export import other_programs
 from core.export.ollama.adding import AddStatus
 from core.export.records import ExportCheck, ExportRequest, ExportResult, ExportStatus
 from core.system import file_window
@@ -79,7 +79,7 @@ def result(done: ExportResult, folder: Path, programs: Collection[str], w: Wordi
     """What was made, the proof, where it lies, how it is used from there. programs: of ollama and lmstudio, what is on
     this PC."""
     size = w.t("way_out.files", files=len(done.files), size=format.bytes_used(w, done.bytes))
-    told, shown = elsewhere.commands(done, folder), 2 if done.kind == "gguf-lora" else 1
+    told, shown = other_programs.commands(done, folder), 2 if done.kind == "gguf-lora" else 1
     first, others = told[:shown], told[shown:]
     return tag(
         "div",

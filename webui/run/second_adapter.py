@@ -13,8 +13,8 @@ from core.chat.answer import STRENGTHS
 from core.chat.client import ChatTarget
 from core.chat.questions import target_of
 from core.errors import ChatError, ModelError
-from core.export import summed
-from core.export.summed import Weighed
+from core.export import weighted_sum
+from core.export.weighted_sum import WeightedAdapter
 from webui.kit.live import FOLLOWS, LivePart
 from webui.kit.panel import Panel
 from webui.state.snapshot import RunRow
@@ -47,7 +47,7 @@ class SecondAdapter(Panel):
         other = target_of(self.services.runs.get(second))
         if target.adapter is None or other.adapter is None:
             raise ChatError("second_adapter.no_first")
-        parts = Weighed(target.adapter, strength), Weighed(other.adapter, second_strength)
+        parts = WeightedAdapter(target.adapter, strength), WeightedAdapter(other.adapter, second_strength)
         label = self.w.t("second_adapter.both", first=target.label, second=other.label, a=round(100 * strength),
             b=round(100 * second_strength))  # fmt: skip
         root = self.services.workspace.cache / "summed"
@@ -57,7 +57,7 @@ class SecondAdapter(Panel):
             if not folder.exists():
                 # the one before, which is loaded already, or not wanted any more
                 shutil.rmtree(root, ignore_errors=True)
-                summed.write(parts, folder)
+                weighted_sum.write(parts, folder)
         except OSError as error:
             raise ModelError("summed.cannot_write", folder=str(folder), reason=error.strerror or str(error)) from error
         return replace(target, adapter=folder, label=label), 1.0

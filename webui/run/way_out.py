@@ -17,7 +17,7 @@ import psutil
 from core.errors import GarageError
 from core.export import estimate, lmstudio
 from core.export.llamacpp import tools
-from core.export.llamacpp.ways_out import way_out
+from core.export.llamacpp.export_support import export_support
 from core.export.ollama.adding import AddStatus
 from core.export.records import KINDS, QUANTS, ExportRequest, ExportResult, ExportStatus
 from core.messages import Message, msg
@@ -228,7 +228,7 @@ class WayOut:
                 return None
         except GarageError as error:  # settings.yaml names a folder that is none
             return error.message
-        return way_out({"model_type": shape.model_type}).why
+        return export_support({"model_type": shape.model_type}).why
 
     def _needs(self, told: estimate.ExportEstimate) -> list[tuple[str, str]]:
         w = self.w

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from huggingface_hub import constants
 
 from core.advice.shelf import HubRow
-from core.hub.answers import host_of, page
+from core.hub.hub_errors import host_of, page
 from core.hub.search import FoundModel
 from webui.kit import format
 from webui.kit.format import METHODS, gib, grouped

@@ -12,7 +12,7 @@ from huggingface_hub import constants
 
 from core.advice import shelf
 from core.errors import GarageError
-from core.hub.answers import host_of
+from core.hub.hub_errors import host_of
 from core.hub.search import search
 from webui.kit.html import Html, notice
 from webui.kit.live import QUIET, Update, shown

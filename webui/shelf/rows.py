@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from core.advice.shelf import HubRow, Shelf, ShelfRow
 from core.advice.wish import Wish, language_name
-from core.export.llamacpp.ways_out import way_out_for
+from core.export.llamacpp.export_support import support_of_known
 from core.memory.budget import Budget
 from core.models.known import KnownModel
 from core.models.shapes.shape import ModelShape
@@ -106,7 +106,7 @@ def said(found: Shelf, controls: Wish, w: Wording) -> Html:
 
 def row(each: ShelfRow, language: str | None, marks: Marks, w: Wording) -> Html:
     """language: the one that was asked for, which is then named. The whole row is the button's to press (shelf.css)."""
-    model, way = each.model, way_out_for(each.model)
+    model, way = each.model, support_of_known(each.model)
     facts = [
         w.t("shelf_view.billions", billions=billions(model, w)),
         needs(each, w),

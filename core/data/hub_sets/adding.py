@@ -15,7 +15,7 @@ from core.data.reading.reader import read_rows
 from core.data.sets.info import DatasetInfo, Origin
 from core.data.store import DatasetStore
 from core.errors import DataError
-from core.hub.answers import format_size
+from core.hub.hub_errors import format_size
 from core.hub.sets.about import AboutPart
 from core.hub.sets.fetching import FetchedPart
 from core.hub.sets.name import PartName, SetName

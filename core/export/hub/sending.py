@@ -33,7 +33,7 @@ from core.errors import ExportError
 from core.export.hub.parcel import Parcel, ParcelFile
 from core.files import JsonObject
 from core.hub import xet
-from core.hub.answers import format_size, host_of, wait_of
+from core.hub.hub_errors import format_size, host_of, wait_of
 
 ANSWER_S, WRITE_S = 120.0, 60.0  # the commit of a large repository takes a minute
 # File patterns that show which kind of model a repository holds.

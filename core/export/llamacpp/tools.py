@@ -30,8 +30,8 @@ from filelock import FileLock
 from core import files
 from core.errors import ExportError
 from core.export.llamacpp import child
+from core.export.llamacpp.export_support import export_support
 from core.export.llamacpp.library import LIBRARIES, LLAMA_H
-from core.export.llamacpp.ways_out import way_out
 from core.messages import Message, msg
 from core.presets import PRESETS
 from core.system import processor
@@ -116,7 +116,7 @@ def own_library(checkout: Path) -> Path | None:
 def check_family(workspace: Workspace, model: Path) -> None:
     """Raise ExportError, before any download, for a model that llama.cpp's converter, ours or the user's own, does not
     know."""
-    if why := way_out(files.read_object(model / "config.json"), own_checkout(workspace)).why:
+    if why := export_support(files.read_object(model / "config.json"), own_checkout(workspace)).why:
         raise ExportError(why)
 
 

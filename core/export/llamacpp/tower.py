@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from core import files
 from core.errors import ExportError
 from core.export.llamacpp import child
-from core.export.llamacpp.ways_out import way_out
+from core.export.llamacpp.export_support import export_support
 from core.export.records import MMPROJ
 from core.messages import Message, msg
 
@@ -31,7 +31,7 @@ def convert(order: MakeOrder) -> tuple[Path | None, tuple[Message, ...]]:
     if not any(config.get(sense) for sense in SENSES):
         return None, ()
     own = order.tools.converter if order.tools.own else None
-    if not way_out(config, own).tower:
+    if not export_support(config, own).tower:
         return None, (msg("gguf.text_alone", reason=msg("gguf.tower_unknown")),)
     target = order.work / f"{MMPROJ}{KIND}.gguf"
     request = {

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from core.errors import BusyError, ExportError, GarageError, StopRequested
-from core.export import elsewhere
+from core.export import other_programs
 from core.export.ollama import program
 from core.export.records import ExportResult
 from core.messages import Message, msg
@@ -48,7 +48,7 @@ class OllamaAdder:
         """
         ollama = self.find()
         if ollama is None:
-            raise ExportError("ollama.not_there", file=folder, command=elsewhere.ollama_create(result, folder))
+            raise ExportError("ollama.not_there", file=folder, command=other_programs.ollama_create(result, folder))
         with self._lock:
             if self._status and self._status.active:
                 raise BusyError("ollama.at_work")
@@ -62,7 +62,7 @@ class OllamaAdder:
         self._cancelled.set()
 
     def _add(self, ollama: Path, result: ExportResult, folder: Path, model_type: str) -> None:
-        name = elsewhere.ollama_name(result)
+        name = other_programs.ollama_name(result)
         ended = AddStatus(result.run, msg("ollama.cancelled"), active=False)
         try:
             program.check_version(ollama, model_type, self._check)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.errors import ExportError
-from core.export.llamacpp.ways_out import load_data
+from core.export.llamacpp.export_support import load_data
 from core.system.processes import kill_tree, own_group
 from core.workspace.names import display_name
 

@@ -18,8 +18,8 @@ from huggingface_hub import constants
 from core import files
 from core.errors import DataError
 from core.files import JsonObject
-from core.hub.answers import HubRequest, host_of
 from core.hub.downloads import nearest
+from core.hub.hub_errors import HubRequest, host_of
 from core.hub.sets import search
 from core.hub.sets.name import PAGES, SetName
 from core.messages import Message

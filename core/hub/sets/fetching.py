@@ -10,8 +10,8 @@ from huggingface_hub import constants
 
 from core.errors import DataError, ModelError
 from core.hub import download
-from core.hub.answers import endpoint_of
 from core.hub.download import Check, CheckDisk, Report
+from core.hub.hub_errors import endpoint_of
 from core.hub.sets.name import PartName
 from core.hub.sets.set_errors import dataset_message
 

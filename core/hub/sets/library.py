@@ -41,7 +41,7 @@ from pyarrow.parquet import ParquetFile
 
 from core.errors import DataError, GarageError, reason_of
 from core.files import JsonObject
-from core.hub.answers import NotAHub
+from core.hub.hub_errors import NotAHub
 from core.hub.listing import File, Listing
 from core.hub.sets.about import AboutPart, select_part
 from core.hub.transfer import TransferStopped

@@ -19,7 +19,7 @@ from huggingface_hub.hf_api import DatasetInfo
 from core.errors import DataError, GarageError
 from core.files import JsonObject
 from core.hub import listing
-from core.hub.answers import HubRequest, NotAHub
+from core.hub.hub_errors import HubRequest, NotAHub
 from core.hub.listing import Listing
 from core.hub.sets import library
 from core.hub.sets.about import AboutSet, SetHead, select_part

@@ -11,9 +11,9 @@ from typing import Any
 from huggingface_hub.hf_api import DatasetInfo
 
 from core.errors import DataError, ModelError
-from core.hub.answers import Search
 from core.hub.cached import REPO_ID
 from core.hub.card import licences
+from core.hub.hub_errors import Search
 from core.hub.search import FAILURES, MOST, as_hub_error, rows_of
 from core.hub.sets.set_errors import dataset_message, dataset_search_error
 from core.messages import Message, msg

@@ -1,9 +1,9 @@
-"""The errors of core.hub.answers as sentences about a dataset: the same failures, with other advice."""
+"""The errors of core.hub.hub_errors as sentences about a dataset: the same failures, with other advice."""
 
 from __future__ import annotations
 
 from core.errors import DataError
-from core.hub.answers import HubRequest, Search, TooSlow, host_of, sentence, sentence_of_search
+from core.hub.hub_errors import HubRequest, Search, TooSlow, host_of, sentence, sentence_of_search
 from core.messages import Message
 
 _DATASET_KEYS = {

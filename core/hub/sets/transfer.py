@@ -48,7 +48,7 @@ class SetTransfer(Transfer):
         return self._rows if self.unit == "rows" else super().done
 
     def fetch(self, revision: str) -> Path:
-        """Download and return the cache folder. Raises DataError, ModelError, and errors that core.hub.answers
+        """Download and return the cache folder. Raises DataError, ModelError, and errors that core.hub.hub_errors
         knows."""
         repository = listing.fetch_listing(self.part.repo, revision, self.endpoint, "dataset")
         part = library.part_named(repository, (self.part.config, self.part.split))

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from core.commands.__main__ import main
-from core.hub import answers, cached, search
+from core.hub import cached, hub_errors, search
 from core.recipe import Recipe
 from core.runs.all import Runs
 from core.workspace.folder import Workspace
@@ -36,8 +36,8 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
     config = b'{"model_type": "llama"}'
     with FakeHub({REPO: tiny_model() | {"config.json": config}}) as server:
         # Not the library's own constant: hf_hub_url has a template of the real address from its import.
-        here = SimpleNamespace(**vars(answers.constants) | {"ENDPOINT": server.url})
-        for module in (answers, search):
+        here = SimpleNamespace(**vars(hub_errors.constants) | {"ENDPOINT": server.url})
+        for module in (hub_errors, search):
             monkeypatch.setattr(module, "constants", here)
         yield server
 

@@ -16,7 +16,7 @@ import pytest
 from filelock import FileLock
 
 from core.errors import ModelError, RunError, StopRequested
-from core.hub import answers, cached, download, partial_file, work
+from core.hub import cached, download, hub_errors, partial_file, work
 from core.hub.downloads import Downloads, nearest
 from core.hub.entry import Download, Entry
 from core.workspace.folder import Workspace
@@ -40,7 +40,9 @@ def hub(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
     monkeypatch.setattr(cached.constants, "HF_HUB_CACHE", str(cache))
     with FakeHub({name: tiny_model() for name in (REPO, OTHER, "owner/third", "owner/fourth")}) as server:
         # Not the library's own constant: hf_hub_url has a template of the real address from its import.
-        monkeypatch.setattr(answers, "constants", SimpleNamespace(**vars(answers.constants) | {"ENDPOINT": server.url}))
+        monkeypatch.setattr(
+            hub_errors, "constants", SimpleNamespace(**vars(hub_errors.constants) | {"ENDPOINT": server.url})
+        )
         yield server
 
 

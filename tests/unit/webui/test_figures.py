@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from core.chat.answer import Done
-from core.hub.answers import format_size
+from core.hub.hub_errors import format_size
 from core.memory import budget
 from core.messages import figures, msg
 from core.presets import PROJECT

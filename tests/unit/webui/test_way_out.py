@@ -12,7 +12,7 @@ import pytest
 
 from core import files
 from core.errors import ExportError
-from core.export import elsewhere
+from core.export import other_programs
 from core.export.exports import Exports
 from core.export.jobs import JobFolder
 from core.export.records import QUANTS, Difference, ExportCheck, ExportRequest, ExportResult, ExportStatus
@@ -94,7 +94,7 @@ def test_a_result_has_its_proof_its_commands_and_its_buttons_in_both_languages(t
 @pytest.mark.parametrize("kind", ["adapter", "merged", "gguf"])
 def test_commands_hold_the_folder_as_each_program_reads_it(kind: str, tmp_path: Path) -> None:
     folder = tmp_path / "带 spaces and 'quotes'"
-    for _, words in elsewhere.commands(done(kind, None), folder):
+    for _, words in other_programs.commands(done(kind, None), folder):
         assert str(folder) in words or repr(str(folder)) in words
     assert "'C:\\\\Users\\\\new'" in loading.of_model(None, "C:\\Users\\new"), "a backslash of Python's"
 
@@ -189,7 +189,7 @@ def test_an_export_of_another_strength_is_told_while_it_works_and_can_be_cancell
 def test_a_lora_in_gguf_is_started_beside_its_base_and_never_given_to_ollama_or_lm_studio(tmp_path: Path) -> None:
     files = {"pirates-lora.gguf": 9_000_000, "README.md": 900}
     for more, base in ({}, "BASE.gguf"), ({"a-base-q4_k_m.gguf": 90_000_000}, str(tmp_path / "a-base-q4_k_m.gguf")):
-        commands = elsewhere.commands(done("gguf-lora", None, files=files | more), tmp_path)
+        commands = other_programs.commands(done("gguf-lora", None, files=files | more), tmp_path)
         assert [where for where, _ in commands] == ["in_llamacpp", "in_koboldcpp"]
         assert commands[0][1] == f'llama-server -m "{base}" --lora "{tmp_path / "pirates-lora.gguf"}"'
     shown = exported.result(done("gguf-lora", None, files=files), tmp_path, True, EN)

@@ -17,7 +17,7 @@ from core.data.hub_sets import adding
 from core.data.hub_sets.adding import FIRST_ROWS
 from core.data.hub_sets.head import is_recognised
 from core.errors import DataError, GarageError
-from core.hub.answers import host_of
+from core.hub.hub_errors import host_of
 from core.hub.sets import search
 from core.hub.sets.about import AboutPart, AboutSet, SetHead, about, select_part
 from core.hub.sets.name import PartName, SetName

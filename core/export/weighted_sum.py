@@ -29,14 +29,14 @@ _ENDS = ("lora_A.weight", "lora_B.weight")
 
 
 @dataclass(frozen=True)
-class Weighed:
+class WeightedAdapter:
     """An adapter's folder and its weight in the sum."""
 
     folder: Path
     weight: float
 
 
-def write(parts: tuple[Weighed, Weighed], target: Path, rank: int | None = None) -> int:
+def write(parts: tuple[WeightedAdapter, WeightedAdapter], target: Path, rank: int | None = None) -> int:
     """Write the sum to the new folder target, completely or not at all, and return its rank.
 
     rank: of the result; None: the sum of both ranks. Raises ModelError if these cannot be summed, OSError.

@@ -23,7 +23,7 @@ TEXT, TOWERS = "TEXT_MODEL_MAP", "MMPROJ_MODEL_MAP"
 
 
 @dataclass(frozen=True)
-class FamilyWayOut:
+class ExportSupport:
     """Exports that a family allows. best: the furthest; tower: the vision or audio part is exported too, as mmproj;
     why: the reason against GGUF."""
 
@@ -32,7 +32,7 @@ class FamilyWayOut:
     why: Message | None = None
 
 
-def way_out(config: JsonObject, own_checkout: Path | None = None) -> FamilyWayOut:
+def export_support(config: JsonObject, own_checkout: Path | None = None) -> ExportSupport:
     """Exports that a model allows. config: its config.json, or only the text part's model_type. own_checkout: a
     llama.cpp to use instead of ours."""
     family, names = str(config.get("model_type"))[:60], config.get("architectures")
@@ -41,23 +41,23 @@ def way_out(config: JsonObject, own_checkout: Path | None = None) -> FamilyWayOu
         text = inner.get("architectures") if isinstance(inner, dict) else None
         knows = not known[TEXT].isdisjoint((*names[:1], *(text or ())))
         return (
-            FamilyWayOut("gguf", names[0] in known[TOWERS])
+            ExportSupport("gguf", names[0] in known[TOWERS])
             if knows
-            else FamilyWayOut("merged", why=msg("gguf.other_family", family=names[0]))
+            else ExportSupport("merged", why=msg("gguf.other_family", family=names[0]))
         )
     data = load_data()
     if {family, family.removesuffix("_text")} & data["families"]:
-        return FamilyWayOut("gguf", family in data["towers"])
+        return ExportSupport("gguf", family in data["towers"])
     if newer := data["newer"].get(family):
-        return FamilyWayOut(
+        return ExportSupport(
             "merged", why=msg("gguf.newer", family=family, llama_cpp=newer["llama_cpp"], ollama=newer["ollama"])
         )
-    return FamilyWayOut("merged", why=msg("gguf.other_family", family=family))
+    return ExportSupport("merged", why=msg("gguf.other_family", family=family))
 
 
-def way_out_for(model: KnownModel) -> FamilyWayOut:
+def support_of_known(model: KnownModel) -> ExportSupport:
     """Exports that a model of the catalogue allows."""
-    return way_out(model.config or {"model_type": model.shape.model_type})
+    return export_support(model.config or {"model_type": model.shape.model_type})
 
 
 @lru_cache(maxsize=1)
