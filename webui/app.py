@@ -176,9 +176,6 @@ def build_page(services: Services, w: Wording, demo: gr.Blocks) -> None:
     runs.finding.wire(train.wizard, opened, tabs, runs.run_notice)
     runs.wire(pulse, tabs, chat.target)
     settings.wire(demo, settings_tab)
-    chat.corrections.wire_train(
-        train.wizard, chat.target, train.wizard.data_step.data, train.wizard.data_step.choices, tabs
-    )
     data.wire(data_tab, train.wizard.model_step.model)
     data.wire_use(train.wizard, train.wizard.data_step.data, train.wizard.data_step.choices, tabs)
     models.wire(models_tab)
@@ -196,7 +193,8 @@ def _wire_actions(
         view = services.snapshots.now().shown
         return view.row.id if view else None
 
-    run = train.run
+    run, step = train.run, train.wizard.data_step
+    chat.corrections.wire_train(train.wizard, chat.target, step.data, step.choices, tabs)
     run.open_chat.click(lambda: runs.to_chat(shown()), None, [tabs, chat.target], js=CHOSEN, **AT_ONCE).then(
         None, js=SHOW_CHAT
     )

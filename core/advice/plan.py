@@ -14,9 +14,11 @@ from core.advice import recommend
 from core.advice.case import SETTINGS, Advice, Grounds, Reason, is_set, with_settings
 from core.data.reading.choices import Choices
 from core.data.sample_sets import sample_of
+from core.data.sets.inspection import taken_as, undecided
 from core.data.store import DatasetStore
+from core.errors import DataError
 from core.messages import msg
-from core.recipe import USUAL_BETA, Recipe
+from core.recipe import USUAL_BETA, Data, Recipe
 from core.runs import further
 from core.runs.folder import RunFolder
 from core.runs.run_json import RunFacts, TrainedOn
@@ -45,8 +47,10 @@ def submit(
     """Create or queue the run of a plan with begin(recipe, facts), and return what that returns.
 
     device: where it is to train (core/system/devices). parent: the run whose adapter it continues. seconds: the
-    predicted time. Raises DataError if the set cannot be read, and what begin raises.
+    predicted time. Raises DataError if the set cannot be read, or nobody has decided which column is the answer, and
+    what begin raises.
     """
+    require_decided(datasets, made.recipe.data)
     recipe = made.recipe.model_copy(update={"data": datasets.pinned(made.recipe.data)})
     info, data = datasets.get(recipe.data.source), recipe.data
     report = datasets.report(info.id, data.format, Choices.from_data(data))
@@ -65,6 +69,17 @@ def submit(
         parent=further.facts_of(parent).parent if parent else None,
     )
     return begin(recipe, facts)
+
+
+def require_decided(datasets: DatasetStore, data: Data, accept_guess: bool = True) -> None:
+    """Raise DataError if nothing shows which column of a set is the answer; or, without accept_guess, if only the
+    contents of its rows do."""
+    report = datasets.report(data.source, data.format, Choices.from_data(data))
+    if not report.undecided and (accept_guess or not report.guessed):
+        return
+    if report.undecided:
+        raise undecided(report)
+    raise DataError("data.is_guess", taken=taken_as(report.roles))
 
 
 def make(recipe: Recipe, grounds: Grounds, data_name: str = "") -> Plan:

@@ -18,10 +18,11 @@ from core.data.reading.choices import NO_CHOICES, Choices
 from core.data.reading.file_rows import SUFFIXES
 from core.data.reading.sniff import probe
 from core.data.sets import gathered
-from core.data.sets.inspection import DataReport, inspect_file
+from core.data.sets.inspection import DataReport, inspect_file, taken_as, undecided
 from core.data.sets.stored_rows import example_of
 from core.data.shapes.known import COLUMNS
 from core.data.shapes.roles import parse
+from core.data.shapes.sides import with_answer
 from core.data.store import DatasetStore
 from core.data.tokenizer import Tokenizer
 from core.errors import DataError
@@ -32,6 +33,10 @@ from core.presets import PRESETS
 from core.recipe import Data, Recipe
 from core.workspace.folder import Workspace, expand
 
+AnswerOption = Annotated[str, typer.Option(help="Which column is the answer, if neither names nor contents show it.")]
+AcceptGuessOption = Annotated[
+    bool, typer.Option("--accept-guess", help="Train although only the contents show what the columns are.")
+]
 SHOWN = 3  # rows that JSON shows as they are learned
 
 
@@ -65,11 +70,16 @@ def dataset_id(space: Workspace, source: str, relative_to: Path, choices: Choice
     return source
 
 
-def with_imported_data(space: Workspace, recipe: Recipe, relative_to: Path) -> Recipe:
-    """Return recipe with its data set as an id of the store. Raises DataError as `dataset_id`."""
+def with_imported_data(space: Workspace, recipe: Recipe, relative_to: Path, answer: str = "") -> Recipe:
+    """Return recipe with its data set as an id of the store. answer: the column that a person named as the answer.
+    Raises DataError as `dataset_id`."""
     data = recipe.data
     source = dataset_id(space, data.source, relative_to, Choices.from_data(data))
-    return recipe.model_copy(update={"data": data.model_copy(update={"source": source})})
+    data = data.model_copy(update={"source": source})
+    if answer:
+        report = dataset_store(space).report(source, data.format, Choices.from_data(data))
+        data = data.model_copy(update={"columns": dict(with_answer(report.possible, answer))})
+    return recipe.model_copy(update={"data": data})
 
 
 @app.command()
@@ -81,6 +91,7 @@ def inspect(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
     columns: Annotated[str, typer.Option(help="What each column is, e.g. question=Frage,answer=Antwort.")] = "",
+    answer: AnswerOption = "",
     encoding: Annotated[str | None, typer.Option(help="Text encoding: utf-8, gb18030, cp1252, ...")] = None,
     sheet: Annotated[str | None, typer.Option(help="Which sheet of a workbook to read.")] = None,
     header: Annotated[
@@ -114,6 +125,9 @@ def inspect(
         raise DataError("data.no_name")
     if not os.path.isfile(path) and (store.knows(data) or not _exists(path)):
         path, choices = store.path(data), store.choices(data, choices)
+    if answer:
+        possible = inspect_file(path, choices=choices).possible
+        choices = choices.model_copy(update={"columns": dict(with_answer(possible, answer))})
     kept: list[tuple[int, str]] = []
     most = sys.maxsize if model is not None else SHOWN
     try:
@@ -144,13 +158,24 @@ def inspect(
             "examples": [example.as_dict() for example in first],
             "people": chat["people"],
             "conversations": chat["conversations"],
-            "questions": _header_question(report.header, choices),
+            "questions": [*_answer_question(report), *_header_question(report.header, choices)],
         }
         print_json(in_words(value | ({"learned": learned} if learned else {})))
     else:
         _show(report, learned, terminal_language())
     if not report.good_rows:
         raise report.refusal(path.name)
+    if report.undecided:
+        raise undecided(report)
+
+
+def _answer_question(report: DataReport) -> list[dict[str, Any]]:
+    """Return the question which column is the answer, with the readings to choose from, if only contents or nothing
+    decide it."""
+    if not report.readings:
+        return []
+    text = undecided(report).message if report.undecided else msg("data.note_guessed", taken=taken_as(report.roles))
+    return [{"id": "answer", "text": text.model_dump(mode="json"), "readings": [dict(one) for one in report.readings]}]
 
 
 def _exists(path: Path) -> bool:

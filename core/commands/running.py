@@ -19,7 +19,7 @@ from core.advice import curve_doctor, plan, run_doctor
 from core.advice.case import Grounds
 from core.advice.diagnosis import Diagnosis
 from core.advice.run_doctor import Planned
-from core.commands.data import dataset_store, with_imported_data
+from core.commands.data import AcceptGuessOption, AnswerOption, dataset_store, with_imported_data
 from core.commands.estimating import memory_corrections
 from core.commands.terminal import (
     CardsOption,
@@ -86,6 +86,8 @@ def train(
     nnodes: NodesOption = None,
     node_rank: Annotated[int, typer.Option(help="Number of this PC: 0 is the main PC, any other joins its run.")] = 0,
     rdzv_endpoint: EndpointOption = None,
+    answer: AnswerOption = "",
+    accept_guess: AcceptGuessOption = False,
 ) -> None:
     """Train one run in the foreground. Exit 0 completed, 1 failed, 2 bad recipe, 3 stopped, 4 paused."""
     if at is not None and not queue:
@@ -102,7 +104,10 @@ def train(
     parsed = recipe_of(recipe, settings)
     parent_run = Runs(space).find(parent) if parent else None
     require_trainable_together(parsed, nodes)
-    run = prepare_run(space, parsed, recipe.absolute().parent, as_json, parent_run, cpu, queue, at, chosen)
+    base = recipe.absolute().parent
+    parsed = with_imported_data(space, parsed, base, answer)
+    plan.require_decided(dataset_store(space), parsed.data, accept_guess)
+    run = prepare_run(space, parsed, base, as_json, parent_run, cpu, queue, at, chosen)
     if not queue:
         carry_out(run, space, as_json, nodes)
 

@@ -136,6 +136,7 @@ class Planner:
             return FormResult(missing=missing, problem=error.message)
         shape, shape_problem = self._shape(recipe)
         preview, preview_problem = self._preview(recipe)
+        missing = missing or self._undecided(recipe)
         if refused := self._refused(recipe, shape, shape_problem):
             return FormResult(None, preview, shape, None, missing, refused, refused, preview_problem)
         try:
@@ -268,6 +269,15 @@ class Planner:
             ), None
         except GarageError as error:
             return None, error.message
+
+    def _undecided(self, recipe: Recipe) -> Message | None:
+        """What is missing if nothing shows which column of the set is the answer."""
+        data = recipe.data
+        try:
+            report = self.services.datasets.report(data.source, data.format, Choices.from_data(data))
+        except GarageError:  # said as a problem of the set
+            return None
+        return msg("wizard.missing_answer") if report.undecided else None
 
     def _data_name(self, recipe: Recipe, w: Wording) -> str:
         if recipe.data.source == NO_DATA:

@@ -23,7 +23,7 @@ from webui.kit.wording import Wording
 from webui.state.services import Services
 from webui.state.snapshot import Snapshot
 
-MISSING_IN = {"wizard.missing_data": "data", "wizard.missing_model": "model"}
+MISSING_IN = {"wizard.missing_data": "data", "wizard.missing_answer": "data", "wizard.missing_model": "model"}
 
 
 def waits(snapshot: Snapshot) -> bool:
@@ -55,7 +55,7 @@ class StartStep:
     def label(self, result: FormResult) -> dict[str, Any]:
         """Its label says what is missing; it stays pressable, and then opens the step that is meant."""
         if result.missing is not None:
-            key = f"start_missing_{MISSING_IN[result.missing.key]}"
+            key = f"start_{result.missing.key.removeprefix('wizard.')}"
         elif result.problem is not None:
             key = "start_only_planned" if result.problem.key == "wizard.only_planned" else "start_problem"
         else:

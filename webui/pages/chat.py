@@ -91,11 +91,7 @@ class ChatPage:
             self.offered = gr.Textbox("", visible="hidden")  # to whom it may be shown is known to the page alone
             self.status = gr.HTML(self._status(snapshot.chat), elem_id="chat-status")
             with gr.Accordion(w.t("chat_page.settings"), open=False, elem_id="chat-settings"):
-                precisions = [(w.t(f"chat_page.precision_{name}"), name) for name in PRECISIONS]
-                with gr.Row(elem_id="chat-load-row"):
-                    precision = w.named("chat_page.precision", "chat-precision") | {"scale": 0, "min_width": 430}
-                    self.precision = gr.Radio(precisions, value="trained", **precision)
-                    self.load = gr.Button(w.t("chat_page.load"), elem_id="chat-load", scale=0, min_width=160)
+                self._build_load()
                 self._build_settings(snapshot.chat.thinks is not None)
                 self.second.build(snapshot.rows)
             self.shelf.build()
@@ -139,6 +135,15 @@ class ChatPage:
                 self.clear = gr.Button(w.t("chat_page.clear"), min_width=100, elem_id="chat-clear")
             self.corrections.build()
         self.duel.build(snapshot.rows)
+
+    def _build_load(self) -> None:
+        """The precision of the base, and the button that loads the model before anything is asked."""
+        w = self.w
+        precisions = [(w.t(f"chat_page.precision_{name}"), name) for name in PRECISIONS]
+        with gr.Row(elem_id="chat-load-row"):
+            precision = w.named("chat_page.precision", "chat-precision") | {"scale": 0, "min_width": 430}
+            self.precision = gr.Radio(precisions, value="trained", **precision)
+            self.load = gr.Button(w.t("chat_page.load"), elem_id="chat-load", scale=0, min_width=160)
 
     def _build_settings(self, thinks: bool) -> None:
         """How both answer. thinks: whether the model that is loaded can be asked with and without."""

@@ -38,16 +38,12 @@ OPENED = "() => [window.loraGarageRow]"
 SHOW_ROW = "() => { if (window.loraGarageRow) loraGarageShow('#data-row', true); }"
 
 
-class _Adding(Adding):
-    offered = "data_page.offered"
-
-
 class DataPage:
     def __init__(self, services: Services, wording: Wording):
         self.services, self.w = services, wording
         self.row, self.mending = RowEditor(services, wording), Mending(services, wording)
         self.table, self.parting = RowsTable(services, wording), Parting(services, wording)
-        self.adding, self.importing = _Adding(services, wording), ImportPart(wording, "data-import")
+        self.adding, self.importing = Adding(services, wording), ImportPart(wording, "data-import")
 
     # ---- widgets --------------------------------------------------------------------------------------------------
     def build(self) -> None:

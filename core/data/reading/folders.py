@@ -24,7 +24,7 @@ from core.data.reading import dataset_info, zips
 from core.data.reading.choices import Choices
 from core.data.reading.file_rows import DOCUMENTS, SUFFIXES, WRITING, Limits, Problem, Readable, Row, Source
 from core.data.reading.split_names import is_for_validation
-from core.data.shapes.roles import Role
+from core.data.shapes.sides import Decision
 from core.errors import DataError
 from core.messages import Message, msg
 from core.recipe import Format
@@ -219,8 +219,8 @@ def _notes(others: Sequence[str], refused: Sequence[DataError]) -> tuple[Message
     return tuple(notes)
 
 
-# the source, its format, the roles of its columns, its rows
-Started = tuple[Source, Format, dict[str, Role], Iterator[Row | Problem]]
+# the source, its format, the decision on its columns, its rows
+Started = tuple[Source, Format, Decision, Iterator[Row | Problem]]
 
 
 def start_each(source: Source, start: Callable[[Source], Started], limits: Limits) -> Started:
@@ -234,7 +234,7 @@ def start_each(source: Source, start: Callable[[Source], Started], limits: Limit
     if not started:
         raise refused[0]
     most = Counter(chosen for _, chosen, _, _ in started).most_common(1)[0][0]
-    roles = {name: role for _, _, of_part, _ in started for name, role in of_part.items()}
+    decision = Decision.merge(each for _, _, each, _ in started)
     known = {part.path.name: part.notes for part in source.parts}
     of_rows = _distinct_notes(
         [replace(part, notes=part.notes[len(known[part.path.name]) :]) for part, _, _, _ in started]
@@ -243,7 +243,7 @@ def start_each(source: Source, start: Callable[[Source], Started], limits: Limit
     warnings = (
         Problem(row=0, severity="warning", text=msg("data.note_refused_file", why=error.message)) for error in refused
     )
-    return source, most, roles, chain(_one_after_another(source, started, limits), warnings)
+    return source, most, decision, chain(_one_after_another(source, started, limits), warnings)
 
 
 def _one_after_another(source: Source, started: Iterable[Started], limits: Limits) -> Iterator[Row | Problem]:

@@ -28,11 +28,12 @@ from core.data.reading.choices import NO_CHOICES, Choices
 from core.data.reading.file_rows import DEFAULT_LIMITS, FileKind, Limits, Problem, Row, Source
 from core.data.reading.reader import read_rows
 from core.data.sets.earliest import earliest
-from core.data.shapes import multiple_choice
+from core.data.shapes import multiple_choice, sides
 from core.data.shapes.known import FORMATS, SAMPLE_ROWS, recognise
 from core.data.shapes.left_out import LeftOut, Tally
 from core.data.shapes.plain import Turns, as_json, plain
-from core.data.shapes.roles import Role, guess, renamed, require
+from core.data.shapes.roles import Role, renamed, require
+from core.data.shapes.sides import Decision
 from core.errors import DataError
 from core.messages import Message, msg
 from core.progress import Check, go_on
@@ -48,9 +49,10 @@ class DataReport(Frozen):
     rows = good_rows + rows with an error + rows whose answer is marked as bad. problems: in the order of rows, errors
     before warnings if there are more than the limit; problem_count counts them all. duplicates: good rows equal to an
     earlier one. validation: good rows that the set itself keeps for validation. left_out: values that nothing reads, in
-    rows without an error. roles: what columns are used for, if their names are none of a format; guessed: no person
-    chose these roles. chat: how an exported chat is read. sheet: the sheet of a workbook that is read. findings:
-    problems of the good rows as a whole.
+    rows without an error. roles: what columns are used for, if their names are none of a format; guessed: contents
+    decided them, not names or a person; undecided: nothing did, and a person has to choose one of readings (possible
+    roles) before anything is trained. chat: how an exported chat is read. sheet: the sheet of a workbook that is read.
+    findings: problems of the good rows as a whole.
     """
 
     format: Format
@@ -73,8 +75,15 @@ class DataReport(Frozen):
     left_out: tuple[LeftOut, ...] = ()
     roles: dict[str, Role] = {}
     guessed: bool = False
+    undecided: bool = False
+    readings: tuple[dict[str, Role], ...] = ()
     chat: Chat | None = None
     findings: tuple[Finding, ...] = ()
+
+    @property
+    def possible(self) -> tuple[dict[str, Role], ...]:
+        """The possible roles of the columns: those that are used, or all readings to choose from."""
+        return self.readings or ((self.roles,) if self.roles else ())
 
     def refusal(self, file: str) -> DataError:
         """Return the error of a file without a trainable row."""
@@ -108,7 +117,8 @@ def inspect_file(
     keep: called with the result of each row, in order. check: called every CHECK_EVERY rows, and may raise to stop.
     Raises DataError if the file has no rows, no known shape, cannot be read, or changes while it is read.
     """
-    source, chosen, roles, items = _start(path, format, limits, choices, check)
+    source, chosen, decision, items = _start(path, format, limits, choices, check)
+    roles = decision.roles
     chat = overview.read_as(source, check) if source.chat else None
     counts = _Counts(limits.problems, roles)
     for item in items:
@@ -129,8 +139,10 @@ def inspect_file(
         **{
             name: getattr(source, name) for name in ("kind", "sha256", "bytes", "encoding", "sheet", "sheets", "header")
         },
-        notes=(*notes, *_assumptions(source, roles, choices)),
-        guessed=bool(roles) and not choices.columns,
+        notes=(*notes, *_assumptions(source, decision, choices)),
+        guessed=decision.evidence == "content",
+        undecided=decision.evidence == "none",
+        readings=tuple(map(dict, decision.readings)) if len(decision.readings) > 1 else (),
         roles=dict(roles),
         chat=chat,
         **counts.as_fields(),
@@ -197,12 +209,24 @@ class _Counts:
         }
 
 
-def _assumptions(source: Source, roles: Mapping[str, Role], choices: Choices) -> list[Message]:
+def taken_as(roles: Mapping[str, Role]) -> list[Message]:
+    """Return what each column is used for, one sentence each."""
+    return [msg("data.column_as", column=name, role=msg(f"data.role_{role}")) for name, role in roles.items()]
+
+
+def undecided(report: DataReport) -> DataError:
+    """Return the error of a set of which nothing shows which column is the answer, with the columns to choose from."""
+    columns = [name for roles in report.readings for name, role in roles.items() if role in ("answer", "text")]
+    return DataError("data.which_answer", columns=list(dict.fromkeys(columns)))
+
+
+def _assumptions(source: Source, decision: Decision, choices: Choices) -> list[Message]:
     """Return notes on what was assumed of the file because no choice says it."""
     header = source.header and choices.header is None
-    guessed = {} if choices.columns else roles
-    taken = [msg("data.column_as", column=name, role=msg(f"data.role_{role}")) for name, role in guessed.items()]
-    roles_note = [msg("data.note_guessed", taken=taken)] if taken else []
+    roles = {} if decision.evidence == "chosen" else decision.roles
+    taken = taken_as(roles)
+    by = {"names": "data.note_by_names", "content": "data.note_guessed", "none": "data.note_undecided"}
+    roles_note = [msg(by[decision.evidence], taken=taken)] if taken else []
     return [*roles_note, *([msg("data.note_header_unsaid")] if header else [])]
 
 
@@ -245,14 +269,14 @@ def _start(
     limits: Limits,
     choices: Choices,
     check: Callable[[], None] = lambda: None,
-) -> tuple[Source, Format, dict[str, Role], Iterator[Row | Problem]]:
+) -> tuple[Source, Format, Decision, Iterator[Row | Problem]]:
     """Return the file, its format, the roles of its columns if no format has their names, and all its rows."""
     if format is not None and format not in FORMATS:
         raise DataError("data.no_such_format", found=str(format)[:60], expected=list(FORMATS))
     source = path if isinstance(path, Source) else sniff.probe(path, limits, choices, check)
     if source.chat:
         source = replace(source, choices=choices)
-        return source, "messages", {}, read_rows(source, limits)
+        return source, "messages", Decision(), read_rows(source, limits)
     if source.parts:
         return folders.start_each(source, lambda part: _start(part, format, limits, choices, check), limits)
     if choices.voice:
@@ -273,28 +297,35 @@ def _start(
         raise _no_rows_error(source, problem)
     if choices.columns:
         require(choices.columns, rows)
-        roles = dict(choices.columns)
+        decision = Decision((choices.columns,), "chosen")
     elif format is not None:
-        return source, format, {}, read_rows(source, limits)
+        return source, format, Decision(), read_rows(source, limits)
     elif written := multiple_choice.decided(rows, lambda: _checked(read_rows(source, limits), check)):
         noted = replace(source, notes=(*source.notes, written.note()))
         items = (written.apply(item) if isinstance(item, Row) else item for item in read_rows(source, limits))
-        return noted, "question_answer", {}, items
+        return noted, "question_answer", Decision(), items
     else:
-        try:
-            return source, recognise(rows), {}, read_rows(source, limits)
-        except DataError as error:
-            guessed = guess(rows) if error.message.key == "data.unknown_format" else None
-            if guessed is None:
-                raise
-            roles = guessed
+        known = _recognised(rows)
+        if not isinstance(known, Decision):
+            return source, known, Decision(), read_rows(source, limits)
+        decision = known
+    roles = decision.roles
     chosen: Format = "text" if "text" in roles.values() else "question_answer"
-    return (
-        source,
-        chosen,
-        roles,
-        (renamed(item, roles) if isinstance(item, Row) else item for item in read_rows(source, limits)),
-    )
+    items = (renamed(item, roles) if isinstance(item, Row) else item for item in read_rows(source, limits))
+    return source, chosen, decision, items
+
+
+def _recognised(rows: list[Row]) -> Format | Decision:
+    """Return the format of the rows, or the decision on their columns. Raises DataError if there is neither."""
+    try:
+        format = recognise(rows)
+    except DataError as error:
+        decision = sides.decide(rows) if error.message.key == "data.unknown_format" else None
+        if decision is None:
+            raise
+        return decision
+    beside = sides.beside_text(rows) if format == "text" else None
+    return beside or format
 
 
 def _checked(items: Iterator[Row | Problem], check: Callable[[], None]) -> Iterator[Row | Problem]:

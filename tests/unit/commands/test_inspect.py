@@ -35,7 +35,7 @@ CHAT = "\n".join(
     [
         ("a.jsonl", json.dumps(SAID), "instruction", {"question": ("question", False), "answer": ("answer", False)}),
         ("a.csv", "Frage;Antwort\nWas ist denn Regen?;Wasser vom Himmel da oben.\n", "instruction",
-            {"Frage": ("question", True), "Antwort": ("answer", True)}),
+            {"Frage": ("question", False), "Antwort": ("answer", False)}),
         ("a.jsonl", json.dumps({"messages": MESSAGES, "source": "web"}), "chat", {"messages": ("messages", False),
             "source": (None, False)}),
         ("a.txt", CHAT, "chat", {"messages": ("messages", False)}),
@@ -84,8 +84,15 @@ def test_a_chat_names_its_people_and_is_read_in_another_voice_and_by_another_sil
 
 
 def test_what_must_still_be_said_is_a_question_and_exit_2(asked) -> None:
-    code, said, _ = asked("a.csv", "a,b,c\none two three,four five six,seven eight nine\n")
-    assert (code, said["questions"][0]["id"], said["questions"][0]["columns"]) == (2, "columns", ["a", "b", "c"])
+    table = "a,b,c\none two three,four five six,seven eight nine\n"
+    code, said, _ = asked("a.csv", table)
+    [question] = said["questions"]
+    assert (code, question["id"], len(question["readings"])) == (2, "answer", 3)
+    code, said, _ = asked("a.csv", table, "--answer", "b")
+    assert (code, said["questions"], said["columns"]["b"]["role"]) == (0, [], "answer")
+    assert asked("a.csv", table, "--answer", "d")[0] == 2
+    code, said, _ = asked("a.csv", "a,b,c,d\n1,2,3,4\n")
+    assert (code, said["questions"][0]["id"], said["questions"][0]["columns"]) == (2, "columns", ["a", "b", "c", "d"])
 
 
 @pytest.mark.parametrize(

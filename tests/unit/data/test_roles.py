@@ -1,4 +1,4 @@
-"""Columns with names of a person's own: what each is for is guessed from names and contents, and said."""
+"""Columns with names of a person's own: names decide what each is, then contents, else the person; and it is said."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from typing import Any
 import pytest
 import yaml
 
+from core.advice import plan
 from core.data.conversation import ChatMessage
 from core.data.formats import Example
 from core.data.reading.choices import Choices
 from core.data.reading.file_rows import Row
 from core.data.sets.inspection import examples_of, inspect_file
-from core.data.shapes.roles import guess, longest_columns, parse
+from core.data.shapes.roles import parse
+from core.data.shapes.sides import decide, with_answer
 from core.data.store import DatasetStore
 from core.errors import DataError, RecipeError
-from core.recipe import Recipe
+from core.recipe import Data, Recipe
 
 Q, A = "What is a crêpe?", "It is a thin pancake from Brittany."
 PAIR = Example(messages=(ChatMessage("user", Q), ChatMessage("assistant", A)))
@@ -51,37 +53,97 @@ def test_columns_by_other_names_are_question_and_answer_and_that_is_said(columns
 
 
 @pytest.mark.parametrize(
-    "values, roles",
+    "values, evidence, readings",
     [
-        (
-            {"Kontext": "Food.", "Frage": Q, "Antwort": A},
-            {"Antwort": "answer", "Frage": "question", "Kontext": "context"},
-        ),
-        (
-            {"persona": "Be brief.", "query": Q, "reply": A},
-            {"reply": "answer", "query": "question", "persona": "system"},
-        ),
-        ({"background": Q, "summary": A}, {"summary": "answer", "background": "question"}),
-        ({"story": "Once upon a time there was a fox.", "id": 3}, {"story": "text"}),
-        ({"内容": "从前有一只狐狸。", "序号": 3}, {"内容": "text"}),
-        (
-            {"notes": "It was a long day.", "answer": 3, "b": "It was a much longer night."},
-            {"notes": "question", "b": "answer"},
-        ),
-        ({"name": "Eva", "city": "Rome"}, None),
-        ({"a": "one two three", "b": "one two three four", "c": "one two three four five"}, None),
-        ({"foo": 1, "bar": 2}, None),
-        ({"prompt": "Why?", "wrong_answer": f"{A} No.", "right": A}, {"prompt": "question", "right": "answer"}),
-        (
-            {"question": Q, "incorrect_answer": A, "correct_answer": A},
-            {"question": "question", "correct_answer": "answer"},
-        ),
-        ({"incorrect": f"{A} So be it.", "correct": A}, {"incorrect": "question", "correct": "answer"}),
-        ({"body": "one two three four", "title": "one two three", "foot": "one two three"}, None),
+        ({"Kontext": "Food.", "Frage": Q, "Antwort": A}, "names", ["Frage>Antwort+Kontext"]),
+        ({"persona": "Be brief.", "query": Q, "reply": A}, "names", ["query>reply+persona"]),
+        ({"background": Q, "summary": A}, "names", ["background>summary"]),
+        ({"story": "Once upon a time there was a fox.", "id": 3}, "names", ["story"]),
+        ({"内容": "从前有一只狐狸。", "序号": 3}, "names", ["内容"]),
+        ({"question": Q, "incorrect_answer": A, "correct_answer": A}, "names", ["question>correct_answer"]),
+        ({"incorrect": f"{A} So be it.", "correct": A}, "names", ["incorrect>correct"]),
+        ({"body": "one two three four", "title": "one two three", "foot": "one two three"}, "names", ["body"]),
+        ({"prompt": "Why?", "wrong_answer": f"{A} No.", "right": A}, "content", ["prompt>right"]),
+        ({"question": Q, "query": "SELECT a FROM b", "db_id": "x"}, "content", ["question>query"]),
+        ({"foo": Q, "bar": A}, "content", ["foo>bar", "bar>foo"]),
+        ({"eins": "Write a loop, please.", "zwei": "def f():\n  pass"}, "content", ["eins>zwei", "zwei>eins"]),
+        ({"premise": "A man rides.", "hypothesis": "He is out.", "label": 1}, "content", ["hypothesis>label+premise"]),
+        ({"notes": "It was a long day.", "answer": 3, "b": "It was a much longer night."}, "none",
+            ["notes>answer", "b>answer"]),
+        ({"problem": "Find x in x + 1 = 2.", "solution": "So x is 1.", "answer": "1"}, "none",
+            ["problem>solution", "problem>answer"]),
+        ({"prompt": Q, "response_a": A, "response_b": f"{A} It is.", "rating": 1}, "none",
+            ["prompt>response_a", "prompt>response_b"]),
+        ({"de": "Der Hund ist alt.", "en": "The dog is much older than that."}, "none", ["de>en", "en>de"]),
+        ({"text": A, "code": "def f(): pass"}, "none", ["text>code", "text"]),
+        ({"x": "one two three", "y": "one two three four", "z": "one two three four five"}, "none",
+            ["x>y", "x>z", "y>z"]),
+        ({"name": "Eva", "city": "Rome", "age": 3, "zip": 7}, None, []),
+        ({"foo": 1, "bar": 2}, None, []),
     ],
-)
-def test_what_is_guessed_and_what_is_not(values: dict[str, Any], roles: dict[str, str] | None) -> None:
-    assert guess([Row(1, values)]) == roles
+)  # fmt: skip
+@pytest.mark.parametrize("rows", [20, 300])
+def test_names_decide_then_contents_and_never_lengths(
+    values: dict[str, Any], evidence: str | None, readings: list[str], rows: int
+) -> None:
+    decision = decide([Row(number + 1, values) for number in range(rows)])
+    assert (decision and decision.evidence) == evidence
+    assert [as_arrow(roles) for roles in (decision.readings if decision else ())] == readings
+
+
+def as_arrow(roles: dict[str, str]) -> str:
+    """question>answer+context"""
+    by_role = {role: name for name, role in roles.items()}
+    pair = by_role.get("text") or f"{by_role['question']}>{by_role['answer']}"
+    return pair + "".join(f"+{by_role[role]}" for role in ("context", "system") if role in by_role)
+
+
+@pytest.mark.parametrize(
+    ("columns", "readings"),
+    [
+        (lambda i: {"Kundenmail": f"Wo ist Paket {i} denn nun?", "Kategorie": ("Versand", "Geld")[i % 2]},
+            ["Kundenmail>Kategorie", "Kundenmail"]),
+        (lambda i: {"satz": f"Das ist der Satz {i} hier.", "x": i % 3}, ["satz>x", "satz"]),
+        (lambda i: {"column 1": i % 4, "column 2": f"The title of {i}", "column 3": f"A much longer story of {i}."},
+            ["column 3>column 1+column 2", "column 2>column 3"]),
+        (lambda i: {"id": i, "satz": f"Das ist der Satz {i} hier."}, ["satz"]),
+    ],
+)  # fmt: skip
+def test_labels_beside_texts_are_offered_as_answers(columns: Any, readings: list[str]) -> None:
+    decision = decide([Row(number + 1, columns(number)) for number in range(60)])
+    assert decision and [as_arrow(roles) for roles in decision.readings] == readings
+
+
+def test_the_text_beside_a_label_is_trained_only_if_the_person_says_so(tmp_path) -> None:
+    """Seen: of `text` and a category the text alone was trained, without a word."""
+    file = tmp_path / "a.jsonl"
+    rows = [{"text": f"A letter number {i}.", "category": ("bill", "thanks")[i % 2]} for i in range(20)]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    report = inspect_file(file)
+    assert report.undecided and [as_arrow(roles) for roles in report.readings] == ["text>category", "text"]
+    assert "which column is the answer" in str(report.notes[0])
+    chosen = inspect_file(file, choices=Choices(columns=dict(with_answer(report.possible, "Category"))))
+    assert not chosen.undecided and not chosen.readings and chosen.format == "question_answer"
+    with pytest.raises(DataError, match="Choose one of category"):
+        with_answer(report.possible, "kind")
+    metadata = tmp_path / "b.jsonl"
+    metadata.write_text("\n".join(json.dumps({"text": row["text"], "source": "x", "id": 3}) for row in rows))
+    assert inspect_file(metadata).format == "text" and not inspect_file(metadata).undecided
+
+
+def test_a_set_whose_answer_nothing_shows_is_not_trained(tmp_path) -> None:
+    store = DatasetStore(tmp_path / "datasets", tmp_path)
+    file = tmp_path / "a.csv"
+    file.write_text("de,en\n" + "Der Hund ist alt.,The dog is old.\n" * 20, "utf-8")
+    info = store.import_file(file)
+    with pytest.raises(DataError, match="Choose one of en, de"):
+        plan.require_decided(store, Data(source=info.id))
+    plan.require_decided(store, Data(source=info.id, columns={"de": "question", "en": "answer"}))
+    file.write_text("eins,zwei\n" + f'"{Q}","{A}"\n' * 20, "utf-8")
+    guessed = store.import_file(file)
+    plan.require_decided(store, Data(source=guessed.id))
+    with pytest.raises(DataError, match="--accept-guess"):
+        plan.require_decided(store, Data(source=guessed.id), accept_guess=False)
 
 
 def test_a_column_that_goes_by_the_name_of_another_role_is_left_out_by_name(tmp_path) -> None:
@@ -93,8 +155,8 @@ def test_a_column_that_goes_by_the_name_of_another_role_is_left_out_by_name(tmp_
 
 def test_where_nothing_points_at_an_answer_the_columns_are_refused_as_before(tmp_path) -> None:
     file = tmp_path / "a.csv"
-    file.write_text("name,city\nEva,Rome\n")
-    with pytest.raises(DataError, match="The columns name, city do not match any known format"):
+    file.write_text("name,city,age,zip\nEva,Rome,3,7\n")
+    with pytest.raises(DataError, match="The columns name, city, age, zip do not match any known format"):
         inspect_file(file)
 
 
@@ -103,15 +165,6 @@ def test_a_format_that_fits_is_never_overruled_by_a_guess(tmp_path) -> None:
     file.write_text('text,label,frage,antwort\nspam?,yes,"What is it?","It is spam."\n')
     report = inspect_file(file)
     assert report.format == "text_label" and not report.roles and not report.notes
-
-
-def test_where_nothing_points_at_a_role_the_columns_that_say_most_can_be_offered() -> None:
-    rows = [Row(1, {"id": "7", "a": "one two", "b": "one two three", "c": "one"})]
-    assert guess(rows) is None and longest_columns(rows) == {"a": "question", "b": "answer"}
-    assert (
-        longest_columns([Row(1, {"id": 7, "a": "one"})]) == {"a": "text"}
-        and longest_columns([Row(1, {"id": 7})]) is None
-    )
 
 
 # ---- said by a person ------------------------------------------------------------------------------------------------
@@ -161,8 +214,7 @@ def test_a_set_keeps_what_was_said_of_its_columns_for_its_report_and_for_trainin
     file = tmp_path / "a.csv"
     file.write_text('a,b,c\n"one two three four","one two three","x y z"\n', "utf-8")
     store = DatasetStore(tmp_path / "datasets", tmp_path)
-    with pytest.raises(DataError, match="do not match any known format"):
-        store.import_file(file)
+    assert store.report(store.import_file(file).id).undecided
     info = store.import_file(file, choices=Choices(columns={"b": "question", "a": "answer"}))
     other = store.import_file(file, choices=Choices(columns={"a": "question", "b": "answer"}))
     assert (

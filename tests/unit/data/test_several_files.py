@@ -92,14 +92,14 @@ def test_one_file_that_cannot_be_read_costs_that_file_alone(put) -> None:
             {
                 "a.json": json.dumps(QA),
                 "b.json": '[{"question": "a", "answer": "b"},',
-                "c.csv": "x,y\n1,2\n",
+                "c.csv": "x,y,z,v\n1,2,3,4\n",
                 "d.json": b"\x89PNG",
             }
         )
     )
     assert report.good_rows == 2 and "d.json is an image" in notes(report)
     said = " ".join(str(problem.text) for problem in report.problems)
-    assert "b.json is broken at row 2" in said and "The columns x, y do not match any known format" in said
+    assert "b.json is broken at row 2" in said and "The columns x, y, z, v do not match any known format" in said
 
 
 def test_nothing_to_read_is_one_sentence(put) -> None:

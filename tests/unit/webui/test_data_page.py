@@ -454,7 +454,7 @@ def test_a_file_that_is_dropped_becomes_a_set_and_is_opened(services: Services, 
     assert told[page.sets]["choices"][0][1] == id
     (tmp_path / "odd.csv").write_text("x,y\nshort,a far longer text than the other\nb,and another text\n", "utf-8")
     told = drop(page, tmp_path / "odd.csv")
-    assert "press “Train on this”" in said(told[page.notice])
+    assert services.datasets.report(told[page.sets]["value"]).undecided, "said and chosen in Train"
     (tmp_path / "empty.jsonl").write_text("", "utf-8")
     told = drop(page, tmp_path / "empty.jsonl")
     assert "lg-bad" in said(told[page.notice]) and page.sets not in told

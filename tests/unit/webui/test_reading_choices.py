@@ -34,19 +34,25 @@ def added(step: DataStep, tmp_path: Path, name: str, text: str) -> tuple[str | N
     return step.adding.add([str(file)])
 
 
-def test_a_table_of_which_nothing_is_known_is_added_with_columns_to_correct(step: DataStep, tmp_path: Path) -> None:
-    """Seen: refused, though the page has a list for each column."""
+def test_of_a_table_that_can_be_read_in_several_ways_one_is_chosen_by_a_press(step: DataStep, tmp_path: Path) -> None:
+    """Seen: the longest column was taken for the answer, and trained."""
     id, said = added(step, tmp_path, "a.csv", "a,<i>b,c\none two three,one two three four,one two three four five\n")
-    assert id and "set below what each one is" in said
+    assert id and not said
     part, drawn = step.reading, step.reading.draw(id)
     assert drawn[part.table]["visible"] and not drawn[part.chat]["visible"] and "&lt;i&gt;b" in drawn[part.rows]
-    assert [(drawn[field]["label"], drawn[field]["value"]) for field in part.columns[:3]] == [
-        ("a", "ignore"),
-        ("<i>b", "question"),
-        ("c", "answer"),
-    ]
+    cards = drawn[part.readings]
+    assert cards.count("data-roles") == 3 and "Answer: &lt;i&gt;b" in cards and "one two three four five" in cards
+    assert "Which column is the answer?" in cards and step.services.datasets.report(id).undecided
+    roles = {"a": "question", "c": "answer"}
+    chosen = part._of_reading({part.picked: {"roles": roles, "at": 1}}, step.services.datasets.choices(id))
+    step.services.datasets.choose(id, chosen)
+    drawn = part.draw(id)
+    assert drawn[part.readings] == "" and not step.services.datasets.report(id).undecided
+    assert [drawn[field]["value"] for field in part.columns[:3]] == ["question", "ignore", "answer"]
     assert not drawn[part.columns[3]]["visible"]
     assert added(step, tmp_path, "b.jsonl", '{"a": 1}\n')[0] is None  # no text to learn
+    for odd in (None, 7, {"roles": 3}, {"roles": {"a": "person"}}):
+        assert part._of_reading({part.picked: odd}, chosen) == chosen
 
 
 def test_a_chat_shows_its_people_and_what_each_silence_gives(step: DataStep, tmp_path: Path) -> None:
@@ -74,12 +80,12 @@ def test_a_workbooks_sheet_is_chosen_where_there_are_several(step: DataStep, tmp
     assert (drawn[part.file.sheet]["choices"], drawn[part.file.sheet]["value"]) == (["<b>Eins", "Zwei"], "<b>Eins")
     assert not drawn[part.file.encoding]["visible"]
     assert step.services.datasets.resolved_choices(id).sheet == "<b>Eins", "a run says which, whatever is chosen later"
-    part._choose(id, part.file.of_sheet({part.file.sheet: "Zwei"}, step.services.datasets.choices(id)))
+    step.services.datasets.choose(id, part.file.of_sheet({part.file.sheet: "Zwei"}, step.services.datasets.choices(id)))
     drawn = part.draw(id)
     assert drawn[part.file.sheet]["value"] == "Zwei"
     assert [drawn[field]["value"] for field in part.columns[:2]] == ["question", "answer"]
     with pytest.raises(DataError, match="no sheet"):
-        part._choose(id, Choices(sheet="Drei"))
+        step.services.datasets.choose(id, Choices(sheet="Drei"))
 
 
 def test_whether_the_first_row_is_one_of_names_is_asked_where_it_is_in_doubt(step: DataStep, tmp_path: Path) -> None:
@@ -92,7 +98,7 @@ def test_whether_the_first_row_is_one_of_names_is_asked_where_it_is_in_doubt(ste
         drawn[part.file.header] == gr.update(visible=True, value="no") and drawn[part.columns[0]]["label"] == "column 1"
     )
     assert (store.report(id).rows, store.resolved_choices(id).header) == (2, False), "a run says how it was read"
-    part._choose(id, part.file.of_header({part.file.header: "yes"}, store.choices(id)))
+    step.services.datasets.choose(id, part.file.of_header({part.file.header: "yes"}, store.choices(id)))
     assert part.draw(id)[part.file.header]["value"] == "yes" and store.report(id).rows == 1
     id, _ = added(step, tmp_path, "b.csv", "question,answer\nWhat is rain?,Water that falls.\n")
     assert not part.draw(id)[part.file.header]["visible"]
@@ -107,7 +113,7 @@ def test_an_encoding_is_chosen_where_it_was_guessed(step: DataStep, tmp_path: Pa
     drawn, first = part.draw(id), step.services.datasets.report(id).encoding
     assert drawn[part.file.encoding] == gr.update(visible=True, value=first) and not drawn[part.file.sheet]["visible"]
     other = "cp1252" if first == "cp1254" else "cp1254"
-    part._choose(id, part.file.of_encoding({part.file.encoding: other}, Choices()))
+    step.services.datasets.choose(id, part.file.of_encoding({part.file.encoding: other}, Choices()))
     assert part.draw(id)[part.file.encoding]["value"] == other
     assert part.file.of_encoding({part.file.encoding: "rot13"}, Choices()) == Choices()
 

@@ -9,14 +9,11 @@ from core.data.reading.choices import NO_CHOICES, Choices
 from core.data.sets import gathered
 from core.errors import DataError
 from core.progress import Check, go_on
-from webui.form.reading.part import offered
 from webui.kit.html import Html, join, notice
 from webui.kit.panel import Panel
 
 
 class Adding(Panel):
-    offered = "reading_choices.offered"  # said of columns that nobody named
-
     def add(self, paths: Sequence[str], choices: Choices = NO_CHOICES, check: Check = go_on) -> tuple[str | None, Html]:
         """What was dropped, as one set: (its id, ""), or (None, what is wrong with it). choices: of the recipe that
         names the file."""
@@ -30,7 +27,7 @@ class Adding(Panel):
                 path.unlink(missing_ok=True)  # gradio's own copy; ours is in the store
 
     def _added(self, given: Sequence[Path], choices: Choices, check: Check) -> tuple[str, Html]:
-        """A table of which nothing is known is added with columns that the person may correct. Raises DataError."""
+        """Add the files, without choices that they cannot be read by. Raises DataError."""
         store = self.services.datasets
         try:
             return gathered.add(store, given, choices=choices, check=check).id, Html("")
@@ -38,8 +35,4 @@ class Adding(Panel):
             if choices.chosen:  # which this file cannot be read by
                 added, said = self._added(given, NO_CHOICES, check)
                 return added, join([notice(self.w.t("brought.not_so", why=self.w.of(error.message)), "warn"), said])
-            roles = offered(given[0], error) if len(given) == 1 else None
-            if roles is None:
-                raise
-        said = notice(self.w.t(self.offered), "warn")
-        return gathered.add(store, given, choices=Choices(columns=roles), check=check).id, said
+            raise

@@ -7,10 +7,10 @@ here (samples, files of a library folder) are read as they are.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import Any, get_args
 
 import gradio as gr
@@ -20,12 +20,10 @@ from core import files
 from core.data.chats.overview import Chat
 from core.data.reading import sniff
 from core.data.reading.choices import NO_CHOICES, Choices
-from core.data.reading.file_rows import Row, Source
+from core.data.reading.file_rows import Row
 from core.data.reading.reader import read_rows
 from core.data.sets.inspection import DataReport
-from core.data.shapes.known import SAMPLE_ROWS
-from core.data.shapes.roles import Role, longest_columns
-from core.errors import DataError, GarageError
+from core.errors import GarageError
 from core.recipe import ColumnRole
 from webui.form.fields import edited
 from webui.form.handle import Filling, FormHandle, Given, Parts, Take, Taken, Updates
@@ -42,6 +40,16 @@ FIRST_ROWS = 4
 MOST_COLUMNS = 12  # that can be set here; a table with more is mapped by a command
 LONGEST_CELL = 90
 MOST_PEOPLE = 200  # to choose from
+ROLES_IN_ORDER: tuple[ColumnRole, ...] = ("system", "context", "question", "text", "answer", "ignore")  # of a row
+PICK = """
+element.addEventListener("click", (event) => {
+  const button = event.target.closest("button[data-roles]");
+  if (!button) return;
+  window.loraGarageReading = { roles: JSON.parse(button.dataset.roles), at: Date.now() };
+  trigger("select", { value: "" });
+});
+"""
+PICKED = "() => window.loraGarageReading"
 
 
 class ReadingPart:
@@ -61,6 +69,8 @@ class ReadingPart:
             self.pseudonyms = gr.Checkbox(True, **w.named("reading_choices.pseudonyms", "chat-pseudonyms"))
             self.about_chat = gr.HTML("", elem_id="chat-about")
         with gr.Column(visible=False, elem_id="column-choices", elem_classes="lg-choices") as self.table:
+            self.readings = gr.HTML("", elem_id="readings", js_on_load=PICK, apply_default_css=False)
+            self.picked = gr.JSON(None, visible=False)
             self.rows = gr.HTML("", elem_id="first-rows")
             with gr.Row(elem_classes="lg-columns"):
                 roles = [(w.t(f"reading_choices.role_{role}"), role) for role in ROLES]
@@ -77,7 +87,8 @@ class ReadingPart:
     @property
     def parts(self) -> Parts:
         return {
-            self.chat, self.voice, self.gap, self.pseudonyms, self.about_chat, self.table, self.rows, *self.columns,
+            self.chat, self.voice, self.gap, self.pseudonyms, self.about_chat, self.table, self.readings, self.rows,
+            *self.columns,
             self.about_table,
             self.sheet_of, *self.file.parts,
         }  # fmt: skip
@@ -92,36 +103,26 @@ class ReadingPart:
                 id, store = given[data], self.services.datasets
                 said = choices_for(id, form.read(given).answers.reading).model_copy(update={"version": None})
                 try:
-                    self._choose(id, read(given, store.choices(id, said)))
+                    store.choose(id, read(given, store.choices(id, said)))
                 except GarageError as error:
                     return None, {self.said: shown(notice(self.w.of(error.message)))}
                 return Filling(answers={"reading": None}), {self.said: shown(""), data: gr.update(choices=choices())}
 
             return take
 
+        self.readings.select(None, None, [self.picked], js=PICKED, **QUIET)
         of_chat: Parts = {self.voice, self.gap, self.pseudonyms}
         outputs: Parts = {self.said}
         options = {**QUIET, **LAST, "concurrency_id": "reading", "concurrency_limit": 1}
         for events, inputs, read in (
             ([edited(field) for field in (self.voice, self.gap, self.pseudonyms)], of_chat, self._of_chat),
             ([edited(column) for column in self.columns], {*self.columns, self.sheet_of}, self._of_columns),
+            ([self.picked.change], {self.picked}, self._of_reading),
             ([edited(self.file.sheet)], {self.file.sheet}, self.file.of_sheet),
             ([edited(self.file.header)], {self.file.header}, self.file.of_header),
             ([edited(self.file.encoding)], {self.file.encoding}, self.file.of_encoding),
         ):
             form.fills(partial(gr.on, events), chosen(read), form.inputs | inputs, outputs, **options)
-
-    def _choose(self, id: str, choices: Choices) -> None:
-        """A sheet of which nothing is known comes with columns to correct, as a table that is added does. Raises
-        DataError."""
-        store = self.services.datasets
-        try:
-            store.choose(id, choices)
-        except DataError as error:
-            roles = offered(sniff.probe(store.path(id), choices=choices), error)
-            if roles is None:
-                raise
-            store.choose(id, choices.model_copy(update={"columns": roles}))
 
     # ---- what was said --------------------------------------------------------------------------------------------
     def _of_chat(self, given: Given, kept: Choices) -> Choices:
@@ -141,6 +142,14 @@ class ReadingPart:
             name: given[column] for name, column in zip(names, self.columns, strict=False) if given[column] in ROLES
         }
         return kept.model_copy(update={"columns": roles})
+
+    def _of_reading(self, given: Given, kept: Choices) -> Choices:
+        """Choices with the reading that was pressed. Its roles come from the page: they are checked as any are."""
+        picked = given[self.picked]
+        roles = picked.get("roles") if isinstance(picked, dict) else None
+        roles = roles if isinstance(roles, dict) else {}
+        columns = {str(name): role for name, role in roles.items() if role in ROLES}
+        return kept.model_copy(update={"columns": columns or kept.columns})
 
     # ---- what the set has -----------------------------------------------------------------------------------------
     def draw(self, data: Any, choices: Choices = NO_CHOICES) -> Updates:
@@ -212,6 +221,7 @@ class ReadingPart:
         guessed = w.t("reading_choices.guessed") if report.guessed else ""  # None would leave what is there
         updates: Updates = {
             self.table: gr.update(visible=True),
+            self.readings: self._as_readings(rows, report),
             self.rows: self._as_table(names, [row.values for row in rows]),
             self.sheet_of: names[:MOST_COLUMNS],
             self.about_table: tag(
@@ -230,6 +240,27 @@ class ReadingPart:
             )
         return updates
 
+    def _as_readings(self, rows: list[Row], report: DataReport) -> Html | str:
+        """Each possible reading with a row of the file, and the button that chooses it."""
+        if not report.readings or not rows:
+            return ""
+        w = self.w
+        cards = []
+        for number, roles in enumerate(report.readings):
+            values = rows[number % len(rows)].values
+            title = next(
+                w.t("reading_choices.answer_is" if role == "answer" else "reading_choices.text_is", column=name)
+                for name, role in roles.items()
+                if role in ("answer", "text")
+            )
+            by_role = sorted((ROLES_IN_ORDER.index(role), name) for name, role in roles.items())
+            kinds = ((w.t(f"reading_choices.role_{ROLES_IN_ORDER[place]}"), name) for place, name in by_role)
+            lines = (tag("p", tag("span", kind, class_="lg-quiet"), " ", _cell(values.get(at))) for kind, at in kinds)
+            button = tag("button", w.t("reading_choices.pick"), type="button", data_roles=json.dumps(roles))
+            cards.append(tag("div", tag("h3", title), *lines, button, class_="lg-reading"))
+        asked = w.t("reading_choices.which_answer" if report.undecided else "reading_choices.is_right")
+        return join([tag("p", tag("strong", asked), role="status"), tag("div", *cards, class_="lg-readings")])
+
     def _as_table(self, names: list[str], rows: list[Mapping[str, Any]]) -> Html:
         """Reached and scrolled by keyboard, since a table may be wider than a phone."""
         head = tag("tr", *(tag("th", name[:LONGEST_CELL], scope="col") for name in names))
@@ -242,14 +273,6 @@ class ReadingPart:
                 tag("div", table, class_="lg-scroll", tabindex="0", role="region", aria_label=title),
             ]
         )
-
-
-def offered(file: Path | Source, problem: DataError) -> dict[str, Role] | None:
-    """For a table none of whose columns can be guessed: roles that a person may correct. None where something else is
-    wrong with it."""
-    if problem.message.key != "data.unknown_format":
-        return None
-    return longest_columns([row for row in islice(read_rows(file), SAMPLE_ROWS) if isinstance(row, Row)])
 
 
 def _cell(value: Any) -> str:

@@ -1,0 +1,281 @@
+"""Decides which columns of a table are the question and the answer, if their names are none of a format's.
+
+The names of the columns decide first, then the contents of the rows; never the length of the texts. If neither
+decides, every possible reading is kept for the person to choose from (DataReport.readings), and no run starts before.
+The first SAMPLE_ROWS rows are looked at, however many there are.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from core.data.reading.file_rows import Row
+from core.data.shapes.left_out import has_value
+from core.data.shapes.roles import Role, Roles, is_about, is_worse, meaning_of, words_of
+from core.errors import DataError
+
+LEAST_WORDS = 3  # median of a column of sentences; names, dates and labels have fewer
+MOST_READINGS = 4  # offered to a person
+MOST_LABELS = 30  # different values of a column of labels
+_LABEL = frozenset(
+    re.findall(
+        r"\w+",
+        """label labels category categories class classes intent intents sentiment topic topics tag tags emotion
+        polarity stance kategorie klasse etikett stimmung thema categoria categoría catégorie clase classe etiqueta
+        étiquette etichetta метка категория класс 类别 标签 分类 分類 ラベル カテゴリ 라벨 카테고리 분류 تصنيف श्रेणी""",
+    )
+)
+_CODE = frozenset({"code", "sql", "query", "program", "snippet", "quelltext", "代码", "コード"})
+_NEVER_ANSWERS = frozenset({"premise", "hypothesis", "passage"})  # beside the names of questions, contexts, systems
+_QUESTION_MARKS = ("?", "？", "؟")
+_CODE_BEGINS = re.compile(
+    r"\s*(?:select|with|insert|update|delete|create)\s+\S|\s*(?:def|class|import|from|function|const|let|var|public|"
+    r"package|fn|#include|#!/|<\?php|<!doctype|<html)\b|\s*```",
+    re.IGNORECASE,
+)
+Evidence = Literal["chosen", "names", "content", "none"]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The possible readings of a table's columns, the likeliest first.
+
+    evidence: "chosen" by a person; "names" or "content" of the columns decide for the first; "none" decides.
+    """
+
+    readings: tuple[Roles, ...] = ()
+    evidence: Evidence = "names"
+
+    @property
+    def roles(self) -> dict[str, Role]:
+        return dict(self.readings[0]) if self.readings else {}
+
+    @classmethod
+    def merge(cls, decisions: Iterable[Decision]) -> Decision:
+        """Join the decisions on the files of one set: the least certain of them, with the roles of all."""
+        every = [one for one in decisions if one.readings]
+        doubtful = next((one for kind in ("none", "content") for one in every if one.evidence == kind), None)
+        roles = {name: role for one in every for name, role in one.roles.items()}
+        if doubtful is None:
+            return cls((roles,), every[0].evidence) if every else cls()
+        return cls(({**roles, **doubtful.roles}, *doubtful.readings[1:]), doubtful.evidence)
+
+
+def decide(rows: Sequence[Row]) -> Decision | None:
+    """Return the readings of the rows; None if they have no column of text."""
+    table = _Table(rows)
+    return (
+        _both_named(table) or _one_named(table) or _correction(table) or _labelled(table) or _unnamed(table)
+    )  # fmt: skip
+
+
+def beside_text(rows: Sequence[Row]) -> Decision | None:
+    """Return the readings of rows with a `text` column beside columns of labels, answers or code: the format `text`
+    would train the text alone. None if there are no such columns."""
+    table = _Table(rows)
+    text = next((name for name in table.texts if meaning_of(name) == "text"), None)
+    if text is None:
+        return None
+    others = [name for name in table.values if name != text and not is_worse(name) and table.may_be_answer(name)]
+    return _asked([*(_pair(text, name) for name in others), _alone(text)]) if others else None
+
+
+def with_answer(readings: Sequence[Roles], column: str) -> Roles:
+    """Return the reading whose answer is column. Raises DataError with the columns that can be the answer."""
+    for roles in readings:
+        if any(name.lower() == column.strip().lower() and role == "answer" for name, role in roles.items()):
+            return roles
+    answers = [name for roles in readings for name, role in roles.items() if role == "answer"]
+    raise DataError("data.no_such_answer", found=column[:80], expected=list(dict.fromkeys(answers)))
+
+
+class _Table:
+    """The columns of the sample rows: those of text, and those of labels or numbers."""
+
+    def __init__(self, rows: Sequence[Row]):
+        self.rows = rows
+        names = dict.fromkeys(str(name) for row in rows for name in row.values)
+        values = {name: [row.values[name] for row in rows if has_value(row.values.get(name))] for name in names}
+        self.values = {name: each for name, each in values.items() if 2 * len(each) >= len(rows) and each}
+
+    @cached_property
+    def texts(self) -> dict[str, float]:
+        """The columns that hold only text, with their usual number of words; no links."""
+        return {name: words for name in self.values if (words := self._words(name)) is not None}
+
+    def _words(self, name: str) -> float | None:
+        values = self.values[name]
+        if not all(isinstance(value, str) and not _LINK.match(value) for value in values):
+            return None
+        counts = sorted(len(words_of(value)) for value in values)
+        return (counts[len(counts) // 2] + counts[(len(counts) - 1) // 2]) / 2
+
+    @property
+    def sentences(self) -> list[str]:
+        return [name for name, words in self.texts.items() if words >= LEAST_WORDS]
+
+    def named(self, role: Role) -> list[str]:
+        """The columns whose name means role: those whose full name does, else those whose last word does."""
+        letters = {name.strip().lower() for name in self.values} >= {"q", "a"}  # one alone is a name like b or c
+        columns = list(self.values if role == "answer" else self.texts)
+        pool = [name for name in columns if letters or name.strip().lower() not in ("q", "a")]
+        meant = [name for name in pool if meaning_of(name) == role and not (role == "answer" and is_worse(name))]
+        exact = [name for name in meant if meaning_of(name, exact=True) == role]
+        return exact or meant
+
+    def has_few_values(self, name: str) -> bool:
+        """Whether a column looks like one of labels: few different short values, each of several rows."""
+        values = {str(value) for value in self.values[name]}
+        is_short = all(isinstance(v, str | int | bool) and len(str(v)) <= 40 for v in self.values[name])
+        return is_short and 2 <= len(values) <= min(MOST_LABELS, len(self.rows) // 2)
+
+    def may_be_answer(self, name: str) -> bool:
+        """Whether a column's name means a label, code or an answer."""
+        words = re.findall(r"[^\W\d_]+", name.lower())
+        return meaning_of(name) == "answer" or bool(words) and words[-1] in _LABEL | _CODE
+
+    def share(self, name: str, holds: Iterable[bool]) -> float:
+        return sum(holds) / max(1, len(self.values[name]))
+
+    def asks(self, name: str) -> float:
+        """The share of a column's values that end as a question."""
+        return self.share(name, (str(v).rstrip().endswith(_QUESTION_MARKS) for v in self.values[name]))
+
+    def is_code(self, name: str) -> float:
+        return self.share(name, (_CODE_BEGINS.match(str(v)) is not None for v in self.values[name]))
+
+
+_LINK = re.compile(r"\s*https?://\S+\s*$")
+
+
+def _pair(question: str, answer: str) -> dict[str, Role]:
+    return {question: "question", answer: "answer"}
+
+
+def _alone(text: str) -> dict[str, Role]:
+    return {text: "text"}
+
+
+def _asked(readings: Iterable[Mapping[str, Role]]) -> Decision:
+    return Decision(tuple(itertools.islice(readings, MOST_READINGS)), "none")
+
+
+def _beside(table: _Table, taken: Roles) -> dict[str, Role]:
+    """The named context and system columns that no reading uses yet."""
+    found: dict[str, Role] = {}
+    for role in ("context", "system"):
+        name = next((name for name in table.named(role) if name not in taken), None)
+        if name is not None:
+            found[name] = role
+    return found
+
+
+def _both_named(table: _Table) -> Decision | None:
+    """Names decide for both sides; several columns named as answers are a question to the person."""
+    questions, answers = table.named("question"), table.named("answer")
+    question = next(iter(questions), None) or next(iter(table.named("context")), None)
+    question = question or next((n for n in table.named("text") if n not in answers), None)
+    if question is None or not (answers := [name for name in answers if name != question]):
+        return None
+    readings = [roles | _beside(table, roles) for roles in (_pair(question, answer) for answer in answers)]
+    return Decision((readings[0],), "names") if len(readings) == 1 else _asked(readings)
+
+
+def _one_named(table: _Table) -> Decision | None:
+    """One side is named: the other column is a guess if only one can be it, else a question."""
+    question, answer = next(iter(table.named("question")), None), next(iter(table.named("answer")), None)
+    if (question is None) == (answer is None):
+        return None
+    if answer is not None:
+        others = [name for name in table.texts if name != answer and not is_about(name) and not is_worse(name)]
+        pairs = [_pair(name, answer) for name in others]
+    else:
+        others = [
+            name
+            for name in table.values
+            if name != question
+            and not is_about(name)
+            and not is_worse(name)
+            and not _is_never_answer(name)
+            and (name in table.texts or table.may_be_answer(name) or table.has_few_values(name))
+        ]
+        pairs = [_with_both_parts(table, question or "") | {name: "answer"} for name in others]
+    readings = [roles | _beside(table, roles) for roles in pairs]
+    if not readings:
+        return None
+    return Decision((readings[0],), "content") if len(readings) == 1 else _asked(readings)
+
+
+def _with_both_parts(table: _Table, question: str) -> dict[str, Role]:
+    """The question, and before it a second column that is never an answer: a premise and its hypothesis, an instruction
+    and its input, in the order of the columns."""
+    parts = [
+        name for name in table.texts if name == question or _is_never_answer(name) and meaning_of(name) != "system"
+    ]
+    if len(parts) != 2 or any(meaning_of(name) == "context" for name in parts):
+        return {question: "question"}
+    return {parts[0]: "context", parts[1]: "question"}
+
+
+def _is_never_answer(name: str) -> bool:
+    words = re.findall(r"[^\W\d_]+", name.lower())
+    if words and words[-1] in _CODE:
+        return False
+    return meaning_of(name) in ("question", "context", "system") or bool(words) and words[-1] in _NEVER_ANSWERS
+
+
+def _correction(table: _Table) -> Decision | None:
+    """Two columns of which one is named as the wrong one: what is to be corrected is the question."""
+    worse = [name for name in table.sentences if is_worse(name)]
+    others = [name for name in table.sentences if not is_worse(name)]
+    return Decision((_pair(worse[0], others[0]),)) if len(worse) == len(others) == 1 else None
+
+
+def _labelled(table: _Table) -> Decision | None:
+    """Columns of text beside a column of labels: the label may be the answer, or the text is trained alone."""
+    named = [name for name in table.values if table.may_be_answer(name) and meaning_of(name) != "answer"]
+    sentences = [name for name in table.sentences if name not in named]
+    has_text = bool(table.named("text"))  # then only a column that is named as one holds labels
+    labels = named or [
+        name
+        for name in table.values
+        if not has_text and name not in sentences and not is_about(name) and table.has_few_values(name)
+    ]
+    if not labels or not 1 <= len(sentences) <= 2:
+        return None
+    if len(sentences) == 2:
+        context, question = sentences
+        beside: dict[str, Role] = {context: "context"}
+        return _asked([*(beside | _pair(question, label) for label in labels), _pair(context, question)])
+    (text,) = sentences
+    return _asked([*(_pair(text, label) for label in labels), _alone(text)])
+
+
+def _unnamed(table: _Table) -> Decision | None:
+    """No name decides: the contents of two columns may; a single column of text is trained alone."""
+    named_text = next(iter(table.named("text")), None)
+    columns = [name for name in table.sentences if not is_worse(name)]
+    if named_text is not None and len(columns) != 2:
+        return Decision((_alone(named_text),))
+    short = [name for name in table.texts if name not in columns and not is_about(name) and table.texts[name] > 0]
+    if len(columns) == 1 and not short:
+        return Decision((_alone(columns[0]),), "content")
+    if len(columns) == 1:
+        (text,) = columns
+        return _asked([_pair(text, short[0]), _pair(short[0], text), _alone(text)])
+    if not columns and (len(short) != 2 or len(table.values) > 3):
+        return None
+    first, second, *rest = (columns or short)[:3]
+    if rest:
+        return _asked(itertools.starmap(_pair, itertools.combinations((first, second, *rest), 2)))
+    for question, answer in ((first, second), (second, first)):
+        asks = table.asks(question) >= 0.5 and table.asks(answer) < 0.2
+        codes = table.is_code(answer) >= 0.5 and table.is_code(question) < 0.2
+        if asks or codes:
+            return Decision((_pair(question, answer), _pair(answer, question)), "content")
+    return _asked([_pair(first, second), _pair(second, first)])
