@@ -25,7 +25,7 @@ from core.workspace.folder import Workspace
 from core.workspace.owner import Ownership
 from webui.kit.wording import Wording
 from webui.server import log
-from webui.server.door import LEAST_PASSWORD, Doorkeeper, Secret
+from webui.server.door import LEAST_PASSWORD, Doorkeeper, DoorSecret
 from webui.server.gradio import without_proxy
 from webui.server.reach import Reach
 
@@ -75,16 +75,16 @@ def parse(arguments: list[str] | None, w: Wording) -> argparse.Namespace:
     return options
 
 
-def secret_of(auth: str | None, reach: Reach, w: Wording) -> Secret | None:
+def secret_of(auth: str | None, reach: Reach, w: Wording) -> DoorSecret | None:
     """What opens the door; None for no door, which is for this PC alone."""
     if auth is None:
-        return None if reach.is_this_pc_only else Secret.made()
+        return None if reach.is_this_pc_only else DoorSecret.made()
     user, colon, password = auth.partition(":")
     if not colon or not user or not password:
         raise _Refusal(w.t("page.auth_refused"))
     if len(password) < LEAST_PASSWORD and not reach.is_this_pc_only:
         raise _Refusal(w.t("page.password_short", found=len(password), least=LEAST_PASSWORD))
-    return Secret(user, password)
+    return DoorSecret(user, password)
 
 
 def open_or_serve(options: argparse.Namespace, workspace: Workspace, w: Wording) -> int:

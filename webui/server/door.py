@@ -49,14 +49,14 @@ KeyVerdict = Literal["right", "wrong", "too_soon"]
 
 
 @dataclass(frozen=True)
-class Secret:
+class DoorSecret:
     """What opens the door. user: None where a key was made; then `word` is that key."""
 
     user: str | None
     word: str
 
     @classmethod
-    def made(cls) -> Secret:
+    def made(cls) -> DoorSecret:
         return cls(None, secrets.token_urlsafe(24))
 
     def fits(self, user: str, word: str) -> bool:
@@ -104,7 +104,7 @@ class Doorkeeper:
     """The secret, what stands in a visitor's cookie, and who was wrong how often. One an app, made by whoever starts
     it."""
 
-    def __init__(self, secret: Secret, port: int, wrongs: Wrongs | None = None):
+    def __init__(self, secret: DoorSecret, port: int, wrongs: Wrongs | None = None):
         self.secret, self.cookie = secret, f"lora_garage_{port}"
         self.inside = secrets.token_urlsafe(32)
         self.wrongs = wrongs or Wrongs()

@@ -76,20 +76,20 @@ def create_model(
     program: Path,
     name: str,
     modelfile: Path,
-    report: Callable[[str], None] = lambda stage: None,
+    tell: Callable[[str], None] = lambda step: None,
     check: Callable[[], None] = lambda: None,
 ) -> CreatedModel:
-    """Run `ollama create`, then request a first answer. report: called with each step (a key below `ollama.`).
+    """Run `ollama create`, then request a first answer. tell: called with each step (a key below `ollama.`).
 
     Raises ExportError with Ollama's message, and what check raises.
     """
     replaced = _call(program, ["show", "--modelfile", name], SHOW_S, check)[0] == 0
-    report("creating")
+    tell("creating")
     _call_or_raise(program, ["create", name, "-f", str(modelfile.absolute())], CREATE_S, check)
     code, output = _call(program, ["show", "--modelfile", name], SHOW_S, check)
     if code or "FROM" not in output:
         raise ExportError("ollama.no_model", name=name)
-    report("answering")
+    tell("answering")
     answer = _call_or_raise(program, ["run", "--nowordwrap", "--hidethinking", name, QUESTION], ANSWER_S, check)
     if not (shown := display_name(answer, LONGEST_TEXT)):
         raise ExportError("ollama.no_answer", name=name)

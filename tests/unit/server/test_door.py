@@ -22,14 +22,14 @@ from tests.kit.waits import wait_until
 from webui.__main__ import secret_of
 from webui.kit.wording import Wording
 from webui.server import guard
-from webui.server.door import Door, Doorkeeper, Secret, Wrongs
+from webui.server.door import Door, Doorkeeper, DoorSecret, Wrongs
 from webui.server.guard import LOOPBACK, Guard
 from webui.server.reach import Reach
 
 HTML = {"accept": "text/html"}
 
 
-def keeper(secret: Secret, first_s: float = 0.0) -> Doorkeeper:
+def keeper(secret: DoorSecret, first_s: float = 0.0) -> Doorkeeper:
     return Doorkeeper(secret, 7860, Wrongs(first_s))
 
 
@@ -48,7 +48,7 @@ def visitor(kept: Doorkeeper) -> TestClient:
 
 
 def test_a_key_in_the_address_opens_once_and_for_all_and_is_not_the_cookie():
-    kept = keeper(Secret.made())
+    kept = keeper(DoorSecret.made())
     client = visitor(kept)
     assert client.get("/", headers=HTML).status_code == 401 and client.get("/config").status_code == 401
     came = client.get(f"/zh?lang=zh&key={kept.secret.word}", headers=HTML)
@@ -59,7 +59,7 @@ def test_a_key_in_the_address_opens_once_and_for_all_and_is_not_the_cookie():
 
 
 def test_name_and_password_are_asked_for_and_both_have_to_be_right():
-    kept = keeper(Secret("me", "correct horse"))
+    kept = keeper(DoorSecret("me", "correct horse"))
     client = visitor(kept)
     assert 'name="user"' in client.get("/", headers=HTML).text
     for given in (
@@ -76,12 +76,12 @@ def test_name_and_password_are_asked_for_and_both_have_to_be_right():
 
 
 def test_an_umlaut_and_a_chinese_password_open_too():
-    client = visitor(keeper(Secret("Jürgen", "密码密码密码密码")))
+    client = visitor(keeper(DoorSecret("Jürgen", "密码密码密码密码")))
     assert client.post("/door", data={"user": "Jürgen", "word": "密码密码密码密码"}).status_code == 200
 
 
 def test_a_cookie_of_somebody_elses_making_is_worth_nothing():
-    kept = keeper(Secret.made())
+    kept = keeper(DoorSecret.made())
     for value in ("", "1", kept.secret.word, "true; lora_garage_7860", '"' * 9, "x" * 20000):
         assert visitor(kept).get("/config", headers={"cookie": f"lora_garage_7860={value}"}).status_code == 401
     assert visitor(kept).get("/config", headers={"cookie": f"lora_garage_7861={kept.inside}"}).status_code == 401
@@ -89,7 +89,7 @@ def test_a_cookie_of_somebody_elses_making_is_worth_nothing():
 
 @pytest.mark.parametrize("path", ["//evil.example", "/\\evil.example", "/zh/../x"])
 def test_the_way_on_from_the_door_leads_nowhere_else(path: str):
-    kept = keeper(Secret.made())
+    kept = keeper(DoorSecret.made())
     scope_path = {
         "type": "http",
         "method": "GET",
@@ -107,7 +107,7 @@ def test_the_way_on_from_the_door_leads_nowhere_else(path: str):
 
 
 def test_a_ticket_for_our_own_browser_is_good_for_one_visit():
-    kept = keeper(Secret.made())
+    kept = keeper(DoorSecret.made())
     ticket = kept.ticket("http://127.0.0.1:7860/").split("7860")[1]
     assert visitor(kept).get(ticket).status_code == 200 and visitor(kept).get(ticket).status_code == 401
 
@@ -127,7 +127,7 @@ def test_who_was_wrong_waits_twice_as_long_each_time_and_others_do_not():
 
 
 def test_while_a_wrong_try_waits_not_even_the_right_one_of_the_same_address_is_compared():
-    kept = keeper(Secret("me", "correct horse"), first_s=0.2)
+    kept = keeper(DoorSecret("me", "correct horse"), first_s=0.2)
 
     async def tries() -> list[str]:
         wrong = asyncio.create_task(kept.try_("me", "x", "10.0.0.1"))
@@ -139,7 +139,7 @@ def test_while_a_wrong_try_waits_not_even_the_right_one_of_the_same_address_is_c
 
 
 def test_a_huge_form_is_refused():
-    assert visitor(keeper(Secret("a", "b"))).post("/door", content=b"word=" + b"x" * 9000).status_code == 413
+    assert visitor(keeper(DoorSecret("a", "b"))).post("/door", content=b"word=" + b"x" * 9000).status_code == 413
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_what_is_refused_is_answered_at_once_and_ends_when_its_body_was_read(hos
             "ends" if message["type"] == "http.response.body" and not message.get("more_body") else "answers"
         )
 
-    asyncio.run(Guard(Door(None, keeper(Secret("me", "correct horse"))))(scope, receive, send))
+    asyncio.run(Guard(Door(None, keeper(DoorSecret("me", "correct horse"))))(scope, receive, send))
     assert chunks == [] and happened[-2:] == [b"y", "ends"] and "answers" in happened[:3]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from webui.server import log
-from webui.server.door import Doorkeeper, Secret
+from webui.server.door import Doorkeeper, DoorSecret
 
 TOKEN, OWN_TOKEN = "hf_plantedInTheLogOfTheTest", "a-mirrors-token-without-a-prefix"
 PROMPT = "what somebody typed into the chat"
@@ -19,7 +19,7 @@ PROMPT = "what somebody typed into the chat"
 
 @pytest.fixture
 def keeper() -> Doorkeeper:
-    return Doorkeeper(Secret("me", "correct horse"), 7860)
+    return Doorkeeper(DoorSecret("me", "correct horse"), 7860)
 
 
 @pytest.fixture
