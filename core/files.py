@@ -27,9 +27,9 @@ from core.errors import RunError
 
 JsonObject = dict[str, Any]  # an object of a JSON or YAML text
 
-MOST_JSON_BYTES = 16 << 20  # bytes; no file that this app writes as one JSON value comes near
-PATIENCE_S = 10.0  # with a scanner, an indexer, OneDrive or Explorer, which look at what is new
-MOMENT_S = 1.0  # with a writer, which has a file for milliseconds, and where a person waits for the answer
+MOST_JSON_BYTES = 16 << 20  # bytes; far more than any JSON file of this app
+PATIENCE_S = 10.0  # for a scanner, an indexer, OneDrive or Explorer, which open new files
+MOMENT_S = 1.0  # for a writer, which holds a file for milliseconds, while a person waits
 ON_WINDOWS = os.name == "nt"
 Model = TypeVar("Model", bound=BaseModel)
 Result = TypeVar("Result")
@@ -46,7 +46,7 @@ def retry_if_busy(act: Callable[[], Result], patience_s: float = PATIENCE_S) -> 
             if not ON_WINDOWS or time.monotonic() > end:
                 raise
         time.sleep(pause)
-        pause = min(0.05, 1.5 * pause)  # where readers come one after the other, a gap is met by trying often
+        pause = min(0.05, 1.5 * pause)  # frequent tries meet a gap between two readers
 
 
 def rename(source: Path, target: Path, patience_s: float = PATIENCE_S) -> None:
@@ -69,7 +69,7 @@ def remove_tree(folder: Path, patience_s: float = 0.0) -> bool:
     gone."""
     with contextlib.suppress(OSError):
         retry_if_busy(lambda: shutil.rmtree(folder), patience_s)
-    shutil.rmtree(folder, ignore_errors=True)  # the first refusal ended the other: what can go, goes
+    shutil.rmtree(folder, ignore_errors=True)  # the call above stops at the first refusal; this one deletes the rest
     return not folder.exists()
 
 
@@ -150,8 +150,8 @@ def folder_aside(folder: Path) -> Iterator[Path]:
         if folder.exists():
             rename(folder, old)
         rename(aside, folder)
-    except BaseException:  # a stop and Ctrl-C too; all of them go on
-        shutil.rmtree(aside, ignore_errors=True)  # a full disk must not stay full of halves
+    except BaseException:  # also StopRequested and Ctrl-C; re-raised below
+        shutil.rmtree(aside, ignore_errors=True)  # a partial copy must not keep the disk full
         if old.exists() and not folder.exists():
             rename(old, folder)
         raise
@@ -170,7 +170,7 @@ def read_json(path: Path, most_bytes: int | None = None) -> Any | None:
         if most_bytes is not None and path.stat().st_size > most_bytes:
             return None
         return json.loads(retry_if_busy(lambda: path.read_text("utf-8"), MOMENT_S))
-    except (OSError, ValueError, RecursionError):  # the last for ten thousand brackets
+    except (OSError, ValueError, RecursionError):  # RecursionError: ten thousand brackets
         return None
 
 
@@ -190,7 +190,7 @@ def read_for_update(path: Path, patience_s: float = MOMENT_S) -> dict[str, Any]:
         contextlib.suppress(FileNotFoundError, ValueError, RecursionError),
         retry_if_busy(lambda: open(path, "rb"), patience_s) as file,
     ):
-        # reading allocates what it is asked for
+        # read(n) allocates n bytes
         value = json.loads(file.read(min(MOST_JSON_BYTES, os.fstat(file.fileno()).st_size)))
     return value if isinstance(value, dict) else {}
 
@@ -215,7 +215,11 @@ def stamp(path: Path) -> tuple[int, ...]:
         state = path.stat()
     except OSError:
         return ()
-    return state.st_mtime_ns, state.st_size, state.st_ino  # what is replaced within a tick of the clock is another one
+    return (
+        state.st_mtime_ns,
+        state.st_size,
+        state.st_ino,
+    )  # the inode differs after a replacement within one tick of the clock
 
 
 def is_locked(path: Path) -> bool:
@@ -235,7 +239,7 @@ def is_locked(path: Path) -> bool:
     return False
 
 
-LOOK_S = 0.2  # what a lock that is free may be refused for, while somebody looks at it
+LOOK_S = 0.2  # seconds for which a free lock may be refused during a check
 
 if sys.platform == "win32":
     import ctypes
@@ -291,7 +295,7 @@ def append_line(path: Path, value: Mapping[str, object]) -> None:
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":
                 line = b"\n" + line
-        while line:  # a disk that is nearly full takes a part, then says so
+        while line:  # a nearly full disk takes a part, then raises an error
             line = line[file.write(line) :]
 
 
@@ -395,7 +399,7 @@ def read_lines(path: Path, offset: int, limit_bytes: int = 64 << 20, is_needed: 
             if not 0 <= offset <= size:
                 offset = 0
             file.seek(offset)
-            # Never more than is there: reading allocates what it is asked for, eight MB for each new line of a poll.
+            # At most the rest of the file: read(n) allocates n bytes, eight MB for each new line of a poll.
             data = file.read(min(limit_bytes, max(0, size - offset)))
     except OSError as error:
         if is_needed and not isinstance(error, FileNotFoundError):

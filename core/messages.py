@@ -24,7 +24,7 @@ from core import COMMAND
 from core.values import Frozen
 
 CORE_LOCALES = Path(__file__).parent / "locales"
-# Whoever wants a quicker start names those that are used here: gradio builds the page once for each.
+# For a quicker start: gradio builds the page once for each language.
 _CHOSEN = os.environ.get("LORA_GARAGE_LANGUAGES", "").replace(",", " ").split()
 LANGUAGES = (
     "en",
@@ -82,7 +82,7 @@ def _plain(value: object) -> object:
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
     if isinstance(value, float) and not math.isfinite(value):
-        return str(value)  # JSON has no word for it
+        return str(value)  # JSON has no such value
     if isinstance(value, str | int | float | bool) or value is None:
         return value
     return str(value)

@@ -467,7 +467,7 @@ class Recipe(_Section):
         except ValidationError as error:
             problems = "; ".join(_problem(item) for item in error.errors()[:8])
             raise RecipeError("recipe.invalid", where=where, problems=problems) from error
-        if recipe.train.objective == "kto" and recipe.data.rated is None:  # nothing else can be meant
+        if recipe.train.objective == "kto" and recipe.data.rated is None:  # kto needs them
             recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"rated": True})})
         if clashing := clashes(recipe.adapter) + _objective_clashes(recipe):
             raise RecipeError("recipe.clashes", problems=clashing)

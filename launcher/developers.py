@@ -7,7 +7,7 @@ from launcher.machine import is_root
 from launcher.running import LoggedRun, ask, child_environ, hand_over
 from launcher.sentences import say, say_text
 
-# The first is Debian's, without a window: a page takes it two thirds of the processor.
+# The first is Debian's, without a window, which needs two thirds of the CPU time for a page.
 BROWSER_NAMES = (
     "chromium-headless-shell",
     "google-chrome",
@@ -92,7 +92,7 @@ def run_tests(environment, arguments):
         os.environ.pop("LORA_GARAGE_BROWSER", None)
         os.environ["LORA_GARAGE_NO_BROWSER"] = reason
         say("browser_missing", reason=reason)
-    # pytest runs in ROOT; what names a file from where the person stands keeps its meaning.
+    # pytest runs in ROOT; paths relative to the current folder are made absolute.
     arguments = [
         os.path.abspath(a) if os.path.exists(a.split("::")[0]) and not a.startswith("-") else a for a in arguments
     ]

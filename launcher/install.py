@@ -38,7 +38,7 @@ class UvFailed(Exception):
 
 
 # Runs in .venv: packages whose files are missing or cut short, by the sizes in their own RECORD; then torch.
-# Only code is looked at: gradio rewrites its .pyi files at each start.
+# Only code is checked: gradio rewrites its .pyi files at each start.
 CHECK_PROGRAM = r"""
 import importlib.metadata as m, json, os, sys
 code, broken = (".py", ".so", ".pyd", ".dll", ".dylib"), []
@@ -132,7 +132,7 @@ class Installer:
                 # From 25.2 on pip goes on with a download that broke off; without it one of 3 GB begins again each
                 # time.
                 if self.run(self.tool.install(["pip>=25.2"]), say_text("step_pip")) == 0:
-                    self.by_pip.bar = "raw"  # which an older one does not know: lines that LoggedRun reads
+                    self.by_pip.bar = "raw"  # unknown to older versions; LoggedRun parses its lines
             choice = self.install_torch(choice, needs)
             label = say_text("step_packages", count=len(set(map(name_of, needs.requirements))))
             self.do(label, self.tool.install(needs.requirements, constraints=self.env.constraints))
@@ -183,7 +183,7 @@ class Installer:
             places.append((temporary, choice.megabytes / 1000 + 0.3))
         for folder, gb in places:
             free_gb = shutil.disk_usage(folder).free / 1e9
-            # PyPI's torch may turn out small (a local wheel): only what is surely too little stops here.
+            # PyPI's torch may be small (a local wheel): stop only if the space is surely too little.
             if free_gb < min(gb, 3.0 if folder == self.env.root or choice.index_url else 0.3):
                 raise CannotInstall("disk_full", free="%.1f" % free_gb, needed="%.0f" % gb, folder=folder)
             if free_gb < gb:
@@ -336,10 +336,10 @@ class Installer:
         raise CannotInstall("pip_failed", step=label, log=self.env.log)
 
 
-# they end with its last lines
+# errors that print the last lines of the log
 WITH_LOG = ("venv_failed", "pip_failed", "pip_disk_full", "pip_path_too_long", "card_torch_failed")
 
-# What pip, Python and Windows (in its language, but with its number) say, by the cause that it means.
+# Signs of each cause in the output of pip, Python and Windows (localised, but with its number).
 CAUSES = (
     ("pip_path_too_long", ("Windows Long Path support", "[WinError 206]")),
     ("pip_disk_full", ("[Errno 28]", "[WinError 112]", "No space left on device")),
@@ -431,7 +431,7 @@ def ensure_environment(environment, with_tests=False, repair=False):
             say(key, to=sys.stderr, **problem.values)
         if problem.key in WITH_LOG:
             print_tail(environment.log)
-        # A card that appeared, and what it needs is not to be had now: nothing was touched, and all works as it did.
+        # A new GPU whose torch cannot be downloaded now: nothing was changed, and all works as before.
         return why == "new_card" and reason() == why
     except KeyboardInterrupt:
         say("interrupted", to=sys.stderr)

@@ -99,7 +99,7 @@ def index_answers(url, timeout_s=5.0):
             urllib.request.urlopen(request, timeout=timeout_s).close()
             answer.append(None)
         except urllib.error.URLError as error:
-            # A certificate that only pip was told of (a company proxy) is pip's to judge.
+            # A certificate known only to pip (a company proxy) is left to pip.
             certificate = isinstance(error.reason, ssl.SSLError)
             answer.append(None if certificate else str(getattr(error, "code", None) or error.reason))
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the reason shown

@@ -108,7 +108,7 @@ def main(arguments=None):
         arguments = ["--repair", *arguments[2:]]
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            # Into a file or a pipe: UTF-8, as what runs in .venv writes there, whatever the code page.
+            # Into a file or a pipe: UTF-8, as the processes in .venv write, whatever the code page.
             stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="replace")
     if not INSTALLED and mend(ROOT):
         return 1
@@ -145,7 +145,7 @@ def main(arguments=None):
         return start(environment, kind, rest)
     if kind == "doctor" and not repair:
         return doctor(environment, rest)
-    # The stdout of a command is its own, often JSON: what is said here goes to stderr then.
+    # A command's stdout is often JSON, so the launcher's own messages go to stderr.
     with redirect_stdout(sys.stderr) if kind in COMMANDS else nullcontext():
         ready = ensure_environment(environment, with_tests=kind in FOR_DEVELOPERS, repair=repair)
     if not ready:

@@ -99,7 +99,7 @@ def copy_from(terminal, log, progress):
         while True:
             try:
                 new = drawn.read(65536)
-            except OSError:  # Linux: nobody has its other end any more
+            except OSError:  # Linux: the other end is closed
                 return
             if not new:
                 return
@@ -165,7 +165,7 @@ def child_environ():
     environ = dict(os.environ)
     earlier = environ.get("PYTHONPATH")
     environ["PYTHONPATH"] = ROOT + (os.pathsep + earlier if earlier else "")
-    environ["PYTHONSAFEPATH"] = "1"  # a folder called core or webui where the person stands must not hide ours
+    environ["PYTHONSAFEPATH"] = "1"  # a folder core or webui in the current folder must not hide ours
     environ.setdefault("PYTHONUTF8", "1")
     if WINDOWS:  # where no LANG says it
         environ.setdefault("LORA_GARAGE_LANG", language())
@@ -188,5 +188,5 @@ def hand_over(environment, arguments):
     while True:
         try:
             return process.wait()
-        except KeyboardInterrupt:  # the child was told by the same key; it says goodbye in its own time
+        except KeyboardInterrupt:  # the child got the same Ctrl-C and ends by itself
             continue

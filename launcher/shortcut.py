@@ -10,7 +10,7 @@ from launcher import INSTALLED, ROOT, WINDOWS
 from launcher.sentences import say
 
 NAME = "LoRA Garage"
-# The values come by the environment: no quoting of ours in PowerShell.
+# Values are passed by the environment, so that nothing is quoted in PowerShell.
 POWERSHELL = (
     "$d = [Environment]::GetFolderPath('Desktop'); $f = Join-Path $d ($env:GARAGE_NAME + '.lnk'); "
     "if ($env:GARAGE_REMOVE) { Remove-Item -LiteralPath $f -ErrorAction SilentlyContinue } else { "

@@ -40,7 +40,7 @@ class Pip:
 
 
 class Uv:
-    tries = 1  # it tries each file by itself; pip is the second one
+    tries = 1  # uv retries each file itself; then pip is tried
 
     def __init__(self, program, python):
         self.program, self.python = program, python
@@ -52,11 +52,9 @@ class Uv:
     def install(self, requirements, index=None, constraints=None, anew=False):
         backend = index and index.startswith(WHEEL_INDEX) and index[len(WHEEL_INDEX) :]
         more = ["--torch-backend", backend] if backend else ["--default-index", index] if index else []
-        # a path with a blank is two to uv (0.4 to 0.12)
+        # uv (0.4 to 0.12) splits a path at a space
         more += ["-c", Path(constraints).as_uri()] if constraints else []
-        more += (
-            ["--reinstall", "--no-deps", "--no-cache"] if anew else []
-        )  # its cache has the same files, linked, with the same fault
+        more += ["--reinstall", "--no-deps", "--no-cache"] if anew else []  # its cache links the same damaged files
         return [self.program, "pip", "install", "--project", ROOT, "--python", self.python, *more, *requirements]
 
     def remove(self, package):

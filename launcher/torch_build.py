@@ -53,7 +53,7 @@ def choose_torch(system, machine, driver_version, amd, environ, cards=()):
     if setting.lower() == "pypi":
         return TorchChoice(None, ("torch_by_you", {"index": "PyPI"}), "pypi", bool(driver_version), 3000)
     if setting.lower() == "cpu":
-        index = WHEEL_INDEX + "cpu" if system == "Linux" else None  # elsewhere PyPI's is it
+        index = WHEEL_INDEX + "cpu" if system == "Linux" else None  # on other systems PyPI's build is for the CPU
         return TorchChoice(index, (CPU_BY_YOU, {}), "cpu", False, 200)
     if setting:
         build = setting.rstrip("/").rsplit("/", 1)[-1]
@@ -140,7 +140,7 @@ def must_remove(tag, choice):
     if tag is None:
         return False
     if choice.reason[0] == CPU_BY_YOU:
-        # PyPI's says nothing of how it was built: with CUDA on Linux, where another index is asked for the processor's.
+        # PyPI's has no tag: on Linux it is a CUDA build, and the CPU build comes from another index.
         return tag.startswith(("cu", "rocm")) or (tag == "" and bool(choice.index_url))
     of_a_card = choice.build.startswith("rocm") or (choice.build.startswith("cu") and choice.build[2:].isdigit())
     return tag != choice.build if of_a_card else choice.cuda and tag == "cpu"

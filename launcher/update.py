@@ -20,7 +20,7 @@ TOP = "LoRA Garage/"
 MOST_BYTES = 50_000_000  # a release has 2 MB
 WAIT_S = 20.0
 KEPT = ("workspace", ".venv", ".uv", CHOICE)
-# cmd reads its script on while it runs, line by line: that one stays as it is.
+# cmd reads its script line by line while it runs, so that file is not replaced.
 NOT_ON_WINDOWS = "Start LoRA Garage.bat"
 
 
@@ -70,7 +70,7 @@ def run(environment, words, options):
     elif "--check" in words or "--at-start" in options:
         say("update_there", version=release["version"], mine=environment.version())
     else:
-        with one_installer(environment.root):  # no other start is at it, or takes it for one that was killed
+        with one_installer(environment.root):  # so that no other start interferes, or mistakes it for a killed update
             require_idle(environment.root)
             replace(environment, release, choice["from"])
         say("update_done", version=release["version"])
@@ -179,7 +179,7 @@ def replace(environment, release, address):
         works(environment.root, release["version"])
     except (OSError, CannotUpdate) as error:
         if not os.path.exists(os.path.join(environment.root, OLD, DONE)):
-            # else nothing was begun: that is of the update before
+            # DONE marks the previous update: this one has not begun
             put_back(environment.root)
         if isinstance(error, CannotUpdate):
             raise
@@ -244,7 +244,7 @@ def put_back(root):
     if not os.path.isdir(old):
         return
     if os.path.exists(os.path.join(old, DONE)):
-        os.remove(os.path.join(old, DONE))  # from here on mend ends what is begun
+        os.remove(os.path.join(old, DONE))  # from here on `mend` completes this
     for name in os.listdir(old):
         place = os.path.join(root, name)
         if os.path.isdir(place):

@@ -135,7 +135,7 @@ class Advice(Frozen):
     estimate: Estimate | None = None
     correction: Correction | None = None  # of the estimate, by earlier runs on this PC
     planned_steps: int | None = None
-    bus_seconds: float | None = None  # of all steps: what offloaded layers take to the card, as assumed
+    bus_seconds: float | None = None  # for copying offloaded layers in all steps, at the assumed speed
     usual_rate: float = USUAL_RATE  # for a model of this size, whatever was chosen
     warnings: tuple[Message, ...] = ()
     budget: Budget
@@ -234,7 +234,7 @@ class Case:
             grounds.data,
             goal_of(recipe.goal) if recipe.goal else None,
             vram_table(),
-            recipe.data.eval_fraction,  # what is kept apart makes no steps
+            recipe.data.eval_fraction,  # validation rows make no steps
             grounds.corrections or Corrections(),
             examples,
             grounds.trained_rows(recipe),

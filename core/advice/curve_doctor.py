@@ -17,24 +17,24 @@ from core.messages import Message, msg
 from core.recipe import Recipe
 from core.runs.health import FAR, FAR_STEPS
 
-WARMEST = 2  # times the usual rate, where a run was too cold
-BACK_TO = 5  # a rate that was too hot is divided by this, where it is not far from the usual one
-WINDOW = 8  # steps at least, over which a loss is averaged
+WARMEST = 2  # times the usual rate: the most to recommend after a rate that was too low
+BACK_TO = 5  # divisor of a rate that was too high, if it is near the usual one
+WINDOW = 8  # least steps to average a loss over
 SURE = 3.0  # standard errors
 RISEN = 1.2  # times its lowest
 ABOVE_BASE = 1.15  # times the untrained model's
-JUMP = 0.5  # of the untrained model's loss, above the steps before
+JUMP = 0.5  # of the untrained model's loss, above the previous steps
 MOST_JUMPS = 2
 GAP = 0.10  # of the best measured loss
 LEAST_GAP = 0.02  # of the untrained model's loss
 GAP_OF_ROWS = 2.0  # over the number of measured rows: 20 % for ten rows, two thirds for three
-STILL_FALLING = 0.9  # times the training loss when it was measured best
+STILL_FALLING = 0.9  # times the training loss at the best measurement
 FLAT = 0.01  # of the measured loss
 FLAT_TRAINING = 0.02
-LEARNING = 0.25  # of the highest rate; below it a loss that stays is the schedule's end
+LEARNING = 0.25  # of the highest rate; below it a flat loss is due to the schedule's end
 FEWEST_FLAT_STEPS = 20
 NOTHING_LEARNED = 0.03  # of the untrained model's loss
-DONE = 0.1  # of the untrained model's loss: with so little left, the run has done what it can
+DONE = 0.1  # of the untrained model's loss: with less left, a flat loss is no problem
 
 _TRAINED = ("loss", "grad_norm", "learning_rate", *NUMBERS)
 _MEASURED = ("eval_loss", *(f"eval_{name}" for name in NUMBERS))
@@ -163,7 +163,7 @@ def hot_rate(recipe: Recipe, series: Series, at_work: bool, usual: float) -> Dia
     )
 
 
-Evidence = tuple[Message, int]  # and the step from which on
+Evidence = tuple[Message, int]  # a sentence, and the step at which it begins
 
 
 def _window(series: Series) -> int:
@@ -174,7 +174,7 @@ def _above_base(series: Series) -> Evidence | None:
     """Find a loss whose last steps exceed the untrained model's, by more than batches differ."""
     width = _window(series)
     if len(series.losses) > FAR_STEPS and series.losses[-FAR_STEPS:].min() > series.base + FAR:
-        width = FAR_STEPS  # so far that a run goes back by itself (core/runs/health)
+        width = FAR_STEPS  # as far as the limit at which a run goes back by itself (core/runs/health)
     elif len(series.losses) < 2 * width:
         return None
     last = series.losses[-width:]
@@ -230,7 +230,7 @@ def _jumps(series: Series) -> Evidence | None:
         return None
     up = JUMP * series.base
     after = sliding_window_view(losses[WINDOW:], 3).min(1)
-    # The median of the steps before is looked at only where their smallest leaves a jump possible: there are few such.
+    # The median of the previous steps is computed only where their minimum allows a jump, which is rare.
     possible = WINDOW + np.flatnonzero(after > sliding_window_view(losses, WINDOW)[: len(after)].min(1) + up)
     for i in possible.tolist():
         if jumps and i <= jumps[-1] + WINDOW:

@@ -27,10 +27,10 @@ GUESS_MARGIN = 2.5
 LENGTH_WITHOUT_DATA: int = Data.model_fields["max_length"].default
 SHORTEST_WITHOUT_DATA = 256  # tokens
 FEW_ROWS = 50
-PAIRS_RATE = 0.1  # of that of sft
+PAIRS_RATE = 0.1  # times the rate of sft
 FEWEST_STEPS = 20
 SHORT_RUN_STEPS = 100
-OPTIMIZER_SHARE = 0.03  # of what is free: below it, what 8-bit AdamW saves is not worth what it costs
+OPTIMIZER_SHARE = 0.03  # of the free memory: below it, 8-bit AdamW saves too little for its cost
 
 
 # ---- the decisions -------------------------------------------------------------------------------
@@ -78,7 +78,7 @@ def longest_that_fits(case: Case, draft: Recipe, shortest: int) -> int | None:
         return bool(case.fits(with_settings(draft, max_length=length)))
 
     longer = range((shortest // LENGTH_STEP + 1) * LENGTH_STEP, draft.data.max_length, LENGTH_STEP)
-    # how many of them, for a shorter one always fits too
+    # number that fit: a shorter length always fits too
     fitting = bisect(longer, False, key=lambda length: not fits(length))
     longest = longer[fitting - 1] if fitting else shortest
     return longest if longest < draft.data.max_length and fits(longest) else None
@@ -100,7 +100,7 @@ def target_modules(case: Case, draft: Recipe) -> tuple[str, Message]:
 
 def method(case: Case, draft: Recipe) -> tuple[Method, Message]:
     """Choose LoRA or QLoRA by docs/design.md, section 5, rules 1, 2 and 8."""
-    lora = with_settings(draft, method="lora", offload_layers=0)  # in 4 bit layers travel four times as fast
+    lora = with_settings(draft, method="lora", offload_layers=0)  # 4-bit layers are copied four times as fast
     facts = {"size": case.size_name, "gb": case.budget.sold_gb, **case.numbers(lora)}
     if case.on_cpu:
         if case.fits(lora) is False and case.fits(with_settings(draft, method="qlora")):
@@ -250,7 +250,7 @@ def optimizer(case: Case, draft: Recipe) -> tuple[str, Message]:
         return "adamw_8bit", msg("advise.optim_unknown")
     states = arithmetic.estimate(case.shape, Setup.from_recipe(plain, "card")).terms["optimizer"]
     facts = {"states": states, "share": OPTIMIZER_SHARE, "free": free}
-    # Also where nothing fits, whichever it is: the person may close what holds the rest.
+    # Even if neither fits: the person may close programs that hold the rest.
     if states < OPTIMIZER_SHARE * free and (case.fits(plain) or not case.fits(draft)):
         return "adamw_torch", msg("advise.optim_small", **facts)
     return "adamw_8bit", msg("advise.optim_8bit", **facts)
@@ -471,7 +471,7 @@ def schedule_of(case: Case, data: DataFacts, draft: Recipe) -> row_order.Schedul
     rows = _trained_rows(data, case.eval_fraction) if case.trained_rows is None else max(1, case.trained_rows)
     if case.examples is not None:
         rows = max(1, round(rows * case.examples(draft.data.max_length) / max(1, data.rows)))
-    lengths = (0,) * rows  # the count of steps does not ask how long rows are
+    lengths = (0,) * rows  # the number of steps does not depend on lengths
     train = draft.train
     batch = (train.per_device_train_batch_size, train.gradient_accumulation_steps)
     return row_order.Schedule(lengths, *batch, train.num_train_epochs, train.max_steps, 0)

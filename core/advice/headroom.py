@@ -22,7 +22,7 @@ from core.models.shapes.shape import ModelShape
 
 CARDS_GB = (6, 8, 10, 11, 12, 16, 20, 24, 32, 48, 80)  # as sold
 RANKS_TRIED = (4, 8, 16, 32, 64, 128, 256)
-FARTHEST = 131_072  # tokens; no data set of a hobbyist asks for more, whatever a model can read
+FARTHEST = 131_072  # tokens; a hobbyist's data needs no more, whatever the model's limit
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 KEPT = (
     "method", "r", "target_modules", "max_length", "per_device_train_batch_size", "gradient_checkpointing",
@@ -95,7 +95,7 @@ def largest_rank(shape: ModelShape, setup: Setup, free_gib: float) -> int | None
 def largest_of_family(model: KnownModel, setup: Setup, free_gib: float) -> KnownModel | None:
     """Return the largest known model of the same family, itself included, that fits with this setup."""
     family = [other for other in known_models() if other.family == model.family]
-    if setup.trains_experts:  # of which others of the family may have none
+    if setup.trains_experts:  # others of the family may have no experts
         family = [other for other in family if other.shape.num_experts]
     fitting = [other for other in family if _needed(other.shape, setup) <= free_gib]
     return max(fitting, key=lambda other: other.shape.params, default=None)

@@ -113,7 +113,7 @@ def with_sample(recipe: Recipe) -> tuple[Recipe, frozenset[str]]:
         if "num_train_epochs" in current.model_fields_set:
             left_out.pop("max_steps", None)  # the person counted in epochs
         if "r" in current.model_fields_set:
-            left_out.pop("lora_alpha", None)  # it belonged to the sample's own rank
+            left_out.pop("lora_alpha", None)  # it belongs to the sample's own rank
         applied |= left_out.keys() & SETTINGS.keys()
         value[section] = current.model_copy(update=left_out)
     return recipe.model_copy(update=value), frozenset(applied)

@@ -143,14 +143,14 @@ def decide(case: Case, recipe: Recipe, decisions: Decisions = DECISIONS) -> tupl
     reasons: dict[str, Message] = {}
     for name, decision in decisions.items():
         if name == "gradient_checkpointing" and requested < 0 and draft.train.offload_layers:
-            # what needs memory is decided
+            # all settings that need memory are decided
             draft = with_settings(draft, offload_layers=fewest_offloaded(case, draft) or draft.train.offload_layers)
         if name in chosen:
             reasons[name] = msg("advise.chosen")
             continue
         value, reasons[name] = decision(case, draft)
         draft = with_settings(draft, **{name: value})
-    if "per_device_train_batch_size" not in chosen:  # its numbers once more: the rank came after it, and costs memory
+    if "per_device_train_batch_size" not in chosen:  # recomputed: the rank was decided after it, and costs memory
         value, why = batch_size(case, draft)
         if value == draft.train.per_device_train_batch_size:
             reasons["per_device_train_batch_size"] = why
@@ -159,7 +159,7 @@ def decide(case: Case, recipe: Recipe, decisions: Decisions = DECISIONS) -> tupl
     reasons |= costs(case, draft)
     if "max_steps" in chosen:
         reasons["max_steps"] = msg("advise.chosen")
-    # What nobody decides (max_steps) is written out too: a filled recipe has no holes.
+    # Undecided settings (max_steps) are written out too: a filled recipe has none open.
     filled = with_settings(draft, **values_of(draft))
     return filled, [Reason(field=name, text=reasons[name]) for name in SETTINGS if name in reasons]
 
@@ -188,7 +188,7 @@ def alternatives(case: Case, draft: Recipe, verdict: Verdict) -> tuple[Alternati
     if verdict != "does_not_fit":
         return (other,)
     less, fits = shorter(case, draft), other.verdict in ("fits", "tight")
-    in_ram = None if fits or less else offloaded(case, draft)  # where nothing else fits: it costs time
+    in_ram = None if fits or less else offloaded(case, draft)  # only if nothing else fits: it costs time
     larger = _alternative(case, in_ram) if in_ram else None
     together = None if fits or less else in_parts(case, draft)
     helping = [way for way in (less, smaller(case, draft), together, larger) if way is not None]

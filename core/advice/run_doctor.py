@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 # warnings of the advice that are findings here
 COVERED_WARNINGS = ("advise.warn_few_steps", "advise.warn_few_max_steps")
-REPEATED_SHARE = 0.05  # of the rows; a few that are there twice do no harm
-OF_MANY = ("ru", "ar", "hi")  # judged by their script, which other languages have too
+REPEATED_SHARE = 0.05  # of the rows; a few duplicates do no harm
+OF_MANY = ("ru", "ar", "hi")  # recognised by their script, which other languages use too
 TOO_HOT = 10  # times the usual rate; the starter still learns well at ten times (tests/curves/warm.json)
 
 

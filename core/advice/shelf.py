@@ -43,10 +43,10 @@ RowVerdict = Literal["lora", "qlora", "tight", "unknown", "no"]
 RANK: dict[RowVerdict, int] = {"lora": 0, "qlora": 0, "tight": 1, "unknown": 2, "no": 3}
 _METHODS: tuple[Method, ...] = ("lora", "qlora")
 MANY_LANGUAGES = 10
-FEW_LANGUAGES = 3  # a model that names no more is made for them
-# What is liked most is made for these among others (Qwen), so that nothing has to come before it.
+FEW_LANGUAGES = 3  # a model that names at most this many is made for them
+# The most popular models (Qwen) are made for these, so that no others come before them.
 MADE_FOR_BY_MOST = frozenset({"en", "zh"})
-# What is left out, one after the other, where no model is all of it; never what a person may not do or has to accept.
+# Conditions dropped one after the other if no model meets all; never those on licence or gate.
 _LEFT_OUT = ("billions", "method", "topic", "many_languages", "languages", "tools", "thinks")
 
 
@@ -107,7 +107,7 @@ def find(words: str, budget: Budget, wish: Wish | None = None, processor: Budget
             continue
         left_out.append(field)
         rows = _rows(replace(understood, **{name: getattr(Wish(), name) for name in left_out}), there)
-    if not rows and _asks_to_fit(understood):  # then what does not fit says so itself
+    if not rows and _asks_to_fit(understood):  # rows that do not fit show it themselves
         left_out = ["fits"]
         rows = _rows(replace(understood, fits=False, card_gb=None, processor=False, method=None), there)
     parts = understood.parts()
@@ -139,7 +139,7 @@ def _budget_of(wish: Wish, budget: Budget, processor: Budget | None) -> Budget:
     if wish.card_gb is not None:
         return budgets.planned(wish.card_gb, platform.system())
     if wish.processor and budget.kind != "cpu":
-        budget = processor or Budget(kind="cpu")  # how much RAM there is was not handed in: not known
+        budget = processor or Budget(kind="cpu")  # the RAM was not given: unknown
     return catalogue.rounded(budget)
 
 
@@ -159,7 +159,7 @@ def _rows(wish: Wish, budget: Budget) -> list[ShelfRow]:
         if named
         else list(known_models())
     )
-    if wish.names and not models:  # "qwen gemma": none is both, so either
+    if wish.names and not models:  # "qwen gemma": no model is both, so either
         models = [
             m for m in known_models() if any(_is_meant(m, replace(wish, names=(name,)), False) for name in wish.names)
         ]
@@ -291,5 +291,5 @@ def _typical(result: FoundModel) -> ModelShape | None:
     millions = result.params / 1e6
     try:
         return shape_of_size(f"{millions:.0f}M" if millions < 10_000 else f"{millions / 1000:.0f}B")
-    except ModelError:  # smaller or larger than anything that is tuned
+    except ModelError:  # outside the range of sizes
         return None

@@ -42,7 +42,7 @@ class Stopped:
     is_exact: bool
 
     def ways(self) -> list[Message]:
-        setup = self.setup.model_copy(update={"base_bytes": 2})  # as Case reckons; the factor has the rest
+        setup = self.setup.model_copy(update={"base_bytes": 2})  # as in Case; the factor covers the rest
         factor = self.needed_gib / estimate(self.shape, setup).on_card_gib
         if not self.is_exact:
             factor = max(1.0, factor)

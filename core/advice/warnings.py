@@ -24,7 +24,7 @@ from core.models.shapes.matrices import names_in
 from core.models.shapes.shape import HEAD
 from core.recipe import Recipe
 
-LONG = 4096  # tokens; from here on the document's "long-sequence task" is worth a word
+LONG = 4096  # tokens; the document's "long-sequence task" begins here
 SLOW_ON_CPU_BILLIONS = 1.0
 
 
@@ -55,7 +55,7 @@ def memory_warnings(case: Case, draft: Recipe, verdict: Verdict, others: tuple[A
     if verdict == "does_not_fit" and not any(other.verdict in fits for other in others):
         yield msg("advise.warn_nothing_fits", verdict=judge(case, draft)[1])
     if verdict == "does_not_fit" and case.data is not None:
-        # A max_length that fits but is shorter than the data needs is never advised; the person is told of it.
+        # A max_length that fits but is too short for the data is never recommended, only mentioned.
         length = longest_that_fits(case, with_settings(draft, per_device_train_batch_size=1), LENGTH_STEP)
         if length and length < case.data.p99_length:
             yield msg("advise.warn_would_cut", value=length)
@@ -98,7 +98,7 @@ def data_warnings(case: Case, draft: Recipe) -> Iterator[Message]:
         return
     if case.data.estimated:
         yield msg("advise.warn_estimated_lengths")
-    # a pair is left out, which the counts of the data say
+    # long pairs are left out, which the data's counts show
     cut = None if draft.train.compares else cut_rows(case.data, length)
     possible = (cut, few_steps(case, case.data, draft), capacity(case, case.data, draft))
     yield from (warning for warning in possible if warning)

@@ -20,11 +20,11 @@ from core.models.known import KnownModel, known_models
 from core.presets import load
 
 LONGEST = 200  # characters that are read
-# Billions, least and most, that words mean here; "small" has the largest of what is called 4B or E2B.
+# Billions, least and most, for words; "small" includes the largest models called 4B or E2B.
 MEANT = {"small": (0.0, 4.7), "large": (12.0, float("inf")), "processor": (0.0, 1.3)}
-AS_NAMED = 1.07  # a model that is called 4B has up to 4.2: for a size that a person gave, not for those that words mean
+AS_NAMED = 1.07  # a model called 4B has up to 4.2 billion: tolerance for sizes given as numbers
 ABOUT = 1.25
-NEAR, CLOSE = 0.72, 0.8  # likeness of a misspelt word, of 1: "qwne" and "qwen" are 0.75, "lamma" and "llama" 0.8
+NEAR, CLOSE = 0.72, 0.8  # similarity of a misspelt word, up to 1: "qwne" and "qwen" have 0.75, "lamma" and "llama" 0.8
 ANYWHERE = 4  # letters
 Order = Literal["liked", "newest", "smallest", "largest"]
 
@@ -307,7 +307,7 @@ def _take(kind: str, value: str, fields: dict[str, Any], is_question: bool) -> N
     elif value in ("thinks", "answers_at_once"):
         fields["thinks"] = value == "thinks"
     elif value == "open" or (value == "gated" and not is_question):
-        # "is Gemma gated?" asks of Gemma, and each row answers
+        # "is Gemma gated?" is about Gemma, and each row answers it
         fields["gated"] = value == "gated"
     elif value != "gated" and kind == "ask":
         fields[value] = True

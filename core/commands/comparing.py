@@ -31,7 +31,7 @@ from core.runs.all import Runs
 from core.runs.folder import RunFolder
 from core.workspace.folder import Workspace, expand
 
-KEY = "LORA_GARAGE_JUDGE_KEY"  # of the environment: a command's words stand in the shell's history
+KEY = "LORA_GARAGE_JUDGE_KEY"  # in the environment, because the shell's history keeps a command's arguments
 
 
 @app.command()

@@ -136,7 +136,7 @@ def inspect(
         )
     except DataError as error:
         if as_json and error.message.key == "data.unknown_format":
-            # what a person can still say, and the exit of an error
+            # the questions that remain, with the exit status of an error
             text = error.message.model_dump(mode="json")
             question = {"id": "columns", "text": text, "columns": text["params"]["columns"]}
             more = _header_question(probe(path, choices=choices).header, choices)
@@ -237,7 +237,7 @@ def training_tokens(
 ) -> dict[str, object]:
     """Return token statistics of a data set under a model's tokenizer and template. Downloads the model if needed."""
     folder = Models(space).obtain(model, None, lambda stage, progress: None, lambda: None)
-    # Every row, however many: whoever asks in a terminal waits for exact numbers.
+    # Every row, however many: on the command line exact numbers are worth the wait.
     preview = Preview.measure(examples, Tokenizer(folder), every_row=True)
     counts = preview.counts(max_length, long_examples)
     return {

@@ -42,8 +42,8 @@ from core.system.machine import Machine, this_machine
 from core.trial.dry_runs import DryRuns, DryRunState, Question
 from core.workspace.folder import Workspace
 
-USUAL = Setup()  # what an option is where it is left out
-# of an estimate that `--json` promises
+USUAL = Setup()  # defaults of the options
+# fields of an estimate that `--json` promises
 NUMBERS = {"trainable_params", "idle_gib", "allocated_gib", "on_card_gib", "terms"}
 
 

@@ -36,7 +36,7 @@ class Receiver:
         if ollama:
             try:
                 model_type = Models(space).shape(run.recipe().model.id).model_type
-            except GarageError:  # said by the export itself
+            except GarageError:  # the export itself reports it
                 return cls(to, ollama=ollama)
             program.check_version(ollama, model_type)
         return cls(to, ollama=ollama)

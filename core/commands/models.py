@@ -149,7 +149,7 @@ def follow_download(downloads: Downloads, repo: str, revision: str | None, pause
     try:
         row = downloads.follow(repo, revision, show)
     except KeyboardInterrupt:
-        if owner.app_lives(downloads.workspace):  # which works on it
+        if owner.app_lives(downloads.workspace):  # the app continues the download
             raise
         downloads.pause(repo, revision)
         say(paused)
@@ -250,7 +250,7 @@ def row_of(name: str, *cells: str) -> str:
 
 def progress_of(row: Download) -> str:
     state = msg(f"models.state_{row.state}")
-    if not row.total:  # the hub has not been asked yet, or did not answer
+    if not row.total:  # the hub was not queried yet, or did not answer
         return state.render(terminal_language())
     total = size_in_words(row.total) if row.unit == "bytes" else msg("hub_set.rows", rows=row.total)
     values = {"state": state, "percent": int(100 * row.done / row.total), "total": total}

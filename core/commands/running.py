@@ -129,7 +129,7 @@ def further(
     chosen, settings = parse_cards(cards, cpu, settings or [])
     names = {setting.partition("=")[0].strip() for setting in settings}
     if "train.num_train_epochs" in names and "train.max_steps" not in names:
-        value["train"]["max_steps"] = -1  # who counts in epochs does not mean the parent's steps
+        value["train"]["max_steps"] = -1  # with epochs given, the parent's max_steps does not apply
     recipe = Recipe.parse(apply_settings(value, settings), where=parent.name)
     carry_out(prepare_run(space, recipe, Path.cwd(), as_json, parent, cpu, cards=chosen), space, as_json)
 
@@ -271,8 +271,8 @@ def resume(
     runs = Runs(space)
     folder = runs.find(run)
     refuse_while_busy(runs)
-    if ranks is not None:  # as the recipe would have had it
-        # as core.runs.process.recipe_of has it
+    if ranks is not None:  # checked as if the recipe had this number
+        # as in core.runs.process.recipe_of
         now = [f"train.ranks={ranks}", *(["train.fsdp=false"] if ranks == 1 else [])]
         Recipe.parse(apply_settings(folder.recipe().model_dump(mode="json"), now), where=folder.name)
     nodes = Nodes.from_options(nnodes, 0, rdzv_endpoint)
@@ -353,7 +353,10 @@ def follow(
     if status.state not in TERMINAL | {State.PAUSED}:
         changes = {"state": State.FAILED, "message": msg("run.never_started", code=process.returncode)}
         status = status if status.state == State.INTERRUPTED else status.model_copy(update=changes)
-        with contextlib.suppress(Timeout), run.lock().acquire(timeout=LOOK_S):  # held: another process is about it
+        with (
+            contextlib.suppress(Timeout),
+            run.lock().acquire(timeout=LOOK_S),
+        ):  # on Timeout another process is changing it
             run.write_status(status)
     return status
 

@@ -316,8 +316,8 @@ def slack(moving: float, of_logits: float, setup: Setup) -> float:
     return share["activations"] * moving + (0.0 if chunk else share["logits"] * of_logits)
 
 
-GATHERED_THERE = 2  # layers, of those that are in parts: one that is gathered and one that computes
-OFFLOADED_THERE = 2  # layers, of those that are offloaded: the one at work and the next
+GATHERED_THERE = 2  # sharded layers on a GPU: one that is gathered and one that computes
+OFFLOADED_THERE = 2  # offloaded layers on the GPU: the one at work and the next
 CHUNK_BYTES = {"cpu": 32 * MIB, "card": 128 * MIB}  # of one copy in fp32
 LEAST = 16
 

@@ -13,7 +13,7 @@ from core.system.machine import Machine
 from core.values import GIB, Frozen
 
 SOLD_SIZES_GB = (1, 2, 3, 4, 5, 6, 8, 10, 11, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 141, 180, 192, 288)
-# What a desktop uses of a GPU that is not in this PC, GiB (docs/memory.md, 1.6).
+# Memory of a desktop on a GPU that is not in this PC, GiB (docs/memory.md, 1.6).
 DESKTOP_GIB = {"Windows": 1.3}
 DESKTOP_GIB_ELSEWHERE = 0.7
 

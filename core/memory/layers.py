@@ -15,7 +15,7 @@ Widths = dict[str, float]  # number of values per width of a layer: hidden, quer
 def at_peak(shape: ModelShape, setup: Setup) -> tuple[float, float, float]:
     """Return the bytes that all layers keep at once, that the backward of one needs beyond that, and of dequantized
     weights."""
-    pairs = masked_pairs(shape, setup)  # a truth value each, and at work a number
+    pairs = masked_pairs(shape, setup)  # one boolean byte each, and during the backward a number
     stored = layers_stored(shape, setup) + per_layer_inputs("kept", shape, setup) + pairs
     return stored, at_work(shape, setup) + setup.base_bytes * pairs, dequantised(shape, setup)
 
@@ -71,7 +71,7 @@ def dequantised(shape: ModelShape, setup: Setup) -> float:
         return 0.0
     largest = setup.base_bytes * max(matrix.d_in * matrix.d_out for matrix in shape.matrices)
     hidden = setup.tokens * setup.base_bytes * shape.active_width * (2 - readers_of(shape, setup)["down"])
-    # Ours: the worst place is where the gradient of what flowed into down_proj is made, for which that is unpacked.
+    # Ours: the peak is at the gradient of down_proj's input, for which down_proj is dequantized.
     last = shape.mlp_matrices[-1:] if setup.trainer.counted else ()
     last_bytes = sum(setup.base_bytes * matrix.d_in * matrix.d_out for matrix in last)
     return max(0.0, largest - hidden, last_bytes) + kept_unpacked(shape, setup)
@@ -120,11 +120,11 @@ def kept_values(shape: ModelShape, setup: Setup) -> Widths:
         widths["query"] -= 2
         widths["key_value"] = widths.get("key_value", 0) + 2
     widths["hidden"] += readers["attention"] + readers["up"]
-    # That kernel's result is what the output reads, unless the heads come before the tokens in memory.
+    # That kernel's result is the output layer's input, unless heads come before tokens in memory.
     widths["query"] += 0 if grouped and shape.model_type not in constants.heads_first else readers["output"]
     widths["mlp"] += readers["down"]
     if shape.num_experts and setup.trainer.counted:
-        # Of each expert a token uses, the weighted output. Nothing trained keeps the input of its last product.
+        # For each expert of a token, its weighted output; the input of its last product is not kept.
         widths["routed"] = widths.get("routed", 0) + 1
         widths["expert"] = -readers["down"]
         widths["hidden"] -= 0 if shape.mlp_matrices else readers["up"]

@@ -17,7 +17,7 @@ from core.models.headers import LONGEST_HEADER
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 
 
-PREFIX = "base_model.model."  # of every name in an adapter's file
+PREFIX = "base_model.model."  # prefix of every name in an adapter's file
 # Where the layers of text lie: in a class of text alone, in those that also see, and as these were until transformers
 # 4.52.
 _PLACES = ("model.", "model.language_model.", "model.text_model.", "language_model.model.")
@@ -66,7 +66,7 @@ def name_in(names: Collection[str], name: str) -> str:
     return next((f"{place}{rest}" for rest in rests for place in _PLACES if f"{place}{rest}" in names), name)
 
 
-_WRAPPED = re.compile(r"(\.base_layer)+$")  # of two parameters in one module peft wraps the wrapper of the first
+_WRAPPED = re.compile(r"(\.base_layer)+$")  # for two parameters in one module peft wraps the wrapper of the first
 
 
 def layer_of(key: str) -> str:
@@ -83,14 +83,14 @@ def fit(config: Any, layers: Collection[str]) -> None:
     """Rename the layers in PEFT's config of an adapter to those of the model, in place."""
     if not isinstance(config.target_modules, str | None):
         config.target_modules = {name_in(layers, name) for name in config.target_modules}
-    if config.target_parameters:  # whole names, where others wrote them; ours are the ends of names alone
+    if config.target_parameters:  # full names in adapters of other programs; ours are suffixes
         parts = (name.rpartition(".") for name in config.target_parameters)
         config.target_parameters = sorted(f"{name_in(layers, module)}{dot}{own}" for module, dot, own in parts)
     for pattern in ("rank_pattern", "alpha_pattern"):
         setattr(config, pattern, {name_in(layers, name): value for name, value in getattr(config, pattern).items()})
 
 
-# What an adapter may hold beyond B A, which is not made weaker by another alpha.
+# Parts of an adapter beyond B A, which alpha does not scale.
 NOT_SCALABLE = ("use_dora", "modules_to_save", "lora_bias", "trainable_token_indices")
 
 

@@ -25,11 +25,11 @@ _TEXT_LISTS = {
     )
 }  # fmt: skip
 _CLASS_ENTRY = re.compile(r"\(\s*\"([\w.-]+)\",\s*\"(\w+)\"")
-# In those lists, and yet: several models in one, whose class has no forward; a drafter of another model's tokens.
+# In those lists, but not usable alone: several models in one without a forward; drafters for another model.
 _NOT_BY_ITSELF = {"qwen2_5_omni", "qwen3_omni_moe", "gemma4_assistant", "gemma4_unified_assistant"}
 _OF_ANOTHER_USE = re.compile(
     r"\w+For(MaskedLM|\w*Classification|QuestionAnswering|MultipleChoice)"
-)  # a class: its files have no head
+)  # a class whose files have no language model head
 
 
 @lru_cache(maxsize=1)

@@ -14,7 +14,7 @@ from core.models.known import known_models
 _GGUF = re.compile(r"[-_.]gguf$", re.IGNORECASE)
 _QUANT = re.compile(r"[-_.:](?:i?q\d(?:_\w+)?|f16|bf16|f32|fp16|mxfp4)$", re.IGNORECASE)
 _OWNER = re.compile(r"^[A-Za-z][\w.-]*?_(?=[A-Za-z])")  # bartowski/Qwen_Qwen3-4B-GGUF
-_MEANT = ("", "instruct", "it", "chat")  # "llama3.2:3b" of Ollama is the one that answers
+_MEANT = ("", "instruct", "it", "chat")  # Ollama's "llama3.2:3b" is the instruct model
 
 
 def made_from(name: str) -> str | None:

@@ -43,7 +43,7 @@ _FUSED_EXPERTS = re.compile(r"\.experts\.\w+(?:\.weight)?$|\.block_sparse_moe\.(
 _ONE_EXPERT = re.compile(r"\.experts\.\d+\.\w+\.weight$")
 _OF_UP = re.compile(
     r"\.(up_proj|w3)\.weight$"
-)  # of an expert by itself: reads what gate_proj or w1 read, with which it becomes one matrix
+)  # of a single expert: same input as gate_proj or w1, with which it becomes one matrix
 _OF_QUANTISATION = re.compile(
     r"\.(absmax|nested_absmax|quant_map|nested_quant_map|SCB|weight_format|qzeros|scales|g_idx|weight_scale|weight_scale_inv|"
     r"input_scale|activation_scale|weight_zero_point|weight_shape)$|_proj_scales$|\.quant_state\."
@@ -136,7 +136,7 @@ def refuse_untrue(tensors: Iterable[Tensor], config: Mapping[str, object], shape
         actual |= {"vocab_size": words[0], "hidden_size": words[1]}
     for name, value in actual.items():
         configured = getattr(shape, name)
-        # of heads that guess further ahead
+        # layers of heads that predict further tokens
         ahead = config.get("num_nextn_predict_layers") if name == "num_hidden_layers" else 0
         if not configured <= value <= configured + (ahead if isinstance(ahead, int) else 0):
             raise ModelError("shape.untrue", field=name, said=configured, found=value)
@@ -150,7 +150,7 @@ def count_weights(tensors: Iterable[Tensor], config: Mapping[str, object], shape
     several tokens ahead) do not count. In a quantised repository packed numbers count as the parameters they stand for.
     """
     quantised = quantisation(config)
-    holds_packed = quantised not in (None, "fp8", "bitsandbytes")  # each number four bits a parameter
+    holds_packed = quantised not in (None, "fp8", "bitsandbytes")  # each stored number holds 4-bit parameters
     params = four_bit = stored = beside = of_experts = 0
     widths: dict[str, int] = {}
     passed_over = WITHOUT_ADAPTER.get(str(config.get("model_type")), ())

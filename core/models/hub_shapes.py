@@ -20,7 +20,7 @@ from core.models.headers import Tensor
 from core.models.shapes.shape import Held, ModelShape
 
 START = 32 << 10  # bytes of a file that are asked for first: the header of a usual shard
-MOST_FILES = 8  # whose headers are read one and all; of more, the index and the first file answer
+MOST_FILES = 8  # up to which all headers are read; for more, the index and the first file
 
 
 def fetch_shape(repo_id: str, revision: str | None = None, endpoint: str | None = None) -> ModelShape:

@@ -19,7 +19,7 @@ SMALLEST, LARGEST = 50e6, 500e9
 
 Commercial = Literal["allowed", "limited", "forbidden"]
 Thinking = Literal["never", "optional", "always"]
-# What a hub calls a licence, where that is not its SPDX name in lower case.
+# The hub's tags of licences, except for SPDX names in lower case.
 LICENCES = {
     "gemma": "Gemma Terms of Use", "lfm1.0": "LFM Open License v1.0", "llama2": "Llama 2 Community License",
     "llama3": "Llama 3 Community License", "llama3.1": "Llama 3.1 Community License",

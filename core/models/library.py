@@ -277,7 +277,7 @@ def config_of(models: Models, name: str) -> dict[str, Any]:
     try:
         return models.config(name)
     except ModelError:
-        return shape_of(models, name).config()  # which says what is missing
+        return shape_of(models, name).config()  # raises what is missing
 
 
 def _config_of(file: Path) -> dict[str, Any]:
@@ -300,7 +300,7 @@ def _check_weights(folder: Path) -> None:
     try:
         shape = ModelShape.from_config(config)
     except ModelError:
-        return  # the arithmetic does not know it, transformers may
+        return  # unknown to the arithmetic, maybe not to transformers
     headers.refuse_untrue(tensors, config, shape)
 
 

@@ -106,7 +106,7 @@ def delete(workspace: Workspace, repo_id: str, uses: Mapping[str, Sequence[Use]]
     try:
         with WeakFileLock(cached.lock, timeout=files.LOOK_S):
             size, _ = _size_and_use(cached.folder)
-            # What resolves goes first: a deletion that is cut off leaves no model that looks whole.
+            # References go first: an interrupted deletion leaves no model that looks complete.
             for name in ("refs", "snapshots"):
                 files.remove_tree(cached.folder / name, files.MOMENT_S)
             if not files.remove_tree(cached.folder, files.MOMENT_S):
@@ -179,7 +179,9 @@ def _lm_studio() -> Iterator[StoredModel]:
             if size:
                 made_from = gguf_names.made_from(folder.name)
                 complete = [file for file in _files(folder) if file.suffix == ".gguf" and not _is_part(file)]
-                best = max(complete, key=_file_size_and_use, default=None)  # of several the least rounded
+                best = max(
+                    complete, key=_file_size_and_use, default=None
+                )  # of several the largest, which is the least quantised
                 yield StoredModel(
                     "lm_studio",
                     f"{publisher.name}/{folder.name}",
@@ -264,7 +266,7 @@ def _size_and_use(folder: Path) -> tuple[int, float]:
     size, last_used, counted = 0, 0.0, set()
     inside = (os.path.join(place, name) for place, _, names in os.walk(folder) for name in names)
     for path in islice(inside, 10 * MOST):
-        with suppress(OSError):  # a link to nothing, a file that goes while one looks
+        with suppress(OSError):  # a broken link, or a file deleted meanwhile
             stat = os.stat(path)
             if S_ISREG(stat.st_mode) and (stat.st_dev, stat.st_ino) not in counted:
                 counted.add((stat.st_dev, stat.st_ino))

@@ -24,7 +24,7 @@ from core.models.shapes.shape import UNPACKED
 
 CARD = "README.md"
 LONGEST_CARD = 64 << 10  # bytes; its settings stand at its beginning
-# What makers add to a name, over and over: Qwen2.5-7B-Instruct-GPTQ-Int4, Llama-3.1-8B-quantized.w4a16
+# Suffixes that makers add to a name, also several: Qwen2.5-7B-Instruct-GPTQ-Int4, Llama-3.1-8B-quantized.w4a16
 _ENDING = re.compile(
     r"[-_.](?:gptq|awq|fp8|mxfp\d|nvfp4|hqq|aqlm|auto-?round|autoround|int\d|w\d+a\d+|\d-?bits?|quantized|dynamic|marlin|a?sym|g\d+)$",
     re.IGNORECASE,
@@ -69,7 +69,7 @@ def original_of(model_id: str, config: Mapping[str, object], card: str) -> str |
     settings = _settings(card)
     named = settings.get("base_model")
     if settings.get("base_model_relation", "quantized") != "quantized":
-        named = None  # it was tuned from that one, or merged
+        named = None  # it was tuned or merged from that model, not quantised
     for name in [*(named if isinstance(named, list) else [named]), config.get("_name_or_path")]:
         if isinstance(name, str) and name != model_id and cached.REPO_ID.fullmatch(name) and _plain_name(name) == name:
             if _is_quantised(name):

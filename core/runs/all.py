@@ -30,7 +30,7 @@ from core.system.processes import process_lives
 from core.workspace import names
 from core.workspace.folder import Workspace
 
-LOCK_S = 3.0  # a worker that has said "paused" still needs a moment to be gone
+LOCK_S = 3.0  # seconds; a worker that has reported "paused" still needs a moment to end
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class Runs:
         """Return the run's true status: one recorded as active whose lock nobody holds was interrupted."""
         status = run.status()
         if status.state in ACTIVE and not run.is_locked():
-            status = run.status()  # the worker may have ended between the two looks
+            status = run.status()  # the worker may have ended between the two checks
             if status.state in ACTIVE:
                 return ending(status, "gone", EndFacts.from_run(run), time.time())
         if status.state == State.QUEUED and self._was_left(run):
@@ -151,7 +151,7 @@ class Runs:
         with writing(run.path):
             try:
                 with run.lock().acquire(timeout=LOCK_S):
-                    if run.status().attempt != status.attempt:  # let go on by somebody else between the two looks
+                    if run.status().attempt != status.attempt:  # resumed by another process meanwhile
                         raise BusyError("run.already_training", name=run.name)
                     self._queue_again(run, status, launcher)
             except Timeout:
@@ -159,8 +159,8 @@ class Runs:
 
     def _queue_again(self, run: RunFolder, status: Status, launcher: str) -> None:
         if run.status().state != status.state:
-            run.write_status(status)  # it was found interrupted, or left in the queue, and nobody had written so yet
-        (run.path / "control.json").unlink(missing_ok=True)  # what was asked of the attempt before
+            run.write_status(status)  # found interrupted, or left in the queue, which nobody has recorded yet
+        (run.path / "control.json").unlink(missing_ok=True)  # the command of the previous attempt
         facts = run.facts()
         device_now = run_process.accept_offer(facts, devices.read_cards()) if facts.offered_device else RunFacts()
         run.add_facts(RunFacts(launcher=launcher, **this_process(), **device_now.set_fields()))
@@ -172,14 +172,14 @@ class Runs:
             "pid": None,
             "stage": "waiting",
         }
-        # A state.json that had to be made anew does not know in which attempts numbers were written.
+        # A recreated state.json does not know the attempts of earlier metrics.
         attempts = [
             a for line in run.newest_metrics(64 << 10) if isinstance(a := line.get("attempt"), int) and 0 < a < 2**31
         ]
         attempt = max([status.attempt, *attempts]) + 1
         again = {"state": State.QUEUED, "since": time.time(), "attempt": attempt, "step": run.saved_step()}
         run.write_status(status.model_copy(update=again | fresh))
-        with contextlib.suppress(OSError):  # it waits now, and a disk that is full must not say otherwise
+        with contextlib.suppress(OSError):  # it is queued, even if the disk is too full for the log
             run.log_event("state", state=State.QUEUED.value)
 
     def drop(self, run: RunFolder) -> None:
@@ -220,7 +220,7 @@ class Runs:
 
         The folder is renamed first, so that a partial deletion leaves no visible run.
         """
-        if self.status(run).state in ACTIVE:  # or somebody is about to write down how it ended
+        if self.status(run).state in ACTIVE:  # or another process is recording its end
             with contextlib.suppress(Timeout), run.lock().acquire(timeout=files.MOMENT_S):
                 pass
         if self.status(run).state in BUSY:

@@ -7,8 +7,8 @@ import math
 from core.recipe import Recipe
 from core.runs.folder import RunFolder
 
-LEAST_PATIENCE = 3  # measurements; two that are no better are still chance
-SHARE = 0.4  # of all measurements: where somebody measures each few steps, three are over in a moment
+LEAST_PATIENCE = 3  # measurements; two without improvement may be chance
+SHARE = 0.4  # of all measurements, for frequent ones, of which three are soon over
 
 
 def patience(recipe: Recipe, total_steps: int, eval_every: int, rows: int) -> int:

@@ -24,7 +24,7 @@ from core.runs import checkpoints
 from core.runs.folder import RunFolder, Status
 from core.runs.states import State
 
-MOST_S = 3600.0  # beyond that a clock has jumped
+MOST_S = 3600.0  # a longer time means that a clock has jumped
 # The last line of a worker in which a kernel of bitsandbytes failed: its macro CUDA_CHECK_RETURN prints this and exits
 # (0.50.2).
 KERNEL_ERROR = re.compile(r"Error (.+) at line \d+ in file .+")
@@ -89,7 +89,7 @@ class Failed:
         return cls(msg("run.crashed", kind=type(error).__name__, reason=first_line(error)[:300]), msg("advice.crashed"))
 
 
-# What a person asked for and got; or the process is gone and said nothing.
+# The request that was carried out; "gone": the process ended without a report.
 How = Literal["pause", "stop", "gone"] | Finished | Failed
 
 
@@ -150,7 +150,7 @@ def ending(status: Status, how: How, facts: EndFacts, now: float) -> Status:
             message = msg("run.interrupted_kernel", **reached, reason=facts.kernel_error)
         else:
             message = msg("run.interrupted", **reached)
-        if facts.full_bytes is not None:  # then the worker could not even say so
+        if facts.full_bytes is not None:  # the worker could not even report it
             advice = msg("faults.interrupted_disk_full", free_mb=facts.full_bytes // 10**6)
         elif facts.checkpoint:
             advice = msg("run.interrupted_checkpoint", checkpoint=facts.checkpoint)
@@ -192,7 +192,7 @@ def process_is_gone(run: RunFolder) -> None:
         return
     try:
         with run.lock().acquire(timeout=1):
-            if run.status() == status:  # else it was let go on already
+            if run.status() == status:  # else it was already resumed
                 run.write_status(status.model_copy(update={"message": message}))
                 run.log_event("device_free", message=msg("pausing.device_free", seconds=message.params["seconds"]))
     except (Timeout, OSError):  # the worker's own number stays

@@ -40,7 +40,7 @@ from core.system.processes import is_ours
 from core.values import Frozen
 
 RUN_ID = re.compile(r"\d{4}-\d{2}-\d{2}_[a-z0-9][a-z0-9-]{0,39}_[a-z0-9]{6}")
-COMMANDS = ("pause", "stop")  # later ones win over earlier ones
+COMMANDS = ("pause", "stop")  # later ones override earlier ones
 MOST_NAME = 200  # characters; the app's own are shorter, a file may contain anything
 
 

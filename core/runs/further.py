@@ -56,9 +56,9 @@ def _check_adapter(parent: RunFolder, recipe: Recipe) -> None:
     try:
         adapter = adapters.describe(parent.adapter)
         with open_tensors(parent.adapter / "adapter_model.safetensors", "np") as opened:
-            # refuses a header that is not its file's
+            # raises if the header does not match the file
             factors = [name for name in opened.keys() if name.endswith(".lora_A.weight")]  # noqa: SIM118 - no mapping
-            # Those of experts lie one below the other.
+            # The factors of all experts are stacked.
             ranks = {
                 opened.get_slice(name).get_shape()[0]
                 for name in factors
@@ -115,7 +115,7 @@ def require_alike(recipe: Recipe, parent: Recipe, name: str) -> None:
     differences = []
     for section, key in LOCKED:
         value, expected = _value(recipe, section, key), _value(parent, section, key)
-        # Left out is the parent's; in a recipe of its own a default counts as left out too.
+        # A setting that is left out, or at its default, is the parent's.
         if value != expected and key in getattr(recipe, section).model_fields_set and value is not None:
             differences.append(f"{section}.{key} {value} (“{name}”: {expected})")
     if differences:

@@ -17,7 +17,7 @@ NO_NUMBERS = 3  # steps in a row
 # each other.
 FAR = 3.0
 FAR_STEPS = 5  # in a row
-NEAR = 1.0  # nats above the start: a checkpoint worth going back to has at least not lost what the base knew
+NEAR = 1.0  # nats above the start: a checkpoint to go back to must be no worse than this
 MOST_BACK = 1  # times
 
 

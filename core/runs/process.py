@@ -56,7 +56,7 @@ def environment(run: RunFolder) -> dict[str, str]:
     """
     facts = run.facts()
     planned = facts.wanted_device
-    if planned in (None, devices.CPU):  # a driver that hangs is not asked in vain
+    if planned in (None, devices.CPU):  # no query: the driver may hang
         return devices.environment_of(planned, Nvidia())
     nvidia = devices.read_cards()
     is_there = not missing_cards(run, nvidia)
@@ -68,7 +68,7 @@ def recipe_of(run: RunFolder) -> Recipe:
     recipe, ranks = run.recipe(), run.facts().ranks
     if not ranks:
         return recipe
-    now = {"ranks": ranks, "fsdp": recipe.train.fsdp and ranks > 1}  # one alone has nobody to hold a part
+    now = {"ranks": ranks, "fsdp": recipe.train.fsdp and ranks > 1}  # a single rank cannot shard
     return recipe.model_copy(update={"train": recipe.train.model_copy(update=now)})
 
 
@@ -92,10 +92,10 @@ def require_device(run: RunFolder) -> None:
     if not is_for_card(facts):
         return
     if facts.wanted_device and nvidia.error is not None:
-        # a driver that was updated and not started anew: the card is in its place
+        # e.g. a driver updated without a restart: the GPU itself is present
         raise RunError("device.driver", msg("device.ask_doctor"), card=name_of(facts), reason=nvidia.error)
     for uuid, name in missing_cards(run, nvidia).items():
-        # off the bus, it does not tell who it is
+        # a GPU off the bus has no uuid
         nameless = (card for card in nvidia.cards if card.lost and card.uuid is None)
         card = next((card for card in nvidia.cards if card.uuid == uuid), None) or next(nameless, None)
         why = card and devices.why_left_out(card.model_copy(update={"name": name}))

@@ -129,7 +129,7 @@ class Reporter(Job[Status]):
         if not wish.is_set():
             self._asked_at = now
             wish.set()
-        # Asked again each time: a full disk may have prevented storing it.
+        # Repeated on every poll: a full disk may have prevented storing it.
         with self._guard:
             if state in MOVES[self._status.state]:
                 self.state(state)

@@ -25,7 +25,7 @@ from pydantic import (
 
 from core.messages import Message
 
-_FROM_FILE = {"from_file": True}  # the context in which anything may stand where a value is expected
+_FROM_FILE = {"from_file": True}  # validation context for files, in which any value may be damaged
 
 
 class _Part(BaseModel):
@@ -173,7 +173,7 @@ class RunFacts(_Part):
     launcher: str = ""
     launcher_pid: int | None = None
     launcher_started: float | None = None
-    # a word of its worker's command line, of one that had waited for a run (core/queue/standby)
+    # a word of the worker's command line, for a worker of core/queue/standby
     worker_mark: str | None = None
     data: TrainedOn | None = None
     advice: dict[str, Any] | None = None
@@ -191,7 +191,7 @@ class RunFacts(_Part):
     device_uuid: str | None = None
     device_name: str | None = None
     dtype_reason: Message | None = None
-    torch_compile: bool | None = None  # whether compiled functions are used; None where that was not tried
+    torch_compile: bool | None = None  # whether compiled functions are used; None if not tried
     trainable_params: int | None = None
     model_folder: str | None = None
     base_weights: str | None = None

@@ -20,7 +20,7 @@ from core.runs.folder import RunFolder
 from core.values import Frozen
 
 FILE = "film.jsonl"
-MOST_FRAMES = 24  # of a run; more cannot be told apart on a screen, and each costs seconds
+MOST_FRAMES = 24  # of a run; more cannot be distinguished on a screen, and each costs seconds
 # Of the neutral loss before. Where a change begins to show in answers differs between models: these are words, no
 # verdict.
 NOTHING, LITTLE, SOME = 0.02, 0.10, 0.25

@@ -30,13 +30,13 @@ from core.runs.folder import RunFolder
 from core.values import Frozen, Strict
 
 FILE = "film_scenes.json"
-ROWS = 3  # of the data
-MOST_TOKENS = 256  # of a prompt: a longer one costs memory and time that belong to the training
+ROWS = 3  # rows of the data
+MOST_TOKENS = 256  # of a prompt: longer ones cost memory and time that the training needs
 ANSWER_TOKENS = 40
-LOOKED_AT = 200  # rows, until there are three short enough
-MOST_ANSWER = 400  # characters of what the data says itself
-HELD_OUT, LEAST_HELD_OUT = 20, 8  # questions at both ends of a run; of fewer the interval says nothing
-BEGINNING = 80  # characters of a plain text, which is then gone on with
+LOOKED_AT = 200  # rows to search for three that are short enough
+MOST_ANSWER = 400  # characters of the data's own answer
+HELD_OUT, LEAST_HELD_OUT = 20, 8  # validation questions at both ends of a run; with fewer the interval is too wide
+BEGINNING = 80  # characters of a plain text, which the model continues
 
 SceneSource = Literal["kept_apart", "trained", "own", "neutral"]
 
@@ -108,7 +108,7 @@ def choose(recipe: Recipe, examples: Sequence[Example], has_kept_apart: bool, to
     own = [Scene(source="own", turns=(_question(question),)) for question in recipe.train.sample_prompts]
     neutral = neutral_prompts()
     all_questions = "".join(scene.question for scene in (*rows, *own))
-    # a word has four letters
+    # a Latin word has about four letters
     is_chinese = len(re.findall(r"[\u4e00-\u9fff]", all_questions)) > len(re.findall(r"[A-Za-z]", all_questions)) / 4
     others = [
         Scene(source="neutral", turns=(_question(question),))
@@ -148,7 +148,7 @@ def _held_out(recipe: Recipe, apart: Sequence[Example], tokenizer: Tokenizer) ->
 
 
 def _short_ones(examples: Iterator[Example], source: SceneSource, tokenizer: Tokenizer) -> list[Scene]:
-    short: dict[str, Scene] = {}  # by what is asked: the same question twice shows nothing new
+    short: dict[str, Scene] = {}  # by question, without repetitions
     for example in examples:
         scene = None if example.is_bad else _scene_of(example, source)
         if (
@@ -166,7 +166,7 @@ def _scene_of(example: Example, source: SceneSource) -> Scene | None:
     """Return a row up to its first answer, or the beginning of a plain text. None without a question."""
     if example.text is not None:
         half = example.text[: min(BEGINNING, len(example.text) // 2)]
-        begin = (half.rpartition(" ")[0] or half).rstrip()  # up to the end of a word, where it has words
+        begin = (half.rpartition(" ")[0] or half).rstrip()  # up to the end of a word, if there are spaces
         rest = example.text[len(begin) :].strip()
         return Scene(source=source, text=begin, answer=rest[:MOST_ANSWER]) if begin and rest else None
     turns = conversation(example)

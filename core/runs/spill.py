@@ -24,12 +24,12 @@ from core.system.gpu import Card
 from core.system.machine import SPILLING_SYSTEMS
 from core.values import GIB
 
-JUMP = 2.0  # times the usual time a token; a laptop that gets hot loses a third
+JUMP = 2.0  # times the usual time a token; a hot laptop loses only a third
 IN_A_ROW = 3  # steps: one slow step is a hiccup
-USUAL = 8  # steps that say what is usual; the first of a run does not count
-NEAR_TOTAL = 0.95  # of the card
-CONTEXT_BYTES = 0.3 * GIB  # of CUDA itself, which torch does not count (docs/memory.md, 1.6: 141 MiB to 0.6 GiB)
-SCARCE = 0.04  # of the RAM; below it a system moves programs to the disk
+USUAL = 8  # steps that define the usual time; the first of a run does not count
+NEAR_TOTAL = 0.95  # share of the GPU's memory
+CONTEXT_BYTES = 0.3 * GIB  # memory of CUDA itself, which torch does not count (docs/memory.md, 1.6: 141 MiB to 0.6 GiB)
+SCARCE = 0.04  # share of the RAM; with less free the system swaps
 EVERY_S = 2.0
 
 
@@ -78,7 +78,7 @@ def judge(usual: float, recent: list[float], memory: Memory, where: str, step: i
         )
     if where not in SPILLING_SYSTEMS:
         return None
-    # Others may have grown since the start; while nothing is spilled, used is theirs and ours together.
+    # Other processes may have grown since the start; while nothing spills, used is theirs plus ours.
     others = max(memory.others, memory.used - memory.reserved - CONTEXT_BYTES)
     demand = memory.reserved + CONTEXT_BYTES + others
     if demand < NEAR_TOTAL * memory.total:
@@ -110,7 +110,7 @@ class SpillWatch:
             self._first = False
             return
         if len(self._recent) == IN_A_ROW and self._recent[0] < JUMP * (self.usual or float("inf")):
-            self._usual.append(self._recent[0])  # what was slow never becomes usual
+            self._usual.append(self._recent[0])  # slow steps never define the usual time
         self._recent.append(seconds / max(1.0, tokens))
         if self.usual is None or self._clock() - self._looked_at < EVERY_S:
             return

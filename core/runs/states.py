@@ -20,13 +20,15 @@ class State(StrEnum):
 
 S = State
 MOVES: dict[State, frozenset[State]] = {
-    S.QUEUED: frozenset({S.PREPARING, S.PAUSED, S.STOPPED, S.FAILED}),  # paused: a later attempt that was taken back
+    S.QUEUED: frozenset({S.PREPARING, S.PAUSED, S.STOPPED, S.FAILED}),  # paused: a later attempt that was cancelled
     S.PREPARING: frozenset({S.RUNNING, S.PAUSING, S.STOPPING, S.STOPPED, S.FAILED, S.INTERRUPTED}),
     S.RUNNING: frozenset({S.PAUSING, S.STOPPING, S.COMPLETED, S.FAILED, S.INTERRUPTED}),
-    # completed: asked while it ended
+    # completed: the request came while it ended
     S.PAUSING: frozenset({S.PAUSED, S.STOPPING, S.COMPLETED, S.FAILED, S.INTERRUPTED}),
     S.PAUSED: frozenset({S.QUEUED, S.STOPPED}),
-    S.STOPPING: frozenset({S.STOPPED, S.COMPLETED, S.FAILED, S.INTERRUPTED}),  # completed: asked while it ended
+    S.STOPPING: frozenset(
+        {S.STOPPED, S.COMPLETED, S.FAILED, S.INTERRUPTED}
+    ),  # completed: the request came while it ended
     S.INTERRUPTED: frozenset({S.QUEUED, S.STOPPED}),
     S.STOPPED: frozenset(),
     S.COMPLETED: frozenset(),

@@ -23,12 +23,12 @@ from dataclasses import dataclass, field
 
 from core.messages import Message, msg
 
-TRIED = 3  # steps that a count is known by
-FASTER = 0.9  # of the time before, or less: below that it is chance
-JOLT = 2.0  # times as long as usual, of one step
-SLOWER = 1.3  # of the best time with this count, where other programs cannot be seen: a reason to try
-UNUSED = 0.4  # of a core that other programs may use without being in the way: a desktop's own
-# of steps between two decisions; after so long without one it is soon again
+TRIED = 3  # steps of a trial
+FASTER = 0.9  # a trial succeeds at this share of the time before, or less; the rest is chance
+JOLT = 2.0  # times the usual time of one step
+SLOWER = 1.3  # times the best time with this count: a reason to try, if the load of other programs is unknown
+UNUSED = 0.4  # of a core: the load of a desktop itself, which is ignored
+# seconds of steps between two decisions; after CALM_S without one the wait is SOONEST_S again
 SOONEST_S, LATEST_S, CALM_S = 5.0, 320.0, 600.0
 
 
@@ -46,10 +46,10 @@ class Threads:
     use: Callable[[int], None]
     now: int = field(init=False)
     _recent: deque[float] = field(default_factory=lambda: deque(maxlen=TRIED))  # seconds a token
-    _best: dict[int, float] = field(default_factory=dict)  # by count, where it was settled
-    _before: tuple[int, float] | None = None  # of a trial: the count that it left, and its seconds a token
+    _best: dict[int, float] = field(default_factory=dict)  # best seconds a token, by count
+    _before: tuple[int, float] | None = None  # during a trial: the count before it, and its seconds a token
     _wait: float = SOONEST_S  # seconds of steps until the next look
-    _rest: float = 0.0  # and until a jolt counts, after a decision
+    _rest: float = 0.0  # seconds of steps until a jolt counts again, after a decision
     _patience: float = SOONEST_S
     _calm: float = 0.0  # seconds of steps since the last trial
     _has_reason: bool = False  # at the last look
@@ -65,7 +65,7 @@ class Threads:
         """
         if self.most == 1:
             return None
-        if not self._is_warm:  # the first step makes what later ones have
+        if not self._is_warm:  # the first step allocates and compiles
             self._is_warm = True
             self.others()
             return None
@@ -96,7 +96,7 @@ class Threads:
         is_sure, self._has_reason = self._has_reason, count != self.now
         self._wait = 0.0 if self._has_reason else SOONEST_S
         if self._has_reason and not is_sure:
-            self._recent.clear()  # of before it, some of them: what is compared is steps that have it
+            self._recent.clear()  # only steps with the reason are compared
         elif self._has_reason:
             self._before, self._has_reason = (self.now, usual), False
             self._go_to(count)
@@ -108,7 +108,7 @@ class Threads:
         self._patience = SOONEST_S if self._calm > CALM_S else min(LATEST_S, 2 * self._patience)
         self._before, self._wait, self._rest, self._calm = None, self._patience, self._patience, 0.0
         if tried > FASTER * usual or (self.now < count <= self._beside(self.others())):
-            # or they were gone again at once
+            # or the load of the others has already ended
             self._go_to(count)
             return None
         self._recent.clear()

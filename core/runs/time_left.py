@@ -19,12 +19,12 @@ from core.runs.folder import RunFolder, Status
 from core.runs.run_json import RunFacts, TimeFacts
 from core.runs.states import BUSY
 
-SLOW_START = 1.25  # a first step that takes so many times the median warms something up
+SLOW_START = 1.25  # a first step slower than this many medians is warm-up
 MOST_SLOW_STARTS = 5
-# times the median: no single step counts as more, else one hiccup of twenty would be a fifth of the estimate
+# medians: the most that a single step counts as, else one hiccup of twenty would be a fifth of the estimate
 HUNG = 2.0
-NEWEST = 200  # steps that count: a PC that became slower is believed within so many
-EVALUATION_SHARE = 0.4  # of a step's time for as many tokens, until one was measured: forward alone
+NEWEST = 200  # newest steps that count, so that the estimate follows a PC that became slower
+EVALUATION_SHARE = 0.4  # share of a step's time for as many tokens (forward only), until one is measured
 
 
 @dataclass

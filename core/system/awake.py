@@ -30,7 +30,7 @@ log = logging.getLogger("lora_garage.awake")
 ES_CONTINUOUS, ES_SYSTEM_REQUIRED = 0x80000000, 0x00000001
 LOOK_S = 5.0  # between two looks at the battery and at what the person chose
 LEAVE_S = 2.0
-LOW_PERCENT = 20  # of a battery that runs down: Windows warns from there on, and asleep the run at least survives it
+LOW_PERCENT = 20  # of an unplugged battery: Windows warns from there on, and a sleeping run at least survives
 
 Release = Callable[[], object]
 
@@ -66,7 +66,7 @@ def hold(system: str | None = None) -> Release | Message:
             return msg("awake.wsl")
         why = msg("awake.why").render(terminal_language())
         held: Release | Message = msg("awake.no_program", program="systemd-inhibit")
-        for what in ("idle:sleep", "idle"):  # from another PC, over ssh, the second alone may be granted
+        for what in ("idle:sleep", "idle"):  # over ssh only the second may be granted
             named = (f"--what={what}", "--mode=block", "--who=LoRA Garage", f"--why={why}")
             held = _program("systemd-inhibit", *named, "sh", "-c", "echo held; exec cat", waits_for=b"held\n")
             if not isinstance(held, Message):
@@ -136,10 +136,10 @@ class KeepAwake:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._over.set()
-        self._thread.join(LEAVE_S)  # a system that hangs is left behind: what was asked ends with this process
+        self._thread.join(LEAVE_S)  # a hanging system is left behind: its inhibitor ends with this process
 
     def _keep(self) -> None:
-        held: Release | Message | None = None  # a refusal is not asked for again and again
+        held: Release | Message | None = None  # a refusal is kept, not repeated
         reported: Message | None = None
         while True:
             against = self._reason_against()

@@ -24,7 +24,7 @@ from core.system.surroundings import CheckResult, Surroundings, result
 from core.values import Frozen
 
 LEAST_FOR_FLASH = (8, 0)  # compute capability: aten/src/ATen/native/transformers/cuda/sdp_utils.cpp
-TORCH_S = 600.0  # as launcher/running has it: its first import, which a virus scanner reads whole, from a hard disk
+TORCH_S = 600.0  # as in launcher/running: the first import, read by a virus scanner from a hard disk
 # Oldest NVIDIA driver for a major version of CUDA, by minor version compatibility (docs.nvidia.com/deploy/
 # cuda-compatibility; 12.x on Windows from 528.33). A test holds launcher/torch_build.py's table against it.
 OLDEST_DRIVER = {11: (450,), 12: (525,), 13: (580,)}
@@ -44,7 +44,7 @@ class Torch(Frozen):
     arches: tuple[str, ...] = ()
     error: str | None = None
     bitsandbytes_error: str | None = None  # why it cannot be imported
-    bitsandbytes_on_cpu: str | None = None  # why it has no library for the card that torch sees
+    bitsandbytes_on_cpu: str | None = None  # why it has no library for torch's GPU
 
 
 class Facts(Frozen):

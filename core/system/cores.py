@@ -13,7 +13,7 @@ import psutil
 
 CGROUPS = Path("/sys/fs/cgroup")
 OF_THIS_PROCESS = Path("/proc/self/cgroup")
-NICENESS = 10  # a game that wants every core then gets ten times our share of each
+NICENESS = 10  # a game on every core then gets ten times our share of each
 
 
 def usable(groups: Path = CGROUPS, own: Path = OF_THIS_PROCESS) -> int:
@@ -31,7 +31,7 @@ def _limits(groups: Path, own: Path) -> list[float]:
     limits = []
     try:
         lines = own.read_text("utf-8").splitlines()
-    except OSError:  # no Linux
+    except OSError:  # not Linux
         return []
     for line in lines:
         _, names, path = line.split(":", 2)

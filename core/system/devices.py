@@ -125,7 +125,7 @@ def _shown(cards: Sequence[Card], visible: str | None) -> set[int]:
             named = {card.index for card in cards if word.startswith("GPU-") and (card.uuid or "").startswith(word)}
         if not named:
             break
-        if named & shown:  # said twice: CUDA then shows none
+        if named & shown:  # named twice: CUDA then shows none
             return set()
         shown |= named
     return shown

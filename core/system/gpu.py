@@ -134,7 +134,7 @@ def _card(nvml: Any, index: int) -> Card:
     handle = call("nvmlDeviceGetHandleByIndex", index)
     if handle is None:
         return Card(index=index, lost=bool(calls.refused & GONE))
-    # the first version: its free is what can be had, reserves taken off
+    # the first version of this call: its `free` excludes reserves
     memory = call("nvmlDeviceGetMemoryInfo", handle)
     mig = call("nvmlDeviceGetMigMode", handle)
     in_instances = None if mig is None else bool(mig[0])

@@ -15,7 +15,7 @@ from typing import Generic, Self, TypeVar
 
 from pydantic import BaseModel
 
-POLL_S = 0.15  # as often as progress is written, and what is asked looked for
+POLL_S = 0.15  # interval of writing progress and of reading commands
 
 Status = TypeVar("Status", bound=BaseModel)
 
@@ -25,9 +25,9 @@ class Job(ABC, Generic[Status]):
 
     def __init__(self, status: Status):
         self._status = status
-        self._unwritten = False  # what is in no file yet
+        self._unwritten = False  # whether the status has changes that are not written yet
         self._guard = threading.RLock()
-        self._writing = threading.Lock()  # taken inside of _guard, never around it
+        self._writing = threading.Lock()  # acquired inside of _guard, never around it
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
 

@@ -18,7 +18,7 @@ from core.system import devices, gpu, windows
 from core.values import Frozen
 
 log = logging.getLogger("lora_garage.machine")
-# whose NVIDIA driver gives a program the PC's RAM in place of a card that is full
+# their NVIDIA driver falls back to RAM when the GPU is full
 SPILLING_SYSTEMS = ("Windows", "WSL")
 
 
@@ -98,7 +98,7 @@ class Monitor:
         self._guard = threading.Lock()
         self._newest: Machine | None = None
         self._requested_at = self._looked_at = steady()
-        self._waited_for: float | None = None  # the look after which one was waited for in vain
+        self._waited_for: float | None = None  # time of the last result after which `newest` waited in vain
         self._over, self._wake = threading.Event(), threading.Event()
         self._updated = threading.Condition()
         self._thread = threading.Thread(target=self._watch, name="hardware", daemon=True)

@@ -161,9 +161,9 @@ def kill_children() -> None:
                 child.kill()
 
 
-LEAVE_S = 1.0  # of a look that takes long; one that never began is not waited for longer
-EVERY_S = 0.003  # a look costs half a percent of that; the work space of a layer lives for longer
-# Less free RAM than this and the system is about to end programs, or to move them to disk.
+LEAVE_S = 1.0  # seconds to wait for a slow thread, or for one that never started
+EVERY_S = 0.003  # a measurement costs half a percent of that; a layer's workspace lives longer
+# With less free RAM the system is about to kill or swap programs.
 LEAST_FREE_BYTES = 200 << 20
 
 
@@ -224,7 +224,7 @@ def limit_of_process() -> int | None:
     return min((limit for limit in limits if limit != resource.RLIM_INFINITY), default=None)
 
 
-LEAST_BYTES = 200 << 20  # below it nobody wins anything by closing a program
+LEAST_BYTES = 200 << 20  # closing a smaller program gains nothing
 
 
 def top_by_ram(count: int) -> list[tuple[str, int]]:

@@ -54,14 +54,14 @@ class Surroundings(Frozen):
     log: str
     port: int
     port_free: bool
-    other_port: int = 8080  # a free one
+    other_port: int = 8080  # a free port
     writable_error: str | None = None
     free_bytes: int | None = None
     temporary: str | None = None  # where it lies on another drive than the program
     temporary_free_bytes: int | None = None
     models: str | None = None  # the hub's cache, where it lies on another drive than the workspace
     models_free_bytes: int | None = None
-    synced: tuple[str, ...] = ()  # folders that OneDrive keeps in step with the cloud
+    synced: tuple[str, ...] = ()  # folders that OneDrive synchronises
     long_paths: bool | None = None
     runtime: tuple[int, ...] | None = None  # of Visual C++; () where it is missing
     runtime_url: str = windows.RUNTIME_URL_X64

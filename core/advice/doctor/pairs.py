@@ -17,15 +17,15 @@ from core.messages import Message, msg
 from core.recipe import Recipe
 
 NUMBERS = ("rewards/accuracies", "rewards/margins", "logps/chosen", "logps/rejected")  # in metrics.jsonl, TRL's names
-COOLER = 5  # a rate is divided by this, where nothing else is left
-WINDOW = 8  # steps at least, over which a number of the training is averaged
-FALLEN = 0.2  # of the better answers' log-probability before the training
-LEAST_NATS = 2.0  # of dpo's and kto's, which are sums over an answer
-ALL, AT_ONCE = 0.999, 0.25  # of the pairs; of the steps so far
-FEWEST_MEASURED = 10  # pairs: of fewer all may be right by chance
-FEWEST_SEEN = 20  # steps, where none are measured
+COOLER = 5  # divisor of the learning rate, if there is no other remedy
+WINDOW = 8  # least steps to average a training number over
+FALLEN = 0.2  # share of the better answers' log-probability before the training
+LEAST_NATS = 2.0  # for dpo and kto, whose log-probabilities are sums over an answer
+ALL, AT_ONCE = 0.999, 0.25  # share of the pairs; share of the steps so far
+FEWEST_MEASURED = 10  # pairs: with fewer all may be right by chance
+FEWEST_SEEN = 20  # steps, if there is no validation set
 LONGER, LEAST_LONGER = 1.5, 20  # times the answers before the training, and characters
-NORM_BETA = 5.0  # of sigmoid_norm, as Tulu 3 has it (arXiv 2411.15124)
+NORM_BETA = 5.0  # beta of sigmoid_norm, from Tulu 3 (arXiv 2411.15124)
 
 
 def _none(rows: int) -> np.ndarray:

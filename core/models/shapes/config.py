@@ -12,7 +12,7 @@ from core.messages import Message, msg
 from core.models.shapes.matrices import names_of
 from core.values import GIB
 
-# What transformers 5.24 takes where config.json is silent, read from its configuration classes.
+# Defaults of transformers 5.24 for keys missing in config.json, from its configuration classes.
 TIED_BY_DEFAULT = {
     "bloom", "cohere", "cohere2", "ernie4_5", "falcon", "gemma", "gemma2", "gemma3", "gemma3_text", "gemma3n",
     "gemma3n_text",
@@ -72,7 +72,7 @@ def derived(values: dict[str, Any], config: Mapping[str, object], model_type: st
         values["num_key_value_heads"] = 1
     listed_layers = config.get("layers_block_type")
     if isinstance(listed_layers, list):
-        layers = values.setdefault("num_hidden_layers", len(listed_layers))  # Nemotron-H says it no other way
+        layers = values.setdefault("num_hidden_layers", len(listed_layers))  # Nemotron-H has no other key for it
     values.setdefault("num_key_value_heads", heads)
     values.setdefault("head_dim", h // heads if heads else 0)
     if h and not names_of(model_type).gated:
@@ -180,11 +180,11 @@ def _special_experts(values: dict[str, Any], config: Mapping[str, object]) -> No
         values["expert_size"] = values["shared_expert_size"] = values["intermediate_size"]
         values["intermediate_size"] = wide
         values["expert_layers"] = values["num_hidden_layers"] // max(1, _number(config, "interleave_moe_layer_step"))
-    elif config.get("enable_moe_block"):  # Gemma 4: beside a dense one in every layer
+    elif config.get("enable_moe_block"):  # Gemma 4: next to a dense MLP in every layer
         values["shared_expert_size"] = values["intermediate_size"]
     elif every := _number(config, "expert_layer_period"):  # Jamba
         values["expert_layers"] = len(range(_number(config, "expert_layer_offset"), values["num_hidden_layers"], every))
-    elif isinstance(listed, list):  # Nemotron-H: a layer is one thing alone
+    elif isinstance(listed, list):  # Nemotron-H: a layer is either attention, scan, MLP or experts
         values["expert_layers"] = listed.count("moe")
         values["shared_expert_size"] = _number(config, "moe_shared_expert_intermediate_size")
 

@@ -53,7 +53,7 @@ _FAMILIES = {
     "mpt": _plain("up_proj", "down_proj", ("Wqkv",), "out_proj"),
 }
 
-# Layers that files call otherwise than the class that loads them (transformers' conversion_mapping).
+# Layers with other names in files than in the class that loads them (transformers' conversion_mapping).
 NAMES_IN_FILES = {"lfm3": {"gate_proj": "g_proj"}}
 # Linear layers whose weight a family takes past the layer, in training at least: an adapter there would do nothing, or
 # only later.
@@ -61,7 +61,7 @@ WEIGHT_BYPASSES_LAYER = {
     **dict.fromkeys(("falcon_mamba", "jamba", "mamba"), ("dt_proj",)),
     **dict.fromkeys(("gemma3n", "gemma3n_text"), ("correction_coefs",)),
 }
-# Linear layers that say which experts are asked, or how much of a shared one is taken: no adapter, and 16 bit.
+# Linear layers that select experts, or weight a shared one: no adapter, and 16 bit.
 ROUTERS = {
     **dict.fromkeys(("gemma4", "gemma4_text"), ("proj",)),
     **dict.fromkeys(("qwen2_moe", "qwen3_5_moe", "qwen3_5_moe_text", "qwen3_next"), ("shared_expert_gate",)),

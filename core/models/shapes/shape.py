@@ -120,7 +120,7 @@ class ModelShape(Strict):
             first = error.errors()[0]
             raise ModelError("shape.bad_value", field=str(first["loc"][0]), found=str(first["input"])[:60]) from None
 
-    def __hash__(self) -> int:  # its own, because sentences of doubt have none
+    def __hash__(self) -> int:  # custom, because messages are not hashable
         widths = (self.hidden_size, self.num_hidden_layers, self.intermediate_size, self.vocab_size)
         return hash((self.model_type, *widths, self.held))
 
@@ -151,7 +151,7 @@ class ModelShape(Strict):
             "max_position_embeddings",
         )
         values = {name: value for name in names if (value := getattr(self, name)) is not None}
-        if self.wide_layers:  # Gemma 4, in the words of its makers
+        if self.wide_layers:  # Gemma 4, by its makers' keys
             values |= {
                 "global_head_dim": self.wide_head_dim,
                 "num_global_key_value_heads": self.wide_kv_heads,
@@ -305,7 +305,7 @@ class ModelShape(Strict):
         matrices = (*self.matrices, Matrix(HEAD, self.hidden_size, self.vocab_size, 1))
         held = [name for name, _ in self.held.widths] if self.held else []
         available = dict.fromkeys([HEAD, *held] if held else [matrix.name for matrix in matrices])
-        # Of layers that the arithmetic does not model nobody knows the names before the files are read.
+        # Names of layers that the arithmetic does not model are unknown before the files are read.
         is_modelled = not any(doubt.key in ("shape.hybrid", "shape.latent_attention") for doubt in self.low_confidence)
         unknown = names - available.keys() if held or is_modelled else set()
         if unknown or not names:

@@ -38,12 +38,12 @@ from core.workspace import names
 from core.workspace.folder import Workspace
 
 MANIFEST = "lora-garage.json"
-STAYS_BEHIND = {"run.lock", "control.json", "left.json"}  # of this PC's processes and pages
-DENSE = {".safetensors", ".pt", ".npy", ".npz", ".png"}  # stored as they are: nothing would become smaller
+STAYS_BEHIND = {"run.lock", "control.json", "left.json"}  # these belong to this PC's processes and pages
+DENSE = {".safetensors", ".pt", ".npy", ".npz", ".png"}  # stored uncompressed: compression would not make them smaller
 PIECE = 4 * MIB
 MOST_MANIFEST = 16 * MIB
 MOST_FILES = 20_000
-ROOM = 64 * MIB  # that stays free beside what is opened
+ROOM = 64 * MIB  # bytes that must stay free after unpacking
 _PART = re.compile(r'[^\x00-\x1f/\\:*?"<>|]{1,200}')
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
@@ -57,7 +57,7 @@ class Manifest(Frozen):
     """Contents of lora-garage.json. run: its id; name: for the screen; data: the id of the data set in the archive."""
 
     lora_garage_run: Literal[1] = 1
-    run: str = Field(pattern=f"^(?:{RUN_ID.pattern})$")  # pydantic looks for it anywhere
+    run: str = Field(pattern=f"^(?:{RUN_ID.pattern})$")  # pydantic's pattern matches anywhere
     name: str = Field("", max_length=200)
     app: str = Field("", max_length=60)
     data: str | None = Field(None, pattern=f"^(?:{IMPORTED.pattern})$")
@@ -120,10 +120,10 @@ def pack(
             held.enter_context(run.lock().acquire(timeout=LOCK_S))
         except Timeout:
             raise BusyError("away.busy", name=run.name) from None
-        if run.status().attempt != status.attempt:  # let go on between the two looks
+        if run.status().attempt != status.attempt:  # resumed meanwhile
             raise BusyError("away.busy", name=run.name)
         if run.status().state != status.state:
-            run.write_status(status)  # it was found interrupted, and nobody had written so yet
+            run.write_status(status)  # found interrupted, which nobody has recorded yet
         data = run.facts().data
         own = data.id if data and with_data and IMPORTED.fullmatch(data.id) and store.knows(data.id) else None
         with new_archive(target) as archive:
@@ -182,7 +182,7 @@ BROKEN = (
     RuntimeError,
     EOFError,
     UnicodeDecodeError,
-)  # of zipfile
+)  # errors of zipfile
 
 
 def _is_safe(name: str, manifest: Manifest) -> bool:
@@ -219,7 +219,7 @@ def unpack(space: Workspace, archive_file: Path, check: Check = go_on) -> RunFol
         asides = {"run": space.runs / f".{manifest.run}.part", "data": space.datasets / f".{manifest.data}.part"}
         with writing(space.root), contextlib.ExitStack() as undo:
             for top, aside in asides.items():
-                shutil.rmtree(aside, ignore_errors=True)  # of an attempt that was cut off
+                shutil.rmtree(aside, ignore_errors=True)  # left by an interrupted attempt
                 undo.callback(shutil.rmtree, aside, ignore_errors=True)
                 _extract(archive, manifest, top, aside, archive_file.name, check)
             _require_run(RunFolder(asides["run"]), manifest, archive_file.name)

@@ -25,7 +25,7 @@ from core.runs.scenes import ANSWER_TOKENS, LEAST_HELD_OUT, Scene
 from core.values import Frozen, wilson
 
 FILE = "held_out.jsonl"
-SHORTER, LONGER = 0.9, 1.1  # of the length before: what lies between is about as long
+SHORTER, LONGER = 0.9, 1.1  # times the length before; in between counts as equal
 
 
 class HeldOutAnswers(Frozen):

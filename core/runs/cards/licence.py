@@ -13,7 +13,7 @@ import yaml
 from core.messages import Message, msg
 from core.models.known import LICENCES, Commercial, of_hub
 
-# What the hub takes as `license:` of those that models have; all others stand there as `other` with their name.
+# The licences that the hub accepts as `license:`; all others are written as `other` with their name.
 _OF_THE_HUB = {
     *(
         "apache-2.0",

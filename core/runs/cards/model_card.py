@@ -26,7 +26,7 @@ from core.runs.folder import RunFolder
 from core.runs.run_json import RunFacts
 
 LIBRARIES = {"adapter": "peft", "merged": "transformers", "gguf": "gguf", "gguf-lora": "gguf"}
-# how the types of a GGUF file begin that are quantised; f16 and bf16 hold the tuned weights themselves
+# prefix of the quantised GGUF types; f16 and bf16 hold the tuned weights themselves
 SMALLER = ("q",)
 
 
@@ -70,7 +70,7 @@ def write(
 ) -> str:
     """Return the card as Markdown. more: parts that stand before the last two."""
     base = base_of(recipe, base_folder)
-    trained_by = (facts.versions or {}).get("lora_garage")  # a run of before 0.2 does not say
+    trained_by = (facts.versions or {}).get("lora_garage")  # missing in runs of versions before 0.2
     parts = [
         f"# {' '.join(recipe.name.replace('#', '').split())}",
         f"{_what(form)} made with LoRA Garage{f' {_plain(trained_by)}' if trained_by else ''}.",

@@ -18,7 +18,7 @@ from core.values import width
 
 WIDTH, EDGE, LINE = 720, 36, 24
 CURVE_HEIGHT = 150
-COLUMNS, MOST_LINES = 74, 3  # of an answer, in letters of the alphabet; a Chinese one counts twice
+COLUMNS, MOST_LINES = 74, 3  # of an answer, in Latin letters; a Chinese one counts twice
 GROUND, INK, QUIET, LOSS, MEASURED = "#ffffff", "#292524", "#57534e", "#0072b2", "#b34700"
 FONT = "system-ui, 'Segoe UI', Roboto, 'Noto Sans', 'Noto Sans CJK SC', 'Microsoft YaHei', sans-serif"
 Points = Sequence[tuple[float, float]]  # (step, loss)

@@ -37,7 +37,7 @@ def drop_checkpoints(run: RunFolder) -> None:
     with writing(run.path):
         try:
             with run.lock().acquire(timeout=LOCK_S):
-                files.remove_tree(aside)  # of a time that was cut off
+                files.remove_tree(aside)  # left by an interrupted call
                 files.rename(run.path / "checkpoints", aside, files.MOMENT_S)
                 (run.path / "checkpoints").mkdir()
                 shutil.rmtree(aside)
