@@ -12,25 +12,17 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, repeat
-from typing import Any, Literal
+from typing import Any
 
 from core.data.reading.file_rows import Flaw, type_name
 from core.data.shapes.left_out import Notes
+from core.data.shapes.speakers import ROLES, Role
 from core.data.shapes.tools import ToolCall, as_json, read_calls, without_parts
 
-Role = Literal["system", "user", "assistant", "tool"]
 Turn = Mapping[str, Any]  # a message as JSON values: `ChatMessage.as_dict`
 MessageJson = dict[str, Any]  # a message in the notation of a chat template
 Tools = list[dict[str, Any]]  # definitions of the available tools
 
-_ROLES: dict[str, Role] = {
-    "system": "system", "developer": "system", "user": "user", "human": "user", "assistant": "assistant",
-    "gpt": "assistant",
-    "chatgpt": "assistant", "model": "assistant", "bot": "assistant", "chatbot": "assistant", "ai": "assistant",
-    "agent": "assistant", "prompter": "user", "customer": "user", "function_call": "assistant", "tool": "tool",
-    "function": "tool",
-    "observation": "tool", "ipython": "tool",
-}  # fmt: skip
 ROLE_KEYS = ("role", "from", "speaker", "sender", "author")
 CONTENT_KEYS = ("content", "value", "text", "message", "parts")
 _REASONING = ("reasoning_content", "reasoning", "thinking")
@@ -168,7 +160,7 @@ def _message(turn: object, number: int, notes: Notes) -> ChatMessage:
     if speaker is None or (content_key not in turn and not calls):
         raise Flaw("data.turn_keys", turn=number, found=list(turn)[:10])
     spoken_name = speaker.strip().lower() if isinstance(speaker, str) else ""
-    role = _ROLES.get(spoken_name)
+    role = ROLES.get(spoken_name)
     if role is None:
         expected = ["system", "user", "assistant", "tool", "human", "gpt", "function_call", "observation"]
         raise Flaw("data.unknown_role", turn=number, found=str(speaker)[:40], expected=expected)

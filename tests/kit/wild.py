@@ -155,7 +155,7 @@ PLAIN = {
         "content": "So."}]}]), PAIR),
     "conversations as lists": Shape("a.json", [[U, A], [U, A]], PAIR * 2),
     "conversations as lists, a line each": Shape("a.jsonl", Lines([[U, A], ["Why?", "So."]]), PAIR * 2),
-    "one conversation, a message each": Shape("a.json", [S, U, A], PAIR, ("system",)),
+    "one conversation, a message each": Shape("a.json", [S, U, A], [f"s Be brief. | {PAIR[0]}"]),
     "two models side by side": Shape("a.json", [{"conversation_a": [U, A], "conversation_b": [U, B],
         "winner": "model_a"}, {"conversation_a": [U, A], "conversation_b": [U, B], "winner": "tie"}], PAIR,
         ("conversation_b",)),

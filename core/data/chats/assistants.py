@@ -13,7 +13,7 @@ from typing import Any
 
 from core.data.chats import dates
 from core.data.chats.exported_message import ExportedMessage, text_loss
-from core.data.chats.json_stream import objects, text_at
+from core.data.chats.json_stream import objects
 from core.data.reading.file_rows import Limits, Problem, Source, loss_warning
 from core.data.reading.json_rows import json_rows, jsonl_rows
 from core.data.shapes.left_out import Loss, Notes, has_value
@@ -207,26 +207,6 @@ def _parse_date(value: object) -> float | None:
         except ValueError:
             continue
     return dates.parse_iso(value)
-
-
-# ---- one conversation as a list of messages ------------------------------------------------------
-def turns(source: Source, limits: Limits) -> Iterator[ExportedMessage | Problem]:
-    """Yield one conversation stored as one message per item of a list."""
-    for item in _objects(source, limits):
-        if isinstance(item, Problem):
-            yield item
-            continue
-        _, message = item
-        role, text, notes = text_at(message, "role"), text_at(message, "content"), Notes()
-        notes.add_unread("field", message, ("role", "content") if text else ("role",))
-        is_person = role in ("user", "human", "assistant", "model", "ai")
-        yield ExportedMessage(
-            role,
-            text,
-            loss=text_loss(text) if is_person else Loss("message", role),
-            is_model=role not in ("user", "human"),
-        )
-        yield from _losses(notes, "")
 
 
 # ---- Character.AI --------------------------------------------------------------------------------

@@ -75,6 +75,7 @@ class _Rows:
         self._gap = chat.gap_hours * 3600 if chat.gap_hours else None
         others = (name for name, _ in overview.people.most_common() if name != chat.voice)
         self._stand_ins = StandIns(others, chat.voice) if chat.pseudonyms else None
+        self._system: list[dict[str, object]] = []  # what each row of the conversation begins with
         self.losses: list[Loss] = []
 
     def convert(
@@ -98,7 +99,13 @@ class _Rows:
             )
             if conversation and (message.thread != conversation[0].thread or is_late):
                 yield from self._rows(self._turns(conversation))
-                conversation = []
+                conversation, self._system = [], []
+            if message.is_system:
+                if conversation:
+                    self.losses.append(Loss("message", "system"))
+                else:
+                    self._system = [{"role": "system", "content": message.text}]
+                continue
             if not conversation or message.when is not None:
                 before = message.when
             conversation.append(message)
@@ -133,7 +140,7 @@ class _Rows:
         for pair in zip(turns[::2], turns[1::2], strict=True):
             length = pair[0].tokens + pair[1].tokens
             if row and size + length > ROW_TOKENS:
-                yield _chat_row(context, row)
+                yield self._row(context, row)
                 context = _last(context + row)
                 row, size = [], sum(question.tokens + answer.tokens for question, answer in context)
                 if size + length > ROW_TOKENS:
@@ -141,12 +148,11 @@ class _Rows:
             row.append(pair)
             size += length
         if row:
-            yield _chat_row(context, row)
+            yield self._row(context, row)
 
-
-def _chat_row(context: list[tuple[Turn, Turn]], row: list[tuple[Turn, Turn]]) -> _ChatRow:
-    known = [turn.message(weight=int(turn.role == "user")) for pair in context for turn in pair]
-    return _ChatRow(known + [turn.message() for pair in row for turn in pair], row[0][0].line)
+    def _row(self, context: list[tuple[Turn, Turn]], row: list[tuple[Turn, Turn]]) -> _ChatRow:
+        known = [turn.message(weight=int(turn.role == "user")) for pair in context for turn in pair]
+        return _ChatRow(self._system + known + [turn.message() for pair in row for turn in pair], row[0][0].line)
 
 
 def _last(pairs: list[tuple[Turn, Turn]]) -> list[tuple[Turn, Turn]]:

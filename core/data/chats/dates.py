@@ -3,8 +3,10 @@ languages."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
+from email.utils import parsedate_to_datetime
 from typing import Literal
 
 Order = Literal["dmy", "mdy", "ymd"]
@@ -17,6 +19,10 @@ HALVES = "|".join((
     "[ap][.\u00a0\u202f ]{0,2}m\\.?", "上午", "下午", "凌晨", "早上", "清晨", "中午", "晚上", "오전", "오후", "午前",
     "午後", "[صم]",
 ))  # fmt: skip
+_WRITTEN = re.compile(
+    r"(\d{1,4})[./-](\d{1,2})[./-](\d{1,4}),?(?:[\sT]+(\d{1,2}):(\d{2})(?::(\d{2}))?(?:[.,]\d+)?\s*([ap]m)?)?",
+    re.IGNORECASE,
+)
 
 
 def hour_of(hour: int, half: str | None) -> int:
@@ -32,12 +38,12 @@ def order_of(dates: Iterable[tuple[int, int, int]]) -> Order:
     most = [0, 0, 0]
     backward = {"dmy": 0, "mdy": 0}
     before: tuple[int, int, int] | None = None
-    for date in dates:
-        most = [max(pair) for pair in zip(most, date, strict=True)]
-        if before is not None and date != before:
-            backward["dmy"] += before[::-1] > date[::-1]
-            backward["mdy"] += (before[2], before[0], before[1]) > (date[2], date[0], date[1])
-        before = date
+    for numbers in dates:
+        most = [max(pair) for pair in zip(most, numbers, strict=True)]
+        if before is not None and numbers != before:
+            backward["dmy"] += before[::-1] > numbers[::-1]
+            backward["mdy"] += (before[2], before[0], before[1]) > (numbers[2], numbers[0], numbers[1])
+        before = numbers
     if most[0] > 31:
         return "ymd"
     if most[0] > 12:
@@ -71,4 +77,35 @@ def parse_iso(value: object) -> float | None:
     try:
         return datetime.fromisoformat(value.strip()).replace(tzinfo=UTC).timestamp()
     except (ValueError, OverflowError):
+        return None
+
+
+def numbers_in(value: object) -> Numbers | None:
+    """Parse "31/12/2025 9:05 pm", in any order of the date's numbers; None for any other text."""
+    match = _WRITTEN.match(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        return None
+    first, second, third, hour, minute, second_of, half = match.groups()
+    return int(first), int(second), int(third), hour_of(int(hour or 0), half), int(minute or 0), int(second_of or 0)
+
+
+def moment(value: object, order: Order) -> float | None:
+    """Return seconds since 1970 for a date, a number of seconds or of their parts, or a text; None for anything
+    else."""
+    if isinstance(value, date) and not isinstance(value, datetime):
+        value = datetime(value.year, value.month, value.day)
+    if isinstance(value, datetime):
+        return value.replace(tzinfo=UTC).timestamp()
+    if isinstance(value, str) and re.fullmatch(r"\d{9,19}(?:\.\d{1,9})?", value.strip()):
+        value = float(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        scale = next((scale for scale in (1, 1e3, 1e6, 1e9) if 1e8 <= value / scale < 1e10), None)
+        return value / scale if scale else None
+    if (when := parse_iso(value)) is not None:
+        return when
+    if numbers := numbers_in(value):
+        return seconds(numbers, order)
+    try:
+        return parsedate_to_datetime(value).replace(tzinfo=UTC).timestamp() if isinstance(value, str) else None
+    except (ValueError, TypeError, OverflowError):
         return None

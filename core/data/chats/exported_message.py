@@ -18,7 +18,8 @@ class ExportedMessage(NamedTuple):
     """One message of an exported chat.
 
     person: its author. when: seconds of local time; None if unknown. thread: the chat within the export. left: why it
-    cannot be trained. is_model: a program or a character wrote it; its messages are the default answers.
+    cannot be trained. is_model: a program or a character wrote it; its messages are the default answers. is_system: the
+    instructions that a conversation begins with.
     """
 
     person: str
@@ -28,6 +29,7 @@ class ExportedMessage(NamedTuple):
     loss: Loss | None = None
     line: int | None = None
     is_model: bool = False
+    is_system: bool = False
 
 
 def text_loss(text: str) -> Loss | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from core.data.chats import assistants, messengers, whatsapp
+from core.data.chats import assistants, message_rows, messengers, whatsapp
 from core.data.chats.exported_message import LONGEST_MESSAGE, ExportedMessage
 from core.data.chats.json_stream import OPENING, keys_in
 from core.data.reading.file_rows import FileKind, Limits, Problem, Readable, Source
@@ -18,11 +18,11 @@ _LOOKED_AT = 200  # lines, to distinguish a chat from another text
 class Kind(NamedTuple):
     """Properties of an app's exports.
 
-    by_silence: a silence begins a new conversation; otherwise the export marks where each ends. among_people: the
-    others are people too, whose names are replaced by default.
+    by_silence: a silence begins a new conversation, if times are known; otherwise the export marks where each ends.
+    among_people: the others are people too, whose names are replaced by default.
     """
 
-    name: str  # the app's usual name
+    name: str  # the app's usual name; "" for a table with a message in each row
     messages: Callable[[Source, Limits], Iterator[ExportedMessage | Problem] | Iterator[ExportedMessage]]
     by_silence: bool = True
     among_people: bool = True
@@ -41,7 +41,8 @@ KINDS = {
     "claude": Kind("Claude", assistants.claude, False, False),
     "tavern": Kind("SillyTavern", assistants.tavern, False, False),
     "character_ai": Kind("Character.AI", assistants.character_ai, False, False),
-    "turns": Kind("OpenAI messages", assistants.turns, False, False),
+    "roles": Kind("", message_rows.messages, among_people=False),
+    "names": Kind("", message_rows.messages),
 }
 
 
@@ -75,21 +76,16 @@ def recognise(path: Readable, kind: FileKind, encoding: str) -> str:
             for name in head.partition("\n")[0].replace(";", ",").replace("\t", ",").split(",")
         }
         return "discord_csv" if set(messengers.DISCORD_COLUMNS[:4]) <= names else ""
-    return _app_of_keys(keys_in(head, is_lines := kind == "jsonl"), is_lines)
+    return _app_of_keys(keys_in(head, kind == "jsonl"))
 
 
-def _app_of_keys(keys: set[str], is_lines: bool) -> str:
+def _app_of_keys(keys: set[str]) -> str:
     def has(*names: str) -> bool:
         return keys.issuperset(names)
 
     def any_of(names: Iterable[str]) -> bool:
         return not keys.isdisjoint(names)
 
-    place = "" if is_lines else "item."
-    if has(f"{place}role", f"{place}content") and not any_of(
-        f"{place}{name}" for name in ("messages", "conversations", "prompt")
-    ):
-        return "turns"
     if any_of(("item.mapping", "mapping")):
         return "chatgpt"
     if any_of(("item.chat_messages", "chat_messages")):

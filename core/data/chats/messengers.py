@@ -87,17 +87,14 @@ def discord(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
 
 
 DISCORD_COLUMNS = ("authorid", "author", "date", "content", "attachments", "reactions")
-_WRITTEN = re.compile(
-    r"(\d{1,4})[./-](\d{1,2})[./-](\d{1,4})\s+(\d{1,2}):(\d{2})(?::(\d{2}))?\s*([ap]m)?", re.IGNORECASE
-)
 
 
 def discord_csv(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
     """Yield the messages of a CSV export. Dates are ISO 8601, in older versions in the exporting PC's format."""
-    order = dates.order_of(numbers[:3] for record in _records(source) if (numbers := _numbers(record["date"])))
+    order = dates.order_of(numbers[:3] for record in _records(source) if (numbers := dates.numbers_in(record["date"])))
     for line, record in enumerate(_records(source), 2):
         when = dates.parse_iso(record["date"])
-        if when is None and (numbers := _numbers(record["date"])):
+        if when is None and (numbers := dates.numbers_in(record["date"])):
             when = dates.seconds(numbers, order)
         person = re.sub(r"#(?:\d{4}|0)$", "", record["author"]).strip()
         if record["attachments"].strip():
@@ -114,14 +111,6 @@ def _records(source: Source) -> Iterator[dict[str, str]]:
         names = [name.strip().strip("\ufeff").lower() for name in next(records, [])]
         for record in records:
             yield dict.fromkeys(DISCORD_COLUMNS, "") | dict(zip(names, record, strict=False))
-
-
-def _numbers(text: str) -> dates.Numbers | None:
-    match = _WRITTEN.match(text.strip())
-    if match is None:
-        return None
-    first, second, third, hour, minute, second_of, half = match.groups()
-    return int(first), int(second), int(third), dates.hour_of(int(hour), half), int(minute), int(second_of or 0)
 
 
 # ---- Instagram, Facebook -------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from bisect import bisect_right
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
 from core.data.chats.exported_message import ExportedMessage
 from core.data.chats.kinds import KINDS, Kind, messages
@@ -51,8 +52,10 @@ class Chat(Frozen):
         gap = msg("data.note_chat_gap", hours=self.gap_hours) if self.gap_hours else msg("data.note_chat_whole")
         how = msg("data.note_chat_guessed" if self.guessed else "data.note_chat_said", voice=self.voice)
         private = msg("data.note_chat_stand_ins" if self.pseudonyms else "data.note_chat_as_it_is")
-        return msg("data.note_chat", app=self.app, people=listed, count=self.count, how=how, gap=gap,
-                   conversations=self.conversations, private=private)  # fmt: skip
+        about = {"people": listed, "count": self.count, "how": how, "gap": gap, "conversations": self.conversations}
+        if not self.app:
+            return msg("data.note_chat_table", **about, private=private)
+        return msg("data.note_chat", **about, app=self.app, private=private)
 
 
 @dataclass
@@ -60,7 +63,7 @@ class Overview:
     """Counts of a chat.
 
     people: trainable messages by person, in the order of their first message. silences: hours between two messages of a
-    thread, sorted.
+    thread, sorted. timed: a message has a time.
     """
 
     kind: Kind
@@ -68,11 +71,14 @@ class Overview:
     models: set[str] = field(default_factory=set)
     in_thread: dict[str, set[str]] = field(default_factory=dict)
     silences: array[float] = field(default_factory=lambda: array("f"))
+    timed: bool = False
+
+    @property
+    def by_silence(self) -> bool:
+        return self.kind.by_silence and self.timed
 
     def conversations(self, hours: float) -> int:
-        return len(self.in_thread) + (
-            len(self.silences) - bisect_right(self.silences, hours) if self.kind.by_silence else 0
-        )
+        return len(self.in_thread) + (len(self.silences) - bisect_right(self.silences, hours) if self.by_silence else 0)
 
     def default_voice(self) -> str:
         """Return a character or an assistant, else the person with the most messages.
@@ -99,11 +105,13 @@ class Overview:
 
 def summarize(source: Source, check: Check = go_on) -> Overview:
     """Read the export once and return its overview, which is cached."""
-    return _summarize(source.chat, source.sha256, _Known(source, check))
+    reading = source.chat, source.sha256, source.encoding, source.sheet, source.message_columns
+    return _summarize(reading, _Known(source, check))
 
 
 class _Known:
-    """A source that does not count in the cache's key, because its checksum does. check: called while it is read."""
+    """A source that is no part of the cache's key, because its checksum and how it is read are. check: called while it
+    is read."""
 
     def __init__(self, source: Source, check: Check):
         self.source, self.check = source, check
@@ -116,19 +124,20 @@ class _Known:
 
 
 @lru_cache(maxsize=4)
-def _summarize(chat: str, sha256: str, known: _Known, limits: Limits = DEFAULT_LIMITS) -> Overview:
-    overview = Overview(KINDS[chat])
+def _summarize(reading: tuple[Any, ...], known: _Known, limits: Limits = DEFAULT_LIMITS) -> Overview:
+    overview = Overview(KINDS[known.source.chat])
     before: dict[str, float] = {}
     for number, message in enumerate(messages(known.source, limits)):
         if number % CHECK_EVERY == 0:
             known.check()
-        if not isinstance(message, ExportedMessage) or message.loss is not None:
+        if not isinstance(message, ExportedMessage) or message.loss is not None or message.is_system:
             continue
         overview.people[message.person] += 1
         if message.is_model:
             overview.models.add(message.person)
         overview.in_thread.setdefault(message.thread, set()).add(message.person)
         if message.when is not None:
+            overview.timed = True
             hours = (message.when - before.get(message.thread, message.when)) / 3600
             if hours > SHORTEST_HOURS:
                 overview.silences.append(hours)
@@ -141,10 +150,10 @@ def read_as(source: Source, check: Check = go_on) -> Chat:
     """Return how the chat is read: its choices, completed by defaults. Raises DataError."""
     overview, choices = summarize(source, check), source.choices
     if not overview.people:
-        raise DataError("data.chat_is_empty", file=source.path.name, app=overview.kind.name)
+        raise DataError("data.chat_is_empty", file=source.path.name, app=overview.kind.name or source.path.name)
     voice = overview.voice(choices.voice, source.path.name) if choices.voice else overview.default_voice()
     gap = choices.gap_hours or GAP_HOURS
-    by_silence = overview.kind.by_silence
+    by_silence = overview.by_silence
     return Chat(
         app=overview.kind.name,
         people=tuple(Person(name=name, messages=count) for name, count in overview.people.most_common(MOST_KEPT)),

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pydantic import Field
 
@@ -18,6 +18,9 @@ from core.errors import DataError
 from core.messages import Message, msg
 from core.recipe import Format
 from core.values import MIB, Frozen
+
+if TYPE_CHECKING:
+    from core.data.chats.message_columns import MessageColumns
 
 FileKind = Literal[
     "json",
@@ -144,6 +147,7 @@ class Source:
     # False if the first row of a table is a row; True if a choice says, or in doubt, that it holds names
     header: bool | None = None
     chat: str = ""  # the app that exported it, a name in core/data/chats/kinds
+    message_columns: MessageColumns | None = None  # of a table with one message in each row
     choices: Choices = NO_CHOICES
     parts: tuple[Source, ...] = ()  # of several files
     validation: bool = False  # of several files: its name says that it is not for training

@@ -225,12 +225,14 @@ Started = tuple[Source, Format, Decision, Iterator[Row | Problem]]
 
 def start_each(source: Source, start: Callable[[Source], Started], limits: Limits) -> Started:
     """Start reading each file by its own format; one that cannot be read is a warning, unless all are."""
-    started, refused = [], []
+    started, refused, parts = [], [], []
     for part in source.parts:
         try:
             started.append(start(part))
+            parts.append(started[-1][0])
         except DataError as error:
             refused.append(error)
+            parts.append(part)
     if not started:
         raise refused[0]
     most = Counter(chosen for _, chosen, _, _ in started).most_common(1)[0][0]
@@ -243,7 +245,8 @@ def start_each(source: Source, start: Callable[[Source], Started], limits: Limit
     warnings = (
         Problem(row=0, severity="warning", text=msg("data.note_refused_file", why=error.message)) for error in refused
     )
-    return source, most, decision, chain(_one_after_another(source, started, limits), warnings)
+    items = chain(_one_after_another(source, started, limits), warnings)
+    return replace(source, parts=tuple(parts)), most, decision, items
 
 
 def _one_after_another(source: Source, started: Iterable[Started], limits: Limits) -> Iterator[Row | Problem]:

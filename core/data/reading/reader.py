@@ -9,16 +9,14 @@ core/data/formats defines what a row means. Cost: 43 MB of JSONL, 100,000 rows, 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from core.data.chats.chat_rows import chat_rows
-from core.data.reading.documents import document_rows
+from core.data.chats.message_rows import conversation_rows
 from core.data.reading.file_rows import (
     DEFAULT_LIMITS,
-    DOCUMENTS,
-    SPREADSHEETS,
     Limits,
     Problem,
     RawRow,
@@ -28,21 +26,10 @@ from core.data.reading.file_rows import (
     is_plain,
     loss_warning,
 )
-from core.data.reading.json_rows import json_rows, jsonl_rows
+from core.data.reading.raw_rows import READERS, Items, converted
 from core.data.reading.sniff import os_errors_as_data_errors, probe
-from core.data.reading.spreadsheets import sheet_rows
-from core.data.reading.table_rows import csv_rows, parquet_rows, txt_rows
-from core.data.reading.yaml_rows import yaml_rows
 from core.data.shapes.left_out import Loss
-from core.data.shapes.unfolded import unfolded
 from core.errors import DataError
-
-Items = Iterator[RawRow | Problem | Loss]
-_READERS: dict[str, Callable[[Source, Limits], Items]] = {
-    "json": json_rows, "jsonl": jsonl_rows, "csv": csv_rows, "parquet": parquet_rows, "txt": txt_rows,
-    "yaml": yaml_rows,
-    **dict.fromkeys(SPREADSHEETS, sheet_rows), **dict.fromkeys(DOCUMENTS, document_rows),
-}  # fmt: skip
 
 
 def read_rows(path: str | Path | Source, limits: Limits = DEFAULT_LIMITS) -> Iterator[Row | Problem]:
@@ -52,7 +39,7 @@ def read_rows(path: str | Path | Source, limits: Limits = DEFAULT_LIMITS) -> Ite
     some rows (a JSON array that is broken in its middle, a file with more than limits.rows rows).
     """
     source = path if isinstance(path, Source) else probe(path, limits)
-    reader = chat_rows if source.chat else _READERS[source.kind]
+    reader = chat_rows if source.chat else conversation_rows if source.message_columns else READERS[source.kind]
     with os_errors_as_data_errors(source.path):
         try:
             yield from _with_losses(reader(source, limits), source, limits)
@@ -82,7 +69,7 @@ def _with_losses(items: Items, source: Source, limits: Limits) -> Iterator[Row |
         ):  # most rows need no conversion and no check
             row = Row(item.row, item.value, item.line, item.losses)
         else:
-            row = check_row(_convert(item, source), limits)
+            row = check_row(converted(item, source), limits)
         if waiting:
             yield waiting
             waiting = None
@@ -94,10 +81,3 @@ def _with_losses(items: Items, source: Source, limits: Limits) -> Iterator[Row |
         yield replace(waiting, losses=waiting.losses + losses) if losses else waiting
     else:
         yield from (loss_warning(loss, count) for loss, count in Counter(losses).items())
-
-
-def _convert(raw: RawRow, source: Source) -> RawRow:
-    if source.layout:
-        return replace(raw, value=source.layout.apply(raw.value)) if isinstance(raw.value, dict) else raw
-    value, losses = unfolded(raw.value)
-    return raw if value is raw.value else replace(raw, value=value, losses=raw.losses + losses)

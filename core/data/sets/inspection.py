@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from core import files
-from core.data.chats import overview
+from core.data.chats import message_columns, overview
 from core.data.chats.overview import Chat
 from core.data.findings.checks import Checks
 from core.data.findings.finding import Finding
@@ -29,7 +29,7 @@ from core.data.reading.file_rows import DEFAULT_LIMITS, FileKind, Limits, Proble
 from core.data.reading.reader import read_rows
 from core.data.sets.earliest import earliest
 from core.data.shapes import multiple_choice, sides
-from core.data.shapes.known import FORMATS, SAMPLE_ROWS, recognise
+from core.data.shapes.known import COLUMNS, FORMATS, SAMPLE_ROWS, recognise
 from core.data.shapes.left_out import LeftOut, Tally
 from core.data.shapes.plain import Turns, as_json, plain
 from core.data.shapes.roles import Role, renamed, require
@@ -279,8 +279,6 @@ def _start(
         return source, "messages", Decision(), read_rows(source, limits)
     if source.parts:
         return folders.start_each(source, lambda part: _start(part, format, limits, choices, check), limits)
-    if choices.voice:
-        raise DataError("data.not_a_chat", file=source.path.name, voice=choices.voice[:80])
     # The rows are read again from the beginning: a file may have a million broken rows before its first good one.
     rows: list[Row] = []
     problem: Problem | None = None
@@ -291,10 +289,14 @@ def _start(
             rows.append(item)
         elif problem is None and item.severity == "error":
             problem = item
-        if len(rows) == (SAMPLE_ROWS if format is None or choices.columns else 1):
+        if len(rows) == (SAMPLE_ROWS if format in (None, "messages") or choices.columns else 1):
             break
     if not rows:
         raise _no_rows_error(source, problem)
+    if format in (None, "messages") and not choices.columns and (grouped := _with_messages(source, rows, choices)):
+        return grouped, "messages", Decision(), read_rows(grouped, limits)
+    if choices.voice:
+        raise DataError("data.not_a_chat", file=source.path.name, voice=choices.voice[:80])
     if choices.columns:
         require(choices.columns, rows)
         decision = Decision((choices.columns,), "chosen")
@@ -333,6 +335,27 @@ def _checked(items: Iterator[Row | Problem], check: Callable[[], None]) -> Itera
         if number % CHECK_EVERY == 0:
             check()
         yield item
+
+
+def _with_messages(source: Source, rows: Sequence[Row], choices: Choices) -> Source | None:
+    """Return a table with one message in each row as the source of its conversations, None for any other file."""
+    try:
+        by_name = recognise(rows)
+    except DataError as error:
+        if error.message.key != "data.unknown_format":
+            return None
+        by_name = "text"
+    names = COLUMNS["messages"]["messages"]
+    values = (value for row in rows for name, value in row.values.items() if str(name).lower() in names)
+    is_id = by_name in ("messages", "sharegpt") and not any(isinstance(value, list) for value in values)
+    if source.layout or not (by_name in ("text", "text_label") or is_id):
+        return None
+    columns = message_columns.find([row.values for row in rows])
+    if columns is None or (by_name == "text_label" and not (columns.are_roles and columns.conversation)):
+        return None
+    chat = "" if columns.are_roles and columns.ends_known else "roles" if columns.are_roles else "names"
+    notes = (*source.notes, columns.note())
+    return replace(source, message_columns=columns, chat=chat, choices=choices, notes=notes)
 
 
 def repeated(hashes: array[int], places: array[int], most: int) -> tuple[list[Problem], int]:

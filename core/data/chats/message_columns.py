@@ -1,0 +1,336 @@
+"""Recognizes a table with one message in each row: columns for the speaker, the text, the conversation and the order.
+
+speaker         role, sender, speaker, nick, ...: roles (user, agent, ...), or names of people
+conversation    conversation_id, ticket, thread, ...; without such a column, a system message or a turn that counts from
+                its beginning again starts a conversation
+order           turn, index, ... or date and time; otherwise the order of the file
+
+`core/data/chats/message_rows` reads the rows of such a table.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, datetime
+from itertools import pairwise
+from statistics import median
+from typing import Any, Literal
+
+from core.data.chats import dates
+from core.data.shapes.left_out import has_value
+from core.data.shapes.speakers import ROLES, Role
+from core.messages import Message, msg
+from core.values import Frozen
+
+LONGEST_ID, LONGEST_NAME = 200, 80  # characters
+_NEARLY_ALL = 0.9
+_LEAST_SHUFFLED = 50  # rows whose ids are all different: they name no conversation
+
+# Words of column names: English, German, Spanish, French, Italian, Portuguese, Russian, Chinese, Japanese, Korean.
+_CLEAR_SPEAKER = """
+    role speaker sender participant nick nickname character talker actor who sprecher sprecherin absender rolle hablante
+    remitente rol locuteur expéditeur rôle mittente ruolo parlante falante remetente papel роль отправитель говорящий
+    发送者 发送人 发言人 说话人 角色 发件人 話者 発言者 送信者 화자 발신자 보낸사람"""
+_VAGUE_SPEAKER = """
+    author user username name person from by side party direction autor auteur autore автор
+    作者 用户 姓名 投稿者 작성자"""
+_CONTENT = """
+    content text message msg body utterance value line dialogue dialog said speech transcript comment post sentence
+    nachricht inhalt aussage mensaje texto contenido mensagem conteúdo messaggio testo contenu texte сообщение текст
+    реплика 内容 消息 发言 文本 对话 正文 メッセージ 本文 発言 메시지 내용 대화"""
+_CONVERSATION = """
+    conversation conversations conv convo dialog dialogue chat thread session ticket call case interaction contact
+    incident sample gespräch unterhaltung konversation sitzung vorgang conversación conversacion conversa conversazione
+    diálogo dialogo sesión sesion sessione sessão беседа диалог разговор сессия 会话 对话 工单
+    会話 スレッド 대화 세션"""
+# among people with names
+_SCENE = "scene episode season channel room chapter act szene kanal escena canal scène 场景 频道"
+_ID = (
+    "id ids no nr num number nummer numero número numéro key uuid guid hash ref code idx index номер 号 编号 番号 번호"
+)
+_TURN = """
+    turn index idx position pos order step seq sequence round reihenfolge turno orden ordem tour ordre ход порядок 轮次
+    序号 顺序 順番 순서"""
+_MESSAGE = "message msg utterance line row reply nachricht mensaje"
+_TIME = """
+    time timestamp date datetime created sent at ts when datum zeit uhrzeit zeitpunkt fecha hora heure data ora дата
+    время 时间 日期 日時 時刻 시간 날짜"""
+_NOT_TALK = {"subject", "title", "headline", "url", "rating", "stars", "betreff", "titel"}  # mails, articles, reviews
+_WORDS = re.compile(r"[^\W_]+")
+_CJK = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
+_COUNTED = re.compile(r"[\s_#:-]*\d*:?$")  # agent_7, Agent #7
+
+
+class MessageColumns(Frozen):
+    """The columns of a table with one message in each row.
+
+    turn, time: the order in a conversation. are_roles: the speakers are roles, not names. system_answers: "system" is
+    the side that answers. begins: what starts a conversation, if no column does. newest_first: the file's order.
+    """
+
+    speaker: str
+    content: str
+    conversation: tuple[str, ...] = ()
+    turn: str | None = None
+    time: tuple[str, ...] = ()
+    are_roles: bool = False
+    system_answers: bool = False
+    begins: Literal["", "system", "turn"] = ""
+    newest_first: bool = False
+
+    @property
+    def read(self) -> set[str]:
+        return {self.speaker, self.content, *self.conversation, *self.time, *([self.turn] if self.turn else [])}
+
+    @property
+    def ends_known(self) -> bool:
+        return bool(self.conversation or self.begins)
+
+    def role(self, value: Any) -> Role | None:
+        """Return the role that a cell names, None if it names none."""
+        role = role_of(value)
+        return "assistant" if role == "system" and self.system_answers else role
+
+    def note(self) -> Message:
+        is_grouped, order = (
+            self.ends_known or self.time,
+            [self.turn] if self.turn and self.conversation else [*self.time],
+        )
+        how = self.begins or ("silence" if self.time else "no_end")
+        grouped = msg("data.note_messages_by", columns=[*self.conversation]) if self.conversation else None
+        return msg(
+            "data.note_messages",
+            speaker=self.speaker,
+            content=self.content,
+            grouped=grouped or msg(f"data.note_messages_{how}"),
+            ordered=msg("data.note_messages_order", columns=order)
+            if order and is_grouped
+            else msg("data.note_messages_as_is"),
+        )
+
+
+def role_of(value: Any) -> Role | None:
+    return ROLES.get(_COUNTED.sub("", value.strip().lower())) if isinstance(value, str) else None
+
+
+def find(rows: Sequence[Mapping[str, Any]]) -> MessageColumns | None:
+    """Return the columns of a table with one message in each row, None for any other table. rows: the first ones."""
+    if len(rows) < 2:
+        return None
+    table = _Table(rows)
+    columns = _of_roles(table) or _of_names(table)
+    if columns is None or columns.turn or not columns.time:
+        return columns
+    times = [time for time in moments(rows, columns.time) if time is not None]
+    falls, rises = (sum(map(compare, times, times[1:])) for compare in (operator.gt, operator.lt))
+    return columns.model_copy(update={"newest_first": falls > rises})
+
+
+class _Table:
+    """The values of the first rows, by column."""
+
+    def __init__(self, rows: Sequence[Mapping[str, Any]]):
+        self.rows = rows
+        names = dict.fromkeys(name for row in rows for name in row if isinstance(name, str))
+        self.values = {name: [row.get(name) for row in rows] for name in names}
+
+    def filled(self, name: str) -> list[Any]:
+        return [value for value in self.values[name] if has_value(value)]
+
+    def is_filled(self, name: str) -> bool:
+        return len(self.filled(name)) >= _NEARLY_ALL * len(self.rows)
+
+    def is_scalar(self, name: str, most: int) -> bool:
+        values = self.filled(name)
+        return bool(values) and all(
+            isinstance(value, str | int | float | datetime | date) and len(str(value)) <= most for value in values
+        )
+
+    def conversations(self, names: Sequence[str]) -> list[list[int]]:
+        """Return the row indexes of each conversation of the sample."""
+        groups: defaultdict[tuple[Any, ...], list[int]] = defaultdict(list)
+        for index in range(len(self.rows)):
+            groups[tuple(str(self.values[name][index]) for name in names)].append(index)
+        return list(groups.values())
+
+
+def _of_roles(table: _Table) -> MessageColumns | None:
+    for speaker in table.values:
+        roles = [role_of(value) for value in table.filled(speaker)]
+        known = [role for role in roles if role]
+        if len(known) < _NEARLY_ALL * len(roles) or not table.is_filled(speaker) or "user" not in known:
+            continue
+        system_answers = "assistant" not in known and "system" in known
+        if "assistant" not in known and not system_answers:
+            continue
+        columns = _around(table, speaker, are_roles=True)
+        if columns is None:
+            continue
+        columns = columns.model_copy(update={"system_answers": system_answers})
+        is_named = any(_has(speaker, words) for words in (_CLEAR_SPEAKER, _VAGUE_SPEAKER))
+        if columns.conversation and (is_named or _alternates(table, columns)):
+            return columns
+        if not columns.conversation and _alternates(table, columns):
+            return columns.model_copy(update={"begins": _beginning(table, columns)})
+    return None
+
+
+def _of_names(table: _Table) -> MessageColumns | None:
+    candidates = [name for name in table.values if _has(name, _CLEAR_SPEAKER) or _has(name, _VAGUE_SPEAKER)]
+    for speaker in sorted(candidates, key=lambda name: not _has(name, _CLEAR_SPEAKER)):
+        people = table.filled(speaker)
+        if not table.is_filled(speaker) or not table.is_scalar(speaker, LONGEST_NAME):
+            continue
+        if not all(isinstance(person, str) for person in people) or not 2 <= len(set(people)) <= len(people) * 2 / 3:
+            continue
+        columns = _around(table, speaker, are_roles=False)
+        if columns is None or _last_word(speaker) in _split(_ID) and not columns.conversation:
+            continue
+        is_clear = _has(speaker, _CLEAR_SPEAKER)
+        is_talk = not any(_NOT_TALK & {*_words(name)} for name in table.values)
+        evidence = columns.conversation or (
+            is_talk and (is_clear or (columns.time and len(set(people)) * 5 <= len(people)))
+        )
+        if evidence and _alternates(table, columns, least=0.3):
+            return columns
+    return None
+
+
+def _around(table: _Table, speaker: str, are_roles: bool) -> MessageColumns | None:
+    """Return the columns beside a column of speakers, None if there is no text."""
+    others = [name for name in table.values if name != speaker]
+    content = _content(table, others, are_roles)
+    if content is None:
+        return None
+    others.remove(content)
+    scalar = [name for name in others if table.is_scalar(name, LONGEST_ID)]
+    conversation = tuple(name for name in scalar if _is_conversation(table, name, are_roles))
+    if not conversation and are_roles:
+        conversation = tuple(name for name in scalar if name.strip().lower() == "id" and _repeats(table, name))
+    if not conversation and not are_roles:
+        conversation = tuple(name for name in scalar if _has(name, _SCENE) and _repeats(table, name))
+    rest = [name for name in scalar if name not in conversation and table.is_filled(name)]
+    turn = next((name for name in rest if _is_turn(table, name)), None)
+    dated = [name for name in rest if name != turn and _has(name, _TIME)]
+    time = next((names for names in [*((name,) for name in dated), *pairwise(dated)] if _are_times(table, names)), ())
+    return MessageColumns(
+        speaker=speaker, content=content, conversation=conversation, turn=turn, time=time, are_roles=are_roles
+    )
+
+
+def _are_times(table: _Table, names: tuple[str, ...]) -> bool:
+    return all(time is not None for time in moments(table.rows, names))
+
+
+def moments(rows: Sequence[Mapping[str, Any]], names: tuple[str, ...]) -> list[float | None]:
+    """Return the time of each row in seconds, from one column, or from the date's and the time's side by side."""
+    cells = [time_cell(row, names) for row in rows]
+    order = date_order(cells)
+    return [dates.moment(cell, order) for cell in cells]
+
+
+def time_cell(row: Mapping[str, Any], names: tuple[str, ...]) -> Any:
+    return row.get(names[0]) if len(names) == 1 else " ".join(str(row.get(name) or "") for name in names).strip()
+
+
+def date_order(cells: Iterable[Any]) -> dates.Order:
+    return dates.order_of(numbers[:3] for cell in cells if (numbers := dates.numbers_in(cell)))
+
+
+def _content(table: _Table, names: Sequence[str], are_roles: bool) -> str | None:
+    kinds = (str, list, type(None)) if are_roles else (str, type(None))
+    texts = [
+        name
+        for name in names
+        if 2 * len(table.filled(name)) >= len(table.rows)
+        and all(isinstance(value, kinds) for value in table.values[name])
+    ]
+    length = {name: median(len(str(value)) for value in table.filled(name)) for name in texts}
+    order = _split(_CONTENT)
+    named = [name for name in texts if _has(name, _CONTENT) and _last_word(name) not in _split(_ID) | _split(_TIME)]
+    if named:
+        exact = [name for name in named if name.strip().lower() in order]
+        return max(exact or named, key=lambda name: length[name])
+    long = [
+        name
+        for name in texts
+        if any(str(value).count(" ") >= 2 or _CJK.search(str(value)) for value in table.filled(name))
+    ]
+    return long[0] if len(long) == 1 else None
+
+
+def _is_conversation(table: _Table, name: str, are_roles: bool) -> bool:
+    words = [word for word in _words(name) if word not in _split(_ID)]
+    is_named = bool(words) and (all(word in _split(_CONVERSATION) for word in words) or _has_cjk(name, _CONVERSATION))
+    if not is_named or any(_has_cjk(name, other) for other in (_TURN, _TIME)):
+        return False
+    values = [str(value) for value in table.filled(name)]
+    return len(set(values)) < len(values) or len(values) < _LEAST_SHUFFLED
+
+
+def _repeats(table: _Table, name: str) -> bool:
+    values = [str(value) for value in table.filled(name)]
+    return table.is_filled(name) and 2 * len(set(values)) <= len(values)
+
+
+def _is_turn(table: _Table, name: str) -> bool:
+    words, known = _words(name), _split(_TURN)
+    number = bool(words) and words[-1] in _split(_ID) and words[0] in _split(_MESSAGE)
+    if not (number or _has_cjk(name, _TURN) or any(word in known for word in words)):
+        return False
+    values = table.filled(name)
+    return all(any(c.isdigit() for c in str(value)) for value in values) and len({*map(str, values)}) > 1
+
+
+def _beginning(table: _Table, columns: MessageColumns) -> Literal["", "system", "turn"]:
+    if columns.turn:
+        numbers = [natural(value) for value in table.values[columns.turn]]
+        if any(after < before for before, after in pairwise(numbers)) and not columns.newest_first:
+            return "turn"
+    systems = sum(columns.role(value) == "system" for value in table.values[columns.speaker])
+    return "system" if systems > 1 else ""
+
+
+def _alternates(table: _Table, columns: MessageColumns, least: float = 0.7) -> bool:
+    """Return True if the speaker mostly changes from one row of a conversation to the next."""
+    speakers = [str(value).strip().lower() for value in table.values[columns.speaker]]
+    groups = table.conversations(columns.conversation) if columns.conversation else [[*range(len(speakers))]]
+    changes = [speakers[one] != speakers[other] for group in groups for one, other in pairwise(group)]
+    return sum(changes) >= least * len(changes) if changes else bool(columns.conversation)
+
+
+def natural(value: Any) -> tuple[float, ...]:
+    """Return the numbers in a value, as a key by which turn 2 comes before turn 10."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return (float(value),)
+    return tuple(float(number) for number in re.findall(r"\d{1,15}(?:\.\d{1,15})?", str(value)))
+
+
+def _split(words: str) -> frozenset[str]:
+    if (known := _SPLIT.get(words)) is None:
+        known = _SPLIT[words] = frozenset(words.split())
+    return known
+
+
+_SPLIT: dict[str, frozenset[str]] = {}
+
+
+def _words(name: str) -> list[str]:
+    """Return the words of a column's name: conversationId and conversation_id have two."""
+    parted = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name).lower()
+    return [word for part in _WORDS.findall(parted) for word in re.findall(r"\d+|\D+", part)]
+
+
+def _last_word(name: str) -> str:
+    return next(reversed(_words(name)), "")
+
+
+def _has(name: str, words: str) -> bool:
+    return not _split(words).isdisjoint(_words(name)) or _has_cjk(name, words)
+
+
+def _has_cjk(name: str, words: str) -> bool:
+    return bool(_CJK.search(name)) and any(word in name for word in _split(words) if _CJK.match(word))

@@ -1,0 +1,224 @@
+"""Reads tables with one message in each row: messages are grouped by conversation and put into order.
+
+If roles are the speakers and it is known where conversations end, each conversation is one row (`conversation_rows`).
+Otherwise the messages are read as a chat (`messages`). Rows are sorted in a temporary database on disk, so that
+conversations may be mixed in a file of any size.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import replace
+from itertools import chain, groupby
+from typing import Any, NamedTuple
+
+from core.data.chats import dates, message_columns
+from core.data.chats.exported_message import ExportedMessage, text_loss
+from core.data.chats.message_columns import MessageColumns
+from core.data.reading.file_rows import Limits, Problem, RawRow, Source, type_name
+from core.data.reading.raw_rows import READERS, converted
+from core.data.shapes.left_out import Loss, has_value
+from core.errors import DataError
+from core.messages import msg
+
+_AT_ONCE = 1_000  # rows written to the database
+# Fields of a message beside its text, as core/data/conversation reads them.
+_FIELDS = (
+    "tool_calls",
+    "function_call",
+    "tool_call_id",
+    "name",
+    "weight",
+    "reasoning_content",
+    "reasoning",
+    "thinking",
+)
+
+
+class _Message(NamedTuple):
+    """A row of the table. thread: counts conversations; unread: columns with a value that nothing reads."""
+
+    thread: int
+    line: int | None
+    speaker: Any
+    content: Any
+    when: float | None
+    fields: dict[str, Any]
+    unread: list[str]
+
+
+# --- conversations between roles -------------------------------------------------------------------------------------
+def conversation_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Loss]:
+    """Yield a row {"messages": [...]} for each conversation; what was left out of it belongs to its row."""
+    columns, row = _columns(source), 0
+    messages: Iterator[_Message | Problem | Loss] = _grouped(source, limits)
+    for thread, group in groupby(messages, lambda item: item.thread if isinstance(item, _Message) else None):
+        if thread is None:
+            yield from (item for item in group if not isinstance(item, _Message))
+            continue
+        turns, losses, line = _turns([item for item in group if isinstance(item, _Message)], columns)
+        if turns:
+            row += 1
+            yield RawRow(row, {"messages": turns}, line, tuple(losses))
+        else:
+            yield from losses
+    if not row:
+        raise DataError("data.no_answered_messages", file=source.path.name, speaker=columns.speaker)
+
+
+def _turns(messages: list[_Message], columns: MessageColumns) -> tuple[list[dict[str, Any]], list[Loss], int | None]:
+    """Return the turns of a conversation from its first question to its last answer, after a system message."""
+    turns: list[dict[str, Any]] = []
+    losses = [Loss("column", name) for name in dict.fromkeys(chain.from_iterable(each.unread for each in messages))]
+    for message in messages:
+        role = columns.role(message.speaker)
+        before = turns[-1]["role"] if turns else None
+        if role is None or (role == "system" and before not in (None, "system")):
+            losses.append(Loss("message", str(message.speaker)))
+        elif not has_value(message.content) and not message.fields:
+            losses.append(Loss("chat", "deleted"))
+        elif role == "assistant" and before in (None, "system"):
+            losses.append(Loss("chat", "unasked"))
+        elif before == role and not message.fields and isinstance(message.content, str) and _is_text(turns[-1]):
+            turns[-1]["content"] += f"\n{message.content}"
+        else:
+            turns.append({"role": role, "content": message.content, **message.fields})
+    while turns and turns[-1]["role"] != "assistant":
+        losses += [Loss("chat", "unanswered")] if turns.pop()["role"] != "system" else []
+    return turns, losses, messages[0].line
+
+
+def _is_text(turn: Mapping[str, Any]) -> bool:
+    return isinstance(turn["content"], str) and len(turn) == 2
+
+
+# --- a chat ----------------------------------------------------------------------------------------------------------
+def messages(source: Source, limits: Limits) -> Iterator[ExportedMessage | Problem]:
+    """Yield the messages of a table whose speakers are people, or whose conversations have no known end."""
+    columns = _columns(source)
+    for item in _grouped(source, limits):
+        if isinstance(item, Problem):
+            yield item
+            continue
+        if isinstance(item, Loss):
+            yield ExportedMessage("", "", loss=item)
+            continue
+        thread, text = str(item.thread), item.content if isinstance(item.content, str) else ""
+        when = None if columns.conversation else item.when
+        yield from (ExportedMessage("", "", thread=thread, loss=Loss("column", name)) for name in item.unread)
+        role = columns.role(item.speaker)
+        exported = ExportedMessage(str(item.speaker or "").strip(), text.strip(), when, thread, line=item.line)
+        if columns.are_roles and role is not None:
+            exported = exported._replace(person=role, is_model=role == "assistant", is_system=role == "system")
+        is_other = role not in ("user", "assistant", "system") if columns.are_roles else not exported.person
+        loss = Loss("message", str(item.speaker)) if is_other else text_loss(exported.text)
+        yield exported._replace(loss=loss)
+
+
+# --- order -----------------------------------------------------------------------------------------------------------
+def _columns(source: Source) -> MessageColumns:
+    if source.message_columns is None:
+        raise ValueError("the source is no table of messages")
+    return source.message_columns
+
+
+def _grouped(source: Source, limits: Limits) -> Iterator[_Message | Problem | Loss]:
+    """Yield the messages of one conversation after those of another, each in its order."""
+    columns = _columns(source)
+    return _sorted(source, limits) if columns.conversation or columns.time else _as_they_stand(source, limits)
+
+
+def _as_they_stand(source: Source, limits: Limits) -> Iterator[_Message | Problem | Loss]:
+    columns, thread = _columns(source), 0
+    before: tuple[float, ...] = ()
+    for item in _items(source, limits):
+        if not isinstance(item, RawRow):
+            yield item
+            continue
+        message = _message(item, columns, None)
+        if columns.begins == "system" and columns.role(message.speaker) == "system":
+            thread += 1
+        elif columns.begins == "turn" and columns.turn:
+            number = message_columns.natural(item.value.get(columns.turn))
+            thread, before = thread + (number < before), number
+        yield message._replace(thread=thread)
+
+
+_TABLE = "CREATE TABLE messages (conversation TEXT, place, number INTEGER, line INTEGER, happened REAL, content TEXT)"
+_IN_ORDER = """
+    SELECT first, line, happened, content FROM messages
+    JOIN (SELECT conversation, min(number) AS first FROM messages GROUP BY conversation) USING (conversation)
+    ORDER BY first, place, number"""
+
+
+def _sorted(source: Source, limits: Limits) -> Iterator[_Message | Problem | Loss]:
+    columns = _columns(source)
+    order: dates.Order = "dmy"
+    if columns.time:
+        values = (item.value for item in _items(source, limits) if isinstance(item, RawRow))
+        order = message_columns.date_order(message_columns.time_cell(value, columns.time) for value in values)
+    try:
+        with closing(sqlite3.connect("")) as database:  # a file that is deleted when it is closed
+            database.execute(_TABLE)
+            waiting: list[tuple[Any, ...]] = []
+            for number, item in enumerate(_items(source, limits)):
+                if not isinstance(item, RawRow):
+                    yield item
+                    continue
+                message = _message(item, columns, order)
+                conversation = [str(item.value.get(name)).strip() for name in columns.conversation]
+                if columns.conversation and not any(has_value(item.value.get(name)) for name in columns.conversation):
+                    yield Loss("chat", "nowhere")
+                    continue
+                place = _place(item.value, columns, message.when)
+                number = -number if columns.newest_first else number
+                content = json.dumps([*message[2:4], *message[5:]], default=str)
+                waiting.append((json.dumps(conversation), place, number, message.line, message.when, content))
+                if len(waiting) == _AT_ONCE:
+                    database.executemany("INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?)", waiting)
+                    waiting.clear()
+            database.executemany("INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?)", waiting)
+            for thread, (_, group) in enumerate(groupby(database.execute(_IN_ORDER), lambda record: record[0])):
+                for _, line, when, content in group:
+                    speaker, text, fields, unread = json.loads(content)
+                    yield _Message(thread, line, speaker, text, when, fields, unread)
+    except sqlite3.Error as error:  # the disk is full
+        raise DataError("data.cannot_read", file=source.path.name, reason=str(error)) from error
+
+
+def _place(values: Mapping[str, Any], columns: MessageColumns, when: float | None) -> float | str | None:
+    if columns.turn is None:
+        return when
+    numbers = message_columns.natural(values.get(columns.turn))
+    return numbers[0] if len(numbers) == 1 else " ".join(f"{number:020.6f}" for number in numbers)
+
+
+def _items(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Loss]:
+    for item in READERS[source.kind](source, limits):
+        if isinstance(item, RawRow):
+            if item.row > limits.rows:
+                raise DataError("data.too_many_rows", file=source.path.name, limit=limits.rows)
+            item = converted(item, source)
+            if not isinstance(item.value, dict):
+                text = msg("data.not_an_object", found=type_name(item.value))
+                yield Problem(row=item.row, line=item.line, text=text)
+                continue
+            yield from item.losses
+            item = replace(item, losses=())
+        yield item
+
+
+def _message(raw: RawRow, columns: MessageColumns, order: dates.Order | None) -> _Message:
+    values: dict[str, Any] = raw.value
+    content = values.get(columns.content)
+    if isinstance(content, int | float):
+        content = str(content)
+    when = dates.moment(message_columns.time_cell(values, columns.time), order) if columns.time and order else None
+    others = [name for name, value in values.items() if name not in columns.read and has_value(value)]
+    fields = {name: values[name] for name in others if columns.are_roles and name in _FIELDS}
+    return _Message(
+        0, raw.line, values.get(columns.speaker), content, when, fields, [n for n in others if n not in fields]
+    )

@@ -1,0 +1,30 @@
+"""Reads the rows of a file of any kind, as its format has them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from core.data.reading.documents import document_rows
+from core.data.reading.file_rows import DOCUMENTS, SPREADSHEETS, Limits, Problem, RawRow, Source
+from core.data.reading.json_rows import json_rows, jsonl_rows
+from core.data.reading.spreadsheets import sheet_rows
+from core.data.reading.table_rows import csv_rows, parquet_rows, txt_rows
+from core.data.reading.yaml_rows import yaml_rows
+from core.data.shapes.left_out import Loss
+from core.data.shapes.unfolded import unfolded
+
+Items = Iterator[RawRow | Problem | Loss]
+READERS: dict[str, Callable[[Source, Limits], Items]] = {
+    "json": json_rows, "jsonl": jsonl_rows, "csv": csv_rows, "parquet": parquet_rows, "txt": txt_rows,
+    "yaml": yaml_rows,
+    **dict.fromkeys(SPREADSHEETS, sheet_rows), **dict.fromkeys(DOCUMENTS, document_rows),
+}  # fmt: skip
+
+
+def converted(raw: RawRow, source: Source) -> RawRow:
+    """Return a row with its nested fields in columns, or as dataset_info.json describes them."""
+    if source.layout:
+        return replace(raw, value=source.layout.apply(raw.value)) if isinstance(raw.value, dict) else raw
+    value, losses = unfolded(raw.value)
+    return raw if value is raw.value else replace(raw, value=value, losses=raw.losses + losses)
