@@ -1,4 +1,4 @@
-"""Asks a run's model questions without a page: one chat worker, one question at a time, greedily."""
+"""A list of questions to a run's model without a page: one chat worker, one question at a time, greedily."""
 
 from __future__ import annotations
 

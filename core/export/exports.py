@@ -90,7 +90,7 @@ class Exports:
             files.remove_tree(leftover)
         for job in (self.workspace.exports / ".jobs").glob("*"):
             folder = JobFolder(job)
-            with contextlib.suppress(OSError):  # a file that is none of ours, or one that is open elsewhere
+            with contextlib.suppress(OSError):  # a foreign file, or one that is open in another program
                 if not folder.is_at_work():
                     folder.clear()
                     for part in job.glob(".*.tmp-*"):  # of core.files.replace
@@ -126,7 +126,7 @@ class Exports:
         self._started[request.name] = process
         return ExportJob(request, self.workspace.exports / request.name, job, process)
 
-    def begun(self) -> bool:
+    def has_live_worker(self) -> bool:
         """Return whether a worker started by this process is alive. In its first seconds it does not hold the device
         yet."""
         return any(process.poll() is None for process in list(self._started.values()))

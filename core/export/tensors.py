@@ -149,7 +149,7 @@ def _alike(tuned: Tuned, written: MergedFolder, name: str, shape: tuple[int, ...
         allowed = written.step(name, expected)
         if tuned.changes(name):
             allowed = allowed + CANCELLED * expected.abs().amax(-1, keepdim=True)
-        if not bool(((actual - expected).abs() <= allowed).all()):  # False also for what is not a number
+        if not bool(((actual - expected).abs() <= allowed).all()):  # False also for NaN
             return False
         differing += int((actual != expected).sum())
     return differing <= MAX_OTHER_SIDE * total

@@ -168,7 +168,7 @@ class Downloads:
             self.start(repo, revision)
             try:
                 row = self.follow(repo, revision, report, check, accept)
-            except BaseException:  # a stop and Ctrl-C too; all of them go on
+            except BaseException:  # a stop and Ctrl-C too; always raised again
                 if is_ours:
                     with suppress(RunError):  # of a full disk: the first error is reported
                         self._pause(repo, revision)

@@ -118,8 +118,10 @@ class Entry:
         if record is None or not is_name(record.repo) or not REVISION.fullmatch(record.revision):
             return None
         if not record.phase and (earlier := files.read_object(self.folder / "told.json")).get("asked") == record.asked:
+            # Until 2026-11-30 told.json held the progress, with the phase as `state`.
+            progress = {name: earlier[name] for name in PROGRESS_FIELDS & earlier.keys()}
             with suppress(ValidationError):
-                record = Download.model_validate({**record.model_dump(), **_earlier_progress(earlier)})
+                record = Download.model_validate(record.model_dump() | progress | {"phase": earlier.get("state", "")})
         state: State = "paused" if record.wanted == "pause" else "waiting"
         if record.phase in ENDED:
             state = record.phase  # type: ignore[assignment]
@@ -183,11 +185,6 @@ class Entry:
         for path in (folder / "blobs").glob("*.incomplete"):
             with suppress(PermissionError):
                 files.retry_if_busy(partial(path.unlink, missing_ok=True), files.MOMENT_S)
-
-
-def _earlier_progress(record: JsonObject) -> JsonObject:
-    """The progress in a told.json, the file that held it until 2026-11-30, with its phase as `state`."""
-    return {name: record[name] for name in PROGRESS_FIELDS & record.keys()} | {"phase": record.get("state", "")}
 
 
 def is_name(repo: str) -> bool:

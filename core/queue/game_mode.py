@@ -53,13 +53,13 @@ class HoldState:
 class Verdict:
     """The decision and the new state. seconds_left: until training may resume, if known."""
 
-    standing: HoldState
+    state: HoldState
     why: Message | None = None
     seconds_left: float | None = None
 
     @property
     def hold(self) -> bool:
-        return self.standing.held
+        return self.state.held
 
 
 def decide(automation: Automation, observation: Observation, before: HoldState, clock: float) -> Verdict:

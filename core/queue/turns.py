@@ -132,10 +132,10 @@ class Turns:
                 self.queue.put(said=problem)
 
     def _watch_game(self, order: Order, automation: Automation, active: RunFolder | None, is_of_app: bool) -> None:
-        standing = replace(self._hold_state, held=order.game is not None, ignored=order.ignore_game)
-        verdict = game_mode.decide(automation, self._observe(automation, active), standing, self._steady())
-        self._hold_state = verdict.standing
-        if order.ignore_game and not verdict.standing.ignored:
+        state = replace(self._hold_state, held=order.game is not None, ignored=order.ignore_game)
+        verdict = game_mode.decide(automation, self._observe(automation, active), state, self._steady())
+        self._hold_state = verdict.state
+        if order.ignore_game and not verdict.state.ignored:
             self.queue.put(ignore_game=False)
         if not verdict.hold:
             if order.game:

@@ -51,7 +51,7 @@ class Automation(Frozen):
     programs: tuple[str, ...] = ()  # game mode, by name, on any PC
     hours: tuple[Hours, ...] = ()  # game mode, by the clock
     wanted_s: float = Field(default=10.0, ge=0, le=3600)  # before it pauses: a picture viewer opens and closes
-    free_s: float = Field(default=120.0, ge=0, le=86400)  # before it goes on: a game loads its next level
+    free_s: float = Field(default=120.0, ge=0, le=86400)  # before it resumes: a game loads its next level
 
     @property
     def game_mode(self) -> bool:

@@ -802,12 +802,12 @@ def test_too_little_disk_is_said_with_both_numbers_before_the_work(
 
 def test_cancel_in_the_middle_leaves_nothing(untrained: Trained, merging: tuple[Exports, ExportJob]) -> None:
     exports, job = merging
-    assert exports.begun()
+    assert exports.has_live_worker()
     with pytest.raises(BusyError):
         exports.start(untrained.run, "merged")
     assert any(job.job.build.rglob("*.safetensors"))
     assert exports.cancel(job.request.name).state == "cancelled"
-    wait_until(lambda: not exports.begun(), 10)
+    wait_until(lambda: not exports.has_live_worker(), 10)
     assert not job.job.build.exists() and not job.folder.exists()
     with lease.hold(untrained.workspace, msg("export.lease", name="test")):
         pass

@@ -82,7 +82,7 @@ class Services:
         supervisor = Supervisor(
             workspace,
             before_start=make_room,
-            turns=Turns(workspace, machine=monitor.newest, exporting=exports.begun),
+            turns=Turns(workspace, machine=monitor.newest, exporting=exports.has_live_worker),
             standby=standby,
         )
         datasets, models = DatasetStore(workspace.datasets, PRESETS, workspace.library_folders), Models(workspace)

@@ -9,7 +9,7 @@ note.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from core import files
 from core.errors import ExportError
@@ -18,15 +18,13 @@ from core.export.llamacpp.export_support import export_support
 from core.export.records import MMPROJ
 from core.messages import Message, msg
 
-if TYPE_CHECKING:
-    from core.export.llamacpp.make import MakeOrder
-
 KIND = "f16"  # as published mmproj files; a tower is small compared with its text part
 SENSES = ("vision_config", "audio_config")
 
 
-def convert(order: MakeOrder) -> tuple[Path | None, tuple[Message, ...]]:
-    """Convert the tower of order.merged; return the file or None, and notes. A text model has neither."""
+def convert(order: Any) -> tuple[Path | None, tuple[Message, ...]]:
+    """Convert the tower of a make.MakeOrder's merged folder; return the file or None, and notes. A text model has
+    neither."""
     config = files.read_object(order.merged / "config.json")
     if not any(config.get(sense) for sense in SENSES):
         return None, ()
@@ -47,7 +45,7 @@ def convert(order: MakeOrder) -> tuple[Path | None, tuple[Message, ...]]:
     return target, ()
 
 
-def place(order: MakeOrder, tower: Path | None, text: Path) -> tuple[Message, ...]:
+def place(order: Any, tower: Path | None, text: Path) -> tuple[Message, ...]:
     """Move the tower beside order.target if llama.cpp can load it with the text part; else delete it. Returns notes."""
     if tower is None:
         return ()

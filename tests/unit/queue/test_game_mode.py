@@ -39,7 +39,7 @@ def verdicts(wanted: Automation, *seen: tuple[float, Observation]) -> str:
     standing, said = HoldState(), ""
     for clock, sight in seen:
         verdict = decide(wanted, sight, standing, clock)
-        standing = verdict.standing
+        standing = verdict.state
         said += "H" if verdict.hold else "."
     return said
 
@@ -87,7 +87,7 @@ def test_hours_hold_at_once_and_end_at_once_and_tell_how_long() -> None:
 
 def test_a_game_that_outlasts_the_hours_keeps_the_card() -> None:
     wanted = Automation(hours=(NIGHT,), watch_card=True, wanted_s=10, free_s=25)
-    before = decide(wanted, Observation(5 * 60 + 59, GAME), HoldState(held=True), 0).standing
+    before = decide(wanted, Observation(5 * 60 + 59, GAME), HoldState(held=True), 0).state
     assert decide(wanted, Observation(6 * 60, GAME), before, 2).hold
     over = decide(wanted, Observation(6 * 60), before, 2)
     assert over.hold and over.seconds_left == 25.0
@@ -98,10 +98,10 @@ def test_continue_anyway_holds_until_nobody_wants_it_and_counts_once() -> None:
     standing, held = HoldState(ignored=True), ""
     for clock, sight in looks("ggg---ggg"):
         verdict = decide(wanted, sight, standing, clock)
-        standing, held = verdict.standing, held + ("H" if verdict.hold else ".")
+        standing, held = verdict.state, held + ("H" if verdict.hold else ".")
     assert held == "......HHH"
     at_night = decide(Automation(hours=(NIGHT,), free_s=0), Observation(0), HoldState(ignored=True), 0)
-    assert not at_night.hold and at_night.standing.ignored
+    assert not at_night.hold and at_night.state.ignored
 
 
 @pytest.mark.parametrize(
