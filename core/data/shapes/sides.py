@@ -81,6 +81,8 @@ def beside_text(rows: Sequence[Row]) -> Decision | None:
     text = next((name for name in table.texts if meaning_of(name) == "text"), None)
     if text is None:
         return None
+    if table.named("question") and table.named("answer"):
+        return _both_named(table)
     others = [name for name in table.values if name != text and not is_worse(name) and table.may_be_answer(name)]
     return _asked([*(_pair(text, name) for name in others), _alone(text)]) if others else None
 
@@ -136,8 +138,10 @@ class _Table:
 
     def may_be_answer(self, name: str) -> bool:
         """Whether a column's name means a label, code or an answer."""
-        words = re.findall(r"[^\W\d_]+", name.lower())
-        return meaning_of(name) == "answer" or bool(words) and words[-1] in _LABEL | _CODE
+        return meaning_of(name) == "answer" or self.is_label(name) or _last_word(name) in _CODE
+
+    def is_label(self, name: str) -> bool:
+        return _last_word(name) in _LABEL
 
     def share(self, name: str, holds: Iterable[bool]) -> float:
         return sum(holds) / max(1, len(self.values[name]))
@@ -151,6 +155,11 @@ class _Table:
 
 
 _LINK = re.compile(r"\s*https?://\S+\s*$")
+
+
+def _last_word(name: str) -> str:
+    words = re.findall(r"[^\W\d_]+", name.lower())
+    return words[-1] if words else ""
 
 
 def _pair(question: str, answer: str) -> dict[str, Role]:
@@ -182,7 +191,10 @@ def _both_named(table: _Table) -> Decision | None:
     question = question or next((n for n in table.named("text") if n not in answers), None)
     if question is None or not (answers := [name for name in answers if name != question]):
         return None
-    readings = [roles | _beside(table, roles) for roles in (_pair(question, answer) for answer in answers)]
+    asks = table.named("question")[:2] if not table.named("context") else []
+    first: dict[str, Role] = {asks[0]: "context"} if len(asks) == 2 else {}  # a title and the text of a question
+    pairs = [first | _pair(asks[-1] if first else question, answer) for answer in answers]
+    readings = [roles | _beside(table, roles) for roles in pairs]
     return Decision((readings[0],), "names") if len(readings) == 1 else _asked(readings)
 
 
@@ -194,6 +206,8 @@ def _one_named(table: _Table) -> Decision | None:
     if answer is not None:
         others = [name for name in table.texts if name != answer and not is_about(name) and not is_worse(name)]
         pairs = [_pair(name, answer) for name in others]
+        if len(others) == 1 and table.is_label(others[0]):  # an answer for a label, or the label of a text
+            return _asked([_pair(answer, others[0]), *pairs])
     else:
         others = [
             name
@@ -206,9 +220,13 @@ def _one_named(table: _Table) -> Decision | None:
         ]
         pairs = [_with_both_parts(table, question or "") | {name: "answer"} for name in others]
     readings = [roles | _beside(table, roles) for roles in pairs]
-    if not readings:
-        return None
-    return Decision((readings[0],), "content") if len(readings) == 1 else _asked(readings)
+    if len(readings) == 1 and answer is None and table.may_be_answer(others[0]):
+        return Decision((readings[0],), "names")
+    codes = [place for place, name in enumerate(others) if table.is_code(name) >= 0.5] if answer is None else []
+    if len(codes) == 1:
+        readings.insert(0, readings.pop(codes[0]))
+    certain = len(readings) == 1 or len(codes) == 1
+    return (Decision(tuple(readings[:MOST_READINGS]), "content") if certain else _asked(readings)) if readings else None
 
 
 def _with_both_parts(table: _Table, question: str) -> dict[str, Role]:
@@ -223,10 +241,9 @@ def _with_both_parts(table: _Table, question: str) -> dict[str, Role]:
 
 
 def _is_never_answer(name: str) -> bool:
-    words = re.findall(r"[^\W\d_]+", name.lower())
-    if words and words[-1] in _CODE:
+    if _last_word(name) in _CODE | _LABEL:
         return False
-    return meaning_of(name) in ("question", "context", "system") or bool(words) and words[-1] in _NEVER_ANSWERS
+    return meaning_of(name) in ("question", "context", "system") or _last_word(name) in _NEVER_ANSWERS
 
 
 def _correction(table: _Table) -> Decision | None:
@@ -251,7 +268,8 @@ def _labelled(table: _Table) -> Decision | None:
     if len(sentences) == 2:
         context, question = sentences
         beside: dict[str, Role] = {context: "context"}
-        return _asked([*(beside | _pair(question, label) for label in labels), _pair(context, question)])
+        pairs = [_pair(context, question), _pair(question, context)]
+        return _asked([*(beside | _pair(question, label) for label in labels[:2]), *pairs])
     (text,) = sentences
     return _asked([*(_pair(text, label) for label in labels), _alone(text)])
 
