@@ -35,6 +35,7 @@ from core.data.shapes.tools import as_json, read_tools
 from core.messages import msg
 from core.recipe import Format
 
+_ANSWERS = ("label", "answer", "output", "completion")
 _GOOD_OR_BAD = ("label", "kto_tag")
 _ENCODE = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps would create one for each row
 
@@ -198,19 +199,51 @@ def _name_of(values: Mapping[str, object], format: Format, column: str) -> str:
     return name
 
 
-def _cell(values: Mapping[str, object], format: Format, column: str) -> str:
+def _cell(values: Mapping[str, object], format: Format, column: str, notes: Notes) -> str:
     """Return the text of one of a format's columns, "" if it is missing and optional."""
     if column in OPTIONAL and not any(alias in values for alias in COLUMNS[format][column]):
         return ""
     name = _name_of(values, format, column)
-    value = values[name]
+    value = _one_of(values[name], name, column, notes)
     if value is None:
         return ""
-    if isinstance(value, bool | int | float) and column in ("label", "answer", "output", "completion"):
+    if isinstance(value, bool | int | float) and column in _ANSWERS:
         return str(value)  # a class number, or the answer to a calculation
     if not isinstance(value, str):
         raise Flaw("data.wrong_type", column=name, found=type_name(value), expected=msg("data.type_text"))
     return value
+
+
+def _one_of(value: object, name: str, column: str, notes: Notes) -> object:
+    """Return what a list stands for: its only value, all labels, or the first of several acceptable answers.
+
+    An object beside whose text there are positions or aliases is its text.
+    """
+    if column != "context" and column not in _ANSWERS:
+        return value
+    if isinstance(value, dict) and (key := _text_key(value)):
+        notes.add_unread("answer", value, (key,))
+        return value[key]
+    if not isinstance(value, list) or not all(isinstance(one, str | int | bool) or _text_key(one) for one in value):
+        return value
+    texts = [str(one[_text_key(one)] if isinstance(one, dict) else one) for one in value]
+    if len(texts) < 2:
+        return texts[0] if texts else ""
+    if column == "context":
+        return "\n\n".join(texts)
+    if column == "label":
+        notes.assumed.add("labels_joined")
+        return ", ".join(texts)
+    if any(text != texts[0] for text in texts):
+        notes.add_loss("answer", name)
+    return texts[0]
+
+
+def _text_key(value: object) -> str:
+    """Return the key of an object's text; "" if it has none."""
+    if not isinstance(value, dict):
+        return ""
+    return next((key for key in ("text", "value", "answer") if isinstance(value.get(key), str)), "")
 
 
 def _system(values: Mapping[str, object]) -> tuple[ChatMessage, ...]:
@@ -247,20 +280,20 @@ def _history(values: Columns) -> Iterator[ChatMessage]:
 
 
 def _alpaca(values: Columns, notes: Notes) -> Example:
-    instruction, more = _cell(values, "alpaca", "instruction"), _cell(values, "alpaca", "input")
+    instruction, more = _cell(values, "alpaca", "instruction", notes), _cell(values, "alpaca", "input", notes)
     question = "\n\n".join(part for part in (instruction, more) if part.strip())
-    return _pair(values, question, _cell(values, "alpaca", "output"))
+    return _pair(values, question, _cell(values, "alpaca", "output", notes))
 
 
 def _question_answer(values: Columns, notes: Notes) -> Example:
-    parts = (_cell(values, "question_answer", "context"), _cell(values, "question_answer", "question"))
+    parts = (_cell(values, "question_answer", "context", notes), _cell(values, "question_answer", "question", notes))
     question = "\n\n".join(part for part in parts if part.strip()) if parts[1].strip() else ""
-    return _pair(values, question, _cell(values, "question_answer", "answer"))
+    return _pair(values, question, _cell(values, "question_answer", "answer", notes))
 
 
 def _prompt_completion(values: Columns, notes: Notes) -> Example:
-    prompt = _cell(values, "prompt_completion", "prompt")
-    completion = _cell(values, "prompt_completion", "completion")
+    prompt = _cell(values, "prompt_completion", "prompt", notes)
+    completion = _cell(values, "prompt_completion", "completion", notes)
     if not completion.strip():
         raise Flaw("data.empty_answer")
     if not prompt.strip():
@@ -269,7 +302,7 @@ def _prompt_completion(values: Columns, notes: Notes) -> Example:
 
 
 def _text(values: Columns, notes: Notes) -> Example:
-    content = _cell(values, "text", "text")
+    content = _cell(values, "text", "text", notes)
     if not content.strip():
         raise Flaw("data.empty_text")
     return Example(text=content)
@@ -293,7 +326,7 @@ _CONVERT: dict[Format, Callable[[Columns, Notes], Example]] = {
     "question_answer": _question_answer,
     "prompt_completion": _prompt_completion,
     "text_label": lambda values, notes: _pair(
-        values, _cell(values, "text_label", "text"), _cell(values, "text_label", "label")
+        values, _cell(values, "text_label", "text", notes), _cell(values, "text_label", "label", notes)
     ),
     "text": _text,
 }

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from core.data.reading.choices import NO_CHOICES, Choices
 from core.data.reading.dataset_info import Layout
+from core.data.reading.label_names import NO_NAMES, LabelNames
 from core.data.shapes.left_out import Loss
 from core.errors import DataError
 from core.messages import Message, msg
@@ -157,6 +158,8 @@ class Source:
     )  # names of a chat's people by their ids, if another file has them
     # The files that it is read from, each with its core.files.stamp before it was read.
     stamps: tuple[tuple[Path, tuple[int, ...]], ...] = ()
+    label_names: LabelNames = NO_NAMES  # of classes, where a description of the data has them
+    class_names: Mapping[str, Mapping[int, str]] = field(default_factory=dict)  # of the numbers in columns, as decided
     stored_as: str = ""  # the kind of the containing file, if this is a file in an archive
 
 

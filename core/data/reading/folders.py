@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from core import files
 from core.data.chats import overview
 from core.data.chats.messengers import SLACK_USERS, slack_users
-from core.data.reading import dataset_info, zips
+from core.data.reading import dataset_info, label_names, zips
 from core.data.reading.choices import Choices
 from core.data.reading.file_rows import DOCUMENTS, SUFFIXES, WRITING, Limits, Problem, Readable, Row, Source
 from core.data.reading.split_names import is_for_validation
@@ -118,10 +118,10 @@ def _source(path: Path, parts: Sequence[Part], limits: Limits, choices: Choices,
             read.append(replace(probe(part, limits, choices), layout=layouts.get(part.name)))
         except DataError as error:
             refused.append(error)
-    read = _with_splits(_with_people(_only_chat(read), parts))
+    read = _with_splits(_with_label_names(_with_people(_only_chat(read), parts), parts))
     if not read:
         raise refused[0] if refused else DataError("data.no_data_inside", file=path.name, suffixes=sorted(SUFFIXES))
-    used = {str(source.path.name) for source in read} | (
+    used = {name for source in read for name in (str(source.path.name), source.label_names.file)} | (
         {SLACK_USERS} if any(source.people for source in read) else set()
     )
     others = [part.name for part in parts if part.name not in used]
@@ -165,7 +165,8 @@ def _data_parts(parts: Sequence[Part]) -> tuple[list[Part], dict[str, dataset_in
         part for part in parts if part.suffix.lower() in SUFFIXES and not _ABOUT.match(PurePosixPath(part.name).name)
     ]
     data = [part for part in known if part.suffix.lower() not in WRITING]
-    return data or known, {}
+    rows = [part for part in data if not label_names.LISTS.match(PurePosixPath(part.name).name)]
+    return rows or data or known, {}
 
 
 def _only_chat(read: list[Source]) -> list[Source]:
@@ -185,6 +186,27 @@ def _with_people(read: list[Source], parts: Sequence[Part]) -> list[Source]:
         except (*zips.BROKEN, RecursionError):
             return read
     return [replace(source, people=people) for source in read]
+
+
+def _with_label_names(read: list[Source], parts: Sequence[Part]) -> list[Source]:
+    """Return the files with the names of their classes, from the nearest file in their folder or in one around it."""
+    about = [part for part in parts if label_names.is_about_labels(part.name) and not part.flaw]
+    known: dict[PurePosixPath, label_names.LabelNames] = {}
+    named: list[Source] = []
+    for source in read:
+        folder = PurePosixPath(source.path.name).parent
+        if source.label_names == label_names.NO_NAMES and not source.chat and about:
+            if folder not in known:
+                near = [
+                    (part.name, part)
+                    for around in (folder, *folder.parents)
+                    for part in about
+                    if PurePosixPath(part.name).parent == around and part.name != source.path.name
+                ]
+                known[folder] = label_names.first_of(near)
+            source = replace(source, label_names=known[folder])
+        named.append(source)
+    return named
 
 
 def _with_splits(read: list[Source]) -> list[Source]:

@@ -11,6 +11,7 @@ from core.data.reading.json_rows import json_rows, jsonl_rows
 from core.data.reading.spreadsheets import sheet_rows
 from core.data.reading.table_rows import csv_rows, parquet_rows, txt_rows
 from core.data.reading.yaml_rows import yaml_rows
+from core.data.shapes.class_names import with_names
 from core.data.shapes.left_out import Loss
 from core.data.shapes.unfolded import unfolded
 
@@ -27,4 +28,6 @@ def converted(raw: RawRow, source: Source) -> RawRow:
     if source.layout:
         return replace(raw, value=source.layout.apply(raw.value)) if isinstance(raw.value, dict) else raw
     value, losses = unfolded(raw.value)
+    if source.class_names and isinstance(value, dict):
+        value = with_names(value, source.class_names)
     return raw if value is raw.value else replace(raw, value=value, losses=raw.losses + losses)

@@ -65,7 +65,7 @@ def _with_losses(items: Items, source: Source, limits: Limits) -> Iterator[Row |
         if not isinstance(item, RawRow):
             row: Row | Problem = item
         elif (
-            not source.layout and type(item.value) is dict and is_plain(item.value)
+            not (source.layout or source.class_names) and type(item.value) is dict and is_plain(item.value)
         ):  # most rows need no conversion and no check
             row = Row(item.row, item.value, item.line, item.losses)
         else:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from core import files
 from core.data.chats import kinds
-from core.data.reading import encodings, folders, spreadsheets, zips
+from core.data.reading import encodings, folders, label_names, spreadsheets, zips
 from core.data.reading.choices import NO_CHOICES, Choices
 from core.data.reading.file_rows import (
     DEFAULT_LIMITS,
@@ -92,10 +92,25 @@ def _probed(path: Readable, limits: Limits, choices: Choices, check: Callable[[]
         _refuse_what_is_not_data(path, head, packed)
         if kind := packed or next((kind for magic, kind in _BINARY.items() if head.startswith(magic)), None):
             source = Source(path, kind, size, _digest(path, check), "")
-            return (
+            source = (
                 _with_sheet(source, choices, limits) if kind in SPREADSHEETS else replace(source, notes=_notes(source))
             )
-        return _text_source(path, size, encodings.find(path, head, choices.encoding, check), choices, limits)
+        else:
+            source = _text_source(path, size, encodings.find(path, head, choices.encoding, check), choices, limits)
+        return _with_label_names(source, limits)
+
+
+def _with_label_names(source: Source, limits: Limits) -> Source:
+    """Return the source with the names of its classes; those beside a file of a folder are found there."""
+    if source.chat or source.kind in DOCUMENTS:
+        return source
+    names = label_names.NO_NAMES
+    if source.kind == "parquet":
+        with zips.seekable(source.path, limits) as file:
+            names = label_names.of_parquet(file)
+    if names == label_names.NO_NAMES and isinstance(source.path, Path):
+        names = label_names.beside(source.path)
+    return replace(source, label_names=names)
 
 
 def _with_sheet(source: Source, choices: Choices, limits: Limits) -> Source:

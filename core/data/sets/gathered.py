@@ -55,7 +55,8 @@ def _clean(root: Path) -> None:
 
 def _files_of_folder(folder: Path, choices: Choices) -> list[tuple[str, Path]]:
     source = sniff.probe(folder, choices=choices)
-    data_names, is_slack = {part.path.name for part in source.parts or (source,)}, source.chat == "slack"
+    parts, is_slack = source.parts or (source,), source.chat == "slack"
+    data_names = {name for part in parts for name in (part.path.name, part.label_names.file)}
     files = [(path.relative_to(folder).as_posix(), path) for path in folders.files_of(folder)]
     return [
         (name, path)

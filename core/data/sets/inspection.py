@@ -26,9 +26,10 @@ from core.data.formats import Example, ReadRow, check_closely
 from core.data.reading import folders, sniff
 from core.data.reading.choices import NO_CHOICES, Choices
 from core.data.reading.file_rows import DEFAULT_LIMITS, FileKind, Limits, Problem, Row, Source
+from core.data.reading.label_names import NO_NAMES
 from core.data.reading.reader import read_rows
 from core.data.sets.earliest import earliest
-from core.data.shapes import multiple_choice, sides
+from core.data.shapes import class_names, multiple_choice, sides
 from core.data.shapes.known import COLUMNS, FORMATS, SAMPLE_ROWS, recognise
 from core.data.shapes.left_out import LeftOut, Tally
 from core.data.shapes.plain import Turns, as_json, plain
@@ -297,6 +298,7 @@ def _start(
         return grouped, "messages", Decision(), read_rows(grouped, limits)
     if choices.voice:
         raise DataError("data.not_a_chat", file=source.path.name, voice=choices.voice[:80])
+    source, rows = _with_class_names(source, rows, lambda: _checked(read_rows(source, limits), check))
     if choices.columns:
         require(choices.columns, rows)
         decision = Decision((choices.columns,), "chosen")
@@ -304,17 +306,19 @@ def _start(
         return source, format, Decision(), read_rows(source, limits)
     elif written := multiple_choice.decided(rows, lambda: _checked(read_rows(source, limits), check)):
         noted = replace(source, notes=(*source.notes, written.note()))
-        items = (written.apply(item) if isinstance(item, Row) else item for item in read_rows(source, limits))
-        return noted, "question_answer", Decision(), items
+        return noted, "question_answer", Decision(), _applied(read_rows(source, limits), written.apply)
+    elif by_class := _classified(rows, source):
+        return source, "text_label", Decision(), _applied(read_rows(source, limits), by_class.apply)
     else:
         known = _recognised(rows)
         if not isinstance(known, Decision):
+            unnamed = class_names.unnamed(rows, source.class_names) if known == "text_label" else None
+            source = replace(source, notes=(*source.notes, unnamed)) if unnamed else source
             return source, known, Decision(), read_rows(source, limits)
         decision = known
     roles = decision.roles
     chosen: Format = "text" if "text" in roles.values() else "question_answer"
-    items = (renamed(item, roles) if isinstance(item, Row) else item for item in read_rows(source, limits))
-    return source, chosen, decision, items
+    return source, chosen, decision, _applied(read_rows(source, limits), lambda row: renamed(row, roles))
 
 
 def _recognised(rows: list[Row]) -> Format | Decision:
@@ -328,6 +332,37 @@ def _recognised(rows: list[Row]) -> Format | Decision:
         return decision
     beside = sides.beside_text(rows) if format == "text" else None
     return beside or format
+
+
+def _classified(rows: list[Row], source: Source) -> class_names.Classified | None:
+    """Return how texts with a named class are read, if the names of the columns alone would not tell."""
+    if not source.class_names:
+        return None
+    try:
+        if recognise(rows) != "text":
+            return None
+    except DataError:
+        pass
+    return class_names.classified(rows, source.class_names)
+
+
+def _applied(items: Iterator[Row | Problem], convert: Callable[[Row], Row]) -> Iterator[Row | Problem]:
+    return (convert(item) if isinstance(item, Row) else item for item in items)
+
+
+def _with_class_names(
+    source: Source, sample: list[Row], rows: Callable[[], Iterator[Row | Problem]]
+) -> tuple[Source, list[Row]]:
+    """Return the source and its first rows, with the names of classes in place of numbers, if a description has
+    them."""
+    if source.label_names == NO_NAMES:
+        return source, sample
+    names = class_names.of_columns(source.label_names, sample, rows)
+    if not names:
+        return source, sample
+    note = class_names.note(source.label_names.file, names)
+    named = replace(source, class_names=names, notes=(*source.notes, note))
+    return named, [replace(row, values=class_names.with_names(row.values, names)) for row in sample]
 
 
 def _checked(items: Iterator[Row | Problem], check: Callable[[], None]) -> Iterator[Row | Problem]:

@@ -9,6 +9,7 @@ Open WebUI          chat: {messages: [...]}                               messag
 xLAM                query, tools, answers: calls                          messages, tools
 two models          conversation_a, conversation_b, winner                messages: of the one that was preferred
 turns, Gemini       turns | contents | ...: a list of objects             messages
+labels              text, labels: a name, a number, or a list of them      text, label
 
 core/data/shapes/labelled converts rows of annotation tools. A shape is recognized row by row by its columns and the
 types of their values; other rows stay as they are.
@@ -31,6 +32,7 @@ from core.data.shapes.ranked import ranked
 TURNS = ("data", "dialog", "dialogue", "turns", "utterances", "contents", "messages", "conversations", "conversation")
 _PROMPT_COLUMNS = ("prompt", "messages", "conversations", "conversation", "question", "instruction", "query", "input")
 _CONVERSATIONS = TURNS[-3:]
+_TEXTS, _MOST_LABELS = ("text", "sentence"), 20
 _ANSWERS = ("assistant", "gpt", "model", "bot")
 # Anthropic's hh-rlhf writes a conversation as one text.
 _HUMAN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
@@ -165,6 +167,18 @@ def _answered_by_calls(values: Columns, notes: Notes) -> dict[str, object] | Non
     }
 
 
+def _labels(values: Columns, notes: Notes) -> dict[str, object] | None:
+    """Use a text's `labels`, if they are names or numbers of classes: not marked spans, not a label for each word."""
+    labels = values.peek("labels")
+    are = labels if isinstance(labels, list) else [labels]
+    if "label" in values or not any(isinstance(values.peek(name), str) for name in _TEXTS):
+        return None
+    if len(are) > _MOST_LABELS or not all(isinstance(one, str | int) and not isinstance(one, bool) for one in are):
+        return None
+    values.take("labels")
+    return {"label": labels}
+
+
 def _open_webui(values: Columns, notes: Notes) -> dict[str, object] | None:
     """Convert an export of Open WebUI: the last conversation is used, the tree of all answers is reported as left
     out."""
@@ -230,5 +244,5 @@ def _is_turn(turn: Mapping[str, object]) -> bool:
 
 _SHAPES: tuple[Callable[[Columns, Notes], dict[str, object] | None], ...] = (
     _open_webui, _preference, _two_models, _prompt_and_completion, _answered_by_calls, _squad, evals, label_studio,
-    _alternating,
+    _alternating, _labels,
 )  # fmt: skip

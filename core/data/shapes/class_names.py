@@ -1,0 +1,142 @@
+"""Names of classes in place of their numbers: decides which column a list of names is about, and renames its values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from core.data.reading.file_rows import Problem, Row
+from core.data.reading.label_names import LabelNames
+from core.data.shapes.left_out import has_value
+from core.data.shapes.numbering import Numbering, number_of
+from core.data.shapes.roles import words_of
+from core.messages import Message, msg
+
+Names = Mapping[str, Mapping[int, str]]  # of the numbers in each column
+_LABELS = ("label", "labels", "class", "category", "target", "class index", "class_index", "label_id", "labels_id",
+    "class_id", "y", "标签", "类别", "klasse", "kategorie", "categoria", "classe", "clase", "категория")  # fmt: skip
+_MOST_SHOWN = 5
+_MOST_LABELS = 100  # of one row; more are a label for each of its words
+
+
+def of_columns(
+    names: LabelNames, sample: Sequence[Row], rows: Callable[[], Iterable[Row | Problem]]
+) -> dict[str, dict[int, str]]:
+    """Return {column: {number: name}} of a file.
+
+    A list that names no column is about the one whose values all are its numbers: those that are written in the list,
+    or else counted from 0 or from 1, as all rows tell.
+    """
+    columns = dict.fromkeys(str(name) for row in sample for name in row.values)
+    if names.columns or not names.listed:
+        by_name = {column.lower(): column for column in columns}
+        present = {by_name[name.lower()]: one for name, one in names.columns.items() if name.lower() in by_name}
+        return {column: one for column, one in present.items() if not _are_of_words(sample, column)}
+    numbers = {column: Numbering() for column in columns if _are_numbers([row.values.get(column) for row in sample])}
+    known = set(names.listed) | (set() if names.numbered else {len(names.listed)})
+    if not numbers:
+        return {}
+    for row in (item for item in rows() if isinstance(item, Row)):
+        for column in [*numbers]:
+            for number in _numbers(row.values.get(column)):
+                if number is None or number >= 0 and number not in known:
+                    del numbers[column]
+                    break
+                if number >= 0:
+                    numbers[column].add(number, len(names.listed))
+    named = [column for column in numbers if column.strip().lower() in _LABELS] or [*numbers]
+    if len(named) != 1:
+        return {}
+    if names.numbered:
+        return {named[0]: names.listed}
+    base = numbers[named[0]].base
+    return {} if base is None else {named[0]: {at + base: name for at, name in names.listed.items()}}
+
+
+def _are_of_words(sample: Sequence[Row], column: str) -> bool:
+    """Return True for a list of labels beside another list of that length: a label for each word."""
+    return any(
+        isinstance(labels := row.values.get(column), list)
+        and len(labels) > 1
+        and any(
+            name != column and isinstance(other, list) and len(other) == len(labels)
+            for name, other in row.values.items()
+        )
+        for row in sample
+    )
+
+
+def _are_numbers(values: Sequence[Any]) -> bool:
+    numbers = [number for value in values for number in _numbers(value)]
+    return bool(numbers) and None not in numbers
+
+
+def _numbers(value: Any) -> list[int | None]:
+    if isinstance(value, list):
+        return [number_of(one) for one in value] if len(value) <= _MOST_LABELS else [None]
+    return [number_of(value)] if has_value(value) else []
+
+
+def with_names(values: Mapping[Any, Any], names: Names) -> dict[Any, Any]:
+    """Return a row with the names of its classes; a hidden one (-1) is empty."""
+    return {key: _name(value, names[key]) if key in names else value for key, value in values.items()}
+
+
+def _name(value: Any, names: Mapping[int, str]) -> Any:
+    if isinstance(value, list):
+        return [_name(one, names) for one in value]
+    number = number_of(value)
+    return value if number is None else names.get(number, None if number < 0 else value)
+
+
+def note(file: str, names: Names) -> Message:
+    shown = [
+        msg("data.label_named", number=number, name=name)
+        for of_column in names.values()
+        for number, name in [*of_column.items()][:_MOST_SHOWN]
+    ]
+    where = file or msg("data.label_names_inside")
+    return msg("data.note_label_names", columns=[*names], names=shown[: 2 * _MOST_SHOWN], file=where)
+
+
+def unnamed(sample: Sequence[Row], names: Names) -> Message | None:
+    """Return a note if the labels of texts are numbers without names."""
+    column = next((str(name) for name in sample[0].values if str(name).strip().lower() in ("label", "标签")), None)
+    if column is None or column in names or not _are_numbers([row.values.get(column) for row in sample]):
+        return None
+    return msg("data.note_label_numbers", column=column)
+
+
+@dataclass(frozen=True)
+class Classified:
+    """The columns of texts with a class: of the text, whose parts are joined, and of the class."""
+
+    texts: tuple[str, ...]
+    label: str
+
+    def apply(self, row: Row) -> Row:
+        parts = [str(row.values.get(name) or "").strip() for name in self.texts]
+        rest = {name: value for name, value in row.values.items() if name not in (*self.texts, self.label)}
+        pair = {"text": "\n\n".join(filter(None, parts)), "label": row.values.get(self.label)}
+        return replace(row, values={**pair, **{n: v for n, v in rest.items() if str(n).strip().lower() not in pair}})
+
+
+def classified(sample: Sequence[Row], names: Names) -> Classified | None:
+    """Return how a text with one class is read; None if there are several classes, no text, or too many."""
+    if len(names) != 1:
+        return None
+    (label,) = names
+    texts = [
+        str(name)
+        for name in dict.fromkeys(name for row in sample for name in row.values)
+        if name != label and _is_text([row.values.get(name) for row in sample])
+    ]
+    return Classified(tuple(texts), label) if 1 <= len(texts) <= 2 else None
+
+
+def _is_text(values: Sequence[Any]) -> bool:
+    texts = [value for value in values if has_value(value)]
+    if not texts or not all(isinstance(text, str) for text in texts):
+        return False
+    return 2 * sum(len(words_of(text)) > 1 for text in texts) > len(texts)
