@@ -17,11 +17,11 @@ torch, transformers, peft and bitsandbytes are imported inside worker processes:
 
 from pathlib import Path
 
-# Of the program; pyproject.toml has the same one (tests/unit/test_project.py). Run from a checkout, no metadata could
-# tell it.
+# The program's version; pyproject.toml has the same one (tests/unit/test_project.py). A checkout has no metadata to
+# read it from.
 __version__ = "0.2.0.dev0"
 
-# As the wheel's package lora_garage, whose only file of its own this is (packaging/lora_garage.py); else in a checkout
-# or an archive.
+# Whether this is the wheel's package lora_garage, which alone has this file (packaging/lora_garage.py), rather than a
+# checkout or an archive.
 INSTALLED = Path(__file__).parents[1].joinpath("__init__.py").exists()
 COMMAND = "lora-garage" if INSTALLED else "python launch.py"

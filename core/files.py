@@ -257,7 +257,7 @@ if sys.platform == "win32":
     _FAIL_IMMEDIATELY, _LOCK_VIOLATION, _IO_PENDING = 1, 33, 997
 
     def _lock_shared(descriptor: int) -> bool:
-        """Take the first byte, which FileLock locks, for all readers. False: somebody has it."""
+        """Take a shared lock on the first byte, which FileLock locks. Returns False if it is held."""
         handle = wintypes.HANDLE(msvcrt.get_osfhandle(descriptor))
         if _KERNEL32.LockFileEx(handle, _FAIL_IMMEDIATELY, 0, 1, 0, ctypes.byref(_Overlapped())):
             return True
@@ -266,14 +266,14 @@ if sys.platform == "win32":
         raise ctypes.WinError(code)
 
     def _unlock(descriptor: int) -> None:
-        """Windows lets go of what a closed file had locked as well, but says that it may take its time."""
+        """Unlock at once: after a close Windows unlocks too, but documents that this may take time."""
         _KERNEL32.UnlockFileEx(wintypes.HANDLE(msvcrt.get_osfhandle(descriptor)), 0, 1, 0, ctypes.byref(_Overlapped()))
 
 else:
     import fcntl
 
     def _lock_shared(descriptor: int) -> bool:
-        """Take what FileLock locks for all readers. False: somebody has it."""
+        """Take a shared lock on the file that FileLock locks. Returns False if it is held."""
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -299,8 +299,8 @@ def append_line(path: Path, value: Mapping[str, object]) -> None:
             line = line[file.write(line) :]
 
 
-# numpy's tofile, safetensors and torch.save report a full disk without an errno; Rust's number is the system's own (39
-# and 112 are Windows', whose words are in the person's language).
+# numpy's tofile, safetensors and torch.save report a full disk without an errno; Rust prints the system's number (39
+# and 112 on Windows, whose texts are localised).
 _DISK_SIGNS = (
     "os error 28)", "os error 122)", "os error 39)", "os error 112)", "No space left", "enough free space",
     "requested and",
@@ -353,8 +353,8 @@ def writing(folder: Path) -> Iterator[None]:
         raise RunError("faults.cannot_write", folder=folder, reason=error.strerror or str(error)) from error
 
 
-# Of torch's allocator for the CPU on Linux and on Windows, of CUDA itself (pinned memory, a context; the fourth where
-# Windows has no more to pin), and of cuBLAS, which needs some of its own on a card that is full.
+# Messages of torch's CPU allocator on Linux and on Windows, of CUDA itself (pinned memory, a context; the fourth when
+# Windows cannot pin more), and of cuBLAS, whose workspace does not fit on a full GPU.
 _MEMORY_SIGNS = (
     "can't allocate memory", "not enough memory", "out of memory", "resource already mapped",
     "CUBLAS_STATUS_ALLOC_FAILED",

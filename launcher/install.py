@@ -129,8 +129,7 @@ class Installer:
                 self.make_environment()
             self.sweep_half_installed()
             if self.tool is self.by_pip or (choice.cuda and choice.index_url):
-                # From 25.2 on pip goes on with a download that broke off; without it one of 3 GB begins again each
-                # time.
+                # From 25.2 on pip resumes an interrupted download; older versions restart one of 3 GB each time.
                 if self.run(self.tool.install(["pip>=25.2"]), say_text("step_pip")) == 0:
                     self.by_pip.bar = "raw"  # unknown to older versions; LoggedRun parses its lines
             choice = self.install_torch(choice, needs)

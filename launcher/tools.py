@@ -86,8 +86,7 @@ def environ_for(command, environ=os.environ):
     return dict(uv_settings(pip_settings(environ)), **environ)
 
 
-# Of pip's settings by uv's names; uv reads none of pip's. A mirror or a company's certificate is set for pip in many a
-# place.
+# pip's settings by uv's names, because uv ignores pip's. Mirrors and company certificates are often configured for pip.
 SAME = {
     "index-url": "UV_DEFAULT_INDEX",
     "extra-index-url": "UV_INDEX",

@@ -22,8 +22,7 @@ WHEEL_INDEX = "https://download.pytorch.org/whl/"
 
 CPU_BY_YOU = "torch_cpu_by_you"
 
-# Reasons of choose_torch for the processor's build where PyTorch's own index was asked for it, and could not be
-# reached.
+# Reasons of choose_torch for a CPU build, which comes from PyTorch's own index if that can be reached.
 BY_THE_PROCESSOR = (
     CPU_BY_YOU,
     "torch_no_card",

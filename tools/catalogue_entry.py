@@ -62,7 +62,7 @@ class Seen:
 
 
 def on_hub(hub: str) -> Seen:
-    """Read a model on the hub. Raises ModelError as `hub_facts.facts`, `hub_shapes.look`."""
+    """Read a model on the hub. Raises ModelError as `hub_facts.facts`, `hub_shapes.fetch_shape`."""
     told = hub_facts.facts(hub)
     config = peek.fetch_config(hub, told.commit)
     shape = hub_shapes.fetch_shape(hub, told.commit)

@@ -35,8 +35,8 @@ RANKS = (4, 8, 16)
 SMALL_CLASS_BILLIONS = 6.0  # the 7B class begins here
 USUAL_RATE: float = Train.model_fields["learning_rate"].default
 
-# What is advised on, or reckoned with: the name of a field of a recipe, and its section. From use_dora on it is the
-# person's alone to decide, but costs memory.
+# Settings that are recommended or cost memory: the name of a recipe's field, and its section. From use_dora on only the
+# person decides.
 SETTINGS: dict[str, str] = {
     "method": "adapter",
     "r": "adapter",
@@ -225,8 +225,7 @@ class Case:
     def from_recipe(cls, recipe: Recipe, grounds: Grounds) -> Case:
         """Build the case of a recipe. Raises RecipeError for an unknown goal."""
         count, how = grounds.examples, recipe.data.long_examples
-        # Also where rows are cut: plain text is split all the same, and a row may be an example for each of its
-        # answers.
+        # Even if rows are cut: plain text is still split, and a row may be an example for each of its answers.
         examples = partial(_examples, count, how, recipe.data.overlap) if count is not None else None
         return cls(
             grounds.shape,

@@ -412,8 +412,8 @@ DECISIONS: Decisions = {
     "gradient_accumulation_steps": accumulation,
     "learning_rate": learning_rate,
 }
-# Chosen by nobody but the person, for they cost memory or time; what they cost here is said. name: what it is where
-# nobody chose it, key with a number, without.
+# Settings that only the person chooses, because they cost memory or time; their cost is shown. Values: the default,
+# the key of a sentence with the cost, and one for an unknown cost.
 COSTS: dict[str, tuple[object, str, str]] = {
     "use_dora": (False, "advise.dora_costs", "advise.dora_costs_unknown"),
     "load_in_8bit": (False, "advise.int8_saves", "advise.int8_unknown"),

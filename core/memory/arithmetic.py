@@ -74,8 +74,8 @@ def estimate(shape: ModelShape, setup: Setup) -> Estimate:
     head = head_at_work(shape, setup)
     step = {
         "gradients": gradients(n, stored, setup),
-        # Either one layer is at work or the head is, never both: what the head needs beyond the layer counts. Nothing
-        # is unpacked at the head; the numbers of others were fitted with that on top.
+        # Either one layer is at work or the head is, never both: only the head's need beyond the layer counts. Nothing
+        # is dequantized at the head; the constants of other trainers were fitted with that on top.
         "activations": stored + layer,
         "logits": max(0.0, head - layer - (unpacked if setup.trainer.counted else 0.0)),
         "dequantised": unpacked,

@@ -233,8 +233,8 @@ def layer_at_work(shape: ModelShape, setup: Setup) -> float:
     The peak is at the product of gate and up, when what down_proj kept is freed, or at a norm after the MLP, when
     nothing is.
     """
-    # Where embeddings lie in every layer, wider heads share keys and values of earlier layers: counted, a layer with
-    # its own is the largest (dry run, 4,096 tokens, QLoRA: E2B 2.3 % off and E4B 0.7, with the wider one 5.8 and 3.0).
+    # With per-layer embeddings, wider heads share keys and values of earlier layers: measured, a layer with its own is
+    # the largest (dry run, 4,096 tokens, QLoRA: E2B 2.3 % off and E4B 0.7, with the wider one 5.8 and 3.0).
     if (wide := shape.wide) and not shape.per_layer_size:
         return max(layer_at_work(wide, setup), layer_at_work(shape.model_copy(update={"wide_layers": 0}), setup))
     constants = memory_constants()
@@ -249,7 +249,7 @@ def layer_at_work(shape: ModelShape, setup: Setup) -> float:
     )
     whole_rows = windows(shape, setup) + scans(shape, setup)
     again = layer_kept(shape, setup) + whole_rows if setup.gradient_checkpointing else 0.0
-    # Per-layer embeddings enter after the MLP: what they kept is freed when the backward reaches it.
+    # Per-layer embeddings enter after the MLP: their kept values are freed when the backward reaches it.
     behind = (
         _values(shape, constants.kept_with_per_layer_inputs)
         if again and shape.per_layer_size and setup.trainer.counted

@@ -25,8 +25,8 @@ from core.values import Frozen
 from core.workspace.folder import Workspace
 
 NEWEST = 20  # the newest runs that count; older ones may be out of date
-# from here on a run says something of other models: of less, what libraries take is a large part, which grows with no
-# model
+# runs from this size on also correct other models: in smaller ones the libraries' memory dominates, which does not grow
+# with the model
 LARGE_GIB = 2.0
 PLAUSIBLE = (0.2, 5.0)  # measured / arithmetic; beyond these limits one of them is wrong, and it corrects nothing
 

@@ -18,7 +18,7 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_ma
 
 
 PREFIX = "base_model.model."  # prefix of every name in an adapter's file
-# Where the layers of text lie: in a class of text alone, in those that also see, and as these were until transformers
+# Prefixes of the text layers: in classes for text alone, in classes that also see, and in those before transformers
 # 4.52.
 _PLACES = ("model.", "model.language_model.", "model.text_model.", "language_model.model.")
 T = TypeVar("T")

@@ -13,8 +13,7 @@ from typing import Literal
 
 StepVerdict = Literal["good", "leave_out", "go_back", "stop"]
 NO_NUMBERS = 3  # steps in a row
-# Nats above the start. A loss 3 above is one twenty times less sure of each token; single rows differ by 1 to 2 from
-# each other.
+# Nats above the start. A loss 3 higher makes each token twenty times less likely; single rows differ by 1 to 2.
 FAR = 3.0
 FAR_STEPS = 5  # in a row
 NEAR = 1.0  # nats above the start: a checkpoint to go back to must be no worse than this

@@ -110,8 +110,8 @@ def require_device(run: RunFolder) -> None:
 def require_data(run: RunFolder, workspace: Workspace) -> None:
     """Raise RunError if the data differs from what the run began with: its steps would be different ones."""
     data, source = run.facts().data, run.recipe().data.source
-    # Here: a chat's worker reads this file before its pipe is laid aside, and the store brings numpy, which asks
-    # Windows for that handle.
+    # Imported here: a chat's worker imports this file before it moves its stdin pipe away, and the store imports numpy,
+    # which queries that handle on Windows.
     from core.data.store import DatasetStore
 
     now = DatasetStore(workspace.datasets, PRESETS, workspace.library_folders).get(source).sha256

@@ -21,8 +21,8 @@ from core.values import Frozen
 
 FILE = "film.jsonl"
 MOST_FRAMES = 24  # of a run; more cannot be distinguished on a screen, and each costs seconds
-# Of the neutral loss before. Where a change begins to show in answers differs between models: these are words, no
-# verdict.
+# Relative to the neutral loss before. Models differ in where a change begins to show in answers, so these bands only
+# choose words.
 NOTHING, LITTLE, SOME = 0.02, 0.10, 0.25
 
 Ending = Literal["stop", "length", "time", "not_finite"]

@@ -23,7 +23,7 @@ from core.system.machine import SPILLING_SYSTEMS, driver_system
 ALLOCATOR_NAMES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
 
 
-# As many as a layer of a micro-batch has, which the next one asks for once more; a row of 32 examples of unequal
+# Enough for the products of a layer in a micro-batch, which the next layer reuses; a row of 32 examples of unequal
 # lengths was no slower with 128 than with 256.
 KEPT_PRODUCTS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128", "LRU_CACHE_CAPACITY": "128"}
 
@@ -181,8 +181,7 @@ class ResidentPeak:
         self._look()
 
     def __enter__(self) -> ResidentPeak:
-        # Thread.start waits for the first word of its thread: for ever, where memory is so short that the thread ends
-        # before it.
+        # Thread.start waits for its thread to begin: for ever, if memory is so short that the thread dies before.
         _thread.start_new_thread(self._watch, ())
         return self
 

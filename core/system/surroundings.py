@@ -28,8 +28,8 @@ GB = 1e9
 # again.
 LEAST_FREE_GB = 5.0
 LEAST_TEMPORARY_GB = 3.5  # torch with CUDA is a wheel of 3 GB at most, which pip puts there first
-# Windows promises memory only as far as RAM and page file go. A base of 8B in 16 bit is mapped whole, 15 GiB; the rest
-# is torch with CUDA, a browser and Windows.
+# Windows commits memory only up to RAM plus page file. A base of 8B in 16 bit is mapped as a whole, 15 GiB; the rest is
+# torch with CUDA, a browser and Windows.
 LEAST_COMMIT_GIB = 32
 
 

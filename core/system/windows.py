@@ -17,8 +17,8 @@ MOST_PATH = 259
 # The longest name below site-packages that an install writes: transformers 5.24 and torch 2.15 for Windows, 126 each,
 # counted in their wheels. torch 2.13 has 167 and is not taken on Windows; 2.9 to 2.12 and 2.14 have at most 121.
 LONGEST_PACKAGE = 126
-# The longest below the workspace, some characters to spare: a file of an export that is being made, or of a checkpoint,
-# as a test counts.
+# The longest name below the workspace, with a margin: a file of an unfinished export or of a checkpoint, as counted by
+# a test.
 LONGEST_IN_WORKSPACE = 150
 MOST_WORKSPACE = MOST_PATH - 1 - LONGEST_IN_WORKSPACE
 MOST_ROOT = min(MOST_PATH - len("\\.venv\\Lib\\site-packages\\") - LONGEST_PACKAGE, MOST_WORKSPACE - len("\\workspace"))

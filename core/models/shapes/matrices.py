@@ -12,7 +12,7 @@ class Matrix(NamedTuple):
     name: str
     d_in: int
     d_out: int
-    count: int  # type: ignore[assignment]  # nobody counts in a matrix as in a tuple
+    count: int  # type: ignore[assignment]  # hides tuple.count
 
     @property
     def params(self) -> int:
@@ -55,8 +55,8 @@ _FAMILIES = {
 
 # Layers with other names in files than in the class that loads them (transformers' conversion_mapping).
 NAMES_IN_FILES = {"lfm3": {"gate_proj": "g_proj"}}
-# Linear layers whose weight a family takes past the layer, in training at least: an adapter there would do nothing, or
-# only later.
+# Linear layers whose weight a family uses without calling the layer, at least in training: an adapter there would have
+# no effect, or only later.
 WEIGHT_BYPASSES_LAYER = {
     **dict.fromkeys(("falcon_mamba", "jamba", "mamba"), ("dt_proj",)),
     **dict.fromkeys(("gemma3n", "gemma3n_text"), ("correction_coefs",)),
@@ -68,8 +68,8 @@ ROUTERS = {
     "hunyuan_v1_moe": ("wg",),
     "jetmoe": ("layer",),
 }
-# Linear layers that get no adapter (core/engine/families/parts): peft 0.21 takes these names for experts in these
-# families (transformers' conversion_mapping), and refuses those of Mamba.
+# Linear layers that get no adapter (core/engine/families/parts): in these families peft 0.21 mistakes these names for
+# experts (transformers' conversion_mapping), and it refuses those of Mamba.
 _NOT_BY_PEFT = {
     **dict.fromkeys(("minimax", "minimax_m2", "mixtral"), ("gate", "w1", "w2", "w3")),
     **dict.fromkeys(
