@@ -6,7 +6,7 @@ import io
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pydantic import Field
@@ -28,6 +28,7 @@ FileKind = Literal[
     "jsonl",
     "csv",
     "parquet",
+    "arrow",
     "txt",
     "xlsx",
     "xls",
@@ -43,6 +44,7 @@ FileKind = Literal[
 ]
 SUFFIXES: dict[str, FileKind] = {
     ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet",
+    ".arrow": "arrow", ".feather": "arrow",
     ".xlsx": "xlsx",
     ".xlsm": "xlsx", ".xls": "xls", ".xlsb": "xlsb", ".ods": "ods", ".zip": "zip", ".docx": "docx", ".pdf": "pdf",
     ".epub": "epub",
@@ -50,10 +52,17 @@ SUFFIXES: dict[str, FileKind] = {
     ".yaml": "yaml",
     ".yml": "yaml", ".md": "txt",
 }  # fmt: skip
+COMPRESSED = (".gz", ".zst", ".bz2", ".xz")  # suffixes around another, as in .jsonl.gz
 SPREADSHEETS: tuple[FileKind, ...] = ("xlsx", "xls", "xlsb", "ods")
 DOCUMENTS: tuple[FileKind, ...] = ("docx", "pdf", "epub", "html", "srt")
 # Kinds that in a folder more often describe the data than contain it.
 WRITING = {".md", ".yaml", ".yml"} | {ending for ending, kind in SUFFIXES.items() if kind in DOCUMENTS}
+
+
+def data_suffix(name: str) -> str:
+    """Return the suffix of a file's name in small letters; of a compressed file, that of the file inside."""
+    path = PurePath(name.lower())
+    return PurePath(path.stem).suffix if path.suffix in COMPRESSED else path.suffix
 
 
 class Limits(Frozen):

@@ -22,7 +22,17 @@ from core.data.chats import overview
 from core.data.chats.messengers import SLACK_USERS, slack_users
 from core.data.reading import dataset_info, label_names, zips
 from core.data.reading.choices import Choices
-from core.data.reading.file_rows import DOCUMENTS, SUFFIXES, WRITING, Limits, Problem, Readable, Row, Source
+from core.data.reading.file_rows import (
+    DOCUMENTS,
+    SUFFIXES,
+    WRITING,
+    Limits,
+    Problem,
+    Readable,
+    Row,
+    Source,
+    data_suffix,
+)
 from core.data.reading.split_names import is_for_validation
 from core.data.shapes.sides import Decision
 from core.errors import DataError
@@ -38,6 +48,7 @@ _ABOUT = re.compile(
     r"(?: \(\d+\))?(?:\.\w+)?)$",
     re.IGNORECASE,
 )
+_CACHE = re.compile(r"cache-[0-9a-f]+(?:_\d+_of_\d+)?\.arrow")  # what `datasets` computed, beside a saved set
 Probe = Callable[[Readable, Limits, Choices], Source]
 
 
@@ -111,13 +122,17 @@ def _source(path: Path, parts: Sequence[Part], limits: Limits, choices: Choices,
     data_parts, layouts = _data_parts(parts)
     read: list[Source] = []
     refused: list[DataError] = []
+    unpacked = 0
     for part in data_parts:
         try:
             if part.flaw:
                 raise DataError(part.flaw, file=part.name)
             read.append(replace(probe(part, limits, choices), layout=layouts.get(part.name)))
+            unpacked += getattr(read[-1].path, "unpacked", 0)
         except DataError as error:
             refused.append(error)
+        if unpacked > limits.bytes:  # of many compressed files together
+            raise DataError("data.too_large_unpacked", file=path.name, limit_mib=limits.bytes >> 20)
     read = _with_splits(_with_label_names(_with_people(_only_chat(read), parts), parts))
     if not read:
         raise refused[0] if refused else DataError("data.no_data_inside", file=path.name, suffixes=sorted(SUFFIXES))
@@ -162,9 +177,13 @@ def _data_parts(parts: Sequence[Part]) -> tuple[list[Part], dict[str, dataset_in
         if listed:
             return listed, layouts
     known = [
-        part for part in parts if part.suffix.lower() in SUFFIXES and not _ABOUT.match(PurePosixPath(part.name).name)
+        part
+        for part in parts
+        if data_suffix(part.name) in SUFFIXES
+        and not _ABOUT.match(PurePosixPath(part.name).name)
+        and not (_CACHE.fullmatch(PurePosixPath(part.name).name) and len(parts) > 1)
     ]
-    data = [part for part in known if part.suffix.lower() not in WRITING]
+    data = [part for part in known if data_suffix(part.name) not in WRITING]
     rows = [part for part in data if not label_names.LISTS.match(PurePosixPath(part.name).name)]
     return rows or data or known, {}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+from core.data.reading.arrow_rows import arrow_rows
 from core.data.reading.documents import document_rows
 from core.data.reading.file_rows import DOCUMENTS, SPREADSHEETS, Limits, Problem, RawRow, Source
 from core.data.reading.json_rows import json_rows, jsonl_rows
@@ -17,8 +18,8 @@ from core.data.shapes.unfolded import unfolded
 
 Items = Iterator[RawRow | Problem | Loss]
 READERS: dict[str, Callable[[Source, Limits], Items]] = {
-    "json": json_rows, "jsonl": jsonl_rows, "csv": csv_rows, "parquet": parquet_rows, "txt": txt_rows,
-    "yaml": yaml_rows,
+    "json": json_rows, "jsonl": jsonl_rows, "csv": csv_rows, "parquet": parquet_rows, "arrow": arrow_rows,
+    "txt": txt_rows, "yaml": yaml_rows,
     **dict.fromkeys(SPREADSHEETS, sheet_rows), **dict.fromkeys(DOCUMENTS, document_rows),
 }  # fmt: skip
 

@@ -12,13 +12,16 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from core import files
 from core.data.chats import kinds
 from core.data.reading import encodings, folders, label_names, spreadsheets, zips
+from core.data.reading.arrow_rows import STREAM
 from core.data.reading.choices import NO_CHOICES, Choices
+from core.data.reading.compressed import Unpacked, unpacked
 from core.data.reading.file_rows import (
+    COMPRESSED,
     DEFAULT_LIMITS,
     DOCUMENTS,
     SPREADSHEETS,
@@ -43,9 +46,8 @@ _MAGIC: dict[str, tuple[bytes, ...]] = {
     "zip": (b"PK\x03\x04", b"PK\x05\x06"),
     "office": (b"\xd0\xcf\x11\xe0",),
     "program": (b"MZ", b"\x7fELF"),
-    "compressed": (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"7z\xbc\xaf", b"Rar!", b"BZh"),
+    "compressed": (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"7z\xbc\xaf", b"Rar!", b"BZh", b"\xfd7zXZ\0"),
     "pickle": (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"),
-    "arrow": (b"ARROW1",),
     "database": (b"SQLite format 3",),
     "picture": (b"\x89PNG", b"\xff\xd8\xff", b"GIF8"),
     "model": (b"GGUF",),
@@ -53,7 +55,7 @@ _MAGIC: dict[str, tuple[bytes, ...]] = {
 }
 
 
-_BINARY: dict[bytes, FileKind] = {b"%PDF": "pdf", b"PAR1": "parquet"}
+_BINARY: dict[bytes, FileKind] = {b"%PDF": "pdf", b"PAR1": "parquet", b"ARROW1": "arrow"}
 # mailboxes, and chats of LINE
 _CHAT = re.compile(rb"From \S+.*\d{4}\r?\n[A-Za-z-]+: |(?:\xef\xbb\xbf)?\[LINE\]")
 _WEB_PAGE = re.compile(r"\ufeff?\s*<(?:!doctype html|html)\b", re.IGNORECASE)
@@ -86,11 +88,14 @@ def _probed(path: Readable, limits: Limits, choices: Choices, check: Callable[[]
         size = _size(path, limits)
         with path.open("rb") as file:
             head = file.read(_HEAD)
+        if not isinstance(path, Unpacked) and (inside := unpacked(path, head, limits)):
+            return _compressed_source(inside, size, _probed(inside, limits, choices, check), _digest(path, check))
         packed = _zip_or_spreadsheet(path, head, limits)
         if packed == "zip" and isinstance(path, Path):
             return folders.from_zip(path, limits, choices, partial(probe, check=check), _digest(path, check))
         _refuse_what_is_not_data(path, head, packed)
-        if kind := packed or next((kind for magic, kind in _BINARY.items() if head.startswith(magic)), None):
+        if kind := packed or _binary_kind(path, head):
+            _refuse_in_compressed(path, kind)
             source = Source(path, kind, size, _digest(path, check), "")
             source = (
                 _with_sheet(source, choices, limits) if kind in SPREADSHEETS else replace(source, notes=_notes(source))
@@ -111,6 +116,26 @@ def _with_label_names(source: Source, limits: Limits) -> Source:
     if names == label_names.NO_NAMES and isinstance(source.path, Path):
         names = label_names.beside(source.path)
     return replace(source, label_names=names)
+
+
+def _binary_kind(path: Readable, head: bytes) -> FileKind | None:
+    if head.startswith(STREAM) and SUFFIXES.get(path.suffix.lower()) == "arrow":
+        return "arrow"
+    return next((kind for magic, kind in _BINARY.items() if head.startswith(magic)), None)
+
+
+def _compressed_source(inside: Unpacked, size: int, source: Source, sha256: str) -> Source:
+    """Return the source of a compressed file: kept as it is, and read from what is inside."""
+    _refuse_in_compressed(inside, source.kind)
+    suffix = PurePath(inside.name).suffix.lower()
+    stored_as = f"{source.kind}{suffix if suffix in COMPRESSED else COMPRESSED[0]}"
+    return replace(source, bytes=size, sha256=sha256, stored_as=stored_as)
+
+
+def _refuse_in_compressed(path: Readable, kind: FileKind) -> None:
+    """Raise DataError for a compressed file of a kind that another process opens by its path."""
+    if isinstance(path, Unpacked) and kind in (*SPREADSHEETS, *DOCUMENTS):
+        raise DataError("data.is_compressed", file=path.name)
 
 
 def _with_sheet(source: Source, choices: Choices, limits: Limits) -> Source:
@@ -153,7 +178,7 @@ def _notes(source: Source) -> tuple[Message, ...]:
     """Return notes: how a text or document is split into rows, and a suffix that contradicts the content."""
     suffix, kind = source.path.suffix.lower(), source.kind
     taken = "document" if kind in DOCUMENTS else "paragraphs" if kind == "txt" and not source.chat else ""
-    is_other = kind != "parquet" and SUFFIXES.get(suffix, kind) != kind
+    is_other = kind not in ("parquet", "arrow") and SUFFIXES.get(suffix, kind) != kind
     other = [msg("data.note_kind", suffix=suffix, kind=kind.upper())] if is_other else []
     return (*([msg(f"data.note_{taken}")] if taken else []), *other)
 
@@ -227,6 +252,8 @@ def _zip_or_spreadsheet(path: Readable, head: bytes, limits: Limits) -> FileKind
 def _refuse_what_is_not_data(path: Readable, head: bytes, packed: FileKind | None) -> None:
     if packed and packed != "zip":
         return
+    if head[257:262] == b"ustar":
+        raise DataError("data.is_tar", file=path.name)
     for name, begins in _MAGIC.items():
         if head.startswith(begins):
             if head.startswith((b"MZ", b"BZh")) and b"\0" not in head:  # a text may begin so
@@ -272,8 +299,8 @@ def _kind(path: Readable, encoding: str, limits: Limits) -> FileKind:
         start = "".join(c if c.isprintable() else "?" for c in first[:20])
         if by_suffix is None:
             raise DataError("data.unknown_kind", file=path.name, start=start, suffixes=sorted(SUFFIXES))
-        if by_suffix == "parquet":
-            raise DataError("data.not_parquet", file=path.name, start=start)
+        if by_suffix in ("parquet", "arrow"):
+            raise DataError("data.not_parquet", file=path.name, suffix=path.suffix.lower(), start=start)
         raise DataError("data.not_json", file=path.name, suffix=path.suffix.lower(), start=start)
     return "jsonl" if by_suffix != "jsonl" and len(lines) > 1 and _is(dict, first) else "json"
 

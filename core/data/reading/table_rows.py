@@ -6,7 +6,7 @@ import csv
 import io
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from core.data.reading.file_rows import Limits, Problem, RawRow, Source, column_names, too_big
@@ -170,34 +170,45 @@ def parquet_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem]:
                 raise DataError(
                     "data.too_large", file=source.path.name, mib=unpacked // MIB, limit_mib=limits.bytes // MIB
                 )
-            names = [name.lower() for name in file.schema_arrow.names]
-            if len(names) > limits.columns:
-                raise DataError("data.too_many_columns", file=source.path.name, count=len(names), limit=limits.columns)
-            if len(set(names)) < len(names):
-                double = next(name for name in names if names.count(name) > 1)
-                raise DataError("data.parquet_duplicate_column", file=source.path.name, column=double)
-            for batch in file.iter_batches(batch_size=256, use_threads=False):
-                if batch.nbytes > limits.row_bytes:
-                    pieces: Iterable[Any] = (batch.slice(i, 1) for i in range(batch.num_rows))
-                else:
-                    pieces = (batch,)
-                for piece in pieces:
-                    if (
-                        piece.num_rows == 1
-                        and piece.get_total_buffer_size() > limits.row_bytes
-                        and piece.nbytes > limits.row_bytes
-                    ):
-                        row += 1
-                        yield too_big(row, None, piece.nbytes, limits)
-                        continue
-                    for values in piece.to_pylist():
-                        row += 1
-                        # pandas writes NaN where a cell is empty
-                        yield RawRow(
-                            row, {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in values.items()}
-                        )
+            check_columns(file.schema_arrow.names, source, limits)
+            for item in batch_rows(file.iter_batches(batch_size=256, use_threads=False), limits):
+                row = item.row
+                yield item
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
         raise DataError("data.broken_parquet", file=source.path.name, row=row + 1, reason=reason_of(error)) from None
+
+
+def check_columns(names: Sequence[str], source: Source, limits: Limits) -> None:
+    """Raise DataError for more columns than the limit, or two of the same name."""
+    lower = [name.lower() for name in names]
+    if len(lower) > limits.columns:
+        raise DataError("data.too_many_columns", file=source.path.name, count=len(lower), limit=limits.columns)
+    if len(set(lower)) < len(lower):
+        double = next(name for name in lower if lower.count(name) > 1)
+        raise DataError("data.parquet_duplicate_column", file=source.path.name, column=double)
+
+
+def batch_rows(batches: Iterable[Any], limits: Limits) -> Iterator[RawRow | Problem]:
+    """Yield the rows of Arrow record batches."""
+    row = 0
+    for batch in batches:
+        if batch.nbytes > limits.row_bytes:
+            pieces: Iterable[Any] = (batch.slice(i, 1) for i in range(batch.num_rows))
+        else:
+            pieces = (batch,)
+        for piece in pieces:
+            if (
+                piece.num_rows == 1
+                and piece.get_total_buffer_size() > limits.row_bytes
+                and piece.nbytes > limits.row_bytes
+            ):
+                row += 1
+                yield too_big(row, None, piece.nbytes, limits)
+                continue
+            for values in piece.to_pylist():
+                row += 1
+                # pandas writes NaN where a cell is empty
+                yield RawRow(row, {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in values.items()})
 
 
 def txt_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem]:

@@ -19,7 +19,7 @@ from core.data.large import dataset_process
 from core.data.reading import sniff
 from core.data.reading.choices import NO_CHOICES, Choices
 from core.data.reading.encodings import LIKELY
-from core.data.reading.file_rows import Source
+from core.data.reading.file_rows import COMPRESSED, Source
 from core.data.sets import inspection, stored_rows
 from core.data.sets.info import read_info
 from core.data.sets.inspection import DataReport
@@ -28,6 +28,7 @@ from core.errors import DataError
 from core.progress import Check, go_on
 from core.recipe import Format
 
+_PACKED = 5  # times a text is larger than its compressed file
 _REPORT_VERSION = 12  # raised when inspect_file returns another report for the same bytes
 
 
@@ -140,13 +141,22 @@ def read_rows(path: Path | Source, file: Path, format: Format | None, choices: C
 
     Raises DataError, OSError.
     """
-    data_file = path.path if isinstance(path, Source) else path
-    if isinstance(data_file, Path) and dataset_process.is_needed(bytes=data_file.stat().st_size):
+    data_file: object = path
+    size = 0
+    if isinstance(path, Source):
+        data_file = path.stamps[0][0] if len(path.stamps) == 1 else path.path
+        size = getattr(path.path, "unpacked", 0)
+    if isinstance(data_file, Path) and dataset_process.is_needed(bytes=max(size, _unpacked_bytes(data_file))):
         return dataset_process.report(
             data_file, "read", str(file), format or "", choices.model_dump_json(), check=check
         )
     with stored_rows.writing_rows(file) as writer:
         return inspection.inspect_file(path, format, choices=choices, keep=writer.add, check=check)
+
+
+def _unpacked_bytes(path: Path) -> int:
+    """Return the size of a file; of a compressed one, as much as a text usually has."""
+    return path.stat().st_size * (_PACKED if path.suffix in COMPRESSED else 1)
 
 
 def _rows_name(sha256: str, format: Format | None, choices: Choices) -> str:

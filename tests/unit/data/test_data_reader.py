@@ -178,7 +178,7 @@ DEEP = "[" * 5000 + "]" * 5000
         ("a.xlsx", b"PK\x03\x04\x14\x00", "is damaged or was not fully downloaded"),
         ("a.json", b"\x89PNG\r\n", "is an image"),
         ("a.parquet", b"\x80\x04\x95\x10", "is a Python pickle"),
-        ("a.csv", b"\x1f\x8b\x08\x00", "is compressed"),
+        ("a.csv", b"\x1f\x8b\x08\x00", "is damaged or incomplete"),
         ("a.txt", b"From a@b.org Mon Jan  1 10:00:00 2024\nFrom: Jo\n\nHi\n", "is a mailbox or a chat of LINE"),
         ("a.txt", codecs.BOM_UTF8 + b"[LINE] Chat history with Jo\n", "is a mailbox or a chat of LINE"),
         ("Inbox.mbox", b"From here on prose", "Inbox.mbox"),

@@ -1,0 +1,175 @@
+"""Compressed files, Arrow files and folders, databases: read as they are, and what hostile ones cost."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import json
+import lzma
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.feather
+import pyarrow.parquet
+import pytest
+
+from core.data.reading import compressed
+from core.data.reading.file_rows import Limits
+from core.data.sets import gathered
+from core.data.sets.inspection import examples_of, inspect_file
+from core.data.store import DatasetStore
+from core.errors import DataError
+from core.presets import PRESETS
+from tests.kit.office import zipped
+
+QA = [{"question": f"Warum {word}?", "answer": f"Weil {word} schön ist."} for word in ("A", "B", "C")]
+LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in QA).encode()
+PACK: dict[str, Callable[[bytes], bytes]] = {
+    "gz": gzip.compress,
+    "bz2": bz2.compress,
+    "xz": lzma.compress,
+    "zst": lambda data: pa.Codec("zstd").compress(data, asbytes=True),
+}
+
+
+def refusal(path: Path, limits: Limits | None = None) -> str:
+    with pytest.raises(DataError) as error:
+        inspect_file(path, limits=limits or Limits())
+    return error.value.message.key
+
+
+def answers(path: Path) -> list[str]:
+    return [example.messages[-1].content for _, example in examples_of(path)]
+
+
+# --- compressed files ------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("packing", PACK)
+def test_a_compressed_file_is_read_and_kept_as_it_is(tmp_path: Path, packing: str) -> None:
+    path = tmp_path / f"train.jsonl.{packing}"
+    path.write_bytes(PACK[packing](LINES))
+    report = inspect_file(path)
+    assert (report.kind, report.good_rows, report.bytes) == ("jsonl", 3, path.stat().st_size)
+    store = DatasetStore(tmp_path / "ws", PRESETS)
+    info = store.import_file(path)
+    kept = store.path(info.id)
+    assert kept.read_bytes() == path.read_bytes() and kept.name == f"source.jsonl.{packing}"
+    assert [example.messages[-1].content for _, example in store.rows(info.id)] == [row["answer"] for row in QA]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv.gz", "Frage;Antwort\nWarum ist es so kalt?;Weil der Winter gekommen ist.\n".encode("cp1252")),
+        ("a.json.gz", json.dumps(QA).encode()),
+        ("a.jsonl", LINES),  # whatever its name says
+        ("a.txt.gz", "Ein Satz steht hier.\n\nUnd noch einer.".encode("utf-16")),
+    ],
+)
+def test_the_kind_is_that_of_the_file_inside(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(gzip.compress(content))
+    assert inspect_file(tmp_path / name).good_rows
+
+
+def test_parquet_inside_and_compressed_files_of_a_folder_and_a_zip(tmp_path: Path) -> None:
+    sink = pa.BufferOutputStream()
+    pa.parquet.write_table(pa.Table.from_pylist(QA), sink)
+    files: dict[str, str | bytes] = {
+        "train.parquet.gz": gzip.compress(sink.getvalue().to_pybytes()),
+        "test.jsonl.bz2": bz2.compress(LINES),
+        "notes.md.gz": gzip.compress(b"about it"),
+    }
+    (tmp_path / "set").mkdir()
+    for name, content in files.items():
+        (tmp_path / "set" / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    (tmp_path / "set.zip").write_bytes(zipped(files))
+    for path in (tmp_path / "set", tmp_path / "set.zip"):
+        report = inspect_file(path)
+        assert (report.good_rows, report.validation) == (6, 3)
+
+
+@pytest.mark.parametrize("packing", PACK)
+@pytest.mark.parametrize("kept", [5, 40])
+def test_a_truncated_file_is_refused_in_a_sentence(tmp_path: Path, packing: str, kept: int) -> None:
+    path = tmp_path / f"a.jsonl.{packing}"
+    path.write_bytes(PACK[packing](LINES * 50)[: kept if kept > 10 else -kept])
+    assert refusal(path) in ("data.broken_compressed", "data.is_compressed")
+
+
+@pytest.mark.parametrize("packing", PACK)
+def test_a_bomb_ends_at_the_limit(tmp_path: Path, packing: str) -> None:
+    path = tmp_path / f"a.jsonl.{packing}"
+    path.write_bytes(PACK[packing](LINES * 12_000))
+    assert refusal(path, Limits(bytes=1_000_000)) == "data.too_large_unpacked"
+    (tmp_path / "many").mkdir()
+    for i in range(3):
+        (tmp_path / "many" / f"{i}.jsonl.{packing}").write_bytes(PACK[packing](LINES * 3000))
+    assert refusal(tmp_path / "many", Limits(bytes=1_000_000)) == "data.too_large_unpacked"
+
+
+def test_an_xz_that_wants_a_lot_of_memory_is_refused(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(compressed, "_MOST_MEMORY", 1 << 20)
+    (tmp_path / "a.jsonl.xz").write_bytes(lzma.compress(LINES, preset=9))
+    assert refusal(tmp_path / "a.jsonl.xz") == "data.broken_compressed"
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (gzip.compress(gzip.compress(LINES)), "data.is_compressed"),
+        (gzip.compress(zipped({"a.jsonl": LINES})), "data.is_zip"),
+        (gzip.compress(b"a.jsonl" + b"\0" * 250 + b"ustar\x0000" + b"\0" * 500 + LINES), "data.is_tar"),
+        (b"7z\xbc\xaf\x27\x1c\x00\x04" + LINES, "data.is_compressed"),
+        (gzip.compress(b""), "data.only_whitespace"),
+        (gzip.compress(b"\0" * 10_000_000), "data.is_binary"),
+        (gzip.compress(b"<html><body>Text"), "data.is_compressed"),
+    ],
+)
+def test_what_is_not_read_inside_is_said(tmp_path: Path, content: bytes, why: str) -> None:
+    name = "a.html.gz" if content[:2] != b"7z" and b"<html" in gzip.decompress(content)[:9] else "a.jsonl.gz"
+    (tmp_path / name).write_bytes(content)
+    assert refusal(tmp_path / name) == why
+
+
+# --- Arrow -----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", ["a.feather", "a.arrow", "a.bin"])
+def test_feather_and_arrow_files_are_rows(tmp_path: Path, name: str) -> None:
+    pyarrow.feather.write_feather(pa.Table.from_pylist(QA), str(tmp_path / name), compression="lz4")
+    assert inspect_file(tmp_path / name).kind == "arrow"
+    assert answers(tmp_path / name) == [row["answer"] for row in QA]
+
+
+def test_a_folder_of_save_to_disk_is_its_rows_with_its_splits(tmp_path: Path) -> None:
+    from datasets import Dataset, DatasetDict
+
+    rows = Dataset.from_list(QA)
+    DatasetDict({"train": rows, "validation": rows.select([0])}).save_to_disk(str(tmp_path / "both"))
+    rows.save_to_disk(str(tmp_path / "one"))
+    (tmp_path / "one" / "cache-0123456789abcdef.arrow").write_bytes(
+        (tmp_path / "one" / "data-00000-of-00001.arrow").read_bytes()
+    )
+    report = inspect_file(tmp_path / "both")
+    assert (report.good_rows, report.validation) == (4, 1)
+    assert answers(tmp_path / "one") == [row["answer"] for row in QA]
+    info = gathered.add(DatasetStore(tmp_path / "ws", PRESETS), [tmp_path / "both"])
+    assert (info.good_rows, info.validation) == (4, 1)
+
+
+def test_a_damaged_or_huge_arrow_file_is_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "a.arrow"
+    pyarrow.feather.write_feather(pa.Table.from_pylist(QA * 1000), str(path), compression="lz4")
+    good = path.read_bytes()
+    for content in (
+        good[:200],
+        good[:-9],
+        good[:300] + b"\xff" * 40 + good[340:],
+        b"ARROW1" + b"\0" * 90,
+        b"\xff" * 99,
+    ):
+        path.write_bytes(content)
+        with pytest.raises(DataError):
+            inspect_file(path)
+    path.write_bytes(good)
+    assert refusal(path, Limits(bytes=len(good) + 1)) == "data.too_large_unpacked"
+    path.write_bytes(b"no such thing")
+    assert refusal(path) == "data.not_parquet"
