@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from core.data.chats import assistants, message_rows, messengers, whatsapp
+from core.data.chats import assistants, irc, message_rows, messengers, whatsapp
 from core.data.chats.exported_message import LONGEST_MESSAGE, ExportedMessage
 from core.data.chats.json_stream import OPENING, keys_in
 from core.data.reading.file_rows import FileKind, Limits, Problem, Readable, Source
@@ -22,7 +22,7 @@ class Kind(NamedTuple):
     among_people: the others are people too, whose names are replaced by default.
     """
 
-    name: str  # the app's usual name; "" for a table with a message in each row
+    name: str  # the app's usual name; "" for a table or a log of any program
     messages: Callable[[Source, Limits], Iterator[ExportedMessage | Problem] | Iterator[ExportedMessage]]
     by_silence: bool = True
     among_people: bool = True
@@ -41,6 +41,8 @@ KINDS = {
     "claude": Kind("Claude", assistants.claude, False, False),
     "tavern": Kind("SillyTavern", assistants.tavern, False, False),
     "character_ai": Kind("Character.AI", assistants.character_ai, False, False),
+    "irc": Kind("IRC", irc.messages),
+    "log": Kind("", irc.messages),
     "roles": Kind("", message_rows.messages, among_people=False),
     "names": Kind("", message_rows.messages),
 }
@@ -68,7 +70,8 @@ def recognise(path: Readable, kind: FileKind, encoding: str) -> str:
     with path.open(encoding=encoding, errors="replace") as file:
         if kind == "txt":
             lines = [file.readline(4096) for _ in range(_LOOKED_AT)]
-            return "whatsapp" if whatsapp.is_chat(each for each in lines if each.strip()) else ""
+            lines = [line for line in lines if line.strip()]
+            return "whatsapp" if whatsapp.is_chat(lines) else irc.recognise(lines)
         head = file.read(OPENING)
     if kind == "csv":
         names = {

@@ -120,7 +120,7 @@ def find(rows: Sequence[Mapping[str, Any]]) -> MessageColumns | None:
     """Return the columns of a table with one message in each row, None for any other table. rows: the first ones."""
     if len(rows) < 2:
         return None
-    table = _Table(rows)
+    table = _FirstRows(rows)
     columns = _of_roles(table) or _of_names(table)
     if columns is None or columns.turn or not columns.time:
         return columns
@@ -129,7 +129,7 @@ def find(rows: Sequence[Mapping[str, Any]]) -> MessageColumns | None:
     return columns.model_copy(update={"newest_first": falls > rises})
 
 
-class _Table:
+class _FirstRows:
     """The values of the first rows, by column."""
 
     def __init__(self, rows: Sequence[Mapping[str, Any]]):
@@ -157,7 +157,7 @@ class _Table:
         return list(groups.values())
 
 
-def _of_roles(table: _Table) -> MessageColumns | None:
+def _of_roles(table: _FirstRows) -> MessageColumns | None:
     for speaker in table.values:
         roles = [role_of(value) for value in table.filled(speaker)]
         known = [role for role in roles if role]
@@ -178,7 +178,7 @@ def _of_roles(table: _Table) -> MessageColumns | None:
     return None
 
 
-def _of_names(table: _Table) -> MessageColumns | None:
+def _of_names(table: _FirstRows) -> MessageColumns | None:
     candidates = [name for name in table.values if _has(name, _CLEAR_SPEAKER) or _has(name, _VAGUE_SPEAKER)]
     for speaker in sorted(candidates, key=lambda name: not _has(name, _CLEAR_SPEAKER)):
         people = table.filled(speaker)
@@ -199,7 +199,7 @@ def _of_names(table: _Table) -> MessageColumns | None:
     return None
 
 
-def _around(table: _Table, speaker: str, are_roles: bool) -> MessageColumns | None:
+def _around(table: _FirstRows, speaker: str, are_roles: bool) -> MessageColumns | None:
     """Return the columns beside a column of speakers, None if there is no text."""
     others = [name for name in table.values if name != speaker]
     content = _content(table, others, are_roles)
@@ -221,7 +221,7 @@ def _around(table: _Table, speaker: str, are_roles: bool) -> MessageColumns | No
     )
 
 
-def _are_times(table: _Table, names: tuple[str, ...]) -> bool:
+def _are_times(table: _FirstRows, names: tuple[str, ...]) -> bool:
     return all(time is not None for time in moments(table.rows, names))
 
 
@@ -240,7 +240,7 @@ def date_order(cells: Iterable[Any]) -> dates.Order:
     return dates.order_of(numbers[:3] for cell in cells if (numbers := dates.numbers_in(cell)))
 
 
-def _content(table: _Table, names: Sequence[str], are_roles: bool) -> str | None:
+def _content(table: _FirstRows, names: Sequence[str], are_roles: bool) -> str | None:
     kinds = (str, list, type(None)) if are_roles else (str, type(None))
     texts = [
         name
@@ -262,7 +262,7 @@ def _content(table: _Table, names: Sequence[str], are_roles: bool) -> str | None
     return long[0] if len(long) == 1 else None
 
 
-def _is_conversation(table: _Table, name: str, are_roles: bool) -> bool:
+def _is_conversation(table: _FirstRows, name: str, are_roles: bool) -> bool:
     words = [word for word in _words(name) if word not in _split(_ID)]
     is_named = bool(words) and (all(word in _split(_CONVERSATION) for word in words) or _has_cjk(name, _CONVERSATION))
     if not is_named or any(_has_cjk(name, other) for other in (_TURN, _TIME)):
@@ -271,12 +271,12 @@ def _is_conversation(table: _Table, name: str, are_roles: bool) -> bool:
     return len(set(values)) < len(values) or len(values) < _LEAST_SHUFFLED
 
 
-def _repeats(table: _Table, name: str) -> bool:
+def _repeats(table: _FirstRows, name: str) -> bool:
     values = [str(value) for value in table.filled(name)]
     return table.is_filled(name) and 2 * len(set(values)) <= len(values)
 
 
-def _is_turn(table: _Table, name: str) -> bool:
+def _is_turn(table: _FirstRows, name: str) -> bool:
     words, known = _words(name), _split(_TURN)
     number = bool(words) and words[-1] in _split(_ID) and words[0] in _split(_MESSAGE)
     if not (number or _has_cjk(name, _TURN) or any(word in known for word in words)):
@@ -285,7 +285,7 @@ def _is_turn(table: _Table, name: str) -> bool:
     return all(any(c.isdigit() for c in str(value)) for value in values) and len({*map(str, values)}) > 1
 
 
-def _beginning(table: _Table, columns: MessageColumns) -> Literal["", "system", "turn"]:
+def _beginning(table: _FirstRows, columns: MessageColumns) -> Literal["", "system", "turn"]:
     if columns.turn:
         numbers = [natural(value) for value in table.values[columns.turn]]
         if any(after < before for before, after in pairwise(numbers)) and not columns.newest_first:
@@ -294,7 +294,7 @@ def _beginning(table: _Table, columns: MessageColumns) -> Literal["", "system", 
     return "system" if systems > 1 else ""
 
 
-def _alternates(table: _Table, columns: MessageColumns, least: float = 0.7) -> bool:
+def _alternates(table: _FirstRows, columns: MessageColumns, least: float = 0.7) -> bool:
     """Return True if the speaker mostly changes from one row of a conversation to the next."""
     speakers = [str(value).strip().lower() for value in table.values[columns.speaker]]
     groups = table.conversations(columns.conversation) if columns.conversation else [[*range(len(speakers))]]

@@ -50,13 +50,13 @@ SUFFIXES: dict[str, FileKind] = {
     ".epub": "epub",
     ".html": "html", ".htm": "html", ".xhtml": "html", ".srt": "srt", ".vtt": "srt", ".txt": "txt",
     ".yaml": "yaml",
-    ".yml": "yaml", ".md": "txt",
+    ".yml": "yaml", ".md": "txt", ".log": "txt",
 }  # fmt: skip
 COMPRESSED = (".gz", ".zst", ".bz2", ".xz")  # suffixes around another, as in .jsonl.gz
 SPREADSHEETS: tuple[FileKind, ...] = ("xlsx", "xls", "xlsb", "ods")
 DOCUMENTS: tuple[FileKind, ...] = ("docx", "pdf", "epub", "html", "srt")
 # Kinds that in a folder more often describe the data than contain it.
-WRITING = {".md", ".yaml", ".yml"} | {ending for ending, kind in SUFFIXES.items() if kind in DOCUMENTS}
+WRITING = {".md", ".log", ".yaml", ".yml"} | {ending for ending, kind in SUFFIXES.items() if kind in DOCUMENTS}
 
 
 def data_suffix(name: str) -> str:

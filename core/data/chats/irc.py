@@ -1,0 +1,133 @@
+"""Reads logs of IRC programs, and other logs whose lines begin with a time and a name.
+
+irssi, ZNC, mIRC, HexChat    12:03 <@anna> Hello      [12:03:04] <anna> Hello      anna> Hello
+WeeChat                      2025-03-12 12:03:04<tab>@anna<tab>Hello
+meetings, messengers         [12:03] Anna: Hello      12:03:04 From Anna to Everyone: Hello
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from core.data.chats import dates
+from core.data.chats.exported_message import ExportedMessage, text_loss
+from core.data.chats.message_columns import role_of
+from core.data.reading.file_rows import Limits, Source
+from core.data.shapes.left_out import Loss
+
+_DAY = 86_400
+_TIME = rf"""
+    [\[(]?(?P<date>\d{{4}}-\d\d-\d\d|\d{{1,2}}[./-]\d{{1,2}}[./-]\d{{2,4}}|[A-Z][a-z]{{2}}[ ]\d{{1,2}})?,?[T ]?
+    (?P<hour>\d{{1,2}}):(?P<minute>\d\d)(?::(?P<second>\d\d))?(?:[.,]\d+)?
+    [ ]?(?P<half>(?i:{dates.HALVES}))?[\])]?[ \t]+"""
+_NICK = r"[~&@%+ ]?(?P<nick>[^\s<>:/*#-][^\s<>:/]{0,39})"
+_STYLES = {
+    "angles": rf"(?:{_TIME})?<{_NICK}>[ \t](?P<text>.*)",
+    "tabs": rf"{_TIME}{_NICK}\t(?P<text>.*)",
+    "arrow": rf"(?:{_TIME})?{_NICK}>[ ](?P<text>.*)",
+    "colon": rf"{_TIME}(?:From[ ]+)?(?P<nick>[^\s<>:*#-][^<>:\t]{{0,39}}?)(?:[ ]+to[ ]+[^:]{{1,40}})?[ ]?:[ \t]+"
+    r"(?P<text>.*)",
+}
+_SAID = {name: re.compile(pattern, re.VERBOSE | re.DOTALL) for name, pattern in _STYLES.items()}
+_ACTION = re.compile(rf"(?:{_TIME})?[ ]?\*[ \t]+{_NICK}[ \t]+(?P<text>.*)", re.VERBOSE | re.DOTALL)
+_EVENT = re.compile(
+    rf"(?:{_TIME})?(?:\*{{3}}|-!-|-->|<--|---|--|=-=|=!=|\*[ \t]|-[^\s-]+-|Session[ ](?:Start|Close|Ident|Time)\b)",
+    re.VERBOSE,
+)
+_BY_APP = re.compile(
+    r"(?:has |have )?(?:joined|left|quit|parted|is now known as|sets? (?:the )?(?:mode|topic)|changed? (?:the )?topic|"
+    r"was kicked)\b"
+)
+_LEVELS = {"trace", "debug", "info", "notice", "warn", "warning", "error", "critical", "fatal"}  # of a program's log
+_NEW_DAY = re.compile(r"(?:Day changed|Log opened|Session Start).*?([A-Z][a-z]{2}) +(\d{1,2})\b.*?(\d{4})")
+
+
+class _Style(NamedTuple):
+    name: str
+    said: re.Pattern[str]
+
+
+def recognise(lines: Sequence[str]) -> str:
+    """Return "irc" or "log" for a chat of two people or more, "" for any other text. lines: the first that are not
+    blank."""
+    style = _style(lines)
+    return "" if style is None else "log" if style.name == "colon" else "irc"
+
+
+def _style(lines: Iterable[str]) -> _Style | None:
+    lines = [line.rstrip("\n") for line in lines if line.strip()]
+    for name, said in _SAID.items():
+        nicks = Counter(match["nick"] for line in lines if (match := said.match(line)))
+        events = sum(bool(_EVENT.match(line)) and not said.match(line) for line in lines)
+        of_chat = nicks.total() + events
+        is_markup = name == "angles" and any(f"</{nick}>" in line for nick in nicks for line in lines)
+        least = 4 if name == "colon" else 2
+        are_people = len(nicks) > 1 and 2 * len(nicks) <= max(4, nicks.total()) and nicks.total() >= least
+        are_people = are_people and _LEVELS.isdisjoint(nick.lower() for nick in nicks)
+        if are_people and not is_markup and of_chat >= (0.5 if name == "colon" else 0.8) * len(lines):
+            return _Style(name, said)
+    return None
+
+
+def messages(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
+    with source.path.open(encoding=source.encoding) as file:
+        style = _style(file.readline(4096) for _ in range(200))
+    if style is None:
+        return
+    clock, nicks = _Clock(), set[str]()
+    current: ExportedMessage | None = None
+    with source.path.open(encoding=source.encoding) as file:
+        for number, line in enumerate(file, 1):
+            line = line.rstrip("\n")
+            said = style.said.match(line)
+            action = None if said else _ACTION.match(line)
+            is_action = action is not None and action["nick"] in nicks and not _BY_APP.match(action["text"])
+            match = said or (action if is_action else None)
+            if match is None and not _EVENT.match(line):
+                if current and line.strip():
+                    current = current._replace(text=f"{current.text}\n{line}")
+                continue
+            if current:
+                yield current._replace(text=current.text.strip(), loss=current.loss or text_loss(current.text))
+            if match is None:
+                clock.read_day(line)
+                current = ExportedMessage("", line, loss=Loss("chat", "app"), line=number)
+                continue
+            nicks.add(match["nick"])
+            text = match["text"] if said else f"* {match['nick']} {match['text']}"
+            is_model = role_of(match["nick"]) == "assistant"
+            current = ExportedMessage(match["nick"].strip(), text, clock.time(match), line=number, is_model=is_model)
+    if current:
+        yield current._replace(text=current.text.strip(), loss=current.loss or text_loss(current.text))
+
+
+class _Clock:
+    """Times of lines, which mostly have no date: a time before that of the line above is of the next day."""
+
+    def __init__(self) -> None:
+        self._day, self._before = 0.0, 0.0
+
+    def read_day(self, line: str) -> None:
+        if match := _NEW_DAY.search(line):
+            try:
+                day = datetime.strptime(" ".join(match.groups()), "%b %d %Y").replace(tzinfo=UTC)
+            except ValueError:
+                return
+            self._day = self._before = day.timestamp()
+
+    def time(self, match: re.Match[str]) -> float | None:
+        if match["hour"] is None:
+            return None
+        hour, minute = dates.hour_of(int(match["hour"]), match["half"]), int(match["minute"])
+        of_day = hour * 3600 + minute * 60 + int(match["second"] or 0)
+        numbers = dates.numbers_in(match["date"]) if match["date"] else None
+        if numbers and (day := dates.seconds(numbers, dates.order_of([numbers[:3]]))) is not None:
+            return day + of_day
+        if self._day + of_day < self._before:
+            self._day += _DAY
+        self._before = self._day + of_day
+        return self._before
