@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(refusal, file=sys.stderr)
         return 2
     except GarageError as error:
-        print(w.of(error.message), file=sys.stderr)
+        print(w.render(error.message), file=sys.stderr)
         return 2
 
 

@@ -129,7 +129,7 @@ class DataStep:
             info = self.services.datasets.get(data)
             report = self.services.datasets.report(data, choices=choices_for(data, form.answers.reading))
         except GarageError as error:
-            return self.w.of(error.message), ""
+            return self.w.render(error.message), ""
         good, rows = report.good_rows, report.rows
         said = format.rows(self.w, rows) if good == rows else self.w.t("wizard.rows_of", good=good, rows=rows)
         found = counted(result.findings, self.findings.ids, self.w)
@@ -146,7 +146,7 @@ class DataStep:
         try:
             report, info = self.services.datasets.report(data, choices=choices), self.services.datasets.get(data)
         except DataError as error:
-            return notice(w.of(error.message))
+            return notice(w.render(error.message))
         sample = sample_of(data)
         told = f"sample_{data.removeprefix('sample:')}_description"
         about = w.preset(sample.description, told) if sample and sample.description else None
@@ -155,14 +155,14 @@ class DataStep:
             tag("p", about) if about else None,
             tag("p", w.t("wizard.report", format=form, good=report.good_rows, rows=report.rows)),
             hub_set.origin(info, w),
-            *(tag("p", w.of(note), class_="lg-quiet") for note in report.notes),
+            *(tag("p", w.render(note), class_="lg-quiet") for note in report.notes),
             *self._left_out(report),
             *in_rows(_without_duplicates(report) if result and _tells_of_duplicates(result) else report, w),
         ]
         if count := report.problem_count - report.duplicates:
             first = [problem for problem in report.problems if problem.text.key != "data.duplicate"][:SHOWN_PROBLEMS]
             lines.append(tag("p", tag("strong", w.t("wizard.problems", count=count))))
-            lines.append(tag("ul", *(tag("li", w.of(problem.sentence)) for problem in first)))
+            lines.append(tag("ul", *(tag("li", w.render(problem.sentence)) for problem in first)))
             if count > len(first):
                 lines.append(tag("p", w.t("wizard.more_problems", count=count - len(first)), class_="lg-quiet"))
         return tag("div", join(lines), class_="lg-report")
@@ -179,7 +179,7 @@ class DataStep:
         more = len(left_out) - len(first)
         return [
             tag("p", tag("strong", w.t("wizard.rows_left_out"))),
-            tag("ul", *(tag("li", w.of(line)) for line in lines), class_="lg-left-out"),
+            tag("ul", *(tag("li", w.render(line)) for line in lines), class_="lg-left-out"),
             *([tag("p", w.t("wizard.more_problems", count=more), class_="lg-quiet")] if more else []),
         ]
 
@@ -189,8 +189,8 @@ class DataStep:
             [
                 tag("h2", w.t("wizard.learned")),
                 learned_view.counters(preview.counts(max_length, long_examples, overlap), w),
-                *(notice(w.of(sentence), "warn") for sentence in preview.refused.messages(preview.counted)),
-                *(tag("p", w.of(note), class_="lg-framing") for note in preview.notes),
+                *(notice(w.render(sentence), "warn") for sentence in preview.refused.messages(preview.counted)),
+                *(tag("p", w.render(note), class_="lg-framing") for note in preview.notes),
                 learned_view.histogram(preview, max_length, w),
             ]
         )
@@ -217,7 +217,7 @@ class DataStep:
                 preview.row(index % max(1, len(preview.rows)), max_length, long_examples, overlap), self.w
             )
         except GarageError as error:
-            return notice(self.w.of(error.message))
+            return notice(self.w.render(error.message))
         except OSError:  # the set was deleted since it was counted; another look follows
             return Html("")
 

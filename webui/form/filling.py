@@ -87,7 +87,7 @@ class Fillings:
         return self.of(preset.recipe, preset.title)
 
     def _refused(self, why: Message | None) -> tuple[Filling, Updates]:
-        return Filling({"notice": shown(notice(self.w.of(why)))}), {}
+        return Filling({"notice": shown(notice(self.w.render(why)))}), {}
 
     def of(
         self, recipe: Recipe, title: str, parent: str | None = None, is_here: bool = False, told: CardTold | None = None
@@ -126,7 +126,7 @@ class Fillings:
             try:
                 preset = self.services.presets.save(title if isinstance(title, str) else "", recipe_of(asked))
             except GarageError as error:
-                return {plan.save_notice: shown(notice(self.w.of(error.message)))}
+                return {plan.save_notice: shown(notice(self.w.render(error.message)))}
             said = self.w.t("wizard.saved", title=preset.title, count=len(asked.answers.explicit))
             return {
                 plan.save_notice: shown(notice(said, "ok")),

@@ -55,9 +55,9 @@ def in_rows(report: DataReport, w: Wording) -> list[Html]:
         *(
             tag(
                 "details",
-                tag("summary", w.of(finding.said)),
-                tag("p", w.of(finding.meaning)),
-                tag("ul", *(tag("li", w.of(seen.sentence)) for seen in finding.examples)),
+                tag("summary", w.render(finding.said)),
+                tag("p", w.render(finding.meaning)),
+                tag("ul", *(tag("li", w.render(seen.sentence)) for seen in finding.examples)),
                 class_="lg-fold lg-found",
                 id=f"found-{finding.id}",
             )
@@ -89,7 +89,7 @@ class PlanFindings:
             found = by_id.get(name)
             updates[self.said[name]] = shown(told(found, self.w) if found else "")
             updates[self.buttons[name]] = (
-                gr.update(visible=True, value=self.w.of(found.remedy)) if found else gr.update(visible=False)
+                gr.update(visible=True, value=self.w.render(found.remedy)) if found else gr.update(visible=False)
             )
         return updates
 

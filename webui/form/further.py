@@ -38,7 +38,7 @@ class FurtherForm(Panel):
             return {self.column: gr.update(visible=False), self.said: ""}
         about = self._about(answers.parent)
         if problem is not None and problem.key == "further_card.other_base":
-            about = join([about, notice(self.w.of(problem))])
+            about = join([about, notice(self.w.render(problem))])
         return {self.column: gr.update(visible=True), self.said: about}
 
     def _about(self, run_id: str) -> Html:
@@ -46,7 +46,7 @@ class FurtherForm(Panel):
             run = self.services.runs.get(run_id)
             step = run.status().step
         except GarageError as error:
-            return notice(self.w.of(error.message))
+            return notice(self.w.render(error.message))
         return tag("p", self.w.t("further_card.continues", name=run.name, step=step), role="status")
 
     def wire(self) -> None:
@@ -84,5 +84,5 @@ class FurtherForm(Panel):
             )
             filling, updates = form.filling(recipe, run.name, parent=None if anew else run.id)
         except GarageError as error:
-            return None, {said: shown(notice(self.w.of(error.message)))}
+            return None, {said: shown(notice(self.w.render(error.message)))}
         return filling, {said: shown(""), tabs: gr.update(selected="train"), **updates}

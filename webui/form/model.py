@@ -70,7 +70,7 @@ def about(model_id: object, result: FormResult, services: Services, w: Wording) 
     try:
         ref = ModelRef.parse(model_id)
     except GarageError as error:
-        return notice(w.of(error.message))
+        return notice(w.render(error.message))
     lines: list[Html | None] = []
     model = of_hub(model_id)
     if model_id == "starter":
@@ -87,13 +87,13 @@ def about(model_id: object, result: FormResult, services: Services, w: Wording) 
         family = family_of(result.shape.model_type)
         why = export_support({"model_type": result.shape.model_type}).why  # not as GGUF
         lines += [
-            tag("p", w.of(told), class_="lg-quiet")
+            tag("p", w.render(told), class_="lg-quiet")
             for told in [*(family.note_messages() if family else []), *([why] if why else [])]
         ]
     if rounded := base.rounding_note(services.workspace, model_id):
-        lines.append(tag("p", w.of(rounded), class_="lg-quiet"))
+        lines.append(tag("p", w.render(rounded), class_="lg-quiet"))
     if result.shape_problem is not None:
-        lines.append(notice(w.of(result.shape_problem), "warn"))
+        lines.append(notice(w.render(result.shape_problem), "warn"))
     if ref.kind == "hub" and services.models.local_folder(model_id) is None:
         lines.append(tag("p", w.t("wizard.will_download"), class_="lg-quiet"))
     return join(lines)

@@ -61,7 +61,11 @@ def steps_and_time(result: FormResult, w: Wording) -> list[str]:
 def card(result: FormResult, w: Wording) -> Html:
     """Recommendation, verdict, memory by term, steps and time, what is learned, the gravest warnings."""
     if result.plan is None:
-        return notice(w.of(result.problem)) if result.problem else tag("p", w.t("plan_view.no_plan"), class_="lg-quiet")
+        return (
+            notice(w.render(result.problem))
+            if result.problem
+            else tag("p", w.t("plan_view.no_plan"), class_="lg-quiet")
+        )
     advice = result.plan.advice
     read_unasked = {"offload_layers", *(["budget"] if advice.budget.ranks > 1 else [])}  # they change so much
     parts = [
@@ -77,14 +81,14 @@ def card(result: FormResult, w: Wording) -> Html:
         ),
         memory(advice.estimate, advice.budget, w),
         would_fit(advice, w),
-        *(tag("p", w.of(reason.text)) for reason in advice.reasons if reason.field in read_unasked),
+        *(tag("p", w.render(reason.text)) for reason in advice.reasons if reason.field in read_unasked),
         dry_run_line(result.dry_run, advice, w),
         correction.corrected(advice.correction, w),
         time_line(result, w),
         notice(w.t("plan_view.long", time=format.about(w, result.seconds)), "warn") if result.is_long else None,
         learned_line(result, w),
-        notice(w.of(result.note), "warn") if result.note else None,
-        tag("p", w.t("plan_view.shape_unknown", why=w.of(result.shape_problem)), class_="lg-quiet")
+        notice(w.render(result.note), "warn") if result.note else None,
+        tag("p", w.t("plan_view.shape_unknown", why=w.render(result.shape_problem)), class_="lg-quiet")
         if result.shape_problem
         else None,
         *_warnings(advice, w)[:MOST_WARNINGS],
@@ -93,7 +97,7 @@ def card(result: FormResult, w: Wording) -> Html:
 
 
 def _warnings(advice: Advice, w: Wording) -> list[Html]:
-    return [notice(w.of(warning), "warn") for warning in advice.warnings if warning.key not in SAID_ELSEWHERE]
+    return [notice(w.render(warning), "warn") for warning in advice.warnings if warning.key not in SAID_ELSEWHERE]
 
 
 def more(result: FormResult, table: VramTable, w: Wording) -> Html:
@@ -121,7 +125,7 @@ def time_line(result: FormResult, w: Wording) -> Html | None:
         return tag("p", w.t("plan_view.steps_need_data"), class_="lg-quiet")
     if result.seconds is not None and result.pace is not None:
         about = w.t(
-            "plan_view.time", steps=steps, time=format.about(w, result.seconds), source=w.of(result.pace.source)
+            "plan_view.time", steps=steps, time=format.about(w, result.seconds), source=w.render(result.pace.source)
         )
         return tag("p", about)
     if result.plan.advice.budget.planned:
@@ -193,7 +197,7 @@ def reasons(advice: Advice, w: Wording) -> Html:
         name = w.t(f"plan_view.field_{reason.field}") if w.knows(f"plan_view.field_{reason.field}") else reason.field
         shown = w.t(f"plan_view.verdict_{value}") if reason.field == "verdict" else METHODS.get(value, value)
         lines.append(tag("dt", name, tag("b", shown) if shown else None))
-        lines.append(tag("dd", w.of(reason.text)))
+        lines.append(tag("dd", w.render(reason.text)))
     return fold(w.t("plan_view.why"), tag("dl", *lines, class_="lg-reasons"))
 
 
@@ -207,13 +211,13 @@ def value_of(value: object, w: Wording) -> str:
 def alternatives(advice: Advice, w: Wording) -> Html | None:
     if not advice.alternatives:
         return None
-    lines = [tag("li", badge(other.verdict, w), " ", w.of(other.text)) for other in advice.alternatives]
+    lines = [tag("li", badge(other.verdict, w), " ", w.render(other.text)) for other in advice.alternatives]
     return fold(w.t("plan_view.alternatives"), tag("ul", *lines, class_="lg-plain-list"))
 
 
 def would_fit(advice: Advice, w: Wording) -> Html | None:
     """What a plan that does not fit can be changed into, where it is read first."""
-    found = [tag("li", w.of(other.text)) for other in advice.alternatives if other.verdict == "fits"]
+    found = [tag("li", w.render(other.text)) for other in advice.alternatives if other.verdict == "fits"]
     if advice.verdict not in ("tight", "does_not_fit") or not found:
         return None
     return tag("div", tag("p", tag("strong", w.t("plan_view.would_fit"))), tag("ul", *found))
@@ -248,7 +252,7 @@ def documented(advice: Advice, table: VramTable, w: Wording) -> Html:
                 class_="lg-lit" if lit else None,
             )
         )
-    rule = w.of(advice.documented.rule) if advice.documented.rule else w.t("plan_view.no_row")
+    rule = w.render(advice.documented.rule) if advice.documented.rule else w.t("plan_view.no_row")
     return fold(
         w.t("plan_view.table"),
         tag(
@@ -284,7 +288,9 @@ def dry_run_line(looked: DryRunState | None, advice: Advice, w: Wording) -> Html
     found, needed = counted.on_card_gib * advice.factor, counted.needed_gib * advice.factor
     parts = []
     if abs(found / on_card - 1) > advice.estimate.margin:
-        said = w.t("dry_run_view.counted", gib=gib(w, found), thumb=gib(w, on_card), where=w.of(looked.answer.where))
+        said = w.t(
+            "dry_run_view.counted", gib=gib(w, found), thumb=gib(w, on_card), where=w.render(looked.answer.where)
+        )
         parts.append(tag("p", said, class_="lg-quiet"))
     if advice.verdict == "fits" and free is not None and needed > free:
         parts.append(notice(w.t("dry_run_view.too_much", needed=gib(w, needed), free=gib(w, free)), "warn"))

@@ -71,7 +71,7 @@ class StartStep:
         def not_begun(why: Message | None, step: str | None = None) -> Taken:
             """step: the one that is meant, which opens."""
             opened = {fold: gr.update(open=name == step) for name, fold in folds.items()} if step else {}
-            return None, {self.notice: shown(notice(self.w.of(why))), **opened}
+            return None, {self.notice: shown(notice(self.w.render(why))), **opened}
 
         def begun(given: Given) -> Taken:
             try:
@@ -87,7 +87,7 @@ class StartStep:
             try:
                 run = self._submit(result.plan, result.seconds, asked, not_before)
             except BusyError as error:
-                said = notice(self.w.of(error.message), "warn")
+                said = notice(self.w.render(error.message), "warn")
                 return None, {self.notice: shown(said), run_notice: shown(said)}
             except GarageError as error:
                 return not_begun(error.message)

@@ -12,8 +12,8 @@ from webui.kit.wording import Wording
 def told(finding: Diagnosis, w: Wording) -> Html:
     return tag(
         "div",
-        tag("p", tag("strong", w.t(f"findings_view.title_{finding.id}")), " ", w.of(finding.evidence)),
-        tag("p", w.of(finding.meaning)),
+        tag("p", tag("strong", w.t(f"findings_view.title_{finding.id}")), " ", w.render(finding.evidence)),
+        tag("p", w.render(finding.meaning)),
         class_="lg-notice lg-warn lg-finding",
         role="status",
     )

@@ -84,7 +84,7 @@ def _card(card: Card, chosen: bool, w: Wording) -> Html:
     if card.lost:
         return join([head, tag("p", w.t("hardware_view.lost"), class_="lg-notice lg-bad")])
     left_out = why_left_out(card)
-    why = notice(w.of(left_out), "warn") if left_out else None
+    why = notice(w.render(left_out), "warn") if left_out else None
     return join([head, why, facts([*_numbers(card, w), (w.t("hardware_view.holders"), _holders(card.holders, w))])])
 
 

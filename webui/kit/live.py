@@ -131,7 +131,7 @@ def outcome(w: Wording, act: Callable[[], object], done: str = "", tone: str = "
     try:
         act()
     except GarageError as error:
-        return shown(notice(w.of(error.message), tone))
+        return shown(notice(w.render(error.message), tone))
     return shown(notice(done, "ok"))
 
 

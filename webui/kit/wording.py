@@ -26,11 +26,11 @@ class Wording:
     language: str
 
     def t(self, key: str, **params: Any) -> str:
-        """The sentence of a catalogue key; a Text among the params is put into words too."""
+        """Return the sentence of a catalogue key. A Message among the params is rendered too."""
         return catalogue().render(msg(key, **params), self.language)
 
-    def of(self, message: Message | dict[str, Any] | None) -> str:
-        """A message that core left in a file or raised, as a sentence; "" for none."""
+    def render(self, message: Message | dict[str, Any] | None) -> str:
+        """Return a message of core, raised or read from a file, as a sentence; "" for None."""
         if message is None:
             return ""
         return catalogue().render(

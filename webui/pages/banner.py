@@ -30,7 +30,7 @@ class WriteNotice(Panel):
         if (problem := self.services.write_watch.problem) is None:
             return Html("")
         return tag(
-            "div", tag("p", tag("strong", self.w.of(problem))), class_="lg-notice lg-warn lg-banner", role="status"
+            "div", tag("p", tag("strong", self.w.render(problem))), class_="lg-notice lg-warn lg-banner", role="status"
         )
 
 
@@ -63,7 +63,9 @@ class LeftRuns(Panel):
         if not found:
             return Html("")
         title = w.t("left_runs_card.left_one") if len(found) == 1 else w.t("left_runs_card.left_many", count=len(found))
-        each = (tag("li", w.of(run.words), " ", tag("span", moment(run.created), class_="lg-quiet")) for run in found)
+        each = (
+            tag("li", w.render(run.words), " ", tag("span", moment(run.created), class_="lg-quiet")) for run in found
+        )
         return join([tag("h2", title), tag("ul", *each, class_="lg-plain-list")])
 
     def _choices(self, found: Sequence[LeftRun]) -> list[tuple[str, str]]:
@@ -89,7 +91,7 @@ class LeftRuns(Panel):
         try:
             self.services.supervisor.resume(self.services.runs.get(self._offered(run_id)))
         except GarageError as error:
-            return shown(notice(self.w.of(error.message))), gr.skip()
+            return shown(notice(self.w.render(error.message))), gr.skip()
         return shown(""), gr.update(selected="train")
 
     def dismiss(self, run_id: Any) -> Any:

@@ -184,16 +184,16 @@ class ChatPage:
             is_over = (
                 busy is None and state.why_unloaded is not None and state.why_unloaded.key == "chat.unloaded_for_run"
             )
-            why = "" if is_over else " ".join(filter(None, (w.of(state.why_unloaded), training)))
+            why = "" if is_over else " ".join(filter(None, (w.render(state.why_unloaded), training)))
             return notice(why, "warn") if why else muted(w.t("chat_page.nothing_loaded"))
         label = state.target.label if state.target else ""
         if state.phase == "loading":
-            said = " ".join(filter(None, (self._loading(state, label), w.of(state.tight))))
+            said = " ".join(filter(None, (self._loading(state, label), w.render(state.tight))))
             return notice(said, "warn" if state.tight else "plain")
         if state.phase == "failed":
-            return notice(" ".join(filter(None, (w.of(state.message), w.of(state.advice)))))
+            return notice(" ".join(filter(None, (w.render(state.message), w.render(state.advice)))))
         ready = w.t("chat_page.ready", label=label, dtype=state.dtype or "?")
-        more = (self._in_turn(state), w.of(state.elsewhere), w.of(state.tight))
+        more = (self._in_turn(state), w.render(state.elsewhere), w.render(state.tight))
         return notice(" ".join(filter(None, (ready, *more))), "warn" if state.elsewhere or state.tight else "ok")
 
     def _loading(self, state: ChatState, label: str) -> str:
@@ -292,7 +292,7 @@ class ChatPage:
                 turns_of(base, system), turns_of(tuned, system) if both else None, asked, strength
             )
         except GarageError as error:
-            yield self._view(base, tuned, None, sentence=self.w.of(error.message), tone="bad")
+            yield self._view(base, tuned, None, sentence=self.w.render(error.message), tone="bad")
             return
         yield from self._write(answer, base, tuned, both, message)
 
@@ -360,7 +360,7 @@ class ChatPage:
                     histories = self._so_far(base, tuned, texts, both)
                     yield self._view(*histories, both, writing=True, done=done)
         except ChatError as error:
-            sentence = self.w.of(error.message)
+            sentence = self.w.render(error.message)
         histories = self._so_far(base, tuned, texts, both)
         yield self._view(*histories, both, sentence=sentence, tone="bad", done=done)
 
@@ -446,7 +446,7 @@ class ChatPage:
             self._refuse_while_training()
             self.services.chat.load(wanted)
         except GarageError as error:
-            return shown(notice(self.w.of(error.message))), gr.skip()
+            return shown(notice(self.w.render(error.message))), gr.skip()
         return shown(""), self._status(self.services.chat.state())
 
     def arrive(self, target: Any, base: list[Message] | None, taken: Any) -> tuple[Any, str]:

@@ -107,7 +107,7 @@ class ConversationShelf:
                 failed = self._saved(kept.with_branch(_branch(last[BASE], last[TUNED])))
         if failed:
             untouched = [gr.skip()] * len(last)
-            yield [*untouched[:NOTICE], shown(notice(self.w.of(failed.message))), *untouched[NOTICE:]]
+            yield [*untouched[:NOTICE], shown(notice(self.w.render(failed.message))), *untouched[NOTICE:]]
 
     def _saved(self, conversation: Conversation) -> ChatError | None:
         """Why it could not be; the answer goes on. What was renamed meanwhile keeps its name, what was deleted is not
@@ -187,7 +187,7 @@ class ConversationShelf:
         try:
             return self._shown(self.kept.get(id), target)
         except GarageError as error:
-            return ["", gr.skip(), *self._view([], [], shown(notice(self.w.of(error.message), "warn")))]
+            return ["", gr.skip(), *self._view([], [], shown(notice(self.w.render(error.message), "warn")))]
 
     def turned(self, opened: Any, target: Any, step: int) -> list[Any]:
         """Inputs: opened, target. Outputs: opened, target, the view, of another branch."""
@@ -196,7 +196,7 @@ class ConversationShelf:
             at = (found.at + step) % len(found.branches)
             return self._shown(self.kept.save(found.model_copy(update={"at": at})), target)
         except GarageError as error:
-            return ["", gr.skip(), *self._view([], [], shown(notice(self.w.of(error.message), "warn")))]
+            return ["", gr.skip(), *self._view([], [], shown(notice(self.w.render(error.message), "warn")))]
 
     def _shown(self, found: Conversation, target: Any) -> list[Any]:
         said: Any = shown("")

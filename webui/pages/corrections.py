@@ -133,7 +133,7 @@ class CorrectionsPanel(Panel):
             )
         except GarageError as error:
             stay = [gr.skip()] * (len(self.outputs) - 2)
-            return [*stay, shown(notice(w.of(error.message))), gr.skip(), gr.skip(), gr.skip()]
+            return [*stay, shown(notice(w.render(error.message))), gr.skip(), gr.skip(), gr.skip()]
         before, asked = without_last(history)
         now = answered(
             [*before, {"role": "user", "content": asked}],
@@ -170,7 +170,7 @@ class CorrectionsPanel(Panel):
                     raise ChatError("corrections.no_votes")
                 filling, updates = form.filling(corrections.recipe_for(run, info), run.name, parent=run.id)
             except GarageError as error:
-                return None, {self.notice: shown(notice(self.w.of(error.message)))}
+                return None, {self.notice: shown(notice(self.w.render(error.message)))}
             return filling, {tabs: gr.update(selected="train"), **updates, data: gr.update(choices=choices())}
 
         taken = form.fills(self.train.click, take, {target}, {self.notice, tabs, data}, **CONTROL)

@@ -165,7 +165,7 @@ class DataPage:
         try:
             found = self.row.open_row(id, number) if number else self.row.new(id)
         except GarageError as error:
-            return {self.notice: shown(notice(self.w.of(error.message), "warn")), **self.row.closed()}
+            return {self.notice: shown(notice(self.w.render(error.message), "warn")), **self.row.closed()}
         return {self.notice: shown(""), **found}
 
     def _take(self, given: Given, check: Check = go_on) -> Taken:
@@ -190,7 +190,7 @@ class DataPage:
             name = self.w.t("data_page.copy_name", name=samples.title(store.get(id), self.w))
             made = working.join(store, [id], name, self.services.workspace.cache / "sets")
         except GarageError as error:
-            return {self.notice: shown(notice(self.w.of(error.message)))}
+            return {self.notice: shown(notice(self.w.render(error.message)))}
         said = notice(self.w.t("data_page.copy_made", name=made.name), "ok")
         return {self.notice: shown(said), self.sets: gr.update(choices=self._choices(), value=made.id)}
 
@@ -220,14 +220,14 @@ class DataPage:
         except GarageError as error:
             there = any(id == known for _, known in choices)
             listed = gr.update(choices=choices) if there else gr.update(choices=choices, value=None)
-            said = self.w.of(error.message) if there else self.w.t("data_page.set_gone")
+            said = self.w.render(error.message) if there else self.w.t("data_page.set_gone")
             return {self.sets: listed, self.head: notice(said, "warn"), **nothing}
         export = tag(
             "a", self.w.t("data_page.export"), href=address(info.id, self.w.language), download=True, id="data-export"
         )
         return {
             self.sets: gr.update(choices=choices),
-            self.head: self._head(info, rows, self.w.of(story[-1].what) if story else ""),
+            self.head: self._head(info, rows, self.w.render(story[-1].what) if story else ""),
             self.actions: gr.update(visible=True),
             self.copy: gr.update(visible=not own),
             self.export: export,

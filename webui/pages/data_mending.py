@@ -94,9 +94,9 @@ class Mending(Panel):
         w = self.w
         told = tag(
             "details",
-            tag("summary", w.of(finding.said)),
-            tag("p", w.of(finding.meaning)),
-            tag("ul", *(tag("li", w.of(seen.sentence)) for seen in finding.examples[:QUOTED])),
+            tag("summary", w.render(finding.said)),
+            tag("p", w.render(finding.meaning)),
+            tag("ul", *(tag("li", w.render(seen.sentence)) for seen in finding.examples[:QUOTED])),
             class_="lg-fold lg-found",
         )
         repairs = finding.repairs if may else ()
@@ -109,7 +109,7 @@ class Mending(Panel):
         return tag("li", told, tag("span", field, *buttons, class_="lg-problem-buttons"))
 
     def _button(self, repair: Repair, id: str) -> Html:
-        label = self.w.of(repair.label)
+        label = self.w.render(repair.label)
         mend = json.dumps([repair.kind, repair.action, repair.argument, id])
         return tag("button", label[:1].upper() + label[1:], type="button", class_="lg-repair", data_mend=mend)
 
@@ -122,6 +122,6 @@ class Mending(Panel):
         try:
             change = working.repair_rows(self.services.datasets, id, kind, filled, argument, action)
         except GarageError as error:
-            return shown(notice(self.w.of(error.message)))
-        said = self.w.t("data_page.done", version=change.version, what=self.w.of(change.what))
+            return shown(notice(self.w.render(error.message)))
+        said = self.w.t("data_page.done", version=change.version, what=self.w.render(change.what))
         return shown(notice(said, "ok"))

@@ -80,7 +80,7 @@ class Parting(Panel):
         try:
             made = make()
         except GarageError as error:
-            return {self.notice: shown(notice(w.of(error.message)))}
+            return {self.notice: shown(notice(w.render(error.message)))}
         named = [w.t("data_page.made_one", name=info.name, rows=format.rows(w, info.good_rows or 0)) for info in made]
         said = notice(w.t("data_page.made", sets=w.t("data_page.and").join(named)), "ok")
         known = [(info.name, info.id) for info in self.services.datasets.list()]  # drawn anew right after this

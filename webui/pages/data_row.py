@@ -163,7 +163,7 @@ class RowEditor(Panel):
             self.opened: {"set": id, "number": number, "kind": kind, "mark": mark(row)},
             self.column: gr.update(visible=True),
             self.title: join(
-                [tag("h3", title), notice(w.t("data_page.not_used", why=w.of(why)), "warn") if why else None]
+                [tag("h3", title), notice(w.t("data_page.not_used", why=w.render(why)), "warn") if why else None]
             ),
             self.first: gr.update(value=first, visible=two, interactive=may),
             self.second: gr.update(value=second, label=w.t(f"data_page.{'answer' if two else kind}"), interactive=may),
@@ -197,7 +197,7 @@ class RowEditor(Panel):
             preview = self.services.previews.get(id, str(model or ""))
             said: Html = learned_view.row(preview.row(place[0], WHOLE), self.w)
         except GarageError as error:
-            said = notice(self.w.of(error.message), "plain")
+            said = notice(self.w.render(error.message), "plain")
         except OSError:  # the set was deleted meanwhile
             return shown("")
         return shown(join([tag("h4", self.w.t("data_page.tokens")), said]))
@@ -231,10 +231,10 @@ class RowEditor(Panel):
         try:
             change = act(id, number, kind, known.get("mark"))
         except ChangedMeanwhileError as error:
-            return {self.notice: shown(notice(self.w.of(error.message), "warn")), **self.open_row(id, number)}
+            return {self.notice: shown(notice(self.w.render(error.message), "warn")), **self.open_row(id, number)}
         except GarageError as error:
             gone = error.message.key == "data_page.row_gone"
-            said = notice(self.w.of(error.message), "warn" if gone else "bad")
+            said = notice(self.w.render(error.message), "warn" if gone else "bad")
             return {self.notice: shown(said), **(self.closed() if gone else {})}
-        done = self.w.t("data_page.done", version=change.version, what=self.w.of(change.what))
+        done = self.w.t("data_page.done", version=change.version, what=self.w.render(change.what))
         return {self.notice: shown(notice(done, "ok")), **self.closed()}

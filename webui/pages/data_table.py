@@ -92,7 +92,7 @@ class RowsTable(Panel):
             try:
                 return answer(given if isinstance(given, dict) else {})
             except GarageError as error:
-                return {"error": self.w.of(error.message)}
+                return {"error": self.w.render(error.message)}
             except OSError:  # the set was deleted meanwhile
                 return {"error": self.w.t("data_page.set_gone")}
 
@@ -132,7 +132,7 @@ class RowsTable(Panel):
         edits = self.services.datasets.edits(id)
         story = edits.history()
         may_redo = any(change.parent == edits.head for change in edits.changes.values())
-        return {"undo": self.w.of(story[-1].what) if story else "", "redo": may_redo}
+        return {"undo": self.w.render(story[-1].what) if story else "", "redo": may_redo}
 
     def told(self, row: ShownRow, rows: Rows) -> dict[str, Any]:
         """n: its number. a, b: the question and the answer, b null where there is one text alone. why: what is wrong
@@ -144,7 +144,7 @@ class RowsTable(Panel):
             may = False
         else:
             may = True
-        why = self.w.of(row.problem) if row.problem else "" if row.example else self.w.t("data_page.bad_answer")
+        why = self.w.render(row.problem) if row.problem else "" if row.example else self.w.t("data_page.bad_answer")
         return {"n": row.number, "a": _short(cells[0]), "b": _short(cells[1]), "why": why, "may": may}
 
     def cell(self, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -187,7 +187,7 @@ class RowsTable(Panel):
         return self._done(change, "undone" if back else "done")
 
     def _done(self, change: Change, key: str = "done") -> dict[str, Any]:
-        return {"said": self.w.t(f"data_page.{key}", version=change.version, what=self.w.of(change.what))}
+        return {"said": self.w.t(f"data_page.{key}", version=change.version, what=self.w.render(change.what))}
 
 
 def _whole(given: Mapping[str, Any], name: str) -> int:

@@ -109,7 +109,7 @@ class ManageRun:
             runs.rename(run, name)
             label.describe(run, tags, note)
         except GarageError as error:
-            return shown(notice(self.w.of(error.message)))
+            return shown(notice(self.w.render(error.message)))
         return shown(notice(self.w.t("run_manage.saved"), "ok"))
 
     def put_away(self, run_id: str | None) -> Update:
@@ -119,7 +119,7 @@ class ManageRun:
             archived = not label.Label.from_run(run).archived
             label.archive(run, archived)
         except GarageError as error:
-            return shown(notice(self.w.of(error.message)))
+            return shown(notice(self.w.render(error.message)))
         return shown(notice(self.w.t("run_manage.archived" if archived else "run_manage.is_back"), "ok"))
 
     def ask_delete(self, run_id: str | None) -> tuple[Any, ...]:
@@ -170,7 +170,7 @@ class ManageRun:
             self._out_of_chat(run.path / "checkpoints")
             freeing.drop_checkpoints(run)
         except GarageError as error:
-            return gr.update(visible=False), shown(notice(self.w.of(error.message)))
+            return gr.update(visible=False), shown(notice(self.w.render(error.message)))
         return gr.update(visible=False), shown(notice(self.w.t("run_manage.freed", size=size), "ok"))
 
     def remove(self, run_id: str | None, chat_target: Any) -> tuple[Any, ...]:
@@ -186,7 +186,7 @@ class ManageRun:
                 gr.skip(),
                 gr.skip(),
                 gr.update(visible=False),
-                shown(notice(self.w.of(error.message))),
+                shown(notice(self.w.render(error.message))),
                 gr.skip(),
             )
         return (

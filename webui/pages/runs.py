@@ -195,19 +195,19 @@ class RunsPage:
 
     def picture(self, run_id: str | None) -> tuple[Any, Any]:
         """As recipe_card; the browser makes a PNG of it, which every chat takes."""
-        return self._card(run_id, "png", lambda run: picture.of_run(run, self.w.of))
+        return self._card(run_id, "png", lambda run: picture.of_run(run, self.w.render))
 
     def _card(self, run_id: str | None, ending: str, text: Callable[[RunFolder], str]) -> tuple[Any, Any]:
         try:
             run = self.services.runs.get(run_id or "")
             return {"name": f"{slug(run.name)}.card.{ending}", "text": text(run)}, shown("")
         except GarageError as error:
-            return None, shown(notice(self.w.of(error.message)))
+            return None, shown(notice(self.w.render(error.message)))
 
     def go_on(self, run_id: str | None) -> tuple[Any, ...]:
         """Inputs: opened. Outputs: run_notice, tabs (to Train, where it is seen: at work, or next in the queue)."""
         try:
             self.services.supervisor.resume(self.services.runs.get(run_id or ""))
         except GarageError as error:
-            return shown(notice(self.w.of(error.message))), gr.skip()
+            return shown(notice(self.w.render(error.message))), gr.skip()
         return shown(""), gr.update(selected="train")

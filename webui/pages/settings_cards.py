@@ -36,10 +36,10 @@ class AutomationCard(Panel):
             self.failure = gr.Checkbox(now.go_on_after_failure, **w.named("automation_card.failure", "auto-failure"))
             self.awake = gr.Checkbox(now.keep_awake, **w.named("automation_card.awake", "auto-awake"))
             if why_not := awake.can_hold():
-                self.awake.info = f"{self.awake.info} {w.of(why_not)}"
+                self.awake.info = f"{self.awake.info} {w.render(why_not)}"
             self.sleep = gr.Checkbox(now.sleep_when_empty, **w.named("automation_card.sleep", "auto-sleep"))
             if isinstance(cannot := sleep.command(), Message):
-                self.sleep.info = f"{self.sleep.info} {w.of(cannot)}"
+                self.sleep.info = f"{self.sleep.info} {w.render(cannot)}"
             gr.HTML(join([tag("h3", w.t("automation_card.game")), muted(w.t("automation_card.game_info"))]))
             hours, programs = (
                 w.named("automation_card.hours", "auto-hours"),
@@ -67,7 +67,7 @@ class AutomationCard(Panel):
             and all(holder.used_bytes is None for holder in card.holders)
         ):
             return notice(self.w.t("automation_card.whole_card"), "plain")
-        return notice(self.w.of(unknown), "plain")
+        return notice(self.w.render(unknown), "plain")
 
     @property
     def _fields(self) -> list[Any]:
@@ -104,7 +104,7 @@ class AutomationCard(Panel):
             )
             preferences.choose(self.services.workspace, automation=wanted.model_dump())
         except GarageError as error:
-            return [gr.skip(), gr.skip(), shown(notice(self.w.of(error.message)))]
+            return [gr.skip(), gr.skip(), shown(notice(self.w.render(error.message)))]
         return [_joined(wanted.hours), _joined(wanted.programs), shown(notice(self.w.t("automation_card.saved"), "ok"))]
 
 
@@ -138,7 +138,7 @@ class KeptSetting(Panel):
         try:
             preferences.choose(self.services.workspace, **{self.name: choice})
         except GarageError as error:
-            return shown(notice(self.w.of(error.message))), self.fresh()
+            return shown(notice(self.w.render(error.message))), self.fresh()
         return shown(notice(self.w.t("settings_page.saved"), "ok")), gr.skip()
 
 
@@ -214,7 +214,7 @@ class HubTokenCard(Panel):
                 raise ModelError("hub_token_card.elsewhere")  # over the network it would travel as it is
             self.services.hub_token.give(token)
         except GarageError as error:
-            return self._shown(notice(self.w.of(error.message)))
+            return self._shown(notice(self.w.render(error.message)))
         return self._shown(notice(self.w.t("hub_token_card.given"), "ok"))
 
     def drop(self, request: gr.Request) -> list[Any]:

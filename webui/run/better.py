@@ -64,7 +64,7 @@ def _of_answers(view: RunView, w: Wording) -> list[Html]:
     if not said:
         return []
     wins = [_wins(sentence, w) for sentence in said if sentence.key.startswith(COUNTED)]
-    told = [tag("p", w.of(sentence), class_="lg-quiet") for sentence in said]
+    told = [tag("p", w.render(sentence), class_="lg-quiet") for sentence in said]
     return [tag("div", tag("h3", w.t("train_page.better")), *wins, *told, class_="lg-better")]
 
 

@@ -97,7 +97,7 @@ def numbers_of(status: Status, w: Wording) -> tuple[str, float | None]:
 
 
 def ended_with(status: Status, w: Wording) -> str:
-    return w.of(status.message) or w.t(f"train_page.ended_{status.state.value}")
+    return w.render(status.message) or w.t(f"train_page.ended_{status.state.value}")
 
 
 def _over(view: RunView, w: Wording) -> list[Html]:
@@ -106,7 +106,7 @@ def _over(view: RunView, w: Wording) -> list[Html]:
     tone = tone_of(status)
     lines = [tag("p", tag("strong", w.t("train_page.what_happened") + " ") if tone in ("bad", "warn") else None, said)]
     if status.advice:
-        lines.append(tag("p", tag("strong", w.t("train_page.what_to_try") + " "), w.of(status.advice)))
+        lines.append(tag("p", tag("strong", w.t("train_page.what_to_try") + " "), w.render(status.advice)))
     if view.log_tail:
         pre = tag("pre", view.log_tail, tabindex=0, role="region", aria_label=w.t("train_page.log"))
         lines.append(tag("details", tag("summary", w.t("train_page.log")), pre))
@@ -166,7 +166,7 @@ def story(view: RunView, w: Wording) -> Html:
     status, lines, told = view.row.status, [], set()
     notes = [muted(w.t("train_page.may_close"))] if status.state in BUSY else []
     if status.awake and status.state in ACTIVE:
-        notes.append(muted(w.of(status.awake)))
+        notes.append(muted(w.render(status.awake)))
     notes += [*guard.lines(view, w), *memory.lines(view, w)]
     for event in view.events:
         sentence, tone = _sentence(event, w)

@@ -55,10 +55,10 @@ def attempt(name: str, status: ExportStatus, left: tuple[float | None, float | N
     """left: seconds of the phase, and of all."""
     if not status.active:
         return notice(
-            w.t("way_out.ended", form=name, message=w.of(status.message)),
+            w.t("way_out.ended", form=name, message=w.render(status.message)),
             "plain" if status.state == "cancelled" else "bad",
         )
-    phase = w.of(status.stage_text)
+    phase = w.render(status.stage_text)
     percent = None if status.fraction is None else round(100 * status.fraction)
     of_phase, of_all = left
     time_left = format.time_left(w, of_all) or (
@@ -70,7 +70,7 @@ def attempt(name: str, status: ExportStatus, left: tuple[float | None, float | N
         tag("p", tag("strong", name, ": ", phase), tag("span", numbers, class_="lg-numbers"), class_="lg-phase"),
         bar(phase, percent),
         muted(w.t("way_out.may_close")),
-        muted(w.of(status.awake)) if status.awake else None,
+        muted(w.render(status.awake)) if status.awake else None,
         class_="lg-run",
     )
 
@@ -85,7 +85,7 @@ def result(done: ExportResult, folder: Path, programs: Collection[str], w: Wordi
         "div",
         tag("div", tag("h3", named(done, w)), verdict(done.check, w), class_="lg-run-head"),
         muted(" · ".join((format.moment(done.created), size, done.base))),
-        tag("p", w.of(done.check.summary)),
+        tag("p", w.render(done.check.summary)),
         *(_to_copy(each, w) for each in first),
         tag(
             "details",
@@ -96,7 +96,7 @@ def result(done: ExportResult, folder: Path, programs: Collection[str], w: Wordi
         if others
         else None,
         facts([(w.t("way_out.folder"), _copied(str(folder), w))]),
-        *(muted(w.of(note)) for note in done.notes),
+        *(muted(w.render(note)) for note in done.notes),
         differences(done.check, w),
         _buttons(done, programs, w),
         class_="lg-export",
@@ -107,7 +107,7 @@ def gift(given: AddStatus | None, w: Wording) -> Html:
     """How far an export is on its way into Ollama, or what it said there."""
     if given is None:
         return join([])
-    return notice(w.of(given.message), "plain" if given.active else "ok" if given.answered else "bad")
+    return notice(w.render(given.message), "plain" if given.active else "ok" if given.answered else "bad")
 
 
 def verdict(check: ExportCheck, w: Wording) -> Html:

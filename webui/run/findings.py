@@ -41,7 +41,7 @@ class RunFinding:
 
     def _button(self, look: ViewContext) -> Update:
         found = self.services.diagnoses.of(self.view(look))
-        return gr.update(visible=True, value=self.w.of(found.remedy)) if found else gr.update(visible=False)
+        return gr.update(visible=True, value=self.w.render(found.remedy)) if found else gr.update(visible=False)
 
     def wire(self, form: FormHandle, opened: Component | None, tabs: gr.Tabs, said: gr.HTML) -> None:
         """opened: the run that is meant; None: the one that the Train page shows. said: where a refusal is told."""
@@ -66,7 +66,7 @@ class RunFinding:
             recipe = applied(view.recipe, found).model_copy(update={"name": further.next_name(view.row.name)})
             filling, updates = form.filling(recipe, view.row.name, parent=self._parent(view))
         except GarageError as error:
-            return None, {said: shown(notice(self.w.of(error.message)))}
+            return None, {said: shown(notice(self.w.render(error.message)))}
         return filling, {said: shown(""), tabs: gr.update(selected="train"), **updates}
 
     def _parent(self, view: RunView) -> str | None:

@@ -48,6 +48,6 @@ def kept(view: RunView, w: Wording) -> Html | None:
 
 def sentence(message: Any, w: Wording) -> str:
     try:
-        return w.of(message)
+        return w.render(message)
     except ValueError:  # of a damaged line
         return ""

@@ -76,7 +76,7 @@ def time(view: RunView, w: Wording) -> Html | None:
 def spill(view: RunView, w: Wording) -> Html | None:
     """While it lasts: the steps have become slow because the memory overflowed."""
     found = view.facts.spill
-    return notice(w.of(sentence(found)), "warn") if found and view.row.status.state in BUSY else None
+    return notice(w.render(sentence(found)), "warn") if found and view.row.status.state in BUSY else None
 
 
 def _line(said: str) -> Html:

@@ -88,9 +88,9 @@ class PublishPanel:
         w, name = self.w, self._name(result)
         if not status.active:
             tone = {"done": "ok", "cancelled": "plain"}.get(status.state, "bad")
-            return notice(w.t("publish_panel.ended", form=name, message=w.of(status.message)), tone)
+            return notice(w.t("publish_panel.ended", form=name, message=w.render(status.message)), tone)
         percent = None if status.fraction is None else round(100 * status.fraction)
-        phase = w.of(status.stage_text)
+        phase = w.render(status.stage_text)
         numbers = tag("span", "" if percent is None else f"{percent} %", class_="lg-numbers")
         return tag(
             "div",
@@ -135,7 +135,12 @@ class PublishPanel:
             head = w.t(key, files=len(parcel.pieces), size=format.bytes_used(w, parcel.size), repo=parcel.repo)
             rest = [muted(w.t("publish_panel.more", more=more))] if more > 0 else []
             said = join(
-                [tag("p", tag("strong", head)), tag("ul", *rows), *rest, *(muted(w.of(note)) for note in parcel.notes)]
+                [
+                    tag("p", tag("strong", head)),
+                    tag("ul", *rows),
+                    *rest,
+                    *(muted(w.render(note)) for note in parcel.notes),
+                ]
             )
 
         told = outcome(w, pack)

@@ -144,7 +144,7 @@ class QueuePanel(Panel):
             run = self._run(chosen)
             self.services.supervisor.stop(run)
         except GarageError as error:
-            return [gr.skip(), shown(notice(self.w.of(error.message)))]
+            return [gr.skip(), shown(notice(self.w.render(error.message)))]
         return [gr.update(value=None), shown(notice(self.w.t("queue_panel.taken_out", name=run.name), "ok"))]
 
     def set_time(self, chosen: Any, said: Any) -> list[Any]:
@@ -154,7 +154,7 @@ class QueuePanel(Panel):
             not_before = time_of_day(said if isinstance(said, str) else None, time.time())
             self.services.queue.set_time(run.id, not_before, self._waiting())
         except GarageError as error:
-            return [gr.skip(), shown(notice(self.w.of(error.message)))]
+            return [gr.skip(), shown(notice(self.w.render(error.message)))]
         return ["", shown("")]
 
     def _waiting(self) -> list[str]:
@@ -200,7 +200,7 @@ def says(snapshot: Snapshot, w: Wording) -> Html:
     queue, order = snapshot.queue, snapshot.queue.order
     lines = []
     if order.game:
-        lines.append(("warn", f"{w.of(order.game.why)} {_game_goes_on(order.game, snapshot, w)}"))
+        lines.append(("warn", f"{w.render(order.game.why)} {_game_goes_on(order.game, snapshot, w)}"))
     if order.hold and queue.waiting:
         name = queue.name_of(snapshot.rows, order.hold.run)
         lines.append(("warn", w.t(f"queue_panel.held_{order.hold.why}", name=name, count=len(queue.waiting))))
@@ -208,7 +208,7 @@ def says(snapshot: Snapshot, w: Wording) -> Html:
         left = max(0, 5 * round((order.sleep_at - time.time()) / 5))
         lines.append(("warn", w.t("queue_panel.sleeps", seconds=left)))
     if order.said:
-        lines.append(("bad", w.of(order.said)))
+        lines.append(("bad", w.render(order.said)))
     # No alert role: it is drawn anew as often as a number in it changes.
     return join(tag("p", said, class_=f"lg-notice lg-{tone}") for tone, said in lines)
 

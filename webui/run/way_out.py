@@ -204,7 +204,7 @@ class WayOut:
             return shown("")
         shape = self.services.models.local_shape(row.model)
         if refusal := self._refusal(shape, form):
-            return shown(notice(w.of(refusal), "warn"))
+            return shown(notice(w.render(refusal), "warn"))
         told = self._room(row, form, shape, self.services.exports.list())
         pairs = [(w.t("way_out.makes"), w.t(f"way_out.makes_{form.partition(':')[0]}", form=exported.name_of(form, w)))]
         if told:
@@ -255,7 +255,7 @@ class WayOut:
         if told and told.memory > memory:
             said.append(notice(self.w.t("way_out.little_memory"), "warn"))
         if form.startswith("gguf") and (fetched := self._tools()):
-            said.append(muted(self.w.of(fetched)))
+            said.append(muted(self.w.render(fetched)))
         if where == "lmstudio":
             found = lmstudio.models_folder()
             said.append(muted(self.w.t("way_out.lmstudio_found" if found else "way_out.lmstudio_none", folder=found)))
@@ -302,7 +302,7 @@ class WayOut:
                 services.chat.unload(msg("chat.unloaded"))
             services.exports.start(run, kind, **more)
         except GarageError as error:
-            return shown(notice(self.w.of(error.message)))
+            return shown(notice(self.w.render(error.message)))
         return shown("")
 
     def cancel_all(self, opened: str | None) -> Update:
@@ -336,7 +336,7 @@ class WayOut:
                 placed = lmstudio.place(file, result.run_name, lmstudio.wanted_folder())
                 return shown(notice(self.w.t("gguf.in_lmstudio", file=placed), "ok"))
         except GarageError as error:
-            return shown(notice(self.w.of(error.message)))
+            return shown(notice(self.w.render(error.message)))
         return shown("")
 
     def _model_type(self, base: str) -> str:

@@ -47,7 +47,7 @@ class RunFile:
             try:
                 file = await run_in_threadpool(self._packed, asked.get("id", ""), asked.get("data") == "1", aside)
             except GarageError as error:
-                said = Wording(language if language in LANGUAGES else "en").of(error.message)
+                said = Wording(language if language in LANGUAGES else "en").render(error.message)
                 return await PlainTextResponse(said, 404)(scope, receive, send)
             kept = {"cache-control": "no-store"}
             await FileResponse(file, media_type="application/zip", filename=file.name, headers=kept)(

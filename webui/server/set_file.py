@@ -62,7 +62,7 @@ class SetFile:
                 )
             rows = self.sets.rows(id)
         except GarageError as error:
-            return PlainTextResponse(Wording(language if language in LANGUAGES else "en").of(error.message), 404)
+            return PlainTextResponse(Wording(language if language in LANGUAGES else "en").render(error.message), 404)
         return _sent(lines(rows), id.rpartition(":")[2])
 
 

@@ -104,7 +104,7 @@ class DiskCard:
             elif act == "cancel":
                 self.services.gguf_bases.cancel()
         except GarageError as error:
-            return self.drawn(), shown(notice(self.w.of(error.message)))
+            return self.drawn(), shown(notice(self.w.render(error.message)))
         return self.drawn(), shown("")
 
     def _delete(self, pressed: str) -> tuple[Html, Update]:
@@ -164,7 +164,9 @@ def making(each: Making | None, w: Wording) -> Html | str:
     )  # fmt: skip
     label = w.t("disk_view.remove" if is_over else "disk_view.cancel")
     button = tag("button", label, type="button", data_act="cancel", data_kept="-", class_="lg-small")
-    return tag("ul", tag("li", join([head, notice(w.of(each.message), tone), tag("p", button)])), class_="lg-downloads")
+    return tag(
+        "ul", tag("li", join([head, notice(w.render(each.message), tone), tag("p", button)])), class_="lg-downloads"
+    )
 
 
 def used(each: StoredModel, w: Wording) -> str:

@@ -67,5 +67,5 @@ class DownloadButton(Panel):
         try:
             self.services.downloads.start(model_id.strip() if isinstance(model_id, str) else "", revision)
         except GarageError as error:
-            return shown(notice(self.w.of(error.message)))
+            return shown(notice(self.w.render(error.message)))
         return shown(notice(self.w.t("downloads_view.started"), "ok"))

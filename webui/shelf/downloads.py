@@ -98,7 +98,7 @@ class DownloadsCard(Panel):
                 raise ModelError("downloads.not_there", repo=repo[:100], there=["-"])
             acts[act](repo, revision)
         except GarageError as error:
-            return shown(notice(self.w.of(error.message)))
+            return shown(notice(self.w.render(error.message)))
         return shown("")
 
 
@@ -116,7 +116,7 @@ def row(each: Download, w: Wording) -> Html:
         class_="lg-shelf-head",
     )
     told = numbers(each, w)
-    said = notice(w.of(each.message), "bad" if each.state == "failed" else "warn") if each.message else None
+    said = notice(w.render(each.message), "bad" if each.state == "failed" else "warn") if each.message else None
     return join([head, how_far(each), tag("p", told, class_="lg-numbers") if told else None, said, buttons(each, w)])
 
 

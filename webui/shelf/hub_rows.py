@@ -31,7 +31,7 @@ def row(each: HubRow, marks: Marks, w: Wording) -> Html:
     """What can be no base is no button, and says why."""
     model = each.result
     if model.why_not is not None:
-        said = tag("p", w.of(model.why_not), class_="lg-quiet")
+        said = tag("p", w.render(model.why_not), class_="lg-quiet")
         return tag("li", tag("p", tag("strong", model.id)), said, instead(model.made_from, w))
     badge = None
     if each.fits is not None:

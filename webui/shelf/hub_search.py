@@ -49,7 +49,7 @@ class HubSearch:
         try:
             found = search(text)
         except GarageError as error:
-            return shown(notice(self.w.of(error.message), "warn"))
+            return shown(notice(self.w.render(error.message), "warn"))
         budget = self.budget_of(memory, cards)
         rows = shelf.of_hub(found, budget)
         marks = Marks(

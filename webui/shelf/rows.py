@@ -90,11 +90,11 @@ def said(found: Shelf, controls: Wish, w: Wording) -> Html:
     """How many there are, on what their verdicts stand, what was understood and how the answer differs from it."""
     count = len(found.rows)
     parts = [
-        w.of(part)
+        w.render(part)
         for field, part in found.wish.parts().items()
         if getattr(found.wish, field) != getattr(controls, field)
     ]
-    lines = [tag("p", w.of(told), class_="lg-told") for told in found.remarks]
+    lines = [tag("p", w.render(told), class_="lg-told") for told in found.remarks]
     if count:
         key = "count_one" if count == 1 else "count"
         what = w.t("shelf_view.understood", parts=" · ".join(parts)) if parts else ""
@@ -123,7 +123,7 @@ def row(each: ShelfRow, language: str | None, marks: Marks, w: Wording) -> Html:
         head(model.hub, model.title, verdict(each, w), marks, w),
         tag("p", w.preset(model.note, f"model_{model.id}_note")),
         tag("p", " · ".join(fact for fact in facts if fact), class_="lg-quiet"),
-        tag("p", w.of(way.why), class_="lg-quiet") if way.why else None,
+        tag("p", w.render(way.why), class_="lg-quiet") if way.why else None,
         gate(each.gate, w),
     )
 
@@ -156,9 +156,9 @@ def licence(model: KnownModel, w: Wording) -> str:
 def spoken(languages: Sequence[str], wanted: str | None, w: Wording) -> str:
     """ "English, Japanese"; of many "38 languages", with the one that was asked for."""
     if len(languages) <= NAMED:
-        return w.t("shelf_view.comma").join(w.of(language_name(code)) for code in languages)
+        return w.t("shelf_view.comma").join(w.render(language_name(code)) for code in languages)
     if wanted is not None and wanted in languages:
-        return w.t("shelf_view.languages_with", count=len(languages), language=w.of(language_name(wanted)))
+        return w.t("shelf_view.languages_with", count=len(languages), language=w.render(language_name(wanted)))
     return w.t("shelf_view.languages", count=len(languages))
 
 

@@ -55,7 +55,10 @@ class ModelShelf:
         """That models of the catalogue speak, by name; the first of them in the order of how many do."""
         spoken = [code for model in known_models() for code in model.languages]
         codes = sorted(set(spoken), key=lambda code: (-spoken.count(code), code))
-        return [(self.w.t("shelf_view.any_language"), ANY), *((self.w.of(language_name(code)), code) for code in codes)]
+        return [
+            (self.w.t("shelf_view.any_language"), ANY),
+            *((self.w.render(language_name(code)), code) for code in codes),
+        ]
 
     def wire(
         self, page: gr.Blocks, memory: gr.Dropdown, cards: gr.CheckboxGroup, model: gr.Dropdown

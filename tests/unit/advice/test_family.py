@@ -91,7 +91,7 @@ def test_every_sentence_is_whole_in_both_languages(language: str) -> None:
     w = Wording(language)
     for family in families():
         for told in family.note_messages():
-            assert w.of(told) and "{" not in w.of(told)
+            assert w.render(told) and "{" not in w.render(told)
     for model_id in ("qwen3.5-0.8b", "lfm2.5-1.2b", "ministral-3-8b"):
         found = advise(model_id, 8, chosen={"method": "qlora"})
-        assert all("{" not in w.of(text) for text in (*found.warnings, *(reason.text for reason in found.reasons)))
+        assert all("{" not in w.render(text) for text in (*found.warnings, *(reason.text for reason in found.reasons)))

@@ -55,7 +55,7 @@ def test_three_sentences_of_what_was_asked_at_both_ends(run: RunFolder) -> None:
     assert view and "8 of 10" in "".join(shown.lines(view, Wording("en")))
     run.add_facts(RunFacts(adapter_step=20, adapter_is_best=True))
     assert "step 20" in str(better.sentences(run)[-1])
-    assert all(Wording("zh").of(sentence) for sentence in better.sentences(run))
+    assert all(Wording("zh").render(sentence) for sentence in better.sentences(run))
 
 
 def test_what_cannot_be_said_is_said_with_its_reason(run: RunFolder) -> None:
@@ -77,5 +77,5 @@ def test_what_cannot_be_said_is_said_with_its_reason(run: RunFolder) -> None:
 def test_a_setting_is_called_by_its_label(language: str) -> None:
     """A run's card said that “train.sample_seconds is short”."""
     w = Wording(language)
-    assert w.t("wizard.field_sample_seconds") in w.of(msg("better.no_time", answered=0, count=10))
-    assert w.t("wizard.field_eval_fraction") in w.of(msg("better.none_held_out", least=8, tokens=48))
+    assert w.t("wizard.field_sample_seconds") in w.render(msg("better.no_time", answered=0, count=10))
+    assert w.t("wizard.field_eval_fraction") in w.render(msg("better.none_held_out", least=8, tokens=48))

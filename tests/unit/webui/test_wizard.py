@@ -147,7 +147,7 @@ def test_a_chosen_card_that_is_lost_is_said_and_what_is_left_is_planned_for(
     services.monitor._newest = seen.model_copy(update={"nvidia": Nvidia(cards=(seen.nvidia.cards[0], lost))})
     result = chosen(planner, "GPU-1", "GPU-0")
     assert result.plan.advice.budget.name == "GTX 1060" and result.plan.recipe.train.ranks == 1
-    assert "RTX 4060 no longer responds" in EN.of(result.note)
+    assert "RTX 4060 no longer responds" in EN.render(result.note)
     assert chosen(planner, "GPU-0").note is None, "it is missed by nobody"
 
 
@@ -171,7 +171,7 @@ def test_a_card_that_will_not_be_used_is_said_beside_the_plan(
     """PyPI's torch for Windows has no +cpu in its version, so that nothing was said."""
     two_cards(services, monkeypatch, visible, build)
     result = planner.look(form(), EN)
-    assert said in EN.of(result.note) and "{" not in ZH.of(result.note)
+    assert said in EN.render(result.note) and "{" not in ZH.render(result.note)
     assert device(planner) == ("cpu" if visible else "GPU-0")
 
 
@@ -241,7 +241,7 @@ def test_a_field_for_several_takes_one_a_line_and_says_how_many() -> None:
     for wrong in ("a\nb\nc\nd", "a" * 501):
         with pytest.raises(FormError) as refused:
             taken(key, wrong)
-        assert "at most 3 lines, each of at most 500 characters" in EN.of(refused.value.message)
+        assert "at most 3 lines, each of at most 500 characters" in EN.render(refused.value.message)
 
 
 def test_the_event_that_records_an_edit_comes_from_people_only() -> None:
@@ -282,7 +282,7 @@ def test_a_sample_set_brings_its_own_settings_with_the_starter_only(planner: Pla
         4,
     )
     assert "tested with the starter" in " ".join(
-        EN.of(reason.text) for reason in tried.advice.reasons if reason.field == "r"
+        EN.render(reason.text) for reason in tried.advice.reasons if reason.field == "r"
     )
     large = planner.look(form(model="Qwen/Qwen3-8B", memory="size:12"), EN).plan
     assert (large.recipe.train.max_steps, large.recipe.adapter.method) == (
@@ -354,7 +354,7 @@ def test_start_says_that_data_is_missing(planner: Planner, data: object) -> None
 )
 def test_the_form_refuses_in_a_sentence(planner: Planner, changes: dict, said: str) -> None:
     result = planner.look(form(**changes), EN)
-    assert said in EN.of(result.problem) and ZH.of(result.problem) != EN.of(result.problem)
+    assert said in EN.render(result.problem) and ZH.render(result.problem) != EN.render(result.problem)
 
 
 def test_a_card_that_is_only_planned_for_cannot_be_trained_on(planner: Planner) -> None:
@@ -418,7 +418,7 @@ def test_a_family_that_cannot_be_trained_is_told_at_the_model_step(config: dict,
     services = Services.open(Workspace.open(space))
     found = Planner(services).look(form(model="library:other"), EN)
     assert found.plan is None and found.problem.key == key
-    assert EN.of(found.problem) in html.unescape(model.about("library:other", found, services, EN))
+    assert EN.render(found.problem) in html.unescape(model.about("library:other", found, services, EN))
 
 
 def test_the_processor_may_be_chosen(planner: Planner) -> None:
@@ -432,7 +432,7 @@ def test_start_is_refused_where_nothing_would_be_learned(make_workspace: Callabl
     services.pace_probe.begin = lambda step: None
     services.dry_runs.look = lambda question: DryRunState()
     result = Planner(services).look(form(settings={"data.max_length": 8}), EN)
-    assert "None of the 68 rows has anything to train on within the first 8 tokens" in EN.of(result.problem)
+    assert "None of the 68 rows has anything to train on within the first 8 tokens" in EN.render(result.problem)
     assert result.preview.counts(8).rows_dropped == 68
 
 
@@ -768,7 +768,7 @@ def test_what_would_fit_stands_on_the_card_of_a_plan_that_does_not(planner: Plan
     assert (
         fitting
         and w.t("plan_view.would_fit") in card
-        and all(str(tag("li", w.of(other.text))) in card for other in fitting)
+        and all(str(tag("li", w.render(other.text))) in card for other in fitting)
     )
     fits = planner.look(replace(picked, answers=FormAnswers({})), w)
     assert fits.plan.advice.verdict == "fits" and w.t("plan_view.would_fit") not in plan_view.card(fits, w)

@@ -149,7 +149,7 @@ class HubSetPanel(Panel):
                 name = adding.part_of(told.repo, select_part(told.parts, told.repo, _named(part)), rows)
                 row = self.services.downloads.start(str(name), reading=_meant(question, answer))
             except GarageError as error:
-                return [None, gr.Timer(active=False), shown(""), shown(notice(self.w.of(error.message)))]
+                return [None, gr.Timer(active=False), shown(""), shown(notice(self.w.render(error.message)))]
             return [str(name), gr.Timer(active=True), shown(view.progress(row, self.w)), shown("")]
 
         return begun
@@ -160,7 +160,7 @@ class HubSetPanel(Panel):
         if row is None:  # cancelled in the list
             return [gr.Timer(active=False), shown(""), gr.skip(), gr.skip()]
         if row.state == "failed":
-            return [gr.Timer(active=False), shown(""), shown(notice(self.w.of(row.message))), gr.skip()]
+            return [gr.Timer(active=False), shown(""), shown(notice(self.w.render(row.message))), gr.skip()]
         if row.state == "done":
             return [gr.Timer(active=False), shown(""), gr.skip(), {"id": row.result, "asked": row.asked}]
         return [gr.skip(), shown(view.progress(row, self.w)), gr.skip(), gr.skip()]
@@ -181,7 +181,7 @@ class HubSetPanel(Panel):
 
     # ---- what they draw ---------------------------------------------------------------------------------------------
     def _closed(self, error: GarageError | None = None) -> list[Any]:
-        said = notice(self.w.of(error.message)) if error else Html("")
+        said = notice(self.w.render(error.message)) if error else Html("")
         return [shown(said), gr.update(visible=False), "", gr.skip(), None, *[gr.skip()] * len(self._of_part)]
 
     def _part(self, told: AboutSet) -> list[Update]:
@@ -193,7 +193,7 @@ class HubSetPanel(Panel):
         elif told.head is not None:
             if told.head.key in ("hub_set.no_text", "hub.gated", "hub.gated_token"):
                 return self._not_to_be_had(DataError(told.head))
-            said = notice(self.w.of(told.head), "warn")
+            said = notice(self.w.render(told.head), "warn")
         return [
             shown(head), shown(said), gr.update(visible=not is_large), gr.update(visible=not is_small),
             gr.update(visible=bool(names)),
@@ -202,7 +202,7 @@ class HubSetPanel(Panel):
 
     def _not_to_be_had(self, why: GarageError) -> list[Update]:
         none = gr.update(choices=[""], value="")
-        return [shown(""), shown(notice(self.w.of(why.message))), *[gr.update(visible=False)] * 3, none, none]
+        return [shown(""), shown(notice(self.w.render(why.message))), *[gr.update(visible=False)] * 3, none, none]
 
 
 def _meant(question: Any, answer: Any) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def _listed(lines: Sequence[Html], w: Wording) -> Html:
 def row(each: FoundSet, w: Wording) -> Html:
     """What holds no text is no button, and says why."""
     if each.why_not is not None:
-        return tag("li", tag("p", tag("strong", each.id)), tag("p", w.of(each.why_not), class_="lg-quiet"))
+        return tag("li", tag("p", tag("strong", each.id)), tag("p", w.render(each.why_not), class_="lg-quiet"))
     rows = grouped(w, each.rows) if each.rows is not None else each.about_rows
     facts = [
         w.t("hub_set.rows", rows=rows) if rows else "",

@@ -21,7 +21,7 @@ class Adding(Panel):
         try:
             return self._added(given, choices, check)
         except DataError as error:
-            return None, notice(f"{self.w.of(error.message)} {self.w.t('wizard.not_added')}")
+            return None, notice(f"{self.w.render(error.message)} {self.w.t('wizard.not_added')}")
         finally:
             for path in given:
                 path.unlink(missing_ok=True)  # gradio's own copy; ours is in the store
@@ -34,5 +34,5 @@ class Adding(Panel):
         except DataError as error:
             if choices.chosen:  # which this file cannot be read by
                 added, said = self._added(given, NO_CHOICES, check)
-                return added, join([notice(self.w.t("brought.not_so", why=self.w.of(error.message)), "warn"), said])
+                return added, join([notice(self.w.t("brought.not_so", why=self.w.render(error.message)), "warn"), said])
             raise

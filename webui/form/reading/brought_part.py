@@ -55,7 +55,7 @@ class BroughtPart(Panel):
         try:
             added = gathered.add(self.services.datasets, [expand(brought.data)], choices=brought.choices, check=check)
         except GarageError as error:
-            return None, {self.said: shown(notice(self.w.of(error.message)))}
+            return None, {self.said: shown(notice(self.w.render(error.message)))}
         return Filling({"data": added.id}, {"reading": None}), {data: gr.update(choices=choices())}
 
     def draw(self, data: Any, brought: BroughtReading | None) -> Updates:
@@ -74,7 +74,7 @@ class BroughtPart(Panel):
                 newest = head if choices.version not in (None, head) else None
             except GarageError as error:  # such as a voice that the set does not have any more
                 is_other = True
-                said.append(notice(self.w.of(error.message)))
+                said.append(notice(self.w.render(error.message)))
             if is_other:
                 said.append(notice(self.w.t("brought.other_reading", title=brought.title), "warn"))
             if newest is not None:

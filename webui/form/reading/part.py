@@ -105,7 +105,7 @@ class ReadingPart:
                 try:
                     store.choose(id, read(given, store.choices(id, said)))
                 except GarageError as error:
-                    return None, {self.said: shown(notice(self.w.of(error.message)))}
+                    return None, {self.said: shown(notice(self.w.render(error.message)))}
                 return Filling(answers={"reading": None}), {self.said: shown(""), data: gr.update(choices=choices())}
 
             return take

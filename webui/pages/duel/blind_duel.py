@@ -120,7 +120,7 @@ class BlindDuel:
         try:
             found = _given(file, "")
         except GarageError as error:
-            return shown(notice(w.of(error.message)))
+            return shown(notice(w.render(error.message)))
         expected = sum(prompt.expected is not None for prompt in found)
         return shown(
             muted(w.t("contenders.file_said", name=Path(file).name, count=len(found), expected=expected))
@@ -146,7 +146,7 @@ class BlindDuel:
                 said = w.t("blind_duel.answering", done=done, wanted=wanted)
                 yield self._view(comparison.id, None, notice(said, "plain"), writing=True)
         except GarageError as error:
-            yield self._view(None, None, notice(w.of(error.message)))
+            yield self._view(None, None, notice(w.render(error.message)))
             return
         yield self._next(comparison, _voter(voter))
 
@@ -160,7 +160,7 @@ class BlindDuel:
                 comparison.vote(at, verdict, _voter(voter))
             return self._next(comparison, _voter(voter))
         except GarageError as error:
-            return self._view(None, None, notice(self.w.of(error.message)))
+            return self._view(None, None, notice(self.w.render(error.message)))
 
     def keep_pairs(self, opened: Any) -> Update:
         """Inputs: comparison. Outputs: what was kept: everybody's verdicts as pairs, in the set of the run's
@@ -172,7 +172,7 @@ class BlindDuel:
             answered, rows = corrections.answered_by(comparison), corrections.rows_from_votes(comparison)
             info, added = corrections.keep(services.workspace, services.datasets, answered, name, rows)
         except GarageError as error:
-            return shown(notice(w.of(error.message), "warn"))
+            return shown(notice(w.render(error.message), "warn"))
         return shown(notice(w.t("blind_duel.pairs_kept", added=added, name=info.name, rows=info.good_rows or 0), "ok"))
 
     def _comparison(
@@ -234,7 +234,10 @@ class BlindDuel:
         )
         expected, gone = _expected(comparison), comparison.left_out()
         lines = [
-            *(w.t("blind_duel.left_out", count=len(gone), reason=w.of(reason)) for reason in list(gone.values())[:1]),
+            *(
+                w.t("blind_duel.left_out", count=len(gone), reason=w.render(reason))
+                for reason in list(gone.values())[:1]
+            ),
             counts,
             *self._share(score, **names),
             *([w.t("blind_duel.expected", **names, **expected)] if expected["count"] else []),

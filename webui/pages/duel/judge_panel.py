@@ -74,7 +74,7 @@ class JudgePanel(Panel):
                 len(json.dumps(judges.request_body(judge, comparison, *each), ensure_ascii=False)) for each in left
             )
         except GarageError as error:
-            return [None, "", *self._view(notice(w.of(error.message)))]
+            return [None, "", *self._view(notice(w.render(error.message)))]
         words = "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in body["messages"])
         text = f"model: {body['model']}\n\n{words}"
         said = tag("p", w.t("judge_panel.leaves", count=len(left), characters=size, url=judge.url))
@@ -92,9 +92,9 @@ class JudgePanel(Panel):
                     said = notice(w.t("judge_panel.asking", done=done, wanted=wanted, judge=judge.name), "plain")
                     yield self._view(said, asking=True)
             except ChatError as error:
-                why = notice(w.of(error.message))
+                why = notice(w.render(error.message))
         except GarageError as error:
-            yield self._view(notice(w.of(error.message)))
+            yield self._view(notice(w.render(error.message)))
             return
         yield self._view(join([why, self._score(judge, comparison)]), may_send=bool(why))
 
@@ -103,14 +103,14 @@ class JudgePanel(Panel):
         try:
             said = self._score(judge, self._of(opened)) if isinstance(judge, Judge) else Html("")
         except GarageError as error:
-            said = notice(self.w.of(error.message))
+            said = notice(self.w.render(error.message))
         return self._view(said, may_send=isinstance(judge, Judge))
 
     def _of(self, opened: Any) -> PromptComparison:
         return PromptComparison.open(self.services.workspace, str(opened))
 
     def _score(self, judge: Judge, comparison: PromptComparison) -> Html:
-        return tag("p", self.w.of(judges.result_message(judge, comparison)))
+        return tag("p", self.w.render(judges.result_message(judge, comparison)))
 
     def _view(self, said: Html, may_send: bool = False, asking: bool = False) -> list[Any]:
         return [gr.update(visible=may_send), gr.update(visible=asking), shown(said)]

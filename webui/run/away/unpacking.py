@@ -41,6 +41,6 @@ class Unpacking(Panel):
         try:
             run = packed.unpack(self.services.workspace, Path(str(file)))
         except GarageError as error:
-            return None, shown(notice(self.w.of(error.message)))
+            return None, shown(notice(self.w.render(error.message)))
         self.services.snapshots.now(fresh=True)
         return run.id, shown(notice(self.w.t("runs_page.unpacked", name=run.name), "ok"))
