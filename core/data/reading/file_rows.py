@@ -29,6 +29,7 @@ FileKind = Literal[
     "csv",
     "parquet",
     "arrow",
+    "sqlite",
     "txt",
     "xlsx",
     "xls",
@@ -44,7 +45,7 @@ FileKind = Literal[
 ]
 SUFFIXES: dict[str, FileKind] = {
     ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet",
-    ".arrow": "arrow", ".feather": "arrow",
+    ".arrow": "arrow", ".feather": "arrow", ".db": "sqlite", ".sqlite": "sqlite", ".sqlite3": "sqlite",
     ".xlsx": "xlsx",
     ".xlsm": "xlsx", ".xls": "xls", ".xlsb": "xlsb", ".ods": "ods", ".zip": "zip", ".docx": "docx", ".pdf": "pdf",
     ".epub": "epub",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from core.data.reading.arrow_rows import arrow_rows
+from core.data.reading.databases import database_rows
 from core.data.reading.documents import document_rows
 from core.data.reading.file_rows import DOCUMENTS, SPREADSHEETS, Limits, Problem, RawRow, Source
 from core.data.reading.json_rows import json_rows, jsonl_rows
@@ -19,6 +20,7 @@ from core.data.shapes.unfolded import unfolded
 Items = Iterator[RawRow | Problem | Loss]
 READERS: dict[str, Callable[[Source, Limits], Items]] = {
     "json": json_rows, "jsonl": jsonl_rows, "csv": csv_rows, "parquet": parquet_rows, "arrow": arrow_rows,
+    "sqlite": database_rows,
     "txt": txt_rows, "yaml": yaml_rows,
     **dict.fromkeys(SPREADSHEETS, sheet_rows), **dict.fromkeys(DOCUMENTS, document_rows),
 }  # fmt: skip

@@ -16,7 +16,7 @@ from pathlib import Path, PurePath
 
 from core import files
 from core.data.chats import kinds
-from core.data.reading import encodings, folders, label_names, spreadsheets, zips
+from core.data.reading import databases, encodings, folders, label_names, spreadsheets, zips
 from core.data.reading.arrow_rows import STREAM
 from core.data.reading.choices import NO_CHOICES, Choices
 from core.data.reading.compressed import Unpacked, unpacked
@@ -48,14 +48,18 @@ _MAGIC: dict[str, tuple[bytes, ...]] = {
     "program": (b"MZ", b"\x7fELF"),
     "compressed": (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"7z\xbc\xaf", b"Rar!", b"BZh", b"\xfd7zXZ\0"),
     "pickle": (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"),
-    "database": (b"SQLite format 3",),
     "picture": (b"\x89PNG", b"\xff\xd8\xff", b"GIF8"),
     "model": (b"GGUF",),
     "lfs": (b"version https://git-lfs",),
 }
 
 
-_BINARY: dict[bytes, FileKind] = {b"%PDF": "pdf", b"PAR1": "parquet", b"ARROW1": "arrow"}
+_BINARY: dict[bytes, FileKind] = {
+    b"%PDF": "pdf",
+    b"PAR1": "parquet",
+    b"ARROW1": "arrow",
+    b"SQLite format 3\0": "sqlite",
+}
 # mailboxes, and chats of LINE
 _CHAT = re.compile(rb"From \S+.*\d{4}\r?\n[A-Za-z-]+: |(?:\xef\xbb\xbf)?\[LINE\]")
 _WEB_PAGE = re.compile(r"\ufeff?\s*<(?:!doctype html|html)\b", re.IGNORECASE)
@@ -97,9 +101,15 @@ def _probed(path: Readable, limits: Limits, choices: Choices, check: Callable[[]
         if kind := packed or _binary_kind(path, head):
             _refuse_in_compressed(path, kind)
             source = Source(path, kind, size, _digest(path, check), "")
-            source = (
-                _with_sheet(source, choices, limits) if kind in SPREADSHEETS else replace(source, notes=_notes(source))
-            )
+            if kind == "sqlite":
+                table, tables, notes = databases.read_tables(path, choices.sheet, limits)
+                source = replace(source, sheet=table, sheets=tables, notes=notes)
+            else:
+                source = (
+                    _with_sheet(source, choices, limits)
+                    if kind in SPREADSHEETS
+                    else replace(source, notes=_notes(source))
+                )
         else:
             source = _text_source(path, size, encodings.find(path, head, choices.encoding, check), choices, limits)
         return _with_label_names(source, limits)
@@ -134,7 +144,7 @@ def _compressed_source(inside: Unpacked, size: int, source: Source, sha256: str)
 
 def _refuse_in_compressed(path: Readable, kind: FileKind) -> None:
     """Raise DataError for a compressed file of a kind that another process opens by its path."""
-    if isinstance(path, Unpacked) and kind in (*SPREADSHEETS, *DOCUMENTS):
+    if isinstance(path, Unpacked) and kind in (*SPREADSHEETS, *DOCUMENTS, "sqlite"):
         raise DataError("data.is_compressed", file=path.name)
 
 
@@ -261,6 +271,8 @@ def _refuse_what_is_not_data(path: Readable, head: bytes, packed: FileKind | Non
             if head.startswith((b"MZ", b"BZh")) and b"\0" not in head:  # a text may begin so
                 continue
             raise DataError(f"data.is_{name}", file=path.name)
+    if SUFFIXES.get(path.suffix.lower()) == "sqlite" and not head.startswith(b"SQLite format 3\0"):
+        raise DataError("data.not_database", file=path.name)
     if _CHAT.match(head):
         raise DataError("data.is_unread_chat", file=path.name)
     if _WEB_PAGE.match(head.decode("utf-8", "replace")) and SUFFIXES.get(path.suffix.lower()) != "html":

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import json
 import lzma
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pyarrow.parquet
 import pytest
 
 from core.data.reading import compressed
+from core.data.reading.choices import Choices
 from core.data.reading.file_rows import Limits
 from core.data.sets import gathered
 from core.data.sets.inspection import examples_of, inspect_file
@@ -173,3 +175,91 @@ def test_a_damaged_or_huge_arrow_file_is_a_sentence(tmp_path: Path) -> None:
     assert refusal(path, Limits(bytes=len(good) + 1)) == "data.too_large_unpacked"
     path.write_bytes(b"no such thing")
     assert refusal(path) == "data.not_parquet"
+
+
+# --- SQLite ----------------------------------------------------------------------------------------------------------
+def database(path: Path, *statements: str) -> Path:
+    opened = sqlite3.connect(path)
+    opened.executescript(";".join(statements))
+    opened.executemany("insert into qa values (?, ?, ?)", [(i, *row.values()) for i, row in enumerate(QA)])
+    opened.commit()
+    opened.close()
+    return path
+
+
+TABLE = "create table qa (id integer primary key, question text, answer text)"
+
+
+@pytest.mark.parametrize("name", ["faq.db", "faq.sqlite3", "faq.bin"])
+def test_one_table_is_read_by_itself(tmp_path: Path, name: str) -> None:
+    path = database(tmp_path / name, TABLE, "create table empty (a)", "create virtual table words using fts5(answer)")
+    before = path.read_bytes()
+    report = inspect_file(path)
+    assert (report.kind, report.sheet, report.sheets, report.good_rows) == ("sqlite", "qa", ("qa",), 3)
+    assert answers(path) == [row["answer"] for row in QA] and path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+
+
+def test_of_several_the_largest_is_read_and_another_can_be_chosen(tmp_path: Path) -> None:
+    path = database(
+        tmp_path / "a.db",
+        TABLE,
+        'create table "odd ""name""" (prompt text, completion text, picture blob)',
+        "insert into \"odd \"\"name\"\"\" values ('Say so.', 'So.', x'00ff')",
+        "create view short as select question, 'Short.' as answer from qa limit 1",
+    )
+    report = inspect_file(path)
+    (note,) = [str(note) for note in report.notes if note.key == "data.note_table"]
+    assert report.sheet == "qa" and 'odd "name" (1)' in note and "short" in note
+    odd = inspect_file(path, choices=Choices(sheet='odd "name"'))
+    assert (odd.good_rows, odd.format) == (1, "prompt_completion")
+    assert any("picture" in str(left.what) for left in odd.left_out)
+    assert inspect_file(path, choices=Choices(sheet="short")).good_rows == 1
+    with pytest.raises(DataError, match="has no table .qb.; it has .*The nearest name is .qa."):
+        inspect_file(path, choices=Choices(sheet="qb"))
+    store = DatasetStore(tmp_path / "ws", PRESETS)
+    info = store.import_file(path)
+    assert store.report(info.id).sheet == "qa" and len(store.rows(info.id)) == 3
+    (tmp_path / "a.zip").write_bytes(zipped({"in/a.db": path.read_bytes()}))
+    assert inspect_file(tmp_path / "a.zip").good_rows == 3
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        "with recursive n(i) as (select 1 union all select i + 1 from n) select i as question, i as answer from n",
+        "select zeroblob(1000000000) as question, 1 as answer",
+        "select load_extension('evil') as question, 1 as answer",
+        "select question, answer from not_there",
+        "select writefile('evil', 'x') as question, 1 as answer",
+    ],
+)
+def test_a_hostile_view_costs_itself_alone(tmp_path: Path, view: str) -> None:
+    path = database(tmp_path / "a.db", TABLE, f"create view evil as {view}")
+    assert inspect_file(path).good_rows == 3
+    assert {file.name for file in tmp_path.iterdir()} == {"a.db"}
+
+
+def test_a_view_without_end_ends_at_the_limit_of_rows(tmp_path: Path) -> None:
+    path = database(
+        tmp_path / "a.db",
+        TABLE,
+        "create view evil as with recursive n(i) as (select 1 union all select i + 1 from n) "
+        "select 'Why ' || i as question, 'Because' as answer from n",
+    )
+    with pytest.raises(DataError, match="more than 500 rows"):
+        inspect_file(path, limits=Limits(rows=500), choices=Choices(sheet="evil"))
+
+
+def test_a_damaged_an_encrypted_and_an_open_database_are_a_sentence(tmp_path: Path) -> None:
+    path = database(tmp_path / "a.db", TABLE)
+    good = path.read_bytes()
+    path.write_bytes(good[:3000])
+    assert refusal(path) in ("data.broken_database", "data.no_rows")
+    path.write_bytes(good[:4096] + b"\xff" * (len(good) - 4096))
+    assert refusal(path) in ("data.broken_database", "data.no_rows")
+    path.write_bytes(bytes(range(256)) * 16)  # an encrypted one is noise from the first byte on
+    assert refusal(path) == "data.not_database"
+    path.write_bytes(good)
+    (tmp_path / "a.db-wal").write_bytes(b"more rows")
+    assert refusal(path) == "data.database_open"

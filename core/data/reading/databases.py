@@ -1,0 +1,81 @@
+"""Reads the rows of a table of an SQLite database, in a process of core.data.reading.database.
+
+A table is chosen like the sheet of a workbook; without a choice, the one with the most rows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+from collections.abc import Generator, Iterator
+from typing import Any
+
+from core.data.reading import reader_process
+from core.data.reading.file_rows import Limits, Problem, RawRow, Readable, Source, too_big
+from core.data.reading.table_rows import check_columns
+from core.data.shapes.left_out import Loss
+from core.errors import DataError
+from core.messages import Message, msg
+from core.values import MIB
+
+_MOST_NAMED = 8  # other tables
+
+
+def read_tables(path: Readable, table: str | None, limits: Limits) -> tuple[str, tuple[str, ...], tuple[Message, ...]]:
+    """Return the table that is read, all tables and views that have rows, and a note on them. Raises DataError."""
+    with _open_table(path, table, limits) as (tables, chosen, _):
+        others = [
+            name if is_view else msg("data.counted", name=name, count=rows)
+            for name, is_view, rows in tables
+            if rows and name != chosen
+        ]
+        notes = (msg("data.note_table", table=chosen, others=others[:_MOST_NAMED]),) if others else ()
+        return chosen, tuple(name for name, _, rows in tables if rows or name == chosen), notes
+
+
+def database_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Loss]:
+    with _open_table(source.path, source.sheet, limits) as (_, _, lines):
+        for number, values, more in lines:
+            if values is None:
+                yield too_big(number, None, more, limits)
+                continue
+            if number == 1:
+                check_columns([*values], source, limits)
+            yield RawRow(number, values, losses=tuple(Loss("column", name) for name in more))
+
+
+@contextlib.contextmanager
+def _open_table(
+    path: Readable, table: str | None, limits: Limits
+) -> Iterator[tuple[list[tuple[str, bool, int]], str, Iterator[Any]]]:
+    with contextlib.closing(listen(path, table or "", limits.row_bytes)) as lines:
+        head = next(lines, None)
+        if not isinstance(head, dict) or "error" in head:
+            raise _refusal(path, head or {})
+        tables, chosen = [tuple(each) for each in head["tables"]], head["table"]
+        if table and chosen is None:
+            names = [name for name, _, _ in tables]
+            near = difflib.get_close_matches(table, names, 1, 0) or ["-"]
+            raise DataError("data.no_such_table", file=path.name, table=table, tables=names[:20], near=near[0])
+        if chosen is None:
+            raise DataError("data.no_rows", file=path.name)
+        yield tables, chosen, _without_end(path, lines)
+
+
+def _without_end(path: Readable, lines: Iterator[object]) -> Iterator[Any]:
+    for line in lines:
+        if isinstance(line, dict):
+            raise _refusal(path, line)
+        yield line
+
+
+def _refusal(path: Readable, head: dict[str, str]) -> DataError:
+    if head.get("error") == "open":
+        return DataError("data.database_open", file=path.name)
+    if head.get("error") in ("memory", "slow"):
+        return DataError("data.database_too_large", file=path.name, limit_mib=reader_process.MOST_MEMORY // MIB)
+    return DataError("data.broken_database", file=path.name, reason=head.get("reason") or msg("data.sheet_ended"))
+
+
+def listen(path: Readable, table: str, most_bytes: int) -> Generator[Any]:
+    return reader_process.listen("core.data.reading.database", path, table, str(most_bytes))
