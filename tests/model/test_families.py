@@ -387,9 +387,12 @@ def test_the_dry_run_holds_what_the_files_promise(family: tuple[str, Path], meth
     asked = Question.model_validate_json(Question(config=config, setup=setup).model_dump_json())
     seen, counted = dry_run(asked).estimate, estimate(shape, setup)
     assert seen.trainable_params == counted.trainable_params
-    assert seen.terms["weights"] == pytest.approx(counted.terms["weights"], rel=0.03)  # torch rounds each to 512 bytes
+    # Torch rounds each tensor up to 512 bytes; a 4-bit one has six: numbers, scales, their scales, two tables, an offset.
+    rounding = 7 * 512 * len(headers.of_folder(folder)) / 2**30
+    assert -1e-6 <= seen.terms["weights"] - counted.terms["weights"] <= rounding
     # Of so few words; within 5 % for the sizes that are published (test_published).
-    assert counted.allocated_gib == pytest.approx(seen.allocated_gib, rel=0.12)
+    within = counted.margin if any(m.key == "shape.hybrid" for m in counted.low_confidence) else 0.12
+    assert counted.allocated_gib == pytest.approx(seen.allocated_gib, rel=within)
 
 
 def test_layers_named_by_hand_are_counted_too(family: tuple[str, Path]) -> None:
