@@ -387,7 +387,7 @@ def test_the_dry_run_holds_what_the_files_promise(family: tuple[str, Path], meth
     asked = Question.model_validate_json(Question(config=config, setup=setup).model_dump_json())
     seen, counted = dry_run(asked).estimate, estimate(shape, setup)
     assert seen.trainable_params == counted.trainable_params
-    # Torch rounds each tensor up to 512 bytes; a 4-bit one has six: numbers, scales, their scales, two tables, an offset.
+    # Torch rounds each tensor up to 512 bytes; a 4-bit one has six: packed numbers, scales, ...
     rounding = 7 * 512 * len(headers.of_folder(folder)) / 2**30
     assert -1e-6 <= seen.terms["weights"] - counted.terms["weights"] <= rounding
     # Of so few words; within 5 % for the sizes that are published (test_published).

@@ -127,7 +127,7 @@ def test_a_page_that_nobody_touches_shows_what_another_one_brought_or_deleted(ca
     wish = Download(repo="o/m", revision="main", asked=1.0, is_first=True)
     entry.change(lambda before: wish)
     assert "o/m" not in shown()
-    entry.tell(wish.model_copy(update={"phase": "done", "done": 5000, "total": 5000}))
+    entry.save_progress(wish.model_copy(update={"phase": "done", "done": 5000, "total": 5000}))
     assert "o/m" in shown() and "o/m" in shown() and len(looks) == 1
     services.gguf_bases._making = Making("gemma3:4b", "done", msg("gguf.base_cancelled"))
     assert "o/m" in shown() and len(looks) == 2

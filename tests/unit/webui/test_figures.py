@@ -105,7 +105,7 @@ def test_a_run_the_chat_and_a_row_have_numbers_of_one_language(w: Wording, point
     assert compare.told_of(view.row, w)["size"] == f"2{point}5 GB"
     assert f"×1{point}08" in correction.said(1.08, 2, w)
     done = Done(column="tuned", tokens=25, seconds=4.0, finish_reason="stop")
-    answered = str(ChatPage._note(SimpleNamespace(w=w), done))  # type: ignore[arg-type]
+    answered = str(ChatPage._note(SimpleNamespace(w=w), done, None))  # type: ignore[arg-type]
     assert f"6{point}2 " in answered and f"4{point}0" in answered
     assert format.progress(w, Progress(done=1.2e9, total=2.5e9, unit="bytes")) == w.t(
         "units.of", done=f"1{point}2 GB", total=f"2{point}5 GB"
