@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, print_json
-from core.data.formats import Example
+from core.data.formats import Example, ReadRow
 from core.data.hub_sets import adding
 from core.data.labels import LongExamples
 from core.data.preview import Preview
@@ -20,12 +20,13 @@ from core.data.reading.sniff import probe
 from core.data.sets import gathered
 from core.data.sets.inspection import DataReport, inspect_file, taken_as, undecided
 from core.data.sets.stored_rows import example_of
+from core.data.sets.trained_text import trained_text
 from core.data.shapes.known import COLUMNS
 from core.data.shapes.roles import parse
 from core.data.shapes.sides import with_answer
 from core.data.store import DatasetStore
 from core.data.tokenizer import Tokenizer
-from core.errors import DataError
+from core.errors import DataError, TemplateError
 from core.hub.sets.name import SetName
 from core.messages import Message, msg, terminal_language
 from core.models.library import Models
@@ -37,6 +38,7 @@ AnswerOption = Annotated[str, typer.Option(help="Which column is the answer, if 
 AcceptGuessOption = Annotated[
     bool, typer.Option("--accept-guess", help="Train although only the contents show what the columns are.")
 ]
+MOST_ROWS = 10_000  # of which the text is shown
 SHOWN = 3  # rows that JSON shows as they are learned
 
 
@@ -106,10 +108,12 @@ def inspect(
     ] = None,
     max_length: int = Data.model_fields["max_length"].default,
     long_examples: Annotated[LongExamples, typer.Option(help="What to do with rows longer than --max-length.")] = "cut",
+    rows: Annotated[
+        int, typer.Option(min=0, max=MOST_ROWS, help="Show the text of so many rows, and which part is trained.")
+    ] = 0,
 ) -> None:
     """Show what is in a data file, folder or zip, its problems row by row, and (with --model) what would be trained."""
     space = Workspace.open(workspace)
-    path = expand(data)
     roles = parse(columns) if columns else None
     choices = Choices(
         columns=roles,
@@ -120,20 +124,21 @@ def inspect(
         gap_hours=gap_hours,
         pseudonyms=pseudonyms,
     )
-    store = dataset_store(space)
-    if not data.strip():
-        raise DataError("data.no_name")
-    if not os.path.isfile(path) and (store.knows(data) or not _exists(path)):
-        path, choices = store.path(data), store.choices(data, choices)
+    path, choices = _found(dataset_store(space), data, choices)
     if answer:
         possible = inspect_file(path, choices=choices).possible
         choices = choices.model_copy(update={"columns": dict(with_answer(possible, answer))})
     kept: list[tuple[int, str]] = []
-    most = sys.maxsize if model is not None else SHOWN
+    apart: set[int] = set()  # of the first rows: the dataset's own validation rows
+    most = sys.maxsize if model is not None else max(SHOWN, rows)
+
+    def keep(read: ReadRow) -> None:
+        if len(kept) < most:
+            kept.extend(read.good())
+            apart.update((read.number,) if read.validation else ())
+
     try:
-        report = inspect_file(
-            path, choices=choices, keep=lambda read: kept.extend(read.good() if len(kept) < most else ())
-        )
+        report = inspect_file(path, choices=choices, keep=keep)
     except DataError as error:
         if as_json and error.message.key == "data.unknown_format":
             # the questions that remain, with the exit status of an error
@@ -146,27 +151,48 @@ def inspect(
     first = [example for _, example in examples[:SHOWN]]
     if model is not None and not examples:
         raise report.refusal(path.name)
-    learned = training_tokens(space, model, examples, max_length, long_examples) if model is not None else None
+    preview = preview_of(space, model, examples) if model is not None else None
+    learned = training_tokens(preview, max_length, long_examples) if preview else None
+    texts = [
+        {"row": number, "validation": bool(report.validation) and number in apart, **trained_text(example)}
+        | ({"rendered": _rendered(preview, index, max_length, long_examples)} if preview else {})
+        for index, (number, example) in enumerate(examples[:rows])
+    ]
     if as_json:
-        chat = {"people": [], "conversations": None} if report.chat is None else report.chat.model_dump(mode="json")
-        value = {
-            "file": str(path),
-            **report.model_dump(mode="json"),
-            "kind": _kind(report, first),
-            "file_kind": report.kind,
-            "columns": {name: _role(report, name) for name in report.columns},
-            "examples": [example.as_dict() for example in first],
-            "people": chat["people"],
-            "conversations": chat["conversations"],
-            "questions": [*_answer_question(report), *_header_question(report.header, choices)],
-        }
+        value = _as_json(path, report, first, choices) | ({"trained_text": texts} if rows else {})
         print_json(in_words(value | ({"learned": learned} if learned else {})))
     else:
         _show(report, learned, terminal_language())
+        _show_texts(texts, terminal_language())
     if not report.good_rows:
         raise report.refusal(path.name)
     if report.undecided:
         raise undecided(report)
+
+
+def _found(store: DatasetStore, data: str, choices: Choices) -> tuple[Path, Choices]:
+    """Return the path of a file, a folder or a dataset, and the choices to read it with. Raises DataError."""
+    if not data.strip():
+        raise DataError("data.no_name")
+    path = expand(data)
+    if not os.path.isfile(path) and (store.knows(data) or not _exists(path)):
+        return store.path(data), store.choices(data, choices)
+    return path, choices
+
+
+def _as_json(path: Path, report: DataReport, first: list[Example], choices: Choices) -> dict[str, Any]:
+    chat = {"people": [], "conversations": None} if report.chat is None else report.chat.model_dump(mode="json")
+    return {
+        "file": str(path),
+        **report.model_dump(mode="json"),
+        "kind": _kind(report, first),
+        "file_kind": report.kind,
+        "columns": {name: _role(report, name) for name in report.columns},
+        "examples": [example.as_dict() for example in first],
+        "people": chat["people"],
+        "conversations": chat["conversations"],
+        "questions": [*_answer_question(report), *_header_question(report.header, choices)],
+    }
 
 
 def _answer_question(report: DataReport) -> list[dict[str, Any]]:
@@ -224,6 +250,14 @@ def _show(report: DataReport, learned: dict[str, Any] | None, language: str) -> 
             print(Message.model_validate(sentence).render(language))
 
 
+def _show_texts(texts: list[dict[str, Any]], language: str) -> None:
+    for each in texts:
+        print(msg("command.trained_row", row=each["row"]).render(language))
+        for part in each["parts"]:
+            key = "command.part_trained" if part["trained"] else "command.part_context"
+            print(msg(key, text=": ".join(filter(None, (part["role"], part["text"])))).render(language))
+
+
 def _header_question(header: bool | None, choices: Choices) -> list[dict[str, object]]:
     """Return the question whether a table's first row holds names, unless answered. taken: the present assumption."""
     if header is None or choices.header is not None:
@@ -232,13 +266,27 @@ def _header_question(header: bool | None, choices: Choices) -> list[dict[str, ob
     return [{"id": "header", "text": text.model_dump(mode="json"), "taken": "yes" if header else "no"}]
 
 
-def training_tokens(
-    space: Workspace, model: str, examples: list[tuple[int, Example]], max_length: int, long_examples: LongExamples
-) -> dict[str, object]:
-    """Return token statistics of a data set under a model's tokenizer and template. Downloads the model if needed."""
+def preview_of(space: Workspace, model: str, examples: list[tuple[int, Example]]) -> Preview:
+    """Return the preview of a dataset under a model's tokenizer and template. Downloads the model if needed."""
     folder = Models(space).obtain(model, None, lambda stage, progress: None, lambda: None)
-    # Every row, however many: on the command line exact numbers are worth the wait.
-    preview = Preview.measure(examples, Tokenizer(folder), every_row=True)
+    # Every row, however many: in a terminal, exact numbers are worth the wait.
+    return Preview.measure(examples, Tokenizer(folder), every_row=True)
+
+
+def _rendered(
+    preview: Preview, index: int, max_length: int, long_examples: LongExamples
+) -> list[dict[str, str]] | None:
+    """Return a row as the template renders it, in pieces of one kind (core/data/sets/row_view); null if it is
+    refused."""
+    try:
+        view = preview.row(index, max_length, long_examples)
+    except TemplateError:
+        return None
+    return [{"kind": piece.kind, "text": piece.text} for piece in view.pieces] if view else None
+
+
+def training_tokens(preview: Preview, max_length: int, long_examples: LongExamples) -> dict[str, Any]:
+    """Return token statistics of a dataset's preview."""
     counts = preview.counts(max_length, long_examples)
     return {
         "tokens": counts.tokens,

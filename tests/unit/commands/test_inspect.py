@@ -117,3 +117,59 @@ def test_a_table_of_ten_thousand_columns_is_read_by_those_that_say_something(ask
     code, said, err = asked(name, table if name == "a.csv" else json.dumps(wide))
     assert (code, said["good_rows"], said["examples"][0]["messages"][1]["content"]) == (0, 1, SAID["answer"]), err[:300]
     assert sum(each["count"] for each in said["left_out"]) >= 1
+
+
+# --- the text that is trained ----------------------------------------------------------------------------------------
+TURNS = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "Hi"},
+    {"role": "assistant", "content": "No.", "weight": 0},
+    {"role": "user", "content": "Please"},
+    {"role": "assistant", "content": "Hello.", "thinking": "They insist."},
+]
+
+
+@pytest.mark.parametrize(
+    ("row", "parts"),
+    [
+        (SAID, [("user", SAID["question"], False), ("assistant", SAID["answer"], True)]),
+        ({"text": "Once upon a time."}, [(None, "Once upon a time.", True)]),
+        ({"prompt": "1 + 1 =", "completion": " 2"}, [(None, "1 + 1 =", False), (None, " 2", True)]),
+        (
+            {"messages": TURNS},
+            [(each["role"], each["content"], each["content"] == "Hello.") for each in TURNS],
+        ),
+        (
+            {"prompt": "Why?", "chosen": "Because.", "rejected": "No."},
+            [("user", "Why?", False), ("assistant", "Because.", True)],
+        ),
+    ],
+)
+def test_rows_shows_what_of_each_is_trained(asked, row: dict[str, Any], parts: list[Any]) -> None:
+    _, said, _ = asked("a.jsonl", "\n".join(json.dumps(row | {"id": i}) for i in range(5)), "--rows", "4")
+    assert [each["row"] for each in said["trained_text"]] == [1, 2, 3, 4]
+    first = said["trained_text"][0]
+    assert [(part["role"], part["text"], part["trained"]) for part in first["parts"]] == parts
+    assert not first["validation"]
+    if "rejected" in row:
+        assert [part["text"] for part in first["rejected"]] == ["Why?", "No."]
+        assert not any(part["trained"] for part in first["rejected"])
+    if "messages" in row:
+        assert first["parts"][-1]["thinking"] == "They insist."
+
+
+def test_rows_are_not_in_the_answer_unless_asked_for(asked, tmp_path: Path, capsys) -> None:
+    assert "trained_text" not in asked("a.jsonl", json.dumps(SAID))[1]
+    assert asked("a.jsonl", json.dumps(SAID), "--rows", "-1")[0] == 2
+    assert main(["inspect", str(tmp_path / "a.jsonl"), "--rows", "9", "--workspace", str(tmp_path / "ws")]) == 0
+    shown = capsys.readouterr().out
+    assert f"[context] user: {SAID['question']}" in shown and f"[trained] assistant: {SAID['answer']}" in shown
+
+
+def test_validation_rows_are_marked(tmp_path: Path, capsys) -> None:
+    for name in ("train", "dev"):
+        (tmp_path / "set").mkdir(exist_ok=True)
+        (tmp_path / "set" / f"{name}.jsonl").write_text(json.dumps(SAID | {"question": f"Why {name}?"}), "utf-8")
+    assert main(["inspect", str(tmp_path / "set"), "--rows", "9", "--json", "--workspace", str(tmp_path / "ws")]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert [(each["row"], each["validation"]) for each in said["trained_text"]] == [(1, True), (2, False)]
