@@ -1,4 +1,4 @@
-"""The page: Gradio only. Work is done in core; this package builds widgets, words and event handlers.
+"""The page, made with Gradio. The work is done in core; this package builds widgets, texts and event handlers.
 
 Importing it prepares the environment for gradio, which therefore must not be imported before it.
 """

@@ -1,9 +1,9 @@
 """`python -m webui`: serves the page and opens the browser. Exit 0 after Ctrl-C, 2 if it cannot start.
 
-Where the workspace is open in another app, it opens the page of that one instead, and exits with 0.
+If the workspace is open in another app, it opens the page of that app instead, and exits with 0.
 
-On this PC alone, unless --host opens it to the network: then behind a door (webui/server/door) with the password of
---auth, or a key that is printed in the address.
+It serves this PC only, unless --host opens it to the network: then behind a door (webui/server/door) with the password
+of --auth, or a key that is printed in the address.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def parse(arguments: list[str] | None, w: Wording) -> argparse.Namespace:
     parser.add_argument("--auth", metavar="USER:PASSWORD", help="ask for this name and password instead of a key")
     options = parser.parse_args(arguments)
     try:
-        options.reach = Reach.of(options.host)
+        options.reach = Reach.from_host(options.host)
     except (OSError, ValueError) as error:
         raise _Refusal(w.t("page.host_refused", host=options.host, reason=_reason(error))) from error
     if not 1 <= options.port <= 65535:
@@ -76,9 +76,9 @@ def parse(arguments: list[str] | None, w: Wording) -> argparse.Namespace:
 
 
 def secret_of(auth: str | None, reach: Reach, w: Wording) -> DoorSecret | None:
-    """What opens the door; None for no door, which is for this PC alone."""
+    """Return the secret that opens the door; None for no door, which is for this PC only."""
     if auth is None:
-        return None if reach.is_this_pc_only else DoorSecret.made()
+        return None if reach.is_this_pc_only else DoorSecret.generate()
     user, colon, password = auth.partition(":")
     if not colon or not user or not password:
         raise _Refusal(w.t("page.auth_refused"))
@@ -88,8 +88,8 @@ def secret_of(auth: str | None, reach: Reach, w: Wording) -> DoorSecret | None:
 
 
 def open_or_serve(options: argparse.Namespace, workspace: Workspace, w: Wording) -> int:
-    """The page of the app that has the workspace, where there is one; else ours."""
-    ownership, url = Ownership(workspace), f"http://{options.reach.here}:{options.port}/"
+    """Open the page of the app that has the workspace, if there is one; else serve ours."""
+    ownership, url = Ownership(workspace), f"http://{options.reach.local}:{options.port}/"
     try:
         other = ownership.claim(url)
     except OSError as error:
@@ -116,7 +116,7 @@ def check_port(reach: Reach, port: int, w: Wording) -> None:
 
 
 def refused(reach: Reach, port: int) -> OSError | None:
-    """Why port cannot be listened on; None where it can."""
+    """Return the error that prevents listening on the port; None if there is none."""
     family = socket.AF_INET6 if ":" in reach.host else socket.AF_INET
     with socket.socket(family) as probe:
         if sys.platform != "win32":  # there it would allow two servers on one port
@@ -129,7 +129,7 @@ def refused(reach: Reach, port: int) -> OSError | None:
 
 
 def port_taken(reach: Reach, port: int, error: OSError, w: Wording) -> _Refusal:
-    """Names the next port that is free."""
+    """Return a refusal that names the next free port."""
     others = (*range(port + 1, min(port + 100, 65536)), *range(max(1024, port - 100), port))
     free = next((other for other in others if refused(reach, other) is None), 8080)
     return _Refusal(w.t("page.port_taken", port=port, reason=_reason(error), free=free))
@@ -140,13 +140,13 @@ def _reason(error: Exception) -> str:
 
 
 def serve(options: argparse.Namespace, workspace: Workspace, ownership: Ownership, url: str, w: Wording) -> int:
-    """Until Ctrl-C or SIGTERM; then what trains is asked to pause, and waited for."""
+    """Serve until Ctrl-C or SIGTERM, then pause the run that trains, and wait for it."""
     over = threading.Event()
     for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), lambda number, frame: over.set())
     with without_proxy():
-        from webui.app import launch  # gradio, which takes most of the start
+        from webui.app import launch  # imports gradio, which takes most of the start
     from webui.state.services import Services
 
     reach, keeper = options.reach, None
@@ -164,16 +164,16 @@ def serve(options: argparse.Namespace, workspace: Workspace, ownership: Ownershi
     except OSError as error:
         services.close()
         raise port_taken(reach, options.port, error, w) from error
-    # Only now: uvicorn's settings cut its logger off from all others. Its list of requests stays out.
+    # Only now, because uvicorn's settings detach its logger. Its list of requests is not logged.
     logging.getLogger("uvicorn").addHandler(to_file)
     log.log.info("serving %s", url)
-    urls = [url, *(f"http://{address}:{options.port}/" for address in reach.elsewhere)]
-    here, *elsewhere = map(keeper.address, urls) if keeper else urls
-    print(w.t("page.ready", url=here), flush=True)
-    if elsewhere:
-        print(w.t("page.other_devices", url=elsewhere[0]), flush=True)
-    if elsewhere[1:]:
-        print(w.t("page.other_addresses", addresses=elsewhere[1:]), flush=True)
+    urls = [url, *(f"http://{address}:{options.port}/" for address in reach.remote)]
+    local, *remote = map(keeper.address, urls) if keeper else urls
+    print(w.t("page.ready", url=local), flush=True)
+    if remote:
+        print(w.t("page.other_devices", url=remote[0]), flush=True)
+    if remote[1:]:
+        print(w.t("page.other_addresses", addresses=remote[1:]), flush=True)
     if not options.no_browser:
         ours = keeper.ticket(url) if keeper and options.secret.user is None else url
         threading.Thread(target=webbrowser.open, args=(ours,), daemon=True).start()

@@ -1,4 +1,4 @@
-"""The whole app: one Gradio app with a page for each language, and the options it is served with."""
+"""The whole app: one Gradio app with a page for each language, and its launch options."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ from webui.run.chart import uplot_head
 from webui.run.signal import signal
 from webui.server.door import Door, Doorkeeper
 from webui.server.gradio import (
-    behind,
-    choices_that_have_gone,
-    errors_to_log,
-    half_characters,
-    looks_less_often,
-    no_fetching,
-    no_links_to_states,
-    one_app,
-    skips_for_nothing,
+    accept_stale_choices,
+    forbid_fetching,
+    keep_no_page_configs,
+    log_handler_errors,
+    poll_less_often,
+    replace_surrogates,
+    skip_unchanged_outputs,
+    with_middleware,
+    without_intermediate_apps,
 )
 from webui.server.guard import Guard
 from webui.server.language import PATHS, LanguageDoor, language_link
 from webui.server.reach import Reach
 from webui.server.run_file import RunFile
-from webui.server.script import quick_script
+from webui.server.script import serve_fast_script
 from webui.server.set_file import SetFile
 from webui.state.services import Services
 from webui.state.snapshot import Snapshot
@@ -62,7 +62,7 @@ SCRIPTS = (
     "signal.js",
     "shortcuts.js",
 )
-# The part of the Runs page that the button is about; the tab's own parts are drawn a moment later.
+# Scroll to the export of the Runs page; the parts of the tab are drawn a moment later.
 SEE_WAY_OUT = """() => {
   const see = (times) => {
     const place = document.querySelector("#way-out");
@@ -76,13 +76,13 @@ SEE_WAY_OUT = """() => {
   };
   see(200);
 }"""
-# What was drawn before the first answer is put away until then: it would move under the hand (FIRST_STYLE; after two
-# seconds it is shown in any case).
+# Parts drawn before the first answer are hidden until then, as they would move (FIRST_STYLE shows them after two
+# seconds in any case).
 ARRIVED = (
     "() => { requestAnimationFrame(() => requestAnimationFrame(() => document.body.classList.add('lg-arrived'))); }"
 )
-# Before our sheet has come: the page has its width, and the scroll bar its room, as soon as gradio puts this into the
-# head. Nor is gradio's own list of pages ever shown: the language link in the header is ours.
+# The page's width before our style sheet is loaded, and room for the scroll bar. gradio's own list of pages is never
+# shown: the language link in the header is ours.
 FIRST_STYLE = """<style>
 html { scrollbar-gutter: stable; scroll-padding: 110px 0 24px; } /* what has the focus is not behind the bar */
 .nav-holder { display: none !important; }
@@ -105,8 +105,8 @@ HTML_LANG = (
 
 
 def build(services: Services) -> gr.Blocks:
-    """All pages. Their handlers hold services; nothing of a visitor is kept outside gr.State."""
-    with one_app():
+    """Build all pages. Their handlers hold services; the state of a visitor is only in gr.State."""
+    with without_intermediate_apps():
         return _build(services)
 
 
@@ -118,7 +118,7 @@ def _build(services: Services) -> gr.Blocks:
             with demo.route(Wording(language).t("language.name"), PATHS[language], show_in_navbar=False):
                 build_page(services, Wording(language), demo)
     demo.queue(api_open=False, max_size=64, default_concurrency_limit=8)
-    looks_less_often(demo)
+    poll_less_often(demo)
     return demo
 
 
@@ -154,19 +154,19 @@ def build_page(services: Services, w: Wording, demo: gr.Blocks) -> None:
         with gr.Tab(w.t("page.help"), id="help", elem_id="tab-help"):
             guide.build()
     header = [
-        LivePart(status, lambda look: gr.update(value=headline(look.snapshot, w))),
-        LivePart(chip, lambda look: gr.update(value=hardware.chip(services.monitor.newest(), w))),
+        LivePart(status, lambda context: gr.update(value=headline(context.snapshot, w))),
+        LivePart(chip, lambda context: gr.update(value=hardware.chip(services.monitor.newest(), w))),
     ]
     followed = (unwritable, left, train, chat, runs, models, settings)
-    pulse = Poller(
+    poller = Poller(
         services,
         [*header, *(part for each in followed for part in each.parts())],
         opened,
         planning,
     )
-    train.wire(demo, pulse, train_tab)
+    train.wire(demo, poller, train_tab)
     chat.wire(demo, chat_tab)
-    left.wire(pulse, tabs)
+    left.wire(poller, tabs)
     train.wizard.further.wire()
     train.wizard.further.wire_button(train.wizard, train.run.further, None, tabs, train.run.notice)
     train.wizard.further.wire_button(train.wizard, train.run.again, None, tabs, train.run.notice, anew=True)
@@ -174,18 +174,18 @@ def build_page(services: Services, w: Wording, demo: gr.Blocks) -> None:
     train.wizard.further.wire_button(train.wizard, runs.duplicate, opened, tabs, runs.run_notice, anew=True)
     train.run.finding.wire(train.wizard, None, tabs, train.run.notice)
     runs.finding.wire(train.wizard, opened, tabs, runs.run_notice)
-    runs.wire(pulse, tabs, chat.target)
+    runs.wire(poller, tabs, chat.target)
     settings.wire(demo, settings_tab)
     data.wire(data_tab, train.wizard.model_step.model)
     data.wire_use(train.wizard, train.wizard.data_step.data, train.wizard.data_step.choices, tabs)
     models.wire(models_tab)
     guide.wire()
-    _wire_actions(services, train, chat, runs, pulse, tabs)
-    pulse.wire(demo, gr.Timer(TICK_S)).then(None, js=ARRIVED, **QUIET)
+    _wire_actions(services, train, chat, runs, poller, tabs)
+    poller.wire(demo, gr.Timer(TICK_S)).then(None, js=ARRIVED, **QUIET)
 
 
 def _wire_actions(
-    services: Services, train: TrainPage, chat: ChatPage, runs: RunsPage, pulse: Poller, tabs: gr.Tabs
+    services: Services, train: TrainPage, chat: ChatPage, runs: RunsPage, poller: Poller, tabs: gr.Tabs
 ) -> None:
     """The buttons of the run on Train that open another page, or save its picture."""
 
@@ -199,7 +199,7 @@ def _wire_actions(
         None, js=SHOW_CHAT
     )
     taken = run.take_out.click(lambda: runs.to_way_out(shown()), None, [tabs, runs.list, *runs.opening], **AT_ONCE)
-    pulse.after(taken).then(None, js=SEE_WAY_OUT)
+    poller.after(taken).then(None, js=SEE_WAY_OUT)
     saved = run.save_picture.click(lambda: runs.picture(shown()), None, [run.picture_file, run.notice], **AT_ONCE)
     saved.then(None, [run.picture_file], None, js=SAVE, **QUIET)
 
@@ -213,17 +213,17 @@ def scripts(*names: str) -> str:
 
 
 def launch(services: Services, port: int, reach: Reach | None = None, keeper: Doorkeeper | None = None) -> gr.Blocks:
-    """Serve in the background. reach: None for this PC alone; keeper: None for no door. Raises OSError where the port
-    is taken."""
-    reach = reach or Reach.of("127.0.0.1")
+    """Serve in the background. reach: None for this PC only. keeper: None for no door. Raises OSError if the port is
+    taken."""
+    reach = reach or Reach.from_host("127.0.0.1")
     os.environ["GRADIO_TEMP_DIR"] = str(services.workspace.cache / "uploads")
-    no_fetching()
-    half_characters()
-    quick_script()
-    skips_for_nothing()
-    no_links_to_states()
-    choices_that_have_gone()
-    errors_to_log()
+    forbid_fetching()
+    replace_surrogates()
+    serve_fast_script()
+    skip_unchanged_outputs()
+    keep_no_page_configs()
+    accept_stale_choices()
+    log_handler_errors()
     demo = build(services)
     off = ("share", "mcp_server", "ssr_mode", "run_history", "enable_monitoring", "inbrowser")
     options: dict[str, Any] = dict.fromkeys(off, False) | dict.fromkeys(
@@ -231,10 +231,10 @@ def launch(services: Services, port: int, reach: Reach | None = None, keeper: Do
     )
     options |= dict.fromkeys(("strict_cors", "show_error", "quiet", "prevent_thread_lock"), True)
     options |= {"server_name": reach.bound, "server_port": port, "root_path": "", "max_file_size": LARGEST_UPLOAD}
-    # A phone or browser may install the page; its manifest is asked for with the cookie that opens the door.
+    # A phone or browser may install the page; its manifest is requested with the cookie that opens the door.
     options |= {"pwa": True, "favicon_path": str(ASSETS / "icon.svg")}
     options |= {
-        # else it asks its own page, and a PC that takes three seconds for it does not start (it has answered before)
+        # else gradio requests its own page at the start, and fails on a PC that takes three seconds for it
         "_frontend": False,
         "theme": theme(),
         "css": styles(),
@@ -248,6 +248,6 @@ def launch(services: Services, port: int, reach: Reach | None = None, keeper: Do
         Middleware(SetFile, sets=services.datasets, workspace=services.workspace),
         Middleware(RunFile, store=services.datasets, workspace=services.workspace),
     ]
-    with behind(layers):
+    with with_middleware(layers):
         demo.launch(**options)
     return demo

@@ -30,7 +30,7 @@ from webui.form.reading.brought_part import BroughtPart
 from webui.form.reading.importing import ImportPart
 from webui.form.reading.part import ReadingPart
 from webui.kit import format, samples
-from webui.kit.findings import counted
+from webui.kit.findings import count_line
 from webui.kit.html import Html, join, notice, tag
 from webui.kit.live import AT_ONCE, LAST, QUIET, Poller, mark
 from webui.kit.wording import Wording
@@ -87,9 +87,9 @@ class DataStep:
         self.row_at = gr.JSON(None, visible=False)  # (data set, number of its row that is looked at)
         self.next = gr.Button(w.t("wizard.next"), elem_id="next-data", elem_classes="lg-next")
 
-    def wire(self, form: FormHandle, pulse: Poller) -> None:
+    def wire(self, form: FormHandle, poller: Poller) -> None:
         self.findings.wire(form)
-        self.hub_set.wire(form, self.data, pulse)
+        self.hub_set.wire(form, self.data, poller)
         self.importing.wire()
         self.comparing.wire(form)
         self.brought.wire(form, self.data, self.choices, self.importing, self.notice)
@@ -132,7 +132,7 @@ class DataStep:
             return self.w.render(error.message), ""
         good, rows = report.good_rows, report.rows
         said = format.rows(self.w, rows) if good == rows else self.w.t("wizard.rows_of", good=good, rows=rows)
-        found = counted(result.findings, self.findings.ids, self.w)
+        found = count_line(result.findings, self.findings.ids, self.w)
         return samples.title(info, self.w), " · ".join(part for part in (said, found) if part)
 
     def report_of(self, data: Any, choices: Choices = NO_CHOICES, result: FormResult | None = None) -> Html:

@@ -14,7 +14,7 @@ from core.data.sets.inspection import DataReport
 from core.recipe import Recipe
 from webui.form.fields import key_of, shown_value
 from webui.form.handle import Filling, FormHandle, Given, Take, Taken, Updates
-from webui.kit.findings import told
+from webui.kit.findings import finding_card
 from webui.kit.html import Html, join, notice, tag
 from webui.kit.live import QUIET, shown
 from webui.kit.wording import Wording
@@ -87,7 +87,7 @@ class PlanFindings:
         updates: Updates = {}
         for name in self.ids:
             found = by_id.get(name)
-            updates[self.said[name]] = shown(told(found, self.w) if found else "")
+            updates[self.said[name]] = shown(finding_card(found, self.w) if found else "")
             updates[self.buttons[name]] = (
                 gr.update(visible=True, value=self.w.render(found.remedy)) if found else gr.update(visible=False)
             )

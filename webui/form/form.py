@@ -39,9 +39,9 @@ from webui.form.planner import HERE, Form, FormResult, Planner
 from webui.form.reading.brought import choices_for
 from webui.form.start import StartStep
 from webui.form.start_view import MARK, StartView, Summary
-from webui.kit.findings import counted
+from webui.kit.findings import count_line
 from webui.kit.live import AT_ONCE, CONTROL, EACH, LAST, QUIET, Poller, shown
-from webui.kit.visitor import is_here
+from webui.kit.visitor import is_local
 from webui.kit.wording import Wording
 from webui.state.services import Services
 
@@ -159,7 +159,7 @@ class Wizard:
             *plan.findings.draw(()),
         }  # fmt: skip
 
-    def wire(self, page: gr.Blocks, pulse: Poller, run_notice: gr.HTML, planning: gr.State) -> None:
+    def wire(self, page: gr.Blocks, poller: Poller, run_notice: gr.HTML, planning: gr.State) -> None:
         """run_notice: beside the run, for what must be seen when a run hides the form. planning: beside a run that
         trains."""
         goal, model, data, plan, start = (
@@ -175,8 +175,8 @@ class Wizard:
         for pressed in model.shelf.wire(page, plan.memory, plan.cards, model.model):
             self.redraw_after(pressed)
         pressed, fetched = model.download, {model.download.notice, model.download.button}
-        pulse.after(pressed.button.click(self.download, {model.model, self.state}, fetched, js=SENT, **CONTROL))
-        data.wire(self, pulse)
+        poller.after(pressed.button.click(self.download, {model.model, self.state}, fetched, js=SENT, **CONTROL))
+        data.wire(self, poller)
         plan.findings.wire(self)
         self.further.wire()
         moved = gr.JSON(None, visible=False)
@@ -207,7 +207,7 @@ class Wizard:
             start.button.click, start.begin(self, self.folds, run_notice, planning), self.inputs | {start.start_at},
             {start.start_at, planning, start.notice, run_notice, *self.folds.values()}, js=SENT, **CONTROL,
         )  # fmt: skip
-        pulse.after(begun)
+        poller.after(begun)
         arrived = page.load(
             self.arrive, None, {model.model, data.data, data.seen, goal.preset, plan.memory, plan.cards}, **AT_ONCE
         )
@@ -268,7 +268,7 @@ class Wizard:
 
         def taken(given: Given, request: gr.Request) -> Updates:
             answers = FormAnswers.of_state(given[self.state])
-            filling, updates = take({**given, IS_HERE: is_here(request), READING: answers.reading})
+            filling, updates = take({**given, IS_HERE: is_local(request), READING: answers.reading})
             if filling is None:
                 return {answer: gr.skip(), **updates}
             return {answer: {"revision": answers.revision, **vars(filling)}, **updates}
@@ -399,7 +399,7 @@ class Wizard:
             goal_step.label(goal, self.w) if goal else self.w.t("wizard.none_yet"),
             model_step.summary(form.model, result, self.w),
             self.data_step.summary(form, result),
-            counted(result.findings, self.plan_step.findings.ids, self.w),
+            count_line(result.findings, self.plan_step.findings.ids, self.w),
             form.name or "",
         )
 

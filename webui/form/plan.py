@@ -175,10 +175,10 @@ class PlanStep:
         return self.w.t("wizard.memory_size_as", gb=gb, cards=self.w.t("shelf_view.comma").join(names))
 
     def card_choices(self, machine: Machine) -> list[tuple[str, str]]:
-        return [(hardware.titled(card, self.w), card.uuid or "") for card in devices.may_be_chosen(machine.nvidia)]
+        return [(hardware.title_of(card, self.w), card.uuid or "") for card in devices.may_be_chosen(machine.nvidia)]
 
     def cards_as_they_are(self, machine: Machine) -> Html:
-        lines = [tag("li", hardware.as_it_is(card, self.w)) for card in devices.may_be_chosen(machine.nvidia)]
+        lines = [tag("li", hardware.current_state(card, self.w)) for card in devices.may_be_chosen(machine.nvidia)]
         return tag("ul", *lines, class_="lg-quiet lg-holders")
 
     def draw_cards(self, choice: Any, machine: Machine) -> dict[Component, Any]:

@@ -12,7 +12,7 @@ from core.trial.dry_runs import DryRunState
 from webui.form import headroom_view
 from webui.form.planner import FormResult
 from webui.kit import correction, format
-from webui.kit.format import METHODS, badge, gib, grouped, method_name, where
+from webui.kit.format import METHODS, badge, free_memory, gib, grouped, method_name
 from webui.kit.html import Html, join, notice, tag
 from webui.kit.wording import Wording
 
@@ -83,7 +83,7 @@ def card(result: FormResult, w: Wording) -> Html:
         would_fit(advice, w),
         *(tag("p", w.render(reason.text)) for reason in advice.reasons if reason.field in read_unasked),
         dry_run_line(result.dry_run, advice, w),
-        correction.corrected(advice.correction, w),
+        correction.corrected_line(advice.correction, w),
         time_line(result, w),
         notice(w.t("plan_view.long", time=format.about(w, result.seconds)), "warn") if result.is_long else None,
         learned_line(result, w),
@@ -180,7 +180,7 @@ def memory(estimate: Estimate | None, budget: Budget, w: Wording) -> Html | None
         for name, size in pieces
         if size >= 0.005
     ]
-    place = where(budget, w)
+    place = free_memory(budget, w)
     return tag(
         "div",
         tag("p", w.t("plan_view.needs", needed=gib(w, estimate.needed_gib), place=place)),

@@ -1,4 +1,4 @@
-"""How earlier runs corrected an estimate, in words. Pure functions."""
+"""The correction of an estimate by earlier runs, as a sentence. Pure functions."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from webui.kit.html import Html, tag
 from webui.kit.wording import Wording
 
 
-def corrected(correction: Correction | None, w: Wording) -> Html | None:
+def corrected_line(correction: Correction | None, w: Wording) -> Html | None:
     """ "Corrected by 3 runs on this PC: ×1.04." """
     if correction is None:
         return None
-    return tag("p", said(correction.factor, correction.runs, w), class_="lg-quiet lg-corrected")
+    return tag("p", factor_sentence(correction.factor, correction.runs, w), class_="lg-quiet lg-corrected")
 
 
-def said(factor: float, runs: int, w: Wording) -> str:
+def factor_sentence(factor: float, runs: int, w: Wording) -> str:
     return w.t("free_memory.corrected_one" if runs == 1 else "free_memory.corrected", runs=runs, factor=factor)

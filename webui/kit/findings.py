@@ -9,7 +9,7 @@ from webui.kit.html import Html, tag
 from webui.kit.wording import Wording
 
 
-def told(finding: Diagnosis, w: Wording) -> Html:
+def finding_card(finding: Diagnosis, w: Wording) -> Html:
     return tag(
         "div",
         tag("p", tag("strong", w.t(f"findings_view.title_{finding.id}")), " ", w.render(finding.evidence)),
@@ -19,7 +19,7 @@ def told(finding: Diagnosis, w: Wording) -> Html:
     )
 
 
-def counted(findings: Sequence[Diagnosis], ids: Sequence[str], w: Wording) -> str:
-    """For a folded step's line; "" where nothing was found there."""
+def count_line(findings: Sequence[Diagnosis], ids: Sequence[str], w: Wording) -> str:
+    """Return the number of findings with these ids, for the line of a folded step; "" for none."""
     count = sum(finding.id in ids for finding in findings)
     return w.t("findings_view.count", count=count) if count else ""

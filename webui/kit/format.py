@@ -1,5 +1,5 @@
-"""Numbers as text for people, as the page's language writes them: no other module formats one. Pure functions; an
-unknown number is shown as unknown, never as 0."""
+"""Numbers as text in the page's language; no other module formats one. Pure functions. An unknown number is shown as
+unknown, never as 0."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from webui.kit.html import Html, tag
 from webui.kit.wording import Wording
 from webui.state.snapshot import RunRow
 
-NARROW = "\u00a0"  # keeps "80 MB" together
+NARROW = "\u00a0"  # keeps "80 MB" on one line
 
 
 def grouped(w: Wording, count: float) -> str:
@@ -39,14 +39,14 @@ def bytes_used(w: Wording, count: float) -> str:
 
 
 def loss(w: Wording, value: float | None) -> str:
-    """Three decimals; what is not a finite number is said as such by the caller, and unknown is a dash."""
+    """Return a loss with three decimals; a dash if it is unknown or not finite."""
     if value is None or value != value or abs(value) == float("inf"):
         return "–"
     return figures(f"{value:.3f}" if abs(value) < 1000 else f"{value:.3g}", w.language)
 
 
 def number(w: Wording, value: float | int) -> str:
-    """The value of a setting, 0.0002 or 64, as it was typed."""
+    """Return the value of a setting as it was typed, such as 0.0002 or 64."""
     return figures(as_typed(value), w.language)
 
 
@@ -104,7 +104,7 @@ def progress(wording: Wording, value: Progress | None) -> str:
 
 
 def moment(seconds_since_1970: float | None) -> str:
-    """Local time of the PC that trains; without the year while it is this year's."""
+    """Return a time on the clock of the PC that trains; without the year if it is this year."""
     then = _local(seconds_since_1970)
     if not then:
         return "–"
@@ -118,7 +118,7 @@ def clock(seconds_since_1970: float | None) -> str:
 
 
 def _local(seconds_since_1970: object) -> time.struct_time | None:
-    """None for what is no time: it comes out of a file."""
+    """Return the local time; None for a value from a file that is no time."""
     try:
         return (
             time.localtime(seconds_since_1970)
@@ -130,7 +130,7 @@ def _local(seconds_since_1970: object) -> time.struct_time | None:
 
 
 def parameters(wording: Wording, count: int) -> str:
-    """ "135M parameters", "7.2B parameters": as models are spoken of."""
+    """ "135M parameters", "7.2B parameters"."""
     value = f"{count / 1e6:.0f}M" if count < 0.9995e9 else f"{decimals(wording, count / 1e9, 1)}B"
     return wording.t("units.parameters", count=value)
 
@@ -147,7 +147,7 @@ TONES = {"fits": "ok", "tight": "warn", "does_not_fit": "bad", "unknown": "plain
 
 
 def badge(verdict: str, w: Wording, is_plain: bool = False) -> Html:
-    """is_plain: without the verdict's colour."""
+    """Return a verdict as a badge. is_plain: without the verdict's colour."""
     return tag(
         "span", w.t(f"plan_view.verdict_{verdict}"), class_=f"lg-badge lg-{'plain' if is_plain else TONES[verdict]}"
     )
@@ -161,12 +161,12 @@ def method_name(settings: Adapter) -> str:
 
 
 def gib(w: Wording, value: float) -> str:
-    """As few figures as matter: 0.03, 5.2, 120."""
+    """Return GiB with as few digits as matter: 0.03, 5.2, 120."""
     return decimals(w, value, 0 if value >= 100 else 1 if value >= 0.095 else 2)
 
 
-def where(budget: Budget, w: Wording) -> str:
-    """What there is: "7.3 GiB free on the NVIDIA GeForce RTX 4060"."""
+def free_memory(budget: Budget, w: Wording) -> str:
+    """Return the free memory and its device: "7.3 GiB free on the NVIDIA GeForce RTX 4060"."""
     free = gib(w, budget.free_gib) if budget.free_gib is not None else w.t("plan_view.unknown")
     if budget.planned:
         return w.t("plan_view.place_planned", gb=budget.sold_gb, free=free, reserve=gib(w, budget.reserve_gib))
@@ -176,7 +176,7 @@ def where(budget: Budget, w: Wording) -> str:
 
 
 def at_time(w: Wording, seconds: float | None) -> str:
-    """ "23:00", "tomorrow 07:00", else with its date; clocks of the PC that trains."""
+    """ "23:00", "tomorrow 07:00", else with the date, on the clock of the PC that trains."""
     if not seconds:
         return ""
     then = datetime.fromtimestamp(seconds)

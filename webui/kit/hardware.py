@@ -13,13 +13,13 @@ from webui.kit.html import Html, facts, join, muted, notice, tag
 from webui.kit.wording import Wording
 
 MOST_HOLDERS = 8
-# NVML's error numbers that have a sentence of their own; all others are quoted.
+# NVML's error numbers with a sentence of their own; all others are quoted.
 EXPLAINED = {12: "no_library", 9: "not_running", 18: "not_restarted"}
 
 
 def chip(machine: Machine, w: Wording) -> Html:
-    """For the page's header: what a run would use and how full it is, in one short line; a card that went away in
-    words."""
+    """Return one short line for the page's header: the device that a run would use, how full it is, and any card that
+    was lost."""
     card = best_card(machine.nvidia)
     lost = [other for other in machine.nvidia.cards if other.lost]
     parts = [tag("span", w.t("hardware_view.chip_lost", name=_name(other, w)), class_="lg-bad") for other in lost]
@@ -41,7 +41,7 @@ def _short_memory(card: Card, w: Wording) -> str:
 
 
 def _meter(card: Card) -> Html | None:
-    """A picture of the numbers beside it, so nothing to read out."""
+    """Return a bar of the memory in use. The numbers stand beside it, so screen readers skip it."""
     if card.mig or card.used_bytes is None or card.total_bytes is None:
         return None
     percent = min(100, round(100 * card.used_bytes / card.total_bytes))
@@ -54,7 +54,7 @@ def _meter(card: Card) -> Html | None:
 
 
 def details(machine: Machine, w: Wording) -> Html:
-    """Everything that is known: this PC, then each card; where there is none, why."""
+    """Return a list of this PC's parts and of each card, or the reason why there is no card."""
     pairs = [
         (w.t("hardware_view.processor"), machine.cpu or _unknown(w)),
         (w.t("hardware_view.cores"), _unknown(w) if machine.cores is None else str(machine.cores)),
@@ -71,7 +71,7 @@ def details(machine: Machine, w: Wording) -> Html:
 
 
 def why_no_card(nvidia: Nvidia, w: Wording) -> str:
-    """ "" where a card is listed and the driver answers."""
+    """Return why no card is listed or the driver does not answer; "" if neither is so."""
     if nvidia.error is not None:
         explained = EXPLAINED.get(nvidia.error_code or 0)
         return w.t(f"hardware_view.{explained}") if explained else w.t("hardware_view.driver_says", reason=nvidia.error)
@@ -114,8 +114,8 @@ def _power(card: Card, w: Wording) -> str:
     return w.t("hardware_view.watts", now=round(card.power_w), limit=round(card.power_limit_w))
 
 
-def titled(card: Card, w: Wording) -> str:
-    """ "GPU 0: NVIDIA GeForce RTX 3060, 12 GB", as nvidia-smi counts."""
+def title_of(card: Card, w: Wording) -> str:
+    """ "GPU 0: NVIDIA GeForce RTX 3060, 12 GB", numbered as by nvidia-smi."""
     title = w.t("hardware_view.numbered", index=card.index, about=card.name or "?")
     return (
         title
@@ -124,7 +124,7 @@ def titled(card: Card, w: Wording) -> str:
     )
 
 
-def as_it_is(card: Card, w: Wording) -> str:
+def current_state(card: Card, w: Wording) -> str:
     """ "GPU 0: 6.0 of 12.0 GiB free, 7 % load, drives the display" """
     known = card.free_bytes is not None and card.total_bytes is not None
     sizes = {"free": gib(w, card.free_bytes or 0), "total": gib(w, card.total_bytes or 0)}

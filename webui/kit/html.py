@@ -42,24 +42,24 @@ def muted(sentence: str) -> Html:
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> Html:
-    """Names and what they are, in two columns."""
+    """Return a two-column list of names and values."""
     return tag("dl", *(join([tag("dt", name), tag("dd", value)]) for name, value in pairs), class_="lg-facts")
 
 
 def placeholder(sentence: str, title: str | None = None) -> Html:
-    """In the place of what is not there yet."""
+    """Return a box that stands in the place of something that does not exist yet."""
     return tag("div", tag("p", tag("strong", title)) if title else None, tag("p", sentence), class_="lg-empty")
 
 
 def notice(sentence: str, tone: str = "bad") -> Html:
-    """One sentence beside a button, read out when it appears. tone: bad, warn, ok or plain; "" gives nothing."""
+    """Return one sentence beside a button, read out when it appears. tone: bad, warn, ok or plain. Empty for ""."""
     if not sentence:
         return Html("")
     return tag("p", sentence, class_=f"lg-notice lg-{tone}", role="alert" if tone == "bad" else "status")
 
 
 def bar(label: str, percent: int | None) -> Html:
-    """How far something is; None: it goes on, nobody knows how far."""
+    """Return a progress bar. percent None: the progress is unknown."""
     unknown = " lg-bar-unknown" if percent is None else ""
     fill = tag("div", class_=f"lg-bar-fill{unknown}", style=f"width:{100 if percent is None else percent}%")
     values = {"aria_valuemin": 0, "aria_valuemax": 100, "aria_valuenow": percent}

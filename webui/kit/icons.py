@@ -29,7 +29,7 @@ DRAWN = {
 
 
 def icon(name: str) -> Html:
-    """The icon `name` of DRAWN, 18 pixels wide; it is a picture of the words beside it and is not read out."""
+    """Return the icon `name` of DRAWN, 18 pixels wide. It illustrates the words beside it and is not read out."""
     return Html(
         '<svg class="lg-icon" viewBox="0 0 24 24" width="18" height="18" fill="none" stroke="currentColor" '
         f'stroke-width="1.8" stroke-linecap="round" stroke-linejoin="round" aria-hidden="true">{DRAWN[name]}</svg>'

@@ -1,4 +1,4 @@
-"""Parts of a page that update with the clock, each sent only when it has changed."""
+"""Parts of a page that update with the clock; each is sent only when it has changed."""
 
 from __future__ import annotations
 
@@ -19,38 +19,40 @@ from webui.state.services import Services
 from webui.state.snapshot import RunRow, Snapshot
 
 TICK_S = 1.0
-# Options of an event: what it changes is all there is to see. Gradio would else tell each of its parts, and all that
-# they hold, that it is on its way, again at every event of the page: a page at rest took a third more of this PC for
-# it.
+# Options of an event without progress display. Gradio would else mark each output, and all that it contains, as pending
+# at every event of the page: an idle page took a third more of the processor.
 QUIET: dict[str, Any] = {"show_progress": "hidden", "show_progress_on": [], "api_visibility": "private"}
-AT_ONCE = {**QUIET, "queue": False}  # and it waits behind nothing
-# Of buttons that change something for everybody: one after the other. None is given a State, which gradio reads only
-# when its turn has come.
+AT_ONCE = {**QUIET, "queue": False}  # outside of gradio's queue
+# Buttons that change shared state run one after the other. None has a State as input, because gradio reads a State only
+# when the event's turn has come.
 CONTROL = {**QUIET, "concurrency_limit": 1, "concurrency_id": "control"}
-# Stop and Pause: they write a word, and wait behind nothing that deletes gigabytes.
+# Stop and Pause only write a file, and do not wait for an event that deletes gigabytes.
 ENDS = {**CONTROL, "concurrency_id": "ends"}
-# A row of a conversation: it waits behind nothing after which another may be open.
+# Corrections do not wait for an event that may open another conversation.
 CORRECTS = {**CONTROL, "concurrency_id": "corrections"}
-# Of those that read or write a whole set, which may take a minute: no run is stopped behind one.
+# Events that read or write a whole dataset may take a minute: Stop does not wait for them.
 SET_WORK = {**CONTROL, "concurrency_id": "sets"}
-# By itself gradio forgets an event whose predecessor is still at work, which is right for a button that is pressed
+# By default gradio drops an event while the previous one is running, which is right for a button that is pressed
 # twice.
-EACH = {"trigger_mode": "multiple"}  # acts that say what they mean, files: every one is done
-LAST = {"trigger_mode": "always_last"}  # choices and what is drawn from them: the newest is done afterwards
-# After a press that opens something elsewhere (assets/focus.js): its top is shown, and has the focus.
+EACH = {"trigger_mode": "multiple"}  # every event runs: files, buttons of rows
+LAST = {"trigger_mode": "always_last"}  # the newest event runs afterwards: choices and what is drawn from them
+# After a press that opens something elsewhere on the page: scroll to its top and focus it (assets/focus.js).
 SHOW_CHAT, SHOW_FORM, SHOW_FURTHER = (
     f"() => loraGarageShow('#{part}')" for part in ("tab-chat", "form-column", "further")
 )
 Update = str | dict[str, Any]
-# A class of a Dropdown whose choices follow the clock: what has gone from them reaches the handler, which can say so
-# (webui/server/gradio).
+# A class of Dropdowns whose choices follow the clock: a choice that no longer exists reaches the handler, which can
+# report it (webui/server/gradio).
 FOLLOWS = "lg-follows"
 
 
 @dataclass(frozen=True)
 class ViewContext:
-    """What a part is drawn from: the moment, the run that this page has opened in its Runs tab, and whether its visitor
-    plans the next run while another one trains."""
+    """The data that a part is drawn from.
+
+    snapshot: the state of the workspace. opened: the run that this page has open on its Runs tab. planning: true if the
+    visitor plans the next run while another one trains.
+    """
 
     snapshot: Snapshot
     opened: str | None
@@ -58,13 +60,14 @@ class ViewContext:
 
     @property
     def row(self) -> RunRow | None:
-        """Of the run that is opened; None where none is, or it has gone."""
+        """The row of the opened run; None if none is open or it is gone."""
         return next((row for row in self.snapshot.rows if row.id == self.opened), None)
 
 
 @dataclass(frozen=True)
 class LivePart:
-    """show(look) gives a gr.update (or an HTML string) for component; equal updates are not sent again."""
+    """A component and the function that draws it. show returns a gr.update (or an HTML string); equal updates are not
+    sent again."""
 
     component: Component
     show: Callable[[ViewContext], Update]
@@ -75,39 +78,39 @@ class Poller:
 
     def __init__(self, services: Services, parts: Sequence[LivePart], opened: Component, planning: gr.State):
         self._services, self._parts, self._opened, self._planning = services, parts, opened, planning
-        self._seen = gr.State([])
+        self._sent = gr.State([])
 
     @property
     def inputs(self) -> list[Component]:
-        return [self._seen, self._opened, self._planning]
+        return [self._sent, self._opened, self._planning]
 
     @property
     def outputs(self) -> list[Component]:
-        return [self._seen, *(part.component for part in self._parts)]
+        return [self._sent, *(part.component for part in self._parts)]
 
-    def beat(self, seen: list[str] | None, opened: str | None, planning: bool = False) -> list[Any]:
-        """Inputs: what this page was last sent, the run it has opened, whether it plans. Outputs: the first, and every
-        live part."""
+    def beat(self, sent: list[str] | None, opened: str | None, planning: bool = False) -> list[Any]:
+        """Inputs: marks of the updates this page was last sent, its opened run, planning. Outputs: the new marks, and
+        every live part."""
         self._services.standby.note_page()
-        return self._beat(seen, ViewContext(self._services.snapshots.now(), opened, bool(planning)))
+        return self._beat(sent, ViewContext(self._services.snapshots.now(), opened, bool(planning)))
 
-    def now(self, seen: list[str] | None, opened: str | None, planning: bool = False) -> list[Any]:
-        """As beat, but never from the shared half second: a button was pressed."""
+    def now(self, sent: list[str] | None, opened: str | None, planning: bool = False) -> list[Any]:
+        """Update at once after a button was pressed: as `beat`, but from a fresh snapshot."""
         self._services.standby.note_page(touched=True)
-        return self._beat(seen, ViewContext(self._services.snapshots.now(fresh=True), opened, bool(planning)))
+        return self._beat(sent, ViewContext(self._services.snapshots.now(fresh=True), opened, bool(planning)))
 
-    def _beat(self, seen: list[str] | None, look: ViewContext) -> list[Any]:
-        updates = [part.show(look) for part in self._parts]
+    def _beat(self, sent: list[str] | None, context: ViewContext) -> list[Any]:
+        updates = [part.show(context) for part in self._parts]
         marks = [mark(update) for update in updates]
-        if marks == seen:
+        if marks == sent:
             return [gr.skip() for _ in range(len(updates) + 1)]
-        old = seen if seen and len(seen) == len(marks) else [""] * len(marks)
+        old = sent if sent and len(sent) == len(marks) else [""] * len(marks)
         changed = [gr.skip() if was == mark else update for was, mark, update in zip(old, marks, updates, strict=True)]
         return [marks, *changed]
 
     def wire(self, page: gr.Blocks, timer: gr.Timer) -> Dependency:
-        """Gives the first beat."""
-        # A reload begins with an empty page, whatever this session was sent before.
+        """Connect the timer, and return the page's first update."""
+        # A reload begins with an empty page, so the marks of this session do not count.
         first = page.load(
             lambda opened, planning: self.now([], opened, planning),
             [self._opened, self._planning],
@@ -118,7 +121,7 @@ class Poller:
         return first
 
     def after(self, event: Any) -> Any:
-        """Show at once what an event changed."""
+        """Show the effect of an event at once."""
         return event.then(self.now, self.inputs, self.outputs, **AT_ONCE)
 
 
@@ -127,7 +130,7 @@ def mark(update: Any) -> str:
 
 
 def outcome(w: Wording, act: Callable[[], object], done: str = "", tone: str = "bad") -> Update:
-    """Of a button whose notice says done, or in that tone why it could not be."""
+    """Run a button's action and return its notice: `done`, or in that tone the error."""
     try:
         act()
     except GarageError as error:
@@ -136,5 +139,5 @@ def outcome(w: Wording, act: Callable[[], object], done: str = "", tone: str = "
 
 
 def shown(value: str) -> Update:
-    """An HTML component takes no room while it has nothing to say."""
+    """Return an update of an HTML component, which is hidden while its value is empty."""
     return gr.update(value=value, visible=bool(value))

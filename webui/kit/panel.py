@@ -1,4 +1,4 @@
-"""The base class of what stands on a page."""
+"""The base class of the parts of a page."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from webui.state.services import Services
 
 
 class Panel:
-    """Some widgets with their events. Most have build (makes the widgets where it is called), parts (what follows the
-    clock) and wire."""
+    """Some widgets with their events. Most have build (makes the widgets where it is called), parts (the live ones) and
+    wire."""
 
     def __init__(self, services: Services, wording: Wording):
         self.services, self.w = services, wording

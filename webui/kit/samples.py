@@ -1,4 +1,4 @@
-"""What ships with a sample dataset: its title, what it teaches, and the settings it was tested with."""
+"""The title of a dataset, and its line in a list of choices."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def title(info: DatasetInfo, wording: Wording) -> str:
 
 
 def choice(info: DatasetInfo, wording: Wording) -> tuple[str, str]:
-    """(label, id) for a list: name, where it comes from, how many rows; unread files say their size."""
+    """(label, id) for a list of choices: title, origin, and the number of rows, or of bytes if it was not read yet."""
     size = (
         format.rows(wording, info.good_rows) if info.good_rows is not None else format.bytes_used(wording, info.bytes)
     )

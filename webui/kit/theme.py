@@ -1,5 +1,4 @@
-"""The page's look: gradio's theme variables where they exist, our style sheets for the rest. Contrast is 4.5:1 or
-better."""
+"""The page's look: gradio's theme variables, and our style sheets for the rest. Contrast is 4.5:1 or better."""
 
 from __future__ import annotations
 
@@ -30,7 +29,7 @@ FONTS = (
     "Microsoft YaHei",
     "sans-serif",
 )
-# In the light, and in the dark.
+# (light, dark)
 COLOURS = {
     "body_background_fill": ("#f6f5f2", "#0e0f11"),
     "body_text_color": ("#1f1d1b", "#eceef1"),
@@ -77,7 +76,8 @@ def styles() -> str:
 
 
 def inter() -> str:
-    """Inter Variable (OFL), its Latin letters alone, inside the sheet: a PC without a network has it too."""
+    """Return a style with Inter Variable (OFL, Latin letters only) embedded, so that a PC without a network has the
+    font too."""
     font = b64encode((ASSETS / "fonts" / "inter-latin.woff2").read_bytes()).decode()
     return (
         "@font-face { font-family: Inter; font-weight: 100 900; font-display: swap; "

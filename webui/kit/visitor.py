@@ -1,4 +1,4 @@
-"""Where a request comes from."""
+"""The origin of a request."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from ipaddress import ip_address
 import gradio as gr
 
 
-def is_here(request: gr.Request) -> bool:
-    """Whether the browser is on the PC that serves the page."""
+def is_local(request: gr.Request) -> bool:
+    """Return whether the browser runs on the PC that serves the page."""
     try:
         return ip_address(request.client.host).is_loopback
     except (AttributeError, ValueError):

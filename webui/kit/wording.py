@@ -1,4 +1,4 @@
-"""The words of the page: core's catalogues and the page's own, in one language."""
+"""The texts of the page: core's catalogues and the page's own, in one language."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def catalogue() -> Catalogue:
 
 @dataclass(frozen=True)
 class Wording:
-    """Every sentence of one page, in its language, one of `core.messages.LANGUAGES`."""
+    """All sentences of one page in one of `core.messages.LANGUAGES`."""
 
     language: str
 
@@ -41,29 +41,30 @@ class Wording:
         return key in catalogue().keys(self.language)  # noqa: SIM118 - a method, not a mapping
 
     def raw(self, key: str) -> str:
-        """A sentence with its placeholders, for code in the browser that fills them in."""
+        """Return a sentence with its placeholders, which code in the browser fills in."""
         return catalogue().raw(key, self.language)
 
     def named(self, key: str, elem_id: str) -> dict[str, str]:
-        """Options of a component: its label, what is said below it (where `<key>_info` has words), its id."""
+        """Return options of a component: its label, the text below it (if `<key>_info` has one), its id."""
         info = {"info": self.t(f"{key}_info")} if self.knows(f"{key}_info") else {}
         return {"label": self.t(key), **info, "elem_id": elem_id}
 
     def preset(self, texts: Mapping[str, str], key: str = "") -> str:
-        """A text of presets/, which has it by language: that of a further language stands in its catalogue, as
-        `presets.<key>`."""
+        """Return a text of presets/. English and Chinese stand in presets/; other languages have `presets.<key>` in
+        their catalogue."""
         if self.knows(f"presets.{key}"):
             return self.t(f"presets.{key}")
         return in_language(texts, self.language)
 
     def setting_help(self, section: str, name: str) -> str:
-        """What a recipe's field does: its own description, or what its language has of it."""
+        """Return the help of a recipe's field: its own description in English, else the catalogue's text."""
         if self.language == "en":
             return field_of(section, name).description or ""
         return self.t(f"recipe.help_{section}_{name}")
 
 
 def field_of(section: str, name: str) -> Any:
-    """The pydantic field of `section.name` of a recipe, the only home of its default, limits and description."""
+    """Return the pydantic field of `section.name` of a recipe, the only place of its default, limits and
+    description."""
     model: Any = Recipe.model_fields[section].annotation
     return model.model_fields[name]

@@ -24,7 +24,7 @@ class WriteNotice(Panel):
         self.banner = gr.HTML(self._said(), visible=bool(self._said()), elem_id="workspace-notice")
 
     def parts(self) -> list[LivePart]:
-        return [LivePart(self.banner, lambda look: shown(self._said()))]
+        return [LivePart(self.banner, lambda context: shown(self._said()))]
 
     def _said(self) -> Html:
         if (problem := self.services.write_watch.problem) is None:
@@ -73,18 +73,18 @@ class LeftRuns(Panel):
 
     def parts(self) -> list[LivePart]:
         return [
-            LivePart(self.banner, lambda look: gr.update(visible=bool(self._found(look.snapshot)))),
-            LivePart(self.said, lambda look: gr.update(value=self._said(self._found(look.snapshot)))),
+            LivePart(self.banner, lambda context: gr.update(visible=bool(self._found(context.snapshot)))),
+            LivePart(self.said, lambda context: gr.update(value=self._said(self._found(context.snapshot)))),
             LivePart(self.which, self._which),
         ]
 
-    def _which(self, look: ViewContext) -> Update:
-        found = self._found(look.snapshot)
+    def _which(self, context: ViewContext) -> Update:
+        found = self._found(context.snapshot)
         return gr.update(choices=self._choices(found), value=found[0].id if found else None, visible=len(found) > 1)
 
-    def wire(self, pulse: Poller, tabs: gr.Tabs) -> None:
-        pulse.after(self.go_on.click(self.resume, [self.which], [self.notice, tabs], **CONTROL))
-        pulse.after(self.leave.click(self.dismiss, [self.which], [self.notice], **CONTROL))
+    def wire(self, poller: Poller, tabs: gr.Tabs) -> None:
+        poller.after(self.go_on.click(self.resume, [self.which], [self.notice, tabs], **CONTROL))
+        poller.after(self.leave.click(self.dismiss, [self.which], [self.notice], **CONTROL))
 
     def resume(self, run_id: Any) -> tuple[Any, Any]:
         """Inputs: which. Outputs: notice, tabs (Train, where it is seen)."""

@@ -167,12 +167,15 @@ class ChatPage:
     # ---- what follows the clock -----------------------------------------------------------------------------------
     def parts(self) -> list[LivePart]:
         return [
-            LivePart(self.status, lambda look: gr.update(value=self._status(look.snapshot.chat, look.snapshot.busy))),
-            LivePart(self.thinking, lambda look: gr.update(visible=look.snapshot.chat.thinks is not None)),
+            LivePart(
+                self.status, lambda context: gr.update(value=self._status(context.snapshot.chat, context.snapshot.busy))
+            ),
+            LivePart(self.thinking, lambda context: gr.update(visible=context.snapshot.chat.thinks is not None)),
             self.second.part(),
             *self.duel.parts(),
             LivePart(
-                self.target, lambda look: gr.update(choices=target_choices(self.services, self.w, look.snapshot.rows))
+                self.target,
+                lambda context: gr.update(choices=target_choices(self.services, self.w, context.snapshot.rows)),
             ),
         ]
 

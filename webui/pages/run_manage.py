@@ -48,13 +48,13 @@ class ManageRun:
     # ---- what follows the clock -----------------------------------------------------------------------------------
     def parts(self) -> list[LivePart]:
         return [
-            LivePart(self.free, lambda look: gr.update(visible=bool((row := look.row) and row.spare_bytes))),
+            LivePart(self.free, lambda context: gr.update(visible=bool((row := context.row) and row.spare_bytes))),
             LivePart(self.archive, self._archive_button),
-            LivePart(self.as_file, lambda look: gr.update(value=self._as_file(look.row))),
+            LivePart(self.as_file, lambda context: gr.update(value=self._as_file(context.row))),
         ]
 
-    def _archive_button(self, look: ViewContext) -> Update:
-        row = look.row
+    def _archive_button(self, context: ViewContext) -> Update:
+        row = context.row
         return gr.update(
             value=self.w.t("run_manage.bring_back" if row and row.label.archived else "run_manage.archive")
         )
@@ -71,17 +71,17 @@ class ManageRun:
         return join([tag("p", links[0], " · ", links[1]), muted(w.t("run_manage.file_about"))])
 
     # ---- wires ----------------------------------------------------------------------------------------------------
-    def wire(self, pulse: Poller, chart: gr.HTML, runs: gr.HTML, chat_target: gr.Dropdown) -> None:
-        pulse.after(
+    def wire(self, poller: Poller, chart: gr.HTML, runs: gr.HTML, chat_target: gr.Dropdown) -> None:
+        poller.after(
             self.save.click(self.describe, [self.opened, self.new_name, self.tags, self.note], [self.notice], **CONTROL)
         )
-        pulse.after(self.archive.click(self.put_away, [self.opened], [self.notice], **CONTROL))
+        poller.after(self.archive.click(self.put_away, [self.opened], [self.notice], **CONTROL))
         asked = [self.sure, self.sure_text, self.really, self.free_really]
         self.delete.click(self.ask_delete, [self.opened], asked, **AT_ONCE)
         self.free.click(self.ask_free, [self.opened], asked, **AT_ONCE)
         self.keep.click(lambda: gr.update(visible=False), None, [self.sure], **AT_ONCE)
-        pulse.after(self.free_really.click(self.drop, [self.opened], [self.sure, self.notice], **CONTROL))
-        pulse.after(
+        poller.after(self.free_really.click(self.drop, [self.opened], [self.sure, self.notice], **CONTROL))
+        poller.after(
             self.really.click(
                 self.remove,
                 [self.opened, chat_target],

@@ -106,53 +106,54 @@ class RunsPage:
     # ---- what follows the clock -----------------------------------------------------------------------------------
     def parts(self) -> list[LivePart]:
         return [
-            LivePart(self.none, lambda look: gr.update(visible=not look.snapshot.rows)),
-            LivePart(self.some, lambda look: gr.update(visible=bool(look.snapshot.rows))),
-            LivePart(self.side, lambda look: gr.update(visible=look.row is not None)),
-            LivePart(self.details, lambda look: gr.update(visible=look.row is not None)),
-            LivePart(self.card, lambda look: self._about(look, card.card)),
+            LivePart(self.none, lambda context: gr.update(visible=not context.snapshot.rows)),
+            LivePart(self.some, lambda context: gr.update(visible=bool(context.snapshot.rows))),
+            LivePart(self.side, lambda context: gr.update(visible=context.row is not None)),
+            LivePart(self.details, lambda context: gr.update(visible=context.row is not None)),
+            LivePart(self.card, lambda context: self._about(context, card.card)),
             *self.finding.parts(),
-            LivePart(self.film, lambda look: gr.update(value=look.opened if look.row else None)),
-            LivePart(self.settings, lambda look: self._about(look, card.settings)),
-            LivePart(self.story, lambda look: self._about(look, card.story)),
+            LivePart(self.film, lambda context: gr.update(value=context.opened if context.row else None)),
+            LivePart(self.settings, lambda context: self._about(context, card.settings)),
+            LivePart(self.story, lambda context: self._about(context, card.story)),
             LivePart(
-                self.resume, lambda look: gr.update(visible=bool((row := look.row) and may_resume(row.status.state)))
+                self.resume,
+                lambda context: gr.update(visible=bool((row := context.row) and may_resume(row.status.state))),
             ),
-            LivePart(self.open_chat, lambda look: gr.update(visible=bool((row := look.row) and row.can_chat))),
+            LivePart(self.open_chat, lambda context: gr.update(visible=bool((row := context.row) and row.can_chat))),
             LivePart(
                 self.further,
-                lambda look: gr.update(visible=look.snapshot.busy is None and further.may_continue(look.row)),
+                lambda context: gr.update(visible=context.snapshot.busy is None and further.may_continue(context.row)),
             ),
             *self.manage.parts(),
             *self.way_out.parts(),
         ]
 
-    def _about(self, look: ViewContext, show: Any) -> Update:
-        view = self._view(look)
+    def _about(self, context: ViewContext, show: Any) -> Update:
+        view = self._view(context)
         return shown(show(view, self.w) if view else "")
 
-    def _view(self, look: ViewContext) -> RunView | None:
-        return self.services.snapshots.view(look.opened) if look.row else None
+    def _view(self, context: ViewContext) -> RunView | None:
+        return self.services.snapshots.view(context.opened) if context.row else None
 
     # ---- wires ----------------------------------------------------------------------------------------------------
-    def wire(self, pulse: Poller, tabs: gr.Tabs, chat_target: gr.Dropdown) -> None:
+    def wire(self, poller: Poller, tabs: gr.Tabs, chat_target: gr.Dropdown) -> None:
         # The last one counts: a person may press before the newest, which the page opens by itself, has come.
         picked = self.list.select(
             self.pick, [self.list, self.opened], [self.list, *self.opening], js=PICKED, **LAST, **AT_ONCE
         )
-        pulse.after(picked)
+        poller.after(picked)
         self.open_chat.click(self.to_chat, [self.opened], [tabs, chat_target], js=CHOSEN, **AT_ONCE).then(
             None, js=SHOW_CHAT
         )
-        pulse.after(self.resume.click(self.go_on, [self.opened], [self.run_notice, tabs], **CONTROL))
+        poller.after(self.resume.click(self.go_on, [self.opened], [self.run_notice, tabs], **CONTROL))
         for button, made in ((self.save_card, self.recipe_card), (self.save_picture, self.picture)):
             saved = button.click(made, [self.opened], [self.card_file, self.run_notice], **AT_ONCE)
             saved.then(None, [self.card_file], None, js=SAVE, **QUIET)
-        self.manage.wire(pulse, self.chart, self.list, chat_target)
+        self.manage.wire(poller, self.chart, self.list, chat_target)
         self.unpacking.wire(
-            pulse, lambda run_id: (gr.update(value=run_id), *self.open(run_id)), [self.list, *self.opening]
+            poller, lambda run_id: (gr.update(value=run_id), *self.open(run_id)), [self.list, *self.opening]
         )
-        self.way_out.wire(pulse, picked)
+        self.way_out.wire(poller, picked)
 
     @property
     def opening(self) -> list[Any]:

@@ -74,7 +74,7 @@ class SettingsPage:
     # ---- what follows the clock -----------------------------------------------------------------------------------
     def parts(self) -> list[LivePart]:
         return [
-            LivePart(self.hardware, lambda look: gr.update(value=self._hardware())),
+            LivePart(self.hardware, lambda context: gr.update(value=self._hardware())),
             *self.alone.parts(),
             *self.ready.parts(),
             *self.hub_token.parts(),

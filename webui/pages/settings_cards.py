@@ -21,7 +21,7 @@ from webui.kit.format import gib
 from webui.kit.html import Html, join, muted, notice, tag
 from webui.kit.live import AT_ONCE, CONTROL, LAST, QUIET, LivePart, shown
 from webui.kit.panel import Panel
-from webui.kit.visitor import is_here
+from webui.kit.visitor import is_local
 from webui.kit.wording import Wording
 from webui.state.services import Services
 
@@ -121,7 +121,7 @@ class KeptSetting(Panel):
 
     def parts(self) -> list[LivePart]:
         """Sent when it was changed elsewhere; sending it on each visit would undo what a quick hand has just chosen."""
-        return [LivePart(self.choice, lambda look: self.fresh())]
+        return [LivePart(self.choice, lambda context: self.fresh())]
 
     def wire(self) -> None:
         self.choice.input(self.choose, [self.choice], [self.notice, self.choice], **LAST, **QUIET)
@@ -171,7 +171,7 @@ class ReadySetting(KeptSetting):
             self.notice = gr.HTML("", visible=False, elem_id="keep-ready-notice")
 
     def parts(self) -> list[LivePart]:
-        return [*super().parts(), LivePart(self.held, lambda look: gr.update(value=self._held()))]
+        return [*super().parts(), LivePart(self.held, lambda context: gr.update(value=self._held()))]
 
     def _held(self) -> Html:
         held = self.services.standby.held_bytes
@@ -198,8 +198,8 @@ class HubTokenCard(Panel):
 
     def parts(self) -> list[LivePart]:
         return [
-            LivePart(self.source, lambda look: gr.update(value=self._source())),
-            LivePart(self.forget, lambda look: gr.update(visible=self._is_given())),
+            LivePart(self.source, lambda context: gr.update(value=self._source())),
+            LivePart(self.forget, lambda context: gr.update(visible=self._is_given())),
         ]
 
     def wire(self) -> None:
@@ -210,7 +210,7 @@ class HubTokenCard(Panel):
     def take(self, token: Any, request: gr.Request) -> list[Any]:
         """Inputs: token. Outputs: token (emptied in any case), source, forget, notice."""
         try:
-            if not is_here(request):
+            if not is_local(request):
                 raise ModelError("hub_token_card.elsewhere")  # over the network it would travel as it is
             self.services.hub_token.give(token)
         except GarageError as error:
@@ -219,7 +219,7 @@ class HubTokenCard(Panel):
 
     def drop(self, request: gr.Request) -> list[Any]:
         """Outputs: token (emptied), source, forget, notice."""
-        if not is_here(request):
+        if not is_local(request):
             return self._shown(notice(self.w.t("hub_token_card.elsewhere")))
         self.services.hub_token.forget()
         return self._shown(notice(self.w.t("hub_token_card.forgotten"), "ok"))

@@ -46,33 +46,33 @@ class TrainPage:
 
     def parts(self) -> list[LivePart]:
         return [
-            LivePart(self.start_waits, lambda look: gr.update(value="yes" if start.waits(look.snapshot) else "")),
+            LivePart(self.start_waits, lambda context: gr.update(value="yes" if start.waits(context.snapshot) else "")),
             LivePart(self.form_column, self._plans),
-            LivePart(self.plan_bar, lambda look: gr.update(visible=look.snapshot.busy is not None)),
+            LivePart(self.plan_bar, lambda context: gr.update(visible=context.snapshot.busy is not None)),
             LivePart(self.plan_says, self._plan_says),
             *self.line.parts(),
             *self.downloads.parts(),
             *self.run.parts(),
         ]
 
-    def _plans(self, look: ViewContext) -> Update:
-        return gr.update(visible=look.snapshot.busy is None or look.planning)
+    def _plans(self, context: ViewContext) -> Update:
+        return gr.update(visible=context.snapshot.busy is None or context.planning)
 
-    def _plan_says(self, look: ViewContext) -> Update:
-        busy = look.snapshot.busy
+    def _plan_says(self, context: ViewContext) -> Update:
+        busy = context.snapshot.busy
         return gr.update(value=muted(self.w.t("queue_panel.plan_says", name=busy.name)) if busy else "")
 
-    def wire(self, page: gr.Blocks, pulse: Poller, tab: gr.Tab) -> None:
-        self.wizard.wire(page, pulse, self.run.notice, self.planning)
+    def wire(self, page: gr.Blocks, poller: Poller, tab: gr.Tab) -> None:
+        self.wizard.wire(page, poller, self.run.notice, self.planning)
         self.start_waits.change(None, None, None, js=LOOK, **QUIET)
         self.wizard.data_step.follow(tab)
-        self.run.wire(pulse)
-        self.line.wire(pulse)
-        self.downloads.wire(pulse)
+        self.run.wire(poller)
+        self.line.wire(poller)
+        self.downloads.wire(poller)
         for button, planning in ((self.run.plan_next, True), (self.back, False)):
             pressed = button.click(
                 lambda planning=planning: planning, None, [self.planning], **AT_ONCE
             )  # fmt: skip
-            shown = pulse.after(pressed)
+            shown = poller.after(pressed)
             if planning:
                 self.wizard.redraw_after(shown)

@@ -27,7 +27,7 @@ from webui.state.snapshot import RunRow, Snapshot
 class RunColumn:
     def __init__(self, services: Services, wording: Wording):
         self.services, self.w = services, wording
-        self.finding = RunFinding(services, wording, "run", lambda look: look.snapshot.shown)
+        self.finding = RunFinding(services, wording, "run", lambda context: context.snapshot.shown)
 
     def build_notice(self) -> None:
         self.notice = gr.HTML("", elem_id="run-notice", visible=False)
@@ -74,43 +74,44 @@ class RunColumn:
 
     def parts(self) -> list[LivePart]:
         return [
-            LivePart(self.box, lambda look: gr.update(visible=look.snapshot.shown is not None)),
-            LivePart(self.card, lambda look: self._about(look, card.card)),
+            LivePart(self.box, lambda context: gr.update(visible=context.snapshot.shown is not None)),
+            LivePart(self.card, lambda context: self._about(context, card.card)),
             *self.finding.parts(),
             LivePart(self.resume, self._resume_button),
             LivePart(self.again, self._again_button),
             LivePart(self.pause, self._pause_button),
             LivePart(self.stop, self._stop_button),
-            LivePart(self.notify, lambda look: gr.update(visible=look.snapshot.busy is not None)),
+            LivePart(self.notify, lambda context: gr.update(visible=context.snapshot.busy is not None)),
             LivePart(
                 self.actions,
-                lambda look: gr.update(visible=bool(look.snapshot.shown and look.snapshot.shown.row.can_chat)),
+                lambda context: gr.update(visible=bool(context.snapshot.shown and context.snapshot.shown.row.can_chat)),
             ),
             LivePart(self.take_out, self._take_out_button),
-            LivePart(self.further, lambda look: gr.update(visible=self._may_continue(look.snapshot))),
-            LivePart(self.settings, lambda look: self._about(look, card.settings)),
-            LivePart(self.story, lambda look: self._about(look, card.story)),
+            LivePart(self.further, lambda context: gr.update(visible=self._may_continue(context.snapshot))),
+            LivePart(self.settings, lambda context: self._about(context, card.settings)),
+            LivePart(self.story, lambda context: self._about(context, card.story)),
             LivePart(
-                self.plan_next, lambda look: gr.update(visible=look.snapshot.busy is not None and not look.planning)
+                self.plan_next,
+                lambda context: gr.update(visible=context.snapshot.busy is not None and not context.planning),
             ),
         ]
 
-    def _about(self, look: ViewContext, show: Any) -> dict[str, Any]:
-        return gr.update(value=show(look.snapshot.shown, self.w) if look.snapshot.shown else "")
+    def _about(self, context: ViewContext, show: Any) -> dict[str, Any]:
+        return gr.update(value=show(context.snapshot.shown, self.w) if context.snapshot.shown else "")
 
-    def _resume_button(self, look: ViewContext) -> dict[str, Any]:
+    def _resume_button(self, context: ViewContext) -> dict[str, Any]:
         """The button Resume of a paused run; it stands on the queue's card instead where the queue waits for that
         run."""
-        return gr.update(visible=self._resumable(look.snapshot) is not None and awaited(look.snapshot) is None)
+        return gr.update(visible=self._resumable(context.snapshot) is not None and awaited(context.snapshot) is None)
 
-    def _again_button(self, look: ViewContext) -> dict[str, Any]:
+    def _again_button(self, context: ViewContext) -> dict[str, Any]:
         """The button that sets up a stopped run again; one that failed or is paused goes on by Resume."""
-        row = look.snapshot.shown.row if look.snapshot.shown else None
-        return gr.update(visible=bool(row and look.snapshot.busy is None and row.status.state == State.STOPPED))
+        row = context.snapshot.shown.row if context.snapshot.shown else None
+        return gr.update(visible=bool(row and context.snapshot.busy is None and row.status.state == State.STOPPED))
 
-    def _stop_button(self, look: ViewContext) -> dict[str, Any]:
+    def _stop_button(self, context: ViewContext) -> dict[str, Any]:
         """Says what it would do now; cannot be pressed where there is nothing to stop any more."""
-        busy = look.snapshot.busy
+        busy = context.snapshot.busy
         if busy is None:
             return gr.update(visible=False, interactive=False, value=self.w.t("train_page.stop"))
         state = busy.status.state
@@ -119,15 +120,15 @@ class RunColumn:
         )
         return gr.update(visible=True, interactive=may_stop(state), value=self.w.t(f"train_page.{key}"))
 
-    def _pause_button(self, look: ViewContext) -> dict[str, Any]:
-        busy = look.snapshot.busy
+    def _pause_button(self, context: ViewContext) -> dict[str, Any]:
+        busy = context.snapshot.busy
         if busy is None or busy.status.state not in (State.PREPARING, State.RUNNING, State.PAUSING):
             return gr.update(visible=False, interactive=False)
         key = "pause_under_way" if busy.status.state == State.PAUSING else "pause"
         return gr.update(visible=True, interactive=may_pause(busy.status.state), value=self.w.t(f"train_page.{key}"))
 
-    def _take_out_button(self, look: ViewContext) -> dict[str, Any]:
-        row = look.snapshot.shown.row if look.snapshot.shown else None
+    def _take_out_button(self, context: ViewContext) -> dict[str, Any]:
+        row = context.snapshot.shown.row if context.snapshot.shown else None
         return gr.update(visible=bool(row and row.status.has_adapter and row.status.state not in BUSY))
 
     def _may_continue(self, snapshot: Snapshot) -> bool:
@@ -139,10 +140,10 @@ class RunColumn:
         row = snapshot.shown.row if snapshot.shown else None
         return row if row and snapshot.busy is None and may_resume(row.status.state) else None
 
-    def wire(self, pulse: Poller) -> None:
-        pulse.after(self.stop.click(self.stop_run, None, [self.notice], **ENDS))
-        pulse.after(self.pause.click(self.pause_run, None, [self.notice], **ENDS))
-        pulse.after(self.resume.click(self.resume_run, None, [self.notice], **CONTROL))
+    def wire(self, poller: Poller) -> None:
+        poller.after(self.stop.click(self.stop_run, None, [self.notice], **ENDS))
+        poller.after(self.pause.click(self.pause_run, None, [self.notice], **ENDS))
+        poller.after(self.resume.click(self.resume_run, None, [self.notice], **CONTROL))
 
     def pause_run(self) -> Any:
         """Outputs: notice. Pauses whatever is at work."""

@@ -14,7 +14,7 @@ from core.advice.diagnosis import applied
 from core.errors import GarageError
 from core.runs import further
 from webui.form.handle import FormHandle, Given, Taken
-from webui.kit.findings import told
+from webui.kit.findings import finding_card
 from webui.kit.html import notice
 from webui.kit.live import CONTROL, QUIET, SHOW_FORM, LivePart, Update, ViewContext, shown
 from webui.kit.wording import Wording
@@ -35,12 +35,12 @@ class RunFinding:
     def parts(self) -> list[LivePart]:
         return [LivePart(self.said, self._said), LivePart(self.button, self._button)]
 
-    def _said(self, look: ViewContext) -> Update:
-        found = self.services.diagnoses.of(self.view(look))
-        return shown(told(found, self.w) if found else "")
+    def _said(self, context: ViewContext) -> Update:
+        found = self.services.diagnoses.diagnose(self.view(context))
+        return shown(finding_card(found, self.w) if found else "")
 
-    def _button(self, look: ViewContext) -> Update:
-        found = self.services.diagnoses.of(self.view(look))
+    def _button(self, context: ViewContext) -> Update:
+        found = self.services.diagnoses.diagnose(self.view(context))
         return gr.update(visible=True, value=self.w.render(found.remedy)) if found else gr.update(visible=False)
 
     def wire(self, form: FormHandle, opened: Component | None, tabs: gr.Tabs, said: gr.HTML) -> None:
@@ -55,7 +55,7 @@ class RunFinding:
         taken.then(None, None, None, js=SHOW_FORM, **QUIET)
 
     def _take(self, form: FormHandle, view: RunView | None, tabs: gr.Tabs, said: gr.HTML) -> Taken:
-        found = self.services.diagnoses.of(view)
+        found = self.services.diagnoses.diagnose(view)
         if found is None or view is None or view.recipe is None:
             return None, {said: shown("")}
         try:

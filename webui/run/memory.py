@@ -35,7 +35,7 @@ def memory(known: MemoryFacts | None, w: Wording) -> Html | None:
     peak = known.peak_gib
     said = w.t("run_memory.measured_more", peak=peak, **numbers) if peak else w.t("run_memory.measured", **numbers)
     if known.runs > 0 and known.factor is not None:
-        said += w.t("language.between_sentences") + correction.said(known.factor, known.runs, w)
+        said += w.t("language.between_sentences") + correction.factor_sentence(known.factor, known.runs, w)
     return _line(said)
 
 

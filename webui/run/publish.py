@@ -65,24 +65,25 @@ class PublishPanel:
             LivePart(self.which, self._which),
             LivePart(self.status, self._status),
             LivePart(
-                self.cancel, lambda look: gr.update(visible=any(status.active for _, status in self._attempts(look)))
+                self.cancel,
+                lambda context: gr.update(visible=any(status.active for _, status in self._attempts(context))),
             ),
         ]
 
-    def _which(self, look: ViewContext) -> Update:
+    def _which(self, context: ViewContext) -> Update:
         made = [
             (f"{self._name(each)} · {format.bytes_used(self.w, each.bytes)}", each.name)
-            for each in self._finished(look)
+            for each in self._finished(context)
             if each.check.passed
         ]
         return gr.update(choices=made, visible=bool(made))
 
-    def _attempts(self, look: ViewContext) -> list[tuple[ExportResult, ExportStatus]]:
-        found = ((each, self.services.publishing.status(each.name)) for each in self._finished(look))
+    def _attempts(self, context: ViewContext) -> list[tuple[ExportResult, ExportStatus]]:
+        found = ((each, self.services.publishing.status(each.name)) for each in self._finished(context))
         return [(each, status) for each, status in found if status]
 
-    def _status(self, look: ViewContext) -> Update:
-        return shown(join(self._told(each, status) for each, status in self._attempts(look)))
+    def _status(self, context: ViewContext) -> Update:
+        return shown(join(self._told(each, status) for each, status in self._attempts(context)))
 
     def _told(self, result: ExportResult, status: ExportStatus) -> Html:
         w, name = self.w, self._name(result)
@@ -103,7 +104,7 @@ class PublishPanel:
         return named(result, self.w)
 
     # ---- wires ----------------------------------------------------------------------------------------------------
-    def wire(self, pulse: Poller, opened: gr.Textbox, picked: Any) -> None:
+    def wire(self, poller: Poller, opened: gr.Textbox, picked: Any) -> None:
         given = [opened, self.which, self.repo, self.film]
         shows = [self.files, self.send, self.notice]
         self.look.click(self.list, [*given, self.who], [*shows, self.listed], **AT_ONCE)
@@ -112,8 +113,8 @@ class PublishPanel:
             event(None, None, shows, js=FORGET, **QUIET)  # on the page: no answer to it comes after that to a look
         for event in (opened.change, picked.then):
             event(lambda: (*self.forget(), gr.update(value=None)), None, [*shows, self.which], **AT_ONCE)
-        pulse.after(self.send.click(self.begin, [self.listed, *given, self.who], [*shows, self.listed], **CONTROL))
-        pulse.after(self.cancel.click(self.stop, [opened], [self.notice], **CONTROL))
+        poller.after(self.send.click(self.begin, [self.listed, *given, self.who], [*shows, self.listed], **CONTROL))
+        poller.after(self.cancel.click(self.stop, [opened], [self.notice], **CONTROL))
 
     def forget(self) -> tuple[Any, ...]:
         """Outputs: files, send, notice."""

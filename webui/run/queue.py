@@ -81,31 +81,31 @@ class QueuePanel(Panel):
     # ---- what follows the clock -----------------------------------------------------------------------------------
     def parts(self) -> list[LivePart]:
         def seen(show: Callable[[Snapshot], object]) -> Callable[[ViewContext], dict[str, Any]]:
-            return lambda look: gr.update(visible=bool(show(look.snapshot)))
+            return lambda context: gr.update(visible=bool(show(context.snapshot)))
 
         return [
             LivePart(self.says_card, seen(lambda snapshot: says(snapshot, self.w))),
-            LivePart(self.says, lambda look: gr.update(value=says(look.snapshot, self.w))),
+            LivePart(self.says, lambda context: gr.update(value=says(context.snapshot, self.w))),
             LivePart(self.resume, seen(awaited)),
             LivePart(self.go_on, self._go_on),
             LivePart(self.anyway, seen(lambda m: m.queue.order.game and not m.queue.order.game.run)),
             LivePart(self.stay, seen(lambda m: m.queue.order.game and m.queue.order.game.run)),
             LivePart(self.awake, seen(lambda m: m.queue.order.sleep_at)),
             LivePart(self.card, seen(lambda m: m.queue.waiting)),
-            LivePart(self.next, lambda look: gr.update(value=next_in_queue(look.snapshot, self.w))),
-            LivePart(self.list, lambda look: gr.update(choices=choices(look.snapshot, self.w))),
+            LivePart(self.next, lambda context: gr.update(value=next_in_queue(context.snapshot, self.w))),
+            LivePart(self.list, lambda context: gr.update(choices=choices(context.snapshot, self.w))),
             LivePart(self.hold, seen(lambda m: not m.queue.order.hold)),
         ]
 
-    def _go_on(self, look: ViewContext) -> dict[str, Any]:
+    def _go_on(self, context: ViewContext) -> dict[str, Any]:
         """The button that starts the queue without the paused run; Resume beside it is the other choice."""
-        queue, is_beside = look.snapshot.queue, awaited(look.snapshot) is not None
+        queue, is_beside = context.snapshot.queue, awaited(context.snapshot) is not None
         label = self.w.t("queue_panel.without" if is_beside else "queue_panel.go_on")
         is_seen = bool(queue.order.hold and queue.waiting)
         return gr.update(value=label, visible=is_seen, variant="secondary" if is_beside else "primary")
 
     # ---- wires ----------------------------------------------------------------------------------------------------
-    def wire(self, pulse: Poller) -> None:
+    def wire(self, poller: Poller) -> None:
         for button, act in (
             (self.resume, self.resume_awaited),
             (self.go_on, lambda: self.services.queue.put(hold=None)),
@@ -115,13 +115,13 @@ class QueuePanel(Panel):
             (self.hold, lambda: self.services.queue.put(hold=Hold(why="person", since=time.time()))),
         ):
             notice = self.notice if button is self.hold else self.says_notice
-            pulse.after(button.click(lambda act=act: outcome(self.w, act), None, [notice], **CONTROL))
+            poller.after(button.click(lambda act=act: outcome(self.w, act), None, [notice], **CONTROL))
         self.list.input(None, [self.list], None, js=REMEMBER, **AT_ONCE)
         for button, way in ((self.up, -1), (self.down, 1)):
-            pulse.after(button.click(self.move(way), [self.chosen], [self.notice], js=CHOSEN, **EACH, **CONTROL))
+            poller.after(button.click(self.move(way), [self.chosen], [self.notice], js=CHOSEN, **EACH, **CONTROL))
         taken = self.out.click(self.take_out, [self.chosen], [self.list, self.notice], js=CHOSEN, **CONTROL)
-        pulse.after(taken.then(None, None, None, js=FORGET, **AT_ONCE))
-        pulse.after(
+        poller.after(taken.then(None, None, None, js=FORGET, **AT_ONCE))
+        poller.after(
             self.set.click(self.set_time, [self.chosen, self.time], [self.time, self.notice], js=CHOSEN, **CONTROL)
         )
 

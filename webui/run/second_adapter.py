@@ -30,7 +30,7 @@ class SecondAdapter(Panel):
         self.strength = gr.Slider(low, high, value=100, step=5, **strength)
 
     def part(self) -> LivePart:
-        return LivePart(self.run, lambda look: gr.update(choices=self._choices(look.snapshot.rows)))
+        return LivePart(self.run, lambda context: gr.update(choices=self._choices(context.snapshot.rows)))
 
     def _choices(self, rows: tuple[RunRow, ...]) -> list[tuple[str, str]]:
         return [(self.w.t("second_adapter.none"), NONE), *((row.name, row.id) for row in rows if row.can_chat)]

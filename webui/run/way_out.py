@@ -27,7 +27,7 @@ from core.system import file_window
 from webui.kit import format
 from webui.kit.html import Html, facts, join, muted, notice, tag
 from webui.kit.live import AT_ONCE, CONTROL, LAST, LivePart, Poller, Update, ViewContext, outcome, shown
-from webui.kit.visitor import is_here
+from webui.kit.visitor import is_local
 from webui.kit.wording import Wording
 from webui.run import exported
 from webui.run.exported import form_of
@@ -53,7 +53,7 @@ class WayOut:
     def __init__(self, services: Services, wording: Wording, opened: gr.Textbox):
         self.services, self.w, self.opened = services, wording, opened
         self.finer = Finer(wording)
-        self.hub = PublishPanel(services, wording, lambda look: self._found(look)[0])
+        self.hub = PublishPanel(services, wording, lambda context: self._found(context)[0])
         self._looked: tuple[Snapshot, str, Found] | None = None
 
     # ---- widgets --------------------------------------------------------------------------------------------------
@@ -88,43 +88,43 @@ class WayOut:
     # ---- what follows the clock -----------------------------------------------------------------------------------
     def parts(self) -> list[LivePart]:
         return [
-            LivePart(self.place, lambda look: gr.update(visible=look.row is not None)),
-            LivePart(self.asking, lambda look: gr.update(visible=self._can(look))),
-            LivePart(self.lacking, lambda look: gr.update(visible=not self._can(look))),
+            LivePart(self.place, lambda context: gr.update(visible=context.row is not None)),
+            LivePart(self.asking, lambda context: gr.update(visible=self._can(context))),
+            LivePart(self.lacking, lambda context: gr.update(visible=not self._can(context))),
             LivePart(self.start, self._start_button),
-            LivePart(self.cancel, lambda look: gr.update(visible=self._at_work(look))),
-            LivePart(self.given, lambda look: shown(exported.gift(self._gift(look), self.w))),
+            LivePart(self.cancel, lambda context: gr.update(visible=self._at_work(context))),
+            LivePart(self.given, lambda context: shown(exported.gift(self._gift(context), self.w))),
             LivePart(self.progress, self._progress),
             LivePart(self.results, self._results),
             *self.hub.parts(),
         ]
 
-    def _can(self, look: ViewContext) -> bool:
-        return bool((row := look.row) and row.status.has_adapter)
+    def _can(self, context: ViewContext) -> bool:
+        return bool((row := context.row) and row.status.has_adapter)
 
-    def _start_button(self, look: ViewContext) -> Update:
-        row = look.row
+    def _start_button(self, context: ViewContext) -> Update:
+        row = context.row
         return gr.update(interactive=bool(row and row.status.has_adapter and row.status.state not in BUSY))
 
-    def _found(self, look: ViewContext) -> Found:
+    def _found(self, context: ViewContext) -> Found:
         """Exports of the run that is open, read once for all parts of one look."""
-        row = look.row
+        row = context.row
         if row is None:
             return (), ()
         known = self._looked
-        if known is None or known[0] is not look.snapshot or known[1] != row.id:
-            self._looked = known = look.snapshot, row.id, self.services.snapshots.exports(row.id)
+        if known is None or known[0] is not context.snapshot or known[1] != row.id:
+            self._looked = known = context.snapshot, row.id, self.services.snapshots.exports(row.id)
         return known[2]
 
-    def _gift(self, look: ViewContext) -> AddStatus | None:
-        return self.services.ollama.status(look.opened) if look.opened else None
+    def _gift(self, context: ViewContext) -> AddStatus | None:
+        return self.services.ollama.status(context.opened) if context.opened else None
 
-    def _at_work(self, look: ViewContext) -> bool:
-        given = self._gift(look)
-        return bool(given and given.active) or any(status.active for _, status in self._found(look)[1])
+    def _at_work(self, context: ViewContext) -> bool:
+        given = self._gift(context)
+        return bool(given and given.active) or any(status.active for _, status in self._found(context)[1])
 
-    def _progress(self, look: ViewContext) -> Update:
-        row, attempts = look.row, self._found(look)[1]
+    def _progress(self, context: ViewContext) -> Update:
+        row, attempts = context.row, self._found(context)[1]
         if row is None or not attempts:
             return shown("")
         before = self.services.exports.list() if any(status.active for _, status in attempts) else ()
@@ -141,15 +141,15 @@ class WayOut:
         shape = self.services.models.local_shape(base)
         return estimate.similar_export(done, kind, quant, base, shape.params) if shape else None
 
-    def _results(self, look: ViewContext) -> Update:
+    def _results(self, context: ViewContext) -> Update:
         exports = self.services.exports
-        found = self._found(look)[0]
+        found = self._found(context)[0]
         there = {"ollama": self.services.ollama.find, "lmstudio": lmstudio.models_folder}
         programs = {name for name, find in there.items() if found and find() is not None}
         return shown(join(exported.result(each, exports.folder(each), programs, self.w) for each in found))
 
     # ---- wires ----------------------------------------------------------------------------------------------------
-    def wire(self, pulse: Poller, picked: Any) -> None:
+    def wire(self, poller: Poller, picked: Any) -> None:
         """picked: the event by which another run is opened; also where the same is picked again, of which `opened`
         tells nobody."""
         told = [self.about, self.form, self.fold, self.start, *self.finer.told]
@@ -160,17 +160,17 @@ class WayOut:
         self.where.input(
             lambda where: gr.update(visible=where == "hub"), [self.where], [self.hub.place], **LAST, **AT_ONCE
         )
-        self.hub.wire(pulse, self.opened, picked)
+        self.hub.wire(poller, self.opened, picked)
         self.form.input(self.say, [self.opened, self.where, self.form], [self.about], **LAST, **AT_ONCE)
         for field in (self.form, self.finer.base):
             field.input(self.finer.show, [self.form, self.finer.base], self.finer.told, **LAST, **AT_ONCE)
-        pulse.after(
+        poller.after(
             self.start.click(
                 self.begin, [self.opened, self.where, self.form, *self.finer.asked], [self.notice], **CONTROL
             )
         )
-        pulse.after(self.cancel.click(self.cancel_all, [self.opened], [self.notice], **CONTROL))
-        pulse.after(self.results.select(self.act, [self.pressed], [self.notice], js=exported.PRESSED, **CONTROL))
+        poller.after(self.cancel.click(self.cancel_all, [self.opened], [self.notice], **CONTROL))
+        poller.after(self.results.select(self.act, [self.pressed], [self.notice], js=exported.PRESSED, **CONTROL))
 
     def forms(self, where: Any) -> tuple[str, ...]:
         """The recommended one first; nothing for what is no place."""
@@ -349,7 +349,7 @@ class WayOut:
     def _show(self, result: ExportResult, request: gr.Request) -> Update:
         folder = self.services.exports.folder(result)
         try:
-            if is_here(request) and file_window.show(folder):
+            if is_local(request) and file_window.show(folder):
                 return shown("")
         except OSError:
             pass  # the program that opens folders does not start: the folder's path is there to be copied

@@ -1,18 +1,17 @@
 """Access control if the page is open beyond this PC (or started with --auth): one key or one password for everybody.
 
-ASGI middleware inside the Guard, before every route that there is: pages, /config, static files, the queue, uploads,
-files. gradio's own `auth` is not used: it leaves /gradio_api/cancel, /reset, /heartbeat, /startup-events, static files
-and the login check itself open (6.31).
+ASGI middleware inside the Guard, before every route: pages, /config, static files, the queue, uploads, files. gradio's
+own `auth` is not used: it leaves /gradio_api/cancel, /reset, /heartbeat, /startup-events, static files and the login
+check itself open (6.31).
 
-* Without --auth a random key is made at each start and printed in each address (`?key=...`). Opening it sets a cookie
-  that
-  is a second random value: HttpOnly, SameSite=Strict, good until this app ends, its name of the port (cookies know no
-  ports). The answer is a small page that leads on by itself, because a Strict cookie is not sent along a redirect that
-  began elsewhere (a link in a chat).
+* Without --auth a random key is generated at each start and printed in each address (`?key=...`). Opening it sets a
+  cookie with a second random value: HttpOnly, SameSite=Strict, valid until this app ends, named after the port (cookies
+  do not distinguish ports). The answer is a small page that leads on by itself, because a Strict cookie is not sent
+  along a redirect that began elsewhere (a link in a chat).
 * With --auth the door shows a form for name and password.
-* Comparisons take the same time whatever differs, and whoever was wrong waits longer each time.
+* Comparisons take constant time, and each wrong attempt of an address waits longer.
 
-It does not encrypt: on a network where others listen, use a tunnel (docs/security.md).
+It does not encrypt: on a network with eavesdroppers, use a tunnel (docs/security.md).
 """
 
 from __future__ import annotations
@@ -33,15 +32,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from webui.kit.html import join, tag
 from webui.kit.wording import Wording
-from webui.server.guard import PLAIN_TEXT, whole
+from webui.server.guard import PLAIN_TEXT, respond
 from webui.server.language import PATHS, preferred
 
 KNOCK = "/door"
 KEY = "key"  # the query's name for it
-# gradio asks its own server for it when it starts: harmless, and without a cookie
+# gradio requests it from its own server when it starts: harmless, and without a cookie
 STARTUP = "/gradio_api/startup-events"
 MOST_FORM = 4096  # bytes
-MOST_REMEMBERED = 1000  # addresses that were wrong
+MOST_REMEMBERED = 1000  # addresses with failed attempts
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
 LEAST_PASSWORD = 8  # characters, where others can reach the page
 
@@ -50,13 +49,13 @@ KeyVerdict = Literal["right", "wrong", "too_soon"]
 
 @dataclass(frozen=True)
 class DoorSecret:
-    """What opens the door. user: None where a key was made; then `word` is that key."""
+    """The secret that opens the door: a user and password, or with user None a generated key."""
 
     user: str | None
     word: str
 
     @classmethod
-    def made(cls) -> DoorSecret:
+    def generate(cls) -> DoorSecret:
         return cls(None, secrets.token_urlsafe(24))
 
     def fits(self, user: str, word: str) -> bool:
@@ -64,16 +63,15 @@ class DoorSecret:
         return _same(word, self.word) and good_user
 
 
-def _same(given: str, wanted: str) -> bool:
-    """Digests, so that not even the length shows."""
-    one, other = (hashlib.sha256(value.encode("utf-8", "surrogatepass")).digest() for value in (given, wanted))
+def _same(typed: str, expected: str) -> bool:
+    """Compare two strings by their digests, in constant time, so that not even the length leaks."""
+    one, other = (hashlib.sha256(value.encode("utf-8", "surrogatepass")).digest() for value in (typed, expected))
     return hmac.compare_digest(one, other)
 
 
 @dataclass
-class Wrongs:
-    """How often each address was wrong since it was last right; each has its turn only after the wait of the one
-    before."""
+class FailedAttempts:
+    """The number of failed attempts of each address since its last success. One attempt at a time waits per address."""
 
     first_s: float = FIRST_WAIT_S
     _counts: OrderedDict[str, int] = field(default_factory=OrderedDict)
@@ -87,42 +85,41 @@ class Wrongs:
         return lock
 
     def wait_s(self, address: str) -> float:
-        """Before the answer to one more wrong try: 0.5 s, 1 s, 2 s, ... 30 s."""
+        """Delay before the answer to another wrong attempt: 0.5 s, 1 s, 2 s, ... 30 s."""
         return min(LONGEST_WAIT_S, self.first_s * 2 ** min(16, self._counts.get(address, 0)))
 
-    def wrong(self, address: str) -> None:
+    def failed(self, address: str) -> None:
         self._counts[address] = self._counts.get(address, 0) + 1
         self._counts.move_to_end(address)
         while len(self._counts) > MOST_REMEMBERED:
             self._counts.popitem(last=False)
 
-    def right(self, address: str) -> None:
+    def succeeded(self, address: str) -> None:
         self._counts.pop(address, None)
 
 
 class Doorkeeper:
-    """The secret, what stands in a visitor's cookie, and who was wrong how often. One an app, made by whoever starts
-    it."""
+    """The secret, the value of a visitor's cookie, and the failed attempts. One per app, created by its starter."""
 
-    def __init__(self, secret: DoorSecret, port: int, wrongs: Wrongs | None = None):
+    def __init__(self, secret: DoorSecret, port: int, attempts: FailedAttempts | None = None):
         self.secret, self.cookie = secret, f"lora_garage_{port}"
         self.inside = secrets.token_urlsafe(32)
-        self.wrongs = wrongs or Wrongs()
+        self.attempts = attempts or FailedAttempts()
         self._tickets: set[str] = set()
 
     def address(self, url: str) -> str:
-        """url as a person is told it: with the key, where one was made."""
+        """Return the url to print: with the key, if one was generated."""
         return url if self.secret.user is not None else f"{url.rstrip('/')}/?{KEY}={self.secret.word}"
 
     def ticket(self, url: str) -> str:
-        """url for the browser that we open ourselves: good for one visit, because other programs see what it was
-        started with."""
+        """Return the url for the browser that we open ourselves. It is valid once, because other programs can see a
+        browser's command line."""
         made = secrets.token_urlsafe(24)
         self._tickets.add(made)
         return f"{url.rstrip('/')}/?{KEY}={made}"
 
     def secrets(self) -> tuple[str, ...]:
-        """All that opens the door, so that no log holds it."""
+        """Everything that opens the door, so that the log can leave it out."""
         return (self.secret.word, self.inside, *tuple(self._tickets))
 
     def is_inside(self, headers: Mapping[str, str]) -> bool:
@@ -134,25 +131,25 @@ class Doorkeeper:
         return self.cookie in jar and _same(jar[self.cookie].value, self.inside)
 
     async def try_(self, user: str, word: str, address: str) -> KeyVerdict:
-        """A wrong secret is answered late; until then nothing else from the same address is even compared."""
+        """Check a secret. A wrong one is answered late; until then nothing else from the same address is compared."""
         if word in self._tickets:
             self._tickets.discard(word)
             return "right"
-        turn = self.wrongs.turn(address)
+        turn = self.attempts.turn(address)
         if turn.locked():
             return "too_soon"
         async with turn:
             if self.secret.fits(user, word):
-                self.wrongs.right(address)
+                self.attempts.succeeded(address)
                 return "right"
-            wait_s = self.wrongs.wait_s(address)
-            self.wrongs.wrong(address)
+            wait_s = self.attempts.wait_s(address)
+            self.attempts.failed(address)
             await asyncio.sleep(wait_s)
         return "wrong"
 
 
 class Door:
-    """ASGI middleware: nobody who is not inside sees anything but the door."""
+    """ASGI middleware: a visitor who has not been let in sees only the door."""
 
     def __init__(self, app: ASGIApp, keeper: Doorkeeper):
         self.app, self.keeper = app, keeper
@@ -174,12 +171,12 @@ class Door:
             return await self._let_in(send, "", given, scope, where, w)
         if self.keeper.is_inside(headers):
             return await self.app(scope, receive, send)
-        await self._outside(receive, send, headers, method, w)
+        await self._refuse(receive, send, headers, method, w)
 
-    async def _outside(self, receive: Receive, send: Send, headers: dict[str, str], method: str, w: Wording) -> None:
+    async def _refuse(self, receive: Receive, send: Send, headers: dict[str, str], method: str, w: Wording) -> None:
         if method == "GET" and "text/html" in headers.get("accept", ""):
             return await _page(send, 401, _form(self.keeper, w, ""))
-        await whole(receive, send, 401, [*PLAIN_TEXT, *NOT_KEPT], w.t("door.closed").encode())
+        await respond(receive, send, 401, [*PLAIN_TEXT, *NO_STORE], w.t("door.closed").encode())
 
     async def _knock(self, scope: Scope, receive: Receive, send: Send, w: Wording) -> None:
         body, more = b"", True
@@ -190,8 +187,8 @@ class Door:
             body += message.get("body", b"")
             more = message.get("more_body", False)
         if len(body) > MOST_FORM:
-            return await whole(
-                receive if more else None, send, 413, [*PLAIN_TEXT, *NOT_KEPT], w.t("door.too_long").encode()
+            return await respond(
+                receive if more else None, send, 413, [*PLAIN_TEXT, *NO_STORE], w.t("door.too_long").encode()
             )
         try:
             given = dict(parse_qsl(body.decode("utf-8", "replace"), max_num_fields=10))
@@ -212,16 +209,16 @@ class Door:
 
 
 def _address(scope: Scope) -> str:
-    """Of IPv6 the network: whoever has one has 2**64 addresses in it."""
-    found = (scope.get("client") or ("",))[0]
+    """Return the visitor's address; for IPv6 its /64 network, as each network has 2**64 addresses."""
+    host = (scope.get("client") or ("",))[0]
     try:
-        parsed = ip_address(found)
+        parsed = ip_address(host)
     except ValueError:
-        return found
-    return str(IPv6Address(int(parsed) >> 64 << 64)) if isinstance(parsed, IPv6Address) else found
+        return host
+    return str(IPv6Address(int(parsed) >> 64 << 64)) if isinstance(parsed, IPv6Address) else host
 
 
-# ---- what stands at the door ---------------------------------------------------------------------
+# ---- the pages of the door -----------------------------------------------------------------------
 
 STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;margin:0;min-height:100vh;display:grid;place-items:center;background:#f4f4f5;
@@ -239,9 +236,9 @@ input{background:#18181b;border-color:#a1a1aa}[role=alert]{color:#fca5a5}}
 """
 
 
-def _form(keeper: Doorkeeper, w: Wording, said: str) -> str:
+def _form(keeper: Doorkeeper, w: Wording, message: str) -> str:
     with_name = keeper.secret.user is not None
-    asked = w.t("door.password" if with_name else "door.key")
+    label = w.t("door.password" if with_name else "door.key")
     name = join(
         [
             tag("label", w.t("door.user"), for_="user"),
@@ -250,9 +247,9 @@ def _form(keeper: Doorkeeper, w: Wording, said: str) -> str:
     )
     fields = [
         tag("p", w.t("door.about" if with_name else "door.about_key")),
-        tag("p", said, role="alert") if said else None,
+        tag("p", message, role="alert") if message else None,
         name if with_name else None,
-        tag("label", asked, for_="word"),
+        tag("label", label, for_="word"),
         tag("input", id="word", name_="word", type="password", autocomplete="current-password", maxlength="1000"),
         tag("button", w.t("door.enter"), type="submit"),
     ]
@@ -274,11 +271,11 @@ def _document(body: str, w: Wording, more: str = "") -> str:
     )
 
 
-NOT_KEPT = [(b"cache-control", b"no-store"), (b"vary", b"cookie")]
+NO_STORE = [(b"cache-control", b"no-store"), (b"vary", b"cookie")]
 
 
 async def _page(send: Send, status: int, document: str, cookie: str | None = None) -> None:
-    headers = [(b"content-type", b"text/html; charset=utf-8"), *NOT_KEPT]
+    headers = [(b"content-type", b"text/html; charset=utf-8"), *NO_STORE]
     if cookie:
         headers.append((b"set-cookie", cookie.encode()))
-    await whole(None, send, status, headers, document.encode("utf-8", "replace"))
+    await respond(None, send, status, headers, document.encode("utf-8", "replace"))

@@ -1,4 +1,4 @@
-"""Settings that gradio needs before it is imported: limits its environment variables, and its start-up time."""
+"""Patches of gradio, and the settings it needs before it is imported: safe environment variables, a faster start."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from typing import Any
 
 from starlette.middleware import Middleware
 
-# A variable of the shell must not open what the page keeps shut: GRADIO_SHARE, GRADIO_SERVER_NAME,
+# A variable of the shell must not open access that the page keeps closed: GRADIO_SHARE, GRADIO_SERVER_NAME,
 # GRADIO_ALLOWED_PATHS, GRADIO_ROOT_PATH, GRADIO_MCP_SERVER, GRADIO_VIBE_MODE (anyone may edit files),
-# GRADIO_LOCAL_DEV_MODE (CORS for "null") and forty more, so all of them go; on a Space gradio would listen on every
-# address, and uvicorn believes whom the last one names.
+# GRADIO_LOCAL_DEV_MODE (CORS for "null") and forty more, so all of them are removed; on a Space gradio would listen
+# on every address, and uvicorn trusts the proxies that the last one names.
 _WIDENING = ("GRADIO_", "SPACE_", "SPACES_")
 _WIDENING_NAMES = ("SYSTEM", "FORWARDED_ALLOW_IPS")
 
@@ -39,8 +39,9 @@ def prepare() -> None:
 
 
 @contextmanager
-def one_app() -> Iterator[None]:
-    """While Blocks are built, gradio makes a FastAPI app after each step; launch() makes the only one that is served.
+def without_intermediate_apps() -> Iterator[None]:
+    """Keep gradio from making a FastAPI app after each step while Blocks are built; launch() makes the only one that is
+    served.
 
     Four needless ones cost 0.25 s of the start (2 cores, November 2026).
     """
@@ -49,8 +50,8 @@ def one_app() -> Iterator[None]:
 
 
 @contextmanager
-def behind(layers: Sequence[Middleware]) -> Iterator[None]:
-    """While an app is launched: layers stand around all of it, the first one outermost.
+def with_middleware(layers: Sequence[Middleware]) -> Iterator[None]:
+    """Add middleware around the whole app while it is launched, the first layer outermost.
 
     launch(app_kwargs={"middleware": ...}) puts them inside gradio's own, whose CORS layer answers preflights by itself.
     """
@@ -67,7 +68,7 @@ def behind(layers: Sequence[Middleware]) -> Iterator[None]:
 
 @contextmanager
 def _making_apps(how: Callable[..., Any]) -> Iterator[None]:
-    """how: called in place of App.create_app, which it is given first."""
+    """Replace App.create_app. how: called in its place, with the original as its first argument."""
     from gradio.routes import App
 
     real = App.__dict__["create_app"]
@@ -80,9 +81,9 @@ def _making_apps(how: Callable[..., Any]) -> Iterator[None]:
 
 @contextmanager
 def without_proxy() -> Iterator[None]:
-    """While gradio is imported, when it makes a client that it does not use here, and launched, when it asks its own
-    server: a proxy does not reach that, and one of a kind that httpx does not know (socks://) is an error (gradio
-    6.31)."""
+    """Ignore proxies while gradio is imported (it makes a client that is not used here) and launched (it requests its
+    own server). A proxy does not reach that server, and one of a kind that httpx does not know (socks://) is an error
+    (gradio 6.31)."""
     from httpx import _client
 
     kept: Any = _client
@@ -93,9 +94,8 @@ def without_proxy() -> Iterator[None]:
         kept.get_environment_proxies = real
 
 
-def no_fetching() -> None:
-    """Take from gradio the function by which it fetches an address that stands where a file should: this app fetches
-    nothing."""
+def forbid_fetching() -> None:
+    """Disable gradio's download of an address in the place of a file: this app fetches nothing."""
     import gradio as gr
     from gradio import processing_utils
 
@@ -106,11 +106,11 @@ def no_fetching() -> None:
     processing_utils.async_ssrf_protected_download = refuse
 
 
-def half_characters() -> None:
-    """Let gradio send half a character (a lone surrogate, which JSON rows and a model's pieces may hold) as the sign
-    for one.
+def replace_surrogates() -> None:
+    """Let gradio send a lone surrogate (half a character, which JSON rows and a model's pieces may hold) as a
+    replacement character.
 
-    Its JSON writer refuses them in the middle of an answer, after which that page hears nothing any more (gradio 6.31).
+    Its JSON writer refuses them in the middle of an answer, after which the page receives nothing more (gradio 6.31).
     """
     import orjson
     from gradio import routes
@@ -120,17 +120,17 @@ def half_characters() -> None:
         try:
             return orjson.dumps(value, **options)
         except TypeError:
-            return orjson.dumps(_whole(value), **options)
+            return orjson.dumps(_without_surrogates(value), **options)
 
     modules: tuple[Any, ...] = (routes, json_component)
     for module in modules:
         module.orjson = SimpleNamespace(**vars(orjson) | {"dumps": dumps})
-    modules[0].JSONResponse = routes.ORJSONResponse  # else a refusal that repeats one is an exception of its own
+    modules[0].JSONResponse = routes.ORJSONResponse  # else an error message with a surrogate raises another exception
 
 
-def choices_that_have_gone() -> None:
-    """Let a Dropdown of the class FOLLOWS hand on a choice that has gone. Gradio refuses it in English, before any
-    handler (6.31)."""
+def accept_stale_choices() -> None:
+    """Let a Dropdown of the class FOLLOWS pass on a choice that no longer exists. Gradio refuses it in English, before
+    any handler (6.31)."""
     from gradio.components import Dropdown
 
     from webui.kit.live import FOLLOWS
@@ -140,15 +140,14 @@ def choices_that_have_gone() -> None:
 
     kept: Any = Dropdown
     real = vars(kept)["preprocess"]
-    if not isinstance(real, property):  # no function around it, which would stand in the traceback of each refusal
+    if not isinstance(real, property):  # a wrapper function would appear in the traceback of each refusal
         kept.preprocess = property(
             lambda self: text if FOLLOWS in vars(self).get("elem_classes", ()) else MethodType(real, self)
         )
 
 
-def errors_to_log() -> None:
-    """Let what gradio catches of our handlers reach the log. It prints tracebacks to a terminal that may be closed
-    (gradio 6.31)."""
+def log_handler_errors() -> None:
+    """Write exceptions of our handlers to the log. gradio prints them to a terminal that may be closed (6.31)."""
     from gradio import queueing, routes
 
     def print_exc() -> None:
@@ -157,10 +156,9 @@ def errors_to_log() -> None:
     queueing.traceback = routes.traceback = SimpleNamespace(**vars(traceback) | {"print_exc": print_exc})
 
 
-def skips_for_nothing() -> None:
-    """Let an output that a handler leaves as it is cost nothing. gradio builds its component anew and asks for all its
-    settings (6.31):
-    a page's beat over sixty outputs, none of which had changed, took 0.08 of a core of the two it was measured on."""
+def skip_unchanged_outputs() -> None:
+    """Make outputs cheap that a handler leaves unchanged. gradio builds their components anew and reads all their
+    settings (6.31): a page's update of sixty outputs, none of them changed, took 0.08 of a core (2 cores)."""
     from gradio import blocks, skip
 
     kept: Any = blocks.Blocks.postprocess_data
@@ -179,7 +177,7 @@ def skips_for_nothing() -> None:
         ):
             return await real(self, block_fn, predictions, state)
         changed = [place for place, one in enumerate(predictions) if not (isinstance(one, dict) and one == skip())]
-        told = [None if block.stateful else skip() for block in outputs]
+        results = [None if block.stateful else skip() for block in outputs]
         if changed:
             these = copy.copy(block_fn)
             these.outputs = [outputs[place] for place in changed]
@@ -187,15 +185,15 @@ def skips_for_nothing() -> None:
             for place, value in zip(
                 changed, await real(self, these, values if values[1:] else values[0], state), strict=True
             ):
-                told[place] = value
-        return told
+                results[place] = value
+        return results
 
     blocks.Blocks.postprocess_data = postprocess_data
 
 
-def no_links_to_states() -> None:
-    """Keep no copy of all components' settings for each page. gradio makes one at a page's first event and follows it
-    from there (6.31), for links that open a page as it stands, of which there are none here."""
+def keep_no_page_configs() -> None:
+    """Keep no copy of all components' settings for each page. gradio makes one at a page's first event and updates it
+    (6.31), for links that restore a page's state, which this app does not have."""
     from gradio.state_holder import SessionState
 
     kept: Any = SessionState
@@ -209,21 +207,21 @@ def no_links_to_states() -> None:
     kept._update_config = kept._update_value_in_config = lambda *_: None
 
 
-def looks_less_often(demo: Any) -> None:
-    """After demo.queue(). Gradio looks a thousand times a second whether an event has come, and a hundred times for its
-    progress, on Windows 20 and 10 times: an app that nobody used took 6 % of a core, and takes 1.8 %. An event waits 5
-    ms longer."""
+def poll_less_often(demo: Any) -> None:
+    """Reduce gradio's polling; call it after demo.queue(). It checks a thousand times a second for events, and a
+    hundred times for their progress, on Windows 20 and 10 times: an idle app took 6 % of a core, and now takes 1.8 %.
+    An event waits 5 ms longer."""
     demo._queue.sleep_when_free = max(demo._queue.sleep_when_free, 0.01)
     demo._queue.progress_update_sleep_when_free = 0.1
 
 
-def _whole(value: Any) -> Any:
+def _without_surrogates(value: Any) -> Any:
     if isinstance(value, str):
-        # two halves that meet are a character
+        # two adjacent halves are a character
         return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     if isinstance(value, dict):
-        return {_whole(key): _whole(inner) for key, inner in value.items()}
-    return [_whole(inner) for inner in value] if isinstance(value, list | tuple) else value
+        return {_without_surrogates(key): _without_surrogates(inner) for key, inner in value.items()}
+    return [_without_surrogates(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 class _NoStubs(MetaPathFinder):

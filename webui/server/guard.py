@@ -1,19 +1,16 @@
 """Guards the page on this PC against other web pages open in the same browser.
 
 * Host must be one of ours, else a name that an attacker points at this PC reads everything (DNS rebinding).
-* Origin must be the Host wherever a browser names one, and only a click may lead here from another site; else any web
-  page
-  could post here or read from here, other local ports included. gradio's own CORS answer allows strangers on any Host
-  but
-  localhost: its headers are taken away.
-* The content security policy keeps what a model writes from loading pictures from elsewhere or posting forms there.
+* Origin must be the Host if a browser names one, and only a click may lead here from another site; else any web page
+  could post here or read from here, other local ports included. gradio's own CORS answer allows other sites on any Host
+  but localhost: its headers are removed.
+* The content security policy keeps a model's output from loading pictures from elsewhere or posting forms there.
 * Bodies are limited, counted as they arrive; uploads have gradio's own limit.
-* Only what the page itself asks for is served. gradio has some sixty routes more, among them files by their path
-  (/file=),
+* Only the routes that the page needs are served. gradio has some sixty more, among them files by their path (/file=),
   a proxy, calls by name around the queue, recordings, its API's description: 404, whatever a later version makes of
   them.
 
-Not a password: that is webui/server/door, which stands inside.
+Passwords are the work of webui/server/door, which stands inside.
 """
 
 from __future__ import annotations
@@ -38,8 +35,8 @@ SERVED = re.compile(
     r"/gradio_api/(?:queue/join|queue/data|heartbeat/[\w-]+|cancel|reset|upload|upload_progress|component_server|run/predict|"
     r"startup-events|app_id|theme\.css)/?"
 )
-UPLOAD = "/gradio_api/upload"  # the only route whose body may be larger: gradio cuts it off at max_file_size
-# gr.HTML needs unsafe-inline and unsafe-eval; nothing of a person's data is ever put where they would matter.
+UPLOAD = "/gradio_api/upload"  # the only route with a larger body: gradio limits it to max_file_size
+# gr.HTML needs unsafe-inline and unsafe-eval; no user data is ever part of a script.
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; "
@@ -53,10 +50,10 @@ HEADERS = [
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
 ]
-# The names of these files hold a hash of what is in them, but for those rewritten here: a page that is loaded again
-# asks for none of eighty.
+# The names of these files contain a hash of their contents (except the scripts patched here), so that a reload requests
+# none of eighty.
 FOR_GOOD = [(b"cache-control", b"public, max-age=31536000, immutable")]
-# No proxy stands before this app, so whoever sends these wants gradio to take the app for another address.
+# No proxy stands before this app, so a request with these headers tries to make gradio use another address.
 PROXYS = (
     b"forwarded",
     b"x-forwarded-for",
@@ -86,7 +83,7 @@ class Guard:
             refusal = 404, "There is nothing here."
         if refusal:
             status, sentence = refusal
-            return await whole(receive, send, status, [*PLAIN_TEXT, *HEADERS], sentence.encode())
+            return await respond(receive, send, status, [*PLAIN_TEXT, *HEADERS], sentence.encode())
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -99,7 +96,7 @@ class Guard:
             await send(message)
 
         inner = {**scope, "headers": [pair for pair in scope["headers"] if pair[0].lower() not in PROXYS]}
-        await self.app(inner, receive if is_upload else self._counted(receive), with_headers)
+        await self.app(inner, receive if is_upload else self._limited(receive), with_headers)
 
     def _refusal(self, method: str, headers: dict[str, str], is_upload: bool) -> tuple[int, str] | None:
         host = headers.get("host", "")
@@ -109,8 +106,7 @@ class Guard:
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
             return 403, "Refused: the request came from another site."
-        # A link on another site that is followed into a tab of its own shows our page to the person, and nothing to
-        # that site.
+        # A link on another site that opens our page in a tab shows it to the person, not to that site.
         is_click = (
             method == "GET"
             and headers.get("sec-fetch-mode") == "navigate"
@@ -123,15 +119,15 @@ class Guard:
             return 413, f"Refused: more than {self.most_bytes >> 20} MiB in one request."
         return None
 
-    def _counted(self, receive: Receive) -> Receive:
-        """A body without a length is cut off at the limit; what is left is no JSON, and is answered as such."""
-        seen = 0
+    def _limited(self, receive: Receive) -> Receive:
+        """Cut off a body without a length at the limit. The rest is no JSON, and is answered as such."""
+        received = 0
 
         async def counted() -> Message:
-            nonlocal seen
+            nonlocal received
             message: dict[str, Any] = dict(await receive())
-            seen += len(message.get("body", b""))
-            if seen > self.most_bytes:
+            received += len(message.get("body", b""))
+            if received > self.most_bytes:
                 return {"type": "http.request", "body": b"", "more_body": False}
             return message
 
@@ -142,12 +138,12 @@ PATIENCE_S = 5.0
 PLAIN_TEXT = [(b"content-type", b"text/plain; charset=utf-8")]
 
 
-async def whole(
+async def respond(
     receive: Receive | None, send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes
 ) -> None:
-    """An answer. It ends when what is still to come of its request was read, up to MOST_BYTES: a connection that is
-    closed over unread bytes is reset, and Windows then throws the answer away; who sends nothing more is not waited
-    for. receive: None where there is nothing more to read."""
+    """Send a response. It ends once the rest of the request was read, up to MOST_BYTES: a connection that is closed
+    over unread bytes is reset, and Windows then discards the response. A client that sends nothing more is not waited
+    for. receive: None if there is nothing more to read."""
     headers = [*headers, (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": True})

@@ -1,7 +1,8 @@
-"""Which language a page is in: English at /, any other at its code, such as /zh.
+"""The language of a page: English at /, any other at its code, such as /zh.
 
-A first visit to / goes to the browser's own language; the link in the page's header (/?lang=en) is remembered in a
-cookie. A page for each rather than one that is translated in the browser, because many sentences are made in Python.
+A first visit to / is redirected to the browser's language; the link in the page's header (/?lang=en) is stored in a
+cookie. Each language has its own page, instead of a translation in the browser, because many sentences are made in
+Python.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ COOKIE = "lora_garage_language"
 
 
 def language_link(language: str, **attributes: Any) -> Html:
-    """Its name in itself, to its page, which is remembered as the choice."""
+    """Return a link to a language's page, in that language, which also stores the choice."""
     w = Wording(language)
     html = w.t("language.html")
     return tag(
@@ -31,8 +32,8 @@ def language_link(language: str, **attributes: Any) -> Html:
 
 
 class LanguageDoor:
-    """ASGI middleware: answers GET of a language's page with a redirect where another language is wanted. The page
-    itself, a megabyte of words and parts, goes over the line packed."""
+    """ASGI middleware: redirects GET of a language's page if another language is preferred. The page itself, a
+    megabyte, is sent compressed."""
 
     def __init__(self, app: ASGIApp):
         self.app, self.packed = app, GZipMiddleware(app, compresslevel=6)
@@ -48,14 +49,14 @@ class LanguageDoor:
             cookie = f"{COOKIE}={chosen}; Path=/; Max-Age=31536000; SameSite=Lax"
             return await _go(send, PATHS[chosen] + (f"?{rest}" if rest else ""), cookie)
         headers = {name: value.decode("latin1") for name, value in scope["headers"]}
-        wanted = _remembered(headers.get(b"cookie", "")) or preferred(headers.get(b"accept-language", ""))
-        if path == PATHS["en"] and wanted != "en":
-            return await _go(send, PATHS[wanted] + (f"?{query}" if query else ""))
+        language = _remembered(headers.get(b"cookie", "")) or preferred(headers.get(b"accept-language", ""))
+        if path == PATHS["en"] and language != "en":
+            return await _go(send, PATHS[language] + (f"?{query}" if query else ""))
         await self.packed(scope, receive, send)
 
 
 def preferred(accept_language: str) -> str:
-    """The first of our languages that a browser names, by its weights; English where it names none."""
+    """Return the first of our languages that a browser accepts, by its weights; English if there is none."""
     weighted = []
     for position, part in enumerate(accept_language.split(",")[:50]):
         name, _, weight = part.strip().partition(";q=")

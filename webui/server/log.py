@@ -1,9 +1,9 @@
 """The web process's log, logs/app.log in the workspace, for when the terminal is closed.
 
-Three files of 1 MiB at most, the newest without a number. The terminal keeps what it was shown before: warnings and
-tracebacks. Into the file goes nothing that is secret. What a person typed never does: of an exception the file has its
-type and where it was raised, and its message only for MESSAGES_KEPT, whose words are the system's or a program's and
-not made from data. A hub token, the door's key, password and cookie are taken out of every record besides.
+Three files of 1 MiB at most, the newest without a number. The terminal still shows warnings and tracebacks. The file
+has no secrets and nothing that a person typed: of an exception it has the type and the place, and the message only for
+MESSAGES_KEPT, whose texts come from the system or a program and not from data. The hub token, the door's key, password
+and cookie are removed from every record as well.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from core import __version__
 from core.hub.token import NAME, OLD_NAME
 
 LARGEST, MORE_FILES = 1 << 20, 2  # bytes a file; files besides the newest
-LEAST_SECRET = 4  # characters: of a shorter password every second word has a part, and taking it out would spell it
+LEAST_SECRET = 4  # characters: a shorter password occurs within other words, and its removal would reveal it
 MESSAGES_KEPT = (OSError, ImportError, AttributeError, NameError, TypeError, MemoryError)
 TOKENS = re.compile(r"\bhf_\w{4,}|(?<=[?&]key=)[^\s&\"']+|(?<=[Bb]earer )\S+")
 
@@ -34,7 +34,7 @@ Secrets = Callable[[], Iterable[str]]
 
 
 def begin(file: Path, secrets: Secrets = lambda: ()) -> logging.Handler:
-    """Write to file from now on. secrets: asked at each record, for what must not be in it. Raises OSError where it
+    """Write to file from now on. secrets: called at each record, returns texts to remove. Raises OSError if the file
     cannot be made."""
     file.parent.mkdir(exist_ok=True)
     to_file = _File(file, maxBytes=LARGEST, backupCount=MORE_FILES, encoding="utf-8", errors="backslashreplace")
@@ -70,17 +70,20 @@ class _WithoutSecrets(logging.Formatter):
         self._secrets = secrets
 
     def format(self, record: logging.LogRecord) -> str:
-        known, record.exc_text = record.exc_text, None  # the terminal's own text of the exception is kept on the record
-        said = super().format(record)
-        record.exc_text = known
+        cached, record.exc_text = (
+            record.exc_text,
+            None,
+        )  # the terminal's text of the exception, which stays on the record
+        text = super().format(record)
+        record.exc_text = cached
         tokens = (os.environ.get(NAME, ""), os.environ.get(OLD_NAME, ""))
         for secret in sorted({*tokens, *self._secrets()}, key=len, reverse=True):
             if len(secret) >= LEAST_SECRET:
-                said = said.replace(secret, "***")
-        return TOKENS.sub("***", said)
+                text = text.replace(secret, "***")
+        return TOKENS.sub("***", text)
 
     def formatException(self, ei: Any) -> str:
-        """Innermost last; each exception of a chain with its own place."""
+        """Return the places and types of an exception and its causes, the innermost last."""
         chain: list[BaseException] = []
         error: BaseException | None = ei[1]
         while error is not None and error not in chain:
@@ -98,12 +101,12 @@ class _WithoutSecrets(logging.Formatter):
 
 
 class _File(RotatingFileHandler):
-    """A disk that is full or gone must not add a traceback for each record to what is wrong anyway: it is said once."""
+    """A log file that reports a full or missing disk once, instead of adding a traceback for each record."""
 
-    _said = False
+    _reported = False
 
     def shouldRollover(self, record: logging.LogRecord) -> bool:
-        """By bytes: the library's own counts the record's characters, and a Chinese one has three."""
+        """Count bytes: the library counts the record's characters, and a Chinese one has three bytes."""
         if self.stream is None:
             self.stream = self._open()
         size = self.stream.tell()
@@ -114,6 +117,6 @@ class _File(RotatingFileHandler):
         error = sys.exc_info()[1]
         if not isinstance(error, OSError):
             super().handleError(record)
-        elif not self._said:
-            self._said = True
+        elif not self._reported:
+            self._reported = True
             print(f"{self.baseFilename}: {error.strerror or error}", file=sys.stderr)

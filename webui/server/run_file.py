@@ -31,26 +31,26 @@ def address(id: str, language: str, with_data: bool) -> str:
 
 
 class RunFile:
-    """ASGI middleware, inside of Guard and Door: answers PATH alone."""
+    """ASGI middleware inside Guard and Door: answers PATH only."""
 
     def __init__(self, app: ASGIApp, store: DatasetStore, workspace: Workspace):
         self.app, self.store, self.workspace = app, store, workspace
-        files.remove_tree(workspace.root / ASIDE)  # of an app that was killed while it sent
+        files.remove_tree(workspace.root / ASIDE)  # left by an app that was killed while sending
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] != PATH:
             return await self.app(scope, receive, send)
-        asked = Request(scope).query_params
-        language = asked.get("in", "")
+        query = Request(scope).query_params
+        language = query.get("in", "")
         aside = self.workspace.root / ASIDE / uuid.uuid4().hex
         try:
             try:
-                file = await run_in_threadpool(self._packed, asked.get("id", ""), asked.get("data") == "1", aside)
+                file = await run_in_threadpool(self._packed, query.get("id", ""), query.get("data") == "1", aside)
             except GarageError as error:
-                said = Wording(language if language in LANGUAGES else "en").render(error.message)
-                return await PlainTextResponse(said, 404)(scope, receive, send)
-            kept = {"cache-control": "no-store"}
-            await FileResponse(file, media_type="application/zip", filename=file.name, headers=kept)(
+                message = Wording(language if language in LANGUAGES else "en").render(error.message)
+                return await PlainTextResponse(message, 404)(scope, receive, send)
+            headers = {"cache-control": "no-store"}
+            await FileResponse(file, media_type="application/zip", filename=file.name, headers=headers)(
                 scope, receive, send
             )
         finally:

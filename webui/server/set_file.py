@@ -1,5 +1,5 @@
-"""Downloads a dataset, conversations, or the questions of a blind test: JSONL, written while it is sent, with no copy
-on disk."""
+"""Downloads a dataset, conversations, or the questions of a blind test as JSONL, written while it is sent, without a
+copy on disk."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ROWS_A_CHUNK = 200
 
 
 class Sets(Protocol):
-    """What this needs of core.data.store.DatasetStore."""
+    """The part of core.data.store.DatasetStore that SetFile needs."""
 
     def rows(self, id: str) -> Rows: ...
 
@@ -40,7 +40,7 @@ def address(id: str, language: str, path: str = PATH) -> str:
 
 
 class SetFile:
-    """ASGI middleware, inside of Guard and Door: answers FILES alone."""
+    """ASGI middleware inside Guard and Door: answers FILES only."""
 
     def __init__(self, app: ASGIApp, sets: Sets, workspace: Workspace):
         self.app, self.sets, self.workspace = app, sets, workspace
@@ -53,7 +53,7 @@ class SetFile:
     def _answer(self, request: Request) -> Response:
         id, language = request.query_params.get("id", ""), request.query_params.get("in", "")
         try:
-            if request.url.path == TALKS:  # no id: all of them
+            if request.url.path == TALKS:  # without an id: all
                 talks = Conversations(self.workspace)
                 return _sent(_bytes(jsonl([talks.get(id)] if id else talks.find())), id or "conversations")
             if request.url.path == QUESTIONS:
@@ -67,11 +67,11 @@ class SetFile:
 
 
 def _sent(content: Iterator[bytes], name: str) -> Response:
-    kept = {
+    headers = {
         "content-disposition": f'attachment; filename="{slug(name, fallback="set")}.jsonl"',
         "cache-control": "no-store",
     }
-    return StreamingResponse(content, media_type="application/x-ndjson", headers=kept)
+    return StreamingResponse(content, media_type="application/x-ndjson", headers=headers)
 
 
 def _bytes(lines: Iterator[str]) -> Iterator[bytes]:
@@ -79,7 +79,7 @@ def _bytes(lines: Iterator[str]) -> Iterator[bytes]:
 
 
 def lines(rows: Rows) -> Iterator[bytes]:
-    """As core.data.sets.working.write has them in a file."""
+    """Yield rows in the format of core.data.sets.working.write."""
     for begin in range(0, len(rows), ROWS_A_CHUNK):
         some = (rows[position][1].as_dict() for position in range(begin, min(begin + ROWS_A_CHUNK, len(rows))))
         yield "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in some).encode("utf-8", "replace")

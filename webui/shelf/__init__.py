@@ -1,5 +1,4 @@
-"""Where a person chooses and gets a model: the catalogue's rows, search results of the hub, the
-downloads, models on disk.
+"""Choosing and downloading a model: the catalogue's rows, search results of the hub, downloads, models on disk.
 
-Imports: kit, state, core. Add what a row says: `rows`, with its sentence. What is understood of words is core/advice's.
+Imports: kit, state, core. Add a fact to a row: `rows`, with its sentence. core/advice parses the words of the search.
 """

@@ -1,9 +1,8 @@
-"""Models on this PC, on the Settings page: size, last use, by which runs. Those of the hub's cache can be deleted, and
-a GGUF file of LM Studio or Ollama can become a base model.
+"""Models on this PC, on the Settings page: size, last use, and the runs that use them. Models of the hub's cache can be
+deleted, and a GGUF file of LM Studio or Ollama can become a base model.
 
-The disk is looked at when the tab is opened, and when this app changed what lies there: a download ended, a GGUF file
-became a base, a model was deleted, on this page or another. Never by the clock, which only asks whether something of
-that happened.
+The disk is read when the tab is opened, and after this app changed it: a download ended, a GGUF file became a base, a
+model was deleted on any page. The clock only checks whether one of these happened.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from webui.kit import format
 from webui.kit.html import Html, join, muted, notice, tag
 from webui.kit.live import CONTROL, EACH, QUIET, LivePart, Update, ViewContext, shown
 from webui.kit.wording import Wording
-from webui.state.gguf_bases import Making
+from webui.state.gguf_bases import GgufConversion
 from webui.state.services import Services
 
 PRESS = """
@@ -42,7 +41,7 @@ OPEN_ROWS, RUNS = 8, 3
 class DiskCard:
     def __init__(self, services: Services, wording: Wording):
         self.services, self.w = services, wording
-        # what happened, and the list as it was then
+        # the changes so far, and the list drawn after them
         self._last: tuple[list[str], Html] = [], muted(wording.t("disk_view.looking"))
 
     def build(self) -> None:
@@ -68,18 +67,18 @@ class DiskCard:
 
     def parts(self) -> list[LivePart]:
         return [
-            LivePart(self.making, lambda look: shown(making(self.services.gguf_bases.now(), self.w))),
+            LivePart(self.making, lambda context: shown(conversion_card(self.services.gguf_bases.current(), self.w))),
             LivePart(self.list, self._newest),
         ]
 
-    def _newest(self, look: ViewContext) -> Update:
-        """Drawn anew for the pages that are open once something happened; the tab draws what it is opened with."""
+    def _newest(self, context: ViewContext) -> Update:
+        """Draw the list again on open pages after a change; the tab draws its own first list."""
         ended = [
             f"{each.name} {each.revision} {each.state}"
-            for each in look.snapshot.downloads
+            for each in context.snapshot.downloads
             if each.state in ENDED and not each.part
         ]
-        base = self.services.gguf_bases.now()
+        base = self.services.gguf_bases.current()
         happened = [*ended, *([base.file] if base and base.state == "done" else []), *self.services.deleted]
         if happened != self._last[0]:
             self._last = happened, self.drawn()
@@ -90,7 +89,7 @@ class DiskCard:
         return rows(on_disk(self.services.workspace, self.services.runs.uses()), self.w)
 
     def act(self, act: Any, pressed: Any) -> tuple[Html | Update, Update]:
-        """Inputs: which button, "" where the person thought better of it, and the model of its row. Outputs: list,
+        """Inputs: the pressed button ("" if the person did not confirm), and the model of its row. Outputs: list,
         notice."""
         if not isinstance(act, str) or not isinstance(pressed, str) or not act:
             return gr.skip(), shown("")
@@ -111,10 +110,10 @@ class DiskCard:
         freed = delete(self.services.workspace, pressed, self.services.runs.uses())
         row = self.services.downloads.row(pressed)
         if row is not None and row.state == "done":
-            self.services.downloads.cancel(pressed)  # the list says that it is here
-        said = self.w.t("disk_view.deleted", model=pressed, size=format.bytes_used(self.w, freed))
+            self.services.downloads.cancel(pressed)  # else the list of downloads would still show it
+        message = self.w.t("disk_view.deleted", model=pressed, size=format.bytes_used(self.w, freed))
         self.services.deleted.append(pressed)
-        return self.drawn(), shown(notice(said, "ok"))
+        return self.drawn(), shown(notice(message, "ok"))
 
 
 def rows(kept: Sequence[StoredModel], w: Wording) -> Html:
@@ -137,7 +136,7 @@ def row(each: StoredModel, w: Wording) -> Html:
         w.t("disk_view.last_used", when=format.moment(each.last_used)),
         w.t(f"disk_view.store_{each.store}"),
         "" if each.is_complete else w.t("disk_view.incomplete"),
-        used(each, w),
+        used_by(each, w),
         w.t("disk_view.trained_as", model=each.made_from) if each.made_from else "",
     ]
     name = tag("strong", format.model_name(each.id, w))
@@ -151,8 +150,8 @@ def row(each: StoredModel, w: Wording) -> Html:
     return join([name, tag("p", " · ".join(fact for fact in facts if fact), class_="lg-quiet"), *acts])
 
 
-def making(each: Making | None, w: Wording) -> Html | str:
-    """A GGUF file on its way to become a base, and what came of it."""
+def conversion_card(each: GgufConversion | None, w: Wording) -> Html | str:
+    """Return the conversion of a GGUF file to a base, or its result; "" for none."""
     if each is None:
         return ""
     is_over = each.state != "working"
@@ -169,12 +168,12 @@ def making(each: Making | None, w: Wording) -> Html | str:
     )
 
 
-def used(each: StoredModel, w: Wording) -> str:
-    """ "used by pirates, club and 2 more", those that need it first; "" by none."""
+def used_by(each: StoredModel, w: Wording) -> str:
+    """ "used by pirates, club and 2 more", runs that need the model first; "" for none."""
     names = [use.run for use in sorted(each.uses, key=lambda use: not use.needs_it)]
     if not names:
         return ""
-    said = w.t("shelf_view.comma").join(names[:RUNS])
+    listed = w.t("shelf_view.comma").join(names[:RUNS])
     if len(names) > RUNS:
-        said = w.t("disk_view.and_more", runs=said, count=len(names) - RUNS)
-    return w.t("disk_view.needed_by" if any(use.needs_it for use in each.uses) else "disk_view.used_by", runs=said)
+        listed = w.t("disk_view.and_more", runs=listed, count=len(names) - RUNS)
+    return w.t("disk_view.needed_by" if any(use.needs_it for use in each.uses) else "disk_view.used_by", runs=listed)

@@ -1,4 +1,4 @@
-"""Beside the chosen model: the size of its download, the free space, and the button that starts it."""
+"""The download beside the chosen model: its size, the free space, and the button that starts it."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class DownloadButton(Panel):
         self.notice = gr.HTML("", visible=False, elem_id="download-notice")
 
     def draw(self, model_id: Any, size: int | None) -> dict[Any, Any]:
-        """size: bytes of its weights, None where that is not known. For every look at the form: only there for a model
-        of a hub that is not on this PC, nor on its way."""
-        wanted = self._is_to_be_had(model_id)
-        room = self._room(size) if wanted and size is not None else Html("")
-        return {self.room: shown(room), self.button: gr.update(visible=wanted), self.notice: shown("")}
+        """Return the updates for a drawing of the form. The button is only shown for a hub model that is neither on
+        this PC nor being downloaded. size: bytes of its weights, None if unknown."""
+        is_offered = self._can_download(model_id)
+        room = self._disk_space(size) if is_offered and size is not None else Html("")
+        return {self.room: shown(room), self.button: gr.update(visible=is_offered), self.notice: shown("")}
 
-    def _is_to_be_had(self, model_id: Any) -> bool:
+    def _can_download(self, model_id: Any) -> bool:
         if not isinstance(model_id, str):
             return False
         try:
@@ -42,28 +42,29 @@ class DownloadButton(Panel):
             return False
         return row is None or row.state not in ("waiting", "running", "again")
 
-    def _room(self, size: int) -> Html:
-        """Said before it is begun; the transfer itself looks once more, with the files' own sizes."""
+    def _disk_space(self, size: int) -> Html:
+        """Return the free and the needed space, before the download. The download itself checks again with the sizes of
+        its files."""
         folder = cache_folder(None)
-        there = next((place for place in (folder, *folder.parents) if place.is_dir()), None)
+        existing = next((place for place in (folder, *folder.parents) if place.is_dir()), None)
         try:
-            free = shutil.disk_usage(there or folder).free
+            free = shutil.disk_usage(existing or folder).free
         except OSError:
             return Html("")
         needed = size * DISK_MARGIN
-        said = {
+        values = {
             "free": format.bytes_used(self.w, free),
             "needed": format.bytes_used(self.w, needed),
             "folder": str(folder),
         }
         return (
-            notice(self.w.t("downloads_view.no_room", **said), "warn")
+            notice(self.w.t("downloads_view.no_room", **values), "warn")
             if needed > free
-            else muted(self.w.t("downloads_view.free", **said))
+            else muted(self.w.t("downloads_view.free", **values))
         )
 
     def begin(self, model_id: Any, revision: str | None) -> Update:
-        """What is said beside the button."""
+        """Start the download, and return the notice beside the button."""
         try:
             self.services.downloads.start(model_id.strip() if isinstance(model_id, str) else "", revision)
         except GarageError as error:

@@ -1,6 +1,6 @@
-"""The list of downloads on the page: progress and buttons. Shown only while it has entries; updates with the clock.
+"""The list of downloads on the page: progress and buttons, updated with the clock. Shown only while it has entries.
 
-It stands below the form and stays while a run trains. What a button does is core/hub/downloads'.
+It stands below the form and stays while a run trains. core/hub/downloads does the work of the buttons.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from webui.kit.live import CONTROL, EACH, LivePart, Poller, Update, ViewContext,
 from webui.kit.panel import Panel
 from webui.kit.wording import Wording
 
-# A press of a row's button. The list is drawn anew each second, maybe while a button is held down: the same button
-# under the pointer when it is let go is a press all the same, and the button that had the focus keeps it.
+# A press of a row's button. The list is drawn again each second, maybe while a button is held down: a release over the
+# same button counts as a press, and the focused button keeps the focus.
 PRESS = """
 const named = (target) => { const button = target.closest?.("button[data-act]"); 
   return button ? JSON.stringify({ ...button.dataset }) : ""; };
@@ -37,7 +37,7 @@ new MutationObserver(() => {
   if (same) same.focus();
 }).observe(element, { childList: true, subtree: true });
 """
-# A download that is cancelled throws away what came.
+# Cancelling deletes the downloaded part.
 PRESSED = """() => {
   const name = window.loraGarageDownload ?? "";
   return JSON.parse(name || "{}").act !== "cancel" || confirm($sure) ? [name] : [""];
@@ -62,27 +62,27 @@ class DownloadsCard(Panel):
 
     def parts(self) -> list[LivePart]:
         return [
-            LivePart(self.card, lambda look: gr.update(visible=bool(look.snapshot.downloads))),
+            LivePart(self.card, lambda context: gr.update(visible=bool(context.snapshot.downloads))),
             LivePart(self.list, self._drawn),
         ]
 
-    def _drawn(self, look: ViewContext) -> Update:
-        return gr.update(value=rows(look.snapshot.downloads, self.w))
+    def _drawn(self, context: ViewContext) -> Update:
+        return gr.update(value=rows(context.snapshot.downloads, self.w))
 
-    def wire(self, pulse: Poller) -> None:
+    def wire(self, poller: Poller) -> None:
         sure = json.dumps(self.w.t("downloads_view.sure"), ensure_ascii=False)
-        pulse.after(
+        poller.after(
             self.list.select(
                 self.act, [self.pressed], [self.notice], js=PRESSED.replace("$sure", sure), **EACH, **CONTROL
             )
         )
 
     def act(self, pressed: Any) -> Update:
-        """Input: what the button is of. Output: notice."""
+        """Input: the data of the pressed button. Output: notice."""
         try:
-            asked = json.loads(pressed) if isinstance(pressed, str) and pressed else {}
+            button = json.loads(pressed) if isinstance(pressed, str) and pressed else {}
             act, repo, revision = (
-                (asked.get(name) for name in ("act", "repo", "revision")) if isinstance(asked, dict) else (None,) * 3
+                (button.get(name) for name in ("act", "repo", "revision")) if isinstance(button, dict) else (None,) * 3
             )
         except (ValueError, RecursionError):
             return shown("")
@@ -115,9 +115,11 @@ def row(each: Download, w: Wording) -> Html:
         tag("span", w.t(f"downloads_view.state_{each.state}"), class_=f"lg-badge lg-{tone}"),
         class_="lg-shelf-head",
     )
-    told = numbers(each, w)
-    said = notice(w.render(each.message), "bad" if each.state == "failed" else "warn") if each.message else None
-    return join([head, how_far(each), tag("p", told, class_="lg-numbers") if told else None, said, buttons(each, w)])
+    figures = numbers(each, w)
+    message = notice(w.render(each.message), "bad" if each.state == "failed" else "warn") if each.message else None
+    return join(
+        [head, how_far(each), tag("p", figures, class_="lg-numbers") if figures else None, message, buttons(each, w)]
+    )
 
 
 def how_far(each: Download) -> Html | None:
@@ -127,7 +129,7 @@ def how_far(each: Download) -> Html | None:
 
 
 def numbers(each: Download, w: Wording) -> str:
-    """ "2.7 GB of 8.1 GB · 34 % · 12 MB/s · about 8 min left"; "" where nothing is known."""
+    """ "2.7 GB of 8.1 GB · 34 % · 12 MB/s · about 8 min left"; "" if nothing is known."""
     if not each.total:
         return w.t("downloads_view.size_unknown") if each.state == "running" else ""
     in_rows = each.unit == "rows"
@@ -147,7 +149,7 @@ def numbers(each: Download, w: Wording) -> str:
 
 
 def buttons(each: Download, w: Wording) -> Html:
-    made = [
+    items = [
         tag(
             "button", w.t(f"downloads_view.{act}"), type="button", data_act=act, data_repo=each.repo,
             data_revision=each.revision,
@@ -156,4 +158,4 @@ def buttons(each: Download, w: Wording) -> Html:
         )
         for act in ACTS[each.state]
     ]  # fmt: skip
-    return tag("div", *made, class_="lg-shelf-head")
+    return tag("div", *items, class_="lg-shelf-head")

@@ -13,26 +13,26 @@ from webui.kit import format
 from webui.kit.format import METHODS, gib, grouped
 from webui.kit.html import Html, join, tag
 from webui.kit.wording import Wording
-from webui.shelf.rows import TONES, Marks, gate, head, listed, minutes, of_minutes, spoken
+from webui.shelf.rows import TONES, Marks, gate, head, language_names, listed, minutes, minutes_note
 
 
-def found(rows: Sequence[HubRow], words: str, marks: Marks, w: Wording) -> Html:
+def results(rows: Sequence[HubRow], words: str, marks: Marks, w: Wording) -> Html:
     host = host_of(constants.ENDPOINT)
     if not rows:
         return tag("p", w.t("hub_rows_view.none", host=host, words=words), role="status")
-    said = tag(
+    head_line = tag(
         "p", w.t("hub_rows_view.found", host=host, words=words, count=len(rows)), class_="lg-quiet", role="status"
     )
-    timed = of_minutes(w) if any(about_minutes(each, marks, w) for each in rows) else None
-    return join([said, timed, tag("div", listed([row(each, marks, w) for each in rows], w), class_="lg-shelf")])
+    timed = minutes_note(w) if any(about_minutes(each, marks, w) for each in rows) else None
+    return join([head_line, timed, tag("div", listed([row(each, marks, w) for each in rows], w), class_="lg-shelf")])
 
 
 def row(each: HubRow, marks: Marks, w: Wording) -> Html:
-    """What can be no base is no button, and says why."""
+    """Return one result. A model that cannot be a base has no button, and the reason instead."""
     model = each.result
     if model.why_not is not None:
-        said = tag("p", w.render(model.why_not), class_="lg-quiet")
-        return tag("li", tag("p", tag("strong", model.id)), said, instead(model.made_from, w))
+        reason = tag("p", w.render(model.why_not), class_="lg-quiet")
+        return tag("li", tag("p", tag("strong", model.id)), reason, instead(model.made_from, w))
     badge = None
     if each.fits is not None:
         word = w.t(f"shelf_view.verdict_{each.verdict}", method=METHODS[each.method])
@@ -46,7 +46,7 @@ def row(each: HubRow, marks: Marks, w: Wording) -> Html:
 
 
 def instead(base: str | None, w: Wording) -> Html | None:
-    """A press chooses what it was made from."""
+    """Return a button that chooses the model that this one was made from."""
     if base is None:
         return None
     return tag("button", w.t("hub_rows_view.instead", base=base), type="button", data_model=base, class_="lg-small")
@@ -70,8 +70,7 @@ def facts(each: HubRow, marks: Marks, w: Wording) -> list[str]:
 
 
 def needs(each: HubRow, w: Wording) -> str:
-    """ "LoRA about 9.1 GiB, QLoRA about 4.3 GiB"; why not, where it cannot be told; "" for sizes that nothing stands
-    for."""
+    """ "LoRA about 9.1 GiB, QLoRA about 4.3 GiB"; the reason if it cannot be estimated."""
     if each.fits is None:
         if each.is_packed:
             return w.t("hub_rows_view.packed")
@@ -81,4 +80,4 @@ def needs(each: HubRow, w: Wording) -> str:
 
 
 def languages(model: FoundModel, w: Wording) -> str:
-    return spoken(model.languages, None, w) if model.languages else ""
+    return language_names(model.languages, None, w) if model.languages else ""

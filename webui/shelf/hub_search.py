@@ -1,5 +1,5 @@
-"""Searches the hub with the same words, by a button: results as rows below the catalogue's, or a sentence why there are
-none."""
+"""A button that searches the hub with the same words. The results are rows below the catalogue's, or a sentence why
+there are none."""
 
 from __future__ import annotations
 
@@ -31,31 +31,31 @@ class HubSearch:
     def build(self) -> None:
         label = self.w.t("hub_rows_view.ask", host=host_of(constants.ENDPOINT))
         self.ask = gr.Button(label, size="sm", elem_id="ask-hub")
-        self.found = gr.HTML("", visible=False, elem_id="hub-found", js_on_load=CHOOSE, apply_default_css=False)
+        self.results = gr.HTML("", visible=False, elem_id="hub-found", js_on_load=CHOOSE, apply_default_css=False)
 
     def wire(self, memory: Component, cards: Component, words: Component, model: Component) -> Dependency:
-        """Gives the press of a row."""
-        words.change(None, None, [self.found], js=GONE, **QUIET)  # what was found for other words
+        """Return the event of a pressed row."""
+        words.change(None, None, [self.results], js=GONE, **QUIET)  # results for other words
         self.ask.click(
-            self.asked, [memory, words, model, cards], [self.found], preprocess=False, show_progress="minimal",
+            self.search_hub, [memory, words, model, cards], [self.results], preprocess=False, show_progress="minimal",
             show_progress_on=[self.ask],
             concurrency_limit=2, api_visibility="private",
         )  # fmt: skip
-        return self.found.select(None, None, [model], js=CHOSEN, **QUIET)
+        return self.results.select(None, None, [model], js=CHOSEN, **QUIET)
 
-    def asked(self, memory: Any, words: Any, model: Any, cards: Any = ()) -> Update:
-        """Inputs: plan-for, words, model, cards. Outputs: found."""
+    def search_hub(self, memory: Any, words: Any, model: Any, cards: Any = ()) -> Update:
+        """Inputs: plan-for, words, model, cards. Outputs: results."""
         text = words if isinstance(words, str) else ""
         try:
-            found = search(text)
+            models = search(text)
         except GarageError as error:
             return shown(notice(self.w.render(error.message), "warn"))
         budget = self.budget_of(memory, cards)
-        rows = shelf.of_hub(found, budget)
+        rows = shelf.of_hub(models, budget)
         marks = Marks(
             model if isinstance(model, str) else None,
             self.services.models.local_ids(),
             self.services.paces.on(budget),
             budget,
         )
-        return shown(Html(hub_rows.found(rows, text.strip(), marks, self.w)))
+        return shown(Html(hub_rows.results(rows, text.strip(), marks, self.w)))

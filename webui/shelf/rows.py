@@ -1,4 +1,4 @@
-"""Models as rows of HTML, with what a person chooses by, in few words. Pure functions of rows and a Wording."""
+"""Models as rows of HTML: the facts that a person chooses by. Pure functions of rows and a Wording."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from core.system import cores
 from core.trial import computed_pace, pace
 from core.trial.known_paces import Paces
 from webui.kit import format
-from webui.kit.format import METHODS, decimals, gib, grouped, number, where
+from webui.kit.format import METHODS, decimals, free_memory, gib, grouped, number
 from webui.kit.html import Html, join, tag
 from webui.kit.wording import Wording
 
 BudgetOf = Callable[..., Budget]
 
-# The press of a row's button, with the model's hub id; the script of the event gets no data, so the form keeps it
+# The press of a row's button. The script of the event gets no data, so the form stores the model's hub id
 # (assets/form.js).
 CHOOSE = """
 element.addEventListener("click", (event) => {
@@ -32,46 +32,49 @@ element.addEventListener("click", (event) => {
 });
 """
 CHOSEN = "() => loraGarageForm.chosen()"
-OPEN_ROWS = 24  # what more there is lies in a fold
-EXAMPLES, TOKENS_EACH = 1000, 256  # of a usual small data set, for which a row tells its minutes
-NAMED = 3  # languages of a row; of more, how many they are
+OPEN_ROWS = 24  # further rows are folded
+EXAMPLES, TOKENS_EACH = 1000, 256  # of a usual small dataset, for the minutes of a row
+NAMED = 3  # languages named in a row; of more, only the number
 TONES = {"lora": "ok", "qlora": "ok", "tight": "warn", "no": "bad", "unknown": "plain"}
 
 
 @dataclass(frozen=True)
 class Marks:
-    """What of the rows is so on this page: the model that is chosen, those that are on this PC, how fast it is known to
-    train, and what the verdicts are of."""
+    """The state of this page that rows show.
+
+    chosen: id of the chosen model. on_this_pc: ids of models that need no download. paces: measured training speeds.
+    budget: the memory that the verdicts are about.
+    """
 
     chosen: str | None
-    here: Collection[str]
+    on_this_pc: Collection[str]
     paces: Paces = Paces()
     budget: Budget | None = None
 
 
-def shelf(found: Shelf, controls: Wish, marks: Marks, w: Wording) -> Html:
-    """What was understood, then the rows. controls: what is asked for beside the words, which is seen where it was
-    set."""
-    rows = [row(each, found.wish.language, marks, w) for each in found.rows]
-    is_timed = any(minutes(each, each.model.hub, each.model.shape, marks, w) for each in found.rows)
+def shelf(matches: Shelf, controls: Wish, marks: Marks, w: Wording) -> Html:
+    """Return how the search was understood, then the rows. controls: the wish set by other controls, which is not
+    repeated."""
+    rows = [row(each, matches.wish.language, marks, w) for each in matches.rows]
+    is_timed = any(minutes(each, each.model.hub, each.model.shape, marks, w) for each in matches.rows)
     more = len(rows) - OPEN_ROWS
     folded = None
     if more > 0:
         folded = tag(
             "details", tag("summary", w.t("shelf_view.more", count=more)), listed(rows[OPEN_ROWS:], w), class_="lg-fold"
         )
-    timed = of_minutes(w) if is_timed else None
+    timed = minutes_note(w) if is_timed else None
     list_ = tag("div", listed(rows[:OPEN_ROWS], w), folded, class_="lg-shelf") if rows else None
-    return join([said(found, controls, w), timed, list_])
+    return join([summary(matches, controls, w), timed, list_])
 
 
-def of_minutes(w: Wording) -> Html:
-    """What the minutes of the rows are of."""
+def minutes_note(w: Wording) -> Html:
+    """Return the note about what the minutes of the rows refer to."""
     return tag("p", w.t("shelf_view.minutes_of", examples=grouped(w, EXAMPLES), tokens=TOKENS_EACH), class_="lg-quiet")
 
 
 def minutes(each: ShelfRow | HubRow, model: str, shape: ModelShape, marks: Marks, w: Wording) -> str:
-    """ "about 25 min", by this PC's paces, else computed; "" where it does not fit, or neither tells."""
+    """ "about 25 min", by this PC's measured pace, else computed; "" if the model does not fit or nothing is known."""
     if each.verdict == "no":
         return ""
     tokens = EXAMPLES * TOKENS_EACH
@@ -86,37 +89,43 @@ def listed(rows: Sequence[Html], w: Wording) -> Html:
     return tag("ul", *rows, aria_label=w.t("shelf_view.list"))
 
 
-def said(found: Shelf, controls: Wish, w: Wording) -> Html:
-    """How many there are, on what their verdicts stand, what was understood and how the answer differs from it."""
-    count = len(found.rows)
+def summary(matches: Shelf, controls: Wish, w: Wording) -> Html:
+    """Return the number of models, the memory that their verdicts are about, how the search was understood, and how the
+    answer differs from it."""
+    count = len(matches.rows)
     parts = [
         w.render(part)
-        for field, part in found.wish.parts().items()
-        if getattr(found.wish, field) != getattr(controls, field)
+        for field, part in matches.wish.parts().items()
+        if getattr(matches.wish, field) != getattr(controls, field)
     ]
-    lines = [tag("p", w.render(told), class_="lg-told") for told in found.remarks]
+    lines = [tag("p", w.render(remark), class_="lg-told") for remark in matches.remarks]
     if count:
         key = "count_one" if count == 1 else "count"
         what = w.t("shelf_view.understood", parts=" · ".join(parts)) if parts else ""
         lines.append(
-            tag("p", w.t(f"shelf_view.{key}", count=count, what=what, place=where(found.budget, w)), class_="lg-quiet")
+            tag(
+                "p",
+                w.t(f"shelf_view.{key}", count=count, what=what, place=free_memory(matches.budget, w)),
+                class_="lg-quiet",
+            )
         )
     return tag("div", *lines, role="status")
 
 
 def row(each: ShelfRow, language: str | None, marks: Marks, w: Wording) -> Html:
-    """language: the one that was asked for, which is then named. The whole row is the button's to press (shelf.css)."""
+    """Return one model. language: the one in the search, which is then named. The whole row can be pressed
+    (shelf.css)."""
     model, way = each.model, support_of_known(each.model)
     facts = [
         w.t("shelf_view.billions", billions=billions(model, w)),
         needs(each, w),
         minutes(each, model.hub, model.shape, marks, w),
         licence(model, w),
-        spoken(model.languages, language, w),
+        language_names(model.languages, language, w),
         w.t(f"shelf_view.thinking_{model.thinking}") if model.thinking in ("optional", "always") else "",
         w.t("shelf_view.tools") if model.tools else "",
         w.t(f"shelf_view.leaves_{way.best}"),
-        model.released.replace("-", "\N{NON-BREAKING HYPHEN}"),  # "2026-" at the end of a line says nothing
+        model.released.replace("-", "\N{NON-BREAKING HYPHEN}"),  # no line break within "2026-07"
     ]
     return tag(
         "li",
@@ -131,8 +140,8 @@ def row(each: ShelfRow, language: str | None, marks: Marks, w: Wording) -> Html:
 def head(hub: str, title: str, badge: Html | None, marks: Marks, w: Wording) -> Html:
     chosen = "true" if hub == marks.chosen else "false"
     button = tag("button", title, type="button", data_model=hub, aria_pressed=chosen, class_="lg-pick")
-    here = tag("span", w.t("shelf_view.here"), class_="lg-quiet") if hub in marks.here else None
-    return tag("div", button, badge, here, class_="lg-shelf-head")
+    local_note = tag("span", w.t("shelf_view.here"), class_="lg-quiet") if hub in marks.on_this_pc else None
+    return tag("div", button, badge, local_note, class_="lg-shelf-head")
 
 
 def verdict(each: ShelfRow, w: Wording) -> Html:
@@ -153,17 +162,17 @@ def licence(model: KnownModel, w: Wording) -> str:
     return w.t(f"shelf_view.licence_{model.commercial}", licence=model.licence)
 
 
-def spoken(languages: Sequence[str], wanted: str | None, w: Wording) -> str:
-    """ "English, Japanese"; of many "38 languages", with the one that was asked for."""
+def language_names(languages: Sequence[str], requested: str | None, w: Wording) -> str:
+    """ "English, Japanese"; "38 languages" for many, with the requested one."""
     if len(languages) <= NAMED:
         return w.t("shelf_view.comma").join(w.render(language_name(code)) for code in languages)
-    if wanted is not None and wanted in languages:
-        return w.t("shelf_view.languages_with", count=len(languages), language=w.render(language_name(wanted)))
+    if requested is not None and requested in languages:
+        return w.t("shelf_view.languages_with", count=len(languages), language=w.render(language_name(requested)))
     return w.t("shelf_view.languages", count=len(languages))
 
 
 def gate(address: str | None, w: Wording) -> Html | None:
-    """That its licence has to be accepted first, and where."""
+    """Return a note that the licence has to be accepted first, with a link."""
     if address is None:
         return None
     link = tag("a", w.t("shelf_view.gate_page"), href=address, target="_blank", rel="noopener noreferrer")

@@ -1,7 +1,6 @@
-"""The model search of the model step: understands words, has filters, and lists the matching models; a press on a row
-chooses it.
+"""The model search of the model step: a text field, filters, and the matching models; a press on a row chooses it.
 
-Nothing is asked of a hub while a person types: the rows are the catalogue's own (core/advice/shelf).
+No request goes to a hub while a person types: the rows are the catalogue's (core/advice/shelf).
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ ANY = ""  # language
 
 class ModelShelf:
     def __init__(self, services: Services, budget_of: BudgetOf, wording: Wording):
-        """budget_of: what there is by what a person plans for (None: this PC); never raises."""
+        """budget_of: the memory for a choice of "plan for" (None: this PC); it never raises."""
         self.services, self.budget_of, self.w = services, budget_of, wording
         self.hub = HubSearch(services, budget_of, wording)
 
@@ -52,7 +51,7 @@ class ModelShelf:
         self.hub.build()
 
     def _languages(self) -> list[tuple[str, str]]:
-        """That models of the catalogue speak, by name; the first of them in the order of how many do."""
+        """The languages of the catalogue's models by name, the most common first."""
         spoken = [code for model in known_models() for code in model.languages]
         codes = sorted(set(spoken), key=lambda code: (-spoken.count(code), code))
         return [
@@ -63,12 +62,13 @@ class ModelShelf:
     def wire(
         self, page: gr.Blocks, memory: gr.Dropdown, cards: gr.CheckboxGroup, model: gr.Dropdown
     ) -> Sequence[Dependency]:
-        """memory, cards: what is planned for; model: the field that a press fills. Gives the presses."""
-        asked = [memory, self.words, self.fitting, self.sell, self.language, model, cards]
-        # Before the list is drawn anew: gradio runs what hangs on one event in turn, and what the hub answered
-        # meanwhile would go.
+        """memory, cards: the hardware that is planned for. model: the field that a press fills. Returns the events of
+        pressed rows."""
+        inputs = [memory, self.words, self.fitting, self.sell, self.language, model, cards]
+        # Before the event that draws the list: gradio runs the listeners of one event in turn, and a result of the hub
+        # would be cleared.
         pressed = self.hub.wire(memory, cards, self.words, model)
-        # One event for all: two of them answer in any order, and the list of what was typed first would stay.
+        # One event for all: two events answer in any order, and an older list could stay.
         # A text box of gradio 6.31 has `input` at a key press alone: none at Backspace, at a paste, or from a Chinese
         # input method.
         triggers = [
@@ -76,7 +76,7 @@ class ModelShelf:
             self.words.change,
             *(field.input for field in (memory, cards, self.fitting, self.sell, self.language)),
         ]
-        gr.on(triggers, self.draw, asked, [self.shown], preprocess=False, **LAST, **AT_ONCE)
+        gr.on(triggers, self.draw, inputs, [self.shown], preprocess=False, **LAST, **AT_ONCE)
         model.change(None, [model], None, js=MARK, **QUIET)
         return self.shown.select(None, None, [model], js=CHOSEN, **QUIET), pressed
 
@@ -91,7 +91,9 @@ class ModelShelf:
         )
         machine = self.services.standby.machine_for_run(self.services.monitor.newest())
         text = words[:LONGEST] if isinstance(words, str) else ""
-        found = shelf.find(text, self.budget_of(memory, cards), wish, budgets.of_cpu(machine))
-        paces = self.services.paces.on(found.budget)
-        marks = Marks(model if isinstance(model, str) else None, self.services.models.local_ids(), paces, found.budget)
-        return rows.shelf(found, wish, marks, self.w)
+        matches = shelf.find(text, self.budget_of(memory, cards), wish, budgets.of_cpu(machine))
+        paces = self.services.paces.on(matches.budget)
+        marks = Marks(
+            model if isinstance(model, str) else None, self.services.models.local_ids(), paces, matches.budget
+        )
+        return rows.shelf(matches, wish, marks, self.w)

@@ -1,8 +1,8 @@
-"""The curves of runs for any number of pages: reads each metrics.jsonl once, then only new lines, and keeps them in
+"""The curves of runs, shared by all pages. Each metrics.jsonl is read once, then only its new lines; points stay in
 memory.
 
-A page asks `since` with the cursor of its last answer and gets the new points of every chart, or the whole curves,
-thinned, where its cursor does not belong to what is here. No gradio; a poll costs one open() and the new lines. A run
+A page calls `since` with the cursor of its last answer. It gets the new points of every chart, or the whole curves,
+thinned, if its cursor does not match the curve in memory. No gradio; a poll costs one open() and the new lines. A run
 of 50,000 steps takes 4 MB here.
 """
 
@@ -25,14 +25,14 @@ from core.runs import sample_answers
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
 
-MOST_POINTS = 1500  # sent at once; a screen has about as many columns
+MOST_POINTS = 1500  # in one answer; a screen has about as many columns
 SMOOTHING = 0.8  # a mean over about five steps: runs here have 50 to some hundred
-OVERLAID_POINTS = 400  # of each of several runs in one drawing
+OVERLAID_POINTS = 400  # for each of several runs in one chart
 KEPT_CURVES = 16
-PIECE = 512 << 10  # bytes of a file that are read at once
-# Of pairs: a column each, and the name of its number in metrics.jsonl.
-OF_PAIRS = dict(zip(("accuracy", "margin", "chosen", "rejected"), NUMBERS, strict=True))
-UNKNOWN = math.nan  # in a column: not written, or not finite
+PIECE = 512 << 10  # bytes read at a time
+# Preference pairs: a column each, and the name of its number in metrics.jsonl.
+PAIR_NUMBERS = dict(zip(("accuracy", "margin", "chosen", "rejected"), NUMBERS, strict=True))
+UNKNOWN = math.nan  # not in the file, or not finite
 
 
 def smooth(
@@ -40,19 +40,19 @@ def smooth(
 ) -> tuple[list[float], tuple[float, int]]:
     """Exponential moving average, bias-corrected, so that the first smoothed value is the first value.
 
-    state: (uncorrected average, values seen) to go on from. Kingma & Ba 2015, section 3.
+    state: (uncorrected average, number of values before) to continue from. Kingma & Ba 2015, section 3.
     """
-    average, seen = state
+    average, count = state
     smoothed = []
     for value in values:
-        average, seen = weight * average + (1 - weight) * value, seen + 1
-        smoothed.append(average / (1 - weight**seen))
-    return smoothed, (average, seen)
+        average, count = weight * average + (1 - weight) * value, count + 1
+        smoothed.append(average / (1 - weight**count))
+    return smoothed, (average, count)
 
 
 def thin(*columns: Sequence[float] | np.ndarray, most: int = MOST_POINTS) -> np.ndarray:
-    """Indices of at most `most` points of equally long columns: of each bucket the smallest and the largest value of
-    each column, so that no spike of any is lost. An unknown value (nan) counts as the column's median."""
+    """Return the indices of at most `most` points of equally long columns: the smallest and the largest value of each
+    column in each bucket, so that no spike is lost. An unknown value (nan) counts as the column's median."""
     count = len(columns[0])
     if count <= most:
         return np.arange(count)
@@ -77,7 +77,7 @@ def _filled(values: np.ndarray) -> np.ndarray:
 
 @dataclass
 class Curve:
-    """What metrics.jsonl of one run holds. version changes when points that pages may have are taken back."""
+    """The points of one run's metrics.jsonl. version changes when points are removed that pages may already have."""
 
     version: int = 0
     offset: int = 0
@@ -87,10 +87,10 @@ class Curve:
     )
     evals: CurveColumns = field(default_factory=lambda: CurveColumns("loss"))
     memory: CurveColumns = field(default_factory=lambda: CurveColumns("used"))
-    pairs: CurveColumns = field(default_factory=lambda: CurveColumns(*OF_PAIRS))
-    eval_pairs: CurveColumns = field(default_factory=lambda: CurveColumns(*OF_PAIRS))
+    pairs: CurveColumns = field(default_factory=lambda: CurveColumns(*PAIR_NUMBERS))
+    eval_pairs: CurveColumns = field(default_factory=lambda: CurveColumns(*PAIR_NUMBERS))
     memory_total: float = UNKNOWN
-    # of the newest step: its attempt, when it was, seconds trained until then
+    # of the newest step: its attempt, its time, seconds trained until then
     clock: tuple[int, float, float] = (0, UNKNOWN, 0.0)
     average: tuple[float, int] = (0.0, 0)
     nonfinite: list[int] = field(default_factory=list)
@@ -107,8 +107,8 @@ class Curve:
             if not moved:
                 return
 
-    def here(self) -> list[int]:
-        """What a cursor says: the version, and how many points of each kind there are."""
+    def position(self) -> list[int]:
+        """The numbers of a cursor: the version, and the count of points of each kind."""
         return [
             self.version,
             len(self.train),
@@ -128,7 +128,7 @@ class Curve:
                 self._forget(step, step if kind == "train" else step + 1)
             self.attempt = attempt
         elif kind == "train" and step <= max([self.train.last_step, *self.nonfinite[-1:]]):
-            self._forget(step)  # the run went back by itself (core/runs/health)
+            self._forget(step)  # the run returned to a checkpoint (core/runs/health)
         if kind == "gpu":
             self.memory.add(step, _number(record.get("memory_bytes")))
             self.memory_total = _number(record.get("memory_total_bytes"))
@@ -142,15 +142,15 @@ class Curve:
             rest = (
                 _number(record.get(name)) for name in ("learning_rate", "grad_norm", "tokens_per_second", "tokens_seen")
             )
-            self.train.add(step, loss, smoothed, *rest, self._trained_for(attempt, _number(record.get("time"))))
+            self.train.add(step, loss, smoothed, *rest, self._seconds_trained(attempt, _number(record.get("time"))))
         else:
             self.evals.add(step, loss)
         before, columns = ("", self.pairs) if kind == "train" else ("eval_", self.eval_pairs)
-        if before + OF_PAIRS["margin"] in record and not math.isnan(loss):
-            columns.add(step, *(_number(record.get(before + name)) for name in OF_PAIRS.values()))
+        if before + PAIR_NUMBERS["margin"] in record and not math.isnan(loss):
+            columns.add(step, *(_number(record.get(before + name)) for name in PAIR_NUMBERS.values()))
 
-    def _trained_for(self, attempt: int, now: float) -> float:
-        """Seconds from the first step until now, without those between two attempts, when the run was paused."""
+    def _seconds_trained(self, attempt: int, now: float) -> float:
+        """Seconds from the first step until now, without the pauses between two attempts."""
         last_attempt, last, seconds = self.clock
         if attempt == last_attempt and now > last:
             seconds += now - last
@@ -158,9 +158,9 @@ class Curve:
         return seconds
 
     def _forget(self, step: int, trained: int | None = None) -> None:
-        """Take back what an earlier attempt wrote from `step` on: the run was resumed before it.
+        """Remove the points that an earlier attempt wrote from `step` on: the run was resumed before it.
 
-        trained: the first step that is trained again, where it is another: a measurement may be what was resumed in.
+        trained: the first step that is trained again, if it differs: the run may resume within an evaluation.
         """
         for columns in (self.train, self.pairs):
             columns.keep_before(step if trained is None else trained)
@@ -172,11 +172,13 @@ class Curve:
 
 
 def _is_count(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53  # what a browser counts to
+    return (
+        isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
+    )  # the largest integer of a browser
 
 
 def _number(value: object) -> float:
-    """A finite number as it is, anything else (a file may hold any JSON) as unknown."""
+    """Return a finite number as a float, and UNKNOWN for anything else that a JSON file may hold."""
     try:
         number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else UNKNOWN
     except OverflowError:
@@ -190,11 +192,11 @@ def _five_digits(value: float) -> float | None:
 
 @dataclass
 class Curves:
-    """Asked by any thread of the server.
+    """All curves, for any thread of the server.
 
-    whole_curves: the one thread that copies whole curves. Each thread keeps for itself the most memory that it ever
-    needed: where each of the server's copied them, the app grew by 39 MB over the second 50,000 steps of
-    benchmarks/soak.py, now by 8 (2 Xeon cores, 2026-11). Nobody may wait for it with a curve's `reading` held.
+    whole_curves: the one thread that copies whole curves. Each thread keeps the most memory that it ever needed: when
+    every thread of the server made copies, the app grew by 39 MB over the second 50,000 steps of benchmarks/soak.py,
+    now by 8 (2 Xeon cores, 2026-11). No thread may wait for it while it holds a curve's `reading`.
     """
 
     runs: Runs
@@ -203,13 +205,13 @@ class Curves:
     whole_curves: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "whole-curves"))
 
     def since(self, run_id: str, cursor: Any = None) -> dict[str, Any]:
-        """New points of a run for a page that was last given `cursor` (anything else than a cursor counts as none).
+        """Return the new points of a run for a page with this cursor; anything else than a valid cursor counts as none.
 
-        Returns run, cursor, reset (throw away what you have), and by step, null where unknown: x with y, s, rate, norm
-        and speed (loss, smoothed, learning rate, gradient norm, learned tokens per second), ex with ey (evaluation), mx
-        with my (memory in bytes, total its limit), bx (steps whose loss was not finite); of pairs px with p_ and what
-        OF_PAIRS names, and qx with q_ (evaluation). About 70 bytes a new step.
-        An unknown run gives empty curves.
+        Keys: run, cursor, reset (true: drop the earlier points), and by step, null where unknown: x with y, s, rate,
+        norm and speed (loss, smoothed, learning rate, gradient norm, learned tokens per second), ex with ey
+        (evaluation), mx with my (memory in bytes, total its limit), bx (steps with a loss that is not finite); of
+        preference pairs px with p_<name> for each name of PAIR_NUMBERS, and qx with q_<name> (evaluation). About 70
+        bytes a new step. An unknown run gives empty curves.
         """
         try:
             run = self.runs.get(run_id)
@@ -218,18 +220,18 @@ class Curves:
         curve = self._curve(run.id)
         with curve.reading:
             curve.catch_up(run)
-            known = _known(cursor, run.id, curve.here())
-            if known is not None:
-                return {"run": run.id, "cursor": [run.id, *curve.here()], "reset": False, **_reply(curve, known)}
-        return self.whole_curves.submit(self._whole, run, curve).result()
+            position = _matching_position(cursor, run.id, curve.position())
+            if position is not None:
+                return {"run": run.id, "cursor": [run.id, *curve.position()], "reset": False, **_reply(curve, position)}
+        return self.whole_curves.submit(self._all_points, run, curve).result()
 
-    def _whole(self, run: RunFolder, curve: Curve) -> dict[str, Any]:
+    def _all_points(self, run: RunFolder, curve: Curve) -> dict[str, Any]:
         with curve.reading:
             curve.catch_up(run)
-            return {"run": run.id, "cursor": [run.id, *curve.here()], "reset": True, **_reply(curve, None)}
+            return {"run": run.id, "cursor": [run.id, *curve.position()], "reset": True, **_reply(curve, None)}
 
     def stamp(self, run_id: str) -> tuple[int, int, int]:
-        """Changes when `series` does, and costs next to nothing. Raises RunError for an unknown run."""
+        """Return a cheap value that changes when `series` does. Raises RunError for an unknown run."""
         run = self.runs.get(run_id)
         curve = self._curve(run.id)
         with curve.reading:
@@ -237,8 +239,8 @@ class Curves:
             return (curve.version, len(curve.train), len(curve.evals))
 
     def series(self, run_id: str, measured_rows: int) -> Series:
-        """A copy of all numbers of a run, for core/advice/run_doctor: a thing for `whole_curves`. Raises RunError for
-        an unknown run."""
+        """Return a copy of all numbers of a run, for core/advice/run_doctor. Call it in `whole_curves`. Raises RunError
+        for an unknown run."""
         run = self.runs.get(run_id)
         curve = self._curve(run.id)
         with curve.reading:
@@ -253,8 +255,8 @@ class Curves:
             return Series(steps, losses, norms, rates, eval_steps, eval_losses, measured_rows, pairs)
 
     def overlaid(self, run_id: str) -> dict[str, list[Any]]:
-        """A run beside others: step with loss (smoothed), rate, tokens and time (minutes trained), and eval_step with
-        eval_loss. Raises RunError for an unknown run."""
+        """Return the curves of a run for a chart of several runs: step with loss (smoothed), rate, tokens and time
+        (minutes trained), and eval_step with eval_loss. Raises RunError for an unknown run."""
         run = self.runs.get(run_id)
         return self.whole_curves.submit(self._overlaid, run, self._curve(run.id)).result()
 
@@ -277,57 +279,59 @@ class Curves:
             return curve
 
 
-def _known(cursor: Any, run_id: str, here: list[int]) -> list[int] | None:
-    """The numbers of a cursor that fits this curve and is not too far behind, else None."""
-    if not isinstance(cursor, list) or len(cursor) != 1 + len(here) or cursor[0] != run_id:
+def _matching_position(cursor: Any, run_id: str, current: list[int]) -> list[int] | None:
+    """Return the numbers of a cursor that fits this curve and is not too far behind, else None."""
+    if not isinstance(cursor, list) or len(cursor) != 1 + len(current) or cursor[0] != run_id:
         return None
     numbers = cursor[1:]
-    if not all(_is_count(n) for n in numbers) or numbers[0] != here[0]:
+    if not all(_is_count(n) for n in numbers) or numbers[0] != current[0]:
         return None
-    if any(not 0 <= now - n <= MOST_POINTS for n, now in zip(numbers[1:], here[1:], strict=True)):
+    if any(not 0 <= now - n <= MOST_POINTS for n, now in zip(numbers[1:], current[1:], strict=True)):
         return None
     return numbers
 
 
 def _points(columns: CurveColumns, start: int, thinned_by: tuple[str, ...]) -> dict[str, list[Any]]:
-    """From point `start` on; thinned_by: instead all, thinned so that the spikes of these columns stay."""
+    """Return the points from number `start` on, or all of them, thinned so that the spikes of the columns thinned_by
+    stay."""
     if thinned_by:
         chosen = thin(*(columns.column(name) for name in thinned_by))
-        found = {name: columns.column(name)[chosen].tolist() for name in columns.names}
+        values_of = {name: columns.column(name)[chosen].tolist() for name in columns.names}
     else:
-        found = dict(zip(columns.names, columns.since(start).tolist(), strict=True))
-    steps = [int(step) for step in found.pop("step")]
-    return {"step": steps, **{name: [_five_digits(value) for value in values] for name, values in found.items()}}
+        values_of = dict(zip(columns.names, columns.since(start).tolist(), strict=True))
+    steps = [int(step) for step in values_of.pop("step")]
+    return {"step": steps, **{name: [_five_digits(value) for value in values] for name, values in values_of.items()}}
 
 
-def _reply(curve: Curve, known: list[int] | None) -> dict[str, Any]:
-    """The points after those that a page knows, or all of them, thinned."""
-    whole = known is None
-    _, trained, evaluated, looked, bad, compared, eval_compared = known or (0,) * 7
-    train = _points(curve.train, trained, ("loss", "norm") if whole else ())
-    evals = _points(curve.evals, evaluated, ("loss",) if whole else ())
-    memory = _points(curve.memory, looked, ("used",) if whole else ())
+def _reply(curve: Curve, position: list[int] | None) -> dict[str, Any]:
+    """Return the points after a page's position, or all of them, thinned, if it has none."""
+    sends_all = position is None
+    _, trained, evaluated, looked, bad, compared, eval_compared = position or (0,) * 7
+    train = _points(curve.train, trained, ("loss", "norm") if sends_all else ())
+    evals = _points(curve.evals, evaluated, ("loss",) if sends_all else ())
+    memory = _points(curve.memory, looked, ("used",) if sends_all else ())
     return {
         "x": train["step"], "y": train["loss"], "s": train["smoothed"],
         "rate": train["rate"], "norm": train["norm"], "speed": train["speed"],
         "ex": evals["step"], "ey": evals["loss"],
         "mx": memory["step"], "my": memory["used"], "total": _five_digits(curve.memory_total),
         "bx": curve.nonfinite[bad:],
-        **_of_pairs(curve.pairs, compared, whole, "p"), **_of_pairs(curve.eval_pairs, eval_compared, whole, "q"),
+        **_pair_points(curve.pairs, compared, sends_all, "p"),
+        **_pair_points(curve.eval_pairs, eval_compared, sends_all, "q"),
     }  # fmt: skip
 
 
-def _of_pairs(columns: CurveColumns, start: int, whole: bool, letter: str) -> dict[str, list[Any]]:
-    found = _points(columns, start, ("margin",) if whole else ())
-    return {f"{letter}x": found.pop("step")} | {f"{letter}_{name}": values for name, values in found.items()}
+def _pair_points(columns: CurveColumns, start: int, sends_all: bool, letter: str) -> dict[str, list[Any]]:
+    points = _points(columns, start, ("margin",) if sends_all else ())
+    return {f"{letter}x": points.pop("step")} | {f"{letter}_{name}": values for name, values in points.items()}
 
 
 BLOCK = 1024  # points
 
 
 class CurveColumns:
-    """Points in the order of their steps; nan where a number is unknown. A step is a whole number below 2**53, so that
-    a float holds it."""
+    """Points in the order of their steps, nan where a number is unknown. A step is an integer below 2**53, so that a
+    float holds it exactly."""
 
     def __init__(self, *names: str):
         self.names = ("step", *names)
@@ -345,7 +349,7 @@ class CurveColumns:
         self._count += 1
 
     def since(self, start: int = 0) -> np.ndarray:
-        """A copy of the points from number `start` on: (names, points)."""
+        """Return a copy of the points from number `start` on: (names, points)."""
         first = start // BLOCK
         blocks = self._blocks[first:]
         if not blocks:
@@ -358,12 +362,12 @@ class CurveColumns:
 
     @property
     def last_step(self) -> int:
-        """0 where there is no point."""
+        """The step of the last point; 0 if there is none."""
         block, place = divmod(self._count - 1, BLOCK)
         return int(self._blocks[block][0, place]) if self._count else 0
 
     def keep_before(self, step: int) -> None:
-        """Drop the points from the first one on whose step is not before this."""
+        """Drop the points from the first one on with a step of at least `step`."""
         beyond = np.flatnonzero(self.column("step") >= step)
         if len(beyond):
             self._count = int(beyond[0])

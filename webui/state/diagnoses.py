@@ -1,4 +1,4 @@
-"""The run doctor's findings in runs' curves, for all pages: computed again when there is a new number."""
+"""The run doctor's findings about runs, for all pages; computed again when a run has a new number."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from webui.state.snapshot import RunView
 
 @dataclass
 class Diagnoses:
-    """What is found in the curves of runs, kept until there is a new number."""
+    """The run doctor's first finding for each run, cached until the run has a new number."""
 
     curves: Curves
     _kept: dict[str, tuple[Any, Diagnosis | None]] = field(default_factory=dict)
 
-    def of(self, view: RunView | None) -> Diagnosis | None:
+    def diagnose(self, view: RunView | None) -> Diagnosis | None:
         if view is None or view.recipe is None:
             return None
         try:
             stamp = self._stamp(view)
             kept = self._kept.get(view.row.id)
             if kept is None or kept[0] != stamp:
-                return self.curves.whole_curves.submit(self._anew, view, view.recipe).result()
+                return self.curves.whole_curves.submit(self._compute, view, view.recipe).result()
         except (GarageError, OSError):
             return None
         return kept[1]
@@ -36,13 +36,13 @@ class Diagnoses:
     def _stamp(self, view: RunView) -> tuple[tuple[int, int, int], bool]:
         return (self.curves.stamp(view.row.id), view.row.status.state in BUSY)
 
-    def _anew(self, view: RunView, recipe: Recipe) -> Diagnosis | None:
-        """Where others asked for the same meanwhile, it is there already. Raises GarageError or OSError where the run
-        is gone."""
+    def _compute(self, view: RunView, recipe: Recipe) -> Diagnosis | None:
+        """Return the finding, computed unless another thread just did. Raises GarageError or OSError if the run is
+        gone."""
         run_id, stamp = view.row.id, self._stamp(view)
         kept = self._kept.get(run_id)
         if kept is None or kept[0] != stamp:
             series = self.curves.series(run_id, view.facts.rows_measured or 0)
-            found = curve_doctor.of_run(recipe, series, stamp[1], view.facts.planned.usual_rate)
-            kept = self._kept[run_id] = (stamp, found[0] if found else None)
+            findings = curve_doctor.of_run(recipe, series, stamp[1], view.facts.planned.usual_rate)
+            kept = self._kept[run_id] = (stamp, findings[0] if findings else None)
         return kept[1]

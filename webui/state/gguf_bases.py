@@ -1,5 +1,5 @@
-"""Turns a GGUF file into a base model (core.export.llamacpp.base), started on the Settings page: one at a time, in a
-thread that waits for processes. It ends with the app; a half-made folder is never visible."""
+"""Converts a GGUF file into a base model (core.export.llamacpp.base), one at a time, in a thread that waits for
+processes. Started on the Settings page. It ends with the app; an unfinished folder is never visible."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from core.workspace.folder import Workspace
 
 
 @dataclass(frozen=True)
-class Making:
-    """message: the stage while it works, and at the end what came of it."""
+class GgufConversion:
+    """A conversion and its state. message: its stage while it runs, its result at the end."""
 
     file: str
     state: Literal["working", "done", "failed", "cancelled"]
@@ -27,26 +27,26 @@ class Making:
 class GgufBases:
     def __init__(self, workspace: Workspace):
         self._workspace, self._stop, self._thread = workspace, threading.Event(), threading.Thread()
-        self._making: Making | None = None
+        self._conversion: GgufConversion | None = None
 
-    def now(self) -> Making | None:
-        return self._making
+    def current(self) -> GgufConversion | None:
+        return self._conversion
 
     def begin(self, source: str, file: Path) -> None:
-        """source: what the list calls it. Raises BusyError while another file is at it."""
+        """Start to convert a file. source: its name in the list. Raises BusyError while another conversion runs."""
         if self._thread.is_alive():
-            raise BusyError("gguf.base_busy", file=self._making.file if self._making else "-")
+            raise BusyError("gguf.base_busy", file=self._conversion.file if self._conversion else "-")
         self._stop.clear()
-        self._making = Making(source, "working", msg("export.stage_starting"))
+        self._conversion = GgufConversion(source, "working", msg("export.stage_starting"))
         self._thread = threading.Thread(target=self._work, args=(source, file), name="gguf base", daemon=True)
         self._thread.start()
 
     def cancel(self) -> None:
-        """What runs is ended; what has ended is no longer told."""
+        """End the running conversion, or remove the finished one from the page."""
         if self._thread.is_alive():
             self._stop.set()
         else:
-            self._making = None
+            self._conversion = None
 
     def close(self) -> None:
         self._stop.set()
@@ -58,20 +58,20 @@ class GgufBases:
             if self._stop.is_set():
                 raise StopRequested
 
-        def told(stage: str, _: float | None) -> None:
-            self._say("working", msg(f"export.stage_{stage}"))
+        def report(stage: str, _: float | None) -> None:
+            self._set_state("working", msg(f"export.stage_{stage}"))
 
         try:
-            made = base.import_file(self._workspace, file, names.slug(source, fallback="model"), told, look, source)
+            model = base.import_file(self._workspace, file, names.slug(source, fallback="model"), report, look, source)
         except StopRequested:
-            self._say("cancelled", msg("gguf.base_cancelled"))
+            self._set_state("cancelled", msg("gguf.base_cancelled"))
         except GarageError as error:
-            self._say("failed", error.message)
+            self._set_state("failed", error.message)
         except OSError as error:
-            self._say("failed", msg("gguf.base_failed", reason=error.strerror or type(error).__name__))
+            self._set_state("failed", msg("gguf.base_failed", reason=error.strerror or type(error).__name__))
         else:
-            self._say("done", base.describe(made))
+            self._set_state("done", base.describe(model))
 
-    def _say(self, state: Literal["working", "done", "failed", "cancelled"], message: Message) -> None:
-        if self._making:
-            self._making = replace(self._making, state=state, message=message)
+    def _set_state(self, state: Literal["working", "done", "failed", "cancelled"], message: Message) -> None:
+        if self._conversion:
+            self._conversion = replace(self._conversion, state=state, message=message)

@@ -1,4 +1,4 @@
-"""Everything that pages may use of the app, created once at the start and passed in."""
+"""The parts of the app that pages use, created once at the start and passed to each page."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Services:
     diagnoses: Diagnoses
     hub_token: HubToken
     gguf_bases: GgufBases
-    deleted: list[str] = field(default_factory=list)  # models, on a page, since the app began; for every other page
+    deleted: list[str] = field(default_factory=list)  # models deleted on any page since the app began
 
     @classmethod
     def open(cls, workspace: Workspace) -> Services:
@@ -115,13 +115,13 @@ class Services:
         )
 
     def begin(self) -> None:
-        """Supervise what trains here; for the app that owns the workspace."""
+        """Start the supervision of runs; for the app that owns the workspace."""
         self.monitor.start()
         self.supervisor.start()
         self.downloads.begin()
 
     def close(self) -> None:
-        """For Ctrl-C: ask what trains to pause, wait for it, free the device."""
+        """Pause the run that trains, wait for it, and free the device, as Ctrl-C does."""
         self.monitor.close()
         self.ollama.cancel()
         self.downloads.close()

@@ -1,7 +1,7 @@
-"""One look at the workspace, shared by all pages that ask within the same half second.
+"""The state of the workspace at one moment, shared by all pages that read it within the same half second.
 
-What pages show is a function of a Moment and of nothing else, so a reload, a second tab, a phone and a restarted server
-show the same.
+Pages show a function of a Snapshot and of nothing else, so a reload, a second tab, a phone and a restarted server show
+the same.
 """
 
 from __future__ import annotations
@@ -35,15 +35,17 @@ from core.runs.states import ACTIVE, BUSY, State
 FRESH_S = 0.5
 LOG_LINES = 40
 KEPT_EVENTS = 8  # runs
-COURSE_POINTS = 32  # of a run's loss, in the list
-COURSE_BYTES = 2048  # in which a line of metrics.jsonl ends and another one is whole
+COURSE_POINTS = 32  # of a run's loss in the list
+COURSE_BYTES = 2048  # long enough to hold a complete line of metrics.jsonl
 
 
 @dataclass(frozen=True)
 class RunRow:
-    """A run in the list; what is read of its files is read again only when they have changed. course: its loss, at some
-    steps; eval_loss:
-    the best, or while it is at work the newest; seconds: of the whole training, once it is over."""
+    """A run in the list; its files are read again only when they have changed.
+
+    course: the loss at some steps. eval_loss: the best one, or the newest while the run is at work. seconds: duration
+    of the whole training, once it is over.
+    """
 
     id: str
     name: str
@@ -61,11 +63,11 @@ class RunRow:
     seconds: float | None = None
     course: tuple[float, ...] = ()
     label: Label = Label()
-    spare_bytes: int = 0  # of its bytes_used, of checkpoints that nothing goes on from
+    spare_bytes: int = 0  # part of bytes_used: checkpoints that nothing can resume from
 
     @property
     def was_dropped(self) -> bool:
-        """Whether it was removed from the queue before it ever began."""
+        """True if the run was removed from the queue before it ever began."""
         return self.status.state == State.STOPPED and self.status.stage == "waiting"
 
     @property
@@ -75,7 +77,7 @@ class RunRow:
 
 @dataclass(frozen=True)
 class RunView:
-    """Everything a page says of one run. recipe is None where recipe.yaml cannot be read."""
+    """The contents of a run's page. recipe is None if recipe.yaml cannot be read."""
 
     row: RunRow
     folder: str
@@ -87,8 +89,8 @@ class RunView:
 
 @dataclass(frozen=True)
 class QueueView:
-    """The queue as core/queue/queue has it, with the runs that wait in their order. Whose turn it is now is busy, and
-    no longer here."""
+    """The queue of core/queue/queue with the rows of its waiting runs, in order. The run whose turn it is now is
+    Snapshot.busy, not in here."""
 
     order: Order = Order()
     waiting: tuple[tuple[RunRow, QueuedRun], ...] = ()
@@ -99,21 +101,27 @@ class QueueView:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """busy: the run at work, or just about to be. shown: that one, else the one that the queue waits for, else the
-    newest that has begun: what the Train page tells of."""
+    """The whole workspace at one moment.
+
+    busy: the run at work, or about to start. shown: the run of the Train page: busy, else the one that the queue waits
+    for, else the newest that has begun.
+    """
 
     rows: tuple[RunRow, ...]
     busy: RunRow | None
     shown: RunView | None
     chat: ChatState
     queue: QueueView = QueueView()
-    downloads: tuple[Download, ...] = ()  # in the order in which they were asked for
-    left: tuple[LeftRun, ...] = ()  # to be asked about: went away half-way, newest first
+    downloads: tuple[Download, ...] = ()  # oldest request first
+    left: tuple[LeftRun, ...] = ()  # runs that ended unexpectedly, newest first
 
-    def followed(self, asked: Any) -> tuple[str, bool]:
-        """The run that a page's poll means, and whether it is at work. asked: a run id, or "" for the run that the
-        Train page shows; it is a page's, so it may be anything: "" is answered for what can be none."""
-        run_id = self.shown.row.id if asked == "" and self.shown else asked
+    def followed(self, requested: Any) -> tuple[str, bool]:
+        """Return the id of the run that a page polls, and whether it is at work.
+
+        requested: from a browser, so it may be any JSON: a run id, or "" for the run that the Train page shows. The id
+        is "" for anything that cannot be one.
+        """
+        run_id = self.shown.row.id if requested == "" and self.shown else requested
         at_work = any(row.id == run_id and row.status.state in BUSY for row in self.rows)
         return (run_id if isinstance(run_id, str) else ""), at_work
 
@@ -129,7 +137,7 @@ class Snapshots:
         self._events: dict[str, tuple[tuple[int, ...], list[dict[str, Any]]]] = {}
 
     def now(self, fresh: bool = False) -> Snapshot:
-        """fresh: after a button, whose effect must be seen at once."""
+        """Return the newest snapshot. fresh: take a new one, so that the effect of a button is seen at once."""
         with self._guard:
             if fresh or self._moment is None or time.monotonic() - self._taken_at > FRESH_S:
                 self._moment = self._take()
@@ -145,14 +153,14 @@ class Snapshots:
             return None
 
     def exports(self, run_id: str) -> tuple[Sequence[ExportResult], Sequence[tuple[ExportRequest, ExportStatus]]]:
-        """Finished exports of a run, and what was asked for that is no finished export, each with its newest
+        """Return the finished exports of a run, and the requests without a finished export, each with its newest
         attempt."""
         return self._exports.list(run_id), self._exports.attempts(run_id)
 
     def _take(self) -> Snapshot:
         there = {}
         for run in self._runs.list():
-            with suppress(OSError):  # deleted between the two looks
+            with suppress(OSError):  # deleted meanwhile
                 there[run.id] = run, self._row(run)
         rows = [row for _, row in there.values()]
         self._rows = {row.id: self._rows[row.id] for row in rows}
@@ -174,7 +182,7 @@ class Snapshots:
             or next((row for row in rows if not (row.id in waiting or row.was_dropped or row.label.archived)), None)
         )
         view = self._view(*there[chosen.id]) if chosen else None
-        left = tuple(found for run, row in there.values() if (found := self._left(run, row)))
+        left = tuple(left_run for run, row in there.values() if (left_run := self._left(run, row)))
         downloads = tuple(self._downloads.rows()) if self._downloads else ()
         return Snapshot(tuple(rows), busy, view, self._chat.state(), QueueView(order, behind), downloads, left)
 
@@ -185,7 +193,7 @@ class Snapshots:
             return None
 
     def _row(self, run: RunFolder) -> RunRow:
-        # First: what is written meanwhile is read again by the next look.
+        # The stamps come first, so that a file that changes meanwhile is read again next time.
         stamps = [files.stamp(run.path / name) for name in ("state.json", "label.json", "metrics.jsonl", "checkpoints")]
         status = self._runs.status(run)
         stamp, known = (*stamps, status.state), self._rows.get(run.id)
@@ -203,7 +211,7 @@ class Snapshots:
         return RunView(row, str(run.path), recipe, run.facts(), self._newest_events(run), log)
 
     def _newest_events(self, run: RunFolder) -> list[dict[str, Any]]:
-        """Read again only when the file has changed."""
+        """Return the events of a run. The file is read again only when it has changed."""
         stamp = files.stamp(run.path / "events.jsonl")
         known = self._events.get(run.id)
         if known is None or known[0] != stamp:
@@ -242,13 +250,13 @@ def _read_row(run: RunFolder, status: Status) -> RunRow:
 
 
 def _newest(lines: Sequence[dict[str, Any]], kind: str, name: str) -> float | None:
-    found = [line.get(name) for line in lines if line.get("kind") == kind]
-    return found[-1] if found and isinstance(found[-1], int | float) else None
+    values = [line.get(name) for line in lines if line.get("kind") == kind]
+    return values[-1] if values and isinstance(values[-1], int | float) else None
 
 
 def course(run: RunFolder) -> tuple[float, ...]:
-    """The loss at some steps, evenly over metrics.jsonl, whatever its length: a look at so many places of it."""
-    found: dict[int, float] = {}
+    """Return the loss at up to COURSE_POINTS places spread evenly over metrics.jsonl, however long the file is."""
+    losses: dict[int, float] = {}
     try:
         with open(run.path / "metrics.jsonl", "rb") as file:
             size = file.seek(0, 2)
@@ -257,25 +265,25 @@ def course(run: RunFolder) -> tuple[float, ...]:
                 for line in file.read(COURSE_BYTES).split(b"\n"):
                     step, loss = _step_and_loss(line)
                     if loss is not None:
-                        found[step] = loss
+                        losses[step] = loss
                         break
     except OSError:
         return ()
-    return tuple(float(f"{found[step]:.3g}") for step in sorted(found))
+    return tuple(float(f"{losses[step]:.3g}") for step in sorted(losses))
 
 
 def _step_and_loss(line: bytes) -> tuple[int, float | None]:
-    """Of a whole line of a step that was trained; no loss for any other, and for a part of one."""
+    """Return the step and loss of a complete line of a training step; (0, None) for any other line or a part of one."""
     try:
-        told = json.loads(line)
-    except (ValueError, RecursionError):  # the last for ten thousand brackets
+        record = json.loads(line)
+    except (ValueError, RecursionError):  # RecursionError: ten thousand brackets
         return 0, None
-    known = isinstance(told, dict) and told.get("kind") == "train" and isinstance(told.get("step"), int)
-    return (told["step"], told["loss"]) if known and isinstance(told.get("loss"), int | float) else (0, None)
+    is_step = isinstance(record, dict) and record.get("kind") == "train" and isinstance(record.get("step"), int)
+    return (record["step"], record["loss"]) if is_step and isinstance(record.get("loss"), int | float) else (0, None)
 
 
 def _bytes(count: Callable[[], int]) -> int:
     try:
         return count()
-    except OSError:  # a file that went away while it was being counted
+    except OSError:  # a file was deleted while it was counted
         return 0

@@ -22,7 +22,7 @@ from tests.kit.waits import wait_until
 from webui.__main__ import secret_of
 from webui.kit.wording import Wording
 from webui.server import guard
-from webui.server.door import Door, Doorkeeper, DoorSecret, Wrongs
+from webui.server.door import Door, Doorkeeper, DoorSecret, FailedAttempts
 from webui.server.guard import LOOPBACK, Guard
 from webui.server.reach import Reach
 
@@ -30,7 +30,7 @@ HTML = {"accept": "text/html"}
 
 
 def keeper(secret: DoorSecret, first_s: float = 0.0) -> Doorkeeper:
-    return Doorkeeper(secret, 7860, Wrongs(first_s))
+    return Doorkeeper(secret, 7860, FailedAttempts(first_s))
 
 
 def visitor(kept: Doorkeeper) -> TestClient:
@@ -48,7 +48,7 @@ def visitor(kept: Doorkeeper) -> TestClient:
 
 
 def test_a_key_in_the_address_opens_once_and_for_all_and_is_not_the_cookie():
-    kept = keeper(DoorSecret.made())
+    kept = keeper(DoorSecret.generate())
     client = visitor(kept)
     assert client.get("/", headers=HTML).status_code == 401 and client.get("/config").status_code == 401
     came = client.get(f"/zh?lang=zh&key={kept.secret.word}", headers=HTML)
@@ -81,7 +81,7 @@ def test_an_umlaut_and_a_chinese_password_open_too():
 
 
 def test_a_cookie_of_somebody_elses_making_is_worth_nothing():
-    kept = keeper(DoorSecret.made())
+    kept = keeper(DoorSecret.generate())
     for value in ("", "1", kept.secret.word, "true; lora_garage_7860", '"' * 9, "x" * 20000):
         assert visitor(kept).get("/config", headers={"cookie": f"lora_garage_7860={value}"}).status_code == 401
     assert visitor(kept).get("/config", headers={"cookie": f"lora_garage_7861={kept.inside}"}).status_code == 401
@@ -89,7 +89,7 @@ def test_a_cookie_of_somebody_elses_making_is_worth_nothing():
 
 @pytest.mark.parametrize("path", ["//evil.example", "/\\evil.example", "/zh/../x"])
 def test_the_way_on_from_the_door_leads_nowhere_else(path: str):
-    kept = keeper(DoorSecret.made())
+    kept = keeper(DoorSecret.generate())
     scope_path = {
         "type": "http",
         "method": "GET",
@@ -107,22 +107,22 @@ def test_the_way_on_from_the_door_leads_nowhere_else(path: str):
 
 
 def test_a_ticket_for_our_own_browser_is_good_for_one_visit():
-    kept = keeper(DoorSecret.made())
+    kept = keeper(DoorSecret.generate())
     ticket = kept.ticket("http://127.0.0.1:7860/").split("7860")[1]
     assert visitor(kept).get(ticket).status_code == 200 and visitor(kept).get(ticket).status_code == 401
 
 
 def test_who_was_wrong_waits_twice_as_long_each_time_and_others_do_not():
-    wrongs = Wrongs(0.5)
+    wrongs = FailedAttempts(0.5)
     waits = []
     for _ in range(9):
         waits.append(wrongs.wait_s("10.0.0.1"))
-        wrongs.wrong("10.0.0.1")
+        wrongs.failed("10.0.0.1")
     assert waits == [0.5, 1, 2, 4, 8, 16, 30, 30, 30] and wrongs.wait_s("10.0.0.2") == 0.5
-    wrongs.right("10.0.0.1")
+    wrongs.succeeded("10.0.0.1")
     assert wrongs.wait_s("10.0.0.1") == 0.5
     for i in range(5000):
-        wrongs.wrong(str(i)), wrongs.turn(str(i))
+        wrongs.failed(str(i)), wrongs.turn(str(i))
     assert len(wrongs._counts) <= 1000 and len(wrongs._turns) <= 1000
 
 
@@ -197,16 +197,16 @@ def test_who_sends_nothing_more_is_not_waited_for(monkeypatch: pytest.MonkeyPatc
 
 def test_loopback_has_no_door_and_no_other_name():
     for host in ("127.0.0.1", "localhost", "::1", "[::1]"):
-        assert Reach.of(host).is_this_pc_only and Reach.of(host).names == LOOPBACK
-    assert Reach.of("::1").bound == "[::1]"
-    other = Reach.of("127.0.0.2")  # as Debian's 127.0.1.1 of the PC's own name: it was answered to nobody
+        assert Reach.from_host(host).is_this_pc_only and Reach.from_host(host).names == LOOPBACK
+    assert Reach.from_host("::1").bound == "[::1]"
+    other = Reach.from_host("127.0.0.2")  # as Debian's 127.0.1.1 of the PC's own name: it was answered to nobody
     assert other.is_this_pc_only and other.names == (*LOOPBACK, "127.0.0.2")
 
 
 def test_on_the_network_it_answers_to_its_own_addresses_and_names_alone(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("webui.server.reach._own_addresses", lambda: ["192.0.2.5", "2001:db8::5"])
     monkeypatch.setattr("socket.gethostname", lambda: "Gaming-PC.lan")
-    reach = Reach.of("0.0.0.0")
+    reach = Reach.from_host("0.0.0.0")
     assert set(reach.names) == {
         *LOOPBACK,
         "0.0.0.0",
@@ -216,16 +216,16 @@ def test_on_the_network_it_answers_to_its_own_addresses_and_names_alone(monkeypa
         "gaming-pc",
         "gaming-pc.local",
     }
-    assert reach.elsewhere == ("192.0.2.5",) and reach.here == "127.0.0.1", "asyncio listens on one family"
-    assert Reach.of("::").elsewhere == ("[2001:db8::5]",) and Reach.of("::").here == "[::1]"
-    assert Reach.of("192.0.2.9").elsewhere == ("192.0.2.9",)
+    assert reach.remote == ("192.0.2.5",) and reach.local == "127.0.0.1", "asyncio listens on one family"
+    assert Reach.from_host("::").remote == ("[2001:db8::5]",) and Reach.from_host("::").local == "[::1]"
+    assert Reach.from_host("192.0.2.9").remote == ("192.0.2.9",)
 
 
 def test_where_there_is_no_network_yet_there_is_a_door_all_the_same(monkeypatch: pytest.MonkeyPatch):
     """It was left open: a PC whose network came after the start was open to all of it."""
     monkeypatch.setattr("webui.server.reach._own_addresses", list)
-    reach = Reach.of("0.0.0.0")
-    assert reach.elsewhere == () and secret_of(None, reach, Wording("en")) is not None
+    reach = Reach.from_host("0.0.0.0")
+    assert reach.remote == () and secret_of(None, reach, Wording("en")) is not None
 
 
 # ---- the whole app -------------------------------------------------------------------------------

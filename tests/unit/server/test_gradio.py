@@ -63,15 +63,15 @@ def test_gradio_is_pinned_to_the_minor_version_whose_inside_is_patched() -> None
 
 
 def test_blocks_are_built_without_an_app_each(gradio) -> None:
-    """one_app: gradio made a FastAPI app after each step of building, 0.25 s of the start."""
+    """without_intermediate_apps: gradio made a FastAPI app after each step of building, 0.25 s of the start."""
     made: list[object] = []
     from gradio.routes import App
 
     real = App.__dict__["create_app"]
-    assert isinstance(real, staticmethod), "App.create_app is no static method any more: read one_app and behind anew"
-    with patches.one_app(), gradio.Blocks(analytics_enabled=False) as demo:
+    assert isinstance(real, staticmethod), "App.create_app is no static method any more: read the two patches anew"
+    with patches.without_intermediate_apps(), gradio.Blocks(analytics_enabled=False) as demo:
         gradio.HTML("one")
-    assert getattr(demo, "app", made) is None, "Blocks no longer call App.create_app on leaving: one_app may go"
+    assert getattr(demo, "app", made) is None, "Blocks no longer call App.create_app on leaving: the patch may go"
     assert App.__dict__["create_app"] is real, "it is put back"
 
 
@@ -81,7 +81,7 @@ def test_our_layers_stand_around_gradios_own(gradio) -> None:
         gradio.HTML("one")
     from gradio.routes import App
 
-    with patches.behind([Middleware(Guard, hosts=("outermost",)), Middleware(Guard, hosts=("inner",))]):
+    with patches.with_middleware([Middleware(Guard, hosts=("outermost",)), Middleware(Guard, hosts=("inner",))]):
         app = App.create_app(demo)
     hosts = [layer.kwargs.get("hosts") for layer in app.user_middleware[:2]]
     assert hosts == [("outermost",), ("inner",)], "create_app no longer returns an app that takes layers in this order"
@@ -106,33 +106,35 @@ def test_a_page_that_is_slow_to_answer_does_not_end_the_start(gradio, monkeypatc
 
 
 def test_nothing_that_a_page_sends_makes_the_server_fetch_an_address(gradio, as_before) -> None:
-    """no_fetching: an address where a file should stand was fetched by the server, for whoever can reach the page."""
+    """forbid_fetching: an address where a file should stand was fetched by the server, for whoever reaches the page."""
     from gradio import processing_utils
 
     fetching = [
         name for name, value in vars(processing_utils).items() if "ssrf" in name and inspect.iscoroutinefunction(value)
     ]
     known = {"async_ssrf_protected_get", "async_ssrf_protected_download"}
-    assert set(fetching) == known, "gradio fetches by other functions too, or by others: no_fetching has to refuse each"
-    patches.no_fetching()
+    assert set(fetching) == known, (
+        "gradio fetches by other functions too, or by others: forbid_fetching has to refuse each"
+    )
+    patches.forbid_fetching()
     for fetch in (processing_utils.async_ssrf_protected_get, processing_utils.async_ssrf_protected_download):
         with pytest.raises(gradio.Error, match="an address stands where a file should"):
             asyncio.run(fetch("http://127.0.0.1:9/", "anywhere"))
 
 
 def test_half_a_character_reaches_the_page_as_the_sign_for_one(gradio, as_before) -> None:
-    """half_characters: JSON rows and a model's pieces hold lone surrogates, on which gradio's writer ends the page's
+    """replace_surrogates: JSON rows and a model's pieces hold lone surrogates, on which gradio's writer ends the page's
     stream."""
     from gradio import routes
     from gradio.components import json_component
 
     value = {"\ud83d": ["a\udc00", ("b", 1)]}
     with pytest.raises(TypeError):
-        orjson.dumps(value)  # once this passes, half_characters may go
+        orjson.dumps(value)  # once this passes, replace_surrogates may go
     assert routes.orjson is orjson and json_component.orjson is orjson, (
-        "the writer is named elsewhere: half_characters is blind"
+        "the writer is named elsewhere: replace_surrogates is blind"
     )
-    patches.half_characters()
+    patches.replace_surrogates()
     for module in (routes, json_component):
         assert json.loads(module.orjson.dumps(value)) == {"�": ["a�", ["b", 1]]}
         assert module.orjson.dumps({"whole": "😀"}) == '{"whole":"😀"}'.encode() and module.orjson.OPT_SERIALIZE_NUMPY
@@ -142,13 +144,13 @@ def test_half_a_character_reaches_the_page_as_the_sign_for_one(gradio, as_before
 
 
 def test_a_choice_that_has_gone_reaches_the_handler(gradio, as_before) -> None:
-    """choices_that_have_gone: a run chosen in Chat and deleted since. Gradio said "is not in the list of choices",
+    """accept_stale_choices: a run chosen in Chat and deleted since. Gradio said "is not in the list of choices",
     whatever was pressed."""
     ours, other = gradio.Dropdown(["here"], elem_classes=FOLLOWS), gradio.Dropdown(["here"])
     with pytest.raises(gradio.Error):
-        ours.preprocess("gone")  # once this passes, choices_that_have_gone may go
+        ours.preprocess("gone")  # once this passes, accept_stale_choices may go
     for _ in range(2):
-        patches.choices_that_have_gone()
+        patches.accept_stale_choices()
         given = ("gone", "here", None, ["gone"], {"gone": 1}, 1)
         assert [ours.preprocess(one) for one in given] == ["gone", "here", None, None, None, None]
         assert other.preprocess("here") == "here"
@@ -161,8 +163,8 @@ def test_a_choice_that_has_gone_reaches_the_handler(gradio, as_before) -> None:
 
 
 def test_an_output_that_is_left_as_it_is_is_not_built_anew(gradio, as_before, monkeypatch) -> None:
-    """skips_for_nothing: gradio built the component of each gr.skip() anew, sixty a second for a page's beat. What is
-    told is the same."""
+    """skip_unchanged_outputs: gradio built the component of each gr.skip() anew, sixty a second for a page's beat. The
+    result is the same."""
     from gradio.state_holder import SessionState
 
     with gradio.Blocks(analytics_enabled=False) as demo:
@@ -194,15 +196,15 @@ def test_an_output_that_is_left_as_it_is_is_not_built_anew(gradio, as_before, mo
     monkeypatch.setattr(
         gradio.Textbox, "__init__", lambda *arguments, **options: (built.append(1), real(*arguments, **options))[1]
     )
-    assert told() == before and len(built) > 5, "gradio builds none anew any more: skips_for_nothing may go"
-    patches.skips_for_nothing()
-    patches.skips_for_nothing()
+    assert told() == before and len(built) > 5, "gradio builds none anew any more: skip_unchanged_outputs may go"
+    patches.skip_unchanged_outputs()
+    patches.skip_unchanged_outputs()
     built.clear()
     assert told() == before and len(built) == 1, "the one whose label changed"
 
 
 def test_no_page_has_a_copy_of_all_settings_of_all_components(gradio, as_before) -> None:
-    """no_links_to_states: a page's first event waited for one to be made, and each further event brought it up to
+    """keep_no_page_configs: a page's first event waited for one to be made, and each further event brought it up to
     date."""
     from gradio import blocks, queueing, routes
     from gradio.state_holder import SessionState
@@ -222,9 +224,9 @@ def test_no_page_has_a_copy_of_all_settings_of_all_components(gradio, as_before)
         ]
 
     before = told()
-    assert SessionState(demo).config_values, "gradio makes none any more: no_links_to_states may go"
-    patches.no_links_to_states()
-    patches.no_links_to_states()
+    assert SessionState(demo).config_values, "gradio makes none any more: keep_no_page_configs may go"
+    patches.keep_no_page_configs()
+    patches.keep_no_page_configs()
     assert told() == before and before[-1] == "other"
     assert not SessionState(demo).config_values
     for module in (blocks, queueing, routes):
@@ -234,14 +236,14 @@ def test_no_page_has_a_copy_of_all_settings_of_all_components(gradio, as_before)
 
 
 def test_what_gradio_catches_of_a_handler_is_printed_by_a_name_that_we_replace(gradio, as_before) -> None:
-    """errors_to_log: gradio prints tracebacks of handlers to a terminal that may be closed; the log shall have them."""
+    """log_handler_errors: gradio prints tracebacks of handlers to a terminal that may be closed; the log shall too."""
     from gradio import queueing, routes
 
     for module in (queueing, routes):
         assert "traceback.print_exc()" in inspect.getsource(module), (
-            f"{module.__name__} tells of errors elsewhere: see errors_to_log"
+            f"{module.__name__} tells of errors elsewhere: see log_handler_errors"
         )
-    patches.errors_to_log()
+    patches.log_handler_errors()
     assert queueing.traceback is routes.traceback and queueing.traceback.print_exc.__module__ == patches.__name__
 
 
@@ -271,15 +273,15 @@ def test_no_statistics_are_made_after_every_event(gradio) -> None:
 
 
 def test_the_queue_is_not_looked_at_a_thousand_times_a_second(gradio) -> None:
-    """looks_less_often: an app that nobody used took 6 % of a core."""
+    """poll_less_often: an app that nobody used took 6 % of a core."""
     from gradio import queueing
 
-    from webui.server.gradio import looks_less_often
+    from webui.server.gradio import poll_less_often
 
     with gradio.Blocks() as demo:
         gradio.Markdown("x")
     demo.queue()
-    looks_less_often(demo)
+    poll_less_often(demo)
     assert (demo._queue.sleep_when_free >= 0.01, demo._queue.progress_update_sleep_when_free) == (True, 0.1)
     source = inspect.getsource(queueing.Queue)
     assert (

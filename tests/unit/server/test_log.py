@@ -130,11 +130,11 @@ def test_a_full_disk_is_said_once_and_stops_nothing(file: Path, capsys: pytest.C
 def test_what_gradio_catches_of_a_handler_reaches_the_log(file: Path) -> None:
     from gradio import queueing, routes
 
-    from webui.server.gradio import errors_to_log
+    from webui.server.gradio import log_handler_errors
 
     before = queueing.traceback, routes.traceback
     try:
-        errors_to_log()
+        log_handler_errors()
         for module in (queueing, routes):
             try:
                 raise ImportError(module.__name__)

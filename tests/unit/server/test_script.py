@@ -54,7 +54,9 @@ def test_an_answer_that_was_cancelled_shows_nothing_more() -> None:
     blocks = file.read_text("utf-8")
     for known in (script.CANCEL, script.PIECES, script.FIRST):
         assert len(known.findall(blocks)) == 1, "gradio cancels in another way: read script anew"
-    cancel = re.compile(r"async cancel\(\w+\)\{.*?\}(?=dispatch_load_events\()").search(script.quickened(blocks))[0]
+    cancel = re.compile(r"async cancel\(\w+\)\{.*?\}(?=dispatch_load_events\()").search(
+        script.with_fast_searches(blocks)
+    )[0]
     code = f"""
         const page = {{submissions: new Map([[7, {{cancel: async () => {{ over.push(page.submissions.get(7).isOver); }}}}]]), submission_trigger_ids: new Map(),
                       dependencies_by_fn: new Map(), update_loading_status() {{}}, update_loading_stati_state() {{}}, clear_submission(id, one) {{ over.push(id, one === first); }}, {cancel}}};
@@ -78,7 +80,7 @@ def test_what_is_found_is_the_same(gradios: str) -> None:
         assert done.returncode == 0, done.stderr[-2000:]
         return json.loads(done.stdout)
 
-    assert told(script.quickened(gradios), script.quickened(search)) == told(gradios, search)
+    assert told(script.with_fast_searches(gradios), script.with_fast_searches(search)) == told(gradios, search)
 
 
 def test_the_page_is_served_it(gradios: str) -> None:
@@ -87,9 +89,9 @@ def test_the_page_is_served_it(gradios: str) -> None:
 
     before = routes.file_response
     try:
-        script.quick_script()
+        script.serve_fast_script()
         (file,) = [f.name for f in Path(BUILD_PATH_LIB).glob("core-*.js")]
-        assert routes.file_response(BUILD_PATH_LIB, file).body.decode() == script.quickened(gradios) != gradios
+        assert routes.file_response(BUILD_PATH_LIB, file).body.decode() == script.with_fast_searches(gradios) != gradios
         other = routes.file_response(BUILD_PATH_LIB, next(Path(BUILD_PATH_LIB).glob("*.css")).name)
         assert type(other) is type(route_utils.file_response(BUILD_PATH_LIB, file))
     finally:
@@ -145,4 +147,4 @@ def test_an_event_that_waits_when_the_stream_of_answers_ends_is_heard_of_in_the_
         return json.loads(done.stdout)
 
     assert streams(client) == [1, 2, 2], "gradio opens the next one itself: CLOSED may go"
-    assert streams(script.quickened(client)) == [1, 3, 3]
+    assert streams(script.with_fast_searches(client)) == [1, 3, 3]

@@ -31,7 +31,7 @@ def next_to_each_other(held: ExitStack) -> tuple[int, int]:
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_a_port_that_is_taken_is_answered_with_one_that_is_free(language: str) -> None:
     """ "Choose another one, for example --port 7861", where 7861 was the one that is taken."""
-    here = Reach.of("127.0.0.1")
+    here = Reach.from_host("127.0.0.1")
     with ExitStack() as held:
         taken = next_to_each_other(held)
         with pytest.raises(_Refusal) as caught:

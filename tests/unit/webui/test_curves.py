@@ -229,13 +229,13 @@ def test_whole_curves_are_looked_at_by_one_thread(
     view = snapshots.view(run.id)
     with ThreadPoolExecutor(8) as server:
         asked = [server.submit(curves.since, run.id) for _ in range(16)] + [
-            server.submit(diagnoses.of, view) for _ in range(16)
+            server.submit(diagnoses.diagnose, view) for _ in range(16)
         ]
         assert [len(one.result()["x"]) for one in asked[:16]] == [29] * 16
     assert seen.pop("diagnosed") == 1, "not anew without a new number"
     assert len(seen) == 1
     log(run, 30)
-    diagnoses.of(view)
+    diagnoses.diagnose(view)
     assert seen["diagnosed"] == 1
 
 

@@ -21,7 +21,7 @@ from webui.kit.live import ViewContext
 from webui.kit.wording import Wording
 from webui.shelf import disk
 from webui.shelf.disk import DiskCard
-from webui.state.gguf_bases import Making
+from webui.state.gguf_bases import GgufConversion
 from webui.state.services import Services
 
 EN = Wording("en")
@@ -82,21 +82,21 @@ def test_a_gguf_file_can_become_a_base_one_at_a_time(
 
     monkeypatch.setattr(base, "import_file", bring)
     card.act("base", "gemma3:4b")
-    assert begun.wait(20) and "gemma3:4b" in disk.making(bases.now(), w)
+    assert begun.wait(20) and "gemma3:4b" in disk.conversion_card(bases.now(), w)
     assert "gemma3:4b" in card.act("base", "gemma3:4b")[1]["value"]  # busy
     card.act("cancel", "-")
     seen = []
     for _ in range(4):
         bases._thread.join(20)
         seen.append(bases.now().state)
-        drawn = disk.making(bases.now(), w)
+        drawn = disk.conversion_card(bases.now(), w)
         assert "disk_view." not in drawn and "{" not in drawn
         may_end.set()
         card.act("base", "gemma3:4b")
     assert seen == ["cancelled", "failed", "failed", "done"]
     bases.close()
     card.act("cancel", "-")
-    assert disk.making(bases.now(), w) == ""
+    assert disk.conversion_card(bases.now(), w) == ""
 
 
 def test_many_stay_in_a_fold() -> None:
@@ -129,7 +129,7 @@ def test_a_page_that_nobody_touches_shows_what_another_one_brought_or_deleted(ca
     assert "o/m" not in shown()
     entry.save_progress(wish.model_copy(update={"phase": "done", "done": 5000, "total": 5000}))
     assert "o/m" in shown() and "o/m" in shown() and len(looks) == 1
-    services.gguf_bases._making = Making("gemma3:4b", "done", msg("gguf.base_cancelled"))
+    services.gguf_bases._conversion = GgufConversion("gemma3:4b", "done", msg("gguf.base_cancelled"))
     assert "o/m" in shown() and len(looks) == 2
     services.downloads.cancel("o/m")  # off the list of downloads, not off the disk
     assert "o/m" in shown() and len(looks) == 3

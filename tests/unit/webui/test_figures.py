@@ -103,7 +103,7 @@ def test_a_run_the_chat_and_a_row_have_numbers_of_one_language(w: Wording, point
     assert f"1{point}234" in str(guard.kept(view, w)) or f"1{point}235" in str(guard.kept(view, w))
     assert (w.t("train_page.trainable"), f"4{comma}884{comma}480") in card._learned(view.facts, w)
     assert compare.told_of(view.row, w)["size"] == f"2{point}5 GB"
-    assert f"×1{point}08" in correction.said(1.08, 2, w)
+    assert f"×1{point}08" in correction.factor_sentence(1.08, 2, w)
     done = Done(column="tuned", tokens=25, seconds=4.0, finish_reason="stop")
     answered = str(ChatPage._note(SimpleNamespace(w=w), done, None))  # type: ignore[arg-type]
     assert f"6{point}2 " in answered and f"4{point}0" in answered
@@ -116,9 +116,9 @@ def test_german_has_a_comma_where_english_has_a_point() -> None:
     """Seen: "2.2 GiB" and "1,962" on the German page."""
     there = budget.planned(12, "Linux").model_copy(update={"free_gib": 11.25})
     assert (
-        "11,2 GiB" in format.where(there, DE)
-        and "11.2 GiB" in format.where(there, EN)
-        and "11.2 GiB" in format.where(there, ZH)
+        "11,2 GiB" in format.free_memory(there, DE)
+        and "11.2 GiB" in format.free_memory(there, EN)
+        and "11.2 GiB" in format.free_memory(there, ZH)
     )
     for w, rows, percent in ((DE, "1.962", "42,9 %"), (EN, "1,962", "42.9 %")):
         learned = w.t("plan_view.learned", rows=format.grouped(w, 1962), held=format.grouped(w, 65), percent=42.9)

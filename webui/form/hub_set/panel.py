@@ -78,7 +78,7 @@ class HubSetPanel(Panel):
         self.clock = gr.Timer(TICK_S, active=False)
         self.arrived = gr.JSON(None, visible=False)  # the id of the set that it became
 
-    def wire(self, form: FormHandle, data: Component, pulse: Poller) -> None:
+    def wire(self, form: FormHandle, data: Component, poller: Poller) -> None:
         """data: the choice of the step, which takes what arrived."""
         self._data = data
         opened = [self.failure, self.one, self.about, self.part, self.told, *self._of_part]
@@ -93,7 +93,7 @@ class HubSetPanel(Panel):
         begun = [self.waited_for, self.clock, self.progress, self.failure]
         for button, rows in ((self.add, 0), (self.take, FIRST_ROWS)):
             asked = [self.told, self.part, self.question, self.answer]
-            pulse.after(button.click(self.begin(rows), asked, begun, js=ORDER, **BEGINS))
+            poller.after(button.click(self.begin(rows), asked, begun, js=ORDER, **BEGINS))
         self.clock.tick(
             self.looked, [self.waited_for], [self.clock, self.progress, self.failure, self.arrived], **QUIET
         )

@@ -55,7 +55,7 @@ class Contender:
         return [(self.w.t(f"contenders.{self.side}_usual"), AS_USUAL), *target_choices(self.services, self.w, rows)]
 
     def part(self) -> LivePart:
-        return LivePart(self.model, lambda look: gr.update(choices=self._choices(look.snapshot.rows)))
+        return LivePart(self.model, lambda context: gr.update(choices=self._choices(context.snapshot.rows)))
 
     def wire(self) -> None:
         self.model.change(self.chosen, self.model, [self.checkpoint, self.strength], **AT_ONCE)

@@ -16,7 +16,7 @@ from core.errors import ChatError, GarageError
 from webui.kit.html import Html, join, muted, notice, tag
 from webui.kit.live import AT_ONCE, QUIET, shown
 from webui.kit.panel import Panel
-from webui.kit.visitor import is_here
+from webui.kit.visitor import is_local
 
 MOST_SHOWN = 8_000  # characters of the request that is shown
 MOST_TYPED = 512
@@ -60,7 +60,7 @@ class JudgePanel(Panel):
         to whom."""
         w = self.w
         try:
-            if not is_here(request):
+            if not is_local(request):
                 raise ChatError("judge_panel.elsewhere")
             judge, comparison = (
                 Judge.parse(*(str(each or "")[:MOST_TYPED] for each in (url, model, key))),

@@ -27,14 +27,14 @@ class Unpacking(Panel):
             )
             self.notice = gr.HTML("", visible=False, elem_id="unpack-notice")
 
-    def wire(self, pulse: Poller, pick: Any, outputs: list[Any]) -> None:
+    def wire(self, poller: Poller, pick: Any, outputs: list[Any]) -> None:
         """pick: of a run's id, what opening it changes (outputs)."""
 
         def bring(file: Any) -> tuple[Any, ...]:
             run_id, said = self.bring(file)
             return gr.update(value=None), said, *(pick(run_id) if run_id else [gr.skip()] * len(outputs))
 
-        pulse.after(self.file.upload(bring, [self.file], [self.file, self.notice, *outputs], **EACH, **CONTROL))
+        poller.after(self.file.upload(bring, [self.file], [self.file, self.notice, *outputs], **EACH, **CONTROL))
 
     def bring(self, file: Any) -> tuple[str | None, Any]:
         """The id of the run that is here now, None where there is none; and what is said of it."""
