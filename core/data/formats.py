@@ -28,7 +28,7 @@ from core.data.conversation import ChatMessage, read_messages, split_thinking
 from core.data.reading.file_rows import Flaw, Problem, Row, type_name
 from core.data.shapes.known import COLUMNS, OPTIONAL
 from core.data.shapes.labelled import is_rejected
-from core.data.shapes.left_out import Columns, Loss, Notes, Tally, has_value, needs_picture
+from core.data.shapes.left_out import Columns, Loss, Notes, Tally, has_value, media_names, needs_picture
 from core.data.shapes.plain import Turns, plain
 from core.data.shapes.rewritten import rewritten
 from core.data.shapes.tools import as_json, read_tools
@@ -148,7 +148,7 @@ def check_closely(
         is_bad = is_rejected(values) or (format != "text_label" and _is_bad(values))
         notes.losses += values.unused()
         if needs_picture(notes.losses, _texts(example)):
-            raise Flaw("data.needs_picture")
+            raise Flaw("data.needs_picture", columns=media_names(notes.losses))
     except Flaw as flaw:
         return None, [Problem(row=row.number, line=row.line, file=row.file, text=flaw.message)]
     if tally is not None:
@@ -208,7 +208,8 @@ def _cell(values: Mapping[str, object], format: Format, column: str, notes: Note
     if value is None:
         return ""
     if isinstance(value, bool | int | float) and column in _ANSWERS:
-        return str(value)  # a class number, or the answer to a calculation
+        # a class number, or the answer to a calculation, which Parquet and pandas write as 43.0
+        return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
     if not isinstance(value, str):
         raise Flaw("data.wrong_type", column=name, found=type_name(value), expected=msg("data.type_text"))
     return value
@@ -221,9 +222,14 @@ def _one_of(value: object, name: str, column: str, notes: Notes) -> object:
     """
     if column != "context" and column not in _ANSWERS:
         return value
+    if isinstance(value, dict) and value.keys() >= {"number", "spans", "date"}:  # DROP: one of them has a value
+        parts = [str(part) for part in _leaves([value["number"], value["spans"], value["date"]]) if has_value(part)]
+        return (" " if has_value(value["date"]) else ", ").join(parts)
     if isinstance(value, dict) and (key := _text_key(value)):
         notes.add_unread("answer", value, (key,))
         return value[key]
+    if column == "label" and _are_spans(value):
+        raise Flaw("data.only_spans", column=name)
     if not isinstance(value, list) or not all(isinstance(one, str | int | bool) or _text_key(one) for one in value):
         return value
     texts = [str(one[_text_key(one)] if isinstance(one, dict) else one) for one in value]
@@ -237,6 +243,25 @@ def _one_of(value: object, name: str, column: str, notes: Notes) -> object:
     if any(text != texts[0] for text in texts):
         notes.add_loss("answer", name)
     return texts[0]
+
+
+def _are_spans(value: object) -> bool:
+    """Return True for places in a text with a name each, as annotation tools mark them: [0, 5, "PERSON"]."""
+    return isinstance(value, list) and bool(value) and all(map(_is_span, value))
+
+
+def _is_span(value: object) -> bool:
+    if isinstance(value, dict):
+        return "start" in value
+    return isinstance(value, list) and len(value) == 3 and isinstance(value[2], str)
+
+
+def _leaves(value: object) -> Iterator[object]:
+    if isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _leaves(part)
+    else:
+        yield value
 
 
 def _text_key(value: object) -> str:

@@ -95,7 +95,7 @@ SILENT = {
         "data": {"text": "Why?"}, "annotations": [{"was_cancelled": False,
             "result": [{"value": {"choices": ["So."]}}]}]}], PAIR, ("id",)),
     "a bench's questions": Shape("a.jsonl", Lines([{"question_id": 81, "category": "writing", "turns": ["Why?",
-        "And then?"]}]), "do not match any known format"),
+        "And then?"]}]), "turns are the questions of a benchmark"),
     "an unfilled placeholder": Shape("a.csv", "question,answer\nWhy?,I am {{name}}.\n", ["u Why? | a I am {{name}}."]),
 }  # fmt: skip
 # What was once refused although it is plain.

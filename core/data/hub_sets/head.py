@@ -10,6 +10,8 @@ from core.data.sets.inspection import inspect_file
 from core.errors import DataError
 from core.hub.sets.about import SetHead
 
+_UNKNOWN = ("data.unknown_format", "data.nested", "data.no_text", "data.options_without_key", "data.every_row")
+
 
 def is_recognised(head: SetHead) -> bool:
     """Return True if the rows have a known format, without a choice of what the columns are for."""
@@ -22,7 +24,7 @@ def is_recognised(head: SetHead) -> bool:
         try:
             inspect_file(path)
         except DataError as error:
-            return error.message.key != "data.unknown_format"
+            return error.message.key not in _UNKNOWN
     return True
 
 

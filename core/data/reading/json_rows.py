@@ -17,7 +17,16 @@ from core.values import MIB
 
 # A list under one of these is a conversation, so the object around it is a row and no wrapper of rows.
 _CONVERSATIONS = {"messages", "conversations", "conversation"}
-_PARTS_OF_A_ROW = _CONVERSATIONS | {"paragraphs", "chosen", "rejected", "prompt", "chat_messages", "worldinfo"}
+_PARTS_OF_A_ROW = _CONVERSATIONS | {
+    "paragraphs",
+    "qas",
+    "qa_pairs",
+    "chosen",
+    "rejected",
+    "prompt",
+    "chat_messages",
+    "worldinfo",
+}
 _NO_ROWS = _PARTS_OF_A_ROW | {"features"}  # the datasets server describes its columns by `features`
 _TURNS = _CONVERSATIONS | {"dialog", "dialogue", "turns", "utterances"}
 _WRAPPERS = {"data", "train", "rows", "examples", "items", "records", "dataset"}
@@ -52,11 +61,17 @@ def jsonl_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem]:
                     row -= 1
                     continue
             try:
-                yield RawRow(row, decode_line(line), number)
+                value = decode_line(line)
             except RecursionError:
                 yield Problem(row=row, line=number, text=msg("data.too_deep", limit=limits.depth))
             except ValueError as error:
                 yield Problem(row=row, line=number, text=_why_not_json(error, line))
+            else:
+                if type(value) is not dict or not any(type(part) is list for part in value.values()):
+                    yield RawRow(row, value, number)
+                    continue
+                for row, one in enumerate([*rows_in_object(value)] or [value], row):  # noqa: B020 - goes on from it
+                    yield RawRow(row, one, number)
 
 
 def _padding(line: int) -> Problem:
@@ -147,7 +162,8 @@ def _object(text: _RowsText) -> Iterator[RawRow | Problem | Loss]:
         else:
             fields[key] = text.value()
     if used is None:
-        for number, one in enumerate(_rows_of_columns(fields) or rows_in_object(fields), 1):
+        rows = (one for row in _rows_of_columns(fields) or [fields] for one in rows_in_object(row))
+        for number, one in enumerate(rows, 1):
             yield RawRow(number, one, 1)
     elif lists:
         yield Problem(row=0, severity="warning", text=msg("data.other_lists", used=used, left_out=lists[:10]))

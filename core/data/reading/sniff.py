@@ -39,6 +39,7 @@ from core.messages import Message, msg
 from core.values import MIB
 
 _HEAD = 64 << 10
+_MOST_PICTURE = 16 * MIB
 _IN_USE = 32  # error of Windows for a file that another program holds, which Python calls a lack of permission
 _DELIMITERS = (",", ";", "\t")
 # Files that people choose by mistake, by their first bytes; the sentence is `data.is_<name>`.
@@ -261,6 +262,13 @@ def _zip_or_spreadsheet(path: Readable, head: bytes, limits: Limits) -> FileKind
     return None
 
 
+def _holds_card(path: Readable) -> bool:
+    """Return True for a PNG with a character card in one of its texts."""
+    with path.open("rb") as file:
+        raw = file.read(_MOST_PICTURE)
+    return any(mark in raw for mark in (b"tEXtchara\0", b"tEXtccv3\0", b"iTXtchara\0", b"iTXtccv3\0"))
+
+
 def _refuse_what_is_not_data(path: Readable, head: bytes, packed: FileKind | None) -> None:
     if packed and packed != "zip":
         return
@@ -270,7 +278,8 @@ def _refuse_what_is_not_data(path: Readable, head: bytes, packed: FileKind | Non
         if head.startswith(begins):
             if head.startswith((b"MZ", b"BZh")) and b"\0" not in head:  # a text may begin so
                 continue
-            raise DataError(f"data.is_{name}", file=path.name)
+            is_card = name == "picture" and _holds_card(path)
+            raise DataError("data.is_card_picture" if is_card else f"data.is_{name}", file=path.name)
     if SUFFIXES.get(path.suffix.lower()) == "sqlite" and not head.startswith(b"SQLite format 3\0"):
         raise DataError("data.not_database", file=path.name)
     if _CHAT.match(head):

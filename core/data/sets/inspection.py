@@ -32,6 +32,7 @@ from core.data.sets.earliest import earliest
 from core.data.shapes import class_names, multiple_choice, sides
 from core.data.shapes.known import COLUMNS, FORMATS, SAMPLE_ROWS, recognise
 from core.data.shapes.left_out import LeftOut, Tally
+from core.data.shapes.nested import refusal
 from core.data.shapes.plain import Turns, as_json, plain
 from core.data.shapes.roles import Role, renamed, require
 from core.data.shapes.sides import Decision
@@ -326,7 +327,12 @@ def _recognised(rows: list[Row]) -> Format | Decision:
     try:
         format = recognise(rows)
     except DataError as error:
-        decision = sides.decide(rows) if error.message.key == "data.unknown_format" else None
+        if error.message.key != "data.unknown_format":
+            raise
+        multiple_choice.refuse_without_key(rows)
+        if nested := refusal(rows):
+            raise nested from error
+        decision = sides.decide(rows)
         if decision is None:
             raise
         return decision
@@ -381,8 +387,8 @@ def _with_messages(source: Source, rows: Sequence[Row], choices: Choices) -> Sou
             return None
         by_name = "text"
     names = COLUMNS["messages"]["messages"]
-    values = (value for row in rows for name, value in row.values.items() if str(name).lower() in names)
-    is_id = by_name in ("messages", "sharegpt") and not any(isinstance(value, list) for value in values)
+    values = [value for row in rows for name, value in row.values.items() if str(name).lower() in names]
+    is_id = by_name in ("messages", "sharegpt") and bool(values) and not any(isinstance(v, list) for v in values)
     if source.layout or not (by_name in ("text", "text_label") or is_id):
         return None
     columns = message_columns.find([row.values for row in rows])

@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 from core.data.reading.file_rows import Flaw, Row
 from core.data.shapes.left_out import Columns, Notes
+from core.data.shapes.nested import refuse_card
 from core.data.shapes.rewritten import rewritten
 from core.errors import DataError
 from core.messages import msg
@@ -45,24 +46,28 @@ def recognise(sample_rows: Iterable[Row]) -> Format:
     Raises DataError with the columns of the sample and the known shapes.
     """
     votes: dict[Format, int] = {}
+    flaw: Flaw | None = None
     columns: dict[str, None] = {}
     for row in sample_rows:
-        if row.values.keys() >= _TREE:
+        refuse_card(row.values)
+        if row.values.keys() >= _TREE and "replies" not in row.values:
             raise DataError("data.is_tree")
         columns.update(dict.fromkeys(map(str, row.values)))
-        shape = _shape(row.values)
+        try:
+            shape = _shape(row.values)
+        except Flaw as error:
+            shape, flaw = None, flaw or error
         if shape is not None:
             votes[shape] = votes.get(shape, 0) + 1
     if votes:
         return max(votes, key=lambda name: (votes[name], -FORMATS.index(name)))
+    if flaw is not None:
+        raise DataError("data.every_row", problem=flaw.message)
     raise DataError("data.unknown_format", columns=list(columns)[:20] or [msg("data.none")], shapes=msg("data.shapes"))
 
 
 def _shape(values: Mapping[str, Any]) -> Format | None:
-    try:
-        present = rewritten(Columns(values), Notes())
-    except Flaw:
-        return None
+    present = rewritten(Columns(values), Notes())
     for name in FORMATS:
         needed = [aliases for ours, aliases in COLUMNS[name].items() if ours not in OPTIONAL]
         if all(any(alias in present for alias in aliases) for aliases in needed):

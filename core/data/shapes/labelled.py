@@ -10,12 +10,13 @@ nlp.js, Rasa     intent, utterances | examples: several texts, answers        a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
 from itertools import takewhile
 from typing import Any
 
 from core.data.reading.file_rows import Flaw
-from core.data.shapes.left_out import Columns, Notes, has_value
+from core.data.shapes.left_out import MEDIA, Columns, Notes, has_value
 
 _UTTERANCE_KEYS = (
     "utterances",
@@ -24,11 +25,18 @@ _UTTERANCE_KEYS = (
     "patterns",
 )  # alternative wordings of one intent, no turns of a conversation
 _NAMES = ("intent", "tag")
+_QUESTION_LISTS = ("qas", "qa_pairs", "qa", "questions", "question_answers", "faqs", "faq")
+_FILE = re.compile(r"(?:https?://|s3://|gs://|/data/)\S+\s*$")
+_ANSWERED = {"answer", "answers", "correct_answer"}
+_PARALLEL = ("questions", "options", "answers")
 
 
-def rows_in_object(value: object) -> Iterator[Any]:
-    """Yield the rows in one object of a file: SQuAD has an article with its paragraphs in one, bots the wordings of an
-    intent."""
+def rows_in_object(value: Any) -> Iterator[Any]:
+    """Yield the rows in one object of a file: the questions about one text, or the wordings of an intent.
+
+    SQuAD has an article with its paragraphs in one object, DROP a passage with its questions, RACE lists of equal
+    length.
+    """
     if not isinstance(value, dict):
         yield value
         return
@@ -36,8 +44,16 @@ def rows_in_object(value: object) -> Iterator[Any]:
     if isinstance(paragraphs, list) and all(isinstance(p, dict) and isinstance(p.get("qas"), list) for p in paragraphs):
         about = {name: part for name, part in value.items() if name != "paragraphs"}
         for paragraph in paragraphs:
-            shared = about | {name: part for name, part in paragraph.items() if name != "qas"}
-            yield from (shared | qa if isinstance(qa, dict) else qa for qa in paragraph["qas"])
+            yield from _questions_of_a_text(about | paragraph, "qas")
+        return
+    if key := next((key for key in _QUESTION_LISTS if _are_questions(value.get(key))), None):
+        yield from _questions_of_a_text(value, key)
+        return
+    lists = [value.get(key) for key in _PARALLEL]
+    if all(isinstance(part, list) and part for part in lists) and len({len(part) for part in lists if part}) == 1:
+        shared = {name: part for name, part in value.items() if name not in _PARALLEL}
+        for question, options, answer in zip(*lists, strict=True):
+            yield shared | {"question": question, "options": options, "answer": answer}
         return
     texts_key, name = (
         utterances_key(value.get),
@@ -53,6 +69,33 @@ def rows_in_object(value: object) -> Iterator[Any]:
             yield rest | {"question": text, "answer": answers[0]} | ({"answers": answers[1:]} if answers[1:] else {})
         else:
             yield {key: part for key, part in rest.items() if key != name} | {"text": text, "label": value[name]}
+
+
+def _are_questions(value: object) -> bool:
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(one, dict) and "question" in one and _ANSWERED & one.keys() for one in value)
+    )
+
+
+def _questions_of_a_text(value: Mapping[str, Any], key: str) -> Iterator[Any]:
+    """Yield a row for each question about a text; one conversation if they follow one another (QuAC)."""
+    shared, questions = {name: part for name, part in value.items() if name != key}, value[key]
+    if questions and all(isinstance(each, dict) and "followup" in each and "question" in each for each in questions):
+        text = str(shared.pop("context", "") or "")
+        asked = [str(each["question"]) for each in questions]
+        asked[0] = f"{text}\n\n{asked[0]}" if text else asked[0]
+        yield shared | {"questions": asked, "answers": [_answer_text(each) for each in questions]}
+        return
+    yield from (shared | each if isinstance(each, dict) else each for each in questions)
+
+
+def _answer_text(question: Mapping[str, Any]) -> str:
+    answers = question.get("orig_answer") or question.get("answers") or question.get("answer") or ""
+    if isinstance(answers, list):
+        answers = answers[0] if answers else ""
+    return str(answers.get("text") or "") if isinstance(answers, dict) else str(answers)
 
 
 def utterances_key(value_of: Callable[[str], object]) -> str | None:
@@ -102,7 +145,10 @@ def label_studio(values: Columns, notes: Notes) -> dict[str, object] | None:
     )
     if not isinstance(fields, dict) or results_key is None:
         return None
-    texts = {name: part for name, part in fields.items() if isinstance(part, str) and has_value(part)}
+    strings = {name: part for name, part in fields.items() if isinstance(part, str) and has_value(part)}
+    texts = {name: part for name, part in strings.items() if name.lower() not in MEDIA and not _FILE.match(part)}
+    if strings and not texts:
+        raise Flaw("data.media_labels", fields=[f"data.{name}" for name in strings])
     text = next(
         (name for name in ("text", "question", "prompt") if name in texts),
         max(texts, key=lambda n: len(texts[n]), default=None),
@@ -121,6 +167,8 @@ def label_studio(values: Columns, notes: Notes) -> dict[str, object] | None:
     if text is None or not labels:
         if text is not None and len(annotations) < len(values.peek(results_key)):
             raise Flaw("data.was_skipped")
+        if any(isinstance(result.get("value"), dict) and "start" in result["value"] for result in results):
+            raise Flaw("data.only_spans", column=results_key)
         return None
     values.take("data", results_key)
     for name in fields:

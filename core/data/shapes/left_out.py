@@ -19,7 +19,7 @@ MOST_NAMED = 100  # different losses of one file; it may have a million differen
 LONGEST_NAME = 60
 Place = Literal[
     "column", "field", "part", "call", "tool", "answer", "turn", "row", "branch", "message", "chat", "above", "beside",
-    "page", "more", "worse",
+    "page", "more", "worse", "between",
 ]  # fmt: skip
 
 # Names of columns of media, and of worse answers.
@@ -66,6 +66,7 @@ class Loss(NamedTuple):
             "beside",
             "page",
             "worse",
+            "between",
         ):
             return f"left_out.why_{self.place}"
         if name in MEDIA:
@@ -184,6 +185,11 @@ def has_value(value: object) -> bool:
     return value is not None
 
 
+def media_names(losses: Iterable[Loss]) -> list[str]:
+    """Return the names of columns and fields with pictures, films or sounds."""
+    return list(dict.fromkeys(loss.name for loss in losses if loss.name.lower() in MEDIA))
+
+
 def needs_picture(losses: Iterable[Loss], texts: Iterable[str]) -> bool:
     """Return True if a text refers to a picture, film or sound that was left out."""
-    return any(loss.name.lower() in MEDIA for loss in losses) and any(_PICTURE.search(text) for text in texts)
+    return bool(media_names(losses)) and any(_PICTURE.search(text) for text in texts)

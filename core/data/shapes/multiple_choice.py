@@ -149,6 +149,17 @@ def decided(sample: Sequence[Row], rows: Callable[[], Iterable[Row | Problem]]) 
     return None
 
 
+def refuse_without_key(sample: Sequence[Row]) -> None:
+    """Raise DataError for questions with options that nothing says the right one of."""
+    values = [Columns(row.values) for row in sample]
+    names = [*dict.fromkeys(name for each in values for name in each)]
+    for place in _places_of_options(names):
+        if place.kind in ("list", "columns") and names[:1] != ["column 1"]:
+            question, _ = _question_columns(values, [name for name in names if name not in place.names], place)
+            if question and _most((place.options(each) is not None for each in values), len(values)):
+                raise DataError("data.options_without_key", question=question, options=[*place.names])
+
+
 def _places_of_options(names: Sequence[str]) -> Iterator[Place]:
     if apart := reading.right_and_wrong(names):
         yield Place("apart", (apart[0], *apart[1]))

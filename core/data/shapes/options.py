@@ -25,7 +25,7 @@ Scheme = Literal["label", "letter", "text", "number"]
 SCHEMES: tuple[Scheme, ...] = ("label", "letter", "text", "number")
 LISTS = (
     "choices", "options", "choice", "option", "candidates", "endings", "alternatives", "answers", "answer_choices",
-    "answer_options", "possible_answers", "mc1_targets", "candidate_answers", "optionen", "antworten",
+    "answer_options", "possible_answers", "target_scores", "mc1_targets", "candidate_answers", "optionen", "antworten",
     "antwortmöglichkeiten", "opciones", "opções", "opzioni", "réponses", "варианты", "选项", "選項", "選択肢", "보기",
 )  # fmt: skip
 # Last words of names of columns that hold an option each, before a letter or a number.
@@ -135,6 +135,9 @@ def _options(texts: Iterable[str], labels: Sequence[Any] = (), right: Iterable[i
 
 
 def _of_object(value: dict[Any, Any]) -> Options | None:
+    marks = [*value.values()]
+    if all(isinstance(mark, int | float) for mark in marks) and set(marks) == {0, 1}:  # BIG-bench: a score for each
+        return _options(map(str, value), right=[at for at, mark in enumerate(marks) if mark == 1])
     lists = {str(key).lower(): part for key, part in value.items() if isinstance(part, list)}
     texts = next((lists[key] for key in (*_TEXT_KEYS, "texts", "choices", "options") if lists.get(key)), None)
     if texts is not None:

@@ -13,6 +13,7 @@ _RANKED = (
     ("chosen_response", "rejected_response"),
     ("response_chosen", "response_rejected"),
     ("chosen", "reject"),
+    ("chosen_messages", "rejected_messages"),
     ("better", "worse"),
     ("response_j", "response_k"),  # questions of Stack Exchange, in pairs
 )

@@ -11,7 +11,8 @@ two models          conversation_a, conversation_b, winner                messag
 turns, Gemini       turns | contents | ...: a list of objects             messages
 labels              text, labels: a name, a number, or a list of them      text, label
 
-core/data/shapes/labelled converts rows of annotation tools. A shape is recognized row by row by its columns and the
+core/data/shapes/labelled converts rows of annotation tools, rankings those of ranked answers, traces those of
+observability, trees those of trees and follow-up questions. A shape is recognized row by row by its columns and the
 types of their values; other rows stay as they are.
 """
 
@@ -28,6 +29,9 @@ from core.data.reading.file_rows import Flaw
 from core.data.shapes.labelled import evals, label_studio, utterances_key
 from core.data.shapes.left_out import Columns, Notes, has_value
 from core.data.shapes.ranked import ranked
+from core.data.shapes.rankings import compared
+from core.data.shapes.traces import prompt_test, traced
+from core.data.shapes.trees import answered_turns, instances, questions_of_a_text, tree
 
 TURNS = ("data", "dialog", "dialogue", "turns", "utterances", "contents", "messages", "conversations", "conversation")
 _PROMPT_COLUMNS = ("prompt", "messages", "conversations", "conversation", "question", "instruction", "query", "input")
@@ -40,6 +44,8 @@ _HUMAN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
 
 def rewritten(values: Columns, notes: Notes) -> Columns:
     """Return values, converted to the columns of a format if they have another known shape. Raises Flaw."""
+    if (ranked_answers := compared(values, notes)) is not None:
+        values = values.changed(ranked_answers)
     for write in _SHAPES:
         columns = write(values, notes)
         if columns is not None:
@@ -121,6 +127,8 @@ def _turns(value: object, role: str) -> list[Any]:
     parts = _HUMAN.split(value) if isinstance(value, str) else []
     if len(parts) < 3 or parts[0].strip():
         return [{"role": role, "content": value}]
+    if not parts[-1].strip():  # the answer is apart
+        parts = parts[:-2]
     speakers = ({"Human": "user", "Assistant": "assistant"}[speaker] for speaker in parts[1::2])
     return [{"role": role, "content": text.strip()} for role, text in zip(speakers, parts[2::2], strict=True)]
 
@@ -231,8 +239,6 @@ def _alternating(values: Columns, notes: Notes) -> dict[str, object] | None:
         turns = list(chain.from_iterable(turns))
     if name is None or not all(isinstance(turn, str) for turn in turns) or len(turns) < 2:
         return None
-    if "question_id" in values:  # a benchmark's questions without answers
-        return None
     values.take(name)
     notes.assumed.add("turns")
     return {"messages": [{"role": ("user", "assistant")[i % 2], "content": turn} for i, turn in enumerate(turns)]}
@@ -243,6 +249,6 @@ def _is_turn(turn: Mapping[str, object]) -> bool:
 
 
 _SHAPES: tuple[Callable[[Columns, Notes], dict[str, object] | None], ...] = (
-    _open_webui, _preference, _two_models, _prompt_and_completion, _answered_by_calls, _squad, evals, label_studio,
-    _alternating, _labels,
+    instances, tree, _open_webui, _preference, _two_models, _prompt_and_completion, _answered_by_calls,
+    questions_of_a_text, _squad, traced, prompt_test, evals, answered_turns, label_studio, _alternating, _labels,
 )  # fmt: skip

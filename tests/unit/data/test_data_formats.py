@@ -113,7 +113,7 @@ def test_an_unknown_shape_lists_columns_and_shapes():
         "The columns foo, bar do not match any known format. Expected one of: messages; conversations; instruction + "
         "output (input "
         "optional); question + answer; prompt + completion; text + label; text; prompt + chosen + rejected; question + "
-        "answers. Rename the columns and add the file again."
+        "answers. Say what each column is under “Data” (--columns question=...,answer=... on the command line)."
     )
     assert "foo、bar" in caught.value.message.render("zh")
 

@@ -99,7 +99,7 @@ def test_one_file_that_cannot_be_read_costs_that_file_alone(put) -> None:
     )
     assert report.good_rows == 2 and "d.json is an image" in notes(report)
     said = " ".join(str(problem.text) for problem in report.problems)
-    assert "b.json is broken at row 2" in said and "The columns x, y, z, v do not match any known format" in said
+    assert "b.json is broken at row 2" in said and "no text to learn in the columns x, y, z, v" in said
 
 
 def test_nothing_to_read_is_one_sentence(put) -> None:

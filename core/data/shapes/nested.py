@@ -1,0 +1,72 @@
+"""Refusals of files whose rows are read by none of our formats: each names the fields that were found."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import median
+from typing import Any
+
+from core.data.reading.file_rows import Row
+from core.data.shapes.left_out import has_value
+from core.data.shapes.roles import words_of
+from core.errors import DataError
+
+_MOST_ROWS, _MOST_VALUES = 20, 2_000  # that are looked at, of a file and of a row
+_MOST_NAMED = 8
+_LEAST_WORDS = 3  # of a text
+_LETTERS = re.compile(r"[^\W\d_]")
+# Links, dates and ids, which are one word of letters and other signs.
+_NO_TEXT = re.compile(r"https?://\S+|(?=\S*\d)[\w:.+-]{10,}|true|false", re.IGNORECASE | re.ASCII)
+_CARD = {"first_mes", "mes_example"}  # of a character, as SillyTavern and others write it
+
+
+def refuse_card(values: Mapping[Any, Any]) -> None:
+    """Raise DataError for a character card: one object, with no conversation to train."""
+    data = values.get("data")
+    fields = data if isinstance(data, dict) and str(values.get("spec", "")).startswith("chara_card") else values
+    if fields.keys() >= _CARD:
+        raise DataError("data.is_character_card", name=str(fields.get("name") or "?")[:80])
+
+
+def refusal(rows: Sequence[Row]) -> DataError | None:
+    """Return the error of rows whose text is mostly nested, or that have none; None if the columns hold text."""
+    texts: defaultdict[str, list[int]] = defaultdict(list)
+    nested: dict[str, None] = {}
+    columns: dict[str, None] = {}
+    for row in rows[:_MOST_ROWS]:
+        for name, value in row.values.items():
+            columns[str(name)] = None
+            if isinstance(value, dict | list) and has_value(value):
+                nested[str(name)] = None
+        for path, text in _texts_in(row.values):
+            if _LETTERS.search(text) and not _NO_TEXT.fullmatch(text.strip()):
+                texts[path].append(len(text) if len(words_of(text)) >= _LEAST_WORDS else 0)
+    if not texts and nested:
+        return _nested([*nested], [*nested])
+    if len(texts) < 2 and not any(map(any, texts.values())):
+        return DataError("data.no_text", columns=[*columns][:20])
+    longest = sorted(texts, key=lambda path: -median(texts[path]) * len(texts[path]))
+    if longest[0] in columns or not nested:
+        return None
+    return _nested([name for name in nested], longest)
+
+
+def _nested(fields: Sequence[str], texts: Sequence[str]) -> DataError:
+    return DataError("data.nested", fields=[*fields][:_MOST_NAMED], texts=[*texts][:_MOST_NAMED])
+
+
+def _texts_in(values: Mapping[Any, Any]) -> Iterator[tuple[str, str]]:
+    """Yield (path, text) of a row: "outputs.answer", "turns[].text". No recursion, and not more than _MOST_VALUES."""
+    waiting: list[tuple[str, Any]] = [(str(name), value) for name, value in values.items()]
+    for _ in range(_MOST_VALUES):
+        if not waiting:
+            return
+        path, value = waiting.pop()
+        if isinstance(value, str):
+            yield path, value
+        elif isinstance(value, dict):
+            waiting += [(f"{path}.{name}", part) for name, part in value.items()]
+        elif isinstance(value, list):
+            waiting += [(f"{path}[]", part) for part in value[:_MOST_ROWS]]

@@ -1,0 +1,149 @@
+"""Answers of one question that were ranked or scored: the best against the worst, as a preference pair.
+
+Nectar, UltraFeedback, ELI5    answers | completions | ...: [{answer, rank}] | [{response, score}]
+SHP                            human_ref_A, human_ref_B, labels: 1 if A is preferred
+two answers                    response_a, response_b, with winner: "a", or with score_a, score_b
+HelpSteer                      response_1, response_2, preference_strength: below 0 if 1 is preferred
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from core.data.reading.file_rows import Flaw
+from core.data.shapes.left_out import Columns, Notes, has_value
+from core.data.shapes.numbering import number_of
+
+_LISTS = ("answers", "completions", "responses", "candidates", "outputs", "generations", "summaries", "replies")
+_QUESTIONS = ("prompt", "instruction", "question", "query", "input", "history", "post", "title")
+_NO_PROMPTS = ("history", "post", "title")  # names that are a question only beside compared answers
+_TEXTS = ("response", "answer", "text", "output", "completion", "content", "generated_text", "model_response", "body")
+_RANKS = ("rank", "ranking", "position")  # the lowest is the best
+_SCORES = ("overall_score", "score", "rating", "reward", "grade", "quality", "votes", "upvotes", "stars", "pm_score")
+_SIDES = (("a", "b"), ("0", "1"), ("1", "2"))
+_STEMS = ("human_ref", "response", "answer", "output", "completion", "summary", "text", "chatbot", "model", "assistant")
+_WINNERS = ("winner", "preference", "preferred", "better", "choice", "best", "label", "labels", "overall_preference")
+_SIGNED = ("preference_strength",)
+_NAME = re.compile(r"(?:model|response|answer|assistant|output|completion)?[\s_-]*")
+
+
+def compared(values: Columns, notes: Notes) -> dict[str, Any] | None:
+    """Return the chosen and the rejected answer as columns, None for a row that ranks nothing. Raises Flaw for a
+    tie."""
+    if "chosen" in values or "messages" in values or not any(name in values for name in _QUESTIONS):
+        return None
+    pair = _of_list(values, notes) or _of_two(values)
+    if pair is None:
+        return None
+    name = next(name for name in _QUESTIONS if has_value(values.peek(name)) or name == _QUESTIONS[-1])
+    asked = values.peek(name)
+    if isinstance(asked, dict):  # WebGPT
+        asked = next((asked[key] for key in ("full_text", "text", "content") if isinstance(asked.get(key), str)), asked)
+    if name in _NO_PROMPTS or asked is not values.peek(name):
+        values.take(name)
+        pair["prompt"] = asked
+    return pair
+
+
+def _of_list(values: Columns, notes: Notes) -> dict[str, Any] | None:
+    for name in _LISTS:
+        answers = _objects(values.peek(name))
+        if not answers:
+            continue
+        text = next((key for key in _TEXTS if all(isinstance(answer.get(key), str) for answer in answers)), None)
+        key, sign = next(
+            (
+                (key, sign)
+                for keys, sign in ((_RANKS, -1), (_SCORES, 1))
+                for key in keys
+                if any(_is_number(answer.get(key)) for answer in answers)
+            ),
+            ("", 0),
+        )
+        if text is None or not key:
+            continue
+        ranked = sorted(
+            (answer for answer in answers if _is_number(answer.get(key)) and answer[text].strip()),
+            key=lambda answer: -sign * float(answer[key]),  # noqa: B023 - used at once
+        )
+        if not ranked:
+            raise Flaw("data.empty_answer")
+        values.take(name)
+        if len(ranked) > 2:
+            notes.add_loss("between", name)
+        best, worst = ranked[0], ranked[-1]
+        return {"chosen": best[text], "rejected": worst[text] if float(best[key]) != float(worst[key]) else ""}
+    return None
+
+
+def _objects(value: object) -> list[dict[str, Any]]:
+    """Return a list of objects, also from an object of lists; [] for anything else."""
+    if isinstance(value, dict):
+        lists = {key: part for key, part in value.items() if isinstance(part, list)}
+        lengths = {len(part) for part in lists.values()}
+        if len(lists) < 2 or len(lengths) != 1:
+            return []
+        return [dict(zip(lists, parts, strict=True)) for parts in zip(*lists.values(), strict=True)]
+    if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+        return []
+    return value
+
+
+def _is_number(value: object) -> bool:
+    if isinstance(value, str):
+        return re.fullmatch(r"-?\d+(?:\.\d+)?", value.strip()) is not None
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _of_two(values: Columns) -> dict[str, Any] | None:
+    for stem in _STEMS:
+        for sides in _SIDES:
+            names = [f"{stem}_{side}" for side in sides]
+            if not all(isinstance(values.peek(name), str | list) and has_value(values.peek(name)) for name in names):
+                continue
+            better = _better(values, sides)
+            if better is None:
+                continue
+            values.take(*names)
+            return {"chosen": values.peek(names[better]), "rejected": values.peek(names[1 - better])}
+    return None
+
+
+def _better(values: Columns, sides: Sequence[str]) -> int | None:
+    """Return the place of the better side, None if no column tells. Raises Flaw if neither is better."""
+    if "human_ref_a" in values and (mark := number_of(values.peek("labels"))) is not None:
+        values.take("labels")
+        return 0 if mark == 1 else 1
+    marks = [number_of(values.peek(f"winner_model_{side}")) for side in sides]
+    if 1 in marks and 0 in marks:
+        values.take(*(f"winner_model_{side}" for side in sides))
+        return marks.index(1)
+    signed = next((name for name in _SIGNED if _is_number(values.peek(name))), None)
+    if signed:
+        values.take(signed)
+        if not float(values.peek(signed)):
+            raise Flaw("data.no_winner", found=str(values.peek(signed)))
+        return int(float(values.peek(signed)) > 0)
+    for name in _SCORES:
+        scores = [values.peek(f"{name}_{side}") for side in sides]
+        if all(map(_is_number, scores)):
+            values.take(*(f"{name}_{side}" for side in sides))
+            if float(scores[0]) == float(scores[1]):
+                raise Flaw("data.no_winner", found=f"{scores[0]} = {scores[1]}")
+            return int(float(scores[1]) > float(scores[0]))
+    return _named_winner(values, sides)
+
+
+def _named_winner(values: Columns, sides: Sequence[str]) -> int | None:
+    for name in (name for name in _WINNERS if name in values):
+        mark = values.peek(name)
+        number = number_of(mark)
+        text = str(number) if number is not None else _NAME.sub("", str(mark).strip().lower(), count=1)
+        if text in sides:
+            values.take(name)
+            return sides.index(text)
+        if isinstance(mark, str) and ("tie" in text or "both" in text or "neither" in text):
+            raise Flaw("data.no_winner", found=mark[:40])
+    return None

@@ -1,0 +1,221 @@
+"""Rows whose texts are nested: rankings, traces, trees, tests and annotations, read as they are or refused by name."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.data.formats import Example
+from core.data.sets.inspection import examples_of, inspect_file
+from core.errors import DataError
+from core.messages import Message
+
+Row = dict[str, Any]
+
+
+def written(file: Path, rows: list[Row]) -> Path:
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return file
+
+
+def read(folder: Path, *rows: Row) -> list[Example]:
+    return [example for _, example in examples_of(written(folder / "set.jsonl", [*rows]))]
+
+
+def turns(example: Example) -> str:
+    return " | ".join(f"{message.role[0]} {message.content}" for message in example.messages)
+
+
+def left(folder: Path) -> set[str]:
+    return {Message.model_validate(each.what).render("en") for each in inspect_file(folder / "set.jsonl").left_out}
+
+
+ANSWERS = [("Maybe.", 2, 5.5), ("So.", 1, 9.0), ("No.", 7, 1.0)]
+RANKED: dict[str, Row] = {
+    "Nectar": {"prompt": "\n\nHuman: Why?\n\nAssistant: ",
+        "answers": [{"answer": text, "model": "m", "rank": float(rank)} for text, rank, _ in ANSWERS]},
+    "UltraFeedback": {"instruction": "Why?", "models": ["a"],
+        "completions": [{"response": text, "overall_score": score, "annotations": {}} for text, _, score in ANSWERS]},
+    "an object of lists": {"title": "Why?", "answers": {"text": [text for text, _, _ in ANSWERS],
+        "score": [score for _, _, score in ANSWERS]}},
+    "scores as texts": {"question": "Why?",
+        "responses": [{"text": text, "rating": str(score)} for text, _, score in ANSWERS]},
+    "SHP, A": {"history": "Why?", "human_ref_A": "So.", "human_ref_B": "No.", "labels": 1, "score_A": 1, "score_B": 9},
+    "SHP, B": {"history": "Why?", "human_ref_A": "No.", "human_ref_B": "So.", "labels": 0},
+    "WebGPT": {"question": {"full_text": "Why?"}, "answer_0": "No.", "answer_1": "So.", "score_0": -1, "score_1": 1},
+    "a winner by its letter": {"prompt": "Why?", "response_a": "No.", "response_b": "So.", "winner": "model_b"},
+    "a winner by its number": {"instruction": "Why?", "output_1": "So.", "output_2": "No.", "preference": 1.0},
+    "an arena": {"prompt": "Why?", "response_a": "So.", "response_b": "No.", "winner_model_a": 1, "winner_model_b": 0},
+    "HelpSteer": {"prompt": "Why?", "response_1": "So.", "response_2": "No.", "preference_strength": -2},
+    "conversations": {"chosen_messages": [{"role": "user", "content": [{"type": "text", "value": "Why?"}]},
+        {"role": "assistant", "content": [{"type": "text", "value": "So."}], "loss_weight": 1.0}],
+        "rejected_messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "No."}]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RANKED)
+def test_the_best_answer_is_a_pair_with_the_worst(name: str, tmp_path: Path) -> None:
+    """The first answer was learned, whatever its rank, or the file was refused."""
+    (example,) = read(tmp_path, RANKED[name])
+    assert turns(example) == "u Why? | a So."
+    assert [message.content for message in example.rejected] == ["Why?", "No."]
+
+
+def test_answers_that_are_as_good_as_each_other_are_no_pair(tmp_path: Path) -> None:
+    row = {"prompt": "Why?", "response_a": "So.", "response_b": "No."}
+    for tie in ({"winner": "tie"}, {"score_a": 2, "score_b": 2}, {"preference_strength": 0}):
+        names = dict(zip(("response_a", "response_b"), ("response_1", "response_2"), strict=True))
+        tied = {names.get(key, key): text for key, text in row.items()} if "preference_strength" in tie else row
+        with pytest.raises(DataError, match="neither answer was preferred"):
+            read(tmp_path, tied | tie)
+    alike = {"prompt": "Why?", "answers": [{"answer": "So.", "rank": 1}, {"answer": "No.", "rank": 1}]}
+    (example,) = read(tmp_path, alike)
+    assert turns(example) == "u Why? | a So." and not example.rejected
+    broken = {"prompt": "Why?", "completions": [{"response": 5, "score": 1}, None], "completion": "So."}
+    assert read(tmp_path, broken)[0].completion == "So."
+
+
+U, A = {"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}
+TRACES: dict[str, Row] = {
+    "LangSmith": {"id": "0b54ce10-3a2b", "inputs": {"question": "Why?"}, "outputs": {"answer": "So."}, "metadata": {}},
+    "other keys": {"inputs": {"input_question": "Why?"}, "outputs": {"output_text": "So."}},
+    "messages": {"inputs": {"messages": [U]}, "outputs": {"messages": [A]}},
+    "LangChain's classes": {"inputs": {"messages": [[{"id": ["langchain", "schema", "HumanMessage"],
+        "kwargs": {"content": "Why?"}}]]}, "outputs": {"generations": [[{"text": "So."}]]}},
+    "LangChain's types": {"inputs": {"input": [{"type": "human", "data": {"content": "Why?"}}]} | {"messages": [
+        {"type": "human", "content": "Why?"}]}, "outputs": {"output": {"type": "ai", "content": "So."}}},
+    "Langfuse": {"input": {"query": "Why?"}, "expectedOutput": {"text": "So."}, "metadata": None, "sourceTraceId": "x"},
+    "Langfuse, a trace": {"input": [U], "output": A, "model": "m"},
+    "Langfuse, a text": {"input": [U], "expectedOutput": "So."},
+    "Phoenix": {"input": {"question": "Why?"}, "output": {"answer": "So."}},
+    "OpenAI's log": {"request": {"model": "m", "messages": [U]}, "response": {"choices": [{"index": 0, "message": A}]}},
+    "OpenAI's batch, joined": {"custom_id": "1", "body": {"messages": [U]},
+        "response": {"status_code": 200, "body": {"choices": [{"message": A}]}}},
+    "stored completions": {"messages": [U], "choices": [{"message": A, "finish_reason": "stop"}], "id": "x"},
+    "promptfoo": {"vars": {"body": "Why?"}, "assert": [{"type": "llm-rubric", "value": "is short"},
+        {"type": "equals", "value": "So."}]},
+    "self-instruct": {"id": "seed_task_0", "instruction": "Why?", "instances": [{"input": "", "output": "So."}]},
+    "MT-Bench": {"question_id": 81, "turns": ["Why?"], "reference": ["So."]},
+    "a tree": {"message_tree_id": "1", "prompt": {"text": "Why?", "role": "prompter", "replies": [
+        {"text": "No.", "role": "assistant", "rank": 1, "replies": []},
+        {"text": "So.", "role": "assistant", "rank": 0, "replies": []},
+        {"text": "Eh.", "role": "assistant", "rank": None, "replies": []}]}},
+    "CoQA": {"story": "Why?", "questions": ["Well?"], "answers": {"input_text": ["So."], "answer_start": [0]}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TRACES)
+def test_nested_rows_are_read_as_they_are(name: str, tmp_path: Path) -> None:
+    """Most were refused with the advice to rename the columns, some learned their ids."""
+    (example,) = read(tmp_path, TRACES[name])
+    assert turns(example) == ("u Why?\n\nWell? | a So." if name == "CoQA" else "u Why? | a So.")
+
+
+def test_what_is_not_used_of_a_trace_is_named(tmp_path: Path) -> None:
+    row = {"inputs": {"question": "Why?", "user_id": "u", "context": "It rains."}, "outputs": {"answer": "So.", "n": 3}}
+    assert turns(read(tmp_path, row)[0]) == "u It rains.\n\nWhy? | a So."
+    assert left(tmp_path) == {"The column “inputs.user_id”", "The column “outputs.n”"}
+
+
+def test_a_table_with_json_in_its_cells_is_a_trace_and_an_answer_that_is_json_stays_one(tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    with file.open("w", newline="", encoding="utf-8") as opened:
+        csv.writer(opened).writerows([["inputs", "outputs"], ['{"question": "Why?"}', '{"answer": "So."}']])
+    assert [turns(example) for _, example in examples_of(file)] == ["u Why? | a So."]
+    (example,) = read(tmp_path, {"input": "Name it.", "output": '{"answer": "So."}'})
+    assert turns(example) == 'u Name it. | a {"answer": "So."}'
+    (example,) = read(tmp_path, {"instruction": "Why?", "input": "", "output": "{}"})
+    assert turns(example) == "u Why? | a {}"
+
+
+def test_a_tree_is_followed_along_its_best_answers(tmp_path: Path) -> None:
+    def node(text: str, role: str, rank: int | None, *replies: Row) -> Row:
+        return {"message_id": text, "text": text, "role": role, "rank": rank, "replies": [*replies]}
+
+    root = node("a", "prompter", None, node("b", "assistant", 1), node("c", "assistant", 0, node("d", "prompter", 0,
+        node("e", "assistant", 0), node("f", "assistant", 1)), node("g", "prompter", 1)))  # fmt: skip
+    assert turns(read(tmp_path, {"message_tree_id": "1", "prompt": root})[0]) == "u a | a c | u d | a e"
+    assert "Other branches of conversations" in left(tmp_path)
+    rows = [root | {"parent_id": None}, root["replies"][1] | {"parent_id": "a"}]
+    assert [turns(example) for example in read(tmp_path, *rows)] == ["u a | a c | u d | a e"]
+    assert "inside a tree" in str(inspect_file(tmp_path / "set.jsonl").problems[0].text)
+
+
+def test_questions_about_one_text_are_rows_with_it_or_one_conversation(tmp_path: Path) -> None:
+    drop = {
+        "history_1": {
+            "passage": "It rains.",
+            "qa_pairs": [
+                {"question": "How often?", "answer": {"number": "2", "date": {"day": ""}, "spans": []}},
+                {"question": "Who?", "answer": {"number": "", "date": {}, "spans": ["Jo", "Zoe"]}},
+                {"question": "When?", "answer": {"number": "", "date": {"month": "May", "year": "1805"}, "spans": []}},
+            ],
+        }
+    }
+    drop["history_2"] = drop["history_1"]  # fmt: skip
+    file = tmp_path / "drop.json"
+    file.write_text(json.dumps(drop), "utf-8")
+    answers = [example.messages[1].content for _, example in examples_of(file)]
+    assert answers == ["2", "Jo, Zoe", "May 1805"] * 2
+    race = {"article": "It rains.", "questions": ["Why?", "Who?"], "options": [["So.", "No."], ["Jo", "Zoe"]],
+        "answers": ["A", "B"]}  # fmt: skip
+    assert [turns(example) for example in read(tmp_path, race)] == [
+        "u It rains.\n\nWhy?\nA. So.\nB. No. | a A. So.",
+        "u It rains.\n\nWho?\nA. Jo\nB. Zoe | a B. Zoe",
+    ]
+    asked = {"followup": "y", "yesno": "x"}
+    quac = {"paragraphs": [{"context": "It rains.", "qas": [
+        asked | {"question": "Why?", "orig_answer": {"text": "So."}},
+        asked | {"question": "Really?", "answers": [{"text": "Yes."}]}]}]}  # fmt: skip
+    assert turns(read(tmp_path, quac)[0]) == "u It rains.\n\nWhy? | a So. | u Really? | a Yes."
+
+
+REFUSED: dict[str, tuple[Row, str]] = {
+    "an output of a batch": ({"custom_id": "1", "response": {"body": {"choices": [{"message": A}]}}, "error": None},
+        "body.messages"),
+    "an input of a batch": ({"custom_id": "1", "method": "POST", "body": {"messages": [U]}}, "response.body.choices"),
+    "only a score": ({"inputs": {"input": "Why?", "input_prediction": "So."}, "outputs": {"score": 1}},
+        "inputs.input_prediction"),
+    "several texts": ({"inputs": {"one": "Why is it?", "two": "How is it?"}, "outputs": {"a": "So."}}, "inputs.two"),
+    "no output": ({"inputs": {"question": "Why?"}, "outputs": None}, "“outputs” is empty"),
+    "a test without a text": ({"vars": {"a": "Why?"}, "assert": [{"type": "javascript", "value": "x"}]}, "promptfoo"),
+    "questions of a bench": ({"question_id": 1, "turns": ["Why?", "And now?"]}, "reference"),
+    "a character card": ({"spec": "chara_card_v2", "data": {"name": "Zoe", "first_mes": "Hi", "mes_example": ""}},
+        "character card of Zoe"),
+    "an old character card": ({"name": "Zoe", "description": "A long text about her.", "first_mes": "Hi there, you",
+        "mes_example": "<START>"}, "mes_example"),
+    "marks on pictures": ({"data": {"image": "/data/upload/1/a.jpg"}, "annotations": [{"result": [
+        {"value": {"rectanglelabels": ["cat"]}}]}]}, "data.image"),
+    "an unknown shape": ({"id": "1", "payload": {"utterance": {"said": "Why is it so?"}, "reply": "Because of it."}},
+        "payload.utterance.said"),
+    "only numbers": ({"id": 1, "height": 2.5, "when": "2026-01-01"}, "no text to learn in the columns id, height"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_other_nested_rows_are_refused_by_their_fields(name: str, tmp_path: Path) -> None:
+    row, names = REFUSED[name]
+    with pytest.raises(DataError) as caught:
+        read(tmp_path, row, row)
+    assert names in str(caught.value) and "Rename" not in str(caught.value)
+
+
+def test_a_picture_with_a_character_card_is_one(tmp_path: Path) -> None:
+    file = tmp_path / "zoe.png"
+    file.write_bytes(b"\x89PNG\r\n\x1a\n" + b"\0" * 99 + b"tEXtchara\0e30=")
+    with pytest.raises(DataError, match="character card inside"):
+        inspect_file(file)
+
+
+def test_broken_nests_are_errors_of_their_rows(tmp_path: Path) -> None:
+    good = {"inputs": {"question": "Why?"}, "outputs": {"answer": "So."}}
+    odd: list[Row] = [
+        {"inputs": wrong, "outputs": other}
+        for wrong in ({}, [], {"a": []}, {"messages": [5]}, {"messages": []}, [[]], {"choices": [None]})
+        for other in ({}, [], {"generations": []}, {"generations": [[]]}, {"choices": [5]}, {"message": {}}, [[[]]])
+    ]
+    assert {turns(example) for example in read(tmp_path, *[good] * 200, *odd)} == {"u Why? | a So."}
