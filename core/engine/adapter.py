@@ -6,7 +6,7 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from core import files
 from core.errors import ModelError, reason_of
@@ -17,6 +17,7 @@ from core.models.weights import backend
 from core.recipe import Adapter
 
 if TYPE_CHECKING:
+    import torch
     from peft import PeftModel
     from transformers import PreTrainedModel
 
@@ -120,7 +121,7 @@ def start_from(tuned: PeftModel, folder: Path) -> None:
     restore(tuned, weights)
 
 
-def _misfits(tuned: PeftModel, weights: Mapping[str, Any]) -> list[str]:
+def _misfits(tuned: PeftModel, weights: Mapping[str, torch.Tensor]) -> list[str]:
     """Return names of weights that tuned's adapter lacks or has in another shape, and of its own weights missing from
     weights."""
     from peft import get_peft_model_state_dict
@@ -135,7 +136,7 @@ def _misfits(tuned: PeftModel, weights: Mapping[str, Any]) -> list[str]:
     return misfits + [name for name in own if name in saved and own[name].shape != saved[name].shape]
 
 
-def _read(folder: Path) -> dict[str, Any]:
+def _read(folder: Path) -> dict[str, torch.Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -145,7 +146,7 @@ def _read(folder: Path) -> dict[str, Any]:
         raise ModelError("adapter.damaged", folder=folder.name, reason=reason_of(error)) from error
 
 
-def restore(tuned: PeftModel, weights: dict[str, Any]) -> None:
+def restore(tuned: PeftModel, weights: dict[str, torch.Tensor]) -> None:
     """Restore tuned's adapter, and with PiSSA its base, to the state in which weights were saved; bit for bit. Raises
     ModelError if weights belong to other layers."""
     from peft import set_peft_model_state_dict

@@ -36,7 +36,7 @@ def packed_sdpa(
     lengths: tuple[int, ...] | None = None,
     sliding_window: int | None = None,
     ends: torch.Tensor | None = None,
-    **kwargs: Any,
+    **kwargs: object,
 ) -> tuple[torch.Tensor, None]:
     """Compute the attention of packed examples, each only over itself.
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import gc
 import logging
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
+from transformers.models.auto.auto_factory import _BaseAutoModelClass
 
 from core.engine import device
 from core.engine.device import Compute
@@ -100,8 +100,8 @@ def is_finite(model: PreTrainedModel) -> bool:
 
 
 def _load(
-    kind: Any, folder: Path, config: PreTrainedConfig, compute: Compute, quantization: BitsAndBytesConfig | None,
-    own_code: bool, places: dict[str, torch.device],
+    kind: type[_BaseAutoModelClass], folder: Path, config: PreTrainedConfig, compute: Compute,
+    quantization: BitsAndBytesConfig | None, own_code: bool, places: dict[str, torch.device],
 ) -> PreTrainedModel:  # fmt: skip
     def attempt(attention: str) -> PreTrainedModel:
         model, info = kind.from_pretrained(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
@@ -39,7 +38,7 @@ class Batch:
     reference: torch.Tensor | None = None
     is_bad: torch.Tensor | None = None
 
-    def inputs(self) -> dict[str, Any]:
+    def inputs(self) -> dict[str, object]:
         """Return the arguments of a model's forward."""
         if self.lengths is None:
             return {"input_ids": self.input_ids, "attention_mask": self.attention_mask, "use_cache": False}
@@ -47,7 +46,9 @@ class Batch:
         return {"input_ids": self.input_ids, **packed, "use_cache": False}
 
     def to(self, device: torch.device) -> Batch:
-        tensors: dict[str, Any] = {name: value for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
+        tensors: dict[str, torch.Tensor] = {
+            name: value for name, value in vars(self).items() if isinstance(value, torch.Tensor)
+        }
         return replace(self, **dict(zip(tensors, pinned.sent(list(tensors.values()), device), strict=True)))
 
 
@@ -84,7 +85,7 @@ def collate_packed(rows: Sequence[Encoded], device: torch.device) -> Batch:
     return batch.to(device)
 
 
-def _of_pairs(rows: Sequence[Encoded], counts: Sequence[int]) -> dict[str, Any]:
+def _of_pairs(rows: Sequence[Encoded], counts: Sequence[int]) -> dict[str, torch.Tensor]:
     """Return the fields of a Batch that only pairs and rated rows have."""
     if not rows[0].second:
         return {}

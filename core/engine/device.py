@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -134,7 +133,7 @@ def _bf16_to_fp32_time(size: int = 576, rounds: int = 30) -> float:
     return best[torch.bfloat16] / best[torch.float32]
 
 
-States = dict[str, Any]
+States = dict[str, torch.Tensor]
 
 
 def random_states(on_card: bool) -> States:

@@ -14,11 +14,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from core.engine.batches import Batch
 from core.engine.families import unsupported
@@ -47,7 +47,7 @@ class Head:
     kernel: liger.Kernel | None = None
 
     @classmethod
-    def from_config(cls, config: Any) -> Head:
+    def from_config(cls, config: PreTrainedConfig) -> Head:
         """Read scale and cap from the configuration, untested."""
         configs = (config, config.get_text_config())
 
@@ -59,7 +59,7 @@ class Head:
         return cls(scale / (first_number(_DIVISORS) or 1.0), first_number(_CAPS) or None)
 
     @classmethod
-    def from_model(cls, model: Any) -> Head:
+    def from_model(cls, model: PreTrainedModel) -> Head:
         """Read scale and cap, and test on 8 tokens that the model computes so. model: a causal LM without a peft
         wrapper."""
         configured = cls.from_config(model.config)
@@ -76,7 +76,7 @@ class Head:
         return logits if self.cap is None else torch.tanh(logits / self.cap) * self.cap
 
 
-def summed_loss(tuned: Any, batch: Batch, head: Head | None = None) -> torch.Tensor:
+def summed_loss(tuned: torch.nn.Module, batch: Batch, head: Head | None = None) -> torch.Tensor:
     """Cross-entropy summed over the trained tokens of batch, a float32 scalar; divide it by batch.targets.numel().
 
     tuned: a causal LM, with or without a peft wrapper. head: None for the configuration's.
@@ -84,13 +84,13 @@ def summed_loss(tuned: Any, batch: Batch, head: Head | None = None) -> torch.Ten
     return _batch_losses(tuned, batch, head, head_loss).sum()
 
 
-def token_losses(tuned: Any, batch: Batch, head: Head | None = None) -> torch.Tensor:
+def token_losses(tuned: torch.nn.Module, batch: Batch, head: Head | None = None) -> torch.Tensor:
     """The cross-entropy of each trained token, (K,) float32."""
     return _batch_losses(tuned, batch, head, head_losses)
 
 
 def _batch_losses(
-    tuned: Any, batch: Batch, head: Head | None, losses_of_head: Callable[..., torch.Tensor]
+    tuned: torch.nn.Module, batch: Batch, head: Head | None, losses_of_head: Callable[..., torch.Tensor]
 ) -> torch.Tensor:
     model = tuned.get_base_model() if hasattr(tuned, "get_base_model") else tuned
     head = head or Head.from_config(model.config)
@@ -130,7 +130,7 @@ class _FrozenHead(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
+        ctx: torch.autograd.function.FunctionCtx,
         hidden: torch.Tensor,
         weight: torch.Tensor,
         bias: torch.Tensor | None,
@@ -147,7 +147,9 @@ class _FrozenHead(torch.autograd.Function):
         return losses
 
     @staticmethod
-    def backward(ctx: Any, grad_losses: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(
+        ctx: torch.autograd.function.FunctionCtx, grad_losses: torch.Tensor
+    ) -> tuple[torch.Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
         if grad_losses.stride(0):  # each its own: in place, for beside them a product in fp32 would be twice as large
             return gradient.mul_(grad_losses[:, None]), None, None, None, None
@@ -169,7 +171,7 @@ def _trained_head_losses(
     return torch.cat(parts)
 
 
-def _model_logits(model: Any, batch: Batch) -> torch.Tensor:
+def _model_logits(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     """Return the model's own logits at the trained positions, (K, V). It computes all positions only if it supports no
     selection."""
     inputs, width = batch.inputs(), batch.input_ids.shape[1]
@@ -180,7 +182,7 @@ def _model_logits(model: Any, batch: Batch) -> torch.Tensor:
 
 
 @torch.no_grad()
-def _matches_model(model: Any, head: Head) -> bool:
+def _matches_model(model: PreTrainedModel, head: Head) -> bool:
     """True if head gives the model's own logits: the test for families that are not listed."""
     device = next(model.parameters()).device
     ids = torch.arange(5, 13, device=device)[None] % model.config.get_text_config().vocab_size

@@ -12,7 +12,6 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from peft import PeftModel, set_peft_model_state_dict
@@ -76,7 +75,8 @@ class Step:
         self, tuned: PeftModel, device: torch.device, dtype: torch.dtype, optimizer: torch.optim.Optimizer, head: Head,
         retreat: Retreat,
         packed: bool, pad_token_id: int = 0, max_grad_norm: float | None = 1.0,
-        offloading: Callable[[Any], AbstractContextManager[Any]] = Offload, preference: Preference | None = None,
+        offloading: Callable[[PeftModel], AbstractContextManager[object]] = Offload,
+        preference: Preference | None = None,
     ):  # fmt: skip
         self.tuned, self.device, self.dtype, self.on_card = tuned, device, dtype, device.type == "cuda"
         self.optimizer, self.head, self.retreat = optimizer, head, retreat
@@ -92,7 +92,7 @@ class Step:
         self.computing: Rows = ()
         self.random: States | None = None
         self._max_grad_norm, self._offloading = max_grad_norm, offloading
-        self._offload: AbstractContextManager[Any] | None = None
+        self._offload: AbstractContextManager[object] | None = None
         self._pair_sums, self._pairs = torch.zeros(len(SUMS), device=device), 0
         self._untrained: list[torch.Tensor] = []
         self._random_at_start: States = {}
@@ -357,10 +357,12 @@ def stop_inside_layers(tuned: torch.nn.Module, check: Callable[[], None]) -> Ite
     A step that is left has touched gradients only: the adapter is that of the step before.
     """
 
-    def entering(module: torch.nn.Module, args: tuple[Any, ...]) -> None:
+    def entering(module: torch.nn.Module, args: tuple[object, ...]) -> None:
         check()
 
-    def leaving(module: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    def leaving(
+        module: torch.nn.Module, args: tuple[object, ...], output: torch.Tensor | tuple[torch.Tensor, ...]
+    ) -> None:
         hidden = output[0] if isinstance(output, tuple) else output
         if isinstance(hidden, torch.Tensor) and hidden.requires_grad:
             hidden.register_hook(lambda gradient: check())

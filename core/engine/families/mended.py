@@ -8,10 +8,10 @@ file.
 from __future__ import annotations
 
 from types import MethodType
-from typing import Any
 
 import transformers
 from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.utils import ModelOutput
 
 
 class NoTower(PreTrainedModel):
@@ -71,7 +71,7 @@ def _text_model(loaded: PreTrainedModel) -> PreTrainedModel:
     return getattr(loaded, "language_model", loaded).model
 
 
-def _without_image_outputs(text: PreTrainedModel, given: Any, output: Any) -> Any:
+def _without_image_outputs(text: PreTrainedModel, given: tuple[object, ...], output: ModelOutput) -> ModelOutput:
     """Llama4ForConditionalGeneration reads `image_outputs` of its text model's output, which never has it."""
     output.image_outputs = None
     return output

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 import transformers
@@ -20,12 +20,16 @@ from transformers.quantizers.base import get_keys_to_not_convert
 
 from core.models.shapes.matrices import ROUTERS, WITHOUT_ADAPTER
 
+if TYPE_CHECKING:
+    from transformers.models.auto.auto_factory import _BaseAutoModelClass
+
+
 PER_LAYER = "embed_tokens_per_layer"
 # Layers whose weights a family's forward changes in place, which is impossible for packed 4-bit weights.
 _NOT_QUANTISED = {"gemma3n_text": ("prediction_coefs", "correction_coefs")}
 
 
-def auto_class(config: transformers.PreTrainedConfig) -> Any:
+def auto_class(config: transformers.PreTrainedConfig) -> type[_BaseAutoModelClass]:
     """Return the Auto class for config.architectures: causal language models, or multimodal ones if the model is
     published as one or has no other class."""
     kinds = (
@@ -39,7 +43,7 @@ def auto_class(config: transformers.PreTrainedConfig) -> Any:
     return next(iter((*as_shipped, *available)), kinds[0])
 
 
-def _name(model_class: Any) -> str:
+def _name(model_class: type | None) -> str:
     return "" if model_class is None else str(getattr(model_class, "__name__", ""))
 
 
@@ -101,7 +105,9 @@ def _own(module: nn.Module, name: str) -> Iterator[str]:
         yield f"{name}.{own}" if name else own
 
 
-def places(kind: Any, config: transformers.PreTrainedConfig, device: torch.device) -> dict[str, torch.device]:
+def places(
+    kind: type[_BaseAutoModelClass], config: transformers.PreTrainedConfig, device: torch.device
+) -> dict[str, torch.device]:
     """Return the device_map: everything on the GPU except per-layer embeddings.
 
     A text needs few of their rows, and they would take much of the GPU (Gemma 4 E4B: 5.3 of 15 GiB). What a device_map
@@ -173,7 +179,7 @@ def routers(model: transformers.PreTrainedModel) -> list[str]:
     return [name for name, module in model.named_modules() if id(module) in inside and name.rpartition(".")[2] in names]
 
 
-def skip_modules(kind: Any, config: transformers.PreTrainedConfig) -> list[str] | None:
+def skip_modules(kind: type[_BaseAutoModelClass], config: transformers.PreTrainedConfig) -> list[str] | None:
     """Return bitsandbytes' llm_int8_skip_modules, the modules that stay unquantized. None: transformers' own choice
     (the head), which it makes only if nothing is named."""
     if config.get_text_config() is config and config.model_type not in {*_NOT_QUANTISED, *ROUTERS}:

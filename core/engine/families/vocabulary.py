@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from core.data.labels import Encoded
 from core.engine.families import unsupported
 from core.errors import ModelError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
-def rows_of(model: Any) -> float:
+
+def rows_of(model: PreTrainedModel) -> float:
     """Return the number of tokens that the embedding of model has a row for; infinite for a family whose embedding is
     not found."""
     with unsupported.tolerated():
@@ -23,19 +26,19 @@ def rows_of(model: Any) -> float:
     return math.inf
 
 
-def padding(model: Any, token: int) -> int:
+def padding(model: PreTrainedModel, token: int) -> int:
     """Return token, or 0 if model has no row for it: only the mask marks padding."""
     return token if token < rows_of(model) else 0
 
 
-def require_rows(model: Any, texts: Sequence[Sequence[int]]) -> None:
+def require_rows(model: PreTrainedModel, texts: Sequence[Sequence[int]]) -> None:
     """Raise ModelError if model has no row for one of the token ids in texts."""
     highest = max((max(ids, default=0) for ids in texts), default=0)
     if highest >= (rows := rows_of(model)):
         raise ModelError("model.token_without_row", token=highest, rows=rows)
 
 
-def require_rows_of(model: Any, *parts: Sequence[Encoded]) -> None:
+def require_rows_of(model: PreTrainedModel, *parts: Sequence[Encoded]) -> None:
     """Call `require_rows` for examples. Where their tokens lie on disk, examples are read one by one only if a file has
     such an id."""
     rows = rows_of(model)

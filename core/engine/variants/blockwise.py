@@ -5,10 +5,9 @@ run in 16 bits where that is fast, scores and softmax in fp32. Imports torch: wo
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
-from torch.autograd.function import once_differentiable
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 BLOCK = 128
 
@@ -30,7 +29,7 @@ def attend(
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
+        ctx: FunctionCtx,
         query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
@@ -51,7 +50,7 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: FunctionCtx, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         query, key, value = ctx.saved_tensors
         lengths, scaling, window = ctx.settings
         q, k, v = _grouped(query, key.shape[1]), key[0], value[0]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from statistics import median
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch.nn import functional
@@ -159,18 +159,23 @@ def _norm_back(
     return ((wide - normed * (wide * normed).mean(-1, keepdim=True)) * inv_rms).to(rows.dtype)
 
 
-ACTS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+ACTS: dict[str, tuple[Callable[..., torch.Tensor], Callable[..., torch.Tensor]]] = {
     "silu": (functional.silu, torch.ops.aten.silu_backward),
     "gelu": (partial(functional.gelu, approximate="tanh"), partial(torch.ops.aten.gelu_backward, approximate="tanh")),
 }
 
 
-def _gate(gate: torch.Tensor, up: torch.Tensor, act: tuple[Callable[..., Any], Callable[..., Any]]) -> torch.Tensor:
+def _gate(
+    gate: torch.Tensor, up: torch.Tensor, act: tuple[Callable[..., torch.Tensor], Callable[..., torch.Tensor]]
+) -> torch.Tensor:
     return (act[0](gate.float()) * up.float()).to(gate.dtype)
 
 
 def _gate_back(
-    grad: torch.Tensor, gate: torch.Tensor, up: torch.Tensor, act: tuple[Callable[..., Any], Callable[..., Any]]
+    grad: torch.Tensor,
+    gate: torch.Tensor,
+    up: torch.Tensor,
+    act: tuple[Callable[..., torch.Tensor], Callable[..., torch.Tensor]],
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the gradients of gate and up, written over them."""
     wide, x, factor = grad.float(), gate.float(), up.float()

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bitsandbytes import MatmulLtState
+    from transformers import PreTrainedModel
 
 
 @contextmanager
-def rows_apart(model: Any) -> Iterator[list[Any]]:
+def rows_apart(model: PreTrainedModel) -> Iterator[list[MatmulLtState]]:
     """Context manager: eval mode, in which LLM.int8 rounds each row of a product by itself; yields the states of its
     layers.
 

@@ -23,15 +23,21 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch.autograd.function import once_differentiable
+from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional
 
 from core.engine.families import unsupported
 from core.engine.variants import liger
 from core.files import is_out_of_memory
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
 
 EXACT, NEAR = 1e-5, 0.02  # of the largest value: sums in another order, in fp32 and in 16 bits
 BLOCKWISE = ("cpu",)  # devices without torch's own kernel, where saving memory is worth another pass
@@ -76,7 +82,7 @@ class Elementwise:
             each()
 
 
-def install(tuned: Any) -> Elementwise:
+def install(tuned: PeftModel) -> Elementwise:
     """Replace each norm, gate and rotary function that passes its test in the text model of a peft model, until
     `release`. Costs a tiny test per kind of module; with Liger, two forwards and backwards of 8 tokens."""
     faster = _faster(tuned.get_base_model())
@@ -98,9 +104,9 @@ def install(tuned: Any) -> Elementwise:
     return _install(tuned, {})
 
 
-def _install(tuned: Any, faster: dict[str, Forward]) -> Elementwise:
+def _install(tuned: PeftModel, faster: dict[str, Forward]) -> Elementwise:
     decoder = tuned.get_base_model().get_decoder()
-    tested: dict[Any, Any] = {}  # modules that differ only in their weights are tested once
+    tested: dict[object, Forward | None] = {}  # modules that differ only in their weights are tested once
 
     def proven(module: torch.nn.Module, prove: Callable[..., Forward | None]) -> Forward | None:
         settings = {name: value for name, value in vars(module).items() if isinstance(value, _PLAIN)}
@@ -139,7 +145,7 @@ def _replace(module: torch.nn.Module, forward: Forward) -> Callable[[], None]:
     return undo
 
 
-def _replace_rotary(code: Any, forward: Forward, own: Forward) -> Callable[[], None]:
+def _replace_rotary(code: ModuleType, forward: Forward, own: Forward) -> Callable[[], None]:
     def undo() -> None:
         if vars(code)[ROTARY] is forward:
             setattr(code, ROTARY, own)
@@ -181,7 +187,7 @@ def _outputs_and_gradients(function: Forward, given: Sequence[torch.Tensor]) -> 
     yield from torch.autograd.grad(results, leaves, grad)
 
 
-def _faster(model: Any) -> dict[str, Forward]:
+def _faster(model: PreTrainedModel) -> dict[str, Forward]:
     """Return the Liger functions that agree with ours on this device, in the model's dtype."""
     parameters = model.get_decoder().parameters()
     like = next((each for each in parameters if each.is_floating_point() and each.device.type == liger.CARD), None)
@@ -215,7 +221,7 @@ def _faster(model: Any) -> dict[str, Forward]:
 
 
 @torch.enable_grad()
-def _answers(tuned: Any) -> list[torch.Tensor]:
+def _answers(tuned: PeftModel) -> list[torch.Tensor]:
     """Return the model's hidden states for 8 tokens, and its adapter's gradients as one tensor."""
     model, was_training = tuned.get_base_model(), tuned.training
     ids = torch.arange(5, 13, device=model.device)[None] % model.config.get_text_config().vocab_size
@@ -235,9 +241,9 @@ def _near(a: torch.Tensor, b: torch.Tensor, exact: bool) -> bool:
     return bool((a - b).norm() <= (1e-3 if exact else 0.1) * b.norm())
 
 
-def _twin(module: torch.nn.Module) -> Any:
+def _twin(module: torch.nn.Module) -> torch.nn.Module:
     """Return a shallow copy whose parameters and children can be exchanged; without hooks and replaced forwards."""
-    twin: Any = object.__new__(type(module))
+    twin: torch.nn.Module = object.__new__(type(module))
     vars(twin).update(vars(module))
     for name in ("_parameters", "_modules", "_buffers"):
         vars(twin)[name] = dict(vars(module)[name])
@@ -282,7 +288,7 @@ def _norm_function(module: torch.nn.Module, faster: dict[str, Forward]) -> Forwa
 def _norm_forward(module: torch.nn.Module, function: Forward) -> Forward:
     own = type(module).forward
 
-    def forward(*args: Any, **kwargs: Any) -> torch.Tensor:
+    def forward(*args: torch.Tensor, **kwargs: object) -> torch.Tensor:
         weight = module.weight
         if len(args) != 1 or kwargs or args[0].dtype != weight.dtype or weight.requires_grad:
             return own(module, *args, **kwargs)
@@ -293,7 +299,7 @@ def _norm_forward(module: torch.nn.Module, function: Forward) -> Forward:
 
 def _normed(x: torch.Tensor, weight: torch.Tensor, eps: float, offset: float) -> torch.Tensor:
     beside: list[torch.Tensor] = []
-    output: Any = _Norm.apply(x, weight, eps, offset, beside)
+    output = _Norm.apply(x, weight, eps, offset, beside)
     if output.requires_grad and x.device.type in BLOCKWISE:
         output.made_of = partial(_norm_again, eps=eps, offset=offset), x, weight, *beside
     return output
@@ -305,7 +311,7 @@ class _Norm(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, weight: torch.Tensor, eps: float, offset: float, beside: list[torch.Tensor]
+        ctx: FunctionCtx, x: torch.Tensor, weight: torch.Tensor, eps: float, offset: float, beside: list[torch.Tensor]
     ) -> torch.Tensor:
         ctx.offset = offset
         output, inv_rms = _norm(x, weight, eps, offset)
@@ -315,7 +321,7 @@ class _Norm(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: FunctionCtx, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight, inv_rms = ctx.saved_tensors
         rows, grad = (each.reshape(-1, x.shape[-1]) for each in (x, gradient))
         return _norm_back(rows, grad, weight, inv_rms, ctx.offset).to(x.dtype).view(x.shape), None, None, None, None
@@ -461,7 +467,7 @@ def _gate_forward(module: torch.nn.Module, function: Forward) -> Forward:
     own, names = type(module).forward, _parts(module)
     assert names
 
-    def forward(*args: Any, **kwargs: Any) -> Any:
+    def forward(*args: torch.Tensor, **kwargs: object) -> torch.Tensor:
         return own(module, *args, **kwargs) if len(args) != 1 or kwargs else _mlp(module, names, function, args[0])
 
     return forward
@@ -474,7 +480,7 @@ def _mlp(module: torch.nn.Module, names: tuple[str, str, str], function: Forward
 
 def _gated(gate: torch.Tensor, up: torch.Tensor, act: Act) -> torch.Tensor:
     acted: list[torch.Tensor] = []
-    product: Any = _Gate.apply(gate, up, act, acted)
+    product = _Gate.apply(gate, up, act, acted)
     if product.requires_grad and gate.device.type in BLOCKWISE:
         product.made_of = partial(_gate_again, act=act, acted=acted), gate, up
     return product
@@ -494,7 +500,9 @@ class _Gate(torch.autograd.Function):
     allocating three more."""
 
     @staticmethod
-    def forward(ctx: Any, gate: torch.Tensor, up: torch.Tensor, act: Act, acted: list[torch.Tensor]) -> torch.Tensor:
+    def forward(
+        ctx: FunctionCtx, gate: torch.Tensor, up: torch.Tensor, act: Act, acted: list[torch.Tensor]
+    ) -> torch.Tensor:
         ctx.act, ctx.acted, ctx.compiled_functions = act, acted, compiled_functions
         if compiled_functions:
             ctx.save_for_backward(gate, up)
@@ -508,7 +516,7 @@ class _Gate(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: FunctionCtx, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         gate, up, *activated = ctx.saved_tensors
         if ctx.compiled_functions:
             return *ctx.compiled_functions.gates[ctx.act.name][1](gradient, gate, up), None, None
@@ -532,7 +540,7 @@ def _rotary_replacement(own: Forward, faster: dict[str, Forward]) -> Forward | N
     if not proven:
         return None
 
-    def replacement(*args: Any, **kwargs: Any) -> Any:
+    def replacement(*args: Any, **kwargs: object) -> torch.Tensor | tuple[torch.Tensor, ...]:
         if kwargs or not _is_tested_call(args, proven):
             return own(*args, **kwargs)
         is_whole_head = len(args) == 4 and args[-1].shape[-1] == args[0].shape[-1]  # as Liger's does
@@ -551,11 +559,13 @@ def _is_tested_call(given: tuple[Any, ...], proven: set[tuple[int, bool]]) -> bo
     return known and len({each.dtype for each in given}) == 1
 
 
-def _by(function: Forward, angles: Sequence[torch.Tensor], *states: torch.Tensor) -> Any:
+def _by(
+    function: Forward, angles: Sequence[torch.Tensor], *states: torch.Tensor
+) -> torch.Tensor | tuple[torch.Tensor, ...]:
     return function(*states, *angles)
 
 
-def _rotary(*given: torch.Tensor) -> Any:
+def _rotary(*given: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
     *states, cos, sin = given
     rotated = _Rotary.apply(cos.unsqueeze(1), sin.unsqueeze(1), *states)
     return rotated if len(states) > 1 else rotated[0]
@@ -565,13 +575,15 @@ class _Rotary(torch.autograd.Function):
     """Each of states (B, heads, T, d) rotated by cos and sin (B, 1, T, d)."""
 
     @staticmethod
-    def forward(ctx: Any, cos: torch.Tensor, sin: torch.Tensor, *states: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(
+        ctx: FunctionCtx, cos: torch.Tensor, sin: torch.Tensor, *states: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
         ctx.save_for_backward(cos, sin)
         return tuple(_rotate(state, cos, sin, back=False) for state in states)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: FunctionCtx, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         cos, sin = ctx.saved_tensors
         return None, None, *(_rotate(gradient, cos, sin, back=True) for gradient in gradients)
 

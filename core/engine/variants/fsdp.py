@@ -17,11 +17,11 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import distributed
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from core.engine import base_model
 from core.engine.variants import pinned, streaming
@@ -29,8 +29,13 @@ from core.errors import ModelError
 from core.messages import Message, msg
 from core.values import GIB
 
+if TYPE_CHECKING:
+    from bitsandbytes.functional import QuantState
+    from peft import PeftModel
+    from torch.distributed.device_mesh import DeviceMesh
 
-def shard(tuned: Any, card: torch.device, mesh: Any, lead: Callable[[int], None] | None = None) -> Sharded:
+
+def shard(tuned: PeftModel, card: torch.device, mesh: DeviceMesh, lead: Callable[[int], None] | None = None) -> Sharded:
     """Move a model and its adapter from RAM to the GPU, layer by layer, without the parts of the other ranks of mesh:
     no GPU ever has the whole base.
 
@@ -72,7 +77,7 @@ def in_parts(layers: Sequence[torch.nn.Module]) -> list[set[torch.nn.Parameter]]
     ]
 
 
-def _scales(layer: torch.nn.Module, card: torch.device) -> dict[torch.nn.Module, Any]:
+def _scales(layer: torch.nn.Module, card: torch.device) -> dict[torch.nn.Module, QuantState]:
     """Move the scales of a layer's 4-bit matrices to the GPU; return them by module."""
     states = {}
     for module in layer.modules():
@@ -82,7 +87,7 @@ def _scales(layer: torch.nn.Module, card: torch.device) -> dict[torch.nn.Module,
     return states
 
 
-def _give(scales: dict[torch.nn.Module, Any], *_: Any) -> None:
+def _give(scales: dict[torch.nn.Module, QuantState], *_: object) -> None:
     """Set the scales again: FSDP2 replaces bitsandbytes' parameters with plain ones, a sharded and a gathered one."""
     for module, state in scales.items():
         module.weight.quant_state = state
@@ -96,8 +101,8 @@ class Sharded:
     together: all ranks know the next gathers; otherwise rank 0 announces its own by lead.
     """
 
-    root: Any
-    layers: list[Any]
+    root: FSDPModule
+    layers: list[FSDPModule]
     lead: Callable[[int], None] | None = None
     bytes: int = 0
     gathered: int = 0
@@ -143,7 +148,7 @@ class Sharded:
 
     def gather(
         self, number: int, output: torch.Tensor, shard: torch.Tensor, group: distributed.ProcessGroup, async_op: bool
-    ) -> Any:
+    ) -> distributed.Work | None:
         """Fill output (ranks * n,) with every rank's shard (n,). Returns torch's Work, None once it is over."""
         if self.lead and not self.together:
             self.lead(number)
@@ -166,7 +171,7 @@ class _Gather:
     def __init__(self, sharded: Sharded, number: int):
         self._gather = partial(sharded.gather, number)
 
-    def allocate(self, size: Any, *, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    def allocate(self, size: Sequence[int], *, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
         return torch.empty(*size, dtype=dtype, device=device)
 
     def __call__(
@@ -175,5 +180,5 @@ class _Gather:
         input_tensor: torch.Tensor,
         group: distributed.ProcessGroup,
         async_op: bool = False,
-    ) -> Any:
+    ) -> distributed.Work | None:
         return self._gather(output_tensor, input_tensor, group, async_op)

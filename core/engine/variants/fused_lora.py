@@ -18,11 +18,11 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
 
 import torch
+from peft import PeftModel
 from peft.tuners.lora.layer import Linear, LoraLayer
-from torch.autograd.function import once_differentiable
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 from core.engine.families import unsupported
 from core.messages import Message, msg
@@ -49,7 +49,7 @@ class Fused:
             group.release()
 
 
-def fuse(tuned: Any) -> Fused:
+def fuse(tuned: PeftModel) -> Fused:
     """Replace the forward of each plain LoRA layer of a peft model, until `release`.
 
     Call it once, after the adapter was added and before training; it runs the model on a few tokens, without gradients,
@@ -102,13 +102,13 @@ def _dequantises_plainly(base: torch.nn.Module) -> bool:
 
 
 @torch.no_grad()
-def _readers_of_one_input(tuned: Any, layers: Sequence[LoraLayer]) -> list[list[LoraLayer]]:
+def _readers_of_one_input(tuned: PeftModel, layers: Sequence[LoraLayer]) -> list[list[LoraLayer]]:
     """Return groups of layers that got the same tensor in a forward of 8 tokens; every other layer is a group of its
     own."""
     readers_of: dict[int, list[LoraLayer]] = {}
     inputs = []  # kept alive, so that ids are unique
 
-    def note(layer: LoraLayer, args: tuple[Any, ...]) -> None:
+    def note(layer: LoraLayer, args: tuple[torch.Tensor, ...]) -> None:
         inputs.append(args[0])
         readers_of.setdefault(id(args[0]), []).append(layer)
 
@@ -149,7 +149,7 @@ class _Group:
             vars(member.layer).pop("forward", None)
 
     def _forward_of(self, index: int) -> Callable[..., torch.Tensor]:
-        def forward(x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        def forward(x: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
             member = self.members[index]
             device = x.device.type  # of the meta device (core/trial/dry_run) torch refuses the second question
             autocasts = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
@@ -181,7 +181,7 @@ class _Member:
 
     a: torch.Tensor
     b: torch.Tensor
-    copied_of: tuple[Any, ...] = ()
+    copied_of: tuple[object, ...] = ()
 
     def __init__(self, layer: LoraLayer):
         self.layer = layer
@@ -203,7 +203,7 @@ class _Member:
     def scaling(self) -> float:
         return self.layer.scaling[self.name]
 
-    def state(self, dtype: torch.dtype) -> tuple[Any, ...]:
+    def state(self, dtype: torch.dtype) -> tuple[torch.dtype, float, int, int]:
         return dtype, self.scaling, self.A._version, self.B._version
 
     def base_weight(self, dtype: torch.dtype) -> torch.Tensor:
@@ -273,7 +273,7 @@ class _ForBackward(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, members: Sequence[_Member], copies: _Copies, *factors: torch.Tensor
+        ctx: FunctionCtx, x: torch.Tensor, members: Sequence[_Member], copies: _Copies, *factors: torch.Tensor
     ) -> tuple[torch.Tensor, ...]:
         hidden = x.reshape(-1, x.shape[-1]) @ copies.get(members, x.dtype)[0].t()
         ctx.mark_non_differentiable(hidden)
@@ -285,7 +285,7 @@ class _ForBackward(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, _of_hidden: None, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: FunctionCtx, _of_hidden: None, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         members, dtype = ctx.members, gradients[0].dtype
         *made_of, hidden = ctx.saved_tensors
         all_a, scaled_b = ctx.copies.get(members, dtype)
@@ -330,7 +330,7 @@ class _Recomputed(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
+        ctx: FunctionCtx,
         inputs: tuple[torch.Tensor, torch.Tensor],
         members: Sequence[_Member],
         copies: _Copies,
@@ -344,7 +344,7 @@ class _Recomputed(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: FunctionCtx, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         return None, None, None, *gradients
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch.nn import functional
@@ -24,13 +24,17 @@ from core.engine.variants import fused_lora
 from core.files import is_out_of_memory
 from core.memory import layers
 
+if TYPE_CHECKING:
+    from bitsandbytes.functional import QuantState
+
+
 Kept = TypeVar("Kept")
 
 
 class KeptWeights:
     """Keeps the weights of step.fused's layers, until `release`. It is one of step.fused's groups."""
 
-    members: tuple[Any, ...] = ()
+    members: tuple[fused_lora._Member, ...] = ()
 
     def __init__(self, step: Any):
         self._retreat = step.retreat
@@ -57,7 +61,7 @@ class KeptWeights:
 
         return forward
 
-    def _weight(self, number: int, member: Any) -> Callable[[torch.dtype], torch.Tensor]:
+    def _weight(self, number: int, member: fused_lora._Member) -> Callable[[torch.dtype], torch.Tensor]:
         def base_weight(dtype: torch.dtype) -> torch.Tensor:
             kept = self._kept.pop(number, None)
             return fused_lora._Member.base_weight(member, dtype) if kept is None else kept
@@ -79,12 +83,12 @@ class KeptScales:
     """Keeps the scales of all 4-bit weights in fp32, until `forget`, which an interrupted step calls; the 8-bit ones
     are in RAM meanwhile. It is one of step.fused's groups."""
 
-    members: tuple[Any, ...] = ()
+    members: tuple[fused_lora._Member, ...] = ()
 
     def __init__(self, step: Any):
         from bitsandbytes.functional import dequantize_blockwise
 
-        self._own: list[tuple[Any, torch.Tensor, torch.device]] = []
+        self._own: list[tuple[QuantState, torch.Tensor, torch.device]] = []
         states = (getattr(getattr(module, "weight", None), "quant_state", None) for module in step.tuned.modules())
         try:
             for state in states:

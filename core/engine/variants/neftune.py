@@ -9,24 +9,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+if TYPE_CHECKING:
+    from peft import PeftModel
+
 
 @contextmanager
-def noise(tuned: Any, alpha: float | None) -> Iterator[None]:
+def noise(tuned: PeftModel, alpha: float | None) -> Iterator[None]:
     """Context manager: add noise to the embeddings of tuned (a peft model) in train mode; alpha None: no noise."""
     if alpha is None:
         yield
         return
     model = tuned.get_base_model()
-    inputs: dict[str, Any] = {}
+    inputs: dict[str, torch.Tensor | None] = {}
 
-    def note(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def note(module: torch.nn.Module, args: tuple[object, ...], kwargs: dict[str, Any]) -> None:
         inputs.update(ends=kwargs.get("ends"), mask=kwargs.get("attention_mask"))
 
-    def add(module: torch.nn.Module, args: tuple[Any, ...], embedded: torch.Tensor) -> torch.Tensor:
+    def add(module: torch.nn.Module, args: tuple[object, ...], embedded: torch.Tensor) -> torch.Tensor:
         if not tuned.training:
             return embedded
         lengths = lengths_of(embedded, inputs.get("ends"), inputs.get("mask"))

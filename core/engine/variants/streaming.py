@@ -23,12 +23,12 @@ import gc
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -41,10 +41,15 @@ from core.errors import ModelError
 from core.messages import Message, msg
 from core.values import GIB
 
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+
 PLACES = 2
 
 
-def load(folder: Path, compute: Compute, *how: bool) -> tuple[Any, Compute]:
+def load(folder: Path, compute: Compute, *how: bool) -> tuple[PreTrainedModel, Compute]:
     """Load the base as base_model.load_finite does, but into RAM, where 4-bit layers are quantized too; `begin` moves
     the rest to the GPU."""
     in_ram = replace(compute, device=torch.device("cpu"))
@@ -57,7 +62,7 @@ def load(folder: Path, compute: Compute, *how: bool) -> tuple[Any, Compute]:
     return base_model.load(folder, replace(in_ram, dtype=wider.dtype), *how), wider
 
 
-def begin(tuned: Any, card: torch.device, count: int, bus: Bus | None = None) -> Streaming:
+def begin(tuned: PeftModel, card: torch.device, count: int, bus: Bus | None = None) -> Streaming:
     """Move a model and its adapter from RAM to the GPU, except for `count` evenly spread layers: those between two of
     them compute while the next one is copied. Call it before an optimizer is created. Raises ModelError for a family
     whose layers cannot be found, or an 8-bit base."""
@@ -74,7 +79,7 @@ def begin(tuned: Any, card: torch.device, count: int, bus: Bus | None = None) ->
     return Streaming(base, away, bus or Bus(card), card)
 
 
-def layers_of(base: Any) -> list[torch.nn.Module]:
+def layers_of(base: PreTrainedModel) -> list[torch.nn.Module]:
     """Return the decoder's layers, in the order of their names; nested blocks count as one."""
     layers: list[torch.nn.Module] = []
     inside: set[int] = set()
@@ -111,7 +116,7 @@ def holders_of(layers: Sequence[torch.nn.Module]) -> Counter[int]:
     return Counter(id(parameter) for layer in layers for parameter in layer.parameters())
 
 
-def bring_rest(tuned: Any, card: torch.device) -> None:
+def bring_rest(tuned: PeftModel, card: torch.device) -> None:
     """Move to the GPU what `_Layer.offload` has not offloaded and FSDP2 has not sharded, except per-layer embeddings,
     which are looked up in RAM."""
     base = tuned.get_base_model()
@@ -171,7 +176,7 @@ class _Place:
     bytes: torch.Tensor
     holds: int | None = None
     in_use: bool = False
-    arrival: Any = None
+    arrival: Future[torch.cuda.Event] | None = None
 
 
 @dataclass
@@ -179,7 +184,7 @@ class _Staging:
     """A buffer in pinned RAM. read: the event after which the GPU has read its last layer from it."""
 
     bytes: torch.Tensor
-    read: Any = None
+    read: torch.cuda.Event | None = None
 
 
 class Bus:
@@ -204,7 +209,7 @@ class Bus:
         self._staging = cycle(granted) if len(granted) == PLACES else None
         return self._staging is not None
 
-    def send(self, home: torch.Tensor, place: torch.Tensor) -> Any:
+    def send(self, home: torch.Tensor, place: torch.Tensor) -> Future[torch.cuda.Event] | None:
         """Start to copy; return the argument of `arrived`. Work queued before still finds the old contents."""
         if self._staging is None:
             place.copy_(home)
@@ -212,7 +217,9 @@ class Bus:
         queued = torch.cuda.current_stream(self._side.device).record_event()
         return self._thread.submit(self._carry, home, next(self._staging), place, queued)
 
-    def _carry(self, home: torch.Tensor, staging: _Staging, place: torch.Tensor, queued: Any) -> Any:
+    def _carry(
+        self, home: torch.Tensor, staging: _Staging, place: torch.Tensor, queued: torch.cuda.Event
+    ) -> torch.cuda.Event:
         """Copy a layer to the staging buffer and start its copy to the GPU; runs in the thread. Returns the event of
         its arrival."""
         if staging.read is not None:
@@ -225,7 +232,7 @@ class Bus:
         staging.read = self._side.record_event(torch.cuda.Event(blocking=True))
         return staging.read
 
-    def arrived(self, arrival: Any) -> None:
+    def arrived(self, arrival: Future[torch.cuda.Event] | None) -> None:
         """Let work queued from now on find the new contents. Raises the error of a copy that failed in the thread."""
         if arrival is not None:
             torch.cuda.current_stream(self._side.device).wait_event(arrival.result())
@@ -239,7 +246,7 @@ class Streaming:
     the computation waits for each copy.
     """
 
-    base: Any
+    base: PreTrainedModel
     layers: Sequence[_Layer]
     bus: Bus
     card: torch.device
@@ -269,14 +276,20 @@ class Streaming:
             layer.module.register_forward_pre_hook(partial(self._forward_begins, number))
             layer.module.register_forward_hook(partial(self._forward_ends, number))
 
-    def _forward_begins(self, number: int, layer: torch.nn.Module, given: Any) -> None:
+    def _forward_begins(self, number: int, layer: torch.nn.Module, given: tuple[object, ...]) -> None:
         if torch.is_grad_enabled() and not layer.gradient_checkpointing:
             raise RuntimeError(
                 "an offloaded layer is computed without gradient checkpointing: its backward would not find its weights"
             )
         self._bring(number, number + 1)
 
-    def _forward_ends(self, number: int, layer: torch.nn.Module, given: Any, output: Any) -> None:
+    def _forward_ends(
+        self,
+        number: int,
+        layer: torch.nn.Module,
+        given: tuple[object, ...],
+        output: torch.Tensor | tuple[torch.Tensor, ...],
+    ) -> None:
         """Prepare the layer's recomputation. transformers checkpoints inside a layer's hooks: the gradient of its
         output comes right before it is recomputed."""
         hidden = output[0] if isinstance(output, tuple) else output

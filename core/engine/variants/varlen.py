@@ -12,10 +12,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
 from itertools import accumulate
-from typing import Any
 
 import torch
-from torch.autograd.function import once_differentiable
+from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional
 
 from core.files import is_out_of_memory
@@ -64,10 +63,18 @@ def suits(kernel: Kernel, lengths: tuple[int, ...]) -> bool:
     return kernel is not _efficient or len(lengths) * max(lengths) <= MOST_PADDED * sum(lengths)
 
 
-def _torch_kernel(varlen_attn: Callable[..., Any]) -> Kernel:
+def _torch_kernel(varlen_attn: Callable[..., torch.Tensor]) -> Kernel:
     more = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
 
-    def kernel(query: Any, key: Any, value: Any, lengths: Any, ends: Any, scale: Any, window: Any) -> torch.Tensor:
+    def kernel(
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        lengths: tuple[int, ...],
+        ends: torch.Tensor,
+        scale: float | None,
+        window: int | None,
+    ) -> torch.Tensor:
         longest = max(lengths)
         behind = -1 if window is None or window >= longest else window - 1
         if not more:
@@ -79,7 +86,15 @@ def _torch_kernel(varlen_attn: Callable[..., Any]) -> Kernel:
     return kernel
 
 
-def _efficient(query: Any, key: Any, value: Any, lengths: Any, ends: Any, scale: Any, window: Any) -> torch.Tensor:
+def _efficient(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    lengths: tuple[int, ...],
+    ends: torch.Tensor,
+    scale: float | None,
+    window: int | None,
+) -> torch.Tensor:
     key, value = (_repeated(each, query.shape[1]) for each in (key, value))
     longest = max(lengths)
     window = None if window is None or window >= longest else window
@@ -94,7 +109,7 @@ class _Efficient(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, ends: torch.Tensor, longest: int,
+        ctx: FunctionCtx, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, ends: torch.Tensor, longest: int,
         scale: float | None,
         window: int | None,
     ) -> torch.Tensor:  # fmt: skip
@@ -107,7 +122,7 @@ class _Efficient(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: FunctionCtx, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         query, key, value, output, ends, logsumexp = ctx.saved_tensors
         of_query, of_key, of_value, _ = torch.ops.aten._efficient_attention_backward(
             gradient, query, key, value, None, output, ends, ends, ctx.longest, ctx.longest, logsumexp, 0.0,
