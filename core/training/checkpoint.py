@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from safetensors.torch import load_file
@@ -141,12 +141,12 @@ class Checkpoints:
             self.run.log_event("warning", message=warning)
 
 
-def _from_dict(kind: type[T], value: dict[str, Any]) -> T:
+def _from_dict(kind: type[T], value: files.JsonObject) -> T:
     """Read a dataclass that another version may have written with fewer or more fields."""
     return kind(**{one.name: value[one.name] for one in fields(kind) if one.name in value})
 
 
-def _bytes_in(value: Any) -> int:
+def _bytes_in(value: object) -> int:
     if isinstance(value, torch.Tensor):
         return value.nbytes
     if isinstance(value, dict):

@@ -8,8 +8,8 @@ it to step and position.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from core.engine.out_of_memory import NothingLeftError
 from core.engine.step import Rows, Step
@@ -82,11 +82,11 @@ class Recovery:
         return message is not None
 
     # ---- an implausible step ----------------------------------------------------------------------------------------
-    def go_back(self, number: int, numbers: dict[str, Any], is_end: bool) -> None:
+    def go_back(self, number: int, numbers: Mapping[str, float], is_end: bool) -> None:
         """Return to the last good checkpoint and continue with half the learning rate. is_end: end the run with
         NotFiniteError instead, after going back if the loss diverged, so that the adapter is good."""
         step, position, health = self._step, self._position, self._position.health
-        facts = {"step": number, **loss_and_norm(numbers)}
+        facts: dict[str, float | None] = {"step": number, **loss_and_norm(numbers)}
         if is_end and not health.ran_away:
             if not step.optimizer.state:
                 position.step = 0  # nothing good was learned
@@ -108,6 +108,6 @@ class Recovery:
             raise NotFiniteError("run.ran_away" if position.step else "run.ran_away_at_once", **facts)
 
 
-def loss_and_norm(numbers: dict[str, Any]) -> dict[str, Any]:
+def loss_and_norm(numbers: Mapping[str, float]) -> dict[str, float]:
     """Select the two numbers that a message about a step names."""
     return {name: numbers[name] for name in ("loss", "grad_norm")}

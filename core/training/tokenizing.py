@@ -10,7 +10,6 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -27,6 +26,7 @@ from core.data.shapes.refused import RefusedRows
 from core.data.tokenizer import Tokenizer, conversation
 from core.data.validation_split import SMALLEST_SPLIT, own_validation
 from core.errors import DataError
+from core.files import JsonObject
 from core.messages import msg
 from core.progress import Progress
 from core.recipe import Data, Recipe
@@ -173,7 +173,7 @@ def _report_refused(reading: _Reading) -> None:
         reading.reporter.warn(sentence)
 
 
-def probe_row(example: Example) -> dict[str, Any] | None:
+def probe_row(example: Example) -> JsonObject | None:
     """Return a row as a conversation, with which an export is verified later; None for plain text."""
     if example.text is not None:
         return None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 
 from core.chat.film import Film, FilmSettings
 from core.data.labels import Encoded
@@ -82,7 +83,7 @@ class Trainer:
 
     def __init__(
         self,
-        tuned: Any,
+        tuned: PeftModel,
         recipe: Recipe,
         data: TrainingData,
         compute: Compute,
@@ -243,7 +244,7 @@ class Trainer:
         )
         return value * self.position.health.share_of_learning_rate
 
-    def _go_back(self, number: int, numbers: dict[str, Any], is_end: bool) -> None:
+    def _go_back(self, number: int, numbers: Mapping[str, float], is_end: bool) -> None:
         health = self.position.health
         self.recovery.go_back(number, numbers, is_end)
         key = "sanity.ran_away" if health.ran_away else "sanity.no_numbers"

@@ -55,6 +55,10 @@ from core.training.tokenizing import tokenize
 from core.workspace import lease, preferences
 from core.workspace.folder import Workspace
 
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+
 if TYPE_CHECKING:  # they import torch
     from core.engine.device import Compute
     from core.training.checkpoint import Position
@@ -306,7 +310,7 @@ class Adapters:
     run: RunFolder
     reporter: Reporter
     recipe: Recipe
-    tuned: Any
+    tuned: PeftModel
     model_folder: Path
     template: str
 
@@ -333,7 +337,7 @@ class Adapters:
         return model_card.of_run(self.run, base_folder=self.model_folder)
 
 
-def _start_from_parent(run: RunFolder, parent: Parent, tuned: Any, template: str) -> None:
+def _start_from_parent(run: RunFolder, parent: Parent, tuned: PeftModel, template: str) -> None:
     try:
         adapter.start_from(tuned, further.start_of(run))
     except ModelError as error:

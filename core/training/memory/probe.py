@@ -14,11 +14,10 @@ from __future__ import annotations
 import gc
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import psutil
 import torch
@@ -258,7 +257,7 @@ class Probe:
         return min((limit for limit in limits if limit is not None), default=None)
 
     # ---- the estimate ---------------------------------------------------------------------------------------------
-    def _predict(self, step: Step, longest: LongestBatch, rig: Rig | None) -> dict[str, Any]:
+    def _predict(self, step: Step, longest: LongestBatch, rig: Rig | None) -> dict[str, float]:
         """Return the estimate for the measured batch, and the same as corrected by earlier runs; {} without a shape."""
         if self._shape is None:
             return {}
@@ -364,7 +363,7 @@ class Probe:
         except OSError:  # a full disk: the run reports it where it matters
             traceback.print_exc()
 
-    def _log_measurement(self, facts: dict[str, Any]) -> None:
+    def _log_measurement(self, facts: Mapping[str, object]) -> None:
         key = "probe.measured" if "predicted_gib" in facts else "probe.measured_alone"
         numbers = {name: facts[f"{name}_gib"] for name in ("predicted", "measured") if f"{name}_gib" in facts}
         self._run.log_event("memory", message=msg(key, **numbers, rows=facts["rows"], tokens=facts["tokens"]))

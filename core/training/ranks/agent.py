@@ -44,6 +44,7 @@ from core.workspace.folder import Workspace
 
 if TYPE_CHECKING:
     from torch.distributed import Store
+    from torch.distributed.elastic.rendezvous import RendezvousHandler, RendezvousParameters
 
 SAVE_S = 120  # for rank 0 to save a checkpoint once another rank is gone
 
@@ -132,7 +133,7 @@ def _start(ranks: int, nodes: Nodes, meeting_store: Store, arguments: list[str])
         kill_children()
 
 
-def _rendezvous(parameters: Any) -> Any:
+def _rendezvous(parameters: RendezvousParameters) -> RendezvousHandler:
     """Return torchrun's static rendezvous, with a store of our own."""
     from torch.distributed.elastic.multiprocessing.subprocess_handler import SubprocessHandler
     from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous

@@ -29,6 +29,7 @@ import torch
 from torch import distributed
 
 from core.errors import RunError
+from core.files import JsonObject
 from core.messages import Message, msg
 from core.progress import RankUse
 from core.system.machine import library_versions
@@ -127,7 +128,7 @@ class Ranks:
         return ranks
 
     # ---- before the first step ------------------------------------------------------------------------------------
-    def exchange(self, **mine: Any) -> list[dict[str, Any]]:
+    def exchange(self, **mine: object) -> list[JsonObject]:
         """Return the values of every rank, in the order of the ranks. Raises RankError.
 
         Sent as JSON. all_gather_object would unpickle what a peer sends, so a peer could run any code here.
@@ -141,7 +142,7 @@ class Ranks:
             distributed.all_gather(gathered, padded)
         return [json.loads(each.numpy().tobytes()) for each in gathered]
 
-    def meet(self, **of_rank_0: Any) -> dict[str, Any]:
+    def meet(self, **of_rank_0: object) -> JsonObject:
         """Compare versions with rank 0's; return rank 0's values, those of the run included. Raises RunError, on both,
         if they differ."""
         own = {"versions": library_versions(), "host": socket.gethostname()}
@@ -169,7 +170,7 @@ class Ranks:
             self.exchange()
 
     # ---- in a step ------------------------------------------------------------------------------------------------
-    def order(self, name: str, check: Check = lambda: None, **order: Any) -> None:
+    def order(self, name: str, check: Check = lambda: None, **order: object) -> None:
         """Send all ranks the next order; called by rank 0. Raises RankError, and what check raises."""
         content = io.BytesIO()
         torch.save({"name": name, **order}, content)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -24,11 +24,12 @@ from torch.distributed.device_mesh import DeviceMesh
 from core.data.labels import Encoded
 from core.engine import optimizer
 from core.engine.batches import Batch
-from core.engine.device import States, card_of
+from core.engine.device import Compute, States, card_of
 from core.engine.step import Numbers, Rows, Step
 from core.engine.variants.preference import SUMS
-from core.files import is_out_of_memory
+from core.files import JsonObject, is_out_of_memory
 from core.messages import msg
+from core.recipe import Recipe
 from core.runs.ended import Failed
 from core.system.machine import this_machine
 from core.training.ranks.group import Ranks
@@ -36,6 +37,8 @@ from core.training.ranks.meeting import RankError
 from core.training.ranks.use import UseOfRank
 
 if TYPE_CHECKING:
+    from peft import PeftModel
+
     from core.engine.variants.fsdp import Sharded
 
 MEASURED_AT_ONCE = 4  # evaluation batches per rank, so that ranks seldom wait for each other
@@ -53,10 +56,11 @@ class SharedStep(Step):
     _order: dict[str, Any]
 
     @classmethod
-    def on(cls, ranks: Ranks, base: str, *arguments: Any) -> SharedStep:
-        """Create the step of this rank, once all have the same base. base: its fingerprint. arguments: of
-        Step.from_recipe. Raises RunError where ranks differ."""
-        tuned, recipe, compute, _ = arguments
+    def on(
+        cls, ranks: Ranks, base: str, tuned: PeftModel, recipe: Recipe, compute: Compute, pad_token_id: int
+    ) -> SharedStep:
+        """Create the step of this rank, once all have the same base. base: its fingerprint. Raises RunError where
+        ranks differ."""
         sharded = None
         if recipe.train.fsdp:
             from core.engine.variants.fsdp import shard
@@ -66,7 +70,7 @@ class SharedStep(Step):
             sharded = shard(tuned, compute.device, mesh, lead)
             ranks.report_decision(sharded.message)
             ranks.in_turn(ranks.size - ranks.rank)
-        step = cls.from_recipe(*arguments)
+        step = cls.from_recipe(tuned, recipe, compute, pad_token_id)
         assert isinstance(step, cls)
         step.ranks, step.sharded = ranks, sharded
         step._in_use = UseOfRank.of_this_process(step.on_card, card_of(this_machine()) if step.on_card else None)
@@ -261,7 +265,13 @@ class SharedStep(Step):
             self.forget()
 
     def _prepare(
-        self, parts: Any, dealt: list[list[int]], states: Any, taken: list[str], room_for: int, scaler: Any
+        self,
+        parts: Sequence[Sequence[JsonObject]],
+        dealt: list[list[int]],
+        states: Mapping[str, JsonObject] | None,
+        taken: list[str],
+        room_for: int,
+        scaler: JsonObject,
     ) -> tuple[list[list[Encoded]], list[list[int]]]:
         """Take over rank 0's memory settings, scaler, optimizer states and adapter as far as they differ."""
         self.optimizer.zero_grad(set_to_none=True)

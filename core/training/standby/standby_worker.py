@@ -14,10 +14,10 @@ import queue
 import sys
 import threading
 from contextlib import suppress
-from typing import Any
 
 import psutil
 
+from core.files import JsonObject
 from core.system import cores, devices
 from core.system.lines import ToParent
 from core.system.processes import exit_now, keep_freed_memory
@@ -27,9 +27,9 @@ PLATE = 1 << 16
 
 def main() -> int:
     """Do the steps of a worker up to its imports, wait for the line, then be that worker."""
-    parent, orders, is_taken = ToParent(), queue.SimpleQueue[dict[str, Any]](), threading.Event()
+    parent, orders, is_taken = ToParent(), queue.SimpleQueue[JsonObject](), threading.Event()
 
-    def hear(order: dict[str, Any]) -> None:
+    def hear(order: JsonObject) -> None:
         is_taken.set()
         orders.put(order)
 
