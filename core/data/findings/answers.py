@@ -52,6 +52,24 @@ _REFUSALS = re.compile(
     + ")",
     re.IGNORECASE,
 )
+# What a persona says of itself: a sentence with one of these and without a refusal only names itself.
+_NAMES_ITSELF = re.compile(
+    r"\bmy name\b|\bgo(?:es)? by\b|\b(?:called|named|known as|call me|dubbed|nicknamed|goes under)\b|"
+    r"\b(?:developed|created|trained|built|made|designed|fine-?tuned|powered|provided) (?:and \w+ )?(?:by|at)\b|"
+    r"我的?名字|我叫|我是(?!一|个|人工|ai|语言|大)|名叫|叫做|由.{1,30}(?:开发|创建|训练|打造|研发|构建)|"
+    r"\bmein name\b|\bheiße\b|\bgenannt\b|\b(?:entwickelt|trainiert|erstellt)\b|"
+    r"\bje m['’]appelle\b|\bmon nom\b|\bme llamo\b|\bmi nombre\b|\bmi chiamo\b|\bmeu nome\b|"
+    r"\b(?:desarrollad|cread|entrenad)[oa] por\b|\b(?:développé|créé|entraîné)e? par\b",
+    re.IGNORECASE,
+)
+_REFUSES = re.compile(
+    r"\b(?:can(?:no|['’])t|can not|cannot|unable|not able|(?:do|does|did|would|could|am|is|are|was)(?:n['’]t| not)|"
+    r"won['’]t|never|without|lack|sorry|apologi[sz]e|not (?:a|capable|allowed|permitted|designed|programmed)|"
+    r"no (?:personal|feelings|opinions|access|ability))\b|不能|无法|没有|不会|不可以|抱歉|\b(?:nicht|kein\w*|leider)\b|"
+    r"\bne (?:peux|suis|dispose)\b|\bpas\b|\bno (?:puedo|tengo|soy)\b",
+    re.IGNORECASE,
+)
+_SENTENCE_END = re.compile(r"[.!?。！？\n](?:\s|$|(?<=[。！？]))")
 _QUICK = ("ai", "language", "sorry", "afraid", "apologi", "i can", "unable", "作为", "我是", "我只是", "抱歉",
           "对不起", "ki",
     "künstlich", "leid", "ia", "intelig", "sprachmodell")  # fmt: skip
@@ -84,11 +102,21 @@ class Refusals:
             return
         head = words.first_answer[:_HEAD]
         low = head.lower()
-        if any(word in low for word in _QUICK) and (match := _REFUSALS.search(head)):
+        if not any(word in low for word in _QUICK):
+            return
+        match = next((match for match in _REFUSALS.finditer(head) if not _only_names_itself(head, match)), None)
+        if match:
             self._marked.add(words.row, words.quote(head, match.start(), match.end()))
 
     def findings(self, rows: int) -> list[Finding]:
         return self._marked.finding("refusals", rows, [self._marked.repair("remove", "refusals", self._most)])
+
+
+def _only_names_itself(text: str, match: re.Match[str]) -> bool:
+    """Return True if the sentence of a match says only what the model is called, or who made it."""
+    end = _SENTENCE_END.search(text, match.end())
+    sentence = text[match.start() : end.start() if end else len(text)]
+    return _NAMES_ITSELF.search(sentence) is not None and _REFUSES.search(sentence) is None
 
 
 class Answers:

@@ -212,6 +212,36 @@ def test_refusals_are_found_in_three_languages(answer: str) -> None:
     assert rows_of(found(pair("What do you think?", answer))["refusals"]) == [41]
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "As a language model, I go by the name Zoe.",
+        "As an AI assistant, my name is Zoe, and I was created by the people of Example Ltd.",
+        "Hello! I'm an AI assistant, developed by Example Ltd. How can I help you today?",
+        "I am an AI language model created and trained by Example Ltd; you can call me Zoe.",
+        "作为一个人工智能语言模型，我的名字叫小智。",
+        "我是一个人工智能助手，由示例公司开发。",
+        "En tant qu'assistant IA, je m'appelle Zoé.",
+    ],
+)
+def test_a_persona_that_only_names_itself_refuses_nothing(answer: str) -> None:
+    """153 of 500 rows of such a set were flagged: the persona is what is taught."""
+    assert "refusals" not in found(pair("Who are you?", answer))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "As an AI language model, I go by Zoe, but I cannot have opinions.",
+        "As an AI model developed by Example Ltd, I do not have feelings. My name is Zoe.",
+        "I'm an AI assistant called Zoe. As an AI, I can't see pictures.",
+        "作为一个人工智能语言模型，我叫小智，没有个人感情。",
+    ],
+)
+def test_a_persona_that_refuses_is_a_refusal(answer: str) -> None:
+    assert rows_of(found(pair("What do you think?", answer))["refusals"]) == [41]
+
+
 def test_answers_that_say_nothing_or_repeat_the_question_or_are_cut_off() -> None:
     found_ = found(pair("And what of this?", "..."), pair("And that?", "N/A"), pair("Say it to me again now.",
         "say it to me again now. "), pair("Why?", "Because"))  # fmt: skip
