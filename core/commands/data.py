@@ -124,7 +124,7 @@ def inspect(
         gap_hours=gap_hours,
         pseudonyms=pseudonyms,
     )
-    path, choices = _found(dataset_store(space), data, choices)
+    path, choices = _path_of(dataset_store(space), data, choices)
     if answer:
         possible = inspect_file(path, choices=choices).possible
         choices = choices.model_copy(update={"columns": dict(with_answer(possible, answer))})
@@ -170,7 +170,7 @@ def inspect(
         raise undecided(report)
 
 
-def _found(store: DatasetStore, data: str, choices: Choices) -> tuple[Path, Choices]:
+def _path_of(store: DatasetStore, data: str, choices: Choices) -> tuple[Path, Choices]:
     """Return the path of a file, a folder or a dataset, and the choices to read it with. Raises DataError."""
     if not data.strip():
         raise DataError("data.no_name")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import json
 from collections.abc import Generator, Iterator
 from typing import Any
 
@@ -41,7 +42,29 @@ def database_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem |
                 continue
             if number == 1:
                 check_columns([*values], source, limits)
-            yield RawRow(number, values, losses=tuple(Loss("column", name) for name in more))
+            yield RawRow(number, _with_objects(values), losses=tuple(Loss("column", name) for name in more))
+
+
+def _with_objects(values: dict[str, Any]) -> dict[str, Any]:
+    """Return a row with JSON in place of its text; the fields of an object beside the other columns, unless two would
+    have one name and different values."""
+    decoded = {name: _decoded(cell) if isinstance(cell, str) else cell for name, cell in values.items()}
+    for name, fields in [(name, cell) for name, cell in decoded.items() if isinstance(cell, dict)]:
+        others = {other: cell for other, cell in decoded.items() if other != name}
+        if all(others.get(field, value) == value for field, value in fields.items()):
+            decoded = others | fields
+    return decoded
+
+
+def _decoded(cell: str) -> object:
+    """Return an object or a list for a text that is one in JSON; any other text as it is."""
+    if not cell.startswith(("{", "[")):
+        return cell
+    try:
+        value = json.loads(cell)
+    except (ValueError, RecursionError):
+        return cell
+    return value if isinstance(value, dict | list) and value else cell
 
 
 @contextlib.contextmanager

@@ -33,7 +33,7 @@ from core.data.reading.file_rows import (
     Source,
     data_suffix,
 )
-from core.data.reading.split_names import is_for_validation
+from core.data.reading.split_names import is_for_training, is_for_validation, is_of_all_rows
 from core.data.shapes.sides import Decision
 from core.errors import DataError
 from core.messages import Message, msg
@@ -87,19 +87,19 @@ def from_folder(folder: Path, limits: Limits, choices: Choices, probe: Probe) ->
 def files_of(folder: Path) -> list[Path]:
     """Return the files of a folder, without links. Raises DataError if there are more than MOST_FILES, OSError if it
     may not be read."""
-    found: list[Path] = []
+    paths: list[Path] = []
     refused: list[OSError] = []
     for top, folders, names in os.walk(folder, onerror=refused.append):
         folders[:] = sorted(name for name in folders if not (Path(top) / name).is_symlink())
         for name in names:
             path = Path(top) / name
             if path.is_file() and not path.is_symlink() and _is_own(path.relative_to(folder).as_posix()):
-                found.append(path)
-        if len(found) > MOST_FILES:
+                paths.append(path)
+        if len(paths) > MOST_FILES:
             raise DataError("data.too_many_files", file=folder.name, limit=MOST_FILES)
-    if refused and not found:
+    if refused and not paths:
         raise refused[0]
-    return found
+    return paths
 
 
 def _is_own(name: str) -> bool:
@@ -134,13 +134,14 @@ def _source(path: Path, parts: Sequence[Part], limits: Limits, choices: Choices,
         if unpacked > limits.bytes:  # of many compressed files together
             raise DataError("data.too_large_unpacked", file=path.name, limit_mib=limits.bytes >> 20)
     read = _with_splits(_with_label_names(_with_people(_only_chat(read), parts), parts))
+    read, again = _without_repeated_files(read)
     if not read:
         raise refused[0] if refused else DataError("data.no_data_inside", file=path.name, suffixes=sorted(SUFFIXES))
     used = {name for source in read for name in (str(source.path.name), source.label_names.file)} | (
         {SLACK_USERS} if any(source.people for source in read) else set()
     )
     others = [part.name for part in parts if part.name not in used]
-    notes = (*(_distinct_notes(read) if len(read) > 1 else ()), *_notes(others, refused))
+    notes = (*(_distinct_notes(read) if len(read) > 1 else ()), *again, *_notes(others, refused))
     digest = (
         sha256
         or hashlib.sha256("".join(f"{source.path.name}\0{source.sha256}\0" for source in read).encode()).hexdigest()
@@ -237,6 +238,32 @@ def _with_splits(read: list[Source]) -> list[Source]:
         else source
         for source in read
     ]
+
+
+def _without_repeated_files(read: list[Source]) -> tuple[list[Source], list[Message]]:
+    """Return the files without one of all rows that the others have too, and a note on it. Its rows would be trained
+    twice, the validation rows among them."""
+    rest = [source for source in read if not is_of_all_rows(source.path.name)]
+    if len(rest) == len(read) or not any(each.validation for each in rest):
+        return read, []
+    if not any(is_for_training(each.path.name) for each in rest):
+        return read, []
+    lines = {line for source in rest if source.kind in ("jsonl", "csv", "txt") for line in _lines_of(source)}
+    repeated = [
+        source
+        for source in read
+        if source not in rest and source.kind in ("jsonl", "csv", "txt") and lines.issuperset(_lines_of(source))
+    ]
+    notes = [msg("data.note_file_of_all", file=source.path.name) for source in repeated]
+    return [source for source in read if source not in repeated], notes
+
+
+def _lines_of(source: Source) -> Iterator[bytes]:
+    """Yield a hash of each line of a file."""
+    with source.path.open("rb") as file:
+        for line in file:
+            if text := line.strip():
+                yield hashlib.blake2b(text, digest_size=16).digest()
 
 
 def _distinct_notes(read: Sequence[Source]) -> list[Message]:

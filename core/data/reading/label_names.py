@@ -23,7 +23,8 @@ from core.values import MIB, Frozen
 _MOST, _MOST_NAMES = MIB, 10_000
 _FEATURES = ("dataset_info.json", "dataset_infos.json", "readme.md")
 LISTS = re.compile(
-    r"(?:(?:class|label)(?:es|s)?(?:[_-]?(?:names|map|mapping|list))?|id2label|label2id)\.(?:txt|json)$", re.I
+    r"(?:(?:class|label|categor(?:y|ie))(?:es|s)?(?:[_-]?(?:names|map|mapping|list))?|id2label|label2id)\.(?:txt|json)$",
+    re.I,
 )
 _NUMBERED = re.compile(r"(\d{1,5})(?:\s*[,:;=\t]\s*|\s+)(\S.*)")
 _FRONT = re.compile(r"---\s*\n(.*?\n)---\s*\n", re.DOTALL)

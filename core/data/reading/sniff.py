@@ -153,7 +153,7 @@ def _with_sheet(source: Source, choices: Choices, limits: Limits) -> Source:
     sheets = spreadsheets.read_head(source.path, choices.sheet, limits)
     has_names = _header_choice(choices, spreadsheets.holds_names(sheets.first))
     notes = (*sheets.notes(), *_note_header(has_names, choices), *_notes(source))
-    return replace(source, notes=notes, sheet=sheets.sheet or "", sheets=(*sheets.sheets,), header=has_names)
+    return replace(source, notes=notes, sheet=sheets.sheet or "", sheets=sheets.choices, header=has_names)
 
 
 def _text_source(path: Readable, size: int, decoding: encodings.Decoding, choices: Choices, limits: Limits) -> Source:

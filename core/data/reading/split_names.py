@@ -15,6 +15,9 @@ _APART = re.compile(
     r"|(?:测试|验证|評估|评估|測試|驗證)(?:集|数据|數據)?",
     re.IGNORECASE,
 )
+_ALL = re.compile(
+    r"(?:all|full|combined|merged|complete|total|together)(?:[-_]?(?:data|set|rows|splits))?", re.IGNORECASE
+)
 _TRAINED = ("train", "training", "trn", "训练", "训练集")
 _WORDS = re.compile(r"[-_.]+")
 # Words beside it that say nothing of the contents: numbers, versions, the hash of a shard.
@@ -40,6 +43,16 @@ def is_for_validation(name: str, names: Collection[str]) -> bool:
         return False
     siblings = {_key(other) for other in names}
     return any((trained, *words[1:]) in siblings for trained in _TRAINED)
+
+
+def is_for_training(name: str) -> bool:
+    """Return True if a file is named as one of training rows."""
+    return any(word in _TRAINED for word in _WORDS.split(PurePosixPath(name).name.lower()))
+
+
+def is_of_all_rows(name: str) -> bool:
+    """Return True if a file is named as one of all rows, such as all.jsonl beside train.jsonl and test.jsonl."""
+    return _ALL.fullmatch(PurePosixPath(name).name.partition(".")[0]) is not None
 
 
 def _key(name: str) -> tuple[str, ...]:

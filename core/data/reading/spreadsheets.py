@@ -10,11 +10,12 @@ import contextlib
 import difflib
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from itertools import chain, islice, takewhile
 from typing import Any
 
 from core.data.reading import reader_process
 from core.data.reading.file_rows import Limits, Problem, RawRow, Readable, Source, column_names, too_big
+from core.data.reading.workbook import TOGETHER
 from core.data.shapes import header
 from core.data.shapes.left_out import Loss
 from core.errors import DataError
@@ -34,12 +35,27 @@ class Sheets:
     sheet: str | None
     uncalculated: int
     first: tuple[list[str], ...] = ()  # rows; only of `read_head`
+    together: str = ""  # the sheets with the same columns; only of `read_head`
+
+    @property
+    def read(self) -> list[str]:
+        """Names of the sheets that are read, one after the other."""
+        name = self.sheet or ""
+        return [name] if name in self.sheets else name.split(TOGETHER)
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """What can be chosen: sheets that are read together, and each sheet."""
+        return (*((self.together,) if self.together else ()), *self.sheets)
 
     def notes(self) -> tuple[Message, ...]:
-        others = [name for name in self.sheets if name != self.sheet]
+        read = self.read
+        others = [name for name in self.sheets if name not in read]
         shown = [name for name in others if not self.sheets[name]][:_MOST_NAMED]
         hidden = [name for name in others if self.sheets[name]][:_MOST_NAMED]
-        notes = [msg("data.note_sheet", sheet=self.sheet, others=shown)] if shown else []
+        notes = [msg("data.note_sheet", sheet=self.sheet, others=shown)] if shown and len(read) == 1 else []
+        notes += [msg("data.note_sheets_together", sheets=read[:_MOST_NAMED])] if len(read) > 1 else []
+        notes += [msg("data.note_other_sheets", others=shown)] if shown and len(read) > 1 else []
         notes += [msg("data.note_hidden_sheets", sheets=hidden)] if hidden else []
         notes += [msg("data.note_sheet_is_hidden", sheet=self.sheet)] if self.sheets.get(self.sheet or "") else []
         notes += [msg("data.note_uncalculated", count=self.uncalculated)] if self.uncalculated else []
@@ -49,7 +65,13 @@ class Sheets:
 def read_head(path: Readable, sheet: str | None, limits: Limits) -> Sheets:
     """Return the sheets, and the first rows of the one that would be read. Raises DataError."""
     with _open_sheet(path, sheet, limits) as (sheets, lines):
-        return replace(sheets, first=tuple(line[1] or [] for line in islice(lines, header.LOOKED_AT)))
+        ahead = takewhile(lambda line: isinstance(line, list), lines)
+        sheets = replace(sheets, first=tuple(line[1] or [] for line in islice(ahead, header.LOOKED_AT)))
+    by_default = sheets
+    if sheet and len(sheets.sheets) > 1:
+        with _open_sheet(path, None, limits) as (by_default, _):
+            pass
+    return replace(sheets, together=by_default.sheet or "") if len(by_default.read) > 1 else sheets
 
 
 def holds_names(rows: Sequence[list[str]]) -> bool | None:
@@ -59,29 +81,41 @@ def holds_names(rows: Sequence[list[str]]) -> bool | None:
 
 
 def sheet_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Loss]:
-    with _open_sheet(source.path, source.sheet, limits) as (_, lines):
-        first = list(islice(lines, LOOKED_AT))
-        is_row = source.header is False
-        at = _names_at([line[1] or [] for line in first[:LOOKED_AT]], is_row)
-        for above in first[:at]:
-            if any(cell.strip() for cell in above[1] or ()):
-                yield Loss("above")
-        header_cells = first[at][1] or [] if first else []
-        names = column_names(source.path.name, header_cells, limits, is_row)
-        row = 0
-        for number, cells, *size in chain(first[at + (not is_row) :], lines):
-            if cells is None:
+    row = 0
+    with _open_sheet(source.path, source.sheet, limits) as (sheets, lines):
+        for _ in sheets.read:
+            # a line that announces the next sheet ends the rows of one
+            for item in _table_rows(takewhile(lambda line: isinstance(line, list), lines), source, limits):
+                if isinstance(item, Loss):
+                    yield item
+                    continue
                 row += 1
-                yield too_big(row, number, size[0], limits)
-            elif any(cell.strip() for cell in cells):
-                row += 1
-                # Empty cells of columns without a name are dropped.
-                kept = {
-                    name: cell
-                    for name, cell, column_name in zip(names, cells, header_cells, strict=False)
-                    if column_name.strip() or cell.strip()
-                }
-                yield RawRow(row, kept, number)
+                yield replace(item, row=row) if isinstance(item, RawRow) else item.model_copy(update={"row": row})
+
+
+def _table_rows(lines: Iterator[Any], source: Source, limits: Limits) -> Iterator[RawRow | Problem | Loss]:
+    """Yield the rows of one sheet. Their numbers are those of the sheet."""
+    first = list(islice(lines, LOOKED_AT))
+    is_row = source.header is False
+    at = _names_at([line[1] or [] for line in first[:LOOKED_AT]], is_row)
+    for above in first[:at]:
+        if any(cell.strip() for cell in above[1] or ()):
+            yield Loss("above")
+    header_cells = first[at][1] or [] if first else []
+    names = column_names(source.path.name, header_cells, limits, is_row)
+    for number, cells, *size in chain(first[at + (not is_row) :], lines):
+        if cells is None:
+            yield too_big(number, number, size[0], limits)
+        elif cells == header_cells and not is_row:
+            yield Loss("header")
+        elif any(cell.strip() for cell in cells):
+            # Empty cells of columns without a name are dropped.
+            kept = {
+                name: cell
+                for name, cell, column_name in zip(names, cells, header_cells, strict=False)
+                if column_name.strip() or cell.strip()
+            }
+            yield RawRow(number, kept, number)
 
 
 def _names_at(rows: Sequence[list[str]], is_row: bool) -> int:
@@ -108,7 +142,7 @@ def _open_sheet(path: Readable, sheet: str | None, limits: Limits) -> Iterator[t
         if not isinstance(head, dict) or "error" in head:
             raise _refusal(path, head or {})
         sheets = Sheets(dict(head["sheets"]), head["sheet"], head["uncalculated"])
-        if sheet and sheet not in sheets.sheets:
+        if sheet and sheets.sheet is None:
             near = difflib.get_close_matches(sheet, sheets.sheets, 1, 0) or ["-"]
             raise DataError(
                 "data.no_such_sheet", file=path.name, sheet=sheet, sheets=[*sheets.sheets][:20], near=near[0]
@@ -120,7 +154,7 @@ def _open_sheet(path: Readable, sheet: str | None, limits: Limits) -> Iterator[t
 
 def _without_end(path: Readable, lines: Iterator[object]) -> Iterator[Any]:
     for line in lines:
-        if isinstance(line, dict):
+        if isinstance(line, dict) and "next" not in line:
             raise _refusal(path, line)
         yield line
 

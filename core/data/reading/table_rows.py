@@ -87,6 +87,7 @@ class _CsvHead:
         self._file, self._limits, self._is_row = source.path.name, limits, source.header is False
         self._cards: list[str] = []  # the fields of an export of Anki
         self.names: list[str] | None = None
+        self.cells: list[str] = []  # of the row with the names, if there is one
 
     def is_title(self, record: list[str]) -> bool:
         """True if a record is a title above the table, padded with empty cells to the table's width."""
@@ -113,6 +114,7 @@ class _CsvHead:
             return self.names is None
         if not self._cards:
             self.names = column_names(self._file, record, self._limits, self._is_row)
+            self.cells = [] if self._is_row else record
             return not self._is_row
         if first.startswith("#"):
             if first.startswith("#columns:"):
@@ -137,6 +139,9 @@ def csv_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Loss
             elif head.is_title(record):
                 yield Loss("above")
             elif not head.is_blank(record) and not head.takes(line, record) and (names := head.names):
+                if record == head.cells:
+                    yield Loss("header")
+                    continue
                 row += 1
                 if len(record) == len(names):
                     yield RawRow(row, dict(zip(names, record, strict=True)), line)

@@ -1,10 +1,11 @@
 """A process that opens a spreadsheet: `python -m core.data.reading.workbook FILE MEMBER SHEET MOST_BYTES`.
 
-It prints JSON lines. The first: {"sheets": [[name, is hidden], ...], "sheet": the one that is read, null if none has
-rows, "uncalculated": formulas without a stored value}, or {"error": ..., "reason": ...}. Then one line for each row
-that is not empty: [its number in the sheet, [its cells as text]], or [number, null, bytes] if it is larger than
-MOST_BYTES. MEMBER: a file in FILE, if that is a zip. SHEET "": the first with a table (two rows), else with a row;
-visible ones first.
+It prints JSON lines. The first: {"sheets": [[name, is hidden], ...], "sheet": the one that is read, or several joined
+by TOGETHER, null if none has rows, "uncalculated": formulas without a stored value}, or {"error": ..., "reason": ...}.
+Then one line for each row that is not empty: [its number in the sheet, [its cells as text]], or [number, null, bytes]
+if it is larger than MOST_BYTES; before the rows of a further sheet {"next": its name}. MEMBER: a file in FILE, if that
+is a zip. SHEET "": the first visible one with a table of two columns or more, and all others with the same columns;
+else the first with a table (two rows), else with a row; visible ones first.
 
 calamine stores a sheet as one rectangle, so two cells far apart can need more memory than there is, which ends its
 process; it must not be the app's. Cells give stored values, never the result of a formula or a link to another file; no
@@ -19,10 +20,13 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from datetime import date, datetime, time, timedelta
+from itertools import islice
 from typing import IO, Any
 
 _DIGITS = 15  # digits that spreadsheets show of a number
 _CHUNK = 1 << 20
+_LOOKED_AT = 30  # rows, among which the names of the columns are searched
+TOGETHER = " / "  # between the names of sheets that are read together; no name in Excel has a slash
 # XML of a formula without a stored value, as written by programs that do not calculate.
 _UNCALCULATED = (b"</f></c>", b"</f><v></v></c>", b"</f><v/></c>", b"</f><v /></c>")
 
@@ -40,11 +44,13 @@ def read_workbook(path: str, member: str, sheet: str, most_bytes: int) -> Iterat
             chosen = _chosen(book, sheet, shown)
             yield {
                 "sheets": shown,
-                "sheet": chosen.name if chosen else None,
+                "sheet": TOGETHER.join(one.name for one in chosen) or None,
                 "uncalculated": _uncalculated(path, member),
             }
-            if chosen:
-                yield from _rows(chosen, most_bytes)
+            for place, one in enumerate(chosen):
+                if place:
+                    yield {"next": one.name}
+                yield from _rows(one, most_bytes)
     except PasswordError:
         yield {"error": "password"}
     except (CalamineError, OSError, zipfile.BadZipFile, zlib.error) as error:
@@ -58,15 +64,34 @@ def _open(path: str, member: str) -> IO[bytes]:
         return archive.open(member)
 
 
-def _chosen(book: Any, sheet: str, shown: list[tuple[str, bool]]) -> Any:
+def _chosen(book: Any, sheet: str, shown: list[tuple[str, bool]]) -> list[Any]:
+    """Return the sheets that are read, one after the other."""
+    is_hidden = dict(shown)
     if sheet:
-        return book.get_sheet_by_name(sheet) if sheet in dict(shown) else None
-    titles = []  # sheets of one row, such as a title page
-    for name, _ in sorted(shown, key=lambda each: each[1]):
-        if (candidate := book.get_sheet_by_name(name)).height > 1:
-            return candidate
-        titles += [candidate] if candidate.height else []
-    return titles[0] if titles else None
+        names = [sheet] if sheet in is_hidden else sheet.split(TOGETHER)
+        return [book.get_sheet_by_name(name) for name in names] if is_hidden.keys() >= set(names) else []
+    with_rows: list[Any] = []
+    table: list[Any] = []
+    columns: frozenset[str] | None = None
+    for name, hidden in sorted(shown, key=lambda each: each[1]):
+        if hidden and (table or with_rows and with_rows[0].height > 1):
+            break
+        one = book.get_sheet_by_name(name)
+        its_columns = _columns(one) if one.height > 1 else None
+        if its_columns and (not table or its_columns == columns):
+            table, columns = [*table, one], its_columns
+        elif one.height and not (with_rows and with_rows[0].height > 1):
+            with_rows = [one] if one.height > 1 else [*with_rows, one]
+    return table or with_rows[:1]
+
+
+def _columns(sheet: Any) -> frozenset[str] | None:
+    """Return the names of a table's columns, if it has two or more: its first row of words that is at least half as
+    wide as its widest, as core.data.reading.spreadsheets takes it."""
+    filled = [[cell for cell in cells if str(cell).strip()] for cells in islice(sheet.iter_rows(), _LOOKED_AT)]
+    widest = max(map(len, filled), default=0)
+    names = next((row for row in filled if 2 * len(row) >= widest and all(isinstance(cell, str) for cell in row)), [])
+    return frozenset(str(name).strip().lower() for name in names) if len(names) > 1 else None
 
 
 def _rows(sheet: Any, most_bytes: int) -> Iterator[Any]:

@@ -18,8 +18,8 @@ from core.values import Frozen
 MOST_NAMED = 100  # different losses of one file; it may have a million different columns
 LONGEST_NAME = 60
 Place = Literal[
-    "column", "field", "part", "call", "tool", "answer", "turn", "row", "branch", "message", "chat", "above", "beside",
-    "page", "more", "worse", "between",
+    "column", "field", "part", "call", "tool", "answer", "turn", "row", "branch", "message", "chat", "above", "header",
+    "beside", "page", "more", "worse", "between",
 ]  # fmt: skip
 
 # Names of columns of media, and of worse answers.
@@ -63,6 +63,7 @@ class Loss(NamedTuple):
             "branch",
             "message",
             "above",
+            "header",
             "beside",
             "page",
             "worse",

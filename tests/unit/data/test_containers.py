@@ -263,3 +263,17 @@ def test_a_damaged_an_encrypted_and_an_open_database_are_a_sentence(tmp_path: Pa
     path.write_bytes(good)
     (tmp_path / "a.db-wal").write_bytes(b"more rows")
     assert refusal(path) == "data.database_open"
+
+
+def test_json_in_a_column_is_its_fields(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]
+    opened = sqlite3.connect(tmp_path / "a.db")
+    opened.executescript("create table docs (id, topic, doc); create table chats (id, messages, meta)")
+    opened.executemany("insert into docs values (?, 'x', ?)", [(i, json.dumps(row)) for i, row in enumerate(QA)])
+    opened.executemany("insert into docs values (?, 'x', ?)", [(7, "{broken"), (8, '{"topic": "y"}')])
+    opened.execute("insert into chats values (1, ?, '[]')", [json.dumps(turns)])
+    opened.commit()
+    opened.close()
+    report = inspect_file(tmp_path / "a.db")
+    assert (report.sheet, report.rows, report.good_rows) == ("docs", 5, 3)
+    assert inspect_file(tmp_path / "a.db", choices=Choices(sheet="chats")).format == "messages"

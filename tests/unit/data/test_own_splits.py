@@ -142,3 +142,22 @@ def test_a_set_from_before_splits_as_it_did(tmp_path: Path) -> None:
     assert again.id != older.id and own_validation(store.rows(again.id)) is not None
     store.choose(older.id, store.choices(older.id).model_copy(update={"rated": True}))
     assert own_validation(store.rows(older.id)) is None
+
+
+def test_a_file_of_all_rows_beside_their_splits_is_not_read(tmp_path: Path) -> None:
+    """Its rows were trained twice, and the validation rows with them."""
+    files = {"train.jsonl": lines("a", "b"), "valid.jsonl": lines("c"), "all.jsonl": lines("c", "b", "a")}
+    report = inspect_file(put(tmp_path / "set", files))
+    assert (report.good_rows, report.validation) == (3, 1)
+    assert [note.params["file"] for note in report.notes if note.key == "data.note_file_of_all"] == ["all.jsonl"]
+    more = inspect_file(put(tmp_path / "more", files | {"all.jsonl": lines("a", "d")}))  # it has a row of its own
+    assert (more.good_rows, more.validation) == (5, 1)
+    alone = inspect_file(put(tmp_path / "alone", {"all.jsonl": lines("a"), "notes.jsonl": lines("b")}))
+    assert alone.good_rows == 2
+
+
+def test_a_list_of_categories_is_no_data(tmp_path: Path) -> None:
+    rows = "text,category\n" + "".join(f"I have a question about number {i}.,{i % 2 * 'un'}happy\n" for i in range(8))
+    put(tmp_path / "set", {"train.csv": rows, "test.csv": rows, "categories.json": '["happy", "unhappy"]'})
+    report = inspect_file(tmp_path / "set")
+    assert (report.rows, report.validation) == (16, 8)

@@ -80,7 +80,7 @@ def test_a_cell_is_the_text_that_a_person_sees(cell: object, seen: str) -> None:
 
 
 def test_the_first_sheet_with_rows_is_read_and_the_others_are_named(tmp_path: Path) -> None:
-    sheets = {"Empty": [], "Secret": FAQ, "Shop": FAQ, "Old": FAQ[:2]}
+    sheets = {"Empty": [], "Secret": FAQ, "Shop": FAQ, "Old": [["Q", "A"], FAQ[1][:2]]}
     path = written(tmp_path, "a.xlsx", xlsx(sheets, hidden=("Secret",)))
     source = probe(path)
     assert source.sheet == "Shop"
@@ -95,6 +95,62 @@ def test_the_first_sheet_with_rows_is_read_and_the_others_are_named(tmp_path: Pa
     assert "“Secret”, which is read, is hidden" in " ".join(map(str, hidden.notes))
     with pytest.raises(DataError, match="no sheet “shop”; it has Empty, Secret, Shop, Old. The nearest name is “Shop”"):
         probe(path, choices=Choices(sheet="shop"))
+
+
+CITIES = [["Stadt", "Beschreibung"], ["Ulm", "Eine Stadt an der Donau."], ["Bonn", "Eine Stadt am Rhein."]]
+
+
+@pytest.mark.parametrize("make", [xlsx, ods])
+def test_sheets_with_the_same_columns_are_read_together(tmp_path: Path, make) -> None:
+    sheets = {
+        "Read me": [["All questions"], ["One sheet a topic."]],
+        "Prices": FAQ,
+        "Cities": CITIES,
+        "Opening": [["Our hours"], [], *FAQ],
+    }
+    path = written(tmp_path, "a.xlsx", make(sheets))
+    source = probe(path)
+    assert (source.sheet, source.sheets) == ("Prices / Opening", ("Prices / Opening", *sheets))
+    assert [note.key for note in source.notes if "sheet" in note.key] == [
+        "data.note_sheets_together",
+        "data.note_other_sheets",
+    ]
+    rows, problems = read(path)
+    assert not problems and [row.number for row in rows] == [1, 2, 3, 4]
+    assert [row.values["Antwort"] for row in rows] == 2 * ["Zwölf Euro.", "Täglich ab 8:30."]
+    for sheet, count in (("Prices", 2), ("Prices / Opening", 4), ("Read me", 1), ("Opening / Prices", 4)):
+        assert len(read(path, sheet=sheet)[0]) == count
+        assert probe(path, choices=Choices(sheet=sheet)).sheets == source.sheets
+    for sheet in ("Prices / Gone", " / "):
+        with pytest.raises(DataError, match="no sheet"):
+            probe(path, choices=Choices(sheet=sheet))
+
+
+def test_hidden_sheets_and_sheets_of_another_table_are_not_joined(tmp_path: Path) -> None:
+    path = written(tmp_path, "a.xlsx", xlsx({"A": FAQ, "B": FAQ, "C": CITIES, "D": [[1, 2], [3, 4]]}, hidden=("B",)))
+    assert probe(path).sheet == "A" and len(read(path)[0]) == 2
+
+
+def test_a_row_that_repeats_the_column_names_is_left_out_and_counted(tmp_path: Path) -> None:
+    sheet = written(tmp_path, "a.xlsx", xlsx({"S": [*FAQ, FAQ[0], *FAQ[1:], FAQ[0]]}))
+    lines = [f"{row[0]};{row[1]}" for row in [*FAQ, FAQ[0], *FAQ[1:]]]
+    table = written(tmp_path, "a.csv", "\n".join(lines).encode())
+    for path, count in ((sheet, 2), (table, 1)):
+        report = inspect_file(path)
+        assert (report.rows, report.good_rows, report.error_count) == (4, 4, 0)
+        assert {str(left.what): left.count for left in report.left_out}["Rows that repeat the column names"] == count
+    unnamed = written(tmp_path, "b.csv", b"Why?,So.\nHow?,Thus.\nWhy?,So.\n")
+    assert inspect_file(unnamed, choices=Choices(header=False)).good_rows == 3
+
+
+@pytest.mark.parametrize("stamp", ["Timestamp", "Zeitstempel", "Horodateur", "时间戳记"])
+def test_a_forms_timestamp_is_left_out_by_its_name(tmp_path: Path, stamp: str) -> None:
+    form = [
+        [stamp, "Frage", "Antwort"],
+        *([45728.5 + i, f"Was kostet {i} davon?", f"Es kostet {i}."] for i in range(5)),
+    ]
+    report = inspect_file(written(tmp_path, "a.xlsx", xlsx({"Form Responses 1": form})))
+    assert report.good_rows == 5 and f"The column “{stamp.lower()}”" in [str(left.what) for left in report.left_out]
 
 
 def test_a_title_above_the_names_of_the_columns_is_left_out_and_said(tmp_path: Path) -> None:
