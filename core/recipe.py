@@ -137,6 +137,13 @@ class Data(_Section):
             "chunk they are context only."
         ),
     )
+    join_paragraphs: bool | None = Field(
+        None,
+        description=(
+            "Join the paragraphs of a text file up to max_length; false makes each an example. Empty means yes, "
+            "except for a run that began before they were joined."
+        ),
+    )
     packing: bool = Field(
         True, description="Pack examples into one row instead of padding: faster; none attends to another."
     )

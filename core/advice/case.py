@@ -16,6 +16,7 @@ from core.data.labels import LongExamples
 from core.data.preview import Preview
 from core.data.repeats import Repeats, needs_repeats
 from core.data.selection import choose
+from core.data.sets.paragraphs import Paragraphs
 from core.memory import arithmetic
 from core.memory.arithmetic import Estimate
 from core.memory.budget import Budget
@@ -167,7 +168,7 @@ class Grounds:
     corrections: memory measured by runs of this model on this PC. examples(max_length, long_examples, overlap): number
     of training examples in the data (counted by core.data.preview). repeats: repeated rows, read only if the recipe
     leaves such rows out. continues: whether the run starts from another run's adapter. own: which
-    rows the dataset itself keeps for validation.
+    rows the dataset itself keeps for validation. paragraphs: of texts, if they are joined.
     """
 
     budget: Budget
@@ -178,6 +179,7 @@ class Grounds:
     repeats: Callable[[], Repeats | None] | None = None
     continues: bool = False
     own: np.ndarray | None = None
+    paragraphs: Paragraphs | None = None
 
     @classmethod
     def from_preview(
@@ -193,12 +195,23 @@ class Grounds:
             return cls(budget, shape, None, corrections, continues=continues)
         facts = preview.facts()
         own = preview.validation
-        return cls(budget, shape, facts, corrections, preview.examples, lambda: preview.repeats, continues, own)
+        return cls(
+            budget,
+            shape,
+            facts,
+            corrections,
+            preview.examples,
+            lambda: preview.repeats,
+            continues,
+            own,
+            preview.paragraphs,
+        )
 
     def trained_rows(self, recipe: Recipe) -> int | None:
         """Return the number of trained rows; None if no row is left out for its contents, or if that is unknown."""
         repeats = self.repeats() if needs_repeats(recipe.data) and self.repeats else None
-        return None if repeats is None else len(choose(len(repeats), recipe, repeats, self.own).training)
+        rows = len(repeats) if repeats is not None else len(self.paragraphs.joint) if self.paragraphs is not None else 0
+        return len(choose(rows, recipe, repeats, self.own, self.paragraphs).training) if rows else None
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,8 @@ def desired_length(case: Case) -> int:
     if case.data:
         long_example = math.ceil(case.data.p99_length * (GUESS_MARGIN if case.data.estimated else 1))
         length = max(1, math.ceil(long_example / LENGTH_STEP)) * LENGTH_STEP
+        if case.data.is_joined:  # there is more text than its paragraphs tell
+            length = max(length, LENGTH_WITHOUT_DATA)
     readable = case.shape.max_position_embeddings if case.shape else None
     return min(length, readable) if readable else length
 

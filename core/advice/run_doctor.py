@@ -16,6 +16,7 @@ from core.advice.wish import language_name
 from core.data.repeats import Repeats
 from core.data.row_order import Schedule
 from core.data.selection import RowSelection, choose
+from core.data.sets.paragraphs import Paragraphs
 from core.data.validation_split import SMALLEST_SPLIT
 from core.messages import Message, msg
 from core.models.known import of_hub
@@ -37,7 +38,7 @@ class Planned:
 
     recipe: complete. rows: usable ones; steps: of the plan; repeats: None if the rows were not compared. number(i): the
     number in its file of the row at position i. language: code of the answers' language, if recognised. own: which rows
-    the dataset itself keeps for validation.
+    the dataset itself keeps for validation. paragraphs: of texts, if they are joined.
     """
 
     recipe: Recipe
@@ -48,16 +49,18 @@ class Planned:
     number: Callable[[int], int] = lambda i: i + 1
     language: str | None = None
     own: np.ndarray | None = None
+    paragraphs: Paragraphs | None = None
 
     @classmethod
     def from_advice(cls, recipe: Recipe, advice: Advice, preview: Preview) -> Planned:
         numbers = preview.rows
         usual, number = advice.usual_rate, lambda i: numbers[i][0]
         steps, language = advice.planned_steps, preview.language
-        return cls(recipe, len(numbers), steps, preview.repeats, usual, number, language, preview.validation)
+        own, paragraphs = preview.validation, preview.paragraphs
+        return cls(recipe, len(numbers), steps, preview.repeats, usual, number, language, own, paragraphs)
 
     def chosen(self) -> RowSelection:
-        return choose(self.rows, self.recipe, self.repeats, self.own)
+        return choose(self.rows, self.recipe, self.repeats, self.own, self.paragraphs)
 
     def pairs(self, positions: Iterable[tuple[int, int]], key: str = "run_doctor.pair") -> list[Message]:
         """ "row 7 = row 2" """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,7 +18,7 @@ from core.data.reading.file_rows import SUFFIXES
 from core.data.reading.sniff import probe
 from core.data.sets import gathered
 from core.data.sets.inspection import DataReport, inspect_file, taken_as, undecided
-from core.data.sets.stored_rows import example_of
+from core.data.sets.stored_rows import InMemory, Rows, example_of
 from core.data.sets.trained_text import trained_text
 from core.data.shapes.known import COLUMNS
 from core.data.shapes.roles import parse
@@ -130,12 +129,14 @@ def inspect(
         choices = choices.model_copy(update={"columns": dict(with_answer(possible, answer))})
     kept: list[tuple[int, str]] = []
     apart: set[int] = set()  # of the first rows: the dataset's own validation rows
-    most = sys.maxsize if model is not None else max(SHOWN, rows)
+    stored = InMemory()
 
     def keep(read: ReadRow) -> None:
-        if len(kept) < most:
+        if len(kept) < max(SHOWN, rows):
             kept.extend(read.good())
             apart.update((read.number,) if read.validation else ())
+        if model is not None:
+            stored.add(read)
 
     try:
         report = inspect_file(path, choices=choices, keep=keep)
@@ -151,7 +152,7 @@ def inspect(
     first = [example for _, example in examples[:SHOWN]]
     if model is not None and not examples:
         raise report.refusal(path.name)
-    preview = preview_of(space, model, examples) if model is not None else None
+    preview = preview_of(space, model, stored.rows()) if model is not None else None
     learned = training_tokens(preview, max_length, long_examples) if preview else None
     texts = [
         {"row": number, "validation": bool(report.validation) and number in apart, **trained_text(example)}
@@ -266,11 +267,11 @@ def _header_question(header: bool | None, choices: Choices) -> list[dict[str, ob
     return [{"id": "header", "text": text.model_dump(mode="json"), "taken": "yes" if header else "no"}]
 
 
-def preview_of(space: Workspace, model: str, examples: list[tuple[int, Example]]) -> Preview:
+def preview_of(space: Workspace, model: str, rows: Rows) -> Preview:
     """Return the preview of a dataset under a model's tokenizer and template. Downloads the model if needed."""
     folder = Models(space).obtain(model, None, lambda stage, progress: None, lambda: None)
     # Every row, however many: in a terminal, exact numbers are worth the wait.
-    return Preview.measure(examples, Tokenizer(folder), every_row=True)
+    return Preview.measure(rows, Tokenizer(folder), every_row=True)
 
 
 def _rendered(

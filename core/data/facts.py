@@ -10,7 +10,8 @@ class DataFacts(Frozen):
 
     learned_tokens: tokens that the loss counts, in all rows. exact: False if only some rows were counted. estimated:
     without the tokenizer, tokens are estimated from characters, which may be wrong by a factor of two.
-    validation: rows that the dataset itself keeps for validation; None if it leaves that to the recipe.
+    validation: rows that the dataset itself keeps for validation; None if it leaves that to the recipe. is_joined: rows
+    are paragraphs of texts, which are joined.
     """
 
     rows: int
@@ -22,3 +23,4 @@ class DataFacts(Frozen):
     exact: bool = True
     estimated: bool = False
     validation: int | None = None
+    is_joined: bool = False

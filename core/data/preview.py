@@ -27,10 +27,12 @@ from core.data.findings.language import main_language
 from core.data.findings.row_words import RowWords
 from core.data.formats import Example
 from core.data.framing import Framing
-from core.data.labels import ANSWERS, Learning, LongExamples
+from core.data.labels import ANSWERS, FullExample, Learning, LongExamples
 from core.data.reading.choices import NO_CHOICES, Choices
 from core.data.repeats import Repeats
+from core.data.sets.joined import JoinedTokens
 from core.data.sets.pairs import Pairs, Rated
+from core.data.sets.paragraphs import Paragraphs
 from core.data.sets.pieces import Pieces
 from core.data.sets.row_view import RowView
 from core.data.sets.tokens import Tokenised, Tokens
@@ -38,7 +40,7 @@ from core.data.shapes.refused import RefusedRows
 from core.data.store import DatasetStore
 from core.data.template_process import IsolatedTemplate
 from core.data.tokenizer import Tokenizer, conversation
-from core.data.validation_split import own_validation
+from core.data.validation_split import own_validation, paragraphs_of
 from core.errors import DataError, TemplateError
 from core.messages import Message, msg
 from core.models.library import Models
@@ -52,6 +54,7 @@ MOST_COMPARED_NEARLY = 50_000  # rows; about two seconds once
 MOST_CHARACTERS = 4_000_000
 KEPT_PREVIEWS = 12  # enough for two visitors, each with three samples on the page
 MOST_BINS = 24
+MOST_STRETCHES = 20  # of texts whose rows are joined
 FIRST_ROWS = 20
 
 Rows = Sequence[tuple[int, Example]]  # (number in the file, example)
@@ -70,7 +73,8 @@ class Counts:
     pieces. rows_dropped: left out, for being too long (drop) or for having nothing to learn within max_length;
     first_dropped: up to five of them by their number in the file. rows_refused: left out because the template refuses
     them. longest, p99, median: full lengths of counted rows. exact: False if lengths are estimated from characters.
-    is_text: all rows are plain text, which is split at its borders, never cut.
+    is_text: all rows are plain text, which is split at its borders, never cut. is_joined: there are paragraphs of a
+    text, which are joined.
     """
 
     max_length: int
@@ -91,6 +95,7 @@ class Counts:
     median: int
     exact: bool
     is_text: bool = False
+    is_joined: bool = False
 
     @property
     def learned_percent(self) -> float:
@@ -112,7 +117,8 @@ class Preview:
     """The counted rows of a dataset and their tokens.
 
     rows: all that can be trained; tokenizer: None if lengths are estimated. tokens: of the counted rows, including
-    refused ones. notes: how the template frames them; refused: rows that the template refuses.
+    refused ones. notes: how the template frames them; refused: rows that the template refuses. paragraphs: of the rows,
+    if those of a text are joined.
     """
 
     rows: Rows
@@ -121,6 +127,7 @@ class Preview:
     tokens: Tokens
     notes: tuple[Message, ...] = ()
     refused: RefusedRows = field(default_factory=RefusedRows)
+    paragraphs: Paragraphs | None = None
 
     @cached_property
     def language(self) -> str | None:
@@ -134,8 +141,10 @@ class Preview:
     ) -> Preview:
         """Count evenly spread rows, or every row, whatever it costs. Raises TemplateError if all of them are
         refused."""
-        counted, refused = np.arange(len(rows)) if every_row else _spread(rows), RefusedRows()
-        tokens = Tokenised(rows, tokenizer, learning).tokens(counted)
+        paragraphs = None if learning.pairs or learning.rated else paragraphs_of(rows)
+        counted = np.arange(len(rows)) if every_row else _spread(rows, paragraphs)
+        refused = RefusedRows()
+        tokens = Tokenised(rows, tokenizer, learning, paragraphs).tokens(counted)
         for place, why in tokens.refused:
             refused.add(rows[int(counted[place])][0], why)
         if error := refused.if_all(len(counted)):
@@ -143,7 +152,7 @@ class Preview:
         framing = Framing(tokenizer.template.dialect, learning) if tokenizer else None
         if framing:
             framing.add(tokens)
-        return cls(rows, tokenizer, learning, tokens, tuple(framing.notes()) if framing else (), refused)
+        return cls(rows, tokenizer, learning, tokens, tuple(framing.notes()) if framing else (), refused, paragraphs)
 
     @property
     def exact(self) -> bool:
@@ -208,17 +217,18 @@ class Preview:
             rows_split=self._projected(pieces.is_split.sum()),
             rows_dropped=self._projected(len(dropped)),
             rows_refused=self._projected(self.refused.rows),
-            first_dropped=tuple(self._number(example) for example in dropped[:5]),
+            first_dropped=tuple(self._number(pieces.tokens, example) for example in dropped[:5]),
             longest=self.longest,
             p99=self.p99,
             median=self.median,
             exact=self.exact,
             is_text=bool(self.tokens.is_text.all()),
+            is_joined=bool(pieces.tokens.is_joined.any()),
         )
 
-    def _number(self, example: int | np.integer) -> int:
-        """Return the number in the file of the row that an example was made of."""
-        return self.rows[int(self.tokens.positions[self.tokens.row[example]])][0]
+    def _number(self, tokens: Tokens, example: int | np.integer) -> int:
+        """Return the number in the file of the (first) row that an example was made of."""
+        return self.rows[int(tokens.positions[tokens.row[example]])][0]
 
     def histogram(self, max_length: int) -> tuple[Bin, ...]:
         """Return at most MOST_BINS bins, equally wide but for the last, which takes lengths far above most rows."""
@@ -249,6 +259,7 @@ class Preview:
             exact=self.exact and self.counted == len(self.rows),
             estimated=not self.exact,
             validation=None if self.validation is None else int(self.validation.sum()),
+            is_joined=self.paragraphs is not None,
         )
 
     @cached_property
@@ -276,22 +287,62 @@ class Preview:
             return msg("preview.nothing_in_sample", counted=self.counted, rows=len(self.rows), max_length=limit)
         return msg("run.nothing_to_learn", rows=len(self.rows), max_length=limit)
 
-    def row(self, index: int, max_length: int, long_examples: LongExamples = "cut", overlap: int = 0) -> RowView | None:
-        """Return any row with its tokens marked; None without the tokenizer. Raises DataError, TemplateError."""
+    def row(
+        self,
+        index: int,
+        max_length: int,
+        long_examples: LongExamples = "cut",
+        overlap: int = 0,
+        joined: bool = True,
+    ) -> RowView | None:
+        """Return any row with its tokens marked; None without the tokenizer. Raises DataError, TemplateError.
+
+        joined: show a paragraph with the others of its example.
+        """
         if not 0 <= index < len(self.rows):
             raise DataError("preview.no_such_row", row=index + 1, rows=len(self.rows))
         if self.tokenizer is None:
             return None
         number, example = self.rows[index]
+        place, special = (index, len(self.rows), number), self.tokenizer.template.all_special
+        if joined and self.paragraphs is not None and any(self.paragraphs.around(index)) and example.text is not None:
+            full = self._passage(index, max_length, long_examples, overlap)
+            return RowView.build([full], place, (self.limit(max_length), long_examples, 0), special)
         try:
             full_examples = self.tokenizer.encode_row(example, self.learning)
         except TemplateError as error:
             raise TemplateError("template.row_refused", row=number, why=error.message) from None
-        place, special = (index, len(self.rows), number), self.tokenizer.template.all_special
         long = "drop" if self.learning.pairs or self.learning.rated else long_examples
         return RowView.build(
             full_examples, place, (self.limit(max_length), long, overlap), special, self.learning.pairs
         )
+
+    def _passage(self, index: int, max_length: int, long_examples: LongExamples, overlap: int) -> FullExample:
+        """Return the example in which a paragraph begins; of a row that was not counted, one that begins with it."""
+        assert self.tokenizer is not None and self.paragraphs is not None
+        limit, first = self.limit(max_length), index
+        start, end, again = 0, limit, 0
+        counted = int(np.searchsorted(self.tokens.positions, index))
+        if counted < self.counted and self.tokens.positions[counted] == index:
+            pieces = Pieces.from_tokens(self.tokens, limit, long_examples, overlap)
+            member = int(np.searchsorted(self.tokens.row, counted))
+            if isinstance(joined := pieces.tokens, JoinedTokens):
+                example = int(np.searchsorted(joined.first, member, "right")) - 1
+                of_text = np.flatnonzero(pieces.example == example)
+                piece = of_text[np.searchsorted(pieces.start[of_text], joined.begin[member], "right") - 1 :][0]
+                begin = int(joined.members(example, int(pieces.start[piece]), int(pieces.end[piece]))[0])
+                first = int(self.tokens.positions[self.tokens.row[begin]])
+                start = int(pieces.start[piece]) - int(joined.begin[begin])
+                end = start + int(pieces.lengths[piece])
+                again = pieces.repeated + 1 if pieces.start[piece] else 0
+        members: list[FullExample] = []
+        for position in range(first, len(self.rows)):
+            if members and (not self.paragraphs.joint[position] or sum(len(one.input_ids) for one in members) >= end):
+                break
+            members.append(
+                self.tokenizer.encode_paragraph(self.rows[position][1].text or "", *self.paragraphs.around(position))
+            )
+        return FullExample.joined(members).part(start, end, again)
 
 
 class Previews:
@@ -318,7 +369,7 @@ class Previews:
         folder = self._models.local_folder(model_id)
         choices = self._store.choices(dataset_id, choices)
         version = self._store.version(dataset_id, format, choices)
-        key = (folder, path, stamp, learning, format, choices.key, version)
+        key = (folder, path, stamp, learning, format, choices.key, version, choices.join_paragraphs)
         with self._lock:
             future = self._kept.pop(key, None)
             is_first = future is None
@@ -344,11 +395,17 @@ class Previews:
         return ready[0].tokenizer if ready else Tokenizer(folder, IsolatedTemplate)
 
 
-def _spread(rows: Rows) -> np.ndarray:
-    """Return positions of at most MOST_ROWS rows, evenly spread; fewer if those had more than MOST_CHARACTERS
-    together."""
+def _spread(rows: Rows, paragraphs: Paragraphs | None) -> np.ndarray:
+    """Return positions of at most MOST_ROWS rows, evenly spread; fewer if those had more than MOST_CHARACTERS together.
+
+    Of texts, MOST_STRETCHES stretches of rows are spread, which can be joined.
+    """
 
     def chosen(count: int) -> np.ndarray:
+        if paragraphs is not None and count < len(rows):
+            stretches = max(1, min(MOST_STRETCHES, count // 2))
+            begins = np.arange(stretches) * len(rows) // stretches
+            return (begins[:, None] + np.arange(count // stretches)).ravel()
         return np.arange(count) * len(rows) // count
 
     counted = chosen(min(len(rows), MOST_ROWS))

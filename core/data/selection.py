@@ -8,6 +8,7 @@ import numpy as np
 
 from core.data.repeats import Repeats
 from core.data.row_order import shuffled
+from core.data.sets.paragraphs import Paragraphs
 from core.data.validation_split import SMALLEST_SPLIT, split_rows
 from core.recipe import Recipe
 
@@ -23,6 +24,8 @@ def needed(recipe: Recipe) -> int | None:
 @dataclass(frozen=True)
 class RowSelection:
     """The positions of the training rows and of the validation rows, in reading order.
+
+    If only some are needed, rows are in random order; of texts, stretches of consecutive rows are.
 
     enough: number of training rows that the steps need, if fewer. repeated: rows left out as duplicates of earlier
     ones. leaked: training rows left out as duplicates or near-duplicates of validation rows.
@@ -40,7 +43,13 @@ class RowSelection:
         return self.training[: self.enough]
 
 
-def choose(count: int, recipe: Recipe, repeats: Repeats | None = None, own: np.ndarray | None = None) -> RowSelection:
+def choose(
+    count: int,
+    recipe: Recipe,
+    repeats: Repeats | None = None,
+    own: np.ndarray | None = None,
+    paragraphs: Paragraphs | None = None,
+) -> RowSelection:
     """Choose the training and validation rows of a recipe among `count` rows.
 
     repeats: of these rows; used only if the recipe removes duplicates or leaked rows. own: as
@@ -48,7 +57,7 @@ def choose(count: int, recipe: Recipe, repeats: Repeats | None = None, own: np.n
     there are, that many are chosen at random, and at most as many (or SMALLEST_SPLIT) for validation.
     """
     data, seed, leaked = recipe.data, recipe.train.seed, 0
-    training, measuring = split_rows(count, recipe, repeats, own)
+    training, measuring = split_rows(count, recipe, repeats, own, paragraphs)
     repeated = count - len(training) - len(measuring)
     if data.drop_leaked and repeats is not None:
         is_leaked = np.isin(repeats.first[training], repeats.first[measuring])
@@ -59,6 +68,18 @@ def choose(count: int, recipe: Recipe, repeats: Repeats | None = None, own: np.n
     enough = needed(recipe)
     if enough is None or enough >= len(training):
         return RowSelection(training, measuring, None, repeated, leaked)
+    if paragraphs is not None:
+        stretch = paragraphs.stretches(data.max_length)
+        training, measuring = (_shuffled_stretches(rows, stretch, seed) for rows in (training, measuring))
+        last = np.flatnonzero(np.diff(stretch[measuring], prepend=-1))[max(enough, SMALLEST_SPLIT) :][:1]
+        return RowSelection(training, measuring[: last[0]] if len(last) else measuring, enough, repeated, leaked)
     training = training[np.asarray(shuffled(len(training), seed, epoch=0))]
     measuring = measuring[np.asarray(shuffled(len(measuring), seed, epoch=0))][: max(enough, SMALLEST_SPLIT)]
     return RowSelection(training, measuring, enough, repeated, leaked)
+
+
+def _shuffled_stretches(rows: np.ndarray, stretch: np.ndarray, seed: int) -> np.ndarray:
+    """Return rows with their stretches in random order. stretch: that of every row of the set."""
+    rank = np.empty(int(stretch[-1]) + 1, np.int64)
+    rank[np.asarray(shuffled(len(rank), seed, epoch=0))] = np.arange(len(rank))
+    return rows[np.argsort(rank[stretch[rows]], kind="stable")]

@@ -366,6 +366,7 @@ class DatasetStore:
         choices = self.choices(id, choices)
         rows = self._readings.rows(path, format, choices, check)
         rows.has_splits = not IMPORTED.fullmatch(id) or self.get(id).validation is not None
+        rows.joins = choices.join_paragraphs is not False
         rows = self._edits(path, format, choices).rows(rows, choices.version)
         self._opened.add(rows)
         return rows

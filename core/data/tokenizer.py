@@ -170,6 +170,32 @@ class Tokenizer:
                 offsets[i] = (before + offsets[i][0], before + offsets[i][1])
         return FullExample(ids, [True] * len(ids), shown, offsets)
 
+    def encode_paragraph(self, text: str, continues: bool, after: str) -> FullExample:
+        """Encode a paragraph as in the middle of its text, so that the tokens of paragraphs can be joined.
+
+        continues: a paragraph stands before it. after: the text between it and the next, "" for the last. Special
+        tokens stand only where the text begins and ends.
+        """
+        lead, tail = "A\n\n" if continues else "", "A" if after else ""
+        full = self._encode_text(lead + text + after + tail)
+        place = full.text.index(lead + text + after + tail)
+        begin, end = place + len(lead), place + len(lead + text + after)
+        first = next((i for i, (start, _) in enumerate(full.offsets) if start >= begin), 0) if continues else 0
+        last = next((i for i, (start, _) in enumerate(full.offsets) if start >= end), 0) if after else len(full.offsets)
+        if (
+            first >= last
+            or (first and full.offsets[first - 1][1] > begin)
+            or (after and full.offsets[last - 1][1] > end)
+        ):
+            # a token reaches over the border: the paragraph is encoded by itself
+            encoding = self._encoding(text + after)
+            return FullExample(encoding.ids, [True] * len(encoding.ids), text + after, encoding.offsets)
+        first_char, last_char = (begin if continues else 0), (end if after else len(full.text))
+        offsets = [(max(0, start - first_char), stop - first_char) for start, stop in full.offsets[first:last]]
+        return FullExample(
+            full.input_ids[first:last], full.learned[first:last], full.text[first_char:last_char], offsets
+        )
+
     def _encode(self, rendered: Rendered, everything: bool) -> FullExample:
         encoding = self._encoding(rendered.text)
         labels = learned(encoding.offsets, [(0, len(rendered.text))] if everything else rendered.spans)

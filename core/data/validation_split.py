@@ -10,6 +10,7 @@ import numpy as np
 
 from core.data.formats import Example
 from core.data.repeats import Repeats
+from core.data.sets.paragraphs import Paragraphs
 from core.data.sets.stored_rows import Examples, Rows
 from core.recipe import Recipe
 
@@ -37,14 +38,25 @@ def own_validation(rows: Sequence[Any]) -> np.ndarray | None:
     return stored.validation() if isinstance(stored, Rows) else None
 
 
+def paragraphs_of(rows: Sequence[Any]) -> Paragraphs | None:
+    """Return which rows continue the text of the row before; None if none does, or if they are not to be joined."""
+    stored = rows.rows if isinstance(rows, Examples) else rows
+    return stored.paragraphs() if isinstance(stored, Rows) else None
+
+
 def split_rows(
-    count: int, recipe: Recipe, repeats: Repeats | None, own: np.ndarray | None = None
+    count: int,
+    recipe: Recipe,
+    repeats: Repeats | None,
+    own: np.ndarray | None = None,
+    paragraphs: Paragraphs | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the positions of a recipe's training rows and validation rows.
 
     repeats: of these rows; with them and `deduplicate`, rows that repeat an earlier one are in neither part. own: as
     `own_validation` returns it; then `eval_fraction` takes no others, and of a training and a validation row that are
-    the same the validation row stays.
+    the same the validation row stays. paragraphs: as `paragraphs_of` returns it; then stretches of text are drawn, so
+    that the rest can be joined.
     """
     data, seed = recipe.data, recipe.train.seed
     if own is not None:
@@ -54,6 +66,12 @@ def split_rows(
             training = training[~np.isin(repeats.first[training], repeats.first[measuring])]
             training = training[np.sort(np.unique(repeats.first[training], return_index=True)[1])]
         return training, measuring
+    if paragraphs is not None:
+        stretch = paragraphs.stretches(data.max_length)
+        _, held = split(int(stretch[-1]) + 1, data.eval_fraction, seed)
+        is_held = np.isin(stretch, held)
+        is_chosen = repeats.first == np.arange(count) if data.deduplicate and repeats else np.ones(count, bool)
+        return np.flatnonzero(is_chosen & ~is_held), np.flatnonzero(is_chosen & is_held)
     if not data.deduplicate or repeats is None:
         return split(count, data.eval_fraction, seed)
     rows = np.flatnonzero(repeats.first == np.arange(count))
@@ -64,4 +82,4 @@ def split_rows(
 def validation_rows(examples: Sequence[Example], recipe: Recipe) -> np.ndarray:
     """Return the positions of the rows that a run of this recipe validates on."""
     repeats = Repeats.find(examples) if recipe.data.deduplicate else None
-    return split_rows(len(examples), recipe, repeats, own_validation(examples))[1]
+    return split_rows(len(examples), recipe, repeats, own_validation(examples), paragraphs_of(examples))[1]

@@ -18,13 +18,14 @@ from core.data.framing import Framing
 from core.data.labels import Encoded, Learning
 from core.data.repeats import Repeats, needs_repeats
 from core.data.selection import RowSelection, choose
+from core.data.sets.joined import JoinedTokens
 from core.data.sets.pairs import Pairs, Rated
 from core.data.sets.pieces import Pieces
 from core.data.sets.stored_rows import Examples
 from core.data.sets.tokens import Tokenised, Tokens
 from core.data.shapes.refused import RefusedRows
 from core.data.tokenizer import Tokenizer, conversation
-from core.data.validation_split import SMALLEST_SPLIT, own_validation
+from core.data.validation_split import SMALLEST_SPLIT, own_validation, paragraphs_of
 from core.errors import DataError
 from core.files import JsonObject
 from core.messages import msg
@@ -48,7 +49,8 @@ class _Reading:
     expected: int  # estimated number of rows to read
     read: int = 0
     long: Counter[str] = field(default_factory=Counter)  # examples longer than limit, by their treatment
-    pieces: Counter[bool] = field(default_factory=Counter)  # of those that were split: of plain text, and of others
+    pieces: Counter[str] = field(default_factory=Counter)  # of those that were split: of plain text, and of others
+    joined: int = 0  # paragraphs that are parts of longer texts
     empty: int = 0  # examples whose remainder has no trained token
     refused: RefusedRows = field(default_factory=RefusedRows)  # by the template, although the format accepts them
 
@@ -61,10 +63,10 @@ class _Reading:
             read += max(enough - len(pieces), read // 8)
             tokens, pieces = self._pieces(positions[:read])
         if enough and len(pieces) > enough:  # rows after the last of them are not read
-            tokens, pieces = self._pieces(positions[: int(tokens.row[pieces.example[enough - 1]]) + 1])
+            tokens, pieces = self._pieces(positions[: pieces.row_after(enough - 1)])
         self._count(tokens, pieces)
         pieces = pieces.first(enough)
-        of_row = tokens.row[pieces.example]
+        of_row = pieces.tokens.row[pieces.example]
         return pieces, positions[of_row[np.flatnonzero(np.diff(of_row, prepend=-1))[:PROBE_ROWS]]].tolist()
 
     def _pieces(self, positions: np.ndarray) -> tuple[Tokens, Pieces]:
@@ -85,16 +87,19 @@ class _Reading:
         self.framing.add(tokens)
         for place, why in tokens.refused:
             self.refused.add(int(tokens.positions[place]) + 1, why)
-        dropped = pieces.is_long & (pieces.long_examples == "drop")
+        dropped = pieces.is_long & ~pieces.is_kept & (pieces.long_examples == "drop")
+        is_text, is_joined = pieces.tokens.is_text, pieces.tokens.is_joined
         done = {
             "cut": pieces.is_cut,
-            "split": pieces.is_split & ~tokens.is_text,
-            "text": pieces.is_split & tokens.is_text,
+            "split": pieces.is_split & ~is_text,
+            "text": pieces.is_split & is_text & ~is_joined,
+            "joined": is_joined,
             "drop": dropped,
         }
         self.long.update({name: int(which.sum()) for name, which in done.items()})
-        self.pieces.update(
-            {is_text: int(pieces.per_example[done[name]].sum()) for is_text, name in ((True, "text"), (False, "split"))}
+        self.pieces.update({name: int(pieces.per_example[done[name]].sum()) for name in ("text", "split", "joined")})
+        self.joined += (
+            int(np.diff(pieces.tokens.first)[is_joined].sum()) if isinstance(pieces.tokens, JoinedTokens) else 0
         )
         self.empty += int((~pieces.is_kept & ~dropped).sum())
 
@@ -109,13 +114,14 @@ def tokenize(
     if limit < data.max_length:
         reporter.warn(msg("run.length_limited", wanted=data.max_length, limit=limit))
     repeats = Repeats.find(examples, reporter.check, data.drop_near_leaked) if needs_repeats(data) else None
-    own = own_validation(examples)
-    chosen = choose(len(examples), recipe, repeats, own)
+    own, learning = own_validation(examples), Learning.from_recipe(recipe)
+    paragraphs = None if learning.pairs or learning.rated else paragraphs_of(examples)
+    chosen = choose(len(examples), recipe, repeats, own, paragraphs)
     training, measuring, enough = chosen.training, chosen.measuring, chosen.enough
     expected = (len(training) if enough is None else enough) + len(measuring)
     rows = examples.rows if isinstance(examples, Examples) else list(enumerate(examples, 1))
-    framing = Framing(tokenizer.template.dialect, Learning.from_recipe(recipe))
-    tokenised = Tokenised(rows, tokenizer, framing.learning)
+    framing = Framing(tokenizer.template.dialect, learning)
+    tokenised = Tokenised(rows, tokenizer, learning, paragraphs)
     reading = _Reading(tokenised, data, reporter, limit, framing, expected)
     train, trained = reading.rows(training, enough)
     evaluation, measured = reading.rows(measuring)
@@ -152,10 +158,13 @@ def _report(reading: _Reading, chosen: RowSelection, recipe: Recipe, given: int)
     if reading.long["cut"]:
         warn(msg("run.rows_cut", rows=reading.long["cut"], max_length=limit))
     if reading.long["split"]:
-        warn(msg("run.rows_split", rows=reading.long["split"], max_length=limit, pieces=reading.pieces[False]))
+        warn(msg("run.rows_split", rows=reading.long["split"], max_length=limit, pieces=reading.pieces["split"]))
     if reading.long["text"]:
-        texts = msg("run.texts_split", rows=reading.long["text"], max_length=limit, pieces=reading.pieces[True])
+        texts = msg("run.texts_split", rows=reading.long["text"], max_length=limit, pieces=reading.pieces["text"])
         reading.reporter.run.log_event("decision", message=texts)
+    if reading.joined:
+        joined = msg("run.paragraphs_joined", rows=reading.joined, max_length=limit, pieces=reading.pieces["joined"])
+        reading.reporter.run.log_event("decision", message=joined)
     if reading.long["drop"]:
         warn(msg("run.rows_too_long", rows=reading.long["drop"], max_length=limit))
     _report_refused(reading)

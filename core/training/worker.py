@@ -374,6 +374,8 @@ def read_examples(recipe: Recipe, workspace: Workspace, reporter: Reporter) -> E
     reporter.stage("reading_data")
     store = DatasetStore(workspace.datasets, PRESETS, workspace.library_folders)
     choices, trained_on = Choices.from_data(recipe.data), reporter.run.facts().data
+    if choices.join_paragraphs is None:  # a run that began before paragraphs were joined
+        choices = choices.model_copy(update={"join_paragraphs": False})
     if choices.version is None and trained_on is not None:  # the dataset may have changed since the run began
         choices = choices.model_copy(update={"version": trained_on.version})
     return store.rows(recipe.data.source, recipe.data.format, choices, reporter.check).examples

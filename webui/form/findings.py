@@ -34,7 +34,7 @@ def left_out(recipe: Recipe, preview: Preview, w: Wording) -> Html:
     repeats, data = preview.repeats, recipe.data
     if repeats is None or not needs_repeats(data):
         return Html("")
-    chosen = choose(len(repeats), recipe, repeats, preview.validation)
+    chosen = choose(len(repeats), recipe, repeats, preview.validation, preview.paragraphs)
     said = []
     if chosen.repeated:
         said.append(w.t("run.rows_repeated", rows=chosen.repeated, all=len(repeats)))

@@ -37,7 +37,9 @@ def counters(counts: Counts, w: Wording) -> Html:
 
     values = {"all": grouped(w, counts.rows), "max_length": grouped(w, counts.max_length)}
     learned = w.t("learned_view.learned", learned=number(counts.learned), tokens=number(counts.tokens))
-    if counts.rows_split:
+    if counts.is_joined:
+        cut = w.t("learned_view.joined", pieces=number(counts.pieces), **values)
+    elif counts.rows_split:
         how = "learned_view.split_text" if counts.is_text else "learned_view.split"
         cut = w.t(how, pieces=number(counts.pieces), **values)
     elif counts.rows_cut:
@@ -67,11 +69,13 @@ def counters(counts: Counts, w: Wording) -> Html:
             ),
             _counter(
                 w.t(
-                    "learned_view.split_short"
+                    "learned_view.joined_short"
+                    if counts.is_joined
+                    else "learned_view.split_short"
                     if counts.rows_split or counts.long_examples == "split"
                     else "learned_view.cut_short"
                 ),
-                number(counts.rows_split or counts.rows_cut),
+                number(counts.pieces if counts.is_joined else counts.rows_split or counts.rows_cut),
                 cut,
                 "warn" if counts.rows_cut else "plain",
             ),

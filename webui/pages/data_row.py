@@ -195,7 +195,7 @@ class RowEditor(Panel):
             if not place:  # it cannot be used, which is said above
                 return shown("")
             preview = self.services.previews.get(id, str(model or ""))
-            said: Html = learned_view.row(preview.row(place[0], WHOLE), self.w)
+            said: Html = learned_view.row(preview.row(place[0], WHOLE, joined=False), self.w)
         except GarageError as error:
             said = notice(self.w.render(error.message), "plain")
         except OSError:  # the set was deleted meanwhile

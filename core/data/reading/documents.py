@@ -34,9 +34,9 @@ def document_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem |
                 yield from _losses(source.path, line)
                 continue
             # No empty line follows a heading, so it begins the row of the paragraph below it.
-            for _, text in paragraph.end() if not line.strip() else paragraph.add(number, line + "\n"):
+            for _, text, joint in paragraph.end() if not line.strip() else paragraph.add(number, line + "\n"):
                 row += 1
-                yield RawRow(row, {"text": text})
+                yield RawRow(row, {"text": text}, joint=joint)
     if not row:
         raise DataError("data.document_without_text", file=source.path.name)
 

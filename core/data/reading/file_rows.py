@@ -95,6 +95,7 @@ class Row:
     format: Format | None = None
     validation: bool = False  # of a set of several files: it stands in one of test or validation rows
     flaw: Message | None = None  # why it cannot be trained, where only the file as a whole tells
+    joint: str | None = None  # of a paragraph: the text between it and the row before; None where a text begins
 
 
 class Problem(Frozen):
@@ -187,6 +188,7 @@ class RawRow:
     value: Any
     line: int | None = None
     losses: tuple[Loss, ...] = ()
+    joint: str | None = None
 
 
 def check_row(raw: RawRow, limits: Limits) -> Row | Problem:
@@ -195,7 +197,7 @@ def check_row(raw: RawRow, limits: Limits) -> Row | Problem:
     flaw = None if is_plain(raw.value) else _flaw(raw.value, limits.depth)
     if flaw is not None:
         return Problem(row=raw.row, line=raw.line, text=flaw)
-    return Row(raw.row, raw.value, raw.line, raw.losses)
+    return Row(raw.row, raw.value, raw.line, raw.losses, joint=raw.joint)
 
 
 def is_plain(value: Mapping[str, object]) -> bool:

@@ -228,24 +228,28 @@ def txt_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem]:
                 texts = paragraph.end()
             else:
                 texts = paragraph.add(number, line)
-            for begins, text in texts:
+            for begins, text, joint in texts:
                 row += 1
-                yield RawRow(row, {"text": text}, begins)
+                yield RawRow(row, {"text": text}, begins, joint=joint)
             continues = not line.endswith("\n")
             number += not continues
-        for begins, text in paragraph.end():
+        for begins, text, joint in paragraph.end():
             row += 1
-            yield RawRow(row, {"text": text}, begins)
+            yield RawRow(row, {"text": text}, begins, joint=joint)
 
 
 class Paragraph:
     """Lines of a paragraph, joined; text over MOST_CHARACTERS is returned in parts that end with a line, a sentence or
-    a word."""
+    a word.
+
+    Each text comes with its first line and what stood between it and the text before (None for the first).
+    """
 
     def __init__(self) -> None:
         self._text, self._begins = "", 0
+        self._joint: str | None = None
 
-    def add(self, number: int, line: str) -> Iterator[tuple[int, str]]:
+    def add(self, number: int, line: str) -> Iterator[tuple[int, str, str | None]]:
         self._begins = self._begins or number
         for begin in range(0, len(line), MOST_CHARACTERS):  # the rest is copied for each part
             self._text += line[begin : begin + MOST_CHARACTERS]
@@ -255,10 +259,12 @@ class Paragraph:
                     MOST_CHARACTERS,
                 )
                 part, self._text = self._text[:end], self._text[end:]
-                yield self._begins, part.strip("\n")
+                yield self._begins, part.strip("\n"), self._joint
                 self._begins += part.count("\n")
+                self._joint = "\n" if part.endswith("\n") else ""
 
-    def end(self) -> Iterator[tuple[int, str]]:
+    def end(self) -> Iterator[tuple[int, str, str | None]]:
         begins, text, self._begins, self._text = self._begins, self._text.strip("\n"), 0, ""
         if text.strip():
-            yield begins, text
+            yield begins, text, self._joint
+            self._joint = "\n\n"

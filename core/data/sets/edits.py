@@ -72,7 +72,7 @@ class EditedRows(Rows):
     ):
         assert base.path is not None
         super().__init__(base.path)
-        self.has_splits = base.has_splits
+        self.has_splits, self.joins = base.has_splits, base.joins
         self._numbers, self._written_numbers, self._places, self._is_flawed = numbers, source, places, is_flawed
         self._written = written
 

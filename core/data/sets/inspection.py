@@ -54,7 +54,7 @@ class DataReport(Frozen):
     rows without an error. roles: what columns are used for, if their names are none of a format; guessed: contents
     decided them, not names or a person; undecided: nothing did, and a person has to choose one of readings (possible
     roles) before anything is trained. chat: how an exported chat is read. sheet: the sheet of a workbook that is read.
-    findings: problems of the good rows as a whole.
+    findings: problems of the good rows as a whole. continued: good rows that continue the text of the row before.
     """
 
     format: Format
@@ -70,6 +70,7 @@ class DataReport(Frozen):
     bytes: int
     encoding: str
     validation: int = 0
+    continued: int = 0
     sheet: str = ""
     sheets: tuple[str, ...] = ()
     header: bool | None = None  # as Source has it
@@ -163,6 +164,7 @@ class _Counts:
         self.files: Counter[str] = Counter()
         self.apart: Counter[str] = Counter()  # good rows of files of test or validation rows
         self.rows = 0
+        self._continued = 0
 
     def broken(self, problem: Problem) -> ReadRow | None:
         """Count a row that cannot be read and return its result; None for a problem of the file itself."""
@@ -186,7 +188,8 @@ class _Counts:
             self._places.extend((row.number, row.line or 0))
             if row.validation:
                 self.apart[row.file] += 1
-        return ReadRow(row.number, row.line, stored, row.values, problems, row.validation)
+        self._continued += row.joint is not None and stored is not None
+        return ReadRow(row.number, row.line, stored, row.values, problems, row.validation, row.joint)
 
     @property
     def validation(self) -> int:
@@ -206,6 +209,7 @@ class _Counts:
             "error_count": self._problems.counts["error"],
             "duplicates": duplicates,
             "validation": self.validation,
+            "continued": self._continued,
             "left_out": self.tally.summary(),
             "findings": self._checks.findings(),
         }

@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from core.data.labels import Encoded, LongExamples
+from core.data.sets.joined import JoinedTokens
 from core.data.sets.tokens import Tokens
 from core.data.text_pieces import cuts, repeated_tokens
 
@@ -21,7 +22,7 @@ class Pieces(Sequence[Encoded]):
     example, start, end, learned (P,): the example of each piece, its first token, the one after its last, and how many
     tokens the loss counts. limit: most tokens of a piece; long_examples: what is done to those; repeated: tokens that a
     piece of plain text repeats of the one before, besides its last, and does not learn again. A piece takes some forty
-    bytes, without its ids.
+    bytes, without its ids. The paragraphs of a text are joined, and its pieces are cut from all of them.
     """
 
     tokens: Tokens
@@ -35,18 +36,19 @@ class Pieces(Sequence[Encoded]):
 
     @classmethod
     def from_tokens(cls, tokens: Tokens, limit: int, long_examples: LongExamples, overlap: int = 0) -> Pieces:
+        tokens = JoinedTokens.of_paragraphs(tokens, limit if long_examples == "drop" else None)
         lengths = tokens.lengths.astype(np.int64)
         is_long = lengths > limit
         counts = np.ones(len(lengths), np.int64)
         cut: dict[int, list[tuple[int, int]]] = {}
         if long_examples == "drop":
             counts[is_long] = 0
-        else:
-            if long_examples == "split":  # each piece begins with the last token of the one before
-                counts[is_long] = -(-(lengths[is_long] - 1) // (limit - 1))
-            for number in np.flatnonzero(is_long & tokens.is_text).tolist():
-                cut[number] = cuts(tokens.borders(number), int(lengths[number]), limit, overlap)
-                counts[number] = len(cut[number])
+        elif long_examples == "split":  # each piece begins with the last token of the one before
+            counts[is_long] = -(-(lengths[is_long] - 1) // (limit - 1))
+        is_cut = tokens.is_joined if long_examples == "drop" else tokens.is_text
+        for number in np.flatnonzero(is_long & is_cut).tolist():
+            cut[number] = cuts(tokens.borders(number), int(lengths[number]), limit, overlap)
+            counts[number] = len(cut[number])
         example = np.repeat(np.arange(len(lengths), dtype=np.int32), counts)
         first = np.cumsum(counts) - counts
         start = (np.arange(len(example)) - first[example]) * (limit - 1)
@@ -86,6 +88,14 @@ class Pieces(Sequence[Encoded]):
         """Return the first `count` pieces."""
         arrays = {name: getattr(self, name)[:count] for name in ("example", "start", "end", "learned")}
         return replace(self, **arrays)
+
+    def row_after(self, index: int) -> int:
+        """Return the place, among the rows that were read, after the last one that a piece has tokens of."""
+        example = int(self.example[index])
+        if not isinstance(self.tokens, JoinedTokens):
+            return int(self.tokens.row[example]) + 1
+        last = self.tokens.members(example, int(self.start[index]), int(self.end[index]))[-1]
+        return int(self.tokens.paragraphs.row[last]) + 1
 
     @cached_property
     def lengths(self) -> np.ndarray:

@@ -23,13 +23,13 @@ from core.data.reading.file_rows import COMPRESSED, Source
 from core.data.sets import inspection, stored_rows
 from core.data.sets.info import read_info
 from core.data.sets.inspection import DataReport
-from core.data.sets.stored_rows import IN_MEMORY_BYTES, Rows, Writer
+from core.data.sets.stored_rows import IN_MEMORY_BYTES, InMemory, Rows
 from core.errors import DataError
 from core.progress import Check, go_on
 from core.recipe import Format
 
 _PACKED = 5  # times a text is larger than its compressed file
-_REPORT_VERSION = 12  # raised when inspect_file returns another report for the same bytes
+_REPORT_VERSION = 13  # raised when inspect_file returns another report for the same bytes
 
 
 class Readings:
@@ -91,6 +91,8 @@ class Readings:
         )
         if chat := report.chat:
             defaults = Choices(voice=chat.voice, gap_hours=chat.gap_hours, pseudonyms=chat.pseudonyms, **file_choices)
+        if report.continued:
+            defaults = defaults.model_copy(update={"join_paragraphs": True})
         return choices.with_defaults(defaults)
 
     def rows(self, path: Path, format: Format | None, choices: Choices, check: Callable[[], None]) -> Rows:
@@ -125,13 +127,9 @@ class Readings:
                 raise DataError("data.cannot_store", name=path.name, reason=error.strerror or str(error)) from error
             rows = None
         if rows is None:
-            import pyarrow
-
-            sink = pyarrow.BufferOutputStream()
-            writer = Writer(sink)
-            report = inspection.inspect_file(path, format, choices=choices, keep=writer.add)
-            writer.close()
-            rows = Rows(sink.getvalue())
+            held = InMemory()
+            report = inspection.inspect_file(path, format, choices=choices, keep=held.add)
+            rows = held.rows()
         self.keep(report, format, choices)
         return report, rows
 

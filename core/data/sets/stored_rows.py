@@ -3,8 +3,9 @@
 <name>.arrow: row (int64, its number in the file), line (int64, or null), and either example (the JSON of
 Example.as_dict()) or the reason why there is none: problem (the JSON of a Problem, null for an answer that is marked as
 bad) and values (the JSON of its columns, if any); validation (of sets written since 2026-12: whether the set itself
-keeps the row for validation). `writing_rows` is the only writer; the file appears complete or not
-at all, also if two threads write at once or the power fails. A missing or damaged file is made again from the source.
+keeps the row for validation); joint (index in JOINTS: how it continues the text of the row before). `writing_rows` is
+the only writer; the file appears complete or not at all, also if two threads write at once or the power fails. A
+missing or damaged file is made again from the source.
 Reading a row takes some 20 microseconds; the file is as large as the source.
 """
 
@@ -24,6 +25,7 @@ import numpy as np
 from core import files
 from core.data.formats import Example, ReadRow
 from core.data.reading.file_rows import Problem
+from core.data.sets.paragraphs import JOINTS, Paragraphs
 from core.values import MIB
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ ROWS_A_BATCH = 10_000
 BATCH_BYTES = 8 * MIB  # a row may have 4 MiB: ROWS_A_BATCH of those would fill the memory
 STRETCH, MOST_LOOKS = 1000, 25  # rows that are read together, half a MiB; stretches that stay mapped
 FIELDS = ("row", "line", "example", "values", "problem")
-VALIDATION = "validation"
+VALIDATION, JOINT = "validation", "joint"
 IN_MEMORY_BYTES = 8 * MIB  # smaller files are read and not kept open
 _STALE_S = 3600
 
@@ -52,6 +54,7 @@ class Rows(Sequence[tuple[int, Example]]):
         self._kept: pyarrow.Table | None = None
         self._stretch, self._looks = -1, 0
         self.has_splits = True  # False for a set that was added before its files of validation rows were
+        self.joins = True  # False for runs that began before the paragraphs of a text were joined
         is_good = self._table["example"].is_valid().to_numpy()
         self._stored, self._flawed = len(is_good), np.flatnonzero(~is_good)
         self._before = self._flawed - np.arange(len(self._flawed))  # good rows before each
@@ -149,6 +152,23 @@ class Rows(Sequence[tuple[int, Example]]):
             return np.zeros(0, np.int64)
         return self._table["row"].to_numpy()[self._table[VALIDATION].to_numpy()]
 
+    def paragraphs(self) -> Paragraphs | None:
+        """Return which rows continue the text of the row before; None if none does, or if they are not to be joined."""
+        import pyarrow.compute
+
+        if (
+            not self.joins
+            or JOINT not in self._table.column_names
+            or not (joints := self._table[JOINT].to_numpy()).any()
+        ):
+            return None
+        stored, numbers = self._table["row"].to_numpy(), self.numbers()
+        place = np.minimum(np.searchsorted(stored, numbers), len(stored) - 1)
+        text = np.where(stored[place] == numbers, np.cumsum(joints == 0)[place], -1)  # -1: a row that was added
+        joint = np.where((text >= 0) & (np.diff(text, prepend=-1) == 0), joints[place], 0).astype(np.uint8)
+        sizes = pyarrow.compute.fill_null(pyarrow.compute.binary_length(self._table["example"]), 0).to_numpy()
+        return Paragraphs(joint, sizes[place]) if joint.any() else None
+
     def keys(self, positions: np.ndarray) -> np.ndarray:
         """Return a key of each row's content; equal for the same row in every version."""
         return positions
@@ -217,7 +237,7 @@ class Writer:
         import pyarrow as pa
 
         kinds = (pa.int64(), pa.int64(), pa.string(), pa.string(), pa.string())
-        self._schema = pa.schema([*zip(FIELDS, kinds, strict=True), (VALIDATION, pa.bool_())])
+        self._schema = pa.schema([*zip(FIELDS, kinds, strict=True), (VALIDATION, pa.bool_()), (JOINT, pa.uint8())])
         self._writer = pa.ipc.new_file(sink, self._schema)
         self._begin()
 
@@ -230,7 +250,8 @@ class Writer:
         if example is None:
             values = None if row.values is None else json.dumps(row.values, ensure_ascii=False, default=str)
             problem = row.problems[0].model_dump_json() if row.problems else None
-        self._rows.append((row.number, row.line, example, values, problem, row.validation))
+        joint = 0 if row.joint is None or example is None else JOINTS.index(row.joint)
+        self._rows.append((row.number, row.line, example, values, problem, row.validation, joint))
         self._size += len(example or values or "")
         if len(self._rows) >= ROWS_A_BATCH or self._size >= BATCH_BYTES:
             self._flush()
@@ -249,6 +270,22 @@ class Writer:
         if self._rows:
             self._flush()
         self._writer.close()
+
+
+class InMemory:
+    """Collects the results of reading rows, for Rows without a file."""
+
+    def __init__(self) -> None:
+        import pyarrow as pa
+
+        self._sink = pa.BufferOutputStream()
+        self._writer = Writer(self._sink)
+        self.add = self._writer.add
+
+    def rows(self) -> Rows:
+        """Return all rows; nothing can be added after that."""
+        self._writer.close()
+        return Rows(self._sink.getvalue())
 
 
 def problem_of(stored: str | None) -> Problem | None:

@@ -24,6 +24,7 @@ from numpy.typing import ArrayLike
 from core.data.formats import Example
 from core.data.labels import FullExample, Learning
 from core.data.sets import estimate, segment
+from core.data.sets.paragraphs import Paragraphs
 from core.data.sets.segment import BAD, SYSTEM, THOUGHTS, Builder, Counted, Segment
 from core.data.sets.stored_rows import Rows
 from core.data.text_pieces import Borders, borders
@@ -47,7 +48,8 @@ class Tokens:
     row; lengths (E,) in tokens; is_text, thinks (E,); is_bad (E,): the row's answer is marked as bad; unlearned (E,)
     earlier answers that are not learned. runs (R, 3): example, first learned token, after the last; the first token of
     an example is never in a run. border_lists (E,) of Arrow: borders where plain text may be cut. Token ids are those
-    of example `place` of segments[segment]; none if lengths are estimates.
+    of example `place` of segments[segment]; none if lengths are estimates. joint (E,): above 0 if the example is a
+    paragraph that continues the text of the one before it (index in JOINTS).
     """
 
     positions: np.ndarray
@@ -66,6 +68,7 @@ class Tokens:
     segments: tuple[Segment, ...]
     segment: np.ndarray
     place: np.ndarray
+    joint: np.ndarray
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -74,6 +77,11 @@ class Tokens:
         ids, begins = self.segments[self.segment[example]].ids
         begin = begins[self.place[example]]
         return ids[begin + start : begin + end].tolist()
+
+    @property
+    def is_joined(self) -> np.ndarray:
+        """True (E,) for examples that are several rows."""
+        return np.zeros(len(self), bool)
 
     def run_of(self, example: ArrayLike) -> np.ndarray:
         """Return the index of an example's first run, or of each of several."""
@@ -107,11 +115,19 @@ class Tokens:
 
 
 class Tokenised:
-    """The rows of a dataset as one tokenizer reads them. tokenizer: None estimates their lengths, and stores
-    nothing."""
+    """The rows of a dataset as one tokenizer reads them.
 
-    def __init__(self, rows: Sequence[tuple[int, Example]], tokenizer: Tokenizer | None, learning: Learning):
-        self._rows, self._tokenizer, self._learning = rows, tokenizer, learning
+    tokenizer: None estimates their lengths, and stores nothing. paragraphs: of the rows, if those of a text are joined.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[tuple[int, Example]],
+        tokenizer: Tokenizer | None,
+        learning: Learning,
+        paragraphs: Paragraphs | None = None,
+    ):
+        self._rows, self._tokenizer, self._learning, self._paragraphs = rows, tokenizer, learning, paragraphs
         self._folder = self._segment_folder()
         self._counted: list[tuple[Segment, Any]] = []  # each with its table, without the ids
         for path in sorted(self._folder.glob("*.tokens")) if self._folder else ():
@@ -121,6 +137,7 @@ class Tokenised:
         if not isinstance(self._rows, Rows) or self._rows.path is None or self._tokenizer is None:
             return None
         key = f"{_VERSION}|{version('tokenizers')}|{self._rows.key}|{self._tokenizer.fingerprint}|{self._learning}"
+        key += "" if self._paragraphs is None else "|joined"
         return self._rows.path.parent / f"tokens-{hashlib.sha256(key.encode()).hexdigest()[:24]}"
 
     def _add_segment(self, path: Path) -> bool:
@@ -148,6 +165,8 @@ class Tokenised:
 
         rows = np.asarray(positions, np.int64)
         keys = self._rows.keys(rows) if isinstance(self._rows, Rows) else rows
+        if (known := self._paragraphs) is not None:  # the tokens depend on what stands around a paragraph
+            keys = keys * 8 + (known.joint[rows] > 0) * 4 + known.after[rows]
         while True:
             self._complete(rows, keys, report)
             if trains:
@@ -172,7 +191,7 @@ class Tokenised:
             for done, (key, position) in enumerate(missing):
                 if done and done % REPORT_EVERY == 0:
                     report(ready + done)
-                self._count(key, self._rows[position][1], builder)
+                self._count(key, position, builder)
                 if builder.tokens >= SEGMENT_TOKENS or builder.rows >= SEGMENT_ROWS:
                     self._keep(builder)
                     builder = Builder()
@@ -180,12 +199,16 @@ class Tokenised:
             if builder.rows:
                 self._keep(builder)
 
-    def _count(self, key: int, example: Example, builder: Builder) -> None:
+    def _count(self, key: int, position: int, builder: Builder) -> None:
+        example = self._rows[position][1]
         marks = THOUGHTS * any(message.reasoning for message in example.messages)
         marks |= SYSTEM * (bool(example.messages) and example.messages[0].role == "system") | BAD * example.is_bad
         try:
             if self._tokenizer is None:
                 builder.add(key, marks, estimate.counted(example, self._learning))
+            elif example.text is not None and self._paragraphs is not None:
+                continues, after = self._paragraphs.around(position)
+                builder.add(key, marks, [counted(self._tokenizer.encode_paragraph(example.text, continues, after))])
             else:
                 builder.add(key, marks, [counted(full) for full in self._tokenizer.encode_row(example, self._learning)])
         except TemplateError as error:
@@ -225,7 +248,16 @@ class Tokenised:
             tuple((i, Message.model_validate_json(why)) for i, why in refused),
             row, lengths, is_text, thinks, marks[row] & BAD > 0, unlearned, learned, chosen["borders"],
             tuple(part for part, _ in self._counted), of_segment[at], (at - begins[of_segment[at]]).astype(np.int32),
+            self._joints(positions, row, is_text),
         )  # fmt: skip
+
+    def _joints(self, positions: np.ndarray, row: np.ndarray, is_text: np.ndarray) -> np.ndarray:
+        """Return (E,) how each example continues the one before, which must be the row before it in the set."""
+        if self._paragraphs is None or not len(row):
+            return np.zeros(len(row), np.uint8)
+        place = positions[row]
+        follows = (np.diff(place, prepend=-2) == 1) & is_text & np.append(False, is_text[:-1])
+        return np.where(follows, self._paragraphs.joint[place], 0).astype(np.uint8)
 
 
 def _is_there(part: Segment) -> bool:

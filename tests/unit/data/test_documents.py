@@ -197,7 +197,7 @@ def test_entities_that_grow_without_end_and_files_outside_stay_out(tmp_path: Pat
 def test_a_line_of_a_hundred_megabytes_costs_what_its_parts_cost() -> None:
     """Seen: what was left of it was written anew for each of its parts, for minutes."""
     line, paragraph, parts = "word " * 400_000 + "\n", Paragraph(), []
-    for _, text in paragraph.add(1, line):
+    for _, text, _ in paragraph.add(1, line):
         parts.append(text)
         assert len(paragraph._text) <= MOST_CHARACTERS
     parts += [text for _, text in paragraph.end()]

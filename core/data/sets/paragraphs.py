@@ -1,0 +1,42 @@
+"""Paragraphs of one text, which are rows of their own: how they go on, and where the text is divided. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+JOINTS = (None, "\n\n", "\n", "")  # the text between two rows of one text; None: they are of two
+_BYTES_A_TOKEN = 4  # of UTF-8; about right for European languages and for Chinese
+
+
+@dataclass(frozen=True, eq=False)
+class Paragraphs:
+    """The paragraphs among the rows of a dataset.
+
+    joint (N,): index in JOINTS of the text between each row and the row before; 0 where a text begins, and for rows
+    that are no paragraphs. size (N,): bytes of each row, about.
+    """
+
+    joint: np.ndarray
+    size: np.ndarray
+
+    def around(self, position: int) -> tuple[bool, str]:
+        """Return whether the row at a position continues the one before, and the text between it and the next."""
+        following = self.joint[position + 1] if position + 1 < len(self.joint) else 0
+        return bool(self.joint[position]), JOINTS[following] or ""
+
+    @property
+    def after(self) -> np.ndarray:
+        """Index in JOINTS of the text between each row (N,) and the row after it; 0 where a text ends."""
+        return np.append(self.joint[1:], 0).astype(np.uint8)
+
+    def stretches(self, max_length: int) -> np.ndarray:
+        """Return the number (N,) of each row's stretch: consecutive rows of one text, for one to four examples.
+
+        A stretch is drawn as one, for validation or for some of the steps, so that its rows can be joined.
+        """
+        size, of_example = np.cumsum(self.size), _BYTES_A_TOKEN * max_length
+        examples = min(4, max(1, int(size[-1]) // of_example // 100))  # of a short text one: 5 % of it are few
+        part = size // (examples * of_example)
+        return np.cumsum((self.joint == 0) | (np.diff(part, prepend=0) > 0)) - 1
