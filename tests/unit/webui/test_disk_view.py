@@ -82,21 +82,21 @@ def test_a_gguf_file_can_become_a_base_one_at_a_time(
 
     monkeypatch.setattr(base, "import_file", bring)
     card.act("base", "gemma3:4b")
-    assert begun.wait(20) and "gemma3:4b" in disk.conversion_card(bases.now(), w)
+    assert begun.wait(20) and "gemma3:4b" in disk.conversion_card(bases.current(), w)
     assert "gemma3:4b" in card.act("base", "gemma3:4b")[1]["value"]  # busy
     card.act("cancel", "-")
     seen = []
     for _ in range(4):
         bases._thread.join(20)
-        seen.append(bases.now().state)
-        drawn = disk.conversion_card(bases.now(), w)
+        seen.append(bases.current().state)
+        drawn = disk.conversion_card(bases.current(), w)
         assert "disk_view." not in drawn and "{" not in drawn
         may_end.set()
         card.act("base", "gemma3:4b")
     assert seen == ["cancelled", "failed", "failed", "done"]
     bases.close()
     card.act("cancel", "-")
-    assert disk.conversion_card(bases.now(), w) == ""
+    assert disk.conversion_card(bases.current(), w) == ""
 
 
 def test_many_stay_in_a_fold() -> None:
