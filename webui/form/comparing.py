@@ -1,4 +1,4 @@
-"""Preference training in the data step: offered in words where rows have a worse answer too, or are marked good and
+"""The offer of preference training in the data step, for rows that also have a worse answer or are marked good and
 bad."""
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import gradio as gr
 from core.data.sets.inspection import DataReport
 from core.errors import GarageError
 from core.recipe import OF_ONE_OBJECTIVE, OF_PREFERENCES, Train
-from webui.form.handle import Filling, FormHandle, Given, Parts, Taken, Updates
+from webui.form.handle import Components, FieldValues, Filled, Filling, FormHandle, Updates
 from webui.form.planner import Form
-from webui.form.reading.brought import choices_for
+from webui.form.reading.recipe_reading import choices_for
 from webui.kit import format
 from webui.kit.html import Html, join, tag
 from webui.kit.live import QUIET
@@ -22,35 +22,35 @@ SETTING = "train.objective"
 SETTINGS = [f"train.{name}" for name in OF_PREFERENCES]  # with those that depend on it
 PLANNED_ANEW = [f"train.{name}" for name in OF_ONE_OBJECTIVE]
 Kind = Literal["dpo", "kto"]
-# Of what a report lists as left out: what the objective that compares reads.
+# Parts that a report lists as left out, and the objective that reads them.
 READ_BY: dict[str, Kind] = {"left_out.why_worse": "dpo", "left_out.why_row": "kto"}
 
 
 def kind_of(report: DataReport) -> Kind | None:
-    """The objective that makes use of all answers of a set; None where each row has a single good one."""
-    found = {READ_BY[left.why.key] for left in report.left_out if left.why.key in READ_BY}
-    return "dpo" if "dpo" in found else "kto" if found else None
+    """Return the objective that uses all answers of a dataset; None if each row has a single good one."""
+    kinds = {READ_BY[left.why.key] for left in report.left_out if left.why.key in READ_BY}
+    return "dpo" if "dpo" in kinds else "kto" if kinds else None
 
 
 class Comparing(Panel):
     def build(self) -> None:
         with gr.Column(visible=False, elem_id="comparing") as self.column:
-            self.said = gr.HTML("", elem_id="comparing-said")
+            self.text = gr.HTML("", elem_id="comparing-said")
             self.button = gr.Button("", size="sm", elem_id="comparing-choose", elem_classes="lg-remedy")
 
     @property
-    def parts(self) -> Parts:
-        return {self.column, self.said, self.button}
+    def parts(self) -> Components:
+        return {self.column, self.text, self.button}
 
     def draw(self, form: Form) -> Updates:
-        """Text and button for one look at the form."""
+        """Return text and button for a state of the form."""
         kind, objective = self._kind(form), self._objective(form)
         if kind is None and not (objective and form.data):
-            return {self.column: gr.update(visible=False), self.said: gr.skip(), self.button: gr.skip()}
+            return {self.column: gr.update(visible=False), self.text: gr.skip(), self.button: gr.skip()}
         button = "comparing.better_only" if objective else f"comparing.choose_{kind}"
         return {
             self.column: gr.update(visible=True),
-            self.said: self._said(kind, objective, form),
+            self.text: self._sentences(kind, objective, form),
             self.button: gr.update(value=self.w.t(button)),
         }
 
@@ -59,28 +59,28 @@ class Comparing(Panel):
             return kind_of(
                 self.services.datasets.report(form.data, choices=choices_for(form.data, form.answers.reading))
             )
-        except (GarageError, TypeError):  # none is chosen, or whatever a browser sends
+        except (GarageError, TypeError):  # no dataset is chosen, or invalid JSON from a browser
             return None
 
     @staticmethod
     def _objective(form: Form) -> str:
-        """The chosen objective where it compares answers, else ""."""
+        """Return the chosen objective if it compares answers, else ""."""
         chosen = form.answers.explicit.get(SETTING)
         return chosen if isinstance(chosen, str) and chosen != Train().objective else ""
 
-    def _said(self, kind: Kind | None, objective: str, form: Form) -> Html:
+    def _sentences(self, kind: Kind | None, objective: str, form: Form) -> Html:
         w = self.w
         if objective and kind != ("kto" if objective == "kto" else "dpo"):  # another dataset was chosen since
             return tag("p", w.t("comparing.unsuitable", objective=w.t(f"wizard.choice_{objective}")))
         used = [tag("strong", w.t(f"wizard.choice_{objective}")), ": ", w.t(f"comparing.used_{kind}")]
-        said = used if objective else [w.t(f"comparing.left_out_{kind}")]
+        parts = used if objective else [w.t(f"comparing.left_out_{kind}")]
         starts_from = self._starts_from(form, bool(objective))
-        return join([tag("p", *said), tag("p", starts_from) if starts_from else None])
+        return join([tag("p", *parts), tag("p", starts_from) if starts_from else None])
 
     def _starts_from(self, form: Form, compares: bool) -> str:
-        """The weights that training starts from, in a sentence; "" where nobody would think of others.
+        """Return a sentence about the weights that training starts from; "" if no other weights could be expected.
 
-        A person who corrected the answers of a run may expect that run's weights.
+        After correcting the answers of a run, a person may expect that run's weights.
         """
         w = self.w
         if form.answers.parent:
@@ -92,23 +92,23 @@ class Comparing(Panel):
         return w.t("comparing.from_base", model=base) if compares else ""
 
     def _name(self, run: str) -> str:
-        """The name of a run; "" where it has gone."""
+        """Return the name of a run; "" if it is gone."""
         try:
             return self.services.runs.get(run).name
         except GarageError:
             return ""
 
     def switched(self, form: Form) -> dict[str, Any]:
-        """The person's decisions for the other objective: without the settings that suit only the present one."""
+        """Return the person's settings for the other objective, without those that suit only the present one."""
         kind, compares = self._kind(form), bool(self._objective(form))
         dropped = {*PLANNED_ANEW, *(SETTINGS if compares else ())}
         kept = {name: value for name, value in form.answers.explicit.items() if name not in dropped}
         return kept | ({SETTING: kind} if kind and not compares else {})
 
     def wire(self, form: FormHandle) -> None:
-        def take(given: Given) -> Taken:
-            """Choose the objective that compares, or go back to the better answers with all that was set for it."""
-            asked = form.read(given)
-            return Filling(answers={"explicit": self.switched(asked)}), {}
+        def fill(values: FieldValues) -> Filled:
+            """Choose the objective that compares, or return to supervised training without its settings."""
+            state = form.read(values)
+            return Filling(answers={"explicit": self.switched(state)}), {}
 
-        form.fills(self.button.click, take, form.inputs, set(), **QUIET)
+        form.fill_on(self.button.click, fill, form.inputs, set(), **QUIET)

@@ -1,4 +1,4 @@
-"""The data step: the data, its problems by row, and what of it will be trained."""
+"""The data step: the dataset, problems by row, and a preview of the training examples."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from webui.form.hub_set import view as hub_set
 from webui.form.hub_set.panel import HubSetPanel
 from webui.form.planner import Form, FormResult
 from webui.form.reading.adding import Adding
-from webui.form.reading.brought import choices_for
-from webui.form.reading.brought_part import BroughtPart
+from webui.form.reading.choices_part import ReadingPart
 from webui.form.reading.importing import ImportPart
-from webui.form.reading.part import ReadingPart
+from webui.form.reading.recipe_reading import choices_for
+from webui.form.reading.recipe_reading_part import RecipeReadingPart
 from webui.kit import format, samples
 from webui.kit.findings import count_line
 from webui.kit.html import Html, join, notice, tag
@@ -43,21 +43,21 @@ RECIPES = (".yaml", ".yml")
 
 
 def is_recipe(path: str) -> bool:
-    """A YAML file that holds rows is a data set, any other is meant as a recipe."""
+    """Return whether a dropped file is a recipe: any YAML file that does not hold rows."""
     return path.lower().endswith(RECIPES) and not is_dataset(Path(path), DEFAULT_LIMITS)
 
 
 class DataStep:
     def __init__(self, services: Services, wording: Wording):
         self.services, self.w = services, wording
-        self.reading, self.brought = ReadingPart(services, wording), BroughtPart(services, wording)
+        self.reading, self.recipe_reading = ReadingPart(services, wording), RecipeReadingPart(services, wording)
         self.importing, self.comparing = ImportPart(wording), Comparing(services, wording)
         self.adding = Adding(services, wording)
         self.findings = PlanFindings(wording, ("few_rows", "duplicates", "leakage", "near_leakage", "other_language"))
         self.hub_set = HubSetPanel(services, wording)
 
     def build_drop(self) -> None:
-        """The place where files are dropped, at the start of the page."""
+        """The drop zone for files, at the top of the page."""
         self.file = gr.File(
             label=self.w.t("wizard.file"), file_count="multiple", height=90, elem_id="file", elem_classes="lg-drop"
         )
@@ -69,10 +69,10 @@ class DataStep:
         self.data = gr.Radio(
             self.choices(), value=FIRST, label=w.t("wizard.data"), info=w.t("wizard.data_info"), elem_id="data"
         )
-        self.seen = gr.JSON(None, visible=False)  # the mark of the sets that the page shows
-        self.is_new = gr.JSON([], visible=False)  # whether it was another one as the tab was opened
+        self.shown_mark = gr.JSON(None, visible=False)  # the mark of the list that the page shows
+        self.is_new = gr.JSON([], visible=False)  # not empty if the list had changed when the tab was opened
         self.hub_set.build()
-        self.brought.build()
+        self.recipe_reading.build()
         self.reading.build()
         self.report = gr.HTML("", elem_id="data-report", visible=False)
         self.comparing.build()
@@ -84,7 +84,7 @@ class DataStep:
             with gr.Row(elem_classes="lg-tight", visible=False) as self.turning:
                 self.before = gr.Button(w.t("wizard.row_before"), size="sm", elem_id="row-before")
                 self.after = gr.Button(w.t("wizard.row_after"), size="sm", elem_id="row-after")
-        self.row_at = gr.JSON(None, visible=False)  # (data set, number of its row that is looked at)
+        self.row_at = gr.JSON(None, visible=False)  # (dataset, index of its row that is shown)
         self.next = gr.Button(w.t("wizard.next"), elem_id="next-data", elem_classes="lg-next")
 
     def wire(self, form: FormHandle, poller: Poller) -> None:
@@ -92,27 +92,27 @@ class DataStep:
         self.hub_set.wire(form, self.data, poller)
         self.importing.wire()
         self.comparing.wire(form)
-        self.brought.wire(form, self.data, self.choices, self.importing, self.notice)
+        self.recipe_reading.wire(form, self.data, self.choices, self.importing, self.notice)
         self.reading.wire(form, self.data, self.choices)
 
     def follow(self, tab: gr.Tab) -> None:
-        """Show what became of the sets on other tabs, whenever this one is opened."""
-        outputs = [self.seen, self.data, self.is_new]
-        opened = tab.select(self.now, [self.seen, self.data], outputs, **LAST, **AT_ONCE)
+        """Show changes that were made to datasets on other tabs whenever this tab is opened."""
+        outputs = [self.shown_mark, self.data, self.is_new]
+        opened = tab.select(self.now, [self.shown_mark, self.data], outputs, **LAST, **AT_ONCE)
         opened.then(None, [self.is_new], None, js=LOOK_IF_NEW, **QUIET)
 
     def mark(self) -> list[str]:
-        """A value that changes as soon as a set comes, goes or has other rows."""
+        """Return a value that changes whenever a dataset is added, deleted or edited."""
         return [mark([(info.id, info.version, samples.choice(info, self.w)) for info in self.services.datasets.list()])]
 
-    def now(self, seen: Any, data: Any) -> list[Any]:
-        """Inputs: seen, None until the page has arrived; data. Outputs: seen, data, is_new.
+    def now(self, shown: Any, data: Any) -> list[Any]:
+        """Inputs: shown_mark, None until the page has loaded; data. Outputs: shown_mark, data, is_new.
 
-        The list stays as it is where nothing changed: drawn anew, it would lose a click. In place of a chosen set that
-        was deleted the first sample is chosen.
+        An unchanged list is not drawn again, as that could lose a click. If the chosen dataset was deleted, the first
+        sample is chosen.
         """
         now = self.mark()
-        if seen is None or seen == now:
+        if shown is None or shown == now:
             return [gr.skip(), gr.skip(), []]
         gone = {} if not data or self.services.datasets.knows(data) else {"value": FIRST}
         return [now, gr.update(choices=self.choices(), **gone), now]
@@ -121,7 +121,7 @@ class DataStep:
         return [samples.choice(info, self.w) for info in self.services.datasets.list()]
 
     def summary(self, form: Form, result: FormResult) -> tuple[str, str]:
-        """The chosen dataset, and how many rows and problems it has."""
+        """Return the chosen dataset, and its number of rows and problems."""
         data = form.data
         if not isinstance(data, str) or not data:
             return self.w.t("wizard.no_data_yet"), ""
@@ -131,14 +131,14 @@ class DataStep:
         except GarageError as error:
             return self.w.render(error.message), ""
         good, rows = report.good_rows, report.rows
-        said = format.rows(self.w, rows) if good == rows else self.w.t("wizard.rows_of", good=good, rows=rows)
-        found = count_line(result.findings, self.findings.ids, self.w)
-        return samples.title(info, self.w), " · ".join(part for part in (said, found) if part)
+        size = format.rows(self.w, rows) if good == rows else self.w.t("wizard.rows_of", good=good, rows=rows)
+        problems = count_line(result.findings, self.findings.ids, self.w)
+        return samples.title(info, self.w), " · ".join(part for part in (size, problems) if part)
 
     def report_of(self, data: Any, choices: Choices = NO_CHOICES, result: FormResult | None = None) -> Html:
-        """The contents of a data set and its problems, by row.
+        """Return the contents of a dataset and its problems, by row.
 
-        result: of the form; duplicates are not told again where it tells of them.
+        result: of the form; duplicates are left out here if its findings name them.
         """
         w = self.w
         if not isinstance(data, str) or not data:
@@ -148,8 +148,8 @@ class DataStep:
         except DataError as error:
             return notice(w.render(error.message))
         sample = sample_of(data)
-        told = f"sample_{data.removeprefix('sample:')}_description"
-        about = w.preset(sample.description, told) if sample and sample.description else None
+        description_key = f"sample_{data.removeprefix('sample:')}_description"
+        about = w.preset(sample.description, description_key) if sample and sample.description else None
         form = w.t(f"wizard.format_{report.format}")
         lines = [
             tag("p", about) if about else None,
@@ -172,8 +172,8 @@ class DataStep:
         return tag("div", join(lines), class_="lg-report")
 
     def _left_out(self, report: DataReport) -> list[Html]:
-        """The parts of the rows that no format reads, and what would be needed to use them; worse answers are
-        comparing's."""
+        """Return the parts of the rows that no format reads, and what is needed to use them. Worse answers are left to
+        Comparing."""
         w = self.w
         left_out = [left for left in report.left_out if left.why.key not in READ_BY]
         if not left_out:
@@ -200,21 +200,21 @@ class DataStep:
         )
 
     def row_shown(self, row_at: Any, data: Any) -> int:
-        """The number of the row that is looked at: of other data, the first."""
+        """Return the index of the row that is shown: the first one for another dataset."""
         return (
             row_at[1]
             if isinstance(row_at, list) and len(row_at) == 2 and row_at[0] == data and isinstance(row_at[1], int)
             else 0
         )
 
-    def turned(self, way: int, row_at: Any, data: Any) -> list[Any]:
+    def turn_row(self, way: int, row_at: Any, data: Any) -> list[Any]:
         """Inputs: row_at, data. Outputs: row_at."""
         return [data, self.row_shown(row_at, data) + way]
 
     def row_of(
         self, preview: Preview, index: int, max_length: int, long_examples: LongExamples, overlap: int = 0
     ) -> Html:
-        """One row with its tokens marked; before the first comes the last. "" where the model's tokenizer is not on
+        """Return one row with its tokens marked; the last one before the first. "" if the model's tokenizer is not on
         this PC yet."""
         try:
             return learned_view.row(
@@ -222,12 +222,12 @@ class DataStep:
             )
         except GarageError as error:
             return notice(self.w.render(error.message))
-        except OSError:  # the set was deleted since it was counted; another look follows
+        except OSError:  # the dataset was deleted meanwhile; another look follows
             return Html("")
 
 
 def _tells_of_duplicates(result: FormResult) -> bool:
-    """True if the button that leaves duplicates out is shown, or was used."""
+    """Return whether the button that leaves duplicates out is shown, or was used."""
     leaves_out = result.plan is not None and result.plan.recipe.data.deduplicate
     return leaves_out or any(finding.id == "duplicates" for finding in result.findings)
 
@@ -238,13 +238,13 @@ def _without_duplicates(report: DataReport) -> DataReport:
 
 
 def sample_for(goal: Any) -> str:
-    """The sample set that goes with a goal."""
+    """Return the sample dataset of a goal."""
     preset = goal_step.chosen(goal)
     return preset.sample if preset is not None and preset.sample else FIRST
 
 
 def goal_for(data: Any, goal: Any) -> str | None:
-    """The goal that a sample set teaches, where the chosen one does not go with it; None to leave it."""
+    """Return the goal of a sample dataset if the chosen goal does not suit it; None to keep the goal."""
     sample = sample_of(data) if isinstance(data, str) else None
     if sample is None or sample.goal is None or sample_for(goal) == data:
         return None

@@ -1,7 +1,7 @@
-"""All settings: one component for each field of a recipe, made from the field itself, and back to a recipe.
+"""All settings: one component for each field of a recipe, built from the field itself, and the way back to a recipe.
 
-A field that nobody touched follows the plan; one that was edited is an answer of the person, and its own event says so
-(`edited`, assets/form.js). `FormAnswers` are what was edited.
+A field that nobody touched follows the plan. A field that was edited is part of the person's answers, which its event
+reports (`edit_event`, assets/form.js). `FormAnswers` holds the edited fields.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from core.errors import GarageError, RecipeError
 from core.messages import as_typed
 from core.recipe import LONGEST_PROMPT, Adapter, Data, Model, Recipe, Train
 from core.runs.further import LOCKED
-from webui.form.reading.brought import BroughtReading
+from webui.form.reading.recipe_reading import RecipeReading
 from webui.kit.wording import Wording, field_of
 
 Key = tuple[str, str]  # section and name of a recipe's field
@@ -41,8 +41,8 @@ ELSEWHERE: set[Key] = {
     ("adapter", "method"),
     ("adapter", "r"),
     ("train", "objective"),
-}  # asked in the steps
-# Beside method and rank, without unfolding anything: what people change most.
+}  # have their own components in the steps
+# Shown beside method and rank without unfolding: the settings that people change most.
 AT_HAND: tuple[Key, ...] = (
     ("train", "learning_rate"),
     ("train", "num_train_epochs"),
@@ -58,13 +58,13 @@ FOLDED: tuple[Key, ...] = tuple(
 )
 FIELDS: tuple[Key, ...] = (("adapter", "method"), ("adapter", "r"), ("train", "objective"), *AT_HAND, *FOLDED)
 LOCKED_NAMES = frozenset(f"{section}.{name}" for section, name in LOCKED)
-CARDS = "cards"  # an answer of this PC beside the settings: a recipe has the number of cards alone
-AUTO = ""  # a choice left to the plan
+CARDS = "cards"  # the chosen GPUs of this PC; a recipe has only their number
+AUTO = ""  # left to the plan
 # empty means off: no plan turns it on
 NONE: set[Key] = {("train", "loraplus_lr_ratio"), ("train", "neftune_noise_alpha")}
-MOST_LINE = LONGEST_PROMPT  # characters of a line, where a field takes several
+MOST_LINE = LONGEST_PROMPT  # characters of a line of a field with several
 
-# Shows only the settings whose name or help has what is typed; says so where there is none.
+# Shows only the settings with the typed words in their name or help, or a note if there are none.
 SEARCH = """(wanted) => {
   const words = wanted.toLowerCase().split(/\\s+/).filter(Boolean);
   let shown = 0;
@@ -81,12 +81,12 @@ SEARCH = """(wanted) => {
 
 
 class FormError(GarageError):
-    """Something in the form is missing or cannot be; shown beside the Start button."""
+    """A missing or invalid entry of the form; shown beside the Start button."""
 
 
 @dataclass(frozen=True)
 class FieldKind:
-    """What may stand in a field. choices: of a Literal. optional: it may be left to the plan. many: several, one a
+    """The type of a field. choices: of a Literal. optional: it may be left to the plan. many: several values, one a
     line."""
 
     type: type
@@ -108,7 +108,7 @@ def kind_of(key: Key) -> FieldKind:
 
 
 def component_for(key: Key, w: Wording) -> Component:
-    """An input for one field, with its name in words, its name in the libraries, and its help."""
+    """Return an input for one field, with its label, its name in the libraries, and its help."""
     section, name = key
     kind = kind_of(key)
     options = {
@@ -126,7 +126,7 @@ def component_for(key: Key, w: Wording) -> Component:
         return gr.Textbox("", lines=2, max_lines=4, max_length=2000, **options)
     if kind.type is str:
         return gr.Textbox(default or "", max_lines=1, max_length=400, **options)
-    if kind.optional:  # gradio 6.31 makes 0 of an empty Number when it is first shown
+    if kind.optional:  # gradio 6.31 turns an empty Number into 0 when it is first shown
         return gr.Textbox(
             "", max_lines=1, max_length=20, placeholder=w.t("wizard.none" if key in NONE else "wizard.auto"), **options
         )
@@ -134,8 +134,8 @@ def component_for(key: Key, w: Wording) -> Component:
 
 
 def step_of(default: float | int) -> float | int:
-    """The change that an arrow key makes to a number: one in the last place of its default, at most 1; a hundredth
-    where that is 0."""
+    """Return the step of a number's arrow keys: one in the last digit of its default, at most 1; 0.01 for a default of
+    0."""
     if isinstance(default, int):
         return 1
     return min(1.0, 10.0 ** math.floor(math.log10(default))) if default else 0.01
@@ -160,7 +160,7 @@ def _choices(key: Key, kind: FieldKind, w: Wording) -> list[tuple[str, Any]]:
 
 
 def shown_value(key: Key, value: Any) -> Any:
-    """A recipe's value as its component shows it."""
+    """Return a recipe's value as its component shows it."""
     kind = kind_of(key)
     if kind.type is bool and kind.optional:
         return AUTO if value is None else "yes" if value else "no"
@@ -173,69 +173,72 @@ def shown_value(key: Key, value: Any) -> Any:
     return value
 
 
-def setting_of(key: Key, given: Any) -> Any:
-    """A component's value as Recipe.parse stores it; None if the field is empty."""
+def setting_of(key: Key, value: Any) -> Any:
+    """Return a component's value as Recipe.parse expects it; None if the field is empty."""
     kind = kind_of(key)
     if kind.many:
-        return tuple(line.strip() for line in str(given or "").splitlines() if line.strip())
-    if given is None or given == "":
+        return tuple(line.strip() for line in str(value or "").splitlines() if line.strip())
+    if value is None or value == "":
         return None
     if kind.type is str and not kind.choices:
-        return str(given).strip()[:1000] or None
-    return _number(given) if kind.type in (int, float) and isinstance(given, str) else given
+        return str(value).strip()[:1000] or None
+    return _number(value) if kind.type in (int, float) and isinstance(value, str) else value
 
 
 GROUPED = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
 
 
 def _number(typed: str) -> float | str:
-    """A typed number, also with a decimal comma; the text itself if it is no number, or could be two ("2,000")."""
+    """Return a typed number, also with a decimal comma; the text itself if it is no number, or ambiguous ("2,000")."""
     try:
         return float(typed if GROUPED.fullmatch(typed.strip()) else typed.replace(",", "."))
     except ValueError:
         return typed
 
 
-def refused(error: RecipeError) -> GarageError:
-    """The first setting that Recipe.parse did not take, with what may stand there; error itself where it is of none."""
+def setting_error(error: RecipeError) -> GarageError:
+    """Return an error for the first setting that Recipe.parse refused, with its limits; error itself if it is about no
+    field."""
     cause = error.__cause__
     item = cause.errors()[0] if isinstance(cause, ValidationError) else {"loc": ()}
     section, name, *_ = (*map(str, item["loc"]), "", "")
     if (section, name) not in FIELDS:
         return error
-    kind, given = kind_of((section, name)), item["input"]
-    said = {"field": name, "found": given if type(given) in (int, float) else str(given)[:40]}
+    kind, value = kind_of((section, name)), item["input"]
+    values = {"field": name, "found": value if type(value) in (int, float) else str(value)[:40]}
     rules = {
-        bound: found
+        bound: limit
         for rule in field_of(section, name).metadata
         for bound in ("ge", "gt", "le", "lt", "max_length")
-        if (found := getattr(rule, bound, None)) is not None
+        if (limit := getattr(rule, bound, None)) is not None
     }
     if kind.many:
         return FormError("wizard.bad_lines", field=name, most=rules["max_length"], long=MOST_LINE)
     if kind.choices or kind.type in (bool, str):
-        return FormError("wizard.bad_choice", **said)
+        return FormError("wizard.bad_choice", **values)
     low, high = rules.get("ge", rules.get("gt", -math.inf)), rules.get("le", rules.get("lt", math.inf))
-    return FormError("wizard.bad_whole_number" if kind.type is int else "wizard.bad_number", **said, low=low, high=high)
+    return FormError(
+        "wizard.bad_whole_number" if kind.type is int else "wizard.bad_number", **values, low=low, high=high
+    )
 
 
 @dataclass(frozen=True)
 class FormAnswers:
-    """What the person set, by "section.name". revision: the person's last act that it knows of (assets/form.js counts
-    them).
+    """The person's answers.
 
-    parent: the id of the run that is to be trained further, whose adapter's own settings nobody can set then. reading:
-    how a recipe that was opened reads its data set.
+    explicit: edited settings, by "section.name". parent: the id of the run to continue; its adapter's settings are
+    fixed then. revision: the number of the person's last action that the page sent (assets/form.js counts them).
+    reading: how an opened recipe reads its dataset.
     """
 
     explicit: Mapping[str, Any] = field(default_factory=dict)
     parent: str | None = None
     revision: int = 0
-    reading: BroughtReading | None = None
+    reading: RecipeReading | None = None
 
     @classmethod
-    def of_state(cls, state: Any) -> FormAnswers:
-        """From the page, where it is plain JSON: whatever is none of ours begins anew."""
+    def from_state(cls, state: Any) -> FormAnswers:
+        """Return the answers from the page's JSON; empty ones for anything else."""
         if not isinstance(state, dict) or not isinstance(explicit := state.get("explicit"), dict):
             return cls()
         parent, revision = state.get("parent"), state.get("revision")
@@ -246,31 +249,31 @@ class FormAnswers:
             explicit,
             parent,
             revision if isinstance(revision, int) else 0,
-            BroughtReading.of_state(state.get("reading")),
+            RecipeReading.from_state(state.get("reading")),
         )
 
     @property
     def cards(self) -> tuple[str, ...]:
-        """Uuids of the cards that were chosen; () where none were."""
-        found = self.explicit.get(CARDS)
-        return tuple(uuid for uuid in found if isinstance(uuid, str)) if isinstance(found, list) else ()
+        """Uuids of the chosen GPUs; () if none were chosen."""
+        uuids = self.explicit.get(CARDS)
+        return tuple(uuid for uuid in uuids if isinstance(uuid, str)) if isinstance(uuids, list) else ()
 
     def state(self) -> dict[str, Any]:
         reading = self.reading.state() if self.reading else None
         return {"explicit": dict(self.explicit), "parent": self.parent, "revision": self.revision, "reading": reading}
 
     def sections(self) -> dict[str, dict[str, Any]]:
-        """The person's settings as sections of a recipe, unchecked."""
-        found: dict[str, dict[str, Any]] = {}
+        """Return the person's settings as sections of a recipe, unchecked."""
+        sections: dict[str, dict[str, Any]] = {}
         for key in FIELDS:
             if name_of(key) in self.explicit:
                 value = setting_of(key, self.explicit[name_of(key)])
                 if value is not None:
-                    found.setdefault(key[0], {})[key[1]] = value
-        steps = found.get("train", {})
+                    sections.setdefault(key[0], {})[key[1]] = value
+        steps = sections.get("train", {})
         if steps.get("max_steps") == 0:
             steps["max_steps"] = -1
-        return found
+        return sections
 
 
 def name_of(key: Key) -> str:
@@ -282,22 +285,22 @@ def key_of(name: str) -> Key:
     return section, field_name
 
 
-def explicit_of(recipe: Recipe) -> dict[str, Any]:
-    """What a recipe or preset sets itself, as answers of the form."""
-    found = {}
+def explicit_values(recipe: Recipe) -> dict[str, Any]:
+    """Return the settings that a recipe or preset sets itself, as answers of the form."""
+    values = {}
     for key in FIELDS:
         section = getattr(recipe, key[0])
         if key[1] in section.model_fields_set and (value := getattr(section, key[1])) is not None:
-            found[name_of(key)] = shown_value(key, value)
-    return found
+            values[name_of(key)] = shown_value(key, value)
+    return values
 
 
-def shown_in(recipe: Recipe) -> dict[str, Any]:
-    """What each field is to show once recipe is the plan, by its name."""
+def shown_values(recipe: Recipe) -> dict[str, Any]:
+    """Return the value of each field for a plan's recipe, by its name."""
     return {name_of(key): shown_value(key, getattr(getattr(recipe, key[0]), key[1])) for key in FIELDS}
 
 
-def edited(field: Component) -> Any:
-    """The event that tells that a person edited a field. A Dropdown's `input` also comes when it is only left (gradio
-    6.31); where something may be typed into it, it is the only one that comes then."""
+def edit_event(field: Component) -> Any:
+    """Return the event that fires when a person edits a field. A Dropdown's `input` also fires when the field only
+    loses the focus (gradio 6.31), but it is the only event for typed text."""
     return field.select if isinstance(field, gr.Dropdown) and not field.allow_custom_value else field.input

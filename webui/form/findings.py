@@ -1,4 +1,4 @@
-"""The run doctor's findings for a plan, each beside its step of the form, with its button."""
+"""The run doctor's findings about a plan, each in its step of the form with its button."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from core.data.selection import choose
 from core.data.sets.inspection import DataReport
 from core.recipe import Recipe
 from webui.form.fields import key_of, shown_value
-from webui.form.handle import Filling, FormHandle, Given, Take, Taken, Updates
+from webui.form.handle import FieldValues, Fill, Filled, Filling, FormHandle, Updates
 from webui.kit.findings import finding_card
 from webui.kit.html import Html, join, notice, tag
 from webui.kit.live import QUIET, shown
 from webui.kit.wording import Wording
 
-# What the button of a finding does that no setting mends.
+# Scripts of the buttons of findings that no setting can fix.
 WITHOUT_FIX = {
     "few_rows": """() => {
   document.querySelector('#data')?.scrollIntoView({block: 'center'});
@@ -30,21 +30,21 @@ WITHOUT_FIX = {
 
 
 def left_out(recipe: Recipe, preview: Preview, w: Wording) -> Html:
-    """The rows that a remedy leaves out, as long as it does."""
+    """Return the number of rows that a remedy leaves out, while it is in effect."""
     repeats, data = preview.repeats, recipe.data
     if repeats is None or not needs_repeats(data):
         return Html("")
     chosen = choose(len(repeats), recipe, repeats, preview.validation, preview.paragraphs)
-    said = []
+    sentences = []
     if chosen.repeated:
-        said.append(w.t("run.rows_repeated", rows=chosen.repeated, all=len(repeats)))
+        sentences.append(w.t("run.rows_repeated", rows=chosen.repeated, all=len(repeats)))
     if chosen.leaked:
-        said.append(w.t("run.rows_leaked", rows=chosen.leaked, measured=len(chosen.measuring)))
-    return join(notice(sentence, "ok") for sentence in said)
+        sentences.append(w.t("run.rows_leaked", rows=chosen.leaked, measured=len(chosen.measuring)))
+    return join(notice(sentence, "ok") for sentence in sentences)
 
 
 def in_rows(report: DataReport, w: Wording) -> list[Html]:
-    """What is wrong with the rows as a set, each with some of the rows that have it."""
+    """Return the findings about the dataset as a whole, each with examples of its rows."""
     if not report.findings:
         return []
     looked_at = report.findings[0].of
@@ -57,7 +57,7 @@ def in_rows(report: DataReport, w: Wording) -> list[Html]:
                 "details",
                 tag("summary", w.render(finding.said)),
                 tag("p", w.render(finding.meaning)),
-                tag("ul", *(tag("li", w.render(seen.sentence)) for seen in finding.examples)),
+                tag("ul", *(tag("li", w.render(example.sentence)) for example in finding.examples)),
                 class_="lg-fold lg-found",
                 id=f"found-{finding.id}",
             )
@@ -67,29 +67,29 @@ def in_rows(report: DataReport, w: Wording) -> list[Html]:
 
 
 class PlanFindings:
-    """Of some rules, in one step of the form."""
+    """The findings of some rules, in one step of the form."""
 
     def __init__(self, wording: Wording, ids: tuple[str, ...]):
         self.w, self.ids = wording, ids
 
     def build(self) -> None:
-        self.said: dict[str, gr.HTML] = {}
+        self.texts: dict[str, gr.HTML] = {}
         self.buttons: dict[str, gr.Button] = {}
         for name in self.ids:
-            self.said[name] = gr.HTML("", visible=False, elem_id=f"finding-{name}")
+            self.texts[name] = gr.HTML("", visible=False, elem_id=f"finding-{name}")
             self.buttons[name] = gr.Button(
                 "", visible=False, size="sm", elem_id=f"remedy-{name}", elem_classes="lg-remedy"
             )
 
     def draw(self, findings: Sequence[Diagnosis]) -> Updates:
-        """For every look at the form."""
+        """Return the updates for a state of the form."""
         by_id: dict[str, Diagnosis] = {finding.id: finding for finding in findings}
         updates: Updates = {}
         for name in self.ids:
-            found = by_id.get(name)
-            updates[self.said[name]] = shown(finding_card(found, self.w) if found else "")
+            finding = by_id.get(name)
+            updates[self.texts[name]] = shown(finding_card(finding, self.w) if finding else "")
             updates[self.buttons[name]] = (
-                gr.update(visible=True, value=self.w.render(found.remedy)) if found else gr.update(visible=False)
+                gr.update(visible=True, value=self.w.render(finding.remedy)) if finding else gr.update(visible=False)
             )
         return updates
 
@@ -98,16 +98,16 @@ class PlanFindings:
             if name in WITHOUT_FIX:
                 button.click(None, None, None, js=WITHOUT_FIX[name], **QUIET)
             else:
-                form.fills(button.click, self._take(form, name), form.inputs, set(), **QUIET)
+                form.fill_on(button.click, self._fill(form, name), form.inputs, set(), **QUIET)
 
-    def _take(self, form: FormHandle, name: str) -> Take:
-        def take(given: Given) -> Taken:
-            """What the remedy changes, as an answer of the person."""
-            asked = form.read(given)
-            found = next((finding for finding in form.result_of(asked).findings if finding.id == name), None)
-            if found is None:
+    def _fill(self, form: FormHandle, name: str) -> Fill:
+        def fill(values: FieldValues) -> Filled:
+            """Set the remedy's changes as the person's answers."""
+            state = form.read(values)
+            finding = next((finding for finding in form.result_of(state).findings if finding.id == name), None)
+            if finding is None:
                 return None, {}
-            changes = {key: shown_value(key_of(key), value) for key, value in found.fix.items()}
-            return Filling(answers={"explicit": {**asked.answers.explicit, **changes}}), {}
+            changes = {key: shown_value(key_of(key), value) for key, value in finding.fix.items()}
+            return Filling(answers={"explicit": {**state.answers.explicit, **changes}}), {}
 
-        return take
+        return fill

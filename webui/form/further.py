@@ -1,6 +1,7 @@
-"""Train further: a button fills the form with a finished run's settings; a line above the form says so and undoes it.
+"""Train further: a button fills the form with a finished run's settings; a line above the form shows the run and undoes
+it.
 
-The run that is continued travels with the form's answers, as every other answer does; the server checks it each time.
+The id of the continued run is part of the form's answers; the server checks it each time.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from core.errors import GarageError
 from core.messages import Message
 from core.runs import further
 from webui.form.fields import FormAnswers
-from webui.form.handle import FormHandle, Given, Taken, Updates
+from webui.form.handle import FieldValues, Filled, FormHandle, Updates
 from webui.kit.html import Html, join, notice, tag
 from webui.kit.live import CONTROL, QUIET, SHOW_FORM, SHOW_FURTHER, shown
 from webui.kit.panel import Panel
@@ -28,18 +29,18 @@ def may_continue(row: RunRow | None) -> bool:
 class FurtherForm(Panel):
     def build(self) -> None:
         with gr.Column(visible=False, elem_id="further", elem_classes="lg-card") as self.column:
-            self.said = gr.HTML("", elem_id="further-said")
+            self.text = gr.HTML("", elem_id="further-said")
             self.undo = gr.Button(self.w.t("further_card.undo"), size="sm", elem_id="further-undo")
 
     def draw(self, answers: FormAnswers, problem: Message | None = None) -> Updates:
-        """For every look at the form. problem: what keeps it from starting; said here where it is another base than the
-        run's."""
+        """Return the updates for a state of the form. problem: why the form cannot start; shown here if the base
+        differs from the run's."""
         if not answers.parent:
-            return {self.column: gr.update(visible=False), self.said: ""}
+            return {self.column: gr.update(visible=False), self.text: ""}
         about = self._about(answers.parent)
         if problem is not None and problem.key == "further_card.other_base":
             about = join([about, notice(self.w.render(problem))])
-        return {self.column: gr.update(visible=True), self.said: about}
+        return {self.column: gr.update(visible=True), self.text: about}
 
     def _about(self, run_id: str) -> Html:
         try:
@@ -58,23 +59,23 @@ class FurtherForm(Panel):
         button: gr.Button,
         opened: Component | None,
         tabs: gr.Tabs,
-        said: gr.HTML,
+        message: gr.HTML,
         anew: bool = False,
     ) -> None:
-        """opened: the run that is meant; None: the one that the Train page shows. said: where a refusal is told. anew:
-        the same settings once more, from the base model."""
+        """opened: the run to continue; None for the one that the Train page shows. message: the place of an error.
+        anew: use the same settings from the base model instead."""
 
-        def take(given: Given) -> Taken:
+        def fill(values: FieldValues) -> Filled:
             if opened is not None:
-                return self.take(form, given[opened], tabs, said, anew)
+                return self.fill(form, values[opened], tabs, message, anew)
             view = self.services.snapshots.now(fresh=True).shown
-            return self.take(form, view.row.id if view else None, tabs, said, anew)
+            return self.fill(form, view.row.id if view else None, tabs, message, anew)
 
-        taken = form.fills(button.click, take, {opened} if opened is not None else set(), {said, tabs}, **CONTROL)
+        taken = form.fill_on(button.click, fill, {opened} if opened is not None else set(), {message, tabs}, **CONTROL)
         taken.then(None, None, None, js=SHOW_FORM if anew else SHOW_FURTHER, **QUIET)
 
-    def take(self, form: FormHandle, run_id: str | None, tabs: gr.Tabs, said: gr.HTML, anew: bool = False) -> Taken:
-        """The form with the settings of a run; or why not. Either way the Train page is told in its own place."""
+    def fill(self, form: FormHandle, run_id: str | None, tabs: gr.Tabs, message: gr.HTML, anew: bool = False) -> Filled:
+        """Return the form with the settings of a run, or the reason why not."""
         try:
             run = self.services.runs.get(run_id or "")
             recipe = (
@@ -84,5 +85,5 @@ class FurtherForm(Panel):
             )
             filling, updates = form.filling(recipe, run.name, parent=None if anew else run.id)
         except GarageError as error:
-            return None, {said: shown(notice(self.w.render(error.message)))}
-        return filling, {said: shown(""), tabs: gr.update(selected="train"), **updates}
+            return None, {message: shown(notice(self.w.render(error.message)))}
+        return filling, {message: shown(""), tabs: gr.update(selected="train"), **updates}

@@ -1,4 +1,4 @@
-"""The goal step: what the model should become better at, a preset of the person's own, or a recipe file."""
+"""The goal step: the skill that the model should gain, a preset of the person's own, or a recipe file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class GoalStep(Panel):
             info=w.t("wizard.goal_info"),
             elem_id="goal",
         )
-        gr.HTML(against(w), elem_id="goal-against")
+        gr.HTML(unsuitable_fold(w), elem_id="goal-against")
         self.about = gr.HTML(about(chosen(FIRST), w), elem_id="goal-about")
         with gr.Accordion(w.t("wizard.start_from"), open=False, elem_id="start-from"):
             self.preset = gr.Dropdown(
@@ -50,7 +50,7 @@ class GoalStep(Panel):
 
 
 def chosen(goal_id: object) -> Goal | None:
-    """The goal of an id that came from the form; None for anything else."""
+    """Return the goal of an id from the form; None for anything else."""
     return next((goal for goal in goals() if goal.id == goal_id), None)
 
 
@@ -59,20 +59,20 @@ def label(goal: Goal, w: Wording) -> str:
     return title if goal.suitable else w.t("wizard.unsuitable_goal", title=title)
 
 
-def against(w: Wording) -> Html:
-    """A fold of the goals that are advised against: one of them is shown once it is unfolded, or chosen."""
-    found = [goal.id for goal in goals() if not goal.suitable]
-    inputs = ", ".join(f'[value="{goal}"]' for goal in found)
+def unsuitable_fold(w: Wording) -> Html:
+    """Return a fold that hides the goals that LoRA does not suit, until it is opened or one of them is chosen."""
+    unsuitable = [goal.id for goal in goals() if not goal.suitable]
+    inputs = ", ".join(f'[value="{goal}"]' for goal in unsuitable)
     hidden = (
         f"#step-goal:not(:has(#goal-against [open])) #goal label:has(input:is({inputs}):not(:checked)) {{ "
         f"display: none; }}"
     )
-    unfolded = tag("details", tag("summary", w.t("wizard.goals_against", count=len(found))), class_="lg-fold")
+    unfolded = tag("details", tag("summary", w.t("wizard.goals_against", count=len(unsuitable))), class_="lg-fold")
     return join([Html(f"<style>{hidden}</style>"), unfolded])
 
 
 def about(goal: Goal | None, w: Wording) -> Html:
-    """What a person gets, why LoRA suits it or does not, and one row as it could stand in a data set."""
+    """Return a goal's result, why LoRA suits it or does not, and an example row."""
     if goal is None:
         return Html("")
     why = w.preset(goal.why, f"goal_{goal.id}_why")
@@ -90,6 +90,6 @@ def about(goal: Goal | None, w: Wording) -> Html:
 def _example(goal: Goal, w: Wording) -> Html:
     parts = []
     for part in ("question", "answer"):
-        said = w.preset({language: row[part] for language, row in goal.example.items()}, f"goal_{goal.id}_{part}")
-        parts.append(join([tag("dt", w.t(f"wizard.example_{part}")), tag("dd", said)]))
+        text = w.preset({language: row[part] for language, row in goal.example.items()}, f"goal_{goal.id}_{part}")
+        parts.append(join([tag("dt", w.t(f"wizard.example_{part}")), tag("dd", text)]))
     return tag("dl", *parts, class_="lg-example")

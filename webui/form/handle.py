@@ -1,4 +1,4 @@
-"""The interface of the form for the parts around it, which do not know how it is built."""
+"""The interface of the form for the parts around it."""
 
 from __future__ import annotations
 
@@ -12,45 +12,47 @@ from gradio.events import Dependency
 from core.recipe import Recipe
 from webui.form.planner import Form, FormResult
 
-Given = Mapping[Any, Any]  # what arrived, by component; of `fills` these two beside
-IS_HERE = "is_here"  # whether the browser is on this PC
+FieldValues = Mapping[Any, Any]  # values from the browser, by component; `fill_on` adds the two keys below
+IS_LOCAL = "is_here"  # True if the browser runs on this PC
 READING = "reading"  # fields.FormAnswers.reading
-Updates = dict[Any, Any]  # what is to be shown, by component
-Parts = set[Component]
+Updates = dict[Any, Any]  # updates, by component
+Components = set[Component]
 Listen = Callable[..., Dependency]
 
 
 @dataclass(frozen=True)
 class Filling:
-    """What is to be put into the form in answer to a press, but for what a person has set since (assets/form.js).
+    """Values to put into the form after a press, except where the person has edited since (assets/form.js).
 
-    values: of goal, model, data, name, and the notice that says so. answers: of "explicit", "parent" and "reading"
-    (fields.FormAnswers) those that become others.
+    values: of goal, model, data, name, and a notice. answers: new values of "explicit", "parent" and "reading"
+    (fields.FormAnswers).
     """
 
     values: dict[str, Any] = field(default_factory=dict)
     answers: Mapping[str, Any] = field(default_factory=dict)
 
 
-Taken = tuple[Filling | None, Updates]
-Take = Callable[[Given], Taken]
+Filled = tuple[Filling | None, Updates]
+Fill = Callable[[FieldValues], Filled]
 
 
 class FormHandle(Protocol):
     @property
-    def inputs(self) -> Parts:
-        """All that `read` reads."""
+    def inputs(self) -> Components:
+        """All components that `read` reads."""
 
-    def read(self, given: Given) -> Form: ...
+    def read(self, values: FieldValues) -> Form: ...
 
     def result_of(self, form: Form) -> FormResult: ...
 
     def filling(self, recipe: Recipe, title: str, parent: str | None = None) -> tuple[Filling, Updates]:
-        """The form as a recipe wants it, saying so; what the recipe leaves out stays with the plan."""
+        """Return the form for a recipe, with a notice. Settings that the recipe leaves out follow the plan."""
 
     def redraw_after(self, event: Dependency) -> Dependency:
-        """Look at the form anew once an event has ended."""
+        """Look at the form again once an event has ended."""
 
-    def fills(self, listen: Listen, take: Take, inputs: Parts, outputs: Parts, **options: Any) -> Dependency:
-        """On an event, fill the form with what take gives, and look at it anew. inputs: what take reads; outputs: what
-        it updates."""
+    def fill_on(
+        self, listen: Listen, fill: Fill, inputs: Components, outputs: Components, **options: Any
+    ) -> Dependency:
+        """Fill the form on an event with the result of `fill`, then look at it again. inputs: the components that fill
+        reads. outputs: those that it updates."""

@@ -1,4 +1,4 @@
-"""What would fit, as sentences, a curve and a table, inside the plan's card: pure functions of a FormResult and a
+"""How much more would fit, as sentences, a curve and a table in the plan's card: pure functions of a FormResult and a
 Wording."""
 
 from __future__ import annotations
@@ -23,41 +23,42 @@ WIDE, HIGH, LEFT, RIGHT, TOP, BOTTOM = 420, 220, 34, 24, 16, 36
 MOST_TICKS = 5
 
 
-def stretched(result: FormResult, w: Wording) -> Html | None:
-    """How far each setting could go here while the others stay; None where memory or model are not known."""
+def setting_limits(result: FormResult, w: Wording) -> Html | None:
+    """Return how far each setting could be raised on this PC while the others stay; None if memory or model are
+    unknown."""
     plan, shape = result.plan, result.shape
     if plan is None or shape is None or (free_gib := plan.advice.budget.free_gib) is None:
         return None
     advice = plan.advice
     known = of_hub(plan.recipe.model.id)
-    found = headroom.limits(shape, advice.setup, free_gib / advice.factor, known)
-    lines = [tag("li", sentence) for sentence in _limits(found, advice, known, w)]
+    limits = headroom.limits(shape, advice.setup, free_gib / advice.factor, known)
+    lines = [tag("li", sentence) for sentence in _limits(limits, advice, known, w)]
     return tag("div", tag("p", w.t("fits_view.stretched_info"), class_="lg-quiet"), tag("ul", *lines))
 
 
-def _limits(found: Headroom, advice: Advice, known: KnownModel | None, w: Wording) -> list[str]:
+def _limits(limits: Headroom, advice: Advice, known: KnownModel | None, w: Wording) -> list[str]:
     other = METHODS["lora" if advice.recipe.adapter.method == "qlora" else "qlora"]
-    said = [
-        w.t("fits_view.longest", value=grouped(w, found.max_length), now=grouped(w, advice.recipe.data.max_length))
-        if found.max_length
+    sentences = [
+        w.t("fits_view.longest", value=grouped(w, limits.max_length), now=grouped(w, advice.recipe.data.max_length))
+        if limits.max_length
         else w.t("fits_view.no_length"),
-        w.t("fits_view.largest_r", value=found.r, now=advice.recipe.adapter.r) if found.r else w.t("fits_view.no_r"),
-        w.t("fits_view.other_fits" if found.method else "fits_view.other_does_not", method=other),
+        w.t("fits_view.largest_r", value=limits.r, now=advice.recipe.adapter.r) if limits.r else w.t("fits_view.no_r"),
+        w.t("fits_view.other_fits" if limits.method else "fits_view.other_does_not", method=other),
     ]
     if known is not None:
-        same = found.model is not None and found.model.id == known.id
-        if found.model is None:
-            said.append(w.t("fits_view.no_model"))
+        same = limits.model is not None and limits.model.id == known.id
+        if limits.model is None:
+            sentences.append(w.t("fits_view.no_model"))
         else:
-            said.append(w.t("fits_view.same_model" if same else "fits_view.model", model=found.model.title))
-    return said
+            sentences.append(w.t("fits_view.same_model" if same else "fits_view.model", model=limits.model.title))
+    return sentences
 
 
 # ---- memory against length -----------------------------------------------------------------------
 
 
 def by_length(result: FormResult, w: Wording) -> Html | None:
-    """Both methods' memory against max_length, the free memory as a line, and the same numbers as a table."""
+    """Return a chart and a table of both methods' memory against max_length, with the free memory as a line."""
     plan, shape = result.plan, result.shape
     if plan is None or shape is None:
         return None
@@ -72,8 +73,7 @@ def by_length(result: FormResult, w: Wording) -> Html | None:
 
 
 def drawing(curves: Sequence[LengthCurve], free: float | None, now: int, w: Wording) -> Html:
-    """An SVG; lengths double from left to right. Above three times what is free nothing is drawn: it is too much
-    anyway."""
+    """Return an SVG with lengths doubling from left to right. Values above three times the free memory are cut off."""
     lengths = curves[0].lengths
     most = max(max(curve.needed_gib) for curve in curves)
     top = min(most, 3 * free) if free else most
@@ -94,7 +94,7 @@ def drawing(curves: Sequence[LengthCurve], free: float | None, now: int, w: Word
         parts.append(
             tag("text", number(w, count * step), x=LEFT - 5, y=f"{up(count * step) + 4:.1f}", text_anchor="end")
         )
-    # Powers of two; this plan's own length has a line of its own, and is named in the legend of the table.
+    # Powers of two; this plan's length has its own line, named in the legend.
     for length in (each for each in lengths if each & (each - 1) == 0 and (each >= 512 or len(lengths) < 7)):
         x = f"{across(length):.1f}"
         parts.append(tag("text", grouped(w, length), x=x, y=HIGH - BOTTOM + 16, text_anchor="middle"))
@@ -155,7 +155,7 @@ def _numbers(curves: Sequence[LengthCurve], free: float | None, w: Wording) -> H
 
 
 def on_cards(result: FormResult, w: Wording) -> Html | None:
-    """This plan on every common card, how long its rows could be there, and what would be advised there instead."""
+    """Return a table of this plan on each common GPU: verdict, longest rows, and the plan advised there."""
     plan, shape = result.plan, result.shape
     if plan is None or shape is None:
         return None
@@ -168,17 +168,19 @@ def on_cards(result: FormResult, w: Wording) -> Html | None:
             for name in ("card", "this_plan", "longest_there", "advised")
         ),
     )
-    here = plan.advice.budget.sold_gb
+    own_gb = plan.advice.budget.sold_gb
     rows = [
-        tag("tr", *_card(card, card.gb == here, w), class_="lg-here" if card.gb == here else None) for card in cards
+        tag("tr", *_card(card, card.gb == own_gb, w), class_="lg-here" if card.gb == own_gb else None) for card in cards
     ]
     return tag(
         "div", tag("p", w.t("fits_view.cards_info"), class_="lg-quiet"), table([head], rows, w.t("fits_view.on_cards"))
     )
 
 
-def _card(card: OnCard, here: bool, w: Wording) -> list[Html]:
-    is_bare = card.verdict == "tight" and card.needed_gib > card.free_gib  # "7.8 of 7.3" would be over
+def _card(card: OnCard, is_own: bool, w: Wording) -> list[Html]:
+    is_bare = (
+        card.verdict == "tight" and card.needed_gib > card.free_gib
+    )  # "7.8 of 7.3" would look as if it did not fit
     needed = gib(w, card.bare_gib if is_bare else card.needed_gib)
     numbers = tag(
         "span",
@@ -186,17 +188,17 @@ def _card(card: OnCard, here: bool, w: Wording) -> list[Html]:
         class_="lg-quiet",
     )
     length = grouped(w, card.max_length) if card.max_length else w.t("fits_view.none")
-    there = card.advised
-    if there.verdict == "does_not_fit":
+    advice = card.advised
+    if advice.verdict == "does_not_fit":
         advised = w.t("fits_view.nothing")
     else:
         advised = w.t(
             "fits_view.advice",
-            method=METHODS[there.recipe.adapter.method],
-            r=there.recipe.adapter.r,
-            max_length=grouped(w, there.recipe.data.max_length),
+            method=METHODS[advice.recipe.adapter.method],
+            r=advice.recipe.adapter.r,
+            max_length=grouped(w, advice.recipe.data.max_length),
         )
-    name = [f"{card.gb} GB", tag("span", w.t("fits_view.yours"), class_="lg-badge lg-active") if here else None]
+    name = [f"{card.gb} GB", tag("span", w.t("fits_view.yours"), class_="lg-badge lg-active") if is_own else None]
     return [
         tag("th", join([part for part in name if part]), scope="row"),
         tag("td", tag("div", badge(card.verdict, w), numbers, class_="lg-stack")),

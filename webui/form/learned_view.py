@@ -1,4 +1,4 @@
-"""What will be trained, as HTML: the counts in words, the lengths as bars, and a row with its marks. Pure functions."""
+"""The training examples as HTML: counts in words, lengths as bars, and a row with its marks. Pure functions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _TAGS = {
 
 
 def counters(counts: Counts, w: Wording) -> Html:
-    """What is learned, cut and left out, in a sentence each; numbers that are not exact are said to be estimated."""
+    """Return one sentence each about the tokens learned, cut and left out. Inexact numbers are marked as estimates."""
     is_projected = counts.counted < counts.rows
 
     def number(value: float) -> str:
@@ -104,11 +104,11 @@ def _counter(label: str, value: str, sentence: str, tone: str) -> Html:
 
 
 def histogram(preview: Preview, max_length: int, w: Wording) -> Html:
-    """Row lengths as bars, what max_length cuts hatched, and a dashed line at max_length. Told in words to screen
-    readers."""
+    """Return row lengths as bars, the part beyond max_length hatched, and a dashed line at max_length. Described in
+    words for screen readers."""
     limit = preview.limit(max_length)
     bins = preview.histogram(max_length)
-    said = w.t(
+    description = w.t(
         "learned_view.lengths" if preview.exact else "learned_view.lengths_estimated",
         median=grouped(w, preview.median), p99=grouped(w, preview.p99), longest=grouped(w, preview.longest),
         max_length=grouped(w, limit),
@@ -122,10 +122,10 @@ def histogram(preview: Preview, max_length: int, w: Wording) -> Html:
         *_limit_line(bins, limit, w),
         viewBox=f"0 0 {WIDTH} {HEIGHT}",
         role="img",
-        aria_label=said,
+        aria_label=description,
         class_="lg-lengths",
     )
-    return tag("figure", drawing, tag("figcaption", said, aria_hidden="true"), class_="lg-lengths-figure")
+    return tag("figure", drawing, tag("figcaption", description, aria_hidden="true"), class_="lg-lengths-figure")
 
 
 def _bar_width(bins: Sequence[Bin]) -> float:
@@ -133,7 +133,7 @@ def _bar_width(bins: Sequence[Bin]) -> float:
 
 
 def _bars(bins: Sequence[Bin]) -> Iterator[Html]:
-    """One bar a bin; the rows that are cut on top of those that are not. A bin with one row can still be seen."""
+    """Yield one bar per bin; cut rows stand on top of the others. A bin with one row is still visible."""
     floor, room, most = HEIGHT - BOTTOM, HEIGHT - TOP - BOTTOM, max(b.rows for b in bins)
     for i, b in enumerate(bins):
         if not b.rows:
@@ -163,7 +163,7 @@ def _axis(bins: Sequence[Bin], w: Wording) -> Iterator[Html]:
 
 
 def _limit_line(bins: Sequence[Bin], limit: int, w: Wording) -> Iterator[Html]:
-    """Where max_length lies; at the edge where it is below or, with an arrow, beyond all rows."""
+    """Yield the line at max_length; at the edge if it is below or, with an arrow, beyond all rows."""
     at = next((i for i, b in enumerate(bins) if limit < b.end), None)
     if at is None:
         x, label = float(WIDTH - RIGHT), w.t("learned_view.limit_beyond", max_length=grouped(w, limit))
@@ -181,7 +181,7 @@ def _limit_line(bins: Sequence[Bin], limit: int, w: Wording) -> Iterator[Html]:
 
 
 def legend(w: Wording, parts: Collection[Part] = ()) -> Html:
-    """parts: of the answers shown, besides their words."""
+    """parts: the kinds of answer tokens in the row, besides plain text."""
     samples = {"given": tag("span", w.t("learned_view.sample_given"))}
     samples["learned"] = tag("mark", w.t("learned_view.sample_learned"), class_="lg-learned")
     samples |= {
@@ -197,7 +197,8 @@ def legend(w: Wording, parts: Collection[Part] = ()) -> Html:
 
 
 def row(view: RowView | None, w: Wording) -> Html:
-    """A row as the model reads it, what is learned marked, with its legend. None: its tokenizer is not on this PC."""
+    """Return a row as the model reads it, with learned tokens marked, and its legend. None: the tokenizer is not on
+    this PC."""
     if view is None:
         return notice(w.t("learned_view.no_tokenizer"), "plain")
     counts = {"length": view.length, "learned": view.learned, "cut": view.cut, "parts": view.parts}
@@ -248,7 +249,7 @@ def _piece(piece: Span, view: RowView, w: Wording) -> Html:
 
 
 def _with_special(content: str, special: Sequence[str]) -> Html:
-    """content with its special tokens in their quieter style."""
+    """Return content with its special tokens in a quieter style."""
     if not special:
         return join([content])
     pattern = "|".join(re.escape(token) for token in sorted(special, key=len, reverse=True))

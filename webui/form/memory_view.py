@@ -1,6 +1,5 @@
-"""Under the plan's card: which programs hold the memory that the plan lacks, and whether the free memory has changed so
-much that the card must be drawn again. Pure functions, except `holders`, which looks.
-"""
+"""Memory below the plan's card: the programs that use the memory the plan lacks, and whether the free memory has
+changed so much that the card must be redrawn. Pure functions, except `holders`, which measures."""
 
 from __future__ import annotations
 
@@ -16,27 +15,27 @@ from webui.kit.html import Html, tag
 from webui.kit.wording import Wording
 
 MOST_HOLDERS = 6
-MOVED = 0.05  # of the free memory; a desktop breathes by less
+MOVED = 0.05  # share of the free memory; a desktop varies by less
 LEAST_MOVED_GIB = 0.25
 
 
 def is_short(result: FormResult) -> bool:
-    """Whether the plan, for this PC as it is, lacks memory that closing something might give."""
+    """Return whether the plan lacks memory that closing a program might free; false for a plan for another PC."""
     advice = result.plan.advice if result.plan else None
     return bool(advice and advice.verdict in ("tight", "does_not_fit") and not advice.budget.planned)
 
 
 def holders(result: FormResult, machine: Machine, w: Wording) -> Html | str:
-    """Programs that hold the memory which the plan lacks, the largest first; "" where it lacks none."""
+    """Return the programs that use the memory which the plan lacks, the largest first; "" if it lacks none."""
     if result.plan is None or not is_short(result):
         return ""
-    here = result.plan.advice.budget
+    budget = result.plan.advice.budget
     by_ram = (
         [(name, w.t("fits_view.gib", gib=gib(w, size / GIB))) for name, size in top_by_ram(MOST_HOLDERS)]
-        if here.kind == "cpu"
+        if budget.kind == "cpu"
         else None
     )
-    held = by_ram if here.kind == "cpu" else _on_card(here, machine, w)
+    held = by_ram if budget.kind == "cpu" else _on_card(budget, machine, w)
     if held is None:
         return tag("p", w.t("free_memory.holders_unknown"), class_="lg-quiet")
     if not held:
@@ -47,28 +46,29 @@ def holders(result: FormResult, machine: Machine, w: Wording) -> Html | str:
     )
 
 
-def _on_card(here: Budget, machine: Machine, w: Wording) -> list[tuple[str, str]] | None:
-    """None where the driver does not tell who is there."""
-    uuids = {here.card_uuid, *(uuid for uuid, _ in here.beside)}
-    told = [card.holders for card in machine.nvidia.cards if card.uuid in uuids]
-    if not told or None in told:
+def _on_card(budget: Budget, machine: Machine, w: Wording) -> list[tuple[str, str]] | None:
+    """Return (program, memory) on the plan's GPUs; None if the driver does not report programs."""
+    uuids = {budget.card_uuid, *(uuid for uuid, _ in budget.beside)}
+    by_card = [card.holders for card in machine.nvidia.cards if card.uuid in uuids]
+    if not by_card or None in by_card:
         return None
-    found = []
-    for holder in [holder for holders in told for holder in holders or ()][:MOST_HOLDERS]:
+    named = []
+    for holder in [holder for holders in by_card for holder in holders or ()][:MOST_HOLDERS]:
         used = (
             w.t("free_memory.amount_unknown")
             if holder.used_bytes is None
             else w.t("fits_view.gib", gib=gib(w, holder.used_bytes / GIB))
         )
-        found.append((holder.name or w.t("free_memory.process", pid=str(holder.pid)), used))
-    return found
+        named.append((holder.name or w.t("free_memory.process", pid=str(holder.pid)), used))
+    return named
 
 
-# ---- since it was drawn --------------------------------------------------------------------------
+# ---- changes since the card was drawn --------------------------------------------------------------------------
 
 
 def mark(result: FormResult) -> dict[str, float]:
-    """What the card's verdict was drawn from, as the browser keeps it; {} where free memory decides nothing."""
+    """Return the memory figures behind the card's verdict, which the browser keeps; {} if free memory does not
+    matter."""
     advice = result.plan.advice if result.plan else None
     if advice is None or advice.budget.planned or advice.budget.free_gib is None:
         return {}
@@ -79,7 +79,7 @@ def mark(result: FormResult) -> dict[str, float]:
 
 
 def has_moved(drawn: Any, free_gib: float | None) -> bool:
-    """Whether the verdict might be another with so much free, or the number beside it is plainly old."""
+    """Return whether the verdict might change with this free memory, or the number shown is clearly outdated."""
     if not isinstance(drawn, dict) or not isinstance(was := drawn.get("free"), int | float) or free_gib is None:
         return False
     limits = [value for name in ("bare", "needed") if isinstance(value := drawn.get(name), int | float)]

@@ -1,4 +1,4 @@
-"""The model step: the base model, chosen from the catalogue, from this PC, or by name; with what it needs here."""
+"""The model step: the base model, chosen from the catalogue, from this PC, or by name; and its needs on this PC."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class ModelStep:
         self.next = gr.Button(w.t("wizard.next"), elem_id="next-model", elem_classes="lg-next")
 
     def choices(self, budget: Budget) -> list[tuple[str, str]]:
-        """What loads without a download; all others are on the shelf, or named."""
+        """Return the models that load without a download; others are on the shelf, or typed."""
         return [(self._label(model_id, budget), model_id) for model_id in self.services.models.choices()]
 
     def _label(self, model_id: str, budget: Budget) -> str:
@@ -56,14 +56,14 @@ class ModelStep:
         if model is None:
             return format.model_name(model_id, w)
         recipe, verdict, _ = recommend.weigh(all_holes(), Grounds(budget, model.shape))
-        said = w.t(
+        fit = w.t(
             "wizard.model_verdict", method=METHODS[recipe.adapter.method], verdict=w.t(f"plan_view.verdict_{verdict}")
         )
-        return " · ".join([model.title, format.parameters(w, model.shape.params), said])
+        return " · ".join([model.title, format.parameters(w, model.shape.params), fit])
 
 
 def about(model_id: object, result: FormResult, services: Services, w: Wording) -> Html:
-    """Size, licence, download; what stands in its way."""
+    """Return size, licence and download of a model, and problems with it."""
     if not isinstance(model_id, str) or not model_id.strip():
         return Html("")
     model_id = model_id.strip()
@@ -87,8 +87,8 @@ def about(model_id: object, result: FormResult, services: Services, w: Wording) 
         family = family_of(result.shape.model_type)
         why = export_support({"model_type": result.shape.model_type}).why  # not as GGUF
         lines += [
-            tag("p", w.render(told), class_="lg-quiet")
-            for told in [*(family.note_messages() if family else []), *([why] if why else [])]
+            tag("p", w.render(note), class_="lg-quiet")
+            for note in [*(family.note_messages() if family else []), *([why] if why else [])]
         ]
     if rounded := base.rounding_note(services.workspace, model_id):
         lines.append(tag("p", w.render(rounded), class_="lg-quiet"))
@@ -100,7 +100,7 @@ def about(model_id: object, result: FormResult, services: Services, w: Wording) 
 
 
 def download_bytes(model_id: object, shape: ModelShape) -> int:
-    """Of its weights, two bytes a parameter; with its towers, where the catalogue has counted them."""
+    """Return the bytes of a model's weights, two per parameter, with its towers if the catalogue has counted them."""
     if model_id == "starter":
         return starter.WHEEL_BYTES
     model = of_hub(model_id.strip()) if isinstance(model_id, str) else None
@@ -108,7 +108,7 @@ def download_bytes(model_id: object, shape: ModelShape) -> int:
 
 
 def summary(model_id: object, result: FormResult, w: Wording) -> tuple[str, str]:
-    """The chosen model, and its size."""
+    """Return the chosen model, and its size."""
     if not isinstance(model_id, str) or not model_id.strip():
         return w.t("wizard.none_yet"), ""
     model = of_hub(model_id.strip())

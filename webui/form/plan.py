@@ -1,5 +1,4 @@
-"""The plan, which stands beside the open step, and the plan step, where it can be changed: the hardware it is planned
-for, and every setting."""
+"""The plan beside the open step, and the plan step, which changes it: the hardware it is for, and every setting."""
 
 from __future__ import annotations
 
@@ -23,7 +22,7 @@ from webui.kit.live import AT_ONCE
 from webui.kit.wording import Wording, field_of
 from webui.state.services import Services
 
-FOLLOW_S = 2.0  # as often as the hardware is looked at
+FOLLOW_S = 2.0  # as often as the hardware is measured
 EXPERTS: Key = ("adapter", "target_parameters")
 RANKS: Key = ("train", "ranks")
 RANKS_OFFERED = (4, 8, 16, 32, 64)
@@ -45,7 +44,7 @@ class PlanStep:
             self.recheck = gr.Button(w.t("free_memory.recheck"), size="sm", visible=False, elem_id="recheck-memory")
             with gr.Accordion(w.t("wizard.plan_more"), open=False, elem_id="plan-more"):
                 self.more = gr.HTML("")
-        self.drawn_from = gr.JSON({}, visible=False)  # what the card's verdict stands on, in the browser beside it
+        self.drawn_from = gr.JSON({}, visible=False)  # the memory figures of the card's verdict
         self.clock = gr.Timer(FOLLOW_S)
 
     def build(self) -> None:
@@ -60,11 +59,11 @@ class PlanStep:
         machine = self.services.monitor.newest()
         choices = self.card_choices(machine)
         with gr.Column(visible=len(choices) > 1, elem_id="choice-of-cards") as self.choice_of_cards:
-            # Until the first look has filled it: a box ticked before would choose that card alone.
+            # Disabled until the first look has filled it: a box ticked before would choose only that GPU.
             self.cards = gr.CheckboxGroup(
                 choices, label=w.t("wizard.cards"), info=w.t("wizard.cards_info"), elem_id="cards", interactive=False
             )
-            self.cards_now = gr.HTML(self.cards_as_they_are(machine), elem_id="cards-now")
+            self.cards_now = gr.HTML(self.current_cards(machine), elem_id="cards-now")
         self.method = gr.Radio(
             [(w.t("wizard.lora"), "lora"), (w.t("wizard.qlora"), "qlora")],
             value=field_of("adapter", "method").default,
@@ -106,15 +105,15 @@ class PlanStep:
         for section in SECTIONS:
             gr.HTML(tag("h2", w.t(f"wizard.section_{section}")), elem_classes="lg-setting-head")
             self.fields += [component_for(key, w) for key in FOLDED if key[0] == section]
-        for field in (self.experts, *self.of_pairs.values()):
-            # until a model that has some, or a set of pairs, is chosen
+        for field in (self.experts, *self.preference_fields.values()):
+            # until a model with experts, or a dataset of pairs, is chosen
             field.visible = False
         gr.HTML(tag("p", w.t("wizard.search_none"), id="settings-none", style="display:none", role="status"))
         search.change(None, [search], None, js=SEARCH, **AT_ONCE)
 
     @property
     def experts(self) -> Component:
-        """The setting that only a model with experts has."""
+        """The setting that only models with experts have."""
         field: Component = self.fields[FIELDS.index(EXPERTS)]
         return field
 
@@ -125,17 +124,19 @@ class PlanStep:
 
     @staticmethod
     def asks_for_experts(result: FormResult, explicit: Mapping[str, Any]) -> bool:
-        """Also where a model without them is chosen after it was set, so that it can be taken back."""
+        """Return whether to show it; also for a model without experts if it was set before, so that it can be reset."""
         return bool(result.shape and result.shape.num_experts) or name_of(EXPERTS) in explicit
 
     @property
-    def of_pairs(self) -> dict[str, Component]:
+    def preference_fields(self) -> dict[str, Component]:
         """The settings of preference training, by their names in the recipe's section train."""
         return {name: self.fields[FIELDS.index(("train", name))] for name in OF_PREFERENCES}
 
-    def draw_of_pairs(self, result: FormResult, explicit: Mapping[str, Any], data: Any) -> dict[Component, Any]:
-        """The objective where rows have a worse answer too, or are marked good and bad, the others where they count
-        with it; also what was set before another set or objective was chosen, so that it can be taken back."""
+    def draw_preference_fields(
+        self, result: FormResult, explicit: Mapping[str, Any], data: Any
+    ) -> dict[Component, Any]:
+        """Show the objective if rows have a worse answer or are marked good and bad, and the settings that the
+        objective uses. Settings with a value stay visible, so that they can be reset."""
         train = {name: explicit.get(f"train.{name}") for name in OF_PREFERENCES}
         objective = train["objective"]
         counts = {
@@ -149,18 +150,19 @@ class PlanStep:
             "sft_weight": objective in ("dpo", "simpo"),
         }
         return {
-            field: gr.update(visible=counts[name] or train[name] is not None) for name, field in self.of_pairs.items()
+            field: gr.update(visible=counts[name] or train[name] is not None)
+            for name, field in self.preference_fields.items()
         }
 
     def _has_bad(self, data: Any) -> bool:
-        """Whether rows of the chosen set are left out for a bad answer."""
+        """Return whether rows of the chosen dataset are left out because their answer is marked bad."""
         try:
             return any(left.why.key == "left_out.why_row" for left in self.services.datasets.report(data).left_out)
-        except (GarageError, TypeError):  # none is chosen, or whatever a browser sends
+        except (GarageError, TypeError):  # no dataset is chosen, or invalid JSON from a browser
             return False
 
     def memory_choices(self, machine: Machine) -> list[tuple[str, str]]:
-        """This PC as it is, its processor, and cards that are only planned for."""
+        """Return the choices: this PC, its processor, and GPU sizes to plan for."""
         w = self.w
         has_card = any(card.uuid and card.usable for card in machine.nvidia.cards)
         processor = [(w.t("wizard.memory_cpu"), PROCESSOR)] if has_card else []
@@ -168,7 +170,7 @@ class PlanStep:
         return [(w.t("wizard.memory_here"), HERE), *processor, *sizes]
 
     def _size(self, gb: int) -> str:
-        """A size of GPU memory with the names of common cards, because people type those."""
+        """Return a size of GPU memory with the names of common cards, because people type those."""
         names = cards_of(gb)
         if not names:
             return self.w.t("wizard.memory_size", gb=gb)
@@ -177,24 +179,24 @@ class PlanStep:
     def card_choices(self, machine: Machine) -> list[tuple[str, str]]:
         return [(hardware.title_of(card, self.w), card.uuid or "") for card in devices.may_be_chosen(machine.nvidia)]
 
-    def cards_as_they_are(self, machine: Machine) -> Html:
+    def current_cards(self, machine: Machine) -> Html:
         lines = [tag("li", hardware.current_state(card, self.w)) for card in devices.may_be_chosen(machine.nvidia)]
         return tag("ul", *lines, class_="lg-quiet lg-holders")
 
     def draw_cards(self, choice: Any, machine: Machine) -> dict[Component, Any]:
-        """The choice where there is one; it stands for the number of cards then."""
+        """Show the choice of GPUs if there is one; it replaces the number of GPUs."""
         is_shown = choice == HERE and len(devices.may_be_chosen(machine.nvidia)) > 1
         return {
             self.choice_of_cards: gr.update(visible=is_shown),
-            self.cards_now: self.cards_as_they_are(machine) if is_shown else gr.skip(),
+            self.cards_now: self.current_cards(machine) if is_shown else gr.skip(),
             self.ranks: gr.update(visible=not is_shown),
         }
 
-    def cards_filled(self, result: FormResult, machine: Machine) -> dict[str, Any]:
-        """Those that the plan is for, as the form's answer has them."""
-        if result.plan is None or (here := result.plan.advice.budget).card_uuid is None:
+    def card_values(self, result: FormResult, machine: Machine) -> dict[str, Any]:
+        """Return the GPUs that the plan is for, as the form's answers have them."""
+        if result.plan is None or (budget := result.plan.advice.budget).card_uuid is None:
             return {}
-        choices, planned = self.card_choices(machine), {here.card_uuid, *(uuid for uuid, _ in here.beside)}
+        choices, planned = self.card_choices(machine), {budget.card_uuid, *(uuid for uuid, _ in budget.beside)}
         return {
             CARDS: {"value": [uuid for _, uuid in choices if uuid in planned], "choices": choices, "interactive": True}
         }

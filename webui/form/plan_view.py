@@ -16,33 +16,32 @@ from webui.kit.format import METHODS, badge, free_memory, gib, grouped, method_n
 from webui.kit.html import Html, join, notice, tag
 from webui.kit.wording import Wording
 
-# The terms of an estimate as the bar shows them: few, by what a person could change.
+# The terms of an estimate in the bar's groups, by what a person could change.
 BAR = (
     ("model", ("weights", "dequantised")),
     ("adapter", ("adapter", "gradients", "optimizer")),
     ("work", ("activations", "logits")),
     ("rest", ("workspace", "context", "slack")),
 )
-# As findings of the plan, and as the reason for the length; that a length is estimated is nothing to warn a newcomer
-# of.
+# Warnings that are shown elsewhere: as findings, and as the reason for the length.
 SAID_ELSEWHERE = (*COVERED_WARNINGS, "advise.warn_estimated_lengths")
 MOST_WARNINGS = 2  # beside the form; the others are in a fold
-# What would fit, each in a fold of its own.
+# What would fit, each in its own fold.
 FITS = (
-    ("stretched", headroom_view.stretched),
+    ("stretched", headroom_view.setting_limits),
     ("by_length", headroom_view.by_length),
     ("on_cards", headroom_view.on_cards),
 )
 
 
 def verdict_line(advice: Advice, w: Wording) -> str:
-    """ "fits: 5.2 of 7.3 GiB" with the margin counted in, but where only that is too much; the word alone where a
-    number is not known."""
+    """ "fits: 5.2 of 7.3 GiB" including the margin, but without it for a tight plan; the word alone if a number is
+    unknown."""
     word = w.t(f"plan_view.verdict_{advice.verdict}")
     if advice.estimate is None or advice.budget.free_gib is None:
         return word
     needed, free = advice.estimate.needed_gib, advice.budget.free_gib
-    if advice.verdict == "tight" and needed > free:  # "7.8 of 7.3" would be over
+    if advice.verdict == "tight" and needed > free:  # "7.8 of 7.3" would look as if it did not fit
         return w.t(
             "plan_view.verdict_bare", verdict=word, needed=gib(w, advice.estimate.on_card_gib), free=gib(w, free)
         )
@@ -52,14 +51,15 @@ def verdict_line(advice: Advice, w: Wording) -> str:
 def steps_and_time(result: FormResult, w: Wording) -> list[str]:
     if result.plan is None or result.plan.advice.planned_steps is None:
         return []
-    found = [w.t("plan_view.steps", steps=result.plan.advice.planned_steps)]
+    parts = [w.t("plan_view.steps", steps=result.plan.advice.planned_steps)]
     if result.seconds is not None:
-        found.append(format.about(w, result.seconds))
-    return found
+        parts.append(format.about(w, result.seconds))
+    return parts
 
 
 def card(result: FormResult, w: Wording) -> Html:
-    """Recommendation, verdict, memory by term, steps and time, what is learned, the gravest warnings."""
+    """Return the plan: recommendation, verdict, memory by term, steps and time, tokens learned, the gravest
+    warnings."""
     if result.plan is None:
         return (
             notice(w.render(result.problem))
@@ -67,7 +67,10 @@ def card(result: FormResult, w: Wording) -> Html:
             else tag("p", w.t("plan_view.no_plan"), class_="lg-quiet")
         )
     advice = result.plan.advice
-    read_unasked = {"offload_layers", *(["budget"] if advice.budget.ranks > 1 else [])}  # they change so much
+    read_unasked = {
+        "offload_layers",
+        *(["budget"] if advice.budget.ranks > 1 else []),
+    }  # these reasons are always shown: their effect is large
     parts = [
         tag(
             "p",
@@ -101,7 +104,7 @@ def _warnings(advice: Advice, w: Wording) -> list[Html]:
 
 
 def more(result: FormResult, table: VramTable, w: Wording) -> Html:
-    """To be unfolded: the other warnings, the reasons, what else was weighed, what would fit, the table."""
+    """Return the folded details: other warnings, reasons, alternatives, what would fit, the documented table."""
     if result.plan is None:
         return Html("")
     advice = result.plan.advice
@@ -117,7 +120,7 @@ def more(result: FormResult, table: VramTable, w: Wording) -> Html:
 
 
 def time_line(result: FormResult, w: Wording) -> Html | None:
-    """Steps and expected time, with where the pace comes from; why it is not known yet."""
+    """Return steps and expected time, with the source of the pace, or why it is not known yet."""
     if result.plan is None:
         return None
     steps = result.plan.advice.planned_steps
@@ -150,21 +153,21 @@ def learned_line(result: FormResult, w: Wording) -> Html | None:
 
 
 def memory(estimate: Estimate | None, budget: Budget, w: Wording) -> Html | None:
-    """A bar of what needs memory, against what is free; the numbers beside it say the same."""
+    """Return a bar of the memory by purpose, against the free memory; the numbers beside it say the same."""
     if estimate is None:
         return None
     groups = [(name, sum(estimate.terms.get(term, 0.0) for term in terms)) for name, terms in BAR]
     margin = estimate.needed_gib - estimate.on_card_gib
     free = budget.free_gib
-    whole = max(estimate.needed_gib, free or 0.0) or 1.0
+    full = max(estimate.needed_gib, free or 0.0) or 1.0
     pieces = [*groups, ("margin", margin)]
     bar = [
-        tag("div", class_=f"lg-mem-{name}", style=f"width:{100 * size / whole:.2f}%")
+        tag("div", class_=f"lg-mem-{name}", style=f"width:{100 * size / full:.2f}%")
         for name, size in pieces
         if size > 0
     ]
     if free is not None:
-        bar.append(tag("div", class_="lg-mem-free", style=f"left:{min(100.0, 100 * free / whole):.2f}%"))
+        bar.append(tag("div", class_="lg-mem-free", style=f"left:{min(100.0, 100 * free / full):.2f}%"))
     spoken = w.t(
         "plan_view.bar_spoken",
         needed=gib(w, estimate.needed_gib),
@@ -190,7 +193,7 @@ def memory(estimate: Estimate | None, budget: Budget, w: Wording) -> Html | None
 
 
 def reasons(advice: Advice, w: Wording) -> Html:
-    """Why each setting has its value."""
+    """Return a list of the reasons for each setting's value."""
     lines = []
     for reason in advice.reasons:
         value = value_of(getattr(advice, reason.field, None), w)
@@ -202,7 +205,7 @@ def reasons(advice: Advice, w: Wording) -> Html:
 
 
 def value_of(value: object, w: Wording) -> str:
-    """A number or a word; "" for what the reason's own sentence says."""
+    """Return a number or a word; "" if the reason's sentence has the value."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return ""
     return format.number(w, value) if isinstance(value, int | float) else value
@@ -216,15 +219,15 @@ def alternatives(advice: Advice, w: Wording) -> Html | None:
 
 
 def would_fit(advice: Advice, w: Wording) -> Html | None:
-    """What a plan that does not fit can be changed into, where it is read first."""
-    found = [tag("li", w.render(other.text)) for other in advice.alternatives if other.verdict == "fits"]
-    if advice.verdict not in ("tight", "does_not_fit") or not found:
+    """Return the changes that make a plan fit, at the top where they are read first."""
+    options = [tag("li", w.render(other.text)) for other in advice.alternatives if other.verdict == "fits"]
+    if advice.verdict not in ("tight", "does_not_fit") or not options:
         return None
-    return tag("div", tag("p", tag("strong", w.t("plan_view.would_fit"))), tag("ul", *found))
+    return tag("div", tag("p", tag("strong", w.t("plan_view.would_fit"))), tag("ul", *options))
 
 
 def documented(advice: Advice, table: VramTable, w: Wording) -> Html:
-    """The table that the rules come from, with the row and the column that applied lit up."""
+    """Return the table that the rules come from, with the row and the column that applied highlighted."""
     methods: tuple[TableMethod, ...] = ("full", "lora", "qlora")
     names = {"full": w.t("plan_view.full"), **METHODS}
     head = tag(
@@ -280,18 +283,19 @@ def fold(title: str, *content: Html | None, open_: bool = False) -> Html:
     return tag("details", tag("summary", title), *content, class_="lg-fold", open=open_)
 
 
-def dry_run_line(looked: DryRunState | None, advice: Advice, w: Wording) -> Html | None:
-    """A warning if the dry run differs from the plan by more than the plan's margin, or on whether the run fits."""
-    if looked is None or looked.answer is None or advice.estimate is None:
+def dry_run_line(state: DryRunState | None, advice: Advice, w: Wording) -> Html | None:
+    """Return a warning if the dry run differs from the plan by more than the plan's margin, or on whether the run
+    fits."""
+    if state is None or state.answer is None or advice.estimate is None:
         return None
-    counted, free, on_card = looked.answer.estimate, advice.budget.free_gib, advice.estimate.on_card_gib
-    found, needed = counted.on_card_gib * advice.factor, counted.needed_gib * advice.factor
+    counted, free, on_card = state.answer.estimate, advice.budget.free_gib, advice.estimate.on_card_gib
+    on_device, needed = counted.on_card_gib * advice.factor, counted.needed_gib * advice.factor
     parts = []
-    if abs(found / on_card - 1) > advice.estimate.margin:
-        said = w.t(
-            "dry_run_view.counted", gib=gib(w, found), thumb=gib(w, on_card), where=w.render(looked.answer.where)
+    if abs(on_device / on_card - 1) > advice.estimate.margin:
+        text = w.t(
+            "dry_run_view.counted", gib=gib(w, on_device), thumb=gib(w, on_card), where=w.render(state.answer.where)
         )
-        parts.append(tag("p", said, class_="lg-quiet"))
+        parts.append(tag("p", text, class_="lg-quiet"))
     if advice.verdict == "fits" and free is not None and needed > free:
         parts.append(notice(w.t("dry_run_view.too_much", needed=gib(w, needed), free=gib(w, free)), "warn"))
     return join(parts) if parts else None

@@ -1,7 +1,7 @@
-"""Computes the plan from the whole form: one look at its answers gives the plan, the preview, and what is missing.
+"""Computes the plan from the whole form: its answers give the plan, the preview, and what is missing.
 
-No gradio. Nothing is downloaded here except a model's config.json (hub, for its shape), whose failure is remembered for
-a minute so that typing goes on.
+No gradio. The only download is a model's config.json (from a hub, for its shape); a failed one is not tried again for a
+minute, so that typing is not delayed.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from core.trial import computed_pace, pace
 from core.trial.dry_runs import DryRunState, Question
 from core.trial.pace import Pace, StandIn
 from core.workspace.saved_recipes import NO_DATA
-from webui.form.fields import FormAnswers, refused
-from webui.form.reading.brought import choices_for
+from webui.form.fields import FormAnswers, setting_error
+from webui.form.reading.recipe_reading import choices_for
 from webui.kit import samples
 from webui.kit.wording import Wording
 from webui.state.services import Services
@@ -50,7 +50,7 @@ LONG_S = 12 * 3600.0
 
 @dataclass(frozen=True)
 class Form:
-    """The answers of the form as they arrived: any JSON may be in them until a Planner has looked."""
+    """The answers of the form as sent by the browser. They may be any JSON until a Planner has checked them."""
 
     goal: Any
     model: Any
@@ -58,14 +58,15 @@ class Form:
     memory: Any  # HERE, PROCESSOR or "size:<GB>"
     name: Any
     answers: FormAnswers
-    cards: tuple[str, ...] = ()  # uuids of those that were chosen and can be used (Planner.cards_of)
+    cards: tuple[str, ...] = ()  # uuids of the chosen GPUs that can be used (Planner.cards_of)
 
 
 @dataclass(frozen=True)
 class FormResult:
-    """missing: what has to be given before Start. problem: what cannot be. Both None: Start may be pressed.
+    """The plan and everything known about it.
 
-    preview, shape, pace are None where they could not be had; shape_problem and preview_problem then say why.
+    missing: an answer that is needed before Start. problem: an answer that cannot be used. Both None: Start may be
+    pressed. preview, shape, pace are None if unavailable; shape_problem and preview_problem have the reason.
     """
 
     plan: Plan | None = None
@@ -78,23 +79,23 @@ class FormResult:
     preview_problem: Message | None = None
     note: Message | None = None  # about this PC, beside the plan
     measuring: bool = False  # the pace will be known in some seconds
-    findings: tuple[Diagnosis, ...] = ()  # of the run doctor
-    dry_run: DryRunState | None = None  # None where a plan has none: on a processor, or without a shape
+    findings: tuple[Diagnosis, ...] = ()  # from the run doctor
+    dry_run: DryRunState | None = None  # None on a processor, or without a shape
 
     @property
     def unsettled(self) -> bool:
-        """Whether a number that the card shows will be known in some seconds."""
+        """True if a number on the card will be known in some seconds."""
         return self.measuring or bool(self.dry_run and self.dry_run.is_counting)
 
     @property
     def limits(self) -> tuple[int, LongExamples, int]:
-        """max_length, what is done to longer rows, and the overlap of pieces, as the plan has them."""
+        """max_length, the treatment of longer rows, and the overlap of pieces, as in the plan."""
         data = self.plan.recipe.data if self.plan else Data(source=NO_DATA)
         return data.max_length, data.long_examples, data.overlap
 
     @property
     def seconds(self) -> float | None:
-        """How long the planned steps take at the pace that is known; None where something is not."""
+        """Duration of the planned steps at the known pace; None if something is unknown."""
         if not (self.plan and self.preview and self.pace and self.plan.advice.planned_steps):
             return None
         recipe, advice = self.plan.recipe, self.plan.advice
@@ -103,12 +104,12 @@ class FormResult:
 
     @property
     def is_long(self) -> bool:
-        """Whether it would take longer than a night, as the best pace that is known tells."""
+        """True if the run would take longer than a night at the best known pace."""
         return (self.seconds or 0.0) > LONG_S
 
     @property
     def is_doubtful(self) -> bool:
-        """Whether Start may be pressed and should not look as if all were well."""
+        """True if Start may be pressed but should look like a doubtful choice."""
         return self.is_long or bool(self.plan and self.plan.advice.verdict == "does_not_fit")
 
 
@@ -121,7 +122,7 @@ class Planner:
     _guard: threading.Lock = field(default_factory=threading.Lock)
 
     def look(self, form: Form, w: Wording) -> FormResult:
-        """Never raises a GarageError: whatever is wrong is in the answer."""
+        """Return the result for a form. Never raises a GarageError: errors are part of the result."""
         missing = None
         if not isinstance(form.data, str) or not form.data:
             missing = msg("wizard.missing_data")
@@ -137,32 +138,34 @@ class Planner:
         shape, shape_problem = self._shape(recipe)
         preview, preview_problem = self._preview(recipe)
         missing = missing or self._undecided(recipe)
-        if refused := self._refused(recipe, shape, shape_problem):
-            return FormResult(None, preview, shape, None, missing, refused, refused, preview_problem)
+        if refusal := self._untrainable(recipe, shape, shape_problem):
+            return FormResult(None, preview, shape, None, missing, refusal, refusal, preview_problem)
         try:
             corrections = None if budgeted.planned else self._corrections(budgeted, recipe.model.id)
             grounds = Grounds.from_preview(budgeted, shape, preview, corrections, form.answers.parent is not None)
-            made = plan.make(recipe, grounds, self._data_name(recipe, w))
+            planned = plan.make(recipe, grounds, self._data_name(recipe, w))
         except GarageError as error:
             return FormResult(None, preview, shape, None, missing, error.message, shape_problem, preview_problem)
         problem = (
-            preview.problem(made.recipe.data.max_length, made.recipe.data.long_examples) if preview else preview_problem
+            preview.problem(planned.recipe.data.max_length, planned.recipe.data.long_examples)
+            if preview
+            else preview_problem
         )
         problem = problem or other_base
         if problem is None and missing is None and budgeted.planned:
             problem = msg("wizard.only_planned", gb=budgeted.sold_gb)
-        known_pace = self._pace(made, shape, preview) if preview else None
+        known_pace = self._pace(planned, shape, preview) if preview else None
         return FormResult(
-            made, preview, shape, known_pace, missing, problem, shape_problem, preview_problem, self._note(budgeted,
+            planned, preview, shape, known_pace, missing, problem, shape_problem, preview_problem, self._note(budgeted,
                 form),
             measuring=self.services.pace_probe.busy,
-            findings=tuple(run_doctor.before(Planned.from_advice(made.recipe, made.advice, preview)))
+            findings=tuple(run_doctor.before(Planned.from_advice(planned.recipe, planned.advice, preview)))
             if preview else (),
-            dry_run=self._dry_run(made, shape),
+            dry_run=self._dry_run(planned, shape),
         )  # fmt: skip
 
     def _note(self, budgeted: Budget, form: Form) -> Message | None:
-        """Why a card will not be used that is planned for or was chosen, or that a person expects to be."""
+        """Return why a GPU that was planned for, chosen or expected will not be used."""
         cards = self.services.monitor.newest().nvidia.cards
         chosen = (card for card in cards if form.memory == HERE and card.uuid in form.answers.cards)
         if gone := next((why for card in chosen if (why := devices.why_left_out(card))), None):
@@ -174,7 +177,8 @@ class Planner:
         return next((why for card in expected if (why := devices.why_left_out(card))), None)
 
     def _continued(self, recipe: Recipe, form: Form) -> tuple[Recipe, Message | None]:
-        """recipe with what belongs to the run that it continues, and what is wrong with the base that was chosen."""
+        """Return the recipe with the fixed settings of the run that it continues, and a message if it has another
+        base."""
         parent = parent_of(self.services, form.answers)
         if parent is None:
             return recipe, None
@@ -185,17 +189,17 @@ class Planner:
         return further.held_to(recipe, then), other
 
     def device(self, choice: Any, budgeted: Budget) -> str | None:
-        """What a run's process is told that is to have what it was planned for (core/system/devices)."""
+        """Return the devices that the run's process may use, as planned (core/system/devices)."""
         return devices.CPU if choice == PROCESSOR else budget.device_of(budgeted, self.services.monitor.newest().nvidia)
 
     def cards_of(self, choice: Any, chosen: Sequence[str]) -> tuple[str, ...]:
-        """Those of chosen that can be used, where there is a choice."""
+        """Return the chosen GPUs that can be used, if there is a choice."""
         there = {card.uuid for card in devices.may_be_chosen(self.services.monitor.newest().nvidia)}
         return tuple(uuid for uuid in chosen if uuid in there) if choice == HERE and len(there) > 1 else ()
 
     def budget(self, choice: Any, cards: Any = ()) -> Budget:
-        """cards: uuids. Raises RecipeError for a size that cannot be; without a card that is there it is what is
-        here."""
+        """Return the memory for a choice of plan-for. cards: uuids; without a usable one, this PC decides. Raises
+        RecipeError for an invalid size."""
         machine = self.services.standby.machine_for_run(self.services.monitor.newest())
         if isinstance(choice, str) and choice.startswith(SIZE):
             try:
@@ -205,14 +209,14 @@ class Planner:
             return budget.planned(size, platform.system())
         if choice == PROCESSOR:
             return budget.of_cpu(machine)
-        wanted = cards if isinstance(cards, list | tuple) else ()
-        chosen = [card for card in devices.may_be_chosen(machine.nvidia) if card.uuid in wanted]
+        uuids = cards if isinstance(cards, list | tuple) else ()
+        chosen = [card for card in devices.may_be_chosen(machine.nvidia) if card.uuid in uuids]
         return (
             budget.of_chosen(chosen, machine.nvidia, machine.ram_free_bytes) if chosen else budget.of_machine(machine)
         )
 
     def budget_or_here(self, choice: Any, cards: Any = ()) -> Budget:
-        """For lists beside the plan, whose card says what is wrong with a size that cannot be."""
+        """As `budget`, but with this PC in place of an invalid size, whose error the plan's card shows."""
         try:
             return self.budget(choice, cards)
         except GarageError:
@@ -232,24 +236,24 @@ class Planner:
                 self._failures[key] = (time.monotonic(), error.message)
             return None, error.message
 
-    def _refused(self, recipe: Recipe, shape: ModelShape | None, problem: Message | None) -> Message | None:
-        """Why the base cannot be trained, as its config.json says; asked once, but for what can be trusted meanwhile.
-        problem: why it has no shape."""
-        if shape is None and not (problem and problem.key.startswith("shape.")):  # there is no config.json to be had
+    def _untrainable(self, recipe: Recipe, shape: ModelShape | None, problem: Message | None) -> Message | None:
+        """Return why the base cannot be trained, by its config.json. Cached, except for models whose code may be
+        trusted meanwhile. problem: why it has no shape."""
+        if shape is None and not (problem and problem.key.startswith("shape.")):  # config.json is not available
             return None
         key = (recipe.model.id, recipe.model.revision)
         if key in self._refusals:
             return self._refusals[key]
         try:
-            found = self.services.models.refusal(*key)
+            refusal = self.services.models.refusal(*key)
         except GarageError as error:
             return None if shape is None or quantised.can_train(shape.quantised) else error.message
-        if found is None or not found.key.startswith("trust."):
-            self._refusals[key] = found
-        return found
+        if refusal is None or not refusal.key.startswith("trust."):
+            self._refusals[key] = refusal
+        return refusal
 
     def _corrections(self, budgeted: Budget, model_id: str) -> Corrections:
-        """What earlier runs measured on the card, or the processor, that the plan is for."""
+        """Return the measurements of earlier runs on the GPU or processor of the plan."""
         machine = self.services.monitor.newest()
         card = next(
             (card for card in machine.nvidia.cards if budgeted.kind == "card" and card.uuid == budgeted.card_uuid), None
@@ -271,11 +275,11 @@ class Planner:
             return None, error.message
 
     def _undecided(self, recipe: Recipe) -> Message | None:
-        """What is missing if nothing shows which column of the set is the answer."""
+        """Return a message if nothing shows which column of the dataset is the answer."""
         data = recipe.data
         try:
             report = self.services.datasets.report(data.source, data.format, Choices.from_data(data))
-        except GarageError:  # said as a problem of the set
+        except GarageError:  # reported as a problem of the dataset
             return None
         return msg("wizard.missing_answer") if report.undecided else None
 
@@ -287,49 +291,49 @@ class Planner:
         except GarageError:
             return ""
 
-    def _pace(self, made: Plan, shape: ModelShape | None, preview: Preview) -> Pace | None:
-        """From a run of the same kind on this PC, else from a step of this plan that is timed now. Until it was, and
-        for a GPU that is only planned for, computed for a large model, else None."""
-        recipe = made.recipe
-        budgeted = made.advice.budget
+    def _pace(self, planned: Plan, shape: ModelShape | None, preview: Preview) -> Pace | None:
+        """Return the pace of a run of the same kind on this PC, else of a step of this plan that is timed now. Before
+        it is timed, and for a GPU that is only planned for, it is computed for a large model, else None."""
+        recipe = planned.recipe
+        budgeted = planned.advice.budget
         recomputes = bool(recipe.train.gradient_checkpointing)
         computed = computed_pace.compute(budgeted, shape, recomputes, cores.usable()) if shape else None
         if budgeted.planned:
             return computed
         device = budget.device_of(budgeted, self.services.monitor.newest().nvidia)
-        found = pace.from_runs(self.services.runs, recipe, budgeted.kind == "card", device)
+        measured = pace.from_runs(self.services.runs, recipe, budgeted.kind == "card", device)
         if (
-            found is not None or shape is None or recipe.adapter.trains_experts or recipe.train.ranks > 1
-        ):  # what is timed has neither
-            return found
+            measured is not None or shape is None or recipe.adapter.trains_experts or recipe.train.ranks > 1
+        ):  # a timed step covers neither experts nor ranks
+            return measured
         counts = preview.counts_of(recipe.data)
         speed = self.services.pace_probe.look(
             StandIn.from_plan(
-                shape, made.advice.setup, counts.tokens / max(1, counts.pieces), counts.learned_percent / 100, device
+                shape, planned.advice.setup, counts.tokens / max(1, counts.pieces), counts.learned_percent / 100, device
             )
         )
         if speed is None:
             return computed
-        own, steps = preview.facts().validation, made.advice.planned_steps or 0
+        own, steps = preview.facts().validation, planned.advice.planned_steps or 0
         measuring = pace.measuring_share(recipe, steps, counts, len(preview.rows), own)
         return pace.from_step(speed, measuring)
 
-    def _dry_run(self, made: Plan, shape: ModelShape | None) -> DryRunState | None:
-        """What the step itself would hold, as far as it is known; it is asked for, never waited for."""
-        kind = made.advice.budget.kind
+    def _dry_run(self, planned: Plan, shape: ModelShape | None) -> DryRunState | None:
+        """Return the memory of a real step, as far as it is known. Requested here, never waited for."""
+        kind = planned.advice.budget.kind
         if shape is None or kind == "cpu":
             return None
-        model, config = made.recipe.model, shape.config()
+        model, config = planned.recipe.model, shape.config()
         if shape.source != "catalogue":
-            # on this PC, or once more over the network: kept with the answers of the planner
+            # read from this PC or downloaded, and cached
             try:
                 config = self._config(model.id, model.revision)
             except GarageError as error:
                 return DryRunState(why=error.message)
-        return self.services.dry_runs.look(Question(config=config, setup=made.advice.setup))
+        return self.services.dry_runs.look(Question(config=config, setup=planned.advice.setup))
 
     def _config(self, model_id: str, revision: str | None) -> dict[str, Any]:
-        """Read once: a hub model's comes over the network."""
+        """Return a model's config, read once: that of a hub model is downloaded."""
         key = (model_id, revision)
         if key not in self._configs:
             self._configs[key] = self.services.models.config(model_id, revision)
@@ -337,7 +341,7 @@ class Planner:
 
 
 def parent_of(services: Services, answers: FormAnswers) -> RunFolder | None:
-    """The run that a form continues. Raises RunError where it cannot be continued (any more)."""
+    """Return the run that a form continues. Raises RunError if it cannot be continued."""
     if not answers.parent:
         return None
     run = services.runs.get(answers.parent)
@@ -346,23 +350,23 @@ def parent_of(services: Services, answers: FormAnswers) -> RunFolder | None:
 
 
 def recipe_of(form: Form) -> Recipe:
-    """The recipe that a form asks for, only what the person decided in it. Raises GarageError for what cannot be."""
+    """Return a form as a recipe that contains only the person's decisions. Raises GarageError for invalid ones."""
     model = form.model.strip() if isinstance(form.model, str) and form.model.strip() else "starter"
     ModelRef.parse(model)
     sections = form.answers.sections()
-    brought = {
-        name: said for name, said in choices_for(form.data, form.answers.reading).chosen.items() if name != "rated"
-    }  # by the objective
+    chosen = {
+        name: value for name, value in choices_for(form.data, form.answers.reading).chosen.items() if name != "rated"
+    }  # rated: set by the objective
     value = {
         "name": form.name if isinstance(form.name, str) else "",
         "goal": form.goal if isinstance(form.goal, str) and form.goal else None,
         "model": sections.get("model", {}) | {"id": model},
         "data": sections.get("data", {})
-        | {**brought, "source": form.data if isinstance(form.data, str) and form.data else NO_DATA},
+        | {**chosen, "source": form.data if isinstance(form.data, str) and form.data else NO_DATA},
         "adapter": sections.get("adapter", {}),
         "train": sections.get("train", {}) | ({"ranks": len(form.cards)} if form.cards else {}),
     }
     try:
         return Recipe.parse(value, where="form")
     except RecipeError as error:
-        raise refused(error) from error
+        raise setting_error(error) from error

@@ -1,4 +1,4 @@
-"""The last step, with the run's name and its start time, and Start in the bar."""
+"""The last step, with the run's name and start time, and the Start button of the bar."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from core.errors import BusyError, GarageError
 from core.messages import Message
 from core.queue.queue import time_of_day
 from core.runs.folder import RunFolder
-from webui.form.handle import Filling, FormHandle, Given, Take, Taken, Updates
+from webui.form.handle import FieldValues, Fill, Filled, Filling, FormHandle, Updates
 from webui.form.planner import Form, FormResult, Planner, parent_of
 from webui.kit.format import at_time
 from webui.kit.html import notice, tag
@@ -26,8 +26,8 @@ from webui.state.snapshot import Snapshot
 MISSING_IN = {"wizard.missing_data": "data", "wizard.missing_answer": "data", "wizard.missing_model": "model"}
 
 
-def waits(snapshot: Snapshot) -> bool:
-    """Whether a run that is started now goes into the queue instead."""
+def will_wait(snapshot: Snapshot) -> bool:
+    """Return whether a run that is started now joins the queue."""
     return bool(snapshot.busy or snapshot.queue.order.game)
 
 
@@ -53,52 +53,54 @@ class StartStep:
         self.notice = gr.HTML("", elem_id="start-notice", visible=False)
 
     def label(self, result: FormResult) -> dict[str, Any]:
-        """Its label says what is missing; it stays pressable, and then opens the step that is meant."""
+        """Return the button's label, which names what is missing. It stays enabled, and then opens the step
+        concerned."""
         if result.missing is not None:
             key = f"start_{result.missing.key.removeprefix('wizard.')}"
         elif result.problem is not None:
             key = "start_only_planned" if result.problem.key == "wizard.only_planned" else "start_problem"
         else:
             key = "start"
-        label = "queue_panel.add" if key == "start" and waits(self.services.snapshots.now()) else f"wizard.{key}"
+        label = "queue_panel.add" if key == "start" and will_wait(self.services.snapshots.now()) else f"wizard.{key}"
         return gr.update(value=self.w.t(label), variant="primary" if key == "start" else "secondary")
 
     def begin(
         self, form: FormHandle, folds: Mapping[str, Component], run_notice: Component, planning: Component
-    ) -> Take:
-        """Start: two at once give one run. Once it was made, the form has no name and continues nothing any more."""
+    ) -> Fill:
+        """Return the handler of Start. Two presses at once give one run. After the start the form has no name and
+        continues no run."""
 
-        def not_begun(why: Message | None, step: str | None = None) -> Taken:
-            """step: the one that is meant, which opens."""
+        def failure(why: Message | None, step: str | None = None) -> Filled:
+            """step: the one to open."""
             opened = {fold: gr.update(open=name == step) for name, fold in folds.items()} if step else {}
             return None, {self.notice: shown(notice(self.w.render(why))), **opened}
 
-        def begun(given: Given) -> Taken:
+        def fill(values: FieldValues) -> Filled:
             try:
-                said = given[self.start_at]
+                said = values[self.start_at]
                 not_before = time_of_day(said if isinstance(said, str) else None, time.time())
             except GarageError as error:
-                return not_begun(error.message, "train")
-            asked = form.read(given)
-            result = form.result_of(asked)
+                return failure(error.message, "train")
+            state = form.read(values)
+            result = form.result_of(state)
             why = result.missing or result.problem
             if why is not None or result.plan is None:
-                return not_begun(why, MISSING_IN.get(why.key) if why else None)
+                return failure(why, MISSING_IN.get(why.key) if why else None)
             try:
-                run = self._submit(result.plan, result.seconds, asked, not_before)
+                run = self._submit(result.plan, result.seconds, state, not_before)
             except BusyError as error:
                 said = notice(self.w.render(error.message), "warn")
                 return None, {self.notice: shown(said), run_notice: shown(said)}
             except GarageError as error:
-                return not_begun(error.message)
-            waits = shown(notice(self._waits(run), "ok"))
-            updates: Updates = {self.notice: shown(""), run_notice: waits, self.start_at: "", planning: False}
+                return failure(error.message)
+            will_wait = shown(notice(self._waits(run), "ok"))
+            updates: Updates = {self.notice: shown(""), run_notice: will_wait, self.start_at: "", planning: False}
             return Filling({"name": ""}, {"parent": None}), updates
 
-        return begun
+        return fill
 
     def _waits(self, run: RunFolder) -> str:
-        """Where the run is now, if it did not just begin: that is seen."""
+        """Return where the run waits; "" if it has begun, which is visible."""
         entry = next(
             (entry for row, entry in self.services.snapshots.now(fresh=True).queue.waiting if row.id == run.id), None
         )

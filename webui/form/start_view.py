@@ -1,7 +1,7 @@
-"""The start of the Train page: what the app is for, the sample datasets and one's own, a place to drop a file, and
-the whole plan in one bar beside Start.
+"""The top of the Train page: the purpose of the app, the sample datasets and the person's own, a drop zone, and the
+whole plan in one bar beside Start.
 
-The steps behind it (goal, model, data, plan, run) open below it, one at a time; assets/start.js says how.
+The steps (goal, model, data, plan, run) open below it, one at a time (assets/start.js).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from webui.kit.html import Html, join, tag
 from webui.kit.icons import icon
 from webui.kit.panel import Panel
 
-# A press on a card chooses its dataset; which one is chosen, the page marks itself.
+# A press on a card chooses its dataset; the page marks the chosen card.
 CHOOSE = """
 element.addEventListener("click", (event) => {
   const card = event.target.closest("button[data-set]");
@@ -36,7 +36,7 @@ element.addEventListener("click", (event) => {
 });
 """
 MARK = "(data) => loraGarageStart.mark(data)"
-MOST_OWN = 6  # of a person's own datasets that are shown; all of them are in the step
+MOST_OWN = 6  # own datasets shown as cards; all of them are in the step
 
 
 class Summary(NamedTuple):
@@ -75,11 +75,11 @@ class StartView(Panel):
 
     # ---- the cards --------------------------------------------------------------------------------------------------
     def draw_cards(self, result: FormResult, data: Any) -> Html:
-        """One card for each sample, the one that is chosen at first before the others, and one's own datasets."""
+        """Return one card for each sample, the default one first, and the person's own datasets."""
         every = self.services.datasets.list()
         shown = sorted((info for info in every if info.origin == "sample"), key=lambda info: info.id != FIRST)
         own = [info for info in every if info.origin != "sample"]
-        own.sort(key=lambda info: info.id != data)  # the chosen one is always among those that are shown
+        own.sort(key=lambda info: info.id != data)  # so that the chosen one is always shown
         return join(
             [
                 tag("div", *(self._sample(info, result, data) for info in shown), class_="lg-samples"),
@@ -126,8 +126,8 @@ class StartView(Panel):
         )
 
     def _seconds(self, data: str, result: FormResult) -> float | None:
-        """Seconds that the chosen model would train on another sample, by the advice alone and at the pace of the plan
-        that is shown; None while no pace is known."""
+        """Return the training time of the chosen model on another sample, by the advice alone and at the pace of the
+        shown plan; None while no pace is known."""
         if result.plan is None or result.pace is None:
             return None
         model, budget = result.plan.recipe.model, result.plan.advice.budget
@@ -142,7 +142,7 @@ class StartView(Panel):
 
     # ---- the bar ----------------------------------------------------------------------------------------------------
     def draw_bar(self, summary: Summary, result: FormResult) -> Html:
-        """Five buttons, each with what is chosen in a step; a press opens the step."""
+        """Return five buttons with the choices of each step; a press opens the step."""
         w, change = self.w, self.w.t("start_view.change")
         (data, rows), (model, size) = summary.data, summary.model
         method, verdict, tone = self._plan(result)
@@ -177,7 +177,7 @@ class StartView(Panel):
         )
 
     def _plan(self, result: FormResult) -> tuple[str, str, str]:
-        """Method and rank, whether it fits, and the tone of that."""
+        """Return method and rank, the verdict, and its tone."""
         if result.plan is None:
             return self.w.t("start_view.no_plan"), self.w.t("start_view.see_why"), "bad"
         advice, recipe = result.plan.advice, result.plan.recipe

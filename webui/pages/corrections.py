@@ -11,7 +11,7 @@ from gradio.components import Component
 from core.chat import corrections
 from core.data.validation_split import FEW_PAIRS, SMALLEST_SPLIT
 from core.errors import ChatError, GarageError
-from webui.form.handle import FormHandle, Given, Taken
+from webui.form.handle import FieldValues, Filled, FormHandle
 from webui.kit import format
 from webui.kit.html import Html, notice, tag
 from webui.kit.live import AT_ONCE, CONTROL, CORRECTS, QUIET, SHOW_FURTHER, shown
@@ -161,7 +161,7 @@ class CorrectionsPanel(Panel):
         """The button that opens Train with the corrections of the run that answers, to continue it. data: the choice of
         datasets there; choices: its datasets as they are now."""
 
-        def take(given: Given) -> Taken:
+        def take(given: FieldValues) -> Filled:
             try:
                 answered = given[target] if isinstance(given[target], str) else ""
                 info = corrections.find_dataset(self.services.datasets, answered)
@@ -173,7 +173,7 @@ class CorrectionsPanel(Panel):
                 return None, {self.notice: shown(notice(self.w.render(error.message)))}
             return filling, {tabs: gr.update(selected="train"), **updates, data: gr.update(choices=choices())}
 
-        taken = form.fills(self.train.click, take, {target}, {self.notice, tabs, data}, **CONTROL)
+        taken = form.fill_on(self.train.click, take, {target}, {self.notice, tabs, data}, **CONTROL)
         taken.then(None, None, None, js=SHOW_FURTHER, **QUIET)
 
     def _name(self, target: str) -> str:

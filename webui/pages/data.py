@@ -17,7 +17,7 @@ from core.data.sets.stored_rows import Rows
 from core.errors import GarageError
 from core.progress import Check, go_on
 from webui.form.data import is_recipe
-from webui.form.handle import Filling, FormHandle, Given, Taken, Updates
+from webui.form.handle import FieldValues, Filled, Filling, FormHandle, Updates
 from webui.form.reading.adding import Adding
 from webui.form.reading.importing import ImportPart
 from webui.kit import format, samples
@@ -117,9 +117,9 @@ class DataPage:
     def _wire_sets(self, redraw: Callable[[Any], None]) -> None:
         chosen = [self.notice, self.sets]
         self.importing.wire()
-        take = self.importing.taking(self._take, self.notice, self.file)
+        take = self.importing.cancellable(self._take, self.notice, self.file)
         redraw(
-            self.importing.before(self.file.upload, self.file)(
+            self.importing.announced(self.file.upload, self.file)(
                 lambda given: take(given)[1], set(), {*chosen}, concurrency_limit=2, **QUIET
             )
         )
@@ -132,7 +132,7 @@ class DataPage:
     def wire_use(self, form: FormHandle, data: Component, choices: Callable[[], Any], tabs: gr.Tabs) -> None:
         """The button that opens Train with this dataset. data: the choice there; choices: of it, as they are now."""
 
-        def take(given: Given) -> Taken:
+        def take(given: FieldValues) -> Filled:
             id = given[self.sets]
             if not isinstance(id, str) or not self.services.datasets.knows(id):
                 return None, {}
@@ -141,7 +141,7 @@ class DataPage:
             there = {data: gr.update(choices=choices()), tabs: gr.update(selected="train")}
             return Filling({"data": id, **goal}), there
 
-        used = form.fills(self.use.click, take, {self.sets}, {tabs}, **CONTROL)
+        used = form.fill_on(self.use.click, take, {self.sets}, {tabs}, **CONTROL)
         used.then(None, None, None, js=SHOW_FORM, **QUIET)
 
     # ---- handlers -------------------------------------------------------------------------------------------------
@@ -168,7 +168,7 @@ class DataPage:
             return {self.notice: shown(notice(self.w.render(error.message), "warn")), **self.row.closed()}
         return {self.notice: shown(""), **found}
 
-    def _take(self, given: Given, check: Check = go_on) -> Taken:
+    def _take(self, given: FieldValues, check: Check = go_on) -> Filled:
         """Make one dataset of the dropped files."""
         paths = given[self.file]
         if not paths:

@@ -46,7 +46,9 @@ class TrainPage:
 
     def parts(self) -> list[LivePart]:
         return [
-            LivePart(self.start_waits, lambda context: gr.update(value="yes" if start.waits(context.snapshot) else "")),
+            LivePart(
+                self.start_waits, lambda context: gr.update(value="yes" if start.will_wait(context.snapshot) else "")
+            ),
             LivePart(self.form_column, self._plans),
             LivePart(self.plan_bar, lambda context: gr.update(visible=context.snapshot.busy is not None)),
             LivePart(self.plan_says, self._plan_says),

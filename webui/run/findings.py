@@ -13,7 +13,7 @@ from gradio.components import Component
 from core.advice.diagnosis import applied
 from core.errors import GarageError
 from core.runs import further
-from webui.form.handle import FormHandle, Given, Taken
+from webui.form.handle import FieldValues, Filled, FormHandle
 from webui.kit.findings import finding_card
 from webui.kit.html import notice
 from webui.kit.live import CONTROL, QUIET, SHOW_FORM, LivePart, Update, ViewContext, shown
@@ -46,15 +46,17 @@ class RunFinding:
     def wire(self, form: FormHandle, opened: Component | None, tabs: gr.Tabs, said: gr.HTML) -> None:
         """opened: the run that is meant; None: the one that the Train page shows. said: where a refusal is told."""
 
-        def take(given: Given) -> Taken:
+        def take(given: FieldValues) -> Filled:
             shown_now = self.services.snapshots.now(fresh=True).shown
             run_id = given[opened] if opened is not None else shown_now.row.id if shown_now else None
             return self._take(form, self.services.snapshots.view(run_id), tabs, said)
 
-        taken = form.fills(self.button.click, take, {opened} if opened is not None else set(), {said, tabs}, **CONTROL)
+        taken = form.fill_on(
+            self.button.click, take, {opened} if opened is not None else set(), {said, tabs}, **CONTROL
+        )
         taken.then(None, None, None, js=SHOW_FORM, **QUIET)
 
-    def _take(self, form: FormHandle, view: RunView | None, tabs: gr.Tabs, said: gr.HTML) -> Taken:
+    def _take(self, form: FormHandle, view: RunView | None, tabs: gr.Tabs, said: gr.HTML) -> Filled:
         found = self.services.diagnoses.diagnose(view)
         if found is None or view is None or view.recipe is None:
             return None, {said: shown("")}

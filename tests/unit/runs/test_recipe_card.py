@@ -21,7 +21,7 @@ from core.runs.states import State
 from core.values import width
 from core.workspace.folder import Workspace
 from tests.kit.runs import ScriptedRun
-from webui.form.reading.card_told import CardTold
+from webui.form.reading.card_report import CardReport
 from webui.kit.wording import Wording
 from webui.state.services import Services
 
@@ -110,12 +110,14 @@ def test_another_pc_is_told_what_it_lacks_and_finds_the_same_rows_by_their_finge
             "model": card.recipe.model.model_copy(update={"id": "owner/name"}),
         }
     )
-    told = CardTold(services, card, w)
-    lacks = " ".join(told.lacks(foreign, has_data=False))
+    told = CardReport(services, card, w)
+    lacks = " ".join(told.missing_parts(foreign, has_data=False))
     assert "owner/name" in lacks and "68 rows" in lacks and "the first" in lacks
-    assert told.found(foreign) == foreign
+    assert told.with_same_rows(foreign) == foreign
     assert "3.2 GiB, 12 min" in told.outcome() and "0.812" in told.outcome()
-    same = CardTold(services, card.model_copy(update={"data": card.data.model_copy(update={"sha256": info.sha256})}), w)
-    assert (same.found(foreign).data.source, same.found(foreign).data.version) == (info.id, None)
+    same = CardReport(
+        services, card.model_copy(update={"data": card.data.model_copy(update={"sha256": info.sha256})}), w
+    )
+    assert (same.with_same_rows(foreign).data.source, same.with_same_rows(foreign).data.version) == (info.id, None)
     services.close()
     shutil.rmtree(services.workspace.root)

@@ -85,8 +85,8 @@ def test_what_becomes_of_worse_answers_is_said_with_the_way_to_change_it(
     drawn = part.draw(Form(goal="style", model="starter", data=id, memory="here", name="", answers=answers))
     assert drawn[part.column]["visible"] == (said is not None)
     if said and button:
-        assert said in drawn[part.said] and button in drawn[part.button]["value"]
-        assert ("starts from the base model" in drawn[part.said]) == (objective is not None and "suit" not in said)
+        assert said in drawn[part.text] and button in drawn[part.button]["value"]
+        assert ("starts from the base model" in drawn[part.text]) == (objective is not None and "suit" not in said)
 
 
 def test_another_objective_takes_no_rate_and_no_steps_from_the_one_before(services: Services, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def result(there: Budget, **train: int) -> FormResult:
 )
 def test_everything_has_its_words(language: str, there: Budget) -> None:
     found = result(there)
-    for draw in (headroom_view.stretched, headroom_view.by_length, headroom_view.on_cards):
+    for draw in (headroom_view.setting_limits, headroom_view.by_length, headroom_view.on_cards):
         drawn = draw(found, Wording(language))
         assert drawn is not None
         assert "{" not in drawn and "None" not in drawn

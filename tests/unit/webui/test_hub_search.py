@@ -48,7 +48,9 @@ def planner(tmp_path: Path) -> Planner:
 
 
 def asked(planner: Planner, words: object = "big", language: str = "en") -> str:
-    update = HubSearch(planner.services, planner.budget_or_here, Wording(language)).asked("size:8", words, "starter")
+    update = HubSearch(planner.services, planner.budget_or_here, Wording(language)).search_hub(
+        "size:8", words, "starter"
+    )
     assert isinstance(update, dict) and update["visible"]
     return update["value"]
 

@@ -58,13 +58,13 @@ def value(update: Any) -> str:
 
 def test_words_become_rows_and_a_name_becomes_the_set(hub: FakeHub, panel: HubSetPanel) -> None:
     kit.put(hub, "owner/pirate-pictures", {}, tags=["modality:image"])
-    found = value(panel.asked("pirate")[0])
+    found = value(panel.search("pirate")[0])
     assert f'data-set="{NAME}"' in found and 'data-set="owner/pirate-pictures"' not in found and "mit" in found
-    _, failure, one, about, part, told, head, *_ = panel.asked(f"https://hub.example/datasets/{NAME}/viewer")
+    _, failure, one, about, part, told, head, *_ = panel.search(f"https://hub.example/datasets/{NAME}/viewer")
     assert value(failure) == "" and one["visible"] and NAME in about and told.repo == NAME
     assert [key for _, key in part["choices"]] == ["en:train", "de:train"] and part["value"] == "en:train"
     assert "<td>What is thing number 0?</td>" in value(head)
-    assert "&lt;script&gt;" in value(panel.asked("<script>")[0]) and value(panel.asked("")[1])
+    assert "&lt;script&gt;" in value(panel.search("<script>")[0]) and value(panel.search("")[1])
 
 
 def test_a_part_is_added_chosen_and_says_where_it_is_from(hub: FakeHub, panel: HubSetPanel, services: Services) -> None:
@@ -72,26 +72,26 @@ def test_a_part_is_added_chosen_and_says_where_it_is_from(hub: FakeHub, panel: H
     name, clock, progress, _ = panel.begin(0)(told, "en:train", None, None)
     assert name == f"datasets/{NAME}:en:train" and clock.active and NAME in value(progress)
     wait_until(lambda: services.downloads.row(name).state == "done")
-    clock, progress, failure, arrived = panel.looked(name)
+    clock, progress, failure, arrived = panel.poll(name)
     assert not clock.active and value(progress) == ""
-    filling, updates = panel.taken({panel.arrived: arrived})
+    filling, updates = panel.fill({panel.arrived: arrived})
     assert filling.values == {"data": "pirate-talk-en-train"} and "pirate-talk-en-train" in [
         id for _, id in updates[panel._data]["choices"]
     ]
     report = DataStep(services, panel.w).report_of("pirate-talk-en-train")
     assert f"{NAME}:en:train" in report and "mit" in report
-    assert panel.taken({panel.arrived: {"id": "gone"}}) == (None, {}) == panel.taken({panel.arrived: None})
+    assert panel.fill({panel.arrived: {"id": "gone"}}) == (None, {}) == panel.fill({panel.arrived: None})
 
 
 def test_another_part_shows_its_rows_and_what_is_too_large_only_its_first(hub: FakeHub, panel: HubSetPanel) -> None:
     told = panel.open(NAME)[4]
-    head, said, add, take, *_ = panel.chosen(told, "en:train")
+    head, said, add, take, *_ = panel.choose_part(told, "en:train")
     assert (value(said), add["visible"], take["visible"]) == ("", True, False), "150 rows are fewer than are offered"
-    head, said, add, take, *_ = panel.chosen(told, "de:train")
+    head, said, add, take, *_ = panel.choose_part(told, "de:train")
     assert value(said) and (add["visible"], take["visible"]) == (False, True)
     name, clock, _, failure = panel.begin(0)(told, "de:train", "", "")
     assert name is None and not clock.active and "9,000,000" in value(failure)
-    assert "en:train" in value(panel.chosen(told, "fr:train")[1])
+    assert "en:train" in value(panel.choose_part(told, "fr:train")[1])
 
 
 def test_columns_whose_names_tell_nothing_are_asked_for_and_read_as_was_said(
@@ -115,7 +115,7 @@ def test_columns_whose_names_tell_nothing_are_asked_for_and_read_as_was_said(
 
 def test_a_hub_that_refuses_is_a_sentence_at_each_press(hub: FakeHub, panel: HubSetPanel) -> None:
     for hub.status in (429, 500, 403):
-        for failure in (panel.asked("pirate")[1], panel.open(NAME)[0]):
+        for failure in (panel.search("pirate")[1], panel.open(NAME)[0]):
             assert "lg-notice" in value(failure) and "{" not in value(failure)
 
 
@@ -126,7 +126,7 @@ def test_what_holds_no_text_and_what_is_gated_cannot_be_added(hub: FakeHub, pane
     assert [each["visible"] for each in panel.open("owner/pictures")[7:10]] == [False, False, False]
     told = panel.open(NAME)[4]
     hub.gated = True
-    head, said, *rest = panel.chosen(told, "en:train")
+    head, said, *rest = panel.choose_part(told, "en:train")
     assert (
         value(head) == "" and hub.url in value(said) and [each["visible"] for each in rest[:3]] == [False, False, False]
     )
@@ -141,21 +141,21 @@ def test_a_download_that_fails_or_is_cancelled_ends_the_clock(
     hub.corrupt = True
     name = panel.begin(0)(told, "en:train", None, None)[0]
     wait_until(lambda: services.downloads.row(name).state == "failed")
-    clock, _, failure, arrived = panel.looked(name)
+    clock, _, failure, arrived = panel.poll(name)
     assert not clock.active and "sha256" in value(failure)
     services.downloads.cancel(name)
     wait_until(lambda: not Entry.for_download(services.workspace, name, "main").folder.exists())
-    assert panel.looked(name)[0].active is False
+    assert panel.poll(name)[0].active is False
 
 
 def test_anything_from_a_browser_is_answered(hub: FakeHub, panel: HubSetPanel) -> None:
     for sent in (None, 3, [], {"a": 1}, "a", "a/b/c", "owner/name:\x00"):
         for answered in (
-            panel.asked(sent),
+            panel.search(sent),
             panel.open(sent),
-            panel.chosen(sent, sent),
+            panel.choose_part(sent, sent),
             panel.begin(0)(sent, sent, sent, sent),
-            panel.looked(sent),
+            panel.poll(sent),
         ):
             assert answered
-        assert panel.taken({panel.arrived: sent}) == (None, {})
+        assert panel.fill({panel.arrived: sent}) == (None, {})

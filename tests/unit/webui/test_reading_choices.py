@@ -44,7 +44,7 @@ def test_of_a_table_that_can_be_read_in_several_ways_one_is_chosen_by_a_press(st
     assert cards.count("data-roles") == 3 and "Answer: &lt;i&gt;b" in cards and "one two three four five" in cards
     assert "Which column is the answer?" in cards and step.services.datasets.report(id).undecided
     roles = {"a": "question", "c": "answer"}
-    chosen = part._of_reading({part.picked: {"roles": roles, "at": 1}}, step.services.datasets.choices(id))
+    chosen = part._reading_choices({part.picked: {"roles": roles, "at": 1}}, step.services.datasets.choices(id))
     step.services.datasets.choose(id, chosen)
     drawn = part.draw(id)
     assert drawn[part.readings] == "" and not step.services.datasets.report(id).undecided
@@ -52,7 +52,7 @@ def test_of_a_table_that_can_be_read_in_several_ways_one_is_chosen_by_a_press(st
     assert not drawn[part.columns[3]]["visible"]
     assert added(step, tmp_path, "b.jsonl", '{"a": 1}\n')[0] is None  # no text to learn
     for odd in (None, 7, {"roles": 3}, {"roles": {"a": "person"}}):
-        assert part._of_reading({part.picked: odd}, chosen) == chosen
+        assert part._reading_choices({part.picked: odd}, chosen) == chosen
 
 
 def test_a_chat_shows_its_people_and_what_each_silence_gives(step: DataStep, tmp_path: Path) -> None:
@@ -80,7 +80,9 @@ def test_a_workbooks_sheet_is_chosen_where_there_are_several(step: DataStep, tmp
     assert (drawn[part.file.sheet]["choices"], drawn[part.file.sheet]["value"]) == (["<b>Eins", "Zwei"], "<b>Eins")
     assert not drawn[part.file.encoding]["visible"]
     assert step.services.datasets.resolved_choices(id).sheet == "<b>Eins", "a run says which, whatever is chosen later"
-    step.services.datasets.choose(id, part.file.of_sheet({part.file.sheet: "Zwei"}, step.services.datasets.choices(id)))
+    step.services.datasets.choose(
+        id, part.file.sheet_choices({part.file.sheet: "Zwei"}, step.services.datasets.choices(id))
+    )
     drawn = part.draw(id)
     assert drawn[part.file.sheet]["value"] == "Zwei"
     assert [drawn[field]["value"] for field in part.columns[:2]] == ["question", "answer"]
@@ -98,7 +100,7 @@ def test_whether_the_first_row_is_one_of_names_is_asked_where_it_is_in_doubt(ste
         drawn[part.file.header] == gr.update(visible=True, value="no") and drawn[part.columns[0]]["label"] == "column 1"
     )
     assert (store.report(id).rows, store.resolved_choices(id).header) == (2, False), "a run says how it was read"
-    step.services.datasets.choose(id, part.file.of_header({part.file.header: "yes"}, store.choices(id)))
+    step.services.datasets.choose(id, part.file.header_choices({part.file.header: "yes"}, store.choices(id)))
     assert part.draw(id)[part.file.header]["value"] == "yes" and store.report(id).rows == 1
     id, _ = added(step, tmp_path, "b.csv", "question,answer\nWhat is rain?,Water that falls.\n")
     assert not part.draw(id)[part.file.header]["visible"]
@@ -113,17 +115,17 @@ def test_an_encoding_is_chosen_where_it_was_guessed(step: DataStep, tmp_path: Pa
     drawn, first = part.draw(id), step.services.datasets.report(id).encoding
     assert drawn[part.file.encoding] == gr.update(visible=True, value=first) and not drawn[part.file.sheet]["visible"]
     other = "cp1252" if first == "cp1254" else "cp1254"
-    step.services.datasets.choose(id, part.file.of_encoding({part.file.encoding: other}, Choices()))
+    step.services.datasets.choose(id, part.file.encoding_choices({part.file.encoding: other}, Choices()))
     assert part.draw(id)[part.file.encoding]["value"] == other
-    assert part.file.of_encoding({part.file.encoding: "rot13"}, Choices()) == Choices()
+    assert part.file.encoding_choices({part.file.encoding: "rot13"}, Choices()) == Choices()
 
 
 @pytest.mark.parametrize("odd", [None, "", 7, [], {"x": 1}, -1.0, 1e300, "nobody"])
 def test_whatever_arrives_from_a_page_is_a_choice_or_none(odd: Any, step: DataStep) -> None:
     part = step.reading
-    chat = part._of_chat({part.voice: odd, part.gap: odd, part.pseudonyms: odd}, Choices(gap_hours=3))
+    chat = part._chat_choices({part.voice: odd, part.gap: odd, part.pseudonyms: odd}, Choices(gap_hours=3))
     assert chat.gap_hours in (3, 7) and chat.pseudonyms is False and chat.voice in (None, "nobody")
-    columns = part._of_columns({part.sheet_of: odd} | dict.fromkeys(part.columns, odd), Choices())
+    columns = part._column_choices({part.column_names: odd} | dict.fromkeys(part.columns, odd), Choices())
     assert columns.columns == {}
     hidden = {part.chat, part.table, *part.file.parts}
     assert part.draw(odd) == dict.fromkeys(hidden, gr.update(visible=False))

@@ -39,17 +39,17 @@ from webui.form.fields import (
     FormAnswers,
     FormError,
     component_for,
-    edited,
-    explicit_of,
+    edit_event,
+    explicit_values,
     kind_of,
     name_of,
     shown_value,
 )  # fmt: skip
 from webui.form.form import Wizard
-from webui.form.handle import IS_HERE, READING, Filling
+from webui.form.handle import IS_LOCAL, READING, Filling
 from webui.form.plan import PlanStep
 from webui.form.planner import HERE, PROCESSOR, Form, FormResult, Planner, recipe_of
-from webui.form.reading.brought import BroughtReading
+from webui.form.reading.recipe_reading import RecipeReading
 from webui.form.start import StartStep
 from webui.form.start_view import Summary
 from webui.kit.html import tag
@@ -153,7 +153,7 @@ def test_a_chosen_card_that_is_lost_is_said_and_what_is_left_is_planned_for(
 
 @pytest.mark.parametrize("cards", [None, "GPU-1", {"a": 1}, [3, None, ["GPU-1"]], ["x" * 9999], [{}]])
 def test_cards_are_whatever_a_browser_sends(planner: Planner, cards: object) -> None:
-    answers = FormAnswers.of_state({"explicit": {"cards": cards}, "revision": 1})
+    answers = FormAnswers.from_state({"explicit": {"cards": cards}, "revision": 1})
     assert planner.cards_of(HERE, answers.cards) == () and planner.budget(HERE, cards).kind == "cpu"
 
 
@@ -248,27 +248,27 @@ def test_the_event_that_records_an_edit_comes_from_people_only() -> None:
     """A dropdown's `input` also comes when it is only left: it would count as edited."""
     for key in FIELDS:
         field = component_for(key, EN)
-        assert edited(field).event_name == ("select" if isinstance(field, gr.Dropdown) else "input"), key
+        assert edit_event(field).event_name == ("select" if isinstance(field, gr.Dropdown) else "input"), key
 
 
 @pytest.mark.parametrize("state", [None, "x", [], {}, {"explicit": 1}, {"explicit": [], "revision": 3}])
 def test_what_a_browser_sends_that_is_no_state_begins_anew(state: Any) -> None:
-    assert FormAnswers.of_state(state) == FormAnswers()
-    odd = FormAnswers.of_state({"explicit": {"train.seed": 7}, "parent": 5, "revision": "many"})
-    assert odd == FormAnswers({"train.seed": 7}) and FormAnswers.of_state(odd.state()) == odd
+    assert FormAnswers.from_state(state) == FormAnswers()
+    odd = FormAnswers.from_state({"explicit": {"train.seed": 7}, "parent": 5, "revision": "many"})
+    assert odd == FormAnswers({"train.seed": 7}) and FormAnswers.from_state(odd.state()) == odd
 
 
 def test_a_run_that_is_continued_keeps_its_adapters_own_settings() -> None:
     state = {"explicit": {"adapter.r": 16, "train.seed": 7}, "parent": "run", "revision": 4}
-    assert FormAnswers.of_state(state) == FormAnswers({"train.seed": 7}, "run", 4)
-    assert FormAnswers.of_state(state | {"parent": None}).explicit["adapter.r"] == 16
+    assert FormAnswers.from_state(state) == FormAnswers({"train.seed": 7}, "run", 4)
+    assert FormAnswers.from_state(state | {"parent": None}).explicit["adapter.r"] == 16
 
 
 def test_a_recipe_that_was_opened_brings_only_what_it_sets() -> None:
     recipe = Recipe.parse(
         {"data": {"source": PIRATE}, "adapter": {"r": 32}, "train": {"gradient_checkpointing": False}}
     )
-    assert explicit_of(recipe) == {"adapter.r": 32, "train.gradient_checkpointing": "no"}
+    assert explicit_values(recipe) == {"adapter.r": 32, "train.gradient_checkpointing": "no"}
 
 
 # ---- the plan of a form --------------------------------------------------------------------------
@@ -486,7 +486,7 @@ def given(
     step = wizard.data_step
     return {
         wizard.goal_step.goal: asked.goal, wizard.model_step.model: asked.model, step.data: asked.data,
-        step.row_at: None, step.seen: step.mark(),
+        step.row_at: None, step.shown_mark: step.mark(),
         wizard.plan_step.memory: asked.memory, wizard.start_step.name: asked.name,
         wizard.state: {"explicit": dict(asked.answers.explicit), "parent": parent, "revision": revision,
             "reading": reading},
@@ -502,7 +502,8 @@ def look(wizard: Wizard, **changes: Any) -> tuple[dict, dict]:
 
 def test_one_look_draws_every_part_and_says_what_each_field_is_to_show(wizard: Wizard) -> None:
     answer, drawn = look(wizard, revision=5, settings={"train.seed": 7})
-    assert set(drawn) == wizard._drawn - (wizard.data_step.reading.parts - wizard.data_step.reading.draw(None).keys())
+    reading = wizard.data_step.reading
+    assert set(drawn) == wizard._drawn_components - (reading.parts - reading.draw(None).keys())
     assert answer["is_look"] and answer["revision"] == 5 and answer["answers"] == {"explicit": {"train.seed": 7}}
     assert set(answer["values"]) == {name_of(key) for key in FIELDS}, "no cards: there is none"
     assert (answer["values"]["train.max_steps"], answer["values"]["train.seed"]) == (48, 7)
@@ -556,8 +557,8 @@ def test_a_dataset_that_came_by_a_command_can_be_chosen_by_its_card(wizard: Wiza
 
 def test_another_row_is_of_the_data_that_are_chosen(wizard: Wizard) -> None:
     step = wizard.data_step
-    second = step.turned(1, None, PIRATE)
-    assert step.row_shown(second, PIRATE) == 1 and step.row_shown(step.turned(-1, second, PIRATE), PIRATE) == 0
+    second = step.turn_row(1, None, PIRATE)
+    assert step.row_shown(second, PIRATE) == 1 and step.row_shown(step.turn_row(-1, second, PIRATE), PIRATE) == 0
     assert step.row_shown(second, "sample:shop_messages") == 0, "of other data, the first"
     rows = SimpleNamespace(rows=[0] * 68, row=lambda at, *limits: at)
     with pytest.MonkeyPatch.context() as patch:
@@ -625,29 +626,35 @@ def test_a_recipe_whose_file_is_not_added_yet_says_which_and_the_file_is_added_a
     (chat := tmp_path / "my chat.txt").write_text(CHAT, "utf-8")
     step, store = wizard.data_step, wizard.services.datasets
 
-    def opened(is_here: bool, source: Path | str = chat, voice: str = "Jo") -> BroughtReading:
+    def opened(is_here: bool, source: Path | str = chat, voice: str = "Jo") -> RecipeReading:
         (recipe := tmp_path / "recipe.yaml").write_text(
             json.dumps({"data": {"source": str(source), "voice": voice, "version": 3}}), "utf-8"
         )
-        filling, _ = wizard.fillings.open_recipe({wizard.goal_step.recipe: str(recipe), IS_HERE: is_here})
-        return BroughtReading.of_state(json.loads(json.dumps(filling.answers["reading"])))
+        filling, _ = wizard.fillings.open_recipe({wizard.goal_step.recipe: str(recipe), IS_LOCAL: is_here})
+        return RecipeReading.from_state(json.loads(json.dumps(filling.answers["reading"])))
 
     here, elsewhere = opened(True), opened(False)
     for brought, is_offered in ((here, True), (elsewhere, False), (opened(True, "gone.txt"), False)):
-        drawn = step.brought.draw(None, brought)
-        assert brought.file in drawn[step.brought.said]["value"] and drawn[step.brought.add]["visible"] is is_offered
-    assert not step.brought.draw(PIRATE, here)[step.brought.said]["visible"], "another set was chosen"
-    assert "on the Hub" in step.brought.draw(None, opened(True, "somebody/poems"))[step.brought.said]["value"]
+        drawn = step.recipe_reading.draw(None, brought)
+        assert (
+            brought.file in drawn[step.recipe_reading.message]["value"]
+            and drawn[step.recipe_reading.add]["visible"] is is_offered
+        )
+    assert not step.recipe_reading.draw(PIRATE, here)[step.recipe_reading.message]["visible"], "another set was chosen"
+    assert (
+        "on the Hub"
+        in step.recipe_reading.draw(None, opened(True, "somebody/poems"))[step.recipe_reading.message]["value"]
+    )
 
-    forged = {READING: elsewhere, IS_HERE: False}
-    assert step.brought._add(step.data, step.choices, forged)[0] is None and not store.knows("my-chat")
-    filling, _ = step.brought._add(step.data, step.choices, {READING: here, IS_HERE: True})
+    forged = {READING: elsewhere, IS_LOCAL: False}
+    assert step.recipe_reading._add(step.data, step.choices, forged)[0] is None and not store.knows("my-chat")
+    filling, _ = step.recipe_reading._add(step.data, step.choices, {READING: here, IS_LOCAL: True})
     assert filling.answers == {"reading": None} and store.choices(filling.values["data"]) == Choices(voice="Jo")
     for brought, voice in ((elsewhere, "Jo"), (opened(True, voice="Nobody"), None), (opened(True, "b.txt"), None)):
         (dropped := tmp_path / "up" / "my chat.txt").parent.mkdir(exist_ok=True)
         # the same bytes would be the set that is here
         dropped.write_text(CHAT + brought.file * (voice is None), "utf-8")
-        filling, updates = wizard.fillings.add_file({step.file: [str(dropped)], READING: brought, IS_HERE: False})
+        filling, updates = wizard.fillings.add_file({step.file: [str(dropped)], READING: brought, IS_LOCAL: False})
         assert store.choices(filling.values["data"]).voice == voice
         assert updates[step.notice]["visible"] is (brought.choices.voice == "Nobody"), "why it is not read so"
 
@@ -662,27 +669,27 @@ def test_a_recipe_brings_how_its_set_is_read_and_the_version_it_learned_from(wiz
 
     filling, _ = wizard.fillings.open_recipe({wizard.goal_step.recipe: str(recipe)})
     assert filling.values["data"] == "chat" and json.dumps(filling.answers)
-    answers = FormAnswers.of_state({"explicit": {}, "revision": 1, **filling.answers})
+    answers = FormAnswers.from_state({"explicit": {}, "revision": 1, **filling.answers})
     asked = form(data="chat")
     asked = replace(asked, answers=answers)
     assert recipe_of(asked).data == Data(source="chat", voice="Maria", gap_hours=1, version=0)
     assert recipe_of(replace(asked, data=PIRATE)).data == Data(source=PIRATE), "of its own set alone"
-    reading, brought = wizard.data_step.reading, wizard.data_step.brought
+    reading, brought = wizard.data_step.reading, wizard.data_step.recipe_reading
     drawn = {**reading.draw("chat", answers.reading.choices), **brought.draw("chat", answers.reading)}
     assert drawn[reading.voice]["value"] == "Maria" and drawn[reading.gap]["value"] == 1
-    assert "differently from its saved settings" in drawn[brought.said]["value"] and drawn[brought.kept]["visible"]
+    assert "differently from its saved settings" in drawn[brought.message]["value"] and drawn[brought.kept]["visible"]
     assert store.choices("chat") == Choices(voice="Jo"), "the set is left as it is"
-    assert brought._take(wizard, wizard.data_step.data, False, given(wizard, reading=filling.answers["reading"]))[
+    assert brought._fill(wizard, wizard.data_step.data, False, given(wizard, reading=filling.answers["reading"]))[
         0
     ].answers == {"reading": None}
 
-    as_kept = BroughtReading(title="old", data="chat", choices=store.resolved_choices("chat", Choices(version=0)))
+    as_kept = RecipeReading(title="old", data="chat", choices=store.resolved_choices("chat", Choices(version=0)))
     drawn = brought.draw("chat", as_kept)
-    assert "was trained on version 0 of the dataset; the newest is version 1" in drawn[brought.said]["value"]
+    assert "was trained on version 0 of the dataset; the newest is version 1" in drawn[brought.message]["value"]
     assert drawn[brought.newest]["visible"] and not drawn[brought.kept]["visible"]
-    filling, _ = brought._take(wizard, wizard.data_step.data, True, given(wizard, data="chat", reading=as_kept.state()))
-    newest = BroughtReading.of_state(filling.answers["reading"])
-    assert newest.choices.version is None and not brought.draw("chat", newest)[brought.said]["visible"]
+    filling, _ = brought._fill(wizard, wizard.data_step.data, True, given(wizard, data="chat", reading=as_kept.state()))
+    newest = RecipeReading.from_state(filling.answers["reading"])
+    assert newest.choices.version is None and not brought.draw("chat", newest)[brought.message]["visible"]
 
 
 @pytest.mark.parametrize(
@@ -697,7 +704,7 @@ def test_a_recipe_brings_how_its_set_is_read_and_the_version_it_learned_from(wiz
     ],
 )
 def test_whatever_arrives_as_a_recipes_reading_is_one_or_none(odd: Any) -> None:
-    assert FormAnswers.of_state({"explicit": {}, "reading": odd}).reading is None
+    assert FormAnswers.from_state({"explicit": {}, "reading": odd}).reading is None
 
 
 @pytest.mark.parametrize("content", ["[1]", "adapter: {r: 0}\ndata: {source: x}", "{{{", "\x00\x01"])

@@ -1,8 +1,8 @@
 """A hub dataset in the data step: search, results, one dataset with its parts and first rows, and a button that
 downloads and chooses it.
 
-The hub is asked by presses alone. What was told of the set that is looked at, and which download is waited for, this
-page keeps; the download itself is the list's (core/hub/downloads) and goes on without it.
+Only presses send requests to the hub. The page keeps the description of the shown dataset, and the name of its
+download; the download itself belongs to the list (core/hub/downloads) and continues without the page.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from core.hub.hub_errors import host_of
 from core.hub.sets import search
 from core.hub.sets.about import AboutPart, AboutSet, SetHead, about, select_part
 from core.hub.sets.name import PartName, SetName
-from webui.form.handle import Filling, FormHandle, Given, Taken
+from webui.form.handle import FieldValues, Filled, Filling, FormHandle
 from webui.form.hub_set import view
 from webui.kit import samples
 from webui.kit.format import grouped
@@ -29,7 +29,7 @@ from webui.kit.html import Html, notice, tag
 from webui.kit.live import CONTROL, LAST, QUIET, TICK_S, Poller, Update, shown
 from webui.kit.panel import Panel
 
-# The press of a row's button; the script of the event gets no data, so the page keeps it.
+# The press of a row's button. The script of the event gets no data, so the page stores it.
 PRESS = """
 element.addEventListener("click", (event) => {
   const button = event.target.closest("button[data-set]");
@@ -41,9 +41,9 @@ element.addEventListener("click", (event) => {
 ORDER = "(...values) => loraGarageForm.order(...values)"
 DELIVERED = "(...values) => loraGarageForm.delivered(...values)"
 PRESSED = "() => [window.loraGarageHubSet ?? '']"
-# A download begins behind nothing after which another set may be looked at.
+# A download does not wait for events that may open another dataset.
 BEGINS = {**CONTROL, "concurrency_id": "hub-set"}
-# Of buttons that ask the hub, and take some seconds.
+# Options of requests to the hub, which take some seconds.
 ASKING: dict[str, Any] = {"show_progress": "minimal", "concurrency_limit": 2, "api_visibility": "private"}
 
 
@@ -54,14 +54,16 @@ class HubSetPanel(Panel):
             self.words = gr.Textbox(max_lines=1, max_length=200, **w.named("hub_set_view.words", "hub-set-words"))
             label = w.t("hub_set_view.ask", host=host_of(constants.ENDPOINT))
             self.ask = gr.Button(label, size="sm", elem_id="hub-set-ask")
-            self.found = gr.HTML("", visible=False, elem_id="hub-set-found", js_on_load=PRESS, apply_default_css=False)
+            self.results = gr.HTML(
+                "", visible=False, elem_id="hub-set-found", js_on_load=PRESS, apply_default_css=False
+            )
             self.pressed = gr.Textbox(visible=False)  # filled in by the browser
             self.failure = gr.HTML("", visible=False, elem_id="hub-set-failure")
             with gr.Column(visible=False, elem_id="hub-set-one") as self.one:
                 self.about = gr.HTML("", elem_id="hub-set-about")
                 self.part = gr.Dropdown([], **w.named("hub_set_view.part", "hub-set-part"))
                 self.head = gr.HTML("", visible=False, elem_id="hub-set-head")
-                self.said = gr.HTML("", visible=False, elem_id="hub-set-said")
+                self.message = gr.HTML("", visible=False, elem_id="hub-set-said")
                 with gr.Column(visible=False, elem_id="hub-set-columns") as self.columns:
                     gr.HTML(tag("p", w.t("hub_set_view.columns")))
                     with gr.Row(elem_classes="lg-tight"):
@@ -73,91 +75,94 @@ class HubSetPanel(Panel):
                         w.t("hub_set_view.take", rows=grouped(w, FIRST_ROWS)), size="sm", elem_id="hub-set-take"
                     )
             self.progress = gr.HTML("", visible=False, elem_id="hub-set-progress")
-        self.told = gr.State(None)  # AboutSet of the one that is looked at
-        self.waited_for = gr.State(None)  # its name in the list of downloads
+        self.dataset = gr.State(None)  # AboutSet of the shown dataset
+        self.download = gr.State(None)  # name of its download in the list
         self.clock = gr.Timer(TICK_S, active=False)
-        self.arrived = gr.JSON(None, visible=False)  # the id of the set that it became
+        self.arrived = gr.JSON(None, visible=False)  # id of the downloaded dataset
 
     def wire(self, form: FormHandle, data: Component, poller: Poller) -> None:
-        """data: the choice of the step, which takes what arrived."""
+        """data: the step's list of datasets, in which the downloaded one is chosen."""
         self._data = data
-        opened = [self.failure, self.one, self.about, self.part, self.told, *self._of_part]
+        opened = [self.failure, self.one, self.about, self.part, self.dataset, *self._part_components]
         for pressed in (self.ask.click, self.words.submit):
-            pressed(self.asked, [self.words], [self.found, *opened], show_progress_on=[self.ask], **ASKING)
-        self.found.select(
-            self.open, [self.pressed], opened, js=PRESSED, show_progress_on=[self.found], **LAST, **ASKING
+            pressed(self.search, [self.words], [self.results, *opened], show_progress_on=[self.ask], **ASKING)
+        self.results.select(
+            self.open, [self.pressed], opened, js=PRESSED, show_progress_on=[self.results], **LAST, **ASKING
         )
         self.part.select(
-            self.chosen, [self.told, self.part], self._of_part, show_progress_on=[self.part], **LAST, **ASKING
+            self.choose_part,
+            [self.dataset, self.part],
+            self._part_components,
+            show_progress_on=[self.part],
+            **LAST,
+            **ASKING,
         )
-        begun = [self.waited_for, self.clock, self.progress, self.failure]
+        begun = [self.download, self.clock, self.progress, self.failure]
         for button, rows in ((self.add, 0), (self.take, FIRST_ROWS)):
-            asked = [self.told, self.part, self.question, self.answer]
-            poller.after(button.click(self.begin(rows), asked, begun, js=ORDER, **BEGINS))
-        self.clock.tick(
-            self.looked, [self.waited_for], [self.clock, self.progress, self.failure, self.arrived], **QUIET
-        )
-        form.fills(
-            self.arrived.change, self.taken, {self.arrived}, {data, self.one, self.failure}, js=DELIVERED, **QUIET
+            inputs = [self.dataset, self.part, self.question, self.answer]
+            poller.after(button.click(self.begin(rows), inputs, begun, js=ORDER, **BEGINS))
+        self.clock.tick(self.poll, [self.download], [self.clock, self.progress, self.failure, self.arrived], **QUIET)
+        form.fill_on(
+            self.arrived.change, self.fill, {self.arrived}, {data, self.one, self.failure}, js=DELIVERED, **QUIET
         )
 
     @property
-    def _of_part(self) -> list[Component]:
-        return [self.head, self.said, self.add, self.take, self.columns, self.question, self.answer]
+    def _part_components(self) -> list[Component]:
+        return [self.head, self.message, self.add, self.take, self.columns, self.question, self.answer]
 
     # ---- handlers -------------------------------------------------------------------------------------------------
-    def asked(self, words: Any) -> list[Any]:
-        """Inputs: words, or a name. Outputs: found, and those of open."""
+    def search(self, words: Any) -> list[Any]:
+        """Inputs: words, or a name. Outputs: results, and those of open."""
         text = words.strip() if isinstance(words, str) else ""
         if "/" in text:
             return [shown(""), *self.open(text)]
         try:
             rows = search.search(text)
         except GarageError as error:
-            return [shown(""), *self._closed(error)]
-        return [shown(view.found(rows, text, self.w)), *self._closed()]
+            return [shown(""), *self._closed_outputs(error)]
+        return [shown(view.results(rows, text, self.w)), *self._closed_outputs()]
 
     def open(self, name: Any) -> list[Any]:
-        """Inputs: the name of a set. Outputs: failure, one, about, part, told, and those of a part."""
+        """Inputs: the name of a dataset. Outputs: failure, one, about, part, dataset, and those of a part."""
         try:
-            told = about(SetName.parse(name if isinstance(name, str) else ""), with_rows=True)
-            chosen = told.part
+            dataset = about(SetName.parse(name if isinstance(name, str) else ""), with_rows=True)
+            chosen = dataset.part
         except GarageError as error:
-            return self._closed(error)
-        choices = [(view.part_label(each, self.w), _key(each)) for each in told.parts]
+            return self._closed_outputs(error)
+        choices = [(view.part_label(each, self.w), _key(each)) for each in dataset.parts]
         return [
-            shown(""), gr.update(visible=True), view.about(told, self.w), gr.update(choices=choices,
-                value=_key(chosen)), told,
-            *self._part(told),
+            shown(""), gr.update(visible=True), view.about(dataset, self.w), gr.update(choices=choices,
+                value=_key(chosen)), dataset,
+            *self._part_outputs(dataset),
         ]  # fmt: skip
 
-    def chosen(self, told: Any, part: Any) -> list[Any]:
-        """Inputs: told, part. Outputs: those of a part."""
-        if not isinstance(told, AboutSet):
-            return [gr.skip()] * len(self._of_part)
+    def choose_part(self, dataset: Any, part: Any) -> list[Any]:
+        """Inputs: dataset, part. Outputs: those of a part."""
+        if not isinstance(dataset, AboutSet):
+            return [gr.skip()] * len(self._part_components)
         try:
-            return self._part(about(SetName(told.repo, _named(part)), with_rows=True))
+            return self._part_outputs(about(SetName(dataset.repo, _part_name(part)), with_rows=True))
         except GarageError as error:
-            return self._not_to_be_had(error)
+            return self._unavailable(error)
 
     def begin(self, rows: int) -> Any:
-        def begun(told: Any, part: Any, question: Any, answer: Any) -> list[Any]:
-            """Inputs: told, part, question, answer. Outputs: waited_for, clock, progress, failure."""
-            if not isinstance(told, AboutSet):
+        def begun(dataset: Any, part: Any, question: Any, answer: Any) -> list[Any]:
+            """Inputs: dataset, part, question, answer. Outputs: download, clock, progress, failure."""
+            if not isinstance(dataset, AboutSet):
                 return [gr.skip()] * 4
             try:
-                name = adding.part_of(told.repo, select_part(told.parts, told.repo, _named(part)), rows)
-                row = self.services.downloads.start(str(name), reading=_meant(question, answer))
+                name = adding.part_of(dataset.repo, select_part(dataset.parts, dataset.repo, _part_name(part)), rows)
+                row = self.services.downloads.start(str(name), reading=_column_roles(question, answer))
             except GarageError as error:
                 return [None, gr.Timer(active=False), shown(""), shown(notice(self.w.render(error.message)))]
             return [str(name), gr.Timer(active=True), shown(view.progress(row, self.w)), shown("")]
 
         return begun
 
-    def looked(self, name: Any) -> list[Any]:
-        """Inputs: waited_for. Outputs: clock, progress, failure, arrived."""
+    def poll(self, name: Any) -> list[Any]:
+        """Inputs: download. Outputs: clock, progress, failure, arrived."""
         row = self.services.downloads.row(name) if isinstance(name, str) and PartName.parse(name) else None
-        if row is None:  # cancelled in the list
+        if row is None:  # cancelled in the list of downloads
             return [gr.Timer(active=False), shown(""), gr.skip(), gr.skip()]
         if row.state == "failed":
             return [gr.Timer(active=False), shown(""), shown(notice(self.w.render(row.message))), gr.skip()]
@@ -165,58 +170,72 @@ class HubSetPanel(Panel):
             return [gr.Timer(active=False), shown(""), gr.skip(), {"id": row.result, "asked": row.asked}]
         return [gr.skip(), shown(view.progress(row, self.w)), gr.skip(), gr.skip()]
 
-    def taken(self, given: Given) -> Taken:
-        """What arrived is chosen, if it is still here."""
-        told = given[self.arrived]
-        id = told.get("id") if isinstance(told, dict) else None
+    def fill(self, values: FieldValues) -> Filled:
+        """Choose the downloaded dataset, if it still exists."""
+        arrived = values[self.arrived]
+        id = arrived.get("id") if isinstance(arrived, dict) else None
         known = [samples.choice(info, self.w) for info in self.services.datasets.list()]
         if not isinstance(id, str) or id not in [value for _, value in known]:
             return None, {}
-        said = notice(self.w.t("hub_set_view.arrived"), "ok")
+        message = notice(self.w.t("hub_set_view.arrived"), "ok")
         return Filling({"data": id}), {
             self._data: gr.update(choices=known),
             self.one: gr.update(visible=False),
-            self.failure: shown(said),
+            self.failure: shown(message),
         }
 
-    # ---- what they draw ---------------------------------------------------------------------------------------------
-    def _closed(self, error: GarageError | None = None) -> list[Any]:
-        said = notice(self.w.render(error.message)) if error else Html("")
-        return [shown(said), gr.update(visible=False), "", gr.skip(), None, *[gr.skip()] * len(self._of_part)]
-
-    def _part(self, told: AboutSet) -> list[Update]:
-        chosen = told.part
-        is_large, is_small = adding.is_too_large(chosen), chosen.rows is not None and chosen.rows <= FIRST_ROWS
-        said, names, head = view.too_large(self.w) if is_large else Html(""), [], Html("")
-        if isinstance(told.head, SetHead):
-            head, names = view.head(told.head, self.w), [] if is_recognised(told.head) else list(told.head.columns)
-        elif told.head is not None:
-            if told.head.key in ("hub_set.no_text", "hub.gated", "hub.gated_token"):
-                return self._not_to_be_had(DataError(told.head))
-            said = notice(self.w.render(told.head), "warn")
+    # ---- outputs -------------------------------------------------------------------------------------------------
+    def _closed_outputs(self, error: GarageError | None = None) -> list[Any]:
+        message = notice(self.w.render(error.message)) if error else Html("")
         return [
-            shown(head), shown(said), gr.update(visible=not is_large), gr.update(visible=not is_small),
+            shown(message),
+            gr.update(visible=False),
+            "",
+            gr.skip(),
+            None,
+            *[gr.skip()] * len(self._part_components),
+        ]
+
+    def _part_outputs(self, dataset: AboutSet) -> list[Update]:
+        chosen = dataset.part
+        is_large, is_small = adding.is_too_large(chosen), chosen.rows is not None and chosen.rows <= FIRST_ROWS
+        message, names, head = view.too_large(self.w) if is_large else Html(""), [], Html("")
+        if isinstance(dataset.head, SetHead):
+            head, names = (
+                view.head(dataset.head, self.w),
+                [] if is_recognised(dataset.head) else list(dataset.head.columns),
+            )
+        elif dataset.head is not None:
+            if dataset.head.key in ("hub_set.no_text", "hub.gated", "hub.gated_token"):
+                return self._unavailable(DataError(dataset.head))
+            message = notice(self.w.render(dataset.head), "warn")
+        return [
+            shown(head), shown(message), gr.update(visible=not is_large), gr.update(visible=not is_small),
             gr.update(visible=bool(names)),
             *[gr.update(choices=["", *names], value="")] * 2,
         ]  # fmt: skip
 
-    def _not_to_be_had(self, why: GarageError) -> list[Update]:
+    def _unavailable(self, why: GarageError) -> list[Update]:
         none = gr.update(choices=[""], value="")
         return [shown(""), shown(notice(self.w.render(why.message))), *[gr.update(visible=False)] * 3, none, none]
 
 
-def _meant(question: Any, answer: Any) -> dict[str, Any]:
-    """What two columns are for, as Choices have it: a question and its answer, or a text alone; nothing where nothing
-    was said."""
-    asked, answered = (each if isinstance(each, str) else "" for each in (question, answer))
-    if not answered:
+def _column_roles(question: Any, answer: Any) -> dict[str, Any]:
+    """Return the roles of two columns as Choices have them: a question and its answer, or a text alone; {} if none were
+    chosen."""
+    prompt_column, answer_column = (each if isinstance(each, str) else "" for each in (question, answer))
+    if not answer_column:
         return {}
-    return {"columns": {asked: "question", answered: "answer"} if asked and asked != answered else {answered: "text"}}
+    return {
+        "columns": {prompt_column: "question", answer_column: "answer"}
+        if prompt_column and prompt_column != answer_column
+        else {answer_column: "text"}
+    }
 
 
 def _key(each: AboutPart) -> str:
     return f"{each.config}:{each.split}"
 
 
-def _named(key: Any) -> tuple[str, ...]:
+def _part_name(key: Any) -> tuple[str, ...]:
     return tuple(key.split(":")) if isinstance(key, str) else ("",)

@@ -25,11 +25,11 @@ MOST_ROWS = 4
 OPEN_ROWS = 20
 
 
-def found(rows: Sequence[FoundSet], words: str, w: Wording) -> Html:
+def results(rows: Sequence[FoundSet], words: str, w: Wording) -> Html:
     host = host_of(constants.ENDPOINT)
     if not rows:
         return tag("p", w.t("hub_set_view.none", host=host, words=words), role="status")
-    said = tag(
+    head_line = tag(
         "p", w.t("hub_set_view.found", host=host, words=words, count=len(rows)), class_="lg-quiet", role="status"
     )
     lines = [row(each, w) for each in rows]
@@ -37,7 +37,7 @@ def found(rows: Sequence[FoundSet], words: str, w: Wording) -> Html:
     if len(lines) > OPEN_ROWS:
         more = tag("summary", w.t("shelf_view.more", count=len(lines) - OPEN_ROWS))
         folded = tag("details", more, _listed(lines[OPEN_ROWS:], w), class_="lg-fold")
-    return join([said, tag("div", _listed(lines[:OPEN_ROWS], w), folded, class_="lg-shelf")])
+    return join([head_line, tag("div", _listed(lines[:OPEN_ROWS], w), folded, class_="lg-shelf")])
 
 
 def _listed(lines: Sequence[Html], w: Wording) -> Html:
@@ -45,7 +45,7 @@ def _listed(lines: Sequence[Html], w: Wording) -> Html:
 
 
 def row(each: FoundSet, w: Wording) -> Html:
-    """What holds no text is no button, and says why."""
+    """Return one result. A dataset without text has no button, and the reason instead."""
     if each.why_not is not None:
         return tag("li", tag("p", tag("strong", each.id)), tag("p", w.render(each.why_not), class_="lg-quiet"))
     rows = grouped(w, each.rows) if each.rows is not None else each.about_rows
@@ -63,18 +63,18 @@ def row(each: FoundSet, w: Wording) -> Html:
     return tag("li", head, tag("p", " · ".join(fact for fact in facts if fact), class_="lg-quiet"))
 
 
-def about(told: AboutSet, w: Wording) -> Html:
-    """The name, a link to its page, licence, languages, gate, likes."""
+def about(dataset: AboutSet, w: Wording) -> Html:
+    """Return the name, a link to its page, licence, languages, gate, likes."""
     facts = [
-        w.t("hub_set.licence", licence=told.licence) if told.licence else w.t("hub_set.no_licence"),
-        ", ".join(told.languages[:5]),
-        w.t("hub_set.liked", downloads=grouped(w, told.downloads or 0), likes=grouped(w, told.likes or 0)),
+        w.t("hub_set.licence", licence=dataset.licence) if dataset.licence else w.t("hub_set.no_licence"),
+        ", ".join(dataset.languages[:5]),
+        w.t("hub_set.liked", downloads=grouped(w, dataset.downloads or 0), likes=grouped(w, dataset.likes or 0)),
     ]
-    page = tag("a", w.t("hub_set_view.page"), href=told.page, target="_blank", rel="noopener noreferrer")
-    gate = notice(w.t("hub_set_view.gated"), "warn") if told.gated else None
+    page = tag("a", w.t("hub_set_view.page"), href=dataset.page, target="_blank", rel="noopener noreferrer")
+    gate = notice(w.t("hub_set_view.gated"), "warn") if dataset.gated else None
     return join(
         [
-            tag("h2", told.repo),
+            tag("h2", dataset.repo),
             tag("p", " · ".join(fact for fact in facts if fact) + " · ", page, class_="lg-quiet"),
             gate,
         ]
@@ -87,25 +87,25 @@ def part_label(each: AboutPart, w: Wording) -> str:
     return " · ".join(part for part in (each.config, each.split, rows, format.bytes_used(w, each.bytes)) if part)
 
 
-def head(told: SetHead, w: Wording) -> Html:
-    """The first rows as a small table, which is wider than a phone and scrolls by itself."""
-    cells = [[cell(values.get(name), CELL) for name in told.columns] for values in told.rows]
-    names = tag("tr", *(tag("th", name, scope="col") for name in told.columns))
+def head(preview: SetHead, w: Wording) -> Html:
+    """Return the first rows as a small table, which scrolls if it is wider than the page."""
+    cells = [[cell(values.get(name), CELL) for name in preview.columns] for values in preview.rows]
+    names = tag("tr", *(tag("th", name, scope="col") for name in preview.columns))
     body = [tag("tr", *(tag("td", value) for value in line)) for line in cells[:MOST_ROWS]]
     table = tag("table", tag("thead", names), tag("tbody", *body), class_="lg-table lg-head-rows")
     name = w.t("hub_set_view.first_rows")
     scrolled = tag("div", table, class_="lg-scroll", tabindex=0, role="region", aria_label=name)
-    left_out = muted(w.t("hub_set.some_media", columns=list(told.left_out)[:10])) if told.left_out else None
+    left_out = muted(w.t("hub_set.some_media", columns=list(preview.left_out)[:10])) if preview.left_out else None
     return join([tag("p", tag("strong", name)), scrolled, left_out])
 
 
 def origin(info: DatasetInfo, w: Wording) -> Html | None:
-    """Of a set of the hub: where it is from, at which commit, and its licence; None of any other."""
+    """Return the origin of a hub dataset: name, commit and licence; None for any other dataset."""
     if not info.origin_name:
         return None
     licence = w.t("hub_set.licence", licence=info.licence) if info.licence else w.t("hub_set.no_licence")
-    said = w.t("hub_set_view.origin", name=info.origin_name, commit=info.revision[:10], licence=licence)
-    return tag("p", said, class_="lg-quiet")
+    text = w.t("hub_set_view.origin", name=info.origin_name, commit=info.revision[:10], licence=licence)
+    return tag("p", text, class_="lg-quiet")
 
 
 def too_large(w: Wording) -> Html:
@@ -113,8 +113,8 @@ def too_large(w: Wording) -> Html:
 
 
 def progress(row: Download, w: Wording) -> Html:
-    """Beside the button; the list of downloads has the buttons of it."""
-    told = numbers(row, w)
+    """Return the progress beside the button; the list of downloads has its buttons."""
+    figures = numbers(row, w)
     state = w.t(f"downloads_view.state_{row.state}")
-    line = " · ".join(part for part in (row.name, state, told) if part)
+    line = " · ".join(part for part in (row.name, state, figures) if part)
     return tag("div", how_far(row), tag("p", line, class_="lg-numbers"), muted(w.t("hub_set_view.in_list")))

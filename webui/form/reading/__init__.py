@@ -1,1 +1,1 @@
-"""The data step's choices of how a dataset is read: a person's, and those of a recipe. Imports as webui/form does."""
+"""How a dataset is read: choices of a person, and those of a recipe, in the data step. Imports as webui/form does."""

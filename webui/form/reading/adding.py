@@ -1,4 +1,4 @@
-"""Files that a person drops, on Train or on Data, become a dataset of theirs."""
+"""Adds dropped files, on Train or on Data, as a dataset."""
 
 from __future__ import annotations
 
@@ -15,24 +15,26 @@ from webui.kit.panel import Panel
 
 class Adding(Panel):
     def add(self, paths: Sequence[str], choices: Choices = NO_CHOICES, check: Check = go_on) -> tuple[str | None, Html]:
-        """What was dropped, as one set: (its id, ""), or (None, what is wrong with it). choices: of the recipe that
-        names the file."""
-        given = [Path(path) for path in paths]
+        """Add the files as one dataset and delete gradio's copies. Return (its id, a notice or ""), or (None, the
+        error). choices: of the recipe that names the file."""
+        files = [Path(path) for path in paths]
         try:
-            return self._added(given, choices, check)
+            return self._added(files, choices, check)
         except DataError as error:
             return None, notice(f"{self.w.render(error.message)} {self.w.t('wizard.not_added')}")
         finally:
-            for path in given:
-                path.unlink(missing_ok=True)  # gradio's own copy; ours is in the store
+            for path in files:
+                path.unlink(missing_ok=True)  # gradio's copy; ours is in the store
 
-    def _added(self, given: Sequence[Path], choices: Choices, check: Check) -> tuple[str, Html]:
-        """Add the files, without choices that they cannot be read by. Raises DataError."""
+    def _added(self, files: Sequence[Path], choices: Choices, check: Check) -> tuple[str, Html]:
+        """Add the files. If they cannot be read by the choices, add them without. Raises DataError."""
         store = self.services.datasets
         try:
-            return gathered.add(store, given, choices=choices, check=check).id, Html("")
+            return gathered.add(store, files, choices=choices, check=check).id, Html("")
         except DataError as error:
-            if choices.chosen:  # which this file cannot be read by
-                added, said = self._added(given, NO_CHOICES, check)
-                return added, join([notice(self.w.t("brought.not_so", why=self.w.render(error.message)), "warn"), said])
+            if choices.chosen:  # the file may be unreadable with these choices
+                added, message = self._added(files, NO_CHOICES, check)
+                return added, join(
+                    [notice(self.w.t("brought.not_so", why=self.w.render(error.message)), "warn"), message]
+                )
             raise

@@ -8,7 +8,7 @@ import gradio as gr
 from core.data.reading.choices import Choices
 from core.data.reading.encodings import LIKELY
 from core.data.sets.inspection import DataReport
-from webui.form.handle import Given, Parts, Updates
+from webui.form.handle import Components, FieldValues, Updates
 from webui.kit.wording import Wording
 
 
@@ -25,25 +25,25 @@ class FilePart:
         self.encoding = gr.Dropdown(encodings, visible=False, **w.named("reading_choices.encoding", "file-encoding"))
 
     @property
-    def parts(self) -> Parts:
+    def parts(self) -> Components:
         return {self.sheet, self.header, self.encoding}
 
-    def of_sheet(self, given: Given, kept: Choices) -> Choices:
-        """Columns were said of another sheet."""
-        sheet = given[self.sheet]
+    def sheet_choices(self, values: FieldValues, kept: Choices) -> Choices:
+        """Choose a sheet, and drop the column choices, which were made for another sheet."""
+        sheet = values[self.sheet]
         return kept.model_copy(update={"sheet": sheet if isinstance(sheet, str) and sheet else None, "columns": None})
 
-    def of_header(self, given: Given, kept: Choices) -> Choices:
-        """The same columns have other names now."""
-        return kept.model_copy(update={"header": given[self.header] != "no", "columns": None})
+    def header_choices(self, values: FieldValues, kept: Choices) -> Choices:
+        """Choose whether there is a header, and drop the column choices, as the names change."""
+        return kept.model_copy(update={"header": values[self.header] != "no", "columns": None})
 
-    def of_encoding(self, given: Given, kept: Choices) -> Choices:
-        """Columns were said by their names as they were read before."""
-        encoding = given[self.encoding]
+    def encoding_choices(self, values: FieldValues, kept: Choices) -> Choices:
+        """Choose an encoding, and drop the column choices, as the names may change."""
+        encoding = values[self.encoding]
         return kept.model_copy(update={"encoding": encoding if encoding in LIKELY else None, "columns": None})
 
     def draw(self, report: DataReport | None) -> Updates:
-        """For every look at the form. None: of a set that is read as it is."""
+        """Return the updates for a state of the form. report None: the dataset is read without choices."""
         updates: Updates = {field: gr.update(visible=False) for field in self.parts}
         if report and len(report.sheets) > 1:
             updates[self.sheet] = gr.update(visible=True, choices=[*report.sheets], value=report.sheet)

@@ -1,8 +1,8 @@
 """The import of a file, at the drop zone of Train and on the Data page: its progress, and a button that cancels it and
 leaves everything unchanged.
 
-What takes less than a second shows nothing of it. The clock alone shows and hides, so that no late answer leaves it
-standing.
+Imports of less than a second show no progress. Only the clock shows and hides it, so that a late answer cannot leave it
+visible.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import gradio as gr
 
 from core.progress import Check
-from webui.form.handle import Given, Listen, Parts, Take, Taken
+from webui.form.handle import Components, FieldValues, Fill, Filled, Listen
 from webui.kit.format import grouped
 from webui.kit.html import muted, notice
 from webui.kit.live import AT_ONCE, EACH, TICK_S, Update, shown
@@ -21,15 +21,15 @@ from webui.kit.wording import Wording
 
 
 class ImportCancelled(Exception):
-    """Raised where a file is read, so that no `except` for files that cannot be read takes it for one."""
+    """Raised within the reading of a file; no GarageError, so that no `except` for unreadable files catches it."""
 
 
 class Import:
-    """One of one page; the `check` of whoever reads. dropped: where gradio has what was dropped. before: the one that
-    it followed."""
+    """One import of one page; called as the `check` of the reader. dropped: paths of the dropped files. previous: the
+    page's import before."""
 
-    def __init__(self, dropped: Any = None, before: Import | None = None):
-        self.dropped, self.before, self.rows = dropped, before, 0
+    def __init__(self, dropped: Any = None, previous: Import | None = None):
+        self.dropped, self.previous, self.rows = dropped, previous, 0
         self.is_begun = self.is_cancelled = self.is_over = False
 
     def __call__(self, rows: int = 0) -> None:
@@ -38,13 +38,13 @@ class Import:
             raise ImportCancelled
 
 
-def unfinished(now: Any) -> list[Import]:
-    """Those of a page, the newest first. now: its newest, or None."""
-    found = []
-    while isinstance(now, Import):
-        found += [] if now.is_over else [now]
-        now = now.before
-    return found
+def unfinished(newest: Any) -> list[Import]:
+    """Return the imports of a page that are not over, the newest first. newest: the page's last Import, or None."""
+    imports = []
+    while isinstance(newest, Import):
+        imports += [] if newest.is_over else [newest]
+        newest = newest.previous
+    return imports
 
 
 class ImportPart:
@@ -52,58 +52,60 @@ class ImportPart:
         self.w, self.elem_id = wording, elem_id
 
     def build(self) -> None:
-        self.now = gr.State(None)  # the Import that the page waits for
+        self.newest = gr.State(None)  # the page's newest Import
         with gr.Row(elem_classes="lg-tight", visible=False, elem_id=self.elem_id) as self.row:
-            self.said = gr.HTML("", elem_id=f"{self.elem_id}-progress")
+            self.progress = gr.HTML("", elem_id=f"{self.elem_id}-progress")
             self.cancel = gr.Button(self.w.t("wizard.import_cancel"), size="sm", elem_id=f"{self.elem_id}-cancel")
         self.clock = gr.Timer(TICK_S, active=False)
 
     def wire(self) -> None:
-        drawn = [self.row, self.said, self.clock]
-        self.clock.tick(self.look, [self.now], drawn, **AT_ONCE)
-        self.cancel.click(self.cancelled, [self.now], drawn, **AT_ONCE)
+        drawn = [self.row, self.progress, self.clock]
+        self.clock.tick(self.look, [self.newest], drawn, **AT_ONCE)
+        self.cancel.click(self.cancelled, [self.newest], drawn, **AT_ONCE)
 
-    def before(self, listen: Listen, file: gr.File | None = None) -> Listen:
-        """The same event, once this part knows that a file is about to be read. file: is empty by then, and may be
-        dropped on again."""
+    def announced(self, listen: Listen, file: gr.File | None = None) -> Listen:
+        """Return `listen` with an event before it that shows the progress. file: the drop zone; emptied first, so that
+        it accepts further files."""
 
-        def begin(now: Any, dropped: Any = None) -> list[Any]:
+        def begin(newest: Any, dropped: Any = None) -> list[Any]:
             begins = dropped or not file
-            now = Import(dropped, next(iter(unfinished(now)), None)) if begins else now
-            return [now, gr.Timer(active=True), *([None] if file else [])]
+            newest = Import(dropped, next(iter(unfinished(newest)), None)) if begins else newest
+            return [newest, gr.Timer(active=True), *([None] if file else [])]
 
-        def begun(fn: Callable[..., Any], inputs: Parts, outputs: Parts, **options: Any) -> Any:
+        def begun(fn: Callable[..., Any], inputs: Components, outputs: Components, **options: Any) -> Any:
             files = [file] if file else []
-            first = listen(begin, [self.now, *files], [self.now, self.clock, *files], **EACH, **AT_ONCE)
-            return first.then(fn, inputs | {self.now}, outputs, **EACH, **options)
+            first = listen(begin, [self.newest, *files], [self.newest, self.clock, *files], **EACH, **AT_ONCE)
+            return first.then(fn, inputs | {self.newest}, outputs, **EACH, **options)
 
         return begun
 
-    def taking(self, take: Callable[[Given, Check], Taken], told: gr.HTML, file: gr.File | None = None) -> Take:
-        """take with what it reads under this page's eye: cancelled, it fills nothing in. file: what was dropped there
-        is given to it."""
+    def cancellable(
+        self, fill: Callable[[FieldValues, Check], Filled], notice_html: gr.HTML, file: gr.File | None = None
+    ) -> Fill:
+        """Return `fill` with a check for cancelling; a cancelled import fills in nothing. file: the drop zone, whose
+        files are passed to fill."""
 
-        def taken(given: Given) -> Taken:
+        def filled(values: FieldValues) -> Filled:
             due = (
                 one
-                for one in reversed(unfinished(given[self.now]))
+                for one in reversed(unfinished(values[self.newest]))
                 if not one.is_begun and (one.dropped is None) == (file is None)
             )
-            now = next(due, Import())
-            now.is_begun = True
+            newest = next(due, Import())
+            newest.is_begun = True
             try:
-                return take({**given, file: now.dropped} if file else given, now)
+                return fill({**values, file: newest.dropped} if file else values, newest)
             except ImportCancelled:
-                return None, {told: shown(notice(self.w.t("wizard.import_cancelled"), "ok"))}
+                return None, {notice_html: shown(notice(self.w.t("wizard.import_cancelled"), "ok"))}
             finally:
-                now.is_over = True
+                newest.is_over = True
 
-        return taken
+        return filled
 
     # ---- handlers -------------------------------------------------------------------------------------------------
-    def look(self, now: Any) -> list[Update]:
-        """Inputs: now. Outputs: row, said, clock."""
-        reading = self.shown(now)
+    def look(self, newest: Any) -> list[Update]:
+        """Inputs: newest. Outputs: row, progress, clock."""
+        reading = self.current(newest)
         if reading is None:
             return [gr.update(visible=False), gr.skip(), gr.Timer(active=False)]
         key = "import_ends" if reading.is_cancelled else "import_rows" if reading.rows else "import_looks"
@@ -113,12 +115,12 @@ class ImportPart:
             gr.skip(),
         ]
 
-    def cancelled(self, now: Any) -> list[Update]:
-        """Inputs: now. Outputs: row, said, clock."""
-        if reading := self.shown(now):
+    def cancelled(self, newest: Any) -> list[Update]:
+        """Inputs: newest. Outputs: row, progress, clock."""
+        if reading := self.current(newest):
             reading.is_cancelled = True
-        return self.look(now)
+        return self.look(newest)
 
-    def shown(self, now: Any) -> Import | None:
-        """Of several, which the store adds one after the other, the first that nobody cancelled."""
-        return min(reversed(unfinished(now)), key=lambda one: one.is_cancelled, default=None)
+    def current(self, newest: Any) -> Import | None:
+        """Return the import to show: of several, which run one after the other, the first that was not cancelled."""
+        return min(reversed(unfinished(newest)), key=lambda one: one.is_cancelled, default=None)

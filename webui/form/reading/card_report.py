@@ -1,4 +1,4 @@
-"""What is shown when a recipe card is opened: what this PC lacks for it, and its results where it was made."""
+"""The report on an opened recipe card: what this PC lacks for it, and its results where it was trained."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ from webui.kit.wording import Wording
 from webui.state.services import Services
 
 
-class CardTold:
+class CardReport:
     def __init__(self, services: Services, card: RecipeCard, wording: Wording):
         self.services, self.card, self.w = services, card, wording
 
-    def found(self, recipe: Recipe) -> Recipe:
-        """With a set of this PC that holds the very same rows, where the one of that name is none or holds others."""
-        wanted, sets = self.card.data.sha256, self.services.datasets
-        if not wanted:
+    def with_same_rows(self, recipe: Recipe) -> Recipe:
+        """Return the recipe with a dataset of this PC that has identical rows, if there is one."""
+        sha256, sets = self.card.data.sha256, self.services.datasets
+        if not sha256:
             return recipe
-        same = next((info.id for info in sets.list() if info.sha256 == wanted), None)
+        same = next((info.id for info in sets.list() if info.sha256 == sha256), None)
         return (
             recipe.model_copy(update={"data": recipe.data.model_copy(update={"source": same, "version": None})})
             if same
             else recipe
         )
 
-    def lacks(self, recipe: Recipe, has_data: bool) -> list[str]:
-        """A sentence for each thing that is not here, or is another one."""
-        w, data, said = self.w, self.card.data, []
+    def missing_parts(self, recipe: Recipe, has_data: bool) -> list[str]:
+        """Return a sentence for each part that is missing here, or differs."""
+        w, data, sentences = self.w, self.card.data, []
         if recipe.model.id not in self.services.models.local_ids():
             key = "recipe_card.no_folder" if recipe.model.id.startswith("library:") else "recipe_card.no_base"
-            said.append(w.t(key, model=format.model_name(recipe.model.id, w)))
+            sentences.append(w.t(key, model=format.model_name(recipe.model.id, w)))
         if not has_data:
-            said.append(
+            sentences.append(
                 w.t("recipe_card.no_data", name=data.name or recipe.data.source, rows=format.rows(w, data.rows or 0))
             )
         elif data.sha256 and self._sha256(recipe) not in ("", data.sha256):
-            said.append(w.t("recipe_card.other_data", name=data.name))
+            sentences.append(w.t("recipe_card.other_data", name=data.name))
         if parent := self.card.outcome.continues:
-            said.append(w.t("recipe_card.continues", name=parent))
-        return said
+            sentences.append(w.t("recipe_card.continues", name=parent))
+        return sentences
 
     def _sha256(self, recipe: Recipe) -> str:
         try:

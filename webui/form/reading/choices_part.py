@@ -1,8 +1,8 @@
-"""The person's choices for an added dataset in the data step: the voice, silence and pseudonyms of a chat, the roles
-of a table's columns.
+"""The person's choices for an added dataset in the data step: voice, silence and pseudonyms of a chat, the roles of a
+table's columns.
 
-It is kept with the set, which is then read anew; each look at the form shows what the set has. Sets that were not added
-here (samples, files of a library folder) are read as they are.
+They are stored with the dataset, which is then read again; the form shows the stored choices. Datasets that were not
+added here (samples, files of a library folder) are read without choices.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from core.data.reading.reader import read_rows
 from core.data.sets.inspection import DataReport
 from core.errors import GarageError
 from core.recipe import ColumnRole
-from webui.form.fields import edited
-from webui.form.handle import Filling, FormHandle, Given, Parts, Take, Taken, Updates
-from webui.form.reading.brought import choices_for
+from webui.form.fields import edit_event
+from webui.form.handle import Components, FieldValues, Fill, Filled, Filling, FormHandle, Updates
 from webui.form.reading.file_part import FilePart
+from webui.form.reading.recipe_reading import choices_for
 from webui.kit.format import grouped
 from webui.kit.html import Html, join, notice, tag
 from webui.kit.live import LAST, QUIET, shown
@@ -37,10 +37,17 @@ from webui.state.services import Services
 
 ROLES: tuple[ColumnRole, ...] = get_args(ColumnRole)
 FIRST_ROWS = 4
-MOST_COLUMNS = 12  # that can be set here; a table with more is mapped by a command
+MOST_COLUMNS = 12  # with a field here; further columns are mapped by a command
 LONGEST_CELL = 90
-MOST_PEOPLE = 200  # to choose from
-ROLES_IN_ORDER: tuple[ColumnRole, ...] = ("system", "context", "question", "text", "answer", "ignore")  # of a row
+MOST_PEOPLE = 200  # in the list of voices
+ROLES_IN_ORDER: tuple[ColumnRole, ...] = (
+    "system",
+    "context",
+    "question",
+    "text",
+    "answer",
+    "ignore",
+)  # order of the parts of a row
 PICK = """
 element.addEventListener("click", (event) => {
   const button = event.target.closest("button[data-roles]");
@@ -56,7 +63,7 @@ class ReadingPart:
     def __init__(self, services: Services, wording: Wording):
         self.services, self.w = services, wording
         self.file = FilePart(wording)
-        self._first_rows: dict[tuple[str, str, tuple[int, ...]], list[Row]] = {}  # of the sets that were looked at last
+        self._first_rows: dict[tuple[str, str, tuple[int, ...]], list[Row]] = {}  # of the last eight datasets
 
     # ---- widgets --------------------------------------------------------------------------------------------------
     def build(self) -> None:
@@ -64,7 +71,7 @@ class ReadingPart:
         self.file.build()
         with gr.Column(visible=False, elem_id="chat-choices", elem_classes="lg-choices") as self.chat:
             self.voice = gr.Dropdown([], **w.named("reading_choices.voice", "chat-voice"))
-            # No slider, whose keys tell gradio 6.31 nothing; and a list shows what each choice gives before it is made.
+            # No slider: its keys send no event (gradio 6.31), and a list shows the effect of each choice.
             self.gap = gr.Dropdown([], **w.named("reading_choices.gap", "chat-gap"))
             self.pseudonyms = gr.Checkbox(True, **w.named("reading_choices.pseudonyms", "chat-pseudonyms"))
             self.about_chat = gr.HTML("", elem_id="chat-about")
@@ -81,79 +88,80 @@ class ReadingPart:
                     for number in range(1, MOST_COLUMNS + 1)
                 ]
             self.about_table = gr.HTML("", elem_id="column-about")
-        self.said = gr.HTML("", elem_id="reading-notice", visible=False)
-        self.sheet_of = gr.JSON([], visible=False)  # the names of the columns as they were drawn
+        self.message = gr.HTML("", elem_id="reading-notice", visible=False)
+        self.column_names = gr.JSON([], visible=False)  # the names of the shown columns
 
     @property
-    def parts(self) -> Parts:
+    def parts(self) -> Components:
         return {
             self.chat, self.voice, self.gap, self.pseudonyms, self.about_chat, self.table, self.readings, self.rows,
             *self.columns,
             self.about_table,
-            self.sheet_of, *self.file.parts,
+            self.column_names, *self.file.parts,
         }  # fmt: skip
 
     def wire(self, form: FormHandle, data: Component, choices: Any) -> None:
-        """data: the list of sets. choices: gives what is in it, since a set may have another number of rows now."""
+        """data: the list of datasets. choices: returns its current entries, since a dataset may have another number of
+        rows now."""
 
-        def chosen(read: Any) -> Take:
-            def take(given: Given) -> Taken:
-                """What a recipe said of the set is kept with it from now on, with what was chosen; its versions were of
-                another reading."""
-                id, store = given[data], self.services.datasets
-                said = choices_for(id, form.read(given).answers.reading).model_copy(update={"version": None})
+        def chosen(read: Any) -> Fill:
+            def fill(values: FieldValues) -> Filled:
+                """Store the recipe's choices for the dataset together with the new one. Its version is dropped, because
+                it belongs to another reading."""
+                id, store = values[data], self.services.datasets
+                choices_before = choices_for(id, form.read(values).answers.reading).model_copy(update={"version": None})
                 try:
-                    store.choose(id, read(given, store.choices(id, said)))
+                    store.choose(id, read(values, store.choices(id, choices_before)))
                 except GarageError as error:
-                    return None, {self.said: shown(notice(self.w.render(error.message)))}
-                return Filling(answers={"reading": None}), {self.said: shown(""), data: gr.update(choices=choices())}
+                    return None, {self.message: shown(notice(self.w.render(error.message)))}
+                return Filling(answers={"reading": None}), {self.message: shown(""), data: gr.update(choices=choices())}
 
-            return take
+            return fill
 
         self.readings.select(None, None, [self.picked], js=PICKED, **QUIET)
-        of_chat: Parts = {self.voice, self.gap, self.pseudonyms}
-        outputs: Parts = {self.said}
+        of_chat: Components = {self.voice, self.gap, self.pseudonyms}
+        outputs: Components = {self.message}
         options = {**QUIET, **LAST, "concurrency_id": "reading", "concurrency_limit": 1}
         for events, inputs, read in (
-            ([edited(field) for field in (self.voice, self.gap, self.pseudonyms)], of_chat, self._of_chat),
-            ([edited(column) for column in self.columns], {*self.columns, self.sheet_of}, self._of_columns),
-            ([self.picked.change], {self.picked}, self._of_reading),
-            ([edited(self.file.sheet)], {self.file.sheet}, self.file.of_sheet),
-            ([edited(self.file.header)], {self.file.header}, self.file.of_header),
-            ([edited(self.file.encoding)], {self.file.encoding}, self.file.of_encoding),
+            ([edit_event(field) for field in (self.voice, self.gap, self.pseudonyms)], of_chat, self._chat_choices),
+            ([edit_event(column) for column in self.columns], {*self.columns, self.column_names}, self._column_choices),
+            ([self.picked.change], {self.picked}, self._reading_choices),
+            ([edit_event(self.file.sheet)], {self.file.sheet}, self.file.sheet_choices),
+            ([edit_event(self.file.header)], {self.file.header}, self.file.header_choices),
+            ([edit_event(self.file.encoding)], {self.file.encoding}, self.file.encoding_choices),
         ):
-            form.fills(partial(gr.on, events), chosen(read), form.inputs | inputs, outputs, **options)
+            form.fill_on(partial(gr.on, events), chosen(read), form.inputs | inputs, outputs, **options)
 
-    # ---- what was said --------------------------------------------------------------------------------------------
-    def _of_chat(self, given: Given, kept: Choices) -> Choices:
-        voice, gap = given[self.voice], given[self.gap]
+    # ---- reading the fields -----------------------------------------------------------------------------------
+    def _chat_choices(self, values: FieldValues, kept: Choices) -> Choices:
+        voice, gap = values[self.voice], values[self.gap]
         hours = float(gap) if isinstance(gap, int | float) and 0.25 <= gap <= 8760 else kept.gap_hours
-        said = {
+        update = {
             "voice": voice if isinstance(voice, str) and voice else None,
             "gap_hours": hours,
-            "pseudonyms": given[self.pseudonyms] is True,
+            "pseudonyms": values[self.pseudonyms] is True,
         }
-        return kept.model_copy(update=said)
+        return kept.model_copy(update=update)
 
-    def _of_columns(self, given: Given, kept: Choices) -> Choices:
-        names = given[self.sheet_of]
+    def _column_choices(self, values: FieldValues, kept: Choices) -> Choices:
+        names = values[self.column_names]
         names = [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
         roles = {
-            name: given[column] for name, column in zip(names, self.columns, strict=False) if given[column] in ROLES
+            name: values[column] for name, column in zip(names, self.columns, strict=False) if values[column] in ROLES
         }
         return kept.model_copy(update={"columns": roles})
 
-    def _of_reading(self, given: Given, kept: Choices) -> Choices:
-        """Choices with the reading that was pressed. Its roles come from the page: they are checked as any are."""
-        picked = given[self.picked]
+    def _reading_choices(self, values: FieldValues, kept: Choices) -> Choices:
+        """Return the choices with the pressed reading. Its roles come from the page and are checked."""
+        picked = values[self.picked]
         roles = picked.get("roles") if isinstance(picked, dict) else None
         roles = roles if isinstance(roles, dict) else {}
         columns = {str(name): role for name, role in roles.items() if role in ROLES}
         return kept.model_copy(update={"columns": columns or kept.columns})
 
-    # ---- what the set has -----------------------------------------------------------------------------------------
+    # ---- drawing the stored choices ------------------------------------------------------------------------------
     def draw(self, data: Any, choices: Choices = NO_CHOICES) -> Updates:
-        """For every look at the form."""
+        """Return the updates for a state of the form."""
         updates: Updates = {
             self.chat: gr.update(visible=False),
             self.table: gr.update(visible=False),
@@ -170,7 +178,7 @@ class ReadingPart:
                 updates |= self._drawn_chat(report.chat)
             elif report.roles:
                 updates |= self._drawn_table(self.first_rows(data, choices), report)
-        except GarageError:  # the report beside it says so
+        except GarageError:  # the report beside it shows the error
             pass
         return updates
 
@@ -183,15 +191,15 @@ class ReadingPart:
             (w.t("reading_choices.person", name=person.name, count=grouped(w, person.messages)), person.name)
             for person in people
         ]
-        # and the one that is chosen
+        # including the chosen one
         ladder = {*chat.ladder, *([(chat.gap_hours, chat.conversations)] if chat.gap_hours else [])}
         silences = [
             (w.t("reading_choices.silence", hours=hours, count=grouped(w, count)), hours)
             for hours, count in sorted(ladder)
         ]
-        said = [w.t("reading_choices.voice_guessed", voice=chat.voice)] if chat.guessed else []
+        notes = [w.t("reading_choices.voice_guessed", voice=chat.voice)] if chat.guessed else []
         if len(people) < chat.count:
-            said.append(w.t("reading_choices.more_people", shown=len(people), count=chat.count))
+            notes.append(w.t("reading_choices.more_people", shown=len(people), count=chat.count))
         private = w.t("reading_choices.repeats" if chat.pseudonyms else "reading_choices.repeats_all")
         return {
             self.chat: gr.update(visible=True),
@@ -199,31 +207,31 @@ class ReadingPart:
             self.gap: gr.update(visible=bool(silences), choices=silences, value=chat.gap_hours),
             self.pseudonyms: chat.pseudonyms,
             self.about_chat: join(
-                [tag("p", " ".join(said), role="status") if said else None, tag("p", private, class_="lg-quiet")]
+                [tag("p", " ".join(notes), role="status") if notes else None, tag("p", private, class_="lg-quiet")]
             ),
         }
 
     def first_rows(self, data: str, choices: Choices) -> list[Row]:
-        """Of a table, without rows that cannot be read. Raises DataError."""
+        """Return the first readable rows of a table. Raises DataError."""
         store = self.services.datasets
         choices = store.choices(data, choices)
         path = store.path(data)
-        key = (data, choices.key, files.stamp(path))  # a set that is deleted and added anew has the id of the old one
-        if (found := self._first_rows.get(key)) is None:
+        key = (data, choices.key, files.stamp(path))  # a dataset that is deleted and added again has the same id
+        if (rows := self._first_rows.get(key)) is None:
             source = sniff.probe(path, choices=choices)
-            found = list(islice((row for row in read_rows(source) if isinstance(row, Row)), FIRST_ROWS))
-            self._first_rows = {**dict(list(self._first_rows.items())[-7:]), key: found}
-        return found
+            rows = list(islice((row for row in read_rows(source) if isinstance(row, Row)), FIRST_ROWS))
+            self._first_rows = {**dict(list(self._first_rows.items())[-7:]), key: rows}
+        return rows
 
     def _drawn_table(self, rows: list[Row], report: DataReport) -> Updates:
         w = self.w
         names = list(dict.fromkeys(str(name) for row in rows for name in row.values))
-        guessed = w.t("reading_choices.guessed") if report.guessed else ""  # None would leave what is there
+        guessed = w.t("reading_choices.guessed") if report.guessed else ""  # None would keep the old text
         updates: Updates = {
             self.table: gr.update(visible=True),
             self.readings: self._as_readings(rows, report),
             self.rows: self._as_table(names, [row.values for row in rows]),
-            self.sheet_of: names[:MOST_COLUMNS],
+            self.column_names: names[:MOST_COLUMNS],
             self.about_table: tag(
                 "p", w.t("reading_choices.more_columns", shown=MOST_COLUMNS, count=len(names)), class_="lg-quiet"
             )
@@ -241,7 +249,7 @@ class ReadingPart:
         return updates
 
     def _as_readings(self, rows: list[Row], report: DataReport) -> Html | str:
-        """Each possible reading with a row of the file, and the button that chooses it."""
+        """Return each possible reading with a row of the file, and the button that chooses it."""
         if not report.readings or not rows:
             return ""
         w = self.w
@@ -258,11 +266,11 @@ class ReadingPart:
             lines = (tag("p", tag("span", kind, class_="lg-quiet"), " ", _cell(values.get(at))) for kind, at in kinds)
             button = tag("button", w.t("reading_choices.pick"), type="button", data_roles=json.dumps(roles))
             cards.append(tag("div", tag("h3", title), *lines, button, class_="lg-reading"))
-        asked = w.t("reading_choices.which_answer" if report.undecided else "reading_choices.is_right")
-        return join([tag("p", tag("strong", asked), role="status"), tag("div", *cards, class_="lg-readings")])
+        question = w.t("reading_choices.which_answer" if report.undecided else "reading_choices.is_right")
+        return join([tag("p", tag("strong", question), role="status"), tag("div", *cards, class_="lg-readings")])
 
     def _as_table(self, names: list[str], rows: list[Mapping[str, Any]]) -> Html:
-        """Reached and scrolled by keyboard, since a table may be wider than a phone."""
+        """Return the rows as a table that can be scrolled by keyboard, since it may be wider than a phone."""
         head = tag("tr", *(tag("th", name[:LONGEST_CELL], scope="col") for name in names))
         body = (tag("tr", *(tag("td", _cell(row.get(name))) for name in names)) for row in rows)
         table = tag("table", tag("thead", head), tag("tbody", *body), class_="lg-table")

@@ -1,7 +1,8 @@
 """The reading choices of a recipe that fills the form: voice, columns, sheet, encoding, version.
 
-It travels with the form's answers and goes before what is kept with the set, until somebody says otherwise in the data
-step. The set itself is left as it is, so that whoever opens an old run changes nothing for others."""
+They are part of the form's answers and take precedence over the dataset's stored choices until a person changes them in
+the data step. The dataset itself is not changed, so that opening an old run has no effect on others.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +20,12 @@ from core.workspace.folder import expand
 LONGEST_TITLE = 120
 
 
-class BroughtReading(Frozen):
-    """title: of the recipe or run. data: the id of the set that is meant; of others nothing is said. Where there is
-    none, what the recipe names instead, and found: whether that is a file on this PC that the visitor may add by its
-    path."""
+class RecipeReading(Frozen):
+    """The choices of a recipe for one dataset.
+
+    title: of the recipe or run. data: the id of the dataset; if it does not exist, the recipe's name for it. found:
+    true if that is a file on this PC that the visitor may add by its path.
+    """
 
     title: str
     data: str
@@ -30,8 +33,8 @@ class BroughtReading(Frozen):
     found: bool = False
 
     @classmethod
-    def of_state(cls, state: Any) -> Self | None:
-        """From the page: None for whatever is none of ours."""
+    def from_state(cls, state: Any) -> Self | None:
+        """Return the choices from the page's JSON; None for anything else."""
         try:
             data = Data.model_validate(state["choices"] | {"source": state["data"]})
             return cls(
@@ -44,16 +47,17 @@ class BroughtReading(Frozen):
             return None
 
     @classmethod
-    def of(cls, data: Data, id: str, title: str) -> Self | None:
+    def from_data(cls, data: Data, id: str, title: str) -> Self | None:
         choices = Choices.from_data(data)
         return cls(title=title[:LONGEST_TITLE], data=id, choices=choices) if choices.chosen else None
 
     @classmethod
-    def missing(cls, data: Data, title: str, is_here: bool) -> Self:
-        """Whether there is a file of some name is said to nobody elsewhere."""
+    def missing(cls, data: Data, title: str, is_local: bool) -> Self:
+        """Return the choices for a dataset that does not exist. Only a visitor on this PC learns whether a file of that
+        name exists."""
         choices = Choices.from_data(data).model_copy(update={"version": None})
         return cls(
-            title=title[:LONGEST_TITLE], data=data.source, choices=choices, found=is_here and is_file(data.source)
+            title=title[:LONGEST_TITLE], data=data.source, choices=choices, found=is_local and is_file(data.source)
         )
 
     @property
@@ -61,7 +65,7 @@ class BroughtReading(Frozen):
         return re.split(r"[\\/]", self.data)[-1]
 
     def means(self, path: str) -> bool:
-        """Whether an upload is the file that the recipe names; gradio changes some characters of a name."""
+        """Return whether an upload is the file that the recipe names; gradio changes some characters of a name."""
         return _letters(self.file) == _letters(Path(path).name)
 
     def state(self) -> dict[str, Any]:
@@ -79,5 +83,5 @@ def _letters(name: str) -> str:
     return "".join(filter(str.isalnum, name)).lower()
 
 
-def choices_for(data: Any, brought: BroughtReading | None) -> Choices:
-    return brought.choices if brought and brought.data == data else NO_CHOICES
+def choices_for(data: Any, reading: RecipeReading | None) -> Choices:
+    return reading.choices if reading and reading.data == data else NO_CHOICES
