@@ -46,7 +46,7 @@ _LEVELS = {"trace", "debug", "info", "notice", "warn", "warning", "error", "crit
 _NEW_DAY = re.compile(r"(?:Day changed|Log opened|Session Start).*?([A-Z][a-z]{2}) +(\d{1,2})\b.*?(\d{4})")
 
 
-class _Style(NamedTuple):
+class _LogStyle(NamedTuple):
     name: str
     said: re.Pattern[str]
 
@@ -58,7 +58,7 @@ def recognise(lines: Sequence[str]) -> str:
     return "" if style is None else "log" if style.name == "colon" else "irc"
 
 
-def _style(lines: Iterable[str]) -> _Style | None:
+def _style(lines: Iterable[str]) -> _LogStyle | None:
     lines = [line.rstrip("\n") for line in lines if line.strip()]
     for name, said in _SAID.items():
         nicks = Counter(match["nick"] for line in lines if (match := said.match(line)))
@@ -69,7 +69,7 @@ def _style(lines: Iterable[str]) -> _Style | None:
         are_people = len(nicks) > 1 and 2 * len(nicks) <= max(4, nicks.total()) and nicks.total() >= least
         are_people = are_people and _LEVELS.isdisjoint(nick.lower() for nick in nicks)
         if are_people and not is_markup and of_chat >= (0.5 if name == "colon" else 0.8) * len(lines):
-            return _Style(name, said)
+            return _LogStyle(name, said)
     return None
 
 

@@ -15,6 +15,7 @@ from core.data.findings.finding import MOST_ROWS, Finding
 from core.data.findings.language import Languages
 from core.data.findings.leaks import Leaks
 from core.data.findings.lengths import Lengths
+from core.data.findings.markers import Markers
 from core.data.findings.near import Repeated
 from core.data.findings.placeholders import Placeholders
 from core.data.findings.row_words import RowWords, Words
@@ -23,7 +24,8 @@ from core.data.findings.writing import Writing
 EVERY_ROW, ONE_IN = 10_000, 20
 
 _CHECKS: tuple[tuple[Callable[[int | None], Any], str], ...] = (
-    (Leaks, "secrets"), (Repeated, "repeated near_repeated"), (Placeholders, "placeholders"), (Refusals, "refusals"),
+    (Leaks, "secrets"), (Repeated, "repeated near_repeated"), (Placeholders, "placeholders"), (Markers, "turn_markers"),
+    (Refusals, "refusals"),
     (Answers, "says_nothing short_answers echoes"), (SamePairs, "same_pairs"), (Openings, "opening"), (Languages,
         "languages"),
     (Writing, "markup mojibake lost_characters"), (Lengths, "far_longer"),

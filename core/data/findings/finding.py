@@ -16,6 +16,7 @@ MOST_ROWS = 10_000  # row numbers in a repair, unless all are requested: reports
 
 Kind = Literal[
     "repeated", "near_repeated", "placeholders", "opening", "languages", "refusals", "secrets", "says_nothing",
+    "turn_markers",
     "short_answers",
     "echoes", "same_pairs", "far_longer", "markup", "mojibake", "lost_characters",
 ]  # fmt: skip

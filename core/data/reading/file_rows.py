@@ -163,6 +163,7 @@ class Source:
     choices: Choices = NO_CHOICES
     parts: tuple[Source, ...] = ()  # of several files
     validation: bool = False  # of several files: its name says that it is not for training
+    is_marked: bool = False  # a text with turn markers, as core/data/shapes/turn_markers reads it
     layout: Layout | None = None  # its columns according to dataset_info.json
     people: Mapping[str, str] = field(
         default_factory=dict

@@ -33,7 +33,7 @@ from core.data.reading.file_rows import (
     Source,
 )
 from core.data.reading.table_rows import ANKI, csv_rows
-from core.data.shapes import header
+from core.data.shapes import header, turn_markers
 from core.errors import DataError
 from core.messages import Message, msg
 from core.values import MIB
@@ -178,6 +178,10 @@ def _text_source(path: Readable, size: int, decoding: encodings.Decoding, choice
                 source, header=_header_choice(choices, header.holds_names(first[0], first[1:]) if first else True)
             )
             notes += _note_header(source.header, choices)
+    if kind == "txt" and not chat:
+        with path.open(encoding=encoding) as file:
+            style = turn_markers.style_of_file(file.read(turn_markers.LOOKED_AT))
+        source = replace(source, is_marked=style is not None)
     return replace(source, notes=(*notes, *_notes(source)))
 
 
@@ -190,7 +194,13 @@ def _is_anki(source: Source) -> bool:
 def _notes(source: Source) -> tuple[Message, ...]:
     """Return notes: how a text or document is split into rows, and a suffix that contradicts the content."""
     suffix, kind = source.path.suffix.lower(), source.kind
-    taken = "document" if kind in DOCUMENTS else "paragraphs" if kind == "txt" and not source.chat else ""
+    taken = (
+        "document"
+        if kind in DOCUMENTS
+        else ("conversations" if source.is_marked else "paragraphs")
+        if kind == "txt" and not source.chat
+        else ""
+    )
     is_other = kind not in ("parquet", "arrow") and SUFFIXES.get(suffix, kind) != kind
     other = [msg("data.note_kind", suffix=suffix, kind=kind.upper())] if is_other else []
     return (*([msg(f"data.note_{taken}")] if taken else []), *other)

@@ -7,10 +7,12 @@ import io
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from core.data.reading.file_rows import Limits, Problem, RawRow, Source, column_names, too_big
 from core.data.reading.zips import seekable
+from core.data.shapes import turn_markers
 from core.data.shapes.left_out import Loss
 from core.errors import DataError, reason_of
 from core.messages import msg
@@ -217,10 +219,16 @@ def batch_rows(batches: Iterable[Any], limits: Limits) -> Iterator[RawRow | Prob
 
 
 def txt_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem]:
-    """Yield a row for each paragraph: the lines up to a blank one. A long paragraph becomes several rows
-    (`Paragraph`)."""
+    """Yield a row for each conversation in a text with turn markers, otherwise for each paragraph: the lines up to a
+    blank one. A long paragraph becomes several rows (`Paragraph`)."""
     row = 0
     with source.path.open(encoding=source.encoding) as file:
+        if source.is_marked and (style := turn_markers.style_of_file(head := file.read(turn_markers.LOOKED_AT))):
+            file.seek(0)
+            lines = iter(partial(file.readline, turn_markers.LARGEST_BLOCK), "")
+            for row, (begins, text) in enumerate(turn_markers.conversations(lines, style, head), 1):
+                yield RawRow(row, {"text": text}, begins)
+            return
         paragraph = Paragraph()
         number, continues = 1, False
         while line := file.readline(MOST_CHARACTERS):

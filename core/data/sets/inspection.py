@@ -29,7 +29,7 @@ from core.data.reading.file_rows import DEFAULT_LIMITS, FileKind, Limits, Proble
 from core.data.reading.label_names import NO_NAMES
 from core.data.reading.reader import read_rows
 from core.data.sets.earliest import earliest
-from core.data.shapes import class_names, multiple_choice, sides
+from core.data.shapes import class_names, marked_rows, multiple_choice, sides
 from core.data.shapes.known import COLUMNS, FORMATS, SAMPLE_ROWS, recognise
 from core.data.shapes.left_out import LeftOut, Tally
 from core.data.shapes.nested import refusal
@@ -319,11 +319,19 @@ def _start(
         if not isinstance(known, Decision):
             unnamed = class_names.unnamed(rows, source.class_names) if known == "text_label" else None
             source = replace(source, notes=(*source.notes, unnamed)) if unnamed else source
+            if known == "text" and (column := marked_rows.marked(rows)):
+                noted = replace(source, notes=(*source.notes, column.note()))
+                return noted, "messages", Decision(), _applied(read_rows(source, limits), column.apply)
             return source, known, Decision(), read_rows(source, limits)
         decision = known
     roles = decision.roles
-    chosen: Format = "text" if "text" in roles.values() else "question_answer"
-    return source, chosen, decision, _applied(read_rows(source, limits), lambda row: renamed(row, roles))
+    items = _applied(read_rows(source, limits), lambda row: renamed(row, roles))
+    if "text" not in roles.values():
+        return source, "question_answer", decision, items
+    if column := marked_rows.marked([renamed(row, roles) for row in rows]):
+        noted = replace(source, notes=(*source.notes, column.note()))
+        return noted, "messages", decision, _applied(items, column.apply)
+    return source, "text", decision, items
 
 
 def _recognised(rows: list[Row]) -> Format | Decision:
@@ -356,7 +364,7 @@ def _classified(rows: list[Row], source: Source) -> class_names.Classified | Non
     return class_names.classified(rows, source.class_names)
 
 
-def _applied(items: Iterator[Row | Problem], convert: Callable[[Row], Row]) -> Iterator[Row | Problem]:
+def _applied(items: Iterator[Row | Problem], convert: Callable[[Row], Row | Problem]) -> Iterator[Row | Problem]:
     return (convert(item) if isinstance(item, Row) else item for item in items)
 
 

@@ -48,6 +48,7 @@ _MARK = re.compile(r"(?:^|(?<=[\s,;:(（\[]))([(（]?)([A-Ja-j]|\d)(\s?[).:、�
 _OWN_MARK = re.compile(r"\s*[(（]?([A-Ja-j])\s?[).:、．）]\s*")
 _HIDDEN = ("", "?", "-", "null", "nan", "n/a", "hidden")
 _ARRAY = re.compile(r"array\((\[.*?\])(?:,\s*dtype=\w+)?\)", re.DOTALL)  # numpy's, as pandas writes them into a CSV
+_APART = re.compile(r"\}\s+\{")
 _NO_COMMA = re.compile(r"(?<=['\"])\s+(?=['\"])")
 
 
@@ -107,7 +108,7 @@ def _place(value: str, among: Sequence[str]) -> int | None:
 def listed(value: Any) -> Options | None:
     """Return the options in one value of a row; None if it holds no list of them."""
     if isinstance(value, str):
-        value = _parsed(value.strip())
+        value = parsed_cell(value.strip())
         if isinstance(value, str):
             return inline(value, at_start=True) or _split(value)
     if isinstance(value, dict):
@@ -172,13 +173,18 @@ def _of_objects(parts: list[dict[str, Any]]) -> Options | None:
     return _options([part[text_key] for part in parts], labels, right)
 
 
-def _parsed(text: str) -> Any:
+def parsed_cell(text: str) -> Any:
     """Return the list or object that a cell of a table writes as JSON or as Python does; else the text itself."""
     if not text.startswith(("[", "{")) or len(text) > 100_000:
         return text
-    for write in (json.loads, lambda text: ast.literal_eval(_NO_COMMA.sub(", ", _ARRAY.sub(r"\1", text)))):
+    plain = _ARRAY.sub(r"\1", text)
+    is_objects = "{" in plain[:20]
+    readings: list[tuple[Callable[[str], object], str]] = [(json.loads, text)]
+    readings += [(ast.literal_eval, plain), (ast.literal_eval, _APART.sub("}, {", plain))] if is_objects else []
+    readings += [(ast.literal_eval, _NO_COMMA.sub(", ", plain))]
+    for read, written in readings:
         try:
-            return write(text)
+            return read(written)
         except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
             continue
     return text
@@ -269,6 +275,6 @@ def of_right_and_wrong(right: Any, wrong: Iterable[Any]) -> Options | None:
 
 
 def _wrong_texts(cell: Any) -> list[str]:
-    parsed = _parsed(cell.strip()) if isinstance(cell, str) else cell
+    parsed = parsed_cell(cell.strip()) if isinstance(cell, str) else cell
     parts = parsed if isinstance(parsed, list) else [parsed]
     return [str(part).strip() for part in parts if isinstance(part, str | int | float) and has_value(part)]

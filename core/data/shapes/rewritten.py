@@ -9,6 +9,7 @@ Open WebUI          chat: {messages: [...]}                               messag
 xLAM                query, tools, answers: calls                          messages, tools
 two models          conversation_a, conversation_b, winner                messages: of the one that was preferred
 turns, Gemini       turns | contents | ...: a list of objects             messages
+written turns       messages | conversations | ...: a text            messages, from JSON, Python or turn markers
 labels              text, labels: a name, a number, or a list of them      text, label
 
 core/data/shapes/labelled converts rows of annotation tools, rankings those of ranked answers, traces those of
@@ -28,10 +29,12 @@ from core.data.conversation import CONTENT_KEYS, ROLE_KEYS
 from core.data.reading.file_rows import Flaw
 from core.data.shapes.labelled import evals, label_studio, utterances_key
 from core.data.shapes.left_out import Columns, Notes, has_value
+from core.data.shapes.options import parsed_cell
 from core.data.shapes.ranked import ranked
 from core.data.shapes.rankings import compared
 from core.data.shapes.traces import prompt_test, traced
 from core.data.shapes.trees import answered_turns, instances, questions_of_a_text, tree
+from core.data.shapes.turn_markers import turns_in
 
 TURNS = ("data", "dialog", "dialogue", "turns", "utterances", "contents", "messages", "conversations", "conversation")
 _PROMPT_COLUMNS = ("prompt", "messages", "conversations", "conversation", "question", "instruction", "query", "input")
@@ -221,6 +224,18 @@ def _squad(values: Columns, notes: Notes) -> dict[str, object] | None:
     return {"answer": texts[0] if texts else ""}
 
 
+def _written_turns(values: Columns, notes: Notes) -> dict[str, object] | None:
+    name = next((name for name in _CONVERSATIONS if isinstance(values.peek(name), str)), "")
+    text = str(values.peek(name)).strip()
+    turns = parsed_cell(text) if name else None
+    if isinstance(turns, list) and turns and all(isinstance(turn, dict) for turn in turns):
+        return {name: turns}
+    if not name or (marked := turns_in(text)) is None:
+        return None
+    notes.assumed.add("marked_turns")
+    return {name: marked}
+
+
 def _alternating(values: Columns, notes: Notes) -> dict[str, object] | None:
     name = next((name for name in TURNS if isinstance(values.peek(name), list) and values.peek(name)), None)
     turns = values.peek(name) if name else []
@@ -250,5 +265,6 @@ def _is_turn(turn: Mapping[str, object]) -> bool:
 
 _SHAPES: tuple[Callable[[Columns, Notes], dict[str, object] | None], ...] = (
     instances, tree, _open_webui, _preference, _two_models, _prompt_and_completion, _answered_by_calls,
-    questions_of_a_text, _squad, traced, prompt_test, evals, answered_turns, label_studio, _alternating, _labels,
+    questions_of_a_text, _squad, traced, prompt_test, evals, answered_turns, label_studio, _written_turns,
+    _alternating, _labels,
 )  # fmt: skip

@@ -1,0 +1,33 @@
+"""Turn markers of another chat template in the text of a turn, which a model would learn to write."""
+
+from __future__ import annotations
+
+import re
+
+from core.data.findings.finding import Finding, Marked
+from core.data.findings.row_words import RowWords
+
+_MARKER = re.compile(
+    r"<\|im_(?:start|end)\|>|<\|(?:start|end)_header_id\|>|<\|eot_id\|>|</?(?:start|end)_of_turn>|\[/?INST\]|<</?SYS>>"
+    r"|<\|(?:user|assistant)\|>|<｜(?:User|Assistant)｜>|#{2,4} ?(?:Human|Assistant|Instruction|Response) ?:"
+    r"|^(?:Human|User) ?:(?=[\s\S]*^(?:Assistant|AI) ?:)",
+    re.MULTILINE,
+)
+
+
+class Markers:
+    """Rows with turn markers in their texts, outside of code."""
+
+    def __init__(self, most: int | None):
+        self._most, self._marked = most, Marked()
+
+    def add(self, words: RowWords) -> None:
+        text = words.everything
+        if "<" not in text and "[" not in text and "##" not in text and ":" not in text:
+            return
+        text = words.prose
+        if mark := _MARKER.search(text):
+            self._marked.add(words.row, words.quote(text, mark.start(), mark.end()) if self._marked.wants_quote else "")
+
+    def findings(self, rows: int) -> list[Finding]:
+        return self._marked.finding("turn_markers", rows, [self._marked.repair("remove", "turn_markers", self._most)])

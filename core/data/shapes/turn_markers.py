@@ -1,0 +1,303 @@
+"""Conversations written into one text, with the turn markers of a chat template or with names of the sides.
+
+templates    <|im_start|>user, <|start_header_id|>user<|end_header_id|>, <start_of_turn>user, <|user|>, [INST] [/INST]
+headings     ### Human: ... ### Assistant: ..., ### Instruction: ... ### Response: ...
+names        User: ... Assistant: ..., **Q:** ... **A:** ..., <human>: ... <bot>: ...
+
+A marker of a template counts only at the beginning, or after the token that ends a turn if the text has such tokens: an
+answer may be about markers. Of headings and names only the first of each side count. A text before the first marker is
+the system turn, or stands before a first question (`Q:`, `Question:`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from statistics import median
+from typing import Protocol
+
+from core.data.shapes.speakers import ROLES, Role
+
+Turn = dict[str, str]
+LOOKED_AT = 1 << 16  # characters of a text file
+BLOCK = 1_600  # characters of a row, some 400 tokens, if nothing says where a conversation ends
+_LONGEST_TURN = 8_000  # characters of a turn, on average, in a text file that names the sides
+LARGEST_BLOCK = 1 << 20  # characters
+
+_FRAME = (
+    r"</?s>|<[be]os>|<\|(?:begin_of|end_of_)_?text\|>|<\|endoftext\|>|<｜(?:begin|end)▁of▁sentence｜>|<[BE]OS_TOKEN>"
+)
+_BEGINS = re.compile(rf"(?:\s|{_FRAME})*")
+_ENDS = re.compile(
+    rf"(?:\s|{_FRAME}|<\|im_end\|>|<\|eo[tm]_id\|>|<end_of_turn>|<\|end\|>|<\|return\|>|<\|END_OF_TURN_TOKEN\|>)+\Z"
+)
+# Of each template: the marker of a turn, and the token that ends every turn.
+_TEMPLATES = (
+    (r"<\|im_start\|>[ \t]*(?P<role>\w+)[^\n<]*\n?", r"<\|im_end\|>"),
+    (r"<\|start_header_id\|>[ \t]*(?P<role>\w+)[ \t]*<\|end_header_id\|>", r"<\|eo[tm]_id\|>"),
+    (r"<start_of_turn>[ \t]*(?P<role>\w+)\n?", r"<end_of_turn>"),
+    (r"<\|start\|>(?P<role>\w+)(?:<\|channel\|>final)?<\|message\|>", r"<\|(?:end|return)\|>"),
+    (r"<\|START_OF_TURN_TOKEN\|><\|(?P<role>\w+)_TOKEN\|>", r"<\|END_OF_TURN_TOKEN\|>"),
+    (r"<\|(?P<role>system|user|assistant|human|bot|observation)\|>\n?", ""),
+    (r"<｜(?P<role>User|Assistant)｜>", ""),
+)
+_SYSTEM_TEXT = re.compile(r"\s*(?:<<SYS>>(.*?)<</SYS>>|\[SYSTEM_PROMPT\](.*?)\[/SYSTEM_PROMPT\])\s*", re.DOTALL)
+
+# Names of the sides: English, German, Spanish, French, Italian, Portuguese, Russian, Chinese, Japanese, Korean.
+_ASKS = """
+    human user question q instruction prompt customer client query student frage f nutzer benutzer anweisung kunde
+    pregunta p usuario cliente instrucción utilisateur domanda utente pergunta usuário вопрос пользователь 用户 问题 问
+    提问 指令 人类 質問 ユーザー 질문 사용자"""
+_ANSWERS = """
+    assistant ai bot chatbot gpt chatgpt response answer a output completion agent support model reply claude antwort
+    assistent antworten respuesta r asistente réponse assistente risposta resposta ответ ассистент 助手 回答
+    答 回复 答案 応答 アシスタント 답변 어시스턴트"""
+_MORE = "input 输入 eingabe entrada"  # of the side that asks
+_SYSTEM = "system 系统 システム 시스템"
+_ALONE = "instruction q question f frage p pregunta domanda pergunta вопрос 问 问题 提问 質問 질문"  # no talk goes on
+_QUESTION = _ALONE.removeprefix("instruction ")
+_LETTERS = frozenset("qafpr")
+_NAMES = "|".join(sorted(map(re.escape, f"{_ASKS} {_ANSWERS} {_MORE} {_SYSTEM}".split()), key=len, reverse=True))
+_NAMED = tuple(
+    re.compile(pattern, re.IGNORECASE | re.MULTILINE)
+    for pattern in (
+        rf"[ \t]*#{{2,4}}[ \t]*(?P<name>{_NAMES})[ \t]*\d*[ \t]*[:：][ \t]*"
+        rf"|^[ \t]*#{{2,4}}[ \t]*(?P<heading>{_NAMES})[ \t]*\d*[ \t]*$",
+        rf"^[ \t]*\*\*(?P<name>{_NAMES})[ \t]*\d*[ \t]*(?:[:：]\*\*|\*\*[ \t]*[:：])[ \t]*",
+        rf"^[ \t]*[<\[](?P<name>{_NAMES})[>\]][ \t]*[:：][ \t]*",
+        rf"^[ \t]*(?P<name>{_NAMES})[ \t]*\d*[ \t]*[:：][ \t]*",
+    )
+) + (re.compile(r"(?:^|(?<=\s)|(?<=</s>))(?P<name>USER|HUMAN|SYSTEM|ASSISTANT|AI)[ \t]*:[ \t]*"),)  # Vicuna, in a line
+_OPTION = re.compile(r"^[ \t]*B[ \t]*[:.)]", re.MULTILINE)  # then A: is a choice
+_PREAMBLE = re.compile(r"Below is an instruction|A chat between|The following is a conversation")
+_RULER = re.compile(r"[ \t]*(?:-{3,}|={3,}|\*{3,}|_{3,}|<\|endoftext\|>)[ \t]*$")
+
+
+@lru_cache(maxsize=512)
+def _side(name: str) -> Role | None:
+    sides: tuple[tuple[Role, str], ...] = (
+        ("system", _SYSTEM), ("assistant", _ANSWERS), ("user", f"{_ASKS} {_MORE}")
+    )  # fmt: skip
+    return next((side for side, names in sides if name in names.split()), None)
+
+
+def turns_in(text: str) -> list[Turn] | None:
+    """Return the turns of a conversation that is written into a text with markers; None for any other text.
+
+    A conversation has a question and the marker of an answer. The answer may be empty.
+    """
+    body = text[_begin(text) :]
+    return next((turns for style in _STYLES if (turns := _complete(style.turns(body)))), None)
+
+
+def _begin(text: str) -> int:
+    match = _BEGINS.match(text)
+    return match.end() if match else 0
+
+
+def _complete(turns: list[Turn]) -> list[Turn]:
+    """Return the turns of a conversation, without an empty last answer after others; [] if they are none."""
+    roles = [turn["role"] for turn in turns]
+    if "user" not in roles or "assistant" not in roles[roles.index("user") :]:
+        return []
+    return (
+        turns[:-1] if roles[-1] == "assistant" and not turns[-1]["content"] and roles.count("assistant") > 1 else turns
+    )
+
+
+def _clean(text: str) -> str:
+    return _ENDS.sub("", text).strip()
+
+
+class _Style(Protocol):
+    def turns(self, text: str) -> list[Turn]:
+        """Return the turns of a text, [] if it does not begin with a marker."""
+
+    def sides(self, line: str) -> list[Role]:
+        """Return the sides whose turns begin in a line."""
+
+
+class _Template:
+    def __init__(self, start: str, end: str):
+        self._start, self._end = re.compile(start), re.compile(end) if end else None
+        self._ended = re.compile(rf"(?:{end})(?:\s|{_FRAME})*\Z") if end else None
+
+    def turns(self, text: str) -> list[Turn]:
+        if not self._start.match(text):
+            return []
+        marks = [mark for mark in self._start.finditer(text) if self._is_turn(text, mark.start())]
+        turns = []
+        for mark, end in zip(marks, [*(mark.start() for mark in marks[1:]), len(text)], strict=True):
+            role = ROLES.get(mark["role"].lower())
+            if role is None:
+                return []
+            content = text[mark.end() : end]
+            ends = [*self._end.finditer(content)] if self._end else []
+            turns.append({"role": role, "content": _clean(content[: ends[-1].start()] if ends else content)})
+        return turns
+
+    def _is_turn(self, text: str, at: int) -> bool:
+        """Return True for a marker after the end of a turn; without such ends, for one that begins a line."""
+        if at == 0 or self._ended is None:
+            return True
+        if self._end and self._end.search(text):
+            return self._ended.search(text, max(0, at - 200), at) is not None
+        return text[at - 1] == "\n"
+
+    def sides(self, line: str) -> list[Role]:
+        return [ROLES.get(mark["role"].lower(), "tool") for mark in self._start.finditer(line)]
+
+
+class _Inst:
+    def turns(self, text: str) -> list[Turn]:
+        first = _SYSTEM_TEXT.match(text)
+        body = text[first.end() :] if first else text
+        if not body.startswith("[INST]"):
+            return []
+        before = r"(?:\A|</s>)(?:\s|<s>)*" if "</s>" in body else ""  # an answer may be about [INST]
+        turns: list[Turn] = []
+        for part in re.split(rf"{before}\[INST\]", body)[1:]:
+            question, closing, answer = part.partition("[/INST]")
+            if not closing:
+                return []
+            if not turns and (first := first or _SYSTEM_TEXT.match(question)):
+                turns.append({"role": "system", "content": (first[1] or first[2] or "").strip()})
+                question = _SYSTEM_TEXT.sub("", question, count=1)
+            turns += [{"role": "user", "content": question.strip()}, {"role": "assistant", "content": _clean(answer)}]
+        return turns
+
+    def sides(self, line: str) -> list[Role]:
+        sides: dict[str, Role] = {"<<SYS>>": "user", "[INST]": "user", "[/INST]": "assistant"}
+        return [sides[mark] for mark in re.findall(r"\[/?INST\]", line)]
+
+
+@dataclass(frozen=True)
+class _Named:
+    """Sides by their names. names: those that count; none: the first of each side in a text."""
+
+    pattern: re.Pattern[str]
+    names: frozenset[str] = frozenset()
+
+    def of(self, text: str) -> _Named | None:
+        """Return this style with the names of a text, None if a side has none there."""
+        found = [name for _, name in self._marks(text)]
+        asks = next((name for name in found if _side(name) == "user" and name not in _MORE.split()), None)
+        answers = next((name for name in found if _side(name) == "assistant"), None)
+        if asks is None or answers is None or (asks in _LETTERS) != (answers in _LETTERS):
+            return None
+        if answers in _LETTERS and _OPTION.search(text):
+            return None
+        return _Named(self.pattern, frozenset([asks, answers, *_MORE.split(), *_SYSTEM.split()]))
+
+    def _marks(self, text: str) -> Iterator[tuple[re.Match[str], str]]:
+        for mark in self.pattern.finditer(text):
+            name = (mark["name"] or mark.groupdict().get("heading") or "").lower()
+            if not self.names or name in self.names:
+                yield mark, name
+
+    @property
+    def asks_alone(self) -> bool:
+        """True if each question begins a conversation."""
+        return not self.names.isdisjoint(_ALONE.split())
+
+    def turns(self, text: str) -> list[Turn]:
+        if not self.names:
+            named = self.of(text)
+            return named.turns(text) if named else []
+        turns: list[Turn] = []
+        begin, before, joint = 0, "", "\n"
+        for mark, name in self._marks(text):
+            side, current = _side(name) or "user", turns[-1]["role"] if turns else None
+            if (name in _MORE.split() and current != "user") or (side == "system" and turns):
+                continue
+            before = self._end_turn(turns, text[begin : mark.start()], before, joint)
+            begin, joint = mark.end(), "\n\n" if name in _MORE.split() else "\n"
+            turns.append({"role": side, "content": ""})
+        self._end_turn(turns, text[begin:], before, joint)
+        is_system = self.names.isdisjoint(_QUESTION.split()) or _PREAMBLE.match(before)
+        if before and turns[0]["role"] == "user" and is_system:
+            turns.insert(0, {"role": "system", "content": before})
+        elif before:
+            turns[0]["content"] = f"{before}\n\n{turns[0]['content']}"
+        return turns if turns[0]["role"] != "assistant" else []
+
+    def _end_turn(self, turns: list[Turn], text: str, before: str, joint: str) -> str:
+        """Write a turn's text into it, and join it with one of the same side. Return the text before all turns."""
+        if not turns:
+            return _clean(text)
+        turns[-1]["content"] = _clean(text)
+        if len(turns) > 1 and turns[-2]["role"] == turns[-1]["role"]:
+            last = turns.pop()
+            turns[-1]["content"] = joint.join(filter(None, (turns[-1]["content"], last["content"])))
+        return before
+
+    def sides(self, line: str) -> list[Role]:
+        return [side for _, name in self._marks(line) if (side := _side(name))]
+
+
+_STYLES: tuple[_Style, ...] = (_Inst(), *(_Template(*each) for each in _TEMPLATES), *map(_Named, _NAMED))
+
+
+# --- text files ------------------------------------------------------------------------------------------------------
+def style_of_file(head: str) -> _Style | None:
+    """Return how a text file marks the turns of conversations, None for any other text. head: its beginning."""
+    first = _begin(head)
+    for style in _STYLES:
+        named = style.of(head) if isinstance(style, _Named) else style
+        turns = _complete(named.turns(head[first:])) if named else []
+        if turns and isinstance(named, _Named):
+            # a novel with an interview in it is no conversation
+            is_prose = len(head) > _LONGEST_TURN * len(turns) or len(turns[0]["content"]) > _LONGEST_TURN
+            return None if is_prose else named
+        if turns:
+            return named
+    return None
+
+
+def conversations(lines: Iterable[str], style: _Style, head: str) -> Iterator[tuple[int, str]]:
+    """Yield (number of the first line, text) of each conversation of a text file.
+
+    A new one begins at a system text, after a ruler, or at a question with more empty lines before it than answers
+    have.
+    If nothing else does, BLOCK characters end one before the next question.
+    """
+    usual = _gap_before_answers(head, style)
+    alone = isinstance(style, _Named) and style.asks_alone
+    block: list[str] = []
+    waiting: list[str] = []  # empty lines and rulers
+    begins, size, gap, answered = 1, 0, 0.0, False
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or _RULER.match(line):
+            waiting.append(line)
+            gap += 1 if not line.strip() else 1_000
+            continue
+        sides = style.sides(line)
+        first = sides[0] if sides and not line.lstrip().startswith("[/INST]") else None
+        is_new = (
+            first == "system" or _PREAMBLE.match(line) is not None or line.startswith(("<s>", "<bos>", "<|begin_of"))
+        )
+        is_apart = first == "user" and (alone or gap > usual or size > BLOCK)
+        if block and (answered and (is_new or is_apart) or size > LARGEST_BLOCK):
+            yield begins, "".join(block)
+            block, size, answered = [], 0, False
+        elif block:
+            block += waiting
+        if not block:
+            begins = number
+        block.append(line)
+        size, gap, waiting, answered = size + len(line), 0, [], answered or "assistant" in sides
+    if block:
+        yield begins, "".join(block)
+
+
+def _gap_before_answers(head: str, style: _Style) -> float:
+    gaps, gap = [], 0
+    for line in head.splitlines():
+        if not line.strip():
+            gap += 1
+            continue
+        gaps += [gap] if style.sides(line)[:1] == ["assistant"] else []
+        gap = 0
+    return median(gaps) if gaps else 0
