@@ -19,6 +19,7 @@ from tests.kit import browser as kit
 from tests.kit.endless import LARGE_BYTES
 from tests.kit.waits import wait_until
 from tools.made_up_chat import made_up
+from webui.kit.wording import Wording
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -37,7 +38,8 @@ def app(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, full: bool) 
     ends."""
     workspace = tmp_path_factory.mktemp("reading")
     (workspace / "settings.yaml").write_text(json.dumps({"library_folders": [str(tiny_model.parent)]}), "utf-8")
-    started = kit.start_app(Workspace.open(workspace).root, module="tests.kit.endless", **({} if full else kit.ENGLISH))
+    languages = {"LORA_GARAGE_LANGUAGES": "en,zh,de"} if full else kit.ENGLISH
+    started = kit.start_app(Workspace.open(workspace).root, module="tests.kit.endless", **languages)
     yield started
     started.stop()
 
@@ -189,6 +191,34 @@ def test_a_table_is_learned_by_the_columns_that_a_person_says(chrome: Browser, a
         "wir": "answer",
         "notiz": "context",
     }
+    watch.check()
+    page.context.close()
+
+
+@pytest.mark.gate
+@pytest.mark.parametrize("language", ["en", *(pytest.param(each, marks=pytest.mark.full) for each in ("zh", "de"))])
+def test_which_column_is_the_answer_is_asked_and_chosen_by_a_press(
+    language: str, chrome: Browser, app: kit.App, tmp_path: Path
+) -> None:
+    """Seen: of `text` and a category the text alone was trained, without a word."""
+    w = Wording(language)
+    page, watch = opened(chrome, app, f"/?lang={language}", viewport=kit.PHONE if language == "de" else None)
+    rows = "".join(f"Wo ist mein Paket {i}? ({language}),{('Versand', 'Zahlung')[i % 2]}\n" for i in range(24))
+    upload(page, tmp_path / f"mails-{language}.csv", "text,category\n" + rows)
+    kit.expect(page.locator("#start")).to_have_text(w.t("wizard.start_missing_answer"))
+    page.locator("#start").click()
+    kit.expect(page.locator("#start-notice")).to_contain_text(w.t("wizard.missing_answer"))
+    readings = page.locator("#readings .lg-reading")
+    kit.expect(readings).to_have_count(2)
+    kit.expect(readings.first).to_contain_text(w.t("reading_choices.answer_is", column="category"))
+    kit.expect(readings.first).to_contain_text("Versand")
+    kit.nothing_found(page, f"readings-{language}")
+    assert kit.overflow(page) <= 0
+    readings.first.locator("button").click()
+    kit.expect(readings).to_have_count(0)
+    kit.expect(page.locator("#column-2 input")).to_have_value(w.t("reading_choices.role_answer"))
+    kit.expect(page.locator("#learned-row .lg-learned").first).to_contain_text(re.compile("Versand|Zahlung"))
+    kit.expect(page.locator("#start")).not_to_have_text(w.t("wizard.start_missing_answer"))
     watch.check()
     page.context.close()
 

@@ -13,7 +13,7 @@ const POINTER = type => type === 'mousemove' || type === 'mouseleave'; // what t
 const group = `lc${Math.random()}`;
 
 let note, body, reset, more, spoken, charts = [];
-let held = nothing(), total = null, zoom = null; // zoom: [first step, last step] of every chart, null for all there is
+let held = nothing(), total = null, planned = 0, zoom = null; // zoom: [first step, last step] of every chart, null for all there is
 let film = null; // {run, step} that the film beside it shows
 let run = '', cursor = null, busy = false, dark, saidAt = 0, timer = 0, asked;
 
@@ -238,7 +238,8 @@ function span() {
   const first = Math.min(...columns.map(column => column[0])), last = Math.max(...columns.map(column => column.at(-1)));
   if (zoom && zoom[0] >= last) show(null); // a resumed run may have taken those steps back
   if (zoom) return { min: zoom[0], max: zoom[1] };
-  return first < last ? { min: first, max: last } : { min: first - 1, max: first + 1 };
+  const end = Math.max(last, planned); // the run's last step, while it trains
+  return first < end ? { min: first, max: end } : { min: Math.max(0, first - 1), max: first + 1 };
 }
 function chosen(plot) {
   const { left, width } = plot.select;
@@ -293,6 +294,10 @@ function take(reply) {
   for (const name of ['x', 'y', 's', 'rate', 'norm', 'speed', 'ex', 'ey', 'mx', 'bx', ...OF_PAIRS]) held[name].push(...reply[name]);
   held.memory.push(...my.map(bytes => bytes == null ? null : bytes / GIB));
   total = reply.total;
+  if (planned !== reply.steps) {
+    planned = reply.steps;
+    for (const chart of charts) if (held.x.length + held.ex.length) chart.plot?.setScale('x', span());
+  }
   run = reply.run;
   cursor = Math.max(held.x.length, held.ex.length, held.mx.length) > MOST_HELD ? null : reply.cursor;
   const some = held.x.length + held.ex.length + held.bx.length > 0;

@@ -52,9 +52,12 @@ def live_chart(services: Services, w: Wording, value: str | None, elem_id: str) 
     def curve(asked: Any) -> dict[str, Any]:
         """Any JSON may arrive here: what is no run id and cursor gets an empty curve, or all of it."""
         asked = asked if isinstance(asked, dict) else {}
-        run_id, at_work = services.snapshots.now().followed(asked.get("run"))
+        now = services.snapshots.now()
+        run_id, at_work = now.followed(asked.get("run"))
+        steps = (row.status.total_steps for row in now.rows if at_work and row.id == run_id)
         return services.curves.since(run_id, asked.get("cursor")) | {
             "at_work": at_work,
+            "steps": next(steps, 0),  # of the whole axis, while it trains
             "wait_ms": POLL_MS if at_work else IDLE_POLL_MS,
         }
 
