@@ -174,13 +174,13 @@ def read_json(path: Path, most_bytes: int | None = None) -> Any | None:
         return None
 
 
-def read_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> JsonObject:
     """Return the JSON object in path; an empty one for anything else, a missing file, or one above MOST_JSON_BYTES."""
     value = read_json(path, MOST_JSON_BYTES)
     return value if isinstance(value, dict) else {}
 
 
-def read_for_update(path: Path, patience_s: float = MOMENT_S) -> dict[str, Any]:
+def read_for_update(path: Path, patience_s: float = MOMENT_S) -> JsonObject:
     """Return the JSON object in path, to be changed and written again.
 
     Raises OSError if an existing file cannot be read, because it is not empty.
@@ -416,7 +416,7 @@ def read_lines(path: Path, offset: int, limit_bytes: int = 64 << 20, is_needed: 
     return Tail(records, offset + end, len(lines) - len(records))
 
 
-def read_newest(path: Path, most_bytes: int = 16 << 10) -> list[dict[str, Any]]:
+def read_newest(path: Path, most_bytes: int = 16 << 10) -> list[JsonObject]:
     """Return the last JSON lines, within most_bytes; a line that begins earlier is left out."""
     try:
         start = max(0, path.stat().st_size - most_bytes)

@@ -124,7 +124,7 @@ class Catalogue:
         values = {name: self._value(value, language) for name, value in message.params.items()}
         return _Forgiving(language).vformat(sentence, (), values)
 
-    def _value(self, value: Any, language: str) -> Any:
+    def _value(self, value: object, language: str) -> object:
         if isinstance(value, dict) and "key" in value:
             return self.render(Message(key=value["key"], params=value.get("params", {})), language)
         if isinstance(value, list):
@@ -140,10 +140,10 @@ class _Forgiving(string.Formatter):
     def __init__(self, language: str):
         self._language = language
 
-    def get_value(self, key: int | str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    def get_value(self, key: int | str, args: Sequence[object], kwargs: Mapping[str, object]) -> object:
         return kwargs.get(str(key), "{" + str(key) + "}")
 
-    def format_field(self, value: Any, format_spec: str) -> Any:
+    def format_field(self, value: Any, format_spec: str) -> object:
         one, is_counted, several = format_spec.partition("|")
         if is_counted:
             return one if str(value) == "1" else several

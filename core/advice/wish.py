@@ -15,6 +15,7 @@ from difflib import SequenceMatcher, get_close_matches
 from functools import lru_cache
 from typing import Any, Literal
 
+from core.files import JsonObject
 from core.messages import Message, msg
 from core.models.known import KnownModel, known_models
 from core.presets import load
@@ -169,8 +170,8 @@ def topic_words(topic: str) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=1)
-def _presets() -> dict[str, Any]:
-    content: dict[str, Any] = load("shelf")
+def _presets() -> JsonObject:
+    content: JsonObject = load("shelf")
     return content
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from core.data.dialect import CLOSE, OPEN
 from core.data.template import ChatTemplate
@@ -77,7 +76,7 @@ def _harmony_marks(template: ChatTemplate, call: str) -> dict[str, str]:
 
 
 def _body(
-    template: ChatTemplate, answer: JsonObject, thinks: bool | None = None, tools: list[Any] | None = None
+    template: ChatTemplate, answer: JsonObject, thinks: bool | None = None, tools: list[JsonObject] | None = None
 ) -> str:
     """The template's text of an answer; "" if it cannot render it."""
     try:

@@ -125,7 +125,7 @@ def prompts_of_file(path: Path) -> list[Prompt]:
     except OSError as error:
         raise ChatError("compare.cannot_read", file=path.name, reason=error.strerror or str(error)) from error
     if path.suffix.lower() == ".txt":
-        values: list[Any] = [line for line in text.splitlines() if line.strip()]
+        values: list[object] = [line for line in text.splitlines() if line.strip()]
     else:
         try:
             is_json = path.suffix.lower() == ".json"
@@ -138,7 +138,7 @@ def prompts_of_file(path: Path) -> list[Prompt]:
     return [_prompt_from_value(value, path.name, number) for number, value in enumerate(values, 1)]
 
 
-def _prompt_from_value(value: Any, file: str, number: int) -> Prompt:
+def _prompt_from_value(value: object, file: str, number: int) -> Prompt:
     record = {"prompt": value} if isinstance(value, str) else value if isinstance(value, dict) else {}
     question = next(
         (record[name] for name in ("prompt", "question", "instruction") if isinstance(record.get(name), str)), ""
@@ -153,6 +153,6 @@ def _prompt_from_value(value: Any, file: str, number: int) -> Prompt:
     return Prompt(turns=tuple({"role": turn["role"], "content": turn["content"]} for turn in turns), expected=expected)
 
 
-def _is_turn(value: Any) -> bool:
+def _is_turn(value: object) -> bool:
     roles = ("system", "user", "assistant")
     return isinstance(value, dict) and value.get("role") in roles and isinstance(value.get("content"), str)

@@ -8,7 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -26,6 +26,7 @@ from core.commands.hub_sets import data
 from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, plain, print_json, say, written_over
 from core.errors import ChatError, ModelError, RecipeError
 from core.export import weighted_sum
+from core.files import JsonObject
 from core.messages import Message, msg, terminal_language
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
@@ -230,7 +231,7 @@ def _contestant_option(part: str, run: RunFolder | None) -> dict[str, object]:
     return {"strength": strength}
 
 
-def comparison_json(comparison: PromptComparison) -> dict[str, Any]:
+def comparison_json(comparison: PromptComparison) -> JsonObject:
     """Return the object that --json prints. same_beginning: characters; as_expected: among prompts with an expected
     answer."""
     lineup, answers = comparison.lineup, comparison.answers()
@@ -268,7 +269,7 @@ def comparison_json(comparison: PromptComparison) -> dict[str, Any]:
     return {"comparison": comparison.id, "folder": str(comparison.path), "contestants": by_contestant, "prompts": rows}
 
 
-def _show(result: dict[str, Any]) -> None:
+def _show(result: JsonObject) -> None:
     for row in result["prompts"]:
         print(f"> {row['prompt']}")
         for one, text in zip(result["contestants"], row["answers"], strict=True):

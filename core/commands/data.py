@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -26,6 +26,7 @@ from core.data.shapes.sides import with_answer
 from core.data.store import DatasetStore
 from core.data.tokenizer import Tokenizer
 from core.errors import DataError, TemplateError
+from core.files import JsonObject
 from core.hub.sets.name import SetName
 from core.messages import Message, msg, terminal_language
 from core.models.library import Models
@@ -181,7 +182,7 @@ def _path_of(store: DatasetStore, data: str, choices: Choices) -> tuple[Path, Ch
     return path, choices
 
 
-def _as_json(path: Path, report: DataReport, first: list[Example], choices: Choices) -> dict[str, Any]:
+def _as_json(path: Path, report: DataReport, first: list[Example], choices: Choices) -> JsonObject:
     chat = {"people": [], "conversations": None} if report.chat is None else report.chat.model_dump(mode="json")
     return {
         "file": str(path),
@@ -196,7 +197,7 @@ def _as_json(path: Path, report: DataReport, first: list[Example], choices: Choi
     }
 
 
-def _answer_question(report: DataReport) -> list[dict[str, Any]]:
+def _answer_question(report: DataReport) -> list[JsonObject]:
     """Return the question which column is the answer, with the readings to choose from, if only contents or nothing
     decide it."""
     if not report.readings:
@@ -229,7 +230,7 @@ def _role(report: DataReport, column: str) -> dict[str, object]:
     return {"role": report.roles.get(column) or next(ours, None), "guessed": report.guessed and column in report.roles}
 
 
-def _show(report: DataReport, learned: dict[str, Any] | None, language: str) -> None:
+def _show(report: DataReport, learned: JsonObject | None, language: str) -> None:
     """Print the report as sentences. learned: None without a model."""
     print(msg("command.inspect_summary", format=report.format, rows=report.rows, good=report.good_rows,
                duplicates=report.duplicates, problems=report.problem_count).render(language))  # fmt: skip
@@ -251,7 +252,7 @@ def _show(report: DataReport, learned: dict[str, Any] | None, language: str) -> 
             print(Message.model_validate(sentence).render(language))
 
 
-def _show_texts(texts: list[dict[str, Any]], language: str) -> None:
+def _show_texts(texts: list[JsonObject], language: str) -> None:
     for each in texts:
         print(msg("command.trained_row", row=each["row"]).render(language))
         for part in each["parts"]:
@@ -286,7 +287,7 @@ def _rendered(
     return [{"kind": piece.kind, "text": piece.text} for piece in view.pieces] if view else None
 
 
-def training_tokens(preview: Preview, max_length: int, long_examples: LongExamples) -> dict[str, Any]:
+def training_tokens(preview: Preview, max_length: int, long_examples: LongExamples) -> JsonObject:
     """Return token statistics of a dataset's preview."""
     counts = preview.counts(max_length, long_examples)
     return {

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from filelock import Timeout
@@ -42,7 +42,7 @@ from core.data.labels import Learning
 from core.data.preview import Preview, Previews
 from core.data.reading.choices import Choices
 from core.errors import BusyError, GarageError, RecipeError
-from core.files import LOOK_S
+from core.files import LOOK_S, JsonObject
 from core.memory import budget
 from core.messages import Message, msg, terminal_language
 from core.models.library import ModelRef, Models
@@ -379,7 +379,7 @@ def findings_of(run: RunFolder, recipe: Recipe, status: Status, metrics: list[di
     return curve_doctor.of_run(recipe, series, status.state in BUSY, facts.planned.usual_rate)
 
 
-def summary(run: RunFolder, status: Status) -> dict[str, Any]:
+def summary(run: RunFolder, status: Status) -> JsonObject:
     """Return the object that `runs --json` and `train --json` print for a run."""
     try:
         recipe = run.recipe()

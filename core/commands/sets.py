@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -248,7 +248,7 @@ def _json(text: str) -> object:
         raise DataError("sets.no_json", found=text[:80]) from None
 
 
-def _set(text: str) -> tuple[int, Any]:
+def _set(text: str) -> tuple[int, object]:
     number, given, row = text.partition("=")
     if not given or not number.strip().isdecimal():
         raise DataError("sets.no_row_to_set", found=text[:80])

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 import yaml
 
 from core.advice.diagnosis import Diagnosis
 from core.errors import RecipeError
+from core.files import JsonObject
 from core.messages import Message, msg, terminal_language
 from core.recipe import Recipe, read_yaml
 from core.runs.cards import recipe_card
@@ -40,7 +41,7 @@ SettingsOption = Annotated[
 ]
 
 
-def apply_settings(value: dict[str, Any], settings: list[str]) -> dict[str, Any]:
+def apply_settings(value: JsonObject, settings: list[str]) -> JsonObject:
     """Change value, a parsed recipe, as --set demands, in place. Raises RecipeError."""
     for setting in settings:
         name, equals, raw = setting.partition("=")

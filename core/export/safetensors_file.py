@@ -14,9 +14,11 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Lock
-from typing import Any, Self
+from typing import Self
 
 import torch
+
+from core.files import JsonObject
 
 SIZES = {"BF16": 2, "F16": 2, "F32": 4, "F64": 8, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 
@@ -28,7 +30,7 @@ class SafetensorsFile:
     """
 
     def __init__(self, path: Path, shapes: dict[str, tuple[str, tuple[int, ...]]]):
-        header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+        header: JsonObject = {"__metadata__": {"format": "pt"}}
         end = 0
         for name, (dtype, shape) in shapes.items():
             start, end = end, end + math.prod(shape) * SIZES[dtype]

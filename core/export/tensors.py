@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
+from safetensors import safe_open
 
 from core.export.merge import Check, Progress
 from core.export.pairs import Pair
@@ -44,7 +45,7 @@ class Reader:
     def __init__(self, base: Base):
         self.base = base
         self._stack = ExitStack()
-        self._open: dict[Path, Any] = {}
+        self._open: dict[Path, safe_open] = {}
 
     def __enter__(self) -> Self:
         return self

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from huggingface_hub.hf_api import ModelInfo
 
 from core.hub.cached import REPO_ID
 
+if TYPE_CHECKING:
+    from huggingface_hub import RepoCardData
+
+
 _TAG = "base_model:"
 
 
-def texts(card: Any, key: str) -> list[str]:
+def texts(card: RepoCardData | None, key: str) -> list[str]:
     """The strings of a field that holds one or a list."""
     value = card.get(key) if card else None
     return (
@@ -23,7 +27,7 @@ def texts(card: Any, key: str) -> list[str]:
     )
 
 
-def licences(card: Any) -> list[str]:
+def licences(card: RepoCardData | None) -> list[str]:
     """Licences as the card names them: "apache-2.0", or the name of a custom one."""
     return texts(card, "license_name") or texts(card, "license")
 

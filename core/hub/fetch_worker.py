@@ -24,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from queue import Queue
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from filelock import Timeout
 from huggingface_hub import constants
@@ -51,7 +51,7 @@ class FetchWorker:
     """The worker's logic, without the process. order: the first line; say: writes a line; go: waits for the answer to a
     question."""
 
-    def __init__(self, order: JsonObject, say: Callable[..., None], go: Callable[[], Any]):
+    def __init__(self, order: JsonObject, say: Callable[..., None], go: Callable[[], object]):
         self._order, self._say = order, say
         part = PartName.parse(order.get("part", ""))
         self._cached = CachedRepo(order["repo"], Path(order["cache"]), "dataset" if part else "model")

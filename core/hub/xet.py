@@ -12,12 +12,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING
 
 from huggingface_hub.errors import HTTPError
 from huggingface_hub.utils import XetFileData
 from huggingface_hub.utils._runtime import is_xet_available
 from huggingface_hub.utils._xet import refresh_xet_connection_info, xet_headers_without_auth
+
+if TYPE_CHECKING:
+    from hf_xet import XetSession
+
 
 SETTINGS = {
     "telemetry.enabled": False,
@@ -38,7 +42,7 @@ class NoXet(Exception):
 
 
 @lru_cache(maxsize=1)
-def session() -> Any:
+def session() -> XetSession:
     from hf_xet import XetConfig, XetSession
 
     config = XetConfig()

@@ -13,10 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from core import files
-from core.files import read_lines
+from core.files import JsonObject, read_lines
 from core.memory.arithmetic import Estimate
 from core.memory.constants import memory_constants
 from core.system.gpu import Card
@@ -150,7 +149,7 @@ class MemoryRecord:
         self.file.unlink(missing_ok=True)
         return count
 
-    def _lines(self) -> list[dict[str, Any]]:
+    def _lines(self) -> list[JsonObject]:
         return read_lines(self.file, 0).records
 
 
@@ -158,12 +157,12 @@ def _number(value: object) -> float:
     return value if isinstance(value, int | float) else 0.0
 
 
-def _more_careful(lines: list[dict[str, Any]]) -> Correction | None:
+def _more_careful(lines: list[JsonObject]) -> Correction | None:
     correction = _correction(lines)
     return correction if correction and correction.factor >= 1 else None
 
 
-def _correction(lines: list[dict[str, Any]]) -> Correction | None:
+def _correction(lines: list[JsonObject]) -> Correction | None:
     """Return the correction by the newest runs, each by its last probe."""
     ratios: dict[object, float] = {}
     for line in lines:

@@ -8,11 +8,15 @@ import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from core import files
 from core.errors import ModelError
 from core.models.headers import LONGEST_HEADER
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 
@@ -79,7 +83,7 @@ def renamed(weights: Mapping[str, T], layers: Collection[str]) -> dict[str, T]:
     return {key.replace(layer := layer_of(key), name_in(layers, layer), 1): weight for key, weight in weights.items()}
 
 
-def fit(config: Any, layers: Collection[str]) -> None:
+def fit(config: PeftConfig, layers: Collection[str]) -> None:
     """Rename the layers in PEFT's config of an adapter to those of the model, in place."""
     if not isinstance(config.target_modules, str | None):
         config.target_modules = {name_in(layers, name) for name in config.target_modules}

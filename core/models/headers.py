@@ -14,10 +14,11 @@ import re
 import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 from core import files
 from core.errors import ModelError
+from core.files import JsonObject
 from core.models.shapes.matrices import NAMES_IN_FILES, WITHOUT_ADAPTER
 from core.models.shapes.shape import UNPACKED, Held, ModelShape
 
@@ -267,7 +268,7 @@ def of_gguf(path: Path, require_complete: bool = False) -> ModelShape:
     if require_complete and least > size:
         raise ModelError("shape.cut_short", file=path.name, size=size, wanted=least)
     family = str(settings.get("general.architecture", ""))
-    config: dict[str, Any] = {"model_type": _FAMILIES.get(family, family)}
+    config: JsonObject = {"model_type": _FAMILIES.get(family, family)}
     config |= {name: value for name, key in _SETTINGS.items() if (value := settings.get(f"{family}.{key}"))}
     words = settings.get("tokenizer.ggml.tokens") or settings.get(f"{family}.vocab_size")
     config |= {
@@ -285,7 +286,7 @@ def of_gguf(path: Path, require_complete: bool = False) -> ModelShape:
     return shape.with_held(Held(params=params, four_bit=params - sum(tensor.count for tensor in kept)))
 
 
-def _gguf_header(file: BinaryIO) -> tuple[dict[str, Any], list[Tensor], int]:
+def _gguf_header(file: BinaryIO) -> tuple[JsonObject, list[Tensor], int]:
     """Return settings (a list as its length), tensors, and the offset behind the header at which the last one begins.
 
     Raises ValueError for files other than GGUF 2 or 3.
@@ -333,5 +334,5 @@ def _gguf_header(file: BinaryIO) -> tuple[dict[str, Any], list[Tensor], int]:
     return values, tensor_list, last
 
 
-def _unknown(kind: int) -> Any:
+def _unknown(kind: int) -> NoReturn:
     raise ValueError(kind)

@@ -9,11 +9,10 @@ about 1 MB: for a model in many files only the first one's header is read, and t
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 from core.errors import ModelError
+from core.files import JsonObject
 from core.hub import cached, peek
 from core.models import headers
 from core.models.headers import Tensor
@@ -49,7 +48,7 @@ def fetch_shape(repo_id: str, revision: str | None = None, endpoint: str | None 
     return shape.with_held(headers.count_weights(tensors, config, shape))
 
 
-def _index(repo_id: str, revision: str | None, endpoint: str | None) -> Mapping[str, Any] | None:
+def _index(repo_id: str, revision: str | None, endpoint: str | None) -> JsonObject | None:
     """Return the index of a sharded model; None without one: then the model should be in one file."""
     try:
         content = json.loads(peek.fetch_start(repo_id, cached.INDEX, revision, endpoint))
@@ -62,7 +61,7 @@ def _index(repo_id: str, revision: str | None, endpoint: str | None) -> Mapping[
     return content
 
 
-def _files(index: Mapping[str, Any] | None) -> list[str]:
+def _files(index: JsonObject | None) -> list[str]:
     if index is None:
         return [cached.SINGLE]
     names = sorted({str(name) for name in index["weight_map"].values()})
@@ -81,9 +80,7 @@ def _tensors(repo_id: str, name: str, revision: str | None, endpoint: str | None
     return headers.parse(start[8:end])
 
 
-def _scaled(
-    tensors: list[Tensor], index: Mapping[str, Any], config: Mapping[str, Any], shape: ModelShape
-) -> Held | None:
+def _scaled(tensors: list[Tensor], index: JsonObject, config: JsonObject, shape: ModelShape) -> Held | None:
     """Extrapolate the counts of a model in many files: the bytes of its index at the width of its first file.
 
     The part that stays in 16 bit is derived from config.json.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from core.errors import ModelError
+from core.files import JsonObject
 from core.models.shapes.shape import Held, ModelShape
 from core.presets import load
 from core.values import Strict
@@ -64,7 +65,7 @@ class KnownModel(Strict):
     note: dict[str, str]
     source: str
     shape: ModelShape
-    config: dict[str, Any] | None = None
+    config: JsonObject | None = None
 
 
 @lru_cache(maxsize=1)
@@ -109,7 +110,7 @@ def shape_of_size(size: str) -> ModelShape:
     return shape.model_copy(update={"source": "size", "stands_for": f"{name} ({shape.describe()})"})
 
 
-def model_of(entry: dict[str, Any], spoken: dict[str, list[str]]) -> KnownModel:
+def model_of(entry: JsonObject, spoken: dict[str, list[str]]) -> KnownModel:
     """Parse one entry of the file. spoken: its lists of languages. Raises pydantic's ValidationError for wrong
     fields."""
     languages = entry["languages"]
@@ -118,7 +119,7 @@ def model_of(entry: dict[str, Any], spoken: dict[str, list[str]]) -> KnownModel:
     )
 
 
-def _with_shape(entry: dict[str, Any]) -> dict[str, Any]:
+def _with_shape(entry: JsonObject) -> JsonObject:
     held = entry.pop("held", None)
     if held is None:
         return entry | {"shape": _shape(entry["shape"])}
@@ -126,5 +127,5 @@ def _with_shape(entry: dict[str, Any]) -> dict[str, Any]:
     return entry | {"shape": shape.model_copy(update={"source": "catalogue"})}
 
 
-def _shape(value: dict[str, Any]) -> ModelShape:
+def _shape(value: JsonObject) -> ModelShape:
     return ModelShape(**value, source="catalogue")

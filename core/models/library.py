@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePath
-from typing import Any, Literal
+from typing import Literal
 
 from huggingface_hub import try_to_load_from_cache
 
 from core import files
 from core.errors import ModelError
+from core.files import JsonObject
 from core.hub import cached, peek
 from core.hub.downloads import Bring, Downloads, with_nearest
 from core.messages import Message
@@ -99,7 +100,7 @@ class Models:
             raise ModelError(why)
 
     def _refused(
-        self, model_id: str, config: dict[str, Any], folder: Path | None, revision: str | None = None
+        self, model_id: str, config: JsonObject, folder: Path | None, revision: str | None = None
     ) -> Message | None:
         why = Trust(self.workspace).refusal(model_id, config) or families.refusal(model_id, config)
         return why or quantised.refusal(model_id, config, folder, revision)
@@ -160,7 +161,7 @@ class Models:
         except ModelError:
             return None
 
-    def config(self, model_id: str, revision: str | None = None) -> dict[str, Any]:
+    def config(self, model_id: str, revision: str | None = None) -> JsonObject:
         """Return the config.json of a model, from the same place as `shape`. Raises ModelError.
 
         For a model of the catalogue that is not here: the part that follows from its shape.
@@ -264,7 +265,7 @@ def shape_of(models: Models, name: str) -> ModelShape:
         raise ModelError("shape.no_network", model=name, why=error.message) from None
 
 
-def config_of(models: Models, name: str) -> dict[str, Any]:
+def config_of(models: Models, name: str) -> JsonObject:
     """Return the config.json of a model named as for `shape_of`, or the part that follows from its shape. Raises
     ModelError."""
     path = expand(name)
@@ -280,7 +281,7 @@ def config_of(models: Models, name: str) -> dict[str, Any]:
         return shape_of(models, name).config()  # raises what is missing
 
 
-def _config_of(file: Path) -> dict[str, Any]:
+def _config_of(file: Path) -> JsonObject:
     """Return a config.json whose numbers are within reason. Raises ModelError."""
     config = files.read_object(file)
     ModelShape.from_config(config)

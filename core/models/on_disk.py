@@ -21,13 +21,14 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from stat import S_ISREG
-from typing import Any, Literal
+from typing import Literal
 
 from filelock import Timeout
 from huggingface_hub.utils import WeakFileLock
 
 from core import files
 from core.errors import ModelError
+from core.files import JsonObject
 from core.hub.cached import REPO_ID, CachedRepo, cache_folder
 from core.models import gguf_names, starter
 from core.workspace.folder import Workspace
@@ -222,7 +223,7 @@ def _ollama() -> Iterator[StoredModel]:
                     )
 
 
-def _blob(root: Path, layer: dict[str, Any]) -> Path | None:
+def _blob(root: Path, layer: JsonObject) -> Path | None:
     """Return the file of a layer with weights; None for any other layer."""
     digest = layer.get("digest")
     if layer.get("mediaType") != WEIGHTS or not isinstance(digest, str) or not DIGEST.fullmatch(digest):

@@ -11,12 +11,12 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from core import files
 from core.errors import ModelError
+from core.files import JsonObject
 from core.hub import cached, peek
 from core.messages import Message, msg
 from core.models import headers
@@ -103,7 +103,7 @@ def _card_of(model_id: str, folder: Path | None, revision: str | None) -> str:
     return ""
 
 
-def _settings(card: str) -> dict[str, Any]:
+def _settings(card: str) -> JsonObject:
     """Return the YAML between the first two lines of three dashes."""
     parts = re.split(r"^---\s*$", card, maxsplit=2, flags=re.MULTILINE)
     if len(parts) < 3 or parts[0].strip():

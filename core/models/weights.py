@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from typing import Any
 
 from safetensors import safe_open
 
@@ -24,7 +23,7 @@ def backend(system: str = os.name) -> str:
     return "pread" if system == "nt" else "mmap"
 
 
-def open_tensors(file: Path, framework: str = "pt") -> Any:
+def open_tensors(file: Path, framework: str = "pt") -> safe_open:
     """Open a safetensors file for `with`: keys(), get_tensor(name), get_slice(name)."""
     return safe_open(file, framework, backend=backend())
 

@@ -8,14 +8,13 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import psutil
 from filelock import Timeout
 
 from core import files
 from core.errors import BusyError, RecipeError, RunError
-from core.files import writing
+from core.files import JsonObject, writing
 from core.messages import msg
 from core.models.on_disk import Use
 from core.recipe import Recipe
@@ -241,6 +240,6 @@ class Runs:
             files.remove_tree(left)
 
 
-def this_process() -> dict[str, Any]:
+def this_process() -> JsonObject:
     """Return the fields of RunFacts that identify this process."""
     return {"launcher_pid": os.getpid(), "launcher_started": psutil.Process().create_time()}

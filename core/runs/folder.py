@@ -23,7 +23,6 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 from pydantic import BaseModel, Field
@@ -98,7 +97,7 @@ class RunFolder:
     def name(self) -> str:
         return str(self.label().get("name") or self.facts().name or self.id)[:MOST_NAME]
 
-    def label(self) -> dict[str, Any]:
+    def label(self) -> files.JsonObject:
         return files.read_object(self.path / "label.json")
 
     def relabel(self, **changes: object) -> None:
@@ -182,10 +181,10 @@ class RunFolder:
     def metrics(self, offset: int = 0, limit_bytes: int = 8 << 20) -> Tail:
         return read_lines(self.path / "metrics.jsonl", offset, limit_bytes)
 
-    def newest_metrics(self, most_bytes: int = 16 << 10) -> list[dict[str, Any]]:
+    def newest_metrics(self, most_bytes: int = 16 << 10) -> list[files.JsonObject]:
         return files.read_newest(self.path / "metrics.jsonl", most_bytes)
 
-    def all_metrics(self) -> list[dict[str, Any]]:
+    def all_metrics(self) -> list[files.JsonObject]:
         """Return all metrics so far, however long the run."""
         records, offset = [], 0
         while (tail := self.metrics(offset)).offset > offset:
@@ -193,7 +192,7 @@ class RunFolder:
             offset = tail.offset
         return records
 
-    def events(self, most_bytes: int = 256 << 10) -> list[dict[str, Any]]:
+    def events(self, most_bytes: int = 256 << 10) -> list[files.JsonObject]:
         """Return the newest two thousand events or so: a long run writes a million."""
         return files.read_newest(self.path / "events.jsonl", most_bytes)
 

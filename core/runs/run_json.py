@@ -10,7 +10,7 @@ a page must not fail because of one damaged number.
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -23,6 +23,7 @@ from pydantic import (
     model_validator,
 )
 
+from core.files import JsonObject
 from core.messages import Message
 
 _FROM_FILE = {"from_file": True}  # validation context for files, in which any value may be damaged
@@ -34,13 +35,15 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
 
     @classmethod
-    def from_json(cls, value: Any) -> Self:
+    def from_json(cls, value: object) -> Self:
         """Parse a value of a file. Damaged fields take their defaults, unknown keys are kept. Never raises."""
         return cls.model_validate(value if isinstance(value, dict) else {}, context=_FROM_FILE)
 
     @field_validator("*", mode="wrap")
     @classmethod
-    def _absent_where_damaged(cls, value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+    def _absent_where_damaged(
+        cls, value: object, handler: ValidatorFunctionWrapHandler, info: ValidationInfo
+    ) -> object:
         try:
             return handler(value)
         except ValidationError:
@@ -50,7 +53,7 @@ class _Part(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _no_key_misspelt(cls, value: Any, info: ValidationInfo) -> Any:
+    def _no_key_misspelt(cls, value: object, info: ValidationInfo) -> object:
         if info.context is None and isinstance(value, dict) and (unknown := value.keys() - cls.model_fields.keys()):
             raise ValueError(f"no fact of {cls.__name__}: {', '.join(sorted(unknown))}")
         return value
@@ -176,7 +179,7 @@ class RunFacts(_Part):
     # a word of the worker's command line, for a worker of core/queue/standby
     worker_mark: str | None = None
     data: TrainedOn | None = None
-    advice: dict[str, Any] | None = None
+    advice: JsonObject | None = None
     wanted_device: str | None = None
     wanted_beside: dict[str, str] = {}
     offered_device: str | None = None
@@ -184,7 +187,7 @@ class RunFacts(_Part):
     predicted_seconds: float | None = None
     memory_limit_gib: float | None = Field(None, gt=0)
     parent: Parent | None = None
-    probe_rows: list[dict[str, Any]] = []
+    probe_rows: list[JsonObject] = []
     enable_thinking: bool | None = None
     dtype: str | None = None
     device: str | None = None
@@ -216,6 +219,6 @@ class RunFacts(_Part):
     def planned(self) -> AdviceFacts:
         return AdviceFacts.from_json(self.advice)
 
-    def set_fields(self) -> dict[str, Any]:
+    def set_fields(self) -> JsonObject:
         """Return the fields that were set (also those set to None), as JSON."""
         return self.model_dump(mode="json", exclude_unset=True)

@@ -13,7 +13,7 @@ import random
 import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
 from core import files
 from core.data.formats import Example
@@ -24,6 +24,7 @@ from core.data.shapes.tools import as_json
 from core.data.tokenizer import Tokenizer, conversation
 from core.data.validation_split import validation_rows
 from core.errors import TemplateError
+from core.files import JsonObject
 from core.presets import PRESETS, load
 from core.recipe import Recipe
 from core.runs.folder import RunFolder
@@ -54,7 +55,7 @@ class Scene(Frozen):
     turns: tuple[SceneTurn, ...] = ()
     text: str | None = None
     answer: str | None = None
-    tools: tuple[dict[str, Any], ...] = ()
+    tools: tuple[JsonObject, ...] = ()
     check: AnswerCheck | None = None
 
     @property

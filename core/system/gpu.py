@@ -6,6 +6,7 @@ Unknown values are None, a GPU that answers nothing still counts, and nothing he
 from __future__ import annotations
 
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 import psutil
@@ -67,7 +68,7 @@ class Nvidia(Frozen):
     error_code: int | None = None
 
 
-def probe(nvml: Any = None) -> Nvidia:
+def probe(nvml: ModuleType | None = None) -> Nvidia:
     """Query NVML. nvml replaces pynvml in tests."""
     if nvml is None:
         try:
@@ -113,11 +114,11 @@ class _NvmlCalls:
     """Calls NVML's functions without their exceptions: unknown values are None. refused: the error numbers met so
     far."""
 
-    def __init__(self, nvml: Any):
+    def __init__(self, nvml: ModuleType):
         self.nvml = nvml
         self.refused: set[int | None] = set()
 
-    def call(self, function: str, *arguments: Any) -> Any:
+    def call(self, function: str, *arguments: object) -> Any:
         try:
             answer = getattr(self.nvml, function)(*arguments)
         except self.nvml.NVMLError as error:  # NotSupported, FunctionNotFound with an old driver, GPU_IS_LOST, ...
@@ -128,7 +129,7 @@ class _NvmlCalls:
         return answer.decode(errors="replace") if isinstance(answer, bytes) else answer
 
 
-def _card(nvml: Any, index: int) -> Card:
+def _card(nvml: ModuleType, index: int) -> Card:
     calls = _NvmlCalls(nvml)
     call = calls.call
     handle = call("nvmlDeviceGetHandleByIndex", index)
@@ -158,7 +159,7 @@ def _card(nvml: Any, index: int) -> Card:
     return card.model_copy(update={"lost": bool(calls.refused & GONE)})
 
 
-def _bytes(record: Any, field: str) -> int | None:
+def _bytes(record: object, field: str) -> int | None:
     """Read a size, in which NVML writes "not available" as the largest number."""
     value = getattr(record, field, None)
     return None if value is None or value >= 2**63 else int(value)
@@ -168,7 +169,7 @@ def _watts(milliwatts: int | None) -> float | None:
     return None if milliwatts is None else milliwatts / 1000
 
 
-def _holders(calls: _NvmlCalls, handle: Any) -> tuple[Holder, ...] | None:
+def _holders(calls: _NvmlCalls, handle: object) -> tuple[Holder, ...] | None:
     """Return compute and graphics processes, those with most memory first.
 
     Uses the _v3 names: pynvml's plain ones raise something other than NVMLError with an old driver.

@@ -14,8 +14,9 @@ import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, Any
+from typing import IO
 
+from core.files import JsonObject
 from core.system.processes import kill_tree, own_group, worker_environment
 
 
@@ -49,7 +50,7 @@ class Child:
             self._in.write(json.dumps(values).encode("ascii") + b"\n")
             self._in.flush()
 
-    def listen(self, hear: Callable[[Any], None], ended: Callable[[int], None]) -> None:
+    def listen(self, hear: Callable[[JsonObject], None], ended: Callable[[int], None]) -> None:
         """Start a thread that calls hear for each line, then ended with the exit status."""
 
         def read() -> None:
@@ -96,7 +97,7 @@ class ToParent:
         """Close the pipe to the parent."""
         self._output.close()
 
-    def listen(self, hear: Callable[[Any], None], gone: Callable[[], None]) -> None:
+    def listen(self, hear: Callable[[JsonObject], None], gone: Callable[[], None]) -> None:
         """Start a thread that calls hear for each line, then gone after the last."""
 
         def read() -> None:
@@ -131,7 +132,7 @@ def _take_stdin() -> IO[bytes]:
     return source
 
 
-def _each_line(source: IO[bytes], hear: Callable[[Any], None]) -> None:
+def _each_line(source: IO[bytes], hear: Callable[[JsonObject], None]) -> None:
     for line in source:
         try:
             value = json.loads(line)

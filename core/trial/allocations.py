@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -86,7 +87,13 @@ class Allocations(TorchDispatchMode):
         """Start the peak anew from this moment."""
         self.peak = Peak(self.now(), place=self.place)
 
-    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self,
+        operation: OpOverload,
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
         self._check()
         if operation is _ITEM and args[0].is_meta and args[0].dtype == torch.bool:
             return self.truth
@@ -125,7 +132,9 @@ class Allocations(TorchDispatchMode):
 _DEQUANTISES = {"dequantize_4bit.default": "dequantised", "dequantize_blockwise.default": "dequantised"}
 
 
-def inside(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any], made: list[torch.Tensor]) -> dict[str, int]:
+def inside(
+    operation: OpOverload, args: tuple[Any, ...], kwargs: Mapping[str, object], made: list[torch.Tensor]
+) -> dict[str, int]:
     """Return the bytes by kind that a GPU's kernel holds beside its results while it runs, where that is much.
 
     bitsandbytes' product with a 4-bit matrix unpacks it first, but for a handful of tokens. The backward of flash

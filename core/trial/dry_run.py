@@ -19,7 +19,7 @@ import copy
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from transformers import AttentionInterface, AutoConfig, PreTrainedConfig, PreTrainedModel
@@ -34,6 +34,7 @@ from core.engine.out_of_memory import Retreat
 from core.engine.step import Step
 from core.engine.variants import elementwise, kept_weights, streaming
 from core.errors import GarageError, ModelError, first_line
+from core.files import JsonObject
 from core.memory import arithmetic
 from core.memory.arithmetic import Estimate
 from core.memory.constants import memory_constants
@@ -41,6 +42,10 @@ from core.memory.setup import Setup
 from core.recipe import Adapter
 from core.trial.allocations import Allocations, Peak
 from core.trial.dry_runs import DryRun, Question
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
 
 META = torch.device("meta")
 LEAST = 2  # layers of the smaller run
@@ -87,11 +92,11 @@ def dry_run(question: Question, check: Callable[[], None] = lambda: None) -> Dry
 # ---- the model -----------------------------------------------------------------------------------
 
 
-def _config(values: Mapping[str, Any]) -> PreTrainedConfig:
+def _config(values: Mapping[str, object]) -> PreTrainedConfig:
     """Build the configuration. Raises ModelError if transformers knows no such family, or the numbers do not fit
     together."""
     # {"__float__": "Infinity"}, as it is written
-    rest: dict[str, Any] = PreTrainedConfig._decode_special_floats(dict(values))
+    rest: JsonObject = PreTrainedConfig._decode_special_floats(dict(values))
     model_type = rest.pop("model_type", None)
     quantised = rest.pop("quantization_config", None)
     if quantised is not None:
@@ -121,14 +126,14 @@ def _cut(config: PreTrainedConfig, depth: int) -> PreTrainedConfig:
     return cut
 
 
-def _moment(peak: Peak, kinds: Sequence[Any]) -> tuple[Any, ...]:
+def _moment(peak: Peak, kinds: Sequence[object]) -> tuple[object, ...]:
     """Return a key of the moment of a step: two peaks at the same moment, in layers of the same kind, have equal
     keys."""
     phase, _, number = peak.place.partition(" ")
     return phase, peak.operation, kinds[int(number)] if number else None
 
 
-def _depths(kinds: Sequence[Any]) -> tuple[int, ...]:
+def _depths(kinds: Sequence[object]) -> tuple[int, ...]:
     """Return the numbers of layers to run: all of them, or two numbers, of which the larger has one more period."""
     layers = len(kinds)
     for odd in range(min(layers, MOST_ODD)):  # layers at the beginning that are unlike the rest
@@ -144,7 +149,7 @@ def _depths(kinds: Sequence[Any]) -> tuple[int, ...]:
     return (layers,)
 
 
-def _layer_kinds(config: PreTrainedConfig, layers: int) -> list[Any]:
+def _layer_kinds(config: PreTrainedConfig, layers: int) -> list[object]:
     """Return a key for the kind of each layer: its parameters, and its entries in the configuration's lists."""
     inner = config.get_text_config()
     built = _decoder_layers(_built(config))
@@ -351,11 +356,11 @@ class _SimulatedModel:
         return _StepMemory(_parameter_count(self.base), sum(p.numel() for p in parameters), idle, allocations.peak)
 
 
-def _offload(tuned: Any) -> AbstractContextManager[Any]:
+def _offload(tuned: PeftModel) -> AbstractContextManager[object]:
     return torch.autograd.graph.saved_tensors_hooks(_put_aside, lambda saved: saved() if callable(saved) else saved)
 
 
-def _put_aside(tensor: torch.Tensor) -> Any:
+def _put_aside(tensor: torch.Tensor) -> torch.Tensor | Callable[[], torch.Tensor]:
     """Do as core/engine/variants/offload does: a large tensor leaves the GPU and comes back as a new one."""
     from core.engine.variants.offload import SMALLEST_BYTES
 
@@ -455,18 +460,18 @@ def _track_place(allocations: Allocations, model: PreTrainedModel) -> Iterator[N
     layers = _decoder_layers(model)
     phase = ["forward"]
 
-    def entering(number: int) -> Any:
-        def hook(module: Any, args: Any) -> None:
+    def entering(number: int) -> Callable[[torch.nn.Module, tuple[object, ...]], None]:
+        def hook(module: torch.nn.Module, args: tuple[object, ...]) -> None:
             allocations.place = f"{phase[0]} {number}"
 
         return hook
 
-    def leaving(number: int) -> Any:
+    def leaving(number: int) -> Callable[[torch.nn.Module, tuple[object, ...], object], None]:
         def arrived(gradient: torch.Tensor) -> None:
             phase[0] = "backward"
             allocations.place = f"backward {number}"
 
-        def hook(module: Any, args: Any, output: Any) -> None:
+        def hook(module: torch.nn.Module, args: tuple[object, ...], output: object) -> None:
             hidden = output[0] if isinstance(output, tuple) else output
             if phase[0] == "forward":
                 allocations.place = "head" if number == len(layers) - 1 else allocations.place

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import queue
 import traceback
-from typing import Any
 
 from core.errors import GarageError
+from core.files import JsonObject
 from core.messages import msg
 from core.system import cores
 from core.system.lines import ToParent
@@ -29,10 +29,10 @@ class Requests:
 
     def __init__(self, parent: ToParent):
         self.newest = -1
-        self._queue: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[JsonObject | None] = queue.SimpleQueue()
         parent.listen(self._receive, self._gone)
 
-    def _receive(self, request: dict[str, Any]) -> None:
+    def _receive(self, request: JsonObject) -> None:
         self.newest = request["id"]
         self._queue.put(request)
 
@@ -40,7 +40,7 @@ class Requests:
         self.newest = -1  # so that the dry run at work ends
         self._queue.put(None)
 
-    def next(self) -> dict[str, Any] | None:
+    def next(self) -> JsonObject | None:
         """Wait for the next request that is still the newest; None at the end."""
         while (request := self._queue.get()) is not None:
             if request["id"] == self.newest:
@@ -48,7 +48,7 @@ class Requests:
         return None
 
 
-def answer(request: dict[str, Any], requests: Requests) -> dict[str, Any] | None:
+def answer(request: JsonObject, requests: Requests) -> JsonObject | None:
     """Return the answer's fields, or None if a newer request came meanwhile."""
     from core.trial.dry_run import dry_run
 

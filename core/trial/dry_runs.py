@@ -12,10 +12,11 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import ConfigDict
 
+from core.files import JsonObject
 from core.memory.arithmetic import Estimate
 from core.memory.setup import Setup
 from core.messages import Message, msg
@@ -115,7 +116,7 @@ class DryRuns:
         self._worker.send(id=self._number, question=question.model_dump(mode="json"))
         return None
 
-    def _receive(self, worker: Child, line: dict[str, Any]) -> None:
+    def _receive(self, worker: Child, line: JsonObject) -> None:
         answer = line.get("answer")
         state = (
             DryRunState(DryRun.model_validate(answer))
@@ -184,7 +185,7 @@ class Question(Frozen):
 
     model_config = ConfigDict(ser_json_inf_nan="constants")  # limits of Mamba's time steps
 
-    config: dict[str, Any]
+    config: JsonObject
     setup: Setup
 
     @property

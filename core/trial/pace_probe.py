@@ -12,7 +12,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -25,12 +25,17 @@ from core.engine.step import Step
 from core.recipe import Adapter
 from core.trial.pace import StandIn
 
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+
 LARGE_LAYER = 300e6  # parameters; two of them would need more than a gigabyte
 VOCABULARY = 512  # of the layers' own measurement: the head is timed apart
 SECONDS, LEAST_STEPS = 1.0, 2
 
 
-def stand_in(step: StandIn, compute: device.Compute, layers: int) -> Any:
+def stand_in(step: StandIn, compute: device.Compute, layers: int) -> PeftModel:
     """Return layers with random weights and LoRA on all of their linear layers, as core.training.worker would train
     them."""
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -54,7 +59,7 @@ def stand_in(step: StandIn, compute: device.Compute, layers: int) -> Any:
     return adapter.add(model, Adapter(r=step.r, use_dora=step.use_dora), "stand-in", None).train()
 
 
-def _quantise(model: Any, step: StandIn, compute: device.Compute) -> None:
+def _quantise(model: PreTrainedModel, step: StandIn, compute: device.Compute) -> None:
     from bitsandbytes.nn import Int8Params, Linear4bit, Linear8bitLt, Params4bit
 
     for layer in model.get_decoder().layers:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token, set_client_factory
 from huggingface_hub.errors import (
@@ -34,6 +34,10 @@ from core.export.hub.parcel import Parcel, ParcelFile
 from core.files import JsonObject
 from core.hub import xet
 from core.hub.hub_errors import format_size, host_of, wait_of
+
+if TYPE_CHECKING:
+    import httpx
+
 
 ANSWER_S, WRITE_S = 120.0, 60.0  # the commit of a large repository takes a minute
 # File patterns that show which kind of model a repository holds.
@@ -241,14 +245,14 @@ class _XetProgress:
     def __init__(self, on_progress: Callable[[int], None]):
         self._on_progress = on_progress
 
-    def update_progress(self, group: Any, items: Any) -> None:
+    def update_progress(self, group: Any, items: object) -> None:
         self._on_progress(int(group.total_bytes_completed))
 
     def close(self) -> None: ...
 
 
-def _client() -> Any:
+def _client() -> httpx.Client:
     """huggingface_hub's HTTP client with timeouts; by default it waits for a silent server for ever."""
-    client: Any = default_client_factory()
+    client = default_client_factory()
     client.timeout = (WRITE_S, ANSWER_S, WRITE_S, WRITE_S)  # to connect, read, write, and for a free connection
     return client

@@ -15,13 +15,19 @@ import socket
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from core import files
 from core.export.llamacpp import child
 from core.export.llamacpp.child import Refused
 from core.export.llamacpp.hub_config import to_hub_config
 from core.files import JsonObject
+
+if TYPE_CHECKING:
+    import torch
+    from conversion import ModelBase
+    from transformers import PreTrainedTokenizerBase
+
 
 # Metadata key for the pre-tokenizer's name that was derived from its structure, because llama.cpp did not know it.
 NAMED = "lora_garage.pre_tokenizer"
@@ -81,7 +87,7 @@ def _restore_hub_config(folder: Path) -> None:
     files.replace_json(file, to_hub_config(files.read_object(file)))
     upstream = ModelBase.load_hparams
 
-    def load_hparams(*arguments: Any, **more: Any) -> JsonObject:
+    def load_hparams(*arguments: object, **more: object) -> JsonObject:
         return to_hub_config(upstream(*arguments, **more))
 
     ModelBase.load_hparams = staticmethod(load_hparams)
@@ -146,7 +152,7 @@ def _reorder_columns_of_a() -> None:
         return
     upstream = family._reorder_v_heads
 
-    def reorder(tensor: Any, dim: int, *heads: int) -> Any:
+    def reorder(tensor: torch.Tensor, dim: int, *heads: int) -> torch.Tensor:
         if dim == 1 and hasattr(tensor, "get_lora_A_B"):
             a, b = tensor.get_lora_A_B()
             return type(tensor)(upstream(a, 1, *heads), b)
@@ -155,14 +161,14 @@ def _reorder_columns_of_a() -> None:
     family._reorder_v_heads = staticmethod(reorder)
 
 
-def _name_pre_tokenizer(text_model: Any, pre: str | None) -> None:
+def _name_pre_tokenizer(text_model: type[ModelBase], pre: str | None) -> None:
     """Use the name pre if upstream does not know the tokenizer's hash, as with a changed vocabulary.
 
     Whether the name is right is verified later with token ids.
     """
     upstream = text_model.get_vocab_base_pre
 
-    def known_or_named(self: Any, tokenizer: Any) -> str:
+    def known_or_named(self: ModelBase, tokenizer: PreTrainedTokenizerBase) -> str:
         try:
             return str(upstream(self, tokenizer))
         except NotImplementedError:
@@ -174,7 +180,7 @@ def _name_pre_tokenizer(text_model: Any, pre: str | None) -> None:
     text_model.get_vocab_base_pre = known_or_named
 
 
-def _class_of(folder: Path, tower: bool) -> Any:
+def _class_of(folder: Path, tower: bool) -> type[ModelBase]:
     from conversion import ModelBase, ModelType, get_model_architecture, get_model_class  # llama.cpp's
 
     family = get_model_architecture(
@@ -191,7 +197,7 @@ def _class_of(folder: Path, tower: bool) -> Any:
     return model_class
 
 
-def _filter_tower_tensors(model_class: Any, family: str) -> None:
+def _filter_tower_tensors(model_class: type[ModelBase], family: str) -> None:
     """Correct which tensors belong to a vision or audio tower.
 
     An untied output head, which upstream counts to some towers, does not. Gemma 3's names get back the part that
@@ -199,7 +205,7 @@ def _filter_tower_tensors(model_class: Any, family: str) -> None:
     """
     upstream = model_class.filter_tensors
 
-    def filter_tensors(item: tuple[str, Any]) -> Any:
+    def filter_tensors(item: tuple[str, torch.Tensor]) -> tuple[str, torch.Tensor] | None:
         name, tensor = item
         if family == "Gemma3ForConditionalGeneration":
             name = re.sub(r"vision_tower\.(?=embeddings|encoder|post_layernorm)", "vision_tower.vision_model.", name)
@@ -215,11 +221,11 @@ def _plain_name(name: str) -> str:
     return re.sub(r"phi[-_ ]?3", "phi three", name, flags=re.IGNORECASE)
 
 
-def _write_end_of_turn(model: Any, stop: str) -> None:
+def _write_end_of_turn(model: ModelBase, stop: str) -> None:
     """Write the template's stop as eot_token_id, which upstream does not do for every family."""
     upstream = model.prepare_metadata
 
-    def prepare_metadata(*arguments: Any, **more: Any) -> None:
+    def prepare_metadata(*arguments: object, **more: object) -> None:
         upstream(*arguments, **more)
         written = {key for values in model.gguf_writer.kv_data for key in values}
         tokens = files.read_json(model.dir_model / "tokenizer.json") or {}

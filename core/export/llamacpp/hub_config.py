@@ -3,20 +3,20 @@ transformers, but compares with the hub's values, or needs fields that transform
 
 from __future__ import annotations
 
-from typing import Any
+from core.files import JsonObject
 
 # Kinds of layers, and a class, that transformers 5 renames on reading.
 LAYERS = {"linear_attention": "mamba", "full_attention": "attention"}
 NEMOTRON_H = {"linear_attention": "M", "mamba": "M", "full_attention": "*", "attention": "*", "moe": "E", "mlp": "-"}
 CLASSES = {"PhimoeForCausalLM": "PhiMoEForCausalLM"}
 # Fields that the converter needs and transformers omits as the family's default: RoPE on the whole head; no experts.
-LACKING: dict[str, dict[str, Any]] = {
+LACKING: dict[str, JsonObject] = {
     "cohere2": {"rotary_pct": 1.0},
     **dict.fromkeys(("gemma4_text", "gemma4_unified_text"), {"moe_intermediate_size": None}),
 }
 
 
-def to_hub_config(config: dict[str, Any]) -> dict[str, Any]:
+def to_hub_config(config: JsonObject) -> JsonObject:
     """Change config in place to what the converter expects, and return it."""
     config["architectures"] = [CLASSES.get(name, name) for name in config.get("architectures") or ()]
     inner = config.get("text_config") or config

@@ -66,7 +66,7 @@ class Library:
             self._load(folder)
         self.log: list[str] = []
 
-        def keep(level: int, words: Any, _: Any) -> None:
+        def keep(level: int, words: Any, _: object) -> None:
             self.log.append(self.ffi.string(words).decode("utf-8", "replace"))
             del self.log[:-MOST_LOG_LINES]
 

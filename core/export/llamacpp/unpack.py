@@ -11,11 +11,10 @@ from __future__ import annotations
 import math
 import sys
 from pathlib import Path
-from typing import Any
 
 import gguf
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedConfig
 
 from core.export.llamacpp import child
 from core.export.llamacpp.child import Refused
@@ -70,7 +69,7 @@ def unpack(file: Path, reader: gguf.GGUFReader, out: Path) -> None:
         split_digits(out / "tokenizer.json")
 
 
-def positions(reader: gguf.GGUFReader, architecture: str, config: Any) -> JsonObject:
+def positions(reader: gguf.GGUFReader, architecture: str, config: PreTrainedConfig) -> JsonObject:
     """RoPE parameters that transformers' reader drops; {} if it drops none. Refuses scaling that cannot be restored."""
     kind = reader.fields.get(f"{architecture}.rope.scaling.type")
     scaling = kind.contents() if kind else "none"

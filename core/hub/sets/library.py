@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
 
 import datasets
 import pyarrow
@@ -217,7 +216,7 @@ def media(features: Features | None) -> list[str]:
     return [name for name, feature in (features or {}).items() if _is_media(feature)]
 
 
-def _is_media(feature: Any) -> bool:
+def _is_media(feature: object) -> bool:
     match feature:
         case dict():
             return any(map(_is_media, feature.values()))
@@ -235,7 +234,7 @@ def rows_of(rows: IterableDataset) -> Iterator[JsonObject]:
         yield {name: _plain(value, features.get(name)) for name, value in row.items() if name not in left_out}
 
 
-def _plain(value: Any, feature: Any) -> Any:
+def _plain(value: object, feature: object) -> object:
     if isinstance(feature, ClassLabel) and isinstance(value, int):
         return feature.int2str(value) if 0 <= value < feature.num_classes else None
     if isinstance(value, dict):

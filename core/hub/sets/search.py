@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from huggingface_hub.hf_api import DatasetInfo
 
@@ -17,6 +17,10 @@ from core.hub.hub_errors import Search
 from core.hub.search import FAILURES, MOST, as_hub_error, rows_of
 from core.hub.sets.set_errors import dataset_message, dataset_search_error
 from core.messages import Message, msg
+
+if TYPE_CHECKING:
+    from huggingface_hub import RepoCardData
+
 
 EXPAND = ["likes", "downloads", "gated", "tags", "cardData", "lastModified", "mainSize"]
 _MEDIA = ("image", "audio", "video", "3d", "document", "geospatial")
@@ -81,7 +85,7 @@ def licence_of(row: DatasetInfo) -> str:
     return ", ".join(licences(row.card_data) or tagged)[:100]
 
 
-def _rows_of_card(card: Any) -> int | None:
+def _rows_of_card(card: RepoCardData | None) -> int | None:
     """Rows in all splits of all configurations, from the numbers that `datasets` writes into the card."""
     info = card.get("dataset_info") if card else None
     configs = info if isinstance(info, list) else [info] if info else []
@@ -91,7 +95,7 @@ def _rows_of_card(card: Any) -> int | None:
     return sum(counts) if counts and len(counts) == len(numbers) else None
 
 
-def _list(value: Any) -> Iterable[Any]:
+def _list(value: object) -> Iterable[object]:
     return value if isinstance(value, list) else ()
 
 

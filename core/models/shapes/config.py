@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TypeGuard
 
 from core.errors import ModelError
+from core.files import JsonObject
 from core.messages import Message, msg
 from core.models.shapes.matrices import names_of
 from core.values import GIB
@@ -50,9 +51,9 @@ _HYBRID_PREFIXES = ("mamba_", "ssm_", "lru_", "conv_L")
 _ORDINARY_LAYERS = {"attention", "full_attention", "sliding_attention", "chunked_attention"}
 
 
-def read(config: Mapping[str, object], model_type: str) -> dict[str, Any]:
+def read(config: Mapping[str, object], model_type: str) -> dict[str, int]:
     """Return the numbers in config.json, under our names. A width that differs by layer is its largest."""
-    values: dict[str, Any] = dict(_DEFAULTS.get(model_type, {}))
+    values: dict[str, int] = dict(_DEFAULTS.get(model_type, {}))
     for name, keys in _KEYS.items():
         value = next((config[key] for key in keys if config.get(key) is not None), None)
         if isinstance(value, list) and _is_by_layer(value):
@@ -65,7 +66,7 @@ def read(config: Mapping[str, object], model_type: str) -> dict[str, Any]:
     return values
 
 
-def derived(values: dict[str, Any], config: Mapping[str, object], model_type: str) -> dict[str, Any]:
+def derived(values: dict[str, int], config: Mapping[str, object], model_type: str) -> dict[str, int]:
     """Return values with what transformers itself derives from them."""
     h, heads, layers = (values.get(name, 0) for name in ("hidden_size", "num_attention_heads", "num_hidden_layers"))
     if config.get("multi_query") and not config.get("new_decoder_architecture"):
@@ -117,7 +118,7 @@ def _of_lfm2(width: int, config: Mapping[str, object]) -> int:
     )
 
 
-def _wide_heads(values: dict[str, Any], config: Mapping[str, object]) -> None:
+def _wide_heads(values: dict[str, int], config: Mapping[str, object]) -> None:
     """Add the wider heads of Gemma 4, listed by its makers' keys, or by layer, as transformers writes them.
 
     If no layers are listed, every sixth layer and the last see all tokens.
@@ -149,7 +150,7 @@ def _wide_heads(values: dict[str, Any], config: Mapping[str, object]) -> None:
         }
 
 
-def _kinds_of_layers(values: dict[str, Any], config: Mapping[str, object]) -> None:
+def _kinds_of_layers(values: dict[str, int], config: Mapping[str, object]) -> None:
     """Add the layers with a sliding window, and those with Mamba 2's scan, if config.json lists them; all of
     Falcon-H1's have one."""
     listed = config.get("layer_types") or config.get("layers_block_type") or ()
@@ -172,7 +173,7 @@ def _kinds_of_layers(values: dict[str, Any], config: Mapping[str, object]) -> No
     }
 
 
-def _special_experts(values: dict[str, Any], config: Mapping[str, object]) -> None:
+def _special_experts(values: dict[str, int], config: Mapping[str, object]) -> None:
     """Add widths and layers of experts for families with their own keys for them."""
     listed = config.get("layers_block_type")
     if wide := _number(config, "intermediate_size_mlp"):
@@ -189,7 +190,7 @@ def _special_experts(values: dict[str, Any], config: Mapping[str, object]) -> No
         values["shared_expert_size"] = _number(config, "moe_shared_expert_intermediate_size")
 
 
-def doubts_about(config: Mapping[str, Any], inner: Mapping[str, Any], values: Mapping[str, Any]) -> tuple[Message, ...]:
+def doubts_about(config: Mapping[str, object], inner: JsonObject, values: Mapping[str, int]) -> tuple[Message, ...]:
     """Return a sentence for each property that the arithmetic does not model."""
     kinds = inner.get("layer_types") or inner.get("layers_block_type") or ()
     strange = {str(kind) for kind in kinds} - _ORDINARY_LAYERS if isinstance(kinds, list) else set()
@@ -211,14 +212,14 @@ def doubts_about(config: Mapping[str, Any], inner: Mapping[str, Any], values: Ma
     return (*sentences, msg("shape.quantised", method=str(method or "-")[:30])) if quantised else tuple(sentences)
 
 
-def _facts(key: str, values: Mapping[str, Any]) -> dict[str, float]:
+def _facts(key: str, values: Mapping[str, int]) -> dict[str, float]:
     if key != "shape.per_layer_embeddings":
         return {}
     vocabulary = values.get("per_layer_vocabulary") or values.get("vocab_size", 0)
     return {"gib": vocabulary * values.get("num_hidden_layers", 0) * values["per_layer_size"] * 2 / GIB}
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**40
 
 

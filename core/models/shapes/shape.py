@@ -5,11 +5,12 @@ Counts leave out biases and the norms inside attention: under 0.1 % of any model
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
 from core.errors import ModelError, RecipeError
+from core.files import JsonObject
 from core.messages import Message
 from core.models.shapes.config import NEEDED, TIED_BY_DEFAULT, derived, doubts_about, read
 from core.models.shapes.matrices import WITHOUT_ADAPTER, Matrix, attention_of, mlp_of, names_in, names_of
@@ -140,7 +141,7 @@ class ModelShape(Strict):
         doubts = tuple(doubt for doubt in self.low_confidence if doubt.key not in settled)
         return self.model_copy(update={"held": held, "source": "headers", "low_confidence": doubts})
 
-    def config(self) -> dict[str, Any]:
+    def config(self) -> JsonObject:
         """Return the part of a config.json that follows from the widths."""
         names = (
             "model_type",

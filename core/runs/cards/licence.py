@@ -6,10 +6,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
+from core.files import JsonObject
 from core.messages import Message, msg
 from core.models.known import LICENCES, Commercial, of_hub
 
@@ -77,7 +77,7 @@ def for_model(model_id: str, folder: Path | None) -> Licence:
     )
 
 
-def header_of(card: Path) -> dict[str, Any]:
+def header_of(card: Path) -> JsonObject:
     """Return the YAML header of a model card; empty without a readable one."""
     try:
         with open(card, "rb") as file:

@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
 
+from core.files import JsonObject
 from core.hub.cached import COMMIT, REPO_ID
 from core.messages import Message
 from core.models import loading, starter
@@ -63,7 +64,7 @@ def of_run(run: RunFolder, form: CardBeside = CardBeside(), base_folder: Path | 
 def write(
     recipe: Recipe,
     facts: RunFacts,
-    metrics: list[dict[str, Any]],
+    metrics: list[JsonObject],
     form: CardBeside = CardBeside(),
     base_folder: Path | None = None,
     more: list[str] | None = None,
@@ -96,7 +97,7 @@ def base_of(recipe: Recipe, base_folder: Path | None) -> Licence:
 
 
 # ---- parts ---------------------------------------------------------------------------------------
-def _header(recipe: Recipe, base: Licence, form: CardBeside) -> dict[str, Any]:
+def _header(recipe: Recipe, base: Licence, form: CardBeside) -> JsonObject:
     """Return the YAML header. A merged model is a fine-tune to the hub, whose `merge` means several models in one."""
     base_id, is_smaller = base_id_of(recipe), form.kind == "gguf" and form.quant.startswith(SMALLER)
     relation = "adapter" if form.kind in ("adapter", "gguf-lora") else "quantized" if is_smaller else "finetune"
@@ -160,7 +161,7 @@ def _settings(recipe: Recipe, form: CardBeside) -> list[tuple[str, object]]:
     ]  # fmt: skip
 
 
-def _figures(facts: RunFacts, metrics: list[dict[str, Any]], form: CardBeside) -> list[tuple[str, object]]:
+def _figures(facts: RunFacts, metrics: list[JsonObject], form: CardBeside) -> list[tuple[str, object]]:
     """Return results up to the step of the adapter, which may be an earlier one than the last."""
     kept = form.step or facts.adapter_step
     trained = [line for line in metrics if line.get("kind") == "train" and (kept is None or line["step"] <= kept)]
