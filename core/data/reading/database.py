@@ -17,8 +17,8 @@ import sqlite3
 import sys
 import zipfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 _MOST_TABLES = 1000
 _MOST_BYTES = 256 << 20  # of a database in a zip
@@ -61,7 +61,7 @@ def _open(path: str, member: str, most_bytes: int) -> sqlite3.Connection:
             raise ValueError(f"more than {_MOST_BYTES >> 20} MiB in a zip")
         database.deserialize(content)
     else:
-        database = sqlite3.connect(f"file:{quote(path)}?mode=ro&immutable=1", uri=True)
+        database = sqlite3.connect(f"{Path(path).as_uri()}?mode=ro&immutable=1", uri=True)
     database.text_factory = lambda raw: raw.decode("utf-8", "replace")
     for pragma in ("query_only=1", "trusted_schema=0", "cell_size_check=1"):
         database.execute(f"pragma {pragma}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from core.data.findings.finding import Repair
 from core.data.findings.repairs import repaired
 from core.data.formats import Example, check
 from core.data.large import dataset_process
+from core.data.reading import zips
 from core.data.reading.file_rows import Row
 from core.data.sets.edits import Change, describe_change
 from core.data.sets.info import DatasetInfo
@@ -26,6 +27,7 @@ from core.data.sets.stored_rows import Rows, problem_of
 from core.data.shapes.known import recognise
 from core.data.shapes.tools import as_json
 from core.data.store import DatasetStore
+from core.data.validation_split import own_validation
 from core.errors import DataError
 from core.messages import Message, msg
 from core.progress import Check, go_on
@@ -199,7 +201,7 @@ def join(store: DatasetStore, ids: Iterable[str], name: str, folder: Path) -> Da
 
     Raises DataError if they are of several kinds: a file is read as rows of one kind.
     """
-    return _added(store, (row for id in ids for row in store.rows(id)), name, folder)
+    return _added(store, [(rows, range(len(rows))) for rows in map(store.rows, ids)], name, folder)
 
 
 def split(
@@ -215,23 +217,39 @@ def split(
         raise DataError("sets.empty_part", rows=len(rows), count=count)
     chosen = set(random.Random(seed).sample(range(len(rows)), count))
     first, second = (
-        _added(store, (rows[i] for i in range(len(rows)) if (i in chosen) == is_second), name, folder)
+        _added(store, [(rows, [i for i in range(len(rows)) if (i in chosen) == is_second])], name, folder)
         for is_second, name in zip((False, True), names, strict=True)
     )
     return first, second
 
 
-def _added(store: DatasetStore, rows: Iterable[tuple[int, Example]], name: str, folder: Path) -> DatasetInfo:
-    file = folder / f"{short_id()}.jsonl"  # the dataset's name may not be a valid file name
+def _added(store: DatasetStore, sources: Sequence[tuple[Rows, Iterable[int]]], name: str, folder: Path) -> DatasetInfo:
+    """Add the rows at these positions of datasets as one. Their own validation rows stay such: a file of their own."""
+    own = [own_validation(rows) for rows, _ in sources]
+    kinds = (False, True) if any(apart is not None for apart in own) else (False,)
+    paths = [folder / f"{short_id()}.jsonl" for _ in kinds]  # the dataset's name may not be a valid file name
+    archive = paths[0].with_suffix(".zip")
+
+    def rows_of(is_validation: bool) -> Iterator[tuple[int, Example]]:
+        for (rows, positions), apart in zip(sources, own, strict=True):
+            for i in positions:
+                if (apart is not None and bool(apart[i])) == is_validation:
+                    yield rows[i]
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write(_of_one_kind(rows), file)
-        return store.import_file(file, name or "set")
+        for file, is_validation in zip(paths, kinds, strict=True):
+            write(_of_one_kind(rows_of(is_validation)), file)
+        if len(paths) == 1:
+            return store.import_file(paths[0], name or "set")
+        zips.pack([("train.jsonl", paths[0]), ("validation.jsonl", paths[1])], archive)
+        return store.import_file(archive, name or "set")
     except OSError as error:
         raise DataError("data.cannot_store", name=name, reason=error.strerror or str(error)) from error
     finally:
-        with suppress(OSError):
-            file.unlink()
+        for file in (*paths, archive):
+            with suppress(OSError):
+                file.unlink()
 
 
 def _of_one_kind(rows: Iterable[tuple[int, Example]]) -> Iterator[tuple[int, Example]]:

@@ -11,7 +11,7 @@ import pytest
 from core.data.reading.split_names import is_for_validation
 from core.data.repeats import Repeats
 from core.data.selection import choose
-from core.data.sets import gathered
+from core.data.sets import gathered, working
 from core.data.sets.info import DatasetInfo
 from core.data.sets.inspection import inspect_file
 from core.data.store import DatasetStore
@@ -161,3 +161,17 @@ def test_a_list_of_categories_is_no_data(tmp_path: Path) -> None:
     put(tmp_path / "set", {"train.csv": rows, "test.csv": rows, "categories.json": '["happy", "unhappy"]'})
     report = inspect_file(tmp_path / "set")
     assert (report.rows, report.validation) == (16, 8)
+
+
+def test_a_joined_set_and_the_parts_of_one_keep_the_validation_rows(tmp_path: Path) -> None:
+    store = DatasetStore(tmp_path / "ws", PRESETS)
+    ids = [
+        gathered.add(store, [put(tmp_path / "one", {"dev.jsonl": lines("a"), "train.jsonl": lines("b", "c", "d")})]).id,
+        store.import_file(put(tmp_path, {"two.jsonl": lines("e", "f")}) / "two.jsonl").id,
+    ]
+    both = working.join(store, ids, "both", tmp_path / "temporary")
+    assert (both.good_rows, both.validation, [*(tmp_path / "temporary").iterdir()]) == (6, 1, [])
+    rows = store.rows(both.id)
+    assert [rows[int(i)][1].messages[0].content[8] for i in validation_rows(rows.examples, recipe())] == ["a"]
+    parts = working.split(store, both.id, 3, 1, ("x", "y"), tmp_path / "temporary")
+    assert sorted(part.validation or 0 for part in parts) == [0, 1] and [part.good_rows for part in parts] == [3, 3]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,15 @@ from core.data.labels import Encoded, FullExample, Learning, fit
 from core.data.preview import Preview
 from core.data.repeats import Repeats
 from core.data.selection import choose
+from core.data.sets import gathered
 from core.data.sets.tokens import REPORT_EVERY
+from core.data.store import DatasetStore
 from core.data.template import Rendered
 from core.data.tokenizer import Tokenizer
 from core.data.validation_split import validation_rows
 from core.errors import StopRequested
 from core.messages import Message
+from core.presets import PRESETS
 from core.recipe import Recipe
 from core.runs.run_json import RunFacts
 from core.training.tokenizing import tokenize
@@ -250,3 +254,19 @@ def test_rows_that_are_measured_are_left_out_of_training_and_counted(tokenizer: 
     trained, measured = tokenize(examples, recipe(), tokenizer, Listener())
     assert measured == evaluation, "what is measured stays"
     assert {tuple(row.input_ids) for row in trained} & {tuple(row.input_ids) for row in measured}
+
+
+def test_a_set_with_validation_rows_of_its_own_trains_all_others(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    for name, numbers in (("dev", range(5)), ("train", range(5, 12))):
+        rows = [{"question": f"What is {i}?", "answer": f"It is {i} and no more."} for i in numbers]
+        (tmp_path / "set" / f"{name}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), "utf-8")
+    store = DatasetStore(tmp_path / "datasets", PRESETS)
+    examples = store.rows(gathered.add(store, [tmp_path / "set"]).id).examples
+    for fraction in (0, 0.5):
+        listener = Listener()
+        train, evaluation = tokenize(examples, recipe({"eval_fraction": fraction}), tokenizer, listener)
+        assert (len(train), len(evaluation)) == (7, 5)
+        assert [message.key for message in listener.said] == ["run.own_validation"]
+    facts = Preview.measure(examples.rows, tokenizer).facts()
+    assert (facts.rows, facts.validation) == (12, 5)
