@@ -342,9 +342,9 @@ def _recognised(rows: list[Row]) -> Format | Decision:
         if error.message.key != "data.unknown_format":
             raise
         multiple_choice.refuse_without_key(rows)
-        if nested := refusal(rows):
-            raise nested from error
         decision = sides.decide(rows)
+        if (decision is None or decision.evidence != "names") and (nested := refusal(rows)):
+            raise nested from error
         if decision is None:
             raise
         return decision

@@ -119,7 +119,14 @@ class _Table:
 
     @property
     def sentences(self) -> list[str]:
-        return [name for name, words in self.texts.items() if words >= LEAST_WORDS]
+        """The columns of sentences: several words, and no ids or dates."""
+        return [
+            name
+            for name, words in self.texts.items()
+            if words >= LEAST_WORDS
+            and not is_about(name)
+            and self.share(name, (_APART.search(str(value)) is not None for value in self.values[name])) >= 0.5
+        ]
 
     def named(self, role: Role) -> list[str]:
         """The columns whose name means role: those whose full name does, else those whose last word does."""
@@ -127,8 +134,10 @@ class _Table:
         columns = list(self.values if role == "answer" else self.texts)
         pool = [name for name in columns if letters or name.strip().lower() not in ("q", "a")]
         meant = [name for name in pool if meaning_of(name) == role and not (role == "answer" and is_worse(name))]
-        exact = [name for name in meant if meaning_of(name, exact=True) == role]
-        return exact or meant
+        meant = [name for name in meant if meaning_of(name, exact=True) == role] or meant
+        if role == "question":  # a query may be one, or SQL
+            meant = [name for name in meant if not self.holds_code(name)] or meant
+        return meant
 
     def has_few_values(self, name: str) -> bool:
         """Whether a column looks like one of labels: few different short values, each of several rows."""
@@ -150,11 +159,12 @@ class _Table:
         """The share of a column's values that end as a question."""
         return self.share(name, (str(v).rstrip().endswith(_QUESTION_MARKS) for v in self.values[name]))
 
-    def is_code(self, name: str) -> float:
-        return self.share(name, (_CODE_BEGINS.match(str(v)) is not None for v in self.values[name]))
+    def holds_code(self, name: str) -> bool:
+        return self.share(name, (_CODE_BEGINS.match(str(v)) is not None for v in self.values[name])) >= 0.5
 
 
 _LINK = re.compile(r"\s*https?://\S+\s*$")
+_APART = re.compile(r"\s|[\u2e80-\u9fff\uac00-\ud7af]")  # words stand apart, or need not
 
 
 def _last_word(name: str) -> str:
@@ -222,7 +232,7 @@ def _one_named(table: _Table) -> Decision | None:
     readings = [roles | _beside(table, roles) for roles in pairs]
     if len(readings) == 1 and answer is None and table.may_be_answer(others[0]):
         return Decision((readings[0],), "names")
-    codes = [place for place, name in enumerate(others) if table.is_code(name) >= 0.5] if answer is None else []
+    codes = [place for place, name in enumerate(others) if table.holds_code(name)] if answer is None else []
     if len(codes) == 1:
         readings.insert(0, readings.pop(codes[0]))
     certain = len(readings) == 1 or len(codes) == 1
@@ -293,7 +303,7 @@ def _unnamed(table: _Table) -> Decision | None:
         return _asked(itertools.starmap(_pair, itertools.combinations((first, second, *rest), 2)))
     for question, answer in ((first, second), (second, first)):
         asks = table.asks(question) >= 0.5 and table.asks(answer) < 0.2
-        codes = table.is_code(answer) >= 0.5 and table.is_code(question) < 0.2
+        codes = table.holds_code(answer) and not table.holds_code(question)
         if asks or codes:
             return Decision((_pair(question, answer), _pair(answer, question)), "content")
     return _asked([_pair(first, second), _pair(second, first)])

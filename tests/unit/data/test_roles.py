@@ -70,7 +70,7 @@ def test_columns_by_other_names_are_question_and_answer_and_that_is_said(columns
         ({"foo": Q, "bar": A}, "content", ["foo>bar", "bar>foo"]),
         ({"eins": "Write a loop, please.", "zwei": "def f():\n  pass"}, "content", ["eins>zwei", "zwei>eins"]),
         ({"premise": "A man rides.", "hypothesis": "He is out.", "label": 1}, "names", ["hypothesis>label+premise"]),
-        ({"question": Q, "query_category": "join", "query": "SELECT a"}, "content",
+        ({"query_category": "join", "query": "SELECT a", "question": Q}, "content",
             ["question>query", "question>query_category"]),
         ({"label": "joy", "response": "That is wonderful!"}, "none", ["response>label", "label>response"]),
         ({"notes": "It was a long day.", "answer": 3, "b": "It was a much longer night."}, "none",
