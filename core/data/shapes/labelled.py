@@ -10,6 +10,7 @@ nlp.js, Rasa     intent, utterances | examples: several texts, answers        a 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from itertools import takewhile
@@ -26,6 +27,8 @@ _UTTERANCE_KEYS = (
 )  # alternative wordings of one intent, no turns of a conversation
 _NAMES = ("intent", "tag")
 _QUESTION_LISTS = ("qas", "qa_pairs", "qa", "questions", "question_answers", "faqs", "faq")
+_ABOUT_ANNOTATION = {"annotation_id", "lead_time"}
+_MIN_COLUMNS = ("id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time")
 _FILE = re.compile(r"(?:https?://|s3://|gs://|/data/)\S+\s*$")
 _ANSWERED = {"answer", "answers", "correct_answer"}
 _PARALLEL = ("questions", "options", "answers")
@@ -177,6 +180,32 @@ def label_studio(values: Columns, notes: Notes) -> dict[str, object] | None:
     if any(label != labels[0] for label in labels):
         notes.add_loss("answer", results_key)
     return {"text": texts[text], "label": labels[0]}
+
+
+def json_min(values: Columns, notes: Notes) -> dict[str, object] | None:
+    """Return the text and the label of Label Studio's JSON-MIN and CSV; None if there are several labels, or none."""
+    if not set(values) >= _ABOUT_ANNOTATION or not isinstance(values.peek("text"), str):
+        return None
+    labels = {name: _label_of(values.peek(name)) for name in values if name not in (*_MIN_COLUMNS, "text")}
+    given = {name: label for name, label in labels.items() if label}
+    if len(given) != 1:
+        return None
+    ((name, label),) = given.items()
+    values.take("text", name)
+    return {"text": values.peek("text"), "label": label}
+
+
+def _label_of(value: Any) -> list[str]:
+    """Return a choice, or several, which a table has as JSON."""
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return []
+    if isinstance(value, dict):
+        value = value.get("choices", value.get("text"))
+    parts = value if isinstance(value, list) else [value]
+    return [part for part in parts if isinstance(part, str) and part.strip()]
 
 
 def _chosen(value: object) -> list[str]:

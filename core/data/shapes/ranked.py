@@ -19,6 +19,7 @@ _RANKED = (
 )
 _NUMBERED = ("response_0", "response_1")  # PKU's BeaverTails: another column says which is better
 _WHICH = ("better_response_id", "safer_response_id")
+RANKED_COLUMNS = (*(name for pair in _RANKED for name in pair), *_NUMBERED)
 
 
 def ranked(values: Columns) -> tuple[str, str] | None:

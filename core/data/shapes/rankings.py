@@ -24,6 +24,7 @@ _RANKS = ("rank", "ranking", "position")  # the lowest is the best
 _SCORES = ("overall_score", "score", "rating", "reward", "grade", "quality", "votes", "upvotes", "stars", "pm_score")
 _SIDES = (("a", "b"), ("0", "1"), ("1", "2"))
 _STEMS = ("human_ref", "response", "answer", "output", "completion", "summary", "text", "chatbot", "model", "assistant")
+COMPARED_COLUMNS = (*_LISTS, *(f"{stem}_{side}" for stem in _STEMS for sides in _SIDES for side in sides))
 _WINNERS = ("winner", "preference", "preferred", "better", "choice", "best", "label", "labels", "overall_preference")
 _SIGNED = ("preference_strength",)
 _NAME = re.compile(r"(?:model|response|answer|assistant|output|completion)?[\s_-]*")

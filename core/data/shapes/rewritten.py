@@ -22,17 +22,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from itertools import chain
 from typing import Any
 
 from core.data.conversation import CONTENT_KEYS, ROLE_KEYS
 from core.data.reading.file_rows import Flaw
-from core.data.shapes.labelled import evals, label_studio, utterances_key
+from core.data.shapes.labelled import evals, json_min, label_studio, utterances_key
 from core.data.shapes.left_out import Columns, Notes, has_value
 from core.data.shapes.options import parsed_cell
-from core.data.shapes.ranked import ranked
-from core.data.shapes.rankings import compared
-from core.data.shapes.traces import prompt_test, traced
+from core.data.shapes.ranked import RANKED_COLUMNS, ranked
+from core.data.shapes.rankings import COMPARED_COLUMNS, compared
+from core.data.shapes.traces import TRACED_COLUMNS, prompt_test, traced
 from core.data.shapes.trees import answered_turns, instances, questions_of_a_text, tree
 from core.data.shapes.turn_markers import turns_in
 
@@ -47,10 +48,12 @@ _HUMAN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
 
 def rewritten(values: Columns, notes: Notes) -> Columns:
     """Return values, converted to the columns of a format if they have another known shape. Raises Flaw."""
-    if (ranked_answers := compared(values, notes)) is not None:
-        values = values.changed(ranked_answers)
-    for write in _SHAPES:
-        columns = write(values, notes)
+    may_compare, conversions = _possible(tuple(values))
+    if may_compare and (pair := compared(values, notes)) is not None:
+        values = values.changed(pair)
+        conversions = _possible(tuple(values))[1]
+    for convert in conversions:
+        columns = convert(values, notes)
         if columns is not None:
             return values.changed(columns)
     return values
@@ -263,8 +266,33 @@ def _is_turn(turn: Mapping[str, object]) -> bool:
     return any(name in turn for name in ROLE_KEYS) and any(name in turn for name in CONTENT_KEYS)
 
 
-_SHAPES: tuple[Callable[[Columns, Notes], dict[str, object] | None], ...] = (
-    instances, tree, _open_webui, _preference, _two_models, _prompt_and_completion, _answered_by_calls,
-    questions_of_a_text, _squad, traced, prompt_test, evals, answered_turns, label_studio, _written_turns,
-    _alternating, _labels,
-)  # fmt: skip
+_Converter = Callable[[Columns, Notes], dict[str, Any] | None]
+# Each conversion with columns of which a row must have one, in the order in which they are tried.
+_SHAPES: dict[_Converter, tuple[str, ...]] = {
+    instances: ("instances",),
+    tree: ("prompt", "replies"),
+    _open_webui: ("chat",),
+    _preference: (*RANKED_COLUMNS, "rejected"),
+    _two_models: ("winner",),
+    _prompt_and_completion: ("completion", "response"),
+    _answered_by_calls: ("answers",),
+    questions_of_a_text: ("questions",),
+    _squad: ("answers",),
+    traced: TRACED_COLUMNS,
+    prompt_test: ("vars", "__expected", "__expected1"),
+    evals: ("ideal",),
+    answered_turns: ("turns",),
+    label_studio: ("annotations", "completions"),
+    json_min: ("annotation_id",),
+    _written_turns: _CONVERSATIONS,
+    _alternating: TURNS,
+    _labels: ("labels",),
+}
+
+
+@lru_cache(maxsize=256)
+def _possible(columns: tuple[str, ...]) -> tuple[bool, tuple[_Converter, ...]]:
+    """Return True if a row with these columns may compare answers, and the conversions that may apply to it."""
+    names = set(columns)
+    may_apply = tuple(convert for convert, needed in _SHAPES.items() if not names.isdisjoint(needed))
+    return not names.isdisjoint(COMPARED_COLUMNS), may_apply

@@ -21,6 +21,7 @@ _PAIRS = (
     ("inputs", "outputs"), ("inputs", "reference_outputs"), ("input", "expectedoutput"), ("input", "expected_output"),
     ("input", "expected"), ("input", "output"), ("request", "response"), ("body", "response"), ("messages", "choices"),
 )  # fmt: skip
+TRACED_COLUMNS = (*(answered for _, answered in _PAIRS), "custom_id")
 _TALK = ("messages", "message", "body", "kwargs", "data")
 _HISTORY = ("chat_history", "history")
 _SPEAKERS = {"HumanMessage": "user", "AIMessage": "assistant", "SystemMessage": "system", "ToolMessage": "tool"}

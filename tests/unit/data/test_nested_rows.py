@@ -115,6 +115,28 @@ def test_nested_rows_are_read_as_they_are(name: str, tmp_path: Path) -> None:
     assert turns(example) == ("u Why?\n\nWell? | a So." if name == "CoQA" else "u Why? | a So.")
 
 
+def test_a_configuration_of_promptfoo_is_its_tests(tmp_path: Path) -> None:
+    """Before its tests, the list of providers or prompts was read."""
+    file = tmp_path / "promptfooconfig.yaml"
+    file.write_text(
+        "prompts:\n- id: one\n  raw: 'Say {{body}}'\nproviders:\n- id: openai:chat\ntests:\n- vars:\n    body: Why?\n"
+        "  assert:\n  - type: equals\n    value: So.\n- vars:\n    body: Who?\n  assert:\n  - type: cost\n",
+        "utf-8",
+    )
+    assert [turns(example) for _, example in examples_of(file)] == ["u Why? | a So."]
+    table = tmp_path / "tests.csv"
+    table.write_text("question,__expected\nWhy?,equals: So.\nWho?,Jo\nHow?,contains: x\n", "utf-8")
+    assert [turns(example) for _, example in examples_of(table)] == ["u Why? | a So.", "u Who? | a Jo"]
+
+
+def test_the_short_exports_of_label_studio_are_a_text_and_its_choice(tmp_path: Path) -> None:
+    """The text alone was learned."""
+    row = {"id": 1, "text": "It is bad.", "annotator": 1, "annotation_id": 3, "created_at": "2026", "lead_time": 4.5}
+    assert turns(read(tmp_path, row | {"mood": "Sad"})[0]) == "u It is bad. | a Sad"
+    assert turns(read(tmp_path, row | {"mood": {"choices": ["Sad", "Calm"]}})[0]) == "u It is bad. | a Sad, Calm"
+    assert turns(read(tmp_path, row | {"mood": '{"choices": ["Sad"]}'})[0]) == "u It is bad. | a Sad"
+
+
 def test_what_is_not_used_of_a_trace_is_named(tmp_path: Path) -> None:
     row = {"inputs": {"question": "Why?", "user_id": "u", "context": "It rains."}, "outputs": {"answer": "So.", "n": 3}}
     assert turns(read(tmp_path, row)[0]) == "u It rains.\n\nWhy? | a So."
