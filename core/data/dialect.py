@@ -6,10 +6,10 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from core.data.conversation import MessageJson, Tools, Turn
 from core.errors import TemplateError
+from core.files import JsonObject
 
 # (messages, tools, thinking, add_generation_prompt) -> text; raises TemplateError.
 Render = Callable[[list[MessageJson], Tools | None, bool | None, bool], str]
@@ -75,7 +75,7 @@ class Dialect:
 
     def _call(self, call: Turn, number: int) -> MessageJson:
         arguments = json.dumps(call["arguments"], ensure_ascii=False) if self.arguments_as_text else call["arguments"]
-        message_call: dict[str, Any] = {"type": "function", "function": {"name": call["name"], "arguments": arguments}}
+        message_call: JsonObject = {"type": "function", "function": {"name": call["name"], "arguments": arguments}}
         if call.get("id") or self.needs_ids:
             message_call["id"] = call.get("id") or f"call{number:05d}"
         return message_call

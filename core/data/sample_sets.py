@@ -6,10 +6,10 @@ import json
 import re
 from functools import cache
 from itertools import islice
-from typing import Any
 
 import yaml
 
+from core.files import JsonObject
 from core.presets import PRESETS
 from core.values import Frozen
 
@@ -24,8 +24,8 @@ class Sample(Frozen):
     description: dict[str, str] = {}
     goal: str | None = None
     shown: int = 1
-    adapter: dict[str, Any] = {}
-    train: dict[str, Any] = {}
+    adapter: JsonObject = {}
+    train: JsonObject = {}
 
 
 def sample_of(dataset_id: str | None) -> Sample | None:

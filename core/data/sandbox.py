@@ -8,10 +8,10 @@ export are such processes themselves.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import datetime
 from functools import lru_cache
 from html import escape
-from typing import Any
 
 import jinja2
 import jinja2.ext
@@ -40,7 +40,7 @@ class _Generation(jinja2.ext.Extension):
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
         return jinja2.nodes.CallBlock(self.call_method("_frame"), [], [], body).set_lineno(line)
 
-    def _frame(self, caller: Any) -> str:
+    def _frame(self, caller: Callable[[], str]) -> str:
         return OPENS + caller() + CLOSES
 
 

@@ -22,6 +22,7 @@ import psutil
 from core.data.conversation import MessageJson, Tools, Turn
 from core.data.template import ChatTemplate, Rendered
 from core.errors import TemplateError
+from core.files import JsonObject
 from core.messages import Message
 from core.system.lines import Child, ToParent
 from core.values import GIB
@@ -63,7 +64,7 @@ class _Renderer:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._child: Child | None = None
-        self._answers: queue.Queue[Any] = queue.Queue()
+        self._answers: queue.Queue[JsonObject | None] = queue.Queue()
 
     def request(self, **values: object) -> Any:
         with self._lock:
@@ -83,7 +84,7 @@ class _Renderer:
 
         Leaves no process behind then: its first answer would be taken for that of a request.
         """
-        self._answers = answers = queue.Queue[Any]()
+        self._answers = answers = queue.Queue[JsonObject | None]()
         child = Child("core.data.template_process")
         child.listen(answers.put, lambda code: answers.put(None))
         try:
@@ -95,7 +96,7 @@ class _Renderer:
             raise TemplateError("template.no_process")
         return child
 
-    def _answer(self, child: Child) -> Any:
+    def _answer(self, child: Child) -> JsonObject | None:
         """Return the next answer of the process; None if the process has ended. Ends a slow or large one."""
         until = time.monotonic() + SECONDS
         while True:
@@ -130,7 +131,7 @@ def _template(values: str) -> ChatTemplate:
 
 
 def main() -> None:
-    parent, requests = ToParent(), queue.Queue[Any]()
+    parent, requests = ToParent(), queue.Queue[JsonObject]()
     parent.listen(requests.put, lambda: os._exit(0))  # at once, even while rendering: the result has no reader
     parent.send()  # ready
     while True:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Any
 
 from core.data.chats import dates
 from core.data.chats.exported_message import ExportedMessage, text_loss
@@ -17,13 +16,14 @@ from core.data.chats.json_stream import objects
 from core.data.reading.file_rows import Limits, Problem, Source, loss_warning
 from core.data.reading.json_rows import json_rows, jsonl_rows
 from core.data.shapes.left_out import Loss, Notes, has_value
+from core.files import JsonObject
 from core.values import MIB
 
 YOU = "You"
 LARGEST_TALK = 16 * MIB  # bytes, with all branches and results of tools
 
 
-def _objects(source: Source, limits: Limits) -> Iterator[tuple[str, dict[str, Any]] | Problem]:
+def _objects(source: Source, limits: Limits) -> Iterator[tuple[str, JsonObject] | Problem]:
     read = jsonl_rows if source.kind == "jsonl" else json_rows
     for item in read(source, limits.model_copy(update={"row_bytes": max(limits.row_bytes, LARGEST_TALK)})):
         if isinstance(item, Problem):
@@ -71,7 +71,7 @@ def chatgpt(source: Source, limits: Limits) -> Iterator[ExportedMessage | Proble
         yield from _losses(notes, thread)
 
 
-def _branch(nodes: Mapping[str, Any], last: Any) -> list[str]:
+def _branch(nodes: Mapping[str, JsonObject], last: object) -> list[str]:
     """Return the ids from the first message to the last: the one that was open, else the newest without an answer."""
     if not isinstance(last, str) or last not in nodes:
         leaves = [id for id, node in nodes.items() if not node.get("children")]

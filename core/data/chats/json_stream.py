@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from typing import Any
 
 from core.data.reading.file_rows import Source
 from core.data.reading.json_text import JsonText
 from core.errors import DataError
+from core.files import JsonObject
 
 OPENING = 1 << 18  # characters that are enough to recognize an export
 DEEPEST = 100  # levels; an export has ten
 
 
-def _placed(text: JsonText, place: str = "", path: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
+def _placed(text: JsonText, place: str = "", path: str = "", depth: int = 0) -> Iterator[tuple[str, object]]:
     """Yield (path, value) for each value ("messages.item.from_id"), value None for a list or an object.
 
     The value at `place` is complete, and nothing below it is yielded. Raises what JsonText does, ValueError below
@@ -46,7 +46,7 @@ def keys_in(head: str, is_lines: bool) -> set[str]:
     return paths
 
 
-def objects(source: Source, place: str, thread: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+def objects(source: Source, place: str, thread: str = "") -> Iterator[tuple[str, JsonObject]]:
     """Yield (the last value at `thread`, object) for each object at `place`. Raises DataError if the file ends
     early."""
     count, current_thread = 0, ""

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from itertools import pairwise
 from statistics import median
-from typing import Any, Literal
+from typing import Literal
 
 from core.data.chats import dates
 from core.data.shapes.left_out import has_value
@@ -89,7 +89,7 @@ class MessageColumns(Frozen):
     def ends_known(self) -> bool:
         return bool(self.conversation or self.begins)
 
-    def role(self, value: Any) -> Role | None:
+    def role(self, value: object) -> Role | None:
         """Return the role that a cell names, None if it names none."""
         role = role_of(value)
         return "assistant" if role == "system" and self.system_answers else role
@@ -112,11 +112,11 @@ class MessageColumns(Frozen):
         )
 
 
-def role_of(value: Any) -> Role | None:
+def role_of(value: object) -> Role | None:
     return ROLES.get(_COUNTED.sub("", value.strip().lower())) if isinstance(value, str) else None
 
 
-def find(rows: Sequence[Mapping[str, Any]]) -> MessageColumns | None:
+def find(rows: Sequence[Mapping[str, object]]) -> MessageColumns | None:
     """Return the columns of a table with one message in each row, None for any other table. rows: the first ones."""
     if len(rows) < 2:
         return None
@@ -132,12 +132,12 @@ def find(rows: Sequence[Mapping[str, Any]]) -> MessageColumns | None:
 class _FirstRows:
     """The values of the first rows, by column."""
 
-    def __init__(self, rows: Sequence[Mapping[str, Any]]):
+    def __init__(self, rows: Sequence[Mapping[str, object]]):
         self.rows = rows
         names = dict.fromkeys(name for row in rows for name in row if isinstance(name, str))
         self.values = {name: [row.get(name) for row in rows] for name in names}
 
-    def filled(self, name: str) -> list[Any]:
+    def filled(self, name: str) -> list[object]:
         return [value for value in self.values[name] if has_value(value)]
 
     def is_filled(self, name: str) -> bool:
@@ -151,7 +151,7 @@ class _FirstRows:
 
     def conversations(self, names: Sequence[str]) -> list[list[int]]:
         """Return the row indexes of each conversation of the sample."""
-        groups: defaultdict[tuple[Any, ...], list[int]] = defaultdict(list)
+        groups: defaultdict[tuple[object, ...], list[int]] = defaultdict(list)
         for index in range(len(self.rows)):
             groups[tuple(str(self.values[name][index]) for name in names)].append(index)
         return list(groups.values())
@@ -225,18 +225,18 @@ def _are_times(table: _FirstRows, names: tuple[str, ...]) -> bool:
     return all(time is not None for time in moments(table.rows, names))
 
 
-def moments(rows: Sequence[Mapping[str, Any]], names: tuple[str, ...]) -> list[float | None]:
+def moments(rows: Sequence[Mapping[str, object]], names: tuple[str, ...]) -> list[float | None]:
     """Return the time of each row in seconds, from one column, or from the date's and the time's side by side."""
     cells = [time_cell(row, names) for row in rows]
     order = date_order(cells)
     return [dates.moment(cell, order) for cell in cells]
 
 
-def time_cell(row: Mapping[str, Any], names: tuple[str, ...]) -> Any:
+def time_cell(row: Mapping[str, object], names: tuple[str, ...]) -> object:
     return row.get(names[0]) if len(names) == 1 else " ".join(str(row.get(name) or "") for name in names).strip()
 
 
-def date_order(cells: Iterable[Any]) -> dates.Order:
+def date_order(cells: Iterable[object]) -> dates.Order:
     return dates.order_of(numbers[:3] for cell in cells if (numbers := dates.numbers_in(cell)))
 
 
@@ -302,7 +302,7 @@ def _alternates(table: _FirstRows, columns: MessageColumns, least: float = 0.7) 
     return sum(changes) >= least * len(changes) if changes else bool(columns.conversation)
 
 
-def natural(value: Any) -> tuple[float, ...]:
+def natural(value: object) -> tuple[float, ...]:
     """Return the numbers in a value, as a key by which turn 2 comes before turn 10."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return (float(value),)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from itertools import chain, groupby
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from core.data.chats import dates, message_columns
 from core.data.chats.exported_message import ExportedMessage, text_loss
@@ -22,6 +22,7 @@ from core.data.reading.file_rows import Limits, Problem, RawRow, Source, type_na
 from core.data.reading.raw_rows import READERS, converted
 from core.data.shapes.left_out import Loss, has_value
 from core.errors import DataError
+from core.files import JsonObject
 from core.messages import msg
 
 _AT_ONCE = 1_000  # rows written to the database
@@ -43,10 +44,10 @@ class _Message(NamedTuple):
 
     thread: int
     line: int | None
-    speaker: Any
-    content: Any
+    speaker: object
+    content: object
     when: float | None
-    fields: dict[str, Any]
+    fields: JsonObject
     unread: list[str]
 
 
@@ -69,9 +70,9 @@ def conversation_rows(source: Source, limits: Limits) -> Iterator[RawRow | Probl
         raise DataError("data.no_answered_messages", file=source.path.name, speaker=columns.speaker)
 
 
-def _turns(messages: list[_Message], columns: MessageColumns) -> tuple[list[dict[str, Any]], list[Loss], int | None]:
+def _turns(messages: list[_Message], columns: MessageColumns) -> tuple[list[JsonObject], list[Loss], int | None]:
     """Return the turns of a conversation from its first question to its last answer, after a system message."""
-    turns: list[dict[str, Any]] = []
+    turns: list[JsonObject] = []
     losses = [Loss("column", name) for name in dict.fromkeys(chain.from_iterable(each.unread for each in messages))]
     for message in messages:
         role = columns.role(message.speaker)
@@ -91,7 +92,7 @@ def _turns(messages: list[_Message], columns: MessageColumns) -> tuple[list[dict
     return turns, losses, messages[0].line
 
 
-def _is_text(turn: Mapping[str, Any]) -> bool:
+def _is_text(turn: Mapping[str, object]) -> bool:
     return isinstance(turn["content"], str) and len(turn) == 2
 
 
@@ -163,7 +164,7 @@ def _sorted(source: Source, limits: Limits) -> Iterator[_Message | Problem | Los
     try:
         with closing(sqlite3.connect("")) as database:  # a file that is deleted when it is closed
             database.execute(_TABLE)
-            waiting: list[tuple[Any, ...]] = []
+            waiting: list[tuple[object, ...]] = []
             for number, item in enumerate(_items(source, limits)):
                 if not isinstance(item, RawRow):
                     yield item
@@ -189,7 +190,7 @@ def _sorted(source: Source, limits: Limits) -> Iterator[_Message | Problem | Los
         raise DataError("data.cannot_read", file=source.path.name, reason=str(error)) from error
 
 
-def _place(values: Mapping[str, Any], columns: MessageColumns, when: float | None) -> float | str | None:
+def _place(values: Mapping[str, object], columns: MessageColumns, when: float | None) -> float | str | None:
     if columns.turn is None:
         return when
     numbers = message_columns.natural(values.get(columns.turn))
@@ -212,7 +213,7 @@ def _items(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Loss]:
 
 
 def _message(raw: RawRow, columns: MessageColumns, order: dates.Order | None) -> _Message:
-    values: dict[str, Any] = raw.value
+    values: JsonObject = raw.value
     content = values.get(columns.content)
     if isinstance(content, int | float):
         content = str(content)

@@ -8,7 +8,6 @@ from bisect import bisect_right
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
 
 from core.data.chats.exported_message import ExportedMessage
 from core.data.chats.kinds import KINDS, Kind, messages
@@ -124,7 +123,7 @@ class _Known:
 
 
 @lru_cache(maxsize=4)
-def _summarize(reading: tuple[Any, ...], known: _Known, limits: Limits = DEFAULT_LIMITS) -> Overview:
+def _summarize(reading: tuple[object, ...], known: _Known, limits: Limits = DEFAULT_LIMITS) -> Overview:
     overview = Overview(KINDS[known.source.chat])
     before: dict[str, float] = {}
     for number, message in enumerate(messages(known.source, limits)):

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from core import files
 from core.data.reading.choices import Choices
@@ -15,6 +14,7 @@ from core.data.reading.reader import read_rows
 from core.data.sets.info import DatasetInfo, Origin
 from core.data.store import DatasetStore
 from core.errors import DataError
+from core.files import JsonObject
 from core.hub.hub_errors import format_size
 from core.hub.sets.about import AboutPart
 from core.hub.sets.fetching import FetchedPart
@@ -43,7 +43,7 @@ def part_of(repo: str, about: AboutPart, rows: int) -> PartName:
 
 
 def add_part(
-    store: DatasetStore, part: PartName, arrived: FetchedPart, choices: dict[str, Any], check: Callable[[], None]
+    store: DatasetStore, part: PartName, arrived: FetchedPart, choices: JsonObject, check: Callable[[], None]
 ) -> str:
     """Add a downloaded part and return the dataset's id. choices: Choices as JSON. Raises DataError if it cannot be
     trained, and what check raises."""

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 from core.data.reading.file_rows import Limits, Problem, RawRow, Source
 from core.data.reading.table_rows import batch_rows, check_columns
 from core.data.reading.zips import seekable
 from core.errors import DataError, reason_of
 from core.values import MIB
+
+if TYPE_CHECKING:
+    import pyarrow
+
 
 STREAM = b"\xff\xff\xff\xff"  # the beginning of a stream; a file begins with ARROW1
 
@@ -22,7 +26,7 @@ def arrow_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem]:
         with seekable(source.path, limits) as file:
             is_stream = file.read(len(STREAM)) == STREAM
             file.seek(0)
-            opened: Any = (pyarrow.ipc.open_stream if is_stream else pyarrow.ipc.open_file)(file)
+            opened = (pyarrow.ipc.open_stream if is_stream else pyarrow.ipc.open_file)(file)
             check_columns(opened.schema.names, source, limits)
             for item in batch_rows(_batches(opened, is_stream, source, limits), limits):
                 row = item.row
@@ -31,7 +35,12 @@ def arrow_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem]:
         raise DataError("data.broken_arrow", file=source.path.name, row=row + 1, reason=reason_of(error)) from None
 
 
-def _batches(opened: Any, is_stream: bool, source: Source, limits: Limits) -> Iterator[Any]:
+def _batches(
+    opened: pyarrow.ipc.RecordBatchFileReader | pyarrow.ipc.RecordBatchStreamReader,
+    is_stream: bool,
+    source: Source,
+    limits: Limits,
+) -> Iterator[pyarrow.RecordBatch]:
     unpacked = 0
     for batch in opened if is_stream else map(opened.get_batch, range(opened.num_record_batches)):
         batch.validate(full=True)  # offsets beyond the data would be read otherwise

@@ -7,7 +7,7 @@ import lzma
 import zlib
 from collections.abc import Callable
 from pathlib import PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from core.data.reading.file_rows import COMPRESSED, Limits, Readable
 from core.errors import DataError, reason_of
@@ -18,19 +18,25 @@ _CHUNK = 64 << 10
 _BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError, MemoryError, ValueError)
 
 
-def _gzip(file: IO[bytes]) -> Any:
+class _Decoder(Protocol):
+    """Unpacks a file as it is read."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+def _gzip(file: IO[bytes]) -> _Decoder:
     import gzip
 
     return gzip.GzipFile(fileobj=file)
 
 
-def _bz2(file: IO[bytes]) -> Any:
+def _bz2(file: IO[bytes]) -> _Decoder:
     import bz2
 
     return bz2.BZ2File(file)
 
 
-def _zstd(file: IO[bytes]) -> Any:
+def _zstd(file: IO[bytes]) -> _Decoder:
     import pyarrow
 
     return pyarrow.CompressedInputStream(file, "zstd")
@@ -60,7 +66,7 @@ class _Xz:
         pass
 
 
-_OPEN: dict[bytes, Callable[[IO[bytes]], Any]] = {
+_OPEN: dict[bytes, Callable[[IO[bytes]], _Decoder]] = {
     b"\x1f\x8b": _gzip,
     b"\x28\xb5\x2f\xfd": _zstd,
     b"\xfd7zXZ\0": _Xz,
@@ -82,7 +88,7 @@ class Unpacked:
     read.
     """
 
-    def __init__(self, file: Readable, opener: Callable[[IO[bytes]], Any], limits: Limits):
+    def __init__(self, file: Readable, opener: Callable[[IO[bytes]], _Decoder], limits: Limits):
         self.file, self.name, self._opener, self._limit, self.unpacked = file, file.name, opener, limits.bytes, 0
         path = PurePosixPath(self.name)
         inner = path.with_suffix("") if path.suffix.lower() in COMPRESSED else path
@@ -102,7 +108,7 @@ class Unpacked:
 class _Stream(io.RawIOBase):
     """The unpacked bytes: no more than the limit, or a DataError."""
 
-    def __init__(self, inside: Unpacked, opener: Callable[[IO[bytes]], Any], limit: int):
+    def __init__(self, inside: Unpacked, opener: Callable[[IO[bytes]], _Decoder], limit: int):
         self._inside, self._limit, self._read = inside, limit, 0
         self._file = inside.file.open("rb")
         try:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import IO, Protocol
 
 from core.errors import DataError
+from core.files import JsonObject
 from core.messages import msg
 from core.values import Frozen
 
@@ -40,7 +41,7 @@ class Layout(Frozen):
     content: str = "value"
     roles: dict[str, str] = {}
 
-    def apply(self, values: Mapping[str, object]) -> dict[str, Any]:
+    def apply(self, values: Mapping[str, object]) -> JsonObject:
         """Return a row with our names. Columns that dataset_info.json does not list keep their names, and are reported
         as left out."""
         row = {
@@ -53,7 +54,7 @@ class Layout(Frozen):
             row["conversations"] = [self._turn(turn) for turn in turns]
         return row
 
-    def _turn(self, turn: object) -> Any:
+    def _turn(self, turn: object) -> object:
         if not isinstance(turn, dict):
             return turn
         names = {self.role: "from", self.content: "value"}
@@ -65,7 +66,7 @@ class Layout(Frozen):
 class _Opened(Protocol):
     name: str
 
-    def open(self, mode: str) -> Any: ...
+    def open(self, mode: str) -> IO[bytes]: ...
 
 
 def read(file: _Opened) -> dict[str, Layout]:

@@ -14,8 +14,12 @@ import re
 import sys
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING
 from urllib.parse import unquote
+
+if TYPE_CHECKING:
+    import lxml.etree
+
 
 MOST_BYTES = 256 << 20  # of a document
 _BLOCKS = {"p", "div", "li", "tr", "pre", "blockquote", "section", "article", "header", "footer", "main", "aside", "dt",
@@ -41,7 +45,7 @@ _SILENCE_MS = 4_000  # a longer silence between subtitles begins a paragraph
 _PARAGRAPH = 800  # characters of subtitles after which the next sentence begins a paragraph
 
 
-def read_document(path: str, member: str, kind: str, encoding: str) -> Iterator[Any]:
+def read_document(path: str, member: str, kind: str, encoding: str) -> Iterator[object]:
     try:
         file = _bytes_of(path, member)
         yield from _TEXTS[kind](file.read(MOST_BYTES).decode(encoding)) if encoding else _READERS[kind](file)
@@ -65,7 +69,7 @@ def _bytes_of(path: str, member: str) -> IO[bytes]:
 
 
 # ---- Word ----------------------------------------------------------------------------------------
-def _docx(file: IO[bytes]) -> Iterator[Any]:
+def _docx(file: IO[bytes]) -> Iterator[object]:
     import docx
     from docx.table import Table
 
@@ -87,7 +91,7 @@ def _docx(file: IO[bytes]) -> Iterator[Any]:
 
 
 # ---- PDF -----------------------------------------------------------------------------------------
-def _pdf(file: IO[bytes]) -> Iterator[Any]:
+def _pdf(file: IO[bytes]) -> Iterator[object]:
     import pypdf
 
     reader = pypdf.PdfReader(file)
@@ -141,9 +145,9 @@ def _blocks(content: bytes) -> Iterator[str]:
             texts.append(" ")
 
 
-def _walk(top: Any) -> Iterator[tuple[str, str, str]]:
+def _walk(top: lxml.etree._Element) -> Iterator[tuple[str, str, str]]:
     """Yield (begin | text | end, name of the element, text), without recursion."""
-    stack: list[tuple[Any, bool]] = [(top, False)]
+    stack: list[tuple[lxml.etree._Element, bool]] = [(top, False)]
     while stack:
         element, is_done = stack.pop()
         name = element.tag if isinstance(element.tag, str) else ""
@@ -160,7 +164,7 @@ def _walk(top: Any) -> Iterator[tuple[str, str, str]]:
             yield "text", "", element.tail
 
 
-def _epub(file: IO[bytes]) -> Iterator[Any]:
+def _epub(file: IO[bytes]) -> Iterator[object]:
     import lxml.etree
 
     parser = lxml.etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=False)
@@ -193,7 +197,7 @@ def _locked(book: zipfile.ZipFile, names: Iterable[str]) -> bool:
 
 
 # ---- subtitles -----------------------------------------------------------------------------------
-def _subtitles(content: str) -> Iterator[Any]:
+def _subtitles(content: str) -> Iterator[object]:
     """Yield the spoken text in paragraphs, without times."""
     import pysubs2
 
@@ -212,8 +216,8 @@ def _subtitles(content: str) -> Iterator[Any]:
         yield text
 
 
-_READERS: dict[str, Callable[[IO[bytes]], Iterator[Any]]] = {"docx": _docx, "pdf": _pdf, "epub": _epub}
-_TEXTS: dict[str, Callable[[str], Iterator[Any]]] = {
+_READERS: dict[str, Callable[[IO[bytes]], Iterator[object]]] = {"docx": _docx, "pdf": _pdf, "epub": _epub}
+_TEXTS: dict[str, Callable[[str], Iterator[object]]] = {
     "html": lambda text: _blocks(text.encode("utf-8", "replace")),
     "srt": _subtitles,
 }

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from typing import IO, Any
+from typing import IO
 
 import psutil
 
@@ -31,7 +31,7 @@ def listen(
     *arguments: str,
     errors: int | None = subprocess.DEVNULL,
     waiting: Callable[[], None] | None = None,
-) -> Generator[Any]:
+) -> Generator[object]:
     """Start `python -m module path arguments` and yield each JSON value that it writes to stdout, one a line.
 
     Yields {"error": "memory" | "slow" | "broken"} last if the process was ended or failed. Closing the iterator ends

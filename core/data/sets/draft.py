@@ -6,12 +6,12 @@ import json
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
 
 from core.data.formats import check
 from core.data.reading.file_rows import Row
 from core.data.shapes.known import recognise
 from core.errors import DataError
+from core.files import JsonObject
 
 _EMPTY = "\ue000"  # a private-use character in place of a missing text, while its row is read
 _WRITTEN = re.compile(
@@ -19,7 +19,7 @@ _WRITTEN = re.compile(
 )  # a missing text in JSON, with the blank lines that join it to other texts
 
 
-def draft_of(values: Mapping[str, object]) -> dict[str, Any] | None:
+def draft_of(values: Mapping[str, object]) -> JsonObject | None:
     """Return the row as `Example.as_dict` gives it, with "" for each missing text; None if something else is wrong with
     it.
 
@@ -38,7 +38,7 @@ def draft_of(values: Mapping[str, object]) -> dict[str, Any] | None:
     return None
 
 
-def _filled(value: object, missing: tuple[str | None, ...]) -> Any:
+def _filled(value: object, missing: tuple[str | None, ...]) -> object:
     if isinstance(value, dict):
         return {name: _filled(part, missing) for name, part in value.items()}
     if isinstance(value, list):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, ValidationError
 
@@ -11,6 +11,7 @@ from core import files
 from core.data.reading.choices import NO_CHOICES, Choices
 from core.data.sets.inspection import DataReport
 from core.data.shapes.left_out import LeftOut
+from core.files import JsonObject
 from core.recipe import Format
 from core.values import Frozen
 
@@ -73,7 +74,7 @@ def read_info(folder: Path) -> DatasetInfo | None:
         return None
 
 
-def facts_of(report: DataReport) -> dict[str, Any]:
+def facts_of(report: DataReport) -> JsonObject:
     same = report.model_dump(
         include={"format", "columns", "rows", "good_rows", "validation", "sha256", "bytes", "left_out"}
     )

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from core import files
 from core.data.text_pieces import Borders
+from core.files import JsonObject
 from core.messages import Message
 from core.workspace.names import short_id
 
@@ -68,7 +69,7 @@ class Segment:
     """Token ids of some examples, in the file at path or in memory."""
 
     path: Path | None
-    column: Any = None
+    column: pyarrow.ListArray | None = None
 
     @cached_property
     def ids(self) -> tuple[np.ndarray, np.ndarray]:
@@ -85,7 +86,7 @@ class Builder:
     """Collects counted rows until there are enough for a segment."""
 
     def __init__(self) -> None:
-        self._lines: list[dict[str, Any]] = []
+        self._lines: list[JsonObject] = []
         self.rows = self.tokens = 0
 
     def refuse(self, key: int, why: Message) -> None:

@@ -11,6 +11,7 @@ from core.data.reading.label_names import LabelNames
 from core.data.shapes.left_out import has_value
 from core.data.shapes.numbering import Numbering, number_of
 from core.data.shapes.roles import words_of
+from core.files import JsonObject
 from core.messages import Message, msg
 
 Names = Mapping[str, Mapping[int, str]]  # of the numbers in each column
@@ -67,23 +68,23 @@ def _are_of_words(sample: Sequence[Row], column: str) -> bool:
     )
 
 
-def _are_numbers(values: Sequence[Any]) -> bool:
+def _are_numbers(values: Sequence[object]) -> bool:
     numbers = [number for value in values for number in _numbers(value)]
     return bool(numbers) and None not in numbers
 
 
-def _numbers(value: Any) -> list[int | None]:
+def _numbers(value: object) -> list[int | None]:
     if isinstance(value, list):
         return [number_of(one) for one in value] if len(value) <= _MOST_LABELS else [None]
     return [number_of(value)] if has_value(value) else []
 
 
-def with_names(values: Mapping[Any, Any], names: Names) -> dict[Any, Any]:
+def with_names(values: Mapping[str, object], names: Names) -> JsonObject:
     """Return a row with the names of its classes; a hidden one (-1) is empty."""
     return {key: _name(value, names[key]) if key in names else value for key, value in values.items()}
 
 
-def _name(value: Any, names: Mapping[int, str]) -> Any:
+def _name(value: object, names: Mapping[int, str]) -> object:
     if isinstance(value, list):
         return [_name(one, names) for one in value]
     number = number_of(value)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 Base = Literal[0, 1]
 
 
-def number_of(value: Any) -> int | None:
+def number_of(value: object) -> int | None:
     """Return a number of a list: 3, 3.0, "3"; None for anything else, and for more digits than a list has places."""
     if isinstance(value, bool):
         return None

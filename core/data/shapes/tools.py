@@ -9,6 +9,7 @@ from typing import Any
 
 from core.data.reading.file_rows import Flaw, type_name
 from core.data.shapes.left_out import Notes
+from core.files import JsonObject
 
 MOST_TOOLS = 256 << 10  # characters of a row's tools as JSON; longer descriptions fit no context
 
@@ -21,7 +22,7 @@ class ToolCall:
     arguments: str
     id: str | None = None
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> JsonObject:
         return {"name": self.name, "arguments": json.loads(self.arguments)} | ({"id": self.id} if self.id else {})
 
     @classmethod
