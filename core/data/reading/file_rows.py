@@ -57,7 +57,9 @@ COMPRESSED = (".gz", ".zst", ".bz2", ".xz")  # suffixes around another, as in .j
 SPREADSHEETS: tuple[FileKind, ...] = ("xlsx", "xls", "xlsb", "ods")
 DOCUMENTS: tuple[FileKind, ...] = ("docx", "pdf", "epub", "html", "srt")
 # Kinds that in a folder more often describe the data than contain it.
-WRITING = {".md", ".log", ".yaml", ".yml"} | {ending for ending, kind in SUFFIXES.items() if kind in DOCUMENTS}
+WRITING = {".md", ".log", ".yaml", ".yml"} | {
+    ending for ending, kind in SUFFIXES.items() if kind in (*DOCUMENTS, "sqlite")
+}
 
 
 def data_suffix(name: str) -> str:

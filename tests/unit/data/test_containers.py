@@ -277,3 +277,11 @@ def test_json_in_a_column_is_its_fields(tmp_path: Path) -> None:
     report = inspect_file(tmp_path / "a.db")
     assert (report.sheet, report.rows, report.good_rows) == ("docs", 5, 3)
     assert inspect_file(tmp_path / "a.db", choices=Choices(sheet="chats")).format == "messages"
+
+
+def test_a_database_beside_other_files_is_not_read(tmp_path: Path) -> None:
+    database(tmp_path / "app.db", TABLE)
+    assert inspect_file(tmp_path).good_rows == 3
+    (tmp_path / "a.jsonl").write_bytes(LINES)
+    report = inspect_file(tmp_path)
+    assert (report.kind, report.good_rows) == ("jsonl", 3)
