@@ -63,6 +63,13 @@ _BINARY: dict[bytes, FileKind] = {
 }
 # mailboxes, and chats of LINE
 _CHAT = re.compile(rb"From \S+.*\d{4}\r?\n[A-Za-z-]+: |(?:\xef\xbb\xbf)?\[LINE\]")
+# The marks of quiz questions in a text: Moodle's GIFT and Aiken, and OpenTriviaQA.
+_QUIZ = {
+    "{=...~...}": re.compile(rb"\{\s*(?:=[^{}~=]{1,400}~|~[^{}~=]{1,400}[=~])[^{}]{1,2000}\}"),
+    "ANSWER:": re.compile(rb"^[A-J][.)] \S.*\r?\nANSWER: ?[A-J]\b", re.MULTILINE),
+    "#Q, ^": re.compile(rb"^#Q .+\r?\n(?:.+\r?\n){0,4}?\^ ?\S", re.MULTILINE),
+}
+_QUIZ_HEAD = 16 << 10
 _WEB_PAGE = re.compile(r"\ufeff?\s*<(?:!doctype html|html)\b", re.IGNORECASE)
 _TIMES = re.compile(r"(?:\d+:)?\d{1,2}:\d\d[.,]\d{3} --> ")  # of a subtitle
 
@@ -272,6 +279,13 @@ def _zip_or_spreadsheet(path: Readable, head: bytes, limits: Limits) -> FileKind
     return None
 
 
+def _refuse_quiz(path: Readable, head: bytes) -> None:
+    """Raise DataError for a text of quiz questions in the marks of a program."""
+    for marks, pattern in _QUIZ.items():
+        if len(pattern.findall(head, 0, _QUIZ_HEAD)) > 1:
+            raise DataError("data.is_quiz", file=path.name, marks=marks)
+
+
 def _holds_card(path: Readable) -> bool:
     """Return True for a PNG with a character card in one of its texts."""
     with path.open("rb") as file:
@@ -292,6 +306,8 @@ def _refuse_what_is_not_data(path: Readable, head: bytes, packed: FileKind | Non
             raise DataError("data.is_card_picture" if is_card else f"data.is_{name}", file=path.name)
     if SUFFIXES.get(path.suffix.lower()) == "sqlite" and not head.startswith(b"SQLite format 3\0"):
         raise DataError("data.not_database", file=path.name)
+    if SUFFIXES.get(path.suffix.lower(), "txt") == "txt":
+        _refuse_quiz(path, head)
     if _CHAT.match(head):
         raise DataError("data.is_unread_chat", file=path.name)
     if _WEB_PAGE.match(head.decode("utf-8", "replace")) and SUFFIXES.get(path.suffix.lower()) != "html":

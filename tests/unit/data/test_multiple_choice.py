@@ -168,3 +168,25 @@ NO_CHOICE: dict[str, dict[str, Any]] = {
 def test_other_rows_are_read_as_before(name: str, tmp_path: Path) -> None:
     read(tmp_path, [NO_CHOICE[name]] * 2)
     assert "multiple choice" not in sentences(report(tmp_path).notes)
+
+
+QUIZZES = {
+    "GIFT": "// about\n::Q1:: Where?{=Paris ~Rome ~Bern}\n\n::Q2:: Who?{\n~Jo\n=Zoe\n}\n",
+    "Aiken": "Where?\nA. Rome\nB. Paris\nANSWER: B\n\nWho?\nA) Jo\nB) Zoe\nANSWER: A\n",
+    "OpenTriviaQA": "#Q Where?\n^ Paris\nA Rome\nB Paris\n\n#Q Who?\n^ Zoe\nA Jo\nB Zoe caf\u00e9\n",
+}
+
+
+@pytest.mark.parametrize("name", QUIZZES)
+@pytest.mark.parametrize("ending", [".txt", ".gift", ""])
+def test_a_quiz_in_the_marks_of_a_program_is_no_prose(name: str, ending: str, tmp_path: Path) -> None:
+    file = tmp_path / f"quiz{ending}"
+    file.write_bytes(QUIZZES[name].encode("latin-1"))
+    with pytest.raises(DataError, match="quiz questions"):
+        inspect_file(file)
+
+
+def test_prose_with_such_marks_is_prose(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    file.write_text("A set {x = 1} and ~ 3.\n\nA. Smith came.\n\n#Q is a tag. ^ is a hat.\n", "utf-8")
+    assert len([*examples_of(file)]) == 3
