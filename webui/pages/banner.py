@@ -1,4 +1,4 @@
-"""The banner above all tabs: a workspace that cannot be written, and runs that were interrupted."""
+"""The banner above all tabs: a workspace that cannot be written, and interrupted runs."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from webui.state.snapshot import Snapshot
 
 
 class WriteNotice(Panel):
-    """One sentence that the workspace cannot be written any more; nothing while it can."""
+    """A sentence while the workspace cannot be written."""
 
     def build(self) -> None:
-        self.banner = gr.HTML(self._said(), visible=bool(self._said()), elem_id="workspace-notice")
+        self.banner = gr.HTML(self._text(), visible=bool(self._text()), elem_id="workspace-notice")
 
     def parts(self) -> list[LivePart]:
-        return [LivePart(self.banner, lambda context: shown(self._said()))]
+        return [LivePart(self.banner, lambda context: shown(self._text()))]
 
-    def _said(self) -> Html:
+    def _text(self) -> Html:
         if (problem := self.services.write_watch.problem) is None:
             return Html("")
         return tag(
@@ -35,16 +35,16 @@ class WriteNotice(Panel):
 
 
 class LeftRuns(Panel):
-    """Runs that went away, each with what would be lost; go on with one, or leave it for good."""
+    """Interrupted runs, each with what would be lost; the buttons resume one, or dismiss it for good."""
 
     def build(self) -> None:
-        w, found = self.w, self._found(self.services.snapshots.now())
-        with gr.Column(visible=bool(found), elem_id="left-runs", elem_classes="lg-card") as self.banner:
-            self.said = gr.HTML(self._said(found), elem_id="left-runs-said")
+        w, runs = self.w, self._offered_runs(self.services.snapshots.now())
+        with gr.Column(visible=bool(runs), elem_id="left-runs", elem_classes="lg-card") as self.banner:
+            self.text = gr.HTML(self._text(runs), elem_id="left-runs-said")
             self.which = gr.Radio(
-                self._choices(found),
-                value=found[0].id if found else None,
-                visible=len(found) > 1,
+                self._choices(runs),
+                value=runs[0].id if runs else None,
+                visible=len(runs) > 1,
                 **w.named("left_runs_card.which", "left-runs-which"),
             )
             with gr.Row(elem_classes="lg-tight"):
@@ -54,40 +54,40 @@ class LeftRuns(Panel):
                 self.leave = gr.Button(w.t("left_runs_card.leave"), scale=0, min_width=150, elem_id="left-runs-leave")
         self.notice = gr.HTML("", visible=False, elem_id="left-runs-notice")
 
-    def _found(self, snapshot: Snapshot) -> Sequence[LeftRun]:
-        """None are offered while something is at work."""
+    def _offered_runs(self, snapshot: Snapshot) -> Sequence[LeftRun]:
+        """Return the interrupted runs; () while something is at work."""
         return () if snapshot.busy is not None else snapshot.left
 
-    def _said(self, found: Sequence[LeftRun]) -> Html:
+    def _text(self, runs: Sequence[LeftRun]) -> Html:
         w = self.w
-        if not found:
+        if not runs:
             return Html("")
-        title = w.t("left_runs_card.left_one") if len(found) == 1 else w.t("left_runs_card.left_many", count=len(found))
+        title = w.t("left_runs_card.left_one") if len(runs) == 1 else w.t("left_runs_card.left_many", count=len(runs))
         each = (
-            tag("li", w.render(run.words), " ", tag("span", moment(run.created), class_="lg-quiet")) for run in found
+            tag("li", w.render(run.words), " ", tag("span", moment(run.created), class_="lg-quiet")) for run in runs
         )
         return join([tag("h2", title), tag("ul", *each, class_="lg-plain-list")])
 
-    def _choices(self, found: Sequence[LeftRun]) -> list[tuple[str, str]]:
-        return [(f"{run.name} · {moment(run.created)}", run.id) for run in found]
+    def _choices(self, runs: Sequence[LeftRun]) -> list[tuple[str, str]]:
+        return [(f"{run.name} · {moment(run.created)}", run.id) for run in runs]
 
     def parts(self) -> list[LivePart]:
         return [
-            LivePart(self.banner, lambda context: gr.update(visible=bool(self._found(context.snapshot)))),
-            LivePart(self.said, lambda context: gr.update(value=self._said(self._found(context.snapshot)))),
+            LivePart(self.banner, lambda context: gr.update(visible=bool(self._offered_runs(context.snapshot)))),
+            LivePart(self.text, lambda context: gr.update(value=self._text(self._offered_runs(context.snapshot)))),
             LivePart(self.which, self._which),
         ]
 
     def _which(self, context: ViewContext) -> Update:
-        found = self._found(context.snapshot)
-        return gr.update(choices=self._choices(found), value=found[0].id if found else None, visible=len(found) > 1)
+        runs = self._offered_runs(context.snapshot)
+        return gr.update(choices=self._choices(runs), value=runs[0].id if runs else None, visible=len(runs) > 1)
 
     def wire(self, poller: Poller, tabs: gr.Tabs) -> None:
         poller.after(self.go_on.click(self.resume, [self.which], [self.notice, tabs], **CONTROL))
         poller.after(self.leave.click(self.dismiss, [self.which], [self.notice], **CONTROL))
 
     def resume(self, run_id: Any) -> tuple[Any, Any]:
-        """Inputs: which. Outputs: notice, tabs (Train, where it is seen)."""
+        """Inputs: which. Outputs: notice, tabs (Train, which shows the run)."""
         try:
             self.services.supervisor.resume(self.services.runs.get(self._offered(run_id)))
         except GarageError as error:
@@ -99,7 +99,6 @@ class LeftRuns(Panel):
         return outcome(self.w, lambda: ended.dismiss(self.services.runs.get(self._offered(run_id))))
 
     def _offered(self, run_id: Any) -> str:
-        """The one that is offered, or the one of several that was chosen; an id that is not among them chooses
-        nothing."""
+        """Return the only offered run, or the chosen one of several; "" for any other id."""
         ids = [run.id for run in self.services.snapshots.now(fresh=True).left]
         return run_id if run_id in ids else ids[0] if len(ids) == 1 else ""

@@ -1,4 +1,4 @@
-"""Chat: the base model and the fine-tuned model side by side, with the same message, streaming together."""
+"""Chat: the base model and the fine-tuned model side by side, answering the same message together."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ from webui.state.snapshot import RunRow
 LOAD_POLL_S = 0.1
 LOAD_TIMEOUT_S = 3600.0  # a large model may have to be downloaded first
 MOST_SHOWN = 40_000  # characters of one answer, twice what 4,096 tokens are; a browser stands still over half a million
-SEED = 7  # its place among target and sampling
-# Outputs: message, emptied where it is still what was sent.
+SEED = 7  # its index among target and sampling
+# Outputs: message, emptied if it is still the sent text.
 LEAVES = "(sent, now) => sent && now === sent ? '' : undefined"
-# The next question may be sent while the base still writes: its answer ends, and the question goes once that one is
-# over.
+# The next question may be sent while the base still writes: its answer is stopped, and the question is sent once it has
+# ended.
 SENDS = """() => {
   const [send, stop, box] = 
     ["#chat-send", "#chat-stop", "#chat-message textarea"].map((at) => document.querySelector(at));
@@ -88,7 +88,7 @@ class ChatPage:
                 known, is_run = checkpoint_choices(self.services, self.w, first), run_id_of(first) is not None
                 checkpoint = w.named("chat_page.checkpoint", "chat-checkpoint") | {"scale": 2, "min_width": 200}
                 self.checkpoint = gr.Dropdown(known, value=LATEST, visible=is_run, elem_classes=FOLLOWS, **checkpoint)
-            self.offered = gr.Textbox("", visible="hidden")  # to whom it may be shown is known to the page alone
+            self.offered = gr.Textbox("", visible="hidden")  # the model to select; the page decides whether to
             self.status = gr.HTML(self._status(snapshot.chat), elem_id="chat-status")
             with gr.Accordion(w.t("chat_page.settings"), open=False, elem_id="chat-settings"):
                 self._build_load()
@@ -120,9 +120,9 @@ class ChatPage:
             self.shelf.build_branches()
             self.notice = gr.HTML("", elem_id="chat-notice", visible=False)
             message = w.named("chat_page.message", "chat-message")
-            # the question that is being answered: it alone leaves the message box
+            # the question that is being answered, to be removed from the message box
             self.sent = gr.Textbox("", visible="hidden")
-            # One line, grown by the style sheet: of more gradio sends at Shift+Enter alone, and Enter is a new line.
+            # One line, enlarged by the style sheet: with more, gradio sends only at Shift+Enter.
             self.message = gr.Textbox(placeholder=w.t("chat_page.placeholder"), lines=1, max_lines=8, **message)
             with gr.Row(elem_classes="lg-tight", elem_id="chat-buttons"):
                 self.send = gr.Button(w.t("chat_page.send"), variant="primary", min_width=120, elem_id="chat-send")
@@ -137,7 +137,7 @@ class ChatPage:
         self.duel.build(snapshot.rows)
 
     def _build_load(self) -> None:
-        """The precision of the base, and the button that loads the model before anything is asked."""
+        """Build the choice of the base's precision, and the button that loads the model before the first question."""
         w = self.w
         precisions = [(w.t(f"chat_page.precision_{name}"), name) for name in PRECISIONS]
         with gr.Row(elem_id="chat-load-row"):
@@ -146,7 +146,7 @@ class ChatPage:
             self.load = gr.Button(w.t("chat_page.load"), elem_id="chat-load", scale=0, min_width=160)
 
     def _build_settings(self, thinks: bool) -> None:
-        """How both answer. thinks: whether the model that is loaded can be asked with and without."""
+        """Build the settings of both answers. thinks: true if thinking can be switched for the loaded model."""
         w = self.w
         system, most = (
             w.named("chat_page.system", "chat-system"),
@@ -180,7 +180,7 @@ class ChatPage:
         ]
 
     def _status(self, state: ChatState, busy: RunRow | None = None) -> Html:
-        """What the one chat of this app holds, whichever page asked for it."""
+        """Return the state of the app's only chat, whichever page loaded its model."""
         w = self.w
         if state.phase == "empty":
             training = w.t("chat_page.training", name=busy.name) if busy else ""
@@ -191,8 +191,8 @@ class ChatPage:
             return notice(why, "warn") if why else muted(w.t("chat_page.nothing_loaded"))
         label = state.target.label if state.target else ""
         if state.phase == "loading":
-            said = " ".join(filter(None, (self._loading(state, label), w.render(state.tight))))
-            return notice(said, "warn" if state.tight else "plain")
+            text = " ".join(filter(None, (self._loading(state, label), w.render(state.tight))))
+            return notice(text, "warn" if state.tight else "plain")
         if state.phase == "failed":
             return notice(" ".join(filter(None, (w.render(state.message), w.render(state.advice)))))
         ready = w.t("chat_page.ready", label=label, dtype=state.dtype or "?")
@@ -205,7 +205,7 @@ class ChatPage:
         return w.t("chat_page.loading_label", label=label, phase=phase, numbers=format.progress(w, state.progress))
 
     def _in_turn(self, state: ChatState) -> str:
-        """Why base and tuned are not answered together, as they usually are."""
+        """Return why base and tuned model answer one after the other, not together as usual."""
         if state.adapter is None or state.mixed:
             return ""
         reason = self.w.t("chat_page.in_turn_dora" if state.adapter.get("use_dora") else "chat_page.in_turn_other")
@@ -225,8 +225,8 @@ class ChatPage:
         room = [self.empty, self.columns, self.tuned_column, self.base, self.tuned, self.base_note, self.tuned_note]
         view = [*room, self.notice, self.sent, self.send, self.stop]
         self.sent.change(None, [self.sent, self.message], self.message, js=LEAVES, **QUIET)
-        waits = {"show_progress_on": [self.base, self.tuned]}  # a bubble of three dots until the first word
-        # First, and on the page: a correction that is open when another question is sent is none of its answer.
+        waits = {"show_progress_on": [self.base, self.tuned]}  # three dots until the first word
+        # First, and in the browser: a correction that is open when another question is sent belongs to another answer.
         leaves = [self.send.click, self.message.submit, self.undo.click, self.clear.click, self.target.change]
         gr.on(leaves, None, None, self.corrections.outputs, js=CLOSES, **QUIET)
         keep: Any = lambda event: event.success(self.shelf.put, [opened, self.base, self.tuned], None, **AT_ONCE)  # noqa: E731
@@ -236,20 +236,20 @@ class ChatPage:
             | waits
             | {"trigger_mode": "once", "concurrency_limit": 4, "concurrency_id": "chat", "cancels": corrects}
         )
-        asked = [self.base, self.tuned, *target, *sampling]
-        said = gr.on(
+        inputs = [self.base, self.tuned, *target, *sampling]
+        sent = gr.on(
             [self.send.click, self.message.submit],
             self.talk_on,
-            [self.message, opened, *asked],
+            [self.message, opened, *inputs],
             [*view, opened],
             **talk,
         )
         gr.on([self.send.click, self.message.submit], None, None, None, js=SENDS, **QUIET)
         earlier, outputs = self.corrections.earlier, [*view, opened, *self.corrections.outputs]
-        again = self.again.click(self.talk_again, [earlier, opened, *asked], outputs, **talk)
-        for event in (said, again):
+        again = self.again.click(self.talk_again, [earlier, opened, *inputs], outputs, **talk)
+        for event in (sent, again):
             event.then(None, None, None, js=SENDS_NOW, **QUIET)
-        ends = AT_ONCE | {"cancels": [said, again, *corrects]}
+        ends = AT_ONCE | {"cancels": [sent, again, *corrects]}
         self.stop.click(self.halt, None, None, **AT_ONCE)
         self.undo.click(self.take_back, [self.base, self.tuned], [*view, self.message], **ends)
         self.clear.click(lambda: [*self.start_over(), ""], None, [*view, opened], **ends)
@@ -262,12 +262,13 @@ class ChatPage:
     def talk_on(
         self, message: str, opened: Any, base: list[Message], tuned: list[Message], *rest: Any
     ) -> Iterator[list[Any]]:
-        """As talk, with the conversation that is open before both histories, and after the view: kept as it is held."""
+        """Inputs: as of talk, with the open conversation before both histories. Outputs: as of talk, then the
+        conversation, which is saved while it grows."""
         views = self.talk(message, base, tuned, *rest)
         yield from self.shelf.keeping(views, opened, rest[0], self._label(rest[0]), base, is_another=False)
 
     def _label(self, target: Any) -> str:
-        """What people call it."""
+        """Return the model's name in the list."""
         return {id: name for name, id in self._targets()}.get(target, str(target)[:100])
 
     def _targets(self) -> list[tuple[str, str]]:
@@ -277,22 +278,22 @@ class ChatPage:
         """Inputs: message, both histories, target, sampling. Outputs: `view`, again and again while the answer is
         written.
 
-        Closing the page closes this generator, which stops the writing.
+        Closing the page closes this generator, which stops the generation.
         """
         target, sampling = rest[:3], rest[3:]
         try:
-            wanted, both = self.target_of(*target)
-            asked, (strength, second, beside) = sampling_of(*sampling[1:-3]), sampling[-3:]
+            loaded, both = self.target_of(*target)
+            settings, (strength, second, beside) = sampling_of(*sampling[1:-3]), sampling[-3:]
             if not isinstance(message, str) or not message.strip():
                 raise ChatError("chat.no_question")
-            wanted, strength = self.second.beside(wanted, strength_of(strength), second, strength_of(beside))
+            loaded, strength = self.second.combine(loaded, strength_of(strength), second, strength_of(beside))
             yield self._view(base, tuned, both, sentence=self.w.t("chat_page.loading"), sent="", writing=True)
-            yield from self._load(wanted, base, tuned, both)
+            yield from self._load(loaded, base, tuned, both)
             question = {"role": "user", "content": message}
             base, tuned = [*(base or []), question], [*(tuned or []), question]
             system = sampling[0] if isinstance(sampling[0], str) else ""
             answer = self.services.chat.ask(
-                turns_of(base, system), turns_of(tuned, system) if both else None, asked, strength
+                turns_of(base, system), turns_of(tuned, system) if both else None, settings, strength
             )
         except GarageError as error:
             yield self._view(base, tuned, None, sentence=self.w.render(error.message), tone="bad")
@@ -302,9 +303,11 @@ class ChatPage:
     def talk_again(
         self, earlier: Any, opened: Any, base: list[Message], tuned: list[Message], *rest: Any
     ) -> Iterator[list[Any]]:
-        """Inputs: what was asked again before, the conversation, both histories, target, sampling. Outputs: `view`, the
-        conversation, `corrections.outputs`. Asks the last question once more, drawn from another seed, and then which
-        answer is the better one."""
+        """Ask the last question again with another seed, then let the person pick the better answer.
+
+        Inputs: the earlier attempt, the conversation, both histories, target, sampling. Outputs: `view`, the
+        conversation, `corrections.outputs`.
+        """
         (before_base, question), (before_tuned, _) = without_last(base), without_last(tuned)
         known, seed = self.corrections.begin_again(earlier, tuned or base), rest[SEED]
         if isinstance(seed, int | float) and math.isfinite(seed):
@@ -314,27 +317,27 @@ class ChatPage:
         for view in self.shelf.keeping(
             views, opened, rest[0], self._label(rest[0]), before_base, is_another=known["answer"] != ""
         ):
-            view[SENT] = gr.skip()  # what is being written there was not asked
+            view[SENT] = gr.skip()  # the message box is not cleared: its text was not sent
             yield [*view, *closed]
         if isinstance(view[BASE], list) and isinstance(view[TUNED], list):
             yield [*view, *self.corrections.offered(known, view[TUNED] or view[BASE])]
 
-    def _load(self, wanted: ChatTarget, base: list[Message], tuned: list[Message], both: bool) -> Iterator[list[Any]]:
-        """Until `wanted` is loaded. Raises ChatError with what went wrong."""
+    def _load(self, target: ChatTarget, base: list[Message], tuned: list[Message], both: bool) -> Iterator[list[Any]]:
+        """Yield views until `target` is loaded. Raises ChatError if it fails."""
         chat = self.services.chat
         state = chat.state()
-        if state.phase in ("ready", "answering") and state.target == wanted:
+        if state.phase in ("ready", "answering") and state.target == target:
             return
         self._refuse_while_training()
-        chat.load(wanted)
-        deadline, told = time.monotonic() + LOAD_TIMEOUT_S, ""
-        while (state := chat.state()).phase == "loading" and state.target == wanted and time.monotonic() < deadline:
-            sentence = self._loading(state, wanted.label)
-            if sentence != told:
-                told = sentence
+        chat.load(target)
+        deadline, last = time.monotonic() + LOAD_TIMEOUT_S, ""
+        while (state := chat.state()).phase == "loading" and state.target == target and time.monotonic() < deadline:
+            sentence = self._loading(state, target.label)
+            if sentence != last:
+                last = sentence
                 yield self._view(base, tuned, both, sentence=sentence, writing=True)
             time.sleep(LOAD_POLL_S)
-        if state.target != wanted or state.phase not in ("ready", "answering"):
+        if state.target != target or state.phase not in ("ready", "answering"):
             if state.advice is not None and state.message is not None:
                 raise ChatError("chat_page.failed", message=state.message, advice=state.advice)
             raise ChatError(state.message or state.why_unloaded or "chat.not_ready")
@@ -370,13 +373,13 @@ class ChatPage:
     def _so_far(
         self, base: list[Message], tuned: list[Message], texts: dict[str, str], both: bool
     ) -> tuple[list[Message], list[Message]]:
-        """Both histories with what is written; of an answer without end only its beginning, and that it was cut."""
+        """Return both histories with the text so far; of an endless answer only its beginning, and a note."""
         cut = self.w.t("chat_page.cut", most=grouped(self.w, MOST_SHOWN))
-        told = {
+        shown_texts = {
             column: text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}\n\n{cut}"
             for column, text in texts.items()
         }
-        return self._answered(base, told["base"]), self._answered(tuned, told["tuned"]) if both else []
+        return self._answered(base, shown_texts["base"]), self._answered(tuned, shown_texts["tuned"]) if both else []
 
     def _answered(self, history: list[Message] | None, answer: str) -> list[Message]:
         return answered(history, answer, self.w.t("chat_page.thought"), self.w.t("chat_page.tool_call"))
@@ -392,8 +395,8 @@ class ChatPage:
         sent: str | None = None,
         done: dict[str, Done] | None = None,
     ) -> list[Any]:
-        """Values for `view`. both None leaves the columns, sent None the message box as they are; sent: what leaves it.
-        The next question may be sent as soon as the tuned answer is there."""
+        """Return the values for `view`. both None leaves the columns, sent None the message box unchanged. sent: the
+        text to remove from the box. The next question may be sent as soon as the tuned answer is complete."""
         talked = bool(base or tuned)
         notes = (
             [gr.skip(), gr.skip()]
@@ -414,8 +417,8 @@ class ChatPage:
         ]
 
     def _note(self, done: Done | None, writing: Column | None) -> Html:
-        """Below a column: how its answer ended, or the button that ends it. writing: the column, where it is one of two
-        that are being written."""
+        """Return the note below a column: how its answer ended, or the button that ends it. writing: the column, if it
+        is one of two that are being written."""
         w = self.w
         if done is None:
             return tag("button", w.t("chat_page.stop_one"), type="button", data_end=writing) if writing else Html("")
@@ -426,7 +429,7 @@ class ChatPage:
         return tag("p", w.t("chat_page.took", seconds=done.seconds, why=why), class_="lg-quiet", title=every)
 
     def halt(self) -> None:
-        """What is written stays; a load that is under way ends."""
+        """Stop the answer, which keeps its text so far, or a load that is under way."""
         chat = self.services.chat
         chat.stop()
         if chat.state().phase == "loading":
@@ -439,40 +442,42 @@ class ChatPage:
         return [*self._view(left_base, left_tuned, bool(tuned) or not left_base, done={}), question or gr.skip()]
 
     def start_over(self) -> list[Any]:
-        """Outputs: `view`. The answer that is being written ends, because its event is cancelled."""
+        """Outputs: `view`. A running answer ends, because its event is cancelled."""
         return self._view([], [], True, done={})
 
     def load_now(self, *target: Any) -> tuple[Any, Any]:
-        """Inputs: target. Outputs: notice, status. Begins to load; the status line tells the rest."""
+        """Inputs: target. Outputs: notice, status. Starts the load; the status line shows its progress."""
         try:
-            wanted, _ = self.target_of(*target)
+            loaded, _ = self.target_of(*target)
             self._refuse_while_training()
-            self.services.chat.load(wanted)
+            self.services.chat.load(loaded)
         except GarageError as error:
             return shown(notice(self.w.render(error.message))), gr.skip()
         return shown(""), self._status(self.services.chat.state())
 
     def arrive(self, target: Any, base: list[Message] | None, taken: Any) -> tuple[Any, str]:
-        """Inputs: target, its history, what this browser's person has opened or chosen. Outputs: target's choices,
-        offered. The run that is loaded, or where nothing is, one that ended since the page was made, is what one comes
-        to talk with; what a person has chosen or asked stays, also what was chosen since this was asked. In place of a
-        model that has gone, anything is."""
+        """Select the run to chat with when the tab is opened: the loaded one, or if none is loaded, one that ended
+        since the page was made. The person's own choice stays, also one made since this request. A model that no longer
+        exists is replaced.
+
+        Inputs: target, its history, what this browser has opened or chosen. Outputs: target's choices, offered.
+        """
         choices, state = self._targets(), self.services.chat.state()
         first = first_choice(choices, self.services.snapshots.now().rows)
-        wanted = first if state.phase == "empty" else f"run:{state.target.run}" if state.target else ""
+        offered = first if state.phase == "empty" else f"run:{state.target.run}" if state.target else ""
         known = [value for _, value in choices]
-        wanted = wanted if run_id_of(wanted) and wanted in known else ""
+        offered = offered if run_id_of(offered) and offered in known else ""
         if not is_there(self.services, self.w, target) and not base and taken in (None, "", "chosen"):
-            return gr.update(choices=choices), f"{wanted or first}\n{target}"
+            return gr.update(choices=choices), f"{offered or first}\n{target}"
         return (
             (gr.skip(), "")
-            if base or taken or run_id_of(target) or not wanted
-            else (gr.update(choices=choices), wanted)
+            if base or taken or run_id_of(target) or not offered
+            else (gr.update(choices=choices), offered)
         )
 
     def choose(self, target: Any, opened: Any) -> list[Any]:
         """Inputs: target, the conversation. Outputs: checkpoint, the conversation, `view`. Another model than the
-        conversation's begins an empty one."""
+        conversation's starts an empty one."""
         choices = checkpoint_choices(self.services, self.w, target)
         checkpoint = gr.update(choices=choices, value=LATEST, visible=run_id_of(target) is not None)
         return [checkpoint, *(self.shelf.of_target(target, opened) or ["", *self.start_over()])]
@@ -481,9 +486,9 @@ class ChatPage:
         """Inputs: target. Outputs: empty."""
         return chat_ideas.empty(self.services, target, self.w)
 
-    # ---- ids from a browser, as what core wants -------------------------------------------------------------------
+    # ---- ids from a browser, as objects of core -------------------------------------------------------------------
     def target_of(self, target: Any, checkpoint: Any, precision: Any) -> tuple[ChatTarget, bool]:
-        """What to load, and whether it has a tuned column. Raises GarageError for an id that is not there."""
+        """Return the target to load, and whether it has a tuned column. Raises GarageError for an unknown id."""
         if not is_there(self.services, self.w, target):
             raise ChatError("chat_page.gone")
         if (folder := self.services.models.adapters().get(target)) is not None:
@@ -497,7 +502,7 @@ class ChatPage:
 
 
 def sampling_of(temperature: Any, top_p: Any, max_new_tokens: Any, seed: Any, thinking: Any = "trained") -> Sampling:
-    """Sampling from the form. Raises ChatError naming the limits; an emptied field means its default."""
+    """Return the sampling settings of the form. Raises ChatError with the limits; an empty field means its default."""
     given = {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens, "seed": seed}
     limits = {"temperature": (0, 2), "top_p": (0.01, 1), "max_new_tokens": (1, 4096), "seed": (0, 2**32 - 1)}
     values: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""The models that Chat offers: runs with their checkpoints and a strength, adapters from elsewhere, base models."""
+"""The models that Chat offers: runs with their checkpoints and a strength, other adapters, base models."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def run_id_of(target: Any) -> str | None:
 
 
 def target_choices(services: Services, w: Wording, rows: tuple[RunRow, ...]) -> list[tuple[str, str]]:
-    """Ids: run:<id>, adapter:<name>, base:<model>."""
+    """Return (label, id) of all models. Ids: run:<id>, adapter:<name>, base:<model>."""
     runs = [
         (w.t("chat_page.choice_run", name=row.name, when=format.moment(row.created)), f"run:{row.id}")
         for row in rows
@@ -39,14 +39,14 @@ def target_choices(services: Services, w: Wording, rows: tuple[RunRow, ...]) -> 
 
 
 def first_choice(choices: list[tuple[str, str]], rows: tuple[RunRow, ...]) -> str:
-    """The newest run that has ended, else the first choice: of a paused one a single step may be all there is."""
+    """Return the newest run that has ended, else the first choice; a paused run may have made only one step."""
     offered = [value for _, value in choices]
     ended = (f"run:{row.id}" for row in rows if row.status.has_adapter)
     return next((value for value in ended if value in offered), offered[0])
 
 
 def is_there(services: Services, w: Wording, target: Any) -> bool:
-    """Whether Chat offers it, or it is a run at work or in the queue, which is offered again when it ends."""
+    """Return whether Chat offers the target, or will again: a run at work or in the queue returns when it ends."""
     rows = services.snapshots.now().rows
     return target in [id for _, id in target_choices(services, w, rows)] or run_id_of(target) in [
         row.id for row in rows
@@ -54,7 +54,7 @@ def is_there(services: Services, w: Wording, target: Any) -> bool:
 
 
 def checkpoint_choices(services: Services, w: Wording, target: Any) -> list[tuple[str, str]]:
-    """The final adapter and each checkpoint of a run; the first alone where target is none."""
+    """Return the final adapter and each checkpoint of a run; only the first for anything else."""
     latest = [(w.t("chat_page.checkpoint_latest"), LATEST)]
     try:
         run = services.runs.get(run_id_of(target) or "")
@@ -72,7 +72,7 @@ def checkpoint_choices(services: Services, w: Wording, target: Any) -> list[tupl
 
 
 def strength_of(percent: Any) -> float:
-    """Of the adapter, from the form; emptied it is whole. Raises ChatError naming the limits."""
+    """Return the adapter's strength from the form; 1 for an empty field. Raises ChatError with the limits."""
     low, high = (round(100 * limit) for limit in STRENGTHS)
     if percent is None:
         return 1.0

@@ -11,9 +11,9 @@ Message = dict[str, Any]
 
 _THOUGHT = re.compile(r"\s*<think>(.*?)(?:</think>(.*)|$)", re.DOTALL)
 _CALLS = re.compile(r"(<tool_call>.*?(?:</tool_call>|$))", re.DOTALL)
-# as Llama 3 writes a call: the answer is nothing but its JSON
+# a call of Llama 3: the answer is only its JSON
 _BARE = re.compile(r"\s*\{\s*\"name\"\s*:.*\}\s*", re.DOTALL)
-# What is folded, as `_folded` writes it: gradio's own folds hold a button without a name within a button.
+# A fold as `_folded` writes it. gradio's own folds have a button without a name within a button.
 _FOLDED = re.compile(r'<details class="lg-(thought|call)"[^>]*><summary>[^<]*</summary><pre>([^<]*)</pre></details>')
 
 
@@ -28,19 +28,19 @@ def content_of(message: Message) -> str:
 
 
 def turns_of(history: list[Message] | None, system: str = "") -> list[dict[str, str]]:
-    """A chatbot's history as turns of core.data.conversation, a system prompt in front; a question without an answer is
-    left out."""
+    """Return a chatbot's history as turns of core.data.conversation, with a system prompt in front; a question without
+    an answer is left out."""
     turns = [{"role": "system", "content": system.strip()[:MOST_SYSTEM]}] if system.strip() else []
     pairs: list[dict[str, str]] = []
     for message in history or []:
-        role, said = str(message.get("role")), content_of(message)
+        role, content = str(message.get("role")), content_of(message)
         if role != "assistant" or not pairs or pairs[-1]["role"] != "assistant":
             pairs.append({"role": role, "content": ""})
-        folded = _FOLDED.fullmatch(said.strip()) if role == "assistant" else None
+        folded = _FOLDED.fullmatch(content.strip()) if role == "assistant" else None
         if folded and folded[1] == "thought":
             pairs[-1]["reasoning"] = unescape(folded[2])
         else:
-            pairs[-1]["content"] += unescape(folded[2]) if folded else said
+            pairs[-1]["content"] += unescape(folded[2]) if folded else content
     for i, turn in enumerate(pairs):
         answered = i + 1 >= len(pairs) or _is_said(pairs[i + 1])
         if turn["role"] == "user" and answered or turn["role"] == "assistant" and _is_said(turn):
@@ -53,7 +53,7 @@ def _is_said(turn: dict[str, str]) -> bool:
 
 
 def without_last(history: list[Message] | None) -> tuple[list[Message], str]:
-    """The history before its last question, and that question."""
+    """Return the history before its last question, and that question."""
     messages = list(history or [])
     for i in range(len(messages) - 1, -1, -1):
         if messages[i].get("role") == "user":
@@ -62,30 +62,29 @@ def without_last(history: list[Message] | None) -> tuple[list[Message], str]:
 
 
 def answered(history: list[Message] | None, answer: str, thought: str, call: str) -> list[Message]:
-    """The history and an answer; its thinking and its tool calls are folded under these titles, as text that nobody
-    runs."""
-    found: list[str] = []
+    """Return the history with an answer. Thinking and tool calls are folded under these titles, as plain text."""
+    parts: list[str] = []
     if begun := _THOUGHT.match(answer):
         thinking, answer = begun[1].strip(), (begun[2] or "").strip()
-        found += [_folded("thought", thought, thinking)] if thinking else []
+        parts += [_folded("thought", thought, thinking)] if thinking else []
     for part in [answer] if _BARE.fullmatch(answer) else _CALLS.split(answer):
         if part.startswith("<tool_call>") or _BARE.fullmatch(part):
-            found.append(_folded("call", call, part))
+            parts.append(_folded("call", call, part))
         elif part.strip():
-            found.append(part)
-    return [*(history or []), *({"role": "assistant", "content": content} for content in found or [""])]
+            parts.append(part)
+    return [*(history or []), *({"role": "assistant", "content": content} for content in parts or [""])]
 
 
 def _folded(kind: str, title: str, content: str) -> str:
-    """On one line, for a line that is empty would end it as HTML."""
+    """Return a fold on one line, as an empty line would end it in Markdown."""
     text = escape(content).replace("\n", "&#10;")
     is_open = " open" if kind == "call" else ""
     return f'<details class="lg-{kind}"{is_open}><summary>{escape(title)}</summary><pre>{text}</pre></details>'
 
 
 def last_answer(history: list[Message] | None) -> tuple[list[dict[str, str]], str]:
-    """The turns up to the last question, and the answer to it as a model writes it, its thinking in front; "" where
-    there is none."""
+    """Return the turns up to the last question, and its answer as the model wrote it, thinking first; "" if there is
+    none."""
     turns = turns_of(history)
     if not turns or turns[-1]["role"] != "assistant":
         return turns, ""

@@ -1,4 +1,4 @@
-"""Questions that an empty chat suggests, of those that a run asks by itself and does not learn. A press asks one."""
+"""Suggested questions of an empty chat, from those of a run that it does not learn. A press sends one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from webui.pages.chat_choices import run_id_of
 from webui.state.services import Services
 
 MOST, MOST_CHARACTERS = 3, 120
-# As if it were typed and sent.
+# Types and sends the question.
 ASK = """
 element.addEventListener("click", (event) => {
   const button = event.target.closest("button[data-ask]"), box = document.querySelector("#chat-message textarea");
@@ -25,9 +25,9 @@ element.addEventListener("click", (event) => {
 
 
 def ideas(services: Services, target: object, w: Wording) -> Sequence[str]:
-    """Up to MOST short questions of the run's own that it did not learn, then general ones (presets/neutral.yaml)."""
+    """Return up to MOST short questions that the run did not learn, then general ones (presets/neutral.yaml)."""
     run_id = run_id_of(target)
-    asked: list[str] = []
+    own: list[str] = []
     if run_id is not None:
         try:
             chosen = scenes.read(services.runs.get(run_id))
@@ -35,13 +35,13 @@ def ideas(services: Services, target: object, w: Wording) -> Sequence[str]:
             chosen = None
         every = (*chosen.held_out, *chosen.scenes) if chosen else ()
         apart = (scene for scene in every if scene.turns and scene.source != "trained")
-        asked = [scene.question for scene in apart if len(scene.question) <= MOST_CHARACTERS]
+        own = [scene.question for scene in apart if len(scene.question) <= MOST_CHARACTERS]
     general = scenes.neutral_prompts().prompts["zh" if w.language == "zh" else "en"]
-    return list(dict.fromkeys([*asked, *general]))[:MOST]
+    return list(dict.fromkeys([*own, *general]))[:MOST]
 
 
 def empty(services: Services, target: object, w: Wording) -> Html:
-    """The words and the questions in place of a conversation that has not begun."""
+    """Return the text and the suggestions of an empty conversation."""
     buttons = (
         tag("button", question, type="button", class_="lg-idea", data_ask=question, dir="auto")
         for question in ideas(services, target, w)

@@ -19,8 +19,8 @@ from webui.server.set_file import TALKS, address
 from webui.state.services import Services
 
 MOST_LISTED = 50
-BASE, TUNED, NOTICE, SENT = 3, 4, 7, 8  # places in ChatPage's view
-# Which conversation is open is known to this browser alone: a reload shows it again.
+BASE, TUNED, NOTICE, SENT = 3, 4, 7, 8  # indices in ChatPage's view
+# The open conversation is stored only in this browser: a reload shows it again.
 OPENED = "(...given) => { given[given.length - 1] = loraGarageDuel.opened(); return given; }"
 TAKEN = "(...given) => { given[given.length - 1] = loraGarageDuel.taken(); return given; }"
 CHOSEN = "(...given) => { loraGarageDuel.choose(); return given; }"
@@ -30,15 +30,15 @@ KEEPS = "(...given) => { loraGarageDuel.open(given[0]); return given; }"
 
 class ConversationShelf:
     def __init__(self, services: Services, wording: Wording, targets: Callable[[], list[tuple[str, str]]]):
-        """targets: what can answer now, as the chat's list of models has it."""
+        """targets: returns the models that can answer now, as in the chat's list."""
         self.services, self.w, self._targets = services, wording, targets
 
     @property
-    def kept(self) -> Conversations:
+    def store(self) -> Conversations:
         return Conversations(self.services.workspace)
 
     def build_branches(self) -> None:
-        """Below the answers, where the last one was asked more than once."""
+        """Build the buttons below the answers; shown if the last question was asked more than once."""
         with gr.Row(visible=False, elem_classes="lg-tight", elem_id="chat-branches") as self.branches:
             self.before = gr.Button(
                 self.w.t("conversations_view.before"), size="sm", min_width=90, elem_id="chat-branch-before"
@@ -50,11 +50,13 @@ class ConversationShelf:
 
     def build(self) -> None:
         w = self.w
-        self.opened = gr.Textbox("", visible="hidden")  # one that is not in the page tells nobody of its changes
+        self.opened = gr.Textbox(
+            "", visible="hidden"
+        )  # visible="hidden": a component with visible=False sends no change events
         with gr.Accordion(w.t("conversations_view.title"), open=False, elem_id="chat-conversations"):
             self.words = gr.Textbox(max_lines=1, **w.named("conversations_view.search", "chat-conversations-search"))
             self.list = gr.Radio([], value=None, **w.named("conversations_view.list", "chat-conversations-list"))
-            self.said = gr.HTML("", elem_id="chat-conversations-said")
+            self.text = gr.HTML("", elem_id="chat-conversations-said")
             with gr.Column(visible=False) as self.tools:
                 self.name = gr.Textbox(max_lines=1, **w.named("conversations_view.name", "chat-conversation-name"))
                 with gr.Row(elem_classes="lg-tight"):
@@ -66,11 +68,12 @@ class ConversationShelf:
 
     @property
     def listed(self) -> list[Component]:
-        return [self.list, self.said, self.tools, self.name, self.really, self.branches, self.which]
+        return [self.list, self.text, self.tools, self.name, self.really, self.branches, self.which]
 
     def wire(self, page: gr.Blocks, target: Component, view: list[Component], ends: dict[str, Any]) -> list[Any]:
-        """view: the chat's; its own target.change begins a conversation where it is not the opened one's. ends: options
-        of what ends an answer that is being written. Gives what opens another conversation, or another answer of it."""
+        """view: of the chat; its own target.change starts a new conversation for another model than the opened one's.
+        ends: options of events that end a running answer. Returns the events that open another conversation or
+        branch."""
         drawn, place = [self.opened, self.words], [self.opened, target, *view]
         restored = page.load(self.restore, [target, self.opened], place, js=OPENED, **AT_ONCE)
         for event in (restored, self.list.input(self.open, [self.list, target], place, **ends)):
@@ -86,12 +89,15 @@ class ConversationShelf:
         self.really.click(self.deleted, [self.opened], [self.notice, self.opened], **CONTROL)
         return [self.list.input, self.before.click, self.after.click]
 
-    # ---- kept while it is held --------------------------------------------------------------------------------------
+    # ---- saving while chatting -------------------------------------------------------------------------------------
     def keeping(self, views: Iterator[list[Any]], opened: Any, target: Any, label: str, before: Any,
         is_another: bool) -> Iterator[list[Any]]:  # fmt: skip
-        """The views of an answer, each with the id of its conversation: on the disk with its question before the first
-        word, whole at the end.
-        before: the base's history without the question. opened: of another model, or none, begins a conversation."""
+        """Yield the views of an answer, each with the id of its conversation, which is saved with the question before
+        the first word, and again at the end.
+
+        before: the base's history without the question. opened: the open conversation; a new one begins if it belongs
+        to another model or is None.
+        """
         kept: Conversation | None = None
         last: list[Any] = []
         failed: ChatError | None = None
@@ -102,7 +108,7 @@ class ConversationShelf:
                         kept, failed = self._begun(opened, target, label, _branch(view[BASE], view[TUNED]), is_another)
                     last = view
                 yield [*view, kept.id if kept else gr.skip()]
-        finally:  # also where the page was closed, or another event took the answer's place
+        finally:  # also if the page was closed or the event was cancelled
             if kept:
                 failed = self._saved(kept.with_branch(_branch(last[BASE], last[TUNED])))
         if failed:
@@ -110,14 +116,14 @@ class ConversationShelf:
             yield [*untouched[:NOTICE], shown(notice(self.w.render(failed.message))), *untouched[NOTICE:]]
 
     def _saved(self, conversation: Conversation) -> ChatError | None:
-        """Why it could not be; the answer goes on. What was renamed meanwhile keeps its name, what was deleted is not
-        there again."""
+        """Save a conversation, and return the error if it fails. Keeps a name that was changed meanwhile, and does not
+        restore a deleted one."""
         try:
-            name = self.kept.get(conversation.id).name
+            name = self.store.get(conversation.id).name
         except ChatError:
             return None
         try:
-            self.kept.save(conversation.model_copy(update={"name": name}))
+            self.store.save(conversation.model_copy(update={"name": name}))
         except ChatError as error:
             return error
         return None
@@ -126,40 +132,40 @@ class ConversationShelf:
         self, opened: Any, target: Any, label: str, branch: Branch, is_another: bool
     ) -> tuple[Conversation | None, ChatError | None]:
         try:
-            found = self.kept.get(opened)
+            conversation = self.store.get(opened)
         except ChatError:
-            found = None
+            conversation = None
         try:
-            if found is None or found.target != target:
-                return self.kept.begin(str(target), label, branch), None
-            return self.kept.save(found.with_branch(branch, is_another)), None
+            if conversation is None or conversation.target != target:
+                return self.store.begin(str(target), label, branch), None
+            return self.store.save(conversation.with_branch(branch, is_another)), None
         except ChatError as error:
             return None, error
 
     def put(self, opened: Any, base: Any, tuned: Any) -> None:
-        """Inputs: opened, both histories, which a correction has changed. One that is not kept stays so."""
+        """Inputs: opened, both histories, which a correction has changed. Does nothing for an unsaved conversation."""
         try:
-            found = self.kept.get(opened)
+            conversation = self.store.get(opened)
         except ChatError:
             return
-        self.kept.save(found.with_branch(_branch(base, tuned)))
+        self.store.save(conversation.with_branch(_branch(base, tuned)))
 
-    # ---- found again ------------------------------------------------------------------------------------------------
+    # ---- the list --------------------------------------------------------------------------------------------------
     def draw(self, opened: Any, words: Any) -> list[Any]:
         """Inputs: opened, words. Outputs: listed."""
-        w, found = self.w, self.kept.find(words if isinstance(words, str) else "")
-        one = next((one for one in found if one.id == opened), None)
-        choices = [(self._line(each), each.id) for each in found[:MOST_LISTED]]
+        w, matches = self.w, self.store.find(words if isinstance(words, str) else "")
+        one = next((one for one in matches if one.id == opened), None)
+        choices = [(self._line(each), each.id) for each in matches[:MOST_LISTED]]
         count = (
-            w.t("conversations_view.count", shown=len(choices), count=len(found))
-            if found
+            w.t("conversations_view.count", shown=len(choices), count=len(matches))
+            if matches
             else w.t("conversations_view.none")
         )
-        links = [("export_all", "")] if found else []
+        links = [("export_all", "")] if matches else []
         links = [("export_one", one.id), *links] if one else links
-        said = [tag("a", w.t(f"conversations_view.{name}"), href=address(id, w.language, TALKS), download=True,
+        anchors = [tag("a", w.t(f"conversations_view.{name}"), href=address(id, w.language, TALKS), download=True,
             id=f"chat-{name}") for name, id in links]  # fmt: skip
-        spaced = [part for link in said for part in (" · ", link)]
+        spaced = [part for link in anchors for part in (" · ", link)]
         many = len(one.branches) if one else 1
         which = (
             tag("p", w.t("conversations_view.which", number=one.at + 1, count=many), class_="lg-quiet") if one else ""
@@ -182,57 +188,60 @@ class ConversationShelf:
         return self.open(opened, target) if opened else ["", *[gr.skip()] * 12]
 
     def open(self, id: Any, target: Any) -> list[Any]:
-        """Inputs: a conversation, target. Outputs: opened, target, the view. Where what answered is gone, it says
-        so."""
+        """Inputs: a conversation, target. Outputs: opened, target, the view; with a notice if its model is gone."""
         try:
-            return self._shown(self.kept.get(id), target)
+            return self._shown(self.store.get(id), target)
         except GarageError as error:
             return ["", gr.skip(), *self._view([], [], shown(notice(self.w.render(error.message), "warn")))]
 
     def turned(self, opened: Any, target: Any, step: int) -> list[Any]:
-        """Inputs: opened, target. Outputs: opened, target, the view, of another branch."""
+        """Inputs: opened, target. Outputs: opened, target, the view of another branch."""
         try:
-            found = self.kept.get(opened)
-            at = (found.at + step) % len(found.branches)
-            return self._shown(self.kept.save(found.model_copy(update={"at": at})), target)
+            conversation = self.store.get(opened)
+            at = (conversation.at + step) % len(conversation.branches)
+            return self._shown(self.store.save(conversation.model_copy(update={"at": at})), target)
         except GarageError as error:
             return ["", gr.skip(), *self._view([], [], shown(notice(self.w.render(error.message), "warn")))]
 
-    def _shown(self, found: Conversation, target: Any) -> list[Any]:
-        said: Any = shown("")
-        if not (is_there := found.target in (known for _, known in self._targets())):
-            said = shown(notice(self.w.t("conversations_view.gone", label=found.label), "warn"))
-        # With its list: the page's own was drawn before the run had ended.
+    def _shown(self, conversation: Conversation, target: Any) -> list[Any]:
+        message: Any = shown("")
+        if not (is_there := conversation.target in (known for _, known in self._targets())):
+            message = shown(notice(self.w.t("conversations_view.gone", label=conversation.label), "warn"))
+        # With its choices, as those of the page may be older than the end of the run.
         chosen = (
-            gr.update(choices=self._targets(), value=found.target) if is_there and found.target != target else gr.skip()
+            gr.update(choices=self._targets(), value=conversation.target)
+            if is_there and conversation.target != target
+            else gr.skip()
         )
-        return [found.id, chosen, *self._histories(found, said)]
+        return [conversation.id, chosen, *self._histories(conversation, message)]
 
     def of_target(self, target: Any, opened: Any) -> list[Any] | None:
-        """The opened conversation and the view of it; None where it is another model's."""
+        """Return the opened conversation and its view; None if it belongs to another model."""
         try:
-            found = self.kept.get(opened)
+            conversation = self.store.get(opened)
         except ChatError:
             return None
-        return [found.id, *self._histories(found, shown(""))] if found.target == target else None
+        return [conversation.id, *self._histories(conversation, shown(""))] if conversation.target == target else None
 
-    def _histories(self, found: Conversation, said: Any) -> list[Any]:
-        return self._view(self._messages(found.branch.base), self._messages(found.branch.tuned), said)
+    def _histories(self, conversation: Conversation, message: Any) -> list[Any]:
+        return self._view(self._messages(conversation.branch.base), self._messages(conversation.branch.tuned), message)
 
     def _messages(self, turns: tuple[dict[str, Any], ...]) -> list[Message]:
-        told: list[Message] = []
+        messages: list[Message] = []
         for turn in turns:
             if turn["role"] == "assistant":
-                told = answered(told, as_written(turn), self.w.t("chat_page.thought"), self.w.t("chat_page.tool_call"))
+                messages = answered(
+                    messages, as_written(turn), self.w.t("chat_page.thought"), self.w.t("chat_page.tool_call")
+                )
             else:
-                told.append({"role": turn["role"], "content": turn["content"]})
-        return told
+                messages.append({"role": turn["role"], "content": turn["content"]})
+        return messages
 
-    def _view(self, base: list[Message], tuned: list[Message], said: Any) -> list[Any]:
-        """As ChatPage's."""
+    def _view(self, base: list[Message], tuned: list[Message], message: Any) -> list[Any]:
+        """Return values for ChatPage's view."""
         talked = bool(base or tuned)
         both = gr.skip() if not talked else gr.update(visible=bool(tuned))
-        send, stop = gr.update(visible=True), gr.update(visible=False)  # an answer that was being written has ended
+        send, stop = gr.update(visible=True), gr.update(visible=False)  # a running answer has been cancelled
         return [
             gr.update(visible=not talked),
             gr.update(visible=talked),
@@ -241,21 +250,21 @@ class ConversationShelf:
             tuned,
             "",
             "",
-            said,
+            message,
             gr.skip(),
             send,
             stop,
         ]
 
-    # ---- named, deleted ---------------------------------------------------------------------------------------------
+    # ---- rename, delete ---------------------------------------------------------------------------------------------
     def renamed(self, opened: Any, name: Any) -> Any:
         """Inputs: opened, name. Outputs: notice."""
-        return outcome(self.w, lambda: self.kept.rename(opened, name if isinstance(name, str) else ""))
+        return outcome(self.w, lambda: self.store.rename(opened, name if isinstance(name, str) else ""))
 
     def deleted(self, opened: Any) -> list[Any]:
-        """Inputs: opened. Outputs: notice, opened: what is shown stays on the screen until something else is."""
-        said = outcome(self.w, lambda: self.kept.delete(opened), self.w.t("conversations_view.deleted"))
-        return [said, ""]
+        """Inputs: opened. Outputs: notice, opened. The deleted conversation stays visible until another is opened."""
+        message = outcome(self.w, lambda: self.store.delete(opened), self.w.t("conversations_view.deleted"))
+        return [message, ""]
 
 
 def _branch(base: list[Message] | None, tuned: list[Message] | None) -> Branch:
@@ -263,11 +272,11 @@ def _branch(base: list[Message] | None, tuned: list[Message] | None) -> Branch:
 
 
 def _turns(history: list[Message] | None) -> tuple[dict[str, Any], ...]:
-    """With the last question, whether or not anything was answered yet."""
+    """Return the turns including the last question, even if it has no answer yet."""
     turns = turns_of(history)
-    asked = [content_of(message) for message in history or [] if message.get("role") == "user"]
-    if asked and (
-        not turns or turns[-1]["role"] == "assistant" and len(asked) > sum(turn["role"] == "user" for turn in turns)
+    questions = [content_of(message) for message in history or [] if message.get("role") == "user"]
+    if questions and (
+        not turns or turns[-1]["role"] == "assistant" and len(questions) > sum(turn["role"] == "user" for turn in turns)
     ):
-        turns.append({"role": "user", "content": asked[-1]})
+        turns.append({"role": "user", "content": questions[-1]})
     return tuple({name: text.encode("utf-8", "replace").decode() for name, text in turn.items()} for turn in turns)

@@ -20,7 +20,7 @@ from webui.pages.chat_choices import is_there
 from webui.pages.chat_history import MOST_SYSTEM, Message, answered, last_answer, without_last
 
 MOST_ANSWER = 40_000  # characters
-# Outputs: outputs, as `closed` has them.
+# Outputs: outputs, as of `closed`.
 CLOSES = (
     "() => [{__type__: 'update', visible: false}, undefined, undefined, {__type__: 'update', visible: false}, "
     "undefined, {__type__: 'update', value: '', visible: false}, {__type__: 'update', visible: false}]"
@@ -33,7 +33,7 @@ class CorrectionsPanel(Panel):
 
     def build(self) -> None:
         w = self.w
-        self.earlier = gr.State(None)  # question, answer, and how often it was asked again
+        self.earlier = gr.State(None)  # question, answer, and number of attempts
         with gr.Column(visible=False, elem_id="chat-correction") as self.panel:
             text = w.named("corrections_view.text", "chat-correction-text")
             self.text = gr.Textbox(lines=4, max_lines=16, max_length=MOST_ANSWER, **text)
@@ -55,28 +55,29 @@ class CorrectionsPanel(Panel):
     def wire(
         self, keep: Callable[[Any], Any], base: Component, tuned: Component, target: Component, system: Component
     ) -> list[Any]:
-        """keep: writes the conversation down after an event that changed it. Gives these events, for what opens another
-        to cancel."""
+        """keep: saves the conversation after an event that changed it. Returns these events, so that opening another
+        conversation can cancel them."""
         talked = [base, tuned, target, system]
         self.open.click(self.opened, [base, tuned], self.outputs, **AT_ONCE)
         self.close.click(self.closed, None, self.outputs, **AT_ONCE)
         kept = [*self.outputs, base, tuned]
-        told = [self.save.click(self.saved, [self.text, *talked], kept, **CORRECTS)]
+        saves = [self.save.click(self.saved, [self.text, *talked], kept, **CORRECTS)]
         for button, is_now in ((self.now_better, True), (self.before_better, False)):
             prefer = lambda earlier, *rest, is_now=is_now: self.preferred(is_now, earlier, *rest)  # noqa: E731
-            told.append(button.click(prefer, [self.earlier, *talked], kept, **CORRECTS))
-        for event in told:
+            saves.append(button.click(prefer, [self.earlier, *talked], kept, **CORRECTS))
+        for event in saves:
             keep(event)
-        return told
+        return saves
 
-    # ---- what is shown ----------------------------------------------------------------------------------------------
-    def closed(self, said: Html | str = "", may_train: bool = False) -> list[Any]:
-        """Outputs: outputs. What was asked again stays known: the next one takes the next seed."""
+    # ---- drawing ---------------------------------------------------------------------------------------------------
+    def closed(self, message: Html | str = "", may_train: bool = False) -> list[Any]:
+        """Outputs: outputs. The earlier attempt stays known: the next one uses the next seed."""
         hidden, train = gr.update(visible=False), gr.update(visible=may_train)
-        return [hidden, gr.skip(), gr.skip(), hidden, gr.skip(), shown(said), train]
+        return [hidden, gr.skip(), gr.skip(), hidden, gr.skip(), shown(message), train]
 
     def opened(self, base: list[Message] | None, tuned: list[Message] | None) -> list[Any]:
-        """Inputs: both histories. Outputs: outputs. The tuned one's last answer in a field; without one, the base's."""
+        """Inputs: both histories. Outputs: outputs. Puts the last answer of the tuned model, else of the base, into the
+        text field."""
         _, answer = last_answer(tuned or base)
         if not answer:
             return self.closed(notice(self.w.t("corrections.nothing"), "warn"))
@@ -84,35 +85,35 @@ class CorrectionsPanel(Panel):
         return [gr.update(visible=True), answer, gr.skip(), hidden, gr.skip(), shown(""), hidden]
 
     def begin_again(self, earlier: Any, history: list[Message] | None) -> dict[str, Any]:
-        """What is known of the answer that is now given once more."""
+        """Return the state of the answer that is about to be repeated."""
         turns, answer = last_answer(history)
-        asked = turns[-1]["content"] if turns else ""
-        same = isinstance(earlier, dict) and earlier.get("asked") == asked
-        return {"asked": asked, "answer": answer, "tries": earlier["tries"] + 1 if same else 1}
+        question = turns[-1]["content"] if turns else ""
+        same = isinstance(earlier, dict) and earlier.get("asked") == question
+        return {"asked": question, "answer": answer, "tries": earlier["tries"] + 1 if same else 1}
 
     def offered(self, earlier: dict[str, Any], history: list[Message] | None) -> list[Any]:
-        """Outputs: outputs. Both answers to one question, for the better one to be picked."""
+        """Outputs: outputs. Shows both answers to one question, of which the person picks the better one."""
         w, answer, hidden = self.w, last_answer(history)[1], gr.update(visible=False)
         if not answer or not earlier["answer"]:
             return self.closed()
         if answer == earlier["answer"]:
-            said = notice(w.t("corrections_view.same_again"), "plain")
-            return [hidden, gr.skip(), earlier, hidden, gr.skip(), shown(said), hidden]
+            message = notice(w.t("corrections_view.same_again"), "plain")
+            return [hidden, gr.skip(), earlier, hidden, gr.skip(), shown(message), hidden]
         before = tag(
             "div", tag("div", tag("h2", w.t("corrections_view.before")), tag("p", earlier["answer"])), class_="lg-duel"
         )
         return [hidden, gr.skip(), earlier, gr.update(visible=True), before, shown(""), hidden]
 
-    # ---- what is kept -----------------------------------------------------------------------------------------------
+    # ---- saving ----------------------------------------------------------------------------------------------------
     def saved(self, text: Any, base: Any, tuned: Any, target: Any, system: Any) -> list[Any]:
-        """Inputs: text, both histories, target, system. Outputs: outputs, both histories: the conversation goes on from
-        what is right."""
+        """Inputs: text, both histories, target, system. Outputs: outputs, both histories; the conversation continues
+        from the corrected answer."""
         better = text if isinstance(text, str) else ""
         return self._keep(better, last_answer(tuned or base)[1], base, tuned, target, system)
 
     def preferred(self, is_now: bool, earlier: Any, base: Any, tuned: Any, target: Any, system: Any) -> list[Any]:
-        """Inputs: earlier, both histories, target, system. Outputs: outputs, both histories, with the better answer in
-        its place."""
+        """Inputs: earlier, both histories, target, system. Outputs: outputs, both histories with the better answer in
+        place."""
         now, before = last_answer(tuned or base)[1], earlier.get("answer", "") if isinstance(earlier, dict) else ""
         better, worse = (now, before) if is_now else (before, now)
         return self._keep(better, worse, base, tuned, target, system)
@@ -125,8 +126,8 @@ class CorrectionsPanel(Panel):
                 raise ChatError("corrections.nothing")
             if not is_there(self.services, w, target):
                 raise ChatError("chat_page.gone")
-            told = system.strip()[:MOST_SYSTEM] if isinstance(system, str) else ""
-            turns = [*([{"role": "system", "content": told}] if told else []), *turns]
+            prompt = system.strip()[:MOST_SYSTEM] if isinstance(system, str) else ""
+            turns = [*([{"role": "system", "content": prompt}] if prompt else []), *turns]
             rows = [corrections.row(turns, better[:MOST_ANSWER], worse)]
             info, _ = corrections.keep(
                 self.services.workspace, self.services.datasets, target, self._name(target), rows
@@ -134,36 +135,39 @@ class CorrectionsPanel(Panel):
         except GarageError as error:
             stay = [gr.skip()] * (len(self.outputs) - 2)
             return [*stay, shown(notice(w.render(error.message))), gr.skip(), gr.skip(), gr.skip()]
-        before, asked = without_last(history)
+        before, question = without_last(history)
         now = answered(
-            [*before, {"role": "user", "content": asked}],
+            [*before, {"role": "user", "content": question}],
             better.strip(),
             w.t("chat_page.thought"),
             w.t("chat_page.tool_call"),
         )
         count, of_run = info.good_rows or 0, target.startswith("run:")
-        said = [w.t("corrections_view.kept", name=info.name, rows=count), *([self._enough(count)] if of_run else [])]
-        closed = self.closed(notice(" ".join(said), "ok"), may_train=of_run)
+        sentences = [
+            w.t("corrections_view.kept", name=info.name, rows=count),
+            *([self._enough(count)] if of_run else []),
+        ]
+        closed = self.closed(notice(" ".join(sentences), "ok"), may_train=of_run)
         return [*closed, gr.skip() if tuned else now, now if tuned else gr.skip()]
 
     def _enough(self, rows: int) -> str:
-        """How far so many corrections go, in a sentence."""
+        """Return a sentence about what this number of corrections is enough for."""
         if rows >= FEW_PAIRS:
             return self.w.t("corrections_view.enough_pairs")
         if rows >= SMALLEST_SPLIT:
             return self.w.t("corrections_view.enough_rows", pairs=FEW_PAIRS)
         return self.w.t("corrections_view.few", rows=SMALLEST_SPLIT, pairs=FEW_PAIRS)
 
-    # ---- what is trained --------------------------------------------------------------------------------------------
+    # ---- training -------------------------------------------------------------------------------------------------
     def wire_train(
         self, form: FormHandle, target: Component, data: Component, choices: Callable[[], Any], tabs: gr.Tabs
     ) -> None:
-        """The button that opens Train with the corrections of the run that answers, to continue it. data: the choice of
-        datasets there; choices: its datasets as they are now."""
+        """Connect the button that opens Train to continue the answering run with its corrections. data: the list of
+        datasets there. choices: returns its current entries."""
 
-        def take(given: FieldValues) -> Filled:
+        def fill(values: FieldValues) -> Filled:
             try:
-                answered = given[target] if isinstance(given[target], str) else ""
+                answered = values[target] if isinstance(values[target], str) else ""
                 info = corrections.find_dataset(self.services.datasets, answered)
                 run = self.services.runs.get(answered.removeprefix("run:"))
                 if info is None:
@@ -173,11 +177,11 @@ class CorrectionsPanel(Panel):
                 return None, {self.notice: shown(notice(self.w.render(error.message)))}
             return filling, {tabs: gr.update(selected="train"), **updates, data: gr.update(choices=choices())}
 
-        taken = form.fill_on(self.train.click, take, {target}, {self.notice, tabs, data}, **CONTROL)
+        taken = form.fill_on(self.train.click, fill, {target}, {self.notice, tabs, data}, **CONTROL)
         taken.then(None, None, None, js=SHOW_FURTHER, **QUIET)
 
     def _name(self, target: str) -> str:
-        """Of the set. Raises RunError for a run that is gone: its answers are corrected no more."""
+        """Return the name of the dataset of corrections. Raises RunError for a run that is gone."""
         if target.startswith("run:"):
             return self.w.t("corrections_view.set_name", name=self.services.runs.get(target.removeprefix("run:")).name)
         kind, _, name = target.partition(":")

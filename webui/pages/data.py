@@ -32,7 +32,7 @@ from webui.server.set_file import address
 from webui.state.services import Services
 
 RUNS_NAMED = 3
-FOUND_AT_ONCE = 1_000  # rows of a set whose problems are told with it; of a larger one they follow, above its rows
+FOUND_AT_ONCE = 1_000  # rows of a dataset whose problems are drawn with it; those of larger ones follow
 DRAW = "() => document.querySelector('#data-draw').click()"
 OPENED = "() => [window.loraGarageRow]"
 SHOW_ROW = "() => { if (window.loraGarageRow) loraGarageShow('#data-row', true); }"
@@ -82,17 +82,16 @@ class DataPage:
 
     # ---- wires ----------------------------------------------------------------------------------------------------
     def wire(self, tab: gr.Tab, model: Component) -> None:
-        """model: the one that is chosen in Train, whose tokens are shown."""
+        """model: the model chosen in Train, whose tokens are shown."""
         drawn = [
             self.sets, self.head, self.actions, self.copy, self.export, self.delete, self.work, self.table.table,
             *self.parting.outputs, *self.row.outputs, *self.mending.outputs,
         ]  # fmt: skip
         shows = [self.sets, self.row.opened]
 
-        # One listener for all that is drawn, so that the newest comes last. What is found in the rows follows: counted
-        # once a version.
-        asked = gr.Button("", visible="hidden", elem_id="data-draw")  # pressed by DRAW alone
-        self.mending.follow(asked.click(self.draw, shows, drawn, **LAST, **AT_ONCE), self.sets)
+        # One listener for all drawing, so that the newest comes last. The findings follow, computed once per version.
+        trigger = gr.Button("", visible="hidden", elem_id="data-draw")  # pressed only by DRAW
+        self.mending.follow(trigger.click(self.draw, shows, drawn, **LAST, **AT_ONCE), self.sets)
 
         def redraw(event: Any) -> None:
             event.then(None, None, None, js=DRAW, **QUIET)
@@ -117,10 +116,10 @@ class DataPage:
     def _wire_sets(self, redraw: Callable[[Any], None]) -> None:
         chosen = [self.notice, self.sets]
         self.importing.wire()
-        take = self.importing.cancellable(self._take, self.notice, self.file)
+        fill = self.importing.cancellable(self._fill, self.notice, self.file)
         redraw(
             self.importing.announced(self.file.upload, self.file)(
-                lambda given: take(given)[1], set(), {*chosen}, concurrency_limit=2, **QUIET
+                lambda values: fill(values)[1], set(), {*chosen}, concurrency_limit=2, **QUIET
             )
         )
         redraw(self.copy.click(self.copied, [self.sets], chosen, **SET_WORK))
@@ -130,10 +129,11 @@ class DataPage:
         redraw(self.delete.click(self.deleted, [self.sets], outputs, js=asks, **SET_WORK))
 
     def wire_use(self, form: FormHandle, data: Component, choices: Callable[[], Any], tabs: gr.Tabs) -> None:
-        """The button that opens Train with this dataset. data: the choice there; choices: of it, as they are now."""
+        """Connect the button that opens Train with this dataset. data: the list of datasets there. choices: returns its
+        current entries."""
 
-        def take(given: FieldValues) -> Filled:
-            id = given[self.sets]
+        def fill(values: FieldValues) -> Filled:
+            id = values[self.sets]
             if not isinstance(id, str) or not self.services.datasets.knows(id):
                 return None, {}
             sample = sample_of(id)
@@ -141,12 +141,13 @@ class DataPage:
             there = {data: gr.update(choices=choices()), tabs: gr.update(selected="train")}
             return Filling({"data": id, **goal}), there
 
-        used = form.fill_on(self.use.click, take, {self.sets}, {tabs}, **CONTROL)
+        used = form.fill_on(self.use.click, fill, {self.sets}, {tabs}, **CONTROL)
         used.then(None, None, None, js=SHOW_FORM, **QUIET)
 
     # ---- handlers -------------------------------------------------------------------------------------------------
     def entered(self, id: Any) -> Update:
-        """Inputs: sets. Outputs: sets. Where no set was chosen yet, the newest of one's own, else the first sample."""
+        """Inputs: sets. Outputs: sets. If no dataset was chosen yet, choose the person's newest, else the first
+        sample."""
         return gr.skip() if id else self._first()
 
     def _first(self) -> Update:
@@ -154,34 +155,34 @@ class DataPage:
         return gr.update(choices=choices, value=choices[0][1] if choices else None)
 
     def another(self) -> Updates:
-        """Another set was chosen."""
+        """Return the updates after another dataset was chosen."""
         return {self.parting.others: gr.update(value=[]), self.notice: shown(""), **self.row.closed()}
 
     def open_row(self, pressed: Any) -> Updates:
         """Inputs: {set, number}, 0 for a new row."""
         id, number = (pressed.get(name) for name in ("set", "number")) if isinstance(pressed, dict) else ("", None)
-        if not isinstance(id, str) or not isinstance(number, int):  # not by this page
+        if not isinstance(id, str) or not isinstance(number, int):  # not sent by this page
             return self.row.closed()
         try:
-            found = self.row.open_row(id, number) if number else self.row.new(id)
+            updates = self.row.open_row(id, number) if number else self.row.new(id)
         except GarageError as error:
             return {self.notice: shown(notice(self.w.render(error.message), "warn")), **self.row.closed()}
-        return {self.notice: shown(""), **found}
+        return {self.notice: shown(""), **updates}
 
-    def _take(self, given: FieldValues, check: Check = go_on) -> Filled:
+    def _fill(self, values: FieldValues, check: Check = go_on) -> Filled:
         """Make one dataset of the dropped files."""
-        paths = given[self.file]
+        paths = values[self.file]
         if not paths:
             return None, {}
         if len(paths) == 1 and is_recipe(paths[0]):
-            Path(paths[0]).unlink(missing_ok=True)  # gradio's own copy
+            Path(paths[0]).unlink(missing_ok=True)  # gradio's copy
             return None, {self.notice: shown(notice(self.w.t("data_page.is_recipe"), "warn"))}
         added, problem = self.adding.add(paths, check=check)
         if added is None:
             return None, {self.notice: shown(problem)}
         name = self.services.datasets.get(added).name
-        said = problem or notice(self.w.t("data_page.added", name=name), "ok")
-        return None, {self.notice: shown(said), self.sets: gr.update(choices=self._choices(), value=added)}
+        message = problem or notice(self.w.t("data_page.added", name=name), "ok")
+        return None, {self.notice: shown(message), self.sets: gr.update(choices=self._choices(), value=added)}
 
     def copied(self, id: Any) -> Updates:
         """Inputs: sets."""
@@ -191,19 +192,19 @@ class DataPage:
             made = working.join(store, [id], name, self.services.workspace.cache / "sets")
         except GarageError as error:
             return {self.notice: shown(notice(self.w.render(error.message)))}
-        said = notice(self.w.t("data_page.copy_made", name=made.name), "ok")
-        return {self.notice: shown(said), self.sets: gr.update(choices=self._choices(), value=made.id)}
+        message = notice(self.w.t("data_page.copy_made", name=made.name), "ok")
+        return {self.notice: shown(message), self.sets: gr.update(choices=self._choices(), value=made.id)}
 
     def deleted(self, id: Any) -> Updates:
-        """Inputs: sets, null where the person thought better of it."""
+        """Inputs: sets, null if the person did not confirm."""
         if not isinstance(id, str) or not id:
             return {self.notice: gr.skip()}
-        said = outcome(self.w, lambda: self.services.datasets.delete(id), self.w.t("data_page.deleted"))
-        return {self.notice: said, self.sets: self._first(), **self.row.closed()}
+        message = outcome(self.w, lambda: self.services.datasets.delete(id), self.w.t("data_page.deleted"))
+        return {self.notice: message, self.sets: self._first(), **self.row.closed()}
 
     # ---- what is shown --------------------------------------------------------------------------------------------
     def draw(self, id: Any, opened: Any = None) -> Updates:
-        """Inputs: sets, the row that is opened, which may be of the set before."""
+        """Inputs: sets, the opened row, which may belong to the dataset before."""
         choices, hidden = self._choices(), gr.update(visible=False)
         closed = self.row.closed() if isinstance(opened, dict) and opened.get("set") != id else {}
         nothing = {
@@ -211,7 +212,7 @@ class DataPage:
             **self.row.closed(),
         }  # fmt: skip
         if not isinstance(id, str) or not id:
-            return {self.sets: gr.update(choices=choices), self.head: "", **nothing}  # until the tab is opened
+            return {self.sets: gr.update(choices=choices), self.head: "", **nothing}  # the tab has not been opened yet
         try:
             info, rows = self.services.datasets.get(id), self.services.datasets.rows(id)
             own = info.origin == "imported"
@@ -220,8 +221,8 @@ class DataPage:
         except GarageError as error:
             there = any(id == known for _, known in choices)
             listed = gr.update(choices=choices) if there else gr.update(choices=choices, value=None)
-            said = self.w.render(error.message) if there else self.w.t("data_page.set_gone")
-            return {self.sets: listed, self.head: notice(said, "warn"), **nothing}
+            message = self.w.render(error.message) if there else self.w.t("data_page.set_gone")
+            return {self.sets: listed, self.head: notice(message, "warn"), **nothing}
         export = tag(
             "a", self.w.t("data_page.export"), href=address(info.id, self.w.language), download=True, id="data-export"
         )

@@ -18,9 +18,9 @@ from webui.kit.live import LAST, QUIET, SET_WORK, Update, shown
 from webui.kit.panel import Panel
 from webui.pages.data_view import ALL, UNUSABLE
 
-BUTTONS = 4  # of one problem; what else can be repaired is offered when these were
+BUTTONS = 4  # of one problem; further repairs are offered afterwards
 QUOTED = 3
-# A button names its repair and the set that it was drawn for; the text beside it fills a placeholder.
+# A button contains its repair and dataset; the text field beside it replaces a placeholder.
 PRESS = """
 element.addEventListener("click", (event) => {
   const button = event.target.closest("button[data-mend]");
@@ -33,23 +33,23 @@ element.addEventListener("click", (event) => {
 """
 PRESSED = "() => [window.loraGarageMend]"
 DONE = "() => document.querySelectorAll('#data-found [aria-busy]').forEach((each) => each.removeAttribute('aria-busy'))"
-# What the table offers to filter by (assets/data_table.js).
+# The filters of the table (assets/data_table.js).
 FOUND = "(found) => { window.loraGarageFound = found; dispatchEvent(new Event('lg-found')); }"
 
 
 class Mending(Panel):
     def build(self) -> None:
         with gr.Column(visible=False, elem_id="data-mending") as self.column:
-            self.said = gr.HTML("", elem_id="data-found", js_on_load=PRESS, apply_default_css=False)
+            self.problems = gr.HTML("", elem_id="data-found", js_on_load=PRESS, apply_default_css=False)
             self.pressed = gr.JSON(None, visible=False)  # filled in by the browser
         self.filters = gr.JSON(None, visible=False)
 
     @property
     def outputs(self) -> list[Any]:
-        return [self.column, self.said, self.filters]
+        return [self.column, self.problems, self.filters]
 
     def wire(self, notice_: gr.HTML, redraw: Callable[[Any], Any]) -> None:
-        mended = self.said.select(self.mend, [self.pressed], [notice_], js=PRESSED, **SET_WORK)
+        mended = self.problems.select(self.mend, [self.pressed], [notice_], js=PRESSED, **SET_WORK)
         mended.then(None, None, None, js=DONE, **QUIET)
         redraw(mended)
 
@@ -59,44 +59,45 @@ class Mending(Panel):
         looked.then(None, [self.filters], None, js=FOUND, **QUIET)
 
     def look(self, id: Any) -> Updates:
-        """Inputs: sets. The report of a version is made once, when it is first asked for."""
+        """Inputs: sets. The report of a version is computed once, at its first request."""
         try:
             report = self.services.datasets.report(id)
             may = self.services.datasets.get(id).origin == "imported"
-        except GarageError:  # said above already, by the head of the set
-            return {self.column: gr.update(visible=False), self.said: "", self.filters: None}
-        found, rows, unusable = report.findings, report.good_rows, report.rows - report.good_rows
-        looked_at = found[0].of if found else rows
-        lines = [*([self._unusable(unusable)] if unusable else []), *(self._line(each, id, may) for each in found)]
+        except GarageError:  # the head of the dataset shows the error
+            return {self.column: gr.update(visible=False), self.problems: "", self.filters: None}
+        findings, rows, unusable = report.findings, report.good_rows, report.rows - report.good_rows
+        looked_at = findings[0].of if findings else rows
+        lines = [*([self._unusable(unusable)] if unusable else []), *(self._line(each, id, may) for each in findings)]
         sampled = muted(self.w.t("wizard.rows_sampled", looked_at=looked_at, rows=rows)) if looked_at < rows else None
         none = muted(self.w.t("data_page.nothing_found"))
         title = tag("h2", self.w.t("data_page.found"))
         return {
             self.column: gr.update(visible=True),
-            self.said: join([title, sampled, tag("ul", *lines, class_="lg-problems")] if lines else [none, sampled]),
-            self.filters: {"set": id, "filters": self._filters(found, unusable, report.rows)},
+            self.problems: join(
+                [title, sampled, tag("ul", *lines, class_="lg-problems")] if lines else [none, sampled]
+            ),
+            self.filters: {"set": id, "filters": self._filters(findings, unusable, report.rows)},
         }
 
-    def _filters(self, found: Sequence[Finding], unusable: int, rows: int) -> list[tuple[str, str, str]]:
-        """(which rows, what is read, how many): all of them, those that cannot be learned from, or those that have
-        what was found."""
+    def _filters(self, findings: Sequence[Finding], unusable: int, rows: int) -> list[tuple[str, str, str]]:
+        """Return (kind, label, count): all rows, the unusable ones, and those of each finding."""
         w = self.w
-        kinds = [(each.id, w.t(f"data_page.kind_{each.id}"), grouped(w, each.count)) for each in found if each.rows]
+        kinds = [(each.id, w.t(f"data_page.kind_{each.id}"), grouped(w, each.count)) for each in findings if each.rows]
         problems = [(UNUSABLE, w.t("data_page.problems"), grouped(w, unusable))] if unusable else []
         return [(ALL, w.t("data_page.show_all"), grouped(w, rows)), *problems, *kinds]
 
     def _unusable(self, rows: int) -> Html:
         show = tag("button", self.w.t("data_page.show_these"), type="button", data_show=UNUSABLE)
-        said = tag("p", self.w.t("data_page.unusable", rows=rows))
-        return tag("li", said, tag("span", show, class_="lg-problem-buttons"))
+        text = tag("p", self.w.t("data_page.unusable", rows=rows))
+        return tag("li", text, tag("span", show, class_="lg-problem-buttons"))
 
     def _line(self, finding: Finding, id: str, may: bool) -> Html:
         w = self.w
-        told = tag(
+        fold = tag(
             "details",
             tag("summary", w.render(finding.said)),
             tag("p", w.render(finding.meaning)),
-            tag("ul", *(tag("li", w.render(seen.sentence)) for seen in finding.examples[:QUOTED])),
+            tag("ul", *(tag("li", w.render(example.sentence)) for example in finding.examples[:QUOTED])),
             class_="lg-fold lg-found",
         )
         repairs = finding.repairs if may else ()
@@ -106,7 +107,7 @@ class Mending(Panel):
         label = w.t("data_page.fill")
         field = tag("input", type="text", placeholder=label, aria_label=label) if fills else None
         buttons = (self._button(repair, id) for repair in repairs)
-        return tag("li", told, tag("span", field, *buttons, class_="lg-problem-buttons"))
+        return tag("li", fold, tag("span", field, *buttons, class_="lg-problem-buttons"))
 
     def _button(self, repair: Repair, id: str) -> Html:
         label = self.w.render(repair.label)
@@ -123,5 +124,5 @@ class Mending(Panel):
             change = working.repair_rows(self.services.datasets, id, kind, filled, argument, action)
         except GarageError as error:
             return shown(notice(self.w.render(error.message)))
-        said = self.w.t("data_page.done", version=change.version, what=self.w.render(change.what))
-        return shown(notice(said, "ok"))
+        message = self.w.t("data_page.done", version=change.version, what=self.w.render(change.what))
+        return shown(notice(message, "ok"))

@@ -47,8 +47,8 @@ class Parting(Panel):
         return [self.column, self.others]
 
     def draw(self, id: str, sets: Sequence[tuple[str, str]]) -> Updates:
-        """sets: (what is read, id) of all."""
-        others = [(said.split("\n")[0], other) for said, other in sets if other != id]
+        """sets: (label, id) of all datasets."""
+        others = [(title.split("\n")[0], other) for title, other in sets if other != id]
         return {self.column: gr.update(visible=True), self.others: gr.update(choices=others)}
 
     def joined(self, id: Any, others: Any) -> Updates:
@@ -70,8 +70,8 @@ class Parting(Panel):
             store = self.services.datasets
             name = samples.title(store.get(id), self.w)
             names = self.w.t("data_page.split_most", name=name), self.w.t("data_page.split_held", name=name)
-            wanted = (held or 0) / 100 if unit == PERCENT else int(held or 0)
-            return list(working.split(store, id, wanted, int(seed or 0), names, self.services.workspace.cache / "sets"))
+            size = (held or 0) / 100 if unit == PERCENT else int(held or 0)
+            return list(working.split(store, id, size, int(seed or 0), names, self.services.workspace.cache / "sets"))
 
         return self._made(make)
 
@@ -82,10 +82,10 @@ class Parting(Panel):
         except GarageError as error:
             return {self.notice: shown(notice(w.render(error.message)))}
         named = [w.t("data_page.made_one", name=info.name, rows=format.rows(w, info.good_rows or 0)) for info in made]
-        said = notice(w.t("data_page.made", sets=w.t("data_page.and").join(named)), "ok")
-        known = [(info.name, info.id) for info in self.services.datasets.list()]  # drawn anew right after this
+        message = notice(w.t("data_page.made", sets=w.t("data_page.and").join(named)), "ok")
+        known = [(info.name, info.id) for info in self.services.datasets.list()]  # redrawn right after this
         return {
-            self.notice: shown(said),
+            self.notice: shown(message),
             self.chosen: gr.update(choices=known, value=made[0].id),
             self.others: gr.update(value=[]),
         }

@@ -1,4 +1,4 @@
-"""One row of a dataset on the Data page: read in full, with its tokens, edited, added, deleted."""
+"""One row of a dataset on the Data page: shown in full with its tokens, edited, added, deleted."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ NEW: dict[Kind, dict[str, Any]] = {
     "completion": {"prompt": "", "completion": ""},
     "text": {"text": ""},
 }
-WHOLE = 1 << 30  # tokens of a row that are shown: all that the model takes
+ALL_TOKENS = 1 << 30  # tokens shown of a row: no limit
 
 
 def kind_of(row: dict[str, Any]) -> Kind:
-    """chat: a question and an answer, with or without instructions before them. Whatever has more in it is shown as
-    JSON."""
+    """Return chat for a question and an answer, with or without instructions before them; json for rows with more
+    content."""
     if set(row) == {"text"}:
         return "text"
     if set(row) == {"prompt", "completion"}:
@@ -46,7 +46,7 @@ def kind_of(row: dict[str, Any]) -> Kind:
 
 
 def fields_of(row: dict[str, Any], kind: Kind) -> tuple[str, str]:
-    """What stands in the two fields; the first is not shown for text and for what is shown as JSON."""
+    """Return the texts of the two fields; the first is hidden for text and json."""
     if kind == "chat":
         return row["messages"][-2]["content"], row["messages"][-1]["content"]
     if kind == "completion":
@@ -54,8 +54,8 @@ def fields_of(row: dict[str, Any], kind: Kind) -> tuple[str, str]:
     return "", row["text"] if kind == "text" else json.dumps(row, ensure_ascii=False, indent=2)
 
 
-def written(row: dict[str, Any], kind: Kind, first: str, second: str) -> Any:
-    """The row with what the fields say. Raises DataError where that is no JSON."""
+def row_from_fields(row: dict[str, Any], kind: Kind, first: str, second: str) -> Any:
+    """Return the row with the fields' texts. Raises DataError for invalid JSON."""
     if kind == "chat":
         question, answer = row["messages"][-2:]
         return row | {"messages": [*row["messages"][:-2], question | {"content": first}, answer | {"content": second}]}
@@ -69,53 +69,53 @@ def written(row: dict[str, Any], kind: Kind, first: str, second: str) -> Any:
         raise DataError("sets.no_json", found=second[:80]) from None
 
 
-def blank(rows: Rows) -> dict[str, Any]:
-    """A new row such as the set has."""
+def blank_row(rows: Rows) -> dict[str, Any]:
+    """Return a new row in the dataset's format."""
     return NEW.get(kind_of(rows[0][1].as_dict()), NEW["chat"])
 
 
-def laid_out(row: ShownRow, rows: Rows) -> dict[str, Any] | None:
-    """The row to be edited, with "" where a text is missing; None where something else is wrong with it."""
+def editable_row(row: ShownRow, rows: Rows) -> dict[str, Any] | None:
+    """Return the row for editing, with "" for a missing text; None if something else is wrong with it."""
     if row.example is not None:
         return row.example.as_dict()
-    return blank(rows) if row.values is None else draft_of(row.values)
+    return blank_row(rows) if row.values is None else draft_of(row.values)
 
 
 class ChangedMeanwhileError(DataError):
-    """The row is another one than the person saw."""
+    """The row differs from the one that the person saw."""
 
 
-def rewritten(
-    store: DatasetStore, id: str, number: int, seen: Any, new: Callable[[dict[str, Any], Kind], Any]
+def rewrite(
+    store: DatasetStore, id: str, number: int, expected_mark: Any, new: Callable[[dict[str, Any], Kind], Any]
 ) -> Change:
-    """A new version, in which the row says what `new` makes of it. seen: the mark of the row that was on the screen;
-    one that was changed since is not overwritten. Raises DataError."""
-    row, kind = as_seen(store, id, number, seen)
+    """Make a new version with the row replaced by `new`'s result. expected_mark: the mark of the row on the screen; a
+    row that was changed since is not overwritten. Raises DataError."""
+    row, kind = current_row(store, id, number, expected_mark)
     return working.edit_rows(store, id, change=[(number, new(row, kind))])
 
 
-def as_seen(store: DatasetStore, id: str, number: int, seen: Any) -> tuple[dict[str, Any], Kind]:
+def current_row(store: DatasetStore, id: str, number: int, expected_mark: Any) -> tuple[dict[str, Any], Kind]:
     rows = store.rows(id)
     try:
         now = working.row_of(rows, number)
     except DataError:
         raise DataError("data_page.row_gone", row=number) from None
     row, kind = opened(now, rows)
-    if mark(row) != seen:
+    if mark(row) != expected_mark:
         raise ChangedMeanwhileError("data_page.changed_meanwhile", row=number)
     return row, kind
 
 
 def opened(row: ShownRow, rows: Rows) -> tuple[dict[str, Any], Kind]:
-    """The row as its fields show it."""
-    found = laid_out(row, rows)
-    return (found, kind_of(found)) if found is not None else (row.values or {}, "json")
+    """Return the row as its fields show it."""
+    editable = editable_row(row, rows)
+    return (editable, kind_of(editable)) if editable is not None else (row.values or {}, "json")
 
 
 class RowEditor(Panel):
     def build(self) -> None:
         w = self.w
-        # set, number (0 for a new row), kind, mark: of the row that was on the screen, sent with the press.
+        # set, number (0 for a new row), kind, mark: of the row on the screen, sent with each press
         self.opened = gr.JSON(None, visible=False)
         with gr.Column(
             visible=False, elem_id="data-row", elem_classes="lg-card", scale=4, min_width=260
@@ -136,7 +136,7 @@ class RowEditor(Panel):
         ]  # fmt: skip
 
     def wire(self, notice_: gr.HTML, redraw: Callable[[Any], Any]) -> None:
-        """redraw: shows what an event changed."""
+        """redraw: shows the effect of an event."""
         self.notice = notice_
         fields, outputs = [self.opened, self.first, self.second], [notice_, *self.outputs]
         redraw(self.save.click(self.saved, fields, outputs, **SET_WORK))
@@ -144,7 +144,7 @@ class RowEditor(Panel):
         self.close.click(self.closed, None, self.outputs, **AT_ONCE)
 
     def follow(self, event: Any, model: Component) -> None:
-        """Show the tokens of an opened row, which may wait until the whole set is counted. model: its id."""
+        """Show the tokens of an opened row, which may wait until the whole dataset is counted. model: its id."""
         event.then(self.as_read, [self.opened, model], [self.tokens], **LAST, **QUIET)
 
     # ---- what is shown --------------------------------------------------------------------------------------------
@@ -152,7 +152,7 @@ class RowEditor(Panel):
         return {self.opened: None, self.column: gr.update(visible=False)}
 
     def show(self, id: str, number: int, row: dict[str, Any], kind: Kind, why: Message | None = None) -> Updates:
-        """number: 0 for a row that is not in the set. why: it cannot be used."""
+        """number: 0 for a new row. why: the reason why the row cannot be used."""
         w = self.w
         first, second = fields_of(row, kind)
         may = self.services.datasets.get(id).origin == "imported"
@@ -173,58 +173,58 @@ class RowEditor(Panel):
         }
 
     def open_row(self, id: str, number: int) -> Updates:
-        """Raises DataError where the set, or the row, has gone."""
+        """Raises DataError if the dataset or the row is gone."""
         rows = self.services.datasets.rows(id)
         row = working.row_of(rows, number)
         why = None if row.example else row.problem or msg("data_page.bad_answer")
         return self.show(id, number, *opened(row, rows), why)
 
     def new(self, id: str) -> Updates:
-        """A row such as the set has."""
-        row = blank(self.services.datasets.rows(id))
+        """Show a new row in the dataset's format."""
+        row = blank_row(self.services.datasets.rows(id))
         return self.show(id, 0, row, kind_of(row))
 
-    def as_read(self, given: Any, model: Any) -> Any:
-        """Inputs: opened, the model that is chosen in Train. Outputs: tokens."""
-        known: dict[str, Any] = given if isinstance(given, dict) else {}
+    def as_read(self, sent: Any, model: Any) -> Any:
+        """Inputs: opened, the model chosen in Train. Outputs: tokens."""
+        known: dict[str, Any] = sent if isinstance(sent, dict) else {}
         id, number = known.get("set"), known.get("number")
         if not isinstance(id, str) or not isinstance(number, int) or not number:
             return gr.skip()
         try:
             place = (self.services.datasets.rows(id).numbers() == number).nonzero()[0][:1].tolist()
-            if not place:  # it cannot be used, which is said above
+            if not place:  # it cannot be used, which is shown above
                 return shown("")
             preview = self.services.previews.get(id, str(model or ""))
-            said: Html = learned_view.row(preview.row(place[0], WHOLE, joined=False), self.w)
+            content: Html = learned_view.row(preview.row(place[0], ALL_TOKENS, joined=False), self.w)
         except GarageError as error:
-            said = notice(self.w.render(error.message), "plain")
+            content = notice(self.w.render(error.message), "plain")
         except OSError:  # the set was deleted meanwhile
             return shown("")
-        return shown(join([tag("h4", self.w.t("data_page.tokens")), said]))
+        return shown(join([tag("h4", self.w.t("data_page.tokens")), content]))
 
     # ---- what is done ---------------------------------------------------------------------------------------------
-    def saved(self, given: Any, first: Any, second: Any) -> Updates:
-        """Inputs: opened, first, second. A row that another page has changed is shown, not overwritten."""
+    def saved(self, sent: Any, first: Any, second: Any) -> Updates:
+        """Inputs: opened, first, second. A row that another page has changed is shown instead of overwritten."""
         store, texts = self.services.datasets, (str(first or ""), str(second or ""))
 
-        def act(id: str, number: int, kind: Kind, seen: Any) -> Change:
+        def act(id: str, number: int, kind: Kind, expected_mark: Any) -> Change:
             if not number:
-                return working.edit_rows(store, id, add=[written(NEW.get(kind, {}), kind, *texts)])
-            return rewritten(store, id, number, seen, lambda row, now: written(row, now, *texts))
+                return working.edit_rows(store, id, add=[row_from_fields(NEW.get(kind, {}), kind, *texts)])
+            return rewrite(store, id, number, expected_mark, lambda row, now: row_from_fields(row, now, *texts))
 
-        return self._done(given, act)
+        return self._done(sent, act)
 
-    def deleted(self, given: Any) -> Updates:
+    def deleted(self, sent: Any) -> Updates:
         """Inputs: opened."""
 
-        def act(id: str, number: int, kind: Kind, seen: Any) -> Change:
-            as_seen(self.services.datasets, id, number, seen)
+        def act(id: str, number: int, kind: Kind, expected_mark: Any) -> Change:
+            current_row(self.services.datasets, id, number, expected_mark)
             return working.edit_rows(self.services.datasets, id, remove=[number])
 
-        return self._done(given, act)
+        return self._done(sent, act)
 
-    def _done(self, given: Any, act: Callable[[str, int, Kind, Any], Change]) -> Updates:
-        known: dict[str, Any] = given if isinstance(given, dict) else {}
+    def _done(self, sent: Any, act: Callable[[str, int, Kind, Any], Change]) -> Updates:
+        known: dict[str, Any] = sent if isinstance(sent, dict) else {}
         id, number, kind = known.get("set"), known.get("number"), cast(Kind, str(known.get("kind")))
         if not isinstance(id, str) or not isinstance(number, int):
             return self.closed()
@@ -234,7 +234,7 @@ class RowEditor(Panel):
             return {self.notice: shown(notice(self.w.render(error.message), "warn")), **self.open_row(id, number)}
         except GarageError as error:
             gone = error.message.key == "data_page.row_gone"
-            said = notice(self.w.render(error.message), "warn" if gone else "bad")
-            return {self.notice: shown(said), **(self.closed() if gone else {})}
+            message = notice(self.w.render(error.message), "warn" if gone else "bad")
+            return {self.notice: shown(message), **(self.closed() if gone else {})}
         done = self.w.t("data_page.done", version=change.version, what=self.w.render(change.what))
         return {self.notice: shown(notice(done, "ok")), **self.closed()}

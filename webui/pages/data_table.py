@@ -1,7 +1,7 @@
 """The rows of a dataset as a table: searched, filtered, edited in place, several deleted at once, undone.
 
-The page holds the rows that can be seen and those around them, and asks for others by their place in the table
-(assets/data_table.js). What a row says reaches the page as text.
+The page holds the visible rows and those around them, and requests others by their place in the table
+(assets/data_table.js). The contents of a row reach the page as text.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from webui.kit.live import mark
 from webui.kit.panel import Panel
 from webui.kit.theme import ASSETS
 from webui.kit.wording import Wording
-from webui.pages.data_row import laid_out, rewritten
+from webui.pages.data_row import editable_row, rewrite
 from webui.pages.data_view import RowFilter, View, Views
 from webui.state.services import Services
 
-A_CELL = 300  # characters of a cell that are sent; the rest is fetched when it is edited or opened
-MOST_ROWS = 200  # that one answer brings
+A_CELL = 300  # characters sent of a cell; the rest is fetched when it is edited or opened
+MOST_ROWS = 200  # in one answer
 WORDS = (
     "list", "search", "filter", "row", "question", "answer", "open", "choose", "choose_all", "undo", "redo", "add",
     "delete", "deselect", "chosen", "none_found", "show_all", "hint", "read_hint", "offline", "edit",
@@ -66,8 +66,8 @@ TEMPLATE = f"""
 
 
 class RowsTable(Panel):
-    """Its value is {set, stamp, may_edit}. "select" tells that a row is to be opened (OPENED), "submit" that the set
-    was changed."""
+    """The table. Its value is {set, stamp, may_edit}. "select" opens a row (OPENED), "submit" reports a change of the
+    dataset."""
 
     def __init__(self, services: Services, wording: Wording):
         super().__init__(services, wording)
@@ -88,9 +88,9 @@ class RowsTable(Panel):
     def _served(self, answer: Callable[[Mapping[str, Any]], dict[str, Any]]) -> Callable[[Any], dict[str, Any]]:
         """Wrap a function for gradio: any input from a browser is accepted, and errors are returned as a sentence."""
 
-        def served(given: Any) -> dict[str, Any]:
+        def served(request: Any) -> dict[str, Any]:
             try:
-                return answer(given if isinstance(given, dict) else {})
+                return answer(request if isinstance(request, dict) else {})
             except GarageError as error:
                 return {"error": self.w.render(error.message)}
             except OSError:  # the set was deleted meanwhile
@@ -103,30 +103,30 @@ class RowsTable(Panel):
         """Raises DataError."""
         return {self.table: {"set": id, "stamp": self.views.stamp(id), "may_edit": may_edit}}
 
-    # ---- what the script asks for -----------------------------------------------------------------------------------
-    def rows(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """given: set, show, words, begin, count. Searches on where words are not yet sought in all rows. Raises
-        DataError."""
-        asked, stamp, view = self.views.of(RowFilter.of(given))
+    # ---- requests of the script ------------------------------------------------------------------------------------
+    def rows(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """request: set, show, words, begin, count. Continues the search if words were not yet searched in all rows.
+        Raises DataError."""
+        row_filter, stamp, view = self.views.get(RowFilter.from_request(request))
         view.look()
-        begin, count = max(0, _whole(given, "begin")), min(MOST_ROWS, max(0, _whole(given, "count")))
+        begin, count = max(0, _int(request, "begin")), min(MOST_ROWS, max(0, _int(request, "count")))
         return {
             "stamp": stamp,
-            "show": asked.show,
+            "show": row_filter.show,
             "total": len(view),
-            "searching": view.looked_at < view.of,
-            "place": self._place(asked, view),
+            "searching": view.looked_at < view.row_count,
+            "place": self._place(row_filter, view),
             "begin": begin,
-            "rows": [self.told(row, view.rows) for row in view.part(begin, count)],
-            **self._history(asked.id),
+            "rows": [self.row_data(row, view.rows) for row in view.part(begin, count)],
+            **self._history(row_filter.id),
         }
 
-    def _place(self, asked: RowFilter, view: View) -> str:
-        rows = format.rows(self.w, view.of)
-        if view.looked_at < view.of:
+    def _place(self, row_filter: RowFilter, view: View) -> str:
+        rows = format.rows(self.w, view.row_count)
+        if view.looked_at < view.row_count:
             looked_at = format.grouped(self.w, view.looked_at)
             return self.w.t("data_table.searching", shown=len(view), looked_at=looked_at, rows=rows)
-        return self.w.t("data_table.place", shown=len(view), rows=rows) if asked.words else rows
+        return self.w.t("data_table.place", shown=len(view), rows=rows) if row_filter.words else rows
 
     def _history(self, id: str) -> dict[str, Any]:
         edits = self.services.datasets.edits(id)
@@ -134,55 +134,56 @@ class RowsTable(Panel):
         may_redo = any(change.parent == edits.head for change in edits.changes.values())
         return {"undo": self.w.render(story[-1].what) if story else "", "redo": may_redo}
 
-    def told(self, row: ShownRow, rows: Rows) -> dict[str, Any]:
-        """n: its number. a, b: the question and the answer, b null where there is one text alone. why: what is wrong
-        with it. may: whether its cells can be edited where they stand."""
-        row_dict = laid_out(row, rows)
+    def row_data(self, row: ShownRow, rows: Rows) -> dict[str, Any]:
+        """n: its number. a, b: question and answer, b null for a single text. why: the problem of the row. may: true if
+        its cells can be edited in place."""
+        row_dict = editable_row(row, rows)
         cells = None if row_dict is None else _cells(row_dict)
         if cells is None:
-            cells = _shown(row) if row.example else (json.dumps(row.values, ensure_ascii=False), None)
+            cells = _readonly_cells(row) if row.example else (json.dumps(row.values, ensure_ascii=False), None)
             may = False
         else:
             may = True
         why = self.w.render(row.problem) if row.problem else "" if row.example else self.w.t("data_page.bad_answer")
         return {"n": row.number, "a": _short(cells[0]), "b": _short(cells[1]), "why": why, "may": may}
 
-    def cell(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """given: set, n. The whole texts of a row that is about to be edited, and its mark. Raises DataError."""
-        id, rows = RowFilter.of(given).id, self.services.datasets.rows(RowFilter.of(given).id)
-        row = laid_out(working.row_of(rows, _whole(given, "n")), rows) or {}
+    def cell(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """request: set, n. Returns the complete texts of a row to edit, and its mark. Raises DataError."""
+        id, rows = RowFilter.from_request(request).id, self.services.datasets.rows(RowFilter.from_request(request).id)
+        row = editable_row(working.row_of(rows, _int(request, "n")), rows) or {}
         return {"cells": _cells(row), "mark": mark(row), "set": id}
 
-    def write(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """given: set, n, at (0 or 1: the cell), text, mark. Raises DataError."""
-        at, text = _whole(given, "at"), str(given.get("text") or "")
-        change = rewritten(
+    def write(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """request: set, n, at (0 or 1: the cell), text, mark. Raises DataError."""
+        at, text = _int(request, "at"), str(request.get("text") or "")
+        change = rewrite(
             self.services.datasets,
-            RowFilter.of(given).id,
-            _whole(given, "n"),
-            given.get("mark"),
+            RowFilter.from_request(request).id,
+            _int(request, "n"),
+            request.get("mark"),
             lambda row, kind: with_cell(row, at, text),
         )
         return self._done(change)
 
-    def remove(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """given: numbers of the rows to delete; all: all others that are shown, as of stamp. Raises DataError."""
-        listed = given.get("numbers")
+    def remove(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """request: numbers of the rows to delete; all: delete all other rows of the view, as of stamp. Raises
+        DataError."""
+        listed = request.get("numbers")
         numbers = {each for each in listed if isinstance(each, int)} if isinstance(listed, list) else set()
-        id = RowFilter.of(given).id
-        if given.get("all"):
-            _, stamp, view = self.views.of(RowFilter.of(given))
-            if stamp != given.get("stamp"):
+        id = RowFilter.from_request(request).id
+        if request.get("all"):
+            _, stamp, view = self.views.get(RowFilter.from_request(request))
+            if stamp != request.get("stamp"):
                 raise DataError("data_page.stale")
-            while view.looked_at < view.of:
+            while view.looked_at < view.row_count:
                 view.look()
             numbers = set(view.numbers()) - numbers
         return self._done(working.edit_rows(self.services.datasets, id, remove=sorted(numbers)))
 
-    def travel(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """given: set, back: whether the newest change is undone, or what was undone is done again. Raises DataError."""
-        back = bool(given.get("back"))
-        with self.services.datasets.editing(RowFilter.of(given).id) as (edits, _):
+    def travel(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """request: set, back: true to undo the newest change, false to redo. Raises DataError."""
+        back = bool(request.get("back"))
+        with self.services.datasets.editing(RowFilter.from_request(request).id) as (edits, _):
             change = edits.undo() if back else edits.redo()
         return self._done(change, "undone" if back else "done")
 
@@ -190,8 +191,8 @@ class RowsTable(Panel):
         return {"said": self.w.t(f"data_page.{key}", version=change.version, what=self.w.render(change.what))}
 
 
-def _whole(given: Mapping[str, Any], name: str) -> int:
-    value = given.get(name)
+def _int(request: Mapping[str, Any], name: str) -> int:
+    value = request.get(name)
     return value if isinstance(value, int) else 0
 
 
@@ -203,7 +204,8 @@ def _short(text: str | None) -> str | None:
 
 
 def _cells(row: Mapping[str, Any]) -> tuple[str, str | None] | None:
-    """The cells that can be edited in the table: the last question and its answer, or a text; None for other rows."""
+    """Return the texts that can be edited in the table: the last question and its answer, or a text; None for other
+    rows."""
     if set(row) == {"text"}:
         return row["text"], None
     if set(row) == {"prompt", "completion"}:
@@ -216,14 +218,14 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, str | None] | None:
 
 
 def with_cell(row: Mapping[str, Any], at: int, text: str) -> dict[str, Any]:
-    """The row with another text in one of its cells. Raises DataError where it has no such."""
+    """Return the row with another text in one of its cells. Raises DataError if it has no such cell."""
     if (cells := _cells(row)) is None or at not in (0, 1) or cells[at] is None:
         raise DataError("data_page.no_cell")
     if "text" in row:
         return {"text": text}
     if "prompt" in row:
         return {**row, ("prompt", "completion")[at]: text}
-    sides = ("messages", "rejected") if at == 0 else ("messages",)  # the worse answer is to the same question
+    sides = ("messages", "rejected") if at == 0 else ("messages",)  # the worse answer has the same question
     return {**row, **{side: _with_turn(row[side], at - 2, text) for side in sides if side in row}}
 
 
@@ -233,11 +235,11 @@ def _with_turn(turns: Sequence[dict[str, Any]], at: int, text: str) -> list[dict
     return changed
 
 
-def _shown(row: ShownRow) -> tuple[str, str | None]:
-    """The last question and the last answer of a row that the table does not edit: one with calls of tools, say."""
+def _readonly_cells(row: ShownRow) -> tuple[str, str | None]:
+    """Return the last question and answer of a row that the table does not edit, such as one with tool calls."""
     example = row.example
     assert example is not None
     if not example.messages:
         return example.prompt or example.text or "", example.completion
-    asked = next((message.content for message in reversed(example.messages) if message.role == "user"), "")
-    return asked, example.messages[-1].content
+    question = next((message.content for message in reversed(example.messages) if message.role == "user"), "")
+    return question, example.messages[-1].content

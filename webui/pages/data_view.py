@@ -1,6 +1,5 @@
-"""The rows that the table of the Data page shows, in the order of their file: all of them, those with one kind of
-problem, or those with some words. Any of them is found by its place, so that a table of a million rows can be scrolled.
-"""
+"""The rows in the table of the Data page, in the order of their file: all of them, those with one kind of problem, or
+those with some words. Each is accessible by its place, so that a table of a million rows can be scrolled."""
 
 from __future__ import annotations
 
@@ -20,19 +19,19 @@ from core.errors import DataError
 from webui.state.services import Services
 
 ALL, UNUSABLE = "all", "problems"  # else a kind of finding
-LOOKED_AT = 50_000  # rows that one call searches for words before it answers with what it has
-KEPT = 4  # views of all visitors: 8 bytes a row each
+LOOKED_AT = 50_000  # rows that one call searches for words
+KEPT = 4  # cached views of all visitors, 8 bytes a row each
 
 
 class View:
-    """Rows of one version of a set. Threads may share it."""
+    """Rows of one version of a dataset. Threads may share it."""
 
     def __init__(self, rows: Rows, only: Collection[int] | None = None, unusable: bool = False, words: str = ""):
-        """only: numbers of the rows that are wanted, None for all. unusable: those alone that cannot be used."""
+        """only: numbers of the selected rows, None for all. unusable: select only rows that cannot be used."""
         self.rows, self.words = rows, words
         good, flawed = rows.numbers(), rows.flawed_numbers()
         numbers = np.concatenate((good, flawed))
-        # of a row that can be learned from its position, of another -1 - its position among all rows of the file
+        # code of a usable row: its position; of another: -1 - its position among all rows of the file
         codes = np.concatenate((np.arange(len(good)), -1 - np.asarray(rows.flawed, np.int64)))
         if len(flawed):
             order = np.argsort(numbers, kind="stable")
@@ -40,19 +39,19 @@ class View:
         if unusable:
             numbers, codes = numbers[codes < 0], codes[codes < 0]
         elif only is not None:
-            wanted = np.isin(numbers, np.fromiter(only, np.int64))
-            numbers, codes = numbers[wanted], codes[wanted]
+            selected = np.isin(numbers, np.fromiter(only, np.int64))
+            numbers, codes = numbers[selected], codes[selected]
         self._numbers, self._codes = numbers.astype(np.int32), codes.astype(np.int32)
-        self._found, self._guard = array("i"), threading.Lock()
+        self._matches, self._guard = array("i"), threading.Lock()
         self.looked_at = 0 if words else len(codes)
 
     def __len__(self) -> int:
-        """Those that were found so far, where words are sought."""
-        return len(self._found) if self.words else len(self._codes)
+        """Number of rows; during a search, of the matches so far."""
+        return len(self._matches) if self.words else len(self._codes)
 
     @property
-    def of(self) -> int:
-        """Rows that may be looked at for the words."""
+    def row_count(self) -> int:
+        """Number of rows to search."""
         return len(self._codes)
 
     def look(self) -> None:
@@ -61,25 +60,25 @@ class View:
             end = min(self.looked_at + LOOKED_AT, len(self._codes))
             for at in range(self.looked_at, end):
                 if self._has_words(int(self._codes[at])):
-                    self._found.append(at)
+                    self._matches.append(at)
             self.looked_at = end
 
     def _has_words(self, code: int) -> bool:
         if code >= 0:
             return bool(working.with_words(self.words, self.rows, code))
-        said = self.rows.entry(-1 - code)["values"] or ""
-        return self.words.casefold() in "\n".join(_texts(json.loads(said) if said else "")).casefold()
+        raw = self.rows.entry(-1 - code)["values"] or ""
+        return self.words.casefold() in "\n".join(_texts(json.loads(raw) if raw else "")).casefold()
 
     def _places(self) -> np.ndarray:
-        return np.array(self._found, np.int64) if self.words else np.arange(len(self._codes))
+        return np.array(self._matches, np.int64) if self.words else np.arange(len(self._codes))
 
     def numbers(self) -> list[int]:
-        """The numbers of all rows shown."""
+        """Return the numbers of all rows shown."""
         return self._numbers[self._places()].tolist()
 
     def part(self, begin: int, count: int) -> list[ShownRow]:
-        found = self._found[begin : begin + count] if self.words else range(begin, min(begin + count, len(self)))
-        return [self._row(int(self._codes[at])) for at in found]
+        places = self._matches[begin : begin + count] if self.words else range(begin, min(begin + count, len(self)))
+        return [self._row(int(self._codes[at])) for at in places]
 
     def _row(self, code: int) -> ShownRow:
         if code < 0:
@@ -96,16 +95,16 @@ def _texts(values: object) -> list[str]:
 
 @dataclass(frozen=True)
 class RowFilter:
-    """Selects the rows a table shows: the set's id, the kind of rows, and words to search for."""
+    """The selection of a table's rows: the dataset's id, the kind of rows, and words to search for."""
 
     id: str
     show: str = ALL
     words: str = ""
 
     @classmethod
-    def of(cls, given: object) -> RowFilter:
-        """given: from a browser. Raises DataError."""
-        known = given if isinstance(given, dict) else {}
+    def from_request(cls, request: object) -> RowFilter:
+        """request: any JSON from a browser. Raises DataError."""
+        known = request if isinstance(request, dict) else {}
         id, show, words = (known.get(name, "") for name in ("set", "show", "words"))
         if not isinstance(id, str):
             raise DataError("data.unknown", id="")
@@ -113,37 +112,38 @@ class RowFilter:
 
 
 class Views:
-    """The last views that were asked for, of all visitors. One that another version has replaced is made anew."""
+    """The last views of all visitors. A view is replaced when its dataset has a new version."""
 
     def __init__(self, services: Services):
         self._sets, self._guard = services.datasets, threading.Lock()
         self._kept: dict[tuple[str, RowFilter], View] = {}  # least recently used first
 
     def stamp(self, id: str) -> str:
-        """Another one for each version, and each reading, of a set. Raises DataError."""
+        """Return a value that differs for each version and reading of a dataset. Raises DataError."""
         choices = self._sets.choices(id)
         return f"{files.stamp(self._sets.path(id))} {choices.key} {self._sets.version(id, choices=choices)}"
 
-    def of(self, asked: RowFilter) -> tuple[RowFilter, str, View]:
-        """asked: as it can be shown; of a kind of problem that is in the set no more, all rows. Raises DataError."""
-        stamp = self.stamp(asked.id)
+    def get(self, row_filter: RowFilter) -> tuple[RowFilter, str, View]:
+        """Return the filter that can be shown, its stamp and its view. A filter for a kind of problem that the dataset
+        no longer has selects all rows. Raises DataError."""
+        stamp = self.stamp(row_filter.id)
         with self._guard:
-            view = self._kept.pop((stamp, asked), None)
+            view = self._kept.pop((stamp, row_filter), None)
         if view is None:
-            asked, view = self._made(asked)
+            row_filter, view = self._made(row_filter)
         with self._guard:
-            self._kept[stamp, asked] = view
+            self._kept[stamp, row_filter] = view
             while len(self._kept) > KEPT:
                 del self._kept[next(iter(self._kept))]
-        return asked, stamp, view
+        return row_filter, stamp, view
 
-    def _made(self, asked: RowFilter) -> tuple[RowFilter, View]:
-        rows = self._sets.rows(asked.id)
-        if asked.show == UNUSABLE and len(rows.flawed):
-            return asked, View(rows, unusable=True, words=asked.words)
+    def _made(self, row_filter: RowFilter) -> tuple[RowFilter, View]:
+        rows = self._sets.rows(row_filter.id)
+        if row_filter.show == UNUSABLE and len(rows.flawed):
+            return row_filter, View(rows, unusable=True, words=row_filter.words)
         only = None
-        if asked.show not in (ALL, UNUSABLE):
-            found = self._sets.report(asked.id).findings
-            only = next((finding.rows for finding in found if finding.id == asked.show), None)
-        shown = asked if only is not None else RowFilter(asked.id, ALL, asked.words)
-        return shown, View(rows, only, words=asked.words)
+        if row_filter.show not in (ALL, UNUSABLE):
+            findings = self._sets.report(row_filter.id).findings
+            only = next((finding.rows for finding in findings if finding.id == row_filter.show), None)
+        shown = row_filter if only is not None else RowFilter(row_filter.id, ALL, row_filter.words)
+        return shown, View(rows, only, words=row_filter.words)

@@ -13,9 +13,9 @@ from webui.kit.live import AT_ONCE
 from webui.kit.panel import Panel
 
 GUIDE = PROJECT / "docs" / "guide"
-# In the order of the guide's own list.
+# In the order of the guide's list.
 CHAPTERS = tuple(re.findall(r"^\| \[[^\]]+\]\(([\w-]+)\.md\)", (GUIDE / "README.md").read_text("utf-8"), re.MULTILINE))
-# Lines that are a picture, or a link to the chapter in the other language.
+# Lines with only a picture or a link to the translation.
 LEFT_OUT = re.compile(r"^!?\[[^\]]*\]\([^)]*\)\s*$", re.MULTILINE)
 LINK_TO_FILE = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?://)[^)]*\)")
 
@@ -38,7 +38,8 @@ class HelpPage(Panel):
 
 
 def text_of(chapter: str, language: str) -> str:
-    """The chapter without its pictures; links to other files are their words alone, for this page has no such files."""
+    """Return the chapter without its pictures; links to other files become plain text, as the page does not serve
+    them."""
     text = _file(chapter, language).read_text("utf-8")
     return LINK_TO_FILE.sub(r"\1", LEFT_OUT.sub("", text))
 

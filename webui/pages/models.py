@@ -1,4 +1,4 @@
-"""Models: the base models on this PC, with a way to the search for others."""
+"""Models: the base models on this PC, with a link to the search for others."""
 
 from __future__ import annotations
 

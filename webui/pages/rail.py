@@ -1,7 +1,7 @@
 """The navigation between the pages: a rail at the left, a bar at the bottom of a phone.
 
-It stands in place of gradio's row of tabs, which is hidden; assets/rail.js presses the tab that a link names, keeps
-`aria-current` on the link of the open page, and gives each page an address (`#chat`).
+It replaces gradio's row of tabs, which is hidden; assets/rail.js presses the tab of a link, keeps `aria-current` on the
+link of the open page, and gives each page an address (`#chat`).
 """
 
 from __future__ import annotations

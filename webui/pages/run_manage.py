@@ -1,6 +1,8 @@
 """Managing the run that the Runs page has open: its name, tags and note, archiving it, saving it as one file, deleting
 its checkpoints or all of it.
-What goes for good is asked about first, with what it frees and what depends on it."""
+
+A person confirms a deletion first, with the space it frees and what depends on it.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,7 @@ class ManageRun:
         )
 
     def _as_file(self, row: RunRow | None) -> str:
-        """Links to the run as one file, for another PC; none while it is at work."""
+        """Return links to the run as one file for another PC; none while it is at work."""
         w = self.w
         if row is None or row.status.state in BUSY:
             return muted(w.t("run_manage.file_later")) if row else ""
@@ -76,9 +78,9 @@ class ManageRun:
             self.save.click(self.describe, [self.opened, self.new_name, self.tags, self.note], [self.notice], **CONTROL)
         )
         poller.after(self.archive.click(self.put_away, [self.opened], [self.notice], **CONTROL))
-        asked = [self.sure, self.sure_text, self.really, self.free_really]
-        self.delete.click(self.ask_delete, [self.opened], asked, **AT_ONCE)
-        self.free.click(self.ask_free, [self.opened], asked, **AT_ONCE)
+        outputs = [self.sure, self.sure_text, self.really, self.free_really]
+        self.delete.click(self.ask_delete, [self.opened], outputs, **AT_ONCE)
+        self.free.click(self.ask_free, [self.opened], outputs, **AT_ONCE)
         self.keep.click(lambda: gr.update(visible=False), None, [self.sure], **AT_ONCE)
         poller.after(self.free_really.click(self.drop, [self.opened], [self.sure, self.notice], **CONTROL))
         poller.after(
@@ -92,13 +94,19 @@ class ManageRun:
 
     @property
     def opening(self) -> list[Any]:
-        """What opening a run changes here."""
+        """The components that opening a run changes here."""
         return [self.new_name, self.tags, self.note, self.sure, self.notice]
 
     def opened_values(self, view: RunView | None) -> tuple[Any, ...]:
         """Outputs: opening."""
-        said = view.row.label if view else label.Label()
-        return view.row.name if view else "", ", ".join(said.tags), said.note, gr.update(visible=False), shown("")
+        shown_label = view.row.label if view else label.Label()
+        return (
+            view.row.name if view else "",
+            ", ".join(shown_label.tags),
+            shown_label.note,
+            gr.update(visible=False),
+            shown(""),
+        )
 
     def describe(self, run_id: str | None, *given: Any) -> Update:
         """Inputs: opened, name, tags, note. Outputs: notice."""
@@ -113,7 +121,7 @@ class ManageRun:
         return shown(notice(self.w.t("run_manage.saved"), "ok"))
 
     def put_away(self, run_id: str | None) -> Update:
-        """Inputs: opened. Outputs: notice. Out of the list, or back into it."""
+        """Inputs: opened. Outputs: notice. Archives the run, or restores it to the list."""
         try:
             run = self.services.runs.get(run_id or "")
             archived = not label.Label.from_run(run).archived
@@ -127,32 +135,32 @@ class ManageRun:
         view = self.services.snapshots.view(run_id)
         if view is None:
             return gr.skip(), gr.skip(), gr.skip(), gr.skip()
-        return self._asked(" ".join(self._lost(view)), gr.update(visible=True), gr.update(visible=False))
+        return self._confirmation(" ".join(self._lost(view)), gr.update(visible=True), gr.update(visible=False))
 
     def ask_free(self, run_id: str | None) -> tuple[Any, ...]:
-        """Inputs: opened. Outputs: as ask_delete."""
+        """Inputs: opened. Outputs: as of ask_delete."""
         view = self.services.snapshots.view(run_id)
         if view is None:
             return gr.skip(), gr.skip(), gr.skip(), gr.skip()
-        said = self.w.t("run_manage.free_sure", size=format.bytes_used(self.w, view.row.spare_bytes))
-        return self._asked(said, gr.update(visible=False), gr.update(visible=True))
+        question = self.w.t("run_manage.free_sure", size=format.bytes_used(self.w, view.row.spare_bytes))
+        return self._confirmation(question, gr.update(visible=False), gr.update(visible=True))
 
-    def _asked(self, said: str, really: Update, free_really: Update) -> tuple[Any, ...]:
-        return gr.update(visible=True), notice(said, "warn"), really, free_really
+    def _confirmation(self, question: str, really: Update, free_really: Update) -> tuple[Any, ...]:
+        return gr.update(visible=True), notice(question, "warn"), really, free_really
 
     def _lost(self, view: RunView) -> list[str]:
-        """What goes and what stays, a sentence each."""
+        """Return a sentence for each thing that is deleted or stays."""
         w, services, row = self.w, self.services, view.row
-        said = [w.t("runs_page.delete_sure", name=row.name, size=format.bytes_used(w, row.bytes_used))]
+        sentences = [w.t("runs_page.delete_sure", name=row.name, size=format.bytes_used(w, row.bytes_used))]
         run = services.runs.get(row.id)
         if children := freeing.continued_by(services.runs, run):
-            said.append(w.t("run_manage.continued_by", runs=w.t("shelf_view.comma").join(children)))
+            sentences.append(w.t("run_manage.continued_by", runs=w.t("shelf_view.comma").join(children)))
         if exports := services.exports.list(row.id):
             size = format.bytes_used(w, sum(done.bytes for done in exports))
-            said.append(w.t("run_manage.exports_stay", count=len(exports), size=size))
+            sentences.append(w.t("run_manage.exports_stay", count=len(exports), size=size))
         if self._is_in_chat(run.path):
-            said.append(w.t("run_manage.in_chat"))
-        return said
+            sentences.append(w.t("run_manage.in_chat"))
+        return sentences
 
     def _is_in_chat(self, folder: Path) -> bool:
         target = self.services.chat.state().target
@@ -174,7 +182,7 @@ class ManageRun:
         return gr.update(visible=False), shown(notice(self.w.t("run_manage.freed", size=size), "ok"))
 
     def remove(self, run_id: str | None, chat_target: Any) -> tuple[Any, ...]:
-        """Inputs: opened, chat_target. Outputs: opened, chart, runs, sure, notice, chat_target (unless it is
+        """Inputs: opened, chat_target. Outputs: opened, chart, runs, sure, notice, chat_target (unchanged if it is
         another)."""
         try:
             run = self.services.runs.get(run_id or "")

@@ -28,7 +28,7 @@ from webui.run.way_out import WayOut
 from webui.state.services import Services
 from webui.state.snapshot import RunView
 
-# A file of the browser's own: nothing is served, so that no address gives a run away.
+# The browser makes the file itself, so that no address serves a run.
 SAVE = """(file) => {
   if (!file) return;
   const save = (blob) => {
@@ -50,8 +50,8 @@ SAVE = """(file) => {
 
 class RunsPage:
     def __init__(self, services: Services, wording: Wording, opened: gr.Textbox):
-        """opened: the id of the run this page has open, sent with every press: a press that waits acts on what was on
-        screen."""
+        """opened: the id of the run that this page has open, sent with every press, so that a delayed press acts on the
+        run on the screen."""
         self.services, self.w, self.opened = services, wording, opened
         self.finding = RunFinding(services, wording, "details", self._view)
         self.way_out = WayOut(services, wording, opened)
@@ -77,7 +77,7 @@ class RunsPage:
         w = self.w
         with gr.Column(elem_classes="lg-card"):
             gr.HTML(tag("h2", w.t("runs_page.details")))
-            self.finding.build()  # first: what is wrong counts for more than what was
+            self.finding.build()  # first, because problems matter most
             self.card = gr.HTML("", visible=False, elem_id="details-card")
             with gr.Column(visible=False, elem_id="details") as self.details:
                 self.run_notice = gr.HTML("", visible=False, elem_id="details-notice")
@@ -137,7 +137,7 @@ class RunsPage:
 
     # ---- wires ----------------------------------------------------------------------------------------------------
     def wire(self, poller: Poller, tabs: gr.Tabs, chat_target: gr.Dropdown) -> None:
-        # The last one counts: a person may press before the newest, which the page opens by itself, has come.
+        # LAST: a person may choose a run before the automatic choice of the newest has arrived.
         picked = self.list.select(
             self.pick, [self.list, self.opened], [self.list, *self.opening], js=PICKED, **LAST, **AT_ONCE
         )
@@ -157,12 +157,11 @@ class RunsPage:
 
     @property
     def opening(self) -> list[Any]:
-        """What opening a run changes."""
+        """The components that opening a run changes."""
         return [self.opened, self.chart, *self.manage.opening, self.way_out.notice, self.run_notice]
 
     def pick(self, run_id: Any, opened: str | None) -> tuple[Any, ...]:
-        """Inputs: the run that a person chose, "" for none; opened. Outputs: list, opening. Where none was chosen, the
-        newest opens."""
+        """Inputs: the chosen run, "" for none; opened. Outputs: list, opening. If none is chosen, the newest opens."""
         rows = self.services.snapshots.now().rows
         if not run_id and rows:
             run_id = (
@@ -170,14 +169,14 @@ class RunsPage:
                 if any(row.id == opened for row in rows)
                 else next((row for row in rows if not row.label.archived), rows[0]).id
             )
-        found = self.open(run_id)
-        return gr.update(value=found[0]), *found
+        values = self.open(run_id)
+        return gr.update(value=values[0]), *values
 
     def open(self, run_id: Any) -> tuple[Any, ...]:
         """Inputs: a run's id. Outputs: opening; the notices are emptied."""
         view = self.services.snapshots.view(run_id if isinstance(run_id, str) else None)
-        found = view.row.id if view else None
-        return found, gr.update(value=found), *self.manage.opened_values(view), shown(""), shown("")
+        id = view.row.id if view else None
+        return id, gr.update(value=id), *self.manage.opened_values(view), shown(""), shown("")
 
     def to_chat(self, run_id: str | None) -> tuple[Any, ...]:
         """Inputs: opened. Outputs: tabs, chat_target."""
@@ -195,7 +194,8 @@ class RunsPage:
         return self._card(run_id, "yaml", lambda run: recipe_card.of_run(run).dump())
 
     def picture(self, run_id: str | None) -> tuple[Any, Any]:
-        """As recipe_card; the browser makes a PNG of it, which every chat takes."""
+        """Inputs and outputs as of recipe_card. The browser converts the picture to PNG, which every messenger
+        accepts."""
         return self._card(run_id, "png", lambda run: picture.of_run(run, self.w.render))
 
     def _card(self, run_id: str | None, ending: str, text: Callable[[RunFolder], str]) -> tuple[Any, Any]:
@@ -206,7 +206,7 @@ class RunsPage:
             return None, shown(notice(self.w.render(error.message)))
 
     def go_on(self, run_id: str | None) -> tuple[Any, ...]:
-        """Inputs: opened. Outputs: run_notice, tabs (to Train, where it is seen: at work, or next in the queue)."""
+        """Inputs: opened. Outputs: run_notice, tabs (Train, which shows the run at work or in the queue)."""
         try:
             self.services.supervisor.resume(self.services.runs.get(run_id or ""))
         except GarageError as error:

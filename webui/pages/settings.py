@@ -1,4 +1,4 @@
-"""Settings: this PC, folders, and a person's own presets."""
+"""Settings: this PC, folders, language, automation, and the person's own presets."""
 
 from __future__ import annotations
 
@@ -57,8 +57,7 @@ class SettingsPage:
                 self.notice = gr.HTML("", visible=False, elem_id="settings-notice")
 
     def _build_presets(self) -> None:
-        """A list, a button that deletes what is chosen in it after asking, and a sentence in their place while there is
-        none."""
+        """Build the list of presets with its delete button, or a sentence while there are none."""
         w, choices = self.w, self._preset_choices()
         self.no_preset = gr.HTML(muted(w.t("settings_page.preset_none")), visible=not choices, elem_id="no-preset")
         self.presets = gr.Dropdown(
@@ -128,8 +127,8 @@ class SettingsPage:
         return {**self._list(), self.places: self._places()}
 
     def _list(self, **chosen: None) -> Updates:
-        """The presets with their button as they are now, or the sentence in their place. chosen: value=None to choose
-        nothing."""
+        """Return the current presets with their button, or the sentence in their place. chosen: value=None to clear the
+        choice."""
         choices = self._preset_choices()
         there = bool(choices)
         return {
@@ -141,7 +140,7 @@ class SettingsPage:
     def forget_preset(self, chosen: Any) -> Updates:
         """Inputs: presets."""
         if isinstance(chosen, str) and chosen:
-            said = outcome(self.w, lambda: self.services.presets.delete(chosen), self.w.t("settings_page.deleted"))
+            message = outcome(self.w, lambda: self.services.presets.delete(chosen), self.w.t("settings_page.deleted"))
         else:
-            said = shown(notice(self.w.t("settings_page.nothing_chosen"), "plain"))
-        return {**self._list(value=None), self.notice: said}
+            message = shown(notice(self.w.t("settings_page.nothing_chosen"), "plain"))
+        return {**self._list(value=None), self.notice: message}

@@ -1,5 +1,5 @@
-"""The cards of the Settings page with their own widgets: automation, the hub token, what happens to training if the app
-ends, and memory measurements."""
+"""The cards of the Settings page with their own widgets: automation, the hub token, training after the app ends, memory
+measurements."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class AutomationCard(Panel):
             self.notice = gr.HTML("", visible=False, elem_id="auto-notice")
 
     def _doubt(self) -> Html:
-        """Why the card cannot be watched on this PC; "" where it can, as far as can be told while nothing trains."""
+        """Return why the GPU cannot be watched on this PC; "" if it can, as far as is known while nothing trains."""
         card = cards_of(self.services.monitor.newest(), None)[0]
         unknown = game_mode.demand_of_card(card, game_mode.our_processes(), False, None, 1.0)[1]
         if (
@@ -75,25 +75,25 @@ class AutomationCard(Panel):
 
     def wire(self, page: gr.Blocks, tab: gr.Tab) -> None:
         sent = gr.State(None)
-        for arrived, seen in ((page.load, None), (tab.select, [sent])):
-            arrived(self.fresh, seen, [sent, *self._fields, self.doubt], **AT_ONCE)
+        for arrived, inputs in ((page.load, None), (tab.select, [sent])):
+            arrived(self.fresh, inputs, [sent, *self._fields, self.doubt], **AT_ONCE)
         self.save.click(self.keep, self._fields, [self.hours, self.programs, self.notice], **CONTROL)
 
-    def fresh(self, seen: list[Any] | None = None) -> list[Any]:
-        """Input: what the fields were last sent. Outputs: that, the fields as they are kept, doubt. Where nothing else
-        is kept they stay as they are: what a person has begun to write is not written over."""
+    def fresh(self, sent: list[Any] | None = None) -> list[Any]:
+        """Input: the values that the fields were last sent. Outputs: the stored values, the fields, doubt. Unchanged
+        fields are not sent, so that text a person is typing is not overwritten."""
         now = preferences.read(self.services.workspace).automation
         kept = [
             now.go_on_after_failure, now.keep_awake, now.sleep_when_empty, _joined(now.hours), _joined(now.programs),
             now.watch_card,
             now.min_gib,
         ]  # fmt: skip
-        return [kept, *([gr.skip()] * len(kept) if kept == seen else kept), self._doubt()]
+        return [kept, *([gr.skip()] * len(kept) if kept == sent else kept), self._doubt()]
 
     def keep(self, failure: Any, awake: Any, sleeps: Any, hours: Any, programs: Any, card: Any, gib: Any) -> list[Any]:
-        """Inputs: the fields. Outputs: hours and programs as they were understood, notice."""
+        """Inputs: the fields. Outputs: hours and programs as they were parsed, notice."""
         try:
-            wanted = Automation(
+            automation = Automation(
                 go_on_after_failure=failure is True,
                 keep_awake=awake is True,
                 sleep_when_empty=sleeps is True,
@@ -102,10 +102,14 @@ class AutomationCard(Panel):
                 watch_card=card is True,
                 min_gib=min(MOST_GIB, max(0.1, float(gib))) if isinstance(gib, int | float) else 1.0,
             )
-            preferences.choose(self.services.workspace, automation=wanted.model_dump())
+            preferences.choose(self.services.workspace, automation=automation.model_dump())
         except GarageError as error:
             return [gr.skip(), gr.skip(), shown(notice(self.w.render(error.message)))]
-        return [_joined(wanted.hours), _joined(wanted.programs), shown(notice(self.w.t("automation_card.saved"), "ok"))]
+        return [
+            _joined(automation.hours),
+            _joined(automation.programs),
+            shown(notice(self.w.t("automation_card.saved"), "ok")),
+        ]
 
 
 def _joined(values: tuple[Any, ...]) -> str:
@@ -113,14 +117,14 @@ def _joined(values: tuple[Any, ...]) -> str:
 
 
 class KeptSetting(Panel):
-    """A choice that is kept as soon as it is made. name: of the preference."""
+    """A choice that is stored as soon as it is made. name: of the preference."""
 
     name: str
     choice: gr.Radio | gr.Checkbox
     notice: gr.HTML
 
     def parts(self) -> list[LivePart]:
-        """Sent when it was changed elsewhere; sending it on each visit would undo what a quick hand has just chosen."""
+        """Sent when it was changed elsewhere; sending it on each visit would undo a choice that was just made."""
         return [LivePart(self.choice, lambda context: self.fresh())]
 
     def wire(self) -> None:
@@ -130,11 +134,11 @@ class KeptSetting(Panel):
         return getattr(preferences.read(self.services.workspace), self.name)
 
     def fresh(self) -> Any:
-        """Outputs: choice, as it is on disk."""
+        """Outputs: choice, as stored."""
         return gr.update(value=self._kept())
 
     def choose(self, choice: Any) -> tuple[Any, Any]:
-        """Inputs: choice. Outputs: notice, choice (back to what holds where it was refused)."""
+        """Inputs: choice. Outputs: notice, choice (the stored value if it was refused)."""
         try:
             preferences.choose(self.services.workspace, **{self.name: choice})
         except GarageError as error:
@@ -158,7 +162,7 @@ class AloneSetting(KeptSetting):
 
 
 class ReadySetting(KeptSetting):
-    """Whether a process waits for the next run (core/queue/standby), and what it holds now."""
+    """The setting that keeps a process ready for the next run (core/queue/standby), and the memory it uses now."""
 
     name = "keep_ready"
 
@@ -208,10 +212,10 @@ class HubTokenCard(Panel):
         self.forget.click(self.drop, None, outputs, **AT_ONCE)
 
     def take(self, token: Any, request: gr.Request) -> list[Any]:
-        """Inputs: token. Outputs: token (emptied in any case), source, forget, notice."""
+        """Inputs: token. Outputs: token (always emptied), source, forget, notice."""
         try:
             if not is_local(request):
-                raise ModelError("hub_token_card.elsewhere")  # over the network it would travel as it is
+                raise ModelError("hub_token_card.elsewhere")  # over the network it would be sent unencrypted
             self.services.hub_token.give(token)
         except GarageError as error:
             return self._shown(notice(self.w.render(error.message)))
@@ -224,8 +228,8 @@ class HubTokenCard(Panel):
         self.services.hub_token.forget()
         return self._shown(notice(self.w.t("hub_token_card.forgotten"), "ok"))
 
-    def _shown(self, said: Html) -> list[Any]:
-        return ["", self._source(), gr.update(visible=self._is_given()), shown(said)]
+    def _shown(self, message: Html) -> list[Any]:
+        return ["", self._source(), gr.update(visible=self._is_given()), shown(message)]
 
     def _is_given(self) -> bool:
         return self.services.hub_token.source() == "given"
@@ -246,25 +250,25 @@ class MeasuredMemory:
                 self.w.t("free_memory.forget"), size="sm", visible=self.record.count() > 0, elem_id="forget-memory"
             )
 
-    def wire(self, said: gr.HTML) -> None:
+    def wire(self, message: gr.HTML) -> None:
         sure = f"(about) => confirm({json.dumps(self.w.t('free_memory.sure'))}) ? about : null"
-        self.forget.click(self.forget_all, [self.about], [self.about, self.forget, said], js=sure, **QUIET)
+        self.forget.click(self.forget_all, [self.about], [self.about, self.forget, message], js=sure, **QUIET)
 
     def fresh(self) -> list[Any]:
-        """Outputs: what is kept, the button."""
+        """Outputs: the number of measurements, the button."""
         return [gr.update(value=self._about()), gr.update(visible=self.record.count() > 0)]
 
     def forget_all(self, about: Any) -> list[Any]:
-        """Inputs: what is kept, None where the person thought better of it. Outputs: it, the button, notice."""
+        """Inputs: the text, None if the person did not confirm. Outputs: the text, the button, notice."""
         if about is None:
             return [gr.skip(), gr.skip(), gr.skip()]
         try:
             self.record.clear()
-            said = notice(self.w.t("free_memory.forgotten"), "ok")
+            message = notice(self.w.t("free_memory.forgotten"), "ok")
         except OSError as error:
             reason = error.strerror or str(error)
-            said = notice(self.w.t("free_memory.cannot_forget", reason=reason, file=self.record.file.name))
-        return [*self.fresh(), shown(said)]
+            message = notice(self.w.t("free_memory.cannot_forget", reason=reason, file=self.record.file.name))
+        return [*self.fresh(), shown(message)]
 
     def _about(self) -> Html:
         count = self.record.count()

@@ -18,8 +18,8 @@ def shortcuts(w: Wording) -> Html:
         ("1 – 4", w.t("shortcuts.vote")),
         ("Esc", w.t("shortcuts.escape")),
     ]
-    rows = join(join([tag("dt", tag("kbd", key)), tag("dd", said)]) for key, said in keys)
-    # WCAG 2.1.4: keys without Ctrl can be switched off, for whoever speaks to this PC or rests a hand on it.
+    rows = join(join([tag("dt", tag("kbd", key)), tag("dd", text)]) for key, text in keys)
+    # WCAG 2.1.4: keys without Ctrl can be switched off, for speech input and accidental key presses.
     switch = tag("label", tag("input", type="checkbox", id="shortcuts-on"), w.t("shortcuts.enabled"))
     close = tag("button", w.t("shortcuts.close"), type="button", class_="lg-small", id="shortcuts-close")
     title = tag("h2", w.t("shortcuts.open"), id="shortcuts-title")

@@ -1,7 +1,7 @@
-"""Train: the run at work, or the newest, and below it the form: what it opens with, its steps and the plan.
+"""Train: the run at work, or the newest, and below it the form: its top, its steps and the plan.
 
-While something trains, "Plan the next run" brings the form back; its Start then puts the run in the queue. Whether a
-visitor plans is a gr.State of the page: a reload shows what trains.
+While something trains, "Plan the next run" shows the form again; its Start then adds the run to the queue. This is a
+gr.State of the page: a reload shows the run at work.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class TrainPage:
 
     def build(self) -> None:
         w = self.w
-        self.start_waits = gr.Textbox("", visible="hidden")  # what Start says follows from it
+        self.start_waits = gr.Textbox("", visible="hidden")  # changes the label of Start
         self.run.build_notice()
-        self.line.build_says()
+        self.line.build_reasons()
         self.run.build()
         self.line.build_list()
         self.downloads.build()

@@ -1,5 +1,5 @@
-"""On a run's card: whether it answers better, or only differently; core/runs/cards/better's sentences, read again when
-its files change."""
+"""Quality of a run's answers, on its card: the sentences of core/runs/cards/better, read again when its files
+change."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from webui.kit.html import Html, tag
 from webui.kit.wording import Wording
 from webui.state.snapshot import RunView
 
-# Of core/runs/cards/better: how many held-out questions were answered rightly.
+# Messages of core/runs/cards/better that count correct answers to held-out questions.
 COUNTED = ("better.checked_", "better.same_base", "better.same_parent")
 
 
 def lines(view: RunView, w: Wording) -> list[Html]:
-    """What a completed run's sample answers and blind tests say; nothing of a run that ended otherwise."""
+    """Return the results of a completed run's sample answers and blind tests; [] for a run that ended otherwise."""
     if view.row.status.state != State.COMPLETED:
         return []
-    return [*_of_answers(view, w), *_of_votes(view, w)]
+    return [*_answer_lines(view, w), *_vote_lines(view, w)]
 
 
-def _of_votes(view: RunView, w: Wording) -> list[Html]:
-    """How often people preferred the tuned model in its blind test against its base."""
+def _vote_lines(view: RunView, w: Wording) -> list[Html]:
+    """Return how often people preferred the tuned model in its blind test against its base."""
     run = Path(view.folder)
     workspace = Workspace(run.parents[1])
     votes = sorted((workspace.root / "comparisons").glob(f"*/{comparison.VOTES}"))
@@ -40,36 +40,37 @@ def _of_votes(view: RunView, w: Wording) -> list[Html]:
     low, high = (round(100 * end) for end in score.interval)
     won, percent = score.wins[1], round(100 * score.wins[1] / score.decided)
     bar = _bar("now", w.t("train_page.wins_votes"), won, score.decided, low, high)
-    said = w.t("blind_duel.share", second=view.row.name, percent=percent, low=low, high=high)
+    text = w.t("blind_duel.share", second=view.row.name, percent=percent, low=low, high=high)
     title = tag("h3", w.t("blind_duel.title"))
     return [
         tag(
             "div",
             title,
             tag("div", bar, class_="lg-wins", aria_hidden="true"),
-            tag("p", said, class_="lg-quiet"),
+            tag("p", text, class_="lg-quiet"),
             class_="lg-better",
         )
     ]
 
 
-def _of_answers(view: RunView, w: Wording) -> list[Html]:
-    said = _said(
+def _answer_lines(view: RunView, w: Wording) -> list[Html]:
+    sentences = _sentences(
         view.folder,
         tuple(
             files.stamp(Path(view.folder) / name)
             for name in (scenes.FILE, better.FILE, sample_answers.FILE, "run.json")
         ),
     )
-    if not said:
+    if not sentences:
         return []
-    wins = [_wins(sentence, w) for sentence in said if sentence.key.startswith(COUNTED)]
-    told = [tag("p", w.render(sentence), class_="lg-quiet") for sentence in said]
-    return [tag("div", tag("h3", w.t("train_page.better")), *wins, *told, class_="lg-better")]
+    wins = [_wins(sentence, w) for sentence in sentences if sentence.key.startswith(COUNTED)]
+    paragraphs = [tag("p", w.render(sentence), class_="lg-quiet") for sentence in sentences]
+    return [tag("div", tag("h3", w.t("train_page.better")), *wins, *paragraphs, class_="lg-better")]
 
 
 def _wins(counted: Message, w: Wording) -> Html:
-    """Right answers after and before as two bars, each with its 95 % interval; the sentence below says the same."""
+    """Return correct answers after and before as two bars, each with its 95 % interval; the sentence below says the
+    same."""
     count = counted.params["count"]
     rows = []
     for when in ("now", "before"):
@@ -79,7 +80,7 @@ def _wins(counted: Message, w: Wording) -> Html:
 
 
 def _bar(kind: str, label: str, part: int, count: int, low: int, high: int) -> Html:
-    """A share as a bar, with its interval; low, high: of it, in percent."""
+    """Return a share as a bar with its interval. low, high: ends of the interval in percent."""
     bar = tag(
         "span",
         tag("i", style=f"width:{round(100 * part / max(1, count))}%"),
@@ -95,5 +96,5 @@ def _votes(workspace: Workspace, run: str, stamps: tuple[tuple[object, ...], ...
 
 
 @lru_cache(maxsize=16)
-def _said(folder: str, stamps: tuple[tuple[int, ...], ...]) -> tuple[Message, ...]:
+def _sentences(folder: str, stamps: tuple[tuple[int, ...], ...]) -> tuple[Message, ...]:
     return tuple(better.sentences(RunFolder(Path(folder))))

@@ -27,7 +27,7 @@ MOST_EVENTS = 60
 
 
 def tone_of(status: Status) -> str:
-    """The colour of how it stands; a run that was stopped with nothing to show for it is no success."""
+    """Return the colour of a run's state; a stopped run without an adapter is no success."""
     is_without = status.state == State.STOPPED and not status.has_adapter
     return "plain" if is_without else TONES.get(status.state, "active")
 
@@ -41,14 +41,14 @@ SUMMARY = (
 
 
 def card(view: RunView, w: Wording) -> Html:
-    """Name, state, phase with its numbers, minutes left; or how it ended and what to try."""
+    """Return a run's name, state, phase with its numbers, and time left; or its outcome, and what to try."""
     status = view.row.status
     badge = tag("span", w.t(f"state.{status.state.value}"), class_=f"lg-badge lg-{tone_of(status)}")
     lines = [
         tag("div", tag("h2", view.row.name), badge, guard.chip(view, w), class_="lg-run-head"),
         muted(" · ".join(filter(None, (model_line(view.row, w), objective_name(view, w))))),
     ]
-    lines += _at_work(status, w) if status.state in BUSY else _over(view, w)
+    lines += _at_work(status, w) if status.state in BUSY else _ended(view, w)
     if status.total_steps:
         lines.append(figures.figures(view, w))
     lines += memory.now(view, w)
@@ -65,7 +65,7 @@ def model_line(row: RunRow, w: Wording) -> str:
 
 
 def objective_name(view: RunView, w: Wording) -> str:
-    """Of a run that compares answers; "" of one that learns them."""
+    """Return the objective of a preference run; "" for supervised training."""
     return w.t(f"wizard.choice_{view.recipe.train.objective}") if view.recipe and view.recipe.train.compares else ""
 
 
@@ -74,7 +74,7 @@ def _at_work(status: Status, w: Wording) -> list[Html]:
     phase = w.t(f"stage.{status.stage}")
     if status.state in (State.STOPPING, State.PAUSING):
         phase = w.t(f"train_page.{status.state.value}")
-    # Not how long training would still take, but how long one has waited.
+    # While pausing: the time waited so far instead of the time left.
     waited = format.duration(w, time.time() - status.since) if status.state == State.PAUSING else ""
     detail = [part for part in (numbers, waited or format.time_left(w, status.seconds_left)) if part]
     percent = None if fraction is None else round(100 * fraction)
@@ -85,7 +85,7 @@ def _at_work(status: Status, w: Wording) -> list[Html]:
 
 
 def numbers_of(status: Status, w: Wording) -> tuple[str, float | None]:
-    """The numbers of what is going on, and how much of it is done (None where that is not known)."""
+    """Return the numbers of the present phase, and the share that is done (None if unknown)."""
     if status.progress is not None:
         done = status.progress.done / status.progress.total if status.progress.total else None
         return format.progress(w, status.progress), done if done is None else min(1.0, max(0.0, done))
@@ -100,11 +100,13 @@ def ended_with(status: Status, w: Wording) -> str:
     return w.render(status.message) or w.t(f"train_page.ended_{status.state.value}")
 
 
-def _over(view: RunView, w: Wording) -> list[Html]:
+def _ended(view: RunView, w: Wording) -> list[Html]:
     status = view.row.status
-    said = ended_with(status, w)
+    outcome = ended_with(status, w)
     tone = tone_of(status)
-    lines = [tag("p", tag("strong", w.t("train_page.what_happened") + " ") if tone in ("bad", "warn") else None, said)]
+    lines = [
+        tag("p", tag("strong", w.t("train_page.what_happened") + " ") if tone in ("bad", "warn") else None, outcome)
+    ]
     if status.advice:
         lines.append(tag("p", tag("strong", w.t("train_page.what_to_try") + " "), w.render(status.advice)))
     if view.log_tail:
@@ -114,7 +116,7 @@ def _over(view: RunView, w: Wording) -> list[Html]:
 
 
 def settings(view: RunView, w: Wording) -> Html:
-    """The run's own frozen recipe, never the form's."""
+    """Return the run's own frozen recipe, never the form's."""
     if view.recipe is None:
         return muted(w.t("train_page.recipe_unreadable"))
     row = view.row
@@ -137,42 +139,42 @@ def settings(view: RunView, w: Wording) -> Html:
         if (section, name) == ("train", "num_train_epochs") and view.recipe.train.max_steps > 0:
             continue
         pairs.append((w.t(f"wizard.field_{name}"), "–" if value is None else format.number(w, value)))
-    pairs += _learned(view.facts, w)
+    pairs += _run_facts(view.facts, w)
     return facts(pairs)
 
 
-def _learned(facts: RunFacts, w: Wording) -> list[tuple[str, str]]:
-    """Facts that were found while preparing, where they are there."""
-    found = []
+def _run_facts(facts: RunFacts, w: Wording) -> list[tuple[str, str]]:
+    """Return the known facts that were determined while preparing the run."""
+    pairs = []
     if parent := facts.parent:
-        said = w.t("further_card.continues_from", name=parent.name, step=parent.step)
-        found.append((w.t("further_card.continues_short"), said))
+        text = w.t("further_card.continues_from", name=parent.name, step=parent.step)
+        pairs.append((w.t("further_card.continues_short"), text))
     if facts.trainable_params is not None:
-        found.append((w.t("train_page.trainable"), format.grouped(w, facts.trainable_params)))
+        pairs.append((w.t("train_page.trainable"), format.grouped(w, facts.trainable_params)))
     if facts.dtype:
         device = w.t("train_page.device_cpu") if facts.device == "cpu" else str(facts.device)
-        found.append((w.t("train_page.computed_in"), f"{facts.dtype}, {device}"))
+        pairs.append((w.t("train_page.computed_in"), f"{facts.dtype}, {device}"))
     if facts.rows_trained is not None:
         rows = w.t("train_page.rows_split", trained=facts.rows_trained, measured=facts.rows_measured or 0)
-        found.append((w.t("train_page.rows_used"), rows))
-    return found
+        pairs.append((w.t("train_page.rows_used"), rows))
+    return pairs
 
 
 def story(view: RunView, w: Wording) -> Html:
-    """The run's timeline: its own corrections, memory and time against the plan, then its events, newest last.
+    """Return the run's timeline: its own corrections, memory and time against the plan, then its events, newest last.
 
-    A phase that returns again and again is listed once.
+    A repeated phase is listed once.
     """
-    status, lines, told = view.row.status, [], set()
+    status, lines, stages = view.row.status, [], set()
     notes = [muted(w.t("train_page.may_close"))] if status.state in BUSY else []
     if status.awake and status.state in ACTIVE:
         notes.append(muted(w.render(status.awake)))
     notes += [*guard.lines(view, w), *memory.lines(view, w)]
     for event in view.events:
         sentence, tone = _sentence(event, w)
-        if not sentence or (event.get("kind") == "stage" and sentence in told):
+        if not sentence or (event.get("kind") == "stage" and sentence in stages):
             continue
-        told.add(sentence)
+        stages.add(sentence)
         lines.append(
             tag("li", tag("time", format.clock(event.get("time"))), tag("span", sentence, class_=f"lg-{tone}"))
         )
@@ -195,11 +197,11 @@ def _sentence(event: dict[str, Any], w: Wording) -> tuple[str, str]:
 
 
 def headline(view: RunView | None, w: Wording) -> Html:
-    """For the page's header: what is going on, in one short line."""
+    """Return one short line about the current run for the page's header."""
     if view is None or view.row.status.state not in (*BUSY, State.PAUSED):
         return tag("span", w.t("page.idle"), class_="lg-quiet")
     status = view.row.status
-    # Of all steps, also while something else is counted: measuring three rows is not 0 % of a run.
+    # The share of all steps, also during an evaluation, which counts rows.
     running = status.state in (State.RUNNING, State.PAUSED) and status.total_steps
     percent = f"{round(100 * min(1.0, status.step / status.total_steps))} %" if running else ""
     state = w.t(f"state.{status.state.value}")

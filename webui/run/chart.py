@@ -1,7 +1,7 @@
 """A run's curves on the page: uPlot in gr.HTML, polled from the last point on, one request for all charts.
 
-Why not gr.LinePlot: at 5,000 points it takes a second of the browser per refresh; what this takes at 50,000 is measured
-by benchmarks/live_chart.py. The template is constant and holds no data: gradio would run data in it as code.
+gr.LinePlot is not used: at 5,000 points it takes a second of the browser per refresh; benchmarks/live_chart.py measures
+this one at 50,000. The template is constant and holds no data: gradio would run data in it as code.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ TEMPLATE = (
 
 
 def uplot_head() -> str:
-    """uPlot's script and style for the page's head, from the package youplot, which is never imported."""
+    """Return uPlot's script and style for the page's head, from the package youplot, which is never imported."""
     spec = importlib.util.find_spec("youplot")
     if spec is None or not spec.submodule_search_locations:
         raise ImportError("The package youplot, which carries uPlot, is not installed.")
@@ -47,17 +47,18 @@ def uplot_head() -> str:
 
 
 def live_chart(services: Services, w: Wording, value: str | None, elem_id: str) -> gr.HTML:
-    """value: a run id, "" for the run that the Train page shows, None for none; update it to show another run."""
+    """value: a run id, "" for the run of the Train page, None for none; update it to show another run."""
 
-    def curve(asked: Any) -> dict[str, Any]:
-        """Any JSON may arrive here: what is no run id and cursor gets an empty curve, or all of it."""
-        asked = asked if isinstance(asked, dict) else {}
-        now = services.snapshots.now()
-        run_id, at_work = now.followed(asked.get("run"))
-        steps = (row.status.total_steps for row in now.rows if at_work and row.id == run_id)
-        return services.curves.since(run_id, asked.get("cursor")) | {
+    def curve(request: Any) -> dict[str, Any]:
+        """Return the curve for any JSON from a browser: an invalid run id gives an empty curve, an invalid cursor the
+        whole one."""
+        request = request if isinstance(request, dict) else {}
+        snapshot = services.snapshots.now()
+        run_id, at_work = snapshot.followed(request.get("run"))
+        steps = (row.status.total_steps for row in snapshot.rows if at_work and row.id == run_id)
+        return services.curves.since(run_id, request.get("cursor")) | {
             "at_work": at_work,
-            "steps": next(steps, 0),  # of the whole axis, while it trains
+            "steps": next(steps, 0),  # the length of the axis while it trains
             "wait_ms": POLL_MS if at_work else IDLE_POLL_MS,
         }
 
@@ -66,7 +67,7 @@ def live_chart(services: Services, w: Wording, value: str | None, elem_id: str) 
         value=value,
         html_template=TEMPLATE,
         css_template=(ASSETS / "live_chart.css").read_text("utf-8"),
-        # Part of the script, not a prop: gradio forgets props of a component that is updated before it is first shown.
+        # Part of the script, not a prop: gradio loses props of a component that is updated before it is first shown.
         js_on_load=(ASSETS / "live_chart.js").read_text("utf-8").replace("__WORDS__", json.dumps(words)),
         server_functions=[curve],
         apply_default_css=False,

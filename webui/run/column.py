@@ -56,7 +56,7 @@ class RunColumn:
             self.further = gr.Button(w.t("further_card.further"), visible=False, elem_id="run-further")
             self.save_picture = gr.Button(w.t("recipe_card.picture"), elem_id="run-picture")
         self.picture_file = gr.JSON(None, visible=False)
-        # On a phone a run that is over is a short card, and the form stands below it.
+        # On a phone a finished run is a short card above the form.
         unfold = tag("button", w.t("train_page.unfold"), type="button", class_="lg-small", aria_expanded="false")
         gr.HTML(unfold, elem_id="run-unfold")
         with gr.Column(elem_id="run-chart", elem_classes="lg-card"):
@@ -100,17 +100,16 @@ class RunColumn:
         return gr.update(value=show(context.snapshot.shown, self.w) if context.snapshot.shown else "")
 
     def _resume_button(self, context: ViewContext) -> dict[str, Any]:
-        """The button Resume of a paused run; it stands on the queue's card instead where the queue waits for that
-        run."""
+        """Show Resume for a paused run, unless the queue waits for that run: then the queue's card has the button."""
         return gr.update(visible=self._resumable(context.snapshot) is not None and awaited(context.snapshot) is None)
 
     def _again_button(self, context: ViewContext) -> dict[str, Any]:
-        """The button that sets up a stopped run again; one that failed or is paused goes on by Resume."""
+        """Show the button that sets up a stopped run again; failed and paused runs have Resume."""
         row = context.snapshot.shown.row if context.snapshot.shown else None
         return gr.update(visible=bool(row and context.snapshot.busy is None and row.status.state == State.STOPPED))
 
     def _stop_button(self, context: ViewContext) -> dict[str, Any]:
-        """Says what it would do now; cannot be pressed where there is nothing to stop any more."""
+        """Label the button with its present effect; disabled if there is nothing to stop any more."""
         busy = context.snapshot.busy
         if busy is None:
             return gr.update(visible=False, interactive=False, value=self.w.t("train_page.stop"))
@@ -136,7 +135,7 @@ class RunColumn:
         return bool(snapshot.busy is None and row and row.status.has_adapter and may_continue(row.status.state))
 
     def _resumable(self, snapshot: Snapshot) -> RunRow | None:
-        """The run that is shown, where it could go on and nothing else is at work."""
+        """Return the run that is shown if it can be resumed and nothing else is at work."""
         row = snapshot.shown.row if snapshot.shown else None
         return row if row and snapshot.busy is None and may_resume(row.status.state) else None
 
@@ -146,21 +145,21 @@ class RunColumn:
         poller.after(self.resume.click(self.resume_run, None, [self.notice], **CONTROL))
 
     def pause_run(self) -> Any:
-        """Outputs: notice. Pauses whatever is at work."""
+        """Outputs: notice. Pauses the run at work."""
         busy = self.services.snapshots.now(fresh=True).busy
         if busy is None:
             return shown(notice(self.w.t("train_page.nothing_to_pause"), "plain"))
         return outcome(self.w, lambda: self.services.supervisor.pause(self.services.runs.get(busy.id)), tone="plain")
 
     def resume_run(self) -> Any:
-        """Outputs: notice. Lets the run that is shown go on."""
+        """Outputs: notice. Resumes the run that is shown."""
         row = self._resumable(self.services.snapshots.now(fresh=True))
         if row is None:
             return shown(notice(self.w.t("train_page.nothing_to_resume"), "plain"))
         return outcome(self.w, lambda: self.services.supervisor.resume(self.services.runs.get(row.id)), tone="plain")
 
     def stop_run(self) -> Any:
-        """Outputs: notice. Stops whatever is at work; there is at most one."""
+        """Outputs: notice. Stops the run at work; there is at most one."""
         busy = self.services.snapshots.now(fresh=True).busy
         if busy is None or busy.status.state not in BUSY:
             return shown(notice(self.w.t("train_page.nothing_to_stop"), "plain"))

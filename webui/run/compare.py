@@ -1,6 +1,6 @@
-"""All runs as a table to search and open; several overlaid, with their differing settings.
+"""All runs as a table to search and open; several in one chart, with their differing settings.
 
-The rows are asked for while the table can be seen, and sent where they changed; names reach the page as text
+The page requests the rows while the table is visible, and gets them if they changed; names reach the page as text
 (assets/runs_table.js).
 """
 
@@ -27,7 +27,7 @@ from webui.run.chart import IDLE_POLL_MS, POLL_MS
 from webui.state.services import Services
 from webui.state.snapshot import RunRow
 
-FEWEST, MOST = 2, 6  # laid over each other: more than six nobody tells apart
+FEWEST, MOST = 2, 6  # runs in one chart: more than six cannot be told apart
 COLUMNS = ("run", "state", "course", "eval", "minutes", "size")
 WORDS = (
     *COLUMNS, "list", "search", "any_state", "none_found", "compare", "compare_this", "choose", "loss", "eval_loss",
@@ -48,20 +48,20 @@ PICKED = "() => [window.loraGarageRun ?? '']"
 
 
 def runs_table(services: Services, w: Wording) -> gr.HTML:
-    """Its `value` is the run that is open; `select` tells which one a person opens (PICKED)."""
+    """Return the table. Its `value` is the open run; `select` reports the one that a person opens (PICKED)."""
 
     exports = KnownExports(services)
 
     def rows(stamp: Any) -> dict[str, Any]:
-        found = services.snapshots.now().rows
-        told = {"rows": [told_of(row, w) for row in found], "disk": disk_line(found, exports.bytes(), w)}
-        now = hashlib.blake2b(json.dumps(told).encode(), digest_size=8).hexdigest()
-        wait = POLL_MS if any(row.status.state in BUSY for row in found) else IDLE_POLL_MS
-        return {"stamp": now, "wait_ms": wait} | ({} if stamp == now else told)
+        runs = services.snapshots.now().rows
+        table = {"rows": [row_data(row, w) for row in runs], "disk": disk_line(runs, exports.bytes(), w)}
+        digest = hashlib.blake2b(json.dumps(table).encode(), digest_size=8).hexdigest()
+        wait = POLL_MS if any(row.status.state in BUSY for row in runs) else IDLE_POLL_MS
+        return {"stamp": digest, "wait_ms": wait} | ({} if stamp == digest else table)
 
-    def compared(asked: Any) -> dict[str, Any]:
-        return laid_over(
-            services, [one for one in asked if isinstance(one, str)][:MOST] if isinstance(asked, list) else [], w
+    def compared(ids: Any) -> dict[str, Any]:
+        return overlay(
+            services, [one for one in ids if isinstance(one, str)][:MOST] if isinstance(ids, list) else [], w
         )
 
     words = {name: w.raw(f"runs_table.{name}") for name in WORDS} | {"fewest": FEWEST, "most": MOST, "columns": COLUMNS}
@@ -76,29 +76,29 @@ def runs_table(services: Services, w: Wording) -> gr.HTML:
 
 
 class KnownExports:
-    """What all exports take, counted again where one came or went."""
+    """The size of all exports, counted again when one is added or removed."""
 
     def __init__(self, services: Services):
-        self._services, self._seen, self._bytes = services, -1, 0
+        self._services, self._stamp, self._bytes = services, -1, 0
 
     def bytes(self) -> int:
         with suppress(OSError):
-            if (now := self._services.workspace.exports.stat().st_mtime_ns) != self._seen:
-                self._seen, self._bytes = now, sum(done.bytes for done in self._services.exports.list())
+            if (now := self._services.workspace.exports.stat().st_mtime_ns) != self._stamp:
+                self._stamp, self._bytes = now, sum(done.bytes for done in self._services.exports.list())
         return self._bytes
 
 
 def disk_line(rows: Sequence[RunRow], exports: int, w: Wording) -> str:
-    """ "Disk space: runs 1.2 GB, exports 0 B. You can free 800 MB …, most of it in …"; "" where there is none."""
+    """ "Disk space: runs 1.2 GB, exports 0 B. You can free 800 MB …, most of it in …"; "" without runs."""
     if not rows:
         return ""
     used, spare = (sum(getattr(row, name) for row in rows) for name in ("bytes_used", "spare_bytes"))
-    said = w.t("runs_table.disk_used", runs=format.bytes_used(w, used), exports=format.bytes_used(w, exports))
+    text = w.t("runs_table.disk_used", runs=format.bytes_used(w, used), exports=format.bytes_used(w, exports))
     most = max(rows, key=lambda row: row.spare_bytes).name
-    return f"{said} {w.t('runs_table.disk_spare', spare=format.bytes_used(w, spare), name=most)}" if spare else said
+    return f"{text} {w.t('runs_table.disk_spare', spare=format.bytes_used(w, spare), name=most)}" if spare else text
 
 
-def told_of(row: RunRow, w: Wording) -> dict[str, Any]:
+def row_data(row: RunRow, w: Wording) -> dict[str, Any]:
     state = row.status.state
     steps = w.t("runs_page.steps", step=row.status.step, total=row.status.total_steps) if row.status.total_steps else ""
     return {
@@ -117,9 +117,12 @@ def told_of(row: RunRow, w: Wording) -> dict[str, Any]:
     }
 
 
-def laid_over(services: Services, ids: Sequence[str], w: Wording) -> dict[str, Any]:
-    """runs: id, name and points of each; differ: settings that are not the same in all, with the value in each, and
-    the run that each continues."""
+def overlay(services: Services, ids: Sequence[str], w: Wording) -> dict[str, Any]:
+    """Return several runs for one chart.
+
+    runs: id, name and points of each. differ: the settings that differ, with the value in each run, and the run that
+    each continues.
+    """
     runs = []
     for run_id in ids:
         with suppress(GarageError):  # deleted meanwhile
@@ -136,16 +139,18 @@ def _started(parent: Parent | None, w: Wording) -> str:
 
 
 def differing(recipes: Sequence[Recipe], w: Wording) -> list[list[str]]:
-    """A setting's name, and its value in each recipe."""
+    """Return the name of each setting that differs, with its value in each recipe."""
     keys = [
         (w.t("train_page.model"), "model", "id"),
         (w.t("train_page.data"), "data", "source"),
         *((label_of(name, w), section, name) for section, name in FIELDS),
     ]
-    found = [(label, [getattr(getattr(recipe, section), name) for recipe in recipes]) for label, section, name in keys]
+    values_of = [
+        (label, [getattr(getattr(recipe, section), name) for recipe in recipes]) for label, section, name in keys
+    ]
     return [
         [label, *(_value(value, w) for value in values)]
-        for label, values in found
+        for label, values in values_of
         if any(v != values[0] for v in values)
     ]
 

@@ -1,5 +1,5 @@
-"""Exports on the page: a current one with its phase and time left; a finished one with its verification, the commands
-to use it and its buttons. Pure functions of what core.export wrote."""
+"""Exports on the page: a running one with its phase and time left; a finished one with its verification, the commands
+to use it and its buttons. Pure functions of the records of core.export."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from webui.kit import format
 from webui.kit.html import Html, bar, facts, join, muted, notice, tag
 from webui.kit.wording import Wording
 
-# A button's act and the export's name; copying needs no server. Where the browser gives no clipboard (a page over http
-# from another PC) the words are marked, to be copied by hand.
+# A button's act and the export's name; copying needs no server. Without access to the clipboard (a page over http from
+# another PC) the text is selected, to be copied by hand.
 PRESS = """
 element.addEventListener("click", async (event) => {
   const button = event.target.closest("button[data-act]");
@@ -45,14 +45,14 @@ def name_of(form: str, w: Wording) -> str:
     return f"{w.t(f'way_out.short_{kind}')} {quant.upper()}".strip()
 
 
-def named(what: ExportRequest | ExportResult, w: Wording) -> str:
-    """As `name_of`, with the strength that is not the usual one: "Merged model × 0.8"."""
+def export_name(what: ExportRequest | ExportResult, w: Wording) -> str:
+    """As `name_of`, with a strength other than 1: "Merged model × 0.8"."""
     name = name_of(form_of(what.kind, what.quant), w)
     return name if what.strength == 1 else f"{name} × {format.number(w, what.strength)}"
 
 
 def attempt(name: str, status: ExportStatus, left: tuple[float | None, float | None], w: Wording) -> Html:
-    """left: seconds of the phase, and of all."""
+    """Return a running or failed export. left: seconds left of the phase, and of the whole export."""
     if not status.active:
         return notice(
             w.t("way_out.ended", form=name, message=w.render(status.message)),
@@ -76,14 +76,14 @@ def attempt(name: str, status: ExportStatus, left: tuple[float | None, float | N
 
 
 def result(done: ExportResult, folder: Path, programs: Collection[str], w: Wording) -> Html:
-    """What was made, the proof, where it lies, how it is used from there. programs: of ollama and lmstudio, what is on
-    this PC."""
+    """Return a finished export: its verification, folder, and how to use it. programs: which of ollama and lmstudio are
+    on this PC."""
     size = w.t("way_out.files", files=len(done.files), size=format.bytes_used(w, done.bytes))
-    told, shown = other_programs.commands(done, folder), 2 if done.kind == "gguf-lora" else 1
-    first, others = told[:shown], told[shown:]
+    commands, shown = other_programs.commands(done, folder), 2 if done.kind == "gguf-lora" else 1
+    first, others = commands[:shown], commands[shown:]
     return tag(
         "div",
-        tag("div", tag("h3", named(done, w)), verdict(done.check, w), class_="lg-run-head"),
+        tag("div", tag("h3", export_name(done, w)), verdict(done.check, w), class_="lg-run-head"),
         muted(" · ".join((format.moment(done.created), size, done.base))),
         tag("p", w.render(done.check.summary)),
         *(_to_copy(each, w) for each in first),
@@ -103,11 +103,11 @@ def result(done: ExportResult, folder: Path, programs: Collection[str], w: Wordi
     )
 
 
-def gift(given: AddStatus | None, w: Wording) -> Html:
-    """How far an export is on its way into Ollama, or what it said there."""
-    if given is None:
+def ollama_notice(status: AddStatus | None, w: Wording) -> Html:
+    """Return the progress of an export on its way into Ollama, or the result."""
+    if status is None:
         return join([])
-    return notice(w.render(given.message), "plain" if given.active else "ok" if given.answered else "bad")
+    return notice(w.render(status.message), "plain" if status.active else "ok" if status.answered else "bad")
 
 
 def verdict(check: ExportCheck, w: Wording) -> Html:
@@ -148,7 +148,7 @@ def _buttons(done: ExportResult, programs: Collection[str], w: Wording) -> Html:
 
 
 def differences(check: ExportCheck, w: Wording) -> Html | None:
-    """The answers that are not the same, side by side with what was asked; folded."""
+    """Return the answers that differ, side by side with the question; folded."""
     if not check.differences:
         return None
     pairs = [

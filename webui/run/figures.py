@@ -10,7 +10,7 @@ from webui.state.snapshot import RunView
 
 
 def figures(view: RunView, w: Wording) -> Html:
-    """A dash stands where a number is not known yet."""
+    """Return the four figures; a dash for an unknown number."""
     shown = (
         ("step", *_step(view, w)),
         ("loss", *_loss(view, w)),

@@ -1,8 +1,8 @@
-"""A run's sample answers beside its loss: a strip of evaluations, a slider, and what was forgotten, in words.
+"""A run's sample answers beside its loss: a strip of evaluations, a slider, and a sentence about forgetting.
 
-Polled like the curves, whole whenever film.jsonl has changed (at most MOST_FRAMES of core/runs/sample_answers). Prompts
-and answers reach the page as JSON and through textContent only: what a model writes can run nothing. The template holds
-no data.
+Polled like the curves, sent whole whenever film.jsonl has changed (at most MOST_FRAMES of core/runs/sample_answers).
+Prompts and answers reach the page as JSON and through textContent only, so model output cannot run code. The template
+holds no data.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from webui.kit.wording import Wording
 from webui.state.services import Services
 
 POLL_MS, IDLE_POLL_MS = 2000, 4000
-MOST_TEXT = 2000  # characters of a prompt or an answer that are sent
+MOST_TEXT = 2000  # characters sent of a prompt or an answer
 WORDS = (
     "title", "about", "scrubber", "at_step", "of_frames", "expected", "no_time", "unanswered", "unanswered_all",
     "unanswered_yet", "nothing",
@@ -47,14 +47,13 @@ TEMPLATE = (
 
 
 def film_strip(services: Services, w: Wording, value: str | None, elem_id: str) -> gr.HTML:
-    """value: as of live_chart, which it stands beside: a run id, "" for the run that the Train page shows, None for
-    none."""
+    """value: as of live_chart, which it stands beside: a run id, "" for the run of the Train page, None for none."""
 
-    def film(asked: Any) -> dict[str, Any]:
-        """Any JSON may arrive here: what names no run gets an empty film. asked["mark"]: of what the page has
-        already."""
-        asked = asked if isinstance(asked, dict) else {}
-        run_id, at_work = services.snapshots.now().followed(asked.get("run"))
+    def film(request: Any) -> dict[str, Any]:
+        """Return the film for any JSON from a browser; an empty one for an unknown run. request["mark"]: of the film
+        that the page has."""
+        request = request if isinstance(request, dict) else {}
+        run_id, at_work = services.snapshots.now().followed(request.get("run"))
         wait = {"wait_ms": POLL_MS if at_work else IDLE_POLL_MS}
         try:
             run = services.runs.get(run_id)
@@ -62,7 +61,7 @@ def film_strip(services: Services, w: Wording, value: str | None, elem_id: str) 
             return {"run": "", "mark": "", "scenes": [], "frames": []} | wait
         mark = f"{run.id} {at_work} {files.stamp(run.path / sample_answers.FILE)}"
         return wait | (
-            {"same": True} if asked.get("mark") == mark else {"mark": mark, "at_work": at_work} | reel(run, w)
+            {"same": True} if request.get("mark") == mark else {"mark": mark, "at_work": at_work} | reel(run, w)
         )
 
     words = {name: w.raw(f"film_view.{name}") for name in WORDS}
@@ -78,13 +77,15 @@ def film_strip(services: Services, w: Wording, value: str | None, elem_id: str) 
 
 
 def reel(run: RunFolder, w: Wording) -> dict[str, Any]:
-    """run, scenes (source in words, asked, expected) and frames (step, answers as [text, how it ends], meter, tone) for
-    a page:
-    "more" where only the beginning was asked for, "none" where there was no time for it."""
-    asked, made = scenes.read(run), sample_answers.read(run)
-    if asked is None:
+    """Return a run's film for a page.
+
+    run; scenes (source in words, asked, expected); frames (step, answers as [text, how it ends], meter, tone). An
+    answer ends with "more" if it was limited to its beginning, with "none" if there was no time for it.
+    """
+    chosen, frames = scenes.read(run), sample_answers.read(run)
+    if chosen is None:
         return {"run": run.id, "scenes": [], "frames": []}
-    of_run = [frame for frame in made if len(frame.answers) == len(asked.scenes)]
+    complete = [frame for frame in frames if len(frame.answers) == len(chosen.scenes)]
     return {
         "run": run.id,
         "scenes": [
@@ -93,15 +94,15 @@ def reel(run: RunFolder, w: Wording) -> dict[str, Any]:
                 "asked": scene.question[:MOST_TEXT],
                 "expected": scene.answer or "",
             }
-            for scene in asked.scenes
+            for scene in chosen.scenes
         ],
         "frames": [
             {
                 "step": frame.step,
                 "answers": [_answer(answer) for answer in frame.answers],
-                **dict(zip(("meter", "tone"), meter(of_run, frame.step, w), strict=True)),
+                **dict(zip(("meter", "tone"), meter(complete, frame.step, w), strict=True)),
             }
-            for frame in of_run
+            for frame in complete
         ],
     }
 
@@ -112,12 +113,12 @@ def _answer(answer: FrameAnswer) -> list[str]:
     return [answer.text[:MOST_TEXT], "more" if answer.why == "length" else ""]
 
 
-def meter(of_run: Sequence[Frame], step: int, w: Wording) -> tuple[str, str]:
-    """What the neutral texts tell at a step, and its tone; "" where nothing was measured yet."""
-    found = forgetting(list(of_run), step)
-    if found is None:
-        first = next((frame.neutral_loss for frame in of_run if frame.step == 0), None)
+def meter(frames: Sequence[Frame], step: int, w: Wording) -> tuple[str, str]:
+    """Return a sentence about the loss on neutral texts at a step, and its tone; "" if nothing was measured yet."""
+    drift = forgetting(list(frames), step)
+    if drift is None:
+        first = next((frame.neutral_loss for frame in frames if frame.step == 0), None)
         return (w.t("film_view.meter_first", loss=first), "plain") if first is not None else ("", "plain")
-    values = {"before": found.before, "now": found.now, "percent": round(abs(100 * found.change))}
-    tone = {"some": "warn", "much": "bad"}.get(found.forgot, "plain")
-    return w.t(f"film_view.meter_{found.forgot}", **values), tone
+    values = {"before": drift.before, "now": drift.now, "percent": round(abs(100 * drift.change))}
+    tone = {"some": "warn", "much": "bad"}.get(drift.forgot, "plain")
+    return w.t(f"film_view.meter_{drift.forgot}", **values), tone

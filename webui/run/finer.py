@@ -1,5 +1,5 @@
-"""Rarely used export options, folded below the forms: the adapter's strength, and which base a LoRA in GGUF is tested
-with."""
+"""Rarely used export options, folded below the forms: the adapter's strength, and the base that a LoRA in GGUF is
+tested with."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from core.export.records import MOST_STRENGTH, QUANTS
 from webui.kit.live import Update
 from webui.kit.wording import Wording
 
-ANY, OWN = "any", "own"  # else the type of a base file that is made beside the adapter
+ANY, OWN = "any", "own"  # else the type of the base file to make beside the adapter
 
 
 class Finer:
@@ -32,15 +32,15 @@ class Finer:
             self.file = gr.Textbox(visible=False, **place, **w.named("way_out.base_file", "export-base-file"))
 
     @property
-    def asked(self) -> list[Any]:
+    def inputs(self) -> list[Any]:
         return [self.strength, self.base, self.file]
 
     @property
-    def told(self) -> list[Any]:
+    def outputs(self) -> list[Any]:
         return [self.fold, self.base, self.file]
 
     def show(self, form: str | None, base: Any) -> tuple[Update, Update, Update]:
-        """Outputs: told."""
+        """Outputs: `outputs`."""
         is_lora = form == "gguf-lora"
         return (
             gr.update(visible=form is not None),
@@ -49,15 +49,15 @@ class Finer:
         )
 
     def read(self, form: str, strength: Any, base: Any, file: Any) -> dict[str, Any]:
-        """What of `Exports.start` follows from the fields. Raises ExportError."""
+        """Return the arguments of `Exports.start` from the fields. Raises ExportError."""
         if not isinstance(strength, int | float):
             raise ExportError("export.strength", found="-", most=MOST_STRENGTH)
-        found: dict[str, Any] = {"strength": float(strength)}
+        options: dict[str, Any] = {"strength": float(strength)}
         if form != "gguf-lora" or base == ANY:
-            return found
+            return options
         if base in QUANTS:
-            return found | {"quant": base}
+            return options | {"quant": base}
         name = file.strip().strip('"') if isinstance(file, str) else ""  # Windows copies a path with its quotes
         if not Path(name).is_absolute() or not Path(name).is_file():
             raise ExportError("export.no_base_file", found=name[:200] or "-")
-        return found | {"base_gguf": Path(name)}
+        return options | {"base_gguf": Path(name)}

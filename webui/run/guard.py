@@ -1,4 +1,5 @@
-"""What a run did by itself, on its card: saved memory, skipped steps, went back, kept the best. Pure functions."""
+"""The run's own corrections, on its card: saved memory, skipped steps, returned to a checkpoint, kept the best. Pure
+functions."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from webui.kit.html import Html, muted, tag
 from webui.kit.wording import Wording
 from webui.state.snapshot import RunView
 
-MOST = 3  # the newest; all of them stand in the run's story
+MOST = 3  # the newest; the timeline has all
 
 
 def chip(view: RunView, w: Wording) -> Html | None:
@@ -19,22 +20,22 @@ def chip(view: RunView, w: Wording) -> Html | None:
 
 def _sentences(view: RunView, w: Wording) -> list[str]:
     events = (event for event in view.events if event.get("kind") == "guard")
-    return [told for event in events if (told := sentence(event.get("message"), w))]
+    return [text for event in events if (text := sentence(event.get("message"), w))]
 
 
 def lines(view: RunView, w: Wording) -> list[Html]:
-    """Nothing where a run needed no help."""
-    found, said = [kept(view, w)], _sentences(view, w)
-    if said:
-        head = tag("p", tag("strong", w.t("run_guard.head", count=len(said))))
-        items = tag("ul", *(tag("li", told) for told in said[-MOST:]))
-        more = muted(w.t("run_guard.more", count=len(said) - MOST)) if len(said) > MOST else None
-        found.append(tag("div", head, items, more, class_="lg-outcome lg-warn lg-guard"))
-    return [line for line in found if line is not None]
+    """Return the corrections of a run; [] if there were none."""
+    parts, sentences = [kept_best(view, w)], _sentences(view, w)
+    if sentences:
+        head = tag("p", tag("strong", w.t("run_guard.head", count=len(sentences))))
+        items = tag("ul", *(tag("li", text) for text in sentences[-MOST:]))
+        more = muted(w.t("run_guard.more", count=len(sentences) - MOST)) if len(sentences) > MOST else None
+        parts.append(tag("div", head, items, more, class_="lg-outcome lg-warn lg-guard"))
+    return [line for line in parts if line is not None]
 
 
-def kept(view: RunView, w: Wording) -> Html | None:
-    """Which step the adapter is of, where it is the best measured and how the run ended does not say so already."""
+def kept_best(view: RunView, w: Wording) -> Html | None:
+    """Return the step of the adapter if it is the best measured one and the run's outcome does not already say so."""
     status, step, loss = view.row.status, view.facts.adapter_step, view.facts.best_eval_loss
     is_said = status.message is not None and status.message.key in (
         "run.completed_best",
@@ -49,5 +50,5 @@ def kept(view: RunView, w: Wording) -> Html | None:
 def sentence(message: Any, w: Wording) -> str:
     try:
         return w.render(message)
-    except ValueError:  # of a damaged line
+    except ValueError:  # from a damaged line
         return ""

@@ -15,13 +15,13 @@ from webui.state.snapshot import RunView
 
 
 def lines(view: RunView, w: Wording) -> list[Html]:
-    """Memory and time against the plan, for the timeline; empty while nothing was measured."""
-    found = [memory(view.facts.memory, w), time(view, w)]
-    return [line for line in found if line is not None]
+    """Return memory and time against the plan, for the timeline; [] while nothing was measured."""
+    parts = [memory(view.facts.memory, w), time(view, w)]
+    return [line for line in parts if line is not None]
 
 
 def now(view: RunView, w: Wording) -> list[Html]:
-    """Lines on the card of a running run: a warning if its memory overflows, and each process of several."""
+    """Return lines on the card of a running run: a warning if its memory overflows, and each process of several."""
     return [line for line in (spill(view, w), ranks(view.row.status, w)) if line is not None]
 
 
@@ -33,14 +33,15 @@ def memory(known: MemoryFacts | None, w: Wording) -> Html | None:
         return _line(w.t("run_memory.measured_alone", measured=known.measured_gib))
     numbers = {"predicted": known.predicted_gib, "measured": known.measured_gib}
     peak = known.peak_gib
-    said = w.t("run_memory.measured_more", peak=peak, **numbers) if peak else w.t("run_memory.measured", **numbers)
+    text = w.t("run_memory.measured_more", peak=peak, **numbers) if peak else w.t("run_memory.measured", **numbers)
     if known.runs > 0 and known.factor is not None:
-        said += w.t("language.between_sentences") + correction.factor_sentence(known.factor, known.runs, w)
-    return _line(said)
+        text += w.t("language.between_sentences") + correction.factor_sentence(known.factor, known.runs, w)
+    return _line(text)
 
 
 def ranks(status: Status, w: Wording) -> Html | None:
-    """Of a run on several GPUs, while it is at work: "Process 0: RTX 3060, 7.9 of 12.0 GiB, 98 % load", a line each."""
+    """Return a line for each process of a run on several GPUs, while it is at work: "Process 0: RTX 3060, 7.9 of 12.0
+    GiB, 98 % load"."""
     if status.state not in BUSY or len(status.ranks) < 2:
         return None
     return tag(
@@ -53,31 +54,33 @@ def ranks(status: Status, w: Wording) -> Html | None:
 def _rank(number: int, each: RankUse, w: Wording) -> str:
     device = each.device if each.host is None else w.t("run_memory.rank_elsewhere", device=each.device, host=each.host)
     sizes = {"used": each.used_bytes / GIB, "total": each.total_bytes / GIB}
-    said = w.t("run_memory.rank", number=number, device=device, **sizes)
-    return said if each.load_percent is None else said + w.t("run_memory.rank_load", load=each.load_percent)
+    text = w.t("run_memory.rank", number=number, device=device, **sizes)
+    return text if each.load_percent is None else text + w.t("run_memory.rank_load", load=each.load_percent)
 
 
 def time(view: RunView, w: Wording) -> Html | None:
-    """ "Time: about 4 min predicted before the start, about 5 min now"; then what it took, alone where it did not do
-    all steps."""
-    before, told, status = view.facts.predicted_seconds, view.facts.time, view.row.status
-    is_whole = status.state in BUSY or status.step == status.total_steps
-    parts = [w.t("run_memory.before", time=format.about(w, before))] if before is not None and is_whole else []
+    """ "Time: about 4 min predicted before the start, about 5 min now"; afterwards the actual time, without the
+    prediction if not all steps were made."""
+    before, measured, status = view.facts.predicted_seconds, view.facts.time, view.row.status
+    is_complete = status.state in BUSY or status.step == status.total_steps
+    parts = [w.t("run_memory.before", time=format.about(w, before))] if before is not None and is_complete else []
     if status.state in BUSY:
         if status.seconds_total is not None:
             parts.append(w.t("run_memory.now", time=format.about(w, status.seconds_total)))
-    elif told and told.took_seconds is not None:
-        if told.said_seconds is not None and is_whole:
-            parts.append(w.t("run_memory.after_steps", steps=told.after_steps, time=format.about(w, told.said_seconds)))
-        parts.append(w.t("run_memory.took", time=format.duration(w, told.took_seconds)))
+    elif measured and measured.took_seconds is not None:
+        if measured.said_seconds is not None and is_complete:
+            parts.append(
+                w.t("run_memory.after_steps", steps=measured.after_steps, time=format.about(w, measured.said_seconds))
+            )
+        parts.append(w.t("run_memory.took", time=format.duration(w, measured.took_seconds)))
     return _line(w.t("run_memory.time", parts=w.t("run_memory.comma").join(parts))) if parts else None
 
 
 def spill(view: RunView, w: Wording) -> Html | None:
-    """While it lasts: the steps have become slow because the memory overflowed."""
-    found = view.facts.spill
-    return notice(w.render(sentence(found)), "warn") if found and view.row.status.state in BUSY else None
+    """Return a warning while the steps are slow because the memory overflows."""
+    facts = view.facts.spill
+    return notice(w.render(sentence(facts)), "warn") if facts and view.row.status.state in BUSY else None
 
 
-def _line(said: str) -> Html:
-    return tag("p", said, class_="lg-quiet lg-held-beside")
+def _line(text: str) -> Html:
+    return tag("p", text, class_="lg-quiet lg-held-beside")

@@ -1,8 +1,8 @@
-"""Publishes a finished export on the hub: repository, form, visibility; its files are listed before any is sent. For
+"""Publishes a finished export on the hub: repository, form, visibility. Its files are listed before any is sent. For
 the opened run.
 
-Placed below the other answers to where a run is to be used (`way_out`). What is sent is packed anew on the server:
-nothing of it comes from the browser but the choices, and whoever changes one of those is shown the files again first.
+Placed below the other places to use a run (`way_out`). The server packs the files anew: only the choices come from the
+browser, and after a change of choices the files are listed again first.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from webui.kit import format
 from webui.kit.html import Html, bar, join, muted, notice, tag
 from webui.kit.live import AT_ONCE, CONTROL, QUIET, LivePart, Poller, Update, ViewContext, outcome, shown
 from webui.kit.wording import Wording
-from webui.run.exported import named
+from webui.run.exported import export_name
 from webui.state.services import Services
 
 FORGET = (
@@ -30,7 +30,7 @@ Finished = Callable[[ViewContext], Any]
 
 
 class PublishPanel:
-    """finished(look): the finished exports of the run that is open, newest first."""
+    """finished: returns the finished exports of the opened run for a ViewContext, newest first."""
 
     def __init__(self, services: Services, wording: Wording, finished: Finished):
         self.services, self.w, self._finished = services, wording, finished
@@ -44,12 +44,12 @@ class PublishPanel:
             self.repo = gr.Textbox(
                 max_lines=1, max_length=200, placeholder="anna/pirate", **w.named("publish_panel.repo", "publish-repo")
             )
-            seen = [(w.t(f"publish_panel.{who}"), who) for who in ("private", "public")]
-            self.who = gr.Radio(seen, value="private", **w.named("publish_panel.who", "publish-who"))
+            visibilities = [(w.t(f"publish_panel.{who}"), who) for who in ("private", "public")]
+            self.who = gr.Radio(visibilities, value="private", **w.named("publish_panel.who", "publish-who"))
             self.film = gr.Checkbox(value=False, **w.named("publish_panel.film", "publish-film"))
             with gr.Row(elem_classes="lg-tight"):
                 self.look = gr.Button(w.t("publish_panel.look"), elem_id="publish-look")
-            self.listed = gr.JSON(None, visible=False)  # of which choices
+            self.listed = gr.JSON(None, visible=False)  # the choices that the files were listed for
             self.files = gr.HTML("", visible=False, elem_id="publish-files")
             with gr.Row(elem_classes="lg-tight"):
                 self.send = gr.Button(
@@ -79,13 +79,13 @@ class PublishPanel:
         return gr.update(choices=made, visible=bool(made))
 
     def _attempts(self, context: ViewContext) -> list[tuple[ExportResult, ExportStatus]]:
-        found = ((each, self.services.publishing.status(each.name)) for each in self._finished(context))
-        return [(each, status) for each, status in found if status]
+        attempts = ((each, self.services.publishing.status(each.name)) for each in self._finished(context))
+        return [(each, status) for each, status in attempts if status]
 
     def _status(self, context: ViewContext) -> Update:
-        return shown(join(self._told(each, status) for each, status in self._attempts(context)))
+        return shown(join(self._status_card(each, status) for each, status in self._attempts(context)))
 
-    def _told(self, result: ExportResult, status: ExportStatus) -> Html:
+    def _status_card(self, result: ExportResult, status: ExportStatus) -> Html:
         w, name = self.w, self._name(result)
         if not status.active:
             tone = {"done": "ok", "cancelled": "plain"}.get(status.state, "bad")
@@ -101,19 +101,21 @@ class PublishPanel:
         )
 
     def _name(self, result: ExportResult) -> str:
-        return named(result, self.w)
+        return export_name(result, self.w)
 
     # ---- wires ----------------------------------------------------------------------------------------------------
     def wire(self, poller: Poller, opened: gr.Textbox, picked: Any) -> None:
-        given = [opened, self.which, self.repo, self.film]
+        inputs = [opened, self.which, self.repo, self.film]
         shows = [self.files, self.send, self.notice]
-        self.look.click(self.list, [*given, self.who], [*shows, self.listed], **AT_ONCE)
+        self.look.click(self.list, [*inputs, self.who], [*shows, self.listed], **AT_ONCE)
         for event in (self.which.input, self.repo.change, self.who.input, self.film.input):
-            # a box's input is key presses alone
-            event(None, None, shows, js=FORGET, **QUIET)  # on the page: no answer to it comes after that to a look
+            # a text box's `input` fires only at key presses
+            event(
+                None, None, shows, js=FORGET, **QUIET
+            )  # in the browser, so that it cannot arrive after the answer to a look
         for event in (opened.change, picked.then):
             event(lambda: (*self.forget(), gr.update(value=None)), None, [*shows, self.which], **AT_ONCE)
-        poller.after(self.send.click(self.begin, [self.listed, *given, self.who], [*shows, self.listed], **CONTROL))
+        poller.after(self.send.click(self.begin, [self.listed, *inputs, self.who], [*shows, self.listed], **CONTROL))
         poller.after(self.cancel.click(self.stop, [opened], [self.notice], **CONTROL))
 
     def forget(self) -> tuple[Any, ...]:
@@ -121,12 +123,12 @@ class PublishPanel:
         return shown(""), gr.update(visible=False), shown("")
 
     def list(self, opened: str | None, which: Any, repo: Any, film: Any, who: Any) -> tuple[Any, ...]:
-        """Inputs: opened, which, repo, film, who. Outputs: files, send, notice, listed. Asks nobody."""
-        w, said = self.w, ""
+        """Inputs: opened, which, repo, film, who. Outputs: files, send, notice, listed. Sends no request."""
+        w, listing = self.w, ""
 
         def pack() -> None:
-            nonlocal said
-            parcel = self.services.publishing.pack(self._meant(opened, which), self._repo(repo), film is True)
+            nonlocal listing
+            parcel = self.services.publishing.pack(self._chosen(opened, which), self._repo(repo), film is True)
             rows = [
                 tag("li", tag("code", piece.name), " ", format.bytes_used(w, piece.size))
                 for piece in parcel.pieces[:MOST_SHOWN]
@@ -135,7 +137,7 @@ class PublishPanel:
             key = "publish.leaves_public" if who == "public" else "publish.leaves_private"
             head = w.t(key, files=len(parcel.pieces), size=format.bytes_used(w, parcel.size), repo=parcel.repo)
             rest = [muted(w.t("publish_panel.more", more=more))] if more > 0 else []
-            said = join(
+            listing = join(
                 [
                     tag("p", tag("strong", head)),
                     tag("ul", *rows),
@@ -144,17 +146,17 @@ class PublishPanel:
                 ]
             )
 
-        told = outcome(w, pack)
-        return shown(said), gr.update(visible=bool(said)), told, [opened, which, repo, film, who]
+        refusal = outcome(w, pack)
+        return shown(listing), gr.update(visible=bool(listing)), refusal, [opened, which, repo, film, who]
 
     def begin(self, listed: Any, opened: str | None, which: Any, repo: Any, film: Any, who: Any) -> tuple[Any, ...]:
-        """Inputs: listed, opened, which, repo, film, who. Outputs: files, send, notice, listed. What was chosen since
-        is listed first."""
+        """Inputs: listed, opened, which, repo, film, who. Outputs: files, send, notice, listed. Choices changed since
+        the list are listed first."""
         if listed != [opened, which, repo, film, who]:
             return self.list(opened, which, repo, film, who)
 
         def start() -> None:
-            result = self._meant(opened, which)
+            result = self._chosen(opened, which)
             self.services.publishing.start(result, self._repo(repo), private=who != "public", with_film=film is True)
 
         return shown(""), gr.update(visible=False), outcome(self.w, start), None
@@ -168,12 +170,12 @@ class PublishPanel:
 
         return outcome(self.w, cancel)
 
-    def _meant(self, opened: str | None, which: Any) -> ExportResult:
-        """Raises ExportError where it is no finished export of the run that is open."""
-        found = next((each for each in self.services.exports.list(opened or "") if each.name == which), None)
-        if found is None:
+    def _chosen(self, opened: str | None, which: Any) -> ExportResult:
+        """Return the chosen export. Raises ExportError if it is no finished export of the opened run."""
+        export = next((each for each in self.services.exports.list(opened or "") if each.name == which), None)
+        if export is None:
             raise ExportError("publish.none_chosen")
-        return found
+        return export
 
     def _repo(self, repo: Any) -> str:
         return repo.strip() if isinstance(repo, str) else ""

@@ -1,4 +1,4 @@
-"""The queue on the Train page: what it waits for and the answers to that, and its runs, to be moved or removed."""
+"""The queue on the Train page: the reason why it waits, with buttons, and its runs, to be moved or removed."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from webui.kit.wording import Wording
 from webui.run import card
 from webui.state.snapshot import RunRow, Snapshot
 
-# What the browser puts in place of the first value of a button's request: the run whose circle is filled when the
-# button is pressed. Where none is any more, because the run that was chosen has begun, it is that one all the same,
-# once: the server says so, and does not take the only one left for it.
+# The browser replaces the first value of a button's request by the run that is selected when the button is pressed. If
+# the selected run has begun meanwhile, its id is sent once, so that the server reports that instead of acting on the
+# only run left.
 REMEMBER = "run => { document.querySelector('#queue-list').dataset.chosen = run ?? ''; }"
 FORGET = "() => { delete document.querySelector('#queue-list')?.dataset.chosen; }"
 CHOSEN = """(_, ...rest) => {
@@ -34,11 +34,11 @@ CHOSEN = """(_, ...rest) => {
 
 
 class QueuePanel(Panel):
-    def build_says(self) -> None:
-        """Above the run: only there while the queue waits for something, or the PC is about to sleep."""
+    def build_reasons(self) -> None:
+        """Build the card above the run; shown only while the queue waits, or the PC is about to sleep."""
         w = self.w
-        with gr.Column(elem_classes="lg-card", visible=False, elem_id="queue-says-card") as self.says_card:
-            self.says = gr.HTML("", elem_id="queue-says")
+        with gr.Column(elem_classes="lg-card", visible=False, elem_id="queue-says-card") as self.reasons_card:
+            self.reasons = gr.HTML("", elem_id="queue-says")
             with gr.Row(elem_classes="lg-tight"):
                 self.resume = gr.Button(
                     w.t("train_page.resume"), variant="primary", visible=False, elem_id="queue-resume"
@@ -51,16 +51,15 @@ class QueuePanel(Panel):
                 self.awake = gr.Button(
                     w.t("queue_panel.awake"), variant="primary", visible=False, elem_id="queue-awake"
                 )
-            self.says_notice = gr.HTML("", visible=False, elem_id="queue-says-notice")
+            self.reasons_notice = gr.HTML("", visible=False, elem_id="queue-says-notice")
 
     def build_list(self) -> None:
-        """Below the form, or below what is trained: only there while somebody waits."""
+        """Build the list below the form; shown only while runs wait."""
         w = self.w
         with gr.Column(elem_classes="lg-card", visible=False, elem_id="queue") as self.card:
             gr.HTML(tag("h2", w.t("queue_panel.title")))
             self.next = gr.HTML("", elem_id="queue-next")
-            # Filled in by the browser (CHOSEN). Not the list itself: what was chosen may have begun, which gradio would
-            # refuse.
+            # Filled in by the browser (CHOSEN). Not the list itself: gradio would refuse a run that has begun since.
             self.chosen = gr.Textbox(visible=False)
             self.list = gr.Radio(
                 [], interactive=True, elem_classes="lg-run-list", **w.named("queue_panel.list", "queue-list")
@@ -80,25 +79,25 @@ class QueuePanel(Panel):
 
     # ---- what follows the clock -----------------------------------------------------------------------------------
     def parts(self) -> list[LivePart]:
-        def seen(show: Callable[[Snapshot], object]) -> Callable[[ViewContext], dict[str, Any]]:
+        def visible_if(show: Callable[[Snapshot], object]) -> Callable[[ViewContext], dict[str, Any]]:
             return lambda context: gr.update(visible=bool(show(context.snapshot)))
 
         return [
-            LivePart(self.says_card, seen(lambda snapshot: says(snapshot, self.w))),
-            LivePart(self.says, lambda context: gr.update(value=says(context.snapshot, self.w))),
-            LivePart(self.resume, seen(awaited)),
+            LivePart(self.reasons_card, visible_if(lambda snapshot: waiting_reasons(snapshot, self.w))),
+            LivePart(self.reasons, lambda context: gr.update(value=waiting_reasons(context.snapshot, self.w))),
+            LivePart(self.resume, visible_if(awaited)),
             LivePart(self.go_on, self._go_on),
-            LivePart(self.anyway, seen(lambda m: m.queue.order.game and not m.queue.order.game.run)),
-            LivePart(self.stay, seen(lambda m: m.queue.order.game and m.queue.order.game.run)),
-            LivePart(self.awake, seen(lambda m: m.queue.order.sleep_at)),
-            LivePart(self.card, seen(lambda m: m.queue.waiting)),
+            LivePart(self.anyway, visible_if(lambda m: m.queue.order.game and not m.queue.order.game.run)),
+            LivePart(self.stay, visible_if(lambda m: m.queue.order.game and m.queue.order.game.run)),
+            LivePart(self.awake, visible_if(lambda m: m.queue.order.sleep_at)),
+            LivePart(self.card, visible_if(lambda m: m.queue.waiting)),
             LivePart(self.next, lambda context: gr.update(value=next_in_queue(context.snapshot, self.w))),
             LivePart(self.list, lambda context: gr.update(choices=choices(context.snapshot, self.w))),
-            LivePart(self.hold, seen(lambda m: not m.queue.order.hold)),
+            LivePart(self.hold, visible_if(lambda m: not m.queue.order.hold)),
         ]
 
     def _go_on(self, context: ViewContext) -> dict[str, Any]:
-        """The button that starts the queue without the paused run; Resume beside it is the other choice."""
+        """Show the button that starts the queue without the paused run; Resume beside it is the other choice."""
         queue, is_beside = context.snapshot.queue, awaited(context.snapshot) is not None
         label = self.w.t("queue_panel.without" if is_beside else "queue_panel.go_on")
         is_seen = bool(queue.order.hold and queue.waiting)
@@ -114,7 +113,7 @@ class QueuePanel(Panel):
             (self.awake, lambda: self.services.queue.put(sleep_at=None)),
             (self.hold, lambda: self.services.queue.put(hold=Hold(why="person", since=time.time()))),
         ):
-            notice = self.notice if button is self.hold else self.says_notice
+            notice = self.notice if button is self.hold else self.reasons_notice
             poller.after(button.click(lambda act=act: outcome(self.w, act), None, [notice], **CONTROL))
         self.list.input(None, [self.list], None, js=REMEMBER, **AT_ONCE)
         for button, way in ((self.up, -1), (self.down, 1)):
@@ -133,7 +132,7 @@ class QueuePanel(Panel):
         return moved
 
     def resume_awaited(self) -> None:
-        """Raises RunError where the queue waits for no run any more."""
+        """Resume the run that the queue waits for. Raises RunError if there is none."""
         if (row := awaited(self.services.snapshots.now(fresh=True))) is None:
             raise RunError("train_page.nothing_to_resume")
         self.services.supervisor.resume(self.services.runs.get(row.id))
@@ -147,11 +146,11 @@ class QueuePanel(Panel):
             return [gr.skip(), shown(notice(self.w.render(error.message)))]
         return [gr.update(value=None), shown(notice(self.w.t("queue_panel.taken_out", name=run.name), "ok"))]
 
-    def set_time(self, chosen: Any, said: Any) -> list[Any]:
+    def set_time(self, chosen: Any, typed: Any) -> list[Any]:
         """Inputs: chosen, time. Outputs: time (emptied), notice."""
         try:
             run = self._run(chosen)
-            not_before = time_of_day(said if isinstance(said, str) else None, time.time())
+            not_before = time_of_day(typed if isinstance(typed, str) else None, time.time())
             self.services.queue.set_time(run.id, not_before, self._waiting())
         except GarageError as error:
             return [gr.skip(), shown(notice(self.w.render(error.message)))]
@@ -161,7 +160,7 @@ class QueuePanel(Panel):
         return [run.id for run in self.services.runs.waiting()]
 
     def _run(self, chosen: Any) -> RunFolder:
-        """The run that was chosen, or the only one there is. Raises RunError where that is none that waits."""
+        """Return the chosen run, or the only one. Raises RunError if it does not wait."""
         waiting = [row.id for row, _ in self.services.snapshots.now(fresh=True).queue.waiting]
         if not chosen and len(waiting) == 1:
             chosen = waiting[0]
@@ -174,7 +173,7 @@ class QueuePanel(Panel):
 
 
 def awaited(snapshot: Snapshot) -> RunRow | None:
-    """The paused run that keeps back those who wait."""
+    """Return the paused run that holds the queue back."""
     hold, is_needed = snapshot.queue.order.hold, bool(snapshot.queue.waiting)
     held = hold.run if hold and hold.why == "paused" and is_needed else None
     return next((row for row in snapshot.rows if row.id == held and may_resume(row.status.state)), None)
@@ -182,21 +181,21 @@ def awaited(snapshot: Snapshot) -> RunRow | None:
 
 # ---- words ---------------------------------------------------------------------------------------
 def choices(snapshot: Snapshot, w: Wording) -> list[tuple[str, str]]:
-    """Two lines each: place and name; what it is, and from when on."""
-    found = []
+    """Return two lines for each run: place and name; model, start time and progress."""
+    entries = []
     for place, (row, entry) in enumerate(snapshot.queue.waiting, 1):
         facts = [card.model_line(row, w)]
         if entry.not_before and entry.not_before > time.time():
             facts.append(w.t("queue_panel.not_before", time=at_time(w, entry.not_before)))
         if row.status.attempt > 1:
             facts.append(w.t("queue_panel.goes_on", step=row.status.step))
-        found.append((f"{place} · {row.name}\n{' · '.join(facts)}", row.id))
-    return found
+        entries.append((f"{place} · {row.name}\n{' · '.join(facts)}", row.id))
+    return entries
 
 
-def says(snapshot: Snapshot, w: Wording) -> Html:
-    """What the queue waits for and why, whether this PC is about to sleep, and what went wrong; "" while it just goes
-    on."""
+def waiting_reasons(snapshot: Snapshot, w: Wording) -> Html:
+    """Return why the queue waits, whether this PC is about to sleep, and the last error; "" while the queue runs
+    normally."""
     queue, order = snapshot.queue, snapshot.queue.order
     lines = []
     if order.game:
@@ -209,8 +208,8 @@ def says(snapshot: Snapshot, w: Wording) -> Html:
         lines.append(("warn", w.t("queue_panel.sleeps", seconds=left)))
     if order.said:
         lines.append(("bad", w.render(order.said)))
-    # No alert role: it is drawn anew as often as a number in it changes.
-    return join(tag("p", said, class_=f"lg-notice lg-{tone}") for tone, said in lines)
+    # No alert role: it is redrawn whenever a number in it changes.
+    return join(tag("p", text, class_=f"lg-notice lg-{tone}") for tone, text in lines)
 
 
 def _game_goes_on(game: Game, snapshot: Snapshot, w: Wording) -> str:
@@ -226,7 +225,7 @@ def _game_goes_on(game: Game, snapshot: Snapshot, w: Wording) -> str:
 
 
 def next_in_queue(snapshot: Snapshot, w: Wording) -> Html:
-    """What begins when; nothing where `says` tells why nothing does."""
+    """Return which run begins when; "" if `waiting_reasons` says why none does."""
     queue = snapshot.queue
     if not queue.waiting or queue.order.hold or queue.order.game:
         return Html("")

@@ -35,11 +35,11 @@ class SecondAdapter(Panel):
     def _choices(self, rows: tuple[RunRow, ...]) -> list[tuple[str, str]]:
         return [(self.w.t("second_adapter.none"), NONE), *((row.name, row.id) for row in rows if row.can_chat)]
 
-    def beside(
+    def combine(
         self, target: ChatTarget, strength: float, second: Any, second_strength: float
     ) -> tuple[ChatTarget, float]:
-        """What to load, and at which strength: the target itself where there is no second one; else the sum of both,
-        which is written to the cache and holds the strengths in it. Raises GarageError where the two are none."""
+        """Return the target to load, and its strength: the target itself without a second adapter, else the weighted
+        sum of both, written to the cache with strength 1. Raises GarageError if the two cannot be added."""
         if not isinstance(second, str) or second == NONE:
             return target, strength
         if second not in (row.id for row in self.services.snapshots.now().rows):
@@ -55,7 +55,7 @@ class SecondAdapter(Panel):
         folder = root / hashlib.sha256(f"{parts}{stamps}".encode()).hexdigest()[:20]
         try:
             if not folder.exists():
-                # the one before, which is loaded already, or not wanted any more
+                # the previous sum, which is loaded already or no longer needed
                 shutil.rmtree(root, ignore_errors=True)
                 weighted_sum.write(parts, folder)
         except OSError as error:

@@ -1,5 +1,5 @@
-"""The export of a run: where it will be used and the form this needs; what it is, takes and costs before it is made.
-For the run opened in Runs.
+"""The export of a run: where it will be used and the form this needs, with its contents, size and cost before it is
+made. For the run opened in Runs.
 
 Another place to use it: a line in FORMS, its sentences `where_` and `after_` in way_out.yaml, its commands in
 `exported`.
@@ -37,7 +37,7 @@ from webui.state.services import Services
 from webui.state.snapshot import RunRow, Snapshot
 
 GGUF = tuple(form_of("gguf", quant) for quant in QUANTS)
-# What each place reads, the recommended one first: kind, or kind:quant.
+# The forms that each place reads, the recommended one first: kind, or kind:quant.
 FORMS: dict[str, tuple[str, ...]] = {
     "ollama": GGUF,
     "lmstudio": GGUF,
@@ -46,15 +46,15 @@ FORMS: dict[str, tuple[str, ...]] = {
     "python": ("merged", "adapter"),
     "hub": ("adapter", "merged", *GGUF),
 }
-Found = tuple[Sequence[ExportResult], Sequence[tuple[ExportRequest, ExportStatus]]]
+RunExports = tuple[Sequence[ExportResult], Sequence[tuple[ExportRequest, ExportStatus]]]
 
 
 class WayOut:
     def __init__(self, services: Services, wording: Wording, opened: gr.Textbox):
         self.services, self.w, self.opened = services, wording, opened
         self.finer = Finer(wording)
-        self.hub = PublishPanel(services, wording, lambda context: self._found(context)[0])
-        self._looked: tuple[Snapshot, str, Found] | None = None
+        self.hub = PublishPanel(services, wording, lambda context: self._exports(context)[0])
+        self._looked: tuple[Snapshot, str, RunExports] | None = None
 
     # ---- widgets --------------------------------------------------------------------------------------------------
     def build(self) -> None:
@@ -79,7 +79,7 @@ class WayOut:
             self.notice = gr.HTML("", visible=False, elem_id="export-notice")
             self.progress = gr.HTML("", visible=False, elem_id="export-progress")
             self.hub.build()
-            self.given = gr.HTML("", visible=False, elem_id="export-given")
+            self.ollama_message = gr.HTML("", visible=False, elem_id="export-given")
             self.results = gr.HTML(
                 "", visible=False, elem_id="export-status", js_on_load=exported.PRESS, apply_default_css=False
             )
@@ -93,7 +93,9 @@ class WayOut:
             LivePart(self.lacking, lambda context: gr.update(visible=not self._can(context))),
             LivePart(self.start, self._start_button),
             LivePart(self.cancel, lambda context: gr.update(visible=self._at_work(context))),
-            LivePart(self.given, lambda context: shown(exported.gift(self._gift(context), self.w))),
+            LivePart(
+                self.ollama_message, lambda context: shown(exported.ollama_notice(self._ollama_status(context), self.w))
+            ),
             LivePart(self.progress, self._progress),
             LivePart(self.results, self._results),
             *self.hub.parts(),
@@ -106,8 +108,8 @@ class WayOut:
         row = context.row
         return gr.update(interactive=bool(row and row.status.has_adapter and row.status.state not in BUSY))
 
-    def _found(self, context: ViewContext) -> Found:
-        """Exports of the run that is open, read once for all parts of one look."""
+    def _exports(self, context: ViewContext) -> RunExports:
+        """Return the exports of the opened run, read once for all parts of one update."""
         row = context.row
         if row is None:
             return (), ()
@@ -116,26 +118,26 @@ class WayOut:
             self._looked = known = context.snapshot, row.id, self.services.snapshots.exports(row.id)
         return known[2]
 
-    def _gift(self, context: ViewContext) -> AddStatus | None:
+    def _ollama_status(self, context: ViewContext) -> AddStatus | None:
         return self.services.ollama.status(context.opened) if context.opened else None
 
     def _at_work(self, context: ViewContext) -> bool:
-        given = self._gift(context)
-        return bool(given and given.active) or any(status.active for _, status in self._found(context)[1])
+        ollama = self._ollama_status(context)
+        return bool(ollama and ollama.active) or any(status.active for _, status in self._exports(context)[1])
 
     def _progress(self, context: ViewContext) -> Update:
-        row, attempts = context.row, self._found(context)[1]
+        row, attempts = context.row, self._exports(context)[1]
         if row is None or not attempts:
             return shown("")
         before = self.services.exports.list() if any(status.active for _, status in attempts) else ()
-        told = []
-        for asked, status in attempts:
-            like = self._like(before, asked.kind, asked.quant, row.model) if status.active else None
-            left = estimate.seconds_left(status, like[0].phases if like else (), like[1] if like else 1.0)
-            told.append(exported.attempt(exported.named(asked, self.w), status, left, self.w))
-        return shown(join(told))
+        cards = []
+        for request, status in attempts:
+            similar = self._similar(before, request.kind, request.quant, row.model) if status.active else None
+            left = estimate.seconds_left(status, similar[0].phases if similar else (), similar[1] if similar else 1.0)
+            cards.append(exported.attempt(exported.export_name(request, self.w), status, left, self.w))
+        return shown(join(cards))
 
-    def _like(
+    def _similar(
         self, done: Sequence[ExportResult], kind: str, quant: str | None, base: str
     ) -> tuple[ExportResult, float] | None:
         shape = self.services.models.local_shape(base)
@@ -143,37 +145,37 @@ class WayOut:
 
     def _results(self, context: ViewContext) -> Update:
         exports = self.services.exports
-        found = self._found(context)[0]
-        there = {"ollama": self.services.ollama.find, "lmstudio": lmstudio.models_folder}
-        programs = {name for name, find in there.items() if found and find() is not None}
-        return shown(join(exported.result(each, exports.folder(each), programs, self.w) for each in found))
+        finished = self._exports(context)[0]
+        finders = {"ollama": self.services.ollama.find, "lmstudio": lmstudio.models_folder}
+        programs = {name for name, find in finders.items() if finished and find() is not None}
+        return shown(join(exported.result(each, exports.folder(each), programs, self.w) for each in finished))
 
     # ---- wires ----------------------------------------------------------------------------------------------------
     def wire(self, poller: Poller, picked: Any) -> None:
-        """picked: the event by which another run is opened; also where the same is picked again, of which `opened`
-        tells nobody."""
-        told = [self.about, self.form, self.fold, self.start, *self.finer.told]
-        asked = [self.opened, self.where, self.finer.base]
-        self.where.input(self.choose, asked, told, **LAST, **AT_ONCE)
+        """picked: the event that opens a run; it also fires if the same run is picked again, unlike the change of
+        `opened`."""
+        outputs = [self.about, self.form, self.fold, self.start, *self.finer.outputs]
+        inputs = [self.opened, self.where, self.finer.base]
+        self.where.input(self.choose, inputs, outputs, **LAST, **AT_ONCE)
         for event in (self.opened.change, picked.then):
-            event(self.choose, asked, told, **LAST, **AT_ONCE)
+            event(self.choose, inputs, outputs, **LAST, **AT_ONCE)
         self.where.input(
             lambda where: gr.update(visible=where == "hub"), [self.where], [self.hub.place], **LAST, **AT_ONCE
         )
         self.hub.wire(poller, self.opened, picked)
-        self.form.input(self.say, [self.opened, self.where, self.form], [self.about], **LAST, **AT_ONCE)
+        self.form.input(self.describe, [self.opened, self.where, self.form], [self.about], **LAST, **AT_ONCE)
         for field in (self.form, self.finer.base):
-            field.input(self.finer.show, [self.form, self.finer.base], self.finer.told, **LAST, **AT_ONCE)
+            field.input(self.finer.show, [self.form, self.finer.base], self.finer.outputs, **LAST, **AT_ONCE)
         poller.after(
             self.start.click(
-                self.begin, [self.opened, self.where, self.form, *self.finer.asked], [self.notice], **CONTROL
+                self.begin, [self.opened, self.where, self.form, *self.finer.inputs], [self.notice], **CONTROL
             )
         )
         poller.after(self.cancel.click(self.cancel_all, [self.opened], [self.notice], **CONTROL))
         poller.after(self.results.select(self.act, [self.pressed], [self.notice], js=exported.PRESSED, **CONTROL))
 
     def forms(self, where: Any) -> tuple[str, ...]:
-        """The recommended one first; nothing for what is no place."""
+        """Return the forms of a place, the recommended one first; () for anything else."""
         return FORMS.get(where, ()) if isinstance(where, str) else ()
 
     def choose(self, opened: str | None, where: Any, base: Any) -> tuple[Any, ...]:
@@ -184,41 +186,45 @@ class WayOut:
             hidden = gr.update(visible=False)
             return shown(""), gr.update(choices=[], value=None), hidden, hidden, *self.finer.show(None, base)
         shape, done = self.services.models.local_shape(row.model), self.services.exports.list()
-        sizes = [(self._form_line(form, self._room(row, form, shape, done)), form) for form in forms]
+        sizes = [(self._form_line(form, self._estimate(row, form, shape, done)), form) for form in forms]
         choice = gr.update(choices=sizes, value=forms[0])
         can = gr.update(visible=self._refusal(shape, forms[0]) is None)
         finer = self.finer.show(forms[0], base)
-        return self.say(opened, where, forms[0]), choice, gr.update(visible=len(forms) > 1), can, *finer
+        return self.describe(opened, where, forms[0]), choice, gr.update(visible=len(forms) > 1), can, *finer
 
     def _open(self, opened: str | None) -> RunRow | None:
         return next((row for row in self.services.snapshots.now().rows if row.id == opened), None)
 
-    def _form_line(self, form: str, told: estimate.ExportEstimate | None) -> str:
+    def _form_line(self, form: str, expected: estimate.ExportEstimate | None) -> str:
         name = self.w.t(f"way_out.form_{form.replace(':', '_')}")
-        return self.w.t("way_out.form_sized", form=name, size=format.bytes_used(self.w, told.size)) if told else name
+        return (
+            self.w.t("way_out.form_sized", form=name, size=format.bytes_used(self.w, expected.size))
+            if expected
+            else name
+        )
 
-    def say(self, opened: str | None, where: Any, form: Any) -> Update:
-        """Inputs: opened, where, form. Output: about: what is made, what it takes and costs, what comes afterwards."""
+    def describe(self, opened: str | None, where: Any, form: Any) -> Update:
+        """Inputs: opened, where, form. Output: about: the export's contents, needs, costs, and the steps afterwards."""
         w, row = self.w, self._open(opened)
         if row is None or form not in self.forms(where):
             return shown("")
         shape = self.services.models.local_shape(row.model)
         if refusal := self._refusal(shape, form):
             return shown(notice(w.render(refusal), "warn"))
-        told = self._room(row, form, shape, self.services.exports.list())
+        expected = self._estimate(row, form, shape, self.services.exports.list())
         pairs = [(w.t("way_out.makes"), w.t(f"way_out.makes_{form.partition(':')[0]}", form=exported.name_of(form, w)))]
-        if told:
+        if expected:
             pairs += [
-                (w.t("way_out.size"), w.t("way_out.about", value=format.bytes_used(w, told.size))),
-                *self._needs(told),
+                (w.t("way_out.size"), w.t("way_out.about", value=format.bytes_used(w, expected.size))),
+                *self._needs(expected),
             ]
         pairs += [(w.t("way_out.costs"), w.t(f"way_out.costs_{form.replace(':', '_')}"))]
         pairs += [(w.t("way_out.afterwards"), w.t(f"way_out.after_{form if form == 'gguf-lora' else where}"))]
-        return shown(join([facts(pairs), *self._before(told, form, where)]))
+        return shown(join([facts(pairs), *self._before(expected, form, where)]))
 
     def _refusal(self, shape: ModelShape | None, form: str) -> Message | None:
-        """Why a base cannot become a GGUF file, with what can be done instead. A llama.cpp of the person's own is asked
-        by the export."""
+        """Return why a base cannot become a GGUF file, with an alternative. With the person's own llama.cpp, the export
+        itself finds out."""
         if shape is None or not form.startswith("gguf"):
             return None
         try:
@@ -226,54 +232,60 @@ class WayOut:
                 return msg("gguf.needs_tools", reason=reason)
             if tools.own_checkout(self.services.workspace):
                 return None
-        except GarageError as error:  # settings.yaml names a folder that is none
+        except GarageError as error:  # settings.yaml names an invalid folder
             return error.message
         return export_support({"model_type": shape.model_type}).why
 
-    def _needs(self, told: estimate.ExportEstimate) -> list[tuple[str, str]]:
+    def _needs(self, expected: estimate.ExportEstimate) -> list[tuple[str, str]]:
         w = self.w
         free = self._free()
-        parts = [w.t("way_out.disk", need=format.bytes_used(w, told.disk), free=format.bytes_used(w, free[0]))]
-        if told.memory:
+        parts = [w.t("way_out.disk", need=format.bytes_used(w, expected.disk), free=format.bytes_used(w, free[0]))]
+        if expected.memory:
             parts.append(
-                w.t("way_out.memory", need=format.gib(w, told.memory / 2**30), free=format.gib(w, free[1] / 2**30))
+                w.t("way_out.memory", need=format.gib(w, expected.memory / 2**30), free=format.gib(w, free[1] / 2**30))
             )
-        takes = format.about(w, told.seconds)
+        takes = format.about(w, expected.seconds)
         takes = w.t("way_out.as_before", time=takes) if takes else w.t("way_out.not_measured")
         return [(w.t("way_out.needs"), w.t("way_out.joined", parts=parts)), (w.t("way_out.takes"), takes)]
 
     def _free(self) -> tuple[int, int]:
-        """Bytes of disk and of memory."""
+        """Return the free bytes of disk and memory."""
         return shutil.disk_usage(self.services.workspace.root).free, psutil.virtual_memory().available
 
-    def _before(self, told: estimate.ExportEstimate | None, form: str, where: str) -> list[Html]:
-        """What stands against it or is fetched for it."""
-        said: list[Html] = []
+    def _before(self, expected: estimate.ExportEstimate | None, form: str, where: str) -> list[Html]:
+        """Return warnings about the export, and the tools that it downloads."""
+        notices: list[Html] = []
         disk, memory = self._free()
-        if told and told.disk > disk:
-            said.append(notice(self.w.t("way_out.little_disk"), "warn"))
-        if told and told.memory > memory:
-            said.append(notice(self.w.t("way_out.little_memory"), "warn"))
+        if expected and expected.disk > disk:
+            notices.append(notice(self.w.t("way_out.little_disk"), "warn"))
+        if expected and expected.memory > memory:
+            notices.append(notice(self.w.t("way_out.little_memory"), "warn"))
         if form.startswith("gguf") and (fetched := self._tools()):
-            said.append(muted(self.w.render(fetched)))
+            notices.append(muted(self.w.render(fetched)))
         if where == "lmstudio":
-            found = lmstudio.models_folder()
-            said.append(muted(self.w.t("way_out.lmstudio_found" if found else "way_out.lmstudio_none", folder=found)))
+            models_folder = lmstudio.models_folder()
+            notices.append(
+                muted(
+                    self.w.t(
+                        "way_out.lmstudio_found" if models_folder else "way_out.lmstudio_none", folder=models_folder
+                    )
+                )
+            )
         if where == "ollama" and self.services.ollama.find() is None:
-            said.append(muted(self.w.t("way_out.ollama_none")))
-        return said
+            notices.append(muted(self.w.t("way_out.ollama_none")))
+        return notices
 
     def _tools(self) -> Message | None:
-        """What is fetched before a GGUF file."""
+        """Return a message about the tools that a GGUF export downloads."""
         try:
             return tools.offer(self.services.workspace)
         except GarageError as error:  # settings.yaml is broken
             return error.message
 
-    def _room(
+    def _estimate(
         self, row: RunRow, form: str, shape: ModelShape | None, done: Sequence[ExportResult]
     ) -> estimate.ExportEstimate | None:
-        """None where the base, or the adapter, is not here to be counted."""
+        """Return the size and needs of an export; None if the base or the adapter is not on this PC."""
         kind, _, quant = form.partition(":")
         try:
             held = {file.name: file.stat().st_size for file in self.services.runs.get(row.id).adapter.iterdir()}
@@ -286,8 +298,8 @@ class WayOut:
 
     # ---- buttons --------------------------------------------------------------------------------------------------
     def begin(self, opened: str | None, where: Any, form: Any, *finer: Any) -> Update:
-        """Inputs: opened, where, form, finer's. Output: notice. The chat gives up the device first, and its page says
-        so."""
+        """Inputs: opened, where, form, finer's. Output: notice. The chat's model is unloaded first, which its page
+        shows."""
         services = self.services
         if form not in self.forms(where):
             return shown(notice(self.w.t("way_out.first_where"), "warn"))
@@ -310,14 +322,14 @@ class WayOut:
 
         def cancel() -> None:
             self.services.ollama.cancel()
-            for asked, status in self.services.snapshots.exports(opened or "")[1]:
+            for request, status in self.services.snapshots.exports(opened or "")[1]:
                 if status.active:
-                    self.services.exports.cancel(asked.name)
+                    self.services.exports.cancel(request.name)
 
         return outcome(self.w, cancel)
 
     def act(self, pressed: Any, request: gr.Request) -> Update:
-        """Input: which button of which export. Output: notice."""
+        """Input: the pressed button and its export. Output: notice."""
         act, _, name = pressed.partition(" ") if isinstance(pressed, str) else ("", "", "")
         exports = self.services.exports
         result = next((each for each in exports.list() if each.name == name), None)
@@ -340,7 +352,7 @@ class WayOut:
         return shown("")
 
     def _model_type(self, base: str) -> str:
-        """ "" where the base is not here any more."""
+        """Return the model type of a base; "" if it is no longer on this PC."""
         try:
             return self.services.models.shape(base).model_type
         except GarageError:
@@ -352,5 +364,5 @@ class WayOut:
             if is_local(request) and file_window.show(folder):
                 return shown("")
         except OSError:
-            pass  # the program that opens folders does not start: the folder's path is there to be copied
+            pass  # the file manager does not start: the notice shows the path
         return shown(notice(self.w.t("way_out.cannot_open", folder=folder), "warn"))

@@ -250,12 +250,12 @@ def test_a_judge_is_shown_what_leaves_then_asked_and_its_key_stays_nowhere(
         key == "" and send["visible"] and not asked and "judge.example" in said["value"] and "lantern" in said["value"]
     )
     assert "sk-planted" not in str(said) and "Pirate" not in said["value"]
-    *_, (_, _, said) = panel.asked(judge, over.id)
+    *_, (_, _, said) = panel.ask(judge, over.id)
     assert (
         len(asked) == 2 and "ties 2" in said["value"] and over.score(judge=judge.name).equal == 2 and not over.votes()
     )
     for given in ((None, over.id), (judge, "no-such"), ({"a": 1}, None)):
-        assert "lg-bad" in list(panel.asked(*given))[-1][2]["value"]
+        assert "lg-bad" in list(panel.ask(*given))[-1][2]["value"]
     assert "lg-bad" in panel.shown_first({"a": 1}, None, [], over.id, here)[4]["value"]
 
 

@@ -91,7 +91,7 @@ def test_a_row_is_all_words_and_is_json(tmp_path: Path, w: Wording) -> None:
     services = Services.open(Workspace.open(tmp_path / "workspace"))
     with ScriptedRun(services.workspace, "<b>x</b>") as made:
         made.to(State.RUNNING).train(20).to(State.COMPLETED, msg("run.completed", step=20))
-    told = compare.told_of(services.snapshots.now(fresh=True).rows[0], w)
+    told = compare.row_data(services.snapshots.now(fresh=True).rows[0], w)
     assert told["name"] == "<b>x</b>" and len(told["course"]) > 10 and told["eval"] == "1.578"  # 2.4 e^(-20/25) + 0.5
     assert "runs_page." not in json.dumps(told, ensure_ascii=False)
     [row] = services.snapshots.now().rows
@@ -101,9 +101,9 @@ def test_a_row_is_all_words_and_is_json(tmp_path: Path, w: Wording) -> None:
     assert "31" in compare.disk_line(rows, 0, w) and "“most”" in compare.disk_line(rows, 0, w), (
         "of which nobody knew in which run"
     )
-    over = compare.laid_over(services, [made.run.id, "gone"], w)
+    over = compare.overlay(services, [made.run.id, "gone"], w)
     assert [run["name"] for run in over["runs"]] == ["<b>x</b>"] and over["differ"] == []
     with ScriptedRun(services.workspace, "y") as further:
         further.run.add_facts(RunFacts(parent=Parent(run=made.run.id, name="<b>x</b>", step=20)))
-    [_, none, parent], *_ = compare.laid_over(services, [made.run.id, further.run.id], w)["differ"]
+    [_, none, parent], *_ = compare.overlay(services, [made.run.id, further.run.id], w)["differ"]
     assert none == "–" and "<b>x</b>" in parent and "20" in parent, "its curve begins where the other's ended"

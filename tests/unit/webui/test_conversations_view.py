@@ -60,13 +60,13 @@ def test_the_question_is_on_the_disk_before_its_answer_and_what_was_written_when
     shelf: ConversationShelf, run: RunFolder
 ) -> None:
     held = shelf.keeping(views("", "Wa", "Water"), "", f"run:{run.id}", "Pirate", [], False)
-    assert next(held)[-1] == gr.skip() and shelf.kept.find() == []
+    assert next(held)[-1] == gr.skip() and shelf.store.find() == []
     next(held)
-    [kept] = shelf.kept.find()
+    [kept] = shelf.store.find()
     assert [turn["content"] for turn in kept.branch.tuned] == ["Rain?"]
     next(held)
     held.close()
-    assert [turn["content"] for turn in shelf.kept.get(kept.id).branch.tuned] == ["Rain?", "Wa arr"]
+    assert [turn["content"] for turn in shelf.store.get(kept.id).branch.tuned] == ["Rain?", "Wa arr"]
 
 
 def test_a_reload_shows_it_again_and_the_branches_are_turned(shelf: ConversationShelf, run: RunFolder) -> None:
@@ -106,7 +106,7 @@ def test_a_run_that_is_gone_is_a_sentence_and_its_conversation_is_read_and_expor
     assert client.get(address("../x", "zh", TALKS)).status_code == 404
     assert (
         shelf.deleted(id)[1] == ""
-        and shelf.kept.find() == []
+        and shelf.store.find() == []
         and "lg-warn" in shelf.open(id, None)[2 + NOTICE]["value"]
     )
 
@@ -125,13 +125,13 @@ def test_a_full_disk_is_a_sentence_beside_the_answer(
 def test_what_is_renamed_or_deleted_while_it_is_answered_stays_so(shelf: ConversationShelf, run: RunFolder) -> None:
     held = shelf.keeping(views("", "Wa", "Water"), "", f"run:{run.id}", "Pirate", [], False)
     next(held), next(held)
-    [kept] = shelf.kept.find()
-    shelf.kept.rename(kept.id, "About rain")
+    [kept] = shelf.store.find()
+    shelf.store.rename(kept.id, "About rain")
     list(held)
-    found = shelf.kept.get(kept.id)
+    found = shelf.store.get(kept.id)
     assert found.name == "About rain" and found.branch.tuned[-1]["content"] == "Water arr"
     held = shelf.keeping(views("", "We", "Wet"), kept.id, f"run:{run.id}", "Pirate", [], True)
     next(held), next(held)
-    shelf.kept.delete(kept.id)
+    shelf.store.delete(kept.id)
     list(held)
-    assert shelf.kept.find() == []
+    assert shelf.store.find() == []

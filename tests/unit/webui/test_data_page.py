@@ -198,7 +198,7 @@ def test_rows_that_cannot_be_used_are_counted_beside_what_else_was_found(
 
     def told() -> tuple[str, list[tuple[str, str, str]]]:
         looked = page.mending.look(id)
-        return looked[page.mending.said], looked[page.mending.filters]["filters"]
+        return looked[page.mending.problems], looked[page.mending.filters]["filters"]
 
     assert "1 row is not used for training" in told()[0] and ("problems", "Cannot be used", "1") in told()[1]
     delete(page, id, 4)
@@ -291,7 +291,7 @@ def test_a_set_that_is_deleted_while_its_rows_are_read_is_a_sentence(
     def gone(asked: Any) -> Any:
         raise FileNotFoundError
 
-    monkeypatch.setattr(page.table.views, "of", gone)
+    monkeypatch.setattr(page.table.views, "get", gone)
     assert "no longer there" in ask(page, "rows", set=added(services, tmp_path, asked(2)))["error"]
 
 
@@ -397,14 +397,14 @@ def mend_with(page: DataPage, id: str, kind: str, action: str, argument: str = "
 
 def offered(page: DataPage, id: str) -> list[list[str]]:
     """The repairs that the page has a button for."""
-    told = page.mending.look(id)[page.mending.said]
+    told = page.mending.look(id)[page.mending.problems]
     return [json.loads(html.unescape(mend)) for mend in re.findall(r'data-mend="([^"]*)"', told)]
 
 
 def test_what_is_found_is_mended_in_every_row_by_its_button(services: Services, page: DataPage, tmp_path: Path) -> None:
     id = added(services, tmp_path, [*asked(5), *asked(3)])
     assert ["repeated", "remove", "", id] in offered(page, id)
-    assert "Remove these rows (3)" in page.mending.look(id)[page.mending.said]
+    assert "Remove these rows (3)" in page.mending.look(id)[page.mending.problems]
     assert "“3 rows removed”" in mend_with(page, id, "repeated", "remove")
     assert len(services.datasets.rows(id)) == 5
     assert ["repeated", "remove", "", id] not in offered(page, id)  # counted anew
@@ -415,7 +415,7 @@ def test_what_is_found_is_mended_in_every_row_by_its_button(services: Services, 
 
 def test_what_a_row_says_stays_text_beside_its_problem(services: Services, page: DataPage, tmp_path: Path) -> None:
     rows = [{"question": f"Who, {i}?", "answer": f'Dear [<img src=x>], {{{{name}}}} "of" {i}.'} for i in range(4)]
-    told = page.mending.look(added(services, tmp_path, rows))[page.mending.said]
+    told = page.mending.look(added(services, tmp_path, rows))[page.mending.problems]
     assert "{{name}}" in told and "<img" not in told
 
 
@@ -432,7 +432,7 @@ def test_a_sample_is_read_only_until_it_is_copied(services: Services, page: Data
 
 
 def drop(page: DataPage, *files: Path) -> Drawn:
-    return page._take({page.file: [str(file) for file in files]})[1]
+    return page._fill({page.file: [str(file) for file in files]})[1]
 
 
 def test_the_problems_of_a_small_set_come_with_it_and_move_no_rows(
@@ -440,9 +440,9 @@ def test_the_problems_of_a_small_set_come_with_it_and_move_no_rows(
 ) -> None:
     """They came above the rows a moment later, and a click met another row."""
     id = added(services, tmp_path, [*asked(5), *asked(2)])
-    assert "repeat an earlier row" in page.draw(id)[page.mending.said]
+    assert "repeat an earlier row" in page.draw(id)[page.mending.problems]
     monkeypatch.setattr(data, "FOUND_AT_ONCE", 6)
-    assert page.mending.said not in page.draw(id), "of a large one they take a while"
+    assert page.mending.problems not in page.draw(id), "of a large one they take a while"
 
 
 def test_a_file_that_is_dropped_becomes_a_set_and_is_opened(services: Services, page: DataPage, tmp_path: Path) -> None:
@@ -537,5 +537,5 @@ def test_a_view_of_many_rows_takes_eight_bytes_a_row(services: Services, page: D
     view = View(services.datasets.rows(added(services, tmp_path, asked(1000))))
     assert view._numbers.nbytes + view._codes.nbytes == 8 * len(view)
     for number in range(10):
-        page.table.views.of(RowFilter(added(services, tmp_path, asked(2 + number), f"set {number}")))
+        page.table.views.get(RowFilter(added(services, tmp_path, asked(2 + number), f"set {number}")))
     assert len(page.table.views._kept) == data_view.KEPT

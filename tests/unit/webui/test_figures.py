@@ -100,9 +100,9 @@ def test_a_run_the_chat_and_a_row_have_numbers_of_one_language(w: Wording, point
     assert all(
         f"{whole}{point}{part}" in held for whole, part in [(1, 31), (1, 42), (1, 60), (1, "08"), (7, 9), (12, 0)]
     ), held
-    assert f"1{point}234" in str(guard.kept(view, w)) or f"1{point}235" in str(guard.kept(view, w))
-    assert (w.t("train_page.trainable"), f"4{comma}884{comma}480") in card._learned(view.facts, w)
-    assert compare.told_of(view.row, w)["size"] == f"2{point}5 GB"
+    assert f"1{point}234" in str(guard.kept_best(view, w)) or f"1{point}235" in str(guard.kept_best(view, w))
+    assert (w.t("train_page.trainable"), f"4{comma}884{comma}480") in card._run_facts(view.facts, w)
+    assert compare.row_data(view.row, w)["size"] == f"2{point}5 GB"
     assert f"×1{point}08" in correction.factor_sentence(1.08, 2, w)
     done = Done(column="tuned", tokens=25, seconds=4.0, finish_reason="stop")
     answered = str(ChatPage._note(SimpleNamespace(w=w), done, None))  # type: ignore[arg-type]

@@ -182,7 +182,8 @@ def test_an_export_of_another_strength_is_told_while_it_works_and_can_be_cancell
         (job.path / "request.json").write_text(asked.model_dump_json())
         job.write(ExportStatus(state=state, message=msg("export.cancelled")))
     found = exports.attempts("r-1")
-    assert [exported.named(asked, EN) for asked, _ in found] == ["LoRA as GGUF Q8_0 × 0.5", "LoRA as GGUF Q8_0 × 0.8"]
+    names = [exported.export_name(asked, EN) for asked, _ in found]
+    assert names == ["LoRA as GGUF Q8_0 × 0.5", "LoRA as GGUF Q8_0 × 0.8"]
     assert exports.attempts("r") == exports.attempts("") == []
 
 

@@ -1,4 +1,5 @@
-"""The blind A/B test: two models answer the same questions, unlabelled, and the end tells which model wrote which."""
+"""The blind A/B test: two models answer the same questions, unlabelled, and the result reveals which model wrote
+which."""
 
 from __future__ import annotations
 
@@ -25,10 +26,10 @@ from webui.state.services import Services
 from webui.state.snapshot import RunRow
 
 COUNTS = (5, 10, 20, 50)
-ANSWER_TOKENS, MOST_TOKENS = 128, 1024  # a person reads two of them for each question
+ANSWER_TOKENS, MOST_TOKENS = 128, 1024  # a person reads two answers per question
 MOST_VOTER, MOST_OWN = 64, 40_000  # characters
 BUTTONS = ("left", "right", "equal", "both_bad")
-# Who votes is this browser: the same after a reload, and another one on another PC.
+# A voter is a browser: the same after a reload, another one on another PC.
 VOTER = "(...given) => { given[given.length - 1] = loraGarageDuel.voter(); return given; }"
 
 
@@ -42,9 +43,7 @@ class BlindDuel:
     def build(self, rows: tuple[RunRow, ...] = ()) -> None:
         w = self.w
         self.opened = gr.Textbox(visible="hidden")  # the comparison's id
-        self.at = gr.Number(
-            precision=0, visible=False
-        )  # the prompt that is judged: sent with the verdict, of the pair that was on screen
+        self.at = gr.Number(precision=0, visible=False)  # index of the prompt on the screen, sent with the verdict
         self.voter = gr.Textbox(visible=False)
         with gr.Column(elem_classes="lg-card", elem_id="duel"):
             gr.HTML(join([tag("h2", w.t("blind_duel.title")), muted(w.t("blind_duel.about"))]), elem_id="duel-about")
@@ -67,9 +66,9 @@ class BlindDuel:
                 self.file_said = gr.HTML("", visible=False, elem_id="duel-file-said")
                 length = w.named("contenders.length", "duel-length")
                 self.length = gr.Number(ANSWER_TOKENS, minimum=1, maximum=MOST_TOKENS, precision=0, **length)
-            self.said = gr.HTML("", elem_id="duel-said")
+            self.status = gr.HTML("", elem_id="duel-said")
             with gr.Column(visible=False, elem_id="duel-stage") as self.stage:
-                self.asked = gr.HTML("", elem_id="duel-asked")
+                self.question = gr.HTML("", elem_id="duel-asked")
                 self.answers = gr.HTML("", elem_id="duel-answers")
                 with gr.Row(elem_id="duel-buttons", elem_classes="lg-tight"):
                     self.buttons = [
@@ -87,15 +86,15 @@ class BlindDuel:
         return [each.part() for each in self.two]
 
     def wire(self, target: Component, checkpoint: Component, stop: Callable[[], None]) -> None:
-        """stop: ends what is being written or loaded; what is answered stays."""
-        view = [self.opened, self.at, self.begin, self.halt, self.said, self.stage, self.asked, self.answers]
+        """stop: ends the running answer or load; finished answers stay."""
+        view = [self.opened, self.at, self.begin, self.halt, self.status, self.stage, self.question, self.answers]
         view += [self.result, self.pairs, self.kept, self.judge.fold]
         once = QUIET | {"trigger_mode": "once"}
         for each in self.two:
             each.wire()
         fields = [*self.two[0].fields, *self.two[1].fields]
-        asked = [target, checkpoint, self.count, self.own, self.file, self.length, *fields, self.voter]
-        self.begin.click(self.start, asked, view, js=VOTER, concurrency_limit=2, concurrency_id="duel", **once)
+        inputs = [target, checkpoint, self.count, self.own, self.file, self.length, *fields, self.voter]
+        self.begin.click(self.start, inputs, view, js=VOTER, concurrency_limit=2, concurrency_id="duel", **once)
         self.halt.click(stop, None, None, **AT_ONCE)
         for verdict, button in zip(BUTTONS, self.buttons, strict=True):
             vote = lambda opened, at, voter, verdict=verdict: self.vote(opened, at, verdict, voter)  # noqa: E731
@@ -106,24 +105,25 @@ class BlindDuel:
         self.judge.wire(self.opened)
         self.pairs.click(self.keep_pairs, [self.opened], [self.kept], **CONTROL)
 
-    # ---- what the buttons do ----------------------------------------------------------------------------------------
+    # ---- handlers -------------------------------------------------------------------------------------------------
     def recall(self, own: Any) -> str:
-        """Inputs: own questions. Outputs: the same, and below them what conversations began with, the newest first."""
-        there = [prompt.question for prompt in own_prompts(own)] if isinstance(own, str) else []
+        """Inputs: own questions. Outputs: the same, followed by the first questions of conversations, the newest
+        first."""
+        own_questions = [prompt.question for prompt in own_prompts(own)] if isinstance(own, str) else []
         known = first_questions(Conversations(self.services.workspace).find())
-        more = [asked for asked in known if len(asked) <= MOST_CHARACTERS and asked not in there]
-        return "\n".join([*there, *more[: max(0, COUNTS[-1] - len(there))]])
+        more = [question for question in known if len(question) <= MOST_CHARACTERS and question not in own_questions]
+        return "\n".join([*own_questions, *more[: max(0, COUNTS[-1] - len(own_questions))]])
 
     def read(self, file: Any) -> Update:
-        """Inputs: file. Outputs: what it holds, or what is wrong with it."""
+        """Inputs: file. Outputs: a summary of its questions, or the error."""
         w = self.w
         try:
-            found = _given(file, "")
+            prompts = _own_prompts(file, "")
         except GarageError as error:
             return shown(notice(w.render(error.message)))
-        expected = sum(prompt.expected is not None for prompt in found)
+        expected = sum(prompt.expected is not None for prompt in prompts)
         return shown(
-            muted(w.t("contenders.file_said", name=Path(file).name, count=len(found), expected=expected))
+            muted(w.t("contenders.file_said", name=Path(file).name, count=len(prompts), expected=expected))
             if file
             else ""
         )
@@ -131,27 +131,29 @@ class BlindDuel:
     def start(
         self, target: Any, checkpoint: Any, count: Any, own: Any, file: Any, length: Any, *rest: Any
     ) -> Iterator[list[Any]]:
-        """Inputs: target, checkpoint, count, own questions, a file of them, longest answer, the fields of both, voter.
-        Outputs: the view, again as answers come. All are answered before the first is shown: who is quicker would tell
-        who is who."""
+        """Answer all questions, then show the first pair; showing pairs earlier would reveal the models by their speed.
+
+        Inputs: target, checkpoint, count, own questions, a file of them, longest answer, the fields of both, voter.
+        Outputs: the view, again as answers arrive.
+        """
         fields, voter = rest[:-1], rest[-1]
         w, services = self.w, self.services
         try:
             half = len(fields) // 2
             two = two_of(services, w, (target, checkpoint), fields[:half], fields[half:])
-            comparison = self._comparison(two, (count, length), _given(file, own), _voter(voter))
+            comparison = self._comparison(two, (count, length), _own_prompts(file, own), _voter(voter))
             if comparison.missing():
                 self._refuse()
-            for done, wanted in answer_missing(services.chat, services.workspace, comparison):
-                said = w.t("blind_duel.answering", done=done, wanted=wanted)
-                yield self._view(comparison.id, None, notice(said, "plain"), writing=True)
+            for done, total in answer_missing(services.chat, services.workspace, comparison):
+                status = w.t("blind_duel.answering", done=done, wanted=total)
+                yield self._view(comparison.id, None, notice(status, "plain"), writing=True)
         except GarageError as error:
             yield self._view(None, None, notice(w.render(error.message)))
             return
         yield self._next(comparison, _voter(voter))
 
     def vote(self, opened: Any, at: Any, verdict: Any, voter: Any) -> list[Any]:
-        """Inputs: comparison, prompt, voter. Outputs: the view: the next prompt, or whose answers they were."""
+        """Inputs: comparison, prompt, voter. Outputs: the view: the next prompt, or the result."""
         try:
             comparison = PromptComparison.open(self.services.workspace, str(opened))
             if comparison.missing():
@@ -163,7 +165,7 @@ class BlindDuel:
             return self._view(None, None, notice(self.w.render(error.message)))
 
     def keep_pairs(self, opened: Any) -> Update:
-        """Inputs: comparison. Outputs: what was kept: everybody's verdicts as pairs, in the set of the run's
+        """Inputs: comparison. Outputs: kept. Adds all voters' verdicts as pairs to the dataset of the run's
         corrections."""
         w, services = self.w, self.services
         try:
@@ -176,10 +178,10 @@ class BlindDuel:
         return shown(notice(w.t("blind_duel.pairs_kept", added=added, name=info.name, rows=info.good_rows or 0), "ok"))
 
     def _comparison(
-        self, two: tuple[Contestant, Contestant], numbers: tuple[Any, Any], asked: list[Prompt], voter: str
+        self, two: tuple[Contestant, Contestant], numbers: tuple[Any, Any], prompts: list[Prompt], voter: str
     ) -> PromptComparison:
-        """The newest of the same contestants that is not at its end for this voter, or a new one; asked: none for
-        questions of the data. Raises GarageError."""
+        """Return the newest comparison of the same contestants that this voter has not finished, or a new one. prompts:
+        [] for questions of the data. Raises GarageError."""
         services, (count, length) = self.services, numbers
         if count not in COUNTS:
             raise ChatError("wizard.bad_number", field="count", found=str(count)[:40], low=COUNTS[0], high=COUNTS[-1])
@@ -188,18 +190,21 @@ class BlindDuel:
             raise ChatError(
                 "wizard.bad_number", field="max_new_tokens", found=str(length)[:40], low=1, high=MOST_TOKENS
             )
-        for found in all_of(services.workspace):
-            there = found.lineup.contestants
+        for comparison in all_of(services.workspace):
+            there = comparison.lineup.contestants
             same = (
-                len(there) == 2 and all(map(Contestant.is_same, there, two)) and found.lineup.max_new_tokens == length
+                len(there) == 2
+                and all(map(Contestant.is_same, there, two))
+                and comparison.lineup.max_new_tokens == length
             )
-            of_same = list(found.lineup.prompts) == asked if asked else len(found.lineup.prompts) <= count
-            if same and of_same and (found.missing() or found.next_for(voter) is not None):
-                return found
-        return PromptComparison.create(services.workspace, asked or self._prompts(two, count), two, length)
+            of_same = list(comparison.lineup.prompts) == prompts if prompts else len(comparison.lineup.prompts) <= count
+            if same and of_same and (comparison.missing() or comparison.next_for(voter) is not None):
+                return comparison
+        return PromptComparison.create(services.workspace, prompts or self._prompts(two, count), two, length)
 
     def _prompts(self, two: tuple[Contestant, Contestant], count: int) -> list[Prompt]:
-        """Of the data of the second one, or else of the first; neutral ones where neither is a run."""
+        """Return questions of the data of the second contestant, else of the first; neutral ones if neither is a
+        run."""
         run = next((one.run for one in reversed(two) if one.run), None)
         return (
             prompts_of(self.services.runs.get(run), self.services.datasets, count)
@@ -207,7 +212,7 @@ class BlindDuel:
             else neutral(self.w.language)[:count]
         )
 
-    # ---- what is shown ----------------------------------------------------------------------------------------------
+    # ---- drawing --------------------------------------------------------------------------------------------------
     def _next(self, comparison: PromptComparison, voter: str) -> list[Any]:
         w, at = self.w, comparison.next_for(voter)
         if at is None:
@@ -215,9 +220,9 @@ class BlindDuel:
         prompts, answers = comparison.lineup.prompts, comparison.answers()
         texts = [answers[at, contestant].text for contestant in comparison.sides(at, voter)]
         names = (w.t("blind_duel.a"), w.t("blind_duel.b"))
-        said = muted(w.t("blind_duel.which", number=at + 1, count=len(prompts)))
-        asked = tag("p", prompts[at].question, class_="lg-duel-asked")
-        return self._view(comparison.id, at, said, asked=asked, answers=_beside(zip(names, texts, strict=True)))
+        status = muted(w.t("blind_duel.which", number=at + 1, count=len(prompts)))
+        question = tag("p", prompts[at].question, class_="lg-duel-asked")
+        return self._view(comparison.id, at, status, question=question, answers=_beside(zip(names, texts, strict=True)))
 
     def _result(self, comparison: PromptComparison, voter: str) -> Html:
         w, score = self.w, comparison.score()
@@ -268,10 +273,10 @@ class BlindDuel:
         w, answers = self.w, comparison.answers()
         names = [one.label for one in comparison.lineup.contestants]
         votes = {vote.prompt: vote for vote in comparison.votes() if vote.voter == voter}
-        told = []
+        sections = []
         for number, prompt in enumerate(comparison.lineup.prompts):
             if (number, 0) not in answers or (number, 1) not in answers:
-                continue  # left out
+                continue  # skipped
             texts = [answers[number, place].text for place in range(len(names))]
             alike_until = same_beginning(texts)
             parts = [
@@ -281,20 +286,20 @@ class BlindDuel:
             vote = votes.get(number)
             won = None if vote is None else {"left": names[vote.left], "right": names[vote.right]}.get(vote.verdict)
             verdict = won or (w.t(f"blind_duel.{vote.verdict}") if vote else "–")
-            told += [
+            sections += [
                 tag("p", prompt.question, class_="lg-duel-asked"),
                 _beside(parts),
                 muted(w.t("blind_duel.verdict", verdict=verdict)),
             ]
-        return tag("details", tag("summary", w.t("blind_duel.all")), *told, class_="lg-fold")
+        return tag("details", tag("summary", w.t("blind_duel.all")), *sections, class_="lg-fold")
 
     def _view(
         self,
         opened: str | None,
         at: int | None,
-        said: Html,
+        status: Html,
         writing: bool = False,
-        asked: str = "",
+        question: str = "",
         answers: str = "",
         result: str = "",
     ) -> list[Any]:
@@ -306,9 +311,9 @@ class BlindDuel:
                 download=True,
                 id="duel-save",
             )
-            said = join([said, tag("p", link)])
-        return [opened, at, gr.update(visible=not writing), gr.update(visible=writing), said,
-            gr.update(visible=at is not None), asked, answers, shown(result), gr.update(visible=bool(result)),
+            status = join([status, tag("p", link)])
+        return [opened, at, gr.update(visible=not writing), gr.update(visible=writing), status,
+            gr.update(visible=at is not None), question, answers, shown(result), gr.update(visible=bool(result)),
             shown(""), gr.update(visible=bool(result))]  # fmt: skip
 
 
@@ -317,13 +322,13 @@ def _beside(parts: Iterable[tuple[str, str]]) -> Html:
     return tag("div", *sections, class_="lg-duel")
 
 
-def _given(file: Any, own: Any) -> list[Prompt]:
-    """Of the file, or else of the lines; empty where there are neither. Raises ChatError."""
+def _own_prompts(file: Any, own: Any) -> list[Prompt]:
+    """Return the questions of the file, else of the lines; [] without either. Raises ChatError."""
     if not isinstance(file, str):
         return own_prompts(own) if isinstance(own, str) else []
-    if not (found := prompts_of_file(Path(file))):
+    if not (prompts := prompts_of_file(Path(file))):
         raise ChatError("compare.no_prompts")
-    return found
+    return prompts
 
 
 def _voter(given: Any) -> str:
@@ -331,13 +336,13 @@ def _voter(given: Any) -> str:
 
 
 def _expected(comparison: PromptComparison) -> dict[str, int]:
-    """Of the prompts whose answer the data knows: how many each answered with just that."""
+    """Count how many prompts with a known answer each contestant answered exactly."""
     answers = comparison.answers()
     prompts = enumerate(comparison.lineup.prompts)
-    wanted = {
+    expected = {
         number: prompt.expected
         for number, prompt in prompts
         if prompt.expected and {(number, 0), (number, 1)} <= answers.keys()
     }
-    hits = [sum(same_text(answers[number, place].text, text) for number, text in wanted.items()) for place in (0, 1)]
-    return {"first_hits": hits[0], "second_hits": hits[1], "count": len(wanted)}
+    hits = [sum(same_text(answers[number, place].text, text) for number, text in expected.items()) for place in (0, 1)]
+    return {"first_hits": hits[0], "second_hits": hits[1], "count": len(expected)}

@@ -26,11 +26,11 @@ from webui.pages.chat_choices import (
 from webui.state.services import Services
 from webui.state.snapshot import RunRow
 
-AS_USUAL = ""  # of the first: the base of the second; of the second: the model above
+AS_USUAL = ""  # first: the base of the second; second: the model chosen above
 
 
 class Contender:
-    """The fields of one of the two. side: first or second."""
+    """The fields of one of the two models. side: first or second."""
 
     def __init__(self, services: Services, wording: Wording, side: str):
         self.services, self.w, self.side = services, wording, side
@@ -46,7 +46,7 @@ class Contender:
             checkpoint = w.named("chat_page.checkpoint", f"duel-{self.side}-checkpoint") | {"info": None}
             self.checkpoint = gr.Dropdown([(w.t("chat_page.checkpoint_latest"), LATEST)], value=LATEST, visible=False,
                 elem_classes=FOLLOWS, **checkpoint)  # fmt: skip
-            has_one = self.side == "second"  # by itself the first is a base
+            has_one = self.side == "second"  # by default the first is a base
             self.strength = gr.Number(100, minimum=low, maximum=high, step=5, visible=has_one, **named["strength"])
             precisions = [(w.t(f"chat_page.precision_{name}"), name) for name in PRECISIONS]
             self.precision = gr.Dropdown(precisions, value="trained", **named["precision"])
@@ -77,7 +77,8 @@ class Contender:
 def two_of(
     services: Services, w: Wording, above: tuple[Any, Any], first: tuple[Any, ...], second: tuple[Any, ...]
 ) -> tuple[Contestant, Contestant]:
-    """above: target and checkpoint of the chat; first, second: values of a Contender's fields. Raises GarageError."""
+    """Return the two contestants. above: target and checkpoint of the chat. first, second: values of a Contender's
+    fields. Raises GarageError."""
     if [one for one, *_ in (first, second) if one not in (AS_USUAL, None) and not is_there(services, w, one)]:
         raise ChatError("contenders.gone")
     model, checkpoint, *how = second
@@ -91,7 +92,7 @@ def two_of(
     base = run.recipe().model.id if run else services.models.base_of(services.models.adapters()[two.other])
     precision = two.precision if how[1] == "trained" else how[1]
     one = _named(w, format.model_name(base, w), None, 1.0, precision, run=two.run, other=two.other, column="base")
-    return one.model_copy(update={"checkpoint": two.checkpoint}), two  # so that one load holds both
+    return one.model_copy(update={"checkpoint": two.checkpoint}), two  # so that one loaded model answers for both
 
 
 def _contestant(
@@ -115,7 +116,7 @@ def _contestant(
 
 
 def _named(w: Wording, name: str, checkpoint: str | None, strength: float, precision: Any, **whose: Any) -> Contestant:
-    """A contestant whose label says what distinguishes it."""
+    """Return a contestant whose label contains its distinguishing settings."""
     if precision not in PRECISIONS:
         raise ChatError("wizard.bad_number", field="precision", found=str(precision)[:40], low=4, high=16)
     how = [w.t("chat_page.checkpoint_step", step=int(checkpoint.rsplit("-", 1)[-1]))] if checkpoint else []

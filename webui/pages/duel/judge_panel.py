@@ -1,5 +1,5 @@
-"""A judge for a finished blind A/B test: named by the person, asked only after showing what would be sent; kept apart
-from people's votes."""
+"""A judge for a finished blind A/B test: a model named by the person, asked only after the request was shown; its
+verdicts are kept apart from people's votes."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from webui.kit.live import AT_ONCE, QUIET, shown
 from webui.kit.panel import Panel
 from webui.kit.visitor import is_local
 
-MOST_SHOWN = 8_000  # characters of the request that is shown
+MOST_SHOWN = 8_000  # characters shown of a request
 MOST_TYPED = 512
 
 
 class JudgePanel(Panel):
     def build(self) -> None:
         w = self.w
-        self.judge = gr.State(None)  # with its key: in memory alone
+        self.judge = gr.State(None)  # with its key, only in memory
         with gr.Accordion(w.t("judge_panel.title"), open=False, visible=False, elem_id="judge") as self.fold:
             gr.HTML(muted(w.t("judge_panel.about")))
             with gr.Row():
@@ -40,31 +40,31 @@ class JudgePanel(Panel):
                 self.show = gr.Button(w.t("judge_panel.show"), elem_id="judge-show")
                 self.send = gr.Button(w.t("judge_panel.send"), variant="primary", visible=False, elem_id="judge-send")
                 self.halt = gr.Button(w.t("chat_page.stop"), variant="stop", visible=False, elem_id="judge-halt")
-            self.said = gr.HTML("", visible=False, elem_id="judge-said")
+            self.message = gr.HTML("", visible=False, elem_id="judge-said")
 
     def wire(self, opened: gr.Textbox) -> None:
-        """opened: the id of the comparison that is over."""
-        view = [self.send, self.halt, self.said]
-        # another's were not shown
+        """opened: the id of the finished comparison."""
+        view = [self.send, self.halt, self.message]
+        # the requests of another comparison were not shown yet
         opened.change(lambda: [None, *self._view(Html(""))], None, [self.judge, *view], **AT_ONCE)
-        # Never through the queue, which keeps what it was given until the event has ended.
+        # Never through the queue, which stores its inputs until the event has ended.
         self.show.click(
             self.shown_first, [self.url, self.model, self.key, opened], [self.judge, self.key, *view], **AT_ONCE
         )
         once = QUIET | {"trigger_mode": "once", "concurrency_limit": 4, "concurrency_id": "judge"}
-        asked = self.send.click(self.asked, [self.judge, opened], view, **once)
-        self.halt.click(self.halted, [self.judge, opened], view, cancels=[asked], **AT_ONCE)
+        sent = self.send.click(self.ask, [self.judge, opened], view, **once)
+        self.halt.click(self.halted, [self.judge, opened], view, cancels=[sent], **AT_ONCE)
 
     def shown_first(self, url: Any, model: Any, key: Any, opened: Any, request: gr.Request) -> list[Any]:
-        """Inputs: address, model, key, comparison. Outputs: judge, key (emptied), send, halt, said: what would leave,
-        to whom."""
+        """Inputs: address, model, key, comparison. Outputs: judge, key (emptied), send, halt, message: the request and
+        its receiver."""
         w = self.w
         try:
             if not is_local(request):
                 raise ChatError("judge_panel.elsewhere")
             judge, comparison = (
                 Judge.parse(*(str(each or "")[:MOST_TYPED] for each in (url, model, key))),
-                self._of(opened),
+                self._comparison(opened),
             )
             left = judges.missing(judge, comparison)
             if not left:
@@ -77,20 +77,20 @@ class JudgePanel(Panel):
             return [None, "", *self._view(notice(w.render(error.message)))]
         words = "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in body["messages"])
         text = f"model: {body['model']}\n\n{words}"
-        said = tag("p", w.t("judge_panel.leaves", count=len(left), characters=size, url=judge.url))
-        return [judge, "", *self._view(join([said, tag("pre", text[:MOST_SHOWN], tabindex="0")]), may_send=True)]
+        message = tag("p", w.t("judge_panel.leaves", count=len(left), characters=size, url=judge.url))
+        return [judge, "", *self._view(join([message, tag("pre", text[:MOST_SHOWN], tabindex="0")]), may_send=True)]
 
-    def asked(self, judge: Any, opened: Any) -> Iterator[list[Any]]:
-        """Inputs: judge, comparison. Outputs: send, halt, said, again as verdicts come."""
+    def ask(self, judge: Any, opened: Any) -> Iterator[list[Any]]:
+        """Inputs: judge, comparison. Outputs: send, halt, message, again as verdicts arrive."""
         w, why = self.w, Html("")
         try:
             if not isinstance(judge, Judge):
                 raise ChatError("judge.no_model")
-            comparison = self._of(opened)
+            comparison = self._comparison(opened)
             try:
-                for done, wanted in judges.judge_missing(judge, comparison):
-                    said = notice(w.t("judge_panel.asking", done=done, wanted=wanted, judge=judge.name), "plain")
-                    yield self._view(said, asking=True)
+                for done, total in judges.judge_missing(judge, comparison):
+                    message = notice(w.t("judge_panel.asking", done=done, wanted=total, judge=judge.name), "plain")
+                    yield self._view(message, asking=True)
             except ChatError as error:
                 why = notice(w.render(error.message))
         except GarageError as error:
@@ -99,18 +99,18 @@ class JudgePanel(Panel):
         yield self._view(join([why, self._score(judge, comparison)]), may_send=bool(why))
 
     def halted(self, judge: Any, opened: Any) -> list[Any]:
-        """Inputs: judge, comparison. Outputs: send, halt, said. What came stays."""
+        """Inputs: judge, comparison. Outputs: send, halt, message. Verdicts received so far stay."""
         try:
-            said = self._score(judge, self._of(opened)) if isinstance(judge, Judge) else Html("")
+            message = self._score(judge, self._comparison(opened)) if isinstance(judge, Judge) else Html("")
         except GarageError as error:
-            said = notice(self.w.render(error.message))
-        return self._view(said, may_send=isinstance(judge, Judge))
+            message = notice(self.w.render(error.message))
+        return self._view(message, may_send=isinstance(judge, Judge))
 
-    def _of(self, opened: Any) -> PromptComparison:
+    def _comparison(self, opened: Any) -> PromptComparison:
         return PromptComparison.open(self.services.workspace, str(opened))
 
     def _score(self, judge: Judge, comparison: PromptComparison) -> Html:
         return tag("p", self.w.render(judges.result_message(judge, comparison)))
 
-    def _view(self, said: Html, may_send: bool = False, asking: bool = False) -> list[Any]:
-        return [gr.update(visible=may_send), gr.update(visible=asking), shown(said)]
+    def _view(self, message: Html, may_send: bool = False, asking: bool = False) -> list[Any]:
+        return [gr.update(visible=may_send), gr.update(visible=asking), shown(message)]

@@ -1,1 +1,1 @@
-"""Runs of other PCs, opened on this page: the archive that core/runs/away checks. Imports what webui/run may."""
+"""Runs of other PCs, opened from archives (core/runs/away). Imports what webui/run may."""

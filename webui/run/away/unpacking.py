@@ -28,16 +28,16 @@ class Unpacking(Panel):
             self.notice = gr.HTML("", visible=False, elem_id="unpack-notice")
 
     def wire(self, poller: Poller, pick: Any, outputs: list[Any]) -> None:
-        """pick: of a run's id, what opening it changes (outputs)."""
+        """pick: returns the updates (of outputs) that open a run by its id."""
 
-        def bring(file: Any) -> tuple[Any, ...]:
-            run_id, said = self.bring(file)
-            return gr.update(value=None), said, *(pick(run_id) if run_id else [gr.skip()] * len(outputs))
+        def unpack(file: Any) -> tuple[Any, ...]:
+            run_id, message = self.unpack(file)
+            return gr.update(value=None), message, *(pick(run_id) if run_id else [gr.skip()] * len(outputs))
 
-        poller.after(self.file.upload(bring, [self.file], [self.file, self.notice, *outputs], **EACH, **CONTROL))
+        poller.after(self.file.upload(unpack, [self.file], [self.file, self.notice, *outputs], **EACH, **CONTROL))
 
-    def bring(self, file: Any) -> tuple[str | None, Any]:
-        """The id of the run that is here now, None where there is none; and what is said of it."""
+    def unpack(self, file: Any) -> tuple[str | None, Any]:
+        """Return the id of the unpacked run (None after an error), and a notice."""
         try:
             run = packed.unpack(self.services.workspace, Path(str(file)))
         except GarageError as error:
