@@ -218,6 +218,7 @@ def _content(content: object, number: int, notes: Notes) -> tuple[str, str]:
         kind = part.get("type", "text") if isinstance(part, dict) else None
         name = next((name for name in _PART_TEXT_KEYS if part.get(name)), None) if kind else None
         text = part[name] if name else None
+        text = text.get("value") if isinstance(text, dict) else text  # OpenAI's assistants
         if isinstance(text, str) and kind in _TEXT_PARTS:
             texts.append(text)
         elif isinstance(text, str) and kind in ("thinking", "reasoning"):

@@ -170,7 +170,7 @@ PLAIN = {
     "a glossary": Shape("a.csv", "term,definition\nWhy?,So.\n", PAIR),
     "a tree of messages": Shape("a.jsonl", Lines([{"message_id": "1", "parent_id": None, "role": "prompter",
         "text": "Why?"}, {"message_id": "2", "parent_id": "1", "role": "assistant", "text": "So."}]),
-        "message of a tree"),
+        PAIR),
     "SQuAD": Shape("a.json", {"data": [{"title": "t", "paragraphs": [{"context": "It rains.",
         "qas": [{"question": "Why?", "answers": [{"text": "So.", "answer_start": 0}]}]}]}]},
         ["u It rains.\n\nWhy? | a So."], ("title", "answer_start")),

@@ -1,8 +1,8 @@
 """Recognizes a table with one message in each row: columns for the speaker, the text, the conversation and the order.
 
 speaker         role, sender, speaker, nick, ...: roles (user, agent, ...), or names of people
-conversation    conversation_id, ticket, thread, ...; without such a column, a system message or a turn that counts from
-                its beginning again starts a conversation
+conversation    conversation_id, ticket, thread, ...; or parent_id, the message that each answers; without such columns,
+                a system message or a turn that counts from its beginning again starts a conversation
 order           turn, index, ... or date and time; otherwise the order of the file
 
 `core/data/chats/message_rows` reads the rows of such a table.
@@ -48,6 +48,7 @@ _CONVERSATION = """
     会話 スレッド 대화 세션"""
 # among people with names
 _SCENE = "scene episode season channel room chapter act szene kanal escena canal scène 场景 频道"
+_AROUND = "folder file filename ordner datei season"  # ids of conversations often begin again in each of these
 _ID = (
     "id ids no nr num number nummer numero número numéro key uuid guid hash ref code idx index номер 号 编号 番号 번호"
 )
@@ -67,13 +68,18 @@ _COUNTED = re.compile(r"[\s_#:-]*\d*:?$")  # agent_7, Agent #7
 class MessageColumns(Frozen):
     """The columns of a table with one message in each row.
 
-    turn, time: the order in a conversation. are_roles: the speakers are roles, not names. system_answers: "system" is
-    the side that answers. begins: what starts a conversation, if no column does. newest_first: the file's order.
+    turn, time: the order in a conversation. message, parent: ids of a message and of the one that it answers. rank: of
+    the answers to one message, the lowest is the best. are_roles: the speakers are roles, not names. system_answers:
+    "system" is the side that answers. begins: what starts a conversation, if no column does. newest_first: the file's
+    order.
     """
 
     speaker: str
     content: str
     conversation: tuple[str, ...] = ()
+    message: str | None = None
+    parent: str | None = None
+    rank: str | None = None
     turn: str | None = None
     time: tuple[str, ...] = ()
     are_roles: bool = False
@@ -83,11 +89,12 @@ class MessageColumns(Frozen):
 
     @property
     def read(self) -> set[str]:
-        return {self.speaker, self.content, *self.conversation, *self.time, *([self.turn] if self.turn else [])}
+        single = (self.speaker, self.content, self.message, self.parent, self.rank, self.turn)
+        return {*self.conversation, *self.time, *(name for name in single if name)}
 
     @property
     def ends_known(self) -> bool:
-        return bool(self.conversation or self.begins)
+        return bool(self.conversation or self.parent or self.begins)
 
     def role(self, value: object) -> Role | None:
         """Return the role that a cell names, None if it names none."""
@@ -101,6 +108,8 @@ class MessageColumns(Frozen):
         )
         how = self.begins or ("silence" if self.time else "no_end")
         grouped = msg("data.note_messages_by", columns=[*self.conversation]) if self.conversation else None
+        if self.parent:
+            grouped, order = msg("data.note_messages_tree", parent=self.parent), [self.parent]
         return msg(
             "data.note_messages",
             speaker=self.speaker,
@@ -122,7 +131,7 @@ def find(rows: Sequence[Mapping[str, object]]) -> MessageColumns | None:
         return None
     table = _FirstRows(rows)
     columns = _of_roles(table) or _of_names(table)
-    if columns is None or columns.turn or not columns.time:
+    if columns is None or columns.parent or columns.turn or not columns.time:
         return columns
     times = [time for time in moments(rows, columns.time) if time is not None]
     falls, rises = (sum(map(compare, times, times[1:])) for compare in (operator.gt, operator.lt))
@@ -170,6 +179,8 @@ def _of_roles(table: _FirstRows) -> MessageColumns | None:
         if columns is None:
             continue
         columns = columns.model_copy(update={"system_answers": system_answers})
+        if columns.parent:
+            return columns
         is_named = any(_has(speaker, words) for words in (_CLEAR_SPEAKER, _VAGUE_SPEAKER))
         if columns.conversation and (is_named or _alternates(table, columns)):
             return columns
@@ -194,7 +205,7 @@ def _of_names(table: _FirstRows) -> MessageColumns | None:
         evidence = columns.conversation or (
             is_talk and (is_clear or (columns.time and len(set(people)) * 5 <= len(people)))
         )
-        if evidence and _alternates(table, columns, least=0.3):
+        if columns.parent or evidence and _alternates(table, columns, least=0.3):
             return columns
     return None
 
@@ -212,6 +223,14 @@ def _around(table: _FirstRows, speaker: str, are_roles: bool) -> MessageColumns 
         conversation = tuple(name for name in scalar if name.strip().lower() == "id" and _repeats(table, name))
     if not conversation and not are_roles:
         conversation = tuple(name for name in scalar if _has(name, _SCENE) and _repeats(table, name))
+    message, parent = _tree(table, scalar, least=0.4 if are_roles else 0.6)
+    if parent:
+        rank = next((name for name in others if name.strip().lower() == "rank"), None)
+        return MessageColumns(
+            speaker=speaker, content=content, message=message, parent=parent, rank=rank, are_roles=are_roles
+        )
+    if conversation:
+        conversation = (*(name for name in scalar if _repeats(table, name) and _has(name, _AROUND)), *conversation)
     rest = [name for name in scalar if name not in conversation and table.is_filled(name)]
     turn = next((name for name in rest if _is_turn(table, name)), None)
     dated = [name for name in rest if name != turn and _has(name, _TIME)]
@@ -269,6 +288,26 @@ def _is_conversation(table: _FirstRows, name: str, are_roles: bool) -> bool:
         return False
     values = [str(value) for value in table.filled(name)]
     return len(set(values)) < len(values) or len(values) < _LEAST_SHUFFLED
+
+
+def _tree(table: _FirstRows, names: Sequence[str], least: float) -> tuple[str | None, str | None]:
+    """Return the columns of a message's id and of the id that it answers; (None, None) if there are none."""
+    for parent in names:
+        if not {"parent", "reply", "replied"} & {*_words(parent)}:
+            continue
+        answered = [str(value) for value in table.filled(parent) if not is_nothing(value)]
+        if not least * len(table.rows) <= len(answered) < len(table.rows):
+            continue
+        for name in names:
+            ids = {str(value) for value in table.filled(name)}
+            known = sum(id in ids for id in answered)
+            if name != parent and len(ids) == len(table.rows) and 2 * known >= len(answered):
+                return name, parent
+    return None, None
+
+
+def is_nothing(value: object) -> bool:
+    return not has_value(value) or str(value).strip().lower() in ("none", "null", "nan")
 
 
 def _repeats(table: _FirstRows, name: str) -> bool:

@@ -108,7 +108,7 @@ def messages(source: Source, limits: Limits) -> Iterator[ExportedMessage | Probl
             yield ExportedMessage("", "", loss=item)
             continue
         thread, text = str(item.thread), item.content if isinstance(item.content, str) else ""
-        when = None if columns.conversation else item.when
+        when = None if columns.conversation or columns.parent else item.when
         yield from (ExportedMessage("", "", thread=thread, loss=Loss("column", name)) for name in item.unread)
         role = columns.role(item.speaker)
         exported = ExportedMessage(str(item.speaker or "").strip(), text.strip(), when, thread, line=item.line)
@@ -129,7 +129,8 @@ def _columns(source: Source) -> MessageColumns:
 def _grouped(source: Source, limits: Limits) -> Iterator[_Message | Problem | Loss]:
     """Yield the messages of one conversation after those of another, each in its order."""
     columns = _columns(source)
-    return _sorted(source, limits) if columns.conversation or columns.time else _as_they_stand(source, limits)
+    is_sorted = columns.conversation or columns.parent or columns.time
+    return _sorted(source, limits) if is_sorted else _as_they_stand(source, limits)
 
 
 def _as_they_stand(source: Source, limits: Limits) -> Iterator[_Message | Problem | Loss]:
@@ -148,11 +149,25 @@ def _as_they_stand(source: Source, limits: Limits) -> Iterator[_Message | Proble
         yield message._replace(thread=thread)
 
 
-_TABLE = "CREATE TABLE messages (conversation TEXT, place, number INTEGER, line INTEGER, happened REAL, content TEXT)"
+_TABLE = """
+    CREATE TABLE messages (conversation TEXT, place, rank REAL, number INTEGER, line INTEGER, happened REAL, content)"""
+_INSERT = "INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?)"
 _IN_ORDER = """
     SELECT first, line, happened, content FROM messages
     JOIN (SELECT conversation, min(number) AS first FROM messages GROUP BY conversation) USING (conversation)
     ORDER BY first, place, number"""
+# Of messages that name the one that they answer (conversation: their id, place: that of the other): the best answers.
+_BEST = """
+    WITH RECURSIVE best AS (
+        SELECT conversation AS id, place AS parent, row_number() OVER (
+            PARTITION BY place ORDER BY rank IS NULL, rank, number) AS position FROM messages WHERE place IS NOT NULL),
+    talk(first, depth, id) AS (
+        SELECT min(number), 0, conversation FROM messages
+        WHERE place IS NULL OR place NOT IN (SELECT conversation FROM messages) GROUP BY conversation
+        UNION ALL SELECT first, depth + 1, best.id FROM talk JOIN best ON best.parent = talk.id AND position = 1
+        WHERE depth < 1000)
+    SELECT first, line, happened, content FROM talk JOIN messages ON conversation = id
+    GROUP BY first, depth ORDER BY first, depth"""
 
 
 def _sorted(source: Source, limits: Limits) -> Iterator[_Message | Problem | Loss]:
@@ -170,27 +185,47 @@ def _sorted(source: Source, limits: Limits) -> Iterator[_Message | Problem | Los
                     yield item
                     continue
                 message = _message(item, columns, order)
-                conversation = [str(item.value.get(name)).strip() for name in columns.conversation]
-                if columns.conversation and not any(has_value(item.value.get(name)) for name in columns.conversation):
+                ids = [columns.message] if columns.message else [*columns.conversation]
+                if ids and not any(has_value(item.value.get(name)) for name in ids):
                     yield Loss("chat", "nowhere")
                     continue
-                place = _place(item.value, columns, message.when)
+                conversation = "\x1f".join(str(item.value.get(name)).strip() for name in ids)
+                place, rank = _place(item.value, columns, message.when), _rank(item.value.get(columns.rank or ""))
                 number = -number if columns.newest_first else number
                 content = json.dumps([*message[2:4], *message[5:]], default=str)
-                waiting.append((json.dumps(conversation), place, number, message.line, message.when, content))
+                waiting.append((conversation, place, rank, number, message.line, message.when, content))
                 if len(waiting) == _AT_ONCE:
-                    database.executemany("INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?)", waiting)
+                    database.executemany(_INSERT, waiting)
                     waiting.clear()
-            database.executemany("INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?)", waiting)
-            for thread, (_, group) in enumerate(groupby(database.execute(_IN_ORDER), lambda record: record[0])):
-                for _, line, when, content in group:
-                    speaker, text, fields, unread = json.loads(content)
-                    yield _Message(thread, line, speaker, text, when, fields, unread)
+            database.executemany(_INSERT, waiting)
+            yield from _in_order(database, columns)
     except sqlite3.Error as error:  # the disk is full
         raise DataError("data.cannot_read", file=source.path.name, reason=str(error)) from error
 
 
+def _in_order(database: sqlite3.Connection, columns: MessageColumns) -> Iterator[_Message | Loss]:
+    left = 0  # messages on other branches
+    if columns.parent:
+        database.execute("CREATE INDEX ids ON messages (conversation)")
+        left = database.execute("SELECT count(*) FROM messages").fetchone()[0]
+    records = database.execute(_BEST if columns.parent else _IN_ORDER)
+    for thread, (_, group) in enumerate(groupby(records, lambda record: record[0])):
+        for _, line, when, content in group:
+            speaker, text, fields, unread = json.loads(content)
+            yield _Message(thread, line, speaker, text, when, fields, unread)
+            left -= 1
+    yield from (Loss("branch") for _ in range(left))
+
+
+def _rank(value: object) -> float | None:
+    numbers = message_columns.natural(value)
+    return numbers[0] if numbers else None
+
+
 def _place(values: Mapping[str, object], columns: MessageColumns, when: float | None) -> float | str | None:
+    if columns.parent:
+        parent = values.get(columns.parent)
+        return None if message_columns.is_nothing(parent) else str(parent).strip()
     if columns.turn is None:
         return when
     numbers = message_columns.natural(values.get(columns.turn))

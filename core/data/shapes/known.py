@@ -36,8 +36,6 @@ COLUMNS: dict[Format, dict[str, tuple[str, ...]]] = {
     "text": {"text": ("text", "文本")},
 }
 OPTIONAL = {"input", "context"}
-# columns of OpenAssistant: one message a row, with the id of the message that it answers
-_TREE = {"message_id", "parent_id", "role", "text"}
 
 
 def recognise(sample_rows: Iterable[Row]) -> Format:
@@ -50,8 +48,6 @@ def recognise(sample_rows: Iterable[Row]) -> Format:
     columns: dict[str, None] = {}
     for row in sample_rows:
         refuse_card(row.values)
-        if row.values.keys() >= _TREE and "replies" not in row.values:
-            raise DataError("data.is_tree")
         columns.update(dict.fromkeys(map(str, row.values)))
         try:
             shape = _shape(row.values)

@@ -184,6 +184,54 @@ def test_calls_of_tools_stay_and_other_columns_are_named(tmp_path: Path) -> None
     assert [(one.what.params["name"], one.count) for one in inspect_file(file).left_out] == [("model", 1)]
 
 
+TREE = rows_of(
+    ("message_id", "parent_id", "role", "text", "rank"),
+    ("c", "b", "prompter", "And?", None), ("a", None, "prompter", "Why?", None), ("d", "a", "assistant", "No.", 1),
+    ("b", "a", "assistant", "So.", 0), ("x", "", "prompter", "Who?", None), ("y", "x", "assistant", "Me.", None),
+    ("z", "x", "assistant", "You.", None), ("e", "c", "assistant", "Thus.", None),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_messages_that_name_the_one_they_answer_are_the_conversations_of_the_best_answers(
+    kind: str, tmp_path: Path
+) -> None:
+    file = written(tmp_path, TREE, kind)
+    assert talks(file) == ["u Why? | a So. | u And? | a Thus.", "u Who? | a Me."]
+    assert {one.what.key: one.count for one in inspect_file(file).left_out} == {"left_out.branch": 2}
+
+
+def test_messages_that_answer_each_other_in_a_circle_end(tmp_path: Path) -> None:
+    circle = rows_of(tuple(TREE[0]), ("p", "q", "prompter", "Round?", None), ("q", "p", "assistant", "Round.", None))
+    assert len(talks(written(tmp_path, [*TREE, *circle]))) == 2
+
+
+def test_a_message_that_stands_twice_in_a_file_is_one(tmp_path: Path) -> None:
+    pairs = [
+        cells
+        for i in range(60)
+        for cells in ((f"q{i}", "", "prompter", f"{i}?", None), (f"r{i}", f"q{i}", "assistant", f"{i}.", 0))
+    ]
+    expected = [f"u {i}? | a {i}." for i in range(60)]
+    rows = [*rows_of(tuple(TREE[0]), *pairs), *TREE, *TREE]
+    assert talks(written(tmp_path, rows)) == [*expected, "u Why? | a So. | u And? | a Thus.", "u Who? | a Me."]
+
+
+def test_ids_that_begin_again_in_each_folder_are_different_conversations(tmp_path: Path) -> None:
+    names = ("folder", "dialogueID", "from", "text")
+    cells = [(folder, "1.tsv", who, f"{who} {folder} {i}") for folder in (3, 4) for i in (0, 1) for who in ("lu", "mo")]
+    chat = inspect_file(written(tmp_path, rows_of(names, *cells))).chat
+    assert chat and chat.conversations == 2
+
+
+def test_content_with_its_text_in_a_value_is_read(tmp_path: Path) -> None:
+    def part(text: str) -> Any:
+        return [{"type": "text", "text": {"value": text, "annotations": []}}]
+
+    rows = rows_of(("thread_id", "role", "content"), ("t", "user", part("Why?")), ("t", "assistant", part("So.")))
+    assert talks(written(tmp_path, rows)) == ["u Why? | a So."]
+
+
 NO_TALK: dict[str, Rows] = {
     "articles with authors": rows_of(
         ("author", "title", "text", "date"), *((f"a{i % 3}", "t", f"A text of some words {i}", f"2024-01-0{i + 1}")
