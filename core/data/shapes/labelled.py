@@ -172,6 +172,8 @@ def label_studio(values: Columns, notes: Notes) -> dict[str, object] | None:
             raise Flaw("data.was_skipped")
         if any(isinstance(result.get("value"), dict) and "start" in result["value"] for result in results):
             raise Flaw("data.only_spans", column=results_key)
+        if any(isinstance(result.get("value"), dict) and {"x", "y"} <= result["value"].keys() for result in results):
+            raise Flaw("data.media_labels", fields=[f"data.{name}" for name in strings if name not in texts])
         return None
     values.take("data", results_key)
     for name in fields:

@@ -216,7 +216,7 @@ def test_an_export_in_the_middle_of_being_written_is_a_sentence(cut: Callable[[s
 
 def test_an_export_with_nothing_that_anybody_said_is_a_sentence(tmp_path) -> None:
     file = written(tmp_path, "result.json", {"messages": TELEGRAM[:1]})
-    with pytest.raises(DataError, match="exported from Telegram without any usable messages"):
+    with pytest.raises(DataError, match="built like an export of Telegram, but none of its messages"):
         inspect_file(file)
 
 

@@ -212,6 +212,8 @@ REFUSED: dict[str, tuple[Row, str]] = {
         "mes_example": "<START>"}, "mes_example"),
     "marks on pictures": ({"data": {"image": "/data/upload/1/a.jpg"}, "annotations": [{"result": [
         {"value": {"rectanglelabels": ["cat"]}}]}]}, "data.image"),
+    "marks on pictures beside a text": ({"data": {"image": "https://x.org/a.jpg", "text": "It is so."}, "annotations": [
+        {"result": [{"value": {"x": 1, "y": 2, "rectanglelabels": ["cat"]}}]}]}, "data.image"),
     "an unknown shape": ({"id": "1", "payload": {"utterance": {"said": "Why is it so?"}, "reply": "Because of it."}},
         "payload.utterance.said"),
     "only numbers": ({"id": 1, "height": 2.5, "when": "2026-01-01"}, "no text to learn in the columns id, height"),
