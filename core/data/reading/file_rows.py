@@ -153,6 +153,9 @@ class Source:
     sha256: str
     encoding: str  # a Python codec name; "" for Parquet and spreadsheets
     delimiter: str | None = None
+    quoted: bool = True  # False if a quotation mark in a table is a character like any other
+    lines: str = ""  # of a text that is no prose: the shape of its lines (core/data/reading/line_rows)
+    separator: str = ""  # of flash cards: what stands between the sides
     notes: tuple[Message, ...] = ()
     # Byte offset of the first byte that is not UTF-8; only JSONL is read past it, leaving out the broken lines.
     first_bad_byte: int | None = None

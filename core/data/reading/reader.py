@@ -26,6 +26,7 @@ from core.data.reading.file_rows import (
     is_plain,
     loss_warning,
 )
+from core.data.reading.line_rows import line_rows
 from core.data.reading.raw_rows import READERS, Items, converted
 from core.data.reading.sniff import os_errors_as_data_errors, probe
 from core.data.shapes.left_out import Loss
@@ -40,6 +41,7 @@ def read_rows(path: str | Path | Source, limits: Limits = DEFAULT_LIMITS) -> Ite
     """
     source = path if isinstance(path, Source) else probe(path, limits)
     reader = chat_rows if source.chat else conversation_rows if source.message_columns else READERS[source.kind]
+    reader = line_rows if source.lines else reader
     with os_errors_as_data_errors(source.path):
         try:
             yield from _with_losses(reader(source, limits), source, limits)

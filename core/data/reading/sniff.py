@@ -16,7 +16,7 @@ from pathlib import Path, PurePath
 
 from core import files
 from core.data.chats import kinds
-from core.data.reading import databases, encodings, folders, label_names, spreadsheets, zips
+from core.data.reading import databases, encodings, folders, label_names, line_rows, spreadsheets, zips
 from core.data.reading.arrow_rows import STREAM
 from core.data.reading.choices import NO_CHOICES, Choices
 from core.data.reading.compressed import Unpacked, unpacked
@@ -173,8 +173,14 @@ def _text_source(path: Readable, size: int, decoding: encodings.Decoding, choice
         raise DataError("data.is_log", file=path.name)
     source = Source(path, kind, size, decoding.sha256, encoding, first_bad_byte=first_bad, chat=chat, choices=choices)
     notes = [*decoding.notes]
+    if kind == "txt" and not chat and path.suffix.lower() != ".md":
+        source = _with_lines(source)
+        kind = source.kind
+    if source.lines:
+        notes.append(msg(f"data.note_{source.lines}", separator=source.separator.strip()))
+        return replace(source, notes=(*notes,))
     if kind == "csv":
-        source = replace(source, delimiter=_delimiter(path, encoding))
+        source = replace(source, delimiter=source.delimiter or _delimiter(path, encoding))
         if source.delimiter != ",":
             name = msg(f"data.delimiter_{_DELIMITERS.index(source.delimiter or ',')}")
             notes.append(msg("data.note_delimiter", delimiter=name))
@@ -190,6 +196,17 @@ def _text_source(path: Readable, size: int, decoding: encodings.Decoding, choice
             style = turn_markers.style_of_file(file.read(turn_markers.LOOKED_AT))
         source = replace(source, is_marked=style is not None)
     return replace(source, notes=(*notes, *_notes(source)))
+
+
+def _with_lines(source: Source) -> Source:
+    """Return the source of a text whose lines are no prose as what they are. Raises DataError for words with tags."""
+    lines = line_rows.first_lines(source.path, source.encoding)
+    shape = line_rows.shape_of(lines)
+    if shape == "conll":
+        raise DataError("data.is_conll", file=source.path.name)
+    if shape == "table":
+        return replace(source, kind="csv", delimiter="\t", quoted=line_rows.is_quoted(lines))
+    return replace(source, lines=shape, separator=line_rows.separator_of(lines) if shape == "cards" else "")
 
 
 def _is_anki(source: Source) -> bool:
@@ -346,6 +363,8 @@ def _kind(path: Readable, encoding: str, limits: Limits) -> FileKind:
         return "jsonl"
     if not first.startswith(("[", "{")):
         start = "".join(c if c.isprintable() else "?" for c in first[:20])
+        if by_suffix is None and line_rows.shape_of(lines) == "conll":
+            raise DataError("data.is_conll", file=path.name)
         if by_suffix is None:
             raise DataError("data.unknown_kind", file=path.name, start=start, suffixes=sorted(SUFFIXES))
         if by_suffix in ("parquet", "arrow"):

@@ -54,11 +54,13 @@ class _CsvLines:
             self.used += len(line)
         raise _LongRecord(self.used)
 
-    def records(self, delimiter: str | None) -> Iterator[tuple[int, list[str] | Exception]]:
+    def records(self, delimiter: str | None, quoted: bool) -> Iterator[tuple[int, list[str] | Exception]]:
         """Yield (first line, cells) of each record; the error in place of cells that cannot be read."""
         # This limit is process-wide; the csv module has no other way to accept a field above 128 KiB.
         csv.field_size_limit(max(csv.field_size_limit(), self._limit))
-        records = csv.reader(self, delimiter=delimiter or ",", strict=True)
+        records = csv.reader(
+            self, delimiter=delimiter or ",", strict=True, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+        )
         while True:
             first_line, self.used = self.number + 1, 0
             self._record.clear()
@@ -132,7 +134,7 @@ def csv_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Loss
     # elsewhere.
     with source.path.open(encoding=source.encoding) as file:
         lines, head, row = _CsvLines(file, limits.row_bytes), _CsvHead(source, limits), 0
-        for line, record in lines.records(source.delimiter):
+        for line, record in lines.records(source.delimiter, source.quoted):
             if isinstance(record, Exception):
                 if head.names is None:
                     raise DataError("data.csv_broken_header", file=source.path.name, line=line)

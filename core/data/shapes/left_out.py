@@ -19,7 +19,7 @@ MOST_NAMED = 100  # different losses of one file; it may have a million differen
 LONGEST_NAME = 60
 Place = Literal[
     "column", "field", "part", "call", "tool", "answer", "turn", "row", "branch", "message", "chat", "above", "header",
-    "beside", "page", "more", "worse", "between",
+    "beside", "page", "place", "more", "worse", "between",
 ]  # fmt: skip
 
 # Names of columns of media, and of worse answers.
@@ -66,6 +66,7 @@ class Loss(NamedTuple):
             "header",
             "beside",
             "page",
+            "place",
             "worse",
             "between",
         ):

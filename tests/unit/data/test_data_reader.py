@@ -125,9 +125,8 @@ def test_plain_text_is_one_example_a_paragraph_and_says_so(tmp_path):
     path = write(tmp_path, "a.txt", "[Verse 1]\r\nline two\r\n  \r\n\r\n\r\nsecond\n")
     assert [str(note) for note in probe(path).notes] == [
         (
-            "Plain text: each paragraph (up to the next empty line) is one row, longer ones are split at sentences, "
-            "and "
-            "every word is trained."
+            "Plain text: each paragraph (up to the next empty line) is one row, and for training the paragraphs of a "
+            "file are joined up to max_length."
         )
     ]
     rows, problems = read(path)

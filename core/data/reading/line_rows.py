@@ -1,0 +1,163 @@
+"""Texts that are no prose: a table by tabs, labels before a text, flash cards, highlights of a Kindle, words with tags.
+
+`shape_of` looks at the first lines; `line_rows` reads the shapes that are neither a table nor refused.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Literal, TypeVar
+
+from core.data.reading.file_rows import Limits, Problem, RawRow, Readable, Source, lines_of, too_big
+from core.data.shapes.left_out import Loss
+from core.messages import msg
+
+_T = TypeVar("_T")
+LineShape = Literal["", "table", "fasttext", "cards", "clippings", "conll"]
+LOOKED_AT = 300  # lines
+_BEGINNING, _MOST_PARTS = 1 << 16, 1_000  # characters of a line; such parts of lines that are read
+_MOST = 0.9  # of the lines have the shape
+_FEWEST_CARDS = 3
+_LONGEST_TERM = 80  # characters
+_LABELS = re.compile(r"((?:__label__\S+\s+)+)(\S.*)", re.DOTALL)
+_LABELS_AFTER = re.compile(r"(\S.*?)((?:\s+__label__\S+)+)\s*$", re.DOTALL)
+_SEPARATORS = (" :: ", "::", " — ", " – ", " - ", " => ", " → ", " = ")
+_TAG = re.compile(r"(?:O|[BIESLUM]-[\w-]+)$")
+_END = "=========="  # of a highlight
+
+
+def first_lines(path: Readable, encoding: str) -> list[str]:
+    """Return the first lines of a text, the beginning of each."""
+    lines: list[str] = []
+    is_new = True
+    with path.open(encoding=encoding, errors="replace") as file:
+        for part in islice(iter(lambda: file.readline(_BEGINNING), ""), _MOST_PARTS):
+            if is_new and len(lines) == LOOKED_AT:
+                break
+            if is_new:
+                lines.append(part.rstrip("\r\n").lstrip("\ufeff"))
+            is_new = part.endswith("\n")
+    return lines
+
+
+def shape_of(lines: Sequence[str]) -> LineShape:
+    """Return the shape of a text's first lines; "" for prose."""
+    filled = [line for line in lines if line.strip()]
+    if _is_conll(lines):
+        return "conll"
+    if sum(line.strip() == _END for line in lines) >= 2:
+        return "clippings"
+    if _mostly(filled, lambda line: bool(_LABELS.match(line) or _LABELS_AFTER.match(line))):
+        return "fasttext"
+    if len(filled) >= 2 and _is_table(filled):
+        return "table"
+    return "cards" if separator_of(lines) else ""
+
+
+def _mostly(lines: Sequence[_T], has_shape: Callable[[_T], bool]) -> bool:
+    return bool(lines) and sum(map(has_shape, lines)) >= _MOST * len(lines)
+
+
+def _is_table(lines: Sequence[str]) -> bool:
+    tabs = lines[0].rstrip("\t").count("\t") or lines[-1].rstrip("\t").count("\t")
+    if tabs and _mostly(lines, lambda line: line.count("\t") >= tabs and not line.startswith("\t")):
+        return True
+    try:  # a quoted cell may have several lines
+        widths = [len(record) for record in csv.reader((f"{line}\n" for line in lines), delimiter="\t", strict=True)]
+    except csv.Error:
+        return False
+    return widths[0] > 1 and _mostly(widths, lambda width: width == widths[0])
+
+
+def _is_conll(lines: Sequence[str]) -> bool:
+    """Return True for a word with its tags in each line, and empty lines between sentences."""
+    words = [line for line in lines if line.strip() and not line.startswith(("#", "-DOCSTART-"))]
+    cells = [line.split("\t") if "\t" in line else line.split(" ") for line in words]
+    if len(words) < 3 or not _mostly(cells, lambda each: len(each) > 1 and " " not in each[0].strip()):
+        return False
+    by_tag = _mostly(cells, lambda each: bool(_TAG.match(each[-1].strip())))
+    by_number = _mostly(cells, lambda each: len(each) == 10 and each[0].partition("-")[0].partition(".")[0].isdigit())
+    return by_number or (by_tag and (len(words) < len(lines) or len({each[-1] for each in cells}) > 1))
+
+
+def separator_of(lines: Sequence[str]) -> str:
+    """Return what stands between term and definition in nearly every line; "" if nothing does."""
+    filled = [line for line in lines if line.strip()]
+    if len(filled) < _FEWEST_CARDS:
+        return ""
+
+    def is_card(line: str) -> bool:
+        term, _, definition = line.partition(separator)
+        return 0 < len(term.strip()) <= _LONGEST_TERM and bool(definition.strip())
+
+    fitting = []
+    for separator in _SEPARATORS:
+        if _mostly(filled, is_card):
+            fitting.append(separator)
+    return min(fitting, key=lambda each: sum(len(line.partition(each)[0]) for line in filled), default="")
+
+
+def is_quoted(lines: Sequence[str]) -> bool:
+    """Return False for a table by tabs in which a quotation mark is a character like any other."""
+    try:
+        widths = {len(record) for record in csv.reader((f"{line}\n" for line in lines), delimiter="\t", strict=True)}
+    except csv.Error:
+        return False
+    return len(widths - {0}) == 1
+
+
+def line_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Loss]:
+    yield from _highlights(source, limits) if source.lines == "clippings" else _pairs(source, limits)
+
+
+def _pairs(source: Source, limits: Limits) -> Iterator[RawRow | Problem]:
+    row = 0
+    with source.path.open(encoding=source.encoding) as file:
+        for number, line, size in lines_of(file, limits.row_bytes):
+            if line is not None and not line.strip():
+                continue
+            row += 1
+            if line is None:
+                yield too_big(row, number, size, limits)
+            elif source.lines == "fasttext":
+                yield _labelled(row, number, line.strip().lstrip("\ufeff"))
+            else:
+                term, _, definition = line.partition(source.separator)
+                if term.strip() and definition.strip():
+                    yield RawRow(row, {"question": term.strip(), "answer": definition.strip()}, number)
+                else:
+                    why = msg("data.card_without_sides", separator=source.separator.strip())
+                    yield Problem(row=row, line=number, text=why)
+
+
+def _labelled(row: int, number: int, line: str) -> RawRow | Problem:
+    if match := _LABELS.match(line):
+        labels, text = match.groups()
+    elif match := _LABELS_AFTER.match(line):
+        text, labels = match.groups()
+    else:
+        return Problem(row=row, line=number, text=msg("data.line_without_label"))
+    names = ", ".join(label.removeprefix("__label__") for label in labels.split())
+    return RawRow(row, {"text": text.strip(), "label": names}, number)
+
+
+def _highlights(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Loss]:
+    """Yield the text of each highlight; above it are the book's title and the place, one line each."""
+    row, begins, size, texts = 0, 1, 0, list[str]()
+    with source.path.open(encoding=source.encoding) as file:
+        for number, line, length in lines_of(file, limits.row_bytes):
+            size += length
+            if (line or "").strip() != _END:
+                texts.append(line or "")
+                continue
+            text = "".join(texts[2:]).strip()
+            if size > limits.row_bytes:
+                row += 1
+                yield too_big(row, begins, size, limits)
+            elif text:
+                row += 1
+                yield RawRow(row, {"text": text}, begins, (Loss("place"),))
+            texts, begins, size = [], number + 1, 0

@@ -1,0 +1,128 @@
+"""A .txt that is no prose is read as what its lines are, or refused by what it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from core.data.formats import Example
+from core.data.sets.inspection import DataReport, examples_of, inspect_file
+from core.errors import DataError
+
+
+def read(tmp_path: Path, text: str, name: str = "file.txt") -> tuple[DataReport, list[Example]]:
+    file = tmp_path / name
+    file.write_text(text, "utf-8")
+    report = inspect_file(file)
+    return report, [example for _, example in examples_of(file)]
+
+
+def sides(examples: list[Example]) -> list[tuple[str, str]]:
+    return [(one.messages[-2].content, one.messages[-1].content) for one in examples]
+
+
+def keys(report: DataReport) -> list[str]:
+    return [note.key for note in report.notes]
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["__label__pos __label__film I liked it, number {n}.", "I liked it, number {n}. __label__pos __label__film"],
+)
+def test_labels_of_fasttext_are_the_answer(line: str, tmp_path: Path) -> None:
+    report, examples = read(tmp_path, "".join(line.format(n=n) + "\n" for n in range(20)) + "no label\n", "train.txt")
+    assert sides(examples)[3] == ("I liked it, number 3.", "pos, film")
+    assert (report.good_rows, report.error_count, report.format) == (20, 1, "text_label")
+    assert "data.note_fasttext" in keys(report) and report.problems[0].text.key == "data.line_without_label"
+
+
+def test_lines_with_tabs_are_a_table_and_its_first_row_may_be_a_row(tmp_path: Path) -> None:
+    rows = [f"Wie heißt die Stadt Nummer {n}?\tSie heißt Neustadt an der Linde, Teil {n}." for n in range(12)]
+    report, examples = read(tmp_path, "\n".join(rows))
+    assert report.kind == "csv" and report.good_rows == 12
+    assert sides(examples)[0] == ("Wie heißt die Stadt Nummer 0?", "Sie heißt Neustadt an der Linde, Teil 0.")
+
+
+def test_names_in_the_first_row_of_a_spreadsheet_saved_as_text_are_names(tmp_path: Path) -> None:
+    rows = ["question\tanswer", *(f"What is {n}?\tIt is the number {n}." for n in range(12))]
+    report, examples = read(tmp_path, "\n".join(rows))
+    assert report.columns == ("question", "answer") and sides(examples)[0] == ("What is 0?", "It is the number 0.")
+
+
+def test_a_quotation_mark_in_a_table_by_tabs_is_a_character(tmp_path: Path) -> None:
+    """As csv reads it, the first mark opens a cell that swallows all lines up to the next one."""
+    rows = ["question\tanswer", *(f'"Hello {n}," he said\t"Good day {n}" is the answer' for n in range(12))]
+    report, examples = read(tmp_path, "\n".join(rows))
+    assert not report.error_count and sides(examples)[5] == ('"Hello 5," he said', '"Good day 5" is the answer')
+    quoted = ["question\tanswer", *(f'"What is {n}?\nSay it."\t"It is {n}."' for n in range(12))]
+    assert sides(read(tmp_path, "\n".join(quoted))[1])[5] == ("What is 5?\nSay it.", "It is 5.")
+
+
+@pytest.mark.parametrize("separator", [" - ", " :: ", "::", " — ", " – ", " = "])
+def test_flash_cards_are_pairs(separator: str, tmp_path: Path) -> None:
+    terms = ["der Hund", "die Katze", "das Pferd", "Osmose", "le chat noir"]
+    cards = "\n".join(f"{term}{separator}what it means, {n} - or so" for n, term in enumerate(terms))
+    report, examples = read(tmp_path, cards + "\n\n")
+    assert sides(examples)[3] == ("Osmose", "what it means, 3 - or so") and "data.note_cards" in keys(report)
+    assert report.good_rows == 5
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "She came home late - as always.\n\nHe looked up.\n\nThe rain went on.\n\nNobody spoke - not one.",
+        "- milk\n- bread\n- butter\n- eggs\n",
+        "    an indented\n\tline\n\tand one more\n\tand the last\n",
+        "One sentence.\n",
+        "A line with a\ttab in it\nand prose\nand prose\nand prose\n",
+    ],
+)
+def test_prose_stays_prose(text: str, tmp_path: Path) -> None:
+    report, examples = read(tmp_path, text)
+    assert report.format == "text" and "\n\n".join(one.text or "" for one in examples) == text.strip("\n")
+
+
+def test_cards_half_of_which_are_none_stay_prose(tmp_path: Path) -> None:
+    text = "".join(f"term {n} - its meaning\nand a line of prose {n}\n" for n in range(20))
+    assert read(tmp_path, text)[0].format == "text"
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("ner.txt", ["EU NNP B-NP B-ORG", "rejects VBZ B-VP O", "German JJ B-NP B-MISC", "", "Peter NNP B-NP B-PER"]),
+        ("a.conll", ["@paulwalk\tO", "It\tO", "Empire\tB-location", "State\tI-location", "", "Oslo\tB-location"]),
+        (
+            "de.conllu",
+            [
+                "# sent_id = 1",
+                *(f"{n}\tWort\tWort\tNOUN\tNN\t_\t0\troot\t_\t_" for n in range(1, 5)),
+                "",
+                "1\tUnd\tund\tCCONJ\tKON\t_\t0\troot\t_\t_",
+            ],
+        ),
+    ],
+)
+def test_words_with_tags_are_refused_by_their_name(name: str, lines: list[str], tmp_path: Path) -> None:
+    with pytest.raises(DataError) as refused:
+        read(tmp_path, "\n".join(lines * 5) + "\n", name)
+    assert refused.value.message.key == "data.is_conll" and "CoNLL" in str(refused.value)
+
+
+def test_highlights_of_a_kindle_are_read_without_their_places(tmp_path: Path) -> None:
+    def clipping(n: int) -> str:
+        where = f"- Ihre Markierung bei Position {n}-{n + 3} | Hinzugefügt am Montag, 3. März 2025"
+        return f"Ein Buch (Autorin, Erste)\n{where}\n\nDer Satz Nummer {n} ist wichtig.\n==========\n"
+
+    empty = "Ein Buch (Autorin, Erste)\n- Ihr Lesezeichen bei Position 9 | Hinzugefügt am Montag\n\n\n==========\n"
+    report, examples = read(tmp_path, clipping(1) + empty + clipping(2), "My Clippings.txt")
+    assert [one.text for one in examples] == ["Der Satz Nummer 1 ist wichtig.", "Der Satz Nummer 2 ist wichtig."]
+    assert [left.what.key for left in report.left_out] == ["left_out.place"]
+
+
+def test_a_line_of_many_megabytes_is_a_problem_of_its_row(tmp_path: Path) -> None:
+    lines = [f"__label__a one {n}" for n in range(20)]
+    text = "\n".join([*lines, "__label__b " + "x" * (5 << 20), "__label__a two"])
+    report, _ = read(tmp_path, text)
+    assert (report.good_rows, report.error_count) == (21, 1) and report.problems[0].text.key == "data.row_too_large"
