@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import Any
 
 from core.data.conversation import ChatMessage
 from core.data.formats import Example
+from core.files import JsonObject
 
 
-def trained_text(example: Example) -> dict[str, Any]:
+def trained_text(example: Example) -> JsonObject:
     """Return the parts of an example as JSON values, before any model's template.
 
     parts: [{role, text, trained}], with thinking and tool_calls if there are some; role is null for text that no
@@ -22,7 +22,7 @@ def trained_text(example: Example) -> dict[str, Any]:
         parts = _parts(example.messages, not example.is_bad)
     else:
         parts = [_part(None, example.prompt or "", False), _part(None, example.completion or "", not example.is_bad)]
-    more: dict[str, Any] = {}
+    more: JsonObject = {}
     if example.rejected:
         more["rejected"] = _parts(example.rejected, False)
     if example.tools:
@@ -30,7 +30,7 @@ def trained_text(example: Example) -> dict[str, Any]:
     return {"parts": parts, **more}
 
 
-def _parts(messages: Iterable[ChatMessage], trained: bool) -> list[dict[str, Any]]:
+def _parts(messages: Iterable[ChatMessage], trained: bool) -> list[JsonObject]:
     return [
         _part(message.role, message.content, trained and message.role == "assistant" and message.weight > 0)
         | ({"thinking": message.reasoning} if message.reasoning else {})
@@ -39,5 +39,5 @@ def _parts(messages: Iterable[ChatMessage], trained: bool) -> list[dict[str, Any
     ]
 
 
-def _part(role: str | None, text: str, trained: bool) -> dict[str, Any]:
+def _part(role: str | None, text: str, trained: bool) -> JsonObject:
     return {"role": role, "text": text, "trained": trained}
