@@ -1,4 +1,4 @@
-"""Conversations with assistants and characters: archives of ChatGPT and Claude, SillyTavern's JSONL, Character.AI.
+"""Conversations with assistants and characters: archives of ChatGPT, DeepSeek and Claude, SillyTavern, Character.AI.
 
 Each conversation is a thread. ChatGPT stores a tree (`mapping`), Claude a list with `parent_message_uuid`, in which a
 regenerated answer is a branch: the newest is used. Anything but text of the person or the assistant (pictures, tools,
@@ -71,6 +71,49 @@ def chatgpt(source: Source, limits: Limits) -> Iterator[ExportedMessage | Proble
         yield from _losses(notes, thread)
 
 
+# ---- DeepSeek ------------------------------------------------------------------------------------
+
+
+def deepseek(source: Source, limits: Limits) -> Iterator[ExportedMessage | Problem]:
+    """Read an account's export (a tree in `mapping`) or a saved session (a list in `chat_messages`)."""
+    for item in _objects(source, limits):
+        if isinstance(item, Problem):
+            yield item
+            continue
+        thread, conversation = item
+        notes, nodes = Notes(), _deepseek_nodes(conversation)
+        session = conversation.get("chat_session")
+        branch = list(_branch(nodes, session.get("current_message_id") if isinstance(session, dict) else None))
+        if len(branch) < sum(bool(node.get("message")) for node in nodes.values()):
+            notes.add_loss("branch")
+        for id in branch:
+            message = nodes[id].get("message")
+            fragments = message.get("fragments") if isinstance(message, dict) else None
+            for part in fragments if isinstance(fragments, list) else ():
+                kind, text = (part.get("type"), part.get("content")) if isinstance(part, dict) else (None, None)
+                if kind in ("REQUEST", "RESPONSE") and isinstance(text, str) and text.strip():
+                    person = YOU if kind == "REQUEST" else "DeepSeek"
+                    yield ExportedMessage(person, text, _time(message), thread, None, is_model=kind == "RESPONSE")
+                elif has_value(text):
+                    notes.add_loss("message", str(kind))
+        yield from _losses(notes, thread)
+
+
+def _deepseek_nodes(conversation: JsonObject) -> dict[str, JsonObject]:
+    """Return the messages as a tree such as ChatGPT's: id -> parent, children, message."""
+    tree, listed = conversation.get("mapping"), conversation.get("chat_messages")
+    if isinstance(tree, dict):
+        return {id: node for id, node in tree.items() if isinstance(node, dict)}
+    messages = [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
+    parents = {each.get("parent_id") for each in messages if isinstance(each.get("parent_id"), str | int)}
+    return {
+        str(each.get("message_id")): {
+            "parent": str(each.get("parent_id")), "children": each.get("message_id") in parents, "message": each,
+        }
+        for each in messages if isinstance(each.get("message_id"), str | int)
+    }  # fmt: skip
+
+
 def _branch(nodes: Mapping[str, JsonObject], last: object) -> list[str]:
     """Return the ids from the first message to the last: the one that was open, else the newest without an answer."""
     if not isinstance(last, str) or last not in nodes:
@@ -84,7 +127,10 @@ def _branch(nodes: Mapping[str, JsonObject], last: object) -> list[str]:
 
 
 def _time(message: object) -> float | None:
-    return dates.stamp_to_seconds(message.get("create_time")) if isinstance(message, dict) else None
+    if not isinstance(message, dict):
+        return None
+    written = message.get("create_time", message.get("inserted_at"))
+    return dates.parse_iso(written) if isinstance(written, str) else dates.stamp_to_seconds(written)
 
 
 def _chatgpt_text(message: object, notes: Notes) -> tuple[str, str] | None:

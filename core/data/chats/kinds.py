@@ -38,6 +38,7 @@ KINDS = {
     "signal": Kind("Signal", messengers.signal),
     "google": Kind("Google Chat", messengers.google),
     "chatgpt": Kind("ChatGPT", assistants.chatgpt, False, False),
+    "deepseek": Kind("DeepSeek", assistants.deepseek, False, False),
     "claude": Kind("Claude", assistants.claude, False, False),
     "tavern": Kind("SillyTavern", assistants.tavern, False, False),
     "character_ai": Kind("Character.AI", assistants.character_ai, False, False),
@@ -89,6 +90,8 @@ def _app_of_keys(keys: set[str]) -> str:
     def any_of(names: Iterable[str]) -> bool:
         return not keys.isdisjoint(names)
 
+    if any(key.endswith("fragments.item.type") for key in keys):
+        return "deepseek"
     if any_of(("item.mapping", "mapping")):
         return "chatgpt"
     if any_of(("item.chat_messages", "chat_messages")):

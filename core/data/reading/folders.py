@@ -191,7 +191,11 @@ def _data_parts(parts: Sequence[Part]) -> tuple[list[Part], dict[str, dataset_in
 
 def _only_chat(read: list[Source]) -> list[Source]:
     """Return only the chat of an app's archive: its other files describe the account."""
-    archive = [source for source in read if source.chat in ("chatgpt", "claude", "whatsapp", "slack", "meta", "google")]
+    archive = [
+        source
+        for source in read
+        if source.chat in ("chatgpt", "deepseek", "claude", "whatsapp", "slack", "meta", "google")
+    ]
     return [source for source in archive if source.chat == archive[0].chat] if archive else read
 
 

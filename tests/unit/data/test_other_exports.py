@@ -193,3 +193,35 @@ def test_rows_in_yaml_are_no_recipe(tmp_path: Path) -> None:
     )
     recipe = json.dumps({"data": {"source": "x"}, "train": {"sample_prompts": ["Hi"]}})
     assert is_recipe(str(written(tmp_path, "c.yaml", recipe))) and is_recipe(str(written(tmp_path, "d.yaml", "{{{")))
+
+
+def deepseek_message(kind: str, text: str, when: str, model: str = "deepseek-chat") -> dict[str, Any]:
+    thought = [{"type": "THINK", "content": "Hm."}] if kind == "RESPONSE" else []
+    return {"model": model, "inserted_at": when, "fragments": [*thought, {"type": kind, "content": text}]}
+
+
+@pytest.mark.parametrize("saved", ["account", "session"])
+def test_deepseeks_export_is_its_own_and_the_newest_branch_is_read(saved: str, tmp_path: Path) -> None:
+    """Seen: it was said to be ChatGPT's or Claude's, without any usable message."""
+    times = [f"2025-02-01T09:0{minute}:00+08:00" for minute in range(4)]
+    texts = [("REQUEST", "Why?"), ("RESPONSE", "No."), ("RESPONSE", "So.")]
+    messages = [deepseek_message(kind, text, when) for (kind, text), when in zip(texts, times, strict=False)]
+    if saved == "account":
+        nodes = {"root": {"id": "root", "parent": None, "message": None, "children": ["1"]}}
+        nodes["1"] = {"id": "1", "parent": "root", "message": messages[0], "children": ["2", "3"]}
+        nodes |= {str(id): {"id": str(id), "parent": "1", "message": messages[id - 1], "children": []} for id in (2, 3)}
+        content: Any = [{"id": "c", "title": "t", "inserted_at": times[0], "mapping": nodes}]
+    else:
+        ids = [("u1", None), ("a1", "u1"), ("a2", "u1")]
+        listed = [
+            message | {"message_id": id, "parent_id": parent}
+            for message, (id, parent) in zip(messages, ids, strict=True)
+        ]
+        content = {"id": "c", "chat_session": {"current_message_id": "a2"}, "chat_messages": listed}
+    file = tmp_path / "a.json"
+    file.write_text(json.dumps(content), "utf-8")
+    [(_, example)] = list(examples_of(file))
+    assert [(turn.role, turn.content) for turn in example.messages] == [("user", "Why?"), ("assistant", "So.")]
+    report = inspect_file(file)
+    assert report.chat is not None and report.chat.app == "DeepSeek"
+    assert {str(left.what.params.get("name")) for left in report.left_out} >= {"THINK"}
