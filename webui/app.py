@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any
 
 import gradio as gr
 from starlette.middleware import Middleware
@@ -12,7 +11,7 @@ from starlette.middleware import Middleware
 from core.messages import LANGUAGES
 from webui.kit import hardware
 from webui.kit.html import Html, join, tag
-from webui.kit.live import AT_ONCE, QUIET, SHOW_CHAT, TICK_S, LivePart, Poller
+from webui.kit.live import AT_ONCE, QUIET, SHOW_CHAT, TICK_S, LivePart, Options, Poller
 from webui.kit.theme import ASSETS, styles, theme
 from webui.kit.wording import Wording
 from webui.pages.banner import LeftRuns, WriteNotice
@@ -226,9 +225,7 @@ def launch(services: Services, port: int, reach: Reach | None = None, keeper: Do
     log_handler_errors()
     demo = build(services)
     off = ("share", "mcp_server", "ssr_mode", "run_history", "enable_monitoring", "inbrowser")
-    options: dict[str, Any] = dict.fromkeys(off, False) | dict.fromkeys(
-        ("allowed_paths", "blocked_paths", "footer_links"), []
-    )
+    options: Options = dict.fromkeys(off, False) | dict.fromkeys(("allowed_paths", "blocked_paths", "footer_links"), [])
     options |= dict.fromkeys(("strict_cors", "show_error", "quiet", "prevent_thread_lock"), True)
     options |= {"server_name": reach.bound, "server_port": port, "root_path": "", "max_file_size": LARGEST_UPLOAD}
     # A phone or browser may install the page; its manifest is requested with the cookie that opens the door.

@@ -3,12 +3,13 @@ bad."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import gradio as gr
 
 from core.data.sets.inspection import DataReport
 from core.errors import GarageError
+from core.files import JsonObject
 from core.recipe import OF_ONE_OBJECTIVE, OF_PREFERENCES, Train
 from webui.form.handle import Components, FieldValues, Filled, Filling, FormHandle, Updates
 from webui.form.planner import Form
@@ -98,7 +99,7 @@ class Comparing(Panel):
         except GarageError:
             return ""
 
-    def switched(self, form: Form) -> dict[str, Any]:
+    def switched(self, form: Form) -> JsonObject:
         """Return the person's settings for the other objective, without those that suit only the present one."""
         kind, compares = self._kind(form), bool(self._objective(form))
         dropped = {*PLANNED_ANEW, *(SETTINGS if compares else ())}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 
@@ -105,7 +104,7 @@ class DataStep:
         """Return a value that changes whenever a dataset is added, deleted or edited."""
         return [mark([(info.id, info.version, samples.choice(info, self.w)) for info in self.services.datasets.list()])]
 
-    def now(self, shown: Any, data: Any) -> list[Any]:
+    def now(self, shown: object, data: str | None) -> list[object]:
         """Inputs: shown_mark, None until the page has loaded; data. Outputs: shown_mark, data, is_new.
 
         An unchanged list is not drawn again, as that could lose a click. If the chosen dataset was deleted, the first
@@ -135,7 +134,7 @@ class DataStep:
         problems = count_line(result.findings, self.findings.ids, self.w)
         return samples.title(info, self.w), " · ".join(part for part in (size, problems) if part)
 
-    def report_of(self, data: Any, choices: Choices = NO_CHOICES, result: FormResult | None = None) -> Html:
+    def report_of(self, data: object, choices: Choices = NO_CHOICES, result: FormResult | None = None) -> Html:
         """Return the contents of a dataset and its problems, by row.
 
         result: of the form; duplicates are left out here if its findings name them.
@@ -199,7 +198,7 @@ class DataStep:
             ]
         )
 
-    def row_shown(self, row_at: Any, data: Any) -> int:
+    def row_shown(self, row_at: object, data: object) -> int:
         """Return the index of the row that is shown: the first one for another dataset."""
         return (
             row_at[1]
@@ -207,7 +206,7 @@ class DataStep:
             else 0
         )
 
-    def turn_row(self, way: int, row_at: Any, data: Any) -> list[Any]:
+    def turn_row(self, way: int, row_at: object, data: object) -> list[object]:
         """Inputs: row_at, data. Outputs: row_at."""
         return [data, self.row_shown(row_at, data) + way]
 
@@ -237,13 +236,13 @@ def _without_duplicates(report: DataReport) -> DataReport:
     return report.model_copy(update={"findings": tuple(kept)})
 
 
-def sample_for(goal: Any) -> str:
+def sample_for(goal: object) -> str:
     """Return the sample dataset of a goal."""
     preset = goal_step.chosen(goal)
     return preset.sample if preset is not None and preset.sample else FIRST
 
 
-def goal_for(data: Any, goal: Any) -> str | None:
+def goal_for(data: object, goal: object) -> str | None:
     """Return the goal of a sample dataset if the chosen goal does not suit it; None to keep the goal."""
     sample = sample_of(data) if isinstance(data, str) else None
     if sample is None or sample.goal is None or sample_for(goal) == data:

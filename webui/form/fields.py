@@ -9,15 +9,17 @@ from __future__ import annotations
 import math
 import re
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Union, get_args, get_origin
 
 import gradio as gr
 from gradio.components import Component
+from gradio.events import Dependency
 from pydantic import BaseModel, ValidationError
 
 from core.errors import GarageError, RecipeError
+from core.files import JsonObject
 from core.messages import as_typed
 from core.recipe import LONGEST_PROMPT, Adapter, Data, Model, Recipe, Train
 from core.runs.further import LOCKED
@@ -146,7 +148,7 @@ def label_of(name: str, w: Wording) -> str:
     return words if words.lower() == name or words.endswith(f"({name})") else f"{words} ({name})"
 
 
-def _choices(key: Key, kind: FieldKind, w: Wording) -> list[tuple[str, Any]]:
+def _choices(key: Key, kind: FieldKind, w: Wording) -> list[tuple[str, object]]:
     auto = [(w.t("wizard.auto"), AUTO)] if kind.optional else []
     if kind.type is bool:
         return [*auto, (w.t("wizard.choice_yes"), "yes"), (w.t("wizard.choice_no"), "no")]
@@ -159,7 +161,7 @@ def _choices(key: Key, kind: FieldKind, w: Wording) -> list[tuple[str, Any]]:
     ]
 
 
-def shown_value(key: Key, value: Any) -> Any:
+def shown_value(key: Key, value: Any) -> object:
     """Return a recipe's value as its component shows it."""
     kind = kind_of(key)
     if kind.type is bool and kind.optional:
@@ -173,7 +175,7 @@ def shown_value(key: Key, value: Any) -> Any:
     return value
 
 
-def setting_of(key: Key, value: Any) -> Any:
+def setting_of(key: Key, value: object) -> object:
     """Return a component's value as Recipe.parse expects it; None if the field is empty."""
     kind = kind_of(key)
     if kind.many:
@@ -231,13 +233,13 @@ class FormAnswers:
     reading: how an opened recipe reads its dataset.
     """
 
-    explicit: Mapping[str, Any] = field(default_factory=dict)
+    explicit: Mapping[str, object] = field(default_factory=dict)
     parent: str | None = None
     revision: int = 0
     reading: RecipeReading | None = None
 
     @classmethod
-    def from_state(cls, state: Any) -> FormAnswers:
+    def from_state(cls, state: object) -> FormAnswers:
         """Return the answers from the page's JSON; empty ones for anything else."""
         if not isinstance(state, dict) or not isinstance(explicit := state.get("explicit"), dict):
             return cls()
@@ -258,13 +260,13 @@ class FormAnswers:
         uuids = self.explicit.get(CARDS)
         return tuple(uuid for uuid in uuids if isinstance(uuid, str)) if isinstance(uuids, list) else ()
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JsonObject:
         reading = self.reading.state() if self.reading else None
         return {"explicit": dict(self.explicit), "parent": self.parent, "revision": self.revision, "reading": reading}
 
-    def sections(self) -> dict[str, dict[str, Any]]:
+    def sections(self) -> dict[str, JsonObject]:
         """Return the person's settings as sections of a recipe, unchecked."""
-        sections: dict[str, dict[str, Any]] = {}
+        sections: dict[str, JsonObject] = {}
         for key in FIELDS:
             if name_of(key) in self.explicit:
                 value = setting_of(key, self.explicit[name_of(key)])
@@ -285,7 +287,7 @@ def key_of(name: str) -> Key:
     return section, field_name
 
 
-def explicit_values(recipe: Recipe) -> dict[str, Any]:
+def explicit_values(recipe: Recipe) -> JsonObject:
     """Return the settings that a recipe or preset sets itself, as answers of the form."""
     values = {}
     for key in FIELDS:
@@ -295,12 +297,12 @@ def explicit_values(recipe: Recipe) -> dict[str, Any]:
     return values
 
 
-def shown_values(recipe: Recipe) -> dict[str, Any]:
+def shown_values(recipe: Recipe) -> JsonObject:
     """Return the value of each field for a plan's recipe, by its name."""
     return {name_of(key): shown_value(key, getattr(getattr(recipe, key[0]), key[1])) for key in FIELDS}
 
 
-def edit_event(field: Component) -> Any:
+def edit_event(field: Component) -> Callable[..., Dependency]:
     """Return the event that fires when a person edits a field. A Dropdown's `input` also fires when the field only
     loses the focus (gradio 6.31), but it is the only event for typed text."""
     return field.select if isinstance(field, gr.Dropdown) and not field.allow_custom_value else field.input

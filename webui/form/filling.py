@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 
 from core.data.reading.choices import NO_CHOICES
 from core.errors import GarageError
+from core.files import JsonObject
 from core.messages import Message
 from core.progress import Check, go_on
 from core.recipe import Recipe
@@ -99,8 +99,8 @@ class Fillings:
         report: CardReport | None = None,
     ) -> tuple[Filling, Updates]:
         explicit = explicit_values(recipe)
-        values: dict[str, Any] = {"model": recipe.model.id}
-        answers: dict[str, Any] = {"explicit": explicit, "parent": parent}
+        values: JsonObject = {"model": recipe.model.id}
+        answers: JsonObject = {"explicit": explicit, "parent": parent}
         updates: Updates = {}
         message, tone = self.w.t("wizard.filled", title=title, count=len(explicit)), "ok"
         if recipe.goal:

@@ -337,7 +337,7 @@ class Wizard:
 
         return looked
 
-    def _draw(self, form: Form, result: FormResult, row_at: Any) -> Updates:
+    def _draw(self, form: Form, result: FormResult, row_at: object) -> Updates:
         data, plan, w = self.data_step, self.plan_step, self.w
         preview, explicit = result.preview, form.answers.explicit
         read_as = choices_for(form.data, form.answers.reading)
@@ -375,7 +375,7 @@ class Wizard:
             **plan.findings.draw(result.findings),
         }
 
-    def memory_has_moved(self, drawn: Any, memory: Any, cards: Any = ()) -> tuple[dict[str, bool], Any]:
+    def memory_has_moved(self, drawn: object, memory: object, cards: object = ()) -> tuple[dict[str, bool], object]:
         """Inputs: the memory that the card was drawn from, plan-for, cards. Outputs: whether the free memory has
         changed enough for another look; the current state of the GPUs, if there is a choice."""
         has_moved = False

@@ -9,13 +9,14 @@ from typing import Any, Protocol
 from gradio.components import Component
 from gradio.events import Dependency
 
+from core.files import JsonObject
 from core.recipe import Recipe
 from webui.form.planner import Form, FormResult
 
-FieldValues = Mapping[Any, Any]  # values from the browser, by component; `fill_on` adds the two keys below
+FieldValues = Mapping[Component | str, Any]  # values from the browser, by component; `fill_on` adds the two keys below
 IS_LOCAL = "is_here"  # True if the browser runs on this PC
 READING = "reading"  # fields.FormAnswers.reading
-Updates = dict[Any, Any]  # updates, by component
+Updates = dict[Component, object]  # updates, by component
 Components = set[Component]
 Listen = Callable[..., Dependency]
 
@@ -28,8 +29,8 @@ class Filling:
     (fields.FormAnswers).
     """
 
-    values: dict[str, Any] = field(default_factory=dict)
-    answers: Mapping[str, Any] = field(default_factory=dict)
+    values: JsonObject = field(default_factory=dict)
+    answers: Mapping[str, object] = field(default_factory=dict)
 
 
 Filled = tuple[Filling | None, Updates]

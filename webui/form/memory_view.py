@@ -3,8 +3,6 @@ changed so much that the card must be redrawn. Pure functions, except `holders`,
 
 from __future__ import annotations
 
-from typing import Any
-
 from core.memory.budget import Budget
 from core.system.machine import Machine
 from core.system.processes import top_by_ram
@@ -78,7 +76,7 @@ def mark(result: FormResult) -> dict[str, float]:
     )
 
 
-def has_moved(drawn: Any, free_gib: float | None) -> bool:
+def has_moved(drawn: object, free_gib: float | None) -> bool:
     """Return whether the verdict might change with this free memory, or the number shown is clearly outdated."""
     if not isinstance(drawn, dict) or not isinstance(was := drawn.get("free"), int | float) or free_gib is None:
         return False

@@ -10,6 +10,7 @@ from gradio.components import Component
 
 from core.advice.wish import cards_of
 from core.errors import GarageError
+from core.files import JsonObject
 from core.recipe import OF_PREFERENCES
 from core.system import devices
 from core.system.machine import Machine
@@ -101,7 +102,13 @@ class PlanStep:
         search = gr.Textbox(
             label=w.t("wizard.search"), info=w.t("wizard.search_info"), max_lines=1, elem_id="settings-search"
         )
-        self.fields: list[Any] = [self.method, self.r, self.objective, *self.at_hand]  # in the order of fields.FIELDS
+        # in the order of fields.FIELDS
+        self.fields: list[Component] = [
+            self.method,
+            self.r,
+            self.objective,
+            *self.at_hand,
+        ]
         for section in SECTIONS:
             gr.HTML(tag("h2", w.t(f"wizard.section_{section}")), elem_classes="lg-setting-head")
             self.fields += [component_for(key, w) for key in FOLDED if key[0] == section]
@@ -114,16 +121,14 @@ class PlanStep:
     @property
     def experts(self) -> Component:
         """The setting that only models with experts have."""
-        field: Component = self.fields[FIELDS.index(EXPERTS)]
-        return field
+        return self.fields[FIELDS.index(EXPERTS)]
 
     @property
     def ranks(self) -> Component:
-        field: Component = self.fields[FIELDS.index(RANKS)]
-        return field
+        return self.fields[FIELDS.index(RANKS)]
 
     @staticmethod
-    def asks_for_experts(result: FormResult, explicit: Mapping[str, Any]) -> bool:
+    def asks_for_experts(result: FormResult, explicit: Mapping[str, object]) -> bool:
         """Return whether to show it; also for a model without experts if it was set before, so that it can be reset."""
         return bool(result.shape and result.shape.num_experts) or name_of(EXPERTS) in explicit
 
@@ -133,8 +138,8 @@ class PlanStep:
         return {name: self.fields[FIELDS.index(("train", name))] for name in OF_PREFERENCES}
 
     def draw_preference_fields(
-        self, result: FormResult, explicit: Mapping[str, Any], data: Any
-    ) -> dict[Component, Any]:
+        self, result: FormResult, explicit: Mapping[str, object], data: object
+    ) -> dict[Component, object]:
         """Show the objective if rows have a worse answer or are marked good and bad, and the settings that the
         objective uses. Settings with a value stay visible, so that they can be reset."""
         train = {name: explicit.get(f"train.{name}") for name in OF_PREFERENCES}
@@ -183,7 +188,7 @@ class PlanStep:
         lines = [tag("li", hardware.current_state(card, self.w)) for card in devices.may_be_chosen(machine.nvidia)]
         return tag("ul", *lines, class_="lg-quiet lg-holders")
 
-    def draw_cards(self, choice: Any, machine: Machine) -> dict[Component, Any]:
+    def draw_cards(self, choice: object, machine: Machine) -> dict[Component, object]:
         """Show the choice of GPUs if there is one; it replaces the number of GPUs."""
         is_shown = choice == HERE and len(devices.may_be_chosen(machine.nvidia)) > 1
         return {
@@ -192,7 +197,7 @@ class PlanStep:
             self.ranks: gr.update(visible=not is_shown),
         }
 
-    def card_values(self, result: FormResult, machine: Machine) -> dict[str, Any]:
+    def card_values(self, result: FormResult, machine: Machine) -> JsonObject:
         """Return the GPUs that the plan is for, as the form's answers have them."""
         if result.plan is None or (budget := result.plan.advice.budget).card_uuid is None:
             return {}

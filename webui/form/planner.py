@@ -22,6 +22,7 @@ from core.data.labels import Learning, LongExamples
 from core.data.preview import Preview
 from core.data.reading.choices import Choices
 from core.errors import GarageError, RecipeError
+from core.files import JsonObject
 from core.memory import budget
 from core.memory.budget import Budget
 from core.memory.record import Corrections, MemoryRecord, Rig
@@ -55,7 +56,7 @@ class Form:
     goal: Any
     model: Any
     data: Any
-    memory: Any  # HERE, PROCESSOR or "size:<GB>"
+    memory: object  # HERE, PROCESSOR or "size:<GB>"
     name: Any
     answers: FormAnswers
     cards: tuple[str, ...] = ()  # uuids of the chosen GPUs that can be used (Planner.cards_of)
@@ -118,7 +119,7 @@ class Planner:
     services: Services
     _failures: dict[tuple[str, str | None], tuple[float, Message]] = field(default_factory=dict)
     _refusals: dict[tuple[str, str | None], Message | None] = field(default_factory=dict)
-    _configs: dict[tuple[str, str | None], dict[str, Any]] = field(default_factory=dict)
+    _configs: dict[tuple[str, str | None], JsonObject] = field(default_factory=dict)
     _guard: threading.Lock = field(default_factory=threading.Lock)
 
     def look(self, form: Form, w: Wording) -> FormResult:
@@ -188,16 +189,16 @@ class Planner:
             other = msg("further_card.other_base", name=parent.name, then=then.model.id, now=recipe.model.id)
         return further.held_to(recipe, then), other
 
-    def device(self, choice: Any, budgeted: Budget) -> str | None:
+    def device(self, choice: object, budgeted: Budget) -> str | None:
         """Return the devices that the run's process may use, as planned (core/system/devices)."""
         return devices.CPU if choice == PROCESSOR else budget.device_of(budgeted, self.services.monitor.newest().nvidia)
 
-    def cards_of(self, choice: Any, chosen: Sequence[str]) -> tuple[str, ...]:
+    def cards_of(self, choice: object, chosen: Sequence[str]) -> tuple[str, ...]:
         """Return the chosen GPUs that can be used, if there is a choice."""
         there = {card.uuid for card in devices.may_be_chosen(self.services.monitor.newest().nvidia)}
         return tuple(uuid for uuid in chosen if uuid in there) if choice == HERE and len(there) > 1 else ()
 
-    def budget(self, choice: Any, cards: Any = ()) -> Budget:
+    def budget(self, choice: object, cards: object = ()) -> Budget:
         """Return the memory for a choice of plan-for. cards: uuids; without a usable one, this PC decides. Raises
         RecipeError for an invalid size."""
         machine = self.services.standby.machine_for_run(self.services.monitor.newest())
@@ -215,7 +216,7 @@ class Planner:
             budget.of_chosen(chosen, machine.nvidia, machine.ram_free_bytes) if chosen else budget.of_machine(machine)
         )
 
-    def budget_or_here(self, choice: Any, cards: Any = ()) -> Budget:
+    def budget_or_here(self, choice: object, cards: object = ()) -> Budget:
         """As `budget`, but with this PC in place of an invalid size, whose error the plan's card shows."""
         try:
             return self.budget(choice, cards)
@@ -332,7 +333,7 @@ class Planner:
                 return DryRunState(why=error.message)
         return self.services.dry_runs.look(Question(config=config, setup=planned.advice.setup))
 
-    def _config(self, model_id: str, revision: str | None) -> dict[str, Any]:
+    def _config(self, model_id: str, revision: str | None) -> JsonObject:
         """Return a model's config, read once: that of a hub model is downloaded."""
         key = (model_id, revision)
         if key not in self._configs:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
 
 import gradio as gr
 from gradio.components import Component
 
 from core.advice.plan import Plan, submit
 from core.errors import BusyError, GarageError
+from core.files import JsonObject
 from core.messages import Message
 from core.queue.queue import time_of_day
 from core.runs.folder import RunFolder
@@ -52,7 +52,7 @@ class StartStep:
     def build_notice(self) -> None:
         self.notice = gr.HTML("", elem_id="start-notice", visible=False)
 
-    def label(self, result: FormResult) -> dict[str, Any]:
+    def label(self, result: FormResult) -> JsonObject:
         """Return the button's label, which names what is missing. It stays enabled, and then opens the step
         concerned."""
         if result.missing is not None:

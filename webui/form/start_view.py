@@ -6,7 +6,7 @@ The steps (goal, model, data, plan, run) open below it, one at a time (assets/st
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import gradio as gr
 
@@ -74,7 +74,7 @@ class StartView(Panel):
         self.bar = gr.HTML(self.draw_bar(Summary(), FormResult()), elem_id="start-summary")
 
     # ---- the cards --------------------------------------------------------------------------------------------------
-    def draw_cards(self, result: FormResult, data: Any) -> Html:
+    def draw_cards(self, result: FormResult, data: object) -> Html:
         """Return one card for each sample, the default one first, and the person's own datasets."""
         every = self.services.datasets.list()
         shown = sorted((info for info in every if info.origin == "sample"), key=lambda info: info.id != FIRST)
@@ -87,7 +87,7 @@ class StartView(Panel):
             ]
         )
 
-    def _sample(self, info: DatasetInfo, result: FormResult, data: Any) -> Html:
+    def _sample(self, info: DatasetInfo, result: FormResult, data: object) -> Html:
         w, sample = self.w, sample_of(info.id)
         question, answer = introduction(info.id)
         goal = goal_of(sample.goal) if sample and sample.goal else None
@@ -111,7 +111,7 @@ class StartView(Panel):
             aria_pressed=str(info.id == data).lower(),
         )
 
-    def _own(self, info: DatasetInfo, data: Any) -> Html:
+    def _own(self, info: DatasetInfo, data: object) -> Html:
         title = samples.title(info, self.w)
         size = format.rows(self.w, info.good_rows) if info.good_rows is not None else ""
         return tag(

@@ -13,15 +13,17 @@ from gradio.components import Component
 from gradio.events import Dependency
 
 from core.errors import GarageError
+from core.files import JsonObject
 from webui.kit.html import notice
 from webui.kit.wording import Wording
 from webui.state.services import Services
 from webui.state.snapshot import RunRow, Snapshot
 
 TICK_S = 1.0
+Options = dict[str, Any]  # keyword arguments of gradio's events and components
 # Options of an event without progress display. Gradio would else mark each output, and all that it contains, as pending
 # at every event of the page: an idle page took a third more of the processor.
-QUIET: dict[str, Any] = {"show_progress": "hidden", "show_progress_on": [], "api_visibility": "private"}
+QUIET: Options = {"show_progress": "hidden", "show_progress_on": [], "api_visibility": "private"}
 AT_ONCE = {**QUIET, "queue": False}  # outside of gradio's queue
 # Buttons that change shared state run one after the other. None has a State as input, because gradio reads a State only
 # when the event's turn has come.
@@ -40,7 +42,7 @@ LAST = {"trigger_mode": "always_last"}  # the newest event runs afterwards: choi
 SHOW_CHAT, SHOW_FORM, SHOW_FURTHER = (
     f"() => loraGarageShow('#{part}')" for part in ("tab-chat", "form-column", "further")
 )
-Update = str | dict[str, Any]
+Update = str | JsonObject  # an HTML string, or a gr.update
 # A class of Dropdowns whose choices follow the clock: a choice that no longer exists reaches the handler, which can
 # report it (webui/server/gradio).
 FOLLOWS = "lg-follows"
@@ -88,18 +90,18 @@ class Poller:
     def outputs(self) -> list[Component]:
         return [self._sent, *(part.component for part in self._parts)]
 
-    def beat(self, sent: list[str] | None, opened: str | None, planning: bool = False) -> list[Any]:
+    def beat(self, sent: list[str] | None, opened: str | None, planning: bool = False) -> list[object]:
         """Inputs: marks of the updates this page was last sent, its opened run, planning. Outputs: the new marks, and
         every live part."""
         self._services.standby.note_page()
         return self._beat(sent, ViewContext(self._services.snapshots.now(), opened, bool(planning)))
 
-    def now(self, sent: list[str] | None, opened: str | None, planning: bool = False) -> list[Any]:
+    def now(self, sent: list[str] | None, opened: str | None, planning: bool = False) -> list[object]:
         """Update at once after a button was pressed: as `beat`, but from a fresh snapshot."""
         self._services.standby.note_page(touched=True)
         return self._beat(sent, ViewContext(self._services.snapshots.now(fresh=True), opened, bool(planning)))
 
-    def _beat(self, sent: list[str] | None, context: ViewContext) -> list[Any]:
+    def _beat(self, sent: list[str] | None, context: ViewContext) -> list[object]:
         updates = [part.show(context) for part in self._parts]
         marks = [mark(update) for update in updates]
         if marks == sent:
@@ -120,12 +122,12 @@ class Poller:
         timer.tick(self.beat, self.inputs, self.outputs, **AT_ONCE)
         return first
 
-    def after(self, event: Any) -> Any:
+    def after(self, event: Dependency) -> Dependency:
         """Show the effect of an event at once."""
         return event.then(self.now, self.inputs, self.outputs, **AT_ONCE)
 
 
-def mark(update: Any) -> str:
+def mark(update: object) -> str:
     return hashlib.blake2b(json.dumps(update, default=str, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 

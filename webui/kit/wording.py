@@ -8,6 +8,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from pydantic.fields import FieldInfo
+
+from core.files import JsonObject
 from core.messages import CORE_LOCALES, Catalogue, Message, in_language, msg
 from core.recipe import Recipe
 
@@ -25,11 +28,11 @@ class Wording:
 
     language: str
 
-    def t(self, key: str, **params: Any) -> str:
+    def t(self, key: str, **params: object) -> str:
         """Return the sentence of a catalogue key. A Message among the params is rendered too."""
         return catalogue().render(msg(key, **params), self.language)
 
-    def render(self, message: Message | dict[str, Any] | None) -> str:
+    def render(self, message: Message | JsonObject | None) -> str:
         """Return a message of core, raised or read from a file, as a sentence; "" for None."""
         if message is None:
             return ""
@@ -63,7 +66,7 @@ class Wording:
         return self.t(f"recipe.help_{section}_{name}")
 
 
-def field_of(section: str, name: str) -> Any:
+def field_of(section: str, name: str) -> FieldInfo:
     """Return the pydantic field of `section.name` of a recipe, the only place of its default, limits and
     description."""
     model: Any = Recipe.model_fields[section].annotation

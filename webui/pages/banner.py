@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import gradio as gr
 
@@ -86,7 +85,7 @@ class LeftRuns(Panel):
         poller.after(self.go_on.click(self.resume, [self.which], [self.notice, tabs], **CONTROL))
         poller.after(self.leave.click(self.dismiss, [self.which], [self.notice], **CONTROL))
 
-    def resume(self, run_id: Any) -> tuple[Any, Any]:
+    def resume(self, run_id: object) -> tuple[Update, Update]:
         """Inputs: which. Outputs: notice, tabs (Train, which shows the run)."""
         try:
             self.services.supervisor.resume(self.services.runs.get(self._offered(run_id)))
@@ -94,11 +93,11 @@ class LeftRuns(Panel):
             return shown(notice(self.w.render(error.message))), gr.skip()
         return shown(""), gr.update(selected="train")
 
-    def dismiss(self, run_id: Any) -> Any:
+    def dismiss(self, run_id: object) -> Update:
         """Inputs: which. Outputs: notice."""
         return outcome(self.w, lambda: ended.dismiss(self.services.runs.get(self._offered(run_id))))
 
-    def _offered(self, run_id: Any) -> str:
+    def _offered(self, run_id: object) -> str:
         """Return the only offered run, or the chosen one of several; "" for any other id."""
         ids = [run.id for run in self.services.snapshots.now(fresh=True).left]
         return run_id if run_id in ids else ids[0] if len(ids) == 1 else ""

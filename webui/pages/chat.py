@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
+from gradio.events import Dependency
 
-from core.chat.answer import COLUMNS, STRENGTHS, Column, Done, Piece, Sampling
+from core.chat.answer import COLUMNS, STRENGTHS, Answer, Column, Done, Piece, Sampling
 from core.chat.client import ChatState, ChatTarget
 from core.chat.questions import target_of, target_of_adapter
 from core.errors import ChatError, GarageError
@@ -17,7 +18,7 @@ from core.runs.states import BUSY
 from webui.kit import format
 from webui.kit.format import grouped
 from webui.kit.html import Html, muted, notice, tag
-from webui.kit.live import AT_ONCE, FOLLOWS, QUIET, LivePart, shown
+from webui.kit.live import AT_ONCE, FOLLOWS, QUIET, LivePart, Options, shown
 from webui.kit.wording import Wording
 from webui.pages import chat_ideas
 from webui.pages.chat_choices import (
@@ -105,11 +106,11 @@ class ChatPage:
             as_text = {"allow_tags": False, "latex_delimiters": [], "sanitize_html": True}
             bot = as_text | {"height": 420, "buttons": ["copy"], "feedback_options": None, "min_width": 260}
 
-            def end(column: Any) -> None:
+            def end(column: object) -> None:
                 if column in COLUMNS:
                     self.services.chat.stop(column)
 
-            ends: dict[str, Any] = {"js_on_load": ENDS_ONE, "server_functions": [end], "apply_default_css": False}
+            ends: Options = {"js_on_load": ENDS_ONE, "server_functions": [end], "apply_default_css": False}
             with gr.Row(visible=False, elem_id="chat-columns") as self.columns:
                 with gr.Column(min_width=260, elem_classes="lg-tight"):
                     self.base = gr.Chatbot(label=w.t("chat_page.base"), elem_id="chat-base", **bot)
@@ -229,7 +230,10 @@ class ChatPage:
         # First, and in the browser: a correction that is open when another question is sent belongs to another answer.
         leaves = [self.send.click, self.message.submit, self.undo.click, self.clear.click, self.target.change]
         gr.on(leaves, None, None, self.corrections.outputs, js=CLOSES, **QUIET)
-        keep: Any = lambda event: event.success(self.shelf.put, [opened, self.base, self.tuned], None, **AT_ONCE)  # noqa: E731
+
+        def keep(event: Dependency) -> None:
+            event.success(self.shelf.put, [opened, self.base, self.tuned], None, **AT_ONCE)
+
         corrects = self.corrections.wire(keep, self.base, self.tuned, self.target, self.system)
         talk = (
             QUIET
@@ -260,8 +264,8 @@ class ChatPage:
         self.duel.wire(self.target, self.checkpoint, self.halt)
 
     def talk_on(
-        self, message: str, opened: Any, base: list[Message], tuned: list[Message], *rest: Any
-    ) -> Iterator[list[Any]]:
+        self, message: str, opened: object, base: list[Message], tuned: list[Message], *rest: object
+    ) -> Iterator[list[object]]:
         """Inputs: as of talk, with the open conversation before both histories. Outputs: as of talk, then the
         conversation, which is saved while it grows."""
         views = self.talk(message, base, tuned, *rest)
@@ -274,7 +278,7 @@ class ChatPage:
     def _targets(self) -> list[tuple[str, str]]:
         return target_choices(self.services, self.w, self.services.snapshots.now().rows)
 
-    def talk(self, message: str, base: list[Message], tuned: list[Message], *rest: Any) -> Iterator[list[Any]]:
+    def talk(self, message: str, base: list[Message], tuned: list[Message], *rest: object) -> Iterator[list[object]]:
         """Inputs: message, both histories, target, sampling. Outputs: `view`, again and again while the answer is
         written.
 
@@ -301,8 +305,8 @@ class ChatPage:
         yield from self._write(answer, base, tuned, both, message)
 
     def talk_again(
-        self, earlier: Any, opened: Any, base: list[Message], tuned: list[Message], *rest: Any
-    ) -> Iterator[list[Any]]:
+        self, earlier: object, opened: object, base: list[Message], tuned: list[Message], *rest: object
+    ) -> Iterator[list[object]]:
         """Ask the last question again with another seed, then let the person pick the better answer.
 
         Inputs: the earlier attempt, the conversation, both histories, target, sampling. Outputs: `view`, the
@@ -322,7 +326,9 @@ class ChatPage:
         if isinstance(view[BASE], list) and isinstance(view[TUNED], list):
             yield [*view, *self.corrections.offered(known, view[TUNED] or view[BASE])]
 
-    def _load(self, target: ChatTarget, base: list[Message], tuned: list[Message], both: bool) -> Iterator[list[Any]]:
+    def _load(
+        self, target: ChatTarget, base: list[Message], tuned: list[Message], both: bool
+    ) -> Iterator[list[object]]:
         """Yield views until `target` is loaded. Raises ChatError if it fails."""
         chat = self.services.chat
         state = chat.state()
@@ -348,8 +354,8 @@ class ChatPage:
             raise ChatError("chat_page.training", name=busy.name)
 
     def _write(
-        self, answer: Any, base: list[Message], tuned: list[Message], both: bool, sent: str
-    ) -> Iterator[list[Any]]:
+        self, answer: Answer, base: list[Message], tuned: list[Message], both: bool, sent: str
+    ) -> Iterator[list[object]]:
         texts = {"base": "", "tuned": ""}
         done: dict[str, Done] = {}
         sentence = ""
@@ -394,7 +400,7 @@ class ChatPage:
         writing: bool = False,
         sent: str | None = None,
         done: dict[str, Done] | None = None,
-    ) -> list[Any]:
+    ) -> list[object]:
         """Return the values for `view`. both None leaves the columns, sent None the message box unchanged. sent: the
         text to remove from the box. The next question may be sent as soon as the tuned answer is complete."""
         talked = bool(base or tuned)
@@ -435,17 +441,17 @@ class ChatPage:
         if chat.state().phase == "loading":
             chat.unload()
 
-    def take_back(self, base: list[Message], tuned: list[Message]) -> list[Any]:
+    def take_back(self, base: list[Message], tuned: list[Message]) -> list[object]:
         """Inputs: both histories. Outputs: `view`, the message: the question is back in the box."""
         left_base, question = without_last(base)
         left_tuned, _ = without_last(tuned)
         return [*self._view(left_base, left_tuned, bool(tuned) or not left_base, done={}), question or gr.skip()]
 
-    def start_over(self) -> list[Any]:
+    def start_over(self) -> list[object]:
         """Outputs: `view`. A running answer ends, because its event is cancelled."""
         return self._view([], [], True, done={})
 
-    def load_now(self, *target: Any) -> tuple[Any, Any]:
+    def load_now(self, *target: object) -> tuple[object, object]:
         """Inputs: target. Outputs: notice, status. Starts the load; the status line shows its progress."""
         try:
             loaded, _ = self.target_of(*target)
@@ -455,7 +461,7 @@ class ChatPage:
             return shown(notice(self.w.render(error.message))), gr.skip()
         return shown(""), self._status(self.services.chat.state())
 
-    def arrive(self, target: Any, base: list[Message] | None, taken: Any) -> tuple[Any, str]:
+    def arrive(self, target: object, base: list[Message] | None, taken: object) -> tuple[object, str]:
         """Select the run to chat with when the tab is opened: the loaded one, or if none is loaded, one that ended
         since the page was made. The person's own choice stays, also one made since this request. A model that no longer
         exists is replaced.
@@ -475,19 +481,19 @@ class ChatPage:
             else (gr.update(choices=choices), offered)
         )
 
-    def choose(self, target: Any, opened: Any) -> list[Any]:
+    def choose(self, target: object, opened: object) -> list[object]:
         """Inputs: target, the conversation. Outputs: checkpoint, the conversation, `view`. Another model than the
         conversation's starts an empty one."""
         choices = checkpoint_choices(self.services, self.w, target)
         checkpoint = gr.update(choices=choices, value=LATEST, visible=run_id_of(target) is not None)
         return [checkpoint, *(self.shelf.of_target(target, opened) or ["", *self.start_over()])]
 
-    def suggest(self, target: Any) -> Html:
+    def suggest(self, target: object) -> Html:
         """Inputs: target. Outputs: empty."""
         return chat_ideas.empty(self.services, target, self.w)
 
     # ---- ids from a browser, as objects of core -------------------------------------------------------------------
-    def target_of(self, target: Any, checkpoint: Any, precision: Any) -> tuple[ChatTarget, bool]:
+    def target_of(self, target: Any, checkpoint: object, precision: object) -> tuple[ChatTarget, bool]:
         """Return the target to load, and whether it has a tuned column. Raises GarageError for an unknown id."""
         if not is_there(self.services, self.w, target):
             raise ChatError("chat_page.gone")
@@ -501,11 +507,13 @@ class ChatPage:
         return target_of(self.services.runs.get(run_id), named, four_bit), True
 
 
-def sampling_of(temperature: Any, top_p: Any, max_new_tokens: Any, seed: Any, thinking: Any = "trained") -> Sampling:
+def sampling_of(
+    temperature: object, top_p: object, max_new_tokens: object, seed: object, thinking: object = "trained"
+) -> Sampling:
     """Return the sampling settings of the form. Raises ChatError with the limits; an empty field means its default."""
     given = {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens, "seed": seed}
     limits = {"temperature": (0, 2), "top_p": (0.01, 1), "max_new_tokens": (1, 4096), "seed": (0, 2**32 - 1)}
-    values: dict[str, Any] = {}
+    values: Options = {}
     for name, value in ((name, value) for name, value in given.items() if value is not None):
         low, high = limits[name]
         if (

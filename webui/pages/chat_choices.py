@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import get_args
 
 from core.chat.answer import STRENGTHS
 from core.chat.comparison import Precision
@@ -16,7 +16,7 @@ LATEST = "adapter"  # the run's final adapter, beside its checkpoints
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
-def run_id_of(target: Any) -> str | None:
+def run_id_of(target: object) -> str | None:
     return target.removeprefix("run:") if isinstance(target, str) and target.startswith("run:") else None
 
 
@@ -45,7 +45,7 @@ def first_choice(choices: list[tuple[str, str]], rows: tuple[RunRow, ...]) -> st
     return next((value for value in ended if value in offered), offered[0])
 
 
-def is_there(services: Services, w: Wording, target: Any) -> bool:
+def is_there(services: Services, w: Wording, target: object) -> bool:
     """Return whether Chat offers the target, or will again: a run at work or in the queue returns when it ends."""
     rows = services.snapshots.now().rows
     return target in [id for _, id in target_choices(services, w, rows)] or run_id_of(target) in [
@@ -53,7 +53,7 @@ def is_there(services: Services, w: Wording, target: Any) -> bool:
     ]
 
 
-def checkpoint_choices(services: Services, w: Wording, target: Any) -> list[tuple[str, str]]:
+def checkpoint_choices(services: Services, w: Wording, target: object) -> list[tuple[str, str]]:
     """Return the final adapter and each checkpoint of a run; only the first for anything else."""
     latest = [(w.t("chat_page.checkpoint_latest"), LATEST)]
     try:
@@ -71,7 +71,7 @@ def checkpoint_choices(services: Services, w: Wording, target: Any) -> list[tupl
     return latest + steps
 
 
-def strength_of(percent: Any) -> float:
+def strength_of(percent: object) -> float:
     """Return the adapter's strength from the form; 1 for an empty field. Raises ChatError with the limits."""
     low, high = (round(100 * limit) for limit in STRENGTHS)
     if percent is None:

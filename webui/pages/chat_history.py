@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from html import escape, unescape
-from typing import Any
+
+from core.files import JsonObject
 
 MOST_SYSTEM = 8000
-Message = dict[str, Any]
+Message = JsonObject
 
 _THOUGHT = re.compile(r"\s*<think>(.*?)(?:</think>(.*)|$)", re.DOTALL)
 _CALLS = re.compile(r"(<tool_call>.*?(?:</tool_call>|$))", re.DOTALL)

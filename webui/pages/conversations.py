@@ -10,9 +10,10 @@ from gradio.components import Component
 
 from core.chat.conversations import Branch, Conversation, Conversations
 from core.errors import ChatError, GarageError
+from core.files import JsonObject
 from webui.kit import format
 from webui.kit.html import notice, tag
-from webui.kit.live import AT_ONCE, CONTROL, LAST, outcome, shown
+from webui.kit.live import AT_ONCE, CONTROL, LAST, Options, Update, outcome, shown
 from webui.kit.wording import Wording
 from webui.pages.chat_history import Message, answered, as_written, content_of, turns_of
 from webui.server.set_file import TALKS, address
@@ -70,7 +71,7 @@ class ConversationShelf:
     def listed(self) -> list[Component]:
         return [self.list, self.text, self.tools, self.name, self.really, self.branches, self.which]
 
-    def wire(self, page: gr.Blocks, target: Component, view: list[Component], ends: dict[str, Any]) -> list[Any]:
+    def wire(self, page: gr.Blocks, target: Component, view: list[Component], ends: Options) -> list[object]:
         """view: of the chat; its own target.change starts a new conversation for another model than the opened one's.
         ends: options of events that end a running answer. Returns the events that open another conversation or
         branch."""
@@ -90,8 +91,15 @@ class ConversationShelf:
         return [self.list.input, self.before.click, self.after.click]
 
     # ---- saving while chatting -------------------------------------------------------------------------------------
-    def keeping(self, views: Iterator[list[Any]], opened: Any, target: Any, label: str, before: Any,
-        is_another: bool) -> Iterator[list[Any]]:  # fmt: skip
+    def keeping(
+        self,
+        views: Iterator[list[Any]],
+        opened: object,
+        target: object,
+        label: str,
+        before: list[Message] | None,
+        is_another: bool,
+    ) -> Iterator[list[object]]:
         """Yield the views of an answer, each with the id of its conversation, which is saved with the question before
         the first word, and again at the end.
 
@@ -129,7 +137,7 @@ class ConversationShelf:
         return None
 
     def _begun(
-        self, opened: Any, target: Any, label: str, branch: Branch, is_another: bool
+        self, opened: object, target: object, label: str, branch: Branch, is_another: bool
     ) -> tuple[Conversation | None, ChatError | None]:
         try:
             conversation = self.store.get(opened)
@@ -142,7 +150,7 @@ class ConversationShelf:
         except ChatError as error:
             return None, error
 
-    def put(self, opened: Any, base: Any, tuned: Any) -> None:
+    def put(self, opened: object, base: list[Message] | None, tuned: list[Message] | None) -> None:
         """Inputs: opened, both histories, which a correction has changed. Does nothing for an unsaved conversation."""
         try:
             conversation = self.store.get(opened)
@@ -151,7 +159,7 @@ class ConversationShelf:
         self.store.save(conversation.with_branch(_branch(base, tuned)))
 
     # ---- the list --------------------------------------------------------------------------------------------------
-    def draw(self, opened: Any, words: Any) -> list[Any]:
+    def draw(self, opened: object, words: object) -> list[object]:
         """Inputs: opened, words. Outputs: listed."""
         w, matches = self.w, self.store.find(words if isinstance(words, str) else "")
         one = next((one for one in matches if one.id == opened), None)
@@ -183,18 +191,18 @@ class ConversationShelf:
     def _line(self, one: Conversation) -> str:
         return f"{one.name} · {one.label} · {format.moment(one.changed)}"
 
-    def restore(self, target: Any, opened: Any) -> list[Any]:
+    def restore(self, target: object, opened: object) -> list[object]:
         """Inputs: target, opened (by this browser). Outputs: opened, target, the view."""
         return self.open(opened, target) if opened else ["", *[gr.skip()] * 12]
 
-    def open(self, id: Any, target: Any) -> list[Any]:
+    def open(self, id: object, target: object) -> list[object]:
         """Inputs: a conversation, target. Outputs: opened, target, the view; with a notice if its model is gone."""
         try:
             return self._shown(self.store.get(id), target)
         except GarageError as error:
             return ["", gr.skip(), *self._view([], [], shown(notice(self.w.render(error.message), "warn")))]
 
-    def turned(self, opened: Any, target: Any, step: int) -> list[Any]:
+    def turned(self, opened: object, target: object, step: int) -> list[object]:
         """Inputs: opened, target. Outputs: opened, target, the view of another branch."""
         try:
             conversation = self.store.get(opened)
@@ -203,8 +211,8 @@ class ConversationShelf:
         except GarageError as error:
             return ["", gr.skip(), *self._view([], [], shown(notice(self.w.render(error.message), "warn")))]
 
-    def _shown(self, conversation: Conversation, target: Any) -> list[Any]:
-        message: Any = shown("")
+    def _shown(self, conversation: Conversation, target: object) -> list[object]:
+        message: Update = shown("")
         if not (is_there := conversation.target in (known for _, known in self._targets())):
             message = shown(notice(self.w.t("conversations_view.gone", label=conversation.label), "warn"))
         # With its choices, as those of the page may be older than the end of the run.
@@ -215,7 +223,7 @@ class ConversationShelf:
         )
         return [conversation.id, chosen, *self._histories(conversation, message)]
 
-    def of_target(self, target: Any, opened: Any) -> list[Any] | None:
+    def of_target(self, target: object, opened: object) -> list[object] | None:
         """Return the opened conversation and its view; None if it belongs to another model."""
         try:
             conversation = self.store.get(opened)
@@ -223,10 +231,10 @@ class ConversationShelf:
             return None
         return [conversation.id, *self._histories(conversation, shown(""))] if conversation.target == target else None
 
-    def _histories(self, conversation: Conversation, message: Any) -> list[Any]:
+    def _histories(self, conversation: Conversation, message: Update) -> list[object]:
         return self._view(self._messages(conversation.branch.base), self._messages(conversation.branch.tuned), message)
 
-    def _messages(self, turns: tuple[dict[str, Any], ...]) -> list[Message]:
+    def _messages(self, turns: tuple[JsonObject, ...]) -> list[Message]:
         messages: list[Message] = []
         for turn in turns:
             if turn["role"] == "assistant":
@@ -237,7 +245,7 @@ class ConversationShelf:
                 messages.append({"role": turn["role"], "content": turn["content"]})
         return messages
 
-    def _view(self, base: list[Message], tuned: list[Message], message: Any) -> list[Any]:
+    def _view(self, base: list[Message], tuned: list[Message], message: Update) -> list[object]:
         """Return values for ChatPage's view."""
         talked = bool(base or tuned)
         both = gr.skip() if not talked else gr.update(visible=bool(tuned))
@@ -257,11 +265,11 @@ class ConversationShelf:
         ]
 
     # ---- rename, delete ---------------------------------------------------------------------------------------------
-    def renamed(self, opened: Any, name: Any) -> Any:
+    def renamed(self, opened: object, name: object) -> Update:
         """Inputs: opened, name. Outputs: notice."""
         return outcome(self.w, lambda: self.store.rename(opened, name if isinstance(name, str) else ""))
 
-    def deleted(self, opened: Any) -> list[Any]:
+    def deleted(self, opened: object) -> list[object]:
         """Inputs: opened. Outputs: notice, opened. The deleted conversation stays visible until another is opened."""
         message = outcome(self.w, lambda: self.store.delete(opened), self.w.t("conversations_view.deleted"))
         return [message, ""]
@@ -271,7 +279,7 @@ def _branch(base: list[Message] | None, tuned: list[Message] | None) -> Branch:
     return Branch(base=_turns(base), tuned=_turns(tuned))
 
 
-def _turns(history: list[Message] | None) -> tuple[dict[str, Any], ...]:
+def _turns(history: list[Message] | None) -> tuple[JsonObject, ...]:
     """Return the turns including the last question, even if it has no answer yet."""
     turns = turns_of(history)
     questions = [content_of(message) for message in history or [] if message.get("role") == "user"]

@@ -7,10 +7,12 @@ from typing import Any
 
 import gradio as gr
 from gradio.components import Component
+from gradio.events import Dependency
 
 from core.chat import corrections
 from core.data.validation_split import FEW_PAIRS, SMALLEST_SPLIT
 from core.errors import ChatError, GarageError
+from core.files import JsonObject
 from webui.form.handle import FieldValues, Filled, FormHandle
 from webui.kit import format
 from webui.kit.html import Html, notice, tag
@@ -53,8 +55,13 @@ class CorrectionsPanel(Panel):
         return [self.panel, self.text, self.earlier, self.choice, self.before, self.notice, self.train]
 
     def wire(
-        self, keep: Callable[[Any], Any], base: Component, tuned: Component, target: Component, system: Component
-    ) -> list[Any]:
+        self,
+        keep: Callable[[Dependency], None],
+        base: Component,
+        tuned: Component,
+        target: Component,
+        system: Component,
+    ) -> list[object]:
         """keep: saves the conversation after an event that changed it. Returns these events, so that opening another
         conversation can cancel them."""
         talked = [base, tuned, target, system]
@@ -70,12 +77,12 @@ class CorrectionsPanel(Panel):
         return saves
 
     # ---- drawing ---------------------------------------------------------------------------------------------------
-    def closed(self, message: Html | str = "", may_train: bool = False) -> list[Any]:
+    def closed(self, message: Html | str = "", may_train: bool = False) -> list[object]:
         """Outputs: outputs. The earlier attempt stays known: the next one uses the next seed."""
         hidden, train = gr.update(visible=False), gr.update(visible=may_train)
         return [hidden, gr.skip(), gr.skip(), hidden, gr.skip(), shown(message), train]
 
-    def opened(self, base: list[Message] | None, tuned: list[Message] | None) -> list[Any]:
+    def opened(self, base: list[Message] | None, tuned: list[Message] | None) -> list[object]:
         """Inputs: both histories. Outputs: outputs. Puts the last answer of the tuned model, else of the base, into the
         text field."""
         _, answer = last_answer(tuned or base)
@@ -84,14 +91,14 @@ class CorrectionsPanel(Panel):
         hidden = gr.update(visible=False)
         return [gr.update(visible=True), answer, gr.skip(), hidden, gr.skip(), shown(""), hidden]
 
-    def begin_again(self, earlier: Any, history: list[Message] | None) -> dict[str, Any]:
+    def begin_again(self, earlier: Any, history: list[Message] | None) -> JsonObject:
         """Return the state of the answer that is about to be repeated."""
         turns, answer = last_answer(history)
         question = turns[-1]["content"] if turns else ""
         same = isinstance(earlier, dict) and earlier.get("asked") == question
         return {"asked": question, "answer": answer, "tries": earlier["tries"] + 1 if same else 1}
 
-    def offered(self, earlier: dict[str, Any], history: list[Message] | None) -> list[Any]:
+    def offered(self, earlier: JsonObject, history: list[Message] | None) -> list[object]:
         """Outputs: outputs. Shows both answers to one question, of which the person picks the better one."""
         w, answer, hidden = self.w, last_answer(history)[1], gr.update(visible=False)
         if not answer or not earlier["answer"]:
@@ -105,20 +112,38 @@ class CorrectionsPanel(Panel):
         return [hidden, gr.skip(), earlier, gr.update(visible=True), before, shown(""), hidden]
 
     # ---- saving ----------------------------------------------------------------------------------------------------
-    def saved(self, text: Any, base: Any, tuned: Any, target: Any, system: Any) -> list[Any]:
+    def saved(
+        self, text: object, base: list[Message] | None, tuned: list[Message] | None, target: str, system: object
+    ) -> list[object]:
         """Inputs: text, both histories, target, system. Outputs: outputs, both histories; the conversation continues
         from the corrected answer."""
         better = text if isinstance(text, str) else ""
         return self._keep(better, last_answer(tuned or base)[1], base, tuned, target, system)
 
-    def preferred(self, is_now: bool, earlier: Any, base: Any, tuned: Any, target: Any, system: Any) -> list[Any]:
+    def preferred(
+        self,
+        is_now: bool,
+        earlier: object,
+        base: list[Message] | None,
+        tuned: list[Message] | None,
+        target: str,
+        system: object,
+    ) -> list[object]:
         """Inputs: earlier, both histories, target, system. Outputs: outputs, both histories with the better answer in
         place."""
         now, before = last_answer(tuned or base)[1], earlier.get("answer", "") if isinstance(earlier, dict) else ""
         better, worse = (now, before) if is_now else (before, now)
         return self._keep(better, worse, base, tuned, target, system)
 
-    def _keep(self, better: str, worse: str, base: Any, tuned: Any, target: Any, system: Any) -> list[Any]:
+    def _keep(
+        self,
+        better: str,
+        worse: str,
+        base: list[Message] | None,
+        tuned: list[Message] | None,
+        target: str,
+        system: object,
+    ) -> list[object]:
         w, history = self.w, tuned or base
         try:
             turns, answer = last_answer(history)
@@ -160,7 +185,7 @@ class CorrectionsPanel(Panel):
 
     # ---- training -------------------------------------------------------------------------------------------------
     def wire_train(
-        self, form: FormHandle, target: Component, data: Component, choices: Callable[[], Any], tabs: gr.Tabs
+        self, form: FormHandle, target: Component, data: Component, choices: Callable[[], object], tabs: gr.Tabs
     ) -> None:
         """Connect the button that opens Train to continue the answering run with its corrections. data: the list of
         datasets there. choices: returns its current entries."""

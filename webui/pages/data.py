@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 from gradio.components import Component
+from gradio.events import Dependency
 
 from core.data.sample_sets import sample_of
 from core.data.sets import working
@@ -93,7 +93,7 @@ class DataPage:
         trigger = gr.Button("", visible="hidden", elem_id="data-draw")  # pressed only by DRAW
         self.mending.follow(trigger.click(self.draw, shows, drawn, **LAST, **AT_ONCE), self.sets)
 
-        def redraw(event: Any) -> None:
+        def redraw(event: Dependency) -> None:
             event.then(None, None, None, js=DRAW, **QUIET)
 
         redraw(tab.select(self.entered, [self.sets], [self.sets], **LAST, **AT_ONCE))
@@ -105,7 +105,7 @@ class DataPage:
         self.parting.wire(self.sets, self.notice, redraw)
         self._wire_sets(redraw)
 
-    def _wire_row(self, model: Component, redraw: Callable[[Any], None]) -> None:
+    def _wire_row(self, model: Component, redraw: Callable[[Dependency], None]) -> None:
         pressed = gr.JSON(None, visible=False)  # filled in by the browser
         one = [self.notice, *self.row.outputs]
         opened = self.table.table.select(self.open_row, [pressed], one, js=OPENED, **LAST, **AT_ONCE)
@@ -113,7 +113,7 @@ class DataPage:
         self.row.follow(opened, model)
         self.row.wire(self.notice, redraw)
 
-    def _wire_sets(self, redraw: Callable[[Any], None]) -> None:
+    def _wire_sets(self, redraw: Callable[[Dependency], None]) -> None:
         chosen = [self.notice, self.sets]
         self.importing.wire()
         fill = self.importing.cancellable(self._fill, self.notice, self.file)
@@ -128,7 +128,7 @@ class DataPage:
         outputs = [*chosen, *self.row.outputs]
         redraw(self.delete.click(self.deleted, [self.sets], outputs, js=asks, **SET_WORK))
 
-    def wire_use(self, form: FormHandle, data: Component, choices: Callable[[], Any], tabs: gr.Tabs) -> None:
+    def wire_use(self, form: FormHandle, data: Component, choices: Callable[[], object], tabs: gr.Tabs) -> None:
         """Connect the button that opens Train with this dataset. data: the list of datasets there. choices: returns its
         current entries."""
 
@@ -145,7 +145,7 @@ class DataPage:
         used.then(None, None, None, js=SHOW_FORM, **QUIET)
 
     # ---- handlers -------------------------------------------------------------------------------------------------
-    def entered(self, id: Any) -> Update:
+    def entered(self, id: object) -> Update:
         """Inputs: sets. Outputs: sets. If no dataset was chosen yet, choose the person's newest, else the first
         sample."""
         return gr.skip() if id else self._first()
@@ -158,7 +158,7 @@ class DataPage:
         """Return the updates after another dataset was chosen."""
         return {self.parting.others: gr.update(value=[]), self.notice: shown(""), **self.row.closed()}
 
-    def open_row(self, pressed: Any) -> Updates:
+    def open_row(self, pressed: object) -> Updates:
         """Inputs: {set, number}, 0 for a new row."""
         id, number = (pressed.get(name) for name in ("set", "number")) if isinstance(pressed, dict) else ("", None)
         if not isinstance(id, str) or not isinstance(number, int):  # not sent by this page
@@ -184,7 +184,7 @@ class DataPage:
         message = problem or notice(self.w.t("data_page.added", name=name), "ok")
         return None, {self.notice: shown(message), self.sets: gr.update(choices=self._choices(), value=added)}
 
-    def copied(self, id: Any) -> Updates:
+    def copied(self, id: str) -> Updates:
         """Inputs: sets."""
         store = self.services.datasets
         try:
@@ -195,7 +195,7 @@ class DataPage:
         message = notice(self.w.t("data_page.copy_made", name=made.name), "ok")
         return {self.notice: shown(message), self.sets: gr.update(choices=self._choices(), value=made.id)}
 
-    def deleted(self, id: Any) -> Updates:
+    def deleted(self, id: object) -> Updates:
         """Inputs: sets, null if the person did not confirm."""
         if not isinstance(id, str) or not id:
             return {self.notice: gr.skip()}
@@ -203,7 +203,7 @@ class DataPage:
         return {self.notice: message, self.sets: self._first(), **self.row.closed()}
 
     # ---- what is shown --------------------------------------------------------------------------------------------
-    def draw(self, id: Any, opened: Any = None) -> Updates:
+    def draw(self, id: object, opened: object = None) -> Updates:
         """Inputs: sets, the opened row, which may belong to the dataset before."""
         choices, hidden = self._choices(), gr.update(visible=False)
         closed = self.row.closed() if isinstance(opened, dict) and opened.get("set") != id else {}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import gradio as gr
+from gradio.events import Dependency
 
 from core.data.findings.finding import Finding, Repair
 from core.data.sets import working
@@ -45,20 +45,20 @@ class Mending(Panel):
         self.filters = gr.JSON(None, visible=False)
 
     @property
-    def outputs(self) -> list[Any]:
+    def outputs(self) -> list[object]:
         return [self.column, self.problems, self.filters]
 
-    def wire(self, notice_: gr.HTML, redraw: Callable[[Any], Any]) -> None:
+    def wire(self, notice_: gr.HTML, redraw: Callable[[Dependency], None]) -> None:
         mended = self.problems.select(self.mend, [self.pressed], [notice_], js=PRESSED, **SET_WORK)
         mended.then(None, None, None, js=DONE, **QUIET)
         redraw(mended)
 
-    def follow(self, event: Any, sets: gr.Radio) -> None:
+    def follow(self, event: Dependency, sets: gr.Radio) -> None:
         """Show the findings of a set once the set is shown."""
         looked = event.then(self.look, [sets], self.outputs, **LAST, **QUIET)
         looked.then(None, [self.filters], None, js=FOUND, **QUIET)
 
-    def look(self, id: Any) -> Updates:
+    def look(self, id: str) -> Updates:
         """Inputs: sets. The report of a version is computed once, at its first request."""
         try:
             report = self.services.datasets.report(id)
@@ -114,7 +114,7 @@ class Mending(Panel):
         mend = json.dumps([repair.kind, repair.action, repair.argument, id])
         return tag("button", label[:1].upper() + label[1:], type="button", class_="lg-repair", data_mend=mend)
 
-    def mend(self, pressed: Any) -> Update:
+    def mend(self, pressed: object) -> Update:
         """Inputs: kind, action, argument, set, text for a placeholder. Outputs: notice."""
         if not isinstance(pressed, list) or len(pressed) != 5 or not all(isinstance(each, str) for each in pressed):
             return shown(notice(self.w.t("data_page.stale"), "warn"))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import gradio as gr
+from gradio.events import Dependency
 
 from core.data.sets import working
 from core.data.sets.info import DatasetInfo
@@ -36,14 +36,14 @@ class Parting(Panel):
                 self.seed = gr.Number(42, precision=0, **w.named("data_page.seed", "data-seed"))
             self.split = gr.Button(w.t("data_page.split"), size="sm", elem_id="data-split")
 
-    def wire(self, chosen: gr.Radio, notice_: gr.HTML, redraw: Callable[[Any], Any]) -> None:
+    def wire(self, chosen: gr.Radio, notice_: gr.HTML, redraw: Callable[[Dependency], None]) -> None:
         self.chosen, self.notice = chosen, notice_
         done = [notice_, chosen, self.others]
         redraw(self.join.click(self.joined, [chosen, self.others], done, **SET_WORK))
         redraw(self.split.click(self.parted, [chosen, self.held, self.unit, self.seed], done, **SET_WORK))
 
     @property
-    def outputs(self) -> list[Any]:
+    def outputs(self) -> list[object]:
         return [self.column, self.others]
 
     def draw(self, id: str, sets: Sequence[tuple[str, str]]) -> Updates:
@@ -51,7 +51,7 @@ class Parting(Panel):
         others = [(title.split("\n")[0], other) for title, other in sets if other != id]
         return {self.column: gr.update(visible=True), self.others: gr.update(choices=others)}
 
-    def joined(self, id: Any, others: Any) -> Updates:
+    def joined(self, id: str, others: object) -> Updates:
         """Inputs: sets, others."""
         if not isinstance(others, list) or not others:
             return {self.notice: shown(notice(self.w.t("data_page.join_nothing")))}
@@ -63,7 +63,7 @@ class Parting(Panel):
 
         return self._made(make)
 
-    def parted(self, id: Any, held: Any, unit: Any, seed: Any) -> Updates:
+    def parted(self, id: str, held: float | None, unit: object, seed: float | None) -> Updates:
         """Inputs: sets, held, unit, seed."""
 
         def make() -> list[DatasetInfo]:

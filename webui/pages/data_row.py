@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import gradio as gr
 from gradio.components import Component
+from gradio.events import Dependency
 
 from core.data.sets import working
 from core.data.sets.draft import draft_of
@@ -16,15 +17,16 @@ from core.data.sets.stored_rows import Rows
 from core.data.sets.working import ShownRow
 from core.data.store import DatasetStore
 from core.errors import DataError, GarageError
+from core.files import JsonObject
 from core.messages import Message, msg
 from webui.form import learned_view
 from webui.form.handle import Updates
 from webui.kit.html import Html, join, muted, notice, tag
-from webui.kit.live import AT_ONCE, LAST, QUIET, SET_WORK, mark, shown
+from webui.kit.live import AT_ONCE, LAST, QUIET, SET_WORK, Update, mark, shown
 from webui.kit.panel import Panel
 
 Kind = Literal["chat", "completion", "text", "json"]
-NEW: dict[Kind, dict[str, Any]] = {
+NEW: dict[Kind, JsonObject] = {
     "chat": {"messages": [{"role": "user", "content": ""}, {"role": "assistant", "content": ""}]},
     "completion": {"prompt": "", "completion": ""},
     "text": {"text": ""},
@@ -32,7 +34,7 @@ NEW: dict[Kind, dict[str, Any]] = {
 ALL_TOKENS = 1 << 30  # tokens shown of a row: no limit
 
 
-def kind_of(row: dict[str, Any]) -> Kind:
+def kind_of(row: JsonObject) -> Kind:
     """Return chat for a question and an answer, with or without instructions before them; json for rows with more
     content."""
     if set(row) == {"text"}:
@@ -45,7 +47,7 @@ def kind_of(row: dict[str, Any]) -> Kind:
     return "chat" if plain and roles in (["user", "assistant"], ["system", "user", "assistant"]) else "json"
 
 
-def fields_of(row: dict[str, Any], kind: Kind) -> tuple[str, str]:
+def fields_of(row: JsonObject, kind: Kind) -> tuple[str, str]:
     """Return the texts of the two fields; the first is hidden for text and json."""
     if kind == "chat":
         return row["messages"][-2]["content"], row["messages"][-1]["content"]
@@ -54,7 +56,7 @@ def fields_of(row: dict[str, Any], kind: Kind) -> tuple[str, str]:
     return "", row["text"] if kind == "text" else json.dumps(row, ensure_ascii=False, indent=2)
 
 
-def row_from_fields(row: dict[str, Any], kind: Kind, first: str, second: str) -> Any:
+def row_from_fields(row: JsonObject, kind: Kind, first: str, second: str) -> object:
     """Return the row with the fields' texts. Raises DataError for invalid JSON."""
     if kind == "chat":
         question, answer = row["messages"][-2:]
@@ -69,12 +71,12 @@ def row_from_fields(row: dict[str, Any], kind: Kind, first: str, second: str) ->
         raise DataError("sets.no_json", found=second[:80]) from None
 
 
-def blank_row(rows: Rows) -> dict[str, Any]:
+def blank_row(rows: Rows) -> JsonObject:
     """Return a new row in the dataset's format."""
     return NEW.get(kind_of(rows[0][1].as_dict()), NEW["chat"])
 
 
-def editable_row(row: ShownRow, rows: Rows) -> dict[str, Any] | None:
+def editable_row(row: ShownRow, rows: Rows) -> JsonObject | None:
     """Return the row for editing, with "" for a missing text; None if something else is wrong with it."""
     if row.example is not None:
         return row.example.as_dict()
@@ -86,7 +88,7 @@ class ChangedMeanwhileError(DataError):
 
 
 def rewrite(
-    store: DatasetStore, id: str, number: int, expected_mark: Any, new: Callable[[dict[str, Any], Kind], Any]
+    store: DatasetStore, id: str, number: int, expected_mark: object, new: Callable[[JsonObject, Kind], object]
 ) -> Change:
     """Make a new version with the row replaced by `new`'s result. expected_mark: the mark of the row on the screen; a
     row that was changed since is not overwritten. Raises DataError."""
@@ -94,7 +96,7 @@ def rewrite(
     return working.edit_rows(store, id, change=[(number, new(row, kind))])
 
 
-def current_row(store: DatasetStore, id: str, number: int, expected_mark: Any) -> tuple[dict[str, Any], Kind]:
+def current_row(store: DatasetStore, id: str, number: int, expected_mark: object) -> tuple[JsonObject, Kind]:
     rows = store.rows(id)
     try:
         now = working.row_of(rows, number)
@@ -106,7 +108,7 @@ def current_row(store: DatasetStore, id: str, number: int, expected_mark: Any) -
     return row, kind
 
 
-def opened(row: ShownRow, rows: Rows) -> tuple[dict[str, Any], Kind]:
+def opened(row: ShownRow, rows: Rows) -> tuple[JsonObject, Kind]:
     """Return the row as its fields show it."""
     editable = editable_row(row, rows)
     return (editable, kind_of(editable)) if editable is not None else (row.values or {}, "json")
@@ -130,12 +132,12 @@ class RowEditor(Panel):
             self.tokens = gr.HTML("", elem_id="data-row-tokens", visible=False)
 
     @property
-    def outputs(self) -> list[Any]:
+    def outputs(self) -> list[object]:
         return [
             self.opened, self.column, self.title, self.first, self.second, self.save, self.delete, self.tokens
         ]  # fmt: skip
 
-    def wire(self, notice_: gr.HTML, redraw: Callable[[Any], Any]) -> None:
+    def wire(self, notice_: gr.HTML, redraw: Callable[[Dependency], None]) -> None:
         """redraw: shows the effect of an event."""
         self.notice = notice_
         fields, outputs = [self.opened, self.first, self.second], [notice_, *self.outputs]
@@ -143,7 +145,7 @@ class RowEditor(Panel):
         redraw(self.delete.click(self.deleted, self.opened, outputs, **SET_WORK))
         self.close.click(self.closed, None, self.outputs, **AT_ONCE)
 
-    def follow(self, event: Any, model: Component) -> None:
+    def follow(self, event: Dependency, model: Component) -> None:
         """Show the tokens of an opened row, which may wait until the whole dataset is counted. model: its id."""
         event.then(self.as_read, [self.opened, model], [self.tokens], **LAST, **QUIET)
 
@@ -151,7 +153,7 @@ class RowEditor(Panel):
     def closed(self) -> Updates:
         return {self.opened: None, self.column: gr.update(visible=False)}
 
-    def show(self, id: str, number: int, row: dict[str, Any], kind: Kind, why: Message | None = None) -> Updates:
+    def show(self, id: str, number: int, row: JsonObject, kind: Kind, why: Message | None = None) -> Updates:
         """number: 0 for a new row. why: the reason why the row cannot be used."""
         w = self.w
         first, second = fields_of(row, kind)
@@ -184,9 +186,9 @@ class RowEditor(Panel):
         row = blank_row(self.services.datasets.rows(id))
         return self.show(id, 0, row, kind_of(row))
 
-    def as_read(self, sent: Any, model: Any) -> Any:
+    def as_read(self, sent: object, model: object) -> Update:
         """Inputs: opened, the model chosen in Train. Outputs: tokens."""
-        known: dict[str, Any] = sent if isinstance(sent, dict) else {}
+        known: JsonObject = sent if isinstance(sent, dict) else {}
         id, number = known.get("set"), known.get("number")
         if not isinstance(id, str) or not isinstance(number, int) or not number:
             return gr.skip()
@@ -203,28 +205,28 @@ class RowEditor(Panel):
         return shown(join([tag("h4", self.w.t("data_page.tokens")), content]))
 
     # ---- what is done ---------------------------------------------------------------------------------------------
-    def saved(self, sent: Any, first: Any, second: Any) -> Updates:
+    def saved(self, sent: object, first: object, second: object) -> Updates:
         """Inputs: opened, first, second. A row that another page has changed is shown instead of overwritten."""
         store, texts = self.services.datasets, (str(first or ""), str(second or ""))
 
-        def act(id: str, number: int, kind: Kind, expected_mark: Any) -> Change:
+        def act(id: str, number: int, kind: Kind, expected_mark: object) -> Change:
             if not number:
                 return working.edit_rows(store, id, add=[row_from_fields(NEW.get(kind, {}), kind, *texts)])
             return rewrite(store, id, number, expected_mark, lambda row, now: row_from_fields(row, now, *texts))
 
         return self._done(sent, act)
 
-    def deleted(self, sent: Any) -> Updates:
+    def deleted(self, sent: object) -> Updates:
         """Inputs: opened."""
 
-        def act(id: str, number: int, kind: Kind, expected_mark: Any) -> Change:
+        def act(id: str, number: int, kind: Kind, expected_mark: object) -> Change:
             current_row(self.services.datasets, id, number, expected_mark)
             return working.edit_rows(self.services.datasets, id, remove=[number])
 
         return self._done(sent, act)
 
-    def _done(self, sent: Any, act: Callable[[str, int, Kind, Any], Change]) -> Updates:
-        known: dict[str, Any] = sent if isinstance(sent, dict) else {}
+    def _done(self, sent: object, act: Callable[[str, int, Kind, object], Change]) -> Updates:
+        known: JsonObject = sent if isinstance(sent, dict) else {}
         id, number, kind = known.get("set"), known.get("number"), cast(Kind, str(known.get("kind")))
         if not isinstance(id, str) or not isinstance(number, int):
             return self.closed()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import gradio as gr
 
@@ -17,6 +16,7 @@ from core.data.sets.edits import Change
 from core.data.sets.stored_rows import Rows
 from core.data.sets.working import ShownRow
 from core.errors import DataError, GarageError
+from core.files import JsonObject
 from webui.form.handle import Updates
 from webui.kit import format
 from webui.kit.icons import icon
@@ -85,10 +85,10 @@ class RowsTable(Panel):
             elem_id="data-rows",
         )
 
-    def _served(self, answer: Callable[[Mapping[str, Any]], dict[str, Any]]) -> Callable[[Any], dict[str, Any]]:
+    def _served(self, answer: Callable[[Mapping[str, object]], JsonObject]) -> Callable[[object], JsonObject]:
         """Wrap a function for gradio: any input from a browser is accepted, and errors are returned as a sentence."""
 
-        def served(request: Any) -> dict[str, Any]:
+        def served(request: object) -> JsonObject:
             try:
                 return answer(request if isinstance(request, dict) else {})
             except GarageError as error:
@@ -104,7 +104,7 @@ class RowsTable(Panel):
         return {self.table: {"set": id, "stamp": self.views.stamp(id), "may_edit": may_edit}}
 
     # ---- requests of the script ------------------------------------------------------------------------------------
-    def rows(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def rows(self, request: Mapping[str, object]) -> JsonObject:
         """request: set, show, words, begin, count. Continues the search if words were not yet searched in all rows.
         Raises DataError."""
         row_filter, stamp, view = self.views.get(RowFilter.from_request(request))
@@ -128,13 +128,13 @@ class RowsTable(Panel):
             return self.w.t("data_table.searching", shown=len(view), looked_at=looked_at, rows=rows)
         return self.w.t("data_table.place", shown=len(view), rows=rows) if row_filter.words else rows
 
-    def _history(self, id: str) -> dict[str, Any]:
+    def _history(self, id: str) -> JsonObject:
         edits = self.services.datasets.edits(id)
         story = edits.history()
         may_redo = any(change.parent == edits.head for change in edits.changes.values())
         return {"undo": self.w.render(story[-1].what) if story else "", "redo": may_redo}
 
-    def row_data(self, row: ShownRow, rows: Rows) -> dict[str, Any]:
+    def row_data(self, row: ShownRow, rows: Rows) -> JsonObject:
         """n: its number. a, b: question and answer, b null for a single text. why: the problem of the row. may: true if
         its cells can be edited in place."""
         row_dict = editable_row(row, rows)
@@ -147,13 +147,13 @@ class RowsTable(Panel):
         why = self.w.render(row.problem) if row.problem else "" if row.example else self.w.t("data_page.bad_answer")
         return {"n": row.number, "a": _short(cells[0]), "b": _short(cells[1]), "why": why, "may": may}
 
-    def cell(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def cell(self, request: Mapping[str, object]) -> JsonObject:
         """request: set, n. Returns the complete texts of a row to edit, and its mark. Raises DataError."""
         id, rows = RowFilter.from_request(request).id, self.services.datasets.rows(RowFilter.from_request(request).id)
         row = editable_row(working.row_of(rows, _int(request, "n")), rows) or {}
         return {"cells": _cells(row), "mark": mark(row), "set": id}
 
-    def write(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def write(self, request: Mapping[str, object]) -> JsonObject:
         """request: set, n, at (0 or 1: the cell), text, mark. Raises DataError."""
         at, text = _int(request, "at"), str(request.get("text") or "")
         change = rewrite(
@@ -165,7 +165,7 @@ class RowsTable(Panel):
         )
         return self._done(change)
 
-    def remove(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def remove(self, request: Mapping[str, object]) -> JsonObject:
         """request: numbers of the rows to delete; all: delete all other rows of the view, as of stamp. Raises
         DataError."""
         listed = request.get("numbers")
@@ -180,18 +180,18 @@ class RowsTable(Panel):
             numbers = set(view.numbers()) - numbers
         return self._done(working.edit_rows(self.services.datasets, id, remove=sorted(numbers)))
 
-    def travel(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def travel(self, request: Mapping[str, object]) -> JsonObject:
         """request: set, back: true to undo the newest change, false to redo. Raises DataError."""
         back = bool(request.get("back"))
         with self.services.datasets.editing(RowFilter.from_request(request).id) as (edits, _):
             change = edits.undo() if back else edits.redo()
         return self._done(change, "undone" if back else "done")
 
-    def _done(self, change: Change, key: str = "done") -> dict[str, Any]:
+    def _done(self, change: Change, key: str = "done") -> JsonObject:
         return {"said": self.w.t(f"data_page.{key}", version=change.version, what=self.w.render(change.what))}
 
 
-def _int(request: Mapping[str, Any], name: str) -> int:
+def _int(request: Mapping[str, object], name: str) -> int:
     value = request.get(name)
     return value if isinstance(value, int) else 0
 
@@ -203,7 +203,7 @@ def _short(text: str | None) -> str | None:
     return line if len(line) <= A_CELL else line[: A_CELL - 1] + "…"
 
 
-def _cells(row: Mapping[str, Any]) -> tuple[str, str | None] | None:
+def _cells(row: JsonObject) -> tuple[str, str | None] | None:
     """Return the texts that can be edited in the table: the last question and its answer, or a text; None for other
     rows."""
     if set(row) == {"text"}:
@@ -217,7 +217,7 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, str | None] | None:
     return (turns[0]["content"], turns[1]["content"]) if is_plain else None
 
 
-def with_cell(row: Mapping[str, Any], at: int, text: str) -> dict[str, Any]:
+def with_cell(row: JsonObject, at: int, text: str) -> JsonObject:
     """Return the row with another text in one of its cells. Raises DataError if it has no such cell."""
     if (cells := _cells(row)) is None or at not in (0, 1) or cells[at] is None:
         raise DataError("data_page.no_cell")
@@ -229,7 +229,7 @@ def with_cell(row: Mapping[str, Any], at: int, text: str) -> dict[str, Any]:
     return {**row, **{side: _with_turn(row[side], at - 2, text) for side in sides if side in row}}
 
 
-def _with_turn(turns: Sequence[dict[str, Any]], at: int, text: str) -> list[dict[str, Any]]:
+def _with_turn(turns: Sequence[JsonObject], at: int, text: str) -> list[JsonObject]:
     changed = list(turns)
     changed[at] = changed[at] | {"content": text}
     return changed

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 
@@ -32,7 +31,7 @@ class HelpPage(Panel):
     def wire(self) -> None:
         self.chapter.change(self.read, [self.chapter], [self.text], **AT_ONCE)
 
-    def read(self, chapter: Any) -> str:
+    def read(self, chapter: str) -> str:
         """Inputs: chapter. Outputs: text."""
         return text_of(chapter if chapter in CHAPTERS else CHAPTERS[0], self.w.language)
 

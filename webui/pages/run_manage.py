@@ -7,7 +7,6 @@ A person confirms a deletion first, with the space it frees and what depends on 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 
@@ -93,11 +92,11 @@ class ManageRun:
         )
 
     @property
-    def opening(self) -> list[Any]:
+    def opening(self) -> list[object]:
         """The components that opening a run changes here."""
         return [self.new_name, self.tags, self.note, self.sure, self.notice]
 
-    def opened_values(self, view: RunView | None) -> tuple[Any, ...]:
+    def opened_values(self, view: RunView | None) -> tuple[object, ...]:
         """Outputs: opening."""
         shown_label = view.row.label if view else label.Label()
         return (
@@ -108,7 +107,7 @@ class ManageRun:
             shown(""),
         )
 
-    def describe(self, run_id: str | None, *given: Any) -> Update:
+    def describe(self, run_id: str | None, *given: object) -> Update:
         """Inputs: opened, name, tags, note. Outputs: notice."""
         name, tags, note = (each if isinstance(each, str) else "" for each in given)
         runs = self.services.runs
@@ -130,14 +129,14 @@ class ManageRun:
             return shown(notice(self.w.render(error.message)))
         return shown(notice(self.w.t("run_manage.archived" if archived else "run_manage.is_back"), "ok"))
 
-    def ask_delete(self, run_id: str | None) -> tuple[Any, ...]:
+    def ask_delete(self, run_id: str | None) -> tuple[object, ...]:
         """Inputs: opened. Outputs: sure, sure_text, really, free_really."""
         view = self.services.snapshots.view(run_id)
         if view is None:
             return gr.skip(), gr.skip(), gr.skip(), gr.skip()
         return self._confirmation(" ".join(self._lost(view)), gr.update(visible=True), gr.update(visible=False))
 
-    def ask_free(self, run_id: str | None) -> tuple[Any, ...]:
+    def ask_free(self, run_id: str | None) -> tuple[object, ...]:
         """Inputs: opened. Outputs: as of ask_delete."""
         view = self.services.snapshots.view(run_id)
         if view is None:
@@ -145,7 +144,7 @@ class ManageRun:
         question = self.w.t("run_manage.free_sure", size=format.bytes_used(self.w, view.row.spare_bytes))
         return self._confirmation(question, gr.update(visible=False), gr.update(visible=True))
 
-    def _confirmation(self, question: str, really: Update, free_really: Update) -> tuple[Any, ...]:
+    def _confirmation(self, question: str, really: Update, free_really: Update) -> tuple[object, ...]:
         return gr.update(visible=True), notice(question, "warn"), really, free_really
 
     def _lost(self, view: RunView) -> list[str]:
@@ -170,7 +169,7 @@ class ManageRun:
         if self._is_in_chat(folder):
             self.services.chat.unload()
 
-    def drop(self, run_id: str | None) -> tuple[Any, Any]:
+    def drop(self, run_id: str | None) -> tuple[object, object]:
         """Inputs: opened. Outputs: sure, notice."""
         try:
             run: RunFolder = self.services.runs.get(run_id or "")
@@ -181,7 +180,7 @@ class ManageRun:
             return gr.update(visible=False), shown(notice(self.w.render(error.message)))
         return gr.update(visible=False), shown(notice(self.w.t("run_manage.freed", size=size), "ok"))
 
-    def remove(self, run_id: str | None, chat_target: Any) -> tuple[Any, ...]:
+    def remove(self, run_id: str | None, chat_target: object) -> tuple[object, ...]:
         """Inputs: opened, chat_target. Outputs: opened, chart, runs, sure, notice, chat_target (unchanged if it is
         another)."""
         try:

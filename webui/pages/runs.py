@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import gradio as gr
 
@@ -13,7 +12,7 @@ from core.runs.folder import RunFolder
 from core.runs.states import may_resume
 from core.workspace.names import slug
 from webui.form import further
-from webui.kit.html import notice, placeholder, tag
+from webui.kit.html import Html, notice, placeholder, tag
 from webui.kit.live import AT_ONCE, CONTROL, LAST, QUIET, SHOW_CHAT, LivePart, Poller, Update, ViewContext, shown
 from webui.kit.wording import Wording
 from webui.pages.conversations import CHOSEN
@@ -128,7 +127,7 @@ class RunsPage:
             *self.way_out.parts(),
         ]
 
-    def _about(self, context: ViewContext, show: Any) -> Update:
+    def _about(self, context: ViewContext, show: Callable[[RunView, Wording], Html]) -> Update:
         view = self._view(context)
         return shown(show(view, self.w) if view else "")
 
@@ -156,11 +155,11 @@ class RunsPage:
         self.way_out.wire(poller, picked)
 
     @property
-    def opening(self) -> list[Any]:
+    def opening(self) -> list[object]:
         """The components that opening a run changes."""
         return [self.opened, self.chart, *self.manage.opening, self.way_out.notice, self.run_notice]
 
-    def pick(self, run_id: Any, opened: str | None) -> tuple[Any, ...]:
+    def pick(self, run_id: object, opened: str | None) -> tuple[object, ...]:
         """Inputs: the chosen run, "" for none; opened. Outputs: list, opening. If none is chosen, the newest opens."""
         rows = self.services.snapshots.now().rows
         if not run_id and rows:
@@ -172,40 +171,40 @@ class RunsPage:
         values = self.open(run_id)
         return gr.update(value=values[0]), *values
 
-    def open(self, run_id: Any) -> tuple[Any, ...]:
+    def open(self, run_id: object) -> tuple[object, ...]:
         """Inputs: a run's id. Outputs: opening; the notices are emptied."""
         view = self.services.snapshots.view(run_id if isinstance(run_id, str) else None)
         id = view.row.id if view else None
         return id, gr.update(value=id), *self.manage.opened_values(view), shown(""), shown("")
 
-    def to_chat(self, run_id: str | None) -> tuple[Any, ...]:
+    def to_chat(self, run_id: str | None) -> tuple[object, ...]:
         """Inputs: opened. Outputs: tabs, chat_target."""
         row = next((row for row in self.services.snapshots.now(fresh=True).rows if row.id == run_id), None)
         if row is None or not row.can_chat:
             return gr.skip(), gr.skip()
         return gr.update(selected="chat"), gr.update(value=f"run:{row.id}")
 
-    def to_way_out(self, run_id: str | None) -> tuple[Any, ...]:
+    def to_way_out(self, run_id: str | None) -> tuple[object, ...]:
         """Inputs: the run. Outputs: tabs, list, opening."""
         return gr.update(selected="runs"), gr.update(value=run_id), *self.open(run_id)
 
-    def recipe_card(self, run_id: str | None) -> tuple[Any, Any]:
+    def recipe_card(self, run_id: str | None) -> tuple[object, object]:
         """Inputs: opened. Outputs: card_file (what the browser saves), run_notice."""
         return self._card(run_id, "yaml", lambda run: recipe_card.of_run(run).dump())
 
-    def picture(self, run_id: str | None) -> tuple[Any, Any]:
+    def picture(self, run_id: str | None) -> tuple[object, object]:
         """Inputs and outputs as of recipe_card. The browser converts the picture to PNG, which every messenger
         accepts."""
         return self._card(run_id, "png", lambda run: picture.of_run(run, self.w.render))
 
-    def _card(self, run_id: str | None, ending: str, text: Callable[[RunFolder], str]) -> tuple[Any, Any]:
+    def _card(self, run_id: str | None, ending: str, text: Callable[[RunFolder], str]) -> tuple[object, object]:
         try:
             run = self.services.runs.get(run_id or "")
             return {"name": f"{slug(run.name)}.card.{ending}", "text": text(run)}, shown("")
         except GarageError as error:
             return None, shown(notice(self.w.render(error.message)))
 
-    def go_on(self, run_id: str | None) -> tuple[Any, ...]:
+    def go_on(self, run_id: str | None) -> tuple[object, ...]:
         """Inputs: opened. Outputs: run_notice, tabs (Train, which shows the run at work or in the queue)."""
         try:
             self.services.supervisor.resume(self.services.runs.get(run_id or ""))

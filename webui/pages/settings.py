@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from importlib.metadata import version
-from typing import Any
 
 import gradio as gr
 
@@ -137,7 +136,7 @@ class SettingsPage:
             self.no_preset: gr.update(visible=not there),
         }
 
-    def forget_preset(self, chosen: Any) -> Updates:
+    def forget_preset(self, chosen: object) -> Updates:
         """Inputs: presets."""
         if isinstance(chosen, str) and chosen:
             message = outcome(self.w, lambda: self.services.presets.delete(chosen), self.w.t("settings_page.deleted"))

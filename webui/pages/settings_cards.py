@@ -4,7 +4,7 @@ measurements."""
 from __future__ import annotations
 
 import json
-from typing import Any, get_args
+from typing import get_args
 
 import gradio as gr
 
@@ -19,7 +19,7 @@ from core.workspace import preferences
 from core.workspace.preferences import Automation, parse_hours, parse_programs
 from webui.kit.format import gib
 from webui.kit.html import Html, join, muted, notice, tag
-from webui.kit.live import AT_ONCE, CONTROL, LAST, QUIET, LivePart, shown
+from webui.kit.live import AT_ONCE, CONTROL, LAST, QUIET, LivePart, Update, shown
 from webui.kit.panel import Panel
 from webui.kit.visitor import is_local
 from webui.kit.wording import Wording
@@ -70,7 +70,7 @@ class AutomationCard(Panel):
         return notice(self.w.render(unknown), "plain")
 
     @property
-    def _fields(self) -> list[Any]:
+    def _fields(self) -> list[object]:
         return [self.failure, self.awake, self.sleep, self.hours, self.programs, self.card, self.gib]
 
     def wire(self, page: gr.Blocks, tab: gr.Tab) -> None:
@@ -79,7 +79,7 @@ class AutomationCard(Panel):
             arrived(self.fresh, inputs, [sent, *self._fields, self.doubt], **AT_ONCE)
         self.save.click(self.keep, self._fields, [self.hours, self.programs, self.notice], **CONTROL)
 
-    def fresh(self, sent: list[Any] | None = None) -> list[Any]:
+    def fresh(self, sent: list[object] | None = None) -> list[object]:
         """Input: the values that the fields were last sent. Outputs: the stored values, the fields, doubt. Unchanged
         fields are not sent, so that text a person is typing is not overwritten."""
         now = preferences.read(self.services.workspace).automation
@@ -90,7 +90,9 @@ class AutomationCard(Panel):
         ]  # fmt: skip
         return [kept, *([gr.skip()] * len(kept) if kept == sent else kept), self._doubt()]
 
-    def keep(self, failure: Any, awake: Any, sleeps: Any, hours: Any, programs: Any, card: Any, gib: Any) -> list[Any]:
+    def keep(
+        self, failure: object, awake: object, sleeps: object, hours: object, programs: object, card: object, gib: object
+    ) -> list[object]:
         """Inputs: the fields. Outputs: hours and programs as they were parsed, notice."""
         try:
             automation = Automation(
@@ -112,7 +114,7 @@ class AutomationCard(Panel):
         ]
 
 
-def _joined(values: tuple[Any, ...]) -> str:
+def _joined(values: tuple[object, ...]) -> str:
     return ", ".join(str(value) for value in values)
 
 
@@ -130,14 +132,14 @@ class KeptSetting(Panel):
     def wire(self) -> None:
         self.choice.input(self.choose, [self.choice], [self.notice, self.choice], **LAST, **QUIET)
 
-    def _kept(self) -> Any:
+    def _kept(self) -> object:
         return getattr(preferences.read(self.services.workspace), self.name)
 
-    def fresh(self) -> Any:
+    def fresh(self) -> Update:
         """Outputs: choice, as stored."""
         return gr.update(value=self._kept())
 
-    def choose(self, choice: Any) -> tuple[Any, Any]:
+    def choose(self, choice: object) -> tuple[Update, Update]:
         """Inputs: choice. Outputs: notice, choice (the stored value if it was refused)."""
         try:
             preferences.choose(self.services.workspace, **{self.name: choice})
@@ -211,7 +213,7 @@ class HubTokenCard(Panel):
         gr.on([self.give.click, self.token.submit], self.take, [self.token], outputs, **AT_ONCE)
         self.forget.click(self.drop, None, outputs, **AT_ONCE)
 
-    def take(self, token: Any, request: gr.Request) -> list[Any]:
+    def take(self, token: object, request: gr.Request) -> list[object]:
         """Inputs: token. Outputs: token (always emptied), source, forget, notice."""
         try:
             if not is_local(request):
@@ -221,14 +223,14 @@ class HubTokenCard(Panel):
             return self._shown(notice(self.w.render(error.message)))
         return self._shown(notice(self.w.t("hub_token_card.given"), "ok"))
 
-    def drop(self, request: gr.Request) -> list[Any]:
+    def drop(self, request: gr.Request) -> list[object]:
         """Outputs: token (emptied), source, forget, notice."""
         if not is_local(request):
             return self._shown(notice(self.w.t("hub_token_card.elsewhere")))
         self.services.hub_token.forget()
         return self._shown(notice(self.w.t("hub_token_card.forgotten"), "ok"))
 
-    def _shown(self, message: Html) -> list[Any]:
+    def _shown(self, message: Html) -> list[object]:
         return ["", self._source(), gr.update(visible=self._is_given()), shown(message)]
 
     def _is_given(self) -> bool:
@@ -254,11 +256,11 @@ class MeasuredMemory:
         sure = f"(about) => confirm({json.dumps(self.w.t('free_memory.sure'))}) ? about : null"
         self.forget.click(self.forget_all, [self.about], [self.about, self.forget, message], js=sure, **QUIET)
 
-    def fresh(self) -> list[Any]:
+    def fresh(self) -> list[object]:
         """Outputs: the number of measurements, the button."""
         return [gr.update(value=self._about()), gr.update(visible=self.record.count() > 0)]
 
-    def forget_all(self, about: Any) -> list[Any]:
+    def forget_all(self, about: object) -> list[object]:
         """Inputs: the text, None if the person did not confirm. Outputs: the text, the button, notice."""
         if about is None:
             return [gr.skip(), gr.skip(), gr.skip()]

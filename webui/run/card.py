@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 from core.advice.goals import goal_of
+from core.files import JsonObject
 from core.runs.folder import Status
 from core.runs.run_json import RunFacts
 from core.runs.states import ACTIVE, BUSY, State
@@ -183,7 +183,7 @@ def story(view: RunView, w: Wording) -> Html:
     return join([*notes, tag("ol", *lines[-MOST_EVENTS:], class_="lg-story")])
 
 
-def _sentence(event: dict[str, Any], w: Wording) -> tuple[str, str]:
+def _sentence(event: JsonObject, w: Wording) -> tuple[str, str]:
     kind, message = event.get("kind"), guard.sentence(event.get("message"), w)
     if kind == "state":
         state = str(event.get("state"))

@@ -9,10 +9,10 @@ from __future__ import annotations
 import importlib.util
 import json
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 
+from core.files import JsonObject
 from webui.kit.theme import ASSETS
 from webui.kit.wording import Wording
 from webui.state.services import Services
@@ -49,7 +49,7 @@ def uplot_head() -> str:
 def live_chart(services: Services, w: Wording, value: str | None, elem_id: str) -> gr.HTML:
     """value: a run id, "" for the run of the Train page, None for none; update it to show another run."""
 
-    def curve(request: Any) -> dict[str, Any]:
+    def curve(request: object) -> JsonObject:
         """Return the curve for any JSON from a browser: an invalid run id gives an empty curve, an invalid cursor the
         whole one."""
         request = request if isinstance(request, dict) else {}

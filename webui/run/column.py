@@ -5,14 +5,14 @@ On the left its card, Stop, Pause and its curves; beside them its sample answers
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import gradio as gr
 
 from core.runs.further import may_continue
 from core.runs.states import BUSY, State, may_pause, may_resume, may_stop
-from webui.kit.html import notice, tag
-from webui.kit.live import CONTROL, ENDS, LivePart, Poller, ViewContext, outcome, shown
+from webui.kit.html import Html, notice, tag
+from webui.kit.live import CONTROL, ENDS, LivePart, Options, Poller, Update, ViewContext, outcome, shown
 from webui.kit.wording import Wording
 from webui.run import card
 from webui.run.chart import live_chart
@@ -21,7 +21,7 @@ from webui.run.findings import RunFinding
 from webui.run.queue import awaited
 from webui.run.signal import notify_switch
 from webui.state.services import Services
-from webui.state.snapshot import RunRow, Snapshot
+from webui.state.snapshot import RunRow, RunView, Snapshot
 
 
 class RunColumn:
@@ -65,7 +65,7 @@ class RunColumn:
     def _build_side(self) -> None:
         w = self.w
         film_strip(self.services, w, "", "live-film")
-        folded: Any = {"open": False, "elem_classes": "lg-card"}
+        folded: Options = {"open": False, "elem_classes": "lg-card"}
         with gr.Accordion(w.t("train_page.run_settings"), elem_id="run-settings-fold", **folded):
             self.settings = gr.HTML("", elem_id="run-settings")
         with gr.Accordion(w.t("train_page.story"), elem_id="run-story-fold", **folded):
@@ -96,19 +96,19 @@ class RunColumn:
             ),
         ]
 
-    def _about(self, context: ViewContext, show: Any) -> dict[str, Any]:
+    def _about(self, context: ViewContext, show: Callable[[RunView, Wording], Html]) -> Update:
         return gr.update(value=show(context.snapshot.shown, self.w) if context.snapshot.shown else "")
 
-    def _resume_button(self, context: ViewContext) -> dict[str, Any]:
+    def _resume_button(self, context: ViewContext) -> Update:
         """Show Resume for a paused run, unless the queue waits for that run: then the queue's card has the button."""
         return gr.update(visible=self._resumable(context.snapshot) is not None and awaited(context.snapshot) is None)
 
-    def _again_button(self, context: ViewContext) -> dict[str, Any]:
+    def _again_button(self, context: ViewContext) -> Update:
         """Show the button that sets up a stopped run again; failed and paused runs have Resume."""
         row = context.snapshot.shown.row if context.snapshot.shown else None
         return gr.update(visible=bool(row and context.snapshot.busy is None and row.status.state == State.STOPPED))
 
-    def _stop_button(self, context: ViewContext) -> dict[str, Any]:
+    def _stop_button(self, context: ViewContext) -> Update:
         """Label the button with its present effect; disabled if there is nothing to stop any more."""
         busy = context.snapshot.busy
         if busy is None:
@@ -119,14 +119,14 @@ class RunColumn:
         )
         return gr.update(visible=True, interactive=may_stop(state), value=self.w.t(f"train_page.{key}"))
 
-    def _pause_button(self, context: ViewContext) -> dict[str, Any]:
+    def _pause_button(self, context: ViewContext) -> Update:
         busy = context.snapshot.busy
         if busy is None or busy.status.state not in (State.PREPARING, State.RUNNING, State.PAUSING):
             return gr.update(visible=False, interactive=False)
         key = "pause_under_way" if busy.status.state == State.PAUSING else "pause"
         return gr.update(visible=True, interactive=may_pause(busy.status.state), value=self.w.t(f"train_page.{key}"))
 
-    def _take_out_button(self, context: ViewContext) -> dict[str, Any]:
+    def _take_out_button(self, context: ViewContext) -> Update:
         row = context.snapshot.shown.row if context.snapshot.shown else None
         return gr.update(visible=bool(row and row.status.has_adapter and row.status.state not in BUSY))
 
@@ -144,21 +144,21 @@ class RunColumn:
         poller.after(self.pause.click(self.pause_run, None, [self.notice], **ENDS))
         poller.after(self.resume.click(self.resume_run, None, [self.notice], **CONTROL))
 
-    def pause_run(self) -> Any:
+    def pause_run(self) -> Update:
         """Outputs: notice. Pauses the run at work."""
         busy = self.services.snapshots.now(fresh=True).busy
         if busy is None:
             return shown(notice(self.w.t("train_page.nothing_to_pause"), "plain"))
         return outcome(self.w, lambda: self.services.supervisor.pause(self.services.runs.get(busy.id)), tone="plain")
 
-    def resume_run(self) -> Any:
+    def resume_run(self) -> Update:
         """Outputs: notice. Resumes the run that is shown."""
         row = self._resumable(self.services.snapshots.now(fresh=True))
         if row is None:
             return shown(notice(self.w.t("train_page.nothing_to_resume"), "plain"))
         return outcome(self.w, lambda: self.services.supervisor.resume(self.services.runs.get(row.id)), tone="plain")
 
-    def stop_run(self) -> Any:
+    def stop_run(self) -> Update:
         """Outputs: notice. Stops the run at work; there is at most one."""
         busy = self.services.snapshots.now(fresh=True).busy
         if busy is None or busy.status.state not in BUSY:

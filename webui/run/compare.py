@@ -10,11 +10,11 @@ import hashlib
 import json
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
 
 import gradio as gr
 
 from core.errors import GarageError
+from core.files import JsonObject
 from core.recipe import Recipe
 from core.runs.run_json import Parent
 from core.runs.states import BUSY, State
@@ -52,14 +52,14 @@ def runs_table(services: Services, w: Wording) -> gr.HTML:
 
     exports = KnownExports(services)
 
-    def rows(stamp: Any) -> dict[str, Any]:
+    def rows(stamp: object) -> JsonObject:
         runs = services.snapshots.now().rows
         table = {"rows": [row_data(row, w) for row in runs], "disk": disk_line(runs, exports.bytes(), w)}
         digest = hashlib.blake2b(json.dumps(table).encode(), digest_size=8).hexdigest()
         wait = POLL_MS if any(row.status.state in BUSY for row in runs) else IDLE_POLL_MS
         return {"stamp": digest, "wait_ms": wait} | ({} if stamp == digest else table)
 
-    def compared(ids: Any) -> dict[str, Any]:
+    def compared(ids: object) -> JsonObject:
         return overlay(
             services, [one for one in ids if isinstance(one, str)][:MOST] if isinstance(ids, list) else [], w
         )
@@ -98,7 +98,7 @@ def disk_line(rows: Sequence[RunRow], exports: int, w: Wording) -> str:
     return f"{text} {w.t('runs_table.disk_spare', spare=format.bytes_used(w, spare), name=most)}" if spare else text
 
 
-def row_data(row: RunRow, w: Wording) -> dict[str, Any]:
+def row_data(row: RunRow, w: Wording) -> JsonObject:
     state = row.status.state
     steps = w.t("runs_page.steps", step=row.status.step, total=row.status.total_steps) if row.status.total_steps else ""
     return {
@@ -117,7 +117,7 @@ def row_data(row: RunRow, w: Wording) -> dict[str, Any]:
     }
 
 
-def overlay(services: Services, ids: Sequence[str], w: Wording) -> dict[str, Any]:
+def overlay(services: Services, ids: Sequence[str], w: Wording) -> JsonObject:
     """Return several runs for one chart.
 
     runs: id, name and points of each. differ: the settings that differ, with the value in each run, and the run that
@@ -155,7 +155,7 @@ def differing(recipes: Sequence[Recipe], w: Wording) -> list[list[str]]:
     ]
 
 
-def _value(value: Any, w: Wording) -> str:
+def _value(value: bool | tuple[str, ...] | float | None, w: Wording) -> str:
     if isinstance(value, bool):
         return w.t("wizard.choice_yes" if value else "wizard.choice_no")
     if isinstance(value, tuple):

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
 import gradio as gr
 
 from core import files
 from core.errors import RunError
+from core.files import JsonObject
 from core.runs import sample_answers, scenes
 from core.runs.folder import RunFolder
 from core.runs.sample_answers import Frame, FrameAnswer, forgetting
@@ -49,7 +49,7 @@ TEMPLATE = (
 def film_strip(services: Services, w: Wording, value: str | None, elem_id: str) -> gr.HTML:
     """value: as of live_chart, which it stands beside: a run id, "" for the run of the Train page, None for none."""
 
-    def film(request: Any) -> dict[str, Any]:
+    def film(request: object) -> JsonObject:
         """Return the film for any JSON from a browser; an empty one for an unknown run. request["mark"]: of the film
         that the page has."""
         request = request if isinstance(request, dict) else {}
@@ -76,7 +76,7 @@ def film_strip(services: Services, w: Wording, value: str | None, elem_id: str) 
     )
 
 
-def reel(run: RunFolder, w: Wording) -> dict[str, Any]:
+def reel(run: RunFolder, w: Wording) -> JsonObject:
     """Return a run's film for a page.
 
     run; scenes (source in words, asked, expected); frames (step, answers as [text, how it ends], meter, tone). An

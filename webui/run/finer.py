@@ -4,13 +4,12 @@ tested with."""
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 
 from core.errors import ExportError
 from core.export.records import MOST_STRENGTH, QUANTS
-from webui.kit.live import Update
+from webui.kit.live import Options, Update
 from webui.kit.wording import Wording
 
 ANY, OWN = "any", "own"  # else the type of the base file to make beside the adapter
@@ -23,7 +22,7 @@ class Finer:
     def build(self) -> None:
         w = self.w
         with gr.Accordion(w.t("way_out.finer"), open=False, visible=False, elem_id="export-finer-fold") as self.fold:
-            limits: dict[str, Any] = {"minimum": 0.1, "maximum": MOST_STRENGTH, "step": 0.1}
+            limits: Options = {"minimum": 0.1, "maximum": MOST_STRENGTH, "step": 0.1}
             self.strength = gr.Number(1, **limits, **w.named("way_out.strength", "export-strength"))
             bases = [(w.t("way_out.base_any"), ANY), (w.t("way_out.base_own"), OWN)]
             bases += [(w.t("way_out.base_made", form=w.t(f"way_out.form_gguf_{quant}")), quant) for quant in QUANTS]
@@ -32,14 +31,14 @@ class Finer:
             self.file = gr.Textbox(visible=False, **place, **w.named("way_out.base_file", "export-base-file"))
 
     @property
-    def inputs(self) -> list[Any]:
+    def inputs(self) -> list[object]:
         return [self.strength, self.base, self.file]
 
     @property
-    def outputs(self) -> list[Any]:
+    def outputs(self) -> list[object]:
         return [self.fold, self.base, self.file]
 
-    def show(self, form: str | None, base: Any) -> tuple[Update, Update, Update]:
+    def show(self, form: str | None, base: object) -> tuple[Update, Update, Update]:
         """Outputs: `outputs`."""
         is_lora = form == "gguf-lora"
         return (
@@ -48,11 +47,11 @@ class Finer:
             gr.update(visible=is_lora and base == OWN),
         )
 
-    def read(self, form: str, strength: Any, base: Any, file: Any) -> dict[str, Any]:
+    def read(self, form: str, strength: object, base: object, file: object) -> Options:
         """Return the arguments of `Exports.start` from the fields. Raises ExportError."""
         if not isinstance(strength, int | float):
             raise ExportError("export.strength", found="-", most=MOST_STRENGTH)
-        options: dict[str, Any] = {"strength": float(strength)}
+        options: Options = {"strength": float(strength)}
         if form != "gguf-lora" or base == ANY:
             return options
         if base in QUANTS:

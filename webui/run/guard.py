@@ -3,8 +3,8 @@ functions."""
 
 from __future__ import annotations
 
-from typing import Any
-
+from core.files import JsonObject
+from core.messages import Message
 from webui.kit.html import Html, muted, tag
 from webui.kit.wording import Wording
 from webui.state.snapshot import RunView
@@ -47,7 +47,7 @@ def kept_best(view: RunView, w: Wording) -> Html | None:
     return muted(w.t("run_guard.kept_best", step=step, loss=loss))
 
 
-def sentence(message: Any, w: Wording) -> str:
+def sentence(message: JsonObject | Message | None, w: Wording) -> str:
     try:
         return w.render(message)
     except ValueError:  # from a damaged line

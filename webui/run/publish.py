@@ -7,10 +7,10 @@ browser, and after a change of choices the files are listed again first.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import gradio as gr
+from gradio.events import Dependency
 
 from core.errors import ExportError
 from core.export.records import ExportResult, ExportStatus
@@ -26,7 +26,7 @@ FORGET = (
     "'update', value: '', visible: false}]"
 )
 MOST_SHOWN = 200  # files
-Finished = Callable[[ViewContext], Any]
+Finished = Callable[[ViewContext], Sequence[ExportResult]]
 
 
 class PublishPanel:
@@ -104,7 +104,7 @@ class PublishPanel:
         return export_name(result, self.w)
 
     # ---- wires ----------------------------------------------------------------------------------------------------
-    def wire(self, poller: Poller, opened: gr.Textbox, picked: Any) -> None:
+    def wire(self, poller: Poller, opened: gr.Textbox, picked: Dependency) -> None:
         inputs = [opened, self.which, self.repo, self.film]
         shows = [self.files, self.send, self.notice]
         self.look.click(self.list, [*inputs, self.who], [*shows, self.listed], **AT_ONCE)
@@ -118,11 +118,11 @@ class PublishPanel:
         poller.after(self.send.click(self.begin, [self.listed, *inputs, self.who], [*shows, self.listed], **CONTROL))
         poller.after(self.cancel.click(self.stop, [opened], [self.notice], **CONTROL))
 
-    def forget(self) -> tuple[Any, ...]:
+    def forget(self) -> tuple[object, ...]:
         """Outputs: files, send, notice."""
         return shown(""), gr.update(visible=False), shown("")
 
-    def list(self, opened: str | None, which: Any, repo: Any, film: Any, who: Any) -> tuple[Any, ...]:
+    def list(self, opened: str | None, which: object, repo: object, film: object, who: object) -> tuple[object, ...]:
         """Inputs: opened, which, repo, film, who. Outputs: files, send, notice, listed. Sends no request."""
         w, listing = self.w, ""
 
@@ -149,7 +149,9 @@ class PublishPanel:
         refusal = outcome(w, pack)
         return shown(listing), gr.update(visible=bool(listing)), refusal, [opened, which, repo, film, who]
 
-    def begin(self, listed: Any, opened: str | None, which: Any, repo: Any, film: Any, who: Any) -> tuple[Any, ...]:
+    def begin(
+        self, listed: object, opened: str | None, which: object, repo: object, film: object, who: object
+    ) -> tuple[object, ...]:
         """Inputs: listed, opened, which, repo, film, who. Outputs: files, send, notice, listed. Choices changed since
         the list are listed first."""
         if listed != [opened, which, repo, film, who]:
@@ -170,12 +172,12 @@ class PublishPanel:
 
         return outcome(self.w, cancel)
 
-    def _chosen(self, opened: str | None, which: Any) -> ExportResult:
+    def _chosen(self, opened: str | None, which: object) -> ExportResult:
         """Return the chosen export. Raises ExportError if it is no finished export of the opened run."""
         export = next((each for each in self.services.exports.list(opened or "") if each.name == which), None)
         if export is None:
             raise ExportError("publish.none_chosen")
         return export
 
-    def _repo(self, repo: Any) -> str:
+    def _repo(self, repo: object) -> str:
         return repo.strip() if isinstance(repo, str) else ""

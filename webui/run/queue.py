@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 import gradio as gr
 
@@ -14,7 +13,7 @@ from core.runs.folder import RunFolder
 from core.runs.states import may_resume
 from webui.kit.format import at_time
 from webui.kit.html import Html, join, muted, notice, tag
-from webui.kit.live import AT_ONCE, CONTROL, EACH, LivePart, Poller, ViewContext, outcome, shown
+from webui.kit.live import AT_ONCE, CONTROL, EACH, LivePart, Poller, Update, ViewContext, outcome, shown
 from webui.kit.panel import Panel
 from webui.kit.wording import Wording
 from webui.run import card
@@ -79,7 +78,7 @@ class QueuePanel(Panel):
 
     # ---- what follows the clock -----------------------------------------------------------------------------------
     def parts(self) -> list[LivePart]:
-        def visible_if(show: Callable[[Snapshot], object]) -> Callable[[ViewContext], dict[str, Any]]:
+        def visible_if(show: Callable[[Snapshot], object]) -> Callable[[ViewContext], Update]:
             return lambda context: gr.update(visible=bool(show(context.snapshot)))
 
         return [
@@ -96,7 +95,7 @@ class QueuePanel(Panel):
             LivePart(self.hold, visible_if(lambda m: not m.queue.order.hold)),
         ]
 
-    def _go_on(self, context: ViewContext) -> dict[str, Any]:
+    def _go_on(self, context: ViewContext) -> Update:
         """Show the button that starts the queue without the paused run; Resume beside it is the other choice."""
         queue, is_beside = context.snapshot.queue, awaited(context.snapshot) is not None
         label = self.w.t("queue_panel.without" if is_beside else "queue_panel.go_on")
@@ -124,8 +123,8 @@ class QueuePanel(Panel):
             self.set.click(self.set_time, [self.chosen, self.time], [self.time, self.notice], js=CHOSEN, **CONTROL)
         )
 
-    def move(self, way: int) -> Callable[[Any], Any]:
-        def moved(chosen: Any) -> Any:
+    def move(self, way: int) -> Callable[[object], Update]:
+        def moved(chosen: object) -> Update:
             """Inputs: chosen. Outputs: notice."""
             return outcome(self.w, lambda: self.services.queue.move(self._run(chosen).id, way, self._waiting()))
 
@@ -137,7 +136,7 @@ class QueuePanel(Panel):
             raise RunError("train_page.nothing_to_resume")
         self.services.supervisor.resume(self.services.runs.get(row.id))
 
-    def take_out(self, chosen: Any) -> list[Any]:
+    def take_out(self, chosen: object) -> list[object]:
         """Inputs: chosen. Outputs: list (nothing chosen any more), notice."""
         try:
             run = self._run(chosen)
@@ -146,7 +145,7 @@ class QueuePanel(Panel):
             return [gr.skip(), shown(notice(self.w.render(error.message)))]
         return [gr.update(value=None), shown(notice(self.w.t("queue_panel.taken_out", name=run.name), "ok"))]
 
-    def set_time(self, chosen: Any, typed: Any) -> list[Any]:
+    def set_time(self, chosen: object, typed: object) -> list[object]:
         """Inputs: chosen, time. Outputs: time (emptied), notice."""
         try:
             run = self._run(chosen)
@@ -159,7 +158,7 @@ class QueuePanel(Panel):
     def _waiting(self) -> list[str]:
         return [run.id for run in self.services.runs.waiting()]
 
-    def _run(self, chosen: Any) -> RunFolder:
+    def _run(self, chosen: object) -> RunFolder:
         """Return the chosen run, or the only one. Raises RunError if it does not wait."""
         waiting = [row.id for row, _ in self.services.snapshots.now(fresh=True).queue.waiting]
         if not chosen and len(waiting) == 1:

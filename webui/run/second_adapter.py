@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import shutil
 from dataclasses import replace
-from typing import Any
 
 import gradio as gr
 
@@ -36,7 +35,7 @@ class SecondAdapter(Panel):
         return [(self.w.t("second_adapter.none"), NONE), *((row.name, row.id) for row in rows if row.can_chat)]
 
     def combine(
-        self, target: ChatTarget, strength: float, second: Any, second_strength: float
+        self, target: ChatTarget, strength: float, second: object, second_strength: float
     ) -> tuple[ChatTarget, float]:
         """Return the target to load, and its strength: the target itself without a second adapter, else the weighted
         sum of both, written to the cache with strength 1. Raises GarageError if the two cannot be added."""

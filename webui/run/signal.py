@@ -3,8 +3,7 @@ tab's title, its icon, and a notification if the browser allows it."""
 
 from __future__ import annotations
 
-from typing import Any
-
+from core.files import JsonObject
 from core.runs.states import BUSY, State
 from webui.kit.html import Html, join, tag
 from webui.kit.wording import Wording
@@ -16,7 +15,7 @@ def signal(snapshot: Snapshot, w: Wording) -> Html:
     """Return two parts: the run at work, and the one that ended last (another one may have begun since)."""
     over = [row for row in snapshot.rows if row.status.state not in BUSY]
     busy, last = snapshot.busy, max(over, key=lambda row: row.status.since, default=None)
-    attributes: list[dict[str, Any]] = [{}, {}]
+    attributes: list[JsonObject] = [{}, {}]
     if busy:
         steps = busy.status.total_steps if busy.status.state == State.RUNNING else 0
         percent = round(100 * min(1.0, busy.status.step / steps)) if steps else 0

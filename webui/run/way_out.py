@@ -13,6 +13,7 @@ from typing import Any
 
 import gradio as gr
 import psutil
+from gradio.events import Dependency
 
 from core.errors import GarageError
 from core.export import estimate, lmstudio
@@ -26,7 +27,7 @@ from core.runs.states import BUSY
 from core.system import file_window
 from webui.kit import format
 from webui.kit.html import Html, facts, join, muted, notice, tag
-from webui.kit.live import AT_ONCE, CONTROL, LAST, LivePart, Poller, Update, ViewContext, outcome, shown
+from webui.kit.live import AT_ONCE, CONTROL, LAST, LivePart, Options, Poller, Update, ViewContext, outcome, shown
 from webui.kit.visitor import is_local
 from webui.kit.wording import Wording
 from webui.run import exported
@@ -151,7 +152,7 @@ class WayOut:
         return shown(join(exported.result(each, exports.folder(each), programs, self.w) for each in finished))
 
     # ---- wires ----------------------------------------------------------------------------------------------------
-    def wire(self, poller: Poller, picked: Any) -> None:
+    def wire(self, poller: Poller, picked: Dependency) -> None:
         """picked: the event that opens a run; it also fires if the same run is picked again, unlike the change of
         `opened`."""
         outputs = [self.about, self.form, self.fold, self.start, *self.finer.outputs]
@@ -174,11 +175,11 @@ class WayOut:
         poller.after(self.cancel.click(self.cancel_all, [self.opened], [self.notice], **CONTROL))
         poller.after(self.results.select(self.act, [self.pressed], [self.notice], js=exported.PRESSED, **CONTROL))
 
-    def forms(self, where: Any) -> tuple[str, ...]:
+    def forms(self, where: object) -> tuple[str, ...]:
         """Return the forms of a place, the recommended one first; () for anything else."""
         return FORMS.get(where, ()) if isinstance(where, str) else ()
 
-    def choose(self, opened: str | None, where: Any, base: Any) -> tuple[Any, ...]:
+    def choose(self, opened: str | None, where: object, base: object) -> tuple[object, ...]:
         """Inputs: opened, where, base. Outputs: about, form, fold, start, finer's."""
         forms = self.forms(where)
         row = self._open(opened)
@@ -297,7 +298,7 @@ class WayOut:
         return estimate.for_model(KINDS[kind], quant or None, row.model, shape, done, adapter) if shape else None
 
     # ---- buttons --------------------------------------------------------------------------------------------------
-    def begin(self, opened: str | None, where: Any, form: Any, *finer: Any) -> Update:
+    def begin(self, opened: str | None, where: object, form: object, *finer: object) -> Update:
         """Inputs: opened, where, form, finer's. Output: notice. The chat's model is unloaded first, which its page
         shows."""
         services = self.services
@@ -305,7 +306,7 @@ class WayOut:
             return shown(notice(self.w.t("way_out.first_where"), "warn"))
         kind, _, quant = form.partition(":")
         try:
-            more: dict[str, Any] = {"quant": quant or None} | self.finer.read(form, *finer)
+            more: Options = {"quant": quant or None} | self.finer.read(form, *finer)
             run = services.runs.get(opened or "")
             busy = services.snapshots.now(fresh=True).busy
             if busy is not None:
@@ -328,7 +329,7 @@ class WayOut:
 
         return outcome(self.w, cancel)
 
-    def act(self, pressed: Any, request: gr.Request) -> Update:
+    def act(self, pressed: object, request: gr.Request) -> Update:
         """Input: the pressed button and its export. Output: notice."""
         act, _, name = pressed.partition(" ") if isinstance(pressed, str) else ("", "", "")
         exports = self.services.exports

@@ -18,7 +18,6 @@ from __future__ import annotations
 import asyncio
 import re
 from contextlib import suppress
-from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -125,7 +124,7 @@ class Guard:
 
         async def counted() -> Message:
             nonlocal received
-            message: dict[str, Any] = dict(await receive())
+            message = await receive()
             received += len(message.get("body", b""))
             if received > self.most_bytes:
                 return {"type": "http.request", "body": b"", "more_body": False}

@@ -8,7 +8,6 @@ Python.
 from __future__ import annotations
 
 from http.cookies import CookieError, SimpleCookie
-from typing import Any
 from urllib.parse import parse_qs
 
 from starlette.middleware.gzip import GZipMiddleware
@@ -22,7 +21,7 @@ PATHS = {language: "/" if language == "en" else f"/{language}" for language in L
 COOKIE = "lora_garage_language"
 
 
-def language_link(language: str, **attributes: Any) -> Html:
+def language_link(language: str, **attributes: str | None) -> Html:
     """Return a link to a language's page, in that language, which also stores the choice."""
     w = Wording(language)
     html = w.t("language.html")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
 import gradio as gr
 
@@ -88,7 +87,7 @@ class DiskCard:
         """Outputs: list."""
         return rows(on_disk(self.services.workspace, self.services.runs.uses()), self.w)
 
-    def act(self, act: Any, pressed: Any) -> tuple[Html | Update, Update]:
+    def act(self, act: object, pressed: object) -> tuple[Html | Update, Update]:
         """Inputs: the pressed button ("" if the person did not confirm), and the model of its row. Outputs: list,
         notice."""
         if not isinstance(act, str) or not isinstance(pressed, str) or not act:

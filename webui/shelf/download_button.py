@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from typing import Any
 
 import gradio as gr
 
@@ -23,14 +22,14 @@ class DownloadButton(Panel):
         self.button = gr.Button(self.w.t("downloads_view.start"), size="sm", visible=False, elem_id="download-model")
         self.notice = gr.HTML("", visible=False, elem_id="download-notice")
 
-    def draw(self, model_id: Any, size: int | None) -> dict[Any, Any]:
+    def draw(self, model_id: object, size: int | None) -> dict[object, object]:
         """Return the updates for a drawing of the form. The button is only shown for a hub model that is neither on
         this PC nor being downloaded. size: bytes of its weights, None if unknown."""
         is_offered = self._can_download(model_id)
         room = self._disk_space(size) if is_offered and size is not None else Html("")
         return {self.room: shown(room), self.button: gr.update(visible=is_offered), self.notice: shown("")}
 
-    def _can_download(self, model_id: Any) -> bool:
+    def _can_download(self, model_id: object) -> bool:
         if not isinstance(model_id, str):
             return False
         try:
@@ -63,7 +62,7 @@ class DownloadButton(Panel):
             else muted(self.w.t("downloads_view.free", **values))
         )
 
-    def begin(self, model_id: Any, revision: str | None) -> Update:
+    def begin(self, model_id: object, revision: str | None) -> Update:
         """Start the download, and return the notice beside the button."""
         try:
             self.services.downloads.start(model_id.strip() if isinstance(model_id, str) else "", revision)

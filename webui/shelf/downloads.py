@@ -6,7 +6,6 @@ It stands below the form and stays while a run trains. core/hub/downloads does t
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import gradio as gr
 
@@ -77,7 +76,7 @@ class DownloadsCard(Panel):
             )
         )
 
-    def act(self, pressed: Any) -> Update:
+    def act(self, pressed: object) -> Update:
         """Input: the data of the pressed button. Output: notice."""
         try:
             button = json.loads(pressed) if isinstance(pressed, str) and pressed else {}

@@ -3,8 +3,6 @@ there are none."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import gradio as gr
 from gradio.components import Component
 from gradio.events import Dependency
@@ -43,7 +41,7 @@ class HubSearch:
         )  # fmt: skip
         return self.results.select(None, None, [model], js=CHOSEN, **QUIET)
 
-    def search_hub(self, memory: Any, words: Any, model: Any, cards: Any = ()) -> Update:
+    def search_hub(self, memory: object, words: object, model: object, cards: object = ()) -> Update:
         """Inputs: plan-for, words, model, cards. Outputs: results."""
         text = words if isinstance(words, str) else ""
         try:

@@ -6,7 +6,6 @@ No request goes to a hub while a person types: the rows are the catalogue's (cor
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import gradio as gr
 from gradio.events import Dependency
@@ -81,7 +80,14 @@ class ModelShelf:
         return self.shown.select(None, None, [model], js=CHOSEN, **QUIET), pressed
 
     def draw(
-        self, memory: Any, words: Any, fitting: Any, sell: Any, language: Any, model: Any, cards: Any = ()
+        self,
+        memory: object,
+        words: object,
+        fitting: object,
+        sell: object,
+        language: object,
+        model: object,
+        cards: object = (),
     ) -> Html:
         """Inputs: plan-for, words, fitting, sell, language, model, cards. Outputs: shown."""
         wish = Wish(

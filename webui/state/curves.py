@@ -21,6 +21,7 @@ import numpy as np
 from core.advice.curve_doctor import Series
 from core.advice.doctor.pairs import NUMBERS, PairSeries
 from core.errors import RunError
+from core.files import JsonObject
 from core.runs import sample_answers
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
@@ -119,7 +120,7 @@ class Curve:
             len(self.eval_pairs),
         ]
 
-    def _add(self, record: dict[str, Any]) -> None:
+    def _add(self, record: JsonObject) -> None:
         kind, step, attempt = record.get("kind"), record.get("step"), record.get("attempt", 1)
         if kind not in ("train", "eval", "gpu") or not _is_count(step) or not _is_count(attempt):
             return
@@ -204,7 +205,7 @@ class Curves:
     _guard: threading.Lock = field(default_factory=threading.Lock)
     whole_curves: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "whole-curves"))
 
-    def since(self, run_id: str, cursor: Any = None) -> dict[str, Any]:
+    def since(self, run_id: str, cursor: object = None) -> JsonObject:
         """Return the new points of a run for a page with this cursor; anything else than a valid cursor counts as none.
 
         Keys: run, cursor, reset (true: drop the earlier points), and by step, null where unknown: x with y, s, rate,
@@ -225,7 +226,7 @@ class Curves:
                 return {"run": run.id, "cursor": [run.id, *curve.position()], "reset": False, **_reply(curve, position)}
         return self.whole_curves.submit(self._all_points, run, curve).result()
 
-    def _all_points(self, run: RunFolder, curve: Curve) -> dict[str, Any]:
+    def _all_points(self, run: RunFolder, curve: Curve) -> JsonObject:
         with curve.reading:
             curve.catch_up(run)
             return {"run": run.id, "cursor": [run.id, *curve.position()], "reset": True, **_reply(curve, None)}
@@ -254,13 +255,13 @@ class Curves:
             )
             return Series(steps, losses, norms, rates, eval_steps, eval_losses, measured_rows, pairs)
 
-    def overlaid(self, run_id: str) -> dict[str, list[Any]]:
+    def overlaid(self, run_id: str) -> dict[str, list[object]]:
         """Return the curves of a run for a chart of several runs: step with loss (smoothed), rate, tokens and time
         (minutes trained), and eval_step with eval_loss. Raises RunError for an unknown run."""
         run = self.runs.get(run_id)
         return self.whole_curves.submit(self._overlaid, run, self._curve(run.id)).result()
 
-    def _overlaid(self, run: RunFolder, curve: Curve) -> dict[str, list[Any]]:
+    def _overlaid(self, run: RunFolder, curve: Curve) -> dict[str, list[object]]:
         with curve.reading:
             curve.catch_up(run)
             chosen = thin(curve.train.column("smoothed"), most=OVERLAID_POINTS)
@@ -279,7 +280,7 @@ class Curves:
             return curve
 
 
-def _matching_position(cursor: Any, run_id: str, current: list[int]) -> list[int] | None:
+def _matching_position(cursor: object, run_id: str, current: list[int]) -> list[int] | None:
     """Return the numbers of a cursor that fits this curve and is not too far behind, else None."""
     if not isinstance(cursor, list) or len(cursor) != 1 + len(current) or cursor[0] != run_id:
         return None
@@ -303,7 +304,7 @@ def _points(columns: CurveColumns, start: int, thinned_by: tuple[str, ...]) -> d
     return {"step": steps, **{name: [_five_digits(value) for value in values] for name, values in values_of.items()}}
 
 
-def _reply(curve: Curve, position: list[int] | None) -> dict[str, Any]:
+def _reply(curve: Curve, position: list[int] | None) -> JsonObject:
     """Return the points after a page's position, or all of them, thinned, if it has none."""
     sends_all = position is None
     _, trained, evaluated, looked, bad, compared, eval_compared = position or (0,) * 7
@@ -321,7 +322,7 @@ def _reply(curve: Curve, position: list[int] | None) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _pair_points(columns: CurveColumns, start: int, sends_all: bool, letter: str) -> dict[str, list[Any]]:
+def _pair_points(columns: CurveColumns, start: int, sends_all: bool, letter: str) -> dict[str, list[object]]:
     points = _points(columns, start, ("margin",) if sends_all else ())
     return {f"{letter}x": points.pop("step")} | {f"{letter}_{name}": values for name, values in points.items()}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from core.advice import curve_doctor
 from core.advice.diagnosis import Diagnosis
@@ -19,7 +18,7 @@ class Diagnoses:
     """The run doctor's first finding for each run, cached until the run has a new number."""
 
     curves: Curves
-    _kept: dict[str, tuple[Any, Diagnosis | None]] = field(default_factory=dict)
+    _kept: dict[str, tuple[object, Diagnosis | None]] = field(default_factory=dict)
 
     def diagnose(self, view: RunView | None) -> Diagnosis | None:
         if view is None or view.recipe is None:

@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 from core import files
 from core.chat.client import ChatClient, ChatState
 from core.errors import GarageError
 from core.export.exports import Exports
 from core.export.records import ExportRequest, ExportResult, ExportStatus
+from core.files import JsonObject
 from core.hub.downloads import Downloads
 from core.hub.entry import Download
 from core.queue.queue import Order, Queue, QueuedRun, arranged, first
@@ -83,7 +83,7 @@ class RunView:
     folder: str
     recipe: Recipe | None
     facts: RunFacts
-    events: Sequence[dict[str, Any]]
+    events: Sequence[JsonObject]
     log_tail: str
 
 
@@ -115,7 +115,7 @@ class Snapshot:
     downloads: tuple[Download, ...] = ()  # oldest request first
     left: tuple[LeftRun, ...] = ()  # runs that ended unexpectedly, newest first
 
-    def followed(self, requested: Any) -> tuple[str, bool]:
+    def followed(self, requested: object) -> tuple[str, bool]:
         """Return the id of the run that a page polls, and whether it is at work.
 
         requested: from a browser, so it may be any JSON: a run id, or "" for the run that the Train page shows. The id
@@ -133,8 +133,8 @@ class Snapshots:
         self._guard = threading.Lock()
         self._taken_at = float("-inf")
         self._moment: Snapshot | None = None
-        self._rows: dict[str, tuple[tuple[Any, ...], RunRow]] = {}
-        self._events: dict[str, tuple[tuple[int, ...], list[dict[str, Any]]]] = {}
+        self._rows: dict[str, tuple[tuple[object, ...], RunRow]] = {}
+        self._events: dict[str, tuple[tuple[int, ...], list[JsonObject]]] = {}
 
     def now(self, fresh: bool = False) -> Snapshot:
         """Return the newest snapshot. fresh: take a new one, so that the effect of a button is seen at once."""
@@ -210,7 +210,7 @@ class Snapshots:
         log = run.log_tail(LOG_LINES) if row.status.state in (State.FAILED, State.INTERRUPTED) else ""
         return RunView(row, str(run.path), recipe, run.facts(), self._newest_events(run), log)
 
-    def _newest_events(self, run: RunFolder) -> list[dict[str, Any]]:
+    def _newest_events(self, run: RunFolder) -> list[JsonObject]:
         """Return the events of a run. The file is read again only when it has changed."""
         stamp = files.stamp(run.path / "events.jsonl")
         known = self._events.get(run.id)
@@ -249,7 +249,7 @@ def _read_row(run: RunFolder, status: Status) -> RunRow:
     )
 
 
-def _newest(lines: Sequence[dict[str, Any]], kind: str, name: str) -> float | None:
+def _newest(lines: Sequence[JsonObject], kind: str, name: str) -> float | None:
     values = [line.get(name) for line in lines if line.get("kind") == kind]
     return values[-1] if values and isinstance(values[-1], int | float) else None
 

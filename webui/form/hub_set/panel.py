@@ -7,7 +7,7 @@ download; the download itself belongs to the list (core/hub/downloads) and conti
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import gradio as gr
 from gradio.components import Component
@@ -17,6 +17,7 @@ from core.data.hub_sets import adding
 from core.data.hub_sets.adding import FIRST_ROWS
 from core.data.hub_sets.head import is_recognised
 from core.errors import DataError, GarageError
+from core.files import JsonObject
 from core.hub.hub_errors import host_of
 from core.hub.sets import search
 from core.hub.sets.about import AboutPart, AboutSet, SetHead, about, select_part
@@ -26,7 +27,7 @@ from webui.form.hub_set import view
 from webui.kit import samples
 from webui.kit.format import grouped
 from webui.kit.html import Html, notice, tag
-from webui.kit.live import CONTROL, LAST, QUIET, TICK_S, Poller, Update, shown
+from webui.kit.live import CONTROL, LAST, QUIET, TICK_S, Options, Poller, Update, shown
 from webui.kit.panel import Panel
 
 # The press of a row's button. The script of the event gets no data, so the page stores it.
@@ -44,7 +45,7 @@ PRESSED = "() => [window.loraGarageHubSet ?? '']"
 # A download does not wait for events that may open another dataset.
 BEGINS = {**CONTROL, "concurrency_id": "hub-set"}
 # Options of requests to the hub, which take some seconds.
-ASKING: dict[str, Any] = {"show_progress": "minimal", "concurrency_limit": 2, "api_visibility": "private"}
+ASKING: Options = {"show_progress": "minimal", "concurrency_limit": 2, "api_visibility": "private"}
 
 
 class HubSetPanel(Panel):
@@ -111,7 +112,7 @@ class HubSetPanel(Panel):
         return [self.head, self.message, self.add, self.take, self.columns, self.question, self.answer]
 
     # ---- handlers -------------------------------------------------------------------------------------------------
-    def search(self, words: Any) -> list[Any]:
+    def search(self, words: object) -> list[object]:
         """Inputs: words, or a name. Outputs: results, and those of open."""
         text = words.strip() if isinstance(words, str) else ""
         if "/" in text:
@@ -122,7 +123,7 @@ class HubSetPanel(Panel):
             return [shown(""), *self._closed_outputs(error)]
         return [shown(view.results(rows, text, self.w)), *self._closed_outputs()]
 
-    def open(self, name: Any) -> list[Any]:
+    def open(self, name: object) -> list[object]:
         """Inputs: the name of a dataset. Outputs: failure, one, about, part, dataset, and those of a part."""
         try:
             dataset = about(SetName.parse(name if isinstance(name, str) else ""), with_rows=True)
@@ -136,7 +137,7 @@ class HubSetPanel(Panel):
             *self._part_outputs(dataset),
         ]  # fmt: skip
 
-    def choose_part(self, dataset: Any, part: Any) -> list[Any]:
+    def choose_part(self, dataset: object, part: object) -> list[Update]:
         """Inputs: dataset, part. Outputs: those of a part."""
         if not isinstance(dataset, AboutSet):
             return [gr.skip()] * len(self._part_components)
@@ -145,8 +146,8 @@ class HubSetPanel(Panel):
         except GarageError as error:
             return self._unavailable(error)
 
-    def begin(self, rows: int) -> Any:
-        def begun(dataset: Any, part: Any, question: Any, answer: Any) -> list[Any]:
+    def begin(self, rows: int) -> Callable[..., list[object]]:
+        def begun(dataset: object, part: object, question: object, answer: object) -> list[object]:
             """Inputs: dataset, part, question, answer. Outputs: download, clock, progress, failure."""
             if not isinstance(dataset, AboutSet):
                 return [gr.skip()] * 4
@@ -159,7 +160,7 @@ class HubSetPanel(Panel):
 
         return begun
 
-    def poll(self, name: Any) -> list[Any]:
+    def poll(self, name: object) -> list[object]:
         """Inputs: download. Outputs: clock, progress, failure, arrived."""
         row = self.services.downloads.row(name) if isinstance(name, str) and PartName.parse(name) else None
         if row is None:  # cancelled in the list of downloads
@@ -185,7 +186,7 @@ class HubSetPanel(Panel):
         }
 
     # ---- outputs -------------------------------------------------------------------------------------------------
-    def _closed_outputs(self, error: GarageError | None = None) -> list[Any]:
+    def _closed_outputs(self, error: GarageError | None = None) -> list[object]:
         message = notice(self.w.render(error.message)) if error else Html("")
         return [
             shown(message),
@@ -220,7 +221,7 @@ class HubSetPanel(Panel):
         return [shown(""), shown(notice(self.w.render(why.message))), *[gr.update(visible=False)] * 3, none, none]
 
 
-def _column_roles(question: Any, answer: Any) -> dict[str, Any]:
+def _column_roles(question: object, answer: object) -> JsonObject:
     """Return the roles of two columns as Choices have them: a question and its answer, or a text alone; {} if none were
     chosen."""
     prompt_column, answer_column = (each if isinstance(each, str) else "" for each in (question, answer))
@@ -237,5 +238,5 @@ def _key(each: AboutPart) -> str:
     return f"{each.config}:{each.split}"
 
 
-def _part_name(key: Any) -> tuple[str, ...]:
+def _part_name(key: object) -> tuple[str, ...]:
     return tuple(key.split(":")) if isinstance(key, str) else ("",)

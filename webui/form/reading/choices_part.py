@@ -8,10 +8,10 @@ added here (samples, files of a library folder) are read without choices.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import islice
-from typing import Any, get_args
+from typing import get_args
 
 import gradio as gr
 from gradio.components import Component
@@ -100,11 +100,11 @@ class ReadingPart:
             self.column_names, *self.file.parts,
         }  # fmt: skip
 
-    def wire(self, form: FormHandle, data: Component, choices: Any) -> None:
+    def wire(self, form: FormHandle, data: Component, choices: Callable[[], list[tuple[str, str]]]) -> None:
         """data: the list of datasets. choices: returns its current entries, since a dataset may have another number of
         rows now."""
 
-        def chosen(read: Any) -> Fill:
+        def chosen(read: Callable[[FieldValues, Choices], Choices]) -> Fill:
             def fill(values: FieldValues) -> Filled:
                 """Store the recipe's choices for the dataset together with the new one. Its version is dropped, because
                 it belongs to another reading."""
@@ -160,7 +160,7 @@ class ReadingPart:
         return kept.model_copy(update={"columns": columns or kept.columns})
 
     # ---- drawing the stored choices ------------------------------------------------------------------------------
-    def draw(self, data: Any, choices: Choices = NO_CHOICES) -> Updates:
+    def draw(self, data: object, choices: Choices = NO_CHOICES) -> Updates:
         """Return the updates for a state of the form."""
         updates: Updates = {
             self.chat: gr.update(visible=False),
@@ -269,7 +269,7 @@ class ReadingPart:
         question = w.t("reading_choices.which_answer" if report.undecided else "reading_choices.is_right")
         return join([tag("p", tag("strong", question), role="status"), tag("div", *cards, class_="lg-readings")])
 
-    def _as_table(self, names: list[str], rows: list[Mapping[str, Any]]) -> Html:
+    def _as_table(self, names: list[str], rows: list[Mapping[str, object]]) -> Html:
         """Return the rows as a table that can be scrolled by keyboard, since it may be wider than a phone."""
         head = tag("tr", *(tag("th", name[:LONGEST_CELL], scope="col") for name in names))
         body = (tag("tr", *(tag("td", _cell(row.get(name))) for name in names)) for row in rows)
@@ -283,6 +283,6 @@ class ReadingPart:
         )
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     text = "" if value is None else " ".join(str(value).split())
     return text if len(text) <= LONGEST_CELL else f"{text[:LONGEST_CELL].rstrip()}…"

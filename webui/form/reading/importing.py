@@ -8,9 +8,9 @@ visible.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import gradio as gr
+from gradio.events import Dependency
 
 from core.progress import Check
 from webui.form.handle import Components, FieldValues, Fill, Filled, Listen
@@ -28,7 +28,7 @@ class Import:
     """One import of one page; called as the `check` of the reader. dropped: paths of the dropped files. previous: the
     page's import before."""
 
-    def __init__(self, dropped: Any = None, previous: Import | None = None):
+    def __init__(self, dropped: object = None, previous: Import | None = None):
         self.dropped, self.previous, self.rows = dropped, previous, 0
         self.is_begun = self.is_cancelled = self.is_over = False
 
@@ -38,7 +38,7 @@ class Import:
             raise ImportCancelled
 
 
-def unfinished(newest: Any) -> list[Import]:
+def unfinished(newest: object) -> list[Import]:
     """Return the imports of a page that are not over, the newest first. newest: the page's last Import, or None."""
     imports = []
     while isinstance(newest, Import):
@@ -67,12 +67,12 @@ class ImportPart:
         """Return `listen` with an event before it that shows the progress. file: the drop zone; emptied first, so that
         it accepts further files."""
 
-        def begin(newest: Any, dropped: Any = None) -> list[Any]:
+        def begin(newest: object, dropped: object = None) -> list[object]:
             begins = dropped or not file
             newest = Import(dropped, next(iter(unfinished(newest)), None)) if begins else newest
             return [newest, gr.Timer(active=True), *([None] if file else [])]
 
-        def begun(fn: Callable[..., Any], inputs: Components, outputs: Components, **options: Any) -> Any:
+        def begun(fn: Callable[..., object], inputs: Components, outputs: Components, **options: object) -> Dependency:
             files = [file] if file else []
             first = listen(begin, [self.newest, *files], [self.newest, self.clock, *files], **EACH, **AT_ONCE)
             return first.then(fn, inputs | {self.newest}, outputs, **EACH, **options)
@@ -103,7 +103,7 @@ class ImportPart:
         return filled
 
     # ---- handlers -------------------------------------------------------------------------------------------------
-    def look(self, newest: Any) -> list[Update]:
+    def look(self, newest: object) -> list[Update]:
         """Inputs: newest. Outputs: row, progress, clock."""
         reading = self.current(newest)
         if reading is None:
@@ -115,12 +115,12 @@ class ImportPart:
             gr.skip(),
         ]
 
-    def cancelled(self, newest: Any) -> list[Update]:
+    def cancelled(self, newest: object) -> list[Update]:
         """Inputs: newest. Outputs: row, progress, clock."""
         if reading := self.current(newest):
             reading.is_cancelled = True
         return self.look(newest)
 
-    def current(self, newest: Any) -> Import | None:
+    def current(self, newest: object) -> Import | None:
         """Return the import to show: of several, which run one after the other, the first that was not cancelled."""
         return min(reversed(unfinished(newest)), key=lambda one: one.is_cancelled, default=None)

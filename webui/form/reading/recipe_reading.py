@@ -13,6 +13,7 @@ from typing import Any, Self
 from pydantic import ValidationError
 
 from core.data.reading.choices import NO_CHOICES, Choices
+from core.files import JsonObject
 from core.recipe import Data
 from core.values import Frozen
 from core.workspace.folder import expand
@@ -68,7 +69,7 @@ class RecipeReading(Frozen):
         """Return whether an upload is the file that the recipe names; gradio changes some characters of a name."""
         return _letters(self.file) == _letters(Path(path).name)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JsonObject:
         return self.model_dump(mode="json")
 
 
@@ -83,5 +84,5 @@ def _letters(name: str) -> str:
     return "".join(filter(str.isalnum, name)).lower()
 
 
-def choices_for(data: Any, reading: RecipeReading | None) -> Choices:
+def choices_for(data: object, reading: RecipeReading | None) -> Choices:
     return reading.choices if reading and reading.data == data else NO_CHOICES

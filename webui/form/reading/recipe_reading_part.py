@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 from gradio.components import Component
@@ -33,7 +32,12 @@ class RecipeReadingPart(Panel):
             self.kept = gr.Button(self.w.t("brought.take_kept"), size="sm", elem_id="brought-kept")
 
     def wire(
-        self, form: FormHandle, data: Component, choices: Callable[[], Any], importing: ImportPart, notice_html: gr.HTML
+        self,
+        form: FormHandle,
+        data: Component,
+        choices: Callable[[], object],
+        importing: ImportPart,
+        notice_html: gr.HTML,
     ) -> None:
         """data: the list of datasets. choices: returns its current entries. notice_html: the place of a notice about a
         cancelled import."""
@@ -48,7 +52,7 @@ class RecipeReadingPart(Panel):
             reading = reading.model_copy(update={"choices": reading.choices.model_copy(update={"version": None})})
         return Filling(answers={"reading": reading.state() if reading and is_newest else None}), {}
 
-    def _add(self, data: Component, choices: Callable[[], Any], values: FieldValues, check: Check = go_on) -> Filled:
+    def _add(self, data: Component, choices: Callable[[], object], values: FieldValues, check: Check = go_on) -> Filled:
         """Add the recipe's file by its path, which only a visitor on this PC may do."""
         reading = values[READING]
         if not reading or not values[IS_LOCAL]:
@@ -59,7 +63,7 @@ class RecipeReadingPart(Panel):
             return None, {self.message: shown(notice(self.w.render(error.message)))}
         return Filling({"data": added.id}, {"reading": None}), {data: gr.update(choices=choices())}
 
-    def draw(self, data: Any, reading: RecipeReading | None) -> Updates:
+    def draw(self, data: object, reading: RecipeReading | None) -> Updates:
         """Return the updates for a state of the form."""
         notices: list[Html] = []
         newest: int | None = None

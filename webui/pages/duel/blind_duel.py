@@ -5,13 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 from gradio.components import Component
 
 from core.chat import corrections
-from core.chat.comparison import Contestant, PromptComparison, Score, all_of, same_beginning
+from core.chat.comparison import Contestant, PromptComparison, Score, Verdict, all_of, same_beginning
 from core.chat.contest import answer_missing, same_text
 from core.chat.conversations import Conversations, first_questions
 from core.chat.prompts import MOST_CHARACTERS, Prompt, neutral, own_prompts, prompts_of, prompts_of_file
@@ -106,7 +105,7 @@ class BlindDuel:
         self.pairs.click(self.keep_pairs, [self.opened], [self.kept], **CONTROL)
 
     # ---- handlers -------------------------------------------------------------------------------------------------
-    def recall(self, own: Any) -> str:
+    def recall(self, own: object) -> str:
         """Inputs: own questions. Outputs: the same, followed by the first questions of conversations, the newest
         first."""
         own_questions = [prompt.question for prompt in own_prompts(own)] if isinstance(own, str) else []
@@ -114,7 +113,7 @@ class BlindDuel:
         more = [question for question in known if len(question) <= MOST_CHARACTERS and question not in own_questions]
         return "\n".join([*own_questions, *more[: max(0, COUNTS[-1] - len(own_questions))]])
 
-    def read(self, file: Any) -> Update:
+    def read(self, file: str | None) -> Update:
         """Inputs: file. Outputs: a summary of its questions, or the error."""
         w = self.w
         try:
@@ -129,8 +128,15 @@ class BlindDuel:
         )
 
     def start(
-        self, target: Any, checkpoint: Any, count: Any, own: Any, file: Any, length: Any, *rest: Any
-    ) -> Iterator[list[Any]]:
+        self,
+        target: object,
+        checkpoint: object,
+        count: object,
+        own: object,
+        file: object,
+        length: object,
+        *rest: object,
+    ) -> Iterator[list[object]]:
         """Answer all questions, then show the first pair; showing pairs earlier would reveal the models by their speed.
 
         Inputs: target, checkpoint, count, own questions, a file of them, longest answer, the fields of both, voter.
@@ -152,7 +158,7 @@ class BlindDuel:
             return
         yield self._next(comparison, _voter(voter))
 
-    def vote(self, opened: Any, at: Any, verdict: Any, voter: Any) -> list[Any]:
+    def vote(self, opened: object, at: object, verdict: Verdict, voter: object) -> list[object]:
         """Inputs: comparison, prompt, voter. Outputs: the view: the next prompt, or the result."""
         try:
             comparison = PromptComparison.open(self.services.workspace, str(opened))
@@ -164,7 +170,7 @@ class BlindDuel:
         except GarageError as error:
             return self._view(None, None, notice(self.w.render(error.message)))
 
-    def keep_pairs(self, opened: Any) -> Update:
+    def keep_pairs(self, opened: object) -> Update:
         """Inputs: comparison. Outputs: kept. Adds all voters' verdicts as pairs to the dataset of the run's
         corrections."""
         w, services = self.w, self.services
@@ -178,7 +184,7 @@ class BlindDuel:
         return shown(notice(w.t("blind_duel.pairs_kept", added=added, name=info.name, rows=info.good_rows or 0), "ok"))
 
     def _comparison(
-        self, two: tuple[Contestant, Contestant], numbers: tuple[Any, Any], prompts: list[Prompt], voter: str
+        self, two: tuple[Contestant, Contestant], numbers: tuple[object, object], prompts: list[Prompt], voter: str
     ) -> PromptComparison:
         """Return the newest comparison of the same contestants that this voter has not finished, or a new one. prompts:
         [] for questions of the data. Raises GarageError."""
@@ -213,7 +219,7 @@ class BlindDuel:
         )
 
     # ---- drawing --------------------------------------------------------------------------------------------------
-    def _next(self, comparison: PromptComparison, voter: str) -> list[Any]:
+    def _next(self, comparison: PromptComparison, voter: str) -> list[object]:
         w, at = self.w, comparison.next_for(voter)
         if at is None:
             return self._view(comparison.id, None, Html(""), result=self._result(comparison, voter))
@@ -302,7 +308,7 @@ class BlindDuel:
         question: str = "",
         answers: str = "",
         result: str = "",
-    ) -> list[Any]:
+    ) -> list[object]:
         if opened and not writing:
             link = tag(
                 "a",
@@ -322,7 +328,7 @@ def _beside(parts: Iterable[tuple[str, str]]) -> Html:
     return tag("div", *sections, class_="lg-duel")
 
 
-def _own_prompts(file: Any, own: Any) -> list[Prompt]:
+def _own_prompts(file: object, own: object) -> list[Prompt]:
     """Return the questions of the file, else of the lines; [] without either. Raises ChatError."""
     if not isinstance(file, str):
         return own_prompts(own) if isinstance(own, str) else []
@@ -331,7 +337,7 @@ def _own_prompts(file: Any, own: Any) -> list[Prompt]:
     return prompts
 
 
-def _voter(given: Any) -> str:
+def _voter(given: object) -> str:
     return given[:MOST_VOTER] if isinstance(given, str) else ""
 
 

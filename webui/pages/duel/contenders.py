@@ -60,7 +60,7 @@ class Contender:
     def wire(self) -> None:
         self.model.change(self.chosen, self.model, [self.checkpoint, self.strength], **AT_ONCE)
 
-    def chosen(self, model: Any) -> list[Any]:
+    def chosen(self, model: object) -> list[object]:
         """Inputs: model. Outputs: checkpoint, strength."""
         there = checkpoint_choices(self.services, self.w, model)
         has_one = self.side == "second" if model == AS_USUAL else str(model).startswith(("run:", "adapter:"))
@@ -75,7 +75,7 @@ class Contender:
 
 
 def two_of(
-    services: Services, w: Wording, above: tuple[Any, Any], first: tuple[Any, ...], second: tuple[Any, ...]
+    services: Services, w: Wording, above: tuple[object, object], first: tuple[object, ...], second: tuple[object, ...]
 ) -> tuple[Contestant, Contestant]:
     """Return the two contestants. above: target and checkpoint of the chat. first, second: values of a Contender's
     fields. Raises GarageError."""
@@ -96,7 +96,7 @@ def two_of(
 
 
 def _contestant(
-    services: Services, w: Wording, model: Any, checkpoint: Any, percent: Any, precision: Any
+    services: Services, w: Wording, model: Any, checkpoint: object, percent: object, precision: object
 ) -> Contestant:
     if not is_there(services, w, model):
         raise ChatError("chat_page.gone")
@@ -115,7 +115,9 @@ def _contestant(
     return _named(w, format.model_name(base, w), None, 1.0, precision, other=f"base:{base}", column="base")
 
 
-def _named(w: Wording, name: str, checkpoint: str | None, strength: float, precision: Any, **whose: Any) -> Contestant:
+def _named(
+    w: Wording, name: str, checkpoint: str | None, strength: float, precision: object, **whose: object
+) -> Contestant:
     """Return a contestant whose label contains its distinguishing settings."""
     if precision not in PRECISIONS:
         raise ChatError("wizard.bad_number", field="precision", found=str(precision)[:40], low=4, high=16)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
 
 import gradio as gr
 
@@ -55,7 +54,7 @@ class JudgePanel(Panel):
         sent = self.send.click(self.ask, [self.judge, opened], view, **once)
         self.halt.click(self.halted, [self.judge, opened], view, cancels=[sent], **AT_ONCE)
 
-    def shown_first(self, url: Any, model: Any, key: Any, opened: Any, request: gr.Request) -> list[Any]:
+    def shown_first(self, url: object, model: object, key: object, opened: object, request: gr.Request) -> list[object]:
         """Inputs: address, model, key, comparison. Outputs: judge, key (emptied), send, halt, message: the request and
         its receiver."""
         w = self.w
@@ -80,7 +79,7 @@ class JudgePanel(Panel):
         message = tag("p", w.t("judge_panel.leaves", count=len(left), characters=size, url=judge.url))
         return [judge, "", *self._view(join([message, tag("pre", text[:MOST_SHOWN], tabindex="0")]), may_send=True)]
 
-    def ask(self, judge: Any, opened: Any) -> Iterator[list[Any]]:
+    def ask(self, judge: object, opened: object) -> Iterator[list[object]]:
         """Inputs: judge, comparison. Outputs: send, halt, message, again as verdicts arrive."""
         w, why = self.w, Html("")
         try:
@@ -98,7 +97,7 @@ class JudgePanel(Panel):
             return
         yield self._view(join([why, self._score(judge, comparison)]), may_send=bool(why))
 
-    def halted(self, judge: Any, opened: Any) -> list[Any]:
+    def halted(self, judge: object, opened: object) -> list[object]:
         """Inputs: judge, comparison. Outputs: send, halt, message. Verdicts received so far stay."""
         try:
             message = self._score(judge, self._comparison(opened)) if isinstance(judge, Judge) else Html("")
@@ -106,11 +105,11 @@ class JudgePanel(Panel):
             message = notice(self.w.render(error.message))
         return self._view(message, may_send=isinstance(judge, Judge))
 
-    def _comparison(self, opened: Any) -> PromptComparison:
+    def _comparison(self, opened: object) -> PromptComparison:
         return PromptComparison.open(self.services.workspace, str(opened))
 
     def _score(self, judge: Judge, comparison: PromptComparison) -> Html:
         return tag("p", self.w.render(judges.result_message(judge, comparison)))
 
-    def _view(self, message: Html, may_send: bool = False, asking: bool = False) -> list[Any]:
+    def _view(self, message: Html, may_send: bool = False, asking: bool = False) -> list[object]:
         return [gr.update(visible=may_send), gr.update(visible=asking), shown(message)]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
+from gradio.components import Component
 
 from core.errors import GarageError
 from core.runs.away import packed
@@ -27,16 +28,16 @@ class Unpacking(Panel):
             )
             self.notice = gr.HTML("", visible=False, elem_id="unpack-notice")
 
-    def wire(self, poller: Poller, pick: Any, outputs: list[Any]) -> None:
+    def wire(self, poller: Poller, pick: Callable[[str], Sequence[object]], outputs: list[Component]) -> None:
         """pick: returns the updates (of outputs) that open a run by its id."""
 
-        def unpack(file: Any) -> tuple[Any, ...]:
+        def unpack(file: object) -> tuple[object, ...]:
             run_id, message = self.unpack(file)
             return gr.update(value=None), message, *(pick(run_id) if run_id else [gr.skip()] * len(outputs))
 
         poller.after(self.file.upload(unpack, [self.file], [self.file, self.notice, *outputs], **EACH, **CONTROL))
 
-    def unpack(self, file: Any) -> tuple[str | None, Any]:
+    def unpack(self, file: object) -> tuple[str | None, object]:
         """Return the id of the unpacked run (None after an error), and a notice."""
         try:
             run = packed.unpack(self.services.workspace, Path(str(file)))
