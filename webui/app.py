@@ -197,8 +197,8 @@ def _wire_actions(
     run.open_chat.click(lambda: runs.to_chat(shown()), None, [tabs, chat.target], js=CHOSEN, **AT_ONCE).then(
         None, js=SHOW_CHAT
     )
-    taken = run.take_out.click(lambda: runs.to_way_out(shown()), None, [tabs, runs.list, *runs.opening], **AT_ONCE)
-    poller.after(taken).then(None, js=SEE_WAY_OUT)
+    exported = run.take_out.click(lambda: runs.to_way_out(shown()), None, [tabs, runs.list, *runs.opening], **AT_ONCE)
+    poller.after(exported).then(None, js=SEE_WAY_OUT)
     saved = run.save_picture.click(lambda: runs.picture(shown()), None, [run.picture_file, run.notice], **AT_ONCE)
     saved.then(None, [run.picture_file], None, js=SAVE, **QUIET)
 

@@ -103,8 +103,8 @@ class Comparing(Panel):
         """Return the person's settings for the other objective, without those that suit only the present one."""
         kind, compares = self._kind(form), bool(self._objective(form))
         dropped = {*PLANNED_ANEW, *(SETTINGS if compares else ())}
-        kept = {name: value for name, value in form.answers.explicit.items() if name not in dropped}
-        return kept | ({SETTING: kind} if kind and not compares else {})
+        settings = {name: value for name, value in form.answers.explicit.items() if name not in dropped}
+        return settings | ({SETTING: kind} if kind and not compares else {})
 
     def wire(self, form: FormHandle) -> None:
         def fill(values: FieldValues) -> Filled:

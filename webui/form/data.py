@@ -113,8 +113,8 @@ class DataStep:
         now = self.mark()
         if shown is None or shown == now:
             return [gr.skip(), gr.skip(), []]
-        gone = {} if not data or self.services.datasets.knows(data) else {"value": FIRST}
-        return [now, gr.update(choices=self.choices(), **gone), now]
+        replacement = {} if not data or self.services.datasets.knows(data) else {"value": FIRST}
+        return [now, gr.update(choices=self.choices(), **replacement), now]
 
     def choices(self) -> list[tuple[str, str]]:
         return [samples.choice(info, self.w) for info in self.services.datasets.list()]
@@ -232,8 +232,8 @@ def _tells_of_duplicates(result: FormResult) -> bool:
 
 
 def _without_duplicates(report: DataReport) -> DataReport:
-    kept = (finding for finding in report.findings if finding.id not in ("repeated", "near_repeated"))
-    return report.model_copy(update={"findings": tuple(kept)})
+    findings = (finding for finding in report.findings if finding.id not in ("repeated", "near_repeated"))
+    return report.model_copy(update={"findings": tuple(findings)})
 
 
 def sample_for(goal: object) -> str:

@@ -204,11 +204,11 @@ class Wizard:
             self.redraw_after(
                 button.click(partial(data.turn_row, way), [data.row_at, data.data], [data.row_at], **QUIET)
             )
-        begun = self.fill_on(
+        started = self.fill_on(
             start.button.click, start.begin(self, self.folds, run_notice, planning), self.inputs | {start.start_at},
             {start.start_at, planning, start.notice, run_notice, *self.folds.values()}, js=SENT, **CONTROL,
         )  # fmt: skip
-        poller.after(begun)
+        poller.after(started)
         arrived = page.load(
             self.arrive,
             None,
@@ -221,13 +221,13 @@ class Wizard:
         """Use one listener for all looks, so that they never overlap and the last one comes last."""
         trigger = gr.Button("", visible="hidden", elem_id="look")  # pressed only by form.js
         answer = gr.JSON(None, visible=False)
-        looked = gr.on(
+        event = gr.on(
             [trigger.click, self.again.tick], self.look(answer), self.inputs, self._drawn_components | {answer},
             js=SENT, **LAST, **QUIET,
         )  # fmt: skip
-        taken = self._take(looked, answer, self._settings)
+        filled = self._take(event, answer, self._settings)
         # A look that began before the newest choice has drawn the cards with the previous one.
-        taken.then(None, [self.data_step.data], None, js=MARK, **QUIET)
+        filled.then(None, [self.data_step.data], None, js=MARK, **QUIET)
 
     def _wire_acts(self) -> None:
         """Connect the fields' events, which record a person's edits."""
@@ -246,8 +246,8 @@ class Wizard:
         follow = Template(FOLLOW).substitute(goals=json.dumps(self._goals()), empty=json.dumps(shown("")))
         self.redraw_after(data.input(None, [data, goal], [goal, self.data_step.notice], js=follow, **QUIET))
         cards, outputs = self.start_view.cards, [data, goal, self.data_step.notice]
-        taken = Template(TAKE_CARD).substitute(follow=follow)
-        self.redraw_after(cards.select(None, [data, goal], outputs, js=taken, **QUIET))
+        script = Template(TAKE_CARD).substitute(follow=follow)
+        self.redraw_after(cards.select(None, [data, goal], outputs, js=script, **QUIET))
 
     def _wire_next(self, step: str, button: gr.Button) -> None:
         following = STEPS[STEPS.index(step) + 1]
@@ -285,9 +285,9 @@ class Wizard:
 
     def _take(self, event: Dependency, answer: gr.JSON, fields: dict[str, Component]) -> Dependency:
         """Put the values of answer into fields after an event."""
-        known = json.dumps([(name, field.elem_id) for name, field in fields.items()])
+        names = json.dumps([(name, field.elem_id) for name, field in fields.items()])
         return event.then(
-            None, [answer, *fields.values()], [*fields.values()], js=Template(TAKE).substitute(fields=known), **QUIET
+            None, [answer, *fields.values()], [*fields.values()], js=Template(TAKE).substitute(fields=names), **QUIET
         )
 
     def redraw_after(self, event: Dependency) -> Dependency:
@@ -313,11 +313,11 @@ class Wizard:
         }
 
     def look(self, answer: Component) -> Callable[[FieldValues], Updates]:
-        def looked(given: FieldValues) -> Updates:
+        def looked(field_values: FieldValues) -> Updates:
             """Compute everything that depends on the form, and for answer the plan's values, which assets/form.js fills
             in."""
             self.services.standby.note_page(touched=True)
-            form = self.read(given)
+            form = self.read(field_values)
             result = self.result_of(form)
             values = shown_values(result.plan.recipe) if result.plan else {}
             if (rank := values.get("adapter.r")) is not None:
@@ -327,12 +327,12 @@ class Wizard:
             filled = {"is_look": True, "revision": form.answers.revision, "values": values, "answers": answers}
             data = self.data_step
             # the list shows a new dataset of a command or another page together with its card
-            mark, choices, _ = data.now(given[data.shown_mark], form.data)
+            mark, choices, _ = data.now(field_values[data.shown_mark], form.data)
             return {
                 answer: filled,
                 data.shown_mark: mark,
                 data.data: choices,
-                **self._draw(form, result, given[data.row_at]),
+                **self._draw(form, result, field_values[data.row_at]),
             }
 
         return looked

@@ -71,8 +71,8 @@ class FurtherForm(Panel):
             view = self.services.snapshots.now(fresh=True).shown
             return self.fill(form, view.row.id if view else None, tabs, message, anew)
 
-        taken = form.fill_on(button.click, fill, {opened} if opened is not None else set(), {message, tabs}, **CONTROL)
-        taken.then(None, None, None, js=SHOW_FORM if anew else SHOW_FURTHER, **QUIET)
+        filled = form.fill_on(button.click, fill, {opened} if opened is not None else set(), {message, tabs}, **CONTROL)
+        filled.then(None, None, None, js=SHOW_FORM if anew else SHOW_FURTHER, **QUIET)
 
     def fill(self, form: FormHandle, run_id: str | None, tabs: gr.Tabs, message: gr.HTML, anew: bool = False) -> Filled:
         """Return the form with the settings of a run, or the reason why not."""

@@ -30,13 +30,13 @@ def setting_limits(result: FormResult, w: Wording) -> Html | None:
     if plan is None or shape is None or (free_gib := plan.advice.budget.free_gib) is None:
         return None
     advice = plan.advice
-    known = of_hub(plan.recipe.model.id)
-    limits = headroom.limits(shape, advice.setup, free_gib / advice.factor, known)
-    lines = [tag("li", sentence) for sentence in _limits(limits, advice, known, w)]
+    catalogued = of_hub(plan.recipe.model.id)
+    limits = headroom.limits(shape, advice.setup, free_gib / advice.factor, catalogued)
+    lines = [tag("li", sentence) for sentence in _limits(limits, advice, catalogued, w)]
     return tag("div", tag("p", w.t("fits_view.stretched_info"), class_="lg-quiet"), tag("ul", *lines))
 
 
-def _limits(limits: Headroom, advice: Advice, known: KnownModel | None, w: Wording) -> list[str]:
+def _limits(limits: Headroom, advice: Advice, catalogued: KnownModel | None, w: Wording) -> list[str]:
     other = METHODS["lora" if advice.recipe.adapter.method == "qlora" else "qlora"]
     sentences = [
         w.t("fits_view.longest", value=grouped(w, limits.max_length), now=grouped(w, advice.recipe.data.max_length))
@@ -45,8 +45,8 @@ def _limits(limits: Headroom, advice: Advice, known: KnownModel | None, w: Wordi
         w.t("fits_view.largest_r", value=limits.r, now=advice.recipe.adapter.r) if limits.r else w.t("fits_view.no_r"),
         w.t("fits_view.other_fits" if limits.method else "fits_view.other_does_not", method=other),
     ]
-    if known is not None:
-        same = limits.model is not None and limits.model.id == known.id
+    if catalogued is not None:
+        same = limits.model is not None and limits.model.id == catalogued.id
         if limits.model is None:
             sentences.append(w.t("fits_view.no_model"))
         else:

@@ -33,12 +33,12 @@ def holders(result: FormResult, machine: Machine, w: Wording) -> Html | str:
         if budget.kind == "cpu"
         else None
     )
-    held = by_ram if budget.kind == "cpu" else _on_card(budget, machine, w)
-    if held is None:
+    programs = by_ram if budget.kind == "cpu" else _on_card(budget, machine, w)
+    if programs is None:
         return tag("p", w.t("free_memory.holders_unknown"), class_="lg-quiet")
-    if not held:
+    if not programs:
         return tag("p", w.t("free_memory.nobody"), class_="lg-quiet")
-    lines = [tag("li", w.t("free_memory.holder", name=name, used=used)) for name, used in held]
+    lines = [tag("li", w.t("free_memory.holder", name=name, used=used)) for name, used in programs]
     return tag(
         "div", tag("p", tag("strong", w.t("free_memory.who"))), tag("ul", *lines, class_="lg-holders"), class_="lg-held"
     )
@@ -50,15 +50,15 @@ def _on_card(budget: Budget, machine: Machine, w: Wording) -> list[tuple[str, st
     by_card = [card.holders for card in machine.nvidia.cards if card.uuid in uuids]
     if not by_card or None in by_card:
         return None
-    named = []
+    programs = []
     for holder in [holder for holders in by_card for holder in holders or ()][:MOST_HOLDERS]:
         used = (
             w.t("free_memory.amount_unknown")
             if holder.used_bytes is None
             else w.t("fits_view.gib", gib=gib(w, holder.used_bytes / GIB))
         )
-        named.append((holder.name or w.t("free_memory.process", pid=str(holder.pid)), used))
-    return named
+        programs.append((holder.name or w.t("free_memory.process", pid=str(holder.pid)), used))
+    return programs
 
 
 # ---- changes since the card was drawn --------------------------------------------------------------------------
@@ -70,8 +70,8 @@ def mark(result: FormResult) -> dict[str, float]:
     advice = result.plan.advice if result.plan else None
     if advice is None or advice.budget.planned or advice.budget.free_gib is None:
         return {}
-    drawn = {"free": advice.budget.free_gib}
-    return drawn | (
+    figures = {"free": advice.budget.free_gib}
+    return figures | (
         {"bare": advice.estimate.on_card_gib, "needed": advice.estimate.needed_gib} if advice.estimate else {}
     )
 

@@ -144,12 +144,14 @@ def learned_line(result: FormResult, w: Wording) -> Html | None:
     percent = exact if counts.exact else w.t("learned_view.about", number=exact)
     rows = counts.rows - counts.rows_dropped
     if (own := result.preview.facts().validation) is not None:
-        trained, held = grouped(w, max(0, rows - own)), grouped(w, own)
-        return tag("p", w.t("plan_view.learned_own", rows=trained, held=held, percent=percent))
-    apart = validation_count(rows, result.plan.recipe.data.eval_fraction)
-    if not apart:
+        trained, measured = grouped(w, max(0, rows - own)), grouped(w, own)
+        return tag("p", w.t("plan_view.learned_own", rows=trained, held=measured, percent=percent))
+    validation = validation_count(rows, result.plan.recipe.data.eval_fraction)
+    if not validation:
         return tag("p", w.t("plan_view.learned_all", rows=grouped(w, rows), percent=percent))
-    return tag("p", w.t("plan_view.learned", rows=grouped(w, rows - apart), held=grouped(w, apart), percent=percent))
+    return tag(
+        "p", w.t("plan_view.learned", rows=grouped(w, rows - validation), held=grouped(w, validation), percent=percent)
+    )
 
 
 def memory(estimate: Estimate | None, budget: Budget, w: Wording) -> Html | None:
@@ -241,7 +243,7 @@ def documented(advice: Advice, table: VramTable, w: Wording) -> Html:
         cells = [
             tag(
                 "td",
-                cell(table, row.name, method, w),
+                table.shown(row.name, method, w.language),
                 class_="lg-lit-cell" if lit and method == advice.recipe.adapter.method else None,
             )
             for method in methods
@@ -273,10 +275,6 @@ def documented(advice: Advice, table: VramTable, w: Wording) -> Html:
             class_="lg-quiet",
         ),
     )
-
-
-def cell(table: VramTable, row: str, method: TableMethod, w: Wording) -> str:
-    return table.shown(row, method, w.language)
 
 
 def fold(title: str, *content: Html | None, open_: bool = False) -> Html:

@@ -169,8 +169,8 @@ class Planner:
         """Return why a GPU that was planned for, chosen or expected will not be used."""
         cards = self.services.monitor.newest().nvidia.cards
         chosen = (card for card in cards if form.memory == HERE and card.uuid in form.answers.cards)
-        if gone := next((why for card in chosen if (why := devices.why_left_out(card))), None):
-            return gone
+        if reason := next((why for card in chosen if (why := devices.why_left_out(card))), None):
+            return reason
         build = devices.torch_build()
         if budgeted.kind == "card" and not budgeted.planned and build and not build.knows_cards:
             return msg("wizard.torch_without_cuda", torch=build.version or "?")
@@ -195,8 +195,8 @@ class Planner:
 
     def cards_of(self, choice: object, chosen: Sequence[str]) -> tuple[str, ...]:
         """Return the chosen GPUs that can be used, if there is a choice."""
-        there = {card.uuid for card in devices.may_be_chosen(self.services.monitor.newest().nvidia)}
-        return tuple(uuid for uuid in chosen if uuid in there) if choice == HERE and len(there) > 1 else ()
+        usable = {card.uuid for card in devices.may_be_chosen(self.services.monitor.newest().nvidia)}
+        return tuple(uuid for uuid in chosen if uuid in usable) if choice == HERE and len(usable) > 1 else ()
 
     def budget(self, choice: object, cards: object = ()) -> Budget:
         """Return the memory for a choice of plan-for. cards: uuids; without a usable one, this PC decides. Raises

@@ -134,11 +134,11 @@ class StartView(Panel):
         recipe = Recipe.parse({"model": model.model_dump(), "data": {"source": data}}, where="sample")
         try:
             preview = self.services.previews.get(data, model.id, Learning.from_recipe(recipe), None, NO_CHOICES)
-            made = plan.make(recipe, Grounds.from_preview(budget, result.shape, preview, None, continues=False))
+            planned = plan.make(recipe, Grounds.from_preview(budget, result.shape, preview, None, continues=False))
         except GarageError:
             return None
-        counts = preview.counts_of(made.recipe.data)
-        return pace.seconds(pace.planned_tokens(made.recipe, made.advice.planned_steps or 0, counts), result.pace)
+        counts = preview.counts_of(planned.recipe.data)
+        return pace.seconds(pace.planned_tokens(planned.recipe, planned.advice.planned_steps or 0, counts), result.pace)
 
     # ---- the bar ----------------------------------------------------------------------------------------------------
     def draw_bar(self, summary: Summary, result: FormResult) -> Html:

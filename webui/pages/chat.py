@@ -86,9 +86,11 @@ class ChatPage:
                 target = w.named("chat_page.target", "chat-target")
                 first = first_choice(choices, snapshot.rows)
                 self.target = gr.Dropdown(choices, value=first, scale=3, min_width=260, elem_classes=FOLLOWS, **target)
-                known, is_run = checkpoint_choices(self.services, self.w, first), run_id_of(first) is not None
+                checkpoints, is_run = checkpoint_choices(self.services, self.w, first), run_id_of(first) is not None
                 checkpoint = w.named("chat_page.checkpoint", "chat-checkpoint") | {"scale": 2, "min_width": 200}
-                self.checkpoint = gr.Dropdown(known, value=LATEST, visible=is_run, elem_classes=FOLLOWS, **checkpoint)
+                self.checkpoint = gr.Dropdown(
+                    checkpoints, value=LATEST, visible=is_run, elem_classes=FOLLOWS, **checkpoint
+                )
             self.offered = gr.Textbox("", visible="hidden")  # the model to select; the page decides whether to
             self.status = gr.HTML(self._status(snapshot.chat), elem_id="chat-status")
             with gr.Accordion(w.t("chat_page.settings"), open=False, elem_id="chat-settings"):
@@ -313,18 +315,18 @@ class ChatPage:
         conversation, `corrections.outputs`.
         """
         (before_base, question), (before_tuned, _) = without_last(base), without_last(tuned)
-        known, seed = self.corrections.begin_again(earlier, tuned or base), rest[SEED]
+        attempt, seed = self.corrections.begin_again(earlier, tuned or base), rest[SEED]
         if isinstance(seed, int | float) and math.isfinite(seed):
-            rest = (*rest[:SEED], (int(seed) + known["tries"]) % 2**32, *rest[SEED + 1 :])
+            rest = (*rest[:SEED], (int(seed) + attempt["tries"]) % 2**32, *rest[SEED + 1 :])
         closed, view = self.corrections.closed(), list[Any]()
         views = self.talk(question, before_base, before_tuned, *rest)
         for view in self.shelf.keeping(
-            views, opened, rest[0], self._label(rest[0]), before_base, is_another=known["answer"] != ""
+            views, opened, rest[0], self._label(rest[0]), before_base, is_another=attempt["answer"] != ""
         ):
             view[SENT] = gr.skip()  # the message box is not cleared: its text was not sent
             yield [*view, *closed]
         if isinstance(view[BASE], list) and isinstance(view[TUNED], list):
-            yield [*view, *self.corrections.offered(known, view[TUNED] or view[BASE])]
+            yield [*view, *self.corrections.offered(attempt, view[TUNED] or view[BASE])]
 
     def _load(
         self, target: ChatTarget, base: list[Message], tuned: list[Message], both: bool
@@ -359,8 +361,8 @@ class ChatPage:
         texts = {"base": "", "tuned": ""}
         done: dict[str, Done] = {}
         sentence = ""
-        begun = self._so_far(base, tuned, texts, both)
-        yield self._view(*begun, both, sent=sent, writing=True, done=done)
+        histories = self._so_far(base, tuned, texts, both)
+        yield self._view(*histories, both, sent=sent, writing=True, done=done)
         try:
             with answer:
                 for gathered in answer.batches():
@@ -461,7 +463,7 @@ class ChatPage:
             return shown(notice(self.w.render(error.message))), gr.skip()
         return shown(""), self._status(self.services.chat.state())
 
-    def arrive(self, target: object, base: list[Message] | None, taken: object) -> tuple[object, str]:
+    def arrive(self, target: object, base: list[Message] | None, opened: object) -> tuple[object, str]:
         """Select the run to chat with when the tab is opened: the loaded one, or if none is loaded, one that ended
         since the page was made. The person's own choice stays, also one made since this request. A model that no longer
         exists is replaced.
@@ -471,13 +473,13 @@ class ChatPage:
         choices, state = self._targets(), self.services.chat.state()
         first = first_choice(choices, self.services.snapshots.now().rows)
         offered = first if state.phase == "empty" else f"run:{state.target.run}" if state.target else ""
-        known = [value for _, value in choices]
-        offered = offered if run_id_of(offered) and offered in known else ""
-        if not is_there(self.services, self.w, target) and not base and taken in (None, "", "chosen"):
+        ids = [value for _, value in choices]
+        offered = offered if run_id_of(offered) and offered in ids else ""
+        if not is_there(self.services, self.w, target) and not base and opened in (None, "", "chosen"):
             return gr.update(choices=choices), f"{offered or first}\n{target}"
         return (
             (gr.skip(), "")
-            if base or taken or run_id_of(target) or not offered
+            if base or opened or run_id_of(target) or not offered
             else (gr.update(choices=choices), offered)
         )
 
@@ -502,19 +504,19 @@ class ChatPage:
         if (run_id := run_id_of(target)) is None:
             model_id = target.removeprefix("base:")
             return ChatTarget(model_id, None, None, precision == "4", format.model_name(model_id, self.w)), False
-        named = None if checkpoint in (None, LATEST) else str(checkpoint)
+        folder_name = None if checkpoint in (None, LATEST) else str(checkpoint)
         four_bit = None if precision not in ("16", "4") else precision == "4"
-        return target_of(self.services.runs.get(run_id), named, four_bit), True
+        return target_of(self.services.runs.get(run_id), folder_name, four_bit), True
 
 
 def sampling_of(
     temperature: object, top_p: object, max_new_tokens: object, seed: object, thinking: object = "trained"
 ) -> Sampling:
     """Return the sampling settings of the form. Raises ChatError with the limits; an empty field means its default."""
-    given = {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens, "seed": seed}
+    fields = {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens, "seed": seed}
     limits = {"temperature": (0, 2), "top_p": (0.01, 1), "max_new_tokens": (1, 4096), "seed": (0, 2**32 - 1)}
     values: Options = {}
-    for name, value in ((name, value) for name, value in given.items() if value is not None):
+    for name, value in ((name, value) for name, value in fields.items() if value is not None):
         low, high = limits[name]
         if (
             isinstance(value, bool)
@@ -524,7 +526,7 @@ def sampling_of(
         ):
             raise ChatError("wizard.bad_number", field=name, found=str(value)[:40], low=low, high=high)
         values[name] = int(value) if name in ("max_new_tokens", "seed") else float(value)
-    drawn = values.get("temperature", 0) > 0
+    is_random = values.get("temperature", 0) > 0
     return Sampling(
-        do_sample=drawn, enable_thinking=THINKING.get(thinking if isinstance(thinking, str) else ""), **values
+        do_sample=is_random, enable_thinking=THINKING.get(thinking if isinstance(thinking, str) else ""), **values
     )

@@ -65,8 +65,8 @@ def without_last(history: list[Message] | None) -> tuple[list[Message], str]:
 def answered(history: list[Message] | None, answer: str, thought: str, call: str) -> list[Message]:
     """Return the history with an answer. Thinking and tool calls are folded under these titles, as plain text."""
     parts: list[str] = []
-    if begun := _THOUGHT.match(answer):
-        thinking, answer = begun[1].strip(), (begun[2] or "").strip()
+    if match := _THOUGHT.match(answer):
+        thinking, answer = match[1].strip(), (match[2] or "").strip()
         parts += [_folded("thought", thought, thinking)] if thinking else []
     for part in [answer] if _BARE.fullmatch(answer) else _CALLS.split(answer):
         if part.startswith("<tool_call>") or _BARE.fullmatch(part):

@@ -30,12 +30,12 @@ def ideas(services: Services, target: object, w: Wording) -> Sequence[str]:
     own: list[str] = []
     if run_id is not None:
         try:
-            chosen = scenes.read(services.runs.get(run_id))
+            run_scenes = scenes.read(services.runs.get(run_id))
         except GarageError:
-            chosen = None
-        every = (*chosen.held_out, *chosen.scenes) if chosen else ()
-        apart = (scene for scene in every if scene.turns and scene.source != "trained")
-        own = [scene.question for scene in apart if len(scene.question) <= MOST_CHARACTERS]
+            run_scenes = None
+        every = (*run_scenes.held_out, *run_scenes.scenes) if run_scenes else ()
+        unlearned = (scene for scene in every if scene.turns and scene.source != "trained")
+        own = [scene.question for scene in unlearned if len(scene.question) <= MOST_CHARACTERS]
     general = scenes.neutral_prompts().prompts["zh" if w.language == "zh" else "en"]
     return list(dict.fromkeys([*own, *general]))[:MOST]
 

@@ -106,19 +106,19 @@ class ConversationShelf:
         before: the base's history without the question. opened: the open conversation; a new one begins if it belongs
         to another model or is None.
         """
-        kept: Conversation | None = None
+        saved: Conversation | None = None
         last: list[Any] = []
         failed: ChatError | None = None
         try:
             for view in views:
                 if isinstance(view[BASE], list) and len(view[BASE]) > len(before or []):
                     if not last:
-                        kept, failed = self._begun(opened, target, label, _branch(view[BASE], view[TUNED]), is_another)
+                        saved, failed = self._begun(opened, target, label, _branch(view[BASE], view[TUNED]), is_another)
                     last = view
-                yield [*view, kept.id if kept else gr.skip()]
+                yield [*view, saved.id if saved else gr.skip()]
         finally:  # also if the page was closed or the event was cancelled
-            if kept:
-                failed = self._saved(kept.with_branch(_branch(last[BASE], last[TUNED])))
+            if saved:
+                failed = self._saved(saved.with_branch(_branch(last[BASE], last[TUNED])))
         if failed:
             untouched = [gr.skip()] * len(last)
             yield [*untouched[:NOTICE], shown(notice(self.w.render(failed.message))), *untouched[NOTICE:]]
@@ -213,15 +213,15 @@ class ConversationShelf:
 
     def _shown(self, conversation: Conversation, target: object) -> list[object]:
         message: Update = shown("")
-        if not (is_there := conversation.target in (known for _, known in self._targets())):
+        if not (is_there := conversation.target in (id for _, id in self._targets())):
             message = shown(notice(self.w.t("conversations_view.gone", label=conversation.label), "warn"))
         # With its choices, as those of the page may be older than the end of the run.
-        chosen = (
+        selected = (
             gr.update(choices=self._targets(), value=conversation.target)
             if is_there and conversation.target != target
             else gr.skip()
         )
-        return [conversation.id, chosen, *self._histories(conversation, message)]
+        return [conversation.id, selected, *self._histories(conversation, message)]
 
     def of_target(self, target: object, opened: object) -> list[object] | None:
         """Return the opened conversation and its view; None if it belongs to another model."""

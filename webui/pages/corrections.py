@@ -67,11 +67,11 @@ class CorrectionsPanel(Panel):
         talked = [base, tuned, target, system]
         self.open.click(self.opened, [base, tuned], self.outputs, **AT_ONCE)
         self.close.click(self.closed, None, self.outputs, **AT_ONCE)
-        kept = [*self.outputs, base, tuned]
-        saves = [self.save.click(self.saved, [self.text, *talked], kept, **CORRECTS)]
+        outputs = [*self.outputs, base, tuned]
+        saves = [self.save.click(self.saved, [self.text, *talked], outputs, **CORRECTS)]
         for button, is_now in ((self.now_better, True), (self.before_better, False)):
             prefer = lambda earlier, *rest, is_now=is_now: self.preferred(is_now, earlier, *rest)  # noqa: E731
-            saves.append(button.click(prefer, [self.earlier, *talked], kept, **CORRECTS))
+            saves.append(button.click(prefer, [self.earlier, *talked], outputs, **CORRECTS))
         for event in saves:
             keep(event)
         return saves
@@ -202,8 +202,8 @@ class CorrectionsPanel(Panel):
                 return None, {self.notice: shown(notice(self.w.render(error.message)))}
             return filling, {tabs: gr.update(selected="train"), **updates, data: gr.update(choices=choices())}
 
-        taken = form.fill_on(self.train.click, fill, {target}, {self.notice, tabs, data}, **CONTROL)
-        taken.then(None, None, None, js=SHOW_FURTHER, **QUIET)
+        filled = form.fill_on(self.train.click, fill, {target}, {self.notice, tabs, data}, **CONTROL)
+        filled.then(None, None, None, js=SHOW_FURTHER, **QUIET)
 
     def _name(self, target: str) -> str:
         """Return the name of the dataset of corrections. Raises RunError for a run that is gone."""

@@ -138,8 +138,8 @@ class DataPage:
                 return None, {}
             sample = sample_of(id)
             goal = {"goal": sample.goal} if sample and sample.goal else {}
-            there = {data: gr.update(choices=choices()), tabs: gr.update(selected="train")}
-            return Filling({"data": id, **goal}), there
+            updates = {data: gr.update(choices=choices()), tabs: gr.update(selected="train")}
+            return Filling({"data": id, **goal}), updates
 
         used = form.fill_on(self.use.click, fill, {self.sets}, {tabs}, **CONTROL)
         used.then(None, None, None, js=SHOW_FORM, **QUIET)
@@ -189,11 +189,11 @@ class DataPage:
         store = self.services.datasets
         try:
             name = self.w.t("data_page.copy_name", name=samples.title(store.get(id), self.w))
-            made = working.join(store, [id], name, self.services.workspace.cache / "sets")
+            copy = working.join(store, [id], name, self.services.workspace.cache / "sets")
         except GarageError as error:
             return {self.notice: shown(notice(self.w.render(error.message)))}
-        message = notice(self.w.t("data_page.copy_made", name=made.name), "ok")
-        return {self.notice: shown(message), self.sets: gr.update(choices=self._choices(), value=made.id)}
+        message = notice(self.w.t("data_page.copy_made", name=copy.name), "ok")
+        return {self.notice: shown(message), self.sets: gr.update(choices=self._choices(), value=copy.id)}
 
     def deleted(self, id: object) -> Updates:
         """Inputs: sets, null if the person did not confirm."""
@@ -219,10 +219,10 @@ class DataPage:
             table = self.table.draw(id, own)
             story = self.services.datasets.edits(id).history()
         except GarageError as error:
-            there = any(id == known for _, known in choices)
-            listed = gr.update(choices=choices) if there else gr.update(choices=choices, value=None)
-            message = self.w.render(error.message) if there else self.w.t("data_page.set_gone")
-            return {self.sets: listed, self.head: notice(message, "warn"), **nothing}
+            exists = any(id == other for _, other in choices)
+            sets = gr.update(choices=choices) if exists else gr.update(choices=choices, value=None)
+            message = self.w.render(error.message) if exists else self.w.t("data_page.set_gone")
+            return {self.sets: sets, self.head: notice(message, "warn"), **nothing}
         export = tag(
             "a", self.w.t("data_page.export"), href=address(info.id, self.w.language), download=True, id="data-export"
         )
@@ -255,9 +255,9 @@ class DataPage:
 
     def _used_by(self, id: str) -> str:
         names = [run.name for run in self.services.runs.list() if (data := run.facts().data) and data.id == id]
-        named = self.w.t("data_page.comma").join(names[:RUNS_NAMED])
+        listed = self.w.t("data_page.comma").join(names[:RUNS_NAMED])
         more = len(names) - RUNS_NAMED
-        return self.w.t("data_page.and_more", names=named, more=more) if more > 0 else named
+        return self.w.t("data_page.and_more", names=listed, more=more) if more > 0 else listed
 
     def _choices(self) -> list[tuple[str, str]]:
         return [(self._set_line(info), info.id) for info in self.services.datasets.list()]

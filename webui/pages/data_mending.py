@@ -55,8 +55,8 @@ class Mending(Panel):
 
     def follow(self, event: Dependency, sets: gr.Radio) -> None:
         """Show the findings of a set once the set is shown."""
-        looked = event.then(self.look, [sets], self.outputs, **LAST, **QUIET)
-        looked.then(None, [self.filters], None, js=FOUND, **QUIET)
+        findings = event.then(self.look, [sets], self.outputs, **LAST, **QUIET)
+        findings.then(None, [self.filters], None, js=FOUND, **QUIET)
 
     def look(self, id: str) -> Updates:
         """Inputs: sets. The report of a version is computed once, at its first request."""

@@ -63,14 +63,14 @@ class Parting(Panel):
 
         return self._made(make)
 
-    def parted(self, id: str, held: float | None, unit: object, seed: float | None) -> Updates:
+    def parted(self, id: str, validation: float | None, unit: object, seed: float | None) -> Updates:
         """Inputs: sets, held, unit, seed."""
 
         def make() -> list[DatasetInfo]:
             store = self.services.datasets
             name = samples.title(store.get(id), self.w)
             names = self.w.t("data_page.split_most", name=name), self.w.t("data_page.split_held", name=name)
-            size = (held or 0) / 100 if unit == PERCENT else int(held or 0)
+            size = (validation or 0) / 100 if unit == PERCENT else int(validation or 0)
             return list(working.split(store, id, size, int(seed or 0), names, self.services.workspace.cache / "sets"))
 
         return self._made(make)
@@ -78,14 +78,16 @@ class Parting(Panel):
     def _made(self, make: Callable[[], list[DatasetInfo]]) -> Updates:
         w = self.w
         try:
-            made = make()
+            datasets = make()
         except GarageError as error:
             return {self.notice: shown(notice(w.render(error.message)))}
-        named = [w.t("data_page.made_one", name=info.name, rows=format.rows(w, info.good_rows or 0)) for info in made]
-        message = notice(w.t("data_page.made", sets=w.t("data_page.and").join(named)), "ok")
-        known = [(info.name, info.id) for info in self.services.datasets.list()]  # redrawn right after this
+        titles = [
+            w.t("data_page.made_one", name=info.name, rows=format.rows(w, info.good_rows or 0)) for info in datasets
+        ]
+        message = notice(w.t("data_page.made", sets=w.t("data_page.and").join(titles)), "ok")
+        choices = [(info.name, info.id) for info in self.services.datasets.list()]  # redrawn right after this
         return {
             self.notice: shown(message),
-            self.chosen: gr.update(choices=known, value=made[0].id),
+            self.chosen: gr.update(choices=choices, value=datasets[0].id),
             self.others: gr.update(value=[]),
         }

@@ -188,8 +188,8 @@ class RowEditor(Panel):
 
     def as_read(self, sent: object, model: object) -> Update:
         """Inputs: opened, the model chosen in Train. Outputs: tokens."""
-        known: JsonObject = sent if isinstance(sent, dict) else {}
-        id, number = known.get("set"), known.get("number")
+        row: JsonObject = sent if isinstance(sent, dict) else {}
+        id, number = row.get("set"), row.get("number")
         if not isinstance(id, str) or not isinstance(number, int) or not number:
             return gr.skip()
         try:
@@ -226,17 +226,17 @@ class RowEditor(Panel):
         return self._done(sent, act)
 
     def _done(self, sent: object, act: Callable[[str, int, Kind, object], Change]) -> Updates:
-        known: JsonObject = sent if isinstance(sent, dict) else {}
-        id, number, kind = known.get("set"), known.get("number"), cast(Kind, str(known.get("kind")))
+        row: JsonObject = sent if isinstance(sent, dict) else {}
+        id, number, kind = row.get("set"), row.get("number"), cast(Kind, str(row.get("kind")))
         if not isinstance(id, str) or not isinstance(number, int):
             return self.closed()
         try:
-            change = act(id, number, kind, known.get("mark"))
+            change = act(id, number, kind, row.get("mark"))
         except ChangedMeanwhileError as error:
             return {self.notice: shown(notice(self.w.render(error.message), "warn")), **self.open_row(id, number)}
         except GarageError as error:
-            gone = error.message.key == "data_page.row_gone"
-            message = notice(self.w.render(error.message), "warn" if gone else "bad")
-            return {self.notice: shown(message), **(self.closed() if gone else {})}
+            is_gone = error.message.key == "data_page.row_gone"
+            message = notice(self.w.render(error.message), "warn" if is_gone else "bad")
+            return {self.notice: shown(message), **(self.closed() if is_gone else {})}
         done = self.w.t("data_page.done", version=change.version, what=self.w.render(change.what))
         return {self.notice: shown(notice(done, "ok")), **self.closed()}

@@ -104,8 +104,8 @@ class RowFilter:
     @classmethod
     def from_request(cls, request: object) -> RowFilter:
         """request: any JSON from a browser. Raises DataError."""
-        known = request if isinstance(request, dict) else {}
-        id, show, words = (known.get(name, "") for name in ("set", "show", "words"))
+        fields = request if isinstance(request, dict) else {}
+        id, show, words = (fields.get(name, "") for name in ("set", "show", "words"))
         if not isinstance(id, str):
             raise DataError("data.unknown", id="")
         return cls(id, show if isinstance(show, str) and show else ALL, words.strip() if isinstance(words, str) else "")

@@ -107,9 +107,9 @@ class ManageRun:
             shown(""),
         )
 
-    def describe(self, run_id: str | None, *given: object) -> Update:
+    def describe(self, run_id: str | None, *fields: object) -> Update:
         """Inputs: opened, name, tags, note. Outputs: notice."""
-        name, tags, note = (each if isinstance(each, str) else "" for each in given)
+        name, tags, note = (each if isinstance(each, str) else "" for each in fields)
         runs = self.services.runs
         try:
             run = runs.get(run_id or "")

@@ -145,8 +145,8 @@ class RunsPage:
             None, js=SHOW_CHAT
         )
         poller.after(self.resume.click(self.go_on, [self.opened], [self.run_notice, tabs], **CONTROL))
-        for button, made in ((self.save_card, self.recipe_card), (self.save_picture, self.picture)):
-            saved = button.click(made, [self.opened], [self.card_file, self.run_notice], **AT_ONCE)
+        for button, file_of in ((self.save_card, self.recipe_card), (self.save_picture, self.picture)):
+            saved = button.click(file_of, [self.opened], [self.card_file, self.run_notice], **AT_ONCE)
             saved.then(None, [self.card_file], None, js=SAVE, **QUIET)
         self.manage.wire(poller, self.chart, self.list, chat_target)
         self.unpacking.wire(

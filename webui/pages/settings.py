@@ -87,8 +87,8 @@ class SettingsPage:
             free: str = format.bytes_used(w, shutil.disk_usage(workspace.root).free)
         except OSError:
             free = w.t("settings_page.unknown")
-        named = [folder for folder in workspace.library_folders if folder != workspace.from_gguf]
-        libraries = join(tag("div", str(folder)) for folder in named) or w.t("settings_page.no_library")
+        folders = [folder for folder in workspace.library_folders if folder != workspace.from_gguf]
+        libraries = join(tag("div", str(folder)) for folder in folders) or w.t("settings_page.no_library")
         pairs = [
             (w.t("settings_page.workspace"), str(workspace.root)),
             (w.t("settings_page.disk_free"), free),
@@ -129,11 +129,11 @@ class SettingsPage:
         """Return the current presets with their button, or the sentence in their place. chosen: value=None to clear the
         choice."""
         choices = self._preset_choices()
-        there = bool(choices)
+        has_presets = bool(choices)
         return {
-            self.presets: gr.update(choices=choices, visible=there, **chosen),
-            self.delete_preset: gr.update(visible=there),
-            self.no_preset: gr.update(visible=not there),
+            self.presets: gr.update(choices=choices, visible=has_presets, **chosen),
+            self.delete_preset: gr.update(visible=has_presets),
+            self.no_preset: gr.update(visible=not has_presets),
         }
 
     def forget_preset(self, chosen: object) -> Updates:

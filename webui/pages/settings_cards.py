@@ -83,12 +83,12 @@ class AutomationCard(Panel):
         """Input: the values that the fields were last sent. Outputs: the stored values, the fields, doubt. Unchanged
         fields are not sent, so that text a person is typing is not overwritten."""
         now = preferences.read(self.services.workspace).automation
-        kept = [
+        stored = [
             now.go_on_after_failure, now.keep_awake, now.sleep_when_empty, _joined(now.hours), _joined(now.programs),
             now.watch_card,
             now.min_gib,
         ]  # fmt: skip
-        return [kept, *([gr.skip()] * len(kept) if kept == sent else kept), self._doubt()]
+        return [stored, *([gr.skip()] * len(stored) if stored == sent else stored), self._doubt()]
 
     def keep(
         self, failure: object, awake: object, sleeps: object, hours: object, programs: object, card: object, gib: object
@@ -180,10 +180,10 @@ class ReadySetting(KeptSetting):
         return [*super().parts(), LivePart(self.held, lambda context: gr.update(value=self._held()))]
 
     def _held(self) -> Html:
-        held = self.services.standby.held_bytes
-        if held is None:
+        used = self.services.standby.held_bytes
+        if used is None:
             return muted(self.w.t("settings_page.ready_none"))
-        return muted(self.w.t("settings_page.ready_held", used=gib(self.w, held / GIB)))
+        return muted(self.w.t("settings_page.ready_held", used=gib(self.w, used / GIB)))
 
 
 class HubTokenCard(Panel):

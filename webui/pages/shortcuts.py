@@ -26,5 +26,5 @@ def shortcuts(w: Wording) -> Html:
     sheet = tag(
         "dialog", close, title, tag("dl", rows), switch, id="shortcuts-sheet", aria_labelledby="shortcuts-title"
     )
-    named = {"aria_label": w.t("shortcuts.open"), "title": w.t("shortcuts.open"), "aria_haspopup": "dialog"}
-    return join([tag("button", "?", type="button", class_="lg-small", id="shortcuts-open", **named), sheet])
+    attributes = {"aria_label": w.t("shortcuts.open"), "title": w.t("shortcuts.open"), "aria_haspopup": "dialog"}
+    return join([tag("button", "?", type="button", class_="lg-small", id="shortcuts-open", **attributes), sheet])

@@ -49,16 +49,16 @@ class TrainPage:
             LivePart(
                 self.start_waits, lambda context: gr.update(value="yes" if start.will_wait(context.snapshot) else "")
             ),
-            LivePart(self.form_column, self._plans),
+            LivePart(
+                self.form_column,
+                lambda context: gr.update(visible=context.snapshot.busy is None or context.planning),
+            ),
             LivePart(self.plan_bar, lambda context: gr.update(visible=context.snapshot.busy is not None)),
             LivePart(self.plan_says, self._plan_says),
             *self.line.parts(),
             *self.downloads.parts(),
             *self.run.parts(),
         ]
-
-    def _plans(self, context: ViewContext) -> Update:
-        return gr.update(visible=context.snapshot.busy is None or context.planning)
 
     def _plan_says(self, context: ViewContext) -> Update:
         busy = context.snapshot.busy

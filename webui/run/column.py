@@ -33,8 +33,8 @@ class RunColumn:
         self.notice = gr.HTML("", elem_id="run-notice", visible=False)
 
     def build(self) -> None:
-        there = self.services.snapshots.now().shown is not None
-        with gr.Row(visible=there, elem_id="run-box", equal_height=False) as self.box:
+        has_run = self.services.snapshots.now().shown is not None
+        with gr.Row(visible=has_run, elem_id="run-box", equal_height=False) as self.box:
             with gr.Column(scale=7, min_width=320, elem_id="run-main"):
                 self._build_main()
             with gr.Column(scale=4, min_width=280, elem_id="run-side"):

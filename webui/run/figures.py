@@ -62,15 +62,15 @@ def _validation(view: RunView, w: Wording) -> tuple[str, str, str]:
     row, facts = view.row, view.facts
     if row.eval_loss is None:
         return "–", "", "quiet"
-    kept = facts.adapter_step if facts.adapter_is_best else None
-    about = w.t("run_figures.best_step", step=kept) if kept is not None else ""
+    step = facts.adapter_step if facts.adapter_is_best else None
+    about = w.t("run_figures.best_step", step=step) if step is not None else ""
     return format.loss(w, row.eval_loss), about, "ok" if about else "quiet"
 
 
 def _memory(view: RunView, w: Wording) -> tuple[str, str, str]:
-    known = view.facts.memory
-    measured = known and (known.peak_gib or known.measured_gib)
-    if known is None or not measured:
+    facts = view.facts.memory
+    measured = facts and (facts.peak_gib or facts.measured_gib)
+    if facts is None or not measured:
         return "–", "", "quiet"
-    about = "" if known.predicted_gib is None else w.t("run_figures.planned", gib=format.gib(w, known.predicted_gib))
+    about = "" if facts.predicted_gib is None else w.t("run_figures.planned", gib=format.gib(w, facts.predicted_gib))
     return w.t("run_figures.gib", gib=format.gib(w, measured)), about, "quiet"

@@ -52,10 +52,10 @@ class RunFinding:
             run_id = values[opened] if opened is not None else shown_now.row.id if shown_now else None
             return self._fill(form, self.services.snapshots.view(run_id), tabs, message)
 
-        taken = form.fill_on(
+        filled = form.fill_on(
             self.button.click, fill, {opened} if opened is not None else set(), {message, tabs}, **CONTROL
         )
-        taken.then(None, None, None, js=SHOW_FORM, **QUIET)
+        filled.then(None, None, None, js=SHOW_FORM, **QUIET)
 
     def _fill(self, form: FormHandle, view: RunView | None, tabs: gr.Tabs, message: gr.HTML) -> Filled:
         finding = self.services.diagnoses.diagnose(view)

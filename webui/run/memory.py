@@ -25,17 +25,17 @@ def now(view: RunView, w: Wording) -> list[Html]:
     return [line for line in (spill(view, w), ranks(view.row.status, w)) if line is not None]
 
 
-def memory(known: MemoryFacts | None, w: Wording) -> Html | None:
+def memory(facts: MemoryFacts | None, w: Wording) -> Html | None:
     """ "Memory: predicted 1.31 GiB, measured 1.42 GiB" """
-    if known is None or known.measured_gib is None:
+    if facts is None or facts.measured_gib is None:
         return None
-    if known.predicted_gib is None:
-        return _line(w.t("run_memory.measured_alone", measured=known.measured_gib))
-    numbers = {"predicted": known.predicted_gib, "measured": known.measured_gib}
-    peak = known.peak_gib
+    if facts.predicted_gib is None:
+        return _line(w.t("run_memory.measured_alone", measured=facts.measured_gib))
+    numbers = {"predicted": facts.predicted_gib, "measured": facts.measured_gib}
+    peak = facts.peak_gib
     text = w.t("run_memory.measured_more", peak=peak, **numbers) if peak else w.t("run_memory.measured", **numbers)
-    if known.runs > 0 and known.factor is not None:
-        text += w.t("language.between_sentences") + correction.factor_sentence(known.factor, known.runs, w)
+    if facts.runs > 0 and facts.factor is not None:
+        text += w.t("language.between_sentences") + correction.factor_sentence(facts.factor, facts.runs, w)
     return _line(text)
 
 

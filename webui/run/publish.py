@@ -71,12 +71,12 @@ class PublishPanel:
         ]
 
     def _which(self, context: ViewContext) -> Update:
-        made = [
+        choices = [
             (f"{self._name(each)} · {format.bytes_used(self.w, each.bytes)}", each.name)
             for each in self._finished(context)
             if each.check.passed
         ]
-        return gr.update(choices=made, visible=bool(made))
+        return gr.update(choices=choices, visible=bool(choices))
 
     def _attempts(self, context: ViewContext) -> list[tuple[ExportResult, ExportStatus]]:
         attempts = ((each, self.services.publishing.status(each.name)) for each in self._finished(context))

@@ -117,8 +117,8 @@ class QueuePanel(Panel):
         self.list.input(None, [self.list], None, js=REMEMBER, **AT_ONCE)
         for button, way in ((self.up, -1), (self.down, 1)):
             poller.after(button.click(self.move(way), [self.chosen], [self.notice], js=CHOSEN, **EACH, **CONTROL))
-        taken = self.out.click(self.take_out, [self.chosen], [self.list, self.notice], js=CHOSEN, **CONTROL)
-        poller.after(taken.then(None, None, None, js=FORGET, **AT_ONCE))
+        removed = self.out.click(self.take_out, [self.chosen], [self.list, self.notice], js=CHOSEN, **CONTROL)
+        poller.after(removed.then(None, None, None, js=FORGET, **AT_ONCE))
         poller.after(
             self.set.click(self.set_time, [self.chosen, self.time], [self.time, self.notice], js=CHOSEN, **CONTROL)
         )
@@ -174,8 +174,8 @@ class QueuePanel(Panel):
 def awaited(snapshot: Snapshot) -> RunRow | None:
     """Return the paused run that holds the queue back."""
     hold, is_needed = snapshot.queue.order.hold, bool(snapshot.queue.waiting)
-    held = hold.run if hold and hold.why == "paused" and is_needed else None
-    return next((row for row in snapshot.rows if row.id == held and may_resume(row.status.state)), None)
+    run_id = hold.run if hold and hold.why == "paused" and is_needed else None
+    return next((row for row in snapshot.rows if row.id == run_id and may_resume(row.status.state)), None)
 
 
 # ---- words ---------------------------------------------------------------------------------------

@@ -114,10 +114,10 @@ class WayOut:
         row = context.row
         if row is None:
             return (), ()
-        known = self._looked
-        if known is None or known[0] is not context.snapshot or known[1] != row.id:
-            self._looked = known = context.snapshot, row.id, self.services.snapshots.exports(row.id)
-        return known[2]
+        cached = self._looked
+        if cached is None or cached[0] is not context.snapshot or cached[1] != row.id:
+            self._looked = cached = context.snapshot, row.id, self.services.snapshots.exports(row.id)
+        return cached[2]
 
     def _ollama_status(self, context: ViewContext) -> AddStatus | None:
         return self.services.ollama.status(context.opened) if context.opened else None
@@ -289,12 +289,12 @@ class WayOut:
         """Return the size and needs of an export; None if the base or the adapter is not on this PC."""
         kind, _, quant = form.partition(":")
         try:
-            held = {file.name: file.stat().st_size for file in self.services.runs.get(row.id).adapter.iterdir()}
+            sizes = {file.name: file.stat().st_size for file in self.services.runs.get(row.id).adapter.iterdir()}
         except (GarageError, OSError):  # deleted on another page
             return None
         if kind == "adapter":
-            return estimate.for_adapter(sum(held.values()), done)
-        adapter = held.get("adapter_model.safetensors", 0)
+            return estimate.for_adapter(sum(sizes.values()), done)
+        adapter = sizes.get("adapter_model.safetensors", 0)
         return estimate.for_model(KINDS[kind], quant or None, row.model, shape, done, adapter) if shape else None
 
     # ---- buttons --------------------------------------------------------------------------------------------------

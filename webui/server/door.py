@@ -114,9 +114,9 @@ class Doorkeeper:
     def ticket(self, url: str) -> str:
         """Return the url for the browser that we open ourselves. It is valid once, because other programs can see a
         browser's command line."""
-        made = secrets.token_urlsafe(24)
-        self._tickets.add(made)
-        return f"{url.rstrip('/')}/?{KEY}={made}"
+        word = secrets.token_urlsafe(24)
+        self._tickets.add(word)
+        return f"{url.rstrip('/')}/?{KEY}={word}"
 
     def secrets(self) -> tuple[str, ...]:
         """Everything that opens the door, so that the log can leave it out."""
@@ -163,12 +163,12 @@ class Door:
         w = Wording(preferred(headers.get("accept-language", "")))
         if method == "POST" and path == KNOCK:
             return await self._knock(scope, receive, send, w)
-        if given := dict(query).get(KEY, ""):
+        if key := dict(query).get(KEY, ""):
             rest = urlencode([pair for pair in query if pair[0] != KEY])
             where = (path if path in PATHS.values() else "/") + (f"?{rest}" if rest else "")
             if self.keeper.is_inside(headers):
                 return await _page(send, 200, _onward(where, w))
-            return await self._let_in(send, "", given, scope, where, w)
+            return await self._let_in(send, "", key, scope, where, w)
         if self.keeper.is_inside(headers):
             return await self.app(scope, receive, send)
         await self._refuse(receive, send, headers, method, w)
@@ -191,10 +191,10 @@ class Door:
                 receive if more else None, send, 413, [*PLAIN_TEXT, *NO_STORE], w.t("door.too_long").encode()
             )
         try:
-            given = dict(parse_qsl(body.decode("utf-8", "replace"), max_num_fields=10))
+            fields = dict(parse_qsl(body.decode("utf-8", "replace"), max_num_fields=10))
         except ValueError:
-            given = {}
-        await self._let_in(send, given.get("user", ""), given.get("word", ""), scope, "/", w)
+            fields = {}
+        await self._let_in(send, fields.get("user", ""), fields.get("word", ""), scope, "/", w)
 
     async def _let_in(self, send: Send, user: str, word: str, scope: Scope, where: str, w: Wording) -> None:
         verdict = await self.keeper.try_(user, word, _address(scope))

@@ -86,12 +86,12 @@ def without_proxy() -> Iterator[None]:
     (gradio 6.31)."""
     from httpx import _client
 
-    kept: Any = _client
-    real, kept.get_environment_proxies = kept.get_environment_proxies, dict
+    module: Any = _client
+    real, module.get_environment_proxies = module.get_environment_proxies, dict
     try:
         yield
     finally:
-        kept.get_environment_proxies = real
+        module.get_environment_proxies = real
 
 
 def forbid_fetching() -> None:
@@ -135,13 +135,13 @@ def accept_stale_choices() -> None:
 
     from webui.kit.live import FOLLOWS
 
-    def text(given: Any) -> str | None:
-        return given if isinstance(given, str) else None
+    def text(value: Any) -> str | None:
+        return value if isinstance(value, str) else None
 
-    kept: Any = Dropdown
-    real = vars(kept)["preprocess"]
+    dropdown: Any = Dropdown
+    real = vars(dropdown)["preprocess"]
     if not isinstance(real, property):  # a wrapper function would appear in the traceback of each refusal
-        kept.preprocess = property(
+        dropdown.preprocess = property(
             lambda self: text if FOLLOWS in vars(self).get("elem_classes", ()) else MethodType(real, self)
         )
 
@@ -161,8 +161,8 @@ def skip_unchanged_outputs() -> None:
     settings (6.31): a page's update of sixty outputs, none of them changed, took 0.08 of a core (2 cores)."""
     from gradio import blocks, skip
 
-    kept: Any = blocks.Blocks.postprocess_data
-    real = getattr(kept, "__wrapped__", kept)
+    original: Any = blocks.Blocks.postprocess_data
+    real = getattr(original, "__wrapped__", original)
 
     @wraps(real)
     async def postprocess_data(self: Any, block_fn: Any, predictions: Any, state: Any) -> list[Any]:
@@ -196,15 +196,15 @@ def keep_no_page_configs() -> None:
     (6.31), for links that restore a page's state, which this app does not have."""
     from gradio.state_holder import SessionState
 
-    kept: Any = SessionState
-    real = getattr(kept.__init__, "__wrapped__", kept.__init__)
+    session: Any = SessionState
+    real = getattr(session.__init__, "__wrapped__", session.__init__)
 
     @wraps(real)
     def __init__(self: Any, blocks: Any) -> None:
         real(self, SimpleNamespace(default_config=blocks.default_config, blocks={}))
 
-    kept.__init__ = __init__
-    kept._update_config = kept._update_value_in_config = lambda *_: None
+    session.__init__ = __init__
+    session._update_config = session._update_value_in_config = lambda *_: None
 
 
 def poll_less_often(demo: Any) -> None:

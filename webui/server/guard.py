@@ -86,12 +86,12 @@ class Guard:
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                kept = [
+                passed = [
                     pair for pair in message.get("headers", []) if not pair[0].lower().startswith(b"access-control-")
                 ]
                 asset = scope["path"].removeprefix("/assets/")
                 is_for_good = message["status"] == 200 and asset != scope["path"] and not script.NAME.fullmatch(asset)
-                message = {**message, "headers": [*kept, *HEADERS, *(FOR_GOOD if is_for_good else ())]}
+                message = {**message, "headers": [*passed, *HEADERS, *(FOR_GOOD if is_for_good else ())]}
             await send(message)
 
         inner = {**scope, "headers": [pair for pair in scope["headers"] if pair[0].lower() not in PROXYS]}

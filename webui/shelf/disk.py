@@ -96,8 +96,8 @@ class DiskCard:
             if act == "delete":
                 return self._delete(pressed)
             if act == "base":
-                there = {each.id: each.gguf for each in on_disk(self.services.workspace)}
-                if gguf := there.get(pressed):
+                gguf_files = {each.id: each.gguf for each in on_disk(self.services.workspace)}
+                if gguf := gguf_files.get(pressed):
                     self.services.gguf_bases.begin(pressed, gguf)
             elif act == "cancel":
                 self.services.gguf_bases.cancel()
@@ -115,12 +115,12 @@ class DiskCard:
         return self.drawn(), shown(notice(message, "ok"))
 
 
-def rows(kept: Sequence[StoredModel], w: Wording) -> Html:
-    if not kept:
+def rows(models: Sequence[StoredModel], w: Wording) -> Html:
+    if not models:
         return muted(w.t("disk_view.none"))
-    key, size = "total_one" if len(kept) == 1 else "total", format.bytes_used(w, sum(each.size for each in kept))
-    total = w.t(f"disk_view.{key}", count=len(kept), size=size)
-    lines = [tag("li", row(each, w)) for each in kept]
+    key, size = "total_one" if len(models) == 1 else "total", format.bytes_used(w, sum(each.size for each in models))
+    total = w.t(f"disk_view.{key}", count=len(models), size=size)
+    lines = [tag("li", row(each, w)) for each in models]
     first = tag("ul", *lines[:OPEN_ROWS], class_="lg-downloads")
     more = None
     if len(lines) > OPEN_ROWS:
@@ -141,8 +141,8 @@ def row(each: StoredModel, w: Wording) -> Html:
     name = tag("strong", format.model_name(each.id, w))
     acts = [
         tag("button", w.t(f"disk_view.{key}"), type="button", data_act=act, data_kept=each.id,
-            aria_label=w.t(f"disk_view.{named}", model=each.id), class_="lg-small")
-        for act, key, named, can in (("delete", "delete", "delete_one", each.can_delete), ("base", "use_as_base",
+            aria_label=w.t(f"disk_view.{label}", model=each.id), class_="lg-small")
+        for act, key, label, can in (("delete", "delete", "delete_one", each.can_delete), ("base", "use_as_base",
             "use_one_as_base", each.gguf))
         if can
     ]  # fmt: skip

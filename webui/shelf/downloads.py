@@ -14,7 +14,7 @@ from core.hub.entry import ENDED, Download
 from webui.kit import format
 from webui.kit.format import grouped
 from webui.kit.html import Html, bar, join, notice, tag
-from webui.kit.live import CONTROL, EACH, LivePart, Poller, Update, ViewContext, shown
+from webui.kit.live import CONTROL, EACH, LivePart, Poller, Update, shown
 from webui.kit.panel import Panel
 from webui.kit.wording import Wording
 
@@ -62,11 +62,8 @@ class DownloadsCard(Panel):
     def parts(self) -> list[LivePart]:
         return [
             LivePart(self.card, lambda context: gr.update(visible=bool(context.snapshot.downloads))),
-            LivePart(self.list, self._drawn),
+            LivePart(self.list, lambda context: gr.update(value=rows(context.snapshot.downloads, self.w))),
         ]
-
-    def _drawn(self, context: ViewContext) -> Update:
-        return gr.update(value=rows(context.snapshot.downloads, self.w))
 
     def wire(self, poller: Poller) -> None:
         sure = json.dumps(self.w.t("downloads_view.sure"), ensure_ascii=False)

@@ -78,11 +78,11 @@ def minutes(each: ShelfRow | HubRow, model: str, shape: ModelShape, marks: Marks
     if each.verdict == "no":
         return ""
     tokens = EXAMPLES * TOKENS_EACH
-    known = marks.paces.seconds(tokens, model, shape, each.method)
-    if known is None and marks.budget is not None:
+    seconds = marks.paces.seconds(tokens, model, shape, each.method)
+    if seconds is None and marks.budget is not None:
         computed = computed_pace.compute(marks.budget, shape, marks.budget.kind == "card", cores.usable())
-        known = pace.seconds(tokens, computed) if computed else None
-    return format.about(w, known)
+        seconds = pace.seconds(tokens, computed) if computed else None
+    return format.about(w, seconds)
 
 
 def listed(rows: Sequence[Html], w: Wording) -> Html:

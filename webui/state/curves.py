@@ -268,8 +268,8 @@ class Curves:
             columns = [curve.train.column(name)[chosen] for name in ("step", "smoothed", "rate", "tokens", "time")]
             columns[-1] /= 60
             columns.extend(curve.evals.since())
-        named = zip(("step", "loss", "rate", "tokens", "time", "eval_step", "eval_loss"), columns, strict=True)
-        return {name: [None if math.isnan(value) else float(value) for value in column] for name, column in named}
+        pairs = zip(("step", "loss", "rate", "tokens", "time", "eval_step", "eval_loss"), columns, strict=True)
+        return {name: [None if math.isnan(value) else float(value) for value in column] for name, column in pairs}
 
     def _curve(self, run_id: str) -> Curve:
         with self._guard:
@@ -307,10 +307,10 @@ def _points(columns: CurveColumns, start: int, thinned_by: tuple[str, ...]) -> d
 def _reply(curve: Curve, position: list[int] | None) -> JsonObject:
     """Return the points after a page's position, or all of them, thinned, if it has none."""
     sends_all = position is None
-    _, trained, evaluated, looked, bad, compared, eval_compared = position or (0,) * 7
+    _, trained, evaluated, measured, bad, compared, eval_compared = position or (0,) * 7
     train = _points(curve.train, trained, ("loss", "norm") if sends_all else ())
     evals = _points(curve.evals, evaluated, ("loss",) if sends_all else ())
-    memory = _points(curve.memory, looked, ("used",) if sends_all else ())
+    memory = _points(curve.memory, measured, ("used",) if sends_all else ())
     return {
         "x": train["step"], "y": train["loss"], "s": train["smoothed"],
         "rate": train["rate"], "norm": train["norm"], "speed": train["speed"],

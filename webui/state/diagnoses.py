@@ -25,12 +25,12 @@ class Diagnoses:
             return None
         try:
             stamp = self._stamp(view)
-            kept = self._kept.get(view.row.id)
-            if kept is None or kept[0] != stamp:
+            cached = self._kept.get(view.row.id)
+            if cached is None or cached[0] != stamp:
                 return self.curves.whole_curves.submit(self._compute, view, view.recipe).result()
         except (GarageError, OSError):
             return None
-        return kept[1]
+        return cached[1]
 
     def _stamp(self, view: RunView) -> tuple[tuple[int, int, int], bool]:
         return (self.curves.stamp(view.row.id), view.row.status.state in BUSY)
@@ -39,9 +39,9 @@ class Diagnoses:
         """Return the finding, computed unless another thread just did. Raises GarageError or OSError if the run is
         gone."""
         run_id, stamp = view.row.id, self._stamp(view)
-        kept = self._kept.get(run_id)
-        if kept is None or kept[0] != stamp:
+        cached = self._kept.get(run_id)
+        if cached is None or cached[0] != stamp:
             series = self.curves.series(run_id, view.facts.rows_measured or 0)
             findings = curve_doctor.of_run(recipe, series, stamp[1], view.facts.planned.usual_rate)
-            kept = self._kept[run_id] = (stamp, findings[0] if findings else None)
-        return kept[1]
+            cached = self._kept[run_id] = (stamp, findings[0] if findings else None)
+        return cached[1]

@@ -158,11 +158,11 @@ class Snapshots:
         return self._exports.list(run_id), self._exports.attempts(run_id)
 
     def _take(self) -> Snapshot:
-        there = {}
+        found_runs = {}
         for run in self._runs.list():
             with suppress(OSError):  # deleted meanwhile
-                there[run.id] = run, self._row(run)
-        rows = [row for _, row in there.values()]
+                found_runs[run.id] = run, self._row(run)
+        rows = [row for _, row in found_runs.values()]
         self._rows = {row.id: self._rows[row.id] for row in rows}
         order = self._queue.read()
         queued = sorted((row for row in rows if row.status.state == State.QUEUED), key=lambda row: row.status.since)
@@ -175,14 +175,14 @@ class Snapshots:
         )
         busy = next(active, None) or waiting.get(turn or "")
         behind = tuple((waiting[e.run], e) for e in arranged(order, list(waiting)) if waiting[e.run] is not busy)
-        awaited = {held.run for held in (order.game, order.hold) if held}
+        awaited = {pause.run for pause in (order.game, order.hold) if pause}
         chosen = (
             busy
             or next((row for row in rows if row.id in awaited), None)
             or next((row for row in rows if not (row.id in waiting or row.was_dropped or row.label.archived)), None)
         )
-        view = self._view(*there[chosen.id]) if chosen else None
-        left = tuple(left_run for run, row in there.values() if (left_run := self._left(run, row)))
+        view = self._view(*found_runs[chosen.id]) if chosen else None
+        left = tuple(left_run for run, row in found_runs.values() if (left_run := self._left(run, row)))
         downloads = tuple(self._downloads.rows()) if self._downloads else ()
         return Snapshot(tuple(rows), busy, view, self._chat.state(), QueueView(order, behind), downloads, left)
 
@@ -196,11 +196,11 @@ class Snapshots:
         # The stamps come first, so that a file that changes meanwhile is read again next time.
         stamps = [files.stamp(run.path / name) for name in ("state.json", "label.json", "metrics.jsonl", "checkpoints")]
         status = self._runs.status(run)
-        stamp, known = (*stamps, status.state), self._rows.get(run.id)
-        if known is None or known[0] != stamp:
-            known = (stamp, _read_row(run, status))
-            self._rows[run.id] = known
-        return known[1]
+        stamp, cached = (*stamps, status.state), self._rows.get(run.id)
+        if cached is None or cached[0] != stamp:
+            cached = (stamp, _read_row(run, status))
+            self._rows[run.id] = cached
+        return cached[1]
 
     def _view(self, run: RunFolder, row: RunRow) -> RunView:
         try:
@@ -213,12 +213,12 @@ class Snapshots:
     def _newest_events(self, run: RunFolder) -> list[JsonObject]:
         """Return the events of a run. The file is read again only when it has changed."""
         stamp = files.stamp(run.path / "events.jsonl")
-        known = self._events.get(run.id)
-        if known is None or known[0] != stamp:
-            if known is None and len(self._events) >= KEPT_EVENTS:
+        cached = self._events.get(run.id)
+        if cached is None or cached[0] != stamp:
+            if cached is None and len(self._events) >= KEPT_EVENTS:
                 self._events.pop(next(iter(self._events)))
-            known = self._events[run.id] = (stamp, run.events())
-        return known[1]
+            cached = self._events[run.id] = (stamp, run.events())
+        return cached[1]
 
 
 def _read_row(run: RunFolder, status: Status) -> RunRow:

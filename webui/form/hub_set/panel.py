@@ -98,10 +98,10 @@ class HubSetPanel(Panel):
             **LAST,
             **ASKING,
         )
-        begun = [self.download, self.clock, self.progress, self.failure]
+        outputs = [self.download, self.clock, self.progress, self.failure]
         for button, rows in ((self.add, 0), (self.take, FIRST_ROWS)):
             inputs = [self.dataset, self.part, self.question, self.answer]
-            poller.after(button.click(self.begin(rows), inputs, begun, js=ORDER, **BEGINS))
+            poller.after(button.click(self.begin(rows), inputs, outputs, js=ORDER, **BEGINS))
         self.clock.tick(self.poll, [self.download], [self.clock, self.progress, self.failure, self.arrived], **QUIET)
         form.fill_on(
             self.arrived.change, self.fill, {self.arrived}, {data, self.one, self.failure}, js=DELIVERED, **QUIET
@@ -127,13 +127,13 @@ class HubSetPanel(Panel):
         """Inputs: the name of a dataset. Outputs: failure, one, about, part, dataset, and those of a part."""
         try:
             dataset = about(SetName.parse(name if isinstance(name, str) else ""), with_rows=True)
-            chosen = dataset.part
+            part = dataset.part
         except GarageError as error:
             return self._closed_outputs(error)
         choices = [(view.part_label(each, self.w), _key(each)) for each in dataset.parts]
         return [
             shown(""), gr.update(visible=True), view.about(dataset, self.w), gr.update(choices=choices,
-                value=_key(chosen)), dataset,
+                value=_key(part)), dataset,
             *self._part_outputs(dataset),
         ]  # fmt: skip
 
@@ -175,12 +175,12 @@ class HubSetPanel(Panel):
         """Choose the downloaded dataset, if it still exists."""
         arrived = values[self.arrived]
         id = arrived.get("id") if isinstance(arrived, dict) else None
-        known = [samples.choice(info, self.w) for info in self.services.datasets.list()]
-        if not isinstance(id, str) or id not in [value for _, value in known]:
+        choices = [samples.choice(info, self.w) for info in self.services.datasets.list()]
+        if not isinstance(id, str) or id not in [value for _, value in choices]:
             return None, {}
         message = notice(self.w.t("hub_set_view.arrived"), "ok")
         return Filling({"data": id}), {
-            self._data: gr.update(choices=known),
+            self._data: gr.update(choices=choices),
             self.one: gr.update(visible=False),
             self.failure: shown(message),
         }
@@ -198,8 +198,8 @@ class HubSetPanel(Panel):
         ]
 
     def _part_outputs(self, dataset: AboutSet) -> list[Update]:
-        chosen = dataset.part
-        is_large, is_small = adding.is_too_large(chosen), chosen.rows is not None and chosen.rows <= FIRST_ROWS
+        part = dataset.part
+        is_large, is_small = adding.is_too_large(part), part.rows is not None and part.rows <= FIRST_ROWS
         message, names, head = view.too_large(self.w) if is_large else Html(""), [], Html("")
         if isinstance(dataset.head, SetHead):
             head, names = (

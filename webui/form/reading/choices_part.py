@@ -133,31 +133,31 @@ class ReadingPart:
             form.fill_on(partial(gr.on, events), chosen(read), form.inputs | inputs, outputs, **options)
 
     # ---- reading the fields -----------------------------------------------------------------------------------
-    def _chat_choices(self, values: FieldValues, kept: Choices) -> Choices:
+    def _chat_choices(self, values: FieldValues, stored: Choices) -> Choices:
         voice, gap = values[self.voice], values[self.gap]
-        hours = float(gap) if isinstance(gap, int | float) and 0.25 <= gap <= 8760 else kept.gap_hours
+        hours = float(gap) if isinstance(gap, int | float) and 0.25 <= gap <= 8760 else stored.gap_hours
         update = {
             "voice": voice if isinstance(voice, str) and voice else None,
             "gap_hours": hours,
             "pseudonyms": values[self.pseudonyms] is True,
         }
-        return kept.model_copy(update=update)
+        return stored.model_copy(update=update)
 
-    def _column_choices(self, values: FieldValues, kept: Choices) -> Choices:
+    def _column_choices(self, values: FieldValues, stored: Choices) -> Choices:
         names = values[self.column_names]
         names = [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
         roles = {
             name: values[column] for name, column in zip(names, self.columns, strict=False) if values[column] in ROLES
         }
-        return kept.model_copy(update={"columns": roles})
+        return stored.model_copy(update={"columns": roles})
 
-    def _reading_choices(self, values: FieldValues, kept: Choices) -> Choices:
+    def _reading_choices(self, values: FieldValues, stored: Choices) -> Choices:
         """Return the choices with the pressed reading. Its roles come from the page and are checked."""
         picked = values[self.picked]
         roles = picked.get("roles") if isinstance(picked, dict) else None
         roles = roles if isinstance(roles, dict) else {}
         columns = {str(name): role for name, role in roles.items() if role in ROLES}
-        return kept.model_copy(update={"columns": columns or kept.columns})
+        return stored.model_copy(update={"columns": columns or stored.columns})
 
     # ---- drawing the stored choices ------------------------------------------------------------------------------
     def draw(self, data: object, choices: Choices = NO_CHOICES) -> Updates:

@@ -28,19 +28,19 @@ class FilePart:
     def parts(self) -> Components:
         return {self.sheet, self.header, self.encoding}
 
-    def sheet_choices(self, values: FieldValues, kept: Choices) -> Choices:
+    def sheet_choices(self, values: FieldValues, stored: Choices) -> Choices:
         """Choose a sheet, and drop the column choices, which were made for another sheet."""
         sheet = values[self.sheet]
-        return kept.model_copy(update={"sheet": sheet if isinstance(sheet, str) and sheet else None, "columns": None})
+        return stored.model_copy(update={"sheet": sheet if isinstance(sheet, str) and sheet else None, "columns": None})
 
-    def header_choices(self, values: FieldValues, kept: Choices) -> Choices:
+    def header_choices(self, values: FieldValues, stored: Choices) -> Choices:
         """Choose whether there is a header, and drop the column choices, as the names change."""
-        return kept.model_copy(update={"header": values[self.header] != "no", "columns": None})
+        return stored.model_copy(update={"header": values[self.header] != "no", "columns": None})
 
-    def encoding_choices(self, values: FieldValues, kept: Choices) -> Choices:
+    def encoding_choices(self, values: FieldValues, stored: Choices) -> Choices:
         """Choose an encoding, and drop the column choices, as the names may change."""
         encoding = values[self.encoding]
-        return kept.model_copy(update={"encoding": encoding if encoding in LIKELY else None, "columns": None})
+        return stored.model_copy(update={"encoding": encoding if encoding in LIKELY else None, "columns": None})
 
     def draw(self, report: DataReport | None) -> Updates:
         """Return the updates for a state of the form. report None: the dataset is read without choices."""

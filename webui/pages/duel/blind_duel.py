@@ -109,8 +109,10 @@ class BlindDuel:
         """Inputs: own questions. Outputs: the same, followed by the first questions of conversations, the newest
         first."""
         own_questions = [prompt.question for prompt in own_prompts(own)] if isinstance(own, str) else []
-        known = first_questions(Conversations(self.services.workspace).find())
-        more = [question for question in known if len(question) <= MOST_CHARACTERS and question not in own_questions]
+        questions = first_questions(Conversations(self.services.workspace).find())
+        more = [
+            question for question in questions if len(question) <= MOST_CHARACTERS and question not in own_questions
+        ]
         return "\n".join([*own_questions, *more[: max(0, COUNTS[-1] - len(own_questions))]])
 
     def read(self, file: str | None) -> Update:
@@ -197,10 +199,10 @@ class BlindDuel:
                 "wizard.bad_number", field="max_new_tokens", found=str(length)[:40], low=1, high=MOST_TOKENS
             )
         for comparison in all_of(services.workspace):
-            there = comparison.lineup.contestants
+            contestants = comparison.lineup.contestants
             same = (
-                len(there) == 2
-                and all(map(Contestant.is_same, there, two))
+                len(contestants) == 2
+                and all(map(Contestant.is_same, contestants, two))
                 and comparison.lineup.max_new_tokens == length
             )
             of_same = list(comparison.lineup.prompts) == prompts if prompts else len(comparison.lineup.prompts) <= count
@@ -243,11 +245,11 @@ class BlindDuel:
             equal=score.equal,
             bad=score.both_bad,
         )
-        expected, gone = _expected(comparison), comparison.left_out()
+        expected, skipped = _expected(comparison), comparison.left_out()
         lines = [
             *(
-                w.t("blind_duel.left_out", count=len(gone), reason=w.render(reason))
-                for reason in list(gone.values())[:1]
+                w.t("blind_duel.left_out", count=len(skipped), reason=w.render(reason))
+                for reason in list(skipped.values())[:1]
             ),
             counts,
             *self._share(score, **names),
@@ -337,8 +339,8 @@ def _own_prompts(file: object, own: object) -> list[Prompt]:
     return prompts
 
 
-def _voter(given: object) -> str:
-    return given[:MOST_VOTER] if isinstance(given, str) else ""
+def _voter(value: object) -> str:
+    return value[:MOST_VOTER] if isinstance(value, str) else ""
 
 
 def _expected(comparison: PromptComparison) -> dict[str, int]:

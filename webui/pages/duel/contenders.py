@@ -38,7 +38,7 @@ class Contender:
     def build(self, rows: tuple[RunRow, ...]) -> None:
         w, low, high = self.w, *(round(100 * limit) for limit in STRENGTHS)
         with gr.Column(min_width=260, elem_classes="lg-tight"):
-            named = {
+            options = {
                 name: w.named(f"contenders.{name}", f"duel-{self.side}-{name}") for name in ("strength", "precision")
             }
             self.model = gr.Dropdown(self._choices(rows), value=AS_USUAL, elem_classes=FOLLOWS,
@@ -47,9 +47,9 @@ class Contender:
             self.checkpoint = gr.Dropdown([(w.t("chat_page.checkpoint_latest"), LATEST)], value=LATEST, visible=False,
                 elem_classes=FOLLOWS, **checkpoint)  # fmt: skip
             has_one = self.side == "second"  # by default the first is a base
-            self.strength = gr.Number(100, minimum=low, maximum=high, step=5, visible=has_one, **named["strength"])
+            self.strength = gr.Number(100, minimum=low, maximum=high, step=5, visible=has_one, **options["strength"])
             precisions = [(w.t(f"chat_page.precision_{name}"), name) for name in PRECISIONS]
-            self.precision = gr.Dropdown(precisions, value="trained", **named["precision"])
+            self.precision = gr.Dropdown(precisions, value="trained", **options["precision"])
 
     def _choices(self, rows: tuple[RunRow, ...]) -> list[tuple[str, str]]:
         return [(self.w.t(f"contenders.{self.side}_usual"), AS_USUAL), *target_choices(self.services, self.w, rows)]
@@ -62,10 +62,10 @@ class Contender:
 
     def chosen(self, model: object) -> list[object]:
         """Inputs: model. Outputs: checkpoint, strength."""
-        there = checkpoint_choices(self.services, self.w, model)
+        checkpoints = checkpoint_choices(self.services, self.w, model)
         has_one = self.side == "second" if model == AS_USUAL else str(model).startswith(("run:", "adapter:"))
         return [
-            gr.update(choices=there, value=LATEST, visible=run_id_of(model) is not None),
+            gr.update(choices=checkpoints, value=LATEST, visible=run_id_of(model) is not None),
             gr.update(visible=has_one),
         ]
 
