@@ -303,6 +303,11 @@ class DatasetStore:
                 self._readings.resolved_choices(path, chosen),
                 chosen.model_copy(update={"header": True}),
             )
+            if resolved.join_paragraphs and chosen.join_paragraphs is None:
+                as_before = chosen.model_copy(update={"join_paragraphs": False})
+                before, now = (self._reading(path, None, each) for each in (as_before, chosen))
+                if files_of(path.parent, before)[0].exists() and not files_of(path.parent, now)[0].exists():
+                    return as_before  # its edits were made when licences were rows
             if resolved.header is False and not files_of(path.parent, f"None|{resolved.key}")[0].exists():
                 if files_of(path.parent, self._reading(path, None, as_names))[0].exists():
                     # its edits were made when every first row was taken for names: keep that reading
@@ -315,8 +320,10 @@ class DatasetStore:
         A first row of names is not part of the key if the edits were written before `header` could be chosen.
         """
         resolved = self._readings.resolved_choices(path, choices)
+        is_joined = "|joined" if resolved.join_paragraphs else ""
+        resolved = resolved.model_copy(update={"join_paragraphs": None})
         with_header, without_header = (
-            f"{format}|{each.key}" for each in (resolved, resolved.model_copy(update={"header": None}))
+            f"{format}|{each.key}{is_joined}" for each in (resolved, resolved.model_copy(update={"header": None}))
         )
         is_older = (
             resolved.header

@@ -33,7 +33,9 @@ class Choices(Frozen):
     )
     rated: bool | None = Field(None, description="True if rows whose answer is marked as bad are kept, with that mark.")
     join_paragraphs: bool | None = Field(
-        None, description="False if the paragraphs of a text are examples of their own, as in older runs."
+        None,
+        description="False if the paragraphs of a text are examples of their own, with all that stands around it, as "
+        "in older runs.",
     )
     version: int | None = Field(
         None, description="Version of a changed dataset; None: the newest. All versions share one reading."
@@ -54,7 +56,9 @@ class Choices(Frozen):
     @property
     def key(self) -> str:
         """Hash that is equal for the same reading of the bytes; "" if nothing was chosen."""
-        relevant = {name: value for name, value in self.chosen.items() if name not in ("version", "join_paragraphs")}
+        relevant = {name: value for name, value in self.chosen.items() if name != "version"}
+        if self.join_paragraphs:  # as without a choice
+            del relevant["join_paragraphs"]
         return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest() if relevant else ""
 
 

@@ -19,6 +19,7 @@ from urllib.parse import unquote
 
 if TYPE_CHECKING:
     import lxml.etree
+    import lxml.html
 
 
 MOST_BYTES = 256 << 20  # of a document
@@ -39,6 +40,13 @@ _UNSEEN = {
     "form",
     "select",
 }
+_BESIDE = ("navigation", "banner", "contentinfo", "dialog", "alertdialog", "search", "complementary", "menu")
+_MARKS = re.compile(
+    r"(?:^|[-_\s])(?:cookies?|consent|gdpr|nav|navbar|navigation|menu|breadcrumbs?|sidebar|footer|skip-link|share|social"
+    r"|newsletter|pagination|popup|modal)(?:$|[-_\s])",
+    re.IGNORECASE,
+)
+_LEAST_OWN = 0.3  # of a page's characters
 _SPACE = re.compile(r"[ \t\r\n\f\u00a0]+")
 _ENDS = re.compile(r"[.!?:…。！？][\"'”’»)\]]*$")
 _SILENCE_MS = 4_000  # a longer silence between subtitles begins a paragraph
@@ -124,12 +132,43 @@ def _paragraphs(lines: list[str]) -> Iterator[str]:
 
 
 # ---- web pages and books -------------------------------------------------------------------------
-def _blocks(content: bytes) -> Iterator[str]:
-    """Yield the blocks of a page that a browser shows. content: in UTF-8."""
+def _body(content: bytes) -> lxml.html.HtmlElement | None:
+    """Return the body of a page; None if it has none. content: in UTF-8."""
     import lxml.html
 
     parser = lxml.html.HTMLParser(encoding="utf-8", remove_comments=True, remove_pis=True, huge_tree=True)
-    body = lxml.html.document_fromstring(content, parser=parser).find("body") if content.strip() else None
+    return lxml.html.document_fromstring(content, parser=parser).find("body") if content.strip() else None
+
+
+def _page(content: bytes) -> Iterator[object]:
+    """Yield the blocks of a web page's own text, then how many others it has: navigation, cookie notices, footers."""
+    body = _body(content)
+    if body is None:
+        return
+    every = list(_blocks(body))
+    mains = body.xpath("//main | //*[@role='main']") or body.xpath("//article")
+    main = mains[0] if len(mains) == 1 else body
+    beside = [each for each in main.iterdescendants() if isinstance(each.tag, str) and _is_beside(each)]
+    for each in beside:
+        if each.getparent() is not None:
+            each.drop_tree()
+    own = list(_blocks(main))
+    if sum(map(len, own)) < _LEAST_OWN * sum(map(len, every)):  # a page that marks its parts otherwise
+        own = every
+    yield from own
+    yield {"around": sum(map(bool, every)) - sum(map(bool, own))}
+
+
+def _is_beside(element: lxml.html.HtmlElement) -> bool:
+    names = f"{element.get('class') or ''} {element.get('id') or ''}"
+    is_hidden = element.get("hidden") is not None or element.get("aria-hidden") == "true"
+    return (
+        element.tag in ("footer", "aside") or is_hidden or element.get("role") in _BESIDE or bool(_MARKS.search(names))
+    )
+
+
+def _blocks(body: lxml.etree._Element | None) -> Iterator[str]:
+    """Yield the blocks of a page that a browser shows."""
     texts: list[str] = []
     for kind, name, text in _walk(body) if body is not None else ():
         if kind == "text":
@@ -174,7 +213,8 @@ def _epub(file: IO[bytes]) -> Iterator[object]:
             raise ValueError("no rootfile")
         package_path = rootfile.get("full-path")
         package = lxml.etree.fromstring(book.read(package_path), parser)
-        files = {item.get("id"): item.get("href") for item in package.iterfind(".//{*}manifest/{*}item")}
+        items = package.iterfind(".//{*}manifest/{*}item")
+        files = {item.get("id"): item.get("href") for item in items if not _is_contents(item)}
         chapters = [files.get(item.get("idref")) for item in package.iterfind(".//{*}spine/{*}itemref")]
         names = [
             posixpath.normpath(posixpath.join(posixpath.dirname(package_path), unquote(chapter)))
@@ -184,7 +224,13 @@ def _epub(file: IO[bytes]) -> Iterator[object]:
         if _locked(book, names):
             raise _Locked
         for name in names:
-            yield from _blocks(book.read(name))
+            yield from _blocks(_body(book.read(name)))
+
+
+def _is_contents(item: lxml.etree._Element) -> bool:
+    """Return True for a table of contents or a cover."""
+    name = posixpath.splitext(posixpath.basename(unquote(item.get("href") or "")))[0].lower()
+    return "nav" in (item.get("properties") or "").split() or name in ("nav", "toc", "cover", "coverpage", "contents")
 
 
 def _locked(book: zipfile.ZipFile, names: Iterable[str]) -> bool:
@@ -218,7 +264,7 @@ def _subtitles(content: str) -> Iterator[object]:
 
 _READERS: dict[str, Callable[[IO[bytes]], Iterator[object]]] = {"docx": _docx, "pdf": _pdf, "epub": _epub}
 _TEXTS: dict[str, Callable[[str], Iterator[object]]] = {
-    "html": lambda text: _blocks(text.encode("utf-8", "replace")),
+    "html": lambda text: _page(text.encode("utf-8", "replace")),
     "srt": _subtitles,
 }
 

@@ -45,7 +45,8 @@ def _losses(path: Readable, status: dict[str, Any]) -> Iterator[Loss]:
     """Yield what a status line says was left out. Raises DataError if it reports that reading failed."""
     match status.get("error"):
         case None:
-            yield from [Loss("page")] * status["pages"]
+            yield from [Loss("page")] * status.get("pages", 0)
+            yield from [Loss("around", "page")] * status.get("around", 0)
         case "missing":
             raise DataError(
                 "data.documents_missing", file=path.name, package=status["reason"], command=_command(), size_mb=SIZE_MB

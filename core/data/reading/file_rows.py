@@ -179,6 +179,12 @@ class Source:
     class_names: Mapping[str, Mapping[int, str]] = field(default_factory=dict)  # of the numbers in columns, as decided
     stored_as: str = ""  # the kind of the containing file, if this is a file in an archive
 
+    @property
+    def is_prose(self) -> bool:
+        """True if its rows are the paragraphs of one text."""
+        is_other = self.chat or self.lines or self.is_marked or self.message_columns
+        return self.kind in ("txt", *DOCUMENTS) and not is_other
+
 
 def loss_warning(loss: Loss, count: int) -> Problem:
     """Return a warning for values that were left out, if there is no row to attach them to."""

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from core.data.chats.chat_rows import chat_rows
 from core.data.chats.message_rows import conversation_rows
+from core.data.reading.boilerplate import without_boilerplate
 from core.data.reading.file_rows import (
     DEFAULT_LIMITS,
     Limits,
@@ -44,7 +45,10 @@ def read_rows(path: str | Path | Source, limits: Limits = DEFAULT_LIMITS) -> Ite
     reader = line_rows if source.lines else reader
     with os_errors_as_data_errors(source.path):
         try:
-            yield from _with_losses(reader(source, limits), source, limits)
+            items = reader(source, limits)
+            if source.is_prose and source.choices.join_paragraphs is not False:
+                items = without_boilerplate(items, source.path.suffix.lower() == ".md")
+            yield from _with_losses(items, source, limits)
         except UnicodeDecodeError as error:
             raise DataError(
                 "data.bad_encoding", file=source.path.name, byte=error.start, encoding=source.encoding.upper()

@@ -108,7 +108,7 @@ def _probed(path: Readable, limits: Limits, choices: Choices, check: Callable[[]
         _refuse_what_is_not_data(path, head, packed)
         if kind := packed or _binary_kind(path, head):
             _refuse_in_compressed(path, kind)
-            source = Source(path, kind, size, _digest(path, check), "")
+            source = Source(path, kind, size, _digest(path, check), "", choices=choices)
             if kind == "sqlite":
                 table, tables, notes = databases.read_tables(path, choices.sheet, limits)
                 source = replace(source, sheet=table, sheets=tables, notes=notes)

@@ -136,7 +136,8 @@ def inspect_file(
     assumed = [msg(f"data.note_{name}") for name in sorted(counts.tally.assumed)]
     chat_notes = [chat.note()] if chat else []
     origin = folders.origin_notes(source, counts.files, counts.apart, not counts.validation)
-    notes = (*source.notes, *assumed, *origin, *chat_notes)
+    style = [msg("data.note_style")] if chosen == "text" and not chat else []
+    notes = (*source.notes, *assumed, *origin, *chat_notes, *style)
     return DataReport(
         format=chosen,
         **{

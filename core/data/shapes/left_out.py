@@ -19,7 +19,7 @@ MOST_NAMED = 100  # different losses of one file; it may have a million differen
 LONGEST_NAME = 60
 Place = Literal[
     "column", "field", "part", "call", "tool", "answer", "turn", "row", "branch", "message", "chat", "above", "header",
-    "beside", "page", "place", "more", "worse", "between",
+    "beside", "page", "place", "around", "more", "worse", "between",
 ]  # fmt: skip
 
 # Names of columns of media, and of worse answers.
@@ -46,13 +46,13 @@ class Loss(NamedTuple):
 
     def describe(self, count: int) -> LeftOut:
         place = "column" if self.place == "worse" else self.place
-        what = f"left_out.chat_{self.name}" if place == "chat" else f"left_out.{place}"
+        what = f"left_out.{place}_{self.name}" if place in ("chat", "around") else f"left_out.{place}"
         return LeftOut(what=msg(what, name=self.name), count=count, why=msg(self._why(), name=self.name))
 
     def _why(self) -> str:
         name = self.name.lower()
-        if self.place == "chat":
-            return f"left_out.why_chat_{name}"
+        if self.place in ("chat", "around"):
+            return f"left_out.why_{self.place}_{name}"
         if self.place in (
             "turn",
             "row",

@@ -1,0 +1,65 @@
+"""Leaves out what stands around a text and is no part of it: the licence of Project Gutenberg, the front matter of
+Markdown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import chain, islice
+
+from core.data.reading.file_rows import Problem, RawRow
+from core.data.shapes.left_out import Loss
+
+_HELD = 60  # paragraphs; the licence begins a book, and is shorter than that
+_START = re.compile(
+    r"\*\*\*\s*START OF TH(?:E|IS) PROJECT GUTENBERG[^\n]*(?:\n[^\n]*\*\*\*)?|\*END\*\s*THE SMALL PRINT[^\n]*",
+    re.IGNORECASE,
+)
+_END = re.compile(
+    r"^[^\S\n]*(?:\*\*\*\s*END OF TH(?:E|IS) PROJECT GUTENBERG|End of (?:the )?Project Gutenberg(?:['’]s)?\b)",
+    re.IGNORECASE | re.MULTILINE,
+)
+_CREDITS = re.compile(r"(?:Produced|Transcribed|Prepared) by\b|E-?text prepared by\b", re.IGNORECASE)
+_FRONT_MATTER = re.compile(r"(---|\+\+\+)[^\S\n]*\n(?=[\w\"'-]+\s*[:=]|\[)")
+
+Items = Iterator[RawRow | Problem | Loss]
+
+
+def without_boilerplate(items: Items, is_markdown: bool) -> Items:
+    """Yield the paragraphs of a text that are prose, numbered anew, and a Loss for each other one."""
+    held = list(islice(items, _HELD))
+    texts = [item.value["text"] if isinstance(item, RawRow) else "" for item in held]
+    begins = next((n + 1 for n, text in enumerate(texts) if _START.search(text)), 0)
+    while begins and begins < len(texts) and _CREDITS.match(texts[begins].lstrip()):
+        begins += 1
+    yield from [Loss("around", "licence")] * begins
+    if is_markdown and not begins and (rest := _after_front_matter(texts)):
+        begins, text = rest
+        if isinstance(item := held[begins], RawRow):
+            held[begins] = replace(item, value={"text": text})
+        yield Loss("around", "front")
+    row, is_over = 0, False
+    for item in chain(held[begins:], items):
+        if not isinstance(item, RawRow):
+            yield item
+            continue
+        text, end = item.value["text"], _END.search(item.value["text"])
+        if is_over or (end and row):
+            yield Loss("around", "licence")
+            text = "" if is_over or end is None else text[: end.start()].rstrip()
+            is_over = True
+        if text.strip():
+            row += 1
+            yield replace(item, row=row, value={"text": text}, joint=item.joint if row > 1 else None)
+
+
+def _after_front_matter(texts: list[str]) -> tuple[int, str] | None:
+    """Return the paragraph in which the front matter of a Markdown file ends, and its rest; None if there is none."""
+    opening = _FRONT_MATTER.match(texts[0]) if texts else None
+    for number, text in enumerate(texts if opening else ()):
+        lines = text.split("\n")
+        for place, line in enumerate(lines):
+            if opening and line.rstrip() == opening[1] and (place or number):
+                return number, "\n".join(lines[place + 1 :])
+    return None
