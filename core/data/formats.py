@@ -26,6 +26,7 @@ from typing import Any
 
 from core.data.conversation import ChatMessage, read_messages, split_thinking
 from core.data.reading.file_rows import Flaw, Problem, Row, type_name
+from core.data.shapes.cells import ANSWERS, text_of_cell
 from core.data.shapes.known import COLUMNS, OPTIONAL
 from core.data.shapes.labelled import is_rejected
 from core.data.shapes.left_out import Columns, Loss, Notes, Tally, has_value, media_names, needs_picture
@@ -35,7 +36,6 @@ from core.data.shapes.tools import as_json, read_tools
 from core.messages import msg
 from core.recipe import Format
 
-_ANSWERS = ("label", "answer", "output", "completion")
 _GOOD_OR_BAD = ("label", "kto_tag")
 _ENCODE = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps would create one for each row
 
@@ -206,71 +206,15 @@ def _cell(values: Mapping[str, object], format: Format, column: str, notes: Note
     if column in OPTIONAL and not any(alias in values for alias in COLUMNS[format][column]):
         return ""
     name = _name_of(values, format, column)
-    value = _one_of(values[name], name, column, notes)
+    value = text_of_cell(values[name], name, column, notes)
     if value is None:
         return ""
-    if isinstance(value, bool | int | float) and column in _ANSWERS:
+    if isinstance(value, bool | int | float) and column in ANSWERS:
         # a class number, or the answer to a calculation, which Parquet and pandas write as 43.0
         return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
     if not isinstance(value, str):
         raise Flaw("data.wrong_type", column=name, found=type_name(value), expected=msg("data.type_text"))
     return value
-
-
-def _one_of(value: object, name: str, column: str, notes: Notes) -> object:
-    """Return what a list stands for: its only value, all labels, or the first of several acceptable answers.
-
-    An object beside whose text there are positions or aliases is its text.
-    """
-    if column != "context" and column not in _ANSWERS:
-        return value
-    if isinstance(value, dict) and value.keys() >= {"number", "spans", "date"}:  # DROP: one of them has a value
-        parts = [str(part) for part in _leaves([value["number"], value["spans"], value["date"]]) if has_value(part)]
-        return (" " if has_value(value["date"]) else ", ").join(parts)
-    if isinstance(value, dict) and (key := _text_key(value)):
-        notes.add_unread("answer", value, (key,))
-        return value[key]
-    if column == "label" and _are_spans(value):
-        raise Flaw("data.only_spans", column=name)
-    if not isinstance(value, list) or not all(isinstance(one, str | int | bool) or _text_key(one) for one in value):
-        return value
-    texts = [str(one[_text_key(one)] if isinstance(one, dict) else one) for one in value]
-    if len(texts) < 2:
-        return texts[0] if texts else ""
-    if column == "context":
-        return "\n\n".join(texts)
-    if column == "label":
-        notes.assumed.add("labels_joined")
-        return ", ".join(texts)
-    if any(text != texts[0] for text in texts):
-        notes.add_loss("answer", name)
-    return texts[0]
-
-
-def _are_spans(value: object) -> bool:
-    """Return True for places in a text with a name each, as annotation tools mark them: [0, 5, "PERSON"]."""
-    return isinstance(value, list) and bool(value) and all(map(_is_span, value))
-
-
-def _is_span(value: object) -> bool:
-    if isinstance(value, dict):
-        return "start" in value
-    return isinstance(value, list) and len(value) == 3 and isinstance(value[2], str)
-
-
-def _leaves(value: object) -> Iterator[object]:
-    if isinstance(value, dict | list):
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from _leaves(part)
-    else:
-        yield value
-
-
-def _text_key(value: object) -> str:
-    """Return the key of an object's text; "" if it has none."""
-    if not isinstance(value, dict):
-        return ""
-    return next((key for key in ("text", "value", "answer") if isinstance(value.get(key), str)), "")
 
 
 def _system(values: Mapping[str, object]) -> tuple[ChatMessage, ...]:

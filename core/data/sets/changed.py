@@ -16,7 +16,8 @@ from core import files
 from core.data.findings.checks import Checks
 from core.data.reading.file_rows import DEFAULT_LIMITS
 from core.data.sets.edits import Edits
-from core.data.sets.inspection import CHECK_EVERY, DataReport, repeated
+from core.data.sets.inspection import DataReport, repeated
+from core.data.sets.interpretation import CHECK_EVERY
 from core.data.sets.stored_rows import Rows, example_of
 from core.messages import msg
 from core.progress import Check, go_on

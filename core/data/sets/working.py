@@ -22,7 +22,7 @@ from core.data.reading import zips
 from core.data.reading.file_rows import Row
 from core.data.sets.edits import Change, describe_change
 from core.data.sets.info import DatasetInfo
-from core.data.sets.inspection import CHECK_EVERY
+from core.data.sets.interpretation import CHECK_EVERY
 from core.data.sets.stored_rows import Rows, problem_of
 from core.data.shapes.known import recognise
 from core.data.shapes.tools import as_json

@@ -1,0 +1,179 @@
+"""Decides how the rows of a data file are read: the file, its format, the roles of its columns, and its rows so.
+
+The first SAMPLE_ROWS rows decide. In this order: an exported chat; a table with one message in each row; the columns
+that a person chose; multiple choice; classes with names; a format by its columns; the sides of other tables
+(core/data/shapes/sides); turn markers in a text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from core.data.chats import message_columns
+from core.data.reading import folders, sniff
+from core.data.reading.choices import Choices
+from core.data.reading.file_rows import Limits, Problem, Row, Source
+from core.data.reading.label_names import NO_NAMES
+from core.data.reading.reader import read_rows
+from core.data.shapes import class_names, marked_rows, multiple_choice, sides
+from core.data.shapes.known import COLUMNS, FORMATS, SAMPLE_ROWS, recognise
+from core.data.shapes.nested import refusal
+from core.data.shapes.roles import renamed, require
+from core.data.shapes.sides import Decision
+from core.errors import DataError
+from core.recipe import Format
+
+CHECK_EVERY = 20  # rows, of up to 4 MiB
+
+
+def interpret(
+    path: str | Path | Source,
+    format: Format | None,
+    limits: Limits,
+    choices: Choices,
+    check: Callable[[], None] = lambda: None,
+) -> tuple[Source, Format, Decision, Iterator[Row | Problem]]:
+    """Return the file, its format, the roles of its columns if no format has their names, and all its rows.
+
+    Raises DataError if the file cannot be read, has no rows, or no shape that can be trained.
+    """
+    if format is not None and format not in FORMATS:
+        raise DataError("data.no_such_format", found=str(format)[:60], expected=list(FORMATS))
+    source = path if isinstance(path, Source) else sniff.probe(path, limits, choices, check)
+    if source.chat:
+        source = replace(source, choices=choices)
+        return source, "messages", Decision(), read_rows(source, limits)
+    if source.parts:
+        return folders.start_each(source, lambda part: interpret(part, format, limits, choices, check), limits)
+    # The rows are read again from the beginning: a file may have a million broken rows before its first good one.
+    rows: list[Row] = []
+    problem: Problem | None = None
+    for number, item in enumerate(read_rows(source, limits)):
+        if number % CHECK_EVERY == 0:
+            check()
+        if isinstance(item, Row):
+            rows.append(item)
+        elif problem is None and item.severity == "error":
+            problem = item
+        if len(rows) == (SAMPLE_ROWS if format in (None, "messages") or choices.columns else 1):
+            break
+    if not rows:
+        raise _no_rows_error(source, problem)
+    if format in (None, "messages") and not choices.columns and (grouped := _with_messages(source, rows, choices)):
+        return grouped, "messages", Decision(), read_rows(grouped, limits)
+    if choices.voice:
+        raise DataError("data.not_a_chat", file=source.path.name, voice=choices.voice[:80])
+    source, rows = _with_class_names(source, rows, lambda: _checked(read_rows(source, limits), check))
+    if choices.columns:
+        require(choices.columns, rows)
+        decision = Decision((choices.columns,), "chosen")
+    elif format is not None:
+        return source, format, Decision(), read_rows(source, limits)
+    elif written := multiple_choice.decided(rows, lambda: _checked(read_rows(source, limits), check)):
+        noted = replace(source, notes=(*source.notes, written.note()))
+        return noted, "question_answer", Decision(), _applied(read_rows(source, limits), written.apply)
+    elif by_class := _classified(rows, source):
+        return source, "text_label", Decision(), _applied(read_rows(source, limits), by_class.apply)
+    else:
+        known = _recognised(rows)
+        if not isinstance(known, Decision):
+            unnamed = class_names.unnamed(rows, source.class_names) if known == "text_label" else None
+            source = replace(source, notes=(*source.notes, unnamed)) if unnamed else source
+            if known == "text" and (column := marked_rows.marked(rows)):
+                noted = replace(source, notes=(*source.notes, column.note()))
+                return noted, "messages", Decision(), _applied(read_rows(source, limits), column.apply)
+            return source, known, Decision(), read_rows(source, limits)
+        decision = known
+    roles = decision.roles
+    items = _applied(read_rows(source, limits), lambda row: renamed(row, roles))
+    if "text" not in roles.values():
+        return source, "question_answer", decision, items
+    if column := marked_rows.marked([renamed(row, roles) for row in rows]):
+        noted = replace(source, notes=(*source.notes, column.note()))
+        return noted, "messages", decision, _applied(items, column.apply)
+    return source, "text", decision, items
+
+
+def _recognised(rows: list[Row]) -> Format | Decision:
+    """Return the format of the rows, or the decision on their columns. Raises DataError if there is neither."""
+    try:
+        format = recognise(rows)
+    except DataError as error:
+        if error.message.key != "data.unknown_format":
+            raise
+        multiple_choice.refuse_without_key(rows)
+        decision = sides.decide(rows)
+        if (decision is None or decision.evidence != "names") and (nested := refusal(rows)):
+            raise nested from error
+        if decision is None:
+            raise
+        return decision
+    beside = sides.beside_text(rows) if format == "text" else None
+    return beside or format
+
+
+def _classified(rows: list[Row], source: Source) -> class_names.Classified | None:
+    """Return how texts with a named class are read, if the names of the columns alone would not tell."""
+    if not source.class_names:
+        return None
+    try:
+        if recognise(rows) != "text":
+            return None
+    except DataError:
+        pass
+    return class_names.classified(rows, source.class_names)
+
+
+def _applied(items: Iterator[Row | Problem], convert: Callable[[Row], Row | Problem]) -> Iterator[Row | Problem]:
+    return (convert(item) if isinstance(item, Row) else item for item in items)
+
+
+def _with_class_names(
+    source: Source, sample: list[Row], rows: Callable[[], Iterator[Row | Problem]]
+) -> tuple[Source, list[Row]]:
+    """Return the source and its first rows, with the names of classes in place of numbers, if a description has
+    them."""
+    if source.label_names == NO_NAMES:
+        return source, sample
+    names = class_names.of_columns(source.label_names, sample, rows)
+    if not names:
+        return source, sample
+    note = class_names.note(source.label_names.file, names)
+    named = replace(source, class_names=names, notes=(*source.notes, note))
+    return named, [replace(row, values=class_names.with_names(row.values, names)) for row in sample]
+
+
+def _checked(items: Iterator[Row | Problem], check: Callable[[], None]) -> Iterator[Row | Problem]:
+    for number, item in enumerate(items):
+        if number % CHECK_EVERY == 0:
+            check()
+        yield item
+
+
+def _with_messages(source: Source, rows: Sequence[Row], choices: Choices) -> Source | None:
+    """Return a table with one message in each row as the source of its conversations, None for any other file."""
+    try:
+        by_name = recognise(rows)
+    except DataError as error:
+        if error.message.key != "data.unknown_format":
+            return None
+        by_name = "text"
+    names = COLUMNS["messages"]["messages"]
+    values = [value for row in rows for name, value in row.values.items() if str(name).lower() in names]
+    is_id = by_name in ("messages", "sharegpt") and bool(values) and not any(isinstance(v, list) for v in values)
+    if source.layout or not (by_name in ("text", "text_label") or is_id):
+        return None
+    columns = message_columns.find([row.values for row in rows])
+    if columns is None or (by_name == "text_label" and not (columns.are_roles and columns.conversation)):
+        return None
+    chat = "" if columns.are_roles and columns.ends_known else "roles" if columns.are_roles else "names"
+    notes = (*source.notes, columns.note())
+    return replace(source, message_columns=columns, chat=chat, choices=choices, notes=notes)
+
+
+def _no_rows_error(source: Source, problem: Problem | None) -> DataError:
+    if problem is None:
+        return DataError("data.no_rows", file=source.path.name)
+    return DataError("data.no_good_rows", file=source.path.name, problem=problem.sentence)

@@ -1,0 +1,69 @@
+"""What a cell that holds no plain text stands for: a list of labels or answers, an object with a text, a place.
+
+Used for the columns of answers, labels and contexts; a question is always a text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from core.data.reading.file_rows import Flaw
+from core.data.shapes.left_out import Notes, has_value
+
+ANSWERS = ("label", "answer", "output", "completion")
+
+
+def text_of_cell(value: object, name: str, column: str, notes: Notes) -> object:
+    """Return what a list stands for: its only value, all labels, or the first of several acceptable answers.
+
+    An object beside whose text there are positions or aliases is its text.
+    """
+    if column != "context" and column not in ANSWERS:
+        return value
+    if isinstance(value, dict) and value.keys() >= {"number", "spans", "date"}:  # DROP: one of them has a value
+        parts = [str(part) for part in _leaves([value["number"], value["spans"], value["date"]]) if has_value(part)]
+        return (" " if has_value(value["date"]) else ", ").join(parts)
+    if isinstance(value, dict) and (key := _text_key(value)):
+        notes.add_unread("answer", value, (key,))
+        return value[key]
+    if column == "label" and _are_spans(value):
+        raise Flaw("data.only_spans", column=name)
+    if not isinstance(value, list) or not all(isinstance(one, str | int | bool) or _text_key(one) for one in value):
+        return value
+    texts = [str(one[_text_key(one)] if isinstance(one, dict) else one) for one in value]
+    if len(texts) < 2:
+        return texts[0] if texts else ""
+    if column == "context":
+        return "\n\n".join(texts)
+    if column == "label":
+        notes.assumed.add("labels_joined")
+        return ", ".join(texts)
+    if any(text != texts[0] for text in texts):
+        notes.add_loss("answer", name)
+    return texts[0]
+
+
+def _are_spans(value: object) -> bool:
+    """Return True for places in a text with a name each, as annotation tools mark them: [0, 5, "PERSON"]."""
+    return isinstance(value, list) and bool(value) and all(map(_is_span, value))
+
+
+def _is_span(value: object) -> bool:
+    if isinstance(value, dict):
+        return "start" in value
+    return isinstance(value, list) and len(value) == 3 and isinstance(value[2], str)
+
+
+def _leaves(value: object) -> Iterator[object]:
+    if isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _leaves(part)
+    else:
+        yield value
+
+
+def _text_key(value: object) -> str:
+    """Return the key of an object's text; "" if it has none."""
+    if not isinstance(value, dict):
+        return ""
+    return next((key for key in ("text", "value", "answer") if isinstance(value.get(key), str)), "")
