@@ -96,24 +96,6 @@ class FullExample:
     def is_text(self) -> bool:
         return self.rendered is None
 
-    @classmethod
-    def joined(cls, paragraphs: Sequence[FullExample]) -> FullExample:
-        """Join the paragraphs of a text."""
-        ids, offsets, text = list[int](), list[tuple[int, int]](), ""
-        for one in paragraphs:
-            ids += one.input_ids
-            offsets += [(len(text) + start, len(text) + end) for start, end in one.offsets]
-            text += one.text
-        return cls(ids, [True] * len(ids), text, offsets)
-
-    def part(self, start: int, end: int, given: int) -> FullExample:
-        """Return the tokens from start to end (exclusive) of a text; the first `given` of them are not trained."""
-        offsets = self.offsets[start:end]
-        first, last = offsets[0][0], offsets[-1][1]
-        learned = [False] * given + self.learned[start + given : end]
-        within = [(begin - first, stop - first) for begin, stop in offsets]
-        return FullExample(self.input_ids[start:end], learned, self.text[first:last], within)
-
 
 def learned(offsets: Sequence[tuple[int, int]], spans: Iterable[tuple[int, int]]) -> list[bool]:
     """Return (T,) whether each token lies in a span of the assistant.

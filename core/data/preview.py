@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from core import files
+from core.data import joined_text
 from core.data.conversation import characters
 from core.data.facts import DataFacts
 from core.data.findings.language import main_language
@@ -340,9 +341,11 @@ class Preview:
             if members and (not self.paragraphs.joint[position] or sum(len(one.input_ids) for one in members) >= end):
                 break
             members.append(
-                self.tokenizer.encode_paragraph(self.rows[position][1].text or "", *self.paragraphs.around(position))
+                joined_text.encode_paragraph(
+                    self.tokenizer, self.rows[position][1].text or "", *self.paragraphs.around(position)
+                )
             )
-        return FullExample.joined(members).part(start, end, again)
+        return joined_text.part(joined_text.joined(members), start, end, again)
 
 
 class Previews:

@@ -8,7 +8,7 @@ import numpy as np
 
 from core.data.repeats import Repeats
 from core.data.row_order import shuffled
-from core.data.sets.paragraphs import Paragraphs
+from core.data.sets.paragraphs import Paragraphs, shuffled_stretches
 from core.data.validation_split import SMALLEST_SPLIT, split_rows
 from core.recipe import Recipe
 
@@ -70,16 +70,9 @@ def choose(
         return RowSelection(training, measuring, None, repeated, leaked)
     if paragraphs is not None:
         stretch = paragraphs.stretches(data.max_length)
-        training, measuring = (_shuffled_stretches(rows, stretch, seed) for rows in (training, measuring))
+        training, measuring = (shuffled_stretches(rows, stretch, seed) for rows in (training, measuring))
         last = np.flatnonzero(np.diff(stretch[measuring], prepend=-1))[max(enough, SMALLEST_SPLIT) :][:1]
         return RowSelection(training, measuring[: last[0]] if len(last) else measuring, enough, repeated, leaked)
     training = training[np.asarray(shuffled(len(training), seed, epoch=0))]
     measuring = measuring[np.asarray(shuffled(len(measuring), seed, epoch=0))][: max(enough, SMALLEST_SPLIT)]
     return RowSelection(training, measuring, enough, repeated, leaked)
-
-
-def _shuffled_stretches(rows: np.ndarray, stretch: np.ndarray, seed: int) -> np.ndarray:
-    """Return rows with their stretches in random order. stretch: that of every row of the set."""
-    rank = np.empty(int(stretch[-1]) + 1, np.int64)
-    rank[np.asarray(shuffled(len(rank), seed, epoch=0))] = np.arange(len(rank))
-    return rows[np.argsort(rank[stretch[rows]], kind="stable")]

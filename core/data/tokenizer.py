@@ -80,9 +80,9 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text that already contains its special tokens (a rendered template): none are added."""
-        return self._encoding(text).ids
+        return self.encoding(text).ids
 
-    def _encoding(self, text: str, with_special: bool = False) -> Any:
+    def encoding(self, text: str, with_special: bool = False) -> Any:
         """Encode a text. Raises ModelError if the tokenizer's own patterns take too long.
 
         Its engine stops a match after ten million steps (0.6 s) with a panic, which is not an Exception.
@@ -123,7 +123,7 @@ class Tokenizer:
         if learning.rated:
             return [self._encode_rated(example, learning)]
         if example.text is not None:
-            return [self._encode_text(example.text)]
+            return [self.encode_text(example.text)]
         everything = learning.train_on == "everything"
         tools = json.loads(example.tools) if example.tools else None
         conversations = self.template.conversations(
@@ -149,9 +149,9 @@ class Tokenizer:
         tools = json.loads(example.tools) if example.tools else None
         return self._encode(self.template.spans([*context, answer], tools, learning.enable_thinking), False)
 
-    def _encode_text(self, text: str) -> FullExample:
+    def encode_text(self, text: str) -> FullExample:
         """Encode text between the special tokens that the tokenizer adds, with an end token if it adds none."""
-        encoding = self._encoding(text, with_special=True)
+        encoding = self.encoding(text, with_special=True)
         ids, added = encoding.ids, encoding.special_tokens_mask
         if self.eos_token_id is not None and (not ids or ids[-1] != self.eos_token_id):
             ids.append(self.eos_token_id)  # otherwise a model trained on texts never learns to stop
@@ -170,34 +170,8 @@ class Tokenizer:
                 offsets[i] = (before + offsets[i][0], before + offsets[i][1])
         return FullExample(ids, [True] * len(ids), shown, offsets)
 
-    def encode_paragraph(self, text: str, continues: bool, after: str) -> FullExample:
-        """Encode a paragraph as in the middle of its text, so that the tokens of paragraphs can be joined.
-
-        continues: a paragraph stands before it. after: the text between it and the next, "" for the last. Special
-        tokens stand only where the text begins and ends.
-        """
-        lead, tail = "A\n\n" if continues else "", "A" if after else ""
-        full = self._encode_text(lead + text + after + tail)
-        place = full.text.index(lead + text + after + tail)
-        begin, end = place + len(lead), place + len(lead + text + after)
-        first = next((i for i, (start, _) in enumerate(full.offsets) if start >= begin), 0) if continues else 0
-        last = next((i for i, (start, _) in enumerate(full.offsets) if start >= end), 0) if after else len(full.offsets)
-        if (
-            first >= last
-            or (first and full.offsets[first - 1][1] > begin)
-            or (after and full.offsets[last - 1][1] > end)
-        ):
-            # a token reaches over the border: the paragraph is encoded by itself
-            encoding = self._encoding(text + after)
-            return FullExample(encoding.ids, [True] * len(encoding.ids), text + after, encoding.offsets)
-        first_char, last_char = (begin if continues else 0), (end if after else len(full.text))
-        offsets = [(max(0, start - first_char), stop - first_char) for start, stop in full.offsets[first:last]]
-        return FullExample(
-            full.input_ids[first:last], full.learned[first:last], full.text[first_char:last_char], offsets
-        )
-
     def _encode(self, rendered: Rendered, everything: bool) -> FullExample:
-        encoding = self._encoding(rendered.text)
+        encoding = self.encoding(rendered.text)
         labels = learned(encoding.offsets, [(0, len(rendered.text))] if everything else rendered.spans)
         return FullExample(encoding.ids, labels, rendered.text, encoding.offsets, rendered)
 

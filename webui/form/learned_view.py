@@ -46,6 +46,8 @@ def counters(counts: Counts, w: Wording) -> Html:
         cut = w.t("learned_view.cut", tokens=number(counts.tokens_cut), **values)
     else:
         cut = w.t("learned_view.cut_none")
+    is_split = counts.rows_split or counts.long_examples == "split"
+    split = "joined_short" if counts.is_joined else "split_short" if is_split else "cut_short"
     left_out = "learned_view.too_long" if counts.long_examples == "drop" else "learned_view.dropped"
     dropped = w.t(left_out, **values) if counts.rows_dropped else w.t("learned_view.dropped_none")
     if counts.first_dropped:
@@ -68,13 +70,7 @@ def counters(counts: Counts, w: Wording) -> Html:
                 "plain",
             ),
             _counter(
-                w.t(
-                    "learned_view.joined_short"
-                    if counts.is_joined
-                    else "learned_view.split_short"
-                    if counts.rows_split or counts.long_examples == "split"
-                    else "learned_view.cut_short"
-                ),
+                w.t(f"learned_view.{split}"),
                 number(counts.pieces if counts.is_joined else counts.rows_split or counts.rows_cut),
                 cut,
                 "warn" if counts.rows_cut else "plain",

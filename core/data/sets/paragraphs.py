@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from core.data.row_order import shuffled
+
 JOINTS = (None, "\n\n", "\n", "")  # the text between two rows of one text; None: they are of two
 _BYTES_A_TOKEN = 4  # of UTF-8; about right for European languages and for Chinese
 
@@ -40,3 +42,10 @@ class Paragraphs:
         examples = min(4, max(1, int(size[-1]) // of_example // 100))  # of a short text one: 5 % of it are few
         part = size // (examples * of_example)
         return np.cumsum((self.joint == 0) | (np.diff(part, prepend=0) > 0)) - 1
+
+
+def shuffled_stretches(rows: np.ndarray, stretch: np.ndarray, seed: int) -> np.ndarray:
+    """Return rows with their stretches in random order. stretch: that of every row of the set."""
+    rank = np.empty(int(stretch[-1]) + 1, np.int64)
+    rank[np.asarray(shuffled(len(rank), seed, epoch=0))] = np.arange(len(rank))
+    return rows[np.argsort(rank[stretch[rows]], kind="stable")]

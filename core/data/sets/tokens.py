@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from core.data.formats import Example
+from core.data.joined_text import encode_paragraph
 from core.data.labels import FullExample, Learning
 from core.data.sets import estimate, segment
 from core.data.sets.paragraphs import Paragraphs
@@ -208,7 +209,7 @@ class Tokenised:
                 builder.add(key, marks, estimate.counted(example, self._learning))
             elif example.text is not None and self._paragraphs is not None:
                 continues, after = self._paragraphs.around(position)
-                builder.add(key, marks, [counted(self._tokenizer.encode_paragraph(example.text, continues, after))])
+                builder.add(key, marks, [counted(encode_paragraph(self._tokenizer, example.text, continues, after))])
             else:
                 builder.add(key, marks, [counted(full) for full in self._tokenizer.encode_row(example, self._learning)])
         except TemplateError as error:
