@@ -107,7 +107,7 @@ def test_what_is_sent_is_what_the_choices_say_private_unless_public_was_chosen(
 
 def test_how_far_it_is_and_how_it_ended_is_told(workspace: Workspace, result: ExportResult) -> None:
     shows = panel(workspace)
-    sending = shows._told(result, ExportStatus(state="running", stage="sending", fraction=0.4))
+    sending = shows._status_card(result, ExportStatus(state="running", stage="sending", fraction=0.4))
     assert "Sending the files" in sending and "40 %" in sending
     done = msg(
         "publish.done_private",
@@ -116,6 +116,6 @@ def test_how_far_it_is_and_how_it_ended_is_told(workspace: Workspace, result: Ex
         commit="0" * 12,
         undo=msg("publish.undo_new", repo="a/b", page="http://hub/a/b"),
     )
-    assert "hf repos delete a/b" in shows._told(result, ExportStatus(state="done", message=done))
+    assert "hf repos delete a/b" in shows._status_card(result, ExportStatus(state="done", message=done))
     choices = shows._which(ViewContext(None, result.run))["choices"]
     assert [name for _, name in choices] == [result.name] and choices[0][0].startswith("Adapter · ")
