@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 256 << 20  # of a document
 _BLOCKS = {"p", "div", "li", "tr", "pre", "blockquote", "section", "article", "header", "footer", "main", "aside", "dt",
-    "dd", "figure", "figcaption", "ul", "ol", "table", "body", "br", "hr", "h1", "h2", "h3", "h4", "h5",
-    "h6"}  # fmt: skip
+    "dd", "figure", "figcaption", "summary", "details", "ul", "ol", "table", "body", "br", "hr", "h1", "h2", "h3", "h4",
+    "h5", "h6"}  # fmt: skip
 _UNSEEN = {
     "script",
     "style",
@@ -178,6 +178,8 @@ def _blocks(body: lxml.etree._Element | None) -> Iterator[str]:
             texts = []
             if block and kind == "end" and re.fullmatch(r"h[1-6]", name):
                 yield f"{'#' * int(name[1])} {block}"
+            elif block and kind == "end" and name in ("summary", "dt") and block.endswith(("?", "？")):
+                yield f"###### {block}"
             elif block:
                 yield from (f"- {block}" if name == "li" and kind == "end" else block, "")
         elif name in ("td", "th") and kind == "end":

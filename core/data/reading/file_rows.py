@@ -42,6 +42,7 @@ FileKind = Literal[
     "html",
     "srt",
     "yaml",
+    "ipynb",
 ]
 SUFFIXES: dict[str, FileKind] = {
     ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet",
@@ -51,13 +52,13 @@ SUFFIXES: dict[str, FileKind] = {
     ".epub": "epub",
     ".html": "html", ".htm": "html", ".xhtml": "html", ".srt": "srt", ".vtt": "srt", ".txt": "txt",
     ".yaml": "yaml",
-    ".yml": "yaml", ".md": "txt", ".log": "txt",
+    ".yml": "yaml", ".ipynb": "ipynb", ".md": "txt", ".log": "txt",
 }  # fmt: skip
 COMPRESSED = (".gz", ".zst", ".bz2", ".xz")  # suffixes around another, as in .jsonl.gz
 SPREADSHEETS: tuple[FileKind, ...] = ("xlsx", "xls", "xlsb", "ods")
 DOCUMENTS: tuple[FileKind, ...] = ("docx", "pdf", "epub", "html", "srt")
 # Kinds that in a folder more often describe the data than contain it.
-WRITING = {".md", ".log", ".yaml", ".yml"} | {
+WRITING = {".md", ".ipynb", ".log", ".yaml", ".yml"} | {
     ending for ending, kind in SUFFIXES.items() if kind in (*DOCUMENTS, "sqlite")
 }
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from core.data.chats.chat_rows import chat_rows
 from core.data.chats.message_rows import conversation_rows
 from core.data.reading.boilerplate import without_boilerplate
+from core.data.reading.faq import with_questions
 from core.data.reading.file_rows import (
     DEFAULT_LIMITS,
     Limits,
@@ -47,7 +48,9 @@ def read_rows(path: str | Path | Source, limits: Limits = DEFAULT_LIMITS) -> Ite
         try:
             items = reader(source, limits)
             if source.is_prose and source.choices.join_paragraphs is not False:
-                items = without_boilerplate(items, source.path.suffix.lower() == ".md")
+                is_markdown = source.path.suffix.lower() == ".md"
+                items = without_boilerplate(items, is_markdown)
+                items = with_questions(items) if is_markdown or source.kind == "html" else items
             yield from _with_losses(items, source, limits)
         except UnicodeDecodeError as error:
             raise DataError(

@@ -346,8 +346,8 @@ def _kind(path: Readable, encoding: str, limits: Limits) -> FileKind:
     first = lines[0] if lines else ""
     if by_suffix == "html" or first.startswith("WEBVTT") or any(_TIMES.match(line) for line in lines[:3]):
         return "html" if by_suffix == "html" else "srt"
-    if by_suffix == "yaml":
-        return "yaml"
+    if by_suffix in ("yaml", "ipynb"):
+        return by_suffix
     if by_suffix in DOCUMENTS:  # a text with such a suffix
         by_suffix = "txt"
     if by_suffix == "txt" and not _is(dict, first):

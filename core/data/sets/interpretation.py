@@ -23,6 +23,7 @@ from core.data.shapes.nested import refusal
 from core.data.shapes.roles import renamed, require
 from core.data.shapes.sides import Decision
 from core.errors import DataError
+from core.messages import msg
 from core.recipe import Format
 
 CHECK_EVERY = 20  # rows, of up to 4 MiB
@@ -61,6 +62,7 @@ def interpret(
             break
     if not rows:
         raise _no_rows_error(source, problem)
+    source = _noted_as_pairs(source, rows[0])
     if format in (None, "messages") and not choices.columns and (grouped := _with_messages(source, rows, choices)):
         return grouped, "messages", Decision(), read_rows(grouped, limits)
     if choices.voice:
@@ -171,6 +173,14 @@ def _with_messages(source: Source, rows: Sequence[Row], choices: Choices) -> Sou
     chat = "" if columns.are_roles and columns.ends_known else "roles" if columns.are_roles else "names"
     notes = (*source.notes, columns.note())
     return replace(source, message_columns=columns, chat=chat, choices=choices, notes=notes)
+
+
+def _noted_as_pairs(source: Source, row: Row) -> Source:
+    """Return a page of questions or a notebook of pairs with a note that says so; any other source as it is."""
+    if "question" not in row.values or not (source.is_prose or source.kind == "ipynb"):
+        return source
+    others = (note for note in source.notes if note.key not in ("data.note_paragraphs", "data.note_document"))
+    return replace(source, notes=(*others, msg("data.note_questions" if source.is_prose else "data.note_notebook")))
 
 
 def _no_rows_error(source: Source, problem: Problem | None) -> DataError:

@@ -1,0 +1,71 @@
+"""Pages of questions: each heading that asks, with what follows it, becomes a question and its answer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import chain, islice
+
+from core.data.reading.file_rows import Problem, RawRow
+from core.data.shapes.left_out import Loss
+
+_HELD = 5_000  # paragraphs; a longer text is no page of questions
+_FEWEST = 3
+_MOST = 0.5  # of the sections with text ask
+_HEADING = re.compile(r"(#{1,6})\s+(.*?)\s*#*(?:\s*\{#[^}]*\}|\s*¶)?$|(?:\*\*|__)(?P<bold>[^*_]+)(?:\*\*|__)$")
+_ASKS = re.compile(r"[?？]\W*$|^(?:Q|Question|Frage)\s*\d*\s*[:.]\s*\S")
+_FENCE = re.compile(r"\s*(?:```|~~~)")
+
+Items = Iterator[RawRow | Problem | Loss]
+
+
+@dataclass
+class _TitledText:
+    level: int
+    title: str
+    line: int | None
+    text: list[str] = field(default_factory=list)
+
+    @property
+    def answer(self) -> str:
+        return "".join(self.text).strip()
+
+    @property
+    def asks(self) -> bool:
+        return bool(_ASKS.search(self.title))
+
+
+def with_questions(items: Items) -> Items:
+    """Yield the pairs of a page of questions, the paragraphs of any other text as they are."""
+    held = list(islice(items, _HELD))
+    rows = [item for item in held if isinstance(item, RawRow)]
+    sections = _sections(rows) if len(held) < _HELD else []
+    filled = [section for section in sections if section.answer]
+    pairs = [section for section in filled if section.asks]
+    if len(pairs) < _FEWEST or len(pairs) < _MOST * len(filled):
+        yield from chain(held, items)
+        return
+    yield from (item for item in held if not isinstance(item, RawRow))
+    yield from [Loss("around", "sections")] * (len(filled) - len(pairs))
+    for row, section in enumerate(pairs, 1):
+        yield RawRow(row, {"question": section.title, "answer": section.answer}, section.line)
+
+
+def _sections(rows: list[RawRow]) -> list[_TitledText]:
+    """Return the headings of a text, each with its text; deeper headings belong to a question's text."""
+    sections = [_TitledText(0, "", None)]
+    is_code = False
+    for row in rows:
+        sections[-1].text.append(row.joint or "")
+        for number, line in enumerate(row.value["text"].split("\n")):
+            is_code ^= bool(_FENCE.match(line))
+            match = None if is_code else _HEADING.match(line.strip())
+            level = len(match[1]) if match and match[1] else 7
+            title = (match[2] or match["bold"] or "").strip(" *_") if match else ""
+            is_part = sections[-1].asks and level > sections[-1].level
+            if match is None or is_part or (level == 7 and not _ASKS.search(title)):
+                sections[-1].text += ["\n" if number else "", line]
+            else:
+                sections.append(_TitledText(level, title, row.line))
+    return sections
