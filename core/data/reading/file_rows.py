@@ -43,6 +43,7 @@ FileKind = Literal[
     "srt",
     "yaml",
     "ipynb",
+    "code",
 ]
 SUFFIXES: dict[str, FileKind] = {
     ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet",
@@ -55,10 +56,21 @@ SUFFIXES: dict[str, FileKind] = {
     ".yml": "yaml", ".ipynb": "ipynb", ".md": "txt", ".log": "txt",
 }  # fmt: skip
 COMPRESSED = (".gz", ".zst", ".bz2", ".xz")  # suffixes around another, as in .jsonl.gz
+# Source code, by the language of its suffix
+CODE = {
+    ".py": "Python", ".pyi": "Python", ".js": "JavaScript", ".mjs": "JavaScript", ".jsx": "JavaScript",
+    ".ts": "TypeScript", ".tsx": "TypeScript", ".vue": "Vue", ".java": "Java", ".kt": "Kotlin", ".scala": "Scala",
+    ".c": "C", ".h": "C", ".cc": "C++", ".cpp": "C++", ".cxx": "C++", ".hpp": "C++", ".cs": "C#", ".go": "Go",
+    ".rs": "Rust", ".rb": "Ruby", ".php": "PHP", ".swift": "Swift", ".sh": "Shell", ".ps1": "PowerShell",
+    ".lua": "Lua", ".jl": "Julia", ".pl": "Perl", ".hs": "Haskell", ".ml": "OCaml", ".ex": "Elixir",
+    ".exs": "Elixir", ".erl": "Erlang", ".clj": "Clojure", ".dart": "Dart", ".zig": "Zig", ".nim": "Nim",
+    ".f90": "Fortran", ".sql": "SQL",
+}  # fmt: skip
+SUFFIXES |= dict.fromkeys(CODE, "code")
 SPREADSHEETS: tuple[FileKind, ...] = ("xlsx", "xls", "xlsb", "ods")
 DOCUMENTS: tuple[FileKind, ...] = ("docx", "pdf", "epub", "html", "srt")
 # Kinds that in a folder more often describe the data than contain it.
-WRITING = {".md", ".ipynb", ".log", ".yaml", ".yml"} | {
+WRITING = {".md", *CODE, ".ipynb", ".log", ".yaml", ".yml"} | {
     ending for ending, kind in SUFFIXES.items() if kind in (*DOCUMENTS, "sqlite")
 }
 

@@ -20,9 +20,10 @@ from pathlib import Path, PurePosixPath
 from core import files
 from core.data.chats import overview
 from core.data.chats.messengers import SLACK_USERS, slack_users
-from core.data.reading import dataset_info, label_names, zips
+from core.data.reading import dataset_info, label_names, source_code, zips
 from core.data.reading.choices import Choices
 from core.data.reading.file_rows import (
+    CODE,
     DOCUMENTS,
     SUFFIXES,
     WRITING,
@@ -120,6 +121,8 @@ def _source(path: Path, parts: Sequence[Part], limits: Limits, choices: Choices,
         raise DataError("data.too_many_files", file=path.name, limit=MOST_FILES)
     parts = sorted(parts, key=lambda part: by_name(part.name))
     data_parts, layouts = _data_parts(parts)
+    own_code, others_code = _code_parts(parts, data_parts)
+    data_parts = own_code or [part for part in data_parts if not source_code.is_code(part.name)] or data_parts
     read: list[Source] = []
     refused: list[DataError] = []
     unpacked = 0
@@ -136,12 +139,19 @@ def _source(path: Path, parts: Sequence[Part], limits: Limits, choices: Choices,
     read = _with_splits(_with_label_names(_with_people(_only_chat(read), parts), parts))
     read, again = _without_repeated_files(read)
     if not read:
-        raise refused[0] if refused else DataError("data.no_data_inside", file=path.name, suffixes=sorted(SUFFIXES))
+        raise (
+            refused[0]
+            if refused
+            else DataError("data.no_data_inside", file=path.name, suffixes=sorted(SUFFIXES.keys() - CODE.keys()))
+        )
     used = {name for source in read for name in (str(source.path.name), source.label_names.file)} | (
         {SLACK_USERS} if any(source.people for source in read) else set()
     )
     others = [part.name for part in parts if part.name not in used]
     notes = (*(_distinct_notes(read) if len(read) > 1 else ()), *again, *_notes(others, refused))
+    if own_code:
+        about_code = source_code.note([str(source.path.name) for source in read], others_code)
+        notes = (*about_code, *(note for note in notes if not _is_about_code(note)))
     digest = (
         sha256
         or hashlib.sha256("".join(f"{source.path.name}\0{source.sha256}\0" for source in read).encode()).hexdigest()
@@ -164,6 +174,23 @@ def _source(path: Path, parts: Sequence[Part], limits: Limits, choices: Choices,
         parts=tuple(read),
         stored_as="zip",
     )
+
+
+def _is_about_code(note: Message) -> bool:
+    return note.key == "data.note_in_file" and Message.model_validate(note.params["note"]).key == "data.note_code"
+
+
+def _code_parts(parts: Sequence[Part], data: Sequence[Part]) -> tuple[list[Part], Counter[str]]:
+    """Return the code files of a source folder, and the numbers of those that are not somebody's own code.
+
+    A source folder has more files of code than others; the loading script of a dataset does not make one.
+    """
+    code = [part for part in parts if source_code.is_code(part.name) and not part.flaw]
+    if len(code) <= sum(not source_code.is_code(part.name) for part in data):
+        return [], Counter()
+    reasons = [source_code.reason_against(part) for part in code]
+    own = [part for part, why in zip(code, reasons, strict=True) if not why]
+    return own, Counter(why for why in reasons if why)
 
 
 def _data_parts(parts: Sequence[Part]) -> tuple[list[Part], dict[str, dataset_info.Layout]]:
@@ -238,7 +265,7 @@ def _with_splits(read: list[Source]) -> list[Source]:
     names = [source.path.name for source in read]
     return [
         replace(source, validation=True)
-        if not source.chat and source.kind not in DOCUMENTS and is_for_validation(source.path.name, names)
+        if not source.chat and source.kind not in (*DOCUMENTS, "code") and is_for_validation(source.path.name, names)
         else source
         for source in read
     ]

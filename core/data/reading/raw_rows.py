@@ -11,6 +11,7 @@ from core.data.reading.documents import document_rows
 from core.data.reading.file_rows import DOCUMENTS, SPREADSHEETS, Limits, Problem, RawRow, Source
 from core.data.reading.json_rows import json_rows, jsonl_rows
 from core.data.reading.notebooks import notebook_rows
+from core.data.reading.source_code import code_rows
 from core.data.reading.spreadsheets import sheet_rows
 from core.data.reading.table_rows import csv_rows, parquet_rows, txt_rows
 from core.data.reading.yaml_rows import yaml_rows
@@ -22,7 +23,7 @@ Items = Iterator[RawRow | Problem | Loss]
 READERS: dict[str, Callable[[Source, Limits], Items]] = {
     "json": json_rows, "jsonl": jsonl_rows, "csv": csv_rows, "parquet": parquet_rows, "arrow": arrow_rows,
     "sqlite": database_rows,
-    "txt": txt_rows, "yaml": yaml_rows, "ipynb": notebook_rows,
+    "txt": txt_rows, "yaml": yaml_rows, "ipynb": notebook_rows, "code": code_rows,
     **dict.fromkeys(SPREADSHEETS, sheet_rows), **dict.fromkeys(DOCUMENTS, document_rows),
 }  # fmt: skip
 

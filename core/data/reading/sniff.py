@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,11 +17,12 @@ from pathlib import Path, PurePath
 
 from core import files
 from core.data.chats import kinds
-from core.data.reading import databases, encodings, folders, label_names, line_rows, spreadsheets, zips
+from core.data.reading import databases, encodings, folders, label_names, line_rows, source_code, spreadsheets, zips
 from core.data.reading.arrow_rows import STREAM
 from core.data.reading.choices import NO_CHOICES, Choices
 from core.data.reading.compressed import Unpacked, unpacked
 from core.data.reading.file_rows import (
+    CODE,
     COMPRESSED,
     DEFAULT_LIMITS,
     DOCUMENTS,
@@ -179,6 +181,8 @@ def _text_source(path: Readable, size: int, decoding: encodings.Decoding, choice
     if source.lines:
         notes.append(msg(f"data.note_{source.lines}", separator=source.separator.strip()))
         return replace(source, notes=(*notes,))
+    if kind == "code":
+        return replace(source, notes=(*notes, *source_code.note([path.name], Counter())))
     if kind == "csv":
         source = replace(source, delimiter=source.delimiter or _delimiter(path, encoding))
         if source.delimiter != ",":
@@ -346,7 +350,7 @@ def _kind(path: Readable, encoding: str, limits: Limits) -> FileKind:
     first = lines[0] if lines else ""
     if by_suffix == "html" or first.startswith("WEBVTT") or any(_TIMES.match(line) for line in lines[:3]):
         return "html" if by_suffix == "html" else "srt"
-    if by_suffix in ("yaml", "ipynb"):
+    if by_suffix in ("yaml", "ipynb", "code"):
         return by_suffix
     if by_suffix in DOCUMENTS:  # a text with such a suffix
         by_suffix = "txt"
@@ -366,7 +370,9 @@ def _kind(path: Readable, encoding: str, limits: Limits) -> FileKind:
         if by_suffix is None and line_rows.shape_of(lines) == "conll":
             raise DataError("data.is_conll", file=path.name)
         if by_suffix is None:
-            raise DataError("data.unknown_kind", file=path.name, start=start, suffixes=sorted(SUFFIXES))
+            raise DataError(
+                "data.unknown_kind", file=path.name, start=start, suffixes=sorted(SUFFIXES.keys() - CODE.keys())
+            )
         if by_suffix in ("parquet", "arrow"):
             raise DataError("data.not_parquet", file=path.name, suffix=path.suffix.lower(), start=start)
         raise DataError("data.not_json", file=path.name, suffix=path.suffix.lower(), start=start)
