@@ -76,8 +76,8 @@ class Counted:
 
     def _look(self, most: float) -> None:
         """A thread of Gloo releases a finished gather a moment after the step does, so more than planned may wait."""
-        held = wait_until(lambda: (held := self._held()) <= most and held, timeout_s=10)
-        self.most = max(self.most, held)  # type: ignore[call-overload]
+        wait_until(lambda: self._held() <= most, timeout_s=10)
+        self.most = max(self.most, self._held())
 
     def _held(self) -> int:
         gc.collect()  # what waits to be collected is not held by the step
