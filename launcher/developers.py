@@ -110,6 +110,7 @@ CHECKS = {
     "ruff format": ("ruff", "format", "--check", "."),
     "mypy": ("mypy",),
     "the site of the docs": ("mkdocs", "build", "--strict"),
+    "plain English": ("tools.plain_english",),
     "the tests' budgets": ("tests.kit.durations", "--check"),
     "the rules of the house": (
         "pytest",

@@ -28,7 +28,7 @@ class Size:
     longest: int = 0  # lines of the longest function
 
     @classmethod
-    def of(cls, file: Path) -> Size:
+    def from_file(cls, file: Path) -> Size:
         text = file.read_text("utf-8")
         nodes = list(ast.walk(ast.parse(text)))
         functions = [node for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
@@ -48,7 +48,7 @@ def python_files(folder: Path) -> list[Path]:
 
 
 def total(files: Iterable[Path]) -> Size:
-    return sum(map(Size.of, files), Size())
+    return sum(map(Size.from_file, files), Size())
 
 
 def words_of(text: str) -> int:
@@ -65,7 +65,7 @@ def main(arguments: list[str]) -> None:
     if arguments:
         for name in arguments:
             for file in python_files(PROJECT / name):
-                show(file.relative_to(PROJECT).as_posix(), Size.of(file))
+                show(file.relative_to(PROJECT).as_posix(), Size.from_file(file))
         return
     for room in ROOMS:
         for folder in sorted(each for each in (PROJECT / room).iterdir() if each.is_dir() and python_files(each)):

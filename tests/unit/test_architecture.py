@@ -203,7 +203,7 @@ def test_the_readable_path_is_an_evening(record_testsuite_property) -> None:
     """Recipe, data core, engine, training and run folder, in that order: what a contributor reads first."""
     files = {place: [*PROJECT.glob(place)] for place in READABLE}
     assert all(files.values()), files
-    readable = sum(Size.of(file).statements for each in files.values() for file in each)
+    readable = sum(Size.from_file(file).statements for each in files.values() for file in each)
     record_testsuite_property("readable_statements", readable)
     print(f"\nreadable path {readable} of {MOST_READABLE} statements")
     assert readable <= MOST_READABLE

@@ -1,4 +1,4 @@
-"""How much more would fit, as sentences, a curve and a table in the plan's card: pure functions of a FormResult and a
+"""Sentences, a curve and a table on how much more would fit, in the plan's card: pure functions of a FormResult and a
 Wording."""
 
 from __future__ import annotations

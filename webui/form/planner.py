@@ -217,7 +217,7 @@ class Planner:
         )
 
     def budget_or_here(self, choice: object, cards: object = ()) -> Budget:
-        """As `budget`, but with this PC in place of an invalid size, whose error the plan's card shows."""
+        """Return `budget`, but with this PC in place of an invalid size, whose error the plan's card shows."""
         try:
             return self.budget(choice, cards)
         except GarageError:

@@ -46,7 +46,7 @@ def name_of(form: str, w: Wording) -> str:
 
 
 def export_name(what: ExportRequest | ExportResult, w: Wording) -> str:
-    """As `name_of`, with a strength other than 1: "Merged model × 0.8"."""
+    """Return `name_of` with a strength other than 1: "Merged model × 0.8"."""
     name = name_of(form_of(what.kind, what.quant), w)
     return name if what.strength == 1 else f"{name} × {format.number(w, what.strength)}"
 

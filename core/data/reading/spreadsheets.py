@@ -45,7 +45,7 @@ class Sheets:
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """What can be chosen: sheets that are read together, and each sheet."""
+        """The choices of a workbook: the sheets that are read together, and each sheet."""
         return (*((self.together,) if self.together else ()), *self.sheets)
 
     def notes(self) -> tuple[Message, ...]:

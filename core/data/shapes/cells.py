@@ -1,4 +1,4 @@
-"""What a cell that holds no plain text stands for: a list of labels or answers, an object with a text, a place.
+"""The text that a cell without plain text stands for: a list of labels or answers, an object with a text.
 
 Used for the columns of answers, labels and contexts; a question is always a text.
 """

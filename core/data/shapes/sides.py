@@ -84,7 +84,7 @@ def beside_text(rows: Sequence[Row]) -> Decision | None:
     if table.named("question") and table.named("answer"):
         return _both_named(table)
     others = [name for name in table.values if name != text and not is_worse(name) and table.may_be_answer(name)]
-    return _asked([*(_pair(text, name) for name in others), _alone(text)]) if others else None
+    return _question_to_person([*(_pair(text, name) for name in others), _alone(text)]) if others else None
 
 
 def with_answer(readings: Sequence[Roles], column: str) -> Roles:
@@ -140,13 +140,13 @@ class _Table:
         return meant
 
     def has_few_values(self, name: str) -> bool:
-        """Whether a column looks like one of labels: few different short values, each of several rows."""
+        """Return True for a column that looks like one of labels: few different short values, each of several rows."""
         values = {str(value) for value in self.values[name]}
         is_short = all(isinstance(v, str | int | bool) and len(str(v)) <= 40 for v in self.values[name])
         return is_short and 2 <= len(values) <= min(MOST_LABELS, len(self.rows) // 2)
 
     def may_be_answer(self, name: str) -> bool:
-        """Whether a column's name means a label, code or an answer."""
+        """Return True if a column's name means a label, code or an answer."""
         return meaning_of(name) == "answer" or self.is_label(name) or _last_word(name) in _CODE
 
     def is_label(self, name: str) -> bool:
@@ -180,7 +180,7 @@ def _alone(text: str) -> dict[str, Role]:
     return {text: "text"}
 
 
-def _asked(readings: Iterable[Mapping[str, Role]]) -> Decision:
+def _question_to_person(readings: Iterable[Mapping[str, Role]]) -> Decision:
     return Decision(tuple(itertools.islice(readings, MOST_READINGS)), "none")
 
 
@@ -205,7 +205,7 @@ def _both_named(table: _Table) -> Decision | None:
     first: dict[str, Role] = {asks[0]: "context"} if len(asks) == 2 else {}  # a title and the text of a question
     pairs = [first | _pair(asks[-1] if first else question, answer) for answer in answers]
     readings = [roles | _beside(table, roles) for roles in pairs]
-    return Decision((readings[0],), "names") if len(readings) == 1 else _asked(readings)
+    return Decision((readings[0],), "names") if len(readings) == 1 else _question_to_person(readings)
 
 
 def _one_named(table: _Table) -> Decision | None:
@@ -217,7 +217,7 @@ def _one_named(table: _Table) -> Decision | None:
         others = [name for name in table.texts if name != answer and not is_about(name) and not is_worse(name)]
         pairs = [_pair(name, answer) for name in others]
         if len(others) == 1 and table.is_label(others[0]):  # an answer for a label, or the label of a text
-            return _asked([_pair(answer, others[0]), *pairs])
+            return _question_to_person([_pair(answer, others[0]), *pairs])
     else:
         others = [
             name
@@ -236,7 +236,11 @@ def _one_named(table: _Table) -> Decision | None:
     if len(codes) == 1:
         readings.insert(0, readings.pop(codes[0]))
     certain = len(readings) == 1 or len(codes) == 1
-    return (Decision(tuple(readings[:MOST_READINGS]), "content") if certain else _asked(readings)) if readings else None
+    return (
+        (Decision(tuple(readings[:MOST_READINGS]), "content") if certain else _question_to_person(readings))
+        if readings
+        else None
+    )
 
 
 def _with_both_parts(table: _Table, question: str) -> dict[str, Role]:
@@ -279,9 +283,9 @@ def _labelled(table: _Table) -> Decision | None:
         context, question = sentences
         beside: dict[str, Role] = {context: "context"}
         pairs = [_pair(context, question), _pair(question, context)]
-        return _asked([*(beside | _pair(question, label) for label in labels[:2]), *pairs])
+        return _question_to_person([*(beside | _pair(question, label) for label in labels[:2]), *pairs])
     (text,) = sentences
-    return _asked([*(_pair(text, label) for label in labels), _alone(text)])
+    return _question_to_person([*(_pair(text, label) for label in labels), _alone(text)])
 
 
 def _unnamed(table: _Table) -> Decision | None:
@@ -295,15 +299,15 @@ def _unnamed(table: _Table) -> Decision | None:
         return Decision((_alone(columns[0]),), "content")
     if len(columns) == 1:
         (text,) = columns
-        return _asked([_pair(text, short[0]), _pair(short[0], text), _alone(text)])
+        return _question_to_person([_pair(text, short[0]), _pair(short[0], text), _alone(text)])
     if not columns and (len(short) != 2 or len(table.values) > 3):
         return None
     first, second, *rest = (columns or short)[:3]
     if rest:
-        return _asked(itertools.starmap(_pair, itertools.combinations((first, second, *rest), 2)))
+        return _question_to_person(itertools.starmap(_pair, itertools.combinations((first, second, *rest), 2)))
     for question, answer in ((first, second), (second, first)):
         asks = table.asks(question) >= 0.5 and table.asks(answer) < 0.2
         codes = table.holds_code(answer) and not table.holds_code(question)
         if asks or codes:
             return Decision((_pair(question, answer), _pair(answer, question)), "content")
-    return _asked([_pair(first, second), _pair(second, first)])
+    return _question_to_person([_pair(first, second), _pair(second, first)])

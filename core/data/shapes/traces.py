@@ -1,4 +1,4 @@
-"""What a model was given and what it answered, as observability and test programs write it: nested, one level or more.
+"""Rows with a model's input and answer, nested as observability and test programs write them.
 
 LangSmith         inputs: {question: ...} | {messages: [...]}, outputs: {answer: ...} | {generations: [...]}
 Langfuse          input, expectedOutput | output: texts, objects, or messages

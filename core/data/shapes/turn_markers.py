@@ -180,7 +180,7 @@ class _Named:
     pattern: re.Pattern[str]
     names: frozenset[str] = frozenset()
 
-    def of(self, text: str) -> _Named | None:
+    def named_in(self, text: str) -> _Named | None:
         """Return this style with the names of a text, None if a side has none there."""
         found = [name for _, name in self._marks(text)]
         asks = next((name for name in found if _side(name) == "user" and name not in _MORE.split()), None)
@@ -204,7 +204,7 @@ class _Named:
 
     def turns(self, text: str) -> list[Turn]:
         if not self.names:
-            named = self.of(text)
+            named = self.named_in(text)
             return named.turns(text) if named else []
         turns: list[Turn] = []
         begin, before, joint = 0, "", "\n"
@@ -245,7 +245,7 @@ def style_of_file(head: str) -> _Style | None:
     """Return how a text file marks the turns of conversations, None for any other text. head: its beginning."""
     first = _begin(head)
     for style in _STYLES:
-        named = style.of(head) if isinstance(style, _Named) else style
+        named = style.named_in(head) if isinstance(style, _Named) else style
         turns = _complete(named.turns(head[first:])) if named else []
         if turns and isinstance(named, _Named):
             # a novel with an interview in it is no conversation

@@ -1,1 +1,1 @@
-"""How a dataset is read: choices of a person, and those of a recipe, in the data step. Imports as webui/form does."""
+"""The reading of a dataset in the data step: choices of a person, and those of a recipe. Imports as webui/form does."""
