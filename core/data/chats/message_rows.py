@@ -229,7 +229,7 @@ def _place(values: Mapping[str, object], columns: MessageColumns, when: float | 
     if columns.turn is None:
         return when
     numbers = message_columns.natural(values.get(columns.turn))
-    return numbers[0] if len(numbers) == 1 else " ".join(f"{number:020.6f}" for number in numbers)
+    return numbers[0] if len(numbers) == 1 else " ".join(str(round(number * 1_000_000)).zfill(20) for number in numbers)
 
 
 def _items(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Loss]:

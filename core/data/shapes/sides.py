@@ -149,6 +149,10 @@ class _Table:
         """Return True if a column's name means a label, code or an answer."""
         return meaning_of(name) == "answer" or self.is_label(name) or _last_word(name) in _CODE
 
+    def is_numeric(self, name: str) -> bool:
+        """Return True for a column of numbers, whose meaning the file does not tell."""
+        return all(_NUMBER.fullmatch(str(value)) for value in self.values[name])
+
     def is_label(self, name: str) -> bool:
         return _last_word(name) in _LABEL
 
@@ -164,6 +168,7 @@ class _Table:
 
 
 _LINK = re.compile(r"\s*https?://\S+\s*$")
+_NUMBER = re.compile(r"\s*-?\d+(?:\.\d+)?\s*")
 _APART = re.compile(r"\s|[\u2e80-\u9fff\uac00-\ud7af]")  # words stand apart, or need not
 
 
@@ -230,7 +235,7 @@ def _one_named(table: _Table) -> Decision | None:
         ]
         pairs = [_with_both_parts(table, question or "") | {name: "answer"} for name in others]
     readings = [roles | _beside(table, roles) for roles in pairs]
-    if len(readings) == 1 and answer is None and table.may_be_answer(others[0]):
+    if len(readings) == 1 and answer is None and table.may_be_answer(others[0]) and not table.is_numeric(others[0]):
         return Decision((readings[0],), "names")
     codes = [place for place, name in enumerate(others) if table.holds_code(name)] if answer is None else []
     if len(codes) == 1:
