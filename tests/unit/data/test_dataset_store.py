@@ -13,7 +13,7 @@ import pytest
 from core import files
 from core.data.chats import overview
 from core.data.reading import encodings, json_rows
-from core.data.sets import inspection
+from core.data.sets import inspection, interpretation
 from core.data.sets import stored_rows as rows_module
 from core.data.sets.inspection import examples_of, inspect_file
 from core.data.store import DatasetStore
@@ -259,9 +259,9 @@ def test_rows_are_what_the_file_says_and_lie_beside_it(store, tmp_path):
 
 def test_a_file_is_read_once_when_it_is_added_and_never_again(store, tmp_path, monkeypatch):
     """Seen: six times in the life of a set."""
-    passes, whole = [], inspection.read_rows
+    passes, whole = [], interpretation.read_rows
     monkeypatch.setattr(
-        inspection, "read_rows", lambda source, limits: passes.append(source.path.name) or whole(source, limits)
+        interpretation, "read_rows", lambda source, limits: passes.append(source.path.name) or whole(source, limits)
     )
     info = store.import_file(data_file(tmp_path), "mine")
     assert passes == ["mine.jsonl", "mine.jsonl"], "the second to recognise it by its first rows"

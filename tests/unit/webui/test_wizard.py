@@ -320,6 +320,7 @@ def test_a_plan_leaves_no_field_open_but_those_that_wait_for_the_steps_or_mean_o
         ("data", "pseudonyms"),
         ("data", "version"),
         ("data", "rated"),
+        ("data", "join_paragraphs"),
         ("data", "enable_thinking"),
     } | {("train", name) for name in ("eval_steps", "save_steps", "early_stopping_patience")}
     assert open_fields == waiting | {("train", name) for name in ("neftune_noise_alpha", "loraplus_lr_ratio", "beta")}
