@@ -114,9 +114,8 @@ class RunColumn:
         if busy is None:
             return gr.update(visible=False, interactive=False, value=self.w.t("train_page.stop"))
         state = busy.status.state
-        key = {State.RUNNING: "stop", State.PAUSING: "stop", State.STOPPING: "stop_under_way"}.get(
-            state, "stop_before_training"
-        )
+        before = "stop" if busy.checkpoints else "stop_before_training"  # a resumed run keeps what it has
+        key = {State.RUNNING: "stop", State.PAUSING: "stop", State.STOPPING: "stop_under_way"}.get(state, before)
         return gr.update(visible=True, interactive=may_stop(state), value=self.w.t(f"train_page.{key}"))
 
     def _pause_button(self, context: ViewContext) -> Update:
