@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from typing import Any
@@ -77,7 +78,7 @@ def started(workspace: Workspace, run: Any) -> dict[str, Any]:
     has = budget.of_machine(machine)
     device = budget.device_of(has, machine.nvidia)
     PaceProbe(workspace).measure(StandIn(**STEP, device=device))
-    names = {name.removeprefix("core.").removesuffix(".worker"): seen for name, seen in Recorded.started.items()}
+    names = {re.sub(r"\.\w*worker$", "", name.removeprefix("core.")): seen for name, seen in Recorded.started.items()}
     return {"plan": has.name if has.kind == "card" else "cpu", "device": device, **names}
 
 

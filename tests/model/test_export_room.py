@@ -140,7 +140,7 @@ def test_a_family_computes_layer_by_layer_what_it_computes_whole(family: str, tm
         return
     rows = [[5, 6, 7, 8, 9, 10, 11], [12, 13, 14]]
     with Reader(base) as files, torch.inference_mode():
-        found = layers.logits(layers.read_by_layer(model, files.whole, list(base.tensors), cpu, {}), rows, cpu)
+        found = layers.logits(layers.read_by_layer(model, files.tensor, list(base.tensors), cpu, {}), rows, cpu)
         for row, logits in zip(rows, found, strict=True):
             expected = whole(input_ids=torch.tensor([row]), use_cache=False).logits[0]
             assert expected.std() > 0.05 and (logits - expected).abs().max() < 1e-5

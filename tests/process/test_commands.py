@@ -164,16 +164,17 @@ def test_inspect_asks_what_columns_are_for_where_nothing_points_at_it(tmp_path: 
     table.write_text("a,b,c\none two three,four five six,seven eight nine\n", "utf-8")
     asked = command("inspect", str(table), "--json", workspace=tmp_path / "ws")
     (question,) = json.loads(asked.stdout)["questions"]
-    assert (asked.returncode, question["id"], question["columns"]) == (2, "columns", ["a", "b", "c"])
-    said = command("inspect", str(table), "--json", "--columns", "question=a,answer=c", workspace=tmp_path / "ws")
+    assert (asked.returncode, question["id"], len(question["readings"])) == (2, "answer", 3)
+    said = command("inspect", str(table), "--json", "--answer", "c", workspace=tmp_path / "ws")
     report = json.loads(said.stdout)
     assert (said.returncode, report["questions"], report["good_rows"]) == (0, [], 1)
     table.write_text("what is rain,water that falls down\nwhat is snow,frozen water falls slowly\n", "utf-8")
     asked = command("inspect", str(table), "--json", workspace=tmp_path / "ws")
-    (question,) = json.loads(asked.stdout)["questions"]
+    *_, question = json.loads(asked.stdout)["questions"]
     assert (question["id"], question["taken"]) == ("header", "no") and "--header yes" in question["text"]["sentence"]
     said = command("inspect", str(table), "--json", "--header", "yes", workspace=tmp_path / "ws")
-    assert (json.loads(said.stdout)["questions"], json.loads(said.stdout)["rows"]) == ([], 1)
+    report = json.loads(said.stdout)
+    assert ([each["id"] for each in report["questions"]], report["rows"]) == (["answer"], 1)
 
 
 def test_runs_of_an_empty_workspace_say_how_to_make_one(tmp_path: Path) -> None:

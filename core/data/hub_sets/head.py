@@ -22,10 +22,9 @@ def is_recognised(head: SetHead) -> bool:
         path = Path(folder) / "head.jsonl"
         path.write_text(lines, "utf-8", newline="\n")
         try:
-            inspect_file(path)
+            return not inspect_file(path).undecided
         except DataError as error:
             return error.message.key not in _UNKNOWN
-    return True
 
 
 def cell(value: object, most: int) -> str:

@@ -182,7 +182,7 @@ def test_run_chat_and_export_end_a_measurement_before_they_begin(
     rested: list[str] = []
     monkeypatch.setattr(PaceProbe, "rest", lambda probe: rested.append("rest"))
     monkeypatch.setattr(
-        "core.chat.client.Child", lambda *a, **o: rested.append("chat") or SimpleNamespace(listen=print, say=dict)
+        "core.chat.client.Child", lambda *a, **o: rested.append("chat") or SimpleNamespace(listen=print, send=dict)
     )
     monkeypatch.setattr("core.export.jobs.start_worker", lambda *a, **o: rested.append("export"))
     services = Services.open(Workspace.open(tmp_path / "workspace"))
