@@ -167,7 +167,7 @@ def skip_unchanged_outputs() -> None:
     @wraps(real)
     async def postprocess_data(self: Any, block_fn: Any, predictions: Any, state: Any) -> list[Any]:
         outputs = block_fn.outputs
-        if len(outputs) > 1 and isinstance(predictions, dict) and predictions:
+        if len(outputs) > 1 and isinstance(predictions, dict):
             predictions = blocks.convert_component_dict_to_list(outputs, {} if predictions == skip() else predictions)
         if (
             len(outputs) < 2
