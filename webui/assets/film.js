@@ -24,7 +24,10 @@ function find() {
   at.range.oninput = () => go(Number(at.range.value));
   at.earlier.onclick = () => go(place - 1);
   at.later.onclick = () => go(place + 1);
+  at.all.ontoggle = () => mark(at.all.open ? shown?.frames[place]?.step ?? null : null);
 }
+// The loss chart beside it marks this step while the whole film is unfolded; null removes the mark.
+const mark = (step) => dispatchEvent(new CustomEvent('lg-film-step', { detail: { run, step } }));
 
 // ---- drawing --------------------------------------------------------------------------------------------------------
 function go(wanted) {
@@ -57,8 +60,7 @@ function go(wanted) {
   const unanswered = count < scenes.length ? words.unanswered : shown.at_work ? words.unanswered_yet : words.unanswered_all;
   at.unanswered.textContent = count ? fill(unanswered, { count, all: scenes.length }) : '';
   at.strip.hidden = at.scrub.hidden = count === scenes.length;
-  // The loss chart beside it marks this step.
-  dispatchEvent(new CustomEvent('lg-film-step', { detail: { run, step: frame.step } }));
+  if (at.all.open) mark(frame.step);
 }
 const said = ([text, end]) => (text ? text + (end === 'more' ? ' …' : '') : end === 'none' ? words.no_time : words.nothing);
 function told(item, name, label, answer) {

@@ -197,7 +197,7 @@ function marks(plot) {
     ctx.font = `bold ${13 * ratio}px system-ui, sans-serif`; ctx.textAlign = 'center';
     ctx.fillText('✕', x, bbox.top + 13 * ratio);
   }
-  const shown = film?.run === run ? plot.valToPos(film.step, 'x', true) : -1;
+  const shown = film?.run === run && film.step !== null ? plot.valToPos(film.step, 'x', true) : -1;
   if (shown >= bbox.left && shown <= bbox.left + bbox.width) {
     ctx.strokeStyle = css('--body-text-color');
     ctx.lineWidth = ratio;
