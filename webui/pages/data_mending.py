@@ -70,11 +70,14 @@ class Mending(Panel):
         lines = [*([self._unusable(unusable)] if unusable else []), *(self._line(each, id, may) for each in findings)]
         sampled = muted(self.w.t("wizard.rows_sampled", looked_at=looked_at, rows=rows)) if looked_at < rows else None
         none = muted(self.w.t("data_page.nothing_found"))
+        undecided = notice(self.w.t("data_page.undecided"), "warn") if report.undecided else None
         title = tag("h2", self.w.t("data_page.found"))
         return {
             self.column: gr.update(visible=True),
             self.problems: join(
-                [title, sampled, tag("ul", *lines, class_="lg-problems")] if lines else [none, sampled]
+                [undecided, title, sampled, tag("ul", *lines, class_="lg-problems")]
+                if lines
+                else [undecided or none, sampled]
             ),
             self.filters: {"set": id, "filters": self._filters(findings, unusable, report.rows)},
         }

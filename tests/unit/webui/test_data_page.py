@@ -454,7 +454,10 @@ def test_a_file_that_is_dropped_becomes_a_set_and_is_opened(services: Services, 
     assert told[page.sets]["choices"][0][1] == id
     (tmp_path / "odd.csv").write_text("x,y\nshort,a far longer text than the other\nb,and another text\n", "utf-8")
     told = drop(page, tmp_path / "odd.csv")
-    assert services.datasets.report(told[page.sets]["value"]).undecided, "said and chosen in Train"
+    odd = told[page.sets]["value"]
+    assert services.datasets.report(odd).undecided
+    shown = page.mending.look(odd)[page.mending.problems]
+    assert "which column is the answer" in shown and "No problems" not in shown
     (tmp_path / "empty.jsonl").write_text("", "utf-8")
     told = drop(page, tmp_path / "empty.jsonl")
     assert "lg-bad" in said(told[page.notice]) and page.sets not in told
