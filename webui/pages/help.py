@@ -16,6 +16,8 @@ GUIDE = PROJECT / "docs" / "guide"
 CHAPTERS = tuple(re.findall(r"^\| \[[^\]]+\]\(([\w-]+)\.md\)", (GUIDE / "README.md").read_text("utf-8"), re.MULTILINE))
 # Lines with only a picture or a link to the translation.
 LEFT_OUT = re.compile(r"^!?\[[^\]]*\]\([^)]*\)\s*$", re.MULTILINE)
+# The end of a line inside a sentence of Chinese, which Markdown would show as a space.
+WRAPPED = re.compile(r"(?<=[“”\u3001-\u9fff\uff01-\uff5e])\n(?=[“”\u3001-\u9fff\uff01-\uff5e])")
 LINK_TO_FILE = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?://)[^)]*\)")
 
 
@@ -39,8 +41,8 @@ class HelpPage(Panel):
 def text_of(chapter: str, language: str) -> str:
     """Return the chapter without its pictures; links to other files become plain text, as the page does not serve
     them."""
-    text = _file(chapter, language).read_text("utf-8")
-    return LINK_TO_FILE.sub(r"\1", LEFT_OUT.sub("", text))
+    text = LEFT_OUT.sub("", _file(chapter, language).read_text("utf-8"))
+    return WRAPPED.sub("", LINK_TO_FILE.sub(r"\1", text))
 
 
 def title_of(chapter: str, language: str) -> str:

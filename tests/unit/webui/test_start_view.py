@@ -76,3 +76,4 @@ def test_help_shows_every_chapter_of_the_guide_without_links_that_lead_nowhere(l
         text = text_of(chapter, language)
         assert title_of(chapter, language) and len(text) > 500
         assert re.findall(r"\]\((?!https?://)[^)]*\)", text) == [] and "![" not in text
+        assert not re.search(r"[，、。]\n\w", text), "Markdown shows this line break as a space"
