@@ -122,6 +122,7 @@ def _build(services: Services) -> gr.Blocks:
 
 
 def build_page(services: Services, w: Wording, demo: gr.Blocks) -> None:
+    """Build the page of one language, and connect its tabs with each other."""
     gr.Navbar(visible=False)
     opened, planning = gr.Textbox(visible="hidden"), gr.State(False)
     train, chat, runs = TrainPage(services, w, planning), ChatPage(services, w), RunsPage(services, w, opened)

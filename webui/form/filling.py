@@ -98,6 +98,8 @@ class Fillings:
         is_local: bool = False,
         report: CardReport | None = None,
     ) -> tuple[Filling, Updates]:
+        """Return the form for a recipe, with a notice. title: of the recipe or run. parent: id of the run to continue.
+        is_local: true if the browser runs on this PC. report: of an opened recipe card."""
         explicit = explicit_values(recipe)
         values: JsonObject = {"model": recipe.model.id}
         answers: JsonObject = {"explicit": explicit, "parent": parent}
@@ -125,6 +127,7 @@ class Fillings:
         return Filling(values, answers), updates
 
     def saving(self, form: FormHandle) -> Callable[[FieldValues], Updates]:
+        """Return the handler that saves the form as a preset."""
         plan = self.plan
 
         def save(values: FieldValues) -> Updates:

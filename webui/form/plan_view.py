@@ -137,6 +137,7 @@ def time_line(result: FormResult, w: Wording) -> Html | None:
 
 
 def learned_line(result: FormResult, w: Wording) -> Html | None:
+    """Return the number of rows to train and to validate on, and the share of tokens that is trained."""
     if result.plan is None or result.preview is None:
         return None
     counts = result.preview.counts_of(result.plan.recipe.data)

@@ -99,6 +99,7 @@ def disk_line(rows: Sequence[RunRow], exports: int, w: Wording) -> str:
 
 
 def row_data(row: RunRow, w: Wording) -> JsonObject:
+    """Return a run as assets/runs_table.js draws it."""
     state = row.status.state
     steps = w.t("runs_page.steps", step=row.status.step, total=row.status.total_steps) if row.status.total_steps else ""
     return {

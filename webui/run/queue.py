@@ -53,7 +53,7 @@ class QueuePanel(Panel):
             self.reasons_notice = gr.HTML("", visible=False, elem_id="queue-says-notice")
 
     def build_list(self) -> None:
-        """Build the list below the form; shown only while runs wait."""
+        """Build the list above the form; shown only while runs wait."""
         w = self.w
         with gr.Column(elem_classes="lg-card", visible=False, elem_id="queue") as self.card:
             gr.HTML(tag("h2", w.t("queue_panel.title")))

@@ -70,6 +70,7 @@ def with_fast_searches(script: str) -> str:
 
 
 def serve_fast_script() -> None:
+    """Make gradio serve its script with the patches."""
     from gradio import route_utils, routes
 
     def send(folder: Any, path: Any) -> Response:

@@ -1,4 +1,4 @@
-"""Models on this PC, on the Settings page: size, last use, and the runs that use them. Models of the hub's cache can be
+"""Models on this PC, on the Models page: size, last use, and the runs that use them. Models of the hub's cache can be
 deleted, and a GGUF file of LM Studio or Ollama can become a base model.
 
 The disk is read when the tab is opened, and after this app changed it: a download ended, a GGUF file became a base, a
@@ -130,6 +130,7 @@ def rows(models: Sequence[StoredModel], w: Wording) -> Html:
 
 
 def row(each: StoredModel, w: Wording) -> Html:
+    """Return a model with its facts, and the buttons that delete it or make it a base."""
     facts = [
         format.bytes_used(w, each.size),
         w.t("disk_view.last_used", when=format.moment(each.last_used)),

@@ -1,6 +1,6 @@
 """The list of downloads on the page: progress and buttons, updated with the clock. Shown only while it has entries.
 
-It stands below the form and stays while a run trains. core/hub/downloads does the work of the buttons.
+It stands above the form and stays while a run trains. core/hub/downloads does the work of the buttons.
 """
 
 from __future__ import annotations
@@ -103,6 +103,7 @@ def rows(downloads: tuple[Download, ...], w: Wording) -> Html:
 
 
 def row(each: Download, w: Wording) -> Html:
+    """Return a download: its name and state, progress, message and buttons."""
     tone = {"failed": "bad", "again": "warn", "done": "ok"}.get(each.state, "plain")
     head = tag(
         "div",

@@ -1,5 +1,5 @@
 """Converts a GGUF file into a base model (core.export.llamacpp.base), one at a time, in a thread that waits for
-processes. Started on the Settings page. It ends with the app; an unfinished folder is never visible."""
+processes. Started on the Models page. It ends with the app; an unfinished folder is never visible."""
 
 from __future__ import annotations
 
