@@ -255,12 +255,19 @@ def all_of(workspace: Workspace) -> Iterator[PromptComparison]:
             yield PromptComparison.open(workspace, folder.name)
 
 
+def vote_files(workspace: Workspace) -> list[Path]:
+    """The files of all votes, for a stamp of what `votes_on_run` reads."""
+    return sorted(_root(workspace).glob(f"*/{VOTES}"))
+
+
 def votes_on_run(workspace: Workspace, run: str) -> Score | None:
-    """The score of a finished run against its base, in their newest blind test with a decided vote; None
-    without one."""
+    """The score of a finished run against its base, in their newest blind test with a decided vote; None without
+    one."""
     for comparison in all_of(workspace):
-        columns = [one.column if one.run == run and one.checkpoint is None and one.strength == 1 else "" for one in
-                   comparison.lineup.contestants]  # fmt: skip
+        columns = [
+            one.column if one.run == run and one.checkpoint is None and one.strength == 1 else ""
+            for one in comparison.lineup.contestants
+        ]
         if set(columns) >= {"base", "tuned"}:
             score = comparison.score((columns.index("base"), columns.index("tuned")))
             if score.decided:

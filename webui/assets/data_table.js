@@ -441,7 +441,7 @@ function travel(isBack) {
 function arrived() {
   const value = props.value;
   mayEdit = Boolean(value?.may_edit);
-    at.table.classList.toggle('dt-reads', !mayEdit);
+  at.table.classList.toggle('dt-reads', !mayEdit);
   count();
   at.hint.textContent = mayEdit ? words.hint : words.read_hint;
   if ((value?.set ?? null) !== set) {

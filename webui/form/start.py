@@ -77,8 +77,8 @@ class StartStep:
 
         def fill(values: FieldValues) -> Filled:
             try:
-                said = values[self.start_at]
-                not_before = time_of_day(said if isinstance(said, str) else None, time.time())
+                typed = values[self.start_at]
+                not_before = time_of_day(typed if isinstance(typed, str) else None, time.time())
             except GarageError as error:
                 return failure(error.message, "train")
             state = form.read(values)
@@ -89,12 +89,12 @@ class StartStep:
             try:
                 run = self._submit(result.plan, result.seconds, state, not_before)
             except BusyError as error:
-                said = notice(self.w.render(error.message), "warn")
-                return None, {self.notice: shown(said), run_notice: shown(said)}
+                busy = shown(notice(self.w.render(error.message), "warn"))
+                return None, {self.notice: busy, run_notice: busy}
             except GarageError as error:
                 return failure(error.message)
-            will_wait = shown(notice(self._waits(run), "ok"))
-            updates: Updates = {self.notice: shown(""), run_notice: will_wait, self.start_at: "", planning: False}
+            waits = shown(notice(self._waits(run), "ok"))
+            updates: Updates = {self.notice: shown(""), run_notice: waits, self.start_at: "", planning: False}
             return Filling({"name": ""}, {"parent": None}), updates
 
         return fill

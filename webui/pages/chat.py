@@ -151,14 +151,11 @@ class ChatPage:
     def _build_settings(self, thinks: bool) -> None:
         """Build the settings of both answers. thinks: true if thinking can be switched for the loaded model."""
         w = self.w
-        system, most = (
-            w.named("chat_page.system", "chat-system"),
-            w.named("chat_page.max_new_tokens", "chat-max-new-tokens"),
-        )
+        system = w.named("chat_page.system", "chat-system")
         self.system = gr.Textbox(lines=2, max_lines=6, max_length=MOST_SYSTEM, **system)
         self.temperature = gr.Number(0, step=0.1, **w.named("chat_page.temperature", "chat-temperature"))
         self.top_p = gr.Number(0.9, step=0.05, **w.named("chat_page.top_p", "chat-top-p"))
-        self.max_new_tokens = gr.Number(256, precision=0, **most)
+        self.max_new_tokens = gr.Number(256, precision=0, **w.named("chat_page.max_new_tokens", "chat-max-new-tokens"))
         ways = [(w.t(f"chat_page.thinking_{name}"), name) for name in THINKING]
         self.thinking = gr.Radio(
             ways, value="trained", visible=thinks, **w.named("chat_page.thinking", "chat-thinking")

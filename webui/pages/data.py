@@ -198,7 +198,7 @@ class DataPage:
     def deleted(self, id: object) -> Updates:
         """Inputs: sets, null if the person did not confirm."""
         if not isinstance(id, str) or not id:
-            return {self.notice: gr.skip()}
+            return {}
         message = outcome(self.w, lambda: self.services.datasets.delete(id), self.w.t("data_page.deleted"))
         return {self.notice: message, self.sets: self._first(), **self.row.closed()}
 

@@ -139,17 +139,16 @@ class RowsTable(Panel):
         its cells can be edited in place."""
         row_dict = editable_row(row, rows)
         cells = None if row_dict is None else _cells(row_dict)
+        may = cells is not None
         if cells is None:
             cells = _readonly_cells(row) if row.example else (json.dumps(row.values, ensure_ascii=False), None)
-            may = False
-        else:
-            may = True
         why = self.w.render(row.problem) if row.problem else "" if row.example else self.w.t("data_page.bad_answer")
         return {"n": row.number, "a": _short(cells[0]), "b": _short(cells[1]), "why": why, "may": may}
 
     def cell(self, request: Mapping[str, object]) -> JsonObject:
         """request: set, n. Returns the complete texts of a row to edit, and its mark. Raises DataError."""
-        id, rows = RowFilter.from_request(request).id, self.services.datasets.rows(RowFilter.from_request(request).id)
+        id = RowFilter.from_request(request).id
+        rows = self.services.datasets.rows(id)
         row = editable_row(working.row_of(rows, _int(request, "n")), rows) or {}
         return {"cells": _cells(row), "mark": mark(row), "set": id}
 

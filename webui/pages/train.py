@@ -72,9 +72,6 @@ class TrainPage:
         self.line.wire(poller)
         self.downloads.wire(poller)
         for button, planning in ((self.run.plan_next, True), (self.back, False)):
-            pressed = button.click(
-                lambda planning=planning: planning, None, [self.planning], **AT_ONCE
-            )  # fmt: skip
-            shown = poller.after(pressed)
+            shown = poller.after(button.click(lambda planning=planning: planning, None, [self.planning], **AT_ONCE))
             if planning:
                 self.wizard.redraw_after(shown)

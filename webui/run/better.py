@@ -33,8 +33,8 @@ def _vote_lines(view: RunView, w: Wording) -> list[Html]:
     """Return how often people preferred the tuned model in its blind test against its base."""
     run = Path(view.folder)
     workspace = Workspace(run.parents[1])
-    votes = sorted((workspace.root / "comparisons").glob(f"*/{comparison.VOTES}"))
-    score = _votes(workspace, run.name, tuple((file.parent.name, *files.stamp(file)) for file in votes))
+    stamps = tuple((file.parent.name, *files.stamp(file)) for file in comparison.vote_files(workspace))
+    score = _votes(workspace, run.name, stamps)
     if score is None or score.interval is None:
         return []
     low, high = (round(100 * end) for end in score.interval)

@@ -40,14 +40,8 @@ FIRST_ROWS = 4
 MOST_COLUMNS = 12  # with a field here; further columns are mapped by a command
 LONGEST_CELL = 90
 MOST_PEOPLE = 200  # in the list of voices
-ROLES_IN_ORDER: tuple[ColumnRole, ...] = (
-    "system",
-    "context",
-    "question",
-    "text",
-    "answer",
-    "ignore",
-)  # order of the parts of a row
+# The parts of a row, from top to bottom.
+ROLES_IN_ORDER: tuple[ColumnRole, ...] = ("system", "context", "question", "text", "answer", "ignore")
 PICK = """
 element.addEventListener("click", (event) => {
   const button = event.target.closest("button[data-roles]");
@@ -261,9 +255,15 @@ class ReadingPart:
                 for name, role in roles.items()
                 if role in ("answer", "text")
             )
-            by_role = sorted((ROLES_IN_ORDER.index(role), name) for name, role in roles.items())
-            kinds = ((w.t(f"reading_choices.role_{ROLES_IN_ORDER[place]}"), name) for place, name in by_role)
-            lines = (tag("p", tag("span", kind, class_="lg-quiet"), " ", _cell(values.get(at))) for kind, at in kinds)
+            lines = (
+                tag(
+                    "p",
+                    tag("span", w.t(f"reading_choices.role_{role}"), class_="lg-quiet"),
+                    " ",
+                    _cell(values.get(name)),
+                )
+                for name, role in sorted(roles.items(), key=lambda column: (ROLES_IN_ORDER.index(column[1]), column[0]))
+            )
             button = tag("button", w.t("reading_choices.pick"), type="button", data_roles=json.dumps(roles))
             cards.append(tag("div", tag("h3", title), *lines, button, class_="lg-reading"))
         question = w.t("reading_choices.which_answer" if report.undecided else "reading_choices.is_right")
