@@ -74,7 +74,7 @@ class ChatPage:
         self.duel = BlindDuel(services, wording, self._refuse_while_training)
         self.corrections = CorrectionsPanel(services, wording)
         self.second = SecondAdapter(services, wording)
-        self.shelf = ConversationShelf(services, wording, self._targets)
+        self.shelf = ConversationShelf(services, wording, self._targets, self._settled)
 
     # ---- widgets --------------------------------------------------------------------------------------------------
     def build(self) -> None:
@@ -421,6 +421,12 @@ class ChatPage:
             gr.update(visible=writing),
         ]
 
+    def _settled(
+        self, base: list[Message], tuned: list[Message], sentence: str = "", tone: str = "warn"
+    ) -> list[object]:
+        """Return the values for `view` of a conversation in which no answer is being written."""
+        return self._view(base, tuned, bool(tuned) or not base, sentence, tone, done={})
+
     def _note(self, done: Done | None, writing: Column | None) -> Html:
         """Return the note below a column: how its answer ended, or the button that ends it. writing: the column, if it
         is one of two that are being written."""
@@ -444,11 +450,11 @@ class ChatPage:
         """Inputs: both histories. Outputs: `view`, the message: the question is back in the box."""
         left_base, question = without_last(base)
         left_tuned, _ = without_last(tuned)
-        return [*self._view(left_base, left_tuned, bool(tuned) or not left_base, done={}), question or gr.skip()]
+        return [*self._settled(left_base, left_tuned), question or gr.skip()]
 
     def start_over(self) -> list[object]:
         """Outputs: `view`. A running answer ends, because its event is cancelled."""
-        return self._view([], [], True, done={})
+        return self._settled([], [])
 
     def load_now(self, *target: object) -> tuple[object, object]:
         """Inputs: target. Outputs: notice, status. Starts the load; the status line shows its progress."""

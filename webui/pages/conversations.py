@@ -30,9 +30,16 @@ KEEPS = "(...given) => { loraGarageDuel.open(given[0]); return given; }"
 
 
 class ConversationShelf:
-    def __init__(self, services: Services, wording: Wording, targets: Callable[[], list[tuple[str, str]]]):
-        """targets: returns the models that can answer now, as in the chat's list."""
-        self.services, self.w, self._targets = services, wording, targets
+    def __init__(
+        self,
+        services: Services,
+        wording: Wording,
+        targets: Callable[[], list[tuple[str, str]]],
+        view: Callable[..., list[object]],
+    ):
+        """targets: returns the models that can answer now, as in the chat's list. view: returns the values of
+        ChatPage's view for both histories and a notice in words."""
+        self.services, self.w, self._targets, self._view = services, wording, targets, view
 
     @property
     def store(self) -> Conversations:
@@ -200,7 +207,7 @@ class ConversationShelf:
         try:
             return self._shown(self.store.get(id), target)
         except GarageError as error:
-            return ["", gr.skip(), *self._view([], [], shown(notice(self.w.render(error.message), "warn")))]
+            return ["", gr.skip(), *self._view([], [], self.w.render(error.message))]
 
     def turned(self, opened: object, target: object, step: int) -> list[object]:
         """Inputs: opened, target. Outputs: opened, target, the view of another branch."""
@@ -209,19 +216,18 @@ class ConversationShelf:
             at = (conversation.at + step) % len(conversation.branches)
             return self._shown(self.store.save(conversation.model_copy(update={"at": at})), target)
         except GarageError as error:
-            return ["", gr.skip(), *self._view([], [], shown(notice(self.w.render(error.message), "warn")))]
+            return ["", gr.skip(), *self._view([], [], self.w.render(error.message))]
 
     def _shown(self, conversation: Conversation, target: object) -> list[object]:
-        message: Update = shown("")
-        if not (is_there := conversation.target in (id for _, id in self._targets())):
-            message = shown(notice(self.w.t("conversations_view.gone", label=conversation.label), "warn"))
+        is_there = conversation.target in (id for _, id in self._targets())
+        sentence = "" if is_there else self.w.t("conversations_view.gone", label=conversation.label)
         # With its choices, as those of the page may be older than the end of the run.
         selected = (
             gr.update(choices=self._targets(), value=conversation.target)
             if is_there and conversation.target != target
             else gr.skip()
         )
-        return [conversation.id, selected, *self._histories(conversation, message)]
+        return [conversation.id, selected, *self._histories(conversation, sentence)]
 
     def of_target(self, target: object, opened: object) -> list[object] | None:
         """Return the opened conversation and its view; None if it belongs to another model."""
@@ -229,10 +235,11 @@ class ConversationShelf:
             conversation = self.store.get(opened)
         except ChatError:
             return None
-        return [conversation.id, *self._histories(conversation, shown(""))] if conversation.target == target else None
+        return [conversation.id, *self._histories(conversation)] if conversation.target == target else None
 
-    def _histories(self, conversation: Conversation, message: Update) -> list[object]:
-        return self._view(self._messages(conversation.branch.base), self._messages(conversation.branch.tuned), message)
+    def _histories(self, conversation: Conversation, sentence: str = "") -> list[object]:
+        branch = conversation.branch
+        return self._view(self._messages(branch.base), self._messages(branch.tuned), sentence)
 
     def _messages(self, turns: tuple[JsonObject, ...]) -> list[Message]:
         messages: list[Message] = []
@@ -244,25 +251,6 @@ class ConversationShelf:
             else:
                 messages.append({"role": turn["role"], "content": turn["content"]})
         return messages
-
-    def _view(self, base: list[Message], tuned: list[Message], message: Update) -> list[object]:
-        """Return values for ChatPage's view."""
-        talked = bool(base or tuned)
-        both = gr.skip() if not talked else gr.update(visible=bool(tuned))
-        send, stop = gr.update(visible=True), gr.update(visible=False)  # a running answer has been cancelled
-        return [
-            gr.update(visible=not talked),
-            gr.update(visible=talked),
-            both,
-            base,
-            tuned,
-            "",
-            "",
-            message,
-            gr.skip(),
-            send,
-            stop,
-        ]
 
     # ---- rename, delete ---------------------------------------------------------------------------------------------
     def renamed(self, opened: object, name: object) -> Update:

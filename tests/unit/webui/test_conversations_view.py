@@ -18,6 +18,7 @@ from core.runs.folder import RunFolder
 from core.workspace.folder import Workspace
 from tests.kit.runs import trained
 from webui.kit.wording import Wording
+from webui.pages.chat import ChatPage
 from webui.pages.conversations import BASE, NOTICE, TUNED, ConversationShelf
 from webui.server.guard import Guard
 from webui.server.set_file import TALKS, SetFile, address
@@ -37,11 +38,9 @@ def run(tmp_path: Path) -> RunFolder:
 
 @pytest.fixture
 def shelf(tmp_path: Path, run: RunFolder) -> ConversationShelf:
-    return ConversationShelf(
-        Services.open(Workspace.open(tmp_path)),
-        Wording("en"),
-        lambda: [("Pirate", f"run:{run.id}")] if run.path.exists() else [],
-    )
+    page = ChatPage(Services.open(Workspace.open(tmp_path)), Wording("en"))
+    targets = lambda: [("Pirate", f"run:{run.id}")] if run.path.exists() else []  # noqa: E731
+    return ConversationShelf(page.services, page.w, targets, page._settled)
 
 
 def views(*answers: str) -> Iterator[list[Any]]:
