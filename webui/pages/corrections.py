@@ -13,7 +13,7 @@ from core.chat import corrections
 from core.data.validation_split import FEW_PAIRS, SMALLEST_SPLIT
 from core.errors import ChatError, GarageError
 from core.files import JsonObject
-from webui.form.handle import FieldValues, Filled, FormHandle
+from webui.form.handle import FieldValues, Filled, FormHandle, Updates
 from webui.kit import format
 from webui.kit.html import Html, notice, tag
 from webui.kit.live import AT_ONCE, CONTROL, CORRECTS, QUIET, SHOW_FURTHER, shown
@@ -80,7 +80,11 @@ class CorrectionsPanel(Panel):
     def closed(self, message: Html | str = "", may_train: bool = False) -> list[object]:
         """Outputs: outputs. The earlier attempt stays known: the next one uses the next seed."""
         hidden, train = gr.update(visible=False), gr.update(visible=may_train)
-        return [hidden, gr.skip(), gr.skip(), hidden, gr.skip(), shown(message), train]
+        return self._listed({self.panel: hidden, self.choice: hidden, self.notice: shown(message), self.train: train})
+
+    def _listed(self, updates: Updates) -> list[object]:
+        """Outputs: outputs, unchanged without an update."""
+        return [updates.get(part, gr.skip()) for part in self.outputs]
 
     def opened(self, base: list[Message] | None, tuned: list[Message] | None) -> list[object]:
         """Inputs: both histories. Outputs: outputs. Puts the last answer of the tuned model, else of the base, into the
@@ -89,7 +93,15 @@ class CorrectionsPanel(Panel):
         if not answer:
             return self.closed(notice(self.w.t("corrections.nothing"), "warn"))
         hidden = gr.update(visible=False)
-        return [gr.update(visible=True), answer, gr.skip(), hidden, gr.skip(), shown(""), hidden]
+        return self._listed(
+            {
+                self.panel: gr.update(visible=True),
+                self.text: answer,
+                self.choice: hidden,
+                self.notice: shown(""),
+                self.train: hidden,
+            }
+        )
 
     def begin_again(self, earlier: Any, history: list[Message] | None) -> JsonObject:
         """Return the state of the answer that is about to be repeated."""
@@ -103,13 +115,15 @@ class CorrectionsPanel(Panel):
         w, answer, hidden = self.w, last_answer(history)[1], gr.update(visible=False)
         if not answer or not earlier["answer"]:
             return self.closed()
+        closed: Updates = {self.panel: hidden, self.earlier: earlier, self.train: hidden}
         if answer == earlier["answer"]:
             message = notice(w.t("corrections_view.same_again"), "plain")
-            return [hidden, gr.skip(), earlier, hidden, gr.skip(), shown(message), hidden]
+            return self._listed({**closed, self.choice: hidden, self.notice: shown(message)})
         before = tag(
             "div", tag("div", tag("h2", w.t("corrections_view.before")), tag("p", earlier["answer"])), class_="lg-duel"
         )
-        return [hidden, gr.skip(), earlier, gr.update(visible=True), before, shown(""), hidden]
+        choice = {self.choice: gr.update(visible=True), self.before: before, self.notice: shown("")}
+        return self._listed({**closed, **choice})
 
     # ---- saving ----------------------------------------------------------------------------------------------------
     def saved(
@@ -158,8 +172,7 @@ class CorrectionsPanel(Panel):
                 self.services.workspace, self.services.datasets, target, self._name(target), rows
             )
         except GarageError as error:
-            stay = [gr.skip()] * (len(self.outputs) - 2)
-            return [*stay, shown(notice(w.render(error.message))), gr.skip(), gr.skip(), gr.skip()]
+            return [*self._listed({self.notice: shown(notice(w.render(error.message)))}), gr.skip(), gr.skip()]
         before, question = without_last(history)
         now = answered(
             [*before, {"role": "user", "content": question}],
