@@ -219,6 +219,7 @@ def test_which_column_is_the_answer_is_asked_and_chosen_by_a_press(
     kit.expect(page.locator("#column-2 input")).to_have_value(w.t("reading_choices.role_answer"))
     kit.expect(page.locator("#learned-row .lg-learned").first).to_contain_text(re.compile("Versand|Zahlung"))
     kit.expect(page.locator("#start")).not_to_have_text(w.t("wizard.start_missing_answer"))
+    kit.expect(page.locator("#start-notice")).to_be_hidden()
     watch.check()
     page.context.close()
 

@@ -153,7 +153,7 @@ class Wizard:
             *data.reading.parts, *data.comparing.parts, *data.recipe_reading.draw(None, None),
             plan.card, plan.more, plan.holders, plan.recheck, plan.drawn_from, plan.reset, plan.choice_of_cards,
             plan.cards_now, plan.ranks, plan.experts, *plan.preference_fields.values(),
-            self.start_step.button, self.start_view.cards, self.start_view.bar, self.again,
+            self.start_step.button, self.start_step.notice, self.start_view.cards, self.start_view.bar, self.again,
             *self.model_step.download.draw(None, None), *self.further.draw(FormAnswers()),
             *data.findings.draw(()), *plan.findings.draw(()),
         }  # fmt: skip
@@ -222,8 +222,8 @@ class Wizard:
         trigger = gr.Button("", visible="hidden", elem_id="look")  # pressed only by form.js
         answer = gr.JSON(None, visible=False)
         event = gr.on(
-            [trigger.click, self.again.tick], self.look(answer), self.inputs, self._drawn_components | {answer},
-            js=SENT, **LAST, **QUIET,
+            [trigger.click, self.again.tick], self.look(answer), self.inputs | {self.start_step.notice},
+            self._drawn_components | {answer}, js=SENT, **LAST, **QUIET,
         )  # fmt: skip
         filled = self._take(event, answer, self._settings)
         # A look that began before the newest choice has drawn the cards with the previous one.
@@ -332,6 +332,7 @@ class Wizard:
                 answer: filled,
                 data.shown_mark: mark,
                 data.data: choices,
+                self.start_step.notice: self.start_step.refusal_now(field_values[self.start_step.notice], result),
                 **self._draw(form, result, field_values[data.row_at]),
             }
 

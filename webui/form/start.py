@@ -17,13 +17,14 @@ from core.runs.folder import RunFolder
 from webui.form.handle import FieldValues, Fill, Filled, Filling, FormHandle, Updates
 from webui.form.planner import Form, FormResult, Planner, parent_of
 from webui.kit.format import at_time
-from webui.kit.html import notice, tag
-from webui.kit.live import shown
+from webui.kit.html import Html, notice, tag
+from webui.kit.live import Update, shown
 from webui.kit.wording import Wording
 from webui.state.services import Services
 from webui.state.snapshot import Snapshot
 
 MISSING_IN = {"wizard.missing_data": "data", "wizard.missing_answer": "data", "wizard.missing_model": "model"}
+REFUSAL = "lg-refusal"
 
 
 def will_wait(snapshot: Snapshot) -> bool:
@@ -70,34 +71,43 @@ class StartStep:
         """Return the handler of Start. Two presses at once give one run. After the start the form has no name and
         continues no run."""
 
-        def failure(why: Message | None, step: str | None = None) -> Filled:
+        def failure(message: Html, step: str | None = None) -> Filled:
             """step: the one to open."""
             opened = {fold: gr.update(open=name == step) for name, fold in folds.items()} if step else {}
-            return None, {self.notice: shown(notice(self.w.render(why))), **opened}
+            return None, {self.notice: shown(message), **opened}
 
         def fill(values: FieldValues) -> Filled:
             try:
                 typed = values[self.start_at]
                 not_before = time_of_day(typed if isinstance(typed, str) else None, time.time())
             except GarageError as error:
-                return failure(error.message, "train")
+                return failure(notice(self.w.render(error.message)), "train")
             state = form.read(values)
             result = form.result_of(state)
             why = result.missing or result.problem
             if why is not None or result.plan is None:
-                return failure(why, MISSING_IN.get(why.key) if why else None)
+                return failure(self._refusal(why), MISSING_IN.get(why.key) if why else None)
             try:
                 run = self._submit(result.plan, result.seconds, state, not_before)
             except BusyError as error:
                 busy = shown(notice(self.w.render(error.message), "warn"))
                 return None, {self.notice: busy, run_notice: busy}
             except GarageError as error:
-                return failure(error.message)
+                return failure(notice(self.w.render(error.message)))
             waits = shown(notice(self._waits(run), "ok"))
             updates: Updates = {self.notice: shown(""), run_notice: waits, self.start_at: "", planning: False}
             return Filling({"name": ""}, {"parent": None}), updates
 
         return fill
+
+    def _refusal(self, why: Message | None) -> Html:
+        """Return why the form cannot start, marked for `refusal_now`."""
+        return tag("div", notice(self.w.render(why)), class_=REFUSAL) if why else Html("")
+
+    def refusal_now(self, drawn: object, result: FormResult) -> Update:
+        """Return the update of the notice at a look: a refusal follows the form, and other notices stay."""
+        refusal = self._refusal(result.missing or result.problem)
+        return gr.skip() if drawn == refusal or REFUSAL not in str(drawn) else shown(refusal)
 
     def _waits(self, run: RunFolder) -> str:
         """Return where the run waits; "" if it has begun, which is visible."""

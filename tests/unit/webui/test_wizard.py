@@ -53,6 +53,7 @@ from webui.form.reading.recipe_reading import RecipeReading
 from webui.form.start import StartStep
 from webui.form.start_view import Summary
 from webui.kit.html import tag
+from webui.kit.live import shown
 from webui.kit.wording import Wording, field_of
 from webui.state.services import Services
 
@@ -488,7 +489,7 @@ def given(
     return {
         wizard.goal_step.goal: asked.goal, wizard.model_step.model: asked.model, step.data: asked.data,
         step.row_at: None, step.shown_mark: step.mark(),
-        wizard.plan_step.memory: asked.memory, wizard.start_step.name: asked.name,
+        wizard.plan_step.memory: asked.memory, wizard.start_step.name: asked.name, wizard.start_step.notice: "",
         wizard.state: {"explicit": dict(asked.answers.explicit), "parent": parent, "revision": revision,
             "reading": reading},
         **(others or {}),
@@ -589,6 +590,19 @@ def test_an_unfinished_form_starts_nothing_and_opens_the_step_that_is_meant(wiza
         and "soon" in updates[wizard.start_step.notice]["value"]
     )
     assert not services.runs.list()
+
+
+def test_why_nothing_was_started_is_removed_once_it_is_put_right(wizard: Wizard) -> None:
+    """ "Plan for a GPU of 12 GB" stayed in red above a form that could start."""
+    notice = wizard.start_step.notice
+    for changes in ({"memory": "size:12"}, {"data": None}):
+        refusal = start(wizard, **changes)[1][notice]["value"]
+        assert look(wizard, others={notice: refusal}, **changes)[1][notice] == gr.skip(), "a look follows each press"
+        assert look(wizard, others={notice: refusal})[1][notice] == shown("")
+    other = look(wizard, others={notice: refusal}, memory="size:12")[1][notice]["value"]
+    assert "12 GB" in other and "dataset" not in other
+    late = start(wizard, start_at="soon")[1][notice]["value"]
+    assert look(wizard, others={notice: late})[1][notice] == gr.skip(), "nothing in the form is wrong"
 
 
 def test_start_makes_a_run_with_the_plan_and_its_reasons(wizard: Wizard, services: Services) -> None:
