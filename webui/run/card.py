@@ -48,7 +48,7 @@ def card(view: RunView, w: Wording) -> Html:
         tag("div", tag("h2", view.row.name), badge, guard.chip(view, w), class_="lg-run-head"),
         muted(" · ".join(filter(None, (model_line(view.row, w), objective_name(view, w))))),
     ]
-    lines += _at_work(status, w) if status.state in BUSY else _ended(view, w)
+    lines += _at_work(view, w) if status.state in BUSY else _ended(view, w)
     if status.total_steps:
         lines.append(figures.figures(view, w))
     lines += memory.now(view, w)
@@ -69,9 +69,10 @@ def objective_name(view: RunView, w: Wording) -> str:
     return w.t(f"wizard.choice_{view.recipe.train.objective}") if view.recipe and view.recipe.train.compares else ""
 
 
-def _at_work(status: Status, w: Wording) -> list[Html]:
+def _at_work(view: RunView, w: Wording) -> list[Html]:
+    status = view.row.status
     numbers, fraction = numbers_of(status, w)
-    phase = w.t(f"stage.{status.stage}")
+    phase = w.t("train_page.waits_for_export" if view.waits_for_export else f"stage.{status.stage}")
     if status.state in (State.STOPPING, State.PAUSING):
         phase = w.t(f"train_page.{status.state.value}")
     # While pausing: the time waited so far instead of the time left.

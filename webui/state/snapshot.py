@@ -77,7 +77,8 @@ class RunRow:
 
 @dataclass(frozen=True)
 class RunView:
-    """The contents of a run's page. recipe is None if recipe.yaml cannot be read."""
+    """The contents of a run's page. recipe is None if recipe.yaml cannot be read. waits_for_export: true for a queued
+    run while an export of this app uses the device."""
 
     row: RunRow
     folder: str
@@ -85,6 +86,7 @@ class RunView:
     facts: RunFacts
     events: Sequence[JsonObject]
     log_tail: str
+    waits_for_export: bool = False
 
 
 @dataclass(frozen=True)
@@ -208,7 +210,8 @@ class Snapshots:
         except GarageError:
             recipe = None
         log = run.log_tail(LOG_LINES) if row.status.state in (State.FAILED, State.INTERRUPTED) else ""
-        return RunView(row, str(run.path), recipe, run.facts(), self._newest_events(run), log)
+        waits = row.status.state == State.QUEUED and self._exports.has_live_worker()
+        return RunView(row, str(run.path), recipe, run.facts(), self._newest_events(run), log, waits)
 
     def _newest_events(self, run: RunFolder) -> list[JsonObject]:
         """Return the events of a run. The file is read again only when it has changed."""
