@@ -59,13 +59,13 @@ def trainer_in(folder: Path) -> Trainer:
 def undisturbed(folder: Path) -> tuple[torch.Tensor, int, int]:
     """The adapter, and the numbers of allocations until the end of the first step and of the run."""
     trainer, at = trainer_in(folder), [0]
-    after = trainer._after
+    after = trainer._due_after
 
     def count(number: int) -> None:
         after(number)
         at.append(allocations() - begun)
 
-    trainer._after = count  # type: ignore[method-assign]
+    trainer._due_after = count  # type: ignore[method-assign]
     begun = allocations()
     trainer.run()
     return kit.adapter_of(trainer).cpu(), at[2], allocations() - begun
