@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from core.commands.data import dataset_store, with_imported_data
+from core.advice import plan
+from core.commands.data import AcceptGuessOption, AnswerOption, dataset_store, with_imported_data
 from core.commands.terminal import JsonOption, SettingsOption, WorkspaceOption, app, print_json, recipe_of, say
 from core.errors import RecipeError
 from core.messages import msg
@@ -33,6 +34,8 @@ def pack(
     without_data: Annotated[bool, typer.Option("--without-data", help="For a run: leave out its dataset.")] = False,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
+    answer: AnswerOption = "",
+    accept_guess: AcceptGuessOption = False,
 ) -> None:
     """Write one archive: for a recipe, everything another PC needs to train it; for a run, the run itself, for
     `unpack`."""
@@ -41,7 +44,8 @@ def pack(
     if recipe.is_file():
         writable.require(space)
         parent_run = Runs(space).find(parent) if parent else None
-        complete = _complete_recipe(space, recipe, settings or [], parent_run)
+        parsed, base = recipe_of(recipe, settings or []), recipe.absolute().parent
+        complete = _complete_recipe(space, parsed, base, parent_run, answer, accept_guess)
         top = job.pack(complete, store, out.absolute(), parent=parent_run)
         info = store.get(complete.data.source)
         sentences = [
@@ -57,7 +61,7 @@ def pack(
             "data": info.id,
         }
     else:
-        if settings or parent:
+        if settings or parent or answer or accept_guess:
             raise RecipeError("away.no_settings")
         run = Runs(space).find(what)
         manifest = packed.pack(space, store, run, out.absolute(), with_data=not without_data)
@@ -90,14 +94,16 @@ def unpack(file: Path, workspace: WorkspaceOption = None, as_json: JsonOption = 
     say(msg("away.opened", name=run.name, run=run.id, state=msg(f"state.{run.status().state.value}")))
 
 
-def _complete_recipe(space: Workspace, file: Path, settings: list[str], parent: RunFolder | None) -> Recipe:
+def _complete_recipe(
+    space: Workspace, recipe: Recipe, relative_to: Path, parent: RunFolder | None, answer: str, accept_guess: bool
+) -> Recipe:
     """Return the recipe with its data as an id of the store, in its current version, and with the settings of its
-    parent."""
-    recipe = recipe_of(file, settings)
+    parent. Raises DataError for columns that nobody has decided."""
     if parent:
         recipe = further.child_of(recipe, parent)
-    recipe = with_imported_data(space, recipe, file.absolute().parent)
-    return recipe.model_copy(update={"data": dataset_store(space).pinned(recipe.data)})
+    recipe, store = with_imported_data(space, recipe, relative_to, answer), dataset_store(space)
+    plan.require_decided(store, recipe.data, accept_guess)  # the other PC reads the columns that are written next
+    return recipe.model_copy(update={"data": store.pinned(recipe.data)})
 
 
 def _megabytes(file: Path) -> float:

@@ -34,7 +34,7 @@ from core.presets import PRESETS
 from core.recipe import Data, Recipe
 from core.workspace.folder import Workspace, expand
 
-AnswerOption = Annotated[str, typer.Option(help="Which column is the answer, if neither names nor contents show it.")]
+AnswerOption = Annotated[str, typer.Option(help="Which column is the answer, if the names do not show it.")]
 AcceptGuessOption = Annotated[
     bool, typer.Option("--accept-guess", help="Train although only the contents show what the columns are.")
 ]

@@ -105,9 +105,7 @@ def train(
     parent_run = Runs(space).find(parent) if parent else None
     require_trainable_together(parsed, nodes)
     base = recipe.absolute().parent
-    parsed = with_imported_data(space, parsed, base, answer)
-    plan.require_decided(dataset_store(space), parsed.data, accept_guess)
-    run = prepare_run(space, parsed, base, as_json, parent_run, cpu, queue, at, chosen)
+    run = prepare_run(space, parsed, base, as_json, parent_run, cpu, queue, at, chosen, answer, accept_guess)
     if not queue:
         carry_out(run, space, as_json, nodes)
 
@@ -131,7 +129,9 @@ def further(
     if "train.num_train_epochs" in names and "train.max_steps" not in names:
         value["train"]["max_steps"] = -1  # with epochs given, the parent's max_steps does not apply
     recipe = Recipe.parse(apply_settings(value, settings), where=parent.name)
-    carry_out(prepare_run(space, recipe, Path.cwd(), as_json, parent, cpu, cards=chosen), space, as_json)
+    is_accepted = recipe.data.source == parent.recipe().data.source  # the parent was trained with it
+    child = prepare_run(space, recipe, Path.cwd(), as_json, parent, cpu, cards=chosen, accept_guess=is_accepted)
+    carry_out(child, space, as_json)
 
 
 def parse_cards(option: str | None, cpu: bool, settings: list[str]) -> tuple[list[Card], list[str]]:
@@ -154,6 +154,8 @@ def prepare_run(
     queue: bool = False,
     at: str | None = None,
     cards: Sequence[Card] = (),
+    answer: str = "",
+    accept_guess: bool = False,
 ) -> RunFolder:
     """Create a run of recipe that is about to start here, or that waits in the app's queue."""
     writable.require(space)
@@ -161,7 +163,8 @@ def prepare_run(
         recipe = further_runs.child_of(recipe, parent)
     if ModelRef.parse(recipe.model.id).kind == "library":
         Models(space).library_folder(recipe.model.id)
-    recipe, datasets = with_imported_data(space, recipe, relative_to), dataset_store(space)
+    recipe, datasets = with_imported_data(space, recipe, relative_to, answer), dataset_store(space)
+    plan.require_decided(datasets, recipe.data, accept_guess)
     preview = preview_of(space, recipe)
     grounds = grounds_of(space, recipe, preview, cpu, cards, continues=parent is not None)
     made = plan.make(recipe, grounds, datasets.get(recipe.data.source).name)
