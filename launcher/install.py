@@ -151,7 +151,7 @@ class Installer:
         self.say(choice.reason[0], **choice.reason[1])
         if choice.left_out:
             self.say("card_left_out", cards=", ".join(choice.left_out))
-        # then pip fetches nothing from there
+        # a build that is installed already is not fetched from torch's index
         has_it = choice.cuda and choice.build == installed_torch_tag(self.env.folder)
         problem = facts.index_answers(choice.index_url) if choice.index_url and not has_it else None
         if problem and choice.cuda:

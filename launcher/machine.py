@@ -11,7 +11,7 @@ from launcher.torch_build import NvidiaCard, parse_version
 # What would end an install. name: of the doctor's finding; key, fix: of the catalogue, with their values.
 Obstacle = namedtuple("Obstacle", "name key fix values")
 
-# obstacles(folder): windows_obstacles's there, else none. uv: its program.
+# obstacles(folder): of Windows (windows_obstacles), else none. uv: its program.
 MachineFacts = namedtuple(
     "MachineFacts",
     "system machine driver cards amd nvidia environ root_user index_answers obstacles uv",

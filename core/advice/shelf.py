@@ -238,9 +238,8 @@ def _order(wish: Wish, starter_leads: bool) -> Callable[[ShelfRow], tuple[object
     return key
 
 
-# ---- what the hub found
-# ----------------------------------------------------------------------------------------------- Tags of repositories
-# whose files are quantised: what they count as parameters are packed numbers.
+# ---- results of the hub ----------------------------------------------------------------------------------------------
+# Tags of repositories whose files are quantised: what they count as parameters are packed numbers.
 PACKED = frozenset(
     {"gptq", "awq", "4-bit", "8-bit", "fp8", "compressed-tensors", "bitsandbytes", "exl2", "exl3", "mxfp4", "nvfp4"}
 )

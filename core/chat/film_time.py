@@ -25,8 +25,8 @@ class FilmTime:
     spent: float = 0.0
 
     def seconds_for(self, step: int, run_seconds: float | None, reserved: float) -> float:
-        """Seconds for the frame at `step`. run_seconds: of the run's steps, None if unknown. kept: reserved for the
-        texts after the last step."""
+        """Seconds for the frame at `step`. run_seconds: of the run's steps, None if unknown. reserved:
+        for the texts after the last step."""
         if run_seconds is None:
             return 0.0
         later = self.total_steps // self.every - step // self.every + bool(self.total_steps % self.every)

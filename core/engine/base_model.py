@@ -117,7 +117,7 @@ def _load(
             quantization_config=quantization,
             device_map=places,
         )
-        # at random, by transformers
+        # transformers fills these at random
         untrained = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
         towers = tuple(f"{part}." for part in parts.beside(model))
         if lacking := sorted(name for name in untrained if not name.startswith(towers)):

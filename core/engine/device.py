@@ -118,7 +118,7 @@ def _bf16_to_fp32_time(size: int = 576, rounds: int = 30) -> float:
     The best of each counts; they alternate, so that other programs disturb both. If bf16 is not clearly faster, four
     times as many rounds are timed: beside twenty programs a worker once chose fp32 where bf16 takes half the time.
     """
-    # Windows': each 16 ms
+    # Windows' thread_time advances each 16 ms
     clock = time.thread_time if len({time.thread_time() for _ in range(100)}) > 10 else time.perf_counter
     factors = {dtype: torch.ones(size, size, dtype=dtype) for dtype in (torch.bfloat16, torch.float32)}
     best, threads, number = dict.fromkeys(factors, float("inf")), torch.get_num_threads(), 0

@@ -40,7 +40,7 @@ class Retreat:
 
     @classmethod
     def from_recipe(cls, recipe: Recipe, is_packed: bool, on_card: bool) -> Retreat:
-        # whose weights cannot be distinguished from activations
+        # a sharded base's weights cannot be distinguished from activations
         train, on_card = recipe.train, on_card and not recipe.train.fsdp
         planned = train.per_device_train_batch_size * (recipe.row_length if is_packed else 1)
         return cls(

@@ -157,8 +157,8 @@ class Standby:
             waiting = self._waiting
             if waiting and waiting.is_over:
                 log.warning(
-                    "what was to wait for a run ended: %s; none is begun again",
-                    waiting.report.get("failed", "without a word"),
+                    "the standby ended: %s; no other is started",
+                    waiting.report.get("failed", "without a reason"),
                 )
                 self._waiting, self._has_failed = None, True
             elif waiting and not (self._is_needed(is_free, now) and self._still_fits(waiting)):
@@ -179,7 +179,7 @@ class Standby:
                 self._workspace, devices.environment_of(devices.nearest(None, nvidia), nvidia)
             )
         except OSError as error:
-            log.warning("nothing can wait for a run: %s", error)
+            log.warning("the standby could not be started: %s", error)
             self._has_failed = True
 
     def _is_needed(self, is_free: Callable[[], bool], now: float) -> bool:

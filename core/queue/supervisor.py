@@ -230,7 +230,7 @@ class Supervisor:
             except Exception as error:  # noqa: BLE001 - a disk that is full or away for a moment must not end supervision
                 if repr(error) != self._trouble:  # log the same error once, not four times a second
                     self._trouble = repr(error)
-                    log.exception("supervision failed, and goes on")
+                    log.exception("the supervisor failed; it continues")
 
     def _look(self) -> None:
         active, is_of_app = self._at_work()
@@ -330,7 +330,7 @@ class Supervisor:
             self._drop(run)
         elif status.state == State.QUEUED and self._was_ready:
             log.warning(
-                "what had waited for a run ended before it began with %s (%s): its worker is started anew",
+                "the standby ended before it began run %s (exit status %s): another worker is started",
                 run.id,
                 exit_code,
             )

@@ -154,7 +154,7 @@ class KeepAwake:
                 try:
                     self._report(now)
                 except Exception:  # noqa: BLE001 - a full disk must not let the PC fall asleep
-                    log.exception("could not be written down: %s", now)
+                    log.exception("this state could not be reported: %s", now)
             if self._over.wait(self._look_s):
                 return _give_free(held)
 

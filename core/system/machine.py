@@ -156,7 +156,7 @@ class Monitor:
                 self._look_now(wakes=False)
             except Exception as error:  # noqa: BLE001 - a page must not lose its watch to a driver's oddity
                 if repr(error) != last_error:
-                    log.exception("the watch of the cards failed, and goes on")
+                    log.exception("the query of the hardware failed; it is repeated")
                 last_error = repr(error)
             self._wake.wait(self._pause_s())
 

@@ -121,7 +121,7 @@ class Trainer:
             self.step, self.position, self.checkpoints, self._log_guard, self._save_and_go_on, advice
         )
         self._memory = MemoryUse(reporter, compute.on_card)
-        # a set value stays
+        # a number of threads that the person has set stays
         may_change = not compute.on_card and train.ranks == 1 and "OMP_NUM_THREADS" not in os.environ
         thread_control = torch.get_num_threads(), cores.usable(), cores.OtherLoad(), torch.set_num_threads
         self._threads = Threads(*thread_control) if may_change else None

@@ -55,11 +55,9 @@ from core.training.tokenizing import tokenize
 from core.workspace import lease, preferences
 from core.workspace.folder import Workspace
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # they import torch
     from peft import PeftModel
 
-
-if TYPE_CHECKING:  # they import torch
     from core.engine.device import Compute
     from core.training.checkpoint import Position
     from core.training.memory.probe import Probe

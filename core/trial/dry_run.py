@@ -59,15 +59,13 @@ def dry_run(question: Question, check: Callable[[], None] = lambda: None) -> Dry
     config = _config(question.config)
     layers = config.get_text_config().num_hidden_layers
     kinds = _layer_kinds(config, layers)
-    depths: tuple[int, ...] = (
-        (layers,)
-        if question.setup.kept_layers or question.setup.offload_layers or question.setup.shards > 1
-        else _depths(kinds)
-    )  # which are then not alike
-    family = _FamilyTraits(config, question.setup.packed, check)
+    setup = question.setup
+    are_unlike = setup.kept_layers or setup.offload_layers or setup.shards > 1
+    depths: tuple[int, ...] = (layers,) if are_unlike else _depths(kinds)
+    family = _FamilyTraits(config, setup.packed, check)
 
     def run(depth: int) -> _StepMemory:
-        return _SimulatedModel(_cut(config, depth), question.setup, family, check).run()
+        return _SimulatedModel(_cut(config, depth), setup, family, check).run()
 
     runs = [run(depth) for depth in depths]
     # Of few layers the worst moment may be another, or in a layer of another kind.
@@ -80,7 +78,7 @@ def dry_run(question: Question, check: Callable[[], None] = lambda: None) -> Dry
     memory = runs[0] if len(runs) == 1 else _extrapolated(runs[0], runs[1], depths, layers)
     place, layer = _place_in_model(runs[-1].peak.place, depths[-1], layers)
     return DryRun(
-        estimate=_estimate(memory, question.setup),
+        estimate=_estimate(memory, setup),
         place=place,
         layer=layer,
         operation=runs[-1].peak.operation,
@@ -95,7 +93,7 @@ def dry_run(question: Question, check: Callable[[], None] = lambda: None) -> Dry
 def _config(values: Mapping[str, object]) -> PreTrainedConfig:
     """Build the configuration. Raises ModelError if transformers knows no such family, or the numbers do not fit
     together."""
-    # {"__float__": "Infinity"}, as it is written
+    # config.json writes infinity as {"__float__": "Infinity"}
     rest: JsonObject = PreTrainedConfig._decode_special_floats(dict(values))
     model_type = rest.pop("model_type", None)
     quantised = rest.pop("quantization_config", None)

@@ -44,8 +44,7 @@ def model(loaded: PreTrainedModel) -> PreTrainedModel:
             loaded.language_model.register_forward_hook(_without_image_outputs)
     if "reuse" not in (getattr(loaded.config.get_text_config(), "kv_sharing_modes", None) or ("reuse",)):
         # Gemma 4's last layer of each kind stores its keys and values for a draft model. Recomputed for a backward,
-        # they keep their
-        # whole graph until the step ends: 0.6 GiB of the 12B at 8,192 tokens, by the dry run.
+        # they keep their whole graph until the step ends: 0.6 GiB of the 12B at 8,192 tokens, by the dry run.
         for layer in loaded.modules():
             if hasattr(layer, "store_full_length_kv"):
                 layer.store_full_length_kv = False
@@ -60,8 +59,7 @@ def lacks_tower(loaded: PreTrainedModel) -> bool:
 def _fix_lfm3_rotary(text: PreTrainedConfig) -> None:
     """LFM3 rotates half of each head. Its released config.json says so by rope_type "default" with a
     partial_rotary_factor, which transformers 5.24 ignores: it rotates the whole head, without an error. The type that
-    uses the factor is
-    "proportional", transformers' own default for LFM3."""
+    uses the factor is "proportional", transformers' own default for LFM3."""
     for how in (getattr(text, "rope_parameters", None) or {}).values():
         if isinstance(how, dict) and how.get("rope_type") == "default" and how.get("partial_rotary_factor", 1.0) != 1.0:
             how["rope_type"] = "proportional"

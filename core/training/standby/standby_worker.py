@@ -22,7 +22,7 @@ from core.system import cores, devices
 from core.system.lines import ToParent
 from core.system.processes import exit_now, keep_freed_memory
 
-PLATE = 1 << 16
+COPIED_AT_ONCE = 1 << 16  # bytes
 
 
 def main() -> int:
@@ -80,7 +80,7 @@ def take_over(log: str) -> None:
     """Write to log from now on, like a worker started with it; first the output so far."""
     with open(log, "ab") as file:
         os.lseek(2, 0, os.SEEK_SET)
-        while output := os.read(2, PLATE):
+        while output := os.read(2, COPIED_AT_ONCE):
             file.write(output)
         file.flush()
         for descriptor in (1, 2):
