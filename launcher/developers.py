@@ -83,6 +83,7 @@ def obtain_browser(environment, run):
 
 
 def run_tests(environment, arguments):
+    """Run the tests that arguments name, with a browser if one can be had; return the exit status."""
     browser, reason = obtain_browser(environment, LoggedRun(environment.log))
     os.environ.pop("LORA_GARAGE_NO_BROWSER", None)
     if browser:

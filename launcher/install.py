@@ -387,6 +387,7 @@ def one_installer(root):
 
 
 def try_lock(file):
+    """Lock an open file without waiting; return whether this process has it now."""
     try:
         if WINDOWS:
             import msvcrt

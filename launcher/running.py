@@ -94,6 +94,7 @@ def begin(command, log, live):
 
 
 def copy_from(terminal, log, progress):
+    """Append all output of a pseudo-terminal to log, as progress draws it, until its other end closes."""
     with os.fdopen(terminal, "rb", 0) as drawn, open(log, "ab", 0) as file:
         rest = ""
         while True:

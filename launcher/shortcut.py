@@ -97,6 +97,7 @@ def by_file(program, remove):
 
 
 def by_powershell(program, remove):
+    """Create or remove the shortcut on Windows' desktop; return its path. Raises OSError with PowerShell's reason."""
     import subprocess
 
     variables = {

@@ -50,6 +50,7 @@ def update(environment, arguments):
 
 
 def run(environment, words, options):
+    """Carry out the command `update`; return the exit status. Raises CannotUpdate."""
     if INSTALLED:
         raise CannotUpdate("update_by_its_tool", python=sys.executable)
     if os.path.exists(os.path.join(environment.root, ".git")):

@@ -205,6 +205,7 @@ def rank(case: Case, draft: Recipe) -> tuple[int, Message]:
 
 
 def desired_rank(case: Case, draft: Recipe) -> tuple[int, Message]:
+    """Return the rank for the tokens to learn, with the reason, whatever memory it needs."""
     floor, least = least_rank(case)
     if case.data is None:
         return floor, msg("advise.rank_without_data", least=least)

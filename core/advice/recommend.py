@@ -263,6 +263,7 @@ def with_equal_cards(case: Case, draft: Recipe) -> tuple[Case, Recipe] | None:
 
 
 def in_parts(case: Case, draft: Recipe) -> Alternative | None:
+    """Describe training with the base sharded over equal GPUs (train.fsdp); None if that does not fit either."""
     if (sharing := with_equal_cards(case, draft)) is None:
         return None
     of_each, way = sharing
@@ -344,6 +345,7 @@ def _alternative(case: Case, draft: Recipe, known: KnownModel | None = None) -> 
 
 
 def documented(case: Case, draft: Recipe) -> Documented:
+    """Return the row and the rule of the VRAM table (core/memory/documented) that apply to draft."""
     if case.on_cpu:
         rule = msg("advise.table_of_cards")
     elif case.for_qlora_only:

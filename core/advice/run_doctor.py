@@ -106,6 +106,7 @@ def other_language(planned: Planned) -> Diagnosis | None:
 
 
 def duplicates(planned: Planned) -> Diagnosis | None:
+    """Find rows that repeat earlier ones, word for word or nearly."""
     repeats = planned.repeats
     if repeats is None or planned.recipe.data.deduplicate:
         return None
@@ -183,6 +184,7 @@ def near_leakage(planned: Planned) -> Diagnosis | None:
 
 
 def few_steps(planned: Planned) -> Diagnosis | None:
+    """Find a plan of too few optimizer steps to learn from."""
     steps, train = planned.steps, planned.recipe.train
     if steps is None or steps >= FEWEST_STEPS:
         return None

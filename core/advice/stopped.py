@@ -42,6 +42,7 @@ class Stopped:
     is_exact: bool
 
     def ways(self) -> list[Message]:
+        """Return what would make the run fit, with the arithmetic corrected by the memory that it needed."""
         setup = self.setup.model_copy(update={"base_bytes": 2})  # as in Case; the factor covers the rest
         factor = self.needed_gib / estimate(self.shape, setup).on_card_gib
         if not self.is_exact:

@@ -47,6 +47,7 @@ def goal_warnings(case: Case) -> Iterator[Message]:
 
 
 def memory_warnings(case: Case, draft: Recipe, verdict: Verdict, others: tuple[Alternative, ...]) -> Iterator[Message]:
+    """Warn of an unknown or too large model, an uncertain estimate, a slow or short CPU. others: the alternatives."""
     estimate = case.estimate(draft)
     if case.shape is None or estimate is None:
         yield msg("advise.warn_unknown_model")

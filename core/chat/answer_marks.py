@@ -107,6 +107,7 @@ class MarkReplacer:
         self._marks, self._held = marks, ""
 
     def add(self, piece: str) -> str:
+        """Take the next piece; return the text that is decided now, with marks replaced."""
         self._held += piece
         text = ""
         while matches := [(self._held.find(mark), -len(mark), mark) for mark in self._marks if mark in self._held]:

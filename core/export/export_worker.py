@@ -242,6 +242,7 @@ class Exporter:
     job: ExportReporter
 
     def run(self) -> ExportResult:
+        """Build the files of the requested kind, check them, and move them to their place."""
         started = time.monotonic()
         job, request, recipe = self.job, self.request, self.run_folder.recipe()
         adapter = adapter_folder(self.run_folder, request.checkpoint)

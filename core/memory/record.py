@@ -125,6 +125,7 @@ class MemoryRecord:
         )
 
     def corrections(self, rig: Rig, model: str) -> Corrections:
+        """Return the factors between measured and estimated memory on this rig: of model by method, and of others."""
         mine = [line for line in self._lines() if line.get("rig") == rig.model_dump()]
         own = {}
         for method in ("lora", "qlora", "full"):

@@ -108,6 +108,7 @@ def _paths(around: Surroundings) -> Iterator[CheckResult]:
 
 
 def examine(around: Surroundings) -> Iterator[CheckResult]:
+    """Judge workspace, log, disks, synced folders, page file, sleep and port."""
     if around.writable_error:
         problem = msg("doctor.not_writable", folder=around.workspace, reason=around.writable_error)
         yield result("workspace", problem, msg("doctor.workspace_fix"))

@@ -26,6 +26,7 @@ def main() -> int:
 
 
 def publish(request: PublishRequest, job: ExportReporter) -> int:
+    """Send the files of an export to the Hub; return the exit status. Every failure becomes a status of job."""
     workspace = Workspace.open(request.workspace)
     try:
         result = read_result(workspace.exports / request.export)

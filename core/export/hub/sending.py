@@ -223,6 +223,7 @@ class _Counted(CommitOperationAdd):
 
     @contextmanager
     def as_file(self, with_tqdm: bool = False) -> Iterator[BinaryIO]:
+        """Open the content as huggingface_hub does; while it is uploaded (with_tqdm), report the bytes read."""
         if not with_tqdm or isinstance(self.piece.content, bytes):
             with super().as_file() as file:
                 yield file

@@ -45,6 +45,7 @@ def work(request: JsonObject) -> JsonObject:
 
 
 def unpack(file: Path, reader: gguf.GGUFReader, out: Path) -> None:
+    """Write the model of a GGUF file to out as a 16-bit folder of transformers. Raises Refused."""
     architecture = str(reader.fields["general.architecture"].contents())
     try:
         config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name)

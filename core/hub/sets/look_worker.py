@@ -34,6 +34,7 @@ MOST_ROWS = 10
 
 
 def look(repo: str, named: tuple[str, ...], with_rows: bool, say: Callable[..., None]) -> None:
+    """Send what is known of a dataset, more each time: its page, its parts, and with_rows the first rows."""
     request = HubRequest.create(repo, pages=PAGES)
     try:
         repository = listing.fetch_listing(repo, request.revision, request.endpoint, "dataset")
