@@ -37,7 +37,7 @@ from core.errors import ChatError, GarageError, StopRequested, first_line
 from core.files import JsonObject, is_out_of_memory, is_page_file_full
 from core.memory.setup import Setup
 from core.messages import Message, msg
-from core.models.adapters import AdapterFacts, check_complete, describe
+from core.models.adapters import LEAVES_BASE_ALONE, AdapterFacts, check_complete, describe
 from core.models.library import Models
 from core.models.trust import Trust
 from core.progress import Progress
@@ -57,8 +57,6 @@ if TYPE_CHECKING:
 
 LEASE_S = 2.0  # a chat worker that has just failed or gone idle needs a moment to end
 LAST_GRACE_S = 5.0  # the longest that an uninterruptible native call (reading weights) may outlive the app
-# Values of init_lora_weights with which the base's weights stay; with others its column would not show the base.
-LEAVES_BASE_ALONE = (True, False, "gaussian", "eva", "orthogonal")
 
 
 def main() -> int:

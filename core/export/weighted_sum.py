@@ -19,12 +19,11 @@ from safetensors.numpy import load_file, save_file
 from core import files
 from core.errors import ModelError
 from core.files import JsonObject
-from core.models.adapters import NOT_SCALABLE, TOKENIZER_FILES, check_complete, describe
+from core.models.adapters import LEAVES_BASE_ALONE, NOT_SCALABLE, TOKENIZER_FILES, check_complete, describe
 from core.models.weights import backend
 
 # Settings with which an adapter is more than B A on the base's own weights.
 _REFUSED = (*NOT_SCALABLE, "rank_pattern", "alpha_pattern", "target_parameters", "layer_replication", "fan_in_fan_out")
-_LEAVES_BASE_ALONE = (True, False, "gaussian", "eva", "orthogonal")
 _ENDS = ("lora_A.weight", "lora_B.weight")
 
 
@@ -88,7 +87,7 @@ def _config(folder: Path) -> JsonObject:
     config = files.read_object(folder / "adapter_config.json")
     refused = [name for name in _REFUSED if config.get(name)]
     refused += ["bias"] if config.get("bias", "none") != "none" else []
-    refused += ["init_lora_weights"] if config.get("init_lora_weights", True) not in _LEAVES_BASE_ALONE else []
+    refused += ["init_lora_weights"] if config.get("init_lora_weights", True) not in LEAVES_BASE_ALONE else []
     refused += ["target_modules"] if not isinstance(config.get("target_modules"), list) else []
     if refused:
         raise ModelError("summed.cannot", folder=folder.name, found=refused)

@@ -94,6 +94,8 @@ def fit(config: PeftConfig, layers: Collection[str]) -> None:
         setattr(config, pattern, {name_in(layers, name): value for name, value in getattr(config, pattern).items()})
 
 
+# Values of init_lora_weights with which training leaves the base's weights as they are.
+LEAVES_BASE_ALONE = (True, False, "gaussian", "eva", "orthogonal")
 # Parts of an adapter beyond B A, which alpha does not scale.
 NOT_SCALABLE = ("use_dora", "modules_to_save", "lora_bias", "trainable_token_indices")
 
