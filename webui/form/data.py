@@ -154,11 +154,7 @@ class DataStep:
             tag("p", about) if about else None,
             tag("p", w.t("wizard.report", format=form, good=report.good_rows, rows=report.rows)),
             hub_set.origin(info, w),
-            *(
-                tag("p", w.render(note), class_="lg-quiet")
-                for note in report.notes
-                if note.key != "data.note_undecided"  # the readings to choose from say it
-            ),
+            *(tag("p", w.render(note), class_="lg-quiet") for note in report.notes),
             *self._left_out(report),
             *in_rows(_without_duplicates(report) if result and _tells_of_duplicates(result) else report, w),
         ]

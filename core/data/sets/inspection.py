@@ -225,8 +225,8 @@ def _assumptions(source: Source, decision: Decision, choices: Choices) -> list[M
     header = source.header and choices.header is None
     roles = {} if decision.evidence == "chosen" else decision.roles
     taken = taken_as(roles)
-    by = {"names": "data.note_by_names", "content": "data.note_guessed", "none": "data.note_undecided"}
-    roles_note = [msg(by[decision.evidence], taken=taken)] if taken else []
+    key = {"names": "data.note_by_names", "content": "data.note_guessed"}.get(decision.evidence)
+    roles_note = [msg(key, taken=taken)] if taken and key else []
     return [*roles_note, *([msg("data.note_header_unsaid")] if header else [])]
 
 
