@@ -216,7 +216,7 @@ def taken_as(roles: Mapping[str, Role]) -> list[Message]:
 
 def undecided(report: DataReport) -> DataError:
     """Return the error of a set of which nothing shows which column is the answer, with the columns to choose from."""
-    columns = [name for roles in report.readings for name, role in roles.items() if role in ("answer", "text")]
+    columns = [name for roles in report.readings for name, role in roles.items() if role == "answer"]
     return DataError("data.which_answer", columns=list(dict.fromkeys(columns)))
 
 

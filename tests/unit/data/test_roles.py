@@ -127,7 +127,7 @@ def test_the_text_beside_a_label_is_trained_only_if_the_person_says_so(tmp_path)
     file.write_text("\n".join(map(json.dumps, rows)))
     report = inspect_file(file)
     assert report.undecided and [as_arrow(roles) for roles in report.readings] == ["text>category", "text"]
-    assert "which column is the answer" in str(undecided(report)) and not report.notes  # said once
+    assert "Choose one of category: " in str(undecided(report)) and not report.notes  # said once; --answer takes it
     chosen = inspect_file(file, choices=Choices(columns=dict(with_answer(report.possible, "Category"))))
     assert not chosen.undecided and not chosen.readings and chosen.format == "question_answer"
     with pytest.raises(DataError, match="Choose one of category"):
