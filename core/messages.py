@@ -145,9 +145,9 @@ class _Forgiving(string.Formatter):
 
     def format_field(self, value: Any, format_spec: str) -> object:
         one, is_counted, several = format_spec.partition("|")
-        if is_counted:
-            return one if str(value) == "1" else several
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if is_counted:
+            return one if (as_typed(value) if is_number else str(value)) == "1" else several
         try:
             text = as_typed(value) if is_number and not format_spec else super().format_field(value, format_spec)
         except ValueError:

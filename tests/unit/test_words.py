@@ -249,6 +249,12 @@ def test_a_noun_is_singular_where_its_number_is_one(rows: int, english: str, ger
     assert "{rows}" in CATALOGUE.render(msg("sets.added"), "en")
 
 
+def test_a_noun_is_singular_where_a_number_with_a_fraction_is_one() -> None:
+    """ "A gap of 1 hours"."""
+    assert "of 1 hour starts" in CATALOGUE.render(msg("data.note_chat_gap", hours=1.0), "en")
+    assert "of 1.5 hours starts" in CATALOGUE.render(msg("data.note_chat_gap", hours=1.5), "en")
+
+
 def test_an_unknown_key_and_a_missing_value_are_shown_and_never_raise() -> None:
     assert "future.key" in Message(key="future.key", params={"n": 1}).render("zh")
     assert "{file}" in Message(key="recipe.missing").render("en")

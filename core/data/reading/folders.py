@@ -398,7 +398,8 @@ def origin_notes(source: Source, rows: Counter[str], apart: Counter[str], only_a
         chats = [part for part in source.parts if part.chat][:_MOST_FILES_NAMED]
         notes += [msg("data.note_in_file", file=part.path.name, note=overview.read_as(part).note()) for part in chats]
     if apart:
-        named = [msg("data.counted", name=name, count=count) for name, count in list(apart.items())[:_MOST_FILES_NAMED]]
+        each = [msg("data.counted", name=name, count=count) for name, count in list(apart.items())[:_MOST_FILES_NAMED]]
+        files = [*apart] if len(apart) == 1 else each
         key = "data.note_only_validation" if only_apart else "data.note_validation"
-        notes.append(msg(key, files=named) if only_apart else msg(key, files=named, rows=apart.total()))
+        notes.append(msg(key, files=files) if only_apart else msg(key, files=files, rows=apart.total()))
     return notes

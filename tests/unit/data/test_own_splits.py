@@ -76,6 +76,8 @@ def test_they_become_validation_rows_and_a_note_counts_them(tmp_path: Path) -> N
     assert (report.good_rows, report.validation) == (6, 3)
     (note,) = [str(note) for note in report.notes if note.key == "data.note_validation"]
     assert "test.jsonl (2)" in note and "val/x.jsonl (1)" in note and note.startswith("3 rows")
+    one = inspect_file(put(tmp_path / "one", {"test.jsonl": lines("a", "b"), "train.jsonl": lines("c", "d")}))
+    assert any(str(note).startswith("2 rows of test.jsonl are") for note in one.notes)  # the number once
 
     store = DatasetStore(tmp_path / "ws", PRESETS)
     info = gathered.add(store, [folder])

@@ -151,7 +151,8 @@ def test_an_archive_of_chatgpt_is_its_conversations(put) -> None:
         put({"conversations.json": json.dumps([talk]), "user.json": '[{"id": 1}]', "chat.html": "<html>"})
     )
     assert report.chat and report.chat.app == "ChatGPT" and report.good_rows == 1
-    assert "Of the files inside, only conversations.json is read." in notes(report) and "not read: 2" in notes(report)
+    assert "Of the files inside, only the rows of conversations.json are read." in notes(report)
+    assert "not read: 2" in notes(report)
 
 
 def test_a_whatsapp_zip_is_its_chat_whatever_lies_beside_it(put) -> None:
