@@ -255,9 +255,11 @@ def _show(report: DataReport, learned: JsonObject | None, language: str) -> None
 def _show_texts(texts: list[JsonObject], language: str) -> None:
     for each in texts:
         print(msg("command.trained_row", row=each["row"]).render(language))
+        answer = "command.part_validation" if each["validation"] else "command.part_trained"
         for part in each["parts"]:
-            key = "command.part_trained" if part["trained"] else "command.part_context"
-            print(msg(key, text=": ".join(filter(None, (part["role"], part["text"])))).render(language))
+            key = answer if part["trained"] else "command.part_context"
+            text = ": ".join(filter(None, (part["role"], part["text"])))
+            print(msg(key, text=text.replace("\n", "\n    ")).render(language))
 
 
 def _header_question(header: bool | None, choices: Choices) -> list[dict[str, object]]:

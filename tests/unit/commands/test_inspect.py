@@ -172,3 +172,6 @@ def test_validation_rows_are_marked(tmp_path: Path, capsys) -> None:
     assert main(["inspect", str(tmp_path / "set"), "--rows", "9", "--json", "--workspace", str(tmp_path / "ws")]) == 0
     said = json.loads(capsys.readouterr().out)
     assert [(each["row"], each["validation"]) for each in said["trained_text"]] == [(1, True), (2, False)]
+    assert main(["inspect", str(tmp_path / "set"), "--rows", "9", "--workspace", str(tmp_path / "ws")]) == 0
+    shown = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert f"[validation] assistant: {SAID['answer']}" in shown and f"[trained] assistant: {SAID['answer']}" in shown
