@@ -22,6 +22,7 @@ from core.data.reading import zips
 from core.data.reading.file_rows import Row
 from core.data.sets.edits import Change, describe_change
 from core.data.sets.info import DatasetInfo
+from core.data.sets.inspection import undecided
 from core.data.sets.interpretation import CHECK_EVERY
 from core.data.sets.stored_rows import Rows, problem_of
 from core.data.shapes.known import recognise
@@ -199,9 +200,10 @@ def write(rows: Iterable[tuple[int, Example]], target: Path) -> int:
 def join(store: DatasetStore, ids: Iterable[str], name: str, folder: Path) -> DatasetInfo:
     """Add one new dataset with the rows of several, one after the other. folder: for its temporary file.
 
-    Raises DataError if they are of several kinds: a file is read as rows of one kind.
+    Raises DataError if they are of several kinds: a file is read as rows of one kind; or as `_decided_rows`.
     """
-    return _added(store, [(rows, range(len(rows))) for rows in map(store.rows, ids)], name, folder)
+    every = [_decided_rows(store, id) for id in ids]
+    return _added(store, [(rows, range(len(rows))) for rows in every], name, folder)
 
 
 def split(
@@ -209,9 +211,10 @@ def split(
 ) -> tuple[DatasetInfo, DatasetInfo]:
     """Add two new datasets, the second of rows chosen by the seed.
 
-    part: share of the rows if it is a float, their number if it is an int. Raises DataError if one would be empty.
+    part: share of the rows if it is a float, their number if it is an int. Raises DataError if one would be empty; or
+    as `_decided_rows`.
     """
-    rows = store.rows(id)
+    rows = _decided_rows(store, id)
     count = round(part * len(rows)) if isinstance(part, float) else part
     if not 0 < count < len(rows):
         raise DataError("sets.empty_part", rows=len(rows), count=count)
@@ -221,6 +224,15 @@ def split(
         for is_second, name in zip((False, True), names, strict=True)
     )
     return first, second
+
+
+def _decided_rows(store: DatasetStore, id: str) -> Rows:
+    """Return the rows of a dataset to copy. Raises DataError if nothing shows which column is the answer: the copy
+    would be conversations, of which nobody could tell any more."""
+    report = store.report(id)
+    if report.undecided:
+        raise undecided(report)
+    return store.rows(id)
 
 
 def _added(store: DatasetStore, sources: Sequence[tuple[Rows, Iterable[int]]], name: str, folder: Path) -> DatasetInfo:

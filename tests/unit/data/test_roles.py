@@ -13,6 +13,7 @@ from core.data.conversation import ChatMessage
 from core.data.formats import Example
 from core.data.reading.choices import Choices
 from core.data.reading.file_rows import Row
+from core.data.sets import working
 from core.data.sets.inspection import examples_of, inspect_file, undecided
 from core.data.shapes.roles import parse
 from core.data.shapes.sides import decide, with_answer
@@ -144,6 +145,10 @@ def test_a_set_whose_answer_nothing_shows_is_not_trained(tmp_path) -> None:
     info = store.import_file(file)
     with pytest.raises(DataError, match="Choose one of en, de"):
         plan.require_decided(store, Data(source=info.id))
+    for copy in (lambda: working.join(store, [info.id], "b", tmp_path),
+                 lambda: working.split(store, info.id, 3, 0, ("b", "c"), tmp_path)):  # fmt: skip
+        with pytest.raises(DataError, match="Choose one of en, de"):
+            copy()  # of which the answer would be settled
     plan.require_decided(store, Data(source=info.id, columns={"de": "question", "en": "answer"}))
     file.write_text("eins,zwei\n" + f'"{Q}","{A}"\n' * 20, "utf-8")
     guessed = store.import_file(file)
