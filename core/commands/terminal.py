@@ -118,8 +118,8 @@ def plain(value: object) -> object:
 
 
 def columns(*cells: str) -> str:
-    """Put cells side by side, each 18 columns wide."""
-    return "".join(cell + " " * (18 - width(cell)) for cell in cells).rstrip()
+    """Put cells side by side, each 18 columns wide, and further apart where one is wider."""
+    return "".join(cell + " " * max(2, 18 - width(cell)) for cell in cells).rstrip()
 
 
 def written_over(before: str, line: str) -> str:

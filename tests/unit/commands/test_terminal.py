@@ -27,6 +27,7 @@ def test_a_line_covers_the_one_before_whatever_letters_it_had() -> None:
 
 def test_columns_are_as_wide_for_chinese() -> None:
     assert columns("ab", "c") == "ab" + " " * 16 + "c" and columns("训练", "c") == "训练" + " " * 14 + "c"
+    assert columns("sample:pirate_answers", "c") == "sample:pirate_answers  c"  # it was "...answersc"
 
 
 @pytest.mark.parametrize("folder", ["core", "webui"])
