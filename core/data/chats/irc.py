@@ -43,7 +43,7 @@ _BY_APP = re.compile(
     r"was kicked)\b"
 )
 _LEVELS = {"trace", "debug", "info", "notice", "warn", "warning", "error", "critical", "fatal"}  # of a program's log
-_NEW_DAY = re.compile(r"(?:Day changed|Log opened|Session Start).*?([A-Z][a-z]{2}) +(\d{1,2})\b.*?(\d{4})")
+_NEW_DAY = re.compile(r"(?:Day changed|Log opened|Session Start).{0,40}?([A-Z][a-z]{2}) +(\d{1,2})\b.{0,40}?(\d{4})")
 
 
 class _LogStyle(NamedTuple):

@@ -42,7 +42,9 @@ _DELETED = re.compile(
     r"|このメッセージは削除されました|null|此消息已删除|您撤回了一条消息|您已刪除此訊息|此訊息已刪除)[.。]?$",
     re.IGNORECASE,
 )
-_EDITED = re.compile(r"\s*\u200e?<[^<>]*(?:edited|bearbeitet|editado|modifi|编辑|編輯|수정)[^<>]*>\s*$", re.IGNORECASE)
+_EDITED = re.compile(
+    r"\u200e?<[^<>]{0,80}(?:edited|bearbeitet|editado|modifi|编辑|編輯|수정)[^<>]{0,80}>\s*$", re.IGNORECASE
+)
 # Between the name and the message; some languages use a wide colon.
 _NAME_ENDS = re.compile(r": |：|:$")
 

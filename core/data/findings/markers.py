@@ -10,9 +10,14 @@ from core.data.findings.row_words import RowWords
 _MARKER = re.compile(
     r"<\|im_(?:start|end)\|>|<\|(?:start|end)_header_id\|>|<\|eot_id\|>|</?(?:start|end)_of_turn>|\[/?INST\]|<</?SYS>>"
     r"|<\|(?:user|assistant)\|>|<｜(?:User|Assistant)｜>|#{2,4} ?(?:Human|Assistant|Instruction|Response) ?:"
-    r"|^(?:Human|User) ?:(?=[\s\S]*^(?:Assistant|AI) ?:)",
-    re.MULTILINE,
 )
+_ASKS, _ANSWERS = (re.compile(rf"^(?:{names}) ?:", re.MULTILINE) for names in ("Human|User", "Assistant|AI"))
+
+
+def _first_of_talk(text: str) -> re.Match[str] | None:
+    """Return the name of the side that asks, if that of the side that answers follows on a later line."""
+    asks = _ASKS.search(text)
+    return asks if asks and _ANSWERS.search(text, asks.end()) else None
 
 
 class Markers:
@@ -26,7 +31,7 @@ class Markers:
         if "<" not in text and "[" not in text and "##" not in text and ":" not in text:
             return
         text = words.prose
-        if mark := _MARKER.search(text):
+        if mark := _MARKER.search(text) or _first_of_talk(text):
             self._marked.add(words.row, words.quote(text, mark.start(), mark.end()) if self._marked.wants_quote else "")
 
     def findings(self, rows: int) -> list[Finding]:

@@ -17,7 +17,7 @@ LOOKED_AT = 100  # rows
 _TEXT = 3  # fewest words of a usual cell in a column of text
 _KNOWN = {alias for columns in COLUMNS.values() for aliases in columns.values() for alias in aliases}
 _IDENTIFIER = re.compile(r"[a-zA-Z]\w*_\w+|[a-z]+[A-Z]\w+")
-_MEASURE = re.compile(r"[\d\s.,:/+%$€£-]*\d[\d\s.,:/+%$€£TZ-]*|https?://\S+|true|false", re.IGNORECASE)
+_MEASURE = re.compile(r"[\s.,:/+%$€£-]*\d[\d\s.,:/+%$€£TZ-]*|https?://\S+|true|false", re.IGNORECASE)
 _SENTENCE_ENDS = (".", "?", "!", "…", "。", "？", "！")
 
 

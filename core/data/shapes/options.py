@@ -47,7 +47,9 @@ _FLAG_KEYS = ("is_correct", "iscorrect", "correct", "right", "is_right", "is_ans
 _MARK = re.compile(r"(?:^|(?<=[\s,;:(（\[]))([(（]?)([A-Ja-j]|\d)(\s?[).:、．）:])\s*", re.MULTILINE)
 _OWN_MARK = re.compile(r"\s*[(（]?([A-Ja-j])\s?[).:、．）]\s*")
 _HIDDEN = ("", "?", "-", "null", "nan", "n/a", "hidden")
-_ARRAY = re.compile(r"array\((\[.*?\])(?:,\s*dtype=\w+)?\)", re.DOTALL)  # numpy's, as pandas writes them into a CSV
+_ARRAY = re.compile(
+    r"array\((\[(?:(?!array\().)*?\])(?:,\s*dtype=\w+)?\)", re.DOTALL
+)  # numpy's, as pandas writes them into a CSV
 _APART = re.compile(r"\}\s+\{")
 _NO_COMMA = re.compile(r"(?<=['\"])\s+(?=['\"])")
 

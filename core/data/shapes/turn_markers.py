@@ -30,9 +30,10 @@ _FRAME = (
     r"</?s>|<[be]os>|<\|(?:begin_of|end_of_)_?text\|>|<\|endoftext\|>|<｜(?:begin|end)▁of▁sentence｜>|<[BE]OS_TOKEN>"
 )
 _BEGINS = re.compile(rf"(?:\s|{_FRAME})*")
-_ENDS = re.compile(
-    rf"(?:\s|{_FRAME}|<\|im_end\|>|<\|eo[tm]_id\|>|<end_of_turn>|<\|end\|>|<\|return\|>|<\|END_OF_TURN_TOKEN\|>)+\Z"
+_END = re.compile(
+    rf"(?:{_FRAME}|<\|im_end\|>|<\|eo[tm]_id\|>|<end_of_turn>|<\|end\|>|<\|return\|>|<\|END_OF_TURN_TOKEN\|>)\Z"
 )
+_LONGEST_END = 40  # characters
 # Of each template: the marker of a turn, and the token that ends every turn.
 _TEMPLATES = (
     (r"<\|im_start\|>[ \t]*(?P<role>\w+)[^\n<]*\n?", r"<\|im_end\|>"),
@@ -60,14 +61,15 @@ _ALONE = "instruction q question f frage p pregunta domanda pergunta вопро�
 _QUESTION = _ALONE.removeprefix("instruction ")
 _LETTERS = frozenset("qafpr")
 _NAMES = "|".join(sorted(map(re.escape, f"{_ASKS} {_ANSWERS} {_MORE} {_SYSTEM}".split()), key=len, reverse=True))
+_NUMBER = r"(?:[ \t]*\d+)?[ \t]*"  # never two runs of blanks side by side, which take quadratic time
 _NAMED = tuple(
     re.compile(pattern, re.IGNORECASE | re.MULTILINE)
     for pattern in (
-        rf"[ \t]*#{{2,4}}[ \t]*(?P<name>{_NAMES})[ \t]*\d*[ \t]*[:：][ \t]*"
-        rf"|^[ \t]*#{{2,4}}[ \t]*(?P<heading>{_NAMES})[ \t]*\d*[ \t]*$",
-        rf"^[ \t]*\*\*(?P<name>{_NAMES})[ \t]*\d*[ \t]*(?:[:：]\*\*|\*\*[ \t]*[:：])[ \t]*",
+        rf"#{{2,4}}[ \t]*(?P<name>{_NAMES}){_NUMBER}[:：][ \t]*"
+        rf"|^[ \t]*#{{2,4}}[ \t]*(?P<heading>{_NAMES}){_NUMBER}$",
+        rf"^[ \t]*\*\*(?P<name>{_NAMES}){_NUMBER}(?:[:：]\*\*|\*\*[ \t]*[:：])[ \t]*",
         rf"^[ \t]*[<\[](?P<name>{_NAMES})[>\]][ \t]*[:：][ \t]*",
-        rf"^[ \t]*(?P<name>{_NAMES})[ \t]*\d*[ \t]*[:：][ \t]*",
+        rf"^[ \t]*(?P<name>{_NAMES}){_NUMBER}[:：][ \t]*",
     )
 ) + (re.compile(r"(?:^|(?<=\s)|(?<=</s>))(?P<name>USER|HUMAN|SYSTEM|ASSISTANT|AI)[ \t]*:[ \t]*"),)  # Vicuna, in a line
 _OPTION = re.compile(r"^[ \t]*B[ \t]*[:.)]", re.MULTILINE)  # then A: is a choice
@@ -108,7 +110,10 @@ def _complete(turns: list[Turn]) -> list[Turn]:
 
 
 def _clean(text: str) -> str:
-    return _ENDS.sub("", text).strip()
+    text = text.strip()
+    while end := _END.search(text, max(0, len(text) - _LONGEST_END)):
+        text = text[: end.start()].rstrip()
+    return text
 
 
 class _Style(Protocol):
@@ -162,9 +167,10 @@ class _Inst:
             question, closing, answer = part.partition("[/INST]")
             if not closing:
                 return []
-            if not turns and (first := first or _SYSTEM_TEXT.match(question)):
-                turns.append({"role": "system", "content": (first[1] or first[2] or "").strip()})
-                question = _SYSTEM_TEXT.sub("", question, count=1)
+            inside = None if turns else _SYSTEM_TEXT.match(question)
+            question = question[inside.end() :] if inside else question
+            if not turns and (system := first or inside):
+                turns.append({"role": "system", "content": (system[1] or system[2] or "").strip()})
             turns += [{"role": "user", "content": question.strip()}, {"role": "assistant", "content": _clean(answer)}]
         return turns
 

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from time import process_time
 from typing import Any
 
 import pytest
 
 from core.commands.__main__ import main
+from core.data.findings.markers import Markers
+from core.data.findings.row_words import RowWords
+from core.data.formats import Example
 from core.data.reading import folders
 from core.data.reading.choices import NO_CHOICES
 from core.data.reading.file_rows import DEFAULT_LIMITS, Limits
 from core.data.reading.sniff import probe
 from core.data.sets.inspection import DataReport, inspect_file
+from core.data.shapes.header import holds_names
+from core.data.shapes.options import parsed_cell
+from core.data.shapes.turn_markers import turns_in
 from core.errors import DataError
 from core.files import ON_WINDOWS
 
@@ -132,3 +140,47 @@ def test_a_quote_that_never_closes_is_named_with_its_line(tmp_path: Path, rows: 
 def test_one_long_line_of_a_table_is_no_quote(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(f"question,answer\nWhy?,{'so ' * 900}\nHow?,Thus.\n", "utf-8")
     assert warnings(inspect_file(tmp_path / "a.csv", limits=Limits(row_bytes=2000))) == ["data.row_too_large"]
+
+
+_BLANKS = " " * 100_000
+_IM = "<|im_start|>user\nHi{}you<|im_end|>\n<|im_start|>assistant\nYo<|im_end|>"
+
+
+@pytest.mark.parametrize(
+    "read, text",
+    [
+        (turns_in, f"Hello{_BLANKS}you"),
+        (turns_in, f"User{_BLANKS}Hello"),
+        (turns_in, f"**User{_BLANKS}Hello"),
+        (turns_in, f"User: Hi{_BLANKS}you\nAssistant: Yo"),
+        (turns_in, _IM.format("\n" * 100_000)),
+        (turns_in, f"<<SYS>>Be kind.<</SYS>>[INST] Hi{_BLANKS}you [/INST] Yo"),
+        (parsed_cell, "[" + "array([" * 14_000),
+        (lambda text: holds_names([text, "b"], [["1", "2"]]), "70 80 " * 20_000 + "?x"),
+        (lambda text: Markers(5).add(RowWords(1, Example(text=text))), "User: Hi\n" * 50_000),
+    ],
+    ids=["text", "name", "bold name", "turn", "template", "system", "cell", "header", "finding"],
+)
+def test_a_long_run_of_one_thing_takes_no_quadratic_time(read: Callable[[str], object], text: str) -> None:
+    """Seen: 20,000 blanks in a row took 2 to 8 s, and 200,000 took minutes."""
+    started = process_time()
+    read(text)
+    assert process_time() - started < 2
+
+
+@pytest.mark.parametrize(
+    "line, long",
+    [
+        ("1/2/25, 10:00 - {}: Hello", f"1/2/25, 10:01 - Ann: Hello{_BLANKS}you"),
+        ("1/2/25, 10:00 - {}: Hello", "1/2/25, 10:01 - Ann: <" + "edited " * 15_000),
+        ("12:00 <{}> Hello", "--- Day changed " + "Jan 12 " * 15_000),
+    ],
+    ids=["blanks", "edited", "day"],
+)
+def test_a_long_line_of_a_chat_takes_no_quadratic_time(line: str, long: str, tmp_path: Path) -> None:
+    lines = [line.format(("Ann", "Bob")[number % 2]) for number in range(200)]
+    (tmp_path / "a.txt").write_text("\n".join([*lines, long]), "utf-8")
+    started = process_time()
+    report = inspect_file(tmp_path / "a.txt")
+    assert report.chat and report.good_rows
+    assert process_time() - started < 4
