@@ -8,13 +8,15 @@ that a person chose; multiple choice; classes with names; a format by its column
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from core.data.chats import message_columns
 from core.data.reading import folders, sniff
 from core.data.reading.choices import Choices
 from core.data.reading.file_rows import Limits, Problem, Row, Source
+from core.data.reading.folders import Started
 from core.data.reading.label_names import NO_NAMES
 from core.data.reading.reader import read_rows
 from core.data.shapes import class_names, marked_rows, multiple_choice, sides
@@ -23,10 +25,26 @@ from core.data.shapes.nested import refusal
 from core.data.shapes.roles import renamed, require
 from core.data.shapes.sides import Decision
 from core.errors import DataError
-from core.messages import msg
+from core.messages import Message, msg
 from core.recipe import Format
 
 CHECK_EVERY = 20  # rows, of up to 4 MiB
+
+
+@dataclass(frozen=True)
+class _Meaning:
+    """How the rows of a source are read: in a format, after conversions, one after another."""
+
+    source: Source
+    format: Format
+    decision: Decision = Decision()
+    conversions: tuple[Callable[[Row], Row | Problem], ...] = ()
+
+    def started(self, limits: Limits) -> Started:
+        items = read_rows(self.source, limits)
+        for convert in self.conversions:
+            items = _applied(items, convert)
+        return self.source, self.format, self.decision, items
 
 
 def interpret(
@@ -35,7 +53,7 @@ def interpret(
     limits: Limits,
     choices: Choices,
     check: Callable[[], None] = lambda: None,
-) -> tuple[Source, Format, Decision, Iterator[Row | Problem]]:
+) -> Started:
     """Return the file, its format, the roles of its columns if no format has their names, and all its rows.
 
     Raises DataError if the file cannot be read, has no rows, or no shape that can be trained.
@@ -44,58 +62,86 @@ def interpret(
         raise DataError("data.no_such_format", found=str(format)[:60], expected=list(FORMATS))
     source = path if isinstance(path, Source) else sniff.probe(path, limits, choices, check)
     if source.chat:
-        source = replace(source, choices=choices)
-        return source, "messages", Decision(), read_rows(source, limits)
+        return _Meaning(replace(source, choices=choices), "messages").started(limits)
     if source.parts:
         return folders.start_each(source, lambda part: interpret(part, format, limits, choices, check), limits)
-    # The rows are read again from the beginning: a file may have a million broken rows before its first good one.
+    may_be_messages = format in (None, "messages")
+    rows = _sample(source, limits, SAMPLE_ROWS if may_be_messages or choices.columns else 1, check)
+    source = _noted_as_pairs(source, rows[0])
+    if may_be_messages and not choices.columns and (grouped := _with_messages(source, rows, choices)):
+        return _Meaning(grouped, "messages").started(limits)
+    if choices.voice:
+        raise DataError("data.not_a_chat", file=source.path.name, voice=choices.voice[:80])
+
+    def every_row() -> Iterator[Row | Problem]:
+        return _checked(read_rows(source, limits), check)
+
+    source, rows = _with_class_names(source, rows, every_row)
+    return _meaning(source, rows, format, choices, every_row).started(limits)
+
+
+def _sample(source: Source, limits: Limits, most: int, check: Callable[[], None]) -> list[Row]:
+    """Return the first rows that can be read, of which a file may have a million broken ones before. Raises DataError
+    if there are none."""
     rows: list[Row] = []
     problem: Problem | None = None
-    for number, item in enumerate(read_rows(source, limits)):
-        if number % CHECK_EVERY == 0:
-            check()
+    for item in _checked(read_rows(source, limits), check):
         if isinstance(item, Row):
             rows.append(item)
         elif problem is None and item.severity == "error":
             problem = item
-        if len(rows) == (SAMPLE_ROWS if format in (None, "messages") or choices.columns else 1):
+        if len(rows) == most:
             break
     if not rows:
         raise _no_rows_error(source, problem)
-    source = _noted_as_pairs(source, rows[0])
-    if format in (None, "messages") and not choices.columns and (grouped := _with_messages(source, rows, choices)):
-        return grouped, "messages", Decision(), read_rows(grouped, limits)
-    if choices.voice:
-        raise DataError("data.not_a_chat", file=source.path.name, voice=choices.voice[:80])
-    source, rows = _with_class_names(source, rows, lambda: _checked(read_rows(source, limits), check))
+    return rows
+
+
+def _meaning(
+    source: Source,
+    rows: list[Row],
+    format: Format | None,
+    choices: Choices,
+    every_row: Callable[[], Iterator[Row | Problem]],
+) -> _Meaning:
+    """Return how the rows of a table, or of a list of objects, are read. Raises DataError if they cannot be."""
     if choices.columns:
         require(choices.columns, rows)
-        decision = Decision((choices.columns,), "chosen")
-    elif format is not None:
-        return source, format, Decision(), read_rows(source, limits)
-    elif written := multiple_choice.decided(rows, lambda: _checked(read_rows(source, limits), check)):
-        noted = replace(source, notes=(*source.notes, written.note()))
-        return noted, "question_answer", Decision(), _applied(read_rows(source, limits), written.apply)
-    elif by_class := _classified(rows, source):
-        return source, "text_label", Decision(), _applied(read_rows(source, limits), by_class.apply)
-    else:
-        known = _recognised(rows)
-        if not isinstance(known, Decision):
-            unnamed = class_names.unnamed(rows, source.class_names) if known == "text_label" else None
-            source = replace(source, notes=(*source.notes, unnamed)) if unnamed else source
-            if known == "text" and (column := marked_rows.marked(rows)):
-                noted = replace(source, notes=(*source.notes, column.note()))
-                return noted, "messages", Decision(), _applied(read_rows(source, limits), column.apply)
-            return source, known, Decision(), read_rows(source, limits)
-        decision = known
+        return _by_roles(source, rows, Decision((choices.columns,), "chosen"))
+    if format is not None:
+        return _Meaning(source, format)
+    if written := multiple_choice.decided(rows, every_row):
+        return _Meaning(_noted(source, written.note()), "question_answer", conversions=(written.apply,))
+    if by_class := _classified(rows, source):
+        return _Meaning(source, "text_label", conversions=(by_class.apply,))
+    known = _recognised(rows)
+    if isinstance(known, Decision):
+        return _by_roles(source, rows, known)
+    if known == "text":
+        return _as_text(_Meaning(source, known), rows)
+    unnamed = class_names.unnamed(rows, source.class_names) if known == "text_label" else None
+    return _Meaning(_noted(source, unnamed) if unnamed else source, known)
+
+
+def _by_roles(source: Source, rows: list[Row], decision: Decision) -> _Meaning:
     roles = decision.roles
-    items = _applied(read_rows(source, limits), lambda row: renamed(row, roles))
+    convert = partial(renamed, roles=roles)
     if "text" not in roles.values():
-        return source, "question_answer", decision, items
-    if column := marked_rows.marked([renamed(row, roles) for row in rows]):
-        noted = replace(source, notes=(*source.notes, column.note()))
-        return noted, "messages", decision, _applied(items, column.apply)
-    return source, "text", decision, items
+        return _Meaning(source, "question_answer", decision, (convert,))
+    return _as_text(_Meaning(source, "text", decision, (convert,)), [convert(row) for row in rows])
+
+
+def _as_text(meaning: _Meaning, rows: list[Row]) -> _Meaning:
+    """Return how texts are read: as conversations if they have turn markers."""
+    column = marked_rows.marked(rows)
+    if column is None:
+        return meaning
+    source, conversions = _noted(meaning.source, column.note()), (*meaning.conversions, column.apply)
+    return replace(meaning, source=source, format="messages", conversions=conversions)
+
+
+def _noted(source: Source, note: Message) -> Source:
+    return replace(source, notes=(*source.notes, note))
 
 
 def _recognised(rows: list[Row]) -> Format | Decision:
@@ -143,7 +189,7 @@ def _with_class_names(
     if not names:
         return source, sample
     note = class_names.note(source.label_names.file, names)
-    named = replace(source, class_names=names, notes=(*source.notes, note))
+    named = replace(_noted(source, note), class_names=names)
     return named, [replace(row, values=class_names.with_names(row.values, names)) for row in sample]
 
 
