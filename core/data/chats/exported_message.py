@@ -17,7 +17,7 @@ _LINK = re.compile(r"^https?://\S+$")
 class ExportedMessage(NamedTuple):
     """One message of an exported chat.
 
-    person: its author. when: seconds of local time; None if unknown. thread: the chat within the export. left: why it
+    person: its author. when: seconds of local time; None if unknown. thread: the chat within the export. loss: why it
     cannot be trained. is_model: a program or a character wrote it; its messages are the default answers. is_system: the
     instructions that a conversation begins with.
     """

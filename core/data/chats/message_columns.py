@@ -130,7 +130,7 @@ def find(rows: Sequence[Mapping[str, object]]) -> MessageColumns | None:
     if len(rows) < 2:
         return None
     table = _FirstRows(rows)
-    columns = _of_roles(table) or _of_names(table)
+    columns = _columns_of_roles(table) or _columns_of_names(table)
     if columns is None or columns.parent or columns.turn or not columns.time:
         return columns
     times = [time for time in moments(rows, columns.time) if time is not None]
@@ -166,7 +166,7 @@ class _FirstRows:
         return list(groups.values())
 
 
-def _of_roles(table: _FirstRows) -> MessageColumns | None:
+def _columns_of_roles(table: _FirstRows) -> MessageColumns | None:
     for speaker in table.values:
         roles = [role_of(value) for value in table.filled(speaker)]
         known = [role for role in roles if role]
@@ -189,7 +189,7 @@ def _of_roles(table: _FirstRows) -> MessageColumns | None:
     return None
 
 
-def _of_names(table: _FirstRows) -> MessageColumns | None:
+def _columns_of_names(table: _FirstRows) -> MessageColumns | None:
     candidates = [name for name in table.values if _has(name, _CLEAR_SPEAKER) or _has(name, _VAGUE_SPEAKER)]
     for speaker in sorted(candidates, key=lambda name: not _has(name, _CLEAR_SPEAKER)):
         people = table.filled(speaker)

@@ -185,7 +185,7 @@ def _with_class_names(
     them."""
     if source.label_names == NO_NAMES:
         return source, sample
-    names = class_names.of_columns(source.label_names, sample, rows)
+    names = class_names.names_by_column(source.label_names, sample, rows)
     if not names:
         return source, sample
     note = class_names.note(source.label_names.file, names)

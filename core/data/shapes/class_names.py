@@ -21,7 +21,7 @@ _MOST_SHOWN = 5
 _MOST_LABELS = 100  # of one row; more are a label for each of its words
 
 
-def of_columns(
+def names_by_column(
     names: LabelNames, sample: Sequence[Row], rows: Callable[[], Iterable[Row | Problem]]
 ) -> dict[str, dict[int, str]]:
     """Return {column: {number: name}} of a file.
@@ -94,8 +94,8 @@ def _name(value: object, names: Mapping[int, str]) -> object:
 def note(file: str, names: Names) -> Message:
     shown = [
         msg("data.label_named", number=number, name=name)
-        for of_column in names.values()
-        for number, name in [*of_column.items()][:_MOST_SHOWN]
+        for numbered in names.values()
+        for number, name in [*numbered.items()][:_MOST_SHOWN]
     ]
     where = file or msg("data.label_names_inside")
     return msg("data.note_label_names", columns=[*names], names=shown[: 2 * _MOST_SHOWN], file=where)

@@ -44,9 +44,9 @@ class Place:
     def options(self, values: Columns) -> Options | None:
         cells = [values.peek(name) for name in self.names]
         if self.kind == "columns":
-            return reading.of_columns(self.names, cells)
+            return reading.in_columns(self.names, cells)
         if self.kind == "apart":
-            return reading.of_right_and_wrong(cells[0], cells[1:])
+            return reading.one_right_among(cells[0], cells[1:])
         if self.kind == "inline":
             return reading.inline(cells[0]) if isinstance(cells[0], str) else None
         return reading.listed(cells[0])

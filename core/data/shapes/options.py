@@ -114,11 +114,11 @@ def listed(value: Any) -> Options | None:
         if isinstance(value, str):
             return inline(value, at_start=True) or _split(value)
     if isinstance(value, dict):
-        return _of_object(value)
+        return _from_object(value)
     if not isinstance(value, list) or len(value) < 2:
         return None
     if all(isinstance(part, dict) for part in value):
-        return _of_objects([{str(key).lower(): one for key, one in part.items()} for part in value])
+        return _from_objects([{str(key).lower(): one for key, one in part.items()} for part in value])
     if not all(isinstance(part, str | int | float) and not isinstance(part, bool) for part in value):
         return None
     return _options([str(part) for part in value])
@@ -137,7 +137,7 @@ def _options(texts: Iterable[str], labels: Sequence[Any] = (), right: Iterable[i
     return Options(tuple(written), tuple(str(label).strip() for label in labels), tuple(right))
 
 
-def _of_object(value: dict[Any, Any]) -> Options | None:
+def _from_object(value: dict[Any, Any]) -> Options | None:
     marks = [*value.values()]
     if all(isinstance(mark, int | float) for mark in marks) and set(marks) == {0, 1}:  # BIG-bench: a score for each
         return _options(map(str, value), right=[at for at, mark in enumerate(marks) if mark == 1])
@@ -162,7 +162,7 @@ def _counted(length: int) -> list[list[str]]:
     return [[str(number + first) for number in range(length)] for first in (0, 1)]
 
 
-def _of_objects(parts: list[dict[str, Any]]) -> Options | None:
+def _from_objects(parts: list[dict[str, Any]]) -> Options | None:
     text_key = next((key for key in _TEXT_KEYS if all(isinstance(part.get(key), str) for part in parts)), None)
     label_key = next(
         (key for key in _LABEL_KEYS if key != text_key and all(has_value(p.get(key)) for p in parts)), None
@@ -251,7 +251,7 @@ def columns_of_options(names: Sequence[str]) -> list[str]:
     return []
 
 
-def of_columns(names: Sequence[str], cells: Sequence[Any]) -> Options | None:
+def in_columns(names: Sequence[str], cells: Sequence[Any]) -> Options | None:
     """Return the options in the cells of a row. A key may name a column: "option_b"."""
     if not all(cell is None or isinstance(cell, str | int | float) for cell in cells):
         return None
@@ -265,7 +265,7 @@ def right_and_wrong(names: Sequence[str]) -> tuple[str, list[str]] | None:
     return (right, wrong) if right and wrong else None
 
 
-def of_right_and_wrong(right: Any, wrong: Iterable[Any]) -> Options | None:
+def one_right_among(right: Any, wrong: Iterable[Any]) -> Options | None:
     """Return the options in alphabetical order, as no other is known, with the right one marked."""
     others = [part for cell in wrong for part in _wrong_texts(cell)]
     if not isinstance(right, str | int | float) or not has_value(right) or not others:

@@ -35,7 +35,7 @@ def compared(values: Columns, notes: Notes) -> dict[str, Any] | None:
     tie."""
     if "chosen" in values or "messages" in values or not any(name in values for name in _QUESTIONS):
         return None
-    pair = _of_list(values, notes) or _of_two(values)
+    pair = _best_and_worst(values, notes) or _better_and_worse(values)
     if pair is None:
         return None
     name = next(name for name in _QUESTIONS if has_value(values.peek(name)) or name == _QUESTIONS[-1])
@@ -48,7 +48,7 @@ def compared(values: Columns, notes: Notes) -> dict[str, Any] | None:
     return pair
 
 
-def _of_list(values: Columns, notes: Notes) -> dict[str, Any] | None:
+def _best_and_worst(values: Columns, notes: Notes) -> dict[str, Any] | None:
     for name in _LISTS:
         answers = _objects(values.peek(name))
         if not answers:
@@ -98,7 +98,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _of_two(values: Columns) -> dict[str, Any] | None:
+def _better_and_worse(values: Columns) -> dict[str, Any] | None:
     for stem in _STEMS:
         for sides in _SIDES:
             names = [f"{stem}_{side}" for side in sides]

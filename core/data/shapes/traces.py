@@ -126,10 +126,10 @@ def _turns(value: Any, role: str, path: str, notes: Notes) -> list[Any]:
         for key, part in value.items()
         if isinstance(part, str | int | float) and has_value(part) and key not in ROLE_KEYS
     }
-    return [*_history(value), *_of_texts(texts, value, role, path, notes)]
+    return [*_history(value), *_joined_texts(texts, value, role, path, notes)]
 
 
-def _of_texts(texts: dict[str, Any], value: dict[str, Any], role: str, path: str, notes: Notes) -> list[Any]:
+def _joined_texts(texts: dict[str, Any], value: dict[str, Any], role: str, path: str, notes: Notes) -> list[Any]:
     strings = [key for key, part in texts.items() if isinstance(part, str)] or [*texts]
     key = strings[0] if len(strings) == 1 else column_named(strings, "question" if role == "user" else "answer")
     if key is None:
@@ -203,4 +203,6 @@ def prompt_test(values: Columns, notes: Notes) -> dict[str, Any] | None:
     if len(texts) > 1:
         notes.add_loss("answer", "assert")
     filled = {str(name): part for name, part in variables.items() if isinstance(part, str) and has_value(part)}
-    return {"messages": [*_of_texts(filled, filled, "user", "vars", notes), {"role": "assistant", "content": texts[0]}]}
+    return {
+        "messages": [*_joined_texts(filled, filled, "user", "vars", notes), {"role": "assistant", "content": texts[0]}]
+    }
