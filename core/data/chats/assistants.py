@@ -7,7 +7,7 @@ hidden instructions) is reported as left out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 
 from core.data.chats import dates
@@ -23,20 +23,21 @@ YOU = "You"
 LARGEST_TALK = 16 * MIB  # bytes, with all branches and results of tools
 
 
-def _objects(source: Source, limits: Limits) -> Iterator[tuple[str, JsonObject] | Problem]:
-    read = jsonl_rows if source.kind == "jsonl" else json_rows
-    for item in read(source, limits.model_copy(update={"row_bytes": max(limits.row_bytes, LARGEST_TALK)})):
+_Reader = Callable[[JsonObject, str, Notes], Iterator[ExportedMessage]]
+
+
+def _read_each(source: Source, limits: Limits, read: _Reader) -> Iterator[ExportedMessage | Problem]:
+    """Yield the messages that read makes of each object of a file (of it, its number and its notes), and its losses."""
+    rows = jsonl_rows if source.kind == "jsonl" else json_rows
+    for item in rows(source, limits.model_copy(update={"row_bytes": max(limits.row_bytes, LARGEST_TALK)})):
         if isinstance(item, Problem):
             yield item
         elif isinstance(item, Loss):
             yield loss_warning(item, 1)
         elif isinstance(item.value, dict):
-            yield str(item.row), item.value
-
-
-def _losses(notes: Notes, thread: str) -> Iterator[ExportedMessage]:
-    yield from (ExportedMessage("", "", thread=thread, loss=loss) for loss in notes.losses)
-    notes.losses.clear()
+            notes = Notes()
+            yield from read(item.value, str(item.row), notes)
+            yield from (ExportedMessage("", "", thread=str(item.row), loss=loss) for loss in notes.losses)
 
 
 # ---- ChatGPT -------------------------------------------------------------------------------------
@@ -44,31 +45,23 @@ _MESSAGE = ("author", "content", "id", "create_time", "update_time", "status", "
 
 
 def chatgpt(source: Source, limits: Limits) -> Iterator[ExportedMessage | Problem]:
-    for item in _objects(source, limits):
-        if isinstance(item, Problem):
-            yield item
-            continue
-        thread, conversation = item
-        nodes, notes = conversation.get("mapping"), Notes()
-        notes.add_unread("column", conversation, ("mapping", "current_node"))
-        if isinstance(nodes, dict):
-            nodes = {id: node for id, node in nodes.items() if isinstance(node, dict)}
-            branch = list(_branch(nodes, conversation.get("current_node")))
-            if any(_chatgpt_text(node.get("message"), Notes()) for id, node in nodes.items() if id not in branch):
-                notes.add_loss("branch")
-            for id in branch:
-                role_and_text = _chatgpt_text(message := nodes[id].get("message"), notes)
-                if role_and_text:
-                    role, text = role_and_text
-                    yield ExportedMessage(
-                        YOU if role == "user" else "ChatGPT",
-                        text,
-                        _time(message),
-                        thread,
-                        None,
-                        is_model=role != "user",
-                    )
-        yield from _losses(notes, thread)
+    yield from _read_each(source, limits, _chatgpt_messages)
+
+
+def _chatgpt_messages(conversation: JsonObject, thread: str, notes: Notes) -> Iterator[ExportedMessage]:
+    nodes = conversation.get("mapping")
+    notes.add_unread("column", conversation, ("mapping", "current_node"))
+    if not isinstance(nodes, dict):
+        return
+    nodes = {id: node for id, node in nodes.items() if isinstance(node, dict)}
+    branch = list(_branch(nodes, conversation.get("current_node")))
+    if any(_chatgpt_text(node.get("message"), Notes()) for id, node in nodes.items() if id not in branch):
+        notes.add_loss("branch")
+    for id in branch:
+        if role_and_text := _chatgpt_text(message := nodes[id].get("message"), notes):
+            role, text = role_and_text
+            person = YOU if role == "user" else "ChatGPT"
+            yield ExportedMessage(person, text, _time(message), thread, is_model=role != "user")
 
 
 # ---- DeepSeek ------------------------------------------------------------------------------------
@@ -76,27 +69,24 @@ def chatgpt(source: Source, limits: Limits) -> Iterator[ExportedMessage | Proble
 
 def deepseek(source: Source, limits: Limits) -> Iterator[ExportedMessage | Problem]:
     """Read an account's export (a tree in `mapping`) or a saved session (a list in `chat_messages`)."""
-    for item in _objects(source, limits):
-        if isinstance(item, Problem):
-            yield item
-            continue
-        thread, conversation = item
-        notes, nodes = Notes(), _deepseek_nodes(conversation)
-        session = conversation.get("chat_session")
-        branch = list(_branch(nodes, session.get("current_message_id") if isinstance(session, dict) else None))
-        if len(branch) < sum(bool(node.get("message")) for node in nodes.values()):
-            notes.add_loss("branch")
-        for id in branch:
-            message = nodes[id].get("message")
-            fragments = message.get("fragments") if isinstance(message, dict) else None
-            for part in fragments if isinstance(fragments, list) else ():
-                kind, text = (part.get("type"), part.get("content")) if isinstance(part, dict) else (None, None)
-                if kind in ("REQUEST", "RESPONSE") and isinstance(text, str) and text.strip():
-                    person = YOU if kind == "REQUEST" else "DeepSeek"
-                    yield ExportedMessage(person, text, _time(message), thread, None, is_model=kind == "RESPONSE")
-                elif has_value(text):
-                    notes.add_loss("message", str(kind))
-        yield from _losses(notes, thread)
+    yield from _read_each(source, limits, _deepseek_messages)
+
+
+def _deepseek_messages(conversation: JsonObject, thread: str, notes: Notes) -> Iterator[ExportedMessage]:
+    nodes, session = _deepseek_nodes(conversation), conversation.get("chat_session")
+    branch = list(_branch(nodes, session.get("current_message_id") if isinstance(session, dict) else None))
+    if len(branch) < sum(bool(node.get("message")) for node in nodes.values()):
+        notes.add_loss("branch")
+    for id in branch:
+        message = nodes[id].get("message")
+        fragments = message.get("fragments") if isinstance(message, dict) else None
+        for part in fragments if isinstance(fragments, list) else ():
+            kind, text = (part.get("type"), part.get("content")) if isinstance(part, dict) else (None, None)
+            if kind in ("REQUEST", "RESPONSE") and isinstance(text, str) and text.strip():
+                person = YOU if kind == "REQUEST" else "DeepSeek"
+                yield ExportedMessage(person, text, _time(message), thread, is_model=kind == "RESPONSE")
+            elif has_value(text):
+                notes.add_loss("message", str(kind))
 
 
 def _deepseek_nodes(conversation: JsonObject) -> dict[str, JsonObject]:
@@ -159,30 +149,27 @@ def _chatgpt_text(message: object, notes: Notes) -> tuple[str, str] | None:
 
 
 # ---- Claude --------------------------------------------------------------------------------------
+_CLAUDE_MESSAGE = ("sender", "content", "text", "uuid", "created_at", "updated_at", "parent_message_uuid")
+
+
 def claude(source: Source, limits: Limits) -> Iterator[ExportedMessage | Problem]:
-    for item in _objects(source, limits):
-        if isinstance(item, Problem):
-            yield item
+    yield from _read_each(source, limits, _claude_messages)
+
+
+def _claude_messages(conversation: JsonObject, thread: str, notes: Notes) -> Iterator[ExportedMessage]:
+    messages = conversation.get("chat_messages")
+    notes.add_unread("column", conversation, ("chat_messages",))
+    for message in _on_newest_branch(messages, notes) if isinstance(messages, list) else ():
+        if not isinstance(message, dict):
+            notes.add_loss("message", "part")
             continue
-        thread, conversation = item
-        messages, notes = conversation.get("chat_messages"), Notes()
-        notes.add_unread("column", conversation, ("chat_messages",))
-        for message in _on_newest_branch(messages, notes) if isinstance(messages, list) else ():
-            if not isinstance(message, dict):
-                notes.add_loss("message", "part")
-                continue
-            text = "\n".join(_claude_parts(message.get("content"), notes)).strip() or message.get("text")
-            notes.add_unread(
-                "field",
-                message,
-                ("sender", "content", "text", "uuid", "created_at", "updated_at", "parent_message_uuid"),
-            )
-            is_model, when = message.get("sender") == "assistant", dates.parse_iso(message.get("created_at"))
-            if message.get("sender") not in ("human", "assistant"):
-                notes.add_loss("message", str(message.get("sender")))
-            elif isinstance(text, str) and text.strip():
-                yield ExportedMessage("Claude" if is_model else YOU, text.strip(), when, thread, is_model=is_model)
-        yield from _losses(notes, thread)
+        text = "\n".join(_claude_parts(message.get("content"), notes)).strip() or message.get("text")
+        notes.add_unread("field", message, _CLAUDE_MESSAGE)
+        is_model, when = message.get("sender") == "assistant", dates.parse_iso(message.get("created_at"))
+        if message.get("sender") not in ("human", "assistant"):
+            notes.add_loss("message", str(message.get("sender")))
+        elif isinstance(text, str) and text.strip():
+            yield ExportedMessage("Claude" if is_model else YOU, text.strip(), when, thread, is_model=is_model)
 
 
 def _on_newest_branch(messages: list[object], notes: Notes) -> list[object]:
@@ -215,25 +202,22 @@ _TAVERN = ("name", "is_user", "is_system", "is_name", "send_date", "mes", "extra
 def tavern(source: Source, limits: Limits) -> Iterator[ExportedMessage | Problem]:
     """Yield a character's chat: the first line describes the chat, each other is a message. Of several `swipes` the
     shown one is used."""
-    for item in _objects(source, limits):
-        if isinstance(item, Problem):
-            yield item
-            continue
-        _, message = item
-        text, name = message.get("mes"), message.get("name")
-        if not isinstance(text, str) or not isinstance(name, str):
-            continue
-        when = _parse_date(message.get("send_date"))
-        if message.get("is_system") is True:
-            yield ExportedMessage(name, text, when, loss=Loss("chat", "app"))
-            continue
-        notes = Notes()
-        swipes = message.get("swipes")
-        if isinstance(swipes, list) and len(swipes) > 1:
-            notes.add_loss("branch")
-        notes.add_unread("field", message, (*_TAVERN, "swipes"))
-        yield ExportedMessage(name, text.strip(), when, loss=text_loss(text), is_model=message.get("is_user") is False)
-        yield from _losses(notes, "")
+    yield from _read_each(source, limits, _tavern_message)
+
+
+def _tavern_message(message: JsonObject, _line: str, notes: Notes) -> Iterator[ExportedMessage]:
+    text, name = message.get("mes"), message.get("name")
+    if not isinstance(text, str) or not isinstance(name, str):
+        return
+    when = _parse_date(message.get("send_date"))
+    if message.get("is_system") is True:
+        yield ExportedMessage(name, text, when, loss=Loss("chat", "app"))
+        return
+    swipes = message.get("swipes")
+    if isinstance(swipes, list) and len(swipes) > 1:
+        notes.add_loss("branch")
+    notes.add_unread("field", message, (*_TAVERN, "swipes"))
+    yield ExportedMessage(name, text.strip(), when, loss=text_loss(text), is_model=message.get("is_user") is False)
 
 
 def _parse_date(value: object) -> float | None:
