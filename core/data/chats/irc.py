@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 from core.data.chats import dates
 from core.data.chats.exported_message import ExportedMessage, text_loss
-from core.data.chats.message_columns import role_of
 from core.data.reading.file_rows import Limits, Source
 from core.data.shapes.left_out import Loss
+from core.data.shapes.speakers import role_of
 
 _DAY = 86_400
 _TIME = rf"""

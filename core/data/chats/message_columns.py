@@ -21,7 +21,7 @@ from typing import Literal
 
 from core.data.chats import dates
 from core.data.shapes.left_out import has_value
-from core.data.shapes.speakers import ROLES, Role
+from core.data.shapes.speakers import Role, role_of
 from core.messages import Message, msg
 from core.values import Frozen
 
@@ -62,7 +62,6 @@ _TIME = """
 _NOT_TALK = {"subject", "title", "headline", "url", "rating", "stars", "betreff", "titel"}  # mails, articles, reviews
 _WORDS = re.compile(r"[^\W_]+")
 _CJK = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
-_COUNTED = re.compile(r"[\s_#:-]*\d*:?$")  # agent_7, Agent #7
 
 
 class MessageColumns(Frozen):
@@ -119,10 +118,6 @@ class MessageColumns(Frozen):
             if order and is_grouped
             else msg("data.note_messages_as_is"),
         )
-
-
-def role_of(value: object) -> Role | None:
-    return ROLES.get(_COUNTED.sub("", value.strip().lower())) if isinstance(value, str) else None
 
 
 def find(rows: Sequence[Mapping[str, object]]) -> MessageColumns | None:

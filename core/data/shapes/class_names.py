@@ -8,6 +8,7 @@ from typing import Any
 
 from core.data.reading.file_rows import Problem, Row
 from core.data.reading.label_names import LabelNames
+from core.data.shapes.known import COLUMNS
 from core.data.shapes.left_out import has_value
 from core.data.shapes.numbering import Numbering, number_of
 from core.data.shapes.roles import words_of
@@ -15,6 +16,7 @@ from core.files import JsonObject
 from core.messages import Message, msg
 
 Names = Mapping[str, Mapping[int, str]]  # of the numbers in each column
+# Full names of columns with numbers of classes; sides.py has the last words of names of columns with any label.
 _LABELS = ("label", "labels", "class", "category", "target", "class index", "class_index", "label_id", "labels_id",
     "class_id", "y", "标签", "类别", "klasse", "kategorie", "categoria", "classe", "clase", "категория")  # fmt: skip
 _MOST_SHOWN = 5
@@ -103,7 +105,9 @@ def note(file: str, names: Names) -> Message:
 
 def unnamed(sample: Sequence[Row], names: Names) -> Message | None:
     """Return a note if the labels of texts are numbers without names."""
-    column = next((str(name) for name in sample[0].values if str(name).strip().lower() in ("label", "标签")), None)
+    column = next(
+        (str(name) for name in sample[0].values if str(name).strip().lower() in COLUMNS["text_label"]["label"]), None
+    )
     if column is None or column in names or not _are_numbers([row.values.get(column) for row in sample]):
         return None
     return msg("data.note_label_numbers", column=column)

@@ -33,6 +33,7 @@ from core.data.shapes.left_out import Columns, Notes, has_value
 from core.data.shapes.options import parsed_cell
 from core.data.shapes.ranked import RANKED_COLUMNS, ranked
 from core.data.shapes.rankings import COMPARED_COLUMNS, compared
+from core.data.shapes.speakers import role_of
 from core.data.shapes.traces import TRACED_COLUMNS, prompt_test, traced
 from core.data.shapes.trees import answered_turns, instances, questions_of_a_text, tree
 from core.data.shapes.turn_markers import turns_in
@@ -41,7 +42,6 @@ TURNS = ("data", "dialog", "dialogue", "turns", "utterances", "contents", "messa
 _PROMPT_COLUMNS = ("prompt", "messages", "conversations", "conversation", "question", "instruction", "query", "input")
 _CONVERSATIONS = TURNS[-3:]
 _TEXTS, _MOST_LABELS = ("text", "sentence"), 20
-_ANSWERS = ("assistant", "gpt", "model", "bot")
 # Anthropic's hh-rlhf writes a conversation as one text.
 _HUMAN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
 
@@ -63,12 +63,7 @@ def _preference(values: Columns, notes: Notes) -> dict[str, object] | None:
     better, worse = ranked(values) or ("", "rejected")
     if not better:  # a row as this app writes it
         turns = values.peek("messages")
-        if (
-            isinstance(turns, list)
-            and turns
-            and _speaker(turns[-1]) in _ANSWERS
-            and isinstance(values.peek(worse), list)
-        ):
+        if isinstance(turns, list) and turns and _is_answer(turns[-1]) and isinstance(values.peek(worse), list):
             notes.worse = list(values.peek(worse))
         return None
     chosen = values[better]
@@ -95,7 +90,7 @@ def _preference(values: Columns, notes: Notes) -> dict[str, object] | None:
         [*prompt, *answer],
         _turns(values.peek(worse), "assistant") if has_value(values.peek(worse)) else [],
     )
-    if other and _speaker(other[0]) in _ANSWERS:  # the answer alone
+    if other and _is_answer(other[0]):  # the answer alone
         other = [*(prompt or chosen_turns[:-1]), *other]
     if has_value(values.peek(worse)):
         values.take(worse)
@@ -104,8 +99,8 @@ def _preference(values: Columns, notes: Notes) -> dict[str, object] | None:
     return {"messages": chosen_turns}
 
 
-def _speaker(turn: object) -> Any:
-    return turn.get("role", turn.get("from")) if isinstance(turn, dict) else None
+def _is_answer(turn: object) -> bool:
+    return isinstance(turn, dict) and role_of(turn.get("role", turn.get("from"))) == "assistant"
 
 
 def _two_models(values: Columns, notes: Notes) -> dict[str, object] | None:

@@ -1,7 +1,11 @@
-"""The roles of a conversation, and the names that files give them."""
+"""The roles of a conversation, and the names that files give them in a field of a message.
+
+core/data/shapes/roles has the names of columns, core/data/shapes/turn_markers those before a colon in a text.
+"""
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -20,3 +24,9 @@ ROLES: dict[str, Role] = {
     **dict.fromkeys(("system", "developer"), "system"),
     **dict.fromkeys(("tool", "function", "observation", "ipython"), "tool"),
 }
+_COUNTED = re.compile(r"[\s_#:-]*\d*:?$")  # agent_7, Agent #7
+
+
+def role_of(value: object) -> Role | None:
+    """Return the role that a cell or a field names, None if it names none."""
+    return ROLES.get(_COUNTED.sub("", value.strip().lower())) if isinstance(value, str) else None

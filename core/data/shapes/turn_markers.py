@@ -46,7 +46,8 @@ _TEMPLATES = (
 )
 _SYSTEM_TEXT = re.compile(r"\s*(?:<<SYS>>(.*?)<</SYS>>|\[SYSTEM_PROMPT\](.*?)\[/SYSTEM_PROMPT\])\s*", re.DOTALL)
 
-# Names of the sides: English, German, Spanish, French, Italian, Portuguese, Russian, Chinese, Japanese, Korean.
+# Names of the sides before a colon, letters among them; speakers.py has those in a field.
+# English, German, Spanish, French, Italian, Portuguese, Russian, Chinese, Japanese, Korean.
 _ASKS = """
     human user question q instruction prompt customer client query student frage f nutzer benutzer anweisung kunde
     pregunta p usuario cliente instrucción utilisateur domanda utente pergunta usuário вопрос пользователь 用户 问题 问

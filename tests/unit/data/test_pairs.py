@@ -117,6 +117,13 @@ def test_a_pair_survives_the_file_that_this_app_writes(tmp_path: Path) -> None:
     assert list(examples_of(file)) == [(1, example)] and Example.from_dict(example.as_dict()) == example
 
 
+@pytest.mark.parametrize("speaker", [{"role": "assistant"}, {"role": "ai"}, {"from": "Claude"}])
+def test_a_worse_answer_alone_follows_the_question_by_any_name_of_its_speaker(speaker: dict[str, str]) -> None:
+    row = {"prompt": "Why?", "chosen": "Because.", "rejected": [{**speaker, "content": "No."}]}
+    example, _ = check(Row(1, row), "messages")
+    assert example and example.rejected == conversation("Why?", "No.")
+
+
 def test_a_worse_answer_that_cannot_be_read_is_said_and_the_better_one_stays() -> None:
     example, (said,) = check(
         Row(1, {"prompt": "Why?", "chosen": "Because.", "rejected": [{"role": "owl", "content": "x"}]}), "messages"
