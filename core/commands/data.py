@@ -231,9 +231,11 @@ def _role(report: DataReport, column: str) -> dict[str, object]:
 
 
 def _show(report: DataReport, learned: JsonObject | None, language: str) -> None:
-    """Print the report as sentences. learned: None without a model."""
+    """Print the report as sentences; duplicates are a finding, not problems too. learned: None without a model."""
+    count = report.problem_count - report.duplicates
+    problems = [problem for problem in report.problems if problem.text.key != "data.duplicate"]
     print(msg("command.inspect_summary", format=report.format, rows=report.rows, good=report.good_rows,
-               duplicates=report.duplicates, problems=report.problem_count).render(language))  # fmt: skip
+               duplicates=report.duplicates, problems=count).render(language))  # fmt: skip
     for note in report.notes:
         print(note.render(language))
     for left in report.left_out:
@@ -242,10 +244,10 @@ def _show(report: DataReport, learned: JsonObject | None, language: str) -> None
         print(" ".join(part.render(language) for part in (finding.said, finding.meaning)))
         for example in finding.examples[:3]:
             print("    " + example.sentence.render(language))
-    for problem in report.problems[:20]:
+    for problem in problems[:20]:
         print(msg("command.problem", row=problem.row or "-", problem=problem.text).render(language))
-    if report.problem_count > 20:
-        print(msg("command.more_problems", count=report.problem_count - 20).render(language))
+    if count > 20:
+        print(msg("command.more_problems", count=count - 20).render(language))
     if learned:
         print(msg("command.inspect_learned", **learned).render(language))
         for sentence in learned["refused"]:

@@ -175,3 +175,10 @@ def test_validation_rows_are_marked(tmp_path: Path, capsys) -> None:
     assert main(["inspect", str(tmp_path / "set"), "--rows", "9", "--workspace", str(tmp_path / "ws")]) == 0
     shown = [line.strip() for line in capsys.readouterr().out.splitlines()]
     assert f"[validation] assistant: {SAID['answer']}" in shown and f"[trained] assistant: {SAID['answer']}" in shown
+
+
+def test_a_row_that_repeats_another_is_named_once(tmp_path: Path, capsys) -> None:
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, [SAID, SAID, SAID | {"answer": ""}])), "utf-8")
+    assert main(["inspect", str(tmp_path / "a.jsonl"), "--workspace", str(tmp_path / "ws")]) == 0
+    shown = capsys.readouterr().out
+    assert "1 duplicate, 1 problem." in shown and shown.count("ow 2") == 1 and "Row 3: the answer is empty" in shown
