@@ -24,7 +24,7 @@ function add(parent, tag, name = '', text = '', role = '') {
 }
 const label = (button, text) => { button.querySelector('span').textContent = text; };
 const isChosen = number => isAll !== chosen.has(number);
-const many = () => isAll ? total - chosen.size : chosen.size;
+const chosenCount = () => isAll ? total - chosen.size : chosen.size;
 const isNarrow = () => at.scroll.clientWidth < 480;
 const lowest = () => mayEdit ? 0 : 1;  // rows are chosen to be deleted, where they may be
 // Over the lower edge of the table, which it does not move. What went well is seen for a while, anything else stays.
@@ -134,7 +134,7 @@ async function fetchPart(number) {
   while (parts.size > KEPT) parts.delete(parts.keys().next().value);
   at.grid.ariaBusy = 'false';
   at.place.textContent = reply.place;
-  past(reply);
+  showHistory(reply);
   if (reply.searching) { parts.get(number).isOld = true; setTimeout(() => fetchPart(number), 0); }
   render();
   if (active.index >= total) {  // what had the focus was deleted, or fits the words no more
@@ -142,7 +142,7 @@ async function fetchPart(number) {
     else active.index = Math.max(0, total - 1);
   }
 }
-function past(reply) {
+function showHistory(reply) {
   history = { undo: reply.undo, redo: reply.redo };
   Object.assign(at.undo, { disabled: !reply.undo, title: reply.undo });
   at.redo.disabled = !reply.redo;
@@ -170,14 +170,14 @@ function render() {
   if (active.index < total && (editing || at.body.contains(document.activeElement))) wanted.add(active.index);
   for (const [index, row] of drawn) if (!wanted.has(index)) { row.remove(); drawn.delete(index); }
   for (const index of wanted) {
-    const row = drawn.get(index) ?? made(index);
+    const row = drawn.get(index) ?? makeRow(index);
     row.style.top = `${isScaled() ? at.scroll.scrollTop + (index - top) * height : index * height}px`;
     paint(row, index);
   }
   for (const number of new Set([...wanted].map(index => Math.floor(index / CHUNK)))) fetchPart(number);
   if (isAll || chosen.size) count();
 }
-function made(index) {
+function makeRow(index) {
   const row = document.createElement('div');
   row.className = 'dt-row';
   row.setAttribute('role', 'row');
@@ -200,28 +200,28 @@ function made(index) {
   return row;
 }
 function paint(row, index) {
-  const told = rowAt(index), [pick, question, answer, open] = row.children;
+  const data = rowAt(index), [pick, question, answer, open] = row.children;
   const [box, number] = pick.firstElementChild.children;
   row.setAttribute('aria-rowindex', index + 2);
   const put = (part, text) => { if (part.textContent !== text) part.textContent = text; };
-  row.classList.toggle('dt-waits', !told);
-  if (told) {
-    put(number, whole.format(told.n));
-    put(question.firstElementChild, told.a);
-    put(answer.firstElementChild, told.b ?? '');
-    put(answer.lastElementChild, told.why);
-    row.classList.toggle('dt-one', told.b === null && !told.why);
-    row.classList.toggle('dt-bad', Boolean(told.why));
-    row.classList.toggle('dt-edits', mayEdit && told.may);
-    row.classList.toggle('dt-opened', told.n === opened);
-    box.checked = isChosen(told.n);
+  row.classList.toggle('dt-waits', !data);
+  if (data) {
+    put(number, whole.format(data.n));
+    put(question.firstElementChild, data.a);
+    put(answer.firstElementChild, data.b ?? '');
+    put(answer.lastElementChild, data.why);
+    row.classList.toggle('dt-one', data.b === null && !data.why);
+    row.classList.toggle('dt-bad', Boolean(data.why));
+    row.classList.toggle('dt-edits', mayEdit && data.may);
+    row.classList.toggle('dt-opened', data.n === opened);
+    box.checked = isChosen(data.n);
     row.setAttribute('aria-selected', box.checked);
     const name = fill(words.row, { row: number.textContent });
     box.setAttribute('aria-label', fill(words.choose, { row: number.textContent }));
     open.firstElementChild.setAttribute('aria-label', `${words.open}: ${name}`);
     open.firstElementChild.title = words.open;
   }
-  pick.firstElementChild.hidden = !told;
+  pick.firstElementChild.hidden = !data;
   [box, question, answer, open.firstElementChild].forEach((part, column) => {
     part.tabIndex = active.index === index && active.column === column ? 0 : -1;
   });
@@ -243,15 +243,15 @@ function filters() {
 function choose(index, isOn, withThose) {
   const other = withThose && last !== null ? last : index;
   for (let i = Math.min(other, index); i <= Math.max(other, index); i++) {
-    const told = rowAt(i);
-    if (told) chosen[isOn !== isAll ? 'add' : 'delete'](told.n);
+    const data = rowAt(i);
+    if (data) chosen[isOn !== isAll ? 'add' : 'delete'](data.n);
   }
   last = index;
   count();
 }
 function clear() { isAll = false; last = null; chosen.clear(); count(); }
 function count() {
-  const howMany = many();
+  const howMany = chosenCount();
   at.chosen.hidden = !howMany;
   at.acts.hidden = howMany > 0 || !mayEdit;
   const said = fill(words.chosen, { count: whole.format(howMany) });
@@ -303,8 +303,8 @@ function key(event) {
   else if (command && event.key.toLowerCase() === 'y') travel(false);
   else if (command && event.key.toLowerCase() === 'a' && mayEdit) { isAll = true; chosen.clear(); count(); }
   else if (command || event.altKey) return;
-  else if (event.key === 'Delete' && mayEdit && many()) remove();
-  else if (event.key === 'Escape' && many()) clear();
+  else if (event.key === 'Delete' && mayEdit && chosenCount()) remove();
+  else if (event.key === 'Escape' && chosenCount()) clear();
   else if (event.key === ' ' && !inBox && mayEdit) choose(index, !isChosen(rowAt(index)?.n), event.shiftKey);
   else if ((event.key === 'Enter' || event.key === 'F2') && column !== 3) act(index, column);
   else return;
@@ -317,21 +317,21 @@ async function act(index, column) {
     await editing.leaving;
     if (editing) return editing.box?.focus();
   }
-  const told = rowAt(index);
-  if (!told) return;
-  const cell = column === 2 ? told.b : told.a;
-  if (mayEdit && told.may && cell !== null && (column === 1 || column === 2) && !isNarrow()) edit(index, column);
-  else open(told.n);
+  const data = rowAt(index);
+  if (!data) return;
+  const cell = column === 2 ? data.b : data.a;
+  if (mayEdit && data.may && cell !== null && (column === 1 || column === 2) && !isNarrow()) edit(index, column);
+  else open(data.n);
 }
 function pressed(event) {
   const row = event.target.closest('.dt-row');
   if (!row || event.target.closest('textarea')) return;
-  const index = Number(row.dataset.index), told = rowAt(index);
-  if (!told) return;
+  const index = Number(row.dataset.index), data = rowAt(index);
+  if (!data) return;
   const box = event.target.closest('input');
   if (box) { active = { index, column: 0 }; choose(index, box.checked, event.shiftKey); return; }
   if (event.target.closest('.dt-pick')) return;  // its label presses the box
-  if (event.target.closest('button')) { active = { index, column: 3 }; open(told.n); return; }
+  if (event.target.closest('button')) { active = { index, column: 3 }; open(data.n); return; }
   const cell = event.target.closest('.dt-cell');
   if (!cell || String(getSelection())) return;  // some words were marked, to be copied
   active = { index, column: cell.classList.contains('dt-answer') ? 2 : 1 };
@@ -346,17 +346,17 @@ function open(number) {
 
 // ---- editing a cell ------------------------------------------------------------------------------------------------
 async function edit(index, column) {
-  const told = rowAt(index), mine = editing = { index, column };
-  const reply = await server.cell({ set, n: told.n });
+  const data = rowAt(index), mine = editing = { index, column };
+  const reply = await server.cell({ set, n: data.n });
   if (editing !== mine) return;
   if (!reply || reply.error || !reply.cells) { editing = null; return tell(reply?.error ?? words.offline, 'bad'); }
   const row = drawn.get(index);
   if (!row) { editing = null; return; }
   const cell = row.children[column], box = add(cell, 'textarea', 'dt-editor');
-  Object.assign(mine, { n: told.n, mark: reply.mark, was: reply.cells[column - 1], box, row });
+  Object.assign(mine, { n: data.n, mark: reply.mark, was: reply.cells[column - 1], box, row });
   box.value = mine.was;
   box.rows = 1;
-  const names = { cell: words[column === 1 ? 'question' : 'answer'], row: whole.format(told.n) };
+  const names = { cell: words[column === 1 ? 'question' : 'answer'], row: whole.format(data.n) };
   box.setAttribute('aria-label', fill(words.edit, names));
   row.classList.add('dt-editing');
   const grow = () => {
@@ -378,7 +378,7 @@ async function edit(index, column) {
   box.focus();
   box.setSelectionRange(box.value.length, box.value.length);
 }
-// keeps: what was written is saved. What cannot be saved stays in its box, and is told. step: to the cell beside it.
+// keeps: what was written is saved. What cannot be saved stays in its box, and the reason is shown. step: to the cell beside it.
 async function leave(keeps, hasFocus, step = 0) {
   const mine = editing, text = mine.box.value;
   if (keeps && text !== mine.was) {
@@ -394,9 +394,9 @@ async function leave(keeps, hasFocus, step = 0) {
       return;
     }
     tell(reply.said, 'ok');
-    const told = rowAt(mine.index);
+    const data = rowAt(mine.index);
     const shown = { [mine.column === 1 ? 'a' : 'b']: text.replace(/\s+/g, ' ').trim(), why: '' };
-    if (told?.n === mine.n) Object.assign(told, shown);
+    if (data?.n === mine.n) Object.assign(data, shown);
     close(mine);
     changed();
   } else {
@@ -421,7 +421,7 @@ function changed() {
   forget(false);
   trigger('submit', {});  // the rest of the page shows its new version
 }
-async function doing(promise) {
+async function finish(promise) {
   const reply = await promise;
   if (!reply || reply.error) return tell(reply?.error ?? words.offline, 'bad');
   clear();
@@ -431,10 +431,10 @@ async function doing(promise) {
   focus(active.index, active.column);
 }
 function remove() {
-  return doing(server.remove({ set, show, words: sought, stamp, all: isAll, numbers: [...chosen] }));
+  return finish(server.remove({ set, show, words: sought, stamp, all: isAll, numbers: [...chosen] }));
 }
 function travel(isBack) {
-  if (mayEdit && (isBack ? history.undo : history.redo)) return doing(server.travel({ set, back: isBack }));
+  if (mayEdit && (isBack ? history.undo : history.redo)) return finish(server.travel({ set, back: isBack }));
 }
 
 // ---- what arrives --------------------------------------------------------------------------------------------------

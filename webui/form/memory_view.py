@@ -28,12 +28,11 @@ def holders(result: FormResult, machine: Machine, w: Wording) -> Html | str:
     if result.plan is None or not is_short(result):
         return ""
     budget = result.plan.advice.budget
-    by_ram = (
+    programs = (
         [(name, w.t("fits_view.gib", gib=gib(w, size / GIB))) for name, size in top_by_ram(MOST_HOLDERS)]
         if budget.kind == "cpu"
-        else None
+        else _on_card(budget, machine, w)
     )
-    programs = by_ram if budget.kind == "cpu" else _on_card(budget, machine, w)
     if programs is None:
         return tag("p", w.t("free_memory.holders_unknown"), class_="lg-quiet")
     if not programs:

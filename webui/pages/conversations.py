@@ -11,6 +11,7 @@ from gradio.components import Component
 from core.chat.conversations import Branch, Conversation, Conversations
 from core.errors import ChatError, GarageError
 from core.files import JsonObject
+from webui.form.handle import Updates
 from webui.kit import format
 from webui.kit.html import notice, tag
 from webui.kit.live import AT_ONCE, CONTROL, LAST, Options, Update, outcome, shown
@@ -198,9 +199,9 @@ class ConversationShelf:
     def _line(self, one: Conversation) -> str:
         return f"{one.name} · {one.label} · {format.moment(one.changed)}"
 
-    def restore(self, target: object, opened: object) -> list[object]:
+    def restore(self, target: object, opened: object) -> list[object] | Updates:
         """Inputs: target, opened (by this browser). Outputs: opened, target, the view."""
-        return self.open(opened, target) if opened else ["", *[gr.skip()] * 12]
+        return self.open(opened, target) if opened else {}
 
     def open(self, id: object, target: object) -> list[object]:
         """Inputs: a conversation, target. Outputs: opened, target, the view; with a notice if its model is gone."""

@@ -205,9 +205,9 @@ class CorrectionsPanel(Panel):
 
         def fill(values: FieldValues) -> Filled:
             try:
-                answered = values[target] if isinstance(values[target], str) else ""
-                info = corrections.find_dataset(self.services.datasets, answered)
-                run = self.services.runs.get(answered.removeprefix("run:"))
+                model = values[target] if isinstance(values[target], str) else ""
+                info = corrections.find_dataset(self.services.datasets, model)
+                run = self.services.runs.get(model.removeprefix("run:"))
                 if info is None:
                     raise ChatError("corrections.no_votes")
                 filling, updates = form.filling(corrections.recipe_for(run, info), run.name, parent=run.id)

@@ -41,10 +41,8 @@ class AutomationCard(Panel):
             if isinstance(cannot := sleep.command(), Message):
                 self.sleep.info = f"{self.sleep.info} {w.render(cannot)}"
             gr.HTML(join([tag("h3", w.t("automation_card.game")), muted(w.t("automation_card.game_info"))]))
-            hours, programs = (
-                w.named("automation_card.hours", "auto-hours"),
-                w.named("automation_card.programs", "auto-programs"),
-            )
+            hours = w.named("automation_card.hours", "auto-hours")
+            programs = w.named("automation_card.programs", "auto-programs")
             self.hours = gr.Textbox(_joined(now.hours), placeholder="18:00-23:00", max_lines=1, max_length=200, **hours)
             self.programs = gr.Textbox(
                 _joined(now.programs), placeholder="eldenring.exe", max_lines=1, max_length=2000, **programs

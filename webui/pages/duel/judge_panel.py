@@ -61,10 +61,8 @@ class JudgePanel(Panel):
         try:
             if not is_local(request):
                 raise ChatError("judge_panel.elsewhere")
-            judge, comparison = (
-                Judge.parse(*(str(each or "")[:MOST_TYPED] for each in (url, model, key))),
-                self._comparison(opened),
-            )
+            judge = Judge.parse(*(str(each or "")[:MOST_TYPED] for each in (url, model, key)))
+            comparison = self._comparison(opened)
             left = judges.missing(judge, comparison)
             if not left:
                 return [judge, "", *self._view(self._score(judge, comparison))]
