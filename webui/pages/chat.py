@@ -11,13 +11,13 @@ import gradio as gr
 from gradio.events import Dependency
 
 from core.chat.answer import COLUMNS, STRENGTHS, Answer, Column, Done, Piece, Sampling
-from core.chat.client import ChatState, ChatTarget
+from core.chat.client import ChatTarget
 from core.chat.questions import target_of, target_of_adapter
 from core.errors import ChatError, GarageError
 from core.runs.states import BUSY
 from webui.kit import format
 from webui.kit.format import grouped
-from webui.kit.html import Html, muted, notice, tag
+from webui.kit.html import Html, notice, tag
 from webui.kit.live import AT_ONCE, FOLLOWS, QUIET, LivePart, Options, shown
 from webui.kit.wording import Wording
 from webui.pages import chat_ideas
@@ -32,12 +32,12 @@ from webui.pages.chat_choices import (
     target_choices,
 )
 from webui.pages.chat_history import MOST_SYSTEM, Message, answered, turns_of, without_last
+from webui.pages.chat_status import loading, status_line
 from webui.pages.conversations import BASE, CHOSEN, OFFERED, OPENED, SENT, TAKEN, TUNED, ConversationShelf
 from webui.pages.corrections import CLOSES, CorrectionsPanel
 from webui.pages.duel.blind_duel import BlindDuel
 from webui.run.second_adapter import SecondAdapter
 from webui.state.services import Services
-from webui.state.snapshot import RunRow
 
 LOAD_POLL_S = 0.1
 LOAD_TIMEOUT_S = 3600.0  # a large model may have to be downloaded first
@@ -92,7 +92,7 @@ class ChatPage:
                     checkpoints, value=LATEST, visible=is_run, elem_classes=FOLLOWS, **checkpoint
                 )
             self.offered = gr.Textbox("", visible="hidden")  # the model to select; the page decides whether to
-            self.status = gr.HTML(self._status(snapshot.chat), elem_id="chat-status")
+            self.status = gr.HTML(status_line(snapshot.chat, self.w), elem_id="chat-status")
             with gr.Accordion(w.t("chat_page.settings"), open=False, elem_id="chat-settings"):
                 self._build_load()
                 self._build_settings(snapshot.chat.thinks is not None)
@@ -168,7 +168,8 @@ class ChatPage:
     def parts(self) -> list[LivePart]:
         return [
             LivePart(
-                self.status, lambda context: gr.update(value=self._status(context.snapshot.chat, context.snapshot.busy))
+                self.status,
+                lambda context: gr.update(value=status_line(context.snapshot.chat, self.w, context.snapshot.busy)),
             ),
             LivePart(self.thinking, lambda context: gr.update(visible=context.snapshot.chat.thinks is not None)),
             self.second.part(),
@@ -178,38 +179,6 @@ class ChatPage:
                 lambda context: gr.update(choices=target_choices(self.services, self.w, context.snapshot.rows)),
             ),
         ]
-
-    def _status(self, state: ChatState, busy: RunRow | None = None) -> Html:
-        """Return the state of the app's only chat, whichever page loaded its model."""
-        w = self.w
-        if state.phase == "empty":
-            training = w.t("chat_page.training", name=busy.name) if busy else ""
-            is_over = (
-                busy is None and state.why_unloaded is not None and state.why_unloaded.key == "chat.unloaded_for_run"
-            )
-            why = "" if is_over else " ".join(filter(None, (w.render(state.why_unloaded), training)))
-            return notice(why, "warn") if why else muted(w.t("chat_page.nothing_loaded"))
-        label = state.target.label if state.target else ""
-        if state.phase == "loading":
-            text = " ".join(filter(None, (self._loading(state, label), w.render(state.tight))))
-            return notice(text, "warn" if state.tight else "plain")
-        if state.phase == "failed":
-            return notice(" ".join(filter(None, (w.render(state.message), w.render(state.advice)))))
-        ready = w.t("chat_page.ready", label=label, dtype=state.dtype or "?")
-        more = (self._in_turn(state), w.render(state.elsewhere), w.render(state.tight))
-        return notice(" ".join(filter(None, (ready, *more))), "warn" if state.elsewhere or state.tight else "ok")
-
-    def _loading(self, state: ChatState, label: str) -> str:
-        w = self.w
-        phase = w.t(f"stage.{state.stage}") if w.knows(f"stage.{state.stage}") else w.t("chat_page.loading")
-        return w.t("chat_page.loading_label", label=label, phase=phase, numbers=format.progress(w, state.progress))
-
-    def _in_turn(self, state: ChatState) -> str:
-        """Return why base and tuned model answer one after the other, not together as usual."""
-        if state.adapter is None or state.mixed:
-            return ""
-        reason = self.w.t("chat_page.in_turn_dora" if state.adapter.get("use_dora") else "chat_page.in_turn_other")
-        return self.w.t("chat_page.in_turn", reason=reason)
 
     # ---- wires ----------------------------------------------------------------------------------------------------
     def wire(self, page: gr.Blocks, tab: gr.Tab) -> None:
@@ -337,7 +306,7 @@ class ChatPage:
         chat.load(target)
         deadline, last = time.monotonic() + LOAD_TIMEOUT_S, ""
         while (state := chat.state()).phase == "loading" and state.target == target and time.monotonic() < deadline:
-            sentence = self._loading(state, target.label)
+            sentence = loading(state, target.label, self.w)
             if sentence != last:
                 last = sentence
                 yield self._view(base, tuned, both, sentence=sentence, writing=True)
@@ -464,7 +433,7 @@ class ChatPage:
             self.services.chat.load(loaded)
         except GarageError as error:
             return shown(notice(self.w.render(error.message))), gr.skip()
-        return shown(""), self._status(self.services.chat.state())
+        return shown(""), status_line(self.services.chat.state(), self.w)
 
     def arrive(self, target: object, base: list[Message] | None, opened: object) -> tuple[object, str]:
         """Select the run to chat with when the tab is opened: the loaded one, or if none is loaded, one that ended

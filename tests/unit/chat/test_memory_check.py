@@ -17,7 +17,7 @@ from core.values import GIB
 from core.workspace.folder import Workspace
 from tests.kit.shapes import LLAMA
 from webui.kit.wording import Wording
-from webui.pages.chat import ChatPage
+from webui.pages.chat_status import status_line
 
 SHAPE = ModelShape.from_config(LLAMA)
 
@@ -61,7 +61,7 @@ def test_16_bit_weights_are_two_bytes_and_the_talk_half_a_gib() -> None:
 
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_it_is_said_while_it_loads_and_as_long_as_it_is_loaded(tmp_path: Path, language: str) -> None:
-    client, page = ChatClient(Workspace.open(tmp_path)), ChatPage(None, Wording(language))
+    client, w = ChatClient(Workspace.open(tmp_path)), Wording(language)
     said = too_little(SHAPE, Setup(), 11 * int(GIB))
     assert said
     told = {"event": "loading", "load": client._loads, "stage": "loading_model", "progress": None}
@@ -69,7 +69,7 @@ def test_it_is_said_while_it_loads_and_as_long_as_it_is_loaded(tmp_path: Path, l
         client._set(ChatState("loading", ChatTarget("starter", label="my run")))
         client._apply(told | {"tight": said.model_dump()})
         client._apply(told | {"tight": None})
-    assert client.state().tight == said and "11.0" in page._status(client.state())
+    assert client.state().tight == said and "11.0" in status_line(client.state(), w)
     ready = {
         "dtype": "bfloat16",
         "context_limit": 8192,
@@ -81,13 +81,13 @@ def test_it_is_said_while_it_loads_and_as_long_as_it_is_loaded(tmp_path: Path, l
     }
     with client._changed:
         client._apply(ready | {"event": "ready", "load": client._loads, "reason": msg("device.cpu_fp32").model_dump()})
-    shown = page._status(client.state())
+    shown = status_line(client.state(), w)
     assert client.state().phase == "ready" and "11.0" in shown and "warn" in shown
 
 
 def test_a_chat_that_was_closed_for_a_run_says_so_only_while_there_is_one() -> None:
     """It went on to say "load it again when the run is over" of one that the Runs page called done."""
-    closed, page = ChatState(why_unloaded=msg("chat.unloaded_for_run", name="pirates")), ChatPage(None, Wording("en"))
+    closed, w = ChatState(why_unloaded=msg("chat.unloaded_for_run", name="pirates")), Wording("en")
     busy = SimpleNamespace(name="pirates")
-    assert "make room" in page._status(closed, busy) and "pirates" not in page._status(closed)
-    assert "closed" in page._status(ChatState(why_unloaded=msg("chat.idle_unloaded", minutes=30)))
+    assert "make room" in status_line(closed, w, busy) and "pirates" not in status_line(closed, w)
+    assert "closed" in status_line(ChatState(why_unloaded=msg("chat.idle_unloaded", minutes=30)), w)

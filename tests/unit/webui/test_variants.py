@@ -10,7 +10,7 @@ from core.messages import LANGUAGES
 from webui.form.fields import FormAnswers
 from webui.form.planner import Form, recipe_of
 from webui.kit.wording import Wording
-from webui.pages.chat import ChatPage
+from webui.pages.chat_status import status_line
 
 
 def test_a_form_says_what_cannot_be_together_and_takes_a_share() -> None:
@@ -36,10 +36,9 @@ def test_a_form_says_what_cannot_be_together_and_takes_a_share() -> None:
 def test_the_chat_page_says_that_answers_come_in_turn_and_why(
     language: str, use_dora: bool, mixed: bool, said: str | None
 ) -> None:
-    page = ChatPage(None, Wording(language))
     state = ChatState(
         "ready", ChatTarget("starter", label="my run"), dtype="bfloat16", mixed=mixed, adapter={"use_dora": use_dora}
     )
-    shown = str(page._status(state))
+    shown = str(status_line(state, Wording(language)))
     in_turn = {"en": "one after the other", "zh": "先后", "de": "nacheinander"}[language]
     assert (in_turn in shown) == (said is not None) and (said or "") in shown

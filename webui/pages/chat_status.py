@@ -1,0 +1,41 @@
+"""The line above the conversation: the model that the app's only chat has loaded or is loading, or why it has none."""
+
+from __future__ import annotations
+
+from core.chat.client import ChatState
+from webui.kit import format
+from webui.kit.html import Html, muted, notice
+from webui.kit.wording import Wording
+from webui.state.snapshot import RunRow
+
+
+def status_line(state: ChatState, w: Wording, busy: RunRow | None = None) -> Html:
+    """Return the state of the chat, whichever page loaded its model. busy: the run at work."""
+    if state.phase == "empty":
+        training = w.t("chat_page.training", name=busy.name) if busy else ""
+        is_over = busy is None and state.why_unloaded is not None and state.why_unloaded.key == "chat.unloaded_for_run"
+        why = "" if is_over else " ".join(filter(None, (w.render(state.why_unloaded), training)))
+        return notice(why, "warn") if why else muted(w.t("chat_page.nothing_loaded"))
+    label = state.target.label if state.target else ""
+    if state.phase == "loading":
+        text = " ".join(filter(None, (loading(state, label, w), w.render(state.tight))))
+        return notice(text, "warn" if state.tight else "plain")
+    if state.phase == "failed":
+        return notice(" ".join(filter(None, (w.render(state.message), w.render(state.advice)))))
+    ready = w.t("chat_page.ready", label=label, dtype=state.dtype or "?")
+    more = (_in_turn(state, w), w.render(state.elsewhere), w.render(state.tight))
+    return notice(" ".join(filter(None, (ready, *more))), "warn" if state.elsewhere or state.tight else "ok")
+
+
+def loading(state: ChatState, label: str, w: Wording) -> str:
+    """Return the phase of a load, with its numbers."""
+    phase = w.t(f"stage.{state.stage}") if w.knows(f"stage.{state.stage}") else w.t("chat_page.loading")
+    return w.t("chat_page.loading_label", label=label, phase=phase, numbers=format.progress(w, state.progress))
+
+
+def _in_turn(state: ChatState, w: Wording) -> str:
+    """Return why base and tuned model answer one after the other, not together as usual."""
+    if state.adapter is None or state.mixed:
+        return ""
+    reason = w.t("chat_page.in_turn_dora" if state.adapter.get("use_dora") else "chat_page.in_turn_other")
+    return w.t("chat_page.in_turn", reason=reason)
