@@ -48,7 +48,7 @@ _WIDTHS = (
 
 
 @dataclass(frozen=True)
-class Seen:
+class ModelFacts:
     """The facts read of one model. in_files: parameters in all its weight files; template: of its chat, None if there
     is none."""
 
@@ -57,21 +57,21 @@ class Seen:
     shape: ModelShape
     in_files: int | None
     template: str | None
-    told: HubFacts
+    page: HubFacts
     source: str
 
 
-def on_hub(hub: str) -> Seen:
+def on_hub(hub: str) -> ModelFacts:
     """Read a model on the hub. Raises ModelError as `hub_facts.facts`, `hub_shapes.fetch_shape`."""
-    told = hub_facts.facts(hub)
-    config = peek.fetch_config(hub, told.commit)
-    shape = hub_shapes.fetch_shape(hub, told.commit)
-    source = f"config.json and headers of the weights at {(told.commit or 'main')[:12]}"
-    in_files = told.params or (shape.held.params + shape.held.beside if shape.held else None)
-    return Seen(hub, config, shape, in_files, _template_on_hub(hub, told.commit), told, source)
+    page = hub_facts.facts(hub)
+    config = peek.fetch_config(hub, page.commit)
+    shape = hub_shapes.fetch_shape(hub, page.commit)
+    source = f"config.json and headers of the weights at {(page.commit or 'main')[:12]}"
+    in_files = page.params or (shape.held.params + shape.held.beside if shape.held else None)
+    return ModelFacts(hub, config, shape, in_files, _template_on_hub(hub, page.commit), page, source)
 
 
-def in_folder(folder: Path, hub: str) -> Seen:
+def in_folder(folder: Path, hub: str) -> ModelFacts:
     """Read a model in a folder. Raises ModelError if config.json is missing or the weights do not belong to it."""
     config = files.read_object(folder / "config.json")
     if not config:
@@ -82,7 +82,7 @@ def in_folder(folder: Path, hub: str) -> Seen:
     template = texts[0] if texts else files.read_object(folder / "tokenizer_config.json").get("chat_template")
     counted = sum(tensor.count for tensor in tensors) or None
     source = "config.json and headers of the weights of a local copy"
-    return Seen(
+    return ModelFacts(
         hub,
         config,
         shape.with_held(headers.count_weights(tensors, config, shape)),
@@ -93,52 +93,54 @@ def in_folder(folder: Path, hub: str) -> Seen:
     )
 
 
-def entry_of(seen: Seen, kept: Mapping[str, Any] | None, note: Mapping[str, str]) -> dict[str, Any]:
+def entry_of(facts: ModelFacts, kept: Mapping[str, Any] | None, note: Mapping[str, str]) -> dict[str, Any]:
     """Return the entry of presets/models.yaml. kept: the existing entry. Raises EntryError for a quantized model, or
     one with too few known facts."""
-    if seen.shape.quantised:
+    if facts.shape.quantised:
         raise EntryError(
-            f"{seen.hub} is quantized ({seen.shape.quantised}): its files do not show the shape of the original model. "
-            "Name the original repository."
+            f"{facts.hub} is quantized ({facts.shape.quantised}): its files do not show the shape of the original "
+            "model. Name the original repository."
         )
     kept = kept or {}
-    name = seen.hub.rsplit("/", 1)[-1]
-    licence = _licence(seen.told.licence) or kept.get("licence")
+    name = facts.hub.rsplit("/", 1)[-1]
+    licence = _licence(facts.page.licence) or kept.get("licence")
     missing = [
         field
         for field, value in {
-            "released": kept.get("released") or seen.told.created, "licence": licence, "note": note or kept.get("note"),
+            "released": kept.get("released") or facts.page.created,
+            "licence": licence,
+            "note": note or kept.get("note"),
         }.items()
         if not value
     ]  # fmt: skip
     if missing:
         raise EntryError(
-            f"Missing for {seen.hub}: {', '.join(missing)}. Give the reason to choose it with --en and --zh; month and "
-            "licence come from the Hub, or from the existing entry."
+            f"Missing for {facts.hub}: {', '.join(missing)}. Give the reason to choose it with --en and --zh; month "
+            "and licence come from the Hub, or from the existing entry."
         )
-    beside = _beside(seen.shape, seen.in_files)
+    beside = _beside(facts.shape, facts.in_files)
     return {
         "id": kept.get("id") or name.lower(),
-        "hub": seen.hub,
+        "hub": facts.hub,
         "title": kept.get("title") or name,
         "family": kept.get("family") or _SIZE_IN_NAME.sub("", name).replace("-", " "),
-        "billions": _billions(seen.shape, kept.get("billions")),
-        "in_files": seen.in_files,
+        "billions": _billions(facts.shape, kept.get("billions")),
+        "in_files": facts.in_files,
         "beside": beside,
-        "released": kept.get("released") or seen.told.created,
+        "released": kept.get("released") or facts.page.created,
         "licence": licence,
         # As for the other models of this licence; limited for one that nobody has read yet.
         "commercial": kept.get("commercial")
         if licence == kept.get("licence")
         else next((model.commercial for model in known.known_models() if model.licence == str(licence)), "limited"),
-        "gated": seen.told.gated if seen.told.commit else kept.get("gated", False),
-        "languages": _languages(seen, kept.get("languages")),
-        "thinking": kept.get("thinking") or _thinking(seen.template),
-        "tools": kept["tools"] if "tools" in kept else seen.template and bool(re.search(r"\btools\b", seen.template)),
-        "flags": _flags(seen.template, kept),
+        "gated": facts.page.gated if facts.page.commit else kept.get("gated", False),
+        "languages": _languages(facts, kept.get("languages")),
+        "thinking": kept.get("thinking") or _thinking(facts.template),
+        "tools": kept["tools"] if "tools" in kept else facts.template and bool(re.search(r"\btools\b", facts.template)),
+        "flags": _flags(facts.template, kept),
         "note": dict(note) or kept["note"],
-        **_shape(seen),
-        "source": seen.source,
+        **_shape(facts),
+        "source": facts.source,
     }
 
 
@@ -165,12 +167,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if is_folder and not asked.hub:
             raise EntryError(f"{folder.name} is a folder: name the Hub model it is a copy of with --hub OWNER/NAME.")
         text, entries = entry_text.entries(asked.catalogue)
-        seen = in_folder(folder, asked.hub) if is_folder else on_hub(asked.model)
-        kept = entries.get(seen.hub)
+        facts = in_folder(folder, asked.hub) if is_folder else on_hub(asked.model)
+        kept = entries.get(facts.hub)
         note = {language: said for language, said in (("en", asked.en), ("zh", asked.zh)) if said}
         if len(note) == 1:
             raise EntryError("The reason to choose it must be given in both languages: --en and --zh.")
-        entry = entry_of(seen, kept, note)
+        entry = entry_of(facts, kept, note)
         checked_entry(entry)
     except EntryError as error:
         print(error, file=sys.stderr)
@@ -184,7 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         done = (
             "was updated; its description and manual decisions are kept" if kept else "was added after the last entry"
         )
-        print(f"{asked.catalogue.name}: {seen.hub} {done}.", file=sys.stderr)
+        print(f"{asked.catalogue.name}: {facts.hub} {done}.", file=sys.stderr)
     if "held" in entry:
         command = "python launch.py test --full tests/model/test_catalogue.py"
         print(
@@ -197,22 +199,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 # ---- what follows from what was read -------------------------------------------------------------
-def _shape(seen: Seen) -> dict[str, Any]:
+def _shape(facts: ModelFacts) -> dict[str, Any]:
     """Return the widths if the model follows from them; otherwise the fields of config.json that its class needs, and
     the sizes in its files."""
-    widths = ModelShape.from_config(seen.config)
+    widths = ModelShape.from_config(facts.config)
     doubts = {doubt.key for doubt in widths.low_confidence} - {"shape.other_senses"}
-    held = seen.shape.held
+    held = facts.shape.held
     if not doubts and (held is None or abs(held.params - widths.counted_params) <= entry_checks.COUNT * held.params):
         shape = {name: getattr(widths, name) for name in _WIDTHS}
         return {"shape": shape | ({"mlp": "plain"} if widths.mlp == "plain" else {})}
     if held is None or not held.lora_width:
         raise EntryError(
-            f"The size of {seen.hub} cannot be derived from its widths alone, and its weight headers cannot be read. "
+            f"The size of {facts.hub} cannot be derived from its widths alone, and its weight headers cannot be read. "
             "Download it and give its folder."
         )
     return {
-        "config": _sizes_of(seen.config),
+        "config": _sizes_of(facts.config),
         "held": {"params": held.params, "four_bit": held.four_bit, "lora_width": held.lora_width},
     }
 
@@ -245,16 +247,16 @@ def _billions(shape: ModelShape, kept: float | None) -> float:
     return kept if kept and abs(billions / kept - 1) <= entry_checks.ROUNDED else float(f"{billions:.4g}")
 
 
-def _licence(told: str | None) -> str | None:
-    if told is None:
+def _licence(name: str | None) -> str | None:
+    if name is None:
         return None
     spdx = {model.licence.lower(): model.licence for model in known.known_models()}
-    return known.LICENCES.get(told) or spdx.get(told.lower()) or told
+    return known.LICENCES.get(name) or spdx.get(name.lower()) or name
 
 
-def _languages(seen: Seen, kept: Any) -> Any:
-    told = [code for code in dict.fromkeys(seen.told.languages) if _CODE.fullmatch(code)]
-    return kept if isinstance(kept, str) or not told else told
+def _languages(facts: ModelFacts, kept: Any) -> Any:
+    listed = [code for code in dict.fromkeys(facts.page.languages) if _CODE.fullmatch(code)]
+    return kept if isinstance(kept, str) or not listed else listed
 
 
 def _thinking(template: str | None) -> str | None:

@@ -4,7 +4,8 @@
 
 1. The first word of a docstring in core, webui, launcher and tools begins a sentence or a noun phrase: it is no
    preposition, conjunction or question word (FRAGMENTS).
-2. No function, method or class there has one of the names that say nothing of what it returns (VAGUE).
+2. No function, method, class or parameter there has one of the names that say nothing of what it is (VAGUE). Fields
+   and local variables may: many are names in files that exist.
 3. The title of the newest commit has at most TITLE characters.
 
 Prints one line for each place, and exits with 1 if there is any. There is no way to except a place.
@@ -32,19 +33,19 @@ FRAGMENTS = frozenset(
 VAGUE = frozenset({"found", "said", "asked", "told", "wanted", "seen", "here", "whole", "of"})
 TITLE = 72
 _Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+_Named = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def problems(source: str) -> Iterator[tuple[int, str]]:
     """Yield line and problem for each place of a Python file."""
     for node in ast.walk(ast.parse(source)):
-        if not isinstance(node, _Documented):
-            continue
         line = getattr(node, "lineno", 1)
-        first = re.match(r"[A-Za-z]+", ast.get_docstring(node) or "")
+        first = re.match(r"[A-Za-z]+", (isinstance(node, _Documented) and ast.get_docstring(node)) or "")
         if first and first[0].lower() in FRAGMENTS:
             yield line, f'a docstring begins with "{first[0]}": write what it is or does, in a full sentence'
-        if getattr(node, "name", "").strip("_") in VAGUE:
-            yield line, f'"{getattr(node, "name", "")}" says nothing of what it is: name its result or its action'
+        name = node.name if isinstance(node, _Named) else node.arg if isinstance(node, ast.arg) else ""
+        if name.strip("_") in VAGUE:
+            yield line, f'"{name}" says nothing of what it is: name its result or its action'
 
 
 def main() -> int:

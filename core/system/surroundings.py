@@ -42,8 +42,8 @@ class CheckResult(Frozen):
     fix: Message | None = None
 
 
-def result(name: str, found: Message, fix: Message | None = None) -> CheckResult:
-    return CheckResult(name=name, ok=fix is None, found=found, fix=fix)
+def result(name: str, state: Message, fix: Message | None = None) -> CheckResult:
+    return CheckResult(name=name, ok=fix is None, found=state, fix=fix)
 
 
 class Surroundings(Frozen):

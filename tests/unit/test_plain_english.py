@@ -18,6 +18,8 @@ from tools.plain_english import problems
         ("class Row:\n    def of(self): ...\n    def _said(self): ...", 2),
         ("def matches(): ...\ndef from_recipe(): ...\ndef founded(): ...", 0),
         ('def f():\n    """`of` is a name here, not a first word."""', 0),
+        ("def rows(seen, *, found=None): ...\ndef first(*told, **_asked): ...", 4),
+        ("def rows(matches): ...\nsaid = 1", 0),
         ("x = 1", 0),
     ],
 )

@@ -50,12 +50,12 @@ def traced(values: Columns, notes: Notes) -> dict[str, Any] | None:
     return None
 
 
-def _sides(values: Columns, asked: str, answered: str) -> tuple[Any, Any]:
+def _sides(values: Columns, input_key: str, output_key: str) -> tuple[Any, Any]:
     """Return both sides of a trace; (None, None) if the columns hold something else, such as two texts."""
-    given, reply = values.peek(asked), values.peek(answered)
-    if answered not in values or asked == "input" and any(name in values for name in ("instruction", "question")):
+    given, reply = values.peek(input_key), values.peek(output_key)
+    if output_key not in values or input_key == "input" and any(name in values for name in ("instruction", "question")):
         return None, None
-    if (asked, answered) != ("input", "output") and isinstance(given := _read(given), dict | list):
+    if (input_key, output_key) != ("input", "output") and isinstance(given := _read(given), dict | list):
         reply = _read(reply)  # a table has both as JSON; an answer beside a text may be JSON that is learned
     if not isinstance(given, dict | list) and not (isinstance(given, str) and isinstance(reply, dict)):
         return None, None

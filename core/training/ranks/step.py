@@ -107,7 +107,7 @@ class SharedStep(Step):
     def summed(self, parts: Sequence[Rows], batches: Sequence[Batch], check: Callable[[], None]) -> torch.Tensor:
         dealt, divisor = deal([self.tokens(rows) for rows in parts], self.ranks.size), self.loss_divisor(batches)
         check()  # from here on all ranks compute: a Stop meanwhile takes effect at the step's end
-        self._order |= {"whole": divisor, "seed": int(torch.randint(2**31, ()))}
+        self._order |= {"divisor": divisor, "seed": int(torch.randint(2**31, ()))}
         self._order_all("step", parts, dealt)
         rows, own = [parts[number] for number in dealt[0]], [batches[number] for number in dealt[0]]
         sums, failure = self._share(rows, own, divisor, max(map(len, dealt)))
@@ -241,14 +241,14 @@ class SharedStep(Step):
         assert self.sharded
         self.sharded.repeat(layer)
 
-    def _on_step(self, learning_rate: float, whole: Sequence[float], seed: int, **order: Any) -> None:
+    def _on_step(self, learning_rate: float, divisor: Sequence[float], seed: int, **order: Any) -> None:
         parts, dealt = self._prepare(**order)
         self.tuned.train()
         optimizer.set_learning_rate(self.optimizer, learning_rate)
         torch.manual_seed(seed + self.ranks.rank)
         rows = [parts[number] for number in dealt[self.ranks.rank]]
         batches = [self.batch(each) for each in rows]
-        sums, failure = self._share(rows, batches, (whole[0], whole[1]), max(map(len, dealt)))
+        sums, failure = self._share(rows, batches, (divisor[0], divisor[1]), max(map(len, dealt)))
         if failure:
             self.forget()
         elif not sums[EXTRA:].any():
