@@ -118,6 +118,7 @@ def test_a_set_is_mended_edited_undone_and_taken_home(
     page.locator("#data-split").click()
     kit.expect(page.locator("#data-notice")).to_contain_text("8")
     kit.expect(page.locator("#data-sets label")).to_have_count(sets + 2)
+    assert page.locator("#data-sets").evaluate("list => list.scrollWidth <= list.clientWidth"), "one below the other"
     kit.expect(page.locator("#data-place")).to_contain_text("20")  # of 28, the first of the two
     watch.check()
     page.context.close()
