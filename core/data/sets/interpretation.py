@@ -33,7 +33,7 @@ CHECK_EVERY = 20  # rows, of up to 4 MiB
 
 @dataclass(frozen=True)
 class _Meaning:
-    """How the rows of a source are read: in a format, after conversions, one after another."""
+    """The reading of a source: its format, and the conversions of each row in their order."""
 
     source: Source
     format: Format
