@@ -26,9 +26,11 @@ def text_of_cell(value: object, name: str, column: str, notes: Notes) -> object:
     if isinstance(value, dict) and (key := _text_key(value)):
         notes.add_unread("answer", value, (key,))
         return value[key]
-    if column == "label" and _are_spans(value):
+    if column == "label" and are_spans(value):
         raise Flaw("data.only_spans", column=name)
     if not isinstance(value, list) or not all(isinstance(one, str | int | bool) or _text_key(one) for one in value):
+        if column != "context" and are_spans(value):
+            raise Flaw("data.only_spans", column=name)
         return value
     texts = [str(one[_text_key(one)] if isinstance(one, dict) else one) for one in value]
     if len(texts) < 2:
@@ -43,7 +45,7 @@ def text_of_cell(value: object, name: str, column: str, notes: Notes) -> object:
     return texts[0]
 
 
-def _are_spans(value: object) -> bool:
+def are_spans(value: object) -> bool:
     """Return True for places in a text with a name each, as annotation tools mark them: [0, 5, "PERSON"]."""
     return isinstance(value, list) and bool(value) and all(map(_is_span, value))
 

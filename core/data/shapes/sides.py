@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import Literal
 
 from core.data.reading.file_rows import Row
+from core.data.shapes.cells import are_spans
 from core.data.shapes.left_out import has_value
 from core.data.shapes.roles import Role, Roles, is_about, is_worse, meaning_of, words_of
 from core.errors import DataError
@@ -75,15 +76,19 @@ def decide(rows: Sequence[Row]) -> Decision | None:
 
 
 def beside_text(rows: Sequence[Row]) -> Decision | None:
-    """Return the readings of rows with a `text` column beside columns of labels, answers or code: the format `text`
-    would train the text alone. None if there are no such columns."""
+    """Return the readings of rows with a `text` column beside columns of labels, annotations, answers or code: the
+    format `text` would train the text alone. None if there are no such columns."""
     table = _Table(rows)
     text = next((name for name in table.texts if meaning_of(name) == "text"), None)
     if text is None:
         return None
     if table.named("question") and table.named("answer"):
         return _both_named(table)
-    others = [name for name in table.values if name != text and not is_worse(name) and table.may_be_answer(name)]
+    others = [
+        name
+        for name in table.values
+        if name != text and not is_worse(name) and (table.may_be_answer(name) or table.holds_annotations(name))
+    ]
     return _question_to_person([*(_pair(text, name) for name in others), _alone(text)]) if others else None
 
 
@@ -149,6 +154,10 @@ class _Table:
         """Return True if a column's name means a label, code or an answer."""
         return meaning_of(name) == "answer" or self.is_label(name) or _last_word(name) in _CODE
 
+    def holds_annotations(self, name: str) -> bool:
+        """Return True for a column of annotations: scores of classes, or spans of the text; no other object or list."""
+        return self.share(name, map(_is_annotation, self.values[name])) >= 0.5
+
     def is_numeric(self, name: str) -> bool:
         """Return True for a column of numbers, whose meaning the file does not tell."""
         return all(_NUMBER.fullmatch(str(value)) for value in self.values[name])
@@ -175,6 +184,13 @@ _APART = re.compile(r"\s|[\u2e80-\u9fff\uac00-\ud7af]")  # words stand apart, or
 def _last_word(name: str) -> str:
     words = re.findall(r"[^\W\d_]+", name.lower())
     return words[-1] if words else ""
+
+
+def _is_annotation(value: object) -> bool:
+    """Return True for {"joy": 1, "anger": 0}, [[0, 5, "PERSON"]], [{"start": 0, "end": 5, "label": "PERSON"}]."""
+    if isinstance(value, dict):
+        return len(value) > 1 and all(isinstance(score, int | float) and 0 <= score <= 1 for score in value.values())
+    return are_spans(value)
 
 
 def _pair(question: str, answer: str) -> dict[str, Role]:

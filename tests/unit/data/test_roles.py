@@ -138,6 +138,38 @@ def test_the_text_beside_a_label_is_trained_only_if_the_person_says_so(tmp_path)
     assert inspect_file(metadata).format == "text" and not inspect_file(metadata).undecided
 
 
+@pytest.mark.parametrize(
+    "beside, is_asked",
+    [
+        ({"cats": {"joy": 1.0, "anger": 0.0}}, True),
+        ({"Stimmung": {"Freude": True, "Wut": False}}, True),
+        ({"entities": [[0, 4, "PERSON"]]}, True),
+        ({"annotations": [{"start": 0, "end": 4, "type": "PERSON"}]}, True),
+        ({"meta": {"source": "web", "words": 4}}, False),
+        ({"quality": {"perplexity": 91.5, "words": 4}}, False),
+        ({"authors": ["Jo", "Zoe"], "links": [{"url": "https://a.example"}]}, False),
+        ({"scores": {}, "entities": []}, False),
+    ],
+)
+def test_annotations_beside_a_text_are_a_question(beside: dict[str, Any], is_asked: bool, tmp_path) -> None:
+    """Seen: the text alone was trained, and the annotations were left out without a question."""
+    file = tmp_path / "a.jsonl"
+    file.write_text("\n".join(json.dumps({"text": f"Anna wrote letter {i}."} | beside) for i in range(20)))
+    report = inspect_file(file)
+    assert report.undecided == is_asked
+    if is_asked:
+        assert [as_arrow(roles) for roles in report.readings] == [f"text>{next(iter(beside))}", "text"]
+    alone = inspect_file(file, choices=Choices(columns={"text": "text"}))
+    assert not alone.undecided and alone.format == "text" and alone.good_rows == 20
+
+
+def test_spans_that_a_person_takes_as_the_answer_are_refused_by_name(tmp_path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text(json.dumps({"text": "Anna wrote.", "entities": [[0, 4, "PERSON"]]}))
+    report = inspect_file(file, choices=Choices(columns={"text": "question", "entities": "answer"}))
+    assert [problem.text.key for problem in report.problems] == ["data.only_spans"]
+
+
 def test_a_set_whose_answer_nothing_shows_is_not_trained(tmp_path) -> None:
     store = DatasetStore(tmp_path / "datasets", tmp_path)
     file = tmp_path / "a.csv"
