@@ -118,6 +118,8 @@ def further(
     as_json: JsonOption = False,
     cpu: CpuOption = False,
     cards: CardsOption = None,
+    answer: AnswerOption = "",
+    accept_guess: AcceptGuessOption = False,
 ) -> None:
     """Continue training a finished run: a new run with its adapter and settings; --set changes them. Exits like
     `train`."""
@@ -129,8 +131,10 @@ def further(
     if "train.num_train_epochs" in names and "train.max_steps" not in names:
         value["train"]["max_steps"] = -1  # with epochs given, the parent's max_steps does not apply
     recipe = Recipe.parse(apply_settings(value, settings), where=parent.name)
-    is_accepted = recipe.data.source == parent.recipe().data.source  # the parent was trained with it
-    child = prepare_run(space, recipe, Path.cwd(), as_json, parent, cpu, cards=chosen, accept_guess=is_accepted)
+    accept_guess |= recipe.data.source == parent.recipe().data.source  # the parent was trained with it
+    child = prepare_run(
+        space, recipe, Path.cwd(), as_json, parent, cpu, cards=chosen, answer=answer, accept_guess=accept_guess
+    )
     carry_out(child, space, as_json)
 
 

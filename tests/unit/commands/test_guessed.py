@@ -61,9 +61,13 @@ def test_a_run_continued_with_other_data_asks_again(
     monkeypatch.setattr(running, "carry_out", lambda *_: None)
     monkeypatch.setattr(running.plan, "submit", lambda *_: prepared.append(True))
     running.further("before", workspace=space.root, as_json=True)
-    assert prepared == [True]
+    other = [f"data.source={tmp_path / 'mine.csv'}"]
     with pytest.raises(DataError, match="--accept-guess"):
-        running.further("before", [f"data.source={tmp_path / 'mine.csv'}"], workspace=space.root, as_json=True)
+        running.further("before", other, workspace=space.root, as_json=True)
+    assert len(prepared) == 1
+    running.further("before", other, workspace=space.root, as_json=True, accept_guess=True)
+    running.further("before", other, workspace=space.root, as_json=True, answer="eins")
+    assert len(prepared) == 3
 
 
 def test_nothing_is_imported_for_a_run_that_cannot_be(space: Workspace, tmp_path: Path) -> None:
