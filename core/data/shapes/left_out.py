@@ -53,23 +53,7 @@ class Loss(NamedTuple):
         name = self.name.lower()
         if self.place in ("chat", "around"):
             return f"left_out.why_{self.place}_{name}"
-        if self.place in (
-            "turn",
-            "row",
-            "more",
-            "tool",
-            "call",
-            "answer",
-            "branch",
-            "message",
-            "above",
-            "header",
-            "beside",
-            "page",
-            "place",
-            "worse",
-            "between",
-        ):
+        if self.place not in ("column", "field", "part"):
             return f"left_out.why_{self.place}"
         if name in MEDIA:
             return "left_out.why_media"
