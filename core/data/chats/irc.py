@@ -74,6 +74,7 @@ def _style(lines: Iterable[str]) -> _LogStyle | None:
 
 
 def messages(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
+    """Yield the messages of a log, with the lines that continue them, and its events as lines of the app."""
     with source.path.open(encoding=source.encoding) as file:
         style = _style(file.readline(4096) for _ in range(200))
     if style is None:
@@ -120,6 +121,7 @@ class _Clock:
             self._day = self._before = day.timestamp()
 
     def time(self, match: re.Match[str]) -> float | None:
+        """Return the time of a line in seconds, None if it has none."""
         if match["hour"] is None:
             return None
         hour, minute = dates.hour_of(int(match["hour"]), match["half"]), int(match["minute"])

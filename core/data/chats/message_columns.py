@@ -101,6 +101,7 @@ class MessageColumns(Frozen):
         return "assistant" if role == "system" and self.system_answers else role
 
     def note(self) -> Message:
+        """Return a note on the columns that are read, and on how messages are grouped and ordered."""
         is_grouped, order = (
             self.ends_known or self.time,
             [self.turn] if self.turn and self.conversation else [*self.time],

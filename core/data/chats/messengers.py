@@ -72,6 +72,7 @@ _WRITTEN_BY_PEOPLE = ("Default", "Reply", "19", "0")
 
 
 def discord(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
+    """Yield the messages of a channel's JSON; those of bots and of Discord itself are left out."""
     for _, message in objects(source, "messages.item"):
         author = message.get("author")
         person = text_at(author, "nickname", "name") or str(author.get("id") if isinstance(author, dict) else "")

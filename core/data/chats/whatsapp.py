@@ -57,6 +57,7 @@ def is_chat(lines: Iterable[str]) -> bool:
 
 
 def messages(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
+    """Yield the messages of an export, each with the lines that continue it."""
     order = dates.order_of(numbers[:3] for _, _, numbers in _lines(source) if numbers)
     current: ExportedMessage | None = None
     more: list[str] = []

@@ -167,6 +167,7 @@ class _Counts:
         return ReadRow(problem.row, problem.line, None, None, (problem,)) if problem.row else None
 
     def row(self, row: Row, format: Format, rated: bool) -> ReadRow:
+        """Convert a row, count it with its problems, and return its result."""
         self.rows += 1
         if (names := tuple(row.values)) != self._before:
             self._names.update(dict.fromkeys(name for name in map(str, names) if name not in self._roles.values()))

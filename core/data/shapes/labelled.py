@@ -117,6 +117,7 @@ def _texts(value: object) -> list[str]:
 
 
 def evals(values: Columns, notes: Notes) -> dict[str, object] | None:
+    """Return a test of OpenAI's evals as messages: the last is the first ideal answer. None for any other row."""
     turns, ideal = values.peek("input"), values.peek("ideal")
     if (
         not isinstance(turns, list)
@@ -142,6 +143,8 @@ def evals(values: Columns, notes: Notes) -> dict[str, object] | None:
 
 
 def label_studio(values: Columns, notes: Notes) -> dict[str, object] | None:
+    """Return the text of a task of Label Studio and its first label, None for any other row. Raises Flaw if there is no
+    label of a text."""
     fields, results_key = (
         values.peek("data"),
         next((n for n in ("annotations", "completions") if isinstance(values.peek(n), list)), None),

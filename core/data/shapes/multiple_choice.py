@@ -226,6 +226,7 @@ class _Keys:
     most: int = 0
 
     def add(self, values: Columns) -> None:
+        """Count the keys of one row, in each way to read them."""
         options = self.place.options(values)
         if options is None:
             return

@@ -142,7 +142,7 @@ def test_the_text_beside_a_label_is_trained_only_if_the_person_says_so(tmp_path)
     "beside, is_asked",
     [
         ({"cats": {"joy": 1.0, "anger": 0.0}}, True),
-        ({"Stimmung": {"Freude": True, "Wut": False}}, True),
+        ({"Gefühle": {"Freude": True, "Wut": False}}, True),
         ({"entities": [[0, 4, "PERSON"]]}, True),
         ({"annotations": [{"start": 0, "end": 4, "type": "PERSON"}]}, True),
         ({"meta": {"source": "web", "words": 4}}, False),
