@@ -27,7 +27,7 @@ LIKELY = (
     "cp1257", "koi8_r",
     "cp874", "mac_roman", "cp850",
 )  # fmt: skip
-_PADDING = re.compile(rb"(?<=\n)\0{8,}|\0{8,}\Z")  # a crash leaves it where lines were being written
+_PADDING = re.compile(rb"(?<=\n)\0{8,}|(?<!\0)\0{8,}+\Z")  # a crash leaves it where lines were being written
 _WIDE = 5  # the first of them have characters of several bytes
 _ALONE, _HIGH = re.compile(rb"(?<![\x80-\xff])[\x80-\xff](?![\x80-\xff])"), re.compile(rb"[\x80-\xff]")
 _UNICODE = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32")

@@ -13,8 +13,10 @@ from core.data.shapes.left_out import Loss
 _HELD = 5_000  # paragraphs; a longer text is no page of questions
 _FEWEST = 3
 _MOST = 0.5  # of the sections with text ask
-_HEADING = re.compile(r"(#{1,6})\s+(.*?)\s*#*(?:\s*\{#[^}]*\}|\s*¶)?$|(?:\*\*|__)(?P<bold>[^*_]+)(?:\*\*|__)$")
-_ASKS = re.compile(r"[?？]\W*$|^(?:Q|Question|Frage)\s*\d*\s*[:.]\s*\S")
+# No pattern here tries a run of equal characters from each of its places: a line may have 16,000.
+_HEADING = re.compile(r"(#{1,6})\s+(.*)|(?:\*\*|__)(?P<bold>[^*_]+)(?:\*\*|__)$")
+_ANCHOR = re.compile(r"(?:\{#[^{}]*\}|¶)$")
+_ASKS = re.compile(r"^(?>.*[?？])\W*$|^(?:Q|Question|Frage)\s*+\d*\s*[:.]\s*\S")
 _FENCE = re.compile(r"\s*(?:```|~~~)")
 
 Items = Iterator[RawRow | Problem | Loss]
@@ -62,10 +64,16 @@ def _sections(rows: list[RawRow]) -> list[_TitledText]:
             is_code ^= bool(_FENCE.match(line))
             match = None if is_code else _HEADING.match(line.strip())
             level = len(match[1]) if match and match[1] else 7
-            title = (match[2] or match["bold"] or "").strip(" *_") if match else ""
+            title = _title(match) if match else ""
             is_part = sections[-1].asks and level > sections[-1].level
             if match is None or is_part or (level == 7 and not _ASKS.search(title)):
                 sections[-1].text += ["\n" if number else "", line]
             else:
                 sections.append(_TitledText(level, title, row.line))
     return sections
+
+
+def _title(heading: re.Match[str]) -> str:
+    """Return the words of a heading, without the marks and the anchor that may follow them."""
+    words = heading["bold"] or _ANCHOR.sub("", heading[2]).rstrip().rstrip("#").rstrip()
+    return words.strip(" *_")

@@ -27,7 +27,7 @@ LISTS = re.compile(
     re.I,
 )
 _NUMBERED = re.compile(r"(\d{1,5})(?:\s*[,:;=\t]\s*|\s+)(\S.*)")
-_FRONT = re.compile(r"---\s*\n(.*?\n)---\s*\n", re.DOTALL)
+_FRONT = re.compile(r"---[^\S\n]*\n(.*?\n)---[^\S\n]*\n", re.DOTALL)
 
 
 class LabelNames(Frozen):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Literal, TypeVar
 
 from core.data.reading.file_rows import Limits, Problem, RawRow, Readable, Source, lines_of, too_big
@@ -22,8 +22,8 @@ _BEGINNING, _MOST_PARTS = 1 << 16, 1_000  # characters of a line; such parts of 
 _MOST = 0.9  # of the lines have the shape
 _FEWEST_CARDS = 3
 _LONGEST_TERM = 80  # characters
+_LABEL = "__label__"
 _LABELS = re.compile(r"((?:__label__\S+\s+)+)(\S.*)", re.DOTALL)
-_LABELS_AFTER = re.compile(r"(\S.*?)((?:\s+__label__\S+)+)\s*$", re.DOTALL)
 _SEPARATORS = (" :: ", "::", " — ", " – ", " - ", " => ", " → ", " = ")
 _TAG = re.compile(r"(?:O|[BIESLUM]-[\w-]+)$")
 _END = "=========="  # of a highlight
@@ -50,7 +50,7 @@ def shape_of(lines: Sequence[str]) -> LineShape:
         return "conll"
     if sum(line.strip() == _END for line in lines) >= 2:
         return "clippings"
-    if _mostly(filled, lambda line: bool(_LABELS.match(line) or _LABELS_AFTER.match(line))):
+    if _mostly(filled, lambda line: _labels_and_text(line) is not None):
         return "fasttext"
     if len(filled) >= 2 and _is_table(filled):
         return "table"
@@ -134,14 +134,20 @@ def _pairs(source: Source, limits: Limits) -> Iterator[RawRow | Problem]:
 
 
 def _labelled(row: int, number: int, line: str) -> RawRow | Problem:
-    if match := _LABELS.match(line):
-        labels, text = match.groups()
-    elif match := _LABELS_AFTER.match(line):
-        text, labels = match.groups()
-    else:
+    if (parts := _labels_and_text(line)) is None:
         return Problem(row=row, line=number, text=msg("data.line_without_label"))
-    names = ", ".join(label.removeprefix("__label__") for label in labels.split())
+    labels, text = parts
+    names = ", ".join(label.removeprefix(_LABEL) for label in labels)
     return RawRow(row, {"text": text.strip(), "label": names}, number)
+
+
+def _labels_and_text(line: str) -> tuple[list[str], str] | None:
+    """Return the labels before or after a text, and the text; None for a line without one of them."""
+    if match := _LABELS.match(line):
+        return match[1].split(), match[2]
+    words = line.split()
+    labels = [*takewhile(lambda word: word.startswith(_LABEL) and word != _LABEL, reversed(words))]
+    return (labels[::-1], line.rsplit(None, len(labels))[0]) if 0 < len(labels) < len(words) else None
 
 
 def _highlights(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Loss]:
@@ -151,7 +157,8 @@ def _highlights(source: Source, limits: Limits) -> Iterator[RawRow | Problem | L
         for number, line, length in lines_of(file, limits.row_bytes):
             size += length
             if (line or "").strip() != _END:
-                texts.append(line or "")
+                if size <= limits.row_bytes:
+                    texts.append(line or "")
                 continue
             text = "".join(texts[2:]).strip()
             if size > limits.row_bytes:

@@ -64,7 +64,7 @@ _BINARY: dict[bytes, FileKind] = {
     b"SQLite format 3\0": "sqlite",
 }
 # mailboxes, and chats of LINE
-_CHAT = re.compile(rb"From \S+.*\d{4}\r?\n[A-Za-z-]+: |(?:\xef\xbb\xbf)?\[LINE\]")
+_CHAT = re.compile(rb"From \S.*\d{4}\r?\n[A-Za-z-]+: |(?:\xef\xbb\xbf)?\[LINE\]")
 # The marks of quiz questions in a text: Moodle's GIFT and Aiken, and OpenTriviaQA.
 _QUIZ = {
     "{=...~...}": re.compile(rb"\{\s*(?:=[^{}~=]{1,400}~|~[^{}~=]{1,400}[=~])[^{}]{1,2000}\}"),

@@ -37,7 +37,7 @@ def is_for_validation(name: str, names: Collection[str]) -> bool:
         kept.pop()
     if not kept:
         return False
-    if _APART.fullmatch(re.sub(r"\d+$", "", kept[-1])):
+    if _APART.fullmatch(kept[-1].rstrip("0123456789")):
         return True
     if not _APART.fullmatch(kept[0]):
         return False

@@ -17,7 +17,9 @@ from core.data.findings.row_words import RowWords
 from core.data.formats import Example
 from core.data.reading import folders
 from core.data.reading.choices import NO_CHOICES
-from core.data.reading.file_rows import DEFAULT_LIMITS, Limits
+from core.data.reading.faq import with_questions
+from core.data.reading.file_rows import DEFAULT_LIMITS, Limits, RawRow
+from core.data.reading.line_rows import shape_of
 from core.data.reading.sniff import probe
 from core.data.sets.inspection import DataReport, inspect_file
 from core.data.shapes.header import holds_names
@@ -184,3 +186,29 @@ def test_a_long_line_of_a_chat_takes_no_quadratic_time(line: str, long: str, tmp
     report = inspect_file(tmp_path / "a.txt")
     assert report.chat and report.good_rows
     assert process_time() - started < 4
+
+
+SPACES = " " * 15_000
+
+
+@pytest.mark.parametrize("text", [f"# Why{SPACES}so? #", f"# {'?' * 15_000}so", f"# Q{SPACES}so"])
+def test_no_heading_takes_for_ever(text: str) -> None:
+    """A pattern tried a run of equal characters from each of its places: one heading took hours."""
+    rows = [RawRow(number, {"text": text}) for number in range(1, 100)]
+    assert [*with_questions(iter(rows))] == rows
+
+
+@pytest.mark.parametrize("line", [f"Why{SPACES * 4}so?", f"__label__a{SPACES * 4}", "Why __label__a " * 9_000 + "so?"])
+def test_no_line_takes_for_ever(line: str) -> None:
+    assert shape_of([line] * 100) != "cards"
+
+
+def test_a_word_as_long_as_a_file_is_no_mailbox(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("From " + "a" * 200_000, "utf-8")
+    assert inspect_file(tmp_path / "a.txt").good_rows
+
+
+def test_a_description_that_never_ends_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("---\n" + "\n" * 500_000, "utf-8")
+    (tmp_path / "a.jsonl").write_text(LINE, "utf-8")
+    assert inspect_file(tmp_path / "a.jsonl").good_rows == 1
