@@ -39,6 +39,9 @@ DECIMAL_COMMA = frozenset({"de"})  # languages that write 1.962,5 where code for
 _SWAPPED = str.maketrans(",.", ".,")
 
 YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+# Exceptions of yaml.load for a damaged text: "!!bool x" is a KeyError, "!!int ''" an IndexError, "!!timestamp x" an
+# AttributeError, deep nesting a RecursionError.
+YAML_ERRORS = (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError)
 
 
 class Message(Frozen):

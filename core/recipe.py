@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from core import files
 from core.errors import RecipeError
-from core.messages import Message, msg
+from core.messages import YAML_ERRORS, Message, msg
 
 Goal = Literal[
     "style", "question_answer", "instructions", "chatbot", "writing", "classification",
@@ -565,7 +565,7 @@ def read_yaml(path: Path) -> Any:
         raise RecipeError("recipe.missing", file=path) from None
     except UnicodeDecodeError as error:
         raise RecipeError("recipe.not_utf8", file=path, position=error.start) from None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+    except YAML_ERRORS as error:
         mark = getattr(error, "problem_mark", None)
         raise RecipeError("recipe.not_yaml", file=path, line=mark.line + 1 if mark else 1) from None
     except OSError as error:

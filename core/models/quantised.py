@@ -18,7 +18,7 @@ from core import files
 from core.errors import ModelError
 from core.files import JsonObject
 from core.hub import cached, peek
-from core.messages import Message, msg
+from core.messages import YAML_ERRORS, Message, msg
 from core.models import headers
 from core.models.shapes.shape import UNPACKED
 
@@ -110,6 +110,6 @@ def _settings(card: str) -> JsonObject:
         return {}
     try:
         settings = yaml.safe_load(parts[1])
-    except (yaml.YAMLError, RecursionError, ValueError):
+    except YAML_ERRORS:
         return {}
     return settings if isinstance(settings, dict) else {}

@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from core.data.shapes.numbering import number_of
+from core.messages import YAML_ERRORS, YAML_LOADER
 from core.values import MIB, Frozen
 
 _MOST, _MOST_NAMES = MIB, 10_000
@@ -89,7 +90,7 @@ def _read(name: str, file: Any) -> LabelNames:
             columns = dict(_merged(_features_in(name, text)))
             return LabelNames(file=name, columns=columns) if columns else NO_NAMES
         listed, numbered = _listed(json.loads(text)) if name.lower().endswith(".json") else _of_lines(text)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+    except (OSError, *YAML_ERRORS):
         return NO_NAMES
     return LabelNames(file=name, listed=listed, numbered=numbered) if 1 < len(listed) <= _MOST_NAMES else NO_NAMES
 
@@ -97,7 +98,7 @@ def _read(name: str, file: Any) -> LabelNames:
 def _features_in(name: str, text: str) -> Iterator[Any]:
     if name.lower().endswith(".md"):
         front = _FRONT.match(text)
-        card = yaml.load(front[1], Loader=yaml.CSafeLoader) if front else None  # noqa: S506 - it makes plain values
+        card = yaml.load(front[1], Loader=YAML_LOADER) if front else None  # noqa: S506 - it makes plain values
         infos = card.get("dataset_info") if isinstance(card, dict) else None
         parts = infos if isinstance(infos, list) else [infos]
     else:
@@ -118,9 +119,9 @@ def _merged(parts: Iterable[Any]) -> Iterator[tuple[str, dict[int, str]]]:
 def _of_features(features: Any) -> dict[str, dict[int, str]]:
     if isinstance(features, list):  # of a README: [{name: label, dtype: {class_label: {names: ...}}}]
         features = {
-            str(each.get("name")): next((each[key] for key in ("dtype", "sequence", "list") if key in each), None)
+            each["name"]: next((each[key] for key in ("dtype", "sequence", "list") if key in each), None)
             for each in features
-            if isinstance(each, dict)
+            if isinstance(each, dict) and isinstance(each.get("name"), str)  # the text of a list of aliases is endless
         }
     if not isinstance(features, dict):
         return {}

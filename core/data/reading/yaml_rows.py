@@ -18,6 +18,7 @@ from core.data.shapes.known import COLUMNS
 from core.data.shapes.labelled import rows_in_object
 from core.data.shapes.left_out import Loss, has_value
 from core.errors import DataError
+from core.messages import YAML_ERRORS
 from core.values import MIB
 
 MOST_BYTES = 8 * MIB
@@ -119,7 +120,7 @@ def _load(file: Readable, encoding: str, limits: Limits) -> Any:
         _check(file, text, limits)
         value = yaml.load(text, Loader=_Loader)  # noqa: S506 - it makes plain values alone
         return _with_flags(json.loads(json.dumps(value, default=str)))
-    except (yaml.YAMLError, ValueError, TypeError) as error:
+    except (*YAML_ERRORS, TypeError) as error:
         mark = getattr(error, "problem_mark", None)
         raise DataError("data.broken_yaml", file=file.name, line=mark.line + 1 if mark else 1) from None
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from core.files import JsonObject
-from core.messages import Message, msg
+from core.messages import YAML_ERRORS, Message, msg
 from core.models.known import LICENCES, Commercial, of_hub
 
 # The licences that the hub accepts as `license:`; all others are written as `other` with their name.
@@ -83,7 +83,7 @@ def header_of(card: Path) -> JsonObject:
         with open(card, "rb") as file:
             match = _HEAD.match(file.read(32_000).decode("utf-8", "replace"))
         value = yaml.safe_load(match[1]) if match else None
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+    except (OSError, *YAML_ERRORS):
         return {}
     return value if isinstance(value, dict) else {}
 

@@ -25,8 +25,10 @@ from core.data.sets.inspection import DataReport, inspect_file
 from core.data.shapes.header import holds_names
 from core.data.shapes.options import parsed_cell
 from core.data.shapes.turn_markers import turns_in
-from core.errors import DataError
+from core.errors import DataError, RecipeError
 from core.files import ON_WINDOWS
+from core.recipe import read_yaml
+from core.runs.cards.licence import header_of
 
 LINE = json.dumps({"question": "Why is it so?", "answer": "Because it is."})
 QA = [{"question": f"Why {word}?", "answer": f"Because {word}."} for word in ("one", "two", "three")]
@@ -210,5 +212,27 @@ def test_a_word_as_long_as_a_file_is_no_mailbox(tmp_path: Path) -> None:
 
 def test_a_description_that_never_ends_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("---\n" + "\n" * 500_000, "utf-8")
+    (tmp_path / "a.jsonl").write_text(LINE, "utf-8")
+    assert inspect_file(tmp_path / "a.jsonl").good_rows == 1
+
+
+@pytest.mark.parametrize("bad", ["!!bool x", "!!int ''", "!!timestamp x"])
+def test_a_value_that_is_not_of_its_tag_is_no_yaml(tmp_path: Path, bad: str) -> None:
+    """PyYAML's KeyError, IndexError and AttributeError for these ended the app's request."""
+    (tmp_path / "README.md").write_text(f"---\na: {bad}\n---\n", "utf-8")
+    (tmp_path / "a.jsonl").write_text(LINE, "utf-8")
+    assert inspect_file(tmp_path / "a.jsonl").good_rows == 1
+    (tmp_path / "a.yaml").write_text(f"- question: Why?\n  answer: {bad}\n", "utf-8")
+    assert refusal(tmp_path / "a.yaml") == "data.broken_yaml"
+    assert header_of(tmp_path / "README.md") == {}
+    with pytest.raises(RecipeError):
+        read_yaml(tmp_path / "a.yaml")
+
+
+def test_the_name_of_a_column_is_never_a_list_of_lists(tmp_path: Path) -> None:
+    """Twenty-five lists, each of ten times the one before, were written out as the name of one column."""
+    lists = "".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 10) if n else ''}]\n" for n in range(25))
+    features = "dataset_info:\n  features:\n  - name: *l24\n    dtype: {class_label: {names: [no, yes]}}\n"
+    (tmp_path / "README.md").write_text(f"---\n{lists}{features}---\n", "utf-8")
     (tmp_path / "a.jsonl").write_text(LINE, "utf-8")
     assert inspect_file(tmp_path / "a.jsonl").good_rows == 1
