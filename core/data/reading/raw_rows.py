@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from core.data.reading.arrow_rows import arrow_rows
-from core.data.reading.databases import database_rows
-from core.data.reading.documents import document_rows
+from core.data.reading.database_rows import database_rows
+from core.data.reading.document_rows import document_rows
 from core.data.reading.file_rows import DOCUMENTS, SPREADSHEETS, Limits, Problem, RawRow, Source
 from core.data.reading.json_rows import json_rows, jsonl_rows
 from core.data.reading.notebooks import notebook_rows

@@ -17,7 +17,7 @@ from pathlib import Path, PurePath
 
 from core import files
 from core.data.chats import kinds
-from core.data.reading import databases, encodings, folders, label_names, line_rows, source_code, spreadsheets, zips
+from core.data.reading import database_rows, encodings, folders, label_names, line_rows, source_code, spreadsheets, zips
 from core.data.reading.arrow_rows import STREAM
 from core.data.reading.choices import NO_CHOICES, Choices
 from core.data.reading.compressed import Unpacked, unpacked
@@ -112,7 +112,7 @@ def _probed(path: Readable, limits: Limits, choices: Choices, check: Callable[[]
             _refuse_in_compressed(path, kind)
             source = Source(path, kind, size, _digest(path, check), "", choices=choices)
             if kind == "sqlite":
-                table, tables, notes = databases.read_tables(path, choices.sheet, limits)
+                table, tables, notes = database_rows.read_tables(path, choices.sheet, limits)
                 source = replace(source, sheet=table, sheets=tables, notes=notes)
             else:
                 source = (

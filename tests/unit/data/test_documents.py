@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from core.data.reading import document, documents
+from core.data.reading import document_rows, document_worker
 from core.data.reading.file_rows import Row
 from core.data.reading.reader import read_rows
 from core.data.reading.sniff import probe
@@ -28,11 +28,11 @@ SAID = ["# The cat\nIt slept,", "and woke.", "- One", "- Two", "a b"]
 @pytest.fixture(autouse=True)
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     def listen(path, kind: str, encoding: str):
-        yield from document.read_document(
+        yield from document_worker.read_document(
             str(getattr(path, "archive", path)), path.name if hasattr(path, "archive") else "", kind, encoding
         )
 
-    monkeypatch.setattr(documents, "listen", listen)
+    monkeypatch.setattr(document_rows, "listen", listen)
 
 
 def texts(folder: Path, name: str, content: bytes | str) -> list[str]:

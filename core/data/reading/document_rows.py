@@ -1,4 +1,4 @@
-"""Reads Word files, PDFs, web pages, books and subtitles as text, in a process of core.data.reading.document.
+"""Reads Word files, PDFs, web pages, books and subtitles as text, in a process of core.data.reading.document_worker.
 
 The text is treated like a .txt: a row is a paragraph, with its heading above it.
 """
@@ -68,4 +68,4 @@ def _command() -> str:
 
 
 def listen(path: Readable, kind: str, encoding: str) -> Generator[Any]:
-    return reader_process.listen("core.data.reading.document", path, kind, encoding)
+    return reader_process.listen("core.data.reading.document_worker", path, kind, encoding)

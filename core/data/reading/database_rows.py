@@ -1,4 +1,4 @@
-"""Reads the rows of a table of an SQLite database, in a process of core.data.reading.database.
+"""Reads the rows of a table of an SQLite database, in a process of core.data.reading.database_worker.
 
 A table is chosen like the sheet of a workbook; without a choice, the one with the most rows.
 """
@@ -101,4 +101,4 @@ def _refusal(path: Readable, head: dict[str, str]) -> DataError:
 
 
 def listen(path: Readable, table: str, most_bytes: int) -> Generator[Any]:
-    return reader_process.listen("core.data.reading.database", path, table, str(most_bytes))
+    return reader_process.listen("core.data.reading.database_worker", path, table, str(most_bytes))

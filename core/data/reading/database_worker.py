@@ -1,4 +1,4 @@
-"""A process that reads an SQLite database: `python -m core.data.reading.database FILE MEMBER TABLE MOST_BYTES`.
+"""Reads an SQLite database: `python -m core.data.reading.database_worker FILE MEMBER TABLE MOST_BYTES`.
 
 It prints JSON lines. The first: {"tables": [[name, is a view, rows], ...], "table": the one that is read, null if none
 has rows}, or {"error": ..., "reason": ...}. Then a line for each row: [its number, {column: value}, [columns of

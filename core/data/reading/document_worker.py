@@ -1,4 +1,4 @@
-"""A process that reads a document as text: `python -m core.data.reading.document FILE MEMBER KIND ENCODING`.
+"""Reads a document as text: `python -m core.data.reading.document_worker FILE MEMBER KIND ENCODING`.
 
 It prints JSON lines. A line is a text, one block of the document (a paragraph, a heading with "# ", a row of a table),
 "" between blocks; {"pages": n} for pages without any text; or {"error": ..., "reason": ...}. MEMBER: a file in FILE, if
