@@ -12,13 +12,11 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from core import files
-from core.data.chats import overview
 from core.data.chats.messengers import SLACK_USERS, slack_users
 from core.data.reading import dataset_info, label_names, source_code, zips
 from core.data.reading.choices import Choices
@@ -28,20 +26,17 @@ from core.data.reading.file_rows import (
     SUFFIXES,
     WRITING,
     Limits,
-    Problem,
     Readable,
-    Row,
     Source,
     data_suffix,
 )
 from core.data.reading.split_names import is_for_training, is_for_validation, is_of_all_rows
-from core.data.shapes.sides import Decision
 from core.errors import DataError
 from core.messages import Message, msg
-from core.recipe import Format
+from core.values import MIB
 
 MOST_FILES = 5_000
-_MOST_NAMED, _MOST_FILES_NAMED = 10, 20
+_MOST_NAMED = 10
 _SYSTEM_FILES = ("__MACOSX", "Thumbs.db", "desktop.ini")
 # Files beside data that describe it.
 _ABOUT = re.compile(
@@ -79,8 +74,8 @@ def from_zip(path: Path, limits: Limits, choices: Choices, probe: Probe, sha256:
 def from_folder(folder: Path, limits: Limits, choices: Choices, probe: Probe) -> Source:
     parts = [Inside(folder, path) for path in files_of(folder)]
     if sum(part.size for part in parts) > limits.bytes:
-        mib = sum(part.size for part in parts) >> 20
-        raise DataError("data.too_large", file=folder.name, mib=mib, limit_mib=limits.bytes >> 20)
+        mib = sum(part.size for part in parts) // MIB
+        raise DataError("data.too_large", file=folder.name, mib=mib, limit_mib=limits.bytes // MIB)
     stamps = tuple((part.path, files.stamp(part.path)) for part in parts)
     return replace(_source(folder, parts, limits, choices, probe, ""), stamps=stamps)
 
@@ -135,7 +130,7 @@ def _source(path: Path, parts: Sequence[Part], limits: Limits, choices: Choices,
         except DataError as error:
             refused.append(error)
         if unpacked > limits.bytes:  # of many compressed files together
-            raise DataError("data.too_large_unpacked", file=path.name, limit_mib=limits.bytes >> 20)
+            raise DataError("data.too_large_unpacked", file=path.name, limit_mib=limits.bytes // MIB)
     read = _with_splits(_with_label_names(_with_people(_only_chat(read), parts), parts))
     read, again = _without_repeated_files(read)
     if not read:
@@ -148,7 +143,7 @@ def _source(path: Path, parts: Sequence[Part], limits: Limits, choices: Choices,
         {SLACK_USERS} if any(source.people for source in read) else set()
     )
     others = [part.name for part in parts if part.name not in used]
-    notes = (*(_distinct_notes(read) if len(read) > 1 else ()), *again, *_notes(others, refused))
+    notes = (*(distinct_notes(read) if len(read) > 1 else ()), *again, *_notes(others, refused))
     if own_code:
         about_code = source_code.note([str(source.path.name) for source in read], others_code)
         notes = (*about_code, *(note for note in notes if not _is_about_code(note)))
@@ -290,23 +285,21 @@ def _without_repeated_files(read: list[Source]) -> tuple[list[Source], list[Mess
 
 
 def _lines_of(source: Source) -> Iterator[bytes]:
-    """Yield a hash of each line of a file."""
+    """Yield a hash of each line of a file, of a very long one that of its parts."""
     with source.path.open("rb") as file:
-        for line in file:
+        for line in iter(lambda: file.readline(MIB), b""):
             if text := line.strip():
                 yield hashlib.blake2b(text, digest_size=16).digest()
 
 
-def _distinct_notes(read: Sequence[Source]) -> list[Message]:
-    """Return the notes on the files, each with the first file that has it."""
-    notes: list[Message] = []
+def distinct_notes(read: Sequence[Source]) -> list[Message]:
+    """Return the first notes on the files, each with the first file that has it."""
+    with_files: list[tuple[Message, str]] = []
     for source in read:
         for note in source.notes:
-            if all(
-                note != other for _, other in [*((None, Message.model_validate(one.params["note"])) for one in notes)]
-            ):
-                notes.append(msg("data.note_in_file", file=source.path.name, note=note))
-    return notes[:_MOST_NAMED]
+            if len(with_files) < _MOST_NAMED and all(note != other for other, _ in with_files):
+                with_files.append((note, source.path.name))
+    return [msg("data.note_in_file", file=file, note=note) for note, file in with_files]
 
 
 def _notes(others: Sequence[str], refused: Sequence[DataError]) -> tuple[Message, ...]:
@@ -316,90 +309,3 @@ def _notes(others: Sequence[str], refused: Sequence[DataError]) -> tuple[Message
         listed = [msg("data.counted", name=ending, count=count) for ending, count in endings.most_common(_MOST_NAMED)]
         notes.append(msg("data.note_other_files", count=len(others), endings=listed))
     return tuple(notes)
-
-
-# the source, its format, the decision on its columns, its rows
-Started = tuple[Source, Format, Decision, Iterator[Row | Problem]]
-
-
-def start_each(source: Source, start: Callable[[Source], Started], limits: Limits) -> Started:
-    """Start reading each file by its own format; one that cannot be read is a warning, unless all are."""
-    started, refused, parts = [], [], []
-    for part in source.parts:
-        try:
-            started.append(start(part))
-            parts.append(started[-1][0])
-        except DataError as error:
-            refused.append(error)
-            parts.append(part)
-    if not started:
-        raise refused[0]
-    most = Counter(chosen for _, chosen, _, _ in started).most_common(1)[0][0]
-    decision = Decision.merge(each for _, _, each, _ in started)
-    known = {part.path.name: part.notes for part in source.parts}
-    of_rows = _distinct_notes(
-        [replace(part, notes=part.notes[len(known[part.path.name]) :]) for part, _, _, _ in started]
-    )
-    source = replace(source, notes=(*source.notes, *of_rows))
-    warnings = (
-        Problem(row=0, severity="warning", text=msg("data.note_refused_file", why=error.message)) for error in refused
-    )
-    items = chain(_one_after_another(source, started, limits), warnings)
-    return replace(source, parts=tuple(parts)), most, decision, items
-
-
-def _one_after_another(source: Source, started: Iterable[Started], limits: Limits) -> Iterator[Row | Problem]:
-    """Yield the rows of several files, numbered consecutively."""
-    before = 0
-    for part, chosen, _, items in started:
-        last = before
-        try:
-            for item in items:
-                if isinstance(item, Row):
-                    item = replace(
-                        item,
-                        number=item.number + before,
-                        file=part.path.name,
-                        format=chosen,
-                        validation=part.validation,
-                    )
-                    last = max(last, item.number)
-                elif item.row:
-                    item = item.model_copy(update={"row": item.row + before, "file": part.path.name})
-                    last = max(last, item.row)
-                if last > limits.rows:
-                    raise DataError("data.too_many_rows", file=source.path.name, limit=limits.rows)
-                yield item
-        except DataError as error:
-            if last > limits.rows:
-                raise
-            yield Problem(row=0, severity="warning", text=msg("data.note_refused_file", why=error.message))
-        before = last
-
-
-def origin_notes(source: Source, rows: Counter[str], apart: Counter[str], only_apart: bool) -> list[Message]:
-    """Return notes on the files of a dataset, on how chats among them are read, and on its validation rows.
-
-    apart: good rows of each file of test or validation rows. only_apart: there are no others.
-    """
-    if not source.parts:
-        return [msg("data.note_only_validation", files=[source.path.name])] if source.validation else []
-    named = [
-        msg("data.counted", name=name, count=count) for name, count in list(rows.items())[:_MOST_FILES_NAMED] if name
-    ]
-    notes = [
-        msg(
-            "data.note_files",
-            count=len(source.parts),
-            files=named or [part.path.name for part in source.parts[:_MOST_FILES_NAMED]],
-        )
-    ]
-    if not source.chat:
-        chats = [part for part in source.parts if part.chat][:_MOST_FILES_NAMED]
-        notes += [msg("data.note_in_file", file=part.path.name, note=overview.read_as(part).note()) for part in chats]
-    if apart:
-        each = [msg("data.counted", name=name, count=count) for name, count in list(apart.items())[:_MOST_FILES_NAMED]]
-        files = [*apart] if len(apart) == 1 else each
-        key = "data.note_only_validation" if only_apart else "data.note_validation"
-        notes.append(msg(key, files=files) if only_apart else msg(key, files=files, rows=apart.total()))
-    return notes

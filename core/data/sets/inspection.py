@@ -22,7 +22,7 @@ from core.data.chats.overview import Chat
 from core.data.findings.checks import Checks
 from core.data.findings.finding import Finding
 from core.data.formats import Example, ReadRow, check_closely
-from core.data.reading import folders
+from core.data.reading import part_rows
 from core.data.reading.choices import NO_CHOICES, Choices
 from core.data.reading.file_rows import DEFAULT_LIMITS, FileKind, Limits, Problem, Row, Source
 from core.data.sets.earliest import earliest
@@ -128,7 +128,7 @@ def inspect_file(
             raise DataError("data.changed_meanwhile", file=file.name)
     assumed = [msg(f"data.note_{name}") for name in sorted(counts.tally.assumed)]
     chat_notes = [chat.note()] if chat else []
-    origin = folders.origin_notes(source, counts.files, counts.apart, not counts.validation)
+    origin = part_rows.origin_notes(source, counts.files, counts.apart, not counts.validation)
     style = [msg("data.note_style")] if chosen == "text" and not chat else []
     notes = (*source.notes, *assumed, *origin, *chat_notes, *style)
     return DataReport(

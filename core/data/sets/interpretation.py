@@ -13,11 +13,11 @@ from functools import partial
 from pathlib import Path
 
 from core.data.chats import message_columns
-from core.data.reading import folders, sniff
+from core.data.reading import part_rows, sniff
 from core.data.reading.choices import Choices
 from core.data.reading.file_rows import Limits, Problem, Row, Source
-from core.data.reading.folders import Started
 from core.data.reading.label_names import NO_NAMES
+from core.data.reading.part_rows import Started
 from core.data.reading.reader import read_rows
 from core.data.shapes import class_names, marked_rows, multiple_choice, sides
 from core.data.shapes.known import COLUMNS, FORMATS, SAMPLE_ROWS, recognise
@@ -64,7 +64,7 @@ def interpret(
     if source.chat:
         return _Meaning(replace(source, choices=choices), "messages").started(limits)
     if source.parts:
-        return folders.start_each(source, lambda part: interpret(part, format, limits, choices, check), limits)
+        return part_rows.start_each(source, lambda part: interpret(part, format, limits, choices, check), limits)
     may_be_messages = format in (None, "messages")
     rows = _sample(source, limits, SAMPLE_ROWS if may_be_messages or choices.columns else 1, check)
     source = _noted_as_pairs(source, rows[0])

@@ -1,0 +1,104 @@
+"""The rows of a dataset of several files: one file after the other, each by its own format; and notes on its files."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from itertools import chain
+
+from core.data.chats import overview
+from core.data.reading import folders
+from core.data.reading.file_rows import Limits, Problem, Row, Source
+from core.data.shapes.sides import Decision
+from core.errors import DataError
+from core.messages import Message, msg
+from core.recipe import Format
+
+_MOST_FILES_NAMED = 20
+
+# the source, its format, the decision on its columns, its rows
+Started = tuple[Source, Format, Decision, Iterator[Row | Problem]]
+
+
+def start_each(source: Source, start: Callable[[Source], Started], limits: Limits) -> Started:
+    """Start reading each file by its own format; one that cannot be read is a warning, unless all are."""
+    started, refused, parts = [], [], []
+    for part in source.parts:
+        try:
+            started.append(start(part))
+            parts.append(started[-1][0])
+        except DataError as error:
+            refused.append(error)
+            parts.append(part)
+    if not started:
+        raise refused[0]
+    most = Counter(chosen for _, chosen, _, _ in started).most_common(1)[0][0]
+    decision = Decision.merge(each for _, _, each, _ in started)
+    known = {part.path.name: part.notes for part in source.parts}
+    of_rows = folders.distinct_notes(
+        [replace(part, notes=part.notes[len(known[part.path.name]) :]) for part, _, _, _ in started]
+    )
+    source = replace(source, notes=(*source.notes, *of_rows))
+    warnings = (
+        Problem(row=0, severity="warning", text=msg("data.note_refused_file", why=error.message)) for error in refused
+    )
+    items = chain(_one_after_another(source, started, limits), warnings)
+    return replace(source, parts=tuple(parts)), most, decision, items
+
+
+def _one_after_another(source: Source, started: Iterable[Started], limits: Limits) -> Iterator[Row | Problem]:
+    """Yield the rows of several files, numbered consecutively."""
+    before = 0
+    for part, chosen, _, items in started:
+        last = before
+        try:
+            for item in items:
+                if isinstance(item, Row):
+                    item = replace(
+                        item,
+                        number=item.number + before,
+                        file=part.path.name,
+                        format=chosen,
+                        validation=part.validation,
+                    )
+                    last = max(last, item.number)
+                elif item.row:
+                    item = item.model_copy(update={"row": item.row + before, "file": part.path.name})
+                    last = max(last, item.row)
+                if last > limits.rows:
+                    raise DataError("data.too_many_rows", file=source.path.name, limit=limits.rows)
+                yield item
+        except DataError as error:
+            if last > limits.rows:
+                raise
+            yield Problem(row=0, severity="warning", text=msg("data.note_refused_file", why=error.message))
+        before = last
+
+
+def origin_notes(source: Source, rows: Counter[str], apart: Counter[str], only_apart: bool) -> list[Message]:
+    """Return notes on the files of a dataset, on how chats among them are read, and on its validation rows.
+
+    apart: good rows of each file of test or validation rows. only_apart: there are no others.
+    """
+    if not source.parts:
+        return [msg("data.note_only_validation", files=[source.path.name])] if source.validation else []
+    named = [
+        msg("data.counted", name=name, count=count) for name, count in list(rows.items())[:_MOST_FILES_NAMED] if name
+    ]
+    notes = [
+        msg(
+            "data.note_files",
+            count=len(source.parts),
+            files=named or [part.path.name for part in source.parts[:_MOST_FILES_NAMED]],
+        )
+    ]
+    if not source.chat:
+        chats = [part for part in source.parts if part.chat][:_MOST_FILES_NAMED]
+        notes += [msg("data.note_in_file", file=part.path.name, note=overview.read_as(part).note()) for part in chats]
+    if apart:
+        each = [msg("data.counted", name=name, count=count) for name, count in list(apart.items())[:_MOST_FILES_NAMED]]
+        files = [*apart] if len(apart) == 1 else each
+        key = "data.note_only_validation" if only_apart else "data.note_validation"
+        notes.append(msg(key, files=files) if only_apart else msg(key, files=files, rows=apart.total()))
+    return notes
