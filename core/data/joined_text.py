@@ -21,7 +21,7 @@ def encode_paragraph(tokenizer: Tokenizer, text: str, continues: bool, after: st
     first = next((i for i, (start, _) in enumerate(full.offsets) if start >= begin), 0) if continues else 0
     last = next((i for i, (start, _) in enumerate(full.offsets) if start >= end), 0) if after else len(full.offsets)
     if first >= last or (first and full.offsets[first - 1][1] > begin) or (after and full.offsets[last - 1][1] > end):
-        # a token reaches over the border: the paragraph is encoded by ittokenizer
+        # a token reaches over the border: the paragraph is encoded on its own
         encoding = tokenizer.encoding(text + after)
         return FullExample(encoding.ids, [True] * len(encoding.ids), text + after, encoding.offsets)
     first_char, last_char = (begin if continues else 0), (end if after else len(full.text))

@@ -189,7 +189,7 @@ class DatasetStore:
                     undo.callback(shutil.rmtree, folder, ignore_errors=True)
                     report = self._readings.read_into(folder, source, choices, check)
                     digest = _copy(path, folder / f"source.{source.stored_as or source.kind}", check)
-                    if beside := source.label_names.file and not source.stored_as and source.label_names.file:
+                    if (beside := source.label_names.file) and not source.stored_as:
                         _copy(path.parent / beside, folder / beside, check)
                     if digest != report.sha256:
                         raise DataError("data.changed_while_reading", file=path.name)

@@ -4,11 +4,10 @@ Markdown."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain, islice
 
-from core.data.reading.file_rows import Problem, RawRow
+from core.data.reading.file_rows import Items, RawRow
 from core.data.shapes.left_out import Loss
 
 _HELD = 60  # paragraphs; the licence begins a book, and is shorter than that
@@ -22,8 +21,6 @@ _END = re.compile(
 )
 _CREDITS = re.compile(r"(?:Produced|Transcribed|Prepared) by\b|E-?text prepared by\b", re.IGNORECASE)
 _FRONT_MATTER = re.compile(r"(---|\+\+\+)[^\S\n]*\n(?=[\w\"'-]+\s*[:=]|\[)")
-
-Items = Iterator[RawRow | Problem | Loss]
 
 
 def without_boilerplate(items: Items, is_markdown: bool) -> Items:

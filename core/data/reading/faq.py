@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain, islice
 
-from core.data.reading.file_rows import Problem, RawRow
+from core.data.reading.file_rows import Items, RawRow
 from core.data.shapes.left_out import Loss
 
 _HELD = 5_000  # paragraphs; a longer text is no page of questions
@@ -18,8 +17,6 @@ _HEADING = re.compile(r"(#{1,6})\s+(.*)|(?:\*\*|__)(?P<bold>[^*_]+)(?:\*\*|__)$"
 _ANCHOR = re.compile(r"(?:\{#[^{}]*\}|¶)$")
 _ASKS = re.compile(r"^(?>.*[?？])\W*$|^(?:Q|Question|Frage)\s*+\d*\s*[:.]\s*\S")
 _FENCE = re.compile(r"\s*(?:```|~~~)")
-
-Items = Iterator[RawRow | Problem | Loss]
 
 
 @dataclass

@@ -216,6 +216,9 @@ class RawRow:
     joint: str | None = None
 
 
+Items = Iterator[RawRow | Problem | Loss]  # what a reader of a kind of file yields
+
+
 def check_row(raw: RawRow, limits: Limits) -> Row | Problem:
     if not isinstance(raw.value, dict):
         return Problem(row=raw.row, line=raw.line, text=msg("data.not_an_object", found=type_name(raw.value)))

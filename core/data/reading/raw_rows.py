@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 from core.data.reading.arrow_rows import arrow_rows
 from core.data.reading.database_rows import database_rows
 from core.data.reading.document_rows import document_rows
-from core.data.reading.file_rows import DOCUMENTS, SPREADSHEETS, Limits, Problem, RawRow, Source
+from core.data.reading.file_rows import DOCUMENTS, SPREADSHEETS, Items, Limits, RawRow, Source
 from core.data.reading.json_rows import json_rows, jsonl_rows
 from core.data.reading.notebooks import notebook_rows
 from core.data.reading.source_code import code_rows
@@ -16,10 +16,8 @@ from core.data.reading.spreadsheets import sheet_rows
 from core.data.reading.table_rows import csv_rows, parquet_rows, txt_rows
 from core.data.reading.yaml_rows import yaml_rows
 from core.data.shapes.class_names import with_names
-from core.data.shapes.left_out import Loss
 from core.data.shapes.unfolded import unfolded
 
-Items = Iterator[RawRow | Problem | Loss]
 READERS: dict[str, Callable[[Source, Limits], Items]] = {
     "json": json_rows, "jsonl": jsonl_rows, "csv": csv_rows, "parquet": parquet_rows, "arrow": arrow_rows,
     "sqlite": database_rows,

@@ -19,6 +19,7 @@ from core.data.reading.boilerplate import without_boilerplate
 from core.data.reading.faq import with_questions
 from core.data.reading.file_rows import (
     DEFAULT_LIMITS,
+    Items,
     Limits,
     Problem,
     RawRow,
@@ -29,7 +30,7 @@ from core.data.reading.file_rows import (
     loss_warning,
 )
 from core.data.reading.line_rows import line_rows
-from core.data.reading.raw_rows import READERS, Items, converted
+from core.data.reading.raw_rows import READERS, converted
 from core.data.reading.sniff import os_errors_as_data_errors, probe
 from core.data.shapes.left_out import Loss
 from core.errors import DataError

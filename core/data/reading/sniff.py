@@ -122,16 +122,16 @@ def _probed(path: Readable, limits: Limits, choices: Choices, check: Callable[[]
                 )
         else:
             source = _text_source(path, size, encodings.find(path, head, choices.encoding, check), choices, limits)
-        return _with_label_names(source, limits)
+        return _with_label_names(source)
 
 
-def _with_label_names(source: Source, limits: Limits) -> Source:
+def _with_label_names(source: Source) -> Source:
     """Return the source with the names of its classes; those beside a file of a folder are found there."""
     if source.chat or source.kind in DOCUMENTS:
         return source
     names = label_names.NO_NAMES
     if source.kind == "parquet":
-        with zips.seekable(source.path, limits) as file:
+        with zips.seekable(source.path) as file:
             names = label_names.of_parquet(file)
     if names == label_names.NO_NAMES and isinstance(source.path, Path):
         names = label_names.beside(source.path)

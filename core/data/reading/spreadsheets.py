@@ -15,14 +15,13 @@ from typing import Any
 
 from core.data.reading import reader_process
 from core.data.reading.file_rows import Limits, Problem, RawRow, Readable, Source, column_names, too_big
-from core.data.reading.workbook import TOGETHER
+from core.data.reading.workbook import LOOKED_AT, TOGETHER
 from core.data.shapes import header
 from core.data.shapes.left_out import Loss
 from core.errors import DataError
 from core.messages import Message, msg
 from core.values import MIB
 
-LOOKED_AT = 30  # rows, among which the names of the columns are searched
 _WIDE = 0.5  # share of the widest row's width
 _MOST_NAMED = 8  # other sheets
 
@@ -97,7 +96,7 @@ def _table_rows(lines: Iterator[Any], source: Source, limits: Limits) -> Iterato
     """Yield the rows of one sheet. Their numbers are those of the sheet."""
     first = list(islice(lines, LOOKED_AT))
     is_row = source.header is False
-    at = _names_at([line[1] or [] for line in first[:LOOKED_AT]], is_row)
+    at = _names_at([line[1] or [] for line in first], is_row)
     for above in first[:at]:
         if any(cell.strip() for cell in above[1] or ()):
             yield Loss("above")

@@ -25,7 +25,7 @@ from typing import IO, Any
 
 _DIGITS = 15  # digits that spreadsheets show of a number
 _CHUNK = 1 << 20
-_LOOKED_AT = 30  # rows, among which the names of the columns are searched
+LOOKED_AT = 30  # rows, among which the names of the columns are searched
 TOGETHER = " / "  # between the names of sheets that are read together; no name in Excel has a slash
 # XML of a formula without a stored value, as written by programs that do not calculate.
 _UNCALCULATED = (b"</f></c>", b"</f><v></v></c>", b"</f><v/></c>", b"</f><v /></c>")
@@ -88,7 +88,7 @@ def _chosen(book: Any, sheet: str, shown: list[tuple[str, bool]]) -> list[Any]:
 def _columns(sheet: Any) -> frozenset[str] | None:
     """Return the names of a table's columns, if it has two or more: its first row of words that is at least half as
     wide as its widest, as core.data.reading.spreadsheets takes it."""
-    filled = [[cell for cell in cells if str(cell).strip()] for cells in islice(sheet.iter_rows(), _LOOKED_AT)]
+    filled = [[cell for cell in cells if str(cell).strip()] for cells in islice(sheet.iter_rows(), LOOKED_AT)]
     widest = max(map(len, filled), default=0)
     names = next((row for row in filled if 2 * len(row) >= widest and all(isinstance(cell, str) for cell in row)), [])
     return frozenset(str(name).strip().lower() for name in names) if len(names) > 1 else None

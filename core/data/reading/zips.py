@@ -39,7 +39,7 @@ _MIMETYPES: dict[bytes, FileKind] = {
 }
 
 
-def seekable(path: Readable, limits: Limits) -> IO[bytes]:
+def seekable(path: Readable) -> IO[bytes]:
     """Return a seekable file; a file of an archive is read into memory."""
     file = path.open("rb")
     if file.seekable():
@@ -54,7 +54,7 @@ def seekable(path: Readable, limits: Limits) -> IO[bytes]:
 @contextlib.contextmanager
 def open_zip(path: Readable, limits: Limits) -> Iterator[zipfile.ZipFile]:
     """Open an archive. Raises DataError if it is damaged, or states a size above the limit."""
-    with seekable(path, limits) as file:
+    with seekable(path) as file:
         if _directory_bytes(file) > MOST_DIRECTORY:
             raise DataError("data.zip_directory", file=path.name, limit_mib=MOST_DIRECTORY // MIB)
         try:
