@@ -249,6 +249,7 @@ class Preview:
         return self.counts(max_length, long_examples, overlap).pieces
 
     def facts(self) -> DataFacts:
+        """Return the numbers of the dataset that advice and estimates need."""
         _, start, end = self.tokens.runs.T
         return DataFacts(
             rows=len(self.rows) - self._projected(self.refused.rows),

@@ -52,9 +52,9 @@ def choose(
 ) -> RowSelection:
     """Choose the training and validation rows of a recipe among `count` rows.
 
-    repeats: of these rows; used only if the recipe removes duplicates or leaked rows. own: as
-    `own_validation` returns it. If max_steps need fewer rows than
-    there are, that many are chosen at random, and at most as many (or SMALLEST_SPLIT) for validation.
+    repeats: of these rows; used only if the recipe removes duplicates or leaked rows. own: as `own_validation` returns
+    it. If max_steps need fewer rows than there are, that many are chosen at random, and at most as many (or
+    SMALLEST_SPLIT) for validation.
     """
     data, seed, leaked = recipe.data, recipe.train.seed, 0
     training, measuring = split_rows(count, recipe, repeats, own, paragraphs)

@@ -67,6 +67,7 @@ class _Renderer:
         self._answers: queue.Queue[JsonObject | None] = queue.Queue()
 
     def request(self, **values: object) -> Any:
+        """Send a request and return what was rendered. Raises TemplateError."""
         with self._lock:
             if self._child is None or self._child.process.poll() is not None:
                 self._child = self._start()

@@ -48,6 +48,7 @@ class Sheets:
         return (*((self.together,) if self.together else ()), *self.sheets)
 
     def notes(self) -> tuple[Message, ...]:
+        """Return notes on the sheets that are read, on the others, and on formulas without a value."""
         read = self.read
         others = [name for name in self.sheets if name not in read]
         shown = [name for name in others if not self.sheets[name]][:_MOST_NAMED]

@@ -260,6 +260,7 @@ class Paragraph:
         self._joint: str | None = None
 
     def add(self, number: int, line: str) -> Iterator[tuple[int, str, str | None]]:
+        """Add a line; yield the parts that are complete with it."""
         self._begins = self._begins or number
         for begin in range(0, len(line), MOST_CHARACTERS):  # the rest is copied for each part
             self._text += line[begin : begin + MOST_CHARACTERS]
@@ -274,6 +275,7 @@ class Paragraph:
                 self._joint = "\n" if part.endswith("\n") else ""
 
     def end(self) -> Iterator[tuple[int, str, str | None]]:
+        """Yield the rest of the paragraph and begin another."""
         begins, text, self._begins, self._text = self._begins, self._text.strip("\n"), 0, ""
         if text.strip():
             yield begins, text, self._joint

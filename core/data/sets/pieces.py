@@ -36,6 +36,7 @@ class Pieces(Sequence[Encoded]):
 
     @classmethod
     def from_tokens(cls, tokens: Tokens, limit: int, long_examples: LongExamples, overlap: int = 0) -> Pieces:
+        """Fit all examples to the limit. overlap: tokens that a piece of plain text repeats of the one before."""
         tokens = JoinedTokens.of_paragraphs(tokens, limit if long_examples == "drop" else None)
         lengths = tokens.lengths.astype(np.int64)
         is_long = lengths > limit

@@ -94,6 +94,7 @@ class Builder:
         self.rows += 1
 
     def add(self, key: int, marks: int, examples: Sequence[Counted]) -> None:
+        """Add a row with its examples. key, marks: of the row."""
         for one in examples:
             self._lines.append(
                 {
