@@ -253,13 +253,18 @@ HARMS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
+def is_mapped(path: Path) -> bool:
+    maps = Path("/proc/self/maps")
+    return maps.exists() and str(path) in maps.read_text()
+
+
 @pytest.fixture
 def mapped_files_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on Windows. Linux."""
-    unlink, maps = Path.unlink, Path("/proc/self/maps")
+    unlink = Path.unlink
 
     def refuse(path: Path, missing_ok: bool = False) -> None:
-        if maps.exists() and str(path) in maps.read_text():
+        if is_mapped(path):
             raise PermissionError(13, "mapped", str(path))
         unlink(path, missing_ok)
 
@@ -275,6 +280,7 @@ def test_damaged_tokens_are_counted_again(store: DatasetStore, tmp_path: Path, t
     del whole  # it maps the file, which Windows would not have written over
     gc.collect()
     (file,) = kept(store)
+    assert not is_mapped(file)  # else it could not be removed below, and two files would be left
     file.write_bytes(HARMS[harm](file.read_bytes()))
     counting = Counting(tokenizer)
     again = Tokenised(rows, counting, ANSWERS).tokens(np.arange(40), trains=True)
