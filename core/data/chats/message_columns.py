@@ -15,6 +15,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
+from functools import cache
 from itertools import pairwise
 from statistics import median
 from typing import Literal
@@ -344,13 +345,9 @@ def natural(value: object) -> tuple[float, ...]:
     return tuple(float(number) for number in re.findall(r"\d{1,15}(?:\.\d{1,15})?", str(value)))
 
 
+@cache
 def _split(words: str) -> frozenset[str]:
-    if (known := _SPLIT.get(words)) is None:
-        known = _SPLIT[words] = frozenset(words.split())
-    return known
-
-
-_SPLIT: dict[str, frozenset[str]] = {}
+    return frozenset(words.split())
 
 
 def _words(name: str) -> list[str]:
