@@ -11,6 +11,7 @@ const language = document.documentElement.lang || 'en', whole = new Intl.NumberF
 let set = null, stamp = null, mayEdit = false, show = 'all', sought = '';
 let total = 0, isSearching = false, view = 0, history = {}, height = 0, retry = 0, typing = 0, seen = 0;
 let active = { index: 0, column: 1 }, editing = null, opened = null;
+const tab = (() => { try { return sessionStorage; } catch { return {}; } })();  // some browsers allow no storage
 let isAll = false, last = null;       // all rows that are shown are chosen but those in `chosen`; the row chosen last
 const chosen = new Set();
 
@@ -137,6 +138,7 @@ async function fetchPart(number) {
   showHistory(reply);
   if (reply.searching) { parts.get(number).isOld = true; setTimeout(() => fetchPart(number), 0); }
   render();
+  resume();
   if (active.index >= total) {  // what had the focus was deleted, or fits the words no more
     if (hadFocus) focus(total - 1, active.column);
     else active.index = Math.max(0, total - 1);
@@ -345,7 +347,16 @@ function open(number) {
 }
 
 // ---- editing a cell ------------------------------------------------------------------------------------------------
-async function edit(index, column) {
+// What is written is kept until it is saved or given up: gradio loads the page again when the app was gone for a while.
+const UNSAVED = 'loraGarageUnsaved';
+function resume() {
+  const text = JSON.parse(tab[UNSAVED] ?? 'null');
+  if (editing || !mayEdit || text?.set !== set || show !== 'all' || sought) return;
+  const index = text.n - 1;
+  focus(index, text.column);
+  if (rowAt(index)) edit(index, text.column, text.text);
+}
+async function edit(index, column, text) {
   const data = rowAt(index), mine = editing = { index, column };
   const reply = await server.cell({ set, n: data.n });
   if (editing !== mine) return;
@@ -354,7 +365,7 @@ async function edit(index, column) {
   if (!row) { editing = null; return; }
   const cell = row.children[column], box = add(cell, 'textarea', 'dt-editor');
   Object.assign(mine, { n: data.n, mark: reply.mark, was: reply.cells[column - 1], box, row });
-  box.value = mine.was;
+  box.value = text ?? mine.was;
   box.rows = 1;
   const names = { cell: words[column === 1 ? 'question' : 'answer'], row: whole.format(data.n) };
   box.setAttribute('aria-label', fill(words.edit, names));
@@ -363,7 +374,10 @@ async function edit(index, column) {
     box.style.height = '0';
     box.style.height = `${Math.min(280, Math.max(cell.clientHeight, box.scrollHeight + 2))}px`;
   };
-  box.oninput = grow;
+  box.oninput = () => {
+    grow();
+    tab[UNSAVED] = JSON.stringify({ set, n: data.n, column, text: box.value });
+  };
   box.onblur = () => { if (editing === mine && !mine.isSaved) mine.leaving = leave(true, false); };
   box.onkeydown = event => {
     event.stopPropagation();
@@ -411,6 +425,7 @@ async function leave(keeps, hasFocus, step = 0) {
 function close(mine) {
   editing = null;
   if (!mine.box) return;
+  delete tab[UNSAVED];
   mine.box.onblur = null;
   mine.box.remove();
   mine.row.classList.remove('dt-editing');
