@@ -260,6 +260,8 @@ def counted_dry_run(models: Models, model: str, setup: Setup) -> DryRunState:
     runs = DryRuns(lambda: busy(Runs(models.workspace)))
     try:
         return runs.wait(Question(config=config_of(models, model), setup=setup))
+    except ModelError as error:
+        return DryRunState(why=error.message)
     finally:
         runs.rest()
 

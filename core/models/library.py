@@ -266,8 +266,8 @@ def shape_of(models: Models, name: str) -> ModelShape:
 
 
 def config_of(models: Models, name: str) -> JsonObject:
-    """Return the config.json of a model named as for `shape_of`, or the part that follows from its shape. Raises
-    ModelError."""
+    """Return the config.json of a model named as for `shape_of`, or what follows from its shape if that describes the
+    whole model. Raises ModelError."""
     path = expand(name)
     if SIZE.fullmatch(name) or path.suffix == ".gguf":
         return shape_of(models, name).config()
@@ -278,7 +278,10 @@ def config_of(models: Models, name: str) -> JsonObject:
     try:
         return models.config(name)
     except ModelError:
-        return shape_of(models, name).config()  # raises what is missing
+        shape = shape_of(models, name)  # raises what is missing
+        if shape.low_confidence:
+            raise
+        return shape.config()
 
 
 def _config_of(file: Path) -> JsonObject:

@@ -212,8 +212,8 @@ def test_the_numbers_are_counted_and_the_dry_run_sees_them(family: Path) -> None
         setup = Setup(r=4, max_length=256, target_parameters="experts", **settings)
         seen, counted = dry_run(Question(config=config, setup=setup)).estimate, estimate(shape, setup)
         assert seen.trainable_params == counted.trainable_params == trained
-        # of hybrid layers the arithmetic says itself how far it may be off
-        within = counted.margin if any(m.key == "shape.hybrid" for m in counted.low_confidence) else 0.05
+        # Granite 4's scan of so small a model is 9 % off; the plan gives such layers a margin of 25 %
+        within = counted.margin if shape.model_type == "granitemoehybrid" else 0.05
         assert counted.allocated_gib == pytest.approx(seen.allocated_gib, rel=within), settings
 
 

@@ -390,8 +390,9 @@ def test_the_dry_run_holds_what_the_files_promise(family: tuple[str, Path], meth
     # Torch rounds each tensor up to 512 bytes; a 4-bit one has six: packed numbers, scales, ...
     rounding = 7 * 512 * len(headers.of_folder(folder)) / 2**30
     assert -1e-6 <= seen.terms["weights"] - counted.terms["weights"] <= rounding
-    # Of so few words; within 5 % for the sizes that are published (test_published).
-    within = counted.margin if any(m.key == "shape.hybrid" for m in counted.low_confidence) else 0.12
+    # Of so few words; within 5 % for the sizes that are published (test_published). Jamba's scan, of the first Mamba,
+    # is not in the arithmetic: 23 % off, and the plan gives it a margin of 25 %.
+    within = counted.margin if family[0] == "jamba" else 0.12
     assert counted.allocated_gib == pytest.approx(seen.allocated_gib, rel=within)
 
 

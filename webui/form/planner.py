@@ -320,9 +320,13 @@ class Planner:
         return pace.from_step(speed, measuring)
 
     def _dry_run(self, planned: Plan, shape: ModelShape | None) -> DryRunState | None:
-        """Return the memory of a real step, as far as it is known. Requested here, never waited for."""
+        """Return the memory of a real step, as far as it is known. Requested here, never waited for.
+
+        None on a CPU, and for a model of the catalogue that is more than its widths say (experts, hybrid layers): until
+        its config.json is here, another model would be measured.
+        """
         kind = planned.advice.budget.kind
-        if shape is None or kind == "cpu":
+        if shape is None or kind == "cpu" or (shape.source == "catalogue" and shape.low_confidence):
             return None
         model, config = planned.recipe.model, shape.config()
         if shape.source != "catalogue":
