@@ -184,7 +184,7 @@ def test_a_run_of_another_device_gets_a_process_of_its_own_and_says_where_it_com
     elsewhere.add_facts(RunFacts(wanted_device="GPU-0", advice={"budget": {"kind": "card", "name": "RTX 4060"}}))
     ready(client, adapters[0], run=elsewhere.id)
     assert client._worker.process.pid == process  # there is no such card, so it is given what the chat before was given
-    assert client.state().remote == msg("device.on_processor_instead", then="RTX 4060")
+    assert client.state().elsewhere == msg("device.on_processor_instead", then="RTX 4060")
     ready(client, adapters[0], run=here.id)
     assert client._worker.process.pid != process and client.state().elsewhere is None
 

@@ -119,10 +119,13 @@ def test_the_commands_say_of_it_what_they_said_then(place: Path, workspace: Work
     said = without_sizes(command("inspect", "my-rows", "--model", "library:tiny", workspace=workspace))
     then = expected(place, "inspect")
     # What it could not say then, and what it found nothing of.
-    nothing: dict[str, Any] = {name: [] for name in ("left_out", "people", "questions", "findings")}
+    nothing: dict[str, Any] = {name: [] for name in ("left_out", "people", "questions", "findings", "readings")}
     nothing |= {
         "roles": {},
         "guessed": False,
+        "undecided": False,
+        "validation": 0,
+        "continued": 0,
         "chat": None,
         "conversations": None,
         "header": None,
