@@ -1,4 +1,5 @@
-"""Texts that are no prose: a table by tabs, labels before a text, flash cards, highlights of a Kindle, words with tags.
+"""Texts that are no prose: a table by tabs, labels before a text, flash cards, quiz questions, highlights of a Kindle,
+words with tags.
 
 `shape_of` looks at the first lines; `line_rows` reads the shapes that are neither a table nor refused.
 """
@@ -8,15 +9,16 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice, takewhile
+from itertools import groupby, islice, takewhile
 from typing import Literal, TypeVar
 
 from core.data.reading.file_rows import Limits, Problem, RawRow, Readable, Source, lines_of, too_big
+from core.data.reading.table_rows import txt_rows
 from core.data.shapes.left_out import Loss
 from core.messages import msg
 
 _T = TypeVar("_T")
-LineShape = Literal["", "table", "fasttext", "cards", "clippings", "conll"]
+LineShape = Literal["", "table", "fasttext", "cards", "quiz", "clippings", "conll"]
 LOOKED_AT = 300  # lines
 _BEGINNING, _MOST_PARTS = 1 << 16, 1_000  # characters of a line; such parts of lines that are read
 _MOST = 0.9  # of the lines have the shape
@@ -27,6 +29,11 @@ _LABELS = re.compile(r"((?:__label__\S+\s+)+)(\S.*)", re.DOTALL)
 _SEPARATORS = (" :: ", "::", " — ", " – ", " - ", " => ", " → ", " = ")
 _TAG = re.compile(r"(?:O|[BIESLUM]-[\w-]+)$")
 _END = "=========="  # of a highlight
+_OPTION = re.compile(r"\s*[(（]?([A-Ja-j])\s?[).:、．）]\s*(\S.*)")
+_RIGHT = re.compile(
+    r"\s*(?:(?:correct |right )?answer|key|antwort|lösung|答案|正确答案)?\s*[:：]?\s*([A-Ja-j])\s*", re.I
+)
+_FEWEST_OPTIONS = 2
 
 
 def first_lines(path: Readable, encoding: str) -> list[str]:
@@ -54,6 +61,10 @@ def shape_of(lines: Sequence[str]) -> LineShape:
         return "fasttext"
     if len(filled) >= 2 and _is_table(filled):
         return "table"
+    blocks = [[*block] for is_filled, block in groupby(lines, lambda line: bool(line.strip())) if is_filled]
+    blocks = blocks[:-1] if len(lines) == LOOKED_AT else blocks  # the last goes on
+    if len(blocks) >= 2 and _mostly(blocks, lambda block: _quiz_question(block) is not None):
+        return "quiz"
     return "cards" if separator_of(lines) else ""
 
 
@@ -110,7 +121,8 @@ def is_quoted(lines: Sequence[str]) -> bool:
 
 
 def line_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Loss]:
-    yield from _highlights(source, limits) if source.lines == "clippings" else _pairs(source, limits)
+    readers = {"clippings": _highlights, "quiz": _quiz_rows}
+    yield from readers.get(source.lines, _pairs)(source, limits)
 
 
 def _pairs(source: Source, limits: Limits) -> Iterator[RawRow | Problem]:
@@ -148,6 +160,34 @@ def _labels_and_text(line: str) -> tuple[list[str], str] | None:
     words = line.split()
     labels = [*takewhile(lambda word: word.startswith(_LABEL) and word != _LABEL, reversed(words))]
     return (labels[::-1], line.rsplit(None, len(labels))[0]) if 0 < len(labels) < len(words) else None
+
+
+def _quiz_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem]:
+    for item in txt_rows(source, limits):
+        if isinstance(item, RawRow) and (question := _quiz_question(item.value["text"].split("\n"))):
+            yield RawRow(item.row, question, item.line)
+        else:
+            yield item if isinstance(item, Problem) else Problem(row=item.row, line=item.line, text=msg("data.no_quiz"))
+
+
+def _quiz_question(block: Sequence[str]) -> dict[str, object] | None:
+    """Return the question of a block of lines, with its options and the letter of the right one, which stands on a line
+    of its own; None for another block."""
+    right: str | None = None
+    question: list[str] = []
+    options: list[str] = []
+    for line in block:
+        if (match := _OPTION.fullmatch(line)) and ord(match[1].upper()) - ord("A") == len(options):
+            options.append(match[2].strip())
+        elif right is None and (match := _RIGHT.fullmatch(line)):
+            right = match[1].upper()
+        elif not options:
+            question.append(line.strip())
+        else:
+            return None
+    if right is None or not question or len(options) < _FEWEST_OPTIONS or ord(right) - ord("A") >= len(options):
+        return None
+    return {"question": "\n".join(question), "options": options, "answer": right}
 
 
 def _highlights(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Loss]:

@@ -301,9 +301,12 @@ def _zip_or_spreadsheet(path: Readable, head: bytes, limits: Limits) -> FileKind
 
 
 def _refuse_quiz(path: Readable, head: bytes) -> None:
-    """Raise DataError for a text of quiz questions in the marks of a program."""
+    """Raise DataError for a text of quiz questions in the marks of a program, except in blocks that are read."""
     for marks, pattern in _QUIZ.items():
         if len(pattern.findall(head, 0, _QUIZ_HEAD)) > 1:
+            lines = head.decode("utf-8", "replace").splitlines()[: line_rows.LOOKED_AT]
+            if path.suffix.lower() == ".txt" and line_rows.shape_of(lines) == "quiz":
+                continue
             raise DataError("data.is_quiz", file=path.name, marks=marks)
 
 
@@ -367,7 +370,7 @@ def _kind(path: Readable, encoding: str, limits: Limits) -> FileKind:
         return "jsonl"
     if not first.startswith(("[", "{")):
         start = "".join(c if c.isprintable() else "?" for c in first[:20])
-        if by_suffix is None and line_rows.shape_of(lines) == "conll":
+        if by_suffix is None and line_rows.shape_of(line_rows.first_lines(path, encoding)) == "conll":
             raise DataError("data.is_conll", file=path.name)
         if by_suffix is None:
             raise DataError(

@@ -1,7 +1,8 @@
 """Names of files and folders that say which rows are for validation: test, dev, val, validation, eval.
 
 A name counts only as a word of its own: the only one, the last one (`qa-test`, `en_dev`), or the first one before words
-that say nothing else (`dev-v2.0`) or that a file for training has too (`test-en` beside `train-en`).
+that say nothing else (`dev-v2.0`), or that a file for training has too (`test-en` beside `train-en`) or has none of
+(`test_hard` beside `train`).
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ def is_for_validation(name: str, names: Collection[str]) -> bool:
     if not _APART.fullmatch(kept[0]):
         return False
     siblings = {_key(other) for other in names}
-    return any((trained, *words[1:]) in siblings for trained in _TRAINED)
+    beside = (words[1:], words[len(words) - 1 :])  # train-en.json, train.json
+    return any((trained, *rest) in siblings for trained in _TRAINED for rest in beside)
 
 
 def is_for_training(name: str) -> bool:

@@ -22,6 +22,7 @@ from core.values import MIB
 # training and validation, and shown.
 MOST_CHARACTERS = 16_000
 ANKI = "#separator:"  # the beginning of its exports
+_SIDES, _MOST_OF_A_CARD = ["Front", "Back"], 3  # cards have two sides, and may have tags
 # Ends of a part, best first: the last line, sentence or word that ends in its second half (greedy, up to the given
 # end).
 _ENDS = tuple(
@@ -112,7 +113,7 @@ class _CsvHead:
         """True if a record belongs to the head and is not a row. Reads the column names from it."""
         first = record[0].lower()
         if line == 1 and first.startswith(ANKI):
-            self._is_row, self._cards = True, ["Front", "Back"]
+            self._is_row, self._cards = True, [*_SIDES]
             return True
         if self.names is not None or (line == 1 and len(record) == 1 and first.startswith("sep=")):
             return self.names is None
@@ -124,6 +125,8 @@ class _CsvHead:
             if first.startswith("#columns:"):
                 self._cards = [record[0][len("#columns:") :], *record[1:]]
             return True
+        if self._cards == _SIDES and len(record) > _MOST_OF_A_CARD:  # the fields of a note, in an order of its own
+            self._cards = []
         names = [*self._cards, *(f"column {place}" for place in range(len(self._cards) + 1, len(record) + 1))]
         self.names = column_names(self._file, names[: len(record)], self._limits)
         return False

@@ -18,6 +18,7 @@ from typing import Any
 
 from core.data.reading.file_rows import Flaw
 from core.data.shapes.left_out import MEDIA, Columns, Notes, has_value
+from core.data.shapes.roles import column_named
 
 _UTTERANCE_KEYS = (
     "utterances",
@@ -155,10 +156,7 @@ def label_studio(values: Columns, notes: Notes) -> dict[str, object] | None:
     texts = {name: part for name, part in strings.items() if name.lower() not in MEDIA and not _FILE.match(part)}
     if strings and not texts:
         raise Flaw("data.media_labels", fields=[f"data.{name}" for name in strings])
-    text = next(
-        (name for name in ("text", "question", "prompt") if name in texts),
-        max(texts, key=lambda n: len(texts[n]), default=None),
-    )
+    text = next(iter(texts)) if len(texts) == 1 else column_named(texts, "text") or column_named(texts, "question")
     annotations = [
         one for one in values.peek(results_key) if isinstance(one, dict) and one.get("was_cancelled") is not True
     ]
@@ -171,6 +169,8 @@ def label_studio(values: Columns, notes: Notes) -> dict[str, object] | None:
     ]
     labels = [label for result in results for label in _chosen(result.get("value"))]
     if text is None or not labels:
+        if text is None and len(texts) > 1 and labels:
+            raise Flaw("data.several_texts", field="data", fields=[f"data.{name}" for name in texts][:10])
         if text is not None and len(annotations) < len(values.peek(results_key)):
             raise Flaw("data.was_skipped")
         if any(isinstance(result.get("value"), dict) and "start" in result["value"] for result in results):

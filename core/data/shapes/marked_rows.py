@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from core.data.reading.file_rows import Problem, Row
 from core.data.shapes.known import COLUMNS
-from core.data.shapes.turn_markers import turns_in
+from core.data.shapes.turn_markers import after_greeting, turns_in
 from core.messages import Message, msg
 
 _NEARLY_ALL = 0.9
@@ -30,8 +30,11 @@ class MarkedColumn:
         turns = turns_in(text) if isinstance(text, str) else None
         if turns is None and isinstance(text, str) and text.strip():
             return Problem(row=row.number, line=row.line, file=row.file, text=msg("data.no_turn_markers"))
+        if turns is None:
+            return row
+        turns, losses = after_greeting(turns)
         rest = {name: value for name, value in row.values.items() if name != self.column}
-        return replace(row, values={"messages": turns, **rest} if turns else row.values)
+        return replace(row, values={"messages": turns, **rest}, losses=(*row.losses, *losses))
 
 
 def marked(rows: Sequence[Row]) -> MarkedColumn | None:

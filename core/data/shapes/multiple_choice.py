@@ -29,6 +29,7 @@ _KEY_WORDS = re.compile(
 _STEMS = ("question_stem", "stem", "goal", "sentence", "ctx", "startphrase", "sent1", "题目", "题干", "problem text")
 _CONTEXTS = ("context", "passage", "article", "premise", "paragraph", "story", "dialogue", "dialog", "document",
     "background", "reading", "text", "kontext", "文章", "上下文")  # fmt: skip
+_NUMBERED = re.compile(r"column \d+")
 _OTHER_SHAPES = {"messages", "conversations", "conversation", "chosen", "rejected"}
 _SURE = 0.9  # share of the rows that have options, and of the keys that mean one
 
@@ -154,7 +155,7 @@ def refuse_without_key(sample: Sequence[Row]) -> None:
     values = [Columns(row.values) for row in sample]
     names = [*dict.fromkeys(name for each in values for name in each)]
     for place in _places_of_options(names):
-        if place.kind in ("list", "columns") and names[:1] != ["column 1"]:
+        if place.kind in ("list", "columns") and not _are_unnamed(names):
             question, _ = _question_columns(values, [name for name in names if name not in place.names], place)
             if question and _most((place.options(each) is not None for each in values), len(values)):
                 raise DataError("data.options_without_key", question=question, options=[*place.names])
@@ -168,6 +169,11 @@ def _places_of_options(names: Sequence[str]) -> Iterator[Place]:
         yield Place("columns", tuple(columns))
     if question := column_named(names, "question"):
         yield Place("inline", (question,))
+
+
+def _are_unnamed(names: Sequence[str]) -> bool:
+    """Return True for the columns of a table without names: one alone may be the index that pandas writes."""
+    return names[:1] == ["column 1"] and all(_NUMBERED.fullmatch(name) for name in names)
 
 
 def _most(flags: Iterable[bool], count: int) -> bool:
@@ -192,7 +198,7 @@ def _question_columns(values: Sequence[Columns], names: Sequence[str], place: Pl
         return place.names[0], tuple(contexts)
     stems = [name for name in texts if name in _STEMS]
     question = column_named([name for name in texts if name not in contexts], "question") or next(iter(stems), None)
-    if names[:1] == ["column 1"]:
+    if _are_unnamed(names):
         question = "column 1"
     if question is None and contexts:  # "text" or "premise" alone is what the options go with
         question = contexts.pop()
@@ -200,7 +206,7 @@ def _question_columns(values: Sequence[Columns], names: Sequence[str], place: Pl
 
 
 def _key_columns(names: Sequence[str], others: set[str]) -> list[str]:
-    if names[:1] == ["column 1"]:
+    if _are_unnamed(names):
         return [names[-1]]
     return [name for name in names if name not in others and _KEY_WORDS.search(name)]
 

@@ -3,6 +3,7 @@
 preference          prompt | messages | instruction, chosen, rejected     messages, that end with the chosen answer; the
                     other beside them (Notes.worse)
 TRL's conversations prompt and completion as lists of messages            messages
+answered apart      messages up to the question, ground_truth                 messages
 SQuAD               question, context, answers: {text: [...]}             question, context, answer: the first
 turns               dialog | turns | ...: a list of texts, or of pairs    messages: user and assistant take turns
 Open WebUI          chat: {messages: [...]}                               messages
@@ -10,7 +11,7 @@ xLAM                query, tools, answers: calls                          messag
 two models          conversation_a, conversation_b, winner                messages: of the one that was preferred
 turns, Gemini       turns | contents | ...: a list of objects             messages
 written turns       messages | conversations | ...: a text            messages, from JSON, Python or turn markers
-labels              text, labels: a name, a number, or a list of them      text, label
+labels              text, labels | cats: a name, a number, or a list       text, label
 
 core/data/shapes/labelled converts rows of annotation tools, rankings those of ranked answers, traces those of
 observability, trees those of trees and follow-up questions. A shape is recognized row by row by its columns and the
@@ -36,12 +37,13 @@ from core.data.shapes.rankings import COMPARED_COLUMNS, compared
 from core.data.shapes.speakers import role_of
 from core.data.shapes.traces import TRACED_COLUMNS, prompt_test, traced
 from core.data.shapes.trees import answered_turns, instances, questions_of_a_text, tree
-from core.data.shapes.turn_markers import turns_in
+from core.data.shapes.turn_markers import after_greeting, turns_in
 
 TURNS = ("data", "dialog", "dialogue", "turns", "utterances", "contents", "messages", "conversations", "conversation")
 _PROMPT_COLUMNS = ("prompt", "messages", "conversations", "conversation", "question", "instruction", "query", "input")
 _CONVERSATIONS = TURNS[-3:]
-_TEXTS, _MOST_LABELS = ("text", "sentence"), 20
+_TEXTS, _LABELS, _MOST_LABELS = ("text", "sentence"), ("labels", "cats"), 20
+_ANSWERS_APART = ("ground_truth", "reference_answer", "expected_answer", "answer", "solution")
 # Anthropic's hh-rlhf writes a conversation as one text.
 _HUMAN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
 
@@ -148,6 +150,18 @@ def _prompt_and_completion(values: Columns, notes: Notes) -> dict[str, object] |
     return {"messages": [*prompt, *_turns(values[answer_column], "assistant")]}
 
 
+def _answered_apart(values: Columns, notes: Notes) -> dict[str, object] | None:
+    """Add the answer in a column of its own to a conversation that ends with the question, as sets for reinforcement
+    learning have it."""
+    turns = values.peek("messages")
+    column = next((name for name in _ANSWERS_APART if isinstance(values.peek(name), str | int | float)), None)
+    if column is None or not isinstance(turns, list) or not turns or not isinstance(turns[-1], dict):
+        return None
+    if role_of(turns[-1].get("role", turns[-1].get("from"))) != "user":
+        return None
+    return {"messages": [*turns, {"role": "assistant", "content": str(values[column])}]}
+
+
 def _answered_by_calls(values: Columns, notes: Notes) -> dict[str, object] | None:
     """Convert query, tools, answers, as xLAM has them: the answer is a list of tool calls."""
     prompt_column = next(
@@ -177,14 +191,16 @@ def _answered_by_calls(values: Columns, notes: Notes) -> dict[str, object] | Non
 
 
 def _labels(values: Columns, notes: Notes) -> dict[str, object] | None:
-    """Use a text's `labels`, if they are names or numbers of classes: not marked spans, not a label for each word."""
-    labels = values.peek("labels")
+    """Use a text's `labels` or `cats`, if they are names or numbers of classes: not marked spans, not a label for each
+    word."""
+    column = next((name for name in _LABELS if name in values), "")
+    labels = values.peek(column)
     are = labels if isinstance(labels, list) else [labels]
     if "label" in values or not any(isinstance(values.peek(name), str) for name in _TEXTS):
         return None
     if len(are) > _MOST_LABELS or not all(isinstance(one, str | int) and not isinstance(one, bool) for one in are):
         return None
-    values.take("labels")
+    values.take(column)
     return {"label": labels}
 
 
@@ -231,6 +247,8 @@ def _written_turns(values: Columns, notes: Notes) -> dict[str, object] | None:
     if not name or (marked := turns_in(text)) is None:
         return None
     notes.assumed.add("marked_turns")
+    marked, losses = after_greeting(marked)
+    notes.losses += losses
     return {name: marked}
 
 
@@ -270,6 +288,7 @@ _SHAPES: dict[_Converter, tuple[str, ...]] = {
     _preference: (*RANKED_COLUMNS, "rejected"),
     _two_models: ("winner",),
     _prompt_and_completion: ("completion", "response"),
+    _answered_apart: _ANSWERS_APART,
     _answered_by_calls: ("answers",),
     questions_of_a_text: ("questions",),
     _squad: ("answers",),
@@ -281,7 +300,7 @@ _SHAPES: dict[_Converter, tuple[str, ...]] = {
     json_min: ("annotation_id",),
     _written_turns: _CONVERSATIONS,
     _alternating: TURNS,
-    _labels: ("labels",),
+    _labels: _LABELS,
 }
 
 

@@ -32,7 +32,8 @@ _ROLE_WORDS: dict[Role, str] = {
         uscita soluzione resposta
         saída ответ решение 回答 答案 答 输出 答复 解答 摘要 回复 答え 답변 대답 출력 جواب إجابة उत्तर""",
     "system": "system persona systemprompt система 系统 システム",
-    "context": "context passage background kontext hintergrund contexto contexte contesto контекст 上下文 背景 文脈",
+    "context": """
+        context passage background schema kontext hintergrund contexto contexte contesto контекст 上下文 背景 文脈""",
     "text": """
         text content body story article document poem lyrics chapter paragraph markdown inhalt texto contenido texte
         contenu testo conteúdo
@@ -43,7 +44,7 @@ _ABOUT = frozenset(
     re.findall(
         r"\w+",
         "id ids date time timestamp type lang language name author model count length tokens score rating url link "
-        "index idx nr no number split file path version status datum zeit zeitstempel nummer",
+        "index idx nr no number split file path version status parse parses datum zeit zeitstempel nummer",
     )
 )
 # Words in names of columns with worse answers.

@@ -31,7 +31,7 @@ _LABEL = frozenset(
         étiquette etichetta метка категория класс 类别 标签 分类 分類 ラベル カテゴリ 라벨 카테고리 분류 تصنيف श्रेणी""",
     )
 )
-_CODE = frozenset({"code", "sql", "query", "program", "snippet", "quelltext", "代码", "コード"})
+_CODE = frozenset({"code", "sql", "cypher", "sparql", "query", "program", "snippet", "quelltext", "代码", "コード"})
 _NEVER_ANSWERS = frozenset({"premise", "hypothesis", "passage"})  # beside the names of questions, contexts, systems
 _QUESTION_MARKS = ("?", "？", "؟")
 _CODE_BEGINS = re.compile(
@@ -253,6 +253,9 @@ def _one_named(table: _Table) -> Decision | None:
     readings = [roles | _beside(table, roles) for roles in pairs]
     if len(readings) == 1 and answer is None and table.may_be_answer(others[0]) and not table.is_numeric(others[0]):
         return Decision((readings[0],), "names")
+    if len(readings) == 1 and answer is None and table.is_numeric(others[0]) and (context := table.named("context")):
+        # such as 1 for a right reply to what was said before
+        return _question_to_person([*readings, _pair(context[0], question or "")])
     codes = [place for place, name in enumerate(others) if table.holds_code(name)] if answer is None else []
     if len(codes) == 1:
         readings.insert(0, readings.pop(codes[0]))
@@ -315,7 +318,12 @@ def _unnamed(table: _Table) -> Decision | None:
     columns = [name for name in table.sentences if not is_worse(name)]
     if named_text is not None and len(columns) != 2:
         return Decision((_alone(named_text),))
-    short = [name for name in table.texts if name not in columns and not is_about(name) and table.texts[name] > 0]
+    has_two = len(table.values) == 2  # then even a column called name is a side
+    short = [
+        name
+        for name, words in table.texts.items()
+        if name not in columns and words > 0 and (has_two or not is_about(name))
+    ]
     if len(columns) == 1 and not short:
         return Decision((_alone(columns[0]),), "content")
     if len(columns) == 1:

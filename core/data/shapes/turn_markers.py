@@ -18,6 +18,7 @@ from functools import lru_cache
 from statistics import median
 from typing import Protocol
 
+from core.data.shapes.left_out import Loss
 from core.data.shapes.speakers import ROLES, Role
 
 Turn = dict[str, str]
@@ -89,10 +90,17 @@ def _side(name: str) -> Role | None:
 def turns_in(text: str) -> list[Turn] | None:
     """Return the turns of a conversation that is written into a text with markers; None for any other text.
 
-    A conversation has a question and the marker of an answer. The answer may be empty.
+    A conversation has a question and the marker of an answer. The answer may be empty. It may begin with a greeting of
+    the side that answers.
     """
     body = text[_begin(text) :]
     return next((turns for style in _STYLES if (turns := _complete(style.turns(body)))), None)
+
+
+def after_greeting(turns: list[Turn]) -> tuple[list[Turn], tuple[Loss, ...]]:
+    """Return the turns from the first question on, and what was left out before it."""
+    is_greeted = turns[0]["role"] == "assistant"
+    return (turns[1:], (Loss("chat", "unasked"),)) if is_greeted else (turns, ())
 
 
 def _begin(text: str) -> int:
@@ -228,7 +236,8 @@ class _Named:
             turns.insert(0, {"role": "system", "content": before})
         elif before:
             turns[0]["content"] = f"{before}\n\n{turns[0]['content']}"
-        return turns if turns[0]["role"] != "assistant" else []
+        is_greeting = len(turns) > 1 and not self.asks_alone and self.names.isdisjoint(_LETTERS)
+        return turns if turns[0]["role"] != "assistant" or is_greeting else []
 
     def _end_turn(self, turns: list[Turn], text: str, before: str, joint: str) -> str:
         """Write a turn's text into it, and join it with one of the same side. Return the text before all turns."""

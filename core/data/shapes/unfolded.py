@@ -2,6 +2,7 @@
 
 a list          [{role, content}, ...] | ["Why?", "So.", ...]         turns: the list
 datasets server row_idx, row: {...}                                   the row
+questions       question: {stem, choices: [...]}, answerKey           question, choices, answerKey
 translations    translation: {en: ..., de: ...}                       en, de
 Argilla         fields: {...}, responses: {name: [{value, status}]}   the fields, and for each question the first answer
                 that was submitted
@@ -26,6 +27,10 @@ def unfolded(value: Any) -> tuple[Any, tuple[Loss, ...]]:
     pair = value.get("translation")
     if isinstance(pair, dict) and len(pair) > 1 and all(isinstance(text, str) for text in pair.values()):
         return pair | {name: rest for name, rest in value.items() if name != "translation"}, ()
+    question = value.get("question")
+    if isinstance(question, dict) and isinstance(question.get("stem"), str) and "choices" in question:
+        parts = {name: part for name, part in question.items() if name != "stem"}
+        return value | parts | {"question": question["stem"]}, ()
     fields, responses = value.get("fields"), value.get("responses")
     if isinstance(fields, dict) and isinstance(responses, dict):
         responses = {name if name not in fields else f"{name} answer": answers for name, answers in responses.items()}

@@ -6,8 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from core.data.formats import Example
 from core.data.sets.inspection import examples_of, inspect_file
+from core.errors import DataError
 from core.messages import Message
 
 
@@ -58,6 +61,27 @@ def test_what_was_chosen_in_label_studio_is_the_label_and_marked_spans_are_not(t
     file = tmp_path / "spans.json"
     file.write_text(json.dumps(rows), "utf-8")
     assert (inspect_file(file).good_rows, inspect_file(file).error_count) == (1, 1)
+
+
+def test_a_task_with_several_texts_is_refused_with_their_names_unless_one_tells(tmp_path: Path) -> None:
+    """Seen: the longest field was taken for the text, which was an id."""
+    result = [{"result": [{"value": {"choices": ["Same"]}, "type": "choices"}]}]
+    task = {"data": {"title": "Blue moon", "row": "work-8fd1-0000-aa17-13d2"}, "annotations": result}
+    with pytest.raises(DataError, match=r"data\.title, data\.row"):
+        read(tmp_path, [task])
+    task["data"] = {"title": "Blue moon", "review": "too long a name for it", "body": "Sad."}
+    assert read(tmp_path, [task]) == [[("user", "Sad."), ("assistant", "Same")]]
+
+
+def test_a_list_of_cats_is_the_label_beside_spans(tmp_path: Path) -> None:
+    """doccano and spaCy write the classes of a text so."""
+    row = {"text": "Book a room in Rome", "entities": [[15, 19, "town"]], "cats": ["hotel"]}
+    assert read(tmp_path, [row]) == [[("user", "Book a room in Rome"), ("assistant", "hotel")]]
+
+
+def test_the_answer_in_a_column_of_its_own_ends_a_conversation(tmp_path: Path) -> None:
+    rows = [{"messages": [{"role": "user", "content": "2 + 2?"}], "ground_truth": truth} for truth in ("4", 4)]
+    assert read(tmp_path, rows) == [[("user", "2 + 2?"), ("assistant", "4")]] * 2
 
 
 def test_a_label_that_was_rejected_in_prodigy_is_not_learned(tmp_path: Path) -> None:

@@ -126,3 +126,11 @@ def test_a_line_of_many_megabytes_is_a_problem_of_its_row(tmp_path: Path) -> Non
     text = "\n".join([*lines, "__label__b " + "x" * (5 << 20), "__label__a two"])
     report, _ = read(tmp_path, text)
     assert (report.good_rows, report.error_count) == (21, 1) and report.problems[0].text.key == "data.row_too_large"
+
+
+def test_the_fields_of_a_note_of_anki_are_no_sides_but_a_question(tmp_path: Path) -> None:
+    file = tmp_path / "notes.txt"
+    note = "{0}\t{0}\tthe word {0}\tnoun\n"
+    file.write_text("#separator:tab\n#html:false\n" + "".join(map(note.format, ("chat", "chien", "lune"))), "utf-8")
+    report = inspect_file(file)
+    assert report.undecided and "Front" not in report.columns

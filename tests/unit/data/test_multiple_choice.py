@@ -177,8 +177,10 @@ QUIZZES = {
 }
 
 
-@pytest.mark.parametrize("name", QUIZZES)
-@pytest.mark.parametrize("ending", [".txt", ".gift", ""])
+@pytest.mark.parametrize(
+    ("name", "ending"),
+    [(name, ending) for name in QUIZZES for ending in (".txt", ".gift", "") if (name, ending) != ("Aiken", ".txt")],
+)
 def test_a_quiz_in_the_marks_of_a_program_is_no_prose(name: str, ending: str, tmp_path: Path) -> None:
     file = tmp_path / f"quiz{ending}"
     file.write_bytes(QUIZZES[name].encode("latin-1"))
@@ -190,3 +192,32 @@ def test_prose_with_such_marks_is_prose(tmp_path: Path) -> None:
     file = tmp_path / "a.txt"
     file.write_text("A set {x = 1} and ~ 3.\n\nA. Smith came.\n\n#Q is a tag. ^ is a hat.\n", "utf-8")
     assert len([*examples_of(file)]) == 3
+
+
+def test_blocks_of_a_question_its_options_and_a_letter_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "quiz.txt"
+    before = "\nb\nA river runs there.\nWhere?\nA.Rome\nB.Paris\n\na\nThey sing.\nWho?\nA.Jo\nB.Zoe\n"
+    for text in (before, QUIZZES["Aiken"]):
+        file.write_text(text, "utf-8")
+        answers = [example.messages[-1].content for _, example in examples_of(file)]
+        assert answers == ["B. Paris", "A. Jo"]
+        assert "a block of lines" in sentences(inspect_file(file).notes)
+    file.write_text(before * 10 + "\nWhere is\nthe rest?\n", "utf-8")
+    assert (inspect_file(file).good_rows, inspect_file(file).error_count) == (20, 1)
+
+
+def test_a_question_with_its_options_in_one_object_is_read(tmp_path: Path) -> None:
+    """CommonsenseQA and OpenBookQA write it so."""
+    choices = [{"label": letter, "text": town} for letter, town in zip("ABC", TOWNS, strict=True)]
+    nested = {"question": {"stem": Q, "choices": choices, "question_concept": "town"}, "answerKey": "B"}
+    assert read(tmp_path, [nested] * 2) == [(ASKED, "B. Paris")] * 2
+    assert "question_concept" in sentences(left.what for left in report(tmp_path).left_out)
+
+
+def test_the_index_that_pandas_writes_is_no_question(tmp_path: Path) -> None:
+    file = tmp_path / "set.csv"
+    rows = [[at, "He sits down. He", "sleeps.", "flies.", "melts.", at] for at in range(3)]
+    with file.open("w", encoding="utf-8", newline="") as out:
+        csv.writer(out).writerows([["", "startphrase", "ending0", "ending1", "ending2", "label"], *rows])
+    asked = [example.messages[0].content for _, example in examples_of(file)]
+    assert asked == ["He sits down. He\nA. sleeps.\nB. flies.\nC. melts."] * 3

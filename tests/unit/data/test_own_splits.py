@@ -50,6 +50,7 @@ def recipe(**data: object) -> Recipe:
         ("dev-v2.0.json", []),
         ("valid.json.gz", []),
         ("test-en.tsv", ["train-en.tsv"]),
+        ("test_hard.jsonl", ["train.jsonl", "test.jsonl"]),
         ("testset1.csv", []),
         ("测试集.csv", []),
     ],

@@ -87,6 +87,12 @@ def test_columns_by_other_names_are_question_and_answer_and_that_is_said(columns
             ["x>y", "x>z", "y>z"]),
         ({"name": "Eva", "city": "Rome", "age": 3, "zip": 7}, None, []),
         ({"foo": 1, "bar": 2}, None, []),
+        ({"name": "Eva", "city": "Rome"}, "none", ["name>city", "city>name"]),
+        ({"question": Q, "schema": "A table of cakes.", "cypher": "MATCH (c:Cake)"}, "names",
+            ["question>cypher+schema"]),
+        ({"Context": Q, "Utterance": A, "Label": 1}, "none", ["Utterance>Label+Context", "Context>Utterance"]),
+        ({"sentence1": Q, "sentence2": A, "sentence1_parse": "(S (NP (DT a) (NN b)))", "gold_label": "yes"}, "none",
+            ["sentence2>gold_label+sentence1", "sentence1>sentence2", "sentence2>sentence1"]),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("rows", [20, 300])

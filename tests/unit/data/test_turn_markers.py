@@ -216,3 +216,13 @@ def test_a_file_that_stops_being_a_conversation_is_read_in_bounded_blocks(tmp_pa
     file.write_text("User: a\nAssistant: b\n" * 4000 + "x" * 5_000_000 + "\nUser: c\nAssistant: d\n")
     report = inspect_file(file)
     assert report.rows > 40 and report.good_rows > 40
+
+
+def test_a_greeting_before_the_first_question_is_left_out_by_name(tmp_path: Path) -> None:
+    file = tmp_path / "calls.jsonl"
+    call = "AGENT: Welcome.\n\nCUSTOMER: Where is my bag?\n\nAGENT: In Rome.\n"
+    for column in ("conversation", "text"):
+        file.write_text(json.dumps({column: call}) + "\n", "utf-8")
+        ((_, example),) = examples_of(file)
+        assert [message.content for message in example.messages] == ["Where is my bag?", "In Rome."]
+        assert [str(left.what) for left in inspect_file(file).left_out] == ["Opening messages of the side that answers"]
