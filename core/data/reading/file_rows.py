@@ -108,7 +108,7 @@ class Row:
     losses: tuple[Loss, ...] = ()  # what its reader left out since the row before
     file: str = ""  # in a dataset of several files: the row's file, and its format
     format: Format | None = None
-    validation: bool = False  # of a set of several files: it stands in one of test or validation rows
+    validation: bool = False  # it stands in a file of test or validation rows, or is marked as one of them
     flaw: Message | None = None  # why it cannot be trained, where only the file as a whole tells
     joint: str | None = None  # of a paragraph: the text between it and the row before; None where a text begins
 
@@ -181,6 +181,7 @@ class Source:
     choices: Choices = NO_CHOICES
     parts: tuple[Source, ...] = ()  # of several files
     validation: bool = False  # of several files: its name says that it is not for training
+    split_column: str = ""  # of its rows: says which are for validation
     is_marked: bool = False  # a text with turn markers, as core/data/shapes/turn_markers reads it
     layout: Layout | None = None  # its columns according to dataset_info.json
     people: Mapping[str, str] = field(
@@ -214,6 +215,7 @@ class RawRow:
     line: int | None = None
     losses: tuple[Loss, ...] = ()
     joint: str | None = None
+    validation: bool = False
 
 
 Items = Iterator[RawRow | Problem | Loss]  # what a reader of a kind of file yields
@@ -225,7 +227,7 @@ def check_row(raw: RawRow, limits: Limits) -> Row | Problem:
     flaw = None if is_plain(raw.value) else _flaw(raw.value, limits.depth)
     if flaw is not None:
         return Problem(row=raw.row, line=raw.line, text=flaw)
-    return Row(raw.row, raw.value, raw.line, raw.losses, joint=raw.joint)
+    return Row(raw.row, raw.value, raw.line, raw.losses, joint=raw.joint, validation=raw.validation)
 
 
 def is_plain(value: Mapping[str, object]) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 from core.data.reading.file_rows import Limits, Problem, RawRow, Source, lines_of, lone_surrogate, too_big
 from core.data.reading.json_text import JsonText, LargeValue
+from core.data.reading.split_names import split_of
 from core.data.shapes.labelled import rows_in_object
 from core.data.shapes.left_out import Loss, has_value
 from core.errors import DataError
@@ -32,6 +33,7 @@ _TURNS = _CONVERSATIONS | {"dialog", "dialogue", "turns", "utterances"}
 _WRAPPERS = {"data", "train", "rows", "examples", "items", "records", "dataset"}
 _QUESTION = re.compile(r"\S\s+\S|[?？؟]\s*$")  # several words, which is no column's name
 _LIST, _OBJECTS = re.compile(r"\["), re.compile(r"\[[ \t\r\n]*\{")
+_OBJECTS_OR_LISTS = re.compile(r"\[[ \t\r\n]*[\[{]")
 _DECODER = json.JSONDecoder()
 
 
@@ -131,34 +133,39 @@ def json_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Los
             raise _broken(error, text, source, limits) from None
 
 
-def _list(text: _RowsText) -> Iterator[RawRow]:
+def _list(text: _RowsText, row: int = 0, validation: bool = False) -> Iterator[RawRow]:
+    """Yield the rows of a list. row: number of the rows before it; validation: its name says that they are for that."""
     are_texts: bool | None = None  # if the first item is a text, each text is a row
-    row = 0
     for _ in text.items():
         line, item = text.line, text.value()
         are_texts = type(item) is str if are_texts is None else are_texts
         for one in rows_in_object({"text": item} if are_texts and type(item) is str else item):
             row += 1
-            yield RawRow(row, one, line)
+            yield RawRow(row, one, line, validation=validation)
         text.row = row + 1
 
 
 def _object(text: _RowsText) -> Iterator[RawRow | Problem | Loss]:
-    """Yield the rows under the first key with a list of objects ("data", "train", ...), or the object as a row."""
+    """Yield the rows under the first key with a list of objects ("data", ...), under all of "train", "test" and the
+    like, or the object as a row."""
     fields: dict[str, Any] = {}
     used: str | None = None
     lists: list[str] = []
     for key in text.items():
-        name, is_list = key.lower(), text.peek() == "["
-        if used is not None:
+        name, is_list, split = key.lower(), text.peek() == "[", split_of(key)
+        if used is not None and split_of(used) and split and is_list:
+            yield from _list(text, text.row - 1, split == "validation")
+        elif used is not None:
             lists += [key] if is_list else []
             if _has_value(text) and not is_list:
                 yield Loss("beside", key)
-        elif name not in _NO_ROWS and text.opens_with(_LIST if name in _WRAPPERS else _OBJECTS):
+        elif name not in _NO_ROWS and text.opens_with(
+            _LIST if name in _WRAPPERS else _OBJECTS_OR_LISTS if split else _OBJECTS
+        ):
             yield from (Loss("beside", beside) for beside, value in fields.items() if has_value(value))
             used = key
-            yield from _list(text)
-            text.row = 1
+            yield from _list(text, 0, split == "validation")
+            text.row = text.row if split else 1
         else:
             fields[key] = text.value()
     if used is None:

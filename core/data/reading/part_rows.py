@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 
@@ -60,7 +60,7 @@ def _one_after_another(source: Source, started: Iterable[Started], limits: Limit
                         number=item.number + before,
                         file=part.path.name,
                         format=chosen,
-                        validation=part.validation,
+                        validation=part.validation or item.validation,
                     )
                     last = max(last, item.number)
                 elif item.row:
@@ -81,8 +81,10 @@ def origin_notes(source: Source, rows: Counter[str], apart: Counter[str], only_a
 
     apart: good rows of each file of test or validation rows. only_apart: there are no others.
     """
+    if not source.parts and (source.validation or only_apart and apart):
+        return [msg("data.note_only_validation", files=[source.path.name])]
     if not source.parts:
-        return [msg("data.note_only_validation", files=[source.path.name])] if source.validation else []
+        return [_validation_note(source, [source.path.name], apart.total())] if apart else []
     named = [
         msg("data.counted", name=name, count=count) for name, count in list(rows.items())[:_MOST_FILES_NAMED] if name
     ]
@@ -99,6 +101,13 @@ def origin_notes(source: Source, rows: Counter[str], apart: Counter[str], only_a
     if apart:
         each = [msg("data.counted", name=name, count=count) for name, count in list(apart.items())[:_MOST_FILES_NAMED]]
         files = [*apart] if len(apart) == 1 else each
-        key = "data.note_only_validation" if only_apart else "data.note_validation"
-        notes.append(msg(key, files=files) if only_apart else msg(key, files=files, rows=apart.total()))
+        is_only = msg("data.note_only_validation", files=files)
+        notes.append(is_only if only_apart else _validation_note(source, files, apart.total()))
     return notes
+
+
+def _validation_note(source: Source, files: Sequence[object], rows: int) -> Message:
+    by_name = any(part.validation for part in source.parts)
+    column = "" if by_name else next((part.split_column for part in (source, *source.parts) if part.split_column), "")
+    by = msg("data.split_by_column", column=column) if column else msg("data.split_by_files")
+    return msg("data.note_validation", files=files, rows=rows, by=by)

@@ -77,7 +77,7 @@ def _with_losses(items: Items, source: Source, limits: Limits) -> Iterator[Row |
         elif (
             not (source.layout or source.class_names) and type(item.value) is dict and is_plain(item.value)
         ):  # most rows need no conversion and no check
-            row = Row(item.row, item.value, item.line, item.losses, joint=item.joint)
+            row = Row(item.row, item.value, item.line, item.losses, joint=item.joint, validation=item.validation)
         else:
             row = check_row(converted(item, source), limits)
         if waiting:

@@ -1,6 +1,7 @@
-"""Names of files and folders that say which rows are for validation: test, dev, val, validation, eval.
+"""Names that say which rows are for validation (test, dev, val, validation, eval): of files, folders, lists in a file, and
+in a column.
 
-A name counts only as a word of its own: the only one, the last one (`qa-test`, `en_dev`), or the first one before words
+The name of a file counts only as a word of its own: the only one, the last one (`qa-test`, `en_dev`), or the first one before words
 that say nothing else (`dev-v2.0`), or that a file for training has too (`test-en` beside `train-en`) or has none of
 (`test_hard` beside `train`).
 """
@@ -8,8 +9,12 @@ that say nothing else (`dev-v2.0`), or that a file for training has too (`test-e
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
+from typing import Literal
+
+from core.data.reading.file_rows import Row
 
 _APART = re.compile(
     r"(?:tests?|testing|dev|devel|val|valid|validation|eval|evaluation|held[-_]?out|hold[-_]?out)(?:set|data|daten|split)?"
@@ -20,6 +25,7 @@ _ALL = re.compile(
     r"(?:all|full|combined|merged|complete|total|together)(?:[-_]?(?:data|set|rows|splits))?", re.IGNORECASE
 )
 _TRAINED = ("train", "training", "trn", "训练", "训练集")
+_COLUMNS = ("split", "subset", "fold", "partition", "data_split", "dataset_split")
 _WORDS = re.compile(r"[-_.]+")
 # Words beside it that say nothing of the contents: numbers, versions, the hash of a shard.
 _SAYS_NOTHING = re.compile(r"v?\d+|of|[0-9a-f]{16}|set|data|dataset|split|file|part|shard|all|full|final|clean", re.I)
@@ -45,6 +51,26 @@ def is_for_validation(name: str, names: Collection[str]) -> bool:
     siblings = {_key(other) for other in names}
     beside = (words[1:], words[len(words) - 1 :])  # train-en.json, train.json
     return any((trained, *rest) in siblings for trained in _TRAINED for rest in beside)
+
+
+def split_of(name: object) -> Literal["train", "validation", ""]:
+    """Return which rows a word in a column, or the name of a list, stands for; "" for any other name."""
+    words = _WORDS.split(name.strip().lower()) if isinstance(name, str) else []
+    if any(word in _TRAINED for word in words):
+        return "train"
+    return "validation" if words and any(map(_APART.fullmatch, (words[0], words[-1], "-".join(words)))) else ""
+
+
+def split_column(rows: Sequence[Row]) -> str:
+    """Return the column that says which rows are for training and which for validation; "" if there is none."""
+    names = dict.fromkeys(name for row in rows for name in row.values if str(name).strip().lower() in _COLUMNS)
+    return next((name for name in names if all(split_of(row.values.get(name)) for row in rows)), "")
+
+
+def set_apart(row: Row, column: str) -> Row:
+    """Return a row without the column of its split, marked if it is for validation."""
+    values = {name: value for name, value in row.values.items() if name != column}
+    return replace(row, values=values, validation=split_of(row.values.get(column)) == "validation")
 
 
 def is_for_training(name: str) -> bool:

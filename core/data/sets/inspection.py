@@ -156,7 +156,7 @@ class _Counts:
         self._hashes, self._places = array("q"), array("i")  # of good rows: hashes; numbers and lines
         self._before: tuple[object, ...] = ()  # columns of the row before
         self.files: Counter[str] = Counter()
-        self.apart: Counter[str] = Counter()  # good rows of files of test or validation rows
+        self.apart: Counter[str] = Counter()  # good rows of each file that are for validation
         self.rows = 0
         self._continued = 0
 

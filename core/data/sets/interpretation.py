@@ -19,6 +19,7 @@ from core.data.reading.file_rows import Limits, Problem, Row, Source
 from core.data.reading.label_names import NO_NAMES
 from core.data.reading.part_rows import Started
 from core.data.reading.reader import read_rows
+from core.data.reading.split_names import set_apart, split_column
 from core.data.shapes import class_names, marked_rows, multiple_choice, sides
 from core.data.shapes.known import COLUMNS, FORMATS, SAMPLE_ROWS, recognise
 from core.data.shapes.nested import refusal
@@ -77,7 +78,12 @@ def interpret(
         return _checked(read_rows(source, limits), check)
 
     source, rows = _with_class_names(source, rows, every_row)
-    return _meaning(source, rows, format, choices, every_row).started(limits)
+    column = split_column(rows)
+    if not column or column in (choices.columns or ()):
+        return _meaning(source, rows, format, choices, every_row).started(limits)
+    apart = partial(set_apart, column=column)
+    meaning = _meaning(replace(source, split_column=column), [*map(apart, rows)], format, choices, every_row)
+    return replace(meaning, conversions=(apart, *meaning.conversions)).started(limits)
 
 
 def _sample(source: Source, limits: Limits, most: int, check: Callable[[], None]) -> list[Row]:

@@ -375,10 +375,10 @@ def test_empty_cells_that_excel_pads_with_are_not_ragged(tmp_path):
 
 
 def test_a_second_list_of_rows_is_named_and_not_silently_lost(tmp_path):
-    rows, problems = read(write(tmp_path, "a.json", json.dumps({"train": ROWS, "test": ROWS})))
+    rows, problems = read(write(tmp_path, "a.json", json.dumps({"data": ROWS, "others": ROWS})))
     assert len(rows) == 3
     assert (problems[0].row, problems[0].severity) == (0, "warning")
-    assert str(problems[0].sentence).startswith("Only the list “train” was read; skipped: test.")
+    assert str(problems[0].sentence).startswith("Only the list “data” was read; skipped: others.")
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from core.data.reading.choices import Choices
 from core.data.reading.split_names import is_for_validation
 from core.data.repeats import Repeats
 from core.data.selection import choose
@@ -87,6 +88,33 @@ def test_they_become_validation_rows_and_a_note_counts_them(tmp_path: Path) -> N
     assert [rows[int(i)][1].messages[0].content[8] for i in validation_rows(rows.examples, recipe())] == ["a", "b", "f"]
     training, measuring = split_rows(6, recipe(eval_fraction=0.5), None, own_validation(rows.examples))
     assert training.tolist() == [2, 3, 4] and measuring.tolist() == [0, 1, 5]
+
+
+def test_lists_of_one_file_and_a_column_say_it_too(tmp_path: Path) -> None:
+    pairs = [["Hello", "greeting"], ["Bye then", "parting"]]
+    rows = [{"question": f"What is {at}?", "answer": "A letter.", "split": at} for at in ("train", "Test", "dev")]
+    put(tmp_path, {
+        "lists.json": json.dumps({"oos_val": pairs, "train": pairs * 2, "version": 2, "test": pairs}),
+        "column.jsonl": "".join(json.dumps(row) + "\n" for row in rows),
+        "other.jsonl": "".join(json.dumps(row | {"split": "easy"}) + "\n" for row in rows),
+        "only.jsonl": "".join(json.dumps(row) + "\n" for row in rows[1:]),
+    })  # fmt: skip
+    lists, column, other, only = (
+        inspect_file(tmp_path / name) for name in ("lists.json", "column.jsonl", "other.jsonl", "only.jsonl")
+    )
+    assert [(each.good_rows, each.validation) for each in (lists, column, other, only)] == [
+        (8, 4),
+        (3, 2),
+        (3, 0),
+        (2, 0),
+    ]
+    assert any("2 rows of column.jsonl are the validation set, by the column “split”" in str(n) for n in column.notes)
+    assert not column.left_out and [str(left.what) for left in other.left_out] == ["The column “split”"]
+    assert any(note.key == "data.note_only_validation" for note in only.notes)
+    chosen = inspect_file(
+        tmp_path / "column.jsonl", choices=Choices(columns={"question": "question", "split": "answer"})
+    )
+    assert chosen.validation == 0
 
 
 def test_a_version_keeps_them_by_their_rows(tmp_path: Path) -> None:
