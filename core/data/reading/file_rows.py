@@ -16,6 +16,7 @@ from core.data.reading.dataset_info import Layout
 from core.data.reading.label_names import NO_NAMES, LabelNames
 from core.data.shapes.left_out import Loss
 from core.errors import DataError
+from core.files import JsonObject
 from core.messages import Message, msg
 from core.recipe import Format
 from core.values import MIB, Frozen
@@ -187,6 +188,7 @@ class Source:
     people: Mapping[str, str] = field(
         default_factory=dict
     )  # names of a chat's people by their ids, if another file has them
+    requests: Mapping[str, JsonObject] = field(default_factory=dict)  # of a batch's results: the requests by their ids
     # The files that it is read from, each with its core.files.stamp before it was read.
     stamps: tuple[tuple[Path, tuple[int, ...]], ...] = ()
     label_names: LabelNames = NO_NAMES  # of classes, where a description of the data has them

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 
 from core import files
 from core.data.chats.messengers import SLACK_USERS, slack_users
-from core.data.reading import dataset_info, label_names, source_code, zips
+from core.data.reading import batch_files, dataset_info, label_names, source_code, zips
 from core.data.reading.choices import Choices
 from core.data.reading.file_rows import (
     CODE,
@@ -152,6 +152,7 @@ def _source(path: Path, parts: Sequence[Part], limits: Limits, choices: Choices,
         or hashlib.sha256("".join(f"{source.path.name}\0{source.sha256}\0" for source in read).encode()).hexdigest()
     )
     size = sum(part.size for part in parts)
+    read = batch_files.joined(read, limits)
     if len(read) == 1:
         about = msg("data.note_one_file", file=read[0].path.name)
         return replace(read[0], bytes=size, sha256=digest, stored_as="zip", notes=(about, *read[0].notes, *notes))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from core.data.reading.arrow_rows import arrow_rows
+from core.data.reading.batch_files import with_request
 from core.data.reading.database_rows import database_rows
 from core.data.reading.document_rows import document_rows
 from core.data.reading.file_rows import DOCUMENTS, SPREADSHEETS, Items, Limits, RawRow, Source
@@ -30,7 +31,7 @@ def converted(raw: RawRow, source: Source) -> RawRow:
     """Return a row with its nested fields in columns, or as dataset_info.json describes them."""
     if source.layout:
         return replace(raw, value=source.layout.apply(raw.value)) if isinstance(raw.value, dict) else raw
-    value, losses = unfolded(raw.value)
+    value, losses = unfolded(with_request(raw.value, source) if source.requests else raw.value)
     if source.class_names and isinstance(value, dict):
         value = with_names(value, source.class_names)
     return raw if value is raw.value else replace(raw, value=value, losses=raw.losses + losses)

@@ -2,7 +2,8 @@
 
 LangSmith         inputs: {question: ...} | {messages: [...]}, outputs: {answer: ...} | {generations: [...]}
 Langfuse          input, expectedOutput | output: texts, objects, or messages
-OpenAI's batches  body: {messages}, response: {body: {choices: [{message}]}}; also request and response of a log
+batches           body: {messages}, response: {body: {choices: [{message}]}}; also request and response of a log;
+                  Anthropic's: params: {messages}, result: {message}
 promptfoo         vars: {...}, assert: [{type: equals, value}]; __expected in a table
 """
 
@@ -19,8 +20,11 @@ from core.data.shapes.roles import column_named
 
 _PAIRS = (
     ("inputs", "outputs"), ("inputs", "reference_outputs"), ("input", "expectedoutput"), ("input", "expected_output"),
-    ("input", "expected"), ("input", "output"), ("request", "response"), ("body", "response"), ("messages", "choices"),
+    ("input", "expected"), ("input", "output"), ("request", "response"), ("body", "response"), ("params", "result"),
+    ("messages", "choices"),
 )  # fmt: skip
+# Of a batch, by OpenAI and others, and by Anthropic: the field with the answer, and the one with its question.
+BATCHES = {"response": "body", "result": "params"}
 TRACED_COLUMNS = (*(answered for _, answered in _PAIRS), "custom_id")
 _TALK = ("messages", "message", "body", "kwargs", "data")
 _HISTORY = ("chat_history", "history")
@@ -41,7 +45,7 @@ def traced(values: Columns, notes: Notes) -> dict[str, Any] | None:
             raise Flaw("data.trace_unanswered", field=answered)
         question = _turns(given, "user", asked, notes)
         answer = _turns(reply, "assistant", answered, notes)
-        if not any(_is_text(turn) for turn in answer):
+        if asked not in BATCHES.values() and not any(_is_text(turn) for turn in answer):
             keys = [*given] if isinstance(given, dict) else [asked]
             if len(keys) > 1:
                 raise Flaw("data.trace_score", field=answered, fields=[f"{asked}.{key}" for key in keys][:10])
@@ -65,10 +69,13 @@ def _sides(values: Columns, input_key: str, output_key: str) -> tuple[Any, Any]:
 
 
 def _refuse_half_of_batch(values: Columns) -> None:
-    if "custom_id" in values and isinstance(values.peek("response"), dict):
-        raise Flaw("data.batch_without_input")
-    if "custom_id" in values and isinstance(values.peek("body"), dict):
-        raise Flaw("data.batch_without_output")
+    if "custom_id" not in values:
+        return
+    for answered, asked in BATCHES.items():
+        if isinstance(values.peek(answered), dict):
+            raise Flaw("data.batch_without_input", answered=answered, asked=asked)
+        if isinstance(values.peek(asked), dict):
+            raise Flaw("data.batch_without_output", answered=answered, asked=asked)
 
 
 def _read(value: object) -> object:
@@ -120,7 +127,8 @@ def _turns(value: Any, role: str, path: str, notes: Notes) -> list[Any]:
     for key in ("generations", "output", *_TALK) if role == "assistant" else _TALK:
         part = value.get(key)
         if isinstance(part, dict) and part or isinstance(part, list) and part and isinstance(part[0], dict | list):
-            return _turns(part, role, f"{path}.{key}", notes)
+            system = [{"role": "system", "content": value["system"]}] if isinstance(value.get("system"), str) else []
+            return [*system, *_turns(part, role, f"{path}.{key}", notes)]
     texts = {
         str(key): part
         for key, part in value.items()

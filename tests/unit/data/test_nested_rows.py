@@ -198,8 +198,8 @@ def test_questions_about_one_text_are_rows_with_it_or_one_conversation(tmp_path:
 
 REFUSED: dict[str, tuple[Row, str]] = {
     "an output of a batch": ({"custom_id": "1", "response": {"body": {"choices": [{"message": A}]}}, "error": None},
-        "body.messages"),
-    "an input of a batch": ({"custom_id": "1", "method": "POST", "body": {"messages": [U]}}, "response.body.choices"),
+        "“body”"),
+    "an input of a batch": ({"custom_id": "1", "method": "POST", "body": {"messages": [U]}}, "“response”"),
     "only a score": ({"inputs": {"input": "Why?", "input_prediction": "So."}, "outputs": {"score": 1}},
         "inputs.input_prediction"),
     "several texts": ({"inputs": {"one": "Why is it?", "two": "How is it?"}, "outputs": {"a": "So."}}, "inputs.two"),

@@ -334,3 +334,26 @@ def test_links_in_a_folder_are_not_followed(tmp_path: Path) -> None:
     (folder / "b.txt").symlink_to(tmp_path / "secret.txt")
     (folder / "c").symlink_to(tmp_path)
     assert [example.text for _, example in examples_of(folder)] == ["own"]
+
+
+def test_results_of_a_batch_are_read_with_their_requests(tmp_path: Path) -> None:
+    def lines(*rows: object) -> str:
+        return "".join(json.dumps(row) + "\n" for row in rows)
+
+    asked = [{"role": "user", "content": "2 + 2?"}]
+    told = {"role": "assistant", "content": "4"}
+    formats = {
+        "openai": ({"body": {"messages": asked}}, {"response": {"body": {"choices": [{"message": told}]}}}),
+        "anthropic": ({"params": {"messages": asked, "system": "Count."}}, {"result": {"type": "x", "message": told}}),
+    }
+    for name, (request, result) in formats.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "input.jsonl").write_text(lines(*({"custom_id": id, **request} for id in ("a", "b"))), "utf-8")
+        (folder / "output.jsonl").write_text(lines(*({"custom_id": id, **result} for id in ("b", "a", "c"))), "utf-8")
+        examples = [[message.content for message in example.messages] for _, example in examples_of(folder)]
+        assert examples == [[*(["Count."] if name == "anthropic" else []), "2 + 2?", "4"]] * 2
+        assert any(note.key == "data.note_batch" for note in inspect_file(folder).notes)
+        for file, lacks in (("input", "output file"), ("output", "the file that was sent")):
+            with pytest.raises(DataError, match=lacks):
+                inspect_file(folder / f"{file}.jsonl")
