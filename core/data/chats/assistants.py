@@ -1,4 +1,5 @@
-"""Conversations with assistants and characters: archives of ChatGPT, DeepSeek and Claude, SillyTavern, Character.AI.
+"""Conversations with assistants and characters: archives of ChatGPT, DeepSeek, Claude, Grok and Gemini, SillyTavern,
+Character.AI.
 
 Each conversation is a thread. ChatGPT stores a tree (`mapping`), Claude a list with `parent_message_uuid`, in which a
 regenerated answer is a branch: the newest is used. Anything but text of the person or the assistant (pictures, tools,
@@ -7,12 +8,14 @@ hidden instructions) is reported as left out.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 
 from core.data.chats import dates
-from core.data.chats.exported_message import ExportedMessage, text_loss
-from core.data.chats.json_stream import objects
+from core.data.chats.exported_message import LONGEST_MESSAGE, ExportedMessage, text_loss
+from core.data.chats.html_text import text_of_html
+from core.data.chats.json_stream import objects, text_at
 from core.data.reading.file_rows import Limits, Problem, Source, loss_warning
 from core.data.reading.json_rows import json_rows, jsonl_rows
 from core.data.shapes.left_out import Loss, Notes, has_value
@@ -170,6 +173,41 @@ def _claude_messages(conversation: JsonObject, thread: str, notes: Notes) -> Ite
             notes.add_loss("message", str(message.get("sender")))
         elif isinstance(text, str) and text.strip():
             yield ExportedMessage("Claude" if is_model else YOU, text.strip(), when, thread, is_model=is_model)
+
+
+# ---- Grok ----------------------------------------------------------------------------------------
+_GROK_CARD = re.compile(r"<grok:render\b[^<]*(?:<(?!/?grok:render)[^<]*)*</grok:render>")
+
+
+def grok(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
+    """Yield the conversations of an account's export; marks of pictures and links within the answers are left out."""
+    for number, (_, conversation) in enumerate(objects(source, "conversations.item"), 1):
+        listed = conversation.get("responses")
+        for response in listed if isinstance(listed, list) else ():
+            message = response.get("response") if isinstance(response, dict) else None
+            sender, text = text_at(message, "sender").lower(), _GROK_CARD.sub("", text_at(message, "message"))
+            is_model = sender not in ("human", "user")
+            loss = text_loss(text) if sender in ("human", "user", "assistant") else Loss("message", sender)
+            yield ExportedMessage("Grok" if is_model else YOU, text.strip(), None, str(number), loss, is_model=is_model)
+    yield from (ExportedMessage("", "", loss=Loss("chat", "media")) for _ in objects(source, "media_generations.item"))
+
+
+# ---- Gemini --------------------------------------------------------------------------------------
+def gemini(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
+    """Yield the prompts in a list of Google's activities (Takeout), each with its answer: a conversation of its own, as
+    nothing says which belong together."""
+    for number, (_, activity) in enumerate(objects(source, "item"), 1):
+        parts = activity.get("safeHtmlItem")
+        answers = [text_at(part, "html") for part in parts] if isinstance(parts, list) else []
+        question, thread = text_at(activity, "title").removeprefix("Prompted "), str(number)
+        if not any(answers):
+            yield ExportedMessage(YOU, question, None, thread, Loss("chat", "app"))
+            continue
+        if has_value(activity.get("attachedFiles")):
+            yield ExportedMessage(YOU, "", None, thread, Loss("chat", "media"))
+        yield ExportedMessage(YOU, question, None, thread, text_loss(question))
+        text = text_of_html("".join(answers)[:LONGEST_MESSAGE])[0]
+        yield ExportedMessage("Gemini", text, None, thread, text_loss(text), is_model=True)
 
 
 def _on_newest_branch(messages: list[object], notes: Notes) -> list[object]:

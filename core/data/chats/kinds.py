@@ -12,6 +12,7 @@ from core.data.chats.json_stream import OPENING, keys_in
 from core.data.reading.file_rows import FileKind, Limits, Problem, Readable, Source
 from core.data.shapes.left_out import Loss
 
+_LISTS = ("item", "value.item")  # of messages: the file itself, or an answer of Microsoft Graph
 _LOOKED_AT = 200  # lines, to distinguish a chat from another text
 
 
@@ -37,9 +38,12 @@ KINDS = {
     "slack": Kind("Slack", messengers.slack),
     "signal": Kind("Signal", messengers.signal),
     "google": Kind("Google Chat", messengers.google),
+    "teams": Kind("Microsoft Teams, Skype", messengers.teams),
     "chatgpt": Kind("ChatGPT", assistants.chatgpt, False, False),
     "deepseek": Kind("DeepSeek", assistants.deepseek, False, False),
     "claude": Kind("Claude", assistants.claude, False, False),
+    "grok": Kind("Grok", assistants.grok, False, False),
+    "gemini": Kind("Gemini", assistants.gemini, False, False),
     "tavern": Kind("SillyTavern", assistants.tavern, False, False),
     "character_ai": Kind("Character.AI", assistants.character_ai, False, False),
     "irc": Kind("IRC", irc.messages),
@@ -96,6 +100,16 @@ def _app_of_keys(keys: set[str]) -> str:
         return "chatgpt"
     if any_of(("item.chat_messages", "chat_messages")):
         return "claude"
+    if has("conversations.item.responses.item.response.sender", "conversations.item.responses.item.response.message"):
+        return "grok"
+    if has("item.title", "item.time", "item.safeHtmlItem.item.html"):
+        return "gemini"
+    if any(
+        has(*(f"{place}.{name}" for name in ("messageType", "createdDateTime", "body.content"))) for place in _LISTS
+    ):
+        return "teams"
+    if has("conversations.item.MessageList.item.messagetype", "conversations.item.MessageList.item.content"):
+        return "teams"
     if has("mes", "is_user"):
         return "tavern"
     if any_of(f"{place}.candidates.item.raw_content" for place in ("turns.item", "item")) or has(

@@ -1,7 +1,8 @@
 """Reads exports of messengers.
 
 Telegram's result.json, Discord by DiscordChatExporter (JSON and CSV), a Slack channel's JSON, Instagram's and
-Facebook's message_1.json, Google Chat's messages.json (Takeout), Signal by signal-cli and signal-export.
+Facebook's message_1.json, Google Chat's messages.json (Takeout), Signal by signal-cli and signal-export, Microsoft
+Teams and Skype.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
 from core.data.chats import dates
-from core.data.chats.exported_message import ExportedMessage, text_loss
+from core.data.chats.exported_message import LONGEST_MESSAGE, ExportedMessage, text_loss
+from core.data.chats.html_text import text_of_html
 from core.data.chats.json_stream import objects, text_at
 from core.data.reading.file_rows import Limits, Problem, RawRow, Source
 from core.data.reading.json_rows import jsonl_rows
@@ -218,6 +220,45 @@ def google(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
             yield exported._replace(loss=APP)
         else:
             yield from _with_media(exported, has_value(message.get("attached_files")))
+
+
+# ---- Microsoft Teams, Skype ----------------------------------------------------------------------
+_TEAMS_WRITTEN = ("message", "text", "richtext", "richtext/html")
+
+
+def teams(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
+    """Yield messages by chat and time: of an account's export (MessageList), or as Microsoft Graph lists
+    them, the newest first."""
+    messages = [
+        each
+        for place, thread in (
+            ("conversations.item.MessageList.item", "conversations.item.id"),
+            ("item", ""),
+            ("value.item", ""),
+        )
+        for chat, message in objects(source, place, thread)
+        for each in _teams_messages(message, chat)
+    ]
+    yield from sorted(messages, key=lambda exported: (exported.thread, exported.when or 0.0))
+
+
+def _teams_messages(message: Mapping[str, object], thread: str) -> Iterator[ExportedMessage]:
+    body, author = message.get("body"), message.get("from")
+    user = author.get("user") if isinstance(author, dict) else None
+    person = text_at(user, "displayName", "id") or text_at(message, "imdisplayname", "displayName", "from")
+    text, has_media = text_of_html((text_at(body, "content") or text_at(message, "content"))[:LONGEST_MESSAGE])
+    when = dates.parse_iso(text_at(message, "createdDateTime", "originalarrivaltime", "composetime"))
+    exported = ExportedMessage(
+        person.rpartition("/")[2],
+        text,
+        when,
+        thread or text_at(message, "chatId") or text_at(message.get("channelIdentity"), "channelId"),
+    )
+    kind = text_at(message, "messageType", "messagetype").lower()
+    if kind not in _TEAMS_WRITTEN or not person:
+        yield exported._replace(loss=MEDIA if kind.startswith("richtext/") else APP)
+    else:
+        yield from _with_media(exported, has_media or has_value(message.get("attachments")))
 
 
 # ---- Signal --------------------------------------------------------------------------------------

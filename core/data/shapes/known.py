@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from core.data.reading.file_rows import Flaw, Row
 from core.data.shapes.left_out import Columns, Notes
-from core.data.shapes.nested import refuse_card
+from core.data.shapes.nested import refuse_other_rows
 from core.data.shapes.rewritten import rewritten
 from core.errors import DataError
 from core.messages import msg
@@ -47,7 +47,7 @@ def recognise(sample_rows: Iterable[Row]) -> Format:
     flaw: Flaw | None = None
     columns: dict[str, None] = {}
     for row in sample_rows:
-        refuse_card(row.values)
+        refuse_other_rows(row.values)
         columns.update(dict.fromkeys(map(str, row.values)))
         try:
             shape = _shape(row.values)

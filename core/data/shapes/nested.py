@@ -19,11 +19,15 @@ _LEAST_WORDS = 3  # of a text
 _LETTERS = re.compile(r"[^\W\d_]")
 # Links, dates and ids, which are one word of letters and other signs.
 _NO_TEXT = re.compile(r"https?://\S+|(?=\S*\d)[\w:.+-]{10,}|true|false", re.IGNORECASE | re.ASCII)
+_ACTIVITY = {"header", "title", "time", "products"}  # of Takeout
 _CARD = {"first_mes", "mes_example"}  # of a character, as SillyTavern and others write it
 
 
-def refuse_card(values: Mapping[Any, Any]) -> None:
-    """Raise DataError for a character card: one object, with no conversation to train."""
+def refuse_other_rows(values: Mapping[Any, Any]) -> None:
+    """Raise DataError for a character card, which is one object with no conversation to train, and for an activity of a
+    Google account."""
+    if values.keys() >= _ACTIVITY:
+        raise DataError("data.is_activity", header=str(values["header"])[:40])
     data = values.get("data")
     fields = data if isinstance(data, dict) and str(values.get("spec", "")).startswith("chara_card") else values
     if fields.keys() >= _CARD:
