@@ -152,7 +152,7 @@ def _message(turn: object, number: int, notes: Notes) -> ChatMessage:
     if not isinstance(turn, dict):
         raise Flaw("data.turn_not_an_object", turn=number, found=type_name(turn))
     role_key, content_key, calls_key = (
-        _first(turn, *ROLE_KEYS),
+        _first(turn, *ROLE_KEYS, "type"),  # LangChain's name for it
         _first(turn, *CONTENT_KEYS),
         _first(turn, "tool_calls", "function_call"),
     )

@@ -30,7 +30,7 @@ from core.data.shapes.cells import ANSWERS, text_of_cell
 from core.data.shapes.known import COLUMNS, OPTIONAL
 from core.data.shapes.labelled import is_rejected
 from core.data.shapes.left_out import Columns, Loss, Notes, Tally, has_value, media_names, needs_picture
-from core.data.shapes.plain import Turns, plain
+from core.data.shapes.plain import Turns, plain, with_context
 from core.data.shapes.rewritten import rewritten
 from core.data.shapes.tools import as_json, read_tools
 from core.messages import msg
@@ -258,7 +258,7 @@ def _alpaca(values: Columns, notes: Notes) -> Example:
 
 def _question_answer(values: Columns, notes: Notes) -> Example:
     parts = (_cell(values, "question_answer", "context", notes), _cell(values, "question_answer", "question", notes))
-    question = "\n\n".join(part for part in parts if part.strip()) if parts[1].strip() else ""
+    question = with_context(parts[1], parts[0]) if parts[1].strip() else ""
     return _pair(values, question, _cell(values, "question_answer", "answer", notes))
 
 

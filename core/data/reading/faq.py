@@ -16,6 +16,7 @@ _MOST = 0.5  # of the sections with text ask
 _HEADING = re.compile(r"(#{1,6})\s+(.*)|(?:\*\*|__)(?P<bold>[^*_]+)(?:\*\*|__)$")
 _ANCHOR = re.compile(r"(?:\{#[^{}]*\}|¶)$")
 _ASKS = re.compile(r"^(?>.*[?？])\W*$|^(?:Q|Question|Frage)\s*+\d*\s*[:.]\s*\S")
+_HTML_HEADING = re.compile(r"<h([1-6])\b[^<>]*>([^<>]*)</h\1>", re.IGNORECASE)
 _FENCE = re.compile(r"\s*(?:```|~~~)")
 
 
@@ -57,7 +58,8 @@ def _sections(rows: list[RawRow]) -> list[_TitledText]:
     is_code = False
     for row in rows:
         sections[-1].text.append(row.joint or "")
-        for number, line in enumerate(row.value["text"].split("\n")):
+        text = _HTML_HEADING.sub(lambda mark: f"{'#' * int(mark[1])} {mark[2].strip()}", row.value["text"])
+        for number, line in enumerate(text.split("\n")):
             is_code ^= bool(_FENCE.match(line))
             match = None if is_code else _HEADING.match(line.strip())
             level = len(match[1]) if match and match[1] else 7

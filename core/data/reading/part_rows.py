@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, islice
 
 from core.data.chats import overview
 from core.data.reading import folders
 from core.data.reading.file_rows import Limits, Problem, Row, Source
+from core.data.reading.reader import read_rows
+from core.data.shapes.known import FORMATS
+from core.data.shapes.nested import LEAST_WORDS, texts_in
+from core.data.shapes.roles import words_of
 from core.data.shapes.sides import Decision
 from core.errors import DataError
 from core.messages import Message, msg
 from core.recipe import Format
 
 _MOST_FILES_NAMED = 20
+_LOOKED_AT, _FEWEST_SAME, _MOST_COMPARED = 20, 3, 50  # rows of a file, rows with texts, files
 
 # the source, its format, the decision on its columns, its rows
 Started = tuple[Source, Format, Decision, Iterator[Row | Problem]]
@@ -33,18 +38,58 @@ def start_each(source: Source, start: Callable[[Source], Started], limits: Limit
             parts.append(part)
     if not started:
         raise refused[0]
+    started, same = _each_once(started, limits)
+    parts = [part for part in parts if part.path.name not in same]
     most = Counter(chosen for _, chosen, _, _ in started).most_common(1)[0][0]
     decision = Decision.merge(each for _, _, each, _ in started)
     known = {part.path.name: part.notes for part in source.parts}
     of_rows = folders.distinct_notes(
         [replace(part, notes=part.notes[len(known[part.path.name]) :]) for part, _, _, _ in started]
     )
-    source = replace(source, notes=(*source.notes, *of_rows))
+    again = (msg("data.note_same_rows", file=name, other=other) for name, other in same.items())
+    source = replace(source, notes=(*source.notes, *of_rows, *again))
     warnings = (
         Problem(row=0, severity="warning", text=msg("data.note_refused_file", why=error.message)) for error in refused
     )
     items = chain(_one_after_another(source, started, limits), warnings)
     return replace(source, parts=tuple(parts)), most, decision, items
+
+
+def _each_once(started: list[Started], limits: Limits) -> tuple[list[Started], dict[str, str]]:
+    """Return the files without those whose rows another has in a form that says more, such as a conversation; and which
+    files are left out, each with the other one.
+
+    Files of which one has all longer texts of the other's first rows, row by row, have the same rows.
+    """
+    same: dict[str, str] = {}
+    if len({chosen for _, chosen, _, _ in started} - {"text"}) < 2:
+        return started, same
+    kept: dict[str, tuple[Started, list[set[str]]]] = {}
+    for each in sorted(started, key=lambda one: FORMATS.index(one[1])):
+        source, texts = each[0], _longer_texts(each[0], limits) if each[1] != "text" else []
+        others = [
+            other
+            for other, known in kept.values()
+            if other[1] != each[1] and other[0].validation == source.validation and _are_same(texts, known)
+        ]
+        if others:
+            same[source.path.name] = others[0][0].path.name
+        elif len(kept) < _MOST_COMPARED:
+            kept[source.path.name] = (each, texts)
+    return [each for each in started if each[0].path.name not in same], same
+
+
+def _longer_texts(source: Source, limits: Limits) -> list[set[str]]:
+    try:
+        rows = [item for item in islice(read_rows(source, limits), _LOOKED_AT) if isinstance(item, Row)]
+    except DataError:
+        return []
+    return [{text for _, text in texts_in(row.values) if len(words_of(text)) >= LEAST_WORDS} for row in rows]
+
+
+def _are_same(texts: list[set[str]], others: list[set[str]]) -> bool:
+    pairs = [pair for pair in zip(texts, others, strict=False) if all(pair)]
+    return len(pairs) >= _FEWEST_SAME and (all(a <= b for a, b in pairs) or all(a >= b for a, b in pairs))
 
 
 def _one_after_another(source: Source, started: Iterable[Started], limits: Limits) -> Iterator[Row | Problem]:
@@ -88,13 +133,8 @@ def origin_notes(source: Source, rows: Counter[str], apart: Counter[str], only_a
     named = [
         msg("data.counted", name=name, count=count) for name, count in list(rows.items())[:_MOST_FILES_NAMED] if name
     ]
-    notes = [
-        msg(
-            "data.note_files",
-            count=len(source.parts),
-            files=named or [part.path.name for part in source.parts[:_MOST_FILES_NAMED]],
-        )
-    ]
+    listed = named or [part.path.name for part in source.parts[:_MOST_FILES_NAMED]]
+    notes = [msg("data.note_files", count=len(source.parts), files=listed)] if len(source.parts) > 1 else []
     if not source.chat:
         chats = [part for part in source.parts if part.chat][:_MOST_FILES_NAMED]
         notes += [msg("data.note_in_file", file=part.path.name, note=overview.read_as(part).note()) for part in chats]

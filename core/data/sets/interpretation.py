@@ -22,6 +22,7 @@ from core.data.reading.reader import read_rows
 from core.data.reading.split_names import set_apart, split_column
 from core.data.shapes import class_names, marked_rows, multiple_choice, sides
 from core.data.shapes.known import COLUMNS, FORMATS, SAMPLE_ROWS, recognise
+from core.data.shapes.left_out import MEDIA, has_value
 from core.data.shapes.nested import refusal
 from core.data.shapes.roles import renamed, require
 from core.data.shapes.sides import Decision
@@ -163,9 +164,17 @@ def _recognised(rows: list[Row]) -> Format | Decision:
             raise nested from error
         if decision is None:
             raise
+        if decision.evidence == "content" and "text" in decision.roles.values() and (media := _media_of(rows)):
+            raise DataError("data.every_row", problem=msg("data.needs_picture", columns=media)) from error
         return decision
     beside = sides.beside_text(rows) if format == "text" else None
     return beside or format
+
+
+def _media_of(rows: Sequence[Row]) -> list[str]:
+    """Return the columns that hold a picture, film or sound in every row."""
+    names = (str(name) for name in rows[0].values if str(name).strip().lower() in MEDIA)
+    return [name for name in names if all(has_value(row.values.get(name)) for row in rows)]
 
 
 def _classified(rows: list[Row], source: Source) -> class_names.Classified | None:

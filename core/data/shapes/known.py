@@ -29,7 +29,7 @@ COLUMNS: dict[Format, dict[str, tuple[str, ...]]] = {
     "question_answer": {
         "question": ("question", "q", "问题", "问"),
         "answer": ("answer", "a", "答案", "回答", "答"),
-        "context": ("context", "passage", "上下文"),
+        "context": ("context", "passage", "body", "上下文"),
     },
     "prompt_completion": {"prompt": ("prompt", "提示"), "completion": ("completion", "response", "补全")},
     "text_label": {"text": ("text", "sentence", "文本"), "label": ("label", "标签")},

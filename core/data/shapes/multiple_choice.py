@@ -17,7 +17,7 @@ from core.data.shapes import options as reading
 from core.data.shapes.left_out import Columns
 from core.data.shapes.numbering import Base, Numbering
 from core.data.shapes.options import SCHEMES, Options, Scheme
-from core.data.shapes.roles import column_named
+from core.data.shapes.roles import column_named, meaning_of
 from core.errors import DataError
 from core.messages import Message, msg
 
@@ -196,8 +196,10 @@ def _question_columns(values: Sequence[Columns], names: Sequence[str], place: Pl
     contexts = [name for name in texts if name in _CONTEXTS or column_named([name], "context")]
     if place.kind == "inline":
         return place.names[0], tuple(contexts)
-    stems = [name for name in texts if name in _STEMS]
-    question = column_named([name for name in texts if name not in contexts], "question") or next(iter(stems), None)
+    stem = next((name for name in texts if name in _STEMS), None)
+    question = column_named([name for name in texts if name not in contexts], "question")
+    if stem and (question is None or meaning_of(question, exact=True) is None):  # such as gold-source
+        question = stem
     if _are_unnamed(names):
         question = "column 1"
     if question is None and contexts:  # "text" or "premise" alone is what the options go with

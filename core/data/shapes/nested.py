@@ -15,7 +15,7 @@ from core.errors import DataError
 
 _MOST_ROWS, _MOST_VALUES = 20, 2_000  # that are looked at, of a file and of a row
 _MOST_NAMED = 8
-_LEAST_WORDS = 3  # of a text
+LEAST_WORDS = 3  # of a text
 _LETTERS = re.compile(r"[^\W\d_]")
 # Links, dates and ids, which are one word of letters and other signs.
 _NO_TEXT = re.compile(r"https?://\S+|(?=\S*\d)[\w:.+-]{10,}|true|false", re.IGNORECASE | re.ASCII)
@@ -44,12 +44,14 @@ def refusal(rows: Sequence[Row]) -> DataError | None:
             columns[str(name)] = None
             if isinstance(value, dict | list) and has_value(value):
                 nested[str(name)] = None
-        for path, text in _texts_in(row.values):
+        for path, text in texts_in(row.values):
             if _LETTERS.search(text) and not _NO_TEXT.fullmatch(text.strip()):
-                texts[path].append(len(text) if len(words_of(text)) >= _LEAST_WORDS else 0)
+                texts[path].append(len(text) if len(words_of(text)) >= LEAST_WORDS else 0)
     if not texts and nested:
         return _nested([*nested], [*nested])
     if len(texts) < 2 and not any(map(any, texts.values())):
+        if len(tagged := _tagged(rows)) == 2:
+            return DataError("data.words_with_tags", words=tagged[0], tags=tagged[1])
         return DataError("data.no_text", columns=[*columns][:20])
     longest = sorted(texts, key=lambda path: -median(texts[path]) * len(texts[path]))
     if longest[0] in columns or not nested:
@@ -57,11 +59,21 @@ def refusal(rows: Sequence[Row]) -> DataError | None:
     return _nested([name for name in nested], longest)
 
 
+def _tagged(rows: Sequence[Row]) -> list[str]:
+    """Return the column of the words of each row, and the first of those with a tag for each of them."""
+    columns = [str(name) for name, value in rows[0].values.items() if isinstance(value, list) and value]
+    words = next((name for name in columns if all(isinstance(word, str) for word in rows[0].values[name])), None)
+    cells = {name: [row.values.get(name) for row in rows[:_MOST_ROWS]] for name in columns}
+    lengths = {name: [len(cell) if isinstance(cell, list) else -1 for cell in cells[name]] for name in columns}
+    same = [name for name in columns if words and name != words and lengths[name] == lengths[words]]
+    return [words, same[0]] if words and same else []
+
+
 def _nested(fields: Sequence[str], texts: Sequence[str]) -> DataError:
     return DataError("data.nested", fields=[*fields][:_MOST_NAMED], texts=[*texts][:_MOST_NAMED])
 
 
-def _texts_in(values: Mapping[Any, Any]) -> Iterator[tuple[str, str]]:
+def texts_in(values: Mapping[Any, Any]) -> Iterator[tuple[str, str]]:
     """Yield (path, text) of a row: "outputs.answer", "turns[].text". No recursion, and not more than _MOST_VALUES."""
     waiting: list[tuple[str, Any]] = [(str(name), value) for name, value in values.items()]
     for _ in range(_MOST_VALUES):

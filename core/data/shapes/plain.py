@@ -51,7 +51,14 @@ def plain(values: Mapping[str, Any], format: Format) -> Turns | None:
     parts = [values[name] for name in question_columns]
     if not all(isinstance(part, str) for part in parts) or not values[needed].strip():
         return None
+    if format == "question_answer":
+        return [("user", with_context(parts[-1], *parts[:-1])), ("assistant", reply)]
     return [("user", "\n\n".join([part for part in parts if part.strip()])), ("assistant", reply)]
+
+
+def with_context(question: str, context: str = "") -> str:
+    """Return a question after its context, unless it repeats that."""
+    return question if context.strip() in question else f"{context}\n\n{question}"
 
 
 def _turns(values: list[object]) -> Turns | None:

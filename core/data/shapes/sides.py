@@ -87,7 +87,9 @@ def beside_text(rows: Sequence[Row]) -> Decision | None:
     others = [
         name
         for name in table.values
-        if name != text and not is_worse(name) and (table.may_be_answer(name) or table.holds_annotations(name))
+        if name not in (text, *table.of_annotation)
+        and not is_worse(name)
+        and (table.may_be_answer(name) or table.holds_annotations(name))
     ]
     return _question_to_person([*(_pair(text, name) for name in others), _alone(text)]) if others else None
 
@@ -157,6 +159,11 @@ class _Table:
     def holds_annotations(self, name: str) -> bool:
         """Return True for a column of annotations: scores of classes, or spans of the text; no other object or list."""
         return self.share(name, map(_is_annotation, self.values[name])) >= 0.5
+
+    @property
+    def of_annotation(self) -> tuple[str, ...]:
+        """The columns that a program for annotation adds: the words of the text, and whether a person accepted it."""
+        return ("tokens", "answer") if "_task_hash" in self.values else ("tokens",) if "spans" in self.values else ()
 
     def is_numeric(self, name: str) -> bool:
         """Return True for a column of numbers, whose meaning the file does not tell."""
@@ -303,6 +310,7 @@ def _labelled(table: _Table) -> Decision | None:
     ]
     if not labels or not 1 <= len(sentences) <= 2:
         return None
+    labels = sorted(labels, key=lambda name: isinstance(table.values[name][0], list))  # those of each annotator last
     if len(sentences) == 2:
         context, question = sentences
         beside: dict[str, Role] = {context: "context"}
@@ -318,7 +326,7 @@ def _unnamed(table: _Table) -> Decision | None:
     columns = [name for name in table.sentences if not is_worse(name)]
     if named_text is not None and len(columns) != 2:
         return Decision((_alone(named_text),))
-    has_two = len(table.values) == 2  # then even a column called name is a side
+    has_two = len(table.values) == 2 and not columns  # then even a column called name is a side
     short = [
         name
         for name, words in table.texts.items()

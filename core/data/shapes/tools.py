@@ -47,7 +47,8 @@ def _call(call: Any, number: int, notes: Notes) -> ToolCall:
     function = call.get("function", call) if isinstance(call, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"].strip():
         raise Flaw("data.call_without_name", turn=number, found=as_json(call)[:80])
-    arguments_key = "arguments" if function.get("arguments") is not None else "parameters"
+    names = ("arguments", "parameters", "args")
+    arguments_key = next((name for name in names if function.get(name) is not None), names[1])
     arguments = function.get(arguments_key)
     if function is not call:
         notes.add_unread("call", call, ("id", "type", "function"))

@@ -135,3 +135,8 @@ def test_cells_of_odd_types_are_no_crash(tmp_path: Path) -> None:
     cells = [3, None, {"cell_type": "code", "source": 7}, {"cell_type": "code", "source": ["a", 3, "b"]}]
     _, examples = read(tmp_path / "a.ipynb", json.dumps({"cells": cells}))
     assert [one.text for one in examples] == ["ab"]
+
+
+def test_headings_of_html_in_markdown_ask_too(tmp_path: Path) -> None:
+    page = "".join(f'<h3 name="q{at}">\nWhat is {at}?\n</h3>\n\nA number.\n\n' for at in range(3))
+    assert sides(read(tmp_path / "faq.md", page)[1]) == [(f"What is {at}?", "A number.") for at in range(3)]

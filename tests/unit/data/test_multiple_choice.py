@@ -216,8 +216,8 @@ def test_a_question_with_its_options_in_one_object_is_read(tmp_path: Path) -> No
 
 def test_the_index_that_pandas_writes_is_no_question(tmp_path: Path) -> None:
     file = tmp_path / "set.csv"
-    rows = [[at, "He sits down. He", "sleeps.", "flies.", "melts.", at] for at in range(3)]
+    rows = [[at, "gold", "He sits down. He", "sleeps.", "flies.", "melts.", at] for at in range(3)]
     with file.open("w", encoding="utf-8", newline="") as out:
-        csv.writer(out).writerows([["", "startphrase", "ending0", "ending1", "ending2", "label"], *rows])
+        csv.writer(out).writerows([["", "gold-source", "startphrase", "ending0", "ending1", "ending2", "label"], *rows])
     asked = [example.messages[0].content for _, example in examples_of(file)]
     assert asked == ["He sits down. He\nA. sleeps.\nB. flies.\nC. melts."] * 3

@@ -216,6 +216,8 @@ REFUSED: dict[str, tuple[Row, str]] = {
         {"result": [{"value": {"x": 1, "y": 2, "rectanglelabels": ["cat"]}}]}]}, "data.image"),
     "an unknown shape": ({"id": "1", "payload": {"utterance": {"said": "Why is it so?"}, "reply": "Because of it."}},
         "payload.utterance.said"),
+    "words with tags": ({"id": "7", "tokens": ["Zoe", "sings"], "ner_tags": [1, 0]}, "“ner_tags” a tag for each"),
+    "a caption": ({"image": {"bytes": "x", "path": "a.jpg"}, "caption": "Two people in a small boat."}, "image"),
     "only numbers": ({"id": 1, "height": 2.5, "when": "2026-01-01"}, "no text to learn in the columns id, height"),
 }  # fmt: skip
 
@@ -243,3 +245,25 @@ def test_broken_nests_are_errors_of_their_rows(tmp_path: Path) -> None:
         for other in ({}, [], {"generations": []}, {"generations": [[]]}, {"choices": [5]}, {"message": {}}, [[[]]])
     ]
     assert {turns(example) for example in read(tmp_path, *[good] * 200, *odd)} == {"u Why? | a So."}
+
+
+def test_messages_with_the_types_and_calls_of_langchain_are_read(tmp_path: Path) -> None:
+    call = {"name": "search", "args": {"query": "rain"}, "id": "1", "type": "tool_call"}
+    messages = [
+        {"type": "human", "content": "Does it rain?"},
+        {"type": "ai", "content": "", "tool_calls": [call]},
+        {"type": "tool", "content": "No.", "tool_call_id": "1"},
+        {"type": "ai", "content": "It does not.", "tool_calls": []},
+    ]
+    (example,) = read(tmp_path, {"messages": messages})
+    assert [message.role for message in example.messages] == ["user", "assistant", "tool", "assistant"]
+    assert json.loads(example.messages[1].tool_calls[0].arguments) == {"query": "rain"}
+
+
+def test_the_body_of_a_question_stands_before_it_unless_it_repeats_that(tmp_path: Path) -> None:
+    body, asked = "Two apples are red.", "How many are red?"
+    rows: list[Row] = [{"Body": body, "Question": question, "Answer": "2"} for question in (asked, f"{body} {asked}")]
+    assert [turns(example) for example in read(tmp_path, *rows)] == [
+        f"u {body}\n\n{asked} | a 2",
+        f"u {body} {asked} | a 2",
+    ]

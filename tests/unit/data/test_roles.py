@@ -120,6 +120,9 @@ def as_arrow(roles: dict[str, str]) -> str:
         (lambda i: {"column 1": i % 4, "column 2": f"The title of {i}", "column 3": f"A much longer story of {i}."},
             ["column 3>column 1+column 2", "column 2>column 3", "column 3>column 2"]),
         (lambda i: {"id": i, "satz": f"Das ist der Satz {i} hier."}, ["satz"]),
+        (lambda i: {"all_labels": ["a"], "eins": f"Der Satz {i} hier.", "zwei": f"Der Satz {i} dort.", "label": "a"},
+            ["zwei>label+eins", "zwei>all_labels+eins", "eins>zwei", "zwei>eins"]),
+        (lambda i: {"chat_id": f"c{i} x", "satz": f"Das ist der Satz {i} hier."}, ["satz"]),
     ],
 )  # fmt: skip
 def test_labels_beside_texts_are_offered_as_answers(columns: Any, readings: list[str]) -> None:

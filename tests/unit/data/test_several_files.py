@@ -357,3 +357,20 @@ def test_results_of_a_batch_are_read_with_their_requests(tmp_path: Path) -> None
         for file, lacks in (("input", "output file"), ("output", "the file that was sent")):
             with pytest.raises(DataError, match=lacks):
                 inspect_file(folder / f"{file}.jsonl")
+
+
+def test_rows_that_another_file_has_in_a_form_that_says_more_are_read_once(tmp_path: Path) -> None:
+    heads = [(f"The title of story {at}", f"Once there was a story, number {at}.") for at in range(4)]
+    table = [{"headline": head, "text": body, "label": "x"} for head, body in heads]
+    talks = [
+        {"messages": [{"role": "user", "content": body}, {"role": "assistant", "content": head}]}
+        for head, body in heads
+    ]
+    for name, rows in {"table": table, "talks": talks}.items():
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    report = inspect_file(tmp_path)
+    assert (report.format, report.good_rows) == ("messages", 4)
+    assert any(str(note).startswith("table.jsonl is not read") for note in report.notes)
+    other = "".join(json.dumps(row | {"text": f"Another story of {at}."}) + "\n" for at, row in enumerate(table))
+    (tmp_path / "table.jsonl").write_text(other, "utf-8")
+    assert inspect_file(tmp_path).good_rows == 8
