@@ -54,5 +54,6 @@ def _field(source: Source, limits: Limits) -> str:
 
 def with_request(row: object, source: Source) -> object:
     """Return a result with the question of its request beside it; any other row as it is."""
-    request = source.requests.get(str(row.get("custom_id"))) if isinstance(row, dict) else None
-    return {**{name: request[name] for name in BATCHES.values() if name in request}, **row} if request else row
+    if not isinstance(row, dict) or not (request := source.requests.get(str(row.get("custom_id")))):
+        return row
+    return {name: request[name] for name in BATCHES.values() if name in request} | row

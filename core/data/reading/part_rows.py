@@ -133,7 +133,7 @@ def origin_notes(source: Source, rows: Counter[str], apart: Counter[str], only_a
     named = [
         msg("data.counted", name=name, count=count) for name, count in list(rows.items())[:_MOST_FILES_NAMED] if name
     ]
-    listed = named or [part.path.name for part in source.parts[:_MOST_FILES_NAMED]]
+    listed: list[Message] | list[str] = named or [part.path.name for part in source.parts[:_MOST_FILES_NAMED]]
     notes = [msg("data.note_files", count=len(source.parts), files=listed)] if len(source.parts) > 1 else []
     if not source.chat:
         chats = [part for part in source.parts if part.chat][:_MOST_FILES_NAMED]
