@@ -1,5 +1,5 @@
-"""Conversations with assistants and characters: archives of ChatGPT, DeepSeek, Claude, Grok and Gemini, SillyTavern,
-Character.AI.
+"""Conversations with assistants and characters: archives of ChatGPT, DeepSeek, Claude, Grok and Gemini, Claude
+Code, SillyTavern, Character.AI.
 
 Each conversation is a thread. ChatGPT stores a tree (`mapping`), Claude a list with `parent_message_uuid`, in which a
 regenerated answer is a branch: the newest is used. Anything but text of the person or the assistant (pictures, tools,
@@ -173,6 +173,25 @@ def _claude_messages(conversation: JsonObject, thread: str, notes: Notes) -> Ite
             notes.add_loss("message", str(message.get("sender")))
         elif isinstance(text, str) and text.strip():
             yield ExportedMessage("Claude" if is_model else YOU, text.strip(), when, thread, is_model=is_model)
+
+
+def claude_code(source: Source, limits: Limits) -> Iterator[ExportedMessage | Problem]:
+    """Yield the texts of sessions of Claude Code; calls of tools, their results and side talks are left out."""
+    yield from _read_each(source, limits, _claude_code_message)
+
+
+def _claude_code_message(entry: JsonObject, _line: str, notes: Notes) -> Iterator[ExportedMessage]:
+    message = entry.get("message")
+    if not isinstance(message, dict):
+        notes.add_loss("message", str(entry.get("type")))
+        return
+    content, is_model = message.get("content"), message.get("role") == "assistant"
+    text = content if isinstance(content, str) else "\n".join(_claude_parts(content, notes))
+    if text.strip():
+        is_beside = entry.get("isSidechain") is True or entry.get("isMeta") is True
+        loss, when = Loss("chat", "app") if is_beside else text_loss(text), dates.parse_iso(entry.get("timestamp"))
+        person, session = "Claude" if is_model else YOU, str(entry.get("sessionId"))
+        yield ExportedMessage(person, text.strip(), when, session, loss, is_model=is_model)
 
 
 # ---- Grok ----------------------------------------------------------------------------------------

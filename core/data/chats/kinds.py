@@ -42,6 +42,7 @@ KINDS = {
     "chatgpt": Kind("ChatGPT", assistants.chatgpt, False, False),
     "deepseek": Kind("DeepSeek", assistants.deepseek, False, False),
     "claude": Kind("Claude", assistants.claude, False, False),
+    "claude_code": Kind("Claude Code", assistants.claude_code, False, False),
     "grok": Kind("Grok", assistants.grok, False, False),
     "gemini": Kind("Gemini", assistants.gemini, False, False),
     "tavern": Kind("SillyTavern", assistants.tavern, False, False),
@@ -100,6 +101,8 @@ def _app_of_keys(keys: set[str]) -> str:
         return "chatgpt"
     if any_of(("item.chat_messages", "chat_messages")):
         return "claude"
+    if has("sessionId", "parentUuid", "message.role"):
+        return "claude_code"
     if has("conversations.item.responses.item.response.sender", "conversations.item.responses.item.response.message"):
         return "grok"
     if has("item.title", "item.time", "item.safeHtmlItem.item.html"):

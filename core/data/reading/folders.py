@@ -12,7 +12,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -137,7 +137,12 @@ def _source(path: Path, parts: Sequence[Part], limits: Limits, choices: Choices,
         raise (
             refused[0]
             if refused
-            else DataError("data.no_data_inside", file=path.name, suffixes=sorted(SUFFIXES.keys() - CODE.keys()))
+            else DataError(
+                "data.no_data_inside",
+                file=path.name,
+                found=_endings(part.name for part in parts) or [msg("data.none")],
+                suffixes=sorted(SUFFIXES.keys() - CODE.keys()),
+            )
         )
     used = {name for source in read for name in (str(source.path.name), source.label_names.file)} | (
         {SLACK_USERS} if any(source.people for source in read) else set()
@@ -304,9 +309,13 @@ def distinct_notes(read: Sequence[Source]) -> list[Message]:
 
 
 def _notes(others: Sequence[str], refused: Sequence[DataError]) -> tuple[Message, ...]:
-    endings = Counter(PurePosixPath(name).suffix.lower() or PurePosixPath(name).name for name in others)
     notes = [msg("data.note_refused_file", why=error.message) for error in refused[:_MOST_NAMED]]
-    if endings:
-        listed = [msg("data.counted", name=ending, count=count) for ending, count in endings.most_common(_MOST_NAMED)]
-        notes.append(msg("data.note_other_files", count=len(others), endings=listed))
+    if others:
+        notes.append(msg("data.note_other_files", count=len(others), endings=_endings(others)))
     return tuple(notes)
+
+
+def _endings(names: Iterable[str]) -> list[Message]:
+    """Return the endings of files, each with its number; the name of a file that has none."""
+    endings = Counter(PurePosixPath(name).suffix.lower() or PurePosixPath(name).name for name in names)
+    return [msg("data.counted", name=ending, count=count) for ending, count in endings.most_common(_MOST_NAMED)]

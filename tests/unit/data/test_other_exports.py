@@ -299,3 +299,26 @@ def test_odd_values_in_these_exports_are_rows_or_a_sentence(content: Any, tmp_pa
     for odd in with_each_value_odd(content):
         with contextlib.suppress(DataError):
             inspect_file(written(tmp_path, "a.json", odd))
+
+
+def test_sessions_of_claude_code_are_conversations_without_their_tools(tmp_path: Path) -> None:
+    def entry(role: str, content: Any, at: int, **more: Any) -> str:
+        about = {"type": role, "uuid": str(at), "parentUuid": None, "sessionId": "s", "isSidechain": False}
+        when = f"2026-01-01T10:{at:02}:00Z"
+        return json.dumps(about | {"timestamp": when, "message": {"role": role, "content": content}} | more) + "\n"
+
+    lines = [
+        json.dumps({"type": "summary", "summary": "Tests", "leafUuid": "3"}) + "\n",
+        entry("user", "Why does it fail?", 1),
+        entry("assistant", [{"type": "text", "text": "I look."}, {"type": "tool_use", "name": "Read", "input": {}}], 2),
+        entry("user", [{"type": "tool_result", "content": "1"}], 3),
+        entry("assistant", [{"type": "text", "text": "It lacks a key."}], 4),
+        entry("user", "an aside", 5, isSidechain=True),
+    ]
+    file = written(tmp_path, "session.jsonl", "".join(lines))
+    assert turns(file) == [["u Why does it fail?", "a I look.\nIt lacks a key."]]
+    report = inspect_file(file)
+    assert report.chat and report.chat.app == "Claude Code"
+    assert left(report)["app"] == 1
+    names = {str(one.what.params["name"]) for one in report.left_out if one.what.key == "left_out.message"}
+    assert names == {"summary", "tool_use", "tool_result"}
