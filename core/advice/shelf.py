@@ -188,13 +188,11 @@ def _is_asked_for(model: KnownModel, wish: Wish) -> bool:
         and (wish.thinks is None or model.thinking not in (None, "never" if wish.thinks else "always"))
         and (not wish.tools or model.tools is True)
         and (wish.gated is None or model.gated == wish.gated)
-        and (wish.topic is None or _is_liked_for(model, wish.topic))
+        and (
+            wish.topic is None
+            or any(word in f"{model.title} {model.note['en']}".lower() for word in topic_words(wish.topic))
+        )
     )
-
-
-def _is_liked_for(model: KnownModel, topic: str) -> bool:
-    text = f"{model.title} {model.note['en']}".lower()
-    return any(word in text for word in topic_words(topic))
 
 
 def _row(model: KnownModel, budget: Budget, only: Method | None) -> ShelfRow:

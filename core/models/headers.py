@@ -14,7 +14,7 @@ import re
 import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, NoReturn
+from typing import Any, BinaryIO, NamedTuple
 
 from core import files
 from core.errors import ModelError
@@ -307,8 +307,10 @@ def _gguf_header(file: BinaryIO) -> tuple[JsonObject, list[Tensor], int]:
     def value(kind: int) -> Any:
         if kind == _STRING:
             return word()
+        if kind in _SCALARS:
+            return number(_SCALARS[kind])
         if kind != _ARRAY:
-            return number(_SCALARS[kind]) if kind in _SCALARS else _unknown(kind)
+            raise ValueError(kind)
         inner, count = number("I"), number("Q")
         if count > _MOST:
             raise ValueError("too long")
@@ -332,7 +334,3 @@ def _gguf_header(file: BinaryIO) -> tuple[JsonObject, list[Tensor], int]:
         tensor_list.append(Tensor(name, str(number("I")), size))
         last = max(last, number("Q"))
     return values, tensor_list, last
-
-
-def _unknown(kind: int) -> NoReturn:
-    raise ValueError(kind)

@@ -171,7 +171,9 @@ class ConversationShelf:
         """Inputs: opened, words. Outputs: listed."""
         w, matches = self.w, self.store.find(words if isinstance(words, str) else "")
         one = next((one for one in matches if one.id == opened), None)
-        choices = [(self._line(each), each.id) for each in matches[:MOST_LISTED]]
+        choices = [
+            (f"{each.name} · {each.label} · {format.moment(each.changed)}", each.id) for each in matches[:MOST_LISTED]
+        ]
         count = (
             w.t("conversations_view.count", shown=len(choices), count=len(matches))
             if matches
@@ -195,9 +197,6 @@ class ConversationShelf:
             gr.update(visible=many > 1),
             which,
         ]
-
-    def _line(self, one: Conversation) -> str:
-        return f"{one.name} · {one.label} · {format.moment(one.changed)}"
 
     def restore(self, target: object, opened: object) -> list[object] | Updates:
         """Inputs: target, opened (by this browser). Outputs: opened, target, the view."""

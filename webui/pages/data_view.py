@@ -69,12 +69,10 @@ class View:
         raw = self.rows.entry(-1 - code)["values"] or ""
         return self.words.casefold() in "\n".join(_texts(json.loads(raw) if raw else "")).casefold()
 
-    def _places(self) -> np.ndarray:
-        return np.array(self._matches, np.int64) if self.words else np.arange(len(self._codes))
-
     def numbers(self) -> list[int]:
         """Return the numbers of all rows shown."""
-        return self._numbers[self._places()].tolist()
+        places = np.array(self._matches, np.int64) if self.words else slice(None)
+        return self._numbers[places].tolist()
 
     def part(self, begin: int, count: int) -> list[ShownRow]:
         places = self._matches[begin : begin + count] if self.words else range(begin, min(begin + count, len(self)))

@@ -37,14 +37,10 @@ def auto_class(config: transformers.PreTrainedConfig) -> type[_BaseAutoModelClas
         transformers.AutoModelForImageTextToText,
         transformers.AutoModelForMultimodalLM,
     )
-    classes = [(kind, _name(kind._model_mapping.get(type(config), None))) for kind in kinds]
+    classes = [(kind, getattr(kind._model_mapping.get(type(config), None), "__name__", "")) for kind in kinds]
     available = [kind for kind, name in classes if name]
     as_shipped = [kind for kind, name in classes if name in (config.architectures or ())]
     return next(iter((*as_shipped, *available)), kinds[0])
-
-
-def _name(model_class: type | None) -> str:
-    return "" if model_class is None else str(getattr(model_class, "__name__", ""))
 
 
 def text(model: transformers.PreTrainedModel) -> nn.Module:

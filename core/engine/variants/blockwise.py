@@ -43,9 +43,10 @@ class _Attention(torch.autograd.Function):
         q, k, v = _grouped(query, key.shape[1]), key[0], value[0]
         output = query.new_empty(1, tokens, heads, v.shape[-1])
         target = output.view(tokens, *q.shape[:2], v.shape[-1]).permute(1, 2, 0, 3)
-        for part in _blocks(lengths, window):
-            weights = part.weights(q, k, scaling)
-            target[:, :, part.queries] = torch.bmm(weights, v[:, part.keys]).view(*q.shape[:2], part.count, -1)
+        for _, _, parts in _examples(lengths, window):
+            for part in parts:
+                weights = part.weights(q, k, scaling)
+                target[:, :, part.queries] = torch.bmm(weights, v[:, part.keys]).view(*q.shape[:2], part.count, -1)
         return output
 
     @staticmethod
@@ -120,8 +121,3 @@ def _examples(lengths: tuple[int, ...], window: int | None) -> Iterator[tuple[in
         end = begin + length
         yield begin, end, [_Block(begin, start, min(start + BLOCK, end), window) for start in range(begin, end, BLOCK)]
         begin = end
-
-
-def _blocks(lengths: tuple[int, ...], window: int | None) -> Iterator[_Block]:
-    for _, _, parts in _examples(lengths, window):
-        yield from parts

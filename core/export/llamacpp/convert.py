@@ -101,7 +101,8 @@ def _convert(folder: Path, request: JsonObject) -> None:
     _name_pre_tokenizer(TextModel, request["pre"])
     model_class = _class_of(folder, request.get("tower", False))
     kind = gguf.LlamaFileType[KINDS[request["kind"]]]
-    name = _plain_name(request["name"])
+    # With "phi3" in its name llama.cpp computes the model like another one.
+    name = re.sub(r"phi[-_ ]?3", "phi three", request["name"], flags=re.IGNORECASE)
     with tempfile.TemporaryDirectory() as scratch, torch.inference_mode():
         override = Path(scratch) / "metadata.json"
         metadata = {"general.name": name, "general.basename": name} | (
@@ -214,11 +215,6 @@ def _filter_tower_tensors(model_class: type[ModelBase], family: str) -> None:
         return None if name.startswith("lm_head.") or "vision_tower.head." in name else upstream((name, tensor))
 
     model_class.filter_tensors = staticmethod(filter_tensors)
-
-
-def _plain_name(name: str) -> str:
-    """The model's name without "phi3", which makes llama.cpp compute it like another model."""
-    return re.sub(r"phi[-_ ]?3", "phi three", name, flags=re.IGNORECASE)
 
 
 def _write_end_of_turn(model: ModelBase, stop: str) -> None:

@@ -100,7 +100,8 @@ def parts_of(listing: Listing) -> list[Part]:
         raise _no_readable_files(
             listing, "hub_set.only_media" if kind.endswith("folder") or kind == "webdataset" else ""
         )
-    configs = _configs(module)
+    parameters = module.builder_configs_parameters
+    configs = sorted(parameters.builder_configs, key=lambda config: config.name != parameters.default_config_name)
     if len(configs) > FEW:  # list all folders in one request instead of one for each
         HfFileSystem(endpoint=datasets.config.HF_ENDPOINT, token=listing.token).find(module.builder_kwargs["base_path"])
     parts = [part for config in configs for part in _parts(listing, module, kind, config)]
@@ -128,11 +129,6 @@ def _module(listing: Listing) -> DatasetModule:
             return factory.get_module()
         except (EmptyDatasetError, DataFilesNotFoundError):
             raise _no_readable_files(listing) from None
-
-
-def _configs(module: DatasetModule) -> list[BuilderConfig]:
-    parameters = module.builder_configs_parameters
-    return sorted(parameters.builder_configs, key=lambda config: config.name != parameters.default_config_name)
 
 
 def _parts(listing: Listing, module: DatasetModule, kind: str, config: BuilderConfig) -> Iterator[Part]:
