@@ -59,7 +59,7 @@ class Message(Frozen):
 
 def msg(key: str, **params: object) -> Message:
     """Return a Message whose nested Messages and Paths are made serialisable."""
-    return Message(key=key, params={k: _plain(v) for k, v in params.items()})
+    return Message(key=key, params={k: _as_json(v) for k, v in params.items()})
 
 
 def figures(text: str, language: str) -> str:
@@ -79,11 +79,11 @@ def in_language(texts: Mapping[str, str], language: str) -> str:
     return texts.get(language, texts["en"])
 
 
-def _plain(value: object) -> object:
+def _as_json(value: object) -> object:
     if isinstance(value, Message):
         return {"key": value.key, "params": value.params}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [_as_json(v) for v in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)  # JSON has no such value
     if isinstance(value, str | int | float | bool) or value is None:
@@ -124,14 +124,14 @@ class Catalogue:
         sentence = self._sentences[language].get(message.key, self._sentences["en"].get(message.key))
         if sentence is None:
             return f"{message.key} {message.params or ''}".strip()
-        values = {name: self._value(value, language) for name, value in message.params.items()}
+        values = {name: self._in_words(value, language) for name, value in message.params.items()}
         return _Forgiving(language).vformat(sentence, (), values)
 
-    def _value(self, value: object, language: str) -> object:
+    def _in_words(self, value: object, language: str) -> object:
         if isinstance(value, dict) and "key" in value:
             return self.render(Message(key=value["key"], params=value.get("params", {})), language)
         if isinstance(value, list):
-            parts = [str(self._value(v, language)) for v in value]
+            parts = [str(self._in_words(v, language)) for v in value]
             return self._sentences[language]["language.comma"].join(parts)
         return value
 

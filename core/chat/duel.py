@@ -156,7 +156,7 @@ class Duel:
         if not self._one_at_a_time.acquire(blocking=False):
             raise ChatError("chat.already_answering")
         try:
-            rows = [self._row(number, column, turns, sampling) for number, column, turns in requested]
+            rows = [self._new_reply(number, column, turns, sampling) for number, column, turns in requested]
             in_turn = [rows] if self.mixed else [[row for row in rows if row.column == column] for column in COLUMNS]
             with at_strength(self._model, strength):
                 for batch_rows in (batch for rows in in_turn for batch in self._batches(rows, sampling.max_new_tokens)):
@@ -183,7 +183,7 @@ class Duel:
         openings = (OPEN.rstrip(), *(mark for mark, replacement in self._marks[column].items() if replacement == OPEN))
         return OPEN if end.endswith(openings) else ""
 
-    def _row(self, number: int, column: Column, turns: Sequence[Turn], sampling: Sampling) -> _Reply:
+    def _new_reply(self, number: int, column: Column, turns: Sequence[Turn], sampling: Sampling) -> _Reply:
         prompt = self.prompt(column, turns, sampling.max_new_tokens, sampling.enable_thinking)
         generator = torch.Generator(self._model.device).manual_seed(sampling.seed)
         stream = TextStream(self.tokenizer, self._marks[column])

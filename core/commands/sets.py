@@ -32,7 +32,7 @@ CELL = 70
 def show_list(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
     """List all datasets (yours, samples, library folders) with their rows and the runs trained on them."""
     space = Workspace.open(workspace)
-    used = _used(space)
+    used = _runs_by_dataset(space)
     sets = [info.model_dump(mode="json") | {"runs": used.get(info.id, [])} for info in dataset_store(space).list()]
     if as_json:
         print_json(in_words({"sets": sets}))
@@ -45,7 +45,7 @@ def show_list(workspace: WorkspaceOption = None, as_json: JsonOption = False) ->
         )
 
 
-def _used(space: Workspace) -> dict[str, list[str]]:
+def _runs_by_dataset(space: Workspace) -> dict[str, list[str]]:
     runs = Runs(space)
     used: dict[str, list[str]] = {}
     for run in runs.list():
@@ -108,7 +108,10 @@ def change(
     """Remove, change and add rows, as one new version that `undo` reverts. The imported file stays unchanged."""
     store = dataset_store(Workspace.open(workspace))
     _report_change(
-        store, id, working.edit_rows(store, id, remove or (), map(_set, row or ()), map(_json, add or ())), as_json
+        store,
+        id,
+        working.edit_rows(store, id, remove or (), map(_row_to_set, row or ()), map(_json, add or ())),
+        as_json,
     )
 
 
@@ -199,7 +202,7 @@ def join(
 ) -> None:
     """Join datasets into a new one; the originals stay."""
     space = Workspace.open(workspace)
-    _made(as_json, working.join(dataset_store(space), ids, name, space.cache / "sets"))
+    _print_new(as_json, working.join(dataset_store(space), ids, name, space.cache / "sets"))
 
 
 @data.command()
@@ -217,7 +220,7 @@ def split(
     space = Workspace.open(workspace)
     store = dataset_store(space)
     name = store.get(id).name
-    _made(
+    _print_new(
         as_json,
         *working.split(
             store, id, share if count is None else count, seed, (f"{name} 1", f"{name} 2"), space.cache / "sets"
@@ -225,7 +228,7 @@ def split(
     )
 
 
-def _made(as_json: bool, *made: DatasetInfo) -> None:
+def _print_new(as_json: bool, *made: DatasetInfo) -> None:
     if as_json:
         print_json(in_words({"sets": [info.model_dump(mode="json") for info in made]}))
         return
@@ -248,7 +251,7 @@ def _json(text: str) -> object:
         raise DataError("sets.no_json", found=text[:80]) from None
 
 
-def _set(text: str) -> tuple[int, object]:
+def _row_to_set(text: str) -> tuple[int, object]:
     number, given, row = text.partition("=")
     if not given or not number.strip().isdecimal():
         raise DataError("sets.no_row_to_set", found=text[:80])

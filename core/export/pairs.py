@@ -80,9 +80,9 @@ def lora_pairs(base: Base, adapter: Path) -> dict[str, Pair] | None:
         if parameter := _parameter(base, key, config.get("target_parameters") or ()):
             if config.get("rank_pattern") or config.get("alpha_pattern"):
                 return None
-            matched = _of_experts(base, parameter, key, shapes, scale_of(config, key))
+            matched = _pairs_of_experts(base, parameter, key, shapes, scale_of(config, key))
         else:
-            matched = _of_matrix(base, key, shapes, bool(config.get("use_dora")), scale_of(config, key))
+            matched = _pair_of_matrix(base, key, shapes, bool(config.get("use_dora")), scale_of(config, key))
         if not matched:
             return None  # not tensors of the files
         pairs |= matched
@@ -101,7 +101,7 @@ def scale_of(config: Mapping[str, Any], key: str) -> float:
     return float(alpha / (math.sqrt(rank) if config.get("use_rslora") else rank))
 
 
-def _of_matrix(base: Base, key: str, shapes: Shapes, has_magnitudes: bool, scale: float) -> dict[str, Pair]:
+def _pair_of_matrix(base: Base, key: str, shapes: Shapes, has_magnitudes: bool, scale: float) -> dict[str, Pair]:
     module = key.removesuffix(".lora_A.weight")
     other, parameter = f"{module}.lora_B.weight", f"{module.removeprefix(PREFIX)}.weight"
     if (name := parameter) not in base.tensors:
@@ -133,7 +133,7 @@ def _parameter(base: Base, key: str, targets: Sequence[str]) -> str | None:
     return names[-1 - depth] if depth < len(names) else None
 
 
-def _of_experts(base: Base, parameter: str, key: str, shapes: Shapes, scale: float) -> dict[str, Pair]:
+def _pairs_of_experts(base: Base, parameter: str, key: str, shapes: Shapes, scale: float) -> dict[str, Pair]:
     other, shape = key.replace(".lora_A.", ".lora_B."), base.model.get_parameter(parameter).shape
     if len(shape) != 3:
         return {}

@@ -121,10 +121,10 @@ class Base:
     @property
     def dtype(self) -> torch.dtype:
         """The base's own 16-bit type where most of it has one, else bfloat16."""
-        return SIXTEEN_BIT.get(self._most, torch.bfloat16)
+        return SIXTEEN_BIT.get(self._main_dtype, torch.bfloat16)
 
     @cached_property
-    def _most(self) -> str:
+    def _main_dtype(self) -> str:
         sizes = dict.fromkeys(FLOATS, 0)
         for t in self.tensors.values():
             if t.dtype in FLOATS:
@@ -134,7 +134,7 @@ class Base:
     def written_as(self, name: str) -> torch.dtype:
         """The dtype of a tensor in a merged model: its own if most of the base is 16-bit (routers' biases stay
         float32), else `dtype`."""
-        return FLOATS[self.tensors[name].dtype] if self._most in SIXTEEN_BIT else self.dtype
+        return FLOATS[self.tensors[name].dtype] if self._main_dtype in SIXTEEN_BIT else self.dtype
 
     @property
     def dtype_name(self) -> str:

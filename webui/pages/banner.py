@@ -74,10 +74,10 @@ class LeftRuns(Panel):
         return [
             LivePart(self.banner, lambda context: gr.update(visible=bool(self._offered_runs(context.snapshot)))),
             LivePart(self.text, lambda context: gr.update(value=self._text(self._offered_runs(context.snapshot)))),
-            LivePart(self.which, self._which),
+            LivePart(self.which, self._run_choices),
         ]
 
-    def _which(self, context: ViewContext) -> Update:
+    def _run_choices(self, context: ViewContext) -> Update:
         runs = self._offered_runs(context.snapshot)
         return gr.update(choices=self._choices(runs), value=runs[0].id if runs else None, visible=len(runs) > 1)
 

@@ -118,7 +118,7 @@ class RowsTable(Panel):
             "place": self._place(row_filter, view),
             "begin": begin,
             "rows": [self.row_data(row, view.rows) for row in view.part(begin, count)],
-            **self._history(row_filter.id),
+            **self._undo_and_redo(row_filter.id),
         }
 
     def _place(self, row_filter: RowFilter, view: View) -> str:
@@ -128,7 +128,7 @@ class RowsTable(Panel):
             return self.w.t("data_table.searching", shown=len(view), looked_at=looked_at, rows=rows)
         return self.w.t("data_table.place", shown=len(view), rows=rows) if row_filter.words else rows
 
-    def _history(self, id: str) -> JsonObject:
+    def _undo_and_redo(self, id: str) -> JsonObject:
         edits = self.services.datasets.edits(id)
         story = edits.history()
         may_redo = any(change.parent == edits.head for change in edits.changes.values())

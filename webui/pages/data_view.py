@@ -128,14 +128,14 @@ class Views:
         with self._guard:
             view = self._kept.pop((stamp, row_filter), None)
         if view is None:
-            row_filter, view = self._made(row_filter)
+            row_filter, view = self._view_for(row_filter)
         with self._guard:
             self._kept[stamp, row_filter] = view
             while len(self._kept) > KEPT:
                 del self._kept[next(iter(self._kept))]
         return row_filter, stamp, view
 
-    def _made(self, row_filter: RowFilter) -> tuple[RowFilter, View]:
+    def _view_for(self, row_filter: RowFilter) -> tuple[RowFilter, View]:
         rows = self._sets.rows(row_filter.id)
         if row_filter.show == UNUSABLE and len(rows.flawed):
             return row_filter, View(rows, unusable=True, words=row_filter.words)

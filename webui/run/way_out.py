@@ -90,8 +90,8 @@ class WayOut:
     def parts(self) -> list[LivePart]:
         return [
             LivePart(self.place, lambda context: gr.update(visible=context.row is not None)),
-            LivePart(self.asking, lambda context: gr.update(visible=self._can(context))),
-            LivePart(self.lacking, lambda context: gr.update(visible=not self._can(context))),
+            LivePart(self.asking, lambda context: gr.update(visible=self._has_adapter(context))),
+            LivePart(self.lacking, lambda context: gr.update(visible=not self._has_adapter(context))),
             LivePart(self.start, self._start_button),
             LivePart(self.cancel, lambda context: gr.update(visible=self._at_work(context))),
             LivePart(
@@ -102,7 +102,7 @@ class WayOut:
             *self.hub.parts(),
         ]
 
-    def _can(self, context: ViewContext) -> bool:
+    def _has_adapter(self, context: ViewContext) -> bool:
         return bool((row := context.row) and row.status.has_adapter)
 
     def _start_button(self, context: ViewContext) -> Update:
@@ -182,7 +182,7 @@ class WayOut:
     def choose(self, opened: str | None, where: object, base: object) -> tuple[object, ...]:
         """Inputs: opened, where, base. Outputs: about, form, fold, start, finer's."""
         forms = self.forms(where)
-        row = self._open(opened)
+        row = self._opened_row(opened)
         if not forms or row is None:
             hidden = gr.update(visible=False)
             return shown(""), gr.update(choices=[], value=None), hidden, hidden, *self.finer.show(None, base)
@@ -193,7 +193,7 @@ class WayOut:
         finer = self.finer.show(forms[0], base)
         return self.describe(opened, where, forms[0]), choice, gr.update(visible=len(forms) > 1), can, *finer
 
-    def _open(self, opened: str | None) -> RunRow | None:
+    def _opened_row(self, opened: str | None) -> RunRow | None:
         return next((row for row in self.services.snapshots.now().rows if row.id == opened), None)
 
     def _form_line(self, form: str, expected: estimate.ExportEstimate | None) -> str:
@@ -206,7 +206,7 @@ class WayOut:
 
     def describe(self, opened: str | None, where: Any, form: Any) -> Update:
         """Inputs: opened, where, form. Output: about: the export's contents, needs, costs, and the steps afterwards."""
-        w, row = self.w, self._open(opened)
+        w, row = self.w, self._opened_row(opened)
         if row is None or form not in self.forms(where):
             return shown("")
         shape = self.services.models.local_shape(row.model)

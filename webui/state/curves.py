@@ -62,14 +62,14 @@ def thin(*columns: Sequence[float] | np.ndarray, most: int = MOST_POINTS) -> np.
     starts = np.arange(buckets) * width
     chosen = [[0, count - 1]]
     for column in columns:
-        values = _filled(np.asarray(column, float))
+        values = _with_median_for_nan(np.asarray(column, float))
         padded = np.pad(values, (0, buckets * width - count), mode="edge").reshape(buckets, width)
         chosen += [starts + padded.argmin(1), starts + padded.argmax(1)]
     indices = np.unique(np.concatenate(chosen))
     return indices[indices < count]
 
 
-def _filled(values: np.ndarray) -> np.ndarray:
+def _with_median_for_nan(values: np.ndarray) -> np.ndarray:
     known = values[~np.isnan(values)]
     if len(known) == len(values):
         return values

@@ -28,7 +28,7 @@ LONGER, LEAST_LONGER = 1.5, 20  # times the answers before the training, and cha
 NORM_BETA = 5.0  # beta of sigmoid_norm, from Tulu 3 (arXiv 2411.15124)
 
 
-def _none(rows: int) -> np.ndarray:
+def _no_columns(rows: int) -> np.ndarray:
     return np.empty((rows, 0))
 
 
@@ -39,9 +39,9 @@ class PairSeries:
     training, measured: (5, P) step and NUMBERS; answers: (2, F) step and mean characters of the sample answers.
     """
 
-    training: np.ndarray = field(default_factory=lambda: _none(5))
-    measured: np.ndarray = field(default_factory=lambda: _none(5))
-    answers: np.ndarray = field(default_factory=lambda: _none(2))
+    training: np.ndarray = field(default_factory=lambda: _no_columns(5))
+    measured: np.ndarray = field(default_factory=lambda: _no_columns(5))
+    answers: np.ndarray = field(default_factory=lambda: _no_columns(2))
 
     @classmethod
     def from_columns(cls, training: np.ndarray, measured: np.ndarray, answers: list[tuple[int, float]]) -> PairSeries:
@@ -76,7 +76,7 @@ def displaced(recipe: Recipe, series: PairSeries, at_work: bool) -> Diagnosis | 
     )  # fmt: skip
     train = recipe.train
     if train.objective in ("dpo", "simpo") and not train.sft_weight:
-        remedy = msg(f"run_doctor.{_stop(at_work)}again_with_sft_weight", weight=1)
+        remedy = msg(f"run_doctor.{_key_prefix(at_work)}again_with_sft_weight", weight=1)
         fix: dict[str, object] = {"train.sft_weight": 1.0}
     else:
         remedy, fix = _cooler(recipe, at_work)
@@ -93,7 +93,7 @@ def longer(recipe: Recipe, series: PairSeries, at_work: bool) -> Diagnosis | Non
     )
     train = recipe.train
     if train.objective == "dpo" and train.loss_type == "sigmoid":
-        remedy = msg(f"run_doctor.{_stop(at_work)}again_by_mean", beta=NORM_BETA)
+        remedy = msg(f"run_doctor.{_key_prefix(at_work)}again_by_mean", beta=NORM_BETA)
         fix: dict[str, object] = {"train.loss_type": "sigmoid_norm", "train.beta": NORM_BETA}
     else:
         remedy, fix = _cooler(recipe, at_work)
@@ -109,13 +109,13 @@ def told_apart_at_once(recipe: Recipe, series: PairSeries, at_work: bool, measur
             (measured[0], measured[1]) if measured_rows >= FEWEST_MEASURED else (measured[0], measured[1][:0])
         )
     else:
-        steps, shares = _averaged(series.training)[:2] if series.training.shape[1] >= FEWEST_SEEN else _none(2)
+        steps, shares = _averaged(series.training)[:2] if series.training.shape[1] >= FEWEST_SEEN else _no_columns(2)
     if len(shares) < 2 or (shares < ALL).any() or steps[0] > AT_ONCE * steps[-1]:
         return None
     enough = max(int(steps[0]), FEWEST_STEPS)
     evidence = msg("run_doctor.told_apart", step=int(steps[0]), last=int(steps[-1]))
     if enough < int(steps[-1]):
-        remedy = msg(f"run_doctor.{_stop(at_work)}again_with_steps", steps=enough)
+        remedy = msg(f"run_doctor.{_key_prefix(at_work)}again_with_steps", steps=enough)
         fix: dict[str, object] = {"train.max_steps": enough}
     else:
         remedy, fix = _cooler(recipe, at_work)
@@ -130,14 +130,14 @@ def _averaged(columns: np.ndarray) -> np.ndarray:
     return np.concatenate([blocks[:1, :, -1], blocks[1:].mean(2)])
 
 
-def _stop(at_work: bool) -> str:
+def _key_prefix(at_work: bool) -> str:
     return "stop_" if at_work else ""
 
 
 def _cooler(recipe: Recipe, at_work: bool) -> tuple[Message, dict[str, object]]:
     rate = recipe.train.learning_rate / COOLER
     rate = round(rate, 1 - math.floor(math.log10(rate)))
-    return msg(f"run_doctor.{_stop(at_work)}again_with_rate", rate=rate), {"train.learning_rate": rate}
+    return msg(f"run_doctor.{_key_prefix(at_work)}again_with_rate", rate=rate), {"train.learning_rate": rate}
 
 
 def _diagnosis(

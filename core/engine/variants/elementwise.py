@@ -122,9 +122,9 @@ def _install(tuned: PeftModel, faster: dict[str, Forward]) -> Elementwise:
             continue
         if _may_be_norm(module):
             if function := proven(module, _norm_function):
-                norms.append(_replace(module, _norm_forward(module, function)))
+                norms.append(_replace_forward(module, _norm_forward(module, function)))
         elif _parts(module) and (function := proven(module, _gate_function)):
-            gates.append(_replace(module, _gate_forward(module, function)))
+            gates.append(_replace_forward(module, _gate_forward(module, function)))
     for code in {sys.modules[type(module).__module__] for module in decoder.modules()}:
         own = vars(code).get(ROTARY)
         if own and not hasattr(own, "rotaries") and (replacement := _rotary_replacement(own, faster)):
@@ -135,7 +135,7 @@ def _install(tuned: PeftModel, faster: dict[str, Forward]) -> Elementwise:
 _PLAIN = (int, float, str, bool, tuple, type(None))
 
 
-def _replace(module: torch.nn.Module, forward: Forward) -> Callable[[], None]:
+def _replace_forward(module: torch.nn.Module, forward: Forward) -> Callable[[], None]:
     module.forward = forward
 
     def undo() -> None:
@@ -204,7 +204,7 @@ def _faster(model: PreTrainedModel) -> dict[str, Forward]:
         return (lambda gate, up: ours(gate * 1, up * 1)), (lambda gate, up: theirs(gate * 1, up * 1)), (rows, rows)
 
     def rotaries() -> tuple[Forward, Forward, tuple[tuple[int, ...], ...]]:
-        ours, theirs = (partial(_by, function, (cos, sin)) for function in (_rotary, offered["turned"]))
+        ours, theirs = (partial(_with_angles, function, (cos, sin)) for function in (_rotary, offered["turned"]))
         return ours, (lambda *states: theirs(*(each * 1 for each in states))), heads
 
     candidates = {"silu": gates("silu"), "gelu": gates("gelu"), "turned": rotaries()}
@@ -535,7 +535,7 @@ def _rotary_replacement(own: Forward, faster: dict[str, Forward]) -> Forward | N
     proven = set()
     for count, width in itertools.product((2, 1), (WIDTH, WIDTH // 2)):
         angles = _made_up((1, ROWS, width), (1, ROWS, width))
-        if _same(partial(_by, own, angles), partial(_by, _rotary, angles), _made_up(*shapes[:count])):
+        if _same(partial(_with_angles, own, angles), partial(_with_angles, _rotary, angles), _made_up(*shapes[:count])):
             proven.add((count, width == WIDTH))
     if not proven:
         return None
@@ -559,7 +559,7 @@ def _is_tested_call(given: tuple[Any, ...], proven: set[tuple[int, bool]]) -> bo
     return known and len({each.dtype for each in given}) == 1
 
 
-def _by(
+def _with_angles(
     function: Forward, angles: Sequence[torch.Tensor], *states: torch.Tensor
 ) -> torch.Tensor | tuple[torch.Tensor, ...]:
     return function(*states, *angles)

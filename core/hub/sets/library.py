@@ -227,17 +227,17 @@ def rows_of(rows: IterableDataset) -> Iterator[JsonObject]:
     features = rows.features or Features()
     left_out = set(media(rows.features))
     for row in rows:
-        yield {name: _plain(value, features.get(name)) for name, value in row.items() if name not in left_out}
+        yield {name: _as_json(value, features.get(name)) for name, value in row.items() if name not in left_out}
 
 
-def _plain(value: object, feature: object) -> object:
+def _as_json(value: object, feature: object) -> object:
     if isinstance(feature, ClassLabel) and isinstance(value, int):
         return feature.int2str(value) if 0 <= value < feature.num_classes else None
     if isinstance(value, dict):
         inner = feature if isinstance(feature, dict) else {}
-        return {str(name): _plain(each, inner.get(name)) for name, each in value.items()}
+        return {str(name): _as_json(each, inner.get(name)) for name, each in value.items()}
     if isinstance(value, list):
-        return [_plain(each, getattr(feature, "feature", None)) for each in value]
+        return [_as_json(each, getattr(feature, "feature", None)) for each in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, str | int) or value is None:

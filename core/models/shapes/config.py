@@ -208,11 +208,11 @@ def doubts_about(config: Mapping[str, object], inner: JsonObject, values: Mappin
             _is_by_layer(inner.get(key)) and len(set(inner[key])) > 1 for keys in _KEYS.values() for key in keys
         ),
     }
-    sentences = [msg(key, **_facts(key, values)) for key, doubtful in doubts.items() if doubtful]
+    sentences = [msg(key, **_sentence_values(key, values)) for key, doubtful in doubts.items() if doubtful]
     return (*sentences, msg("shape.quantised", method=str(method or "-")[:30])) if quantised else tuple(sentences)
 
 
-def _facts(key: str, values: Mapping[str, int]) -> dict[str, float]:
+def _sentence_values(key: str, values: Mapping[str, int]) -> dict[str, float]:
     if key != "shape.per_layer_embeddings":
         return {}
     vocabulary = values.get("per_layer_vocabulary") or values.get("vocab_size", 0)
