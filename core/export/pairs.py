@@ -52,6 +52,7 @@ class Pair:
         if (experts := self.experts) is None:
             return b[start:stop] @ a
         rank = a.shape[0] // experts.count
+        # PEFT's layout: the experts are A's outermost dimension, but B's innermost.
         a_by_expert, b_by_expert = a.reshape(experts.count, rank, -1), b.reshape(b.shape[0], rank, experts.count)
         if experts.one is not None:
             rows = slice(experts.first_row + start, experts.first_row + stop)

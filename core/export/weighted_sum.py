@@ -116,6 +116,7 @@ def _joined(parts: list[dict[str, np.ndarray]], ranks: list[int], scales: list[f
             tensor = part.get(name, np.zeros(shape, example.dtype))
             if tensor.shape != shape:
                 raise ModelError("summed.shape", layer=name, first=str(shape), second=str(tensor.shape))
+            # In A alone, so that each scale counts once in B A.
             weighted.append(tensor * tensor.dtype.type(scale) if axis == 0 else tensor)
         joined[name] = np.ascontiguousarray(np.concatenate(weighted, axis))
     return joined

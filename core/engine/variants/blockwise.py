@@ -42,6 +42,7 @@ class _Attention(torch.autograd.Function):
         _, heads, tokens, width = query.shape
         q, k, v = _grouped(query, key.shape[1]), key[0], value[0]
         output = query.new_empty(1, tokens, heads, v.shape[-1])
+        # A view with heads first: blocks are written where the caller reads them, without a transposed copy.
         target = output.view(tokens, *q.shape[:2], v.shape[-1]).permute(1, 2, 0, 3)
         for _, _, parts in _examples(lengths, window):
             for part in parts:
@@ -103,6 +104,7 @@ class _Block:
         1."""
         keys = k[:, self.keys].float()
         scores = torch.bmm(self.rows(q, scaling), keys.transpose(1, 2))
+        # Only the block's own keys, the last ones, can be later than a query.
         scores.view(len(q), -1, self.count, keys.shape[1])[..., -self.count :].add_(_later_keys(self.count, scores))
         if self.window is not None and keys.shape[1] > self.window:
             behind = torch.arange(self.count)[:, None] + keys.shape[1] - self.count - torch.arange(keys.shape[1])

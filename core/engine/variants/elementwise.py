@@ -269,6 +269,7 @@ def _norm_function(module: torch.nn.Module, faster: dict[str, Forward]) -> Forwa
     x, weight = _made_up((ROWS, module.weight.shape[0]), module.weight.shape)
     x *= torch.tensor([[1e-3], [1.0], [30.0]])  # the first shows the effect of eps
     twin._parameters["weight"] = torch.nn.Parameter(weight, requires_grad=False)
+    # Families differ in the name of eps, and some (Gemma) multiply by 1 + weight.
     for eps in {value for value in vars(module).values() if isinstance(value, float) and value < 0.1}:
         for offset in (0.0, 1.0):
             if _same(partial(own, twin), partial(_normed, weight=weight, eps=eps, offset=offset), [x]):

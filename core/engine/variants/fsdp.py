@@ -125,6 +125,7 @@ class Sharded:
 
     def complete(self, passes: int, trains: bool) -> None:
         """Join the remaining gathers of so many micro-batches. trains: with a backward."""
+        # A backward gathers each layer once more, the last one first.
         left = ((self.order + self.order[::-1] if trains else self.order) * passes)[self.gathered :]
         if left:
             self.reset()

@@ -124,6 +124,7 @@ def _readers_of_one_input(tuned: PeftModel, layers: Sequence[LoraLayer]) -> list
     if not complete:
         readers_of.clear()  # a family with another structure: each layer alone is always right
     calls = Counter(layer for readers in readers_of.values() for layer in readers)
+    # A layer that is called twice may be in two groups, but has only one forward.
     together = [[layer for layer in readers if calls[layer] == 1] for readers in readers_of.values()]
     grouped = {layer for readers in together for layer in readers}
     return [readers for readers in together if readers] + [[layer] for layer in layers if layer not in grouped]
@@ -236,6 +237,7 @@ class _Copies:
         if any(member.copied_of != member.state(dtype) for member in members):
             self._make([member for group in self.groups for member in group], dtype)
         first, rows = members[0].a, sum(len(member.a) for member in members)
+        # `_make` put the A of a group end to end: this is a view of them as one matrix.
         return first.as_strided((rows, first.shape[1]), first.stride()), [member.b for member in members]
 
     @torch.no_grad()
@@ -278,6 +280,7 @@ class _ForBackward(torch.autograd.Function):
         hidden = x.reshape(-1, x.shape[-1]) @ copies.get(members, x.dtype)[0].t()
         ctx.mark_non_differentiable(hidden)
         ctx.set_materialize_grads(False)  # no zeros for hidden; those of the outputs always come
+        # Set by a norm or gate on its output (elementwise): x is computed again from these tensors.
         again, *made_of = getattr(x, "made_of", (lambda x: x, x))
         ctx.members, ctx.copies, ctx.again, ctx.shape = members, copies, again, x.shape
         ctx.save_for_backward(*made_of, hidden)

@@ -74,6 +74,7 @@ class Preference:
         batch."""
         logps = log_probabilities(losses, batch)
         if not self.needs_reference:
+            # SimPO and ORPO are defined on the mean of an answer's tokens.
             logps = logps / batch.answers
         ratios = logps - batch.reference if self.needs_reference else logps
         if self.objective == "kto":
@@ -145,5 +146,5 @@ def log_probabilities(losses: torch.Tensor, batch: Batch) -> torch.Tensor:
 def _log_of_rest(logps: torch.Tensor) -> torch.Tensor:
     """log(1 - e^x) for x <= 0, accurate at both ends (Maechler 2012); avoids 0 itself, a certain token."""
     logps = logps.clamp(max=-torch.finfo(torch.float32).tiny)
-    near = logps > -0.6931472
+    near = logps > -0.6931472  # -log 2
     return torch.where(near, torch.log(-torch.expm1(logps)), torch.log1p(-torch.exp(torch.where(near, -1.0, logps))))

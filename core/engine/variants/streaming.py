@@ -93,6 +93,7 @@ def layers_of(base: PreTrainedModel) -> list[torch.nn.Module]:
 def spread(layers: int, count: int) -> list[int]:
     """Return indices of `count` layers (or all, if fewer), as far apart as possible."""
     count = min(count, layers)
+    # A layer at which the share of `count` passes the next whole number, as in Bresenham's line.
     return [number for number in range(layers) if (number + 1) * count // layers > number * count // layers]
 
 
@@ -323,6 +324,7 @@ class Streaming:
 
     def _absent(self, dtype: torch.dtype) -> torch.Tensor:
         if dtype not in self._nothing:
+            # Expanded to any shape it takes no memory; NaN shows if a layer computes without its weights.
             self._nothing[dtype] = torch.full(
                 (), math.nan if dtype.is_floating_point else 0, dtype=dtype, device=self.card
             )
