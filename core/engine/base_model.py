@@ -92,6 +92,7 @@ def load_finite(folder: Path, compute: Compute, *how: bool) -> tuple[PreTrainedM
 
 @torch.no_grad()
 def is_finite(model: PreTrainedModel) -> bool:
+    """Return whether the logits of 16 random tokens are all finite."""
     config = model.config.get_text_config()
     ids = torch.randint(config.vocab_size, (1, 16), generator=torch.Generator().manual_seed(0))
     if isinstance(config.bos_token_id, int):

@@ -228,6 +228,7 @@ class Step:
         return max(1, sum(batch.targets.numel() for batch in batches)), 0.0
 
     def _compared(self, batch: Batch, sft_share: float) -> torch.Tensor:
+        """Return the preference loss of a batch of pairs, and add its sums to those of the step."""
         assert self.preference
         loss, sums = self.preference.summed(token_losses(self.tuned, batch, self.head), batch, sft_share)
         self._pair_sums, self._pairs = self._pair_sums + sums, self._pairs + len(batch.examples) // 2

@@ -105,6 +105,7 @@ def install(tuned: PeftModel) -> Elementwise:
 
 
 def _install(tuned: PeftModel, faster: dict[str, Forward]) -> Elementwise:
+    """Replace each norm, gate and rotary of the decoder that has a function with the same results."""
     decoder = tuned.get_base_model().get_decoder()
     tested: dict[object, Forward | None] = {}  # modules that differ only in their weights are tested once
 
@@ -299,6 +300,8 @@ def _norm_forward(module: torch.nn.Module, function: Forward) -> Forward:
 
 
 def _normed(x: torch.Tensor, weight: torch.Tensor, eps: float, offset: float) -> torch.Tensor:
+    """Return the RMS norm of x; on a CPU with `made_of`, by which a LoRA layer computes it again instead of saving
+    it."""
     beside: list[torch.Tensor] = []
     output = _Norm.apply(x, weight, eps, offset, beside)
     if output.requires_grad and x.device.type in BLOCKWISE:
@@ -387,6 +390,7 @@ def _blocks(rows: torch.Tensor, spare: int) -> Iterator[tuple[slice, list[torch.
 def _blockwise(
     rows: torch.Tensor, weight: torch.Tensor, eps: float, offset: float, known: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compute `_norm` in fp32 blocks small enough for a processor's cache."""
     wide, width = weight.float() + offset, rows.shape[1]
     output, inv_rms = (
         torch.empty_like(rows),

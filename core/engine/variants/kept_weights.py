@@ -51,6 +51,8 @@ class KeptWeights:
         return bool(self._layers) and not self._retreat.taken
 
     def _product(self, number: int, base: torch.nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Return a forward for the base layer that keeps the weight it dequantizes, if a backward follows."""
+
         def forward(x: torch.Tensor) -> torch.Tensor:
             again = torch._C._current_graph_task_id() != -1  # in a backward, which recomputes a layer
             plain = base.compute_dtype in (None, x.dtype)
@@ -62,6 +64,8 @@ class KeptWeights:
         return forward
 
     def _weight(self, number: int, member: fused_lora._Member) -> Callable[[torch.dtype], torch.Tensor]:
+        """Return a function that takes the kept weight, or dequantizes it if there is none."""
+
         def base_weight(dtype: torch.dtype) -> torch.Tensor:
             kept = self._kept.pop(number, None)
             return fused_lora._Member.base_weight(member, dtype) if kept is None else kept

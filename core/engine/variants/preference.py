@@ -128,6 +128,7 @@ class Preference:
         return kinds | {"rewards/accuracies": by_name["rewards/accuracies"] / pairs, "kl": by_name["kl"] / pairs}
 
     def _losses(self, chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
+        """Return the loss of each pair, (N,), from the scores of its two answers."""
         if self.objective == "orpo":
             odds = (chosen - rejected) - (_log_of_rest(chosen) - _log_of_rest(rejected))
             return -self.beta * functional.logsigmoid(odds)

@@ -311,6 +311,7 @@ class Streaming:
             self._send(after)
 
     def _send(self, number: int) -> None:
+        """Take a layer's buffer from the layer that used it, and start to copy the layer there."""
         place, home = self.places[number % PLACES], self.layers[number].home
         if place.holds is not None and place.in_use:
             self._take_away(place.holds)

@@ -48,6 +48,7 @@ def find(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: in
 def _tested_kernel(
     device: torch.device, dtype: torch.dtype, heads: int, kv_heads: int, width: int, has_window: bool
 ) -> Kernel | None:
+    """Return the first kernel that agrees with one attention per example; None if neither does."""
     kernels: list[Kernel] = [_efficient]
     with suppress(ImportError):
         from torch.nn.attention.varlen import varlen_attn
