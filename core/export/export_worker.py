@@ -115,6 +115,7 @@ class ExportReporter(Job[ExportStatus]):
             raise StopRequested
 
     def _look(self, now: float) -> None:
+        """Note a cancel request; GRACE_S later, end the process by force."""
         if not self._cancelled.is_set():
             if self.folder.cancel_asked():
                 self._cancel_seen_at = now

@@ -51,6 +51,7 @@ class _Scratch(threading.local):
         self._buffers: dict[torch.dtype, torch.Tensor] = {}
 
     def copied(self, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """Return the tensor in dtype, in a buffer that the thread's next call overwrites."""
         buffer = self._buffers.get(dtype)
         if buffer is None or buffer.numel() < tensor.numel():
             buffer = self._buffers[dtype] = torch.empty(tensor.numel(), dtype=dtype)
@@ -103,6 +104,7 @@ def copy_companions(base: Base, adapter: Path, target: Path) -> None:
 def _merge_streaming(
     base: Base, adapter: Path, pairs: dict[str, Pair], target: Path, progress: Progress, check: Check
 ) -> None:
+    """Merge one stored tensor after the other, without a model in memory."""
     done = 0
     weight_map: dict[str, str] = {}
     with open_tensors(adapter / "adapter_model.safetensors") as lora:
@@ -195,6 +197,7 @@ def _at_once() -> Iterator[Callable[[Callable[[], None]], None]]:
 
 # ---- through peft --------------------------------------------------------------------------------
 def _merge_with_peft(base: Base, adapter: Path, target: Path, check: Check) -> None:
+    """Merge a whole model in RAM, for adapters that `lora_pairs` refuses."""
     from core.engine import base_model
     from core.engine.adapter import attach
     from core.engine.device import Compute

@@ -103,6 +103,7 @@ def scale_of(config: Mapping[str, Any], key: str) -> float:
 
 
 def _pair_of_matrix(base: Base, key: str, shapes: Shapes, has_magnitudes: bool, scale: float) -> dict[str, Pair]:
+    """Map the tensor of one linear layer to its pair; empty if the shapes do not fit."""
     module = key.removesuffix(".lora_A.weight")
     other, parameter = f"{module}.lora_B.weight", f"{module.removeprefix(PREFIX)}.weight"
     if (name := parameter) not in base.tensors:
@@ -135,6 +136,7 @@ def _parameter(base: Base, key: str, targets: Sequence[str]) -> str | None:
 
 
 def _pairs_of_experts(base: Base, parameter: str, key: str, shapes: Shapes, scale: float) -> dict[str, Pair]:
+    """Map the tensors of a layer's experts to their pairs; empty if the shapes do not fit."""
     other, shape = key.replace(".lora_A.", ".lora_B."), base.model.get_parameter(parameter).shape
     if len(shape) != 3:
         return {}

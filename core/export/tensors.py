@@ -138,6 +138,7 @@ def compare(tuned: Tuned, written: MergedFolder, progress: Progress, check: Chec
 
 
 def _alike(tuned: Tuned, written: MergedFolder, name: str, shape: tuple[int, ...], check: Check) -> bool:
+    """Return whether a written tensor is the expected one, but for a few numbers rounded the other way."""
     differing = total = 0
     for start, stop in _pieces(shape):
         check()
@@ -157,6 +158,7 @@ def _alike(tuned: Tuned, written: MergedFolder, name: str, shape: tuple[int, ...
 
 
 def _pieces(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    """Yield ranges of rows of at most AT_ONCE numbers, at least one row."""
     rows, columns = (shape or (1,))[0], 1
     for size in shape[1:]:
         columns *= size

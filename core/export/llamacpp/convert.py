@@ -182,6 +182,7 @@ def _name_pre_tokenizer(text_model: type[ModelBase], pre: str | None) -> None:
 
 
 def _class_of(folder: Path, tower: bool) -> type[ModelBase]:
+    """Return llama.cpp's class that converts this architecture, or its tower."""
     from conversion import ModelBase, ModelType, get_model_architecture, get_model_class  # llama.cpp's
 
     family = get_model_architecture(
