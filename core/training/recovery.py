@@ -74,6 +74,7 @@ class Recovery:
         return self._save_memory(longest, msg("retreat.beforehand"), self._position.step)
 
     def _save_memory(self, failed: Rows, what: Message, number: int, measuring: bool = False) -> bool:
+        """Take the next measure that saves memory; return False if none is left."""
         lengths = [len(row.input_ids) for row in failed]
         message = self._step.retreat.go_on(range(len(failed)), lengths, what, measuring)
         if message is not None:

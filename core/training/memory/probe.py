@@ -133,6 +133,7 @@ class Probe:
             self._run.log_event("decision", message=msg("probe.kept_scales", size=size / GIB))
 
     def _exempt_layers(self, step: Step, longest: LongestBatch, limit: int, factor: float) -> None:
+        """Keep activations of layers and dequantized weights, as far as the measured memory has room."""
         assert self._shape
         retreat = step.retreat
         if not retreat.taken and has_room_to_keep_unpacked(
@@ -334,6 +335,7 @@ class Probe:
         )
 
     def _rehearse(self, ahead: Ahead, longest: LongestBatch) -> float:
+        """Compute the longest batch, then whatever else a run computes; return the seconds of the batch."""
         started = time.perf_counter()
         with self._room_for_state(ahead.step):
             ahead.step.rehearse(longest)

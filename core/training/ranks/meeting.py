@@ -105,6 +105,7 @@ def _names_loopback(host: str) -> bool:
 
 
 def _address_towards(host: str, port: int) -> str:
+    """Return the address of this PC in the network that leads to host."""
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
     with socket.socket(family, kind, protocol) as way:
         way.connect(address)  # sends nothing

@@ -128,6 +128,7 @@ class SharedStep(Step):
         self.ranks.has_in_use(self._in_use.read())
 
     def measured(self, batches: Iterator[Rows], check: Callable[[], None]) -> Iterator[tuple[int, float, int]]:
+        """Yield the rows, summed loss and trained tokens of each batch, computed by all ranks."""
         while some := list(islice(batches, MEASURED_AT_ONCE * self.ranks.size)):
             check()
             dealt = deal([self.tokens(rows) for rows in some], self.ranks.size)
