@@ -73,6 +73,7 @@ class Allocations(TorchDispatchMode):
 
     @contextmanager
     def making(self, kind: str) -> Iterator[None]:
+        """Count what is allocated inside the context as this kind."""
         before, self._kind = self._kind, kind
         try:
             yield
@@ -115,6 +116,7 @@ class Allocations(TorchDispatchMode):
         return result
 
     def _note(self, storage: torch.UntypedStorage, kind: str) -> None:
+        """Count a storage, in the allocator's blocks, until it is freed."""
         key, size = storage._cdata, -(-storage.nbytes() // BLOCK) * BLOCK
         if not size or key in self._live:
             return

@@ -380,6 +380,7 @@ def _batch(setup: Setup, packed: bool) -> Batch:
 
 
 def _as_after_a_step(optimizer: torch.optim.Optimizer) -> None:
+    """Give the optimizer the state that it has after a step."""
     if isinstance(optimizer, torch.optim.AdamW):  # torch makes the state of its fused step on cards and processors only
         for parameter in optimizer.param_groups[0]["params"]:
             averages = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}

@@ -134,6 +134,7 @@ class DryRuns:
                 self._worker = None
 
     def _store(self, worker: Child, number: int, state: DryRunState) -> None:
+        """Keep the result of the dry run at work, and start the newest one requested."""
         if self._worker is not worker or not self._at_work or self._at_work[0] != number:
             return
         key, self._at_work = self._at_work[1], None

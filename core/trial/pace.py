@@ -95,6 +95,7 @@ def from_runs(runs: Runs, recipe: Recipe, on_card: bool | None = None, device: s
 
 
 def _is_alike(run: RunFolder, recipe: Recipe, on_card: bool | None, device: str | None) -> bool:
+    """Return whether the run's steps, and their device, are like those of recipe."""
     facts = run.facts()
     if on_card is not None and (facts.device != "cpu") != on_card:
         return False
@@ -255,6 +256,7 @@ class PaceProbe:
             self._requested = step, self._requested_at
 
     def _is_requested(self, step: StandIn) -> bool:
+        """Return whether the step is still requested, or another one for less than `_rest_s`."""
         if self._requested is None:
             return False
         newest, since = self._requested
@@ -285,6 +287,7 @@ class PaceProbe:
             self._measuring.release()
 
     def _measure_now(self, step: StandIn, is_requested: Callable[[], bool]) -> float | None:
+        """Return the step's tokens per second and store them; None if it failed or was interrupted."""
         ended = False
 
         def goes_on() -> bool:
