@@ -433,6 +433,7 @@ def costs(case: Case, draft: Recipe) -> dict[str, Message]:
 
 
 def _cost(case: Case, draft: Recipe, plain: Recipe, keys: list[str]) -> Message:
+    """Return the sentence keys[0] with the memory of draft and of plain; keys[1] if unknown."""
     known, unknown = keys
     estimate, without = case.estimate(draft), case.estimate(plain)
     if estimate is None or without is None:

@@ -116,6 +116,7 @@ def on_cards(plan: Advice, shape: ModelShape, system: str, data: DataFacts | Non
 
 
 def _on_card(plan: Advice, shape: ModelShape, there: Budget, data: DataFacts | None) -> OnCard:
+    """Return the plan's verdict on another GPU, and the plan advised there."""
     free, grounds = all_holes(plan.recipe.goal), Grounds(there, shape, data)
     same = recommend.recommend(with_settings(free, **{name: value_of(plan.recipe, name) for name in KEPT}), grounds)
     assert same.estimate is not None and there.free_gib is not None and there.sold_gb is not None

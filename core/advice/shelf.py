@@ -136,6 +136,7 @@ def _of_gates(rows: Sequence[ShelfRow]) -> Message:
 
 
 def _budget_of(wish: Wish, budget: Budget, processor: Budget | None) -> Budget:
+    """Return the memory of the hardware that the wish names, else this PC's."""
     if wish.card_gb is not None:
         return budgets.planned(wish.card_gb, platform.system())
     if wish.processor and budget.kind != "cpu":
@@ -283,6 +284,7 @@ def _hub_row(result: FoundModel, budget: Budget) -> HubRow:
 
 
 def _typical(result: FoundModel) -> ModelShape | None:
+    """Return the usual shape of a model of this size; None if the size is unknown or packed."""
     if result.params is None or not PACKED.isdisjoint(result.tags):
         return None
     millions = result.params / 1e6

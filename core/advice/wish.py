@@ -196,6 +196,8 @@ _SIZE = re.compile(
 
 
 def _cards(text: str, fields: dict[str, Any]) -> str:
+    """Move GPU names and sizes from text into fields; return the rest."""
+
     def card(match: re.Match[str]) -> str:
         name = " ".join(match[0].replace("rtx", "").replace("gtx", "").replace("-", " ").replace("ti", " ti ").split())
         gb = cards.get(name)
@@ -216,6 +218,8 @@ def _cards(text: str, fields: dict[str, Any]) -> str:
 
 
 def _sizes(text: str, fields: dict[str, Any]) -> str:
+    """Move model sizes ("7b", "under 4b") from text into fields; return the rest."""
+
     def billions(number: str, unit: str) -> float:
         return float(number) * {"m": 1e-3, "million": 1e-3, "亿": 0.1}.get(unit, 1.0)
 
@@ -279,6 +283,7 @@ def _patterns() -> tuple[re.Pattern[str], ...]:
 
 
 def _known_words(text: str) -> tuple[str, list[tuple[str, str]]]:
+    """Return the text without the vocabulary's words, and their meanings."""
     meanings: list[tuple[str, str]] = []
 
     def take(match: re.Match[str]) -> str:
@@ -348,6 +353,7 @@ def _all_names() -> tuple[str, ...]:
 def _names(
     text: str, fields: dict[str, Any], is_question: bool
 ) -> tuple[list[tuple[str, str]], list[tuple[str, tuple[str, ...]]]]:
+    """Move model names into fields; return corrected words, and unknown ones with similar names."""
     corrected: list[tuple[str, str]] = []
     unknown: list[tuple[str, tuple[str, ...]]] = []
     for token in _TOKEN.findall(_WITH_NUMBER.sub(r"\1\2", text)):
