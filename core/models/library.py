@@ -162,15 +162,16 @@ class Models:
             return None
 
     def config(self, model_id: str, revision: str | None = None) -> JsonObject:
-        """Return the config.json of a model, from the same place as `shape`. Raises ModelError.
+        """Return the config.json of a model, from this PC or the Hub. Raises ModelError.
 
-        For a model of the catalogue that is not here: the part that follows from its shape.
+        For a starter that is not here: the part that follows from its shape, which describes it completely.
         """
         hub_id = self.hub_id(model_id)
         local = self._local(hub_id, revision)
         if isinstance(local, Path):
             return _config_of(local / "config.json")
-        return local.config() if local else peek.fetch_config(hub_id, revision)
+        is_starter = ModelRef.parse(hub_id).kind == "starter"
+        return local.config() if is_starter and local else peek.fetch_config(hub_id, revision)
 
     def refusal(self, model_id: str, revision: str | None = None) -> Message | None:
         """Return why `obtain` would refuse a model by its config.json; None if it would not.
@@ -266,8 +267,8 @@ def shape_of(models: Models, name: str) -> ModelShape:
 
 
 def config_of(models: Models, name: str) -> JsonObject:
-    """Return the config.json of a model named as for `shape_of`, or what follows from its shape if that describes the
-    whole model. Raises ModelError."""
+    """Return the config.json of a model named as for `shape_of`; of a bare size or a GGUF file what follows from
+    its shape. Raises ModelError."""
     path = expand(name)
     if SIZE.fullmatch(name) or path.suffix == ".gguf":
         return shape_of(models, name).config()
@@ -275,13 +276,7 @@ def config_of(models: Models, name: str) -> JsonObject:
         return _config_of(path)
     if (path / "config.json").is_file():
         return _config_of(path / "config.json")
-    try:
-        return models.config(name)
-    except ModelError:
-        shape = shape_of(models, name)  # raises what is missing
-        if shape.low_confidence:
-            raise
-        return shape.config()
+    return models.config(name)
 
 
 def _config_of(file: Path) -> JsonObject:

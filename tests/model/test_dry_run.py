@@ -16,6 +16,7 @@ import pytest
 from core.commands import __main__ as commands
 from core.commands.estimating import counted_dry_run
 from core.errors import ModelError
+from core.hub import peek
 from core.memory.arithmetic import Estimate, estimate
 from core.memory.setup import Setup
 from core.messages import msg
@@ -106,9 +107,11 @@ def test_arithmetic_and_dry_run_agree(dry_runs: DryRuns, model: str, method: str
 
 @pytest.mark.full
 def test_they_agree_over_the_whole_catalogue(dry_runs: DryRuns):
-    """Models of the same widths are one case. Of those with doubts, the catalogue's widths are not the whole model, and
-    the plan makes no dry run before its config.json is here."""
+    """Models of the same widths are one case. Left out: those of which the widths are not the whole config.json. The
+    classes of transformers would fill the rest with another model's; tiny ones of each are in test_families and
+    test_experts."""
     described = {name: shape for name, shape in KNOWN.items() if not shape.low_confidence}
+    del described["granite-4.0-350m"], described["granite-4.0-1b"]
     shapes = {json.dumps(shape.config(), sort_keys=True): name for name, shape in described.items()}
     cases = itertools.product(shapes.values(), METHODS, LENGTHS, (True, False))
     found = {case: compare(dry_runs, *case) for case in cases}
@@ -386,9 +389,16 @@ def test_it_waits_for_a_run_that_needs_the_processor(tmp_path: Path):
 
 
 @pytest.fixture
-def services(tmp_path: Path) -> Services:
+def services(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Services:
+    """Qwen3 4B is read as one whose config.json is here."""
     found = Services.open(Workspace.open(tmp_path / "workspace"))
     found.pace_probe.begin = lambda step: None  # it would start torch
+    shape, config = Models.shape, Models.config
+    known = {"Qwen/Qwen3-4B": KNOWN["qwen3-4b"].model_copy(update={"source": "headers"})}
+    monkeypatch.setattr(Models, "shape", lambda self, name, *at: known.get(name) or shape(self, name, *at))
+    monkeypatch.setattr(
+        Models, "config", lambda self, name, *at: known[name].config() if name in known else config(self, name, *at)
+    )
     return found
 
 
@@ -416,16 +426,18 @@ def test_the_plan_is_there_before_the_dry_run_and_has_one_number(services: Servi
     assert outlook.plan.advice.verdict == "fits"
 
 
-def test_a_model_that_is_more_than_its_widths_is_measured_from_its_own_config_alone(
+def test_a_model_of_the_catalogue_is_measured_from_its_own_config_alone(
     services: Services, monkeypatch: pytest.MonkeyPatch
 ):
-    """GPT-OSS from the catalogue was measured without its experts: 4 GiB in place of 15."""
+    """GPT-OSS was measured from its widths, without its experts: 4 GiB in place of 15."""
     monkeypatch.setattr(services.dry_runs, "look", lambda question: pytest.fail(str(question)))
-    assert Planner(services).look(replace(form("size:8"), model="unsloth/gpt-oss-20b-BF16"), EN).dry_run is None
-    shape = KNOWN["gpt-oss-20b"]
-    monkeypatch.setattr(Models, "config", lambda *asked: (_ for _ in ()).throw(ModelError("hub.no_network")))
-    state = counted_dry_run(services.models, "unsloth/gpt-oss-20b-BF16", Setup(max_length=512))
-    assert shape.low_confidence and state.answer is None and state.why == msg("hub.no_network")
+    known = "unsloth/gpt-oss-20b-BF16"
+    assert Planner(services).look(replace(form("size:8"), model=known), EN).dry_run is None
+    refused = ModelError("hub.no_network", repo=known, host="hub")
+    with monkeypatch.context() as patch:
+        patch.setattr(peek, "fetch_config", lambda *asked: (_ for _ in ()).throw(refused))
+        state = counted_dry_run(services.models, known, Setup(max_length=512))
+    assert state.answer is None and state.why == refused.message
 
 
 def test_a_dry_run_that_disagrees_says_both_numbers_and_warns_where_only_the_estimate_fits(services: Services):

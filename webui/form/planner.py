@@ -322,19 +322,16 @@ class Planner:
     def _dry_run(self, planned: Plan, shape: ModelShape | None) -> DryRunState | None:
         """Return the memory of a real step, as far as it is known. Requested here, never waited for.
 
-        None on a CPU, and for a model of the catalogue that is more than its widths say (experts, hybrid layers): until
-        its config.json is here, another model would be measured.
+        None on a CPU, and for a model of the catalogue until its config.json is here: its widths alone may be those of
+        another model (experts, hybrid layers).
         """
-        kind = planned.advice.budget.kind
-        if shape is None or kind == "cpu" or (shape.source == "catalogue" and shape.low_confidence):
+        model = planned.recipe.model
+        if shape is None or planned.advice.budget.kind == "cpu" or shape.source == "catalogue":
             return None
-        model, config = planned.recipe.model, shape.config()
-        if shape.source != "catalogue":
-            # read from this PC or downloaded, and cached
-            try:
-                config = self._config(model.id, model.revision)
-            except GarageError as error:
-                return DryRunState(why=error.message)
+        try:
+            config = self._config(model.id, model.revision)  # read from this PC or downloaded, and cached
+        except GarageError as error:
+            return DryRunState(why=error.message)
         return self.services.dry_runs.look(Question(config=config, setup=planned.advice.setup))
 
     def _config(self, model_id: str, revision: str | None) -> JsonObject:
