@@ -1,19 +1,25 @@
-"""`data search`, `data show`, `data add`: datasets on the Hub: found, previewed before any download, added."""
+"""`data search`, `data show`, `data add`: datasets on the Hub: found, previewed before any download, added. Files are
+added too."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from core.commands.data import dataset_store
+from core.commands.data import dataset_id, dataset_store
 from core.commands.models import follow_download
 from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, plain, print_json, say
 from core.data.hub_sets import adding
 from core.data.hub_sets.head import cell, is_recognised
+from core.data.reading.choices import Choices
+from core.data.reading.file_rows import SUFFIXES
+from core.data.sets.info import DatasetInfo
 from core.data.shapes.roles import parse
+from core.errors import DataError
 from core.hub.hub_errors import format_size as size_in_words
 from core.hub.sets import search as hub_search
 from core.hub.sets.about import AboutPart, AboutSet, SetHead, about
@@ -22,7 +28,7 @@ from core.hub.sets.search import FoundSet
 from core.messages import Message, msg, terminal_language
 from core.models.library import Models
 from core.values import width
-from core.workspace.folder import Workspace
+from core.workspace.folder import Workspace, expand
 
 data = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Datasets: those of the Hub, and your own.")
 app.add_typer(data, name="data")
@@ -82,7 +88,7 @@ def show(name: NameArgument, as_json: JsonOption = False) -> None:
 
 @data.command()
 def add(
-    name: NameArgument,
+    name: Annotated[str, typer.Argument(help="owner/name, with :configuration:split if it has several; or a file.")],
     rows: Annotated[
         int | None, typer.Option(min=1, help="Only this many rows from the beginning. Default: all.")
     ] = None,
@@ -90,19 +96,31 @@ def add(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Download a part of a dataset on the Hub and add it to your own. Ctrl-C pauses; the same command resumes."""
-    space, parsed = Workspace.open(workspace), SetName.parse(name)
+    """Add a file, a folder or a part of a dataset on the Hub to your own. Ctrl-C pauses a download; the same command
+    resumes."""
+    space = Workspace.open(workspace)
     store = dataset_store(space)
+    roles = parse(columns) if columns else None
+    if expand(name).exists() or Path(name).suffix.lower() in SUFFIXES:
+        if rows:
+            raise DataError("sets.rows_of_a_file")
+        _say_added(store.get(dataset_id(space, name, Path(), Choices(columns=roles))), name, as_json)
+        return
+    parsed = SetName.parse(name)
     downloads = Models(space).downloads(partial(adding.add_part, store))
     dataset = about(parsed)
     part = adding.part_of(dataset.repo, dataset.part, rows or 0)
 
-    row = downloads.start(str(part), reading={"columns": parse(columns)} if columns else {})
+    row = downloads.start(str(part), reading={"columns": roles} if roles else {})
     info = store.get(follow_download(downloads, str(part), None, msg("hub_set.paused", part=row.name), as_json).result)
+    _say_added(info, row.name, as_json)
+
+
+def _say_added(info: DatasetInfo, source: str, as_json: bool) -> None:
     if as_json:
         print_json(in_words({"id": info.id, **info.model_dump(mode="json")}))
     else:
-        say(msg("hub_set.added", part=row.name, id=info.id, good=info.good_rows, rows=info.rows))
+        say(msg("hub_set.added", part=source, id=info.id, good=info.good_rows, rows=info.rows))
 
 
 def facts(dataset: AboutSet) -> list[str | Message]:

@@ -77,6 +77,8 @@ def rows(
         return
     for row in shown.rows:
         print(f"{row.number:>8,}  {_cell(row)}")
+    if not shown.rows:
+        say(msg("sets.no_such_rows"))
 
 
 def _row(row: ShownRow) -> dict[str, object]:
@@ -163,6 +165,8 @@ def versions(id: IdArgument, workspace: WorkspaceOption = None, as_json: JsonOpt
     if as_json:
         print_json(in_words({"id": id, "version": edits.head, "versions": story}))
         return
+    if not edits.changes:
+        say(msg("sets.unchanged"))
     for change in edits.changes.values():
         print(
             f"{'>' if change.version == edits.head else ' '} {change.version:>4}  "

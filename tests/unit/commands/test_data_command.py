@@ -129,3 +129,17 @@ def test_what_cannot_be_added_is_one_sentence(hub: FakeHub, run: Run, monkeypatc
     hub.gated = True
     code, out, err = run("add", NAME, "--rows", "5")
     assert (code, out) == (2, "") and "accept the licence" in err
+
+
+def test_a_file_is_added_and_a_wrong_name_is_said(run: Run, tmp_path: Path) -> None:
+    """It said that the file's path is no name of the Hub."""
+    file = tmp_path / "mine.csv"
+    file.write_text("question,answer\nWho?,Me.\nWhere?,Here.\n", "utf-8")
+    assert run("add", str(file))[0] == 0
+    told = json.loads(run("add", str(file), "--json")[1])
+    assert (told["id"], told["good_rows"]) == ("mine", 2)
+    assert (
+        "has not been changed" in run("versions", "mine")[2] and "No such rows" in run("rows", "mine", "--problems")[2]
+    )
+    assert "no file “missing.csv”" in run("add", "missing.csv")[2]
+    assert "a file is added whole" in run("add", str(file), "--rows", "1")[2]
