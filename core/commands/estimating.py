@@ -11,6 +11,7 @@ import typer
 from core.advice import run_doctor
 from core.advice.case import METHOD_NAMES, SETTINGS, Advice, Grounds, all_holes, value_of
 from core.advice.goals import goal_of
+from core.advice.plan import require_decided
 from core.advice.recommend import recommend
 from core.advice.run_doctor import Planned
 from core.commands.data import dataset_id, dataset_store
@@ -22,11 +23,12 @@ from core.commands.terminal import (
     columns,
     in_words,
     print_json,
+    say,
     say_finding,
 )
 from core.data.facts import DataFacts
 from core.data.preview import Preview, Previews
-from core.errors import ModelError, RecipeError
+from core.errors import DataError, ModelError, RecipeError
 from core.memory import arithmetic, budget
 from core.memory.documented import vram_table
 from core.memory.record import Corrections, MemoryRecord, Rig
@@ -35,7 +37,7 @@ from core.messages import Message, in_language, msg, terminal_language
 from core.models.library import ModelRef, Models, config_of, shape_of
 from core.models.shapes.shape import ModelShape
 from core.queue.turns import busy
-from core.recipe import Adapter, clashes
+from core.recipe import Adapter, Data, clashes
 from core.runs.all import Runs
 from core.system import devices
 from core.system.machine import Machine, this_machine
@@ -97,14 +99,19 @@ def memory_corrections(space: Workspace, machine: Machine, model: str) -> Correc
 def read_data(models: Models, model: str, data: str) -> tuple[Preview, DataFacts]:
     """Return a preview of data under model's tokenizer, and its token counts.
 
-    A model without a tokenizer (a bare size, a config.json) borrows the starter's; then the counts are estimates.
+    A model without a tokenizer (a bare size, a config.json) borrows the starter's; then the counts are estimates. If
+    nothing, or only a guess, shows which column is the answer, that is printed: a run would be refused.
     """
     try:
         own = ModelRef.parse(models.hub_id(model)).id
     except ModelError:
         own = None
-    source = dataset_id(models.workspace, data, Path.cwd())
-    preview = Previews(dataset_store(models.workspace), models).get(source, own or "starter")
+    source, store = dataset_id(models.workspace, data, Path.cwd()), dataset_store(models.workspace)
+    try:
+        require_decided(store, Data(source=source), accept_guess=False)
+    except DataError as error:
+        say(error.message)
+    preview = Previews(store, models).get(source, own or "starter")
     facts = preview.facts()
     return preview, facts if own else facts.model_copy(update={"exact": False, "estimated": True})
 

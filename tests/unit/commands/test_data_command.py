@@ -143,3 +143,13 @@ def test_a_file_is_added_and_a_wrong_name_is_said(run: Run, tmp_path: Path) -> N
     )
     assert "no file “missing.csv”" in run("add", "missing.csv")[2]
     assert "a file is added whole" in run("add", str(file), "--rows", "1")[2]
+
+
+def test_a_plan_says_that_nothing_shows_which_column_is_the_answer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The plan was printed, and the run with the same data refused."""
+    file = tmp_path / "notes.csv"
+    file.write_text("title,body\nOne two three,four five six\nSeven eight nine,ten eleven twelve\n", "utf-8")
+    assert main(["plan", "--model", "starter", "--data", str(file), "--workspace", str(tmp_path / "ws")]) == 0
+    assert "shows which column is the answer" in capsys.readouterr().err
