@@ -15,7 +15,7 @@ MOST = 3  # the newest; the timeline has all
 def chip(view: RunView, w: Wording) -> Html | None:
     """A chip beside the run's state: the number of its own corrections. The timeline lists them."""
     count = len(_sentences(view, w))
-    return tag("span", w.t("run_guard.head", count=count), class_="lg-badge lg-warn") if count else None
+    return tag("span", w.t("run_guard.head", count=count), class_="lg-badge") if count else None
 
 
 def _sentences(view: RunView, w: Wording) -> list[str]:
