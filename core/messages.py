@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import os
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,11 @@ def msg(key: str, **params: object) -> Message:
 def figures(text: str, language: str) -> str:
     """Format a number that code formatted, "1,962" or "2.2 GB", as a language writes it."""
     return text.translate(_SWAPPED) if language in DECIMAL_COMMA else text
+
+
+def as_text(sentences: Iterable[str], language: str) -> str:
+    """Join sentences, those that are empty left out: with spaces, in Chinese without."""
+    return ("" if language == "zh" else " ").join(filter(None, sentences))
 
 
 def as_typed(value: float | int) -> str:

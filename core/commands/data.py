@@ -28,7 +28,7 @@ from core.data.tokenizer import Tokenizer
 from core.errors import DataError, TemplateError
 from core.files import JsonObject
 from core.hub.sets.name import SetName
-from core.messages import Message, msg, terminal_language
+from core.messages import Message, as_text, msg, terminal_language
 from core.models.library import Models
 from core.presets import PRESETS
 from core.recipe import Data, Recipe
@@ -241,7 +241,7 @@ def _show(report: DataReport, learned: JsonObject | None, language: str) -> None
     for left in report.left_out:
         print(msg("left_out.line", what=left.what, count=left.count, why=left.why).render(language))
     for finding in report.findings:
-        print(" ".join(part.render(language) for part in (finding.said, finding.meaning)))
+        print(as_text((part.render(language) for part in (finding.said, finding.meaning)), language))
         for example in finding.examples[:3]:
             print("    " + example.sentence.render(language))
     for problem in problems[:20]:

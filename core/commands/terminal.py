@@ -13,7 +13,7 @@ import yaml
 from core.advice.diagnosis import Diagnosis
 from core.errors import RecipeError
 from core.files import JsonObject
-from core.messages import Message, msg, terminal_language
+from core.messages import Message, as_text, msg, terminal_language
 from core.recipe import Recipe, read_yaml
 from core.runs.cards import recipe_card
 from core.runs.folder import Status
@@ -106,8 +106,8 @@ def say_finding(finding: Diagnosis) -> None:
     """Print a finding as the page shows it, with its remedy as settings."""
     language = terminal_language()
     settings = " ".join(f"--set {name}={json.dumps(value)}" for name, value in finding.fix.items())
-    words = [part.render(language) for part in (finding.evidence, finding.meaning, finding.remedy)]
-    say(" ".join(words) + (f" ({settings})" if settings else ""))
+    words = (part.render(language) for part in (finding.evidence, finding.meaning, finding.remedy))
+    say(as_text(words, language) + (f" ({settings})" if settings else ""))
 
 
 def plain(value: object) -> object:

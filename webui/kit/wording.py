@@ -11,7 +11,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from core.files import JsonObject
-from core.messages import CORE_LOCALES, Catalogue, Message, in_language, msg
+from core.messages import CORE_LOCALES, Catalogue, Message, as_text, in_language, msg
 from core.recipe import Recipe
 
 PAGE_LOCALES = Path(__file__).parent.parent / "locales"
@@ -39,6 +39,10 @@ class Wording:
         return catalogue().render(
             message if isinstance(message, Message) else Message.model_validate(message), self.language
         )
+
+    def text(self, *sentences: str) -> str:
+        """Join sentences, those that are empty left out."""
+        return as_text(sentences, self.language)
 
     def knows(self, key: str) -> bool:
         return key in catalogue().keys(self.language)  # noqa: SIM118 - a method, not a mapping

@@ -14,17 +14,17 @@ def status_line(state: ChatState, w: Wording, busy: RunRow | None = None) -> Htm
     if state.phase == "empty":
         training = w.t("chat_page.training", name=busy.name) if busy else ""
         is_over = busy is None and state.why_unloaded is not None and state.why_unloaded.key == "chat.unloaded_for_run"
-        why = "" if is_over else " ".join(filter(None, (w.render(state.why_unloaded), training)))
+        why = "" if is_over else w.text(w.render(state.why_unloaded), training)
         return notice(why, "warn") if why else muted(w.t("chat_page.nothing_loaded"))
     label = state.target.label if state.target else ""
     if state.phase == "loading":
-        text = " ".join(filter(None, (loading(state, label, w), w.render(state.tight))))
+        text = w.text(loading(state, label, w), w.render(state.tight))
         return notice(text, "warn" if state.tight else "plain")
     if state.phase == "failed":
-        return notice(" ".join(filter(None, (w.render(state.message), w.render(state.advice)))))
+        return notice(w.text(w.render(state.message), w.render(state.advice)))
     ready = w.t("chat_page.ready", label=label, dtype=state.dtype or "?")
     more = (_in_turn(state, w), w.render(state.elsewhere), w.render(state.tight))
-    return notice(" ".join(filter(None, (ready, *more))), "warn" if state.elsewhere or state.tight else "ok")
+    return notice(w.text(ready, *more), "warn" if state.elsewhere or state.tight else "ok")
 
 
 def loading(state: ChatState, label: str, w: Wording) -> str:

@@ -185,7 +185,7 @@ class CorrectionsPanel(Panel):
             w.t("corrections_view.kept", name=info.name, rows=count),
             *([self._enough(count)] if of_run else []),
         ]
-        closed = self.closed(notice(" ".join(sentences), "ok"), may_train=of_run)
+        closed = self.closed(notice(w.text(*sentences), "ok"), may_train=of_run)
         return [*closed, gr.skip() if tuned else now, now if tuned else gr.skip()]
 
     def _enough(self, rows: int) -> str:
