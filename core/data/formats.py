@@ -12,8 +12,7 @@ text                text                                            all of it
 A `system` column is used in all of them but the last and prompt_completion, `tools` in the first two; fields of a
 message: core/data/conversation, other columns: core.data.shapes.left_out. A row whose `label` or `kto_tag` is false is
 trained only by kto. A row with a better and a worse answer keeps both for preference training.
-core/data/shapes/rewritten converts equivalent columns to these. To add a format: a name in recipe.Format, its columns
-in core/data/shapes/known, and a function in _CONVERT.
+core/data/shapes/rewritten converts equivalent columns to these. To add a format: docs/map.md.
 """
 
 from __future__ import annotations

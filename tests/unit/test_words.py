@@ -9,16 +9,19 @@ import string
 import subprocess
 import sys
 from functools import cache
+from typing import get_args
 
 import pytest
 
 from core.advice.goals import goals
+from core.data.shapes.cells import ANSWERS
+from core.data.shapes.known import COLUMNS, OPTIONAL
 from core.errors import RecipeError
 from core.export.records import STAGES
 from core.messages import CORE_LOCALES, LANGUAGES, Catalogue, Message, msg
 from core.models.known import known_models
 from core.presets import PROJECT
-from core.recipe import Adapter, Data, Model, Recipe, Train
+from core.recipe import Adapter, Data, Format, Model, Recipe, Train
 from core.runs.folder import Status
 from core.runs.states import State
 from tests.kit.source import tree_of
@@ -203,6 +206,16 @@ def test_every_state_and_every_stage_has_words() -> None:
     }
     assert wanted | {f"export.stage_{stage}" for stage in STAGES} <= CATALOGUE.keys("en")
     assert len(stages) > 5
+
+
+def test_every_format_has_its_columns_its_answer_and_words() -> None:
+    """A format without words showed its key on the page, and no test saw it."""
+    named = {f"wizard.format_{name}" for name in get_args(Format)}
+    assert named == {key for key in CATALOGUE.keys("en") if key.startswith("wizard.format_")}
+    for name, columns in COLUMNS.items():
+        assert name == "text" or set(columns) & {*ANSWERS, "messages", "conversations"}, name
+        needed = [column for column in columns if column not in OPTIONAL]
+        assert re.search(r"\b" + r" \+ ".join(needed) + r"\b", msg("data.shapes").render("en")), (name, needed)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

@@ -12,6 +12,7 @@ from core.data.reading.file_rows import Limits, Row
 from core.data.sets.inspection import examples_of, inspect_file
 from core.data.shapes.known import FORMATS, recognise
 from core.errors import DataError
+from core.messages import msg
 
 U, A = "What is a crêpe?", "A thin pancake."
 TURNS = [{"role": "user", "content": U}, {"role": "assistant", "content": A}]
@@ -110,10 +111,8 @@ def test_an_unknown_shape_lists_columns_and_shapes():
     with pytest.raises(DataError) as caught:
         recognise([Row(1, {"foo": 1, "bar": 2})])
     assert str(caught.value) == (
-        "The columns foo, bar do not match any known format. Expected one of: messages; conversations; instruction + "
-        "output (input "
-        "optional); question + answer; prompt + completion; text + label; text; prompt + chosen + rejected; question + "
-        "answers. Say what each column is under “Data” (--columns question=...,answer=... on the command line)."
+        f"The columns foo, bar do not match any known format. Expected one of: {msg('data.shapes')}. "
+        "Say what each column is under “Data” (--columns question=...,answer=... on the command line)."
     )
     assert "foo、bar" in caught.value.message.render("zh")
 
