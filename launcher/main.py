@@ -86,7 +86,8 @@ def parse(arguments):
     kind: "app", "help", "version", "unknown", or one of OWN_COMMANDS, FOR_DEVELOPERS or COMMANDS; main removes
     --repair.
     """
-    if arguments[:1] in (["-h"], ["--help"]):
+    asks_of_tests = arguments[:1] in (["check"], ["test"]) and "--help" in arguments
+    if arguments[:1] in (["-h"], ["--help"]) or asks_of_tests:
         return "help", []
     if arguments[:1] == ["--version"]:
         return "version", []

@@ -37,7 +37,7 @@ def warnings(case: Case, draft: Recipe, verdict: Verdict, others: tuple[Alternat
         data_warnings(case, draft),
         pair_warnings(case, draft),
     )
-    return [warning for warnings in groups for warning in warnings]
+    return [warning for group in groups for warning in group]
 
 
 def goal_warnings(case: Case) -> Iterator[Message]:

@@ -740,6 +740,7 @@ def test_a_second_installer_waits_for_the_first(tmp_path: Path):
         (["test", "-k", "launch"], ("test", ["-k", "launch"])),
         (["test", "--full", "-k", "x"], ("test", ["--full", "-k", "x"])),
         (["--help"], ("help", [])),
+        (["test", "--changed", "--help"], ("help", [])),  # before anything is installed
         (["--version"], ("version", [])),
         (["trian"], ("unknown", ["trian"])),
     ],
