@@ -80,6 +80,8 @@ def _each_once(started: list[Started], limits: Limits) -> tuple[list[Started], d
 
 
 def _longer_texts(source: Source, limits: Limits) -> list[set[str]]:
+    if source.chat or source.message_columns:  # to know their first rows, all of them are read
+        return []
     try:
         rows = [item for item in islice(read_rows(source, limits), _LOOKED_AT) if isinstance(item, Row)]
     except DataError:

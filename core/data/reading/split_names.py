@@ -39,9 +39,7 @@ def is_for_validation(name: str, names: Collection[str]) -> bool:
     kept = words[:-1] if len(words) > 1 else words  # without the suffix, and that of a compressed file
     while kept and kept[-1] in ("gz", "zst", "bz2", "xz", "json", "jsonl", "csv", "tsv", "txt", "parquet", "arrow"):
         kept.pop()
-    while len(kept) > 1 and _SAYS_NOTHING.fullmatch(kept[-1]):
-        kept.pop()
-    if not kept:
+    if not (kept := _telling(kept)):
         return False
     if _APART.fullmatch(kept[-1].rstrip("0123456789")):
         return True
@@ -54,10 +52,18 @@ def is_for_validation(name: str, names: Collection[str]) -> bool:
 
 def split_of(name: object) -> Literal["train", "validation", ""]:
     """Return which rows a word in a column, or the name of a list, stands for; "" for any other name."""
-    words = _WORDS.split(name.strip().lower()) if isinstance(name, str) else []
-    if any(word in _TRAINED for word in words):
-        return "train"
-    return "validation" if words and any(map(_APART.fullmatch, (words[0], words[-1], "-".join(words)))) else ""
+    if not isinstance(name, str):
+        return ""
+    last = _telling(_WORDS.split(name.strip().lower()))[-1]
+    return "train" if last in _TRAINED else "validation" if _APART.fullmatch(last) or _APART.fullmatch(name) else ""
+
+
+def _telling(words: list[str]) -> list[str]:
+    """Return the words of a name without those at its end that say nothing, but at least one."""
+    count = len(words)
+    while count > 1 and _SAYS_NOTHING.fullmatch(words[count - 1]):
+        count -= 1
+    return words[:count]
 
 
 def split_column(rows: Sequence[Row]) -> str:

@@ -225,8 +225,8 @@ def _beside(table: _Table, taken: Roles) -> dict[str, Role]:
 def _both_named(table: _Table) -> Decision | None:
     """Names decide for both sides; several columns named as answers are a question to the person."""
     questions, answers = table.named("question"), table.named("answer")
-    question = next(iter(questions), None) or next(iter(table.named("context")), None)
-    question = question or next((n for n in table.named("text") if n not in answers), None)
+    texts = [name for name in table.named("text") if name not in answers]
+    question = next(iter([*questions, *texts, *table.named("context")]), None)
     if question is None or not (answers := [name for name in answers if name != question]):
         return None
     asks = table.named("question")[:2] if not table.named("context") else []

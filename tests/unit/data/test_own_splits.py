@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from core.data.reading.choices import Choices
-from core.data.reading.split_names import is_for_validation
+from core.data.reading.split_names import is_for_validation, split_of
 from core.data.repeats import Repeats
 from core.data.selection import choose
 from core.data.sets import gathered, working
@@ -115,6 +115,11 @@ def test_lists_of_one_file_and_a_column_say_it_too(tmp_path: Path) -> None:
         tmp_path / "column.jsonl", choices=Choices(columns={"question": "question", "split": "answer"})
     )
     assert chosen.validation == 0
+
+
+def test_words_that_only_begin_with_such_a_name_are_none() -> None:
+    words = ("test_set", "oos_val", "held-out", "Train", "train_0", "test_cases", "training_notes", "test list", "", 7)
+    assert [split_of(word) for word in words] == ["validation"] * 3 + ["train"] * 2 + [""] * 5
 
 
 def test_a_version_keeps_them_by_their_rows(tmp_path: Path) -> None:

@@ -87,6 +87,7 @@ def test_columns_by_other_names_are_question_and_answer_and_that_is_said(columns
             ["x>y", "x>z", "y>z"]),
         ({"name": "Eva", "city": "Rome", "age": 3, "zip": 7}, None, []),
         ({"foo": 1, "bar": 2}, None, []),
+        ({"text": Q, "schema": "A table of cakes.", "output": A}, "names", ["text>output+schema"]),
         ({"name": "Eva", "city": "Rome"}, "none", ["name>city", "city>name"]),
         ({"question": Q, "schema": "A table of cakes.", "cypher": "MATCH (c:Cake)"}, "names",
             ["question>cypher+schema"]),
