@@ -10,7 +10,6 @@ nlp.js, Rasa     intent, utterances | examples: several texts, answers        a 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from itertools import takewhile
@@ -18,6 +17,7 @@ from typing import Any
 
 from core.data.reading.file_rows import Flaw
 from core.data.shapes.left_out import MEDIA, Columns, Notes, has_value
+from core.data.shapes.options import parsed_cell
 from core.data.shapes.roles import column_named
 
 _UTTERANCE_KEYS = (
@@ -202,11 +202,7 @@ def json_min(values: Columns, notes: Notes) -> dict[str, object] | None:
 
 def _label_of(value: Any) -> list[str]:
     """Return a choice, or several, which a table has as JSON."""
-    if isinstance(value, str) and value.lstrip().startswith("{"):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            return []
+    value = parsed_cell(value)
     if isinstance(value, dict):
         value = value.get("choices", value.get("text"))
     parts = value if isinstance(value, list) else [value]

@@ -110,7 +110,7 @@ def _place(value: str, among: Sequence[str]) -> int | None:
 def listed(value: Any) -> Options | None:
     """Return the options in one value of a row; None if it holds no list of them."""
     if isinstance(value, str):
-        value = parsed_cell(value.strip())
+        value = parsed_cell(value)
         if isinstance(value, str):
             return inline(value, at_start=True) or _split(value)
     if isinstance(value, dict):
@@ -175,21 +175,24 @@ def _from_objects(parts: list[dict[str, Any]]) -> Options | None:
     return _options([part[text_key] for part in parts], labels, right)
 
 
-def parsed_cell(text: str) -> Any:
-    """Return the list or object that a cell of a table writes as JSON or as Python does; else the text itself."""
-    if not text.startswith(("[", "{")) or len(text) > 100_000:
-        return text
+def parsed_cell(cell: Any) -> Any:
+    """Return the list or object that a cell of a table writes as JSON or as Python does; else the cell itself."""
+    text = cell.strip() if isinstance(cell, str) else ""
+    if not text.startswith(("[", "{")):
+        return cell
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        if len(text) > 100_000:
+            return cell
     plain = _ARRAY.sub(r"\1", text)
-    is_objects = "{" in plain[:20]
-    readings: list[tuple[Callable[[str], object], str]] = [(json.loads, text)]
-    readings += [(ast.literal_eval, plain), (ast.literal_eval, _APART.sub("}, {", plain))] if is_objects else []
-    readings += [(ast.literal_eval, _NO_COMMA.sub(", ", plain))]
-    for read, written in readings:
+    as_objects = [plain, _APART.sub("}, {", plain)] if "{" in plain[:20] else []
+    for written in (*as_objects, _NO_COMMA.sub(", ", plain)):
         try:
-            return read(written)
+            return ast.literal_eval(written)
         except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
             continue
-    return text
+    return cell
 
 
 def inline(text: str, at_start: bool = False) -> Options | None:
@@ -277,6 +280,6 @@ def one_right_among(right: Any, wrong: Iterable[Any]) -> Options | None:
 
 
 def _wrong_texts(cell: Any) -> list[str]:
-    parsed = parsed_cell(cell.strip()) if isinstance(cell, str) else cell
+    parsed = parsed_cell(cell)
     parts = parsed if isinstance(parsed, list) else [parsed]
     return [str(part).strip() for part in parts if isinstance(part, str | int | float) and has_value(part)]

@@ -20,7 +20,6 @@ types of their values; other rows stay as they are.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -170,11 +169,7 @@ def _answered_by_calls(values: Columns, notes: Notes) -> dict[str, object] | Non
     calls = values.peek("answers")
     if prompt_column is None or not has_value(values.peek("tools")) or not calls:
         return None
-    if isinstance(calls, str):
-        try:
-            calls = json.loads(calls)
-        except (ValueError, RecursionError):
-            return None
+    calls = parsed_cell(calls)
     if (
         not isinstance(calls, list)
         or not all(isinstance(call, dict) and {"name", "arguments"} <= call.keys() for call in calls)

@@ -9,13 +9,13 @@ promptfoo         vars: {...}, assert: [{type: equals, value}]; __expected in a 
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 
 from core.data.conversation import CONTENT_KEYS, ROLE_KEYS
 from core.data.reading.file_rows import Flaw
 from core.data.shapes.left_out import Columns, Loss, Notes, has_value
+from core.data.shapes.options import parsed_cell
 from core.data.shapes.roles import column_named
 
 _PAIRS = (
@@ -31,7 +31,6 @@ _HISTORY = ("chat_history", "history")
 _SPEAKERS = {"HumanMessage": "user", "AIMessage": "assistant", "SystemMessage": "system", "ToolMessage": "tool"}
 _EXPECTED = ("equals", "iequals", "similar", "levenshtein", "rouge-n", "bleu")  # promptfoo's, with a text to compare
 _ASSERTION = re.compile(r"(?:([\w-]+)(?:\([\d.]+\))?:\s?)?(.*)", re.DOTALL)
-_JSON_TEXT = re.compile(r"\s*[\[{]")
 
 
 def traced(values: Columns, notes: Notes) -> dict[str, Any] | None:
@@ -59,8 +58,8 @@ def _sides(values: Columns, input_key: str, output_key: str) -> tuple[Any, Any]:
     given, reply = values.peek(input_key), values.peek(output_key)
     if output_key not in values or input_key == "input" and any(name in values for name in ("instruction", "question")):
         return None, None
-    if (input_key, output_key) != ("input", "output") and isinstance(given := _read(given), dict | list):
-        reply = _read(reply)  # a table has both as JSON; an answer beside a text may be JSON that is learned
+    if (input_key, output_key) != ("input", "output") and isinstance(given := parsed_cell(given), dict | list):
+        reply = parsed_cell(reply)  # a table has both as JSON; an answer beside a text may be JSON that is learned
     if not isinstance(given, dict | list) and not (isinstance(given, str) and isinstance(reply, dict)):
         return None, None
     if isinstance(given, list) and not _are_objects(given) or isinstance(reply, list) and not _is_readable(reply):
@@ -76,16 +75,6 @@ def _refuse_half_of_batch(values: Columns) -> None:
             raise Flaw("data.batch_without_input", answered=answered, asked=asked)
         if isinstance(values.peek(asked), dict):
             raise Flaw("data.batch_without_output", answered=answered, asked=asked)
-
-
-def _read(value: object) -> object:
-    """Return what a cell of a table holds as JSON."""
-    if isinstance(value, str) and _JSON_TEXT.match(value):
-        try:
-            return json.loads(value)
-        except (ValueError, RecursionError):
-            return value
-    return value
 
 
 def _are_objects(value: list[Any]) -> bool:
