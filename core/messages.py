@@ -24,6 +24,7 @@ from core import COMMAND
 from core.values import Frozen
 
 CORE_LOCALES = Path(__file__).parent / "locales"
+TOGETHER = "together.yaml"  # in a release: the files of a folder as its sections, in half the bytes
 # For a quicker start: gradio builds the page once for each language.
 _CHOSEN = os.environ.get("LORA_GARAGE_LANGUAGES", "").replace(",", " ").split()
 LANGUAGES = (
@@ -105,7 +106,8 @@ class Catalogue:
             for language in LANGUAGES:
                 for path in sorted((folder / language).glob("*.yaml")):
                     entries = yaml.load(path.read_text("utf-8"), YAML_LOADER) or {}
-                    self._add(language, path.stem, entries)
+                    for name, section in (entries if path.name == TOGETHER else {path.stem: entries}).items():
+                        self._add(language, name, section)
         for language in LANGUAGES:
             single_file = CORE_LOCALES / f"{language}.yaml"
             if single_file.is_file():

@@ -1,9 +1,11 @@
 """`python tools/release.py [FOLDER]`: builds the release archive of the last commit, for people who have no Python and
 no git.
 
-Contents: the files needed to run, and the docs without their pictures. Two calls give the same bytes: order, times and
-modes follow from the commit alone. Uncommitted changes are not in it. Beside it is lora-garage.json, which `python
-launch.py update` reads. Prints every file with its size, then the archive's size and SHA-256.
+Contents: the files needed to run, and the docs without their pictures. The sentences of a language are one file,
+except those that are read before the start, as many small files take twice the bytes. Two calls give the same
+bytes: order, times and modes follow from the commit alone. Uncommitted changes are not in it. Beside it is
+lora-garage.json, which `python launch.py update` reads. Prints every file with its size, then the archive's size and
+SHA-256.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ CONTENTS = (
     ":!docs/pictures",
 )  # fmt: skip
 MOST_BYTES = 2_000_000
+TOGETHER = "together.yaml"  # as core/messages.py reads it
+LAUNCHERS = ("launch.yaml", "start.yaml")
 
 
 def git(*arguments: str) -> bytes:
@@ -48,13 +52,29 @@ def build(folder: Path) -> Path:
         tarfile.open(fileobj=io.BytesIO(git("archive", "HEAD", *CONTENTS))) as tar,
         zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive,
     ):
-        for entry in sorted((each for each in tar if each.isfile()), key=lambda each: each.name):
-            info = zipfile.ZipInfo(f"{TOP}/{entry.name}", made)
+        files = {each.name: tar.extractfile(each).read() for each in tar if each.isfile()}  # type: ignore[union-attr]
+        programs = {each.name for each in tar if each.mode & 0o100}
+        for name, content in sorted(with_catalogues_together(files).items()):
+            info = zipfile.ZipInfo(f"{TOP}/{name}", made)
             # Unix, whose modes say what may be started
             info.create_system, info.compress_type = 3, zipfile.ZIP_DEFLATED
-            info.external_attr = (0o100755 if entry.mode & 0o100 else 0o100644) << 16
-            archive.writestr(info, tar.extractfile(entry).read())  # type: ignore[union-attr]
+            info.external_attr = (0o100755 if name in programs else 0o100644) << 16
+            archive.writestr(info, content)
     return target
+
+
+def with_catalogues_together(files: dict[str, bytes]) -> dict[str, bytes]:
+    """Return the files with those of each folder of sentences as the sections of one."""
+    together: dict[str, bytes] = {}
+    for name, content in sorted(files.items()):
+        folder, _, file = name.rpartition("/")
+        if "/locales/" not in folder or file in LAUNCHERS:
+            together[name] = content
+            continue
+        section = b"".join(b"  " + line for line in content.splitlines(keepends=True))
+        whole = f"{folder}/{TOGETHER}"
+        together[whole] = together.get(whole, b"") + f"{file.removesuffix('.yaml')}:\n".encode() + section + b"\n"
+    return together
 
 
 def description(archive: Path) -> dict[str, str | int]:

@@ -230,6 +230,14 @@ def test_the_archive_is_the_same_twice_and_holds_what_is_needed_alone(tmp_path: 
     assert {name.partition("/")[0] for name in names} == {
         one.partition("/")[0] for one in release.CONTENTS if one[0] != ":"
     }
+    ours, theirs = (
+        Catalogue(*(place / part / "locales" for part in ("core", "webui")))
+        for place in (PROJECT, tmp_path / release.TOP)
+    )
+    for language in ("en", "zh"):
+        assert ours.keys(language) and {key: ours.raw(key, language) for key in ours.keys(language)} == {
+            key: theirs.raw(key, language) for key in theirs.keys(language)
+        }
     assert modes == dict.fromkeys(SCRIPTS[:2], 0o755) | {SCRIPTS[2]: 0o644}
     assert all(line.endswith(b"\r\n") for line in lines), "cmd loses its labels in a file with other line ends"
     command = [sys.executable, "-I", "-S", str(tmp_path / "LoRA Garage" / "launch.py"), "--version"]
