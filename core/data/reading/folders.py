@@ -134,16 +134,7 @@ def _source(path: Path, parts: Sequence[Part], limits: Limits, choices: Choices,
     read = _with_splits(_with_label_names(_with_people(_only_chat(read), parts), parts))
     read, again = _without_repeated_files(read)
     if not read:
-        raise (
-            refused[0]
-            if refused
-            else DataError(
-                "data.no_data_inside",
-                file=path.name,
-                found=_endings(part.name for part in parts) or [msg("data.none")],
-                suffixes=sorted(SUFFIXES.keys() - CODE.keys()),
-            )
-        )
+        raise refused[0] if refused else _no_data_error(path, parts)
     used = {name for source in read for name in (str(source.path.name), source.label_names.file)} | (
         {SLACK_USERS} if any(source.people for source in read) else set()
     )
@@ -175,6 +166,12 @@ def _source(path: Path, parts: Sequence[Part], limits: Limits, choices: Choices,
         parts=tuple(read),
         stored_as="zip",
     )
+
+
+def _no_data_error(path: Path, parts: Sequence[Part]) -> DataError:
+    found = _endings(part.name for part in parts) or [msg("data.none")]
+    suffixes = sorted(SUFFIXES.keys() - CODE.keys())
+    return DataError("data.no_data_inside", file=path.name, found=found, suffixes=suffixes)
 
 
 def _is_about_code(note: Message) -> bool:
