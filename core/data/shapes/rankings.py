@@ -3,6 +3,7 @@
 Nectar, UltraFeedback, ELI5    answers | completions | ...: [{answer, rank}] | [{response, score}]
 SHP                            human_ref_A, human_ref_B, labels: 1 if A is preferred
 two answers                    response_a, response_b, with winner: "a", or with score_a, score_b
+AlpacaEval                     output_1, output_2, preference: from 1 to 2, nearer to the number of the better one
 HelpSteer                      response_1, response_2, preference_strength: below 0 if 1 is preferred
 """
 
@@ -140,6 +141,11 @@ def _better(values: Columns, sides: Sequence[str]) -> int | None:
 def _named_winner(values: Columns, sides: Sequence[str]) -> int | None:
     for name in (name for name in _WINNERS if name in values):
         mark = values.peek(name)
+        if tuple(sides) == ("1", "2") and _is_number(mark) and 1 < float(mark) < 2:
+            values.take(name)
+            if float(mark) == 1.5:
+                raise Flaw("data.no_winner", found=str(mark))
+            return int(float(mark) > 1.5)
         number = number_of(mark)
         text = str(number) if number is not None else _NAME.sub("", str(mark).strip().lower(), count=1)
         if text in sides:

@@ -50,6 +50,7 @@ RANKED: dict[str, Row] = {
     "a winner by its letter": {"prompt": "Why?", "response_a": "No.", "response_b": "So.", "winner": "model_b"},
     "a winner by its number": {"instruction": "Why?", "output_1": "So.", "output_2": "No.", "preference": 1.0},
     "an arena": {"prompt": "Why?", "response_a": "So.", "response_b": "No.", "winner_model_a": 1, "winner_model_b": 0},
+    "AlpacaEval": {"instruction": "Why?", "output_1": "No.", "output_2": "So.", "preference": 1.73},
     "HelpSteer": {"prompt": "Why?", "response_1": "So.", "response_2": "No.", "preference_strength": -2},
     "conversations": {"chosen_messages": [{"role": "user", "content": [{"type": "text", "value": "Why?"}]},
         {"role": "assistant", "content": [{"type": "text", "value": "So."}], "loss_weight": 1.0}],
