@@ -165,7 +165,7 @@ def test_loss_and_gradients_equal_those_of_transformers_and_peft(family: tuple[s
 
 
 def test_what_a_cpu_computes_again_is_what_the_estimate_leaves_out(
-    family: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+    family: tuple[str, Path], monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     """Bytes of every tensor kept for the backward, beside the same step whose products keep the outputs of norms and
     gates, as on a GPU."""
@@ -176,7 +176,8 @@ def test_what_a_cpu_computes_again_is_what_the_estimate_leaves_out(
     batch = collate_packed(rows(), FP32.device) if is_packed else collate(rows(), 2, FP32.device)
     ours.train()
     fused_lora.fuse(ours)
-    gates = elementwise.install(ours).gates
+    fused = elementwise.install(ours)
+    request.addfinalizer(fused.release)
 
     def kept_numbers() -> int:
         """A token, in fp32."""
@@ -199,7 +200,7 @@ def test_what_a_cpu_computes_again_is_what_the_estimate_leaves_out(
         lambda found, name, other: other if name == "made_of" else getattr(found, name, other),
         raising=False,
     )
-    counted = kept_numbers() - lean + gates * shape.intermediate_size  # a GPU keeps a gate's activation besides
+    counted = kept_numbers() - lean + fused.gates * shape.intermediate_size  # a GPU keeps a gate's activation besides
     here, on_gpu = (
         kept_values(shape, Setup(method="lora", r=4, max_length=64, device=device)) for device in ("cpu", "card")
     )

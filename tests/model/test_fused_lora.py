@@ -177,6 +177,7 @@ def test_a_change_of_the_adapter_reaches_its_copies(change: Callable[[Step], Non
     step.release()
     step.fuse()
     expected = loss_and_gradients(tuned)
+    step.release()
     assert (
         torch.equal(found[0], expected[0])
         and torch.equal(found[1], expected[1])
