@@ -160,7 +160,7 @@ def _object(text: _RowsText) -> Iterator[RawRow | Problem | Loss]:
             if _has_value(text) and not is_list:
                 yield Loss("beside", key)
         elif name not in _NO_ROWS and text.opens_with(
-            _LIST if name in _WRAPPERS else _OBJECTS_OR_LISTS if split else _OBJECTS
+            _LIST if name in _WRAPPERS else _OBJECTS_OR_LISTS if split and not _is_row(fields) else _OBJECTS
         ):
             yield from (Loss("beside", beside) for beside, value in fields.items() if has_value(value))
             used = key
@@ -174,6 +174,11 @@ def _object(text: _RowsText) -> Iterator[RawRow | Problem | Loss]:
             yield RawRow(number, one, 1)
     elif lists:
         yield Problem(row=0, severity="warning", text=msg("data.other_lists", used=used, left_out=lists[:10]))
+
+
+def _is_row(fields: dict[str, Any]) -> bool:
+    """Return True if the fields so far have texts: then a list of `tests` beside them belongs to the same row."""
+    return any(isinstance(value, str) and _QUESTION.search(value) for value in fields.values())
 
 
 def _has_value(text: _RowsText) -> bool:

@@ -16,13 +16,15 @@ ANSWERS = ("label", "answer", "output", "completion")
 def text_of_cell(value: object, name: str, column: str, notes: Notes) -> object:
     """Return what a list stands for: its only value, all labels, or the first of several acceptable answers.
 
-    An object beside whose text there are positions or aliases is its text.
+    An object beside whose text there are positions or aliases is its text, one of scores the classes above a half.
     """
     if column != "context" and column not in ANSWERS:
         return value
     if isinstance(value, dict) and value.keys() >= {"number", "spans", "date"}:  # DROP: one of them has a value
         parts = [str(part) for part in _leaves([value["number"], value["spans"], value["date"]]) if has_value(part)]
         return (" " if has_value(value["date"]) else ", ").join(parts)
+    if isinstance(value, dict) and column != "context" and are_scores(value):
+        return ", ".join(str(label) for label, score in value.items() if score >= 0.5)
     if isinstance(value, dict) and (key := _text_key(value)):
         notes.add_unread("answer", value, (key,))
         return value[key]
@@ -43,6 +45,12 @@ def text_of_cell(value: object, name: str, column: str, notes: Notes) -> object:
     if any(text != texts[0] for text in texts):
         notes.add_loss("answer", name)
     return texts[0]
+
+
+def are_scores(value: object) -> bool:
+    """Return True for the scores of classes: {"joy": 1, "anger": 0}."""
+    scores = value.values() if isinstance(value, dict) else ()
+    return len(scores) > 1 and all(isinstance(score, int | float) and 0 <= score <= 1 for score in scores)
 
 
 def are_spans(value: object) -> bool:

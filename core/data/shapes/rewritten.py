@@ -3,7 +3,7 @@
 preference          prompt | messages | instruction, chosen, rejected     messages, that end with the chosen answer; the
                     other beside them (Notes.worse)
 TRL's conversations prompt and completion as lists of messages            messages
-answered apart      messages up to the question, ground_truth                 messages
+answered apart      messages | prompt up to the question, ground_truth       messages
 SQuAD               question, context, answers: {text: [...]}             question, context, answer: the first
 turns               dialog | turns | ...: a list of texts, or of pairs    messages: user and assistant take turns
 Open WebUI          chat: {messages: [...]}                               messages
@@ -152,13 +152,18 @@ def _prompt_and_completion(values: Columns, notes: Notes) -> dict[str, object] |
 def _answered_apart(values: Columns, notes: Notes) -> dict[str, object] | None:
     """Add the answer in a column of its own to a conversation that ends with the question, as sets for reinforcement
     learning have it."""
-    turns = values.peek("messages")
-    column = next((name for name in _ANSWERS_APART if isinstance(values.peek(name), str | int | float)), None)
-    if column is None or not isinstance(turns, list) or not turns or not isinstance(turns[-1], dict):
+    asked = next((name for name in ("messages", "prompt") if isinstance(values.peek(name), list)), "")
+    turns, reward = values.peek(asked), values.peek("reward_model")
+    column = next((name for name in _ANSWERS_APART if isinstance(values.peek(name), str | int | float)), "reward_model")
+    answer = (
+        reward.get("ground_truth") if column == "reward_model" and isinstance(reward, dict) else values.peek(column)
+    )
+    if not turns or not isinstance(turns[-1], dict) or not isinstance(answer, str | int | float):
         return None
     if role_of(turns[-1].get("role", turns[-1].get("from"))) != "user":
         return None
-    return {"messages": [*turns, {"role": "assistant", "content": str(values[column])}]}
+    values.take(asked, column)
+    return {"messages": [*turns, {"role": "assistant", "content": str(answer)}]}
 
 
 def _answered_by_calls(values: Columns, notes: Notes) -> dict[str, object] | None:
@@ -283,7 +288,7 @@ _SHAPES: dict[_Converter, tuple[str, ...]] = {
     _preference: (*RANKED_COLUMNS, "rejected"),
     _two_models: ("winner",),
     _prompt_and_completion: ("completion", "response"),
-    _answered_apart: _ANSWERS_APART,
+    _answered_apart: (*_ANSWERS_APART, "reward_model"),
     _answered_by_calls: ("answers",),
     questions_of_a_text: ("questions",),
     _squad: ("answers",),

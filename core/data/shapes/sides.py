@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Literal
 
 from core.data.reading.file_rows import Row
-from core.data.shapes.cells import are_spans
+from core.data.shapes.cells import are_scores, are_spans
 from core.data.shapes.left_out import has_value
 from core.data.shapes.roles import Role, Roles, is_about, is_worse, meaning_of, words_of
 from core.errors import DataError
@@ -195,9 +195,7 @@ def _last_word(name: str) -> str:
 
 def _is_annotation(value: object) -> bool:
     """Return True for {"joy": 1, "anger": 0}, [[0, 5, "PERSON"]], [{"start": 0, "end": 5, "label": "PERSON"}]."""
-    if isinstance(value, dict):
-        return len(value) > 1 and all(isinstance(score, int | float) and 0 <= score <= 1 for score in value.values())
-    return are_spans(value)
+    return are_scores(value) or are_spans(value)
 
 
 def _pair(question: str, answer: str) -> dict[str, Role]:

@@ -80,8 +80,15 @@ def test_a_list_of_cats_is_the_label_beside_spans(tmp_path: Path) -> None:
 
 
 def test_the_answer_in_a_column_of_its_own_ends_a_conversation(tmp_path: Path) -> None:
-    rows = [{"messages": [{"role": "user", "content": "2 + 2?"}], "ground_truth": truth} for truth in ("4", 4)]
-    assert read(tmp_path, rows) == [[("user", "2 + 2?"), ("assistant", "4")]] * 2
+    asked = [{"role": "user", "content": "2 + 2?"}]
+    rows: list[dict[str, Any]] = [{"messages": asked, "ground_truth": truth} for truth in ("4", 4)]
+    rows.append({"prompt": asked, "reward_model": {"style": "rule", "ground_truth": "4"}})
+    assert read(tmp_path, rows) == [[("user", "2 + 2?"), ("assistant", "4")]] * 3
+
+
+def test_lists_of_tests_beside_a_text_are_no_rows(tmp_path: Path) -> None:
+    row = {"prompt": "Write a function f.", "solution": "def f(): ...", "tests": [[1, 2], [3, 4]]}
+    assert read(tmp_path, row) == [[("user", "Write a function f."), ("assistant", "def f(): ...")]]
 
 
 def test_a_label_that_was_rejected_in_prodigy_is_not_learned(tmp_path: Path) -> None:

@@ -169,6 +169,8 @@ def test_annotations_beside_a_text_are_a_question(beside: dict[str, Any], is_ask
     assert report.undecided == is_asked
     if is_asked:
         assert [as_arrow(roles) for roles in report.readings] == [f"text>{next(iter(beside))}", "text"]
+        scored = isinstance(next(iter(beside.values())), dict)
+        assert report.good_rows == (20 if scored else 0), "a class, but no marks, is an answer"
     alone = inspect_file(file, choices=Choices(columns={"text": "text"}))
     assert not alone.undecided and alone.format == "text" and alone.good_rows == 20
 
