@@ -1,8 +1,9 @@
 """Names that say which rows are for validation: test, dev, val, validation, eval.
 
-Files, folders, lists in a file, and the words in a column have such names. A file's name counts only as a word of its
-own: the only one, the last one (`qa-test`, `en_dev`), or the first one before words that say nothing else (`dev-v2.0`),
-or that a file for training has too (`test-en` beside `train-en`) or has none of (`test_hard` beside `train`).
+Files, folders, sheets, lists in a file, and words in a column have such names. A file's name counts only as a word of
+its own: the only one, the last one (`qa-test`, `en_dev`), or the first one before words that say nothing else
+(`dev-v2.0`), or that a file for training has too (`test-en` beside `train-en`) or has none of (`test_hard` beside
+`train`).
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from typing import Any
 
 from core.data.reading import reader_process
 from core.data.reading.file_rows import Limits, Problem, RawRow, Readable, Source, column_names, too_big
+from core.data.reading.split_names import split_of
 from core.data.reading.workbook import LOOKED_AT, TOGETHER
 from core.data.shapes import header
 from core.data.shapes.left_out import Loss
@@ -83,14 +84,19 @@ def holds_names(rows: Sequence[list[str]]) -> bool | None:
 def sheet_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Loss]:
     row = 0
     with _open_sheet(source.path, source.sheet, limits) as (sheets, lines):
-        for _ in sheets.read:
+        has_splits = "train" in map(split_of, sheets.read)
+        for name in sheets.read:
+            apart = has_splits and split_of(name) == "validation"
             # a line that announces the next sheet ends the rows of one
             for item in _table_rows(takewhile(lambda line: isinstance(line, list), lines), source, limits):
                 if isinstance(item, Loss):
                     yield item
                     continue
                 row += 1
-                yield replace(item, row=row) if isinstance(item, RawRow) else item.model_copy(update={"row": row})
+                if isinstance(item, RawRow):
+                    yield replace(item, row=row, validation=apart)
+                else:
+                    yield item.model_copy(update={"row": row})
 
 
 def _table_rows(lines: Iterator[Any], source: Source, limits: Limits) -> Iterator[RawRow | Problem | Loss]:

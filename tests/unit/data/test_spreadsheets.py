@@ -126,6 +126,14 @@ def test_sheets_with_the_same_columns_are_read_together(tmp_path: Path, make) ->
             probe(path, choices=Choices(sheet=sheet))
 
 
+def test_a_sheet_of_test_rows_beside_one_of_training_rows_is_for_validation(tmp_path: Path) -> None:
+    sheets = {"train": FAQ, "test": [FAQ[0], ["Wer kommt?", "Alle kommen.", 45730]]}
+    report = inspect_file(written(tmp_path, "a.xlsx", xlsx(sheets)))
+    assert (report.good_rows, report.validation) == (3, 1)
+    topics = {"Prices": FAQ, "Tests": sheets["test"]}
+    assert inspect_file(written(tmp_path, "b.xlsx", xlsx(topics))).validation == 0
+
+
 def test_hidden_sheets_and_sheets_of_another_table_are_not_joined(tmp_path: Path) -> None:
     path = written(tmp_path, "a.xlsx", xlsx({"A": FAQ, "B": FAQ, "C": CITIES, "D": [[1, 2], [3, 4]]}, hidden=("B",)))
     assert probe(path).sheet == "A" and len(read(path)[0]) == 2
