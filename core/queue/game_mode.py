@@ -114,6 +114,7 @@ def demand_of_card(
 
 
 def _largest_demand(card: Card, others: list[Holder], at_work: bool, min_gib: float) -> Message | None:
+    """Return what other programs use the GPU for; None if too little."""
     most = max(others, key=lambda holder: holder.used_bytes or 0, default=None)
     if most is not None and most.used_bytes is not None and most.used_bytes >= min_gib * GIB:
         return msg("game.program", program=most.name or msg("game.process", pid=most.pid), gib=most.used_bytes / GIB)

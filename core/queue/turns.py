@@ -132,6 +132,7 @@ class Turns:
                 self.queue.put(said=problem)
 
     def _watch_game(self, order: Order, automation: Automation, active: RunFolder | None, is_of_app: bool) -> None:
+        """Pause the active run while game mode needs the device, and resume it afterwards."""
         state = replace(self._hold_state, held=order.game is not None, ignored=order.ignore_game)
         verdict = game_mode.decide(automation, self._observe(automation, active), state, self._steady())
         self._hold_state = verdict.state
@@ -157,6 +158,7 @@ class Turns:
             active.request("pause", by="game")
 
     def _observe(self, automation: Automation, active: RunFolder | None) -> Observation:
+        """Return the minute of the day, and what else needs the device now."""
         local = time.localtime(self.clock())
         minute = local.tm_hour * 60 + local.tm_min
         demand = game_mode.demand_of_programs(automation.programs, self._programs()) if automation.programs else None

@@ -157,6 +157,7 @@ class Runs:
                 raise BusyError("run.already_training", name=run.name) from None
 
     def _queue_again(self, run: RunFolder, status: Status, launcher: str) -> None:
+        """Set an ended run's state to queued, as its next attempt."""
         if run.status().state != status.state:
             run.write_status(status)  # found interrupted, or left in the queue, which nobody has recorded yet
         (run.path / "control.json").unlink(missing_ok=True)  # the command of the previous attempt

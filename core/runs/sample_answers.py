@@ -83,6 +83,7 @@ class Forgetting(Frozen):
 
     @property
     def forgot(self) -> Forgot:
+        """The size of the change in a word."""
         if self.change < -NOTHING:
             return "better"
         bands: tuple[tuple[float, Forgot], ...] = ((NOTHING, "nothing"), (LITTLE, "little"), (SOME, "some"))

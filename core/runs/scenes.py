@@ -149,6 +149,7 @@ def _held_out(recipe: Recipe, apart: Sequence[Example], tokenizer: Tokenizer) ->
 
 
 def _short_ones(examples: Iterator[Example], source: SceneSource, tokenizer: Tokenizer) -> list[Scene]:
+    """Return up to ROWS scenes with different questions, short enough to be answered."""
     short: dict[str, Scene] = {}  # by question, without repetitions
     for example in examples:
         scene = None if example.is_bad else _scene_of(example, source)

@@ -102,6 +102,7 @@ class Threads:
             self._go_to(count)
 
     def _judge(self, count: int, usual: float) -> Message | None:
+        """End a trial: return its message, or go back to count threads; None also while undecided."""
         tried = statistics.median(self._recent)
         if len(self._recent) < TRIED and tried < usual:
             return None
