@@ -144,6 +144,7 @@ class ChatClient:
             )
 
     def _environment(self, target: ChatTarget) -> dict[str, str]:
+        """Return the worker's environment variables, which choose the run's GPU, else the present one."""
         device = None
         if target.run is not None:
             with suppress(GarageError):  # deleted meanwhile

@@ -450,6 +450,7 @@ class TextStream:
         self._emitted = 0  # ids of the window whose text was returned
 
     def add(self, token: int) -> str:
+        """Return the text that the token completes; "" if none yet."""
         self._window.append(token)
         new = self._new_text()
         if not new or new.endswith(REPLACEMENT):

@@ -98,6 +98,7 @@ class DownloadWork:
         self._save("running")
 
     def _check_wanted(self) -> None:
+        """Save the progress every SAVE_S; raise NotWanted after a pause or cancel."""
         self._check()
         record = self._entry.read()
         is_wanted = record is not None and record.wanted == "run"

@@ -198,6 +198,7 @@ def _expert_width(tensor: Tensor) -> int:
 
 
 def _is_left_out(name: str, shape: ModelShape) -> bool:
+    """Return whether transformers does not load a stored tensor of this name."""
     if shape.tie_word_embeddings and _HEAD.search(name):
         return True
     layer = _LAYER.search(name)

@@ -64,6 +64,7 @@ class Trust:
         return self._refusal(model_id, config) if needs_own else None
 
     def _refusal(self, model_id: str, config: Mapping[str, object]) -> Message | None:
+        """Return why the model's code may not run: it is foreign, or not trusted."""
         auto_map = config.get("auto_map")
         for value in auto_map.values() if isinstance(auto_map, dict) else ():
             if any("--" in str(part) for part in (value if isinstance(value, list) else [value])):

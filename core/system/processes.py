@@ -54,6 +54,7 @@ def worker_environment() -> dict[str, str]:
 
 
 def _allocator() -> dict[str, str]:
+    """Return settings for torch's GPU allocator; none if the user has set any."""
     system = driver_system()
     if system not in ("Linux", *SPILLING_SYSTEMS) or any(os.environ.get(name) for name in ALLOCATOR_NAMES):
         return {}

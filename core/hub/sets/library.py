@@ -213,6 +213,7 @@ def media(features: Features | None) -> list[str]:
 
 
 def _is_media(feature: object) -> bool:
+    """Return whether a column holds images, sound or video."""
     match feature:
         case dict():
             return any(map(_is_media, feature.values()))
