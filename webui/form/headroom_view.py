@@ -37,6 +37,7 @@ def setting_limits(result: FormResult, w: Wording) -> Html | None:
 
 
 def _limits(limits: Headroom, advice: Advice, catalogued: KnownModel | None, w: Wording) -> list[str]:
+    """Return sentences on the longest text, largest rank, other method and largest model."""
     other = METHODS["lora" if advice.recipe.adapter.method == "qlora" else "qlora"]
     sentences = [
         w.t("fits_view.longest", value=grouped(w, limits.max_length), now=grouped(w, advice.recipe.data.max_length))

@@ -102,6 +102,7 @@ class Poller:
         return self._beat(sent, ViewContext(self._services.snapshots.now(fresh=True), opened, bool(planning)))
 
     def _beat(self, sent: list[str] | None, context: ViewContext) -> list[object]:
+        """Return the new marks, and the parts whose mark differs from the one sent before."""
         updates = [part.show(context) for part in self._parts]
         marks = [mark(update) for update in updates]
         if marks == sent:

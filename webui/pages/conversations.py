@@ -147,6 +147,7 @@ class ConversationShelf:
     def _begun(
         self, opened: object, target: object, label: str, branch: Branch, is_another: bool
     ) -> tuple[Conversation | None, ChatError | None]:
+        """Save the branch in the opened conversation, or in a new one if the model is another."""
         try:
             conversation = self.store.get(opened)
         except ChatError:

@@ -185,6 +185,7 @@ def story(view: RunView, w: Wording) -> Html:
 
 
 def _sentence(event: JsonObject, w: Wording) -> tuple[str, str]:
+    """Return an event in words, and its tone."""
     kind, message = event.get("kind"), guard.sentence(event.get("message"), w)
     if kind == "state":
         state = str(event.get("state"))

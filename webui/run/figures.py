@@ -33,6 +33,7 @@ def figures(view: RunView, w: Wording) -> Html:
 
 
 def _step(view: RunView, w: Wording) -> tuple[str, str, str]:
+    """Return number, remark and tone."""
     status = view.row.status
     if not status.total_steps:
         return "–", "", "quiet"

@@ -58,6 +58,7 @@ class RunFinding:
         filled.then(None, None, None, js=SHOW_FORM, **QUIET)
 
     def _fill(self, form: FormHandle, view: RunView | None, tabs: gr.Tabs, message: gr.HTML) -> Filled:
+        """Carry out the finding's action, or fill the form with its changes."""
         finding = self.services.diagnoses.diagnose(view)
         if finding is None or view is None or view.recipe is None:
             return None, {message: shown("")}

@@ -98,6 +98,7 @@ class Guard:
         await self.app(inner, receive if is_upload else self._limited(receive), with_headers)
 
     def _refusal(self, method: str, headers: dict[str, str], is_upload: bool) -> tuple[int, str] | None:
+        """Return status and text for a request that must not pass, else None."""
         host = headers.get("host", "")
         name = host if host.endswith("]") else host.rpartition(":")[0] or host
         if name.lower() not in self.hosts:

@@ -222,6 +222,7 @@ class BlindDuel:
 
     # ---- drawing --------------------------------------------------------------------------------------------------
     def _next(self, comparison: PromptComparison, voter: str) -> list[object]:
+        """Return outputs with the voter's next question, or with the result."""
         w, at = self.w, comparison.next_for(voter)
         if at is None:
             return self._view(comparison.id, None, Html(""), result=self._result(comparison, voter))
