@@ -65,6 +65,7 @@ def fewer_at_once(case: Case, draft: Recipe) -> Way | None:
 
 
 def checkpointing(case: Case, draft: Recipe) -> Way | None:
+    """Return gradient checkpointing as a way, if it is off and makes the plan fit."""
     saving = with_settings(draft, gradient_checkpointing=True)
     if draft.train.gradient_checkpointing or not case.fits(saving):
         return None

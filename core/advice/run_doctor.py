@@ -205,6 +205,7 @@ def few_steps(planned: Planned) -> Diagnosis | None:
 
 
 def hot_plan(planned: Planned) -> Diagnosis | None:
+    """Return the finding of a learning rate above TOO_HOT times the usual one."""
     rate, usual = planned.recipe.train.learning_rate, planned.usual_rate
     if rate <= TOO_HOT * usual:
         return None

@@ -190,6 +190,7 @@ class Duel:
         return _Reply(number, column, prompt, self._stop_ids[column], sampling.max_new_tokens, generator, stream)
 
     def _decode(self, rows: list[_Reply], sampling: Sampling, stopped: StopSignal) -> Iterator[Piece | Done]:
+        """Generate the rows' answers as one batch; yield their text as it comes."""
         rows = sorted(rows, key=lambda row: COLUMNS.index(row.column))  # the order that `_adapter_rows` needs
         ids, mask = self.decoder.left_padded([row.prompt for row in rows])
         cache: Cache | None = None

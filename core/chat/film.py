@@ -230,6 +230,7 @@ class Film:
         )
 
     def _grouped(self, rows: Sequence[_AnswerRow]) -> list[list[_AnswerRow]]:
+        """Return batches of successive rows that fit into memory together."""
         groups: list[list[_AnswerRow]] = []
         for row in rows:
             group = [*groups[-1], row] if groups else [row]

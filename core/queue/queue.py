@@ -168,6 +168,7 @@ class Queue:
             self._lock.release()
 
     def change(self, make: Callable[[Order], Order]) -> Order:
+        """Write the order that make returns for the stored one, under the lock."""
         with self.locked():
             try:
                 old = files.read_model(Order, self.path, for_update=True) or Order()

@@ -159,6 +159,7 @@ class DryRuns:
         return msg("dry_run.too_slow", seconds=round(self._limit_s))
 
     def _idle(self, number: int) -> None:
+        """End the worker if no dry run came after this one."""
         with self._changed:
             if self._number != number or self._at_work:
                 return

@@ -60,6 +60,7 @@ def stand_in(step: StandIn, compute: device.Compute, layers: int) -> PeftModel:
 
 
 def _quantise(model: PreTrainedModel, step: StandIn, compute: device.Compute) -> None:
+    """Replace the linear layers of the decoder by 8-bit or 4-bit ones."""
     from bitsandbytes.nn import Int8Params, Linear4bit, Linear8bitLt, Params4bit
 
     for layer in model.get_decoder().layers:

@@ -62,6 +62,7 @@ class Fillings:
         return filling, {file: None, **updates}
 
     def _open_file(self, path: str, values: FieldValues) -> tuple[Filling, Updates, RecipeCard | None]:
+        """Fill the form from a recipe or card, and delete the uploaded file."""
         file = Path(path)
         try:
             recipe, card = recipe_card.read(file)

@@ -69,6 +69,7 @@ def about(wording: Wording, seconds: float | None) -> str:
 def _roughly(
     wording: Wording, seconds: float | None, in_seconds: str, in_minutes: str, in_hours: str, in_days: str
 ) -> str:
+    """Return a rounded time by the key of its unit; "" if unknown."""
     if seconds is None or seconds != seconds or seconds < 0:
         return ""
     if seconds < 50:

@@ -360,6 +360,7 @@ class WayOut:
             return ""
 
     def _show(self, result: ExportResult, request: gr.Request) -> Update:
+        """Open the export's folder on this PC, or show its path."""
         folder = self.services.exports.folder(result)
         try:
             if is_local(request) and file_window.show(folder):

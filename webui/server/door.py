@@ -78,6 +78,7 @@ class FailedAttempts:
     _turns: OrderedDict[str, asyncio.Lock] = field(default_factory=OrderedDict)
 
     def turn(self, address: str) -> asyncio.Lock:
+        """Return the lock that lets one attempt of the address wait at a time."""
         lock = self._turns.setdefault(address, asyncio.Lock())
         self._turns.move_to_end(address)
         while len(self._turns) > MOST_REMEMBERED:

@@ -262,6 +262,7 @@ class Curves:
         return self.whole_curves.submit(self._overlaid, run, self._curve(run.id)).result()
 
     def _overlaid(self, run: RunFolder, curve: Curve) -> dict[str, list[object]]:
+        """Return few enough points for a chart of several runs."""
         with curve.reading:
             curve.catch_up(run)
             chosen = thin(curve.train.column("smoothed"), most=OVERLAID_POINTS)

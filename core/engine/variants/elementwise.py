@@ -360,6 +360,7 @@ def _norm_again(
 def _norm_back(
     rows: torch.Tensor, grad: torch.Tensor, weight: torch.Tensor, inv_rms: torch.Tensor, offset: float
 ) -> torch.Tensor:
+    """Return the gradient of rows, from that of the norm."""
     if compiled_functions:
         return compiled_functions.norm_back(rows, grad, weight, inv_rms, offset)
     if rows.device.type in BLOCKWISE:

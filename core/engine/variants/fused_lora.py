@@ -150,6 +150,8 @@ class _Group:
             vars(member.layer).pop("forward", None)
 
     def _forward_of(self, index: int) -> Callable[..., torch.Tensor]:
+        """Return a forward of one layer; it calls PEFT's own where `_product` does not apply."""
+
         def forward(x: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
             member = self.members[index]
             device = x.device.type  # of the meta device (core/trial/dry_run) torch refuses the second question

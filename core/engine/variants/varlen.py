@@ -96,6 +96,7 @@ def _efficient(
     scale: float | None,
     window: int | None,
 ) -> torch.Tensor:
+    """Compute attention per example by torch's memory-efficient kernel."""
     key, value = (_repeated(each, query.shape[1]) for each in (key, value))
     longest = max(lengths)
     window = None if window is None or window >= longest else window

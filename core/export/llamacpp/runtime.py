@@ -116,6 +116,7 @@ class LoadedGguf:
         return tokens
 
     def _decode(self, ids: Sequence[int], first: int) -> np.ndarray:
+        """Return the logits of ids, (T, words); first: position of the first one."""
         with self._batch(ids, first) as batch:
             if self._lib.llama_decode(self._context, batch):
                 raise self._library.error("cannot compute")

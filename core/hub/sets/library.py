@@ -132,6 +132,7 @@ def _module(listing: Listing) -> DatasetModule:
 
 
 def _parts(listing: Listing, module: DatasetModule, kind: str, config: BuilderConfig) -> Iterator[Part]:
+    """Yield the splits of one configuration, with files, sizes and features."""
     base = module.builder_kwargs["base_path"]
     try:
         config._resolve_data_files(base, DownloadConfig(token=listing.token))

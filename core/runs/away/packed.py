@@ -186,6 +186,7 @@ BROKEN = (
 
 
 def _is_safe(name: str, manifest: Manifest) -> bool:
+    """Return whether a file of this name stays in its folder, on any system."""
     path = PurePosixPath(name)
     top, below = path.parts[:1], path.parts[1:]
     if str(path) != name or top not in (("run",), ("data",) if manifest.data else ()) or not 0 < len(below) <= 6:

@@ -69,6 +69,7 @@ def fill_reference(
 
 
 def _read(path: Path, total: int) -> np.ndarray | None:
+    """Read stored log-probabilities, (total, 2); None if missing, damaged or of other data."""
     try:
         values = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError):  # missing or damaged

@@ -263,6 +263,7 @@ class BlindDuel:
         )
 
     def _share(self, score: Score, first: str, second: str) -> Iterator[str]:
+        """Yield the share of wins with its interval, and whether that is clear."""
         if score.interval is None:
             return
         low, high = (round(100 * end) for end in score.interval)
