@@ -141,7 +141,7 @@ def test_a_half_import_is_not_listed_and_gone_after_the_next(store, tmp_path):
         if owner is not None:
             (folder / "importing").write_text(str(owner))
     assert [info.origin for info in store.list()] == ["sample", "library"]
-    with pytest.raises(DataError, match="no dataset “half”"):
+    with pytest.raises(DataError, match="no dataset and no file “half”"):
         store.path("half")
     store.import_file(data_file(tmp_path), "mine")
     assert not half.exists()
