@@ -366,6 +366,7 @@ def stop_inside_layers(tuned: torch.nn.Module, check: Callable[[], None]) -> Ite
     ) -> None:
         hidden = output[0] if isinstance(output, tuple) else output
         if isinstance(hidden, torch.Tensor) and hidden.requires_grad:
+            # Runs when the backward has reached the layer's output: between two layers.
             hidden.register_hook(lambda gradient: check())
 
     from transformers.modeling_layers import GradientCheckpointingLayer

@@ -183,6 +183,7 @@ def _at_once() -> Iterator[Callable[[Callable[[], None]], None]]:
 
     def start(action: Callable[[], None]) -> None:
         pending.append(pool.submit(action))
+        # An action that waits keeps its tensor in memory.
         if len(pending) > 2 * cores:
             pending.popleft().result()
 

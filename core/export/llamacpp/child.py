@@ -37,6 +37,7 @@ def run(
     with open(log, "ab") as out:
         process = subprocess.Popen(
             [sys.executable, *arguments],
+            # Its end tells the process that this one is gone (`end_with_parent`).
             stdin=subprocess.PIPE,
             stdout=out,
             stderr=subprocess.STDOUT,

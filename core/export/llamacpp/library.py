@@ -156,6 +156,7 @@ def declarations(checkout: Path, headers: Iterable[str], functions: Iterable[str
         for word in set(re.findall(r"\w+", queue.pop())) & types_by_name.keys() - needed:
             needed.add(word)
             queue.append(types_by_name[word][0])
+    # In the headers' order, as C declares a type before its use.
     types = sorted((types_by_name[name] for name in needed), key=lambda definition: definition.start())
     return "\n".join([*(definition[0] for definition in types), *prototypes])
 

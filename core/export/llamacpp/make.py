@@ -63,6 +63,7 @@ def make(order: MakeOrder) -> tuple[ExportCheck, tuple[Message, ...]]:
     files.remove_tree(order.merged)
 
     is_final = order.quant in SIXTEEN
+    # Probabilities are kept to judge the quantised file; answers are those of the file that is delivered.
     keep, answers = (None, judgement.ANSWERS_SHOWN) if is_final else ("sixteen.logs", 0)
     file_verdict = sixteen_verdict = judgement.judge_sixteen(prompts, sixteen, expected, keep, answers)
     file, notes = sixteen, notes + sixteen_verdict.notes

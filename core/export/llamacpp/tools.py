@@ -168,7 +168,7 @@ def obtain(workspace: Workspace, report: Report = lambda *_: None, check: Callab
         with files.writing(target.parent):
             target.parent.mkdir(exist_ok=True)
             with FileLock(target.parent / "gguf.lock"):
-                if not target.is_dir():
+                if not target.is_dir():  # another process may have fetched them while this one waited
                     _fetch(target, report, check)
     tools = find(workspace)
     assert tools is not None
