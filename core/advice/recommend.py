@@ -319,6 +319,7 @@ def smaller(case: Case, draft: Recipe) -> Alternative | None:
 
 
 def _alternative(case: Case, draft: Recipe, known: KnownModel | None = None) -> Alternative:
+    """Describe draft as another way; known: the other model that it is for."""
     verdict, why = judge(case, draft)
     estimate = case.estimate(draft)
     facts = {"method": METHOD_NAMES[draft.adapter.method], "max_length": draft.data.max_length, "verdict": why}

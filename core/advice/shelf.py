@@ -274,6 +274,7 @@ def of_hub(results: Sequence[FoundModel], budget: Budget) -> list[HubRow]:
 
 
 def _hub_row(result: FoundModel, budget: Budget) -> HubRow:
+    """Judge a model of the hub, by its known shape or else by the usual one of its size."""
     shape = next((model.shape for model in known_models() if model.hub == result.id), None)
     is_about = shape is None
     if result.why_not is not None or (shape := shape or _typical(result)) is None:

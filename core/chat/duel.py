@@ -411,6 +411,7 @@ class _Reply:
         return self._text.add(token)
 
     def finish(self) -> Iterator[Piece | Done]:
+        """Yield the rest of the text, and the answer's figures."""
         if rest := self._text.rest():
             yield Piece(self.column, rest, self.number)
         assert self.finish_reason, "an answer is over for a reason"

@@ -225,6 +225,7 @@ def larger_type(result: ExportResult) -> str | None:
 
 
 def explain(error: Exception, workspace: Workspace) -> Message:
+    """Return an unexpected error in words: a full disk, too little memory, else its own text."""
     if is_disk_full(error, workspace.exports):
         free = shutil.disk_usage(workspace.exports).free
         return msg("export.disk_full", folder=workspace.exports, free_mb=free // 10**6)

@@ -49,6 +49,7 @@ class SafetensorsFile:
         self._file.close()
 
     def put(self, place: int, tensor: torch.Tensor) -> None:
+        """Write a tensor at an offset of the file; any thread may call it."""
         raw = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
         with self._lock:
             self._file.seek(place)

@@ -95,6 +95,7 @@ def _config(folder: Path) -> JsonObject:
 
 
 def _tensors(folder: Path) -> dict[str, np.ndarray]:
+    """Read an adapter's factors. Raises ModelError if it holds anything else."""
     try:
         tensors = load_file(folder / "adapter_model.safetensors", backend=backend())
     except (SafetensorError, TypeError, KeyError, ValueError) as error:  # also dtypes that numpy lacks

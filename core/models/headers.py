@@ -306,6 +306,7 @@ def _gguf_header(file: BinaryIO) -> tuple[JsonObject, list[Tensor], int]:
         return file.read(length).decode("utf-8", "replace")
 
     def value(kind: int) -> Any:
+        """Read a value, of an array only the length."""
         if kind == _STRING:
             return word()
         if kind in _SCALARS:

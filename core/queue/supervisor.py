@@ -304,6 +304,7 @@ class Supervisor:
         return sorted(unsettled, key=lambda pair: pair[1].since)
 
     def _begin(self, run: RunFolder) -> None:
+        """Start the run's worker, or make one of the standby process."""
         if run.requested():
             self._drop(run)
             return

@@ -159,6 +159,7 @@ def _layer_kinds(config: PreTrainedConfig, layers: int) -> list[object]:
 
 
 def _built(config: PreTrainedConfig, dtype: torch.dtype = torch.bfloat16) -> PreTrainedModel:
+    """Return the model on the meta device. Raises ModelError if transformers cannot build it."""
     try:
         with META:
             return _built_with(config, dtype, "sdpa")

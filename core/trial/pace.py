@@ -321,6 +321,7 @@ class PaceProbe:
         return pace_file(self._workspace)
 
     def _key(self, step: StandIn) -> str:
+        """Return the speed's key in the file: hardware, then step."""
         machine = self._machine()
         card = None if step.device == devices.CPU else devices.best_card(machine.nvidia)
         card = next((each for each in machine.nvidia.cards if step.device and each.uuid == step.device), card)

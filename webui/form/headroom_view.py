@@ -179,6 +179,7 @@ def on_cards(result: FormResult, w: Wording) -> Html | None:
 
 
 def _card(card: OnCard, is_own: bool, w: Wording) -> list[Html]:
+    """Return the cells of a GPU: what the plan needs, longest text and advice there."""
     is_bare = (
         card.verdict == "tight" and card.needed_gib > card.free_gib
     )  # "7.8 of 7.3" would look as if it did not fit

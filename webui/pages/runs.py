@@ -198,6 +198,7 @@ class RunsPage:
         return self._card(run_id, "png", lambda run: picture.of_run(run, self.w.render))
 
     def _card(self, run_id: str | None, ending: str, text: Callable[[RunFolder], str]) -> tuple[object, object]:
+        """Return a run's card as a file to download, and the notice if that fails."""
         try:
             run = self.services.runs.get(run_id or "")
             return {"name": f"{slug(run.name)}.card.{ending}", "text": text(run)}, shown("")

@@ -70,6 +70,7 @@ def objective_name(view: RunView, w: Wording) -> str:
 
 
 def _at_work(view: RunView, w: Wording) -> list[Html]:
+    """Show the phase of an active run, its figures and its progress."""
     status = view.row.status
     numbers, fraction = numbers_of(status, w)
     phase = w.t("train_page.waits_for_export" if view.waits_for_export else f"stage.{status.stage}")

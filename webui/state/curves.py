@@ -98,6 +98,7 @@ class Curve:
     reading: threading.Lock = field(default_factory=threading.Lock)
 
     def catch_up(self, run: RunFolder) -> None:
+        """Read the new lines of the run's metrics.jsonl."""
         while True:
             tail = run.metrics(self.offset, PIECE)
             if tail.offset < self.offset:  # the file was replaced by a shorter one

@@ -288,6 +288,7 @@ def _norm_function(module: torch.nn.Module, faster: dict[str, Forward]) -> Forwa
 
 
 def _norm_forward(module: torch.nn.Module, function: Forward) -> Forward:
+    """Return a forward that calls function, or the module's own for other arguments and a trained weight."""
     own = type(module).forward
 
     def forward(*args: torch.Tensor, **kwargs: object) -> torch.Tensor:

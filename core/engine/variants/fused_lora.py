@@ -163,6 +163,7 @@ class _Group:
         return forward
 
     def _output(self, index: int, x: torch.Tensor) -> torch.Tensor:
+        """Return one layer's output; the group's first layer computes those of all."""
         if self.last_input is not x or index not in self.ready:
             # Only the first member computes for all; one called with another tensor is computed alone.
             members = self.members if index == 0 and all(m.is_plain() for m in self.members) else [self.members[index]]
@@ -244,6 +245,7 @@ class _Copies:
 
     @torch.no_grad()
     def _make(self, members: Sequence[_Member], dtype: torch.dtype) -> None:
+        """Copy A and s B of all layers in dtype; the A of a group lie end to end."""
         if members[0].copied_of[:1] != (dtype,):
             for group in self.groups:
                 rows = [len(member.A) for member in group]

@@ -25,6 +25,7 @@ def find(weight: torch.Tensor, scale: float, cap: float | None) -> Kernel | None
 
 
 def _liger(scale: float, cap: float | None) -> Kernel | None:
+    """Return Liger's loss with this scale and cap; None if it is not installed."""
     try:
         from liger_kernel.transformers.functional import liger_fused_linear_cross_entropy
     except ImportError:

@@ -65,6 +65,7 @@ def suits(kernel: Kernel, lengths: tuple[int, ...]) -> bool:
 
 
 def _torch_kernel(varlen_attn: Callable[..., torch.Tensor]) -> Kernel:
+    """Return torch's varlen_attn as a Kernel, for versions with and without grouped heads."""
     more = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
 
     def kernel(
@@ -176,6 +177,7 @@ def proven(
 
 @torch.enable_grad()
 def _plain_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int | None) -> torch.Tensor:
+    """Compute causal attention for each example of LENGTHS, to test a kernel against."""
     key, value = (_repeated(each, query.shape[1]) for each in (key, value))
     outputs = []
     for parts in zip(*(states.split(LENGTHS) for states in (query, key, value)), strict=True):

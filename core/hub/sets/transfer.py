@@ -66,6 +66,7 @@ class SetTransfer(Transfer):
         return self.cached.folder
 
     def _all_files(self, repository: Listing, part: Part) -> list[Path]:
+        """Download all files of a part; convert them to JSON lines if no reader of ours knows their kind."""
         snapshot = self.cached.folder / "snapshots" / repository.commit
         self._head(repository, part.files[0])  # refused if the repository is gated
         self._check_disk_and_fetch(repository, list(part.files), snapshot)
@@ -76,6 +77,7 @@ class SetTransfer(Transfer):
         return [self._write_rows(repository, part, [str(path) for path in paths], None)]
 
     def _first_rows(self, repository: Listing, part: Part) -> Path:
+        """Write the requested number of first rows as JSON lines, without downloading the files."""
         about = min(part.about.bytes, ABOUT_A_ROW * self.part.rows)
         self.check_disk(about, about)
         self.unit, self.total = "rows", self.part.rows

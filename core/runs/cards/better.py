@@ -84,6 +84,7 @@ def sentences(run: RunFolder) -> list[Message]:
 def _of_answers(
     questions: Sequence[Scene], first: HeldOutAnswers, last: HeldOutAnswers, has_parent: bool
 ) -> list[Message]:
+    """Return sentences that compare the first answers with the last ones."""
     both = [
         (question, before, now)
         for question, before, now in zip(questions, first.answers, last.answers, strict=False)

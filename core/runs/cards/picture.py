@@ -97,6 +97,7 @@ def _facts(card: RecipeCard) -> list[Message]:
 
 
 def _curve(trained: Points, measured: Points, top: int) -> str:
+    """Return both losses as SVG lines; top: the y of their upper edge."""
     steps, losses = [step for step, _ in (*trained, *measured)], [loss for _, loss in (*trained, *measured)]
     last, most, least = max(steps) or 1, max(losses), min(0.0, *losses)
 

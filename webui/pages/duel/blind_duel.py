@@ -280,6 +280,7 @@ class BlindDuel:
             )
 
     def _rows(self, comparison: PromptComparison, voter: str) -> Html:
+        """Show all questions with both answers and the voter's verdict."""
         w, answers = self.w, comparison.answers()
         names = [one.label for one in comparison.lineup.contestants]
         votes = {vote.prompt: vote for vote in comparison.votes() if vote.voter == voter}
