@@ -16,7 +16,8 @@ _MOST = 0.5  # of the sections with text ask
 _HEADING = re.compile(r"(#{1,6})\s+(.*)|(?:\*\*|__)(?P<bold>[^*_]+)(?:\*\*|__)$")
 _ANCHOR = re.compile(r"(?:\{#[^{}]*\}|¶)$")
 _ASKS = re.compile(r"^(?>.*[?？])\W*$|^(?:Q|Question|Frage)\s*+\d*\s*[:.]\s*\S")
-_HTML_HEADING = re.compile(r"<h([1-6])\b[^<>]*>([^<>]*)</h\1>", re.IGNORECASE)
+_HTML_HEADING = re.compile(r"<h([1-6])\b[^<>]{0,200}>((?:[^<]|<(?!/?h\d)){0,300})</h\1>", re.IGNORECASE)
+_TAG = re.compile(r"</?\w[^<>]{0,200}>")
 _FENCE = re.compile(r"\s*(?:```|~~~)")
 
 
@@ -58,7 +59,7 @@ def _sections(rows: list[RawRow]) -> list[_TitledText]:
     is_code = False
     for row in rows:
         sections[-1].text.append(row.joint or "")
-        text = _HTML_HEADING.sub(lambda mark: f"{'#' * int(mark[1])} {mark[2].strip()}", row.value["text"])
+        text = _HTML_HEADING.sub(_as_markdown, row.value["text"])
         for number, line in enumerate(text.split("\n")):
             is_code ^= bool(_FENCE.match(line))
             match = None if is_code else _HEADING.match(line.strip())
@@ -70,6 +71,10 @@ def _sections(rows: list[RawRow]) -> list[_TitledText]:
             else:
                 sections.append(_TitledText(level, title, row.line))
     return sections
+
+
+def _as_markdown(heading: re.Match[str]) -> str:
+    return f"{'#' * int(heading[1])} {' '.join(_TAG.sub('', heading[2]).split())}"
 
 
 def _title(heading: re.Match[str]) -> str:

@@ -138,5 +138,5 @@ def test_cells_of_odd_types_are_no_crash(tmp_path: Path) -> None:
 
 
 def test_headings_of_html_in_markdown_ask_too(tmp_path: Path) -> None:
-    page = "".join(f'<h3 name="q{at}">\nWhat is {at}?\n</h3>\n\nA number.\n\n' for at in range(3))
+    page = "".join(f'<h3 name="q{at}">\nWhat is <code>{at}</code>?\n</h3>\n\nA number.\n\n' for at in range(3))
     assert sides(read(tmp_path / "faq.md", page)[1]) == [(f"What is {at}?", "A number.") for at in range(3)]
