@@ -180,7 +180,7 @@ class Step:
         optimizers.set_learning_rate(self.optimizer, learning_rate)
         self.computing = max(parts, key=self.tokens)
         batches = [self.batch(rows) for rows in parts]
-        self.pair_metrics()
+        self.reset_pair_metrics()
         loss_sum = self.summed(parts, batches, check)
         grad_norm = float(self.clip())
         learned = sum(batch.targets.numel() for batch in batches)
@@ -234,13 +234,18 @@ class Step:
         self._pair_sums, self._pairs = self._pair_sums + sums, self._pairs + len(batch.examples) // 2
         return loss
 
-    def pair_metrics(self) -> dict[str, float]:
-        """Return the metrics of pairs besides their loss, averaged since the last call; {} without pairs."""
+    def take_pair_metrics(self) -> dict[str, float]:
+        """Return the metrics of pairs besides their loss, averaged since the last reset, and reset them; {} without
+        pairs."""
         if not (self.preference and self._pairs):
             return {}
-        sums, pairs = self._pair_sums.tolist(), self._pairs
-        self._pair_sums, self._pairs = torch.zeros(len(SUMS), device=self.device), 0
-        return self.preference.metrics(sums, pairs)
+        metrics = self.preference.metrics(self._pair_sums.tolist(), self._pairs)
+        self.reset_pair_metrics()
+        return metrics
+
+    def reset_pair_metrics(self) -> None:
+        if self._pairs:
+            self._pair_sums, self._pairs = torch.zeros(len(SUMS), device=self.device), 0
 
     def clip(self) -> torch.Tensor:
         """Clip the gradients to the recipe's max_grad_norm (None or 0: not at all). Returns their norm before."""
@@ -264,7 +269,7 @@ class Step:
     @torch.no_grad()
     def measure(self, rows: Rows, compares: bool = False) -> tuple[float, int]:
         """Return summed loss and trained tokens, or pairs, of a batch, without changing the model's train or eval mode.
-        compares: of pairs, with the preference loss; `pair_metrics` then has more."""
+        compares: of pairs, with the preference loss; `take_pair_metrics` then has more."""
         self.computing = rows  # first: the batch itself may not fit
         batch = self.batch(rows)
         if compares and self.preference:

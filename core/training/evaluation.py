@@ -27,7 +27,7 @@ class Evaluation:
         if not self._rows:
             return None
         self._step.tuned.eval()
-        self._step.pair_metrics()
+        self._step.reset_pair_metrics()
         loss_sum, count_sum, done = 0.0, 0, 0
         self._reporter.stage("measuring", Progress(done=0, total=len(self._rows), unit="rows"))
         batches = ([self._rows[i] for i in chosen] for chosen in batches_of(self._step, self._rows, self._recipe))

@@ -29,8 +29,7 @@ class NotFiniteError(GarageError):
 
 class Recovery:
     """Repeats a failed step with less memory, or goes back to a checkpoint. report: logs each of these decisions with
-    its step. save: writes a checkpoint of the current position. would_fit: what to try if no way to save memory is
-    left."""
+    its step. write_checkpoint: of the current position. would_fit: what to try if no way to save memory is left."""
 
     def __init__(
         self,
@@ -38,11 +37,11 @@ class Recovery:
         position: Position,
         checkpoints: Checkpoints,
         report: Callable[[str, int, Message], None],
-        save: Callable[[], None],
+        write_checkpoint: Callable[[], None],
         would_fit: Callable[[], Message] | None = None,
     ):
         self._step, self._position, self._checkpoints = step, position, checkpoints
-        self._report, self._save, self._would_fit = report, save, would_fit
+        self._report, self._write_checkpoint, self._would_fit = report, write_checkpoint, would_fit
 
     # ---- out of memory ----------------------------------------------------------------------------------------------
     def attempt(self, number: int, act: Callable[[], T]) -> T:
@@ -56,24 +55,24 @@ class Recovery:
                 if not failed or not is_out_of_memory(error):
                     raise
                 traceback.clear_frames(error.__traceback__)  # the traceback holds the tensors
-            self._step_back(number, failed)
+            self._prepare_retry(number, failed)
 
-    def _step_back(self, number: int, failed: Rows) -> None:
-        """Return to the end of the last finished step and save memory: forward and backward have changed only
-        gradients."""
+    def _prepare_retry(self, number: int, failed: Rows) -> None:
+        """Return to the end of the last finished step and use less memory from now on: forward and backward have
+        changed only gradients."""
         if not self._position.step:
             self._step.unlearn()
         self._step.forget()
         measuring = number == self._position.step
-        if not self._save_memory(failed, msg("retreat.in_step", step=number), number, measuring):
+        if not self._reduce_memory(failed, msg("retreat.in_step", step=number), number, measuring):
             raise NothingLeftError("retreat.nothing_left", self._would_fit() if self._would_fit else None, step=number)
-        self._save()  # so that an interrupted attempt resumes from here, with the same memory settings
+        self._write_checkpoint()  # so that an interrupted attempt resumes from here, with the same memory settings
 
-    def save_memory_beforehand(self, longest: Rows) -> bool:
+    def reduce_memory_beforehand(self, longest: Rows) -> bool:
         """Take the next way to save memory, for a longest batch that does not fit; return False if there is none."""
-        return self._save_memory(longest, msg("retreat.beforehand"), self._position.step)
+        return self._reduce_memory(longest, msg("retreat.beforehand"), self._position.step)
 
-    def _save_memory(self, failed: Rows, what: Message, number: int, measuring: bool = False) -> bool:
+    def _reduce_memory(self, failed: Rows, what: Message, number: int, measuring: bool = False) -> bool:
         """Take the next measure that saves memory; return False if none is left."""
         lengths = [len(row.input_ids) for row in failed]
         message = self._step.retreat.go_on(range(len(failed)), lengths, what, measuring)
@@ -83,7 +82,7 @@ class Recovery:
         return message is not None
 
     # ---- an implausible step ----------------------------------------------------------------------------------------
-    def go_back(self, number: int, numbers: Mapping[str, float], is_end: bool) -> None:
+    def roll_back(self, number: int, numbers: Mapping[str, float], is_end: bool) -> None:
         """Return to the last good checkpoint and continue with half the learning rate. is_end: end the run with
         NotFiniteError instead, after going back if the loss diverged, so that the adapter is good."""
         step, position, health = self._step, self._position, self._position.health

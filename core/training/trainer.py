@@ -63,14 +63,14 @@ class Ahead:
     """The coming computations of a run, for the probe (core/training/memory/probe).
 
     longest: the largest micro-batch of the coming steps, as it is computed now. rehearsals: of the computations between
-    steps. save_memory: use less memory for rows that do not fit, from now on; False if nothing more can be saved.
+    steps. reduce_memory: use less memory for rows that do not fit, from now on; False if nothing more can be saved.
     """
 
     step: Step
     train: Sequence[Encoded]
     longest: Callable[[], LongestBatch]
     rehearsals: tuple[Callable[[], None], ...]
-    save_memory: Callable[[Rows], bool]
+    reduce_memory: Callable[[Rows], bool]
 
 
 class Trainer:
@@ -187,7 +187,7 @@ class Trainer:
             numbers["tokens_per_second"] = numbers.pop("learned") / max(seconds, 1e-6)
             self.reporter.metrics("train", number, **numbers, epoch=number / self.schedule.steps_per_epoch)
             if verdict in ("go_back", "stop"):
-                self._go_back(number, numbers, is_end=verdict == "stop")
+                self._roll_back(number, numbers, is_end=verdict == "stop")
                 continue
             if verdict == "leave_out":
                 self._log_guard("left_out", number, msg("sanity.left_out", step=number, **loss_and_norm(numbers)))
@@ -231,7 +231,7 @@ class Trainer:
         }
         return {
             **numbers,
-            **self.step.pair_metrics(),
+            **self.step.take_pair_metrics(),
             "learned": computed.learned,
             "seconds": time.perf_counter() - started,
             "verdict": verdict,
@@ -244,9 +244,9 @@ class Trainer:
         )
         return value * self.position.health.share_of_learning_rate
 
-    def _go_back(self, number: int, numbers: Mapping[str, float], is_end: bool) -> None:
+    def _roll_back(self, number: int, numbers: Mapping[str, float], is_end: bool) -> None:
         health = self.position.health
-        self.recovery.go_back(number, numbers, is_end)
+        self.recovery.roll_back(number, numbers, is_end)
         key = "sanity.ran_away" if health.ran_away else "sanity.no_numbers"
         back, rate = self.position.step, self._learning_rate(self.position.step + 1)
         self._log_guard(
@@ -288,7 +288,7 @@ class Trainer:
             "eval",
             number,
             eval_loss=loss,
-            **{f"eval_{name}": value for name, value in self.step.pair_metrics().items()},
+            **{f"eval_{name}": value for name, value in self.step.take_pair_metrics().items()},
         )
         position.measured_step = number
         if number == 0:
@@ -369,4 +369,4 @@ class Trainer:
     @property
     def ahead(self) -> Ahead:
         rehearsals = (self.evaluation.rehearse, *((self.film.rehearse,) if self.film else ()))
-        return Ahead(self.step, self.data.train, self.longest, rehearsals, self.recovery.save_memory_beforehand)
+        return Ahead(self.step, self.data.train, self.longest, rehearsals, self.recovery.reduce_memory_beforehand)

@@ -351,7 +351,7 @@ def _trained(step: Step, watch: Watch, case: Case) -> list[str]:
     gradients = sorted({f"{p.grad.dtype} on {p.grad.device.type}" for p in step.parameters if p.grad is not None})
     watch.updates = True
     step.apply(is_good=True)
-    step.pair_metrics()
+    step.take_pair_metrics()
     return gradients
 
 

@@ -49,7 +49,7 @@ def _lacks_pins(case: Case) -> bool:
 # `outliers.any()`).
 WAITS = {
     "core/engine/step.py compute": Wait(2, "the step's norm and loss, once a step: they decide whether it is applied"),
-    "core/engine/step.py pair_metrics": Wait(1, "metrics of pairs, once a step", _compares),
+    "core/engine/step.py take_pair_metrics": Wait(1, "metrics of pairs, once a step", _compares),
     "core/engine/variants/pinned.py sent": Wait(1, "the batch, from RAM that is not pinned", _lacks_pins),
     "core/engine/variants/offload.py __enter__": Wait(
         1, "pinned RAM of the last micro-batch is reused, not doubled", _offloads

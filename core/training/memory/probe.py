@@ -107,7 +107,7 @@ class Probe:
                 return
             if scales:  # which running out of memory has undone already: the same again without them
                 scales.forget()
-            elif not ahead.save_memory(ahead.longest().rows):
+            elif not ahead.reduce_memory(ahead.longest().rows):
                 raise refusal
 
     def _use_spare_memory(self, step: Step, longest: LongestBatch) -> None:

@@ -284,7 +284,7 @@ class SharedStep(Step):
         if states:
             self.optimizer.load_state_dict(states["optimizer"])
             self.ranks.share([parameter.detach() for parameter in self.parameters])
-        self.pair_metrics()
+        self.reset_pair_metrics()
         return [[Encoded(**row) for row in rows] for rows in parts], dealt
 
 
