@@ -336,7 +336,7 @@ class Film:
         loss_sum, learned = 0.0, 0
         for chosen in packed(range(len(lengths)), lengths, max([self._at_once, *lengths])):
             self._reporter.check()
-            loss, count = self._step.measure([self._neutral[i] for i in chosen])
+            loss, count = self._step.evaluate_batch([self._neutral[i] for i in chosen])
             loss_sum, learned = loss_sum + loss, learned + count
         loss = loss_sum / learned if learned else math.nan
         return round(loss, 6) if math.isfinite(loss) else None

@@ -35,17 +35,17 @@ Rows = Sequence[Encoded]
 
 
 @dataclass(frozen=True)
-class Numbers:
-    """The numbers of a step.
+class StepResult:
+    """The result of `Step.compute`.
 
     loss: mean over its trained tokens, or its pairs. grad_norm: before clipping. tokens: read, without padding.
-    is_finite: the update may be applied.
+    trained_tokens: those of them with a loss. is_finite: the update may be applied.
     """
 
     loss: float
     grad_norm: float
     tokens: int
-    learned: int
+    trained_tokens: int
     is_finite: bool
 
 
@@ -55,7 +55,7 @@ class LongestBatch:
 
     rows: tuple[Encoded, ...]
     tokens: int
-    learned: int
+    trained_tokens: int
     several: bool
 
 
@@ -171,7 +171,9 @@ class Step:
             return collate_packed(rows, self.device)
         return collate(rows, self.pad_token_id, self.device)
 
-    def compute(self, parts: Sequence[Rows], learning_rate: float, check: Callable[[], None] = lambda: None) -> Numbers:
+    def compute(
+        self, parts: Sequence[Rows], learning_rate: float, check: Callable[[], None] = lambda: None
+    ) -> StepResult:
         """Forward and backward of every part, before `apply`. check is called before each and may raise.
 
         A step that is left on the way has touched gradients only: the adapter is that of the step before.
@@ -181,16 +183,16 @@ class Step:
         self.computing = max(parts, key=self.tokens)
         batches = [self.batch(rows) for rows in parts]
         self.reset_pair_metrics()
-        loss_sum = self.summed(parts, batches, check)
+        loss_sum = self.backward_step(parts, batches, check)
         grad_norm = float(self.clip())
-        learned = sum(batch.targets.numel() for batch in batches)
+        trained_tokens = sum(batch.targets.numel() for batch in batches)
         loss = float(loss_sum) / self.loss_divisor(batches)[0]
         # float16's GradScaler: it skips the step itself
         may_overflow = self.scaler.is_enabled() and self.scaler.get_scale() > 1
         is_finite = math.isfinite(loss) and (math.isfinite(grad_norm) or may_overflow)
-        return Numbers(loss, grad_norm, sum(batch.tokens for batch in batches), learned, is_finite)
+        return StepResult(loss, grad_norm, sum(batch.tokens for batch in batches), trained_tokens, is_finite)
 
-    def summed(self, parts: Sequence[Rows], batches: Sequence[Batch], check: Callable[[], None]) -> torch.Tensor:
+    def backward_step(self, parts: Sequence[Rows], batches: Sequence[Batch], check: Callable[[], None]) -> torch.Tensor:
         """Call `backward` for a whole step; `computing` is its current part."""
 
         def entering(number: int) -> None:
@@ -230,7 +232,7 @@ class Step:
     def _compared(self, batch: Batch, sft_share: float) -> torch.Tensor:
         """Return the preference loss of a batch of pairs, and add its sums to those of the step."""
         assert self.preference
-        loss, sums = self.preference.summed(token_losses(self.tuned, batch, self.head), batch, sft_share)
+        loss, sums = self.preference.loss_and_sums(token_losses(self.tuned, batch, self.head), batch, sft_share)
         self._pair_sums, self._pairs = self._pair_sums + sums, self._pairs + len(batch.examples) // 2
         return loss
 
@@ -267,7 +269,7 @@ class Step:
         self.random = random_states(self.on_card)
 
     @torch.no_grad()
-    def measure(self, rows: Rows, compares: bool = False) -> tuple[float, int]:
+    def evaluate_batch(self, rows: Rows, compares: bool = False) -> tuple[float, int]:
         """Return summed loss and trained tokens, or pairs, of a batch, without changing the model's train or eval mode.
         compares: of pairs, with the preference loss; `take_pair_metrics` then has more."""
         self.computing = rows  # first: the batch itself may not fit
@@ -280,11 +282,11 @@ class Step:
         self.computing = ()
         return result
 
-    def measured(self, batches: Iterator[Rows], check: Callable[[], None]) -> Iterator[tuple[int, float, int]]:
-        """Yield for each batch of an evaluation its number of rows and the result of `measure`."""
+    def evaluate_batches(self, batches: Iterator[Rows], check: Callable[[], None]) -> Iterator[tuple[int, float, int]]:
+        """Yield for each batch of an evaluation its number of rows and the result of `evaluate_batch`."""
         for rows in batches:
             check()
-            yield len(rows), *self.measure(rows, compares=True)
+            yield len(rows), *self.evaluate_batch(rows, compares=True)
 
     @torch.no_grad()
     def log_probabilities(self, rows: Rows) -> list[float]:
@@ -296,7 +298,7 @@ class Step:
         return values
 
     # ---- undo -----------------------------------------------------------------------------------------------------
-    def forget(self) -> None:
+    def discard_unfinished(self) -> None:
         """Undo what an unfinished step has changed, and free its memory."""
         self.computing = ()
         self.optimizer.zero_grad(set_to_none=True)
@@ -311,7 +313,7 @@ class Step:
             torch.cuda.empty_cache()
 
     @torch.no_grad()
-    def unlearn(self) -> None:
+    def reset_to_start(self) -> None:
         """Return to the state before the first step."""
         pissa = getattr(self.tuned, "pissa", None)
         if pissa and pissa.start:  # the base lacks what the adapter then began with

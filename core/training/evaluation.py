@@ -31,7 +31,7 @@ class Evaluation:
         loss_sum, count_sum, done = 0.0, 0, 0
         self._reporter.stage("measuring", Progress(done=0, total=len(self._rows), unit="rows"))
         batches = ([self._rows[i] for i in chosen] for chosen in batches_of(self._step, self._rows, self._recipe))
-        for rows, loss, count in self._step.measured(batches, self._reporter.check):
+        for rows, loss, count in self._step.evaluate_batches(batches, self._reporter.check):
             loss_sum, count_sum, done = loss_sum + loss, count_sum + count, done + rows
             self._reporter.stage("measuring", Progress(done=done, total=len(self._rows), unit="rows"))
         return loss_sum / count_sum
@@ -45,7 +45,7 @@ class Evaluation:
                 batches_of(self._step, self._rows, self._recipe),
                 key=lambda chosen: max(int(lengths[i]) for i in chosen) * len(chosen),
             )
-            self._step.measure([self._rows[i] for i in largest], compares=True)
+            self._step.evaluate_batch([self._rows[i] for i in largest], compares=True)
 
 
 def batches_of(step: Step, rows: Rows, recipe: Recipe) -> Iterator[list[int]]:

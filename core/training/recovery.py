@@ -61,8 +61,8 @@ class Recovery:
         """Return to the end of the last finished step and use less memory from now on: forward and backward have
         changed only gradients."""
         if not self._position.step:
-            self._step.unlearn()
-        self._step.forget()
+            self._step.reset_to_start()
+        self._step.discard_unfinished()
         measuring = number == self._position.step
         if not self._reduce_memory(failed, msg("retreat.in_step", step=number), number, measuring):
             raise NothingLeftError("retreat.nothing_left", self._would_fit() if self._would_fit else None, step=number)
@@ -98,11 +98,11 @@ class Recovery:
             step.restore(saved.weights, saved.states)
             position.go_to(saved.position)
         else:
-            step.unlearn()
+            step.reset_to_start()
             position.go_to(Position(measured_step=None if position.measured_step is None else 0))
         position.health = Health(health.started_at, back=health.back + 1)
         self._checkpoints.forget_after(position)
-        step.forget()
+        step.discard_unfinished()
         if is_end:
             facts |= {"back": position.step, "start": health.started_at}
             raise NotFiniteError("run.ran_away" if position.step else "run.ran_away_at_once", **facts)

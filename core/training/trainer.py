@@ -232,7 +232,7 @@ class Trainer:
         return {
             **numbers,
             **self.step.take_pair_metrics(),
-            "learned": computed.learned,
+            "learned": computed.trained_tokens,
             "seconds": time.perf_counter() - started,
             "verdict": verdict,
         }
@@ -264,7 +264,7 @@ class Trainer:
         last = number == self.schedule.total_steps
         if (number % self.eval_every == 0 or last) and self.position.measured_step != number:
             with self._clock.pause("evaluation"):
-                self._measure(number)
+                self._evaluate(number)
             self.reporter.stage("training")
         if self.film and self.film.is_due(number, self.has_stopped_improving):
             with self._clock.pause("film"):
@@ -273,7 +273,7 @@ class Trainer:
         if number and (last or (number % self.save_every == 0 and self.position.health.is_worth_saving)):
             self._save_and_go_on()
 
-    def _measure(self, number: int) -> None:
+    def _evaluate(self, number: int) -> None:
         """Evaluate. An evaluation that runs out of memory is skipped: hours of training are worth more."""
         position = self.position
         try:

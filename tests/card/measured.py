@@ -256,7 +256,7 @@ def ragged(
         except torch.OutOfMemoryError as error:
             traceback.clear_frames(error.__traceback__)
             failed += 1
-            step.forget()
+            step.discard_unfinished()
         if number % every == 0:
             stats = torch.cuda.memory_stats()
             yield {

@@ -149,7 +149,7 @@ def read_again(step: Step) -> None:
 
 def unlearn(step: Step) -> None:
     step._untrained = [parameter.detach() / 2 for parameter in step.parameters]
-    step.unlearn()
+    step.reset_to_start()
 
 
 def strengthen(step: Step) -> None:

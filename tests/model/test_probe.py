@@ -107,7 +107,7 @@ def test_the_longest_batch_is_the_one_with_most_tokens_that_any_step_has(tmp_pat
             lengths = [len(trainer.data.train[i].input_ids) for i in batch]
             sizes.append(sum(lengths) if trainer.step.packed else max(lengths) * len(lengths))
     assert found.tokens == max(sizes) and found.several
-    assert found.learned == sum(row.learned_count for row in found.rows)
+    assert found.trained_tokens == sum(row.learned_count for row in found.rows)
 
 
 def test_stop_and_pause_are_heard_inside_it(tmp_path: Path) -> None:

@@ -191,13 +191,13 @@ def test_an_evaluation_is_dealt_and_its_number_is_that_of_one_rank(
         return trainer.recovery.attempt(0, trainer.evaluation.loss)
 
     def watch(step: Step, name: int) -> None:
-        measures = step.measure
+        measures = step.evaluate_batch
 
         def counted(*arguments: Any, **others: Any) -> tuple[float, int]:
             batches[name] = batches.get(name, 0) + 1
             return measures(*arguments, **others)
 
-        step.measure = counted  # type: ignore[method-assign]
+        step.evaluate_batch = counted  # type: ignore[method-assign]
 
     alone = measure(trainer_of(tmp_path / "alone", tiny_model, recipe, measured=50), -1)
     with in_threads(tmp_path / "ranks", tiny_model, recipe, count, lambda step: watch(step, step.ranks.rank)) as (
@@ -211,14 +211,14 @@ def test_an_evaluation_is_dealt_and_its_number_is_that_of_one_rank(
 
 def test_a_full_memory_of_one_rank_in_an_evaluation_halves_the_batches_of_all(tmp_path: Path, tiny_model: Path) -> None:
     def spoil(step: SharedStep) -> None:
-        measures = step.measure
+        measures = step.evaluate_batch
 
         def full(rows: Any, compares: bool = False) -> tuple[float, int]:
             if len(rows) > 2:
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return measures(rows, compares)
 
-        step.measure = full  # type: ignore[method-assign]
+        step.evaluate_batch = full  # type: ignore[method-assign]
 
     alone = trainer_of(tmp_path / "alone", tiny_model, recipe_of(), measured=20).evaluation.loss()
     with in_threads(tmp_path / "ranks", tiny_model, recipe_of(), 2, spoil) as (ranks, steps):
@@ -231,13 +231,13 @@ def test_a_full_memory_of_one_rank_in_an_evaluation_halves_the_batches_of_all(tm
 def test_a_rank_that_is_killed_in_an_evaluation_ends_it_with_a_sentence(tmp_path: Path, tiny_model: Path) -> None:
     with in_processes(tmp_path, tiny_model, recipe_of(), 2) as (ranks, others):
         trainer = trainer_of(tmp_path, tiny_model, recipe_of(), ranks, measured=50)
-        measures = trainer.step.measure
+        measures = trainer.step.evaluate_batch
 
         def kill_first(*arguments: Any, **others_: Any) -> tuple[float, int]:
             others[0].kill()
             return measures(*arguments, **others_)
 
-        trainer.step.measure = kill_first  # type: ignore[method-assign]
+        trainer.step.evaluate_batch = kill_first  # type: ignore[method-assign]
         with pytest.raises(RankError) as failed:
             trainer.evaluation.loss()
     assert failed.value.message.key == "ranks.gone"

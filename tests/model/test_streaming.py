@@ -84,7 +84,7 @@ def learned(step: Step, updates: int = 2) -> tuple[list[Any], torch.Tensor]:
         step.apply(True, is_first=not number)
         step.finished()
     step.tuned.eval()
-    found.append(step.measure(rows(5)))
+    found.append(step.evaluate_batch(rows(5)))
     return found, torch.cat([p.detach().flatten() for p in step.parameters])
 
 
@@ -181,7 +181,7 @@ def test_a_step_that_is_left_half_way_leaves_nothing_behind_for_the_next(folder:
         with pytest.raises(FullError):
             step.compute([rows(4)], 1e-2)
         hook.remove()
-        step.forget()
+        step.discard_unfinished()
     found, now = learned(step)
     assert found == numbers and torch.equal(now, weights)
 
@@ -419,7 +419,7 @@ def test_the_thread_of_a_model_ends_with_it(folder: Path, monkeypatch: pytest.Mo
     with runtime:
         steps = [begun(folder, LAYERS, False, bus=Bus(CARD))[0] for _ in range(2)]
         for step in steps:
-            step.measure(rows(5))
+            step.evaluate_batch(rows(5))
     assert len(threads()) == 2
     del step, steps
     gc.collect()

@@ -206,8 +206,8 @@ def test_nothing_of_a_micro_batch_lasts_into_the_next(tmp_path: Path) -> None:
 def test_measuring_drops_nothing_out_and_training_goes_on_with_dropout(tmp_path: Path) -> None:
     tuned = adapted(tiny_base(), std=0.5, lora_dropout=0.5)
     trainer = trainer_of(tuned, tmp_path, max_steps=1, eval_steps=1)
-    trainer._measure(0)
-    trainer._measure(0)
+    trainer._evaluate(0)
+    trainer._evaluate(0)
     (_, first), (_, second) = trainer.reporter.each
     with torch.no_grad():
         expected = summed_loss(tuned.eval(), collate(rows(3), 0, FP32.device)) / sum(

@@ -69,7 +69,7 @@ class Preference:
         counts = [count for batch in batches for count in batch.examples]
         return self.sft_weight * (len(counts) / 2) / max(1, sum(counts[0::2]))
 
-    def summed(self, losses: torch.Tensor, batch: Batch, sft_share: float) -> tuple[torch.Tensor, torch.Tensor]:
+    def loss_and_sums(self, losses: torch.Tensor, batch: Batch, sft_share: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the loss summed over pairs, and the sums that SUMS names. losses (K,): of the trained tokens of
         batch."""
         logps = log_probabilities(losses, batch)

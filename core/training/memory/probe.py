@@ -208,7 +208,8 @@ class Probe:
             "planned_gib": self._run.facts().planned.estimate.on_card_gib,
             "limit_gib": limit / GIB if limit else None,
         }
-        facts = planned | predicted | {"rows": len(longest.rows), "tokens": longest.tokens, "learned": longest.learned}
+        batch = {"rows": len(longest.rows), "tokens": longest.tokens, "learned": longest.trained_tokens}
+        facts = planned | predicted | batch
         if measured := self._measure(ahead, longest, limit):
             parts = {"allocated": measured.allocated, "reserved": measured.reserved, "card_used": measured.card_used}
             facts |= {f"{name}_gib": size / GIB for name, size in parts.items() if size is not None} | {
@@ -280,7 +281,7 @@ class Probe:
             card.capability if card else None,
             per_device_train_batch_size=together,
             max_length=max(1, -(-longest.tokens // together)),
-            supervised_tokens=-(-longest.learned // together),
+            supervised_tokens=-(-longest.trained_tokens // together),
             gradient_checkpointing=step.retreat.checkpointing,
             base_bytes=4 if step.dtype == torch.float32 else 2,
             accumulates=longest.several,
@@ -302,7 +303,7 @@ class Probe:
             if not is_out_of_memory(error):
                 raise
             traceback.clear_frames(error.__traceback__)  # the traceback holds the tensors
-            ahead.step.forget()
+            ahead.step.discard_unfinished()
             return None
 
     def _on_processor(self, ahead: Ahead, longest: LongestBatch, limit: int | None) -> Measured:

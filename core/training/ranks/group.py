@@ -191,7 +191,7 @@ class Ranks:
         with self._flat(tensors) as (flat, _):
             self.wait(self._broadcast(flat), check)
 
-    def summed(
+    def all_reduce(
         self, tensors: Sequence[torch.Tensor], extra: torch.Tensor, check: Check = lambda: None, seconds: float = 0.0
     ) -> torch.Tensor:
         """Put the sum over all ranks in tensors, by one all-reduce; return that of extra. seconds: that rank 0's part

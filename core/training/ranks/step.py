@@ -25,7 +25,7 @@ from core.data.labels import Encoded
 from core.engine import optimizer
 from core.engine.batches import Batch
 from core.engine.device import Compute, States, card_of
-from core.engine.step import Numbers, Rows, Step
+from core.engine.step import Rows, Step, StepResult
 from core.engine.variants.preference import SUMS
 from core.files import JsonObject, is_out_of_memory
 from core.messages import msg
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from core.engine.variants.fsdp import Sharded
 
-MEASURED_AT_ONCE = 4  # evaluation batches per rank, so that ranks seldom wait for each other
+EVALUATED_AT_ONCE = 4  # evaluation batches per rank, so that ranks seldom wait for each other
 EXTRA = 2 + len(SUMS)  # loss, pairs, their metrics; then for each rank which micro-batch ran out of memory, from 1
 
 
@@ -87,15 +87,17 @@ class SharedStep(Step):
         super().restore(weights, states)
         self._is_alike = False
 
-    def forget(self) -> None:
-        super().forget()
+    def discard_unfinished(self) -> None:
+        super().discard_unfinished()
         self._is_alike = False
 
-    def unlearn(self) -> None:
-        super().unlearn()
+    def reset_to_start(self) -> None:
+        super().reset_to_start()
         self._is_alike = False
 
-    def compute(self, parts: Sequence[Rows], learning_rate: float, check: Callable[[], None] = lambda: None) -> Numbers:
+    def compute(
+        self, parts: Sequence[Rows], learning_rate: float, check: Callable[[], None] = lambda: None
+    ) -> StepResult:
         # KTO's loss depends on all rows of a micro-batch (engine/variants/preference): not divided, it equals that of
         # one rank.
         is_of_batch = self.preference and self.preference.objective == "kto"
@@ -104,7 +106,7 @@ class SharedStep(Step):
             parts if is_of_batch else halved(parts, self.ranks.size, self.tokens), learning_rate, check
         )
 
-    def summed(self, parts: Sequence[Rows], batches: Sequence[Batch], check: Callable[[], None]) -> torch.Tensor:
+    def backward_step(self, parts: Sequence[Rows], batches: Sequence[Batch], check: Callable[[], None]) -> torch.Tensor:
         dealt, divisor = deal([self.tokens(rows) for rows in parts], self.ranks.size), self.loss_divisor(batches)
         check()  # from here on all ranks compute: a Stop meanwhile takes effect at the step's end
         self._order |= {"divisor": divisor, "seed": int(torch.randint(2**31, ()))}
@@ -127,14 +129,14 @@ class SharedStep(Step):
         super().finished()
         self.ranks.has_in_use(self._in_use.read())
 
-    def measured(self, batches: Iterator[Rows], check: Callable[[], None]) -> Iterator[tuple[int, float, int]]:
+    def evaluate_batches(self, batches: Iterator[Rows], check: Callable[[], None]) -> Iterator[tuple[int, float, int]]:
         """Yield the rows, summed loss and trained tokens of each batch, computed by all ranks."""
-        while some := list(islice(batches, MEASURED_AT_ONCE * self.ranks.size)):
+        while some := list(islice(batches, EVALUATED_AT_ONCE * self.ranks.size)):
             check()
             dealt = deal([self.tokens(rows) for rows in some], self.ranks.size)
             self._order = {}
             self._order_all("measure", some, dealt)
-            results, failure = self._measure_share(some, dealt)
+            results, failure = self._evaluate_share(some, dealt)
             for rows, (_, _, is_failed) in zip(some, results, strict=True):
                 if is_failed:
                     self.computing = rows
@@ -180,12 +182,12 @@ class SharedStep(Step):
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        return self.ranks.summed(gradients, extra, seconds=time.perf_counter() - started), failure
+        return self.ranks.all_reduce(gradients, extra, seconds=time.perf_counter() - started), failure
 
-    def _measure_share(
+    def _evaluate_share(
         self, some: Sequence[Rows], dealt: list[list[int]]
     ) -> tuple[list[list[float]], Exception | None]:
-        """Measure this rank's batches. Returns (loss, count, 1 if it ran out of memory) of every batch of all ranks;
+        """Evaluate this rank's batches. Returns (loss, count, 1 if it ran out of memory) of every batch of all ranks;
         and this rank's error."""
         results, failure = torch.zeros(len(some) + 1, max(3, 1 + len(SUMS)), dtype=torch.float64), None
         started, sums, pairs = time.perf_counter(), self._pair_sums, self._pairs
@@ -193,12 +195,14 @@ class SharedStep(Step):
         with self._together(max(map(len, dealt)), trains=False):
             for number in dealt[self.ranks.rank]:
                 try:
-                    results[number, :2] = torch.tensor(self.measure(some[number], compares=True), dtype=results.dtype)
+                    results[number, :2] = torch.tensor(
+                        self.evaluate_batch(some[number], compares=True), dtype=results.dtype
+                    )
                 except Exception as error:  # noqa: BLE001 - torch says "no memory" in several types; all others go on
                     failure, results[number, 2] = self._out_of_memory(error), 1
                     break
         results[-1, 0], results[-1, 1 : 1 + len(SUMS)] = self._pairs, self._pair_sums
-        results = self.ranks.summed([], results.flatten(), seconds=time.perf_counter() - started).view_as(results)
+        results = self.ranks.all_reduce([], results.flatten(), seconds=time.perf_counter() - started).view_as(results)
         self._pair_sums, self._pairs = sums + results[-1, 1 : 1 + len(SUMS)].to(sums), pairs + int(results[-1, 0])
         return results[:-1, :3].tolist(), failure
 
@@ -251,7 +255,7 @@ class SharedStep(Step):
         batches = [self.batch(each) for each in rows]
         sums, failure = self._share(rows, batches, (divisor[0], divisor[1]), max(map(len, dealt)))
         if failure:
-            self.forget()
+            self.discard_unfinished()
         elif not sums[EXTRA:].any():
             self.clip()
 
@@ -261,9 +265,9 @@ class SharedStep(Step):
     def _on_measure(self, **order: Any) -> None:
         parts, dealt = self._prepare(**order)
         self.tuned.eval()
-        _, failure = self._measure_share(parts, dealt)
+        _, failure = self._evaluate_share(parts, dealt)
         if failure:
-            self.forget()
+            self.discard_unfinished()
 
     def _prepare(
         self,
