@@ -15,7 +15,7 @@ from core.advice.diagnosis import LISTED, Diagnosis
 from core.advice.doctor.pairs import NUMBERS, PairSeries, of_pairs
 from core.messages import Message, msg
 from core.recipe import Recipe
-from core.runs.health import FAR, FAR_STEPS
+from core.runs.health import DIVERGED_BY_NATS, DIVERGED_STEPS
 
 WARMEST = 2  # times the usual rate: the most to recommend after a rate that was too low
 BACK_TO = 5  # divisor of a rate that was too high, if it is near the usual one
@@ -173,8 +173,8 @@ def _window(series: Series) -> int:
 def _above_base(series: Series) -> Evidence | None:
     """Find a loss whose last steps exceed the untrained model's, by more than batches differ."""
     width = _window(series)
-    if len(series.losses) > FAR_STEPS and series.losses[-FAR_STEPS:].min() > series.base + FAR:
-        width = FAR_STEPS  # as far as the limit at which a run goes back by itself (core/runs/health)
+    if len(series.losses) > DIVERGED_STEPS and series.losses[-DIVERGED_STEPS:].min() > series.base + DIVERGED_BY_NATS:
+        width = DIVERGED_STEPS  # as far as the limit at which a run goes back by itself (core/runs/health)
     elif len(series.losses) < 2 * width:
         return None
     last = series.losses[-width:]

@@ -26,8 +26,8 @@ class Retreat:
     """The memory settings that a step is computed with now, and those taken since the recipe's.
 
     is_packed: examples are packed, so a micro-batch is measured in tokens. planned: tokens, or examples, in a planned
-    micro-batch. taken: the ways taken so far, HALVE once per halving. room_for: how many of the last layers fit without
-    checkpointing.
+    micro-batch. reductions: the ways taken so far, HALVE once per halving. uncheckpointed_layers: how many of the last
+    layers fit without checkpointing.
     """
 
     def __init__(
@@ -35,8 +35,8 @@ class Retreat:
     ):
         self._planned, self._packed, self._on_card = planned, is_packed, on_card
         self._checkpointing, self._offloads = checkpointing, offloads
-        self.taken: list[str] = []
-        self.room_for = 0
+        self.reductions: list[str] = []
+        self.uncheckpointed_layers = 0
 
     @classmethod
     def from_recipe(cls, recipe: Recipe, is_packed: bool, on_card: bool) -> Retreat:
@@ -50,31 +50,32 @@ class Retreat:
     @property
     def at_once(self) -> int:
         """The size limit of a micro-batch: tokens if packed, otherwise examples."""
-        return max(1, self._planned >> self.taken.count(HALVE))
+        return max(1, self._planned >> self.reductions.count(HALVE))
 
     @property
     def checkpointing(self) -> bool:
-        return self._checkpointing or CHECKPOINTING in self.taken
+        return self._checkpointing or CHECKPOINTING in self.reductions
 
     @property
     def kept_layers(self) -> int:
         """The number of last layers that are not checkpointed although the others are."""
-        return self.room_for if self.checkpointing and not self.offloads and EVERY_LAYER not in self.taken else 0
+        is_exempt = self.checkpointing and not self.offloads and EVERY_LAYER not in self.reductions
+        return self.uncheckpointed_layers if is_exempt else 0
 
     @property
     def offloads(self) -> bool:
-        return self._offloads or OFFLOAD in self.taken
+        return self._offloads or OFFLOAD in self.reductions
 
     def parts(self, rows: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
         """Split a planned micro-batch into those computed now. rows: positions in lengths (tokens of the examples)."""
-        return self._parts(rows, lengths, self.at_once) if HALVE in self.taken else [list(rows)]
+        return self._parts(rows, lengths, self.at_once) if HALVE in self.reductions else [list(rows)]
 
     def _parts(self, rows: Sequence[int], lengths: Sequence[int], most: int) -> list[list[int]]:
         if self._packed:
             return packed(rows, lengths, most)
         return [list(rows[start : start + most]) for start in range(0, len(rows), most)]
 
-    def go_on(
+    def take_next(
         self, failed: Sequence[int], lengths: Sequence[int], what: Message, measuring: bool = False
     ) -> Message | None:
         """Take the first way that helps the failed micro-batch; return its message, or None if no way is left.
@@ -82,20 +83,20 @@ class Retreat:
         what: where memory ran out. measuring: an evaluation saves nothing for a backward, so only smaller batches help.
         """
         if self.kept_layers and not measuring:
-            self.taken.append(EVERY_LAYER)
+            self.reductions.append(EVERY_LAYER)
             return msg("retreat.every_layer", what=what)
         if len(failed) > 1:
             before = self.at_once
             while len(self._parts(failed, lengths, self.at_once)) == 1:
-                self.taken.append(HALVE)
+                self.reductions.append(HALVE)
             key = "retreat.packed" if self._packed else "retreat.batch"
             return msg(key, what=what, before=before, now=self.at_once)
         if measuring:
             return None
         if not self.checkpointing:
-            self.taken.append(CHECKPOINTING)
+            self.reductions.append(CHECKPOINTING)
             return msg("retreat.checkpointing", what=what)
         if self._on_card and not self.offloads:
-            self.taken.append(OFFLOAD)
+            self.reductions.append(OFFLOAD)
             return msg("retreat.offload", what=what)
         return None

@@ -64,9 +64,9 @@ class Step:
 
     tuned: the peft model on device, its base of dtype, adapters float32. packed: rows lie end to end
     (core/engine/attention). preference: for rows that are pairs. offloading: creates the context that offloads
-    activations. computing: the rows of the current micro-batch; empty while a failure could not be repeated. random:
-    RNG states at the end of the last finished step, None before the first attempt. stops_inside: a step may be left
-    between two layers.
+    activations. computing: the rows being computed; if empty, an out-of-memory error is raised, not retried
+    (core/training/recovery). random: RNG states at the end of the last finished step, None before the first attempt.
+    stops_inside: a step may be left between two layers.
     """
 
     stops_inside = True
@@ -103,14 +103,18 @@ class Step:
         attempt, of which a copy is kept in RAM."""
         base = tuned.get_base_model()
         packed = recipe.data.packing and attention.enable(base)
-        optimizer, head = optimizers.make(tuned, recipe), Head.from_model(base)
-        retreat, device, dtype = Retreat.from_recipe(recipe, packed, compute.on_card), compute.device, compute.dtype
-        limit, preference, pad = (
-            recipe.train.max_grad_norm,
-            Preference.from_train(recipe.train),
-            vocabulary.padding(base, pad_token_id),
+        step = cls(
+            tuned,
+            compute.device,
+            compute.dtype,
+            optimizer=optimizers.make(tuned, recipe),
+            head=Head.from_model(base),
+            retreat=Retreat.from_recipe(recipe, packed, compute.on_card),
+            packed=packed,
+            pad_token_id=vocabulary.padding(base, pad_token_id),
+            max_grad_norm=recipe.train.max_grad_norm,
+            preference=Preference.from_train(recipe.train),
         )
-        step = cls(tuned, device, dtype, optimizer, head, retreat, packed, pad, limit, preference=preference)
         step._untrained = [parameter.detach().to("cpu", copy=True) for parameter in step.parameters]
         return step
 

@@ -11,13 +11,13 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-StepVerdict = Literal["good", "leave_out", "go_back", "stop"]
-NO_NUMBERS = 3  # steps in a row
+StepVerdict = Literal["good", "skip", "roll_back", "stop"]
+NON_FINITE_STEPS = 3  # steps in a row
 # Nats above the start. A loss 3 higher makes each token twenty times less likely; single rows differ by 1 to 2.
-FAR = 3.0
-FAR_STEPS = 5  # in a row
-NEAR = 1.0  # nats above the start: a checkpoint to go back to must be no worse than this
-MOST_BACK = 1  # times
+DIVERGED_BY_NATS = 3.0
+DIVERGED_STEPS = 5  # in a row
+GOOD_WITHIN_NATS = 1.0  # nats above the start: a checkpoint to go back to must be no worse than this
+MAX_ROLLBACKS = 1  # times
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Health:
 
     @property
     def is_good(self) -> bool:
-        is_near = self.loss is None or self.started_at is None or self.loss <= self.started_at + NEAR
+        is_near = self.loss is None or self.started_at is None or self.loss <= self.started_at + GOOD_WITHIN_NATS
         return self.is_worth_saving and is_near
 
     @property
@@ -57,18 +57,18 @@ class Health:
         """Judge a step whose gradients are computed but not applied. loss: mean over its trained tokens."""
         if not is_finite:
             self.no_numbers += 1
-            if self.no_numbers < NO_NUMBERS:
-                return "leave_out"
+            if self.no_numbers < NON_FINITE_STEPS:
+                return "skip"
         else:
             self.no_numbers, self.loss = 0, loss
             if self.started_at is None or step == 1:
                 self.note_start(loss)
-            is_far = self.started_at is not None and loss > self.started_at + FAR
+            is_far = self.started_at is not None and loss > self.started_at + DIVERGED_BY_NATS
             self.far = self.far + 1 if is_far else 0
-            if self.far < FAR_STEPS:
+            if self.far < DIVERGED_STEPS:
                 return "good"
-        return "go_back" if self.back < MOST_BACK else "stop"
+        return "roll_back" if self.back < MAX_ROLLBACKS else "stop"
 
     @property
-    def ran_away(self) -> bool:
-        return self.far >= FAR_STEPS
+    def has_diverged(self) -> bool:
+        return self.far >= DIVERGED_STEPS

@@ -16,7 +16,7 @@ from core.engine.step import Rows, Step
 from core.errors import GarageError
 from core.files import is_out_of_memory
 from core.messages import Message, msg
-from core.runs.health import FAR_STEPS, NO_NUMBERS, Health
+from core.runs.health import DIVERGED_STEPS, NON_FINITE_STEPS, Health
 from core.training.checkpoint import Checkpoints, Position
 
 T = TypeVar("T")
@@ -73,9 +73,9 @@ class Recovery:
         return self._reduce_memory(longest, msg("retreat.beforehand"), self._position.step)
 
     def _reduce_memory(self, failed: Rows, what: Message, number: int, measuring: bool = False) -> bool:
-        """Take the next measure that saves memory; return False if none is left."""
+        """Take the next way to save memory; return False if none is left."""
         lengths = [len(row.input_ids) for row in failed]
-        message = self._step.retreat.go_on(range(len(failed)), lengths, what, measuring)
+        message = self._step.retreat.take_next(range(len(failed)), lengths, what, measuring)
         if message is not None:
             self._report("retreat", number, message)
             self._step.save_memory()
@@ -87,12 +87,12 @@ class Recovery:
         NotFiniteError instead, after going back if the loss diverged, so that the adapter is good."""
         step, position, health = self._step, self._position, self._position.health
         facts: dict[str, float | None] = {"step": number, **loss_and_norm(numbers)}
-        if is_end and not health.ran_away:
+        if is_end and not health.has_diverged:
             if not step.optimizer.state:
                 position.step = 0  # nothing good was learned
             raise NotFiniteError("run.not_finite" if position.step else "run.not_finite_at_once", **facts)
         # The first bad loss is caused by the step before it.
-        saved = self._checkpoints.last_good(number - 1 - (FAR_STEPS if health.ran_away else NO_NUMBERS))
+        saved = self._checkpoints.last_good(number - 1 - (DIVERGED_STEPS if health.has_diverged else NON_FINITE_STEPS))
         if saved:
             # The ways to save memory stay taken: there is no more memory than before.
             step.restore(saved.weights, saved.states)

@@ -186,10 +186,10 @@ class Trainer:
             verdict, seconds = numbers.pop("verdict"), numbers.pop("seconds")
             numbers["tokens_per_second"] = numbers.pop("learned") / max(seconds, 1e-6)
             self.reporter.metrics("train", number, **numbers, epoch=number / self.schedule.steps_per_epoch)
-            if verdict in ("go_back", "stop"):
+            if verdict in ("roll_back", "stop"):
                 self._roll_back(number, numbers, is_end=verdict == "stop")
                 continue
-            if verdict == "leave_out":
+            if verdict == "skip":
                 self._log_guard("left_out", number, msg("sanity.left_out", step=number, **loss_and_norm(numbers)))
             self.position.step, self.position.tokens_seen = number, numbers["tokens_seen"]
             self.step.finished()
@@ -247,7 +247,7 @@ class Trainer:
     def _roll_back(self, number: int, numbers: Mapping[str, float], is_end: bool) -> None:
         health = self.position.health
         self.recovery.roll_back(number, numbers, is_end)
-        key = "sanity.ran_away" if health.ran_away else "sanity.no_numbers"
+        key = "sanity.ran_away" if health.has_diverged else "sanity.no_numbers"
         back, rate = self.position.step, self._learning_rate(self.position.step + 1)
         self._log_guard(
             "went_back",
@@ -299,8 +299,8 @@ class Trainer:
             position.best_eval_loss, position.since_best = loss, 0
             position.best_checkpoint = checkpoint.name_of(number)
             self.reporter.run.add_facts(RunFacts(best_checkpoint=position.best_checkpoint, best_eval_loss=loss))
+            # If a checkpoint is due at this step anyway, `_due_after` saves it right after this.
             if number % self.save_every or not position.health.is_worth_saving:
-                # otherwise it is saved right after this
                 self.checkpoint()
 
     @property
@@ -317,7 +317,7 @@ class Trainer:
         """Save everything that the next step depends on, as of the end of the last finished one."""
         self.reporter.stage("saving")
         time_left.add_times(self.reporter.run, took_seconds=self._clock.spent)  # the checkpoint's card reads it
-        self.position.retreats = list(self.step.retreat.taken)
+        self.position.retreats = list(self.step.retreat.reductions)
         self.checkpoints.write(self.position, self.step.states())
 
     def _save_and_go_on(self) -> None:
@@ -330,7 +330,7 @@ class Trainer:
         """Resume from a checkpoint, bit for bit on a CPU."""
         self.step.restore(saved.weights, saved.states)
         self.position.go_to(saved.position)
-        self.step.retreat.taken = list(saved.position.retreats)
+        self.step.retreat.reductions = list(saved.position.retreats)
 
     # ---- events and forecasts ---------------------------------------------------------------------------------------
     def _log_guard(self, what: str, step: int, message: Message) -> None:

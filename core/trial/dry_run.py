@@ -300,7 +300,7 @@ class _SimulatedModel:
         retreat = Retreat(
             setup.per_device_train_batch_size, self.family.packs, True, setup.gradient_checkpointing, setup.offloads
         )
-        retreat.room_for = setup.kept_layers
+        retreat.uncheckpointed_layers = setup.kept_layers
         return Step(
             self.tuned, META, self.dtype, optimizer, self.family.head, retreat, self.family.packs, offloading=_offload
         )

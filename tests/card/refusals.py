@@ -92,7 +92,8 @@ def with_refusal(nth: int, folder: Path, expected: torch.Tensor) -> dict[str, An
     far = float((kit.adapter_of(trainer).cpu() - expected).abs().max())
     card.nullcard_refuse(0)
     return {
-        "nth": nth, "refused": refused() - before, "error": error, "retreats": trainer.step.retreat.taken, "far": far,
+        "nth": nth, "refused": refused() - before, "error": error, "far": far,
+        "retreats": trainer.step.retreat.reductions,
         "not_measured": any(message.key == "retreat.not_measured" for message in told),
     }  # fmt: skip
 

@@ -106,12 +106,12 @@ def test_as_many_are_left_out_as_there_is_room_for_and_none_where_there_is_none(
 
 def test_where_they_do_not_fit_every_layer_is_checkpointed_first_and_stays_so() -> None:
     retreat = Retreat(4, False, True, True)
-    retreat.room_for = 3
+    retreat.uncheckpointed_layers = 3
     assert retreat.kept_layers == 3
-    assert retreat.go_on([0, 1], [5, 5], msg("retreat.beforehand"), measuring=True).key == "retreat.batch"
-    assert retreat.go_on([0, 1], [5, 5], msg("retreat.beforehand")).key == "retreat.every_layer"
-    assert retreat.kept_layers == 0 and retreat.taken[-1] == EVERY_LAYER
-    retreat.room_for = 3  # found anew by an attempt that goes on
+    assert retreat.take_next([0, 1], [5, 5], msg("retreat.beforehand"), measuring=True).key == "retreat.batch"
+    assert retreat.take_next([0, 1], [5, 5], msg("retreat.beforehand")).key == "retreat.every_layer"
+    assert retreat.kept_layers == 0 and retreat.reductions[-1] == EVERY_LAYER
+    retreat.uncheckpointed_layers = 3  # found anew by an attempt that goes on
     assert retreat.kept_layers == 0
 
 

@@ -69,7 +69,7 @@ def step() -> Any:
     checkpoint_layers(tuned)
     fused = fused_lora.fuse(tuned)
     assert fused.reason is None
-    return SimpleNamespace(tuned=tuned, fused=fused, installed=(fused,), retreat=SimpleNamespace(taken=[]))
+    return SimpleNamespace(tuned=tuned, fused=fused, installed=(fused,), retreat=SimpleNamespace(reductions=[]))
 
 
 def gradients(made: Any) -> torch.Tensor:
@@ -97,10 +97,10 @@ def test_numbers_are_the_same_and_each_weight_is_unpacked_once_and_let_go(monkey
     found = gradients(made)
     assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
     assert (len(products), len(seen)) == (7 * LAYERS, 7 * LAYERS) and kept.is_on and not kept._kept
-    made.retreat.taken.append(HALVE)  # a step that saves memory saves this too
+    made.retreat.reductions.append(HALVE)  # a step that saves memory saves this too
     products.clear()
     assert torch.equal(gradients(made), expected) and len(products) == 13 * LAYERS and not kept.is_on
-    made.retreat.taken.clear()
+    made.retreat.reductions.clear()
     made.fused.release()
     assert not any("forward" in vars(layer) for layer in made.tuned.modules()) and kept._layers
     assert not any("base_weight" in vars(member) for member in kept._layers)
@@ -219,7 +219,7 @@ class Kept:
 
     @property
     def is_on(self) -> bool:
-        return not (self.forgotten if self.scales else self.step.retreat.taken)
+        return not (self.forgotten if self.scales else self.step.retreat.reductions)
 
     def forget(self) -> None:
         self.forgotten = True
@@ -259,7 +259,7 @@ def test_a_card_with_room_keeps_them_and_says_so(tmp_path: Path, monkeypatch: py
     )
     assert looked._setup(trainer.step, trainer.longest()).keeps_unpacked
     assert not looked._setup(trainer.step, trainer.longest()).double_quant
-    trainer.step.retreat.taken.append(HALVE)
+    trainer.step.retreat.reductions.append(HALVE)
     assert not looked._setup(trainer.step, trainer.longest()).keeps_unpacked
 
 
@@ -280,5 +280,5 @@ def test_scales_that_do_not_fit_are_quantized_again_before_anything_else_is_give
     looked = Probe(run, Workspace.open(tmp_path / "ws"), trainer.recipe, LLAMA)
     monkeypatch.setattr(trainer.step, "rehearse", lambda longest: cuda.use(4.0 if looked._scales.forgotten else 40.0))
     looked(trainer.ahead)
-    assert not trainer.step.retreat.taken, "nothing else was given up for them"
+    assert not trainer.step.retreat.reductions, "nothing else was given up for them"
     assert looked._scales.forgotten and looked._setup(trainer.step, trainer.longest()).double_quant

@@ -284,7 +284,7 @@ def test_in_parts_a_step_learns_the_same(compared: None, tmp_path: Path) -> None
     rows = pairs(6)
     trainer.step.backward([trainer.step.batch(rows)])
     whole = gradients(trainer.step.tuned)
-    trainer.step.retreat.taken.append("halve")
+    trainer.step.retreat.reductions.append("halve")
     parts = trainer.step.parts(rows)
     assert len(parts) > 1 and all(row.second for part in parts for row in part)
     trainer.step.backward([trainer.step.batch(part) for part in parts])

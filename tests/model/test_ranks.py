@@ -170,7 +170,7 @@ def test_all_give_way_to_a_full_memory_of_one_and_the_curve_goes_on(
     with in_threads(tmp_path, tiny_model, recipe_of(), 2, spoil) as (ranks, steps):
         trainer = trainer_of(tmp_path, tiny_model, recipe_of(), ranks)
         trainer.run()
-    assert HALVE in trainer.position.retreats and steps[0].retreat.taken == trainer.position.retreats
+    assert HALVE in trainer.position.retreats and steps[0].retreat.reductions == trainer.position.retreats
     nearly_the_same(trainer, whole)
 
 
@@ -224,7 +224,7 @@ def test_a_full_memory_of_one_rank_in_an_evaluation_halves_the_batches_of_all(tm
     with in_threads(tmp_path / "ranks", tiny_model, recipe_of(), 2, spoil) as (ranks, steps):
         trainer = trainer_of(tmp_path / "ranks", tiny_model, recipe_of(), ranks, measured=20)
         assert trainer.recovery.attempt(0, trainer.evaluation.loss) == pytest.approx(alone, rel=1e-6)
-        assert HALVE in trainer.step.retreat.taken == steps[0].retreat.taken
+        assert HALVE in trainer.step.retreat.reductions == steps[0].retreat.reductions
 
 
 @pytest.mark.full

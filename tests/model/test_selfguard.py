@@ -191,15 +191,15 @@ def test_what_was_given_up_is_given_up_in_this_order_until_nothing_is_left() -> 
         Retreat.from_recipe(recipe, False, on_card=True),
         Retreat.from_recipe(recipe, False, on_card=False),
     )
-    told = [card.go_on(card.parts([0, 1, 2, 3], lengths)[0], lengths, STEP) for _ in range(5)]
-    assert card.taken == [HALVE, HALVE, CHECKPOINTING, OFFLOAD] and told[-1] is None
+    told = [card.take_next(card.parts([0, 1, 2, 3], lengths)[0], lengths, STEP) for _ in range(5)]
+    assert card.reductions == [HALVE, HALVE, CHECKPOINTING, OFFLOAD] and told[-1] is None
     assert [(each.params.get("before"), each.params.get("now")) for each in told[:2]] == [(4, 2), (2, 1)]
     assert card.parts([0, 1, 2, 3], lengths) == [[0], [1], [2], [3]]
-    assert [processor.go_on([3], lengths, STEP).key, processor.go_on([3], lengths, STEP)] == [
+    assert [processor.take_next([3], lengths, STEP).key, processor.take_next([3], lengths, STEP)] == [
         "retreat.checkpointing",
         None,
     ]
-    assert Retreat.from_recipe(recipe, False, True).go_on([3], lengths, STEP, measuring=True) is None, (
+    assert Retreat.from_recipe(recipe, False, True).take_next([3], lengths, STEP, measuring=True) is None, (
         "measuring keeps nothing for a way back"
     )
 
@@ -209,13 +209,13 @@ def test_a_packed_micro_batch_becomes_two_that_hold_half_of_its_tokens() -> None
     lengths, rows_then = [10, 9, 8, 6, 5, 4], [5, 0, 1, 2, 3, 4]
     retreat = Retreat.from_recipe(recipe, True, on_card=False)
     assert retreat.parts(rows_then, lengths) == [rows_then]
-    retreat.go_on(rows_then, lengths, STEP)
+    retreat.take_next(rows_then, lengths, STEP)
     halves = retreat.parts(rows_then, lengths)
     assert (
         sorted(sum(halves, [])) == list(range(6))
         and max(sum(lengths[i] for i in half) for half in halves) <= 32 == retreat.at_once
     )
-    retreat.go_on([5, 4], lengths, STEP)  # together 9 tokens: capacities that change nothing for them are passed over
+    retreat.take_next([5, 4], lengths, STEP)  # together 9 tokens: capacities that change nothing are passed over
     assert retreat.at_once == 8 and all(len(part) == 1 for part in retreat.parts(rows_then, lengths))
 
 
@@ -451,15 +451,15 @@ def test_what_a_run_makes_of_its_losses() -> None:
     health.note_start(2.0)
     assert [health.judge(2.4, True, 1), health.judge(math.nan, False, 2)] == [
         "good",
-        "leave_out",
+        "skip",
     ] and health.started_at == 2.4
     assert [health.judge(loss, True, 9) for loss in (5.5, 9.0, 5.5, 5.5)] == ["good"] * 4 and not health.is_worth_saving
     assert health.judge(5.3, True, 9) == "good" and health.far == 0, "one that is less far begins the count anew"
     assert not health.is_good and health.is_worth_saving
     verdicts = [health.judge(6.0, True, 9) for _ in range(5)]
-    assert verdicts == ["good"] * 4 + ["go_back"] and health.ran_away
+    assert verdicts == ["good"] * 4 + ["roll_back"] and health.has_diverged
     again = Health(started_at=2.4, back=1)
-    assert [again.judge(math.inf, False, 9) for _ in range(3)] == ["leave_out", "leave_out", "stop"]
+    assert [again.judge(math.inf, False, 9) for _ in range(3)] == ["skip", "skip", "stop"]
     assert again.share_of_learning_rate == 0.5
 
 

@@ -48,7 +48,7 @@ class KeptWeights:
 
     @property
     def is_on(self) -> bool:
-        return bool(self._layers) and not self._retreat.taken
+        return bool(self._layers) and not self._retreat.reductions
 
     def _product(self, number: int, base: torch.nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
         """Return a forward for the base layer that keeps the weight it dequantizes, if a backward follows."""

@@ -126,7 +126,7 @@ class Probe:
         if retreat.checkpointing:
             self._exempt_layers(step, longest, limit, factor)
         setup = self._setup(step, longest)
-        if not retreat.taken and has_room_to_keep_scales(self._shape, setup, limit / GIB, factor):
+        if not retreat.reductions and has_room_to_keep_scales(self._shape, setup, limit / GIB, factor):
             self._scales = kept_weights.keep_scales(step)
         if self._scales and self._scales.is_on:
             size = whole_weights(self._shape, self._setup(step, longest)) - whole_weights(self._shape, setup)
@@ -136,14 +136,14 @@ class Probe:
         """Keep activations of layers and dequantized weights, as far as the measured memory has room."""
         assert self._shape
         retreat = step.retreat
-        if not retreat.taken and has_room_to_keep_unpacked(
+        if not retreat.reductions and has_room_to_keep_unpacked(
             self._shape, self._setup(step, longest), limit / GIB, factor
         ):
             self._unpacked = kept_weights.keep(step)
         if self._unpacked and self._unpacked.is_on:
             size = kept_unpacked(self._shape, self._setup(step, longest)) / GIB
             self._run.log_event("decision", message=msg("probe.kept_unpacked", size=size))
-        retreat.room_for = most_kept_layers(self._shape, self._setup(step, longest), limit / GIB, factor)
+        retreat.uncheckpointed_layers = most_kept_layers(self._shape, self._setup(step, longest), limit / GIB, factor)
         if retreat.kept_layers:
             step.save_memory()
             facts = {"kept": retreat.kept_layers, "layers": self._shape.num_hidden_layers}

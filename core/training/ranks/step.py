@@ -149,8 +149,8 @@ class SharedStep(Step):
         rows = [[vars(row) for row in part] for part in parts]
         states = None if self._is_alike else {"optimizer": self.optimizer.state_dict()}
         self.ranks.order(
-            name, **self._order, parts=rows, dealt=dealt, states=states, taken=self.retreat.taken,
-            room_for=self.retreat.room_for, scaler=self.scaler.state_dict(),
+            name, **self._order, parts=rows, dealt=dealt, states=states, taken=self.retreat.reductions,
+            room_for=self.retreat.uncheckpointed_layers, scaler=self.scaler.state_dict(),
         )  # fmt: skip
         if states:
             self.ranks.share([parameter.detach() for parameter in self.parameters])
@@ -280,8 +280,8 @@ class SharedStep(Step):
     ) -> tuple[list[list[Encoded]], list[list[int]]]:
         """Take over rank 0's memory settings, scaler, optimizer states and adapter as far as they differ."""
         self.optimizer.zero_grad(set_to_none=True)
-        if [self.retreat.taken, self.retreat.room_for] != [taken, room_for]:
-            self.retreat.taken, self.retreat.room_for = taken, room_for
+        if [self.retreat.reductions, self.retreat.uncheckpointed_layers] != [taken, room_for]:
+            self.retreat.reductions, self.retreat.uncheckpointed_layers = taken, room_for
             self.save_memory()
         self.scaler = self._new_scaler()
         self.scaler.load_state_dict(scaler)
