@@ -82,11 +82,11 @@ class Recovery:
         return message is not None
 
     # ---- an implausible step ----------------------------------------------------------------------------------------
-    def roll_back(self, number: int, numbers: Mapping[str, float], is_end: bool) -> None:
+    def roll_back(self, number: int, metrics: Mapping[str, float], is_end: bool) -> None:
         """Return to the last good checkpoint and continue with half the learning rate. is_end: end the run with
         NotFiniteError instead, after going back if the loss diverged, so that the adapter is good."""
         step, position, health = self._step, self._position, self._position.health
-        facts: dict[str, float | None] = {"step": number, **loss_and_norm(numbers)}
+        facts: dict[str, float | None] = {"step": number, **loss_and_norm(metrics)}
         if is_end and not health.has_diverged:
             if not step.optimizer.state:
                 position.step = 0  # nothing good was learned
@@ -108,6 +108,6 @@ class Recovery:
             raise NotFiniteError("run.ran_away" if position.step else "run.ran_away_at_once", **facts)
 
 
-def loss_and_norm(numbers: Mapping[str, float]) -> dict[str, float]:
-    """Select the two numbers that a message about a step names."""
-    return {name: numbers[name] for name in ("loss", "grad_norm")}
+def loss_and_norm(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Select the two metrics that a message about a step names."""
+    return {name: metrics[name] for name in ("loss", "grad_norm")}

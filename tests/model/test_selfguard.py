@@ -386,7 +386,7 @@ def test_three_in_a_row_go_back_once_with_half_the_rate_and_then_the_run_ends_wi
             weight.copy_(good if number <= 5 else torch.full_like(good, math.nan))
         at_five[:] = [adapter_of(trainer)] if number == 6 else at_five
         found = before(number, micro_batches)
-        rates.setdefault(number, []).append(found["learning_rate"])
+        rates.setdefault(number, []).append(found[0]["learning_rate"])
         return found
 
     trainer._step = step
