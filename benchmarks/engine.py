@@ -80,7 +80,7 @@ def opened(job: Job, checkpointing: bool = False, adapter_folder: Path | None = 
         recipe = plan.resolve(_recipe(job, source, checkpointing), "benchmark", has_card=job.on_card)
         run = Runs(workspace).create(recipe, "command")
         with run.lock().acquire(timeout=10), Recorder(run) as reporter:
-            reporter.state(State.PREPARING)
+            reporter.set_state(State.PREPARING)
             model_folder = Path(job.model)
             tokenizer = Tokenizer(model_folder)
             rows, _ = tokenize(worker.read_examples(recipe, workspace, reporter), recipe, tokenizer, reporter)
@@ -90,7 +90,7 @@ def opened(job: Job, checkpointing: bool = False, adapter_folder: Path | None = 
             tuned = adapter.add(base, recipe.adapter, job.model, None)
             if adapter_folder:
                 tuned.load_adapter(str(adapter_folder), adapter.ADAPTER, is_trainable=True)
-            reporter.state(State.RUNNING)
+            reporter.set_state(State.RUNNING)
             yield Engine(recipe, list(rows), tokenizer, compute, tuned, reporter, model_folder)
 
 

@@ -149,7 +149,7 @@ class Film:
         self._seconds = self._seconds_for(step, steps_take)
         if is_inner and is_known and not self._seconds:
             return
-        self._reporter.stage("sampling")
+        self._reporter.set_stage("sampling")
         started, spent = self._clock(), self._time.spent
         with self._unchanged(step):
             loss = self._neutral_loss(is_inner)

@@ -87,7 +87,7 @@ class ExportReporter(Job[ExportStatus]):
     def _write(self, status: ExportStatus) -> None:
         self.folder.write(status)
 
-    def stage(self, stage: str, fraction: float | None = None) -> None:
+    def set_stage(self, stage: str, fraction: float | None = None) -> None:
         if stage != self._phases[-1][0]:
             self._phases.append((stage, time.time()))
         self._progress(stage=stage, fraction=fraction, phase=len(self._phases) - 1, phase_since=self._phases[-1][1])
@@ -98,9 +98,9 @@ class ExportReporter(Job[ExportStatus]):
         return tuple((stage, round(end - since, 1)) for (stage, since), end in zip(self._phases, ends, strict=True))
 
     def counted(self, stage: str, progress: Progress | None) -> None:
-        self.stage(stage, progress.done / progress.total if progress and progress.total else None)
+        self.set_stage(stage, progress.done / progress.total if progress and progress.total else None)
 
-    def awake(self, how: Message) -> None:
+    def set_awake(self, how: Message) -> None:
         self._progress(awake=how)
 
     def end(
@@ -114,7 +114,7 @@ class ExportReporter(Job[ExportStatus]):
         if self._cancelled.is_set() or self.folder.cancel_asked():
             raise StopRequested
 
-    def _look(self, now: float) -> None:
+    def _poll(self, now: float) -> None:
         """Note a cancel request; GRACE_S later, end the process by force."""
         if not self._cancelled.is_set():
             if self.folder.cancel_asked():
@@ -141,7 +141,7 @@ def work_in(path: Path, workspace: str, work: Callable[[ExportReporter], int], c
         with (
             folder.lock().acquire(timeout=5),
             ExportReporter(folder, cancelled) as job,
-            KeepAwake(lambda: preferences.read(space).automation.keep_awake, job.awake),
+            KeepAwake(lambda: preferences.read(space).automation.keep_awake, job.set_awake),
         ):
             return work(job)
     except Timeout:
@@ -284,12 +284,12 @@ class Exporter:
         from core.export import verification
 
         self._check_disk(files.bytes_in(adapter))
-        self.job.stage("copying")
+        self.job.set_stage("copying")
         shutil.copytree(adapter, out)
         self.job.check()
         with weights.open_tensors(adapter / "adapter_model.safetensors") as opened:  # the first tensor's
             dtype = str(opened.get_tensor(next(iter(opened.keys()))).dtype).removeprefix("torch.")
-        return verification.prove_copy(out, adapter, self.run_folder.facts().probe_rows, self.job.stage), dtype, ()
+        return verification.prove_copy(out, adapter, self.run_folder.facts().probe_rows, self.job.set_stage), dtype, ()
 
     def _merged(self, adapter: Path, out: Path) -> MadeExport:
         """Export a folder with the adapter merged into its base."""
@@ -298,7 +298,7 @@ class Exporter:
         base, method, _ = self._source(adapter)
         self._merge(base, adapter, out)
         rows = self.run_folder.facts().probe_rows
-        check = verification.prove(out, base, adapter, rows, method, self.job.stage, self.job.check)
+        check = verification.prove(out, base, adapter, rows, method, self.job.set_stage, self.job.check)
         return self._with_card(out, base, method, check)
 
     def _gguf(self, adapter: Path, out: Path) -> MadeExport:
@@ -366,7 +366,7 @@ class Exporter:
         folder = Models(self.workspace).obtain(model.id, model.revision, job.counted, job.check, to_train=False)
         if Trust(self.workspace).allows(model.id, folder):
             raise ExportError("trust.export")
-        job.stage("starting")
+        job.set_stage("starting")
         trained_on = self.run_folder.facts().base_weights
         if trained_on and trained_on != weights.sampled_fingerprint(folder):
             raise ExportError("export.base_changed", model=model.id, folder=folder)
@@ -384,15 +384,15 @@ class Exporter:
         from core.export.llamacpp.tools import obtain
 
         try:
-            return obtain(self.workspace, self.job.stage, self.job.check)
+            return obtain(self.workspace, self.job.set_stage, self.job.check)
         except (ExportError, RunError) as error:
             raise ExportError("gguf.needs_tools", reason=error.message) from error
 
     def _merge(self, base: Base, adapter: Path, merged: Path) -> None:
         from core.export import merge
 
-        self.job.stage("merging", 0)
-        merge.merge(base, adapter, merged, lambda fraction: self.job.stage("merging", fraction), self.job.check)
+        self.job.set_stage("merging", 0)
+        merge.merge(base, adapter, merged, lambda fraction: self.job.set_stage("merging", fraction), self.job.check)
 
     def _check_disk(self, need: int) -> None:
         free = shutil.disk_usage(self.workspace.exports).free
@@ -437,7 +437,7 @@ class Exporter:
             log=job.folder.path / "export.log",
             rows=self.run_folder.facts().probe_rows,
             method=method,
-            stage=job.stage,
+            stage=job.set_stage,
             check=job.check,
         )
 
@@ -473,7 +473,7 @@ class Exporter:
             return result.model_copy(update={"name": self.request.name})
         (out / "export.json").write_text(result.model_dump_json(indent=1) + "\n", "utf-8", newline="\n")
         self.job.check()
-        self.job.stage("publishing")
+        self.job.set_stage("publishing")
         target = self.workspace.exports / result.name
         files.sync_tree(out)
         if target.exists():

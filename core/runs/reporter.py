@@ -41,7 +41,7 @@ class Reporter(Job[Status]):
     def _write(self, status: Status) -> None:
         self.run.write_status(status)
 
-    def state(
+    def set_state(
         self, state: State, message: Message | None = None, advice: Message | None = None, **changes: object
     ) -> None:
         """Write a new state. Raises StopRequested or PauseRequested for a command that came just before, instead of
@@ -67,25 +67,27 @@ class Reporter(Job[Status]):
             announced = {State.PAUSED: State.PAUSING, State.STOPPED: State.STOPPING}.get(status.state)
             if announced and status.state not in MOVES[self._status.state]:
                 # the command was received, but is not stored yet
-                self.state(announced)
+                self.set_state(announced)
             self._put(**dict(status))
         self.run.log_event("state", state=status.state.value, message=status.message)
         return EXIT[status.state]
 
-    def stage(self, stage: str, progress: Progress | None = None) -> None:
+    def set_stage(self, stage: str, progress: Progress | None = None) -> None:
         """Set the current stage, as catalogue key `stage.<stage>`."""
         if stage != self._status.stage:
             self.run.log_event("stage", stage=stage)
         self._progress(stage=stage, progress=progress)
 
-    def step(self, step: int, total_steps: int, seconds_left: float | None, seconds_total: float | None = None) -> None:
+    def set_progress(
+        self, step: int, total_steps: int, seconds_left: float | None, seconds_total: float | None = None
+    ) -> None:
         """Write the progress. seconds_total: of the whole training in this attempt, including seconds_left."""
         self._progress(step=step, total_steps=total_steps, seconds_left=seconds_left, seconds_total=seconds_total)
 
-    def awake(self, how: Message) -> None:
+    def set_awake(self, how: Message) -> None:
         self._progress(awake=how)
 
-    def ranks(self, in_use: tuple[RankUse, ...]) -> None:
+    def set_ranks(self, in_use: tuple[RankUse, ...]) -> None:
         self._progress(ranks=in_use)
 
     def warn(self, message: Message) -> None:
@@ -110,31 +112,31 @@ class Reporter(Job[Status]):
         """Let only the main thread stop from now on, because the adapter must be saved."""
         self._nothing_to_save = False
 
-    def _look(self, now: float) -> None:
+    def _poll(self, now: float) -> None:
         command = self.run.requested()
         if command == "stop":
-            self._hear(self._stop, State.STOPPING, now)
+            self._receive(self._stop, State.STOPPING, now)
         elif command == "pause":
-            self._hear(self._pause, State.PAUSING, now)
+            self._receive(self._pause, State.PAUSING, now)
         is_asked = self._stop.is_set() or self._pause.is_set()
         if is_asked and self._nothing_to_save and now - self._asked_at > GRACE_S:
-            self._leave()
+            self._exit_now()
         if now - self._beat_at > HEARTBEAT_S:
             self._beat_at = now
             os.utime(self.run.path / "run.lock")
             if self._launcher:
                 self._launcher.look()
 
-    def _hear(self, wish: threading.Event, state: State, now: float) -> None:
-        if not wish.is_set():
+    def _receive(self, request: threading.Event, state: State, now: float) -> None:
+        if not request.is_set():
             self._asked_at = now
-            wish.set()
+            request.set()
         # Repeated on every poll: a full disk may have prevented storing it.
         with self._guard:
             if state in MOVES[self._status.state]:
-                self.state(state)
+                self.set_state(state)
 
-    def _leave(self) -> None:
+    def _exit_now(self) -> None:
         """End the process, whatever its main thread is doing: there is nothing to lose."""
         stopped = self._stop.is_set()
         try:

@@ -36,7 +36,7 @@ class Job(ABC, Generic[Status]):
         """Write the status file, complete or not at all."""
 
     @abstractmethod
-    def _look(self, now: float) -> None:
+    def _poll(self, now: float) -> None:
         """Look for commands, every POLL_S. now: monotonic seconds."""
 
     def __enter__(self) -> Self:
@@ -80,6 +80,6 @@ class Job(ABC, Generic[Status]):
         while not self._over.wait(POLL_S):
             try:
                 self._write_pending()
-                self._look(time.monotonic())
+                self._poll(time.monotonic())
             except Exception:  # noqa: BLE001 - a full disk or a damaged file must not end the watch: nothing would be heard again
                 traceback.print_exc()

@@ -29,11 +29,11 @@ class Evaluation:
         self._step.tuned.eval()
         self._step.reset_pair_metrics()
         loss_sum, count_sum, done = 0.0, 0, 0
-        self._reporter.stage("measuring", Progress(done=0, total=len(self._rows), unit="rows"))
+        self._reporter.set_stage("measuring", Progress(done=0, total=len(self._rows), unit="rows"))
         batches = ([self._rows[i] for i in chosen] for chosen in batches_of(self._step, self._rows, self._recipe))
         for rows, loss, count in self._step.evaluate_batches(batches, self._reporter.check):
             loss_sum, count_sum, done = loss_sum + loss, count_sum + count, done + rows
-            self._reporter.stage("measuring", Progress(done=done, total=len(self._rows), unit="rows"))
+            self._reporter.set_stage("measuring", Progress(done=done, total=len(self._rows), unit="rows"))
         return loss_sum / count_sum
 
     def rehearse(self) -> None:

@@ -80,7 +80,7 @@ class _Reading:
     def _show_progress(self, ready: int) -> None:
         self.reporter.check()
         done = self.read + ready
-        self.reporter.stage("tokenizing", Progress(done=done, total=max(self.expected, done), unit="rows"))
+        self.reporter.set_stage("tokenizing", Progress(done=done, total=max(self.expected, done), unit="rows"))
 
     def _count(self, tokens: Tokens, pieces: Pieces) -> None:
         self.read += len(tokens.positions)

@@ -145,7 +145,7 @@ class Trainer:
             check = self.reporter.check if self.step.stops_inside else lambda: None
             with stop_inside_layers(tuned, check), neftune.noise(tuned, train.neftune_noise_alpha):
                 if before_first_step and goes_on:
-                    self.reporter.stage("probing")
+                    self.reporter.set_stage("probing")
                     before_first_step(self.ahead)
                 if train.torch_compile and goes_on:
                     self._compile()
@@ -168,7 +168,7 @@ class Trainer:
         """Decide once, before a run's first step, whether to compile: a resumed run computes as it began."""
         if (before := self.reporter.run.facts().torch_compile) is False:
             return
-        self.reporter.stage("compiling")
+        self.reporter.set_stage("compiling")
         like = torch.empty(0, dtype=self.step.dtype, device=self.step.device)
         trial = compiled.trial(
             partial(self.step.rehearse, self.longest()), like, self.reporter.check, again=before is True
@@ -180,7 +180,7 @@ class Trainer:
     # ---- steps ----------------------------------------------------------------------------------------------------
     def _steps(self) -> None:
         total = self.schedule.total_steps
-        self.reporter.stage("training")
+        self.reporter.set_stage("training")
         for number, micro_batches in self._coming_steps():
             self.reporter.check()
             metrics, verdict, seconds = self.recovery.attempt(number, partial(self._step, number, micro_batches))
@@ -260,11 +260,11 @@ class Trainer:
         if (number % self.eval_every == 0 or last) and self.position.measured_step != number:
             with self._clock.pause("evaluation"):
                 self._evaluate(number)
-            self.reporter.stage("training")
+            self.reporter.set_stage("training")
         if self.film and self.film.is_due(number, self.has_stopped_improving):
             with self._clock.pause("film"):
                 self.film.take(number, self._clock.steps_take, self.has_stopped_improving)
-            self.reporter.stage("training")
+            self.reporter.set_stage("training")
         if number and (last or (number % self.save_every == 0 and self.position.health.is_worth_saving)):
             self._save_and_go_on()
 
@@ -310,7 +310,7 @@ class Trainer:
 
     def checkpoint(self) -> None:
         """Save everything that the next step depends on, as of the end of the last finished one."""
-        self.reporter.stage("saving")
+        self.reporter.set_stage("saving")
         time_left.add_times(self.reporter.run, took_seconds=self._clock.spent)  # the checkpoint's card reads it
         self.position.retreats = list(self.step.retreat.reductions)
         self.checkpoints.write(self.position, self.step.states())
@@ -319,7 +319,7 @@ class Trainer:
         if self.position.step:
             with self._clock.pause("saving"):
                 self.checkpoint()
-        self.reporter.stage("training")
+        self.reporter.set_stage("training")
 
     def restore(self, saved: Saved) -> None:
         """Resume from a checkpoint, bit for bit on a CPU."""
@@ -337,7 +337,7 @@ class Trainer:
         time taken."""
         left, total = self._clock.seconds_left(number), self.schedule.total_steps
         total_seconds = None if left is None else self._clock.spent + left
-        self.reporter.step(number, total, left, total_seconds)
+        self.reporter.set_progress(number, total, left, total_seconds)
         if total_seconds is not None and number - self._clock.done == ESTIMATED_AFTER:
             time_left.add_times(self.reporter.run, after_steps=ESTIMATED_AFTER, said_seconds=total_seconds)
 

@@ -82,7 +82,7 @@ def main() -> int:
     with (
         run.lock().acquire(timeout=10),
         Reporter(run, Launcher(run, workspace)) as reporter,
-        KeepAwake(lambda: preferences.read(workspace).automation.keep_awake, reporter.awake),
+        KeepAwake(lambda: preferences.read(workspace).automation.keep_awake, reporter.set_awake),
     ):
         return carry_out(run, workspace, reporter)
 
@@ -91,7 +91,7 @@ def carry_out(run: RunFolder, workspace: Workspace, reporter: Reporter) -> int:
     """Carry out the run from queued to its end, whatever happens; returns the exit status."""
     try:
         try:
-            reporter.state(State.PREPARING)
+            reporter.set_state(State.PREPARING)
             with lease.hold(workspace, msg("lease.training", name=run.name), wait_s=LEASE_WAIT_S):
                 return reporter.end(_train(run, workspace, reporter))
         except PauseRequested:
@@ -107,7 +107,7 @@ def carry_out(run: RunFolder, workspace: Workspace, reporter: Reporter) -> int:
 def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> Finished:
     run_process.require_device(run)
     prepared = _prepare(run, workspace, reporter)
-    reporter.stage("loading_libraries")
+    reporter.set_stage("loading_libraries")
     read_libraries()
     with joining.joined(run, reporter) as ranks:
         trainer, probe, adapters = _load(prepared, run, workspace, reporter, ranks)
@@ -135,7 +135,7 @@ def _prepare(run: RunFolder, workspace: Workspace, reporter: Reporter) -> Prepar
     recipe = run_process.recipe_of(run)
     begins = not run.saved_step()  # a run that has trained already may continue, whatever holds for a new one
     model_folder = Models(workspace).obtain(
-        recipe.model.id, recipe.model.revision, reporter.stage, reporter.check, to_train=begins
+        recipe.model.id, recipe.model.revision, reporter.set_stage, reporter.check, to_train=begins
     )
     tokenizer = Tokenizer(model_folder)
     if reporter.status.attempt > 1:
@@ -171,7 +171,7 @@ def _load(
         probe.measure_context()
     probe.require_ram()
     reporter.check()
-    reporter.stage("loading_model")
+    reporter.set_stage("loading_model")
     own_code = Trust(workspace).allows(recipe.model.id, model_folder)
     shared = (
         joining.shared_step(ranks, recipe, model_folder, compute.dtype_name, tokenizer.pad_token_id) if ranks else {}
@@ -274,13 +274,13 @@ def _run_training(trainer: Trainer, probe: Probe, adapters: Adapters, reporter: 
     from core.training.recovery import NotFiniteError
 
     position, total = trainer.position, trainer.schedule.total_steps
-    reporter.state(State.RUNNING, step=position.step, total_steps=total, progress=None)
+    reporter.set_state(State.RUNNING, step=position.step, total_steps=total, progress=None)
     try:
         trainer.run(probe)
     except PauseRequested:
         if position.step:
             trainer.checkpoint()
-        reporter.step(position.step, total, None)
+        reporter.set_progress(position.step, total, None)
         if not reporter.stop_requested:
             raise
         adapters.keep(position, trainer.best_to_keep())
@@ -320,7 +320,7 @@ class Adapters:
         checkpoint; None: the current adapter."""
         if not position.step:
             return 0
-        self.reporter.stage("saving")
+        self.reporter.set_stage("saving")
         step, lowest = best.step_of(chosen) if chosen else position.step, position.best_checkpoint
         self.run.add_facts(
             RunFacts(adapter_step=step, adapter_is_best=lowest is not None and step == best.step_of(lowest))
@@ -369,7 +369,7 @@ def _restore(trainer: Trainer, run: RunFolder, reporter: Reporter) -> None:
 
 
 def read_examples(recipe: Recipe, workspace: Workspace, reporter: Reporter) -> Examples:
-    reporter.stage("reading_data")
+    reporter.set_stage("reading_data")
     store = DatasetStore(workspace.datasets, PRESETS, workspace.library_folders)
     choices, trained_on = Choices.from_data(recipe.data), reporter.run.facts().data
     if choices.join_paragraphs is None:  # a run that began before paragraphs were joined

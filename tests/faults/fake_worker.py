@@ -121,13 +121,13 @@ def train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> Finished:
     settings = run.recipe().train
     step, chain = 0, b"base"
     for stage in STAGES:
-        reporter.stage(stage)
+        reporter.set_stage(stage)
         reporter.check()
     saved = run.checkpoints() if reporter.status.attempt > 1 else []
     if saved:
         step, chain = read_checkpoint(saved[-1])
         run.log_event("decision", message=msg("run.resumed", step=step))
-    reporter.state(State.RUNNING, step=step, total_steps=settings.max_steps)
+    reporter.set_state(State.RUNNING, step=step, total_steps=settings.max_steps)
     if script.get("deaf"):
         reporter.check = lambda: None
     if script.get("stubborn"):
@@ -135,13 +135,13 @@ def train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> Finished:
     reporter.has_something_to_save()
 
     def save() -> None:
-        reporter.stage("saving")
+        reporter.set_stage("saving")
         time.sleep(script.get("save_s", 0))
         checkpoint(run, step, chain)
 
     try:
         while step < settings.max_steps:
-            reporter.stage("training")
+            reporter.set_stage("training")
             reporter.check()
             time.sleep(script.get("step_s", 0))
             step, chain = step + 1, after(chain, step + 1)
@@ -149,9 +149,9 @@ def train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> Finished:
             reporter.metrics(
                 "train", step, loss=loss, grad_norm=loss, learning_rate=1e-4, tokens_seen=step, tokens_per_second=1.0
             )
-            reporter.step(step, settings.max_steps, 1.0)
+            reporter.set_progress(step, settings.max_steps, 1.0)
             if step % settings.save_steps == 0 or step == settings.max_steps:
-                reporter.stage("measuring")
+                reporter.set_stage("measuring")
                 reporter.metrics("eval", step, eval_loss=loss)
                 save()
     except (PauseRequested, StopRequested) as asked:
@@ -160,7 +160,7 @@ def train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> Finished:
         if isinstance(asked, StopRequested):
             save_adapter(run.adapter, chain)
         raise
-    reporter.stage("saving")
+    reporter.set_stage("saving")
     save_adapter(run.adapter, chain)
     return Finished(step, settings.max_steps, kept=step)
 

@@ -118,19 +118,19 @@ def test_a_worker_whose_state_was_overwritten_writes_it_anew_and_hears_the_stop_
 ) -> None:
     run = ScriptedRun(workspace, "damaged", 10).run
     with run.lock().acquire(timeout=1), Reporter(run) as told:
-        told.state(State.PREPARING)
-        told.state(State.RUNNING)
+        told.set_state(State.PREPARING)
+        told.set_state(State.RUNNING)
         told.has_something_to_save()
         (run.path / "state.json").write_bytes(GARBAGE[garbage])
         (run.path / "control.json").write_bytes(GARBAGE[garbage])
-        told.step(10, 10, 1.0)
+        told.set_progress(10, 10, 1.0)
         wait_until(lambda: run.status().state == State.RUNNING and run.status().step == 10, 10)
         run.request("stop")
         wait_until(lambda: told.stop_requested, 10)
         wait_until(lambda: run.status().state == State.STOPPING, 10)
         with pytest.raises(StopRequested):
             told.check()
-        told.state(State.STOPPED)
+        told.set_state(State.STOPPED)
 
 
 def is_at_work(status: Status, attempt: int) -> bool:

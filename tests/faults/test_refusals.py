@@ -169,19 +169,19 @@ def test_progress_that_is_refused_ends_no_run_and_is_written_once_it_can_be(
     refusing_now = threading.Event()
     with Reporter(run) as told:
         told.has_something_to_save()
-        told.state(State.PREPARING)
-        told.state(State.RUNNING)
+        told.set_state(State.PREPARING)
+        told.set_state(State.RUNNING)
         monkeypatch.setattr(files, "replace", held)
         refusing_now.set()
         began = time.monotonic()
         for step in range(1, 51):
-            told.step(step, 100, 60.0)
+            told.set_progress(step, 100, 60.0)
         wait_until(lambda: len(refused) > 2, 10)
         assert run.status().step == 0 and time.monotonic() - began < 10
         refusing_now.clear()
         wait_until(lambda: run.status().step == 50, 10)
         assert set(refused) == {"watch"}, "the training thread waits for no disk"
-        told.state(State.COMPLETED)
+        told.set_state(State.COMPLETED)
     assert (run.status().state, run.status().step) == (State.COMPLETED, 50)
 
 

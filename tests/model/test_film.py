@@ -52,7 +52,7 @@ class Filmed(Pausing):
     def warn(self, message: Any) -> None:
         self.said.append(message.key)
 
-    def stage(self, stage: str, progress: Any = None) -> None:
+    def set_stage(self, stage: str, progress: Any = None) -> None:
         if stage == "sampling":
             self.filming.append(self.checks)
 

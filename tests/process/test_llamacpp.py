@@ -363,9 +363,9 @@ def test_a_model_that_does_not_fit_whole_is_proven_layer_by_layer_in_llama_cpp(
     workspace = with_tools(tmp_path / "w", tiny_model.parent)
     run = train(workspace, tiny_model, {}, steps=3, rate=1e-2)
     seen: list[str] = []
-    stage = export_worker.ExportReporter.stage
+    stage = export_worker.ExportReporter.set_stage
     monkeypatch.setattr(
-        export_worker.ExportReporter, "stage", lambda job, name, *more: [seen.append(name), stage(job, name, *more)]
+        export_worker.ExportReporter, "set_stage", lambda job, name, *more: [seen.append(name), stage(job, name, *more)]
     )
     status, _ = carry_out(workspace, run, "q4_k_m", to)
     assert status.state == "done", status.message

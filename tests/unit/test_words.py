@@ -199,7 +199,7 @@ def test_every_state_and_every_stage_has_words() -> None:
     for file in (PROJECT / "core").rglob("*.py"):
         for node in ast.walk(tree_of(file)):
             if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
-                if getattr(node.func, "attr", getattr(node.func, "id", "")) in ("stage", "report"):
+                if getattr(node.func, "attr", getattr(node.func, "id", "")) in ("stage", "set_stage", "report"):
                     stages.add(node.args[0].value)
     wanted = {f"state.{state.value}" for state in State} | {
         f"stage.{stage}" for stage in (stages | {Status().stage}) - STAGES

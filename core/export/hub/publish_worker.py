@@ -33,7 +33,7 @@ def publish(request: PublishRequest, job: ExportReporter) -> int:
         if result is None:
             raise ExportError("publish.no_export", name=request.export)
         parcel = Publishing(workspace).pack(result, request.repo, request.with_film)
-        sent = Sender(parcel, request.private, job.stage).send()
+        sent = Sender(parcel, request.private, job.set_stage).send()
     except GarageError as error:
         job.end("failed", error.message)
         return 1

@@ -55,7 +55,7 @@ def fill_reference(
         step.tuned.eval()
         for part in parts:
             for chosen in batches_of(step, part, recipe):
-                reporter.stage("reference", Progress(done=done, total=total, unit="rows"))
+                reporter.set_stage("reference", Progress(done=done, total=total, unit="rows"))
                 reporter.check()
                 part.log_probabilities[chosen] = np.reshape(step.log_probabilities([part[i] for i in chosen]), (-1, 2))
                 done += len(chosen)

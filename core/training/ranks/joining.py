@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @contextmanager
 def joined(run: RunFolder, reporter: Reporter) -> Iterator[Ranks | None]:
     """Context manager: connect rank 0 to the run's other ranks, which wait for it; None for a run of one rank."""
-    reporter.ranks(())  # those of an earlier attempt
+    reporter.set_ranks(())  # those of an earlier attempt
     if not is_rank():
         with suppress(OSError):
             (run.path / MEETING).unlink(missing_ok=True)  # of an attempt on several that was killed
@@ -31,12 +31,15 @@ def joined(run: RunFolder, reporter: Reporter) -> Iterator[Ranks | None]:
 
     from core.training.ranks.group import Ranks
 
-    reporter.stage("waiting_for_ranks")
+    reporter.set_stage("waiting_for_ranks")
     try:
         ranks = Ranks.of_environment(torch.cuda.is_available(), run.path / MEETING)
     except RuntimeError as error:  # torch's: a store or a connection without an answer
         raise connection_error(error) from error
-    ranks.report_use, ranks.report_decision = reporter.ranks, lambda message: run.log_event("decision", message=message)
+    ranks.report_use, ranks.report_decision = (
+        reporter.set_ranks,
+        lambda message: run.log_event("decision", message=message),
+    )
     try:
         yield ranks
     finally:

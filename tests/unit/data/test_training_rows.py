@@ -47,7 +47,7 @@ class Listener:
         if self.checks == self.stop_after:
             raise StopRequested
 
-    def stage(self, stage: str, progress: Any) -> None:
+    def set_stage(self, stage: str, progress: Any) -> None:
         self.progress.append((progress.done, progress.total))
 
     def warn(self, message: Message) -> None:

@@ -182,7 +182,7 @@ def test_the_reporter_ends_a_run_in_every_state_that_it_can_be_in(run: RunFolder
     failed."""
     told = Reporter(run)
     for step in WAYS[state]:
-        told.state(step)
+        told.set_state(step)
     if state == State.STOPPING and how == "pause":
         with pytest.raises(StopRequested):
             told.end(how)
