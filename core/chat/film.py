@@ -1,15 +1,15 @@
-"""Sample answers during training (the film): fixed prompts decoded greedily between two steps, and the loss on neutral
-texts. Workers only.
+"""Sample answers during training: fixed prompts decoded greedily between two steps, and the loss on neutral texts.
+Workers only.
 
-Frames are taken at step 0, after the last step, and at evaluations in between (without held-out rows: at the steps
-where they would be measured). All prompts are one batch, or several if one would hold more tokens than a training step,
-so that the film never sets the run's memory need. All frames together take at most 5 % of the run
-(core/chat/film_time), and the answers of one at most train.sample_seconds; answers are complete or missing: as many
-prompts are asked as the current speed can answer, the most informative first. Beyond that time the first frame and the
-last always answer the most informative prompt, so that every run has an answer before and after. After a frame without
-an answer one or more frames are skipped, which leaves a busy PC alone. The film changes nothing of the training: no
-weight, no random state, bit for bit on a CPU. A model that cannot be asked this way is trained without a film, and the
-run reports it.
+Those of one step are a frame. Frames are taken at step 0, after the last step, and at evaluations in between (without
+held-out rows: at the steps where they would be measured). All prompts are one batch, or several if one would hold more
+tokens than a training step, so that sample answers never set the run's memory need. All frames together take at most
+5 % of the run (core/chat/film_time), and the answers of one at most train.sample_seconds; answers are complete or
+missing: as many prompts are asked as the current speed can answer, the most informative first. Beyond that time the
+first frame and the last always answer the most informative prompt, so that every run has an answer before and after.
+After a frame without an answer one or more frames are skipped, which leaves a busy PC alone. Sample answers change
+nothing of the training: no weight, no random state, bit for bit on a CPU. A model that cannot be asked this way is
+trained without them, and the run reports it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from itertools import accumulate
 import torch
 
 from core.chat.decode import Decoder, keep_rows
-from core.chat.film_time import FilmTime, texts_within
+from core.chat.film_time import SampleTime, texts_within
 from core.data.formats import Example
 from core.data.labels import Encoded
 from core.data.row_order import Schedule, packed
@@ -81,8 +81,8 @@ class _AnswerRow:
 
 
 @dataclass(frozen=True)
-class FilmSettings:
-    """Contents of a film. seconds: the most for a frame. clock: replaced in tests."""
+class SampleSettings:
+    """Contents of the sample answers. seconds: the most for a frame. clock: replaced in tests."""
 
     tokenizer: Tokenizer
     scenes: Scenes
@@ -90,11 +90,11 @@ class FilmSettings:
     clock: Callable[[], float] = time.monotonic
 
 
-class Film:
-    """The film of a training. `begin` starts an attempt, `take` is called between its steps. schedule, eval_every: of
-    the training."""
+class SampleAnswers:
+    """The sample answers of a training. `begin` starts an attempt, `take` is called between its steps. schedule,
+    eval_every: of the training."""
 
-    def __init__(self, step: Step, reporter: Reporter, settings: FilmSettings, schedule: Schedule, eval_every: int):
+    def __init__(self, step: Step, reporter: Reporter, settings: SampleSettings, schedule: Schedule, eval_every: int):
         self._step, self._reporter, self._total_steps = step, reporter, schedule.total_steps
         self._tokenizer, self._seconds, self._clock = settings.tokenizer, settings.seconds, settings.clock
         self._model = step.tuned.get_base_model()
@@ -118,7 +118,7 @@ class Film:
         self._first_step_taken: int | None = None  # this attempt's first step, if its frame exists already
         self._at_once = 0
         self.every = sample_answers.every(eval_every, schedule.total_steps)
-        self._time = FilmTime(settings.seconds, self.every, schedule.total_steps)
+        self._time = SampleTime(settings.seconds, self.every, schedule.total_steps)
 
     def begin(self, at: int, at_once: int) -> None:
         """Begin an attempt. at: its first step. at_once: the most tokens of a training batch."""
@@ -196,8 +196,8 @@ class Film:
 
     @contextmanager
     def _unchanged(self, step: int | None) -> Iterator[None]:
-        """Restore random states afterwards; an error ends the film, out of memory this frame, and neither ends
-        the run."""
+        """Restore random states afterwards; an error ends the sample answers, out of memory this frame, and neither
+        ends the run."""
         on_card = self._step.on_card
         states = random_states(on_card)
         self._step.tuned.eval()

@@ -15,9 +15,9 @@ TEXTS_SHARE = 0.5  # of that, for the neutral texts before and after
 
 
 @dataclass
-class FilmTime:
-    """The time budget of a film. most: seconds of one frame. every, total_steps: when frames are due. spent: seconds of
-    earlier frames in this attempt."""
+class SampleTime:
+    """The time budget of sample answers. most: seconds of one frame. every, total_steps: when frames are due. spent:
+    seconds of earlier frames in this attempt."""
 
     most: float
     every: int

@@ -33,7 +33,7 @@ class TimeLeft:
 
     sizes: tokens of the steps to come, padding included; further steps are taken to be as large on average. done: steps
     before this attempt. eval_every, save_every: steps between two of them; both happen once more after the last step.
-    evaluation_size: tokens of an evaluation; 0: there is none. film_every: steps between sample answers; 0: there are
+    evaluation_size: tokens of an evaluation; 0: there is none. sample_every: steps between sample answers; 0: there are
     none. spent_before: seconds of training in earlier attempts.
     """
 
@@ -44,10 +44,10 @@ class TimeLeft:
     save_every: int = 1
     evaluation_size: float = 0.0
     clock: Callable[[], float] = time.perf_counter
-    film_every: int = 0
+    sample_every: int = 0
     spent_before: float = 0.0
     _steps: list[tuple[float, float]] = field(default_factory=list)  # (tokens, seconds)
-    _pauses: dict[str, list[float]] = field(default_factory=lambda: {"evaluation": [], "saving": [], "film": []})
+    _pauses: dict[str, list[float]] = field(default_factory=lambda: {"evaluation": [], "saving": [], "sampling": []})
     _began: float = 0.0
     _mark: float = 0.0
 
@@ -64,7 +64,7 @@ class TimeLeft:
 
     @contextmanager
     def pause(self, kind: str) -> Iterator[None]:
-        """Measure something beside the steps: "evaluation", "saving" or "film"."""
+        """Measure something beside the steps: "evaluation", "saving" or "sampling"."""
         started = self.clock()
         yield
         self._mark = self.clock()
@@ -85,8 +85,8 @@ class TimeLeft:
         evaluation = measured[-1] if measured else EVALUATION_SHARE * rate * self.evaluation_size
         pauses = evaluation * self._due(step, self.eval_every) if self.evaluation_size else 0.0
         pauses += statistics.fmean(saved) * self._due(step, self.save_every) if saved else 0.0
-        shown = self._pauses["film"]
-        pauses += statistics.fmean(shown) * self._due(step, self.film_every) if shown and self.film_every else 0.0
+        shown = self._pauses["sampling"]
+        pauses += statistics.fmean(shown) * self._due(step, self.sample_every) if shown and self.sample_every else 0.0
         return (self._tokens(self.total_steps) - self._tokens(step)) * rate + pauses
 
     def steps_take(self, forward: float | None = None) -> float | None:

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 
-from core.chat.film import Film, FilmSettings
+from core.chat.film import SampleAnswers, SampleSettings
 from core.data.labels import Encoded
 from core.data.row_order import Schedule
 from core.data.sets.pieces import lengths_of
@@ -91,7 +91,7 @@ class Trainer:
         reporter: Reporter,
         save_adapter: Callable[[Path], None],
         *,
-        shown: FilmSettings | None = None,
+        shown: SampleSettings | None = None,
         spill: SpillWatch | None = None,
         would_fit: Callable[[Ahead], Message] | None = None,
         make_step: Callable[..., Step] = Step.from_recipe,
@@ -116,7 +116,9 @@ class Trainer:
         self.position = Position()
         self.checkpoints = Checkpoints(reporter.run, save_adapter, train.save_total_limit, train.save_total_gib)
         self.evaluation = Evaluation(self.step, data.evaluation, recipe, reporter)
-        self.film = Film(self.step, reporter, shown, self.schedule, self.eval_every) if shown else None
+        self.sample_answers = (
+            SampleAnswers(self.step, reporter, shown, self.schedule, self.eval_every) if shown else None
+        )
         advice = (lambda: would_fit(self.ahead)) if would_fit else None
         self.recovery = Recovery(
             self.step, self.position, self.checkpoints, self._log_guard, self._save_and_go_on, advice
@@ -136,8 +138,10 @@ class Trainer:
         train, tuned, goes_on = self.recipe.train, self.step.tuned, self.position.step < self.schedule.total_steps
         self.reporter.has_something_to_save()
         self._clock = self._new_clock(spent_before=time_left.seconds_so_far(self.reporter.run))
-        if self.film:  # a run resumed only for the evaluation after its last step has no batch to try
-            self.film.begin(self.position.step, self.longest().tokens if goes_on else self.recipe.data.max_length)
+        if self.sample_answers:  # a run resumed only for the evaluation after its last step has no batch to try
+            self.sample_answers.begin(
+                self.position.step, self.longest().tokens if goes_on else self.recipe.data.max_length
+            )
         self.step.begin(train.seed)
         if self.step.fused and self.step.fused.reason:
             self.reporter.run.log_event("decision", message=self.step.fused.reason)
@@ -254,16 +258,16 @@ class Trainer:
 
     # ---- after a step ---------------------------------------------------------------------------------------------
     def _due_after(self, number: int) -> None:
-        """Evaluate, film and save where that is due after a finished step; a run paused in the middle does the rest
-        when resumed."""
+        """Evaluate, write sample answers and save where that is due after a finished step; a run paused in the middle
+        does the rest when resumed."""
         last = number == self.schedule.total_steps
         if (number % self.eval_every == 0 or last) and self.position.measured_step != number:
             with self._clock.pause("evaluation"):
                 self._evaluate(number)
             self.reporter.set_stage("training")
-        if self.film and self.film.is_due(number, self.has_stopped_improving):
-            with self._clock.pause("film"):
-                self.film.take(number, self._clock.steps_take, self.has_stopped_improving)
+        if self.sample_answers and self.sample_answers.is_due(number, self.has_stopped_improving):
+            with self._clock.pause("sampling"):
+                self.sample_answers.take(number, self._clock.steps_take, self.has_stopped_improving)
             self.reporter.set_stage("training")
         if number and (last or (number % self.save_every == 0 and self.position.health.is_worth_saving)):
             self._save_and_go_on()
@@ -347,7 +351,8 @@ class Trainer:
         done, total = self.position.step, self.schedule.total_steps
         return time_left.TimeLeft(
             total, sizes, done=done, eval_every=self.eval_every, save_every=self.save_every,
-            film_every=self.film.every if self.film else 0, evaluation_size=measured, spent_before=spent_before,
+            sample_every=self.sample_answers.every if self.sample_answers else 0, evaluation_size=measured,
+            spent_before=spent_before,
         )  # fmt: skip
 
     def _steps_searched(self) -> Iterator[list[list[int]]]:
@@ -363,5 +368,5 @@ class Trainer:
 
     @property
     def ahead(self) -> Ahead:
-        rehearsals = (self.evaluation.rehearse, *((self.film.rehearse,) if self.film else ()))
+        rehearsals = (self.evaluation.rehearse, *((self.sample_answers.rehearse,) if self.sample_answers else ()))
         return Ahead(self.step, self.data.train, self.longest, rehearsals, self.recovery.reduce_memory_beforehand)

@@ -154,7 +154,7 @@ def _load(
     """Load base and adapter to the device, from the newest checkpoint if there is one."""
     import torch
 
-    from core.chat.film import FilmSettings
+    from core.chat.film import SampleSettings
     from core.engine.variants import streaming
     from core.training.memory.probe import Probe
     from core.training.trainer import Trainer, TrainingData
@@ -196,7 +196,9 @@ def _load(
     ))  # fmt: skip
     adapters = Adapters(run, reporter, recipe, tuned, model_folder, prepared.prompting.template.source)
     data = TrainingData(prepared.train, prepared.evaluation, tokenizer.pad_token_id)
-    shown = FilmSettings(prepared.prompting, prepared.scenes, recipe.train.sample_seconds) if prepared.scenes else None
+    shown = (
+        SampleSettings(prepared.prompting, prepared.scenes, recipe.train.sample_seconds) if prepared.scenes else None
+    )
     spill, save = probe.watch(reporter, compute.on_card), adapters.save
     trainer = Trainer(
         tuned, recipe, data, compute, reporter, save, shown=shown, spill=spill, would_fit=probe.would_fit, **shared

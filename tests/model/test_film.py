@@ -15,7 +15,7 @@ import torch
 
 from core.advice import plan
 from core.chat import film, film_time
-from core.chat.film import FilmSettings
+from core.chat.film import SampleSettings
 from core.commands import running
 from core.data.formats import ChatMessage, Example
 from core.data.labels import Encoded
@@ -115,10 +115,10 @@ def trainer_of(
     shown = None
     if films:
         chosen = scenes.ensure(reporter.run, recipe, EXAMPLES, True, films)
-        shown = FilmSettings(films, chosen, recipe.train.sample_seconds, clock)
+        shown = SampleSettings(films, chosen, recipe.train.sample_seconds, clock)
     trainer = assembled(tuned, recipe, reporter, TrainingData(rows(20), rows(5), 2), shown=shown)
-    if trainer.film:  # as `run` does, for tests that take a frame alone
-        trainer.film.begin(0, trainer.longest().tokens)
+    if trainer.sample_answers:  # as `run` does, for tests that take a frame alone
+        trainer.sample_answers.begin(0, trainer.longest().tokens)
     return trainer
 
 
@@ -180,7 +180,7 @@ def test_the_answers_are_those_of_transformers_own_generate_while_packed_and_fus
         and fused.count
         and trainer.step.tuned.get_base_model().config._attn_implementation == attention.NAME
     )
-    trainer.film.take(0, long)
+    trainer.sample_answers.take(0, long)
     assert trainer.step.tuned.get_base_model().config._attn_implementation == attention.NAME
     fused.release()
     [(_, answers, loss)] = shown_in(tmp_path)
@@ -217,22 +217,24 @@ def slow(tmp_path: Path, tiny_model: Path, tokenizer: Tokenizer, short: None) ->
     now = [0.0]
     trainer = trainer_of(tmp_path, tiny_model, films=tokenizer, clock=lambda: now[0])
     trainer.now = now
-    trainer.film._tokenizer = SimpleNamespace(decode=lambda ids: "x" * len(ids), stop_ids=frozenset(), pad_token_id=2)
-    trainer.film._at_once = 10_000  # all together
-    forward = trainer.film._decoder.forward
+    trainer.sample_answers._tokenizer = SimpleNamespace(
+        decode=lambda ids: "x" * len(ids), stop_ids=frozenset(), pad_token_id=2
+    )
+    trainer.sample_answers._at_once = 10_000  # all together
+    forward = trainer.sample_answers._decoder.forward
 
     def timed(ids: torch.Tensor, *arguments: Any) -> Any:
         now[0] += len(ids)
         return forward(ids, *arguments)
 
-    trainer.film._decoder.forward = timed
+    trainer.sample_answers._decoder.forward = timed
     return trainer
 
 
 def answered(trainer: Trainer, step: int, seconds: float) -> list[int]:
     """The prompts that a frame of so many seconds answers; the others have not a word."""
-    trainer.film._time.most = seconds
-    trainer.film.take(step, long)
+    trainer.sample_answers._time.most = seconds
+    trainer.sample_answers.take(step, long)
     [answers] = [answers for at, answers, _ in shown_in(trainer.reporter.run.path) if at == step]
     assert {(answer.text, answer.why) for answer in answers} <= {("xxxx", "length"), ("", "time")}
     return [place for place, answer in enumerate(answers) if answer.text]
@@ -242,31 +244,31 @@ def test_an_answer_is_whole_or_not_there_and_the_most_telling_ones_come_first(sl
     assert sources(scenes.read(slow.reporter.run)) == ["kept_apart"] * 3 + ["neutral"] * 2
     assert answered(slow, 0, 20.0) == [0, 1, 2, 3, 4], "4 tokens of 5 rows"
     assert answered(slow, 1, 14.0) == [0, 3], "4 s are left after two tokens of all: two more of two"
-    slow.film._at_once = 1
+    slow.sample_answers._at_once = 1
     assert answered(slow, 2, 9.0) == [0, 3], "alone, one after the other; a second was left"
 
 
 def test_no_more_prompts_are_read_than_the_pace_of_the_neutral_texts_allows(slow: Trainer) -> None:
     lengths, texts = (
-        [len(prompt) for prompt in slow.film._prompts],
-        sum(len(row.input_ids) for row in slow.film._neutral),
+        [len(prompt) for prompt in slow.sample_answers._prompts],
+        sum(len(row.input_ids) for row in slow.sample_answers._neutral),
     )
     # a second a token, half the time
-    slow.film._seconds, slow.film._neutral_seconds = 2.0 * (lengths[0] + lengths[3]), texts
-    assert slow.film._readable() == [0, 3]
-    slow.film._seconds = 1.5 * lengths[0]
-    assert slow.film._readable() == [0], "the first may take all of it"
-    slow.film._seconds = 0.5
-    assert slow.film._readable() == []
+    slow.sample_answers._seconds, slow.sample_answers._neutral_seconds = 2.0 * (lengths[0] + lengths[3]), texts
+    assert slow.sample_answers._readable() == [0, 3]
+    slow.sample_answers._seconds = 1.5 * lengths[0]
+    assert slow.sample_answers._readable() == [0], "the first may take all of it"
+    slow.sample_answers._seconds = 0.5
+    assert slow.sample_answers._readable() == []
 
 
 def test_where_not_one_was_answered_it_rests_but_for_the_last_frame(slow: Trainer) -> None:
     assert answered(slow, 1, 3.0) == []
     for step in (2, 3, 4):
-        slow.film.take(step, long)
+        slow.sample_answers.take(step, long)
     assert [step for step, _, _ in shown_in(slow.reporter.run.path)] == [1, 3], "one left out, then two"
     assert answered(slow, 5, 20.0) == [0, 1, 2, 3, 4], "the last is always taken"
-    slow.film.take(6, long)
+    slow.sample_answers.take(6, long)
     assert shown_in(slow.reporter.run.path)[-1][0] == 6
 
 
@@ -276,7 +278,7 @@ def test_all_frames_together_take_a_twentieth_of_the_run_and_the_last_one_has_an
     """By counted time: a row's token is a second, each measurement of the texts three. Steps 0, 2, 4 and 5 have frames;
     all five answers take twenty, and the one that steps 0 and 5 answer in any case four, outside of that."""
     monkeypatch.setattr(film_time, "MOST_OF_RUN", 0.05)
-    film, now = slow.film, slow.film._clock
+    film, now = slow.sample_answers, slow.sample_answers._clock
 
     def measured() -> float:
         slow.now[0] += 3.0
@@ -312,7 +314,7 @@ def test_the_first_frame_and_the_last_have_an_answer_however_short_the_run_and_s
     slow: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Seen: "Watch it learn" never showed an answer, run after run."""
-    film, nothing = slow.film, lambda forward: None
+    film, nothing = slow.sample_answers, lambda forward: None
     monkeypatch.setattr(film, "_neutral", [])  # a run too short for them: its time is known after two steps
     film.take(0, nothing)
     film.take(3, nothing, stops_early=True)
@@ -330,7 +332,7 @@ def test_a_run_that_stops_early_ends_with_a_frame(
     tmp_path: Path, tiny_model: Path, tokenizer: Tokenizer, short: None
 ) -> None:
     trainer = trainer_of(tmp_path, tiny_model, films=tokenizer, recipe=recipe_of(max_steps=40, eval_steps=1))
-    assert trainer.film.every == 2, "not at every evaluation"
+    assert trainer.sample_answers.every == 2, "not at every evaluation"
     trainer.patience, trainer.evaluation.loss = 1, iter([3.0, 2.5, 2.0, 2.5]).__next__
     trainer.run()
     assert trainer.position.step == 3 and [step for step, _, _ in shown_in(tmp_path)] == [0, 2, 3]
@@ -345,8 +347,8 @@ def test_no_batch_holds_more_tokens_than_a_step_of_the_training(
     tmp_path: Path, tiny_model: Path, tokenizer: Tokenizer
 ) -> None:
     trainer = trainer_of(tmp_path, tiny_model, films=tokenizer)
-    trainer.film._at_once = 200
-    groups = trainer.film._groups()
+    trainer.sample_answers._at_once = 200
+    groups = trainer.sample_answers._groups()
     assert len(groups) > 1 and [row.place for rows in groups for row in rows] == list(range(5))
     for group in groups:
         width = max(len(row.prompt) for row in group) + film.ANSWER_TOKENS
@@ -361,7 +363,7 @@ def test_a_model_that_cannot_be_asked_is_trained_all_the_same(
     error: Exception, said: str, steps: list[int], tmp_path: Path, tiny_model: Path, tokenizer: Tokenizer, short: None
 ) -> None:
     trainer = trainer_of(tmp_path, tiny_model, films=tokenizer)
-    right, asked = trainer.film._decoder.forward, []
+    right, asked = trainer.sample_answers._decoder.forward, []
 
     def once_wrong(*arguments: Any) -> Any:
         asked.append(1)
@@ -369,7 +371,7 @@ def test_a_model_that_cannot_be_asked_is_trained_all_the_same(
             raise error
         return right(*arguments)
 
-    trainer.film._decoder.forward = once_wrong
+    trainer.sample_answers._decoder.forward = once_wrong
     trainer.run()
     assert trainer.position.step == 5 and trainer.reporter.said == [said]
     assert [step for step, _, _ in shown_in(tmp_path)] == steps
@@ -378,12 +380,12 @@ def test_a_model_that_cannot_be_asked_is_trained_all_the_same(
 
 def test_the_time_of_its_frames_is_counted_as_a_pause() -> None:
     now = [0.0]
-    clock = TimeLeft(10, [1.0] * 10, eval_every=5, save_every=100, clock=lambda: now[0], film_every=5)
+    clock = TimeLeft(10, [1.0] * 10, eval_every=5, save_every=100, clock=lambda: now[0], sample_every=5)
     for step in range(1, 6):
         now[0] += 1.0
         clock.finish(step)
     assert clock.seconds_left(5) == pytest.approx(5.0)
-    with clock.pause("film"):
+    with clock.pause("sampling"):
         now[0] += 3.0
     assert clock.seconds_left(5) == pytest.approx(8.0)
 
@@ -546,7 +548,7 @@ def test_held_out_questions_are_asked_at_both_ends_and_a_sample_set_by_its_own_c
     )
     trainer = trainer_of(tmp_path, tiny_model, recipe=half, films=tokenizer)
     for step in (0, 2, 5):
-        trainer.film.take(step, long)
+        trainer.sample_answers.take(step, long)
     asked = [json.loads(line) for line in (tmp_path / better.FILE).read_text("utf-8").splitlines()]
     assert [(line["step"], len(line["answers"])) for line in asked] == [(0, 12), (5, 12)]
     assert asked[0]["answers"] == asked[1]["answers"], "nothing was learned between them"
