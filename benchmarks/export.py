@@ -3,12 +3,12 @@
     .venv/bin/python -m benchmarks.export RUN [--workspace DIR] [--repeats 3]
     .venv/bin/python -m benchmarks.export --wide 0.6 [--workspace DIR] [--repeats 3]
 
-RUN: a run with an adapter; its base is on this PC. --wide: only the quantiser, of a random llama of that many GB in 16
+RUN: a run with an adapter; its base is on this PC. --wide: only the quantizer, of a random llama of that many GB in 16
 bit, whose rows are multiples of 256 as those of most models are. In turns, so that what else is at work meets all
 alike: the base's weights copied (and synced); the same merged with the adapter; the merged folder converted by us, and
-by llama.cpp's convert_hf_to_gguf.py started bare; the 16-bit file quantised. Copies are of the base's own bytes: a base
+by llama.cpp's convert_hf_to_gguf.py started bare; the 16-bit file quantized. Copies are of the base's own bytes: a base
 in float32 is halved by a merge. The proof is not in it: `export.json` has each phase. Seconds and ratios by the clock
-and by the processor's own count, which other programs do not touch; MB/s of 16-bit bytes a core while quantising, and
+and by the processor's own count, which other programs do not touch; MB/s of 16-bit bytes a core while quantizing, and
 how much of the processor's time llama.cpp's own loops take for the same numbers, called alone (`ggml_quantize_chunk`)
 in this process.
 """
@@ -157,7 +157,7 @@ class Round:
             if quant == kind:
                 self._take("convert", lambda order=order: found.update(sixteen=make.convert(order, template)))  # type: ignore[misc]
             else:
-                self._take(quant, lambda order=order: found.update(made=make.quantise(order, found["sixteen"])[0]))  # type: ignore[misc]
+                self._take(quant, lambda order=order: found.update(made=make.quantize(order, found["sixteen"])[0]))  # type: ignore[misc]
                 self.kernel_s[quant] = kernels.seconds(found["made"])
         self.sixteen_bytes = found["sixteen"].stat().st_size
         self.copied_bytes = sum(file.stat().st_size for file in weights.weight_files(base.folder))

@@ -3,7 +3,7 @@
     .venv/bin/python -m benchmarks.export_memory [--gb 1.2] [--words 49152] [--workspace DIR]
 
 A random llama of that many GB in 16 bit with the starter's tokenizer and a random adapter is made, merged, converted,
-quantised and compared with llama.cpp as an export does it, by layer as a large one is. Told is the private memory of
+quantized and compared with llama.cpp as an export does it, by layer as a large one is. Told is the private memory of
 this process and all that it started together, at most in each stage, looked at a hundred times a second: beyond what
 the process held before, so without Python's libraries in this one and with them in the others. Files that are mapped
 for reading are not in it: the system takes those pages back where memory is short.

@@ -300,7 +300,7 @@ def append_line(path: Path, value: Mapping[str, object]) -> None:
 
 
 # numpy's tofile, safetensors and torch.save report a full disk without an errno; Rust prints the system's number (39
-# and 112 on Windows, whose texts are localised).
+# and 112 on Windows, whose texts are localized).
 _DISK_SIGNS = (
     "os error 28)", "os error 122)", "os error 39)", "os error 112)", "No space left", "enough free space",
     "requested and",

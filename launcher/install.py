@@ -338,7 +338,7 @@ class Installer:
 # errors that print the last lines of the log
 WITH_LOG = ("venv_failed", "pip_failed", "pip_disk_full", "pip_path_too_long", "card_torch_failed")
 
-# Signs of each cause in the output of pip, Python and Windows (localised, but with its number).
+# Signs of each cause in the output of pip, Python and Windows (localized, but with its number).
 CAUSES = (
     ("pip_path_too_long", ("Windows Long Path support", "[WinError 206]")),
     ("pip_disk_full", ("[Errno 28]", "[WinError 112]", "No space left on device")),

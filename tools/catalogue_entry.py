@@ -96,9 +96,9 @@ def in_folder(folder: Path, hub: str) -> ModelFacts:
 def entry_of(facts: ModelFacts, kept: Mapping[str, Any] | None, note: Mapping[str, str]) -> dict[str, Any]:
     """Return the entry of presets/models.yaml. kept: the existing entry. Raises EntryError for a quantized model, or
     one with too few known facts."""
-    if facts.shape.quantised:
+    if facts.shape.quantized:
         raise EntryError(
-            f"{facts.hub} is quantized ({facts.shape.quantised}): its files do not show the shape of the original "
+            f"{facts.hub} is quantized ({facts.shape.quantized}): its files do not show the shape of the original "
             "model. Name the original repository."
         )
     kept = kept or {}

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # warnings of the advice that are findings here
 COVERED_WARNINGS = ("advise.warn_few_steps", "advise.warn_few_max_steps")
 REPEATED_SHARE = 0.05  # of the rows; a few duplicates do no harm
-OF_MANY = ("ru", "ar", "hi")  # recognised by their script, which other languages use too
+OF_MANY = ("ru", "ar", "hi")  # recognized by their script, which other languages use too
 TOO_HOT = 10  # times the usual rate; the starter still learns well at ten times (tests/curves/warm.json)
 
 

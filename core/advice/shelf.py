@@ -238,7 +238,7 @@ def _order(wish: Wish, starter_leads: bool) -> Callable[[ShelfRow], tuple[object
 
 
 # ---- results of the hub ----------------------------------------------------------------------------------------------
-# Tags of repositories whose files are quantised: what they count as parameters are packed numbers.
+# Tags of repositories whose files are quantized: what they count as parameters are packed numbers.
 PACKED = frozenset(
     {"gptq", "awq", "4-bit", "8-bit", "fp8", "compressed-tensors", "bitsandbytes", "exl2", "exl3", "mxfp4", "nvfp4"}
 )

@@ -64,7 +64,7 @@ def memory_warnings(case: Case, draft: Recipe, verdict: Verdict, others: tuple[A
     if round(billions, 1) > largest:
         yield msg("advise.warn_above_table", billions=billions, largest=largest)
     if case.shape.is_unpacked:
-        yield msg("advise.warn_unpacked", method=case.shape.quantised, gib=estimate.terms["weights"])
+        yield msg("advise.warn_unpacked", method=case.shape.quantized, gib=estimate.terms["weights"])
     if case.shape.tie_word_embeddings and HEAD in names_in(draft.adapter.target_modules):
         yield msg("advise.warn_tied_head", module=HEAD)
     if estimate.low_confidence:

@@ -29,7 +29,7 @@ from core.workspace.folder import Workspace
 STOP_S = 2.0  # how long "Regenerate" waits for the answer that was just stopped; usually 10 ms
 IDLE_MINUTES = 30.0  # without a question; then the worker ends and the device is free
 END_S = 2.0  # for a clean end; then the process tree is killed
-# many times the longest context here; keeps a pasted file from being tokenised for minutes
+# many times the longest context here; keeps a pasted file from being tokenized for minutes
 MOST_CHARACTERS = 400_000
 
 

@@ -27,7 +27,7 @@ def too_little(shape: ModelShape, setup: Setup, free_bytes: int) -> Message | No
     need = needed_bytes(shape, setup)
     if need <= free_bytes:
         return None
-    is_smallest = setup.base_bits == 4 or shape.quantised is not None  # stored quantised weights stay as they are
+    is_smallest = setup.base_bits == 4 or shape.quantized is not None  # stored quantized weights stay as they are
     advice = msg("chat.close_others" if is_smallest else "chat.choose_4_bit")
     key = "chat.tight_card" if setup.device == "card" else "chat.tight_ram"
     return msg(key, need_gib=need / GIB, free_gib=free_bytes / GIB, advice=advice)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from core.export.records import QUANTS, ExportKind, ExportResult, ExportStatus
 from core.models.shapes.shape import ModelShape
 
-# Bytes of a GGUF file per parameter, averaged over quantised matrices and the vectors and embeddings that stay larger,
+# Bytes of a GGUF file per parameter, averaged over quantized matrices and the vectors and embeddings that stay larger,
 # as llama.cpp writes models of 1B and more.
 BYTES_A_PARAMETER = {"f16": 2.0, "bf16": 2.0, "q8_0": 1.07, "q6_k": 0.83, "q5_k_m": 0.72, "q4_k_m": 0.62}
 # The same for rows whose length is no multiple of 256, the block size of these types: llama.cpp then uses larger types.
@@ -46,7 +46,7 @@ class ExportEstimate:
 
 
 def gguf_disk(quant: str, parameters: int, words: int) -> int:
-    """Peak disk: the merged and the 16-bit model together, or the 16-bit and the quantised file and the compared
+    """Peak disk: the merged and the 16-bit model together, or the 16-bit and the quantized file and the compared
     probabilities."""
     probabilities = 2 * 4 * MOST_POSITIONS * words
     return int(max(2 * MERGED * parameters, (2 + BYTES_A_PARAMETER[quant]) * parameters) + probabilities)
@@ -90,7 +90,7 @@ def similar_export(
 ) -> tuple[ExportResult, float] | None:
     """The newest similar export, and this one's expected time as a multiple of it; None without one.
 
-    An export of the same base is preferred, else one of about the same size. The quantisation of a GGUF file hardly
+    An export of the same base is preferred, else one of about the same size. The quantization of a GGUF file hardly
     matters.
     """
     same_kind = [

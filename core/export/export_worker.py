@@ -213,7 +213,7 @@ def describe_failure(result: ExportResult) -> Message:
 
 
 def larger_type(result: ExportResult) -> str | None:
-    """The type to choose instead of one whose quantisation lost too much; None if that is not the only reason."""
+    """The type to choose instead of one whose quantization lost too much; None if that is not the only reason."""
     if [reason.key for reason in result.check.reasons] != ["gguf.reason_quantised"]:
         return None
     short_rows = any(note.key == "gguf.larger_types" for note in result.notes)
@@ -313,7 +313,7 @@ class Exporter:
         return self._with_card(out, order.base, order.method, check, notes)
 
     def _gguf_lora(self, adapter: Path, out: Path) -> MadeExport:
-        """Export the adapter alone as a GGUF file, and the quantised base that it goes with if requested."""
+        """Export the adapter alone as a GGUF file, and the quantized base that it goes with if requested."""
         from core.export.llamacpp import lora
 
         order = self._order(adapter, out)

@@ -17,7 +17,7 @@ KINDS: dict[str, ExportKind] = {"adapter": "adapter", "merged": "merged", "gguf"
     "lmstudio": "gguf",
                                 "gguf-lora": "gguf-lora"}  # fmt: skip
 QUANTS = ("q4_k_m", "q5_k_m", "q6_k", "q8_0", "f16", "bf16")
-# Prefix of the file with a model's vision or audio part, by which LM Studio and llama.cpp recognise it.
+# Prefix of the file with a model's vision or audio part, by which LM Studio and llama.cpp recognize it.
 MMPROJ = "mmproj-"
 GGUF_KINDS = ("gguf", "gguf-lora")
 MOST_STRENGTH = 4.0
@@ -85,7 +85,7 @@ class ExportCheck(Frozen):
     passed: bool
     differences: tuple[Difference, ...] = ()
     compute: str = ""  # device and dtype of both sides, or the build of llama.cpp
-    # For llama.cpp: the quantisation, the divergence (nats) of the file from the 16-bit file that it was made of, and
+    # For llama.cpp: the quantization, the divergence (nats) of the file from the 16-bit file that it was made of, and
     # that of the 16-bit file from the adapter.
     quant: str | None = None
     divergence: float | None = None

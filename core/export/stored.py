@@ -151,8 +151,8 @@ def _stacking_order(converter: WeightConverter, pattern: str) -> int | None:
 
 
 def read_base(folder: Path) -> Base:
-    """Read the headers of a model folder. Raises ExportError for a base that exists only in quantised form."""
-    method = headers.quantisation(files.read_object(folder / "config.json"))
+    """Read the headers of a model folder. Raises ExportError for a base that exists only in quantized form."""
+    method = headers.quantization(files.read_object(folder / "config.json"))
     if method:
         raise ExportError("export.quantised_base", method=method)
     tensors = {}

@@ -17,7 +17,7 @@ def at_peak(shape: ModelShape, setup: Setup) -> tuple[float, float, float]:
     weights."""
     pairs = masked_pairs(shape, setup)  # one boolean byte each, and during the backward a number
     stored = layers_stored(shape, setup) + per_layer_inputs("kept", shape, setup) + pairs
-    return stored, at_work(shape, setup) + setup.base_bytes * pairs, dequantised(shape, setup)
+    return stored, at_work(shape, setup) + setup.base_bytes * pairs, dequantized(shape, setup)
 
 
 def layers_stored(shape: ModelShape, setup: Setup) -> float:
@@ -64,7 +64,7 @@ def _not_kept(setup: Setup) -> Setup:
     return setup.model_copy(update={"kept_layers": 0})
 
 
-def dequantised(shape: ModelShape, setup: Setup) -> float:
+def dequantized(shape: ModelShape, setup: Setup) -> float:
     """Return the bytes of the largest 4-bit or 8-bit matrix, dequantized for its product, beyond the layer's peak, at
     which nothing is dequantized. Section 1.6."""
     if setup.base_bits == 16 or not shape.four_bit_params:

@@ -3,7 +3,7 @@ No torch.
 
 A safetensors file begins with its header's length (8 bytes) and a JSON of names, types and shapes; a GGUF file with its
 settings and a list of tensors. `count_weights` counts the parameters that QLoRA would hold in 4 bit and those that it
-leaves, and recognises repositories that are already quantised.
+leaves, and recognizes repositories that are already quantized.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _ONE_EXPERT = re.compile(r"\.experts\.\d+\.\w+\.weight$")
 _OF_UP = re.compile(
     r"\.(up_proj|w3)\.weight$"
 )  # of a single expert: same input as gate_proj or w1, with which it becomes one matrix
-_OF_QUANTISATION = re.compile(
+_OF_QUANTIZATION = re.compile(
     r"\.(absmax|nested_absmax|quant_map|nested_quant_map|SCB|weight_format|qzeros|scales|g_idx|weight_scale|weight_scale_inv|"
     r"input_scale|activation_scale|weight_zero_point|weight_shape)$|_proj_scales$|\.quant_state\."
 )
@@ -148,10 +148,10 @@ def count_weights(tensors: Iterable[Tensor], config: Mapping[str, object], shape
     tensors.
 
     A head that is tied to the embeddings counts once. Tensors that transformers does not load (heads that predict
-    several tokens ahead) do not count. In a quantised repository packed numbers count as the parameters they stand for.
+    several tokens ahead) do not count. In a quantized repository packed numbers count as the parameters they stand for.
     """
-    quantised = quantisation(config)
-    holds_packed = quantised not in (None, "fp8", "bitsandbytes")  # each stored number holds 4-bit parameters
+    quantized = quantization(config)
+    holds_packed = quantized not in (None, "fp8", "bitsandbytes")  # each stored number holds 4-bit parameters
     params = four_bit = stored = beside = of_experts = 0
     widths: dict[str, int] = {}
     passed_over = WITHOUT_ADAPTER.get(str(config.get("model_type")), ())
@@ -163,7 +163,7 @@ def count_weights(tensors: Iterable[Tensor], config: Mapping[str, object], shape
             beside += tensor.count
             continue
         stored += tensor.stored_bytes
-        if _OF_QUANTISATION.search(tensor.name):
+        if _OF_QUANTIZATION.search(tensor.name):
             continue
         count = tensor.count
         is_packed = holds_packed and tensor.dtype in ("U8", "I32")
@@ -182,8 +182,8 @@ def count_weights(tensors: Iterable[Tensor], config: Mapping[str, object], shape
     return Held(
         params=params, beside=beside, four_bit=four_bit, lora_width=sum(widths.values()),
         widths=tuple(sorted(widths.items())),
-        stored_bytes=stored if quantised else None, quantised=quantised,
-        expert_width=None if quantised and not (quantised in UNPACKED and of_experts) else of_experts,
+        stored_bytes=stored if quantized else None, quantised=quantized,
+        expert_width=None if quantized and not (quantized in UNPACKED and of_experts) else of_experts,
     )  # fmt: skip
 
 
@@ -219,9 +219,9 @@ def _is_linear(tensor: Tensor) -> bool:
     )
 
 
-def quantisation(config: Mapping[str, object]) -> str | None:
-    """Return the quantisation method that a config names, "bitsandbytes-4bit" for those in 4 bit; None for no
-    quantisation."""
+def quantization(config: Mapping[str, object]) -> str | None:
+    """Return the quantization method that a config names, "bitsandbytes-4bit" for those in 4 bit; None for no
+    quantization."""
     inner = config.get("text_config")
     settings = config.get("quantization_config") or (
         inner.get("quantization_config") if isinstance(inner, dict) else None
@@ -256,7 +256,7 @@ _SETTINGS = {
 
 
 def of_gguf(path: Path, require_complete: bool = False) -> ModelShape:
-    """Return the shape of a GGUF file, whose weights count in 16 bit, as training dequantises them. Raises ModelError.
+    """Return the shape of a GGUF file, whose weights count in 16 bit, as training dequantizes them. Raises ModelError.
 
     require_complete: also refuse a file that ends before its last tensor begins.
     """

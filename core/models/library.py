@@ -21,7 +21,7 @@ from core.files import JsonObject
 from core.hub import cached, peek
 from core.hub.downloads import Bring, Downloads, with_nearest
 from core.messages import Message
-from core.models import adapters, families, gguf_names, headers, hub_shapes, quantised, starter
+from core.models import adapters, families, gguf_names, headers, hub_shapes, quantized, starter
 from core.models.known import SIZE, known_models, shape_of_size
 from core.models.shapes.shape import ModelShape
 from core.models.starter import Check, Report
@@ -57,7 +57,7 @@ class Models:
     def obtain(self, model_id: str, revision: str | None, report: Report, check: Check, to_train: bool = True) -> Path:
         """Return a usable local folder for model_id, downloading it if needed. Imports transformers.
 
-        Raises ModelError (missing, gated, no space, damaged, unsafe; with to_train also quantised in a way that cannot
+        Raises ModelError (missing, gated, no space, damaged, unsafe; with to_train also quantized in a way that cannot
         be trained, which a chat may still load).
         """
         ref, trusted = ModelRef.parse(model_id), Trust(self.workspace)
@@ -67,7 +67,7 @@ class Models:
             folder = self.library_folder(model_id)
             families.refuse(model_id, folder)
             if to_train:
-                quantised.refuse(model_id, folder)
+                quantized.refuse(model_id, folder)
             trusted.allows(model_id, folder)
             _check_weights(folder)
             return folder
@@ -76,7 +76,7 @@ class Models:
             trusted.refuse_config(model_id, folder)
             families.refuse(model_id, folder)
             if to_train:
-                quantised.refuse(model_id, folder)
+                quantized.refuse(model_id, folder)
 
         downloading = partial(report, "downloading_model")
         folder = check_folder(self.downloads().fetch(model_id, revision, downloading, check, accept), model_id)
@@ -103,7 +103,7 @@ class Models:
         self, model_id: str, config: JsonObject, folder: Path | None, revision: str | None = None
     ) -> Message | None:
         why = Trust(self.workspace).refusal(model_id, config) or families.refusal(model_id, config)
-        return why or quantised.refusal(model_id, config, folder, revision)
+        return why or quantized.refusal(model_id, config, folder, revision)
 
     def library_folder(self, model_id: str) -> Path:
         """Return the folder of `library:<name>`. Only folders directly inside a library folder count, so no id can
@@ -220,7 +220,7 @@ class Models:
     def base_of(self, adapter_folder: Path) -> str:
         """Return the id of the base that an adapter names. Raises ModelError if that base is not available.
 
-        The hub's SmolLM2 is not the starter: its weights are not the dequantised ones.
+        The hub's SmolLM2 is not the starter: its weights are not the dequantized ones.
         """
         base = adapters.describe(adapter_folder).base
         if base.replace("\\", "/").rsplit("/", 1)[-1] == starter.folder(self.workspace.models).name:

@@ -182,7 +182,7 @@ def _lm_studio() -> Iterator[StoredModel]:
                 complete = [file for file in _files(folder) if file.suffix == ".gguf" and not _is_part(file)]
                 best = max(
                     complete, key=_file_size_and_use, default=None
-                )  # of several the largest, which is the least quantised
+                )  # of several the largest, which is the least quantized
                 yield StoredModel(
                     "lm_studio",
                     f"{publisher.name}/{folder.name}",

@@ -136,7 +136,7 @@ def _convert(gguf: Path, target: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     shutil.rmtree(target, ignore_errors=True)
-    # Without GgufConfig(dequantize=True) the model counts as quantised, which forbids saving and training.
+    # Without GgufConfig(dequantize=True) the model counts as quantized, which forbids saving and training.
     with gguf_parsed_once():
         model = AutoModelForCausalLM.from_pretrained(
             gguf.parent, gguf_file=gguf.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16

@@ -57,7 +57,7 @@ class StartConditions:
 
 
 class StandbyProcess:
-    """One standby process. mark: a word of its command line, by which it is recognised as its run's worker."""
+    """One standby process. mark: a word of its command line, by which it is recognized as its run's worker."""
 
     def __init__(self, workspace: Workspace, device_environment: dict[str, str]):
         self.mark, self.start_conditions, self.device_environment = (

@@ -61,7 +61,7 @@ class Surroundings(Frozen):
     temporary_free_bytes: int | None = None
     models: str | None = None  # the hub's cache, where it lies on another drive than the workspace
     models_free_bytes: int | None = None
-    synced: tuple[str, ...] = ()  # folders that OneDrive synchronises
+    synced: tuple[str, ...] = ()  # folders that OneDrive synchronizes
     long_paths: bool | None = None
     runtime: tuple[int, ...] | None = None  # of Visual C++; () where it is missing
     runtime_url: str = windows.RUNTIME_URL_X64

@@ -254,7 +254,7 @@ def _load_base(
         run.add_facts(RunFacts(dtype=compute.dtype_name, dtype_reason=compute.reason))
         run.log_event("decision", message=compute.reason)
     if shape and shape.is_unpacked:
-        run.log_event("decision", message=msg("model.unpacked", model=recipe.model.id, method=shape.quantised))
+        run.log_event("decision", message=msg("model.unpacked", model=recipe.model.id, method=shape.quantized))
     elif (bits := base_model.bits(base)) != (
         requested := 4 if chosen.method == "qlora" else 8 if chosen.load_in_8bit else 16
     ):

@@ -105,7 +105,7 @@ class Allocations(TorchDispatchMode):
         made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
         for tensor in made:
             words = tensor.dim() > 1 and tensor.shape[-1] == self._vocab_size
-            kind = self._kind or ("logits" if words else _DEQUANTISES.get(operation.__name__, "activations"))
+            kind = self._kind or ("logits" if words else _DEQUANTIZES.get(operation.__name__, "activations"))
             self._note(tensor.untyped_storage(), kind)
         taken = inside(operation, args, kwargs or {}, made)
         if self._total + sum(taken.values()) > self.peak.total:
@@ -131,7 +131,7 @@ class Allocations(TorchDispatchMode):
         self._total -= size
 
 
-_DEQUANTISES = {"dequantize_4bit.default": "dequantised", "dequantize_blockwise.default": "dequantised"}
+_DEQUANTIZES = {"dequantize_4bit.default": "dequantised", "dequantize_blockwise.default": "dequantised"}
 
 
 def inside(

@@ -96,9 +96,9 @@ def _config(values: Mapping[str, object]) -> PreTrainedConfig:
     # config.json writes infinity as {"__float__": "Infinity"}
     rest: JsonObject = PreTrainedConfig._decode_special_floats(dict(values))
     model_type = rest.pop("model_type", None)
-    quantised = rest.pop("quantization_config", None)
-    if quantised is not None:
-        method = quantised.get("quant_method") if isinstance(quantised, dict) else None
+    quantized = rest.pop("quantization_config", None)
+    if quantized is not None:
+        method = quantized.get("quant_method") if isinstance(quantized, dict) else None
         raise ModelError("dry_run.quantised", method=str(method or "-")[:30])
     try:
         config = mended.config(AutoConfig.for_model(model_type, **rest))
@@ -192,7 +192,7 @@ def _hold_in_four_bit(model: PreTrainedModel, setup: Setup, dtype: torch.dtype) 
     from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 
     settings = base_model.nf4(dtype, setup.double_quant)
-    replace_with_bnb_linear(model, parts.not_quantised(model), quantization_config=settings)
+    replace_with_bnb_linear(model, parts.not_quantized(model), quantization_config=settings)
     with META:
         for layer in model.modules():
             if not isinstance(layer, Linear4bit):

@@ -55,11 +55,11 @@ def stand_in(step: StandIn, compute: device.Compute, layers: int) -> PeftModel:
         model = LlamaForCausalLM._from_config(config)
     model.requires_grad_(False)
     if step.four_bit or step.eight_bit:
-        _quantise(model, step, compute)
+        _quantize(model, step, compute)
     return adapter.add(model, Adapter(r=step.r, use_dora=step.use_dora), "stand-in", None).train()
 
 
-def _quantise(model: PreTrainedModel, step: StandIn, compute: device.Compute) -> None:
+def _quantize(model: PreTrainedModel, step: StandIn, compute: device.Compute) -> None:
     """Replace the linear layers of the decoder by 8-bit or 4-bit ones."""
     from bitsandbytes.nn import Int8Params, Linear4bit, Linear8bitLt, Params4bit
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from core.export.llamacpp import child, questions
-from core.export.llamacpp.library import Library, quantise
+from core.export.llamacpp.library import Library, quantize
 from core.export.llamacpp.runtime import LoadedGguf
 
 
@@ -48,7 +48,7 @@ def work(request: dict[str, Any]) -> dict[str, Any]:
     os.chdir(request["folder"])
     library = Library(Path(request["runtime"]))
     library.log, Standing.pid, questions.LoadedGguf = Said(request["pid"]), request["pid"], Standing  # type: ignore[misc]
-    return {"quantise": quantise, "ask": questions.ask}[request["do"]](library, request)
+    return {"quantise": quantize, "ask": questions.ask}[request["do"]](library, request)
 
 
 if __name__ == "__main__":

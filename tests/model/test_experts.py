@@ -356,9 +356,9 @@ def test_a_model_without_experts_or_with_packed_ones_is_refused_at_the_plan_and_
     with pytest.raises(ModelError) as at_the_model:
         adapter.add(base_model.load(plain, FP32, four_bit=False), Adapter(target_parameters="experts"), "tiny", None)
     assert before.value.message == at_the_model.value.message
-    quantised = ModelShape.from_config(LARGE | {"quantization_config": {"quant_method": "awq"}})
+    quantized = ModelShape.from_config(LARGE | {"quantization_config": {"quant_method": "awq"}})
     with pytest.raises(RecipeError, match="awq"):
-        estimate(quantised, Setup(target_parameters="experts"))
+        estimate(quantized, Setup(target_parameters="experts"))
 
 
 def test_a_run_of_an_earlier_version_whose_layers_were_others_says_so(tmp_path: Path, starter_folder: Path) -> None:

@@ -115,7 +115,7 @@ def test_what_chooses_among_experts_or_weighs_a_shared_one_gets_neither_adapter_
         model = parts.auto_class(mended.config(config)).from_config(config)
     assert any(p.shape[0] == 5 for p in model.parameters())
     adapted = [name for name in parts.linear_layers(model) if model.get_submodule(name).out_features in (1, 5)]
-    replace_with_bnb_linear(model, parts.not_quantised(model), quantization_config=base_model.nf4(torch.bfloat16))
+    replace_with_bnb_linear(model, parts.not_quantized(model), quantization_config=base_model.nf4(torch.bfloat16))
     packed = [module for module in model.modules() if isinstance(module, Linear4bit)]
     assert packed and not adapted and not {1, 5}.intersection(layer.out_features for layer in packed)
 

@@ -356,10 +356,10 @@ def test_4bit_gradients_are_right_after_an_evaluation(in_4_bit: Callable[[Any], 
         summed_loss(tuned, batch).backward()
         return gradients(tuned)
 
-    quantised = gradient(base)
+    quantized = gradient(base)
     expected = gradient(reference)
-    assert torch.nn.functional.cosine_similarity(quantised, expected, dim=0) > 0.98
-    assert quantised.norm() == pytest.approx(float(expected.norm()), rel=0.1)
+    assert torch.nn.functional.cosine_similarity(quantized, expected, dim=0) > 0.98
+    assert quantized.norm() == pytest.approx(float(expected.norm()), rel=0.1)
 
 
 def test_qlora_keeps_every_linear_layer_in_4_bit_and_nothing_is_upcast(in_4_bit: Callable[[Any], Any]) -> None:

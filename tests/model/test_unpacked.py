@@ -17,7 +17,7 @@ from core import files
 from core.engine import base_model
 from core.memory.arithmetic import estimate, weights
 from core.memory.setup import Setup
-from core.models import headers, quantised
+from core.models import headers, quantized
 from core.models.shapes.shape import ModelShape
 from core.models.weights import weight_files
 from core.runs.all import Runs
@@ -151,7 +151,7 @@ def test_a_run_that_has_trained_goes_on_though_a_new_one_of_its_base_is_refused(
     """Some runs trained on a base before it was known that what is quantised so cannot be trained."""
     shutil.copytree(tiny_model, tmp_path / "library" / "own")
     run = trained_in(tmp_path, {})
-    monkeypatch.setattr(quantised, "can_train", lambda method: False)
+    monkeypatch.setattr(quantized, "can_train", lambda method: False)
     new = Runs(Workspace.open(tmp_path)).create(run.recipe(), "command")
     assert carried_out(new) == State.FAILED and new.status().message.key == "model.quantised"
     shutil.rmtree(run.adapter)

@@ -25,7 +25,7 @@ from core.presets import PROJECT
 from tests.kit import families, gguf_tokenizers
 from tests.kit.trainer import FP32
 
-QUANTISED = ("q8_0", "q4_k_m")
+QUANTIZED = ("q8_0", "q4_k_m")
 IN_EVERY_GATE = {  # a llama leaves in test_llamacpp
     "qwen2",
     "qwen3",
@@ -118,7 +118,7 @@ def outcome(folder: Path, tools: Tools, work: Path, quants: Sequence[str], probe
         print([note.render("en") for note in why])
         seen = {(): "-", ("gguf.tower",): "loaded"}.get(tuple(note.key for note in why), "refused")
         for quant in quants:
-            file, _ = make.quantise(replace(order, quant=quant), sixteen)
+            file, _ = make.quantize(replace(order, quant=quant), sixteen)
             found.append(said(asking.ask(file, "sixteen.logs", None), quant, probes, order.name))
     except ExportError as error:
         print(error)
@@ -182,11 +182,11 @@ def test_the_table_of_the_docs_says_how_a_family_leaves(
     folder = families.make(name, tmp_path / name / "base", starter_folder, **OTHERWISE.get(name, {}))
     dress(name, folder, tools)
     (tmp_path / "out").mkdir()
-    quants = QUANTISED if full else QUANTISED[-1:]
+    quants = QUANTIZED if full else QUANTIZED[-1:]
     found = outcome(folder, tools, tmp_path, quants, probes=3 if full else 1)
     rows = (line.strip("| ").split(" | ") for line in (PROJECT / "docs" / "export.md").read_text("utf-8").splitlines())
     (line,) = (row for row in rows if len(row) == 5 and name in row[4].split(", "))
-    compared = [line[0], *(line[1 + QUANTISED.index(quant)] for quant in quants), line[3]]
+    compared = [line[0], *(line[1 + QUANTIZED.index(quant)] for quant in quants), line[3]]
     assert compared == found, f"docs/export.md should say of {name}: | {' | '.join(found)} |"
     assert [file.name for file in (tmp_path / "out").iterdir()] == (
         ["mmproj-x-f16.gguf"] if line[3] == "loaded" else []

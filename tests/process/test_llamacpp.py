@@ -94,7 +94,7 @@ def made(tools: Tools, starter_folder: Path, tmp_path_factory: pytest.TempPathFa
         assert compared and not compared.off
         files = {}
         for quant in ("q4_k_m", "q8_0"):
-            files[quant], notes = make.quantise(replace(order, quant=quant), sixteen)
+            files[quant], notes = make.quantize(replace(order, quant=quant), sixteen)
             assert [note.params["larger"] for note in notes] == ([180] if quant == "q4_k_m" else []), "rows of 576"
         texts = len(asking.work.probes) + len(judgement.AWKWARD)
         found = Made(tuned, order, asking, sixteen, files, texts, expected)
@@ -152,7 +152,7 @@ def test_a_llama_cpp_of_ones_own_is_called_by_its_own_header_and_says_the_same(
     work.mkdir()
     link_or_copy(made.sixteen, work / made.sixteen.name)
     order = replace(made.order, tools=own, quant="q8_0", work=work, log=work / "log")
-    file, _ = make.quantise(order, work / made.sixteen.name)
+    file, _ = make.quantize(order, work / made.sixteen.name)
     assert file.read_bytes() == made.files["q8_0"].read_bytes()
     made.asking.ask(made.sixteen, "adapter.logs", "sixteen.logs")
     ours, theirs = (
@@ -163,11 +163,11 @@ def test_a_llama_cpp_of_ones_own_is_called_by_its_own_header_and_says_the_same(
     right = header.read_text("utf-8")
     header.write_text(right.replace("llama_get_memory", "llama_memory_of"), "utf-8")
     with pytest.raises(ExportError) as error:
-        make.quantise(order, work / made.sixteen.name)
+        make.quantize(order, work / made.sixteen.name)
     assert error.value.message.key == "gguf.own_build" and "llama_get_memory" in error.value.message.render("en")
     header.write_text(right.replace("int32_t n_tokens;", "?"), "utf-8")
     with pytest.raises(ExportError) as error:
-        make.quantise(order, work / made.sixteen.name)
+        make.quantize(order, work / made.sixteen.name)
     assert error.value.message.key == "gguf.own_build", "what no parser of C can read"
 
 

@@ -27,7 +27,7 @@ from core.memory import budget
 from core.memory.budget import Budget
 from core.memory.record import Corrections, MemoryRecord, Rig
 from core.messages import Message, msg
-from core.models import quantised
+from core.models import quantized
 from core.models.library import ModelRef
 from core.models.shapes.shape import ModelShape
 from core.recipe import Data, Recipe
@@ -248,7 +248,7 @@ class Planner:
         try:
             refusal = self.services.models.refusal(*key)
         except GarageError as error:
-            return None if shape is None or quantised.can_train(shape.quantised) else error.message
+            return None if shape is None or quantized.can_train(shape.quantized) else error.message
         if refusal is None or not refusal.key.startswith("trust."):
             self._refusals[key] = refusal
         return refusal

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 PER_LAYER = "embed_tokens_per_layer"
 # Layers whose weights a family's forward changes in place, which is impossible for packed 4-bit weights.
-_NOT_QUANTISED = {"gemma3n_text": ("prediction_coefs", "correction_coefs")}
+_NOT_QUANTIZED = {"gemma3n_text": ("prediction_coefs", "correction_coefs")}
 
 
 def auto_class(config: transformers.PreTrainedConfig) -> type[_BaseAutoModelClass]:
@@ -178,16 +178,16 @@ def routers(model: transformers.PreTrainedModel) -> list[str]:
 def skip_modules(kind: type[_BaseAutoModelClass], config: transformers.PreTrainedConfig) -> list[str] | None:
     """Return bitsandbytes' llm_int8_skip_modules, the modules that stay unquantized. None: transformers' own choice
     (the head), which it makes only if nothing is named."""
-    if config.get_text_config() is config and config.model_type not in {*_NOT_QUANTISED, *ROUTERS}:
+    if config.get_text_config() is config and config.model_type not in {*_NOT_QUANTIZED, *ROUTERS}:
         return None
     with init_empty_weights():
-        return not_quantised(kind.from_config(config))
+        return not_quantized(kind.from_config(config))
 
 
-def not_quantised(model: transformers.PreTrainedModel) -> list[str]:
+def not_quantized(model: transformers.PreTrainedModel) -> list[str]:
     """Return the modules that stay in 16 bits when the linear layers are quantized: head, towers, routers, and weights
     that a family's forward writes to."""
-    named = _NOT_QUANTISED.get(model.config.get_text_config().model_type, ())
+    named = _NOT_QUANTIZED.get(model.config.get_text_config().model_type, ())
     return [*get_keys_to_not_convert(model), *beside(model), *routers(model), *named]
 
 

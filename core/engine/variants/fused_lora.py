@@ -71,10 +71,10 @@ def _obstacle(layer: LoraLayer) -> str | None:
     """Return the message key for why this layer keeps PEFT's product, or None."""
     base: torch.nn.Module = layer.get_base_layer()
     four_bit = _is_bits(layer, 4)
-    quantised = four_bit or (_is_bits(layer, 8) and not base.state.has_fp16_weights)
-    if not quantised and (type(layer) is not Linear or type(base) is not torch.nn.Linear or layer.fan_in_fan_out):
+    quantized = four_bit or (_is_bits(layer, 8) and not base.state.has_fp16_weights)
+    if not quantized and (type(layer) is not Linear or type(base) is not torch.nn.Linear or layer.fan_in_fan_out):
         return "fused_lora.other_layer"
-    if four_bit and not _dequantises_plainly(base):
+    if four_bit and not _dequantizes_plainly(base):
         return "fused_lora.packed"
     if len(layer.lora_A) != 1:
         return "fused_lora.several"
@@ -93,7 +93,7 @@ def _is_bits(layer: LoraLayer, bits: int) -> bool:
     return (type(layer).__module__, type(layer).__name__) == ("peft.tuners.lora.bnb", name)
 
 
-def _dequantises_plainly(base: torch.nn.Module) -> bool:
+def _dequantizes_plainly(base: torch.nn.Module) -> bool:
     """True if the weight is not repacked for CPUs (a kernel without gradients, see base_model), and is stored as (out,
     in)."""
     state = getattr(base.weight, "quant_state", None)

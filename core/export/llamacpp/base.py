@@ -4,7 +4,7 @@ which counts only if real llama.cpp answers from the file as transformers does f
     <workspace>/models/from-gguf/NAME/     complete and verified, or absent
       from_gguf.json                       the source file, and the results of the comparison
 
-llama.cpp computes with quantised weights in integers (the starter's Q4_1: 0.005 nats from exact sums), so llama.cpp
+llama.cpp computes with quantized weights in integers (the starter's Q4_1: 0.005 nats from exact sums), so llama.cpp
 first unpacks the file to 16 bit, and that is compared. No torch here: `unpack` and `questions` are processes of their
 own.
 """

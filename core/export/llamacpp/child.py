@@ -1,4 +1,4 @@
-"""Runs processes that may be killed or crash at any moment: pip, llama.cpp's converter, quantiser and runtime. No
+"""Runs processes that may be killed or crash at any moment: pip, llama.cpp's converter, quantizer and runtime. No
 torch.
 
 Standard input is a pipe to the parent: if the parent is killed the child ends too, and frees its model.

@@ -5,7 +5,7 @@
 file's numbers are (without that rounding the starter's bf16 file is 7e-4 nats away, with it less than 1e-4): texts
 become the same tokens, the token that ends a turn ends an answer, and at up to MOST_POSITIONS positions of the rows the
 probabilities of all tokens are the same.
-3. The quantised file is compared with the 16-bit one at the same positions, without the tenth that differs most: there,
+3. The quantized file is compared with the 16-bit one at the same positions, without the tenth that differs most: there,
 rounding decides, and differently on each kind of processor.
 
 Rows are the run's own, then built-in questions up to PROMPTS. A first token counts as different only if the adapter's
@@ -141,8 +141,8 @@ class FileVerdict:
 def judge(answer: JsonObject, most: float, texts: int, losses: tuple[float, float] | None) -> FileVerdict:
     """Judge llama.cpp's answer on one file.
 
-    most: the allowed divergence, for a quantised file over the closest nine tenths of the positions. losses: mean over
-    whole rows of the adapter and of this file, for the 16-bit one; None for a quantised one.
+    most: the allowed divergence, for a quantized file over the closest nine tenths of the positions. losses: mean over
+    whole rows of the adapter and of this file, for the 16-bit one; None for a quantized one.
     """
     reasons, notes = [], []
     different = [i for i, same in enumerate(answer["alike"]) if not same]

@@ -1,5 +1,5 @@
-"""llama.cpp's library through the C bindings of llama-cpp-py-sync, and its quantiser: a process that `child.ask` starts
-to quantise a file. Without numpy, whose import would take a tenth of the time for a small file.
+"""llama.cpp's library through the C bindings of llama-cpp-py-sync, and its quantizer: a process that `child.ask` starts
+to quantize a file. Without numpy, whose import would take a tenth of the time for a small file.
 
 A damaged file can crash the process, and the library prints on its own. Paths are names in the current folder, because
 the library's C++ streams do not open paths with letters beyond ASCII on Windows.
@@ -122,8 +122,8 @@ class Library:
         lines = [line for line in "".join(self.log).splitlines() if "error" in line.lower() or "fail" in line.lower()]
         return LlamaError(f"{what}: {'; '.join(lines[-3:]) or 'no reason given'}")
 
-    def quantise(self, source: str, target: str, kind: str, threads: int) -> None:
-        """Quantise source to target. Raises LlamaError. Notes on tensors in another type are in `log`."""
+    def quantize(self, source: str, target: str, kind: str, threads: int) -> None:
+        """Quantize source to target. Raises LlamaError. Notes on tensors in another type are in `log`."""
         params = self.lib.llama_model_quantize_default_params()
         params.nthread, params.ftype, params.allow_requantize = threads, FILE_TYPES[kind], True
         self.log.clear()
@@ -164,15 +164,15 @@ def declarations(checkout: Path, headers: Iterable[str], functions: Iterable[str
 def work(request: JsonObject) -> JsonObject:
     os.chdir(request["folder"])
     try:
-        return quantise(Library(Path(request["runtime"]), request.get("own")), request)
+        return quantize(Library(Path(request["runtime"]), request.get("own")), request)
     except LlamaError as error:
         raise Refused("llama_error", reason=str(error)[:300]) from error
 
 
-def quantise(library: Library, request: JsonObject) -> JsonObject:
-    """Quantise request's source to target. Returns larger, tensors: how many got a larger type than requested, of how
+def quantize(library: Library, request: JsonObject) -> JsonObject:
+    """Quantize request's source to target. Returns larger, tensors: how many got a larger type than requested, of how
     many."""
-    library.quantise(request["source"], request["target"], request["kind"], request["threads"])
+    library.quantize(request["source"], request["target"], request["kind"], request["threads"])
     fallback = FALLBACK.search("".join(library.log))
     return {"larger": int(fallback[1]) if fallback else 0, "tensors": int(fallback[2]) if fallback else 0}
 

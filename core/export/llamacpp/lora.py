@@ -69,7 +69,7 @@ def make_lora(order: MakeOrder, companion: CompanionBase) -> tuple[ExportCheck, 
     notes: tuple[Message, ...] = ()
     file_verdict, base, quant = sixteen_verdict, sixteen, sixteen.stem
     if companion.made and order.quant not in SIXTEEN:
-        base, notes = make.quantise(order, sixteen)
+        base, notes = make.quantize(order, sixteen)
         quant = order.quant
     elif companion.own:
         base, quant = companion.own, "q4_k_m"  # for the size of a near tie

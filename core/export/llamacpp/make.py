@@ -1,5 +1,5 @@
 """Makes a GGUF file from a merged folder with llama.cpp's own tools and verifies it on the way: converted to 16 bit,
-compared with the adapter, quantised, compared with the 16-bit file. Intermediate files are deleted as soon as they are
+compared with the adapter, quantized, compared with the 16-bit file. Intermediate files are deleted as soon as they are
 no longer needed. Workers only (torch)."""
 
 from __future__ import annotations
@@ -63,13 +63,13 @@ def make(order: MakeOrder) -> tuple[ExportCheck, tuple[Message, ...]]:
     files.remove_tree(order.merged)
 
     is_final = order.quant in SIXTEEN
-    # Probabilities are kept to judge the quantised file; answers are those of the file that is delivered.
+    # Probabilities are kept to judge the quantized file; answers are those of the file that is delivered.
     keep, answers = (None, judgement.ANSWERS_SHOWN) if is_final else ("sixteen.logs", 0)
     file_verdict = sixteen_verdict = judgement.judge_sixteen(prompts, sixteen, expected, keep, answers)
     file, notes = sixteen, notes + sixteen_verdict.notes
     (order.work / "adapter.logs").unlink()
     if not is_final:
-        file, larger = quantise(order, sixteen)
+        file, larger = quantize(order, sixteen)
         sixteen.unlink()
         file_verdict, notes = (
             judgement.judge_other(prompts, file, judgement.MOST_DIVERGENCE[order.quant]),
@@ -121,8 +121,8 @@ def convert(order: MakeOrder, template: ChatTemplate | None, is_tuned: bool = Tr
     return target
 
 
-def quantise(order: MakeOrder, sixteen: Path) -> tuple[Path, tuple[Message, ...]]:
-    """Quantise the 16-bit GGUF file; return the new file, and a note if some tensors kept a larger type."""
+def quantize(order: MakeOrder, sixteen: Path) -> tuple[Path, tuple[Message, ...]]:
+    """Quantize the 16-bit GGUF file; return the new file, and a note if some tensors kept a larger type."""
     target = order.work / f"{order.quant}.gguf"
     request = {
         "do": "quantise", "folder": str(order.work), **order.tools.library_paths, "source": sixteen.name,

@@ -48,7 +48,7 @@ def name_of(folder: Path) -> str | None:
 
 
 def by_steps(tokenizer: JsonObject) -> str | None:
-    """The name of a tokenizer whose steps are in STEPS, if it does not normalise text, adds no space and merges all
+    """The name of a tokenizer whose steps are in STEPS, if it does not normalize text, adds no space and merges all
     words; else None."""
     pre_tokenizer = tokenizer.get("pre_tokenizer") or {}
     steps = pre_tokenizer.get("pretokenizers") or [pre_tokenizer]
@@ -69,7 +69,7 @@ def by_steps(tokenizer: JsonObject) -> str | None:
 def by_structure(tokenizer: JsonObject) -> str | None:
     """The name of a tokenizer with one of the patterns in NAMES; else None.
 
-    Qwen's tokenizers normalise to NFC and llama.cpp does not: nearly all text is in NFC already.
+    Qwen's tokenizers normalize to NFC and llama.cpp does not: nearly all text is in NFC already.
     """
     steps: list[JsonObject] = (tokenizer.get("pre_tokenizer") or {}).get("pretokenizers") or []
     if len(steps) != 2 or (tokenizer.get("normalizer") or {"type": "NFC"}).get("type") != "NFC":

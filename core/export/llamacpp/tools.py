@@ -68,7 +68,7 @@ class Tools:
 
     @property
     def runtime_build(self) -> str:
-        """The build that quantises and verifies."""
+        """The build that quantizes and verifies."""
         return "own" if self.library else RUNTIME_BUILD
 
     @property

@@ -1,5 +1,5 @@
 """Unpacks a GGUF file to a 16-bit folder, in a separate process that `child.ask` starts. transformers' reader
-dequantises it; what that reader drops is restored or refused; then a few texts are run for the comparison with
+dequantizes it; what that reader drops is restored or refused; then a few texts are run for the comparison with
 llama.cpp.
 
 transformers 5.24 drops the table by which Llama 3.1 and later scale positions (`rope_freqs.weight`), any other scaled
@@ -51,7 +51,7 @@ def unpack(file: Path, reader: gguf.GGUFReader, out: Path) -> None:
         config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name)
         if scaled := positions(reader, architecture, config):
             config.rope_parameters = dict(config.rope_parameters) | scaled
-        # Without GgufConfig(dequantize=True) the model calls itself quantised: neither saving nor training is allowed.
+        # Without GgufConfig(dequantize=True) the model calls itself quantized: neither saving nor training is allowed.
         model = AutoModelForCausalLM.from_pretrained(
             file.parent,
             gguf_file=file.name,

@@ -196,8 +196,8 @@ def doubts_about(config: Mapping[str, object], inner: JsonObject, values: Mappin
     strange = {str(kind) for kind in kinds} - _ORDINARY_LAYERS if isinstance(kinds, list) else set()
     says = any(inner.get(key) for key in inner if key in _HYBRID_KEYS or key.startswith(_HYBRID_PREFIXES))
     hybrid = bool(strange) if kinds else says  # Granite 4 Micro has the keys of a scan, and layers of attention alone
-    quantised = config.get("quantization_config") or inner.get("quantization_config")
-    method = quantised.get("quant_method") if isinstance(quantised, dict) else None
+    quantized = config.get("quantization_config") or inner.get("quantization_config")
+    method = quantized.get("quant_method") if isinstance(quantized, dict) else None
     doubts = {
         "shape.experts": bool(values.get("num_experts")),
         "shape.latent_attention": bool(inner.get("kv_lora_rank")),
@@ -209,7 +209,7 @@ def doubts_about(config: Mapping[str, object], inner: JsonObject, values: Mappin
         ),
     }
     sentences = [msg(key, **_sentence_values(key, values)) for key, doubtful in doubts.items() if doubtful]
-    return (*sentences, msg("shape.quantised", method=str(method or "-")[:30])) if quantised else tuple(sentences)
+    return (*sentences, msg("shape.quantised", method=str(method or "-")[:30])) if quantized else tuple(sentences)
 
 
 def _sentence_values(key: str, values: Mapping[str, int]) -> dict[str, float]:

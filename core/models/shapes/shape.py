@@ -36,7 +36,7 @@ class Held(Strict):
     params: of the text, without `beside`, the towers for pictures and sound, whose memory is freed
     (core/engine/families/parts). four_bit: in matrices that QLoRA would hold in 4 bit. lora_width: inputs and outputs
     of all layers in all-linear, 0 if unknown; widths: by their names, as far as known. expert_width: inputs and outputs
-    of all routed experts that are one parameter; None if unknown. stored_bytes: of a repository already quantised by
+    of all routed experts that are one parameter; None if unknown. stored_bytes: of a repository already quantized by
     `quantised`.
     """
 
@@ -244,8 +244,8 @@ class ModelShape(Strict):
         """Raise RecipeError if its experts can have no adapter: there are none, or they are packed."""
         if not self.num_experts or not self.expert_width:
             raise RecipeError("shape.no_experts", model_type=self.model_type)
-        if self.quantised and not self.is_unpacked:
-            raise RecipeError("shape.experts_quantised", method=self.quantised)
+        if self.quantized and not self.is_unpacked:
+            raise RecipeError("shape.experts_quantised", method=self.quantized)
 
     @property
     def four_bit_params(self) -> int:
@@ -259,17 +259,17 @@ class ModelShape(Strict):
 
     @property
     def stored_bytes(self) -> int | None:
-        """Bytes of a repository that is quantised already and stays so; None for all others."""
+        """Bytes of a repository that is quantized already and stays so; None for all others."""
         return self.held.stored_bytes if self.held and not self.is_unpacked else None
 
     @property
     def is_unpacked(self) -> bool:
-        """True if it is quantised by a method that is unpacked on loading."""
-        return self.quantised in UNPACKED
+        """True if it is quantized by a method that is unpacked on loading."""
+        return self.quantized in UNPACKED
 
     @property
-    def quantised(self) -> str | None:
-        """The quantisation method of a repository, as its config names it; None for all others."""
+    def quantized(self) -> str | None:
+        """The quantization method of a repository, as its config names it; None for all others."""
         if self.held and self.held.quantised:
             return self.held.quantised
         return next(

@@ -27,7 +27,7 @@ from core.runs.folder import RunFolder
 from core.runs.run_json import RunFacts
 
 LIBRARIES = {"adapter": "peft", "merged": "transformers", "gguf": "gguf", "gguf-lora": "gguf"}
-# prefix of the quantised GGUF types; f16 and bf16 hold the tuned weights themselves
+# prefix of the quantized GGUF types; f16 and bf16 hold the tuned weights themselves
 SMALLER = ("q",)
 
 

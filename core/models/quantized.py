@@ -32,8 +32,8 @@ _ENDING = re.compile(
 
 
 def can_train(method: str | None) -> bool:
-    """Return whether a quantisation method can be trained, as core.models.headers and a shape name it; None: not
-    quantised."""
+    """Return whether a quantization method can be trained, as core.models.headers and a shape name it; None: not
+    quantized."""
     return method is None or method.startswith("bitsandbytes") or method in UNPACKED
 
 
@@ -51,7 +51,7 @@ def refusal(
 
     folder: of the model. For a missing card, and to check a guessed name, the hub is queried, which takes seconds.
     """
-    method = headers.quantisation(config)
+    method = headers.quantization(config)
     if can_train(method):
         return None
     base = original_of(model_id, config, _card_of(model_id, folder, revision))
@@ -61,29 +61,29 @@ def refusal(
 
 
 def original_of(model_id: str, config: Mapping[str, object], card: str) -> str | None:
-    """Return the hub id of the model that was quantised; None if unknown.
+    """Return the hub id of the model that was quantized; None if unknown.
 
-    The hub is queried whether that one is quantised too; without an answer, names from card and config are accepted, a
+    The hub is queried whether that one is quantized too; without an answer, names from card and config are accepted, a
     guessed one is not.
     """
     settings = _settings(card)
     named = settings.get("base_model")
     if settings.get("base_model_relation", "quantized") != "quantized":
-        named = None  # it was tuned or merged from that model, not quantised
+        named = None  # it was tuned or merged from that model, not quantized
     for name in [*(named if isinstance(named, list) else [named]), config.get("_name_or_path")]:
         if isinstance(name, str) and name != model_id and cached.REPO_ID.fullmatch(name) and _plain_name(name) == name:
-            if _is_quantised(name):
+            if _is_quantized(name):
                 continue
             return name
     if not cached.REPO_ID.fullmatch(model_id) or (plain := _plain_name(model_id)) == model_id:
         return None
-    return plain if _is_quantised(plain) is False else None
+    return plain if _is_quantized(plain) is False else None
 
 
-def _is_quantised(name: str) -> bool | None:
-    """Return whether a hub model is quantised; None if it is not on the hub, or the hub does not answer."""
+def _is_quantized(name: str) -> bool | None:
+    """Return whether a hub model is quantized; None if it is not on the hub, or the hub does not answer."""
     with suppress(ModelError):
-        return headers.quantisation(peek.fetch_config(name)) is not None
+        return headers.quantization(peek.fetch_config(name)) is not None
     return None
 
 

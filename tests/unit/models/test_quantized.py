@@ -11,7 +11,7 @@ import pytest
 from core.errors import ModelError
 from core.hub import download, peek
 from core.messages import LANGUAGES
-from core.models import quantised
+from core.models import quantized
 from core.models.library import Models
 from core.models.shapes.shape import ModelShape
 from core.workspace.folder import Workspace
@@ -105,7 +105,7 @@ def test_a_name_is_believed_where_the_hub_has_such_a_model(
      "---\nbase_model: ../../etc\n---\n", "---\nbase_model: o/m\n---\n", "---\nbase_model: maker/Model-AWQ\n---\n"],
 )  # fmt: skip
 def test_a_card_that_tells_nothing_names_nothing(card: str) -> None:
-    assert quantised.original_of("o/m", {}, card) is None
+    assert quantized.original_of("o/m", {}, card) is None
 
 
 @pytest.mark.parametrize(
@@ -129,8 +129,8 @@ def test_what_a_card_names_is_looked_at(
 
 
 def test_an_older_config_names_what_it_was_made_of() -> None:
-    assert quantised.original_of("library:m", {"_name_or_path": "maker/Model"}, "") == "maker/Model"
-    assert quantised.original_of("library:m", {"_name_or_path": "/home/somebody/model"}, "") is None
+    assert quantized.original_of("library:m", {"_name_or_path": "maker/Model"}, "") == "maker/Model"
+    assert quantized.original_of("library:m", {"_name_or_path": "/home/somebody/model"}, "") is None
 
 
 def test_a_folder_of_the_library_is_refused_and_its_card_read(tmp_path: Path, models: Models) -> None:
@@ -154,4 +154,4 @@ def test_a_folder_of_the_library_is_refused_and_its_card_read(tmp_path: Path, mo
 def test_a_shape_tells_how_its_repository_is_quantised(method: str | None, trained: bool) -> None:
     config = LLAMA | ({"quantization_config": {"quant_method": method}} if method else {})
     shape = ModelShape.from_config(config)
-    assert shape.quantised == method and quantised.can_train(shape.quantised) is trained
+    assert shape.quantized == method and quantized.can_train(shape.quantized) is trained
