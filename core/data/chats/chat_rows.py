@@ -74,7 +74,7 @@ class _Rows:
         self._voice, self._overview = chat.voice, overview
         self._gap = chat.gap_hours * 3600 if chat.gap_hours else None
         others = (name for name, _ in overview.people.most_common() if name != chat.voice)
-        self._stand_ins = StandIns(others, chat.voice) if chat.pseudonyms else None
+        self._stand_ins = StandIns(others, chat.voice, overview.written) if chat.pseudonyms else None
         self._system: list[dict[str, object]] = []  # what each row of the conversation begins with
         self.losses: list[Loss] = []
 

@@ -28,6 +28,7 @@ from core.values import Frozen
 
 LONGEST_ID, LONGEST_NAME = 200, 80  # characters
 _NEARLY_ALL = 0.9
+_LEAST_KINDS, _ROWS_OF_A_KIND = 20, 5  # rows, and rows with each value
 _LEAST_SHUFFLED = 50  # rows whose ids are all different: they name no conversation
 
 # Words of column names: English, German, Spanish, French, Italian, Portuguese, Russian, Chinese, Japanese, Korean.
@@ -263,6 +264,7 @@ def _content(table: _FirstRows, names: Sequence[str], are_roles: bool) -> str | 
         for name in names
         if 2 * len(table.filled(name)) >= len(table.rows)
         and all(isinstance(value, kinds) for value in table.values[name])
+        and not _are_kinds(table.filled(name))
     ]
     length = {name: median(len(str(value)) for value in table.filled(name)) for name in texts}
     order = _split(_CONTENT)
@@ -276,6 +278,11 @@ def _content(table: _FirstRows, names: Sequence[str], are_roles: bool) -> str | 
         if any(str(value).count(" ") >= 2 or _CJK.search(str(value)) for value in table.filled(name))
     ]
     return long[0] if len(long) == 1 else None
+
+
+def _are_kinds(values: Sequence[object]) -> bool:
+    """Return True for a few values in many rows: kinds of messages, not what was said."""
+    return len(values) >= _LEAST_KINDS and len({*map(str, values)}) * _ROWS_OF_A_KIND <= len(values)
 
 
 def _is_conversation(table: _FirstRows, name: str, are_roles: bool) -> bool:

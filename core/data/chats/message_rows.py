@@ -153,7 +153,7 @@ _TABLE = """
     CREATE TABLE messages (conversation TEXT, place, rank REAL, number INTEGER, line INTEGER, happened REAL, content)"""
 _INSERT = "INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?)"
 _IN_ORDER = """
-    SELECT first, line, happened, content FROM messages
+    SELECT first, line, happened, content, place FROM messages
     JOIN (SELECT conversation, min(number) AS first FROM messages GROUP BY conversation) USING (conversation)
     ORDER BY first, place, number"""
 # Of messages that name the one that they answer (conversation: their id, place: that of the other): the best answers.
@@ -166,7 +166,7 @@ _BEST = """
         WHERE place IS NULL OR place NOT IN (SELECT conversation FROM messages) GROUP BY conversation
         UNION ALL SELECT first, depth + 1, best.id FROM talk JOIN best ON best.parent = talk.id AND position = 1
         WHERE depth < 1000)
-    SELECT first, line, happened, content FROM talk JOIN messages ON conversation = id
+    SELECT first, line, happened, content, depth FROM talk JOIN messages ON conversation = id
     GROUP BY first, depth ORDER BY first, depth"""
 
 
@@ -204,16 +204,22 @@ def _sorted(source: Source, limits: Limits) -> Iterator[_Message | Problem | Los
 
 
 def _in_order(database: sqlite3.Connection, columns: MessageColumns) -> Iterator[_Message | Loss]:
+    """Yield the messages; of one that several rows repeat (one for each reaction to it, say) the first alone."""
     left = 0  # messages on other branches
     if columns.parent:
         database.execute("CREATE INDEX ids ON messages (conversation)")
         left = database.execute("SELECT count(*) FROM messages").fetchone()[0]
     records = database.execute(_BEST if columns.parent else _IN_ORDER)
     for thread, (_, group) in enumerate(groupby(records, lambda record: record[0])):
-        for _, line, when, content in group:
-            speaker, text, fields, unread = json.loads(content)
-            yield _Message(thread, line, speaker, text, when, fields, unread)
-            left -= 1
+        there: set[tuple[str, str]] = set()  # the messages of one place
+        for place, at_place in groupby(group, lambda record: record[4]):
+            there.clear()
+            for _, line, when, content, _ in at_place:
+                speaker, text, fields, unread = json.loads(content)
+                is_again = place is not None and has_value(text) and (str(speaker), str(text)) in there
+                there.add((str(speaker), str(text)))
+                yield Loss("chat", "again") if is_again else _Message(thread, line, speaker, text, when, fields, unread)
+                left -= 1
     yield from (Loss("branch") for _ in range(left))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from array import array
 from bisect import bisect_right
 from collections import Counter
@@ -23,6 +24,7 @@ LADDER = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 24.0, 48.0, 72.0, 168.0)  # h
 CHECK_EVERY = 20  # messages
 MOST_SHOWN = 8  # people in a note
 MOST_KEPT = 2_000  # people in a report
+_WORD = re.compile(r"[^\W\d_]{2,40}")
 
 
 class Person(Frozen):
@@ -62,7 +64,8 @@ class Overview:
     """Counts of a chat.
 
     people: trainable messages by person, in the order of their first message. silences: hours between two messages of a
-    thread, sorted. timed: a message has a time.
+    thread, sorted. timed: a message has a time. words: of a chat among people, with their numbers; capitals, smalls:
+    messages that begin with a capital or a small letter.
     """
 
     kind: Kind
@@ -71,6 +74,20 @@ class Overview:
     in_thread: dict[str, set[str]] = field(default_factory=dict)
     silences: array[float] = field(default_factory=lambda: array("f"))
     timed: bool = False
+    words: Counter[str] = field(default_factory=Counter)
+    capitals: int = 0
+    smalls: int = 0
+
+    def add_text(self, text: str) -> None:
+        """Count the words of a message."""
+        self.words.update(_WORD.findall(text))
+        self.capitals += text[:1].isupper()
+        self.smalls += text[:1].islower()
+
+    @property
+    def written(self) -> Counter[str]:
+        """The words as written; none if most messages begin with a small letter, where case tells nothing."""
+        return self.words if self.capitals > self.smalls else Counter()
 
     @property
     def by_silence(self) -> bool:
@@ -132,6 +149,8 @@ def _summarize(reading: tuple[object, ...], known: _Known, limits: Limits = DEFA
         if not isinstance(message, ExportedMessage) or message.loss is not None or message.is_system:
             continue
         overview.people[message.person] += 1
+        if overview.kind.among_people:
+            overview.add_text(message.text)
         if message.is_model:
             overview.models.add(message.person)
         overview.in_thread.setdefault(message.thread, set()).add(message.person)

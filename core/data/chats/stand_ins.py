@@ -2,13 +2,14 @@
 
 Replaced are the names of all writers but the voice, anywhere, numbers and addresses anywhere (their owner is unknown),
 and links of the others. Not recognized, and left: nicknames, people who are only mentioned, places, and anything else
-in a sentence. So the rows are not anonymous; they only omit what is easiest to misuse.
+in a sentence; and a name, or a part of one, that the chat mostly writes in small letters, because that is an ordinary
+word there ("All Ricks"). So the rows are not anonymous; they only omit what is easiest to misuse.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 _LATIN = tuple(
     [
@@ -70,10 +71,11 @@ _DATE = re.compile(r"\d{1,4}([./-])\d{1,2}\1\d{1,4}")
 
 class StandIns:
     """Replacements of people's names. names: all but the voice, those with the most messages first; voice: no stand-in
-    has its name."""
+    has its name; words: how often the chat has each word, as it is written."""
 
-    def __init__(self, names: Iterable[str], voice: str):
+    def __init__(self, names: Iterable[str], voice: str, words: Mapping[str, int] | None = None):
         names = list(names)
+        self._counts = words or {}
         self._kept = {voice.casefold(), *map(str.casefold, _parts(voice))}
         # no stand-in may have the name of a person
         self._taken = {part.casefold() for name in (voice, *names) for part in _parts(name)}
@@ -98,9 +100,16 @@ class StandIns:
         self._next[pool] = number + 1
         self.people[name] = new
         for word in _parts(name):
-            if word.casefold() not in self._kept:
+            if word.casefold() not in self._kept and not self._is_ordinary(word, name.strip()):
                 for written in _as_written(word):
                     self._words.setdefault(written, new)
+
+    def _is_ordinary(self, word: str, name: str) -> bool:
+        """Return True for a word of a name that the chat mostly writes in small letters; a name that is one word in
+        small letters is none."""
+        small = word.lower()
+        others = sum(self._counts.get(written, 0) for written in {word, word.upper(), word.capitalize()} - {small})
+        return name != small and self._counts.get(small, 0) > others
 
     def replaced(self, text: str, is_voice: bool) -> str:
         text = _EMAIL.sub(lambda match: self._number("email", match[0].casefold(), "person{}@example.com"), text)

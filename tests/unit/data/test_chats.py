@@ -314,3 +314,17 @@ def test_a_word_without_an_end_takes_no_more_time_than_it_has_letters() -> None:
     stand_ins, text = StandIns(["Ann"], "Bo"), "x" * 2_000_000
     assert stand_ins.replaced(text, False) == text
     assert stand_ins.replaced("Ann, a.b+c@x.org!", False) == "Alex, person1@example.com!"
+
+
+def test_a_word_of_a_name_that_the_chat_writes_in_small_letters_stays() -> None:
+    words = {"all": 9, "All": 2, "Ann": 3, "ann": 1}
+    stand_ins = StandIns(["All Cooks", "Ann", "All"], "Bo", words)
+    assert stand_ins.replaced("All of us, not at all bad, ann and Ann", False) == (
+        "All of us, not at all bad, Robin and Robin"
+    )
+    assert stand_ins.replaced("So said All Cooks", False) == "So said Alex"
+
+
+def test_a_chat_in_small_letters_tells_nothing_of_names(tmp_path) -> None:
+    talk = [(1, 3, 9, i, f"{who}: and you ann?") for i, who in enumerate(("Ann", "Bo", "Ann", "Bo", "Cy", "Bo"))]
+    assert "ann" not in str(conversations(chat_of(tmp_path, talk), voice="Bo"))

@@ -281,3 +281,25 @@ def test_tables_of_messages_in_a_folder_are_each_read_as_such(tmp_path: Path) ->
     written(tmp_path, SHAPES["a repeated id"][0], "jsonl")
     assert talks(tmp_path) == [*SUPPORT_TALKS, *SHAPES["a repeated id"][1]]
     assert sum(note.key == "data.note_in_file" for note in inspect_file(tmp_path).notes) == 2
+
+
+def test_a_message_with_a_row_for_each_reaction_is_one_message(tmp_path) -> None:
+    names = ("Sender", "Content", "Timestamp", "Reaction")
+    rows = [
+        ("Ann", "Who brings the cake today?", "2025-03-09 10:00:00", ""),
+        ("Bo", "I do, it is in the oven.", "2025-03-09 10:01:00", "heart"),
+        ("Bo", "I do, it is in the oven.", "2025-03-09 10:01:00", "thumb"),
+        ("Ann", "Then I bring the plates.", "2025-03-09 10:02:00", ""),
+        ("Bo", "Good, see you there.", "2025-03-09 10:03:00", "heart"),
+    ]
+    file = written(tmp_path, rows_of(names, *rows), "csv")
+    report = inspect_file(file, choices=Choices(voice="Bo", pseudonyms=False))
+    assert talks(file, Choices(voice="Bo", pseudonyms=False))[0].count("oven") == 1
+    assert report.chat is not None and report.chat.people[0].messages == 2
+    assert "left_out.chat_again" in {each.what.key for each in report.left_out}
+
+
+def test_a_column_of_few_kinds_is_not_what_was_said(tmp_path) -> None:
+    kinds = ("statement", "question", "greeting")
+    rows = [{"session": i // 20, "sender": "ab"[i % 2], "dialog": kinds[i % 3]} for i in range(60)]
+    assert "data.note_messages" not in notes(inspect_file(written(tmp_path, rows, "csv")))
