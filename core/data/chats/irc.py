@@ -3,6 +3,7 @@
 irssi, ZNC, mIRC, HexChat    12:03 <@anna> Hello      [12:03:04] <anna> Hello      anna> Hello
 WeeChat                      2025-03-12 12:03:04<tab>@anna<tab>Hello
 meetings, messengers         [12:03] Anna: Hello      12:03:04 From Anna to Everyone: Hello
+scripts                      Anna: Hello
 """
 
 from __future__ import annotations
@@ -11,15 +12,19 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import NamedTuple
 
 from core.data.chats import dates
 from core.data.chats.exported_message import ExportedMessage, text_loss
 from core.data.reading.file_rows import Limits, Source
 from core.data.shapes.left_out import Loss
+from core.data.shapes.roles import means_something
 from core.data.shapes.speakers import role_of
 
 _DAY = 86_400
+_WORDS_OF_A_NAME = 3
+_SCRIPT, _LINES_OF_ONE = 0.9, 4  # share of the lines of a script, and lines that each speaks at least, on average
 _TIME = rf"""
     [\[(]?(?P<date>\d{{4}}-\d\d-\d\d|\d{{1,2}}[./-]\d{{1,2}}[./-]\d{{2,4}}|[A-Z][a-z]{{2}}[ ]\d{{1,2}})?,?[T ]?
     (?P<hour>\d{{1,2}}):(?P<minute>\d\d)(?::(?P<second>\d\d))?(?:[.,]\d+)?
@@ -31,7 +36,9 @@ _STYLES = {
     "arrow": rf"(?:{_TIME})?{_NICK}>[ ](?P<text>.*)",
     "colon": rf"{_TIME}(?:From[ ]+)?(?P<nick>[^\s<>:*#-][^<>:\t]{{0,39}}?)(?:[ ]+to[ ]+[^:]{{1,40}})?[ ]?:[ \t]+"
     r"(?P<text>.*)",
+    "script": rf"(?:{_TIME})?(?P<nick>[^\W\d_][^<>:*\t/]{{0,39}}?)[ ]?:[ \t]+(?P<text>.*)",
 }
+_LEAST = {"colon": 0.5, "script": _SCRIPT}  # share of the lines
 _SAID = {name: re.compile(pattern, re.VERBOSE | re.DOTALL) for name, pattern in _STYLES.items()}
 _ACTION = re.compile(rf"(?:{_TIME})?[ ]?\*[ \t]+{_NICK}[ \t]+(?P<text>.*)", re.VERBOSE | re.DOTALL)
 _EVENT = re.compile(
@@ -55,7 +62,7 @@ def recognise(lines: Sequence[str]) -> str:
     """Return "irc" or "log" for a chat of two people or more, "" for any other text. lines: the first that are not
     blank."""
     style = _style(lines)
-    return "" if style is None else "log" if style.name == "colon" else "irc"
+    return "" if style is None else "log" if style.name in _LEAST else "irc"
 
 
 def _style(lines: Iterable[str]) -> _LogStyle | None:
@@ -68,9 +75,21 @@ def _style(lines: Iterable[str]) -> _LogStyle | None:
         least = 4 if name == "colon" else 2
         are_people = len(nicks) > 1 and 2 * len(nicks) <= max(4, nicks.total()) and nicks.total() >= least
         are_people = are_people and _LEVELS.isdisjoint(nick.lower() for nick in nicks)
-        if are_people and not is_markup and of_chat >= (0.5 if name == "colon" else 0.8) * len(lines):
+        if name == "script":
+            said_by = [match["nick"].strip() for line in lines if (match := said.match(line))]
+            are_people, of_chat = are_people and _are_speakers(said_by), nicks.total()
+        if are_people and not is_markup and of_chat >= _LEAST.get(name, 0.8) * len(lines):
             return _LogStyle(name, said)
     return None
+
+
+def _are_speakers(names: Sequence[str]) -> bool:
+    """Return True for the names of people, who speak in any order: no roles, and no fields in a fixed one."""
+    count = len({*names})
+    if count * _LINES_OF_ONE > len(names) or any(role_of(name) or means_something(name) for name in {*names}):
+        return False
+    are_names = all(len(name.split()) <= _WORDS_OF_A_NAME and not name[0].islower() for name in names)
+    return are_names and (count == 2 or len({*pairwise(names)}) > count + 1)
 
 
 def messages(source: Source, limits: Limits) -> Iterator[ExportedMessage]:

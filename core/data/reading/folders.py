@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 
 from core import files
 from core.data.chats.messengers import SLACK_USERS, slack_users
-from core.data.reading import batch_files, dataset_info, label_names, source_code, zips
+from core.data.reading import batch_files, dataset_info, label_names, line_files, source_code, zips
 from core.data.reading.choices import Choices
 from core.data.reading.file_rows import (
     CODE,
@@ -116,6 +116,7 @@ def _source(path: Path, parts: Sequence[Part], limits: Limits, choices: Choices,
         raise DataError("data.too_many_files", file=path.name, limit=MOST_FILES)
     parts = sorted(parts, key=lambda part: by_name(part.name))
     data_parts, layouts = _data_parts(parts)
+    line_files.refuse_side_by_side(path.name, parts)
     own_code, others_code = _code_parts(parts, data_parts)
     data_parts = own_code or [part for part in data_parts if not source_code.is_code(part.name)] or data_parts
     read: list[Source] = []

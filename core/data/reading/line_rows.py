@@ -1,5 +1,5 @@
 """Texts that are no prose: a table by tabs, labels before a text, flash cards, quiz questions, highlights of a Kindle,
-words with tags.
+words with tags, dialogues with numbered lines, spoken lines below times, fields between signs, lists of words.
 
 `shape_of` looks at the first lines; `line_rows` reads the shapes that are neither a table nor refused.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby, islice, takewhile
+from itertools import groupby, islice, pairwise, takewhile
 from typing import Literal, TypeVar
 
 from core.data.reading.file_rows import Limits, Problem, RawRow, Readable, Source, lines_of, too_big
@@ -18,7 +18,10 @@ from core.data.shapes.left_out import Loss
 from core.messages import msg
 
 _T = TypeVar("_T")
-LineShape = Literal["", "table", "fasttext", "cards", "quiz", "clippings", "conll"]
+LineShape = Literal[
+    "", "table", "fasttext", "cards", "quiz", "clippings", "conll", "numbered", "times", "fields", "words"
+]
+REFUSED = ("conll", "fields", "words")  # with a sentence that names what was found
 LOOKED_AT = 300  # lines
 _BEGINNING, _MOST_PARTS = 1 << 16, 1_000  # characters of a line; such parts of lines that are read
 _MOST = 0.9  # of the lines have the shape
@@ -34,6 +37,14 @@ _RIGHT = re.compile(
     r"\s*(?:(?:correct |right )?answer|key|antwort|lösung|答案|正确答案)?\s*[:：]?\s*([A-Ja-j])\s*", re.I
 )
 _FEWEST_OPTIONS = 2
+_NUMBERED = re.compile(r"(\d{1,4}) (\S.*)", re.DOTALL)  # of a dialogue, which counts from 1
+_OWN, _PARTNERS = "your persona: ", "partner's persona: "
+_BARE_TIME = re.compile(r"[\[(]?(?:\d{1,2}:)?\d{1,2}:\d\d(?:[.,]\d+)?[\])]?")
+_FEWEST_TIMES, _LEAST_TIMES, _SPOKEN = 5, 0.3, 500  # lines, a share of them, characters of a row
+_SIGNS = re.compile(r"\s([!-/:-@\[-`{-~]{3,10})\s")
+_PUNCTUATION = set(".-!?*")
+_FEWEST_WORDS = 10  # lines of a list of words
+_IN_A_LINE = re.compile(r"[\s<>]|[.!?…:,;]$|[\u2e80-\u9fff\uac00-\ud7af\u0e00-\u0e7f]")
 
 
 def first_lines(path: Readable, encoding: str) -> list[str]:
@@ -59,6 +70,15 @@ def shape_of(lines: Sequence[str]) -> LineShape:
         return "clippings"
     if _mostly(filled, lambda line: _labels_and_text(line) is not None):
         return "fasttext"
+    if fields_of(filled)[1]:
+        return "fields"
+    if _is_numbered(filled):
+        return "numbered"
+    times = sum(bool(_BARE_TIME.fullmatch(line.strip())) for line in filled)
+    if times >= max(_FEWEST_TIMES, _LEAST_TIMES * len(filled)) and times < _MOST * len(filled):
+        return "times"
+    if len(filled) >= _FEWEST_WORDS and _mostly(filled, lambda line: not _IN_A_LINE.search(line.strip())):
+        return "words"
     if len(filled) >= 2 and _is_table(filled):
         return "table"
     blocks = [[*block] for is_filled, block in groupby(lines, lambda line: bool(line.strip())) if is_filled]
@@ -81,6 +101,23 @@ def _is_table(lines: Sequence[str]) -> bool:
     except csv.Error:
         return False
     return widths[0] > 1 and _mostly(widths, lambda width: width == widths[0])
+
+
+def fields_of(lines: Sequence[str]) -> tuple[int, str]:
+    """Return the number of fields in each line, and the signs that stand between them; (0, "") if there are none."""
+    filled = [line for line in lines if line.strip()]
+    found = _SIGNS.findall(filled[0]) if len(filled) >= _FEWEST_CARDS else []
+    if len(found) < 2 or len({*found}) > 1 or set(found[0]) <= _PUNCTUATION:
+        return 0, ""
+    is_like_first = _mostly(filled, lambda line: line.count(f" {found[0]} ") == len(found))
+    return (len(found) + 1, found[0]) if is_like_first else (0, "")
+
+
+def _is_numbered(lines: Sequence[str]) -> bool:
+    """Return True for lines that count from 1 again and again, and of which many have an answer after a tab."""
+    numbers = [int(match[1]) if (match := _NUMBERED.match(line)) else 0 for line in lines]
+    follows = [after in (1, before + 1) for before, after in pairwise(numbers)]
+    return numbers.count(1) > 1 and _mostly(follows, bool) and sum("\t" in line for line in lines) * 4 >= len(lines)
 
 
 def _is_conll(lines: Sequence[str]) -> bool:
@@ -121,7 +158,7 @@ def is_quoted(lines: Sequence[str]) -> bool:
 
 
 def line_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Loss]:
-    readers = {"clippings": _highlights, "quiz": _quiz_rows}
+    readers = {"clippings": _highlights, "quiz": _quiz_rows, "numbered": _dialogues, "times": _spoken}
     yield from readers.get(source.lines, _pairs)(source, limits)
 
 
@@ -188,6 +225,60 @@ def _quiz_question(block: Sequence[str]) -> dict[str, object] | None:
     if right is None or not question or len(options) < _FEWEST_OPTIONS or ord(right) - ord("A") >= len(options):
         return None
     return {"question": "\n".join(question), "options": options, "answer": right}
+
+
+def _dialogues(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Loss]:
+    """Yield each dialogue: a line without an answer belongs to the question after it, or describes who answers."""
+    row, begins = 0, 1
+    turns: list[dict[str, str]] = []
+    before: list[str] = []
+    with source.path.open(encoding=source.encoding) as file:
+        for number, line, size in lines_of(file, limits.row_bytes):
+            if line is None:
+                row += 1
+                yield too_big(row, number, size, limits)
+            if (match := _NUMBERED.match((line or "").strip().lstrip("\ufeff"))) is None:
+                continue
+            if match[1] == "1":
+                if any(turn["role"] == "assistant" for turn in turns):
+                    row += 1
+                    yield RawRow(row, {"messages": turns}, begins)
+                turns, before, begins = [], [], number
+            said, _, answer = match[2].partition("\t")
+            answer = answer.partition("\t")[0].strip()  # after it: the supporting lines, or other candidates
+            if said.startswith(_PARTNERS):
+                yield Loss("field", _PARTNERS.strip(": "))
+            elif said.startswith(_OWN) and (not turns or turns[-1]["role"] == "system"):
+                own = " ".join([*(turn["content"] for turn in turns), said.removeprefix(_OWN).strip()])
+                turns = [{"role": "system", "content": own}]
+            elif not answer:
+                before.append(said.strip())
+            else:
+                turns.append({"role": "user", "content": "\n".join([*before, said.strip()])})
+                turns.append({"role": "assistant", "content": answer})
+                before = []
+    if any(turn["role"] == "assistant" for turn in turns):
+        yield RawRow(row + 1, {"messages": turns}, begins)
+
+
+def _spoken(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Loss]:
+    """Yield the lines between the times, several in a row."""
+    row, begins, spoken = 0, 1, list[str]()
+    with source.path.open(encoding=source.encoding) as file:
+        for number, line, size in lines_of(file, limits.row_bytes):
+            text = (line or "").strip().lstrip("\ufeff")
+            if line is None:
+                row += 1
+                yield too_big(row, number, size, limits)
+            elif text and not _BARE_TIME.fullmatch(text):
+                begins = begins if spoken else number
+                spoken.append(text)
+            if sum(map(len, spoken)) >= _SPOKEN:
+                row += 1
+                yield RawRow(row, {"text": "\n".join(spoken)}, begins)
+                spoken = []
+    if spoken:
+        yield RawRow(row + 1, {"text": "\n".join(spoken)}, begins)
 
 
 def _highlights(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Loss]:

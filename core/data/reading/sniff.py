@@ -203,11 +203,13 @@ def _text_source(path: Readable, size: int, decoding: encodings.Decoding, choice
 
 
 def _with_lines(source: Source) -> Source:
-    """Return the source of a text whose lines are no prose as what they are. Raises DataError for words with tags."""
+    """Return the source of a text whose lines are no prose as what they are. Raises DataError for words with tags, for
+    fields between signs, and for a list of words or numbers."""
     lines = line_rows.first_lines(source.path, source.encoding)
     shape = line_rows.shape_of(lines)
-    if shape == "conll":
-        raise DataError("data.is_conll", file=source.path.name)
+    if shape in line_rows.REFUSED:
+        count, signs = line_rows.fields_of(lines)
+        raise DataError(f"data.is_{shape}", file=source.path.name, count=count, signs=signs)
     if shape == "table":
         return replace(source, kind="csv", delimiter="\t", quoted=line_rows.is_quoted(lines))
     return replace(source, lines=shape, separator=line_rows.separator_of(lines) if shape == "cards" else "")

@@ -134,3 +134,50 @@ def test_the_fields_of_a_note_of_anki_are_no_sides_but_a_question(tmp_path: Path
     file.write_text("#separator:tab\n#html:false\n" + "".join(map(note.format, ("chat", "chien", "lune"))), "utf-8")
     report = inspect_file(file)
     assert report.undecided and "Front" not in report.columns
+
+
+def test_lines_that_count_from_one_again_are_dialogues(tmp_path) -> None:
+    lines = ["1 your persona: i keep bees.", "2 partner's persona: i sail.", "3 hello !\thi , i came from my hives ."]
+    lines += ["4 how many ?\tnine .", "1 it rains .", "2 what now ?\twe wait .\t1", "3 good .\tyes ."]
+    (tmp_path / "a.txt").write_text("\n".join(lines), "utf-8")
+    first, second = (example.as_json() for _, example in examples_of(tmp_path / "a.txt"))
+    assert "i keep bees." in first and "sail" not in first and '"nine ."' in first
+    assert "it rains .\\nwhat now ?" in second and "1" not in second
+
+
+def test_times_above_spoken_lines_are_left_out(tmp_path) -> None:
+    lines = [f"00:{at:02}\nI SAY LINE {at} NOW." for at in range(6)]
+    (tmp_path / "a.srt").write_text("\n".join(lines), "utf-8")
+    (text,) = (example.as_json() for _, example in examples_of(tmp_path / "a.srt"))
+    assert "LINE 5 NOW" in text and "00:" not in text
+
+
+@pytest.mark.parametrize(
+    ("lines", "key"),
+    [
+        ([f"L{at} ++$++ u{at % 2} ++$++ We sail at {at}." for at in range(9)], "data.is_fields"),
+        (["joy", "anger", "3"] * 5, "data.is_words"),
+    ],
+)
+def test_fields_between_signs_and_lists_of_words_are_refused(tmp_path, lines, key) -> None:
+    (tmp_path / "a.txt").write_text("\n".join(lines), "utf-8")
+    with pytest.raises(DataError) as raised:
+        inspect_file(tmp_path / "a.txt")
+    assert raised.value.message.key == key
+
+
+def test_texts_and_labels_side_by_side_are_named(tmp_path) -> None:
+    (tmp_path / "texts.txt").write_text("We sail at noon today.\n" * 30, "utf-8")
+    (tmp_path / "labels.txt").write_text("joy\nanger\n" * 15, "utf-8")
+    with pytest.raises(DataError, match=r"labels\.txt.*texts\.txt"):
+        inspect_file(tmp_path)
+
+
+def test_a_script_is_a_chat_and_fields_are_none(tmp_path) -> None:
+    speakers = ("Mara", "Old Tom", "Mara", "Ines", "Old Tom", "Mara", "Old Tom", "Ines", "Mara", "Old Tom") * 2
+    (tmp_path / "a.txt").write_text("\n".join(f"{who}: I say so, {at}." for at, who in enumerate(speakers)), "utf-8")
+    chat = inspect_file(tmp_path / "a.txt").chat
+    assert chat is not None and chat.voice in ("Mara", "Old Tom")
+    fields = "\n".join(f"{name}: it is {at}." for at in range(9) for name in ("Plot", "Place", "Ending"))
+    (tmp_path / "b.txt").write_text(fields, "utf-8")
+    assert inspect_file(tmp_path / "b.txt").chat is None

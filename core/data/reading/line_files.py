@@ -1,0 +1,47 @@
+"""Files side by side of which each line belongs to the same line of the others, such as texts and their labels."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import PurePosixPath
+from typing import Protocol
+
+from core.data.reading import line_rows
+from core.data.reading.file_rows import SUFFIXES, Readable
+from core.errors import DataError
+from core.values import MIB
+
+_FEWEST_LINES, _LARGEST = 20, 64 * MIB
+
+
+class _Part(Readable, Protocol):
+    size: int
+
+
+def refuse_side_by_side(name: str, parts: Sequence[_Part]) -> None:
+    """Raise DataError with the names of a text and of a list of words, in one folder, that have as many lines."""
+    by_folder: defaultdict[PurePosixPath, list[_Part]] = defaultdict(list)
+    for part in parts:
+        if SUFFIXES.get(part.suffix.lower(), "txt") == "txt" and 0 < part.size <= _LARGEST:
+            by_folder[PurePosixPath(part.name).parent].append(part)
+    for group in by_folder.values():
+        lengths = {part.name: _lines(part) for part in group} if len(group) > 1 else {}
+        for one, other in combinations(group, 2):
+            if lengths[one.name] != lengths[other.name] or lengths[one.name] < _FEWEST_LINES:
+                continue
+            if "words" in (_shape(one), _shape(other)):
+                raise DataError("data.side_by_side", file=name, files=[one.name, other.name], lines=lengths[one.name])
+
+
+def _lines(part: _Part) -> int:
+    with part.open("rb") as file:
+        ends, last = 0, b""
+        for chunk in iter(lambda: file.read(MIB), b""):
+            ends, last = ends + chunk.count(b"\n"), chunk
+    return ends + (last[-1:] not in (b"\n", b""))
+
+
+def _shape(part: _Part) -> line_rows.LineShape:
+    return line_rows.shape_of(line_rows.first_lines(part, "utf-8"))
