@@ -144,7 +144,7 @@ def merging(untrained: Trained, monkeypatch: pytest.MonkeyPatch) -> Iterator[tup
     exports = untrained.exports()
     job = exports.start(untrained.run, "merged")
     monkeypatch.setattr(subprocess, "Popen", popen)
-    wait_until(lambda: job.status().stage == "merging", 120)
+    wait_until(lambda: job.status().stage == "merging" and any(job.job.build.rglob("*.safetensors")), 120)
     yield exports, job
     job.process.kill()
     job.process.wait()
