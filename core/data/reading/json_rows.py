@@ -169,7 +169,8 @@ def _object(text: _RowsText) -> Iterator[RawRow | Problem | Loss]:
         else:
             fields[key] = text.value()
     if used is None:
-        rows = (one for row in _rows_of_columns(fields) or [fields] for one in rows_in_object(row))
+        objects = _conversations_in(fields) or _rows_of_columns(fields) or [fields]
+        rows = (one for row in objects for one in rows_in_object(row))
         for number, one in enumerate(rows, 1):
             yield RawRow(number, one, 1)
     elif lists:
@@ -206,6 +207,19 @@ def _broken(error: Exception, text: _RowsText, source: Source, limits: Limits) -
         if not character and error.msg.startswith("Expecting ','"):
             reason = msg("data.json_expected", expected=",", found=msg("data.json_end"))
     return DataError("data.broken_json_file", **about, reason=reason)
+
+
+def _conversations_in(value: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return a row for each conversation under one key: a list of turns each, not of pairs."""
+    for name, talks in value.items():
+        if name.lower() in _CONVERSATIONS and isinstance(talks, list) and talks and all(map(_is_talk, talks)):
+            if any(len(talk) != 2 or not isinstance(talk[0], str) for talk in talks):
+                return [{name: talk} for talk in talks]
+    return []
+
+
+def _is_talk(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(turn, type(value[0])) for turn in value)
 
 
 def _rows_of_columns(value: dict[str, Any]) -> list[dict[str, Any]] | None:

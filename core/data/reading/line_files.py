@@ -16,13 +16,13 @@ from core.values import MIB
 _FEWEST_LINES, _LARGEST = 20, 64 * MIB
 
 
-class _Part(Readable, Protocol):
+class SizedFile(Readable, Protocol):
     size: int
 
 
-def refuse_side_by_side(name: str, parts: Sequence[_Part]) -> None:
+def refuse_side_by_side(name: str, parts: Sequence[SizedFile]) -> None:
     """Raise DataError with the names of a text and of a list of words, in one folder, that have as many lines."""
-    by_folder: defaultdict[PurePosixPath, list[_Part]] = defaultdict(list)
+    by_folder: defaultdict[PurePosixPath, list[SizedFile]] = defaultdict(list)
     for part in parts:
         if SUFFIXES.get(part.suffix.lower(), "txt") == "txt" and 0 < part.size <= _LARGEST:
             by_folder[PurePosixPath(part.name).parent].append(part)
@@ -35,7 +35,7 @@ def refuse_side_by_side(name: str, parts: Sequence[_Part]) -> None:
                 raise DataError("data.side_by_side", file=name, files=[one.name, other.name], lines=lengths[one.name])
 
 
-def _lines(part: _Part) -> int:
+def _lines(part: SizedFile) -> int:
     with part.open("rb") as file:
         ends, last = 0, b""
         for chunk in iter(lambda: file.read(MIB), b""):
@@ -43,5 +43,5 @@ def _lines(part: _Part) -> int:
     return ends + (last[-1:] not in (b"\n", b""))
 
 
-def _shape(part: _Part) -> line_rows.LineShape:
+def _shape(part: SizedFile) -> line_rows.LineShape:
     return line_rows.shape_of(line_rows.first_lines(part, "utf-8"))

@@ -77,7 +77,7 @@ def shape_of(lines: Sequence[str]) -> LineShape:
     times = sum(bool(_BARE_TIME.fullmatch(line.strip())) for line in filled)
     if times >= max(_FEWEST_TIMES, _LEAST_TIMES * len(filled)) and times < _MOST * len(filled):
         return "times"
-    if len(filled) >= _FEWEST_WORDS and _mostly(filled, lambda line: not _IN_A_LINE.search(line.strip())):
+    if len(filled) >= _FEWEST_WORDS and _mostly(lines, lambda line: bool(line) and not _IN_A_LINE.search(line.strip())):
         return "words"
     if len(filled) >= 2 and _is_table(filled):
         return "table"

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from core.data.chats import message_columns
+from core.data.formats import check_closely
 from core.data.reading import part_rows, sniff
 from core.data.reading.choices import Choices
 from core.data.reading.file_rows import Limits, Problem, Row, Source
@@ -24,7 +25,7 @@ from core.data.shapes import class_names, marked_rows, multiple_choice, sides
 from core.data.shapes.known import COLUMNS, FORMATS, SAMPLE_ROWS, recognise
 from core.data.shapes.left_out import MEDIA, has_value
 from core.data.shapes.nested import refusal
-from core.data.shapes.roles import renamed, require
+from core.data.shapes.roles import Roles, renamed, require
 from core.data.shapes.sides import Decision
 from core.errors import DataError
 from core.messages import Message, msg
@@ -130,7 +131,21 @@ def _meaning(
     return _Meaning(_noted(source, unnamed) if unnamed else source, known)
 
 
+def _usable(decision: Decision, rows: Sequence[Row]) -> Decision:
+    """Return a question to a person without the readings of which no row could be trained."""
+
+    def has_rows(roles: Roles) -> bool:
+        format: Format = "text" if "text" in roles.values() else "question_answer"
+        return any(check_closely(renamed(row, roles), format)[0] for row in rows)
+
+    readings = tuple(filter(has_rows, decision.readings)) if decision.evidence == "none" else ()
+    if not readings or len(readings) == len(decision.readings):
+        return decision
+    return Decision(readings, "none" if len(readings) > 1 else "content")
+
+
 def _by_roles(source: Source, rows: list[Row], decision: Decision) -> _Meaning:
+    decision = _usable(decision, rows)
     roles = decision.roles
     convert = partial(renamed, roles=roles)
     if "text" not in roles.values():

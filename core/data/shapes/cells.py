@@ -76,4 +76,6 @@ def _text_key(value: object) -> str:
     """Return the key of an object's text; "" if it has none."""
     if not isinstance(value, dict):
         return ""
-    return next((key for key in ("text", "value", "answer") if isinstance(value.get(key), str)), "")
+    texts = [key for key, part in value.items() if isinstance(part, str)]
+    exact = (key for key in ("text", "value", "answer", "name") if key in texts)
+    return next(exact, next((key for key in texts if key.lower().endswith(("_name", "_text"))), ""))

@@ -76,10 +76,21 @@ def rows_in_object(value: Any) -> Iterator[Any]:
 
 
 def _are_questions(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(_is_answered, value))
+
+
+def _is_answered(one: object) -> bool:
+    return isinstance(one, dict) and ("question" in one and bool(_ANSWERED & one.keys()) or len(_other_names(one)) == 2)
+
+
+def _other_names(one: Mapping[str, Any]) -> dict[str, str]:
+    """Return the names of a question and its answers in other spellings, with ours: "query_text", "reply"."""
+    names = [str(name) for name in one]
+    question, answer = column_named(names, "question"), column_named(names, "answer")
     return (
-        isinstance(value, list)
-        and bool(value)
-        and all(isinstance(one, dict) and "question" in one and _ANSWERED & one.keys() for one in value)
+        {question: "question", answer: "answers" if isinstance(one[answer], list) else "answer"}
+        if (question and answer and "question" not in one and not _ANSWERED & one.keys() - {answer})
+        else {}
     )
 
 
@@ -92,7 +103,14 @@ def _questions_of_a_text(value: Mapping[str, Any], key: str) -> Iterator[Any]:
         asked[0] = f"{text}\n\n{asked[0]}" if text else asked[0]
         yield shared | {"questions": asked, "answers": [_answer_text(each) for each in questions]}
         return
-    yield from (shared | each if isinstance(each, dict) else each for each in questions)
+    for each in questions:
+        names = _other_names(each) if isinstance(each, dict) and key in _QUESTION_LISTS else {}
+        if names and "context" not in shared and (context := column_named(shared, "context")):
+            shared["context"] = shared.pop(context)
+        if not isinstance(each, dict):
+            yield each
+        else:
+            yield shared | {names.get(name, name): part for name, part in each.items()}
 
 
 def _answer_text(question: Mapping[str, Any]) -> str:

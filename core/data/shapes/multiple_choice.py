@@ -17,7 +17,7 @@ from core.data.shapes import options as reading
 from core.data.shapes.left_out import Columns
 from core.data.shapes.numbering import Base, Numbering
 from core.data.shapes.options import SCHEMES, Options, Scheme
-from core.data.shapes.roles import column_named, meaning_of
+from core.data.shapes.roles import column_named, is_about, meaning_of, words_of
 from core.errors import DataError
 from core.messages import Message, msg
 
@@ -31,6 +31,7 @@ _CONTEXTS = ("context", "passage", "article", "premise", "paragraph", "story", "
     "background", "reading", "text", "kontext", "文章", "上下文")  # fmt: skip
 _NUMBERED = re.compile(r"column \d+")
 _OTHER_SHAPES = {"messages", "conversations", "conversation", "chosen", "rejected"}
+_LEAST_WORDS = 3  # of a question that no name tells
 _SURE = 0.9  # share of the rows that have options, and of the keys that mean one
 
 
@@ -204,7 +205,16 @@ def _question_columns(values: Sequence[Columns], names: Sequence[str], place: Pl
         question = "column 1"
     if question is None and contexts:  # "text" or "premise" alone is what the options go with
         question = contexts.pop()
+    if question is None:  # no name says it: the only column of several words
+        wordy = [
+            name for name in texts if not _KEY_WORDS.search(name) and not is_about(name) and _is_wordy(values, name)
+        ]
+        question = wordy[0] if len(wordy) == 1 else None
     return question or "", tuple(name for name in contexts if name != question)
+
+
+def _is_wordy(values: Sequence[Columns], name: str) -> bool:
+    return _most((len(words_of(_text(each.peek(name)))) >= _LEAST_WORDS for each in values), len(values))
 
 
 def _key_columns(names: Sequence[str], others: set[str]) -> list[str]:

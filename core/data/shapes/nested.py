@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from statistics import median
 from typing import Any
 
@@ -16,6 +17,7 @@ from core.errors import DataError
 _MOST_ROWS, _MOST_VALUES = 20, 2_000  # that are looked at, of a file and of a row
 _MOST_NAMED = 8
 LEAST_WORDS = 3  # of a text
+_TAG = re.compile(r"O|[BIESLUM]-[\w-]+|[\w-]+-[BIESLUM]")
 _LETTERS = re.compile(r"[^\W\d_]")
 # Links, dates and ids, which are one word of letters and other signs.
 _NO_TEXT = re.compile(r"https?://\S+|(?=\S*\d)[\w:.+-]{10,}|true|false", re.IGNORECASE | re.ASCII)
@@ -36,6 +38,8 @@ def refuse_other_rows(values: Mapping[Any, Any]) -> None:
 
 def refusal(rows: Sequence[Row]) -> DataError | None:
     """Return the error of rows whose text is mostly nested, or that have none; None if the columns hold text."""
+    if len(tagged := _written_tags(rows)) == 2:
+        return DataError("data.words_with_tags", words=tagged[0], tags=tagged[1])
     texts: defaultdict[str, list[int]] = defaultdict(list)
     nested: dict[str, None] = {}
     columns: dict[str, None] = {}
@@ -67,6 +71,25 @@ def _tagged(rows: Sequence[Row]) -> list[str]:
     lengths = {name: [len(cell) if isinstance(cell, list) else -1 for cell in cells[name]] for name in columns}
     same = [name for name in columns if words and name != words and lengths[name] == lengths[words]]
     return [words, same[0]] if words and same else []
+
+
+def _written_tags(rows: Sequence[Row]) -> list[str]:
+    """Return the same of texts, whose words and tags stand between blanks."""
+    cells = {
+        str(name): [str(row.values.get(name) or "").split() for row in rows[:_MOST_ROWS]]
+        for name, value in rows[0].values.items()
+        if isinstance(value, str) and value
+    }
+    lengths = {name: [*map(len, parts)] for name, parts in cells.items()}
+    tags = next((name for name, parts in cells.items() if _are_tags(chain.from_iterable(parts))), None)
+    words = next((name for name in cells if tags and name != tags and lengths[name] == lengths[tags]), None)
+    return [words, tags] if words and tags else []
+
+
+def _are_tags(words: Iterable[str]) -> bool:
+    """Return True for tags such as O, B-PER or PER-B."""
+    tags = [*words]
+    return "O" in tags and all(map(_TAG.fullmatch, tags))
 
 
 def _nested(fields: Sequence[str], texts: Sequence[str]) -> DataError:

@@ -4,18 +4,20 @@ Nectar, UltraFeedback, ELI5    answers | completions | ...: [{answer, rank}] | [
 SHP                            human_ref_A, human_ref_B, labels: 1 if A is preferred
 two answers                    response_a, response_b, with winner: "a", or with score_a, score_b
 AlpacaEval                     output_1, output_2, preference: from 1 to 2, nearer to the number of the better one
+any two columns                title_a, title_b, with title_b_preferred: 1 if it is, 0 if the other one is
 HelpSteer                      response_1, response_2, preference_strength: below 0 if 1 is preferred
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from core.data.reading.file_rows import Flaw
 from core.data.shapes.left_out import Columns, Notes, has_value
 from core.data.shapes.numbering import number_of
+from core.data.shapes.roles import column_named, is_about
 
 _LISTS = ("answers", "completions", "responses", "candidates", "outputs", "generations", "summaries", "replies")
 _QUESTIONS = ("prompt", "instruction", "question", "query", "input", "history", "post", "title")
@@ -25,7 +27,8 @@ _RANKS = ("rank", "ranking", "position")  # the lowest is the best
 _SCORES = ("overall_score", "score", "rating", "reward", "grade", "quality", "votes", "upvotes", "stars", "pm_score")
 _SIDES = (("a", "b"), ("0", "1"), ("1", "2"))
 _STEMS = ("human_ref", "response", "answer", "output", "completion", "summary", "text", "chatbot", "model", "assistant")
-COMPARED_COLUMNS = (*_LISTS, *(f"{stem}_{side}" for stem in _STEMS for sides in _SIDES for side in sides))
+_COMPARED = {*_LISTS, *(f"{stem}_{side}" for stem in _STEMS for sides in _SIDES for side in sides)}
+_FLAG = re.compile(r"(.+[\s_-][ab12])[\s_-](?:is[\s_-])?(?:preferred|better|chosen|wins|won|winner)")
 _WINNERS = ("winner", "preference", "preferred", "better", "choice", "best", "label", "labels", "overall_preference")
 _SIGNED = ("preference_strength",)
 _NAME = re.compile(r"(?:model|response|answer|assistant|output|completion)?[\s_-]*")
@@ -34,7 +37,11 @@ _NAME = re.compile(r"(?:model|response|answer|assistant|output|completion)?[\s_-
 def compared(values: Columns, notes: Notes) -> dict[str, Any] | None:
     """Return the chosen and the rejected answer as columns, None for a row that ranks nothing. Raises Flaw for a
     tie."""
-    if "chosen" in values or "messages" in values or not any(name in values for name in _QUESTIONS):
+    if "chosen" in values or "messages" in values:
+        return None
+    if (flagged := _flagged(values)) is not None:
+        return flagged
+    if not any(name in values for name in _QUESTIONS):
         return None
     pair = _best_and_worst(values, notes) or _better_and_worse(values)
     if pair is None:
@@ -47,6 +54,32 @@ def compared(values: Columns, notes: Notes) -> dict[str, Any] | None:
         values.take(name)
         pair["prompt"] = asked
     return pair
+
+
+def may_compare(names: Iterable[str]) -> bool:
+    """Return True if a row with these columns may compare answers."""
+    return not _COMPARED.isdisjoint(names) or any(map(_FLAG.fullmatch, names))
+
+
+def _flagged(values: Columns) -> dict[str, Any] | None:
+    """Return the pair of two columns of which a third one, named after one of them, says if it is preferred."""
+    flags = [name for name in values if _FLAG.fullmatch(name) and number_of(values.peek(name)) in (0, 1)]
+    for flag in flags:
+        one = _FLAG.sub(r"\1", flag)
+        side, _ = one[-1:], one[:-1]
+        other = next((one[:-1] + pair[1 - pair.index(side)] for pair in _SIDES if side in pair), "")
+        if not all(isinstance(values.peek(name), str) and has_value(values.peek(name)) for name in (one, other)):
+            continue
+        texts = [
+            n for n in values if n not in (one, other, flag) and isinstance(values.peek(n), str) and not is_about(n)
+        ]
+        asked = column_named(texts, "question") or (texts[0] if len(texts) == 1 else None)
+        if asked is None or f"{other}{flag.removeprefix(one)}" in flags:
+            continue
+        values.take(one, other, flag, asked)
+        better, worse = (one, other) if number_of(values.peek(flag)) == 1 else (other, one)
+        return {"prompt": values.peek(asked), "chosen": values.peek(better), "rejected": values.peek(worse)}
+    return None
 
 
 def _best_and_worst(values: Columns, notes: Notes) -> dict[str, Any] | None:

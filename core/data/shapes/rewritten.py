@@ -32,7 +32,7 @@ from core.data.shapes.labelled import evals, json_min, label_studio, utterances_
 from core.data.shapes.left_out import Columns, Notes, has_value
 from core.data.shapes.options import parsed_cell
 from core.data.shapes.ranked import RANKED_COLUMNS, ranked
-from core.data.shapes.rankings import COMPARED_COLUMNS, compared
+from core.data.shapes.rankings import compared, may_compare
 from core.data.shapes.speakers import role_of
 from core.data.shapes.traces import TRACED_COLUMNS, prompt_test, traced
 from core.data.shapes.trees import answered_turns, instances, questions_of_a_text, tree
@@ -43,14 +43,17 @@ _PROMPT_COLUMNS = ("prompt", "messages", "conversations", "conversation", "quest
 _CONVERSATIONS = TURNS[-3:]
 _TEXTS, _LABELS, _MOST_LABELS = ("text", "sentence"), ("labels", "cats"), 20
 _ANSWERS_APART = ("ground_truth", "reference_answer", "expected_answer", "answer", "solution")
+_OPENS = re.compile(r"\s*\[\s*\{")
 # Anthropic's hh-rlhf writes a conversation as one text.
 _HUMAN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
 
 
 def rewritten(values: Columns, notes: Notes) -> Columns:
     """Return values, converted to the columns of a format if they have another known shape. Raises Flaw."""
-    may_compare, conversions = _possible(tuple(values))
-    if may_compare and (pair := compared(values, notes)) is not None:
+    if turns := {name: each for name in values if (each := _written_list(values.peek(name)))}:
+        values = values.changed(turns)
+    compares, conversions = _possible(tuple(values))
+    if compares and (pair := compared(values, notes)) is not None:
         values = values.changed(pair)
         conversions = _possible(tuple(values))[1]
     for convert in conversions:
@@ -58,6 +61,14 @@ def rewritten(values: Columns, notes: Notes) -> Columns:
         if columns is not None:
             return values.changed(columns)
     return values
+
+
+def _written_list(cell: object) -> list[Any]:
+    """Return the turns that a cell of a table writes as JSON or as Python does; [] for any other cell."""
+    if not isinstance(cell, str) or not _OPENS.match(cell):
+        return []
+    turns = parsed_cell(cell)
+    return turns if isinstance(turns, list) and all(isinstance(turn, dict) and _is_turn(turn) for turn in turns) else []
 
 
 def _preference(values: Columns, notes: Notes) -> dict[str, object] | None:
@@ -309,4 +320,4 @@ def _possible(columns: tuple[str, ...]) -> tuple[bool, tuple[_Converter, ...]]:
     """Return True if a row with these columns may compare answers, and the conversions that may apply to it."""
     names = set(columns)
     may_apply = tuple(convert for convert, needed in _SHAPES.items() if not names.isdisjoint(needed))
-    return not names.isdisjoint(COMPARED_COLUMNS), may_apply
+    return may_compare(columns), may_apply

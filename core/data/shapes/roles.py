@@ -26,7 +26,7 @@ _ROLE_WORDS: dict[Role, str] = {
         问题 问 提问 用户 输入 題目 題 质问 質問 질문 입력 سؤال प्रश्न""",
     "answer": """
         answer answers a response reply output completion target tgt bot assistant agent gpt solution summary
-        translation übersetzung traducción traduction traduzione tradução перевод 翻译 译文 訳 번역
+        translation translations übersetzung traducción traduction traduzione tradução перевод 翻译 译文 訳 번역
         highlights back definition 定义 antwort
         antworten ausgabe lösung zusammenfassung respuesta salida solución resumen réponse reponse sortie risposta
         uscita soluzione resposta

@@ -19,9 +19,13 @@ from core.data.shapes.cells import are_scores, are_spans
 from core.data.shapes.left_out import has_value
 from core.data.shapes.roles import Role, Roles, is_about, is_worse, meaning_of, words_of
 from core.errors import DataError
+from core.messages import msg
 
 LEAST_WORDS = 3  # median of a column of sentences; names, dates and labels have fewer
 MOST_READINGS = 4  # offered to a person
+_LEAST_ROWS, _ROWS_OF_EACH = 20, 5  # of a column of kinds: rows, and rows with each value
+_LONG = 8  # words of a usual text in a column
+_WEAK = frozenset({"source", "summary", "input"})  # names of a question or an answer, and of much else
 MOST_LABELS = 30  # different values of a column of labels
 _LABEL = frozenset(
     re.findall(
@@ -33,6 +37,7 @@ _LABEL = frozenset(
 )
 _CODE = frozenset({"code", "sql", "cypher", "sparql", "query", "program", "snippet", "quelltext", "代码", "コード"})
 _NEVER_ANSWERS = frozenset({"premise", "hypothesis", "passage"})  # beside the names of questions, contexts, systems
+_FLAGS = {"true", "false", "yes", "no", "y", "n", "x", "✓", "✔", "✗"}
 _QUESTION_MARKS = ("?", "？", "؟")
 _CODE_BEGINS = re.compile(
     r"\s*(?:select|with|insert|update|delete|create)\s+\S|\s*(?:def|class|import|from|function|const|let|var|public|"
@@ -77,7 +82,8 @@ def decide(rows: Sequence[Row]) -> Decision | None:
 
 def beside_text(rows: Sequence[Row]) -> Decision | None:
     """Return the readings of rows with a `text` column beside columns of labels, annotations, answers or code: the
-    format `text` would train the text alone. None if there are no such columns."""
+    format `text` would train the text alone. None if there are no such columns. Raises DataError if they only mark
+    places in the text."""
     table = _Table(rows)
     text = next((name for name in table.texts if meaning_of(name) == "text"), None)
     if text is None:
@@ -91,6 +97,8 @@ def beside_text(rows: Sequence[Row]) -> Decision | None:
         and not is_worse(name)
         and (table.may_be_answer(name) or table.holds_annotations(name))
     ]
+    if others and all(are_spans(table.values[name][0]) for name in others):
+        raise DataError("data.every_row", problem=msg("data.only_spans", column=others[0]))
     return _question_to_person([*(_pair(text, name) for name in others), _alone(text)]) if others else None
 
 
@@ -110,16 +118,20 @@ class _Table:
         self.rows = rows
         names = dict.fromkeys(str(name) for row in rows for name in row.values)
         values = {name: [row.values[name] for row in rows if has_value(row.values.get(name))] for name in names}
-        self.values = {name: each for name, each in values.items() if 2 * len(each) >= len(rows) and each}
+        self.values = {
+            name: each for name, each in values.items() if 2 * len(each) >= len(rows) and each and not _are_hashes(each)
+        }
 
     @cached_property
     def texts(self) -> dict[str, float]:
-        """The columns that hold only text, with their usual number of words; no links."""
+        """The columns that hold only text, with their usual number of words; no links and no flags."""
         return {name: words for name in self.values if (words := self._words(name)) is not None}
 
     def _words(self, name: str) -> float | None:
         values = self.values[name]
         if not all(isinstance(value, str) and not _LINK.match(value) for value in values):
+            return None
+        if {str(value).strip().lower() for value in values} <= _FLAGS:
             return None
         counts = sorted(len(words_of(value)) for value in values)
         return (counts[len(counts) // 2] + counts[(len(counts) - 1) // 2]) / 2
@@ -142,7 +154,8 @@ class _Table:
         pool = [name for name in columns if letters or name.strip().lower() not in ("q", "a")]
         meant = [name for name in pool if meaning_of(name) == role and not (role == "answer" and is_worse(name))]
         meant = [name for name in meant if meaning_of(name, exact=True) == role] or meant
-        if role == "question":  # a query may be one, or SQL
+        if role == "question":  # a query may be one, or SQL; a source may be a text, or the name of one
+            meant = [name for name in meant if not self.holds_kinds(name)]
             meant = [name for name in meant if not self.holds_code(name)] or meant
         return meant
 
@@ -151,6 +164,23 @@ class _Table:
         values = {str(value) for value in self.values[name]}
         is_short = all(isinstance(v, str | int | bool) and len(str(v)) <= 40 for v in self.values[name])
         return is_short and 2 <= len(values) <= min(MOST_LABELS, len(self.rows) // 2)
+
+    def holds_kinds(self, name: str) -> bool:
+        """Return True for the names of a few kinds of rows, each in many: they ask nothing."""
+        return self.has_few_values(name) and self.repeats(name)
+
+    def repeats(self, name: str) -> bool:
+        """Return True if each value of a column stands in several rows, on average."""
+        values = self.values[name]
+        return len(values) >= _LEAST_ROWS and len({*map(str, values)}) * _ROWS_OF_EACH <= len(values)
+
+    def long_beside(self, roles: Roles) -> list[str]:
+        """The columns of long texts that a reading leaves out, and whose names mean nothing."""
+        return [
+            name
+            for name in self.sentences
+            if name not in roles and self.texts[name] >= _LONG and meaning_of(name) is None and not is_worse(name)
+        ]
 
     def may_be_answer(self, name: str) -> bool:
         """Return True if a column's name means a label, code or an answer."""
@@ -186,6 +216,14 @@ class _Table:
 _LINK = re.compile(r"\s*https?://\S+\s*$")
 _NUMBER = re.compile(r"\s*-?\d+(?:\.\d+)?\s*")
 _APART = re.compile(r"\s|[\u2e80-\u9fff\uac00-\ud7af]")  # words stand apart, or need not
+
+
+# A checksum or an id, also in a list.
+_HASH = re.compile(r"[\W_]*(?:[0-9a-f]{16,}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})[\W_]*", re.IGNORECASE)
+
+
+def _are_hashes(values: Sequence[object]) -> bool:
+    return 2 * sum(_HASH.fullmatch(str(value)) is not None for value in values) >= len(values)
 
 
 def _last_word(name: str) -> str:
@@ -231,6 +269,10 @@ def _both_named(table: _Table) -> Decision | None:
     first: dict[str, Role] = {asks[0]: "context"} if len(asks) == 2 else {}  # a title and the text of a question
     pairs = [first | _pair(asks[-1] if first else question, answer) for answer in answers]
     readings = [roles | _beside(table, roles) for roles in pairs]
+    is_repeated = table.repeats(answers[0]) and not (table.has_few_values(answers[0]) or table.repeats(question))
+    beside = table.long_beside(readings[0]) if len(readings) == 1 else []
+    if len(readings) == 1 and (is_repeated or beside and _is_weak(question, answers[0])):
+        return _question_to_person([*readings, *(_pair(name, answers[0]) for name in beside), _alone(question)])
     return Decision((readings[0],), "names") if len(readings) == 1 else _question_to_person(readings)
 
 
@@ -272,6 +314,10 @@ def _one_named(table: _Table) -> Decision | None:
     )
 
 
+def _is_weak(*names: str) -> bool:
+    return any(_last_word(name) in _WEAK for name in names)
+
+
 def _with_both_parts(table: _Table, question: str) -> dict[str, Role]:
     """The question, and before it a second column that is never an answer: a premise and its hypothesis, an instruction
     and its input, in the order of the columns."""
@@ -304,7 +350,11 @@ def _labelled(table: _Table) -> Decision | None:
     labels = named or [
         name
         for name in table.values
-        if not has_text and name not in sentences and not is_about(name) and table.has_few_values(name)
+        if not has_text
+        and name not in sentences
+        and not is_about(name)
+        and not _is_never_answer(name)
+        and table.has_few_values(name)
     ]
     if not labels or not 1 <= len(sentences) <= 2:
         return None
@@ -336,6 +386,8 @@ def _unnamed(table: _Table) -> Decision | None:
         (text,) = columns
         return _question_to_person([_pair(text, short[0]), _pair(short[0], text), _alone(text)])
     if not columns and (len(short) != 2 or len(table.values) > 3):
+        return None
+    if len(table.rows) == 1 and len(columns) > MOST_READINGS:  # one object of many texts is no row
         return None
     first, second, *rest = (columns or short)[:3]
     if rest:

@@ -221,3 +221,12 @@ def test_the_index_that_pandas_writes_is_no_question(tmp_path: Path) -> None:
         csv.writer(out).writerows([["", "gold-source", "startphrase", "ending0", "ending1", "ending2", "label"], *rows])
     asked = [example.messages[0].content for _, example in examples_of(file)]
     assert asked == ["He sits down. He\nA. sleeps.\nB. flies.\nC. melts."] * 3
+
+
+def test_options_as_lines_of_a_cell_with_a_question_that_no_name_tells(tmp_path: Path) -> None:
+    cell = '"a. Rome\nb. Paris\nc. Oslo"'
+    (tmp_path / "a.csv").write_text(
+        f"Item,Choices,Correct\nWhich is in Norway?,{cell},c\nWhich is in Italy now?,{cell},a\n"
+    )
+    (_, first), _ = examples_of(tmp_path / "a.csv")
+    assert first.messages[-1].content == "C. Oslo" and first.messages[0].content.startswith("Which is in Norway?")

@@ -268,3 +268,36 @@ def test_the_body_of_a_question_stands_before_it_unless_it_repeats_that(tmp_path
         f"u {body}\n\n{asked} | a 2",
         f"u {body} {asked} | a 2",
     ]
+
+
+def test_turns_that_a_cell_of_a_table_writes_are_turns(tmp_path) -> None:
+    cells = [
+        [{"role": role, "content": text}]
+        for role, text in (("user", "Why?"), ("assistant", "So."), ("assistant", "No."))
+    ]
+    line = ",".join(f'"{cell}"' for cell in cells)
+    (tmp_path / "a.csv").write_text(f"prompt,chosen,rejected\n{line}\n{line}\n", "utf-8")
+    (_, example), *_ = examples_of(tmp_path / "a.csv")
+    assert [message.content for message in example.messages] == ["Why?", "So."]
+
+
+def test_questions_about_a_text_under_other_names(tmp_path) -> None:
+    asked = [{"query_id": "1", "query_text": "Who sails?", "answers": ["Anna"]}]
+    (tmp_path / "a.json").write_text(
+        json.dumps([{"context_text": "Anna sails.", "title": "Sea", "qas": asked}]), "utf-8"
+    )
+    ((_, example),) = examples_of(tmp_path / "a.json")
+    assert [message.content for message in example.messages] == ["Anna sails.\n\nWho sails?", "Anna"]
+
+
+def test_lists_of_texts_under_conversations_are_a_row_each(tmp_path) -> None:
+    talks = [["Hello!", "Good day.", "Any news?", "None."], ["Is it open?", "It is."]]
+    (tmp_path / "a.json").write_text(json.dumps({"conversations": talks}), "utf-8")
+    assert [len(example.messages) for _, example in examples_of(tmp_path / "a.json")] == [4, 2]
+
+
+def test_an_object_of_many_texts_is_no_row(tmp_path) -> None:
+    texts = {f"part_{i}": f"You see a room with {i} doors. Go on." for i in range(9)}
+    (tmp_path / "a.json").write_text(json.dumps(texts), "utf-8")
+    with pytest.raises(DataError, match="part_1"):
+        inspect_file(tmp_path / "a.json")

@@ -12,6 +12,7 @@ from core.data.formats import Example
 from core.data.labels import Learning
 from core.data.preview import Preview
 from core.data.reading.choices import Choices
+from core.data.sets.inspection import examples_of
 from core.data.store import DatasetStore
 from core.data.tokenizer import Tokenizer
 from core.errors import RecipeError, TemplateError
@@ -116,3 +117,11 @@ def test_rated_rows_and_another_objective_and_plain_text_are_refused(starter_fol
     with pytest.raises(TemplateError) as refused:
         tokenize([Example(text="A story.")], kto(), Tokenizer(starter_folder), Listener())
     assert "label" in str(refused.value)
+
+
+def test_a_flag_named_after_one_of_two_columns_chooses(tmp_path) -> None:
+    (tmp_path / "a.csv").write_text(
+        "idea,title_a,title_b,title_b_preferred\nbees,On bees,Why bees hum,1\nsea,Sail on,Water,0\n"
+    )
+    examples = [example for _, example in examples_of(tmp_path / "a.csv")]
+    assert [example.messages[-1].content for example in examples] == ["Why bees hum", "Sail on"]

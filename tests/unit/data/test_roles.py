@@ -153,8 +153,6 @@ def test_the_text_beside_a_label_is_trained_only_if_the_person_says_so(tmp_path)
     [
         ({"cats": {"joy": 1.0, "anger": 0.0}}, True),
         ({"Gefühle": {"Freude": True, "Wut": False}}, True),
-        ({"entities": [[0, 4, "PERSON"]]}, True),
-        ({"annotations": [{"start": 0, "end": 4, "type": "PERSON"}]}, True),
         ({"meta": {"source": "web", "words": 4}}, False),
         ({"quality": {"perplexity": 91.5, "words": 4}}, False),
         ({"authors": ["Jo", "Zoe"], "links": [{"url": "https://a.example"}]}, False),
@@ -169,10 +167,51 @@ def test_annotations_beside_a_text_are_a_question(beside: dict[str, Any], is_ask
     assert report.undecided == is_asked
     if is_asked:
         assert [as_arrow(roles) for roles in report.readings] == [f"text>{next(iter(beside))}", "text"]
-        scored = isinstance(next(iter(beside.values())), dict)
-        assert report.good_rows == (20 if scored else 0), "a class, but no marks, is an answer"
+        assert report.good_rows == 20
     alone = inspect_file(file, choices=Choices(columns={"text": "text"}))
     assert not alone.undecided and alone.format == "text" and alone.good_rows == 20
+
+
+@pytest.mark.parametrize("marks", [[[0, 4, "PERSON"]], [{"start": 0, "end": 4, "type": "PERSON"}]])
+def test_marks_beside_a_text_are_no_reading(marks: list[Any], tmp_path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text("\n".join(json.dumps({"text": f"Anna wrote letter {i}.", "marks": marks}) for i in range(20)))
+    with pytest.raises(DataError, match="“marks” marks places"):
+        inspect_file(file)
+    alone = inspect_file(file, choices=Choices(columns={"text": "text"}))
+    assert not alone.undecided and alone.format == "text" and alone.good_rows == 20
+
+
+def test_names_do_not_decide_against_the_contents(tmp_path) -> None:
+    """Seen: the name of the data set was the question, its checksum the answer; one summary answered all texts."""
+    file = tmp_path / "a.jsonl"
+    rows = [
+        {
+            "source": ("web", "book")[i % 2],
+            "note": f"What is {i} and {i}?",
+            "answer_md5": f"{i:032x}",
+            "label": f"it is {2 * i}",
+        }
+        for i in range(40)
+    ]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    report = inspect_file(file)
+    assert {"source", "answer_md5"}.isdisjoint(name for roles in report.possible for name in roles)
+    rows = [
+        {"content": f"Report {i} on the weather of the day.", "summary": "UPDATE of the reports of the week"}
+        for i in range(40)
+    ]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    assert inspect_file(file).undecided
+
+
+def test_flags_and_tags_are_no_side(tmp_path) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text("input,notes\n" + "".join(f"{i % 2 == 0},The reply number {i} is too long\n" for i in range(30)))
+    assert all("input" not in roles for roles in inspect_file(file).possible)
+    file.write_text("words,tags\n" + "".join(f"Anna sails to Rome {i},PER-B O O LOC-B O\n" for i in range(30)))
+    with pytest.raises(DataError, match="a tag for each of them"):
+        inspect_file(file)
 
 
 def test_spans_that_a_person_takes_as_the_answer_are_refused_by_name(tmp_path) -> None:
