@@ -46,8 +46,9 @@ def empty(services: Services, target: object, w: Wording) -> Html:
         tag("button", question, type="button", class_="lg-idea", data_ask=question, dir="auto")
         for question in ideas(services, target, w)
     )
+    key = "empty_base" if run_id_of(target) is None else "empty"
     return tag(
         "div",
-        placeholder(w.t("chat_page.empty_text"), w.t("chat_page.empty_title")),
+        placeholder(w.t(f"chat_page.{key}_text"), w.t(f"chat_page.{key}_title")),
         tag("div", *buttons, class_="lg-ideas"),
     )

@@ -66,6 +66,8 @@ def test_a_chat_suggests_no_question_that_the_run_has_learned(services: Services
 
     every = (asked("trained", "Learned?"), asked("kept_apart", "Kept apart?"), asked("own", "My own?"))
     (run.path / scenes.FILE).write_text(Scenes(scenes=every, neutral_texts=("One.",)).model_dump_json(), "utf-8")
+    assert "Ask both models" in chat_ideas.empty(services, f"run:{run.id}", EN)
+    assert "Ask the base model." in chat_ideas.empty(services, "base:starter", EN)
     ideas = chat_ideas.ideas(services, f"run:{run.id}", EN)
     assert ideas[:2] == ["Kept apart?", "My own?"] and len(ideas) == 3 and "Learned?" not in ideas
 
