@@ -28,6 +28,8 @@ def holds_names(first: Sequence[str], others: Sequence[Sequence[str]]) -> bool |
         return True
     columns = [[row[at].strip() for row in others if at < len(row) and row[at].strip()] for at in range(len(cells))]
     pairs = [(cell, values) for cell, values in zip(cells, columns, strict=True) if values]
+    if any(_stands_again(cell, values) for cell in cells for _, values in pairs):
+        return False
     if any(_stands_above(cell, values) for cell, values in pairs):
         return True
     if len(cells) > 1 and all(cell.endswith(("?", "？")) for cell in cells):  # of a survey
@@ -50,6 +52,12 @@ def _stands_above(cell: str, values: Sequence[str]) -> bool:
         return True
     is_short = len(words_of(cell)) < _TEXT and not cell.endswith(_SENTENCE_ENDS)
     return is_short and not _MEASURE.fullmatch(cell) and min(len(words_of(value)) for value in values) >= _TEXT
+
+
+def _stands_again(cell: str, values: Sequence[str]) -> bool:
+    """Return True for words of the first row that stand below, in any column: a topic, or what was said next."""
+    is_words = len(cell) > _TEXT and not _MEASURE.fullmatch(cell)
+    return is_words and values.count(cell) >= (1 if len(words_of(cell)) > _TEXT else 2)
 
 
 def _is_alike(cell: str, values: Sequence[str]) -> bool:

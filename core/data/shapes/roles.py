@@ -20,14 +20,14 @@ _MEANT: tuple[Role, ...] = ("question", "answer", "system", "context", "text")
 _ROLE_WORDS: dict[Role, str] = {
     "question": """
         question questions q query prompt instruction input user human customer client problem ask request source src
-        utterance premise frage fragen prämisse
+        utterance premise frage fragen prämisse intrebare întrebare vraag pytanie soru pertanyaan
         front term begriff 术语 anfrage eingabe kunde aufgabe pregunta consulta cliente entrada usuario demande
         domanda richiesta utente pergunta usuário вопрос запрос
         问题 问 提问 用户 输入 題目 題 质问 質問 질문 입력 سؤال प्रश्न""",
     "answer": """
-        answer answers a response reply output completion target tgt bot assistant agent gpt solution summary
+        answer answers a response reply output completion generation target tgt bot assistant agent gpt solution summary
         translation translations übersetzung traducción traduction traduzione tradução перевод 翻译 译文 訳 번역
-        highlights back definition 定义 antwort
+        highlights back definition 定义 antwort raspuns răspuns antwoord odpowiedź cevap jawaban
         antworten ausgabe lösung zusammenfassung respuesta salida solución resumen réponse reponse sortie risposta
         uscita soluzione resposta
         saída ответ решение 回答 答案 答 输出 答复 解答 摘要 回复 答え 답변 대답 출력 جواب إجابة उत्तर""",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,11 +19,13 @@ from core.data.reading.file_rows import Row
 from core.data.shapes.cells import are_scores, are_spans
 from core.data.shapes.left_out import has_value
 from core.data.shapes.roles import Role, Roles, is_about, is_worse, meaning_of, words_of
+from core.data.shapes.turn_markers import turns_in
 from core.errors import DataError
 from core.messages import msg
 
 LEAST_WORDS = 3  # median of a column of sentences; names, dates and labels have fewer
-MOST_READINGS = 4  # offered to a person
+_MOST_SIDES = 4  # columns of which each may go with each
+MOST_READINGS = 6  # offered to a person
 _LEAST_ROWS, _ROWS_OF_EACH = 20, 5  # of a column of kinds: rows, and rows with each value
 _LONG = 8  # words of a usual text in a column
 _WEAK = frozenset({"source", "summary", "input"})  # names of a question or an answer, and of much else
@@ -57,6 +60,9 @@ class Decision:
     readings: tuple[Roles, ...] = ()
     evidence: Evidence = "names"
 
+    def __hash__(self) -> int:
+        return hash((self.evidence, *(tuple(roles.items()) for roles in self.readings)))
+
     @property
     def roles(self) -> dict[str, Role]:
         return dict(self.readings[0]) if self.readings else {}
@@ -65,8 +71,9 @@ class Decision:
     def merge(cls, decisions: Iterable[Decision]) -> Decision:
         """Join the decisions on the files of one set: the least certain of them, with the roles of all."""
         every = [one for one in decisions if one.readings]
-        doubtful = next((one for kind in ("none", "content") for one in every if one.evidence == kind), None)
-        roles = {name: role for one in every for name, role in one.roles.items()}
+        asked = Counter(one for one in every if one.evidence == "none").most_common(1)
+        doubtful = asked[0][0] if asked else next((one for one in every if one.evidence == "content"), None)
+        roles = {n: role for one in every if one is doubtful or one.evidence != "none" for n, role in one.roles.items()}
         if doubtful is None:
             return cls((roles,), every[0].evidence) if every else cls()
         return cls(({**roles, **doubtful.roles}, *doubtful.readings[1:]), doubtful.evidence)
@@ -75,9 +82,8 @@ class Decision:
 def decide(rows: Sequence[Row]) -> Decision | None:
     """Return the readings of the rows; None if they have no column of text."""
     table = _Table(rows)
-    return (
-        _both_named(table) or _one_named(table) or _correction(table) or _labelled(table) or _unnamed(table)
-    )  # fmt: skip
+    kinds = (_lettered, _both_named, _one_named, _correction, _labelled, _unnamed)
+    return next((decision for decide_by in kinds if (decision := decide_by(table))), None)
 
 
 def beside_text(rows: Sequence[Row]) -> Decision | None:
@@ -97,6 +103,7 @@ def beside_text(rows: Sequence[Row]) -> Decision | None:
         and not is_worse(name)
         and (table.may_be_answer(name) or table.holds_annotations(name))
     ]
+    others.sort(key=lambda name: meaning_of(name) != "answer")
     if others and all(are_spans(table.values[name][0]) for name in others):
         raise DataError("data.every_row", problem=msg("data.only_spans", column=others[0]))
     return _question_to_person([*(_pair(text, name) for name in others), _alone(text)]) if others else None
@@ -131,7 +138,7 @@ class _Table:
         values = self.values[name]
         if not all(isinstance(value, str) and not _LINK.match(value) for value in values):
             return None
-        if {str(value).strip().lower() for value in values} <= _FLAGS:
+        if {str(value).strip().lower() for value in values} <= _FLAGS or all(map(_CREDIT.search, values)):
             return None
         counts = sorted(len(words_of(value)) for value in values)
         return (counts[len(counts) // 2] + counts[(len(counts) - 1) // 2]) / 2
@@ -144,6 +151,7 @@ class _Table:
             for name, words in self.texts.items()
             if words >= LEAST_WORDS
             and not is_about(name)
+            and not self.repeats_unlike_others(name)
             and self.share(name, (_APART.search(str(value)) is not None for value in self.values[name])) >= 0.5
         ]
 
@@ -155,7 +163,10 @@ class _Table:
         meant = [name for name in pool if meaning_of(name) == role and not (role == "answer" and is_worse(name))]
         meant = [name for name in meant if meaning_of(name, exact=True) == role] or meant
         if role == "question":  # a query may be one, or SQL; a source may be a text, or the name of one
-            meant = [name for name in meant if not self.holds_kinds(name)]
+            has_text = any(meaning_of(name) == "text" for name in self.texts)
+            meant = [
+                name for name in meant if not self.holds_kinds(name) and not (has_text and self.holds_markers(name))
+            ]
             meant = [name for name in meant if not self.holds_code(name)] or meant
         return meant
 
@@ -173,6 +184,10 @@ class _Table:
         """Return True if each value of a column stands in several rows, on average."""
         values = self.values[name]
         return len(values) >= _LEAST_ROWS and len({*map(str, values)}) * _ROWS_OF_EACH <= len(values)
+
+    def repeats_unlike_others(self, name: str) -> bool:
+        """Return True for a column that repeats while two other texts do not: the name of a topic or a conversation."""
+        return self.repeats(name) and sum(not self.repeats(each) for each in self.texts) >= 2
 
     def long_beside(self, roles: Roles) -> list[str]:
         """The columns of long texts that a reading leaves out, and whose names mean nothing."""
@@ -194,6 +209,10 @@ class _Table:
     def of_annotation(self) -> tuple[str, ...]:
         """The columns that a program for annotation adds: the words of the text, and whether a person accepted it."""
         return ("tokens", "answer") if "_task_hash" in self.values else ("tokens",) if "spans" in self.values else ()
+
+    def holds_markers(self, name: str) -> bool:
+        """Return True for a whole prompt with the marks of its turns."""
+        return self.share(name, (turns_in(str(value)) is not None for value in self.values[name])) >= 0.5
 
     def is_numeric(self, name: str) -> bool:
         """Return True for a column of numbers, whose meaning the file does not tell."""
@@ -220,6 +239,9 @@ _APART = re.compile(r"\s|[\u2e80-\u9fff\uac00-\ud7af]")  # words stand apart, or
 
 # A checksum or an id, also in a list.
 _HASH = re.compile(r"[\W_]*(?:[0-9a-f]{16,}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})[\W_]*", re.IGNORECASE)
+
+
+_CREDIT = re.compile(r"\bCC[- ]BY\b|©|\b(?:copyright|attribution)\b", re.IGNORECASE)
 
 
 def _are_hashes(values: Sequence[object]) -> bool:
@@ -256,6 +278,14 @@ def _beside(table: _Table, taken: Roles) -> dict[str, Role]:
         if name is not None:
             found[name] = role
     return found
+
+
+def _lettered(table: _Table) -> Decision | None:
+    """Columns such as q_en and a_en: a question and its answer, of each language or number."""
+    names = {name.strip().lower(): name for name in table.texts}
+    parts = [(name, match[1]) for name in names if (match := re.fullmatch(r"q([\s_-]\w{1,5})", name))]
+    pairs = [_pair(names[name], names[f"a{rest}"]) for name, rest in parts if f"a{rest}" in names]
+    return (Decision((pairs[0],)) if len(pairs) == 1 else _question_to_person(pairs)) if pairs else None
 
 
 def _both_named(table: _Table) -> Decision | None:
@@ -296,6 +326,7 @@ def _one_named(table: _Table) -> Decision | None:
             and not _is_never_answer(name)
             and (name in table.texts or table.may_be_answer(name) or table.has_few_values(name))
         ]
+        others.sort(key=lambda name: not (table.may_be_answer(name) or table.holds_code(name)))
         pairs = [_with_both_parts(table, question or "") | {name: "answer"} for name in others]
     readings = [roles | _beside(table, roles) for roles in pairs]
     if len(readings) == 1 and answer is None and table.may_be_answer(others[0]) and not table.is_numeric(others[0]):
@@ -365,7 +396,20 @@ def _labelled(table: _Table) -> Decision | None:
         pairs = [_pair(context, question), _pair(question, context)]
         return _question_to_person([*(beside | _pair(question, label) for label in labels[:2]), *pairs])
     (text,) = sentences
-    return _question_to_person([*(_pair(text, label) for label in labels), _alone(text)])
+    beside = [] if named else _first_to_each(table, [name for name in table.texts if name not in labels])
+    return _question_to_person([*(_pair(text, label) for label in labels), _alone(text), *beside])
+
+
+def _first_to_each(table: _Table, names: Iterable[str]) -> list[dict[str, Role]]:
+    """Return the first of the columns with each of the others as its answer: a word and its translations, say."""
+    sides = [name for name in names if not is_about(name) and not table.repeats_unlike_others(name)]
+    return [_pair(first, name) for first in sides[:1] for name in sides[1:]]
+
+
+def _are_crossed(one: str, other: str) -> bool:
+    """Return True for two columns in different languages with different contents: name_fr and def_en."""
+    parts = [re.fullmatch(r"(.+)_([a-z]{2})", name.strip().lower()) for name in (one, other)]
+    return all(parts) and len({part[1] for part in parts if part}) == len({part[2] for part in parts if part}) == 2
 
 
 def _unnamed(table: _Table) -> Decision | None:
@@ -378,20 +422,27 @@ def _unnamed(table: _Table) -> Decision | None:
     short = [
         name
         for name, words in table.texts.items()
-        if name not in columns and words > 0 and (has_two or not is_about(name))
+        if name not in columns
+        and words > 0
+        and (has_two or not is_about(name))
+        and not table.repeats_unlike_others(name)
     ]
     if len(columns) == 1 and not short:
         return Decision((_alone(columns[0]),), "content")
     if len(columns) == 1:
         (text,) = columns
-        return _question_to_person([_pair(text, short[0]), _pair(short[0], text), _alone(text)])
+        pairs = [_pair(text, short[0]), _pair(short[0], text), _alone(text)]
+        return _question_to_person(
+            [*pairs, *(each for each in _first_to_each(table, table.texts) if each not in pairs)]
+        )
     if not columns and (len(short) != 2 or len(table.values) > 3):
         return None
     if len(table.rows) == 1 and len(columns) > MOST_READINGS:  # one object of many texts is no row
         return None
-    first, second, *rest = (columns or short)[:3]
+    first, second, *rest = (columns or short)[:_MOST_SIDES]
     if rest:
-        return _question_to_person(itertools.starmap(_pair, itertools.combinations((first, second, *rest), 2)))
+        pairs = itertools.combinations((first, second, *rest), 2)
+        return _question_to_person(_pair(*names) for names in pairs if not _are_crossed(*names))
     for question, answer in ((first, second), (second, first)):
         asks = table.asks(question) >= 0.5 and table.asks(answer) < 0.2
         codes = table.holds_code(answer) and not table.holds_code(question)

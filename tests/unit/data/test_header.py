@@ -9,6 +9,7 @@ import pytest
 
 from core.data.reading.choices import NO_CHOICES, Choices
 from core.data.sets.inspection import DataReport, examples_of, inspect_file
+from core.data.shapes.header import holds_names
 from core.errors import DataError
 from tests.kit.office import xlsx
 
@@ -105,3 +106,10 @@ def test_a_row_that_ends_with_empty_cells_is_as_wide_as_the_others(tmp_path: Pat
     file.write_text("What is rain?;Water that falls.;\nWhat is snow?;Frozen water.;a note of mine\n", "utf-8")
     report = inspect_file(file, choices=Choices(header=False, columns={"column 1": "question", "column 2": "answer"}))
     assert (report.rows, report.good_rows) == (2, 2)
+
+
+def test_a_first_row_whose_words_stand_below_is_a_row() -> None:
+    said = ["Are you well today?", "I am, and how are you?", "Fine, and what is new?", "Not much is new."]
+    assert holds_names(said[:2], [said[1:3], said[2:4]]) is False
+    topic = ["Studies", "When does the course of law begin?", "", "It begins in spring, in the old hall."]
+    assert holds_names(topic, [["Studies", "Where is it?", "", "Here."], ["Studies", "", "Who?", "We."]]) is False

@@ -349,3 +349,63 @@ def test_a_recipe_says_it_too() -> None:
     }
     with pytest.raises(RecipeError, match="columns"):
         Recipe.parse({"data": {"source": "a", "columns": {"Frage": "person"}}})
+
+
+def readings_of(tmp_path, rows: list[dict[str, Any]]) -> list[str]:
+    file = tmp_path / "a.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    return [as_arrow(roles) for roles in inspect_file(file).readings]
+
+
+def test_all_plausible_pairs_are_offered_and_no_names_of_topics(tmp_path) -> None:
+    words = [
+        {
+            "scene": f"At the market of the old town on the day number {i // 9}",
+            "home": f"Where is the {i}?",
+            "there": f"wo {i}",
+            "script": f"Ω {i}",
+        }
+        for i in range(36)
+    ]
+    readings = readings_of(tmp_path, words)
+    assert {"home>there", "home>script"} <= {*readings} and not any("scene" in reading for reading in readings)
+
+
+def test_columns_of_two_languages_are_not_crossed(tmp_path) -> None:
+    rows = [
+        {f"{part}_{code}": f"It is a {part} {i} in {code}." for part in ("plant", "note") for code in ("en", "fr")}
+        for i in range(9)
+    ]
+    assert readings_of(tmp_path, rows) == [
+        "plant_en>plant_fr",
+        "plant_en>note_en",
+        "plant_fr>note_fr",
+        "note_en>note_fr",
+    ]
+    rows = [
+        {"q_en": f"Who is {i}?", "q_fr": f"Qui est {i}?", "a_en": f"It is {i}.", "a_fr": f"C'est {i}."}
+        for i in range(9)
+    ]
+    assert readings_of(tmp_path, rows) == ["q_en>a_en", "q_fr>a_fr"]
+
+
+def test_a_generation_answers_the_text_and_not_its_marked_prompt(tmp_path) -> None:
+    rows = [
+        {
+            "text": f"Name the {i}.",
+            "prompt": f"Be kind. ### Human: Name the {i}. ### Assistant:",
+            "generation": f"It is {i}.",
+            "category": "ab"[i % 2],
+        }
+        for i in range(30)
+    ]
+    readings = readings_of(tmp_path, rows)
+    assert readings[0] == "text>generation" and "prompt>generation" not in readings
+
+
+def test_a_line_of_credits_is_no_side(tmp_path) -> None:
+    rows = [
+        {"one": f"Go {i}.", "two": f"Va {i} !", "three": f"CC-BY 2.0 Attribution: someone #{i} of the site"}
+        for i in range(9)
+    ]
+    assert readings_of(tmp_path, rows) == ["one>two", "two>one"]
