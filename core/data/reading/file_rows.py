@@ -54,8 +54,10 @@ SUFFIXES: dict[str, FileKind] = {
     ".epub": "epub",
     ".html": "html", ".htm": "html", ".xhtml": "html", ".srt": "srt", ".vtt": "srt", ".txt": "txt",
     ".yaml": "yaml",
-    ".yml": "yaml", ".ipynb": "ipynb", ".md": "txt", ".log": "txt",
+    ".yml": "yaml", ".ipynb": "ipynb", ".log": "txt",
 }  # fmt: skip
+MARKDOWN = (".md", ".markdown", ".mdown", ".mkd")
+SUFFIXES |= dict.fromkeys(MARKDOWN, "txt")
 COMPRESSED = (".gz", ".zst", ".bz2", ".xz")  # suffixes around another, as in .jsonl.gz
 # Source code, by the language of its suffix
 CODE = {
@@ -71,7 +73,7 @@ SUFFIXES |= dict.fromkeys(CODE, "code")
 SPREADSHEETS: tuple[FileKind, ...] = ("xlsx", "xls", "xlsb", "ods")
 DOCUMENTS: tuple[FileKind, ...] = ("docx", "pdf", "epub", "html", "srt")
 # Kinds that in a folder more often describe the data than contain it.
-WRITING = {".md", *CODE, ".ipynb", ".log", ".yaml", ".yml"} | {
+WRITING = {*MARKDOWN, *CODE, ".ipynb", ".log", ".yaml", ".yml"} | {
     ending for ending, kind in SUFFIXES.items() if kind in (*DOCUMENTS, "sqlite")
 }
 

@@ -19,6 +19,7 @@ from core.data.reading.boilerplate import without_boilerplate
 from core.data.reading.faq import with_questions
 from core.data.reading.file_rows import (
     DEFAULT_LIMITS,
+    MARKDOWN,
     Items,
     Limits,
     Problem,
@@ -49,7 +50,7 @@ def read_rows(path: str | Path | Source, limits: Limits = DEFAULT_LIMITS) -> Ite
         try:
             items = reader(source, limits)
             if source.is_prose and source.choices.join_paragraphs is not False:
-                is_markdown = source.path.suffix.lower() == ".md"
+                is_markdown = source.path.suffix.lower() in MARKDOWN
                 items = without_boilerplate(items, is_markdown)
                 items = with_questions(items) if is_markdown or source.kind == "html" else items
             yield from _with_losses(items, source, limits)

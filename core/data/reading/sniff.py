@@ -26,6 +26,7 @@ from core.data.reading.file_rows import (
     COMPRESSED,
     DEFAULT_LIMITS,
     DOCUMENTS,
+    MARKDOWN,
     SPREADSHEETS,
     SUFFIXES,
     FileKind,
@@ -175,7 +176,7 @@ def _text_source(path: Readable, size: int, decoding: encodings.Decoding, choice
         raise DataError("data.is_log", file=path.name)
     source = Source(path, kind, size, decoding.sha256, encoding, first_bad_byte=first_bad, chat=chat, choices=choices)
     notes = [*decoding.notes]
-    if kind == "txt" and not chat and path.suffix.lower() != ".md":
+    if kind == "txt" and not chat and path.suffix.lower() not in MARKDOWN:
         source = _with_lines(source)
         kind = source.kind
     if source.lines:

@@ -8,6 +8,7 @@ that a person chose; multiple choice; classes with names; a format by its column
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -31,6 +32,7 @@ from core.errors import DataError
 from core.messages import Message, msg
 from core.recipe import Format
 
+_MOST_TABLES = 20  # named in a refusal
 CHECK_EVERY = 20  # rows, of up to 4 MiB
 
 
@@ -80,12 +82,37 @@ def interpret(
         return _checked(read_rows(source, limits), check)
 
     source, rows = _with_class_names(source, rows, every_row)
+    with _naming_other_tables(source):
+        return _of_table(source, rows, format, choices, every_row).started(limits)
+
+
+@contextmanager
+def _naming_other_tables(source: Source) -> Iterator[None]:
+    """Raise the refusal of one table, or sheet, of several with the names of the others."""
+    try:
+        yield
+    except DataError as error:
+        others = [name for name in source.sheets if name != source.sheet]
+        if not (source.sheet and others):
+            raise
+        about = {"table": source.sheet, "tables": others[:_MOST_TABLES], "problem": error.message}
+        raise DataError("data.in_table", **about) from error
+
+
+def _of_table(
+    source: Source,
+    rows: list[Row],
+    format: Format | None,
+    choices: Choices,
+    every_row: Callable[[], Iterator[Row | Problem]],
+) -> _Meaning:
+    """Return how the rows are read, those that a column marks as validation rows apart."""
     column = split_column(rows)
     if not column or column in (choices.columns or ()):
-        return _meaning(source, rows, format, choices, every_row).started(limits)
+        return _meaning(source, rows, format, choices, every_row)
     apart = partial(set_apart, column=column)
     meaning = _meaning(replace(source, split_column=column), [*map(apart, rows)], format, choices, every_row)
-    return replace(meaning, conversions=(apart, *meaning.conversions)).started(limits)
+    return replace(meaning, conversions=(apart, *meaning.conversions))
 
 
 def _sample(source: Source, limits: Limits, most: int, check: Callable[[], None]) -> list[Row]:

@@ -396,8 +396,8 @@ def _labelled(table: _Table) -> Decision | None:
         pairs = [_pair(context, question), _pair(question, context)]
         return _question_to_person([*(beside | _pair(question, label) for label in labels[:2]), *pairs])
     (text,) = sentences
-    beside = [] if named else _first_to_each(table, [name for name in table.texts if name not in labels])
-    return _question_to_person([*(_pair(text, label) for label in labels), _alone(text), *beside])
+    others = [] if named else _first_to_each(table, [name for name in table.texts if name not in labels])
+    return _question_to_person([*(_pair(text, label) for label in labels), _alone(text), *others])
 
 
 def _first_to_each(table: _Table, names: Iterable[str]) -> list[dict[str, Role]]:
@@ -441,8 +441,8 @@ def _unnamed(table: _Table) -> Decision | None:
         return None
     first, second, *rest = (columns or short)[:_MOST_SIDES]
     if rest:
-        pairs = itertools.combinations((first, second, *rest), 2)
-        return _question_to_person(_pair(*names) for names in pairs if not _are_crossed(*names))
+        either = itertools.combinations((first, second, *rest), 2)
+        return _question_to_person(_pair(*names) for names in either if not _are_crossed(*names))
     for question, answer in ((first, second), (second, first)):
         asks = table.asks(question) >= 0.5 and table.asks(answer) < 0.2
         codes = table.holds_code(answer) and not table.holds_code(question)

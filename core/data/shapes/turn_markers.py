@@ -74,6 +74,8 @@ _NAMED = tuple(
         rf"^[ \t]*(?P<name>{_NAMES}){_NUMBER}[:：][ \t]*",
     )
 ) + (re.compile(r"(?:^|(?<=\s)|(?<=</s>))(?P<name>USER|HUMAN|SYSTEM|ASSISTANT|AI)[ \t]*:[ \t]*"),)  # Vicuna, in a line
+# What a call of a tool leaves in an answer: the word None, and the result of the tool.
+_LOST = re.compile(r"\A(?:None|null)?\s*^(?:tool|function|observation)[ \t]*:.*\Z|^tool:.*", re.MULTILINE | re.DOTALL)
 _OPTION = re.compile(r"^[ \t]*B[ \t]*[:.)]", re.MULTILINE)  # then A: is a choice
 _PREAMBLE = re.compile(r"Below is an instruction|A chat between|The following is a conversation")
 _RULER = re.compile(r"[ \t]*(?:-{3,}|={3,}|\*{3,}|_{3,}|<\|endoftext\|>)[ \t]*$")
@@ -98,9 +100,20 @@ def turns_in(text: str) -> list[Turn] | None:
 
 
 def after_greeting(turns: list[Turn]) -> tuple[list[Turn], tuple[Loss, ...]]:
-    """Return the turns from the first question on, and what was left out before it."""
-    is_greeted = turns[0]["role"] == "assistant"
-    return (turns[1:], (Loss("chat", "unasked"),)) if is_greeted else (turns, ())
+    """Return the turns from the first question on, without the calls of tools that only the word None is left of, and
+    what was left out."""
+    said: list[Turn] = []
+    losses: list[Loss] = []
+    for turn in turns:
+        losses += [Loss("chat", "call")] if "lost" in turn else []
+        turn = {"role": turn["role"], "content": turn["content"]}
+        if turn["role"] == "assistant" and not said:
+            losses.append(Loss("chat", "unasked"))
+        elif said and said[-1]["role"] == turn["role"]:  # only a call stood between them
+            said[-1]["content"] += f"\n{turn['content']}"
+        else:
+            said.append(turn)
+    return said, tuple(losses)
 
 
 def _begin(text: str) -> int:
@@ -244,8 +257,14 @@ class _Named:
         if not turns:
             return _clean(text)
         turns[-1]["content"] = _clean(text)
+        if turns[-1]["role"] == "assistant" and (said := _clean(_LOST.sub("", turns[-1]["content"]))) != _clean(text):
+            turns[-1] |= {"content": said, "lost": "call"}
+            if not said and len(turns) > 1 and turns[-2]["role"] == "user":
+                turns.pop()
+                turns[-1]["lost"] = "call"
         if len(turns) > 1 and turns[-2]["role"] == turns[-1]["role"]:
             last = turns.pop()
+            turns[-1] |= {"lost": "call"} if "lost" in last else {}
             turns[-1]["content"] = joint.join(filter(None, (turns[-1]["content"], last["content"])))
         return before
 

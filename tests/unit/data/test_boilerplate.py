@@ -141,3 +141,10 @@ def test_an_older_run_and_older_edits_keep_the_rows_that_they_had(tmp_path: Path
 
     log.with_name(f"{log.name}.aside").rename(files_of(log.parent, before)[0])
     assert len(store.rows(id)) == 12, "as before, without its first row"
+
+
+def test_every_usual_ending_of_markdown_is_read_alike(tmp_path) -> None:
+    for ending in ("md", "markdown", "mkd"):
+        (tmp_path / f"a.{ending}").write_text("---\ntitle: Bees\n---\n# Bees\n\nThey hum in the garden.\n", "utf-8")
+    kinds = {inspect_file(path).good_rows for path in tmp_path.iterdir()}
+    assert len(kinds) == 1 and "title" not in str([*examples_of(tmp_path / "a.markdown")])

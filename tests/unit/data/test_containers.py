@@ -8,6 +8,7 @@ import json
 import lzma
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pyarrow as pa
@@ -285,3 +286,14 @@ def test_a_database_beside_other_files_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(LINES)
     report = inspect_file(tmp_path)
     assert (report.kind, report.good_rows) == ("jsonl", 3)
+
+
+def test_the_refusal_of_a_table_names_the_others(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "a.db")) as database:
+        database.execute("CREATE TABLE pairs (a_id INTEGER, b_id INTEGER)")
+        database.executemany("INSERT INTO pairs VALUES (?, ?)", [(i, i) for i in range(9)])
+        database.execute("CREATE TABLE notes (note TEXT)")
+        database.execute("INSERT INTO notes VALUES ('Bees hum.')")
+        database.commit()
+    with pytest.raises(DataError, match=r"“pairs”.*notes"):
+        inspect_file(tmp_path / "a.db")

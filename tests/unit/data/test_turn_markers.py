@@ -226,3 +226,13 @@ def test_a_greeting_before_the_first_question_is_left_out_by_name(tmp_path: Path
         ((_, example),) = examples_of(file)
         assert [message.content for message in example.messages] == ["Where is my bag?", "In Rome."]
         assert [str(left.what) for left in inspect_file(file).left_out] == ["Opening messages of the side that answers"]
+
+
+def test_a_lost_call_of_a_tool_is_no_answer(tmp_path) -> None:
+    turns = ["user: Is it open?", "assistant: None", "tool: Error: no such shop", "assistant: It is not."]
+    text = "\n".join([*turns, "user: Thanks.", "assistant: Bye."])
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": text}) for _ in range(3)), "utf-8")
+    report = inspect_file(tmp_path / "a.jsonl")
+    assert "left_out.chat_call" in {each.what.key for each in report.left_out}
+    (first, *_) = talks(tmp_path / "a.jsonl")
+    assert "None" not in str(first) and "Error" not in str(first) and "It is not." in str(first)
