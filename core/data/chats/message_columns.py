@@ -47,7 +47,7 @@ _CONVERSATION = """
     conversation conversations conv convo dialog dialogue chat thread session ticket call case interaction contact
     incident sample gespräch unterhaltung konversation sitzung vorgang conversación conversacion conversa conversazione
     diálogo dialogo sesión sesion sessione sessão беседа диалог разговор сессия 会话 对话 工单
-    会話 スレッド 대화 세션"""
+    transcript 会話 スレッド 대화 세션"""
 # among people with names
 _SCENE = "scene episode season channel room chapter act szene kanal escena canal scène 场景 频道"
 _AROUND = "folder file filename ordner datei season"  # ids of conversations often begin again in each of these

@@ -40,7 +40,7 @@ _MOST_NAMED = 10
 _SYSTEM_FILES = ("__MACOSX", "Thumbs.db", "desktop.ini")
 # Files beside data that describe it.
 _ABOUT = re.compile(
-    r"(?:(?:readme|changelog)\b[^/]*|(?:licen[sc]e(?:[-.](?:mit|apache|bsd|[al]?gpl|mpl|cc|isc)(?:[-_.\d][\w.-]*)?)?|dataset_infos?|dataset_dict|state(?:_dict)?|config(?:\.\w+)?|package(?:-lock)?)"
+    r"(?:(?:readme|changelog)(?![a-z0-9])[^/]*|(?:licen[sc]e(?:[-.](?:mit|apache|bsd|[al]?gpl|mpl|cc|isc)(?:[-_.\d][\w.-]*)?)?|dataset_infos?|dataset_dict|state(?:_dict)?|config(?:\.\w+)?|package(?:-lock)?)"
     r"(?: \(\d+\))?(?:\.\w+)?)$",
     re.IGNORECASE,
 )

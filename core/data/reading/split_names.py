@@ -3,7 +3,7 @@
 Files, folders, sheets, lists in a file, and words in a column have such names. A file's name counts only as a word of
 its own: the only one, the last one (`qa-test`, `en_dev`), or the first one before words that say nothing else
 (`dev-v2.0`), or that a file for training has too (`test-en` beside `train-en`) or has none of (`test_hard` beside
-`train`).
+`train`). Beside a file for training, files of adversarial or challenge rows are for validation too.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ _APART = re.compile(
     r"|(?:测试|验证|評估|评估|測試|驗證)(?:集|数据|數據)?",
     re.IGNORECASE,
 )
+_HARD = re.compile(r"adversarial|challenge", re.IGNORECASE)
 _ALL = re.compile(
     r"(?:all|full|combined|merged|complete|total|together)(?:[-_]?(?:data|set|rows|splits))?", re.IGNORECASE
 )
@@ -44,6 +45,8 @@ def is_for_validation(name: str, names: Collection[str]) -> bool:
         return False
     if _APART.fullmatch(kept[-1].rstrip("0123456789")):
         return True
+    if len(kept) == 1 and _HARD.fullmatch(kept[0]):
+        return any(is_for_training(other) for other in names)
     if not _APART.fullmatch(kept[0]):
         return False
     siblings = {_key(other) for other in names}

@@ -29,7 +29,7 @@ from core.data.sets.earliest import earliest
 from core.data.sets.interpretation import CHECK_EVERY, interpret
 from core.data.shapes.left_out import LeftOut, Tally
 from core.data.shapes.plain import Turns, as_json, plain
-from core.data.shapes.roles import Role
+from core.data.shapes.roles import Role, meaning_of
 from core.data.shapes.sides import Decision
 from core.errors import DataError
 from core.messages import Message, msg
@@ -228,6 +228,9 @@ def _assumptions(source: Source, decision: Decision, choices: Choices) -> list[M
     taken = taken_as(roles)
     key = {"names": "data.note_by_names", "content": "data.note_guessed"}.get(decision.evidence)
     roles_note = [msg(key, taken=taken)] if taken and key else []
+    asked = next((name for name, role in roles.items() if role == "text" and meaning_of(name) == "question"), None)
+    if asked and not source.is_marked and decision.evidence == "content":
+        roles_note.append(msg("data.note_no_answers", column=asked))
     return [*roles_note, *([msg("data.note_header_unsaid")] if header else [])]
 
 

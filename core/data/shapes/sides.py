@@ -29,6 +29,7 @@ MOST_READINGS = 6  # offered to a person
 _LEAST_ROWS, _ROWS_OF_EACH = 20, 5  # of a column of kinds: rows, and rows with each value
 _LONG = 8  # words of a usual text in a column
 _WEAK = frozenset({"source", "summary", "input"})  # names of a question or an answer, and of much else
+LONGEST_LABEL = 40  # characters
 MOST_LABELS = 30  # different values of a column of labels
 _LABEL = frozenset(
     re.findall(
@@ -173,12 +174,14 @@ class _Table:
     def has_few_values(self, name: str) -> bool:
         """Return True for a column that looks like one of labels: few different short values, each of several rows."""
         values = {str(value) for value in self.values[name]}
-        is_short = all(isinstance(v, str | int | bool) and len(str(v)) <= 40 for v in self.values[name])
+        is_short = all(isinstance(v, str | int | bool) and len(str(v)) <= LONGEST_LABEL for v in self.values[name])
         return is_short and 2 <= len(values) <= min(MOST_LABELS, len(self.rows) // 2)
 
     def holds_kinds(self, name: str) -> bool:
-        """Return True for the names of a few kinds of rows, each in many: they ask nothing."""
-        return self.has_few_values(name) and self.repeats(name)
+        """Return True for the names of a few kinds of rows, each in many, or of the only one: they ask nothing."""
+        values = {str(value) for value in self.values[name]}
+        is_constant = len(values) == 1 and len(min(values)) <= LONGEST_LABEL and not all(map(self.repeats, self.texts))
+        return (is_constant or self.has_few_values(name)) and self.repeats(name)
 
     def repeats(self, name: str) -> bool:
         """Return True if each value of a column stands in several rows, on average."""

@@ -211,3 +211,12 @@ def test_a_joined_set_and_the_parts_of_one_keep_the_validation_rows(tmp_path: Pa
     assert [rows[int(i)][1].messages[0].content[8] for i in validation_rows(rows.examples, recipe())] == ["a"]
     parts = working.split(store, both.id, 3, 1, ("x", "y"), tmp_path / "temporary")
     assert sorted(part.validation or 0 for part in parts) == [0, 1] and [part.good_rows for part in parts] == [3, 3]
+
+
+def test_adversarial_rows_beside_those_for_training_are_not_trained(tmp_path: Path) -> None:
+    for name in ("train", "adversarial"):
+        lines = [json.dumps({"question": f"What is {name} {i}?", "answer": f"It is {i}."}) for i in range(9)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines), "utf-8")
+    (tmp_path / "README_SPLITS.txt").write_text("All about the splits of these data.", "utf-8")
+    report = inspect_file(tmp_path)
+    assert (report.rows, report.validation) == (18, 9)

@@ -409,3 +409,9 @@ def test_a_line_of_credits_is_no_side(tmp_path) -> None:
         for i in range(9)
     ]
     assert readings_of(tmp_path, rows) == ["one>two", "two>one"]
+
+
+def test_questions_without_answers_are_told(tmp_path) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text("prompt\n" + "".join(f"Name the river number {i} of the land\n" for i in range(20)))
+    assert "data.note_no_answers" in {note.key for note in inspect_file(file).notes}
