@@ -190,7 +190,8 @@ class _Table:
 
     def repeats_unlike_others(self, name: str) -> bool:
         """Return True for a column that repeats while two other texts do not: the name of a topic or a conversation."""
-        return self.repeats(name) and sum(not self.repeats(each) for each in self.texts) >= 2
+        others = [other for other, words in self.texts.items() if words > 0 and not is_about(other)]
+        return self.repeats(name) and sum(not self.repeats(other) for other in others) >= 2
 
     def long_beside(self, roles: Roles) -> list[str]:
         """The columns of long texts that a reading leaves out, and whose names mean nothing."""

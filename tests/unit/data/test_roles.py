@@ -415,3 +415,11 @@ def test_questions_without_answers_are_told(tmp_path) -> None:
     file = tmp_path / "a.csv"
     file.write_text("prompt\n" + "".join(f"Name the river number {i} of the land\n" for i in range(20)))
     assert "data.note_no_answers" in {note.key for note in inspect_file(file).notes}
+
+
+def test_a_text_whose_template_repeats_is_not_trained_alone(tmp_path) -> None:
+    rows = [
+        {"no": f"{i}", "content": f"The gate {i} of the port is open.", "pattern": "The gate * of the port is open."}
+        for i in range(40)
+    ]
+    assert "content>pattern" in readings_of(tmp_path, rows)
