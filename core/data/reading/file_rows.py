@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -309,20 +310,34 @@ def type_name(value: object) -> Message:
 
 
 def column_names(file: str, cells: list[str], limits: Limits, is_row: bool = False) -> list[str]:
-    """Return the names in a table's first row; is_row: it is a row, and columns are numbered. Raises DataError."""
+    """Return the names in a table's first row; is_row: it is a row, and columns are numbered. Raises DataError.
+
+    A name that stands there again gets its place: "answer (3)".
+    """
     names = ["" if is_row else cell.strip() for cell in cells]
     if len(names) > limits.columns:
         raise DataError("data.too_many_columns", file=file, count=len(names), limit=limits.columns)
-    positions: dict[str, int] = {}
+    before: set[str] = set()
     for position, name in enumerate(names, 1):
         if not name:
             names[position - 1] = f"column {position}"  # pandas writes its index without a name
-        elif name.lower() in positions:
-            raise DataError(
-                "data.csv_duplicate_header", file=file, column=name, first=positions[name.lower()], second=position
-            )
-        positions[name.lower()] = position
+        elif name.lower() in before:
+            names[position - 1] = f"{name} ({position})"
+        before.add(name.lower())
     return names
+
+
+def doubled(names: Sequence[str]) -> dict[str, tuple[str, int, int]]:
+    """Return the columns whose name stands twice, each with the second name and both places."""
+    places = {name.lower(): place for place, name in reversed([*enumerate(names, 1)])}
+    found: dict[str, tuple[str, int, int]] = {}
+    for name in names:
+        match = re.fullmatch(r"(.+) \((\d+)\)", name)
+        if match and (first := places.get(match[1].lower(), places[name.lower()])) < min(
+            int(match[2]), places[name.lower()]
+        ):
+            found = dict.fromkeys((names[first - 1], name), (match[1], first, int(match[2]))) | found
+    return found
 
 
 def lines_of(file: io.TextIOWrapper, limit: int) -> Iterator[tuple[int, str | None, int]]:

@@ -17,7 +17,7 @@ from core.data.chats import message_columns
 from core.data.formats import check_closely
 from core.data.reading import part_rows, sniff
 from core.data.reading.choices import Choices
-from core.data.reading.file_rows import Limits, Problem, Row, Source
+from core.data.reading.file_rows import Limits, Problem, Row, Source, doubled
 from core.data.reading.label_names import NO_NAMES
 from core.data.reading.part_rows import Started
 from core.data.reading.reader import read_rows
@@ -92,7 +92,7 @@ def _naming_other_tables(source: Source) -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        others = [name for name in source.sheets if name != source.sheet]
+        others = [name for name in source.sheets if name not in (source.sheet, *source.sheet.split(" / "))]
         if not (source.sheet and others):
             raise
         about = {"table": source.sheet, "tables": others[:_MOST_TABLES], "problem": error.message}
@@ -106,7 +106,23 @@ def _of_table(
     choices: Choices,
     every_row: Callable[[], Iterator[Row | Problem]],
 ) -> _Meaning:
-    """Return how the rows are read, those that a column marks as validation rows apart."""
+    """Return how the rows are read, those that a column marks as validation rows apart.
+
+    Columns of one name are left out. Raises DataError for them if without them there is no question with an answer.
+    """
+    if twice := doubled([str(name) for name in rows[0].values]):
+        name, first, second = next(iter(twice.values()))
+        error = DataError("data.csv_duplicate_header", file=source.path.name, column=name, first=first, second=second)
+        rows = [replace(row, values={n: v for n, v in row.values.items() if n not in twice}) for row in rows]
+        if not rows[0].values or not twice.keys().isdisjoint(choices.columns or ()):
+            raise error
+        try:
+            meaning = _of_table(source, rows, format, choices, every_row)
+        except DataError:
+            raise error from None
+        if meaning.format == "text" or meaning.decision.evidence == "content":
+            raise error
+        return meaning
     column = split_column(rows)
     if not column or column in (choices.columns or ()):
         return _meaning(source, rows, format, choices, every_row)

@@ -191,7 +191,6 @@ DEEP = "[" * 5000 + "]" * 5000
         ("a.csv", b"text,label\ncaf\xe9,\xc3\xa9\n", "not valid UTF-8: byte 14 does not belong"),
         ("a.csv", codecs.BOM_UTF8 + b"text,label\ncaf\xe9,x\n", "byte 17 does not belong"),
         ("a.json", b'[{"text": "caf\xe9 \xc3\xa9"}]', "not valid UTF-8: byte 14 does not belong"),
-        ("a.csv", b"text,Text\na,b\n", r"column “Text” twice \(number 1 and 2\)"),
         (
             "a.json",
             b'[{"text": "a"},\n{"text": "b"\n{"text": "c"}]',

@@ -113,3 +113,22 @@ def test_a_first_row_whose_words_stand_below_is_a_row() -> None:
     assert holds_names(said[:2], [said[1:3], said[2:4]]) is False
     topic = ["Studies", "When does the course of law begin?", "", "It begins in spring, in the old hall."]
     assert holds_names(topic, [["Studies", "Where is it?", "", "Here."], ["Studies", "", "Who?", "We."]]) is False
+
+
+def test_a_column_named_twice_matters_only_to_a_reading_that_needs_it(tmp_path: Path) -> None:
+    lines = "".join(f"What is {i}?,It is {i}.,good,bad\n" for i in range(9))
+    (tmp_path / "a.csv").write_text(f"question,answer,remark,Remark\n{lines}", "utf-8")
+    report = inspect_file(tmp_path / "a.csv")
+    assert (report.format, report.good_rows) == ("question_answer", 9)
+    assert {each.what.params["name"] for each in report.left_out} == {"remark", "remark (4)"}
+    (tmp_path / "a.csv").write_text(f"question,answer,Answer,remark\n{lines}", "utf-8")
+    with pytest.raises(DataError, match=r"column “Answer” twice \(number 2 and 3\)"):
+        inspect_file(tmp_path / "a.csv")
+
+
+def test_a_text_named_twice_is_refused_in_every_table(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"text,Text\na,b\n")
+    (tmp_path / "a.xlsx").write_bytes(xlsx({"S": [["text", "Text"], ["a", "b"]]}))
+    for path in tmp_path.iterdir():
+        with pytest.raises(DataError, match=r"column “Text” twice \(number 1 and 2\)"):
+            inspect_file(path)
