@@ -101,14 +101,14 @@ def read_messages(turns: Sequence[object], system: tuple[ChatMessage, ...], note
     if system and messages[0].role == "system":
         if messages[0] != system[0]:
             notes.warn("data.two_systems")
-            notes.add_loss("column", "system")
+            notes.add_omission("column", "system")
     elif system:
         messages, numbers = [*system, *messages], [0, *numbers]
     _check_order(messages, numbers)
     last = max(i for i, m in enumerate(messages) if m.role == "assistant")
     if messages[last + 1 :]:
         notes.warn("data.trailing_user" if messages[-1].role == "user" else "data.trailing_tool")
-        notes.add_loss("turn")
+        notes.add_omission("turn")
         del messages[last + 1 :]
     if not any(m.weight for m in messages if m.role == "assistant"):
         raise Flaw("data.no_weight")
@@ -177,7 +177,7 @@ def _message(turn: object, number: int, notes: Notes) -> ChatMessage:
         known_keys += ["tool_call_id", "name"] if role == "tool" else []
         notes.add_unread("field", turn, known_keys)
         if thought:
-            notes.add_loss("part", "thinking")
+            notes.add_omission("part", "thinking")
         id, name = (str(turn[key]) if role == "tool" and turn.get(key) else None for key in ("tool_call_id", "name"))
         return ChatMessage(role, text, tool_call_id=id, name=name)
     thinking_key = next((name for name in _REASONING if isinstance(turn.get(name), str) and turn[name].strip()), None)
@@ -185,7 +185,7 @@ def _message(turn: object, number: int, notes: Notes) -> ChatMessage:
         # The same thinking is often stored under two names.
         known_keys += [name for name in _REASONING if turn.get(name) == turn[thinking_key]]
         if thought and thought.strip() != turn[thinking_key].strip():
-            notes.add_loss("part", "thinking")
+            notes.add_omission("part", "thinking")
         thought = turn[thinking_key]
     notes.add_unread("field", turn, known_keys)
     if not thought:

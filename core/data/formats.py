@@ -28,7 +28,7 @@ from core.data.reading.file_rows import Flaw, Problem, Row, type_name
 from core.data.shapes.cells import ANSWERS, text_of_cell
 from core.data.shapes.known import COLUMNS, OPTIONAL
 from core.data.shapes.labelled import is_rejected
-from core.data.shapes.left_out import Columns, Loss, Notes, Tally, has_value, media_names, needs_picture
+from core.data.shapes.left_out import Columns, Notes, Omission, Tally, has_value, media_names, needs_picture
 from core.data.shapes.plain import Turns, plain, with_context
 from core.data.shapes.rewritten import rewritten
 from core.data.shapes.tools import as_json, read_tools
@@ -124,8 +124,8 @@ def check(
     tally: counts what was left out of the row. rated: an answer marked as bad is an example too, with is_bad set.
     """
     if turns := plain(row.values, format):
-        if tally is not None and row.losses:
-            tally.add_each(row.losses)
+        if tally is not None and row.omissions:
+            tally.add_each(row.omissions)
         return Example.from_turns(turns), []
     return check_closely(row, format, tally, rated)
 
@@ -135,7 +135,7 @@ def check_closely(
 ) -> tuple[Example | None, list[Problem]]:
     """Check a row that is not `plain`; arguments and result as for `check`."""
     if tally is not None:
-        tally.add_each(row.losses)
+        tally.add_each(row.omissions)
     notes, values = Notes(), Columns(row.values)
     try:
         if not any(has_value(value) or isinstance(value, list | dict) for value in row.values.values()):
@@ -147,13 +147,13 @@ def check_closely(
         if notes.worse and example.messages:
             example = replace(example, rejected=_worse(notes, _system(values)))
         is_bad = is_rejected(values) or (format != "text_label" and _is_bad(values))
-        notes.losses += values.unused()
-        if needs_picture(notes.losses, _texts(example)):
-            raise Flaw("data.needs_picture", columns=media_names(notes.losses))
+        notes.omissions += values.unused()
+        if needs_picture(notes.omissions, _texts(example)):
+            raise Flaw("data.needs_picture", columns=media_names(notes.omissions))
     except Flaw as flaw:
         return None, [Problem(row=row.number, line=row.line, file=row.file, text=flaw.message)]
     if tally is not None:
-        tally.add([Loss("row")] if is_bad and not rated else notes.losses)
+        tally.add([Omission("row")] if is_bad and not rated else notes.omissions)
         tally.assumed |= notes.assumed
     if is_bad and not rated:
         return None, []

@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 
 from core.data.chats import dates
-from core.data.chats.exported_message import LONGEST_MESSAGE, ExportedMessage, text_loss
+from core.data.chats.exported_message import LONGEST_MESSAGE, ExportedMessage, omission_of_text
 from core.data.chats.html_text import text_of_html
 from core.data.chats.json_stream import objects, text_at
-from core.data.reading.file_rows import Limits, Problem, Source, loss_warning
+from core.data.reading.file_rows import Limits, Problem, Source, omission_warning
 from core.data.reading.json_rows import json_rows, jsonl_rows
-from core.data.shapes.left_out import Loss, Notes, has_value
+from core.data.shapes.left_out import Notes, Omission, has_value
 from core.files import JsonObject
 from core.values import MIB
 
@@ -30,17 +30,20 @@ _Reader = Callable[[JsonObject, str, Notes], Iterator[ExportedMessage]]
 
 
 def _read_each(source: Source, limits: Limits, read: _Reader) -> Iterator[ExportedMessage | Problem]:
-    """Yield the messages that read makes of each object of a file (of it, its number and its notes), and its losses."""
+    """Yield the messages that read makes of each object of a file (of it, its number and its notes), and its
+    omissions."""
     rows = jsonl_rows if source.kind == "jsonl" else json_rows
     for item in rows(source, limits.model_copy(update={"row_bytes": max(limits.row_bytes, LARGEST_TALK)})):
         if isinstance(item, Problem):
             yield item
-        elif isinstance(item, Loss):
-            yield loss_warning(item, 1)
+        elif isinstance(item, Omission):
+            yield omission_warning(item, 1)
         elif isinstance(item.value, dict):
             notes = Notes()
             yield from read(item.value, str(item.row), notes)
-            yield from (ExportedMessage("", "", thread=str(item.row), loss=loss) for loss in notes.losses)
+            yield from (
+                ExportedMessage("", "", thread=str(item.row), omission=omission) for omission in notes.omissions
+            )
 
 
 # ---- ChatGPT -------------------------------------------------------------------------------------
@@ -59,7 +62,7 @@ def _chatgpt_messages(conversation: JsonObject, thread: str, notes: Notes) -> It
     nodes = {id: node for id, node in nodes.items() if isinstance(node, dict)}
     branch = list(_branch(nodes, conversation.get("current_node")))
     if any(_chatgpt_text(node.get("message"), Notes()) for id, node in nodes.items() if id not in branch):
-        notes.add_loss("branch")
+        notes.add_omission("branch")
     for id in branch:
         if role_and_text := _chatgpt_text(message := nodes[id].get("message"), notes):
             role, text = role_and_text
@@ -79,7 +82,7 @@ def _deepseek_messages(conversation: JsonObject, thread: str, notes: Notes) -> I
     nodes, session = _deepseek_nodes(conversation), conversation.get("chat_session")
     branch = list(_branch(nodes, session.get("current_message_id") if isinstance(session, dict) else None))
     if len(branch) < sum(bool(node.get("message")) for node in nodes.values()):
-        notes.add_loss("branch")
+        notes.add_omission("branch")
     for id in branch:
         message = nodes[id].get("message")
         fragments = message.get("fragments") if isinstance(message, dict) else None
@@ -89,7 +92,7 @@ def _deepseek_messages(conversation: JsonObject, thread: str, notes: Notes) -> I
                 person = YOU if kind == "REQUEST" else "DeepSeek"
                 yield ExportedMessage(person, text, _time(message), thread, is_model=kind == "RESPONSE")
             elif has_value(text):
-                notes.add_loss("message", str(kind))
+                notes.add_omission("message", str(kind))
 
 
 def _deepseek_nodes(conversation: JsonObject) -> dict[str, JsonObject]:
@@ -141,11 +144,11 @@ def _chatgpt_text(message: object, notes: Notes) -> tuple[str, str] | None:
         or hidden
     ):
         if has_value(content):
-            notes.add_loss("message", str(kind if role in ("user", "assistant") and not hidden else role))
+            notes.add_omission("message", str(kind if role in ("user", "assistant") and not hidden else role))
         return None
     for part in parts:
         if has_value(part) and not isinstance(part, str):
-            notes.add_loss("message", str(part.get("content_type")) if isinstance(part, dict) else "part")
+            notes.add_omission("message", str(part.get("content_type")) if isinstance(part, dict) else "part")
     notes.add_unread("field", message, _MESSAGE)
     text = "\n".join(part for part in parts if isinstance(part, str)).strip()
     return (role, text) if text else None
@@ -164,13 +167,13 @@ def _claude_messages(conversation: JsonObject, thread: str, notes: Notes) -> Ite
     notes.add_unread("column", conversation, ("chat_messages",))
     for message in _on_newest_branch(messages, notes) if isinstance(messages, list) else ():
         if not isinstance(message, dict):
-            notes.add_loss("message", "part")
+            notes.add_omission("message", "part")
             continue
         text = "\n".join(_claude_parts(message.get("content"), notes)).strip() or message.get("text")
         notes.add_unread("field", message, _CLAUDE_MESSAGE)
         is_model, when = message.get("sender") == "assistant", dates.parse_iso(message.get("created_at"))
         if message.get("sender") not in ("human", "assistant"):
-            notes.add_loss("message", str(message.get("sender")))
+            notes.add_omission("message", str(message.get("sender")))
         elif isinstance(text, str) and text.strip():
             yield ExportedMessage("Claude" if is_model else YOU, text.strip(), when, thread, is_model=is_model)
 
@@ -183,15 +186,18 @@ def claude_code(source: Source, limits: Limits) -> Iterator[ExportedMessage | Pr
 def _claude_code_message(entry: JsonObject, _line: str, notes: Notes) -> Iterator[ExportedMessage]:
     message = entry.get("message")
     if not isinstance(message, dict):
-        notes.add_loss("message", str(entry.get("type")))
+        notes.add_omission("message", str(entry.get("type")))
         return
     content, is_model = message.get("content"), message.get("role") == "assistant"
     text = content if isinstance(content, str) else "\n".join(_claude_parts(content, notes))
     if text.strip():
         is_beside = entry.get("isSidechain") is True or entry.get("isMeta") is True
-        loss, when = Loss("chat", "app") if is_beside else text_loss(text), dates.parse_iso(entry.get("timestamp"))
+        omission, when = (
+            Omission("chat", "app") if is_beside else omission_of_text(text),
+            dates.parse_iso(entry.get("timestamp")),
+        )
         person, session = "Claude" if is_model else YOU, str(entry.get("sessionId"))
-        yield ExportedMessage(person, text.strip(), when, session, loss, is_model=is_model)
+        yield ExportedMessage(person, text.strip(), when, session, omission, is_model=is_model)
 
 
 # ---- Grok ----------------------------------------------------------------------------------------
@@ -206,9 +212,15 @@ def grok(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
             message = response.get("response") if isinstance(response, dict) else None
             sender, text = text_at(message, "sender").lower(), _GROK_CARD.sub("", text_at(message, "message"))
             is_model = sender not in ("human", "user")
-            loss = text_loss(text) if sender in ("human", "user", "assistant") else Loss("message", sender)
-            yield ExportedMessage("Grok" if is_model else YOU, text.strip(), None, str(number), loss, is_model=is_model)
-    yield from (ExportedMessage("", "", loss=Loss("chat", "media")) for _ in objects(source, "media_generations.item"))
+            omission = (
+                omission_of_text(text) if sender in ("human", "user", "assistant") else Omission("message", sender)
+            )
+            yield ExportedMessage(
+                "Grok" if is_model else YOU, text.strip(), None, str(number), omission, is_model=is_model
+            )
+    yield from (
+        ExportedMessage("", "", omission=Omission("chat", "media")) for _ in objects(source, "media_generations.item")
+    )
 
 
 # ---- Gemini --------------------------------------------------------------------------------------
@@ -220,13 +232,13 @@ def gemini(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
         answers = [text_at(part, "html") for part in parts] if isinstance(parts, list) else []
         question, thread = text_at(activity, "title").removeprefix("Prompted "), str(number)
         if not any(answers):
-            yield ExportedMessage(YOU, question, None, thread, Loss("chat", "app"))
+            yield ExportedMessage(YOU, question, None, thread, Omission("chat", "app"))
             continue
         if has_value(activity.get("attachedFiles")):
-            yield ExportedMessage(YOU, "", None, thread, Loss("chat", "media"))
-        yield ExportedMessage(YOU, question, None, thread, text_loss(question))
+            yield ExportedMessage(YOU, "", None, thread, Omission("chat", "media"))
+        yield ExportedMessage(YOU, question, None, thread, omission_of_text(question))
         text = text_of_html("".join(answers)[:LONGEST_MESSAGE])[0]
-        yield ExportedMessage("Gemini", text, None, thread, text_loss(text), is_model=True)
+        yield ExportedMessage("Gemini", text, None, thread, omission_of_text(text), is_model=True)
 
 
 def _on_newest_branch(messages: list[object], notes: Notes) -> list[object]:
@@ -238,7 +250,7 @@ def _on_newest_branch(messages: list[object], notes: Notes) -> list[object]:
         return messages
     newest = max(enumerate(known), key=lambda item: (dates.parse_iso(item[1].get("created_at")) or 0.0, item[0]))[1]
     branch = set(_branch(nodes, str(newest.get("uuid"))))
-    notes.add_loss("branch")
+    notes.add_omission("branch")
     return [message for message in known if str(message.get("uuid")) in branch]
 
 
@@ -247,7 +259,7 @@ def _claude_parts(content: object, notes: Notes) -> Iterator[str]:
         if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str):
             yield part["text"]
         elif has_value(part):
-            notes.add_loss("message", str(part.get("type")) if isinstance(part, dict) else "part")
+            notes.add_omission("message", str(part.get("type")) if isinstance(part, dict) else "part")
 
 
 # ---- SillyTavern ---------------------------------------------------------------------------------
@@ -268,13 +280,15 @@ def _tavern_message(message: JsonObject, _line: str, notes: Notes) -> Iterator[E
         return
     when = _parse_date(message.get("send_date"))
     if message.get("is_system") is True:
-        yield ExportedMessage(name, text, when, loss=Loss("chat", "app"))
+        yield ExportedMessage(name, text, when, omission=Omission("chat", "app"))
         return
     swipes = message.get("swipes")
     if isinstance(swipes, list) and len(swipes) > 1:
-        notes.add_loss("branch")
+        notes.add_omission("branch")
     notes.add_unread("field", message, (*_TAVERN, "swipes"))
-    yield ExportedMessage(name, text.strip(), when, loss=text_loss(text), is_model=message.get("is_user") is False)
+    yield ExportedMessage(
+        name, text.strip(), when, omission=omission_of_text(text), is_model=message.get("is_user") is False
+    )
 
 
 def _parse_date(value: object) -> float | None:
@@ -318,9 +332,11 @@ def character_ai(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
         )
         name, when = str(author.get("name") or "?"), dates.parse_iso(turn.get("create_time"))
         text = str(chosen.get("raw_content") or "").strip()
-        yield ExportedMessage(name, text, when, loss=text_loss(text), is_model=author.get("is_human") is not True)
+        yield ExportedMessage(
+            name, text, when, omission=omission_of_text(text), is_model=author.get("is_human") is not True
+        )
         if len(answers) > 1:
-            yield ExportedMessage(name, "", when, loss=Loss("branch"))
+            yield ExportedMessage(name, "", when, omission=Omission("branch"))
     for number, (_, history) in enumerate(objects(source, "histories.histories.item"), 1):
         messages = history.get("msgs")
         for message in messages if isinstance(messages, list) else ():
@@ -331,6 +347,6 @@ def character_ai(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
                     text,
                     dates.parse_iso(message.get("created")),
                     str(number),
-                    text_loss(text),
+                    omission_of_text(text),
                 )
                 yield exported._replace(is_model=author.get("is_human") is not True)

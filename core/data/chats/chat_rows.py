@@ -18,7 +18,7 @@ from core.data.chats.kinds import messages
 from core.data.chats.overview import Chat, Overview, read_as, summarize
 from core.data.chats.stand_ins import StandIns
 from core.data.reading.file_rows import Limits, Problem, RawRow, Source
-from core.data.shapes.left_out import Loss
+from core.data.shapes.left_out import Omission
 from core.errors import DataError
 
 ROW_TOKENS = 400  # estimated, so that nearly every row fits the default max_length
@@ -55,12 +55,12 @@ def chat_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem]:
         if waiting:
             yield waiting
         waiting = RawRow(
-            (waiting.row if waiting else 0) + 1, {"messages": item.messages}, item.line, tuple(rows.losses)
+            (waiting.row if waiting else 0) + 1, {"messages": item.messages}, item.line, tuple(rows.omissions)
         )
-        rows.losses.clear()
+        rows.omissions.clear()
     if waiting is None:
         raise DataError("data.chat_without_answers", file=source.path.name, voice=chat.voice)
-    yield RawRow(waiting.row, waiting.value, waiting.line, (*waiting.losses, *rows.losses))
+    yield RawRow(waiting.row, waiting.value, waiting.line, (*waiting.omissions, *rows.omissions))
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class _Rows:
         others = (name for name, _ in overview.people.most_common() if name != chat.voice)
         self._stand_ins = StandIns(others, chat.voice, overview.written) if chat.pseudonyms else None
         self._system: list[dict[str, object]] = []  # what each row of the conversation begins with
-        self.losses: list[Loss] = []
+        self.omissions: list[Omission] = []
 
     def convert(
         self, exported: Iterator[ExportedMessage | Problem] | Iterator[ExportedMessage]
@@ -88,8 +88,8 @@ class _Rows:
             if isinstance(message, Problem):
                 yield message
                 continue
-            if message.loss is not None:
-                self.losses.append(message.loss)
+            if message.omission is not None:
+                self.omissions.append(message.omission)
                 continue
             is_late = (
                 self._gap is not None
@@ -102,7 +102,7 @@ class _Rows:
                 conversation, self._system = [], []
             if message.is_system:
                 if conversation:
-                    self.losses.append(Loss("message", "system"))
+                    self.omissions.append(Omission("message", "system"))
                 else:
                     self._system = [{"role": "system", "content": message.text}]
                 continue
@@ -129,10 +129,10 @@ class _Rows:
     def _rows(self, turns: list[Turn]) -> Iterator[_ChatRow]:
         """Yield a conversation in rows that begin with a question and end with an answer."""
         if turns and turns[0].role == "assistant":
-            self.losses.append(Loss("chat", "unasked"))
+            self.omissions.append(Omission("chat", "unasked"))
             turns = turns[1:]
         if turns and turns[-1].role == "user":
-            self.losses.append(Loss("chat", "unanswered"))
+            self.omissions.append(Omission("chat", "unanswered"))
             turns = turns[:-1]
         row: list[tuple[Turn, Turn]] = []
         context: list[tuple[Turn, Turn]] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from core.data.shapes.left_out import Loss
+from core.data.shapes.left_out import Omission
 
 LONGEST_MESSAGE = 1 << 20  # characters; a longer message was not written by a person
 MARKS = re.compile(
@@ -17,23 +17,23 @@ _LINK = re.compile(r"^https?://\S+$")
 class ExportedMessage(NamedTuple):
     """One message of an exported chat.
 
-    person: its author. when: seconds of local time; None if unknown. thread: the chat within the export. loss: why it
-    cannot be trained. is_model: a program or a character wrote it; its messages are the default answers. is_system: the
-    instructions that a conversation begins with.
+    person: its author. when: seconds of local time; None if unknown. thread: the chat within the export. omission: why
+    it cannot be trained. is_model: a program or a character wrote it; its messages are the default answers. is_system:
+    the instructions that a conversation begins with.
     """
 
     person: str
     text: str
     when: float | None = None
     thread: str = ""
-    loss: Loss | None = None
+    omission: Omission | None = None
     line: int | None = None
     is_model: bool = False
     is_system: bool = False
 
 
-def text_loss(text: str) -> Loss | None:
+def omission_of_text(text: str) -> Omission | None:
     """Return why a text of a person cannot be trained; None if it can."""
     if not text.strip():
-        return Loss("chat", "deleted")
-    return Loss("chat", "link") if _LINK.match(text.strip()) else None
+        return Omission("chat", "deleted")
+    return Omission("chat", "link") if _LINK.match(text.strip()) else None

@@ -16,9 +16,9 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from core.data.chats import dates
-from core.data.chats.exported_message import ExportedMessage, text_loss
+from core.data.chats.exported_message import ExportedMessage, omission_of_text
 from core.data.reading.file_rows import Limits, Source
-from core.data.shapes.left_out import Loss
+from core.data.shapes.left_out import Omission
 from core.data.shapes.roles import means_something
 from core.data.shapes.speakers import role_of
 
@@ -112,17 +112,19 @@ def messages(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
                     current = current._replace(text=f"{current.text}\n{line}")
                 continue
             if current:
-                yield current._replace(text=current.text.strip(), loss=current.loss or text_loss(current.text))
+                yield current._replace(
+                    text=current.text.strip(), omission=current.omission or omission_of_text(current.text)
+                )
             if match is None:
                 clock.read_day(line)
-                current = ExportedMessage("", line, loss=Loss("chat", "app"), line=number)
+                current = ExportedMessage("", line, omission=Omission("chat", "app"), line=number)
                 continue
             nicks.add(match["nick"])
             text = match["text"] if said else f"* {match['nick']} {match['text']}"
             is_model = role_of(match["nick"]) == "assistant"
             current = ExportedMessage(match["nick"].strip(), text, clock.time(match), line=number, is_model=is_model)
     if current:
-        yield current._replace(text=current.text.strip(), loss=current.loss or text_loss(current.text))
+        yield current._replace(text=current.text.strip(), omission=current.omission or omission_of_text(current.text))
 
 
 class _Clock:

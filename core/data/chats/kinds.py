@@ -10,7 +10,7 @@ from core.data.chats import assistants, irc, message_rows, messengers, whatsapp
 from core.data.chats.exported_message import LONGEST_MESSAGE, ExportedMessage
 from core.data.chats.json_stream import OPENING, keys_in
 from core.data.reading.file_rows import FileKind, Limits, Problem, Readable, Source
-from core.data.shapes.left_out import Loss
+from core.data.shapes.left_out import Omission
 
 _LISTS = ("item", "value.item")  # of messages: the file itself, or an answer of Microsoft Graph
 _LOOKED_AT = 200  # lines, to distinguish a chat from another text
@@ -61,7 +61,7 @@ def messages(source: Source, limits: Limits) -> Iterator[ExportedMessage | Probl
         prefix = PurePosixPath(part.path.name).parent if source.chat == "slack" else part.path.name
         for item in KINDS[source.chat].messages(part, limits):
             if isinstance(item, ExportedMessage) and len(item.text) > LONGEST_MESSAGE:
-                item = item._replace(text="", loss=Loss("chat", "long"))
+                item = item._replace(text="", omission=Omission("chat", "long"))
             yield (
                 item._replace(thread=f"{prefix}/{item.thread}")
                 if source.parts and isinstance(item, ExportedMessage)

@@ -16,11 +16,11 @@ from itertools import chain, groupby
 from typing import NamedTuple
 
 from core.data.chats import dates, message_columns
-from core.data.chats.exported_message import ExportedMessage, text_loss
+from core.data.chats.exported_message import ExportedMessage, omission_of_text
 from core.data.chats.message_columns import MessageColumns
 from core.data.reading.file_rows import Limits, Problem, RawRow, Source, type_name
 from core.data.reading.raw_rows import READERS, converted
-from core.data.shapes.left_out import Loss, has_value
+from core.data.shapes.left_out import Omission, has_value
 from core.errors import DataError
 from core.files import JsonObject
 from core.messages import msg
@@ -52,44 +52,46 @@ class _Message(NamedTuple):
 
 
 # --- conversations between roles -------------------------------------------------------------------------------------
-def conversation_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Loss]:
+def conversation_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omission]:
     """Yield a row {"messages": [...]} for each conversation; what was left out of it belongs to its row."""
     columns, row = _columns(source), 0
-    messages: Iterator[_Message | Problem | Loss] = _grouped(source, limits)
+    messages: Iterator[_Message | Problem | Omission] = _grouped(source, limits)
     for thread, group in groupby(messages, lambda item: item.thread if isinstance(item, _Message) else None):
         if thread is None:
             yield from (item for item in group if not isinstance(item, _Message))
             continue
-        turns, losses, line = _turns([item for item in group if isinstance(item, _Message)], columns)
+        turns, omissions, line = _turns([item for item in group if isinstance(item, _Message)], columns)
         if turns:
             row += 1
-            yield RawRow(row, {"messages": turns}, line, tuple(losses))
+            yield RawRow(row, {"messages": turns}, line, tuple(omissions))
         else:
-            yield from losses
+            yield from omissions
     if not row:
         raise DataError("data.no_answered_messages", file=source.path.name, speaker=columns.speaker)
 
 
-def _turns(messages: list[_Message], columns: MessageColumns) -> tuple[list[JsonObject], list[Loss], int | None]:
+def _turns(messages: list[_Message], columns: MessageColumns) -> tuple[list[JsonObject], list[Omission], int | None]:
     """Return the turns of a conversation from its first question to its last answer, after a system message."""
     turns: list[JsonObject] = []
-    losses = [Loss("column", name) for name in dict.fromkeys(chain.from_iterable(each.unread for each in messages))]
+    omissions = [
+        Omission("column", name) for name in dict.fromkeys(chain.from_iterable(each.unread for each in messages))
+    ]
     for message in messages:
         role = columns.role(message.speaker)
         before = turns[-1]["role"] if turns else None
         if role is None or (role == "system" and before not in (None, "system")):
-            losses.append(Loss("message", str(message.speaker)))
+            omissions.append(Omission("message", str(message.speaker)))
         elif not has_value(message.content) and not message.fields:
-            losses.append(Loss("chat", "deleted"))
+            omissions.append(Omission("chat", "deleted"))
         elif role == "assistant" and before in (None, "system"):
-            losses.append(Loss("chat", "unasked"))
+            omissions.append(Omission("chat", "unasked"))
         elif before == role and not message.fields and isinstance(message.content, str) and _is_text(turns[-1]):
             turns[-1]["content"] += f"\n{message.content}"
         else:
             turns.append({"role": role, "content": message.content, **message.fields})
     while turns and turns[-1]["role"] != "assistant":
-        losses += [Loss("chat", "unanswered")] if turns.pop()["role"] != "system" else []
-    return turns, losses, messages[0].line
+        omissions += [Omission("chat", "unanswered")] if turns.pop()["role"] != "system" else []
+    return turns, omissions, messages[0].line
 
 
 def _is_text(turn: Mapping[str, object]) -> bool:
@@ -104,19 +106,19 @@ def messages(source: Source, limits: Limits) -> Iterator[ExportedMessage | Probl
         if isinstance(item, Problem):
             yield item
             continue
-        if isinstance(item, Loss):
-            yield ExportedMessage("", "", loss=item)
+        if isinstance(item, Omission):
+            yield ExportedMessage("", "", omission=item)
             continue
         thread, text = str(item.thread), item.content if isinstance(item.content, str) else ""
         when = None if columns.conversation or columns.parent else item.when
-        yield from (ExportedMessage("", "", thread=thread, loss=Loss("column", name)) for name in item.unread)
+        yield from (ExportedMessage("", "", thread=thread, omission=Omission("column", name)) for name in item.unread)
         role = columns.role(item.speaker)
         exported = ExportedMessage(str(item.speaker or "").strip(), text.strip(), when, thread, line=item.line)
         if columns.are_roles and role is not None:
             exported = exported._replace(person=role, is_model=role == "assistant", is_system=role == "system")
         is_other = role not in ("user", "assistant", "system") if columns.are_roles else not exported.person
-        loss = Loss("message", str(item.speaker)) if is_other else text_loss(exported.text)
-        yield exported._replace(loss=loss)
+        omission = Omission("message", str(item.speaker)) if is_other else omission_of_text(exported.text)
+        yield exported._replace(omission=omission)
 
 
 # --- order -----------------------------------------------------------------------------------------------------------
@@ -126,14 +128,14 @@ def _columns(source: Source) -> MessageColumns:
     return source.message_columns
 
 
-def _grouped(source: Source, limits: Limits) -> Iterator[_Message | Problem | Loss]:
+def _grouped(source: Source, limits: Limits) -> Iterator[_Message | Problem | Omission]:
     """Yield the messages of one conversation after those of another, each in its order."""
     columns = _columns(source)
     is_sorted = columns.conversation or columns.parent or columns.time
     return _sorted(source, limits) if is_sorted else _as_they_stand(source, limits)
 
 
-def _as_they_stand(source: Source, limits: Limits) -> Iterator[_Message | Problem | Loss]:
+def _as_they_stand(source: Source, limits: Limits) -> Iterator[_Message | Problem | Omission]:
     columns, thread = _columns(source), 0
     before: tuple[float, ...] = ()
     for item in _items(source, limits):
@@ -170,7 +172,7 @@ _BEST = """
     GROUP BY first, depth ORDER BY first, depth"""
 
 
-def _sorted(source: Source, limits: Limits) -> Iterator[_Message | Problem | Loss]:
+def _sorted(source: Source, limits: Limits) -> Iterator[_Message | Problem | Omission]:
     columns = _columns(source)
     order: dates.Order = "dmy"
     if columns.time:
@@ -187,7 +189,7 @@ def _sorted(source: Source, limits: Limits) -> Iterator[_Message | Problem | Los
                 message = _message(item, columns, order)
                 ids = [columns.message] if columns.message else [*columns.conversation]
                 if ids and not any(has_value(item.value.get(name)) for name in ids):
-                    yield Loss("chat", "nowhere")
+                    yield Omission("chat", "nowhere")
                     continue
                 conversation = "\x1f".join(str(item.value.get(name)).strip() for name in ids)
                 place, rank = _place(item.value, columns, message.when), _rank(item.value.get(columns.rank or ""))
@@ -203,7 +205,7 @@ def _sorted(source: Source, limits: Limits) -> Iterator[_Message | Problem | Los
         raise DataError("data.cannot_read", file=source.path.name, reason=str(error)) from error
 
 
-def _in_order(database: sqlite3.Connection, columns: MessageColumns) -> Iterator[_Message | Loss]:
+def _in_order(database: sqlite3.Connection, columns: MessageColumns) -> Iterator[_Message | Omission]:
     """Yield the messages; of one that several rows repeat (one for each reaction to it, say) the first alone."""
     left = 0  # messages on other branches
     if columns.parent:
@@ -218,9 +220,13 @@ def _in_order(database: sqlite3.Connection, columns: MessageColumns) -> Iterator
                 speaker, text, fields, unread = json.loads(content)
                 is_again = place is not None and has_value(text) and (str(speaker), str(text)) in there
                 there.add((str(speaker), str(text)))
-                yield Loss("chat", "again") if is_again else _Message(thread, line, speaker, text, when, fields, unread)
+                yield (
+                    Omission("chat", "again")
+                    if is_again
+                    else _Message(thread, line, speaker, text, when, fields, unread)
+                )
                 left -= 1
-    yield from (Loss("branch") for _ in range(left))
+    yield from (Omission("branch") for _ in range(left))
 
 
 def _rank(value: object) -> float | None:
@@ -238,7 +244,7 @@ def _place(values: Mapping[str, object], columns: MessageColumns, when: float | 
     return numbers[0] if len(numbers) == 1 else " ".join(str(round(number * 1_000_000)).zfill(20) for number in numbers)
 
 
-def _items(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Loss]:
+def _items(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omission]:
     for item in READERS[source.kind](source, limits):
         if isinstance(item, RawRow):
             if item.row > limits.rows:
@@ -248,8 +254,8 @@ def _items(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Loss]:
                 text = msg("data.not_an_object", found=type_name(item.value))
                 yield Problem(row=item.row, line=item.line, text=text)
                 continue
-            yield from item.losses
-            item = replace(item, losses=())
+            yield from item.omissions
+            item = replace(item, omissions=())
         yield item
 
 

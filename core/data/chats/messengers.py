@@ -14,23 +14,23 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
 from core.data.chats import dates
-from core.data.chats.exported_message import LONGEST_MESSAGE, ExportedMessage, text_loss
+from core.data.chats.exported_message import LONGEST_MESSAGE, ExportedMessage, omission_of_text
 from core.data.chats.html_text import text_of_html
 from core.data.chats.json_stream import objects, text_at
 from core.data.reading.file_rows import Limits, Problem, RawRow, Source
 from core.data.reading.json_rows import jsonl_rows
-from core.data.shapes.left_out import Loss, has_value
+from core.data.shapes.left_out import Omission, has_value
 
-APP, MEDIA = Loss("chat", "app"), Loss("chat", "media")
-FORWARDED = Loss("chat", "forwarded")
+APP, MEDIA = Omission("chat", "app"), Omission("chat", "media")
+FORWARDED = Omission("chat", "forwarded")
 
 
 def _with_media(message: ExportedMessage, has_media: bool) -> Iterator[ExportedMessage]:
     """Yield a message, and a separate one for an attachment."""
     if has_media:
-        yield message._replace(text="", loss=MEDIA)
+        yield message._replace(text="", omission=MEDIA)
     if message.text or not has_media:
-        yield message._replace(loss=text_loss(message.text))
+        yield message._replace(omission=omission_of_text(message.text))
 
 
 # ---- Telegram ------------------------------------------------------------------------------------
@@ -81,7 +81,7 @@ def discord(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
         when, text = dates.parse_iso(message.get("timestamp")), text_at(message, "content")
         is_bot = isinstance(author, dict) and author.get("isBot") is True
         if is_bot or str(message.get("type", "Default")) not in _WRITTEN_BY_PEOPLE:
-            yield ExportedMessage(person, text, when, loss=APP)
+            yield ExportedMessage(person, text, when, omission=APP)
             continue
         yield from _with_media(
             ExportedMessage(person, text, when),
@@ -101,10 +101,14 @@ def discord_csv(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
             when = dates.seconds(numbers, order)
         person = re.sub(r"#(?:\d{4}|0)$", "", record["author"]).strip()
         if record["attachments"].strip():
-            yield ExportedMessage(person, "", when, loss=MEDIA, line=line)
+            yield ExportedMessage(person, "", when, omission=MEDIA, line=line)
         if record["content"].strip() or not record["attachments"].strip():
             yield ExportedMessage(
-                person, record["content"].strip(), when, loss=text_loss(record["content"]) if person else APP, line=line
+                person,
+                record["content"].strip(),
+                when,
+                omission=omission_of_text(record["content"]) if person else APP,
+                line=line,
             )
 
 
@@ -131,9 +135,9 @@ def meta(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
         person, text = _fix_latin1(text_at(message, "sender_name")), _fix_latin1(text_at(message, "content"))
         has_media = any(has_value(message.get(name)) for name in _META_MEDIA)
         if has_media:
-            yield ExportedMessage(person, "", when, loss=MEDIA)
+            yield ExportedMessage(person, "", when, omission=MEDIA)
         if text or not has_media:
-            yield ExportedMessage(person, text, when, loss=text_loss(text) if person else APP)
+            yield ExportedMessage(person, text, when, omission=omission_of_text(text) if person else APP)
 
 
 def _fix_latin1(text: str) -> str:
@@ -167,7 +171,7 @@ def slack(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
             when = None
         text = html.unescape(_SLACK_MARK.sub(lambda match: _slack_mark(match, names), text_at(message, "text")))
         if not user or text_at(message, "bot_id") or text_at(message, "subtype") not in _SLACK_WRITTEN:
-            yield ExportedMessage(person, text, when, loss=APP)
+            yield ExportedMessage(person, text, when, omission=APP)
             continue
         yield from _with_media(ExportedMessage(person, text, when), has_value(message.get("files")))
 
@@ -217,7 +221,7 @@ def google(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
         except ValueError:
             exported = ExportedMessage(person, text)
         if not person or text_at(creator, "user_type") not in ("Human", ""):
-            yield exported._replace(loss=APP)
+            yield exported._replace(omission=APP)
         else:
             yield from _with_media(exported, has_value(message.get("attached_files")))
 
@@ -256,7 +260,7 @@ def _teams_messages(message: Mapping[str, object], thread: str) -> Iterator[Expo
     )
     kind = text_at(message, "messageType", "messagetype").lower()
     if kind not in _TEAMS_WRITTEN or not person:
-        yield exported._replace(loss=MEDIA if kind.startswith("richtext/") else APP)
+        yield exported._replace(omission=MEDIA if kind.startswith("richtext/") else APP)
     else:
         yield from _with_media(exported, has_media or has_value(message.get("attachments")))
 
@@ -291,7 +295,7 @@ def _signal_messages(message: Mapping[str, object]) -> Iterator[ExportedMessage]
     content = sent if isinstance(sent, dict) else message.get("dataMessage")
     person = text_at(message, "sourceName", "sourceNumber", "source")
     if not isinstance(content, dict):  # typing, read receipt or call
-        yield ExportedMessage(person, "", when, loss=APP)
+        yield ExportedMessage(person, "", when, omission=APP)
         return
     thread = text_at(content.get("groupInfo"), "groupId") or text_at(content, "destinationNumber", "destination")
     exported = ExportedMessage(

@@ -146,7 +146,7 @@ def _summarize(reading: tuple[object, ...], known: _Known, limits: Limits = DEFA
     for number, message in enumerate(messages(known.source, limits)):
         if number % CHECK_EVERY == 0:
             known.check()
-        if not isinstance(message, ExportedMessage) or message.loss is not None or message.is_system:
+        if not isinstance(message, ExportedMessage) or message.omission is not None or message.is_system:
             continue
         overview.people[message.person] += 1
         if overview.kind.among_people:

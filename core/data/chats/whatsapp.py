@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable, Iterator
 
 from core.data.chats import dates
-from core.data.chats.exported_message import MARKS, ExportedMessage, text_loss
+from core.data.chats.exported_message import MARKS, ExportedMessage, omission_of_text
 from core.data.reading.file_rows import Limits, Source
-from core.data.shapes.left_out import Loss
+from core.data.shapes.left_out import Omission
 
 _BLANK = r"[\s\u202f\u00a0]"
 # The beginning of a message on both systems; some clocks contain U+202F or U+00A0.
@@ -106,11 +106,11 @@ def _is_poll(text: str) -> bool:
 def _complete(message: ExportedMessage, more: list[str]) -> ExportedMessage:
     text = "\n".join([message.text, *more]).strip("\n ")
     if not message.person:
-        return message._replace(text=text, loss=Loss("chat", "app"))
+        return message._replace(text=text, omission=Omission("chat", "app"))
     if _CALL.match(text):
-        return message._replace(text=text, loss=Loss("chat", "app"))
+        return message._replace(text=text, omission=Omission("chat", "app"))
     if _MEDIA.search(text) or _PLACE.match(text) or _is_poll(text):
-        return message._replace(text=text, loss=Loss("chat", "media"))
+        return message._replace(text=text, omission=Omission("chat", "media"))
     text = MARKS.sub("", _EDITED.sub("", text)).strip()
-    loss = Loss("chat", "deleted") if _DELETED.match(text) else text_loss(text)
-    return message._replace(text=text, loss=loss)
+    omission = Omission("chat", "deleted") if _DELETED.match(text) else omission_of_text(text)
+    return message._replace(text=text, omission=omission)

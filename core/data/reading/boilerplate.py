@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import chain, islice
 
 from core.data.reading.file_rows import Items, RawRow
-from core.data.shapes.left_out import Loss
+from core.data.shapes.left_out import Omission
 
 _HELD = 60  # paragraphs; the licence begins a book, and is shorter than that
 _START = re.compile(
@@ -24,18 +24,18 @@ _FRONT_MATTER = re.compile(r"(---|\+\+\+)[^\S\n]*\n(?=[\w\"'-]+\s*[:=]|\[)")
 
 
 def without_boilerplate(items: Items, is_markdown: bool) -> Items:
-    """Yield the paragraphs of a text that are prose, numbered anew, and a Loss for each other one."""
+    """Yield the paragraphs of a text that are prose, numbered anew, and an Omission for each other one."""
     held = list(islice(items, _HELD))
     texts = [item.value["text"] if isinstance(item, RawRow) else "" for item in held]
     begins = next((n + 1 for n, text in enumerate(texts) if _START.search(text)), 0)
     while begins and begins < len(texts) and _CREDITS.match(texts[begins].lstrip()):
         begins += 1
-    yield from [Loss("around", "licence")] * begins
+    yield from [Omission("around", "licence")] * begins
     if is_markdown and not begins and (rest := _after_front_matter(texts)):
         begins, text = rest
         if isinstance(item := held[begins], RawRow):
             held[begins] = replace(item, value={"text": text})
-        yield Loss("around", "front")
+        yield Omission("around", "front")
     row, is_over = 0, False
     for item in chain(held[begins:], items):
         if not isinstance(item, RawRow):
@@ -43,7 +43,7 @@ def without_boilerplate(items: Items, is_markdown: bool) -> Items:
             continue
         text, end = item.value["text"], _END.search(item.value["text"])
         if is_over or (end and row):
-            yield Loss("around", "licence")
+            yield Omission("around", "licence")
             text = "" if is_over or end is None else text[: end.start()].rstrip()
             is_over = True
         if text.strip():

@@ -14,7 +14,7 @@ from typing import Any
 from core.data.reading import reader_process
 from core.data.reading.file_rows import Limits, Problem, RawRow, Readable, Source, too_big
 from core.data.reading.table_rows import check_columns
-from core.data.shapes.left_out import Loss
+from core.data.shapes.left_out import Omission
 from core.errors import DataError
 from core.messages import Message, msg
 from core.values import MIB
@@ -34,7 +34,7 @@ def read_tables(path: Readable, table: str | None, limits: Limits) -> tuple[str,
         return chosen, tuple(name for name, _, rows in tables if rows or name == chosen), notes
 
 
-def database_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Loss]:
+def database_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omission]:
     with _open_table(source.path, source.sheet, limits) as (_, _, lines):
         for number, values, more in lines:
             if values is None:
@@ -42,7 +42,7 @@ def database_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem |
                 continue
             if number == 1:
                 check_columns([*values], source, limits)
-            yield RawRow(number, _with_objects(values), losses=tuple(Loss("column", name) for name in more))
+            yield RawRow(number, _with_objects(values), omissions=tuple(Omission("column", name) for name in more))
 
 
 def _with_objects(values: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any
 from core.data.reading import reader_process
 from core.data.reading.file_rows import Limits, Problem, RawRow, Readable, Source
 from core.data.reading.table_rows import Paragraph
-from core.data.shapes.left_out import Loss
+from core.data.shapes.left_out import Omission
 from core.errors import DataError
 from core.messages import msg
 from core.presets import PROJECT
@@ -25,13 +25,13 @@ from core.values import MIB
 SIZE_MB = 5  # download size of the extra
 
 
-def document_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Loss]:
+def document_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omission]:
     row = 0
     paragraph = Paragraph()
     with contextlib.closing(listen(source.path, source.kind, source.encoding)) as lines:
         for number, line in enumerate(chain(lines, [""]), 1):
             if isinstance(line, dict):
-                yield from _losses(source.path, line)
+                yield from _omissions(source.path, line)
                 continue
             # No empty line follows a heading, so it begins the row of the paragraph below it.
             for _, text, joint in paragraph.end() if not line.strip() else paragraph.add(number, line + "\n"):
@@ -41,12 +41,12 @@ def document_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem |
         raise DataError("data.document_without_text", file=source.path.name)
 
 
-def _losses(path: Readable, status: dict[str, Any]) -> Iterator[Loss]:
+def _omissions(path: Readable, status: dict[str, Any]) -> Iterator[Omission]:
     """Yield what a status line says was left out. Raises DataError if it reports that reading failed."""
     match status.get("error"):
         case None:
-            yield from [Loss("page")] * status.get("pages", 0)
-            yield from [Loss("around", "page")] * status.get("around", 0)
+            yield from [Omission("page")] * status.get("pages", 0)
+            yield from [Omission("around", "page")] * status.get("around", 0)
         case "missing":
             raise DataError(
                 "data.documents_missing", file=path.name, package=status["reason"], command=_command(), size_mb=SIZE_MB

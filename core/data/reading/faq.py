@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 
 from core.data.reading.file_rows import Items, RawRow
-from core.data.shapes.left_out import Loss
+from core.data.shapes.left_out import Omission
 
 _HELD = 5_000  # paragraphs; a longer text is no page of questions
 _FEWEST = 3
@@ -48,7 +48,7 @@ def with_questions(items: Items) -> Items:
         yield from chain(held, items)
         return
     yield from (item for item in held if not isinstance(item, RawRow))
-    yield from [Loss("around", "sections")] * (len(filled) - len(pairs))
+    yield from [Omission("around", "sections")] * (len(filled) - len(pairs))
     for row, section in enumerate(pairs, 1):
         yield RawRow(row, {"question": section.title, "answer": section.answer}, section.line)
 

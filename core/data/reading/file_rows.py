@@ -15,7 +15,7 @@ from pydantic import Field
 from core.data.reading.choices import NO_CHOICES, Choices
 from core.data.reading.dataset_info import Layout
 from core.data.reading.label_names import NO_NAMES, LabelNames
-from core.data.shapes.left_out import Loss
+from core.data.shapes.left_out import Omission
 from core.errors import DataError
 from core.files import JsonObject
 from core.messages import Message, msg
@@ -109,7 +109,7 @@ class Row:
     number: int
     values: dict[str, Any]
     line: int | None = None
-    losses: tuple[Loss, ...] = ()  # what its reader left out since the row before
+    omissions: tuple[Omission, ...] = ()  # what its reader left out since the row before
     file: str = ""  # in a dataset of several files: the row's file, and its format
     format: Format | None = None
     validation: bool = False  # it stands in a file of test or validation rows, or is marked as one of them
@@ -205,9 +205,9 @@ class Source:
         return self.kind in ("txt", *DOCUMENTS) and not is_other
 
 
-def loss_warning(loss: Loss, count: int) -> Problem:
+def omission_warning(omission: Omission, count: int) -> Problem:
     """Return a warning for values that were left out, if there is no row to attach them to."""
-    left_out = loss.describe(count)
+    left_out = omission.describe(count)
     return Problem(
         row=0, severity="warning", text=msg("left_out.line", what=left_out.what, count=left_out.count, why=left_out.why)
     )
@@ -218,12 +218,12 @@ class RawRow:
     row: int
     value: Any
     line: int | None = None
-    losses: tuple[Loss, ...] = ()
+    omissions: tuple[Omission, ...] = ()
     joint: str | None = None
     validation: bool = False
 
 
-Items = Iterator[RawRow | Problem | Loss]  # what a reader of a kind of file yields
+Items = Iterator[RawRow | Problem | Omission]  # what a reader of a kind of file yields
 
 
 def check_row(raw: RawRow, limits: Limits) -> Row | Problem:
@@ -232,7 +232,7 @@ def check_row(raw: RawRow, limits: Limits) -> Row | Problem:
     flaw = None if is_plain(raw.value) else _flaw(raw.value, limits.depth)
     if flaw is not None:
         return Problem(row=raw.row, line=raw.line, text=flaw)
-    return Row(raw.row, raw.value, raw.line, raw.losses, joint=raw.joint, validation=raw.validation)
+    return Row(raw.row, raw.value, raw.line, raw.omissions, joint=raw.joint, validation=raw.validation)
 
 
 def is_plain(value: Mapping[str, object]) -> bool:

@@ -11,7 +11,7 @@ from core.data.reading.file_rows import Limits, Problem, RawRow, Source, lines_o
 from core.data.reading.json_text import JsonText, LargeValue
 from core.data.reading.split_names import split_of
 from core.data.shapes.labelled import rows_in_object
-from core.data.shapes.left_out import Loss, has_value
+from core.data.shapes.left_out import Omission, has_value
 from core.errors import DataError
 from core.messages import Message, msg
 from core.values import MIB
@@ -118,7 +118,7 @@ class _RowsText(JsonText):
     row = 1  # number of the row that is being read
 
 
-def json_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Loss]:
+def json_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omission]:
     with source.path.open(encoding=source.encoding) as file:
         text = _RowsText(file, limits.row_bytes)
         try:
@@ -145,7 +145,7 @@ def _list(text: _RowsText, row: int = 0, validation: bool = False) -> Iterator[R
         text.row = row + 1
 
 
-def _object(text: _RowsText) -> Iterator[RawRow | Problem | Loss]:
+def _object(text: _RowsText) -> Iterator[RawRow | Problem | Omission]:
     """Yield the rows under the first key with a list of objects ("data", ...), under all of "train", "test" and the
     like, or the object as a row."""
     fields: dict[str, Any] = {}
@@ -158,11 +158,11 @@ def _object(text: _RowsText) -> Iterator[RawRow | Problem | Loss]:
         elif used is not None:
             lists += [key] if is_list else []
             if _has_value(text) and not is_list:
-                yield Loss("beside", key)
+                yield Omission("beside", key)
         elif name not in _NO_ROWS and text.opens_with(
             _LIST if name in _WRAPPERS else _OBJECTS_OR_LISTS if split and not _is_row(fields) else _OBJECTS
         ):
-            yield from (Loss("beside", beside) for beside, value in fields.items() if has_value(value))
+            yield from (Omission("beside", beside) for beside, value in fields.items() if has_value(value))
             used = key
             yield from _list(text, 0, split == "validation")
             text.row = text.row if split else 1

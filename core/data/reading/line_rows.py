@@ -14,7 +14,7 @@ from typing import Literal, TypeVar
 
 from core.data.reading.file_rows import Limits, Problem, RawRow, Readable, Source, lines_of, too_big
 from core.data.reading.table_rows import txt_rows
-from core.data.shapes.left_out import Loss
+from core.data.shapes.left_out import Omission
 from core.messages import msg
 
 _T = TypeVar("_T")
@@ -157,7 +157,7 @@ def is_quoted(lines: Sequence[str]) -> bool:
     return len(widths - {0}) == 1
 
 
-def line_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Loss]:
+def line_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omission]:
     readers = {"clippings": _highlights, "quiz": _quiz_rows, "numbered": _dialogues, "times": _spoken}
     yield from readers.get(source.lines, _pairs)(source, limits)
 
@@ -227,7 +227,7 @@ def _quiz_question(block: Sequence[str]) -> dict[str, object] | None:
     return {"question": "\n".join(question), "options": options, "answer": right}
 
 
-def _dialogues(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Loss]:
+def _dialogues(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omission]:
     """Yield each dialogue: a line without an answer belongs to the question after it, or describes who answers."""
     row, begins = 0, 1
     turns: list[dict[str, str]] = []
@@ -247,7 +247,7 @@ def _dialogues(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Lo
             said, _, answer = match[2].partition("\t")
             answer = answer.partition("\t")[0].strip()  # after it: the supporting lines, or other candidates
             if said.startswith(_PARTNERS):
-                yield Loss("field", _PARTNERS.strip(": "))
+                yield Omission("field", _PARTNERS.strip(": "))
             elif said.startswith(_OWN) and (not turns or turns[-1]["role"] == "system"):
                 own = " ".join([*(turn["content"] for turn in turns), said.removeprefix(_OWN).strip()])
                 turns = [{"role": "system", "content": own}]
@@ -261,7 +261,7 @@ def _dialogues(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Lo
         yield RawRow(row + 1, {"messages": turns}, begins)
 
 
-def _spoken(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Loss]:
+def _spoken(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omission]:
     """Yield the lines between the times, several in a row."""
     row, begins, spoken = 0, 1, list[str]()
     with source.path.open(encoding=source.encoding) as file:
@@ -281,7 +281,7 @@ def _spoken(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Loss]
         yield RawRow(row + 1, {"text": "\n".join(spoken)}, begins)
 
 
-def _highlights(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Loss]:
+def _highlights(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omission]:
     """Yield the text of each highlight; above it are the book's title and the place, one line each."""
     row, begins, size, texts = 0, 1, 0, list[str]()
     with source.path.open(encoding=source.encoding) as file:
@@ -297,5 +297,5 @@ def _highlights(source: Source, limits: Limits) -> Iterator[RawRow | Problem | L
                 yield too_big(row, begins, size, limits)
             elif text:
                 row += 1
-                yield RawRow(row, {"text": text}, begins, (Loss("place"),))
+                yield RawRow(row, {"text": text}, begins, (Omission("place"),))
             texts, begins, size = [], number + 1, 0

@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Any
 
 from core.data.reading.file_rows import Limits, Problem, RawRow, Source
-from core.data.shapes.left_out import Loss
+from core.data.shapes.left_out import Omission
 from core.errors import DataError, reason_of
 from core.values import MIB
 
@@ -16,7 +16,7 @@ MOST_BYTES = 64 * MIB  # a notebook is read as one; its pictures are in it
 _FEWEST = 2  # explanations with code
 
 
-def notebook_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Loss]:
+def notebook_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omission]:
     cells, outputs = _cells(source)
     parts = [(kind, "\n\n".join(text for _, text in group)) for kind, group in groupby(cells, key=lambda cell: cell[0])]
     pairs = [
@@ -24,12 +24,12 @@ def notebook_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem |
         for (kind, text), (following, code) in zip(parts, parts[1:], strict=False)
         if (kind, following) == ("markdown", "code")
     ]
-    yield from [Loss("around", "outputs")] * outputs
+    yield from [Omission("around", "outputs")] * outputs
     if len(pairs) < _FEWEST:
         for row, (_, text) in enumerate(cells, 1):
             yield RawRow(row, {"text": text}, joint="\n\n" if row > 1 else None)
         return
-    yield from [Loss("around", "cells")] * (len(parts) - 2 * len(pairs))
+    yield from [Omission("around", "cells")] * (len(parts) - 2 * len(pairs))
     for row, (text, code) in enumerate(pairs, 1):
         yield RawRow(row, {"question": text, "answer": code})
 

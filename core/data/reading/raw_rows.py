@@ -31,7 +31,7 @@ def converted(raw: RawRow, source: Source) -> RawRow:
     """Return a row with its nested fields in columns, or as dataset_info.json describes them."""
     if source.layout:
         return replace(raw, value=source.layout.apply(raw.value)) if isinstance(raw.value, dict) else raw
-    value, losses = unfolded(with_request(raw.value, source) if source.requests else raw.value)
+    value, omissions = unfolded(with_request(raw.value, source) if source.requests else raw.value)
     if source.class_names and isinstance(value, dict):
         value = with_names(value, source.class_names)
-    return raw if value is raw.value else replace(raw, value=value, losses=raw.losses + losses)
+    return raw if value is raw.value else replace(raw, value=value, omissions=raw.omissions + omissions)

@@ -28,12 +28,12 @@ from core.data.reading.file_rows import (
     Source,
     check_row,
     is_plain,
-    loss_warning,
+    omission_warning,
 )
 from core.data.reading.line_rows import line_rows
 from core.data.reading.raw_rows import READERS, converted
 from core.data.reading.sniff import os_errors_as_data_errors, probe
-from core.data.shapes.left_out import Loss
+from core.data.shapes.left_out import Omission
 from core.errors import DataError
 
 
@@ -53,23 +53,23 @@ def read_rows(path: str | Path | Source, limits: Limits = DEFAULT_LIMITS) -> Ite
                 is_markdown = source.path.suffix.lower() in MARKDOWN
                 items = without_boilerplate(items, is_markdown)
                 items = with_questions(items) if is_markdown or source.kind == "html" else items
-            yield from _with_losses(items, source, limits)
+            yield from _with_omissions(items, source, limits)
         except UnicodeDecodeError as error:
             raise DataError(
                 "data.bad_encoding", file=source.path.name, byte=error.start, encoding=source.encoding.upper()
             ) from None
 
 
-def _with_losses(items: Items, source: Source, limits: Limits) -> Iterator[Row | Problem]:
+def _with_omissions(items: Items, source: Source, limits: Limits) -> Iterator[Row | Problem]:
     """Yield each row with what was left out before it; the last row also with what was left out after it.
 
     Without a row, yields warnings.
     """
     waiting: Row | None = None
-    losses: tuple[Loss, ...] = ()
+    omissions: tuple[Omission, ...] = ()
     for item in items:
-        if isinstance(item, Loss):
-            losses += (item,)
+        if isinstance(item, Omission):
+            omissions += (item,)
             continue
         if item.row > limits.rows:
             raise DataError("data.too_many_rows", file=source.path.name, limit=limits.rows)
@@ -78,7 +78,7 @@ def _with_losses(items: Items, source: Source, limits: Limits) -> Iterator[Row |
         elif (
             not (source.layout or source.class_names) and type(item.value) is dict and is_plain(item.value)
         ):  # most rows need no conversion and no check
-            row = Row(item.row, item.value, item.line, item.losses, joint=item.joint, validation=item.validation)
+            row = Row(item.row, item.value, item.line, item.omissions, joint=item.joint, validation=item.validation)
         else:
             row = check_row(converted(item, source), limits)
         if waiting:
@@ -87,8 +87,8 @@ def _with_losses(items: Items, source: Source, limits: Limits) -> Iterator[Row |
         if isinstance(row, Problem):
             yield row
         else:
-            waiting, losses = replace(row, losses=losses + row.losses) if losses else row, ()
+            waiting, omissions = replace(row, omissions=omissions + row.omissions) if omissions else row, ()
     if waiting:
-        yield replace(waiting, losses=waiting.losses + losses) if losses else waiting
+        yield replace(waiting, omissions=waiting.omissions + omissions) if omissions else waiting
     else:
-        yield from (loss_warning(loss, count) for loss, count in Counter(losses).items())
+        yield from (omission_warning(omission, count) for omission, count in Counter(omissions).items())

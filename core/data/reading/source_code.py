@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 from core.data.reading.file_rows import CODE, Limits, Problem, RawRow, Readable, Source
 from core.data.reading.table_rows import MOST_CHARACTERS, Paragraph
-from core.data.shapes.left_out import Loss
+from core.data.shapes.left_out import Omission
 from core.messages import Message, msg
 
 _HEAD = 4_096  # characters in which a generated file says so, and a licence stands
@@ -56,7 +56,7 @@ def note(names: Sequence[str], left_out: Counter[str]) -> list[Message]:
     return [*notes, msg("data.note_code_left_out", kinds=others)] if others else notes
 
 
-def code_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Loss]:
+def code_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omission]:
     """Yield a file as one row, a long one as several, without a licence above the code."""
     paragraph, row, number, is_first = Paragraph(), 0, 1, True
     with source.path.open(encoding=source.encoding) as file:
@@ -64,7 +64,7 @@ def code_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Los
         head += file.readline(MOST_CHARACTERS)
         comment = _COMMENT.match(head)
         if comment and _LICENCE.search(comment[0]):
-            yield Loss("around", "code")
+            yield Omission("around", "code")
             first = comment["first"] or ""
             number += head[: comment.end()].count("\n")
             head = first + head[comment.end() :].lstrip("\n")

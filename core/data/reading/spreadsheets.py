@@ -18,7 +18,7 @@ from core.data.reading.file_rows import Limits, Problem, RawRow, Readable, Sourc
 from core.data.reading.split_names import split_of
 from core.data.reading.workbook import LOOKED_AT, TOGETHER
 from core.data.shapes import header
-from core.data.shapes.left_out import Loss
+from core.data.shapes.left_out import Omission
 from core.errors import DataError
 from core.messages import Message, msg
 from core.values import MIB
@@ -81,7 +81,7 @@ def holds_names(rows: Sequence[list[str]]) -> bool | None:
     return header.holds_names(rows[at], rows[at + 1 :]) if rows else True
 
 
-def sheet_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Loss]:
+def sheet_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omission]:
     row = 0
     with _open_sheet(source.path, source.sheet, limits) as (sheets, lines):
         has_splits = "train" in map(split_of, sheets.read)
@@ -89,7 +89,7 @@ def sheet_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Lo
             apart = has_splits and split_of(name) == "validation"
             # a line that announces the next sheet ends the rows of one
             for item in _table_rows(takewhile(lambda line: isinstance(line, list), lines), source, limits):
-                if isinstance(item, Loss):
+                if isinstance(item, Omission):
                     yield item
                     continue
                 row += 1
@@ -99,21 +99,21 @@ def sheet_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Lo
                     yield item.model_copy(update={"row": row})
 
 
-def _table_rows(lines: Iterator[Any], source: Source, limits: Limits) -> Iterator[RawRow | Problem | Loss]:
+def _table_rows(lines: Iterator[Any], source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omission]:
     """Yield the rows of one sheet. Their numbers are those of the sheet."""
     first = list(islice(lines, LOOKED_AT))
     is_row = source.header is False
     at = _names_at([line[1] or [] for line in first], is_row)
     for above in first[:at]:
         if any(cell.strip() for cell in above[1] or ()):
-            yield Loss("above")
+            yield Omission("above")
     header_cells = first[at][1] or [] if first else []
     names = column_names(source.path.name, header_cells, limits, is_row)
     for number, cells, *size in chain(first[at + (not is_row) :], lines):
         if cells is None:
             yield too_big(number, number, size[0], limits)
         elif cells == header_cells and not is_row:
-            yield Loss("header")
+            yield Omission("header")
         elif any(cell.strip() for cell in cells):
             # Empty cells of columns without a name are dropped.
             kept = {

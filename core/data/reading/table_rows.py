@@ -13,7 +13,7 @@ from typing import Any
 from core.data.reading.file_rows import Limits, Problem, RawRow, Source, column_names, too_big
 from core.data.reading.zips import seekable
 from core.data.shapes import turn_markers
-from core.data.shapes.left_out import Loss
+from core.data.shapes.left_out import Omission
 from core.errors import DataError, reason_of
 from core.messages import msg
 from core.values import MIB
@@ -132,7 +132,7 @@ class _CsvHead:
         return False
 
 
-def csv_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Loss]:
+def csv_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omission]:
     # Line ends become \n, in cells too: otherwise text from Windows would have other tokens than the same text from
     # elsewhere.
     with source.path.open(encoding=source.encoding) as file:
@@ -144,10 +144,10 @@ def csv_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Loss
                 row += 1
                 yield _unread(record, row, line, lines, limits)
             elif head.is_title(record):
-                yield Loss("above")
+                yield Omission("above")
             elif not head.is_blank(record) and not head.takes(line, record) and (names := head.names):
                 if record == head.cells:
-                    yield Loss("header")
+                    yield Omission("header")
                     continue
                 row += 1
                 if len(record) == len(names):

@@ -16,7 +16,7 @@ import yaml
 from core.data.reading.file_rows import Limits, RawRow, Readable, Source
 from core.data.shapes.known import COLUMNS
 from core.data.shapes.labelled import rows_in_object
-from core.data.shapes.left_out import Loss, has_value
+from core.data.shapes.left_out import Omission, has_value
 from core.errors import DataError
 from core.messages import YAML_ERRORS
 from core.values import MIB
@@ -43,13 +43,13 @@ _ANSWERS = {alias for columns in COLUMNS.values() for ours in columns.keys() & {
 _MARKS = {"yes": True, "on": True, "true": True, "no": False, "off": False, "false": False, "0.0": 0, "1.0": 1}
 
 
-def yaml_rows(source: Source, limits: Limits) -> Iterator[RawRow | Loss]:
+def yaml_rows(source: Source, limits: Limits) -> Iterator[RawRow | Omission]:
     value = _load(source.path, source.encoding, limits)
     items = value
     if isinstance(value, dict):
         name = _rows_key(value)
         items = value.get(name)
-        yield from (Loss("beside", str(other)) for other in value if other != name and has_value(value[other]))
+        yield from (Omission("beside", str(other)) for other in value if other != name and has_value(value[other]))
     if not isinstance(items, list) or not items:
         raise DataError("data.yaml_no_list", file=source.path.name)
     row = 0

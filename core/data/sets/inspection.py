@@ -240,8 +240,8 @@ def _convert(
     """Return the JSON of a row's example (None if it cannot be trained), its turns or the example itself, and its
     problems."""
     if turns := plain(row.values, format):  # most rows; no Example object is needed for them
-        if row.losses:
-            tally.add_each(row.losses)
+        if row.omissions:
+            tally.add_each(row.omissions)
         return as_json(turns), turns, None, []
     example, problems = check_closely(row, format, tally, rated)
     return example.as_json() if example else None, None, example, problems

@@ -43,7 +43,7 @@ def text_of_cell(value: object, name: str, column: str, notes: Notes) -> object:
         notes.assumed.add("labels_joined")
         return ", ".join(texts)
     if any(text != texts[0] for text in texts):
-        notes.add_loss("answer", name)
+        notes.add_omission("answer", name)
     return texts[0]
 
 

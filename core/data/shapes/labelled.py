@@ -148,7 +148,7 @@ def evals(values: Columns, notes: Notes) -> dict[str, object] | None:
     values.take("input", "ideal")
     answers = ideal if isinstance(ideal, list) else [ideal]
     if len(answers) > 1:
-        notes.add_loss("answer", "ideal")
+        notes.add_omission("answer", "ideal")
     instructions = [*takewhile(lambda turn: turn.get("role") == "system", turns)]
     rest = turns[len(instructions) :]
     if not rest:  # the question is the last system message, after the instructions
@@ -199,9 +199,9 @@ def label_studio(values: Columns, notes: Notes) -> dict[str, object] | None:
     values.take("data", results_key)
     for name in fields:
         if name != text and has_value(fields[name]):
-            notes.add_loss("column", f"data.{name}")
+            notes.add_omission("column", f"data.{name}")
     if any(label != labels[0] for label in labels):
-        notes.add_loss("answer", results_key)
+        notes.add_omission("answer", results_key)
     return {"text": texts[text], "label": labels[0]}
 
 

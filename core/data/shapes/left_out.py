@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 from core.messages import Message, msg
 from core.values import Frozen
 
-MOST_NAMED = 100  # different losses of one file; it may have a million different columns
+MOST_NAMED = 100  # different omissions of one file; it may have a million different columns
 LONGEST_NAME = 60
 Place = Literal[
     "column", "field", "part", "call", "tool", "answer", "turn", "row", "branch", "message", "chat", "above", "header",
@@ -38,7 +38,7 @@ class LeftOut(Frozen):
     why: Message
 
 
-class Loss(NamedTuple):
+class Omission(NamedTuple):
     """One thing that was left out of one row: its place, and its name there."""
 
     place: Place
@@ -108,9 +108,9 @@ class Columns(Mapping[str, Any]):
         rest._twice = self._twice
         return rest
 
-    def unused(self) -> list[Loss]:
+    def unused(self) -> list[Omission]:
         unread = [name for name, value in self._values.items() if name not in self._taken and has_value(value)]
-        return [Loss("column", name) for name in [*unread, *self._twice]]
+        return [Omission("column", name) for name in [*unread, *self._twice]]
 
 
 class Notes:
@@ -121,42 +121,43 @@ class Notes:
         self.worse: list[Any] = []
         self.assumed: set[str] = set()  # properties that neither a choice nor the file states
         self.warnings: list[Message] = []
-        self.losses: list[Loss] = []
+        self.omissions: list[Omission] = []
 
     def warn(self, key: str, **params: object) -> None:
         self.warnings.append(msg(key, **params))
 
-    def add_loss(self, place: Place, name: str = "") -> None:
-        self.losses.append(Loss(place, name))
+    def add_omission(self, place: Place, name: str = "") -> None:
+        self.omissions.append(Omission(place, name))
 
     def add_unread(self, place: Place, values: Mapping[Any, Any], read: Iterable[str]) -> None:
         """Record each non-empty value of an object whose key is not among those that were read."""
         known = set(read)
-        self.losses += [
-            Loss(place, str(name)) for name, value in values.items() if name not in known and has_value(value)
+        self.omissions += [
+            Omission(place, str(name)) for name, value in values.items() if name not in known and has_value(value)
         ]
 
 
 class Tally:
-    """Losses of many rows, each counted once a row."""
+    """Omissions of many rows, each counted once a row."""
 
     def __init__(self) -> None:
-        self._rows: Counter[Loss] = Counter()
+        self._rows: Counter[Omission] = Counter()
         self.assumed: set[str] = set()  # of any row
 
-    def add(self, losses: Iterable[Loss]) -> None:
-        for loss in {loss._replace(name=loss.name[:LONGEST_NAME]) for loss in losses}:
-            known = loss in self._rows or len(self._rows) < MOST_NAMED
-            self._rows[loss if known else Loss("more")] += 1
+    def add(self, omissions: Iterable[Omission]) -> None:
+        for omission in {omission._replace(name=omission.name[:LONGEST_NAME]) for omission in omissions}:
+            known = omission in self._rows or len(self._rows) < MOST_NAMED
+            self._rows[omission if known else Omission("more")] += 1
 
-    def add_each(self, losses: Iterable[Loss]) -> None:
-        """Count every loss, even equal ones: messages of a chat."""
-        self._rows.update(losses)
+    def add_each(self, omissions: Iterable[Omission]) -> None:
+        """Count every omission, even equal ones: messages of a chat."""
+        self._rows.update(omissions)
 
     def summary(self) -> tuple[LeftOut, ...]:
         """Return what was left out, the most frequent first."""
         return tuple(
-            loss.describe(count) for loss, count in sorted(self._rows.items(), key=lambda item: (-item[1], item[0]))
+            omission.describe(count)
+            for omission, count in sorted(self._rows.items(), key=lambda item: (-item[1], item[0]))
         )
 
 
@@ -171,11 +172,11 @@ def has_value(value: object) -> bool:
     return value is not None
 
 
-def media_names(losses: Iterable[Loss]) -> list[str]:
+def media_names(omissions: Iterable[Omission]) -> list[str]:
     """Return the names of columns and fields with pictures, films or sounds."""
-    return list(dict.fromkeys(loss.name for loss in losses if loss.name.lower() in MEDIA))
+    return list(dict.fromkeys(omission.name for omission in omissions if omission.name.lower() in MEDIA))
 
 
-def needs_picture(losses: Iterable[Loss], texts: Iterable[str]) -> bool:
+def needs_picture(omissions: Iterable[Omission], texts: Iterable[str]) -> bool:
     """Return True if a text refers to a picture, film or sound that was left out."""
-    return bool(media_names(losses)) and any(_PICTURE.search(text) for text in texts)
+    return bool(media_names(omissions)) and any(_PICTURE.search(text) for text in texts)

@@ -32,9 +32,9 @@ class MarkedColumn:
             return Problem(row=row.number, line=row.line, file=row.file, text=msg("data.no_turn_markers"))
         if turns is None:
             return row
-        turns, losses = after_greeting(turns)
+        turns, omissions = after_greeting(turns)
         rest = {name: value for name, value in row.values.items() if name != self.column}
-        return replace(row, values={"messages": turns, **rest}, losses=(*row.losses, *losses))
+        return replace(row, values={"messages": turns, **rest}, omissions=(*row.omissions, *omissions))
 
 
 def marked(rows: Sequence[Row]) -> MarkedColumn | None:

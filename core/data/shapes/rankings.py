@@ -107,7 +107,7 @@ def _best_and_worst(values: Columns, notes: Notes) -> dict[str, Any] | None:
             raise Flaw("data.empty_answer")
         values.take(name)
         if len(ranked) > 2:
-            notes.add_loss("between", name)
+            notes.add_omission("between", name)
         best, worst = ranked[0], ranked[-1]
         return {"chosen": best[text], "rejected": worst[text] if float(best[key]) != float(worst[key]) else ""}
     return None

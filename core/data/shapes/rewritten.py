@@ -106,7 +106,7 @@ def _preference(values: Columns, notes: Notes) -> dict[str, object] | None:
         other = [*(prompt or chosen_turns[:-1]), *other]
     if has_value(values.peek(worse)):
         values.take(worse)
-        notes.add_loss("worse", worse)
+        notes.add_omission("worse", worse)
     notes.worse = other
     return {"messages": chosen_turns}
 
@@ -245,7 +245,7 @@ def _squad(values: Columns, notes: Notes) -> dict[str, object] | None:
         if isinstance(beside, dict):
             notes.add_unread("answer", beside, ("text",))
     if any(text != texts[0] for text in texts):
-        notes.add_loss("answer", "text")
+        notes.add_omission("answer", "text")
     return {"answer": texts[0] if texts else ""}
 
 
@@ -258,8 +258,8 @@ def _written_turns(values: Columns, notes: Notes) -> dict[str, object] | None:
     if not name or (marked := turns_in(text)) is None:
         return None
     notes.assumed.add("marked_turns")
-    marked, losses = after_greeting(marked)
-    notes.losses += losses
+    marked, omissions = after_greeting(marked)
+    notes.omissions += omissions
     return {name: marked}
 
 

@@ -142,4 +142,4 @@ def renamed(row: Row, roles: Roles) -> Row:
         if role == "ignore":
             continue
         values[role or (f"{name} (2)" if str(name).strip().lower() in roles.values() else name)] = value
-    return Row(row.number, values, row.line, row.losses, validation=row.validation)
+    return Row(row.number, values, row.line, row.omissions, validation=row.validation)

@@ -14,7 +14,7 @@ from typing import Any
 
 from core.data.conversation import CONTENT_KEYS, ROLE_KEYS
 from core.data.reading.file_rows import Flaw
-from core.data.shapes.left_out import Columns, Loss, Notes, has_value
+from core.data.shapes.left_out import Columns, Notes, Omission, has_value
 from core.data.shapes.options import parsed_cell
 from core.data.shapes.roles import column_named
 
@@ -133,8 +133,8 @@ def _joined_texts(texts: dict[str, Any], value: dict[str, Any], role: str, path:
         raise Flaw("data.several_texts", field=path, fields=[f"{path}.{name}" for name in value][:10])
     context = column_named([name for name in strings if name != key], "context") if role == "user" else None
     parts = [_as_text(texts[name]) for name in (context, key) if name]
-    notes.losses += [
-        Loss("column", f"{path}.{name}")
+    notes.omissions += [
+        Omission("column", f"{path}.{name}")
         for name, part in value.items()
         if str(name) not in (key, context, *_HISTORY) and has_value(part)
     ]
@@ -198,7 +198,7 @@ def prompt_test(values: Columns, notes: Notes) -> dict[str, Any] | None:
     if not texts:
         raise Flaw("data.test_without_text", kinds=[*_EXPECTED])
     if len(texts) > 1:
-        notes.add_loss("answer", "assert")
+        notes.add_omission("answer", "assert")
     filled = {str(name): part for name, part in variables.items() if isinstance(part, str) and has_value(part)}
     return {
         "messages": [*_joined_texts(filled, filled, "user", "vars", notes), {"role": "assistant", "content": texts[0]}]

@@ -30,7 +30,7 @@ def tree(values: Columns, notes: Notes) -> dict[str, Any] | None:
     turns = [_turn(root)]
     while replies := [node for node in root["replies"] if _is_node(node) and not node.get("deleted")]:
         if len(replies) > 1:
-            notes.add_loss("branch")
+            notes.add_omission("branch")
         root = min(replies, key=_rank)
         turns.append(_turn(root))
     return {"messages": turns}
@@ -66,7 +66,7 @@ def answered_turns(values: Columns, notes: Notes) -> dict[str, Any] | None:
         raise Flaw("data.no_reference")
     values.take("turns", "reference", "references", "reference_answer")
     if len(references) < len(questions):
-        notes.add_loss("turn")
+        notes.add_omission("turn")
     return {"messages": _alternating(questions, references)}
 
 
@@ -105,5 +105,5 @@ def instances(values: Columns, notes: Notes) -> dict[str, Any] | None:
     if not readable:
         raise Flaw("data.empty_answer")
     if len(each) > 1:
-        notes.add_loss("answer", "instances")
+        notes.add_omission("answer", "instances")
     return {"input": readable[0].get("input") or "", "output": readable[0]["output"]}

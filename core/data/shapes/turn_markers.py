@@ -18,7 +18,7 @@ from functools import lru_cache
 from statistics import median
 from typing import Protocol
 
-from core.data.shapes.left_out import Loss
+from core.data.shapes.left_out import Omission
 from core.data.shapes.speakers import ROLES, Role
 
 Turn = dict[str, str]
@@ -99,21 +99,21 @@ def turns_in(text: str) -> list[Turn] | None:
     return next((turns for style in _STYLES if (turns := _complete(style.turns(body)))), None)
 
 
-def after_greeting(turns: list[Turn]) -> tuple[list[Turn], tuple[Loss, ...]]:
+def after_greeting(turns: list[Turn]) -> tuple[list[Turn], tuple[Omission, ...]]:
     """Return the turns from the first question on, without the calls of tools that only the word None is left of, and
     what was left out."""
     said: list[Turn] = []
-    losses: list[Loss] = []
+    omissions: list[Omission] = []
     for turn in turns:
-        losses += [Loss("chat", "call")] if "lost" in turn else []
+        omissions += [Omission("chat", "call")] if "lost" in turn else []
         turn = {"role": turn["role"], "content": turn["content"]}
         if turn["role"] == "assistant" and not said:
-            losses.append(Loss("chat", "unasked"))
+            omissions.append(Omission("chat", "unasked"))
         elif said and said[-1]["role"] == turn["role"]:  # only a call stood between them
             said[-1]["content"] += f"\n{turn['content']}"
         else:
             said.append(turn)
-    return said, tuple(losses)
+    return said, tuple(omissions)
 
 
 def _begin(text: str) -> int:

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.data.shapes.left_out import Loss
+from core.data.shapes.left_out import Omission
 
 
-def unfolded(value: Any) -> tuple[Any, tuple[Loss, ...]]:
+def unfolded(value: Any) -> tuple[Any, tuple[Omission, ...]]:
     """Return the row, unchanged if it has none of these shapes, and what was left out of it."""
     if isinstance(value, list):
         is_talk = len(value) > 1 and any(all(isinstance(turn, kind) for turn in value) for kind in (str, dict))
@@ -40,7 +40,7 @@ def unfolded(value: Any) -> tuple[Any, tuple[Loss, ...]]:
         return value, ()
     submitted = {name: [one["value"] for one in value[name] if one["status"] == "submitted"] for name in answered}
     others = tuple(
-        Loss("answer", name) for name, answers in submitted.items() if any(one != answers[0] for one in answers)
+        Omission("answer", name) for name, answers in submitted.items() if any(one != answers[0] for one in answers)
     )
     return value | {name: answers[0] if answers else None for name, answers in submitted.items()}, others
 

@@ -387,7 +387,7 @@ def test_a_second_list_of_rows_is_named_and_not_silently_lost(tmp_path):
 def test_what_stands_beside_the_rows_is_named(tmp_path, before, after):
     rows, problems = read(write(tmp_path, "a.json", json.dumps({**before, "rows": ROWS, **after})))
     assert [row.values for row in rows] == ROWS and problems == []
-    assert {(loss.place, loss.name) for row in rows for loss in row.losses} == {
+    assert {(omission.place, omission.name) for row in rows for omission in row.omissions} == {
         ("beside", "version"),
         ("beside", "license"),
     }
