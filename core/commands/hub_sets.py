@@ -14,7 +14,7 @@ from core.commands.data import dataset_id, dataset_store
 from core.commands.models import follow_download
 from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, plain, print_json, say
 from core.data.hub_sets import adding
-from core.data.hub_sets.head import cell, is_recognised
+from core.data.hub_sets.head import cell, is_recognized
 from core.data.reading.choices import Choices
 from core.data.reading.file_rows import SUFFIXES
 from core.data.sets.info import DatasetInfo
@@ -80,7 +80,7 @@ def show(name: NameArgument, as_json: JsonOption = False) -> None:
             print()
         if head.left_out:
             say(msg("hub_set.some_media", columns=list(head.left_out)[:10]))
-        if not is_recognised(head):
+        if not is_recognized(head):
             say(msg("hub_set.say_columns", columns=list(head.columns)[:20]))
     if failure is not None:
         say(failure)

@@ -115,7 +115,7 @@ class ReadRow:
 # --- reading a row --------------------------------------------------------------------------------------------------
 
 
-def check(
+def read_example(
     row: Row, format: Format, tally: Tally | None = None, rated: bool = False
 ) -> tuple[Example | None, list[Problem]]:
     """Return the example in a row and warnings about it; or None and the error; or only None for an answer marked as
@@ -127,13 +127,13 @@ def check(
         if tally is not None and row.omissions:
             tally.add_each(row.omissions)
         return Example.from_turns(turns), []
-    return check_closely(row, format, tally, rated)
+    return read_example_closely(row, format, tally, rated)
 
 
-def check_closely(
+def read_example_closely(
     row: Row, format: Format, tally: Tally | None = None, rated: bool = False
 ) -> tuple[Example | None, list[Problem]]:
-    """Check a row that is not `plain`; arguments and result as for `check`."""
+    """Do as `read_example`, without its short way for `plain` rows."""
     if tally is not None:
         tally.add_each(row.omissions)
     notes, values = Notes(), Columns(row.values)

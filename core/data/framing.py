@@ -33,7 +33,7 @@ class Framing:
     folded: int = 0
 
     def add(self, tokens: Tokens) -> None:
-        """Count these tokenised rows."""
+        """Count these tokenized rows."""
         has_thinking, is_conversation = tokens.thoughts[tokens.row], ~tokens.is_text
         self.thinking += int((is_conversation & tokens.thinks).sum())
         self.without += int((is_conversation & ~tokens.thinks).sum())

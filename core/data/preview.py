@@ -36,7 +36,7 @@ from core.data.sets.pairs import Pairs, Rated
 from core.data.sets.paragraphs import Paragraphs
 from core.data.sets.pieces import Pieces
 from core.data.sets.row_view import RowView
-from core.data.sets.tokens import Tokenised, Tokens
+from core.data.sets.tokens import Tokenized, Tokens
 from core.data.shapes.refused import RefusedRows
 from core.data.store import DatasetStore
 from core.data.template_process import IsolatedTemplate
@@ -145,7 +145,7 @@ class Preview:
         paragraphs = None if learning.pairs or learning.rated else paragraphs_of(rows)
         counted = np.arange(len(rows)) if every_row else _spread(rows, paragraphs)
         refused = RefusedRows()
-        tokens = Tokenised(rows, tokenizer, learning, paragraphs).tokens(counted)
+        tokens = Tokenized(rows, tokenizer, learning, paragraphs).tokens(counted)
         for place, why in tokens.refused:
             refused.add(rows[int(counted[place])][0], why)
         if error := refused.if_all(len(counted)):

@@ -32,7 +32,7 @@ from core import files
 from core.data.large import dataset_process
 from core.data.reading import sniff
 from core.data.reading.choices import NO_CHOICES, Choices
-from core.data.reading.file_rows import SUFFIXES, WRITING, data_suffix
+from core.data.reading.file_rows import DOCUMENTATION_SUFFIXES, SUFFIXES, data_suffix
 from core.data.sets import changed
 from core.data.sets.edits import Edits, files_of
 from core.data.sets.info import OWN, DatasetInfo, Origin, facts_of, read_info
@@ -130,7 +130,11 @@ class DatasetStore:
         for number, folder in enumerate(self._libraries, 1):
             try:
                 # Markdown can be added by hand; in a folder it is most often a description of the data.
-                paths = sorted(path for path in folder.iterdir() if data_suffix(path.name) in SUFFIXES.keys() - WRITING)
+                paths = sorted(
+                    path
+                    for path in folder.iterdir()
+                    if data_suffix(path.name) in SUFFIXES.keys() - DOCUMENTATION_SUFFIXES
+                )
             except OSError:  # e.g. a drive that is not plugged in
                 continue
             for path in paths:

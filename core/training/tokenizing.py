@@ -22,7 +22,7 @@ from core.data.sets.joined import JoinedTokens
 from core.data.sets.pairs import Pairs, Rated
 from core.data.sets.pieces import Pieces
 from core.data.sets.stored_rows import Examples
-from core.data.sets.tokens import Tokenised, Tokens
+from core.data.sets.tokens import Tokenized, Tokens
 from core.data.shapes.refused import RefusedRows
 from core.data.tokenizer import Tokenizer, conversation
 from core.data.validation_split import SMALLEST_SPLIT, own_validation, paragraphs_of
@@ -41,7 +41,7 @@ PROBE_ROWS = 8
 class _Reading:
     """Tokenizes rows and counts how each was treated."""
 
-    tokenised: Tokenised
+    tokenized: Tokenized
     data: Data
     reporter: Reporter
     limit: int
@@ -70,7 +70,7 @@ class _Reading:
         return pieces, positions[of_row[np.flatnonzero(np.diff(of_row, prepend=-1))[:PROBE_ROWS]]].tolist()
 
     def _pieces(self, positions: np.ndarray) -> tuple[Tokens, Pieces]:
-        tokens = self.tokenised.tokens(positions, self._show_progress, trains=True)
+        tokens = self.tokenized.tokens(positions, self._show_progress, trains=True)
         if self.framing.learning.pairs:
             return tokens, Pairs.within(tokens, self.limit)
         if self.framing.learning.rated:
@@ -121,8 +121,8 @@ def tokenize(
     expected = (len(training) if enough is None else enough) + len(measuring)
     rows = examples.rows if isinstance(examples, Examples) else list(enumerate(examples, 1))
     framing = Framing(tokenizer.template.dialect, learning)
-    tokenised = Tokenised(rows, tokenizer, learning, paragraphs)
-    reading = _Reading(tokenised, data, reporter, limit, framing, expected)
+    tokenized = Tokenized(rows, tokenizer, learning, paragraphs)
+    reading = _Reading(tokenized, data, reporter, limit, framing, expected)
     train, trained = reading.rows(training, enough)
     evaluation, measured = reading.rows(measuring)
     if not train:

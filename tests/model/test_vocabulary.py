@@ -13,7 +13,7 @@ from core.chat.decode import Decoder
 from core.data.formats import Example
 from core.data.labels import Encoded, Learning
 from core.data.sets.pieces import Pieces
-from core.data.sets.tokens import Tokenised
+from core.data.sets.tokens import Tokenized
 from core.data.tokenizer import Tokenizer
 from core.engine.families import vocabulary
 from core.engine.step import Step
@@ -82,7 +82,7 @@ def test_rows_whose_files_have_no_such_token_are_not_read_for_it(
     starter_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     examples = [(number, Example(prompt="What is it?", completion=f"It is {number}.")) for number in range(3)]
-    tokens = Tokenised(examples, Tokenizer(starter_folder), Learning("assistant")).tokens(
+    tokens = Tokenized(examples, Tokenizer(starter_folder), Learning("assistant")).tokens(
         torch.arange(3).numpy(), trains=True
     )
     pieces = Pieces.from_tokens(tokens, 64, "cut")

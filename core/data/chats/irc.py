@@ -58,7 +58,7 @@ class _LogStyle(NamedTuple):
     said: re.Pattern[str]
 
 
-def recognise(lines: Sequence[str]) -> str:
+def recognize(lines: Sequence[str]) -> str:
     """Return "irc" or "log" for a chat of two people or more, "" for any other text. lines: the first that are not
     blank."""
     style = _style(lines)

@@ -69,7 +69,7 @@ def messages(source: Source, limits: Limits) -> Iterator[ExportedMessage | Probl
             )
 
 
-def recognise(path: Readable, kind: FileKind, encoding: str) -> str:
+def recognize(path: Readable, kind: FileKind, encoding: str) -> str:
     """Return a name of KINDS; "" for a file that is no chat."""
     if kind not in ("txt", "csv", "json", "jsonl"):
         return ""
@@ -77,7 +77,7 @@ def recognise(path: Readable, kind: FileKind, encoding: str) -> str:
         if kind == "txt":
             lines = [file.readline(4096) for _ in range(_LOOKED_AT)]
             lines = [line for line in lines if line.strip()]
-            return "whatsapp" if whatsapp.is_chat(lines) else irc.recognise(lines)
+            return "whatsapp" if whatsapp.is_chat(lines) else irc.recognize(lines)
         head = file.read(OPENING)
     if kind == "csv":
         names = {

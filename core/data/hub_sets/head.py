@@ -13,7 +13,7 @@ from core.hub.sets.about import SetHead
 _UNKNOWN = ("data.unknown_format", "data.nested", "data.no_text", "data.options_without_key", "data.every_row")
 
 
-def is_recognised(head: SetHead) -> bool:
+def is_recognized(head: SetHead) -> bool:
     """Return True if the rows have a known format, without a choice of what the columns are for."""
     if not head.rows:
         return True

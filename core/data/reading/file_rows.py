@@ -74,7 +74,7 @@ SUFFIXES |= dict.fromkeys(CODE, "code")
 SPREADSHEETS: tuple[FileKind, ...] = ("xlsx", "xls", "xlsb", "ods")
 DOCUMENTS: tuple[FileKind, ...] = ("docx", "pdf", "epub", "html", "srt")
 # Kinds that in a folder more often describe the data than contain it.
-WRITING = {*MARKDOWN, *CODE, ".ipynb", ".log", ".yaml", ".yml"} | {
+DOCUMENTATION_SUFFIXES = {*MARKDOWN, *CODE, ".ipynb", ".log", ".yaml", ".yml"} | {
     ending for ending, kind in SUFFIXES.items() if kind in (*DOCUMENTS, "sqlite")
 }
 
@@ -246,7 +246,7 @@ def is_plain(value: Mapping[str, object]) -> bool:
 
 
 def _flaw(value: dict[str, Any], limit: int) -> Message | None:
-    """Return the reason why later steps could not write, hash or tokenise a row. No recursion: depth is one of the
+    """Return the reason why later steps could not write, hash or tokenize a row. No recursion: depth is one of the
     flaws."""
     level: list[Any] = [value]
     depth = 0

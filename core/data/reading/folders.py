@@ -22,9 +22,9 @@ from core.data.reading import batch_files, dataset_info, label_names, line_files
 from core.data.reading.choices import Choices
 from core.data.reading.file_rows import (
     CODE,
+    DOCUMENTATION_SUFFIXES,
     DOCUMENTS,
     SUFFIXES,
-    WRITING,
     Limits,
     Readable,
     Source,
@@ -210,7 +210,7 @@ def _data_parts(parts: Sequence[Part]) -> tuple[list[Part], dict[str, dataset_in
         and not _ABOUT.match(PurePosixPath(part.name).name)
         and not (_CACHE.fullmatch(PurePosixPath(part.name).name) and len(parts) > 1)
     ]
-    data = [part for part in known if data_suffix(part.name) not in WRITING]
+    data = [part for part in known if data_suffix(part.name) not in DOCUMENTATION_SUFFIXES]
     rows = [part for part in data if not label_names.LISTS.match(PurePosixPath(part.name).name)]
     return rows or data or known, {}
 

@@ -171,7 +171,7 @@ def _text_source(path: Readable, size: int, decoding: encodings.Decoding, choice
     kind = _kind(path, encoding, limits)
     if first_bad is not None and not (kind == "jsonl" and encoding.startswith("utf-8")):
         raise DataError("data.bad_encoding", file=path.name, byte=first_bad, encoding=encoding.upper())
-    chat = kinds.recognise(path, kind, encoding)
+    chat = kinds.recognize(path, kind, encoding)
     if kind == "txt" and not chat and path.suffix.lower() == ".log":
         raise DataError("data.is_log", file=path.name)
     source = Source(path, kind, size, decoding.sha256, encoding, first_bad_byte=first_bad, chat=chat, choices=choices)

@@ -7,9 +7,9 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 
-from core.data.formats import check
+from core.data.formats import read_example
 from core.data.reading.file_rows import Row
-from core.data.shapes.known import recognise
+from core.data.shapes.known import recognize_format
 from core.errors import DataError
 from core.files import JsonObject
 
@@ -28,7 +28,7 @@ def draft_of(values: Mapping[str, object]) -> JsonObject | None:
     for missing in (("",), ("", None)):
         row = Row(1, {name: _filled(value, missing) for name, value in values.items()})
         with suppress(DataError):
-            example, _ = check(row, recognise([row]), rated=True)
+            example, _ = read_example(row, recognize_format([row]), rated=True)
             if example is not None:
                 draft = json.loads(_WRITTEN.sub("", json.dumps(example.as_dict(), ensure_ascii=False)))
                 draft.pop("is_bad", None)

@@ -21,7 +21,7 @@ from core.data.chats import overview
 from core.data.chats.overview import Chat
 from core.data.findings.checks import Checks
 from core.data.findings.finding import Finding
-from core.data.formats import Example, ReadRow, check_closely
+from core.data.formats import Example, ReadRow, read_example_closely
 from core.data.reading import part_rows
 from core.data.reading.choices import NO_CHOICES, Choices
 from core.data.reading.file_rows import DEFAULT_LIMITS, FileKind, Limits, Problem, Row, Source
@@ -243,7 +243,7 @@ def _convert(
         if row.omissions:
             tally.add_each(row.omissions)
         return as_json(turns), turns, None, []
-    example, problems = check_closely(row, format, tally, rated)
+    example, problems = read_example_closely(row, format, tally, rated)
     return example.as_json() if example else None, None, example, problems
 
 

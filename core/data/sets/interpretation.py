@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from core.data.chats import message_columns
-from core.data.formats import check_closely
+from core.data.formats import read_example_closely
 from core.data.reading import part_rows, sniff
 from core.data.reading.choices import Choices
 from core.data.reading.file_rows import Limits, Problem, Row, Source, doubled
@@ -23,7 +23,7 @@ from core.data.reading.part_rows import Started
 from core.data.reading.reader import read_rows
 from core.data.reading.split_names import set_apart, split_column
 from core.data.shapes import class_names, marked_rows, multiple_choice, sides
-from core.data.shapes.known import COLUMNS, FORMATS, SAMPLE_ROWS, recognise
+from core.data.shapes.known import COLUMNS, FORMATS, SAMPLE_ROWS, recognize_format
 from core.data.shapes.left_out import MEDIA, has_value
 from core.data.shapes.nested import refusal
 from core.data.shapes.roles import Roles, renamed, require
@@ -165,7 +165,7 @@ def _meaning(
         return _Meaning(_noted(source, written.note()), "question_answer", conversions=(written.apply,))
     if by_class := _classified(rows, source):
         return _Meaning(source, "text_label", conversions=(by_class.apply,))
-    known = _recognised(rows)
+    known = _recognized(rows)
     if isinstance(known, Decision):
         return _by_roles(source, rows, known)
     if known == "text":
@@ -179,7 +179,7 @@ def _usable(decision: Decision, rows: Sequence[Row]) -> Decision:
 
     def has_rows(roles: Roles) -> bool:
         format: Format = "text" if "text" in roles.values() else "question_answer"
-        return any(check_closely(renamed(row, roles), format)[0] for row in rows)
+        return any(read_example_closely(renamed(row, roles), format)[0] for row in rows)
 
     readings = tuple(filter(has_rows, decision.readings)) if decision.evidence == "none" else ()
     if not readings or len(readings) == len(decision.readings):
@@ -209,10 +209,10 @@ def _noted(source: Source, note: Message) -> Source:
     return replace(source, notes=(*source.notes, note))
 
 
-def _recognised(rows: list[Row]) -> Format | Decision:
+def _recognized(rows: list[Row]) -> Format | Decision:
     """Return the format of the rows, or the decision on their columns. Raises DataError if there is neither."""
     try:
-        format = recognise(rows)
+        format = recognize_format(rows)
     except DataError as error:
         if error.message.key != "data.unknown_format":
             raise
@@ -240,7 +240,7 @@ def _classified(rows: list[Row], source: Source) -> class_names.Classified | Non
     if not source.class_names:
         return None
     try:
-        if recognise(rows) != "text":
+        if recognize_format(rows) != "text":
             return None
     except DataError:
         pass
@@ -276,7 +276,7 @@ def _checked(items: Iterator[Row | Problem], check: Callable[[], None]) -> Itera
 def _with_messages(source: Source, rows: Sequence[Row], choices: Choices) -> Source | None:
     """Return a table with one message in each row as the source of its conversations, None for any other file."""
     try:
-        by_name = recognise(rows)
+        by_name = recognize_format(rows)
     except DataError as error:
         if error.message.key != "data.unknown_format":
             return None

@@ -115,7 +115,7 @@ class Tokens:
         return (learned_before(at + np.maximum(start, end)) - learned_before(at + start)).astype(np.int32)
 
 
-class Tokenised:
+class Tokenized:
     """The rows of a dataset as one tokenizer reads them.
 
     tokenizer: None estimates their lengths, and stores nothing. paragraphs: of the rows, if those of a text are joined.

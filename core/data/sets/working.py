@@ -16,7 +16,7 @@ from core import files
 from core.data.findings.checks import findings
 from core.data.findings.finding import Repair
 from core.data.findings.repairs import repaired
-from core.data.formats import Example, check
+from core.data.formats import Example, read_example
 from core.data.large import dataset_process
 from core.data.reading import zips
 from core.data.reading.file_rows import Row
@@ -25,7 +25,7 @@ from core.data.sets.info import DatasetInfo
 from core.data.sets.inspection import undecided
 from core.data.sets.interpretation import CHECK_EVERY
 from core.data.sets.stored_rows import Rows, problem_of
-from core.data.shapes.known import recognise
+from core.data.shapes.known import recognize_format
 from core.data.shapes.tools import as_json
 from core.data.store import DatasetStore
 from core.data.validation_split import own_validation
@@ -118,7 +118,7 @@ def example_of(values: object) -> Example:
     if not isinstance(values, dict):
         raise DataError("sets.no_object")
     row = Row(1, values)
-    example, row_problems = check(row, recognise([row]))
+    example, row_problems = read_example(row, recognize_format([row]))
     if example is None:
         raise DataError("sets.bad_row", problem=row_problems[0].text if row_problems else "")
     return example

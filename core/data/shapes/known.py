@@ -38,7 +38,7 @@ COLUMNS: dict[Format, dict[str, tuple[str, ...]]] = {
 OPTIONAL = {"input", "context"}
 
 
-def recognise(sample_rows: Iterable[Row]) -> Format:
+def recognize_format(sample_rows: Iterable[Row]) -> Format:
     """Return the format whose shape most of the sample's rows have.
 
     Raises DataError with the columns of the sample and the known shapes.
@@ -50,11 +50,11 @@ def recognise(sample_rows: Iterable[Row]) -> Format:
         refuse_other_rows(row.values)
         columns.update(dict.fromkeys(map(str, row.values)))
         try:
-            shape = _shape(row.values)
+            format = format_of(row.values)
         except Flaw as error:
-            shape, flaw = None, flaw or error
-        if shape is not None:
-            votes[shape] = votes.get(shape, 0) + 1
+            format, flaw = None, flaw or error
+        if format is not None:
+            votes[format] = votes.get(format, 0) + 1
     if votes:
         return max(votes, key=lambda name: (votes[name], -FORMATS.index(name)))
     if flaw is not None:
@@ -62,18 +62,18 @@ def recognise(sample_rows: Iterable[Row]) -> Format:
     raise DataError("data.unknown_format", columns=list(columns)[:20] or [msg("data.none")], shapes=msg("data.shapes"))
 
 
-def _shape(values: Mapping[str, Any]) -> Format | None:
+def format_of(values: Mapping[str, Any]) -> Format | None:
     present = rewritten(Columns(values), Notes())
     for name in FORMATS:
         needed = [aliases for ours, aliases in COLUMNS[name].items() if ours not in OPTIONAL]
         if all(any(alias in present for alias in aliases) for aliases in needed):
             if name in ("messages", "sharegpt"):
-                return _conversation_shape(present)
+                return _format_of_conversation(present)
             return name
     return None
 
 
-def _conversation_shape(values: Mapping[str, object]) -> Format:
+def _format_of_conversation(values: Mapping[str, object]) -> Format:
     """Return the format by the keys of the first turn, or by the column's name if there is no turn."""
     column = next(alias for alias in COLUMNS["messages"]["messages"] if alias in values)
     turns = values[column]

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from core.data.conversation import ChatMessage, split_thinking
-from core.data.formats import Example, check
+from core.data.formats import Example, read_example
 from core.data.reading.file_rows import Row
 from core.data.repeats import Repeats
 from core.data.shapes.tools import MOST_TOOLS, ToolCall
@@ -21,7 +21,7 @@ OPENAI = {"id": "c1", "type": "function", "function": {"name": "get_weather", "a
 
 
 def read(*turns, **columns):
-    return check(Row(1, {"messages": [{"role": "user", "content": "Weather?"}, *turns], **columns}), "messages")
+    return read_example(Row(1, {"messages": [{"role": "user", "content": "Weather?"}, *turns], **columns}), "messages")
 
 
 def answer(turn):
@@ -63,7 +63,9 @@ def test_what_only_looks_like_thinking_stays_as_it_is(text):
     ],
 )
 def test_thinking_is_read_in_formats_of_two_columns_too(format, values):
-    assert check(Row(1, values), format)[0] == Example(messages=(ASKED, ChatMessage("assistant", "Sunny.", "Look.")))
+    assert read_example(Row(1, values), format)[0] == Example(
+        messages=(ASKED, ChatMessage("assistant", "Sunny.", "Look."))
+    )
 
 
 @pytest.mark.parametrize(
@@ -100,7 +102,9 @@ def test_sharegpt_calls_and_observations_and_the_older_function_call_are_tool_ca
         {"from": "observation", "value": "20"},
         {"from": "gpt", "value": "It is 20."},
     ]
-    found, problems = check(Row(1, {"conversations": turns, "tools": json.dumps([TOOLS[0]["function"]])}), "sharegpt")
+    found, problems = read_example(
+        Row(1, {"conversations": turns, "tools": json.dumps([TOOLS[0]["function"]])}), "sharegpt"
+    )
     call = ToolCall("get_weather", CALL.arguments)
     assert not problems and found.messages[1] == ChatMessage("assistant", "I look.", tool_calls=(call,))
     assert found.messages[2] == ChatMessage("tool", "20", name="get_weather") and json.loads(found.tools) == TOOLS

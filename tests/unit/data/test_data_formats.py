@@ -7,10 +7,10 @@ import pytest
 
 from core.data import formats
 from core.data.conversation import ChatMessage
-from core.data.formats import Example, check
+from core.data.formats import Example, read_example
 from core.data.reading.file_rows import Limits, Row
 from core.data.sets.inspection import examples_of, inspect_file
-from core.data.shapes.known import FORMATS, recognise
+from core.data.shapes.known import FORMATS, recognize_format
 from core.errors import DataError
 from core.messages import msg
 
@@ -22,7 +22,7 @@ SYSTEM = Example(messages=(ChatMessage("system", "Be brief."), *PAIR.messages))
 
 def example(values, format=None):
     row = Row(1, values)
-    found, problems = check(row, format or recognise([row]))
+    found, problems = read_example(row, format or recognize_format([row]))
     assert found, problems
     return found
 
@@ -57,7 +57,7 @@ def jsonl(folder, *rows, name="a.jsonl"):
     ],
 )
 def test_one_conversation_in_every_format_is_the_same_messages(format, values):
-    assert recognise([Row(1, values)]) == format
+    assert recognize_format([Row(1, values)]) == format
     assert example(values) == PAIR
     if format not in ("messages", "sharegpt") or "system" not in values:
         assert example({**values, "System": "Be brief."}) == SYSTEM
@@ -77,7 +77,7 @@ def test_one_conversation_in_every_format_is_the_same_messages(format, values):
     ],
 )
 def test_raw_formats_are_left_as_they_stand(format, values, expected):
-    assert recognise([Row(1, values)]) == format
+    assert recognize_format([Row(1, values)]) == format
     assert example(values) == expected
 
 
@@ -104,12 +104,12 @@ def test_several_turns_and_a_system_turn_keep_their_order():
 
 def test_the_shape_of_most_rows_decides():
     rows = [Row(1, {"text": "a"}), *(Row(i, {"question": U, "answer": A}) for i in (2, 3))]
-    assert recognise(rows) == "question_answer"
+    assert recognize_format(rows) == "question_answer"
 
 
 def test_an_unknown_shape_lists_columns_and_shapes():
     with pytest.raises(DataError) as caught:
-        recognise([Row(1, {"foo": 1, "bar": 2})])
+        recognize_format([Row(1, {"foo": 1, "bar": 2})])
     assert str(caught.value) == (
         f"The columns foo, bar do not match any known format. Expected one of: {msg('data.shapes')}. "
         "Say what each column is under “Data” (--columns question=...,answer=... on the command line)."
@@ -173,7 +173,7 @@ BAD = [
 
 @pytest.mark.parametrize("format, values, said", BAD)
 def test_a_row_that_cannot_be_learned_from_says_why(format, values, said):
-    found, problems = check(Row(118, values), format)
+    found, problems = read_example(Row(118, values), format)
     assert found is None
     assert [(problem.row, problem.severity) for problem in problems] == [(118, "error")]
     assert said in str(problems[0].text)
@@ -182,7 +182,7 @@ def test_a_row_that_cannot_be_learned_from_says_why(format, values, said):
 
 
 def test_a_trailing_user_turn_is_left_off_with_a_warning():
-    found, problems = check(Row(3, turns(("user", U), ("assistant", A), ("user", "And?"))), "messages")
+    found, problems = read_example(Row(3, turns(("user", U), ("assistant", A), ("user", "And?"))), "messages")
     assert found == PAIR
     assert [(p.row, p.severity, str(p.text)) for p in problems] == [
         (3, "warning", "the last turn is from the user and has no answer; it was dropped.")
@@ -190,7 +190,7 @@ def test_a_trailing_user_turn_is_left_off_with_a_warning():
 
 
 def test_a_system_turn_wins_over_a_system_column_and_says_so():
-    found, problems = check(
+    found, problems = read_example(
         Row(1, {**turns(("system", "mine"), ("user", U), ("assistant", A)), "system": "other"}), "messages"
     )
     assert found.messages[0].content == "mine" and problems[0].severity == "warning"

@@ -21,7 +21,7 @@ from core.data.sets import edits as edits_module
 from core.data.sets import stored_rows as rows_module
 from core.data.sets import working
 from core.data.sets.edits import describe_change, files_of
-from core.data.sets.tokens import Tokenised
+from core.data.sets.tokens import Tokenized
 from core.data.store import DatasetStore
 from core.data.tokenizer import Tokenizer
 from core.errors import DataError
@@ -233,10 +233,10 @@ def test_a_change_costs_the_tokens_of_what_was_changed(
     store: DatasetStore, tmp_path: Path, starter_folder: Path
 ) -> None:
     id, counting = added(store, tmp_path), Counting(Tokenizer(starter_folder))
-    Tokenised(store.rows(id), counting, ANSWERS).tokens(np.arange(11))
+    Tokenized(store.rows(id), counting, ANSWERS).tokens(np.arange(11))
     working.edit_rows(store, id, remove=[1], change=[(4, row("other words"))], add=[row("new ones")])
     rows = store.rows(id)
-    found = Tokenised(rows, counting, ANSWERS).tokens(np.arange(len(rows)), trains=True)
+    found = Tokenized(rows, counting, ANSWERS).tokens(np.arange(len(rows)), trains=True)
     assert counting.encoded == 11 + 2
     fresh = [counting.encode_row(example, ANSWERS)[0].input_ids for _, example in rows]
     assert [found.ids(i, 0, int(found.lengths[i])) for i in range(len(found))] == fresh

@@ -14,7 +14,7 @@ from core.data.selection import choose
 from core.data.sets import gathered, working
 from core.data.sets.pieces import Pieces
 from core.data.sets.stored_rows import Rows
-from core.data.sets.tokens import Tokenised
+from core.data.sets.tokens import Tokenized
 from core.data.store import DatasetStore
 from core.data.tokenizer import Tokenizer
 from core.data.validation_split import own_validation, paragraphs_of
@@ -167,7 +167,7 @@ def test_a_long_line_is_not_torn_by_an_empty_line(store: DatasetStore, tokenizer
     line = " ".join(f"The cat slept on day {n}." for n in range(1_500))
     rows = store.rows(added(store, line))
     assert len(rows) > 1
-    tokens = Tokenised(rows, tokenizer, ANSWERS, rows.paragraphs()).tokens(np.arange(len(rows)), trains=True)
+    tokens = Tokenized(rows, tokenizer, ANSWERS, rows.paragraphs()).tokens(np.arange(len(rows)), trains=True)
     pieces = Pieces.from_tokens(tokens, 1_000, "cut")
     ids = pieces[0].input_ids + [token for piece in list(pieces)[1:] for token in piece.input_ids[1:]]
     assert line in tokenizer.decode(ids)

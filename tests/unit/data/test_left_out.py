@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from core.data.formats import check
+from core.data.formats import read_example
 from core.data.reading.file_rows import Row
 from core.data.sets.inspection import examples_of, inspect_file
-from core.data.shapes.known import recognise
+from core.data.shapes.known import recognize_format
 from core.data.shapes.left_out import LONGEST_NAME, MOST_NAMED, Tally
 from core.data.store import DatasetStore
 from core.errors import DataError
@@ -92,7 +92,7 @@ def leaves(value: Any, path: tuple[str, ...] = ()) -> list[tuple[str, tuple[str,
 def text_loss(values: dict[str, Any], format: Any = None) -> tuple[Any, list[Any], dict[tuple[str, str], int]]:
     tally = Tally()
     row = Row(1, copy.deepcopy(values))
-    found, problems = check(row, format or recognise([row]), tally)
+    found, problems = read_example(row, format or recognize_format([row]), tally)
     return (
         found,
         problems,

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from core.data.conversation import ChatMessage
-from core.data.formats import Example, check
+from core.data.formats import Example, read_example
 from core.data.reading.file_rows import Row
 from core.data.sets.inspection import examples_of, inspect_file
-from core.data.shapes.known import recognise
+from core.data.shapes.known import recognize_format
 from core.data.shapes.left_out import Tally
 
 Q, A, B = "What is a crêpe?", "A thin pancake.", "No idea."
@@ -25,7 +25,7 @@ SYSTEM = Example(messages=(ChatMessage("system", "Be brief."), *PAIR.messages))
 def said(values: dict[str, Any]) -> tuple[Example | None, set[str]]:
     left = Tally()
     row = Row(1, values)
-    found, problems = check(row, recognise([row]), left)
+    found, problems = read_example(row, recognize_format([row]), left)
     assert found or problems
     return found, {one.what.params["name"] for one in left.summary()}
 
@@ -82,7 +82,10 @@ def test_the_worse_answer_is_said_in_the_report_with_what_would_use_it(tmp_path)
 
 
 def test_an_empty_better_answer_is_refused() -> None:
-    assert check(Row(1, {"prompt": Q, "chosen": "", "rejected": B}), "messages")[1][0].text.key == "data.empty_answer"
+    assert (
+        read_example(Row(1, {"prompt": Q, "chosen": "", "rejected": B}), "messages")[1][0].text.key
+        == "data.empty_answer"
+    )
 
 
 @pytest.mark.parametrize(
@@ -122,7 +125,7 @@ def test_earlier_turns_beside_an_instruction_are_turns() -> None:
     "values", [{"dialog": [Q]}, {"prompt": [USER]}, {"question": Q, "answers": {"text": []}}, {"turns": [[Q, A], [Q]]}]
 )
 def test_what_is_no_whole_conversation_is_refused(values: dict[str, Any]) -> None:
-    found, problems = check(Row(1, values), "messages" if "answers" not in values else "question_answer")
+    found, problems = read_example(Row(1, values), "messages" if "answers" not in values else "question_answer")
     assert found is None and problems
 
 

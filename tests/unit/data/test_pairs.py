@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from core.data.conversation import ChatMessage
-from core.data.formats import Example, check
+from core.data.formats import Example, read_example
 from core.data.labels import Encoded, Learning
 from core.data.preview import Preview
 from core.data.reading.file_rows import Row
@@ -110,7 +110,7 @@ def test_a_pair_survives_the_file_that_this_app_writes(tmp_path: Path) -> None:
         "chosen": "Because.",
         "rejected": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "No."}],
     }
-    example, _ = check(Row(1, given), "messages")
+    example, _ = read_example(Row(1, given), "messages")
     assert example and example.rejected == conversation("Why?", "No.")
     file = tmp_path / "a.jsonl"
     file.write_text(json.dumps(example.as_dict()), "utf-8")
@@ -120,12 +120,12 @@ def test_a_pair_survives_the_file_that_this_app_writes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("speaker", [{"role": "assistant"}, {"role": "ai"}, {"from": "Claude"}])
 def test_a_worse_answer_alone_follows_the_question_by_any_name_of_its_speaker(speaker: dict[str, str]) -> None:
     row = {"prompt": "Why?", "chosen": "Because.", "rejected": [{**speaker, "content": "No."}]}
-    example, _ = check(Row(1, row), "messages")
+    example, _ = read_example(Row(1, row), "messages")
     assert example and example.rejected == conversation("Why?", "No.")
 
 
 def test_a_worse_answer_that_cannot_be_read_is_said_and_the_better_one_stays() -> None:
-    example, (said,) = check(
+    example, (said,) = read_example(
         Row(1, {"prompt": "Why?", "chosen": "Because.", "rejected": [{"role": "owl", "content": "x"}]}), "messages"
     )
     assert example == Example(messages=conversation("Why?", "Because.")) and said.text.key == "data.worse_unreadable"

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from core.data import formats
-from core.data.formats import Example, ReadRow, check
+from core.data.formats import Example, ReadRow, read_example
 from core.data.reading import file_rows as reading_rows
 from core.data.reading import json_rows
 from core.data.reading.file_rows import Row
@@ -79,7 +79,7 @@ ODD = [
 
 def said(row: dict[str, Any], format: Format) -> tuple[Any, ...]:
     left = Tally()
-    return *check(Row(7, row, 9), format, left), left.summary()
+    return *read_example(Row(7, row, 9), format, left), left.summary()
 
 
 @settings(WHATEVER_IT_TAKES, max_examples=400)

@@ -27,7 +27,7 @@ from core.data.sets import tokens as tokens_module
 from core.data.sets.earliest import earliest
 from core.data.sets.pieces import Pieces, learned_of, lengths_of
 from core.data.sets.segment import Builder, Counted, Segment
-from core.data.sets.tokens import Tokenised, counted
+from core.data.sets.tokens import Tokenized, counted
 from core.data.store import DatasetStore
 from core.data.template import Rendered
 from core.data.tokenizer import Tokenizer
@@ -130,7 +130,7 @@ def test_pieces_out_of_arrays_are_the_pieces_of_each_row(
     builder = Builder()
     for number, whole in enumerate(made):
         builder.add(number, 0, [counted(whole)])
-    held = Tokenised([], None, ANSWERS)
+    held = Tokenized([], None, ANSWERS)
     held._keep(builder)
     pieces = Pieces.from_tokens(held.tokens(np.arange(len(made))), limit, how, overlap)
     expected = [[row for row in fit(whole, limit, how, overlap) if row.learned_count] for whole in made]
@@ -147,9 +147,9 @@ def test_rows_come_in_the_order_that_was_asked_for_whoever_counted_them(
 ) -> None:
     rows = store.rows(added(store, tmp_path))
     for some in (at(3, 1), at(30, 2, 29), at(7)):
-        Tokenised(rows, tokenizer, ANSWERS).tokens(some)
+        Tokenized(rows, tokenizer, ANSWERS).tokens(some)
     wanted = at(29, 0, 3, 7, 39, 1, 3)
-    found = Tokenised(rows, tokenizer, ANSWERS).tokens(wanted, trains=True)
+    found = Tokenized(rows, tokenizer, ANSWERS).tokens(wanted, trains=True)
     expected = [tokenizer.encode_row(rows[int(i)][1], ANSWERS)[0].input_ids for i in wanted]
     assert [found.ids(i, 0, int(found.lengths[i])) for i in range(len(found))] == expected and len(kept(store)) == 4
 
@@ -171,7 +171,7 @@ def test_what_the_page_counted_a_run_finds_and_the_next_run_finds_all(
     fresh, _ = tokenize([example for _, example in again.rows(id)], recipe, tokenizer, Silent())
     assert list(train) == list(fresh), "as if nothing had been kept"
     everything = Learning("everything")
-    Tokenised(again.rows(id), counting, everything).tokens(at(0))
+    Tokenized(again.rows(id), counting, everything).tokens(at(0))
     assert counting.encoded == 41, "another way to learn has other tokens that are learned"
 
 
@@ -187,11 +187,11 @@ def test_another_tokenizer_or_template_counts_anew_and_the_oldest_ways_go(
             link_or_copy(file, folder / file.name)
         (folder / "chat_template.jinja").write_text(tokenizer.template.source + "{# " + "x" * number + " #}", "utf-8")
         counting = Counting(Tokenizer(folder))
-        Tokenised(rows, counting, ANSWERS).tokens(at(0, 1))
+        Tokenized(rows, counting, ANSWERS).tokens(at(0, 1))
         assert counting.encoded == 2
         folders.append(counting)
     assert len(list(store.root.glob("*/tokens-*"))) == tokens_module.KEPT_COUNTINGS
-    Tokenised(rows, folders[-1], ANSWERS).tokens(at(1, 0))
+    Tokenized(rows, folders[-1], ANSWERS).tokens(at(1, 0))
     assert folders[-1].encoded == 2
 
 
@@ -207,9 +207,9 @@ def test_what_was_counted_before_a_stop_is_not_lost(
             raise StopRequested
 
     with pytest.raises(StopRequested):
-        Tokenised(rows, tokenizer, ANSWERS).tokens(np.arange(60), stop)
+        Tokenized(rows, tokenizer, ANSWERS).tokens(np.arange(60), stop)
     counting = Counting(tokenizer)
-    Tokenised(rows, counting, ANSWERS).tokens(np.arange(60), told.append)
+    Tokenized(rows, counting, ANSWERS).tokens(np.arange(60), told.append)
     assert counting.encoded == 20 and told == [0, 20, 40, 40]
     assert len(kept(store)) == 6 + 3
 
@@ -226,7 +226,7 @@ def test_a_row_that_the_template_refuses_is_remembered_as_refused(
     rows = store.rows(store.import_file(file).id)
     for _ in range(2):
         counting = Counting(tokenizer)
-        found = Tokenised(rows, counting, ANSWERS).tokens(at(1, 0, 1))
+        found = Tokenized(rows, counting, ANSWERS).tokens(at(1, 0, 1))
         assert [(place, why.key) for place, why in found.refused] == [
             (0, "template.no_tools"),
             (2, "template.no_tools"),
@@ -284,7 +284,7 @@ def mapped_files_stay(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("harm", HARMS)
 def test_damaged_tokens_are_counted_again(store: DatasetStore, tmp_path: Path, tokenizer, harm: str) -> None:
     rows = store.rows(added(store, tmp_path))
-    whole = Tokenised(rows, tokenizer, ANSWERS).tokens(np.arange(40), trains=True)
+    whole = Tokenized(rows, tokenizer, ANSWERS).tokens(np.arange(40), trains=True)
     expected = list(Pieces.from_tokens(whole, 64, "cut"))
     del whole  # it maps the file, which Windows would not have written over
     gc.collect()
@@ -293,7 +293,7 @@ def test_damaged_tokens_are_counted_again(store: DatasetStore, tmp_path: Path, t
     assert not is_mapped(file), holders(file)
     file.write_bytes(HARMS[harm](file.read_bytes()))
     counting = Counting(tokenizer)
-    again = Tokenised(rows, counting, ANSWERS).tokens(np.arange(40), trains=True)
+    again = Tokenized(rows, counting, ANSWERS).tokens(np.arange(40), trains=True)
     assert list(Pieces.from_tokens(again, 64, "cut")) == expected and counting.encoded == 40
     assert kept(store) != [file] and len(kept(store)) == 1
 
@@ -303,11 +303,11 @@ def test_tokens_that_somebody_removes_are_counted_again(
     store: DatasetStore, tmp_path: Path, tokenizer, where: str
 ) -> None:
     rows = store.rows(added(store, tmp_path))
-    Tokenised(rows, tokenizer, ANSWERS).tokens(np.arange(40))
-    held = Tokenised(rows, tokenizer, ANSWERS) if where != "before" else None
+    Tokenized(rows, tokenizer, ANSWERS).tokens(np.arange(40))
+    held = Tokenized(rows, tokenizer, ANSWERS) if where != "before" else None
     kept(store)[0].unlink()
     counting = Counting(tokenizer)
-    held = held or Tokenised(rows, counting, ANSWERS)
+    held = held or Tokenized(rows, counting, ANSWERS)
     held._tokenizer = counting
     assert len(held.tokens(np.arange(40), trains=True)) == 40 and counting.encoded == 40
 
@@ -319,7 +319,7 @@ def test_where_the_disk_takes_nothing_tokens_are_counted_all_the_same(store, tmp
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(files, "replace", full)
-    found = Tokenised(rows, tokenizer, ANSWERS).tokens(np.arange(40), trains=True)
+    found = Tokenized(rows, tokenizer, ANSWERS).tokens(np.arange(40), trains=True)
     assert len(Pieces.from_tokens(found, 64, "cut")) == 40 and kept(store) == []
 
 
@@ -327,13 +327,13 @@ def test_where_the_disk_takes_nothing_tokens_are_counted_all_the_same(store, tmp
 def test_a_disk_that_gives_back_something_else_is_not_asked_for_ever(store, tmp_path, tokenizer, monkeypatch) -> None:
     rows, whole = store.rows(added(store, tmp_path)), files.replace
     monkeypatch.setattr(files, "replace", lambda path, data: whole(path, flip(data, len(data) - 3)))
-    found = Tokenised(rows, tokenizer, ANSWERS).tokens(np.arange(40), trains=True)
+    found = Tokenized(rows, tokenizer, ANSWERS).tokens(np.arange(40), trains=True)
     assert len(Pieces.from_tokens(found, 64, "cut")) == 40 and kept(store) == []
 
 
 def test_a_deleted_set_takes_its_tokens_with_it(store: DatasetStore, tmp_path: Path, tokenizer) -> None:
     id = added(store, tmp_path)
-    Tokenised(store.rows(id), tokenizer, ANSWERS).tokens(at(0))
+    Tokenized(store.rows(id), tokenizer, ANSWERS).tokens(at(0))
     assert kept(store)
     store.delete(id)
     assert not kept(store) and not list(store.root.glob("*/"))[1:]
@@ -361,7 +361,7 @@ def test_what_a_run_holds_of_a_row_is_some_numbers(store, tmp_path: Path, tokeni
     held = {}
     for count in (300, 300, 3000):  # the first reads what is read once
         rows = store.rows(name := added(store, tmp_path, count)).examples
-        Tokenised(rows.rows, AsTheFirst(tokenizer), ANSWERS).tokens(np.arange(count))
+        Tokenized(rows.rows, AsTheFirst(tokenizer), ANSWERS).tokens(np.arange(count))
         gc.collect()
         tracemalloc.start()
         try:
@@ -433,5 +433,5 @@ PACKED = [[[5, 2, 3], [7]], [[1, 4], [6, 0]], [[8]]]
 
 def test_a_message_with_thinking_and_a_system_message_are_remembered(tokenizer: Tokenizer) -> None:
     said = (ChatMessage("system", "s"), ChatMessage("user", "q"), ChatMessage("assistant", "a"))
-    found = Tokenised([(1, Example(messages=said)), (2, Example(text="x y"))], tokenizer, ANSWERS).tokens(at(0, 1))
+    found = Tokenized([(1, Example(messages=said)), (2, Example(text="x y"))], tokenizer, ANSWERS).tokens(at(0, 1))
     assert list(found.system) == [True, False] and list(found.is_text) == [False, True] and not found.thoughts.any()

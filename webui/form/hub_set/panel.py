@@ -15,7 +15,7 @@ from huggingface_hub import constants
 
 from core.data.hub_sets import adding
 from core.data.hub_sets.adding import FIRST_ROWS
-from core.data.hub_sets.head import is_recognised
+from core.data.hub_sets.head import is_recognized
 from core.errors import DataError, GarageError
 from core.files import JsonObject
 from core.hub.hub_errors import host_of
@@ -204,7 +204,7 @@ class HubSetPanel(Panel):
         if isinstance(dataset.head, SetHead):
             head, names = (
                 view.head(dataset.head, self.w),
-                [] if is_recognised(dataset.head) else list(dataset.head.columns),
+                [] if is_recognized(dataset.head) else list(dataset.head.columns),
             )
         elif dataset.head is not None:
             if dataset.head.key in ("hub_set.no_text", "hub.gated", "hub.gated_token"):
