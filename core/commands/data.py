@@ -14,8 +14,8 @@ from core.data.hub_sets import adding
 from core.data.labels import LongExamples
 from core.data.preview import Preview
 from core.data.reading.choices import NO_CHOICES, Choices
-from core.data.reading.file_rows import SUFFIXES
 from core.data.reading.sniff import probe
+from core.data.reading.suffixes import SUFFIXES
 from core.data.sets import gathered
 from core.data.sets.inspection import DataReport, inspect_file, taken_as, undecided
 from core.data.sets.stored_rows import InMemory, Rows, example_of

@@ -16,7 +16,7 @@ from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, p
 from core.data.hub_sets import adding
 from core.data.hub_sets.head import cell, is_recognized
 from core.data.reading.choices import Choices
-from core.data.reading.file_rows import SUFFIXES
+from core.data.reading.suffixes import SUFFIXES
 from core.data.sets.info import DatasetInfo
 from core.data.shapes.roles import parse
 from core.errors import DataError

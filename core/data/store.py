@@ -32,7 +32,7 @@ from core import files
 from core.data.large import dataset_process
 from core.data.reading import sniff
 from core.data.reading.choices import NO_CHOICES, Choices
-from core.data.reading.file_rows import DOCUMENTATION_SUFFIXES, SUFFIXES, data_suffix
+from core.data.reading.suffixes import DOCUMENTATION_SUFFIXES, SUFFIXES, data_suffix
 from core.data.sets import changed
 from core.data.sets.edits import Edits, files_of
 from core.data.sets.info import OWN, DatasetInfo, Origin, facts_of, read_info

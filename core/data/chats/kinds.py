@@ -9,7 +9,8 @@ from typing import NamedTuple
 from core.data.chats import assistants, irc, message_rows, messengers, whatsapp
 from core.data.chats.exported_message import LONGEST_MESSAGE, ExportedMessage
 from core.data.chats.json_stream import OPENING, keys_in
-from core.data.reading.file_rows import FileKind, Limits, Problem, Readable, Source
+from core.data.reading.file_rows import Limits, Problem, Readable, Source
+from core.data.reading.suffixes import FileKind
 from core.data.shapes.left_out import Omission
 
 _LISTS = ("item", "value.item")  # of messages: the file itself, or an answer of Microsoft Graph

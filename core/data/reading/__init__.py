@@ -2,6 +2,6 @@
 point.
 
 Imports: system (a process of its own for spreadsheets) and the ground. To add a file type: its suffix in
-`file_rows.SUFFIXES`, its recognition in `sniff`, its rows in a function of `raw_rows.READERS`. `folders` finds the
+`suffixes.SUFFIXES`, its recognition in `sniff`, its rows in a function of `raw_rows.READERS`. `folders` finds the
 files of one dataset, `part_rows` joins their rows.
 """

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import IO, Any, Protocol
 
-from core.data.reading.file_rows import COMPRESSED, Limits, Readable
+from core.data.reading.file_rows import Limits, Readable
+from core.data.reading.suffixes import COMPRESSED
 from core.errors import DataError, reason_of
 from core.values import MIB
 

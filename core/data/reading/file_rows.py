@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pydantic import Field
@@ -15,6 +15,7 @@ from pydantic import Field
 from core.data.reading.choices import NO_CHOICES, Choices
 from core.data.reading.dataset_info import Layout
 from core.data.reading.label_names import NO_NAMES, LabelNames
+from core.data.reading.suffixes import DOCUMENTS, FileKind
 from core.data.shapes.left_out import Omission
 from core.errors import DataError
 from core.files import JsonObject
@@ -24,65 +25,6 @@ from core.values import MIB, Frozen
 
 if TYPE_CHECKING:
     from core.data.chats.message_columns import MessageColumns
-
-FileKind = Literal[
-    "json",
-    "jsonl",
-    "csv",
-    "parquet",
-    "arrow",
-    "sqlite",
-    "txt",
-    "xlsx",
-    "xls",
-    "xlsb",
-    "ods",
-    "zip",
-    "docx",
-    "pdf",
-    "epub",
-    "html",
-    "srt",
-    "yaml",
-    "ipynb",
-    "code",
-]
-SUFFIXES: dict[str, FileKind] = {
-    ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet",
-    ".arrow": "arrow", ".feather": "arrow", ".db": "sqlite", ".sqlite": "sqlite", ".sqlite3": "sqlite",
-    ".xlsx": "xlsx",
-    ".xlsm": "xlsx", ".xls": "xls", ".xlsb": "xlsb", ".ods": "ods", ".zip": "zip", ".docx": "docx", ".pdf": "pdf",
-    ".epub": "epub",
-    ".html": "html", ".htm": "html", ".xhtml": "html", ".srt": "srt", ".vtt": "srt", ".txt": "txt",
-    ".yaml": "yaml",
-    ".yml": "yaml", ".ipynb": "ipynb", ".log": "txt",
-}  # fmt: skip
-MARKDOWN = (".md", ".markdown", ".mdown", ".mkd")
-SUFFIXES |= dict.fromkeys(MARKDOWN, "txt")
-COMPRESSED = (".gz", ".zst", ".bz2", ".xz")  # suffixes around another, as in .jsonl.gz
-# Source code, by the language of its suffix
-CODE = {
-    ".py": "Python", ".pyi": "Python", ".js": "JavaScript", ".mjs": "JavaScript", ".jsx": "JavaScript",
-    ".ts": "TypeScript", ".tsx": "TypeScript", ".vue": "Vue", ".java": "Java", ".kt": "Kotlin", ".scala": "Scala",
-    ".c": "C", ".h": "C", ".cc": "C++", ".cpp": "C++", ".cxx": "C++", ".hpp": "C++", ".cs": "C#", ".go": "Go",
-    ".rs": "Rust", ".rb": "Ruby", ".php": "PHP", ".swift": "Swift", ".sh": "Shell", ".ps1": "PowerShell",
-    ".lua": "Lua", ".jl": "Julia", ".pl": "Perl", ".hs": "Haskell", ".ml": "OCaml", ".ex": "Elixir",
-    ".exs": "Elixir", ".erl": "Erlang", ".clj": "Clojure", ".dart": "Dart", ".zig": "Zig", ".nim": "Nim",
-    ".f90": "Fortran", ".sql": "SQL",
-}  # fmt: skip
-SUFFIXES |= dict.fromkeys(CODE, "code")
-SPREADSHEETS: tuple[FileKind, ...] = ("xlsx", "xls", "xlsb", "ods")
-DOCUMENTS: tuple[FileKind, ...] = ("docx", "pdf", "epub", "html", "srt")
-# Kinds that in a folder more often describe the data than contain it.
-DOCUMENTATION_SUFFIXES = {*MARKDOWN, *CODE, ".ipynb", ".log", ".yaml", ".yml"} | {
-    ending for ending, kind in SUFFIXES.items() if kind in (*DOCUMENTS, "sqlite")
-}
-
-
-def data_suffix(name: str) -> str:
-    """Return the suffix of a file's name in small letters; of a compressed file, that of the file inside."""
-    path = PurePath(name.lower())
-    return PurePath(path.stem).suffix if path.suffix in COMPRESSED else path.suffix
 
 
 class Limits(Frozen):
@@ -215,6 +157,8 @@ def omission_warning(omission: Omission, count: int) -> Problem:
 
 @dataclass(slots=True)
 class RawRow:
+    """A row as its reader yields it, not checked yet. row counts from 1, as in Problem."""
+
     row: int
     value: Any
     line: int | None = None

@@ -20,17 +20,9 @@ from core import files
 from core.data.chats.messengers import SLACK_USERS, slack_users
 from core.data.reading import batch_files, dataset_info, label_names, line_files, source_code, zips
 from core.data.reading.choices import Choices
-from core.data.reading.file_rows import (
-    CODE,
-    DOCUMENTATION_SUFFIXES,
-    DOCUMENTS,
-    SUFFIXES,
-    Limits,
-    Readable,
-    Source,
-    data_suffix,
-)
+from core.data.reading.file_rows import Limits, Readable, Source
 from core.data.reading.split_names import is_for_training, is_for_validation, is_of_all_rows
+from core.data.reading.suffixes import CODE, DOCUMENTATION_SUFFIXES, DOCUMENTS, SUFFIXES, data_suffix
 from core.errors import DataError
 from core.messages import Message, msg
 from core.values import MIB

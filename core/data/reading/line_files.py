@@ -9,7 +9,8 @@ from pathlib import PurePosixPath
 from typing import Protocol
 
 from core.data.reading import line_rows
-from core.data.reading.file_rows import SUFFIXES, Readable
+from core.data.reading.file_rows import Readable
+from core.data.reading.suffixes import SUFFIXES
 from core.errors import DataError
 from core.values import MIB
 

@@ -9,11 +9,12 @@ from core.data.reading.arrow_rows import arrow_rows
 from core.data.reading.batch_files import with_request
 from core.data.reading.database_rows import database_rows
 from core.data.reading.document_rows import document_rows
-from core.data.reading.file_rows import DOCUMENTS, SPREADSHEETS, Items, Limits, RawRow, Source
+from core.data.reading.file_rows import Items, Limits, RawRow, Source
 from core.data.reading.json_rows import json_rows, jsonl_rows
 from core.data.reading.notebooks import notebook_rows
 from core.data.reading.source_code import code_rows
 from core.data.reading.spreadsheets import sheet_rows
+from core.data.reading.suffixes import DOCUMENTS, SPREADSHEETS
 from core.data.reading.table_rows import csv_rows, parquet_rows, txt_rows
 from core.data.reading.yaml_rows import yaml_rows
 from core.data.shapes.class_names import with_names

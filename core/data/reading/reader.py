@@ -9,7 +9,7 @@ core/data/formats defines what a row means. Cost: 43 MB of JSONL, 100,000 rows, 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +19,6 @@ from core.data.reading.boilerplate import without_boilerplate
 from core.data.reading.faq import with_questions
 from core.data.reading.file_rows import (
     DEFAULT_LIMITS,
-    MARKDOWN,
     Items,
     Limits,
     Problem,
@@ -33,6 +32,7 @@ from core.data.reading.file_rows import (
 from core.data.reading.line_rows import line_rows
 from core.data.reading.raw_rows import READERS, converted
 from core.data.reading.sniff import os_errors_as_data_errors, probe
+from core.data.reading.suffixes import MARKDOWN
 from core.data.shapes.left_out import Omission
 from core.errors import DataError
 
@@ -44,11 +44,9 @@ def read_rows(path: str | Path | Source, limits: Limits = DEFAULT_LIMITS) -> Ite
     some rows (a JSON array that is broken in its middle, a file with more than limits.rows rows).
     """
     source = path if isinstance(path, Source) else probe(path, limits)
-    reader = chat_rows if source.chat else conversation_rows if source.message_columns else READERS[source.kind]
-    reader = line_rows if source.lines else reader
     with os_errors_as_data_errors(source.path):
         try:
-            items = reader(source, limits)
+            items = _reader_of(source)(source, limits)
             if source.is_prose and source.choices.join_paragraphs is not False:
                 is_markdown = source.path.suffix.lower() in MARKDOWN
                 items = without_boilerplate(items, is_markdown)
@@ -58,6 +56,16 @@ def read_rows(path: str | Path | Source, limits: Limits = DEFAULT_LIMITS) -> Ite
             raise DataError(
                 "data.bad_encoding", file=source.path.name, byte=error.start, encoding=source.encoding.upper()
             ) from None
+
+
+def _reader_of(source: Source) -> Callable[[Source, Limits], Items]:
+    if source.lines:
+        return line_rows
+    if source.chat:
+        return chat_rows
+    if source.message_columns:
+        return conversation_rows
+    return READERS[source.kind]
 
 
 def _with_omissions(items: Items, source: Source, limits: Limits) -> Iterator[Row | Problem]:

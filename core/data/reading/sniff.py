@@ -21,20 +21,8 @@ from core.data.reading import database_rows, encodings, folders, label_names, li
 from core.data.reading.arrow_rows import STREAM
 from core.data.reading.choices import NO_CHOICES, Choices
 from core.data.reading.compressed import Unpacked, unpacked
-from core.data.reading.file_rows import (
-    CODE,
-    COMPRESSED,
-    DEFAULT_LIMITS,
-    DOCUMENTS,
-    MARKDOWN,
-    SPREADSHEETS,
-    SUFFIXES,
-    FileKind,
-    Limits,
-    RawRow,
-    Readable,
-    Source,
-)
+from core.data.reading.file_rows import DEFAULT_LIMITS, Limits, RawRow, Readable, Source
+from core.data.reading.suffixes import CODE, COMPRESSED, DOCUMENTS, MARKDOWN, SPREADSHEETS, SUFFIXES, FileKind
 from core.data.reading.table_rows import ANKI, csv_rows
 from core.data.shapes import header, turn_markers
 from core.errors import DataError

@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 
-from core.data.reading.file_rows import CODE, Limits, Problem, RawRow, Readable, Source
+from core.data.reading.file_rows import Limits, Problem, RawRow, Readable, Source
+from core.data.reading.suffixes import CODE
 from core.data.reading.table_rows import MOST_CHARACTERS, Paragraph
 from core.data.shapes.left_out import Omission
 from core.messages import Message, msg

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from core.data.reading.file_rows import FileKind, Limits, Readable
+from core.data.reading.file_rows import Limits, Readable
+from core.data.reading.suffixes import FileKind
 from core.errors import DataError, reason_of
 from core.progress import Check, go_on
 from core.values import MIB

@@ -24,7 +24,8 @@ from core.data.findings.finding import Finding
 from core.data.formats import Example, ReadRow, read_example_closely
 from core.data.reading import part_rows
 from core.data.reading.choices import NO_CHOICES, Choices
-from core.data.reading.file_rows import DEFAULT_LIMITS, FileKind, Limits, Problem, Row, Source
+from core.data.reading.file_rows import DEFAULT_LIMITS, Limits, Problem, Row, Source
+from core.data.reading.suffixes import FileKind
 from core.data.sets.earliest import earliest
 from core.data.sets.interpretation import CHECK_EVERY, interpret
 from core.data.shapes.left_out import LeftOut, Tally

@@ -19,7 +19,8 @@ from core.data.large import dataset_process
 from core.data.reading import sniff
 from core.data.reading.choices import NO_CHOICES, Choices
 from core.data.reading.encodings import LIKELY
-from core.data.reading.file_rows import COMPRESSED, Source
+from core.data.reading.file_rows import Source
+from core.data.reading.suffixes import COMPRESSED
 from core.data.sets import inspection, stored_rows
 from core.data.sets.info import read_info
 from core.data.sets.inspection import DataReport
