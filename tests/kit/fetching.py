@@ -42,8 +42,15 @@ class Here:
         if self._worker is not None:
             self._told.put(values)
             return
-        self._worker = FetchWorker(values, lambda **line: self._hear(line), self._told.get)
+        self._worker = FetchWorker(values, lambda **line: self._hear(line), self._answer)
         threading.Thread(target=self._run, args=(self._worker,), name="hub-download", daemon=True).start()
+
+    def _answer(self) -> dict[str, Any]:
+        """The next answer; after `end` the same one to every question, or the thread would keep its lock for ever."""
+        answer = self._told.get()
+        if not answer:
+            self._told.put(answer)
+        return answer
 
     def _run(self, worker: FetchWorker) -> None:
         with suppress(transfer.TransferStopped):
@@ -53,7 +60,7 @@ class Here:
     def end(self, wait_s: float) -> None:
         if self._worker is not None:
             self._worker.transfer.leave()
-            self._told.put({})  # to a question that nobody answers any more
+            self._told.put({})  # to questions that nobody answers any more
 
 
 def fetch_here(monkeypatch: pytest.MonkeyPatch) -> None:
