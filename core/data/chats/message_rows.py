@@ -213,13 +213,12 @@ def _in_order(database: sqlite3.Connection, columns: MessageColumns) -> Iterator
         left = database.execute("SELECT count(*) FROM messages").fetchone()[0]
     records = database.execute(_BEST if columns.parent else _IN_ORDER)
     for thread, (_, group) in enumerate(groupby(records, lambda record: record[0])):
-        there: set[tuple[str, str]] = set()  # the messages of one place
         for place, at_place in groupby(group, lambda record: record[4]):
-            there.clear()
+            before: set[tuple[str, str]] = set()
             for _, line, when, content, _ in at_place:
                 speaker, text, fields, unread = json.loads(content)
-                is_again = place is not None and has_value(text) and (str(speaker), str(text)) in there
-                there.add((str(speaker), str(text)))
+                is_again = place is not None and has_value(text) and (str(speaker), str(text)) in before
+                before.add((str(speaker), str(text)))
                 yield (
                     Omission("chat", "again")
                     if is_again

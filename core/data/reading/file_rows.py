@@ -274,14 +274,14 @@ def column_names(file: str, cells: list[str], limits: Limits, is_row: bool = Fal
 def doubled(names: Sequence[str]) -> dict[str, tuple[str, int, int]]:
     """Return the columns whose name stands twice, each with the second name and both places."""
     places = {name.lower(): place for place, name in reversed([*enumerate(names, 1)])}
-    found: dict[str, tuple[str, int, int]] = {}
+    columns: dict[str, tuple[str, int, int]] = {}
     for name in names:
         match = re.fullmatch(r"(.+) \((\d+)\)", name)
         if match and (first := places.get(match[1].lower(), places[name.lower()])) < min(
             int(match[2]), places[name.lower()]
         ):
-            found = dict.fromkeys((names[first - 1], name), (match[1], first, int(match[2]))) | found
-    return found
+            columns = dict.fromkeys((names[first - 1], name), (match[1], first, int(match[2]))) | columns
+    return columns
 
 
 def lines_of(file: io.TextIOWrapper, limit: int) -> Iterator[tuple[int, str | None, int]]:

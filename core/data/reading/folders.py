@@ -162,9 +162,9 @@ def _source(path: Path, parts: Sequence[Part], limits: Limits, choices: Choices,
 
 
 def _no_data_error(path: Path, parts: Sequence[Part]) -> DataError:
-    found = _endings(part.name for part in parts) or [msg("data.none")]
+    endings = _endings(part.name for part in parts) or [msg("data.none")]
     suffixes = sorted(SUFFIXES.keys() - CODE.keys())
-    return DataError("data.no_data_inside", file=path.name, found=found, suffixes=suffixes)
+    return DataError("data.no_data_inside", file=path.name, found=endings, suffixes=suffixes)
 
 
 def _is_about_code(note: Message) -> bool:

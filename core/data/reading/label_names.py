@@ -125,8 +125,7 @@ def _of_features(features: Any) -> dict[str, dict[int, str]]:
         }
     if not isinstance(features, dict):
         return {}
-    found = {str(column): _class_names(feature) for column, feature in features.items()}
-    return {column: names for column, names in found.items() if names}
+    return {str(column): names for column, feature in features.items() if (names := _class_names(feature))}
 
 
 def _class_names(feature: Any) -> dict[int, str]:

@@ -106,11 +106,11 @@ def _is_table(lines: Sequence[str]) -> bool:
 def fields_of(lines: Sequence[str]) -> tuple[int, str]:
     """Return the number of fields in each line, and the signs that stand between them; (0, "") if there are none."""
     filled = [line for line in lines if line.strip()]
-    found = _SIGNS.findall(filled[0]) if len(filled) >= _FEWEST_CARDS else []
-    if len(found) < 2 or len({*found}) > 1 or set(found[0]) <= _PUNCTUATION:
+    signs = _SIGNS.findall(filled[0]) if len(filled) >= _FEWEST_CARDS else []
+    if len(signs) < 2 or len({*signs}) > 1 or set(signs[0]) <= _PUNCTUATION:
         return 0, ""
-    is_like_first = _mostly(filled, lambda line: line.count(f" {found[0]} ") == len(found))
-    return (len(found) + 1, found[0]) if is_like_first else (0, "")
+    is_like_first = _mostly(filled, lambda line: line.count(f" {signs[0]} ") == len(signs))
+    return (len(signs) + 1, signs[0]) if is_like_first else (0, "")
 
 
 def _is_numbered(lines: Sequence[str]) -> bool:
@@ -244,17 +244,17 @@ def _dialogues(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Om
                     row += 1
                     yield RawRow(row, {"messages": turns}, begins)
                 turns, before, begins = [], [], number
-            said, _, answer = match[2].partition("\t")
+            text, _, answer = match[2].partition("\t")
             answer = answer.partition("\t")[0].strip()  # after it: the supporting lines, or other candidates
-            if said.startswith(_PARTNERS):
+            if text.startswith(_PARTNERS):
                 yield Omission("field", _PARTNERS.strip(": "))
-            elif said.startswith(_OWN) and (not turns or turns[-1]["role"] == "system"):
-                own = " ".join([*(turn["content"] for turn in turns), said.removeprefix(_OWN).strip()])
+            elif text.startswith(_OWN) and (not turns or turns[-1]["role"] == "system"):
+                own = " ".join([*(turn["content"] for turn in turns), text.removeprefix(_OWN).strip()])
                 turns = [{"role": "system", "content": own}]
             elif not answer:
-                before.append(said.strip())
+                before.append(text.strip())
             else:
-                turns.append({"role": "user", "content": "\n".join([*before, said.strip()])})
+                turns.append({"role": "user", "content": "\n".join([*before, text.strip()])})
                 turns.append({"role": "assistant", "content": answer})
                 before = []
     if any(turn["role"] == "assistant" for turn in turns):
@@ -263,7 +263,8 @@ def _dialogues(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Om
 
 def _spoken(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omission]:
     """Yield the lines between the times, several in a row."""
-    row, begins, spoken = 0, 1, list[str]()
+    row, begins = 0, 1
+    spoken: list[str] = []
     with source.path.open(encoding=source.encoding) as file:
         for number, line, size in lines_of(file, limits.row_bytes):
             text = (line or "").strip().lstrip("\ufeff")
@@ -283,7 +284,8 @@ def _spoken(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omiss
 
 def _highlights(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omission]:
     """Yield the text of each highlight; above it are the book's title and the place, one line each."""
-    row, begins, size, texts = 0, 1, 0, list[str]()
+    row, begins, size = 0, 1, 0
+    texts: list[str] = []
     with source.path.open(encoding=source.encoding) as file:
         for number, line, length in lines_of(file, limits.row_bytes):
             size += length

@@ -29,13 +29,10 @@ FileKind = Literal[
 ]
 SUFFIXES: dict[str, FileKind] = {
     ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet",
-    ".arrow": "arrow", ".feather": "arrow", ".db": "sqlite", ".sqlite": "sqlite", ".sqlite3": "sqlite",
-    ".xlsx": "xlsx",
+    ".arrow": "arrow", ".feather": "arrow", ".db": "sqlite", ".sqlite": "sqlite", ".sqlite3": "sqlite", ".xlsx": "xlsx",
     ".xlsm": "xlsx", ".xls": "xls", ".xlsb": "xlsb", ".ods": "ods", ".zip": "zip", ".docx": "docx", ".pdf": "pdf",
-    ".epub": "epub",
-    ".html": "html", ".htm": "html", ".xhtml": "html", ".srt": "srt", ".vtt": "srt", ".txt": "txt",
-    ".yaml": "yaml",
-    ".yml": "yaml", ".ipynb": "ipynb", ".log": "txt",
+    ".epub": "epub", ".html": "html", ".htm": "html", ".xhtml": "html", ".srt": "srt", ".vtt": "srt", ".txt": "txt",
+    ".yaml": "yaml", ".yml": "yaml", ".ipynb": "ipynb", ".log": "txt",
 }  # fmt: skip
 MARKDOWN = (".md", ".markdown", ".mdown", ".mkd")
 SUFFIXES |= dict.fromkeys(MARKDOWN, "txt")

@@ -74,7 +74,7 @@ def _tagged(rows: Sequence[Row]) -> list[str]:
 
 
 def _written_tags(rows: Sequence[Row]) -> list[str]:
-    """Return the same of texts, whose words and tags stand between blanks."""
+    """Return the column of texts, and the one of a tag for each of their words, between blanks."""
     cells = {
         str(name): [str(row.values.get(name) or "").split() for row in rows[:_MOST_ROWS]]
         for name, value in rows[0].values.items()

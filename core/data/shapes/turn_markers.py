@@ -102,18 +102,18 @@ def turns_in(text: str) -> list[Turn] | None:
 def after_greeting(turns: list[Turn]) -> tuple[list[Turn], tuple[Omission, ...]]:
     """Return the turns from the first question on, without the calls of tools that only the word None is left of, and
     what was left out."""
-    said: list[Turn] = []
+    kept: list[Turn] = []
     omissions: list[Omission] = []
     for turn in turns:
         omissions += [Omission("chat", "call")] if "lost" in turn else []
         turn = {"role": turn["role"], "content": turn["content"]}
-        if turn["role"] == "assistant" and not said:
+        if turn["role"] == "assistant" and not kept:
             omissions.append(Omission("chat", "unasked"))
-        elif said and said[-1]["role"] == turn["role"]:  # only a call stood between them
-            said[-1]["content"] += f"\n{turn['content']}"
+        elif kept and kept[-1]["role"] == turn["role"]:  # only a call stood between them
+            kept[-1]["content"] += f"\n{turn['content']}"
         else:
-            said.append(turn)
-    return said, tuple(omissions)
+            kept.append(turn)
+    return kept, tuple(omissions)
 
 
 def _begin(text: str) -> int:
@@ -210,9 +210,9 @@ class _Named:
 
     def named_in(self, text: str) -> _Named | None:
         """Return this style with the names of a text, None if a side has none there."""
-        found = [name for _, name in self._marks(text)]
-        asks = next((name for name in found if _side(name) == "user" and name not in _MORE.split()), None)
-        answers = next((name for name in found if _side(name) == "assistant"), None)
+        names = [name for _, name in self._marks(text)]
+        asks = next((name for name in names if _side(name) == "user" and name not in _MORE.split()), None)
+        answers = next((name for name in names if _side(name) == "assistant"), None)
         if asks is None or answers is None or (asks in _LETTERS) != (answers in _LETTERS):
             return None
         if answers in _LETTERS and _OPTION.search(text):
@@ -257,9 +257,9 @@ class _Named:
         if not turns:
             return _clean(text)
         turns[-1]["content"] = _clean(text)
-        if turns[-1]["role"] == "assistant" and (said := _clean(_LOST.sub("", turns[-1]["content"]))) != _clean(text):
-            turns[-1] |= {"content": said, "lost": "call"}
-            if not said and len(turns) > 1 and turns[-2]["role"] == "user":
+        if turns[-1]["role"] == "assistant" and (kept := _clean(_LOST.sub("", turns[-1]["content"]))) != _clean(text):
+            turns[-1] |= {"content": kept, "lost": "call"}
+            if not kept and len(turns) > 1 and turns[-2]["role"] == "user":
                 turns.pop()
                 turns[-1]["lost"] = "call"
         if len(turns) > 1 and turns[-2]["role"] == turns[-1]["role"]:
