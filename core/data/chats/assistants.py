@@ -192,11 +192,9 @@ def _claude_code_message(entry: JsonObject, _line: str, notes: Notes) -> Iterato
     text = content if isinstance(content, str) else "\n".join(_claude_parts(content, notes))
     if text.strip():
         is_beside = entry.get("isSidechain") is True or entry.get("isMeta") is True
-        omission, when = (
-            Omission("chat", "app") if is_beside else omission_of_text(text),
-            dates.parse_iso(entry.get("timestamp")),
-        )
-        person, session = "Claude" if is_model else YOU, str(entry.get("sessionId"))
+        omission = Omission("chat", "app") if is_beside else omission_of_text(text)
+        person, when = "Claude" if is_model else YOU, dates.parse_iso(entry.get("timestamp"))
+        session = str(entry.get("sessionId"))
         yield ExportedMessage(person, text.strip(), when, session, omission, is_model=is_model)
 
 

@@ -66,8 +66,7 @@ def _flagged(values: Columns) -> dict[str, Any] | None:
     flags = [name for name in values if _FLAG.fullmatch(name) and number_of(values.peek(name)) in (0, 1)]
     for flag in flags:
         one = _FLAG.sub(r"\1", flag)
-        side, _ = one[-1:], one[:-1]
-        other = next((one[:-1] + pair[1 - pair.index(side)] for pair in _SIDES if side in pair), "")
+        other = next((one[:-1] + pair[1 - pair.index(one[-1])] for pair in _SIDES if one[-1] in pair), "")
         if not all(isinstance(values.peek(name), str) and has_value(values.peek(name)) for name in (one, other)):
             continue
         texts = [

@@ -33,7 +33,7 @@ from core.data.shapes.left_out import Columns, Notes, has_value
 from core.data.shapes.options import parsed_cell
 from core.data.shapes.ranked import RANKED_COLUMNS, ranked
 from core.data.shapes.rankings import compared, may_compare
-from core.data.shapes.speakers import role_of
+from core.data.shapes.speakers import Role, role_of
 from core.data.shapes.traces import TRACED_COLUMNS, prompt_test, traced
 from core.data.shapes.trees import answered_turns, instances, questions_of_a_text, tree
 from core.data.shapes.turn_markers import after_greeting, turns_in
@@ -74,9 +74,9 @@ def _written_list(cell: object) -> list[Any]:
 def _preference(values: Columns, notes: Notes) -> dict[str, object] | None:
     better, worse = ranked(values) or ("", "rejected")
     if not better:  # a row as this app writes it
-        turns = values.peek("messages")
-        if isinstance(turns, list) and turns and _is_answer(turns[-1]) and isinstance(values.peek(worse), list):
-            notes.worse = list(values.peek(worse))
+        turns, rejected = values.peek("messages"), values.peek(worse)
+        if isinstance(turns, list) and turns and _is_by("assistant", turns[-1]) and isinstance(rejected, list):
+            notes.worse = list(rejected)
         return None
     chosen = values[better]
     if not has_value(chosen):
@@ -102,7 +102,7 @@ def _preference(values: Columns, notes: Notes) -> dict[str, object] | None:
         [*prompt, *answer],
         _turns(values.peek(worse), "assistant") if has_value(values.peek(worse)) else [],
     )
-    if other and _is_answer(other[0]):  # the answer alone
+    if other and _is_by("assistant", other[0]):  # the answer alone
         other = [*(prompt or chosen_turns[:-1]), *other]
     if has_value(values.peek(worse)):
         values.take(worse)
@@ -111,8 +111,8 @@ def _preference(values: Columns, notes: Notes) -> dict[str, object] | None:
     return {"messages": chosen_turns}
 
 
-def _is_answer(turn: object) -> bool:
-    return isinstance(turn, dict) and role_of(turn.get("role", turn.get("from"))) == "assistant"
+def _is_by(role: Role, turn: object) -> bool:
+    return isinstance(turn, dict) and role_of(turn.get("role", turn.get("from"))) == role
 
 
 def _two_models(values: Columns, notes: Notes) -> dict[str, object] | None:
@@ -169,9 +169,7 @@ def _answered_apart(values: Columns, notes: Notes) -> dict[str, object] | None:
     answer = (
         reward.get("ground_truth") if column == "reward_model" and isinstance(reward, dict) else values.peek(column)
     )
-    if not turns or not isinstance(turns[-1], dict) or not isinstance(answer, str | int | float):
-        return None
-    if role_of(turns[-1].get("role", turns[-1].get("from"))) != "user":
+    if not turns or not _is_by("user", turns[-1]) or not isinstance(answer, str | int | float):
         return None
     values.take(asked, column)
     return {"messages": [*turns, {"role": "assistant", "content": str(answer)}]}
