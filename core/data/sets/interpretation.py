@@ -83,7 +83,8 @@ def interpret(
 
     source, rows = _with_class_names(source, rows, every_row)
     with _naming_other_tables(source):
-        return _of_table(source, rows, format, choices, every_row).started(limits)
+        decide = partial(_meaning, format=format, choices=choices, every_row=every_row)
+        return _of_table(source, rows, choices.columns or {}, decide).started(limits)
 
 
 @contextmanager
@@ -100,13 +101,9 @@ def _naming_other_tables(source: Source) -> Iterator[None]:
 
 
 def _of_table(
-    source: Source,
-    rows: list[Row],
-    format: Format | None,
-    choices: Choices,
-    every_row: Callable[[], Iterator[Row | Problem]],
+    source: Source, rows: list[Row], chosen: Roles, decide: Callable[[Source, list[Row]], _Meaning]
 ) -> _Meaning:
-    """Return how the rows are read, those that a column marks as validation rows apart.
+    """Return how the rows are read, those that a column marks as validation rows apart. chosen: columns of a person.
 
     Columns of one name are left out. Raises DataError for them if without them there is no question with an answer.
     """
@@ -114,20 +111,20 @@ def _of_table(
         name, first, second = next(iter(twice.values()))
         error = DataError("data.csv_duplicate_header", file=source.path.name, column=name, first=first, second=second)
         rows = [replace(row, values={n: v for n, v in row.values.items() if n not in twice}) for row in rows]
-        if not rows[0].values or not twice.keys().isdisjoint(choices.columns or ()):
+        if not rows[0].values or not twice.keys().isdisjoint(chosen):
             raise error
         try:
-            meaning = _of_table(source, rows, format, choices, every_row)
+            meaning = _of_table(source, rows, chosen, decide)
         except DataError:
             raise error from None
         if meaning.format == "text" or meaning.decision.evidence == "content":
             raise error
         return meaning
     column = split_column(rows)
-    if not column or column in (choices.columns or ()):
-        return _meaning(source, rows, format, choices, every_row)
+    if not column or column in chosen:
+        return decide(source, rows)
     apart = partial(set_apart, column=column)
-    meaning = _meaning(replace(source, split_column=column), [*map(apart, rows)], format, choices, every_row)
+    meaning = decide(replace(source, split_column=column), [*map(apart, rows)])
     return replace(meaning, conversions=(apart, *meaning.conversions))
 
 
