@@ -194,7 +194,7 @@ class _Table:
         return self.repeats(name) and sum(not self.repeats(other) for other in others) >= 2
 
     def long_beside(self, roles: Roles) -> list[str]:
-        """The columns of long texts that a reading leaves out, and whose names mean nothing."""
+        """Return the columns of long texts that a reading leaves out, and whose names mean nothing."""
         return [
             name
             for name in self.sentences
@@ -243,8 +243,6 @@ _APART = re.compile(r"\s|[\u2e80-\u9fff\uac00-\ud7af]")  # words stand apart, or
 
 # A checksum or an id, also in a list.
 _HASH = re.compile(r"[\W_]*(?:[0-9a-f]{16,}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})[\W_]*", re.IGNORECASE)
-
-
 _CREDIT = re.compile(r"\bCC[- ]BY\b|©|\b(?:copyright|attribution)\b", re.IGNORECASE)
 
 
