@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from core.chat import corrections
+from core.data.sets import working
 from core.data.store import DatasetStore
 from core.presets import PRESETS
 from core.workspace.folder import Workspace
@@ -301,7 +302,7 @@ def test_of_many_rows_those_in_view_are_fetched_and_drawn_alone(
 
 def test_the_table_says_that_the_app_is_gone_and_keeps_what_was_written(chrome: Browser, tmp_path: Path) -> None:
     workspace = Workspace.open(tmp_path / "ws")
-    added(workspace, tmp_path, asked(3))
+    id = added(workspace, tmp_path, asked(3))
     app = kit.start_app(workspace.root, **kit.ENGLISH)
     try:
         page, _ = kit.open_page(chrome, app)
@@ -312,11 +313,15 @@ def test_the_table_says_that_the_app_is_gone_and_keeps_what_was_written(chrome: 
         page.locator(".dt-editor").press("Enter")
         kit.expect(page.locator("#data-said")).to_contain_text("does not answer")
         kit.expect(page.locator(".dt-editor")).to_have_value("Written, and not yet saved.")
+        # Its row is the first of the table now; the text stood in the second, which is another.
+        working.edit_rows(DatasetStore(workspace.datasets, PRESETS, workspace.library_folders), id, remove=[1])
         app = kit.start_app(workspace.root, app.port, **kit.ENGLISH)
-        page.reload()  # gradio does so itself within two seconds, where it saw that the app was gone
-        kit.expect(page.locator(".dt-editor")).to_have_value("Written, and not yet saved.")
+        # gradio does so itself within two seconds, where it saw that the app was gone: page.reload() would be aborted
+        page.evaluate("setTimeout(() => location.reload())")
+        kit.expect(row(page, 1).locator(".dt-editor")).to_have_value("Written, and not yet saved.")
         page.locator(".dt-editor").press("Enter")
-        kit.expect(page.locator("#data-said")).to_contain_text("Saved as version 1")
+        kit.expect(page.locator("#data-said")).to_contain_text("Saved as version 2")
+        kit.expect(row(page, 1)).to_contain_text("What is number 2?")
         page.context.close()
     finally:
         app.stop()

@@ -352,7 +352,9 @@ const UNSAVED = 'loraGarageUnsaved';
 function resume() {
   const text = JSON.parse(tab[UNSAVED] ?? 'null');
   if (editing || !mayEdit || text?.set !== set || show !== 'all' || sought) return;
-  const index = text.n - 1;
+  let index = Math.min(text.n, total) - 1;  // where rows were deleted, its row has moved
+  while (rowAt(index)?.n > text.n) index--;
+  if (index < 0 || rowAt(index)?.n < text.n) { delete tab[UNSAVED]; return; }
   focus(index, text.column);
   if (rowAt(index)) edit(index, text.column, text.text);
 }
