@@ -45,6 +45,11 @@ def header() -> str | None:
     return f"a sample of the long tests: --seed {seed}; --full runs all" if seed else None
 
 
+def cases_run(count: int, seconds: float) -> int:
+    """Return how many of a test's cases the gate runs. seconds: of all cases together."""
+    return min(count, max(LEAST, round(count * MOST_S / seconds))) if seconds > MOST_S else count
+
+
 def drawn(names: Sequence[str], always: Collection[str], seconds: Mapping[str, float], seed: str) -> set[str]:
     """Return the names that are run. names: pytest's, with parameters. always: tests, without parameters, that always
     run."""
@@ -56,8 +61,7 @@ def drawn(names: Sequence[str], always: Collection[str], seconds: Mapping[str, f
     # Each test draws by itself, so that a test that is added changes no other's cases.
     for test in sorted(cases, key=lambda test: random.Random(f"{seed} {test}").random()):
         count, took, folder = len(cases[test]), seconds.get(test, 0.0), test.split("/")[1]
-        if took > MOST_S and count > 1:
-            count, took = (fewer := min(count, max(LEAST, round(count * MOST_S / took)))), took * fewer / count
+        count, took = (fewer := cases_run(count, took)), took * fewer / count
         if folder in left and took >= SHORT_S and test not in always:
             if took > left[folder]:
                 continue
@@ -91,18 +95,18 @@ def lanes(items: Sequence[pytest.Item], seconds: Mapping[str, float]) -> dict[st
     cases: dict[str, list[pytest.Item]] = defaultdict(list)
     for item in items:
         cases[item.nodeid.partition("[")[0]].append(item)
-    found: dict[str, list[str]] = {"full alone": [], "drawn": [], "some of its cases": []}
+    by_lane: dict[str, list[str]] = {"full alone": [], "drawn": [], "some of its cases": []}
     for test, every in sorted(cases.items()):
         short = [item for item in every if not item.get_closest_marker("full")]
         took, folder = seconds.get(test, 0.0), test.split("/")[1]
-        count = min(len(short), max(LEAST, round(len(short) * MOST_S / took))) if took > MOST_S else len(short)
+        count = cases_run(len(short), took)
         if not short:
-            found["full alone"].append(test)
+            by_lane["full alone"].append(test)
         elif folder in DRAWN_S and took * count / len(short) >= SHORT_S and not any(map(is_always_run, short)):
-            found["drawn"].append(f"{test} ({took:.1f} s)")
+            by_lane["drawn"].append(f"{test} ({took:.1f} s)")
         elif count < len(every):
-            found["some of its cases"].append(f"{test} ({count} of {len(every)})")
-    return found
+            by_lane["some of its cases"].append(f"{test} ({count} of {len(every)})")
+    return by_lane
 
 
 class Collected:
