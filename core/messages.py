@@ -59,7 +59,7 @@ class Message(Frozen):
 
 
 def msg(key: str, **params: object) -> Message:
-    """Return a Message whose nested Messages and Paths are made serialisable."""
+    """Return a Message whose nested Messages and Paths are made serializable."""
     return Message(key=key, params={k: _as_json(v) for k, v in params.items()})
 
 

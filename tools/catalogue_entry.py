@@ -112,7 +112,7 @@ def entry_of(facts: ModelFacts, kept: Mapping[str, Any] | None, note: Mapping[st
             "note": note or kept.get("note"),
         }.items()
         if not value
-    ]  # fmt: skip
+    ]
     if missing:
         raise EntryError(
             f"Missing for {facts.hub}: {', '.join(missing)}. Give the reason to choose it with --en and --zh; month "
@@ -169,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         text, entries = entry_text.entries(asked.catalogue)
         facts = in_folder(folder, asked.hub) if is_folder else on_hub(asked.model)
         kept = entries.get(facts.hub)
-        note = {language: said for language, said in (("en", asked.en), ("zh", asked.zh)) if said}
+        note = {language: reason for language, reason in (("en", asked.en), ("zh", asked.zh)) if reason}
         if len(note) == 1:
             raise EntryError("The reason to choose it must be given in both languages: --en and --zh.")
         entry = entry_of(facts, kept, note)

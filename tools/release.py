@@ -32,7 +32,7 @@ CONTENTS = (
 )  # fmt: skip
 MOST_BYTES = 2_000_000
 TOGETHER = "together.yaml"  # as core/messages.py reads it
-LAUNCHERS = ("launch.yaml", "start.yaml")
+LAUNCHERS = ("launch.yaml", "start.yaml")  # read as lines, before there is a YAML reader
 
 
 def git(*arguments: str) -> bytes:
@@ -72,14 +72,15 @@ def with_catalogues_together(files: dict[str, bytes]) -> dict[str, bytes]:
             together[name] = content
             continue
         section = b"".join(b"  " + line for line in content.splitlines(keepends=True))
-        whole = f"{folder}/{TOGETHER}"
-        together[whole] = together.get(whole, b"") + f"{file.removesuffix('.yaml')}:\n".encode() + section + b"\n"
+        target = f"{folder}/{TOGETHER}"
+        together[target] = together.get(target, b"") + f"{file.removesuffix('.yaml')}:\n".encode() + section + b"\n"
     return together
 
 
 def description(archive: Path) -> dict[str, str | int]:
-    said = archive.read_bytes()
-    return {"version": version(), "file": archive.name, "bytes": len(said), "sha256": hashlib.sha256(said).hexdigest()}
+    content = archive.read_bytes()
+    sha256 = hashlib.sha256(content).hexdigest()
+    return {"version": version(), "file": archive.name, "bytes": len(content), "sha256": sha256}
 
 
 def main(arguments: list[str]) -> int:

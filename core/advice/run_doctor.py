@@ -37,7 +37,7 @@ class Planned:
     """A plan to check.
 
     recipe: complete. rows: usable ones; steps: of the plan; repeats: None if the rows were not compared. number(i): the
-    number in its file of the row at position i. language: code of the answers' language, if recognised. own: which rows
+    number in its file of the row at position i. language: code of the answers' language, if recognized. own: which rows
     the dataset itself keeps for validation. paragraphs: of texts, if they are joined.
     """
 

