@@ -53,7 +53,7 @@ def counters(counts: Counts, w: Wording) -> Html:
     if counts.first_dropped:
         listed = ", ".join(grouped(w, row) for row in counts.first_dropped)
         more = ", …" if counts.rows_dropped > len(counts.first_dropped) else ""
-        dropped += " " + w.t("learned_view.dropped_rows", rows=listed + more)
+        dropped = w.text(dropped, w.t("learned_view.dropped_rows", rows=listed + more))
     notes = []
     if not counts.exact:
         notes.append(w.t("learned_view.estimated"))
@@ -205,9 +205,8 @@ def row(view: RowView | None, w: Wording) -> Html:
     key = "row_split" if view.parts > 1 else "row_cut" if view.cut else "row_whole"
     how_much = w.t(f"learned_view.{key}", **numbers)
     if view.examples > 1:
-        how_much += " " + w.t(
-            "learned_view.row_pair" if view.is_pair else "learned_view.row_examples", examples=view.examples
-        )
+        key = "row_pair" if view.is_pair else "row_examples"
+        how_much = w.text(how_much, w.t(f"learned_view.{key}", examples=view.examples))
     text_of_row = tag(
         "div",
         *(_piece(piece, view, w) for piece in view.pieces),

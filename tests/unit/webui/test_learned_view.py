@@ -52,6 +52,8 @@ def test_counters_say_what_is_learned_cut_and_left_out(wording: Wording) -> None
     for number in ("25.0 %", "10,000", "40,000", "30", "900", "1,200", "64", "17, 1,041"):
         assert number in said
     assert "about" not in said and "约" not in said and "{" not in said
+    row = learned_view.row(replace(VIEW, examples=2), wording)
+    assert "。 " not in learned_view.counters(COUNTS, wording) + row, "Chinese has no space between sentences"
 
 
 @pytest.mark.parametrize(
