@@ -350,18 +350,19 @@ function open(number) {
 // What is written is kept until it is saved or given up: gradio loads the page again when the app was gone for a while.
 const UNSAVED = 'loraGarageUnsaved';
 function resume() {
-  const text = JSON.parse(tab[UNSAVED] ?? 'null');
-  if (editing || !mayEdit || text?.set !== set || show !== 'all' || sought) return;
-  let index = Math.min(text.n, total) - 1;  // where rows were deleted, its row has moved
-  while (rowAt(index)?.n > text.n) index--;
-  if (index < 0 || rowAt(index)?.n < text.n) { delete tab[UNSAVED]; return; }
-  focus(index, text.column);
-  if (rowAt(index)) edit(index, text.column, text.text);
+  const kept = JSON.parse(tab[UNSAVED] ?? 'null');
+  if (editing || !mayEdit || kept?.set !== set || show !== 'all' || sought) return;
+  let index = Math.min(kept.n, total) - 1;  // where rows were deleted, its row has moved
+  while (rowAt(index)?.n > kept.n) index--;
+  if (index < 0 || rowAt(index)?.n < kept.n) { delete tab[UNSAVED]; return; }
+  focus(index, kept.column);
+  if (rowAt(index)) edit(index, kept.column, kept.text);
 }
 async function edit(index, column, text) {
   const data = rowAt(index), mine = editing = { index, column };
   const reply = await server.cell({ set, n: data.n });
   if (editing !== mine) return;
+  if (reply?.error) delete tab[UNSAVED];  // its row is gone: nothing to resume
   if (!reply || reply.error || !reply.cells) { editing = null; return tell(reply?.error ?? words.offline, 'bad'); }
   const row = drawn.get(index);
   if (!row) { editing = null; return; }
@@ -378,7 +379,7 @@ async function edit(index, column, text) {
   };
   box.oninput = () => {
     grow();
-    tab[UNSAVED] = JSON.stringify({ set, n: data.n, column, text: box.value });
+    try { tab[UNSAVED] = JSON.stringify({ set, n: data.n, column, text: box.value }); } catch { /* longer than its room */ }
   };
   box.onblur = () => { if (editing === mine && !mine.isSaved) mine.leaving = leave(true, false); };
   box.onkeydown = event => {
