@@ -1,11 +1,13 @@
 """Puts small faults into core at random places and reports which tests find them.
 
-    python -m tools.mutations [--count 60] [--seed N] FOLDER      FOLDER: a checkout of its own (git worktree add),
-                                                                  which is changed
+    python -m tools.mutations [--count 60] [--seed N] [--full] FOLDER
+
+FOLDER: a checkout of its own (git worktree add), which is changed.
 
 Each fault replaces one operator (KINDS) at one place of one file of core, drawn by the printed seed. The nearest of the
-tests that `test --changed` chooses for it are run until one fails. A fault without visible effect (another bound of a
-message's length) counts as not found. Prints a line for each: the place, the fault, the test that failed, and whether
+tests that `test --changed` chooses for it are run until one fails; with --full the others that reach it too, in their
+long forms. A test that fails without the fault as well finds nothing. A fault without visible effect (another bound of
+a message's length) counts as not found. Prints a line for each: the place, the fault, the test that failed, and whether
 the gate always runs that test (tests/kit/sampling); then the number of each outcome.
 """
 
@@ -21,6 +23,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 from tests.changed import Choice
@@ -40,7 +43,8 @@ SYMBOLS = {
     ast.Or: "or",
 }  # fmt: skip
 MOST_S = 45.0  # of the nearest tests that are run for one fault
-LIMIT_S = 240.0  # for them; where they do not end, that is said and counted apart
+MOST_FULL_S = 240.0  # of the tests after them, with --full
+LIMIT_S = 900.0  # for one pytest; where it does not end, that is said and counted apart
 
 
 @dataclass(frozen=True)
@@ -90,8 +94,11 @@ def faults_of(path: Path, source: str) -> Iterator[Fault]:
                 yield Fault(path, right.lineno, start, stop, old, new)
 
 
-def first_failure(root: Path, tests: list[str]) -> str | None:
-    """Return the first test that fails; None if all pass, "" if the run did not end, or not normally."""
+def first_failure(root: Path, tests: list[str], *options: str) -> str | None:
+    """Return the first test that fails, without its case; None if all pass, "" if the run did not end, or not normally.
+
+    options: of pytest.
+    """
     with tempfile.NamedTemporaryFile("w", suffix=".txt", delete=False) as names:
         names.write("\n".join(tests) + "\n")
     command = [
@@ -106,6 +113,7 @@ def first_failure(root: Path, tests: list[str]) -> str | None:
         "-p",
         "no:cacheprovider",
         f"@{names.name}",
+        *options,
     ]
     try:
         done = subprocess.run(command, cwd=root, capture_output=True, encoding="utf-8", timeout=LIMIT_S)
@@ -113,24 +121,36 @@ def first_failure(root: Path, tests: list[str]) -> str | None:
         return ""
     finally:
         Path(names.name).unlink()
-    failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+    failed = re.findall(r"^(?:FAILED|ERROR) (tests/[^\s\[]+::\w+)", done.stdout, re.MULTILINE)
     return failed[0] if failed else None if done.returncode in (0, 5) else ""
 
 
-def nearest(tests: list[str], seconds: dict[str, float]) -> list[str]:
-    """Return the first tests, up to MOST_S in all. tests: the nearest first."""
-    taken, spent = [], 0.0
-    for test in tests:
-        spent += seconds.get(test, 0.2)
-        if spent > MOST_S:
-            break
-        taken.append(test)
-    return taken
+def nearest(tests: list[str], seconds: dict[str, float], most_s: float = MOST_S) -> list[str]:
+    """Return the first tests, up to most_s seconds in all. tests: the nearest first."""
+    totals = accumulate(seconds.get(test, 0.2) for test in tests)
+    return [test for test, total in zip(tests, totals, strict=True) if total <= most_s]
+
+
+def finding(root: Path, fault: Fault, full: bool, seconds: dict[str, float]) -> tuple[str | None, int]:
+    """Put the fault in and take it out; return the test that finds it as first_failure does, and how many were run."""
+    before = fault.put(root)
+    project = Project(root)
+    choice = Choice.of(project.tests(Change(project, "HEAD").nodes()), seconds)
+    tests = nearest(choice.run, seconds)
+    failure = first_failure(root, tests) if tests else None
+    if failure is None and full:
+        further = [test for test in [*choice.run, *choice.left] if test not in tests]
+        tests = nearest(further, seconds, MOST_FULL_S)
+        failure = first_failure(root, tests, "--full") if tests else None
+    (root / fault.path).write_text(before, "utf-8", newline="\n")
+    if failure and first_failure(root, [failure], *["--full"] * full) is not None:
+        return "", len(tests)
+    return failure, len(tests)
 
 
 def is_always_run(test: str, seconds: dict[str, float]) -> bool:
     folder = test.split("/")[1] if test.count("/") > 1 else ""
-    return folder not in sampling.DRAWN_S or seconds.get(test.partition("[")[0], 0.0) < sampling.SHORT_S
+    return test in seconds and (folder not in sampling.DRAWN_S or seconds[test] < sampling.SHORT_S)
 
 
 def main() -> None:
@@ -138,6 +158,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--count", type=int, default=60)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
+    parser.add_argument("--full", action="store_true")
     options = parser.parse_args()
     root, draw, seconds = options.folder.resolve(), random.Random(options.seed), durations.kept()
     files = [file.relative_to(root) for file in sorted((root / "core").rglob("*.py"))]
@@ -145,18 +166,13 @@ def main() -> None:
     print(f"seed {options.seed}: {options.count} of {len(every)} faults", flush=True)
     counts: Counter[str] = Counter()
     for fault in draw.sample(every, options.count):
-        before = fault.put(root)
-        project = Project(root)
-        choice = Choice.of(project.tests(Change(project, "HEAD").nodes()), seconds)
-        tests = nearest(choice.run, seconds)
-        failure = first_failure(root, tests) if tests else None
-        (root / fault.path).write_text(before, "utf-8", newline="\n")
-        what = "not found" if failure is None else "found" if failure else "did not end"
+        failure, tests = finding(root, fault, options.full, seconds)
+        what = "not found" if failure is None else "found" if failure else "did not end, or fails without it"
         counts[what] += 1
         sure = is_always_run(failure, seconds) if failure else False
         counts["always in the gate"] += sure
         print(
-            f"{fault.shown()}: {failure or what}{' (always in the gate)' if sure else ''}, {len(tests)} tests",
+            f"{fault.shown()}: {failure or what}{' (always in the gate)' if sure else ''}, {tests} tests",
             flush=True,
         )
     print(f"of {options.count}: {', '.join(f'{count} {what}' for what, count in counts.items())}")

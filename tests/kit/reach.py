@@ -22,6 +22,7 @@ import yaml
 
 Node = tuple[str, str]
 PLACES = ("core", "webui", "launcher", "tests", "benchmarks", "tools")
+OTHER_LANES = ("tests.card.", "tests.windows.")  # test --card and test --windows: in environments of their own
 REST = ""  # statements of a module that define nothing: an `if`, a call
 ALL = "*"  # every definition of a module
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -222,11 +223,14 @@ class Project:
         return distance
 
     def tests(self, changed: Iterable[Node]) -> dict[str, int]:
-        """Test as pytest names it, without parameters -> its distance from changed."""
+        """Test of the gate as pytest names it, without parameters -> its distance from changed."""
         return {
             f"{self.modules[module].path}::{name}": length
             for (module, name), length in self.distances(changed).items()
-            if name.startswith("test_") and module.rpartition(".")[2].startswith("test_") and module in self.modules
+            if name.startswith("test_")
+            and module.rpartition(".")[2].startswith("test_")
+            and not module.startswith(OTHER_LANES)
+            and module in self.modules
         }
 
 

@@ -107,6 +107,7 @@ def test_the_project_itself_is_read_and_a_worker_reaches_its_journeys() -> None:
     tests = Project(PROJECT).tests([("core.training.worker", "main")])
     assert any(test.startswith("tests/process/") for test in tests)
     assert len(tests) > 50
+    assert not any(test.startswith(("tests/card/", "tests/windows/")) for test in tests), "lanes of their own"
 
 
 def test_the_launcher_hands_over_to_it_and_to_the_full_lane(monkeypatch: pytest.MonkeyPatch) -> None:
