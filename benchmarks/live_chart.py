@@ -4,7 +4,7 @@
     .venv/bin/python -m benchmarks.live_chart [--steps 50000] [--refreshes 60]
 
 A scripted run writes its lines as a worker would; the page opens on it, is filled with the most points that it ever
-holds (MOST_HELD in live_chart.js), and then gets one new row a second. Prints, as medians over the refreshes:
+holds (MAX_HELD in live_chart.js), and then gets one new row a second. Prints, as medians over the refreshes:
 
 * ms of the main thread in each visible chart's drawing (the page's own performance.measure), limit 15
 * ms of the main thread for everything in the 2 s of a refresh (CDP's TaskDuration: answer, layout, painting), less
@@ -36,7 +36,7 @@ from tests.kit.runs import ScriptedRun
 CHARTS = ("loss", "rate", "norm", "speed", "memory")
 EACH_S = 2.0  # twice the time between two polls
 LIMIT_MS, LIMIT_BYTES, LIMIT_HEAP = 15.0, 1024, 1_000_000
-MOST_HELD, AT_ONCE = 6000, 1400  # of live_chart.js; rows appended between two polls, fewer than curves.MOST_POINTS
+MAX_HELD, AT_ONCE = 6000, 1400  # of live_chart.js; rows appended between two polls, fewer than curves.MAX_POINTS
 OBSERVE = """
 window.drawn = [];
 new PerformanceObserver(list => { for (const entry of list.getEntries()) if (entry.name.startsWith('lc-draw-'))
@@ -89,7 +89,7 @@ class Browsing:
 def measure(run: ScriptedRun, browsing: Browsing, refreshes: int) -> list[str]:
     """Print the figures and return those beyond their limit."""
     held = browsing.answers()[-1][1]
-    while held + AT_ONCE + refreshes < MOST_HELD:
+    while held + AT_ONCE + refreshes < MAX_HELD:
         run.train(AT_ONCE)
         browsing.wait_for(run.step)
         held += AT_ONCE

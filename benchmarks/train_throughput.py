@@ -32,7 +32,7 @@ from benchmarks import child, machine, rows
 from benchmarks.peers.environment import DEFAULT_CACHE, LLAMA_FACTORY, TRL, Peer, python_of
 from benchmarks.peers.job import Job
 from core.system import gpu
-from core.system.processes import LARGEST_IN_HEAP, MOST_KEPT
+from core.system.processes import LARGEST_IN_HEAP, MAX_KEPT
 
 WARM_UP = 1  # steps that are not timed: the first one warms caches up
 
@@ -51,7 +51,7 @@ class Contestant:
 
 
 # What keep_freed_memory says to glibc in our own process, as its environment; the rest is in child.environment.
-KEEPING = {"MALLOC_MMAP_THRESHOLD_": str(LARGEST_IN_HEAP), "MALLOC_TRIM_THRESHOLD_": str(MOST_KEPT)}
+KEEPING = {"MALLOC_MMAP_THRESHOLD_": str(LARGEST_IN_HEAP), "MALLOC_TRIM_THRESHOLD_": str(MAX_KEPT)}
 CONTESTANTS = {
     "garage": Contestant("LoRA Garage", None, True, "as the app trains on a PC like this; no checkpointing"),
     "garage_lean": Contestant(

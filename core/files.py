@@ -27,7 +27,7 @@ from core.errors import RunError
 
 JsonObject = dict[str, Any]  # an object of a JSON or YAML text
 
-MOST_JSON_BYTES = 16 << 20  # bytes; far more than any JSON file of this app
+MAX_JSON_BYTES = 16 << 20  # bytes; far more than any JSON file of this app
 PATIENCE_S = 10.0  # for a scanner, an indexer, OneDrive or Explorer, which open new files
 MOMENT_S = 1.0  # for a writer, which holds a file for milliseconds, while a person waits
 ON_WINDOWS = os.name == "nt"
@@ -175,8 +175,8 @@ def read_json(path: Path, most_bytes: int | None = None) -> Any | None:
 
 
 def read_object(path: Path) -> JsonObject:
-    """Return the JSON object in path; an empty one for anything else, a missing file, or one above MOST_JSON_BYTES."""
-    value = read_json(path, MOST_JSON_BYTES)
+    """Return the JSON object in path; an empty one for anything else, a missing file, or one above MAX_JSON_BYTES."""
+    value = read_json(path, MAX_JSON_BYTES)
     return value if isinstance(value, dict) else {}
 
 
@@ -191,7 +191,7 @@ def read_for_update(path: Path, patience_s: float = MOMENT_S) -> JsonObject:
         retry_if_busy(lambda: open(path, "rb"), patience_s) as file,
     ):
         # read(n) allocates n bytes
-        value = json.loads(file.read(min(MOST_JSON_BYTES, os.fstat(file.fileno()).st_size)))
+        value = json.loads(file.read(min(MAX_JSON_BYTES, os.fstat(file.fileno()).st_size)))
     return value if isinstance(value, dict) else {}
 
 
@@ -203,7 +203,7 @@ def add_to_object(path: Path, more: dict[str, object]) -> None:
 def read_model(kind: type[Model], path: Path, for_update: bool = False) -> Model | None:
     """Return a file of ours as a model of this kind; None if it is not one. for_update: as `read_for_update`."""
     try:
-        return kind.model_validate(read_for_update(path) if for_update else read_json(path, MOST_JSON_BYTES))
+        return kind.model_validate(read_for_update(path) if for_update else read_json(path, MAX_JSON_BYTES))
     except ValidationError:
         return None
 

@@ -26,7 +26,7 @@ Goal = Literal[
 # Tried in this order if the recipe names none; core/data/formats describes each.
 Format = Literal["messages", "sharegpt", "alpaca", "question_answer", "prompt_completion", "text_label", "text"]
 ColumnRole = Literal["question", "answer", "system", "context", "text", "ignore"]
-MOST_RANK = 256
+MAX_RANK = 256
 USUAL_BETA = {"dpo": 0.1, "orpo": 0.1, "simpo": 2.0, "kto": 0.1}  # TRL's; SimPO's from its paper, which uses 2 to 10
 OF_PREFERENCES = (
     "objective", "beta", "loss_type", "label_smoothing", "simpo_gamma", "sft_weight", "desirable_weight",
@@ -196,7 +196,7 @@ class Adapter(_Section):
         ),
     )
     r: int = Field(
-        8, ge=1, le=MOST_RANK, description="Rank: the capacity of the adapter. 4, 8 or 16 are nearly always enough."
+        8, ge=1, le=MAX_RANK, description="Rank: the capacity of the adapter. 4, 8 or 16 are nearly always enough."
     )
     lora_alpha: int | None = Field(
         None, ge=1, le=1024, description="Scaling of the adapter; empty means twice the rank."
@@ -512,14 +512,14 @@ def clashes(adapter: Adapter) -> list[Message]:
         # DoRA's magnitudes would belong to PiSSA's residual weights; peft's conversion drops them.
         "recipe.pissa_dora": adapter.is_pissa and adapter.use_dora,
         # Its conversion has twice the rank, at most 256.
-        "recipe.pissa_rank": adapter.is_pissa and adapter.r > MOST_RANK // 2,
+        "recipe.pissa_rank": adapter.is_pissa and adapter.r > MAX_RANK // 2,
         # peft's layer on a parameter computes W + BA, so A has no input for dropout, and it supports no variant.
         "recipe.experts_dora": adapter.trains_experts and adapter.use_dora,
         "recipe.experts_pissa": adapter.trains_experts and adapter.is_pissa,
         "recipe.experts_dropout": adapter.trains_experts and adapter.lora_dropout > 0,
     }
     facts = {
-        "bits": base_bits, "init": adapter.init_lora_weights, "r": adapter.r, "most": MOST_RANK // 2,
+        "bits": base_bits, "init": adapter.init_lora_weights, "r": adapter.r, "most": MAX_RANK // 2,
         "dropout": adapter.lora_dropout,
     }  # fmt: skip
     return [msg(key, **facts) for key, is_so in rules.items() if is_so]

@@ -152,12 +152,12 @@ def windows_obstacles(folder, machine, long_paths, runtime):
     """Return obstacles to an install in folder. long_paths, runtime: as read by core/system/windows.py."""
     windows = read_windows()
     problems = []
-    if long_paths is False and len(folder) > windows.MOST_ROOT:
-        values = {"folder": folder, "found": len(folder), "most": windows.MOST_ROOT}
+    if long_paths is False and len(folder) > windows.MAX_ROOT:
+        values = {"folder": folder, "found": len(folder), "most": windows.MAX_ROOT}
         problems.append(Obstacle("path", "path_too_long", "fix_path", values))
-    if runtime is not None and runtime < windows.LEAST_RUNTIME:
+    if runtime is not None and runtime < windows.MIN_RUNTIME:
         values = {
-            "needed": "%d.%d" % windows.LEAST_RUNTIME,
+            "needed": "%d.%d" % windows.MIN_RUNTIME,
             "url": windows.runtime_url(machine),
             "found": ".".join(map(str, runtime)),
         }

@@ -17,7 +17,7 @@ from launcher.torch_build import parse_version
 
 CHOICE, OLD, PART, DONE = ".updates.json", ".update.old", ".update.part", ".done"
 TOP = "LoRA Garage/"
-MOST_BYTES = 50_000_000  # a release has 2 MB
+MAX_BYTES = 50_000_000  # a release has 2 MB
 WAIT_S = 20.0
 KEPT = ("workspace", ".venv", ".uv", CHOICE)
 # cmd reads its script line by line while it runs, so that file is not replaced.
@@ -168,7 +168,7 @@ def replace(environment, release, address):
     import shutil
 
     url = address.rpartition("/")[0] + "/" + release["file"]
-    content = fetch(url, MOST_BYTES)
+    content = fetch(url, MAX_BYTES)
     sha256 = hashlib.sha256(content).hexdigest()
     if sha256 != release["sha256"].lower():
         raise CannotUpdate("update_wrong_hash", url=url, found=sha256, expected=release["sha256"])

@@ -42,8 +42,8 @@ SYMBOLS = {
     ast.Is: "is", ast.IsNot: "is not", ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.And: "and",
     ast.Or: "or",
 }  # fmt: skip
-MOST_S = 45.0  # of the nearest tests that are run for one fault
-MOST_FULL_S = 240.0  # of the tests after them, with --full
+MAX_S = 45.0  # of the nearest tests that are run for one fault
+MAX_FULL_S = 240.0  # of the tests after them, with --full
 LIMIT_S = 900.0  # for one pytest; where it does not end, that is said and counted apart
 
 
@@ -125,7 +125,7 @@ def first_failure(root: Path, tests: list[str], *options: str) -> str | None:
     return failed[0] if failed else None if done.returncode in (0, 5) else ""
 
 
-def nearest(tests: list[str], seconds: dict[str, float], most_s: float = MOST_S) -> list[str]:
+def nearest(tests: list[str], seconds: dict[str, float], most_s: float = MAX_S) -> list[str]:
     """Return the first tests, up to most_s seconds in all. tests: the nearest first."""
     totals = accumulate(seconds.get(test, 0.2) for test in tests)
     return [test for test, total in zip(tests, totals, strict=True) if total <= most_s]
@@ -140,7 +140,7 @@ def finding(root: Path, fault: Fault, full: bool, seconds: dict[str, float]) -> 
     failure = first_failure(root, tests) if tests else None
     if failure is None and full:
         further = [test for test in [*choice.run, *choice.left] if test not in tests]
-        tests = nearest(further, seconds, MOST_FULL_S)
+        tests = nearest(further, seconds, MAX_FULL_S)
         failure = first_failure(root, tests, "--full") if tests else None
     (root / fault.path).write_text(before, "utf-8", newline="\n")
     if failure and first_failure(root, [failure], *["--full"] * full) is not None:

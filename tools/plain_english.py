@@ -6,7 +6,8 @@
    preposition, conjunction or question word (FRAGMENTS).
 2. No function, method, class or parameter there has one of the names that say nothing of what it is (VAGUE). Fields
    and local variables may: many are names in files that exist.
-3. The title of the newest commit has at most TITLE characters.
+3. A constant that bounds a number is MAX_ or MIN_, never MOST_, LEAST_ or FEWEST_.
+4. The title of the newest commit has at most TITLE characters.
 
 Prints one line for each place, and exits with 1 if there is any. There is no way to except a place.
 """
@@ -31,6 +32,7 @@ FRAGMENTS = frozenset(
     )
 )
 VAGUE = frozenset({"found", "said", "asked", "told", "wanted", "seen", "here", "whole", "of"})
+BOUND = re.compile(r"_?(MOST|LEAST|FEWEST)_[A-Z]")
 TITLE = 72
 _Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 _Named = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
@@ -46,6 +48,8 @@ def problems(source: str) -> Iterator[tuple[int, str]]:
         name = node.name if isinstance(node, _Named) else node.arg if isinstance(node, ast.arg) else ""
         if name.strip("_") in VAGUE:
             yield line, f'"{name}" says nothing of what it is: name its result or its action'
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and BOUND.match(node.id):
+            yield line, f'"{node.id}": a bound is named MAX_ or MIN_'
 
 
 def main() -> int:

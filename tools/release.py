@@ -30,7 +30,7 @@ CONTENTS = (
     "README.md", "CHANGELOG.md", "SECURITY.md", "LICENSE", "NOTICE", "core", "webui", "presets", "docs",
     ":!docs/pictures",
 )  # fmt: skip
-MOST_BYTES = 2_000_000
+MAX_BYTES = 2_000_000
 TOGETHER = "together.yaml"  # as core/messages.py reads it
 LAUNCHERS = ("launch.yaml", "start.yaml")  # read as lines, before there is a YAML reader
 
@@ -95,11 +95,9 @@ def main(arguments: list[str]) -> int:
     size = target.stat().st_size
     (target.parent / "lora-garage.json").write_text(json.dumps(description(target)) + "\n", "utf-8")
     print(f"{size:>9,} {target}\nSHA-256 {hashlib.sha256(target.read_bytes()).hexdigest()}")
-    if size > MOST_BYTES:
-        print(
-            f"The archive has {size:,} bytes, at most {MOST_BYTES:,} are meant: see above what grew.", file=sys.stderr
-        )
-    return int(size > MOST_BYTES)
+    if size > MAX_BYTES:
+        print(f"The archive has {size:,} bytes, at most {MAX_BYTES:,} are meant: see above what grew.", file=sys.stderr)
+    return int(size > MAX_BYTES)
 
 
 if __name__ == "__main__":

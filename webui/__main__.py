@@ -25,7 +25,7 @@ from core.workspace.folder import Workspace
 from core.workspace.owner import Ownership
 from webui.kit.wording import Wording
 from webui.server import log
-from webui.server.door import LEAST_PASSWORD, Doorkeeper, DoorSecret
+from webui.server.door import MIN_PASSWORD, Doorkeeper, DoorSecret
 from webui.server.gradio import without_proxy
 from webui.server.reach import Reach
 
@@ -82,8 +82,8 @@ def secret_of(auth: str | None, reach: Reach, w: Wording) -> DoorSecret | None:
     user, colon, password = auth.partition(":")
     if not colon or not user or not password:
         raise _Refusal(w.t("page.auth_refused"))
-    if len(password) < LEAST_PASSWORD and not reach.is_this_pc_only:
-        raise _Refusal(w.t("page.password_short", found=len(password), least=LEAST_PASSWORD))
+    if len(password) < MIN_PASSWORD and not reach.is_this_pc_only:
+        raise _Refusal(w.t("page.password_short", found=len(password), least=MIN_PASSWORD))
     return DoorSecret(user, password)
 
 

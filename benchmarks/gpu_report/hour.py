@@ -20,7 +20,7 @@ from core.runs.folder import RunFolder
 from core.system.processes import worker_environment
 from core.workspace.folder import Workspace
 
-MOST_LINES = 60  # of what a failed check said
+MAX_LINES = 60  # of what a failed check said
 
 
 class NotWell(Exception):
@@ -105,7 +105,7 @@ def chosen(name: str, settings: tuple[str, ...]) -> Iterator[str]:
 
 
 def last_of(said: str) -> str:
-    return "\n".join(said.strip().splitlines()[-MOST_LINES:])
+    return "\n".join(said.strip().splitlines()[-MAX_LINES:])
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from core.system.processes import kill_tree
 
 Results = dict[tuple[str, str], dict[str, Any]]  # by part and check
 BY_HAND = "**What only a person at the PC can see:**"
-MOST_LETTERS = 400  # of a cell
+MAX_LETTERS = 400  # of a cell
 
 
 def go_through(hour: Hour, module: str, of: str, seconds: float, quick: bool = False) -> int:
@@ -115,7 +115,7 @@ def table(parts: Sequence[Part], found: Results) -> str:
         for name in part.checks:
             if each := found.get((part.title, name)):
                 said = each["said"][-1:] if each["how"] == FAILED else each["said"]
-                cell = "<br>".join(said).replace("|", "\\|")[:MOST_LETTERS]
+                cell = "<br>".join(said).replace("|", "\\|")[:MAX_LETTERS]
                 rows.append(f"| {part.title} | {name} | {each['how']} | {each['seconds']:.0f} | {cell} |")
     return "\n".join(rows)
 

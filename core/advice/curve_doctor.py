@@ -10,7 +10,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from core.advice.case import USUAL_RATE
-from core.advice.decisions import FEWEST_STEPS
+from core.advice.decisions import MIN_STEPS
 from core.advice.diagnosis import LISTED, Diagnosis
 from core.advice.doctor.pairs import NUMBERS, PairSeries, of_pairs
 from core.messages import Message, msg
@@ -24,15 +24,15 @@ SURE = 3.0  # standard errors
 RISEN = 1.2  # times its lowest
 ABOVE_BASE = 1.15  # times the untrained model's
 JUMP = 0.5  # of the untrained model's loss, above the previous steps
-MOST_JUMPS = 2
+MAX_JUMPS = 2
 GAP = 0.10  # of the best measured loss
-LEAST_GAP = 0.02  # of the untrained model's loss
+MIN_GAP = 0.02  # of the untrained model's loss
 GAP_OF_ROWS = 2.0  # over the number of measured rows: 20 % for ten rows, two thirds for three
 STILL_FALLING = 0.9  # times the training loss at the best measurement
 FLAT = 0.01  # of the measured loss
 FLAT_TRAINING = 0.02
 LEARNING = 0.25  # of the highest rate; below it a flat loss is due to the schedule's end
-FEWEST_FLAT_STEPS = 20
+MIN_FLAT_STEPS = 20
 NOTHING_LEARNED = 0.03  # of the untrained model's loss
 DONE = 0.1  # of the untrained model's loss: with less left, a flat loss is no problem
 
@@ -237,7 +237,7 @@ def _jumps(series: Series) -> Evidence | None:
             continue
         if after[i - WINDOW] > np.median(losses[i - WINDOW : i]) + up:
             jumps.append(i)
-    if len(jumps) <= MOST_JUMPS:
+    if len(jumps) <= MAX_JUMPS:
         return None
     steps = [int(series.steps[i]) for i in jumps]
     return msg("run_doctor.jumps", count=len(steps), steps=steps[:LISTED]), steps[0]
@@ -251,7 +251,7 @@ def overfitting(recipe: Recipe, series: Series, at_work: bool, usual: float) -> 
     best = int(series.eval_losses.argmin())
     after, low = series.eval_losses[best + 1 :], float(series.eval_losses[best])
     needed = 1 + max(GAP, GAP_OF_ROWS / series.measured_rows)
-    if len(after) < 2 or after[-1] < max(needed * low, low + LEAST_GAP * series.base) or (after[-2:] <= low).any():
+    if len(after) < 2 or after[-1] < max(needed * low, low + MIN_GAP * series.base) or (after[-2:] <= low).any():
         return None
     step, last_step = int(series.eval_steps[best]), int(series.eval_steps[-1])
     span = series.eval_steps[best] - series.eval_steps[best - 1] if best else series.eval_steps[1]
@@ -261,7 +261,7 @@ def overfitting(recipe: Recipe, series: Series, at_work: bool, usual: float) -> 
     )
     if not len(then) or not len(now) or now.mean() > STILL_FALLING * then.mean():
         return None
-    steps = max(step, FEWEST_STEPS)
+    steps = max(step, MIN_STEPS)
     return Diagnosis(
         id="overfitting",
         evidence=msg(
@@ -295,7 +295,7 @@ def plateau(recipe: Recipe, series: Series, at_work: bool, usual: float) -> Diag
     elif left < DONE:
         return None
     else:
-        steps = max(step, FEWEST_STEPS)
+        steps = max(step, MIN_STEPS)
         remedy = _stop(recipe, series) if at_work else msg("run_doctor.again_with_steps", steps=steps)
         means, fix = msg("run_doctor.plateau_means"), {} if at_work else {"train.max_steps": steps}
     return Diagnosis(
@@ -335,7 +335,7 @@ def _flat_measured(series: Series) -> tuple[Message, int, float] | None:
     for i in range(len(losses) - 2):
         first, last = steps[i], steps[-1]
         later = series.eval_losses[i + 1 :]
-        if last - first < max(FEWEST_FLAT_STEPS, 0.3 * last):
+        if last - first < max(MIN_FLAT_STEPS, 0.3 * last):
             return None
         if later.min() < (1 - FLAT) * losses[i] or losses[-1] > (1 + FLAT) * losses[i]:
             continue
@@ -363,7 +363,7 @@ def _flat_training(recipe: Recipe, series: Series) -> tuple[Message, int, float]
     """Find three long blocks in a row with the same mean, within what batches differ, for runs without validation
     rows."""
     losses = series.losses[series.steps <= _while_learning(series)]
-    width = max(2 * FEWEST_FLAT_STEPS, len(losses) // 6)
+    width = max(2 * MIN_FLAT_STEPS, len(losses) // 6)
     if len(losses) < 3 * width:
         return None
     blocks = losses[-3 * width :].reshape(3, width)

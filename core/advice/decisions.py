@@ -28,7 +28,7 @@ LENGTH_WITHOUT_DATA: int = Data.model_fields["max_length"].default
 SHORTEST_WITHOUT_DATA = 256  # tokens
 FEW_ROWS = 50
 PAIRS_RATE = 0.1  # times the rate of sft
-FEWEST_STEPS = 20
+MIN_STEPS = 20
 SHORT_RUN_STEPS = 100
 OPTIMIZER_SHARE = 0.03  # of the free memory: below it, 8-bit AdamW saves too little for its cost
 

@@ -18,7 +18,7 @@ from core.messages import Message, msg
 from core.models.known import known_models
 from core.recipe import Recipe
 
-MOST_WAYS = 3
+MAX_WAYS = 3
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def ways(case: Case, draft: Recipe, lengths: Sequence[int]) -> list[Way]:
         kept = [way for way in ([least] if least else [in_parts(case, draft), in_ram(case, draft)]) if way is not None]
     if (other := smaller_model(case, draft)) is not None:
         kept.append(other)
-    return kept[:MOST_WAYS]
+    return kept[:MAX_WAYS]
 
 
 def fewer_at_once(case: Case, draft: Recipe) -> Way | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from core.advice.case import USUAL_RATE, Advice
-from core.advice.decisions import FEWEST_STEPS
+from core.advice.decisions import MIN_STEPS
 from core.advice.diagnosis import LISTED, Diagnosis, listed
 from core.advice.wish import language_name
 from core.data.repeats import Repeats
@@ -186,18 +186,18 @@ def near_leakage(planned: Planned) -> Diagnosis | None:
 def few_steps(planned: Planned) -> Diagnosis | None:
     """Find a plan of too few optimizer steps to learn from."""
     steps, train = planned.steps, planned.recipe.train
-    if steps is None or steps >= FEWEST_STEPS:
+    if steps is None or steps >= MIN_STEPS:
         return None
     trained = max(1, len(planned.chosen().training))
     batch = (train.per_device_train_batch_size, train.gradient_accumulation_steps)
     in_an_epoch = Schedule((0,) * trained, *batch, 1.0, -1, 0).steps_per_epoch
-    epochs = max(train.num_train_epochs, math.ceil(FEWEST_STEPS / in_an_epoch))
+    epochs = max(train.num_train_epochs, math.ceil(MIN_STEPS / in_an_epoch))
     fix: dict[str, object] = {"train.num_train_epochs": epochs}
     if train.max_steps > 0:
         fix["train.max_steps"] = -1
     return Diagnosis(
         id="few_steps",
-        evidence=msg("run_doctor.few_steps", steps=steps, rows=trained, together=math.prod(batch), least=FEWEST_STEPS),
+        evidence=msg("run_doctor.few_steps", steps=steps, rows=trained, together=math.prod(batch), least=MIN_STEPS),
         meaning=msg("run_doctor.few_steps_means"),
         remedy=msg("run_doctor.few_steps_remedy", epochs=epochs, steps=math.ceil(in_an_epoch * epochs)),
         fix=fix,

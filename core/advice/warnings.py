@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from core.advice.case import Alternative, Case, Verdict, with_settings
 from core.advice.decisions import (
-    FEWEST_STEPS,
     LENGTH_STEP,
+    MIN_STEPS,
     capacity,
     judge,
     longest_that_fits,
@@ -135,9 +135,9 @@ def cut_rows(data: DataFacts, length: int) -> Message | None:
 
 def few_steps(case: Case, data: DataFacts, draft: Recipe) -> Message | None:
     steps = planned_steps(case, draft)
-    if steps is None or steps >= FEWEST_STEPS:
+    if steps is None or steps >= MIN_STEPS:
         return None
     if draft.train.max_steps > 0:
-        return msg("advise.warn_few_max_steps", steps=steps, least=FEWEST_STEPS)
-    epochs_needed = math.ceil(FEWEST_STEPS / max(1, schedule_of(case, data, draft).steps_per_epoch))
-    return msg("advise.warn_few_steps", steps=steps, least=FEWEST_STEPS, epochs=epochs_needed)
+        return msg("advise.warn_few_max_steps", steps=steps, least=MIN_STEPS)
+    epochs_needed = math.ceil(MIN_STEPS / max(1, schedule_of(case, data, draft).steps_per_epoch))
+    return msg("advise.warn_few_steps", steps=steps, least=MIN_STEPS, epochs=epochs_needed)

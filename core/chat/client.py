@@ -30,7 +30,7 @@ STOP_S = 2.0  # how long "Regenerate" waits for the answer that was just stopped
 IDLE_MINUTES = 30.0  # without a question; then the worker ends and the device is free
 END_S = 2.0  # for a clean end; then the process tree is killed
 # many times the longest context here; keeps a pasted file from being tokenized for minutes
-MOST_CHARACTERS = 400_000
+MAX_CHARACTERS = 400_000
 
 
 @dataclass(frozen=True)
@@ -204,8 +204,8 @@ class ChatClient:
         if not all_turns or any(turns[-1]["role"] != "user" or not turns[-1]["content"].strip() for turns in all_turns):
             raise ChatError("chat.no_question")
         length = max(sum(map(characters, turns)) for turns in all_turns)
-        if length > MOST_CHARACTERS:
-            raise ChatError("chat.too_many_characters", characters=length, limit=MOST_CHARACTERS)
+        if length > MAX_CHARACTERS:
+            raise ChatError("chat.too_many_characters", characters=length, limit=MAX_CHARACTERS)
         with self._changed:
             if self._answer is not None and self._answer.stopping:
                 self._changed.wait_for(lambda: self._state.phase != "answering", STOP_S)

@@ -33,7 +33,7 @@ from core.workspace.folder import Workspace
 
 FILE, ANSWERS, VOTES, LEFT_OUT = "comparison.json", "answers.jsonl", "votes.jsonl", "left_out.jsonl"
 JUDGED = "judged.jsonl"
-MOST_PROMPTS = 1000
+MAX_PROMPTS = 1000
 Verdict = Literal["left", "right", "equal", "both_bad"]
 
 
@@ -83,7 +83,7 @@ class Lineup(Frozen):
 
     v: Literal[1] = 1
     created: float
-    prompts: tuple[Prompt, ...] = Field(min_length=1, max_length=MOST_PROMPTS)
+    prompts: tuple[Prompt, ...] = Field(min_length=1, max_length=MAX_PROMPTS)
     contestants: tuple[Contestant, ...] = Field(min_length=1)
     max_new_tokens: int = Field(256, ge=1, le=4096)
 
@@ -141,8 +141,8 @@ class PromptComparison:
         """Create a comparison. Raises ChatError without prompts, with too many, or with one contestant twice."""
         if not prompts:
             raise ChatError("compare.no_prompts")
-        if len(prompts) > MOST_PROMPTS:
-            raise ChatError("compare.too_many", found=len(prompts), most=MOST_PROMPTS)
+        if len(prompts) > MAX_PROMPTS:
+            raise ChatError("compare.too_many", found=len(prompts), most=MAX_PROMPTS)
         if repeated := [
             contestant.label
             for place, contestant in enumerate(contestants)

@@ -23,7 +23,7 @@ from core.values import Frozen
 from core.workspace import names
 from core.workspace.folder import Workspace
 
-MOST_NAME = 80
+MAX_NAME = 80
 _ID = re.compile(r"[a-z0-9_-]{1,80}")
 
 
@@ -85,7 +85,7 @@ class Conversations:
         """Create and save a conversation, named after its first question. Raises ChatError."""
         now, question = time.time(), next((turn["content"] for turn in branch.turns if turn["role"] == "user"), "")
         id = f"{time.strftime('%Y-%m-%d_%H%M%S')}_{names.short_id()}"
-        name = names.display_name(question, MOST_NAME) or id
+        name = names.display_name(question, MAX_NAME) or id
         made = Conversation(id=id, name=name, target=target, label=label, created=now, changed=now, branches=(branch,))
         return self.save(made)
 
@@ -116,7 +116,7 @@ class Conversations:
         return sorted(matches, key=lambda one: one.changed, reverse=True)
 
     def rename(self, id: object, name: str) -> Conversation:
-        shown = names.display_name(name, MOST_NAME)
+        shown = names.display_name(name, MAX_NAME)
         if not shown:
             raise ChatError("conversations.no_name")
         return self.save(self.get(id).model_copy(update={"name": shown}))

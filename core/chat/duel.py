@@ -37,12 +37,12 @@ from core.engine.adapter import ADAPTER
 from core.errors import ChatError
 
 BASE = "__base__"  # peft's name for "no adapter" in a mixed batch
-MOST_CONTEXT = 8192  # longer conversations need more cache memory than was estimated
+MAX_CONTEXT = 8192  # longer conversations need more cache memory than was estimated
 REPLACEMENT = "\ufffd"
 
 FREE_SHARE = 0.8  # of a GPU's free memory for conversations; the rest is for logits and a growing desktop
-MOST_ROWS = 16  # of one batch: eight questions to both columns
-LEAST_CONTEXT = 512  # tokens; less would be useless, and a full GPU raises its own error
+MAX_ROWS = 16  # of one batch: eight questions to both columns
+MIN_CONTEXT = 512  # tokens; less would be useless, and a full GPU raises its own error
 
 LOOP_TOKENS = 64  # consecutive tokens that equal the token one period before
 LOOP_TIMES = 3  # and at least this many periods
@@ -80,12 +80,12 @@ class Duel:
         longest = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
         free_bytes = free_on_card(self._model.device)
         fitting = (
-            MOST_CONTEXT
+            MAX_CONTEXT
             if free_bytes is None
             else tokens_that_fit(self._model.config.get_text_config(), free_bytes, self._model.dtype.itemsize)
         )
-        self.context_limit: int = min(longest or MOST_CONTEXT, MOST_CONTEXT, fitting)
-        self._too_long = "chat.too_long_for_card" if fitting == self.context_limit < MOST_CONTEXT else "chat.too_long"
+        self.context_limit: int = min(longest or MAX_CONTEXT, MAX_CONTEXT, fitting)
+        self._too_long = "chat.too_long_for_card" if fitting == self.context_limit < MAX_CONTEXT else "chat.too_long"
         self.decoder = Decoder(self._model, tokenizer.pad_token_id)
         self._one_at_a_time = threading.Lock()
         self.mixed: bool = self._tuned is not None and self._can_mix()
@@ -170,7 +170,7 @@ class Duel:
         batch = list[_Reply]()
         for row in rows:
             longest = max(len(one.prompt) for one in [*batch, row]) + max_new_tokens
-            if batch and (len(batch) == MOST_ROWS or (len(batch) + 1) * longest > len(COLUMNS) * self.context_limit):
+            if batch and (len(batch) == MAX_ROWS or (len(batch) + 1) * longest > len(COLUMNS) * self.context_limit):
                 yield batch
                 batch = []
             batch = [*batch, row]
@@ -347,7 +347,7 @@ def tokens_that_fit(config: PretrainedConfig, free: int, width: int) -> int:
     activations for a whole prompt.
 
     width: bytes of a number. Families that cache less (windows, latent attention) have memory to spare; if the config
-    lacks these fields it is MOST_CONTEXT.
+    lacks these fields it is MAX_CONTEXT.
     """
 
     def number(name: str, default: int) -> int:
@@ -356,11 +356,11 @@ def tokens_that_fit(config: PretrainedConfig, free: int, width: int) -> int:
 
     layers, heads, hidden = (number(name, 0) for name in ("num_hidden_layers", "num_attention_heads", "hidden_size"))
     if not (layers and heads and hidden):
-        return MOST_CONTEXT
+        return MAX_CONTEXT
     cached = 2 * layers * number("num_key_value_heads", heads) * number("head_dim", hidden // heads)
     activations = 4 * hidden + 3 * number("intermediate_size", 4 * hidden)
     token_bytes = len(COLUMNS) * width * (cached + activations)
-    return max(LEAST_CONTEXT, int(FREE_SHARE * free / token_bytes) // 64 * 64)
+    return max(MIN_CONTEXT, int(FREE_SHARE * free / token_bytes) // 64 * 64)
 
 
 def choose(logits: torch.Tensor, sampling: Sampling, generator: torch.Generator) -> int:

@@ -48,7 +48,7 @@ READING_SHARE = 0.5  # of a frame's time, for reading the prompts; the first may
 # share of the time that a single answer is expected to need, by the longest before: with less it is given up at once
 HOPELESS = 0.5
 CERTAIN_S = 30.0  # for the answer that the first and last frame always have; it is cut off after that
-MOST_SKIPPED = 4  # frames in a row
+MAX_SKIPPED = 4  # frames in a row
 SOURCE_ORDER = ("own", "kept_apart", "trained", "neutral")  # one of each source, then the second of each, ...
 # Errors of an unusual model family, of a prompt with a token that the model does not know, or of full memory. Stop,
 # Pause and a full disk are handled by the trainer.
@@ -159,7 +159,7 @@ class SampleAnswers:
             answers = self._answers(self._clock() + self._seconds, has_guaranteed=not is_inner)
             in_time = sum(answer.why != "time" for answer in answers) - (self._overtime > 0)
             self._prompts_per_second = (2 * in_time or len(answers) / 4) / self._seconds if self._seconds else math.inf
-            self._skips = self._skips_left = 0 if in_time or not answers else min(MOST_SKIPPED, max(1, 2 * self._skips))
+            self._skips = self._skips_left = 0 if in_time or not answers else min(MAX_SKIPPED, max(1, 2 * self._skips))
             attempt, seconds = self._reporter.status.attempt, self._clock() - started
             self._time.spent = spent + seconds - self._overtime
             frame = Frame(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from core.runs.time_left import EVALUATION_SHARE
 
-MOST_OF_RUN = 0.05  # of the time of an attempt's steps
+MAX_SHARE_OF_RUN = 0.05  # of the time of an attempt's steps
 TEXTS_SHARE = 0.5  # of that, for the neutral texts before and after
 
 
@@ -33,14 +33,14 @@ class SampleTime:
         is_last = step >= self.total_steps
         part = 2 if step == 0 or is_last else 1
         parts = part if is_last else part + later + 1
-        available = MOST_OF_RUN * run_seconds - self.spent - (0.0 if is_last else reserved)
+        available = MAX_SHARE_OF_RUN * run_seconds - self.spent - (0.0 if is_last else reserved)
         return min(self.most, max(0.0, available * part / parts))
 
 
 def texts_within(lengths: list[int], run_tokens: float) -> int:
     """Return how many of the first texts with these lengths a run of run_tokens can afford to measure twice, in every
     attempt."""
-    most, count = TEXTS_SHARE * MOST_OF_RUN * run_tokens / (2 * EVALUATION_SHARE), 0
+    most, count = TEXTS_SHARE * MAX_SHARE_OF_RUN * run_tokens / (2 * EVALUATION_SHARE), 0
     while count < len(lengths) and sum(lengths[: count + 1]) <= most:
         count += 1
     return count

@@ -27,8 +27,8 @@ from core.files import JsonObject
 from core.messages import Message, msg
 
 TIMEOUT_S = 180.0  # for one verdict: a large model on a CPU thinks for a minute or two
-MOST_BYTES = 1 << 20  # of an answer
-MOST_BAD = 3  # consecutive answers in another format, after which it stops
+MAX_BYTES = 1 << 20  # of an answer
+MAX_BAD_ANSWERS = 3  # consecutive answers in another format, after which it stops
 LOCAL = ("127.0.0.1", "localhost", "::1")
 VERDICTS: dict[str, Verdict] = {"a": "left", "b": "right", "tie": "equal", "both_bad": "both_bad"}
 INSTRUCTIONS = (
@@ -145,7 +145,7 @@ def judge_missing(
             verdict = verdict_of(_answer(judge, request_body(judge, comparison, prompt, place), stopped))
         except _BadFormat as error:
             bad, in_a_row, last_text = bad + 1, in_a_row + 1, str(error)[:120]
-            if in_a_row == MOST_BAD:
+            if in_a_row == MAX_BAD_ANSWERS:
                 break
             continue
         in_a_row = 0
@@ -212,10 +212,10 @@ def _post(judge: Judge, body: JsonObject) -> str:
     direct = [urllib.request.ProxyHandler({})] if urlsplit(judge.url).hostname in LOCAL else []
     try:
         with urllib.request.build_opener(_NoRedirects, *direct).open(request, timeout=judge.timeout_s) as response:
-            content_bytes = response.read(MOST_BYTES)
+            content_bytes = response.read(MAX_BYTES)
     except urllib.error.HTTPError as error:
         with error:
-            reason = _reason(error.read(MOST_BYTES))
+            reason = _reason(error.read(MAX_BYTES))
         reason = reason.replace(judge.key, "…") if judge.key else reason
         raise ChatError("judge.refused", judge=judge.name, status=error.code, reason=reason) from None
     try:

@@ -22,8 +22,8 @@ from core.runs.folder import RunFolder
 from core.runs.scenes import neutral_prompts
 from core.values import Frozen
 
-MOST_CHARACTERS = 2000  # of a question from the data, which a person has to read
-MOST_BYTES = 16 << 20  # of a file: a thousand prompts of four pages
+MAX_CHARACTERS = 2000  # of a question from the data, which a person has to read
+MAX_BYTES = 16 << 20  # of a file: a thousand prompts of four pages
 NEUTRAL = 2  # neutral questions at the end, unrelated to any dataset
 Source = Literal["kept_apart", "trained", "own", "neutral", "file"]
 
@@ -93,7 +93,7 @@ def _prompt_from_row(example: Example, source: Literal["kept_apart", "trained"])
         not turns_before
         or turns_before[-1]["role"] != "user"
         or not turns_before[-1]["content"].strip()
-        or length > MOST_CHARACTERS
+        or length > MAX_CHARACTERS
     ):
         return None
     prompt_turns = tuple({"role": turn["role"], "content": turn["content"]} for turn in turns_before)
@@ -117,8 +117,8 @@ def prompts_of_file(path: Path) -> list[Prompt]:
     `messages` up to the question, and optionally `expected` (or `answer`, `output`).
     """
     try:
-        if (size := path.stat().st_size) > MOST_BYTES:
-            raise ChatError("compare.too_large", file=path.name, found=size, most=MOST_BYTES)
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise ChatError("compare.too_large", file=path.name, found=size, most=MAX_BYTES)
         text = path.read_text("utf-8-sig")
     except UnicodeDecodeError:
         raise ChatError("compare.not_utf8", file=path.name) from None

@@ -38,7 +38,7 @@ AnswerOption = Annotated[str, typer.Option(help="Which column is the answer, if 
 AcceptGuessOption = Annotated[
     bool, typer.Option("--accept-guess", help="Train although only the contents show what the columns are.")
 ]
-MOST_ROWS = 10_000  # of which the text is shown
+MAX_ROWS = 10_000  # of which the text is shown
 SHOWN = 3  # rows that JSON shows as they are learned
 
 
@@ -109,7 +109,7 @@ def inspect(
     max_length: int = Data.model_fields["max_length"].default,
     long_examples: Annotated[LongExamples, typer.Option(help="What to do with rows longer than --max-length.")] = "cut",
     rows: Annotated[
-        int, typer.Option(min=0, max=MOST_ROWS, help="Show the text of so many rows, and which part is trained.")
+        int, typer.Option(min=0, max=MAX_ROWS, help="Show the text of so many rows, and which part is trained.")
     ] = 0,
 ) -> None:
     """Show what is in a data file, folder or zip, its problems row by row, and (with --model) what would be trained."""

@@ -3,7 +3,7 @@
 A Preview keeps the arrays that training reads too (core/data/sets/tokens), so that every max_length is answered at
 once. It never downloads: without the model on this PC, lengths are estimated from characters and rows are not shown. Of
 a large dataset some rows, evenly spread, are counted (always the same ones) and totals are projected. No torch, no
-transformers. Cost: 1,000 short rows 0.2 s, at most about 4 s (MOST_CHARACTERS); `counts` 1 ms; `repeats` as
+transformers. Cost: 1,000 short rows 0.2 s, at most about 4 s (MAX_CHARACTERS); `counts` 1 ms; `repeats` as
 core/data/repeats says, at its first use.
 """
 
@@ -48,14 +48,14 @@ from core.models.library import Models
 from core.recipe import Data, Format
 from core.values import round_up
 
-MOST_ROWS = 1_000
-MOST_COMPARED = 200_000  # rows; about ten seconds once
-MOST_COMPARED_NEARLY = 50_000  # rows; about two seconds once
+MAX_ROWS = 1_000
+MAX_COMPARED = 200_000  # rows; about ten seconds once
+MAX_COMPARED_NEARLY = 50_000  # rows; about two seconds once
 # in the counted rows; SmolLM2's tokenizer reads 1.8 M a second (2 shared cores, 2026-12)
-MOST_CHARACTERS = 4_000_000
+MAX_CHARACTERS = 4_000_000
 KEPT_PREVIEWS = 12  # enough for two visitors, each with three samples on the page
-MOST_BINS = 24
-MOST_STRETCHES = 20  # of texts whose rows are joined
+MAX_BINS = 24
+MAX_STRETCHES = 20  # of texts whose rows are joined
 FIRST_ROWS = 20
 
 Rows = Sequence[tuple[int, Example]]  # (number in the file, example)
@@ -232,10 +232,10 @@ class Preview:
         return self.rows[int(tokens.positions[tokens.row[example]])][0]
 
     def histogram(self, max_length: int) -> tuple[Bin, ...]:
-        """Return at most MOST_BINS bins, equally wide but for the last, which takes lengths far above most rows."""
+        """Return at most MAX_BINS bins, equally wide but for the last, which takes lengths far above most rows."""
         shortest, top = int(self._sorted[0]), min(self.longest, 2 * self.p99)
         # one bin less, because the first edge may lie below the shortest
-        width = int(round_up(max(1.0, (top - shortest) / (MOST_BINS - 1))))
+        width = int(round_up(max(1.0, (top - shortest) / (MAX_BINS - 1))))
         first = shortest // width
         edges = [width * i for i in range(first, max(first + 1, math.ceil(top / width)) + 1)]
         edges[-1] = max(edges[-1], self.longest)
@@ -268,7 +268,7 @@ class Preview:
     def repeats(self) -> Repeats | None:
         """The rows that repeat an earlier one; None if there are too many rows to compare."""
         examples, rows = (example for _, example in self.rows), len(self.rows)
-        return Repeats.find(examples, near=rows <= MOST_COMPARED_NEARLY) if rows <= MOST_COMPARED else None
+        return Repeats.find(examples, near=rows <= MAX_COMPARED_NEARLY) if rows <= MAX_COMPARED else None
 
     @cached_property
     def validation(self) -> np.ndarray | None:
@@ -400,21 +400,21 @@ class Previews:
 
 
 def _spread(rows: Rows, paragraphs: Paragraphs | None) -> np.ndarray:
-    """Return positions of at most MOST_ROWS rows, evenly spread; fewer if those had more than MOST_CHARACTERS together.
+    """Return positions of at most MAX_ROWS rows, evenly spread; fewer if those had more than MAX_CHARACTERS together.
 
-    Of texts, MOST_STRETCHES stretches of rows are spread, which can be joined.
+    Of texts, MAX_STRETCHES stretches of rows are spread, which can be joined.
     """
 
     def chosen(count: int) -> np.ndarray:
         if paragraphs is not None and count < len(rows):
-            stretches = max(1, min(MOST_STRETCHES, count // 2))
+            stretches = max(1, min(MAX_STRETCHES, count // 2))
             begins = np.arange(stretches) * len(rows) // stretches
             return (begins[:, None] + np.arange(count // stretches)).ravel()
         return np.arange(count) * len(rows) // count
 
-    counted = chosen(min(len(rows), MOST_ROWS))
+    counted = chosen(min(len(rows), MAX_ROWS))
     examples = (rows[int(i)][1] for i in counted)
     length = sum(len(row.text) if row.text is not None else sum(map(characters, conversation(row))) for row in examples)
-    if length > MOST_CHARACTERS:
-        counted = chosen(max(1, len(counted) * MOST_CHARACTERS // length))
+    if length > MAX_CHARACTERS:
+        counted = chosen(max(1, len(counted) * MAX_CHARACTERS // length))
     return counted

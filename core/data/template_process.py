@@ -1,6 +1,6 @@
 """A chat template rendered in another process, `python -m core.data.template_process`.
 
-The process is ended when a rendering takes more than SECONDS or MOST_MEMORY: nothing interrupts what the interpreter
+The process is ended when a rendering takes more than SECONDS or MAX_MEMORY: nothing interrupts what the interpreter
 does in one call. Lines (core.system.lines): in {source, special_tokens, all_special, act, arguments}; out {} once, then
 {done} or {refused: Message}. One process serves all templates, one request at a time. It starts in half a second and
 then takes 0.2 ms a request.
@@ -28,7 +28,7 @@ from core.system.lines import Child, ToParent
 from core.values import GIB
 
 SECONDS = 5
-MOST_MEMORY = GIB
+MAX_MEMORY = GIB
 LOOK_S, LONGEST_START_S = 0.05, 120
 
 
@@ -75,7 +75,7 @@ class _Renderer:
             answer = self._answer(self._child)
             if answer is None:
                 self._child = None
-                raise TemplateError("template.too_slow", seconds=SECONDS, gib=MOST_MEMORY / GIB)
+                raise TemplateError("template.too_slow", seconds=SECONDS, gib=MAX_MEMORY / GIB)
         if "refused" in answer:
             raise TemplateError(Message.model_validate(answer["refused"]))
         return answer["done"]
@@ -106,7 +106,7 @@ class _Renderer:
             except queue.Empty:
                 if child.process.poll() is not None:
                     return None
-                if time.monotonic() > until or _memory_of(child.process.pid) > MOST_MEMORY:
+                if time.monotonic() > until or _memory_of(child.process.pid) > MAX_MEMORY:
                     child.end(0)
 
 

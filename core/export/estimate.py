@@ -22,7 +22,7 @@ BYTES_UNEVEN = BYTES_A_PARAMETER | {"q6_k": 1.03, "q5_k_m": 0.84, "q4_k_m": 0.79
 BLOCK = 256
 MERGED = 2  # bytes of a merged folder per parameter
 # Positions at which the verification compares the probabilities of all tokens, in float32, for two files.
-MOST_POSITIONS = 384  # 230 MB at 150,000 words
+MAX_POSITIONS = 384  # 230 MB at 150,000 words
 # Memory to verify a whole model in float32, or layer by layer: the largest matrix as stored and in float32, and logits
 # (core.export.verification).
 WHOLE_A_PARAMETER, LAYER_A_PARAMETER, WORKER_BYTES = 4.6, 6, 1200 << 20
@@ -48,7 +48,7 @@ class ExportEstimate:
 def gguf_disk(quant: str, parameters: int, words: int) -> int:
     """Peak disk: the merged and the 16-bit model together, or the 16-bit and the quantized file and the compared
     probabilities."""
-    probabilities = 2 * 4 * MOST_POSITIONS * words
+    probabilities = 2 * 4 * MAX_POSITIONS * words
     return int(max(2 * MERGED * parameters, (2 + BYTES_A_PARAMETER[quant]) * parameters) + probabilities)
 
 

@@ -32,8 +32,8 @@ from core.export.records import (
     GGUF_KINDS,
     KINDS,
     LONGEST_MERGED,
+    MAX_STRENGTH,
     MMPROJ,
-    MOST_STRENGTH,
     QUANTS,
     ExportRequest,
     ExportResult,
@@ -150,8 +150,8 @@ class Exports:
         folder = adapter_folder(run, checkpoint)
         adapters.describe(folder)
         adapters.check_complete(folder)
-        if not 0 < strength <= MOST_STRENGTH:
-            raise ExportError("export.strength", found=strength, most=MOST_STRENGTH)
+        if not 0 < strength <= MAX_STRENGTH:
+            raise ExportError("export.strength", found=strength, most=MAX_STRENGTH)
         if base_gguf is not None and (kind != "gguf-lora" or quant is not None):
             raise ExportError("export.base_gguf")
         if kind == "gguf-lora":

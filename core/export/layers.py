@@ -25,7 +25,7 @@ from core.models.adapters import PREFIX, fit, renamed
 Read = Callable[[str], torch.Tensor]  # a tensor by its name in the base's files
 
 # Tokens of all rows together, padding included: an 8B model takes 16 TFLOP for them, half a minute on a fast processor.
-MOST_TOKENS = 1024
+MAX_TOKENS = 1024
 SPARE_BYTES = 1 << 30  # libraries, and what flows between two layers
 _WRAPPED = re.compile(r"(?:\.base_layer)+\.")
 OF_A_LAYER = re.compile(r"^(.*?\.\d+)\.")
@@ -40,7 +40,7 @@ def need_bytes(base: Base, adapter: Path) -> int:
         parts[layer[1] if layer else name] += math.prod(stored.shape) * (4 + (4 if stored.dtype == "F32" else 2))
     embedding = max((t.shape for t in base.tensors.values() if len(t.shape) > 1), key=lambda shape: shape[0])
     held = (adapter / "adapter_model.safetensors").stat().st_size
-    return max(parts.values()) + 12 * MOST_TOKENS * embedding[0] + held + SPARE_BYTES
+    return max(parts.values()) + 12 * MAX_TOKENS * embedding[0] + held + SPARE_BYTES
 
 
 def missing(model: PreTrainedModel, base: Base) -> list[str]:

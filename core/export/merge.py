@@ -38,7 +38,7 @@ COMPANIONS = ("*.json", "*.jinja", "*.txt", "*.model", "LICENSE*", "NOTICE*", "U
 # chat_template.json: an older place of the template, which would contradict ours.
 EXCLUDED = {INDEX, "starter.json", "adapter_config.json", "chat_template.json"}
 AT_ONCE = 1 << 20  # numbers merged at once: 4 MiB in float32, which fits into the cache of a core
-MOST_CORES = 8  # with more, the disk is the limit
+MAX_CORES = 8  # with more, the disk is the limit
 Maker = Callable[[], torch.Tensor]  # makes a piece in its thread's scratch buffer, valid until the next call
 STORED = {dtype: name for name, dtype in FLOATS.items()}
 
@@ -177,7 +177,7 @@ def _at_once() -> Iterator[Callable[[Callable[[], None]], None]]:
     Each action has one core: torch's own threads wait for each other at every small product, which took most of a merge
     on a busy PC. There is one more thread than cores, because another may be waiting to write.
     """
-    before, cores = torch.get_num_threads(), min(MOST_CORES, psutil.cpu_count(logical=False) or 1)
+    before, cores = torch.get_num_threads(), min(MAX_CORES, psutil.cpu_count(logical=False) or 1)
     torch.set_num_threads(1)
     pool, pending = ThreadPoolExecutor(cores + 1), deque[Future[None]]()
 

@@ -20,7 +20,7 @@ QUANTS = ("q4_k_m", "q5_k_m", "q6_k", "q8_0", "f16", "bf16")
 # Prefix of the file with a model's vision or audio part, by which LM Studio and llama.cpp recognize it.
 MMPROJ = "mmproj-"
 GGUF_KINDS = ("gguf", "gguf-lora")
-MOST_STRENGTH = 4.0
+MAX_STRENGTH = 4.0
 LONGEST_MERGED = "out/model-00001-of-00004.safetensors"
 State = Literal["starting", "running", "done", "failed", "cancelled"]
 # Stages with a text under `export.stage_`; the others (a model being downloaded) have theirs under `stage.`.

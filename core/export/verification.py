@@ -49,7 +49,7 @@ MAX_PROMPTS = 8
 MAX_LENGTH = 1024  # tokens of a row
 ANSWER_TOKENS = 32
 # Above it the prompts take a processor most of an hour (8 rows of 1,024 tokens: 2 x 130 TFLOP at 8B).
-MOST_WHOLE_ON_CPU = 2_000_000_000  # parameters
+MAX_PARAMETERS_ON_CPU = 2_000_000_000  # parameters
 NEUTRAL = 3  # QUESTIONS to use if a run has no usable rows
 QUESTIONS = (
     "What is the capital of France?", "Tell me about horses.", "How do I boil an egg?", "Why is the sky blue?",
@@ -154,7 +154,7 @@ def choose(base: Base, adapter: Path, in_float32: bool = False) -> Method:
         return Method(replace(compute, dtype=torch.float32 if use_float32 else base.dtype))
     exact = Compute(torch.device("cpu"), torch.float32, msg("export.proof_on_cpu"))
     fits_in_float32 = memory > 2 * model_bytes
-    if fits_in_float32 and base.parameters <= MOST_WHOLE_ON_CPU:
+    if fits_in_float32 and base.parameters <= MAX_PARAMETERS_ON_CPU:
         return Method(exact)
     layered_bytes = layers.need_bytes(base, adapter)
     if pairs.lora_pairs(base, adapter) is not None and not layers.missing(base.model, base):
@@ -471,10 +471,10 @@ def _rounded(base: Base, adapter: Path, compute: Compute) -> PreTrainedModel:
 
 # ---- layer by layer ------------------------------------------------------------------------------
 def first_batch(probes: Sequence[ProofPrompt]) -> list[ProofPrompt]:
-    """Return as many of the first probes as fit into one batch of layers.MOST_TOKENS; at least one."""
+    """Return as many of the first probes as fit into one batch of layers.MAX_TOKENS; at least one."""
     chosen: list[ProofPrompt] = []
     for probe in probes:
-        if chosen and (len(chosen) + 1) * max(len(p.ids) for p in [*chosen, probe]) > layers.MOST_TOKENS:
+        if chosen and (len(chosen) + 1) * max(len(p.ids) for p in [*chosen, probe]) > layers.MAX_TOKENS:
             break
         chosen.append(probe)
     return chosen

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from core.memory.constants import Stack, memory_constants
 from core.recipe import Adapter, Data, Recipe
-from core.system.checkup import LEAST_FOR_FLASH
+from core.system.checkup import MIN_FOR_FLASH
 from core.values import Strict
 
 LossName = Literal["supervised", "chunked", "full", "fused"]
@@ -92,7 +92,7 @@ class Setup(Strict):
             "shards": train.ranks if train.fsdp else 1,
             "packed": recipe.data.packing,
             # torch's wheels for Windows may lack the kernel.
-            "grouped": recipe.data.packing and (capability or (0, 0)) >= LEAST_FOR_FLASH and sys.platform == "linux",
+            "grouped": recipe.data.packing and (capability or (0, 0)) >= MIN_FOR_FLASH and sys.platform == "linux",
         }
         return cls(device=device, **(settings | overrides))
 

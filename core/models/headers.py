@@ -238,7 +238,7 @@ def quantization(config: Mapping[str, object]) -> str | None:
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
-_MOST = 1 << 22  # entries of a list; tensors and settings are far fewer
+_MAX_ENTRIES = 1 << 22  # entries of a list; tensors and settings are far fewer
 # llama.cpp's names of families where transformers has another one.
 _FAMILIES = {
     "gemma3": "gemma3_text",
@@ -293,7 +293,7 @@ def _gguf_header(file: BinaryIO) -> tuple[JsonObject, list[Tensor], int]:
     Raises ValueError for files other than GGUF 2 or 3.
     """
     magic, version, tensors, settings = struct.unpack("<4sIQQ", file.read(24))
-    if magic != b"GGUF" or version not in (2, 3) or max(tensors, settings) > _MOST:
+    if magic != b"GGUF" or version not in (2, 3) or max(tensors, settings) > _MAX_ENTRIES:
         raise ValueError("no GGUF")
 
     def number(code: str) -> Any:
@@ -314,7 +314,7 @@ def _gguf_header(file: BinaryIO) -> tuple[JsonObject, list[Tensor], int]:
         if kind != _ARRAY:
             raise ValueError(kind)
         inner, count = number("I"), number("Q")
-        if count > _MOST:
+        if count > _MAX_ENTRIES:
             raise ValueError("too long")
         if inner in _SCALARS:
             file.seek(count * struct.calcsize(_SCALARS[inner]), 1)

@@ -19,7 +19,7 @@ from core.models.headers import Tensor
 from core.models.shapes.shape import Held, ModelShape
 
 START = 32 << 10  # bytes of a file that are asked for first: the header of a usual shard
-MOST_FILES = 8  # up to which all headers are read; for more, the index and the first file
+MAX_FILES = 8  # up to which all headers are read; for more, the index and the first file
 
 
 def fetch_shape(repo_id: str, revision: str | None = None, endpoint: str | None = None) -> ModelShape:
@@ -29,13 +29,13 @@ def fetch_shape(repo_id: str, revision: str | None = None, endpoint: str | None 
     If the files cannot be read (another format, a broken header), the shape is derived from config.json alone, and its
     source says so.
     """
-    with ThreadPoolExecutor(MOST_FILES, thread_name_prefix="hub-headers") as pool:
+    with ThreadPoolExecutor(MAX_FILES, thread_name_prefix="hub-headers") as pool:
         index = pool.submit(_index, repo_id, revision, endpoint)
         config = peek.fetch_config(repo_id, revision, endpoint)
         shape = ModelShape.from_config(config)
         try:
             files = _files(index.result())
-            several = len(files) > MOST_FILES
+            several = len(files) > MAX_FILES
             parts = list(
                 pool.map(lambda name: _tensors(repo_id, name, revision, endpoint), files[:1] if several else files)
             )

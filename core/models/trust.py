@@ -22,7 +22,7 @@ from core.messages import Message, msg
 from core.models import families
 from core.workspace.folder import Workspace
 
-MOST_FILES = 200
+MAX_FILES = 200
 Pins = dict[str, str]  # name, with / between folders, to sha256
 
 
@@ -110,8 +110,8 @@ def code_in(folder: Path) -> Pins:
     many."""
     digests: Pins = {}
     for path in sorted(folder.rglob("*.py")):
-        if len(digests) >= MOST_FILES:
-            raise ModelError("trust.too_many", folder=folder.name, most=MOST_FILES)
+        if len(digests) >= MAX_FILES:
+            raise ModelError("trust.too_many", folder=folder.name, most=MAX_FILES)
         digests[path.relative_to(folder).as_posix()] = sha256(path.read_bytes())
     return digests
 

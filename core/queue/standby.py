@@ -38,7 +38,7 @@ LOOK_S = 0.5
 OPEN_S = 5.0  # a page is open before the standby starts, after the first paint and plan
 CLOSED_S = 150.0  # without a signal of a page: browsers allow hidden pages one a minute
 IDLE_S = 1800.0  # as for the chat
-LEAST_TO_BEGIN, LEAST_TO_KEEP = 2 << 30, 1 << 30  # bytes of available RAM, not counting the standby's
+MIN_FREE_TO_BEGIN, MIN_FREE_TO_KEEP = 2 << 30, 1 << 30  # bytes of available RAM, not counting the standby's
 END_S = 0.5  # it has nothing to save
 
 
@@ -169,7 +169,7 @@ class Standby:
                 and now - self._opened_at >= OPEN_S
                 and self._is_needed(is_free, now)
             ):
-                if not self._is_timing() and self._free_bytes() >= LEAST_TO_BEGIN:
+                if not self._is_timing() and self._free_bytes() >= MIN_FREE_TO_BEGIN:
                     self._begin()
 
     def _begin(self) -> None:
@@ -189,7 +189,7 @@ class Standby:
     def _still_fits(self, waiting: StandbyProcess) -> bool:
         if waiting.held_bytes is None and self._is_timing():
             return False
-        return self._free_bytes() >= LEAST_TO_KEEP and waiting.start_conditions == StartConditions.now(
+        return self._free_bytes() >= MIN_FREE_TO_KEEP and waiting.start_conditions == StartConditions.now(
             waiting.device_environment
         )
 

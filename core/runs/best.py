@@ -7,7 +7,7 @@ import math
 from core.recipe import Recipe
 from core.runs.folder import RunFolder
 
-LEAST_PATIENCE = 3  # measurements; two without improvement may be chance
+MIN_PATIENCE = 3  # measurements; two without improvement may be chance
 SHARE = 0.4  # of all measurements, for frequent ones, of which three are soon over
 
 
@@ -19,7 +19,7 @@ def patience(recipe: Recipe, total_steps: int, eval_every: int, rows: int) -> in
     setting = recipe.train.early_stopping_patience
     if not rows or setting == 0:
         return 0
-    return setting or max(LEAST_PATIENCE, math.ceil(SHARE * total_steps / eval_every))
+    return setting or max(MIN_PATIENCE, math.ceil(SHARE * total_steps / eval_every))
 
 
 def to_keep(run: RunFolder, recipe: Recipe, best: str | None, since: int) -> str | None:

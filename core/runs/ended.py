@@ -24,7 +24,7 @@ from core.runs import checkpoints
 from core.runs.folder import RunFolder, Status
 from core.runs.states import State
 
-MOST_S = 3600.0  # a longer time means that a clock has jumped
+MAX_S = 3600.0  # a longer time means that a clock has jumped
 # The last line of a worker in which a kernel of bitsandbytes failed: its macro CUDA_CHECK_RETURN prints this and exits
 # (0.50.2).
 KERNEL_ERROR = re.compile(r"Error (.+) at line \d+ in file .+")
@@ -36,7 +36,7 @@ def seconds_since_asked(run: RunFolder) -> float | None:
     """Return the age of the command in control.json; None without one, or if the clock has jumped."""
     time_asked = files.read_object(run.path / "control.json").get("time")
     seconds = time.time() - time_asked if isinstance(time_asked, int | float) else -1.0
-    return seconds if 0 <= seconds <= MOST_S else None
+    return seconds if 0 <= seconds <= MAX_S else None
 
 
 @dataclass(frozen=True)

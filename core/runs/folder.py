@@ -40,7 +40,7 @@ from core.values import Frozen
 
 RUN_ID = re.compile(r"\d{4}-\d{2}-\d{2}_[a-z0-9][a-z0-9-]{0,39}_[a-z0-9]{6}")
 COMMANDS = ("pause", "stop")  # later ones override earlier ones
-MOST_NAME = 200  # characters; the app's own are shorter, a file may contain anything
+MAX_NAME = 200  # characters; the app's own are shorter, a file may contain anything
 
 
 class Status(Frozen):
@@ -95,7 +95,7 @@ class RunFolder:
 
     @property
     def name(self) -> str:
-        return str(self.label().get("name") or self.facts().name or self.id)[:MOST_NAME]
+        return str(self.label().get("name") or self.facts().name or self.id)[:MAX_NAME]
 
     def label(self) -> files.JsonObject:
         return files.read_object(self.path / "label.json")

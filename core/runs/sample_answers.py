@@ -20,7 +20,7 @@ from core.runs.folder import RunFolder
 from core.values import Frozen
 
 FILE = "film.jsonl"
-MOST_FRAMES = 24  # of a run; more cannot be distinguished on a screen, and each costs seconds
+MAX_FRAMES = 24  # of a run; more cannot be distinguished on a screen, and each costs seconds
 # Relative to the neutral loss before. Models differ in where a change begins to show in answers, so these bands only
 # choose words.
 NOTHING, LITTLE, SOME = 0.02, 0.10, 0.25
@@ -105,7 +105,7 @@ def every(evaluations_every: int, total_steps: int) -> int:
     """Return the steps between two frames: one at each evaluation, or at every second, third, ... if those are too
     many."""
     evaluations = max(1, -(-total_steps // evaluations_every))
-    return evaluations_every * -(-evaluations // MOST_FRAMES)
+    return evaluations_every * -(-evaluations // MAX_FRAMES)
 
 
 def mean_lengths(run: RunFolder) -> list[tuple[int, float]]:

@@ -32,11 +32,11 @@ from core.values import Frozen, Strict
 
 FILE = "film_scenes.json"
 ROWS = 3  # rows of the data
-MOST_TOKENS = 256  # of a prompt: longer ones cost memory and time that the training needs
+MAX_TOKENS = 256  # of a prompt: longer ones cost memory and time that the training needs
 ANSWER_TOKENS = 40
 LOOKED_AT = 200  # rows to search for three that are short enough
-MOST_ANSWER = 400  # characters of the data's own answer
-HELD_OUT, LEAST_HELD_OUT = 20, 8  # validation questions at both ends of a run; with fewer the interval is too wide
+MAX_ANSWER = 400  # characters of the data's own answer
+HELD_OUT, MIN_HELD_OUT = 20, 8  # validation questions at both ends of a run; with fewer the interval is too wide
 BEGINNING = 80  # characters of a plain text, which the model continues
 
 SceneSource = Literal["kept_apart", "trained", "own", "neutral"]
@@ -144,8 +144,8 @@ def _held_out(recipe: Recipe, apart: Sequence[Example], tokenizer: Tokenizer) ->
         candidates = [
             scene for scene in by_question.values() if len(tokenizer.encode(scene.answer or "")) < ANSWER_TOKENS
         ]
-    fitting = [scene for scene in candidates if _fits(scene, tokenizer, MOST_TOKENS + ANSWER_TOKENS)][:HELD_OUT]
-    return tuple(fitting) if len(fitting) >= LEAST_HELD_OUT else ()
+    fitting = [scene for scene in candidates if _fits(scene, tokenizer, MAX_TOKENS + ANSWER_TOKENS)][:HELD_OUT]
+    return tuple(fitting) if len(fitting) >= MIN_HELD_OUT else ()
 
 
 def _short_ones(examples: Iterator[Example], source: SceneSource, tokenizer: Tokenizer) -> list[Scene]:
@@ -156,7 +156,7 @@ def _short_ones(examples: Iterator[Example], source: SceneSource, tokenizer: Tok
         if (
             scene
             and same_prompt_key(scene.question) not in short
-            and _fits(scene, tokenizer, MOST_TOKENS + ANSWER_TOKENS)
+            and _fits(scene, tokenizer, MAX_TOKENS + ANSWER_TOKENS)
         ):
             short[same_prompt_key(scene.question)] = scene
         if len(short) == ROWS:
@@ -170,7 +170,7 @@ def _scene_of(example: Example, source: SceneSource) -> Scene | None:
         half = example.text[: min(BEGINNING, len(example.text) // 2)]
         begin = (half.rpartition(" ")[0] or half).rstrip()  # up to the end of a word, if there are spaces
         rest = example.text[len(begin) :].strip()
-        return Scene(source=source, text=begin, answer=rest[:MOST_ANSWER]) if begin and rest else None
+        return Scene(source=source, text=begin, answer=rest[:MAX_ANSWER]) if begin and rest else None
     turns = conversation(example)
     first = next((i for i, turn in enumerate(turns) if turn["role"] == "assistant"), None)
     if not first or turns[first - 1]["role"] != "user" or not turns[first - 1]["content"].strip():
@@ -178,7 +178,7 @@ def _scene_of(example: Example, source: SceneSource) -> Scene | None:
     prompt = tuple(SceneTurn(role=turn["role"], content=turn["content"]) for turn in turns[:first])
     tools = json.loads(example.tools) if example.tools else ()
     answer = turns[first]["content"] or as_json(turns[first].get("tool_calls", []))
-    return Scene(source=source, turns=prompt, answer=answer[:MOST_ANSWER], tools=tools)
+    return Scene(source=source, turns=prompt, answer=answer[:MAX_ANSWER], tools=tools)
 
 
 def _question(text: str) -> SceneTurn:

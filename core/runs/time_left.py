@@ -20,7 +20,7 @@ from core.runs.run_json import RunFacts, TimeFacts
 from core.runs.states import BUSY
 
 SLOW_START = 1.25  # a first step slower than this many medians is warm-up
-MOST_SLOW_STARTS = 5
+MAX_SLOW_STARTS = 5
 # medians: the most that a single step counts as, else one hiccup of twenty would be a fifth of the estimate
 HUNG = 2.0
 NEWEST = 200  # newest steps that count, so that the estimate follows a PC that became slower
@@ -107,7 +107,7 @@ class TimeLeft:
         steps = self._steps[1:] if len(self._steps) <= NEWEST else self._steps[-NEWEST:]
         usual = statistics.median(seconds / tokens for tokens, seconds in steps)
         slow = 0
-        while slow < min(MOST_SLOW_STARTS, len(steps) - 1) and steps[slow][1] > SLOW_START * usual * steps[slow][0]:
+        while slow < min(MAX_SLOW_STARTS, len(steps) - 1) and steps[slow][1] > SLOW_START * usual * steps[slow][0]:
             slow += 1
         counted = steps[slow:]
         seconds = sum(min(taken, HUNG * usual * tokens) for tokens, taken in counted)

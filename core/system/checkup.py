@@ -23,7 +23,7 @@ from core.system import devices, gpu, surroundings
 from core.system.surroundings import CheckResult, Surroundings, result
 from core.values import Frozen
 
-LEAST_FOR_FLASH = (8, 0)  # compute capability: aten/src/ATen/native/transformers/cuda/sdp_utils.cpp
+MIN_FOR_FLASH = (8, 0)  # compute capability: aten/src/ATen/native/transformers/cuda/sdp_utils.cpp
 TORCH_S = 600.0  # as in launcher/running: the first import, read by a virus scanner from a hard disk
 # Oldest NVIDIA driver for a major version of CUDA, by minor version compatibility (docs.nvidia.com/deploy/
 # cuda-compatibility; 12.x on Windows from 528.33). A test holds launcher/torch_build.py's table against it.
@@ -146,7 +146,7 @@ def _of_the_card(facts: Facts) -> Iterator[CheckResult]:
 def _flash_attention(is_built_in: bool, cards: list[gpu.Card]) -> CheckResult:
     """Report flash attention. Never a problem: without it another kernel is used that needs no more memory."""
     known = [card.capability for card in cards if card.capability]
-    if is_built_in and known and max(known) < LEAST_FOR_FLASH:
+    if is_built_in and known and max(known) < MIN_FOR_FLASH:
         return result("flash_attention", msg("doctor.flash_card", capability="{}.{}".format(*max(known))))
     return result("flash_attention", msg("doctor.flash" if is_built_in else "doctor.flash_none"))
 

@@ -31,7 +31,7 @@ NO_CARD = {VISIBLE: "-1"}  # an environment; "" may read as unset on Windows
 KERNELS = {(12, 6): ((5, 0), (9, 0)), (12, 8): ((7, 5), (12, 1)), (13, 0): ((7, 5), (99, 0))}
 # The lowest compute capability that a bitsandbytes library for CUDA has code for (0.50.2: sm_60 in that for 12.6, sm_70
 # and sm_75 in the others). Where it has none its kernels do not raise: they end the process.
-LEAST_FOR_BITSANDBYTES = (6, 0)
+MIN_FOR_BITSANDBYTES = (6, 0)
 
 
 class TorchBuild(Frozen):
@@ -105,7 +105,7 @@ def with_exclusions(nvidia: Nvidia, visible: str | None, build: TorchBuild | Non
 def is_too_old(card: Card) -> bool:
     """Return whether bitsandbytes lacks code for a GPU: QLoRA and 8-bit optimizers would end their process without an
     error."""
-    return card.capability is not None and card.capability < LEAST_FOR_BITSANDBYTES
+    return card.capability is not None and card.capability < MIN_FOR_BITSANDBYTES
 
 
 def _shown(cards: Sequence[Card], visible: str | None) -> set[int]:
@@ -227,5 +227,5 @@ def why_left_out(card: Card) -> Message | None:
 
 
 def too_old(card: Card) -> Message:
-    capability, least = ("{}.{}".format(*each) for each in (card.capability or (0, 0), LEAST_FOR_BITSANDBYTES))
+    capability, least = ("{}.{}".format(*each) for each in (card.capability or (0, 0), MIN_FOR_BITSANDBYTES))
     return msg("device.too_old", card=card.name or card.index, capability=capability, least=least)

@@ -64,7 +64,7 @@ def _allocator() -> dict[str, str]:
 
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # malloc.h
-LARGEST_IN_HEAP, MOST_KEPT = 32 << 20, (1 << 31) - 1  # bytes; the most that glibc takes for each
+LARGEST_IN_HEAP, MAX_KEPT = 32 << 20, (1 << 31) - 1  # bytes; the most that glibc takes for each
 LARGEST_SHARED = 1 << 20  # bytes, of a column of a hundred thousand rows
 
 
@@ -75,7 +75,7 @@ def keep_freed_memory() -> None:
     the same pages from the system again and again, each cleared and each a fault. Three steps of the starter (570
     tokens each, one thread of an EPYC, bf16): 86,147 faults before and 24,467 so, at a peak of 1,804 and 1,796 MiB.
     """
-    _mallopt((M_MMAP_THRESHOLD, LARGEST_IN_HEAP), (M_TRIM_THRESHOLD, MOST_KEPT))
+    _mallopt((M_MMAP_THRESHOLD, LARGEST_IN_HEAP), (M_TRIM_THRESHOLD, MAX_KEPT))
 
 
 def share_one_heap() -> None:
@@ -165,7 +165,7 @@ def kill_children() -> None:
 LEAVE_S = 1.0  # seconds to wait for a slow thread, or for one that never started
 EVERY_S = 0.003  # a measurement costs half a percent of that; a layer's workspace lives longer
 # With less free RAM the system is about to kill or swap programs.
-LEAST_FREE_BYTES = 200 << 20
+MIN_FREE_BYTES = 200 << 20
 
 
 class ResidentPeak:
@@ -199,7 +199,7 @@ class ResidentPeak:
             while not self._done.wait(EVERY_S):
                 self._look()
                 looks += 1
-                if looks % 30 == 0 and psutil.virtual_memory().available < LEAST_FREE_BYTES:
+                if looks % 30 == 0 and psutil.virtual_memory().available < MIN_FREE_BYTES:
                     self.is_over = True
         finally:
             self._left.set()
@@ -224,7 +224,7 @@ def limit_of_process() -> int | None:
     return min((limit for limit in limits if limit != resource.RLIM_INFINITY), default=None)
 
 
-LEAST_BYTES = 200 << 20  # closing a smaller program gains nothing
+MIN_BYTES = 200 << 20  # closing a smaller program gains nothing
 
 
 def top_by_ram(count: int) -> list[tuple[str, int]]:
@@ -235,7 +235,7 @@ def top_by_ram(count: int) -> list[tuple[str, int]]:
         name, memory = process.info["name"], process.info["memory_info"]
         if name and memory is not None and process.info["pid"] not in ours:
             used[name] += memory.rss
-    return [(name, size) for name, size in used.most_common(count) if size >= LEAST_BYTES]
+    return [(name, size) for name, size in used.most_common(count) if size >= MIN_BYTES]
 
 
 def _ours() -> set[int]:

@@ -26,11 +26,11 @@ from core.values import Frozen
 GB = 1e9
 # The starter model takes 0.4 GB while it is made; a 7B model in 16 bit is 15 GB, its run and merged export as much
 # again.
-LEAST_FREE_GB = 5.0
-LEAST_TEMPORARY_GB = 3.5  # torch with CUDA is a wheel of 3 GB at most, which pip puts there first
+MIN_FREE_GB = 5.0
+MIN_TEMPORARY_GB = 3.5  # torch with CUDA is a wheel of 3 GB at most, which pip puts there first
 # Windows commits memory only up to RAM plus page file. A base of 8B in 16 bit is mapped as a whole, 15 GiB; the rest is
 # torch with CUDA, a browser and Windows.
-LEAST_COMMIT_GIB = 32
+MIN_COMMIT_GIB = 32
 
 
 class CheckResult(Frozen):
@@ -81,9 +81,9 @@ def examine_windows(around: Surroundings) -> Iterator[CheckResult]:
     """Judge what must be right before torch loads."""
     if around.runtime is not None:
         version = ".".join(map(str, around.runtime))
-        needed = "{}.{}".format(*windows.LEAST_RUNTIME)
+        needed = "{}.{}".format(*windows.MIN_RUNTIME)
         fix = msg("doctor.runtime_fix", url=around.runtime_url)
-        if around.runtime >= windows.LEAST_RUNTIME:
+        if around.runtime >= windows.MIN_RUNTIME:
             yield result("runtime", msg("doctor.runtime", version=version))
         elif around.runtime:
             yield result("runtime", msg("doctor.runtime_old", version=version, needed=needed), fix)
@@ -97,11 +97,11 @@ def examine_windows(around: Surroundings) -> Iterator[CheckResult]:
 
 def _paths(around: Surroundings) -> Iterator[CheckResult]:
     lengths = len(around.program), len(around.workspace)
-    if lengths[0] > windows.MOST_ROOT:
-        values = {"folder": around.program, "found": lengths[0], "most": windows.MOST_ROOT}
+    if lengths[0] > windows.MAX_ROOT:
+        values = {"folder": around.program, "found": lengths[0], "most": windows.MAX_ROOT}
         yield result("path", msg("doctor.path_long", **values), msg("doctor.path_fix"))
-    elif lengths[1] > windows.MOST_WORKSPACE:
-        values = {"folder": around.workspace, "found": lengths[1], "most": windows.MOST_WORKSPACE}
+    elif lengths[1] > windows.MAX_WORKSPACE:
+        values = {"folder": around.workspace, "found": lengths[1], "most": windows.MAX_WORKSPACE}
         yield result("path", msg("doctor.path_long", **values), msg("doctor.workspace_path_fix"))
     else:
         yield result("path", msg("doctor.path_short", found=max(lengths)))
@@ -133,15 +133,15 @@ def _disks(around: Surroundings) -> Iterator[CheckResult]:
         yield result("disk", msg("doctor.disk_unknown", folder=around.workspace))
     else:
         free = around.free_bytes / GB
-        fix = msg("doctor.disk_fix", needed=LEAST_FREE_GB) if free < LEAST_FREE_GB else None
+        fix = msg("doctor.disk_fix", needed=MIN_FREE_GB) if free < MIN_FREE_GB else None
         yield result("disk", msg("doctor.disk", free=free, folder=around.workspace), fix)
     if around.models is not None and around.models_free_bytes is not None:
         free = around.models_free_bytes / GB
-        fix = msg("doctor.models_disk_fix", needed=LEAST_FREE_GB) if free < LEAST_FREE_GB else None
+        fix = msg("doctor.models_disk_fix", needed=MIN_FREE_GB) if free < MIN_FREE_GB else None
         yield result("models", msg("doctor.models_disk", free=free, folder=around.models), fix)
     if around.temporary is not None and around.temporary_free_bytes is not None:
         free = around.temporary_free_bytes / GB
-        fix = msg("doctor.temporary_fix", needed=LEAST_TEMPORARY_GB) if free < LEAST_TEMPORARY_GB else None
+        fix = msg("doctor.temporary_fix", needed=MIN_TEMPORARY_GB) if free < MIN_TEMPORARY_GB else None
         yield result("temporary", msg("doctor.temporary", free=free, folder=around.temporary), fix)
 
 
@@ -169,8 +169,8 @@ def _page_file(around: Surroundings) -> Iterator[CheckResult]:
     if most_mb is None:
         yield result("page_file", msg("doctor.page_file"))
         return
-    values = {"ram": around.ram_bytes / 2**30, "page": most_mb / 1024, "needed": LEAST_COMMIT_GIB}
-    enough = around.ram_bytes / 2**30 + most_mb / 1024 >= LEAST_COMMIT_GIB
+    values = {"ram": around.ram_bytes / 2**30, "page": most_mb / 1024, "needed": MIN_COMMIT_GIB}
+    enough = around.ram_bytes / 2**30 + most_mb / 1024 >= MIN_COMMIT_GIB
     yield result(
         "page_file", msg("doctor.page_file_limited", **values), None if enough else msg("doctor.page_file_fix")
     )

@@ -13,18 +13,18 @@ from typing import Any, NamedTuple
 
 # Without long paths a name may have 259 characters with its drive
 # (learn.microsoft.com/windows/win32/fileio/maximum-file-path-limitation).
-MOST_PATH = 259
+MAX_PATH = 259
 # The longest name below site-packages that an install writes: transformers 5.24 and torch 2.15 for Windows, 126 each,
 # counted in their wheels. torch 2.13 has 167 and is not taken on Windows; 2.9 to 2.12 and 2.14 have at most 121.
 LONGEST_PACKAGE = 126
 # The longest name below the workspace, with a margin: a file of an unfinished export or of a checkpoint, as counted by
 # a test.
 LONGEST_IN_WORKSPACE = 150
-MOST_WORKSPACE = MOST_PATH - 1 - LONGEST_IN_WORKSPACE
-MOST_ROOT = min(MOST_PATH - len("\\.venv\\Lib\\site-packages\\") - LONGEST_PACKAGE, MOST_WORKSPACE - len("\\workspace"))
+MAX_WORKSPACE = MAX_PATH - 1 - LONGEST_IN_WORKSPACE
+MAX_ROOT = min(MAX_PATH - len("\\.venv\\Lib\\site-packages\\") - LONGEST_PACKAGE, MAX_WORKSPACE - len("\\workspace"))
 # torch's wheels for Windows are built with MSVC 14.42 since 2.9: with an older msvcp140.dll than 14.40 the first mutex
 # ends the import with WinError 1114 (pytorch issue 169429, microsoft/STL issue 4730).
-LEAST_RUNTIME = (14, 40)
+MIN_RUNTIME = (14, 40)
 RUNTIME_URL = {"ARM64": "https://aka.ms/vc14/vc_redist.arm64.exe"}
 RUNTIME_URL_X64 = "https://aka.ms/vc14/vc_redist.x64.exe"
 

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 META = torch.device("meta")
 LEAST = 2  # layers of the smaller run
-MOST_ODD, MOST_PERIOD = 8, 12  # layers that may be unlike the others, and that may take turns
+MAX_ODD, MAX_PERIOD = 8, 12  # layers that may be unlike the others, and that may take turns
 
 
 def dry_run(question: Question, check: Callable[[], None] = lambda: None) -> DryRun:
@@ -134,10 +134,10 @@ def _moment(peak: Peak, kinds: Sequence[object]) -> tuple[object, ...]:
 def _depths(kinds: Sequence[object]) -> tuple[int, ...]:
     """Return the numbers of layers to run: all of them, or two numbers, of which the larger has one more period."""
     layers = len(kinds)
-    for odd in range(min(layers, MOST_ODD)):  # layers at the beginning that are unlike the rest
+    for odd in range(min(layers, MAX_ODD)):  # layers at the beginning that are unlike the rest
         tail = kinds[odd:]
         period = next(
-            (p for p in range(1, MOST_PERIOD + 1) if all(a == b for a, b in zip(tail, tail[p:], strict=False))), None
+            (p for p in range(1, MAX_PERIOD + 1) if all(a == b for a, b in zip(tail, tail[p:], strict=False))), None
         )
         if period is None:
             continue

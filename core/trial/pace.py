@@ -38,9 +38,9 @@ from core.values import Frozen
 from core.workspace import lease
 from core.workspace.folder import Workspace
 
-LEAST_STEPS = 5
+MIN_STEPS = 5
 PROBE_LIMIT_S = 120  # a first import of torch from a slow disk takes a minute
-MOST_TOKENS = 2048  # of the step that is timed; longer ones take as long a token, but for attention
+MAX_TOKENS = 2048  # of the step that is timed; longer ones take as long a token, but for attention
 KEPT = 100  # measurements in the file
 REST_S = 2.0  # a plan that stands so long is not being chosen any more
 ABANDONED_S = 15.0  # seven looks of a page that is open
@@ -120,7 +120,7 @@ def tokens_per_second(run: RunFolder) -> float | None:
     is left out."""
     lines = [line for line in run.all_metrics() if line.get("kind") == "train"]
     lines = [line for line in lines if line.get("attempt") == lines[-1].get("attempt")]
-    if len(lines) < LEAST_STEPS:
+    if len(lines) < MIN_STEPS:
         return None
     try:
         tokens = lines[-1]["tokens_seen"] - lines[0]["tokens_seen"]
@@ -164,7 +164,7 @@ class StandIn(Frozen):
     ) -> StandIn:
         """Create the stand-in. length: tokens of a usual row. Rounded, so that an edit that hardly matters needs no new
         measurement."""
-        row = min(MOST_TOKENS, 2 ** math.ceil(math.log2(max(16.0, length))))
+        row = min(MAX_TOKENS, 2 ** math.ceil(math.log2(max(16.0, length))))
         return cls(
             hidden_size=shape.hidden_size,
             intermediate_size=shape.active_width,
@@ -173,7 +173,7 @@ class StandIn(Frozen):
             head_dim=shape.head_dim,
             vocab_size=shape.vocab_size,
             num_hidden_layers=shape.num_hidden_layers,
-            rows=max(1, min(setup.per_device_train_batch_size, MOST_TOKENS // row)),
+            rows=max(1, min(setup.per_device_train_batch_size, MAX_TOKENS // row)),
             length=row,
             learned=max(1, round(row * 2 ** round(math.log2(min(1.0, max(0.1, learned_share)))))),
             r=setup.r,

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 LARGE_LAYER = 300e6  # parameters; two of them would need more than a gigabyte
 VOCABULARY = 512  # of the layers' own measurement: the head is timed apart
-SECONDS, LEAST_STEPS = 1.0, 2
+SECONDS, MIN_STEPS = 1.0, 2
 
 
 def stand_in(step: StandIn, compute: device.Compute, layers: int) -> PeftModel:
@@ -125,7 +125,7 @@ def timed(once: Callable[[], None], compute: device.Compute) -> float:
 
     synchronized()
     times, started = 0, time.perf_counter()
-    while (elapsed := time.perf_counter() - started) < SECONDS or times < LEAST_STEPS:
+    while (elapsed := time.perf_counter() - started) < SECONDS or times < MIN_STEPS:
         synchronized()
         times += 1
     return elapsed / times

@@ -6,14 +6,14 @@ import re
 import secrets
 import unicodedata
 
-MOST_SLUG = 40
+MAX_SLUG = 40
 _WINDOWS_RESERVED = {"con", "prn", "aux", "nul", *(f"com{i}" for i in range(10)), *(f"lpt{i}" for i in range(10))}
 
 
 def slug(name: str, fallback: str = "run") -> str:
-    """Lower-case ASCII letters, digits and single hyphens, at most MOST_SLUG characters, never reserved on Windows."""
+    """Lower-case ASCII letters, digits and single hyphens, at most MAX_SLUG characters, never reserved on Windows."""
     ascii_name = unicodedata.normalize("NFKD", name[:1000]).encode("ascii", "ignore").decode()
-    plain = re.sub(r"[^a-z0-9]+", "-", ascii_name.lower()).strip("-")[:MOST_SLUG].strip("-")
+    plain = re.sub(r"[^a-z0-9]+", "-", ascii_name.lower()).strip("-")[:MAX_SLUG].strip("-")
     return fallback if not plain or is_reserved(plain) else plain
 
 

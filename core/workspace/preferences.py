@@ -16,7 +16,7 @@ from core.values import Frozen
 from core.workspace.folder import Workspace
 
 HOURS = re.compile(r"([01]?\d|2[0-3])[:：.]([0-5]\d)\s*(?:-|–|—|到|至)\s*([01]?\d|2[0-3])[:：.]([0-5]\d)")
-MOST_PROGRAMS = 50
+MAX_PROGRAMS = 50
 
 
 class Hours(Frozen):
@@ -73,7 +73,7 @@ def parse_hours(text: str) -> tuple[Hours, ...]:
 def parse_programs(text: str) -> tuple[str, ...]:
     """Parse program names separated by commas, as a task manager shows them."""
     names = [part.strip()[:100] for part in re.split(r"[,，;；\n]", text)]
-    return tuple(dict.fromkeys(filter(None, names)))[:MOST_PROGRAMS]
+    return tuple(dict.fromkeys(filter(None, names)))[:MAX_PROGRAMS]
 
 
 WhenAlone = Literal["go_on", "pause"]

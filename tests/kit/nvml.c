@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SUCCESS = 0, NOT_SUPPORTED = 3, INSUFFICIENT_SIZE = 7, MOST_PROCESSES = 32 };
+enum { SUCCESS = 0, NOT_SUPPORTED = 3, INSUFFICIENT_SIZE = 7, MAX_PROCESSES = 32 };
 static const unsigned long long MIB = 1ULL << 20, NOT_AVAILABLE = ~0ULL;
 
 typedef void *Device; /* the index + 1 */
@@ -100,10 +100,10 @@ int nvmlDeviceGetDisplayActive(Device card, unsigned *active) { return number(ca
 static int processes(Device card, const char *field, unsigned *count, Process *found) {
     char value[512], *rest = value, *word;
     unsigned n = 0;
-    Process all[MOST_PROCESSES];
+    Process all[MAX_PROCESSES];
     int result = text(card, field, value, sizeof value);
     if (result != SUCCESS) return result;
-    while (n < MOST_PROCESSES && (word = strtok_r(rest, " ", &rest))) {
+    while (n < MAX_PROCESSES && (word = strtok_r(rest, " ", &rest))) {
         const char *used = strchr(word, ':') + 1;
         all[n].pid = (unsigned)atoi(word), all[n].gpu_instance = all[n].compute_instance = ~0U;
         all[n++].used = *used == '-' ? NOT_AVAILABLE : strtoull(used, NULL, 10) * MIB;

@@ -1,6 +1,6 @@
 """The gate runs a sample of the long tests, drawn by a seed that it prints; `--full` runs all.
 
-* A test whose cases take MOST_S or more together (tests/durations.tsv) runs as many of them as take about MOST_S, at
+* A test whose cases take MAX_S or more together (tests/durations.tsv) runs as many of them as take about MAX_S, at
   least LEAST.
 * Of the tests in the folders of DRAWN_S that take SHORT_S or more, as many are drawn as take that folder's seconds.
   Tests marked `gate` or `spawn` always run.
@@ -23,7 +23,7 @@ import pytest
 
 from tests.kit import durations
 
-MOST_S = 2.0
+MAX_S = 2.0
 LEAST = 3  # cases
 SHORT_S = 1.0
 DRAWN_S = {"browser": 45.0, "process": 40.0, "faults": 25.0}
@@ -47,7 +47,7 @@ def header() -> str | None:
 
 def cases_run(count: int, seconds: float) -> int:
     """Return how many of a test's cases the gate runs. seconds: of all cases together."""
-    return min(count, max(LEAST, round(count * MOST_S / seconds))) if seconds > MOST_S else count
+    return min(count, max(LEAST, round(count * MAX_S / seconds))) if seconds > MAX_S else count
 
 
 def drawn(names: Sequence[str], always: Collection[str], seconds: Mapping[str, float], seed: str) -> set[str]:

@@ -65,7 +65,7 @@ def tokenizer(tiny_model: Path) -> Tokenizer:
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(film, "ANSWER_TOKENS", 4)
-    monkeypatch.setattr(film_time, "MOST_OF_RUN", 1e6)  # of a run of five steps a twentieth is nothing
+    monkeypatch.setattr(film_time, "MAX_SHARE_OF_RUN", 1e6)  # of a run of five steps a twentieth is nothing
     monkeypatch.setattr(scenes, "ANSWER_TOKENS", 4)
 
 
@@ -277,7 +277,7 @@ def test_all_frames_together_take_a_twentieth_of_the_run_and_the_last_one_has_an
 ) -> None:
     """By counted time: a row's token is a second, each measurement of the texts three. Steps 0, 2, 4 and 5 have frames;
     all five answers take twenty, and the one that steps 0 and 5 answer in any case four, outside of that."""
-    monkeypatch.setattr(film_time, "MOST_OF_RUN", 0.05)
+    monkeypatch.setattr(film_time, "MAX_SHARE_OF_RUN", 0.05)
     film, now = slow.sample_answers, slow.sample_answers._clock
 
     def measured() -> float:
@@ -479,7 +479,7 @@ def test_forgetting_is_the_first_loss_beside_the_newest_in_words() -> None:
 
 def test_a_run_has_at_most_so_many_frames() -> None:
     assert sample_answers.every(10, 50) == 10 and sample_answers.every(3, 10) == 3
-    assert sample_answers.every(1, 1000) == 42 and sample_answers.MOST_FRAMES >= -(-1000 // 42)
+    assert sample_answers.every(1, 1000) == 42 and sample_answers.MAX_FRAMES >= -(-1000 // 42)
 
 
 # ---- real workers --------------------------------------------------------------------------------

@@ -571,7 +571,7 @@ def test_as_many_rows_as_go_through_at_once_are_asked_layer_by_layer(
     tiny: Trained, merged: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Seen: of eight rows that read alike three were asked, and eight were not three."""
-    monkeypatch.setattr(layers, "MOST_TOKENS", 175)
+    monkeypatch.setattr(layers, "MAX_TOKENS", 175)
     check = prove(tiny, merged, by_layer=True)
     assert check.passed and check.prompts == check.prompts_read_alike == check.first_tokens_equal == 2
 
@@ -601,7 +601,7 @@ def test_layer_by_layer_holds_one_layer_or_the_embedding(
 def test_an_export_without_room_is_finished_and_says_how_it_was_proven(
     tiny: Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verification, "MOST_WHOLE_ON_CPU", 0)
+    monkeypatch.setattr(verification, "MAX_PARAMETERS_ON_CPU", 0)
     status, _ = carry_out(tiny.workspace, tiny.run, "merged")
     assert status.state == "done", status.message
     result = next(result for result in tiny.exports().list(tiny.run.id) if result.kind == "merged")

@@ -41,7 +41,7 @@ IN_EVERY_GATE = {  # a llama leaves in test_llamacpp
 }
 # A tiny random model says every word with about the same probability, so that the bound for real ones would let much
 # pass. Qwen3.5: 3e-7; its q4_k_m 3e-4.
-MOST_OF_TINY = 2e-5
+MAX_TINY_DIVERGENCE = 2e-5
 # Measured, 2026-11-28, llama.cpp b11739: embeddings in each layer (Gemma 3n, 4) 6e-5 and 4e-5, Gemma 4 with experts
 # 5e-5; latent attention (in another order, so that other sums are rounded) 8e-5. Gemma 4 itself had 2.7e-5 with another
 # adapter on 2026-11-30. Their quantised files keep the usual bounds.
@@ -143,9 +143,9 @@ def dress(name: str, folder: Path, tools: Tools) -> None:
 
 
 def said(answer: dict, quant: str, probes: int, family: str) -> str:
-    most = judgement.MOST_DIVERGENCE[quant]
+    most = judgement.MAX_DIVERGENCE[quant]
     if quant == "bf16":
-        most, answer = LOOSER.get(family, MOST_OF_TINY), answer | {"closest_divergence": answer["divergence"]}
+        most, answer = LOOSER.get(family, MAX_TINY_DIVERGENCE), answer | {"closest_divergence": answer["divergence"]}
     verdict = judgement.judge(answer, most, probes + len(judgement.AWKWARD), None)
     print(quant, verdict.divergence, [reason.render("en") for reason in verdict.reasons])
     keys = [reason.key.removeprefix("gguf.reason_") for reason in verdict.reasons]

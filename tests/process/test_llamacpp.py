@@ -69,7 +69,7 @@ class Made:
         answer = self.asking.ask(file, against, keep, answers)
         losses = verification.mean_losses(self.expected, judgement.results_of(answer), "text")
         losses = losses if against == "adapter.logs" else None
-        verdict = judgement.judge(answer, judgement.MOST_DIVERGENCE[quant], self.texts, losses)
+        verdict = judgement.judge(answer, judgement.MAX_DIVERGENCE[quant], self.texts, losses)
         print(file.name, quant, verdict.divergence, [reason.render("en") for reason in verdict.reasons])
         return verdict
 
@@ -115,7 +115,7 @@ def test_the_16_bit_file_of_the_tuned_starter_is_the_adapter_in_llama_cpp(made: 
     verdict = made.of_sixteen
     in_file = gguf.GGUFReader(made.sixteen).fields["tokenizer.chat_template"].contents()
     assert in_file == modelfile.file_template(made.asking.work.tokenizer.template)
-    assert verdict.reasons == () and verdict.divergence < judgement.MOST_DIVERGENCE["bf16"]
+    assert verdict.reasons == () and verdict.divergence < judgement.MAX_DIVERGENCE["bf16"]
     assert len(verdict.answer["alike"]) == PROBES + len(judgement.AWKWARD) and verdict.answer["ends"] == [True]
     # It stood without a percentage for its longest part, a minute and a half.
     done = [done for stage, done in TOLD if stage == "asking_llamacpp" and done is not None]
@@ -181,7 +181,7 @@ def test_a_lora_beside_its_base_says_what_the_adapter_says_and_one_of_another_sc
     assert sorted(result.files) == ["README.md", "pirate-lora.gguf", "starter-bf16.gguf"]
     assert result.files["pirate-lora.gguf"] < 0.02 * result.files["starter-bf16.gguf"] and result.ollama_name is None
     check = result.check
-    assert check.divergence == check.divergence_16 < judgement.MOST_DIVERGENCE[
+    assert check.divergence == check.divergence_16 < judgement.MAX_DIVERGENCE[
         "bf16"
     ] and "LoRA: first token as the adapter's on 4 of 4 " in check.summary.render("en")
     assert not check.differences, "three answers, word by word"
@@ -195,7 +195,7 @@ def test_a_lora_beside_its_base_says_what_the_adapter_says_and_one_of_another_sc
     reader.data.flush()
     del reader
     answer = made.asking.ask(folder / "starter-bf16.gguf", "adapter.logs", None, lora=str(folder / "pirate-lora.gguf"))
-    assert answer["divergence"] > 10 * judgement.MOST_DIVERGENCE["bf16"] and answer["moved"] > 1
+    assert answer["divergence"] > 10 * judgement.MAX_DIVERGENCE["bf16"] and answer["moved"] > 1
 
 
 # ---- damage --------------------------------------------------------------------------------------
@@ -345,7 +345,7 @@ def test_a_file_that_does_not_prove_itself_is_removed(
 ) -> None:
     workspace = with_tools(tmp_path / "w", tiny_model.parent)
     run = train(workspace, tiny_model, {}, steps=3, rate=1e-2)
-    monkeypatch.setattr(judgement, "MOST_DIVERGENCE", {**judgement.MOST_DIVERGENCE, "bf16": -1.0})
+    monkeypatch.setattr(judgement, "MAX_DIVERGENCE", {**judgement.MAX_DIVERGENCE, "bf16": -1.0})
     status, job = carry_out(workspace, run, "bf16")
     assert (
         status.state == "failed" and status.message.key == "gguf.not_proven" and "BF16" in status.message.render("zh")
@@ -358,8 +358,8 @@ def test_a_file_that_does_not_prove_itself_is_removed(
 def test_a_model_that_does_not_fit_whole_is_proven_layer_by_layer_in_llama_cpp(
     tools: Tools, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
 ) -> None:
-    monkeypatch.setattr(verification, "MOST_WHOLE_ON_CPU", 0)
-    monkeypatch.setattr("core.export.layers.MOST_TOKENS", 60)
+    monkeypatch.setattr(verification, "MAX_PARAMETERS_ON_CPU", 0)
+    monkeypatch.setattr("core.export.layers.MAX_TOKENS", 60)
     workspace = with_tools(tmp_path / "w", tiny_model.parent)
     run = train(workspace, tiny_model, {}, steps=3, rate=1e-2)
     seen: list[str] = []
@@ -411,7 +411,7 @@ def answer_of(**changes: Any) -> dict[str, Any]:
     ],
 )
 def test_a_verdict_names_each_reason(changes: dict, losses: tuple[float, float] | None, keys: list[str]) -> None:
-    verdict = judgement.judge(answer_of(**changes), judgement.MOST_DIVERGENCE["bf16"], 2, losses)
+    verdict = judgement.judge(answer_of(**changes), judgement.MAX_DIVERGENCE["bf16"], 2, losses)
     assert [reason.key for reason in verdict.reasons] == keys
     assert not any("{" in reason.render(language) for reason in verdict.reasons for language in ("en", "zh"))
 
@@ -431,9 +431,9 @@ def test_a_type_that_loses_too_much_is_said_with_the_one_to_take(
     """It said "or another type", and of the starter's the next one up loses more. Not where it is the 16-bit file that
     is off."""
     sixteen = judgement.judge(
-        answer_of(divergence=1e-5 if larger else 1e-3), judgement.MOST_DIVERGENCE["bf16"], 2, (1.0, 1.0)
+        answer_of(divergence=1e-5 if larger else 1e-3), judgement.MAX_DIVERGENCE["bf16"], 2, (1.0, 1.0)
     )
-    file = judgement.judge(answer_of(closest_divergence=off), judgement.MOST_DIVERGENCE[quant], 2, None)
+    file = judgement.judge(answer_of(closest_divergence=off), judgement.MAX_DIVERGENCE[quant], 2, None)
     check = ExportCheck(
         proof="llamacpp", quant=quant, prompts_read_alike=2, prompts=2, own_prompts=True, passed=False, divergence=off,
         reasons=(*sixteen.reasons, *file.reasons),
@@ -452,7 +452,7 @@ def test_a_quantised_file_is_judged_by_the_positions_that_rounding_does_not_deci
     """Seen: a sound q8_0 file was refused with a mean of 0.024 on one processor; computed with the instructions of
     others it was 0.018 to 0.021, and two thirds of it came from a twentieth of the positions. Those of that file:"""
     sound = np.repeat([0.0003, 0.003, 0.03, 0.35], [60, 25, 10, 5])
-    assert sound.mean() > judgement.MOST_DIVERGENCE["q8_0"]
+    assert sound.mean() > judgement.MAX_DIVERGENCE["q8_0"]
     everywhere = np.full(100, 0.03)
     broken = np.where(np.arange(100) == 7, np.nan, sound)
     for divergences, keys in (
@@ -464,9 +464,9 @@ def test_a_quantised_file_is_judged_by_the_positions_that_rounding_does_not_deci
             divergence=float(divergences.mean()), closest_divergence=questions.mean_of_closest(divergences)
         )
         assert [
-            reason.key for reason in judgement.judge(answer, judgement.MOST_DIVERGENCE["q8_0"], 2, None).reasons
+            reason.key for reason in judgement.judge(answer, judgement.MAX_DIVERGENCE["q8_0"], 2, None).reasons
         ] == keys
-        assert judgement.judge(answer, judgement.MOST_DIVERGENCE["bf16"], 2, (1.0, 1.0)).reasons, (
+        assert judgement.judge(answer, judgement.MAX_DIVERGENCE["bf16"], 2, (1.0, 1.0)).reasons, (
             "a 16-bit file by all positions"
         )
 

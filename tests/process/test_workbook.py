@@ -54,7 +54,7 @@ def test_a_sheet_that_takes_too_much_memory_is_refused_with_the_limit(
         starts.chmod(0o755)
         monkeypatch.setattr(sys, "executable", str(starts))
         monkeypatch.setattr(files, "ON_WINDOWS", True)
-    monkeypatch.setattr(reader_process, "MOST_MEMORY", 60 << 20)
+    monkeypatch.setattr(reader_process, "MAX_MEMORY", 60 << 20)
     monkeypatch.setattr(reader_process, "LOOK_S", 0.001)
     with pytest.raises(DataError, match="needs more than 60 MiB of memory"):
         inspect_file(far(tmp_path, "J1048576"))

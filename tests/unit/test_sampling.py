@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from tests.kit.sampling import DRAWN_S, LEAST, MOST_S, SHORT_S, drawn, lanes
+from tests.kit.sampling import DRAWN_S, LEAST, MAX_S, SHORT_S, drawn, lanes
 
 CASES = [f"tests/unit/a.py::test_long[{n}]" for n in range(40)]
 SHORT = [f"tests/unit/a.py::test_short[{n}]" for n in range(40)]
 SECONDS = {
-    "tests/unit/a.py::test_long": 4 * MOST_S,
+    "tests/unit/a.py::test_long": 4 * MAX_S,
     "tests/unit/a.py::test_one": 100.0,
     "tests/unit/a.py::test_few": 100.0,
 }

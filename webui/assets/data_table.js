@@ -3,7 +3,7 @@
 // props.value: {set, stamp, may_edit}, null where no set is open. Words: those that data_table.py lists in WORDS.
 const words = __WORDS__;
 const CHUNK = 100, KEPT = 30;         // rows that are fetched together; of such parts, how many are remembered
-const MOST_PX = 8e6;                  // browsers lay out no taller boxes; more rows than fit are scrolled in proportion
+const MAX_PX = 8e6;                  // browsers lay out no taller boxes; more rows than fit are scrolled in proportion
 const AROUND = 6;                     // rows drawn above and below what can be seen
 const COLUMNS = 4;                    // the box with the number, question, answer, the button that opens the row
 const at = {}, parts = new Map(), asked = new Set(), drawn = new Map();
@@ -151,7 +151,7 @@ function showHistory(reply) {
 }
 const rowAt = index => parts.get(Math.floor(index / CHUNK))?.rows[index % CHUNK];
 const visible = () => Math.max(1, (at.scroll.clientHeight - at.head.offsetHeight) / height);
-const isScaled = () => total * height > MOST_PX;
+const isScaled = () => total * height > MAX_PX;
 function first() {  // the row at the upper edge, not a whole number
   const { scrollTop, scrollHeight, clientHeight } = at.scroll;
   if (!isScaled()) return scrollTop / height;
@@ -160,7 +160,7 @@ function first() {  // the row at the upper edge, not a whole number
 function render() {
   if (!at.scroll.isConnected) return;
   const top = first(), end = top + visible();
-  at.body.style.height = `${Math.min(total * height, MOST_PX)}px`;
+  at.body.style.height = `${Math.min(total * height, MAX_PX)}px`;
   at.grid.setAttribute('aria-rowcount', total + 1);
   at.grid.hidden = !total && at.grid.ariaBusy !== 'true';
   at.empty.hidden = !at.grid.hidden || !set || isSearching;

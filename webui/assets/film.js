@@ -1,7 +1,7 @@
 // A run's film, polled whole when it has changed. Everything a model or a person wrote reaches the page through textContent.
 // props.value as in live_chart.js: the run to show; "" lets the server choose; null shows nothing.
 const words = __WORDS__;
-const MOST_WATCHED = 4;  // answers after the first that one question is shown with
+const MAX_WATCHED = 4;  // answers after the first that one question is shown with
 let at = {}, shown = null, place = 0, timer = 0, busy = false, asked, run = '';
 
 const fill = (sentence, values) => sentence.replace(/\{(\w+)\}/g, (all, name) => name in values ? values[name] : all);
@@ -89,7 +89,7 @@ function watch_(scenes, frames) {
   at.question.textContent = scenes[place].asked;
   at.question.dir = 'auto';
   const told = frames.filter((frame) => frame.answers[place][1] !== 'none');
-  const every = Math.max(1, Math.ceil((told.length - 1) / MOST_WATCHED));
+  const every = Math.max(1, Math.ceil((told.length - 1) / MAX_WATCHED));
   const chosen = told.filter((_, i) => i === 0 || (told.length - 1 - i) % every === 0);
   at.answers.textContent = '';
   chosen.forEach((frame, i) => {

@@ -3,7 +3,7 @@
 // Its sentences, in the page's language, are those that live_chart.py lists in WORDS.
 const words = __WORDS__;
 const WHOLE = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 1e6]; // steps are whole
-const MOST_HELD = 6000; // then the curves are asked for again, thinned
+const MAX_HELD = 6000; // then the curves are asked for again, thinned
 const GIB = 2 ** 30, NARROW = 720; // px
 const SMALL = { rate: 'x', norm: 'x', speed: 'x', memory: 'mx' }; // each with the column of its steps
 const PAIRS = { accuracy: ['accuracy'], margin: ['margin'], logps: ['chosen', 'rejected'] }; // each with its lines: p_ training, q_ kept apart
@@ -299,7 +299,7 @@ function take(reply) {
     for (const chart of charts) if (held.x.length + held.ex.length) chart.plot?.setScale('x', span());
   }
   run = reply.run;
-  cursor = Math.max(held.x.length, held.ex.length, held.mx.length) > MOST_HELD ? null : reply.cursor;
+  cursor = Math.max(held.x.length, held.ex.length, held.mx.length) > MAX_HELD ? null : reply.cursor;
   const some = held.x.length + held.ex.length + held.bx.length > 0;
   note.textContent = held.bx.length ? fill(words.nonfinite, { step: held.bx.at(-1) }) : some ? '' : reply.run && !reply.at_work ? words.none : words.empty;
   note.classList.toggle('lc-bad', held.bx.length > 0);

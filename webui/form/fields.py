@@ -64,7 +64,7 @@ CARDS = "cards"  # the chosen GPUs of this PC; a recipe has only their number
 AUTO = ""  # left to the plan
 # empty means off: no plan turns it on
 NONE: set[Key] = {("train", "loraplus_lr_ratio"), ("train", "neftune_noise_alpha")}
-MOST_LINE = LONGEST_PROMPT  # characters of a line of a field with several
+MAX_LINE = LONGEST_PROMPT  # characters of a line of a field with several
 
 # Shows only the settings with the typed words in their name or help, or a note if there are none.
 SEARCH = """(wanted) => {
@@ -215,7 +215,7 @@ def setting_error(error: RecipeError) -> GarageError:
         if (limit := getattr(rule, bound, None)) is not None
     }
     if kind.many:
-        return FormError("wizard.bad_lines", field=name, most=rules["max_length"], long=MOST_LINE)
+        return FormError("wizard.bad_lines", field=name, most=rules["max_length"], long=MAX_LINE)
     if kind.choices or kind.type in (bool, str):
         return FormError("wizard.bad_choice", **values)
     low, high = rules.get("ge", rules.get("gt", -math.inf)), rules.get("le", rules.get("lt", math.inf))

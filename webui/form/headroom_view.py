@@ -20,7 +20,7 @@ from webui.kit.wording import Wording
 
 # The drawing, in units of its viewBox.
 WIDE, HIGH, LEFT, RIGHT, TOP, BOTTOM = 420, 220, 34, 24, 16, 36
-MOST_TICKS = 5
+MAX_TICKS = 5
 
 
 def setting_limits(result: FormResult, w: Wording) -> Html | None:
@@ -78,7 +78,7 @@ def drawing(curves: Sequence[LengthCurve], free: float | None, now: int, w: Word
     lengths = curves[0].lengths
     most = max(max(curve.needed_gib) for curve in curves)
     top = min(most, 3 * free) if free else most
-    step = round_up(top / MOST_TICKS)
+    step = round_up(top / MAX_TICKS)
     top = step * math.ceil(top / step)
 
     def across(length: int) -> float:

@@ -16,7 +16,7 @@ from webui.kit.wording import Wording
 # The drawing's own units; CSS scales it to the page, at 390 px to about 0.9.
 WIDTH, HEIGHT = 380, 168
 LEFT, RIGHT, TOP, BOTTOM = 8, 8, 28, 36
-MOST_TICKS = 5
+MAX_TICKS = 5
 
 _PARTS: dict[Part, str] = {"thinking": "lg-learned lg-thinking", "call": "lg-learned lg-call"}
 _TAGS = {
@@ -148,7 +148,7 @@ def _bars(bins: Sequence[Bin]) -> Iterator[Html]:
 def _axis(bins: Sequence[Bin], w: Wording) -> Iterator[Html]:
     floor = HEIGHT - BOTTOM
     yield tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=floor, y2=floor, class_="lg-axis")
-    every = -(-len(bins) // MOST_TICKS)
+    every = -(-len(bins) // MAX_TICKS)
     for i in range(0, len(bins) - every // 2, every):
         anchor = "start" if i == 0 else "middle"
         x = f"{LEFT + i * _bar_width(bins):.1f}"

@@ -12,9 +12,9 @@ from webui.kit.format import gib
 from webui.kit.html import Html, tag
 from webui.kit.wording import Wording
 
-MOST_HOLDERS = 6
+MAX_HOLDERS = 6
 MOVED = 0.05  # share of the free memory; a desktop varies by less
-LEAST_MOVED_GIB = 0.25
+MIN_MOVED_GIB = 0.25
 
 
 def is_short(result: FormResult) -> bool:
@@ -29,7 +29,7 @@ def holders(result: FormResult, machine: Machine, w: Wording) -> Html | str:
         return ""
     budget = result.plan.advice.budget
     programs = (
-        [(name, w.t("fits_view.gib", gib=gib(w, size / GIB))) for name, size in top_by_ram(MOST_HOLDERS)]
+        [(name, w.t("fits_view.gib", gib=gib(w, size / GIB))) for name, size in top_by_ram(MAX_HOLDERS)]
         if budget.kind == "cpu"
         else _on_card(budget, machine, w)
     )
@@ -50,7 +50,7 @@ def _on_card(budget: Budget, machine: Machine, w: Wording) -> list[tuple[str, st
     if not by_card or None in by_card:
         return None
     programs = []
-    for holder in [holder for holders in by_card for holder in holders or ()][:MOST_HOLDERS]:
+    for holder in [holder for holders in by_card for holder in holders or ()][:MAX_HOLDERS]:
         used = (
             w.t("free_memory.amount_unknown")
             if holder.used_bytes is None
@@ -82,4 +82,4 @@ def has_moved(drawn: object, free_gib: float | None) -> bool:
     limits = [value for name in ("bare", "needed") if isinstance(value := drawn.get(name), int | float)]
     if any((was >= limit) != (free_gib >= limit) for limit in limits):
         return True
-    return abs(free_gib - was) > max(LEAST_MOVED_GIB, MOVED * was)
+    return abs(free_gib - was) > max(MIN_MOVED_GIB, MOVED * was)

@@ -25,7 +25,7 @@ BAR = (
 )
 # Warnings that are shown elsewhere: as findings, and as the reason for the length.
 SAID_ELSEWHERE = (*COVERED_WARNINGS, "advise.warn_estimated_lengths")
-MOST_WARNINGS = 2  # beside the form; the others are in a fold
+MAX_WARNINGS = 2  # beside the form; the others are in a fold
 # What would fit, each in its own fold.
 FITS = (
     ("stretched", headroom_view.setting_limits),
@@ -94,7 +94,7 @@ def card(result: FormResult, w: Wording) -> Html:
         tag("p", w.t("plan_view.shape_unknown", why=w.render(result.shape_problem)), class_="lg-quiet")
         if result.shape_problem
         else None,
-        *_warnings(advice, w)[:MOST_WARNINGS],
+        *_warnings(advice, w)[:MAX_WARNINGS],
     ]
     return tag("div", join(parts), class_="lg-plan")
 
@@ -108,7 +108,7 @@ def more(result: FormResult, table: VramTable, w: Wording) -> Html:
     if result.plan is None:
         return Html("")
     advice = result.plan.advice
-    others = _warnings(advice, w)[MOST_WARNINGS:]
+    others = _warnings(advice, w)[MAX_WARNINGS:]
     parts = [
         fold(w.t("plan_view.more_warnings", count=len(others)), *others) if others else None,
         reasons(advice, w),

@@ -36,7 +36,7 @@ element.addEventListener("click", (event) => {
 });
 """
 MARK = "(data) => loraGarageStart.mark(data)"
-MOST_OWN = 6  # own datasets shown as cards; all of them are in the step
+MAX_OWN = 6  # own datasets shown as cards; all of them are in the step
 
 
 class Summary(NamedTuple):
@@ -83,7 +83,7 @@ class StartView(Panel):
         return join(
             [
                 tag("div", *(self._sample(info, result, data) for info in shown), class_="lg-samples"),
-                tag("div", *(self._own(info, data) for info in own[:MOST_OWN]), class_="lg-own") if own else None,
+                tag("div", *(self._own(info, data) for info in own[:MAX_OWN]), class_="lg-own") if own else None,
             ]
         )
 

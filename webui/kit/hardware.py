@@ -12,7 +12,7 @@ from webui.kit.format import decimals, number
 from webui.kit.html import Html, facts, join, muted, notice, tag
 from webui.kit.wording import Wording
 
-MOST_HOLDERS = 8
+MAX_HOLDERS = 8
 # NVML's error numbers with a sentence of their own; all others are quoted.
 EXPLAINED = {12: "no_library", 9: "not_running", 18: "not_restarted"}
 
@@ -141,9 +141,9 @@ def _holders(holders: tuple[Holder, ...] | None, w: Wording) -> str:
         return _unknown(w)
     if not holders:
         return w.t("hardware_view.no_holders")
-    lines = [tag("li", _holder(holder, w)) for holder in holders[:MOST_HOLDERS]]
-    if len(holders) > MOST_HOLDERS:
-        lines.append(tag("li", w.t("hardware_view.more_holders", count=len(holders) - MOST_HOLDERS)))
+    lines = [tag("li", _holder(holder, w)) for holder in holders[:MAX_HOLDERS]]
+    if len(holders) > MAX_HOLDERS:
+        lines.append(tag("li", w.t("hardware_view.more_holders", count=len(holders) - MAX_HOLDERS)))
     return tag("ul", *lines, class_="lg-holders")
 
 

@@ -31,7 +31,7 @@ from webui.pages.chat_choices import (
     strength_of,
     target_choices,
 )
-from webui.pages.chat_history import MOST_SYSTEM, Message, answered, turns_of, without_last
+from webui.pages.chat_history import MAX_SYSTEM, Message, answered, turns_of, without_last
 from webui.pages.chat_status import loading, status_line
 from webui.pages.conversations import BASE, CHOSEN, OFFERED, OPENED, SENT, TAKEN, TUNED, ConversationShelf
 from webui.pages.corrections import CLOSES, CorrectionsPanel
@@ -41,7 +41,7 @@ from webui.state.services import Services
 
 LOAD_POLL_S = 0.1
 LOAD_TIMEOUT_S = 3600.0  # a large model may have to be downloaded first
-MOST_SHOWN = 40_000  # characters of one answer, twice what 4,096 tokens are; a browser stands still over half a million
+MAX_SHOWN = 40_000  # characters of one answer, twice what 4,096 tokens are; a browser stands still over half a million
 SEED = 7  # its index among target and sampling
 # Outputs: message, emptied if it is still the sent text.
 LEAVES = "(sent, now) => sent && now === sent ? '' : undefined"
@@ -152,7 +152,7 @@ class ChatPage:
         """Build the settings of both answers. thinks: true if thinking can be switched for the loaded model."""
         w = self.w
         system = w.named("chat_page.system", "chat-system")
-        self.system = gr.Textbox(lines=2, max_lines=6, max_length=MOST_SYSTEM, **system)
+        self.system = gr.Textbox(lines=2, max_lines=6, max_length=MAX_SYSTEM, **system)
         self.temperature = gr.Number(0, step=0.1, **w.named("chat_page.temperature", "chat-temperature"))
         self.top_p = gr.Number(0.9, step=0.05, **w.named("chat_page.top_p", "chat-top-p"))
         self.max_new_tokens = gr.Number(256, precision=0, **w.named("chat_page.max_new_tokens", "chat-max-new-tokens"))
@@ -348,10 +348,9 @@ class ChatPage:
         self, base: list[Message], tuned: list[Message], texts: dict[str, str], both: bool
     ) -> tuple[list[Message], list[Message]]:
         """Return both histories with the text so far; of an endless answer only its beginning, and a note."""
-        cut = self.w.t("chat_page.cut", most=grouped(self.w, MOST_SHOWN))
+        cut = self.w.t("chat_page.cut", most=grouped(self.w, MAX_SHOWN))
         shown_texts = {
-            column: text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}\n\n{cut}"
-            for column, text in texts.items()
+            column: text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}\n\n{cut}" for column, text in texts.items()
         }
         return self._answered(base, shown_texts["base"]), self._answered(tuned, shown_texts["tuned"]) if both else []
 

@@ -7,7 +7,7 @@ from html import escape, unescape
 
 from core.files import JsonObject
 
-MOST_SYSTEM = 8000
+MAX_SYSTEM = 8000
 Message = JsonObject
 
 _THOUGHT = re.compile(r"\s*<think>(.*?)(?:</think>(.*)|$)", re.DOTALL)
@@ -31,7 +31,7 @@ def content_of(message: Message) -> str:
 def turns_of(history: list[Message] | None, system: str = "") -> list[dict[str, str]]:
     """Return a chatbot's history as turns of core.data.conversation, with a system prompt in front; a question without
     an answer is left out."""
-    turns = [{"role": "system", "content": system.strip()[:MOST_SYSTEM]}] if system.strip() else []
+    turns = [{"role": "system", "content": system.strip()[:MAX_SYSTEM]}] if system.strip() else []
     pairs: list[dict[str, str]] = []
     for message in history or []:
         role, content = str(message.get("role")), content_of(message)

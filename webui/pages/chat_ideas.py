@@ -11,7 +11,7 @@ from webui.kit.wording import Wording
 from webui.pages.chat_choices import run_id_of
 from webui.state.services import Services
 
-MOST, MOST_CHARACTERS = 3, 120
+MOST, MAX_CHARACTERS = 3, 120
 # Types and sends the question.
 ASK = """
 element.addEventListener("click", (event) => {
@@ -35,7 +35,7 @@ def ideas(services: Services, target: object, w: Wording) -> Sequence[str]:
             run_scenes = None
         every = (*run_scenes.held_out, *run_scenes.scenes) if run_scenes else ()
         unlearned = (scene for scene in every if scene.turns and scene.source != "trained")
-        own = [scene.question for scene in unlearned if len(scene.question) <= MOST_CHARACTERS]
+        own = [scene.question for scene in unlearned if len(scene.question) <= MAX_CHARACTERS]
     general = scenes.neutral_prompts().prompts["zh" if w.language == "zh" else "en"]
     return list(dict.fromkeys([*own, *general]))[:MOST]
 

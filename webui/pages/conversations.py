@@ -20,7 +20,7 @@ from webui.pages.chat_history import Message, answered, as_written, content_of, 
 from webui.server.set_file import TALKS, address
 from webui.state.services import Services
 
-MOST_LISTED = 50
+MAX_LISTED = 50
 BASE, TUNED, NOTICE, SENT = 3, 4, 7, 8  # indices in ChatPage's view
 # The open conversation is stored only in this browser: a reload shows it again.
 OPENED = "(...given) => { given[given.length - 1] = loraGarageDuel.opened(); return given; }"
@@ -173,7 +173,7 @@ class ConversationShelf:
         w, matches = self.w, self.store.find(words if isinstance(words, str) else "")
         one = next((one for one in matches if one.id == opened), None)
         choices = [
-            (f"{each.name} · {each.label} · {format.moment(each.changed)}", each.id) for each in matches[:MOST_LISTED]
+            (f"{each.name} · {each.label} · {format.moment(each.changed)}", each.id) for each in matches[:MAX_LISTED]
         ]
         count = (
             w.t("conversations_view.count", shown=len(choices), count=len(matches))

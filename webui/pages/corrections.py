@@ -19,9 +19,9 @@ from webui.kit.html import Html, notice, tag
 from webui.kit.live import AT_ONCE, CONTROL, CORRECTS, QUIET, SHOW_FURTHER, shown
 from webui.kit.panel import Panel
 from webui.pages.chat_choices import is_there
-from webui.pages.chat_history import MOST_SYSTEM, Message, answered, last_answer, without_last
+from webui.pages.chat_history import MAX_SYSTEM, Message, answered, last_answer, without_last
 
-MOST_ANSWER = 40_000  # characters
+MAX_ANSWER = 40_000  # characters
 # Outputs: outputs, as of `closed`.
 CLOSES = (
     "() => [{__type__: 'update', visible: false}, undefined, undefined, {__type__: 'update', visible: false}, "
@@ -38,7 +38,7 @@ class CorrectionsPanel(Panel):
         self.earlier = gr.State(None)  # question, answer, and number of attempts
         with gr.Column(visible=False, elem_id="chat-correction") as self.panel:
             text = w.named("corrections_view.text", "chat-correction-text")
-            self.text = gr.Textbox(lines=4, max_lines=16, max_length=MOST_ANSWER, **text)
+            self.text = gr.Textbox(lines=4, max_lines=16, max_length=MAX_ANSWER, **text)
             with gr.Row(elem_classes="lg-tight"):
                 self.save = gr.Button(w.t("corrections_view.save"), variant="primary", elem_id="chat-correction-save")
                 self.close = gr.Button(w.t("corrections_view.close"), elem_id="chat-correction-close")
@@ -165,9 +165,9 @@ class CorrectionsPanel(Panel):
                 raise ChatError("corrections.nothing")
             if not is_there(self.services, w, target):
                 raise ChatError("chat_page.gone")
-            prompt = system.strip()[:MOST_SYSTEM] if isinstance(system, str) else ""
+            prompt = system.strip()[:MAX_SYSTEM] if isinstance(system, str) else ""
             turns = [*([{"role": "system", "content": prompt}] if prompt else []), *turns]
-            rows = [corrections.row(turns, better[:MOST_ANSWER], worse)]
+            rows = [corrections.row(turns, better[:MAX_ANSWER], worse)]
             info, _ = corrections.keep(
                 self.services.workspace, self.services.datasets, target, self._name(target), rows
             )

@@ -29,7 +29,7 @@ from webui.pages.data_view import RowFilter, View, Views
 from webui.state.services import Services
 
 A_CELL = 300  # characters sent of a cell; the rest is fetched when it is edited or opened
-MOST_ROWS = 200  # in one answer
+MAX_ROWS = 200  # in one answer
 WORDS = (
     "list", "search", "filter", "row", "question", "answer", "open", "choose", "choose_all", "undo", "redo", "add",
     "delete", "deselect", "chosen", "none_found", "show_all", "hint", "read_hint", "offline", "edit",
@@ -109,7 +109,7 @@ class RowsTable(Panel):
         Raises DataError."""
         row_filter, stamp, view = self.views.get(RowFilter.from_request(request))
         view.look()
-        begin, count = max(0, _int(request, "begin")), min(MOST_ROWS, max(0, _int(request, "count")))
+        begin, count = max(0, _int(request, "begin")), min(MAX_ROWS, max(0, _int(request, "count")))
         return {
             "stamp": stamp,
             "show": row_filter.show,

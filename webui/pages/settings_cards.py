@@ -25,7 +25,7 @@ from webui.kit.visitor import is_local
 from webui.kit.wording import Wording
 from webui.state.services import Services
 
-MOST_GIB = 100.0
+MAX_GIB = 100.0
 
 
 class AutomationCard(Panel):
@@ -50,7 +50,7 @@ class AutomationCard(Panel):
             self.card = gr.Checkbox(now.watch_card, **w.named("automation_card.card", "auto-card"))
             self.doubt = gr.HTML(self._doubt(), elem_id="auto-doubt")
             gib = w.named("automation_card.gib", "auto-gib")
-            self.gib = gr.Number(now.min_gib, minimum=0.1, maximum=MOST_GIB, step=0.1, **gib)
+            self.gib = gr.Number(now.min_gib, minimum=0.1, maximum=MAX_GIB, step=0.1, **gib)
             self.save = gr.Button(w.t("automation_card.save"), elem_id="auto-save")
             self.notice = gr.HTML("", visible=False, elem_id="auto-notice")
 
@@ -100,7 +100,7 @@ class AutomationCard(Panel):
                 hours=parse_hours(hours if isinstance(hours, str) else ""),
                 programs=parse_programs(programs if isinstance(programs, str) else ""),
                 watch_card=card is True,
-                min_gib=min(MOST_GIB, max(0.1, float(gib))) if isinstance(gib, int | float) else 1.0,
+                min_gib=min(MAX_GIB, max(0.1, float(gib))) if isinstance(gib, int | float) else 1.0,
             )
             preferences.choose(self.services.workspace, automation=automation.model_dump())
         except GarageError as error:

@@ -23,7 +23,7 @@ TONES = {
     State.FAILED: "bad",
     State.INTERRUPTED: "warn",
 }
-MOST_EVENTS = 60
+MAX_EVENTS = 60
 
 
 def tone_of(status: Status) -> str:
@@ -182,7 +182,7 @@ def story(view: RunView, w: Wording) -> Html:
         )
     if not lines:
         return join([*notes, muted(w.t("train_page.no_events"))])
-    return join([*notes, tag("ol", *lines[-MOST_EVENTS:], class_="lg-story")])
+    return join([*notes, tag("ol", *lines[-MAX_EVENTS:], class_="lg-story")])
 
 
 def _sentence(event: JsonObject, w: Wording) -> tuple[str, str]:

@@ -1,6 +1,6 @@
 """A run's sample answers beside its loss: a strip of evaluations, a slider, and a sentence about forgetting.
 
-Polled like the curves, sent whole whenever film.jsonl has changed (at most MOST_FRAMES of core/runs/sample_answers).
+Polled like the curves, sent whole whenever film.jsonl has changed (at most MAX_FRAMES of core/runs/sample_answers).
 Prompts and answers reach the page as JSON and through textContent only, so model output cannot run code. The template
 holds no data.
 """
@@ -23,7 +23,7 @@ from webui.kit.wording import Wording
 from webui.state.services import Services
 
 POLL_MS, IDLE_POLL_MS = 2000, 4000
-MOST_TEXT = 2000  # characters sent of a prompt or an answer
+MAX_TEXT = 2000  # characters sent of a prompt or an answer
 WORDS = (
     "title", "about", "scrubber", "at_step", "of_frames", "expected", "no_time", "unanswered", "unanswered_all",
     "unanswered_yet", "nothing",
@@ -91,7 +91,7 @@ def reel(run: RunFolder, w: Wording) -> JsonObject:
         "scenes": [
             {
                 "source": w.t(f"film_view.{scene.source}"),
-                "asked": scene.question[:MOST_TEXT],
+                "asked": scene.question[:MAX_TEXT],
                 "expected": scene.answer or "",
             }
             for scene in chosen.scenes
@@ -110,7 +110,7 @@ def reel(run: RunFolder, w: Wording) -> JsonObject:
 def _answer(answer: FrameAnswer) -> list[str]:
     if answer.why == "time":
         return ["", "none"]
-    return [answer.text[:MOST_TEXT], "more" if answer.why == "length" else ""]
+    return [answer.text[:MAX_TEXT], "more" if answer.why == "length" else ""]
 
 
 def meter(frames: Sequence[Frame], step: int, w: Wording) -> tuple[str, str]:

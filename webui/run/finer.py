@@ -8,7 +8,7 @@ from pathlib import Path
 import gradio as gr
 
 from core.errors import ExportError
-from core.export.records import MOST_STRENGTH, QUANTS
+from core.export.records import MAX_STRENGTH, QUANTS
 from webui.kit.live import Options, Update
 from webui.kit.wording import Wording
 
@@ -22,7 +22,7 @@ class Finer:
     def build(self) -> None:
         w = self.w
         with gr.Accordion(w.t("way_out.finer"), open=False, visible=False, elem_id="export-finer-fold") as self.fold:
-            limits: Options = {"minimum": 0.1, "maximum": MOST_STRENGTH, "step": 0.1}
+            limits: Options = {"minimum": 0.1, "maximum": MAX_STRENGTH, "step": 0.1}
             self.strength = gr.Number(1, **limits, **w.named("way_out.strength", "export-strength"))
             bases = [(w.t("way_out.base_any"), ANY), (w.t("way_out.base_own"), OWN)]
             bases += [(w.t("way_out.base_made", form=w.t(f"way_out.form_gguf_{quant}")), quant) for quant in QUANTS]
@@ -50,7 +50,7 @@ class Finer:
     def read(self, form: str, strength: object, base: object, file: object) -> Options:
         """Return the arguments of `Exports.start` from the fields. Raises ExportError."""
         if not isinstance(strength, int | float):
-            raise ExportError("export.strength", found="-", most=MOST_STRENGTH)
+            raise ExportError("export.strength", found="-", most=MAX_STRENGTH)
         options: Options = {"strength": float(strength)}
         if form != "gguf-lora" or base == ANY:
             return options

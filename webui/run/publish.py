@@ -25,7 +25,7 @@ FORGET = (
     "() => [{__type__: 'update', value: '', visible: false}, {__type__: 'update', visible: false}, {__type__: "
     "'update', value: '', visible: false}]"
 )
-MOST_SHOWN = 200  # files
+MAX_SHOWN = 200  # files
 Finished = Callable[[ViewContext], Sequence[ExportResult]]
 
 
@@ -131,7 +131,7 @@ class PublishPanel:
             parcel = self.services.publishing.pack(self._chosen(opened, which), self._repo(repo), film is True)
             rows = [
                 tag("li", tag("code", piece.name), " ", format.bytes_used(w, piece.size))
-                for piece in parcel.pieces[:MOST_SHOWN]
+                for piece in parcel.pieces[:MAX_SHOWN]
             ]
             more = len(parcel.pieces) - len(rows)
             key = "publish.leaves_public" if who == "public" else "publish.leaves_private"

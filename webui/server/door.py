@@ -39,10 +39,10 @@ KNOCK = "/door"
 KEY = "key"  # the query's name for it
 # gradio requests it from its own server when it starts: harmless, and without a cookie
 STARTUP = "/gradio_api/startup-events"
-MOST_FORM = 4096  # bytes
-MOST_REMEMBERED = 1000  # addresses with failed attempts
+MAX_FORM = 4096  # bytes
+MAX_REMEMBERED = 1000  # addresses with failed attempts
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
-LEAST_PASSWORD = 8  # characters, where others can reach the page
+MIN_PASSWORD = 8  # characters, where others can reach the page
 
 KeyVerdict = Literal["right", "wrong", "too_soon"]
 
@@ -81,7 +81,7 @@ class FailedAttempts:
         """Return the lock that lets one attempt of the address wait at a time."""
         lock = self._turns.setdefault(address, asyncio.Lock())
         self._turns.move_to_end(address)
-        while len(self._turns) > MOST_REMEMBERED:
+        while len(self._turns) > MAX_REMEMBERED:
             self._turns.popitem(last=False)
         return lock
 
@@ -92,7 +92,7 @@ class FailedAttempts:
     def failed(self, address: str) -> None:
         self._counts[address] = self._counts.get(address, 0) + 1
         self._counts.move_to_end(address)
-        while len(self._counts) > MOST_REMEMBERED:
+        while len(self._counts) > MAX_REMEMBERED:
             self._counts.popitem(last=False)
 
     def succeeded(self, address: str) -> None:
@@ -181,13 +181,13 @@ class Door:
 
     async def _knock(self, scope: Scope, receive: Receive, send: Send, w: Wording) -> None:
         body, more = b"", True
-        while more and len(body) <= MOST_FORM:
+        while more and len(body) <= MAX_FORM:
             message = await receive()
             if message["type"] != "http.request":
                 return
             body += message.get("body", b"")
             more = message.get("more_body", False)
-        if len(body) > MOST_FORM:
+        if len(body) > MAX_FORM:
             return await respond(
                 receive if more else None, send, 413, [*PLAIN_TEXT, *NO_STORE], w.t("door.too_long").encode()
             )

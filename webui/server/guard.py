@@ -27,7 +27,7 @@ from webui.server.language import PATHS
 from webui.server.set_file import FILES
 
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
-MOST_BYTES = 8 << 20
+MAX_BYTES = 8 << 20
 SERVED = re.compile(
     rf"{'|'.join([*PATHS.values(), *map(re.escape, (*FILES, run_file.PATH))])}|"
     r"/door|/config/?|/theme\.css|/favicon\.ico|/manifest\.json|/pwa_icon|/robots\.txt|/(?:assets|static|svelte)/[^\0]*|"
@@ -67,7 +67,7 @@ STRANGERS = ("cross-site", "same-site")
 class Guard:
     """ASGI middleware around the whole app."""
 
-    def __init__(self, app: ASGIApp, hosts: tuple[str, ...] = LOOPBACK, most_bytes: int = MOST_BYTES):
+    def __init__(self, app: ASGIApp, hosts: tuple[str, ...] = LOOPBACK, most_bytes: int = MAX_BYTES):
         self.app, self.hosts, self.most_bytes = app, frozenset(host.lower() for host in hosts), most_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -141,13 +141,13 @@ PLAIN_TEXT = [(b"content-type", b"text/plain; charset=utf-8")]
 async def respond(
     receive: Receive | None, send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes
 ) -> None:
-    """Send a response. It ends once the rest of the request was read, up to MOST_BYTES: a connection that is closed
+    """Send a response. It ends once the rest of the request was read, up to MAX_BYTES: a connection that is closed
     over unread bytes is reset, and Windows then discards the response. A client that sends nothing more is not waited
     for. receive: None if there is nothing more to read."""
     headers = [*headers, (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": True})
-    left = MOST_BYTES
+    left = MAX_BYTES
     with suppress(TimeoutError):
         async with asyncio.timeout(PATIENCE_S):
             while receive and left > 0 and (message := await receive()).get("more_body"):

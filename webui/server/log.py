@@ -25,7 +25,7 @@ from core import __version__
 from core.hub.token import NAME, OLD_NAME
 
 LARGEST, MORE_FILES = 1 << 20, 2  # bytes a file; files besides the newest
-LEAST_SECRET = 4  # characters: a shorter password occurs within other words, and its removal would reveal it
+MIN_SECRET = 4  # characters: a shorter password occurs within other words, and its removal would reveal it
 MESSAGES_KEPT = (OSError, ImportError, AttributeError, NameError, TypeError, MemoryError)
 TOKENS = re.compile(r"\bhf_\w{4,}|(?<=[?&]key=)[^\s&\"']+|(?<=[Bb]earer )\S+")
 
@@ -78,7 +78,7 @@ class _WithoutSecrets(logging.Formatter):
         record.exc_text = cached
         tokens = (os.environ.get(NAME, ""), os.environ.get(OLD_NAME, ""))
         for secret in sorted({*tokens, *self._secrets()}, key=len, reverse=True):
-            if len(secret) >= LEAST_SECRET:
+            if len(secret) >= MIN_SECRET:
                 text = text.replace(secret, "***")
         return TOKENS.sub("***", text)
 

@@ -26,7 +26,7 @@ from core.runs import sample_answers
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
 
-MOST_POINTS = 1500  # in one answer; a screen has about as many columns
+MAX_POINTS = 1500  # in one answer; a screen has about as many columns
 SMOOTHING = 0.8  # a mean over about five steps: runs here have 50 to some hundred
 OVERLAID_POINTS = 400  # for each of several runs in one chart
 KEPT_CURVES = 16
@@ -51,7 +51,7 @@ def smooth(
     return smoothed, (average, count)
 
 
-def thin(*columns: Sequence[float] | np.ndarray, most: int = MOST_POINTS) -> np.ndarray:
+def thin(*columns: Sequence[float] | np.ndarray, most: int = MAX_POINTS) -> np.ndarray:
     """Return the indices of at most `most` points of equally long columns: the smallest and the largest value of each
     column in each bucket, so that no spike is lost. An unknown value (nan) counts as the column's median."""
     count = len(columns[0])
@@ -289,7 +289,7 @@ def _matching_position(cursor: object, run_id: str, current: list[int]) -> list[
     numbers = cursor[1:]
     if not all(_is_count(n) for n in numbers) or numbers[0] != current[0]:
         return None
-    if any(not 0 <= now - n <= MOST_POINTS for n, now in zip(numbers[1:], current[1:], strict=True)):
+    if any(not 0 <= now - n <= MAX_POINTS for n, now in zip(numbers[1:], current[1:], strict=True)):
         return None
     return numbers
 

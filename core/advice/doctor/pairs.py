@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from core.advice.decisions import FEWEST_STEPS
+from core.advice.decisions import MIN_STEPS
 from core.advice.diagnosis import Diagnosis
 from core.messages import Message, msg
 from core.recipe import Recipe
@@ -20,11 +20,11 @@ NUMBERS = ("rewards/accuracies", "rewards/margins", "logps/chosen", "logps/rejec
 COOLER = 5  # divisor of the learning rate, if there is no other remedy
 WINDOW = 8  # least steps to average a training number over
 FALLEN = 0.2  # share of the better answers' log-probability before the training
-LEAST_NATS = 2.0  # for dpo and kto, whose log-probabilities are sums over an answer
+MIN_NATS = 2.0  # for dpo and kto, whose log-probabilities are sums over an answer
 ALL, AT_ONCE = 0.999, 0.25  # share of the pairs; share of the steps so far
-FEWEST_MEASURED = 10  # pairs: with fewer all may be right by chance
-FEWEST_SEEN = 20  # steps, if there is no validation set
-LONGER, LEAST_LONGER = 1.5, 20  # times the answers before the training, and characters
+MIN_MEASURED = 10  # pairs: with fewer all may be right by chance
+MIN_SEEN = 20  # steps, if there is no validation set
+LONGER, MIN_ADDED_CHARACTERS = 1.5, 20  # times the answers before the training, and characters
 NORM_BETA = 5.0  # beta of sigmoid_norm, from Tulu 3 (arXiv 2411.15124)
 
 
@@ -65,7 +65,7 @@ def displaced(recipe: Recipe, series: PairSeries, at_work: bool) -> Diagnosis | 
     if columns.shape[1] < 3:
         return None
     steps, _, margins, chosen, rejected = columns
-    least = max(FALLEN * abs(chosen[0]), LEAST_NATS if recipe.train.objective in ("dpo", "kto") else 0.0)
+    least = max(FALLEN * abs(chosen[0]), MIN_NATS if recipe.train.objective in ("dpo", "kto") else 0.0)
     below = np.flatnonzero(chosen < chosen[0] - least)
     if (chosen[-2:] >= chosen[0] - least).any() or margins[-1] <= margins[0]:
         return None
@@ -86,7 +86,7 @@ def displaced(recipe: Recipe, series: PairSeries, at_work: bool) -> Diagnosis | 
 def longer(recipe: Recipe, series: PairSeries, at_work: bool) -> Diagnosis | None:
     """Find growing sample answers: a sum of log-probabilities gains more from a long answer (arXiv 2403.19159)."""
     steps, lengths = series.answers
-    if len(steps) < 3 or (lengths[-2:] < max(LONGER * lengths[0], lengths[0] + LEAST_LONGER)).any():
+    if len(steps) < 3 or (lengths[-2:] < max(LONGER * lengths[0], lengths[0] + MIN_ADDED_CHARACTERS)).any():
         return None
     evidence = msg(
         "run_doctor.longer", step=int(steps[0]), last=int(steps[-1]), before=round(lengths[0]), now=round(lengths[-1])
@@ -105,14 +105,12 @@ def told_apart_at_once(recipe: Recipe, series: PairSeries, at_work: bool, measur
     """Find pairs that are all right from the first quarter on: something trivial distinguishes the answers."""
     measured = series.measured[:, series.measured[0] > 0]
     if measured.shape[1]:
-        steps, shares = (
-            (measured[0], measured[1]) if measured_rows >= FEWEST_MEASURED else (measured[0], measured[1][:0])
-        )
+        steps, shares = (measured[0], measured[1]) if measured_rows >= MIN_MEASURED else (measured[0], measured[1][:0])
     else:
-        steps, shares = _averaged(series.training)[:2] if series.training.shape[1] >= FEWEST_SEEN else _no_columns(2)
+        steps, shares = _averaged(series.training)[:2] if series.training.shape[1] >= MIN_SEEN else _no_columns(2)
     if len(shares) < 2 or (shares < ALL).any() or steps[0] > AT_ONCE * steps[-1]:
         return None
-    enough = max(int(steps[0]), FEWEST_STEPS)
+    enough = max(int(steps[0]), MIN_STEPS)
     evidence = msg("run_doctor.told_apart", step=int(steps[0]), last=int(steps[-1]))
     if enough < int(steps[-1]):
         remedy = msg(f"run_doctor.{_key_prefix(at_work)}again_with_steps", steps=enough)

@@ -28,8 +28,8 @@ from core.values import Frozen
 
 LONGEST_ID, LONGEST_NAME = 200, 80  # characters
 _NEARLY_ALL = 0.9
-_LEAST_KINDS, _ROWS_OF_A_KIND = 20, 5  # rows, and rows with each value
-_LEAST_SHUFFLED = 50  # rows whose ids are all different: they name no conversation
+_MIN_KINDS, _ROWS_OF_A_KIND = 20, 5  # rows, and rows with each value
+_MIN_SHUFFLED = 50  # rows whose ids are all different: they name no conversation
 
 # Words of column names: English, German, Spanish, French, Italian, Portuguese, Russian, Chinese, Japanese, Korean.
 _CLEAR_SPEAKER = """
@@ -282,7 +282,7 @@ def _content(table: _FirstRows, names: Sequence[str], are_roles: bool) -> str | 
 
 def _are_kinds(values: Sequence[object]) -> bool:
     """Return True for a few values in many rows: kinds of messages, not what was said."""
-    return len(values) >= _LEAST_KINDS and len({*map(str, values)}) * _ROWS_OF_A_KIND <= len(values)
+    return len(values) >= _MIN_KINDS and len({*map(str, values)}) * _ROWS_OF_A_KIND <= len(values)
 
 
 def _is_conversation(table: _FirstRows, name: str, are_roles: bool) -> bool:
@@ -291,7 +291,7 @@ def _is_conversation(table: _FirstRows, name: str, are_roles: bool) -> bool:
     if not is_named or any(_has_cjk(name, other) for other in (_TURN, _TIME)):
         return False
     values = [str(value) for value in table.filled(name)]
-    return len(set(values)) < len(values) or len(values) < _LEAST_SHUFFLED
+    return len(set(values)) < len(values) or len(values) < _MIN_SHUFFLED
 
 
 def _tree(table: _FirstRows, names: Sequence[str], least: float) -> tuple[str | None, str | None]:

@@ -22,8 +22,8 @@ GAP_HOURS = 6.0
 SHORTEST_HOURS = 0.25  # shortest silence that can begin a conversation
 LADDER = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 24.0, 48.0, 72.0, 168.0)  # hours to choose from
 CHECK_EVERY = 20  # messages
-MOST_SHOWN = 8  # people in a note
-MOST_KEPT = 2_000  # people in a report
+MAX_SHOWN = 8  # people in a note
+MAX_KEPT = 2_000  # people in a report
 _WORD = re.compile(r"[^\W\d_]{2,40}")
 
 
@@ -49,7 +49,7 @@ class Chat(Frozen):
     ladder: tuple[tuple[float, int], ...] = ()
 
     def note(self) -> Message:
-        listed = [msg("data.counted", name=person.name, count=person.messages) for person in self.people[:MOST_SHOWN]]
+        listed = [msg("data.counted", name=person.name, count=person.messages) for person in self.people[:MAX_SHOWN]]
         gap = msg("data.note_chat_gap", hours=self.gap_hours) if self.gap_hours else msg("data.note_chat_whole")
         how = msg("data.note_chat_guessed" if self.guessed else "data.note_chat_said", voice=self.voice)
         private = msg("data.note_chat_stand_ins" if self.pseudonyms else "data.note_chat_as_it_is")
@@ -174,7 +174,7 @@ def read_as(source: Source, check: Check = go_on) -> Chat:
     by_silence = overview.by_silence
     return Chat(
         app=overview.kind.name,
-        people=tuple(Person(name=name, messages=count) for name, count in overview.people.most_common(MOST_KEPT)),
+        people=tuple(Person(name=name, messages=count) for name, count in overview.people.most_common(MAX_KEPT)),
         count=len(overview.people),
         voice=voice,
         guessed=not choices.voice,

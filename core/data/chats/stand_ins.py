@@ -60,8 +60,8 @@ _NO_NAMES = frozenset(
         papa""",
     )
 )
-LEAST_LETTERS = 3
-MOST_PHRASES = 200  # names of several words in one expression; further ones are replaced word by word
+MIN_LETTERS = 3
+MAX_PHRASES = 200  # names of several words in one expression; further ones are replaced word by word
 
 _EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
 _LINK = re.compile(r"(?:https?://|www\.)[^\s<>\"']+", re.IGNORECASE)
@@ -84,7 +84,7 @@ class StandIns:
         self._words: dict[str, str] = {}
         for name in names:
             self._add(name)
-        phrases = [word for word in self._words if not word.isalnum() or _UNSPACED.search(word)][:MOST_PHRASES]
+        phrases = [word for word in self._words if not word.isalnum() or _UNSPACED.search(word)][:MAX_PHRASES]
         alternatives = [
             re.escape(word) if _UNSPACED.search(word) else rf"(?<!\w){re.escape(word)}(?!\w)"
             for word in sorted(phrases, key=len, reverse=True)
@@ -148,7 +148,7 @@ def _parts(name: str) -> list[str]:
     for word in re.findall(r"[^\W_]+", name):
         if _UNSPACED.search(word):
             parts += [word, *([word[1:]] if len(word) == 3 else [])]  # 王小明 is called 小明
-        elif len(word) >= LEAST_LETTERS and not word.isdigit() and word.casefold() not in _NO_NAMES:
+        elif len(word) >= MIN_LETTERS and not word.isdigit() and word.casefold() not in _NO_NAMES:
             parts.append(word)
     return [word for word in dict.fromkeys(parts) if len(word) >= 2]
 

@@ -86,8 +86,8 @@ SHORT, LONG_ENOUGH = (
 POLITE = ("sure", "certainly", "of course", "absolutely", "great question", "okay", "i'd be happy to", "here is",
     "here's", "当然", "好的", "natürlich", "gerne", "selbstverständlich", "bien sûr", "claro", "as an")  # fmt: skip
 OPENING_WORDS, OPENING_CHARACTERS = 4, 8
-FEWEST_ALIKE = 10  # answers
-_MOST_OPENINGS = 20_000
+MIN_ALIKE = 10  # answers
+_MAX_OPENINGS = 20_000
 _HAN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 
 
@@ -191,7 +191,7 @@ class Openings:
             self._counts[opening] += 1
             if self._counts[opening] <= SHOWN:
                 self._examples.setdefault(opening, []).append((words.row, " ".join(words.first_answer[:QUOTE].split())))
-        if len(self._counts) > _MOST_OPENINGS:  # the opening of half of the rows occurs more than once
+        if len(self._counts) > _MAX_OPENINGS:  # the opening of half of the rows occurs more than once
             self._counts = Counter({opening: count for opening, count in self._counts.items() if count > 1})
             self._examples = {
                 opening: examples for opening, examples in self._examples.items() if opening in self._counts
@@ -199,7 +199,7 @@ class Openings:
 
     def findings(self, rows: int) -> list[Finding]:
         opening, count = max(self._counts.items(), key=lambda item: (item[1], len(item[0])), default=("", 0))
-        if count < FEWEST_ALIKE or count <= self._answers / 2:
+        if count < MIN_ALIKE or count <= self._answers / 2:
             return []
         marked = Marked()
         for row, quote in self._examples[opening]:

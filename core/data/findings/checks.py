@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from core.data.findings.answers import Answers, Openings, Refusals, SamePairs
-from core.data.findings.finding import MOST_ROWS, Finding
+from core.data.findings.finding import MAX_ROWS, Finding
 from core.data.findings.language import Languages
 from core.data.findings.leaks import Leaks
 from core.data.findings.lengths import Lengths
@@ -36,7 +36,7 @@ class Checks:
     """One pass of all checks. most: rows that a repair names; None for all. kind: the only kind to find; "" for all
     kinds."""
 
-    def __init__(self, every_row: bool = False, most: int | None = MOST_ROWS, kind: str = ""):
+    def __init__(self, every_row: bool = False, most: int | None = MAX_ROWS, kind: str = ""):
         self._every_row = every_row
         self._checks = [check(most) for check, kinds in _CHECKS if not kind or kind in kinds.split()]
         self._rows = self._checked = 0

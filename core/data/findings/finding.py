@@ -12,7 +12,7 @@ from core.messages import Message, msg
 from core.values import Frozen
 
 SHOWN = 5  # rows of a finding that are quoted
-MOST_ROWS = 10_000  # row numbers in a repair, unless all are requested: reports are read often
+MAX_ROWS = 10_000  # row numbers in a repair, unless all are requested: reports are read often
 
 Kind = Literal[
     "repeated", "near_repeated", "placeholders", "opening", "languages", "refusals", "secrets", "says_nothing",
@@ -42,7 +42,7 @@ class Repair(Frozen):
     """A repair of the rows with a problem.
 
     action: remove deletes the rows; replace removes or replaces in them what `argument` names; fill replaces
-    `argument`, a placeholder as written, by a person's text. rows: numbers in the file, the first MOST_ROWS of `count`
+    `argument`, a placeholder as written, by a person's text. rows: numbers in the file, the first MAX_ROWS of `count`
     unless all were requested.
     """
 

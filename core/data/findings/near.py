@@ -26,10 +26,10 @@ WINDOW = 6  # bytes
 BINS, BANDS = 64, 32  # of one side, of both
 NEAR = 0.75  # share of equal bytes, which is exact to +- 0.05
 COMMON, JUDGED_BY = 0.2, 1_000  # share of the first rows; number of those rows
-FEWEST_WINDOWS = 40  # that are not common: another word in a short text makes another question
-MOST_BYTES = 1 << 16  # of a row: the beginning of a book is enough
+MIN_WINDOWS = 40  # that are not common: another word in a short text makes another question
+MAX_BYTES = 1 << 16  # of a row: the beginning of a book is enough
 BATCH_BYTES, FIRST_BYTES = 1 << 18, 1 << 19
-MOST_COMPARED = 1_000_000  # rows
+MAX_COMPARED = 1_000_000  # rows
 COMPARED_AT_ONCE = 50_000  # pairs: 12 MB
 QUOTED = 20_000  # rows whose first words are kept to be quoted
 _NO_FIGURES = bytes(byte for byte in range(256) if not 48 <= byte <= 57)
@@ -48,7 +48,7 @@ class Near:
         self._common: np.ndarray | None = None
 
     def add(self, words: RowWords) -> None:
-        if len(self._rows) >= MOST_COMPARED:
+        if len(self._rows) >= MAX_COMPARED:
             return
         question, answer = _plain(words.question), _plain(words.answer)
         both = question + b"\0" + answer
@@ -73,7 +73,7 @@ class Near:
         for place, (hashes, text_of) in enumerate(sides):
             kept = ~self._common[hashes >> _SLOT]
             signatures, counts = _signatures(hashes[kept], text_of[kept], len(self._waiting))
-            for row in np.flatnonzero(counts < FEWEST_WINDOWS).tolist():
+            for row in np.flatnonzero(counts < MIN_WINDOWS).tolist():
                 signatures[row] = np.frombuffer(
                     hash(self._waiting[row][place]).to_bytes(8, "little", signed=True) * (BINS // 8), np.uint8
                 )
@@ -144,7 +144,7 @@ class Repeated:
 
 
 def _plain(text: str) -> bytes:
-    return " ".join(text[:MOST_BYTES].casefold().split()).encode("utf-8", "replace")
+    return " ".join(text[:MAX_BYTES].casefold().split()).encode("utf-8", "replace")
 
 
 def _windows(texts: list[bytes]) -> tuple[np.ndarray, np.ndarray]:

@@ -14,8 +14,8 @@ from core.data.findings.finding import Finding, Marked
 from core.data.findings.row_words import RowWords
 from core.data.findings.secrets import STAND_IN
 
-MOST_NAMED = 20  # different placeholders with a repair of their own
-MOST_COUNTED = 500
+MAX_NAMED = 20  # different placeholders with a repair of their own
+MAX_COUNTED = 500
 _OPEN = (
     r"(?:name|user|username|author|company|organi[sz]ation|employer|date|city|country|address|phone|e-?mail|character|assistant|bot|"
     r"developer|creator|product|brand|customer|client|recipient|sender|position|job|title|link|url|website|topic|subject|number|amount|"
@@ -73,12 +73,12 @@ class Placeholders:
             return
         text = words.prose
         for name, start, end in placeholders(text, words.is_code):
-            if name in self._by_name or len(self._by_name) < MOST_COUNTED:
+            if name in self._by_name or len(self._by_name) < MAX_COUNTED:
                 self._by_name.setdefault(name, Marked()).add(words.row, "")
             self._any.add(words.row, words.quote(text, start, end) if self._any.wants_quote else "")
 
     def findings(self, rows: int) -> list[Finding]:
-        first = sorted(self._by_name.items(), key=lambda item: -len(item[1]))[:MOST_NAMED]
+        first = sorted(self._by_name.items(), key=lambda item: -len(item[1]))[:MAX_NAMED]
         repairs = [marked.repair("fill", "placeholders", self._most, name) for name, marked in first]
         named = [name for name, _ in first[:4]] + (["…"] if len(self._by_name) > 4 else [])
         return self._any.finding(

@@ -54,7 +54,7 @@ def run(path: Path, act: str, *arguments: str, check: Check = go_on) -> Any:
                 case {"os": [number, reason]}:
                     raise OSError(number, reason)
                 case {"error": "memory"}:
-                    raise DataError("data.apart_memory", file=path.name, limit_mib=reader_process.MOST_MEMORY // MIB)
+                    raise DataError("data.apart_memory", file=path.name, limit_mib=reader_process.MAX_MEMORY // MIB)
     raise DataError("data.apart_ended", file=path.name)
 
 

@@ -14,7 +14,7 @@ from core.data.reading.suffixes import COMPRESSED
 from core.errors import DataError, reason_of
 from core.values import MIB
 
-_MOST_MEMORY = 256 * MIB  # of a decoder: an .xz can ask for 4 GiB
+_MAX_MEMORY = 256 * MIB  # of a decoder: an .xz can ask for 4 GiB
 _CHUNK = 64 << 10
 _BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError, MemoryError, ValueError)
 
@@ -47,7 +47,7 @@ class _Xz:
     """The bytes of an .xz file, which may consist of several streams. lzma.LZMAFile has no limit on memory."""
 
     def __init__(self, file: IO[bytes]):
-        self._file, self._decoder = file, lzma.LZMADecompressor(memlimit=_MOST_MEMORY)
+        self._file, self._decoder = file, lzma.LZMADecompressor(memlimit=_MAX_MEMORY)
 
     def read(self, size: int) -> bytes:
         while True:
@@ -55,7 +55,7 @@ class _Xz:
                 rest = (self._decoder.unused_data or self._file.read(_CHUNK)).lstrip(b"\0")  # padding
                 if not rest:
                     return b""
-                self._decoder = lzma.LZMADecompressor(memlimit=_MOST_MEMORY)
+                self._decoder = lzma.LZMADecompressor(memlimit=_MAX_MEMORY)
             else:
                 rest = self._file.read(_CHUNK) if self._decoder.needs_input else b""
                 if not rest and self._decoder.needs_input:

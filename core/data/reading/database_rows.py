@@ -19,7 +19,7 @@ from core.errors import DataError
 from core.messages import Message, msg
 from core.values import MIB
 
-_MOST_NAMED = 8  # other tables
+_MAX_NAMED = 8  # other tables
 
 
 def read_tables(path: Readable, table: str | None, limits: Limits) -> tuple[str, tuple[str, ...], tuple[Message, ...]]:
@@ -30,7 +30,7 @@ def read_tables(path: Readable, table: str | None, limits: Limits) -> tuple[str,
             for name, is_view, rows in tables
             if rows and name != chosen
         ]
-        notes = (msg("data.note_table", table=chosen, others=others[:_MOST_NAMED]),) if others else ()
+        notes = (msg("data.note_table", table=chosen, others=others[:_MAX_NAMED]),) if others else ()
         return chosen, tuple(name for name, _, rows in tables if rows or name == chosen), notes
 
 
@@ -96,7 +96,7 @@ def _refusal(path: Readable, head: dict[str, str]) -> DataError:
     if head.get("error") == "open":
         return DataError("data.database_open", file=path.name)
     if head.get("error") in ("memory", "slow"):
-        return DataError("data.database_too_large", file=path.name, limit_mib=reader_process.MOST_MEMORY // MIB)
+        return DataError("data.database_too_large", file=path.name, limit_mib=reader_process.MAX_MEMORY // MIB)
     return DataError("data.broken_database", file=path.name, reason=head.get("reason") or msg("data.sheet_ended"))
 
 

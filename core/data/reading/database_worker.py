@@ -1,8 +1,8 @@
-"""Reads an SQLite database: `python -m core.data.reading.database_worker FILE MEMBER TABLE MOST_BYTES`.
+"""Reads an SQLite database: `python -m core.data.reading.database_worker FILE MEMBER TABLE MAX_BYTES`.
 
 It prints JSON lines. The first: {"tables": [[name, is a view, rows], ...], "table": the one that is read, null if none
 has rows}, or {"error": ..., "reason": ...}. Then a line for each row: [its number, {column: value}, [columns of
-bytes]], or [number, null, bytes] if it is larger than MOST_BYTES. MEMBER: a file in FILE, if that is a zip. TABLE "":
+bytes]], or [number, null, bytes] if it is larger than MAX_BYTES. MEMBER: a file in FILE, if that is a zip. TABLE "":
 the table with the most rows; a view only if no table has any.
 
 The file is opened read-only, and no statement but SELECT is allowed, in views too. A view can compute without end or
@@ -20,8 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-_MOST_TABLES = 1000
-_MOST_BYTES = 256 << 20  # of a database in a zip
+_MAX_TABLES = 1000
+_MAX_BYTES = 256 << 20  # of a database in a zip
 _VIEW_STEPS = 50_000_000  # of SQLite's machine, in which a view may say how many rows it has
 _ALLOWED = {
     sqlite3.SQLITE_SELECT,
@@ -56,9 +56,9 @@ def _open(path: str, member: str, most_bytes: int) -> sqlite3.Connection:
     if member:
         database = sqlite3.connect(":memory:")
         with zipfile.ZipFile(path) as archive, archive.open(member) as file:
-            content = file.read(_MOST_BYTES + 1)
-        if len(content) > _MOST_BYTES:
-            raise ValueError(f"more than {_MOST_BYTES >> 20} MiB in a zip")
+            content = file.read(_MAX_BYTES + 1)
+        if len(content) > _MAX_BYTES:
+            raise ValueError(f"more than {_MAX_BYTES >> 20} MiB in a zip")
         database.deserialize(content)
     else:
         database = sqlite3.connect(f"{Path(path).as_uri()}?mode=ro&immutable=1", uri=True)
@@ -77,7 +77,7 @@ def _authorize(action: int, argument: str | None, name: str | None, *_: Any) -> 
 
 def _tables(database: sqlite3.Connection) -> Iterator[tuple[str, bool, int]]:
     """Yield name, whether it is a view, and number of rows (of a view, 1 if it has any) of each table and view."""
-    kinds = database.execute("select name, type from pragma_table_list where schema = 'main'").fetchmany(_MOST_TABLES)
+    kinds = database.execute("select name, type from pragma_table_list where schema = 'main'").fetchmany(_MAX_TABLES)
     database.set_authorizer(_authorize)
     for name, kind in sorted(kinds):
         if kind not in ("table", "view") or name.startswith("sqlite_"):

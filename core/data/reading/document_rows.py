@@ -54,7 +54,7 @@ def _omissions(path: Readable, status: dict[str, Any]) -> Iterator[Omission]:
         case "password":
             raise DataError("data.sheet_password", file=path.name)
         case "memory" | "slow":
-            raise DataError("data.document_too_large", file=path.name, limit_mib=reader_process.MOST_MEMORY // MIB)
+            raise DataError("data.document_too_large", file=path.name, limit_mib=reader_process.MAX_MEMORY // MIB)
         case _:
             raise DataError(
                 "data.broken_document", file=path.name, reason=status.get("reason") or msg("data.sheet_ended")

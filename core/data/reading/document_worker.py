@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import lxml.html
 
 
-MOST_BYTES = 256 << 20  # of a document
+MAX_BYTES = 256 << 20  # of a document
 _BLOCKS = {"p", "div", "li", "tr", "pre", "blockquote", "section", "article", "header", "footer", "main", "aside", "dt",
     "dd", "figure", "figcaption", "summary", "details", "ul", "ol", "table", "body", "br", "hr", "h1", "h2", "h3", "h4",
     "h5", "h6"}  # fmt: skip
@@ -46,7 +46,7 @@ _MARKS = re.compile(
     r"|newsletter|pagination|popup|modal)(?:$|[-_\s])",
     re.IGNORECASE,
 )
-_LEAST_OWN = 0.3  # of a page's characters
+_MIN_OWN = 0.3  # of a page's characters
 _SPACE = re.compile(r"[ \t\r\n\f\u00a0]+")
 _ENDS = re.compile(r"[.!?:…。！？][\"'”’»)\]]*$")
 _SILENCE_MS = 4_000  # a longer silence between subtitles begins a paragraph
@@ -56,7 +56,7 @@ _PARAGRAPH = 800  # characters of subtitles after which the next sentence begins
 def read_document(path: str, member: str, kind: str, encoding: str) -> Iterator[object]:
     try:
         file = _bytes_of(path, member)
-        yield from _TEXTS[kind](file.read(MOST_BYTES).decode(encoding)) if encoding else _READERS[kind](file)
+        yield from _TEXTS[kind](file.read(MAX_BYTES).decode(encoding)) if encoding else _READERS[kind](file)
     except ModuleNotFoundError as error:
         yield {"error": "missing", "reason": error.name}
     except _Locked:
@@ -73,7 +73,7 @@ def _bytes_of(path: str, member: str) -> IO[bytes]:
     if not member:
         return open(path, "rb")
     with zipfile.ZipFile(path) as archive, archive.open(member) as file:
-        return io.BytesIO(file.read(MOST_BYTES))
+        return io.BytesIO(file.read(MAX_BYTES))
 
 
 # ---- Word ----------------------------------------------------------------------------------------
@@ -153,7 +153,7 @@ def _page(content: bytes) -> Iterator[object]:
         if each.getparent() is not None:
             each.drop_tree()
     own = list(_blocks(main))
-    if sum(map(len, own)) < _LEAST_OWN * sum(map(len, every)):  # a page that marks its parts otherwise
+    if sum(map(len, own)) < _MIN_OWN * sum(map(len, every)):  # a page that marks its parts otherwise
         own = every
     yield from own
     yield {"around": sum(map(bool, every)) - sum(map(bool, own))}

@@ -32,7 +32,7 @@ _WIDE = 5  # the first of them have characters of several bytes
 _ALONE, _HIGH = re.compile(rb"(?<![\x80-\xff])[\x80-\xff](?![\x80-\xff])"), re.compile(rb"[\x80-\xff]")
 _UNICODE = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32")
 _AS_LIKELY = 0.01  # difference in charset-normalizer's measure of disorder, 0 to 1
-_MOST_NAMED = 4
+_MAX_NAMED = 4
 _BLANKS = "\ufeff\0 \t\r\n\x0b\x0c\u3000\xa0"
 
 
@@ -192,7 +192,7 @@ def _likely(sample: bytes) -> list[tuple[str, list[str]]]:
             if its_text not in texts:  # encodings that give the same text are listed once
                 texts.add(its_text)
                 others.append(other)
-        result.append((name, others[:_MOST_NAMED]))
+        result.append((name, others[:_MAX_NAMED]))
     return result
 
 

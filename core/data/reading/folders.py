@@ -27,8 +27,8 @@ from core.errors import DataError
 from core.messages import Message, msg
 from core.values import MIB
 
-MOST_FILES = 5_000
-_MOST_NAMED = 10
+MAX_FILES = 5_000
+_MAX_NAMED = 10
 _SYSTEM_FILES = ("__MACOSX", "Thumbs.db", "desktop.ini")
 # Files beside data that describe it.
 _ABOUT = re.compile(
@@ -73,7 +73,7 @@ def from_folder(folder: Path, limits: Limits, choices: Choices, probe: Probe) ->
 
 
 def files_of(folder: Path) -> list[Path]:
-    """Return the files of a folder, without links. Raises DataError if there are more than MOST_FILES, OSError if it
+    """Return the files of a folder, without links. Raises DataError if there are more than MAX_FILES, OSError if it
     may not be read."""
     paths: list[Path] = []
     refused: list[OSError] = []
@@ -83,8 +83,8 @@ def files_of(folder: Path) -> list[Path]:
             path = Path(top) / name
             if path.is_file() and not path.is_symlink() and _is_own(path.relative_to(folder).as_posix()):
                 paths.append(path)
-        if len(paths) > MOST_FILES:
-            raise DataError("data.too_many_files", file=folder.name, limit=MOST_FILES)
+        if len(paths) > MAX_FILES:
+            raise DataError("data.too_many_files", file=folder.name, limit=MAX_FILES)
     if refused and not paths:
         raise refused[0]
     return paths
@@ -104,8 +104,8 @@ def by_name(name: str) -> list[tuple[int, str]]:
 
 
 def _source(path: Path, parts: Sequence[Part], limits: Limits, choices: Choices, probe: Probe, sha256: str) -> Source:
-    if len(parts) > MOST_FILES:
-        raise DataError("data.too_many_files", file=path.name, limit=MOST_FILES)
+    if len(parts) > MAX_FILES:
+        raise DataError("data.too_many_files", file=path.name, limit=MAX_FILES)
     parts = sorted(parts, key=lambda part: by_name(part.name))
     data_parts, layouts = _data_parts(parts)
     line_files.refuse_side_by_side(path.name, parts)
@@ -220,7 +220,7 @@ def _only_chat(read: list[Source]) -> list[Source]:
 def _with_people(read: list[Source], parts: Sequence[Part]) -> list[Source]:
     """Return Slack's channels with the names of people in its users.json."""
     users = next((part for part in parts if part.name == SLACK_USERS and not part.flaw), None)
-    if users is None or not read or read[0].chat != "slack" or users.size > zips.MOST_HELD:
+    if users is None or not read or read[0].chat != "slack" or users.size > zips.MAX_HELD:
         return read
     with users.open("rb") as file:
         try:
@@ -293,13 +293,13 @@ def distinct_notes(read: Sequence[Source]) -> list[Message]:
     with_files: list[tuple[Message, str]] = []
     for source in read:
         for note in source.notes:
-            if len(with_files) < _MOST_NAMED and all(note != other for other, _ in with_files):
+            if len(with_files) < _MAX_NAMED and all(note != other for other, _ in with_files):
                 with_files.append((note, source.path.name))
     return [msg("data.note_in_file", file=file, note=note) for note, file in with_files]
 
 
 def _notes(others: Sequence[str], refused: Sequence[DataError]) -> tuple[Message, ...]:
-    notes = [msg("data.note_refused_file", why=error.message) for error in refused[:_MOST_NAMED]]
+    notes = [msg("data.note_refused_file", why=error.message) for error in refused[:_MAX_NAMED]]
     if others:
         notes.append(msg("data.note_other_files", count=len(others), endings=_endings(others)))
     return tuple(notes)
@@ -308,4 +308,4 @@ def _notes(others: Sequence[str], refused: Sequence[DataError]) -> tuple[Message
 def _endings(names: Iterable[str]) -> list[Message]:
     """Return the endings of files, each with its number; the name of a file that has none."""
     endings = Counter(PurePosixPath(name).suffix.lower() or PurePosixPath(name).name for name in names)
-    return [msg("data.counted", name=ending, count=count) for ending, count in endings.most_common(_MOST_NAMED)]
+    return [msg("data.counted", name=ending, count=count) for ending, count in endings.most_common(_MAX_NAMED)]

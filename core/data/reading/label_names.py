@@ -21,7 +21,7 @@ from core.data.shapes.numbering import number_of
 from core.messages import YAML_ERRORS, YAML_LOADER
 from core.values import MIB, Frozen
 
-_MOST, _MOST_NAMES = MIB, 10_000
+_MAX_BYTES, _MAX_NAMES = MIB, 10_000
 _FEATURES = ("dataset_info.json", "dataset_infos.json", "readme.md")
 LISTS = re.compile(
     r"(?:(?:class|label|categor(?:y|ie))(?:es|s)?(?:[_-]?(?:names|map|mapping|list))?|id2label|label2id)\.(?:txt|json)$",
@@ -82,9 +82,9 @@ def first_of(files: Iterable[tuple[str, Any]]) -> LabelNames:
 def _read(name: str, file: Any) -> LabelNames:
     try:
         with file.open("rb") as opened:
-            raw = opened.read(_MOST + 1)
+            raw = opened.read(_MAX_BYTES + 1)
         text = raw.decode("utf-8-sig")
-        if len(raw) > _MOST:
+        if len(raw) > _MAX_BYTES:
             return NO_NAMES
         if PurePosixPath(name).name.lower() in _FEATURES:
             columns = dict(_merged(_features_in(name, text)))
@@ -92,7 +92,7 @@ def _read(name: str, file: Any) -> LabelNames:
         listed, numbered = _listed(json.loads(text)) if name.lower().endswith(".json") else _of_lines(text)
     except (OSError, *YAML_ERRORS):
         return NO_NAMES
-    return LabelNames(file=name, listed=listed, numbered=numbered) if 1 < len(listed) <= _MOST_NAMES else NO_NAMES
+    return LabelNames(file=name, listed=listed, numbered=numbered) if 1 < len(listed) <= _MAX_NAMES else NO_NAMES
 
 
 def _features_in(name: str, text: str) -> Iterator[Any]:

@@ -14,7 +14,7 @@ from core.data.reading.suffixes import SUFFIXES
 from core.errors import DataError
 from core.values import MIB
 
-_FEWEST_LINES, _LARGEST = 20, 64 * MIB
+_MIN_LINES, _LARGEST = 20, 64 * MIB
 
 
 class SizedFile(Readable, Protocol):
@@ -30,7 +30,7 @@ def refuse_side_by_side(name: str, parts: Sequence[SizedFile]) -> None:
     for group in by_folder.values():
         lengths = {part.name: _lines(part) for part in group} if len(group) > 1 else {}
         for one, other in combinations(group, 2):
-            if lengths[one.name] != lengths[other.name] or lengths[one.name] < _FEWEST_LINES:
+            if lengths[one.name] != lengths[other.name] or lengths[one.name] < _MIN_LINES:
                 continue
             if "words" in (_shape(one), _shape(other)):
                 raise DataError("data.side_by_side", file=name, files=[one.name, other.name], lines=lengths[one.name])

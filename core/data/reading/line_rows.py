@@ -23,9 +23,9 @@ LineShape = Literal[
 ]
 REFUSED = ("conll", "fields", "words")  # with a sentence that names what was found
 LOOKED_AT = 300  # lines
-_BEGINNING, _MOST_PARTS = 1 << 16, 1_000  # characters of a line; such parts of lines that are read
-_MOST = 0.9  # of the lines have the shape
-_FEWEST_CARDS = 3
+_BEGINNING, _MAX_PARTS = 1 << 16, 1_000  # characters of a line; such parts of lines that are read
+_NEARLY_ALL = 0.9  # of the lines have the shape
+_MIN_CARDS = 3
 _LONGEST_TERM = 80  # characters
 _LABEL = "__label__"
 _LABELS = re.compile(r"((?:__label__\S+\s+)+)(\S.*)", re.DOTALL)
@@ -36,14 +36,14 @@ _OPTION = re.compile(r"\s*[(（]?([A-Ja-j])\s?[).:、．）]\s*(\S.*)")
 _RIGHT = re.compile(
     r"\s*(?:(?:correct |right )?answer|key|antwort|lösung|答案|正确答案)?\s*[:：]?\s*([A-Ja-j])\s*", re.I
 )
-_FEWEST_OPTIONS = 2
+_MIN_OPTIONS = 2
 _NUMBERED = re.compile(r"(\d{1,4}) (\S.*)", re.DOTALL)  # of a dialogue, which counts from 1
 _OWN, _PARTNERS = "your persona: ", "partner's persona: "
 _BARE_TIME = re.compile(r"[\[(]?(?:\d{1,2}:)?\d{1,2}:\d\d(?:[.,]\d+)?[\])]?")
-_FEWEST_TIMES, _LEAST_TIMES, _SPOKEN = 5, 0.3, 500  # lines, a share of them, characters of a row
+_MIN_TIMES, _MIN_SHARE, _SPOKEN = 5, 0.3, 500  # lines, a share of them, characters of a row
 _SIGNS = re.compile(r"\s([!-/:-@\[-`{-~]{3,10})\s")
 _PUNCTUATION = set(".-!?*")
-_FEWEST_WORDS = 10  # lines of a list of words
+_MIN_WORDS = 10  # lines of a list of words
 _IN_A_LINE = re.compile(r"[\s<>]|[.!?…:,;]$|[\u2e80-\u9fff\uac00-\ud7af\u0e00-\u0e7f]")
 
 
@@ -52,7 +52,7 @@ def first_lines(path: Readable, encoding: str) -> list[str]:
     lines: list[str] = []
     is_new = True
     with path.open(encoding=encoding, errors="replace") as file:
-        for part in islice(iter(lambda: file.readline(_BEGINNING), ""), _MOST_PARTS):
+        for part in islice(iter(lambda: file.readline(_BEGINNING), ""), _MAX_PARTS):
             if is_new and len(lines) == LOOKED_AT:
                 break
             if is_new:
@@ -75,9 +75,9 @@ def shape_of(lines: Sequence[str]) -> LineShape:
     if _is_numbered(filled):
         return "numbered"
     times = sum(bool(_BARE_TIME.fullmatch(line.strip())) for line in filled)
-    if times >= max(_FEWEST_TIMES, _LEAST_TIMES * len(filled)) and times < _MOST * len(filled):
+    if times >= max(_MIN_TIMES, _MIN_SHARE * len(filled)) and times < _NEARLY_ALL * len(filled):
         return "times"
-    if len(filled) >= _FEWEST_WORDS and _mostly(lines, lambda line: bool(line) and not _IN_A_LINE.search(line.strip())):
+    if len(filled) >= _MIN_WORDS and _mostly(lines, lambda line: bool(line) and not _IN_A_LINE.search(line.strip())):
         return "words"
     if len(filled) >= 2 and _is_table(filled):
         return "table"
@@ -89,7 +89,7 @@ def shape_of(lines: Sequence[str]) -> LineShape:
 
 
 def _mostly(lines: Sequence[_T], has_shape: Callable[[_T], bool]) -> bool:
-    return bool(lines) and sum(map(has_shape, lines)) >= _MOST * len(lines)
+    return bool(lines) and sum(map(has_shape, lines)) >= _NEARLY_ALL * len(lines)
 
 
 def _is_table(lines: Sequence[str]) -> bool:
@@ -106,7 +106,7 @@ def _is_table(lines: Sequence[str]) -> bool:
 def fields_of(lines: Sequence[str]) -> tuple[int, str]:
     """Return the number of fields in each line, and the signs that stand between them; (0, "") if there are none."""
     filled = [line for line in lines if line.strip()]
-    signs = _SIGNS.findall(filled[0]) if len(filled) >= _FEWEST_CARDS else []
+    signs = _SIGNS.findall(filled[0]) if len(filled) >= _MIN_CARDS else []
     if len(signs) < 2 or len({*signs}) > 1 or set(signs[0]) <= _PUNCTUATION:
         return 0, ""
     is_like_first = _mostly(filled, lambda line: line.count(f" {signs[0]} ") == len(signs))
@@ -134,7 +134,7 @@ def _is_conll(lines: Sequence[str]) -> bool:
 def separator_of(lines: Sequence[str]) -> str:
     """Return what stands between term and definition in nearly every line; "" if nothing does."""
     filled = [line for line in lines if line.strip()]
-    if len(filled) < _FEWEST_CARDS:
+    if len(filled) < _MIN_CARDS:
         return ""
 
     def is_card(line: str) -> bool:
@@ -222,7 +222,7 @@ def _quiz_question(block: Sequence[str]) -> dict[str, object] | None:
             question.append(line.strip())
         else:
             return None
-    if right is None or not question or len(options) < _FEWEST_OPTIONS or ord(right) - ord("A") >= len(options):
+    if right is None or not question or len(options) < _MIN_OPTIONS or ord(right) - ord("A") >= len(options):
         return None
     return {"question": "\n".join(question), "options": options, "answer": right}
 

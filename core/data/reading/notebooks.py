@@ -12,7 +12,7 @@ from core.data.shapes.left_out import Omission
 from core.errors import DataError, reason_of
 from core.values import MIB
 
-MOST_BYTES = 64 * MIB  # a notebook is read as one; its pictures are in it
+MAX_BYTES = 64 * MIB  # a notebook is read as one; its pictures are in it
 _FEWEST = 2  # explanations with code
 
 
@@ -36,9 +36,9 @@ def notebook_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem |
 
 def _cells(source: Source) -> tuple[list[tuple[str, str]], int]:
     """Return the kind and text of each cell, and the number of cells with outputs. Raises DataError."""
-    if source.bytes > MOST_BYTES:
+    if source.bytes > MAX_BYTES:
         mib = source.bytes // MIB
-        raise DataError("data.too_large", file=source.path.name, mib=mib, limit_mib=MOST_BYTES // MIB)
+        raise DataError("data.too_large", file=source.path.name, mib=mib, limit_mib=MAX_BYTES // MIB)
     try:
         with source.path.open(encoding=source.encoding) as file:
             notebook = json.load(file)

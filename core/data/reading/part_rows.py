@@ -12,15 +12,15 @@ from core.data.reading import folders
 from core.data.reading.file_rows import Limits, Problem, Row, Source
 from core.data.reading.reader import read_rows
 from core.data.shapes.known import FORMATS
-from core.data.shapes.nested import LEAST_WORDS, texts_in
+from core.data.shapes.nested import MIN_WORDS, texts_in
 from core.data.shapes.roles import words_of
 from core.data.shapes.sides import Decision
 from core.errors import DataError
 from core.messages import Message, msg
 from core.recipe import Format
 
-_MOST_FILES_NAMED = 20
-_LOOKED_AT, _FEWEST_SAME, _MOST_COMPARED = 20, 3, 50  # rows of a file, rows with texts, files
+_MAX_FILES_NAMED = 20
+_LOOKED_AT, _MIN_SAME, _MAX_COMPARED = 20, 3, 50  # rows of a file, rows with texts, files
 
 # the source, its format, the decision on its columns, its rows
 Started = tuple[Source, Format, Decision, Iterator[Row | Problem]]
@@ -74,7 +74,7 @@ def _each_once(started: list[Started], limits: Limits) -> tuple[list[Started], d
         ]
         if others:
             same[source.path.name] = others[0][0].path.name
-        elif len(kept) < _MOST_COMPARED:
+        elif len(kept) < _MAX_COMPARED:
             kept[source.path.name] = (each, texts)
     return [each for each in started if each[0].path.name not in same], same
 
@@ -86,12 +86,12 @@ def _longer_texts(source: Source, limits: Limits) -> list[set[str]]:
         rows = [item for item in islice(read_rows(source, limits), _LOOKED_AT) if isinstance(item, Row)]
     except DataError:
         return []
-    return [{text for _, text in texts_in(row.values) if len(words_of(text)) >= LEAST_WORDS} for row in rows]
+    return [{text for _, text in texts_in(row.values) if len(words_of(text)) >= MIN_WORDS} for row in rows]
 
 
 def _are_same(texts: list[set[str]], others: list[set[str]]) -> bool:
     pairs = [pair for pair in zip(texts, others, strict=False) if all(pair)]
-    return len(pairs) >= _FEWEST_SAME and (all(a <= b for a, b in pairs) or all(a >= b for a, b in pairs))
+    return len(pairs) >= _MIN_SAME and (all(a <= b for a, b in pairs) or all(a >= b for a, b in pairs))
 
 
 def _one_after_another(source: Source, started: Iterable[Started], limits: Limits) -> Iterator[Row | Problem]:
@@ -133,15 +133,15 @@ def origin_notes(source: Source, rows: Counter[str], apart: Counter[str], only_a
     if not source.parts:
         return [_validation_note(source, [source.path.name], apart.total())] if apart else []
     named = [
-        msg("data.counted", name=name, count=count) for name, count in list(rows.items())[:_MOST_FILES_NAMED] if name
+        msg("data.counted", name=name, count=count) for name, count in list(rows.items())[:_MAX_FILES_NAMED] if name
     ]
-    listed: list[Message] | list[str] = named or [part.path.name for part in source.parts[:_MOST_FILES_NAMED]]
+    listed: list[Message] | list[str] = named or [part.path.name for part in source.parts[:_MAX_FILES_NAMED]]
     notes = [msg("data.note_files", count=len(source.parts), files=listed)] if len(source.parts) > 1 else []
     if not source.chat:
-        chats = [part for part in source.parts if part.chat][:_MOST_FILES_NAMED]
+        chats = [part for part in source.parts if part.chat][:_MAX_FILES_NAMED]
         notes += [msg("data.note_in_file", file=part.path.name, note=overview.read_as(part).note()) for part in chats]
     if apart:
-        each = [msg("data.counted", name=name, count=count) for name, count in list(apart.items())[:_MOST_FILES_NAMED]]
+        each = [msg("data.counted", name=name, count=count) for name, count in list(apart.items())[:_MAX_FILES_NAMED]]
         files = [*apart] if len(apart) == 1 else each
         is_only = msg("data.note_only_validation", files=files)
         notes.append(is_only if only_apart else _validation_note(source, files, apart.total()))

@@ -20,7 +20,7 @@ from core.data.reading.file_rows import Readable
 from core.data.reading.zips import Member
 from core.system.processes import kill_tree, own_group, worker_environment
 
-MOST_MEMORY = 3 << 30  # bytes of the process; a table of 1,000,000 rows and 10 columns of numbers takes 0.3 GiB
+MAX_MEMORY = 3 << 30  # bytes of the process; a table of 1,000,000 rows and 10 columns of numbers takes 0.3 GiB
 LONGEST_SILENCE_S = 600  # seconds without output; a workbook of 2 GiB takes a few minutes
 LOOK_S = 0.05
 
@@ -92,7 +92,7 @@ def _lines(stdout: IO[bytes], waiting: Callable[[], None]) -> Iterator[bytes]:
 
 
 class _Watch:
-    """Thread that ends a process which uses more than MOST_MEMORY or writes nothing for LONGEST_SILENCE_S."""
+    """Thread that ends a process which uses more than MAX_MEMORY or writes nothing for LONGEST_SILENCE_S."""
 
     def __init__(self, process: subprocess.Popen[bytes]):
         self._process, self.done, self.ended_it, self.last_output_s = process, threading.Event(), "", time.monotonic()
@@ -105,7 +105,7 @@ class _Watch:
                 if files.ON_WINDOWS and len(processes) == 1:
                     # a venv's python.exe is a small program that starts the interpreter
                     processes += processes[0].children()
-                too_large = sum(each.memory_info().rss for each in processes) > MOST_MEMORY
+                too_large = sum(each.memory_info().rss for each in processes) > MAX_MEMORY
                 if too_large or time.monotonic() - self.last_output_s > LONGEST_SILENCE_S:
                     self.ended_it = "memory" if too_large else "slow"
                     kill_tree(self._process.pid)

@@ -30,7 +30,7 @@ from core.messages import Message, msg
 from core.values import MIB
 
 _HEAD = 64 << 10
-_MOST_PICTURE = 16 * MIB
+_MAX_PICTURE = 16 * MIB
 _IN_USE = 32  # error of Windows for a file that another program holds, which Python calls a lack of permission
 _DELIMITERS = (",", ";", "\t")
 # Files that people choose by mistake, by their first bytes; the sentence is `data.is_<name>`.
@@ -304,7 +304,7 @@ def _refuse_quiz(path: Readable, head: bytes) -> None:
 def _holds_card(path: Readable) -> bool:
     """Return True for a PNG with a character card in one of its texts."""
     with path.open("rb") as file:
-        raw = file.read(_MOST_PICTURE)
+        raw = file.read(_MAX_PICTURE)
     return any(mark in raw for mark in (b"tEXtchara\0", b"tEXtccv3\0", b"iTXtchara\0", b"iTXtccv3\0"))
 
 

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 from core.data.reading.file_rows import Limits, Problem, RawRow, Readable, Source
 from core.data.reading.suffixes import CODE
-from core.data.reading.table_rows import MOST_CHARACTERS, Paragraph
+from core.data.reading.table_rows import MAX_CHARACTERS, Paragraph
 from core.data.shapes.left_out import Omission
 from core.messages import Message, msg
 
@@ -62,14 +62,14 @@ def code_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omi
     paragraph, row, number, is_first = Paragraph(), 0, 1, True
     with source.path.open(encoding=source.encoding) as file:
         head = file.read(_HEAD)
-        head += file.readline(MOST_CHARACTERS)
+        head += file.readline(MAX_CHARACTERS)
         comment = _COMMENT.match(head)
         if comment and _LICENCE.search(comment[0]):
             yield Omission("around", "code")
             first = comment["first"] or ""
             number += head[: comment.end()].count("\n")
             head = first + head[comment.end() :].lstrip("\n")
-        while part := head if is_first else file.read(MOST_CHARACTERS):
+        while part := head if is_first else file.read(MAX_CHARACTERS):
             is_first = False
             for begins, text, joint in paragraph.add(number, part):
                 row += 1

@@ -1,7 +1,7 @@
 """Reads the rows of a sheet of .xlsx, .xls, .xlsb and .ods, in a process of core.data.reading.workbook.
 
 The first row that is as wide as the table gives the names of the columns; rows above it, such as a title, are reported
-as left out. A sheet is held in memory by that process, with at most `reader_process.MOST_MEMORY` bytes.
+as left out. A sheet is held in memory by that process, with at most `reader_process.MAX_MEMORY` bytes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from core.messages import Message, msg
 from core.values import MIB
 
 _WIDE = 0.5  # share of the widest row's width
-_MOST_NAMED = 8  # other sheets
+_MAX_NAMED = 8  # other sheets
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ class Sheets:
         """Return notes on the sheets that are read, on the others, and on formulas without a value."""
         read = self.read
         others = [name for name in self.sheets if name not in read]
-        shown = [name for name in others if not self.sheets[name]][:_MOST_NAMED]
-        hidden = [name for name in others if self.sheets[name]][:_MOST_NAMED]
+        shown = [name for name in others if not self.sheets[name]][:_MAX_NAMED]
+        hidden = [name for name in others if self.sheets[name]][:_MAX_NAMED]
         notes = [msg("data.note_sheet", sheet=self.sheet, others=shown)] if shown and len(read) == 1 else []
-        notes += [msg("data.note_sheets_together", sheets=read[:_MOST_NAMED])] if len(read) > 1 else []
+        notes += [msg("data.note_sheets_together", sheets=read[:_MAX_NAMED])] if len(read) > 1 else []
         notes += [msg("data.note_other_sheets", others=shown)] if shown and len(read) > 1 else []
         notes += [msg("data.note_hidden_sheets", sheets=hidden)] if hidden else []
         notes += [msg("data.note_sheet_is_hidden", sheet=self.sheet)] if self.sheets.get(self.sheet or "") else []
@@ -167,7 +167,7 @@ def _without_end(path: Readable, lines: Iterator[object]) -> Iterator[Any]:
 
 def _refusal(path: Readable, head: dict[str, str]) -> DataError:
     if head.get("error") in ("memory", "slow"):
-        return DataError("data.sheet_too_large", file=path.name, limit_mib=reader_process.MOST_MEMORY // MIB)
+        return DataError("data.sheet_too_large", file=path.name, limit_mib=reader_process.MAX_MEMORY // MIB)
     if head.get("error") == "password":
         return DataError("data.sheet_password", file=path.name)
     return DataError("data.broken_sheet", file=path.name, reason=head.get("reason") or msg("data.sheet_ended"))

@@ -20,13 +20,13 @@ from core.values import MIB
 
 # A longer paragraph of plain text becomes several rows of some 4,000 tokens, so that they can be shuffled, split into
 # training and validation, and shown.
-MOST_CHARACTERS = 16_000
+MAX_CHARACTERS = 16_000
 ANKI = "#separator:"  # the beginning of its exports
-_SIDES, _MOST_OF_A_CARD = ["Front", "Back"], 3  # cards have two sides, and may have tags
+_SIDES, _MAX_CARD_FIELDS = ["Front", "Back"], 3  # cards have two sides, and may have tags
 # Ends of a part, best first: the last line, sentence or word that ends in its second half (greedy, up to the given
 # end).
 _ENDS = tuple(
-    re.compile(rf"[\s\S]{{{MOST_CHARACTERS // 2},}}(?:{end})")
+    re.compile(rf"[\s\S]{{{MAX_CHARACTERS // 2},}}(?:{end})")
     for end in (r"\n", r"[.!?…][\"'”’»)\]]*\s|[。！？][”’」』）]*", r"\s")
 )
 
@@ -125,7 +125,7 @@ class _CsvHead:
             if first.startswith("#columns:"):
                 self._cards = [record[0][len("#columns:") :], *record[1:]]
             return True
-        if self._cards == _SIDES and len(record) > _MOST_OF_A_CARD:  # the fields of a note, in an order of its own
+        if self._cards == _SIDES and len(record) > _MAX_CARD_FIELDS:  # the fields of a note, in an order of its own
             self._cards = []
         names = [*self._cards, *(f"column {place}" for place in range(len(self._cards) + 1, len(record) + 1))]
         self.names = column_names(self._file, names[: len(record)], self._limits)
@@ -236,7 +236,7 @@ def txt_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem]:
             return
         paragraph = Paragraph()
         number, continues = 1, False
-        while line := file.readline(MOST_CHARACTERS):
+        while line := file.readline(MAX_CHARACTERS):
             if line.isspace() and not continues:
                 texts = paragraph.end()
             else:
@@ -252,7 +252,7 @@ def txt_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem]:
 
 
 class Paragraph:
-    """Lines of a paragraph, joined; text over MOST_CHARACTERS is returned in parts that end with a line, a sentence or
+    """Lines of a paragraph, joined; text over MAX_CHARACTERS is returned in parts that end with a line, a sentence or
     a word.
 
     Each text comes with its first line and what stood between it and the text before (None for the first).
@@ -265,12 +265,12 @@ class Paragraph:
     def add(self, number: int, line: str) -> Iterator[tuple[int, str, str | None]]:
         """Add a line; yield the parts that are complete with it."""
         self._begins = self._begins or number
-        for begin in range(0, len(line), MOST_CHARACTERS):  # the rest is copied for each part
-            self._text += line[begin : begin + MOST_CHARACTERS]
-            while len(self._text) > MOST_CHARACTERS:
+        for begin in range(0, len(line), MAX_CHARACTERS):  # the rest is copied for each part
+            self._text += line[begin : begin + MAX_CHARACTERS]
+            while len(self._text) > MAX_CHARACTERS:
                 end = next(
-                    (m.end() for pattern in _ENDS if (m := pattern.match(self._text, 0, MOST_CHARACTERS))),
-                    MOST_CHARACTERS,
+                    (m.end() for pattern in _ENDS if (m := pattern.match(self._text, 0, MAX_CHARACTERS))),
+                    MAX_CHARACTERS,
                 )
                 part, self._text = self._text[:end], self._text[end:]
                 yield self._begins, part.strip("\n"), self._joint

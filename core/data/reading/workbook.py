@@ -1,9 +1,9 @@
-"""A process that opens a spreadsheet: `python -m core.data.reading.workbook FILE MEMBER SHEET MOST_BYTES`.
+"""A process that opens a spreadsheet: `python -m core.data.reading.workbook FILE MEMBER SHEET MAX_BYTES`.
 
 It prints JSON lines. The first: {"sheets": [[name, is hidden], ...], "sheet": the one that is read, or several joined
 by TOGETHER, null if none has rows, "uncalculated": formulas without a stored value}, or {"error": ..., "reason": ...}.
 Then one line for each row that is not empty: [its number in the sheet, [its cells as text]], or [number, null, bytes]
-if it is larger than MOST_BYTES; before the rows of a further sheet {"next": its name}. MEMBER: a file in FILE, if that
+if it is larger than MAX_BYTES; before the rows of a further sheet {"next": its name}. MEMBER: a file in FILE, if that
 is a zip. SHEET "": the first visible one with a table of two columns or more, and all others with the same columns;
 else the first with a table (two rows), else with a row; visible ones first.
 

@@ -1,6 +1,6 @@
 """Reads rows from YAML: a list of objects, or an object around one, as chatbots store them (ChatterBot, Rasa).
 
-A file takes some thirty times its size in memory, so it may have at most MOST_BYTES. An alias, which can stand for a
+A file takes some thirty times its size in memory, so it may have at most MAX_BYTES. An alias, which can stand for a
 thousand others, is refused before anything is built; only plain values are built.
 """
 
@@ -21,7 +21,7 @@ from core.errors import DataError
 from core.messages import YAML_ERRORS
 from core.values import MIB
 
-MOST_BYTES = 8 * MIB
+MAX_BYTES = 8 * MIB
 _OPENS = (yaml.SequenceStartEvent, yaml.MappingStartEvent)
 _CLOSES = (yaml.SequenceEndEvent, yaml.MappingEndEvent)
 _ITEM = "- "  # Rasa writes a list of texts as one text
@@ -113,9 +113,9 @@ def _with_flags(value: object) -> Any:
 def _load(file: Readable, encoding: str, limits: Limits) -> Any:
     """Return the value of a file, of types that JSON has too. Raises DataError."""
     with file.open(encoding=encoding) as opened:
-        text = opened.read(MOST_BYTES + 1)
-    if len(text) > MOST_BYTES:
-        raise DataError("data.yaml_too_large", file=file.name, limit_mib=MOST_BYTES // MIB)
+        text = opened.read(MAX_BYTES + 1)
+    if len(text) > MAX_BYTES:
+        raise DataError("data.yaml_too_large", file=file.name, limit_mib=MAX_BYTES // MIB)
     try:
         _check(file, text, limits)
         value = yaml.load(text, Loader=_Loader)  # noqa: S506 - it makes plain values alone

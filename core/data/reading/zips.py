@@ -18,8 +18,8 @@ from core.errors import DataError, reason_of
 from core.progress import Check, go_on
 from core.values import MIB
 
-MOST_DIRECTORY = 32 * MIB  # bytes; some 300,000 files
-MOST_HELD = 256 * MIB  # bytes
+MAX_DIRECTORY = 32 * MIB  # bytes; some 300,000 files
+MAX_HELD = 256 * MIB  # bytes
 _CHUNK = 64 << 10
 # Exceptions of Python's zipfile for damaged or unsupported archives.
 BROKEN = (
@@ -46,9 +46,9 @@ def seekable(path: Readable) -> IO[bytes]:
     if file.seekable():
         return file
     with file:
-        held = file.read(MOST_HELD + 1)
-    if len(held) > MOST_HELD:
-        raise DataError("data.too_large", file=path.name, mib=len(held) // MIB, limit_mib=MOST_HELD // MIB)
+        held = file.read(MAX_HELD + 1)
+    if len(held) > MAX_HELD:
+        raise DataError("data.too_large", file=path.name, mib=len(held) // MIB, limit_mib=MAX_HELD // MIB)
     return io.BytesIO(held)
 
 
@@ -56,8 +56,8 @@ def seekable(path: Readable) -> IO[bytes]:
 def open_zip(path: Readable, limits: Limits) -> Iterator[zipfile.ZipFile]:
     """Open an archive. Raises DataError if it is damaged, or states a size above the limit."""
     with seekable(path) as file:
-        if _directory_bytes(file) > MOST_DIRECTORY:
-            raise DataError("data.zip_directory", file=path.name, limit_mib=MOST_DIRECTORY // MIB)
+        if _directory_bytes(file) > MAX_DIRECTORY:
+            raise DataError("data.zip_directory", file=path.name, limit_mib=MAX_DIRECTORY // MIB)
         try:
             archive = zipfile.ZipFile(file)
         except BROKEN as error:

@@ -32,7 +32,7 @@ from core.errors import DataError
 from core.messages import Message, msg
 from core.recipe import Format
 
-_MOST_TABLES = 20  # named in a refusal
+_MAX_TABLES = 20  # named in a refusal
 CHECK_EVERY = 20  # rows, of up to 4 MiB
 
 
@@ -96,7 +96,7 @@ def _naming_other_tables(source: Source) -> Iterator[None]:
         others = [name for name in source.sheets if name not in (source.sheet, *source.sheet.split(" / "))]
         if not (source.sheet and others):
             raise
-        about = {"table": source.sheet, "tables": others[:_MOST_TABLES], "problem": error.message}
+        about = {"table": source.sheet, "tables": others[:_MAX_TABLES], "problem": error.message}
         raise DataError("data.in_table", **about) from error
 
 

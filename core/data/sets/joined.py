@@ -10,7 +10,7 @@ from core.data.sets.paragraphs import JOINTS
 from core.data.sets.tokens import Tokens
 from core.data.text_pieces import Borders
 
-MOST_TOKENS = 1 << 18  # of a joined text: its borders are read as one
+MAX_TOKENS = 1 << 18  # of a joined text: its borders are read as one
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,7 @@ class JoinedTokens(Tokens):
         starts = np.flatnonzero(~continues)
         of_text = np.cumsum(~continues) - 1
         within = total - (total - tokens.lengths)[starts][of_text]  # tokens of the text up to each paragraph's end
-        continues &= np.diff((within - 1) // MOST_TOKENS, prepend=0) <= 0
+        continues &= np.diff((within - 1) // MAX_TOKENS, prepend=0) <= 0
         starts = np.flatnonzero(~continues)
         first, begins = np.append(starts, len(tokens)), total - tokens.lengths
         begin = (begins - begins[starts][np.cumsum(~continues) - 1]).astype(np.int32)

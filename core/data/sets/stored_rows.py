@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 ROWS_A_BATCH = 10_000
 BATCH_BYTES = 8 * MIB  # a row may have 4 MiB: ROWS_A_BATCH of those would fill the memory
-STRETCH, MOST_LOOKS = 1000, 25  # rows that are read together, half a MiB; stretches that stay mapped
+STRETCH, MAX_LOOKS = 1000, 25  # rows that are read together, half a MiB; stretches that stay mapped
 FIELDS = ("row", "line", "example", "values", "problem")
 VALIDATION, JOINT = "validation", "joint"
 IN_MEMORY_BYTES = 8 * MIB  # smaller files are read and not kept open
@@ -81,7 +81,7 @@ class Rows(Sequence[tuple[int, Example]]):
         """Return a value of a row. place: among all rows of the file."""
         if (stretch := place // STRETCH) != self._stretch:
             self._stretch, self._looks = stretch, self._looks + 1
-            if self._looks % MOST_LOOKS == 0:  # pages of a map count as memory until it is closed
+            if self._looks % MAX_LOOKS == 0:  # pages of a map count as memory until it is closed
                 self.close()
         return self._table[name][place].as_py()
 

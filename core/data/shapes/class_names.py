@@ -19,8 +19,8 @@ Names = Mapping[str, Mapping[int, str]]  # of the numbers in each column
 # Full names of columns with numbers of classes; sides.py has the last words of names of columns with any label.
 _LABELS = ("label", "labels", "class", "category", "target", "class index", "class_index", "label_id", "labels_id",
     "class_id", "y", "标签", "类别", "klasse", "kategorie", "categoria", "classe", "clase", "категория")  # fmt: skip
-_MOST_SHOWN = 5
-_MOST_LABELS = 100  # of one row; more are a label for each of its words
+_MAX_SHOWN = 5
+_MAX_LABELS = 100  # of one row; more are a label for each of its words
 
 
 def names_by_column(
@@ -77,7 +77,7 @@ def _are_numbers(values: Sequence[object]) -> bool:
 
 def _numbers(value: object) -> list[int | None]:
     if isinstance(value, list):
-        return [number_of(one) for one in value] if len(value) <= _MOST_LABELS else [None]
+        return [number_of(one) for one in value] if len(value) <= _MAX_LABELS else [None]
     return [number_of(value)] if has_value(value) else []
 
 
@@ -97,10 +97,10 @@ def note(file: str, names: Names) -> Message:
     shown = [
         msg("data.label_named", number=number, name=name)
         for numbered in names.values()
-        for number, name in [*numbered.items()][:_MOST_SHOWN]
+        for number, name in [*numbered.items()][:_MAX_SHOWN]
     ]
     where = file or msg("data.label_names_inside")
-    return msg("data.note_label_names", columns=[*names], names=shown[: 2 * _MOST_SHOWN], file=where)
+    return msg("data.note_label_names", columns=[*names], names=shown[: 2 * _MAX_SHOWN], file=where)
 
 
 def unnamed(sample: Sequence[Row], names: Names) -> Message | None:

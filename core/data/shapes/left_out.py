@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 from core.messages import Message, msg
 from core.values import Frozen
 
-MOST_NAMED = 100  # different omissions of one file; it may have a million different columns
+MAX_NAMED = 100  # different omissions of one file; it may have a million different columns
 LONGEST_NAME = 60
 Place = Literal[
     "column", "field", "part", "call", "tool", "answer", "turn", "row", "branch", "message", "chat", "above", "header",
@@ -146,7 +146,7 @@ class Tally:
 
     def add(self, omissions: Iterable[Omission]) -> None:
         for omission in {omission._replace(name=omission.name[:LONGEST_NAME]) for omission in omissions}:
-            known = omission in self._rows or len(self._rows) < MOST_NAMED
+            known = omission in self._rows or len(self._rows) < MAX_NAMED
             self._rows[omission if known else Omission("more")] += 1
 
     def add_each(self, omissions: Iterable[Omission]) -> None:

@@ -31,7 +31,7 @@ _CONTEXTS = ("context", "passage", "article", "premise", "paragraph", "story", "
     "background", "reading", "text", "kontext", "文章", "上下文")  # fmt: skip
 _NUMBERED = re.compile(r"column \d+")
 _OTHER_SHAPES = {"messages", "conversations", "conversation", "chosen", "rejected"}
-_LEAST_WORDS = 3  # of a question that no name tells
+_MIN_WORDS = 3  # of a question that no name tells
 _SURE = 0.9  # share of the rows that have options, and of the keys that mean one
 
 
@@ -214,7 +214,7 @@ def _question_columns(values: Sequence[Columns], names: Sequence[str], place: Pl
 
 
 def _is_wordy(values: Sequence[Columns], name: str) -> bool:
-    return _most((len(words_of(_text(each.peek(name)))) >= _LEAST_WORDS for each in values), len(values))
+    return _most((len(words_of(_text(each.peek(name)))) >= _MIN_WORDS for each in values), len(values))
 
 
 def _key_columns(names: Sequence[str], others: set[str]) -> list[str]:

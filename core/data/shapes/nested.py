@@ -14,9 +14,9 @@ from core.data.shapes.left_out import has_value
 from core.data.shapes.roles import words_of
 from core.errors import DataError
 
-_MOST_ROWS, _MOST_VALUES = 20, 2_000  # that are looked at, of a file and of a row
-_MOST_NAMED = 8
-LEAST_WORDS = 3  # of a text
+_MAX_ROWS, _MAX_VALUES = 20, 2_000  # that are looked at, of a file and of a row
+_MAX_NAMED = 8
+MIN_WORDS = 3  # of a text
 _TAG = re.compile(r"O|[BIESLUM]-[\w-]+|[\w-]+-[BIESLUM]")
 _LETTERS = re.compile(r"[^\W\d_]")
 # Links, dates and ids, which are one word of letters and other signs.
@@ -43,14 +43,14 @@ def refusal(rows: Sequence[Row]) -> DataError | None:
     texts: defaultdict[str, list[int]] = defaultdict(list)
     nested: dict[str, None] = {}
     columns: dict[str, None] = {}
-    for row in rows[:_MOST_ROWS]:
+    for row in rows[:_MAX_ROWS]:
         for name, value in row.values.items():
             columns[str(name)] = None
             if isinstance(value, dict | list) and has_value(value):
                 nested[str(name)] = None
         for path, text in texts_in(row.values):
             if _LETTERS.search(text) and not _NO_TEXT.fullmatch(text.strip()):
-                texts[path].append(len(text) if len(words_of(text)) >= LEAST_WORDS else 0)
+                texts[path].append(len(text) if len(words_of(text)) >= MIN_WORDS else 0)
     if not texts and nested:
         return _nested([*nested], [*nested])
     if len(texts) < 2 and not any(map(any, texts.values())):
@@ -67,7 +67,7 @@ def _tagged(rows: Sequence[Row]) -> list[str]:
     """Return the column of the words of each row, and the first of those with a tag for each of them."""
     columns = [str(name) for name, value in rows[0].values.items() if isinstance(value, list) and value]
     words = next((name for name in columns if all(isinstance(word, str) for word in rows[0].values[name])), None)
-    cells = {name: [row.values.get(name) for row in rows[:_MOST_ROWS]] for name in columns}
+    cells = {name: [row.values.get(name) for row in rows[:_MAX_ROWS]] for name in columns}
     lengths = {name: [len(cell) if isinstance(cell, list) else -1 for cell in cells[name]] for name in columns}
     same = [name for name in columns if words and name != words and lengths[name] == lengths[words]]
     return [words, same[0]] if words and same else []
@@ -76,7 +76,7 @@ def _tagged(rows: Sequence[Row]) -> list[str]:
 def _written_tags(rows: Sequence[Row]) -> list[str]:
     """Return the column of texts, and the one of a tag for each of their words, between blanks."""
     cells = {
-        str(name): [str(row.values.get(name) or "").split() for row in rows[:_MOST_ROWS]]
+        str(name): [str(row.values.get(name) or "").split() for row in rows[:_MAX_ROWS]]
         for name, value in rows[0].values.items()
         if isinstance(value, str) and value
     }
@@ -93,13 +93,13 @@ def _are_tags(words: Iterable[str]) -> bool:
 
 
 def _nested(fields: Sequence[str], texts: Sequence[str]) -> DataError:
-    return DataError("data.nested", fields=[*fields][:_MOST_NAMED], texts=[*texts][:_MOST_NAMED])
+    return DataError("data.nested", fields=[*fields][:_MAX_NAMED], texts=[*texts][:_MAX_NAMED])
 
 
 def texts_in(values: Mapping[Any, Any]) -> Iterator[tuple[str, str]]:
-    """Yield (path, text) of a row: "outputs.answer", "turns[].text". No recursion, and not more than _MOST_VALUES."""
+    """Yield (path, text) of a row: "outputs.answer", "turns[].text". No recursion, and not more than _MAX_VALUES."""
     waiting: list[tuple[str, Any]] = [(str(name), value) for name, value in values.items()]
-    for _ in range(_MOST_VALUES):
+    for _ in range(_MAX_VALUES):
         if not waiting:
             return
         path, value = waiting.pop()
@@ -108,4 +108,4 @@ def texts_in(values: Mapping[Any, Any]) -> Iterator[tuple[str, str]]:
         elif isinstance(value, dict):
             waiting += [(f"{path}.{name}", part) for name, part in value.items()]
         elif isinstance(value, list):
-            waiting += [(f"{path}[]", part) for part in value[:_MOST_ROWS]]
+            waiting += [(f"{path}[]", part) for part in value[:_MAX_ROWS]]

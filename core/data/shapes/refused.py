@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from core.errors import TemplateError
 from core.messages import Message, msg
 
-MOST_REASONS = 5  # listed one by one; a template may put a row's own words into its reason
-MOST_NAMED = 5  # rows of one reason
+MAX_REASONS = 5  # listed one by one; a template may put a row's own words into its reason
+MAX_NAMED = 5  # rows of one reason
 
 
 @dataclass
@@ -19,7 +19,7 @@ class _Reason:
 
     def add(self, number: int) -> None:
         self.rows += 1
-        if len(self.first) < MOST_NAMED:
+        if len(self.first) < MAX_NAMED:
             self.first.append(number)
 
 
@@ -34,7 +34,7 @@ class RefusedRows:
         """Count a refused row. number: shown to the person, in the file or among the trainable rows."""
         self.rows += 1
         reason = str(why)
-        if reason in self._reasons or len(self._reasons) < MOST_REASONS:
+        if reason in self._reasons or len(self._reasons) < MAX_REASONS:
             self._reasons.setdefault(reason, _Reason(why)).add(number)
 
     def messages(self, read: int, key: str = "template.rows_refused") -> list[Message]:

@@ -41,7 +41,7 @@ from core.data.shapes.turn_markers import after_greeting, turns_in
 TURNS = ("data", "dialog", "dialogue", "turns", "utterances", "contents", "messages", "conversations", "conversation")
 _PROMPT_COLUMNS = ("prompt", "messages", "conversations", "conversation", "question", "instruction", "query", "input")
 _CONVERSATIONS = TURNS[-3:]
-_TEXTS, _LABELS, _MOST_LABELS = ("text", "sentence"), ("labels", "cats"), 20
+_TEXTS, _LABELS, _MAX_LABELS = ("text", "sentence"), ("labels", "cats"), 20
 _ANSWERS_APART = ("ground_truth", "reference_answer", "expected_answer", "answer", "solution")
 _OPENS = re.compile(r"\s*\[\s*\{")
 # Anthropic's hh-rlhf writes a conversation as one text.
@@ -207,7 +207,7 @@ def _labels(values: Columns, notes: Notes) -> dict[str, object] | None:
     are = labels if isinstance(labels, list) else [labels]
     if "label" in values or not any(isinstance(values.peek(name), str) for name in _TEXTS):
         return None
-    if len(are) > _MOST_LABELS or not all(isinstance(one, str | int) and not isinstance(one, bool) for one in are):
+    if len(are) > _MAX_LABELS or not all(isinstance(one, str | int) and not isinstance(one, bool) for one in are):
         return None
     values.take(column)
     return {"label": labels}

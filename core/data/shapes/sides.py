@@ -23,14 +23,14 @@ from core.data.shapes.turn_markers import turns_in
 from core.errors import DataError
 from core.messages import msg
 
-LEAST_WORDS = 3  # median of a column of sentences; names, dates and labels have fewer
-_MOST_SIDES = 4  # columns of which each may go with each
-MOST_READINGS = 6  # offered to a person
-_LEAST_ROWS, _ROWS_OF_EACH = 20, 5  # of a column of kinds: rows, and rows with each value
+MIN_WORDS = 3  # median of a column of sentences; names, dates and labels have fewer
+_MAX_SIDES = 4  # columns of which each may go with each
+MAX_READINGS = 6  # offered to a person
+_MIN_ROWS, _ROWS_OF_EACH = 20, 5  # of a column of kinds: rows, and rows with each value
 _LONG = 8  # words of a usual text in a column
 _WEAK = frozenset({"source", "summary", "input"})  # names of a question or an answer, and of much else
 LONGEST_LABEL = 40  # characters
-MOST_LABELS = 30  # different values of a column of labels
+MAX_LABELS = 30  # different values of a column of labels
 _LABEL = frozenset(
     re.findall(
         r"\w+",
@@ -150,7 +150,7 @@ class _Table:
         return [
             name
             for name, words in self.texts.items()
-            if words >= LEAST_WORDS
+            if words >= MIN_WORDS
             and not is_about(name)
             and not self.repeats_unlike_others(name)
             and self.share(name, (_APART.search(str(value)) is not None for value in self.values[name])) >= 0.5
@@ -175,7 +175,7 @@ class _Table:
         """Return True for a column that looks like one of labels: few different short values, each of several rows."""
         values = {str(value) for value in self.values[name]}
         is_short = all(isinstance(v, str | int | bool) and len(str(v)) <= LONGEST_LABEL for v in self.values[name])
-        return is_short and 2 <= len(values) <= min(MOST_LABELS, len(self.rows) // 2)
+        return is_short and 2 <= len(values) <= min(MAX_LABELS, len(self.rows) // 2)
 
     def holds_kinds(self, name: str) -> bool:
         """Return True for the names of a few kinds of rows, each in many, or of the only one: they ask nothing."""
@@ -186,7 +186,7 @@ class _Table:
     def repeats(self, name: str) -> bool:
         """Return True if each value of a column stands in several rows, on average."""
         values = self.values[name]
-        return len(values) >= _LEAST_ROWS and len({*map(str, values)}) * _ROWS_OF_EACH <= len(values)
+        return len(values) >= _MIN_ROWS and len({*map(str, values)}) * _ROWS_OF_EACH <= len(values)
 
     def repeats_unlike_others(self, name: str) -> bool:
         """Return True for a column that repeats while two other texts do not: the name of a topic or a conversation."""
@@ -269,7 +269,7 @@ def _alone(text: str) -> dict[str, Role]:
 
 
 def _question_to_person(readings: Iterable[Mapping[str, Role]]) -> Decision:
-    return Decision(tuple(itertools.islice(readings, MOST_READINGS)), "none")
+    return Decision(tuple(itertools.islice(readings, MAX_READINGS)), "none")
 
 
 def _beside(table: _Table, taken: Roles) -> dict[str, Role]:
@@ -341,7 +341,7 @@ def _one_named(table: _Table) -> Decision | None:
         readings.insert(0, readings.pop(codes[0]))
     certain = len(readings) == 1 or len(codes) == 1
     return (
-        (Decision(tuple(readings[:MOST_READINGS]), "content") if certain else _question_to_person(readings))
+        (Decision(tuple(readings[:MAX_READINGS]), "content") if certain else _question_to_person(readings))
         if readings
         else None
     )
@@ -439,9 +439,9 @@ def _unnamed(table: _Table) -> Decision | None:
         )
     if not columns and (len(short) != 2 or len(table.values) > 3):
         return None
-    if len(table.rows) == 1 and len(columns) > MOST_READINGS:  # one object of many texts is no row
+    if len(table.rows) == 1 and len(columns) > MAX_READINGS:  # one object of many texts is no row
         return None
-    first, second, *rest = (columns or short)[:_MOST_SIDES]
+    first, second, *rest = (columns or short)[:_MAX_SIDES]
     if rest:
         either = itertools.combinations((first, second, *rest), 2)
         return _question_to_person(_pair(*names) for names in either if not _are_crossed(*names))

@@ -11,7 +11,7 @@ from core.data.reading.file_rows import Flaw, type_name
 from core.data.shapes.left_out import Notes
 from core.files import JsonObject
 
-MOST_TOOLS = 256 << 10  # characters of a row's tools as JSON; longer descriptions fit no context
+MAX_TOOLS = 256 << 10  # characters of a row's tools as JSON; longer descriptions fit no context
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +92,8 @@ def without_parts(turn: Any, notes: Notes) -> list[Any]:
 def read_tools(value: object, notes: Notes) -> str | None:
     """Return a row's tools as the JSON of a list of {type: function, function}, None if it has none. Raises Flaw."""
     if isinstance(value, str) and value.strip():
-        if len(value) > MOST_TOOLS:
-            raise Flaw("data.tools_too_large", characters=len(value), limit=MOST_TOOLS)
+        if len(value) > MAX_TOOLS:
+            raise Flaw("data.tools_too_large", characters=len(value), limit=MAX_TOOLS)
         value = _json(value, "data.tools_no_json")
     if value is None or value == "" or value == []:
         return None
@@ -111,8 +111,8 @@ def read_tools(value: object, notes: Notes) -> str | None:
             function = {"parameters" if name == "input_schema" else name: part for name, part in function.items()}
         tools.append({"type": "function", "function": function})
     encoded = as_json(tools)
-    if len(encoded) > MOST_TOOLS:
-        raise Flaw("data.tools_too_large", characters=len(encoded), limit=MOST_TOOLS)
+    if len(encoded) > MAX_TOOLS:
+        raise Flaw("data.tools_too_large", characters=len(encoded), limit=MAX_TOOLS)
     return encoded
 
 

@@ -27,7 +27,7 @@ Kernel = Callable[
 CARD = "cuda"
 TOLERANCE = 0.02  # of the largest value: 16-bit sums in another order
 LENGTHS, WINDOW = (9, 70, 1, 33), 5  # of the test
-MOST_PADDED = 4  # times the tokens that all examples would have if each were as long as the longest
+MAX_PADDED = 4  # times the tokens that all examples would have if each were as long as the longest
 CAUSAL = 1  # of torch's CustomMaskType: from the top left
 
 
@@ -61,7 +61,7 @@ def _tested_kernel(
 def suits(kernel: Kernel, lengths: tuple[int, ...]) -> bool:
     """True if kernel keeps little more than the examples need: memory-efficient attention keeps a number for each head,
     example and place of the longest example, which no estimate counts."""
-    return kernel is not _efficient or len(lengths) * max(lengths) <= MOST_PADDED * sum(lengths)
+    return kernel is not _efficient or len(lengths) * max(lengths) <= MAX_PADDED * sum(lengths)
 
 
 def _torch_kernel(varlen_attn: Callable[..., torch.Tensor]) -> Kernel:

@@ -30,7 +30,7 @@ from core.workspace import names
 from core.workspace.folder import Workspace
 
 RECORD = "from_gguf.json"
-MOST_DIVERGENCE, MOST_IN_16_BIT = 5e-4, 0.02  # nats, as for an export (core.export.llamacpp.judgement)
+MAX_DIVERGENCE, MAX_DIVERGENCE_IN_16_BIT = 5e-4, 0.02  # nats, as for an export (core.export.llamacpp.judgement)
 SPARE_BYTES = 1_000_000_000  # for a process that has imported torch
 Report = Callable[[str, float | None], None]
 NAME = re.compile(r"\w(?:[\w .-]{0,78}\w)?")  # Windows drops a dot or a space at the end
@@ -139,7 +139,7 @@ def _unpack_and_compare(
             texts=len(reference["texts"]),
             first=reference["texts"][first_other][:60],
         )
-    limit = MOST_DIVERGENCE if exact else MOST_IN_16_BIT
+    limit = MAX_DIVERGENCE if exact else MAX_DIVERGENCE_IN_16_BIT
     if not comparison["divergence"] <= limit:  # also if it is NaN
         raise ExportError("gguf.base_not_alike", found=comparison["divergence"], most=limit)
     record = {

@@ -3,7 +3,7 @@
 1. The merged tensors are compared with W + s * B @ A one by one (core.export.tensors).
 2. The 16-bit file is compared with the base and its adapter in transformers, in float32, each sum rounded once as the
 file's numbers are (without that rounding the starter's bf16 file is 7e-4 nats away, with it less than 1e-4): texts
-become the same tokens, the token that ends a turn ends an answer, and at up to MOST_POSITIONS positions of the rows the
+become the same tokens, the token that ends a turn ends an answer, and at up to MAX_POSITIONS positions of the rows the
 probabilities of all tokens are the same.
 3. The quantized file is compared with the 16-bit one at the same positions, without the tenth that differs most: there,
 rounding decides, and differently on each kind of processor.
@@ -38,8 +38,8 @@ PROMPTS = 20
 # quantized ones), and rounding in another order changes a few positions a lot: one q8_0 file had means from 0.018 to
 # 0.024 on five instruction sets, with trimmed means from 0.0053 to 0.0055. Computed in float32, the 16-bit file is less
 # than 5e-6 from the adapter. Sound files of nine adapters, and the effect of damage: docs/export.md.
-MOST_DIVERGENCE = {"f16": 5e-4, "bf16": 5e-4, "q8_0": 0.02, "q6_k": 0.05, "q5_k_m": 0.2, "q4_k_m": 0.2}
-MOST_DIVERGENCE_IN_16_BIT = 0.02  # of the 16-bit file if the PC could compute the expected values only in bfloat16
+MAX_DIVERGENCE = {"f16": 5e-4, "bf16": 5e-4, "q8_0": 0.02, "q6_k": 0.05, "q5_k_m": 0.2, "q4_k_m": 0.2}
+MAX_DIVERGENCE_IN_16_BIT = 0.02  # of the 16-bit file if the PC could compute the expected values only in bfloat16
 # Largest difference in log probability at which another first token counts as a tie.
 NEAR_TIE = {"f16": 0.02, "bf16": 0.1, "q8_0": 0.2, "q6_k": 0.3, "q5_k_m": 0.7, "q4_k_m": 0.7}
 ANSWERS_SHOWN = 3  # answers generated for the user to read
@@ -180,7 +180,7 @@ def judge_sixteen(
     prompts.work.progress("asking_llamacpp", None)
     answer, method = prompts.ask(file, "adapter.logs", keep, answers, lora), prompts.work.method
     is_exact = method.by_layer or method.compute.dtype == torch.float32
-    limit = MOST_DIVERGENCE[file.stem] if is_exact else MOST_DIVERGENCE_IN_16_BIT
+    limit = MAX_DIVERGENCE[file.stem] if is_exact else MAX_DIVERGENCE_IN_16_BIT
     losses = verification.mean_losses(expected, results_of(answer), "text")
     verdict = judge(answer, limit, len(prompts.work.probes) + len(AWKWARD), losses)
     if any(reason.key == "gguf.reason_ids" for reason in verdict.reasons):

@@ -27,7 +27,7 @@ from core.files import JsonObject
 # llama.h: enum llama_ftype
 FILE_TYPES = {"f16": 1, "q8_0": 7, "q4_k_m": 15, "q5_k_m": 17, "q6_k": 18, "bf16": 32}
 FALLBACK = re.compile(r"(\d+) of (\d+) tensor\(s\) required fallback")  # llama.cpp's log at this build
-MOST_LOG_LINES = 400
+MAX_LOG_LINES = 400
 LIBRARIES = {"Linux": "lib{}.so", "Darwin": "lib{}.dylib", "Windows": "{}.dll"}
 # Functions called here and in `runtime`, and the headers of a checkout that declare them.
 TYPES, LLAMA_H, MTMD_H = ("ggml/include/ggml.h", "ggml/include/ggml-backend.h"), "include/llama.h", "tools/mtmd/mtmd.h"
@@ -68,7 +68,7 @@ class Library:
 
         def keep(level: int, words: Any, _: object) -> None:
             self.log.append(self.ffi.string(words).decode("utf-8", "replace"))
-            del self.log[:-MOST_LOG_LINES]
+            del self.log[:-MAX_LOG_LINES]
 
         # C holds only its address, so a reference has to stay
         self.keep = self.ffi.callback("void(enum ggml_log_level, const char *, void *)")(keep)

@@ -29,7 +29,7 @@ from core.messages import Message, msg
 from core.models.adapters import PREFIX
 from core.models.weights import open_tensors
 
-MOST_OF_OWN = 0.25  # allowed divergence of a user's own base from the 16-bit file: somewhat more than q4_k_m
+MAX_OWN_DIVERGENCE = 0.25  # allowed divergence of a user's own base from the 16-bit file: somewhat more than q4_k_m
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def make_lora(order: MakeOrder, companion: CompanionBase) -> tuple[ExportCheck, 
     elif companion.own:
         base, quant = companion.own, "q4_k_m"  # for the size of a near tie
     if base is not sixteen:
-        limit = MOST_OF_OWN if companion.own else judgement.MOST_DIVERGENCE[quant]
+        limit = MAX_OWN_DIVERGENCE if companion.own else judgement.MAX_DIVERGENCE[quant]
         file_verdict = judgement.judge_other(prompts, base, limit, lora.name)
     files.rename(lora, order.target)
     if companion.made:

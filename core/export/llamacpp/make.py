@@ -14,7 +14,7 @@ from core import files
 from core.data.template import ChatTemplate
 from core.errors import ExportError
 from core.export import verification
-from core.export.estimate import BYTES_A_PARAMETER, MOST_POSITIONS
+from core.export.estimate import BYTES_A_PARAMETER, MAX_POSITIONS
 from core.export.llamacpp import child, judgement, pre_tokenizers, tower
 from core.export.llamacpp.judgement import LlamaPrompts
 from core.export.llamacpp.tools import Tools
@@ -72,7 +72,7 @@ def make(order: MakeOrder) -> tuple[ExportCheck, tuple[Message, ...]]:
         file, larger = quantize(order, sixteen)
         sixteen.unlink()
         file_verdict, notes = (
-            judgement.judge_other(prompts, file, judgement.MOST_DIVERGENCE[order.quant]),
+            judgement.judge_other(prompts, file, judgement.MAX_DIVERGENCE[order.quant]),
             larger + notes,
         )
     notes += tower.place(order, tower_file, file)
@@ -84,7 +84,7 @@ def begin(order: MakeOrder) -> LlamaPrompts:
     """Choose the prompts, and create the file that keeps the adapter's probabilities."""
     order.work.mkdir(parents=True, exist_ok=True)
     work = verification.begin(order.adapter, order.rows, order.method, order.stage, order.check, judgement.PROMPTS)
-    kept = judgement.KeptProbabilities(order.work / "adapter.logs", max(1, MOST_POSITIONS // len(work.probes)))
+    kept = judgement.KeptProbabilities(order.work / "adapter.logs", max(1, MAX_POSITIONS // len(work.probes)))
     return LlamaPrompts(order.tools, order.work, order.log, order.check, replace(work, keep=kept), kept)
 
 

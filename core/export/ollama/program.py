@@ -23,7 +23,7 @@ from core.workspace.names import display_name
 LEAST = "0.30.0"  # the first version that renders the template in a GGUF file itself
 VERSION_S, SHOW_S, ANSWER_S, CREATE_S = 15.0, 60.0, 600.0, 3600.0
 POLL_S = 0.05
-MOST_BYTES = 4 << 20  # output of one call; progress bars stay far below
+MAX_BYTES = 4 << 20  # output of one call; progress bars stay far below
 LONGEST_TEXT = 400
 QUESTION = "Hello! Who are you?"  # not the user's data: other programs can see a process's arguments
 _VERSION = re.compile(r"version is v?(\d{1,4})\.(\d{1,4})\.(\d{1,4})")
@@ -138,8 +138,8 @@ def _call(program: Path, arguments: list[str], limit_s: float, check: Callable[[
             deadline = time.monotonic() + limit_s
             while process.poll() is None:
                 check()
-                if os.fstat(output_file.fileno()).st_size > MOST_BYTES:
-                    raise ExportError("ollama.babbles", what=what, mb=MOST_BYTES >> 20)
+                if os.fstat(output_file.fileno()).st_size > MAX_BYTES:
+                    raise ExportError("ollama.babbles", what=what, mb=MAX_BYTES >> 20)
                 if time.monotonic() > deadline:
                     raise ExportError("ollama.hangs", what=what, minutes=limit_s / 60)
                 time.sleep(POLL_S)
@@ -148,5 +148,5 @@ def _call(program: Path, arguments: list[str], limit_s: float, check: Callable[[
                 kill_tree(process.pid)
                 process.wait()
         output_file.seek(0)
-        output = output_file.read(MOST_BYTES).decode("utf-8", "replace")
+        output = output_file.read(MAX_BYTES).decode("utf-8", "replace")
     return process.returncode, _TERMINAL.sub("", _OVERWRITTEN.sub("", output)).replace("\r", "\n")

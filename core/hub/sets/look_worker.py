@@ -30,7 +30,7 @@ from core.hub.sets.set_errors import dataset_error
 from core.system.lines import ToParent
 from core.system.processes import exit_now
 
-MOST_ROWS = 10
+MAX_ROWS = 10
 
 
 def look(repo: str, named: tuple[str, ...], with_rows: bool, say: Callable[..., None]) -> None:
@@ -78,7 +78,7 @@ def _head(repository: Listing, part: Part) -> SetHead:
     if stream.features and len(media) == len(stream.features):
         raise DataError("hub_set.no_text", repo=repository.repo_id, columns=media[:10])
     with library.refusing(repository.repo_id, part.files[0].name):
-        rows = tuple(islice(library.rows_of(stream), MOST_ROWS))
+        rows = tuple(islice(library.rows_of(stream), MAX_ROWS))
     return SetHead(columns=tuple(dict.fromkeys(name for row in rows for name in row)), rows=rows, left_out=tuple(media))
 
 

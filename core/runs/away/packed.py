@@ -41,8 +41,8 @@ MANIFEST = "lora-garage.json"
 STAYS_BEHIND = {"run.lock", "control.json", "left.json"}  # these belong to this PC's processes and pages
 DENSE = {".safetensors", ".pt", ".npy", ".npz", ".png"}  # stored uncompressed: compression would not make them smaller
 PIECE = 4 * MIB
-MOST_MANIFEST = 16 * MIB
-MOST_FILES = 20_000
+MAX_MANIFEST = 16 * MIB
+MAX_FILES = 20_000
 ROOM = 64 * MIB  # bytes that must stay free after unpacking
 _PART = re.compile(r'[^\x00-\x1f/\\:*?"<>|]{1,200}')
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -61,7 +61,7 @@ class Manifest(Frozen):
     name: str = Field("", max_length=200)
     app: str = Field("", max_length=60)
     data: str | None = Field(None, pattern=f"^(?:{IMPORTED.pattern})$")
-    files: dict[str, PackedFile] = Field(max_length=MOST_FILES)
+    files: dict[str, PackedFile] = Field(max_length=MAX_FILES)
 
 
 class Packer:
@@ -153,10 +153,10 @@ def read_manifest(archive: zipfile.ZipFile, file: str) -> Manifest:
     manifest."""
     try:
         info = archive.getinfo(MANIFEST)
-        if info.file_size > MOST_MANIFEST:
+        if info.file_size > MAX_MANIFEST:
             raise RunError("away.not_one", file=file)
         with archive.open(info) as opened:
-            text = opened.read(MOST_MANIFEST + 1)
+            text = opened.read(MAX_MANIFEST + 1)
         manifest = Manifest.model_validate_json(text)
     except (KeyError, ValidationError, *BROKEN) as error:
         raise RunError("away.not_one", file=file) from error

@@ -21,7 +21,7 @@ from core.messages import Message, msg
 from core.runs import sample_answers, scenes
 from core.runs.folder import RunFolder
 from core.runs.sample_answers import FrameAnswer
-from core.runs.scenes import ANSWER_TOKENS, LEAST_HELD_OUT, Scene
+from core.runs.scenes import ANSWER_TOKENS, MIN_HELD_OUT, Scene
 from core.values import Frozen, wilson
 
 FILE = "held_out.jsonl"
@@ -69,7 +69,7 @@ def sentences(run: RunFolder) -> list[Message]:
     messages, facts = list[Message](), run.facts()
     measured = _read(run.path / FILE)
     if film.not_asked:
-        messages.append(msg(f"better.{film.not_asked}", least=LEAST_HELD_OUT, tokens=ANSWER_TOKENS))
+        messages.append(msg(f"better.{film.not_asked}", least=MIN_HELD_OUT, tokens=ANSWER_TOKENS))
     elif len(measured) < 2 or measured[0].step != 0:
         messages.append(msg("better.not_at_both_ends"))
     else:
@@ -90,7 +90,7 @@ def _of_answers(
         for question, before, now in zip(questions, first.answers, last.answers, strict=False)
         if "time" not in (before.why, now.why)
     ]
-    if len(both) < LEAST_HELD_OUT:
+    if len(both) < MIN_HELD_OUT:
         return [msg("better.no_time", answered=len(both), count=len(questions))]
     values: dict[str, object] = {"count": len(both)}
     for name, right in (

@@ -18,7 +18,7 @@ from core.values import width
 
 WIDTH, EDGE, LINE = 720, 36, 24
 CURVE_HEIGHT = 150
-COLUMNS, MOST_LINES = 74, 3  # of an answer, in Latin letters; a Chinese one counts twice
+COLUMNS, MAX_LINES = 74, 3  # of an answer, in Latin letters; a Chinese one counts twice
 GROUND, INK, QUIET, LOSS, MEASURED = "#ffffff", "#292524", "#57534e", "#0072b2", "#b34700"
 FONT = "system-ui, 'Segoe UI', Roboto, 'Noto Sans', 'Noto Sans CJK SC', 'Microsoft YaHei', sans-serif"
 Points = Sequence[tuple[float, float]]  # (step, loss)
@@ -42,7 +42,7 @@ def draw(card: RecipeCard, trained: Points, measured: Points, words: Callable[[M
             y += LINE
         for key, text in (("before", answer.before), ("after", answer.after)):
             parts.append(_text(EDGE, y, words(msg(f"recipe_picture.{key}")), 14, QUIET))
-            for line in _clipped(text, MOST_LINES):
+            for line in _clipped(text, MAX_LINES):
                 parts.append(_text(EDGE + 84, y, line, 14))
                 y += LINE - 4
             y += 4

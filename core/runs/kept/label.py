@@ -12,7 +12,7 @@ from core.runs.folder import RunFolder
 from core.values import Frozen
 from core.workspace import names
 
-MOST_TAGS, LONGEST_TAG, LONGEST_NOTE = 8, 24, 500
+MAX_TAGS, LONGEST_TAG, LONGEST_NOTE = 8, 24, 500
 
 
 class Label(Frozen):
@@ -35,7 +35,7 @@ class Label(Frozen):
 
 
 def _tags(given: Iterable[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(tag for each in given if (tag := names.display_name(each, LONGEST_TAG))))[:MOST_TAGS]
+    return tuple(dict.fromkeys(tag for each in given if (tag := names.display_name(each, LONGEST_TAG))))[:MAX_TAGS]
 
 
 def _note(given: str) -> str:

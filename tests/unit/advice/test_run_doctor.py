@@ -314,7 +314,7 @@ def test_jumps_are_those_that_looking_at_each_step_finds(seed: int) -> None:
             i += wide
         i += 1
     told = curve_doctor._jumps(series)
-    assert (told is None) == (len(found) <= curve_doctor.MOST_JUMPS)
+    assert (told is None) == (len(found) <= curve_doctor.MAX_JUMPS)
     if told:
         assert (told[0].params["count"], told[0].params["steps"]) == (len(found), found[:LISTED])
 

@@ -14,7 +14,7 @@ import pytest
 from core.chat import contest
 from core.chat.answer import Done, Piece, Sampling
 from core.chat.comparison import PromptComparison, Score, all_of, same_beginning
-from core.chat.prompts import MOST_BYTES, Prompt, lines, prompts_of, prompts_of_file
+from core.chat.prompts import MAX_BYTES, Prompt, lines, prompts_of, prompts_of_file
 from core.commands import comparing
 from core.commands.data import dataset_store
 from core.errors import ChatError, GarageError
@@ -162,7 +162,7 @@ def test_prompts_that_were_written_are_read_as_they_were(tmp_path: Path) -> None
         ("a.jsonl", b'{"messages": [{"role": "assistant", "content": "x"}]}', "no_prompt"), ("a.jsonl",
             b'{"messages": {"0": 1}}', "no_prompt"),
         ("a.jsonl", b'{"messages": [{"role": "user", "content": " "}]}', "no_prompt"), ("a.txt",
-            b"x" * (MOST_BYTES + 1), "too_large"),
+            b"x" * (MAX_BYTES + 1), "too_large"),
         ("a.txt", b"\xff\xfe\x00", "not_utf8"), ("a.json", b"[" * 100_000, "no_json"), ("missing.txt", None,
             "cannot_read"),
     ],

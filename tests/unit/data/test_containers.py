@@ -111,7 +111,7 @@ def test_a_bomb_ends_at_the_limit(tmp_path: Path, packing: str) -> None:
 
 
 def test_an_xz_that_wants_a_lot_of_memory_is_refused(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(compressed, "_MOST_MEMORY", 1 << 20)
+    monkeypatch.setattr(compressed, "_MAX_MEMORY", 1 << 20)
     (tmp_path / "a.jsonl.xz").write_bytes(lzma.compress(LINES, preset=9))
     assert refusal(tmp_path / "a.jsonl.xz") == "data.broken_compressed"
 

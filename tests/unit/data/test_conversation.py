@@ -11,7 +11,7 @@ from core.data.conversation import ChatMessage, split_thinking
 from core.data.formats import Example, read_example
 from core.data.reading.file_rows import Row
 from core.data.repeats import Repeats
-from core.data.shapes.tools import MOST_TOOLS, ToolCall
+from core.data.shapes.tools import MAX_TOOLS, ToolCall
 from tests.kit.templates import TOOLS
 
 ASKED = ChatMessage("user", "Weather?")
@@ -141,8 +141,8 @@ def test_columns_that_parquet_fills_with_nulls_are_not_there():
         ({"content": "a"}, {"tools": "weather"}, "the tools are not JSON (weather)"),
         ({"content": "a"}, {"tools": {"get_weather": {}}}, "the tools are an object, expected a list"),
         ({"content": "a"}, {"tools": [{"description": "d"}]}, "tool 1 has no name"),
-        ({"content": "a"}, {"tools": [{"name": "f", "description": "x" * MOST_TOOLS}]}, f"the limit is {MOST_TOOLS:,}"),
-        ({"content": "a"}, {"tools": "x" * (MOST_TOOLS + 1)}, f"the limit is {MOST_TOOLS:,}"),
+        ({"content": "a"}, {"tools": [{"name": "f", "description": "x" * MAX_TOOLS}]}, f"the limit is {MAX_TOOLS:,}"),
+        ({"content": "a"}, {"tools": "x" * (MAX_TOOLS + 1)}, f"the limit is {MAX_TOOLS:,}"),
         ({"content": "", "reasoning_content": "Look."}, {}, "turn 2 is an empty assistant answer"),
         ({"content": [{"type": "image_url", "image_url": "x"}]}, {}, "turn 2 contains a part of type image_url"),
     ],

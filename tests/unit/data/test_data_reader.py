@@ -11,7 +11,7 @@ from core.data.reading import json_text
 from core.data.reading.file_rows import DEFAULT_LIMITS, Limits, Problem, Row
 from core.data.reading.reader import read_rows
 from core.data.reading.sniff import probe
-from core.data.reading.table_rows import MOST_CHARACTERS
+from core.data.reading.table_rows import MAX_CHARACTERS
 from core.errors import DataError
 
 ROWS = [
@@ -317,7 +317,7 @@ def test_the_row_limit_counts_bytes_and_not_characters(tmp_path):
         ("Line without a mark\n" * 9_000, "k"),
         ("下雨了。猫睡着了，" * 9_000, "。"),
         ("word " * 9_000, "d"),
-        ("x" * (MOST_CHARACTERS - 1) + "\n" + "y" * MOST_CHARACTERS + "\n\nend", "x"),
+        ("x" * (MAX_CHARACTERS - 1) + "\n" + "y" * MAX_CHARACTERS + "\n\nend", "x"),
     ],
 )
 def test_a_book_without_empty_lines_is_rows_that_end_with_a_sentence_and_lose_nothing(tmp_path, text, ends):
@@ -325,7 +325,7 @@ def test_a_book_without_empty_lines_is_rows_that_end_with_a_sentence_and_lose_no
     found, problems = read(write(tmp_path, "a.txt", text))
     assert not problems and len(found) > 1 and [row.number for row in found] == [*range(1, len(found) + 1)]
     assert "".join(row.values["text"] for row in found).replace("\n", "") == text.replace("\n", "")
-    assert all(len(row.values["text"]) <= MOST_CHARACTERS for row in found)
+    assert all(len(row.values["text"]) <= MAX_CHARACTERS for row in found)
     assert {row.values["text"].rstrip()[-1] for row in found[:-1]} <= {ends, "y"}
     lines = text.split("\n")
     assert all(

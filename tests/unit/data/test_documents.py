@@ -13,7 +13,7 @@ from core.data.reading import document_rows, document_worker
 from core.data.reading.file_rows import Row
 from core.data.reading.reader import read_rows
 from core.data.reading.sniff import probe
-from core.data.reading.table_rows import MOST_CHARACTERS, Paragraph
+from core.data.reading.table_rows import MAX_CHARACTERS, Paragraph
 from core.data.sets.inspection import inspect_file
 from core.errors import DataError
 from tests.kit.office import zipped
@@ -199,6 +199,6 @@ def test_a_line_of_a_hundred_megabytes_costs_what_its_parts_cost() -> None:
     line, paragraph, parts = "word " * 400_000 + "\n", Paragraph(), []
     for _, text, _ in paragraph.add(1, line):
         parts.append(text)
-        assert len(paragraph._text) <= MOST_CHARACTERS
+        assert len(paragraph._text) <= MAX_CHARACTERS
     parts += [text for _, text in paragraph.end()]
     assert "".join(parts) == line.strip("\n") and len(parts) > 100

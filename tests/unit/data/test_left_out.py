@@ -15,7 +15,7 @@ from core.data.formats import read_example
 from core.data.reading.file_rows import Row
 from core.data.sets.inspection import examples_of, inspect_file
 from core.data.shapes.known import recognize_format
-from core.data.shapes.left_out import LONGEST_NAME, MOST_NAMED, Tally
+from core.data.shapes.left_out import LONGEST_NAME, MAX_NAMED, Tally
 from core.data.store import DatasetStore
 from core.errors import DataError
 from core.messages import LANGUAGES, core_catalogue
@@ -190,10 +190,10 @@ def test_a_mark_in_plain_text_without_any_picture_stays() -> None:
 
 def test_a_file_with_endless_columns_is_counted_and_not_listed(tmp_path) -> None:
     file = tmp_path / "a.jsonl"
-    many = [{"question": "a", "answer": "b", f"column {n} " + "x" * 500: n} for n in range(MOST_NAMED + 50)]
+    many = [{"question": "a", "answer": "b", f"column {n} " + "x" * 500: n} for n in range(MAX_NAMED + 50)]
     file.write_text("\n".join(map(json.dumps, many)))
     left = inspect_file(file).left_out
-    assert len(left) == MOST_NAMED + 1 and left[0].what.key == "left_out.more" and left[0].count == 50
+    assert len(left) == MAX_NAMED + 1 and left[0].what.key == "left_out.more" and left[0].count == 50
     assert all(len(one.what.params["name"]) <= LONGEST_NAME for one in left)
 
 

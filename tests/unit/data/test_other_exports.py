@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from core.data.reading.choices import Choices
-from core.data.reading.yaml_rows import MOST_BYTES
+from core.data.reading.yaml_rows import MAX_BYTES
 from core.data.sets.inspection import examples_of, inspect_file
 from core.errors import DataError
 from tests.unit.data.test_chat_formats import left, telegram, turns, with_each_value_odd, written
@@ -177,7 +177,7 @@ def test_marks_beside_an_answer_in_yaml_are_no_words(tmp_path: Path) -> None:
         ("a: {b: c}\n", "no list of rows"),
         ("- a: [\n", "not valid YAML"),
         ("- !!python/object/apply:os.system [echo]\n", "not valid YAML"),
-        ("- " + "a" * MOST_BYTES, "larger than 8 MiB"),
+        ("- " + "a" * MAX_BYTES, "larger than 8 MiB"),
     ],
 )
 def test_yaml_that_cannot_be_is_one_sentence(tmp_path: Path, content: str, told: str) -> None:

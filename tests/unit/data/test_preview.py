@@ -15,10 +15,10 @@ import pytest
 from core.data import preview as preview_module
 from core.data.formats import ChatMessage, Example
 from core.data.labels import Learning
-from core.data.preview import MOST_ROWS, Preview, Previews
+from core.data.preview import MAX_ROWS, Preview, Previews
 from core.data.sets.inspection import examples_of
 from core.data.sets.row_view import LONG_PIECE, SHOWN_CHARACTERS, RowView
-from core.data.shapes.refused import MOST_REASONS, RefusedRows
+from core.data.shapes.refused import MAX_REASONS, RefusedRows
 from core.data.store import DatasetStore
 from core.data.tokenizer import Tokenizer
 from core.errors import DataError, ModelError, TemplateError
@@ -158,16 +158,16 @@ def test_facts_are_before_the_cut(tokenizer: Tokenizer) -> None:
 
 
 def test_a_large_set_is_counted_on_evenly_spread_rows_and_projected() -> None:
-    rows = numbered([chat("q", "a" * (4 * (i % 10))) for i in range(10 * MOST_ROWS)])
+    rows = numbered([chat("q", "a" * (4 * (i % 10))) for i in range(10 * MAX_ROWS)])
     preview = Preview.measure(rows, None)
-    assert [preview.rows[i][0] for i in preview.tokens.positions[:3]] == [1, 11, 21] and preview.counted == MOST_ROWS
-    assert preview.counts(512).rows == 10 * MOST_ROWS and not preview.facts().exact
+    assert [preview.rows[i][0] for i in preview.tokens.positions[:3]] == [1, 11, 21] and preview.counted == MAX_ROWS
+    assert preview.counts(512).rows == 10 * MAX_ROWS and not preview.facts().exact
     assert preview.facts().tokens == 10 * preview.lengths.sum()
     assert np.array_equal(Preview.measure(rows, None).lengths, preview.lengths), "the same rows each time"
 
 
 def test_huge_rows_are_counted_up_to_a_number_of_characters(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preview_module, "MOST_CHARACTERS", 1_000)
+    monkeypatch.setattr(preview_module, "MAX_CHARACTERS", 1_000)
     rows = numbered([chat("q", "a" * 99) for _ in range(50)])
     assert Preview.measure(rows, None).counts(512).counted == 10  # 1,000 / 100 characters a row
     assert Preview.measure(rows, None, every_row=True).counts(512).counted == 50
@@ -186,7 +186,7 @@ def test_start_is_refused_only_where_it_is_known_that_nothing_is_learned(tokeniz
         tokenize(examples, recipe, tokenizer, Listener())
     assert raised.value.message == preview.problem(64), "the worker's own sentence"
     assert Preview.measure(numbered(examples), None).problem(64) is None, "an estimate refuses nothing"
-    monkeypatch.setattr(preview_module, "MOST_ROWS", 2)
+    monkeypatch.setattr(preview_module, "MAX_ROWS", 2)
     sampled = Preview.measure(numbered(examples), tokenizer).problem(64)
     assert sampled.key == "preview.nothing_in_sample" and sampled.params == {"counted": 2, "rows": 4, "max_length": 64}
 
@@ -436,7 +436,7 @@ def test_of_many_reasons_and_rows_the_first_are_named_and_the_rest_counted() -> 
         refused.add(row, msg("template.cannot_render", reason="alternate" if row < 13 else f"row {row}"))
     *named, others = refused.messages(30)
     assert named[0].params["first"] == [1, 2, 3, 4, 5, "…"] and named[0].params["rows"] == 12
-    assert len(named) == MOST_REASONS and others.params["rows"] == 8 - (MOST_REASONS - 1)
+    assert len(named) == MAX_REASONS and others.params["rows"] == 8 - (MAX_REASONS - 1)
     assert refused.if_all(21) is None and "alternate" in str(refused.if_all(20))
 
 

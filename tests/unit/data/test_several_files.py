@@ -321,7 +321,7 @@ def test_a_damaged_member_is_a_sentence_and_its_neighbours_are_read(tmp_path: Pa
 
 
 def test_more_files_than_are_read_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("core.data.reading.folders.MOST_FILES", 2)
+    monkeypatch.setattr("core.data.reading.folders.MAX_FILES", 2)
     assert "more than 2 files" in hostile(tmp_path, zipped({f"{i}.txt": "x" for i in range(3)}))
 
 

@@ -9,7 +9,16 @@ import pytest
 
 from core.advice import plan
 from core.queue import standby
-from core.queue.standby import CLOSED_S, IDLE_S, LEAST_TO_BEGIN, LEAST_TO_KEEP, LOOK_S, OPEN_S, Standby, StartConditions
+from core.queue.standby import (
+    CLOSED_S,
+    IDLE_S,
+    LOOK_S,
+    MIN_FREE_TO_BEGIN,
+    MIN_FREE_TO_KEEP,
+    OPEN_S,
+    Standby,
+    StartConditions,
+)
 from core.recipe import Recipe
 from core.runs.all import Runs
 from core.runs.run_json import RunFacts
@@ -86,7 +95,7 @@ def leave_it_idle(page: Page) -> None:
 
 
 def run_short_of_memory(page: Page) -> None:
-    page.free_bytes = LEAST_TO_KEEP
+    page.free_bytes = MIN_FREE_TO_KEEP
     assert page.open(LOOK_S), "that much is enough to keep it"
     page.free_bytes -= 1
     page.open(LOOK_S)
@@ -124,7 +133,7 @@ def test_one_comes_again_once_the_run_has_ended_and_once_the_page_is_touched(pag
 def test_it_is_begun_beside_no_timed_step_and_where_there_is_room(page: Page) -> None:
     page.is_timing = True
     assert page.open(3 * OPEN_S) is None
-    page.is_timing, page.free_bytes = False, LEAST_TO_BEGIN - 1
+    page.is_timing, page.free_bytes = False, MIN_FREE_TO_BEGIN - 1
     assert page.open(3 * OPEN_S) is None
     page.free_bytes += 1
     reading = page.open(2 * LOOK_S)

@@ -11,7 +11,7 @@ from core.errors import RunError
 from core.messages import msg
 from core.runs.all import Runs
 from core.runs.kept import freeing, label
-from core.runs.kept.label import LONGEST_NOTE, MOST_TAGS, Label
+from core.runs.kept.label import LONGEST_NOTE, MAX_TAGS, Label
 from core.runs.run_json import Parent
 from core.runs.states import State
 from core.workspace.folder import Workspace
@@ -59,7 +59,7 @@ def test_a_damaged_label_is_as_if_it_was_not_there(workspace: Workspace, held: o
     run = trained(workspace, "one")
     (run.path / "label.json").write_text(json.dumps(held), "utf-8")
     found = Label.from_run(run)
-    assert len(found.tags) <= MOST_TAGS and len(found.note) <= LONGEST_NOTE and not found.archived and run.name == "one"
+    assert len(found.tags) <= MAX_TAGS and len(found.note) <= LONGEST_NOTE and not found.archived and run.name == "one"
 
 
 def test_checkpoints_go_only_where_nothing_goes_on_from_them(workspace: Workspace) -> None:

@@ -95,7 +95,7 @@ def test_launch_and_core_agree_on_the_code_of_a_build():
     assert {f"cu{major}{minor}": span for (major, minor), span in devices.KERNELS.items()} == {
         row.build: (row.low, row.high) for row in torch_build.CUDA_BUILDS
     }
-    assert torch_build.LEAST == devices.LEAST_FOR_BITSANDBYTES
+    assert torch_build.LEAST == devices.MIN_FOR_BITSANDBYTES
 
 
 def architectures(library: bytes) -> set[tuple[int, int]]:
@@ -122,8 +122,8 @@ def test_bitsandbytes_has_code_for_every_card_that_is_used(cuda: tuple[int, int]
     if not library.exists():
         pytest.skip("this wheel has no libraries for CUDA on Linux")
     has, low = architectures(library.read_bytes()), devices.KERNELS[cuda][0]
-    assert min(has) <= max(low, devices.LEAST_FOR_BITSANDBYTES)
-    assert cuda != (12, 6) or min(has) == devices.LEAST_FOR_BITSANDBYTES, "no card is left out that it has code for"
+    assert min(has) <= max(low, devices.MIN_FOR_BITSANDBYTES)
+    assert cuda != (12, 6) or min(has) == devices.MIN_FOR_BITSANDBYTES, "no card is left out that it has code for"
 
 
 def test_how_torch_was_built_is_read_without_importing_it():

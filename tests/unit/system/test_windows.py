@@ -121,7 +121,7 @@ def test_the_version_of_the_visual_c_runtime_is_read_from_its_file(
         GetFileVersionInfoW=lambda file, zero, size, buffer: size,
         VerQueryValueW=query,
     )
-    assert windows.runtime_version() == (14, 36, 32532, 0) < windows.LEAST_RUNTIME
+    assert windows.runtime_version() == (14, 36, 32532, 0) < windows.MIN_RUNTIME
     played_library(monkeypatch, GetFileVersionInfoSizeW=lambda file, handle: 0)
     assert windows.runtime_version() is None
 
@@ -167,7 +167,7 @@ def test_the_longest_names_below_a_workspace_leave_some_room() -> None:
         f"datasets/{slug('x' * 200)}-{short_id()}/.rows-6-{'0' * 24}.arrow.99999.99999",
     )
     assert 140 < max(map(len, names)) <= windows.LONGEST_IN_WORKSPACE
-    assert windows.MOST_ROOT + len("/workspace/") + windows.LONGEST_IN_WORKSPACE <= windows.MOST_PATH
+    assert windows.MAX_ROOT + len("/workspace/") + windows.LONGEST_IN_WORKSPACE <= windows.MAX_PATH
 
 
 def begin_run(space: Workspace) -> object:

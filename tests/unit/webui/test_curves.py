@@ -24,7 +24,7 @@ from core.runs.folder import RunFolder
 from core.runs.run_json import RunFacts
 from core.training.memory.use import EVERY_S, MemoryUse
 from core.workspace.folder import Workspace
-from webui.state.curves import BLOCK, MOST_POINTS, CurveColumns, Curves, smooth, thin
+from webui.state.curves import BLOCK, MAX_POINTS, CurveColumns, Curves, smooth, thin
 from webui.state.diagnoses import Diagnoses
 from webui.state.snapshot import KEPT_EVENTS, Snapshots
 
@@ -102,7 +102,7 @@ def test_thinning_keeps_the_ends_and_the_spikes_of_every_column(count: int):
     norm[count // 3] = 77.0
     for columns, spikes in (((loss,), [count // 2]), ((loss, norm), [count // 2, count // 3])):
         chosen = thin(*columns)
-        assert len(chosen) <= MOST_POINTS and chosen[0] == 0 and chosen[-1] == count - 1
+        assert len(chosen) <= MAX_POINTS and chosen[0] == 0 and chosen[-1] == count - 1
         assert set(spikes) <= set(chosen.tolist()) and (np.diff(chosen) > 0).all()
 
 
@@ -110,7 +110,7 @@ def test_what_is_unknown_hides_no_spike():
     norm = np.full(9000, np.nan)
     norm[4000:4003] = 1.0, 50.0, -7.0
     assert {4001, 4002} <= set(thin(np.zeros(9000), norm).tolist())
-    assert len(thin(np.full(9000, np.nan))) <= MOST_POINTS
+    assert len(thin(np.full(9000, np.nan))) <= MAX_POINTS
 
 
 @pytest.mark.parametrize("count", [1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK])
@@ -193,12 +193,12 @@ def test_a_long_run_is_sent_thinned_with_its_spikes_and_then_by_row(run: RunFold
         lines.append(json.dumps({"kind": "gpu", "attempt": 1, "step": step, "memory_bytes": 1e9}))
     (run.path / "metrics.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
     found = curves.since(run.id)
-    assert all(len(found[name]) <= MOST_POINTS for name in ("x", "ex", "mx"))
+    assert all(len(found[name]) <= MAX_POINTS for name in ("x", "ex", "mx"))
     assert found["y"][found["x"].index(4567)] == 99.0 and found["norm"][found["x"].index(7001)] == 55.0
     assert {len(found[name]) for name in ("x", "y", "s", "rate", "norm", "speed")} == {len(found["x"])}
     log(run, 9001)
     assert curves.since(run.id, found["cursor"])["x"] == [9001]
-    behind = [run.id, 0, 9001 - MOST_POINTS - 1, 9000, 9000, 0]
+    behind = [run.id, 0, 9001 - MAX_POINTS - 1, 9000, 9000, 0]
     assert curves.since(run.id, behind)["reset"] is True
 
 

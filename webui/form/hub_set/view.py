@@ -21,7 +21,7 @@ from webui.kit.wording import Wording
 from webui.shelf.downloads import how_far, numbers
 
 CELL = 100  # characters of a cell that are shown
-MOST_ROWS = 4
+MAX_ROWS = 4
 OPEN_ROWS = 20
 
 
@@ -91,7 +91,7 @@ def head(preview: SetHead, w: Wording) -> Html:
     """Return the first rows as a small table, which scrolls if it is wider than the page."""
     cells = [[cell(values.get(name), CELL) for name in preview.columns] for values in preview.rows]
     names = tag("tr", *(tag("th", name, scope="col") for name in preview.columns))
-    body = [tag("tr", *(tag("td", value) for value in line)) for line in cells[:MOST_ROWS]]
+    body = [tag("tr", *(tag("td", value) for value in line)) for line in cells[:MAX_ROWS]]
     table = tag("table", tag("thead", names), tag("tbody", *body), class_="lg-table lg-head-rows")
     name = w.t("hub_set_view.first_rows")
     scrolled = tag("div", table, class_="lg-scroll", tabindex=0, role="region", aria_label=name)

@@ -37,9 +37,9 @@ from webui.state.services import Services
 
 ROLES: tuple[ColumnRole, ...] = get_args(ColumnRole)
 FIRST_ROWS = 4
-MOST_COLUMNS = 12  # with a field here; further columns are mapped by a command
+MAX_COLUMNS = 12  # with a field here; further columns are mapped by a command
 LONGEST_CELL = 90
-MOST_PEOPLE = 200  # in the list of voices
+MAX_PEOPLE = 200  # in the list of voices
 # The parts of a row, from top to bottom.
 ROLES_IN_ORDER: tuple[ColumnRole, ...] = ("system", "context", "question", "text", "answer", "ignore")
 PICK = """
@@ -79,7 +79,7 @@ class ReadingPart:
                     gr.Dropdown(
                         roles, value="ignore", visible=False, label="", min_width=150, elem_id=f"column-{number}"
                     )
-                    for number in range(1, MOST_COLUMNS + 1)
+                    for number in range(1, MAX_COLUMNS + 1)
                 ]
             self.about_table = gr.HTML("", elem_id="column-about")
         self.message = gr.HTML("", elem_id="reading-notice", visible=False)
@@ -179,7 +179,7 @@ class ReadingPart:
     def _drawn_chat(self, chat: Chat) -> Updates:
         w = self.w
         people = [
-            person for number, person in enumerate(chat.people) if number < MOST_PEOPLE or person.name == chat.voice
+            person for number, person in enumerate(chat.people) if number < MAX_PEOPLE or person.name == chat.voice
         ]
         names = [
             (w.t("reading_choices.person", name=person.name, count=grouped(w, person.messages)), person.name)
@@ -225,11 +225,11 @@ class ReadingPart:
             self.table: gr.update(visible=True),
             self.readings: self._as_readings(rows, report),
             self.rows: self._as_table(names, [row.values for row in rows]),
-            self.column_names: names[:MOST_COLUMNS],
+            self.column_names: names[:MAX_COLUMNS],
             self.about_table: tag(
-                "p", w.t("reading_choices.more_columns", shown=MOST_COLUMNS, count=len(names)), class_="lg-quiet"
+                "p", w.t("reading_choices.more_columns", shown=MAX_COLUMNS, count=len(names)), class_="lg-quiet"
             )
-            if len(names) > MOST_COLUMNS
+            if len(names) > MAX_COLUMNS
             else "",
         }
         for number, field in enumerate(self.columns):

@@ -13,7 +13,7 @@ from core.chat import corrections
 from core.chat.comparison import Contestant, PromptComparison, Score, Verdict, all_of, same_beginning
 from core.chat.contest import answer_missing, same_text
 from core.chat.conversations import Conversations, first_questions
-from core.chat.prompts import MOST_CHARACTERS, Prompt, neutral, own_prompts, prompts_of, prompts_of_file
+from core.chat.prompts import MAX_CHARACTERS, Prompt, neutral, own_prompts, prompts_of, prompts_of_file
 from core.errors import ChatError, GarageError
 from webui.kit.html import Html, join, muted, notice, tag
 from webui.kit.live import AT_ONCE, CONTROL, LAST, QUIET, LivePart, Update, shown
@@ -25,8 +25,8 @@ from webui.state.services import Services
 from webui.state.snapshot import RunRow
 
 COUNTS = (5, 10, 20, 50)
-ANSWER_TOKENS, MOST_TOKENS = 128, 1024  # a person reads two answers per question
-MOST_VOTER, MOST_OWN = 64, 40_000  # characters
+ANSWER_TOKENS, MAX_TOKENS = 128, 1024  # a person reads two answers per question
+MAX_VOTER, MAX_OWN = 64, 40_000  # characters
 BUTTONS = ("left", "right", "equal", "both_bad")
 # A voter is a browser: the same after a reload, another one on another PC.
 VOTER = "(...given) => { given[given.length - 1] = loraGarageDuel.voter(); return given; }"
@@ -57,14 +57,14 @@ class BlindDuel:
                     for each in self.two:
                         each.build(rows)
                 own = w.named("contenders.own", "duel-own")
-                self.own = gr.Textbox(lines=3, max_lines=12, max_length=MOST_OWN, **own)
+                self.own = gr.Textbox(lines=3, max_lines=12, max_length=MAX_OWN, **own)
                 self.asked_in_chat = gr.Button(w.t("contenders.asked_in_chat"), size="sm", elem_id="duel-asked-in-chat")
                 self.file = gr.File(
                     label=w.t("contenders.file"), height=90, elem_id="duel-file", elem_classes="lg-drop"
                 )
                 self.file_said = gr.HTML("", visible=False, elem_id="duel-file-said")
                 length = w.named("contenders.length", "duel-length")
-                self.length = gr.Number(ANSWER_TOKENS, minimum=1, maximum=MOST_TOKENS, precision=0, **length)
+                self.length = gr.Number(ANSWER_TOKENS, minimum=1, maximum=MAX_TOKENS, precision=0, **length)
             self.status = gr.HTML("", elem_id="duel-said")
             with gr.Column(visible=False, elem_id="duel-stage") as self.stage:
                 self.question = gr.HTML("", elem_id="duel-asked")
@@ -110,9 +110,7 @@ class BlindDuel:
         first."""
         own_questions = [prompt.question for prompt in own_prompts(own)] if isinstance(own, str) else []
         questions = first_questions(Conversations(self.services.workspace).find())
-        more = [
-            question for question in questions if len(question) <= MOST_CHARACTERS and question not in own_questions
-        ]
+        more = [question for question in questions if len(question) <= MAX_CHARACTERS and question not in own_questions]
         return "\n".join([*own_questions, *more[: max(0, COUNTS[-1] - len(own_questions))]])
 
     def read(self, file: str | None) -> Update:
@@ -194,10 +192,8 @@ class BlindDuel:
         if count not in COUNTS:
             raise ChatError("wizard.bad_number", field="count", found=str(count)[:40], low=COUNTS[0], high=COUNTS[-1])
         length = ANSWER_TOKENS if length is None else length
-        if isinstance(length, bool) or not isinstance(length, int) or not 1 <= length <= MOST_TOKENS:
-            raise ChatError(
-                "wizard.bad_number", field="max_new_tokens", found=str(length)[:40], low=1, high=MOST_TOKENS
-            )
+        if isinstance(length, bool) or not isinstance(length, int) or not 1 <= length <= MAX_TOKENS:
+            raise ChatError("wizard.bad_number", field="max_new_tokens", found=str(length)[:40], low=1, high=MAX_TOKENS)
         for comparison in all_of(services.workspace):
             contestants = comparison.lineup.contestants
             same = (
@@ -343,7 +339,7 @@ def _own_prompts(file: object, own: object) -> list[Prompt]:
 
 
 def _voter(value: object) -> str:
-    return value[:MOST_VOTER] if isinstance(value, str) else ""
+    return value[:MAX_VOTER] if isinstance(value, str) else ""
 
 
 def _expected(comparison: PromptComparison) -> dict[str, int]:

@@ -17,8 +17,8 @@ from webui.kit.live import AT_ONCE, QUIET, shown
 from webui.kit.panel import Panel
 from webui.kit.visitor import is_local
 
-MOST_SHOWN = 8_000  # characters shown of a request
-MOST_TYPED = 512
+MAX_SHOWN = 8_000  # characters shown of a request
+MAX_TYPED = 512
 
 
 class JudgePanel(Panel):
@@ -28,12 +28,12 @@ class JudgePanel(Panel):
         with gr.Accordion(w.t("judge_panel.title"), open=False, visible=False, elem_id="judge") as self.fold:
             gr.HTML(muted(w.t("judge_panel.about")))
             with gr.Row():
-                self.url = gr.Textbox(max_lines=1, max_length=MOST_TYPED, **w.named("judge_panel.url", "judge-url"))
+                self.url = gr.Textbox(max_lines=1, max_length=MAX_TYPED, **w.named("judge_panel.url", "judge-url"))
                 self.model = gr.Textbox(
-                    max_lines=1, max_length=MOST_TYPED, **w.named("judge_panel.model", "judge-model")
+                    max_lines=1, max_length=MAX_TYPED, **w.named("judge_panel.model", "judge-model")
                 )
                 self.key = gr.Textbox(
-                    type="password", max_lines=1, max_length=MOST_TYPED, **w.named("judge_panel.key", "judge-key")
+                    type="password", max_lines=1, max_length=MAX_TYPED, **w.named("judge_panel.key", "judge-key")
                 )
             with gr.Row(elem_classes="lg-tight"):
                 self.show = gr.Button(w.t("judge_panel.show"), elem_id="judge-show")
@@ -61,7 +61,7 @@ class JudgePanel(Panel):
         try:
             if not is_local(request):
                 raise ChatError("judge_panel.elsewhere")
-            judge = Judge.parse(*(str(each or "")[:MOST_TYPED] for each in (url, model, key)))
+            judge = Judge.parse(*(str(each or "")[:MAX_TYPED] for each in (url, model, key)))
             comparison = self._comparison(opened)
             left = judges.missing(judge, comparison)
             if not left:
@@ -75,7 +75,7 @@ class JudgePanel(Panel):
         words = "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in body["messages"])
         text = f"model: {body['model']}\n\n{words}"
         message = tag("p", w.t("judge_panel.leaves", count=len(left), characters=size, url=judge.url))
-        return [judge, "", *self._view(join([message, tag("pre", text[:MOST_SHOWN], tabindex="0")]), may_send=True)]
+        return [judge, "", *self._view(join([message, tag("pre", text[:MAX_SHOWN], tabindex="0")]), may_send=True)]
 
     def ask(self, judge: object, opened: object) -> Iterator[list[object]]:
         """Inputs: judge, comparison. Outputs: send, halt, message, again as verdicts arrive."""
