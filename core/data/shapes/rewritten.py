@@ -163,7 +163,9 @@ def _prompt_and_completion(values: Columns, notes: Notes) -> dict[str, object] |
 def _answered_apart(values: Columns, notes: Notes) -> dict[str, object] | None:
     """Add the answer in a column of its own to a conversation that ends with the question, as sets for reinforcement
     learning have it."""
-    asked = next((name for name in ("messages", "prompt") if isinstance(values.peek(name), list)), "")
+    asked = next((name for name in ("messages", "prompt") if isinstance(values.peek(name), list)), None)
+    if asked is None:
+        return None
     turns, reward = values.peek(asked), values.peek("reward_model")
     column = next((name for name in _ANSWERS_APART if isinstance(values.peek(name), str | int | float)), "reward_model")
     answer = (

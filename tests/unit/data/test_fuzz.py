@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from core.data.sets.inspection import inspect_file
@@ -157,6 +157,7 @@ tags = (
 
 
 @SHORT
+@example(b'{"answer": null, "": {"": null}}', ".jsonl")  # a column without a name beside a known one
 @given(contents, st.sampled_from(ENDINGS))
 def test_no_data_file_crashes_its_reader(content: bytes, ending: str) -> None:
     read_data(content, ending)
