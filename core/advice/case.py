@@ -190,7 +190,8 @@ class Grounds:
         corrections: Corrections | None,
         continues: bool,
     ) -> Grounds:
-        """Take the facts about the data from its preview."""
+        """Return the grounds with all that the data's preview knows; without a preview, those without facts of the
+        data."""
         if preview is None:
             return cls(budget, shape, None, corrections, continues=continues)
         facts = preview.facts()

@@ -283,6 +283,7 @@ def epochs(case: Case, draft: Recipe) -> tuple[float, Message]:
 
 
 def accumulation(case: Case, draft: Recipe) -> tuple[int, Message]:
+    """Return how many micro-batches make a step nearest to `effective_batch`, with the reason."""
     examples = effective_batch(case)
     micro = draft.train.per_device_train_batch_size
     value = max(1, round(examples / micro))
@@ -472,6 +473,7 @@ def planned_steps(case: Case, draft: Recipe) -> int | None:
 
 
 def schedule_of(case: Case, data: DataFacts, draft: Recipe) -> row_order.Schedule:
+    """Return the schedule of the rows that would be trained, for its number of steps. Its lengths are all 0."""
     rows = _trained_rows(data, case.eval_fraction) if case.trained_rows is None else max(1, case.trained_rows)
     if case.examples is not None:
         rows = max(1, round(rows * case.examples(draft.data.max_length) / max(1, data.rows)))

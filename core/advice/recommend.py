@@ -165,7 +165,7 @@ def decide(case: Case, recipe: Recipe, decisions: Decisions = DECISIONS) -> tupl
 
 
 def _of_pairs(filled: Recipe) -> list[Reason]:
-    """Return the reasons for settings that only preference training has."""
+    """Return the reasons for settings that only preference training has, in other training none."""
     train = filled.train
     if not train.compares:
         return []

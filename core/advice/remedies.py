@@ -90,7 +90,7 @@ def shorter(case: Case, draft: Recipe, lengths: Sequence[int]) -> Way | None:
 
 
 def everything(case: Case, draft: Recipe, lengths: Sequence[int]) -> Way | None:
-    """Return all savings together, if none of them is enough alone."""
+    """Return all savings together, with texts cut too if it must be. None if even that does not fit."""
     least = with_settings(
         draft,
         method=draft.adapter.method if case.on_cpu else "qlora",

@@ -106,7 +106,7 @@ def other_language(planned: Planned) -> Diagnosis | None:
 
 
 def duplicates(planned: Planned) -> Diagnosis | None:
-    """Find rows that repeat earlier ones, word for word or nearly."""
+    """Find rows that repeat earlier ones, word for word or nearly. None if they are few or are left out anyway."""
     repeats = planned.repeats
     if repeats is None or planned.recipe.data.deduplicate:
         return None
@@ -184,7 +184,8 @@ def near_leakage(planned: Planned) -> Diagnosis | None:
 
 
 def few_steps(planned: Planned) -> Diagnosis | None:
-    """Find a plan of too few optimizer steps to learn from."""
+    """Find a plan of fewer than MIN_STEPS optimizer steps, and compute the epochs that give enough. None if there is
+    none."""
     steps, train = planned.steps, planned.recipe.train
     if steps is None or steps >= MIN_STEPS:
         return None

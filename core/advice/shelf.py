@@ -154,6 +154,8 @@ def _part(parts: dict[str, Message], field: str) -> Message:
 
 
 def _rows(wish: Wish, budget: Budget) -> list[ShelfRow]:
+    """Return the known models that meet the wish, each with its verdict on this PC. If no model has all of the named
+    parts, those that have one; if the wish asks for what fits, without those that do not."""
     named = wish.makers or wish.names
     models = (
         [model for model in known_models() if _is_meant(model, wish, len(wish.names) > 1)]

@@ -76,6 +76,7 @@ class Stopped:
         return [int(length) for length in lengths_of(self.rows)]
 
     def _data(self) -> DataFacts:
+        """Return the facts of the run's tokenized rows; lengths as they are trained."""
         lengths = sorted(self._lengths())
         return DataFacts(
             rows=len(lengths),

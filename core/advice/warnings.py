@@ -80,6 +80,7 @@ def memory_warnings(case: Case, draft: Recipe, verdict: Verdict, others: tuple[A
 
 
 def family_warnings(case: Case, draft: Recipe) -> Iterator[Message]:
+    """Warn of QLoRA with a family that needs 16 bits, and of missing packages with a family's fast kernels."""
     family = case.family
     if family is None:
         return
@@ -92,6 +93,8 @@ def family_warnings(case: Case, draft: Recipe) -> Iterator[Message]:
 
 
 def data_warnings(case: Case, draft: Recipe) -> Iterator[Message]:
+    """Warn of texts beyond the model's context, cut rows, few steps, an adapter smaller than the data, and long texts
+    with QLoRA."""
     length, readable = draft.data.max_length, case.shape.max_position_embeddings if case.shape else None
     if readable and length > readable:
         yield msg("advise.warn_beyond_model", value=length, readable=readable)
@@ -108,6 +111,7 @@ def data_warnings(case: Case, draft: Recipe) -> Iterator[Message]:
 
 
 def pair_warnings(case: Case, draft: Recipe) -> Iterator[Message]:
+    """Warn of few pairs, and of preference training on a model that was not trained with the answers before."""
     train = draft.train
     if not train.compares:
         return
@@ -134,6 +138,7 @@ def cut_rows(data: DataFacts, length: int) -> Message | None:
 
 
 def few_steps(case: Case, data: DataFacts, draft: Recipe) -> Message | None:
+    """Warn of fewer than MIN_STEPS steps, with the epochs that would give as many."""
     steps = planned_steps(case, draft)
     if steps is None or steps >= MIN_STEPS:
         return None

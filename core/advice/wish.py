@@ -59,7 +59,7 @@ class Wish:
     order: Order = "liked"
 
     def parts(self) -> dict[str, Message]:
-        """Describe each condition in a few words, by its field."""
+        """Return each condition that is set, in a few words, by its field."""
         by = {"lora": "LoRA", "qlora": "QLoRA"}
         parts: dict[str, Message | None] = {
             "makers": msg("shelf.maker", names=self.makers) if self.makers else None,
@@ -142,6 +142,7 @@ def squashed(text: str) -> str:
 
 
 def language_name(code: str) -> Message:
+    """Return a language's name in every language of the app; its code where presets do not name it."""
     names = _presets()["languages"].get(code)
     return msg(
         "language.of_name",
@@ -244,6 +245,7 @@ def _sizes(text: str, fields: dict[str, Any]) -> str:
 
 
 def _size_text(least: float, most: float) -> Message:
+    """Describe a range of billions of parameters: at most, at least, about, or between."""
     if least <= 0:
         return msg("shelf.at_most", billions=most)
     if most == float("inf"):
@@ -283,7 +285,7 @@ def _patterns() -> tuple[re.Pattern[str], ...]:
 
 
 def _known_words(text: str) -> tuple[str, list[tuple[str, str]]]:
-    """Return the text without the vocabulary's words, and their meanings."""
+    """Return the text without the vocabulary's words, and of each such word its (condition, value)."""
     meanings: list[tuple[str, str]] = []
 
     def take(match: re.Match[str]) -> str:

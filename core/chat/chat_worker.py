@@ -155,6 +155,8 @@ class ChatWorker:
 
     # ---- load -----------------------------------------------------------------------------------------------------
     def _do_load(self, command: JsonObject) -> None:
+        """Load a base with an adapter or none, and report "ready" with its properties. A base that is loaded already
+        stays."""
         self._load = command["load"]
         folder = Path(command["adapter"]) if command["adapter"] else None
         facts = None if folder is None else checked_adapter(folder)
@@ -251,6 +253,8 @@ class ChatWorker:
 
     # ---- answer ---------------------------------------------------------------------------------------------------
     def _answer(self, command: JsonObject) -> None:
+        """Answer the questions as batches, reporting each piece of text, then "answered". Raises ChatError before a
+        load."""
         answer, load = command["id"], self._load
         if self._duel is None:
             raise ChatError("chat.not_ready")

@@ -241,6 +241,7 @@ class ChatClient:
             self._stop(answer.number, column)
 
     def _stop(self, number: int, column: Column | None) -> None:
+        """Let the worker stop an answer, in one column or (None) in all. Ignored if it is not the current answer."""
         with self._changed:
             worker = self._worker
             if worker is None or self._answer is None or self._answer.number != number:
@@ -267,6 +268,7 @@ class ChatClient:
             self._set(ChatState("failed", self._state.target, message, msg("chat.advice_log")))
 
     def _apply(self, event: JsonObject) -> None:
+        """Take over an event of the worker into the state. Events of a load that was replaced are ignored."""
         kind = event["event"]
         if "id" in event:
             self._apply_to_answer(event)
@@ -299,6 +301,7 @@ class ChatClient:
             self._set(ChatState("failed", self._state.target, *_message(event)))
 
     def _apply_to_answer(self, event: JsonObject) -> None:
+        """Add a piece to the current answer, or end it. Events of earlier answers are ignored."""
         answer = self._answer
         if answer is None or answer.number != event["id"]:
             return

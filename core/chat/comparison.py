@@ -173,7 +173,7 @@ class PromptComparison:
 
     # ---- answers ----------------------------------------------------------------------------------------------------
     def answers(self) -> dict[tuple[int, int], ComparisonAnswer]:
-        """The answers by (prompt, contestant)."""
+        """Read the answers so far, by (prompt, contestant). Damaged lines of the file are skipped."""
         answers: dict[tuple[int, int], ComparisonAnswer] = {}
         for record in files.read_lines(self.path / ANSWERS, 0).records:
             with suppress(ValidationError):
@@ -197,6 +197,7 @@ class PromptComparison:
         return reasons
 
     def missing(self) -> list[tuple[int, int]]:
+        """Return (prompt, contestant) of the answers still to be generated, one contestant after the other."""
         answers, left_out = self.answers(), self.left_out()
         return [
             (prompt, contestant)

@@ -104,7 +104,8 @@ def _counts(comparison: PromptComparison) -> tuple[int, int]:
 def _groups(
     workspace: Workspace, comparison: PromptComparison, failed: list[GarageError]
 ) -> list[tuple[ChatTarget, list[int]]]:
-    """Models to load, each with its contestants; the errors of the others are added to failed."""
+    """Return the models that still have answers to generate, each with its contestants. The error of a contestant that
+    cannot be loaded is added to failed."""
     groups = dict[ChatTarget, list[int]]()
     for place in sorted({place for _, place in comparison.missing()}):
         try:
@@ -115,7 +116,7 @@ def _groups(
 
 
 def chat_target(workspace: Workspace, contestant: Contestant) -> ChatTarget:
-    """The model to load for a contestant. Raises GarageError."""
+    """Return the model to load for a contestant. Raises GarageError if its run or adapter is gone."""
     four_bit = None if contestant.precision == "trained" else contestant.precision == "4"
     if contestant.run:
         try:

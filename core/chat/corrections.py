@@ -71,6 +71,7 @@ def keep(
 def _create_dataset(
     workspace: Workspace, store: DatasetStore, answered: str, name: str, rows: Sequence[Example]
 ) -> DatasetInfo:
+    """Import rows as a new dataset of corrections; answered as in `keep`. Raises DataError."""
     folder = workspace.cache / "sets"
     file = folder / f"corrections-{short_id()}.jsonl"
     try:

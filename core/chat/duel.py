@@ -452,7 +452,7 @@ class TextStream:
         self._emitted = 0  # ids of the window whose text was returned
 
     def add(self, token: int) -> str:
-        """Return the text that the token completes; "" if none yet."""
+        """Return the text that the token completes; "" if it ends within a character."""
         self._window.append(token)
         new = self._new_text()
         if not new or new.endswith(REPLACEMENT):

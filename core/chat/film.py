@@ -65,7 +65,7 @@ class _AnswerRow:
     why: Ending | None = None
 
     def take(self, token: int, is_finite: bool, stop_ids: frozenset[int]) -> None:
-        """Add a token to the answer, or set why it ends."""
+        """Add a token to the answer, or set why it ends: numbers that are not finite, the stop token, the length."""
         if not is_finite:
             self.why = "not_finite"
         elif token in stop_ids:

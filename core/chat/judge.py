@@ -207,6 +207,8 @@ def _answer(judge: Judge, body: JsonObject, stopped: Callable[[], bool]) -> str:
 
 
 def _post(judge: Judge, body: JsonObject) -> str:
+    """Send one chat request and return the answer's text. Raises ChatError with an HTTP status, _BadFormat for an
+    answer of another form; the key occurs in neither."""
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {judge.key}"} if judge.key else {})
     request = urllib.request.Request(judge.url, json.dumps(body).encode(), headers)
     direct = [urllib.request.ProxyHandler({})] if urlsplit(judge.url).hostname in LOCAL else []

@@ -139,6 +139,8 @@ def prompts_of_file(path: Path) -> list[Prompt]:
 
 
 def _prompt_from_value(value: object, file: str, number: int) -> Prompt:
+    """Return the prompt in a line's value: a string, or an object with a question or with messages that end with a
+    user's. Raises ChatError with the line's number."""
     record = {"prompt": value} if isinstance(value, str) else value if isinstance(value, dict) else {}
     question = next(
         (record[name] for name in ("prompt", "question", "instruction") if isinstance(record.get(name), str)), ""

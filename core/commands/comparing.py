@@ -270,6 +270,7 @@ def comparison_json(comparison: PromptComparison) -> JsonObject:
 
 
 def _show(result: JsonObject) -> None:
+    """Print each prompt with its answers, then the contestants' figures and the judge's result."""
     for row in result["prompts"]:
         print(f"> {row['prompt']}")
         for one, text in zip(result["contestants"], row["answers"], strict=True):

@@ -183,6 +183,7 @@ def _path_of(store: DatasetStore, data: str, choices: Choices) -> tuple[Path, Ch
 
 
 def _as_json(path: Path, report: DataReport, first: list[Example], choices: Choices) -> JsonObject:
+    """Return what `inspect --json` prints: the report, each column's role, the first examples, the open questions."""
     chat = {"people": [], "conversations": None} if report.chat is None else report.chat.model_dump(mode="json")
     return {
         "file": str(path),
@@ -255,6 +256,7 @@ def _show(report: DataReport, learned: JsonObject | None, language: str) -> None
 
 
 def _show_texts(texts: list[JsonObject], language: str) -> None:
+    """Print the text of rows as it is trained, part by part, with a mark whether the part is learned."""
     for each in texts:
         print(msg("command.trained_row", row=each["row"]).render(language))
         answer = "command.part_validation" if each["validation"] else "command.part_trained"

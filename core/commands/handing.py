@@ -59,6 +59,7 @@ class Receiver:
         return {"commands": {key.removeprefix("in_"): command for key, command in commands}}
 
     def _give(self, ollama: Path, result: ExportResult, folder: Path, quiet: bool) -> dict[str, object]:
+        """Create the model in Ollama and print its first answer. Ctrl-C ends the command with code 3."""
         name = other_programs.ollama_name(result)
         try:
             given = program.create_model(

@@ -232,6 +232,7 @@ def delete(
 
 
 def _deletion_confirmed(repo: str) -> bool:
+    """Ask on the terminal for the model's name; without a terminal, or for any other input, False."""
     try:
         return (
             sys.stdin.isatty()
@@ -249,6 +250,7 @@ def row_of(name: str, *cells: str) -> str:
 
 
 def progress_of(row: Download) -> str:
+    """Describe a download's state, with per cent and size once its total is known, and speed while it runs."""
     state = msg(f"models.state_{row.state}")
     if not row.total:  # the hub was not queried yet, or did not answer
         return state.render(terminal_language())

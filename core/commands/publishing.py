@@ -56,7 +56,8 @@ def to_hub(exports: Exports, run: RunFolder, wish: PublishWish) -> None:
 
 
 def _made(exports: Exports, run: RunFolder, wish: PublishWish) -> ExportResult:
-    """Create and check the export as `export --to` does."""
+    """Create and check the export as `export --to` does. Raises ExportError; Ctrl-C cancels it and exits with code
+    3."""
     job = exports.start(run, wish.kind, wish.quant, wish.checkpoint, strength=wish.strength)
     try:
         status = job.wait(on_status=None if wish.as_json else _Stages().show)
@@ -72,6 +73,7 @@ def _made(exports: Exports, run: RunFolder, wish: PublishWish) -> ExportResult:
 
 
 def _send(publishing: Publishing, result: ExportResult, wish: PublishWish) -> ExportStatus:
+    """Upload the export and wait for its end. Ctrl-C cancels the upload."""
     publishing.start(result, wish.repo, wish.private, wish.with_film)
     try:
         return publishing.wait(result.name, None if wish.as_json else _Stages().show)
@@ -89,6 +91,7 @@ class _Stages:
         self._line, self._stage = "", ""
 
     def show(self, status: ExportStatus) -> None:
+        """Write stage and per cent over the previous line; into a pipe, one line for each stage."""
         percent = f" {round(100 * status.fraction)} %" if status.fraction is not None else ""
         line = status.stage_text.render(terminal_language()) + percent
         if sys.stderr.isatty():

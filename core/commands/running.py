@@ -227,6 +227,8 @@ def join_run(space: Workspace, nodes: Nodes, option: str | None, cpu: bool) -> i
 
 
 def carry_out(run: RunFolder, space: Workspace, as_json: bool, nodes: Nodes | None = None) -> None:
+    """Train the run, report its end, and exit with the code of its state. With nodes, first print the other PCs'
+    command."""
     if nodes:
         other = f"{COMMAND} train --nnodes {nodes.count} --node-rank 1 --rdzv-endpoint {nodes.endpoint}"
         say(msg("nodes.type_there", command=other, count=nodes.count - 1))

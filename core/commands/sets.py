@@ -46,6 +46,7 @@ def show_list(workspace: WorkspaceOption = None, as_json: JsonOption = False) ->
 
 
 def _runs_by_dataset(space: Workspace) -> dict[str, list[str]]:
+    """Return the ids of the runs of each dataset that was trained on."""
     runs = Runs(space)
     used: dict[str, list[str]] = {}
     for run in runs.list():

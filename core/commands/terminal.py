@@ -92,6 +92,7 @@ def in_words(value: object) -> object:
 
 
 def progress_line(status: Status) -> str:
+    """Return a run's stage, with its step and the minutes left, or with per cent where the stage reports it."""
     language = terminal_language()
     stage = msg(f"stage.{status.stage}").render(language)
     if status.stage == "training" and status.total_steps:

@@ -57,6 +57,7 @@ def carry_out(space: Workspace, model: str, yes: bool, forget: bool) -> int:
 
 
 def _confirmed(model: str) -> bool:
+    """Ask on the terminal for the model's name, and say what to do if it is not typed. False without a terminal."""
     try:
         answer = input(msg("trust.ask").render(terminal_language())) if sys.stdin.isatty() else None
     except EOFError:  # Windows' null device is a terminal to isatty

@@ -381,6 +381,7 @@ class Exporter:
         return folder
 
     def _tools(self) -> Tools:
+        """Return llama.cpp's tools, installing them if needed. Raises ExportError."""
         from core.export.llamacpp.tools import obtain
 
         try:
@@ -420,6 +421,7 @@ class Exporter:
                 raise ExportError("gguf.lora_other_base", file=self.request.base_gguf, **sizes)
 
     def _order(self, adapter: Path, out: Path) -> MakeOrder:
+        """Return the order to make a GGUF file: sources, target and working folders, and how to prove it."""
         from core.export.llamacpp import make
 
         job, (base, method, tools) = self.job, self._source(adapter)

@@ -206,6 +206,7 @@ class Exports:
         return self.workspace.exports / result.name
 
     def delete(self, result: ExportResult) -> None:
+        """Delete an export. Raises ExportError if a program has it open; then nothing is deleted."""
         aside = self.workspace.exports / f".{names.short_id()}{DELETED}"
         try:  # Windows renames no folder of which a program has a file open: all of it is deleted, or nothing
             files.rename(self.folder(result), aside, files.MOMENT_S)

@@ -198,7 +198,8 @@ def _at_once() -> Iterator[Callable[[Callable[[], None]], None]]:
 
 # ---- through peft --------------------------------------------------------------------------------
 def _merge_with_peft(base: Base, adapter: Path, target: Path, check: Check) -> None:
-    """Merge a whole model in RAM, for adapters that `lora_pairs` refuses."""
+    """Merge a whole model in RAM and save it to target, for adapters that `lora_pairs` refuses. Computes in float32 if
+    there is room for it."""
     from core.engine import base_model
     from core.engine.adapter import attach
     from core.engine.device import Compute

@@ -82,7 +82,8 @@ class MergedFolder(Reader):
         return rows.to(self._original.written_as(name)).float() if rows.is_floating_point() else rows
 
     def step(self, name: str, rounded: torch.Tensor) -> torch.Tensor:
-        """The largest change that one unit in the last place makes to each number."""
+        """Return for each number of rounded, in the type in which the tensor is stored, the distance to its neighbour;
+        0 for integers."""
         return (
             one_step(rounded, self._original.written_as(name))
             if rounded.is_floating_point()
@@ -101,6 +102,8 @@ class Tuned:
         return name in self._pairs
 
     def rows(self, name: str, start: int, stop: int) -> torch.Tensor:
+        """Return rows start to stop of the tensor in float32 with the adapter applied, as DoRA too; integers as they
+        are."""
         weight = self.base.rows(name, start, stop)
         if self.base.base.tensors[name].dtype in FLOATS:
             weight = weight.float()
@@ -126,7 +129,8 @@ def read_all(file: Path) -> dict[str, torch.Tensor]:
 
 
 def compare(tuned: Tuned, written: MergedFolder, progress: Progress, check: Check) -> Comparison:
-    """Compare every tensor that exists or should exist."""
+    """Compare every tensor that exists or should exist in the written folder with the tuned base. off: names of those
+    missing, superfluous, of another shape or value."""
     off = sorted(set(written.names) ^ set(written.expected))
     both = [name for name in written.expected if name not in off]
     sizes = {name: tuned.base.base.tensors[name].shape for name in both}

@@ -197,7 +197,7 @@ def prove_copy(exported: Path, adapter: Path, rows: Sequence[JsonObject], progre
 def prove(
     merged: Path, base: Base, adapter: Path, rows: Sequence[JsonObject], method: Method, progress: Report, check: Check
 ) -> ExportCheck:
-    """Verify the folder merged, which was made from base and adapter."""
+    """Verify the folder merged, which was made from base and adapter. Raises ExportError if it differs too much."""
     work, expected, compared = expect(base, adapter, begin(adapter, rows, method, progress, check), merged)
     try:
         alike = sum(_reads_alike(merged, work.probes, work.tokenizer))
@@ -391,6 +391,7 @@ def answer(
 def _measure_all(
     model: PreTrainedModel, probes: Sequence[ProofPrompt], answers: Sequence[list[int]], progress: Progress, work: Work
 ) -> list[PromptResult]:
+    """Measure the model on each probe, whose tuned model's greedy answer is given."""
     results = []
     for probe, greedy in zip(probes, answers, strict=True):
         work.check()

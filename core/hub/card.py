@@ -16,7 +16,7 @@ _TAG = "base_model:"
 
 
 def texts(card: RepoCardData | None, key: str) -> list[str]:
-    """The strings of a field that holds one or a list."""
+    """Return the strings of a field of the card, which may hold one string or a list; anything else is skipped."""
     value = card.get(key) if card else None
     return (
         [value]

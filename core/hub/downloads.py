@@ -117,6 +117,8 @@ class Downloads:
         self._pause(repo, revision)
 
     def _pause(self, repo: str, revision: str | None) -> None:
+        """Request a pause of a download that is running or waiting; nothing otherwise."""
+
         def paused(request: Download | None) -> Download | None:
             runs = request is not None and request.wanted == "run" and request.phase not in ENDED
             return request.model_copy(update={"wanted": "pause"}) if request and runs else None
@@ -210,6 +212,7 @@ class Downloads:
 
     # --- the work
     def _start_waiting(self) -> None:
+        """Loop of a thread until the app closes: start waiting downloads, AT_ONCE at a time."""
         while not self._closing.is_set():
             self._threads = {folder: thread for folder, thread in self._threads.items() if thread.is_alive()}
             for row in self.rows():
@@ -224,6 +227,9 @@ class Downloads:
             self._wake.clear()
 
     def _work_here(self, entry: Entry, repo: str) -> None:
+        """Carry out a download in its thread of this process. An error that its own file cannot hold is shown from
+        memory."""
+
         def check_open() -> None:
             if self._closing.is_set():
                 raise NotWanted
@@ -304,6 +310,8 @@ class Downloads:
             return []
 
     def _entry(self, repo: str, revision: str | None) -> Entry:
+        """Return the entry of a download, whether it exists or not. Raises ModelError for an invalid name or
+        revision."""
         revision = revision or constants.DEFAULT_REVISION
         if not is_name(repo):
             raise ModelError("hub.bad_id", found=repo[:100])

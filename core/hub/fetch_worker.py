@@ -110,6 +110,7 @@ class FetchWorker:
             return self.transfer.fetch(self._order["revision"])
 
     def _report_progress(self, ended: threading.Event) -> None:
+        """Loop of a thread until ended is set: report bytes or rows done whenever they changed."""
         last = None
         while not ended.wait(TELL_S):
             now = (self.transfer.done, self.transfer.total)

@@ -114,6 +114,7 @@ def sentence(error: Exception, request: HubRequest) -> ModelError:
 
 
 def _status_sentence(error: HfHubHTTPError, repo: str, host: str, page: str) -> ModelError:
+    """Return the error for an HTTP status; 401 and 403 differ with and without a token."""
     status = error.response.status_code
     if status == 429:
         if (seconds := wait_of(error)) is None:

@@ -135,6 +135,8 @@ def fetch_listing(repo_id: str, revision: str, endpoint: str, kind: Kind = "mode
 
 
 def _info(repo_id: str, revision: str, hub: HfApi, kind: Kind) -> ModelInfo | DatasetInfo:
+    """Query a repository's record with the sizes of its files. Raises HTTPError; NotAHub for an answer that is no
+    record."""
     ask_hub = hub.model_info if kind == "model" else hub.dataset_info
     try:
         return ask_hub(repo_id, revision=revision, timeout=TIMEOUT_S, files_metadata=True)

@@ -54,6 +54,7 @@ class PartialFile:
             self._file.close()
 
     def write(self, chunk: bytes) -> int:
+        """Append a chunk and return its length. Raises TooLong where the file would exceed its limit."""
         if self._most is not None and self.size + len(chunk) > self._most:
             raise TooLong
         self._grown(self.size)

@@ -29,7 +29,8 @@ class HubToken:
         self._given = False
 
     def source(self) -> TokenSource | None:
-        """The source of the token in use; None without one."""
+        """Return where the token in use is from: given in this app, an environment variable, or a login. None without a
+        token."""
         if self._given:
             return "given"
         if os.environ.get(NAME) or os.environ.get(OLD_NAME):

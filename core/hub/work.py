@@ -88,6 +88,8 @@ class DownloadWork:
             self._save("running", done=total - missing, total=total, has_room=True)
 
     def _wait(self, message: Message, seconds: float) -> None:
+        """Wait before another attempt: seconds, or as long as the hub requests, at most LONGEST_WAIT_S. Raises once the
+        download is no longer wanted."""
         self._save("again", message)
         requested_s = message.params.get("seconds")  # by the hub, if it says so
         end = time.monotonic() + min(LONGEST_WAIT_S, max(seconds, requested_s if isinstance(requested_s, int) else 0))
@@ -108,6 +110,7 @@ class DownloadWork:
             raise NotWanted
 
     def _report(self, progress: Progress) -> None:
+        """Note the progress, from which the speed is computed. Only the first one is saved here."""
         self._report_to(progress)
         self._samples.append((time.monotonic(), progress.done))
         is_first = not self._download.total

@@ -122,6 +122,8 @@ def of_ranks(budget: Budget, nvidia: Nvidia, ranks: int, chosen: Collection[str]
 
 
 def _with_equals(budget: Budget, nvidia: Nvidia) -> Budget:
+    """Return the budget with the number of other cards of the same size, and the least free memory among all of
+    them."""
     others = [of_card(card) for card in devices.beside(budget.card_uuid, nvidia)] if budget.card_uuid else []
     equal = [each for each in others if each.sold_gb == budget.sold_gb and each.free_gib is not None]
     if not equal or budget.free_gib is None:

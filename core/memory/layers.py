@@ -288,7 +288,7 @@ def readers_of(shape: ModelShape, setup: Setup) -> dict[str, int]:
 
 
 def _values(shape: ModelShape, widths: Widths) -> float:
-    """Return the values per token; widths: how many of each width."""
+    """Return the values that a layer keeps per token. widths: how many times each width."""
     sizes = {
         "hidden": shape.hidden_size,
         "query": shape.q_width,

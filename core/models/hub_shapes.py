@@ -62,6 +62,7 @@ def _index(repo_id: str, revision: str | None, endpoint: str | None) -> JsonObje
 
 
 def _files(index: JsonObject | None) -> list[str]:
+    """Return the names of the model's files by its index; without one, the single file's. Raises ValueError."""
     if index is None:
         return [cached.SINGLE]
     names = sorted({str(name) for name in index["weight_map"].values()})
@@ -71,6 +72,7 @@ def _files(index: JsonObject | None) -> list[str]:
 
 
 def _tensors(repo_id: str, name: str, revision: str | None, endpoint: str | None) -> list[Tensor]:
+    """Fetch the header of a safetensors file by range requests. Raises ValueError if it is too long."""
     start = peek.fetch_start(repo_id, name, revision, endpoint, START)
     end = 8 + headers.header_length(start)
     if end > peek.SMALL_FILE:

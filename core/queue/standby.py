@@ -173,6 +173,7 @@ class Standby:
                     self._begin()
 
     def _begin(self) -> None:
+        """Start the standby process on the card of the next run. After a failure none is started again."""
         nvidia = self._machine().nvidia
         try:
             self._waiting = StandbyProcess(

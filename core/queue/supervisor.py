@@ -223,6 +223,7 @@ class Supervisor:
 
     # ---- the thread -----------------------------------------------------------------------------------------------
     def _drive(self) -> None:
+        """Loop of the supervisor's thread until it closes; an error is logged once and the loop goes on."""
         while not self._over.wait(POLL_S):
             try:
                 self._look()
@@ -233,6 +234,7 @@ class Supervisor:
                     log.exception("the supervisor failed; it continues")
 
     def _look(self) -> None:
+        """Start the next run if none is at work, and keep the turns and the standby up to date."""
         active, is_of_app = self._at_work()
         waiting = self._waiting(active)
         if not self._closing.is_set():
@@ -304,7 +306,8 @@ class Supervisor:
         return sorted(unsettled, key=lambda pair: pair[1].since)
 
     def _begin(self, run: RunFolder) -> None:
-        """Start the run's worker, or make one of the standby process."""
+        """Start the run's worker, or make one of the standby process. A run whose stop was requested is dropped; if
+        nothing can be started it fails."""
         if run.requested():
             self._drop(run)
             return

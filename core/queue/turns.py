@@ -123,6 +123,7 @@ class Turns:
             self._watch_game(order, automation, active, is_of_app)
 
     def _watch_sleep(self, sleep_at: float, is_idle: bool) -> None:
+        """Put the PC to sleep at sleep_at if nothing is at work; otherwise, or LATE_S later, cancel the plan."""
         now = self.clock()
         if not is_idle or lease.is_held(self.workspace) or now > sleep_at + LATE_S:
             self.queue.put(sleep_at=None)

@@ -111,6 +111,7 @@ class EndFacts:
 
     @classmethod
     def from_run(cls, run: RunFolder) -> EndFacts:
+        """Read the facts from the run's folder, this PC's disk and kernel log."""
         saved = run.checkpoints()
         return cls(
             has_adapter=run.has_adapter(),
@@ -214,6 +215,7 @@ class LeftRun:
 
     @property
     def words(self) -> Message:
+        """Say how many steps would be repeated after a resume: all, none, or those since the checkpoint."""
         if not self.saved:
             return msg("left_runs.nothing_saved", name=self.name, step=self.step)
         if self.step <= self.saved:
@@ -224,7 +226,8 @@ class LeftRun:
 
 
 def left_run(run: RunFolder, status: Status) -> LeftRun | None:
-    """Return run as one to ask about, or None. status: its true status (Runs.status)."""
+    """Return run as one to ask about: it was interrupted, or paused by something else than a person, and has not been
+    left in this attempt. None otherwise. status: its true status (Runs.status)."""
     was_left = status.state == State.INTERRUPTED or (
         status.state == State.PAUSED and run.requested_by in NOT_ASKED_BY_A_PERSON
     )

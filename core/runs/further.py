@@ -53,6 +53,7 @@ def check(parent: RunFolder) -> Recipe:
 
 
 def _check_adapter(parent: RunFolder, recipe: Recipe) -> None:
+    """Raise RunError unless the parent's adapter can be read, has the recipe's rank, and belongs to its base."""
     try:
         adapter = adapters.describe(parent.adapter)
         with open_tensors(parent.adapter / "adapter_model.safetensors", "np") as opened:

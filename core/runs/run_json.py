@@ -44,6 +44,7 @@ class _Part(BaseModel):
     def _absent_where_damaged(
         cls, value: object, handler: ValidatorFunctionWrapHandler, info: ValidationInfo
     ) -> object:
+        """Give an invalid field its default when a file is read (with a context); elsewhere raise as usual."""
         try:
             return handler(value)
         except ValidationError:

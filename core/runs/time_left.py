@@ -102,6 +102,8 @@ class TimeLeft:
         return self.total_steps // every - step // every + bool(self.total_steps % every and step < self.total_steps)
 
     def _seconds_a_token(self) -> float | None:
+        """Return the mean over the newest steps, without slow ones at the beginning; a step that hung counts as HUNG
+        times the median. None before two steps."""
         if len(self._steps) < 2:
             return None
         steps = self._steps[1:] if len(self._steps) <= NEWEST else self._steps[-NEWEST:]

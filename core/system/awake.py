@@ -77,6 +77,7 @@ def hold(system: str | None = None) -> Release | Message:
 
 
 def _windows() -> Release:
+    """Keep the PC awake for this thread's life, and return what ends it. Raises OSError if Windows refuses."""
     import ctypes
 
     state: Any = ctypes.windll.kernel32.SetThreadExecutionState  # type: ignore[attr-defined]
@@ -139,6 +140,8 @@ class KeepAwake:
         self._thread.join(LEAVE_S)  # a hanging system is left behind: its inhibitor ends with this process
 
     def _keep(self) -> None:
+        """Loop of the thread: hold the PC awake unless a reason speaks against it, report each change, and release it
+        at the end."""
         held: Release | Message | None = None  # a refusal is kept, not repeated
         reported: Message | None = None
         while True:

@@ -87,6 +87,7 @@ def examine(facts: Facts) -> list[CheckResult]:
 
 
 def _of_the_program(facts: Facts) -> Iterator[CheckResult]:
+    """Check Python's version, the environment and the packages."""
     python = msg("doctor.python", version=".".join(map(str, facts.python)), path=facts.executable)
     yield result("python", python, None if (3, 11) <= facts.python[:2] <= (3, 13) else msg("doctor.python_fix"))
     if not facts.in_own_environment:
@@ -165,6 +166,7 @@ def _card(card: gpu.Card) -> CheckResult:
 
 
 def _torch_beside_driver(torch: Torch, nvidia: gpu.Nvidia) -> CheckResult:
+    """Check whether torch has CUDA, the driver is new enough, kernels exist for a card, and torch sees it."""
     values = {"version": torch.version, "cuda": torch.cuda, "driver": nvidia.driver}
 
     def problem(key: str, fix: str, **more: object) -> CheckResult:

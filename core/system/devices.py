@@ -46,7 +46,8 @@ class TorchBuild(Frozen):
         return bool(self.cuda or self.hip)
 
     def has_kernels(self, capability: tuple[int, int] | None) -> bool:
-        """Return whether this build supports a compute capability; True if unknown."""
+        """Return whether this build supports a compute capability, by the nearest known CUDA version; True if
+        unknown."""
         numbers = re.findall(r"\d+", self.cuda or "")
         major, minor = (int(number) for number in (*numbers, 0, 0)[:2])
         near = min(

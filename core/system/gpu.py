@@ -69,7 +69,7 @@ class Nvidia(Frozen):
 
 
 def probe(nvml: ModuleType | None = None) -> Nvidia:
-    """Query NVML. nvml replaces pynvml in tests."""
+    """Query NVML for driver and cards. Without NVML the result has its error. nvml replaces pynvml in tests."""
     if nvml is None:
         try:
             import pynvml
@@ -119,6 +119,7 @@ class _NvmlCalls:
         self.refused: set[int | None] = set()
 
     def call(self, function: str, *arguments: object) -> Any:
+        """Call an NVML function; None if the card or the driver refuses it. The error's code is added to refused."""
         try:
             answer = getattr(self.nvml, function)(*arguments)
         except self.nvml.NVMLError as error:  # NotSupported, FunctionNotFound with an old driver, GPU_IS_LOST, ...
@@ -130,6 +131,7 @@ class _NvmlCalls:
 
 
 def _card(nvml: ModuleType, index: int) -> Card:
+    """Query all facts of one card; those that it does not report are None."""
     calls = _NvmlCalls(nvml)
     call = calls.call
     handle = call("nvmlDeviceGetHandleByIndex", index)

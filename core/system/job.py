@@ -67,6 +67,7 @@ class Job(ABC, Generic[Status]):
             self._status, self._unwritten = self._status.model_copy(update=changes), True
 
     def _write_pending(self) -> None:
+        """Write the status if it has changed since; after a failure it stays pending."""
         with self._writing:
             if not self._unwritten:
                 return
@@ -77,6 +78,7 @@ class Job(ABC, Generic[Status]):
                 self._unwritten = True
 
     def _watch(self) -> None:
+        """Loop of a thread until the job is over: write what is pending, and poll."""
         while not self._over.wait(POLL_S):
             try:
                 self._write_pending()

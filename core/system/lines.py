@@ -98,7 +98,7 @@ class ToParent:
         self._output.close()
 
     def listen(self, hear: Callable[[JsonObject], None], gone: Callable[[], None]) -> None:
-        """Start a thread that calls hear for each line, then gone after the last."""
+        """Start a thread that reads the parent's lines and calls hear with each, then gone after the last."""
 
         def read() -> None:
             _each_line(self._source, hear)
@@ -133,6 +133,7 @@ def _take_stdin() -> IO[bytes]:
 
 
 def _each_line(source: IO[bytes], hear: Callable[[JsonObject], None]) -> None:
+    """Call hear with each line of JSON until the source ends; a line that is no JSON is skipped."""
     for line in source:
         try:
             value = json.loads(line)

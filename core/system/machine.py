@@ -57,6 +57,7 @@ def driver_system() -> str:
 
 @lru_cache(maxsize=1)
 def _cpu_name() -> str | None:
+    """Return the processor's name as sold; None if the system does not say it."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
             name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
@@ -133,7 +134,7 @@ class Monitor:
         return self._look_now(wakes=True)
 
     def _look_now(self, wakes: bool) -> Machine:
-        """Query the hardware. wakes: also query a GPU that sleeps."""
+        """Query the hardware and keep the result as the newest. wakes: also query a GPU that sleeps."""
         with self._guard:
             begun, before = self._steady(), self._newest
             if before is not None and not wakes and self._is_asleep():
@@ -149,6 +150,8 @@ class Monitor:
         return machine
 
     def _watch(self) -> None:
+        """Loop of the thread: query the hardware, then pause until the next look or a wake. A GPU asleep stays
+        asleep."""
         last_error = None
         while not self._over.is_set():
             self._wake.clear()

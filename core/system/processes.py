@@ -143,6 +143,7 @@ def exit_now(code: int) -> NoReturn:
 
 
 def kill_tree(pid: int) -> None:
+    """Kill a process and all its descendants, and wait 5 seconds for their end. Nothing happens if it is gone."""
     try:
         parent = psutil.Process(pid)
         processes = [*parent.children(recursive=True), parent]
@@ -194,6 +195,7 @@ class ResidentPeak:
         self._look()
 
     def _watch(self) -> None:
+        """Loop of the thread: look every EVERY_S; the limit is also exceeded when the PC has almost no free memory."""
         looks = 0
         try:
             while not self._done.wait(EVERY_S):
@@ -205,6 +207,7 @@ class ResidentPeak:
             self._left.set()
 
     def _look(self) -> None:
+        """Update the peak with the current RSS, and is_over by the limit."""
         try:
             now = self._process.memory_info().rss
         except psutil.Error:

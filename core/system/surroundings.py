@@ -78,7 +78,7 @@ class Surroundings(Frozen):
 
 
 def examine_windows(around: Surroundings) -> Iterator[CheckResult]:
-    """Judge what must be right before torch loads."""
+    """Check what must be right before torch loads: the C++ runtime and the length of paths."""
     if around.runtime is not None:
         version = ".".join(map(str, around.runtime))
         needed = "{}.{}".format(*windows.MIN_RUNTIME)
@@ -96,6 +96,7 @@ def examine_windows(around: Surroundings) -> Iterator[CheckResult]:
 
 
 def _paths(around: Surroundings) -> Iterator[CheckResult]:
+    """Check that the program's and the workspace's paths leave room for the longest names in them."""
     lengths = len(around.program), len(around.workspace)
     if lengths[0] > windows.MAX_ROOT:
         values = {"folder": around.program, "found": lengths[0], "most": windows.MAX_ROOT}
@@ -108,7 +109,7 @@ def _paths(around: Surroundings) -> Iterator[CheckResult]:
 
 
 def examine(around: Surroundings) -> Iterator[CheckResult]:
-    """Judge workspace, log, disks, synced folders, page file, sleep and port."""
+    """Check workspace, log, disks, synchronized folders, page file, sleep and port."""
     if around.writable_error:
         problem = msg("doctor.not_writable", folder=around.workspace, reason=around.writable_error)
         yield result("workspace", problem, msg("doctor.workspace_fix"))
@@ -129,6 +130,7 @@ def examine(around: Surroundings) -> Iterator[CheckResult]:
 
 
 def _disks(around: Surroundings) -> Iterator[CheckResult]:
+    """Check the free space of workspace, models and temporary folder, those that are known."""
     if around.free_bytes is None:
         yield result("disk", msg("doctor.disk_unknown", folder=around.workspace))
     else:
@@ -146,6 +148,7 @@ def _disks(around: Surroundings) -> Iterator[CheckResult]:
 
 
 def _synced(around: Surroundings) -> Iterator[CheckResult]:
+    """Warn if program or workspace lies in a folder that OneDrive synchronizes."""
     for folder, fix in (
         (around.program, "doctor.synced_program_fix"),
         (around.workspace, "doctor.synced_workspace_fix"),
@@ -163,6 +166,7 @@ def _is_in(folder: str, other: str) -> bool:
 
 
 def _page_file(around: Surroundings) -> Iterator[CheckResult]:
+    """Check that RAM and page file together allow MIN_COMMIT_GIB. Nothing where it is not known."""
     if around.page_file is None or around.ram_bytes is None:
         return
     most_mb = around.page_file.most_mb
@@ -177,6 +181,7 @@ def _page_file(around: Surroundings) -> Iterator[CheckResult]:
 
 
 def _sleep(around: Surroundings) -> Iterator[CheckResult]:
+    """Report whether the PC can fall asleep in a training, and the battery."""
     after_s = around.sleep_after.plugged_s if around.sleep_after else None
     if around.cannot_keep_awake is not None:
         yield result("sleep", around.cannot_keep_awake)
@@ -233,6 +238,7 @@ def _cannot_keep_awake() -> Message | None:
 
 
 def _windows() -> dict[str, object]:
+    """Return what only Windows has, as fields of Surroundings."""
     return {
         "synced": synced_folders(os.environ),
         "long_paths": windows.long_paths(),

@@ -76,7 +76,10 @@ def runtime_version() -> tuple[int, ...] | None:
 
 
 def _version_of(file: str) -> tuple[int, ...] | None:
-    """Read VS_FIXEDFILEINFO, whose third and fourth numbers are dwFileVersionMS and dwFileVersionLS."""
+    """Return the four numbers of a file's version; None if it has none.
+
+    Reads VS_FIXEDFILEINFO, whose third and fourth numbers are dwFileVersionMS and dwFileVersionLS.
+    """
     version: Any = ctypes.windll.version  # type: ignore[attr-defined]
     size = version.GetFileVersionInfoSizeW(file, None)
     block = ctypes.create_string_buffer(size)
@@ -121,7 +124,8 @@ _STANDBY = _Guid(0x29F6C1DB, 0x86DA, 0x48C5, (0x9F, 0xDB, 0xF2, 0xB6, 0x7B, 0x1F
 
 
 def sleep_after() -> SleepAfter | None:
-    """Return the sleep times of the active power plan."""
+    """Return the sleep times of the active power plan, plugged in and on battery; None if Windows does not report
+    them."""
     with contextlib.suppress(OSError, AttributeError):
         power: Any = ctypes.windll.powrprof  # type: ignore[attr-defined]
         plan = ctypes.POINTER(_Guid)()

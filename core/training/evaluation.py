@@ -37,7 +37,7 @@ class Evaluation:
         return loss_sum / count_sum
 
     def rehearse(self) -> None:
-        """Compute the largest batch and discard it."""
+        """Evaluate the largest batch and discard the result, so that lack of memory shows before the training."""
         if self._rows:
             lengths = lengths_of(self._rows)
             self._step.tuned.eval()

@@ -226,7 +226,7 @@ def _compute(run: RunFolder, before: RunFacts | None) -> Compute:
 
 
 def read_libraries() -> None:
-    """Import torch and the libraries that need it."""
+    """Import torch and the libraries that need it, which takes seconds."""
     gc.disable()  # imported objects stay: collecting garbage among them takes a sixth of the import time
     try:
         from core.engine import device

@@ -168,6 +168,7 @@ def _built(config: PreTrainedConfig, dtype: torch.dtype = torch.bfloat16) -> Pre
 
 
 def _built_with(config: PreTrainedConfig, dtype: torch.dtype, implementation: str) -> PreTrainedModel:
+    """Build the model with an implementation of attention; with "eager" if it lacks that one."""
     try:
         model = mended.model(
             parts.auto_class(config).from_config(config, dtype=dtype, attn_implementation=implementation)
@@ -284,6 +285,7 @@ class _SimulatedModel:
         return size - size // self.setup.shards - arithmetic.GATHERED_THERE * size // max(1, len(layers))
 
     def run(self) -> _StepMemory:
+        """Count the memory of a training step. Raises ModelError if the model's code fails on meta tensors."""
         try:
             with _as_on_a_card():
                 return self._counted()
@@ -306,6 +308,8 @@ class _SimulatedModel:
         )
 
     def _counted(self) -> _StepMemory:
+        """Carry out what a run does before and in its first step, on the meta device, and count each allocation by its
+        kind."""
         setup, allocations = self.setup, Allocations(self.vocab_size, self.check)
         parameters = [p for p in self.tuned.parameters() if p.requires_grad]
         trained = {id(p) for p in parameters}

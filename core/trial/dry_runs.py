@@ -117,6 +117,7 @@ class DryRuns:
         return None
 
     def _receive(self, worker: Child, line: JsonObject) -> None:
+        """Keep the worker's answer to one request: a result, or why there is none."""
         answer = line.get("answer")
         state = (
             DryRunState(DryRun.model_validate(answer))
@@ -145,6 +146,7 @@ class DryRuns:
         self._changed.notify_all()
 
     def _too_slow(self, number: int) -> None:
+        """End the worker if it is still at request `number`, and keep that message as its result."""
         with self._changed:
             if self._worker is None or not self._at_work or self._at_work[0] != number:
                 return
@@ -166,6 +168,7 @@ class DryRuns:
         self.rest()
 
     def _set_clock(self, seconds: float | None, then: Callable[[int], None] = lambda number: None) -> None:
+        """Replace the timer: after so many seconds call then with the current request's number. None: no timer."""
         if self._clock is not None:
             self._clock.cancel()
         self._clock = None

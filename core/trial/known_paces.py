@@ -76,7 +76,7 @@ class KnownPaces:
         )
 
     def _of_steps(self, device: str) -> Iterator[Known]:
-        """Yield the timed steps, the newest first."""
+        """Yield the speeds that were timed on this device, the newest first; not those of LoRA in 8 bits or of DoRA."""
         speeds = files.read_object(pace.pace_file(self._runs.workspace))
         for key, speed in reversed(speeds.items()):
             step_json = key.removeprefix(pace.rig_prefix(device))
@@ -123,6 +123,7 @@ def _ran_on(run: RunFolder, budget: Budget) -> bool:
 
 
 def _pace_of_run(run: RunFolder) -> Known | None:
+    """Return a run's speed; None for a model of unknown shape, and for methods that are not compared."""
     try:
         recipe = run.recipe()
     except GarageError:

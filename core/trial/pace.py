@@ -264,7 +264,7 @@ class PaceProbe:
         return (newest == step or now - since < self._rest_s) and now - self._requested_at < ABANDONED_S
 
     def _measure_requested(self) -> None:
-        """Measure until the requested step was tried."""
+        """Measure the requested step once it has been the same for a while, until the last one requested was tried."""
         tried: StandIn | None = None
         while (request := self._requested) is not None and request[0] != tried:
             step, since = request

@@ -71,7 +71,8 @@ class Workspace:
 
     @staticmethod
     def place(folder: str | Path | None = None) -> Path:
-        """The workspace's path, whether it exists or not; nothing is created."""
+        """Return the workspace's path, whether it exists or not; nothing is created. folder goes before
+        LORA_GARAGE_HOME, that before the default."""
         chosen = folder or os.environ.get("LORA_GARAGE_HOME")
         if INSTALLED and not chosen:
             from platformdirs import user_data_path

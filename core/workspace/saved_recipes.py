@@ -95,6 +95,7 @@ class UserPresets:
         return self.folder / f"{preset_id}.yaml"
 
     def _read(self, preset_id: str) -> UserPreset:
+        """Return a preset; one that cannot be read has no recipe but the reason."""
         path = self._path(preset_id)
         title: Any = None
         try:

@@ -141,6 +141,7 @@ def _cooler(recipe: Recipe, at_work: bool) -> tuple[Message, dict[str, object]]:
 def _diagnosis(
     name: str, evidence: Message, remedy: Message, fix: dict[str, object], at_work: bool, step: int
 ) -> Diagnosis:
+    """Return a diagnosis with its texts; while the run is at work (at_work) it offers to stop it."""
     means, action = msg(f"run_doctor.{name}_means"), "stop" if at_work else None
     return Diagnosis.model_validate(
         {

@@ -88,6 +88,8 @@ class Sender:
             raise self.sentence(error) from error
 
     def _send(self) -> Sent:
+        """Check the token, create the repository if it is missing, upload all files and commit them as one. Files of an
+        earlier upload that no longer belong are deleted. Raises ExportError and errors of the hub."""
         repo = self.parcel.repo
         if constants.HF_HUB_OFFLINE:
             raise OfflineModeIsEnabled
@@ -200,6 +202,7 @@ class Sender:
         return ExportError("publish.not_a_hub", **values)
 
     def _status_error(self, error: HfHubHTTPError, values: JsonObject) -> ExportError:
+        """Return the error for an HTTP status of the hub."""
         status = error.response.status_code
         if status == 429:
             seconds = wait_of(error)

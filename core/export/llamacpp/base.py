@@ -115,6 +115,8 @@ def _unpack_and_compare(
     report: Report,
     check: Callable[[], None],
 ) -> ImportedBase:
+    """Unpack a GGUF base into a folder in scratch, compare it with what llama.cpp computes from the file, and move it
+    to target. Raises ExportError if token ids or logits differ. exact: values are expected in float32."""
     gguf_tools = tools.obtain(workspace, report, check)
     files.remove_tree(scratch, files.MOMENT_S)
     scratch.mkdir()

@@ -94,6 +94,7 @@ def _restore_hub_config(folder: Path) -> None:
 
 
 def _convert(folder: Path, request: JsonObject) -> None:
+    """Convert a model folder to a GGUF file with llama.cpp's converter. Raises Refused with a key."""
     import gguf
     import torch
     from conversion import TextModel  # llama.cpp's, from the tools
@@ -182,7 +183,7 @@ def _name_pre_tokenizer(text_model: type[ModelBase], pre: str | None) -> None:
 
 
 def _class_of(folder: Path, tower: bool) -> type[ModelBase]:
-    """Return llama.cpp's class that converts this architecture, or its tower."""
+    """Return llama.cpp's class that converts this architecture, or its tower. Raises Refused for an unknown one."""
     from conversion import ModelBase, ModelType, get_model_architecture, get_model_class  # llama.cpp's
 
     family = get_model_architecture(

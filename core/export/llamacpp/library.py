@@ -76,6 +76,7 @@ class Library:
         self.lib.llama_backend_init()
 
     def _load(self, folder: Path) -> None:
+        """Load the bindings module alone and through it the shared libraries."""
         spec = importlib.util.spec_from_file_location(
             "llama_cpp_bindings", folder / "llama_cpp_py_sync" / "_cffi_bindings.py"
         )

@@ -25,6 +25,8 @@ AT_ONCE = 32  # positions
 
 
 def work(request: JsonObject) -> JsonObject:
+    """Answer one request in this process: "see" (does the tower belong to the file) or "ask" (losses, answers). Raises
+    Refused."""
     os.chdir(request["folder"])
     library = Library(Path(request["runtime"]), request.get("own"))
     try:

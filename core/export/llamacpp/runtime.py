@@ -52,6 +52,7 @@ class LoadedGguf:
         return settings
 
     def use_lora(self, scale: float) -> None:
+        """Set the adapter's strength in the context; 0 computes the base. Raises LlamaError."""
         adapters, scales = (
             self._ffi.new("struct llama_adapter_lora *[1]", [self._lora]),
             self._ffi.new("float[1]", [scale]),
@@ -104,7 +105,7 @@ class LoadedGguf:
         return self._decode(ids, 0)
 
     def greedy(self, ids: Sequence[int], most: int) -> list[int]:
-        """The greedy answer, up to `most` tokens."""
+        """Return the greedy answer: up to `most` tokens, the end token included."""
         tokens: list[int] = []
         row = self.logits(ids)[-1]
         while len(tokens) < most:
@@ -128,6 +129,8 @@ class LoadedGguf:
 
     @contextmanager
     def _batch(self, ids: Sequence[int], first: int) -> Iterator[Any]:
+        """Context of a llama_batch of these tokens at positions from first on, with logits of each; freed
+        afterwards."""
         batch = self._lib.llama_batch_init(len(ids), 0, 1)
         try:
             batch.n_tokens = len(ids)

@@ -62,6 +62,8 @@ class OllamaAdder:
         self._cancelled.set()
 
     def _add(self, ollama: Path, result: ExportResult, folder: Path, model_type: str) -> None:
+        """Create the model in Ollama and set the final status, also after a cancel or an error. Raises none of
+        these."""
         name = other_programs.ollama_name(result)
         ended = AddStatus(result.run, msg("ollama.cancelled"), active=False)
         try:

@@ -103,6 +103,7 @@ def _version(program: Path, check: Callable[[], None]) -> Version | None:
 
 
 def _call_or_raise(program: Path, arguments: list[str], limit_s: float, check: Callable[[], None]) -> str:
+    """Run Ollama's program and return its output. Raises ExportError if it fails, or if its server does not run."""
     code, output = _call(program, arguments, limit_s, check)
     if code and _NOT_RUNNING.search(output):
         raise ExportError("ollama.not_running")

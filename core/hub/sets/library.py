@@ -118,6 +118,7 @@ def part_named(listing: Listing, named: tuple[str, ...]) -> Part:
 
 
 def _module(listing: Listing) -> DatasetModule:
+    """Return what the datasets library finds in the repository. Raises DataError."""
     factory = HubDatasetModuleFactory(
         listing.repo_id,
         listing.commit,
@@ -132,7 +133,7 @@ def _module(listing: Listing) -> DatasetModule:
 
 
 def _parts(listing: Listing, module: DatasetModule, kind: str, config: BuilderConfig) -> Iterator[Part]:
-    """Yield the splits of one configuration, with files, sizes and features."""
+    """Yield the splits of one configuration, with files, sizes and features; none if its files cannot be resolved."""
     base = module.builder_kwargs["base_path"]
     try:
         config._resolve_data_files(base, DownloadConfig(token=listing.token))
@@ -161,6 +162,7 @@ def _parts(listing: Listing, module: DatasetModule, kind: str, config: BuilderCo
 
 
 def _no_readable_files(listing: Listing, key: str = "") -> DataError:
+    """Return the error that names some of the repository's files, or says that it has none."""
     about = ("readme", "license", ".gitattributes", "requirements", "dataset_info")
     names = [name for name in listing.siblings if not name.lower().startswith(about)]
     if not names:
@@ -180,6 +182,7 @@ class FrugalParquet(Parquet):
     the file."""
 
     def _generate_tables(self, files: list[str], row_groups_list: list[None]) -> Iterator[tuple[Key, pyarrow.Table]]:
+        """Yield batches of BATCH rows, read from the hub by ranges; the library itself reads row groups whole."""
         options = DownloadConfig(token=self.token, storage_options={"hf": {"block_size": BUFFER}})
         for number, file in enumerate(files):
             with (
@@ -214,7 +217,7 @@ def media(features: Features | None) -> list[str]:
 
 
 def _is_media(feature: object) -> bool:
-    """Return whether a column holds images, sound or video."""
+    """Return whether a column holds images, sound or video, at any depth."""
     match feature:
         case dict():
             return any(map(_is_media, feature.values()))
@@ -233,6 +236,7 @@ def rows_of(rows: IterableDataset) -> Iterator[JsonObject]:
 
 
 def _as_json(value: object, feature: object) -> object:
+    """Return a cell as JSON: a class label by its name, bytes and non-finite numbers as None, other types as text."""
     if isinstance(feature, ClassLabel) and isinstance(value, int):
         return feature.int2str(value) if 0 <= value < feature.num_classes else None
     if isinstance(value, dict):

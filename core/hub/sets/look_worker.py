@@ -73,6 +73,7 @@ def _about(repository: Listing, request: HubRequest) -> AboutSet:
 
 
 def _head(repository: Listing, part: Part) -> SetHead:
+    """Read the first rows through the library. Raises DataError if every column is media."""
     stream = library.stream(part, repository)
     media = library.media(stream.features)
     if stream.features and len(media) == len(stream.features):

@@ -86,6 +86,8 @@ class SetTransfer(Transfer):
         return target
 
     def _write_rows(self, repository: Listing, part: Part, local_files: list[str], limit: int | None) -> Path:
+        """Write the rows, at most limit, as a .jsonl file in the cache, and return it. Raises DataError on a full
+        disk."""
         folder = self.cached.cache / "rows" / repository.commit
         folder.mkdir(parents=True, exist_ok=True)
         target = folder / f"{slug(self.part.repo.partition('/')[2], 'data')[:60]}.jsonl"

@@ -67,7 +67,7 @@ def read(config: Mapping[str, object], model_type: str) -> dict[str, int]:
 
 
 def derived(values: dict[str, int], config: Mapping[str, object], model_type: str) -> dict[str, int]:
-    """Return values with what transformers itself derives from them."""
+    """Return values with those that transformers derives from others, or whose keys differ between families."""
     h, heads, layers = (values.get(name, 0) for name in ("hidden_size", "num_attention_heads", "num_hidden_layers"))
     if config.get("multi_query") and not config.get("new_decoder_architecture"):
         values["num_key_value_heads"] = 1

@@ -114,6 +114,7 @@ def sky_task(cards: int) -> str:
 
 
 def _add_app(packer: Packer, name: str, path: Path) -> None:
+    """Add the app's file or folder under this name, without caches and what is not the app's."""
     if path.is_file():
         packer.add(name, path)
         return

@@ -234,6 +234,7 @@ def unpack(space: Workspace, archive_file: Path, check: Check = go_on) -> RunFol
 
 
 def _extract(archive: zipfile.ZipFile, manifest: Manifest, top: str, aside: Path, file: str, check: Check) -> None:
+    """Write the files below top/ of the archive into aside. Raises RunError if one is damaged."""
     for name, expected in manifest.files.items():
         if not name.startswith(f"{top}/"):
             continue

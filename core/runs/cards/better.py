@@ -84,7 +84,8 @@ def sentences(run: RunFolder) -> list[Message]:
 def _of_answers(
     questions: Sequence[Scene], first: HeldOutAnswers, last: HeldOutAnswers, has_parent: bool
 ) -> list[Message]:
-    """Return sentences that compare the first answers with the last ones."""
+    """Return sentences that compare the first answers with the last ones: how many are right, with intervals, and how
+    long. Too few that ended in time give one sentence that says so."""
     both = [
         (question, before, now)
         for question, before, now in zip(questions, first.answers, last.answers, strict=False)

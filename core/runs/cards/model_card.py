@@ -111,6 +111,7 @@ def _header(recipe: Recipe, base: Licence, form: CardBeside) -> JsonObject:
 
 
 def _what(form: CardBeside) -> str:
+    """Return the beginning of the card's first sentence: the kind of export."""
     match form.kind:
         case "adapter":
             return "A LoRA adapter,"
@@ -122,6 +123,7 @@ def _what(form: CardBeside) -> str:
 
 
 def _base(recipe: Recipe, folder: Path | None) -> str:
+    """Describe the base with its revision, as Markdown."""
     if recipe.model.id == "starter":
         return (
             f"`{base_id_of(recipe)}`, dequantized from the Q4_1 GGUF in the PyPI package "
@@ -140,6 +142,7 @@ def _data(facts: RunFacts) -> str:
 
 
 def _continues(facts: RunFacts) -> list[str]:
+    """Return a line that names the run whose adapter this one continues, or no line."""
     parent = facts.parent
     if parent is None:
         return []
@@ -150,6 +153,7 @@ def _continues(facts: RunFacts) -> list[str]:
 
 
 def _settings(recipe: Recipe, form: CardBeside) -> list[tuple[str, object]]:
+    """Return the settings that the card's table lists, by their names in the recipe."""
     adapter, train = recipe.adapter, recipe.train
     return [
         ("method", adapter.method), ("r", adapter.r), ("lora_alpha", recipe.lora_alpha),
@@ -186,6 +190,7 @@ def _figures(facts: RunFacts, metrics: list[JsonObject], form: CardBeside) -> li
 
 
 def _forgetting(forgetting: sample_answers.Forgetting | None) -> list[str]:
+    """Return a line with the loss on other texts before and after, or that it was not measured."""
     if forgetting is None:
         return ["**Forgetting:** not measured."]
     change = f"{forgetting.before:.3f} before, {forgetting.now:.3f} after ({forgetting.change:+.1%})"
@@ -215,6 +220,7 @@ def _film(run: RunFolder, shown: list[sample_answers.Frame], step: int | None) -
 
 
 def _loading(form: CardBeside, base_folder: Path | None, base: str) -> str:
+    """Return code or a command that loads the export, as Markdown."""
     at = form.repo or "this folder"
     match form.kind:
         case "adapter":

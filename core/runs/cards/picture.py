@@ -70,6 +70,8 @@ def of_run(run: RunFolder, words: Callable[[Message], str]) -> str:
 
 
 def _facts(card: RecipeCard) -> list[Message]:
+    """Return the lines of facts in the picture: model, data, steps, time and memory, losses. Unknown ones are left
+    out."""
     adapter, then, data = card.recipe.adapter, card.outcome, card.data
     model = (
         "SmolLM2-135M-Instruct" if card.recipe.model.id == "starter" else card.recipe.model.id.removeprefix("library:")

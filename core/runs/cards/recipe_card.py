@@ -106,6 +106,7 @@ def of_run(run: RunFolder) -> RecipeCard:
 
 
 def _outcome(run: RunFolder, facts: RunFacts) -> CardOutcome:
+    """Return the run's results from its status, facts and metrics; unknown ones are None."""
     status, metrics, memory = run.status(), run.all_metrics(), facts.memory
     losses = [line["loss"] for line in metrics if line.get("kind") == "train" and line.get("loss") is not None]
     tokens = [line.get("tokens_seen") or 0 for line in metrics if line.get("kind") == "train"]

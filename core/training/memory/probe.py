@@ -307,6 +307,7 @@ class Probe:
             return None
 
     def _on_processor(self, ahead: Ahead, longest: LongestBatch, limit: int | None) -> Measured:
+        """Rehearse the longest batch and measure the process's RAM; stops inside it once the limit is exceeded."""
         with ResidentPeak(limit) as peak:
 
             def check() -> None:
@@ -319,6 +320,7 @@ class Probe:
         return Measured(peak.bytes, seconds=seconds)
 
     def _on_card(self, ahead: Ahead, longest: LongestBatch, limit: int | None) -> Measured:
+        """Rehearse the longest batch and measure torch's peak and everything beside it on the card."""
         # Empty the cache of loading and earlier tries: otherwise the peak would include it.
         gc.collect()
         torch.cuda.empty_cache()
@@ -389,6 +391,7 @@ class Probe:
         return self._advice(ahead, ahead.longest(), None, limit / GIB if limit else None)
 
     def _advice(self, ahead: Ahead, longest: LongestBatch, measured: Measured | None, limit: float | None) -> Message:
+        """Say what to change so that the run fits, with numbers if shape and limit are known."""
         this = None
         if self._shape is not None and limit is not None:
             step, size = ahead.step, self._recipe.row_length if ahead.step.packed else 1

@@ -247,6 +247,7 @@ class Ranks:
 
     # ---- failed ranks ---------------------------------------------------------------------------------------------
     def _check_agent(self) -> None:
+        """Set lost if the agent has ended the ranks, or is gone itself."""
         try:
             is_ended = self._store.check([ENDED])
         except RuntimeError:  # the agent that serves it is gone
@@ -256,6 +257,7 @@ class Ranks:
 
     @contextmanager
     def rank_errors(self) -> Iterator[None]:
+        """Context in which rank 0 turns a closed connection to another rank into a lost rank's error."""
         try:
             yield
         except RuntimeError as error:  # Gloo: a peer's connection is closed

@@ -98,6 +98,7 @@ class SharedStep(Step):
     def compute(
         self, parts: Sequence[Rows], learning_rate: float, check: Callable[[], None] = lambda: None
     ) -> StepResult:
+        """Compute a step, its micro-batches divided so that each rank has one. KTO's are not divided."""
         # KTO's loss depends on all rows of a micro-batch (engine/variants/preference): not divided, it equals that of
         # one rank.
         is_of_batch = self.preference and self.preference.objective == "kto"
@@ -107,6 +108,8 @@ class SharedStep(Step):
         )
 
     def backward_step(self, parts: Sequence[Rows], batches: Sequence[Batch], check: Callable[[], None]) -> torch.Tensor:
+        """Compute forward and backward of the micro-batches on all ranks, and return the summed loss. check is called
+        once, before. Raises this rank's error, or MemoryError if another rank had too little memory."""
         dealt, divisor = deal([self.tokens(rows) for rows in parts], self.ranks.size), self.loss_divisor(batches)
         check()  # from here on all ranks compute: a Stop meanwhile takes effect at the step's end
         self._order |= {"divisor": divisor, "seed": int(torch.randint(2**31, ()))}
@@ -247,6 +250,7 @@ class SharedStep(Step):
         self.sharded.repeat(layer)
 
     def _on_step(self, learning_rate: float, divisor: Sequence[float], seed: int, **order: Any) -> None:
+        """Compute this rank's part of a step that rank 0 ordered; drop it all if any rank failed."""
         parts, dealt = self._prepare(**order)
         self.tuned.train()
         optimizer.set_learning_rate(self.optimizer, learning_rate)
