@@ -1,6 +1,8 @@
 """A comparison: fixed prompts, the contestants that answer them, and the answers that people prefer in a blind test. No
 torch.
 
+An evaluation (core/chat/evaluation) is one too, in another folder.
+
 <workspace>/comparisons/<id>/: comparison.json (prompts, contestants, length of an answer; written once), answers.jsonl
 (one answer a line, as they arrive), votes.jsonl (one verdict a line; a voter's newest on a prompt counts),
 left_out.jsonl (prompts that do not fit a contestant, with the reason), judged.jsonl (like votes, from a judge model:
@@ -18,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, ValidationError
 
@@ -42,7 +44,11 @@ Precision = Literal["trained", "16", "4"]  # bits of a base's weights
 
 class Contestant(Frozen):
     """A run, at its end or at a checkpoint, at a strength; or its base. other: instead of a run, base:<model> or
-    adapter:<name>."""
+    adapter:<name>.
+
+    system: a system prompt before the prompt's own. examples: how many of the prompt's examples precede its question.
+    weights: a fingerprint of what answers; "" if it was not computed.
+    """
 
     label: str
     run: str = ""
@@ -51,6 +57,9 @@ class Contestant(Frozen):
     checkpoint: str | None = None
     strength: float = Field(1.0, ge=STRENGTHS[0], le=STRENGTHS[1])
     precision: Precision = "trained"
+    system: str = ""
+    examples: int = Field(0, ge=0)
+    weights: str = ""
 
     def is_same(self, other: Contestant) -> bool:
         """Compare two contestants without their labels."""
@@ -79,13 +88,16 @@ class Vote(Frozen):
 
 
 class Lineup(Frozen):
-    """The prompts and contestants of a comparison: comparison.json."""
+    """The prompts and contestants of a comparison: comparison.json. enable_thinking: None as trained; without
+    effect on a template that has no such option. test_set: title and fingerprint of the one that an evaluation uses."""
 
     v: Literal[1] = 1
     created: float
     prompts: tuple[Prompt, ...] = Field(min_length=1, max_length=MAX_PROMPTS)
     contestants: tuple[Contestant, ...] = Field(min_length=1)
     max_new_tokens: int = Field(256, ge=1, le=4096)
+    enable_thinking: bool | None = None
+    test_set: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -121,7 +133,9 @@ class Score:
 
 
 class PromptComparison:
-    """A comparison on disk."""
+    """A comparison on disk. FOLDER: where the workspace has them."""
+
+    FOLDER = "comparisons"
 
     def __init__(self, path: Path, lineup: Lineup):
         self.path, self.lineup = path, lineup
@@ -137,7 +151,9 @@ class PromptComparison:
         prompts: Sequence[Prompt],
         contestants: Sequence[Contestant],
         max_new_tokens: int = 256,
-    ) -> PromptComparison:
+        test_set: tuple[str, str] | None = None,
+        enable_thinking: bool | None = None,
+    ) -> Self:
         """Create a comparison. Raises ChatError without prompts, with too many, or with one contestant twice."""
         if not prompts:
             raise ChatError("compare.no_prompts")
@@ -154,22 +170,31 @@ class PromptComparison:
             prompts=tuple(prompts),
             contestants=tuple(contestants),
             max_new_tokens=max_new_tokens,
+            test_set=test_set,
+            enable_thinking=enable_thinking,
         )
-        root = _root(workspace)
-        root.mkdir(exist_ok=True)
+        root = workspace.root / cls.FOLDER
+        root.mkdir(parents=True, exist_ok=True)
         folder = root / f"{time.strftime('%Y-%m-%d_%H%M%S')}_{names.slug(contestants[-1].label)}_{names.short_id()}"
         folder.mkdir()
         files.replace_json(folder / FILE, lineup.model_dump(mode="json", exclude_none=True))
         return cls(folder, lineup)
 
     @classmethod
-    def open(cls, workspace: Workspace, id: str) -> PromptComparison:
+    def open(cls, workspace: Workspace, id: str) -> Self:
         """Open a comparison. Raises ChatError if it does not exist or cannot be read."""
-        folder = _root(workspace) / id
+        folder = workspace.root / cls.FOLDER / id
         lineup = files.read_model(Lineup, folder / FILE) if re.fullmatch(r"[\w-]{1,120}", id) else None
         if lineup is None:
             raise ChatError("compare.unknown", id=id[:100])
         return cls(folder, lineup)
+
+    @classmethod
+    def all_of(cls, workspace: Workspace) -> Iterator[Self]:
+        """All comparisons of a workspace, newest first; unreadable folders are skipped."""
+        for folder in sorted((workspace.root / cls.FOLDER).glob("*"), reverse=True):
+            with suppress(ChatError):
+                yield cls.open(workspace, folder.name)
 
     # ---- answers ----------------------------------------------------------------------------------------------------
     def answers(self) -> dict[tuple[int, int], ComparisonAnswer]:
@@ -249,22 +274,15 @@ class PromptComparison:
         )
 
 
-def all_of(workspace: Workspace) -> Iterator[PromptComparison]:
-    """All comparisons of a workspace, newest first; unreadable folders are skipped."""
-    for folder in sorted(_root(workspace).glob("*"), reverse=True):
-        with suppress(ChatError):
-            yield PromptComparison.open(workspace, folder.name)
-
-
 def vote_files(workspace: Workspace) -> list[Path]:
     """The files of all votes, for a stamp of what `votes_on_run` reads."""
-    return sorted(_root(workspace).glob(f"*/{VOTES}"))
+    return sorted((workspace.root / PromptComparison.FOLDER).glob(f"*/{VOTES}"))
 
 
 def votes_on_run(workspace: Workspace, run: str) -> Score | None:
     """The score of a finished run against its base, in their newest blind test with a decided vote; None without
     one."""
-    for comparison in all_of(workspace):
+    for comparison in PromptComparison.all_of(workspace):
         columns = [
             one.column if one.run == run and one.checkpoint is None and one.strength == 1 else ""
             for one in comparison.lineup.contestants
@@ -279,7 +297,3 @@ def votes_on_run(workspace: Workspace, run: str) -> Score | None:
 def same_beginning(texts: Sequence[str]) -> int:
     """Number of characters at the beginning that all texts share."""
     return len(os.path.commonprefix(list(texts)))
-
-
-def _root(workspace: Workspace) -> Path:
-    return workspace.root / "comparisons"

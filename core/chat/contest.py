@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import zip_longest
 
-from core.chat.answer import Column, Piece, Sampling
+from core.chat.answer import COLUMNS, Column, Piece, Sampling
 from core.chat.client import ChatClient, ChatTarget
 from core.chat.comparison import ComparisonAnswer, Contestant, PromptComparison
+from core.chat.prompts import Prompt
 from core.chat.questions import LOAD_TIMEOUT_S, target_of, target_of_adapter
 from core.data.conversation import Turn
 from core.errors import ChatError, GarageError, RunError
@@ -134,6 +135,20 @@ def chat_target(workspace: Workspace, contestant: Contestant) -> ChatTarget:
     )
 
 
+def turns_for(contestant: Contestant, prompt: Prompt) -> list[Turn]:
+    """The conversation that a contestant answers: its system prompt before the prompt's own, then its examples, the
+    nearest one last, then the prompt."""
+    turns: list[Turn] = [dict(turn) for turn in prompt.turns]
+    own = turns.pop(0)["content"] if turns[0]["role"] == "system" else ""
+    system = "\n\n".join(filter(None, (contestant.system, own)))
+    shown = [
+        {"role": role, "content": content}
+        for pair in reversed(prompt.examples[: contestant.examples])
+        for role, content in zip(("user", "assistant"), pair, strict=True)
+    ]
+    return [*([{"role": "system", "content": system}] if system else []), *shown, *turns]
+
+
 def _together(contestants: tuple[Contestant, ...], places: list[int]) -> list[dict[Column, int]]:
     """Pairs of a base and a tuned contestant to answer in one batch, as far as there are both."""
     base = [place for place in places if contestants[place].column == "base"]
@@ -159,11 +174,16 @@ def _ask(
     lineup, ended = comparison.lineup, 0
     questions = list[tuple[list[Turn] | None, list[Turn] | None]]()
     for prompt in prompts:
-        turns: list[Turn] = [dict(turn) for turn in lineup.prompts[prompt].turns]
-        questions.append((turns if "base" in places else None, turns if "tuned" in places else None))
+        base, tuned = (
+            turns_for(lineup.contestants[places[column]], lineup.prompts[prompt]) if column in places else None
+            for column in COLUMNS
+        )
+        questions.append((base, tuned))
     strength = lineup.contestants[places["tuned"]].strength if "tuned" in places else 1.0
     texts = dict[tuple[int, Column], str]()
-    with chat.ask_together(questions, Sampling(max_new_tokens=lineup.max_new_tokens), strength) as stream:
+    enable_thinking = None if chat.state().thinks is None else lineup.enable_thinking
+    sampling = Sampling(max_new_tokens=lineup.max_new_tokens, enable_thinking=enable_thinking)
+    with chat.ask_together(questions, sampling, strength) as stream:
         for item in stream:
             key = item.question, item.column
             if isinstance(item, Piece):

@@ -23,17 +23,21 @@ from core.runs.scenes import neutral_prompts
 from core.values import Frozen
 
 MAX_CHARACTERS = 2000  # of a question from the data, which a person has to read
+MAX_TAG = 60  # characters
 MAX_BYTES = 16 << 20  # of a file: a thousand prompts of four pages
 NEUTRAL = 2  # neutral questions at the end, unrelated to any dataset
-Source = Literal["kept_apart", "trained", "own", "neutral", "file"]
+Source = Literal["kept_apart", "trained", "own", "neutral", "file", "correction", "failure"]
 
 
 class Prompt(Frozen):
-    """A prompt. turns: up to the question. expected: the answer in the data or the file."""
+    """A prompt. turns: up to the question. expected: the answer in the data or the file. examples: questions and
+    answers of training rows, the nearest first."""
 
     turns: tuple[JsonObject, ...] = Field(min_length=1)
     source: Source = "file"
     expected: str | None = None
+    tags: tuple[str, ...] = ()
+    examples: tuple[tuple[str, str], ...] = ()
 
     @property
     def question(self) -> str:
@@ -57,7 +61,9 @@ def prompts_of(run: RunFolder, store: DatasetStore, count: int) -> list[Prompt]:
     for number in order:
         if len(by_question) + len(sample_prompts) + NEUTRAL >= count:
             break
-        if prompt := _prompt_from_row(rows[number], "kept_apart" if len(held_out) else "trained"):
+        if prompt := prompt_from_row(
+            rows[number], "kept_apart" if len(held_out) else "trained", max_characters=MAX_CHARACTERS
+        ):
             by_question.setdefault(prompt.question, prompt)
     is_chinese = any("\u4e00" <= sign <= "\u9fff" for prompt in by_question.values() for sign in prompt.question)
     return [*by_question.values(), *sample_prompts, *neutral("zh" if is_chinese else "en")[:NEUTRAL]][:count]
@@ -81,7 +87,7 @@ def own_prompts(lines: str) -> list[Prompt]:
     ]
 
 
-def _prompt_from_row(example: Example, source: Literal["kept_apart", "trained"]) -> Prompt | None:
+def prompt_from_row(example: Example, source: Source, max_characters: int | None = None) -> Prompt | None:
     """A row up to its first answer; None for plain text, tools, a bad answer, and questions that are too long."""
     if example.text is not None or example.tools or example.is_bad:
         return None
@@ -93,7 +99,7 @@ def _prompt_from_row(example: Example, source: Literal["kept_apart", "trained"])
         not turns_before
         or turns_before[-1]["role"] != "user"
         or not turns_before[-1]["content"].strip()
-        or length > MAX_CHARACTERS
+        or (max_characters is not None and length > max_characters)
     ):
         return None
     prompt_turns = tuple({"role": turn["role"], "content": turn["content"]} for turn in turns_before)
@@ -103,19 +109,27 @@ def _prompt_from_row(example: Example, source: Literal["kept_apart", "trained"])
 def lines(prompts: Iterable[Prompt]) -> Iterator[str]:
     """Prompts as the lines of a .jsonl file, which prompts_of_file reads."""
     for prompt in prompts:
-        record = {"prompt": prompt.question} if len(prompt.turns) == 1 else {"messages": prompt.turns}
-        yield (
-            json.dumps(record | ({} if prompt.expected is None else {"expected": prompt.expected}), ensure_ascii=False)
-            + "\n"
-        )
+        yield json.dumps(record_of(prompt), ensure_ascii=False) + "\n"
+
+
+def record_of(prompt: Prompt) -> JsonObject:
+    """A prompt as prompt_from_value reads it, without source and examples."""
+    record: JsonObject = {"prompt": prompt.question} if len(prompt.turns) == 1 else {"messages": prompt.turns}
+    expected = {} if prompt.expected is None else {"expected": prompt.expected}
+    return record | expected | ({"tags": prompt.tags} if prompt.tags else {})
 
 
 def prompts_of_file(path: Path) -> list[Prompt]:
     """Read prompts from a file. Raises ChatError with the line number.
 
     .txt: one prompt a line; .jsonl or .json: strings, or objects with `prompt` (or `question`, `instruction`), or
-    `messages` up to the question, and optionally `expected` (or `answer`, `output`).
+    `messages` up to the question, and optionally `expected` (or `answer`, `output`) and `tags`.
     """
+    return [prompt_from_value(value, path.name, number) for number, value in values_of_file(path)]
+
+
+def values_of_file(path: Path) -> list[tuple[int, object]]:
+    """Read the values of a file of prompts, each with its line (in a .json file: its place). Raises ChatError."""
     try:
         if (size := path.stat().st_size) > MAX_BYTES:
             raise ChatError("compare.too_large", file=path.name, found=size, most=MAX_BYTES)
@@ -124,23 +138,27 @@ def prompts_of_file(path: Path) -> list[Prompt]:
         raise ChatError("compare.not_utf8", file=path.name) from None
     except OSError as error:
         raise ChatError("compare.cannot_read", file=path.name, reason=error.strerror or str(error)) from error
+    # Not splitlines: U+2028 may stand in a text.
+    numbered = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if path.suffix.lower() == ".txt":
-        values: list[object] = [line for line in text.splitlines() if line.strip()]
-    else:
-        try:
-            is_json = path.suffix.lower() == ".json"
-            # Not splitlines: U+2028 may stand in a text.
-            values = json.loads(text) if is_json else [json.loads(line) for line in text.split("\n") if line.strip()]
-        except (ValueError, RecursionError) as error:
-            raise ChatError("compare.no_json", file=path.name, reason=str(error)[:100]) from None
+        return [*numbered]
+    if path.suffix.lower() != ".json":
+        return [(number, _json_of(line, path.name, number)) for number, line in numbered]
+    values = _json_of(text, path.name, 1)
     if not isinstance(values, list):
         raise ChatError("compare.no_list", file=path.name)
-    return [_prompt_from_value(value, path.name, number) for number, value in enumerate(values, 1)]
+    return list(enumerate(values, 1))
 
 
-def _prompt_from_value(value: object, file: str, number: int) -> Prompt:
-    """Return the prompt in a line's value: a string, or an object with a question or with messages that end with a
-    user's. Raises ChatError with the line's number."""
+def _json_of(text: str, file: str, number: int) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ChatError("compare.no_json", file=file, number=number, reason=str(error)[:100]) from None
+
+
+def prompt_from_value(value: object, file: str, number: int) -> Prompt:
+    """Read one value of such a file. Raises ChatError."""
     record = {"prompt": value} if isinstance(value, str) else value if isinstance(value, dict) else {}
     question = next(
         (record[name] for name in ("prompt", "question", "instruction") if isinstance(record.get(name), str)), ""
@@ -152,7 +170,12 @@ def _prompt_from_value(value: object, file: str, number: int) -> Prompt:
     is_valid = isinstance(turns, list) and all(map(_is_turn, turns)) and turns[-1]["role"] == "user"
     if not is_valid or not turns[-1]["content"].strip():
         raise ChatError("compare.no_prompt", file=file, number=number)
-    return Prompt(turns=tuple({"role": turn["role"], "content": turn["content"]} for turn in turns), expected=expected)
+    tags = record.get("tags")
+    return Prompt(
+        turns=tuple({"role": turn["role"], "content": turn["content"]} for turn in turns),
+        expected=expected,
+        tags=tuple(str(tag)[:MAX_TAG] for tag in tags) if isinstance(tags, list) else (),
+    )
 
 
 def _is_turn(value: object) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from core.chat.comparison import all_of
+from core.chat.comparison import PromptComparison
 from core.commands.data import dataset_store
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
@@ -50,7 +50,7 @@ def test_train_vote_correct_learn_from_it_and_let_both_runs_meet(
 
     page.locator("#run-open-chat").click()
     duel_of_ten(page, w, parent.name)
-    assert [one.column for one in next(all_of(space)).lineup.contestants] == ["base", "tuned"]
+    assert [one.column for one in next(PromptComparison.all_of(space)).lineup.contestants] == ["base", "tuned"]
 
     with page.expect_download() as saved:
         page.locator("#duel-save").click()
@@ -105,7 +105,7 @@ def test_train_vote_correct_learn_from_it_and_let_both_runs_meet(
     )
     kit.nothing_found(page, f"duel-of-two-{language}")
     duel_of_ten(page, w, child.name, own="")
-    last = next(all_of(space))
+    last = next(PromptComparison.all_of(space))
     assert [(one.source, one.question) for one in last.lineup.prompts] == [("file", line) for line in TEN.splitlines()]
     assert [one.run for one in last.lineup.contestants] == [parent.id, child.id] and len(last.votes()) == 10
     watch.check()

@@ -13,7 +13,7 @@ import pytest
 
 from core.chat import contest
 from core.chat.answer import Done, Piece, Sampling
-from core.chat.comparison import PromptComparison, Score, all_of, same_beginning
+from core.chat.comparison import PromptComparison, Score, same_beginning
 from core.chat.prompts import MAX_BYTES, Prompt, lines, prompts_of, prompts_of_file
 from core.commands import comparing
 from core.commands.data import dataset_store
@@ -181,7 +181,7 @@ def test_an_id_that_is_none_leaves_the_folder_alone(space: Workspace, both: Prom
         PromptComparison.open(space, id)
     assert refused.value.message.key == "compare.unknown"
     (both.path.parent / "empty").mkdir()
-    assert [one.id for one in all_of(space)] == [both.id]
+    assert [one.id for one in PromptComparison.all_of(space)] == [both.id]
 
 
 def test_nothing_to_ask_too_much_and_one_contestant_twice_are_refused(space: Workspace) -> None:
@@ -358,4 +358,8 @@ def test_10_000_prompts_are_refused_before_anything_is_made(space: Workspace, tm
     (tmp_path / "many.txt").write_text("".join(f"Question {number}?\n" for number in range(10_000)), "utf-8")
     with pytest.raises(ChatError) as refused:
         comparing.compare(["base", "Pirate"], prompts=tmp_path / "many.txt", workspace=tmp_path)
-    assert refused.value.message.key == "compare.too_many" and "1000" in str(refused.value) and not list(all_of(space))
+    assert (
+        refused.value.message.key == "compare.too_many"
+        and "1000" in str(refused.value)
+        and not list(PromptComparison.all_of(space))
+    )

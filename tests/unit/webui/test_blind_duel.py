@@ -19,7 +19,7 @@ from starlette.testclient import TestClient
 
 from core.chat import corrections
 from core.chat import judge as judges
-from core.chat.comparison import ComparisonAnswer, PromptComparison, all_of
+from core.chat.comparison import ComparisonAnswer, PromptComparison
 from core.chat.conversations import Branch, Conversations
 from core.chat.prompts import Prompt
 from core.errors import ChatError
@@ -91,7 +91,7 @@ def test_a_verdict_that_comes_twice_counts_once_and_a_reload_goes_on(
     for _ in range(2):
         duel.vote(opened, at, "right", "me")
     duel.vote(opened, 1, "nonsense", "me")
-    (found,) = all_of(space)
+    (found,) = PromptComparison.all_of(space)
     assert [(vote.prompt, vote.verdict) for vote in found.votes()] == [(0, "right")]
     again = begun(duel, f"run:{run.id}")
     assert (again[0], again[1]) == (opened, 1)
@@ -128,7 +128,7 @@ def test_a_vote_before_all_is_answered_is_a_sentence_and_a_training_keeps_the_de
         raise ChatError("chat_page.training", name="another")
 
     duel._refuse = refuse
-    for left in all_of(space):  # that which is answered needs no device
+    for left in PromptComparison.all_of(space):  # that which is answered needs no device
         if not left.missing():
             for prompt in range(2):
                 left.vote(prompt, "equal", "me")
@@ -138,7 +138,7 @@ def test_a_vote_before_all_is_answered_is_a_sentence_and_a_training_keeps_the_de
 def test_a_question_that_was_left_out_is_not_asked_for_a_verdict_and_the_end_says_so(
     duel: BlindDuel, run: RunFolder, space: Workspace
 ) -> None:
-    (found,) = all_of(space)
+    (found,) = PromptComparison.all_of(space)
     found.leave_out(0, msg("chat.too_long_for_card", tokens=9000, max_new_tokens=128, context_limit=4096))
     opened, at, *_ = begun(duel, f"run:{run.id}")
     assert at == 1
@@ -238,7 +238,7 @@ def test_a_judge_is_shown_what_leaves_then_asked_and_its_key_stays_nowhere(
 ) -> None:
     asked: list[dict[str, Any]] = []
     monkeypatch.setattr(judges, "_post", lambda judge, body: asked.append(body) or '{"verdict": "tie"}')
-    (over,) = all_of(space)
+    (over,) = PromptComparison.all_of(space)
     panel, here, far = JudgePanel(duel.services,
         duel.w), *(SimpleNamespace(client=SimpleNamespace(host=host)) for host in ("127.0.0.1",
             "10.0.0.7"))  # fmt: skip

@@ -10,7 +10,7 @@ import gradio as gr
 from gradio.components import Component
 
 from core.chat import corrections
-from core.chat.comparison import Contestant, PromptComparison, Score, Verdict, all_of, same_beginning
+from core.chat.comparison import Contestant, PromptComparison, Score, Verdict, same_beginning
 from core.chat.contest import answer_missing, same_text
 from core.chat.conversations import Conversations, first_questions
 from core.chat.prompts import MAX_CHARACTERS, Prompt, neutral, own_prompts, prompts_of, prompts_of_file
@@ -194,7 +194,7 @@ class BlindDuel:
         length = ANSWER_TOKENS if length is None else length
         if isinstance(length, bool) or not isinstance(length, int) or not 1 <= length <= MAX_TOKENS:
             raise ChatError("wizard.bad_number", field="max_new_tokens", found=str(length)[:40], low=1, high=MAX_TOKENS)
-        for comparison in all_of(services.workspace):
+        for comparison in PromptComparison.all_of(services.workspace):
             contestants = comparison.lineup.contestants
             same = (
                 len(contestants) == 2
