@@ -81,5 +81,11 @@ def split_rows(
 
 def validation_rows(examples: Sequence[Example], recipe: Recipe) -> np.ndarray:
     """Return the positions of the rows that a run of this recipe validates on."""
+    return training_and_validation(examples, recipe)[1]
+
+
+def training_and_validation(examples: Sequence[Example], recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
+    """Return the positions of the rows that a run of this recipe trains and validates on; rows that the run itself
+    leaves out (core/data/selection) count as trained."""
     repeats = Repeats.find(examples) if recipe.data.deduplicate else None
-    return split_rows(len(examples), recipe, repeats, own_validation(examples), paragraphs_of(examples))[1]
+    return split_rows(len(examples), recipe, repeats, own_validation(examples), paragraphs_of(examples))

@@ -1,0 +1,158 @@
+"""An evaluation: the questions of a test set, the contestants that answer them, and their answers, each kept as it
+comes. No torch.
+
+<workspace>/evaluation/results/<id>/: the files of a comparison (core/chat/comparison). An answer that an earlier
+evaluation has to the same conversation, from the same weights and with the same settings, is copied instead of
+generated, so that an evaluation which was killed goes on where it was and a further contestant costs only its own
+answers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+
+from core.chat.client import ChatTarget
+from core.chat.comparison import ComparisonAnswer, Contestant, PromptComparison
+from core.chat.contest import chat_target, turns_for
+from core.chat.evaluation.learned_rows import LearnedRows
+from core.chat.evaluation.nearest import nearest
+from core.chat.evaluation.sets import TestSet
+from core.chat.prompts import Prompt
+from core.errors import GarageError
+from core.runs.all import Runs
+from core.workspace.folder import Workspace
+
+EXAMPLES = 5  # training rows before a question
+# UTF-8 bytes of the examples of one question: about a thousand tokens, which fit into the smallest contexts
+MAX_EXAMPLE_BYTES = 4000
+MIN_TOKENS, MAX_TOKENS = 32, 512  # of an answer
+WEIGHTS = ("adapter_model.safetensors", "adapter_config.json", "chat_template.jinja")
+
+
+class SetEvaluation(PromptComparison):
+    """An evaluation on disk."""
+
+    FOLDER = "evaluation/results"
+
+    @classmethod
+    def prepare(
+        cls,
+        workspace: Workspace,
+        test_set: TestSet,
+        contestants: Sequence[Contestant],
+        learned: LearnedRows | None = None,
+        enable_thinking: bool | None = None,
+    ) -> SetEvaluation:
+        """Open the evaluation with these contestants and questions, or create it, with every answer that is kept.
+
+        learned: training rows; questions among them are marked, and the examples are taken from them. Raises
+        GarageError if a contestant is gone.
+        """
+        contestants = [
+            one.model_copy(update={"weights": fingerprint(workspace, one, chat_target(workspace, one))})
+            for one in contestants
+        ]
+        prompts = list(test_set.prompts)
+        if learned is not None:
+            prompts = with_examples(learned.marked(prompts), learned, max(one.examples for one in contestants))
+        used, length = (test_set.title, test_set.fingerprint), answer_tokens(prompts)
+        evaluation = next(
+            (
+                one
+                for one in cls.all_of(workspace)
+                if (one.lineup.test_set, one.lineup.max_new_tokens, one.lineup.enable_thinking)
+                == (used, length, enable_thinking)
+                and list(one.lineup.prompts) == prompts
+                and list(one.lineup.contestants) == contestants
+            ),
+            None,
+        ) or cls.create(workspace, prompts, contestants, length, used, enable_thinking)
+        evaluation.take_over(workspace)
+        return evaluation
+
+    def take_over(self, workspace: Workspace) -> None:
+        """Copy missing answers from other evaluations with the same settings."""
+        wanted = {self._question(prompt, place): (prompt, place) for prompt, place in self.missing()}
+        for other in SetEvaluation.all_of(workspace):
+            if not wanted:
+                return
+            if other.id != self.id and other.settings == self.settings:
+                for (prompt, place), answer in other.answers().items():
+                    if here := wanted.pop(other._question(prompt, place), None):
+                        self.add(answer.model_copy(update={"prompt": here[0], "contestant": here[1]}))
+
+    @property
+    def settings(self) -> tuple[int, bool | None]:
+        """The settings of decoding, which is always greedy: results with other settings cannot be compared."""
+        return self.lineup.max_new_tokens, self.lineup.enable_thinking
+
+    def _question(self, prompt: int, place: int) -> str:
+        """What is asked of which weights: two equal ones have the same answer."""
+        one = self.lineup.contestants[place]
+        return json.dumps([one.weights, one.strength, turns_for(one, self.lineup.prompts[prompt])])
+
+
+def fingerprint(workspace: Workspace, contestant: Contestant, target: ChatTarget) -> str:
+    """16 digits that change with the weights of a contestant: its base and precision, and its adapter's files.
+
+    Of a run's base also with the run's thinking, as which it is asked (core/chat/duel).
+    """
+    digest = hashlib.sha256(
+        json.dumps([target.model_id, target.revision, target.four_bit, target.eight_bit, contestant.column]).encode()
+    )
+    if contestant.column == "tuned" and target.adapter is not None:
+        for name in WEIGHTS:
+            with suppress(FileNotFoundError), open(target.adapter / name, "rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    elif contestant.run:
+        with suppress(GarageError):
+            thinks = Runs(workspace).get(contestant.run).facts().enable_thinking
+            digest.update(b"" if thinks is None else str(thinks).encode())
+    return digest.hexdigest()[:16]
+
+
+def with_examples(prompts: Sequence[Prompt], learned: LearnedRows, count: int) -> list[Prompt]:
+    """The prompts, each with the `count` training rows that are nearest to its question, as far as they are short."""
+    if not count:
+        return list(prompts)
+    found = nearest([prompt.question for prompt in prompts], [question for question, _ in learned.pairs], 4 * count)
+    return [
+        prompt.model_copy(update={"examples": _short_ones(prompt, [learned.pairs[place] for place in places], count)})
+        for prompt, places in zip(prompts, found, strict=True)
+    ]
+
+
+def _short_ones(prompt: Prompt, pairs: Sequence[tuple[str, str]], count: int) -> tuple[tuple[str, str], ...]:
+    """The first `count` pairs that fit into MAX_EXAMPLE_BYTES together, without the question itself."""
+    chosen, left = list[tuple[str, str]](), MAX_EXAMPLE_BYTES
+    for pair in pairs:
+        size = len("".join(pair).encode("utf-8", "replace"))
+        if pair[0] != prompt.question and size <= left and len(chosen) < count:
+            chosen.append(pair)
+            left -= size
+    return tuple(chosen)
+
+
+def answer_tokens(prompts: Sequence[Prompt]) -> int:
+    """The tokens that an answer may have: twice the longest that is expected, at four bytes a token."""
+    longest = max(len((prompt.expected or "").encode("utf-8", "replace")) for prompt in prompts)
+    return min(MAX_TOKENS, max(MIN_TOKENS, 2 * longest // 4 + 16))
+
+
+def counted(evaluation: SetEvaluation) -> list[int]:
+    """The prompts that count: with an expected answer, not trained on, and answered by every contestant."""
+    answers, places = evaluation.answers(), range(len(evaluation.lineup.contestants))
+    return [
+        number
+        for number, prompt in enumerate(evaluation.lineup.prompts)
+        if prompt.expected and prompt.source != "trained" and all((number, place) in answers for place in places)
+    ]
+
+
+def cut(evaluation: SetEvaluation, place: int) -> int:
+    """The number of a contestant's answers that ended at the limit of tokens."""
+    answers: dict[tuple[int, int], ComparisonAnswer] = evaluation.answers()
+    return sum(answer.finish_reason == "length" for (_, at), answer in answers.items() if at == place)

@@ -1,0 +1,93 @@
+"""The rows that a run learned, or would learn: for examples in a prompt, and to find questions that are no test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from core.chat.prompts import Prompt, prompt_from_row
+from core.data.conversation import Turn
+from core.data.formats import Example
+from core.data.reading.choices import Choices
+from core.data.repeats import normalized
+from core.data.store import DatasetStore
+from core.data.tokenizer import conversation
+from core.data.validation_split import training_and_validation
+from core.errors import RunError
+from core.recipe import Recipe
+from core.runs.all import Runs
+from core.runs.folder import RunFolder
+
+MAX_PAIRS = 50_000  # rows that can become examples: more take seconds to search
+
+
+@dataclass(frozen=True)
+class LearnedRows:
+    """Training rows. pairs: (question, answer) of each row with both. keys: hashes of every question in them. held_out:
+    rows that were kept for validation, as prompts, without those that repeat a training row.
+    """
+
+    pairs: tuple[tuple[str, str], ...]
+    keys: frozenset[int]
+    held_out: tuple[Prompt, ...]
+
+    @classmethod
+    def of_recipe(cls, recipe: Recipe, store: DatasetStore, holds_out: bool = True) -> LearnedRows:
+        """The rows of a recipe. holds_out: whether it validates. Raises DataError if the dataset is gone."""
+        rows = store.rows(recipe.data.source, recipe.data.format, Choices.from_data(recipe.data)).examples
+        training, measuring = training_and_validation(rows, recipe) if holds_out else (range(len(rows)), ())
+        keys, pairs = set[int](), dict[tuple[str, str], None]()
+        for number in training:
+            keys.update(_keys_of_row(rows[int(number)]))
+            prompt = prompt_from_row(rows[int(number)], "trained") if len(pairs) < MAX_PAIRS else None
+            if prompt and prompt.expected:
+                pairs[prompt.question, prompt.expected] = None
+        held_out = (prompt_from_row(rows[int(number)], "kept_apart") for number in measuring)
+        known = frozenset(keys)
+        return cls(tuple(pairs), known, tuple(_new(held_out, known)))
+
+    @classmethod
+    def of_run(cls, run: RunFolder, store: DatasetStore, runs: Runs) -> LearnedRows:
+        """The rows of a run; keys are also those of the runs that it continues. Raises DataError."""
+        rows = cls.of_recipe(run.recipe(), store, bool(run.facts().rows_measured))
+        keys, parent = rows.keys, run.facts().parent
+        while parent is not None:
+            try:
+                ancestor = runs.get(parent.run)
+            except RunError:
+                break
+            keys |= cls.of_recipe(ancestor.recipe(), store, bool(ancestor.facts().rows_measured)).keys
+            parent = ancestor.facts().parent
+        return cls(rows.pairs, keys, tuple(_new(rows.held_out, keys)))
+
+    def has(self, prompt: Prompt) -> bool:
+        """Return whether a training row has the same question; without a system prompt in it, under any."""
+        return key_of(prompt.turns) in self.keys
+
+    def marked(self, prompts: Iterable[Prompt]) -> list[Prompt]:
+        """Return the prompts; those that were trained on have the source "trained"."""
+        return [one.model_copy(update={"source": "trained"}) if self.has(one) else one for one in prompts]
+
+
+def key_of(turns: Sequence[Turn]) -> int:
+    """A hash of a conversation up to its question, ignoring case, width, spaces and final marks."""
+    return hash(tuple((turn["role"], normalized(str(turn["content"]))) for turn in turns))
+
+
+def _keys_of_row(example: Example) -> Iterator[int]:
+    """The keys of a row's questions, with its system prompt and without."""
+    if example.text is None:
+        turns = conversation(example)
+        for place, turn in enumerate(turns):
+            if turn["role"] == "assistant":
+                yield key_of(turns[:place])
+                yield key_of([before for before in turns[:place] if before["role"] != "system"])
+
+
+def _new(prompts: Iterable[Prompt | None], keys: frozenset[int]) -> Iterator[Prompt]:
+    """The prompts that have an expected answer and are not among keys, each question once."""
+    seen = set(keys)
+    for prompt in prompts:
+        if prompt and prompt.expected and (key := key_of(prompt.turns)) not in seen:
+            seen.add(key)
+            yield prompt

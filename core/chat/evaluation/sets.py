@@ -1,0 +1,150 @@
+"""Test sets: questions with the answers that are expected, as files of the workspace. No torch.
+
+<workspace>/evaluation/sets/<name>.jsonl: its first line is {"test_set": title, "judge": spec or null}, each other line
+a prompt as core/chat/prompts reads it, with `source` and `tags`. The file is replaced as a whole; results keep the
+fingerprint of the set that they used. The file is also what is exported: every file of prompts can be imported.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import get_args
+
+from pydantic import Field
+
+from core import files
+from core.chat.prompts import Prompt, Source, prompt_from_value, record_of, values_of_file
+from core.errors import ChatError
+from core.files import JsonObject
+from core.values import Frozen
+from core.workspace import names
+from core.workspace.folder import Workspace
+
+FOLDER = "evaluation/sets"
+MAX_ROWS = 1000
+
+
+class TestSet(Frozen):
+    """Questions with their expected answers. judge: the spec of its judge (core/judges); None for one proposed from the
+    answers."""
+
+    __test__ = False  # to pytest a class of this name is a test
+
+    title: str = Field(min_length=1)
+    prompts: tuple[Prompt, ...] = Field(min_length=1, max_length=MAX_ROWS)
+    judge: JsonObject | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of its file, without suffix: two titles that differ in more than ASCII letters have two names."""
+        plain = names.slug(self.title, "set")
+        return plain if self.title == plain else f"{plain}-{hashlib.sha256(self.title.encode()).hexdigest()[:6]}"
+
+    @property
+    def fingerprint(self) -> str:
+        """16 digits that change with a question, an expected answer or the judge."""
+        content = [[prompt.turns, prompt.expected] for prompt in self.prompts]
+        return hashlib.sha256(json.dumps([content, self.judge], sort_keys=True).encode()).hexdigest()[:16]
+
+    def tagged(self, tags: Iterable[str]) -> TestSet:
+        """The set with only the prompts that have one of the tags. Raises ChatError if none has."""
+        wanted = set(tags)
+        prompts = tuple(prompt for prompt in self.prompts if wanted & set(prompt.tags))
+        if not prompts:
+            raise ChatError("evaluation.no_such_tag", tags=", ".join(sorted(wanted))[:100], title=self.title)
+        return self.model_copy(update={"prompts": prompts})
+
+
+def create(title: str, prompts: Sequence[Prompt], judge: JsonObject | None = None) -> TestSet:
+    """Make a set; a question that occurs twice is in it once, as it occurs last.
+
+    Raises ChatError without a title, without questions or with too many.
+    """
+    title = names.display_name(title)
+    newest = {json.dumps(prompt.turns): prompt for prompt in prompts}
+    if not title:
+        raise ChatError("evaluation.no_title")
+    if not newest:
+        raise ChatError("evaluation.no_questions", title=title)
+    if len(newest) > MAX_ROWS:
+        raise ChatError("evaluation.too_many", found=len(newest), most=MAX_ROWS)
+    return TestSet(title=title, prompts=tuple(newest.values()), judge=judge)
+
+
+def import_file(path: Path, title: str | None = None) -> TestSet:
+    """Read a set that was exported, or any file of prompts. Raises ChatError with one sentence and its line."""
+    values = values_of_file(path)
+    first = values[0][1] if values else None
+    header: JsonObject = first if isinstance(first, dict) and "test_set" in first else {}
+    values = values[1:] if header else values
+    prompts = [_prompt(value, path.name, number) for number, value in values]
+    judge = header.get("judge")
+    return create(
+        title or str(header.get("test_set") or path.stem), prompts, judge if isinstance(judge, dict) else None
+    )
+
+
+def lines(test_set: TestSet) -> Iterator[str]:
+    """The lines of a set's file."""
+    for record in (
+        {"test_set": test_set.title, "judge": test_set.judge},
+        *(record_of(prompt) | {"source": prompt.source} for prompt in test_set.prompts),
+    ):
+        yield json.dumps(record, ensure_ascii=False) + "\n"
+
+
+def save(workspace: Workspace, test_set: TestSet) -> Path:
+    """Write a set to the workspace, in place of one with its title. Raises RunError if the disk refuses."""
+    folder = workspace.root / FOLDER
+    with files.writing(workspace.root):
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{test_set.name}.jsonl"
+        files.replace(path, "".join(lines(test_set)).encode("utf-8", "replace"))
+    return path
+
+
+def add(workspace: Workspace, title: str, prompts: Sequence[Prompt]) -> TestSet:
+    """Add prompts (corrections, failures) to the set of that title, which is made if it does not exist. Raises
+    ChatError."""
+    earlier = next((one for one in all_sets(workspace) if one.title == names.display_name(title)), None)
+    test_set = create(title, [*(earlier.prompts if earlier else ()), *prompts], earlier.judge if earlier else None)
+    save(workspace, test_set)
+    return test_set
+
+
+def open_set(workspace: Workspace, name: str) -> TestSet:
+    """The set with this name or title. Raises ChatError if there is none, or its file cannot be read."""
+    path = workspace.root / FOLDER / f"{name}.jsonl"
+    if re.fullmatch(r"[\w-]{1,80}", name) and path.is_file():
+        return import_file(path)
+    titled = next((one for one in all_sets(workspace) if one.title == name), None)
+    if titled is None:
+        known = ", ".join(one.name for one in all_sets(workspace)) or "-"
+        raise ChatError("evaluation.unknown_set", name=name[:80], known=known[:300])
+    return titled
+
+
+def all_sets(workspace: Workspace) -> Iterator[TestSet]:
+    """All sets of a workspace by name; files that cannot be read are skipped."""
+    for path in sorted((workspace.root / FOLDER).glob("*.jsonl")):
+        with suppress(ChatError):
+            yield import_file(path)
+
+
+def delete(workspace: Workspace, name: str) -> None:
+    """Delete a set; results that used it keep their copy of its questions. Raises ChatError if there is none."""
+    path = workspace.root / FOLDER / f"{open_set(workspace, name).name}.jsonl"
+    with files.writing(workspace.root):
+        path.unlink(missing_ok=True)
+
+
+def _prompt(value: object, file: str, number: int) -> Prompt:
+    """A row of a file, with the source that it names."""
+    source = value.get("source") if isinstance(value, dict) else None
+    prompt = prompt_from_value(value, file, number)
+    return prompt.model_copy(update={"source": source}) if source in get_args(Source) else prompt

@@ -1,0 +1,244 @@
+"""An evaluation as files: test sets, what was trained on, the nearest rows, and answers that are kept."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from core.chat import contest
+from core.chat.comparison import Contestant, PromptComparison
+from core.chat.contest import turns_for
+from core.chat.evaluation import evaluation, sets
+from core.chat.evaluation.evaluation import SetEvaluation
+from core.chat.evaluation.learned_rows import LearnedRows
+from core.chat.evaluation.nearest import nearest
+from core.chat.prompts import Prompt
+from core.commands.data import dataset_store
+from core.errors import ChatError
+from core.recipe import Recipe
+from core.runs.all import Runs
+from core.workspace.folder import Workspace
+from tests.kit.chat import Chat, pair_of
+from tests.kit.runs import trained
+
+
+def asked(question: str, expected: str | None = "yes", **more: object) -> Prompt:
+    return Prompt(turns=({"role": "user", "content": question},), expected=expected, **more)
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> Workspace:
+    return Workspace.open(tmp_path)
+
+
+def test_a_set_is_read_as_it_was_written_and_its_file_is_its_export(space: Workspace, tmp_path: Path) -> None:
+    turns = ({"role": "system", "content": "Kurz."}, {"role": "user", "content": "Wo\u2028 ist\nes?"})
+    made = sets.create(
+        "Fragen, 问题",
+        [
+            asked("One?", tags=("hard", "日期")),
+            Prompt(turns=turns, expected="", source="correction"),
+            asked("雨?", None),
+        ],
+        {"kind": "contains"},
+    )
+    file = sets.save(space, made)
+    assert sets.open_set(space, made.name) == sets.open_set(space, "Fragen, 问题") == made == sets.import_file(file)
+    assert list(sets.all_sets(space)) == [made] and file.parent == tmp_path / "evaluation" / "sets"
+    assert sets.import_file(file, "Other").fingerprint == made.fingerprint
+    sets.delete(space, made.name)
+    with pytest.raises(ChatError, match="no test set"):
+        sets.open_set(space, made.name)
+
+
+def test_the_fingerprint_changes_with_a_question_an_answer_and_the_judge() -> None:
+    different = [
+        sets.create("a", [asked("One?")]),
+        sets.create("a", [asked("One!")]),
+        sets.create("a", [asked("One?", "no")]),
+        sets.create("a", [asked("One?")], {"kind": "contains"}),
+    ]
+    assert len({one.fingerprint for one in different}) == 4
+    assert sets.create("b", [asked("One?", tags=("t",))]).fingerprint == different[0].fingerprint
+
+
+def test_titles_that_have_no_ascii_letters_are_different_files(space: Workspace) -> None:
+    for title in ("合同", "诗歌", "../../runs", "CON"):
+        sets.save(space, sets.create(title, [asked(title)]))
+    assert sorted(one.title for one in sets.all_sets(space)) == sorted(["合同", "诗歌", "../../runs", "CON"])
+    assert {file.parent.name for file in space.root.rglob("*.jsonl")} == {"sets"}
+
+
+def test_a_failure_is_added_once_and_in_its_newest_form(space: Workspace) -> None:
+    sets.add(space, "Failures", [asked("One?", "1"), asked("Two?", "2")])
+    sets.add(space, "Failures", [asked("Two?", "zwei", source="failure")])
+    kept = sets.open_set(space, "Failures").prompts
+    assert [(one.question, one.expected, one.source) for one in kept] == [
+        ("One?", "1", "file"),
+        ("Two?", "zwei", "failure"),
+    ]
+
+
+def test_only_the_questions_with_a_tag() -> None:
+    made = sets.create("a", [asked("One?", tags=("x", "y")), asked("Two?", tags=("z",)), asked("Three?")])
+    assert [one.question for one in made.tagged(["y", "z"]).prompts] == ["One?", "Two?"]
+    with pytest.raises(ChatError, match="has the tag w"):
+        made.tagged(["w"])
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"", "has no question"), (b'{"test_set": "x", "judge": null}\n', "has no question"),
+        (b'{"prompt": "a"}\n\n{"prompt": ', "line 3 is not valid JSON"), (b"\xff\xfe", "not UTF-8"),
+        (b'{"prompt": "a"}\n{"text": "b"}', "entry 2 has no prompt"), (b'{"prompt": "%d"}\n', "1,001 questions"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_test_set_is_a_sentence(tmp_path: Path, content: bytes, sentence: str) -> None:
+    """The line of broken JSON was said to be line 1 wherever it stood."""
+    file = tmp_path / "a.jsonl"
+    file.write_bytes(b"".join(content % n for n in range(1001)) if b"%d" in content else content)
+    with pytest.raises(ChatError) as refused:
+        sets.import_file(file)
+    assert sentence in str(refused.value)
+
+
+def test_a_broken_set_does_not_hide_the_others(space: Workspace) -> None:
+    file = sets.save(space, sets.create("good", [asked("One?")]))
+    (file.parent / "broken.jsonl").write_text("{", "utf-8")
+    assert [one.title for one in sets.all_sets(space)] == ["good"]
+
+
+# ---- what was trained on ---------------------------------------------------------------------------------------------
+def test_a_runs_held_out_rows_are_no_trained_ones_and_trained_ones_are_marked(space: Workspace) -> None:
+    run, store = trained(space, "Pirate"), dataset_store(space)
+    learned = LearnedRows.of_run(run, store, Runs(space))
+    assert learned.held_out and not any(map(learned.has, learned.held_out))
+    question, _ = learned.pairs[0]
+    marked = learned.marked([asked(f" {question.upper()} "), asked("Never seen?"), *learned.held_out])
+    assert [one.source for one in marked[:2]] == ["trained", "file"]
+    assert {one.source for one in marked[2:]} == {"kept_apart"}
+    assert len(learned.held_out) + len(learned.pairs) == len(store.rows("sample:pirate_answers"))
+
+
+def write_rows(tmp_path: Path, rows: list[dict[str, object]]) -> str:
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return dataset_store(Workspace.open(tmp_path)).import_file(tmp_path / "rows.jsonl", "rows").id
+
+
+def test_a_held_out_row_that_repeats_a_trained_one_is_no_test(tmp_path: Path) -> None:
+    """With `deduplicate` off such a row is on both sides of the split."""
+    id = write_rows(tmp_path, [{"question": f"What is {n // 2}?", "answer": "a" * (n + 1)} for n in range(60)])
+    recipe = Recipe.parse({"data": {"source": id, "eval_fraction": 0.3, "deduplicate": False}})
+    learned = LearnedRows.of_recipe(recipe, dataset_store(Workspace.open(tmp_path)))
+    trained_on = {question for question, _ in learned.pairs}
+    assert learned.held_out and not trained_on & {one.question for one in learned.held_out}
+    assert len(learned.held_out) < 18, "some of the 18 validation rows repeat a trained question"
+
+
+def test_a_question_under_another_system_prompt_is_another_question(tmp_path: Path) -> None:
+    rows = [{"messages": [{"role": "system", "content": f"Text {n}"}, {"role": "user", "content": "Summarize."},
+        {"role": "assistant", "content": f"Summary {n}"}]} for n in range(30)]  # fmt: skip
+    recipe = Recipe.parse({"data": {"source": write_rows(tmp_path, rows), "eval_fraction": 0.2}})
+    learned = LearnedRows.of_recipe(recipe, dataset_store(Workspace.open(tmp_path)))
+    assert len(learned.held_out) == 6
+    assert learned.has(asked("summarize")), "without a system prompt it was seen under any"
+
+
+# ---- nearest rows ----------------------------------------------------------------------------------------------------
+def test_bm25_is_as_the_formula() -> None:
+    """The definition (Robertson and Zaragoza 2009), written out; mean length 5."""
+    documents = ["the cat sat", "the dog sat on the mat by the door", "nothing of it"]
+    assert nearest(["the cat"], documents, 3) == [[0, 1, 2]], "`cat` is rarer than `the`"
+    # 3 x 2.5 / (3 + 1.5 x (0.25 + 0.75 x 9/5)) = 1.39; 2.5 / (1 + 1.5 x (0.25 + 0.75 x 3/5)) = 1.22
+    assert nearest(["the"], documents, 1) == [[1]]
+    longer = [documents[0], documents[1] + " of a house that is old", documents[2]]
+    # with 15 words and a mean of 7: 3 x 2.5 / (3 + 1.5 x (0.25 + 0.75 x 15/7)) = 1.30; 2.5 / (1 + 1.5 x 0.571) = 1.35
+    assert nearest(["the"], longer, 1) == [[0]]
+
+
+def test_words_of_any_script_and_case_are_found_and_ties_keep_the_order() -> None:
+    documents = ["合同什么时候到期", "Über STRASSE", "nothing", "nothing", "3.5 kg"]
+    assert nearest(["合同", "über straße", "something", "3.5"], documents, 2) == [[0, 1], [1, 0], [0, 1], [4, 0]]
+    assert nearest(["a"], [], 3) == [[]] and nearest([], documents, 3) == []
+
+
+def test_examples_are_short_rows_of_the_training_data_and_never_the_question_itself() -> None:
+    pairs = (("red apple", "fruit"), ("red car " + "x" * 5000, "thing"), ("green apple", "fruit"), ("car", "thing"))
+    learned = LearnedRows(pairs, frozenset(), ())
+    [one] = evaluation.with_examples([asked("red apple")], learned, 2)
+    assert one.examples == (("green apple", "fruit"), ("car", "thing"))
+    assert evaluation.with_examples([asked("red apple")], learned, 0)[0].examples == ()
+
+
+# ---- contestants -----------------------------------------------------------------------------------------------------
+def test_a_system_prompt_and_examples_precede_the_question() -> None:
+    turns = ({"role": "system", "content": "Be short."}, {"role": "user", "content": "Third?"})
+    prompt = Prompt(turns=turns, examples=(("Near?", "1"), ("Far?", "2"), ("Farther?", "3")))
+    one = Contestant(label="x", run="r", column="base", system="You are a clerk.", examples=2)
+    assert [(turn["role"], turn["content"]) for turn in turns_for(one, prompt)] == [
+        ("system", "You are a clerk.\n\nBe short."), ("user", "Far?"), ("assistant", "2"), ("user", "Near?"),
+        ("assistant", "1"), ("user", "Third?"),
+    ]  # fmt: skip
+    assert turns_for(Contestant(label="x", run="r"), prompt) == list(turns)
+
+
+def contestants(space: Workspace) -> list[Contestant]:
+    base, tuned = pair_of(Runs(space).find("Pirate"), "base", "Pirate")
+    return [base, tuned, base.model_copy(update={"label": "base+prompt", "system": "Talk like a pirate."})]
+
+
+QUESTIONS = sets.create("questions", [asked(f"Question {n}?", "yes") for n in range(10)])
+
+
+def test_an_evaluation_that_was_killed_goes_on_and_asks_nothing_twice(space: Workspace) -> None:
+    trained(space, "Pirate")
+    first = SetEvaluation.prepare(space, QUESTIONS, contestants(space))
+    with pytest.raises(ChatError):
+        list(contest.answer_missing(Chat(questions=12), space, first))
+    chat = Chat()
+    again = SetEvaluation.prepare(space, QUESTIONS, contestants(space))
+    assert again.id == first.id and list(contest.answer_missing(chat, space, again))[-1] == (30, 30)
+    assert 12 + len(chat.asked) == 20 and not again.missing(), "ten pairs, and ten questions to the base with a prompt"
+
+
+def test_a_further_contestant_costs_only_its_own_answers(space: Workspace) -> None:
+    trained(space, "Pirate")
+    [*_] = contest.answer_missing(Chat(), space, SetEvaluation.prepare(space, QUESTIONS, contestants(space)[:2]))
+    more = sets.create("more", [*QUESTIONS.prompts, asked("Question 10?")])
+    second, chat = SetEvaluation.prepare(space, more, contestants(space)), Chat()
+    assert len(second.missing()) == 13
+    [*_] = contest.answer_missing(chat, space, second)
+    assert sorted(chat.asked) == [(True, False, 1.0)] * 11 + [(True, True, 1.0)]
+
+
+def test_answers_of_other_weights_or_settings_are_not_taken_over(space: Workspace) -> None:
+    run = trained(space, "Pirate")
+    [*_] = contest.answer_missing(Chat(), space, SetEvaluation.prepare(space, QUESTIONS, contestants(space)))
+    longer = sets.create("questions", [*QUESTIONS.prompts[:-1], asked("Question 9?", "y" * 900)])
+    assert len(SetEvaluation.prepare(space, longer, contestants(space)).missing()) == 30, "another length of an answer"
+    thinking = SetEvaluation.prepare(space, QUESTIONS, contestants(space), enable_thinking=False)
+    assert len(thinking.missing()) == 30
+    with open(run.adapter / "adapter_model.safetensors", "ab") as file:
+        file.write(b"trained further")
+    after = SetEvaluation.prepare(space, QUESTIONS, contestants(space))
+    assert {place for _, place in after.missing()} == {1} and len(after.missing()) == 10, "the tuned one's alone"
+
+
+def test_what_was_trained_on_and_what_is_unanswered_does_not_count(space: Workspace) -> None:
+    trained(space, "Pirate")
+    learned = LearnedRows.of_run(Runs(space).find("Pirate"), dataset_store(space), Runs(space))
+    seen = sets.create("seen", [asked("New?"), asked(learned.pairs[0][0]), asked("Without an answer?", None)])
+    made = SetEvaluation.prepare(space, seen, contestants(space), learned)
+    assert evaluation.counted(made) == []
+    [*_] = contest.answer_missing(Chat(), space, made)
+    assert evaluation.counted(made) == [0]
+
+
+def test_evaluations_are_no_blind_tests(space: Workspace) -> None:
+    """The blind A/B test lists comparisons of a pair, and would go on with one of these."""
+    trained(space, "Pirate")
+    made = SetEvaluation.prepare(space, QUESTIONS, contestants(space)[:2])
+    assert not list(PromptComparison.all_of(space)) and [one.id for one in SetEvaluation.all_of(space)] == [made.id]
