@@ -148,7 +148,7 @@ def _linked(messages: Sequence[ChatMessage]) -> tuple[ChatMessage, ...]:
 
 
 def _message(turn: object, number: int, notes: Notes) -> ChatMessage:
-    """Read a turn in either notation: role/content or from/value."""
+    """Read a turn in either notation: role/content or from/value. Raises Flaw."""
     if not isinstance(turn, dict):
         raise Flaw("data.turn_not_an_object", turn=number, found=type_name(turn))
     role_key, content_key, calls_key = (

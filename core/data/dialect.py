@@ -49,7 +49,7 @@ class Dialect:
     thinks: bool = False
 
     def messages(self, turns: Sequence[Turn]) -> list[MessageJson]:
-        """Return the turns in the template's notation."""
+        """Return the turns in the template's notation; where it has no system role, in front of the first user turn."""
         if not self.system and turns and turns[0]["role"] == "system":
             folded = (
                 {**turns[1], "content": f"{turns[0]['content']}\n\n{turns[1]['content']}"} if len(turns) > 1 else {}

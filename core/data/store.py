@@ -106,6 +106,7 @@ class DatasetStore:
         return path
 
     def _imported(self) -> Iterator[DatasetInfo]:
+        """Yield the imported datasets; folders of unfinished imports are skipped."""
         if self.root.is_dir():
             for folder in sorted(self.root.iterdir()):
                 if IMPORTED.fullmatch(folder.name):
@@ -114,6 +115,7 @@ class DatasetStore:
                         yield info
 
     def _sample_files(self) -> dict[str, Path]:
+        """Return the app's sample files by id ("sample:NAME")."""
         if not self._samples.is_dir():
             return {}
         paths = sorted(self._samples.glob("*.jsonl"))
@@ -225,6 +227,7 @@ class DatasetStore:
             self._importing.release()
 
     def _new_folder(self, name: str) -> Path:
+        """Create a folder named after the dataset, with a short id if the name is taken, and mark it as importing."""
         self.root.mkdir(parents=True, exist_ok=True)
         base = slug(name, fallback="data")
         id = base

@@ -164,7 +164,8 @@ class ChatTemplate:
         return texts
 
     def _render_answer(self, turns: list[MessageJson], tools: Tools | None, thinks: bool | None) -> _RenderedAnswer:
-        """Render the last of the turns, an answer, after its prompt."""
+        """Render the last of the turns, an answer, after its prompt. Raises TemplateError if the template drops or
+        rewrites it."""
         answer = turns[-1]
         thought = answer.get("reasoning", "").strip()
         asks_thinking = self.dialect.thinks if not self.dialect.switch else bool(thought) if thinks is None else thinks

@@ -47,6 +47,7 @@ class IsolatedTemplate(ChatTemplate):
         thinks: bool | None = None,
         mask_history: bool = False,
     ) -> list[Rendered]:
+        """Do as ChatTemplate.conversations, in the other process."""
         return [_rendered(**one) for one in self._request("conversations", turns, tools, thinks, mask_history)]
 
     def _request(self, act: str, *arguments: object) -> Any:
@@ -67,7 +68,8 @@ class _Renderer:
         self._answers: queue.Queue[JsonObject | None] = queue.Queue()
 
     def request(self, **values: object) -> Any:
-        """Send a request and return what was rendered. Raises TemplateError."""
+        """Send a request, starting the process if it is not running, and return what was rendered. Raises
+        TemplateError, also if it takes too long or too much memory."""
         with self._lock:
             if self._child is None or self._child.process.poll() is not None:
                 self._child = self._start()

@@ -303,7 +303,7 @@ class Step:
 
     # ---- undo -----------------------------------------------------------------------------------------------------
     def discard_unfinished(self) -> None:
-        """Undo what an unfinished step has changed, and free its memory."""
+        """Undo what an unfinished step has changed (gradients, loss scaler, random state), and free its memory."""
         self.computing = ()
         self.optimizer.zero_grad(set_to_none=True)
         if self.fused:
@@ -318,7 +318,7 @@ class Step:
 
     @torch.no_grad()
     def reset_to_start(self) -> None:
-        """Return to the state before the first step."""
+        """Return adapter, optimizer and random state to those before the first step."""
         pissa = getattr(self.tuned, "pissa", None)
         if pissa and pissa.start:  # the base lacks what the adapter then began with
             set_peft_model_state_dict(self.tuned, pissa.start)

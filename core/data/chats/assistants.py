@@ -55,6 +55,7 @@ def chatgpt(source: Source, limits: Limits) -> Iterator[ExportedMessage | Proble
 
 
 def _chatgpt_messages(conversation: JsonObject, thread: str, notes: Notes) -> Iterator[ExportedMessage]:
+    """Yield the messages of the branch that was open last; other branches are noted."""
     nodes = conversation.get("mapping")
     notes.add_unread("column", conversation, ("mapping", "current_node"))
     if not isinstance(nodes, dict):
@@ -79,6 +80,7 @@ def deepseek(source: Source, limits: Limits) -> Iterator[ExportedMessage | Probl
 
 
 def _deepseek_messages(conversation: JsonObject, thread: str, notes: Notes) -> Iterator[ExportedMessage]:
+    """Yield requests and answers of the branch that was open last; other parts are noted."""
     nodes, session = _deepseek_nodes(conversation), conversation.get("chat_session")
     branch = list(_branch(nodes, session.get("current_message_id") if isinstance(session, dict) else None))
     if len(branch) < sum(bool(node.get("message")) for node in nodes.values()):
@@ -130,6 +132,7 @@ def _time(message: object) -> float | None:
 
 
 def _chatgpt_text(message: object, notes: Notes) -> tuple[str, str] | None:
+    """Return (role, text) of a written message; None for all others, which are noted."""
     if not isinstance(message, dict):
         return None
     author, content = message.get("author"), message.get("content")
@@ -163,6 +166,7 @@ def claude(source: Source, limits: Limits) -> Iterator[ExportedMessage | Problem
 
 
 def _claude_messages(conversation: JsonObject, thread: str, notes: Notes) -> Iterator[ExportedMessage]:
+    """Yield the messages of the newest branch; what is not text is noted."""
     messages = conversation.get("chat_messages")
     notes.add_unread("column", conversation, ("chat_messages",))
     for message in _on_newest_branch(messages, notes) if isinstance(messages, list) else ():
@@ -184,6 +188,8 @@ def claude_code(source: Source, limits: Limits) -> Iterator[ExportedMessage | Pr
 
 
 def _claude_code_message(entry: JsonObject, _line: str, notes: Notes) -> Iterator[ExportedMessage]:
+    """Yield the message of a line of Claude Code's log; those of subagents and of the app itself are marked as left
+    out."""
     message = entry.get("message")
     if not isinstance(message, dict):
         notes.add_omission("message", str(entry.get("type")))
@@ -273,6 +279,8 @@ def tavern(source: Source, limits: Limits) -> Iterator[ExportedMessage | Problem
 
 
 def _tavern_message(message: JsonObject, _line: str, notes: Notes) -> Iterator[ExportedMessage]:
+    """Yield the message of a line of SillyTavern's log, with the reply that was shown; others to choose from are
+    noted."""
     text, name = message.get("mes"), message.get("name")
     if not isinstance(text, str) or not isinstance(name, str):
         return

@@ -112,6 +112,8 @@ class _Rows:
         yield from self._rows(self._turns(conversation))
 
     def _turns(self, conversation: list[ExportedMessage]) -> list[Turn]:
+        """Return a conversation as turns: what the voice wrote is the assistant's, with stand-ins if they are chosen.
+        Among more than two people each line names its person."""
         turns: list[Turn] = []
         named = bool(conversation) and len(self._overview.in_thread[conversation[0].thread]) > 2
         for is_voice, group in groupby(conversation, lambda message: message.person == self._voice):

@@ -66,6 +66,7 @@ def recognize(lines: Sequence[str]) -> str:
 
 
 def _style(lines: Iterable[str]) -> _LogStyle | None:
+    """Return the notation of an IRC log or script by its first lines; None if too few are written by people."""
     lines = [line.rstrip("\n") for line in lines if line.strip()]
     for name, said in _SAID.items():
         nicks = Counter(match["nick"] for line in lines if (match := said.match(line)))
@@ -134,6 +135,7 @@ class _Clock:
         self._day, self._before = 0.0, 0.0
 
     def read_day(self, line: str) -> None:
+        """Take the date from a line that announces a new day; other lines are ignored."""
         if match := _NEW_DAY.search(line):
             try:
                 day = datetime.strptime(" ".join(match.groups()), "%b %d %Y").replace(tzinfo=UTC)

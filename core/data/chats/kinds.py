@@ -90,6 +90,8 @@ def recognize(path: Readable, kind: FileKind, encoding: str) -> str:
 
 
 def _app_of_keys(keys: set[str]) -> str:
+    """Return the app whose export has these paths of keys; "" for no chat."""
+
     def has(*names: str) -> bool:
         return keys.issuperset(names)
 

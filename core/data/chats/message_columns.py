@@ -165,6 +165,8 @@ class _FirstRows:
 
 
 def _columns_of_roles(table: _FirstRows) -> MessageColumns | None:
+    """Find columns of messages by one that holds roles (user, assistant). None unless conversations can be told
+    apart."""
     for speaker in table.values:
         roles = [role_of(value) for value in table.filled(speaker)]
         known = [role for role in roles if role]
@@ -188,6 +190,7 @@ def _columns_of_roles(table: _FirstRows) -> MessageColumns | None:
 
 
 def _columns_of_names(table: _FirstRows) -> MessageColumns | None:
+    """Find columns of messages by one that holds names of people. None unless they take turns."""
     candidates = [name for name in table.values if _has(name, _CLEAR_SPEAKER) or _has(name, _VAGUE_SPEAKER)]
     for speaker in sorted(candidates, key=lambda name: not _has(name, _CLEAR_SPEAKER)):
         people = table.filled(speaker)
@@ -258,6 +261,7 @@ def date_order(cells: Iterable[object]) -> dates.Order:
 
 
 def _content(table: _FirstRows, names: Sequence[str], are_roles: bool) -> str | None:
+    """Return the column of the messages' texts: by its name, else the only one with long texts."""
     kinds = (str, list, type(None)) if are_roles else (str, type(None))
     texts = [
         name
@@ -286,6 +290,7 @@ def _are_kinds(values: Sequence[object]) -> bool:
 
 
 def _is_conversation(table: _FirstRows, name: str, are_roles: bool) -> bool:
+    """Return whether a column numbers conversations: by its name, and values that repeat."""
     words = [word for word in _words(name) if word not in _split(_ID)]
     is_named = bool(words) and (all(word in _split(_CONVERSATION) for word in words) or _has_cjk(name, _CONVERSATION))
     if not is_named or any(_has_cjk(name, other) for other in (_TURN, _TIME)):
@@ -320,6 +325,7 @@ def _repeats(table: _FirstRows, name: str) -> bool:
 
 
 def _is_turn(table: _FirstRows, name: str) -> bool:
+    """Return whether a column numbers the messages of a conversation: by its name, and different numbers."""
     words, known = _words(name), _split(_TURN)
     number = bool(words) and words[-1] in _split(_ID) and words[0] in _split(_MESSAGE)
     if not (number or _has_cjk(name, _TURN) or any(word in known for word in words)):
@@ -329,6 +335,8 @@ def _is_turn(table: _FirstRows, name: str) -> bool:
 
 
 def _beginning(table: _FirstRows, columns: MessageColumns) -> Literal["", "system", "turn"]:
+    """Return what begins a conversation where no column numbers them: a smaller turn number, a system message, or
+    ""."""
     if columns.turn:
         numbers = [natural(value) for value in table.values[columns.turn]]
         if any(after < before for before, after in pairwise(numbers)) and not columns.newest_first:

@@ -136,6 +136,7 @@ def _grouped(source: Source, limits: Limits) -> Iterator[_Message | Problem | Om
 
 
 def _as_they_stand(source: Source, limits: Limits) -> Iterator[_Message | Problem | Omission]:
+    """Yield the messages in file order, numbering conversations by what begins them."""
     columns, thread = _columns(source), 0
     before: tuple[float, ...] = ()
     for item in _items(source, limits):
@@ -173,6 +174,7 @@ _BEST = """
 
 
 def _sorted(source: Source, limits: Limits) -> Iterator[_Message | Problem | Omission]:
+    """Yield the messages by conversation and in order, sorted in a temporary database, so that memory does not grow."""
     columns = _columns(source)
     order: dates.Order = "dmy"
     if columns.time:
@@ -234,6 +236,7 @@ def _rank(value: object) -> float | None:
 
 
 def _place(values: Mapping[str, object], columns: MessageColumns, when: float | None) -> float | str | None:
+    """Return what a message is sorted by: its parent's id, its number, or its time."""
     if columns.parent:
         parent = values.get(columns.parent)
         return None if message_columns.is_nothing(parent) else str(parent).strip()
@@ -244,6 +247,7 @@ def _place(values: Mapping[str, object], columns: MessageColumns, when: float | 
 
 
 def _items(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omission]:
+    """Yield a file's rows as the readers give them, omissions apart. Raises DataError for too many rows."""
     for item in READERS[source.kind](source, limits):
         if isinstance(item, RawRow):
             if item.row > limits.rows:
@@ -259,6 +263,7 @@ def _items(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omissi
 
 
 def _message(raw: RawRow, columns: MessageColumns, order: dates.Order | None) -> _Message:
+    """Return a row as a message; order: of day and month in its time, None to read no time."""
     values: JsonObject = raw.value
     content = values.get(columns.content)
     if isinstance(content, int | float):

@@ -46,6 +46,7 @@ def telegram(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
 
 
 def _telegram_message(message: Mapping[str, object], thread: str) -> Iterator[ExportedMessage]:
+    """Yield the message; those of the service and forwarded ones are marked as left out."""
     person = text_at(message, "from", "actor") or str(message.get("from_id") or "")
     stamp = message.get("date_unixtime")
     when = float(stamp) if isinstance(stamp, str) and stamp.isdecimal() else dates.parse_iso(message.get("date"))
@@ -247,6 +248,7 @@ def teams(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
 
 
 def _teams_messages(message: Mapping[str, object], thread: str) -> Iterator[ExportedMessage]:
+    """Yield the message of Teams' export or of its API; those of the app, and media, are marked as left out."""
     body, author = message.get("body"), message.get("from")
     user = author.get("user") if isinstance(author, dict) else None
     person = text_at(user, "displayName", "id") or text_at(message, "imdisplayname", "displayName", "from")
@@ -283,6 +285,7 @@ def signal(source: Source, limits: Limits) -> Iterator[ExportedMessage | Problem
 
 
 def _signal_messages(message: Mapping[str, object]) -> Iterator[ExportedMessage]:
+    """Yield the message of signal-export or signal-cli; calls and receipts are marked as left out."""
     if "body" in message:  # by signal-export
         exported = ExportedMessage(
             text_at(message, "sender"), text_at(message, "body"), dates.parse_iso(message.get("date"))

@@ -49,6 +49,7 @@ class Chat(Frozen):
     ladder: tuple[tuple[float, int], ...] = ()
 
     def note(self) -> Message:
+        """Say who wrote how much, whose voice is learned, where conversations end, and whether names are replaced."""
         listed = [msg("data.counted", name=person.name, count=person.messages) for person in self.people[:MAX_SHOWN]]
         gap = msg("data.note_chat_gap", hours=self.gap_hours) if self.gap_hours else msg("data.note_chat_whole")
         how = msg("data.note_chat_guessed" if self.guessed else "data.note_chat_said", voice=self.voice)
@@ -141,6 +142,7 @@ class _Known:
 
 @lru_cache(maxsize=4)
 def _summarize(reading: tuple[object, ...], known: _Known, limits: Limits = DEFAULT_LIMITS) -> Overview:
+    """Read all messages once, and count them by person, with the silences between them."""
     overview = Overview(KINDS[known.source.chat])
     before: dict[str, float] = {}
     for number, message in enumerate(messages(known.source, limits)):

@@ -93,6 +93,7 @@ class StandIns:
         self._replaced: dict[str, dict[str, str]] = {"phone": {}, "email": {}, "link": {}}
 
     def _add(self, name: str) -> None:
+        """Choose a stand-in for a name in its script, and for each of its words that is no ordinary one."""
         pool = next((names for script, names in _SCRIPTS if script.search(name)), _LATIN)
         number = self._next.get(pool, 0)
         while (new := _numbered(pool, number)).casefold() in self._taken:
@@ -112,6 +113,8 @@ class StandIns:
         return name != small and self._counts.get(small, 0) > others
 
     def replaced(self, text: str, is_voice: bool) -> str:
+        """Return the text with names, e-mail addresses, phone numbers and links replaced. The voice's own links
+        stay."""
         text = _EMAIL.sub(lambda match: self._number("email", match[0].casefold(), "person{}@example.com"), text)
         if not is_voice:
             text = _LINK.sub(lambda match: self._number("link", match[0], "https://example.com/{}"), text)

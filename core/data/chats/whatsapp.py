@@ -104,6 +104,7 @@ def _is_poll(text: str) -> bool:
 
 
 def _complete(message: ExportedMessage, more: list[str]) -> ExportedMessage:
+    """Return the message with its further lines; what the app wrote, media and deleted ones are marked as left out."""
     text = "\n".join([message.text, *more]).strip("\n ")
     if not message.person:
         return message._replace(text=text, omission=Omission("chat", "app"))

@@ -98,6 +98,7 @@ class Refusals:
         self._most, self._marked = most, Marked()
 
     def add(self, words: RowWords) -> None:
+        """Mark the row if its first answer begins with a refusal."""
         if words.is_text:
             return
         head = words.first_answer[:_HEAD]
@@ -130,6 +131,7 @@ class Answers:
         self._nothing, self._short, self._echoes = Marked(), Marked(), Marked()
 
     def add(self, words: RowWords) -> None:
+        """Mark the row if its last answer says nothing, is very short, or repeats the question."""
         if words.is_text or words.calls_tools:
             return
         answer = words.last_answer.strip()
@@ -143,6 +145,7 @@ class Answers:
             self._echoes.add(words.row, words.quote(answer))
 
     def findings(self, rows: int) -> list[Finding]:
+        """Return the findings; short answers count only where nearly all others are long."""
         usual = int(median(self._lengths)) if self._lengths else 0
         all_but_few = sorted(self._lengths)[len(self._lengths) // 10] if self._lengths else 0
         result: list[Finding] = []
@@ -184,6 +187,7 @@ class Openings:
         self._examples: dict[str, list[tuple[int, str]]] = {}
 
     def add(self, words: RowWords) -> None:
+        """Count the openings of the row's first answer."""
         if words.is_text:
             return
         self._answers += 1
@@ -198,6 +202,7 @@ class Openings:
             }
 
     def findings(self, rows: int) -> list[Finding]:
+        """Return the most frequent opening if more than half of the answers have it."""
         opening, count = max(self._counts.items(), key=lambda item: (item[1], len(item[0])), default=("", 0))
         if count < MIN_ALIKE or count <= self._answers / 2:
             return []
@@ -208,6 +213,7 @@ class Openings:
 
 
 def _openings(answer: str) -> list[str]:
+    """Return a polite word and the first words of an answer, those that it has."""
     head = answer.lstrip()[:80]
     low = head.casefold()
     begins = [word for word in POLITE if low.startswith(word)] if low.startswith(POLITE) else []

@@ -83,6 +83,7 @@ class Languages:
         self._by_language: dict[str, Marked] = {}
 
     def add(self, words: RowWords) -> None:
+        """Count the language of the row's answers, unless they hold code."""
         if "```" in words.answer:
             return
         language = language_of(words.answer)
@@ -91,6 +92,7 @@ class Languages:
             marked.add(words.row, words.quote(words.answer) if marked.wants_quote else "")
 
     def findings(self, rows: int) -> list[Finding]:
+        """Return the rows in other languages than most, if each of those languages is rare."""
         judged = sum(map(len, self._by_language.values()))
         ordered = sorted(self._by_language.items(), key=lambda item: -len(item[1]))
         few = [(language, marked) for language, marked in ordered[1:] if len(marked) < MEANT * judged]

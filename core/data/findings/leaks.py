@@ -22,6 +22,7 @@ class Leaks:
             self._any.add(words.row, words.quote(text, start, end) if self._any.wants_quote else "")
 
     def findings(self, rows: int) -> list[Finding]:
+        """Return the secrets with a repair for each kind, and one that removes the rows."""
         kinds = {kind: marked for kind, marked in self._by_kind.items() if marked}
         named = [msg(f"finding.secret_{kind}", count=len(marked)) for kind, marked in kinds.items()]
         repairs = [marked.repair("replace", "secrets", self._most, kind) for kind, marked in kinds.items()]

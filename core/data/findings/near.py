@@ -48,6 +48,7 @@ class Near:
         self._common: np.ndarray | None = None
 
     def add(self, words: RowWords) -> None:
+        """Keep the row's hashes, and its texts until the next batch is computed. Nothing after MAX_COMPARED rows."""
         if len(self._rows) >= MAX_COMPARED:
             return
         question, answer = _plain(words.question), _plain(words.answer)
@@ -62,7 +63,8 @@ class Near:
             self._hash_waiting()
 
     def _hash_waiting(self) -> None:
-        """Compute the signatures of the rows that wait for a batch."""
+        """Compute the signatures of the rows that wait; the first batch decides which windows are common. A text with
+        few windows has its own hash as its signature."""
         if not self._waiting:
             return
         sides = [_windows(list(texts)) for texts in zip(*self._waiting, strict=True)]

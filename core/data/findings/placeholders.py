@@ -68,6 +68,7 @@ class Placeholders:
         self._by_name: dict[str, Marked] = {}
 
     def add(self, words: RowWords) -> None:
+        """Mark the row by each placeholder in its text outside code."""
         text = words.everything
         if "{" not in text and "[" not in text and "<" not in text:
             return
@@ -78,6 +79,8 @@ class Placeholders:
             self._any.add(words.row, words.quote(text, start, end) if self._any.wants_quote else "")
 
     def findings(self, rows: int) -> list[Finding]:
+        """Return the placeholders with a repair that fills in each of the most frequent, and one that removes the
+        rows."""
         first = sorted(self._by_name.items(), key=lambda item: -len(item[1]))[:MAX_NAMED]
         repairs = [marked.repair("fill", "placeholders", self._most, name) for name, marked in first]
         named = [name for name, _ in first[:4]] + (["…"] if len(self._by_name) > 4 else [])

@@ -70,7 +70,7 @@ class RowWords:
         return "```" in self.everything or len(_CODE.findall(self.everything[:4000])) >= 2
 
     def quote(self, text: str, start: int = 0, end: int | None = None) -> str:
-        """Return some of a text around a place, secrets masked."""
+        """Return a short quotation around a place of a text, secrets masked, "…" where it is cut."""
         end = start if end is None else end
         before, hit = masked(text[max(0, start - 200) : start])[-20:] if start else "", masked(text[start:end])[:QUOTE]
         shown = before + hit + masked(text[end : end + 200])[: max(10, QUOTE - len(before + hit))]

@@ -68,7 +68,8 @@ class Secret(NamedTuple):
 
 
 def secrets(text: str) -> Iterator[Secret]:
-    """Yield every secret in a text, by kind."""
+    """Yield every secret in a text, by kind. Numbers count as cards or phones only with a word nearby, or written as
+    such."""
     for mark, pattern in _KEY.items():
         if mark in text:
             yield from _each("key", pattern, text, _is_random)
@@ -150,6 +151,7 @@ def without_secrets(text: str, kind: str) -> str:
 
 
 def _replace(text: str, secrets: Iterable[Secret], stand_in: Callable[[Secret], str]) -> str:
+    """Return the text with each secret replaced by its stand-in; of overlapping ones the first is."""
     parts, at = [], 0
     for secret in sorted(secrets, key=lambda secret: (secret.start, -secret.end)):
         if secret.start >= at:

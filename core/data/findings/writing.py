@@ -64,6 +64,7 @@ class Writing:
         self._markup, self._mojibake, self._lost = Marked(), Marked(), Marked()
 
     def add(self, words: RowWords) -> None:
+        """Mark the row by markup outside code, lost characters (U+FFFD, ????) and mojibake."""
         text = words.everything
         if ("<" in text or "&" in text or "[" in text) and _TAG.search(text):
             if (
@@ -80,6 +81,7 @@ class Writing:
             self._mojibake.add(words.row, words.quote(text, match.start(), match.end()))
 
     def findings(self, rows: int) -> list[Finding]:
+        """Return mojibake and markup with a repair that rewrites, lost characters with one that removes."""
         markup, mojibake, lost = self._markup, self._mojibake, self._lost
         return [
             *mojibake.finding("mojibake", rows, [mojibake.repair("replace", "mojibake", self._most)]),

@@ -19,6 +19,7 @@ STREAM = b"\xff\xff\xff\xff"  # the beginning of a stream; a file begins with AR
 
 
 def arrow_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem]:
+    """Yield the rows of an Arrow file or stream. Raises DataError where it is broken."""
     import pyarrow
 
     row = 0
@@ -41,6 +42,7 @@ def _batches(
     source: Source,
     limits: Limits,
 ) -> Iterator[pyarrow.RecordBatch]:
+    """Yield validated batches of at most 256 rows. Raises DataError once they are larger than the limit for a file."""
     unpacked = 0
     for batch in opened if is_stream else map(opened.get_batch, range(opened.num_record_batches)):
         batch.validate(full=True)  # offsets beyond the data would be read otherwise

@@ -50,6 +50,8 @@ class _Xz:
         self._file, self._decoder = file, lzma.LZMADecompressor(memlimit=_MAX_MEMORY)
 
     def read(self, size: int) -> bytes:
+        """Return up to size bytes, also of several streams one after the other; b"" at the end. Raises EOFError for a
+        truncated file."""
         while True:
             if self._decoder.eof:
                 rest = (self._decoder.unused_data or self._file.read(_CHUNK)).lstrip(b"\0")  # padding
@@ -125,6 +127,8 @@ class _Stream(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
+        """Fill buffer with unpacked bytes and return their number. Raises DataError if broken or larger than the
+        limit."""
         try:
             data = self._unpacking.read(len(buffer))
         except _BROKEN as error:

@@ -35,6 +35,7 @@ def read_tables(path: Readable, table: str | None, limits: Limits) -> tuple[str,
 
 
 def database_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omission]:
+    """Yield the rows of a table. A row above the limit is a Problem; columns of raw bytes are omitted."""
     with _open_table(source.path, source.sheet, limits) as (_, _, lines):
         for number, values, more in lines:
             if values is None:
@@ -71,6 +72,8 @@ def _decoded(cell: str) -> object:
 def _open_table(
     path: Readable, table: str | None, limits: Limits
 ) -> Iterator[tuple[list[tuple[str, bool, int]], str, Iterator[Any]]]:
+    """Context of (tables as (name, is_view, rows), chosen table, lines of its rows) from the process that reads. table
+    None: it chooses. Raises DataError."""
     with contextlib.closing(listen(path, table or "", limits.row_bytes)) as lines:
         head = next(lines, None)
         if not isinstance(head, dict) or "error" in head:

@@ -34,6 +34,8 @@ _REFUSED = {"load_extension", "zeroblob", "randomblob", "readfile", "writefile",
 
 
 def read_database(path: str, member: str, table: str, most_bytes: int) -> Iterator[Any]:
+    """Yield the tables and the chosen one, then its rows; or {"error": ...}. Without a name: the table (not a view)
+    with the most rows. member: of a zip."""
     try:
         if not member and os.path.exists(f"{path}-wal") and os.path.getsize(f"{path}-wal"):
             yield {"error": "open"}
@@ -53,6 +55,7 @@ def read_database(path: str, member: str, table: str, most_bytes: int) -> Iterat
 
 
 def _open(path: str, member: str, most_bytes: int) -> sqlite3.Connection:
+    """Open a database for reading only, one in a zip in memory. It may attach nothing and run no code of its schema."""
     if member:
         database = sqlite3.connect(":memory:")
         with zipfile.ZipFile(path) as archive, archive.open(member) as file:
@@ -101,6 +104,7 @@ def _tables(database: sqlite3.Connection) -> Iterator[tuple[str, bool, int]]:
 
 
 def _rows(database: sqlite3.Connection, table: str, most_bytes: int) -> Iterator[Any]:
+    """Yield [number, values, columns of bytes], or [number, None, size] of a row above most_bytes."""
     rows = database.execute(f"select * from {_quoted(table)}")  # noqa: S608 - the name is one of its tables, quoted
     names = [column[0] for column in rows.description]
     for number, cells in enumerate(rows, 1):

@@ -55,6 +55,7 @@ class Layout(Frozen):
         return row
 
     def _turn(self, turn: object) -> object:
+        """Return a turn with ShareGPT's keys "from" and "value", its role translated; anything else as it is."""
         if not isinstance(turn, dict):
             return turn
         names = {self.role: "from", self.content: "value"}
@@ -88,6 +89,7 @@ def read(file: _Opened) -> dict[str, Layout]:
 
 
 def _layout(entry: Mapping[str, object]) -> Layout:
+    """Read LLaMA-Factory's description of one file; entries of a wrong type are skipped."""
     form = "sharegpt" if entry.get("formatting") == "sharegpt" else "alpaca"
     columns_entry = entry.get("columns")
     names = (

@@ -26,6 +26,8 @@ SIZE_MB = 5  # download size of the extra
 
 
 def document_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omission]:
+    """Yield a document's paragraphs as rows of text, each heading with the paragraph below it. Raises DataError without
+    any text."""
     row = 0
     paragraph = Paragraph()
     with contextlib.closing(listen(source.path, source.kind, source.encoding)) as lines:

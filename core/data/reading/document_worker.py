@@ -54,6 +54,7 @@ _PARAGRAPH = 800  # characters of subtitles after which the next sentence begins
 
 
 def read_document(path: str, member: str, kind: str, encoding: str) -> Iterator[object]:
+    """Yield a document's lines, and what is left out or goes wrong as dicts. encoding: of text kinds, "" for others."""
     try:
         file = _bytes_of(path, member)
         yield from _TEXTS[kind](file.read(MAX_BYTES).decode(encoding)) if encoding else _READERS[kind](file)
@@ -78,6 +79,7 @@ def _bytes_of(path: str, member: str) -> IO[bytes]:
 
 # ---- Word ----------------------------------------------------------------------------------------
 def _docx(file: IO[bytes]) -> Iterator[object]:
+    """Yield the lines of a Word document: headings as Markdown, tables by rows, an empty line after each block."""
     import docx
     from docx.table import Table
 
@@ -100,6 +102,7 @@ def _docx(file: IO[bytes]) -> Iterator[object]:
 
 # ---- PDF -----------------------------------------------------------------------------------------
 def _pdf(file: IO[bytes]) -> Iterator[object]:
+    """Yield the paragraphs of a PDF without page numbers; last, how many pages have no text. Raises _Locked."""
     import pypdf
 
     reader = pypdf.PdfReader(file)
@@ -168,7 +171,8 @@ def _is_beside(element: lxml.html.HtmlElement) -> bool:
 
 
 def _blocks(body: lxml.etree._Element | None) -> Iterator[str]:
-    """Yield the blocks of a page that a browser shows."""
+    """Yield the blocks of a page that a browser shows: headings and list items as Markdown, a question that unfolds as
+    a heading."""
     texts: list[str] = []
     for kind, name, text in _walk(body) if body is not None else ():
         if kind == "text":
@@ -206,6 +210,7 @@ def _walk(top: lxml.etree._Element) -> Iterator[tuple[str, str, str]]:
 
 
 def _epub(file: IO[bytes]) -> Iterator[object]:
+    """Yield the chapters in reading order, as _blocks. Raises _Locked for encrypted ones."""
     import lxml.etree
 
     parser = lxml.etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=False)
@@ -236,7 +241,7 @@ def _is_contents(item: lxml.etree._Element) -> bool:
 
 
 def _locked(book: zipfile.ZipFile, names: Iterable[str]) -> bool:
-    """Return True if chapters are encrypted; fonts often are."""
+    """Return whether chapters are encrypted; encrypted fonts alone do not count."""
     try:
         about = book.read("META-INF/encryption.xml").decode("utf-8", "replace")
     except KeyError:
@@ -246,7 +251,7 @@ def _locked(book: zipfile.ZipFile, names: Iterable[str]) -> bool:
 
 # ---- subtitles -----------------------------------------------------------------------------------
 def _subtitles(content: str) -> Iterator[object]:
-    """Yield the spoken text in paragraphs, without times."""
+    """Yield the spoken text without times; a paragraph ends at a silence, or at a sentence's end once it is long."""
     import pysubs2
 
     text, before = "", 0

@@ -69,6 +69,7 @@ def find(path: Readable, head: bytes, chosen: str | None, check: Callable[[], No
 
 
 def _normalized_name(chosen: str, head: bytes) -> str:
+    """Return Python's name of the encoding that a person has chosen. Raises DataError with the nearest known name."""
     normalized = chosen.strip().lower().replace("_", "-")
     known = {name.replace("_", "-"): name for name in (*_UNICODE, *LIKELY)}
     try:
@@ -83,6 +84,8 @@ def _normalized_name(chosen: str, head: bytes) -> str:
 
 
 def _by_first_bytes(path: Readable, head: bytes) -> str:
+    """Return the encoding by a byte order mark or by the NULs in the first bytes; "utf-8" for any other text. Raises
+    DataError for a binary file."""
     if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
         return "utf-32"
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -142,7 +145,7 @@ def _scan(path: Readable, encoding: str, check: Callable[[], None] = lambda: Non
 
 
 def _is_damaged(path: Readable) -> bool:
-    """Return True if most characters beyond ASCII are valid UTF-8."""
+    """Return whether a file is UTF-8 with errors: at least half of its characters beyond ASCII are valid."""
     good = bad = 0
     decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
     for chunk in chunks(path):
@@ -155,7 +158,7 @@ def _is_damaged(path: Readable) -> bool:
 
 
 def _sample(path: Readable) -> bytes:
-    """Return the first lines that are not ASCII."""
+    """Return about _SAMPLE bytes of the first lines that are not ASCII."""
     lines, size = [], 0
     with path.open("rb") as file:
         while size < _SAMPLE and (line := file.readline(_SAMPLE)):

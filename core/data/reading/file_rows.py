@@ -70,7 +70,7 @@ class Problem(Frozen):
 
     @property
     def sentence(self) -> Message:
-        """The text with its place: "Row 118 (line 120): ..."."""
+        """Return the text with its place: "Row 118 (line 120): ..."; row 0 stands for the whole file."""
         if self.row == 0:
             return self.text
         if self.file:
@@ -171,6 +171,7 @@ Items = Iterator[RawRow | Problem | Omission]  # what a reader of a kind of file
 
 
 def check_row(raw: RawRow, limits: Limits) -> Row | Problem:
+    """Return the row, or a Problem if it is no object, too deep, or holds what JSON does not allow."""
     if not isinstance(raw.value, dict):
         return Problem(row=raw.row, line=raw.line, text=msg("data.not_an_object", found=type_name(raw.value)))
     flaw = None if is_plain(raw.value) else _flaw(raw.value, limits.depth)
@@ -222,6 +223,7 @@ def _flaw(value: dict[str, Any], limit: int) -> Message | None:
 
 
 def lone_surrogate(value: str) -> bool:
+    """Return whether a text cannot be encoded as UTF-8."""
     if value.isascii():
         return False
     try:

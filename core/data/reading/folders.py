@@ -64,6 +64,7 @@ def from_zip(path: Path, limits: Limits, choices: Choices, probe: Probe, sha256:
 
 
 def from_folder(folder: Path, limits: Limits, choices: Choices, probe: Probe) -> Source:
+    """Return a folder's files as one source. Raises DataError if there is no data in it, or too much."""
     parts = [Inside(folder, path) for path in files_of(folder)]
     if sum(part.size for part in parts) > limits.bytes:
         mib = sum(part.size for part in parts) // MIB
@@ -104,6 +105,8 @@ def by_name(name: str) -> list[tuple[int, str]]:
 
 
 def _source(path: Path, parts: Sequence[Part], limits: Limits, choices: Choices, probe: Probe, sha256: str) -> Source:
+    """Return the files of a folder or zip as one source: only data files, each with its layout, and notes on the rest.
+    A file that cannot be read is a note, unless all are."""
     if len(parts) > MAX_FILES:
         raise DataError("data.too_many_files", file=path.name, limit=MAX_FILES)
     parts = sorted(parts, key=lambda part: by_name(part.name))
@@ -185,6 +188,8 @@ def _code_parts(parts: Sequence[Part], data: Sequence[Part]) -> tuple[list[Part]
 
 
 def _data_parts(parts: Sequence[Part]) -> tuple[list[Part], dict[str, dataset_info.Layout]]:
+    """Return the files that hold rows, with their layouts if a dataset_info.json lists them. Files about the data are
+    left out where others hold rows."""
     info = next((part for part in parts if PurePosixPath(part.name).name == dataset_info.NAME and not part.flaw), None)
     if info:
         layouts_by_name = dataset_info.read(info)
@@ -218,7 +223,7 @@ def _only_chat(read: list[Source]) -> list[Source]:
 
 
 def _with_people(read: list[Source], parts: Sequence[Part]) -> list[Source]:
-    """Return Slack's channels with the names of people in its users.json."""
+    """Return Slack's channels with the names of people in its users.json; anything else as it is."""
     users = next((part for part in parts if part.name == SLACK_USERS and not part.flaw), None)
     if users is None or not read or read[0].chat != "slack" or users.size > zips.MAX_HELD:
         return read

@@ -38,6 +38,7 @@ _DECODER = json.JSONDecoder()
 
 
 def jsonl_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem]:
+    """Yield the rows of a JSON Lines file; a line that is no JSON is a Problem of one row."""
     row, is_padded = 0, False
     broken = source.first_bad_byte is not None
     # surrogateescape turns bytes that are not UTF-8 into lone surrogates, so that one bad line costs one row.
@@ -91,6 +92,7 @@ def decode_line(line: str) -> Any:
 
 
 def _why_not_json(error: ValueError, line: str) -> Message:
+    """Return why a line is no JSON, with the column."""
     if "\0" in line:
         return msg("data.nul")
     if not isinstance(error, json.JSONDecodeError):  # an integer of more than 4,300 digits
@@ -119,6 +121,8 @@ class _RowsText(JsonText):
 
 
 def json_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omission]:
+    """Yield the rows of a JSON file: a list, or an object with lists. Nothing can be read after a mistake: raises
+    DataError there."""
     with source.path.open(encoding=source.encoding) as file:
         text = _RowsText(file, limits.row_bytes)
         try:
@@ -193,6 +197,7 @@ def _has_value(text: _RowsText) -> bool:
 
 
 def _broken(error: Exception, text: _RowsText, source: Source, limits: Limits) -> DataError:
+    """Return the error for a mistake in a JSON file, with row and line."""
     about = {"file": source.path.name, "row": text.row, "line": text.line}
     if isinstance(error, LargeValue):
         return DataError("data.json_row_too_large", **about, limit_mib=round(limits.row_bytes / MIB, 2))

@@ -62,7 +62,7 @@ class JsonText:
         self._go(self._at + 1)
 
     def value(self) -> Any:
-        """Decode the value that begins here."""
+        """Decode the value that begins here, reading on until it is complete. Raises LargeValue, JSONDecodeError."""
         self.peek()
         while True:
             try:

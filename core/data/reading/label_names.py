@@ -66,7 +66,7 @@ def of_parquet(file: Any) -> LabelNames:
 
 
 def beside(path: Path) -> LabelNames:
-    """Return the names in a file beside a data file."""
+    """Return the names in a file beside a data file; NO_NAMES without one."""
     try:
         near = sorted(each for each in path.parent.iterdir() if is_about_labels(each.name) and each != path)
     except OSError:
@@ -80,6 +80,7 @@ def first_of(files: Iterable[tuple[str, Any]]) -> LabelNames:
 
 
 def _read(name: str, file: Any) -> LabelNames:
+    """Read label names from a file, by its kind; NO_NAMES if it holds none, or too many."""
     try:
         with file.open("rb") as opened:
             raw = opened.read(_MAX_BYTES + 1)
@@ -96,6 +97,7 @@ def _read(name: str, file: Any) -> LabelNames:
 
 
 def _features_in(name: str, text: str) -> Iterator[Any]:
+    """Yield the features of a datasets README or dataset_info.json, of any type."""
     if name.lower().endswith(".md"):
         front = _FRONT.match(text)
         card = yaml.load(front[1], Loader=YAML_LOADER) if front else None  # noqa: S506 - it makes plain values
@@ -117,6 +119,7 @@ def _merged(parts: Iterable[Any]) -> Iterator[tuple[str, dict[int, str]]]:
 
 
 def _of_features(features: Any) -> dict[str, dict[int, str]]:
+    """Return {column: {number: name}} of the class labels among features."""
     if isinstance(features, list):  # of a README: [{name: label, dtype: {class_label: {names: ...}}}]
         features = {
             each["name"]: next((each[key] for key in ("dtype", "sequence", "list") if key in each), None)
@@ -165,6 +168,7 @@ def _is_name(value: Any) -> bool:
 
 
 def _of_lines(text: str) -> tuple[dict[int, str], bool]:
+    """Return {number: name} and whether the lines themselves have numbers; nothing unless every line is a name."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not all(map(_is_name, lines)):
         return {}, False

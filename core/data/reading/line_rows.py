@@ -48,7 +48,7 @@ _IN_A_LINE = re.compile(r"[\s<>]|[.!?…:,;]$|[\u2e80-\u9fff\uac00-\ud7af\u0e00-
 
 
 def first_lines(path: Readable, encoding: str) -> list[str]:
-    """Return the first lines of a text, the beginning of each."""
+    """Return the first LOOKED_AT lines of a text, of a very long line its beginning."""
     lines: list[str] = []
     is_new = True
     with path.open(encoding=encoding, errors="replace") as file:
@@ -93,6 +93,7 @@ def _mostly(lines: Sequence[_T], has_shape: Callable[[_T], bool]) -> bool:
 
 
 def _is_table(lines: Sequence[str]) -> bool:
+    """Return whether lines are columns separated by tabs, quoted cells of several lines included."""
     tabs = lines[0].rstrip("\t").count("\t") or lines[-1].rstrip("\t").count("\t")
     if tabs and _mostly(lines, lambda line: line.count("\t") >= tabs and not line.startswith("\t")):
         return True
@@ -163,6 +164,7 @@ def line_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omi
 
 
 def _pairs(source: Source, limits: Limits) -> Iterator[RawRow | Problem]:
+    """Yield a row for each line: a card of term and definition, or a text with labels."""
     row = 0
     with source.path.open(encoding=source.encoding) as file:
         for number, line, size in lines_of(file, limits.row_bytes):
@@ -262,7 +264,7 @@ def _dialogues(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Om
 
 
 def _spoken(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omission]:
-    """Yield the lines between the times, several in a row."""
+    """Yield the lines between the times, joined until a row has _SPOKEN characters."""
     row, begins = 0, 1
     spoken: list[str] = []
     with source.path.open(encoding=source.encoding) as file:

@@ -17,6 +17,8 @@ _FEWEST = 2  # explanations with code
 
 
 def notebook_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omission]:
+    """Yield each text with the code below it as question and answer; in a notebook with few such pairs, each cell as
+    text."""
     cells, outputs = _cells(source)
     parts = [(kind, "\n\n".join(text for _, text in group)) for kind, group in groupby(cells, key=lambda cell: cell[0])]
     pairs = [

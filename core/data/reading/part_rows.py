@@ -80,6 +80,7 @@ def _each_once(started: list[Started], limits: Limits) -> tuple[list[Started], d
 
 
 def _longer_texts(source: Source, limits: Limits) -> list[set[str]]:
+    """Return the longer texts of each of the first rows; nothing for chats, and for a file that cannot be read."""
     if source.chat or source.message_columns:  # to know their first rows, all of them are read
         return []
     try:
@@ -95,7 +96,8 @@ def _are_same(texts: list[set[str]], others: list[set[str]]) -> bool:
 
 
 def _one_after_another(source: Source, started: Iterable[Started], limits: Limits) -> Iterator[Row | Problem]:
-    """Yield the rows of several files, numbered consecutively."""
+    """Yield the rows of several files, numbered consecutively. A file that breaks becomes a warning; too many rows
+    raise DataError."""
     before = 0
     for part, chosen, _, items in started:
         last = before

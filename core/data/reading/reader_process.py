@@ -99,6 +99,7 @@ class _Watch:
         threading.Thread(target=self._look, name="reader", daemon=True).start()
 
     def _look(self) -> None:
+        """Loop of the thread: kill the process once it is too large or silent, and note which."""
         with contextlib.suppress(psutil.Error):
             processes = [psutil.Process(self._process.pid)]
             while not self.done.wait(LOOK_S):

@@ -85,6 +85,8 @@ def probe(
 
 
 def _probed(path: Readable, limits: Limits, choices: Choices, check: Callable[[], None]) -> Source:
+    """Find out what a file or folder is and return it as a source: compressed, zip, binary kind, or text. Raises
+    DataError for what is no data."""
     with os_errors_as_data_errors(path):
         if isinstance(path, Path) and _is_folder(path):
             return folders.from_folder(path, limits, choices, partial(probe, check=check))
@@ -155,6 +157,8 @@ def _with_sheet(source: Source, choices: Choices, limits: Limits) -> Source:
 
 
 def _text_source(path: Readable, size: int, decoding: encodings.Decoding, choices: Choices, limits: Limits) -> Source:
+    """Return a text file as a source: its kind, app of a chat, shape of lines, delimiter, header, with notes on
+    guesses."""
     encoding, first_bad = decoding.encoding, decoding.first_bad
     kind = _kind(path, encoding, limits)
     if first_bad is not None and not (kind == "jsonl" and encoding.startswith("utf-8")):
@@ -236,7 +240,7 @@ def _note_header(named: bool | None, choices: Choices) -> list[Message]:
 
 @contextmanager
 def os_errors_as_data_errors(path: Readable) -> Iterator[None]:
-    """Raise errors of the operating system as DataError."""
+    """Context that raises errors of the operating system as DataError, naming path."""
     name = path.name[:200] or str(path)[:200]
     try:
         yield
@@ -251,6 +255,7 @@ def os_errors_as_data_errors(path: Readable) -> Iterator[None]:
 
 
 def _size(path: Readable, limits: Limits) -> int:
+    """Return the file's size. Raises DataError if it is missing, no file, empty or too large."""
     try:
         size = path.stat().st_size if isinstance(path, Path) else getattr(path, "size", 1)
         is_file = not isinstance(path, Path) or path.is_file()
@@ -309,6 +314,7 @@ def _holds_card(path: Readable) -> bool:
 
 
 def _refuse_what_is_not_data(path: Readable, head: bytes, packed: FileKind | None) -> None:
+    """Raise DataError for a file whose beginning shows another kind: an archive, a picture, a program, a web page."""
     if packed and packed != "zip":
         return
     if head[257:262] == b"ustar":

@@ -82,6 +82,8 @@ def holds_names(rows: Sequence[list[str]]) -> bool | None:
 
 
 def sheet_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omission]:
+    """Yield the rows of the sheets that are read, numbered consecutively; rows of a sheet "validation" are for
+    validation."""
     row = 0
     with _open_sheet(source.path, source.sheet, limits) as (sheets, lines):
         has_splits = "train" in map(split_of, sheets.read)
@@ -143,6 +145,8 @@ def _is_number(cell: str) -> bool:
 
 @contextlib.contextmanager
 def _open_sheet(path: Readable, sheet: str | None, limits: Limits) -> Iterator[tuple[Sheets, Iterator[Any]]]:
+    """Context of the sheets and the lines of the chosen ones, from the process that reads. sheet None: it chooses.
+    Raises DataError."""
     with contextlib.closing(listen(path, sheet or "", limits.row_bytes)) as lines:
         head = next(lines, None)
         if not isinstance(head, dict) or "error" in head:

@@ -110,7 +110,8 @@ class _CsvHead:
         return not any(cell.strip() for cell in record) and (self.names is None or not record)
 
     def takes(self, line: int, record: list[str]) -> bool:
-        """True if a record belongs to the head and is not a row. Reads the column names from it."""
+        """Return whether a record belongs to the head and is no row: a line "sep=", comments, the column names, which
+        it keeps."""
         first = record[0].lower()
         if line == 1 and first.startswith(ANKI):
             self._is_row, self._cards = True, [*_SIDES]
@@ -133,6 +134,7 @@ class _CsvHead:
 
 
 def csv_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omission]:
+    """Yield the rows of a CSV file. Titles and repeated headers are omitted; a line of another width is a Problem."""
     # Line ends become \n, in cells too: otherwise text from Windows would have other tokens than the same text from
     # elsewhere.
     with source.path.open(encoding=source.encoding) as file:
@@ -160,6 +162,8 @@ def csv_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omis
 
 
 def _unread(error: Exception, row: int, line: int, lines: _CsvLines, limits: Limits) -> Problem:
+    """Return why a record cannot be read: a quote that never closes (and the lines it takes in), its size, a stray
+    quote."""
     is_long = isinstance(error, _LongRecord) or "field limit" in str(error)
     if "unexpected end" in str(error) or (is_long and lines.number > line):  # only a quote joins lines
         opens = lines.open_quote(line)
@@ -171,6 +175,7 @@ def _unread(error: Exception, row: int, line: int, lines: _CsvLines, limits: Lim
 
 
 def parquet_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem]:
+    """Yield the rows of a Parquet file. Raises DataError where it is broken."""
     import pyarrow
     import pyarrow.parquet
 
@@ -201,7 +206,7 @@ def check_columns(names: Sequence[str], source: Source, limits: Limits) -> None:
 
 
 def batch_rows(batches: Iterable[Any], limits: Limits) -> Iterator[RawRow | Problem]:
-    """Yield the rows of Arrow record batches."""
+    """Yield the rows of Arrow record batches, NaN as None; a row above the limit is a Problem."""
     row = 0
     for batch in batches:
         if batch.nbytes > limits.row_bytes:
@@ -263,7 +268,8 @@ class Paragraph:
         self._joint: str | None = None
 
     def add(self, number: int, line: str) -> Iterator[tuple[int, str, str | None]]:
-        """Add a line; yield the parts that are complete with it."""
+        """Add a line; yield (first line, text, joint) of parts that are complete with it. joint: between it and the
+        part before, or None."""
         self._begins = self._begins or number
         for begin in range(0, len(line), MAX_CHARACTERS):  # the rest is copied for each part
             self._text += line[begin : begin + MAX_CHARACTERS]

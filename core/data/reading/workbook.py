@@ -32,6 +32,8 @@ _UNCALCULATED = (b"</f></c>", b"</f><v></v></c>", b"</f><v/></c>", b"</f><v /></
 
 
 def read_workbook(path: str, member: str, sheet: str, most_bytes: int) -> Iterator[Any]:
+    """Yield the sheets and those that are chosen, then their rows; or {"error": ...}. {"next": name} stands before each
+    further sheet."""
     from python_calamine import CalamineError, CalamineWorkbook, PasswordError
 
     try:
@@ -65,7 +67,8 @@ def _open(path: str, member: str) -> IO[bytes]:
 
 
 def _chosen(book: Any, sheet: str, shown: list[tuple[str, bool]]) -> list[Any]:
-    """Return the sheets that are read, one after the other."""
+    """Return the sheets that are read, one after the other: the named ones; else the first table with the sheets of the
+    same columns. A hidden sheet is chosen only if no other has rows."""
     is_hidden = dict(shown)
     if sheet:
         names = [sheet] if sheet in is_hidden else sheet.split(TOGETHER)
@@ -95,6 +98,7 @@ def _columns(sheet: Any) -> frozenset[str] | None:
 
 
 def _rows(sheet: Any, most_bytes: int) -> Iterator[Any]:
+    """Yield [number, cells as text], or [number, None, size] of a row above most_bytes. Empty rows are skipped."""
     merged = _Merged(sheet)
     for number, cells in enumerate(sheet.iter_rows(), 1):
         texts = merged.filled(number, [as_text(cell) for cell in cells])
@@ -120,6 +124,7 @@ class _Merged:
         self._open: dict[int, tuple[int, str]] = {}  # column: last row, text
 
     def filled(self, number: int, texts: list[str]) -> list[str]:
+        """Return a row's texts with merged cells repeated in each row that they cover. Call it for rows in order."""
         while self._ahead and self._ahead[-1][0] <= number:
             first, last, column = self._ahead.pop()
             if first == number and column < len(texts):

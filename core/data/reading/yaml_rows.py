@@ -44,6 +44,7 @@ _MARKS = {"yes": True, "on": True, "true": True, "no": False, "off": False, "fal
 
 
 def yaml_rows(source: Source, limits: Limits) -> Iterator[RawRow | Omission]:
+    """Yield the items of the list in a YAML file, which may be the value of a key. Raises DataError without a list."""
     value = _load(source.path, source.encoding, limits)
     items = value
     if isinstance(value, dict):
@@ -82,6 +83,7 @@ def _rows_key(value: Mapping[str, object]) -> str | None:
 
 
 def _plain(item: object) -> Any:
+    """Return an item as a row: a list as {"turns": ...}, Rasa's text of examples as a list."""
     if isinstance(item, list):
         return {"turns": item}
     if (
@@ -95,6 +97,8 @@ def _plain(item: object) -> Any:
 
 
 def _with_flags(value: object) -> Any:
+    """Return the value with words such as "yes" as true or false where a flag is expected; YAML 1.1 values come as
+    text."""
     if not isinstance(value, dict):
         return [_with_flags(one) for one in value] if isinstance(value, list) else value
     flag_names = (
@@ -126,6 +130,7 @@ def _load(file: Readable, encoding: str, limits: Limits) -> Any:
 
 
 def _check(file: Readable, text: str, limits: Limits) -> None:
+    """Raise DataError if the text has aliases, which can make it endless, or is nested too deeply."""
     depth = 0
     for event in yaml.parse(text, Loader=yaml.CSafeLoader):
         if isinstance(event, yaml.AliasEvent):

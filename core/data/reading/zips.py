@@ -126,7 +126,8 @@ class Member:
     def open(
         self, mode: str = "r", encoding: str | None = None, errors: str | None = None, newline: str | None = None
     ) -> Any:
-        """Open the file. mode: "r" or "rb". Reading may raise DataError."""
+        """Open the file in the archive. mode: "r" or "rb". Reading may raise DataError, e.g. beyond the limit for
+        unpacked bytes."""
         unpacked = io.BufferedReader(_Unpacked(self.archive, self._info), _CHUNK)
         return (
             unpacked if mode == "rb" else io.TextIOWrapper(unpacked, encoding=encoding, errors=errors, newline=newline)

@@ -87,6 +87,7 @@ class EditedRows(Rows):
         return self._stored_row(int(self._places[index]))
 
     def texts(self) -> Iterator[tuple[int, str]]:
+        """Yield (number, row as JSON) of each row, edited rows from memory, the others from the file."""
         file, at, of_file = super().texts(), -1, (0, "")
         for number, source, place in zip(self._numbers, self._written_numbers, self._places, strict=True):
             if source >= 0:

@@ -33,6 +33,7 @@ def counted(example: Example, learning: Learning) -> list[Counted]:
 
 
 def _conversation(turns: Sequence[Turn], tools: str | None, learning: Learning) -> Counted:
+    """Estimate the tokens of a conversation and of its answers, without a tokenizer."""
     position, runs = _tokens(tools or ""), []
     for turn in turns:
         calls = as_json(turn["tool_calls"]) if turn.get("tool_calls") else ""

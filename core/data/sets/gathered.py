@@ -54,6 +54,7 @@ def _clean(root: Path) -> None:
 
 
 def _files_of_folder(folder: Path, choices: Choices) -> list[tuple[str, Path]]:
+    """Return (name, path) of the files that the data consists of."""
     source = sniff.probe(folder, choices=choices)
     parts, is_slack = source.parts or (source,), source.chat == "slack"
     data_names = {name for part in parts for name in (part.path.name, part.label_names.file)}

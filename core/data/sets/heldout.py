@@ -47,6 +47,7 @@ class AnswerCheck(Strict):
     @field_validator("regex")
     @classmethod
     def _compiles(cls, pattern: str | None) -> str | None:
+        """Raise ValueError unless the pattern is a regular expression."""
         if pattern is not None:
             try:
                 re.compile(pattern)

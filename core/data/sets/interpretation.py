@@ -185,6 +185,7 @@ def _usable(decision: Decision, rows: Sequence[Row]) -> Decision:
 
 
 def _by_roles(source: Source, rows: list[Row], decision: Decision) -> _Meaning:
+    """Return the meaning of rows whose columns have these roles: texts, or question and answer."""
     decision = _usable(decision, rows)
     roles = decision.roles
     convert = partial(renamed, roles=roles)

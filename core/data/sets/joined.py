@@ -66,6 +66,7 @@ class JoinedTokens(Tokens):
         )
 
     def ids(self, example: int, start: int, end: int) -> list[int]:
+        """Return the tokens start to end of a joined example, from the paragraphs that they lie in."""
         ids: list[int] = []
         for member in self.members(example, start, end):
             begin = int(self.begin[member])
@@ -74,6 +75,8 @@ class JoinedTokens(Tokens):
         return ids
 
     def borders(self, example: int) -> Borders:
+        """Return where a joined example may be split, as positions of tokens: `text_pieces.borders` of all its
+        paragraphs, and those between them."""
         first, last = int(self.first[example]), int(self.first[example + 1])
         kinds: list[list[np.ndarray]] = [[], [], []]
         for member in range(first, last):

@@ -24,6 +24,7 @@ class Pairs(Pieces):
 
     @classmethod
     def within(cls, tokens: Tokens, limit: int) -> Pairs:
+        """Return the pairs whose examples both fit limit and both have something to learn."""
         better = np.flatnonzero(_is_better(tokens))
         ends = tokens.lengths[better].astype(np.int64), tokens.lengths[better + 1].astype(np.int64)
         learned = [tokens.learned(better + side, np.ones_like(better), end) for side, end in enumerate(ends)]

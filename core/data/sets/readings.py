@@ -68,6 +68,7 @@ class Readings:
         return files.read_model(DataReport, self.root / ".reports" / f"{reading_key(sha256, format, choices)}.json")
 
     def keep(self, report: DataReport, format: Format | None, choices: Choices) -> None:
+        """Keep a report for the same file, format and choices. A disk that is full or read-only is ignored."""
         folder = self.root / ".reports"
         try:
             folder.mkdir(parents=True, exist_ok=True)

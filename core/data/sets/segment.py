@@ -46,6 +46,7 @@ class Counted:
 
 
 def _columns() -> pyarrow.Schema:
+    """Return the columns of a segment; a line is one example."""
     import pyarrow as pa
 
     numbers = pa.list_(pa.int32())
@@ -94,7 +95,7 @@ class Builder:
         self.rows += 1
 
     def add(self, key: int, marks: int, examples: Sequence[Counted]) -> None:
-        """Add a row with its examples. key, marks: of the row."""
+        """Add a row's examples. key: of its text; marks: THOUGHTS, SYSTEM, BAD."""
         for one in examples:
             self._lines.append(
                 {
@@ -118,7 +119,7 @@ class Builder:
 
 
 def write(table: pyarrow.Table, folder: Path) -> Path:
-    """Write a segment into folder and return its path. Raises OSError."""
+    """Write a segment into folder and return its path, whose name begins with the checksum. Raises OSError."""
     import pyarrow as pa
 
     sink = pa.BufferOutputStream()
@@ -132,7 +133,7 @@ def write(table: pyarrow.Table, folder: Path) -> Path:
 
 
 def read(path: Path) -> pyarrow.Table:
-    """Return all columns but the ids, in memory. Raises OSError, ValueError."""
+    """Return all columns but the ids, in memory. Raises OSError, ValueError if the checksum is another."""
     import pyarrow as pa
 
     raw = path.read_bytes()

@@ -61,6 +61,7 @@ class Rows(Sequence[tuple[int, Example]]):
         self.close()
 
     def _read(self, mapped: bool) -> Any:
+        """Open the file: in memory if it is small, else mapped or read."""
         import pyarrow as pa
 
         source: Any = self._source
@@ -246,6 +247,7 @@ class Writer:
         self._size = 0
 
     def add(self, row: ReadRow) -> None:
+        """Add a row: its example, or its values with the first problem. Full batches are written."""
         example, values, problem = row.example, None, None
         if example is None:
             values = None if row.values is None else json.dumps(row.values, ensure_ascii=False, default=str)
@@ -257,6 +259,7 @@ class Writer:
             self._flush()
 
     def _flush(self) -> None:
+        """Write the rows that wait as one batch."""
         import pyarrow as pa
 
         arrays = [

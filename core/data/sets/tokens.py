@@ -181,7 +181,7 @@ class Tokenized:
                 pyarrow.default_memory_pool().release_unused()  # a third of the memory that a run would hold
 
     def _complete(self, positions: np.ndarray, keys: np.ndarray, report: Callable[[int], None]) -> None:
-        """Count the rows that are in no segment."""
+        """Count the rows that are in no segment, and keep them as segments, also those so far if it is cancelled."""
         known = [table["key"].to_numpy() for _, table in self._counted]
         is_missing = ~np.isin(keys, np.concatenate([np.empty(0, np.int64), *known]))
         missing = [*dict(zip(keys[is_missing].tolist(), positions[is_missing].tolist(), strict=True)).items()]
@@ -201,6 +201,7 @@ class Tokenized:
                 self._keep(builder)
 
     def _count(self, key: int, position: int, builder: Builder) -> None:
+        """Count one row's tokens into builder; a row that the template refuses is added with the reason."""
         example = self._rows[position][1]
         marks = THOUGHTS * any(message.reasoning for message in example.messages)
         marks |= SYSTEM * (bool(example.messages) and example.messages[0].role == "system") | BAD * example.is_bad
@@ -227,6 +228,7 @@ class Tokenized:
         self._counted.append((Segment(None, table["ids"].combine_chunks()), segment.without_ids(table)))
 
     def _gather(self, positions: np.ndarray, keys: np.ndarray) -> Tokens:
+        """Return the examples of these rows, in their order, from all segments."""
         import pyarrow as pa
 
         tables = [table for _, table in self._counted] or [segment.without_ids(Builder().table())]

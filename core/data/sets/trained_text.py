@@ -31,6 +31,7 @@ def trained_text(example: Example) -> JsonObject:
 
 
 def _parts(messages: Iterable[ChatMessage], trained: bool) -> list[JsonObject]:
+    """Return messages as parts to show, each with whether it is trained."""
     return [
         _part(message.role, message.content, trained and message.role == "assistant" and message.weight > 0)
         | ({"thinking": message.reasoning} if message.reasoning else {})

@@ -165,6 +165,7 @@ def repair_rows(
 
 
 def _repair(rows: Rows, kind: str, argument: str, action: str, check: Check) -> Repair:
+    """Return the repair of a kind of problem. Raises DataError with the kinds that can be repaired."""
     by_kind = {finding.id: finding for finding in findings(_checked_rows(rows, check), kind)}
     offered = by_kind[kind].repairs if kind in by_kind else ()
     repairs = [each for each in offered if argument in ("", each.argument) and action in ("", each.action)]
@@ -265,6 +266,7 @@ def _added(store: DatasetStore, sources: Sequence[tuple[Rows, Iterable[int]]], n
 
 
 def _of_one_kind(rows: Iterable[tuple[int, Example]]) -> Iterator[tuple[int, Example]]:
+    """Yield the rows; raise DataError at one of another kind (text, messages, prompt) than the first."""
     first = ""
     for row in rows:
         kind = "text" if row[1].text is not None else "messages" if row[1].messages else "prompt"

@@ -94,6 +94,7 @@ def _name(value: object, names: Mapping[int, str]) -> object:
 
 
 def note(file: str, names: Names) -> Message:
+    """Say which numbers stand for which labels, with the first ones of each column."""
     shown = [
         msg("data.label_named", number=number, name=name)
         for numbered in names.values()

@@ -63,6 +63,7 @@ def recognize_format(sample_rows: Iterable[Row]) -> Format:
 
 
 def format_of(values: Mapping[str, Any]) -> Format | None:
+    """Return the first format whose columns a row has, under any of their names; None if it has none."""
     present = rewritten(Columns(values), Notes())
     for name in FORMATS:
         needed = [aliases for ours, aliases in COLUMNS[name].items() if ours not in OPTIONAL]

@@ -219,7 +219,7 @@ def json_min(values: Columns, notes: Notes) -> dict[str, object] | None:
 
 
 def _label_of(value: Any) -> list[str]:
-    """Return a choice, or several, which a table has as JSON."""
+    """Return the labels in a cell: one text, several, or JSON of them. Anything else gives none."""
     value = parsed_cell(value)
     if isinstance(value, dict):
         value = value.get("choices", value.get("text"))

@@ -50,6 +50,7 @@ class Omission(NamedTuple):
         return LeftOut(what=msg(what, name=self.name), count=count, why=msg(self._why(), name=self.name))
 
     def _why(self) -> str:
+        """Return the catalogue's key of the reason, by place and name."""
         name = self.name.lower()
         if self.place in ("chat", "around"):
             return f"left_out.why_{self.place}_{name}"
@@ -100,7 +101,7 @@ class Columns(Mapping[str, Any]):
         self._taken.update(names)
 
     def changed(self, new: Mapping[str, Any]) -> Columns:
-        """Return these columns without the taken ones, with the new ones."""
+        """Return the columns that are not taken, with new ones, which go before those of the same name."""
         rest = Columns(
             {name: value for name, value in self._values.items() if name not in self._taken and name not in new}
             | dict(new)

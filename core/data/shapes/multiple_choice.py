@@ -44,6 +44,7 @@ class Place:
     names: tuple[str, ...]
 
     def options(self, values: Columns) -> Options | None:
+        """Return a row's options; None if its cells hold none."""
         cells = [values.peek(name) for name in self.names]
         if self.kind == "columns":
             return reading.in_columns(self.names, cells)
@@ -89,6 +90,7 @@ class MultipleChoice:
         return replace(row, values={**pair, **{n: v for n, v in rest.items() if n not in pair}}, flaw=flaw)
 
     def _answer(self, values: Columns, options: Options | None) -> tuple[str, Message | None]:
+        """Return the right options' lines, or "" and why there are none."""
         column, key = self.key or self.place.names[0], values.peek(self.key)
         if self.key and reading.is_hidden(key):
             return "", msg("data.hidden_answer", column=column, found=_short(key))
@@ -163,6 +165,7 @@ def refuse_without_key(sample: Sequence[Row]) -> None:
 
 
 def _places_of_options(names: Sequence[str]) -> Iterator[Place]:
+    """Yield the places where these columns may hold options, the most certain first."""
     if apart := reading.right_and_wrong(names):
         yield Place("apart", (apart[0], *apart[1]))
     yield from (Place("list", (name,)) for name in reading.LISTS if name in names)

@@ -138,6 +138,7 @@ def _options(texts: Iterable[str], labels: Sequence[Any] = (), right: Iterable[i
 
 
 def _from_object(value: dict[Any, Any]) -> Options | None:
+    """Return the options in an object: text to score, lists of texts and labels, or label to text. None for others."""
     marks = [*value.values()]
     if all(isinstance(mark, int | float) for mark in marks) and set(marks) == {0, 1}:  # BIG-bench: a score for each
         return _options(map(str, value), right=[at for at, mark in enumerate(marks) if mark == 1])
@@ -163,6 +164,7 @@ def _counted(length: int) -> list[list[str]]:
 
 
 def _from_objects(parts: list[dict[str, Any]]) -> Options | None:
+    """Return the options in a list of objects, each with a text, and perhaps a label or a flag that it is right."""
     text_key = next((key for key in _TEXT_KEYS if all(isinstance(part.get(key), str) for part in parts)), None)
     label_key = next(
         (key for key in _LABEL_KEYS if key != text_key and all(has_value(p.get(key)) for p in parts)), None

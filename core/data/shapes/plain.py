@@ -62,6 +62,8 @@ def with_context(question: str, context: str = "") -> str:
 
 
 def _turns(values: list[object]) -> Turns | None:
+    """Return (role, text) of turns in the simplest notation that alternate and end with an answer; None for any
+    other."""
     turns: Turns = []
     before = ""
     for turn in values:

@@ -82,6 +82,8 @@ def _flagged(values: Columns) -> dict[str, Any] | None:
 
 
 def _best_and_worst(values: Columns, notes: Notes) -> dict[str, Any] | None:
+    """Return the answers with the best and the worst rank or score of a list; rejected is "" if they are equal. None
+    without such a list."""
     for name in _LISTS:
         answers = _objects(values.peek(name))
         if not answers:
@@ -132,6 +134,7 @@ def _is_number(value: object) -> bool:
 
 
 def _better_and_worse(values: Columns) -> dict[str, Any] | None:
+    """Return the two answers of a comparison in order. None if the row has none or names no winner."""
     for stem in _STEMS:
         for sides in _SIDES:
             names = [f"{stem}_{side}" for side in sides]
@@ -171,6 +174,7 @@ def _better(values: Columns, sides: Sequence[str]) -> int | None:
 
 
 def _named_winner(values: Columns, sides: Sequence[str]) -> int | None:
+    """Return the place of the side that a column names as winner, or None. Raises Flaw for a tie."""
     for name in (name for name in _WINNERS if name in values):
         mark = values.peek(name)
         if tuple(sides) == ("1", "2") and _is_number(mark) and 1 < float(mark) < 2:

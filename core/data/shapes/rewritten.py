@@ -72,6 +72,7 @@ def _written_list(cell: object) -> list[Any]:
 
 
 def _preference(values: Columns, notes: Notes) -> dict[str, object] | None:
+    """Return the better answer's conversation and keep the worse one in notes. None for other rows."""
     better, worse = ranked(values) or ("", "rejected")
     if not better:  # a row as this app writes it
         turns, rejected = values.peek("messages"), values.peek(worse)
@@ -147,6 +148,7 @@ def _turns(value: object, role: str) -> list[Any]:
 
 
 def _prompt_and_completion(values: Columns, notes: Notes) -> dict[str, object] | None:
+    """Return a prompt of turns together with its answer as messages. None for other rows."""
     answer_column = next((name for name in ("completion", "response") if has_value(values.peek(name))), None)
     prompt = values.peek("prompt")
     if (
@@ -227,6 +229,7 @@ def _open_webui(values: Columns, notes: Notes) -> dict[str, object] | None:
 
 
 def _squad(values: Columns, notes: Notes) -> dict[str, object] | None:
+    """Return SQuAD's first answer; different further ones are noted. None for other rows."""
     answers = values.peek("answers")
     if "question" not in values or "answer" in values or not isinstance(answers, dict | list):
         return None
@@ -250,6 +253,8 @@ def _squad(values: Columns, notes: Notes) -> dict[str, object] | None:
 
 
 def _written_turns(values: Columns, notes: Notes) -> dict[str, object] | None:
+    """Return the turns that a conversation column holds as a text: JSON, or names before each turn. None for other
+    rows."""
     name = next((name for name in _CONVERSATIONS if isinstance(values.peek(name), str)), "")
     text = str(values.peek(name)).strip()
     turns = parsed_cell(text) if name else None
@@ -264,6 +269,7 @@ def _written_turns(values: Columns, notes: Notes) -> dict[str, object] | None:
 
 
 def _alternating(values: Columns, notes: Notes) -> dict[str, object] | None:
+    """Return turns that have no roles (user first), or pairs, as messages. None for other rows."""
     name = next((name for name in TURNS if isinstance(values.peek(name), list) and values.peek(name)), None)
     turns = values.peek(name) if name else []
     if name and name == utterances_key(values.peek):  # wordings of one intent

@@ -98,6 +98,7 @@ def is_about(name: str) -> bool:
 
 
 def _last_meaning(name: str) -> Role | None:
+    """Return the role of the last word with a meaning in a column's name; None without one."""
     parts = _WORDS.findall(_split_camel_case(name))
     if parts and parts[-1] in _ABOUT:
         return None

@@ -136,6 +136,7 @@ class _Table:
         return {name: words for name in self.values if (words := self._words(name)) is not None}
 
     def _words(self, name: str) -> float | None:
+        """Return the median number of words of a column; None for links, flags, credits and what is no text."""
         values = self.values[name]
         if not all(isinstance(value, str) and not _LINK.match(value) for value in values):
             return None
@@ -273,7 +274,7 @@ def _question_to_person(readings: Iterable[Mapping[str, Role]]) -> Decision:
 
 
 def _beside(table: _Table, taken: Roles) -> dict[str, Role]:
-    """The named context and system columns that no reading uses yet."""
+    """Return the context and system columns, by their names, that no reading uses yet."""
     found: dict[str, Role] = {}
     for role in ("context", "system"):
         name = next((name for name in table.named(role) if name not in taken), None)

@@ -35,6 +35,7 @@ def as_json(value: object) -> str:
 
 
 def read_calls(calls: object, number: int, notes: Notes) -> tuple[ToolCall, ...]:
+    """Return a turn's tool calls. Raises Flaw for one without a name or with arguments that are no object."""
     if not calls:
         return ()
     if isinstance(calls, str):
@@ -44,6 +45,7 @@ def read_calls(calls: object, number: int, notes: Notes) -> tuple[ToolCall, ...]
 
 
 def _call(call: Any, number: int, notes: Notes) -> ToolCall:
+    """Return one call, with its "function" or without; arguments may be JSON text. Raises Flaw."""
     function = call.get("function", call) if isinstance(call, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"].strip():
         raise Flaw("data.call_without_name", turn=number, found=as_json(call)[:80])

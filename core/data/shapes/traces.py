@@ -68,6 +68,7 @@ def _sides(values: Columns, input_key: str, output_key: str) -> tuple[Any, Any]:
 
 
 def _refuse_half_of_batch(values: Columns) -> None:
+    """Raise Flaw for a row of a batch API that has only requests or only answers."""
     if "custom_id" not in values:
         return
     for answered, asked in BATCHES.items():
@@ -127,6 +128,7 @@ def _turns(value: Any, role: str, path: str, notes: Notes) -> list[Any]:
 
 
 def _joined_texts(texts: dict[str, Any], value: dict[str, Any], role: str, path: str, notes: Notes) -> list[Any]:
+    """Return one turn of an object's texts, a context before the question. Raises Flaw if several could be meant."""
     strings = [key for key, part in texts.items() if isinstance(part, str)] or [*texts]
     key = strings[0] if len(strings) == 1 else column_named(strings, "question" if role == "user" else "answer")
     if key is None:
@@ -151,6 +153,7 @@ def _as_text(value: object) -> str:
 
 
 def _is_turn(value: dict[str, Any]) -> bool:
+    """Return whether an object is a turn: a role with content, or LangChain's class of one."""
     return (
         any(isinstance(value.get(key), str) for key in ROLE_KEYS)
         and any(key in value for key in CONTENT_KEYS)
@@ -166,6 +169,7 @@ def _kind(value: dict[str, Any]) -> str | None:
 
 
 def _turn(value: Any) -> Any:
+    """Return LangChain's turn as role and content; others as they are."""
     if not isinstance(value, dict):
         return value
     inner = next((value[key] for key in ("kwargs", "data") if isinstance(value.get(key), dict)), None)

@@ -152,6 +152,8 @@ class _Template:
         self._ended = re.compile(rf"(?:{end})(?:\s|{_FRAME})*\Z") if end else None
 
     def turns(self, text: str) -> list[Turn]:
+        """Return the turns of a text with a template's markers; none if it does not begin with one, or a role is
+        unknown."""
         if not self._start.match(text):
             return []
         marks = [mark for mark in self._start.finditer(text) if self._is_turn(text, mark.start())]
@@ -179,6 +181,7 @@ class _Template:
 
 class _Inst:
     def turns(self, text: str) -> list[Turn]:
+        """Return the turns of a text in Llama 2's or Mistral's notation; none if it does not begin with it."""
         first = _SYSTEM_TEXT.match(text)
         body = text[first.end() :] if first else text
         if not body.startswith("[INST]"):
@@ -231,6 +234,7 @@ class _Named:
         return not self.names.isdisjoint(_ALONE.split())
 
     def turns(self, text: str) -> list[Turn]:
+        """Return the turns of a text with names before them; none if an answer comes first, unless it is a greeting."""
         if not self.names:
             named = self.named_in(text)
             return named.turns(text) if named else []
@@ -328,6 +332,7 @@ def conversations(lines: Iterable[str], style: _Style, head: str) -> Iterator[tu
 
 
 def _gap_before_answers(head: str, style: _Style) -> float:
+    """Return the median number of empty lines before answers."""
     gaps, gap = [], 0
     for line in head.splitlines():
         if not line.strip():

@@ -118,7 +118,7 @@ def _later_keys(count: int, like: torch.Tensor) -> torch.Tensor:
 
 
 def _examples(lengths: tuple[int, ...], window: int | None) -> Iterator[tuple[int, int, list[_Block]]]:
-    """Yield begin, end and blocks of each example."""
+    """Yield (begin, end, blocks) of each example, as positions among all tokens."""
     begin = 0
     for length in lengths:
         end = begin + length

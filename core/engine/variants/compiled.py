@@ -184,7 +184,7 @@ def _gate_back(
 
 
 def _rotate(output: torch.Tensor, state: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, back: bool) -> None:
-    """Compute elementwise._rotate into output."""
+    """Write elementwise._rotate's result into output. back: rotate backwards, for gradients."""
     half, width = cos.shape[-1] // 2, cos.shape[-1]
     first, second = state[..., :half].float(), state[..., half:width].float()
     of_second, of_first = (-sin[..., half:], -sin[..., :half]) if back else (sin[..., :half], sin[..., half:])

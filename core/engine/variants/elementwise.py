@@ -137,6 +137,7 @@ _PLAIN = (int, float, str, bool, tuple, type(None))
 
 
 def _replace_forward(module: torch.nn.Module, forward: Forward) -> Callable[[], None]:
+    """Replace the module's forward; return what puts its own back."""
     module.forward = forward
 
     def undo() -> None:
@@ -147,6 +148,8 @@ def _replace_forward(module: torch.nn.Module, forward: Forward) -> Callable[[], 
 
 
 def _replace_rotary(code: ModuleType, forward: Forward, own: Forward) -> Callable[[], None]:
+    """Replace the function that a model's code applies rotary positions with; return what puts its own back."""
+
     def undo() -> None:
         if vars(code)[ROTARY] is forward:
             setattr(code, ROTARY, own)
@@ -180,6 +183,8 @@ def _same(own: Forward, ours: Forward, given: Sequence[torch.Tensor]) -> bool:
 
 @torch.enable_grad()
 def _outputs_and_gradients(function: Forward, given: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """Yield a function's outputs for these inputs, then the gradients of the inputs from made-up gradients of the
+    outputs."""
     leaves = [each.clone().requires_grad_() for each in given]
     results = function(*leaves)
     results = results if isinstance(results, tuple) else (results,)
@@ -361,7 +366,7 @@ def _norm_again(
 def _norm_back(
     rows: torch.Tensor, grad: torch.Tensor, weight: torch.Tensor, inv_rms: torch.Tensor, offset: float
 ) -> torch.Tensor:
-    """Return the gradient of rows, from that of the norm."""
+    """Return the gradient of rows, from that of the norm's output."""
     if compiled_functions:
         return compiled_functions.norm_back(rows, grad, weight, inv_rms, offset)
     if rows.device.type in BLOCKWISE:
@@ -471,6 +476,7 @@ def _gate_function(module: torch.nn.Module, faster: dict[str, Forward]) -> Forwa
 
 
 def _gate_forward(module: torch.nn.Module, function: Forward) -> Forward:
+    """Return a forward of the MLP with our gate; called in another way than with one tensor it is the module's own."""
     own, names = type(module).forward, _parts(module)
     assert names
 

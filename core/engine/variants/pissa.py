@@ -56,7 +56,7 @@ def resume(tuned: PeftModel, saved: Weights) -> None:
 
 
 def halves(saved: Weights) -> tuple[Weights, Weights]:
-    """Split a converted adapter into (A and B, A0 and B0)."""
+    """Split a converted adapter into (A and B as trained, A0 and B0 of its start)."""
     now, start = {}, {}
     for name, weight in saved.items():
         if name.endswith(".lora_A.weight"):

@@ -324,6 +324,7 @@ class Streaming:
             part.put(self._absent(part.like.dtype).expand(part.like.shape))
 
     def _absent(self, dtype: torch.dtype) -> torch.Tensor:
+        """Return a scalar that stands for weights not on the card."""
         if dtype not in self._nothing:
             # Expanded to any shape it takes no memory; NaN shows if a layer computes without its weights.
             self._nothing[dtype] = torch.full(
