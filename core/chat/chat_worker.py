@@ -39,7 +39,6 @@ from core.memory.setup import Setup
 from core.messages import Message, msg
 from core.models.adapters import LEAVES_BASE_ALONE, AdapterFacts, check_complete, describe
 from core.models.library import Models
-from core.models.trust import Trust
 from core.progress import Progress
 from core.runs import process as run_process
 from core.runs.all import Runs
@@ -215,8 +214,7 @@ class ChatWorker:
         self._check()
         self._report("loading_model", tight=self._memory_warning(key, compute))
         tokenizer = Tokenizer(model_folder)
-        own_code = Trust(self._workspace).allows(model_id, model_folder)
-        loaded, compute = base_model.load_finite(model_folder, compute, four_bit, own_code, eight_bit)
+        loaded, compute = base_model.load_finite(model_folder, compute, four_bit, eight_bit)
         self._base = LoadedBase(key, compute, tokenizer, loaded)
         return self._base
 

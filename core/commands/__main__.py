@@ -24,7 +24,6 @@ from core.commands import (  # noqa: F401 - importing them adds their commands
     sets,
     taking,
     tools,
-    trust,
 )
 from core.commands.terminal import app, say
 from core.errors import GarageError

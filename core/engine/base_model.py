@@ -11,7 +11,7 @@ import logging
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.auto_factory import _BaseAutoModelClass
 
 from core.engine import device
@@ -26,18 +26,16 @@ def load(
     folder: Path,
     compute: Compute,
     four_bit: bool,
-    own_code: bool = False,
     eight_bit: bool = False,
     keep_towers: bool = False,
 ) -> PreTrainedModel:
     """Load the base on compute.device in eval mode, all parameters frozen. Raises ModelError with the reason.
 
-    own_code: run the folder's own Python, which core.models.trust has just allowed. keep_towers: keep the weights of
-    its towers (core/engine/families/parts), which nothing here uses.
+    keep_towers: keep the weights of its towers (core/engine/families/parts), which nothing here uses.
     """
     try:
-        config = mended.config(AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=own_code))
-        kind = AutoModelForCausalLM if own_code else parts.auto_class(config)
+        config = mended.config(AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False))
+        kind = parts.auto_class(config)
         is_stored_quantized = False  # and stays quantized, whatever the recipe's method
         for settings in filter(
             None, (getattr(each, "quantization_config", None) for each in (config, config.get_text_config()))
@@ -48,13 +46,13 @@ def load(
         quantization = (
             None if is_stored_quantized else nf4(compute.dtype) if four_bit else _int8() if eight_bit else None
         )
-        if quantization and not own_code:
+        if quantization:
             quantization.llm_int8_skip_modules = parts.skip_modules(kind, config)
-        places = {"": compute.device} if own_code else parts.places(kind, config, compute.device)
-        model = mended.model(_load(kind, folder, config, compute, quantization, own_code, places))
+        places = parts.places(kind, config, compute.device)
+        model = mended.model(_load(kind, folder, config, compute, quantization, places))
         if "" not in places:
             parts.look_up_in_ram(model)
-        if not (keep_towers or own_code):  # in foreign code the parts beside the text can only be guessed
+        if not keep_towers:
             parts.set_aside(model)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         if is_out_of_memory(error):
@@ -102,7 +100,7 @@ def is_finite(model: PreTrainedModel) -> bool:
 
 def _load(
     kind: type[_BaseAutoModelClass], folder: Path, config: PreTrainedConfig, compute: Compute,
-    quantization: BitsAndBytesConfig | None, own_code: bool, places: dict[str, torch.device],
+    quantization: BitsAndBytesConfig | None, places: dict[str, torch.device],
 ) -> PreTrainedModel:  # fmt: skip
     def attempt(attention: str) -> PreTrainedModel:
         model, info = kind.from_pretrained(
@@ -114,7 +112,7 @@ def _load(
             attn_implementation=attention,
             use_safetensors=True,
             local_files_only=True,
-            trust_remote_code=own_code,
+            trust_remote_code=False,
             quantization_config=quantization,
             device_map=places,
         )

@@ -43,7 +43,6 @@ from core.messages import Message, msg
 from core.models import adapters, headers, weights
 from core.models.library import Models
 from core.models.shapes.shape import ModelShape
-from core.models.trust import Trust
 from core.progress import Progress
 from core.runs import best
 from core.runs import process as run_process
@@ -360,12 +359,10 @@ class Exporter:
         )
 
     def _obtain_base(self, adapter: Path) -> Path:
-        """Download the base if needed and return its folder. Raises ExportError if it has changed since training or
-        cannot be exported like this."""
+        """Download the base if needed and return its folder. Raises ExportError if it has changed since
+        training."""
         job, model = self.job, self.run_folder.recipe().model
         folder = Models(self.workspace).obtain(model.id, model.revision, job.counted, job.check, to_train=False)
-        if Trust(self.workspace).allows(model.id, folder):
-            raise ExportError("trust.export")
         job.set_stage("starting")
         trained_on = self.run_folder.facts().base_weights
         if trained_on and trained_on != weights.sampled_fingerprint(folder):

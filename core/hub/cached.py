@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,7 +12,6 @@ from huggingface_hub import constants, get_cached_repo_tree
 from huggingface_hub.errors import CachedRepoTreeNotFoundError
 
 from core import files
-from core.errors import ModelError
 
 Kind = Literal["model", "dataset"]
 _PART = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"
@@ -54,18 +52,6 @@ def cached_folder(repo_id: str, revision: str | None = None, cache_dir: str | Pa
     if not REPO_ID.fullmatch(repo_id) or not REVISION.fullmatch(revision or constants.DEFAULT_REVISION):
         return None
     return CachedRepo(repo_id, cache_folder(cache_dir)).snapshot(revision or constants.DEFAULT_REVISION)
-
-
-def needs_remote_code(folder: Path, known_types: Collection[str]) -> bool:
-    """Return whether the model in folder could only be loaded by running its repository's own Python.
-
-    known_types: the model types that transformers has a class for; their `auto_map` is ignored. Raises ModelError if
-    config.json is missing or no JSON object.
-    """
-    config = files.read_object(folder / "config.json")
-    if not config:
-        raise ModelError("hub.bad_config", file=folder / "config.json")
-    return bool(config.get("auto_map")) and config.get("model_type") not in known_types
 
 
 # --- the cache

@@ -1,10 +1,8 @@
-"""Reads small files of a hub model over the network before a download: config.json, the start of its weights, its
-Python."""
+"""Reads small files of a hub model over the network before a download: config.json, the start of its weights."""
 
 from __future__ import annotations
 
 import json
-import re
 import time
 from pathlib import Path
 
@@ -19,7 +17,6 @@ from core.hub import listing
 from core.hub.cached import cached_folder
 from core.hub.hub_errors import HubRequest, NotAHub, TooSlow, endpoint_of, host_of, sentence
 
-_PYTHON = re.compile(r"(?:\w[\w-]*/){0,5}\w[\w.-]*\.py", re.ASCII)
 SMALL_FILE = 1 << 20  # bytes; limit for a config.json
 PEEK_S = 8.0
 
@@ -75,17 +72,6 @@ def _refuse_unusable(repo_id: str, revision: str | None, endpoint: str | None) -
     except (NotAHub, HTTPError, OSError):
         return
     repository.refuse_unusable()
-
-
-def python_files(repo_id: str, revision: str | None) -> tuple[dict[str, bytes], str]:
-    """The Python files of a repository by name, neither stored nor run, and their commit. Raises ModelError."""
-    request = HubRequest.create(repo_id, revision)
-    try:
-        repository = listing.fetch_listing(repo_id, request.revision, request.endpoint)
-    except (NotAHub, HTTPError, OSError) as error:
-        raise sentence(error, request) from None
-    names = sorted(name for name in repository.siblings if _PYTHON.fullmatch(name))
-    return {name: fetch_start(repo_id, name, repository.commit) for name in names}, repository.commit
 
 
 def answer_with_or_without_token(url: str, most: int, first: int | None = None) -> bytes:

@@ -85,14 +85,17 @@ def _texts(*names: str) -> list[str]:
 
 def refuse(model_id: str, folder: Path) -> None:
     """Raise ModelError if the config.json in folder is of a model that cannot be loaded or trained."""
-    if why := refusal(model_id, files.read_object(folder / "config.json")):
+    config = files.read_object(folder / "config.json")
+    if not config:
+        raise ModelError("hub.bad_config", file=folder / "config.json")
+    if why := refusal(model_id, config):
         raise ModelError(why)
 
 
 def refusal(model_id: str, config: Mapping[str, object]) -> Message | None:
-    """Return why a model with this config.json cannot be trained here; None if it can, or brings its own code."""
+    """Return why a model with this config.json cannot be trained here; None if it can."""
     model_type, saved = config.get("model_type"), config.get("transformers_version")
-    if not known() or not isinstance(model_type, str) or (config.get("auto_map") and model_type not in known()):
+    if not known() or not isinstance(model_type, str):
         return None
     facts = {
         "model": model_id,
@@ -101,6 +104,8 @@ def refusal(model_id: str, config: Mapping[str, object]) -> Message | None:
         "saved": str(saved)[:20],
     }
     if model_type not in known():
+        if config.get("auto_map"):
+            return msg("model.own_code", model=model_id)
         return msg("model.unknown_family" if isinstance(saved, str) else "model.unknown_family_unsaid", **facts)
     if config.get("is_encoder_decoder") is True:
         return msg("model.encoder_decoder", **facts)

@@ -25,7 +25,6 @@ from core.models import adapters, families, gguf_names, headers, hub_shapes, qua
 from core.models.known import SIZE, known_models, shape_of_size
 from core.models.shapes.shape import ModelShape
 from core.models.starter import Check, Report
-from core.models.trust import Trust
 from core.workspace.folder import Workspace, expand
 
 
@@ -60,7 +59,7 @@ class Models:
         Raises ModelError (missing, gated, no space, damaged, unsafe; with to_train also quantized in a way that cannot
         be trained, which a chat may still load).
         """
-        ref, trusted = ModelRef.parse(model_id), Trust(self.workspace)
+        ref = ModelRef.parse(model_id)
         if ref.kind == "starter":
             return starter.ensure(self.workspace.models, report, check)
         if ref.kind == "library":
@@ -68,20 +67,16 @@ class Models:
             families.refuse(model_id, folder)
             if to_train:
                 quantized.refuse(model_id, folder)
-            trusted.allows(model_id, folder)
             _check_weights(folder)
             return folder
 
         def accept(folder: Path) -> None:
-            trusted.refuse_config(model_id, folder)
             families.refuse(model_id, folder)
             if to_train:
                 quantized.refuse(model_id, folder)
 
         downloading = partial(report, "downloading_model")
         folder = check_folder(self.downloads().fetch(model_id, revision, downloading, check, accept), model_id)
-        trusted.bring_code(model_id, folder)
-        trusted.allows(model_id, folder)
         _check_weights(folder)
         return folder
 
@@ -102,8 +97,7 @@ class Models:
     def _refused(
         self, model_id: str, config: JsonObject, folder: Path | None, revision: str | None = None
     ) -> Message | None:
-        why = Trust(self.workspace).refusal(model_id, config) or families.refusal(model_id, config)
-        return why or quantized.refusal(model_id, config, folder, revision)
+        return families.refusal(model_id, config) or quantized.refusal(model_id, config, folder, revision)
 
     def library_folder(self, model_id: str) -> Path:
         """Return the folder of `library:<name>`. Only folders directly inside a library folder count, so no id can

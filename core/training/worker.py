@@ -31,7 +31,6 @@ from core.messages import msg
 from core.models import weights
 from core.models.library import Models
 from core.models.shapes.shape import ModelShape
-from core.models.trust import Trust
 from core.presets import PRESETS
 from core.recipe import Recipe
 from core.runs import best, further, scenes
@@ -172,11 +171,10 @@ def _load(
     probe.require_ram()
     reporter.check()
     reporter.set_stage("loading_model")
-    own_code = Trust(workspace).allows(recipe.model.id, model_folder)
     shared = (
         joining.shared_step(ranks, recipe, model_folder, compute.dtype_name, tokenizer.pad_token_id) if ranks else {}
     )
-    base, compute = _load_base(recipe, model_folder, own_code, compute, shape, run)
+    base, compute = _load_base(recipe, model_folder, compute, shape, run)
     reporter.check()
     base_name = recipe.model.id if recipe.model.id.count("/") == 1 and ":" not in recipe.model.id else str(model_folder)
     parent = run.facts().parent
@@ -240,7 +238,7 @@ def read_libraries() -> None:
 
 
 def _load_base(
-    recipe: Recipe, model_folder: Path, own_code: bool, compute: Compute, shape: ModelShape | None, run: RunFolder
+    recipe: Recipe, model_folder: Path, compute: Compute, shape: ModelShape | None, run: RunFolder
 ) -> tuple[Any, Compute]:
     """Load the base in a dtype without overflow; a dtype or number of bits other than the recipe's is logged."""
     from core.engine import base_model
@@ -248,7 +246,7 @@ def _load_base(
 
     chosen = recipe.adapter
     load = streaming.load if recipe.train.offload_layers or recipe.train.fsdp else base_model.load_finite
-    base, loaded_as = load(model_folder, compute, chosen.method == "qlora", own_code, chosen.load_in_8bit)
+    base, loaded_as = load(model_folder, compute, chosen.method == "qlora", chosen.load_in_8bit)
     if loaded_as != compute:
         compute = loaded_as
         run.add_facts(RunFacts(dtype=compute.dtype_name, dtype_reason=compute.reason))

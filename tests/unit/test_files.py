@@ -14,7 +14,6 @@ import pytest
 from core import files
 from core.chat import chat_worker
 from core.errors import RecipeError, RunError
-from core.models.trust import Trust
 from core.queue.queue import Queue
 from core.runs.ended import Failed
 from core.workspace import preferences
@@ -127,13 +126,11 @@ def test_a_folder_takes_the_place_of_another_whole_or_not_at_all(
 
 
 def test_what_cannot_be_read_for_a_moment_is_not_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A scanner that holds a file for longer than a look waits: the queue, the preferences, the models whose code is
-    trusted."""
+    """A scanner that holds a file for longer than a look waits: the queue, the preferences."""
     space = Workspace.open(tmp_path / "ws")
-    order, trust = Queue(space), Trust(space)
+    order = Queue(space)
     order.add("first", [])
     preferences.choose(space, keep_ready=False)
-    trust.pin("owner/model", {"model.py": "0" * 64})
     str(RunError("queue.cannot_write", file=space.root, reason=""))  # the catalogues are files too, and read once
     with monkeypatch.context() as patched:
         refuse = Mock(side_effect=PermissionError(errno.EACCES, "held by a scanner"))
@@ -142,10 +139,7 @@ def test_what_cannot_be_read_for_a_moment_is_not_written_over(tmp_path: Path, mo
         for change, said in (
             (lambda: order.add("second", ["first"]), RunError),
             (lambda: preferences.choose(space, when_alone="pause"), RecipeError),
-            (lambda: trust.pin("owner/other", {}), PermissionError),
-            (lambda: trust.forget("owner/model"), PermissionError),
         ):
             with pytest.raises(said, match="held by a scanner"):
                 change()
     assert [entry.run for entry in order.read().runs] == ["first"] and not preferences.read(space).keep_ready
-    assert trust.pins("owner/model") and trust.pins("owner/other") is None

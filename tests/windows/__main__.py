@@ -39,7 +39,7 @@ SHORT = (
     *JOURNEYS[:2], "tests/faults/test_refusals.py", "tests/unit/runs/test_reporter.py", "tests/unit/test_files.py",
     "tests/unit/test_launch.py",
     "tests/unit/system/test_child.py", "tests/unit/hub/test_hub.py", "tests/unit/runs/test_deletion.py",
-    "tests/process/test_trust.py",
+    "tests/process/test_own_code.py",
     "tests/model/test_device.py",
     "tests/model/test_trainer.py",
 )  # fmt: skip

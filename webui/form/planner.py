@@ -238,8 +238,7 @@ class Planner:
             return None, error.message
 
     def _untrainable(self, recipe: Recipe, shape: ModelShape | None, problem: Message | None) -> Message | None:
-        """Return why the base cannot be trained, by its config.json. Cached, except for models whose code may be
-        trusted meanwhile. problem: why it has no shape."""
+        """Return why the base cannot be trained, by its config.json. problem: why it has no shape."""
         if shape is None and not (problem and problem.key.startswith("shape.")):  # config.json is not available
             return None
         key = (recipe.model.id, recipe.model.revision)
@@ -249,8 +248,7 @@ class Planner:
             refusal = self.services.models.refusal(*key)
         except GarageError as error:
             return None if shape is None or quantized.can_train(shape.quantized) else error.message
-        if refusal is None or not refusal.key.startswith("trust."):
-            self._refusals[key] = refusal
+        self._refusals[key] = refusal
         return refusal
 
     def _corrections(self, budgeted: Budget, model_id: str) -> Corrections:

@@ -17,7 +17,6 @@ from core.errors import GarageError
 from core.messages import terminal_language
 from core.models import weights
 from core.models.library import Models
-from core.models.trust import Trust
 from core.recipe import Recipe
 from core.runs.all import Runs
 from core.runs.ended import Failed
@@ -75,8 +74,7 @@ def follow(workspace: Workspace, meeting: Path | None) -> None:
         if recipe.train.fsdp:
             ranks.in_turn(ranks.rank)
         load = streaming.load if recipe.train.fsdp else base_model.load_finite
-        own_code = Trust(workspace).allows(recipe.model.id, folder)
-        base, compute = load(folder, compute, chosen.method == "qlora", own_code, chosen.load_in_8bit)
+        base, compute = load(folder, compute, chosen.method == "qlora", chosen.load_in_8bit)
         tuned = adapter.add(base, chosen, str(folder), None)
         step = SharedStep.on(ranks, weights.sampled_fingerprint(folder), tuned, recipe, compute, order["pad_token_id"])
         step.begin(recipe.train.seed)

@@ -671,30 +671,3 @@ def test_the_token_is_in_no_message_no_traceback_and_no_log(cache, monkeypatch, 
         assert f"Bearer {SECRET}" in server.tokens
     assert SECRET not in caplog.text
     assert not any(SECRET.encode() in path.read_bytes() for path in cache.rglob("*") if path.is_file())
-
-
-# --- remote code
-
-
-@pytest.mark.parametrize(
-    ("config", "needed"),
-    [
-        ({"model_type": "llama", "auto_map": {"AutoModel": "modeling.X"}}, False),
-        ({"model_type": "odd", "auto_map": {"AutoModel": "modeling.X"}}, True),
-        ({"auto_map": {"AutoModel": "modeling.X"}}, True),
-        ({"model_type": "odd"}, False),
-        ({"model_type": "odd", "auto_map": {}}, False),
-    ],
-)
-def test_remote_code_is_needed_only_where_transformers_does_not_know_the_type(tmp_path, config, needed):
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    assert cached.needs_remote_code(tmp_path, {"llama", "qwen3"}) is needed
-
-
-@pytest.mark.parametrize("content", [None, "not json", "[]"])
-def test_a_config_that_is_none_is_said(tmp_path, content):
-    if content is not None:
-        (tmp_path / "config.json").write_text(content)
-    with pytest.raises(ModelError) as caught:
-        cached.needs_remote_code(tmp_path, set())
-    assert caught.value.message.key == "hub.bad_config"

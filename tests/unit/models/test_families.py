@@ -35,7 +35,7 @@ def test_the_list_of_transformers_is_read_without_it() -> None:
         ({"model_type": "clip"}, "model.no_text"),
         ({"model_type": "bert", "architectures": ["BertForMaskedLM"]}, "model.no_text"),
         ({"model_type": "llama", "architectures": ["LlamaForSequenceClassification"]}, "model.no_text"),
-        ({"model_type": "strange", "auto_map": {"AutoConfig": "a.B"}}, "trust.needed"),
+        ({"model_type": "strange", "auto_map": {"AutoConfig": "a.B"}}, "model.own_code"),
     ],
 )
 def test_no_byte_of_weights_is_fetched_of_a_family_that_cannot_be_trained(
@@ -50,6 +50,15 @@ def test_no_byte_of_weights_is_fetched_of_a_family_that_cannot_be_trained(
     said = caught.value.message
     assert said.key == key and all("o/m" in said.render(language) for language in LANGUAGES)
     assert ("9.1.0" in said.render("en")) == (key == "model.unknown_family")
+
+
+@pytest.mark.parametrize("content", [None, "not json", "[]"])
+def test_a_config_that_is_none_is_refused(content: str | None, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ModelError) as caught:
+        families.refuse("o/m", tmp_path)
+    assert caught.value.message.key == "hub.bad_config"
 
 
 def test_the_page_is_told_the_same_beforehand(models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,10 +79,10 @@ def test_the_page_is_told_the_same_beforehand(models: Models, tmp_path: Path, mo
     [
         {"model_type": "llama"},
         {"model_type": "qwen3_5"},
-        {"model_type": "qwen9_omni", "auto_map": {"AutoConfig": "a.B"}},
-        {},
+        {"model_type": "llama", "auto_map": {"AutoConfig": "a.B"}},  # its own code is not needed, and not run
+        {"hidden_size": 8},
     ],
 )
-def test_a_known_family_and_one_that_brings_its_code_go_on(config: dict[str, object], tmp_path: Path) -> None:
+def test_a_known_family_is_not_refused(config: dict[str, object], tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config), "utf-8")
     families.refuse("o/m", tmp_path)

@@ -406,7 +406,7 @@ def test_a_base_that_is_quantised_otherwise_is_no_plan(
     [
         ({"model_type": "t5", "d_model": 64, "num_layers": 2, "is_encoder_decoder": True}, "model.encoder_decoder"),
         ({"model_type": "qwen9_omni"}, "model.unknown_family_unsaid"),
-        ({"model_type": "strange", "auto_map": {"AutoConfig": "a.B"}}, "trust.needed"),
+        ({"model_type": "strange", "auto_map": {"AutoConfig": "a.B"}}, "model.own_code"),
     ],
 )
 def test_a_family_that_cannot_be_trained_is_told_at_the_model_step(config: dict, key: str, tmp_path: Path) -> None:
