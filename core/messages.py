@@ -86,6 +86,7 @@ def in_language(texts: Mapping[str, str], language: str) -> str:
 
 
 def _as_json(value: object) -> object:
+    """Return a message's value as JSON: nested messages with their keys, others as text."""
     if isinstance(value, Message):
         return {"key": value.key, "params": value.params}
     if isinstance(value, list | tuple):
@@ -135,6 +136,7 @@ class Catalogue:
         return _Forgiving(language).vformat(sentence, (), values)
 
     def _in_words(self, value: object, language: str) -> object:
+        """Return a value with messages in it rendered, a list joined by the language's comma."""
         if isinstance(value, dict) and "key" in value:
             return self.render(Message(key=value["key"], params=value.get("params", {})), language)
         if isinstance(value, list):
@@ -154,6 +156,8 @@ class _Forgiving(string.Formatter):
         return kwargs.get(str(key), "{" + str(key) + "}")
 
     def format_field(self, value: Any, format_spec: str) -> object:
+        """Format a value; "{rows:row|rows}" chooses by 1 or another number. An invalid format gives the value as
+        text."""
         one, is_counted, several = format_spec.partition("|")
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if is_counted:

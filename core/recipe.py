@@ -503,7 +503,7 @@ class Recipe(_Section):
 
 
 def clashes(adapter: Adapter) -> list[Message]:
-    """Return a message for each two settings that cannot be combined."""
+    """Return a message for each two settings of the adapter that cannot be combined."""
     base_bits = 4 if adapter.method == "qlora" else 8 if adapter.load_in_8bit else 16
     rules = {
         "recipe.two_bases": adapter.method == "qlora" and adapter.load_in_8bit,

@@ -56,6 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def parse(arguments: list[str] | None, w: Wording) -> argparse.Namespace:
+    """Return the options, with reach and secret. Raises _Refusal for an invalid host, port or password."""
     parser = _Parser(prog="webui", description="LoRA Garage's page.")
     parser.add_argument(
         "--host", default="127.0.0.1", help="0.0.0.0 or an address of this PC: others may come in, with a key"
@@ -107,6 +108,7 @@ def open_or_serve(options: argparse.Namespace, workspace: Workspace, w: Wording)
 
 
 def check_port(reach: Reach, port: int, w: Wording) -> None:
+    """Raise _Refusal unless the port can be opened."""
     error = refused(reach, port)
     if error is None:
         return

@@ -183,6 +183,7 @@ class DataStep:
         ]
 
     def counters_of(self, preview: Preview, max_length: int, long_examples: LongExamples, overlap: int = 0) -> Html:
+        """Return the counts of what is trained, rows that the template refuses, notes, and the histogram of lengths."""
         w = self.w
         return join(
             [

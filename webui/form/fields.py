@@ -98,6 +98,7 @@ class FieldKind:
 
 
 def kind_of(key: Key) -> FieldKind:
+    """Return what values a setting of the recipe takes, from its annotation."""
     annotation = field_of(*key).annotation
     parts = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
     if get_origin(annotation) is tuple:
@@ -149,6 +150,7 @@ def label_of(name: str, w: Wording) -> str:
 
 
 def _choices(key: Key, kind: FieldKind, w: Wording) -> list[tuple[str, object]]:
+    """Return (label, value) of the choices, "auto" first where the setting may be left out."""
     auto = [(w.t("wizard.auto"), AUTO)] if kind.optional else []
     if kind.type is bool:
         return [*auto, (w.t("wizard.choice_yes"), "yes"), (w.t("wizard.choice_no"), "no")]
@@ -265,7 +267,8 @@ class FormAnswers:
         return {"explicit": dict(self.explicit), "parent": self.parent, "revision": self.revision, "reading": reading}
 
     def sections(self) -> dict[str, JsonObject]:
-        """Return the person's settings as sections of a recipe, unchecked."""
+        """Return the person's settings as sections of a recipe, unchecked. max_steps 0 becomes -1, which stands for no
+        limit."""
         sections: dict[str, JsonObject] = {}
         for key in FIELDS:
             if name_of(key) in self.explicit:

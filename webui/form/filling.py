@@ -77,6 +77,7 @@ class Fillings:
             file.unlink(missing_ok=True)  # gradio's own copy
 
     def take_preset(self, values: FieldValues) -> Filled:
+        """Fill the form from the chosen preset; a notice if it cannot be read."""
         preset_id = values[self.goal.preset]
         if not preset_id:
             return Filling({"notice": shown("")}), {}

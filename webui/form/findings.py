@@ -82,7 +82,7 @@ class PlanFindings:
             )
 
     def draw(self, findings: Sequence[Diagnosis]) -> Updates:
-        """Return the updates for a state of the form."""
+        """Return the updates that show the present findings with their buttons, and hide the others."""
         by_id: dict[str, Diagnosis] = {finding.id: finding for finding in findings}
         updates: Updates = {}
         for name in self.ids:
@@ -101,6 +101,8 @@ class PlanFindings:
                 form.fill_on(button.click, self._fill(form, name), form.inputs, set(), **QUIET)
 
     def _fill(self, form: FormHandle, name: str) -> Fill:
+        """Return what fills the form when a finding's button is pressed."""
+
         def fill(values: FieldValues) -> Filled:
             """Set the remedy's changes as the person's answers."""
             state = form.read(values)

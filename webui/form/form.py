@@ -230,7 +230,8 @@ class Wizard:
         filled.then(None, [self.data_step.data], None, js=MARK, **QUIET)
 
     def _wire_acts(self) -> None:
-        """Connect the fields' events, which record a person's edits."""
+        """Connect the fields' events, which record a person's edits in the browser; choosing data also moves the goal,
+        as a card does."""
         for name, field in {**self._questions, "memory": self.plan_step.memory, **self._settings}.items():
             if field is not self.data_step.data:
                 kind = [json.dumps(claim) for claim in (name in self._settings, hasattr(field, "submit"))]
@@ -313,6 +314,8 @@ class Wizard:
         }
 
     def look(self, answer: Component) -> Callable[[FieldValues], Updates]:
+        """Return the handler that computes all that depends on the form. answer: gets the values to fill in."""
+
         def looked(field_values: FieldValues) -> Updates:
             """Compute everything that depends on the form, and for answer the plan's values, which assets/form.js fills
             in."""
@@ -339,6 +342,7 @@ class Wizard:
         return looked
 
     def _draw(self, form: Form, result: FormResult, row_at: object) -> Updates:
+        """Return the updates of everything that shows the result. row_at: of the dataset's row that is shown."""
         data, plan, w = self.data_step, self.plan_step, self.w
         preview, explicit = result.preview, form.answers.explicit
         read_as = choices_for(form.data, form.answers.reading)

@@ -43,6 +43,7 @@ class FurtherForm(Panel):
         return {self.column: gr.update(visible=True), self.text: about}
 
     def _about(self, run_id: str) -> Html:
+        """Say which run is continued, and from which step; the error if it is gone."""
         try:
             run = self.services.runs.get(run_id)
             step = run.status().step

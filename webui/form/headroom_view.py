@@ -136,6 +136,7 @@ def _legend(free: float | None, w: Wording) -> Html:
 
 
 def _numbers(curves: Sequence[LengthCurve], free: float | None, w: Wording) -> Html:
+    """Return the curves as a table: memory by length and method, marked where it is too much."""
     head = tag(
         "tr",
         tag("th", w.t("fits_view.length"), scope="col"),

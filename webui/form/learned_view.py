@@ -146,6 +146,7 @@ def _bars(bins: Sequence[Bin]) -> Iterator[Html]:
 
 
 def _axis(bins: Sequence[Bin], w: Wording) -> Iterator[Html]:
+    """Yield the histogram's axis with at most MAX_TICKS + 1 lengths, and its caption."""
     floor = HEIGHT - BOTTOM
     yield tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=floor, y2=floor, class_="lg-axis")
     every = -(-len(bins) // MAX_TICKS)
@@ -226,6 +227,7 @@ def row(view: RowView | None, w: Wording) -> Html:
 
 
 def _piece(piece: Span, view: RowView, w: Wording) -> Html:
+    """Return a piece of a row's text, marked by whether and for which part of the loss it is learned."""
     special = view.special
     if piece.kind == "more":
         return tag("span", w.t("learned_view.more", characters=grouped(w, int(piece.text))), class_="lg-more")

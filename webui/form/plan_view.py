@@ -49,6 +49,7 @@ def verdict_line(advice: Advice, w: Wording) -> str:
 
 
 def steps_and_time(result: FormResult, w: Wording) -> list[str]:
+    """Return the planned steps, and about how long they take if it is known; nothing without a plan."""
     if result.plan is None or result.plan.advice.planned_steps is None:
         return []
     parts = [w.t("plan_view.steps", steps=result.plan.advice.planned_steps)]

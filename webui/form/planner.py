@@ -224,6 +224,7 @@ class Planner:
             return self.budget(HERE)
 
     def _shape(self, recipe: Recipe) -> tuple[ModelShape | None, Message | None]:
+        """Return the model's shape, or None and why it is unknown. A failure is not tried again for FAILURE_KEPT_S."""
         key = (recipe.model.id, recipe.model.revision)
         with self._guard:
             failed = self._failures.get(key)
@@ -260,6 +261,7 @@ class Planner:
         return MemoryRecord(self.services.workspace).corrections(Rig.from_machine(machine, card), model_id)
 
     def _preview(self, recipe: Recipe) -> tuple[Preview | None, Message | None]:
+        """Return the data's preview, or None and why there is none. Without data: neither."""
         if recipe.data.source == NO_DATA:
             return None, None
         try:
@@ -283,6 +285,7 @@ class Planner:
         return msg("wizard.missing_answer") if report.undecided else None
 
     def _data_name(self, recipe: Recipe, w: Wording) -> str:
+        """Return the dataset's title; "" without data or if it is gone."""
         if recipe.data.source == NO_DATA:
             return ""
         try:

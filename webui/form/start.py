@@ -121,6 +121,7 @@ class StartStep:
         return self.w.t("queue_panel.added", name=run.name)
 
     def _submit(self, plan: Plan, seconds: float | None, form: Form, not_before: float | None) -> RunFolder:
+        """Put the plan into the queue as a run, and return it. not_before: seconds since 1970. Raises GarageError."""
         return submit(
             plan,
             self.services.datasets,

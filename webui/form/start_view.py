@@ -88,6 +88,7 @@ class StartView(Panel):
         )
 
     def _sample(self, info: DatasetInfo, result: FormResult, data: object) -> Html:
+        """Return the button that chooses a sample dataset, with its first row, goal and time."""
         w, sample = self.w, sample_of(info.id)
         question, answer = introduction(info.id)
         goal = goal_of(sample.goal) if sample and sample.goal else None
@@ -112,6 +113,7 @@ class StartView(Panel):
         )
 
     def _own(self, info: DatasetInfo, data: object) -> Html:
+        """Return the button that chooses one of the person's own datasets."""
         title = samples.title(info, self.w)
         size = format.rows(self.w, info.good_rows) if info.good_rows is not None else ""
         return tag(

@@ -30,7 +30,7 @@ def decimals(w: Wording, value: float, places: int) -> str:
 
 
 def bytes_used(w: Wording, count: float) -> str:
-    """Decimal units, as disks are sold: 31 MB, 1.2 GB."""
+    """Return a size in decimal units, as disks are sold: 31 MB, 1.2 GB."""
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= size:
             value = count / size
@@ -83,6 +83,7 @@ def _roughly(
 
 
 def duration(wording: Wording, seconds: float | None) -> str:
+    """Return seconds, minutes or hours and minutes in words; "" for an unknown or invalid time."""
     if seconds is None or seconds != seconds or seconds < 0:
         return ""
     if seconds < 60:

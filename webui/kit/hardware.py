@@ -100,6 +100,7 @@ def _numbers(card: Card, w: Wording) -> list[tuple[str, str]]:
 
 
 def _memory(card: Card, w: Wording) -> str:
+    """Return used, total and free memory in words; of a card in MIG mode only the total."""
     if card.mig:
         return w.t("hardware_view.mig", total=gib(w, card.total_bytes) if card.total_bytes else _unknown(w))
     if card.total_bytes is None or card.used_bytes is None or card.free_bytes is None:

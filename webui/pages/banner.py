@@ -58,6 +58,7 @@ class LeftRuns(Panel):
         return () if snapshot.busy is not None else snapshot.left
 
     def _text(self, runs: Sequence[LeftRun]) -> Html:
+        """Return the heading and a line for each run that was left; nothing without one."""
         w = self.w
         if not runs:
             return Html("")

@@ -292,7 +292,7 @@ class ChatPage:
     def _load(
         self, target: ChatTarget, base: list[Message], tuned: list[Message], both: bool
     ) -> Iterator[list[object]]:
-        """Yield views until `target` is loaded. Raises ChatError if it fails."""
+        """Yield views until target is loaded. Raises ChatError if it fails, or while a run trains."""
         chat = self.services.chat
         state = chat.state()
         if state.phase in ("ready", "answering") and state.target == target:
@@ -319,6 +319,7 @@ class ChatPage:
     def _write(
         self, answer: Answer, base: list[Message], tuned: list[Message], both: bool, sent: str
     ) -> Iterator[list[object]]:
+        """Yield the view whenever new text arrives, and at the end; an error becomes its sentence."""
         texts = {"base": "", "tuned": ""}
         done: dict[str, Done] = {}
         sentence = ""

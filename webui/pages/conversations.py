@@ -169,7 +169,7 @@ class ConversationShelf:
 
     # ---- the list --------------------------------------------------------------------------------------------------
     def draw(self, opened: object, words: object) -> list[object]:
-        """Inputs: opened, words. Outputs: listed."""
+        """Show the conversations that match. Inputs: opened, words. Outputs: `listed`."""
         w, matches = self.w, self.store.find(words if isinstance(words, str) else "")
         one = next((one for one in matches if one.id == opened), None)
         choices = [
@@ -220,6 +220,7 @@ class ConversationShelf:
             return ["", gr.skip(), *self._view([], [], self.w.render(error.message))]
 
     def _shown(self, conversation: Conversation, target: object) -> list[object]:
+        """Return the outputs that show a conversation; its model is selected if it still exists."""
         is_there = conversation.target in (id for _, id in self._targets())
         sentence = "" if is_there else self.w.t("conversations_view.gone", label=conversation.label)
         # With its choices, as those of the page may be older than the end of the run.
@@ -243,6 +244,7 @@ class ConversationShelf:
         return self._view(self._messages(branch.base), self._messages(branch.tuned), sentence)
 
     def _messages(self, turns: tuple[JsonObject, ...]) -> list[Message]:
+        """Return stored turns as the chat shows them."""
         messages: list[Message] = []
         for turn in turns:
             if turn["role"] == "assistant":

@@ -158,6 +158,7 @@ class CorrectionsPanel(Panel):
         target: str,
         system: object,
     ) -> list[object]:
+        """Keep the better answer beside the worse one as a row, and return the outputs with the chat showing it."""
         w, history = self.w, tuned or base
         try:
             turns, answer = last_answer(history)

@@ -159,7 +159,7 @@ class DataPage:
         return {self.parting.others: gr.update(value=[]), self.notice: shown(""), **self.row.closed()}
 
     def open_row(self, pressed: object) -> Updates:
-        """Inputs: {set, number}, 0 for a new row."""
+        """Inputs: {set, number}, 0 for a new row. Outputs: notice and the row's editor."""
         id, number = (pressed.get(name) for name in ("set", "number")) if isinstance(pressed, dict) else ("", None)
         if not isinstance(id, str) or not isinstance(number, int):  # not sent by this page
             return self.row.closed()
@@ -185,7 +185,7 @@ class DataPage:
         return None, {self.notice: shown(message), self.sets: gr.update(choices=self._choices(), value=added)}
 
     def copied(self, id: str) -> Updates:
-        """Inputs: sets."""
+        """Inputs: sets. Outputs: notice, sets, with the copy chosen."""
         store = self.services.datasets
         try:
             name = self.w.t("data_page.copy_name", name=samples.title(store.get(id), self.w))
@@ -241,6 +241,7 @@ class DataPage:
         }
 
     def _head(self, info: DatasetInfo, rows: Rows, last: str) -> Html:
+        """Return the dataset's title with its facts. last: what its last change was."""
         w, own = self.w, info.origin == "imported"
         used_by = self._used_by(info.id)
         facts = [

@@ -95,6 +95,7 @@ class Mending(Panel):
         return tag("li", text, tag("span", show, class_="lg-problem-buttons"))
 
     def _line(self, finding: Finding, id: str, may: bool) -> Html:
+        """Return a finding with its examples and at most BUTTONS repairs. may: the dataset can be changed."""
         w = self.w
         fold = tag(
             "details",

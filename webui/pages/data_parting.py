@@ -52,7 +52,7 @@ class Parting(Panel):
         return {self.column: gr.update(visible=True), self.others: gr.update(choices=others)}
 
     def joined(self, id: str, others: object) -> Updates:
-        """Inputs: sets, others."""
+        """Inputs: sets, others. Outputs: those of `_made`."""
         if not isinstance(others, list) or not others:
             return {self.notice: shown(notice(self.w.t("data_page.join_nothing")))}
 
@@ -64,7 +64,7 @@ class Parting(Panel):
         return self._made(make)
 
     def parted(self, id: str, validation: float | None, unit: object, seed: float | None) -> Updates:
-        """Inputs: sets, held, unit, seed."""
+        """Inputs: sets, held, unit, seed. Outputs: those of `_made`."""
 
         def make() -> list[DatasetInfo]:
             store = self.services.datasets
@@ -76,6 +76,7 @@ class Parting(Panel):
         return self._made(make)
 
     def _made(self, make: Callable[[], list[DatasetInfo]]) -> Updates:
+        """Make datasets and return the updates that name and choose them, or the error's."""
         w = self.w
         try:
             datasets = make()

@@ -97,6 +97,8 @@ def rewrite(
 
 
 def current_row(store: DatasetStore, id: str, number: int, expected_mark: object) -> tuple[JsonObject, Kind]:
+    """Return a row as the editor shows it. Raises DataError if it is gone, ChangedMeanwhileError unless it still has
+    expected_mark."""
     rows = store.rows(id)
     try:
         now = working.row_of(rows, number)
@@ -217,7 +219,7 @@ class RowEditor(Panel):
         return self._done(sent, act)
 
     def deleted(self, sent: object) -> Updates:
-        """Inputs: opened."""
+        """Inputs: opened. Outputs: notice and the editor."""
 
         def act(id: str, number: int, kind: Kind, expected_mark: object) -> Change:
             current_row(self.services.datasets, id, number, expected_mark)
@@ -226,6 +228,7 @@ class RowEditor(Panel):
         return self._done(sent, act)
 
     def _done(self, sent: object, act: Callable[[str, int, Kind, object], Change]) -> Updates:
+        """Change the row that the page sent and close the editor; if it was changed meanwhile, show it as it is now."""
         row: JsonObject = sent if isinstance(sent, dict) else {}
         id, number, kind = row.get("set"), row.get("number"), cast(Kind, str(row.get("kind")))
         if not isinstance(id, str) or not isinstance(number, int):

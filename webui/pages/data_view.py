@@ -55,7 +55,7 @@ class View:
         return len(self._codes)
 
     def look(self) -> None:
-        """Search some more rows for the words."""
+        """Search the next LOOKED_AT rows for the words."""
         with self._guard:
             end = min(self.looked_at + LOOKED_AT, len(self._codes))
             for at in range(self.looked_at, end):
@@ -101,7 +101,8 @@ class RowFilter:
 
     @classmethod
     def from_request(cls, request: object) -> RowFilter:
-        """request: any JSON from a browser. Raises DataError."""
+        """Read a filter from any JSON of a browser; unknown fields are as if left out. Raises DataError without a
+        dataset."""
         fields = request if isinstance(request, dict) else {}
         id, show, words = (fields.get(name, "") for name in ("set", "show", "words"))
         if not isinstance(id, str):
@@ -136,6 +137,7 @@ class Views:
         return row_filter, stamp, view
 
     def _view_for(self, row_filter: RowFilter) -> tuple[RowFilter, View]:
+        """Return the filter and its view; a filter by a finding that no longer exists shows all rows."""
         rows = self._sets.rows(row_filter.id)
         if row_filter.show == UNUSABLE and len(rows.flawed):
             return row_filter, View(rows, unusable=True, words=row_filter.words)

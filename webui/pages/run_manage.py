@@ -97,7 +97,7 @@ class ManageRun:
         return [self.new_name, self.tags, self.note, self.sure, self.notice]
 
     def opened_values(self, view: RunView | None) -> tuple[object, ...]:
-        """Outputs: opening."""
+        """Return the outputs of opening a run: name, tags, note, and the question hidden."""
         shown_label = view.row.label if view else label.Label()
         return (
             view.row.name if view else "",
@@ -137,7 +137,7 @@ class ManageRun:
         return self._confirmation(" ".join(self._lost(view)), gr.update(visible=True), gr.update(visible=False))
 
     def ask_free(self, run_id: str | None) -> tuple[object, ...]:
-        """Inputs: opened. Outputs: as of ask_delete."""
+        """Inputs: opened. Outputs: as of ask_delete, for deleting checkpoints alone."""
         view = self.services.snapshots.view(run_id)
         if view is None:
             return gr.skip(), gr.skip(), gr.skip(), gr.skip()
@@ -170,7 +170,7 @@ class ManageRun:
             self.services.chat.unload()
 
     def drop(self, run_id: str | None) -> tuple[object, object]:
-        """Inputs: opened. Outputs: sure, notice."""
+        """Delete the run's checkpoints. Inputs: opened. Outputs: sure, notice."""
         try:
             run: RunFolder = self.services.runs.get(run_id or "")
             size = format.bytes_used(self.w, freeing.spare_bytes(run))

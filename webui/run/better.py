@@ -54,6 +54,7 @@ def _vote_lines(view: RunView, w: Wording) -> list[Html]:
 
 
 def _answer_lines(view: RunView, w: Wording) -> list[Html]:
+    """Return what the answers to held-out questions show, before and after; nothing without such answers."""
     sentences = _sentences(
         view.folder,
         tuple(

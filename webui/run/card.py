@@ -103,6 +103,7 @@ def ended_with(status: Status, w: Wording) -> str:
 
 
 def _ended(view: RunView, w: Wording) -> list[Html]:
+    """Return what happened, what to try, and the log's end, each if there is something."""
     status = view.row.status
     outcome = ended_with(status, w)
     tone = tone_of(status)
@@ -146,7 +147,7 @@ def settings(view: RunView, w: Wording) -> Html:
 
 
 def _run_facts(facts: RunFacts, w: Wording) -> list[tuple[str, str]]:
-    """Return the known facts that were determined while preparing the run."""
+    """Return (label, value) of the facts that were determined while preparing the run, the known ones."""
     pairs = []
     if parent := facts.parent:
         text = w.t("further_card.continues_from", name=parent.name, step=parent.step)

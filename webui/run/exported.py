@@ -121,6 +121,7 @@ def _to_copy(command: tuple[str, str], w: Wording) -> Html:
 
 
 def _copied(words: str, w: Wording) -> Html:
+    """Return words with a button that copies them."""
     button = tag(
         "button",
         w.t("way_out.copy"),
@@ -133,6 +134,8 @@ def _copied(words: str, w: Wording) -> Html:
 
 
 def _buttons(done: ExportResult, programs: Collection[str], w: Wording) -> Html:
+    """Return the buttons of a finished export: give it to a program that is installed, open its folder, delete it."""
+
     def button(act: str, **more: str) -> Html:
         label = w.t(f"way_out.{act}")
         return tag("button", label, type="button", data_act=act, data_name=done.name, class_="lg-small", **more)

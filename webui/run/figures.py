@@ -33,7 +33,7 @@ def figures(view: RunView, w: Wording) -> Html:
 
 
 def _step(view: RunView, w: Wording) -> tuple[str, str, str]:
-    """Return number, remark and tone."""
+    """Return (number, remark, tone); the remark is the time left, or what the run took."""
     status = view.row.status
     if not status.total_steps:
         return "–", "", "quiet"
@@ -46,6 +46,7 @@ def _step(view: RunView, w: Wording) -> tuple[str, str, str]:
 
 
 def _loss(view: RunView, w: Wording) -> tuple[str, str, str]:
+    """Return (number, remark, tone); the remark is the change since the start, in per cent."""
     row = view.row
     if row.last_loss is None:
         return "–", "", "quiet"
@@ -60,6 +61,7 @@ def _loss(view: RunView, w: Wording) -> tuple[str, str, str]:
 
 
 def _validation(view: RunView, w: Wording) -> tuple[str, str, str]:
+    """Return (number, remark, tone); the remark names the step if the adapter is the best one."""
     row, facts = view.row, view.facts
     if row.eval_loss is None:
         return "–", "", "quiet"
@@ -69,6 +71,7 @@ def _validation(view: RunView, w: Wording) -> tuple[str, str, str]:
 
 
 def _memory(view: RunView, w: Wording) -> tuple[str, str, str]:
+    """Return (number, remark, tone); the remark is the planned memory."""
     facts = view.facts.memory
     measured = facts and (facts.peak_gib or facts.measured_gib)
     if facts is None or not measured:

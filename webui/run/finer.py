@@ -39,7 +39,7 @@ class Finer:
         return [self.fold, self.base, self.file]
 
     def show(self, form: str | None, base: object) -> tuple[Update, Update, Update]:
-        """Outputs: `outputs`."""
+        """Return which of `outputs` are visible for a form of export."""
         is_lora = form == "gguf-lora"
         return (
             gr.update(visible=form is not None),

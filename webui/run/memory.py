@@ -26,7 +26,7 @@ def now(view: RunView, w: Wording) -> list[Html]:
 
 
 def memory(facts: MemoryFacts | None, w: Wording) -> Html | None:
-    """ "Memory: predicted 1.31 GiB, measured 1.42 GiB" """
+    """Return "Memory: predicted 1.31 GiB, measured 1.42 GiB" as a line; None before it was measured."""
     if facts is None or facts.measured_gib is None:
         return None
     if facts.predicted_gib is None:

@@ -71,6 +71,7 @@ class PublishPanel:
         ]
 
     def _which(self, context: ViewContext) -> Update:
+        """Return the finished exports that passed their check, to choose from."""
         choices = [
             (f"{self._name(each)} · {format.bytes_used(self.w, each.bytes)}", each.name)
             for each in self._finished(context)
@@ -86,6 +87,7 @@ class PublishPanel:
         return shown(join(self._status_card(each, status) for each, status in self._attempts(context)))
 
     def _status_card(self, result: ExportResult, status: ExportStatus) -> Html:
+        """Return an upload's progress, or how it ended."""
         w, name = self.w, self._name(result)
         if not status.active:
             tone = {"done": "ok", "cancelled": "plain"}.get(status.state, "bad")

@@ -212,6 +212,7 @@ def waiting_reasons(snapshot: Snapshot, w: Wording) -> Html:
 
 
 def _game_goes_on(game: Game, snapshot: Snapshot, w: Wording) -> str:
+    """Say how the queue goes on after a game: by itself at a time, or when a person resumes it."""
     if game.run:
         name = snapshot.queue.name_of(snapshot.rows, game.run)
         key, values = ("game_paused_until", {"time": at_time(w, game.until)}) if game.until else ("game_paused", {})

@@ -127,6 +127,7 @@ class WayOut:
         return bool(ollama and ollama.active) or any(status.active for _, status in self._exports(context)[1])
 
     def _progress(self, context: ViewContext) -> Update:
+        """Return the export's attempts of the shown run, those at work with the time left."""
         row, attempts = context.row, self._exports(context)[1]
         if row is None or not attempts:
             return shown("")
@@ -180,7 +181,8 @@ class WayOut:
         return FORMS.get(where, ()) if isinstance(where, str) else ()
 
     def choose(self, opened: str | None, where: object, base: object) -> tuple[object, ...]:
-        """Inputs: opened, where, base. Outputs: about, form, fold, start, finer's."""
+        """Show the forms of an export for a destination. Inputs: opened, where, base. Outputs: about, form, fold,
+        start, finer's."""
         forms = self.forms(where)
         row = self._opened_row(opened)
         if not forms or row is None:
@@ -238,6 +240,8 @@ class WayOut:
         return export_support({"model_type": shape.model_type}).why
 
     def _needs(self, expected: estimate.ExportEstimate) -> list[tuple[str, str]]:
+        """Return (label, text) of the disk and memory that an export needs beside what is free, and the time it
+        takes."""
         w = self.w
         free = self._free()
         parts = [w.t("way_out.disk", need=format.bytes_used(w, expected.disk), free=format.bytes_used(w, free[0]))]
@@ -330,7 +334,8 @@ class WayOut:
         return outcome(self.w, cancel)
 
     def act(self, pressed: object, request: gr.Request) -> Update:
-        """Input: the pressed button and its export. Output: notice."""
+        """Carry out a button of a finished export: delete, open, ollama, lmstudio. Input: button and export. Output:
+        notice."""
         act, _, name = pressed.partition(" ") if isinstance(pressed, str) else ("", "", "")
         exports = self.services.exports
         result = next((each for each in exports.list() if each.name == name), None)

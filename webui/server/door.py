@@ -124,6 +124,7 @@ class Doorkeeper:
         return (self.secret.word, self.inside, *tuple(self._tickets))
 
     def is_inside(self, headers: Mapping[str, str]) -> bool:
+        """Return whether the request's cookie is that of a visitor who has entered the secret."""
         jar: SimpleCookie = SimpleCookie()
         try:
             jar.load(headers.get("cookie", "")[:16384])
@@ -180,6 +181,7 @@ class Door:
         await respond(receive, send, 401, [*PLAIN_TEXT, *NO_STORE], w.t("door.closed").encode())
 
     async def _knock(self, scope: Scope, receive: Receive, send: Send, w: Wording) -> None:
+        """Answer the sent form: let the visitor in, or show why not. A form above MAX_FORM is refused."""
         body, more = b"", True
         while more and len(body) <= MAX_FORM:
             message = await receive()
@@ -198,6 +200,7 @@ class Door:
         await self._let_in(send, fields.get("user", ""), fields.get("word", ""), scope, "/", w)
 
     async def _let_in(self, send: Send, user: str, word: str, scope: Scope, where: str, w: Wording) -> None:
+        """Answer an attempt: set the cookie and go to `where`, or show the form again with the reason."""
         verdict = await self.keeper.try_(user, word, _address(scope))
         if verdict == "too_soon":
             return await _page(send, 429, _form(self.keeper, w, w.t("door.too_soon")))

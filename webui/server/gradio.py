@@ -27,7 +27,8 @@ _WIDENING_NAMES = ("SYSTEM", "FORWARDED_ALLOW_IPS")
 
 
 def prepare() -> None:
-    """Call before gradio is imported. Calling it again changes nothing."""
+    """Remove variables that widen access, and switch off telemetry. Call it before gradio is imported; a second call
+    changes nothing."""
     for name in [name for name in os.environ if name.upper().startswith(_WIDENING) or name.upper() in _WIDENING_NAMES]:
         del os.environ[name]
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -216,6 +217,7 @@ def poll_less_often(demo: Any) -> None:
 
 
 def _without_surrogates(value: Any) -> Any:
+    """Return the value with lone surrogates replaced in all its texts, which UTF-8 cannot encode."""
     if isinstance(value, str):
         # two adjacent halves are a character
         return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
@@ -231,6 +233,7 @@ class _NoStubs(MetaPathFinder):
     """
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        """Return gradio.component_meta without its writing of stub files; None for other modules."""
         if name != "gradio.component_meta":
             return None
         sys.meta_path.remove(self)

@@ -71,6 +71,7 @@ def preferred(accept_language: str) -> str:
 
 
 def _remembered(cookies: str) -> str | None:
+    """Return the language in the cookie; None without a valid one."""
     jar: SimpleCookie = SimpleCookie()
     try:
         jar.load(cookies)
@@ -81,6 +82,7 @@ def _remembered(cookies: str) -> str | None:
 
 
 async def _go(send: Send, where: str, cookie: str | None = None) -> None:
+    """Redirect to an address, setting a cookie if there is one."""
     headers = [
         (b"location", where.encode("latin1", "replace")),
         (b"content-length", b"0"),

@@ -70,6 +70,7 @@ class _WithoutSecrets(logging.Formatter):
         self._secrets = secrets
 
     def format(self, record: logging.LogRecord) -> str:
+        """Return the record's text with every secret replaced by "***"."""
         cached, record.exc_text = (
             record.exc_text,
             None,
@@ -114,6 +115,7 @@ class _File(RotatingFileHandler):
         return size > 0 and size + more > self.maxBytes
 
     def handleError(self, record: logging.LogRecord) -> None:
+        """Report once on the terminal that the log cannot be written."""
         error = sys.exc_info()[1]
         if not isinstance(error, OSError):
             super().handleError(record)

@@ -57,6 +57,7 @@ class RunFile:
             await run_in_threadpool(files.remove_tree, aside, PATIENCE_S)
 
     def _packed(self, id: str, with_data: bool, aside: Path) -> Path:
+        """Pack a run into a .zip file in aside and return it. Raises GarageError."""
         run = Runs(self.workspace).get(id)
         with files.writing(self.workspace.root):
             aside.mkdir(parents=True)

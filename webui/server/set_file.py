@@ -51,6 +51,7 @@ class SetFile:
         await (await run_in_threadpool(self._answer, Request(scope)))(scope, receive, send)
 
     def _answer(self, request: Request) -> Response:
+        """Answer with the requested dataset, conversations or questions as .jsonl; 404 with the reason."""
         id, language = request.query_params.get("id", ""), request.query_params.get("in", "")
         try:
             if request.url.path == TALKS:  # without an id: all

@@ -106,6 +106,7 @@ class DiskCard:
         return self.drawn(), shown("")
 
     def _delete(self, pressed: str) -> tuple[Html, Update]:
+        """Delete a model from this PC; return the new list and the notice. Raises GarageError."""
         freed = delete(self.services.workspace, pressed, self.services.runs.uses())
         row = self.services.downloads.row(pressed)
         if row is not None and row.state == "done":
@@ -116,6 +117,7 @@ class DiskCard:
 
 
 def rows(models: Sequence[StoredModel], w: Wording) -> Html:
+    """Return the models with their total size; those after OPEN_ROWS are folded."""
     if not models:
         return muted(w.t("disk_view.none"))
     key, size = "total_one" if len(models) == 1 else "total", format.bytes_used(w, sum(each.size for each in models))

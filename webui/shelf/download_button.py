@@ -30,6 +30,7 @@ class DownloadButton(Panel):
         return {self.room: shown(room), self.button: gr.update(visible=is_offered), self.notice: shown("")}
 
     def _can_download(self, model_id: object) -> bool:
+        """Return whether the id is a hub's model that is neither here nor being downloaded."""
         if not isinstance(model_id, str):
             return False
         try:

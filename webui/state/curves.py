@@ -122,6 +122,7 @@ class Curve:
         ]
 
     def _add(self, record: JsonObject) -> None:
+        """Add a line of the metrics. Steps that a resume or a rollback repeats replace the earlier ones."""
         kind, step, attempt = record.get("kind"), record.get("step"), record.get("attempt", 1)
         if kind not in ("train", "eval", "gpu") or not _is_count(step) or not _is_count(attempt):
             return
@@ -263,7 +264,7 @@ class Curves:
         return self.whole_curves.submit(self._overlaid, run, self._curve(run.id)).result()
 
     def _overlaid(self, run: RunFolder, curve: Curve) -> dict[str, list[object]]:
-        """Return few enough points for a chart of several runs."""
+        """Return the run's points for a chart of several runs, at most OVERLAID_POINTS of the loss; time in minutes."""
         with curve.reading:
             curve.catch_up(run)
             chosen = thin(curve.train.column("smoothed"), most=OVERLAID_POINTS)
@@ -274,6 +275,7 @@ class Curves:
         return {name: [None if math.isnan(value) else float(value) for value in column] for name, column in pairs}
 
     def _curve(self, run_id: str) -> Curve:
+        """Return the kept curve of a run; the one unused for longest makes room."""
         with self._guard:
             curve = self._curves.setdefault(run_id, Curve())
             self._curves.move_to_end(run_id)

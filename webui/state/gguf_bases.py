@@ -54,6 +54,8 @@ class GgufBases:
             self._thread.join()
 
     def _work(self, source: str, file: Path) -> None:
+        """Import the file in its thread, setting the state as it goes; an error becomes the state "failed"."""
+
         def look() -> None:
             if self._stop.is_set():
                 raise StopRequested

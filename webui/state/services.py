@@ -66,6 +66,7 @@ class Services:
 
     @classmethod
     def open(cls, workspace: Workspace) -> Services:
+        """Create everything that the page uses for a workspace, each part with the others that it needs."""
         runs, monitor = Runs(workspace), Monitor()
         dry_runs, pace_probe = DryRuns(lambda: busy(runs)), PaceProbe(workspace, monitor.newest)
         chat, exports = (

@@ -147,6 +147,7 @@ class Snapshots:
             return self._moment
 
     def view(self, run_id: str | None) -> RunView | None:
+        """Return all that is shown of a run; None if there is no such run."""
         try:
             run = self._runs.get(run_id or "")
             with self._guard:
@@ -160,6 +161,8 @@ class Snapshots:
         return self._exports.list(run_id), self._exports.attempts(run_id)
 
     def _take(self) -> Snapshot:
+        """Read the state of all runs, queue, chat and downloads, and choose the run to show: the one at work, one that
+        waits to go on, or the newest."""
         found_runs = {}
         for run in self._runs.list():
             with suppress(OSError):  # deleted meanwhile
@@ -195,6 +198,7 @@ class Snapshots:
             return None
 
     def _row(self, run: RunFolder) -> RunRow:
+        """Return the run's row, read again only if one of its files has changed."""
         # The stamps come first, so that a file that changes meanwhile is read again next time.
         stamps = [files.stamp(run.path / name) for name in ("state.json", "label.json", "metrics.jsonl", "checkpoints")]
         status = self._runs.status(run)
@@ -205,6 +209,7 @@ class Snapshots:
         return cached[1]
 
     def _view(self, run: RunFolder, row: RunRow) -> RunView:
+        """Return all that is shown of a run, with the log's end if it failed."""
         try:
             recipe = run.recipe()
         except GarageError:
@@ -225,6 +230,7 @@ class Snapshots:
 
 
 def _read_row(run: RunFolder, status: Status) -> RunRow:
+    """Read a run's row of the table from its files; unknown values are "" or None."""
     recipe: Recipe | None
     try:
         recipe = run.recipe()

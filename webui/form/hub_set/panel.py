@@ -113,7 +113,7 @@ class HubSetPanel(Panel):
 
     # ---- handlers -------------------------------------------------------------------------------------------------
     def search(self, words: object) -> list[object]:
-        """Inputs: words, or a name. Outputs: results, and those of open."""
+        """Inputs: words, or a name with a slash, which is opened. Outputs: results, and those of open."""
         text = words.strip() if isinstance(words, str) else ""
         if "/" in text:
             return [shown(""), *self.open(text)]
@@ -138,7 +138,7 @@ class HubSetPanel(Panel):
         ]  # fmt: skip
 
     def choose_part(self, dataset: object, part: object) -> list[Update]:
-        """Inputs: dataset, part. Outputs: those of a part."""
+        """Inputs: dataset, part. Outputs: first rows, message and what can be done with the part."""
         if not isinstance(dataset, AboutSet):
             return [gr.skip()] * len(self._part_components)
         try:
@@ -147,6 +147,8 @@ class HubSetPanel(Panel):
             return self._unavailable(error)
 
     def begin(self, rows: int) -> Callable[..., list[object]]:
+        """Return the handler that starts the download of a part. rows: at most so many, 0 for all."""
+
         def begun(dataset: object, part: object, question: object, answer: object) -> list[object]:
             """Inputs: dataset, part, question, answer. Outputs: download, clock, progress, failure."""
             if not isinstance(dataset, AboutSet):
@@ -187,6 +189,7 @@ class HubSetPanel(Panel):
 
     # ---- outputs -------------------------------------------------------------------------------------------------
     def _closed_outputs(self, error: GarageError | None = None) -> list[object]:
+        """Return the outputs of `open` with no dataset shown, and an error if there was one."""
         message = notice(self.w.render(error.message)) if error else Html("")
         return [
             shown(message),
@@ -198,6 +201,7 @@ class HubSetPanel(Panel):
         ]
 
     def _part_outputs(self, dataset: AboutSet) -> list[Update]:
+        """Return the outputs that show a part: first rows, a reason against it, and the fields for unknown columns."""
         part = dataset.part
         is_large, is_small = adding.is_too_large(part), part.rows is not None and part.rows <= FIRST_ROWS
         message, names, head = view.too_large(self.w) if is_large else Html(""), [], Html("")

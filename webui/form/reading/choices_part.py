@@ -128,6 +128,7 @@ class ReadingPart:
 
     # ---- reading the fields -----------------------------------------------------------------------------------
     def _chat_choices(self, values: FieldValues, stored: Choices) -> Choices:
+        """Return stored with the voice, silence and stand-ins that the fields have."""
         voice, gap = values[self.voice], values[self.gap]
         hours = float(gap) if isinstance(gap, int | float) and 0.25 <= gap <= 8760 else stored.gap_hours
         update = {
@@ -138,6 +139,7 @@ class ReadingPart:
         return stored.model_copy(update=update)
 
     def _column_choices(self, values: FieldValues, stored: Choices) -> Choices:
+        """Return stored with the columns' roles that the fields have."""
         names = values[self.column_names]
         names = [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
         roles = {
@@ -155,7 +157,7 @@ class ReadingPart:
 
     # ---- drawing the stored choices ------------------------------------------------------------------------------
     def draw(self, data: object, choices: Choices = NO_CHOICES) -> Updates:
-        """Return the updates for a state of the form."""
+        """Return the updates: for a chat its choices, for a table its columns with first rows; else both hidden."""
         updates: Updates = {
             self.chat: gr.update(visible=False),
             self.table: gr.update(visible=False),
@@ -177,6 +179,7 @@ class ReadingPart:
         return updates
 
     def _drawn_chat(self, chat: Chat) -> Updates:
+        """Return the updates for a chat: its people, the silences that end a conversation, and notes."""
         w = self.w
         people = [
             person for number, person in enumerate(chat.people) if number < MAX_PEOPLE or person.name == chat.voice
@@ -206,7 +209,7 @@ class ReadingPart:
         }
 
     def first_rows(self, data: str, choices: Choices) -> list[Row]:
-        """Return the first readable rows of a table. Raises DataError."""
+        """Return the first readable rows of a table, from memory while the file stays the same. Raises DataError."""
         store = self.services.datasets
         choices = store.choices(data, choices)
         path = store.path(data)
@@ -218,6 +221,7 @@ class ReadingPart:
         return rows
 
     def _drawn_table(self, rows: list[Row], report: DataReport) -> Updates:
+        """Return the updates for a table: possible readings, first rows, and a field for each column."""
         w = self.w
         names = list(dict.fromkeys(str(name) for row in rows for name in row.values))
         guessed = w.t("reading_choices.guessed") if report.guessed else ""  # None would keep the old text

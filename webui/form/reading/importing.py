@@ -104,7 +104,7 @@ class ImportPart:
 
     # ---- handlers -------------------------------------------------------------------------------------------------
     def look(self, newest: object) -> list[Update]:
-        """Inputs: newest. Outputs: row, progress, clock."""
+        """Inputs: newest. Outputs: row, progress (rows read so far), clock, which stops at the end."""
         reading = self.current(newest)
         if reading is None:
             return [gr.update(visible=False), gr.skip(), gr.Timer(active=False)]

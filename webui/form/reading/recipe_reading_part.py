@@ -64,7 +64,8 @@ class RecipeReadingPart(Panel):
         return Filling({"data": added.id}, {"reading": None}), {data: gr.update(choices=choices())}
 
     def draw(self, data: object, reading: RecipeReading | None) -> Updates:
-        """Return the updates for a state of the form."""
+        """Return the updates: notices if the recipe's dataset is missing, read in another way, or changed since, with
+        the buttons that help."""
         notices: list[Html] = []
         newest: int | None = None
         is_other = False
@@ -99,6 +100,7 @@ class RecipeReadingPart(Panel):
         }
 
     def _missing(self, reading: RecipeReading) -> str:
+        """Say which file, or dataset of the hub, the recipe needs."""
         is_hubs = not Path(reading.file).suffix and SetName.looks_like(reading.data)
         return self.w.t(
             "brought.missing_hub" if is_hubs else "brought.missing",

@@ -114,7 +114,7 @@ class BlindDuel:
         return "\n".join([*own_questions, *more[: max(0, COUNTS[-1] - len(own_questions))]])
 
     def read(self, file: str | None) -> Update:
-        """Inputs: file. Outputs: a summary of its questions, or the error."""
+        """Inputs: file. Outputs: a summary of its questions, or the error, beside the field."""
         w = self.w
         try:
             prompts = _own_prompts(file, "")
@@ -230,6 +230,7 @@ class BlindDuel:
         return self._view(comparison.id, at, status, question=question, answers=_beside(zip(names, texts, strict=True)))
 
     def _result(self, comparison: PromptComparison, voter: str) -> Html:
+        """Return the counts of votes with their meaning, and all questions."""
         w, score = self.w, comparison.score()
         names = {
             place: one.label for place, one in zip(("first", "second"), comparison.lineup.contestants, strict=True)
@@ -310,6 +311,7 @@ class BlindDuel:
         answers: str = "",
         result: str = "",
     ) -> list[object]:
+        """Return the outputs. at: index of the prompt that is shown; None hides the question."""
         if opened and not writing:
             link = tag(
                 "a",

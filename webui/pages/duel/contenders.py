@@ -98,6 +98,7 @@ def two_of(
 def _contestant(
     services: Services, w: Wording, model: Any, checkpoint: object, percent: object, precision: object
 ) -> Contestant:
+    """Return the contestant that the fields describe. Raises GarageError if its model is gone."""
     if not is_there(services, w, model):
         raise ChatError("chat_page.gone")
     strength, run_id = strength_of(percent), run_id_of(model)
