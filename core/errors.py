@@ -8,6 +8,7 @@ GarageError
 ├── RunError         a run that does not exist, or is in the wrong state
 ├── BusyError        another process holds the lease
 ├── ChatError        a chat that could not be loaded or ended
+├── JudgeError       a judge that cannot judge an answer
 └── ExportError      an export that could not be made, or failed its check
 
 Each is raised with a catalogue key and its values: `DataError("data.empty_file", file="a.jsonl")`.
@@ -60,6 +61,9 @@ class BusyError(GarageError): ...
 
 
 class ChatError(GarageError): ...
+
+
+class JudgeError(GarageError): ...
 
 
 class ExportError(GarageError): ...

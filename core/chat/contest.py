@@ -28,11 +28,6 @@ AT_ONCE = 8  # questions: a batch takes little longer than one question, and a c
 CONTESTANT_ERRORS = ("adapter.other_base", "chat.not_finite", "chat.adapter_changes_base", "chat.no_strength")
 
 
-def same_text(answer: str, expected: str) -> bool:
-    """Compare two texts, ignoring case and the amount of whitespace."""
-    return " ".join(answer.split()).casefold() == " ".join(expected.split()).casefold()
-
-
 def answer_missing(chat: ChatClient, workspace: Workspace, comparison: PromptComparison) -> Iterator[tuple[int, int]]:
     """Generate missing answers; yield (answers there, answers in all) after each, which is saved at once.
 

@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 from core.chat.comparison import JUDGED, PromptComparison, Verdict
 from core.errors import ChatError
 from core.files import JsonObject
+from core.judges.texts import without_thoughts
 from core.messages import Message, msg
 
 TIMEOUT_S = 180.0  # for one verdict: a large model on a CPU thinks for a minute or two
@@ -166,8 +167,9 @@ def result_message(judge: Judge, comparison: PromptComparison, place: int = 1) -
 
 def verdict_of(text: str) -> Verdict:
     """The only verdict in a text, not counting its thoughts. Raises _BadFormat."""
-    visible = re.sub(r"<think>.*?</think>", "", text, flags=re.DOTALL)
-    verdicts = {str(each).strip().lower() for each in re.findall(r'\{\s*"verdict"\s*:\s*"([^"]*)"\s*\}', visible)}
+    verdicts = {
+        str(each).strip().lower() for each in re.findall(r'\{\s*"verdict"\s*:\s*"([^"]*)"\s*\}', without_thoughts(text))
+    }
     verdict = VERDICTS.get(verdicts.pop()) if len(verdicts) == 1 else None
     if verdict is None:
         raise _BadFormat(text.strip() or "…")

@@ -17,7 +17,7 @@ from core.chat import judge as judges
 from core.chat.answer import STRENGTHS
 from core.chat.client import ChatClient
 from core.chat.comparison import Contestant, PromptComparison, same_beginning
-from core.chat.contest import answer_missing, same_text
+from core.chat.contest import answer_missing
 from core.chat.judge import Judge
 from core.chat.prompts import Prompt, prompts_of, prompts_of_file
 from core.commands.data import dataset_store
@@ -25,6 +25,8 @@ from core.commands.hub_sets import data
 from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, plain, print_json, say, written_over
 from core.errors import ChatError, RecipeError
 from core.files import JsonObject
+from core.judges.judge import is_right
+from core.judges.specs import ExactJudge
 from core.messages import Message, msg, terminal_language
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
@@ -205,7 +207,7 @@ def comparison_json(comparison: PromptComparison) -> JsonObject:
         given = [answers[prompt, place] for prompt in range(len(lineup.prompts)) if (prompt, place) in answers]
         seconds = sum(answer.seconds for answer in given)
         right = Counter(
-            same_text(answers[number, place].text, prompt.expected)
+            is_right(ExactJudge(), prompt.expected, answers[number, place].text)
             for number, prompt in enumerate(lineup.prompts)
             if prompt.expected is not None and (number, place) in answers
         )

@@ -24,7 +24,6 @@ from core import files
 from core.data import joined_text
 from core.data.conversation import characters
 from core.data.facts import DataFacts
-from core.data.findings.language import main_language
 from core.data.findings.row_words import RowWords
 from core.data.formats import Example
 from core.data.framing import Framing
@@ -43,6 +42,7 @@ from core.data.template_process import IsolatedTemplate
 from core.data.tokenizer import Tokenizer, conversation
 from core.data.validation_split import own_validation, paragraphs_of
 from core.errors import DataError, TemplateError
+from core.language import main_language
 from core.messages import Message, msg
 from core.models.library import Models
 from core.recipe import Data, Format

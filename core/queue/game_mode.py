@@ -50,7 +50,7 @@ class HoldState:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class HoldDecision:
     """The decision and the new state. seconds_left: until training may resume, if known."""
 
     state: HoldState
@@ -62,7 +62,7 @@ class Verdict:
         return self.state.held
 
 
-def decide(automation: Automation, observation: Observation, before: HoldState, clock: float) -> Verdict:
+def decide(automation: Automation, observation: Observation, before: HoldState, clock: float) -> HoldDecision:
     """Decide whether training is on hold. automation: the preferences; before: the state after the last verdict; clock:
     now, monotonic."""
     hours = next((hours for hours in automation.hours if hours.covers(observation.minute)), None)
@@ -72,7 +72,7 @@ def decide(automation: Automation, observation: Observation, before: HoldState, 
     now = replace(before, wanted_since=demand_since, free_since=free_since)
     is_free_long = free_since is not None and clock - free_since >= automation.free_s
     if before.ignored:
-        return Verdict(replace(now, held=False, why=None, ignored=bool(hours) or not is_free_long))
+        return HoldDecision(replace(now, held=False, why=None, ignored=bool(hours) or not is_free_long))
     # A program counts once it has needed the device for wanted_s, or at once if training is on hold already.
     by_program = demand_since is not None and (before.held or clock - demand_since >= automation.wanted_s)
     if by_program:
@@ -81,13 +81,13 @@ def decide(automation: Automation, observation: Observation, before: HoldState, 
         now = replace(now, why=None)
     if hours:
         message = msg("game.hours", hours=str(hours), until=clock_of(hours.end))
-        return Verdict(replace(now, held=True), message, hours.minutes_left(observation.minute) * 60.0)
+        return HoldDecision(replace(now, held=True), message, hours.minutes_left(observation.minute) * 60.0)
     if by_program:
-        return Verdict(now, demand)
+        return HoldDecision(now, demand)
     if before.held and now.why is not None:
         seconds_left = None if free_since is None else max(0.0, automation.free_s - (clock - free_since))
-        return Verdict(now, msg("game.soon") if seconds_left is not None else now.why, seconds_left)
-    return Verdict(replace(now, held=False, why=None))
+        return HoldDecision(now, msg("game.soon") if seconds_left is not None else now.why, seconds_left)
+    return HoldDecision(replace(now, held=False, why=None))
 
 
 def demand_of_card(

@@ -23,7 +23,7 @@ HEAVY = {"torch", "transformers", "peft", "bitsandbytes", "accelerate", "dataset
 # room.
 FLOORS = (
     ("core",),
-    ("core.workspace", "core.system"),
+    ("core.workspace", "core.system", "core.judges"),
     ("core.hub",),
     ("core.models",),
     ("core.data", "core.memory"),

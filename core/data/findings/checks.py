@@ -12,7 +12,7 @@ from typing import Any
 
 from core.data.findings.answers import Answers, Openings, Refusals, SamePairs
 from core.data.findings.finding import MAX_ROWS, Finding
-from core.data.findings.language import Languages
+from core.data.findings.languages import Languages
 from core.data.findings.leaks import Leaks
 from core.data.findings.lengths import Lengths
 from core.data.findings.markers import Markers

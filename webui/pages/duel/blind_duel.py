@@ -11,10 +11,12 @@ from gradio.components import Component
 
 from core.chat import corrections
 from core.chat.comparison import Contestant, PromptComparison, Score, Verdict, same_beginning
-from core.chat.contest import answer_missing, same_text
+from core.chat.contest import answer_missing
 from core.chat.conversations import Conversations, first_questions
 from core.chat.prompts import MAX_CHARACTERS, Prompt, neutral, own_prompts, prompts_of, prompts_of_file
 from core.errors import ChatError, GarageError
+from core.judges.judge import is_right
+from core.judges.specs import ExactJudge
 from webui.kit.html import Html, join, muted, notice, tag
 from webui.kit.live import AT_ONCE, CONTROL, LAST, QUIET, LivePart, Update, shown
 from webui.kit.wording import Wording
@@ -353,5 +355,8 @@ def _expected(comparison: PromptComparison) -> dict[str, int]:
         for number, prompt in prompts
         if prompt.expected and {(number, 0), (number, 1)} <= answers.keys()
     }
-    hits = [sum(same_text(answers[number, place].text, text) for number, text in expected.items()) for place in (0, 1)]
+    hits = [
+        sum(is_right(ExactJudge(), text, answers[number, place].text) for number, text in expected.items())
+        for place in (0, 1)
+    ]
     return {"first_hits": hits[0], "second_hits": hits[1], "count": len(expected)}

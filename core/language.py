@@ -1,7 +1,6 @@
-"""Detects the language of answers: by script, and for seven languages of Latin script by their commonest words.
+"""Detects the language of a text: by script, and for seven languages of Latin script by their commonest words.
 
-Other languages of Latin script, code, and answers of fewer than MIN_CHARACTERS are not judged. Languages that at least
-a fifth of the answers have are taken as intended.
+Other languages of Latin script and texts of fewer than MIN_CHARACTERS stay undecided.
 """
 
 from __future__ import annotations
@@ -10,12 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from core.data.findings.finding import Finding, Marked
-from core.data.findings.row_words import RowWords
-from core.messages import msg
-
 MIN_CHARACTERS = 40
-MEANT = 0.2  # share of the judged answers from which a second language is intended
 MAIN = 0.7  # share of the judged texts from which their language is the main one
 _SCRIPTS = (
     ("ja", re.compile(r"[\u3040-\u30ff]"), 3),
@@ -38,7 +32,7 @@ _COMMON = {
     "nl": "de het een en van is niet dat met voor op zijn ik je wordt te",
 }
 _WORDS = {language: frozenset(words.split()) for language, words in _COMMON.items()}
-_ANY = frozenset(" ".join(_COMMON.values()).split())
+COMMON_WORDS = frozenset(" ".join(_COMMON.values()).split())
 _LETTERS = re.compile(r"[^\W\d_]")
 _HEAD = 300  # characters
 
@@ -58,7 +52,7 @@ def language_of(text: str) -> str | None:
         return None
     words = head.lower().split()
     different = set(words)
-    known = different & _ANY  # most words are in no list
+    known = different & COMMON_WORDS  # most words are in no list
     if len(known) < 4:
         return None
     hits = sorted(((len(known & common), language) for language, common in _WORDS.items()), reverse=True)
@@ -73,37 +67,3 @@ def main_language(texts: Sequence[str]) -> str | None:
         return None
     language, count = judged.most_common(1)[0]
     return language if count >= MAIN * judged.total() else None
-
-
-class Languages:
-    """Answers in another language than most."""
-
-    def __init__(self, most: int | None):
-        self._most = most
-        self._by_language: dict[str, Marked] = {}
-
-    def add(self, words: RowWords) -> None:
-        """Count the language of the row's answers, unless they hold code."""
-        if "```" in words.answer:
-            return
-        language = language_of(words.answer)
-        if language is not None:
-            marked = self._by_language.setdefault(language, Marked())
-            marked.add(words.row, words.quote(words.answer) if marked.wants_quote else "")
-
-    def findings(self, rows: int) -> list[Finding]:
-        """Return the rows in other languages than most, if each of those languages is rare."""
-        judged = sum(map(len, self._by_language.values()))
-        ordered = sorted(self._by_language.items(), key=lambda item: -len(item[1]))
-        few = [(language, marked) for language, marked in ordered[1:] if len(marked) < MEANT * judged]
-        if len(few) < len(ordered[1:]) or not few:
-            return []
-        others, (most_language, most_marked) = Marked(), ordered[0]
-        examples = {example.row: example.quote for _, marked in few for example in marked.examples}
-        for row in sorted(row for _, marked in few for row in marked.rows):
-            others.add(row, examples.get(row, ""))
-        named = [msg(f"finding.language_{language}", count=len(marked)) for language, marked in few]
-        main = msg(f"finding.language_{most_language}", count=len(most_marked))
-        return others.finding(
-            "languages", rows, [others.repair("remove", "languages", self._most)], main=main, others=named
-        )

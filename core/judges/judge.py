@@ -1,0 +1,288 @@
+"""Judging one answer: `judge(spec, expected, answer)`.
+
+A judge that cannot judge (a broken pattern, an expected answer without a number) raises JudgeError; that says nothing
+of the answer. Thoughts are left out first, and an answer without anything else is wrong.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, Literal
+
+import regex
+
+from core.errors import JudgeError
+from core.judges.numbers import Quantity, quantities, same
+from core.judges.similarity import chrf
+from core.judges.specs import (
+    ChoiceJudge,
+    ContainsJudge,
+    ExactJudge,
+    JsonJudge,
+    JudgeSpec,
+    LabelJudge,
+    LanguageJudge,
+    LengthJudge,
+    NumberJudge,
+    OneOfJudge,
+    RegexJudge,
+    SimilarityJudge,
+)
+from core.judges.structured import equal, leaves, parse
+from core.judges.texts import folded, has, narrow, normalised, quoted, without_thoughts, words
+from core.language import language_of
+from core.messages import Message, msg
+from core.values import Frozen
+
+PATTERN_S = 0.5  # for one answer, after which a pattern is given up: some take time exponential in its length
+
+Outcome = Literal["right", "partly", "wrong"]
+
+
+class Verdict(Frozen):
+    """A judge's opinion of one answer. score: 1 for right, 0 to 1 otherwise."""
+
+    outcome: Outcome
+    score: float
+    reason: Message
+
+
+def judge(spec: JudgeSpec, expected: str, answer: str) -> Verdict:
+    """Judge an answer. expected: that of the data, "" if there is none. Raises JudgeError if that cannot be done."""
+    answer = without_thoughts(answer)
+    if not answer:
+        return _verdict(0.0, msg("judges.empty"))
+    return _JUDGES[type(spec)](spec, without_thoughts(expected), answer)
+
+
+def is_right(spec: JudgeSpec, expected: str, answer: str) -> bool:
+    """Return whether an answer is entirely right. Raises JudgeError."""
+    return judge(spec, expected, answer).outcome == "right"
+
+
+def _verdict(score: float, reason: Message) -> Verdict:
+    return Verdict(outcome="right" if score == 1 else "partly" if score else "wrong", score=score, reason=reason)
+
+
+def _exact(_: ExactJudge, expected: str, answer: str) -> Verdict:
+    if normalised(answer) == normalised(expected):
+        return _verdict(1.0, msg("judges.same"))
+    return _verdict(0.0, msg("judges.differs", expected=quoted(expected)))
+
+
+def _one_of(spec: OneOfJudge, expected: str, answer: str) -> Verdict:
+    accepted = [text for text in (expected, *spec.answers) if text]
+    if not accepted:
+        raise JudgeError("judges.no_expected")
+    if normalised(answer) in map(normalised, accepted):
+        return _verdict(1.0, msg("judges.same"))
+    return _verdict(0.0, msg("judges.none_of_them", count=len(accepted)))
+
+
+def _contains(spec: ContainsJudge, expected: str, answer: str) -> Verdict:
+    text = folded(answer)
+    for phrase in spec.none_of:
+        if has(text, phrase):
+            return _verdict(0.0, msg("judges.must_not", text=quoted(phrase)))
+    if not spec.any_of and not spec.all_of:
+        return _contains_expected(spec.common, expected, text)
+    if spec.any_of and not any(has(text, phrase) for phrase in spec.any_of):
+        return _verdict(0.0, msg("judges.lacks", texts=[quoted(phrase) for phrase in spec.any_of[:3]]))
+    return _share(spec.all_of, [phrase for phrase in spec.all_of if not has(text, phrase)])
+
+
+def _contains_expected(common: tuple[str, ...], expected: str, text: str) -> Verdict:
+    if not expected:
+        raise JudgeError("judges.no_expected")
+    if has(text, expected):
+        return _verdict(1.0, msg("judges.contains"))
+    needed = [word for word in dict.fromkeys(words(expected)) if word not in common]
+    if not common or not needed:
+        return _verdict(0.0, msg("judges.lacks", texts=[quoted(expected)]))
+    return _share(needed, [word for word in needed if not has(text, word)])
+
+
+def _share(phrases: list[str] | tuple[str, ...], missing: list[str]) -> Verdict:
+    """Return right if nothing is missing; partly if at least half of the phrases are there."""
+    if not missing:
+        return _verdict(1.0, msg("judges.contains"))
+    share = 1 - len(missing) / len(phrases)
+    lacks = msg("judges.lacks", texts=[quoted(phrase) for phrase in missing[:3]])
+    return _verdict(share if share >= 0.5 else 0.0, lacks)
+
+
+def _number(spec: NumberJudge, expected: str, answer: str) -> Verdict:
+    needed, given = ([quantity.with_decimal(spec.decimal) for quantity in quantities(text)]
+                     for text in (expected, answer))  # fmt: skip
+    if not needed:
+        raise JudgeError("judges.no_number", expected=quoted(expected))
+    if not given:
+        return _verdict(0.0, msg("judges.number_none"))
+
+    def hit(one: Quantity, others: list[Quantity], any_reading: bool = False) -> bool:
+        return any(same(one, other, spec.tolerance, spec.relative, any_reading) for other in others)
+
+    if len(needed) > 1:
+        hits = sum(hit(one, given) for one in needed)
+        return _verdict(hits / len(needed), msg("judges.numbers", count=hits, total=len(needed)))
+    [one], last = needed, given[-1]
+    values = {"given": last.text, "expected": one.text}
+    if hit(one, [last]):
+        return _verdict(1.0, msg("judges.number_right", **values))
+    if hit(one, given):
+        return _verdict(0.5, msg("judges.number_among", **values))
+    if hit(one, [last], any_reading=True):
+        return _verdict(0.5, msg("judges.number_two_ways", **values))
+    return _verdict(0.0, msg("judges.number_wrong", **values))
+
+
+def _regex(spec: RegexJudge, _: str, answer: str) -> Verdict:
+    pattern = _compiled(spec.pattern, spec.case_sensitive)
+    try:
+        match = pattern.search(answer, timeout=PATTERN_S, concurrent=True)
+    except TimeoutError:
+        raise JudgeError("judges.pattern_slow", pattern=quoted(spec.pattern), seconds=PATTERN_S) from None
+    return _verdict(1.0, msg("judges.pattern_right")) if match else _verdict(0.0, msg("judges.pattern_wrong"))
+
+
+@lru_cache(maxsize=32)
+def _compiled(pattern: str, case_sensitive: bool) -> regex.Pattern[str]:
+    try:
+        return regex.compile(pattern, regex.DOTALL | (0 if case_sensitive else regex.IGNORECASE))
+    except (regex.error, OverflowError, RecursionError) as error:
+        raise JudgeError("judges.pattern_broken", pattern=quoted(pattern), reason=str(error)[:100]) from None
+
+
+def _json(spec: JsonJudge, expected: str, answer: str) -> Verdict:
+    needed = dict[str, object]()
+    if expected:
+        try:
+            value, _ = parse(expected)
+        except ValueError:
+            raise JudgeError("judges.expected_not_json", expected=quoted(expected)) from None
+        needed = dict(leaves(value))
+    try:
+        value, has_other_text = parse(answer)
+    except ValueError:
+        return _verdict(0.0, msg("judges.not_json"))
+    given = dict(leaves(value))
+    if spec.fields:
+        needed, given = ({path: leaf for path, leaf in each.items() if re.split(r"\.", path)[0] in spec.fields}
+                         for each in (needed, given))  # fmt: skip
+    if expected:
+        wrong = [path for path in {**needed, **given} if not _has_leaf(path, needed, given)]
+        total = len({**needed, **given})
+    else:
+        names = {path.partition(".")[0] for path in given}
+        wrong, total = [field for field in spec.fields if field not in names], len(spec.fields)
+    score = 1 - len(wrong) / total if total else 1.0
+    if wrong:
+        reason = msg("judges.json_wrong", count=total - len(wrong), total=total, fields=sorted(wrong)[:3])
+    else:
+        reason = msg("judges.json_around" if has_other_text else "judges.json_right")
+    return _verdict(score / 2 if has_other_text else score, reason)
+
+
+def _has_leaf(path: str, needed: dict[str, object], given: dict[str, object]) -> bool:
+    return path in needed and path in given and equal(needed[path], given[path])
+
+
+def _label(spec: LabelJudge, expected: str, answer: str) -> Verdict:
+    labels = {normalised(label): label for label in spec.labels}
+    if normalised(expected) not in labels:
+        raise JudgeError("judges.expected_no_label", expected=quoted(expected))
+    label = label_in(spec, answer)
+    if label is None:
+        named = labels_in(spec, answer)
+        return _verdict(0.0, msg("judges.label_several", labels=named) if named else msg("judges.label_none"))
+    is_expected = normalised(label) == normalised(expected)
+    reason = msg("judges.label_right") if is_expected else msg("judges.label_wrong", given=label, expected=expected)
+    return _verdict(float(is_expected), reason)
+
+
+def label_in(spec: LabelJudge, answer: str) -> str | None:
+    """Return the one label that an answer is, or names; None if it names none or several."""
+    exact = {normalised(label): label for label in spec.labels}.get(normalised(without_thoughts(answer)))
+    named = [exact] if exact else labels_in(spec, without_thoughts(answer))
+    return named[0] if len(named) == 1 else None
+
+
+def labels_in(spec: LabelJudge, answer: str) -> list[str]:
+    """Return the labels that an answer names; one that is a part of another only where it stands alone."""
+    text, named = folded(answer), []
+    for label in sorted(spec.labels, key=len, reverse=True):
+        if has(text, label):
+            named.append(label)
+            text = text.replace(normalised(label), "\n")
+    return named
+
+
+_KEYWORD = r"(?i:answer|option|choice|antwort|lösung|答案|选项|选择|选|答)"
+
+
+def _choice(spec: ChoiceJudge, expected: str, answer: str) -> Verdict:
+    right = _letter(spec.letters, expected)
+    if right is None:
+        raise JudgeError("judges.expected_no_choice", expected=quoted(expected))
+    letter = _letter(spec.letters, answer)
+    if letter is None:
+        return _verdict(0.0, msg("judges.choice_none"))
+    return _verdict(float(letter == right), msg("judges.choice", given=letter, expected=right))
+
+
+def _letter(letters: str, text: str) -> str | None:
+    """Return the letter that a text chooses: "B", "(b) Paris", "The answer is B", "选B"; None if that is unclear."""
+    text = narrow(text)
+    some = f"[{letters}]"
+    start = re.match(rf"[\s(\[*\"']*({some}|{some.lower()}(?=[).:\]]|\W*\Z))[*)\]\"']*(?:[).:、,。，]|\s*\Z)", text)
+    if start:
+        return start[1].upper()
+    letter = rf"(?<![A-Za-z])({some})(?![A-Za-z'’])"
+    named = re.findall(rf"{_KEYWORD}\W*(?:is|ist|lautet|是|为)?\W*{letter}", text)
+    # "A" is a letter here unless a word follows: "A good answer"
+    letter = rf"(?!A\s+(?!(?:and|or|und|oder)\b)[a-z]){letter}"
+    alone = set(named[-1:] or re.findall(letter, text))
+    return alone.pop() if len(alone) == 1 else None
+
+
+def _language(spec: LanguageJudge, expected: str, answer: str) -> Verdict:
+    language, given = spec.language or language_of(expected), language_of(answer)
+    if language is None or given is None:
+        raise JudgeError("judges.language_unknown", text=quoted(expected if language is None else answer))
+    names = {"given": msg(f"judges.language_{given}"), "expected": msg(f"judges.language_{language}")}
+    return _verdict(float(language == given), msg("judges.language", **names))
+
+
+def _length(spec: LengthJudge, _: str, answer: str) -> Verdict:
+    count = len(words(answer)) if spec.unit == "words" else len(answer)
+    most = count if spec.most is None else spec.most
+    score = min(1.0, most / count, count / spec.least if spec.least else 1.0) if count else 0.0
+    is_right = spec.least <= count <= most
+    return Verdict(
+        outcome="right" if is_right else "wrong", score=score, reason=msg(f"judges.length_{spec.unit}", count=count)
+    )
+
+
+def _similarity(spec: SimilarityJudge, expected: str, answer: str) -> Verdict:
+    if not expected:
+        raise JudgeError("judges.no_expected")
+    score = chrf(folded(answer), folded(expected))
+    outcome: Outcome = "right" if score >= spec.right else "partly" if score >= spec.partly else "wrong"
+    return Verdict(outcome=outcome, score=score, reason=msg("judges.similarity", percent=round(100 * score)))
+
+
+_JUDGES: dict[type, Callable[[Any, str, str], Verdict]] = {
+    ExactJudge: _exact,
+    OneOfJudge: _one_of,
+    ContainsJudge: _contains,
+    NumberJudge: _number,
+    RegexJudge: _regex,
+    JsonJudge: _json,
+    LabelJudge: _label,
+    ChoiceJudge: _choice,
+    LanguageJudge: _language,
+    LengthJudge: _length,
+    SimilarityJudge: _similarity,
+}

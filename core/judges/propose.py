@@ -1,0 +1,103 @@
+"""Proposes a judge from the expected answers of a data set."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from statistics import median
+from typing import Literal
+
+from core.errors import JudgeError
+from core.judges.numbers import quantities
+from core.judges.specs import (
+    ChoiceJudge,
+    ContainsJudge,
+    JsonJudge,
+    JudgeSpec,
+    LabelJudge,
+    NumberJudge,
+    SimilarityJudge,
+)
+from core.judges.structured import parse
+from core.judges.texts import is_cjk, narrow, normalised, without_thoughts, words
+from core.language import COMMON_WORDS
+
+MIN_SHARE = 0.9  # share of the answers that have to be of a kind
+MAX_LABELS, TIMES_EACH, LABEL_WORDS = 50, 3, 6  # labels; how often each occurs on average; words of one
+FACT_WORDS, SENTENCE_WORDS, KEY_WORDS = 4, 25, 6  # medians: of a short fact, of a sentence, of what is special to it
+OTHER_LETTERS = 16  # letters beside a number, in an answer that is a number with its unit
+# Short words that core/language does not have, because several languages share them.
+_SHORT = frozenset(["a", "an", "in", "on", "at", "to", "im", "am", "um", "ins", "when"])
+COMMON_IN = 0.15  # share of the different answers from which a word says nothing of one of them
+_CHOICE = re.compile(r"[(\[]?([A-H])[)\]]?(?:[).:、].*)?", re.DOTALL)
+
+
+def propose(expected_answers: Sequence[str]) -> JudgeSpec:
+    """Return the judge that suits the expected answers. Raises JudgeError if there are none."""
+    texts = [text for text in map(without_thoughts, expected_answers) if text]
+    if not texts:
+        raise JudgeError("judges.no_expected")
+    if _share_of(texts, _is_json) >= MIN_SHARE:
+        return JsonJudge()
+    choices = {match[1] for match in map(_CHOICE.fullmatch, map(narrow, texts)) if match}
+    if len(choices) > 1 and _share_of(texts, lambda text: _CHOICE.fullmatch(narrow(text)) is not None) >= MIN_SHARE:
+        return ChoiceJudge(letters="ABCDEFGH"[: max(4, "ABCDEFGH".index(max(choices)) + 1)])
+    if _share_of(texts, _is_number) >= MIN_SHARE:
+        return NumberJudge(decimal=_decimal(texts))
+    by_label = Counter(map(normalised, texts))
+    if len(by_label) <= min(MAX_LABELS, len(texts) / TIMES_EACH) and _longest(by_label) <= LABEL_WORDS:
+        spelling = {normalised(text): text for text in reversed(texts)}
+        return LabelJudge(labels=tuple(spelling[label] for label, _ in by_label.most_common()))
+    if median(len(words(text)) for text in texts) <= FACT_WORDS:
+        return ContainsJudge()
+    return _facts(texts) or SimilarityJudge()
+
+
+def _share_of(texts: Sequence[str], is_kind: object) -> float:
+    return sum(map(bool, map(is_kind, texts))) / len(texts)  # type: ignore[call-overload]
+
+
+def _longest(texts: Counter[str]) -> int:
+    return max(len(words(text)) for text in texts)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        value, has_other_text = parse(text)
+    except ValueError:
+        return False
+    return isinstance(value, dict | list) and not has_other_text
+
+
+def _is_number(text: str) -> bool:
+    """Return whether a text is one number and little else, as a unit."""
+    numbers = quantities(text)
+    return len(numbers) == 1 and sum(map(str.isalpha, text)) <= OTHER_LETTERS
+
+
+def _decimal(texts: Sequence[str]) -> Literal["", ".", ","]:
+    """Return the decimal separator of those numbers that can be read in one way only; "" if none or both occur."""
+    separators = set[Literal[".", ","]]()
+    for number in (number for text in texts for number in quantities(text)):
+        readings = number.by_decimal
+        if "." in readings and "," not in readings:
+            separators.add(".")
+        elif "," in readings and "." not in readings:
+            separators.add(",")
+    return separators.pop() if len(separators) == 1 else ""
+
+
+def _facts(texts: Sequence[str]) -> ContainsJudge | None:
+    """Return a judge of sentences by the words that are special to each; None if they have too many, or if words
+    cannot be told apart by spaces."""
+    different = {normalised(text): words(text) for text in texts}
+    if is_cjk("".join(different)) or median(map(len, different.values())) > SENTENCE_WORDS:
+        return None
+    in_answers = Counter(word for each in different.values() for word in set(each))
+    least = max(3, COMMON_IN * len(different))
+    common = {word for word, count in in_answers.items() if count >= least or word in COMMON_WORDS | _SHORT}
+    special = [len(set(each) - common) for each in different.values()]
+    if median(special) > KEY_WORDS or sum(map(bool, special)) < MIN_SHARE * len(special):
+        return None
+    return ContainsJudge(common=tuple(sorted(common)))
