@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from webui.kit.html import Html, join, tag
+from webui.kit.icons import icon
 from webui.kit.wording import Wording
 from webui.pages.rail import PAGES
 
@@ -28,4 +29,5 @@ def shortcuts(w: Wording) -> Html:
         "dialog", close, title, tag("dl", rows), switch, id="shortcuts-sheet", aria_labelledby="shortcuts-title"
     )
     attributes = {"aria_label": w.t("shortcuts.open"), "title": w.t("shortcuts.open"), "aria_haspopup": "dialog"}
-    return join([tag("button", "?", type="button", class_="lg-small", id="shortcuts-open", **attributes), sheet])
+    opens = tag("button", icon("keyboard"), type="button", class_="lg-small", id="shortcuts-open", **attributes)
+    return join([opens, sheet])
