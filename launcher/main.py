@@ -3,7 +3,7 @@
     python launch.py [--host H] [--port P] [--workspace DIR] [--no-browser] [--auth USER:PASS]
                                         --host 0.0.0.0: also for other devices on the network, with the printed key or
                                         the password of --auth
-    python launch.py COMMAND ...        train, further, queue, runs, pause, resume, chat, compare, export, recipe,
+    python launch.py COMMAND ...        train, further, queue, runs, pause, resume, chat, compare, sum, export, recipe,
                                         pack, unpack, plan, estimate, inspect, data, models, tools, workspace,
                                         doctor; COMMAND --help lists its options
     python launch.py --version
@@ -65,6 +65,7 @@ COMMANDS = (
     "further",
     "chat",
     "compare",
+    "sum",
     "export",
     "recipe",
     "pack",
