@@ -77,7 +77,8 @@ def parse(arguments: list[str] | None, w: Wording) -> argparse.Namespace:
 
 
 def secret_of(auth: str | None, reach: Reach, w: Wording) -> DoorSecret | None:
-    """Return the secret that opens the door; None for no door, which is for this PC only."""
+    """Return the secret that opens the door; None for no door, which is for this PC only. Raises _Refusal for an
+    unusable or short password."""
     if auth is None:
         return None if reach.is_this_pc_only else DoorSecret.generate()
     user, colon, password = auth.partition(":")
@@ -89,7 +90,7 @@ def secret_of(auth: str | None, reach: Reach, w: Wording) -> DoorSecret | None:
 
 
 def open_or_serve(options: argparse.Namespace, workspace: Workspace, w: Wording) -> int:
-    """Open the page of the app that has the workspace, if there is one; else serve ours."""
+    """Open the page of the app that has the workspace, if there is one; else serve ours. Raises _Refusal."""
     ownership, url = Ownership(workspace), f"http://{options.reach.local}:{options.port}/"
     try:
         other = ownership.claim(url)
@@ -142,7 +143,8 @@ def _reason(error: Exception) -> str:
 
 
 def serve(options: argparse.Namespace, workspace: Workspace, ownership: Ownership, url: str, w: Wording) -> int:
-    """Serve until Ctrl-C or SIGTERM, then pause the run that trains, and wait for it."""
+    """Serve until Ctrl-C or SIGTERM, then pause the run that trains, and wait for it. Raises _Refusal if the workspace
+    or port cannot be used."""
     over = threading.Event()
     for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
         if hasattr(signal, name):

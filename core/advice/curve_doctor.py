@@ -360,8 +360,8 @@ def _flat_measured(series: Series) -> tuple[Message, int, float] | None:
 
 
 def _flat_training(recipe: Recipe, series: Series) -> tuple[Message, int, float] | None:
-    """Find three long blocks in a row with the same mean, within what batches differ, for runs without validation
-    rows."""
+    """Find three long blocks in a row with the same mean, within what batches differ, for runs without validation rows.
+    Returns (evidence, first step, loss as a share of the untrained model's)."""
     losses = series.losses[series.steps <= _while_learning(series)]
     width = max(2 * MIN_FLAT_STEPS, len(losses) // 6)
     if len(losses) < 3 * width:

@@ -51,7 +51,8 @@ def desired_length(case: Case) -> int:
 
 
 def max_length(case: Case, draft: Recipe) -> tuple[int, Message]:
-    """Return the desired length; less if only less fits, but never so short that more than 1 of 100 examples is cut."""
+    """Return the desired length; less if only less fits, but never so short that more than 1 of 100 examples is cut.
+    With the reason."""
     desired, numbers = draft.data.max_length, case.numbers(draft)
     value = desired
     if case.fits(draft) is False:
@@ -87,7 +88,7 @@ def longest_that_fits(case: Case, draft: Recipe, shortest: int) -> int | None:
 
 
 def target_modules(case: Case, draft: Recipe) -> tuple[str, Message]:
-    """Return all linear layers, which the QLoRA paper found to matter most.
+    """Return all linear layers, which the QLoRA paper found to matter most. With the reason.
 
     If only that fits: query and value alone, as in the LoRA paper, or the one matrix in which a family has them.
     """
@@ -176,7 +177,7 @@ def batch_size(case: Case, draft: Recipe) -> tuple[int, Message]:
 
 def checkpointing(case: Case, draft: Recipe) -> tuple[bool, Message]:
     """Turn checkpointing off if the memory suffices, as it costs a third of the time; other needs for memory come
-    first."""
+    first. With the reason."""
     if draft.train.offload_layers:
         return True, msg("advise.checkpointing_offload")
     without = with_settings(draft, gradient_checkpointing=False)
@@ -225,7 +226,7 @@ def desired_rank(case: Case, draft: Recipe) -> tuple[int, Message]:
 
 def least_rank(case: Case) -> tuple[int, Message]:
     """Return the smallest rank for the goal, or for a family whose source takes more: at most the largest recommended
-    one."""
+    one. With the reason."""
     floor = case.goal.r_floor if case.goal else USUAL_RANK
     family = case.family
     if family and family.r and (of_family := min(family.r, RANKS[-1])) > floor:

@@ -59,10 +59,10 @@ def marks_of(template: ChatTemplate) -> Marks:
 
 
 def _harmony_marks(template: ChatTemplate, call: str) -> dict[str, str]:
-    """Marks of gpt-oss's tool calls, whose tool is in the header of the answer.
+    """Return what each mark of gpt-oss's tool calls becomes in an answer; the tool stands in the answer's header.
 
-    It stands before the channel, as the template writes it, or after it, as OpenAI's harmony format also allows. The
-    end of a call mostly ends the answer too, and does not appear in the text.
+    The tool stands before the channel, as the template writes it, or after it, as OpenAI's harmony format also allows.
+    The end of a call mostly ends the answer too, and does not appear in the text.
     """
     header, _, rest = call.partition(_TOOL)
     marks = {header: CALL, f"{_CHANNEL}{header}": CALL, rest.partition("{")[0]: " ", "<|constrain|>json<|message|>": ""}

@@ -199,7 +199,8 @@ class ChatClient:
     def ask_together(
         self, questions: Sequence[Question], sampling: Sampling | None = None, strength: float = 1.0
     ) -> Answer:
-        """Ask several questions in one batch, as `ask`; each item names its question."""
+        """Ask several questions in one batch, as `ask`; each item names its question. Raises ChatError without a
+        question, for too long ones, during another answer, or if nothing is loaded."""
         all_turns = [turns for question in questions for turns in question if turns]
         if not all_turns or any(turns[-1]["role"] != "user" or not turns[-1]["content"].strip() for turns in all_turns):
             raise ChatError("chat.no_question")

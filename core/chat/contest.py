@@ -145,7 +145,8 @@ def turns_for(contestant: Contestant, prompt: Prompt) -> list[Turn]:
 
 
 def _together(contestants: tuple[Contestant, ...], places: list[int]) -> list[dict[Column, int]]:
-    """Pairs of a base and a tuned contestant to answer in one batch, as far as there are both."""
+    """Return pairs {column: contestant} of a base and a tuned contestant to answer in one batch, as far as there are
+    both."""
     base = [place for place in places if contestants[place].column == "base"]
     tuned = [place for place in places if place not in base]
     pairs: list[dict[Column, int]] = []
@@ -165,7 +166,8 @@ def _ensure_loaded(chat: ChatClient, target: ChatTarget) -> None:
 def _ask(
     chat: ChatClient, comparison: PromptComparison, prompts: list[int], places: dict[Column, int]
 ) -> Iterator[ComparisonAnswer]:
-    """Yield each answer as it ends; its seconds are its share of the batch's time."""
+    """Yield each answer as it ends; its seconds are its share of the batch's time. Raises ChatError if an answer was
+    stopped."""
     lineup, ended = comparison.lineup, 0
     questions = list[tuple[list[Turn] | None, list[Turn] | None]]()
     for prompt in prompts:

@@ -90,6 +90,7 @@ class Conversations:
         return self.save(made)
 
     def save(self, conversation: Conversation) -> Conversation:
+        """Write the conversation and return it. Raises ChatError."""
         try:
             self._root.mkdir(exist_ok=True)
             files.replace_json(self._file(conversation.id), conversation.model_dump(mode="json"))

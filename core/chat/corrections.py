@@ -87,7 +87,8 @@ def _create_dataset(
 
 @contextlib.contextmanager
 def _locked(store: DatasetStore) -> Iterator[None]:
-    """Hold the lock, so that two pages which correct one run for the first time make one dataset."""
+    """Hold the lock, so that two pages which correct one run for the first time make one dataset. Raises DataError if
+    it cannot be had."""
     try:
         store.root.mkdir(parents=True, exist_ok=True)
         with FileLock(store.root / ".corrections.lock").acquire(timeout=LOCK_S):

@@ -178,7 +178,8 @@ def verdict_of(text: str) -> Verdict:
 
 
 def _answer(judge: Judge, body: JsonObject, stopped: Callable[[], bool]) -> str:
-    """The judge's text. Requested in a thread: a server that sends a byte a minute is abandoned too."""
+    """The judge's text. Requested in a thread: a server that sends a byte a minute is abandoned too. Raises ChatError,
+    _BadFormat."""
     results: queue.SimpleQueue[str | Exception] = queue.SimpleQueue()
 
     def request() -> None:

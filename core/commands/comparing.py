@@ -219,7 +219,8 @@ def _is_base(word: str) -> bool:
 
 
 def _contestant_option(part: str, run: RunFolder | None) -> dict[str, object]:
-    """Parse the part behind an @: precision of the base; for a run also its strength or a checkpoint."""
+    """Parse the part behind an @: precision of the base; for a run also its strength or a checkpoint. Raises
+    RecipeError, ChatError."""
     if part in ("4bit", "16bit"):
         return {"precision": part.removesuffix("bit")}
     if run is None:

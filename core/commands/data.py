@@ -47,7 +47,7 @@ def dataset_store(space: Workspace) -> DatasetStore:
 
 
 def dataset_id(space: Workspace, source: str, relative_to: Path, choices: Choices = NO_CHOICES) -> str:
-    """Return source as an id of the store.
+    """Return source as an id of the store. Raises DataError.
 
     source: an id, a file, which is added first (the same file only once), or a downloaded dataset of the Hub.
     """

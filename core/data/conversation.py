@@ -201,7 +201,7 @@ def _first(turn: Turn, *names: str) -> str:
 
 
 def _content(content: object, number: int, notes: Notes) -> tuple[str, str]:
-    """Return the text of a turn, and thinking stored as a separate part."""
+    """Return the text of a turn, and thinking stored as a separate part. Raises Flaw for parts that are no text."""
     if isinstance(content, str):
         return content, ""
     if content is None:

@@ -192,7 +192,7 @@ def _texts(example: Example) -> Iterator[str]:
 
 
 def _name_of(values: Mapping[str, object], format: Format, column: str) -> str:
-    """Return the name under which a row has one of a format's columns."""
+    """Return the name under which a row has one of a format's columns. Raises Flaw without it."""
     aliases = COLUMNS[format][column]
     name = next((alias for alias in aliases if alias in values), None)
     if name is None:
@@ -201,7 +201,8 @@ def _name_of(values: Mapping[str, object], format: Format, column: str) -> str:
 
 
 def _cell(values: Mapping[str, object], format: Format, column: str, notes: Notes) -> str:
-    """Return the text of one of a format's columns, "" if it is missing and optional."""
+    """Return the text of one of a format's columns, "" if it is missing and optional. Raises Flaw for what is no
+    text."""
     if column in OPTIONAL and not any(alias in values for alias in COLUMNS[format][column]):
         return ""
     name = _name_of(values, format, column)

@@ -190,7 +190,8 @@ class ChatTemplate:
     def _continue_prompt(
         self, turns: list[MessageJson], prompt: str, text: str, tools: Tools | None, thinks: bool | None
     ) -> str:
-        """Return the last answer of text as the continuation of a prompt that is not a prefix of text.
+        """Return the last answer of text as the continuation of a prompt that is not a prefix of text. Raises
+        TemplateError if the beginning of the answer is not found.
 
         The template renders earlier turns, or thinking that the prompt opens or closes, differently once there is an
         answer.
@@ -210,7 +211,7 @@ class ChatTemplate:
 
     def _render_to_end(self, turns: list[MessageJson], tools: Tools | None, thinks: bool | None) -> tuple[str, int]:
         """Return the turns as text, and the position after its last answer and that answer's end token, if there is
-        one."""
+        one. Raises TemplateError if markers change what is rendered."""
         text = self._render(self.dialect.messages(turns), tools, thinks, False)
         if not re.search(r"\{%-?\+?\s*generation\b", self.source):  # the template does not mark answers itself
             end = len(text.rstrip())
@@ -227,7 +228,8 @@ class ChatTemplate:
 
     @cached_property
     def _tail(self) -> str:
-        """Text that a template without markers renders after the last answer."""
+        """Return the text that a template without markers renders after the last answer. Raises TemplateError if it
+        renders no answer, or changes it."""
         turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _ANSWER}]
         _, answer, tail = self.render(turns).rpartition(_ANSWER)
         if not answer:

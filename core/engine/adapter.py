@@ -27,7 +27,8 @@ ADAPTER = "default"  # peft's name of the only adapter
 def add(
     model: PreTrainedModel, settings: Adapter, base_name: str, revision: str | None, will_restore: bool = False
 ) -> PeftModel:
-    """Add a new float32 adapter to a frozen base; before training it changes no output.
+    """Add a new float32 adapter to a frozen base; before training it changes no output. Raises ModelError for targets
+    that the base lacks.
 
     will_restore: `restore` or `start_from` follows, so the initialization need not be computed (PiSSA).
     """

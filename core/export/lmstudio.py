@@ -49,7 +49,7 @@ def place(file: Path, run_name: str, models: Path) -> Path:
 
 
 def _place(file: Path, target: Path, models: Path) -> Path:
-    """Link or copy file to target; if that fails, remove the folders it made."""
+    """Link or copy file to target; if that fails, remove the folders it made. Raises ExportError."""
     aside = target.with_name(f".{target.name}.tmp-{os.getpid()}")
     if len(str(aside)) > LONGEST:
         raise ExportError("gguf.lmstudio_too_long", file=target, found=len(str(aside)), limit=LONGEST)

@@ -80,7 +80,8 @@ class Listing:
         return [self.file(name) for name in names]
 
     def weights(self, shards: Iterable[str]) -> list[File]:
-        """The weight files transformers would load: model.safetensors if it exists, else the index's shards."""
+        """The weight files transformers would load: model.safetensors if it exists, else the index's shards. Raises
+        ModelError if a file is missing."""
         if SINGLE in self.siblings:
             return [self.file(SINGLE)]
         shards = list(shards)

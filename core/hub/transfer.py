@@ -107,7 +107,7 @@ class Transfer:
 
     def _fetch_all(self, repository: Listing, needed: list[File]) -> None:
         """Download files in parallel. The first failure ends all without waiting for the others, which may wait for a
-        silent server."""
+        silent server. Then raises it."""
         pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="hub-file")
         try:
             tasks: list[Future[None]] = [pool.submit(self._fetch, repository, file) for file in needed]
@@ -142,7 +142,8 @@ class Transfer:
             yield
 
     def _complete(self, repository: Listing, file: File, path: Path) -> None:
-        """Fill the incomplete file to its size, over as many connections as it takes, and verify its contents."""
+        """Fill the incomplete file to its size, over as many connections as it takes, and verify its contents. Raises
+        ModelError for contents that are damaged or not those listed."""
 
         def grown(size: int) -> None:
             if self._stopped.is_set():
@@ -163,7 +164,8 @@ class Transfer:
             partial.settle()
 
     def _fill(self, repository: Listing, file: File, partial: PartialFile) -> None:
-        """Download the missing end of a file, from Xet if it has it, else over HTTP, with retries."""
+        """Download the missing end of a file, from Xet if it has it, else over HTTP, with retries. Raises the hub's
+        error once retries are used up, TransferStopped, ModelError."""
         url, headers = repository.address(file, self.endpoint)
         xet_file = self._head(repository, file) if file.sha256 and partial.size != file.size else None
         tries, largest = 0, partial.size

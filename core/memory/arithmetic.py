@@ -100,8 +100,8 @@ def estimate(shape: ModelShape, setup: Setup) -> Estimate:
 
 
 def adapter_params(shape: ModelShape, setup: Setup) -> tuple[int, int]:
-    """Return n (section 1.2), and how many of them belong to matrices. DoRA adds a magnitude per output of an adapted
-    layer."""
+    """Return the adapter's parameters, n (section 1.2), and how many of them belong to linear layers: not the experts'
+    factors, nor the magnitudes that DoRA adds per output. Of full fine-tuning: all parameters, and 0."""
     if setup.method == "full":
         return shape.params, 0
     outputs = (

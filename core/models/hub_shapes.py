@@ -49,7 +49,8 @@ def fetch_shape(repo_id: str, revision: str | None = None, endpoint: str | None 
 
 
 def _index(repo_id: str, revision: str | None, endpoint: str | None) -> JsonObject | None:
-    """Return the index of a sharded model; None without one: then the model should be in one file."""
+    """Return the index of a sharded model; None without one: then the model should be in one file. Raises ValueError
+    for anything else."""
     try:
         content = json.loads(peek.fetch_start(repo_id, cached.INDEX, revision, endpoint))
     except ModelError as error:

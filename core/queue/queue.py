@@ -155,7 +155,7 @@ class Queue:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the lock, so that no other process changes the queue during the block."""
+        """Hold the lock, so that no other process changes the queue during the block. Raises BusyError, RunError."""
         try:
             self._lock.acquire(timeout=LOCK_S, poll_interval=0.02)
         except Timeout:
@@ -168,7 +168,7 @@ class Queue:
             self._lock.release()
 
     def change(self, make: Callable[[Order], Order]) -> Order:
-        """Write the order that make returns for the stored one, under the lock."""
+        """Write the order that make returns for the stored one, under the lock. Raises RunError."""
         with self.locked():
             try:
                 old = files.read_model(Order, self.path, for_update=True) or Order()

@@ -39,7 +39,7 @@ class Runs:
     workspace: Workspace
 
     def create(self, recipe: Recipe, launcher: str, facts: RunFacts | None = None) -> RunFolder:
-        """Create a queued run.
+        """Create a queued run. Raises RunError.
 
         launcher: "app" (the app's supervisor starts it) or "command" (the command that created it does).
         """
@@ -89,7 +89,7 @@ class Runs:
 
     def find(self, name: str) -> RunFolder:
         """Return the run with this id, with an id that ends so, or with this name if only one run has it (for
-        commands)."""
+        commands). Raises RunError if there is none, or several."""
         runs = self.list()
         for matches in (
             [r for r in runs if r.id == name or r.id.endswith(f"_{name}")],
@@ -183,7 +183,7 @@ class Runs:
             run.log_event("state", state=State.QUEUED.value)
 
     def drop(self, run: RunFolder) -> None:
-        """Remove a waiting run from the queue when no app is running to do it."""
+        """Remove a waiting run from the queue when no app is running to do it. Raises BusyError if one is."""
         try:
             with run.lock().acquire(timeout=LOCK_S):
                 status = run.status()

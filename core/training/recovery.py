@@ -59,7 +59,7 @@ class Recovery:
 
     def _prepare_retry(self, number: int, failed: Rows) -> None:
         """Return to the end of the last finished step and use less memory from now on: forward and backward have
-        changed only gradients."""
+        changed only gradients. Raises NothingLeftError if nothing is left to save."""
         if not self._position.step:
             self._step.reset_to_start()
         self._step.discard_unfinished()

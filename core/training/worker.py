@@ -269,7 +269,7 @@ def _shape(recipe: Recipe, workspace: Workspace) -> ModelShape | None:
 
 def _run_training(trainer: Trainer, probe: Probe, adapters: Adapters, reporter: Reporter) -> None:
     """Train until the end or an interruption; then save the adapter, except after a pause, which resumes from its
-    checkpoint."""
+    checkpoint. Raises StopRequested after a stop or pause."""
     from core.engine.out_of_memory import NothingLeftError
     from core.training.recovery import NotFiniteError
 

@@ -98,7 +98,8 @@ class DryRuns:
 
     # ---- the process ----------------------------------------------------------------------------------------------
     def _start_newest(self) -> DryRunState | None:
-        """Start the newest question that somebody still looks at, unless such a one is already at work."""
+        """Send the worker the newest question that somebody still looks at, unless it is at work on such a one. Returns
+        the result if the worker cannot be started, else None."""
         now = time.monotonic()
         self._requested = {key: each for key, each in self._requested.items() if now - each[1] < PATIENCE_S}
         if not self._requested or (self._at_work and self._at_work[1] in self._requested):

@@ -147,7 +147,8 @@ def _followed(root: Path) -> Path:
 
 
 def _library_folders(root: Path) -> tuple[Path, ...]:
-    """The folders in `library_folders: [D:/models, ...]` of settings.yaml."""
+    """The folders in `library_folders: [D:/models, ...]` of settings.yaml. Raises RecipeError for anything but a
+    list."""
     values = settings.read(root)
     try:
         return tuple(expand(str(folder)).absolute() for folder in values.get("library_folders", []))

@@ -44,7 +44,8 @@ class Turn:
 
 
 def chat_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem]:
-    """Yield rows of {"messages": [...]}; what was left out belongs to the next row, or to the last one."""
+    """Yield rows of {"messages": [...]}; what was left out belongs to the next row, or to the last one. Raises
+    DataError if nobody answers."""
     chat, overview = read_as(source), summarize(source)
     rows = _Rows(chat, overview)
     waiting: RawRow | None = None

@@ -53,7 +53,8 @@ class _Message(NamedTuple):
 
 # --- conversations between roles -------------------------------------------------------------------------------------
 def conversation_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omission]:
-    """Yield a row {"messages": [...]} for each conversation; what was left out of it belongs to its row."""
+    """Yield a row {"messages": [...]} for each conversation; what was left out of it belongs to its row. Raises
+    DataError if no message is answered."""
     columns, row = _columns(source), 0
     messages: Iterator[_Message | Problem | Omission] = _grouped(source, limits)
     for thread, group in groupby(messages, lambda item: item.thread if isinstance(item, _Message) else None):
@@ -174,7 +175,8 @@ _BEST = """
 
 
 def _sorted(source: Source, limits: Limits) -> Iterator[_Message | Problem | Omission]:
-    """Yield the messages by conversation and in order, sorted in a temporary database, so that memory does not grow."""
+    """Yield the messages by conversation and in order, sorted in a temporary database, so that memory does not grow.
+    Raises DataError if the disk is full."""
     columns = _columns(source)
     order: dates.Order = "dmy"
     if columns.time:

@@ -274,7 +274,8 @@ def column_names(file: str, cells: list[str], limits: Limits, is_row: bool = Fal
 
 
 def doubled(names: Sequence[str]) -> dict[str, tuple[str, int, int]]:
-    """Return the columns whose name stands twice, each with the second name and both places."""
+    """Return {column: (name in the file, place of the first, place of the second)} of columns whose name stands
+    twice."""
     places = {name.lower(): place for place, name in reversed([*enumerate(names, 1)])}
     columns: dict[str, tuple[str, int, int]] = {}
     for name in names:

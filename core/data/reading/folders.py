@@ -106,7 +106,7 @@ def by_name(name: str) -> list[tuple[int, str]]:
 
 def _source(path: Path, parts: Sequence[Part], limits: Limits, choices: Choices, probe: Probe, sha256: str) -> Source:
     """Return the files of a folder or zip as one source: only data files, each with its layout, and notes on the rest.
-    A file that cannot be read is a note, unless all are."""
+    A file that cannot be read is a note, unless all are. Raises DataError for too many or too large ones."""
     if len(parts) > MAX_FILES:
         raise DataError("data.too_many_files", file=path.name, limit=MAX_FILES)
     parts = sorted(parts, key=lambda part: by_name(part.name))

@@ -110,7 +110,7 @@ def _features_in(name: str, text: str) -> Iterator[Any]:
 
 
 def _merged(parts: Iterable[Any]) -> Iterator[tuple[str, dict[int, str]]]:
-    """Yield the names of columns; not of one that other configurations name otherwise."""
+    """Yield (column, {number: name}); not of a column that other configurations name otherwise."""
     of_parts = [_of_features(part) for part in parts]
     for column in dict.fromkeys(column for part in of_parts for column in part):
         first, *others = [part[column] for part in of_parts if column in part]
@@ -132,7 +132,7 @@ def _of_features(features: Any) -> dict[str, dict[int, str]]:
 
 
 def _class_names(feature: Any) -> dict[int, str]:
-    """Return the names of a ClassLabel, also as the only kind of thing in a list."""
+    """Return {number: name} of a ClassLabel, also as the only kind of thing in a list; empty for anything else."""
     if isinstance(feature, list) and len(feature) == 1:
         feature = feature[0]
     if isinstance(feature, dict) and isinstance(feature.get("feature"), dict):

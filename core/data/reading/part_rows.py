@@ -27,7 +27,8 @@ Started = tuple[Source, Format, Decision, Iterator[Row | Problem]]
 
 
 def start_each(source: Source, start: Callable[[Source], Started], limits: Limits) -> Started:
-    """Start reading each file by its own format; one that cannot be read is a warning, unless all are."""
+    """Start reading each file by its own format; one that cannot be read is a warning, unless all are. Then raises the
+    first one's DataError."""
     started, refused, parts = [], [], []
     for part in source.parts:
         try:

@@ -69,7 +69,8 @@ def _reader_of(source: Source) -> Callable[[Source, Limits], Items]:
 
 
 def _with_omissions(items: Items, source: Source, limits: Limits) -> Iterator[Row | Problem]:
-    """Yield each row with what was left out before it; the last row also with what was left out after it.
+    """Yield each row with what was left out before it; the last row also with what was left out after it. Raises
+    DataError for too many rows.
 
     Without a row, yields warnings.
     """

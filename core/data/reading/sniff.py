@@ -158,7 +158,7 @@ def _with_sheet(source: Source, choices: Choices, limits: Limits) -> Source:
 
 def _text_source(path: Readable, size: int, decoding: encodings.Decoding, choices: Choices, limits: Limits) -> Source:
     """Return a text file as a source: its kind, app of a chat, shape of lines, delimiter, header, with notes on
-    guesses."""
+    guesses. Raises DataError for a log, or for bytes of another encoding."""
     encoding, first_bad = decoding.encoding, decoding.first_bad
     kind = _kind(path, encoding, limits)
     if first_bad is not None and not (kind == "jsonl" and encoding.startswith("utf-8")):
@@ -336,7 +336,8 @@ def _refuse_what_is_not_data(path: Readable, head: bytes, packed: FileKind | Non
 
 
 def _kind(path: Readable, encoding: str, limits: Limits) -> FileKind:
-    """Return the kind by content if that is clear, otherwise by the file's suffix."""
+    """Return the kind by content if that is clear, otherwise by the file's suffix. Raises DataError for a kind that is
+    not read, or not what the suffix says."""
     by_suffix = SUFFIXES.get(path.suffix.lower())
     if by_suffix == "csv" or by_suffix in SPREADSHEETS:  # many programs write text and call it .xls
         return "csv"

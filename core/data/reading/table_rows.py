@@ -134,7 +134,8 @@ class _CsvHead:
 
 
 def csv_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omission]:
-    """Yield the rows of a CSV file. Titles and repeated headers are omitted; a line of another width is a Problem."""
+    """Yield the rows of a CSV file. Titles and repeated headers are omitted; a line of another width is a Problem.
+    Raises DataError without a readable header."""
     # Line ends become \n, in cells too: otherwise text from Windows would have other tokens than the same text from
     # elsewhere.
     with source.path.open(encoding=source.encoding) as file:

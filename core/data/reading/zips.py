@@ -41,7 +41,8 @@ _MIMETYPES: dict[bytes, FileKind] = {
 
 
 def seekable(path: Readable) -> IO[bytes]:
-    """Return a seekable file; a file of an archive is read into memory."""
+    """Return a seekable file; a file of an archive is read into memory. Raises DataError if it is too large for
+    that."""
     file = path.open("rb")
     if file.seekable():
         return file

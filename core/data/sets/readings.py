@@ -120,7 +120,8 @@ class Readings:
     def _read_anew(
         self, path: Path, file: Path, format: Format | None, choices: Choices, check: Check
     ) -> tuple[DataReport, Rows]:
-        """Read a file once for its rows and its report. If the disk is full, few rows stay in memory."""
+        """Read a file once for its rows and its report. If the disk is full, few rows stay in memory. Raises DataError
+        if there are more."""
         try:
             report = read_rows(path, file, format, choices, check)
             rows = stored_rows.open_rows(file)

@@ -237,7 +237,8 @@ def _decided_rows(store: DatasetStore, id: str) -> Rows:
 
 
 def _added(store: DatasetStore, sources: Sequence[tuple[Rows, Iterable[int]]], name: str, folder: Path) -> DatasetInfo:
-    """Add the rows at these positions of datasets as one. Their own validation rows stay such: a file of their own."""
+    """Add the rows at these positions of datasets as one. Their own validation rows stay such: a file of their own.
+    Raises DataError."""
     own = [own_validation(rows) for rows, _ in sources]
     kinds = (False, True) if any(apart is not None for apart in own) else (False,)
     paths = [folder / f"{short_id()}.jsonl" for _ in kinds]  # the dataset's name may not be a valid file name

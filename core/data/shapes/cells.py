@@ -14,7 +14,8 @@ ANSWERS = ("label", "answer", "output", "completion")
 
 
 def text_of_cell(value: object, name: str, column: str, notes: Notes) -> object:
-    """Return what a list stands for: its only value, all labels, or the first of several acceptable answers.
+    """Return what a list stands for: its only value, all labels, or the first of several acceptable answers. Raises
+    Flaw if it holds only positions in another text.
 
     An object beside whose text there are positions or aliases is its text, one of scores the classes above a half.
     """

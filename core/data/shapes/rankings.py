@@ -83,7 +83,7 @@ def _flagged(values: Columns) -> dict[str, Any] | None:
 
 def _best_and_worst(values: Columns, notes: Notes) -> dict[str, Any] | None:
     """Return the answers with the best and the worst rank or score of a list; rejected is "" if they are equal. None
-    without such a list."""
+    without such a list. Raises Flaw if no answer is ranked."""
     for name in _LISTS:
         answers = _objects(values.peek(name))
         if not answers:

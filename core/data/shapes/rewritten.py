@@ -72,7 +72,8 @@ def _written_list(cell: object) -> list[Any]:
 
 
 def _preference(values: Columns, notes: Notes) -> dict[str, object] | None:
-    """Return the better answer's conversation and keep the worse one in notes. None for other rows."""
+    """Return the better answer's conversation and keep the worse one in notes. None for other rows. Raises Flaw if the
+    better answer is empty."""
     better, worse = ranked(values) or ("", "rejected")
     if not better:  # a row as this app writes it
         turns, rejected = values.peek("messages"), values.peek(worse)
@@ -117,7 +118,8 @@ def _is_by(role: Role, turn: object) -> bool:
 
 
 def _two_models(values: Columns, notes: Notes) -> dict[str, object] | None:
-    """Use the answers of the preferred model; the other's are reported as left out by their column's name."""
+    """Use the answers of the preferred model; the other's are reported as left out by their column's name. Raises Flaw
+    for a tie."""
     winner = values.peek("winner")
     if not isinstance(winner, str) or not all(isinstance(values.peek(f"conversation_{side}"), list) for side in "ab"):
         return None

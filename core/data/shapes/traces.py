@@ -99,7 +99,8 @@ def _is_number(text: str) -> bool:
 
 
 def _turns(value: Any, role: str, path: str, notes: Notes) -> list[Any]:
-    """Return one side of a trace as turns. path: its field, for what is left out of it."""
+    """Return one side of a trace as turns. path: its field, for what is left out of it. Raises Flaw without an
+    answer."""
     if isinstance(value, list):
         if len(value) == 1 and isinstance(value[0], list):  # LangChain's generations
             return _turns(value[0], role, path, notes)

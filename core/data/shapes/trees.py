@@ -96,7 +96,8 @@ def _alternating(questions: list[str], answers: list[str]) -> list[dict[str, str
 
 
 def instances(values: Columns, notes: Notes) -> dict[str, Any] | None:
-    """Return the first instance of an instruction with its input and output, as self-instruct has them."""
+    """Return the first instance of an instruction with its input and output, as self-instruct has them. Raises Flaw
+    without an output."""
     each = values.peek("instances")
     if not isinstance(values.peek("instruction"), str) or not isinstance(each, list) or "output" in values:
         return None

@@ -36,8 +36,8 @@ def config(loaded: PreTrainedConfig) -> PreTrainedConfig:
 
 
 def model(loaded: PreTrainedModel) -> PreTrainedModel:
-    """Fix a model whose class fails in its forward, returns the text model with its head as decoder, or keeps unused
-    tensors; return it."""
+    """Change a loaded model in place where its class has a fault, and return it: Llama 4's decoder, which is its text
+    model with the head, and Gemma 4's layers, which would keep unused keys and values."""
     if loaded.config.model_type in ("llama4", "llama4_text"):
         loaded.get_decoder = MethodType(_text_model, loaded)
         if hasattr(loaded, "language_model"):

@@ -124,7 +124,7 @@ def _convert(folder: Path, request: JsonObject) -> None:
 
 
 def _convert_adapter(folder: Path, request: JsonObject) -> JsonObject:
-    """Convert an adapter by upstream's own script, which is run as a program with arguments."""
+    """Convert an adapter by upstream's own script, which is run as a program with arguments. Raises Refused."""
     import conversion  # llama.cpp's
     import gguf
 

@@ -122,7 +122,8 @@ def convert(order: MakeOrder, template: ChatTemplate | None, is_tuned: bool = Tr
 
 
 def quantize(order: MakeOrder, sixteen: Path) -> tuple[Path, tuple[Message, ...]]:
-    """Quantize the 16-bit GGUF file; return the new file, and a note if some tensors kept a larger type."""
+    """Quantize the 16-bit GGUF file; return the new file, and a note if some tensors kept a larger type. Raises
+    ExportError."""
     target = order.work / f"{order.quant}.gguf"
     request = {
         "do": "quantise", "folder": str(order.work), **order.tools.library_paths, "source": sixteen.name,

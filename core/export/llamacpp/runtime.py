@@ -61,7 +61,8 @@ class LoadedGguf:
             raise self._library.error("cannot use the adapter")
 
     def load_tower(self, file: str, threads: int) -> None:
-        """Load the mmproj file and free it again; llama.cpp computes a picture or a sound once while loading it."""
+        """Load the mmproj file and free it again; llama.cpp computes a picture or a sound once while loading it. Raises
+        LlamaError."""
         towers: Any = self._library.towers()
         towers.mtmd_log_set(self._library.keep, self._ffi.NULL)
         params = towers.mtmd_context_params_default()
@@ -88,7 +89,8 @@ class LoadedGguf:
         return bool(self._lib.llama_vocab_is_eog(self._vocabulary, token))
 
     def tokenize(self, text: str) -> list[int]:
-        """Token ids of a text that a chat template has rendered, as a program that uses the file reads it."""
+        """Token ids of a text that a chat template has rendered, as a program that uses the file reads it. Raises
+        LlamaError."""
         raw = text.encode()
         room = len(raw) + 16
         tokens = self._ffi.new("llama_token[]", room)
@@ -117,7 +119,7 @@ class LoadedGguf:
         return tokens
 
     def _decode(self, ids: Sequence[int], first: int) -> np.ndarray:
-        """Return the logits of ids, (T, words); first: position of the first one."""
+        """Return the logits of ids, (T, words); first: position of the first one. Raises LlamaError."""
         with self._batch(ids, first) as batch:
             if self._lib.llama_decode(self._context, batch):
                 raise self._library.error("cannot compute")

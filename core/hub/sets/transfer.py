@@ -102,7 +102,7 @@ class SetTransfer(Transfer):
         return target
 
     def _write(self, rows: IterableDataset, target: Path, limit: int | None) -> None:
-        """Write one line a row, after the position that a killed or paused process saved."""
+        """Write one line a row, after the position that a killed or paused process saved. Raises TransferStopped."""
         mark = target.with_suffix(".mark")
         saved = files.read_object(mark)
         if saved and target.is_file() and target.stat().st_size >= saved["bytes"]:

@@ -52,7 +52,8 @@ _ORDINARY_LAYERS = {"attention", "full_attention", "sliding_attention", "chunked
 
 
 def read(config: Mapping[str, object], model_type: str) -> dict[str, int]:
-    """Return the numbers in config.json, under our names. A width that differs by layer is its largest."""
+    """Return the numbers in config.json, under our names. A width that differs by layer is its largest. Raises
+    ModelError for a value that is no number."""
     values: dict[str, int] = dict(_DEFAULTS.get(model_type, {}))
     for name, keys in _KEYS.items():
         value = next((config[key] for key in keys if config.get(key) is not None), None)

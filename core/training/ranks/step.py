@@ -133,7 +133,8 @@ class SharedStep(Step):
         self.ranks.has_in_use(self._in_use.read())
 
     def evaluate_batches(self, batches: Iterator[Rows], check: Callable[[], None]) -> Iterator[tuple[int, float, int]]:
-        """Yield the rows, summed loss and trained tokens of each batch, computed by all ranks."""
+        """Yield the rows, summed loss and trained tokens of each batch, computed by all ranks. Raises this rank's
+        error, or MemoryError for another's."""
         while some := list(islice(batches, EVALUATED_AT_ONCE * self.ranks.size)):
             check()
             dealt = deal([self.tokens(rows) for rows in some], self.ranks.size)

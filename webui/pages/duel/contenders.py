@@ -119,7 +119,8 @@ def _contestant(
 def _named(
     w: Wording, name: str, checkpoint: str | None, strength: float, precision: object, **whose: object
 ) -> Contestant:
-    """Return a contestant whose label contains its distinguishing settings."""
+    """Return a contestant whose label contains its distinguishing settings. Raises ChatError for an unknown
+    precision."""
     if precision not in PRECISIONS:
         raise ChatError("wizard.bad_number", field="precision", found=str(precision)[:40], low=4, high=16)
     how = [w.t("chat_page.checkpoint_step", step=int(checkpoint.rsplit("-", 1)[-1]))] if checkpoint else []
