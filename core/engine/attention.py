@@ -54,11 +54,13 @@ def packed_sdpa(
         return attend(query, key, value, lengths or (query.shape[2],), width, sliding_window), None
     kernel = varlen.find(query, key, value, sliding_window) if lengths and not dropout else None
     if lengths and kernel and varlen.suits(kernel, lengths):
+        # (1, heads, T, d) -> (T, heads, d)
         query, key, value = (states.squeeze(0).transpose(0, 1) for states in (query, key, value))
         ends = varlen.ends_of(lengths).to(query.device) if ends is None else ends
         return kernel(query, key, value, lengths, ends, scaling, sliding_window)[None], None
     if (groups := query.shape[1] // key.shape[1]) > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    # One (B, heads, length, d) for each example.
     parts = [states.split(lengths, 2) if lengths else (states,) for states in (query, key, value)]
     outputs = [
         functional.scaled_dot_product_attention(

@@ -101,6 +101,6 @@ def _learned(rows: Iterable[tuple[int, Encoded]]) -> tuple[torch.Tensor, torch.T
     for start, row in rows:
         for t in range(1, len(row.input_ids)):
             if row.learned[t]:
-                index.append(start + t - 1)
+                index.append(start + t - 1)  # the hidden state before a token predicts it
                 targets.append(row.input_ids[t])
     return torch.tensor(index, dtype=torch.int64), torch.tensor(targets, dtype=torch.int64)

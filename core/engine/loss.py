@@ -97,6 +97,7 @@ def _batch_losses(
     if not head.alone:
         return functional.cross_entropy(_model_logits(model, batch).float(), batch.targets, reduction="none")
     hidden = model.get_decoder()(**batch.inputs()).last_hidden_state
+    # (B, T, h) -> (K, h)
     picked = hidden.flatten(0, 1).index_select(0, batch.index)
     return losses_of_head(model.get_output_embeddings(), picked, batch.targets, head)
 
@@ -177,6 +178,7 @@ def _model_logits(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     inputs, width = batch.inputs(), batch.input_ids.shape[1]
     if "logits_to_keep" not in inspect.signature(model.forward).parameters:
         return model(**inputs).logits.flatten(0, 1).index_select(0, batch.index)
+    # The model selects columns for all rows alike: those that any row needs, of which each row then takes its own.
     columns, place = torch.unique(batch.index % width, return_inverse=True)
     return model(**inputs, logits_to_keep=columns).logits[batch.index // width, place]
 

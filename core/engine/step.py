@@ -184,6 +184,7 @@ class Step:
         """
         self.tuned.train()
         optimizers.set_learning_rate(self.optimizer, learning_rate)
+        # Until the first part begins, the largest stands for all: making the batches may need too much memory too.
         self.computing = max(parts, key=self.tokens)
         batches = [self.batch(rows) for rows in parts]
         self.reset_pair_metrics()
@@ -255,6 +256,7 @@ class Step:
 
     def clip(self) -> torch.Tensor:
         """Clip the gradients to the recipe's max_grad_norm (None or 0: not at all). Returns their norm before."""
+        # float16's gradients are scaled up; their norm would be clipped for the scale.
         self.scaler.unscale_(self.optimizer)
         return torch.nn.utils.clip_grad_norm_(self.parameters, self._max_grad_norm or math.inf)
 

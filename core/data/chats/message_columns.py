@@ -235,14 +235,13 @@ def _around(table: _FirstRows, speaker: str, are_roles: bool) -> MessageColumns 
     rest = [name for name in scalar if name not in conversation and table.is_filled(name)]
     turn = next((name for name in rest if _is_turn(table, name)), None)
     dated = [name for name in rest if name != turn and _has(name, _TIME)]
-    time = next((names for names in [*((name,) for name in dated), *pairwise(dated)] if _are_times(table, names)), ())
+    time = next(
+        (names for names in [*((name,) for name in dated), *pairwise(dated)] if None not in moments(table.rows, names)),
+        (),
+    )
     return MessageColumns(
         speaker=speaker, content=content, conversation=conversation, turn=turn, time=time, are_roles=are_roles
     )
-
-
-def _are_times(table: _FirstRows, names: tuple[str, ...]) -> bool:
-    return all(time is not None for time in moments(table.rows, names))
 
 
 def moments(rows: Sequence[Mapping[str, object]], names: tuple[str, ...]) -> list[float | None]:

@@ -304,7 +304,7 @@ def _both_named(table: _Table) -> Decision | None:
     readings = [roles | _beside(table, roles) for roles in pairs]
     is_repeated = table.repeats(answers[0]) and not (table.has_few_values(answers[0]) or table.repeats(question))
     beside = table.long_beside(readings[0]) if len(readings) == 1 else []
-    if len(readings) == 1 and (is_repeated or beside and _is_weak(question, answers[0])):
+    if len(readings) == 1 and (is_repeated or beside and {*map(_last_word, (question, answers[0]))} & _WEAK):
         return _question_to_person([*readings, *(_pair(name, answers[0]) for name in beside), _alone(question)])
     return Decision((readings[0],), "names") if len(readings) == 1 else _question_to_person(readings)
 
@@ -346,10 +346,6 @@ def _one_named(table: _Table) -> Decision | None:
         if readings
         else None
     )
-
-
-def _is_weak(*names: str) -> bool:
-    return any(_last_word(name) in _WEAK for name in names)
 
 
 def _with_both_parts(table: _Table, question: str) -> dict[str, Role]:

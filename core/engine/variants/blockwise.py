@@ -41,6 +41,8 @@ class _Attention(torch.autograd.Function):
         ctx.settings = lengths, scaling, window
         _, heads, tokens, width = query.shape
         q, k, v = _grouped(query, key.shape[1]), key[0], value[0]
+        # q: (kv heads, query heads of each, T, d); k, v: (kv heads, T, d). All query heads of a key head are rows of
+        # one product, so keys and values are never repeated.
         output = query.new_empty(1, tokens, heads, v.shape[-1])
         # A view with heads first: blocks are written where the caller reads them, without a transposed copy.
         target = output.view(tokens, *q.shape[:2], v.shape[-1]).permute(1, 2, 0, 3)
@@ -65,6 +67,8 @@ class _Attention(torch.autograd.Function):
             for part in parts:
                 weights = part.weights(q, k, scaling)
                 above = incoming[:, :, part.queries].reshape(len(k), -1, v.shape[-1])
+                # With S = s q k^T, P = softmax(S), O = P v: dP = dO v^T, dS = P * (dP - rowsum(P * dP)),
+                # dq = s dS k, dk = s dS^T q, dv = P^T dO. P is computed again: it has T * T numbers per head.
                 of_weights = torch.bmm(above, v[:, part.keys].transpose(1, 2))
                 of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype)
                 of_q = torch.bmm(of_scores, k[:, part.keys]).view(*q.shape[:2], part.count, -1)

@@ -52,6 +52,7 @@ def trial(rehearse: Callable[[], None], like: torch.Tensor, check: Callable[[], 
                 return Compiled(False, msg("compiled.other_numbers"))
         with _using(functions):
             rehearse()
+        # The first pass compiled; those that are timed only run.
         compiling = time.perf_counter() - began
         plain, compiled = (0.0, 0.0) if again else _timed(rehearse, functions, like.device)
     except (StopRequested, PauseRequested):
@@ -155,6 +156,7 @@ def _norm_again(rows: torch.Tensor, weight: torch.Tensor, inv_rms: torch.Tensor,
 def _norm_back(
     rows: torch.Tensor, grad: torch.Tensor, weight: torch.Tensor, inv_rms: torch.Tensor, offset: float
 ) -> torch.Tensor:
+    # With n = x / rms(x) and y = n w: dx = (w dy - n mean(n w dy)) / rms(x).
     normed, wide = rows.float() * inv_rms, grad.float() * (weight.float() + offset)
     return ((wide - normed * (wide * normed).mean(-1, keepdim=True)) * inv_rms).to(rows.dtype)
 

@@ -53,6 +53,7 @@ def shard(tuned: PeftModel, card: torch.device, mesh: DeviceMesh, lead: Callable
     for number, (layer, own) in enumerate(zip(layers, in_parts(layers), strict=True)):
         sharded.bytes += sum(each.nbytes for each in own)
         scales = _scales(layer, card)
+        # FSDP2 leaves ignored parameters as they are: the adapter, small ones, and what layers share.
         fully_shard(layer, mesh=mesh, ignored_params={*layer.parameters()} - own)
         _give(scales)
         layer.register_forward_pre_hook(partial(_give, scales))
@@ -61,7 +62,9 @@ def shard(tuned: PeftModel, card: torch.device, mesh: DeviceMesh, lead: Callable
     fully_shard(sharded.root, mesh=mesh, ignored_params={*sharded.root.parameters()} - inside)
     # The warning is about gathering the root's own parameters; there are none.
     warnings.filterwarnings("ignore", rf".*\({type(sharded.root).__name__}\) returned a view tensor")
+    # Before FSDP2's own hook, which would otherwise go on where an interrupted pass ended.
     sharded.root.register_forward_pre_hook(lambda *_: sharded.reset(), prepend=True)
+    # By the order of the first whole forward `complete` repeats the gathers that it missed.
     sharded.root.register_forward_hook(lambda *_: sharded.learn_order())
     sharded.root.register_forward_hook(lambda *_: setattr(sharded, "has_computed", True), always_call=True)
     streaming.bring_rest(tuned, card)
@@ -158,6 +161,7 @@ class Sharded:
             self._seen.append(number)
         if output.device.type == "cpu" or distributed.is_nccl_available():
             return distributed.all_gather_into_tensor(output, shard, group=group, async_op=async_op)
+        # Gloo exchanges what is in RAM; from pinned RAM the copy to the GPU is faster.
         in_ram = pinned.empty(output.shape, output.dtype)
         if in_ram is None:
             in_ram = torch.empty_like(output, device="cpu")

@@ -296,6 +296,7 @@ class _ForBackward(torch.autograd.Function):
         members, dtype = ctx.members, gradients[0].dtype
         *made_of, hidden = ctx.saved_tensors
         all_a, scaled_b = ctx.copies.get(members, dtype)
+        # With h = x A^T and y = x W^T + s h B^T: dh = s dy B, dA = dh^T x, dB = s dy^T h, dx = dy W + dh A.
         grads = [g.reshape(-1, g.shape[-1]) for g in gradients]
         of_hidden = [g @ b for g, b in zip(grads, scaled_b, strict=True)]
         grad_hidden = torch.cat(of_hidden, dim=1) if len(members) > 1 else of_hidden[0]
@@ -320,6 +321,7 @@ def _of_factors(
     which saves launches."""
     factors = [member.A for member in members] + [member.B for member in members]
     sizes, of_a = [factor.numel() for factor in factors], grad_hidden.shape[1] * x.shape[1]
+    # One piece for all gradients: of all A, which one product computes, then of each B.
     together = x.new_empty(sum(sizes))
     torch.mm(grad_hidden.t(), x, out=together[:of_a].view(-1, x.shape[1]))
     of_b = together[of_a:].split(sizes[len(members) :])

@@ -55,6 +55,7 @@ class KeptWeights:
 
         def forward(x: torch.Tensor) -> torch.Tensor:
             again = torch._C._current_graph_task_id() != -1  # in a backward, which recomputes a layer
+            # Otherwise bitsandbytes computes in another type than x's, and its own forward has to do it.
             plain = base.compute_dtype in (None, x.dtype)
             if not (again and plain and self.is_on and x.numel() >= layers.UNPACKED_ROWS * x.shape[-1]):
                 return type(base).forward(base, x)
@@ -97,6 +98,7 @@ class KeptScales:
         try:
             for state in states:
                 if state is not None and state.nested:
+                    # Noted before it is changed, so that `forget` also undoes a loop that ran out of memory.
                     self._own.append((state, state.absmax.cpu(), state.absmax.device))
                     state.absmax = dequantize_blockwise(state.absmax, state.state2).add_(state.offset)
                     state.nested = False

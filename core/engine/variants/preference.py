@@ -72,6 +72,7 @@ class Preference:
     def loss_and_sums(self, losses: torch.Tensor, batch: Batch, sft_share: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the loss summed over pairs, and the sums that SUMS names. losses (K,): of the trained tokens of
         batch."""
+        # (N,): chosen answers at even places, rejected ones at odd places.
         logps = log_probabilities(losses, batch)
         if not self.needs_reference:
             # SimPO and ORPO are defined on the mean of an answer's tokens.
@@ -99,6 +100,7 @@ class Preference:
         micro-batches give another step.
         """
         assert is_bad is not None
+        # z0 of the paper: how far the model has moved on answers to other questions.
         moved = ratios[1::2].mean().detach().clamp(min=0)
         own, sign = ratios[0::2], 1.0 - 2.0 * is_bad.float()
         weights = torch.where(is_bad, self.undesirable_weight, self.desirable_weight)
@@ -130,11 +132,13 @@ class Preference:
     def _losses(self, chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
         """Return the loss of each pair, (N,), from the scores of its two answers."""
         if self.objective == "orpo":
+            # The logarithm of the odds ratio: odds are p / (1 - p).
             odds = (chosen - rejected) - (_log_of_rest(chosen) - _log_of_rest(rejected))
             return -self.beta * functional.logsigmoid(odds)
         ahead = self.beta * (chosen - rejected) - (self.simpo_gamma if self.objective == "simpo" else 0.0)
         right, wrong, share = -functional.logsigmoid(ahead), -functional.logsigmoid(-ahead), self.label_smoothing
         if self.loss_type == "robust":
+            # Unbiased if this share of the pairs has its answers swapped.
             return ((1 - share) * right - share * wrong) / (1 - 2 * share)
         return (1 - share) * right + share * wrong if share else right
 

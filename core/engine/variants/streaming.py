@@ -56,7 +56,7 @@ def load(folder: Path, compute: Compute, *how: bool) -> tuple[PreTrainedModel, C
     base = base_model.load(folder, in_ram, *how)
     if compute.dtype != torch.float16 or base_model.is_finite(base):
         return base, compute
-    del base
+    del base  # before the second load: RAM need not hold both
     gc.collect()
     wider = device.beyond_float16(compute)
     return base_model.load(folder, replace(in_ram, dtype=wider.dtype), *how), wider
@@ -224,8 +224,10 @@ class Bus:
         """Copy a layer to the staging buffer and start its copy to the GPU; runs in the thread. Returns the event of
         its arrival."""
         if staging.read is not None:
+            # The GPU still reads the layer before the last from it.
             staging.read.synchronize()
         passing = staging.bytes[: home.numel()].copy_(home)
+        # The computation queued so far reads the layer that is in the buffer now.
         self._side.wait_event(queued)
         with torch.cuda.stream(self._side):
             place.copy_(passing, non_blocking=True)
@@ -265,6 +267,7 @@ class Streaming:
 
     def __post_init__(self) -> None:
         for number in range(min(PLACES, len(self.layers))):
+            # Every second layer comes here; a buffer is as large as the largest of its own.
             size = max(layer.home.numel() for layer in self.layers[number::PLACES])
             place = torch.empty(size, dtype=torch.uint8, device=self.card)
             self.base.register_buffer(
@@ -301,7 +304,7 @@ class Streaming:
         """Make a layer available before it computes, and start to copy the next one."""
         place = self.places[number % PLACES]
         if place.holds != number:
-            self._send(number)
+            self._send(number)  # nobody has prefetched it: the first layer of a pass, or one after an interruption
         if not place.in_use:
             self.bus.arrived(place.arrival)
             for part in self.layers[number].parts:

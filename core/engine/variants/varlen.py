@@ -78,6 +78,7 @@ def _torch_kernel(varlen_attn: Callable[..., torch.Tensor]) -> Kernel:
         window: int | None,
     ) -> torch.Tensor:
         longest = max(lengths)
+        # torch counts the tokens before the query; -1 stands for all of them.
         behind = -1 if window is None or window >= longest else window - 1
         if not more:
             key, value = (_repeated(each, query.shape[1]) for each in (key, value))
