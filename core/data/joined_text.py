@@ -14,6 +14,7 @@ def encode_paragraph(tokenizer: Tokenizer, text: str, continues: bool, after: st
     continues: a paragraph stands before it. after: the text between it and the next, "" for the last. Special
     tokens stand only where the text begins and ends.
     """
+    # Neighbours stand in for the rest of the text, so that a tokenizer treats blanks at the borders as there.
     lead, tail = "A\n\n" if continues else "", "A" if after else ""
     full = tokenizer.encode_text(lead + text + after + tail)
     place = full.text.index(lead + text + after + tail)

@@ -51,6 +51,7 @@ def grouped(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> G
     once."""
     chance = random.Random(f"{seed}/{epoch}")
     order = shuffle(range(len(lengths)), chance)
+    # Sorted within pools of 16 batches alone: sorted as a whole, every epoch would have the same batches.
     pool = batch_size * 16
     for start in range(0, len(order), pool):
         order[start : start + pool] = array(
@@ -104,6 +105,7 @@ class Schedule:
             within = self.accumulation
             return lambda step: [batches[i] for i in range(step * within, min((step + 1) * within, len(batches)))]
         capacity, order = self.capacity, shuffled(len(self.lengths), self.seed, epoch)
+        # A step has so many rows with packing too, so that its learning rate means the same.
         size = self.batch_size * self.accumulation
         return lambda step: packed(order[step * size : (step + 1) * size], self.lengths, capacity)
 

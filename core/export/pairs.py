@@ -88,6 +88,7 @@ def lora_pairs(base: Base, adapter: Path) -> dict[str, Pair] | None:
             return None  # not tensors of the files
         pairs |= matched
     used = {key for pair in pairs.values() for key in (pair.a, pair.b, pair.magnitude) if key}
+    # A tensor of the file that no pair uses would change the model in a way that is not merged.
     return pairs if used == shapes.keys() else None
 
 
@@ -142,6 +143,7 @@ def _pairs_of_experts(base: Base, parameter: str, key: str, shapes: Shapes, scal
         return {}
     module, (count, *sides) = base.model.get_submodule(parameter.rpartition(".")[0]), shape
     turned = bool(getattr(module, "is_transposed", False))
+    # (in, out) if turned, else (out, in)
     wide, rows = sides if turned else reversed(sides)
     if (
         other not in shapes
@@ -158,5 +160,6 @@ def _pairs_of_experts(base: Base, parameter: str, key: str, shapes: Shapes, scal
         for name, part in base.expert_parts.get(parameter, {}).items()
         if base.tensors[name].shape[1:] == (wide,)
     }
+    # All rows of all experts: those of a tensor that was not found would stay the base's.
     total = sum(base.tensors[name].shape[0] for name in parts)
     return parts if total == count * rows and not turned else {}

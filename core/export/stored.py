@@ -95,6 +95,7 @@ class Base:
         parts, first = {}, dict.fromkeys((expert for expert, _ in names), 0)
         for (expert, _), name in sorted(names.items()):
             parts[name] = ExpertPart(expert, first[expert])
+            # An expert's matrices lie below each other, such as gate and up.
             first[expert] += self.tensors[name].shape[0]
         return parts
 

@@ -114,6 +114,7 @@ class Tuned:
         )
         if pair.magnitude is None:
             return tuned
+        # DoRA (arXiv 2402.09353): the rows keep their direction and get learned lengths.
         return tuned * (self.adapter[pair.magnitude][start:stop].float() / tuned.norm(dim=1))[:, None]
 
 

@@ -134,6 +134,7 @@ def _nearest(weights: dict[str, np.ndarray], rank: int) -> dict[str, np.ndarray]
         other = name.removesuffix(_ENDS[0]) + _ENDS[1]
         q_b, r_b = np.linalg.qr(weights[other].astype(np.float32))
         q_a, r_a = np.linalg.qr(weights[name].astype(np.float32).T)
+        # B A = Q_b (R_b R_a^T) Q_a^T, and Q_b and Q_a change no singular value.
         u, values, v = np.linalg.svd(r_b @ r_a.T)
         kept = min(rank, len(values))
         b, a = np.zeros((len(q_b), rank), np.float32), np.zeros((rank, len(q_a)), np.float32)

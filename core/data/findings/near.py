@@ -155,6 +155,7 @@ def _windows(texts: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
     padded = [text.ljust(WINDOW, b"\0") for text in texts]
     data = np.frombuffer(b"".join(padded), np.uint8).astype(np.uint32)
     sizes = np.array([len(text) for text in padded])
+    # A polynomial of the window's bytes in FNV's prime; below, MurmurHash3's last step spreads every bit over all 32.
     hashes = np.zeros(len(data) - WINDOW + 1, np.uint32)
     for place in range(WINDOW):
         hashes *= np.uint32(0x01000193)
@@ -185,6 +186,7 @@ def _signatures(hashes: np.ndarray, text_of: np.ndarray, texts: int) -> tuple[np
     """Return (T, BINS) uint8 signatures, and (T,) windows of each text. An empty bin takes its next neighbour's
     value."""
     smallest = np.full(texts * BINS, _EMPTY)
+    # The lowest bits of a hash choose its bin, the others are what the smallest is sought of.
     place = text_of * BINS + (hashes & np.uint32(BINS - 1)).astype(np.int32)
     np.minimum.at(smallest, place, hashes >> np.uint32(5))
     table = smallest.reshape(texts, BINS)
@@ -206,6 +208,7 @@ def _pairs(signatures: np.ndarray, rows: np.ndarray) -> Iterator[tuple[np.ndarra
     sides, width = signatures.reshape(len(signatures), 2, BINS), BINS // BANDS
     for band in range(BANDS):
         keys = (
+            # Two bytes of each side, read as one number of 32 bits.
             np.ascontiguousarray(sides[rows, :, band * width : (band + 1) * width])
             .reshape(len(rows), 2 * width)
             .view(np.uint32)[:, 0]

@@ -35,6 +35,7 @@ class JoinedTokens(Tokens):
         starts = np.flatnonzero(~continues)
         of_text = np.cumsum(~continues) - 1
         within = total - (total - tokens.lengths)[starts][of_text]  # tokens of the text up to each paragraph's end
+        # A text of more than MAX_TOKENS is continued as another one, from a paragraph on.
         continues &= np.diff((within - 1) // MAX_TOKENS, prepend=0) <= 0
         starts = np.flatnonzero(~continues)
         first, begins = np.append(starts, len(tokens)), total - tokens.lengths
@@ -42,6 +43,7 @@ class JoinedTokens(Tokens):
         lengths = np.add.reduceat(tokens.lengths, starts).astype(np.int32)
         is_several = np.diff(first) > 1
         example = np.cumsum(~continues) - 1
+        # What is learned of a row alone stays; of a joined text all is, and its runs are replaced.
         runs = tokens.runs[~is_several[example[tokens.runs[:, 0]]]].copy()
         runs[:, 0] = example[runs[:, 0]]
         several = np.flatnonzero(is_several)

@@ -85,6 +85,7 @@ class Rated(Pieces):
             + self.tokens.ids(example, 0, begin)
             + self.tokens.ids(other, other_begin, other_end)
         )
+        # Of the second example only the other row's answer counts.
         flags = self.tokens.flags(example, 0, end) + [False] * begin + self.tokens.flags(other, other_begin, other_end)
         return Encoded(ids, flags, second=end, is_bad=bool(self.tokens.is_bad[example]))
 

@@ -52,6 +52,7 @@ class Pieces(Sequence[Encoded]):
             counts[number] = len(cut[number])
         example = np.repeat(np.arange(len(lengths), dtype=np.int32), counts)
         first = np.cumsum(counts) - counts
+        # (P,): which piece of its example each is, times the tokens between the beginnings of two.
         start = (np.arange(len(example)) - first[example]) * (limit - 1)
         end = np.minimum(start + limit, lengths[example])
         for number, pieces in cut.items():

@@ -151,6 +151,7 @@ def _unpack_and_compare(
         "texts": len(reference["texts"]),
     }
     files.replace_json(out / RECORD, record | {"llama_cpp": gguf_tools.runtime_build})
+    # On disk before it has its name, by which a folder counts as complete.
     files.sync_tree(out)
     files.rename(out, target)
     files.sync_folder(target.parent)

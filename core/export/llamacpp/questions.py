@@ -63,6 +63,7 @@ def ask(library: Library, request: JsonObject) -> JsonObject:
         }
         if request.get("lora"):
             model.use_lora(0.0)
+            # A file that llama.cpp loads but does not apply gives the base's probabilities: then nothing has moved.
             results["moved"] = compare(model, request | {"keep": None}, counted)["divergence"]
         return results
 
@@ -86,9 +87,11 @@ def compare(model: LoadedGguf, request: JsonObject, counted: FileIO) -> JsonObje
     rows, divergences = [], []
     with open(request["against"], "rb") as reference_file, open(request["keep"] or os.devnull, "wb") as kept_file:
         for row in request["rows"]:
+            # A file may pad the vocabulary beyond the model's words.
             log_probs = log_probabilities(model.logits(row["ids"])[:, :words])
             chosen = log_probs[row["positions"]]
             reference = np.fromfile(reference_file, np.float32, chosen.size).reshape(chosen.shape).astype(np.float64)
+            # Sum of p (log p - log q) over the words; p: the reference, q: this file.
             divergences.append((np.exp(reference) * (reference - chosen)).sum(-1))
             kept_file.write(chosen.data)
             rows.append(measured(log_probs, row))
@@ -108,7 +111,7 @@ def measured(logs: np.ndarray, row: JsonObject) -> JsonObject:
     """First token and its lead over the adapter's, and losses of the answer and of the whole row. logs: log
     probabilities."""
     ids, start = np.asarray(row["ids"]), row["start"]
-    losses = -logs[np.arange(len(ids) - 1), ids[1:]].astype(np.float64)
+    losses = -logs[np.arange(len(ids) - 1), ids[1:]].astype(np.float64)  # a position predicts the next token
     best = np.argsort(logs[start - 1])[-2:]
     learned = np.asarray(row["learned"][1:], bool)
     return {

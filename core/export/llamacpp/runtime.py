@@ -92,8 +92,9 @@ class LoadedGguf:
         """Token ids of a text that a chat template has rendered, as a program that uses the file reads it. Raises
         LlamaError."""
         raw = text.encode()
-        room = len(raw) + 16
+        room = len(raw) + 16  # no token is shorter than a byte
         tokens = self._ffi.new("llama_token[]", room)
+        # Without a begin token of its own, and with special tokens: the template has rendered both.
         count = self._lib.llama_tokenize(self._vocabulary, raw, len(raw), tokens, room, False, True)
         if count < 0:
             raise self._library.error("cannot read a text")
@@ -101,6 +102,7 @@ class LoadedGguf:
 
     def logits(self, ids: Sequence[int]) -> np.ndarray:
         """Logits of all positions, (T, words) float32."""
+        # Otherwise the row would continue the one before.
         memory = self._lib.llama_get_memory(self._context)
         if memory != self._ffi.NULL:
             self._lib.llama_memory_clear(memory, True)
