@@ -114,7 +114,8 @@ class ChatClient:
 
     # ---- load and unload ------------------------------------------------------------------------------------------
     def load(self, target: ChatTarget) -> None:
-        """Begin to load target and return at once; a running answer or load is ended. See state()."""
+        """Begin to load target and return at once; a running answer or load is ended. A failure becomes the state
+        "failed": see state()."""
         self._before_start()
         environment = self._environment(target)
         if self._worker_environment not in (None, environment):

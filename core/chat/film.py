@@ -196,8 +196,8 @@ class SampleAnswers:
 
     @contextmanager
     def _unchanged(self, step: int | None) -> Iterator[None]:
-        """Restore random states afterwards; an error ends the sample answers, out of memory this frame, and neither
-        ends the run."""
+        """Context that restores random states afterwards. An error in it ends the sample answers, out of memory this
+        frame, and neither ends the run."""
         on_card = self._step.on_card
         states = random_states(on_card)
         self._step.tuned.eval()

@@ -243,7 +243,8 @@ class Exporter:
     job: ExportReporter
 
     def run(self) -> ExportResult:
-        """Build the files of the requested kind, check them, and move them to their place."""
+        """Build the files of the requested kind, check them, and move them to their place. An export that fails its
+        check is deleted, or kept as NAME-unproven if requested."""
         started = time.monotonic()
         job, request, recipe = self.job, self.request, self.run_folder.recipe()
         adapter = adapter_folder(self.run_folder, request.checkpoint)
@@ -359,8 +360,8 @@ class Exporter:
         )
 
     def _obtain_base(self, adapter: Path) -> Path:
-        """Download the base if needed and return its folder. Raises ExportError if it has changed since
-        training."""
+        """Download the base if needed and return its folder. Raises ExportError if it has changed since training, or if
+        this kind of export is impossible for it."""
         job, model = self.job, self.run_folder.recipe().model
         folder = Models(self.workspace).obtain(model.id, model.revision, job.counted, job.check, to_train=False)
         job.set_stage("starting")
@@ -466,7 +467,8 @@ class Exporter:
         )
 
     def _publish(self, out: Path, result: ExportResult) -> ExportResult:
-        """Move a finished export to its place, replacing an earlier one of the same name only now."""
+        """Move a finished export to its place, replacing an earlier one of the same name only now. Deletes one that
+        failed its check, unless it is to be kept."""
         if not result.check.passed and not self.request.keep_unproven:
             self.job.folder.clear()
             return result.model_copy(update={"name": self.request.name})

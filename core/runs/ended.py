@@ -184,7 +184,8 @@ def paused_words(step: int, seconds: float | None) -> Message:
 
 
 def process_is_gone(run: RunFolder) -> None:
-    """Call once the worker of a run has ended: for a paused run, the device is free only now."""
+    """Say in a paused run's status after how many seconds its device was free. Call it once the run's worker has ended;
+    nothing happens for other runs, or if it was resumed."""
     status = run.status()
     if status.state != State.PAUSED or status.message is None or status.message.key != "pausing.paused":
         return

@@ -54,7 +54,9 @@ class Health:
             self.started_at = max(loss, self.started_at or loss)
 
     def judge(self, loss: float, is_finite: bool, step: int) -> StepVerdict:
-        """Judge a step whose gradients are computed but not applied. loss: mean over its trained tokens."""
+        """Judge a step whose gradients are computed but not applied: "skip" it for numbers that are not finite,
+        "roll_back" after several, or if the loss has diverged, and "stop" once that was done too often. loss: mean over
+        its trained tokens."""
         if not is_finite:
             self.no_numbers += 1
             if self.no_numbers < NON_FINITE_STEPS:

@@ -105,7 +105,8 @@ class SpillWatch:
         self._warned: Spill | None = None
 
     def note(self, step: int, seconds: float, tokens: float) -> None:
-        """Record a step: the seconds that it took alone and the tokens that it read."""
+        """Record a step: the seconds that it took alone and the tokens that it read. Warns once steps stay slow because
+        GPU memory spills into RAM, and notes when that is over."""
         if self._first:
             self._first = False
             return
