@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,7 +15,6 @@ from core.advice.shelf import Shelf
 from core.advice.wish import Wish
 from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, plain, print_json, say, written_over
 from core.errors import ModelError
-from core.export.llamacpp import base, tools
 from core.export.llamacpp.export_support import ExportSupport, export_support, support_of_known
 from core.hub import search as hub_search
 from core.hub.downloads import Downloads
@@ -103,34 +101,6 @@ def download(
         print_json(in_words(download_json(row)))
     else:
         say(msg("models.is_here", model=repo))
-
-
-@models.command()
-def add(
-    file: Annotated[Path, typer.Argument(help="A GGUF file, e.g. one from LM Studio.")],
-    name: Annotated[str | None, typer.Option(help="The model's name here. Default: the file's name.")] = None,
-    workspace: WorkspaceOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Create a trainable base model from a GGUF file, verified against llama.cpp. The file stays unchanged."""
-    space, shown = Workspace.open(workspace), ""
-
-    def show(stage: str, _: float | None) -> None:
-        nonlocal shown
-        if not as_json and stage != shown:
-            shown = stage
-            say(msg(f"export.stage_{stage}"))
-
-    if not as_json and (offer := tools.offer(space)):
-        say(offer)
-    made = base.import_file(space, file, name, show)
-    if as_json:
-        print_json(plain(asdict(made)))
-        return
-    say(base.describe(made))
-    for more in (base.rounding_note(space, made.id), None if made.has_template else msg("gguf.base_no_template")):
-        if more:
-            say(more)
 
 
 def follow_download(downloads: Downloads, repo: str, revision: str | None, paused: Message, quiet: bool) -> Download:
@@ -224,7 +194,7 @@ def delete(
     if not yes and not _deletion_confirmed(repo):
         say(msg("models.not_deleted", model=repo))
         raise typer.Exit(1)
-    freed = on_disk.delete(space, repo, Runs(space).uses())
+    freed = on_disk.delete(repo, Runs(space).uses())
     if as_json:
         print_json({"deleted": repo, "freed_bytes": freed})
     else:
@@ -271,7 +241,7 @@ def hub_cells(row: FoundModel) -> list[str]:
 
 def kept_json(row: StoredModel) -> dict[str, object]:
     uses = [asdict(use) for use in row.uses]
-    there = [row.folder / "config.json", *row.folder.glob("snapshots/*/config.json")]  # GGUF files have none
+    there = [row.folder / "config.json", *row.folder.glob("snapshots/*/config.json")]
     config = next((config for file in there if (config := files.read_object(file))), None)
     value: dict[str, object] = {"leaves": leaves_json(export_support(config)) if config else None}
     value |= {
@@ -281,7 +251,7 @@ def kept_json(row: StoredModel) -> dict[str, object]:
         "bytes": row.size,
         "last_used": row.last_used,
     }
-    return value | {"is_whole": row.is_complete, "can_delete": row.can_delete, "made_from": row.made_from, "uses": uses}
+    return value | {"is_whole": row.is_complete, "can_delete": row.can_delete, "uses": uses}
 
 
 def download_json(row: Download) -> dict[str, object]:

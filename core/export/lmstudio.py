@@ -15,7 +15,6 @@ from pathlib import Path
 from core import files
 from core.errors import ExportError
 from core.export.records import MMPROJ
-from core.models import on_disk
 from core.workspace import names
 
 MAKER = "lora-garage"
@@ -23,8 +22,20 @@ LONGEST = 259 if os.name == "nt" else 4000  # characters of a path that programs
 
 
 def models_folder(home: Path | None = None) -> Path | None:
-    """LM Studio's models folder, from its settings or its default; None if LM Studio was never started here."""
-    return next(iter(on_disk.lm_studio_models(home or Path.home())), None)
+    """LM Studio's models folder; None if LM Studio was never started here.
+
+    It is <LM Studio's home>/models, where ~/.lmstudio-home-pointer names that home, else ~/.lmstudio, else
+    ~/.cache/lm-studio; settings.json there may name another folder (downloadsFolder).
+    """
+    home, pointed = home or Path.home(), Path()
+    with contextlib.suppress(OSError, ValueError):
+        pointed = Path((home / ".lmstudio-home-pointer").read_text("utf-8").strip())
+    homes = [pointed] if pointed.is_absolute() and pointed.is_dir() else [home / ".lmstudio", home / ".cache/lm-studio"]
+    own = next(filter(Path.is_dir, homes), None)
+    if own is None:
+        return None
+    moved = files.read_object(own / "settings.json").get("downloadsFolder")
+    return Path(moved) if isinstance(moved, str) and os.path.isabs(moved) and "\0" not in moved else own / "models"
 
 
 def wanted_folder(home: Path | None = None) -> Path:

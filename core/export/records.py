@@ -27,7 +27,7 @@ State = Literal["starting", "running", "done", "failed", "cancelled"]
 STAGES = frozenset({"starting", "copying", "copying_base", "fetching_tools", "merging", "comparing", "proving_adapter",
     "proving_export",
                     "layers_of_adapter", "layers_of_export", "publishing", "asking_hub", "sending", "committing",
-                    "converting_gguf", "unpacking_gguf", "quantising", "asking_llamacpp"})  # fmt: skip
+                    "converting_gguf", "quantising", "asking_llamacpp"})  # fmt: skip
 
 
 class ExportRequest(Frozen):

@@ -1,20 +1,12 @@
-"""Models on this PC: the hub's cache, the starter, the library folders, LM Studio and Ollama. No network.
+"""Models on this PC: the hub's cache, the starter and the library folders. No network.
 
-Only models in the hub's cache and models that the app made from GGUF files can be deleted, and only as a whole: the
-cache is shared with every other tool, so a person does it, by name. The other stores are only read: a row shows what is
-there and how large it is.
-
-LM Studio: <home>/models/<publisher>/<model>/, where ~/.lmstudio-home-pointer names the home, else ~/.lmstudio, else
-~/.cache/lm-studio; its settings.json may name another folder of models (downloadsFolder).
-
-Ollama: OLLAMA_MODELS, else ~/.ollama/models; manifests/<host>/<namespace>/<model>/<tag> lists the blobs and their
-sizes.
+Only models in the hub's cache can be deleted, and only as a whole: the cache is shared with every other tool, so a
+person does it, by name.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -28,17 +20,12 @@ from huggingface_hub.utils import WeakFileLock
 
 from core import files
 from core.errors import ModelError
-from core.files import JsonObject
 from core.hub.cached import REPO_ID, CachedRepo, cache_folder
-from core.models import gguf_names, starter
+from core.models import starter
 from core.workspace.folder import Workspace
 
-Store = Literal["hub", "starter", "library", "lm_studio", "ollama"]
-MOST = 1000  # rows of a store; files of a model
-MANIFEST = 1 << 20  # bytes; Ollama's are some kilobytes
-WEIGHTS = "application/vnd.ollama.image.model"
-DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
+Store = Literal["hub", "starter", "library"]
+MOST = 1000  # rows of a store
 
 
 @dataclass(frozen=True)
@@ -53,11 +40,9 @@ class Use:
 class StoredModel:
     """A model on this PC.
 
-    id: the model.id if it can be a base, else its name in its store. size: bytes. last_used: newest access or change of
+    id: the model.id. size: bytes. last_used: newest access or change of
     one of its files, seconds since 1970; some systems record accesses once a day, some never. is_complete: for the
-    hub's, whether it loads. made_from: for GGUF files, the catalogue model that they were made from, if their name
-    shows it. gguf: such a file, if it is one complete model. is_ours: made here from a GGUF file
-    (core.export.llamacpp.base).
+    hub's, whether it loads.
     """
 
     store: Store
@@ -67,35 +52,24 @@ class StoredModel:
     last_used: float
     is_complete: bool = True
     uses: tuple[Use, ...] = ()
-    made_from: str | None = None
-    gguf: Path | None = None
-    is_ours: bool = False
 
     @property
     def can_delete(self) -> bool:
-        return (self.store == "hub" or self.is_ours) and not any(use.needs_it for use in self.uses)
+        return self.store == "hub" and not any(use.needs_it for use in self.uses)
 
 
 def on_disk(workspace: Workspace, uses: Mapping[str, Sequence[Use]] | None = None) -> list[StoredModel]:
     """Return all models, the largest first. uses: by model id (core.runs.all.Runs.uses)."""
-    rows = [*_hub(), *_starter(workspace), *_library(workspace), *_lm_studio(), *_ollama()]
+    rows = [*_hub(), *_starter(workspace), *_library(workspace)]
     used = (replace(row, uses=tuple(of_model)) if (of_model := (uses or {}).get(row.id)) else row for row in rows)
     return sorted(used, key=lambda row: (-row.size, row.id))
 
 
-def delete(workspace: Workspace, repo_id: str, uses: Mapping[str, Sequence[Use]]) -> int:
-    """Delete a model of the hub's cache with all its revisions, or one made here from a GGUF file; return the freed
-    bytes.
+def delete(repo_id: str, uses: Mapping[str, Sequence[Use]]) -> int:
+    """Delete a model of the hub's cache with all its revisions; return the freed bytes.
 
     Raises ModelError, naming the run that uses it.
     """
-    ours = {row.id: row for row in _library(workspace) if row.is_ours}.get(repo_id)
-    if ours:
-        if runs := [use.run for use in uses.get(repo_id, ()) if use.needs_it]:
-            raise ModelError("on_disk.used", model=repo_id, runs=runs[:5])
-        if not files.remove_tree(ours.folder, files.MOMENT_S):
-            raise ModelError("on_disk.in_use", model=repo_id, folder=ours.folder)
-        return ours.size
     if not REPO_ID.fullmatch(repo_id):
         raise ModelError("on_disk.not_of_the_hub", model=repo_id[:100])
     cached = CachedRepo(repo_id, cache_folder(None))
@@ -148,120 +122,15 @@ def _library(workspace: Workspace) -> Iterator[StoredModel]:
         for folder in [root, *_folders(root)] if root.is_dir() else []:
             if (folder / "config.json").is_file() and folder.name not in names:
                 names.add(folder.name)
-                is_ours = folder.parent == workspace.from_gguf
-                yield StoredModel("library", f"library:{folder.name}", folder, *_size_and_use(folder), is_ours=is_ours)
-        for file in _files(root):
-            if file.suffix == ".gguf" and not _is_part(file):
-                made_from = gguf_names.made_from(file.stem)
-                yield StoredModel("library", file.name, file, *_file_size_and_use(file), made_from=made_from, gguf=file)
-
-
-def lm_studio_models(home: Path) -> list[Path]:
-    """Return the folders in which LM Studio keeps models, the one in use first: of each existing home, or as its
-    settings say."""
-    pointed = Path()
-    with suppress(OSError, ValueError):
-        pointed = Path((home / ".lmstudio-home-pointer").read_text("utf-8").strip())
-    homes = (
-        [pointed] if pointed.is_absolute() and pointed.is_dir() else [home / ".lmstudio", home / ".cache" / "lm-studio"]
-    )
-    folders = []
-    for one in filter(Path.is_dir, homes):
-        moved = files.read_object(one / "settings.json").get("downloadsFolder")
-        folders.append(
-            Path(moved) if isinstance(moved, str) and os.path.isabs(moved) and "\0" not in moved else one / "models"
-        )
-    return folders
-
-
-def _lm_studio() -> Iterator[StoredModel]:
-    """Yield the models of LM Studio, each with its largest complete GGUF file."""
-    for publisher in (each for models in lm_studio_models(Path.home()) for each in _folders(models)):
-        for folder in _folders(publisher):
-            size, last_used = _size_and_use(folder)
-            if size:
-                made_from = gguf_names.made_from(folder.name)
-                complete = [file for file in _files(folder) if file.suffix == ".gguf" and not _is_part(file)]
-                best = max(
-                    complete, key=_file_size_and_use, default=None
-                )  # of several the largest, which is the least quantized
-                yield StoredModel(
-                    "lm_studio",
-                    f"{publisher.name}/{folder.name}",
-                    folder,
-                    size,
-                    last_used,
-                    made_from=made_from,
-                    gguf=best,
-                )
-
-
-def _ollama() -> Iterator[StoredModel]:
-    """Yield the models of Ollama by their manifests, each with its GGUF blob."""
-    setting = os.environ.get("OLLAMA_MODELS", "").strip()
-    root = Path(setting) if setting else Path.home() / ".ollama" / "models"
-    for host in _folders(root / "manifests"):
-        for model in (each for namespace in _folders(host) for each in _folders(namespace)):
-            for manifest in _files(model):
-                layers = files.read_json(manifest, MANIFEST)
-                listed = layers.get("layers") if isinstance(layers, dict) else None
-                sizes = (
-                    [layer.get("size") for layer in listed if isinstance(layer, dict)]
-                    if isinstance(listed, list)
-                    else []
-                )
-                size = sum(each for each in sizes if isinstance(each, int) and each > 0)
-                if size:
-                    space = model.parent.name
-                    name = (
-                        f"{model.name}:{manifest.name}"
-                        if space == "library"
-                        else f"{space}/{model.name}:{manifest.name}"
-                    )
-                    made_from = gguf_names.made_from(f"{model.name}:{manifest.name}")
-                    blobs = [_blob(root, layer) for layer in listed or () if isinstance(layer, dict)]
-                    gguf = next((blob for blob in blobs if blob), None)
-                    yield StoredModel(
-                        "ollama", name, manifest, size, manifest.stat().st_mtime, made_from=made_from, gguf=gguf
-                    )
-
-
-def _blob(root: Path, layer: JsonObject) -> Path | None:
-    """Return the file of a layer with weights; None for any other layer."""
-    digest = layer.get("digest")
-    if layer.get("mediaType") != WEIGHTS or not isinstance(digest, str) or not DIGEST.fullmatch(digest):
-        return None
-    blob = root / "blobs" / digest.replace(":", "-")
-    return blob if blob.is_file() else None
-
-
-def _is_part(file: Path) -> bool:
-    """Return whether file is one of several files of a model, or its vision part (mmproj)."""
-    return bool(PART.search(file.name)) or "mmproj" in file.name.lower()
+                yield StoredModel("library", f"library:{folder.name}", folder, *_size_and_use(folder))
 
 
 def _folders(root: Path) -> list[Path]:
-    return [path for path in _entries(root) if path.is_dir()]
-
-
-def _files(root: Path) -> list[Path]:
-    return [path for path in _entries(root) if path.is_file()]
-
-
-def _entries(root: Path) -> list[Path]:
-    """Return the entries of a folder; empty if it is missing or unreadable."""
+    """Return the folders in root; empty if it is missing or unreadable."""
     try:
-        return sorted(root.iterdir())[:MOST]
+        return [path for path in sorted(root.iterdir())[:MOST] if path.is_dir()]
     except OSError:
         return []
-
-
-def _file_size_and_use(file: Path) -> tuple[int, float]:
-    """Return the size of a file and its last use; zeros if it is gone."""
-    with suppress(OSError):
-        stat = file.stat()
-        return stat.st_size, max(stat.st_atime, stat.st_mtime)
-    return 0, 0.0
 
 
 def _size_and_use(folder: Path) -> tuple[int, float]:

@@ -8,7 +8,6 @@ from core.advice import recommend
 from core.advice.case import Grounds, all_holes
 from core.advice.family import family_of
 from core.errors import GarageError
-from core.export.llamacpp import base
 from core.export.llamacpp.export_support import export_support
 from core.memory.budget import Budget
 from core.models import starter
@@ -90,8 +89,6 @@ def about(model_id: object, result: FormResult, services: Services, w: Wording) 
             tag("p", w.render(note), class_="lg-quiet")
             for note in [*(family.note_messages() if family else []), *([why] if why else [])]
         ]
-    if rounded := base.rounding_note(services.workspace, model_id):
-        lines.append(tag("p", w.render(rounded), class_="lg-quiet"))
     if result.shape_problem is not None:
         lines.append(notice(w.render(result.shape_problem), "warn"))
     if ref.kind == "hub" and services.models.local_folder(model_id) is None:

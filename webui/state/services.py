@@ -32,7 +32,6 @@ from core.workspace.saved_recipes import UserPresets
 from core.workspace.writable import WriteWatch
 from webui.state.curves import Curves
 from webui.state.diagnoses import Diagnoses
-from webui.state.gguf_bases import GgufBases
 from webui.state.snapshot import Snapshots
 
 
@@ -61,7 +60,6 @@ class Services:
     write_watch: WriteWatch
     diagnoses: Diagnoses
     hub_token: HubToken
-    gguf_bases: GgufBases
     deleted: list[str] = field(default_factory=list)  # models deleted on any page since the app began
 
     @classmethod
@@ -112,7 +110,6 @@ class Services:
             queue=supervisor.queue,
             write_watch=WriteWatch(workspace),
             hub_token=HubToken(),
-            gguf_bases=GgufBases(workspace),
         )
 
     def begin(self) -> None:
@@ -126,7 +123,6 @@ class Services:
         self.monitor.close()
         self.ollama.cancel()
         self.downloads.close()
-        self.gguf_bases.close()
         self.supervisor.close()
         self.dry_runs.rest()
         self.pace_probe.rest()

@@ -1,9 +1,7 @@
-"""What lies on this PC: in the hub's cache, in library folders, and in the stores of LM Studio and Ollama, which nobody
-touches."""
+"""What lies on this PC: in the hub's cache and in library folders."""
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -35,7 +33,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     for name in ("HOME", "USERPROFILE"):
         monkeypatch.setenv(name, str(folder))
-    monkeypatch.delenv("OLLAMA_MODELS", raising=False)
     return folder
 
 
@@ -86,60 +83,9 @@ def test_folders_of_the_library_are_named_as_a_recipe_names_them(space: Workspac
     assert (row.id, row.size, row.can_delete) == ("library:mine", 502, False)
 
 
-def test_lm_studios_models_are_found_in_its_home_and_where_it_was_moved(
-    space: Workspace, home: Path, tmp_path: Path
-) -> None:
-    model = home / ".lmstudio" / "models" / "maker" / "Model-GGUF"
-    model.mkdir(parents=True)
-    (model / "model-Q4_K_M.gguf").write_bytes(bytes(700))
-    for more in ("model-Q8_0.gguf", "mmproj-model-f16.gguf", "big-00001-of-00002.gguf"):
-        (model / more).write_bytes(bytes(900 if "Q8" in more else 999))
-    (row,) = by_store(space)["lm_studio"]
-    assert (row.id, row.can_delete) == ("maker/Model-GGUF", False) and row.size == 700 + 900 + 2 * 999
-    assert row.gguf == model / "model-Q8_0.gguf"  # the least rounded one that is whole
-    moved = tmp_path / "moved"
-    (moved / "models" / "other" / "Model").mkdir(parents=True)
-    (moved / "models" / "other" / "Model" / "m.gguf").write_bytes(bytes(10))
-    (home / ".lmstudio-home-pointer").write_text(str(moved))
-    assert [row.id for row in by_store(space)["lm_studio"]] == ["other/Model"]
-
-
-def test_ollamas_models_are_read_from_its_manifests(
-    space: Workspace, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def manifest(root: Path, *name: str, content: object) -> None:
-        file = root.joinpath("manifests", *name)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(content if isinstance(content, str) else json.dumps(content))
-
-    # As ollama writes them: docs of its manifests, schemaVersion 2.
-    layers = {
-        "schemaVersion": 2,
-        "layers": [{"mediaType": "application/vnd.ollama.image.model", "digest": "sha256:0", "size": 900}],
-    }
-    root = home / ".ollama" / "models"
-    manifest(root, "its.host", "library", "llama3.2", "1b", content=layers)
-    manifest(root, "its.host", "me", "tuned", "latest", content=layers)
-    for name, broken in (("a", "no json"), ("b", []), ("c", {"layers": [{"size": "9"}, 1]}), ("d", {"layers": None})):
-        manifest(root, "its.host", "library", name, "latest", content=broken)
-    assert [(row.id, row.size) for row in by_store(space)["ollama"]] == [("llama3.2:1b", 900), ("me/tuned:latest", 900)]
-    assert [row.made_from for row in by_store(space)["ollama"]] == ["meta-llama/Llama-3.2-1B-Instruct", None]
-    assert all(row.gguf is None for row in by_store(space)["ollama"])  # no such blob
-    blob = root / "blobs" / f"sha256-{'a' * 64}"
-    blob.parent.mkdir()
-    blob.write_bytes(b"GGUF")
-    layers["layers"][0]["digest"] = f"sha256:{'a' * 64}"
-    manifest(root, "its.host", "library", "llama3.2", "1b", content=layers)
-    assert [row.gguf for row in by_store(space)["ollama"]] == [blob, None]
-    monkeypatch.setenv("OLLAMA_MODELS", str(home / "elsewhere"))
-    assert "ollama" not in by_store(space)
-
-
 def test_stores_that_are_not_there_and_links_to_nothing_are_no_rows_and_no_errors(
     space: Workspace, home: Path, tmp_path: Path
 ) -> None:
-    (home / ".lmstudio-home-pointer").write_bytes(b"\xff\xfe")
-    (home / ".ollama").write_text("a file")
     broken = tmp_path / "library" / "mine" / "gone.safetensors"
     if os.name != "nt":
         broken.symlink_to(tmp_path / "nothing")
@@ -150,10 +96,10 @@ def test_deleting_frees_what_was_told_and_leaves_the_rest_of_the_cache(space: Wo
     other = here.parent / "models--owner--other" / "blobs"
     other.mkdir(parents=True)
     told = by_store(space)["hub"][0].size
-    assert delete(space, REPO, {}) == told
+    assert delete(REPO, {}) == told
     assert not here.exists() and other.is_dir() and cached.installed() == []
     with pytest.raises(ModelError) as caught:
-        delete(space, REPO, {})
+        delete(REPO, {})
     assert caught.value.message.key == "on_disk.not_there"
 
 
@@ -178,35 +124,23 @@ def test_a_model_that_a_run_still_needs_is_not_deleted_and_the_run_is_named(
     (row,) = [row for row in on_disk(space, runs.uses()) if row.store == "hub"]
     assert row.uses == (Use("Pirate", needed),) and row.can_delete is not needed
     if not needed:
-        delete(space, REPO, runs.uses())
+        delete(REPO, runs.uses())
         assert not here.exists()
         return
     with pytest.raises(ModelError) as caught:
-        delete(space, REPO, runs.uses())
+        delete(REPO, runs.uses())
     assert caught.value.message.key == "on_disk.used" and "Pirate" in str(caught.value) and cached.installed() == [REPO]
-
-
-def test_what_was_made_of_a_gguf_file_is_ours_to_delete(space: Workspace) -> None:
-    space = Workspace.open(space.root)
-    made = space.from_gguf / "mine2"
-    made.mkdir(parents=True)
-    (made / "config.json").write_text("{}")
-    (row,) = [row for row in on_disk(space) if row.id == "library:mine2"]
-    assert row.is_ours and row.can_delete
-    with pytest.raises(ModelError, match="Night"):
-        delete(space, row.id, {row.id: (Use("Night", True),)})
-    assert delete(space, row.id, {}) == 2 and not made.exists()
 
 
 def test_a_model_on_its_way_is_not_deleted(space: Workspace, here: Path) -> None:
     lock = cached.CachedRepo(REPO, here.parent).lock
     with WeakFileLock(lock), pytest.raises(ModelError) as caught:
-        delete(space, REPO, {})
+        delete(REPO, {})
     assert caught.value.message.key == "on_disk.downloading" and cached.installed() == [REPO]
 
 
 @pytest.mark.parametrize("name", ["starter", "library:mine", "../..", "owner", "a/b/c", ""])
 def test_nothing_but_a_model_of_the_hub_is_deleted(space: Workspace, name: str) -> None:
     with pytest.raises(ModelError) as caught:
-        delete(space, name, {})
+        delete(name, {})
     assert caught.value.message.key == "on_disk.not_of_the_hub"

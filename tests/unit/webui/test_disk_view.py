@@ -3,17 +3,13 @@ from the list of downloads."""
 
 from __future__ import annotations
 
-import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
 
-from core.errors import ExportError
-from core.export.llamacpp import base
 from core.hub.entry import Download, Entry
-from core.messages import msg
 from core.models.on_disk import Store, StoredModel, Use
 from core.recipe import Recipe
 from core.workspace.folder import Workspace
@@ -21,7 +17,6 @@ from webui.kit.live import ViewContext
 from webui.kit.wording import Wording
 from webui.shelf import disk
 from webui.shelf.disk import DiskCard
-from webui.state.gguf_bases import GgufConversion
 from webui.state.services import Services
 
 EN = Wording("en")
@@ -54,51 +49,6 @@ def test_what_a_run_needs_has_no_button_and_names_it() -> None:
     assert "8.1 GB" in drawn and "used by one" in disk.row(replace(KEPT, uses=uses[:1]), EN)
 
 
-def test_a_gguf_file_names_what_it_was_made_from() -> None:
-    kept = replace(KEPT, store="ollama", id="gemma3:4b", made_from="google/gemma-3-4b-it")
-    assert "made from google/gemma-3-4b-it" in disk.row(kept, EN) and "data-kept" not in disk.row(kept, EN)
-
-
-@pytest.mark.parametrize("language", ["en", "zh"])
-def test_a_gguf_file_can_become_a_base_one_at_a_time(
-    card: DiskCard, language: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """A bring that waits, is cancelled, fails and ends, each with its words."""
-    w, there = Wording(language), replace(KEPT, store="ollama", id="gemma3:4b", gguf=tmp_path / "sha256-0")
-    assert 'data-act="base"' in disk.row(there, w)
-    monkeypatch.setattr(disk, "on_disk", lambda *_: [there])
-    bases, begun, may_end = card.services.gguf_bases, threading.Event(), threading.Event()
-    ends: list[Exception] = [ExportError("gguf.base_split", file="x"), OSError(28, "No space left on device")]
-
-    def bring(workspace: Workspace, file: Path, name: str, told: Any, check: Any, source: str) -> base.ImportedBase:
-        assert (file.name, name, source) == ("sha256-0", "gemma3-4b", "gemma3:4b")
-        told("unpacking_gguf", None)
-        begun.set()
-        while not may_end.wait(0.01):
-            check()
-        if ends:
-            raise ends.pop()
-        return base.ImportedBase("library:gemma3-4b", tmp_path, 10**9, 1e-5, 32, True)
-
-    monkeypatch.setattr(base, "import_file", bring)
-    card.act("base", "gemma3:4b")
-    assert begun.wait(20) and "gemma3:4b" in disk.conversion_card(bases.current(), w)
-    assert "gemma3:4b" in card.act("base", "gemma3:4b")[1]["value"]  # busy
-    card.act("cancel", "-")
-    seen = []
-    for _ in range(4):
-        bases._thread.join(20)
-        seen.append(bases.current().state)
-        drawn = disk.conversion_card(bases.current(), w)
-        assert "disk_view." not in drawn and "{" not in drawn
-        may_end.set()
-        card.act("base", "gemma3:4b")
-    assert seen == ["cancelled", "failed", "failed", "done"]
-    bases.close()
-    card.act("cancel", "-")
-    assert disk.conversion_card(bases.current(), w) == ""
-
-
 def test_many_stay_in_a_fold() -> None:
     drawn = disk.rows([replace(KEPT, id=f"o/m{n}") for n in range(12)], EN)
     assert "4 more models" in drawn and drawn.count("<li") == 12
@@ -129,19 +79,16 @@ def test_a_page_that_nobody_touches_shows_what_another_one_brought_or_deleted(ca
     assert "o/m" not in shown()
     entry.save_progress(wish.model_copy(update={"phase": "done", "done": 5000, "total": 5000}))
     assert "o/m" in shown() and "o/m" in shown() and len(looks) == 1
-    services.gguf_bases._conversion = GgufConversion("gemma3:4b", "done", msg("gguf.base_cancelled"))
-    assert "o/m" in shown() and len(looks) == 2
     services.downloads.cancel("o/m")  # off the list of downloads, not off the disk
-    assert "o/m" in shown() and len(looks) == 3
+    assert "o/m" in shown() and len(looks) == 2
     DiskCard(services, EN).act("delete", "o/m")
-    assert "o/m" not in shown() and len(looks) == 4
+    assert "o/m" not in shown() and len(looks) == 3
 
 
 @pytest.mark.parametrize("junk", [None, "", 7, [], "../..", "library:x"])
 def test_any_json_of_a_browser_deletes_nothing(card: DiskCard, junk: object) -> None:
     card.act("delete", junk)
     card.act(junk, "o/m")
-    card.act("base", junk)
     assert "o/m" in card.drawn()
 
 
