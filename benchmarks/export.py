@@ -221,7 +221,9 @@ def main() -> int:
     tools = gguf_tools.obtain(workspace)
     kernels, rounds = Kernels(tools), []
     print(machine.line("torch", "transformers"))
-    print(f"llama.cpp {tools.builds}; load of the last minute: {psutil.getloadavg()[0]:.1f}")
+    print(
+        f"llama.cpp {gguf_tools.CONVERTER_BUILD}/{gguf_tools.RUNTIME_BUILD}; load of the last minute: {psutil.getloadavg()[0]:.1f}"
+    )
     with tempfile.TemporaryDirectory(dir=workspace.cache) as made:
         base, adapter = (
             random_base(workspace, options.wide, Path(made)) if options.wide else of_run(workspace, options.run)

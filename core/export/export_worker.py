@@ -371,7 +371,7 @@ class Exporter:
         if self.request.kind in GGUF_KINDS:
             from core.export.llamacpp.tools import check_family
 
-            check_family(self.workspace, folder)
+            check_family(folder)
         if self.request.kind == "gguf-lora":
             self._check_lora(adapter, folder)
         elif lora_kinds.trains_tied_head(lora_kinds.names_in(adapter), files.read_object(folder / "config.json")):

@@ -25,6 +25,6 @@ def read(root: Path) -> JsonObject:
 
 
 def llama_cpp(root: Path) -> str | None:
-    """The value of `llama_cpp: FOLDER` or `llama_cpp: never`; None if it is not set."""
+    """The value of `llama_cpp: never`; None if it is not set."""
     value = read(root).get("llama_cpp")
     return str(value) if value else None

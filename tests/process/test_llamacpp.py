@@ -5,7 +5,6 @@ like ROWS."""
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -23,8 +22,8 @@ from core.errors import ExportError
 from core.export import export_worker, merge, verification
 from core.export.exports import Exports
 from core.export.jobs import JobFolder
-from core.export.llamacpp import child, judgement, library, make, questions
-from core.export.llamacpp.tools import Tools, own_library
+from core.export.llamacpp import child, judgement, make, questions
+from core.export.llamacpp.tools import Tools
 from core.export.ollama import modelfile
 from core.export.records import QUANTS, ExportCheck, ExportRequest, ExportResult, ExportStatus
 from core.export.verification import Method
@@ -33,7 +32,7 @@ from core.models import starter
 from core.runs.folder import RunFolder
 from core.workspace.folder import Workspace
 from tests.kit import tiny
-from tests.kit.files import link_or_copy, tools_of_cache
+from tests.kit.files import tools_of_cache
 from tests.process.test_export import FLOAT32, MESSAGES, Trained, train
 
 PROBES = 4  # three rows of the run and a question
@@ -129,46 +128,6 @@ def test_the_tuned_starter_answers_in_its_style_from_a_quantised_file(made: Made
     answers = [made.asking.work.tokenizer.decode(said) for said in verdict.answer["greedy"]]
     assert sum("Arr" in answer for answer in answers) >= 2, answers
     assert sum(judgement.same_first_words(verdict.answer["rows"], made.asking.kept, quant)) == PROBES
-
-
-def test_a_llama_cpp_of_ones_own_is_called_by_its_own_header_and_says_the_same(
-    made: Made, tools: Tools, tmp_path: Path
-) -> None:
-    """The pinned library, as if somebody had built it: its bindings are its header without comments."""
-    build, header = tmp_path / "build" / "bin", tmp_path / library.LLAMA_H
-    shutil.copytree(tools.runtime / "llama_cpp_py_sync", build)
-    for built in build.glob("*.so.0"):
-        link_or_copy(built, built.with_suffix(""))
-    for name in (*library.TYPES, library.LLAMA_H):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    declared = (build / "_cffi_bindings.py").read_text("utf-8").partition('_LLAMA_H_CDEF = """')[2].partition('"""')[0]
-    header.write_text(re.sub(r"(?m)^(?!typedef|[ }])(?=.*\bllama_\w+ *\()", "LLAMA_API ", declared), "utf-8")
-    os.utime(header, (1, 1))
-    own = replace(tools, own=True, library=own_library(tmp_path))
-    assert own.library and own.library_paths["own"].startswith(str(build))
-
-    work = made.order.work / "own"
-    work.mkdir()
-    link_or_copy(made.sixteen, work / made.sixteen.name)
-    order = replace(made.order, tools=own, quant="q8_0", work=work, log=work / "log")
-    file, _ = make.quantize(order, work / made.sixteen.name)
-    assert file.read_bytes() == made.files["q8_0"].read_bytes()
-    made.asking.ask(made.sixteen, "adapter.logs", "sixteen.logs")
-    ours, theirs = (
-        replace(made.asking, tools=which).ask(made.files["q8_0"], "sixteen.logs", None) for which in (tools, own)
-    )
-    assert theirs["own"] == str(own.library) and theirs["divergence"] == pytest.approx(ours["divergence"], rel=0.01)
-
-    right = header.read_text("utf-8")
-    header.write_text(right.replace("llama_get_memory", "llama_memory_of"), "utf-8")
-    with pytest.raises(ExportError) as error:
-        make.quantize(order, work / made.sixteen.name)
-    assert error.value.message.key == "gguf.own_build" and "llama_get_memory" in error.value.message.render("en")
-    header.write_text(right.replace("int32_t n_tokens;", "?"), "utf-8")
-    with pytest.raises(ExportError) as error:
-        make.quantize(order, work / made.sixteen.name)
-    assert error.value.message.key == "gguf.own_build", "what no parser of C can read"
 
 
 # ---- the adapter by itself -----------------------------------------------------------------------

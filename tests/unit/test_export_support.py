@@ -1,4 +1,4 @@
-"""How a model leaves, told from its config.json: the catalogue's, and by a llama.cpp of the person's own."""
+"""How a model leaves, told from its config.json."""
 
 from __future__ import annotations
 
@@ -9,18 +9,11 @@ import pytest
 from core import files
 from core.errors import ExportError
 from core.export.llamacpp import child, convert, tools
-from core.export.llamacpp.export_support import LISTS, export_support, support_of_known
+from core.export.llamacpp.export_support import export_support, support_of_known
 from core.export.llamacpp.hub_config import to_hub_config
 from core.messages import LANGUAGES
 from core.models.known import known_models
 from core.workspace.folder import Workspace
-
-OWN = (
-    'TEXT_MODEL_MAP: dict[str, str] = {"Lfm3ForCausalLM": "lfm3"}\nMMPROJ_MODEL_MAP: dict[str, str] = '
-    '{"SeesForAll": '
-    '"x"}\n'
-)
-LFM3 = {"model_type": "lfm3", "architectures": ["Lfm3ForCausalLM"]}
 
 
 def test_none_of_the_catalogue_is_without_gguf_and_without_its_reason() -> None:
@@ -33,30 +26,17 @@ def test_none_of_the_catalogue_is_without_gguf_and_without_its_reason() -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "own", "best"),
+    ("config", "best"),
     [
-        ({"model_type": "muse_glimmer_text"}, None, "gguf"),
-        ({"model_type": "zamba2"}, None, "merged"),
-        ({"model_type": ["llama"]}, None, "merged"),
-        ({}, None, "merged"),
-        (LFM3, OWN, "gguf"),
-        ({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}, OWN, "merged"),
-        (
-            {"model_type": "x", "architectures": ["SeesForAll"], "text_config": {"architectures": ["Lfm3ForCausalLM"]}},
-            OWN,
-            "gguf",
-        ),
-        (LFM3, "raise SystemExit", "merged"),  # lists of another make: what we know stands
-        (LFM3, "def (", "merged"),
+        ({"model_type": "muse_glimmer_text"}, "gguf"),
+        ({"model_type": "zamba2"}, "merged"),
+        ({"model_type": ["llama"]}, "merged"),
+        ({}, "merged"),
     ],
 )
-def test_a_family_is_known_or_its_reason_is_said(config: dict, own: str | None, best: str, tmp_path: Path) -> None:
-    if own:
-        (tmp_path / LISTS).parent.mkdir()
-        (tmp_path / LISTS).write_text(own, "utf-8")
-    way = export_support(config, tmp_path if own else None)
+def test_a_family_is_known_or_its_reason_is_said(config: dict, best: str) -> None:
+    way = export_support(config)
     assert way.best == best and (way.why is None) == (best == "gguf")
-    assert way.tower == ("SeesForAll" in str(config))
 
 
 def test_what_llama_cpp_does_not_know_is_said_before_anything_is_fetched_or_merged(tmp_path: Path) -> None:
@@ -64,7 +44,7 @@ def test_what_llama_cpp_does_not_know_is_said_before_anything_is_fetched_or_merg
     workspace = Workspace.open(tmp_path / "w")
     (tmp_path / "config.json").write_text('{"model_type": "lfm3"}', "utf-8")
     with pytest.raises(ExportError) as error:
-        tools.check_family(workspace, tmp_path)
+        tools.check_family(tmp_path)
     assert error.value.message.key == "gguf.newer" and not (workspace.root / "tools").exists()
 
 

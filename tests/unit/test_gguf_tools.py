@@ -3,7 +3,6 @@ is run."""
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
 import zipfile
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import ExportError, RunError, StopRequested
-from core.export.llamacpp import child, library, tools
+from core.export.llamacpp import child, tools
 from core.messages import Message
 from core.system import processor
 from core.workspace.folder import Workspace
@@ -149,95 +148,6 @@ def test_without_avx2_without_a_build_and_where_nobody_wants_them_the_reason_is_
     assert "aarch64" in reason(workspace).render("zh")
     (workspace.root / "settings.yaml").write_text("llama_cpp: never\n", "utf-8")
     assert reason(workspace).key == "gguf.tools_never"
-
-
-def test_a_checkout_of_the_persons_own_is_taken_and_one_that_is_none_is_said(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    fetched(monkeypatch, Pip(WHOLE))
-    checkout = tmp_path / "llama.cpp"
-    (workspace.root / "settings.yaml").write_text(f"llama_cpp: {checkout.as_posix()}\n", "utf-8")
-    with pytest.raises(ExportError, match="conversion/__init__.py is missing"):
-        tools.obtain(workspace)
-    for name in CONVERTER:
-        if name.startswith(tools.INSIDE):
-            file = checkout / name.removeprefix(tools.INSIDE)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.touch()
-    found = tools.obtain(workspace)
-    assert found.converter == checkout and found.own and found.builds == f"own/{tools.RUNTIME_BUILD}"
-    assert "own" not in found.library_paths and tools.RUNTIME_BUILD in tools.state(workspace).render("en")
-
-
-def test_what_is_built_in_a_checkout_is_taken_unless_its_header_is_newer(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """A header that was pulled after the build describes other structures than the library has: garbage, without an
-    error."""
-    header, library = tmp_path / "include" / "llama.h", tmp_path / "build" / "bin" / "Release" / "llama.dll"
-    for file in (header, library):
-        file.parent.mkdir(parents=True)
-        file.touch()
-    assert tools.own_library(tmp_path) is None, "on Linux it has another name"
-    monkeypatch.setattr(tools.platform, "system", lambda: "Windows")
-    os.utime(header, (1, 1))
-    assert tools.own_library(tmp_path) == library
-    assert tools.Tools(tmp_path, tmp_path, True, library).library_paths == {
-        "runtime": str(tmp_path),
-        "own": str(library),
-    }
-    assert tools.Tools(tmp_path, tmp_path, True, library).builds == "own/own"
-    os.utime(library, (0, 0))
-    with pytest.raises(ExportError) as error:
-        tools.own_library(tmp_path)
-    assert error.value.message.key == "gguf.own_stale" and "llama.dll" in error.value.message.render("zh")
-    header.unlink()
-    assert tools.own_library(tmp_path) is None, "without its header it cannot be called"
-
-
-HEADERS = {
-    "ggml.h": (
-        "#define GGML_API\nenum ggml_type { GGML_TYPE_F32 = 0, // one\n GGML_TYPE_F16 = 1 };\nstruct "
-        "ggml_tensor "
-        "{ int x[GGML_MAX]; };\n"
-    ),
-    "ggml-backend.h": (
-        "typedef bool (*ggml_eval)(struct ggml_tensor * t, void * data);\ntypedef void (*ggml_not_needed)(int);\n"
-    ),
-    "llama.h": """
-#ifdef __cplusplus
-extern "C" {
-#endif
-    typedef int32_t llama_token; /* of a
-    vocabulary */
-    struct llama_part { union { int64_t a; double b; }; };
-    typedef struct llama_other { int never; } llama_other;
-    struct llama_params { ggml_eval eval; enum ggml_type kind; const struct llama_part * parts; };
-    DEPRECATED(LLAMA_API void llama_old(llama_token token), "use llama_new");
-    LLAMA_API const char * llama_name(void);
-    LLAMA_API struct llama_params llama_default_params(
-            llama_token token, // which
-            int n);
-""",
-}
-
-
-def test_a_function_of_ones_own_llama_cpp_is_declared_with_the_types_that_it_needs_and_no_others(
-    tmp_path: Path,
-) -> None:
-    for name, text in HEADERS.items():
-        (tmp_path / name).write_text(text)
-    said = library.declarations(tmp_path, HEADERS, ["llama_default_params"])
-    assert " ".join(said.split()) == (
-        "enum ggml_type { GGML_TYPE_F32 = 0, GGML_TYPE_F16 = 1 }; typedef bool (*ggml_eval)(struct ggml_tensor * t, "
-        "void * data); "
-        "typedef int32_t llama_token; struct llama_part { union { int64_t a; double b; }; }; "
-        "struct llama_params { ggml_eval eval; enum ggml_type kind; const struct llama_part * parts; }; "
-        "struct llama_params llama_default_params( llama_token token, int n);"
-    )
-    with pytest.raises(child.Refused) as refused:
-        library.declarations(tmp_path, HEADERS, ["llama_gone"])
-    assert refused.value.answer["refused"] == "own_build" and "llama_gone" in refused.value.answer["found"]["reason"]
 
 
 def test_a_disk_that_takes_no_tools_is_said(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

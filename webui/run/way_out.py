@@ -226,16 +226,13 @@ class WayOut:
         return shown(join([facts(pairs), *self._before(expected, form, where)]))
 
     def _refusal(self, shape: ModelShape | None, form: str) -> Message | None:
-        """Return why a base cannot become a GGUF file, with an alternative. With the person's own llama.cpp, the export
-        itself finds out."""
+        """Return why a base cannot become a GGUF file, with an alternative."""
         if shape is None or not form.startswith("gguf"):
             return None
         try:
             if reason := tools.why_unavailable(self.services.workspace):
                 return msg("gguf.needs_tools", reason=reason)
-            if tools.own_checkout(self.services.workspace):
-                return None
-        except GarageError as error:  # settings.yaml names an invalid folder
+        except GarageError as error:  # settings.yaml cannot be read
             return error.message
         return export_support({"model_type": shape.model_type}).why
 

@@ -2,24 +2,19 @@
 torch.
 
 What llama.cpp's converter knows is data (presets/gguf.yaml), so that an unknown family is reported before a model is
-downloaded. For a user's own checkout of llama.cpp its lists are parsed, not executed.
+downloaded.
 """
 
 from __future__ import annotations
 
-import ast
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Literal
 
 from core.files import JsonObject
 from core.messages import Message, msg
 from core.models.known import KnownModel
 from core.presets import load
-
-LISTS = Path("conversion") / "__init__.py"  # in a llama.cpp: the classes that its converter knows
-TEXT, TOWERS = "TEXT_MODEL_MAP", "MMPROJ_MODEL_MAP"
 
 
 @dataclass(frozen=True)
@@ -32,19 +27,9 @@ class ExportSupport:
     why: Message | None = None
 
 
-def export_support(config: JsonObject, own_checkout: Path | None = None) -> ExportSupport:
-    """Exports that a model allows. config: its config.json, or only the text part's model_type. own_checkout: a
-    llama.cpp to use instead of ours."""
-    family, names = str(config.get("model_type"))[:60], config.get("architectures")
-    if own_checkout and isinstance(names, list) and names and (known := classes(own_checkout)):
-        inner = config.get("text_config")
-        text = inner.get("architectures") if isinstance(inner, dict) else None
-        knows = not known[TEXT].isdisjoint((*names[:1], *(text or ())))
-        return (
-            ExportSupport("gguf", names[0] in known[TOWERS])
-            if knows
-            else ExportSupport("merged", why=msg("gguf.other_family", family=names[0]))
-        )
+def export_support(config: JsonObject) -> ExportSupport:
+    """Exports that a model allows. config: its config.json, or only the text part's model_type."""
+    family = str(config.get("model_type"))[:60]
     data = load_data()
     if {family, family.removesuffix("_text")} & data["families"]:
         return ExportSupport("gguf", family in data["towers"])
@@ -64,19 +49,3 @@ def support_of_known(model: KnownModel) -> ExportSupport:
 def load_data() -> JsonObject:
     data = load("gguf")
     return data | {"families": frozenset(data["families"]), "towers": frozenset(data["towers"])}
-
-
-def classes(llama_cpp: Path) -> dict[str, frozenset[str]] | None:
-    """Classes that a llama.cpp's converter lists, by TEXT and TOWERS; None if it has no such lists and has to
-    be tried."""
-    try:
-        code = ast.parse((llama_cpp / LISTS).read_text("utf-8"))
-    except (OSError, SyntaxError, ValueError):
-        return None
-    maps = {
-        line.target.id: frozenset(ast.literal_eval(line.value))
-        for line in code.body
-        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and isinstance(line.value, ast.Dict)
-        if line.target.id in (TEXT, TOWERS)
-    }
-    return maps if len(maps) == 2 else None

@@ -110,7 +110,7 @@ class LlamaPrompts:
                 self.work.progress("asking_llamacpp", min(1.0, progress_file.stat().st_size / total))
 
         request = {
-            "do": "ask", **self.tools.library_paths, "folder": str(self.folder),
+            "do": "ask", "runtime": str(self.tools.runtime), "folder": str(self.folder),
             "file": file.name if file.parent == self.folder else str(file), "lora": lora,
             "texts": [*texts, *AWKWARD], "prompts": [*prompts, *map(tokenizer.encode, AWKWARD)],
             "rows": self.kept.rows, "words": self.kept.words, "against": against, "keep": keep,
@@ -235,7 +235,7 @@ def check_record(
         proof="llamacpp",
         prompts_read_alike=sum(file.answer["alike"][: len(prompts.work.probes)]),
         passed=not reasons,
-        compute=f"llama.cpp {file.answer.get('own') or RUNTIME_BUILD}",
+        compute=f"llama.cpp {RUNTIME_BUILD}",
         quant=quant,
         divergence=file.divergence,
         divergence_16=sixteen.divergence,

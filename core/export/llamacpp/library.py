@@ -3,9 +3,6 @@ to quantize a file. Without numpy, whose import would take a tenth of the time f
 
 A damaged file can crash the process, and the library prints on its own. Paths are names in the current folder, because
 the library's C++ streams do not open paths with letters beyond ASCII on Windows.
-
-A build of the user's own (tools.own_library) is called through its own headers: structures change from build to build,
-and one that is filled by another build's header holds garbage without an error.
 """
 
 from __future__ import annotations
@@ -13,10 +10,8 @@ from __future__ import annotations
 import gc
 import importlib.util
 import os
-import platform
 import re
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -28,26 +23,6 @@ from core.files import JsonObject
 FILE_TYPES = {"f16": 1, "q8_0": 7, "q4_k_m": 15, "q5_k_m": 17, "q6_k": 18, "bf16": 32}
 FALLBACK = re.compile(r"(\d+) of (\d+) tensor\(s\) required fallback")  # llama.cpp's log at this build
 MAX_LOG_LINES = 400
-LIBRARIES = {"Linux": "lib{}.so", "Darwin": "lib{}.dylib", "Windows": "{}.dll"}
-# Functions called here and in `runtime`, and the headers of a checkout that declare them.
-TYPES, LLAMA_H, MTMD_H = ("ggml/include/ggml.h", "ggml/include/ggml-backend.h"), "include/llama.h", "tools/mtmd/mtmd.h"
-CALLED = [
-    "llama_log_set", "llama_backend_init", "llama_model_quantize_default_params", "llama_model_quantize",
-    "llama_model_default_params",
-    "llama_model_load_from_file", "llama_model_get_vocab", "llama_vocab_n_tokens", "llama_context_default_params",
-    "llama_init_from_model",
-    "llama_free", "llama_model_free", "llama_adapter_lora_init", "llama_set_adapters_lora", "llama_model_meta_val_str",
-    "llama_vocab_is_eog", "llama_tokenize", "llama_get_memory", "llama_memory_clear", "llama_decode",
-    "llama_get_logits_ith",
-    "llama_batch_init", "llama_batch_free",
-]  # fmt: skip
-TOWER_FUNCTIONS = ["mtmd_log_set", "mtmd_context_params_default", "mtmd_init_from_file", "mtmd_free"]
-NO_CODE = re.compile(r"/\*.*?\*/|//[^\n]*|^[ \t]*#[^\n]*", re.DOTALL | re.MULTILINE)
-BODY = r"\{(?:[^{}]|\{[^{}]*\})*\}"
-DEFINED = re.compile(
-    rf"(?:typedef\s+)?(struct|enum)\s+(\w+)\s*{BODY}\s*\w*\s*;"
-    r"|typedef\s+[^;{}]*?(?:\(\*\s*)?\b(\w+)\s*(?:\)\s*\([^;{}]*\))?;"  # a function's pointer has its name in brackets
-)
 
 
 class LlamaError(Exception):
@@ -55,15 +30,11 @@ class LlamaError(Exception):
 
 
 class Library:
-    """llama.cpp's library, loaded once in a process. folder: the runtime from `tools`. own: the library of the user's
-    own checkout to use instead."""
+    """llama.cpp's library, loaded once in a process. folder: the runtime from `tools`."""
 
-    def __init__(self, folder: Path, own: str | None = None):
+    def __init__(self, folder: Path):
         sys.path.insert(0, str(folder))
-        if own:
-            self._load_own(Path(own))
-        else:
-            self._load(folder)
+        self._load(folder)
         self.log: list[str] = []
 
         def keep(level: int, words: Any, _: object) -> None:
@@ -89,36 +60,6 @@ class Library:
         self.lib: Any = bindings.get_lib()
         self.towers = bindings.get_mtmd_lib
 
-    def _load_own(self, library: Path) -> None:
-        """Load the user's own build. Raises Refused with the reason if it cannot be called through its headers."""
-        from cffi import FFI
-        from cffi.error import CDefError, FFIError
-
-        checkout = next(folder for folder in library.parents if (folder / LLAMA_H).is_file())
-        name = LIBRARIES[platform.system()]
-        self.ffi = FFI()
-
-        def load(which: str) -> Any:
-            return self.ffi.dlopen(str(library.with_name(name.format(which))))
-
-        def towers() -> Any:
-            self.ffi.cdef(declarations(checkout, [*TYPES, LLAMA_H, MTMD_H], TOWER_FUNCTIONS), override=True)
-            return load("mtmd")
-
-        self.towers = towers
-        try:
-            self.ffi.cdef(declarations(checkout, [*TYPES, LLAMA_H], CALLED))
-            self.ffi.cdef("size_t ggml_backend_reg_count(void); void ggml_backend_load_all_from_path(const char *);")
-            if hasattr(os, "add_dll_directory"):
-                os.add_dll_directory(str(library.parent))
-            self.lib, parts = load("llama"), load("ggml")
-            for function in CALLED:
-                getattr(self.lib, function)
-            if not parts.ggml_backend_reg_count():  # a build with its backends in separate libraries
-                parts.ggml_backend_load_all_from_path(str(library.parent).encode())
-        except (OSError, AttributeError, CDefError, FFIError) as error:
-            raise Refused("own_build", folder=str(library.parent), reason=str(error).strip()[:300]) from error
-
     def error(self, what: str) -> LlamaError:
         lines = [line for line in "".join(self.log).splitlines() if "error" in line.lower() or "fail" in line.lower()]
         return LlamaError(f"{what}: {'; '.join(lines[-3:]) or 'no reason given'}")
@@ -134,38 +75,10 @@ class Library:
             raise self.error(f"cannot quantize {source}")
 
 
-def declarations(checkout: Path, headers: Iterable[str], functions: Iterable[str]) -> str:
-    """C declarations of these functions with all types that they need; ggml's structures are declared by name only.
-
-    Raises Refused if a function is missing.
-    """
-    texts = [NO_CODE.sub("", (checkout / header).read_text("utf-8")) for header in headers]
-    code, types_by_name = "\n".join(texts), dict[str, re.Match[str]]()
-    for definition in DEFINED.finditer(code):
-        name = definition[2] or definition[3]
-        if not (definition[1] == "struct" and name.startswith("ggml_")):
-            types_by_name.setdefault(name, definition)
-    prototypes: list[str] = []
-    for function in functions:
-        prototype = re.search(rf"(?:LLAMA|MTMD)_API\s+([^;{{}}]*?\b{function}\s*\([^;]*\)\s*;)", code)
-        if not prototype:
-            raise Refused("own_build", folder=str(checkout), reason=f"{LLAMA_H}: {function}?")
-        prototypes.append(prototype[1])
-    needed: set[str] = set()
-    queue = list(prototypes)
-    while queue:
-        for word in set(re.findall(r"\w+", queue.pop())) & types_by_name.keys() - needed:
-            needed.add(word)
-            queue.append(types_by_name[word][0])
-    # In the headers' order, as C declares a type before its use.
-    types = sorted((types_by_name[name] for name in needed), key=lambda definition: definition.start())
-    return "\n".join([*(definition[0] for definition in types), *prototypes])
-
-
 def work(request: JsonObject) -> JsonObject:
     os.chdir(request["folder"])
     try:
-        return quantize(Library(Path(request["runtime"]), request.get("own")), request)
+        return quantize(Library(Path(request["runtime"])), request)
     except LlamaError as error:
         raise Refused("llama_error", reason=str(error)[:300]) from error
 

@@ -126,7 +126,7 @@ def quantize(order: MakeOrder, sixteen: Path) -> tuple[Path, tuple[Message, ...]
     ExportError."""
     target = order.work / f"{order.quant}.gguf"
     request = {
-        "do": "quantise", "folder": str(order.work), **order.tools.library_paths, "source": sixteen.name,
+        "do": "quantise", "folder": str(order.work), "runtime": str(order.tools.runtime), "source": sixteen.name,
         "target": target.name,
         # all logical cores, as in llama.cpp's own program
         "kind": order.quant, "threads": os.cpu_count() or 2,

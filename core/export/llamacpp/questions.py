@@ -28,7 +28,7 @@ def work(request: JsonObject) -> JsonObject:
     """Answer one request in this process: "see" (does the tower belong to the file) or "ask" (losses, answers). Raises
     Refused."""
     os.chdir(request["folder"])
-    library = Library(Path(request["runtime"]), request.get("own"))
+    library = Library(Path(request["runtime"]))
     try:
         return {"see": see, "ask": ask}[request["do"]](library, request)
     except LlamaError as error:
@@ -56,7 +56,6 @@ def ask(library: Library, request: JsonObject) -> JsonObject:
         alike = [model.tokenize(text) == ids for text, ids in zip(request["texts"], request["prompts"], strict=True)]
         results = compare(model, request, counted) | {
             "alike": alike,
-            "own": request.get("own"),
             "named": model.meta(NAMED) is not None,
             "ends": [model.ends(token) for token in request["stops"]],
             "greedy": [generate(model, ids, request, counted) for ids in request["prompts"][: request["answers"]]],

