@@ -222,7 +222,8 @@ def main() -> int:
     kernels, rounds = Kernels(tools), []
     print(machine.line("torch", "transformers"))
     print(
-        f"llama.cpp {gguf_tools.CONVERTER_BUILD}/{gguf_tools.RUNTIME_BUILD}; load of the last minute: {psutil.getloadavg()[0]:.1f}"
+        f"llama.cpp {gguf_tools.CONVERTER_BUILD}/{gguf_tools.RUNTIME_BUILD}; "
+        f"load of the last minute: {psutil.getloadavg()[0]:.1f}"
     )
     with tempfile.TemporaryDirectory(dir=workspace.cache) as made:
         base, adapter = (

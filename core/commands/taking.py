@@ -13,7 +13,7 @@ from core.chat.questions import answer, opened, target_of, target_of_adapter
 from core.commands.handing import Receiver
 from core.commands.publishing import PublishWish, to_hub
 from core.commands.terminal import JsonOption, RunArgument, WorkspaceOption, app, in_words, plain, print_json, say
-from core.errors import ExportError, GarageError, RecipeError
+from core.errors import GarageError, RecipeError
 from core.export.exports import Exports
 from core.export.llamacpp import tools
 from core.export.records import KINDS, ExportResult, ExportStatus, read_result
@@ -63,15 +63,12 @@ def chat(
 @app.command()
 def export(
     run: RunArgument,
-    to: Annotated[str, typer.Option("--to", help="adapter, merged, gguf, gguf-lora, ollama, lmstudio or hub.")],
+    to: Annotated[str, typer.Option("--to", help="adapter, merged, gguf, ollama, lmstudio or hub.")],
     quant: Annotated[
         str | None, typer.Option(help="Precision of a GGUF file: q4_k_m, q5_k_m, q6_k, q8_0, f16 or bf16.")
     ] = None,
     checkpoint: Annotated[str | None, typer.Option(help="E.g. checkpoint-40. Default: the finished adapter.")] = None,
     strength: Annotated[float, typer.Option(help="Adapter strength; 1 is the adapter as it was trained.")] = 1.0,
-    base_gguf: Annotated[
-        Path | None, typer.Option(help="With gguf-lora: your own GGUF file of the base, to verify the adapter with.")
-    ] = None,
     keep_unproven: Annotated[bool, typer.Option(help="Keep an export that fails verification.")] = False,
     repo: Annotated[str | None, typer.Option(help="With --to hub: the repository, owner/name.")] = None,
     kind: Annotated[str, typer.Option(help="With --to hub: what to publish: adapter, merged or gguf.")] = "adapter",
@@ -101,15 +98,13 @@ def export(
     exports = Exports(space)
     chosen = Runs(space).find(run)
     if to == "hub":
-        if base_gguf is not None:
-            raise ExportError("export.base_gguf")
         return to_hub(
             exports, chosen, PublishWish(repo or "", kind, quant, checkpoint, strength, private, film, yes, as_json)
         )
-    if (KINDS.get(to) or "").startswith("gguf") and not as_json and (offer := tools.offer(space)):
+    if KINDS.get(to) == "gguf" and not as_json and (offer := tools.offer(space)):
         say(offer)
     receiver = Receiver.find(to, space, chosen)
-    job = exports.start(chosen, to, quant, checkpoint, keep_unproven, strength, base_gguf)
+    job = exports.start(chosen, to, quant, checkpoint, keep_unproven, strength)
     try:
         status = job.wait(on_status=show)
     except KeyboardInterrupt:

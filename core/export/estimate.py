@@ -59,19 +59,16 @@ def for_adapter(size: int, done: Iterable[ExportResult]) -> ExportEstimate:
 
 
 def for_model(
-    kind: ExportKind, quant: str | None, base: str, shape: ModelShape, done: Iterable[ExportResult], adapter: int = 0
+    kind: ExportKind, quant: str | None, base: str, shape: ModelShape, done: Iterable[ExportResult]
 ) -> ExportEstimate:
     """Needs of a merged folder or a GGUF file.
 
-    base: as recipes name it; done: exports on this PC, newest first; adapter: bytes of its weights, which a LoRA in
-    GGUF halves; its verification also converts the base to a 16-bit file.
+    base: as recipes name it; done: exports on this PC, newest first.
     """
     parameters = shape.params
     size, disk = int(bytes_a_parameter(quant, shape.hidden_size) * parameters), MERGED * parameters
     if kind == "gguf":
         disk = gguf_disk(quant or QUANTS[0], parameters, shape.vocab_size)
-    elif kind == "gguf-lora":
-        size, disk = adapter // 2, gguf_disk("bf16", parameters, shape.vocab_size)
     largest = max(shape.vocab_size * shape.hidden_size, parameters // max(1, shape.num_hidden_layers))
     layered_bytes = LAYER_A_PARAMETER * largest + LOGITS_A_WORD * shape.vocab_size + WORKER_BYTES
     memory = int(min(layered_bytes, WHOLE_A_PARAMETER * parameters + WORKER_BYTES))

@@ -26,9 +26,7 @@ from core.errors import BusyError, ExportError, GarageError, RunError, StopReque
 from core.export.estimate import MERGED, gguf_disk
 from core.export.exports import adapter_folder
 from core.export.jobs import REPLACED, JobFolder
-from core.export.llamacpp import lora_kinds
 from core.export.records import (
-    GGUF_KINDS,
     QUANTS,
     ExportCheck,
     ExportKind,
@@ -40,9 +38,8 @@ from core.export.records import (
 )
 from core.files import JsonObject, is_disk_full, is_out_of_memory, is_page_file_full
 from core.messages import Message, msg
-from core.models import adapters, headers, weights
+from core.models import adapters, weights
 from core.models.library import Models
-from core.models.shapes.shape import ModelShape
 from core.progress import Progress
 from core.runs import best
 from core.runs import process as run_process
@@ -312,28 +309,14 @@ class Exporter:
         notes = (*notes, *self._write_modelfile(adapter, order.target, str(model_type)))
         return self._with_card(out, order.base, order.method, check, notes)
 
-    def _gguf_lora(self, adapter: Path, out: Path) -> MadeExport:
-        """Export the adapter alone as a GGUF file, and the quantized base that it goes with if requested."""
-        from core.export.llamacpp import lora
-
-        order = self._order(adapter, out)
-        model, quant, own_base = self.run_folder.recipe().model.id, self.request.quant, self.request.base_gguf
-        name = names.slug(model.rpartition("/")[2].rpartition(":")[2], fallback="base")
-        base_file = order.target.with_name(f"{name}-{quant}.gguf") if quant else None
-        check, notes = lora.make_lora(order, lora.CompanionBase(base_file, Path(own_base) if own_base else None))
-        names_of = {"base": model, "file": order.target.name}
-        base_name = base_file.name if base_file else own_base
-        where = msg("gguf.lora_beside", beside=base_name, **names_of) if base_name else msg("gguf.lora_any", **names_of)
-        return self._with_card(out, order.base, order.method, check, (*notes, where, msg("gguf.lora_readers")))
-
     # ---- inputs and checks ----------------------------------------------------------------
     def _source(self, adapter: Path) -> tuple[Base, Method, Tools | None]:
-        """The base, the verification method, and llama.cpp's tools for GGUF kinds. Raises ExportError without enough
+        """The base, the verification method, and llama.cpp's tools for a GGUF file. Raises ExportError without enough
         disk."""
         from core.export import stored, verification
 
         base = stored.read_base(self._obtain_base(adapter))
-        tools = self._tools() if self.request.kind in GGUF_KINDS else None
+        tools = self._tools() if self.request.kind == "gguf" else None
         method = verification.choose(base, adapter, in_float32=tools is not None)
         self._check_disk(need_bytes(self.request, base))
         return base, method, tools
@@ -368,13 +351,11 @@ class Exporter:
         trained_on = self.run_folder.facts().base_weights
         if trained_on and trained_on != weights.sampled_fingerprint(folder):
             raise ExportError("export.base_changed", model=model.id, folder=folder)
-        if self.request.kind in GGUF_KINDS:
+        if self.request.kind == "gguf":
             from core.export.llamacpp.tools import check_family
 
             check_family(folder)
-        if self.request.kind == "gguf-lora":
-            self._check_lora(adapter, folder)
-        elif lora_kinds.trains_tied_head(lora_kinds.names_in(adapter), files.read_object(folder / "config.json")):
+        if trains_tied_head(adapter, files.read_object(folder / "config.json")):
             raise ExportError("export.tied_head")
         return folder
 
@@ -403,20 +384,7 @@ class Exporter:
         return names.slug(self.run_folder.name, fallback=f"tuned-{self.run_folder.id[-6:]}")
 
     def _gguf_name(self) -> str:
-        return f"{self._ollama_name()}-{'lora' if self.request.kind == 'gguf-lora' else self.request.quant}.gguf"
-
-    def _check_lora(self, adapter: Path, model_folder: Path) -> None:
-        """Raise ExportError for an adapter that cannot be a LoRA in GGUF, or a base_gguf file of another model."""
-        config = files.read_object(model_folder / "config.json")
-        lora_kinds.refuse(adapter, config)
-        if self.request.base_gguf:
-            file_shape, base_shape = (
-                headers.of_gguf(Path(self.request.base_gguf), require_complete=True),
-                ModelShape.from_config(config),
-            )
-            if file_shape.hidden_size != base_shape.hidden_size:
-                sizes = {"found": file_shape.hidden_size, "expected": base_shape.hidden_size}
-                raise ExportError("gguf.lora_other_base", file=self.request.base_gguf, **sizes)
+        return f"{self._ollama_name()}-{self.request.quant}.gguf"
 
     def _order(self, adapter: Path, out: Path) -> MakeOrder:
         """Return the order to make a GGUF file: sources, target and working folders, and how to prove it."""
@@ -427,7 +395,7 @@ class Exporter:
         out.mkdir(parents=True)
         return make.MakeOrder(
             tools=tools,
-            quant=self.request.quant or ("" if self.request.kind == "gguf-lora" else QUANTS[0]),
+            quant=self.request.quant or QUANTS[0],
             name=self.run_folder.name,
             base=base,
             adapter=adapter,
@@ -456,7 +424,7 @@ class Exporter:
     def _form(self, dtype: str) -> model_card.CardBeside:
         """The facts of this export that go into its model card."""
         request = self.request
-        file = self._gguf_name() if request.kind in GGUF_KINDS else ""
+        file = self._gguf_name() if request.kind == "gguf" else ""
         return model_card.CardBeside(
             kind=request.kind,
             step=best.step_of(request.checkpoint) if request.checkpoint else None,
@@ -489,7 +457,6 @@ BUILDERS: Mapping[ExportKind, Callable[[Exporter, Path, Path], MadeExport]] = {
     "adapter": Exporter._copy,
     "merged": Exporter._merged,
     "gguf": Exporter._gguf,
-    "gguf-lora": Exporter._gguf_lora,
 }
 
 
@@ -498,9 +465,18 @@ def need_bytes(request: ExportRequest, base: Base) -> int:
     if request.kind == "merged":
         return MERGED * base.parameters
     vocabulary = max(tensor.shape[0] for tensor in base.tensors.values() if len(tensor.shape) == 2)
-    return gguf_disk(
-        request.quant or ("bf16" if request.kind == "gguf-lora" else QUANTS[0]), base.parameters, vocabulary
-    )
+    return gguf_disk(request.quant or QUANTS[0], base.parameters, vocabulary)
+
+
+def trains_tied_head(adapter: Path, base: JsonObject) -> bool:
+    """Return whether an adapter has factors of an output head tied to the embedding: merging would change both.
+
+    base: config.json of its base.
+    """
+    tied = (base.get("text_config") or base).get("tie_word_embeddings", base.get("tie_word_embeddings"))
+    with weights.open_tensors(adapter / "adapter_model.safetensors", "np") as opened:
+        heads = [name for name in list(opened.keys()) if adapters.layer_of(name).rpartition(".")[2] == "lm_head"]
+    return bool(tied) and any(".lora_" in name for name in heads)
 
 
 if __name__ == "__main__":

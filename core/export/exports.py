@@ -27,13 +27,11 @@ from pathlib import Path
 from core import files
 from core.errors import BusyError, ExportError
 from core.export.jobs import GONE, JobFolder
-from core.export.llamacpp import lora_kinds, tools
+from core.export.llamacpp import tools
 from core.export.records import (
-    GGUF_KINDS,
     KINDS,
     LONGEST_MERGED,
     MAX_STRENGTH,
-    MMPROJ,
     QUANTS,
     ExportRequest,
     ExportResult,
@@ -104,15 +102,14 @@ class Exports:
         checkpoint: str | None = None,
         keep_unproven: bool = False,
         strength: float = 1.0,
-        base_gguf: Path | None = None,
     ) -> ExportJob:
         """Begin an export in a child process. Raises ExportError if it is not possible, BusyError while the same one is
         running."""
-        request = self.request(run, to, quant, checkpoint, keep_unproven, strength, base_gguf)
-        if request.kind in GGUF_KINDS and (reason := tools.why_unavailable(self.workspace)):
+        request = self.request(run, to, quant, checkpoint, keep_unproven, strength)
+        if request.kind == "gguf" and (reason := tools.why_unavailable(self.workspace)):
             raise ExportError("gguf.needs_tools", reason=reason)
         job = self._job(request.name)
-        longest = f"out/{MMPROJ}{names.slug(run.name)}-q4_k_m.gguf" if request.kind in GGUF_KINDS else LONGEST_MERGED
+        longest = f"out/{names.slug(run.name)}-q4_k_m.gguf" if request.kind == "gguf" else LONGEST_MERGED
         path_length.refuse(job.build, ExportError, len(longest))
         status, deadline = job.status(self._started.get(request.name)), time.monotonic() + LEAVE_S
         while job.is_locked() and status and not status.active and time.monotonic() < deadline:
@@ -139,23 +136,18 @@ class Exports:
         checkpoint: str | None = None,
         keep_unproven: bool = False,
         strength: float = 1.0,
-        base_gguf: Path | None = None,
     ) -> ExportRequest:
         """Check an export's options and return the worker's request. Raises ExportError, RunError or ModelError."""
         if to not in KINDS:
             raise ExportError("export.unknown_target", found=str(to)[:40], there=list(KINDS))
         kind = KINDS[to]
-        if quant is not None and (kind not in GGUF_KINDS or quant not in QUANTS):
+        if quant is not None and (kind != "gguf" or quant not in QUANTS):
             raise ExportError("export.unknown_quant", found=str(quant)[:40], there=list(QUANTS))
         folder = adapter_folder(run, checkpoint)
         adapters.describe(folder)
         adapters.check_complete(folder)
         if not 0 < strength <= MAX_STRENGTH:
             raise ExportError("export.strength", found=strength, most=MAX_STRENGTH)
-        if base_gguf is not None and (kind != "gguf-lora" or quant is not None):
-            raise ExportError("export.base_gguf")
-        if kind == "gguf-lora":
-            lora_kinds.refuse(folder, {})
         return ExportRequest(
             workspace=str(self.workspace.root),
             run=run.id,
@@ -164,7 +156,6 @@ class Exports:
             checkpoint=checkpoint,
             keep_unproven=keep_unproven,
             strength=strength,
-            base_gguf=str(base_gguf.absolute()) if base_gguf else None,
         )
 
     def attempts(self, run_id: str) -> Sequence[tuple[ExportRequest, ExportStatus]]:

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from core import files
 from core.errors import ExportError
-from core.export.records import MMPROJ
 from core.workspace import names
 
 MAKER = "lora-garage"
@@ -48,19 +47,12 @@ def wanted_folder(home: Path | None = None) -> Path:
 
 
 def place(file: Path, run_name: str, models: Path) -> Path:
-    """Put the file of a finished export, and its mmproj if any, below LM Studio's models folder; return its new path.
+    """Put the file of a finished export below LM Studio's models folder; return its new path.
 
     Replaces an earlier file of the same name. Raises ExportError for a path that is too long, RunError for a full disk;
     no part of the file is left there then.
     """
-    home = models / MAKER / names.slug(run_name, fallback=names.slug(file.stem))
-    for beside in file.parent.glob(f"{MMPROJ}*.gguf"):
-        _place(beside, home / beside.name, models)
-    return _place(file, home / file.name, models)
-
-
-def _place(file: Path, target: Path, models: Path) -> Path:
-    """Link or copy file to target; if that fails, remove the folders it made. Raises ExportError."""
+    target = models / MAKER / names.slug(run_name, fallback=names.slug(file.stem)) / file.name
     aside = target.with_name(f".{target.name}.tmp-{os.getpid()}")
     if len(str(aside)) > LONGEST:
         raise ExportError("gguf.lmstudio_too_long", file=target, found=len(str(aside)), limit=LONGEST)

@@ -20,22 +20,12 @@ def commands(result: ExportResult, folder: Path) -> list[tuple[str, str]]:
         return [("in_garage", f'{COMMAND} chat "{folder}" --prompt "Hello!"'), ("in_peft", code)]
     if result.kind == "merged":
         return [("in_transformers", loading.of_model(folder, str(folder))), ("in_vllm", f'vllm serve "{folder}"')]
-    if result.kind == "gguf-lora":
-        lora = folder / next((name for name in result.files if name.endswith("-lora.gguf")), "")
-        base = next(
-            (str(folder / name) for name in result.files if name.endswith(".gguf") and name != lora.name), "BASE.gguf"
-        )
-        return [
-            ("in_llamacpp", f'llama-server -m "{base}" --lora "{lora}"'),
-            ("in_koboldcpp", f'koboldcpp --model "{base}" --lora "{lora}"'),
-        ]
     file = folder / result.gguf
-    mmproj = f' --mmproj "{folder / result.mmproj}"' if result.mmproj else ""
     return [
         ("in_ollama", f"{ollama_create(result, folder)}\nollama run {ollama_name(result)}"),
         ("in_lmstudio", f'lms import "{file}"'),
-        ("in_llamacpp", f'llama-server -m "{file}"{mmproj}'),
-        ("in_koboldcpp", f'koboldcpp --model "{file}"{mmproj}'),
+        ("in_llamacpp", f'llama-server -m "{file}"'),
+        ("in_koboldcpp", f'koboldcpp --model "{file}"'),
         ("in_jan", str(file)),
     ]
 

@@ -10,21 +10,22 @@ from core import files
 from core.messages import Message, msg
 from core.values import Frozen
 
-ExportKind = Literal["adapter", "merged", "gguf", "gguf-lora"]
+ExportKind = Literal["adapter", "merged", "gguf"]
 # Targets that the user can choose. ollama and lmstudio are gguf, which always comes with a Modelfile; for lmstudio the
 # file is then put into LM Studio's folder.
-KINDS: dict[str, ExportKind] = {"adapter": "adapter", "merged": "merged", "gguf": "gguf", "ollama": "gguf",
+KINDS: dict[str, ExportKind] = {
+    "adapter": "adapter",
+    "merged": "merged",
+    "gguf": "gguf",
+    "ollama": "gguf",
     "lmstudio": "gguf",
-                                "gguf-lora": "gguf-lora"}  # fmt: skip
+}
 QUANTS = ("q4_k_m", "q5_k_m", "q6_k", "q8_0", "f16", "bf16")
-# Prefix of the file with a model's vision or audio part, by which LM Studio and llama.cpp recognize it.
-MMPROJ = "mmproj-"
-GGUF_KINDS = ("gguf", "gguf-lora")
 MAX_STRENGTH = 4.0
 LONGEST_MERGED = "out/model-00001-of-00004.safetensors"
 State = Literal["starting", "running", "done", "failed", "cancelled"]
 # Stages with a text under `export.stage_`; the others (a model being downloaded) have theirs under `stage.`.
-STAGES = frozenset({"starting", "copying", "copying_base", "fetching_tools", "merging", "comparing", "proving_adapter",
+STAGES = frozenset({"starting", "copying", "fetching_tools", "merging", "comparing", "proving_adapter",
     "proving_export",
                     "layers_of_adapter", "layers_of_export", "publishing", "asking_hub", "sending", "committing",
                     "converting_gguf", "quantising", "asking_llamacpp"})  # fmt: skip
@@ -41,7 +42,6 @@ class ExportRequest(Frozen):
     checkpoint: str | None = None
     keep_unproven: bool = False
     strength: float = 1.0
-    base_gguf: str | None = None  # for gguf-lora: the user's own GGUF file of the base, to verify against
 
     @property
     def name(self) -> str:
@@ -115,7 +115,7 @@ class ExportCheck(Frozen):
 
     @property
     def type_text(self) -> str:
-        return {"lora": "LoRA"}.get(self.quant or "", (self.quant or "").upper())
+        return (self.quant or "").upper()
 
     def _llamacpp_results(self) -> list[Message]:
         """The parts of a sentence such as "Q4_K_M: 19 of 20 first words as the adapter's; loss 0.04 higher"."""
@@ -163,12 +163,8 @@ class ExportResult(Frozen):
 
     @property
     def gguf(self) -> str:
-        """The GGUF file that programs open, "" without one; an mmproj file is not it."""
-        return next((name for name in self.files if name.endswith(".gguf") and not name.startswith(MMPROJ)), "")
-
-    @property
-    def mmproj(self) -> str:
-        return next((name for name in self.files if name.startswith(MMPROJ)), "")
+        """The GGUF file, "" without one."""
+        return next((name for name in self.files if name.endswith(".gguf")), "")
 
 
 class ExportStatus(Frozen):

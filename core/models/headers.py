@@ -1,9 +1,8 @@
-"""The contents of weight files, from their headers: safetensors in a folder or on the hub, and GGUF. Reads no weights.
-No torch.
+"""The contents of safetensors files in a folder or on the hub, from their headers. Reads no weights. No torch.
 
-A safetensors file begins with its header's length (8 bytes) and a JSON of names, types and shapes; a GGUF file with its
-settings and a list of tensors. `count_weights` counts the parameters that QLoRA would hold in 4 bit and those that it
-leaves, and recognizes repositories that are already quantized.
+Such a file begins with its header's length (8 bytes) and a JSON of names, types and shapes. `count_weights` counts the
+parameters that QLoRA would hold in 4 bit and those that it leaves, and recognizes repositories that are already
+quantized.
 """
 
 from __future__ import annotations
@@ -14,11 +13,10 @@ import re
 import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from core import files
 from core.errors import ModelError
-from core.files import JsonObject
 from core.models.shapes.matrices import NAMES_IN_FILES, WITHOUT_ADAPTER
 from core.models.shapes.shape import UNPACKED, Held, ModelShape
 
@@ -232,107 +230,3 @@ def quantization(config: Mapping[str, object]) -> str | None:
     unnamed = "bitsandbytes" if settings.get("load_in_4bit") or settings.get("load_in_8bit") else "-"
     method = str(settings.get("quant_method") or unnamed)[:30]
     return f"{method}-4bit" if method == "bitsandbytes" and settings.get("load_in_4bit") else method
-
-
-# ---- GGUF ----------------------------------------------------------------------------------------
-
-_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-_STRING, _ARRAY = 8, 9
-_MAX_ENTRIES = 1 << 22  # entries of a list; tensors and settings are far fewer
-# llama.cpp's names of families where transformers has another one.
-_FAMILIES = {
-    "gemma3": "gemma3_text",
-    "qwen2moe": "qwen2_moe",
-    "qwen3moe": "qwen3_moe",
-    "phi2": "phi",
-    "gptneox": "gpt_neox",
-}
-_SETTINGS = {
-    "hidden_size": "embedding_length", "num_hidden_layers": "block_count", "intermediate_size": "feed_forward_length",
-    "num_attention_heads": "attention.head_count", "num_key_value_heads": "attention.head_count_kv",
-    "head_dim": "attention.key_length", "max_position_embeddings": "context_length", "num_experts": "expert_count",
-    "num_experts_per_tok": "expert_used_count", "moe_intermediate_size": "expert_feed_forward_length",
-}  # fmt: skip
-
-
-def of_gguf(path: Path, require_complete: bool = False) -> ModelShape:
-    """Return the shape of a GGUF file, whose weights count in 16 bit, as training dequantizes them. Raises ModelError.
-
-    require_complete: also refuse a file that ends before its last tensor begins.
-    """
-    try:
-        with path.open("rb") as file:
-            settings, tensors, last = _gguf_header(file)
-            least, size = file.tell() + last, path.stat().st_size
-    except (OSError, ValueError, struct.error, MemoryError, UnicodeDecodeError):
-        raise ModelError("shape.bad_header", file=path.name) from None
-    if require_complete and least > size:
-        raise ModelError("shape.cut_short", file=path.name, size=size, wanted=least)
-    family = str(settings.get("general.architecture", ""))
-    config: JsonObject = {"model_type": _FAMILIES.get(family, family)}
-    config |= {name: value for name, key in _SETTINGS.items() if (value := settings.get(f"{family}.{key}"))}
-    words = settings.get("tokenizer.ggml.tokens") or settings.get(f"{family}.vocab_size")
-    config |= {
-        "vocab_size": words,
-        "tie_word_embeddings": not any(tensor.name == "output.weight" for tensor in tensors),
-    }
-    shape = ModelShape.from_config(config)
-    if not (params := sum(tensor.count for tensor in tensors)):  # a vocabulary alone
-        raise ModelError("shape.bad_header", file=path.name)
-    kept = [
-        t
-        for t in tensors
-        if len(t.shape) != 2 or t.name in ("token_embd.weight", "output.weight") or "gate_inp" in t.name
-    ]
-    return shape.with_held(Held(params=params, four_bit=params - sum(tensor.count for tensor in kept)))
-
-
-def _gguf_header(file: BinaryIO) -> tuple[JsonObject, list[Tensor], int]:
-    """Return settings (a list as its length), tensors, and the offset behind the header at which the last one begins.
-
-    Raises ValueError for files other than GGUF 2 or 3.
-    """
-    magic, version, tensors, settings = struct.unpack("<4sIQQ", file.read(24))
-    if magic != b"GGUF" or version not in (2, 3) or max(tensors, settings) > _MAX_ENTRIES:
-        raise ValueError("no GGUF")
-
-    def number(code: str) -> Any:
-        return struct.unpack(f"<{code}", file.read(struct.calcsize(code)))[0]
-
-    def word() -> str:
-        length = number("Q")
-        if length > LONGEST_HEADER:
-            raise ValueError("too long")
-        return file.read(length).decode("utf-8", "replace")
-
-    def value(kind: int) -> Any:
-        """Read a value, of an array only the length."""
-        if kind == _STRING:
-            return word()
-        if kind in _SCALARS:
-            return number(_SCALARS[kind])
-        if kind != _ARRAY:
-            raise ValueError(kind)
-        inner, count = number("I"), number("Q")
-        if count > _MAX_ENTRIES:
-            raise ValueError("too long")
-        if inner in _SCALARS:
-            file.seek(count * struct.calcsize(_SCALARS[inner]), 1)
-        else:
-            for _ in range(count):
-                value(inner)
-        return count
-
-    values = {}
-    for _ in range(settings):
-        name = word()
-        values[name] = value(number("I"))
-    tensor_list, last = [], 0
-    for _ in range(tensors):
-        name, dimensions = word(), number("I")
-        if dimensions > 8:
-            raise ValueError("too many dimensions")
-        size = tuple(number("Q") for _ in range(dimensions))
-        tensor_list.append(Tensor(name, str(number("I")), size))
-        last = max(last, number("Q"))
-    return values, tensor_list, last

@@ -114,8 +114,7 @@ class Models:
         for root in self.workspace.library_folders:
             for path in (root / name, root / f"{name}.gguf") if re.fullmatch(r"[\w .-]+", name) else ():
                 if (path.suffix == ".gguf" and path.is_file()) or (path.is_dir() and any(path.glob("*.gguf"))):
-                    base = gguf_names.made_from(name)
-                    raise ModelError("model.gguf_of" if base else "model.gguf", found=name[:100], base=base)
+                    raise _gguf_refusal(name)
 
     def local_folder(self, model_id: str) -> Path | None:
         """Return the folder of model_id on this PC; None if it must be downloaded first. Raises ModelError."""
@@ -237,8 +236,7 @@ class Models:
 
 
 def shape_of(models: Models, name: str) -> ModelShape:
-    """Return the shape of a model named in a terminal: a bare size, an id, a folder with config.json, that file, a GGUF
-    file.
+    """Return the shape of a model named in a terminal: a bare size, an id, a folder with config.json, that file.
 
     Opens any path it is given, so it is not for names from a browser. Raises ModelError.
     """
@@ -246,7 +244,7 @@ def shape_of(models: Models, name: str) -> ModelShape:
         return shape_of_size(name)
     path = expand(name)
     if path.is_file():
-        return headers.of_gguf(path) if path.suffix == ".gguf" else ModelShape.from_config(files.read_json(path))
+        return ModelShape.from_config(_config_of(path))
     if (path / "config.json").is_file():
         return _shape_in(path)
     try:
@@ -262,11 +260,11 @@ def shape_of(models: Models, name: str) -> ModelShape:
 
 
 def config_of(models: Models, name: str) -> JsonObject:
-    """Return the config.json of a model named as for `shape_of`; of a bare size or a GGUF file what follows from
-    its shape. Raises ModelError."""
+    """Return the config.json of a model named as for `shape_of`; of a bare size what follows from its shape.
+    Raises ModelError."""
     path = expand(name)
-    if SIZE.fullmatch(name) or path.suffix == ".gguf":
-        return shape_of(models, name).config()
+    if SIZE.fullmatch(name):
+        return shape_of_size(name).config()
     if path.is_file():
         return _config_of(path)
     if (path / "config.json").is_file():
@@ -274,8 +272,16 @@ def config_of(models: Models, name: str) -> JsonObject:
     return models.config(name)
 
 
+def _gguf_refusal(name: str) -> ModelError:
+    """Return the error about a GGUF file, which names the model that it was made from if its name shows it."""
+    base = gguf_names.made_from(name)
+    return ModelError("model.gguf_of" if base else "model.gguf", found=name[:100], base=base)
+
+
 def _config_of(file: Path) -> JsonObject:
     """Return a config.json whose numbers are within reason. Raises ModelError."""
+    if file.suffix == ".gguf":
+        raise _gguf_refusal(file.stem)
     config = files.read_object(file)
     ModelShape.from_config(config)
     return config

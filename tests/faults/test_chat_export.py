@@ -364,21 +364,14 @@ def test_an_export_that_is_killed_or_finds_the_disk_full_leaves_the_earlier_one_
     meets_faults(Exporting(place, forker, "merged"), act, earlier, full, faults)
 
 
-@pytest.mark.parametrize(
-    ("kind", "act"),
-    [
-        ("gguf", "kill"),
-        ("gguf-lora", "full"),
-        *(pytest.param(*each, marks=pytest.mark.full) for each in (("gguf", "full"), ("gguf-lora", "kill"))),
-    ],
-)
+@pytest.mark.parametrize("act", ["kill", "full"])
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks workers: POSIX only")
 def test_a_gguf_file_that_is_killed_or_finds_the_disk_full_leaves_the_earlier_one_or_none_and_works_again(
-    kind: str, act: str, place: Place, gguf_forker: Forker, full: bool, faults: FaultTable
+    act: str, place: Place, gguf_forker: Forker, full: bool, faults: FaultTable
 ) -> None:
     """What llama.cpp writes is written by a script in the worker itself, so that each of its files is an operation
     too."""
-    meets_faults(Exporting(place, gguf_forker, kind, "q4_k_m"), act, True, full, faults)
+    meets_faults(Exporting(place, gguf_forker, "gguf", "q4_k_m"), act, True, full, faults)
 
 
 def meets_faults(exporting: Exporting, act: str, earlier: bool, full: bool, faults: FaultTable) -> None:

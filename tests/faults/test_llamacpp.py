@@ -57,7 +57,6 @@ def standing(doing: str, nth: int, pid: Path) -> str:
         ("gguf", "quantise", 1, "quantizes"),
         ("gguf", "ask", 1, "prompts the 16-bit file"),
         ("gguf", "ask", 2, "prompts the quantized file"),
-        ("gguf-lora", "ask", 1, "prompts the base with the adapter"),
     ],
 )
 def test_real_llama_cpp_ends_with_its_export_in_the_middle_of_its_work(
@@ -105,13 +104,12 @@ def small_disk(equipped: Place) -> Iterator[Path]:
 
 
 @pytest.mark.skipif(shutil.which("mount") is None, reason="no mount here")
-@pytest.mark.parametrize("kind", ["gguf", "gguf-lora"])
 def test_a_disk_that_real_llama_cpp_fills_up_is_said_and_the_earlier_export_stands(
-    kind: str, equipped: Place, small_disk: Path, faults: FaultTable
+    equipped: Place, small_disk: Path, faults: FaultTable
 ) -> None:
     """With more and more room, so that another file each time is the one that no longer fits, until all do."""
     with Forker("tight") as forker:
-        exporting = Exporting(equipped, forker, kind, "q4_k_m")
+        exporting = Exporting(equipped, forker, "gguf", "q4_k_m")
         assert exporting.run().code == 0, exporting.status()
         whole, stages = exporting.finished(), set()
         leaves = 96 << 10
@@ -133,4 +131,4 @@ def test_a_disk_that_real_llama_cpp_fills_up_is_said_and_the_earlier_export_stan
             stages.add(status.stage)
             leaves = leaves * 5 // 4
     assert {"converting_gguf", "asking_llamacpp"} <= stages, stages
-    faults.add("a tmpfs that real llama.cpp fills up, at: " + ", ".join(sorted(stages)), f"export as {kind}", 1)
+    faults.add("a tmpfs that real llama.cpp fills up, at: " + ", ".join(sorted(stages)), "export as gguf", 1)

@@ -391,13 +391,12 @@ def test_a_converter_that_says_done_without_a_file_and_a_runtime_that_crashes_ar
 def test_without_llama_cpp_s_tools_a_gguf_file_is_refused_before_the_work_with_what_to_do_instead(
     tiny: Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for to in ("gguf", "gguf-lora"):
-        with pytest.raises(ExportError) as error:
-            tiny.exports().start(tiny.run, to)
-        assert error.value.message.key == "gguf.needs_tools"
-        for language in LANGUAGES:
-            words = error.value.message.render(language)
-            assert "settings.yaml" in words and "{" not in words
+    with pytest.raises(ExportError) as error:
+        tiny.exports().start(tiny.run, "gguf")
+    assert error.value.message.key == "gguf.needs_tools"
+    for language in LANGUAGES:
+        words = error.value.message.render(language)
+        assert "settings.yaml" in words and "{" not in words
 
     def refused(*_: object) -> None:
         raise ExportError("gguf.tools_not_fetched", reason="no network")

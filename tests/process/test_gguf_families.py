@@ -4,6 +4,7 @@ windows), not the loss of quantising."""
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,7 +18,7 @@ from core.data.tokenizer import Tokenizer
 from core.engine import adapter, base_model
 from core.errors import ExportError
 from core.export import merge, stored, verification
-from core.export.llamacpp import child, export_support, hub_config, judgement, make, tower
+from core.export.llamacpp import child, export_support, hub_config, judgement, make
 from core.export.llamacpp.tools import Tools
 from core.export.verification import Method, Work
 from core.models.families import text_generating
@@ -87,8 +88,7 @@ PICTURES = {
 
 
 def outcome(folder: Path, tools: Tools, work: Path, quants: Sequence[str], probes: int) -> list[str]:
-    """Of bf16, of the tower as mmproj beside it, and of quants: "proven" (the tower: "loaded"), or why not; "-" without
-    a tower."""
+    """Of bf16 and of quants: "proven", or why not."""
     base, tokenizer, merged = stored.read_base(folder), Tokenizer(folder), work / "merged"
     adapter.save(
         families.tuned(base_model.load(folder, FP32, four_bit=False)),
@@ -106,24 +106,20 @@ def outcome(folder: Path, tools: Tools, work: Path, quants: Sequence[str], probe
     asks = verification.prompts_of([], tokenizer, probes)[0][:probes]
     kept = judgement.KeptProbabilities(work / "adapter.logs", 40)
     asked = Work(order.method, tokenizer, asks, False, order.stage, order.check, kept)
-    found, seen = [], "-"
+    found: list[str] = []
     try:
         sixteen = make.convert(order, tokenizer.template)
-        seeing, why = tower.convert(order)
         asked, _, compared = verification.expect(base, order.adapter, asked, merged, rounded=True)
         assert compared is None or not compared.off
         asking = judgement.LlamaPrompts(tools, work, order.log, order.check, asked, kept)
         found.append(said(asking.ask(sixteen, "adapter.logs", "sixteen.logs"), "bf16", probes, order.name))
-        why += tower.place(order, seeing, sixteen)
-        print([note.render("en") for note in why])
-        seen = {(): "-", ("gguf.tower",): "loaded"}.get(tuple(note.key for note in why), "refused")
         for quant in quants:
             file, _ = make.quantize(replace(order, quant=quant), sixteen)
             found.append(said(asking.ask(file, "sixteen.logs", None), quant, probes, order.name))
     except ExportError as error:
         print(error)
         found += [f"refused: {error.message.key.removeprefix('gguf.')}"] * (1 + len(quants) - len(found))
-    return [*found, seen]
+    return found
 
 
 def dress(name: str, folder: Path, tools: Tools) -> None:
@@ -152,9 +148,19 @@ def said(answer: dict, quant: str, probes: int, family: str) -> str:
     return ", ".join(keys).replace("quantised", "divergence" if quant == "bf16" else "quantised") or "proven"
 
 
+def classes_of(converter: Path) -> set[str]:
+    """Classes of text models that llama.cpp's converter lists; its file is parsed, not run."""
+    code = ast.parse((converter / "conversion" / "__init__.py").read_text("utf-8"))
+    (value,) = (
+        line.value
+        for line in code.body
+        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and line.target.id == "TEXT_MODEL_MAP"
+    )
+    return set(ast.literal_eval(value))
+
+
 def test_the_families_that_are_said_to_leave_are_those_that_the_converter_knows(tools: Tools) -> None:
-    there, data = export_support.classes(tools.converter), export_support.load_data()
-    assert there
+    listed, data = classes_of(tools.converter), export_support.load_data()
     names: dict[str, set[str]] = {}
     for kinds in (
         auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
@@ -163,11 +169,8 @@ def test_the_families_that_are_said_to_leave_are_those_that_the_converter_knows(
     ):
         for kind, name in kinds.items():
             names.setdefault(kind, set()).add(hub_config.CLASSES.get(name, name))
-    known = {kind for kind in text_generating() if names.get(kind, set()) & there[export_support.TEXT]}
+    known = {kind for kind in text_generating() if names.get(kind, set()) & listed}
     assert data["families"] == known
-    assert data["towers"] == {
-        kind for kind in known if names[kind] & there[export_support.TOWERS] and not kind.endswith("_text")
-    }
 
 
 @pytest.mark.gate
@@ -185,9 +188,6 @@ def test_the_table_of_the_docs_says_how_a_family_leaves(
     quants = QUANTIZED if full else QUANTIZED[-1:]
     found = outcome(folder, tools, tmp_path, quants, probes=3 if full else 1)
     rows = (line.strip("| ").split(" | ") for line in (PROJECT / "docs" / "export.md").read_text("utf-8").splitlines())
-    (line,) = (row for row in rows if len(row) == 5 and name in row[4].split(", "))
-    compared = [line[0], *(line[1 + QUANTIZED.index(quant)] for quant in quants), line[3]]
+    (line,) = (row for row in rows if len(row) == 4 and name in row[3].split(", "))
+    compared = [line[0], *(line[1 + QUANTIZED.index(quant)] for quant in quants)]
     assert compared == found, f"docs/export.md should say of {name}: | {' | '.join(found)} |"
-    assert [file.name for file in (tmp_path / "out").iterdir()] == (
-        ["mmproj-x-f16.gguf"] if line[3] == "loaded" else []
-    )

@@ -130,33 +130,6 @@ def test_the_tuned_starter_answers_in_its_style_from_a_quantised_file(made: Made
     assert sum(judgement.same_first_words(verdict.answer["rows"], made.asking.kept, quant)) == PROBES
 
 
-# ---- the adapter by itself -----------------------------------------------------------------------
-def test_a_lora_beside_its_base_says_what_the_adapter_says_and_one_of_another_scale_does_not(made: Made) -> None:
-    workspace = made.tuned.workspace
-    tools_of_cache(workspace.root)
-    status, _ = carry_out(workspace, made.tuned.run, "bf16", "gguf-lora")
-    assert status.state == "done", status.message
-    (result,) = Exports(workspace).list(made.tuned.run.id)
-    assert sorted(result.files) == ["README.md", "pirate-lora.gguf", "starter-bf16.gguf"]
-    assert result.files["pirate-lora.gguf"] < 0.02 * result.files["starter-bf16.gguf"] and result.ollama_name is None
-    check = result.check
-    assert check.divergence == check.divergence_16 < judgement.MAX_DIVERGENCE[
-        "bf16"
-    ] and "LoRA: first token as the adapter's on 4 of 4 " in check.summary.render("en")
-    assert not check.differences, "three answers, word by word"
-    assert [note.key for note in result.notes] == ["gguf.lora_beside", "gguf.lora_readers"]
-
-    folder = Exports(workspace).folder(result)
-    reader = gguf.GGUFReader(folder / "pirate-lora.gguf", "r+")
-    for tensor in reader.tensors:
-        if tensor.name.endswith(".lora_b"):
-            tensor.data[:] *= 2
-    reader.data.flush()
-    del reader
-    answer = made.asking.ask(folder / "starter-bf16.gguf", "adapter.logs", None, lora=str(folder / "pirate-lora.gguf"))
-    assert answer["divergence"] > 10 * judgement.MAX_DIVERGENCE["bf16"] and answer["moved"] > 1
-
-
 # ---- damage --------------------------------------------------------------------------------------
 def zeroed(name: str) -> Callable[[gguf.GGUFReader, Made], None]:
     def damage(reader: gguf.GGUFReader, made: Made) -> None:
@@ -313,9 +286,8 @@ def test_a_file_that_does_not_prove_itself_is_removed(
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("to", ["gguf", "gguf-lora"])
 def test_a_model_that_does_not_fit_whole_is_proven_layer_by_layer_in_llama_cpp(
-    tools: Tools, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
+    tools: Tools, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(verification, "MAX_PARAMETERS_ON_CPU", 0)
     monkeypatch.setattr("core.export.layers.MAX_TOKENS", 60)
@@ -326,32 +298,10 @@ def test_a_model_that_does_not_fit_whole_is_proven_layer_by_layer_in_llama_cpp(
     monkeypatch.setattr(
         export_worker.ExportReporter, "set_stage", lambda job, name, *more: [seen.append(name), stage(job, name, *more)]
     )
-    status, _ = carry_out(workspace, run, "q4_k_m", to)
+    status, _ = carry_out(workspace, run, "q4_k_m")
     assert status.state == "done", status.message
     assert "layers_of_adapter" in seen and "proving_adapter" not in seen
     assert 0 < Exports(workspace).list(run.id)[0].check.prompts < judgement.PROMPTS, "as many as go through at once"
-
-
-@pytest.mark.full
-def test_a_lora_of_less_strength_is_tried_beside_the_persons_own_base(
-    tools: Tools, tiny_model: Path, tmp_path: Path
-) -> None:
-    workspace = with_tools(tmp_path / "w", tiny_model.parent)
-    run = train(workspace, tiny_model, {"use_rslora": True}, steps=3, rate=1e-2)
-    assert carry_out(workspace, run, "q4_k_m", "gguf-lora")[0].state == "done"
-    (made,) = Exports(workspace).list(run.id)
-    own = (workspace.exports / made.name / "tiny-q4_k_m.gguf").rename(tmp_path / "自己的 base.gguf")
-    whole = own.read_bytes()
-    for size in (len(whole) // 2, 1000):
-        own.write_bytes(whole[:size])
-        status, _ = carry_out(workspace, run, None, "gguf-lora", base_gguf=own)
-        assert status.state == "failed" and status.message.key in ("shape.cut_short", "shape.bad_header"), status
-    own.write_bytes(whole)
-    status, _ = carry_out(workspace, run, None, "gguf-lora", base_gguf=own, strength=0.5)
-    assert status.state == "done", status.message
-    newest = Exports(workspace).list(run.id)[0]
-    assert newest.name == f"{run.id}-gguf-lora-x0.5" and sorted(newest.files) == ["README.md", "pirate-lora.gguf"]
-    assert [note.key for note in newest.notes] == ["export.at_strength", "gguf.lora_beside", "gguf.lora_readers"]
 
 
 # ---- sentences, without llama.cpp ----------------------------------------------------------------

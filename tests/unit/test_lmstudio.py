@@ -24,9 +24,6 @@ def test_a_file_is_found_where_lm_studio_looks_and_takes_its_room_once(tmp_path:
     file.write_bytes(b"newer")
     assert lmstudio.place(file, "Der Pirat 海盗", lmstudio.wanted_folder(tmp_path)).read_bytes() == b"newer"
     assert [p.name for p in placed.parent.iterdir()] == [file.name]
-    (tmp_path / "mmproj-pirate-f16.gguf").write_bytes(b"eyes")
-    assert lmstudio.place(file, "Der Pirat 海盗", lmstudio.wanted_folder(tmp_path)).name == file.name
-    assert sorted(p.name for p in placed.parent.iterdir()) == ["mmproj-pirate-f16.gguf", file.name]
 
 
 def test_on_another_disk_it_is_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,14 +79,13 @@ def result(done: ExportResult, folder: Path, programs: Collection[str], w: Wordi
     """Return a finished export: its verification, folder, and how to use it. programs: which of ollama and lmstudio are
     on this PC."""
     size = w.t("way_out.files", files=len(done.files), size=format.bytes_used(w, done.bytes))
-    commands, shown = other_programs.commands(done, folder), 2 if done.kind == "gguf-lora" else 1
-    first, others = commands[:shown], commands[shown:]
+    first, *others = other_programs.commands(done, folder)
     return tag(
         "div",
         tag("div", tag("h3", export_name(done, w)), verdict(done.check, w), class_="lg-run-head"),
         muted(" · ".join((format.moment(done.created), size, done.base))),
         tag("p", w.render(done.check.summary)),
-        *(_to_copy(each, w) for each in first),
+        _to_copy(first, w),
         tag(
             "details",
             tag("summary", w.t("way_out.other_programs")),

@@ -15,12 +15,13 @@ import gradio as gr
 import psutil
 from gradio.events import Dependency
 
-from core.errors import GarageError
+from core import files
+from core.errors import ExportError, GarageError
 from core.export import estimate, lmstudio
 from core.export.llamacpp import tools
 from core.export.llamacpp.export_support import export_support
 from core.export.ollama.adding import AddStatus
-from core.export.records import KINDS, QUANTS, ExportRequest, ExportResult, ExportStatus
+from core.export.records import KINDS, MAX_STRENGTH, QUANTS, ExportRequest, ExportResult, ExportStatus
 from core.messages import Message, msg
 from core.models.shapes.shape import ModelShape
 from core.runs.states import BUSY
@@ -32,7 +33,6 @@ from webui.kit.visitor import is_local
 from webui.kit.wording import Wording
 from webui.run import exported
 from webui.run.exported import form_of
-from webui.run.finer import Finer
 from webui.run.publish import PublishPanel
 from webui.state.services import Services
 from webui.state.snapshot import RunRow, Snapshot
@@ -42,7 +42,7 @@ GGUF = tuple(form_of("gguf", quant) for quant in QUANTS)
 FORMS: dict[str, tuple[str, ...]] = {
     "ollama": GGUF,
     "lmstudio": GGUF,
-    "programs": (*GGUF, "gguf-lora"),
+    "programs": GGUF,
     "garage": ("adapter",),
     "python": ("merged", "adapter"),
     "hub": ("adapter", "merged", *GGUF),
@@ -53,7 +53,6 @@ RunExports = tuple[Sequence[ExportResult], Sequence[tuple[ExportRequest, ExportS
 class WayOut:
     def __init__(self, services: Services, wording: Wording, opened: gr.Textbox):
         self.services, self.w, self.opened = services, wording, opened
-        self.finer = Finer(wording)
         self.hub = PublishPanel(services, wording, lambda context: self._exports(context)[0])
         self._looked: tuple[Snapshot, str, RunExports] | None = None
 
@@ -71,7 +70,11 @@ class WayOut:
                     w.t("way_out.forms"), open=False, visible=False, elem_id="export-forms-fold"
                 ) as self.fold:
                     self.form = gr.Radio([], **w.named("way_out.form", "export-form"))
-                self.finer.build()
+                with gr.Accordion(
+                    w.t("way_out.finer"), open=False, visible=False, elem_id="export-finer-fold"
+                ) as self.finer:
+                    limits: Options = {"minimum": 0.1, "maximum": MAX_STRENGTH, "step": 0.1}
+                    self.strength = gr.Number(1, **limits, **w.named("way_out.strength", "export-strength"))
                 with gr.Row(elem_classes="lg-tight"):
                     self.start = gr.Button(
                         w.t("way_out.start"), variant="primary", visible=False, elem_id="export-start"
@@ -156,8 +159,8 @@ class WayOut:
     def wire(self, poller: Poller, picked: Dependency) -> None:
         """picked: the event that opens a run; it also fires if the same run is picked again, unlike the change of
         `opened`."""
-        outputs = [self.about, self.form, self.fold, self.start, *self.finer.outputs]
-        inputs = [self.opened, self.where, self.finer.base]
+        outputs = [self.about, self.form, self.fold, self.start, self.finer]
+        inputs = [self.opened, self.where]
         self.where.input(self.choose, inputs, outputs, **LAST, **AT_ONCE)
         for event in (self.opened.change, picked.then):
             event(self.choose, inputs, outputs, **LAST, **AT_ONCE)
@@ -166,12 +169,8 @@ class WayOut:
         )
         self.hub.wire(poller, self.opened, picked)
         self.form.input(self.describe, [self.opened, self.where, self.form], [self.about], **LAST, **AT_ONCE)
-        for field in (self.form, self.finer.base):
-            field.input(self.finer.show, [self.form, self.finer.base], self.finer.outputs, **LAST, **AT_ONCE)
         poller.after(
-            self.start.click(
-                self.begin, [self.opened, self.where, self.form, *self.finer.inputs], [self.notice], **CONTROL
-            )
+            self.start.click(self.begin, [self.opened, self.where, self.form, self.strength], [self.notice], **CONTROL)
         )
         poller.after(self.cancel.click(self.cancel_all, [self.opened], [self.notice], **CONTROL))
         poller.after(self.results.select(self.act, [self.pressed], [self.notice], js=exported.PRESSED, **CONTROL))
@@ -180,20 +179,20 @@ class WayOut:
         """Return the forms of a place, the recommended one first; () for anything else."""
         return FORMS.get(where, ()) if isinstance(where, str) else ()
 
-    def choose(self, opened: str | None, where: object, base: object) -> tuple[object, ...]:
-        """Show the forms of an export for a destination. Inputs: opened, where, base. Outputs: about, form, fold,
-        start, finer's."""
+    def choose(self, opened: str | None, where: object) -> tuple[object, ...]:
+        """Show the forms of an export for a destination. Inputs: opened, where. Outputs: about, form, fold, start,
+        finer."""
         forms = self.forms(where)
         row = self._opened_row(opened)
         if not forms or row is None:
             hidden = gr.update(visible=False)
-            return shown(""), gr.update(choices=[], value=None), hidden, hidden, *self.finer.show(None, base)
+            return shown(""), gr.update(choices=[], value=None), hidden, hidden, hidden
         shape, done = self.services.models.local_shape(row.model), self.services.exports.list()
         sizes = [(self._form_line(form, self._estimate(row, form, shape, done)), form) for form in forms]
         choice = gr.update(choices=sizes, value=forms[0])
         can = gr.update(visible=self._refusal(shape, forms[0]) is None)
-        finer = self.finer.show(forms[0], base)
-        return self.describe(opened, where, forms[0]), choice, gr.update(visible=len(forms) > 1), can, *finer
+        fold, finer = gr.update(visible=len(forms) > 1), gr.update(visible=True)
+        return self.describe(opened, where, forms[0]), choice, fold, can, finer
 
     def _opened_row(self, opened: str | None) -> RunRow | None:
         return next((row for row in self.services.snapshots.now().rows if row.id == opened), None)
@@ -222,7 +221,7 @@ class WayOut:
                 *self._needs(expected),
             ]
         pairs += [(w.t("way_out.costs"), w.t(f"way_out.costs_{form.replace(':', '_')}"))]
-        pairs += [(w.t("way_out.afterwards"), w.t(f"way_out.after_{form if form == 'gguf-lora' else where}"))]
+        pairs += [(w.t("way_out.afterwards"), w.t(f"way_out.after_{where}"))]
         return shown(join([facts(pairs), *self._before(expected, form, where)]))
 
     def _refusal(self, shape: ModelShape | None, form: str) -> Message | None:
@@ -290,31 +289,31 @@ class WayOut:
         """Return the size and needs of an export; None if the base or the adapter is not on this PC."""
         kind, _, quant = form.partition(":")
         try:
-            sizes = {file.name: file.stat().st_size for file in self.services.runs.get(row.id).adapter.iterdir()}
+            size = files.bytes_in(self.services.runs.get(row.id).adapter)
         except (GarageError, OSError):  # deleted on another page
             return None
         if kind == "adapter":
-            return estimate.for_adapter(sum(sizes.values()), done)
-        adapter = sizes.get("adapter_model.safetensors", 0)
-        return estimate.for_model(KINDS[kind], quant or None, row.model, shape, done, adapter) if shape else None
+            return estimate.for_adapter(size, done)
+        return estimate.for_model(KINDS[kind], quant or None, row.model, shape, done) if shape else None
 
     # ---- buttons --------------------------------------------------------------------------------------------------
-    def begin(self, opened: str | None, where: object, form: object, *finer: object) -> Update:
-        """Inputs: opened, where, form, finer's. Output: notice. The chat's model is unloaded first, which its page
+    def begin(self, opened: str | None, where: object, form: object, strength: object) -> Update:
+        """Inputs: opened, where, form, strength. Output: notice. The chat's model is unloaded first, which its page
         shows."""
         services = self.services
         if form not in self.forms(where):
             return shown(notice(self.w.t("way_out.first_where"), "warn"))
         kind, _, quant = form.partition(":")
         try:
-            more: Options = {"quant": quant or None} | self.finer.read(form, *finer)
+            if not isinstance(strength, int | float):
+                raise ExportError("export.strength", found="-", most=MAX_STRENGTH)
             run = services.runs.get(opened or "")
             busy = services.snapshots.now(fresh=True).busy
             if busy is not None:
                 return shown(notice(self.w.t("way_out.busy", name=busy.name), "warn"))
             if services.chat.state().phase != "empty":
                 services.chat.unload(msg("chat.unloaded"))
-            services.exports.start(run, kind, **more)
+            services.exports.start(run, kind, quant=quant or None, strength=float(strength))
         except GarageError as error:
             return shown(notice(self.w.render(error.message)))
         return shown("")

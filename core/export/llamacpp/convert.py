@@ -1,4 +1,4 @@
-"""Converts a merged Hugging Face folder, or an adapter, to GGUF with llama.cpp's own converter, in a separate process
+"""Converts a merged Hugging Face folder to GGUF with llama.cpp's own converter, in a separate process
 without network, which `child.ask` starts.
 
 The folder was made for this and may be changed. Where upstream's script is wrong about such folders it is corrected
@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import runpy
 import socket
 import sys
 import tempfile
@@ -24,7 +23,6 @@ from core.export.llamacpp.hub_config import to_hub_config
 from core.files import JsonObject
 
 if TYPE_CHECKING:
-    import torch
     from conversion import ModelBase
     from transformers import PreTrainedTokenizerBase
 
@@ -35,18 +33,15 @@ KINDS = {"f16": "MOSTLY_F16", "bf16": "MOSTLY_BF16"}
 
 
 def work(request: JsonObject) -> JsonObject:
-    """Convert and return {}, or for an adapter the number of its tensors.
+    """Convert and return {}.
 
-    request: converter, runtime (folders), model, out, kind, name, stop (the token that ends a turn), pre (or None),
-    tower (convert the vision or audio part instead of the text), tuned; for an adapter: its folder, model, out.
+    request: converter, runtime (folders), model, out, kind, name, stop (the token that ends a turn), pre (or None).
     """
     _offline()
     sys.path[:0] = [request["converter"], str(Path(request["converter"]) / "gguf-py"), request["runtime"]]
     folder = Path(request["model"])
     _refuse_code(folder)
     _restore_hub_config(folder)
-    if request.get("adapter"):
-        return _convert_adapter(folder, request)
     _convert(folder, request)
     return {}
 
@@ -100,19 +95,16 @@ def _convert(folder: Path, request: JsonObject) -> None:
     from conversion import TextModel  # llama.cpp's, from the tools
 
     _name_pre_tokenizer(TextModel, request["pre"])
-    model_class = _class_of(folder, request.get("tower", False))
+    model_class = _class_of(folder)
     kind = gguf.LlamaFileType[KINDS[request["kind"]]]
     # With "phi3" in its name llama.cpp computes the model like another one.
     name = re.sub(r"phi[-_ ]?3", "phi three", request["name"], flags=re.IGNORECASE)
     with tempfile.TemporaryDirectory() as scratch, torch.inference_mode():
         override = Path(scratch) / "metadata.json"
-        metadata = {"general.name": name, "general.basename": name} | (
-            {"general.finetune": "LoRA"} if request.get("tuned", True) else {}
-        )
+        metadata = {"general.name": name, "general.basename": name, "general.finetune": "LoRA"}
         override.write_text(json.dumps(metadata), "utf-8", newline="\n")
         model = model_class(folder, kind, Path(request["out"]), metadata_override=override, model_name=name)
-        if not request.get("tower"):
-            _write_end_of_turn(model, request["stop"])
+        _write_end_of_turn(model, request["stop"])
         try:
             model.write()
         except NotImplementedError as error:
@@ -121,46 +113,6 @@ def _convert(folder: Path, request: JsonObject) -> None:
         except FileNotFoundError as error:
             # tokenizer.model, which some families need and transformers 5 does not save
             raise Refused("tokenizer_lacks", reason=re.sub(r"\S*[/\\\\]", "", str(error))[:200]) from error
-
-
-def _convert_adapter(folder: Path, request: JsonObject) -> JsonObject:
-    """Convert an adapter by upstream's own script, which is run as a program with arguments. Raises Refused."""
-    import conversion  # llama.cpp's
-    import gguf
-
-    model_class = _class_of(folder, tower=False)
-    # Ministral's class is a wrapper that delegates the base's weights: with it the script writes those of the base.
-    config = conversion.ModelBase.load_hparams(folder, False)
-    kind = (config.get("text_config") or config).get("model_type")
-    model_class = getattr(model_class, "Mistral4Model" if kind == "mistral4" else "Ministral3Model", model_class)
-    conversion.get_model_class = lambda *_, **__: model_class
-    _reorder_columns_of_a()
-    script = Path(request["converter"]) / "convert_lora_to_gguf.py"
-    sys.argv = [script.name, request["adapter"], "--base", str(folder), "--outfile", request["out"], "--outtype", "f16"]
-    try:
-        runpy.run_path(str(script), run_name="__main__")
-    except (NotImplementedError, ValueError, SystemExit) as error:
-        raise Refused("not_implemented", reason=str(error)[:200] or type(error).__name__) from error
-    return {"tensors": len(gguf.GGUFReader(request["out"]).tensors)}
-
-
-def _reorder_columns_of_a() -> None:
-    """Patch Qwen3.5's converter, which reorders the columns of out_proj: for B A these are A's, which upstream's script
-    cannot do."""
-    from conversion import qwen
-
-    family = getattr(qwen, "_LinearAttentionVReorderBase", None)
-    if family is None:  # a checkout of another version
-        return
-    upstream = family._reorder_v_heads
-
-    def reorder(tensor: torch.Tensor, dim: int, *heads: int) -> torch.Tensor:
-        if dim == 1 and hasattr(tensor, "get_lora_A_B"):
-            a, b = tensor.get_lora_A_B()
-            return type(tensor)(upstream(a, 1, *heads), b)
-        return upstream(tensor, dim, *heads)
-
-    family._reorder_v_heads = staticmethod(reorder)
 
 
 def _name_pre_tokenizer(text_model: type[ModelBase], pre: str | None) -> None:
@@ -182,41 +134,18 @@ def _name_pre_tokenizer(text_model: type[ModelBase], pre: str | None) -> None:
     text_model.get_vocab_base_pre = known_or_named
 
 
-def _class_of(folder: Path, tower: bool) -> type[ModelBase]:
-    """Return llama.cpp's class that converts this architecture, or its tower. Raises Refused for an unknown one."""
+def _class_of(folder: Path) -> type[ModelBase]:
+    """Return llama.cpp's class that converts the text part of this architecture. Raises Refused for an unknown one."""
     from conversion import ModelBase, ModelType, get_model_architecture, get_model_class  # llama.cpp's
 
-    family = get_model_architecture(
-        ModelBase.load_hparams(folder, False), ModelType.MMPROJ if tower else ModelType.TEXT
-    )
+    family = get_model_architecture(ModelBase.load_hparams(folder, False), ModelType.TEXT)
     try:
-        model_class = get_model_class(family, mmproj=tower)
+        model_class = get_model_class(family)
     except NotImplementedError as error:
         raise Refused("other_family", family=family) from error
-    if tower:
-        _filter_tower_tensors(model_class, family)
     if model_class.supports_mtp_export:
         model_class.no_mtp = True  # draft heads are not tuned, and a folder that lacks them would not convert
     return model_class
-
-
-def _filter_tower_tensors(model_class: type[ModelBase], family: str) -> None:
-    """Correct which tensors belong to a vision or audio tower.
-
-    An untied output head, which upstream counts to some towers, does not. Gemma 3's names get back the part that
-    transformers 5 drops, and its unused pooling head is left out.
-    """
-    upstream = model_class.filter_tensors
-
-    def filter_tensors(item: tuple[str, torch.Tensor]) -> tuple[str, torch.Tensor] | None:
-        name, tensor = item
-        if family == "Gemma3ForConditionalGeneration":
-            name = re.sub(r"vision_tower\.(?=embeddings|encoder|post_layernorm)", "vision_tower.vision_model.", name)
-        if family == "Mistral3ForConditionalGeneration" and name.endswith("embed_tokens.weight"):
-            return name, tensor  # one row of them is needed, and upstream drops all of the text's tensors
-        return None if name.startswith("lm_head.") or "vision_tower.head." in name else upstream((name, tensor))
-
-    model_class.filter_tensors = staticmethod(filter_tensors)
 
 
 def _write_end_of_turn(model: ModelBase, stop: str) -> None:

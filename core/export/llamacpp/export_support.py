@@ -19,11 +19,9 @@ from core.presets import load
 
 @dataclass(frozen=True)
 class ExportSupport:
-    """Exports that a family allows. best: the furthest; tower: the vision or audio part is exported too, as mmproj;
-    why: the reason against GGUF."""
+    """Exports that a family allows. best: the furthest; why: the reason against GGUF."""
 
     best: Literal["gguf", "merged"]
-    tower: bool = False
     why: Message | None = None
 
 
@@ -32,7 +30,7 @@ def export_support(config: JsonObject) -> ExportSupport:
     family = str(config.get("model_type"))[:60]
     data = load_data()
     if {family, family.removesuffix("_text")} & data["families"]:
-        return ExportSupport("gguf", family in data["towers"])
+        return ExportSupport("gguf")
     if newer := data["newer"].get(family):
         return ExportSupport(
             "merged", why=msg("gguf.newer", family=family, llama_cpp=newer["llama_cpp"], ollama=newer["ollama"])
@@ -48,4 +46,4 @@ def support_of_known(model: KnownModel) -> ExportSupport:
 @lru_cache(maxsize=1)
 def load_data() -> JsonObject:
     data = load("gguf")
-    return data | {"families": frozenset(data["families"]), "towers": frozenset(data["towers"])}
+    return data | {"families": frozenset(data["families"])}

@@ -94,14 +94,14 @@ class LlamaPrompts:
     work: Work
     kept: KeptProbabilities
 
-    def ask(self, file: Path, against: str, keep: str | None, answers: int = 0, lora: str | None = None) -> JsonObject:
+    def ask(self, file: Path, against: str, keep: str | None, answers: int = 0) -> JsonObject:
         """Run llama.cpp on file and return its results (`questions.ask`). answers: the number of prompts to answer in
         words."""
         tokenizer = self.work.tokenizer
         texts = [tokenizer.template.render(p.turns, True, p.tools) for p in self.work.probes]
         prompts = [tokenizer.encode(text) for text in texts]
         longest = max(len(row["ids"]) for row in self.kept.rows)
-        progress_file, total = self.folder / "counted", len(self.kept.rows) * (2 if lora else 1) + answers
+        progress_file, total = self.folder / "counted", len(self.kept.rows) + answers
         progress_file.unlink(missing_ok=True)
 
         def check_and_report() -> None:
@@ -111,7 +111,7 @@ class LlamaPrompts:
 
         request = {
             "do": "ask", "runtime": str(self.tools.runtime), "folder": str(self.folder),
-            "file": file.name if file.parent == self.folder else str(file), "lora": lora,
+            "file": file.name if file.parent == self.folder else str(file),
             "texts": [*texts, *AWKWARD], "prompts": [*prompts, *map(tokenizer.encode, AWKWARD)],
             "rows": self.kept.rows, "words": self.kept.words, "against": against, "keep": keep,
             "stops": [stop for stop in [stop_of(tokenizer)] if stop is not None],
@@ -166,19 +166,14 @@ def judge(answer: JsonObject, most: float, texts: int, losses: tuple[float, floa
 
 
 def judge_sixteen(
-    prompts: LlamaPrompts,
-    file: Path,
-    expected: Sequence[PromptResult],
-    keep: str | None,
-    answers: int,
-    lora: str | None = None,
+    prompts: LlamaPrompts, file: Path, expected: Sequence[PromptResult], keep: str | None, answers: int
 ) -> FileVerdict:
     """Judge the 16-bit file by the adapter's own probabilities.
 
     Raises ExportError if llama.cpp's tokenizer gives other ids: nothing further is made of that file.
     """
     prompts.work.progress("asking_llamacpp", None)
-    answer, method = prompts.ask(file, "adapter.logs", keep, answers, lora), prompts.work.method
+    answer, method = prompts.ask(file, "adapter.logs", keep, answers), prompts.work.method
     is_exact = method.by_layer or method.compute.dtype == torch.float32
     limit = MAX_DIVERGENCE[file.stem] if is_exact else MAX_DIVERGENCE_IN_16_BIT
     losses = verification.mean_losses(expected, results_of(answer), "text")
@@ -188,10 +183,10 @@ def judge_sixteen(
     return verdict
 
 
-def judge_other(prompts: LlamaPrompts, file: Path, most: float, lora: str | None = None) -> FileVerdict:
+def judge_other(prompts: LlamaPrompts, file: Path, most: float) -> FileVerdict:
     """Judge a file by the 16-bit file's probabilities."""
     prompts.work.progress("asking_llamacpp", None)
-    answer = prompts.ask(file, "sixteen.logs", None, ANSWERS_SHOWN, lora)
+    answer = prompts.ask(file, "sixteen.logs", None, ANSWERS_SHOWN)
     return judge(answer, most, len(prompts.work.probes) + len(AWKWARD), None)
 
 

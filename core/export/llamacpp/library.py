@@ -58,7 +58,6 @@ class Library:
         gc.enable()
         self.ffi: Any = bindings.get_ffi()
         self.lib: Any = bindings.get_lib()
-        self.towers = bindings.get_mtmd_lib
 
     def error(self, what: str) -> LlamaError:
         lines = [line for line in "".join(self.log).splitlines() if "error" in line.lower() or "fail" in line.lower()]

@@ -15,7 +15,7 @@ from core.data.template import ChatTemplate
 from core.errors import ExportError
 from core.export import verification
 from core.export.estimate import BYTES_A_PARAMETER, MAX_POSITIONS
-from core.export.llamacpp import child, judgement, pre_tokenizers, tower
+from core.export.llamacpp import child, judgement, pre_tokenizers
 from core.export.llamacpp.judgement import LlamaPrompts
 from core.export.llamacpp.tools import Tools
 from core.export.merge import Check
@@ -28,6 +28,7 @@ from core.files import JsonObject
 from core.messages import Message, msg
 
 SIXTEEN = ("f16", "bf16")
+SENSES = ("vision_config", "audio_config")
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,6 @@ def make(order: MakeOrder) -> tuple[ExportCheck, tuple[Message, ...]]:
     """
     prompts = begin(order)
     sixteen = convert(order, prompts.work.tokenizer.template)
-    tower_file, notes = tower.convert(order)
     prompts, expected, compared = expect(order, prompts, order.merged)
     files.remove_tree(order.merged)
 
@@ -66,7 +66,9 @@ def make(order: MakeOrder) -> tuple[ExportCheck, tuple[Message, ...]]:
     # Probabilities are kept to judge the quantized file; answers are those of the file that is delivered.
     keep, answers = (None, judgement.ANSWERS_SHOWN) if is_final else ("sixteen.logs", 0)
     file_verdict = sixteen_verdict = judgement.judge_sixteen(prompts, sixteen, expected, keep, answers)
-    file, notes = sixteen, notes + sixteen_verdict.notes
+    config = files.read_object(order.base.folder / "config.json")
+    text_alone = [msg("gguf.text_alone")] if any(config.get(sense) for sense in SENSES) else []
+    file, notes = sixteen, (*text_alone, *sixteen_verdict.notes)
     (order.work / "adapter.logs").unlink()
     if not is_final:
         file, larger = quantize(order, sixteen)
@@ -75,7 +77,6 @@ def make(order: MakeOrder) -> tuple[ExportCheck, tuple[Message, ...]]:
             judgement.judge_other(prompts, file, judgement.MAX_DIVERGENCE[order.quant]),
             larger + notes,
         )
-    notes += tower.place(order, tower_file, file)
     files.rename(file, order.target)
     return judgement.check_record(order.quant, prompts, expected, compared, sixteen_verdict, file_verdict), notes
 
@@ -89,17 +90,15 @@ def begin(order: MakeOrder) -> LlamaPrompts:
 
 
 def expect(
-    order: MakeOrder, prompts: LlamaPrompts, merged: Path | None
+    order: MakeOrder, prompts: LlamaPrompts, merged: Path
 ) -> tuple[LlamaPrompts, list[PromptResult], Comparison | None]:
-    """Compute the adapter's results. merged: the merged folder with rounded sums; None: the adapter is not merged."""
-    work, expected, compared = verification.expect(
-        order.base, order.adapter, prompts.work, merged, rounded=merged is not None
-    )
+    """Compute the adapter's results. merged: the merged folder with rounded sums."""
+    work, expected, compared = verification.expect(order.base, order.adapter, prompts.work, merged, rounded=True)
     return replace(prompts, work=work), expected, compared
 
 
-def convert(order: MakeOrder, template: ChatTemplate | None, is_tuned: bool = True) -> Path:
-    """Convert order.merged, the tuned model or its base, to a 16-bit file. template: None keeps the folder's own.
+def convert(order: MakeOrder, template: ChatTemplate | None) -> Path:
+    """Convert order.merged to a 16-bit file. template: None keeps the folder's own.
 
     Raises ExportError with the reason of llama.cpp's converter.
     """
@@ -111,7 +110,7 @@ def convert(order: MakeOrder, template: ChatTemplate | None, is_tuned: bool = Tr
     request = {
         "converter": str(order.tools.converter), "runtime": str(order.tools.runtime), "model": str(order.merged),
         "out": str(target), "kind": quant, "name": order.name, "stop": template.stop if template else "",
-        "pre": pre_tokenizers.name_of(order.base.folder), "tower": False, "tuned": is_tuned,
+        "pre": pre_tokenizers.name_of(order.base.folder),
     }  # fmt: skip
     expected = sum(file.stat().st_size for file in order.merged.glob("*.safetensors"))
     check_and_report = check_by_size(order, "converting_gguf", target, expected)

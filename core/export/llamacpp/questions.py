@@ -25,46 +25,32 @@ AT_ONCE = 32  # positions
 
 
 def work(request: JsonObject) -> JsonObject:
-    """Answer one request in this process: "see" (does the tower belong to the file) or "ask" (losses, answers). Raises
-    Refused."""
+    """Answer one request (`ask`) in this process. Raises Refused."""
     os.chdir(request["folder"])
     library = Library(Path(request["runtime"]))
     try:
-        return {"see": see, "ask": ask}[request["do"]](library, request)
+        return ask(library, request)
     except LlamaError as error:
         raise Refused("llama_error", reason=str(error)[:300]) from error
-
-
-def see(library: Library, request: JsonObject) -> JsonObject:
-    """Check that file and tower belong to one model. request: file, tower, threads. Raises LlamaError if they
-    do not."""
-    with LoadedGguf(library, request["file"], 32, request["threads"]) as model:
-        model.load_tower(request["tower"], request["threads"])
-    return {}
 
 
 def ask(library: Library, request: JsonObject) -> JsonObject:
     """Compare file with kept probabilities, and test its tokens and answers.
 
-    request: file, lora, texts, rows (ids and positions to compare), stops, words, against and keep (names of .logs),
+    request: file, texts, rows (ids and positions to compare), stops, words, against and keep (names of .logs),
     length, threads, counted (a file that gets a byte for each finished row and answer).
     """
     with (
-        LoadedGguf(library, request["file"], request["length"], request["threads"], request.get("lora")) as model,
+        LoadedGguf(library, request["file"], request["length"], request["threads"]) as model,
         open(request.get("counted", os.devnull), "wb", buffering=0) as counted,
     ):
         alike = [model.tokenize(text) == ids for text, ids in zip(request["texts"], request["prompts"], strict=True)]
-        results = compare(model, request, counted) | {
+        return compare(model, request, counted) | {
             "alike": alike,
             "named": model.meta(NAMED) is not None,
             "ends": [model.ends(token) for token in request["stops"]],
             "greedy": [generate(model, ids, request, counted) for ids in request["prompts"][: request["answers"]]],
         }
-        if request.get("lora"):
-            model.use_lora(0.0)
-            # A file that llama.cpp loads but does not apply gives the base's probabilities: then nothing has moved.
-            results["moved"] = compare(model, request | {"keep": None}, counted)["divergence"]
-        return results
 
 
 def generate(model: LoadedGguf, ids: list[int], request: JsonObject, counted: FileIO) -> list[int]:

@@ -1,4 +1,4 @@
-"""A GGUF file loaded by llama.cpp's own library: all logits, and a LoRA. Only in a process of its own."""
+"""A GGUF file loaded by llama.cpp's own library, and all its logits. Only in a process of its own."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ AT_ONCE = 256  # tokens computed at once: all logits of a long row take gigabyte
 
 
 class LoadedGguf:
-    """A loaded file, for rows of up to length tokens. lora: the file of an adapter for exactly this base. Use as a
-    context manager."""
+    """A loaded file, for rows of up to length tokens. Use as a context manager."""
 
-    def __init__(self, library: Library, file: str, length: int, threads: int, lora: str | None = None):
+    def __init__(self, library: Library, file: str, length: int, threads: int):
         self._library, self._ffi, self._lib = library, library.ffi, library.lib
         library.log.clear()
         params = self._lib.llama_model_default_params()
@@ -31,12 +30,6 @@ class LoadedGguf:
         self._context = self._lib.llama_init_from_model(self._model, self._settings(length, threads))
         if self._context == self._ffi.NULL:
             raise library.error(f"no context for {file}")
-        self._lora = self._ffi.NULL
-        if lora:
-            self._lora = self._lib.llama_adapter_lora_init(self._model, lora.encode())
-            if self._lora == self._ffi.NULL:
-                raise library.error(f"cannot load {lora}")
-            self.use_lora(1.0)
 
     def _settings(self, length: int, threads: int) -> Any:
         """Settings for exact results: cache and attention compute in float32 (flash attention alone moves logits by
@@ -50,27 +43,6 @@ class LoadedGguf:
         settings.type_k = settings.type_v = self._lib.GGML_TYPE_F32
         settings.flash_attn_type = self._lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
         return settings
-
-    def use_lora(self, scale: float) -> None:
-        """Set the adapter's strength in the context; 0 computes the base. Raises LlamaError."""
-        adapters, scales = (
-            self._ffi.new("struct llama_adapter_lora *[1]", [self._lora]),
-            self._ffi.new("float[1]", [scale]),
-        )
-        if self._lib.llama_set_adapters_lora(self._context, adapters, 1, scales):
-            raise self._library.error("cannot use the adapter")
-
-    def load_tower(self, file: str, threads: int) -> None:
-        """Load the mmproj file and free it again; llama.cpp computes a picture or a sound once while loading it. Raises
-        LlamaError."""
-        towers: Any = self._library.towers()
-        towers.mtmd_log_set(self._library.keep, self._ffi.NULL)
-        params = towers.mtmd_context_params_default()
-        params.use_gpu, params.n_threads, params.warmup = False, threads, True
-        context = towers.mtmd_init_from_file(file.encode(), self._model, params)
-        if context == self._ffi.NULL:
-            raise self._library.error(f"cannot load {file}")
-        towers.mtmd_free(context)
 
     def __enter__(self) -> Self:
         return self

@@ -26,7 +26,7 @@ from core.runs.cards.licence import Licence
 from core.runs.folder import RunFolder
 from core.runs.run_json import RunFacts
 
-LIBRARIES = {"adapter": "peft", "merged": "transformers", "gguf": "gguf", "gguf-lora": "gguf"}
+LIBRARIES = {"adapter": "peft", "merged": "transformers", "gguf": "gguf"}
 # prefix of the quantized GGUF types; f16 and bf16 hold the tuned weights themselves
 SMALLER = ("q",)
 
@@ -40,7 +40,7 @@ class CardBeside:
     a local folder; with_film: whether the person chose to include sample answers.
     """
 
-    kind: Literal["adapter", "merged", "gguf", "gguf-lora"] = "adapter"
+    kind: Literal["adapter", "merged", "gguf"] = "adapter"
     step: int | None = None
     strength: float = 1.0
     quant: str = ""
@@ -100,7 +100,7 @@ def base_of(recipe: Recipe, base_folder: Path | None) -> Licence:
 def _header(recipe: Recipe, base: Licence, form: CardBeside) -> JsonObject:
     """Return the YAML header. A merged model is a fine-tune to the hub, whose `merge` means several models in one."""
     base_id, is_smaller = base_id_of(recipe), form.kind == "gguf" and form.quant.startswith(SMALLER)
-    relation = "adapter" if form.kind in ("adapter", "gguf-lora") else "quantized" if is_smaller else "finetune"
+    relation = "adapter" if form.kind == "adapter" else "quantized" if is_smaller else "finetune"
     named = {"base_model": base_id, "base_model_relation": relation} if REPO_ID.fullmatch(base_id) else {}
     about = {
         "library_name": LIBRARIES[form.kind],
@@ -117,8 +117,6 @@ def _what(form: CardBeside) -> str:
             return "A LoRA adapter,"
         case "merged":
             return f"The base with a LoRA adapter merged into its {form.dtype or '16-bit'} weights,"
-        case "gguf-lora":
-            return "A LoRA adapter as a GGUF file, to go with the base as one,"
     return f"A GGUF file ({form.quant.upper()}) of the base with a LoRA adapter merged into it,"
 
 
@@ -227,11 +225,6 @@ def _loading(form: CardBeside, base_folder: Path | None, base: str) -> str:
             words = loading.of_adapter(base_folder, base, at)
         case "merged":
             words = loading.of_model(base_folder, at)
-        case "gguf-lora":
-            return (
-                f"`llama-server -m BASE.gguf --lora {form.file}`, or KoboldCpp with both files; Ollama and LM "
-                f"Studio take no adapters."
-            )
         case _:
             return f"`llama-server -m {form.file}`; Ollama, LM Studio, Jan and KoboldCpp open the file too."
     template = f"tokenizer = AutoTokenizer.from_pretrained({at!r})  # carries the chat template of the training"

@@ -16,7 +16,7 @@ from core.memory.arithmetic import estimate
 from core.memory.setup import Setup
 from core.models import headers, hub_shapes
 from core.models.known import known_models
-from core.models.library import Models, shape_of
+from core.models.library import Models, config_of, shape_of
 from core.models.shapes.shape import ModelShape
 from core.workspace.folder import Workspace
 from tests.kit.hub import FakeHub
@@ -189,90 +189,14 @@ def test_a_folder_and_a_library_model_are_read_from_their_files(tmp_path: Path) 
     assert shape_of(door, str(folder / "config.json")).source == "config", "a bare config.json says nothing of files"
 
 
-# ---- GGUF ----------------------------------------------------------------------------------------
-
-
-def gguf(path: Path, family: str = "qwen3", tied: bool = True) -> Path:
-    """A GGUF file as the gguf package writes it: 2 layers of 64, 100 words."""
-    import numpy
-    from gguf import GGUFWriter
-
-    writer = GGUFWriter(path, family)
-    for add, value in (
-        (writer.add_block_count, 2),
-        (writer.add_embedding_length, 64),
-        (writer.add_feed_forward_length, 128),
-        (writer.add_head_count, 4),
-        (writer.add_head_count_kv, 2),
-        (writer.add_key_length, 32),
-        (writer.add_context_length, 512),
-    ):
-        add(value)  # fmt: skip
-    writer.add_token_list([f"word{i}" for i in range(100)])
-    sizes = {"token_embd.weight": (100, 64), "output_norm.weight": (64,)} | (
-        {} if tied else {"output.weight": (100, 64)}
-    )
-    for layer in range(2):
-        for name, size in (
-            ("attn_q", (128, 64)),
-            ("attn_k", (64, 64)),
-            ("attn_v", (64, 64)),
-            ("attn_output", (64, 128)),
-            ("ffn_gate", (128, 64)),
-            ("ffn_up", (128, 64)),
-            ("ffn_down", (64, 128)),
-            ("attn_norm", (64,)),
-            ("ffn_norm", (64,)),
-        ):
-            sizes[f"blk.{layer}.{name}.weight"] = size  # fmt: skip
-    for name, size in sizes.items():
-        writer.add_tensor(name, numpy.zeros(size, numpy.float16))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
-
-
-@pytest.mark.parametrize("tied", [True, False])
-def test_a_gguf_file_tells_its_shape(tied: bool, tmp_path: Path) -> None:
-    file = gguf(tmp_path / "m.gguf", tied=tied)
-    found = shape_of(Models(Workspace(tmp_path / "ws")), str(file))
-    assert (found.model_type, found.vocab_size, found.head_dim, found.tie_word_embeddings) == ("qwen3", 100, 32, tied)
-    assert (
-        found.params == found.counted_params
-        and found.four_bit_params == found.linear_params
-        and found.source == "headers"
-    )
-    assert found.max_position_embeddings == 512
-
-
-@pytest.mark.parametrize("content", [b"", b"GGUF", b"GGML" + bytes(40), b"GGUF\x03\0\0\0" + b"\xff" * 40])
-def test_a_broken_gguf_is_one_sentence(content: bytes, tmp_path: Path) -> None:
-    (tmp_path / "bad.gguf").write_bytes(content)
-    with pytest.raises(ModelError) as caught:
-        headers.of_gguf(tmp_path / "bad.gguf")
-    assert caught.value.message.key == "shape.bad_header"
-
-
-def test_a_gguf_that_is_cut_short_is_told_before_it_is_worked_with(tmp_path: Path) -> None:
-    """Its header is whole: seen only minutes later, when llama.cpp had it to read."""
-    file = gguf(tmp_path / "m.gguf")
-    assert headers.of_gguf(file, require_complete=True) == headers.of_gguf(file)
-    whole = file.read_bytes()
-    file.write_bytes(whole[: len(whole) // 2])
-    assert headers.of_gguf(file)
-    with pytest.raises(ModelError) as caught:
-        headers.of_gguf(file, require_complete=True)
-    assert caught.value.message.key == "shape.cut_short" and "{" not in caught.value.message.render("zh")
-
-
-def test_a_gguf_of_words_alone_is_one_sentence(tmp_path: Path) -> None:
-    """As llama.cpp's own test vocabularies: no tensor."""
-    whole = gguf(tmp_path / "m.gguf", tied=True).read_bytes()
-    (tmp_path / "words.gguf").write_bytes(whole[:8] + bytes(8) + whole[16:])  # the count of tensors
-    with pytest.raises(ModelError, match="words.gguf"):
-        headers.of_gguf(tmp_path / "words.gguf")
+def test_a_gguf_file_is_refused_with_the_model_that_it_was_made_from(tmp_path: Path) -> None:
+    for name, key in (("Qwen3-4B-Q4_K_M", "model.gguf_of"), ("mine", "model.gguf")):
+        file = tmp_path / f"{name}.gguf"
+        file.write_bytes(b"GGUF")
+        for read in (shape_of, config_of):
+            with pytest.raises(ModelError) as caught:
+                read(Models(Workspace(tmp_path / "ws")), str(file))
+            assert caught.value.message.key == key
 
 
 # ---- the hub -------------------------------------------------------------------------------------

@@ -129,70 +129,38 @@ class Started(list):
         self.append((kind, more))
 
 
-def test_strength_and_the_base_of_a_lora_reach_the_export_or_are_one_sentence(tmp_path: Path) -> None:
-    started, base = Started(), tmp_path / "自己的 base 🏴.gguf"
-    base.write_bytes(b"GGUF")
+def test_strength_reaches_the_export_or_is_one_sentence(tmp_path: Path) -> None:
+    started = Started()
     idle = SimpleNamespace(busy=None)
     services = SimpleNamespace(
         exports=started, runs=SimpleNamespace(get=lambda run: run), snapshots=SimpleNamespace(now=lambda fresh: idle),
         chat=SimpleNamespace(state=lambda: SimpleNamespace(phase="empty")),
     )  # fmt: skip
     page = way_out.WayOut(services, EN, None)
-    for form, finer in (
-        ("gguf:q4_k_m", (0.8, "own", "ignored")),
-        ("gguf-lora", (1, "any", "")),
-        ("gguf-lora", (2.0, "q8_0", "")),
-        ("gguf-lora", (1, "own", f' "{base}" ')),
-    ):
-        assert page.begin("run", "programs", form, *finer)["value"] == ""
+    for form, strength in (("gguf:q4_k_m", 0.8), ("gguf:bf16", 1)):
+        assert page.begin("run", "programs", form, strength)["value"] == ""
     assert started == [
         ("gguf", {"quant": "q4_k_m", "strength": 0.8}),
-        ("gguf-lora", {"quant": None, "strength": 1.0}),
-        ("gguf-lora", {"quant": "q8_0", "strength": 2.0}),
-        ("gguf-lora", {"quant": None, "strength": 1.0, "base_gguf": base}),
+        ("gguf", {"quant": "bf16", "strength": 1.0}),
     ]
-    for finer in ((None, "any", ""), (1, "own", "base.gguf"), (1, "own", None), (1, "nonsense", str(tmp_path))):
-        assert "lg-notice" in page.begin("run", "programs", "gguf-lora", *finer)["value"]
-    assert len(started) == 4
-    hidden = [update["visible"] for update in page.finer.show("gguf-lora", "own")]
-    assert hidden == [True, True, True] and [each["visible"] for each in page.finer.show("merged", "own")] == [
-        True,
-        False,
-        False,
-    ]
+    for strength in (None, "any", [1]):
+        assert "lg-notice" in page.begin("run", "programs", "gguf:bf16", strength)["value"]
+    assert len(started) == 2
 
 
 def test_an_export_of_another_strength_is_told_while_it_works_and_can_be_cancelled(tmp_path: Path) -> None:
     """Seen: one that was begun with --strength was not on the page."""
     exports = Exports(Workspace.open(tmp_path / "w"))
     for strength, state in (1.0, "done"), (0.8, "failed"), (0.5, "cancelled"):
-        asked = ExportRequest(workspace=str(tmp_path), run="r-1", kind="gguf-lora", quant="q8_0", strength=strength)
+        asked = ExportRequest(workspace=str(tmp_path), run="r-1", kind="gguf", quant="q8_0", strength=strength)
         job = JobFolder(exports.workspace.exports / ".jobs" / asked.name)
         job.path.mkdir(parents=True)
         (job.path / "request.json").write_text(asked.model_dump_json())
         job.write(ExportStatus(state=state, message=msg("export.cancelled")))
     found = exports.attempts("r-1")
     names = [exported.export_name(asked, EN) for asked, _ in found]
-    assert names == ["LoRA as GGUF Q8_0 × 0.5", "LoRA as GGUF Q8_0 × 0.8"]
+    assert names == ["GGUF Q8_0 × 0.5", "GGUF Q8_0 × 0.8"]
     assert exports.attempts("r") == exports.attempts("") == []
-
-
-def test_a_lora_in_gguf_is_started_beside_its_base_and_never_given_to_ollama_or_lm_studio(tmp_path: Path) -> None:
-    files = {"pirates-lora.gguf": 9_000_000, "README.md": 900}
-    for more, base in ({}, "BASE.gguf"), ({"a-base-q4_k_m.gguf": 90_000_000}, str(tmp_path / "a-base-q4_k_m.gguf")):
-        commands = other_programs.commands(done("gguf-lora", None, files=files | more), tmp_path)
-        assert [where for where, _ in commands] == ["in_llamacpp", "in_koboldcpp"]
-        assert commands[0][1] == f'llama-server -m "{base}" --lora "{tmp_path / "pirates-lora.gguf"}"'
-    shown = exported.result(done("gguf-lora", None, files=files), tmp_path, True, EN)
-    assert (
-        'data-act="lmstudio"' not in shown
-        and EN.t("way_out.other_programs") not in shown
-        and "koboldcpp --model" in shown
-    )
-    assert "gguf-lora" in way_out.FORMS["programs"] and not {"gguf-lora"} & {
-        *way_out.FORMS["ollama"],
-        *way_out.FORMS["lmstudio"],
-    }
 
 
 def test_an_export_goes_whole_or_stays_whole_where_a_program_has_a_file_of_it_open(
