@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from core import files
 from core.errors import RecipeError
@@ -35,6 +35,9 @@ OF_PREFERENCES = (
 # A learning rate and a number of steps that suit one objective ruin the other: DPO takes a tenth of the rate.
 OF_ONE_OBJECTIVE = ("learning_rate", "max_steps", "num_train_epochs")
 LONGEST_PROMPT = 500  # characters of a user's own question
+
+
+RETIRED = {"torch_compile"}  # settings that recipes of earlier versions may have, without effect since
 
 
 class _Section(BaseModel):
@@ -258,6 +261,11 @@ class Adapter(_Section):
 
 
 class Train(_Section):
+    @model_validator(mode="before")
+    @classmethod
+    def _without_retired(cls, values: object) -> object:
+        return {key: values[key] for key in values if key not in RETIRED} if isinstance(values, Mapping) else values
+
     objective: Literal["sft", "dpo", "orpo", "simpo", "kto"] = Field(
         "sft",
         description=(
@@ -396,9 +404,6 @@ class Train(_Section):
             "is the same."
         ),
     )
-    torch_compile: bool = Field(
-        False, description="torch.compile for norm and gate, if a try before the first step is faster."
-    )
     spare_cores: int = Field(
         0,
         ge=0,
@@ -533,7 +538,6 @@ def _objective_clashes(recipe: Recipe) -> list[Message]:
         "recipe.offload_eight_bit": train.offload_layers != 0 and recipe.adapter.load_in_8bit,
         "recipe.offload_ranks": train.offload_layers != 0 and train.ranks > 1,
         "recipe.offload_no_checkpointing": train.offload_layers != 0 and train.gradient_checkpointing is False,
-        "recipe.compile_ranks": train.torch_compile and train.ranks > 1,
         "recipe.fsdp_alone": train.fsdp and train.ranks == 1,
         "recipe.fsdp_eight_bit": train.fsdp and recipe.adapter.load_in_8bit,
         "recipe.fsdp_experts": train.fsdp and recipe.adapter.trains_experts,

@@ -195,7 +195,6 @@ class RunFacts(_Part):
     device_uuid: str | None = None
     device_name: str | None = None
     dtype_reason: Message | None = None
-    torch_compile: bool | None = None  # whether compiled functions are used; None if not tried
     trainable_params: int | None = None
     model_folder: str | None = None
     base_weights: str | None = None

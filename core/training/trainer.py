@@ -29,7 +29,7 @@ from core.engine.device import Compute
 from core.engine.families import vocabulary
 from core.engine.out_of_memory import NothingLeftError
 from core.engine.step import LongestBatch, Rows, Step, padded, stop_inside_layers
-from core.engine.variants import compiled, neftune
+from core.engine.variants import neftune
 from core.messages import Message, msg
 from core.recipe import Recipe
 from core.runs import best, time_left
@@ -151,8 +151,6 @@ class Trainer:
                 if before_first_step and goes_on:
                     self.reporter.set_stage("probing")
                     before_first_step(self.ahead)
-                if train.torch_compile and goes_on:
-                    self._compile()
                 if self._referenced:
                     step = self.position.step
                     self.recovery.attempt(
@@ -167,19 +165,6 @@ class Trainer:
             if self.position.step:
                 time_left.add_times(self.reporter.run, took_seconds=self._clock.spent)
         return self.position
-
-    def _compile(self) -> None:
-        """Decide once, before a run's first step, whether to compile: a resumed run computes as it began."""
-        if (before := self.reporter.run.facts().torch_compile) is False:
-            return
-        self.reporter.set_stage("compiling")
-        like = torch.empty(0, dtype=self.step.dtype, device=self.step.device)
-        trial = compiled.trial(
-            partial(self.step.rehearse, self.longest()), like, self.reporter.check, again=before is True
-        )
-        self.reporter.run.log_event("decision", message=trial.message)
-        if before is None:
-            self.reporter.run.add_facts(RunFacts(torch_compile=trial.is_used))
 
     # ---- steps ----------------------------------------------------------------------------------------------------
     def _steps(self) -> None:

@@ -29,3 +29,11 @@ def test_what_cannot_be_together_is_said_before_anything_is_loaded(settings: dic
 @pytest.mark.parametrize("written", [True, "true"])
 def test_init_lora_weights_is_written_as_peft_writes_it(written: object) -> None:
     assert not Adapter(init_lora_weights=written).is_pissa
+
+
+def test_a_setting_of_an_earlier_version_is_left_out_and_a_misspelt_one_is_refused() -> None:
+    """Each run's recipe.yaml has every setting of its version."""
+    train = {"max_steps": 3, "torch_compile": True}
+    assert Recipe.parse({"data": {"source": "x"}, "train": train}).train.max_steps == 3
+    with pytest.raises(RecipeError, match="torch_compiled"):
+        Recipe.parse({"data": {"source": "x"}, "train": {"torch_compiled": True}})

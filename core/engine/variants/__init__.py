@@ -2,7 +2,6 @@
 
 blockwise       16-bit attention on a CPU
 chunk           the loss of a chunk of positions
-compiled        norm, rotary and gate by torch.compile
 eight_bit       LLM.int8 whose rows can be compared
 elementwise     fused norm, rotary and gate
 fsdp            a base sharded over ranks

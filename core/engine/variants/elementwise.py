@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.autograd.function import FunctionCtx, once_differentiable
@@ -48,21 +48,6 @@ ROWS, WIDTH = 3, 16  # of the made-up values
 Forward = Callable[..., Any]
 
 
-class CompiledFunctions(NamedTuple):
-    """The arithmetic of the functions below, compiled (core/engine/variants/compiled), with the same shapes; rotate
-    writes into its first argument."""
-
-    norm: Callable[..., tuple[torch.Tensor, torch.Tensor]]
-    norm_again: Callable[..., torch.Tensor]
-    norm_back: Callable[..., torch.Tensor]
-    # by name in ACTS
-    gates: dict[str, tuple[Callable[..., torch.Tensor], Callable[..., tuple[torch.Tensor, torch.Tensor]]]]
-    rotate: Callable[..., None] | None
-
-
-compiled_functions: CompiledFunctions | None = None  # in use instead of the plain functions, in this process
-
-
 @dataclass(frozen=True)
 class Elementwise:
     """The replacements that `install` made: numbers of norms, gates and rotary functions. undo: restores each.
@@ -76,8 +61,6 @@ class Elementwise:
 
     def release(self) -> None:
         """Restore the model's own functions; can be called twice."""
-        global compiled_functions
-        compiled_functions = None
         for each in self.undo:
             each()
 
@@ -342,13 +325,7 @@ def _norm(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return x normalized, and 1 / rms(x). known: 1 / rms(x), if it was computed before."""
     rows = x.reshape(-1, x.shape[-1])
-    if compiled_functions:
-        output, inv_rms = (
-            compiled_functions.norm(rows, weight, eps, offset)
-            if known is None
-            else (compiled_functions.norm_again(rows, weight, known, offset), known)
-        )
-    elif x.device.type in BLOCKWISE:
+    if x.device.type in BLOCKWISE:
         output, inv_rms = _blockwise(rows, weight, eps, offset, known)
     elif offset:
         output, inv_rms = kernel(rows.float(), weight.float() + offset, eps)
@@ -367,8 +344,6 @@ def _norm_back(
     rows: torch.Tensor, grad: torch.Tensor, weight: torch.Tensor, inv_rms: torch.Tensor, offset: float
 ) -> torch.Tensor:
     """Return the gradient of rows, from that of the norm's output."""
-    if compiled_functions:
-        return compiled_functions.norm_back(rows, grad, weight, inv_rms, offset)
     if rows.device.type in BLOCKWISE:
         return _blockwise_back(rows, grad, weight, inv_rms, offset)
     if offset:
@@ -432,7 +407,6 @@ def _blockwise_back(
 class Act:
     """An activation and its backward, which overwrites the input with its gradient: (gradient, input)."""
 
-    name: str
     there: Callable[[torch.Tensor], torch.Tensor]
     back_in_place: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -446,8 +420,8 @@ def _gelu_back(grad: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 
 
 ACTS = {
-    "silu": Act("silu", functional.silu, _silu_back),
-    "gelu": Act("gelu", partial(functional.gelu, approximate="tanh"), _gelu_back),
+    "silu": Act(functional.silu, _silu_back),
+    "gelu": Act(partial(functional.gelu, approximate="tanh"), _gelu_back),
 }
 
 
@@ -502,8 +476,6 @@ def _gated(gate: torch.Tensor, up: torch.Tensor, act: Act) -> torch.Tensor:
 def _gate_again(gate: torch.Tensor, up: torch.Tensor, act: Act, acted: list[torch.Tensor]) -> torch.Tensor:
     """Recompute the product; leaves in acted the activation, which the gate's backward, coming next, would otherwise
     recompute."""
-    if compiled_functions:
-        return compiled_functions.gates[act.name][0](gate, up)
     acted.append(act.there(gate))
     return acted[0] * up
 
@@ -516,10 +488,7 @@ class _Gate(torch.autograd.Function):
     def forward(
         ctx: FunctionCtx, gate: torch.Tensor, up: torch.Tensor, act: Act, acted: list[torch.Tensor]
     ) -> torch.Tensor:
-        ctx.act, ctx.acted, ctx.compiled_functions = act, acted, compiled_functions
-        if compiled_functions:
-            ctx.save_for_backward(gate, up)
-            return compiled_functions.gates[act.name][0](gate, up)
+        ctx.act, ctx.acted = act, acted
         activated = act.there(gate)
         if gate.device.type in BLOCKWISE:
             ctx.save_for_backward(gate, up)
@@ -531,8 +500,6 @@ class _Gate(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: FunctionCtx, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         gate, up, *activated = ctx.saved_tensors
-        if ctx.compiled_functions:
-            return *ctx.compiled_functions.gates[ctx.act.name][1](gradient, gate, up), None, None
         activated = activated or ctx.acted
         acted = activated.pop() if activated else ctx.act.there(gate)
         return ctx.act.back_in_place(up.mul_(gradient), gate), acted.mul_(gradient), None, None
@@ -606,9 +573,6 @@ def _rotate(state: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, back: boo
     each with its own cos and sin; the rest is unchanged. back: the transpose."""
     width, half = cos.shape[-1], cos.shape[-1] // 2
     output = torch.empty_like(state)
-    if compiled_functions and compiled_functions.rotate:
-        compiled_functions.rotate(output, state, cos, sin, back)
-        return output
     torch.mul(state[..., :width], cos, out=output[..., :width])
     sines = sin[..., :half], sin[..., half:]
     of_second, of_first = (sines[1], sines[0]) if back else sines
