@@ -1,8 +1,7 @@
 """The queue: the runs that wait in the app, in `<workspace>/line.json`.
 
     {"v": 1, "runs": [{"run": id, "not_before": seconds, "now": false}, ...], "hold": {...}, "game": {...},
-    "ignore_game": false,
-     "sleep_at": seconds, "said": sentence, "app": {"pid": 1, "started": seconds}}
+    "ignore_game": false, "app": {"pid": 1, "started": seconds}}
 
 A run is in the queue because its own state.json says that it waits and its run.json that the app is to start it. This
 file holds only the order, the start times, and the reasons for which the queue waits, so that a missing or damaged one
@@ -74,15 +73,13 @@ class App(Frozen):
 
 class Order(Frozen):
     """The contents of line.json. ignore_game: the user let a run go on in spite of game mode, until no program needs
-    the device. said: a problem to show."""
+    the device."""
 
     v: int = 1
     runs: tuple[QueuedRun, ...] = ()
     hold: Hold | None = None
     game: Game | None = None
     ignore_game: bool = False
-    sleep_at: Seconds | None = None
-    said: Message | None = None
     app: App | None = None
 
     def with_changes(self, **changes: object) -> Order:
@@ -196,7 +193,7 @@ class Queue:
             others = tuple(entry for entry in arranged(order, waiting) if entry.run != run_id)
             entry = QueuedRun(run=run_id, not_before=not_before, now=now)
             runs = (entry, *others) if front or now else (*others, entry)
-            return order.with_changes(runs=runs, hold=order.hold if others else None, sleep_at=None, said=None)
+            return order.with_changes(runs=runs, hold=order.hold if others else None)
 
         return self.change(added)
 
@@ -246,7 +243,7 @@ def listing(space: Workspace) -> JsonObject:
     ]
     hold = order.hold.model_dump(mode="json") if order.hold else None
     game = order.game.model_dump(mode="json") if order.game else None
-    return {"runs": rows, "hold": hold, "game": game, "sleep_at": order.sleep_at, "app_is_open": order.app_is_open}
+    return {"runs": rows, "hold": hold, "game": game, "app_is_open": order.app_is_open}
 
 
 def describe(space: Workspace) -> list[Message]:

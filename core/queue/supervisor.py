@@ -236,9 +236,9 @@ class Supervisor:
     def _look(self) -> None:
         """Start the next run if none is at work, and keep the turns and the standby up to date."""
         active, is_of_app = self._at_work()
-        waiting = self._waiting(active)
+        self._waiting(active)  # drops runs that were asked to stop
         if not self._closing.is_set():
-            self.turns.look(active, waiting, is_of_app)
+            self.turns.look(active, is_of_app)
             if active is None and (turn := self.turns.next(lambda: self._waiting(None))):
                 self._begin(self.runs.get(turn))
             if self._standby:

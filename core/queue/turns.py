@@ -24,23 +24,21 @@ from core.runs.folder import RunFolder, Status
 from core.runs.process import recipe_of
 from core.runs.run_json import RunFacts
 from core.runs.states import ACTIVE, State, may_pause, may_resume
-from core.system import devices, sleep
+from core.system import devices
 from core.system.gpu import Card
 from core.system.machine import Machine, this_machine
 from core.workspace import lease, preferences
 from core.workspace.folder import Workspace
 from core.workspace.preferences import Automation
 
-LOOK_S = 2.0  # between two checks for game mode and sleep
-COUNTDOWN_S = 60.0  # in which the user may keep the PC awake
-LATE_S = 30.0  # beyond the countdown the PC has slept already, or its clock was set
+LOOK_S = 2.0  # between two checks for game mode
 
 
 class Turns:
-    """The order of runs, game mode and sleep. exporting: whether an export has begun.
+    """The order of runs, and game mode. exporting: whether an export has begun.
 
-    machine, programs, clock, steady, put_to_sleep: the outside world, replaced in tests. steady is monotonic; clock is
-    the wall clock.
+    machine, programs, clock, steady: the outside world, replaced in tests. steady is monotonic; clock is the wall
+    clock.
     """
 
     def __init__(
@@ -50,11 +48,10 @@ class Turns:
         programs: Callable[[], set[str]] = game_mode.running_programs,
         clock: Callable[[], float] = time.time,
         steady: Callable[[], float] = time.monotonic,
-        put_to_sleep: Callable[[], Message | None] = sleep.now,
         exporting: Callable[[], bool] = lambda: False,
     ):
         self.workspace, self.queue, self.runs = workspace, Queue(workspace), Runs(workspace)
-        self._machine, self._programs, self._put_to_sleep, self._exporting = machine, programs, put_to_sleep, exporting
+        self._machine, self._programs, self._exporting = machine, programs, exporting
         self.clock, self._steady = clock, steady
         self._hold_state = HoldState()
         self._looked_at = float("-inf")
@@ -67,7 +64,7 @@ class Turns:
                 self.runs.get(game.run).request("pause", by="close")
         app = App(pid=os.getpid(), started=psutil.Process().create_time())
         hold = Hold(why="restart", since=self.clock()) if waiting else None
-        self.queue.put(app=app, hold=hold, game=None, ignore_game=False, sleep_at=None, said=None)
+        self.queue.put(app=app, hold=hold, game=None, ignore_game=False)
 
     def next(self, waiting: Callable[[], Sequence[str]]) -> str | None:
         """The run to start now, while no other run uses the device. waiting: reads the ids, the longest waiting
@@ -102,8 +99,6 @@ class Turns:
                 return order.with_changes(hold=Hold(why="paused", since=now, run=run.id)) if waiting else order
             if status.state in (State.FAILED, State.INTERRUPTED) and waiting and not automation.go_on_after_failure:
                 return order.with_changes(hold=Hold(why="failed", since=now, run=run.id))
-            if automation.sleep_when_empty and not waiting and order.game is None and status.state != State.STOPPED:
-                return order.with_changes(sleep_at=now + COUNTDOWN_S)
             return order
 
         self.queue.change(after)
@@ -111,27 +106,15 @@ class Turns:
             self._resume(run)
 
     # ---- between ---------------------------------------------------------------------------------
-    def look(self, active: RunFolder | None, waiting: Sequence[str], is_of_app: bool = True) -> None:
-        """Check game mode and sleep, at most every LOOK_S. active: the running run, of this app or of a command, which
+    def look(self, active: RunFolder | None, is_of_app: bool = True) -> None:
+        """Check game mode, at most every LOOK_S. active: the running run, of this app or of a command, which
         is left alone."""
         if self._steady() - self._looked_at < LOOK_S:
             return
         self._looked_at = self._steady()
         order, automation = self.queue.read(), preferences.read(self.workspace).automation
-        if order.sleep_at is not None:
-            self._watch_sleep(order.sleep_at, is_idle=active is None and not waiting)
         if automation.game_mode or order.game or order.ignore_game:
             self._watch_game(order, automation, active, is_of_app)
-
-    def _watch_sleep(self, sleep_at: float, is_idle: bool) -> None:
-        """Put the PC to sleep at sleep_at if nothing is at work; otherwise, or LATE_S later, cancel the plan."""
-        now = self.clock()
-        if not is_idle or lease.is_held(self.workspace) or now > sleep_at + LATE_S:
-            self.queue.put(sleep_at=None)
-        elif now >= sleep_at:
-            self.queue.put(sleep_at=None)  # first, so that it is gone when the PC wakes up
-            if problem := self._put_to_sleep():
-                self.queue.put(said=problem)
 
     def _watch_game(self, order: Order, automation: Automation, active: RunFolder | None, is_of_app: bool) -> None:
         """Pause the active run while game mode needs the device, and resume it afterwards."""

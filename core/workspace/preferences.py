@@ -40,11 +40,10 @@ def clock_of(minute: int) -> str:
 
 
 class Automation(Frozen):
-    """Automatic actions and game mode. By default nothing is paused and no PC is sent to sleep."""
+    """Automatic actions and game mode. By default nothing is paused."""
 
     go_on_after_failure: bool = True
     keep_awake: bool = True  # while a run or an export works, unless the battery is low
-    sleep_when_empty: bool = False
     watch_card: bool = False  # game mode, by NVML's numbers of other programs
     # desktops and browsers always use a few hundred MiB of a GPU
     min_gib: float = Field(default=1.0, ge=0.1, le=100)

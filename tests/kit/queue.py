@@ -7,7 +7,6 @@ import time
 import pytest
 
 from core.advice import plan
-from core.messages import Message
 from core.queue.queue import Hold, Order, QueuedRun, arranged
 from core.queue.supervisor import Supervisor
 from core.queue.turns import Turns
@@ -61,7 +60,7 @@ class World:
     """A supervisor that is driven by hand: look() is what its thread does four times a second."""
 
     def __init__(self, space: Workspace, monkeypatch: pytest.MonkeyPatch):
-        self.space, self.workers, self.slept = space, [], []
+        self.space, self.workers = space, []
         self.programs: set[str] = set()
         self.exporting = False
         self.time = time.time()
@@ -76,7 +75,6 @@ class World:
             programs=lambda: self.programs,
             clock=lambda: self.time,
             steady=lambda: self.time,
-            put_to_sleep=self._sleep,
             exporting=lambda: self.exporting,
         )
         self.supervisor = Supervisor(self.space, turns=turns)
@@ -86,10 +84,6 @@ class World:
     def _spawn(self, workspace: Workspace, run: RunFolder) -> FakeWorker:
         self.workers.append(FakeWorker(run))
         return self.workers[-1]
-
-    def _sleep(self) -> Message | None:
-        self.slept.append(self.time)
-        return None
 
     def submit(self, name: str, seed: int | None = None, **how: object) -> RunFolder:
         """Each name has settings of its own."""

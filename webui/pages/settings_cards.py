@@ -10,10 +10,9 @@ import gradio as gr
 
 from core.errors import GarageError, ModelError
 from core.memory.record import MemoryRecord
-from core.messages import Message
 from core.queue import game_mode
 from core.queue.turns import cards_of
-from core.system import awake, sleep
+from core.system import awake
 from core.values import GIB
 from core.workspace import preferences
 from core.workspace.preferences import Automation, parse_hours, parse_programs
@@ -37,9 +36,6 @@ class AutomationCard(Panel):
             self.awake = gr.Checkbox(now.keep_awake, **w.named("automation_card.awake", "auto-awake"))
             if why_not := awake.can_hold():
                 self.awake.info = f"{self.awake.info} {w.render(why_not)}"
-            self.sleep = gr.Checkbox(now.sleep_when_empty, **w.named("automation_card.sleep", "auto-sleep"))
-            if isinstance(cannot := sleep.command(), Message):
-                self.sleep.info = f"{self.sleep.info} {w.render(cannot)}"
             gr.HTML(join([tag("h3", w.t("automation_card.game")), muted(w.t("automation_card.game_info"))]))
             hours = w.named("automation_card.hours", "auto-hours")
             programs = w.named("automation_card.programs", "auto-programs")
@@ -69,7 +65,7 @@ class AutomationCard(Panel):
 
     @property
     def _fields(self) -> list[object]:
-        return [self.failure, self.awake, self.sleep, self.hours, self.programs, self.card, self.gib]
+        return [self.failure, self.awake, self.hours, self.programs, self.card, self.gib]
 
     def wire(self, page: gr.Blocks, tab: gr.Tab) -> None:
         sent = gr.State(None)
@@ -82,21 +78,20 @@ class AutomationCard(Panel):
         fields are not sent, so that text a person is typing is not overwritten."""
         now = preferences.read(self.services.workspace).automation
         stored = [
-            now.go_on_after_failure, now.keep_awake, now.sleep_when_empty, _joined(now.hours), _joined(now.programs),
+            now.go_on_after_failure, now.keep_awake, _joined(now.hours), _joined(now.programs),
             now.watch_card,
             now.min_gib,
         ]  # fmt: skip
         return [stored, *([gr.skip()] * len(stored) if stored == sent else stored), self._doubt()]
 
     def keep(
-        self, failure: object, awake: object, sleeps: object, hours: object, programs: object, card: object, gib: object
+        self, failure: object, awake: object, hours: object, programs: object, card: object, gib: object
     ) -> list[object]:
         """Inputs: the fields. Outputs: hours and programs as they were parsed, notice."""
         try:
             automation = Automation(
                 go_on_after_failure=failure is True,
                 keep_awake=awake is True,
-                sleep_when_empty=sleeps is True,
                 hours=parse_hours(hours if isinstance(hours, str) else ""),
                 programs=parse_programs(programs if isinstance(programs, str) else ""),
                 watch_card=card is True,

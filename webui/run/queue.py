@@ -34,7 +34,7 @@ CHOSEN = """(_, ...rest) => {
 
 class QueuePanel(Panel):
     def build_reasons(self) -> None:
-        """Build the card above the run; shown only while the queue waits, or the PC is about to sleep."""
+        """Build the card above the run; shown only while the queue waits."""
         w = self.w
         with gr.Column(elem_classes="lg-card", visible=False, elem_id="queue-says-card") as self.reasons_card:
             self.reasons = gr.HTML("", elem_id="queue-says")
@@ -47,9 +47,6 @@ class QueuePanel(Panel):
                 )
                 self.anyway = gr.Button(w.t("queue_panel.anyway"), visible=False, elem_id="queue-anyway")
                 self.stay = gr.Button(w.t("queue_panel.stay"), visible=False, elem_id="queue-stay")
-                self.awake = gr.Button(
-                    w.t("queue_panel.awake"), variant="primary", visible=False, elem_id="queue-awake"
-                )
             self.reasons_notice = gr.HTML("", visible=False, elem_id="queue-says-notice")
 
     def build_list(self) -> None:
@@ -88,7 +85,6 @@ class QueuePanel(Panel):
             LivePart(self.go_on, self._go_on),
             LivePart(self.anyway, visible_if(lambda m: m.queue.order.game and not m.queue.order.game.run)),
             LivePart(self.stay, visible_if(lambda m: m.queue.order.game and m.queue.order.game.run)),
-            LivePart(self.awake, visible_if(lambda m: m.queue.order.sleep_at)),
             LivePart(self.card, visible_if(lambda m: m.queue.waiting)),
             LivePart(self.next, lambda context: gr.update(value=next_in_queue(context.snapshot, self.w))),
             LivePart(self.list, lambda context: gr.update(choices=choices(context.snapshot, self.w))),
@@ -109,7 +105,6 @@ class QueuePanel(Panel):
             (self.go_on, lambda: self.services.queue.put(hold=None)),
             (self.anyway, self.services.supervisor.continue_anyway),
             (self.stay, self.services.supervisor.stay_paused),
-            (self.awake, lambda: self.services.queue.put(sleep_at=None)),
             (self.hold, lambda: self.services.queue.put(hold=Hold(why="person", since=time.time()))),
         ):
             notice = self.notice if button is self.hold else self.reasons_notice
@@ -193,22 +188,16 @@ def choices(snapshot: Snapshot, w: Wording) -> list[tuple[str, str]]:
 
 
 def waiting_reasons(snapshot: Snapshot, w: Wording) -> Html:
-    """Return why the queue waits, whether this PC is about to sleep, and the last error; "" while the queue runs
-    normally."""
+    """Return why the queue waits; "" while it runs normally."""
     queue, order = snapshot.queue, snapshot.queue.order
     lines = []
     if order.game:
-        lines.append(("warn", f"{w.render(order.game.why)} {_game_goes_on(order.game, snapshot, w)}"))
+        lines.append(f"{w.render(order.game.why)} {_game_goes_on(order.game, snapshot, w)}")
     if order.hold and queue.waiting:
         name = queue.name_of(snapshot.rows, order.hold.run)
-        lines.append(("warn", w.t(f"queue_panel.held_{order.hold.why}", name=name, count=len(queue.waiting))))
-    if order.sleep_at:
-        left = max(0, 5 * round((order.sleep_at - time.time()) / 5))
-        lines.append(("warn", w.t("queue_panel.sleeps", seconds=left)))
-    if order.said:
-        lines.append(("bad", w.render(order.said)))
+        lines.append(w.t(f"queue_panel.held_{order.hold.why}", name=name, count=len(queue.waiting)))
     # No alert role: it is redrawn whenever a number in it changes.
-    return join(tag("p", text, class_=f"lg-notice lg-{tone}") for tone, text in lines)
+    return join(tag("p", text, class_="lg-notice lg-warn") for text in lines)
 
 
 def _game_goes_on(game: Game, snapshot: Snapshot, w: Wording) -> str:

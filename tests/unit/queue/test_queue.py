@@ -19,12 +19,11 @@ from core.messages import msg
 from core.queue import queue, supervisor
 from core.queue.queue import Game, Hold, Order, Queue, QueuedRun, arranged, first, time_of_day
 from core.queue.supervisor import Supervisor
-from core.queue.turns import COUNTDOWN_S, busy
+from core.queue.turns import busy
 from core.recipe import Recipe
 from core.runs.all import Runs
 from core.runs.run_json import RunFacts
 from core.runs.states import State
-from core.system import sleep
 from core.workspace import preferences
 from core.workspace.folder import Workspace
 from core.workspace.preferences import Automation, parse_hours
@@ -92,8 +91,8 @@ def test_a_file_that_is_damaged_is_an_empty_order_and_is_mended_by_the_next_chan
         "[]",
         '{"runs": 7}',
         '{"runs": [{"run": "a"}], "hold": {"why": "?"}}',
-        '{"sleep_at": NaN}',
-        '{"sleep_at": 1e300}',
+        '{"app": {"pid": 1, "started": NaN}}',
+        '{"app": {"pid": 1, "started": 1e300}}',
     ):
         line.path.write_text(damage, "utf-8")
         assert line.read() == Order()
@@ -357,75 +356,6 @@ def test_an_end_that_a_full_disk_kept_from_the_line_is_told_again(
         patched.setattr("core.files.replace", full)
         world.look()
     assert world.look() is None and world.line.read().hold.run == a.id, "else b would have begun"
-
-
-# ---- sleep ---------------------------------------------------------------------------------------
-def test_the_pc_sleeps_after_a_countdown_when_the_line_is_empty_and_only_then(world: World) -> None:
-    preferences.choose(world.space, automation=Automation(sleep_when_empty=True))
-    for name in "ab":
-        world.submit(name)
-    world.look()
-    world.end()
-    assert world.look(after_s=5) == "b" and world.line.read().sleep_at is None, "one still waited"
-    world.end(State.FAILED)
-    assert world.look(after_s=5) is None and world.line.read().sleep_at == world.time + COUNTDOWN_S
-    world.look(after_s=COUNTDOWN_S - 5)
-    assert world.slept == []
-    world.look(after_s=6)
-    assert len(world.slept) == 1
-    world.look(after_s=600)
-    assert len(world.slept) == 1, "it wakes up and does not go to sleep again"
-
-
-@pytest.mark.parametrize("why", ["off", "stopped", "paused", "kept awake", "new run", "chat", "clock jumped"])
-def test_the_pc_stays_awake(world: World, why: str) -> None:
-    from core.workspace import lease
-
-    preferences.choose(world.space, automation=Automation(sleep_when_empty=why != "off"))
-    run = world.submit("a")
-    world.look()
-    if why in ("stopped", "paused"):
-        (world.supervisor.stop if why == "stopped" else world.supervisor.pause)(run)
-    else:
-        world.end()
-    world.look(after_s=5)
-    assert (world.line.read().sleep_at is None) == (why in ("off", "stopped", "paused"))
-    if why == "kept awake":
-        world.line.put(sleep_at=None)
-    if why == "new run":
-        world.submit("b")
-    if why == "chat":
-        with lease.hold(world.space, msg("chat.lease")):
-            world.look(after_s=COUNTDOWN_S + 5)
-    world.look(after_s=COUNTDOWN_S + (100 if why == "clock jumped" else 5))
-    world.look(after_s=5)
-    assert world.slept == []
-
-
-def test_sleep_says_why_it_cannot_be_and_asks_the_system_by_its_own_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert sleep.command("Plan 9").key == "queue.sleep_unknown_system"
-    monkeypatch.setattr("core.system.sleep.shutil.which", lambda name: None)
-    for system, words in sleep.COMMANDS.items():
-        assert sleep.command(system) == msg("queue.sleep_no_command", command=words[0])
-    asked: list[list[str]] = []
-    monkeypatch.setattr("core.system.sleep.shutil.which", lambda name: name)
-    monkeypatch.setattr("core.system.sleep.platform.system", lambda: "Linux")
-
-    class Done:
-        returncode, stderr = 0, ""
-
-    def run(words: list[str], **how: object) -> Done:
-        asked.append(words)
-        return Done()
-
-    assert sleep.now(run) is None and asked == [["systemctl", "suspend"]]
-    Done.returncode, Done.stderr = 1, "\nAccess denied\n"
-    assert sleep.now(run) == msg("queue.sleep_failed", reason="Access denied")
-
-    def broken(words: list[str], **how: object) -> Done:
-        raise PermissionError(13, "Permission denied")
-
-    assert sleep.now(broken).key == "queue.sleep_failed"
 
 
 # ---- commands ------------------------------------------------------------------------------------
