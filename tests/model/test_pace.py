@@ -16,7 +16,7 @@ from core.memory import budget
 from core.memory.budget import Budget
 from core.memory.setup import Setup
 from core.messages import msg
-from core.models.known import known_models, shape_of_size
+from core.models.known import shape_of_size
 from core.models.shapes.shape import ModelShape
 from core.recipe import Recipe
 from core.runs.all import Runs
@@ -25,8 +25,7 @@ from core.runs.run_json import RunFacts
 from core.runs.states import State
 from core.system.gpu import Card, Nvidia
 from core.system.machine import Machine
-from core.trial import computed_pace, known_paces, pace
-from core.trial.known_paces import KnownPaces
+from core.trial import computed_pace, pace
 from core.trial.pace import PaceProbe, StandIn
 from core.workspace import lease
 from core.workspace.folder import Workspace
@@ -388,67 +387,11 @@ def test_the_real_child_measures_this_pc(settings: dict[str, Any]):
     assert 0.5 < pace.run_child(stand_in(**settings), {}, lambda: True) < 1e7
 
 
-# ---- what is known of models that nobody has tried here (core/trial/known_paces) -----------------
-CPU = Budget(kind="cpu", name="a processor")
-
-
-def shape_of(hub: str) -> ModelShape:
-    return next(model.shape for model in known_models() if model.hub == hub)
-
-
-def timed(workspace: Workspace, hub: str, speed: float, device: str = "a processor", **settings: Any) -> None:
-    setup = Setup.from_recipe(like(hub, settings.pop("method", "lora"), **settings), "cpu")
-    step = StandIn.from_plan(shape_of(hub), setup, length=256, learned_share=0.5)
-    kept = files.read_object(pace.pace_file(workspace))
-    files.replace_json(pace.pace_file(workspace), kept | {pace.rig_prefix(device) + step.model_dump_json(): speed})
-
-
-def test_a_step_that_was_timed_tells_of_models_near_it_and_of_no_others(workspace: Workspace):
-    timed(workspace, "Qwen/Qwen3-1.7B", 200.0)
-    paces = KnownPaces(Runs(workspace)).on(CPU)
-
-    def seconds(hub: str, method: str = "lora") -> float | None:
-        return paces.seconds(1000.0, hub, shape_of(hub), method)
-
-    assert seconds("Qwen/Qwen3-1.7B") == pytest.approx(5.0)
-    # 4.02 billion parameters with a head of 0.39, against 1.72 with 0.31: 2.3 times the products.
-    assert seconds("Qwen/Qwen3-4B") == pytest.approx(5.0 * 2.45, rel=0.05)
-    assert seconds("Qwen/Qwen3-8B") is None and seconds("starter") is None, "too far away"
-    assert seconds("Qwen/Qwen3-1.7B", "qlora") is None, "4-bit steps take other times"
-
-
-def test_nothing_is_told_of_another_device_of_a_planned_card_or_of_slower_adapters(workspace: Workspace):
-    timed(workspace, "Qwen/Qwen3-1.7B", 200.0, use_dora=True)
-    timed(workspace, "Qwen/Qwen3-4B", 90.0, device="an old processor")
-    files.replace_json(
-        pace.pace_file(workspace),
-        files.read_object(pace.pace_file(workspace)) | {pace.rig_prefix("a processor") + "{}": 3.0},
-    )
-    paces = KnownPaces(Runs(workspace))
-    assert paces.on(CPU).known == () and paces.on(Budget(kind="cpu")).known == ()
-    assert [known.tokens_per_second for known in paces.on(Budget(kind="cpu", name="an old processor")).known] == [90.0]
-    assert paces.on(Budget(kind="card", name="an old processor", planned=True)).known == ()
-
-
-def test_a_models_own_run_counts_before_a_step_and_what_it_said_is_read_once(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
-):
-    timed(workspace, "Qwen/Qwen3-0.6B", 1.0)
-    add_run(workspace, STEADY, created=1)
-    paces = KnownPaces(Runs(workspace))
-    starter = shape_of("starter")
-    assert paces.on(CPU).seconds(6_000, "starter", starter, "lora") == pytest.approx(60)
-    monkeypatch.setattr(pace, "tokens_per_second", lambda run: pytest.fail("read again"))
-    assert paces.on(CPU).seconds(6_000, "starter", starter, "lora") == pytest.approx(60)
-    card = Budget(kind="card", name="a card", card_uuid="GPU-1")
-    assert paces.on(card).known == (), "it was trained on a processor"
-
-
 def test_a_pace_is_computed_for_a_processor_and_for_planned_gpus_from_the_size_of_the_model_alone():
     """8 billion multiplications a token, twice as many operations, three passes of them where activations are
     recomputed."""
     shape = shape_of_size("8B")
-    flop = 6 * known_paces.products_of(shape)
+    flop = 6 * computed_pace.products_of(shape)
     assert flop == pytest.approx(6 * 8e9, rel=0.1)
     here = computed_pace.compute(Budget(kind="cpu"), shape, recomputes=True, cores=4)
     assert here.tokens_per_second == pytest.approx(4 * 50e9 / flop) and here.source.key == "pace.computed"

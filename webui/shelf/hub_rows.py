@@ -53,7 +53,7 @@ def instead(base: str | None, w: Wording) -> Html | None:
 
 
 def about_minutes(each: HubRow, marks: Marks, w: Wording) -> str:
-    return minutes(each, each.result.id, each.shape, marks, w) if each.shape is not None else ""
+    return minutes(each, each.shape, marks, w) if each.shape is not None else ""
 
 
 def facts(each: HubRow, marks: Marks, w: Wording) -> list[str]:

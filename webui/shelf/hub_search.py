@@ -53,7 +53,6 @@ class HubSearch:
         marks = Marks(
             model if isinstance(model, str) else None,
             self.services.models.local_ids(),
-            self.services.paces.on(budget),
             budget,
         )
         return shown(Html(hub_rows.results(rows, text.strip(), marks, self.w)))

@@ -13,7 +13,6 @@ from core.models.known import KnownModel
 from core.models.shapes.shape import ModelShape
 from core.system import cores
 from core.trial import computed_pace, pace
-from core.trial.known_paces import Paces
 from webui.kit import format
 from webui.kit.format import METHODS, decimals, free_memory, gib, grouped, number
 from webui.kit.html import Html, join, tag
@@ -42,13 +41,12 @@ TONES = {"lora": "ok", "qlora": "ok", "tight": "warn", "no": "bad", "unknown": "
 class Marks:
     """The state of this page that rows show.
 
-    chosen: id of the chosen model. on_this_pc: ids of models that need no download. paces: measured training speeds.
-    budget: the memory that the verdicts are about.
+    chosen: id of the chosen model. on_this_pc: ids of models that need no download. budget: the memory that the
+    verdicts are about.
     """
 
     chosen: str | None
     on_this_pc: Collection[str]
-    paces: Paces = Paces()
     budget: Budget | None = None
 
 
@@ -56,7 +54,7 @@ def shelf(matches: Shelf, controls: Wish, marks: Marks, w: Wording) -> Html:
     """Return how the search was understood, then the rows. controls: the wish set by other controls, which is not
     repeated."""
     rows = [row(each, matches.wish.language, marks, w) for each in matches.rows]
-    is_timed = any(minutes(each, each.model.hub, each.model.shape, marks, w) for each in matches.rows)
+    is_timed = any(minutes(each, each.model.shape, marks, w) for each in matches.rows)
     more = len(rows) - OPEN_ROWS
     folded = None
     if more > 0:
@@ -73,16 +71,12 @@ def minutes_note(w: Wording) -> Html:
     return tag("p", w.t("shelf_view.minutes_of", examples=grouped(w, EXAMPLES), tokens=TOKENS_EACH), class_="lg-quiet")
 
 
-def minutes(each: ShelfRow | HubRow, model: str, shape: ModelShape, marks: Marks, w: Wording) -> str:
-    """ "about 25 min", by this PC's measured pace, else computed; "" if the model does not fit or nothing is known."""
-    if each.verdict == "no":
+def minutes(each: ShelfRow | HubRow, shape: ModelShape, marks: Marks, w: Wording) -> str:
+    """ "about 25 min", as computed; "" if the model does not fit, or where only a measurement tells (a GPU here)."""
+    if each.verdict == "no" or marks.budget is None:
         return ""
-    tokens = EXAMPLES * TOKENS_EACH
-    seconds = marks.paces.seconds(tokens, model, shape, each.method)
-    if seconds is None and marks.budget is not None:
-        computed = computed_pace.compute(marks.budget, shape, marks.budget.kind == "card", cores.usable())
-        seconds = pace.seconds(tokens, computed) if computed else None
-    return format.about(w, seconds)
+    computed = computed_pace.compute(marks.budget, shape, marks.budget.kind == "card", cores.usable())
+    return format.about(w, pace.seconds(EXAMPLES * TOKENS_EACH, computed) if computed else None)
 
 
 def listed(rows: Sequence[Html], w: Wording) -> Html:
@@ -119,7 +113,7 @@ def row(each: ShelfRow, language: str | None, marks: Marks, w: Wording) -> Html:
     facts = [
         w.t("shelf_view.billions", billions=billions(model, w)),
         needs(each, w),
-        minutes(each, model.hub, model.shape, marks, w),
+        minutes(each, model.shape, marks, w),
         licence(model, w),
         language_names(model.languages, language, w),
         w.t(f"shelf_view.thinking_{model.thinking}") if model.thinking in ("optional", "always") else "",

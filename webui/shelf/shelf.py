@@ -98,8 +98,5 @@ class ModelShelf:
         machine = self.services.standby.machine_for_run(self.services.monitor.newest())
         text = words[:LONGEST] if isinstance(words, str) else ""
         matches = shelf.find(text, self.budget_of(memory, cards), wish, budgets.of_cpu(machine))
-        paces = self.services.paces.on(matches.budget)
-        marks = Marks(
-            model if isinstance(model, str) else None, self.services.models.local_ids(), paces, matches.budget
-        )
+        marks = Marks(model if isinstance(model, str) else None, self.services.models.local_ids(), matches.budget)
         return rows.shelf(matches, wish, marks, self.w)

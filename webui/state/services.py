@@ -25,7 +25,6 @@ from core.runs.all import Runs
 from core.runs.folder import RunFolder
 from core.system.machine import Monitor
 from core.trial.dry_runs import DryRuns
-from core.trial.known_paces import KnownPaces
 from core.trial.pace import PaceProbe
 from core.workspace.folder import Workspace
 from core.workspace.saved_recipes import UserPresets
@@ -54,7 +53,6 @@ class Services:
     presets: UserPresets
     monitor: Monitor
     pace_probe: PaceProbe
-    paces: KnownPaces
     dry_runs: DryRuns
     queue: Queue
     write_watch: WriteWatch
@@ -105,7 +103,6 @@ class Services:
             presets=UserPresets(workspace.recipes),
             monitor=monitor,
             pace_probe=pace_probe,
-            paces=KnownPaces(runs),
             dry_runs=dry_runs,
             queue=supervisor.queue,
             write_watch=WriteWatch(workspace),

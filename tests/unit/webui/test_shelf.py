@@ -15,7 +15,6 @@ from core.memory import budget
 from core.memory.budget import Budget
 from core.models import starter
 from core.models.known import known_models
-from core.trial.known_paces import Known, Paces, products_of
 from core.workspace.folder import Workspace
 from webui.form import model as step
 from webui.form.planner import HERE, FormResult, Planner
@@ -56,18 +55,15 @@ def test_a_row_says_what_people_choose_by() -> None:
     assert model.model.note["en"] in said
 
 
-def test_a_row_tells_minutes_where_this_pcs_pace_is_known_and_none_elsewhere() -> None:
-    words = "qwen3 1.7b"
+def test_a_row_tells_minutes_where_they_can_be_computed_and_none_elsewhere() -> None:
+    words = "qwen3 8b"
     assert "min" not in drawn(words) and "256" not in drawn(words)
-    model = next(model for model in known_models() if model.hub == "Qwen/Qwen3-1.7B")
-    # 1,000 examples of 256 tokens in ten minutes
-    paces = Paces((Known("lora", products_of(model.shape), 256_000 / 600),))
-    said = drawn(words, Budget(kind="card", free_gib=14.0), marks=Marks(None, (), paces))
-    assert "about 10 min" in said and "1,000 examples of 256 tokens" in said
-    assert "约 10 分钟" in drawn(words, Budget(kind="card", free_gib=14.0), marks=Marks(None, (), paces), language="zh")
-    assert "about 10 min" not in drawn(words, Budget(kind="card", free_gib=1.0), marks=Marks(None, (), paces)), (
-        "does not fit"
-    )
+    planned = budget.planned(24, "Linux")
+    said = drawn(words, planned, marks=Marks(None, (), planned))
+    assert re.search(r"about \d+ min", said) and "1,000 examples of 256 tokens" in said
+    assert re.search(r"约 \d+ 分钟", drawn(words, planned, marks=Marks(None, (), planned), language="zh"))
+    small = budget.planned(6, "Linux")
+    assert not re.search(r"about \d+ min", drawn(words, small, marks=Marks(None, (), small))), "does not fit"
 
 
 def test_a_model_is_described_in_german_on_the_german_page() -> None:
