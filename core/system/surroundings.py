@@ -67,7 +67,6 @@ class Surroundings(Frozen):
     runtime_url: str = windows.RUNTIME_URL_X64
     page_file: windows.PageFile | None = None
     ram_bytes: int | None = None
-    sleep_after: windows.SleepAfter | None = None
     keeps_awake: bool = True  # as the person chose
     cannot_keep_awake: Message | None = None
     battery_percent: int | None = None
@@ -182,17 +181,10 @@ def _page_file(around: Surroundings) -> Iterator[CheckResult]:
 
 def _sleep(around: Surroundings) -> Iterator[CheckResult]:
     """Report whether the PC can fall asleep in a training, and the battery."""
-    after_s = around.sleep_after.plugged_s if around.sleep_after else None
     if around.cannot_keep_awake is not None:
         yield result("sleep", around.cannot_keep_awake)
-    elif after_s == 0:
-        yield result("sleep", msg("doctor.sleep_never"))
     elif around.keeps_awake:
-        yield result(
-            "sleep", msg("doctor.sleep_held", minutes=round(after_s / 60)) if after_s else msg("doctor.sleep_kept")
-        )
-    elif after_s:
-        yield result("sleep", msg("doctor.sleep_after", minutes=round(after_s / 60)), msg("doctor.sleep_fix"))
+        yield result("sleep", msg("doctor.sleep_kept"))
     if around.battery_percent is not None:
         key = "doctor.battery_runs_down" if around.battery_plugged is False else "doctor.battery"
         fix = msg("doctor.battery_fix") if around.battery_plugged is False else None
@@ -246,7 +238,6 @@ def _windows() -> dict[str, object]:
         "runtime_url": windows.runtime_url(platform.machine()),
         "page_file": windows.page_file(),
         "ram_bytes": psutil.virtual_memory().total,
-        "sleep_after": windows.sleep_after(),
     }
 
 

@@ -105,37 +105,3 @@ def page_file() -> PageFile | None:
             return PageFile(None)
         most += numbers[1]
     return PageFile(most)
-
-
-class SleepAfter(NamedTuple):
-    """Seconds without a key or a mouse after which the PC sleeps; 0 is never."""
-
-    plugged_s: int
-    battery_s: int
-
-
-class _Guid(ctypes.Structure):
-    _fields_ = (("a", ctypes.c_uint32), ("b", ctypes.c_uint16), ("c", ctypes.c_uint16), ("d", ctypes.c_ubyte * 8))
-
-
-# powrprof's own names: GUID_SLEEP_SUBGROUP, GUID_STANDBY_TIMEOUT.
-_SLEEP = _Guid(0x238C9FA8, 0x0AAD, 0x41ED, (0x83, 0xF4, 0x97, 0xBE, 0x24, 0x2C, 0x8F, 0x20))
-_STANDBY = _Guid(0x29F6C1DB, 0x86DA, 0x48C5, (0x9F, 0xDB, 0xF2, 0xB6, 0x7B, 0x1F, 0x44, 0xDA))
-
-
-def sleep_after() -> SleepAfter | None:
-    """Return the sleep times of the active power plan, plugged in and on battery; None if Windows does not report
-    them."""
-    with contextlib.suppress(OSError, AttributeError):
-        power: Any = ctypes.windll.powrprof  # type: ignore[attr-defined]
-        plan = ctypes.POINTER(_Guid)()
-        if power.PowerGetActiveScheme(None, ctypes.byref(plan)):
-            return None
-        seconds_by_source = []
-        for read in (power.PowerReadACValueIndex, power.PowerReadDCValueIndex):
-            seconds = ctypes.c_uint32()
-            if read(None, plan, ctypes.byref(_SLEEP), ctypes.byref(_STANDBY), ctypes.byref(seconds)):
-                return None
-            seconds_by_source.append(seconds.value)
-        return SleepAfter(*seconds_by_source)
-    return None

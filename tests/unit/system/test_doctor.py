@@ -14,7 +14,7 @@ from core.commands.__main__ import main
 from core.messages import msg
 from core.system import awake, checkup, gpu, surroundings
 from core.system.surroundings import Surroundings
-from core.system.windows import PageFile, SleepAfter
+from core.system.windows import PageFile
 from core.workspace import preferences
 from core.workspace.folder import Workspace
 from launcher import running, torch_build
@@ -49,7 +49,6 @@ ON_WINDOWS = {
     "runtime": (14, 44, 35211, 0),
     "page_file": PageFile(None),
     "ram_bytes": 16 * 2**30,
-    "sleep_after": SleepAfter(1800, 600),
     "battery_percent": 90,
     "battery_plugged": True,
 }
@@ -92,7 +91,7 @@ NO_CARD = {"torch": CPU, "nvidia": gpu.Nvidia(error="NVML Shared Library Not Fou
         {"in_own_environment": False, "install_finished": False},
         windows(),
         windows(long_paths=True, program="C:\\" + "x" * 200),
-        windows(page_file=PageFile(20 << 10), sleep_after=SleepAfter(0, 60), keeps_awake=False, synced=()),
+        windows(page_file=PageFile(20 << 10), keeps_awake=False, synced=()),
         around(cannot_keep_awake=msg("awake.no_program", program="systemd-inhibit"), keeps_awake=False),
         {"torch": CUDA_13.model_copy(update={"flash": True})},
         {"torch": CUDA_13.model_copy(update={"flash": False})},
@@ -227,7 +226,6 @@ FAULTS = {
     ),
     "no page file": (windows(page_file=PageFile(0)), "page_file", "page_file_limited", "page_file_fix"),
     "a small page file": (windows(page_file=PageFile(8 << 10)), "page_file", "page_file_limited", "page_file_fix"),
-    "sleep, and nobody holds it back": (windows(keeps_awake=False), "sleep", "sleep_after", "sleep_fix"),
     "on battery": (windows(battery_plugged=False), "battery", "battery_runs_down", "battery_fix"),
 }
 
@@ -366,14 +364,13 @@ def test_this_pc_is_looked_at_and_nothing_is_left_behind(tmp_path: Path, system:
         ("long_paths", True),
         ("runtime_version", (14, 44)),
         ("page_file", PageFile(0)),
-        ("sleep_after", None),
     ):
         monkeypatch.setattr(surroundings.windows, name, lambda name=name, answer=answer: asked.append(name) or answer)
     monkeypatch.setattr(surroundings.platform, "system", lambda: system)
     monkeypatch.setattr(awake, "hold", lambda: lambda: released.append(True))
     monkeypatch.setattr(awake, "battery", lambda: awake.Battery(42.4, False))
     found = surroundings.gather(tmp_path, tmp_path / "log", 7860, keeps_awake=False)
-    assert asked == (["long_paths", "runtime_version", "page_file", "sleep_after"] if system == "Windows" else [])
+    assert asked == (["long_paths", "runtime_version", "page_file"] if system == "Windows" else [])
     assert (found.runtime, found.long_paths) == (((14, 44), True) if system == "Windows" else (None, None))
     assert (found.battery_percent, found.battery_plugged, found.keeps_awake) == (42, False, False)
     assert released == [True] and found.cannot_keep_awake is None and not list(tmp_path.iterdir())

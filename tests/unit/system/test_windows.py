@@ -126,27 +126,6 @@ def test_the_version_of_the_visual_c_runtime_is_read_from_its_file(
     assert windows.runtime_version() is None
 
 
-@pytest.mark.parametrize(("refused", "expected"), [(0, windows.SleepAfter(1800, 0)), (5, None)])
-def test_after_how_long_the_power_plan_sleeps(refused: int, expected: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def reads(seconds: int) -> Any:
-        def read(root: None, plan: Any, group: Any, setting: Any, value: Any) -> int:
-            assert bytes(group._obj)[:4] == b"\xa8\x9f\x8c\x23", (
-                "238c9fa8-0aad-41ed-83f4-97be242c8f20, as a GUID lies in memory"
-            )
-            value._obj.value = seconds
-            return refused
-
-        return read
-
-    played_library(
-        monkeypatch,
-        PowerGetActiveScheme=lambda root, plan: 0,
-        PowerReadACValueIndex=reads(1800),
-        PowerReadDCValueIndex=reads(0),
-    )
-    assert windows.sleep_after() == expected
-
-
 def test_launch_can_read_this_file_before_anything_is_installed() -> None:
     tree = ast.parse((PROJECT / "core" / "system" / "windows.py").read_text("utf-8"))
     names = {
