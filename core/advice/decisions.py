@@ -190,7 +190,8 @@ def checkpointing(case: Case, draft: Recipe) -> tuple[bool, Message]:
 
 
 def rank(case: Case, draft: Recipe) -> tuple[int, Message]:
-    """Return the rank by docs/design.md, section 5, rule 4: at least as many parameters as answer tokens.
+    """Return the rank by docs/design.md, section 5, rule 4, with the reason: at least as many parameters as answer
+    tokens, less where memory does not suffice.
 
     That is the capacity rule of Tinker's documentation.
     """

@@ -73,6 +73,8 @@ def _exact(_: ExactJudge, expected: str, answer: str) -> Verdict:
 
 
 def _one_of(spec: OneOfJudge, expected: str, answer: str) -> Verdict:
+    """Right if the answer is the expected one or one of the spec's, but for case and blanks. Raises JudgeError if there
+    is none."""
     accepted = [text for text in (expected, *spec.answers) if text]
     if not accepted:
         raise JudgeError("judges.no_expected")
@@ -82,6 +84,8 @@ def _one_of(spec: OneOfJudge, expected: str, answer: str) -> Verdict:
 
 
 def _contains(spec: ContainsJudge, expected: str, answer: str) -> Verdict:
+    """Wrong at a phrase that must not occur, or if none of any_of does; else the share of all_of. Without phrases of
+    either kind, the expected answer must occur."""
     text = folded(answer)
     for phrase in spec.none_of:
         if has(text, phrase):
@@ -94,6 +98,8 @@ def _contains(spec: ContainsJudge, expected: str, answer: str) -> Verdict:
 
 
 def _contains_expected(common: tuple[str, ...], expected: str, text: str) -> Verdict:
+    """Right if the text contains the expected answer; otherwise the share of its words that are not common. Raises
+    JudgeError without an expected answer."""
     if not expected:
         raise JudgeError("judges.no_expected")
     if has(text, expected):
@@ -114,6 +120,8 @@ def _share(phrases: list[str] | tuple[str, ...], missing: list[str]) -> Verdict:
 
 
 def _number(spec: NumberJudge, expected: str, answer: str) -> Verdict:
+    """Right if the answer's last number is the expected one; half for one among the others, or one that can be read in
+    two ways. Of several expected numbers, the share that occurs. Raises JudgeError if none is expected."""
     needed, given = ([quantity.with_decimal(spec.decimal) for quantity in quantities(text)]
                      for text in (expected, answer))  # fmt: skip
     if not needed:
@@ -139,6 +147,7 @@ def _number(spec: NumberJudge, expected: str, answer: str) -> Verdict:
 
 
 def _regex(spec: RegexJudge, _: str, answer: str) -> Verdict:
+    """Right if the pattern occurs. Raises JudgeError if searching takes too long."""
     pattern = _compiled(spec.pattern, spec.case_sensitive)
     try:
         match = pattern.search(answer, timeout=PATTERN_S, concurrent=True)
@@ -156,6 +165,8 @@ def _compiled(pattern: str, case_sensitive: bool) -> regex.Pattern[str]:
 
 
 def _json(spec: JsonJudge, expected: str, answer: str) -> Verdict:
+    """Score the share of fields that equal the expected JSON's, or, without one, that exist; half of it if other text
+    stands around the JSON. Raises JudgeError if the expected answer is no JSON."""
     needed = dict[str, object]()
     if expected:
         try:
@@ -190,6 +201,8 @@ def _has_leaf(path: str, needed: dict[str, object], given: dict[str, object]) ->
 
 
 def _label(spec: LabelJudge, expected: str, answer: str) -> Verdict:
+    """Right if the answer names the expected label and no other. Raises JudgeError if the expected answer is no
+    label."""
     labels = {normalised(label): label for label in spec.labels}
     if normalised(expected) not in labels:
         raise JudgeError("judges.expected_no_label", expected=quoted(expected))
@@ -223,6 +236,7 @@ _KEYWORD = r"(?i:answer|option|choice|antwort|lösung|答案|选项|选择|选|�
 
 
 def _choice(spec: ChoiceJudge, expected: str, answer: str) -> Verdict:
+    """Right if the answer chooses the expected letter. Raises JudgeError if the expected answer has none."""
     right = _letter(spec.letters, expected)
     if right is None:
         raise JudgeError("judges.expected_no_choice", expected=quoted(expected))
@@ -256,6 +270,7 @@ def _language(spec: LanguageJudge, expected: str, answer: str) -> Verdict:
 
 
 def _length(spec: LengthJudge, _: str, answer: str) -> Verdict:
+    """Right if the answer's length is within the limits; the score falls with the distance to them."""
     count = len(words(answer)) if spec.unit == "words" else len(answer)
     most = count if spec.most is None else spec.most
     score = min(1.0, most / count, count / spec.least if spec.least else 1.0) if count else 0.0

@@ -98,6 +98,7 @@ def quantities(text: str) -> list[Quantity]:
 
 
 def _read(match: re.Match[str]) -> list[Quantity]:
+    """Return the quantity of a match; for digits and commas that are no number, such as 1,2,3, each of them."""
     number, times = match["number"], _TIMES.get((match["times"] or "").lower(), 1.0)
     if match["exponent"]:
         times *= 10.0 ** max(-300, min(300, int(re.findall(r"-?\d+", match["exponent"])[-1])))

@@ -24,7 +24,7 @@ MAX_FILES = 8  # up to which all headers are read; for more, the index and the f
 
 def fetch_shape(repo_id: str, revision: str | None = None, endpoint: str | None = None) -> ModelShape:
     """Return the shape of a model on the hub, with the counts of its files. Not cached. Raises ModelError as
-    `download.fetch`.
+    `download.fetch`. Of many shards only the first one is read.
 
     If the files cannot be read (another format, a broken header), the shape is derived from config.json alone, and its
     source says so.

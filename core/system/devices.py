@@ -209,7 +209,8 @@ def cards_named(words: Sequence[str], nvidia: Nvidia) -> list[Card]:
 
 
 def why_left_out(card: Card) -> Message | None:
-    """Return why a GPU is not used; None for a usable one."""
+    """Return why a GPU is not used: off the bus, hidden, too old, or without kernels in this torch. None for a usable
+    one."""
     if card.lost:
         return msg("device.lost", card=card.name or card.index)
     if card.left_out == "hidden":

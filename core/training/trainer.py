@@ -258,7 +258,8 @@ class Trainer:
             self._save_and_go_on()
 
     def _evaluate(self, number: int) -> None:
-        """Evaluate. An evaluation that runs out of memory is skipped: hours of training are worth more."""
+        """Evaluate, and save a checkpoint of the best loss so far. An evaluation that runs out of memory is skipped:
+        hours of training are worth more."""
         position = self.position
         try:
             loss = self.recovery.attempt(number, self.evaluation.loss)

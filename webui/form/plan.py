@@ -189,7 +189,7 @@ class PlanStep:
         return tag("ul", *lines, class_="lg-quiet lg-holders")
 
     def draw_cards(self, choice: object, machine: Machine) -> dict[Component, object]:
-        """Show the choice of GPUs if there is one; it replaces the number of GPUs."""
+        """Show the choice of GPUs if this PC has several and the plan is for it; it replaces the number of GPUs."""
         is_shown = choice == HERE and len(devices.may_be_chosen(machine.nvidia)) > 1
         return {
             self.choice_of_cards: gr.update(visible=is_shown),

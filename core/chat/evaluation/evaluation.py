@@ -74,7 +74,7 @@ class SetEvaluation(PromptComparison):
         return evaluation
 
     def take_over(self, workspace: Workspace) -> None:
-        """Copy missing answers from other evaluations with the same settings."""
+        """Copy the answers that are missing here from other evaluations with the same settings, weights and turns."""
         wanted = {self._question(prompt, place): (prompt, place) for prompt, place in self.missing()}
         for other in SetEvaluation.all_of(workspace):
             if not wanted:
@@ -90,7 +90,7 @@ class SetEvaluation(PromptComparison):
         return self.lineup.max_new_tokens, self.lineup.enable_thinking
 
     def _question(self, prompt: int, place: int) -> str:
-        """What is asked of which weights: two equal ones have the same answer."""
+        """Return a key of the weights and the turns that they get: equal ones have the same answer."""
         one = self.lineup.contestants[place]
         return json.dumps([one.weights, one.strength, turns_for(one, self.lineup.prompts[prompt])])
 
