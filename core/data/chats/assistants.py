@@ -342,6 +342,7 @@ def character_ai(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
             name, text, when, omission=omission_of_text(text), is_model=author.get("is_human") is not True
         )
         if len(answers) > 1:
+            # Notes that other answers were left out.
             yield ExportedMessage(name, "", when, omission=Omission("branch"))
     for number, (_, history) in enumerate(objects(source, "histories.histories.item"), 1):
         messages = history.get("msgs")

@@ -107,6 +107,7 @@ class _Rows:
                 else:
                     self._system = [{"role": "system", "content": message.text}]
                 continue
+            # A message without a time neither ends a silence nor begins one.
             if not conversation or message.when is not None:
                 before = message.when
             conversation.append(message)

@@ -106,6 +106,7 @@ def messages(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
             line = line.rstrip("\n")
             said = style.said.match(line)
             action = None if said else _ACTION.match(line)
+            # Only of somebody who has written: other lines of this form are the app's.
             is_action = action is not None and action["nick"] in nicks and not _BY_APP.match(action["text"])
             match = said or (action if is_action else None)
             if match is None and not _EVENT.match(line):

@@ -221,6 +221,7 @@ def _around(table: _FirstRows, speaker: str, are_roles: bool) -> MessageColumns 
     scalar = [name for name in others if table.is_scalar(name, LONGEST_ID)]
     conversation = tuple(name for name in scalar if _is_conversation(table, name, are_roles))
     if not conversation and are_roles:
+        # An "id" that repeats is the conversation's; one that does not is the message's.
         conversation = tuple(name for name in scalar if name.strip().lower() == "id" and _repeats(table, name))
     if not conversation and not are_roles:
         conversation = tuple(name for name in scalar if _has(name, _SCENE) and _repeats(table, name))

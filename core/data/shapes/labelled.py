@@ -46,13 +46,16 @@ def rows_in_object(value: Any) -> Iterator[Any]:
         return
     paragraphs = value.get("paragraphs")
     if isinstance(paragraphs, list) and all(isinstance(p, dict) and isinstance(p.get("qas"), list) for p in paragraphs):
+        # SQuAD
         about = {name: part for name, part in value.items() if name != "paragraphs"}
         for paragraph in paragraphs:
             yield from _questions_of_a_text(about | paragraph, "qas")
         return
+    # DROP, CoQA and others
     if key := next((key for key in _QUESTION_LISTS if _are_questions(value.get(key))), None):
         yield from _questions_of_a_text(value, key)
         return
+    # RACE: the questions, their options and answers as lists of one length
     lists = [value.get(key) for key in _PARALLEL]
     if all(isinstance(part, list) and part for part in lists) and len({len(part) for part in lists if part}) == 1:
         shared = {name: part for name, part in value.items() if name not in _PARALLEL}
@@ -66,6 +69,7 @@ def rows_in_object(value: Any) -> Iterator[Any]:
     if texts_key is None or name is None:
         yield value
         return
+    # Intents: every wording is a row, with the answer if there is one, else with the intent's name as its label.
     answers = next((texts for key in ("answers", "responses") if (texts := _texts(value.get(key)))), [])
     rest = {key: part for key, part in value.items() if key not in (texts_key, "answers", "responses")}
     for text in value[texts_key]:

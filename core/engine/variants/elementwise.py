@@ -189,6 +189,7 @@ def _faster(model: PreTrainedModel) -> dict[str, Forward]:
     rows, heads = (ROWS, WIDTH), ((1, 4, ROWS, WIDTH), (1, 2, ROWS, WIDTH))
 
     def gates(name: str) -> tuple[Forward, Forward, tuple[tuple[int, ...], ...]]:
+        # The products with 1 are copies: the backward of both writes into what they were given.
         ours, theirs = partial(_gated, act=ACTS[name]), offered[name]
         return (lambda gate, up: ours(gate * 1, up * 1)), (lambda gate, up: theirs(gate * 1, up * 1)), (rows, rows)
 
