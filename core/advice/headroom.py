@@ -1,33 +1,20 @@
-"""Limits of a plan on this PC, and its verdicts on other GPUs: each variant is calculated, not guessed. No torch.
-
-Everything is core.memory.arithmetic's arithmetic with its margin against free memory; verdicts on GPUs are those of
-core.advice.recommend, which respects the documented table. Costs some milliseconds a GPU.
-"""
+"""Limits of a plan on this PC: each variant is calculated, not guessed, by core.memory.arithmetic with its margin
+against free memory. No torch."""
 
 from __future__ import annotations
 
 from bisect import bisect
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from core.advice import recommend
-from core.advice.case import Advice, Grounds, Method, Verdict, all_holes, value_of, with_settings
+from core.advice.case import Method
 from core.advice.decisions import LENGTH_STEP
-from core.data.facts import DataFacts
-from core.memory import arithmetic, budget
-from core.memory.budget import Budget
+from core.memory import arithmetic
 from core.memory.setup import Setup
 from core.models.known import KnownModel, known_models
 from core.models.shapes.shape import ModelShape
 
-CARDS_GB = (6, 8, 10, 11, 12, 16, 20, 24, 32, 48, 80)  # as sold
 RANKS_TRIED = (4, 8, 16, 32, 64, 128, 256)
 FARTHEST = 131_072  # tokens; a hobbyist's data needs no more, whatever the model's limit
-LENGTHS = (256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
-KEPT = (
-    "method", "r", "target_modules", "max_length", "per_device_train_batch_size", "gradient_checkpointing",
-    "use_dora", "lora_dropout", "load_in_8bit", "target_parameters",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -42,29 +29,6 @@ class Headroom:
     r: int | None
     method: Method | None
     model: KnownModel | None
-
-
-@dataclass(frozen=True)
-class OnCard:
-    """A plan on a GPU sold with gb GB: its verdict, its need with and without the margin, its longest max_length there,
-    and the advice for that GPU."""
-
-    gb: int
-    verdict: Verdict
-    needed_gib: float
-    bare_gib: float
-    free_gib: float
-    max_length: int | None
-    advised: Advice
-
-
-@dataclass(frozen=True)
-class LengthCurve:
-    """GiB needed with the margin at each length, for one method."""
-
-    method: Method
-    lengths: tuple[int, ...]
-    needed_gib: tuple[float, ...]
 
 
 def limits(shape: ModelShape, setup: Setup, free_gib: float, model: KnownModel | None = None) -> Headroom:
@@ -99,36 +63,6 @@ def largest_of_family(model: KnownModel, setup: Setup, free_gib: float) -> Known
         family = [other for other in family if other.shape.num_experts]
     fitting = [other for other in family if _needed(other.shape, setup) <= free_gib]
     return max(fitting, key=lambda other: other.shape.params, default=None)
-
-
-def by_length(shape: ModelShape, setup: Setup, method: Method) -> LengthCurve:
-    """Return the memory of one method at lengths up to the model's limit, this plan's own among them."""
-    most = min(FARTHEST, shape.max_position_embeddings or FARTHEST)
-    lengths = sorted({length for length in (*LENGTHS, setup.max_length) if length <= most})
-    return LengthCurve(
-        method, tuple(lengths), tuple(_needed(shape, setup, method=method, max_length=length) for length in lengths)
-    )
-
-
-def on_cards(plan: Advice, shape: ModelShape, system: str, data: DataFacts | None = None) -> Sequence[OnCard]:
-    """Return plan on each common GPU. system: as platform.system() names it, for the memory of its desktop."""
-    return [_on_card(plan, shape, budget.planned(gb, system), data) for gb in CARDS_GB]
-
-
-def _on_card(plan: Advice, shape: ModelShape, there: Budget, data: DataFacts | None) -> OnCard:
-    """Return the plan's verdict on another GPU, and the plan advised there."""
-    free, grounds = all_holes(plan.recipe.goal), Grounds(there, shape, data)
-    same = recommend.recommend(with_settings(free, **{name: value_of(plan.recipe, name) for name in KEPT}), grounds)
-    assert same.estimate is not None and there.free_gib is not None and there.sold_gb is not None
-    return OnCard(
-        gb=int(there.sold_gb),
-        verdict=same.verdict,
-        needed_gib=same.estimate.needed_gib,
-        bare_gib=same.estimate.on_card_gib,
-        free_gib=there.free_gib,
-        max_length=longest(shape, same.setup, there.free_gib),
-        advised=recommend.recommend(free, grounds),
-    )
 
 
 def _needed(shape: ModelShape, setup: Setup, **changes: object) -> float:

@@ -1,4 +1,4 @@
-"""Does it fit? The shelf of models, the memory by term, the curve by length and the other cards, in a real browser."""
+"""Does it fit? The shelf of models, the memory by term and how far each setting goes, in a real browser."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from core.advice.headroom import CARDS_GB
 from tests.kit import browser as kit
 
 if TYPE_CHECKING:
@@ -47,18 +46,8 @@ def test_what_fits_is_seen_before_anything_is_downloaded(
     kit.unfold(page, "#plan-more")
     card = page.locator("#plan-more")
     folds = card.locator("details.lg-fold > summary")
-    names = {
-        "en": ("Headroom", "Memory by sequence length", "This plan on other GPUs"),
-        "zh": ("还能调到多大", "内存随序列长度的变化", "本方案在其他显卡上"),
-    }[language]
-    for name in names:
-        folds.filter(has_text=name).click()
-    kit.expect(card.locator("svg.fv-drawing polyline")).to_have_count(2)
-    kit.expect(card.locator("svg.fv-drawing .fv-free")).to_have_count(1)
-    lit = card.locator("tr.lg-here", has_text="8 GB")
-    kit.expect(lit.first).to_be_visible()
-    cards = card.locator("th[scope=row]", has_text="GB")
-    assert cards.count() >= len(CARDS_GB)
+    folds.filter(has_text={"en": "Headroom", "zh": "还能调到多大"}[language]).click()
+    kit.expect(card.locator("details.lg-fold[open] li").first).to_be_visible()
     assert kit.overflow(page) <= 0
     assert not kit.violations(page)
     watch.check()

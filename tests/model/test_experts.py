@@ -264,7 +264,6 @@ def test_the_plan_says_what_they_cost_and_counts_a_card_without_them() -> None:
     assert small.advice.verdict == "does_not_fit" and any(other.model for other in small.advice.alternatives)
     # of a family without experts
     assert headroom.limits(shape, small.advice.setup, 80.0, known_models()[0]).model is None
-    headroom.on_cards(small.advice, shape, "Linux")
 
 
 @pytest.mark.parametrize(

@@ -26,12 +26,6 @@ BAR = (
 # Warnings that are shown elsewhere: as findings, and as the reason for the length.
 SAID_ELSEWHERE = (*COVERED_WARNINGS, "advise.warn_estimated_lengths")
 MAX_WARNINGS = 2  # beside the form; the others are in a fold
-# What would fit, each in its own fold.
-FITS = (
-    ("stretched", headroom_view.setting_limits),
-    ("by_length", headroom_view.by_length),
-    ("on_cards", headroom_view.on_cards),
-)
 
 
 def verdict_line(advice: Advice, w: Wording) -> str:
@@ -114,7 +108,7 @@ def more(result: FormResult, table: VramTable, w: Wording) -> Html:
         fold(w.t("plan_view.more_warnings", count=len(others)), *others) if others else None,
         reasons(advice, w),
         alternatives(advice, w),
-        *(fold(w.t(f"fits_view.{name}"), shown) for name, draw in FITS if (shown := draw(result, w)) is not None),
+        fold(w.t("fits_view.stretched"), limits) if (limits := headroom_view.setting_limits(result, w)) else None,
         documented(advice, table, w),
     ]
     return tag("div", join(parts), class_="lg-plan")

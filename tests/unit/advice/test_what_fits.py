@@ -5,11 +5,9 @@ from __future__ import annotations
 import pytest
 
 from core.advice import headroom
-from core.advice.headroom import CARDS_GB
-from core.memory import arithmetic, budget
+from core.memory import arithmetic
 from core.memory.setup import Setup
 from core.models.known import KnownModel, known_models
-from tests.kit.advice import recommend
 
 QLORA = Setup(method="qlora", r=16, max_length=1024)
 
@@ -57,32 +55,3 @@ def test_the_largest_of_the_family_is_of_the_same_maker() -> None:
 def test_the_starter_counts_as_one_of_its_family() -> None:
     found = headroom.largest_of_family(known("starter"), QLORA, 40.0)
     assert found is not None and found.id == "smollm2-1.7b-instruct"
-
-
-def test_memory_grows_with_length_and_qlora_needs_less_for_a_7b_model() -> None:
-    model = min((m for m in known_models() if m.shape.params > 6e9), key=lambda m: m.shape.params)
-    lora, qlora = (headroom.by_length(model.shape, QLORA, method) for method in ("lora", "qlora"))
-    assert list(lora.needed_gib) == sorted(lora.needed_gib)
-    assert all(less < more for less, more in zip(qlora.needed_gib, lora.needed_gib, strict=True))
-    assert QLORA.max_length in lora.lengths
-
-
-def test_a_plan_does_no_worse_on_a_larger_card() -> None:
-    model = min((m for m in known_models() if m.shape.params > 6e9), key=lambda m: m.shape.params)
-    plan = recommend(model.shape, budget.planned(24, "Windows"))
-    cards = headroom.on_cards(plan, model.shape, "Windows")
-    assert [card.gb for card in cards] == list(CARDS_GB)
-    order = {"does_not_fit": 0, "tight": 1, "fits": 2}
-    ranks = [order[card.verdict] for card in cards]
-    assert ranks == sorted(ranks) and ranks[0] < ranks[-1]
-    lengths = [card.max_length or 0 for card in cards]
-    assert lengths == sorted(lengths)
-
-
-def test_a_plan_made_for_the_processor_is_counted_as_a_cards_on_cards() -> None:
-    """It would else be counted with the processor's optimizer and the whole process."""
-    model = known("starter")
-    plan = recommend(model.shape, budget.Budget(kind="cpu", free_gib=16.0))
-    card = headroom.on_cards(plan, model.shape, "Linux")[0]
-    setup = plan.setup.model_copy(update={"device": "card", "optim": "adamw_torch"})
-    assert card.needed_gib == pytest.approx(arithmetic.estimate(model.shape, setup).needed_gib)

@@ -30,7 +30,6 @@ EN, DE, ZH = Wording("en"), Wording("de"), Wording("zh")
 # its reason.
 EXCEPTIONS = {
     "webui/kit/format.py": "the one place",
-    "webui/form/headroom_view.py": "coordinates of a drawing",
     "webui/form/learned_view.py": "coordinates of a drawing",
     "webui/form/plan_view.py": "widths of a bar, in CSS",
     "core/messages.py": "the catalogue itself",
