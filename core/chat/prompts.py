@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from core.data.formats import Example
 from core.data.reading.choices import Choices
@@ -18,6 +18,7 @@ from core.data.tokenizer import conversation
 from core.data.validation_split import validation_rows
 from core.errors import ChatError
 from core.files import JsonObject
+from core.judges.specs import JUDGE_SPEC, JudgeSpec
 from core.runs.folder import RunFolder
 from core.runs.scenes import neutral_prompts
 from core.values import Frozen
@@ -31,13 +32,14 @@ Source = Literal["kept_apart", "trained", "own", "neutral", "file", "correction"
 
 class Prompt(Frozen):
     """A prompt. turns: up to the question. expected: the answer in the data or the file. examples: questions and
-    answers of training rows, the nearest first."""
+    answers of training rows, the nearest first. judge: its own, instead of that of its test set."""
 
     turns: tuple[JsonObject, ...] = Field(min_length=1)
     source: Source = "file"
     expected: str | None = None
     tags: tuple[str, ...] = ()
     examples: tuple[tuple[str, str], ...] = ()
+    judge: JudgeSpec | None = None
 
     @property
     def question(self) -> str:
@@ -116,14 +118,15 @@ def record_of(prompt: Prompt) -> JsonObject:
     """A prompt as prompt_from_value reads it, without source and examples."""
     record: JsonObject = {"prompt": prompt.question} if len(prompt.turns) == 1 else {"messages": prompt.turns}
     expected = {} if prompt.expected is None else {"expected": prompt.expected}
-    return record | expected | ({"tags": prompt.tags} if prompt.tags else {})
+    judge = {"judge": prompt.judge.model_dump(mode="json")} if prompt.judge else {}
+    return record | expected | ({"tags": prompt.tags} if prompt.tags else {}) | judge
 
 
 def prompts_of_file(path: Path) -> list[Prompt]:
     """Read prompts from a file. Raises ChatError with the line number.
 
     .txt: one prompt a line; .jsonl or .json: strings, or objects with `prompt` (or `question`, `instruction`), or
-    `messages` up to the question, and optionally `expected` (or `answer`, `output`) and `tags`.
+    `messages` up to the question, and optionally `expected` (or `answer`, `output`), `tags` and `judge`.
     """
     return [prompt_from_value(value, path.name, number) for number, value in values_of_file(path)]
 
@@ -170,12 +173,23 @@ def prompt_from_value(value: object, file: str, number: int) -> Prompt:
     is_valid = isinstance(turns, list) and all(map(_is_turn, turns)) and turns[-1]["role"] == "user"
     if not is_valid or not turns[-1]["content"].strip():
         raise ChatError("compare.no_prompt", file=file, number=number)
-    tags = record.get("tags")
+    tags, judge = record.get("tags"), record.get("judge")
     return Prompt(
         turns=tuple({"role": turn["role"], "content": turn["content"]} for turn in turns),
         expected=expected,
         tags=tuple(str(tag)[:MAX_TAG] for tag in tags) if isinstance(tags, list) else (),
+        judge=None if judge is None else judge_from_value(judge, file, number),
     )
+
+
+def judge_from_value(value: object, file: str, number: int) -> JudgeSpec:
+    """Read the spec of a judge in a file. Raises ChatError."""
+    try:
+        return JUDGE_SPEC.validate_python(value)
+    except ValidationError as error:
+        detail = error.errors()[0]
+        reason = ": ".join(filter(None, (".".join(map(str, detail["loc"])), detail["msg"])))
+        raise ChatError("compare.bad_judge", file=file, number=number, reason=reason[:200]) from None
 
 
 def _is_turn(value: object) -> bool:

@@ -18,6 +18,7 @@ from core.commands import (  # noqa: F401 - importing them adds their commands
     comparing,
     data,
     estimating,
+    evaluating,
     hub_sets,
     models,
     running,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -27,8 +26,6 @@ from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, p
 from core.errors import ChatError, ModelError, RecipeError
 from core.export import weighted_sum
 from core.files import JsonObject
-from core.judges.judge import is_right
-from core.judges.specs import ExactJudge
 from core.messages import Message, msg, terminal_language
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
@@ -235,26 +232,18 @@ def _contestant_option(part: str, run: RunFolder | None) -> dict[str, object]:
 
 
 def comparison_json(comparison: PromptComparison) -> JsonObject:
-    """Return the object that --json prints. same_beginning: characters; as_expected: among prompts with an expected
-    answer."""
+    """Return the object that --json prints. same_beginning: characters. How many answers are right says `evaluate`."""
     lineup, answers = comparison.lineup, comparison.answers()
     by_contestant: list[dict[str, object]] = []
     for place, one in enumerate(lineup.contestants):
         given = [answers[prompt, place] for prompt in range(len(lineup.prompts)) if (prompt, place) in answers]
         seconds = sum(answer.seconds for answer in given)
-        right = Counter(
-            is_right(ExactJudge(), prompt.expected, answers[number, place].text)
-            for number, prompt in enumerate(lineup.prompts)
-            if prompt.expected is not None and (number, place) in answers
-        )
         by_contestant.append(
             one.model_dump(mode="json")
             | {
                 "answers": len(given),
                 "tokens": sum(answer.tokens for answer in given),
                 "tokens_per_second": round(sum(answer.tokens for answer in given) / seconds, 2) if seconds else None,
-                "as_expected": right[True],
-                "expected": sum(right.values()),
             }
         )
     rows, gone = list[dict[str, object]](), comparison.left_out()
@@ -282,11 +271,7 @@ def _show(result: JsonObject) -> None:
             print(f"  {Message.model_validate(row['left_out']).render(terminal_language())}")
         print()
     for one in result["contestants"]:
-        expected = f", as expected {one['as_expected']}/{one['expected']}" if one["expected"] else ""
-        print(
-            f"[{one['label']}] {one['answers']} answers, {one['tokens']} tokens, {one['tokens_per_second']} "
-            f"tokens/s{expected}"
-        )
+        print(f"[{one['label']}] {one['answers']} answers, {one['tokens']} tokens, {one['tokens_per_second']} tokens/s")
     for judged in result.get("judged", ()):
         print(Message.model_validate(judged["told"]).render(terminal_language()))
     print(result["folder"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,9 +14,11 @@ from core.runs.folder import RunFolder
 
 
 class Chat:
-    """Answers with what it was asked as; ends after so many questions, as a worker that is killed does."""
+    """Answers with what it was asked as, or with `reply` to (column, turns); ends after so many questions, as a worker
+    that is killed does."""
 
-    def __init__(self, questions: int = 1000):
+    def __init__(self, questions: int = 1000, reply: Callable[[str, list[Any]], str] | None = None):
+        self.reply = reply
         self.loads: list[ChatTarget] = []
         self.asked: list[tuple[bool, bool, float]] = []
         self.together: list[int] = []  # questions of each batch
@@ -44,8 +46,10 @@ class Chat:
             if len(self.asked) == self.questions:
                 raise ChatError("chat.unloaded")
             self.asked.append((bool(base), bool(tuned), strength))
-            for column in [column for column, turns in (("base", base), ("tuned", tuned)) if turns]:
-                yield from (Piece(column, f"{column} {strength}", number), Done(column, 3, 0.5, "stop", number))
+            for column, turns in (("base", base), ("tuned", tuned)):
+                if turns:
+                    text = self.reply(column, turns) if self.reply else f"{column} {strength}"
+                    yield from (Piece(column, text, number), Done(column, 3, 0.5, "stop", number))
 
 
 def pair_of(run: RunFolder, base_label: str, run_label: str) -> tuple[Contestant, Contestant]:

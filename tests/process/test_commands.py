@@ -15,12 +15,13 @@ import pytest
 
 from core.presets import PROJECT
 from core.workspace.folder import Workspace
+from tests.kit.waits import PATIENCE
 
 
 def command(*arguments: str, workspace: Path, **environ: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, "-m", "core.commands", *arguments],
-        capture_output=True, text=True, timeout=300, encoding="utf-8", cwd=PROJECT,
+        capture_output=True, text=True, timeout=300 * PATIENCE, encoding="utf-8", cwd=PROJECT,
         env=os.environ | {"LORA_GARAGE_HOME": str(workspace), "LANG": "C.UTF-8", "LC_ALL": ""} | environ,
     )  # fmt: skip
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from core.chat.client import ChatTarget
-from core.chat.comparison import ComparisonAnswer, Contestant, PromptComparison
+from core.chat.comparison import Contestant, PromptComparison
 from core.chat.contest import chat_target, turns_for
 from core.chat.evaluation.learned_rows import LearnedRows
 from core.chat.evaluation.nearest import nearest
@@ -140,19 +140,3 @@ def answer_tokens(prompts: Sequence[Prompt]) -> int:
     """The tokens that an answer may have: twice the longest that is expected, at four bytes a token."""
     longest = max(len((prompt.expected or "").encode("utf-8", "replace")) for prompt in prompts)
     return min(MAX_TOKENS, max(MIN_TOKENS, 2 * longest // 4 + 16))
-
-
-def counted(evaluation: SetEvaluation) -> list[int]:
-    """The prompts that count: with an expected answer, not trained on, and answered by every contestant."""
-    answers, places = evaluation.answers(), range(len(evaluation.lineup.contestants))
-    return [
-        number
-        for number, prompt in enumerate(evaluation.lineup.prompts)
-        if prompt.expected and prompt.source != "trained" and all((number, place) in answers for place in places)
-    ]
-
-
-def cut(evaluation: SetEvaluation, place: int) -> int:
-    """The number of a contestant's answers that ended at the limit of tokens."""
-    answers: dict[tuple[int, int], ComparisonAnswer] = evaluation.answers()
-    return sum(answer.finish_reason == "length" for (_, at), answer in answers.items() if at == place)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
+from core.judges.texts import words
+
 K1, B = 1.5, 0.75  # usual values (Robertson and Zaragoza 2009)
-# Chinese and Japanese have no spaces, so each of their characters is a word.
-_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_\u3040-\u30ff\u3400-\u9fff]+")
 
 
 def nearest(questions: Sequence[str], documents: Sequence[str], count: int) -> list[list[int]]:
@@ -19,27 +18,25 @@ def nearest(questions: Sequence[str], documents: Sequence[str], count: int) -> l
 
     The same result each time: of equal documents the earlier one is better. Documents without a common word come last.
     """
-    asked = [set(_words(question)) for question in questions]
+    asked = [set(words(question)) for question in questions]
     needed = set[str]().union(*asked)
     lengths = np.zeros(len(documents))
     places, counts = {word: list[int]() for word in needed}, {word: list[int]() for word in needed}
     for place, document in enumerate(documents):
-        in_document = Counter(_words(document))
+        in_document = Counter(words(document))
         lengths[place] = in_document.total()
         for word in in_document.keys() & needed:
             places[word].append(place)
             counts[word].append(in_document[word])
     usual = K1 * (1 - B + B * lengths / max(lengths.mean(), 1.0)) if len(documents) else lengths
     found = list[list[int]]()
-    for words in asked:
+    for of_question in asked:
         scores = np.zeros(len(documents))
-        for word in sorted(words):  # a set's order, and with it the last digit of a sum, changes between processes
+        for word in sorted(
+            of_question
+        ):  # a set's order, and with it the last digit of a sum, changes between processes
             at, times = np.array(places[word], int), np.array(counts[word], float)
             rarity = math.log(1 + (len(documents) - len(at) + 0.5) / (len(at) + 0.5))
             scores[at] += rarity * times * (K1 + 1) / (times + usual[at])
         found.append(np.argsort(-scores, kind="stable")[:count].tolist())
     return found
-
-
-def _words(text: str) -> list[str]:
-    return _WORD.findall(text.casefold())

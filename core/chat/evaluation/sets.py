@@ -18,9 +18,12 @@ from typing import get_args
 from pydantic import Field
 
 from core import files
-from core.chat.prompts import Prompt, Source, prompt_from_value, record_of, values_of_file
+from core.chat.prompts import Prompt, Source, judge_from_value, prompt_from_value, record_of, values_of_file
+from core.data.sets.heldout import HeldOut, load_heldout
 from core.errors import ChatError
 from core.files import JsonObject
+from core.judges.specs import ContainsJudge, JudgeSpec, RegexJudge
+from core.presets import PRESETS
 from core.values import Frozen
 from core.workspace import names
 from core.workspace.folder import Workspace
@@ -30,14 +33,14 @@ MAX_ROWS = 1000
 
 
 class TestSet(Frozen):
-    """Questions with their expected answers. judge: the spec of its judge (core/judges); None for one proposed from the
-    answers."""
+    """Questions with their expected answers. judge: of the questions without one of their own; None for one proposed
+    from the answers."""
 
     __test__ = False  # to pytest a class of this name is a test
 
     title: str = Field(min_length=1)
     prompts: tuple[Prompt, ...] = Field(min_length=1, max_length=MAX_ROWS)
-    judge: JsonObject | None = None
+    judge: JudgeSpec | None = None
 
     @property
     def name(self) -> str:
@@ -47,9 +50,9 @@ class TestSet(Frozen):
 
     @property
     def fingerprint(self) -> str:
-        """16 digits that change with a question, an expected answer or the judge."""
-        content = [[prompt.turns, prompt.expected] for prompt in self.prompts]
-        return hashlib.sha256(json.dumps([content, self.judge], sort_keys=True).encode()).hexdigest()[:16]
+        """16 digits that change with a question, an expected answer or a judge."""
+        content = self.model_dump_json(include={"judge": True, "prompts": {"__all__": {"turns", "expected", "judge"}}})
+        return hashlib.sha256(content.encode("utf-8", "replace")).hexdigest()[:16]
 
     def tagged(self, tags: Iterable[str]) -> TestSet:
         """The set with only the prompts that have one of the tags. Raises ChatError if none has."""
@@ -60,7 +63,7 @@ class TestSet(Frozen):
         return self.model_copy(update={"prompts": prompts})
 
 
-def create(title: str, prompts: Sequence[Prompt], judge: JsonObject | None = None) -> TestSet:
+def create(title: str, prompts: Sequence[Prompt], judge: JudgeSpec | None = None) -> TestSet:
     """Make a set; a question that occurs twice is in it once, as it occurs last.
 
     Raises ChatError without a title, without questions or with too many.
@@ -83,16 +86,39 @@ def import_file(path: Path, title: str | None = None) -> TestSet:
     header: JsonObject = first if isinstance(first, dict) and "test_set" in first else {}
     values = values[1:] if header else values
     prompts = [_prompt(value, path.name, number) for number, value in values]
-    judge = header.get("judge")
-    return create(
-        title or str(header.get("test_set") or path.stem), prompts, judge if isinstance(judge, dict) else None
-    )
+    judge = None if header.get("judge") is None else judge_from_value(header["judge"], path.name, 1)
+    return create(title or str(header.get("test_set") or path.stem), prompts, judge)
+
+
+def of_sample(dataset: str) -> TestSet | None:
+    """The questions that come with a sample dataset, sample:<name>; None for another dataset, or one without."""
+    file = PRESETS / "samples" / f"{dataset.removeprefix('sample:')}.heldout.yaml"
+    if not dataset.startswith("sample:") or not file.is_file():
+        return None
+    return create(dataset, [_of_check(one) for one in load_heldout(file)])
+
+
+def _of_check(one: HeldOut) -> Prompt:
+    """A question of a sample dataset with its check as a judge. Raises ValueError for a check that no judge has."""
+    check, turns = one.check, ({"role": "user", "content": one.prompt},)
+    if check.equals is not None:
+        return Prompt(turns=turns, source="kept_apart", expected=check.equals)
+    if check.regex is not None:
+        return Prompt(
+            turns=turns,
+            source="kept_apart",
+            judge=RegexJudge(pattern=check.regex, case_sensitive=check.case_sensitive),
+        )
+    if not (check.contains_any or check.contains_all):
+        raise ValueError(f"{one.prompt}: expected equals, regex, contains_any or contains_all")
+    judge = ContainsJudge(any_of=check.contains_any, all_of=check.contains_all, none_of=check.not_contains)
+    return Prompt(turns=turns, source="kept_apart", expected=(check.contains_any or check.contains_all)[0], judge=judge)
 
 
 def lines(test_set: TestSet) -> Iterator[str]:
     """The lines of a set's file."""
     for record in (
-        {"test_set": test_set.title, "judge": test_set.judge},
+        {"test_set": test_set.title, "judge": test_set.judge and test_set.judge.model_dump(mode="json")},
         *(record_of(prompt) | {"source": prompt.source} for prompt in test_set.prompts),
     ):
         yield json.dumps(record, ensure_ascii=False) + "\n"

@@ -196,7 +196,7 @@ def test_nothing_to_ask_too_much_and_one_contestant_twice_are_refused(space: Wor
         assert refused.value.message.key == f"compare.{key}"
 
 
-def test_the_command_names_contestants_and_counts_what_was_expected(
+def test_the_command_names_contestants_and_shows_their_answers(
     space: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trained(space, "Pirate")
@@ -208,10 +208,11 @@ def test_the_command_names_contestants_and_counts_what_was_expected(
     named = ["base", "Pirate", "Pirate@0.5"]
     comparing.compare(named, prompts=tmp_path / "asked.jsonl", max_new_tokens=8, workspace=tmp_path, as_json=True)
     told = json.loads(capsys.readouterr().out)
-    assert [(one["label"], one["as_expected"], one["expected"],
-        one["tokens_per_second"]) for one in told["contestants"]] == [
-        ("base", 3, 3, 18.0), ("Pirate", 0, 3, 18.0), ("Pirate@0.5", 0, 3, 18.0)
-    ]  # fmt: skip
+    assert [(one["label"], one["tokens_per_second"]) for one in told["contestants"]] == [
+        ("base", 18.0),
+        ("Pirate", 18.0),
+        ("Pirate@0.5", 18.0),
+    ]
     assert (
         told["prompts"][0]["answers"] == ["base 1.0", "tuned 1.0", "tuned 0.5"]
         and told["prompts"][0]["same_beginning"] == 0

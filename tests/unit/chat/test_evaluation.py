@@ -17,6 +17,7 @@ from core.chat.evaluation.nearest import nearest
 from core.chat.prompts import Prompt
 from core.commands.data import dataset_store
 from core.errors import ChatError
+from core.judges.specs import ContainsJudge, JsonJudge
 from core.recipe import Recipe
 from core.runs.all import Runs
 from core.workspace.folder import Workspace
@@ -41,8 +42,9 @@ def test_a_set_is_read_as_it_was_written_and_its_file_is_its_export(space: Works
             asked("One?", tags=("hard", "日期")),
             Prompt(turns=turns, expected="", source="correction"),
             asked("雨?", None),
+            asked("Which?", None, judge=JsonJudge(fields=("a",))),
         ],
-        {"kind": "contains"},
+        ContainsJudge(),
     )
     file = sets.save(space, made)
     assert sets.open_set(space, made.name) == sets.open_set(space, "Fragen, 问题") == made == sets.import_file(file)
@@ -58,7 +60,7 @@ def test_the_fingerprint_changes_with_a_question_an_answer_and_the_judge() -> No
         sets.create("a", [asked("One?")]),
         sets.create("a", [asked("One!")]),
         sets.create("a", [asked("One?", "no")]),
-        sets.create("a", [asked("One?")], {"kind": "contains"}),
+        sets.create("a", [asked("One?")], ContainsJudge()),
     ]
     assert len({one.fingerprint for one in different}) == 4
     assert sets.create("b", [asked("One?", tags=("t",))]).fingerprint == different[0].fingerprint
@@ -94,6 +96,8 @@ def test_only_the_questions_with_a_tag() -> None:
         (b"", "has no question"), (b'{"test_set": "x", "judge": null}\n', "has no question"),
         (b'{"prompt": "a"}\n\n{"prompt": ', "line 3 is not valid JSON"), (b"\xff\xfe", "not UTF-8"),
         (b'{"prompt": "a"}\n{"text": "b"}', "entry 2 has no prompt"), (b'{"prompt": "%d"}\n', "1,001 questions"),
+        (b'{"prompt": "a"}\n{"prompt": "b", "judge": {"kind": "fair"}}', "line 2 names a judge that does not exist"),
+        (b'{"test_set": "x", "judge": {"kind": "regex"}}\n{"prompt": "a"}', "line 1 names a judge that does not exist"),
     ],
 )  # fmt: skip
 def test_a_file_that_is_no_test_set_is_a_sentence(tmp_path: Path, content: bytes, sentence: str) -> None:
@@ -225,16 +229,6 @@ def test_answers_of_other_weights_or_settings_are_not_taken_over(space: Workspac
         file.write(b"trained further")
     after = SetEvaluation.prepare(space, QUESTIONS, contestants(space))
     assert {place for _, place in after.missing()} == {1} and len(after.missing()) == 10, "the tuned one's alone"
-
-
-def test_what_was_trained_on_and_what_is_unanswered_does_not_count(space: Workspace) -> None:
-    trained(space, "Pirate")
-    learned = LearnedRows.of_run(Runs(space).find("Pirate"), dataset_store(space), Runs(space))
-    seen = sets.create("seen", [asked("New?"), asked(learned.pairs[0][0]), asked("Without an answer?", None)])
-    made = SetEvaluation.prepare(space, seen, contestants(space), learned)
-    assert evaluation.counted(made) == []
-    [*_] = contest.answer_missing(Chat(), space, made)
-    assert evaluation.counted(made) == [0]
 
 
 def test_evaluations_are_no_blind_tests(space: Workspace) -> None:

@@ -1,0 +1,200 @@
+"""The table of an evaluation: the verdict on each kept answer, each contestant's share, and what follows in one
+sentence. No torch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from core.chat.comparison import Contestant
+from core.chat.evaluation.evaluation import SetEvaluation
+from core.chat.evaluation.learned_rows import LearnedRows
+from core.chat.evaluation.sets import TestSet
+from core.chat.prompts import Prompt
+from core.errors import ChatError, JudgeError
+from core.judges.judge import Verdict, judge
+from core.judges.paired import Rival, conclusion
+from core.judges.propose import propose
+from core.judges.specs import JUDGE_SPEC, JudgeSpec, LabelJudge
+from core.judges.texts import normalised
+from core.messages import Message, msg
+from core.values import wilson
+
+KINDS = ("exact", "one_of", "contains", "number", "json", "label", "choice", "language", "length", "similarity")
+NEEDS_NOTHING = ("regex", "length")  # kinds that need no expected answer
+RULES = ("answers", "any_of", "all_of", "fields", "language")  # options of others that replace it
+
+
+@dataclass(frozen=True)
+class Share:
+    """A contestant's result on the questions that count. low, high: the 95 % interval of the share that is right, by
+    Wilson; seconds, tokens: of all its answers; cut: how many ended at the limit of tokens."""
+
+    label: str
+    right: int
+    partly: int
+    count: int
+    seconds: float
+    tokens: int
+    cut: int
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        return wilson(self.right, self.count) if self.count else (0.0, 1.0)
+
+
+class Table:
+    """The verdicts on the answers of an evaluation.
+
+    verdicts: by prompt and contestant; failures: why a judge could not judge one, which says nothing of the answer.
+    """
+
+    def __init__(self, evaluation: SetEvaluation, spec: JudgeSpec):
+        self.evaluation, self.judge, self.answers = evaluation, spec, evaluation.answers()
+        self.verdicts, self.failures = dict[tuple[int, int], Verdict](), dict[tuple[int, int], Message]()
+        for (number, place), answer in self.answers.items():
+            prompt = evaluation.lineup.prompts[number]
+            own = prompt.judge or spec
+            if prompt.expected or not needs_expected(own):
+                try:
+                    self.verdicts[number, place] = judge(own, prompt.expected or "", answer.text)
+                except JudgeError as error:
+                    self.failures[number, place] = error.message
+
+    @property
+    def contestants(self) -> tuple[Contestant, ...]:
+        return self.evaluation.lineup.contestants
+
+    @cached_property
+    def counted(self) -> list[int]:
+        """The questions that count: not trained on, and judged for every contestant."""
+        places = range(len(self.contestants))
+        return [
+            number
+            for number, prompt in enumerate(self.evaluation.lineup.prompts)
+            if prompt.source != "trained" and all((number, place) in self.verdicts for place in places)
+        ]
+
+    def scores(self, place: int) -> list[float]:
+        """A contestant's scores, 0 to 1, on the questions that count."""
+        return [self.verdicts[number, place].score for number in self.counted]
+
+    def share(self, place: int) -> Share:
+        outcomes = Counter(self.verdicts[number, place].outcome for number in self.counted)
+        answers = [answer for (_, at), answer in self.answers.items() if at == place]
+        return Share(
+            self.contestants[place].label,
+            outcomes["right"],
+            outcomes["partly"],
+            len(self.counted),
+            round(sum(answer.seconds for answer in answers), 2),
+            sum(answer.tokens for answer in answers),
+            sum(answer.finish_reason == "length" for answer in answers),
+        )
+
+    @property
+    def tuned(self) -> int | None:
+        """The fine-tuned contestant that is compared: the first one as it is used, without a prompt of its own."""
+        places = [place for place, one in enumerate(self.contestants) if one.column == "tuned"]
+        plain = [
+            place for place in places if not self.contestants[place].system and not self.contestants[place].examples
+        ]
+        return next(iter([*plain, *places]), None)
+
+    def conclusion(self) -> Message | None:
+        """What the table says in one sentence: of the fine-tuned model against the best without training, or of what is
+        left to gain if nothing is trained yet. None if no question counts, or nothing is compared."""
+        rivals = dict[Rival, int]()
+        for place, one in enumerate(self.contestants):
+            if one.column == "base" and self.counted:
+                rival = _RIVALS[bool(one.system), bool(one.examples)]
+                best = max((rivals.get(rival, place), place), key=lambda other: sum(self.scores(other)))
+                rivals[rival] = best
+        if not rivals:
+            return None
+        if self.tuned is not None:
+            return conclusion({rival: self.scores(place) for rival, place in rivals.items()}, self.scores(self.tuned))
+        best_rival = max(rivals, key=lambda rival: sum(self.scores(rivals[rival])))
+        share = self.share(rivals[best_rival])
+        low, high = (round(100 * end) for end in share.interval)
+        left = round(100 * (1 - share.right / share.count))
+        key = "evaluation.little_left" if share.interval[1] > 0.95 and left <= 10 else "evaluation.left"
+        values = {"right": share.right, "count": share.count, "low": low, "high": high, "left": left}
+        return msg(key, rival=msg(f"judges.rival_{best_rival}"), **values)
+
+    def notes(self) -> list[Message]:
+        """What a reader of the table must know besides: what does not count, and why; answers that were cut."""
+        prompts, notes = self.evaluation.lineup.prompts, list[Message]()
+        if trained := sum(prompt.source == "trained" for prompt in prompts):
+            notes.append(msg("evaluation.trained_on", count=trained))
+        if unknown := sum(not prompt.expected and needs_expected(prompt.judge or self.judge) for prompt in prompts):
+            notes.append(msg("evaluation.nothing_expected", count=unknown))
+        if failed := {number for number, _ in self.failures}:
+            notes.append(msg("evaluation.not_judged", count=len(failed), why=next(iter(self.failures.values()))))
+        left_out = self.evaluation.left_out()
+        if left_out:
+            notes.append(msg("evaluation.left_out", count=len(left_out), why=next(iter(left_out.values()))))
+        for place in range(len(self.contestants)):
+            if cut := self.share(place).cut:
+                limit = self.evaluation.lineup.max_new_tokens
+                notes.append(msg("evaluation.cut", label=self.contestants[place].label, count=cut, tokens=limit))
+        return notes
+
+    def lost(self, earlier: Table) -> tuple[list[int], Message | None]:
+        """Questions that an earlier evaluation's fine-tuned model answered right and this one's does not; and why the
+        two cannot be compared, if they cannot."""
+        here, there = self.tuned, earlier.tuned
+        if here is None or there is None:
+            return [], None
+        if earlier.evaluation.settings != self.evaluation.settings:
+            return [], msg("evaluation.other_settings", id=earlier.evaluation.id)
+        before = {_asked(prompt): number for number, prompt in enumerate(earlier.evaluation.lineup.prompts)}
+        lost = []
+        for number in self.counted:
+            at = before.get(_asked(self.evaluation.lineup.prompts[number]))
+            was = None if at is None else earlier.verdicts.get((at, there))
+            if was and was.outcome == "right" and self.verdicts[number, here].outcome != "right":
+                lost.append(number)
+        return lost, None
+
+
+_RIVALS: dict[tuple[bool, bool], Rival] = {
+    (False, False): "base",
+    (True, False): "prompt",
+    (False, True): "examples",
+    (True, True): "prompt_examples",
+}
+
+
+def _asked(prompt: Prompt) -> str:
+    return prompt.model_dump_json(include={"turns", "expected", "judge"})
+
+
+def needs_expected(spec: JudgeSpec) -> bool:
+    """Return whether a judge needs an expected answer."""
+    return spec.kind not in NEEDS_NOTHING and not any(getattr(spec, rule, ()) for rule in RULES)
+
+
+def judge_for(test_set: TestSet, learned: LearnedRows | None) -> JudgeSpec:
+    """The judge of a set: its own; else that of the training answers, if they are labels and the expected answers are
+    among them; else one proposed from the expected answers. Raises JudgeError without any."""
+    if test_set.judge is not None:
+        return test_set.judge
+    expected = [prompt.expected for prompt in test_set.prompts if prompt.expected]
+    if learned is not None and learned.pairs and expected:
+        of_training = propose([answer for _, answer in learned.pairs])
+        labels = {normalised(label) for label in of_training.labels} if isinstance(of_training, LabelJudge) else set()
+        if labels and all(normalised(answer) in labels for answer in expected):
+            return of_training
+    own = next((prompt.judge for prompt in test_set.prompts if prompt.judge), None)
+    return own if own is not None and not expected else propose(expected)
+
+
+def judge_of_kind(kind: str, answers: Sequence[str]) -> JudgeSpec:
+    """The judge of this kind, of a list of labels with those among answers. Raises ChatError for an unknown kind."""
+    if kind not in KINDS:
+        raise ChatError("evaluation.unknown_judge", found=kind[:60], kinds=", ".join(KINDS))
+    options = {"labels": sorted(set(answers))} if kind == "label" else {}
+    return JUDGE_SPEC.validate_python({"kind": kind} | options)

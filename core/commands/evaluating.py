@@ -1,0 +1,282 @@
+"""`evaluate`: was fine-tuning needed, and did it work? One table of base, base with a prompt, base with examples and
+fine-tuned model, on questions that were not trained on."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from core.chat.client import ChatClient
+from core.chat.comparison import Contestant
+from core.chat.contest import answer_missing
+from core.chat.evaluation import sets, system_prompt
+from core.chat.evaluation.evaluation import EXAMPLES, SetEvaluation
+from core.chat.evaluation.learned_rows import LearnedRows
+from core.chat.evaluation.table import Table, judge_for, judge_of_kind
+from core.commands.comparing import named_contestants
+from core.commands.data import dataset_id, dataset_store
+from core.commands.terminal import (
+    JsonOption,
+    WorkspaceOption,
+    app,
+    columns,
+    in_words,
+    plain,
+    print_json,
+    say,
+    written_over,
+)
+from core.errors import ChatError, DataError, RecipeError
+from core.files import JsonObject
+from core.messages import Message, msg, terminal_language
+from core.recipe import Recipe
+from core.runs.all import Runs
+from core.runs.folder import RunFolder
+from core.values import width
+from core.workspace.folder import Workspace
+
+OF_RUN = "base,base+prompt,base+examples,tuned,tuned+prompt"
+OF_BASE = "base,base+prompt,base+examples"
+# Questions, if nobody chose them. 80: fewer than 73 cannot show that a prompt does as well, even where all are right.
+ROWS, ROWS_BEFORE = 80, 20
+CELL = 40  # columns of a question or an answer in the table
+
+
+@app.command()
+def evaluate(
+    run: Annotated[str | None, typer.Argument(help="A run: its id or name.")] = None,
+    base: Annotated[
+        str | None, typer.Option(help="Instead of a run: a base model, to try without fine-tuning first.")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="The dataset to try it on: an id, or a file.")] = None,
+    set_name: Annotated[
+        str | None, typer.Option("--set", help="A test set of the workspace. Default: held-out rows.")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="Questions with `prompt` and `expected`, one JSON object a line.")
+    ] = None,
+    save: Annotated[str | None, typer.Option(help="Keep the questions as a test set with this name.")] = None,
+    contestants: Annotated[
+        str | None,
+        typer.Option(
+            help=(
+                f"Default: {OF_RUN}. Also RUN@checkpoint-40, RUN@0.5 (adapter strength), base@4bit; +prompt and "
+                f"+examples can be added to each."
+            )
+        ),
+    ] = None,
+    prompt: Annotated[str | None, typer.Option(help="Your system prompt, instead of the proposed one.")] = None,
+    rows: Annotated[int | None, typer.Option(min=1, max=1000, help="The first N questions only.")] = None,
+    judge: Annotated[str | None, typer.Option(help="exact, contains, number, label, json, similarity, ...")] = None,
+    fail_below: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Exit with 1 if a smaller share of the answers is right.")
+    ] = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Judge answers of the base model, of the base with a prompt and with examples, and of the fine-tuned model; say in
+    one sentence whether fine-tuning was needed."""
+    space = Workspace.open(workspace)
+    if (run is None) == (base is None) or (base is None) != (data is None):
+        raise RecipeError("evaluation.what")
+    of_run = None if run is None else Runs(space).find(run)
+    recipe = of_run.recipe() if of_run else _recipe_of(space, base or "", data or "")
+    learned, notes = _learned(space, of_run, recipe)
+    test_set = _questions(space, (set_name, file), learned, of_run.name if of_run else recipe.data.source, recipe)
+    if save is not None:
+        sets.save(space, test_set := test_set.model_copy(update={"title": sets.create(save, test_set.prompts).title}))
+    count = rows or (None if set_name or file else ROWS if of_run else ROWS_BEFORE)
+    test_set = test_set.model_copy(update={"prompts": test_set.prompts[:count]})
+    expected = [one.expected for one in test_set.prompts if one.expected]
+    spec = judge_of_kind(judge, expected) if judge else judge_for(test_set, learned)
+    pairs = learned.pairs if learned else ()
+    own = prompt if prompt is not None else system_prompt.proposed(pairs, spec)
+    words = (contestants or (OF_RUN if of_run else OF_BASE)).split(",")
+    named = [_contestant(space, word.strip(), of_run, base, own) for word in words]
+    evaluation = SetEvaluation.prepare(space, test_set, named, learned, enable_thinking=None if of_run else False)
+    _answer(space, evaluation, as_json)
+    table = Table(evaluation, spec)
+    result = _result(space, table, notes)
+    print_json(in_words(result)) if as_json else _show(table, result)
+    _fail_below(table, fail_below)
+
+
+def _recipe_of(space: Workspace, base: str, data: str) -> Recipe:
+    """A recipe with the default split, whose rows would be trained on."""
+    return Recipe.parse({"model": {"id": base}, "data": {"source": dataset_id(space, data, Path.cwd())}})
+
+
+def _learned(space: Workspace, run: RunFolder | None, recipe: Recipe) -> tuple[LearnedRows | None, list[Message]]:
+    """The training rows; without a run's dataset None, and a note."""
+    store = dataset_store(space)
+    if run is None:
+        return LearnedRows.of_recipe(recipe, store), []
+    try:
+        return LearnedRows.of_run(run, store, Runs(space)), []
+    except DataError as error:
+        return None, [msg("evaluation.data_gone", why=error.message)]
+
+
+def _questions(
+    space: Workspace,
+    chosen: tuple[str | None, Path | None],
+    learned: LearnedRows | None,
+    name: str,
+    recipe: Recipe,
+) -> sets.TestSet:
+    """The chosen set or file, else the questions of a sample dataset, else the held-out rows. Raises ChatError."""
+    set_name, file = chosen
+    if set_name is not None:
+        return sets.open_set(space, set_name)
+    if file is not None:
+        return sets.import_file(file)
+    return sets.of_sample(recipe.data.source) or sets.create(name, learned.held_out if learned else ())
+
+
+def _contestant(space: Workspace, word: str, run: RunFolder | None, base: str | None, prompt: str) -> Contestant:
+    """Parse a contestant such as base+prompt, tuned or RUN@0.5+examples. Raises GarageError."""
+    name, *extras = word.split("+")
+    while extras and extras[0] not in ("prompt", "examples"):  # a run's name may have a +
+        name += "+" + extras.pop(0)
+    if not name or any(extra not in ("prompt", "examples") for extra in extras):
+        raise ChatError("evaluation.unknown_contestant", found=word[:60], known=OF_RUN)
+    who, _, how = name.partition("@")
+    if run is None:
+        if who != "base":
+            raise ChatError("evaluation.unknown_contestant", found=word[:60], known=OF_BASE)
+        who = f"base:{base}"
+    elif who == "tuned":
+        who = run.id
+    named = [f"{who}@{how}" if how else who] + ([run.id] if run else [])
+    one = named_contestants(space, named)[0]
+    if "prompt" in extras and not prompt:
+        raise ChatError("evaluation.no_prompt")
+    return one.model_copy(
+        update={
+            "label": word,
+            "system": prompt if "prompt" in extras else "",
+            "examples": EXAMPLES if "examples" in extras else 0,
+        }
+    )
+
+
+def _answer(space: Workspace, evaluation: SetEvaluation, as_json: bool) -> None:
+    """Generate the missing answers. Those that arrived are kept if it is ended."""
+    line, chat = "", ChatClient(space)
+    try:
+        for done, total in answer_missing(chat, space, evaluation):
+            if not as_json and sys.stderr.isatty():
+                before, line = line, msg("compare.progress", done=done, wanted=total).render(terminal_language())
+                print(written_over(before, line), end="", file=sys.stderr, flush=True)
+    finally:
+        chat.unload()
+        if line:
+            print(file=sys.stderr)
+
+
+def _result(space: Workspace, table: Table, notes: Sequence[Message]) -> JsonObject:
+    """The object that --json prints."""
+    evaluation, lineup = table.evaluation, table.evaluation.lineup
+    lost, why_not = list[int](), list[Message]()
+    if (earlier := _earlier(space, table)) is not None:
+        lost, other = table.lost(earlier)
+        why_not += [other] if other else []
+    shares = [table.share(place) for place in range(len(lineup.contestants))]
+    return {
+        "evaluation": evaluation.id,
+        "folder": str(evaluation.path),
+        "set": dict(zip(("title", "fingerprint"), lineup.test_set or (), strict=False)),
+        "judge": table.judge.model_dump(mode="json"),
+        "settings": {
+            "do_sample": False,
+            "max_new_tokens": lineup.max_new_tokens,
+            "enable_thinking": lineup.enable_thinking,
+        },
+        "contestants": [
+            asdict(share) | {"interval": share.interval} | one.model_dump(mode="json", exclude={"label"})
+            for share, one in zip(shares, lineup.contestants, strict=True)
+        ],
+        "rows": [_row(table, number) for number in range(len(lineup.prompts))],
+        "lost": lost,
+        "conclusion": plain(table.conclusion()),
+        "notes": [plain(note) for note in (*notes, *table.notes(), *why_not)],
+    }
+
+
+def _row(table: Table, number: int) -> JsonObject:
+    prompt = table.evaluation.lineup.prompts[number]
+    cells = list[JsonObject | None]()
+    for place in range(len(table.contestants)):
+        answer, verdict = table.answers.get((number, place)), table.verdicts.get((number, place))
+        judged: JsonObject = {} if verdict is None else plain(verdict)  # type: ignore[assignment]
+        cells.append(None if answer is None else {"text": answer.text, "finish_reason": answer.finish_reason} | judged)
+    return {
+        "question": prompt.question,
+        "expected": prompt.expected,
+        "source": prompt.source,
+        "tags": prompt.tags,
+        "counts": number in table.counted,
+        "answers": cells,
+    }
+
+
+def _earlier(space: Workspace, table: Table) -> Table | None:
+    """The newest earlier evaluation of the same test set with another fine-tuned model; None if there is none."""
+    here, lineup = table.tuned, table.evaluation.lineup
+    if here is None or lineup.test_set is None:
+        return None
+    for other in SetEvaluation.all_of(space):
+        if other.lineup.test_set and other.lineup.test_set[0] == lineup.test_set[0] and other.id < table.evaluation.id:
+            earlier = Table(other, table.judge)
+            if (
+                earlier.tuned is not None
+                and earlier.contestants[earlier.tuned].weights != table.contestants[here].weights
+            ):
+                return earlier
+    return None
+
+
+def _show(table: Table, result: JsonObject) -> None:
+    """Print the rows, the shares and the sentence."""
+    marks = {"right": "+", "partly": "~", "wrong": "-"}
+    labels = [one.label for one in table.contestants]
+    print(columns(*labels))
+    for row in result["rows"]:
+        cells = [marks.get((cell or {}).get("outcome", ""), "?") for cell in row["answers"]]
+        print(columns(*cells), "" if row["counts"] else "*", _short(row["question"]))
+    print()
+    language = terminal_language()
+    for share in result["contestants"]:
+        low, high = (round(100 * end) for end in share["interval"])
+        values = {name: share[name] for name in ("right", "partly", "count", "seconds")}
+        print(msg("evaluation.share", label=share["label"], low=low, high=high, **values).render(language))
+    lost = [table.evaluation.lineup.prompts[number].question for number in result["lost"]]
+    sentences = [Message.model_validate(note) for note in result["notes"]]
+    sentences += [msg("evaluation.lost", count=len(lost), questions=[_short(one) for one in lost[:3]])] if lost else []
+    sentences += [Message.model_validate(result["conclusion"])] if result["conclusion"] else []
+    for sentence in sentences:
+        print(sentence.render(language))
+    print(result["folder"])
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    while width(line) > CELL:
+        line = line[:-2].rstrip() + "…"
+    return line
+
+
+def _fail_below(table: Table, least: float | None) -> None:
+    """End with status 1 if the fine-tuned model, or without one the best, is right less often than that."""
+    if least is None:
+        return
+    places = range(len(table.contestants)) if table.tuned is None else [table.tuned]
+    best = max((table.share(place) for place in places), key=lambda share: share.right)
+    if not best.count or best.right / best.count < least:
+        say(msg("evaluation.below", label=best.label, right=best.right, count=best.count, percent=round(100 * least)))
+        raise typer.Exit(1)
