@@ -371,6 +371,7 @@ def follow(
 
 
 def report_end(run: RunFolder, status: Status, as_json: bool) -> None:
+    """Print how the run ended, with what to try and the log's end if it failed; with as_json its summary."""
     if as_json:
         print_json(in_words(summary(run, status)))
         return

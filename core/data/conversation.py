@@ -116,6 +116,8 @@ def read_messages(turns: Sequence[object], system: tuple[ChatMessage, ...], note
 
 
 def _check_order(messages: Sequence[ChatMessage], numbers: Sequence[int]) -> None:
+    """Raise Flaw unless roles follow each other as templates allow, no turn is empty, and there is an answer. numbers:
+    of the turns in the row."""
     has_answer = any(m.role == "assistant" for m in messages)
     before: Role | None = None
     for message, number in zip(messages, numbers, strict=True):

@@ -218,6 +218,7 @@ def _cell(values: Mapping[str, object], format: Format, column: str, notes: Note
 
 
 def _system(values: Mapping[str, object]) -> tuple[ChatMessage, ...]:
+    """Return the row's system message, or none. Raises Flaw for a value that is no text."""
     value = values.get("system")
     if value is None or value == "":
         return ()
@@ -229,6 +230,8 @@ def _system(values: Mapping[str, object]) -> tuple[ChatMessage, ...]:
 
 
 def _pair(values: Columns, question: str, answer: str) -> Example:
+    """Return a question and its answer as a conversation, after the row's system message and history. Raises Flaw if
+    one is empty."""
     if not answer.strip():
         raise Flaw("data.empty_answer")
     if not question.strip():
@@ -280,6 +283,7 @@ def _text(values: Columns, notes: Notes) -> Example:
 
 
 def _conversation(values: Columns, notes: Notes, format: Format, column: str) -> Example:
+    """Return the conversation in a column of turns, with its tools. Raises Flaw for another value or no turns."""
     name = _name_of(values, format, column)
     turns = values[name]
     if not isinstance(turns, list):

@@ -205,6 +205,8 @@ def conversation(example: Example) -> list[Turn]:
 
 
 def _template_source(folder: Path, config: Mapping[str, object]) -> str:
+    """Return the chat template of a model folder: its own file's, or the configuration's (of several the default), else
+    PLAIN."""
     file = folder / "chat_template.jinja"
     if file.exists():
         return file.read_text("utf-8")

@@ -102,6 +102,9 @@ def _load(
     kind: type[_BaseAutoModelClass], folder: Path, config: PreTrainedConfig, compute: Compute,
     quantization: BitsAndBytesConfig | None, places: dict[str, torch.device],
 ) -> PreTrainedModel:  # fmt: skip
+    """Load the weights with sdpa, or with eager attention where a family lacks it. Raises ModelError if files lack
+    weights."""
+
     def attempt(attention: str) -> PreTrainedModel:
         model, info = kind.from_pretrained(
             folder,

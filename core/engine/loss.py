@@ -92,6 +92,8 @@ def token_losses(tuned: torch.nn.Module, batch: Batch, head: Head | None = None)
 def _batch_losses(
     tuned: torch.nn.Module, batch: Batch, head: Head | None, losses_of_head: Callable[..., torch.Tensor]
 ) -> torch.Tensor:
+    """Return the loss of each trained token, (K,), by losses_of_head; by the model's own logits where the head may not
+    be applied alone."""
     model = tuned.get_base_model() if hasattr(tuned, "get_base_model") else tuned
     head = head or Head.from_config(model.config)
     if not head.alone:

@@ -113,6 +113,7 @@ class Reporter(Job[Status]):
         self._nothing_to_save = False
 
     def _poll(self, now: float) -> None:
+        """Take over a requested stop or pause, exit if one is not carried out, and show that the process lives."""
         command = self.run.requested()
         if command == "stop":
             self._receive(self._stop, State.STOPPING, now)

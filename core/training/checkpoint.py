@@ -129,6 +129,8 @@ class Checkpoints:
             self.run.log_event("warning", message=msg("checkpoint.disk_short", **numbers))
 
     def _drop_old(self, best: str | None) -> None:
+        """Delete checkpoints beyond `keep` or the disk budget, never the newest good one or the best; warns once if the
+        budget keeps fewer than `keep`."""
         complete = self.run.checkpoints()
         stay = checkpoints.select_kept(complete, self.keep, self.budget_gib * values.GIB, best)
         checkpoints.drop(folder for folder in complete if folder not in stay)

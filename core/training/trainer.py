@@ -229,6 +229,8 @@ class Trainer:
         return value * self.position.health.share_of_learning_rate
 
     def _roll_back(self, number: int, metrics: Mapping[str, float], is_end: bool) -> None:
+        """Return to the last good checkpoint (core/training/recovery), log why, and save. Raises NotFiniteError if
+        is_end."""
         health = self.position.health
         self.recovery.roll_back(number, metrics, is_end)
         key = "sanity.ran_away" if health.has_diverged else "sanity.no_numbers"

@@ -369,6 +369,7 @@ def _restore(trainer: Trainer, run: RunFolder, reporter: Reporter) -> None:
 
 
 def read_examples(recipe: Recipe, workspace: Workspace, reporter: Reporter) -> Examples:
+    """Return the rows in the version that the run began with."""
     reporter.set_stage("reading_data")
     store = DatasetStore(workspace.datasets, PRESETS, workspace.library_folders)
     choices, trained_on = Choices.from_data(recipe.data), reporter.run.facts().data

@@ -59,6 +59,7 @@ def read_rows(path: str | Path | Source, limits: Limits = DEFAULT_LIMITS) -> Ite
 
 
 def _reader_of(source: Source) -> Callable[[Source, Limits], Items]:
+    """Return the reader of a source: by the shape of its lines, its chat, its columns of messages, else by its kind."""
     if source.lines:
         return line_rows
     if source.chat:
