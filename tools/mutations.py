@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
-from tests.changed import Choice
+from tests.changed import QUICK_S, Choice
 from tests.kit import durations, sampling
 from tests.kit.reach import Change, Project
 
@@ -127,7 +127,7 @@ def first_failure(root: Path, tests: list[str], *options: str) -> str | None:
 
 def nearest(tests: list[str], seconds: dict[str, float], most_s: float = MAX_S) -> list[str]:
     """Return the first tests, up to most_s seconds in all. tests: the nearest first."""
-    totals = accumulate(seconds.get(test, 0.2) for test in tests)
+    totals = accumulate(seconds.get(test, QUICK_S) for test in tests)
     return [test for test, total in zip(tests, totals, strict=True) if total <= most_s]
 
 
