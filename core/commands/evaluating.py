@@ -17,6 +17,7 @@ from core.chat.contest import answer_missing
 from core.chat.evaluation import sets, system_prompt
 from core.chat.evaluation.evaluation import EXAMPLES, SetEvaluation
 from core.chat.evaluation.learned_rows import LearnedRows
+from core.chat.evaluation.of_run import ROWS, keep_judge
 from core.chat.evaluation.table import Table, judge_for, judge_of_kind
 from core.commands.comparing import named_contestants
 from core.commands.data import dataset_id, dataset_store
@@ -42,8 +43,7 @@ from core.workspace.folder import Workspace
 
 OF_RUN = "base,base+prompt,base+examples,tuned,tuned+prompt"
 OF_BASE = "base,base+prompt,base+examples"
-# Questions, if nobody chose them. 80: fewer than 73 cannot show that a prompt does as well, even where all are right.
-ROWS, ROWS_BEFORE = 80, 20
+ROWS_BEFORE = 20  # questions before training, if nobody chose them
 CELL = 40  # columns of a question or an answer in the table
 
 
@@ -99,6 +99,7 @@ def evaluate(
     words = (contestants or (OF_RUN if of_run else OF_BASE)).split(",")
     named = [_contestant(space, word.strip(), of_run, base, own) for word in words]
     evaluation = SetEvaluation.prepare(space, test_set, named, learned, enable_thinking=None if of_run else False)
+    keep_judge(space, evaluation, spec)
     _answer(space, evaluation, as_json)
     table = Table(evaluation, spec)
     result = _result(space, table, notes)

@@ -138,13 +138,13 @@ def conclusion(rivals: Mapping[Rival, Sequence[float]], tuned: Sequence[float]) 
     rival = msg(f"judges.rival_{best}")
     if max(sum(rivals[best]), sum(tuned)) <= NONE_RIGHT * pair.count and pair.count >= FEWEST:
         return msg("judges.none_right", count=pair.count)
-    if pair.is_better:
-        return msg("judges.brings", rival=rival, **percents)
     if pair.is_worse:
         worse = {"low": -percents["high"], "high": -percents["low"]}
         return msg("judges.worse", rival=rival, points=percents["points"], **worse)
     if pair.brings_nothing:
         return msg(f"judges.as_well_{best}", **percents)
+    if pair.is_better:
+        return msg("judges.brings", rival=rival, **percents)
     if pair.further is None:
         return msg("judges.too_close", rival=rival, count=pair.count, **percents)
     return msg("judges.undecided", further=pair.further, rival=rival, count=pair.count, **percents)

@@ -21,6 +21,7 @@ from webui.run import card
 from webui.run.away.unpacking import Unpacking
 from webui.run.chart import live_chart
 from webui.run.compare import PICKED, runs_table
+from webui.run.evaluated import evaluation_view
 from webui.run.film import film_strip
 from webui.run.findings import RunFinding
 from webui.run.way_out import WayOut
@@ -89,6 +90,7 @@ class RunsPage:
                     self.further = gr.Button(w.t("further_card.further"), visible=False, elem_id="details-further")
                 self.chart = live_chart(self.services, w, None, "details-chart")
                 self.film = film_strip(self.services, w, None, "details-film")
+                self.evaluation = evaluation_view(self.services, w, None, "details-evaluation")
                 with gr.Accordion(w.t("train_page.run_settings"), open=False, elem_id="details-settings-fold"):
                     self.settings = gr.HTML("", elem_id="details-settings")
                     with gr.Row(elem_classes="lg-tight"):
@@ -111,7 +113,10 @@ class RunsPage:
             LivePart(self.details, lambda context: gr.update(visible=context.row is not None)),
             LivePart(self.card, lambda context: self._about(context, card.card)),
             *self.finding.parts(),
-            LivePart(self.film, lambda context: gr.update(value=context.opened if context.row else None)),
+            *(
+                LivePart(one, lambda context: gr.update(value=context.opened if context.row else None))
+                for one in (self.film, self.evaluation)
+            ),
             LivePart(self.settings, lambda context: self._about(context, card.settings)),
             LivePart(self.story, lambda context: self._about(context, card.story)),
             LivePart(

@@ -16,6 +16,7 @@ from webui.kit.live import CONTROL, ENDS, LivePart, Options, Poller, Update, Vie
 from webui.kit.wording import Wording
 from webui.run import card
 from webui.run.chart import live_chart
+from webui.run.evaluated import evaluation_view
 from webui.run.film import film_strip
 from webui.run.findings import RunFinding
 from webui.run.queue import awaited
@@ -59,6 +60,7 @@ class RunColumn:
         # On a phone a finished run is a short card above the form.
         unfold = tag("button", w.t("train_page.unfold"), type="button", class_="lg-small", aria_expanded="false")
         gr.HTML(unfold, elem_id="run-unfold")
+        evaluation_view(self.services, w, "", "run-evaluation")
         with gr.Column(elem_id="run-chart", elem_classes="lg-card"):
             self.chart = live_chart(self.services, w, "", "live-chart")
 

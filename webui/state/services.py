@@ -31,6 +31,7 @@ from core.workspace.saved_recipes import UserPresets
 from core.workspace.writable import WriteWatch
 from webui.state.curves import Curves
 from webui.state.diagnoses import Diagnoses
+from webui.state.evaluating import Evaluating
 from webui.state.snapshot import Snapshots
 
 
@@ -58,6 +59,7 @@ class Services:
     write_watch: WriteWatch
     diagnoses: Diagnoses
     hub_token: HubToken
+    evaluating: Evaluating
     deleted: list[str] = field(default_factory=list)  # models deleted on any page since the app began
 
     @classmethod
@@ -107,6 +109,7 @@ class Services:
             queue=supervisor.queue,
             write_watch=WriteWatch(workspace),
             hub_token=HubToken(),
+            evaluating=Evaluating(workspace, datasets, chat),
         )
 
     def begin(self) -> None:
@@ -120,6 +123,7 @@ class Services:
         self.monitor.close()
         self.ollama.cancel()
         self.downloads.close()
+        self.evaluating.stop()
         self.supervisor.close()
         self.dry_runs.rest()
         self.pace_probe.rest()

@@ -144,3 +144,18 @@ def test_agreement_without_votes_or_with_one_opinion_only_claims_nothing() -> No
     assert agreement([], []) is None
     one = agreement(["right"] * 3, ["right"] * 3)
     assert one is not None and one.share == 1 and one.kappa is None
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_sentence_is_right_where_a_prompt_suffices_and_where_only_training_helps(seed: int) -> None:
+    """Contestants that are right with a known chance: 97 and 98 %; 30, 45 and 90 %."""
+    generator = np.random.default_rng(seed)
+
+    def answers(chance: float, count: int) -> list[float]:
+        return (generator.random(count) < chance).astype(float).tolist()
+
+    few = conclusion({"base": answers(0.3, 40), "prompt": answers(0.97, 40)}, answers(0.98, 40)).key
+    assert few in ("judges.as_well_prompt", "judges.undecided"), "40 questions may leave it open, never say the wrong"
+    many = conclusion({"base": answers(0.3, 600), "prompt": answers(0.97, 600)}, answers(0.98, 600)).key
+    assert many == "judges.as_well_prompt"
+    assert conclusion({"base": answers(0.3, 40), "prompt": answers(0.45, 40)}, answers(0.9, 40)).key == "judges.brings"

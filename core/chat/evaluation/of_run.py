@@ -1,0 +1,75 @@
+"""The evaluation of a run with its usual contestants, on the questions that it was not trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pydantic import ValidationError
+
+from core import files
+from core.chat.comparison import Contestant
+from core.chat.evaluation import sets, system_prompt
+from core.chat.evaluation.evaluation import EXAMPLES, SetEvaluation
+from core.chat.evaluation.learned_rows import LearnedRows
+from core.chat.evaluation.table import Table, judge_for
+from core.data.store import DatasetStore
+from core.judges.specs import JUDGE_SPEC, JudgeSpec
+from core.runs.all import Runs
+from core.runs.folder import RunFolder
+from core.workspace.folder import Workspace
+
+# Questions. Fewer than 73 cannot show that a prompt does as well, even where all are right.
+ROWS = 80
+JUDGE = "judge.json"  # in the evaluation's folder: the spec of its judge (core/judges/specs)
+
+
+def prepare(workspace: Workspace, run: RunFolder, store: DatasetStore) -> SetEvaluation:
+    """Open or create the evaluation of a run: its base, also with a prompt and with examples, against itself.
+
+    Questions are those of its sample dataset, else its held-out rows. Raises GarageError without any.
+    """
+    source, learned = run.recipe().data.source, LearnedRows.of_run(run, store, Runs(workspace))
+    test_set = sets.of_sample(source) or sets.create(run.name, learned.held_out)
+    test_set = test_set.model_copy(update={"prompts": test_set.prompts[:ROWS]})
+    judge = judge_for(test_set, learned)
+    evaluation = SetEvaluation.prepare(
+        workspace, test_set, list(contestants(run, system_prompt.proposed(learned.pairs, judge))), learned
+    )
+    keep_judge(workspace, evaluation, judge)
+    return evaluation
+
+
+def keep_judge(workspace: Workspace, evaluation: SetEvaluation, judge: JudgeSpec) -> None:
+    """Write the judge beside the answers, by which a run's page finds the evaluation. Raises RunError for a full
+    disk."""
+    with files.writing(workspace.root):
+        files.replace(evaluation.path / JUDGE, JUDGE_SPEC.dump_json(judge))
+
+
+def contestants(run: RunFolder, system: str) -> Iterator[Contestant]:
+    """Yield the base and the run, each also with the system prompt if there is one, and the base with examples."""
+    yield Contestant(label="base", run=run.id, column="base")
+    if system:
+        yield Contestant(label="base+prompt", run=run.id, column="base", system=system)
+    yield Contestant(label="base+examples", run=run.id, column="base", examples=EXAMPLES)
+    yield Contestant(label="tuned", run=run.id)
+    if system:
+        yield Contestant(label="tuned+prompt", run=run.id, system=system)
+
+
+def newest(workspace: Workspace, run_id: str) -> SetEvaluation | None:
+    """Return the newest evaluation of a run whose judge is kept; None without one."""
+    for evaluation in SetEvaluation.all_of(workspace):
+        if (evaluation.path / JUDGE).is_file() and any(
+            one.run == run_id and one.column == "tuned" for one in evaluation.lineup.contestants
+        ):
+            return evaluation
+    return None
+
+
+def table_of(evaluation: SetEvaluation) -> Table | None:
+    """Return the verdicts on an evaluation's answers so far; None if its judge cannot be read."""
+    try:
+        return Table(evaluation, JUDGE_SPEC.validate_json((evaluation.path / JUDGE).read_bytes()))
+    except (OSError, ValidationError):
+        return None

@@ -1,0 +1,125 @@
+"""The evaluation of a run on its page: of one whose answers are there, and made from the button on by the starter."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from core.chat.comparison import ComparisonAnswer
+from core.chat.evaluation.evaluation import SetEvaluation
+from core.chat.evaluation.of_run import JUDGE, contestants
+from core.chat.prompts import Prompt
+from core.judges.specs import JUDGE_SPEC, JudgeSpec, LabelJudge
+from core.runs.all import Runs
+from core.runs.folder import RunFolder
+from core.runs.states import State
+from core.workspace.folder import Workspace
+from tests.kit import browser as kit
+from tests.kit.film import EVIL
+from tests.kit.runs import trained
+from tests.kit.waits import wait_until
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+pytestmark = pytest.mark.browser
+
+ANSWER_MS = 600_000
+LABELS = LabelJudge(labels=("payment", "delivery", "defect", "praise"))
+QUESTIONS = (
+    "Why was I billed twice this month?",
+    "The courier left the parcel at the wrong house, and nobody answers the phone.",
+    "One of the legs is broken.",
+    EVIL,
+)
+
+
+def evaluated(workspace: Workspace, run: RunFolder, judge: JudgeSpec = LABELS, rows: int = 40) -> SetEvaluation:
+    """An evaluation with its answers: base, prompt, examples, fine-tuned, and that with the prompt."""
+    prompts = [
+        Prompt(turns=({"role": "user", "content": f"{QUESTIONS[at % 4]} ({at})"},), source="kept_apart",
+               expected=LABELS.labels[at % 4])
+        for at in range(rows)
+    ]  # fmt: skip
+    right = (
+        lambda at: at % 8 == 1,
+        lambda at: at % 2 == 1,
+        lambda at: at % 5 > 1,
+        lambda at: at % 13 > 0,
+        lambda at: at % 11 > 0,
+    )
+    evaluation = SetEvaluation.create(workspace, prompts, list(contestants(run, "One word.")), 32, (run.name, "0"))
+    for number, prompt in enumerate(prompts):
+        for place, is_right in enumerate(right):
+            text = prompt.expected if is_right(number) else f"I would call it “{EVIL}”, or a question of taste."
+            evaluation.add(ComparisonAnswer(prompt=number, contestant=place, text=text, tokens=8, seconds=0.1,
+                                            finish_reason="stop"))  # fmt: skip
+    (evaluation.path / JUDGE).write_bytes(JUDGE_SPEC.dump_json(judge))
+    return evaluation
+
+
+def test_a_result_is_one_sentence_and_its_rows_are_filtered_and_opened(
+    chrome: Browser, app: kit.App, workspace: Workspace
+) -> None:
+    run = trained(workspace, "Shop labels")
+    page, watch = kit.open_page(chrome, app, viewport=kit.PHONE)
+    part = page.locator("#run-evaluation")
+    kit.expect(part.locator("[data-act=start]")).to_be_visible()
+    evaluated(workspace, run)
+
+    kit.expect(part.locator(".ev-conclusion")).to_contain_text("over a prompt with examples")
+    kit.expect(part.locator(".ev-share")).to_have_count(5)
+    kit.expect(part.locator(".ev-share").nth(1)).to_contain_text("20 / 40")
+    part.locator(".ev-all > summary").click()
+    rows = part.locator(".ev-row")
+    kit.expect(rows).to_have_count(40)
+    for name, shown in (("wrong", "ev-is-wrong"), ("lost", "ev-is-lost"), ("won", "ev-is-won")):
+        part.locator(f"[data-show={name}]").first.click()
+        count = part.locator(f".{shown}").count()
+        assert count and part.locator(".ev-row:visible").count() == count
+        assert part.locator(f"button[data-show={name}]").inner_text().endswith(f" {count}")
+    part.locator("button[data-show=all]").click()
+    rows.nth(3).locator("summary").click()
+    kit.expect(rows.nth(3).locator(".ev-answer")).to_have_count(6)
+    assert EVIL in rows.nth(3).inner_text() and part.locator("img, script").count() == 0, "nothing of a row is run"
+    kit.nothing_found(page, "evaluated-phone")
+    page.set_viewport_size(kit.DESKTOP)
+    kit.nothing_found(page, "evaluated")
+    watch.check()
+    page.context.close()
+
+
+@pytest.mark.slow
+@pytest.mark.full  # a run of the starter and a hundred answers: minutes
+@pytest.mark.parametrize("language", ["en", "zh", "de"])
+def test_one_press_evaluates_a_run_that_was_trained_here(
+    chrome: Browser, app: kit.App, workspace: Workspace, language: str
+) -> None:
+    """Stopped in between and pressed again, it goes on where it was; the result is there after a reload."""
+    page, watch = kit.open_page(chrome, app, f"/?lang={language}")
+    kit.choose(page, "#data", "sample:shop_messages")
+    page.locator("#start").click()
+    run = wait_until(lambda: next(iter(Runs(workspace).list()), None), 60)
+    wait_until(lambda: run.status().state == State.COMPLETED, 900)
+    part = page.locator("#run-evaluation")
+    part.locator("[data-act=start]").click()
+    kit.expect(part.locator("[data-act=stop]")).to_be_visible()
+    some = "() => document.querySelector('#run-evaluation [aria-valuenow]')?.ariaValueNow > 5"
+    page.wait_for_function(some, timeout=ANSWER_MS)
+    part.locator("[data-act=stop]").click()
+    kit.expect(part.locator("[data-act=start]")).to_be_visible()
+    [evaluation] = SetEvaluation.all_of(workspace)
+    kept = len(evaluation.answers())
+    assert 0 < kept < len(evaluation.lineup.prompts) * 5
+    part.locator("[data-act=start]").click()
+    kit.expect(part.locator(".ev-conclusion")).to_be_visible(timeout=ANSWER_MS)
+    [evaluation] = SetEvaluation.all_of(workspace)
+    assert len(evaluation.answers()) == len(evaluation.lineup.prompts) * 5 == 100
+    assert evaluation.lineup.contestants[3].run == run.id
+    said = part.locator(".ev-conclusion").inner_text()
+    page.reload()
+    kit.expect(page.locator("#run-evaluation .ev-conclusion")).to_have_text(said)
+    kit.nothing_found(page, f"evaluated-journey-{language}")
+    watch.check()
+    page.context.close()

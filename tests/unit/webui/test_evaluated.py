@@ -1,0 +1,181 @@
+"""An evaluation in the background of the app, and its section on a run's page."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from core.chat.comparison import ComparisonAnswer, Contestant
+from core.chat.evaluation.evaluation import SetEvaluation
+from core.chat.evaluation.of_run import JUDGE, contestants
+from core.chat.prompts import Prompt
+from core.commands.data import dataset_store
+from core.errors import ChatError
+from core.judges.specs import JUDGE_SPEC, ExactJudge, JudgeSpec, SimilarityJudge
+from core.messages import LANGUAGES, msg
+from core.runs.folder import RunFolder
+from core.workspace.folder import Workspace
+from tests.kit.chat import Chat
+from tests.kit.runs import trained
+from tests.kit.waits import wait_until
+from webui.kit.wording import Wording
+from webui.run.evaluated import drawn, name_of
+from webui.state.evaluating import Evaluating, EvaluationProgress
+from webui.state.services import Services
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> Workspace:
+    return Workspace.open(tmp_path)
+
+
+@pytest.fixture
+def run(space: Workspace) -> RunFolder:
+    return trained(space, "Pirates")
+
+
+class StoppableChat(Chat):
+    """Answers until it is stopped; `gate`: what its first answer waits for."""
+
+    def __init__(self, gate: threading.Event, **options: int):
+        super().__init__(**options)
+        self.gate, self.stopped = gate, 0
+
+    def stop(self) -> None:
+        self.stopped += 1
+        self.gate.set()
+
+    def _answers(self, questions: object, strength: float) -> Iterator[object]:
+        assert self.gate.wait(30)
+        yield from super()._answers(questions, strength)
+
+
+@pytest.fixture
+def work(space: Workspace, run: RunFolder) -> Callable[..., tuple[Evaluating, StoppableChat]]:
+    def start(**options: int) -> tuple[Evaluating, StoppableChat]:
+        chat = StoppableChat(threading.Event(), **options)
+        evaluating = Evaluating(space, dataset_store(space), chat)  # type: ignore[arg-type]
+        evaluating.start(run)
+        wait_until(lambda: evaluating.progress().total > 0, 30)
+        return evaluating, chat
+
+    return start
+
+
+def finished(evaluating: Evaluating) -> EvaluationProgress:
+    wait_until(lambda: not evaluating.progress().at_work, 30)
+    return evaluating.progress()
+
+
+def test_one_evaluation_at_a_time_counts_its_answers(
+    work: Callable[..., tuple[Evaluating, StoppableChat]], space: Workspace, run: RunFolder
+) -> None:
+    evaluating, chat = work()
+    assert evaluating.progress().at_work and evaluating.progress().run == run.id
+    with pytest.raises(ChatError, match="other_at_work"):
+        evaluating.start(run)
+    chat.gate.set()
+    ended = finished(evaluating)
+    assert (ended.error, ended.done) == (None, ended.total) and ended.total == 20 * 5
+    [evaluation] = SetEvaluation.all_of(space)
+    assert not evaluation.missing() and (evaluation.path / JUDGE).is_file()
+
+
+def test_one_that_was_stopped_keeps_its_answers_and_goes_on(
+    work: Callable[..., tuple[Evaluating, StoppableChat]], space: Workspace
+) -> None:
+    evaluating, chat = work()
+    evaluating.stop()
+    assert finished(evaluating).error is None and chat.stopped == 1
+    [evaluation] = SetEvaluation.all_of(space)
+    kept = len(evaluation.answers())
+    assert 0 < kept < 100
+    again, chat = work()
+    chat.gate.set()
+    finished(again)
+    assert [len(one.answers()) for one in SetEvaluation.all_of(space)] == [100]
+    assert len(chat.asked) < 100 - kept + 20, "nothing that was kept is asked again"
+
+
+def test_a_worker_that_dies_is_a_sentence_and_a_bug_is_one_too(
+    work: Callable[..., tuple[Evaluating, StoppableChat]],
+    space: Workspace,
+    run: RunFolder,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    evaluating, chat = work(questions=3)
+    chat.gate.set()
+    assert finished(evaluating).error == msg("chat.unloaded")
+
+    monkeypatch.setattr("webui.state.evaluating.prepare", lambda *parts: 1 / 0)
+    monkeypatch.setattr(threading, "excepthook", lambda args: None)
+    evaluating.start(run)
+    assert finished(evaluating).error == msg("evaluation_view.broken")
+
+
+def evaluated(
+    space: Workspace, run: RunFolder, judge: JudgeSpec, texts: list[tuple[str, ...]], upto: int | None = None
+) -> None:
+    """An evaluation with these answers of base, examples and fine-tuned to questions whose answer is "yes"."""
+    prompts = [
+        Prompt(turns=({"role": "user", "content": f"Is {at} < 9?<b>"},), expected="yes") for at in range(len(texts))
+    ]
+    evaluation = SetEvaluation.create(space, prompts, list(contestants(run, "")), 32, (run.name, "0"))
+    (evaluation.path / JUDGE).write_bytes(JUDGE_SPEC.dump_json(judge))
+    answers = [(number, place, text) for number, each in enumerate(texts) for place, text in enumerate(each)]
+    for number, place, text in answers[:upto]:
+        evaluation.add(
+            ComparisonAnswer(prompt=number, contestant=place, text=text, tokens=1, seconds=0.1, finish_reason="stop")
+        )
+
+
+def section(space: Workspace, run: RunFolder, progress: EvaluationProgress | None = None, language: str = "en") -> str:
+    [row] = Services.open(space).snapshots.now(fresh=True).rows
+    return drawn(space, row, progress or EvaluationProgress(), Wording(language))
+
+
+TEXTS = [("no", "yes", "Yes."), ("yes", "yes", "no"), ("no", "no", "<i>no</i>"), *[("no", "no", "yes")] * 9]
+
+
+def test_the_section_begins_with_a_button_and_ends_with_rows(space: Workspace, run: RunFolder) -> None:
+    assert 'data-act="start"' in section(space, run) and "ev-row" not in section(space, run)
+    at_work = EvaluationProgress(run.id, True, 3, 12)
+    assert "3 of 12 answers" in section(space, run, at_work) and 'data-act="stop"' in section(space, run, at_work)
+    other = EvaluationProgress("another", True, 3, 12)
+    assert 'data-act="start"' in section(space, run, other)
+    failed = EvaluationProgress(run.id, error=msg("chat.unloaded"))
+    assert str(msg("chat.unloaded")) in section(space, run, failed).replace("&#x27;", "'")
+
+    evaluated(space, run, ExactJudge(), TEXTS)
+    html = section(space, run)
+    assert "data-act" not in html and html.count('<details class="ev-row') == 12
+    for shown, count in (("All", 12), ("All wrong", 1), ("Only fine-tuned right", 9), ("Only fine-tuned wrong", 1)):
+        assert f">{shown} {count}</button>" in html
+    assert [f">{right} / 12<" in html for right in (1, 2, 10)] == [True] * 3
+    assert "&lt;i&gt;no&lt;/i&gt;" in html and "<i>no" not in html and "<b>?" not in html
+
+
+def test_answers_that_are_missing_are_counted_beside_the_button(space: Workspace, run: RunFolder) -> None:
+    evaluated(space, run, ExactJudge(), TEXTS, upto=30)
+    html = section(space, run)
+    assert "6 answers are still missing" in html and 'data-act="start"' in html
+
+
+def test_graded_answers_show_their_mean_and_no_interval(space: Workspace, run: RunFolder) -> None:
+    evaluated(space, run, SimilarityJudge(), TEXTS)
+    html = section(space, run)
+    assert " / 12" not in html and "<b style" not in html and " %</strong>" in html
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_contestant_has_a_name_in_every_language(language: str) -> None:
+    names = {
+        name_of(Contestant(label="x", run="r", column=column, system=system, examples=examples), Wording(language))
+        for column in ("base", "tuned")
+        for system in ("", "Briefly.")
+        for examples in (0, 5)
+    }
+    assert len(names) == 8 and not any("evaluation_view" in name for name in names)
