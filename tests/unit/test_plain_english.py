@@ -20,7 +20,7 @@ from tools.plain_english import problems
         ('def f():\n    """`of` is a name here, not a first word."""', 0),
         ("def rows(seen, *, found=None): ...\ndef first(*told, **_asked): ...", 4),
         ("def rows(matches): ...\nsaid = 1", 0),
-        ("MAX_ROWS = 1\n_LEAST_WORDS, SHOWN = 2, 3\nMAX_ROWS = 4\nprint(MAX_ROWS)", 2),
+        ("MOST_ROWS = 1\n_LEAST_WORDS, SHOWN = 2, 3\nMAX_ROWS = 4\nprint(MAX_ROWS)", 2),
         ("x = 1", 0),
     ],
 )

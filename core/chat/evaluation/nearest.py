@@ -32,9 +32,8 @@ def nearest(questions: Sequence[str], documents: Sequence[str], count: int) -> l
     found = list[list[int]]()
     for of_question in asked:
         scores = np.zeros(len(documents))
-        for word in sorted(
-            of_question
-        ):  # a set's order, and with it the last digit of a sum, changes between processes
+        # Sorted, as a set's order, and with it the last digit of a sum, changes between processes.
+        for word in sorted(of_question):
             at, times = np.array(places[word], int), np.array(counts[word], float)
             rarity = math.log(1 + (len(documents) - len(at) + 0.5) / (len(at) + 0.5))
             scores[at] += rarity * times * (K1 + 1) / (times + usual[at])

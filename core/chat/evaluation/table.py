@@ -104,8 +104,8 @@ class Table:
         return next(iter([*plain, *places]), None)
 
     def conclusion(self) -> Message | None:
-        """What the table says in one sentence: of the fine-tuned model against the best without training, or of what is
-        left to gain if nothing is trained yet. None if no question counts, or nothing is compared."""
+        """Sum the table up in one sentence: the fine-tuned model against the best without training, or how much is left
+        to gain if nothing is trained yet. None without answers of the base model to questions that count."""
         rivals = dict[Rival, int]()
         for place, one in enumerate(self.contestants):
             if one.column == "base" and self.counted:
@@ -125,7 +125,8 @@ class Table:
         return msg(key, rival=msg(f"judges.rival_{best_rival}"), **values)
 
     def notes(self) -> list[Message]:
-        """What a reader of the table must know besides: what does not count, and why; answers that were cut."""
+        """Notes that a reader of the table needs: how many questions do not count, and why (of several reasons the
+        first); how many answers of each contestant were cut at the limit of tokens."""
         prompts, notes = self.evaluation.lineup.prompts, list[Message]()
         if trained := sum(prompt.source == "trained" for prompt in prompts):
             notes.append(msg("evaluation.trained_on", count=trained))
@@ -150,10 +151,10 @@ class Table:
             return [], None
         if earlier.evaluation.settings != self.evaluation.settings:
             return [], msg("evaluation.other_settings", id=earlier.evaluation.id)
-        before = {_asked(prompt): number for number, prompt in enumerate(earlier.evaluation.lineup.prompts)}
+        before = {_question(prompt): number for number, prompt in enumerate(earlier.evaluation.lineup.prompts)}
         lost = []
         for number in self.counted:
-            at = before.get(_asked(self.evaluation.lineup.prompts[number]))
+            at = before.get(_question(self.evaluation.lineup.prompts[number]))
             was = None if at is None else earlier.verdicts.get((at, there))
             if was and was.outcome == "right" and self.verdicts[number, here].outcome != "right":
                 lost.append(number)
@@ -168,7 +169,7 @@ _RIVALS: dict[tuple[bool, bool], Rival] = {
 }
 
 
-def _asked(prompt: Prompt) -> str:
+def _question(prompt: Prompt) -> str:
     return prompt.model_dump_json(include={"turns", "expected", "judge"})
 
 
