@@ -21,7 +21,6 @@ from typing import Literal
 
 from filelock import FileLock, Timeout
 from huggingface_hub import constants
-from pydantic import ValidationError
 
 from core import files
 from core.files import JsonObject
@@ -117,11 +116,6 @@ class Entry:
         record = files.read_model(Download, self.file)
         if record is None or not is_name(record.repo) or not REVISION.fullmatch(record.revision):
             return None
-        if not record.phase and (earlier := files.read_object(self.folder / "told.json")).get("asked") == record.asked:
-            # Until 2026-11-30 told.json held the progress, with the phase as `state`.
-            progress = {name: earlier[name] for name in PROGRESS_FIELDS & earlier.keys()}
-            with suppress(ValidationError):
-                record = Download.model_validate(record.model_dump() | progress | {"phase": earlier.get("state", "")})
         state: State = "paused" if record.wanted == "pause" else "waiting"
         if record.phase in ENDED:
             state = record.phase  # type: ignore[assignment]

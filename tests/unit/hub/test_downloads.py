@@ -116,23 +116,6 @@ def test_the_next_app_goes_on_with_what_ran_and_leaves_alone_what_was_paused(
         second.close()
 
 
-def test_what_an_earlier_version_told_of_a_download_still_counts(hub: FakeHub, space: Workspace) -> None:
-    """Its progress was a file of its own: what had failed or was done began again by itself."""
-    for repo, told in ((REPO, {"state": "failed", "done": 3, "total": 9}), (OTHER, {"state": "done", "done": 9})):
-        folder = Entry.for_download(space, repo, "main").folder
-        folder.mkdir(parents=True)
-        wish = {"repo": repo, "revision": "main", "wanted": "run", "asked": 7.0}
-        (folder / "wish.json").write_text(json.dumps(wish), "utf-8")
-        (folder / "told.json").write_text(json.dumps({"asked": 7.0, "unit": "bytes", **told}), "utf-8")
-    downloads = Downloads(space)
-    downloads.begin()
-    try:
-        assert [(row.repo, row.state, row.done) for row in downloads.rows()] == [(REPO, "failed", 3)]
-        assert not hub.requests
-    finally:
-        downloads.close()
-
-
 def test_three_run_at_once_and_the_fourth_waits(hub: FakeHub, app: Downloads) -> None:
     hub.stall_after = CHUNK
     for repo in hub.repos:
@@ -485,12 +468,11 @@ def test_a_lock_of_somebody_else_is_looked_on_at_and_not_worked_on(hub: FakeHub,
 
 
 def test_what_an_earlier_version_paused_is_there_and_goes_on(hub: FakeHub, space: Workspace) -> None:
-    """It had what is wanted in wish.json and how far it is in told.json."""
+    """Its wish.json held no progress."""
     entry = Entry.for_download(space, REPO, "main")
     entry.folder.mkdir(parents=True)
     wish = {"repo": REPO, "revision": "main", "wanted": "pause", "asked": 1.0, "is_first": True, "said": {}}
     (entry.folder / "wish.json").write_text(json.dumps(wish))
-    (entry.folder / "told.json").write_text(json.dumps({"asked": 1.0, "state": "running", "done": 5, "total": 9}))
     downloads = Downloads(space)
     assert state(downloads) == "paused"
     downloads.resume(REPO)
