@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
+import yaml
 from huggingface_hub.hf_api import ModelInfo
 
+from core.files import JsonObject
 from core.hub.cached import REPO_ID
+from core.messages import YAML_ERRORS
 
 if TYPE_CHECKING:
     from huggingface_hub import RepoCardData
 
 
 _TAG = "base_model:"
+
+
+def front_matter(card: str) -> JsonObject:
+    """Return the YAML between the first two lines of three dashes of a card; empty without any."""
+    parts = re.split(r"^---\s*$", card, maxsplit=2, flags=re.MULTILINE)
+    if len(parts) < 3 or parts[0].strip():
+        return {}
+    try:
+        settings = yaml.safe_load(parts[1])
+    except YAML_ERRORS:
+        return {}
+    return settings if isinstance(settings, dict) else {}
 
 
 def texts(card: RepoCardData | None, key: str) -> list[str]:

@@ -12,13 +12,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-import yaml
-
 from core import files
 from core.errors import ModelError
-from core.files import JsonObject
 from core.hub import cached, peek
-from core.messages import YAML_ERRORS, Message, msg
+from core.hub.card import front_matter
+from core.messages import Message, msg
 from core.models import headers
 from core.models.shapes.shape import UNPACKED
 
@@ -66,7 +64,7 @@ def original_of(model_id: str, config: Mapping[str, object], card: str) -> str |
     The hub is queried whether that one is quantized too; without an answer, names from card and config are accepted, a
     guessed one is not.
     """
-    settings = _settings(card)
+    settings = front_matter(card)
     named = settings.get("base_model")
     if settings.get("base_model_relation", "quantized") != "quantized":
         named = None  # it was tuned or merged from that model, not quantized
@@ -101,15 +99,3 @@ def _card_of(model_id: str, folder: Path | None, revision: str | None) -> str:
         if cached.REPO_ID.fullmatch(model_id):
             return peek.fetch_start(model_id, CARD, revision, first=LONGEST_CARD).decode("utf-8", "replace")
     return ""
-
-
-def _settings(card: str) -> JsonObject:
-    """Return the YAML between the first two lines of three dashes."""
-    parts = re.split(r"^---\s*$", card, maxsplit=2, flags=re.MULTILINE)
-    if len(parts) < 3 or parts[0].strip():
-        return {}
-    try:
-        settings = yaml.safe_load(parts[1])
-    except YAML_ERRORS:
-        return {}
-    return settings if isinstance(settings, dict) else {}

@@ -3,14 +3,12 @@ knows. Nothing is guessed."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from core.files import JsonObject
-from core.messages import YAML_ERRORS, Message, msg
+from core.hub.card import front_matter
+from core.messages import Message, msg
 from core.models.known import LICENCES, Commercial, of_hub
 
 # The licences that the hub accepts as `license:`; all others are written as `other` with their name.
@@ -28,7 +26,7 @@ _OF_THE_HUB = {
     ),
     *("bigscience-bloom-rail-1.0", "gemma", "llama2", "llama3", "llama3.1", "llama3.2", "llama3.3", "gpl-3.0", "other"),
 }
-_HEAD = re.compile(r"\A---\r?\n(.{0,20000}?)\r?\n---", re.DOTALL)
+LONGEST = 32_000  # bytes of a card that are read; its header stands at its beginning
 
 
 @dataclass(frozen=True)
@@ -81,11 +79,9 @@ def header_of(card: Path) -> JsonObject:
     """Return the YAML header of a model card; empty without a readable one."""
     try:
         with open(card, "rb") as file:
-            match = _HEAD.match(file.read(32_000).decode("utf-8", "replace"))
-        value = yaml.safe_load(match[1]) if match else None
-    except (OSError, *YAML_ERRORS):
+            return front_matter(file.read(LONGEST).decode("utf-8", "replace"))
+    except OSError:
         return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _word(value: object) -> str | None:
