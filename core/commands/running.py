@@ -51,8 +51,8 @@ from core.queue.queue import Queue
 from core.queue.supervisor import spawn_worker
 from core.queue.turns import busy
 from core.recipe import Recipe
-from core.runs import ended, sample_answers
 from core.runs import further as further_runs
+from core.runs import sample_answers
 from core.runs.all import Runs
 from core.runs.cards import better
 from core.runs.folder import RunFolder, Status
@@ -357,7 +357,6 @@ def follow(
                 run.request("pause")
     if sys.stderr.isatty() and not quiet:
         print(file=sys.stderr)
-    ended.process_is_gone(run)
     status = runs.status(run)
     if status.state not in TERMINAL | {State.PAUSED}:
         changes = {"state": State.FAILED, "message": msg("run.never_started", code=process.returncode)}

@@ -24,7 +24,6 @@ from core.queue.queue import Hold
 from core.queue.standby import Standby
 from core.queue.turns import Turns, busy
 from core.recipe import Recipe
-from core.runs import ended
 from core.runs import process as run_process
 from core.runs.all import Runs, this_process
 from core.runs.ended import EndFacts, Failed, ending
@@ -200,8 +199,6 @@ class Supervisor:
             worker[0].request("pause", by="close")
             while worker[1].poll() is None and time.monotonic() < deadline:
                 time.sleep(0.1)
-            if worker[1].poll() is not None:
-                ended.process_is_gone(worker[0])
         elif adopted := self._adopted():
             adopted.request("pause", by="close")
             pid = adopted.status().pid
@@ -209,7 +206,6 @@ class Supervisor:
                 adopted.is_locked() or is_ours(pid, adopted.id, adopted.facts().worker_mark)
             ) and time.monotonic() < deadline:
                 time.sleep(0.1)
-            ended.process_is_gone(adopted)
         self._over.set()
         if self._thread.is_alive():
             self._thread.join(timeout=5)
@@ -345,8 +341,6 @@ class Supervisor:
         elif status.state in ACTIVE:
             if not run.is_locked():  # else an earlier app had started it already
                 self._mark_interrupted(run)
-        else:
-            ended.process_is_gone(run)
         self._ended(run)
 
     def _ended(self, run: RunFolder) -> None:

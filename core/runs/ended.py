@@ -1,10 +1,5 @@
 """The end of a run in words: one table for the worker, the app and the commands (`ending`), and the question about runs
-that were left unfinished.
-
-The time of a pause, from the request to the free device, is measured: the worker writes it with its last message, and
-whoever sees the process end (an app's supervisor, a command) replaces it by the whole time. If nobody watches, the
-worker's number stays.
-"""
+that were left unfinished."""
 
 from __future__ import annotations
 
@@ -13,8 +8,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-
-from filelock import Timeout
 
 from core import files
 from core.errors import BusyError, DataError, GarageError, ModelError, RecipeError, RunError, TemplateError, first_line
@@ -181,24 +174,6 @@ def ending(status: Status, how: How, facts: EndFacts, now: float) -> Status:
 
 def paused_words(step: int, seconds: float | None) -> Message:
     return msg("run.paused", step=step) if seconds is None else msg("pausing.paused", step=step, seconds=seconds)
-
-
-def process_is_gone(run: RunFolder) -> None:
-    """Say in a paused run's status after how many seconds its device was free. Call it once the run's worker has ended;
-    nothing happens for other runs, or if it was resumed."""
-    status = run.status()
-    if status.state != State.PAUSED or status.message is None or status.message.key != "pausing.paused":
-        return
-    message = paused_words(status.step, seconds_since_asked(run))
-    if message.key != status.message.key:
-        return
-    try:
-        with run.lock().acquire(timeout=1):
-            if run.status() == status:  # else it was already resumed
-                run.write_status(status.model_copy(update={"message": message}))
-                run.log_event("device_free", message=msg("pausing.device_free", seconds=message.params["seconds"]))
-    except (Timeout, OSError):  # the worker's own number stays
-        return
 
 
 NOT_ASKED_BY_A_PERSON = ("close", "alone")  # RunFolder.request's `by`
