@@ -73,13 +73,6 @@ def merge(base: Base, adapter: Path, target: Path, progress: Progress, check: Ch
         _merge_streaming(base, adapter, pairs, target, progress, check)
 
 
-def copy(base: Base, adapter: Path, target: Path, progress: Progress, check: Check) -> None:
-    """Make the folder target: the unchanged base with the adapter's tokenizer and template."""
-    target.mkdir(parents=True)
-    copy_companions(base, adapter, target)
-    _merge_streaming(base, adapter, {}, target, progress, check)
-
-
 def copy_companions(base: Base, adapter: Path, target: Path) -> None:
     """Copy config, tokenizer, licence and chat template of the base and the adapter into target."""
     for pattern in COMPANIONS:

@@ -239,17 +239,17 @@ def begin(
 
 
 def expect(
-    base: Base, adapter: Path, work: Work, merged: Path | None, rounded: bool = False
+    base: Base, adapter: Path, work: Work, merged: Path, rounded: bool = False
 ) -> tuple[Work, list[PromptResult], tensors.Comparison | None]:
     """Compute the results of the base with its adapter, and compare the tensors of merged with what they should be.
 
     rounded: each sum W + s * B @ A is rounded once to the type of the base's files, as in merged.
     """
-    lora, compared = pairs.lora_pairs(base, adapter) if merged else None, None
+    lora, compared = pairs.lora_pairs(base, adapter), None
     try:
         with tensors.Reader(base) as original:
             tuned = None if lora is None else tensors.Tuned(original, adapter, lora)
-            if tuned and merged:
+            if tuned:
                 with tensors.MergedFolder(read_base(merged), base) as written:
                     compared = tensors.compare(tuned, written, work.begin_stage("comparing"), work.check)
             if work.method.by_layer:
