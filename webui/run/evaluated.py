@@ -20,6 +20,7 @@ from core.chat.evaluation.table import Table
 from core.errors import ChatError, GarageError
 from core.files import JsonObject
 from core.judges.judge import Outcome
+from core.messages import msg
 from core.runs.states import BUSY
 from core.workspace.folder import Workspace
 from webui.kit.html import Html, bar, join, muted, notice, tag
@@ -126,7 +127,9 @@ def result(table: Table, w: Wording) -> Iterator[Html]:
 
 
 def _notes(table: Table, w: Wording) -> Iterator[str]:
-    """Yield the notes, which name contestants as the command does, with their names on the page."""
+    """Yield how answers were judged, then the notes, in which contestants have their names of this page."""
+    kinds = dict.fromkeys((prompt.judge or table.judge).kind for prompt in table.evaluation.lineup.prompts)
+    yield w.t("evaluation_view.judged", how=[msg(f"evaluation_view.judge_{kind}") for kind in kinds])
     names = {one.label: name_of(one, w) for one in table.contestants}
     for note in table.notes():
         label = note.params.get("label")

@@ -151,6 +151,7 @@ def test_the_section_begins_with_a_button_and_ends_with_rows(space: Workspace, r
 
     evaluated(space, run, ExactJudge(), TEXTS)
     html = section(space, run)
+    assert "An answer is right if it is the expected one." in html
     assert "data-act" not in html and html.count('<details class="ev-row') == 12
     for shown, count in (("All", 12), ("All wrong", 1), ("Only fine-tuned right", 9), ("Only fine-tuned wrong", 1)):
         assert f">{shown} {count}</button>" in html
