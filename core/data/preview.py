@@ -324,6 +324,8 @@ class Preview:
         assert self.tokenizer is not None and self.paragraphs is not None
         limit, first = self.limit(max_length), index
         start, end, again = 0, limit, 0
+        # From the row to its place among the counted ones, the paragraph there, the joined example that has it, and the
+        # piece of that example in which it begins; then back to the first paragraph of that piece, and its row.
         counted = int(np.searchsorted(self.tokens.positions, index))
         if counted < self.counted and self.tokens.positions[counted] == index:
             pieces = Pieces.from_tokens(self.tokens, limit, long_examples, overlap)

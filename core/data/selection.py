@@ -71,6 +71,7 @@ def choose(
     if paragraphs is not None:
         stretch = paragraphs.stretches(data.max_length)
         training, measuring = (shuffled_stretches(rows, stretch, seed) for rows in (training, measuring))
+        # As many whole stretches: each makes at least one example.
         last = np.flatnonzero(np.diff(stretch[measuring], prepend=-1))[max(enough, SMALLEST_SPLIT) :][:1]
         return RowSelection(training, measuring[: last[0]] if len(last) else measuring, enough, repeated, leaked)
     training = training[np.asarray(shuffled(len(training), seed, epoch=0))]

@@ -152,6 +152,8 @@ class ChatTemplate:
         remaining = [self._render_answer(messages[: i + 1], tools, thinks) for i in answers_at]
         texts: list[Rendered] = []
         while remaining and not (mask_history and texts):
+            # The last answer's text usually contains the earlier ones as its beginning. Those that the template renders
+            # differently in it, such as without their thinking, need a text of their own.
             longest = remaining[-1]
             contained = [answer for answer in remaining if answer.is_in(longest)]
             remaining = [answer for answer in remaining if not answer.is_in(longest)]
@@ -175,6 +177,7 @@ class ChatTemplate:
         if text.startswith(prompt):
             body = text[len(prompt) : end]
             if thought and thought not in body and self.dialect.reasoning is None:
+                # This template knows no thinking: write it as models without a notation of their own do.
                 body = f"{'' if prompt.rstrip().endswith('<think>') else OPEN}{thought}{CLOSE}{body}"
         else:
             body = self._continue_prompt(turns, prompt, text[:end], tools, switch)

@@ -62,6 +62,7 @@ def split_rows(
     if own is not None:
         training, measuring = np.flatnonzero(~own), np.flatnonzero(own)
         if data.deduplicate and repeats is not None:
+            # Of repeats the first row each, in the order of the file, which unique alone would not keep.
             measuring = measuring[np.sort(np.unique(repeats.first[measuring], return_index=True)[1])]
             training = training[~np.isin(repeats.first[training], repeats.first[measuring])]
             training = training[np.sort(np.unique(repeats.first[training], return_index=True)[1])]

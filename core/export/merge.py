@@ -122,6 +122,7 @@ def _merge_streaming(
                     done += 1
                     progress(done / len(base.tensors))
             weight_map |= dict.fromkeys(stored, file.name)
+    # As Transformers writes it: a model in one file has no index.
     if len(set(weight_map.values())) > 1:
         total = sum((target / name).stat().st_size for name in set(weight_map.values()))
         files.replace_json(target / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})

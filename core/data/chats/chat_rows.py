@@ -148,6 +148,7 @@ class _Rows:
                 context = _last(context + row)
                 row, size = [], sum(question.tokens + answer.tokens for question, answer in context)
                 if size + length > ROW_TOKENS:
+                    # A long question and answer need the room: they stand in a row without the turns before.
                     context, size = [], 0.0
             row.append(pair)
             size += length

@@ -98,6 +98,7 @@ def _app_of_keys(keys: set[str]) -> str:
     def any_of(names: Iterable[str]) -> bool:
         return not keys.isdisjoint(names)
 
+    # Before ChatGPT, whose `mapping` DeepSeek's export has too.
     if any(key.endswith("fragments.item.type") for key in keys):
         return "deepseek"
     if any_of(("item.mapping", "mapping")):
@@ -114,6 +115,7 @@ def _app_of_keys(keys: set[str]) -> str:
         has(*(f"{place}.{name}" for name in ("messageType", "createdDateTime", "body.content"))) for place in _LISTS
     ):
         return "teams"
+    # An account's own export; above, what Microsoft Graph lists.
     if has("conversations.item.MessageList.item.messagetype", "conversations.item.MessageList.item.content"):
         return "teams"
     if has("mes", "is_user"):
@@ -126,6 +128,7 @@ def _app_of_keys(keys: set[str]) -> str:
         return "discord"
     if has("messages.item.creator.name", "messages.item.created_date"):
         return "google"
+    # signal-cli, or signal-export.
     if has("envelope.timestamp") or (
         has("date", "sender", "body") and any_of(("reactions", "attachments.item", "quote"))
     ):

@@ -213,6 +213,7 @@ def _epub(file: IO[bytes]) -> Iterator[object]:
     """Yield the chapters in reading order, as _blocks. Raises _Locked for encrypted ones."""
     import lxml.etree
 
+    # The file may come from anyone: entities could grow without end, or read files of this computer.
     parser = lxml.etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=False)
     with zipfile.ZipFile(file) as book:
         rootfile = lxml.etree.fromstring(book.read("META-INF/container.xml"), parser).find(".//{*}rootfile")

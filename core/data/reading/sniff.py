@@ -93,6 +93,7 @@ def _probed(path: Readable, limits: Limits, choices: Choices, check: Callable[[]
         size = _size(path, limits)
         with path.open("rb") as file:
             head = file.read(_HEAD)
+        # One layer only: what is compressed twice is refused below.
         if not isinstance(path, Unpacked) and (inside := unpacked(path, head, limits)):
             return _compressed_source(inside, size, _probed(inside, limits, choices, check), _digest(path, check))
         packed = _zip_or_spreadsheet(path, head, limits)
@@ -396,6 +397,7 @@ def _delimiter(path: Readable, encoding: str) -> str:
         return {"comma": ",", "semicolon": ";"}.get(named, named if named in _DELIMITERS else "\t")
     if sample.lower().startswith("sep=") and sample[4:5] in _DELIMITERS:
         return sample[4]
+    # The last record may be cut off.
     if len(sample) == _HEAD:
         sample = sample[: sample.rfind("\n") + 1] or sample
     best, best_score = ",", 0.0
@@ -408,6 +410,7 @@ def _delimiter(path: Readable, encoding: str) -> str:
             continue
         if widths and widths[0] > 1:
             equal = sum(width == widths[0] for width in widths) / len(widths)
+            # Among equals, the one with the most columns.
             score = equal + widths[0] / 1000
             if score > best_score:
                 best, best_score = delimiter, score

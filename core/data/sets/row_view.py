@@ -98,6 +98,7 @@ def _pieces(full: FullExample, limit: int) -> list[Span]:
     part: Part = ""
     marks = full.rendered.marks if full.rendered else ()
     for i, ((start, end), learned) in enumerate(zip(full.offsets, full.learned, strict=True)):
+        # Nothing stands before the first token that could predict it.
         is_learned = learned and i > 0
         kind: SpanKind
         if i >= limit:

@@ -37,12 +37,14 @@ def names_by_column(
         present = {by_name[name.lower()]: one for name, one in names.columns.items() if name.lower() in by_name}
         return {column: one for column, one in present.items() if not _are_of_words(sample, column)}
     numbers = {column: Numbering() for column in columns if _are_numbers([row.values.get(column) for row in sample])}
+    # Of an unnumbered list the last number is possible too: the file may count from 1.
     known = set(names.listed) | (set() if names.numbered else {len(names.listed)})
     if not numbers:
         return {}
     for row in (item for item in rows() if isinstance(item, Row)):
         for column in [*numbers]:
             for number in _numbers(row.values.get(column)):
+                # A number below 0 is no class: -1 marks a row without one.
                 if number is None or number >= 0 and number not in known:
                     del numbers[column]
                     break

@@ -208,6 +208,7 @@ def inline(text: str, at_start: bool = False) -> Options | None:
         expected = (LETTERS[place], LETTERS[place].lower(), str(place + 1)) if place < 9 else ()
         if mark[2] in expected and (not run or _style(mark) == _style(run[0])):
             run.append(mark)
+        # Anew: up to two marks were not a list, such as the "a)" of a sentence.
         elif mark[2] in "Aa1" and len(run) < 3:
             run = [mark]
     if len(run) < 2 or (at_start and text[: run[0].start()].strip(" \n'\"[")):

@@ -88,6 +88,7 @@ def without_parts(turn: Any, notes: Notes) -> list[Any]:
     if not rest and not calls:
         notes.add_unread("field", turn, ("role", "content"))
         return results
+    # Results first: they answer the turn before this one.
     return [*results, turn | {"content": rest} | ({"tool_calls": calls} if calls else {})]
 
 

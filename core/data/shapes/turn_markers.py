@@ -242,6 +242,8 @@ class _Named:
         begin, before, joint = 0, "", "\n"
         for mark, name in self._marks(text):
             side, current = _side(name) or "user", turns[-1]["role"] if turns else None
+            # Not a turn: an input that follows no question, or a system prompt in the middle, is text of the turn
+            # before.
             if (name in _MORE.split() and current != "user") or (side == "system" and turns):
                 continue
             before = self._end_turn(turns, text[begin : mark.start()], before, joint)

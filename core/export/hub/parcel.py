@@ -82,6 +82,7 @@ def pack(run: RunFolder, result: ExportResult, folder: Path, repo: str, with_fil
         if not path.is_file() or path.is_symlink() or path.stat().st_size != size:
             raise ExportError("publish.changed", name=result.name, file=name)
         if name == CONFIG:
+            # The local config names a folder of this computer; a published one names the model on the hub.
             named = {"base_model_name_or_path": model_card.base_id_of(recipe), "revision": recipe.model.revision}
             pieces.append(_generated(CONFIG, json.dumps(files.read_object(path) | named, indent=2) + "\n"))
         else:

@@ -103,6 +103,7 @@ class Sender:
         adds = [_Counted(piece, partial(self._set_arrived, piece.name)) for piece in self.parcel.pieces]
         self._upload(adds)
         self._report("committing", None)
+        # One commit at the end: an upload that breaks leaves the repository's files as they were.
         commit = self._hub.create_commit(
             repo,
             [*adds, *(CommitOperationDelete(name) for name in self._stale(existing))],

@@ -155,6 +155,7 @@ def _fetch(target: Path, report: Report, check: Callable[[], None]) -> None:
             or not (unpacked / "runtime" / "llama_cpp_py_sync").is_dir()
         ):
             raise ExportError("gguf.tools_incomplete", found=sorted(wheel.name for wheel in wheels.glob("*")))
+        # On the disk before it has its name: after a power cut there is all of it or none.
         files.sync_tree(unpacked)
         files.rename(unpacked, target)
         files.sync_folder(target.parent)
