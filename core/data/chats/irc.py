@@ -49,6 +49,7 @@ _BY_APP = re.compile(
     r"(?:has |have )?(?:joined|left|quit|parted|is now known as|sets? (?:the )?(?:mode|topic)|changed? (?:the )?topic|"
     r"was kicked)\b"
 )
+_PROCESS = re.compile(r"\[\d+\]$")  # of a system's log
 _LEVELS = {"trace", "debug", "info", "notice", "warn", "warning", "error", "critical", "fatal"}  # of a program's log
 _NEW_DAY = re.compile(r"(?:Day changed|Log opened|Session Start).{0,40}?([A-Z][a-z]{2}) +(\d{1,2})\b.{0,40}?(\d{4})")
 
@@ -75,7 +76,7 @@ def _style(lines: Iterable[str]) -> _LogStyle | None:
         is_markup = name == "angles" and any(f"</{nick}>" in line for nick in nicks for line in lines)
         least = 4 if name == "colon" else 2
         are_people = len(nicks) > 1 and 2 * len(nicks) <= max(4, nicks.total()) and nicks.total() >= least
-        are_people = are_people and _LEVELS.isdisjoint(nick.lower() for nick in nicks)
+        are_people = are_people and not any(nick.lower() in _LEVELS or _PROCESS.search(nick) for nick in nicks)
         if name == "script":
             said_by = [match["nick"].strip() for line in lines if (match := said.match(line))]
             are_people, of_chat = are_people and _are_speakers(said_by), nicks.total()

@@ -112,6 +112,7 @@ def _source(path: Path, parts: Sequence[Part], limits: Limits, choices: Choices,
     parts = sorted(parts, key=lambda part: by_name(part.name))
     data_parts, layouts = _data_parts(parts)
     line_files.refuse_side_by_side(path.name, parts)
+    line_files.refuse_classes(path.name, data_parts)
     own_code, others_code = _code_parts(parts, data_parts)
     data_parts = own_code or [part for part in data_parts if not source_code.is_code(part.name)] or data_parts
     read: list[Source] = []

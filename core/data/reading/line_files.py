@@ -1,7 +1,8 @@
-"""Files side by side of which each line belongs to the same line of the others, such as texts and their labels."""
+"""Texts whose labels are not in their own file: in another one, line by line, or in the names of files and folders."""
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import combinations
@@ -15,6 +16,9 @@ from core.errors import DataError
 from core.values import MIB
 
 _MIN_LINES, _LARGEST = 20, 64 * MIB
+_CLASSES = re.compile(
+    r"pos|neg|positive|negative|neutral|spam|ham|fake|real|true|false|toxic|clean|ai|human", re.IGNORECASE
+)
 
 
 class SizedFile(Readable, Protocol):
@@ -34,6 +38,17 @@ def refuse_side_by_side(name: str, parts: Sequence[SizedFile]) -> None:
                 continue
             if "words" in (_shape(one), _shape(other)):
                 raise DataError("data.side_by_side", file=name, files=[one.name, other.name], lines=lengths[one.name])
+
+
+def refuse_classes(name: str, parts: Sequence[SizedFile]) -> None:
+    """Raise DataError if the names of all texts, or of their folders, are names of classes: pos.txt beside neg.txt."""
+    names = {
+        next((word for word in (part.stem, PurePosixPath(part.name).parent.name) if _CLASSES.fullmatch(word)), "")
+        for part in parts
+        if SUFFIXES.get(part.suffix.lower()) == "txt"
+    }
+    if len(names) > 1 and all(names):
+        raise DataError("data.classes_by_file", file=name, names=sorted(names))
 
 
 def _lines(part: SizedFile) -> int:

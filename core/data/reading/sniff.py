@@ -52,8 +52,10 @@ _BINARY: dict[bytes, FileKind] = {
     b"ARROW1": "arrow",
     b"SQLite format 3\0": "sqlite",
 }
-# mailboxes, and chats of LINE
-_CHAT = re.compile(rb"From \S.*\d{4}\r?\n[A-Za-z-]+: |(?:\xef\xbb\xbf)?\[LINE\]")
+# mailboxes, and chats of LINE and aider
+_CHAT = re.compile(
+    rb"\A(?:From \S.*\d{4}\r?\n[A-Za-z-]+: |(?:\xef\xbb\xbf)?\[LINE\])|^# aider chat started at \d", re.MULTILINE
+)
 # The marks of quiz questions in a text: Moodle's GIFT and Aiken, and OpenTriviaQA.
 _QUIZ = {
     "{=...~...}": re.compile(rb"\{\s*(?:=[^{}~=]{1,400}~|~[^{}~=]{1,400}[=~])[^{}]{1,2000}\}"),
@@ -198,12 +200,13 @@ def _text_source(path: Readable, size: int, decoding: encodings.Decoding, choice
 
 def _with_lines(source: Source) -> Source:
     """Return the source of a text whose lines are no prose as what they are. Raises DataError for words with tags, for
-    fields between signs, and for a list of words or numbers."""
+    fields between signs, for lines below initials, and for a list of words or numbers."""
     lines = line_rows.first_lines(source.path, source.encoding)
     shape = line_rows.shape_of(lines)
     if shape in line_rows.REFUSED:
         count, signs = line_rows.fields_of(lines)
-        raise DataError(f"data.is_{shape}", file=source.path.name, count=count, signs=signs)
+        initials = line_rows.initials_of([line for line in lines if line.strip()])
+        raise DataError(f"data.is_{shape}", file=source.path.name, count=count, signs=signs or initials)
     if shape == "table":
         return replace(source, kind="csv", delimiter="\t", quoted=line_rows.is_quoted(lines))
     return replace(source, lines=shape, separator=line_rows.separator_of(lines) if shape == "cards" else "")
@@ -330,7 +333,7 @@ def _refuse_what_is_not_data(path: Readable, head: bytes, packed: FileKind | Non
         raise DataError("data.not_database", file=path.name)
     if SUFFIXES.get(path.suffix.lower(), "txt") == "txt":
         _refuse_quiz(path, head)
-    if _CHAT.match(head):
+    if _CHAT.search(head):
         raise DataError("data.is_unread_chat", file=path.name)
     if _WEB_PAGE.match(head.decode("utf-8", "replace")) and SUFFIXES.get(path.suffix.lower()) != "html":
         raise DataError("data.is_web_page", file=path.name)

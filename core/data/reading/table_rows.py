@@ -231,7 +231,7 @@ def batch_rows(batches: Iterable[Any], limits: Limits) -> Iterator[RawRow | Prob
 
 def txt_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem]:
     """Yield a row for each conversation in a text with turn markers, otherwise for each paragraph: the lines up to a
-    blank one. A long paragraph becomes several rows (`Paragraph`)."""
+    blank one, or to the % between the texts of a fortune file. A long paragraph becomes several rows (`Paragraph`)."""
     row = 0
     with source.path.open(encoding=source.encoding) as file:
         if source.is_marked and (style := turn_markers.style_of_file(head := file.read(turn_markers.LOOKED_AT))):
@@ -243,7 +243,7 @@ def txt_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem]:
         paragraph = Paragraph()
         number, continues = 1, False
         while line := file.readline(MAX_CHARACTERS):
-            if line.isspace() and not continues:
+            if (line.isspace() or line == turn_markers.END_OF_FORTUNE) and not continues:
                 texts = paragraph.end()
             else:
                 texts = paragraph.add(number, line)

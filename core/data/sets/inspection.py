@@ -229,7 +229,8 @@ def _assumptions(source: Source, decision: Decision, choices: Choices) -> list[M
     taken = taken_as(roles)
     key = {"names": "data.note_by_names", "content": "data.note_guessed"}.get(decision.evidence)
     roles_note = [msg(key, taken=taken)] if taken and key else []
-    asked = next((name for name, role in roles.items() if role == "text" and meaning_of(name) == "question"), None)
+    texts = [name for name, role in roles.items() if role == "text"]
+    asked = next((name for name in texts if source.is_prose or meaning_of(name) == "question"), None)
     if asked and not source.is_marked and decision.evidence == "content":
         roles_note.append(msg("data.note_no_answers", column=asked))
     return [*roles_note, *([msg("data.note_header_unsaid")] if header else [])]

@@ -166,7 +166,8 @@ def _meaning(
     if isinstance(known, Decision):
         return _by_roles(source, rows, known)
     if known == "text":
-        return _as_text(_Meaning(source, known), rows)
+        asks = source.is_prose and sides.are_questions(rows)
+        return _as_text(_Meaning(source, known, Decision(({"text": "text"},), "content") if asks else Decision()), rows)
     unnamed = class_names.unnamed(rows, source.class_names) if known == "text_label" else None
     return _Meaning(_noted(source, unnamed) if unnamed else source, known)
 

@@ -28,6 +28,7 @@ _MAX_SIDES = 4  # columns of which each may go with each
 MAX_READINGS = 6  # offered to a person
 _MIN_ROWS, _ROWS_OF_EACH = 20, 5  # of a column of kinds: rows, and rows with each value
 _LONG = 8  # words of a usual text in a column
+_ASKED = 0.8  # of the lines of a text that only asks
 _WEAK = frozenset({"source", "summary", "input"})  # names of a question or an answer, and of much else
 LONGEST_LABEL = 40  # characters
 MAX_LABELS = 30  # different values of a column of labels
@@ -108,6 +109,16 @@ def beside_text(rows: Sequence[Row]) -> Decision | None:
     if others and all(are_spans(table.values[name][0]) for name in others):
         raise DataError("data.every_row", problem=msg("data.only_spans", column=others[0]))
     return _question_to_person([*(_pair(text, name) for name in others), _alone(text)]) if others else None
+
+
+def are_questions(rows: Sequence[Row]) -> bool:
+    """Return True for a text of which nearly every line is a question: their answers are somewhere else."""
+    lines = [line for row in rows for line in str(row.values.get("text")).splitlines() if line.strip()]
+    return len(lines) >= _ROWS_OF_EACH and sum(map(_is_question, lines)) >= _ASKED * len(lines)
+
+
+def _is_question(text: object) -> bool:
+    return str(text).rstrip().endswith(_QUESTION_MARKS)
 
 
 def with_answer(readings: Sequence[Roles], column: str) -> Roles:
@@ -231,7 +242,7 @@ class _Table:
 
     def asks(self, name: str) -> float:
         """The share of a column's values that end as a question."""
-        return self.share(name, (str(v).rstrip().endswith(_QUESTION_MARKS) for v in self.values[name]))
+        return self.share(name, map(_is_question, self.values[name]))
 
     def holds_code(self, name: str) -> bool:
         return self.share(name, (_CODE_BEGINS.match(str(v)) is not None for v in self.values[name])) >= 0.5

@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from math import inf
 from statistics import median
 from typing import Protocol
 
@@ -50,7 +51,8 @@ _SYSTEM_TEXT = re.compile(r"\s*(?:<<SYS>>(.*?)<</SYS>>|\[SYSTEM_PROMPT\](.*?)\[/
 # Names of the sides before a colon, letters among them; speakers.py has those in a field.
 # English, German, Spanish, French, Italian, Portuguese, Russian, Chinese, Japanese, Korean.
 _ASKS = """
-    human user question q instruction prompt customer client query student frage f nutzer benutzer anweisung kunde
+    human user question q instruction instruct prompt customer client query student frage f nutzer benutzer anweisung
+    kunde
     pregunta p usuario cliente instrucción utilisateur domanda utente pergunta usuário вопрос пользователь 用户 问题 问
     提问 指令 人类 質問 ユーザー 질문 사용자"""
 _ANSWERS = """
@@ -59,8 +61,8 @@ _ANSWERS = """
     答 回复 答案 応答 アシスタント 답변 어시스턴트"""
 _MORE = "input 输入 eingabe entrada"  # of the side that asks
 _SYSTEM = "system 系统 システム 시스템"
-_ALONE = "instruction q question f frage p pregunta domanda pergunta вопрос 问 问题 提问 質問 질문"  # no talk goes on
-_QUESTION = _ALONE.removeprefix("instruction ")
+_QUESTION = "q question f frage p pregunta domanda pergunta вопрос 问 问题 提问 質問 질문"
+_ALONE = f"instruction instruct {_QUESTION}"  # no talk goes on
 _LETTERS = frozenset("qafpr")
 _NAMES = "|".join(sorted(map(re.escape, f"{_ASKS} {_ANSWERS} {_MORE} {_SYSTEM}".split()), key=len, reverse=True))
 _NUMBER = r"(?:[ \t]*\d+)?[ \t]*"  # never two runs of blanks side by side, which take quadratic time
@@ -78,7 +80,8 @@ _NAMED = tuple(
 _LOST = re.compile(r"\A(?:None|null)?\s*^(?:tool|function|observation)[ \t]*:.*\Z|^tool:.*", re.MULTILINE | re.DOTALL)
 _OPTION = re.compile(r"^[ \t]*B[ \t]*[:.)]", re.MULTILINE)  # then A: is a choice
 _PREAMBLE = re.compile(r"Below is an instruction|A chat between|The following is a conversation")
-_RULER = re.compile(r"[ \t]*(?:-{3,}|={3,}|\*{3,}|_{3,}|<\|endoftext\|>)[ \t]*$")
+_RULER = re.compile(r"[ \t]*(?:-{3,}|={3,}|\*{3,}|_{3,}|<\|endoftext\|>|%)[ \t]*$")
+END_OF_FORTUNE = "%\n"  # a line between the texts of a fortune file
 
 
 @lru_cache(maxsize=512)
@@ -300,8 +303,8 @@ def style_of_file(head: str) -> _Style | None:
 def conversations(lines: Iterable[str], style: _Style, head: str) -> Iterator[tuple[int, str]]:
     """Yield (number of the first line, text) of each conversation of a text file.
 
-    A new one begins at a system text, after a ruler, or at a question with more empty lines before it than answers
-    have.
+    A new one begins at a system text, after the end of a fortune, after a ruler, or at a question with more empty lines
+    before it than answers have.
     If nothing else does, BLOCK characters end one before the next question.
     """
     usual = _gap_before_answers(head, style)
@@ -312,7 +315,7 @@ def conversations(lines: Iterable[str], style: _Style, head: str) -> Iterator[tu
     for number, line in enumerate(lines, 1):
         if not line.strip() or _RULER.match(line):
             waiting.append(line)
-            gap += 1 if not line.strip() else 1_000
+            gap += 1 if not line.strip() else inf if line == END_OF_FORTUNE else 1_000
             continue
         sides = style.sides(line)
         first = sides[0] if sides and not line.lstrip().startswith("[/INST]") else None
@@ -320,7 +323,7 @@ def conversations(lines: Iterable[str], style: _Style, head: str) -> Iterator[tu
             first == "system" or _PREAMBLE.match(line) is not None or line.startswith(("<s>", "<bos>", "<|begin_of"))
         )
         is_apart = first == "user" and (alone or gap > usual or size > BLOCK)
-        if block and (answered and (is_new or is_apart) or size > LARGEST_BLOCK):
+        if block and (answered and (is_new or is_apart) or gap == inf or size > LARGEST_BLOCK):
             yield begins, "".join(block)
             block, size, answered = [], 0, False
         elif block:

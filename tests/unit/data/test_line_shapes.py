@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -181,3 +182,73 @@ def test_a_script_is_a_chat_and_fields_are_none(tmp_path) -> None:
     fields = "\n".join(f"{name}: it is {at}." for at in range(9) for name in ("Plot", "Place", "Ending"))
     (tmp_path / "b.txt").write_text(fields, "utf-8")
     assert inspect_file(tmp_path / "b.txt").chat is None
+
+
+def test_texts_of_a_fortune_file_are_apart_and_their_mark_is_no_text(tmp_path: Path) -> None:
+    """Seen: hundreds of quotes and the % between them as one paragraph."""
+    quotes = [f"Quote {n} is short.\n\t\t-- Somebody" for n in range(4)]
+    _, examples = read(tmp_path, "\n%\n".join(quotes) + "\n%\n", "humorists.txt")
+    assert [one.text for one in examples] == quotes
+
+
+def test_a_question_of_a_fortune_file_has_no_answer_from_the_next_text(tmp_path: Path) -> None:
+    """Seen: of jokes that begin with the answer, each question had the answer of the next one."""
+    right = "".join(f"Q:\tWhy is {n} odd?\nA:\tIt is number {n}.\n%\n" for n in range(12))
+    report, examples = read(tmp_path, f"{right}A:\tSeven.\nQ:\tWhat comes after six?\n%\nA:\tEight.\n%\n{right}{right}")
+    assert set(sides(examples)) == {(f"Why is {n} odd?", f"It is number {n}.") for n in range(12)}
+    assert report.error_count == 3
+
+
+def test_lines_below_one_of_a_few_letters_are_refused_with_the_letters(tmp_path: Path) -> None:
+    lines = "".join(f"E\nM Wo warst du, {n}?\nM Am See, mit Freunden.\n" for n in range(8))
+    with pytest.raises(DataError, match="one of the letters E, M"):
+        read(tmp_path, lines)
+    _, examples = read(tmp_path, "I came.\nA man left.\nHe saw me.\n" * 8)
+    assert examples[0].text and examples[0].text.startswith("I came.")
+
+
+def test_a_table_of_quoted_cells_between_blanks_is_refused_as_fields(tmp_path: Path) -> None:
+    """As R's write.table has it. Seen: the quotation marks and numbers were trained as prose."""
+    rows = "".join(f'"{n}" "LUKE" "Hurry up, \\"{n}\\" times!"\n' for n in range(9))
+    with pytest.raises(DataError, match="has 3 fields in each line"):
+        read(tmp_path, f'"character" "dialogue"\n{rows}')
+
+
+def test_a_log_of_processes_is_no_chat(tmp_path: Path) -> None:
+    """Seen: a syslog was read as a chat of 705 people."""
+    lines = "".join(
+        f"Mar 27 13:08:{n:02d} ip-10-77 sshd[{n // 9}]: Server listening on port {n}.\n"
+        f"Mar 27 13:08:{n:02d} ip-10-77 systemd-logind[7]: New session {n} of user ubuntu.\n"
+        for n in range(60)
+    )
+    with pytest.raises(DataError, match=r"auth\.log is a log, but no chat"):
+        read(tmp_path, lines, "auth.log")
+
+
+def test_a_text_of_questions_alone_is_a_guess_and_says_that_the_answers_are_missing(tmp_path: Path) -> None:
+    report, _ = read(tmp_path, "input\n" + "".join(f"Was ist {n} mal {n}?\n" for n in range(12)))
+    assert report.guessed and {"data.note_no_answers", "data.note_guessed"} <= {*keys(report)}
+    report, _ = read(tmp_path, "".join(f"Was ist {n} mal {n}?\nEs ist {n * n}.\n" for n in range(12)), "b.txt")
+    assert not report.guessed
+
+
+@pytest.mark.parametrize("names", [("pos.txt", "neg.txt"), ("train/spam/1.txt", "train/ham/1.txt")])
+def test_texts_in_files_that_are_named_as_classes_are_refused(names: tuple[str, ...], tmp_path: Path) -> None:
+    """Seen: reviews were trained as prose, and which of them are good and which bad was lost."""
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("".join(f"This film, number {n}, was as I expected.\n" for n in range(30)))
+    with pytest.raises(DataError, match="seem to be the names of classes"):
+        inspect_file(tmp_path)
+
+
+def test_a_chat_of_aider_is_refused_by_its_name(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="chat of LINE or aider"):
+        read(tmp_path, "\n# aider chat started at 2024-08-05 19:33:02\n\n#### add a test\n\n> app.py\n", "history.md")
+
+
+def test_instruct_and_output_mark_the_sides_of_a_conversation(tmp_path: Path) -> None:
+    talk = "System: You write posts.\n\nInstruct: Write one about tea, {n}.\n\nOutput: Tea is warm, {n}.\n"
+    file = tmp_path / "a.jsonl"
+    file.write_text("".join(json.dumps({"text": talk.format(n=n)}) + "\n" for n in range(6)), "utf-8")
+    assert sides([one for _, one in examples_of(file)])[2] == ("Write one about tea, 2.", "Tea is warm, 2.")
