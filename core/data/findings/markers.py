@@ -9,7 +9,8 @@ from core.data.findings.row_words import RowWords
 
 _MARKER = re.compile(
     r"<\|im_(?:start|end)\|>|<\|(?:start|end)_header_id\|>|<\|eot_id\|>|</?(?:start|end)_of_turn>|\[/?INST\]|<</?SYS>>"
-    r"|<\|(?:user|assistant)\|>|<｜(?:User|Assistant)｜>|#{2,4} ?(?:Human|Assistant|Instruction|Response) ?:"
+    r"|<\|(?:user|assistant)\|>|<(?:user|human|bot|assistant)> ?:"
+    r"|<｜(?:User|Assistant)｜>|#{2,4} ?(?:Human|Assistant|Instruction|Response) ?:"
 )
 _ASKS, _ANSWERS = (re.compile(rf"^(?:{names}) ?:", re.MULTILINE) for names in ("Human|User", "Assistant|AI"))
 

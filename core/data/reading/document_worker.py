@@ -251,12 +251,18 @@ def _locked(book: zipfile.ZipFile, names: Iterable[str]) -> bool:
 
 
 # ---- subtitles -----------------------------------------------------------------------------------
+_COMMA = re.compile(r"(?<=:\d\d),(?=\d{3}\b)")  # of a time
+
+
 def _subtitles(content: str) -> Iterator[object]:
     """Yield the spoken text without times; a paragraph ends at a silence, or at a sentence's end once it is long."""
     import pysubs2
 
     text, before = "", 0
-    for event in pysubs2.SSAFile.from_string(content.lstrip("\ufeff")):
+    content = content.lstrip("\ufeff")
+    if content.startswith("WEBVTT"):
+        content = _COMMA.sub(".", content)  # as in .srt
+    for event in pysubs2.SSAFile.from_string(content):
         line = _SPACE.sub(" ", event.plaintext).strip()
         if not line or event.is_comment:
             continue

@@ -30,6 +30,7 @@ LIKELY = (
 _PADDING = re.compile(rb"(?<=\n)\0{8,}|(?<!\0)\0{8,}+\Z")  # a crash leaves it where lines were being written
 _WIDE = 5  # the first of them have characters of several bytes
 _ALONE, _HIGH = re.compile(rb"(?<![\x80-\xff])[\x80-\xff](?![\x80-\xff])"), re.compile(rb"[\x80-\xff]")
+_LETTER_AT_NUMBER = re.compile(r"[^\W\d_a-zA-Z](?=\d)")
 _UNICODE = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32")
 _AS_LIKELY = 0.01  # difference in charset-normalizer's measure of disorder, 0 to 1
 _MAX_NAMED = 4
@@ -177,7 +178,7 @@ def _likely(sample: bytes) -> list[tuple[str, list[str]]]:
     alone = 2 * len(_ALONE.findall(sample)) > len(_HIGH.findall(sample))
     order = [*LIKELY[_WIDE:], *LIKELY[:_WIDE]] if alone else list(LIKELY)
     candidates = [
-        (match.chaos, order.index(name), name, str(match))
+        (match.chaos + _letters_at_numbers(str(match)), order.index(name), name, str(match))
         for match in charset_normalizer.from_bytes(sample, cp_isolation=list(LIKELY))
         for name in match.could_be_from_charset
         if name in LIKELY
@@ -197,6 +198,11 @@ def _likely(sample: bytes) -> list[tuple[str, list[str]]]:
                 others.append(other)
         result.append((name, others[:_MAX_NAMED]))
     return result
+
+
+def _letters_at_numbers(text: str) -> float:
+    """Return the share of characters beyond ASCII that are letters before a number: in Ł100, the pound was meant."""
+    return len(_LETTER_AT_NUMBER.findall(text)) / max(1, sum(character > "\x7f" for character in text))
 
 
 def _note(name: str, others: list[str]) -> Message:

@@ -12,6 +12,7 @@ from core.data.reading.json_text import JsonText, LargeValue
 from core.data.reading.split_names import split_of
 from core.data.shapes.labelled import rows_in_object
 from core.data.shapes.left_out import Omission, has_value
+from core.data.shapes.roles import meaning_of
 from core.errors import DataError
 from core.messages import Message, msg
 from core.values import MIB
@@ -126,7 +127,7 @@ def json_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omi
     with source.path.open(encoding=source.encoding) as file:
         text = _RowsText(file, limits.row_bytes)
         try:
-            yield from _object(text) if text.peek() == "{" else _list(text)
+            yield from _object(text, _list_of_pairs(source, limits)) if text.peek() == "{" else _list(text)
             if (rest := text.peek()) == "\0":
                 yield _padding(text.line)
             elif rest:
@@ -149,9 +150,34 @@ def _list(text: _RowsText, row: int = 0, validation: bool = False) -> Iterator[R
         text.row = row + 1
 
 
-def _object(text: _RowsText) -> Iterator[RawRow | Problem | Omission]:
+def _list_of_pairs(source: Source, limits: Limits) -> str:
+    """Return the key of the first list in an object whose items have a question and an answer, a text and its class, or
+    a conversation; "" if no other list stands before it, or the file is large."""
+    if source.bytes > limits.row_bytes:
+        return ""
+    with source.path.open(encoding=source.encoding) as file:
+        try:
+            value = json.load(file)
+        except (ValueError, RecursionError):
+            return ""
+    lists = [key for key, items in value.items() if isinstance(items, list) and items and isinstance(items[0], dict)]
+    pairs = next((key for key in lists if _is_pair(value[key][0])), "")
+    return pairs if pairs and (pairs != lists[0] or _holds_talk(value[pairs][0])) else ""
+
+
+def _is_pair(item: dict[str, Any]) -> bool:
+    names = {name.lower() for name, part in item.items() if has_value(part)}
+    has_text, has_class = (not names.isdisjoint(each) for each in (("text", "content"), ("intent", "label", "role")))
+    return _holds_talk(item) or {"question", "answer"} <= {*map(meaning_of, names)} or has_text and has_class
+
+
+def _holds_talk(item: dict[str, Any]) -> bool:
+    return any(isinstance(item.get(name), list) for name in _CONVERSATIONS)
+
+
+def _object(text: _RowsText, pairs: str) -> Iterator[RawRow | Problem | Omission]:
     """Yield the rows under the first key with a list of objects ("data", ...), under all of "train", "test" and the
-    like, or the object as a row."""
+    like, or the object as a row. pairs: the key to use in place of the first."""
     fields: dict[str, Any] = {}
     used: str | None = None
     lists: list[str] = []
@@ -163,7 +189,7 @@ def _object(text: _RowsText) -> Iterator[RawRow | Problem | Omission]:
             lists += [key] if is_list else []
             if _has_value(text) and not is_list:
                 yield Omission("beside", key)
-        elif name not in _NO_ROWS and text.opens_with(
+        elif (key == pairs if pairs else name not in _NO_ROWS) and text.opens_with(
             _LIST if name in _WRAPPERS else _OBJECTS_OR_LISTS if split and not _is_row(fields) else _OBJECTS
         ):
             yield from (Omission("beside", beside) for beside, value in fields.items() if has_value(value))

@@ -32,7 +32,7 @@ _LONGEST_TERM = 80  # characters
 _LABEL = "__label__"
 _LABELS = re.compile(r"((?:__label__\S+\s+)+)(\S.*)", re.DOTALL)
 _SEPARATORS = (" :: ", "::", " — ", " – ", " - ", " => ", " → ", " = ")
-_TAG = re.compile(r"(?:O|[BIESLUM]-[\w-]+)$")
+_TAG = re.compile(r"(?:[BIO]|[BIESLUM]-[\w-]+)$")
 _END = "=========="  # of a highlight
 _OPTION = re.compile(r"\s*[(（]?([A-Ja-j])\s?[).:、．）]\s*(\S.*)")
 _RIGHT = re.compile(

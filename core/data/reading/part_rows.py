@@ -18,9 +18,11 @@ from core.data.shapes.sides import Decision
 from core.errors import DataError
 from core.messages import Message, msg
 from core.recipe import Format
+from core.values import MIB
 
 _MAX_FILES_NAMED = 20
 _LOOKED_AT, _MIN_SAME, _MAX_COMPARED = 20, 3, 50  # rows of a file, rows with texts, files
+_MAX_BYTES = 4 * MIB  # of files whose texts are searched for the rows of others
 
 # the source, its format, the decision on its columns, its rows
 Started = tuple[Source, Format, Decision, Iterator[Row | Problem]]
@@ -77,7 +79,23 @@ def _each_once(started: list[Started], limits: Limits) -> tuple[list[Started], d
             same[source.path.name] = others[0][0].path.name
         elif len(kept) < _MAX_COMPARED:
             kept[source.path.name] = (each, texts)
+    kept_parts = [each for each in started if each[0].path.name not in same]
+    telling = min(FORMATS.index(each[1]) for each in kept_parts)
+    inside = [each for each in kept_parts if FORMATS.index(each[1]) == telling]
+    words = "\n".join(_all_text(inside, limits)) if len(inside) < len(kept_parts) else ""
+    for each in kept_parts if words else ():
+        rows = _longer_texts(each[0], limits) if each not in inside and each[1] != "text" else []
+        if sum(map(bool, rows)) >= _MIN_SAME and all(text.strip() in words for texts in rows for text in texts):
+            same[each[0].path.name] = inside[0][0].path.name
     return [each for each in started if each[0].path.name not in same], same
+
+
+def _all_text(started: Iterable[Started], limits: Limits) -> Iterator[str]:
+    """Yield the texts of files, or nothing if they are large."""
+    if sum(each[0].bytes for each in started) <= _MAX_BYTES:
+        for source, *_ in started:
+            items = [] if source.chat or source.message_columns else read_rows(source, limits)
+            yield from (text for item in items if isinstance(item, Row) for _, text in texts_in(item.values))
 
 
 def _longer_texts(source: Source, limits: Limits) -> list[set[str]]:

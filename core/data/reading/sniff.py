@@ -32,7 +32,7 @@ from core.values import MIB
 _HEAD = 64 << 10
 _MAX_PICTURE = 16 * MIB
 _IN_USE = 32  # error of Windows for a file that another program holds, which Python calls a lack of permission
-_DELIMITERS = (",", ";", "\t")
+_DELIMITERS = (",", ";", "\t", "|")
 # Files that people choose by mistake, by their first bytes; the sentence is `data.is_<name>`.
 _MAGIC: dict[str, tuple[bytes, ...]] = {
     "zip": (b"PK\x03\x04", b"PK\x05\x06"),
@@ -344,6 +344,8 @@ def _kind(path: Readable, encoding: str, limits: Limits) -> FileKind:
     not read, or not what the suffix says."""
     by_suffix = SUFFIXES.get(path.suffix.lower())
     if by_suffix == "csv" or by_suffix in SPREADSHEETS:  # many programs write text and call it .xls
+        if path.suffix.lower() == ".tsv":
+            _refuse_tags(path, encoding)
         return "csv"
     with path.open(encoding=encoding, errors="replace") as file:
         lines: list[str] = []
@@ -372,9 +374,8 @@ def _kind(path: Readable, encoding: str, limits: Limits) -> FileKind:
         return "jsonl"
     if not first.startswith(("[", "{")):
         start = "".join(c if c.isprintable() else "?" for c in first[:20])
-        if by_suffix is None and line_rows.shape_of(line_rows.first_lines(path, encoding)) == "conll":
-            raise DataError("data.is_conll", file=path.name)
         if by_suffix is None:
+            _refuse_tags(path, encoding)
             raise DataError(
                 "data.unknown_kind", file=path.name, start=start, suffixes=sorted(SUFFIXES.keys() - CODE.keys())
             )
@@ -382,6 +383,12 @@ def _kind(path: Readable, encoding: str, limits: Limits) -> FileKind:
             raise DataError("data.not_parquet", file=path.name, suffix=path.suffix.lower(), start=start)
         raise DataError("data.not_json", file=path.name, suffix=path.suffix.lower(), start=start)
     return "jsonl" if by_suffix != "jsonl" and len(lines) > 1 and _is(dict, first) else "json"
+
+
+def _refuse_tags(path: Readable, encoding: str) -> None:
+    """Raise DataError for a word and its tags in each line."""
+    if line_rows.shape_of(line_rows.first_lines(path, encoding)) == "conll":
+        raise DataError("data.is_conll", file=path.name)
 
 
 def _is(kind: type, line: str) -> bool:
@@ -392,7 +399,7 @@ def _is(kind: type, line: str) -> bool:
 
 
 def _delimiter(path: Readable, encoding: str) -> str:
-    """Return the one of comma, semicolon and tab that splits the first records into the most equal columns."""
+    """Return the one of comma, semicolon, tab and bar that splits the first records into the most equal columns."""
     with path.open(encoding=encoding, newline="", errors="replace") as file:
         sample = file.read(_HEAD)
     if sample.lower().startswith(ANKI):

@@ -22,10 +22,12 @@ from core.data.reading.label_names import NO_NAMES
 from core.data.reading.part_rows import Started
 from core.data.reading.reader import read_rows
 from core.data.reading.split_names import set_apart, split_column
+from core.data.reading.suffixes import SPREADSHEETS
 from core.data.shapes import class_names, marked_rows, multiple_choice, sides
+from core.data.shapes.cells import columns_of_lists, with_joined_lists
 from core.data.shapes.known import COLUMNS, FORMATS, SAMPLE_ROWS, recognize_format
 from core.data.shapes.left_out import MEDIA, has_value
-from core.data.shapes.nested import refusal
+from core.data.shapes.nested import refusal, refuse_tags
 from core.data.shapes.roles import Roles, renamed, require
 from core.data.shapes.sides import Decision
 from core.errors import DataError
@@ -33,6 +35,7 @@ from core.messages import Message, msg
 from core.recipe import Format
 
 _MAX_TABLES = 20  # named in a refusal
+_TABLES = ("csv", "sqlite", *SPREADSHEETS)  # whose cells are texts
 CHECK_EVERY = 20  # rows, of up to 4 MiB
 
 
@@ -153,13 +156,22 @@ def _meaning(
     every_row: Callable[[], Iterator[Row | Problem]],
 ) -> _Meaning:
     """Return how the rows of a table, or of a list of objects, are read. Raises DataError if they cannot be."""
+    if format is None and not choices.columns and (written := multiple_choice.decided(rows, every_row)):
+        return _Meaning(_noted(source, written.note()), "question_answer", conversions=(written.apply,))
+    if lists := columns_of_lists(rows) if source.kind in _TABLES else ():
+        join = partial(with_joined_lists, columns=lists)
+        source = _noted(source, msg("data.note_lists", columns=[*lists]))
+        meaning = _of_texts(source, [*map(join, rows)], format, choices)
+        return replace(meaning, conversions=(join, *meaning.conversions))
+    return _of_texts(source, rows, format, choices)
+
+
+def _of_texts(source: Source, rows: list[Row], format: Format | None, choices: Choices) -> _Meaning:
     if choices.columns:
         require(choices.columns, rows)
         return _by_roles(source, rows, Decision((choices.columns,), "chosen"))
     if format is not None:
         return _Meaning(source, format)
-    if written := multiple_choice.decided(rows, every_row):
-        return _Meaning(_noted(source, written.note()), "question_answer", conversions=(written.apply,))
     if by_class := _classified(rows, source):
         return _Meaning(source, "text_label", conversions=(by_class.apply,))
     known = _recognized(rows)
@@ -168,7 +180,15 @@ def _meaning(
     if known == "text":
         asks = source.is_prose and sides.are_questions(rows)
         return _as_text(_Meaning(source, known, Decision(({"text": "text"},), "content") if asks else Decision()), rows)
-    unnamed = class_names.unnamed(rows, source.class_names) if known == "text_label" else None
+    if known != "text_label":
+        return _Meaning(source, known)
+    label, name = class_names.names_beside(rows)
+    if label:
+        note = msg("data.note_label_beside", column=label, names=name)
+        return _Meaning(
+            _noted(source, note), known, conversions=(partial(class_names.with_name_beside, label=label, name=name),)
+        )
+    unnamed = class_names.unnamed(rows, source.class_names)
     return _Meaning(_noted(source, unnamed) if unnamed else source, known)
 
 
@@ -216,6 +236,7 @@ def _recognized(rows: list[Row]) -> Format | Decision:
         if error.message.key != "data.unknown_format":
             raise
         multiple_choice.refuse_without_key(rows)
+        refuse_tags(rows)
         decision = sides.decide(rows)
         if (decision is None or decision.evidence != "names") and (nested := refusal(rows)):
             raise nested from error
@@ -224,7 +245,7 @@ def _recognized(rows: list[Row]) -> Format | Decision:
         if decision.evidence == "content" and "text" in decision.roles.values() and (media := _media_of(rows)):
             raise DataError("data.every_row", problem=msg("data.needs_picture", columns=media)) from error
         return decision
-    beside = sides.beside_text(rows) if format == "text" else None
+    beside = sides.beside_text(rows) if format == "text" else sides.beside_pair(rows, format)
     return beside or format
 
 

@@ -5,10 +5,12 @@ Used for the columns of answers, labels and contexts; a question is always a tex
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-from core.data.reading.file_rows import Flaw
+from core.data.reading.file_rows import Flaw, Row
 from core.data.shapes.left_out import Notes, has_value
+from core.data.shapes.options import parsed_cell
 
 ANSWERS = ("label", "answer", "output", "completion")
 
@@ -46,6 +48,26 @@ def text_of_cell(value: object, name: str, column: str, notes: Notes) -> object:
     if any(text != texts[0] for text in texts):
         notes.add_omission("answer", name)
     return texts[0]
+
+
+def columns_of_lists(rows: Sequence[Row]) -> tuple[str, ...]:
+    """Return the columns of a table whose cells write a list of texts as Python or JSON does: "['a', 'b']"."""
+
+    def is_list(cell: object) -> bool:
+        parts = parsed_cell(cell)
+        return parts is not cell and isinstance(parts, list) and all(isinstance(part, str) for part in parts)
+
+    cells = {name: [row.values.get(name) for row in rows] for name in rows[0].values}
+    given = {str(name): [*filter(has_value, values)] for name, values in cells.items()}
+    return tuple(name for name, values in given.items() if values and all(map(is_list, values)))
+
+
+def with_joined_lists(row: Row, columns: tuple[str, ...]) -> Row:
+    """Return a row with its lists as texts: words and signs as a sentence, anything else with commas."""
+    parts = {name: parsed_cell(row.values.get(name)) for name in columns}
+    joints = {name: " " if any(len(str(one)) == 1 for one in each or ()) else ", " for name, each in parts.items()}
+    lists = {name: joints[name].join(map(str, each)) for name, each in parts.items() if isinstance(each, list)}
+    return replace(row, values={**row.values, **lists})
 
 
 def are_scores(value: object) -> bool:

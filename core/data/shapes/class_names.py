@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,6 +20,7 @@ Names = Mapping[str, Mapping[int, str]]  # of the numbers in each column
 # Full names of columns with numbers of classes; sides.py has the last words of names of columns with any label.
 _LABELS = ("label", "labels", "class", "category", "target", "class index", "class_index", "label_id", "labels_id",
     "class_id", "y", "标签", "类别", "klasse", "kategorie", "categoria", "classe", "clase", "категория")  # fmt: skip
+_NAME = "(?:desc|des|description|name|text|str|string|title|word)"  # after the name of the column of labels
 _MAX_SHOWN = 5
 _MAX_LABELS = 100  # of one row; more are a label for each of its words
 
@@ -114,6 +116,28 @@ def unnamed(sample: Sequence[Row], names: Names) -> Message | None:
     if column is None or column in names or not _are_numbers([row.values.get(column) for row in sample]):
         return None
     return msg("data.note_label_numbers", column=column)
+
+
+def names_beside(sample: Sequence[Row]) -> tuple[str, str]:
+    """Return the column of labels that are numbers, and the column with their names: label, label_desc; ("", "") if
+    there is none."""
+    for label in (str(name) for name in sample[0].values if str(name).strip().lower() in _LABELS):
+        for name in map(str, sample[0].values):
+            pairs = {(str(row.values.get(label)), str(row.values.get(name))) for row in sample}
+            is_of_label = re.fullmatch(rf"{re.escape(label)}[\s_-]?{_NAME}", name, re.IGNORECASE) is not None
+            if (
+                is_of_label
+                and _are_numbers([row.values.get(label) for row in sample])
+                and len(dict(pairs)) == len(pairs)
+            ):
+                return label, name
+    return "", ""
+
+
+def with_name_beside(row: Row, label: str, name: str) -> Row:
+    """Return a row with the name of its label in place of the number."""
+    values = {each: value for each, value in row.values.items() if each != name}
+    return replace(row, values={**values, label: row.values.get(name)})
 
 
 @dataclass(frozen=True)

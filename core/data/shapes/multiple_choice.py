@@ -10,6 +10,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from core.data.reading.file_rows import Problem, Row
@@ -32,6 +33,7 @@ _CONTEXTS = ("context", "passage", "article", "premise", "paragraph", "story", "
 _NUMBERED = re.compile(r"column \d+")
 _OTHER_SHAPES = {"messages", "conversations", "conversation", "chosen", "rejected"}
 _MIN_WORDS = 3  # of a question that no name tells
+_KEY, _MIN_LETTERS = re.compile(r"[A-Ja-j]|\d"), 2  # of a key, and of the text of an option
 _SURE = 0.9  # share of the rows that have options, and of the keys that mean one
 
 
@@ -138,7 +140,8 @@ def decided(sample: Sequence[Row], rows: Callable[[], Iterable[Row | Problem]]) 
     names = [*dict.fromkeys(name for each in values for name in each)]
     if not _OTHER_SHAPES.isdisjoint(names):
         return None
-    for place in _places_of_options(names):
+    names = _up_to_key(values, names) if _are_unnamed(names) else names
+    for place in map(partial(_with_right_one, values, names), _places_of_options(names)):
         if not _most((place.options(each) is not None for each in values), len(values)):
             continue
         question, contexts = _question_columns(values, [name for name in names if name not in place.names], place)
@@ -197,7 +200,9 @@ def _are_marked(values: Sequence[Columns], place: Place) -> bool:
 def _question_columns(values: Sequence[Columns], names: Sequence[str], place: Place) -> tuple[str, tuple[str, ...]]:
     """Return the columns with the question and with what belongs to it; "" if there is no question."""
     texts = [name for name in names if any(_text(each.peek(name)) for each in values)]
-    contexts = [name for name in texts if name in _CONTEXTS or column_named([name], "context")]
+    contexts = [
+        name for name in texts if name in _CONTEXTS or column_named([name], "context") and _is_wordy(values, name)
+    ]
     if place.kind == "inline":
         return place.names[0], tuple(contexts)
     stem = next((name for name in texts if name in _STEMS), None)
@@ -214,6 +219,27 @@ def _question_columns(values: Sequence[Columns], names: Sequence[str], place: Pl
         ]
         question = wordy[0] if len(wordy) == 1 else None
     return question or "", tuple(name for name in contexts if name != question)
+
+
+def _up_to_key(values: Sequence[Columns], names: Sequence[str]) -> list[str]:
+    """Return the columns of a table without names up to the first of letters or small numbers after two texts: what
+    follows the key is no option."""
+    keys = [
+        name
+        for name in names[3:]
+        if _most((bool(_KEY.fullmatch(str(each.peek(name)))) for each in values), len(values))
+    ]
+    return [*names[: names.index(keys[0]) + 1]] if keys else [*names]
+
+
+def _with_right_one(values: Sequence[Columns], names: Sequence[str], place: Place) -> Place:
+    """Return the place of options with the column of the right one, if that is none of the others in any row."""
+    right = next((name for name in reading.RIGHT if name in names and name not in place.names), None)
+    if place.kind != "columns" or right is None:
+        return place
+    shown = [(_text(each.peek(right)), [_text(each.peek(name)) for name in place.names]) for each in values]
+    is_apart = all(len(text) > _MIN_LETTERS and text not in others for text, others in shown if text)
+    return Place("apart", (right, *place.names)) if is_apart else place
 
 
 def _is_wordy(values: Sequence[Columns], name: str) -> bool:

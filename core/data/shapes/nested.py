@@ -17,7 +17,7 @@ from core.errors import DataError
 _MAX_ROWS, _MAX_VALUES = 20, 2_000  # that are looked at, of a file and of a row
 _MAX_NAMED = 8
 MIN_WORDS = 3  # of a text
-_TAG = re.compile(r"O|[BIESLUM]-[\w-]+|[\w-]+-[BIESLUM]")
+_TAG = re.compile(r"[BIO]|[BIESLUM]-[\w-]+|[\w-]+-[BIESLUM]")
 _LETTERS = re.compile(r"[^\W\d_]")
 # Links, dates and ids, which are one word of letters and other signs.
 _NO_TEXT = re.compile(r"https?://\S+|(?=\S*\d)[\w:.+-]{10,}|true|false", re.IGNORECASE | re.ASCII)
@@ -36,10 +36,14 @@ def refuse_other_rows(values: Mapping[Any, Any]) -> None:
         raise DataError("data.is_character_card", name=str(fields.get("name") or "?")[:80])
 
 
+def refuse_tags(rows: Sequence[Row]) -> None:
+    """Raise DataError for texts with a tag for each of their words, between blanks."""
+    if len(tagged := _written_tags(rows)) == 2:
+        raise DataError("data.words_with_tags", words=tagged[0], tags=tagged[1])
+
+
 def refusal(rows: Sequence[Row]) -> DataError | None:
     """Return the error of rows whose text is mostly nested, or that have none; None if the columns hold text."""
-    if len(tagged := _written_tags(rows)) == 2:
-        return DataError("data.words_with_tags", words=tagged[0], tags=tagged[1])
     texts: defaultdict[str, list[int]] = defaultdict(list)
     nested: dict[str, None] = {}
     columns: dict[str, None] = {}

@@ -37,7 +37,7 @@ _EACH = frozenset(
     proposition risposta opzione resposta opção opcao ответ вариант 选项 選項 選択肢 보기 선택지""",
     )
 )
-_RIGHT = ("correct_answer", "correct answer", "correct", "right_answer", "right answer", "correct_option", "answer",
+RIGHT = ("correct_answer", "correct answer", "correct", "right_answer", "right answer", "correct_option", "answer",
     "richtige antwort", "正确答案")  # fmt: skip
 _WRONG = re.compile(r"(?:distractors?|incorrect|wrong|false)(?:[\s_-]?(?:answers?|options?|choices?))?[\s_-]?\d*")
 _ORDINAL = re.compile(r"(.*?)[\s_\-.(]*([a-j]|\d{1,2})\)?")
@@ -267,7 +267,7 @@ def in_columns(names: Sequence[str], cells: Sequence[Any]) -> Options | None:
 def right_and_wrong(names: Sequence[str]) -> tuple[str, list[str]] | None:
     """Return the column with the right answer and those with wrong ones; None if the names tell none."""
     wrong = [name for name in names if _WRONG.fullmatch(name)]
-    right = next((name for name in _RIGHT if name in names), None)
+    right = next((name for name in RIGHT if name in names), None)
     return (right, wrong) if right and wrong else None
 
 

@@ -25,7 +25,8 @@ _ROLE_WORDS: dict[Role, str] = {
         domanda richiesta utente pergunta usuário вопрос запрос
         问题 问 提问 用户 输入 題目 題 质问 質問 질문 입력 سؤال प्रश्न""",
     "answer": """
-        answer answers a response reply output completion generation target tgt bot assistant agent gpt solution summary
+        answer answers a response responses reply replies output outputs completion generation target tgt bot assistant
+        agent gpt solution solutions summary
         translation translations übersetzung traducción traduction traduzione tradução перевод 翻译 译文 訳 번역
         highlights back definition 定义 antwort raspuns răspuns antwoord odpowiedź cevap jawaban
         antworten ausgabe lösung zusammenfassung respuesta salida solución resumen réponse reponse sortie risposta
@@ -43,8 +44,9 @@ _ROLE_WORDS: dict[Role, str] = {
 _ABOUT = frozenset(
     re.findall(
         r"\w+",
-        "id ids date time timestamp type lang language name author model count length tokens score rating url link "
-        "index idx nr no number split file path version status parse parses datum zeit zeitstempel nummer",
+        "id ids uuid fname filename date time timestamp type lang language name author model count length tokens "
+        "score rating url link index idx nr no number split file path version status parse parses datum zeit "
+        "zeitstempel nummer",
     )
 )
 # Words in names of columns with worse answers.
@@ -64,7 +66,7 @@ def is_worse(name: str) -> bool:
 
 
 def _split_camel_case(name: str) -> str:
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=Id\b)", " ", name).lower()
 
 
 def words_of(text: str) -> list[str]:

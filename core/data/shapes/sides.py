@@ -17,11 +17,14 @@ from typing import Literal
 
 from core.data.reading.file_rows import Row
 from core.data.shapes.cells import are_scores, are_spans
+from core.data.shapes.known import COLUMNS
 from core.data.shapes.left_out import has_value
+from core.data.shapes.numbering import number_of
 from core.data.shapes.roles import Role, Roles, is_about, is_worse, meaning_of, words_of
 from core.data.shapes.turn_markers import turns_in
 from core.errors import DataError
 from core.messages import msg
+from core.recipe import Format
 
 MIN_WORDS = 3  # median of a column of sentences; names, dates and labels have fewer
 _MAX_SIDES = 4  # columns of which each may go with each
@@ -111,6 +114,21 @@ def beside_text(rows: Sequence[Row]) -> Decision | None:
     return _question_to_person([*(_pair(text, name) for name in others), _alone(text)]) if others else None
 
 
+def beside_pair(rows: Sequence[Row], format: Format) -> Decision | None:
+    """Return the readings of rows whose format may train the wrong column: a label beside an answer, or an answer
+    beside a column that says if it is right. None for other rows."""
+    table = _Table(rows)
+    if format == "question_answer" and table.marks(()):
+        return _both_named(table)
+    answers = [name for name in table.named("answer") if name in table.texts and name not in table.of_annotation]
+    text, label = (
+        next((name for name in table.values if name.strip().lower() in COLUMNS["text_label"][column]), "")
+        for column in ("text", "label")
+    )
+    is_doubtful = format == "text_label" and answers and text and label and not table.named("question")
+    return _question_to_person(_pair(text, name) for name in (*answers, label)) if is_doubtful else None
+
+
 def are_questions(rows: Sequence[Row]) -> bool:
     """Return True for a text of which nearly every line is a question: their answers are somewhere else."""
     lines = [line for row in rows for line in str(row.values.get("text")).splitlines() if line.strip()]
@@ -178,7 +196,9 @@ class _Table:
         if role == "question":  # a query may be one, or SQL; a source may be a text, or the name of one
             has_text = any(meaning_of(name) == "text" for name in self.texts)
             meant = [
-                name for name in meant if not self.holds_kinds(name) and not (has_text and self.holds_markers(name))
+                name
+                for name in meant
+                if not (self.is_label(name) or self.holds_kinds(name) or has_text and self.holds_markers(name))
             ]
             meant = [name for name in meant if not self.holds_code(name)] or meant
         return meant
@@ -188,6 +208,11 @@ class _Table:
         values = {str(value) for value in self.values[name]}
         is_short = all(isinstance(v, str | int | bool) and len(str(v)) <= LONGEST_LABEL for v in self.values[name])
         return is_short and 2 <= len(values) <= min(MAX_LABELS, len(self.rows) // 2)
+
+    def marks(self, taken: Iterable[str]) -> list[str]:
+        """Return the columns that may say if an answer is right: labels of which there are two, as numbers."""
+        pairs = {name: {number_of(value) for value in self.values[name]} for name in self.values if name not in taken}
+        return [name for name, pair in pairs.items() if self.is_label(name) and pair in ({0, 1}, {-1, 1})]
 
     def holds_kinds(self, name: str) -> bool:
         """Return True for the names of a few kinds of rows, each in many, or of the only one: they ask nothing."""
@@ -313,6 +338,9 @@ def _both_named(table: _Table) -> Decision | None:
     first: dict[str, Role] = {asks[0]: "context"} if len(asks) == 2 else {}  # a title and the text of a question
     pairs = [first | _pair(asks[-1] if first else question, answer) for answer in answers]
     readings = [roles | _beside(table, roles) for roles in pairs]
+    if len(readings) == 1 and (marks := table.marks(readings[0])):
+        judged: dict[str, Role] = {question: "context", answers[0]: "question", marks[0]: "answer"}
+        return _question_to_person([*readings, judged])
     is_repeated = table.repeats(answers[0]) and not (table.has_few_values(answers[0]) or table.repeats(question))
     beside = table.long_beside(readings[0]) if len(readings) == 1 else []
     if len(readings) == 1 and (is_repeated or beside and {*map(_last_word, (question, answers[0]))} & _WEAK):
@@ -335,7 +363,7 @@ def _one_named(table: _Table) -> Decision | None:
             name
             for name in table.values
             if name != question
-            and not is_about(name)
+            and (not is_about(name) or _last_word(name) == "type" and table.has_few_values(name))
             and not is_worse(name)
             and not _is_never_answer(name)
             and (name in table.texts or table.may_be_answer(name) or table.has_few_values(name))
@@ -452,10 +480,20 @@ def _unnamed(table: _Table) -> Decision | None:
     first, second, *rest = (columns or short)[:_MAX_SIDES]
     if rest:
         either = itertools.combinations((first, second, *rest), 2)
-        return _question_to_person(_pair(*names) for names in either if not _are_crossed(*names))
+        pairs = [_pair(*names) for names in either if not _are_crossed(*names)]
+        return _question_to_person([*pairs[: MAX_READINGS - 1], *_with_head(first, second, rest[0])])
     for question, answer in ((first, second), (second, first)):
         asks = table.asks(question) >= 0.5 and table.asks(answer) < 0.2
         codes = table.holds_code(answer) and not table.holds_code(question)
         if asks or codes:
             return Decision((_pair(question, answer), _pair(answer, question)), "content")
-    return _question_to_person([_pair(first, second), _pair(second, first)])
+    heads = [name for name in itertools.takewhile(lambda name: name != first, table.texts) if not table.repeats(name)]
+    headed = [each for name in heads[-1:] for each in _with_head(name, first, second)]
+    return _question_to_person([_pair(first, second), _pair(second, first), *headed])
+
+
+def _with_head(head: str, question: str, answer: str) -> list[dict[str, Role]]:
+    """Return the reading of three columns side by side: a subject or title, a question, an answer."""
+    if any(_are_crossed(*pair) for pair in itertools.combinations((head, question, answer), 2)):
+        return []
+    return [{head: "context", question: "question", answer: "answer"}]

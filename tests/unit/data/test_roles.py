@@ -84,7 +84,7 @@ def test_columns_by_other_names_are_question_and_answer_and_that_is_said(columns
         ({"de": "Der Hund ist alt.", "en": "The dog is much older than that."}, "none", ["de>en", "en>de"]),
         ({"text": A, "code": "def f(): pass"}, "none", ["text>code", "text"]),
         ({"x": "one two three", "y": "one two three four", "z": "one two three four five"}, "none",
-            ["x>y", "x>z", "y>z"]),
+            ["x>y", "x>z", "y>z", "y>z+x"]),
         ({"name": "Eva", "city": "Rome", "age": 3, "zip": 7}, None, []),
         ({"foo": 1, "bar": 2}, None, []),
         ({"text": Q, "schema": "A table of cakes.", "output": A}, "names", ["text>output+schema"]),
