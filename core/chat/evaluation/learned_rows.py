@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from core.data.conversation import Turn
 from core.data.formats import Example
 from core.data.reading.choices import Choices
 from core.data.repeats import normalized
+from core.data.row_order import shuffle
 from core.data.store import DatasetStore
 from core.data.tokenizer import conversation
 from core.data.validation_split import training_and_validation
@@ -24,7 +26,7 @@ MAX_PAIRS = 50_000  # rows that can become examples: more take seconds to search
 @dataclass(frozen=True)
 class LearnedRows:
     """Training rows. pairs: (question, answer) of each row with both. keys: hashes of every question in them. held_out:
-    rows that were kept for validation, as prompts, without those that repeat a training row.
+    rows that were kept for validation, as prompts in random order, without those that repeat a training row.
     """
 
     pairs: tuple[tuple[str, str], ...]
@@ -42,7 +44,9 @@ class LearnedRows:
             prompt = prompt_from_row(rows[int(number)], "trained") if len(pairs) < MAX_PAIRS else None
             if prompt and prompt.expected:
                 pairs[prompt.question, prompt.expected] = None
-        held_out = (prompt_from_row(rows[int(number)], "kept_apart") for number in measuring)
+        # Shuffled, for whoever takes the first ones of a file that is sorted by its answers.
+        order = shuffle(map(int, measuring), random.Random(f"{recipe.train.seed}/evaluation"))
+        held_out = (prompt_from_row(rows[number], "kept_apart") for number in order)
         known = frozenset(keys)
         return cls(tuple(pairs), known, tuple(_new(held_out, known)))
 

@@ -142,6 +142,15 @@ def test_a_held_out_row_that_repeats_a_trained_one_is_no_test(tmp_path: Path) ->
     assert len(learned.held_out) < 18, "some of the 18 validation rows repeat a trained question"
 
 
+def test_the_first_held_out_rows_of_a_sorted_file_have_every_answer(tmp_path: Path) -> None:
+    """The first 80 held-out rows are the questions of an evaluation: all of one label, in a file sorted by it."""
+    id = write_rows(tmp_path, [{"question": f"What is {n}?", "answer": "ab"[n // 200]} for n in range(400)])
+    recipe = Recipe.parse({"data": {"source": id, "eval_fraction": 0.4}})
+    store = dataset_store(Workspace.open(tmp_path))
+    first = LearnedRows.of_recipe(recipe, store).held_out[:20]
+    assert {one.expected for one in first} == {"a", "b"} and first == LearnedRows.of_recipe(recipe, store).held_out[:20]
+
+
 def test_a_question_under_another_system_prompt_is_another_question(tmp_path: Path) -> None:
     rows = [{"messages": [{"role": "system", "content": f"Text {n}"}, {"role": "user", "content": "Summarize."},
         {"role": "assistant", "content": f"Summary {n}"}]} for n in range(30)]  # fmt: skip
