@@ -167,7 +167,8 @@ def name_of(one: Contestant, w: Wording) -> str:
 
 
 def _kinds(table: Table, number: int) -> set[str]:
-    """Return the filters that show a row: all wrong; only fine-tuning right (won); only fine-tuning wrong (lost)."""
+    """Return the filters that show a row: all wrong; fine-tuning right and no other (won), or wrong and another right
+    (lost). None of them while an answer is not judged."""
     outcomes = [table.verdicts.get((number, place)) for place in range(len(table.contestants))]
     is_right = [verdict is not None and verdict.outcome == "right" for verdict in outcomes]
     kinds = set() if any(is_right) or None in outcomes else {"wrong"}
