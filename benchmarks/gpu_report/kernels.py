@@ -56,10 +56,7 @@ def layers(hour: Hour) -> str:
         found.release()
     if not (found.norms and found.gates and found.rotaries):
         raise NotWell(f"not replaced: {found.norms} norms, {found.gates} gates, {found.rotaries} rotary functions")
-    return (
-        f"{found.norms} norms, {found.gates} gates, {found.rotaries} rotary; by Liger: "
-        f"{', '.join(found.by_liger) or 'none'}; {said}"
-    )
+    return f"{found.norms} norms, {found.gates} gates, {found.rotaries} rotary; {said}"
 
 
 def one_attention(hour: Hour) -> str:

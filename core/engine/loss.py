@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch.nn import functional
@@ -22,7 +22,6 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from core.engine.batches import Batch
 from core.engine.families import unsupported
-from core.engine.variants import liger
 from core.engine.variants.chunk import chunk_loss
 from core.memory.arithmetic import rows_at_once
 
@@ -38,13 +37,11 @@ class Head:
     None.
 
     alone: the test passed, so the head may be applied to a few positions; otherwise the model's own forward is used.
-    kernel: Liger's, if it passed its test.
     """
 
     scale: float = 1.0
     cap: float | None = None
     alone: bool = True
-    kernel: liger.Kernel | None = None
 
     @classmethod
     def from_config(cls, config: PreTrainedConfig) -> Head:
@@ -63,10 +60,7 @@ class Head:
         """Read scale and cap, and test on 8 tokens that the model computes so. model: a causal LM without a peft
         wrapper."""
         configured = cls.from_config(model.config)
-        if not _matches_model(model, configured):
-            return cls(alone=False)
-        weight = model.get_output_embeddings().weight
-        return replace(configured, kernel=liger.find(weight, configured.scale, configured.cap))
+        return configured if _matches_model(model, configured) else cls(alone=False)
 
     def bend(self, logits: torch.Tensor) -> torch.Tensor:
         """Return fp32 logits from the head's output."""
@@ -106,8 +100,6 @@ def _batch_losses(
 
 def head_loss(layer: torch.nn.Module, hidden: torch.Tensor, targets: torch.Tensor, head: Head) -> torch.Tensor:
     """Cross-entropy of head(hidden), hidden (K, h) against targets (K,), summed and computed in chunks."""
-    if head.kernel is not None and _is_frozen(layer) and layer.bias is None:
-        return head.kernel(hidden, layer.weight, targets)
     return head_losses(layer, hidden, targets, head).sum()
 
 

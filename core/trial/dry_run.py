@@ -9,7 +9,7 @@ code. Where layers are alike, two and four of them are run and the rest is extra
 alternate, the larger run has one more period; otherwise all are run.
 
 Not counted: memory that kernels take inside themselves (except in core/trial/allocations.inside), CUDA's context and
-the allocator's reserve, which come from core/memory/arithmetic. On a GPU with Liger installed the loss needs less.
+the allocator's reserve, which come from core/memory/arithmetic.
 Imports torch: workers only.
 """
 

@@ -300,7 +300,7 @@ def test_a_step_on_data_holds_what_the_same_step_without_data_holds(tiny_model: 
     monkeypatch.setattr(elementwise, "kernel", dry_run._norm)
     monkeypatch.setattr(elementwise, "kernel_back", lambda above, rows, weight, shrunk: above * weight)
     monkeypatch.setattr(
-        elementwise, "_norm_function", lambda module, faster: partial(elementwise._normed, eps=1e-6, offset=0.0)
+        elementwise, "_norm_function", lambda module: partial(elementwise._normed, eps=1e-6, offset=0.0)
     )
 
     def peak(device: str) -> int:

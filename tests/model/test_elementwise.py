@@ -3,9 +3,7 @@ transformers is, leave alone what computes something else, and leave no trace.""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +18,7 @@ from core.engine.batches import collate
 from core.engine.families import mended, parts
 from core.engine.loss import Head, summed_loss
 from core.engine.step import checkpoint_layers
-from core.engine.variants import elementwise, fused_lora, liger
+from core.engine.variants import elementwise, fused_lora
 from tests.kit import families
 
 CPU = torch.device("cpu")
@@ -99,7 +97,7 @@ def test_a_norm_in_16_bits_is_at_least_as_near_to_the_truth_as_transformers_own(
     exact = kind(64).requires_grad_(False)
     exact.weight.copy_(norm.weight)
     truth = list(asked(exact, x.float()))
-    way = elementwise._norm_function(norm, {})
+    way = elementwise._norm_function(norm)
     assert way is not None
     own = farthest(asked(norm, x), truth)
     for ours, theirs in zip(farthest(asked(lambda x: way(x, norm.weight), x), truth), own, strict=True):
@@ -181,7 +179,7 @@ def test_a_cards_kernel_is_taken_where_its_numbers_are_those_of_the_module(
     monkeypatch.setattr(elementwise, "BLOCKWISE", ())
     monkeypatch.setattr(elementwise, "kernel_back", back)
     norm = kind(32).to(torch.bfloat16).requires_grad_(False)
-    assert (elementwise._norm_function(norm, {}) is not None) == expected
+    assert (elementwise._norm_function(norm) is not None) == expected
 
 
 def test_less_is_kept_for_the_way_back() -> None:
@@ -198,7 +196,7 @@ def test_less_is_kept_for_the_way_back() -> None:
         return sum(sizes)
 
     norm, weight = norm.to(torch.bfloat16), 64 * 2
-    way = elementwise._norm_function(norm, {})
+    way = elementwise._norm_function(norm)
     assert kept(lambda x: way(x, norm.weight)) == 100 * (64 * 2 + 4) + weight < kept(norm) / 2
 
 
@@ -244,95 +242,3 @@ def test_what_a_norm_and_a_gate_give_is_made_again_with_the_same_bits(
     # the first norm's input learns nothing, so it keeps none
     spared = 2 * tokens * ((2 * layers - 1) * hidden + layers * mlp)
     assert checkpointing or all_kept - kept == spared
-
-
-class Library:
-    """Stands in for liger_kernel.transformers.functional, with its signatures: writes over what it is given, as Liger's
-    kernels do. wrong: a function whose numbers are off. spoils: it also changes what it was told to leave alone, which
-    no single function shows."""
-
-    def __init__(self, wrong: str = "", spoils: bool = False):
-        self.wrong, self.spoils, self.calls = wrong, spoils, dict[str, int]()
-
-    def called(self, name: str) -> float:
-        self.calls[name] = self.calls.get(name, 0) + 1
-        return 1.2 if name == self.wrong else 1.0
-
-    def liger_swiglu(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        return nn.functional.silu(a) * b * self.called("silu")
-
-    def liger_geglu(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        return nn.functional.gelu(a, approximate="tanh") * b * self.called("gelu")
-
-    def liger_rope(self, q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor,
-        position_ids: Any = None,
-                   unsqueeze_dim: int = 1) -> tuple[torch.Tensor, ...]:  # fmt: skip
-        off = self.called("turned")
-        if self.spoils and q.shape[2] > elementwise.ROWS:
-            q = 50 * q.flip(2)
-        return tuple(each * off for each in elementwise._rotary(q, k, cos, sin))
-
-    def liger_rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float, offset: float = 0.0,
-        casting_mode: str = "llama",
-                       in_place: bool = True) -> torch.Tensor:  # fmt: skip
-        assert (offset, casting_mode, in_place) == (1.0, "gemma", False)
-        return elementwise._normed(x, weight, eps, offset) * self.called("normed")
-
-
-@pytest.mark.parametrize(
-    ("name", "library", "expected"),
-    [
-        ("llama", Library(), {"silu", "gelu", "turned", "normed"}),
-        ("gemma3_text", Library(), {"silu", "gelu", "turned", "normed"}),
-        ("llama", Library(wrong="silu"), {"gelu", "turned", "normed"}),
-        ("llama", Library(spoils=True), set()),
-        ("llama", None, set()),
-    ],
-    ids=["llama", "gemma", "wrong", "spoils", "not installed"],
-)
-def test_ligers_functions_are_taken_where_they_prove_themselves_on_the_model(
-    name: str, library: Library | None, expected: set[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """No card has run Liger's own; the switch, the proof and the way back are what is shown."""
-    modules = {"liger_kernel": SimpleNamespace(), "liger_kernel.transformers": SimpleNamespace(functional=library)}
-    for module, stands_in in modules.items():
-        monkeypatch.setitem(sys.modules, module, stands_in if library else None)
-    tuned = model_of(name)
-    loss, gradients = loss_and_gradients(tuned)
-    monkeypatch.setattr(liger, "CARD", "cpu")
-    found = elementwise.install(tuned)
-    try:
-        assert set(found.by_liger) == expected and (found.norms, found.gates, found.rotaries) == FORMS[name]
-        if library:
-            library.calls.clear()
-        ours, mine = loss_and_gradients(tuned)
-        torch.testing.assert_close(ours, loss, rtol=1e-6, atol=0)
-        assert (mine - gradients).abs().max() <= 1e-4 * gradients.abs().max()
-        used = {"silu", "turned"} if name == "llama" else {"gelu", "turned", "normed"}
-        assert set(library.calls if library else ()) == used & expected
-    finally:
-        found.release()
-
-
-def test_a_full_card_during_the_proof_of_ligers_functions_leaves_none_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seen: the rotary function of transformers' module stayed replaced, for every later model of the process."""
-    library = Library()
-    monkeypatch.setitem(sys.modules, "liger_kernel", SimpleNamespace())
-    monkeypatch.setitem(sys.modules, "liger_kernel.transformers", SimpleNamespace(functional=library))
-    monkeypatch.setattr(liger, "CARD", "cpu")
-    tuned = model_of("llama")
-    # without Liger's, with them
-    outcomes = iter([elementwise._answers(tuned), torch.OutOfMemoryError("CUDA out of memory")])
-
-    def full_with_liger(model: Any) -> Any:
-        outcome = next(outcomes)
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
-
-    monkeypatch.setattr(elementwise, "_answers", full_with_liger)
-    with pytest.raises(torch.OutOfMemoryError):
-        elementwise.install(tuned)
-    library.calls.clear()
-    loss_and_gradients(tuned)
-    assert not library.calls

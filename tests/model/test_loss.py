@@ -13,7 +13,7 @@ from core.data.labels import Encoded
 from core.engine import attention
 from core.engine.batches import Batch, collate, collate_packed
 from core.engine.loss import Head, head_loss, head_losses, summed_loss
-from core.engine.variants import chunk, liger
+from core.engine.variants import chunk
 from core.memory import arithmetic
 from core.trial.allocations import Allocations
 from tests.kit.adapters import adapted
@@ -213,44 +213,3 @@ def test_a_processor_holds_the_logits_of_a_chunk_once_and_not_in_fp32_too() -> N
         head_loss(layer, hidden, torch.zeros(3 * rows, dtype=torch.int64), Head())
     rows_in_cache = 1
     assert seen.peak.bytes["logits"] <= (2 * rows + 8 * rows_in_cache) * words * 1.01
-
-
-# ---- a faster kernel -----------------------------------------------------------------------------
-
-
-def plain_kernel(scale: float, cap: float | None, mistake: float = 1.0) -> liger.Kernel:
-    def kernel(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        return functional.cross_entropy(Head(scale, cap).bend(hidden @ weight.t()) * mistake, targets, reduction="sum")
-
-    return kernel
-
-
-@pytest.mark.parametrize(("scale", "cap"), [(1.0, None), (0.25, None), (1.0, 0.5)])
-def test_a_kernel_is_used_only_where_it_gives_our_numbers(scale: float, cap: float | None) -> None:
-    weight = torch.randn(97, 32)
-
-    def raising(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        raise TypeError("unexpected keyword argument 'softcap'")
-
-    right = plain_kernel(scale, cap)
-    assert liger.proven(right, weight, scale, cap) is right
-    assert liger.proven(plain_kernel(scale, cap, mistake=1.1), weight, scale, cap) is None
-    assert liger.proven(plain_kernel(scale, 0.1), weight, scale, cap) is None
-    assert liger.proven(raising, weight, scale, cap) is None
-    assert liger.proven(None, weight, scale, cap) is None
-    assert liger.find(weight, scale, cap) is None, "no kernel on a processor"
-
-
-def test_a_proven_kernel_computes_the_loss() -> None:
-    layer = torch.nn.Linear(32, 97, bias=False).requires_grad_(False)
-    hidden, targets = torch.randn(40, 32), torch.randint(97, (40,))
-    calls = []
-
-    def kernel(*args: torch.Tensor) -> torch.Tensor:
-        calls.append(1)
-        return plain_kernel(1.0, None)(*args)
-
-    torch.testing.assert_close(
-        head_loss(layer, hidden, targets, Head(kernel=kernel)), head_loss(layer, hidden, targets, Head())
-    )
-    assert calls

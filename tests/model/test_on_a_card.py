@@ -177,20 +177,6 @@ def test_what_is_put_aside_in_ram_leaves_the_card_and_changes_no_gradient(
     assert same_direction(found, expected)
 
 
-def test_ligers_loss_is_used_where_it_is_installed_and_gives_the_same_gradient(
-    starter_folder: Path, examples: list[Encoded]
-) -> None:
-    pytest.importorskip("liger_kernel", reason="liger-kernel is not installed; it is never required")
-    from core.engine.batches import collate
-    from core.engine.loss import Head
-
-    tuned = adapted(starter_folder, in_fp32=True)
-    batch = collate(examples, 0, next(tuned.parameters()).device)
-    head = Head.from_model(tuned.get_base_model())
-    assert head.kernel is not None
-    assert same_direction(gradient(tuned, batch, head), gradient(tuned, batch, replace(head, kernel=None)))
-
-
 @pytest.mark.parametrize("method", ["lora", "qlora"])
 @pytest.mark.parametrize("optim", ["adamw_torch", "adamw_8bit", "paged_adamw_8bit"])
 def test_a_run_learns_and_its_memory_is_what_was_estimated(method: str, optim: str, make_workspace: Callable) -> None:

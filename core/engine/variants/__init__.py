@@ -7,7 +7,6 @@ elementwise     fused norm, rotary and gate
 fsdp            a base sharded over ranks
 fused_lora      one LoRA product for all layers of an input
 kept_weights    4-bit weights dequantized once for a layer's forward and backward
-liger           Liger's kernels
 neftune         noisy embeddings
 offload         activations in RAM
 pinned          pinned RAM

@@ -11,8 +11,6 @@ The function of a module is not read from its name: a copy of it runs its own fo
 that an implementation here gives the same values and gradients in fp32. A module that matches none keeps its own
 forward; so does a call with other arguments. In 16 bits, results are rounded once, from fp32, where transformers rounds
 twice.
-
-If Liger is installed and its kernels agree on this GPU, they are used (core/engine/variants/liger).
 """
 
 from __future__ import annotations
@@ -31,12 +29,9 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional
 
 from core.engine.families import unsupported
-from core.engine.variants import liger
-from core.files import is_out_of_memory
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from transformers import PreTrainedModel
 
 
 EXACT, NEAR = 1e-5, 0.02  # of the largest value: sums in another order, in fp32 and in 16 bits
@@ -50,14 +45,12 @@ Forward = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Elementwise:
-    """The replacements that `install` made: numbers of norms, gates and rotary functions. undo: restores each.
-    by_liger: names of Liger's functions in use."""
+    """The replacements that `install` made: numbers of norms, gates and rotary functions. undo: restores each."""
 
     norms: int
     gates: int
     rotaries: int
     undo: tuple[Callable[[], None], ...]
-    by_liger: tuple[str, ...] = ()
 
     def release(self) -> None:
         """Restore the model's own functions; can be called twice."""
@@ -67,28 +60,7 @@ class Elementwise:
 
 def install(tuned: PeftModel) -> Elementwise:
     """Replace each norm, gate and rotary function that passes its test in the text model of a peft model, until
-    `release`. Costs a tiny test per kind of module; with Liger, two forwards and backwards of 8 tokens."""
-    faster = _faster(tuned.get_base_model())
-    installed = _install(tuned, {})
-    if not faster:
-        return installed
-    plain = _answers(tuned)
-    installed.release()
-    installed = _install(tuned, faster)
-    try:
-        exact = next(iter(tuned.get_base_model().get_decoder().parameters())).dtype == torch.float32
-        if all(_near(*each, exact) for each in zip(_answers(tuned), plain, strict=True)):
-            return installed
-    except Exception as error:  # noqa: BLE001 - whatever a foreign kernel or its compiler raises, our own functions are there
-        if is_out_of_memory(error):
-            installed.release()
-            raise
-    installed.release()
-    return _install(tuned, {})
-
-
-def _install(tuned: PeftModel, faster: dict[str, Forward]) -> Elementwise:
-    """Replace each norm, gate and rotary of the decoder that has a function with the same results."""
+    `release`. Costs a tiny test per kind of module."""
     decoder = tuned.get_base_model().get_decoder()
     tested: dict[object, Forward | None] = {}  # modules that differ only in their weights are tested once
 
@@ -97,7 +69,7 @@ def _install(tuned: PeftModel, faster: dict[str, Forward]) -> Elementwise:
         parameters = [(each.shape, each.dtype, each.device) for each in module.parameters(recurse=False)]
         alike = type(module), prove, repr((settings, parameters, getattr(module, "act_fn", None)))
         if alike not in tested:
-            tested[alike] = prove(module, faster)
+            tested[alike] = prove(module)
         return tested[alike]
 
     norms, gates, rotaries = [], [], []
@@ -111,9 +83,9 @@ def _install(tuned: PeftModel, faster: dict[str, Forward]) -> Elementwise:
             gates.append(_replace_forward(module, _gate_forward(module, function)))
     for code in {sys.modules[type(module).__module__] for module in decoder.modules()}:
         own = vars(code).get(ROTARY)
-        if own and not hasattr(own, "rotaries") and (replacement := _rotary_replacement(own, faster)):
+        if own and not hasattr(own, "rotaries") and (replacement := _rotary_replacement(own)):
             rotaries.append(_replace_rotary(code, replacement, own))
-    return Elementwise(len(norms), len(gates), len(rotaries), (*norms, *gates, *rotaries), tuple(faster))
+    return Elementwise(len(norms), len(gates), len(rotaries), (*norms, *gates, *rotaries))
 
 
 _PLAIN = (int, float, str, bool, tuple, type(None))
@@ -176,61 +148,6 @@ def _outputs_and_gradients(function: Forward, given: Sequence[torch.Tensor]) -> 
     yield from torch.autograd.grad(results, leaves, grad)
 
 
-def _faster(model: PreTrainedModel) -> dict[str, Forward]:
-    """Return the Liger functions that agree with ours on this device, in the model's dtype."""
-    parameters = model.get_decoder().parameters()
-    like = next((each for each in parameters if each.is_floating_point() and each.device.type == liger.CARD), None)
-    offered = liger.layers(like.device) if like is not None else {}
-    if like is None or not offered:
-        return {}
-    angles = [each.to(like) for each in _made_up((1, ROWS, WIDTH // 2), (1, ROWS, WIDTH // 2))]
-    cos, sin = (torch.cat([each, each], -1) for each in angles)
-    weight = _made_up((WIDTH,))[0].to(like)
-    rows, heads = (ROWS, WIDTH), ((1, 4, ROWS, WIDTH), (1, 2, ROWS, WIDTH))
-
-    def gates(name: str) -> tuple[Forward, Forward, tuple[tuple[int, ...], ...]]:
-        # The products with 1 are copies: the backward of both writes into what they were given.
-        ours, theirs = partial(_gated, act=ACTS[name]), offered[name]
-        return (lambda gate, up: ours(gate * 1, up * 1)), (lambda gate, up: theirs(gate * 1, up * 1)), (rows, rows)
-
-    def rotaries() -> tuple[Forward, Forward, tuple[tuple[int, ...], ...]]:
-        ours, theirs = (partial(_with_angles, function, (cos, sin)) for function in (_rotary, offered["turned"]))
-        return ours, (lambda *states: theirs(*(each * 1 for each in states))), heads
-
-    candidates = {"silu": gates("silu"), "gelu": gates("gelu"), "turned": rotaries()}
-    candidates["normed"] = (
-        partial(_normed, weight=weight, eps=1e-6, offset=1.0),
-        partial(offered["normed"], weight=weight, eps=1e-6),
-        (rows,),
-    )
-    return {
-        name: offered[name]
-        for name, (ours, theirs, shapes) in candidates.items()
-        if _same(ours, theirs, [each.to(like) for each in _made_up(*shapes)])
-    }
-
-
-@torch.enable_grad()
-def _answers(tuned: PeftModel) -> list[torch.Tensor]:
-    """Return the model's hidden states for 8 tokens, and its adapter's gradients as one tensor."""
-    model, was_training = tuned.get_base_model(), tuned.training
-    ids = torch.arange(5, 13, device=model.device)[None] % model.config.get_text_config().vocab_size
-    trained = [each for each in tuned.parameters() if each.requires_grad]
-    tuned.eval()  # no random numbers
-    try:
-        hidden = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state.float()
-        gradients = torch.autograd.grad(hidden.square().mean(), trained, allow_unused=True)
-    finally:
-        tuned.train(was_training)
-    return [hidden.detach(), torch.cat([each.flatten() for each in gradients if each is not None])]
-
-
-def _near(a: torch.Tensor, b: torch.Tensor, exact: bool) -> bool:
-    """Compare with a tolerance for rounding, which adds up over the layers. exact: for fp32; in 16 bits errors below a
-    tenth go unnoticed here."""
-    return bool((a - b).norm() <= (1e-3 if exact else 0.1) * b.norm())
-
-
 def _twin(module: torch.nn.Module) -> torch.nn.Module:
     """Return a shallow copy whose parameters and children can be exchanged; without hooks and replaced forwards."""
     twin: torch.nn.Module = object.__new__(type(module))
@@ -252,7 +169,7 @@ def _may_be_norm(module: torch.nn.Module) -> bool:
     return bool(alone and weight is not None and weight.dim() == 1 and not weight.requires_grad)
 
 
-def _norm_function(module: torch.nn.Module, faster: dict[str, Forward]) -> Forward | None:
+def _norm_function(module: torch.nn.Module) -> Forward | None:
     """Return the function of (x, weight) that computes module: tested in fp32 on a copy, then in its dtype on its
     device. None if module is not an RMSNorm."""
     twin, own = _twin(module), type(module).forward
@@ -263,10 +180,7 @@ def _norm_function(module: torch.nn.Module, faster: dict[str, Forward]) -> Forwa
     for eps in {value for value in vars(module).values() if isinstance(value, float) and value < 0.1}:
         for offset in (0.0, 1.0):
             if _same(partial(own, twin), partial(_normed, weight=weight, eps=eps, offset=offset), [x]):
-                liger_function = faster.get("normed") if offset else None
-                function = (
-                    partial(liger_function, eps=eps) if liger_function else partial(_normed, eps=eps, offset=offset)
-                )
+                function = partial(_normed, eps=eps, offset=offset)
                 if module.weight.is_meta:
                     return function
                 # its own may still be on another device (streaming)
@@ -430,7 +344,7 @@ def _parts(module: torch.nn.Module) -> tuple[str, str, str] | None:
     return next((names for names in PARTS if all(name in vars(module)["_modules"] for name in names)), None)
 
 
-def _gate_function(module: torch.nn.Module, faster: dict[str, Forward]) -> Forward | None:
+def _gate_function(module: torch.nn.Module) -> Forward | None:
     """Return the function of (gate, up) that gives down_proj's input, if module is a gated MLP; otherwise None."""
     names = _parts(module)
     assert names
@@ -443,10 +357,10 @@ def _gate_function(module: torch.nn.Module, faster: dict[str, Forward]) -> Forwa
     for (name, (into, out)), weight in zip(sizes.items(), weights, strict=True):
         twin._modules[name] = torch.nn.Linear(into, out, bias=False, device="meta")
         twin._modules[name].weight = torch.nn.Parameter(weight / 4, requires_grad=False)
-    for name, act in ACTS.items():
+    for act in ACTS.values():
         function = partial(_gated, act=act)
         if _same(partial(type(module).forward, twin), partial(_mlp, twin, names, function), [x]):
-            return faster.get(name, function)
+            return function
     return None
 
 
@@ -509,7 +423,7 @@ class _Gate(torch.autograd.Function):
 # ---- rotary --------------------------------------------------------------------------------------
 
 
-def _rotary_replacement(own: Forward, faster: dict[str, Forward]) -> Forward | None:
+def _rotary_replacement(own: Forward) -> Forward | None:
     """Return a replacement for own, which applies rotary embeddings to queries and keys, or to one of them, on all or
     the first values of each head; None if own does something else."""
     shapes = ((1, 4, ROWS, WIDTH), (1, 2, ROWS, WIDTH))
@@ -522,10 +436,7 @@ def _rotary_replacement(own: Forward, faster: dict[str, Forward]) -> Forward | N
         return None
 
     def replacement(*args: Any, **kwargs: object) -> torch.Tensor | tuple[torch.Tensor, ...]:
-        if kwargs or not _is_tested_call(args, proven):
-            return own(*args, **kwargs)
-        is_whole_head = len(args) == 4 and args[-1].shape[-1] == args[0].shape[-1]  # as Liger's does
-        return faster["turned"](*args) if is_whole_head and "turned" in faster else _rotary(*args)
+        return own(*args, **kwargs) if kwargs or not _is_tested_call(args, proven) else _rotary(*args)
 
     replacement.rotaries, replacement.own = proven, own  # type: ignore[attr-defined]
     return replacement
