@@ -12,7 +12,7 @@ workers only.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -75,19 +75,12 @@ def summed_loss(tuned: torch.nn.Module, batch: Batch, head: Head | None = None) 
 
     tuned: a causal LM, with or without a peft wrapper. head: None for the configuration's.
     """
-    return _batch_losses(tuned, batch, head, head_loss).sum()
+    return token_losses(tuned, batch, head).sum()
 
 
 def token_losses(tuned: torch.nn.Module, batch: Batch, head: Head | None = None) -> torch.Tensor:
-    """The cross-entropy of each trained token, (K,) float32."""
-    return _batch_losses(tuned, batch, head, head_losses)
-
-
-def _batch_losses(
-    tuned: torch.nn.Module, batch: Batch, head: Head | None, losses_of_head: Callable[..., torch.Tensor]
-) -> torch.Tensor:
-    """Return the loss of each trained token, (K,), by losses_of_head; by the model's own logits where the head may not
-    be applied alone."""
+    """The cross-entropy of each trained token, (K,) float32; by the model's own logits where the head may not be applied
+    alone."""
     model = tuned.get_base_model() if hasattr(tuned, "get_base_model") else tuned
     head = head or Head.from_config(model.config)
     if not head.alone:
@@ -95,16 +88,11 @@ def _batch_losses(
     hidden = model.get_decoder()(**batch.inputs()).last_hidden_state
     # (B, T, h) -> (K, h)
     picked = hidden.flatten(0, 1).index_select(0, batch.index)
-    return losses_of_head(model.get_output_embeddings(), picked, batch.targets, head)
-
-
-def head_loss(layer: torch.nn.Module, hidden: torch.Tensor, targets: torch.Tensor, head: Head) -> torch.Tensor:
-    """Cross-entropy of head(hidden), hidden (K, h) against targets (K,), summed and computed in chunks."""
-    return head_losses(layer, hidden, targets, head).sum()
+    return head_losses(model.get_output_embeddings(), picked, batch.targets, head)
 
 
 def head_losses(layer: torch.nn.Module, hidden: torch.Tensor, targets: torch.Tensor, head: Head) -> torch.Tensor:
-    """The same as `head_loss`, per token: (K,)."""
+    """Cross-entropy of head(hidden), hidden (K, h) against targets (K,), per token (K,), computed in chunks."""
     if not _is_frozen(layer):
         return _trained_head_losses(layer, hidden, targets, head)
     return _FrozenHead.apply(hidden, layer.weight, layer.bias, targets, head)

@@ -19,7 +19,7 @@ import torch
 from core.engine import adapter, base_model, device
 from core.engine import optimizer as optimizers
 from core.engine.batches import Batch
-from core.engine.loss import Head, head_loss
+from core.engine.loss import Head, head_losses
 from core.engine.out_of_memory import Retreat
 from core.engine.step import Step
 from core.recipe import Adapter
@@ -112,7 +112,7 @@ def head_seconds(step: StandIn, compute: device.Compute) -> float:
         count = step.rows * step.learned
         hidden = torch.randn(count, step.hidden_size, dtype=compute.dtype, requires_grad=True)
         targets = torch.arange(count) % step.vocab_size
-    return timed(lambda: head_loss(head, hidden, targets, Head()).backward(), compute)
+    return timed(lambda: head_losses(head, hidden, targets, Head()).sum().backward(), compute)
 
 
 def timed(once: Callable[[], None], compute: device.Compute) -> float:

@@ -263,7 +263,7 @@ def test_the_loss_holds_8_bytes_a_logit_however_many_chunks_there_are(cap: float
     """It was 14: the 16-bit logits, their fp32 copy, its softmax, and that of the chunk before. Arithmetic says 8."""
     import torch
 
-    from core.engine.loss import Head, head_loss
+    from core.engine.loss import Head, head_losses
     from core.memory.arithmetic import rows_at_once
     from core.trial.allocations import Allocations
 
@@ -274,7 +274,7 @@ def test_the_loss_holds_8_bytes_a_logit_however_many_chunks_there_are(cap: float
         targets = torch.empty(3 * rows, dtype=torch.int64)
     with Allocations(words) as seen:
         seen.hold([layer.weight], "weights")
-        head_loss(layer, hidden, targets, Head(cap=cap))
+        head_losses(layer, hidden, targets, Head(cap=cap)).sum()
     a_logit = seen.peak.bytes["logits"] / (rows * words)
     assert a_logit == pytest.approx(8, rel=0.01)
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 from core.data.labels import Encoded
 from core.engine import attention
 from core.engine.batches import Batch, collate, collate_packed
-from core.engine.loss import Head, head_loss, head_losses, summed_loss
+from core.engine.loss import Head, head_losses, summed_loss
 from core.engine.variants import chunk
 from core.memory import arithmetic
 from core.trial.allocations import Allocations
@@ -138,7 +138,7 @@ def test_a_head_with_an_adapter_or_a_trained_head_learns_too(small_chunks: None)
     expected = torch.autograd.grad(
         functional.cross_entropy(layer(hidden), targets, reduction="sum"), [layer.weight, hidden]
     )
-    found = torch.autograd.grad(head_loss(layer, hidden, targets, Head()), [layer.weight, hidden])
+    found = torch.autograd.grad(head_losses(layer, hidden, targets, Head()).sum(), [layer.weight, hidden])
     torch.testing.assert_close(found, expected)
 
 
@@ -160,7 +160,7 @@ def test_no_logits_are_made_but_those_of_a_chunk(small_chunks: None) -> None:
     layer = torch.nn.Linear(32, 97, bias=False).requires_grad_(False)
     hidden, targets = torch.randn(400, 32, requires_grad=True), torch.randint(97, (400,))
     with Largest() as largest:
-        head_loss(layer, hidden, targets, Head())
+        head_losses(layer, hidden, targets, Head()).sum()
     assert largest.numel <= max(16 * 97, hidden.numel())
     with Largest() as whole:
         functional.cross_entropy(layer(hidden), targets)
@@ -175,7 +175,7 @@ def test_in_16_bit_the_gradient_is_as_near_the_truth_as_that_of_pytorch(small_ch
     def gradient(dtype: torch.dtype, ours: bool) -> torch.Tensor:
         narrow, h = layer.to(dtype), hidden.to(dtype).requires_grad_()
         if ours:
-            loss = head_loss(narrow, h, targets, Head())
+            loss = head_losses(narrow, h, targets, Head()).sum()
         else:
             loss = functional.cross_entropy(narrow(h).float(), targets, reduction="sum")
         return torch.autograd.grad(loss, h)[0].double()
@@ -210,6 +210,6 @@ def test_a_processor_holds_the_logits_of_a_chunk_once_and_not_in_fp32_too() -> N
     hidden = torch.ones(3 * rows, 8, dtype=torch.bfloat16, requires_grad=True)
     with Allocations(words) as seen:
         seen.hold([layer.weight], "weights")
-        head_loss(layer, hidden, torch.zeros(3 * rows, dtype=torch.int64), Head())
+        head_losses(layer, hidden, torch.zeros(3 * rows, dtype=torch.int64), Head()).sum()
     rows_in_cache = 1
     assert seen.peak.bytes["logits"] <= (2 * rows + 8 * rows_in_cache) * words * 1.01
