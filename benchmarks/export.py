@@ -40,7 +40,6 @@ from core.export import merge, stored, verification
 from core.export.exports import adapter_folder
 from core.export.llamacpp import make
 from core.export.llamacpp import tools as gguf_tools
-from core.export.llamacpp.child import threads
 from core.export.stored import Base
 from core.models import starter, weights
 from core.models.library import Models
@@ -232,7 +231,7 @@ def main() -> int:
         for _ in range(options.repeats):
             with tempfile.TemporaryDirectory(dir=workspace.cache) as folder:
                 rounds.append(Round(tools, kernels, base, adapter, Path(folder)))
-    print(report(rounds, threads(), kernels))
+    print(report(rounds, psutil.cpu_count(logical=False) or 2, kernels))
     print(f"load of the last minute: {psutil.getloadavg()[0]:.1f}")
     return 0
 

@@ -79,8 +79,8 @@ def summed_loss(tuned: torch.nn.Module, batch: Batch, head: Head | None = None) 
 
 
 def token_losses(tuned: torch.nn.Module, batch: Batch, head: Head | None = None) -> torch.Tensor:
-    """The cross-entropy of each trained token, (K,) float32; by the model's own logits where the head may not be applied
-    alone."""
+    """The cross-entropy of each trained token, (K,) float32; by the model's own logits where the head may not be
+    applied alone."""
     model = tuned.get_base_model() if hasattr(tuned, "get_base_model") else tuned
     head = head or Head.from_config(model.config)
     if not head.alone:

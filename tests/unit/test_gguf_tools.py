@@ -13,7 +13,7 @@ import pytest
 from core.errors import ExportError, RunError, StopRequested
 from core.export.llamacpp import child, tools
 from core.messages import Message
-from core.system import processor
+from core.system import processor, programs
 from core.workspace.folder import Workspace
 
 CONVERTER = {
@@ -32,7 +32,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
 
 
 class Pip:
-    """In place of `child.run`: puts wheels where -d points, or says what pip says when it cannot."""
+    """In place of `programs.run`: puts wheels where -d points, or says what pip says when it cannot."""
 
     def __init__(self, wheels: dict[str, dict[str, str]], code: int = 0, words: str = ""):
         self.wheels, self.code, self.words, self.asked = wheels, code, words, []
@@ -55,7 +55,7 @@ WHOLE = {
 
 
 def fetched(monkeypatch: pytest.MonkeyPatch, pip: Pip) -> Pip:
-    monkeypatch.setattr(child, "run", pip)
+    monkeypatch.setattr(programs, "run", pip)
     return pip
 
 
@@ -191,7 +191,7 @@ def test_a_child_is_ended_when_the_work_is_cancelled(tmp_path: Path) -> None:
 
     script = "import pathlib, time; pathlib.Path('began').touch(); time.sleep(600); pathlib.Path('ended').touch()"
     with pytest.raises(StopRequested):
-        child.run(["-c", script], tmp_path / "log", cancelled)
+        programs.run(["-c", script], tmp_path / "log", cancelled)
     assert looks[-1] and not (tmp_path / "ended").exists()
 
 
@@ -225,4 +225,4 @@ def test_every_wheel_is_pinned_by_version_and_hash() -> None:
 )  # fmt: skip
 def test_a_process_that_died_says_the_error_that_ended_it(words: str, last: str) -> None:
     """Not what a library said behind it: bitsandbytes, of kernels that it looks for."""
-    assert child.last_line(words) == last
+    assert programs.last_line(words) == last

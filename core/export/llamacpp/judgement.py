@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import torch
 
 from core.data.tokenizer import Tokenizer
@@ -116,7 +117,7 @@ class LlamaPrompts:
             "rows": self.kept.rows, "words": self.kept.words, "against": against, "keep": keep,
             "stops": [stop for stop in [stop_of(tokenizer)] if stop is not None],
             "length": longest + verification.ANSWER_TOKENS, "answer": verification.ANSWER_TOKENS, "answers": answers,
-            "threads": child.threads(),
+            "threads": psutil.cpu_count(logical=False) or 2,
             "counted": progress_file.name,
         }  # fmt: skip
         return child.ask("core.export.llamacpp.questions", request, self.folder, self.log, check_and_report, file.name)

