@@ -17,7 +17,7 @@ from core.chat.contest import answer_missing
 from core.chat.evaluation import sets, system_prompt
 from core.chat.evaluation.evaluation import EXAMPLES, SetEvaluation
 from core.chat.evaluation.learned_rows import LearnedRows
-from core.chat.evaluation.of_run import ROWS, keep_judge
+from core.chat.evaluation.of_run import ROWS, keep_judge, keep_result
 from core.chat.evaluation.table import Table, judge_for, judge_of_kind
 from core.commands.comparing import named_contestants
 from core.commands.data import dataset_id, dataset_store
@@ -102,6 +102,8 @@ def evaluate(
     keep_judge(space, evaluation, spec)
     _answer(space, evaluation, as_json)
     table = Table(evaluation, spec)
+    if of_run:
+        keep_result(of_run, table)
     result = _result(space, table, notes)
     print_json(in_words(result)) if as_json else _show(table, result)
     _fail_below(table, fail_below)

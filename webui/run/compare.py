@@ -102,10 +102,11 @@ def row_data(row: RunRow, w: Wording) -> JsonObject:
     """Return a run as assets/runs_table.js draws it."""
     state = row.status.state
     steps = w.t("runs_page.steps", step=row.status.step, total=row.status.total_steps) if row.status.total_steps else ""
+    right = w.t("runs_table.right", right=row.right[0], count=row.right[1]) if row.right else ""
     return {
         "id": row.id,
         "name": row.name,
-        "about": " · ".join(part for part in (model_line(row, w), steps, format.moment(row.created)) if part),
+        "about": " · ".join(filter(None, (model_line(row, w), steps, right, format.moment(row.created)))),
         "state": w.t(f"state.{state.value}"),
         "tone": "plain" if state == State.QUEUED else tone_of(row.status),
         "course": row.course,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from core.chat.client import ChatClient
 from core.chat.contest import answer_missing
-from core.chat.evaluation.of_run import prepare
+from core.chat.evaluation.of_run import keep_result, prepare, table_of
 from core.data.store import DatasetStore
 from core.errors import ChatError, GarageError
 from core.messages import Message, msg
@@ -67,5 +67,7 @@ class Evaluating:
         for done, total in answer_missing(self._chat, self._workspace, evaluation):
             self._progress = replace(self._progress, done=done, total=total)
             if self._stopped.is_set():
-                break
+                return None
+        if not evaluation.missing() and (table := table_of(evaluation)):
+            keep_result(run, table)
         return None

@@ -25,6 +25,7 @@ from core.queue.queue import Order, Queue, QueuedRun, arranged, first
 from core.recipe import Recipe
 from core.runs import time_left
 from core.runs.all import Runs
+from core.runs.cards import evaluated
 from core.runs.ended import LeftRun, left_run
 from core.runs.folder import RunFolder, Status
 from core.runs.kept.freeing import spare_bytes
@@ -63,6 +64,7 @@ class RunRow:
     seconds: float | None = None
     course: tuple[float, ...] = ()
     label: Label = Label()
+    right: tuple[int, int] | None = None  # answers of its evaluation, and the questions
     spare_bytes: int = 0  # part of bytes_used: checkpoints that nothing can resume from
 
     @property
@@ -200,7 +202,10 @@ class Snapshots:
     def _row(self, run: RunFolder) -> RunRow:
         """Return the run's row, read again only if one of its files has changed."""
         # The stamps come first, so that a file that changes meanwhile is read again next time.
-        stamps = [files.stamp(run.path / name) for name in ("state.json", "label.json", "metrics.jsonl", "checkpoints")]
+        stamps = [
+            files.stamp(run.path / name)
+            for name in ("state.json", "label.json", "metrics.jsonl", "checkpoints", evaluated.FILE)
+        ]
         status = self._runs.status(run)
         stamp, cached = (*stamps, status.state), self._rows.get(run.id)
         if cached is None or cached[0] != stamp:
@@ -255,6 +260,7 @@ def _read_row(run: RunFolder, status: Status) -> RunRow:
         course=course(run),
         label=Label.from_run(run),
         spare_bytes=_bytes(lambda: spare_bytes(run)),
+        right=evaluation.right if (evaluation := evaluated.read(run)) else None,
     )
 
 

@@ -15,6 +15,7 @@ from core.chat.evaluation.table import Table, judge_for
 from core.data.store import DatasetStore
 from core.judges.specs import JUDGE_SPEC, JudgeSpec
 from core.runs.all import Runs
+from core.runs.cards import evaluated
 from core.runs.folder import RunFolder
 from core.workspace.folder import Workspace
 
@@ -44,6 +45,34 @@ def keep_judge(workspace: Workspace, evaluation: SetEvaluation, judge: JudgeSpec
     disk."""
     with files.writing(workspace.root):
         files.replace(evaluation.path / JUDGE, JUDGE_SPEC.dump_json(judge))
+
+
+def keep_result(run: RunFolder, table: Table) -> None:
+    """Write the result of a run in short into its folder, for its model card, if it has a conclusion and is that of the
+    run's own adapter at full strength."""
+    conclusion, places = table.conclusion(), range(len(table.contestants))
+    own = None if table.tuned is None else table.contestants[table.tuned]
+    if conclusion is None or own is None or (own.run, own.checkpoint, own.strength) != (run.id, None, 1.0):
+        return
+    count = len(table.counted)
+    results = [
+        evaluated.ContestantResult(
+            label=table.contestants[place].label,
+            right=table.share(place).right,
+            score=round(sum(table.scores(place)) / count, 4),
+        )
+        for place in places
+    ]
+    evaluated.write(
+        run,
+        evaluated.RunEvaluation(
+            step=run.facts().adapter_step,
+            count=count,
+            conclusion=conclusion,
+            contestants=tuple(results),
+            own=table.contestants.index(own),
+        ),
+    )
 
 
 def contestants(run: RunFolder, system: str) -> Iterator[Contestant]:

@@ -17,6 +17,8 @@ from pydantic import Field, ValidationError
 
 from core import files
 from core.data.sets.heldout import passes
+from core.judges import judge
+from core.judges.specs import ExactJudge
 from core.messages import Message, msg
 from core.runs import sample_answers, scenes
 from core.runs.folder import RunFolder
@@ -51,10 +53,10 @@ def _read(path: Path) -> list[HeldOutAnswers]:
 
 
 def is_right(question: Scene, answer: str) -> bool:
-    """Return whether the answer passes the question's check, or equals the data's answer except for spaces and case."""
+    """Return whether the answer passes the question's check, or is the data's answer to the exact judge."""
     if question.check is not None:
         return passes(question.check, answer)
-    return " ".join(answer.split()).casefold() == " ".join((question.answer or "").split()).casefold()
+    return judge.is_right(ExactJudge(), question.answer or "", answer)
 
 
 def sentences(run: RunFolder) -> list[Message]:

@@ -21,7 +21,7 @@ from core.messages import Message
 from core.models import loading, starter
 from core.recipe import Recipe
 from core.runs import sample_answers, scenes
-from core.runs.cards import licence
+from core.runs.cards import evaluated, licence
 from core.runs.cards.licence import Licence
 from core.runs.folder import RunFolder
 from core.runs.run_json import RunFacts
@@ -57,7 +57,12 @@ def of_run(run: RunFolder, form: CardBeside = CardBeside(), base_folder: Path | 
     if base_folder is None and facts.model_folder:
         base_folder = Path(facts.model_folder)
     step = form.step or facts.adapter_step
-    more = [*_forgetting(sample_answers.forgetting(shown, step)), *(_film(run, shown, step) if form.with_film else [])]
+    is_as_trained = form.step is None and form.strength == 1
+    more = [
+        *(_evaluation(evaluated.read(run)) if is_as_trained else []),
+        *_forgetting(sample_answers.forgetting(shown, step)),
+        *(_film(run, shown, step) if form.with_film else []),
+    ]
     return write(recipe.model_copy(update={"name": run.name}), facts, run.all_metrics(), form, base_folder, more)
 
 
@@ -195,6 +200,16 @@ def _forgetting(forgetting: sample_answers.Forgetting | None) -> list[str]:
     return [
         f"**Forgetting:** loss on texts that have nothing to do with the data: {change}; a rise is what it unlearned."
     ]
+
+
+def _evaluation(result: evaluated.RunEvaluation | None) -> list[str]:
+    """Return the part that compares the adapter with what needs no training, as it was evaluated."""
+    if result is None:
+        return []
+    rows = [(one.label, f"{one.right} / {result.count}", f"{one.score:.0%}") for one in result.contestants]
+    lines = [f"| {_plain(label)} | {right} | {score} |" for label, right, score in rows]
+    table = "\n".join(["| | right | mean score |", "|---|---|---|", *lines])
+    return [f"## Was fine-tuning needed?\n\n{result.conclusion.render('en')}\n\n{table}"]
 
 
 def _film(run: RunFolder, shown: list[sample_answers.Frame], step: int | None) -> list[str]:

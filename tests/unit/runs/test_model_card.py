@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import yaml
 
+from core.messages import msg
 from core.models.known import known_models
 from core.recipe import Recipe
 from core.runs import sample_answers, scenes
 from core.runs.all import Runs
-from core.runs.cards import licence, model_card
+from core.runs.cards import evaluated, licence, model_card
 from core.runs.cards.model_card import CardBeside
 from core.runs.folder import RunFolder
 from core.runs.run_json import RunFacts, TimeFacts
@@ -144,3 +145,21 @@ def test_every_licence_of_the_catalogue_gives_a_header_and_a_sentence() -> None:
             found.permission.key == f"publish.licence_{model.commercial}"
             and model.licence in found.permission.render("zh")
         )
+
+
+def test_the_card_says_whether_fine_tuning_was_needed_of_the_adapter_that_was_evaluated(run: RunFolder) -> None:
+    assert "needed" not in model_card.of_run(run)
+    results = [("base", 3, 0.15), ("base+examples", 20, 1.0), ("tuned", 20, 1.0)]
+    contestants = tuple(
+        evaluated.ContestantResult(label=label, right=right, score=score) for label, right, score in results
+    )
+    conclusion = msg("judges.as_well_examples", low=-2, high=3)
+    result = evaluated.RunEvaluation(step=4, count=20, conclusion=conclusion, contestants=contestants, own=2)
+    evaluated.write(run, result)
+    card = model_card.of_run(run)
+    assert "## Was fine-tuning needed?\n\nA prompt with examples does as well" in card
+    assert "| base+examples | 20 / 20 | 100% |" in card and "| base | 3 / 20 | 15% |" in card
+    assert "needed" not in model_card.of_run(run, CardBeside(step=2))
+    assert "needed" not in model_card.of_run(run, CardBeside(strength=0.5))
+    run.add_facts(RunFacts(adapter_step=6))
+    assert "needed" not in model_card.of_run(run), "it was trained further"

@@ -16,12 +16,14 @@ from core.commands.data import dataset_store
 from core.errors import ChatError
 from core.judges.specs import JUDGE_SPEC, ExactJudge, JudgeSpec, SimilarityJudge
 from core.messages import LANGUAGES, msg
+from core.runs.cards import evaluated as result_in_short
 from core.runs.folder import RunFolder
 from core.workspace.folder import Workspace
 from tests.kit.chat import Chat
 from tests.kit.runs import trained
 from tests.kit.waits import wait_until
 from webui.kit.wording import Wording
+from webui.run.compare import row_data
 from webui.run.evaluated import drawn, name_of
 from webui.state.evaluating import Evaluating, EvaluationProgress
 from webui.state.services import Services
@@ -82,6 +84,10 @@ def test_one_evaluation_at_a_time_counts_its_answers(
     assert (ended.error, ended.done) == (None, ended.total) and ended.total == 20 * 5
     [evaluation] = SetEvaluation.all_of(space)
     assert not evaluation.missing() and (evaluation.path / JUDGE).is_file()
+    kept = result_in_short.read(run)
+    assert kept is not None and kept.right == (0, 20) and len(kept.contestants) == 5
+    [row] = Services.open(space).snapshots.now(fresh=True).rows
+    assert "0 of 20 right" in row_data(row, Wording("en"))["about"]
 
 
 def test_one_that_was_stopped_keeps_its_answers_and_goes_on(
