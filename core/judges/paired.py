@@ -147,6 +147,8 @@ def conclusion(rivals: Mapping[Rival, Sequence[float]], tuned: Sequence[float]) 
         return msg("judges.brings", rival=rival, **percents)
     if pair.further is None:
         return msg("judges.too_close", rival=rival, count=pair.count, **percents)
+    if abs(pair.difference) < MARGIN and pair.count >= FEWEST:
+        return msg(f"judges.alike_{best}", further=pair.further, count=pair.count, **percents)
     return msg("judges.undecided", further=pair.further, rival=rival, count=pair.count, **percents)
 
 

@@ -57,7 +57,12 @@ def test_an_evaluation_of_the_starter_that_is_killed_goes_on_to_the_same_table(
     assert set(Counter((line["prompt"], line["contestant"]) for line in lines).values()) == {1}, "nothing twice"
     shares = {one["label"]: (one["right"], one["count"]) for one in result["contestants"]}
     assert shares["tuned"] == (10, 10) and shares["base"] == (0, 10) == shares["base+prompt"]
-    assert result["conclusion"]["key"] in ("judges.brings", "judges.undecided", "judges.as_well_examples")
+    assert result["conclusion"]["key"] in (
+        "judges.brings",
+        "judges.undecided",
+        "judges.alike_examples",
+        "judges.as_well_examples",
+    )
     assert all(row["source"] == "kept_apart" and row["counts"] for row in result["rows"])
 
     again = command(*WANTED, "--json", workspace=space.root)

@@ -77,7 +77,7 @@ def test_chrf_is_that_of_sacrebleu(text: str, expected: str, percent: float) -> 
         ({"base": [0.0] * 40, "prompt": [1.0] * 20 + [0.0] * 20}, [1.0] * 35 + [0.0] * 5, "brings"),
         ({"base": [0.0] * 100, "examples": [1.0] * 97 + [0.0] * 3}, [1.0] * 98 + [0.0] * 2, "as_well_examples"),
         ({"base": [1.0] * 100}, [1.0] * 100, "as_well_base"),
-        ({"base": [1.0] * 12}, [1.0] * 12, "undecided"),  # a thirteenth could be the first that differs
+        ({"base": [1.0] * 12}, [1.0] * 12, "alike_base"),  # a thirteenth could be the first that differs
         ({"base": [0.0] * 4}, [1.0] * 4, "undecided"),
         ({"prompt": [0.0] * 5 + [1.0] * 10}, [1.0] * 15, "undecided"),  # p = 0.0625
         ({"prompt": [1.0] * 35 + [0.0] * 5}, [1.0] * 20 + [0.0] * 20, "worse"),
@@ -155,7 +155,9 @@ def test_the_sentence_is_right_where_a_prompt_suffices_and_where_only_training_h
         return (generator.random(count) < chance).astype(float).tolist()
 
     few = conclusion({"base": answers(0.3, 40), "prompt": answers(0.97, 40)}, answers(0.98, 40)).key
-    assert few in ("judges.as_well_prompt", "judges.undecided"), "40 questions may leave it open, never say the wrong"
+    assert few in ("judges.as_well_prompt", "judges.alike_prompt"), (
+        "40 questions may leave it open, never say the wrong"
+    )
     many = conclusion({"base": answers(0.3, 600), "prompt": answers(0.97, 600)}, answers(0.98, 600)).key
     assert many == "judges.as_well_prompt"
     assert conclusion({"base": answers(0.3, 40), "prompt": answers(0.45, 40)}, answers(0.9, 40)).key == "judges.brings"
