@@ -57,7 +57,8 @@ def largest_rank(shape: ModelShape, setup: Setup, free_gib: float) -> int | None
 
 
 def largest_of_family(model: KnownModel, setup: Setup, free_gib: float) -> KnownModel | None:
-    """Return the largest known model of the same family, itself included, that fits with this setup."""
+    """Return the largest known model of the same family, itself included, that fits with this setup; only models with
+    experts if the setup trains experts."""
     family = [other for other in known_models() if other.family == model.family]
     if setup.trains_experts:  # others of the family may have no experts
         family = [other for other in family if other.shape.num_experts]

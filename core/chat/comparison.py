@@ -260,7 +260,7 @@ class PromptComparison:
         return next((prompt for prompt in range(len(self.lineup.prompts)) if prompt not in judged), None)
 
     def score(self, pair: tuple[int, int] = (0, 1), judge: str | None = None) -> Score:
-        """The score of a pair by people's votes, or by one judge's."""
+        """Return the score of a pair by people's votes, or by one judge's: each voter's newest for each prompt."""
         votes = self.votes() if judge is None else [vote for vote in self.votes(JUDGED) if vote.voter == judge]
         votes = [vote for vote in votes if {vote.left, vote.right} == set(pair)]
         winners = [

@@ -166,7 +166,8 @@ def result_message(judge: Judge, comparison: PromptComparison, place: int = 1) -
 
 
 def verdict_of(text: str) -> Verdict:
-    """The only verdict in a text, not counting its thoughts. Raises _BadFormat."""
+    """Return the verdict of a text, {"verdict": "A"}, outside its thoughts. Raises _BadFormat for none, or different
+    ones."""
     verdicts = {
         str(each).strip().lower() for each in re.findall(r'\{\s*"verdict"\s*:\s*"([^"]*)"\s*\}', without_thoughts(text))
     }

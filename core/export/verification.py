@@ -391,7 +391,7 @@ def answer(
 def _measure_all(
     model: PreTrainedModel, probes: Sequence[ProofPrompt], answers: Sequence[list[int]], progress: Progress, work: Work
 ) -> list[PromptResult]:
-    """Measure the model on each probe, whose tuned model's greedy answer is given."""
+    """Return the losses and the first predicted token of each probe, beside the given answer of the tuned model."""
     results = []
     for probe, greedy in zip(probes, answers, strict=True):
         work.check()

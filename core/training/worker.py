@@ -87,7 +87,7 @@ def main() -> int:
 
 
 def carry_out(run: RunFolder, workspace: Workspace, reporter: Reporter) -> int:
-    """Carry out the run from queued to its end, whatever happens; returns the exit status."""
+    """Train the run when the device is free; report its end, whatever happens, and return the exit status of it."""
     try:
         try:
             reporter.set_state(State.PREPARING)

@@ -114,7 +114,7 @@ def _answer(answer: FrameAnswer) -> list[str]:
 
 
 def meter(frames: Sequence[Frame], step: int, w: Wording) -> tuple[str, str]:
-    """Return a sentence about the loss on neutral texts at a step, and its tone; "" if nothing was measured yet."""
+    """Return a sentence on the loss of neutral texts at a step, and its tone; ("", "plain") if nothing was measured."""
     drift = forgetting(list(frames), step)
     if drift is None:
         first = next((frame.neutral_loss for frame in frames if frame.step == 0), None)

@@ -210,7 +210,8 @@ def _sorted(source: Source, limits: Limits) -> Iterator[_Message | Problem | Omi
 
 
 def _in_order(database: sqlite3.Connection, columns: MessageColumns) -> Iterator[_Message | Omission]:
-    """Yield the messages; of one that several rows repeat (one for each reaction to it, say) the first alone."""
+    """Yield the messages in order. Omissions stand for those on other branches than the best, and for one that another
+    row at its place repeats, with the same speaker and text (a row for each reaction to it, say)."""
     left = 0  # messages on other branches
     if columns.parent:
         database.execute("CREATE INDEX ids ON messages (conversation)")

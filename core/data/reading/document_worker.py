@@ -191,7 +191,8 @@ def _blocks(body: lxml.etree._Element | None) -> Iterator[str]:
 
 
 def _walk(top: lxml.etree._Element) -> Iterator[tuple[str, str, str]]:
-    """Yield (begin | text | end, name of the element, text), without recursion."""
+    """Yield (begin | text | end, name of the element, text), without recursion and without elements that are not shown
+    (script, nav). Text after an element has the name ""."""
     stack: list[tuple[lxml.etree._Element, bool]] = [(top, False)]
     while stack:
         element, is_done = stack.pop()

@@ -101,7 +101,7 @@ class Columns(Mapping[str, Any]):
         self._taken.update(names)
 
     def changed(self, new: Mapping[str, Any]) -> Columns:
-        """Return the columns that are not taken, with new ones, which go before those of the same name."""
+        """Return the columns that are not taken, with new ones, which replace those of the same name."""
         rest = Columns(
             {name: value for name, value in self._values.items() if name not in self._taken and name not in new}
             | dict(new)

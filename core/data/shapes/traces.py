@@ -34,7 +34,8 @@ _ASSERTION = re.compile(r"(?:([\w-]+)(?:\([\d.]+\))?:\s?)?(.*)", re.DOTALL)
 
 
 def traced(values: Columns, notes: Notes) -> dict[str, Any] | None:
-    """Return a trace as messages, None for any other row. Raises Flaw if it has no answer, or several texts."""
+    """Return a trace as messages, None for a row that is none. Raises Flaw for one without an answer, with a number for
+    it, or with several texts."""
     for asked, answered in _PAIRS:
         given, reply = _sides(values, asked, answered)
         if given is None or asked == "messages" and not _is_completion(reply):

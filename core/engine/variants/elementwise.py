@@ -103,7 +103,8 @@ def _replace_forward(module: torch.nn.Module, forward: Forward) -> Callable[[], 
 
 
 def _replace_rotary(code: ModuleType, forward: Forward, own: Forward) -> Callable[[], None]:
-    """Replace the function that a model's code applies rotary positions with; return what puts its own back."""
+    """Replace own, the function that a model's code applies rotary positions with, by forward. Return a function that
+    puts own back, unless something else has replaced it since."""
 
     def undo() -> None:
         if vars(code)[ROTARY] is forward:

@@ -130,7 +130,8 @@ class Preference:
         return kinds | {"rewards/accuracies": by_name["rewards/accuracies"] / pairs, "kl": by_name["kl"] / pairs}
 
     def _losses(self, chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
-        """Return the loss of each pair, (N,), from the scores of its two answers."""
+        """Return the loss of each pair, (N,), from the scores of its two answers: dpo, simpo, or of orpo the odds
+        ratio's term alone."""
         if self.objective == "orpo":
             # The logarithm of the odds ratio: odds are p / (1 - p).
             odds = (chosen - rejected) - (_log_of_rest(chosen) - _log_of_rest(rejected))

@@ -119,7 +119,7 @@ def holders_of(layers: Sequence[torch.nn.Module]) -> Counter[int]:
 
 def bring_rest(tuned: PeftModel, card: torch.device) -> None:
     """Move to the GPU what `_Layer.offload` has not offloaded and FSDP2 has not sharded, except per-layer embeddings,
-    which are looked up in RAM."""
+    whose forward is replaced by one that looks them up in RAM."""
     base = tuned.get_base_model()
     name = parts.per_layer_embeddings(base)
     in_ram = {id(parameter) for parameter in base.get_submodule(name).parameters()} if name else set()

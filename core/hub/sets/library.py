@@ -196,7 +196,8 @@ class FrugalParquet(Parquet):
 
 
 def stream(part: Part, listing: Listing, files: Sequence[str] = ()) -> IterableDataset:
-    """A part's rows, unread. files: local copies; without them from the hub. Raises DataError, HTTPError, OSError."""
+    """Return a part's rows, unread, with pictures and sound undecoded. files: local copies of the part's files; without
+    them from the hub. Raises DataError, HTTPError, OSError."""
     base = f"hf://datasets/{listing.repo_id}@{listing.commit}/"
     urls = list(files) or [base + file.name for file in part.files]
     name = part.about.kind
