@@ -171,16 +171,14 @@ def plan_page(advice: Advice, language: str) -> list[str]:
 
 @app.command()
 def estimate(
-    model: Annotated[
-        str, typer.Option(help="A known model, owner/name, folder, config.json, GGUF file, or a size such as 7B.")
-    ],
+    model: Annotated[str, typer.Option(help="A known model, owner/name, folder, config.json, or a size such as 7B.")],
     method: Annotated[Literal["lora", "qlora", "full"], typer.Option()] = "lora",
     r: Annotated[int, typer.Option("--r", min=1, max=4096, help="LoRA rank.")] = USUAL.r,
     target_modules: Annotated[
         str, typer.Option(help="all-linear, or module names separated by commas.")
     ] = USUAL.target_modules,
     per_device_train_batch_size: Annotated[
-        int, typer.Option("--per-device-train-batch-size", "--micro-batch", min=1, max=4096, help="Rows at once.")
+        int, typer.Option(min=1, max=4096, help="Rows at once.")
     ] = USUAL.per_device_train_batch_size,
     max_length: Annotated[
         int, typer.Option(min=1, max=10_000_000, help="Tokens of the longest example.")

@@ -187,8 +187,7 @@ def delete(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete a model from the Hub cache (shared with other programs) or one made from a GGUF file, unless a run needs
-    it."""
+    """Delete a model from the Hub cache (shared with other programs), unless a run needs it."""
     space = Workspace.open(workspace)
     repo = Models(space).hub_id(name)
     if not yes and not _deletion_confirmed(repo):

@@ -1,7 +1,7 @@
 """The catalogue model that a GGUF file on this PC was made from, by the name that its program gives it. Opens no file.
 
 Metadata would not help: `general.base_model` names the model that this one was tuned from (Qwen3-4B-Base for a
-Qwen3-4B), not the one that was converted. How a GGUF file itself becomes a base: docs/families.md.
+Qwen3-4B), not the one that was converted.
 """
 
 from __future__ import annotations

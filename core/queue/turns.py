@@ -87,8 +87,8 @@ class Turns:
             return first(self.queue.read(), waiting(), self.clock())
 
     def ended(self, run: RunFolder, status: Status, waiting: Sequence[str]) -> None:
-        """Update the queue after a run of this app has ended or paused: hold it, plan the PC's sleep, or resume the
-        run. waiting: the runs behind it."""
+        """Update the queue after a run of this app has ended or paused: hold it, or resume the run. waiting: the runs
+        behind it."""
         now, automation = self.clock(), preferences.read(self.workspace).automation
 
         def after(order: Order) -> Order:
