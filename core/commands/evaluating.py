@@ -17,7 +17,7 @@ from core.chat.contest import answer_missing
 from core.chat.evaluation import sets, system_prompt
 from core.chat.evaluation.evaluation import EXAMPLES, SetEvaluation
 from core.chat.evaluation.learned_rows import LearnedRows
-from core.chat.evaluation.of_run import ROWS, keep_judge, keep_result
+from core.chat.evaluation.of_run import ROWS, earlier_table, keep_judge, keep_result
 from core.chat.evaluation.table import Table, judge_for, judge_of_kind
 from core.commands.comparing import named_contestants
 from core.commands.data import dataset_id, dataset_store
@@ -186,7 +186,7 @@ def _result(space: Workspace, table: Table, notes: Sequence[Message]) -> JsonObj
     """The object that --json prints."""
     evaluation, lineup = table.evaluation, table.evaluation.lineup
     lost, why_not = list[int](), list[Message]()
-    if (earlier := _earlier(space, table)) is not None:
+    if (earlier := earlier_table(space, table)) is not None:
         lost, other = table.lost(earlier)
         why_not += [other] if other else []
     shares = [table.share(place) for place in range(len(lineup.contestants))]
@@ -226,22 +226,6 @@ def _row(table: Table, number: int) -> JsonObject:
         "counts": number in table.counted,
         "answers": cells,
     }
-
-
-def _earlier(space: Workspace, table: Table) -> Table | None:
-    """The newest earlier evaluation of the same test set with another fine-tuned model; None if there is none."""
-    here, lineup = table.tuned, table.evaluation.lineup
-    if here is None or lineup.test_set is None:
-        return None
-    for other in SetEvaluation.all_of(space):
-        if other.lineup.test_set and other.lineup.test_set[0] == lineup.test_set[0] and other.id < table.evaluation.id:
-            earlier = Table(other, table.judge)
-            if (
-                earlier.tuned is not None
-                and earlier.contestants[earlier.tuned].weights != table.contestants[here].weights
-            ):
-                return earlier
-    return None
 
 
 def _show(table: Table, result: JsonObject) -> None:

@@ -15,12 +15,12 @@ import gradio as gr
 from core import files
 from core.chat.comparison import ANSWERS, LEFT_OUT, Contestant
 from core.chat.evaluation.evaluation import SetEvaluation
-from core.chat.evaluation.of_run import JUDGE, newest, table_of
+from core.chat.evaluation.of_run import JUDGE, lost_since, newest, table_of
 from core.chat.evaluation.table import Table
 from core.errors import ChatError, GarageError
 from core.files import JsonObject
 from core.judges.judge import Outcome
-from core.messages import msg
+from core.messages import Message, msg
 from core.runs.states import BUSY
 from core.workspace.folder import Workspace
 from webui.kit.html import Html, bar, join, muted, notice, tag
@@ -91,9 +91,9 @@ def drawn(workspace: Workspace, row: RunRow, progress: EvaluationProgress, w: Wo
     mine = progress if progress.run == row.id else EvaluationProgress()
     if mine.at_work:
         return join([_title(w), *_at_work(mine, w)])
-    table = _newest_table(workspace, row.id)
+    table, lost = _newest_table(workspace, row.id)
     if table is not None and not table.evaluation.missing():
-        return join([_title(w), *result(table, w)])
+        return join([_title(w), *result(table, lost, w)])
     missing = [] if table is None else [muted(w.t("evaluation_view.missing", count=len(table.evaluation.missing())))]
     error = [] if mine.error is None else [notice(w.render(mine.error), "warn")]
     button = tag("button", w.t("evaluation_view.start"), type="button", class_="lg-small", data_act="start")
@@ -112,10 +112,12 @@ def _at_work(progress: EvaluationProgress, w: Wording) -> list[Html]:
     return [muted(sentence), bar(sentence, percent), stop]
 
 
-def result(table: Table, w: Wording) -> Iterator[Html]:
-    """Yield the sentence, the shares, the notes, the filters and the rows of a finished evaluation."""
+def result(table: Table, lost: Message | None, w: Wording) -> Iterator[Html]:
+    """Yield the sentence, what was lost, the shares, the notes, the filters and the rows of a finished evaluation."""
     if conclusion := table.conclusion():
         yield tag("p", w.render(conclusion), class_="ev-conclusion")
+    if lost:
+        yield notice(w.render(lost), "warn")
     yield tag("div", *(_share(table, place, w) for place in range(len(table.contestants))), class_="ev-shares")
     yield from (muted(sentence) for sentence in _notes(table, w))
     kinds = {number: _kinds(table, number) for number in range(len(table.evaluation.lineup.prompts))}
@@ -208,10 +210,11 @@ def muted_span(sentence: str) -> Html | None:
     return tag("span", sentence, class_="ev-why") if sentence else None
 
 
-def _newest_table(workspace: Workspace, run_id: str) -> Table | None:
+def _newest_table(workspace: Workspace, run_id: str) -> tuple[Table | None, Message | None]:
+    """Return the newest evaluation of a run, and what was lost since that of an earlier run."""
     evaluation = _newest(workspace, run_id, files.stamp(workspace.root / SetEvaluation.FOLDER))
     if evaluation is None:
-        return None
+        return None, None
     return _table(
         workspace, evaluation.id, tuple(files.stamp(evaluation.path / name) for name in (ANSWERS, LEFT_OUT, JUDGE))
     )
@@ -223,5 +226,6 @@ def _newest(workspace: Workspace, run_id: str, stamp: object) -> SetEvaluation |
 
 
 @lru_cache(maxsize=8)
-def _table(workspace: Workspace, evaluation_id: str, stamps: object) -> Table | None:
-    return table_of(SetEvaluation.open(workspace, evaluation_id))
+def _table(workspace: Workspace, evaluation_id: str, stamps: object) -> tuple[Table | None, Message | None]:
+    table = table_of(SetEvaluation.open(workspace, evaluation_id))
+    return table, None if table is None or table.evaluation.missing() else lost_since(workspace, table)

@@ -14,6 +14,8 @@ from core.chat.evaluation.learned_rows import LearnedRows
 from core.chat.evaluation.table import Table, judge_for
 from core.data.store import DatasetStore
 from core.judges.specs import JUDGE_SPEC, JudgeSpec
+from core.judges.texts import quoted
+from core.messages import Message, msg
 from core.runs.all import Runs
 from core.runs.cards import evaluated
 from core.runs.folder import RunFolder
@@ -87,11 +89,9 @@ def contestants(run: RunFolder, system: str) -> Iterator[Contestant]:
 
 
 def newest(workspace: Workspace, run_id: str) -> SetEvaluation | None:
-    """Return the newest evaluation of a run whose judge is kept; None without one."""
+    """Return the newest evaluation of a run; None without one."""
     for evaluation in SetEvaluation.all_of(workspace):
-        if (evaluation.path / JUDGE).is_file() and any(
-            one.run == run_id and one.column == "tuned" for one in evaluation.lineup.contestants
-        ):
+        if any(one.run == run_id and one.column == "tuned" for one in evaluation.lineup.contestants):
             return evaluation
     return None
 
@@ -102,3 +102,26 @@ def table_of(evaluation: SetEvaluation) -> Table | None:
         return Table(evaluation, JUDGE_SPEC.validate_json((evaluation.path / JUDGE).read_bytes()))
     except (OSError, ValidationError):
         return None
+
+
+def earlier_table(workspace: Workspace, table: Table) -> Table | None:
+    """Return the newest earlier evaluation of the same test set with another fine-tuned model; None without one."""
+    here, lineup = table.tuned, table.evaluation.lineup
+    if here is None or lineup.test_set is None:
+        return None
+    for other in SetEvaluation.all_of(workspace):
+        if other.lineup.test_set and other.lineup.test_set[0] == lineup.test_set[0] and other.id < table.evaluation.id:
+            earlier = Table(other, table.judge)
+            there = earlier.tuned
+            if there is not None and earlier.contestants[there].weights != table.contestants[here].weights:
+                return earlier
+    return None
+
+
+def lost_since(workspace: Workspace, table: Table) -> Message | None:
+    """Return a sentence that names what an earlier run had right and this one has not, or why the two cannot be
+    compared; None if nothing was lost."""
+    earlier = earlier_table(workspace, table)
+    lost, why_not = table.lost(earlier) if earlier else ([], None)
+    questions = [quoted(table.evaluation.lineup.prompts[number].question) for number in lost[:3]]
+    return msg("evaluation.lost", count=len(lost), questions=questions) if lost else why_not

@@ -123,19 +123,26 @@ def test_a_worker_that_dies_is_a_sentence_and_a_bug_is_one_too(
 
 
 def evaluated(
-    space: Workspace, run: RunFolder, judge: JudgeSpec, texts: list[tuple[str, ...]], upto: int | None = None
-) -> None:
+    space: Workspace,
+    run: RunFolder,
+    judge: JudgeSpec,
+    texts: list[tuple[str, ...]],
+    upto: int | None = None,
+    weights: str = "",
+) -> Path:
     """An evaluation with these answers of base, examples and fine-tuned to questions whose answer is "yes"."""
     prompts = [
         Prompt(turns=({"role": "user", "content": f"Is {at} < 9?<b>"},), expected="yes") for at in range(len(texts))
     ]
-    evaluation = SetEvaluation.create(space, prompts, list(contestants(run, "")), 32, (run.name, "0"))
+    chosen = [one.model_copy(update={"weights": weights}) for one in contestants(run, "")]
+    evaluation = SetEvaluation.create(space, prompts, chosen, 32, (run.name, "0"))
     (evaluation.path / JUDGE).write_bytes(JUDGE_SPEC.dump_json(judge))
     answers = [(number, place, text) for number, each in enumerate(texts) for place, text in enumerate(each)]
     for number, place, text in answers[:upto]:
         evaluation.add(
             ComparisonAnswer(prompt=number, contestant=place, text=text, tokens=1, seconds=0.1, finish_reason="stop")
         )
+    return evaluation.path
 
 
 def section(space: Workspace, run: RunFolder, progress: EvaluationProgress | None = None, language: str = "en") -> str:
@@ -163,6 +170,16 @@ def test_the_section_begins_with_a_button_and_ends_with_rows(space: Workspace, r
         assert f">{shown} {count}</button>" in html
     assert [f">{right} / 12<" in html for right in (1, 2, 10)] == [True] * 3
     assert "&lt;i&gt;no&lt;/i&gt;" in html and "<i>no" not in html and "<b>?" not in html
+
+
+def test_what_an_earlier_run_had_right_and_this_one_has_not_is_named(space: Workspace, run: RunFolder) -> None:
+    before = evaluated(space, run, ExactJudge(), TEXTS, weights="before")
+    before.rename(before.with_name("2026-01-01_000000_before_aaaaaa"))  # not in the same second
+    assert "an earlier run had right" not in section(space, run)
+    worse = [("no", "yes", "no"), ("yes", "yes", "yes"), *TEXTS[2:]]
+    evaluated(space, run, ExactJudge(), worse, weights="after")
+    html = section(space, run)
+    assert "1 question that an earlier run had right is not right now: Is 0 &lt; 9?&lt;b&gt;" in html
 
 
 def test_answers_that_are_missing_are_counted_beside_the_button(space: Workspace, run: RunFolder) -> None:
