@@ -157,10 +157,6 @@ class JobFolder:
         """Restore an earlier export that was set aside by a worker killed before its own result took the place."""
         exports = self.path.parent.parent
         names = {old: self.path.name + old.name.removeprefix(REPLACED) for old in self.build.glob(f"{REPLACED}*")}
-        if inner := [file.parent for file in (self.build / REPLACED).glob("*/export.json")]:
-            # as earlier versions put it aside
-            del names[self.build / REPLACED]
-            names |= {old: old.name for old in inner}
         for old, name in names.items():
             if not (exports / name).exists():
                 files.rename(old, exports / name)
