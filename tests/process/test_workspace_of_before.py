@@ -115,7 +115,9 @@ def test_the_commands_say_of_it_what_they_said_then(place: Path, workspace: Work
     for name in sorted(NAMES):
         said = without_sizes(command("runs", run_named(workspace, name).id, workspace=workspace))
         assert said == expected(place, f"run-{name}") | unsaid, name
-    assert command("queue", "list", workspace=workspace) == expected(place, "queue")
+    queue = expected(place, "queue")
+    assert queue.pop("sleep_at") is None  # the app no longer lets the PC sleep after the last run
+    assert command("queue", "list", workspace=workspace) == queue
     said = without_sizes(command("inspect", "my-rows", "--model", "library:tiny", workspace=workspace))
     then = expected(place, "inspect")
     # What it could not say then, and what it found nothing of.
