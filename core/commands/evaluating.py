@@ -231,13 +231,12 @@ def _row(table: Table, number: int) -> JsonObject:
 def _show(table: Table, result: JsonObject) -> None:
     """Print the rows, the shares and the sentence."""
     marks = {"right": "+", "partly": "~", "wrong": "-"}
-    labels = [one.label for one in table.contestants]
-    print(columns(*labels))
+    language = terminal_language()
+    print(columns(*(one.label for one in table.contestants)))
     for row in result["rows"]:
         cells = [marks.get((cell or {}).get("outcome", ""), "?") for cell in row["answers"]]
-        print(columns(*cells), "" if row["counts"] else "*", _short(row["question"]))
-    print()
-    language = terminal_language()
+        print(columns(*cells, ("" if row["counts"] else "* ") + _short(row["question"])))
+    print(msg("evaluation.legend").render(language), end="\n\n")
     for share in result["contestants"]:
         low, high = (round(100 * end) for end in share["interval"])
         values = {name: share[name] for name in ("right", "partly", "count", "seconds")}

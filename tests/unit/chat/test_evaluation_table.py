@@ -170,7 +170,9 @@ def test_with_everything_right_before_training_little_is_left(
         evaluating, "ChatClient", lambda space: Chat(reply=lambda _, turns: answers[turns[-1]["content"]])
     )
     main(["evaluate", "--base", "starter", "--data", "sample:shop_messages", "--workspace", str(space.root)])
-    assert "little is left to gain" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "little is left to gain" in out and "* does not count" in out
+    assert "+                 +                 +                 Why was I billed" in out.splitlines()[1]
 
 
 def table_of(space: Workspace, test_set: sets.TestSet, reply: Reply, learned: LearnedRows | None = None) -> Table:
