@@ -153,8 +153,8 @@ def _share(table: Table, place: int, w: Wording) -> Html:
     is_graded = any(0 < score < 1 for at in range(len(table.contestants)) for score in table.scores(at))
     mean = sum(scores) / len(scores) if scores else 0.0
     low, high = share.interval
-    span = None if is_graded else tag("b", style=f"left:{100 * low:.1f}%;width:{100 * (high - low):.1f}%")
-    line = tag("span", tag("i", style=f"width:{100 * mean:.1f}%"), span, class_="lg-win-bar", aria_hidden="true")
+    span = None if is_graded else tag("b", style=f"left:{round(100 * low)}%;width:{round(100 * (high - low))}%")
+    line = tag("span", tag("i", style=f"width:{round(100 * mean)}%"), span, class_="lg-win-bar", aria_hidden="true")
     text = w.t("evaluation_view.score", percent=round(100 * mean)) if is_graded else f"{share.right} / {share.count}"
     about = "" if is_graded else w.t("evaluation_view.interval", low=round(100 * low), high=round(100 * high))
     kind = "ev-share lg-win-now" if place == table.tuned else "ev-share"
