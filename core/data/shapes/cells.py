@@ -33,6 +33,8 @@ def text_of_cell(value: object, name: str, column: str, notes: Notes) -> object:
         return value[key]
     if column == "label" and are_spans(value):
         raise Flaw("data.only_spans", column=name)
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], float):
+        return value[0]
     if not isinstance(value, list) or not all(isinstance(one, str | int | bool) or _text_key(one) for one in value):
         if column != "context" and are_spans(value):
             raise Flaw("data.only_spans", column=name)

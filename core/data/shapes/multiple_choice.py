@@ -33,7 +33,7 @@ _CONTEXTS = ("context", "passage", "article", "premise", "paragraph", "story", "
 _NUMBERED = re.compile(r"column \d+")
 _OTHER_SHAPES = {"messages", "conversations", "conversation", "chosen", "rejected"}
 _MIN_WORDS = 3  # of a question that no name tells
-_KEY, _MIN_LETTERS = re.compile(r"[A-Ja-j]|\d"), 2  # of a key, and of the text of an option
+_KEY = re.compile(r"[A-Ja-j]|\d")
 _SURE = 0.9  # share of the rows that have options, and of the keys that mean one
 
 
@@ -238,7 +238,8 @@ def _with_right_one(values: Sequence[Columns], names: Sequence[str], place: Plac
     if place.kind != "columns" or right is None:
         return place
     shown = [(_text(each.peek(right)), [_text(each.peek(name)) for name in place.names]) for each in values]
-    is_apart = all(len(text) > _MIN_LETTERS and text not in others for text, others in shown if text)
+    are_keys = all(_KEY.fullmatch(text) for text, _ in shown)
+    is_apart = not are_keys and all(text not in others for text, others in shown if text)
     return Place("apart", (right, *place.names)) if is_apart else place
 
 

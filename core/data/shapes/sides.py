@@ -487,7 +487,8 @@ def _unnamed(table: _Table) -> Decision | None:
         codes = table.holds_code(answer) and not table.holds_code(question)
         if asks or codes:
             return Decision((_pair(question, answer), _pair(answer, question)), "content")
-    heads = [name for name in itertools.takewhile(lambda name: name != first, table.texts) if not table.repeats(name)]
+    before = itertools.takewhile(lambda name: name != first, table.texts)
+    heads = [name for name in before if table.texts[name] > 0 and not table.repeats(name)]
     headed = [each for name in heads[-1:] for each in _with_head(name, first, second)]
     return _question_to_person([_pair(first, second), _pair(second, first), *headed])
 

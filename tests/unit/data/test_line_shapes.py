@@ -223,6 +223,9 @@ def test_a_log_of_processes_is_no_chat(tmp_path: Path) -> None:
     )
     with pytest.raises(DataError, match=r"auth\.log is a log, but no chat"):
         read(tmp_path, lines, "auth.log")
+    lines = "".join(f"[2016-12-20 00:04:03,231] DEBUG [Controller {n % 2}]: checking {n}.\n" for n in range(60))
+    with pytest.raises(DataError, match=r"a\.log is a log, but no chat"):
+        read(tmp_path, lines, "a.log")
 
 
 def test_a_text_of_questions_alone_is_a_guess_and_says_that_the_answers_are_missing(tmp_path: Path) -> None:

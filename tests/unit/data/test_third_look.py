@@ -77,6 +77,9 @@ def test_a_right_answer_beside_the_wrong_choices_is_one_of_the_options(tmp_path:
     rows = "".join(f"Who wrote book {n}?,Zola {n},Austen,Dickens\n" for n in MANY)
     _, examples = read(tmp_path / "a.csv", f"question,correct_answer,choice_1,choice_2\n{rows}")
     assert sides(examples)[0] == ("Who wrote book 0?\nA. Austen\nB. Dickens\nC. Zola 0", "C. Zola 0")
+    rows = "".join(f"What is {n} + 2?,{n + 2},{n + 1},{n}\n" for n in MANY)
+    _, examples = read(tmp_path / "b.csv", f"question,correct_answer,choice_1,choice_2\n{rows}")
+    assert sides(examples)[0] == ("What is 0 + 2?\nA. 0\nB. 1\nC. 2", "C. 2")
 
 
 def test_a_kind_of_question_is_no_text_before_it(tmp_path: Path) -> None:
