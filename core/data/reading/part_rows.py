@@ -21,8 +21,8 @@ from core.recipe import Format
 from core.values import MIB
 
 _MAX_FILES_NAMED = 20
-_LOOKED_AT, _MIN_SAME, _MAX_COMPARED = 20, 3, 50  # rows of a file, rows with texts, files
-_MAX_BYTES = 4 * MIB  # of files whose texts are searched for the rows of others
+_LOOKED_AT, _MIN_SAME = 20, 3  # rows of a file, rows with texts
+_MAX_BYTES = 64 * MIB  # of files whose texts are searched for the rows of others
 
 # the source, its format, the decision on its columns, its rows
 Started = tuple[Source, Format, Decision, Iterator[Row | Problem]]
@@ -59,39 +59,25 @@ def start_each(source: Source, start: Callable[[Source], Started], limits: Limit
 
 
 def _each_once(started: list[Started], limits: Limits) -> tuple[list[Started], dict[str, str]]:
-    """Return the files without those whose rows another has in a form that says more, such as a conversation; and which
-    files are left out, each with the other one.
+    """Return the files without those whose rows others have in a form that says more, such as a conversation; and which
+    files are left out, each with the first of the others.
 
-    Files of which one has all longer texts of the other's first rows, row by row, have the same rows.
+    A file has the same rows if of each of its first rows two longer texts, or all, stand in the texts of the others.
     """
+    formats = sorted({chosen for _, chosen, _, _ in started} - {"text"}, key=FORMATS.index)
+    telling = [each for each in started if each[1] == formats[0]] if len(formats) > 1 else []
+    words = "\n".join(_texts_of(telling, limits))
     same: dict[str, str] = {}
-    if len({chosen for _, chosen, _, _ in started} - {"text"}) < 2:
-        return started, same
-    kept: dict[str, tuple[Started, list[set[str]]]] = {}
-    for each in sorted(started, key=lambda one: FORMATS.index(one[1])):
-        source, texts = each[0], _longer_texts(each[0], limits) if each[1] != "text" else []
-        others = [
-            other
-            for other, known in kept.values()
-            if other[1] != each[1] and other[0].validation == source.validation and _are_same(texts, known)
-        ]
-        if others:
-            same[source.path.name] = others[0][0].path.name
-        elif len(kept) < _MAX_COMPARED:
-            kept[source.path.name] = (each, texts)
-    kept_parts = [each for each in started if each[0].path.name not in same]
-    telling = min(FORMATS.index(each[1]) for each in kept_parts)
-    inside = [each for each in kept_parts if FORMATS.index(each[1]) == telling]
-    words = "\n".join(_all_text(inside, limits)) if len(inside) < len(kept_parts) else ""
-    for each in kept_parts if words else ():
-        rows = _longer_texts(each[0], limits) if each not in inside and each[1] != "text" else []
-        if sum(map(bool, rows)) >= _MIN_SAME and all(text.strip() in words for texts in rows for text in texts):
-            same[each[0].path.name] = inside[0][0].path.name
+    for source, chosen, *_ in started if words else ():
+        rows = _longer_texts(source, limits) if chosen in formats[1:] else []
+        known = [sum(text in words for text in texts) >= min(2, len(texts)) for texts in rows]
+        if len(rows) >= _MIN_SAME and all(known):
+            same[source.path.name] = telling[0][0].path.name
     return [each for each in started if each[0].path.name not in same], same
 
 
-def _all_text(started: Iterable[Started], limits: Limits) -> Iterator[str]:
-    """Yield the texts of files, or nothing if they are large."""
+def _texts_of(started: Iterable[Started], limits: Limits) -> Iterator[str]:
+    """Yield all texts of files; nothing for chats, and if the files are large."""
     if sum(each[0].bytes for each in started) <= _MAX_BYTES:
         for source, *_ in started:
             items = [] if source.chat or source.message_columns else read_rows(source, limits)
@@ -99,19 +85,16 @@ def _all_text(started: Iterable[Started], limits: Limits) -> Iterator[str]:
 
 
 def _longer_texts(source: Source, limits: Limits) -> list[set[str]]:
-    """Return the longer texts of each of the first rows; nothing for chats, and for a file that cannot be read."""
+    """Return the longer texts of each of the first rows that has any; nothing for chats, and for a file that cannot be
+    read."""
     if source.chat or source.message_columns:  # to know their first rows, all of them are read
         return []
     try:
         rows = [item for item in islice(read_rows(source, limits), _LOOKED_AT) if isinstance(item, Row)]
     except DataError:
         return []
-    return [{text for _, text in texts_in(row.values) if len(words_of(text)) >= MIN_WORDS} for row in rows]
-
-
-def _are_same(texts: list[set[str]], others: list[set[str]]) -> bool:
-    pairs = [pair for pair in zip(texts, others, strict=False) if all(pair)]
-    return len(pairs) >= _MIN_SAME and (all(a <= b for a, b in pairs) or all(a >= b for a, b in pairs))
+    each = ({text.strip() for _, text in texts_in(row.values) if len(words_of(text)) >= MIN_WORDS} for row in rows)
+    return [*filter(None, each)]
 
 
 def _one_after_another(source: Source, started: Iterable[Started], limits: Limits) -> Iterator[Row | Problem]:

@@ -23,7 +23,7 @@ from core.data.reading.part_rows import Started
 from core.data.reading.reader import read_rows
 from core.data.reading.split_names import set_apart, split_column
 from core.data.reading.suffixes import SPREADSHEETS
-from core.data.shapes import class_names, marked_rows, multiple_choice, sides
+from core.data.shapes import class_names, marked_rows, multiple_choice, rankings, sides
 from core.data.shapes.cells import columns_of_lists, with_joined_lists
 from core.data.shapes.known import COLUMNS, FORMATS, SAMPLE_ROWS, recognize_format
 from core.data.shapes.left_out import MEDIA, has_value
@@ -230,6 +230,7 @@ def _noted(source: Source, note: Message) -> Source:
 
 def _recognized(rows: list[Row]) -> Format | Decision:
     """Return the format of the rows, or the decision on their columns. Raises DataError if there is neither."""
+    rankings.refuse_zero(rows)
     try:
         format = recognize_format(rows)
     except DataError as error:

@@ -2,7 +2,7 @@
 
 Nectar, UltraFeedback, ELI5    answers | completions | ...: [{answer, rank}] | [{response, score}]
 SHP                            human_ref_A, human_ref_B, labels: 1 if A is preferred
-two answers                    response_a, response_b, with winner: "a", or with score_a, score_b
+two answers                    response_a, response_b, with winner or chosen: "a", or with score_a, score_b
 AlpacaEval                     output_1, output_2, preference: from 1 to 2, nearer to the number of the better one
 any two columns                title_a, title_b, with title_b_preferred: 1 if it is, 0 if the other one is
 HelpSteer                      response_1, response_2, preference_strength: below 0 if 1 is preferred
@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any
 
-from core.data.reading.file_rows import Flaw
+from core.data.reading.file_rows import Flaw, Row
 from core.data.shapes.left_out import Columns, Notes, has_value
 from core.data.shapes.numbering import number_of
 from core.data.shapes.roles import column_named, is_about
+from core.errors import DataError
 
 _LISTS = ("answers", "completions", "responses", "candidates", "outputs", "generations", "summaries", "replies")
 _QUESTIONS = ("prompt", "instruction", "question", "query", "input", "history", "post", "title")
@@ -29,7 +31,8 @@ _SIDES = (("a", "b"), ("0", "1"), ("1", "2"))
 _STEMS = ("human_ref", "response", "answer", "output", "completion", "summary", "text", "chatbot", "model", "assistant")
 _COMPARED = {*_LISTS, *(f"{stem}_{side}" for stem in _STEMS for sides in _SIDES for side in sides)}
 _FLAG = re.compile(r"(.+[\s_-][ab12])[\s_-](?:is[\s_-])?(?:preferred|better|chosen|wins|won|winner)")
-_WINNERS = ("winner", "preference", "preferred", "better", "choice", "best", "label", "labels", "overall_preference")
+_WINNERS = ("winner", "chosen", "preference", "preferred", "better", "choice", "best", "label", "labels",
+    "overall_preference")  # fmt: skip
 _SIGNED = ("preference_strength",)
 _NAME = re.compile(r"(?:model|response|answer|assistant|output|completion)?[\s_-]*")
 
@@ -37,7 +40,7 @@ _NAME = re.compile(r"(?:model|response|answer|assistant|output|completion)?[\s_-
 def compared(values: Columns, notes: Notes) -> dict[str, Any] | None:
     """Return the chosen and the rejected answer as columns, None for a row that ranks nothing. Raises Flaw for a
     tie."""
-    if "chosen" in values or "messages" in values:
+    if "messages" in values or "chosen" in values and _side(values.peek("chosen")) not in chain(*_SIDES):
         return None
     if (flagged := _flagged(values)) is not None:
         return flagged
@@ -54,6 +57,16 @@ def compared(values: Columns, notes: Notes) -> dict[str, Any] | None:
         values.take(name)
         pair["prompt"] = asked
     return pair
+
+
+def refuse_zero(rows: Sequence[Row]) -> None:
+    """Raise DataError for answers 1 and 2 beside a label that can be 0: it may count from 0, or mean a tie."""
+    names = {str(name).lower(): name for row in rows for name in row.values}
+    label = next((name for name in ("label", "labels") if name in names), "")
+    if label and any({f"{stem}_1", f"{stem}_2"} <= names.keys() for stem in _STEMS):
+        numbers = {number for row in rows if (number := number_of(row.values.get(names[label]))) is not None}
+        if 0 in numbers:
+            raise DataError("data.numbering_both", column=label, lowest=0, highest=max(numbers), options=2)
 
 
 def may_compare(names: Iterable[str]) -> bool:
@@ -173,6 +186,12 @@ def _better(values: Columns, sides: Sequence[str]) -> int | None:
     return _named_winner(values, sides)
 
 
+def _side(mark: object) -> str:
+    """Return a mark without the name of what it counts: "1", "a" for "Response A"."""
+    number = number_of(mark)
+    return str(number) if number is not None else _NAME.sub("", str(mark).strip().lower(), count=1)
+
+
 def _named_winner(values: Columns, sides: Sequence[str]) -> int | None:
     """Return the place of the side that a column names as winner, or None. Raises Flaw for a tie."""
     for name in (name for name in _WINNERS if name in values):
@@ -182,8 +201,7 @@ def _named_winner(values: Columns, sides: Sequence[str]) -> int | None:
             if float(mark) == 1.5:
                 raise Flaw("data.no_winner", found=str(mark))
             return int(float(mark) > 1.5)
-        number = number_of(mark)
-        text = str(number) if number is not None else _NAME.sub("", str(mark).strip().lower(), count=1)
+        text = _side(mark)
         if text in sides:
             values.take(name)
             return sides.index(text)

@@ -363,7 +363,7 @@ def _one_named(table: _Table) -> Decision | None:
             name
             for name in table.values
             if name != question
-            and (not is_about(name) or _last_word(name) == "type" and table.has_few_values(name))
+            and (not is_about(name) or name.lower().endswith("type") and table.has_few_values(name))
             and not is_worse(name)
             and not _is_never_answer(name)
             and (name in table.texts or table.may_be_answer(name) or table.has_few_values(name))

@@ -130,6 +130,23 @@ def test_names_in_the_plural_and_file_names_are_known(tmp_path: Path) -> None:
     assert "fname" not in report.roles
 
 
+def test_the_letter_of_the_better_answer_is_not_the_answer(tmp_path: Path) -> None:
+    """Seen: chosen is A or B, and always the first answer was offered."""
+    rows = "".join(f"What is {n}?,It is {n}.,No idea of {n}.,{'AB'[n % 2]}\n" for n in MANY)
+    _, examples = read(tmp_path / "a.csv", f"instruction,response_a,response_b,chosen\n{rows}")
+    assert [sides([one])[0][1] for one in examples[:2]] == ["It is 0.", "No idea of 1."]
+    assert examples[1].rejected[-1].content == "It is 1."
+
+
+def test_a_label_from_zero_beside_answers_one_and_two_is_refused(tmp_path: Path) -> None:
+    """A label of 1 alone was read as the first answer, also where 0 is the first."""
+    rows = [{"input": f"What is {n}?", "output_1": f"It is {n}.", "output_2": "No idea.", "label": n % 2} for n in MANY]
+    with pytest.raises(DataError, match="count from 0 or from 1"):
+        read(tmp_path / "a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    text = "".join(json.dumps(row | {"label": row["label"] + 1}) + "\n" for row in rows)
+    assert sides(read(tmp_path / "b.jsonl", text)[1])[1][1] == "No idea."
+
+
 def test_a_vertical_bar_between_columns_is_seen(tmp_path: Path) -> None:
     rows = "".join(f"#{n}|Never pay {n}{', ' * (n % 3)} or more.|Rule number {n} of many\n" for n in MANY)
     report, _ = read(tmp_path / "a.csv", rows)
@@ -186,6 +203,12 @@ def test_rows_inside_the_texts_of_other_files_are_not_trained_again(tmp_path: Pa
     (tmp_path / "comments.csv").write_text("Comment,Response\n" + "".join(f'"{q}","{a}"\n' for q, a in pairs))
     report = inspect_file(tmp_path)
     assert (report.good_rows, report.validation) == (30, 10) and "data.note_same_rows" in keys(report)
+
+
+def test_the_type_of_an_utterance_may_be_its_class(tmp_path: Path) -> None:
+    rows = "".join(f"Turn{'OnOff'[n % 2 * 2 : n % 2 * 3 + 2]},Turn it {n} times,lamp\n" for n in MANY)
+    report, _ = read(tmp_path / "a.csv", f"RequestType,Utterance,Device\n{rows}")
+    assert "RequestType" in answers(report)
 
 
 def test_a_letter_before_a_number_is_a_sign_of_money_in_another_encoding(tmp_path: Path) -> None:
