@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from functools import partial
 
 import gradio as gr
 from starlette.middleware import Middleware
@@ -11,18 +12,14 @@ from starlette.middleware import Middleware
 from core.messages import LANGUAGES
 from webui.kit import hardware
 from webui.kit.html import Html, join, tag
-from webui.kit.live import AT_ONCE, QUIET, SHOW_CHAT, TICK_S, LivePart, Options, Poller
+from webui.kit.live import QUIET, TICK_S, LivePart, Options, Poller
+from webui.kit.tab import BEAT, when_opened
 from webui.kit.theme import ASSETS, styles, theme
 from webui.kit.wording import Wording
+from webui.pages import chat, data, help, models, runs, settings
 from webui.pages.banner import LeftRuns, WriteNotice
-from webui.pages.chat import ChatPage
-from webui.pages.conversations import CHOSEN
-from webui.pages.data import DataPage
-from webui.pages.help import HelpPage
-from webui.pages.models import ModelsPage
+from webui.pages.surroundings import Surroundings
 from webui.pages.rail import rail
-from webui.pages.runs import SAVE, RunsPage
-from webui.pages.settings import SettingsPage
 from webui.pages.shortcuts import shortcuts
 from webui.pages.train import TrainPage
 from webui.run import card
@@ -49,6 +46,8 @@ from webui.server.set_file import SetFile
 from webui.state.services import Services
 from webui.state.snapshot import Snapshot
 
+# Drawn when they are first opened, in the order of the rail.
+TABS = {page.__name__.rpartition(".")[2]: page.draw for page in (chat, data, runs, models, settings, help)}
 LARGEST_UPLOAD = "2gb"
 SCRIPTS = (
     "focus.js",
@@ -61,20 +60,6 @@ SCRIPTS = (
     "signal.js",
     "shortcuts.js",
 )
-# Scroll to the export of the Runs page; the parts of the tab are drawn a moment later.
-SEE_WAY_OUT = """() => {
-  const see = (times) => {
-    const place = document.querySelector("#way-out");
-    if (!place?.offsetParent) return times && requestAnimationFrame(() => see(times - 1));
-    const keep = new ResizeObserver(() => place.scrollIntoView({ block: "start" }));
-    // at once, and as charts above it are drawn
-    keep.observe(document.body);
-    const leave = () => keep.disconnect();  // from then on it is the person who scrolls
-    ["wheel", "touchmove", "keydown", "pointerdown"].forEach((act) => 
-      addEventListener(act, leave, { once: true, passive: true }));
-  };
-  see(200);
-}"""
 # Parts drawn before the first answer are hidden until then, as they would move (FIRST_STYLE shows them after two
 # seconds in any case).
 ARRIVED = (
@@ -122,12 +107,10 @@ def _build(services: Services) -> gr.Blocks:
 
 
 def build_page(services: Services, w: Wording, demo: gr.Blocks) -> None:
-    """Build the page of one language, and connect its tabs with each other."""
+    """Build the page of one language: its header, Train, and six tabs that are drawn when they are first opened."""
     gr.Navbar(visible=False)
     opened, planning = gr.Textbox(visible="hidden"), gr.State(False)
-    train, chat, runs = TrainPage(services, w, planning), ChatPage(services, w), RunsPage(services, w, opened)
-    settings, data = SettingsPage(services, w), DataPage(services, w)
-    models, guide = ModelsPage(services, w), HelpPage(services, w)
+    train, talk_to = TrainPage(services, w, planning), gr.Textbox(visible="hidden")
     with gr.Row(elem_id="header-row"):
         gr.HTML(tag("div", tag("h1", "LoRA Garage"), class_="lg-header"))
         gr.HTML(rail(w), elem_id="rail")
@@ -138,70 +121,29 @@ def build_page(services: Services, w: Wording, demo: gr.Blocks) -> None:
     unwritable, left = WriteNotice(services, w), LeftRuns(services, w)
     unwritable.build()
     left.build()
-    with gr.Tabs(elem_id="pages") as tabs:
-        with gr.Tab(w.t("page.train"), id="train", elem_id="tab-train") as train_tab:
-            train.build()
-        with gr.Tab(w.t("page.chat"), id="chat", elem_id="tab-chat") as chat_tab:
-            chat.build()
-        with gr.Tab(w.t("page.data"), id="data", elem_id="tab-data") as data_tab:
-            data.build()
-        with gr.Tab(w.t("page.runs"), id="runs", elem_id="tab-runs"):
-            runs.build()
-        with gr.Tab(w.t("page.models"), id="models", elem_id="tab-models") as models_tab:
-            models.build()
-        with gr.Tab(w.t("page.settings"), id="settings", elem_id="tab-settings") as settings_tab:
-            settings.build()
-        with gr.Tab(w.t("page.help"), id="help", elem_id="tab-help"):
-            guide.build()
+    with gr.Tabs(elem_id="pages") as tabs, _tab("train", w) as train_tab:
+        train.build()
     header = [
         LivePart(status, lambda context: gr.update(value=headline(context.snapshot, w))),
         LivePart(chip, lambda context: gr.update(value=hardware.chip(services.monitor.newest(), w))),
     ]
-    followed = (unwritable, left, train, chat, runs, models, settings)
-    poller = Poller(
-        services,
-        [*header, *(part for each in followed for part in each.parts())],
-        opened,
-        planning,
-    )
+    followed = (unwritable, left, train)
+    poller = Poller(services, [*header, *(part for each in followed for part in each.parts())], opened, planning)
+    around = Surroundings(services, w, demo, poller, tabs, train.wizard, opened, talk_to)
+    with tabs:
+        for name, draw in TABS.items():
+            with _tab(name, w) as tab:
+                when_opened(tab, partial(draw, around, tab))
     train.wire(demo, poller, train_tab)
-    chat.wire(demo, chat_tab)
     left.wire(poller, tabs)
-    train.wizard.further.wire()
-    train.wizard.further.wire_button(train.wizard, train.run.further, None, tabs, train.run.notice)
-    train.wizard.further.wire_button(train.wizard, train.run.again, None, tabs, train.run.notice, anew=True)
-    train.wizard.further.wire_button(train.wizard, runs.further, opened, tabs, runs.run_notice)
-    train.wizard.further.wire_button(train.wizard, runs.duplicate, opened, tabs, runs.run_notice, anew=True)
-    train.run.finding.wire(train.wizard, None, tabs, train.run.notice)
-    runs.finding.wire(train.wizard, opened, tabs, runs.run_notice)
-    runs.wire(poller, tabs, chat.target)
-    settings.wire(demo, settings_tab)
-    data.wire(data_tab, train.wizard.model_step.model)
-    data.wire_use(train.wizard, train.wizard.data_step.data, train.wizard.data_step.choices, tabs)
-    models.wire(models_tab)
-    guide.wire()
-    _wire_actions(services, train, chat, runs, poller, tabs)
-    poller.wire(demo, gr.Timer(TICK_S)).then(None, js=ARRIVED, **QUIET)
+    train.wire_tabs(poller, tabs, opened, talk_to)
+    clock = gr.Timer(TICK_S)
+    poller.wire(demo, clock).then(None, js=ARRIVED, **QUIET)
+    clock.tick(None, None, None, js=BEAT, **QUIET)
 
 
-def _wire_actions(
-    services: Services, train: TrainPage, chat: ChatPage, runs: RunsPage, poller: Poller, tabs: gr.Tabs
-) -> None:
-    """The buttons of the run on Train that open another page, or save its picture."""
-
-    def shown() -> str | None:
-        view = services.snapshots.now().shown
-        return view.row.id if view else None
-
-    run, step = train.run, train.wizard.data_step
-    chat.corrections.wire_train(train.wizard, chat.target, step.data, step.choices, tabs)
-    run.open_chat.click(lambda: runs.to_chat(shown()), None, [tabs, chat.target], js=CHOSEN, **AT_ONCE).then(
-        None, js=SHOW_CHAT
-    )
-    exported = run.take_out.click(lambda: runs.to_way_out(shown()), None, [tabs, runs.list, *runs.opening], **AT_ONCE)
-    poller.after(exported).then(None, js=SEE_WAY_OUT)
-    saved = run.save_picture.click(lambda: runs.picture(shown()), None, [run.picture_file, run.notice], **AT_ONCE)
-    saved.then(None, [run.picture_file], None, js=SAVE, **QUIET)
+def _tab(name: str, w: Wording) -> gr.Tab:
+    return gr.Tab(w.t(f"page.{name}"), id=name, elem_id=f"tab-{name}")
 
 
 def headline(snapshot: Snapshot, w: Wording) -> Html:
@@ -229,6 +171,8 @@ def launch(services: Services, port: int, reach: Reach | None = None, keeper: Do
     options: Options = dict.fromkeys(off, False) | dict.fromkeys(("allowed_paths", "blocked_paths", "footer_links"), [])
     options |= dict.fromkeys(("strict_cors", "show_error", "quiet", "prevent_thread_lock"), True)
     options |= {"server_name": reach.bound, "server_port": port, "root_path": "", "max_file_size": LARGEST_UPLOAD}
+    # gradio keeps a page's state and its drawn tabs (2 MB) until as many others were opened since.
+    options |= {"state_session_capacity": 64}
     # A phone or browser may install the page; its manifest is requested with the cookie that opens the door.
     options |= {"pwa": True, "favicon_path": str(ASSETS / "icon.svg")}
     options |= {

@@ -134,7 +134,7 @@ def test_what_was_chosen_in_chat_and_deleted_since_is_said(chrome: Browser, app:
 
     choose(target, "chosen")
     kit.go_to_tab(page, "Train")
-    delete(chosen, target)
+    Runs(workspace).delete(chosen)
     kit.go_to_tab(page, "Chat")
     kit.expect(target).to_have_value(re.compile("newest"))
     offer = "now => loraGarageDuel.offered(now, 'run:newest\\nrun:chosen') ?? null"
@@ -405,10 +405,11 @@ def test_the_chat_tab_offers_the_run_that_ended_since_and_keeps_what_a_person_ch
     kit.go_to_tab(page, "Chat")
     kit.expect(target).to_have_value(re.compile(older.name))
     page.reload()
+    page.evaluate(gate.script())
     kit.go_to_tab(page, "Chat")
     kit.expect(target).to_have_value(re.compile("newest"))
     # seen: what the choice itself tells came after the tab's question, which undid it
-    page.evaluate(gate.script("chat-target"))
+    gate.close(page, "chat-target")
     target.click()
     page.get_by_role("option", name=re.compile("base")).first.click()
     kit.go_to_tab(page, "Train")
@@ -421,7 +422,11 @@ def test_the_chat_tab_offers_the_run_that_ended_since_and_keeps_what_a_person_ch
     kit.expect(target).to_have_value(re.compile("base"))
     kit.go_to_tab(page, "Train")  # a reload shows the page that is named by the address
     page.reload()
-    page.evaluate(gate.script("tab-chat"))  # an answer that comes after the choice does not undo it either
+    page.evaluate(gate.script())
+    kit.go_to_tab(page, "Chat")
+    kit.expect(target).to_have_value(re.compile("newest"))
+    kit.go_to_tab(page, "Train")
+    gate.close(page, "tab-chat")  # an answer that comes after the choice does not undo it either
     kit.go_to_tab(page, "Chat")
     gate.wait(page, "tab-chat")
     target.click()

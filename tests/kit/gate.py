@@ -18,13 +18,28 @@ if TYPE_CHECKING:
 
 SCRIPT = """
 (() => {
-  const through = window.fetch, held = {}, asked = {}, answered = {}, closed = new Set(CLOSED);
+  const through = window.fetch, held = {}, asked = {}, answered = {}, closed = new Set(CLOSED), drawn = [];
   const nameOf = (id) => {
-    const component = window.gradio_config?.components.find((one) => one.id === id);
+    const component = [...(window.gradio_config?.components ?? []), ...drawn].find((one) => one.id === id);
     return component?.props.elem_id || component?.type || "load";
   };
   const count = (calls, name) => { calls[name] = (calls[name] ?? 0) + 1; };
+  // Components of tabs that are drawn when they are opened come with the answers, one JSON object a line.
+  const follow = async (stream) => {
+    let text = "";
+    for await (const piece of stream.pipeThrough(new TextDecoderStream())) {
+      const lines = (text + piece).split("\\n");
+      text = lines.pop();
+      for (const line of lines.filter((each) => each.includes('"render_config":{')))
+        drawn.push(...JSON.parse(line.slice("data:".length)).output.render_config.components);
+    }
+  };
   window.fetch = async (url, options) => {
+    if (/queue.data/.test(String(url))) {
+      const answer = await through(url, options);
+      follow(answer.clone().body).catch(() => {});  // the stream ends with the page
+      return answer;
+    }
     if (!/queue.join|run.predict/.test(String(url))) return through(url, options);
     const name = nameOf(JSON.parse(options.body).trigger_id);
     count(asked, name);

@@ -21,6 +21,8 @@
     if (link.dataset.step) return window.loraGarageStart.open(link.dataset.step);
     scrollTo({ top: 0 });
   });
+  // With the clock: the live parts of the open tab (kit/tab.py).
+  window.loraGarageBeat = () => { for (const beat of document.querySelectorAll(".lg-beat")) if (isOpen(beat.id.slice(5))) beat.click(); };
   addEventListener("popstate", () => open(named() || "train"));
 
   // Also pages that are opened by something else than a link of the rail ("Chat with it").

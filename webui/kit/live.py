@@ -79,12 +79,12 @@ class Poller:
     """All live parts of one page behind one handler, so that a page costs one small request a second."""
 
     def __init__(self, services: Services, parts: Sequence[LivePart], opened: Component, planning: gr.State):
-        self._services, self._parts, self._opened, self._planning = services, parts, opened, planning
+        self.services, self._parts, self.opened, self.planning = services, parts, opened, planning
         self._sent = gr.State([])
 
     @property
     def inputs(self) -> list[Component]:
-        return [self._sent, self._opened, self._planning]
+        return [self._sent, self.opened, self.planning]
 
     @property
     def outputs(self) -> list[Component]:
@@ -93,13 +93,13 @@ class Poller:
     def beat(self, sent: list[str] | None, opened: str | None, planning: bool = False) -> list[object]:
         """Inputs: marks of the updates this page was last sent, its opened run, planning. Outputs: the new marks, and
         every live part."""
-        self._services.standby.note_page()
-        return self._beat(sent, ViewContext(self._services.snapshots.now(), opened, bool(planning)))
+        self.services.standby.note_page()
+        return self._beat(sent, ViewContext(self.services.snapshots.now(), opened, bool(planning)))
 
     def now(self, sent: list[str] | None, opened: str | None, planning: bool = False) -> list[object]:
         """Update at once after a button was pressed: as `beat`, but from a fresh snapshot."""
-        self._services.standby.note_page(touched=True)
-        return self._beat(sent, ViewContext(self._services.snapshots.now(fresh=True), opened, bool(planning)))
+        self.services.standby.note_page(touched=True)
+        return self._beat(sent, ViewContext(self.services.snapshots.now(fresh=True), opened, bool(planning)))
 
     def _beat(self, sent: list[str] | None, context: ViewContext) -> list[object]:
         """Return the new marks, and the parts whose mark differs from the one sent before."""
@@ -113,15 +113,17 @@ class Poller:
 
     def wire(self, page: gr.Blocks, timer: gr.Timer) -> Dependency:
         """Connect the timer, and return the page's first update."""
+        timer.tick(self.beat, self.inputs, self.outputs, **AT_ONCE)
+        return self.wire_first(page)
+
+    def wire_first(self, page: gr.Blocks) -> Dependency:
         # A reload begins with an empty page, so the marks of this session do not count.
-        first = page.load(
+        return page.load(
             lambda opened, planning: self.now([], opened, planning),
-            [self._opened, self._planning],
+            [self.opened, self.planning],
             self.outputs,
             **AT_ONCE,
         )
-        timer.tick(self.beat, self.inputs, self.outputs, **AT_ONCE)
-        return first
 
     def after(self, event: Dependency) -> Dependency:
         """Show the effect of an event at once."""

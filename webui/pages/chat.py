@@ -19,6 +19,7 @@ from webui.kit import format
 from webui.kit.format import grouped
 from webui.kit.html import Html, notice, tag
 from webui.kit.live import AT_ONCE, FOLLOWS, QUIET, LivePart, Options, shown
+from webui.kit.tab import TabPoller
 from webui.kit.wording import Wording
 from webui.pages import chat_ideas
 from webui.pages.chat_choices import (
@@ -36,6 +37,7 @@ from webui.pages.chat_status import loading, status_line
 from webui.pages.conversations import BASE, CHOSEN, OFFERED, OPENED, SENT, TAKEN, TUNED, ConversationShelf
 from webui.pages.corrections import CLOSES, CorrectionsPanel
 from webui.pages.duel.blind_duel import BlindDuel
+from webui.pages.surroundings import Surroundings
 from webui.run.second_adapter import SecondAdapter
 from webui.state.services import Services
 
@@ -66,6 +68,14 @@ element.addEventListener("click", (event) => {
 });
 """
 THINKING = {"trained": None, "on": True, "off": False}
+
+
+def draw(around: Surroundings, tab: gr.Tab) -> None:
+    page, step = ChatPage(around.services, around.w), around.wizard.data_step
+    page.build()
+    page.wire(around.page, tab, around.talk_to)
+    page.corrections.wire_train(around.wizard, page.target, step.data, step.choices, around.tabs)
+    TabPoller(around.poller, page.parts()).wire_tab(around.page, tab)
 
 
 class ChatPage:
@@ -181,13 +191,10 @@ class ChatPage:
         ]
 
     # ---- wires ----------------------------------------------------------------------------------------------------
-    def wire(self, page: gr.Blocks, tab: gr.Tab) -> None:
+    def wire(self, page: gr.Blocks, tab: gr.Tab, talk_to: gr.Textbox) -> None:
         self.target.input(None, js=CHOSEN, **QUIET)
         self.target.change(self.suggest, [self.target], [self.empty], **QUIET)
         opened = self.shelf.opened
-        offered = [self.target, self.offered]
-        arrived = tab.select(self.arrive, [self.target, self.base, opened], offered, js=TAKEN, **AT_ONCE)
-        arrived.then(None, offered, self.target, js=OFFERED, **QUIET)
         target = [self.target, self.checkpoint, self.precision]
         sampling = [self.system, self.temperature, self.top_p, self.max_new_tokens, self.seed, self.thinking,
             self.strength, self.second.run, self.second.strength]  # fmt: skip
@@ -227,9 +234,29 @@ class ChatPage:
         self.clear.click(lambda: [*self.start_over(), ""], None, [*view, opened], **ends)
         self.load.click(self.load_now, target, [self.notice, self.status], **QUIET)
         self.target.change(self.choose, [self.target, opened], [self.checkpoint, opened, *view], js=OPENED, **ends)
-        opens = self.shelf.wire(page, self.target, view, ends)
+        restored, opens = self.shelf.wire(page, self.target, view, ends)
+        self._wire_arrival(restored, tab, talk_to)
         gr.on(opens, None, None, self.corrections.outputs, js=CLOSES, **QUIET)
         self.duel.wire(self.target, self.checkpoint, self.halt)
+
+    def _wire_arrival(self, restored: Dependency, tab: gr.Tab, talk_to: gr.Textbox) -> None:
+        """restored: the event that has opened the conversation of before."""
+        opened, offered = self.shelf.opened, [self.target, self.offered]
+        for event in (restored.then, tab.select):
+            arrived = event(self.arrive, [self.target, self.base, opened], offered, js=TAKEN, **AT_ONCE)
+            arrived.then(None, offered, self.target, js=OFFERED, **QUIET)
+        for event in (restored.then, talk_to.change):
+            event(self.take, [talk_to, self.target], [talk_to, self.target], **AT_ONCE)
+
+    def take(self, talk_to: object, target: object) -> tuple[object, object]:
+        """Inputs and outputs: talk_to, target. Chooses the model of a press elsewhere on the page, or another one in
+        place of a run that was deleted there."""
+        choices = self._targets()
+        if not talk_to or talk_to == target and is_there(self.services, self.w, target):
+            return "", gr.skip()
+        if is_there(self.services, self.w, talk_to):
+            return "", gr.update(choices=choices, value=talk_to)
+        return "", gr.update(choices=choices, value="base:starter") if talk_to == target else gr.skip()
 
     def talk_on(
         self, message: str, opened: object, base: list[Message], tuned: list[Message], *rest: object

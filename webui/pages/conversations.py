@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 from gradio.components import Component
+from gradio.events import Dependency
 
 from core.chat.conversations import Branch, Conversation, Conversations
 from core.errors import ChatError, GarageError
@@ -79,10 +80,12 @@ class ConversationShelf:
     def listed(self) -> list[Component]:
         return [self.list, self.text, self.tools, self.name, self.really, self.branches, self.which]
 
-    def wire(self, page: gr.Blocks, target: Component, view: list[Component], ends: Options) -> list[object]:
+    def wire(
+        self, page: gr.Blocks, target: Component, view: list[Component], ends: Options
+    ) -> tuple[Dependency, list[object]]:
         """view: of the chat; its own target.change starts a new conversation for another model than the opened one's.
-        ends: options of events that end a running answer. Returns the events that open another conversation or
-        branch."""
+        ends: options of events that end a running answer. Returns the event that opens the conversation of
+        before, and those that open another conversation or branch."""
         drawn, place = [self.opened, self.words], [self.opened, target, *view]
         restored = page.load(self.restore, [target, self.opened], place, js=OPENED, **AT_ONCE)
         for event in (restored, self.list.input(self.open, [self.list, target], place, **ends)):
@@ -96,7 +99,7 @@ class ConversationShelf:
         renamed.then(self.draw, drawn, self.listed, **AT_ONCE)
         self.delete.click(lambda: gr.update(visible=True), None, [self.really], **AT_ONCE)
         self.really.click(self.deleted, [self.opened], [self.notice, self.opened], **CONTROL)
-        return [self.list.input, self.before.click, self.after.click]
+        return restored, [self.list.input, self.before.click, self.after.click]
 
     # ---- saving while chatting -------------------------------------------------------------------------------------
     def keeping(

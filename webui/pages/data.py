@@ -28,6 +28,7 @@ from webui.pages.data_mending import Mending
 from webui.pages.data_parting import Parting
 from webui.pages.data_row import RowEditor
 from webui.pages.data_table import RowsTable
+from webui.pages.surroundings import Surroundings
 from webui.server.set_file import address
 from webui.state.services import Services
 
@@ -36,6 +37,13 @@ FOUND_AT_ONCE = 1_000  # rows of a dataset whose problems are drawn with it; tho
 DRAW = "() => document.querySelector('#data-draw').click()"
 OPENED = "() => [window.loraGarageRow]"
 SHOW_ROW = "() => { if (window.loraGarageRow) loraGarageShow('#data-row', true); }"
+
+
+def draw(around: Surroundings, tab: gr.Tab) -> None:
+    page, step = DataPage(around.services, around.w), around.wizard.data_step
+    page.build()
+    page.wire(around.page, tab, around.wizard.model_step.model)
+    page.wire_use(around.wizard, step.data, step.choices, around.tabs)
 
 
 class DataPage:
@@ -81,7 +89,7 @@ class DataPage:
             self.notice = gr.HTML("", visible=False, elem_id="data-notice")
 
     # ---- wires ----------------------------------------------------------------------------------------------------
-    def wire(self, tab: gr.Tab, model: Component) -> None:
+    def wire(self, page: gr.Blocks, tab: gr.Tab, model: Component) -> None:
         """model: the model chosen in Train, whose tokens are shown."""
         drawn = [
             self.sets, self.head, self.actions, self.copy, self.export, self.delete, self.work, self.table.table,
@@ -96,7 +104,8 @@ class DataPage:
         def redraw(event: Dependency) -> None:
             event.then(None, None, None, js=DRAW, **QUIET)
 
-        redraw(tab.select(self.entered, [self.sets], [self.sets], **LAST, **AT_ONCE))
+        for arrived in (page.load, tab.select):
+            redraw(arrived(self.entered, [self.sets], [self.sets], **LAST, **AT_ONCE))
         another = [self.parting.others, self.notice, *self.row.outputs]
         redraw(self.sets.input(self.another, None, another, **LAST, **AT_ONCE))
         self._wire_row(model, redraw)

@@ -10,6 +10,7 @@ import gradio as gr
 from core.presets import PROJECT
 from webui.kit.live import AT_ONCE
 from webui.kit.panel import Panel
+from webui.pages.surroundings import Surroundings
 
 GUIDE = PROJECT / "docs" / "guide"
 # In the order of the guide's list.
@@ -19,6 +20,12 @@ LEFT_OUT = re.compile(r"^!?\[[^\]]*\]\([^)]*\)\s*$", re.MULTILINE)
 # The end of a line inside a sentence of Chinese, which Markdown would show as a space.
 WRAPPED = re.compile(r"(?<=[“”\u3001-\u9fff\uff01-\uff5e])\n(?=[“”\u3001-\u9fff\uff01-\uff5e])")
 LINK_TO_FILE = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?://)[^)]*\)")
+
+
+def draw(around: Surroundings, tab: gr.Tab) -> None:
+    page = HelpPage(around.services, around.w)
+    page.build()
+    page.wire()
 
 
 class HelpPage(Panel):

@@ -6,11 +6,19 @@ import gradio as gr
 
 from webui.kit.html import tag
 from webui.kit.icons import icon
-from webui.kit.live import LivePart
 from webui.kit.panel import Panel
+from webui.kit.tab import TabPoller
 from webui.kit.wording import Wording
+from webui.pages.surroundings import Surroundings
 from webui.shelf.disk import DiskCard
 from webui.state.services import Services
+
+
+def draw(around: Surroundings, tab: gr.Tab) -> None:
+    page = ModelsPage(around.services, around.w)
+    page.build()
+    page.disk.wire(around.page, tab)
+    TabPoller(around.poller, page.disk.parts()).wire_tab(around.page, tab)
 
 
 class ModelsPage(Panel):
@@ -23,9 +31,3 @@ class ModelsPage(Panel):
         find = tag("button", icon("models"), self.w.t("disk_view.find"), type="button", class_="lg-own-set", **leads)
         gr.HTML(find, elem_id="models-find")
         self.disk.build()
-
-    def parts(self) -> list[LivePart]:
-        return self.disk.parts()
-
-    def wire(self, tab: gr.Tab) -> None:
-        self.disk.wire(tab)

@@ -72,7 +72,7 @@ class ManageRun:
         return join([tag("p", links[0], " · ", links[1]), muted(w.t("run_manage.file_about"))])
 
     # ---- wires ----------------------------------------------------------------------------------------------------
-    def wire(self, poller: Poller, chart: gr.HTML, runs: gr.HTML, chat_target: gr.Dropdown) -> None:
+    def wire(self, poller: Poller, chart: gr.HTML, runs: gr.HTML, talk_to: gr.Textbox) -> None:
         poller.after(
             self.save.click(self.describe, [self.opened, self.new_name, self.tags, self.note], [self.notice], **CONTROL)
         )
@@ -85,8 +85,8 @@ class ManageRun:
         poller.after(
             self.really.click(
                 self.remove,
-                [self.opened, chat_target],
-                [self.opened, chart, runs, self.sure, self.notice, chat_target],
+                [self.opened],
+                [self.opened, chart, runs, self.sure, self.notice, talk_to],
                 **CONTROL,
             )
         )
@@ -180,9 +180,8 @@ class ManageRun:
             return gr.update(visible=False), shown(notice(self.w.render(error.message)))
         return gr.update(visible=False), shown(notice(self.w.t("run_manage.freed", size=size), "ok"))
 
-    def remove(self, run_id: str | None, chat_target: object) -> tuple[object, ...]:
-        """Inputs: opened, chat_target. Outputs: opened, chart, runs, sure, notice, chat_target (unchanged if it is
-        another)."""
+    def remove(self, run_id: str | None) -> tuple[object, ...]:
+        """Inputs: opened. Outputs: opened, chart, runs, sure, notice, talk_to: the run, which Chat must not keep."""
         try:
             run = self.services.runs.get(run_id or "")
             self._out_of_chat(run.path)
@@ -202,5 +201,5 @@ class ManageRun:
             gr.update(value=None),
             gr.update(visible=False),
             shown(""),
-            gr.update(value="base:starter") if chat_target == f"run:{run_id}" else gr.skip(),
+            f"run:{run_id}",
         )

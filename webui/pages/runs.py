@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import gradio as gr
 
@@ -14,8 +15,10 @@ from core.workspace.names import slug
 from webui.form import further
 from webui.kit.html import Html, notice, placeholder, tag
 from webui.kit.live import AT_ONCE, CONTROL, LAST, QUIET, SHOW_CHAT, LivePart, Poller, Update, ViewContext, shown
+from webui.kit.tab import TabPoller
 from webui.kit.wording import Wording
 from webui.pages.conversations import CHOSEN
+from webui.pages.surroundings import Surroundings
 from webui.pages.run_manage import ManageRun
 from webui.run import card
 from webui.run.away.unpacking import Unpacking
@@ -46,6 +49,17 @@ SAVE = """(file) => {
   };
   image.src = "data:image/svg+xml," + encodeURIComponent(file.text);
 }"""
+
+
+def draw(around: Surroundings, tab: gr.Tab) -> None:
+    page = RunsPage(around.services, around.w, around.opened)
+    page.build()
+    poller = TabPoller(around.poller, page.parts())
+    page.wire(poller, around.tabs, around.talk_to)
+    for button, anew in ((page.further, False), (page.duplicate, True)):
+        around.wizard.further.wire_button(around.wizard, button, around.opened, around.tabs, page.run_notice, anew=anew)
+    page.finding.wire(around.wizard, around.opened, around.tabs, page.run_notice)
+    poller.wire_tab(around.page, tab)
 
 
 class RunsPage:
@@ -140,20 +154,25 @@ class RunsPage:
         return self.services.snapshots.view(context.opened) if context.row else None
 
     # ---- wires ----------------------------------------------------------------------------------------------------
-    def wire(self, poller: Poller, tabs: gr.Tabs, chat_target: gr.Dropdown) -> None:
+    def wire(self, poller: Poller, tabs: gr.Tabs, talk_to: gr.Textbox) -> None:
         # LAST: a person may choose a run before the automatic choice of the newest has arrived.
         picked = self.list.select(
             self.pick, [self.list, self.opened], [self.list, *self.opening], js=PICKED, **LAST, **AT_ONCE
         )
         poller.after(picked)
-        self.open_chat.click(self.to_chat, [self.opened], [tabs, chat_target], js=CHOSEN, **AT_ONCE).then(
-            None, js=SHOW_CHAT
+        # After a press elsewhere that shows a run here.
+        outputs = [self.list, *self.opening]
+        poller.after(self.opened.change(self.follow, [self.opened, self.list], outputs, **LAST, **AT_ONCE))
+        talked = self.open_chat.click(
+            partial(to_chat, self.services), [self.opened], [tabs, talk_to], js=CHOSEN, **AT_ONCE
         )
+        talked.then(None, js=SHOW_CHAT)
         poller.after(self.resume.click(self.go_on, [self.opened], [self.run_notice, tabs], **CONTROL))
-        for button, file_of in ((self.save_card, self.recipe_card), (self.save_picture, self.picture)):
+        card_file, picture_file = (partial(file_of, self.services, self.w) for file_of in (recipe_file, picture_of))
+        for button, file_of in ((self.save_card, card_file), (self.save_picture, picture_file)):
             saved = button.click(file_of, [self.opened], [self.card_file, self.run_notice], **AT_ONCE)
             saved.then(None, [self.card_file], None, js=SAVE, **QUIET)
-        self.manage.wire(poller, self.chart, self.list, chat_target)
+        self.manage.wire(poller, self.chart, self.list, talk_to)
         self.unpacking.wire(
             poller, lambda run_id: (gr.update(value=run_id), *self.open(run_id)), [self.list, *self.opening]
         )
@@ -182,33 +201,11 @@ class RunsPage:
         id = view.row.id if view else None
         return id, gr.update(value=id), *self.manage.opened_values(view), shown(""), shown("")
 
-    def to_chat(self, run_id: str | None) -> tuple[object, ...]:
-        """Inputs: opened. Outputs: tabs, chat_target."""
-        row = next((row for row in self.services.snapshots.now(fresh=True).rows if row.id == run_id), None)
-        if row is None or not row.can_chat:
-            return gr.skip(), gr.skip()
-        return gr.update(selected="chat"), gr.update(value=f"run:{row.id}")
-
-    def to_way_out(self, run_id: str | None) -> tuple[object, ...]:
-        """Inputs: the run. Outputs: tabs, list, opening."""
-        return gr.update(selected="runs"), gr.update(value=run_id), *self.open(run_id)
-
-    def recipe_card(self, run_id: str | None) -> tuple[object, object]:
-        """Inputs: opened. Outputs: card_file (what the browser saves), run_notice."""
-        return self._card(run_id, "yaml", lambda run: recipe_card.of_run(run).dump())
-
-    def picture(self, run_id: str | None) -> tuple[object, object]:
-        """Inputs and outputs as of recipe_card. The browser converts the picture to PNG, which every messenger
-        accepts."""
-        return self._card(run_id, "png", lambda run: picture.of_run(run, self.w.render))
-
-    def _card(self, run_id: str | None, ending: str, text: Callable[[RunFolder], str]) -> tuple[object, object]:
-        """Return a run's card as a file to download, and the notice if that fails."""
-        try:
-            run = self.services.runs.get(run_id or "")
-            return {"name": f"{slug(run.name)}.card.{ending}", "text": text(run)}, shown("")
-        except GarageError as error:
-            return None, shown(notice(self.w.render(error.message)))
+    def follow(self, opened: str | None, listed: object) -> tuple[object, ...]:
+        """Inputs: opened, list. Outputs: list, opening. Shows a run that was opened from elsewhere."""
+        if not opened or opened == listed:
+            return tuple(gr.skip() for _ in range(1 + len(self.opening)))
+        return gr.update(value=opened), *self.open(opened)
 
     def go_on(self, run_id: str | None) -> tuple[object, ...]:
         """Inputs: opened. Outputs: run_notice, tabs (Train, which shows the run at work or in the queue)."""
@@ -217,3 +214,31 @@ class RunsPage:
         except GarageError as error:
             return shown(notice(self.w.render(error.message))), gr.skip()
         return shown(""), gr.update(selected="train")
+
+
+def to_chat(services: Services, run_id: str | None) -> tuple[object, ...]:
+    """Outputs: tabs, talk_to."""
+    row = next((row for row in services.snapshots.now(fresh=True).rows if row.id == run_id), None)
+    if row is None or not row.can_chat:
+        return gr.skip(), gr.skip()
+    return gr.update(selected="chat"), f"run:{row.id}"
+
+
+def recipe_file(services: Services, w: Wording, run_id: str | None) -> tuple[object, object]:
+    """Return a run's card as a file that the browser saves, and the notice if that fails."""
+    return _file(services, w, run_id, "yaml", lambda run: recipe_card.of_run(run).dump())
+
+
+def picture_of(services: Services, w: Wording, run_id: str | None) -> tuple[object, object]:
+    """Return a run's picture like recipe_file. The browser converts it to PNG, which every messenger accepts."""
+    return _file(services, w, run_id, "png", lambda run: picture.of_run(run, w.render))
+
+
+def _file(
+    services: Services, w: Wording, run_id: str | None, ending: str, text: Callable[[RunFolder], str]
+) -> tuple[object, object]:
+    try:
+        run = services.runs.get(run_id or "")
+        return {"name": f"{slug(run.name)}.card.{ending}", "text": text(run)}, shown("")
+    except GarageError as error:
+        return None, shown(notice(w.render(error.message)))

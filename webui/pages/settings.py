@@ -12,14 +12,23 @@ from core import COMMAND, __version__
 from webui.form.handle import Updates
 from webui.kit import format, hardware
 from webui.kit.html import Html, facts, join, muted, notice, tag
-from webui.kit.live import QUIET, LivePart, outcome, shown
+from webui.kit.live import AT_ONCE, QUIET, LivePart, outcome, shown
+from webui.kit.tab import TabPoller
 from webui.kit.wording import Wording
+from webui.pages.surroundings import Surroundings
 from webui.pages.settings_cards import AloneSetting, AutomationCard, HubTokenCard, MeasuredMemory, ReadySetting
 from webui.run.signal import notify_switch
 from webui.server.language import PATHS, language_link
 from webui.state.services import Services
 
 VERSIONS = ("torch", "transformers", "peft", "bitsandbytes", "gradio")
+
+
+def draw(around: Surroundings, tab: gr.Tab) -> None:
+    page = SettingsPage(around.services, around.w)
+    page.build()
+    page.wire(tab)
+    TabPoller(around.poller, page.parts()).wire_tab(around.page, tab)
 
 
 class SettingsPage:
@@ -110,12 +119,11 @@ class SettingsPage:
         return join([tag("ul", *links, class_="lg-plain-list"), muted(self.w.t("settings_page.theme"))])
 
     # ---- wires ----------------------------------------------------------------------------------------------------
-    def wire(self, page: gr.Blocks, tab: gr.Tab) -> None:
-        self.automation.wire(page, tab)
+    def wire(self, tab: gr.Tab) -> None:
+        self.automation.wire(tab)
         lists = [self.presets, self.delete_preset, self.no_preset]
-        for arrived in (page.load, tab.select):
-            arrived(self.fresh, None, [*lists, self.places], queue=False, **QUIET)
-            arrived(self.measured.fresh, None, [self.measured.about, self.measured.forget], queue=False, **QUIET)
+        tab.select(self.fresh, None, [*lists, self.places], **AT_ONCE)
+        tab.select(self.measured.fresh, None, [self.measured.about, self.measured.forget], **AT_ONCE)
         self.measured.wire(self.notice)
         self.alone.wire()
         self.ready.wire()

@@ -67,21 +67,20 @@ class AutomationCard(Panel):
     def _fields(self) -> list[object]:
         return [self.failure, self.awake, self.hours, self.programs, self.card, self.gib]
 
-    def wire(self, page: gr.Blocks, tab: gr.Tab) -> None:
-        sent = gr.State(None)
-        for arrived, inputs in ((page.load, None), (tab.select, [sent])):
-            arrived(self.fresh, inputs, [sent, *self._fields, self.doubt], **AT_ONCE)
+    def wire(self, tab: gr.Tab) -> None:
+        sent = gr.State(self._stored())
+        tab.select(self.fresh, [sent], [sent, *self._fields, self.doubt], **AT_ONCE)
         self.save.click(self.keep, self._fields, [self.hours, self.programs, self.notice], **CONTROL)
 
-    def fresh(self, sent: list[object] | None = None) -> list[object]:
+    def _stored(self) -> list[object]:
+        now = preferences.read(self.services.workspace).automation
+        programs, hours = _joined(now.programs), _joined(now.hours)
+        return [now.go_on_after_failure, now.keep_awake, hours, programs, now.watch_card, now.min_gib]
+
+    def fresh(self, sent: list[object]) -> list[object]:
         """Input: the values that the fields were last sent. Outputs: the stored values, the fields, doubt. Unchanged
         fields are not sent, so that text a person is typing is not overwritten."""
-        now = preferences.read(self.services.workspace).automation
-        stored = [
-            now.go_on_after_failure, now.keep_awake, _joined(now.hours), _joined(now.programs),
-            now.watch_card,
-            now.min_gib,
-        ]  # fmt: skip
+        stored = self._stored()
         return [stored, *([gr.skip()] * len(stored) if stored == sent else stored), self._doubt()]
 
     def keep(

@@ -11,17 +11,34 @@ import gradio as gr
 from webui.form import start
 from webui.form.form import LOOK, Wizard
 from webui.kit.html import muted
-from webui.kit.live import AT_ONCE, QUIET, LivePart, Poller, Update, ViewContext
+from webui.kit.live import AT_ONCE, QUIET, SHOW_CHAT, LivePart, Poller, Update, ViewContext
 from webui.kit.wording import Wording
+from webui.pages import runs
+from webui.pages.conversations import CHOSEN
 from webui.run.column import RunColumn
 from webui.run.queue import QueuePanel
 from webui.shelf.downloads import DownloadsCard
 from webui.state.services import Services
 
+# Scroll to the export of the Runs page; the tab may be drawn a moment later.
+SEE_WAY_OUT = """() => {
+  const see = (times) => {
+    const place = document.querySelector("#way-out");
+    if (!place?.offsetParent) return times && requestAnimationFrame(() => see(times - 1));
+    const keep = new ResizeObserver(() => place.scrollIntoView({ block: "start" }));
+    // at once, and as charts above it are drawn
+    keep.observe(document.body);
+    const leave = () => keep.disconnect();  // from then on it is the person who scrolls
+    ["wheel", "touchmove", "keydown", "pointerdown"].forEach((act) => 
+      addEventListener(act, leave, { once: true, passive: true }));
+  };
+  see(600);
+}"""
+
 
 class TrainPage:
     def __init__(self, services: Services, wording: Wording, planning: gr.State):
-        self.w, self.planning = wording, planning
+        self.services, self.w, self.planning = services, wording, planning
         self.wizard, self.run = Wizard(services, wording), RunColumn(services, wording)
         self.line, self.downloads = QueuePanel(services, wording), DownloadsCard(services, wording)
 
@@ -75,3 +92,23 @@ class TrainPage:
             shown = poller.after(button.click(lambda planning=planning: planning, None, [self.planning], **AT_ONCE))
             if planning:
                 self.wizard.redraw_after(shown)
+
+    def wire_tabs(self, poller: Poller, tabs: gr.Tabs, opened: gr.Textbox, talk_to: gr.Textbox) -> None:
+        """Connect the buttons of the run that fill the form, open another tab, or save its picture. opened: the run
+        that Runs shows. talk_to: the model that Chat chooses."""
+        run, wizard = self.run, self.wizard
+        wizard.further.wire()
+        for button, anew in ((run.further, False), (run.again, True)):
+            wizard.further.wire_button(wizard, button, None, tabs, run.notice, anew=anew)
+        run.finding.wire(wizard, None, tabs, run.notice)
+        talk = lambda: runs.to_chat(self.services, self._shown())  # noqa: E731
+        run.open_chat.click(talk, None, [tabs, talk_to], js=CHOSEN, **AT_ONCE).then(None, js=SHOW_CHAT)
+        see = lambda: (gr.update(selected="runs"), self._shown())  # noqa: E731
+        poller.after(run.take_out.click(see, None, [tabs, opened], **AT_ONCE)).then(None, js=SEE_WAY_OUT)
+        picture = lambda: runs.picture_of(self.services, self.w, self._shown())  # noqa: E731
+        saved = run.save_picture.click(picture, None, [run.picture_file, run.notice], **AT_ONCE)
+        saved.then(None, [run.picture_file], None, js=runs.SAVE, **QUIET)
+
+    def _shown(self) -> str | None:
+        view = self.services.snapshots.now().shown
+        return view.row.id if view else None

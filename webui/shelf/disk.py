@@ -49,8 +49,9 @@ class DiskCard:
             self.pressed = gr.Textbox(visible=False), gr.Textbox(visible=False)  # filled in by the browser
             self.notice = gr.HTML("", visible=False, elem_id="disk-notice")
 
-    def wire(self, tab: gr.Tab) -> None:
-        tab.select(self.drawn, None, [self.list], **QUIET)
+    def wire(self, page: gr.Blocks, tab: gr.Tab) -> None:
+        for arrived in (page.load, tab.select):
+            arrived(self.drawn, None, [self.list], **QUIET)
         sure = json.dumps(self.w.raw("disk_view.sure"), ensure_ascii=False)
         pressed = PRESSED.replace("$sure", sure)
         self.list.select(self.act, [*self.pressed], [self.list, self.notice], js=pressed, **EACH, **CONTROL)

@@ -33,9 +33,9 @@ def services(tmp_path: Path) -> Services:
 @pytest.fixture
 def page(services: Services) -> DataPage:
     made = DataPage(services, Wording("en"))
-    with gr.Blocks(), gr.Tab() as tab:
+    with gr.Blocks() as blocks, gr.Tab() as tab:
         made.build()
-        made.wire(tab, gr.Textbox("starter"))
+        made.wire(blocks, tab, gr.Textbox("starter"))
     return made
 
 
