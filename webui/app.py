@@ -18,9 +18,9 @@ from webui.kit.theme import ASSETS, styles, theme
 from webui.kit.wording import Wording
 from webui.pages import chat, data, help, models, runs, settings
 from webui.pages.banner import LeftRuns, WriteNotice
-from webui.pages.surroundings import Surroundings
 from webui.pages.rail import rail
 from webui.pages.shortcuts import shortcuts
+from webui.pages.surroundings import Surroundings
 from webui.pages.train import TrainPage
 from webui.run import card
 from webui.run.chart import uplot_head

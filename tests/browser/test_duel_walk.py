@@ -86,8 +86,7 @@ def test_train_vote_correct_learn_from_it_and_let_both_runs_meet(
     page.locator("#chat-train-these").click()
     kit.expect(page.locator("#further-said")).to_contain_text(parent.name)
     settings_shown(page)
-    page.locator("#setting-objective input").click()
-    page.get_by_role("option", name=w.t("wizard.choice_dpo"), exact=True).click()
+    page.locator("#setting-objective select").select_option(w.t("wizard.choice_dpo"))
     child = trained(page, w, space, max_steps="2", learning_rate="0.0001")
     assert child.recipe().train.objective == "dpo" and child.facts().parent.run == parent.id
     assert any({"rewards/accuracies", "rewards/margins"} <= record.keys() for record in child.metrics().records)

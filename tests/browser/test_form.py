@@ -58,7 +58,7 @@ def held(name: str) -> pytest.MarkDecorator:
 
 
 def setting(page: Page, name: str) -> Locator:
-    return page.locator(f"#setting-{name} input")
+    return page.locator(f"#setting-{name} :is(input, select)")
 
 
 def plan(page: Page) -> Locator:
@@ -185,20 +185,14 @@ def a_field_that_is_only_passed_by_is_not_edited(opened: Page) -> None:
         setting(opened, name).blur()
     edits(opened, 0)
     optim = setting(opened, "optim")
-    optim.click()
-    opened.get_by_role("option").filter(has_text="(adamw_8bit)").click()
+    optim.select_option("adamw_8bit")
     edits(opened, 1)
 
 
 def a_choice_by_keyboard_counts_as_one_by_mouse(opened: Page) -> None:
-    """Seen by a reader: gradio tells nothing of it, and the next look put back what the plan said."""
     schedule = setting(opened, "lr_scheduler_type")
     before = schedule.input_value()
-    schedule.focus()
-    kit.expect(schedule).to_have_attribute("aria-activedescendant", re.compile("option-0$"))
     schedule.press("ArrowDown")
-    kit.expect(schedule).to_have_attribute("aria-activedescendant", re.compile("option-1$"))
-    schedule.press("Enter")
     edits(opened, 2)
     kit.expect(schedule).not_to_have_value(before)
     chosen = schedule.input_value()

@@ -21,7 +21,7 @@
   // A text box of gradio 6.31 tells of a key press alone: of no Backspace, of nothing pasted, of no Chinese input method.
   const typedIn = new Set();
   document.addEventListener("input", (event) => {
-    const field = event.target.closest?.("[id^=setting-], #run-name");
+    const field = event.target.closest?.("#run-name");
     if (field) typedIn.add(field.id);
     typed = event.target;
   }, true);
@@ -61,6 +61,9 @@
   const delivered = (...values) => sent(...values).map((value) => (isState(value) ? { ...value, revision: ordered } : value));
 
   window.loraGarageForm = {
+    settings: {},      // the plan's and the person's values of the fields that settings.js draws
+    hidden: null,      // the names of those that are not shown now
+    draws: new Map(),  // what draws those that are in the page
     touch,
     sent,
     press,
@@ -130,6 +133,12 @@
         if (JSON.stringify(value) === JSON.stringify(now[at])) return undefined;
         return value === update ? update : { __type__: "update", ...update };
       });
+      if (answer.is_look) {
+        const drawn = new Set(fields.map(([name]) => name));
+        for (const [name, value] of Object.entries(answer.values)) if (!drawn.has(name) && !isKept(name)) this.settings[name] = value;
+        this.hidden = answer.hidden;
+        for (const draw of this.draws.values()) draw();
+      }
       if (!answer.is_look) form.revision++;  // looks that are on their way know nothing of it
       return filled;
     },

@@ -1,7 +1,7 @@
-"""All settings: one component for each field of a recipe, built from the field itself, and the way back to a recipe.
+"""All settings: the fields of a recipe, their values as the page shows them, and the way back to a recipe.
 
-A field that nobody touched follows the plan. A field that was edited is part of the person's answers, which its event
-reports (`edit_event`, assets/form.js). `FormAnswers` holds the edited fields.
+A field that nobody touched follows the plan. A field that was edited is part of the person's answers, which the browser
+keeps (assets/form.js). `FormAnswers` holds the edited fields.
 """
 
 from __future__ import annotations
@@ -66,21 +66,6 @@ AUTO = ""  # left to the plan
 NONE: set[Key] = {("train", "loraplus_lr_ratio"), ("train", "neftune_noise_alpha")}
 MAX_LINE = LONGEST_PROMPT  # characters of a line of a field with several
 
-# Shows only the settings with the typed words in their name or help, or a note if there are none.
-SEARCH = """(wanted) => {
-  const words = wanted.toLowerCase().split(/\\s+/).filter(Boolean);
-  let shown = 0;
-  for (const setting of document.querySelectorAll('#all-settings .lg-setting')) {
-    setting.dataset.words ||= (setting.textContent + ' ' + setting.id).toLowerCase();
-    const fits = words.every(word => setting.dataset.words.includes(word));
-    setting.style.display = fits ? '' : 'none';
-    shown += fits;
-  }
-  for (const head of document.querySelectorAll('#all-settings .lg-setting-head'))
-    head.style.display = words.length ? 'none' : '';
-  document.querySelector('#settings-none').style.display = shown ? 'none' : '';
-}"""
-
 
 class FormError(GarageError):
     """A missing or invalid entry of the form; shown beside the Start button."""
@@ -110,32 +95,6 @@ def kind_of(key: Key) -> FieldKind:
     return FieldKind(inner, (), optional)
 
 
-def component_for(key: Key, w: Wording) -> Component:
-    """Return an input for one field, with its label, its name in the libraries, and its help."""
-    section, name = key
-    kind = kind_of(key)
-    options = {
-        "label": label_of(name, w),
-        "info": w.setting_help(section, name),
-        "elem_id": f"setting-{name}",
-        "elem_classes": "lg-setting",
-    }
-    default = field_of(section, name).default
-    if kind.choices or (kind.type is bool and kind.optional):
-        return gr.Dropdown(_choices(key, kind, w), value=AUTO if default is None else default, **options)
-    if kind.type is bool:
-        return gr.Checkbox(default, **options)
-    if kind.many:
-        return gr.Textbox("", lines=2, max_lines=4, max_length=2000, **options)
-    if kind.type is str:
-        return gr.Textbox(default or "", max_lines=1, max_length=400, **options)
-    if kind.optional:  # gradio 6.31 turns an empty Number into 0 when it is first shown
-        return gr.Textbox(
-            "", max_lines=1, max_length=20, placeholder=w.t("wizard.none" if key in NONE else "wizard.auto"), **options
-        )
-    return gr.Number(default, step=step_of(default), **options)
-
-
 def step_of(default: float | int) -> float | int:
     """Return the step of a number's arrow keys: one in the last digit of its default, at most 1; 0.01 for a default of
     0."""
@@ -147,20 +106,6 @@ def step_of(default: float | int) -> float | int:
 def label_of(name: str, w: Wording) -> str:
     words = w.t(f"wizard.field_{name}")
     return words if words.lower() == name or words.endswith(f"({name})") else f"{words} ({name})"
-
-
-def _choices(key: Key, kind: FieldKind, w: Wording) -> list[tuple[str, object]]:
-    """Return (label, value) of the choices, "auto" first where the setting may be left out."""
-    auto = [(w.t("wizard.auto"), AUTO)] if kind.optional else []
-    if kind.type is bool:
-        return [*auto, (w.t("wizard.choice_yes"), "yes"), (w.t("wizard.choice_no"), "no")]
-    return [
-        *auto,
-        *(
-            (w.t(f"wizard.choice_{choice}") if w.knows(f"wizard.choice_{choice}") else choice, choice)
-            for choice in kind.choices
-        ),
-    ]
 
 
 def shown_value(key: Key, value: Any) -> object:

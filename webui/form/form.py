@@ -28,7 +28,7 @@ from webui.form import findings, memory_view, plan_view
 from webui.form import goal as goal_step
 from webui.form import model as model_step
 from webui.form.data import DataStep
-from webui.form.fields import CARDS, FIELDS, FormAnswers, edit_event, name_of, shown_values
+from webui.form.fields import CARDS, FormAnswers, edit_event, shown_values
 from webui.form.filling import Fillings
 from webui.form.further import FurtherForm
 from webui.form.goal import GoalStep
@@ -138,10 +138,9 @@ class Wizard:
 
     @property
     def _settings(self) -> dict[str, Component]:
-        """The components of all settings, and of the choice of GPUs, which is not part of a recipe."""
-        return {CARDS: self.plan_step.cards} | {
-            name_of(key): field for key, field in zip(FIELDS, self.plan_step.fields, strict=True)
-        }
+        """The settings that are components of gradio, and the choice of GPUs, which is not part of a recipe."""
+        plan = self.plan_step
+        return {CARDS: plan.cards, "adapter.method": plan.method, "adapter.r": plan.r}
 
     @property
     def _drawn_components(self) -> Components:
@@ -152,7 +151,7 @@ class Wizard:
             data.counters, data.row, data.turning, data.left_out,
             *data.reading.parts, *data.comparing.parts, *data.recipe_reading.draw(None, None),
             plan.card, plan.more, plan.holders, plan.recheck, plan.drawn_from, plan.reset, plan.choice_of_cards,
-            plan.cards_now, plan.ranks, plan.experts, *plan.preference_fields.values(),
+            plan.cards_now,
             self.start_step.button, self.start_step.notice, self.start_view.cards, self.start_view.bar, self.again,
             *self.model_step.download.draw(None, None), *self.further.draw(FormAnswers()),
             *data.findings.draw(()), *plan.findings.draw(()),
@@ -240,9 +239,8 @@ class Wizard:
                 if isinstance(field, gr.Textbox):
                     js = Template(LEFT).substitute(name=name, id=field.elem_id, is_setting=kind[0])
                     gr.on([field.blur, field.submit], None, [field], None, js=js, **QUIET)
-        typed = [self.start_step.name, *self._settings.values()]
-        left = [getattr(field, event) for field in typed for event in ("blur", "submit") if hasattr(field, event)]
-        gr.on(left, None, None, None, js=LOOK, **QUIET)
+        name = self.start_step.name
+        gr.on([name.blur, name.submit], None, None, None, js=LOOK, **QUIET)
         data, goal = self.data_step.data, self.goal_step.goal
         follow = Template(FOLLOW).substitute(goals=json.dumps(self._goals()), empty=json.dumps(shown("")))
         self.redraw_after(data.input(None, [data, goal], [goal, self.data_step.notice], js=follow, **QUIET))
@@ -327,12 +325,13 @@ class Wizard:
                 values["adapter.r"] = {"value": rank, "choices": rank_choices(rank)}
             values |= self.plan_step.card_values(result, self.services.monitor.newest())
             answers = {"explicit": dict(form.answers.explicit)}
+            hidden = self.plan_step.hidden(result, form.answers.explicit, form.data, form.memory)
             filled = {"is_look": True, "revision": form.answers.revision, "values": values, "answers": answers}
             data = self.data_step
             # the list shows a new dataset of a command or another page together with its card
             mark, choices, _ = data.now(field_values[data.shown_mark], form.data)
             return {
-                answer: filled,
+                answer: filled | {"hidden": hidden},
                 data.shown_mark: mark,
                 data.data: choices,
                 self.start_step.notice: self.start_step.refusal_now(field_values[self.start_step.notice], result),
@@ -361,8 +360,6 @@ class Wizard:
             plan.recheck: gr.update(visible=memory_view.is_short(result)),
             plan.drawn_from: memory_view.mark(result),
             **plan.draw_cards(form.memory, self.services.monitor.newest()),
-            plan.experts: gr.update(visible=plan.asks_for_experts(result, explicit)),
-            **plan.draw_preference_fields(result, explicit, form.data),
             plan.reset: gr.update(visible=bool(explicit), value=w.t("wizard.reset", count=len(explicit))),
             self.start_step.button: self.start_step.label(result)
             | ({"variant": "secondary"} if result.is_doubtful else {}),

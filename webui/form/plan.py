@@ -14,18 +14,16 @@ from core.files import JsonObject
 from core.recipe import OF_PREFERENCES
 from core.system import devices
 from core.system.machine import Machine
-from webui.form.fields import AT_HAND, CARDS, FIELDS, FOLDED, SEARCH, SECTIONS, Key, component_for, name_of
+from webui.form import settings_view
+from webui.form.fields import CARDS, name_of
 from webui.form.findings import PlanFindings
 from webui.form.planner import HERE, PROCESSOR, SIZE, FormResult
 from webui.kit import hardware
 from webui.kit.html import Html, tag
-from webui.kit.live import AT_ONCE
 from webui.kit.wording import Wording, field_of
 from webui.state.services import Services
 
 FOLLOW_S = 2.0  # as often as the hardware is measured
-EXPERTS: Key = ("adapter", "target_parameters")
-RANKS: Key = ("train", "ranks")
 RANKS_OFFERED = (4, 8, 16, 32, 64)
 SIZES = (6, 8, 10, 12, 16, 24, 32, 48, 80)
 
@@ -79,11 +77,9 @@ class PlanStep:
             info=w.setting_help("adapter", "r"),
             elem_id="rank",
         )
-        self.objective = component_for(("train", "objective"), w)
-        with gr.Row(elem_id="plan-at-hand"):
-            self.at_hand = [component_for(key, w) for key in AT_HAND]
+        settings_view.at_hand(w)
         with gr.Accordion(w.t("wizard.all_settings"), open=False, elem_id="all-settings"):
-            self._build_settings()
+            settings_view.all_settings(w)
         self.reset = gr.Button(w.t("wizard.reset"), size="sm", visible=False, elem_id="reset-settings")
         with gr.Accordion(w.t("wizard.save_preset"), open=False, elem_id="save-preset"):
             self.preset_name = gr.Textbox(
@@ -97,54 +93,13 @@ class PlanStep:
             self.save_notice = gr.HTML("", visible=False, elem_id="preset-notice")
         self.next = gr.Button(w.t("wizard.next"), elem_id="next-plan", elem_classes="lg-next")
 
-    def _build_settings(self) -> None:
-        w = self.w
-        search = gr.Textbox(
-            label=w.t("wizard.search"), info=w.t("wizard.search_info"), max_lines=1, elem_id="settings-search"
-        )
-        # in the order of fields.FIELDS
-        self.fields: list[Component] = [
-            self.method,
-            self.r,
-            self.objective,
-            *self.at_hand,
-        ]
-        for section in SECTIONS:
-            gr.HTML(tag("h2", w.t(f"wizard.section_{section}")), elem_classes="lg-setting-head")
-            self.fields += [component_for(key, w) for key in FOLDED if key[0] == section]
-        for field in (self.experts, *self.preference_fields.values()):
-            # until a model with experts, or a dataset of pairs, is chosen
-            field.visible = False
-        gr.HTML(tag("p", w.t("wizard.search_none"), id="settings-none", style="display:none", role="status"))
-        search.change(None, [search], None, js=SEARCH, **AT_ONCE)
-
-    @property
-    def experts(self) -> Component:
-        """The setting that only models with experts have."""
-        return self.fields[FIELDS.index(EXPERTS)]
-
-    @property
-    def ranks(self) -> Component:
-        return self.fields[FIELDS.index(RANKS)]
-
-    @staticmethod
-    def asks_for_experts(result: FormResult, explicit: Mapping[str, object]) -> bool:
-        """Return whether to show it; also for a model without experts if it was set before, so that it can be reset."""
-        return bool(result.shape and result.shape.num_experts) or name_of(EXPERTS) in explicit
-
-    @property
-    def preference_fields(self) -> dict[str, Component]:
-        """The settings of preference training, by their names in the recipe's section train."""
-        return {name: self.fields[FIELDS.index(("train", name))] for name in OF_PREFERENCES}
-
-    def draw_preference_fields(
-        self, result: FormResult, explicit: Mapping[str, object], data: object
-    ) -> dict[Component, object]:
-        """Show the objective if rows have a worse answer or are marked good and bad, and the settings that the
-        objective uses. Settings with a value stay visible, so that they can be reset."""
+    def hidden(self, result: FormResult, explicit: Mapping[str, object], data: object, memory: object) -> list[str]:
+        """Return the names of the settings that do not apply. Those with a value are shown, so that they can be reset:
+        the one for models with experts, the objective if rows have a worse answer or are marked good and bad, and what
+        the objective uses. The choice of GPUs replaces their number."""
         train = {name: explicit.get(f"train.{name}") for name in OF_PREFERENCES}
         objective = train["objective"]
-        counts = {
+        applies = {
             "objective": bool(result.preview and result.preview.has_pairs) or self._has_bad(data),
             "beta": objective not in (None, "sft"),
             "loss_type": objective == "dpo",
@@ -154,10 +109,10 @@ class PlanStep:
             "undesirable_weight": objective == "kto",
             "sft_weight": objective in ("dpo", "simpo"),
         }
-        return {
-            field: gr.update(visible=counts[name] or train[name] is not None)
-            for name, field in self.preference_fields.items()
-        }
+        names = {f"train.{name}": applies[name] for name in OF_PREFERENCES}
+        names[name_of(settings_view.EXPERTS)] = bool(result.shape and result.shape.num_experts)
+        hidden = [name for name, is_shown in names.items() if not is_shown and explicit.get(name) is None]
+        return [*hidden, "train.ranks"] if self._may_choose(memory, self.services.monitor.newest()) else hidden
 
     def _has_bad(self, data: Any) -> bool:
         """Return whether rows of the chosen dataset are left out because their answer is marked bad."""
@@ -190,12 +145,14 @@ class PlanStep:
 
     def draw_cards(self, choice: object, machine: Machine) -> dict[Component, object]:
         """Show the choice of GPUs if this PC has several and the plan is for it; it replaces the number of GPUs."""
-        is_shown = choice == HERE and len(devices.may_be_chosen(machine.nvidia)) > 1
+        is_shown = self._may_choose(choice, machine)
         return {
             self.choice_of_cards: gr.update(visible=is_shown),
             self.cards_now: self.current_cards(machine) if is_shown else gr.skip(),
-            self.ranks: gr.update(visible=not is_shown),
         }
+
+    def _may_choose(self, memory: object, machine: Machine) -> bool:
+        return memory == HERE and len(devices.may_be_chosen(machine.nvidia)) > 1
 
     def card_values(self, result: FormResult, machine: Machine) -> JsonObject:
         """Return the GPUs that the plan is for, as the form's answers have them."""

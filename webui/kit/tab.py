@@ -25,7 +25,8 @@ def when_opened(tab: gr.Tab, draw: Callable[[], None]) -> None:
     # In gradio's queue: a State that is changed outside of it triggers no event (6.31).
     tab.select(lambda: True, None, [is_opened], concurrency_limit=None, **QUIET)
 
-    @gr.render(triggers=[is_opened.change], show_progress="minimal")
+    # One at a time: gradio goes through all components of a page while it draws some of them.
+    @gr.render(triggers=[is_opened.change], concurrency_limit=1, concurrency_id="tabs", show_progress="minimal")
     def drawn() -> None:
         draw()
         for block in _drawn_blocks():

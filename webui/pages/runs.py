@@ -18,8 +18,8 @@ from webui.kit.live import AT_ONCE, CONTROL, LAST, QUIET, SHOW_CHAT, LivePart, P
 from webui.kit.tab import TabPoller
 from webui.kit.wording import Wording
 from webui.pages.conversations import CHOSEN
-from webui.pages.surroundings import Surroundings
 from webui.pages.run_manage import ManageRun
+from webui.pages.surroundings import Surroundings
 from webui.run import card
 from webui.run.away.unpacking import Unpacking
 from webui.run.chart import live_chart

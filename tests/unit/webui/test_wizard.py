@@ -6,6 +6,7 @@ from __future__ import annotations
 import html
 import json
 import math
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,7 +21,7 @@ from core import files
 from core.chat.questions import target_of
 from core.data.reading.choices import Choices
 from core.data.sets import working
-from core.messages import msg
+from core.messages import LANGUAGES, msg
 from core.recipe import Data, Recipe
 from core.runs.states import State
 from core.system import devices
@@ -31,14 +32,13 @@ from core.trial.dry_runs import DryRunState
 from core.trial.pace import PaceProbe
 from core.workspace.folder import Workspace
 from tests.kit.runs import ScriptedRun, trained
-from webui.form import learned_view, model, plan_view
+from webui.form import learned_view, model, plan_view, settings_view
 from webui.form.data import sample_for
 from webui.form.fields import (
     ELSEWHERE,
     FIELDS,
     FormAnswers,
     FormError,
-    component_for,
     edit_event,
     explicit_values,
     kind_of,
@@ -247,9 +247,21 @@ def test_a_field_for_several_takes_one_a_line_and_says_how_many() -> None:
 
 def test_the_event_that_records_an_edit_comes_from_people_only() -> None:
     """A dropdown's `input` also comes when it is only left: it would count as edited."""
-    for key in FIELDS:
-        field = component_for(key, EN)
-        assert edit_event(field).event_name == ("select" if isinstance(field, gr.Dropdown) else "input"), key
+    for field, event in ((gr.Dropdown([]), "select"), (gr.Radio([]), "input"), (gr.Textbox(), "input")):
+        assert edit_event(field).event_name == event
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_setting_has_one_field_with_its_label_and_help(language: str) -> None:
+    w = Wording(language)
+    fields = "".join(str(part(w).value) for part in (settings_view.at_hand, settings_view.all_settings))
+    steps = {("adapter", "method"), ("adapter", "r")}  # chosen by gradio's own buttons
+    assert sorted(re.findall(r'data-setting="([^"]+)"', fields)) == sorted(
+        f"{section}.{name}" for section, name in set(FIELDS) - steps
+    )
+    for id in re.findall(r'<(?:input|select|textarea) [^>]*id="([^"]+)-field"', fields):
+        assert f'for="{id}-field"' in fields and f'aria-describedby="{id}-help"' in fields
+        assert re.search(rf'id="{id}-help">[^<]+<', fields), id
 
 
 @pytest.mark.parametrize("state", [None, "x", [], {}, {"explicit": 1}, {"explicit": [], "revision": 3}])
