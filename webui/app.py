@@ -18,22 +18,19 @@ from webui.kit.theme import ASSETS, styles, theme
 from webui.kit.wording import Wording
 from webui.pages import chat, data, help, models, runs, settings
 from webui.pages.banner import LeftRuns, WriteNotice
+from webui.pages.page_around import PageAround
 from webui.pages.rail import rail
 from webui.pages.shortcuts import shortcuts
-from webui.pages.surroundings import Surroundings
 from webui.pages.train import TrainPage
 from webui.run import card
 from webui.run.chart import uplot_head
 from webui.run.signal import signal
+from webui.server.blocks import GarageBlocks
 from webui.server.door import Door, Doorkeeper
 from webui.server.gradio import (
-    accept_stale_choices,
     forbid_fetching,
     keep_no_page_configs,
-    log_handler_errors,
-    poll_less_often,
     replace_surrogates,
-    skip_unchanged_outputs,
     with_middleware,
     without_intermediate_apps,
 )
@@ -41,7 +38,7 @@ from webui.server.guard import Guard
 from webui.server.language import PATHS, LanguageDoor, language_link
 from webui.server.reach import Reach
 from webui.server.run_file import RunFile
-from webui.server.script import serve_fast_script
+from webui.server.script import serve_fixed_script
 from webui.server.set_file import SetFile
 from webui.state.services import Services
 from webui.state.snapshot import Snapshot
@@ -95,14 +92,15 @@ def build(services: Services) -> gr.Blocks:
 
 
 def _build(services: Services) -> gr.Blocks:
-    with gr.Blocks(title="LoRA Garage", analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as demo:
+    with GarageBlocks(
+        title="LoRA Garage", analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True
+    ) as demo:
         build_page(services, Wording("en"), demo)
     for language in LANGUAGES:
         if language != "en":
             with demo.route(Wording(language).t("language.name"), PATHS[language], show_in_navbar=False):
                 build_page(services, Wording(language), demo)
     demo.queue(api_open=False, max_size=64, default_concurrency_limit=8)
-    poll_less_often(demo)
     return demo
 
 
@@ -129,7 +127,7 @@ def build_page(services: Services, w: Wording, demo: gr.Blocks) -> None:
     ]
     followed = (unwritable, left, train)
     poller = Poller(services, [*header, *(part for each in followed for part in each.parts())], opened, planning)
-    around = Surroundings(services, w, demo, poller, tabs, train.wizard, opened, talk_to)
+    around = PageAround(services, w, demo, poller, tabs, train.wizard, opened, talk_to)
     with tabs:
         for name, draw in TABS.items():
             with _tab(name, w) as tab:
@@ -161,11 +159,8 @@ def launch(services: Services, port: int, reach: Reach | None = None, keeper: Do
     os.environ["GRADIO_TEMP_DIR"] = str(services.workspace.cache / "uploads")
     forbid_fetching()
     replace_surrogates()
-    serve_fast_script()
-    skip_unchanged_outputs()
+    serve_fixed_script()
     keep_no_page_configs()
-    accept_stale_choices()
-    log_handler_errors()
     demo = build(services)
     off = ("share", "mcp_server", "ssr_mode", "run_history", "enable_monitoring", "inbrowser")
     options: Options = dict.fromkeys(off, False) | dict.fromkeys(("allowed_paths", "blocked_paths", "footer_links"), [])

@@ -43,9 +43,6 @@ SHOW_CHAT, SHOW_FORM, SHOW_FURTHER = (
     f"() => loraGarageShow('#{part}')" for part in ("tab-chat", "form-column", "further")
 )
 Update = str | JsonObject  # an HTML string, or a gr.update
-# A class of Dropdowns whose choices follow the clock: a choice that no longer exists reaches the handler, which can
-# report it (webui/server/gradio).
-FOLLOWS = "lg-follows"
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,10 @@ from core.chat.questions import target_of, target_of_adapter
 from core.errors import ChatError, GarageError
 from core.runs.states import BUSY
 from webui.kit import format
+from webui.kit.following import FollowingDropdown
 from webui.kit.format import grouped
 from webui.kit.html import Html, notice, tag
-from webui.kit.live import AT_ONCE, FOLLOWS, QUIET, LivePart, Options, shown
+from webui.kit.live import AT_ONCE, QUIET, LivePart, Options, shown
 from webui.kit.tab import TabPoller
 from webui.kit.wording import Wording
 from webui.pages import chat_ideas
@@ -37,7 +38,7 @@ from webui.pages.chat_status import loading, status_line
 from webui.pages.conversations import BASE, CHOSEN, OFFERED, OPENED, SENT, TAKEN, TUNED, ConversationShelf
 from webui.pages.corrections import CLOSES, CorrectionsPanel
 from webui.pages.duel.blind_duel import BlindDuel
-from webui.pages.surroundings import Surroundings
+from webui.pages.page_around import PageAround
 from webui.run.second_adapter import SecondAdapter
 from webui.state.services import Services
 
@@ -70,7 +71,7 @@ element.addEventListener("click", (event) => {
 THINKING = {"trained": None, "on": True, "off": False}
 
 
-def draw(around: Surroundings, tab: gr.Tab) -> None:
+def draw(around: PageAround, tab: gr.Tab) -> None:
     page, step = ChatPage(around.services, around.w), around.wizard.data_step
     page.build()
     page.wire(around.page, tab, around.talk_to)
@@ -95,12 +96,10 @@ class ChatPage:
             with gr.Row(elem_id="chat-choose"):
                 target = w.named("chat_page.target", "chat-target")
                 first = first_choice(choices, snapshot.rows)
-                self.target = gr.Dropdown(choices, value=first, scale=3, min_width=260, elem_classes=FOLLOWS, **target)
+                self.target = FollowingDropdown(choices, value=first, scale=3, min_width=260, **target)
                 checkpoints, is_run = checkpoint_choices(self.services, self.w, first), run_id_of(first) is not None
                 checkpoint = w.named("chat_page.checkpoint", "chat-checkpoint") | {"scale": 2, "min_width": 200}
-                self.checkpoint = gr.Dropdown(
-                    checkpoints, value=LATEST, visible=is_run, elem_classes=FOLLOWS, **checkpoint
-                )
+                self.checkpoint = FollowingDropdown(checkpoints, value=LATEST, visible=is_run, **checkpoint)
             self.offered = gr.Textbox("", visible="hidden")  # the model to select; the page decides whether to
             self.status = gr.HTML(status_line(snapshot.chat, self.w), elem_id="chat-status")
             with gr.Accordion(w.t("chat_page.settings"), open=False, elem_id="chat-settings"):

@@ -28,7 +28,7 @@ from webui.pages.data_mending import Mending
 from webui.pages.data_parting import Parting
 from webui.pages.data_row import RowEditor
 from webui.pages.data_table import RowsTable
-from webui.pages.surroundings import Surroundings
+from webui.pages.page_around import PageAround
 from webui.server.set_file import address
 from webui.state.services import Services
 
@@ -39,7 +39,7 @@ OPENED = "() => [window.loraGarageRow]"
 SHOW_ROW = "() => { if (window.loraGarageRow) loraGarageShow('#data-row', true); }"
 
 
-def draw(around: Surroundings, tab: gr.Tab) -> None:
+def draw(around: PageAround, tab: gr.Tab) -> None:
     page, step = DataPage(around.services, around.w), around.wizard.data_step
     page.build()
     page.wire(around.page, tab, around.wizard.model_step.model)

@@ -10,7 +10,7 @@ import gradio as gr
 from core.presets import PROJECT
 from webui.kit.live import AT_ONCE
 from webui.kit.panel import Panel
-from webui.pages.surroundings import Surroundings
+from webui.pages.page_around import PageAround
 
 GUIDE = PROJECT / "docs" / "guide"
 # In the order of the guide's list.
@@ -22,7 +22,7 @@ WRAPPED = re.compile(r"(?<=[“”\u3001-\u9fff\uff01-\uff5e])\n(?=[“”\u3001
 LINK_TO_FILE = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?://)[^)]*\)")
 
 
-def draw(around: Surroundings, tab: gr.Tab) -> None:
+def draw(around: PageAround, tab: gr.Tab) -> None:
     page = HelpPage(around.services, around.w)
     page.build()
     page.wire()

@@ -9,12 +9,12 @@ from webui.kit.icons import icon
 from webui.kit.panel import Panel
 from webui.kit.tab import TabPoller
 from webui.kit.wording import Wording
-from webui.pages.surroundings import Surroundings
+from webui.pages.page_around import PageAround
 from webui.shelf.disk import DiskCard
 from webui.state.services import Services
 
 
-def draw(around: Surroundings, tab: gr.Tab) -> None:
+def draw(around: PageAround, tab: gr.Tab) -> None:
     page = ModelsPage(around.services, around.w)
     page.build()
     page.disk.wire(around.page, tab)

@@ -18,8 +18,8 @@ from webui.kit.live import AT_ONCE, CONTROL, LAST, QUIET, SHOW_CHAT, LivePart, P
 from webui.kit.tab import TabPoller
 from webui.kit.wording import Wording
 from webui.pages.conversations import CHOSEN
+from webui.pages.page_around import PageAround
 from webui.pages.run_manage import ManageRun
-from webui.pages.surroundings import Surroundings
 from webui.run import card
 from webui.run.away.unpacking import Unpacking
 from webui.run.chart import live_chart
@@ -51,7 +51,7 @@ SAVE = """(file) => {
 }"""
 
 
-def draw(around: Surroundings, tab: gr.Tab) -> None:
+def draw(around: PageAround, tab: gr.Tab) -> None:
     page = RunsPage(around.services, around.w, around.opened)
     page.build()
     poller = TabPoller(around.poller, page.parts())

@@ -15,8 +15,8 @@ from webui.kit.html import Html, facts, join, muted, notice, tag
 from webui.kit.live import AT_ONCE, QUIET, LivePart, outcome, shown
 from webui.kit.tab import TabPoller
 from webui.kit.wording import Wording
+from webui.pages.page_around import PageAround
 from webui.pages.settings_cards import AloneSetting, AutomationCard, HubTokenCard, MeasuredMemory, ReadySetting
-from webui.pages.surroundings import Surroundings
 from webui.run.signal import notify_switch
 from webui.server.language import PATHS, language_link
 from webui.state.services import Services
@@ -24,7 +24,7 @@ from webui.state.services import Services
 VERSIONS = ("torch", "transformers", "peft", "bitsandbytes", "gradio")
 
 
-def draw(around: Surroundings, tab: gr.Tab) -> None:
+def draw(around: PageAround, tab: gr.Tab) -> None:
     page = SettingsPage(around.services, around.w)
     page.build()
     page.wire(tab)

@@ -14,7 +14,8 @@ from core.chat.questions import target_of
 from core.errors import ChatError, ModelError
 from core.export import weighted_sum
 from core.export.weighted_sum import WeightedAdapter
-from webui.kit.live import FOLLOWS, LivePart
+from webui.kit.following import FollowingDropdown
+from webui.kit.live import LivePart
 from webui.kit.panel import Panel
 from webui.state.snapshot import RunRow
 
@@ -25,7 +26,7 @@ class SecondAdapter(Panel):
     def build(self, rows: tuple[RunRow, ...]) -> None:
         low, high = (round(100 * limit) for limit in STRENGTHS)
         run, strength = (self.w.named(f"second_adapter.{name}", f"chat-second-{name}") for name in ("run", "strength"))
-        self.run = gr.Dropdown(self._choices(rows), value=NONE, elem_classes=FOLLOWS, **run)
+        self.run = FollowingDropdown(self._choices(rows), value=NONE, **run)
         self.strength = gr.Slider(low, high, value=100, step=5, **strength)
 
     def part(self) -> LivePart:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 import importlib.util
-import logging
 import os
 import sys
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial, wraps
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
-from types import MethodType, ModuleType, SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from starlette.middleware import Middleware
@@ -85,14 +82,14 @@ def without_proxy() -> Iterator[None]:
     """Ignore proxies while gradio is imported (it makes a client that is not used here) and launched (it requests its
     own server). A proxy does not reach that server, and one of a kind that httpx does not know (socks://) is an error
     (gradio 6.31)."""
-    from httpx import _client
-
-    module: Any = _client
-    real, module.get_environment_proxies = module.get_environment_proxies, dict
+    before = os.environ.get("no_proxy")
+    os.environ["no_proxy"] = "*"
     try:
         yield
     finally:
-        module.get_environment_proxies = real
+        del os.environ["no_proxy"]
+        if before is not None:
+            os.environ["no_proxy"] = before
 
 
 def forbid_fetching() -> None:
@@ -129,69 +126,6 @@ def replace_surrogates() -> None:
     modules[0].JSONResponse = routes.ORJSONResponse  # else an error message with a surrogate raises another exception
 
 
-def accept_stale_choices() -> None:
-    """Let a Dropdown of the class FOLLOWS pass on a choice that no longer exists. Gradio refuses it in English, before
-    any handler (6.31)."""
-    from gradio.components import Dropdown
-
-    from webui.kit.live import FOLLOWS
-
-    def text(value: Any) -> str | None:
-        return value if isinstance(value, str) else None
-
-    dropdown: Any = Dropdown
-    real = vars(dropdown)["preprocess"]
-    if not isinstance(real, property):  # a wrapper function would appear in the traceback of each refusal
-        dropdown.preprocess = property(
-            lambda self: text if FOLLOWS in vars(self).get("elem_classes", ()) else MethodType(real, self)
-        )
-
-
-def log_handler_errors() -> None:
-    """Write exceptions of our handlers to the log. gradio prints them to a terminal that may be closed (6.31)."""
-    from gradio import queueing, routes
-
-    def print_exc() -> None:
-        logging.getLogger("gradio").error("a handler failed", exc_info=True)
-
-    queueing.traceback = routes.traceback = SimpleNamespace(**vars(traceback) | {"print_exc": print_exc})
-
-
-def skip_unchanged_outputs() -> None:
-    """Make outputs cheap that a handler leaves unchanged. gradio builds their components anew and reads all their
-    settings (6.31): a page's update of sixty outputs, none of them changed, took 0.08 of a core (2 cores)."""
-    from gradio import blocks, skip
-
-    original: Any = blocks.Blocks.postprocess_data
-    real = getattr(original, "__wrapped__", original)
-
-    @wraps(real)
-    async def postprocess_data(self: Any, block_fn: Any, predictions: Any, state: Any) -> list[Any]:
-        outputs = block_fn.outputs
-        if len(outputs) > 1 and isinstance(predictions, dict):
-            predictions = blocks.convert_component_dict_to_list(outputs, {} if predictions == skip() else predictions)
-        if (
-            len(outputs) < 2
-            or block_fn.batch
-            or not isinstance(predictions, list | tuple)
-            or len(predictions) != len(outputs)
-        ):
-            return await real(self, block_fn, predictions, state)
-        changed = [place for place, one in enumerate(predictions) if not (isinstance(one, dict) and one == skip())]
-        results = [None if block.stateful else skip() for block in outputs]
-        if changed:
-            these = copy.copy(block_fn)
-            these.outputs = [outputs[place] for place in changed]
-            values = [predictions[place] for place in changed]
-            for place, value in zip(
-                changed, await real(self, these, values if values[1:] else values[0], state), strict=True
-            ):
-                results[place] = value
-        return results
-
-    blocks.Blocks.postprocess_data = postprocess_data
-
-
 def keep_no_page_configs() -> None:
     """Keep no copy of all components' settings for each page. gradio makes one at a page's first event and updates it
     (6.31), for links that restore a page's state, which this app does not have."""
@@ -206,14 +140,6 @@ def keep_no_page_configs() -> None:
 
     session.__init__ = __init__
     session._update_config = session._update_value_in_config = lambda *_: None
-
-
-def poll_less_often(demo: Any) -> None:
-    """Reduce gradio's polling; call it after demo.queue(). It checks a thousand times a second for events, and a
-    hundred times for their progress, on Windows 20 and 10 times: an idle app took 6 % of a core, and now takes 1.8 %.
-    An event waits 5 ms longer."""
-    demo._queue.sleep_when_free = max(demo._queue.sleep_when_free, 0.01)
-    demo._queue.progress_update_sleep_when_free = 0.1
 
 
 def _without_surrogates(value: Any) -> Any:

@@ -1,11 +1,5 @@
-"""Patches gradio's script in the browser: two slow searches made fast, no answer lost, and no late piece of a cancelled
-answer shown (gradio 6.31, assets/core-*.js, index-*.js, Blocks-*.js).
-
-Each answer of the server sets the state of some hundred components, and for each the script walked through all 900 of
-the page, over proxies, to find one by its id; while the page was built it went through all events for each component.
-That was half of the page's processor time: an idle page took 0.13 of a core, 0.08 since, beside a run that trains on
-the same processor (2 cores, headless Chromium, November 2026).
-"""
+"""Fixes of gradio's script in the browser: no answer is lost, and no late piece of a cancelled answer is shown (gradio
+6.31, assets/index-*.js, Blocks-*.js)."""
 
 from __future__ import annotations
 
@@ -15,30 +9,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-NAME = re.compile(r"(?:core|index|Blocks)-[\w-]+\.js")
-# function find(node, id): node itself, else the first below it
-SEARCH = re.compile(
-    r"function (\w+)\((\w+),(\w+)\)\{if\(\2\.id===\3\)return \2;if\(\2\.children\)for\(let (\w+) of \2\.children\)"
-    r"\{let \2=\1\(\4,\3\);if\(\2\)return \2\}return null\}"
-)
-# The last known place of a component is tried first; if it is not there, one walk records all places. Components without
-# an id are also searched, two hundred times while a page is built.
-PLACES = (
-    "var places=new Map,attached=new WeakMap;function {name}(root,id){{let at=()=>{{let one=root;for(let i of "
-    "places.get(id)??[-1])"
-    "one=one?.children?.[i];return one?.id===id?one:null}};let found=at();if(found||id==null)return "
-    "found;places.clear();"
-    "let walk=(one,place)=>{{places.has(one.id)||places.set(one.id,place);one.children?.forEach((each,i)=>walk(each,[...place,i]))}};"
-    "walk(root,[]);return at()}}"
-)
-EVENTS = re.compile(r"find_attached_events\((\w+),(\w+)\)\{let (\w+)=\2\.filter\(.*?\)\.filter\(Boolean\);")
-# The first name by which a component triggers each event; recorded once for a list of events.
-NAMES = (
-    "find_attached_events({node},{events}){{let all=attached.get({events});if(!all){{attached.set({events},all=new "
-    "Map);"
-    "for(let one of {events}){{let seen=new Set;for(let[id,name]of one.targets)if(!seen.has(id)){{seen.add(id);"
-    "if(name)all.has(id)?all.get(id).push(name):all.set(id,[name])}}}}}}let {names}=[...all.get({node}.id)??[]];"
-)
+NAME = re.compile(r"(?:index|Blocks)-[\w-]+\.js")
 # The stream of answers ends when no event is pending on the server. If the next event was queued before the page had read
 # that end, no stream carried its answer until something else happened. Opening a stream again fixes it; the server ends
 # it when nothing is pending.
@@ -59,26 +30,24 @@ FIRST = re.compile(
 )
 
 
-def with_fast_searches(script: str) -> str:
-    """Return gradio's script with the patches. It is unchanged if this gradio searches in another way
+def with_fixes(script: str) -> str:
+    """Return gradio's script with the fixes. It is unchanged if this gradio does it in another way
     (tests/unit/server/test_script.py fails then)."""
     script = CLOSED.sub(r"\1;\2.size&&(\2.clear(),\3.open_stream());return}", script)
     script = PIECES.sub(r"\1if(\2.isOver)break;else ", CANCEL.sub(r"\1\4.isOver=!0;\5,\4)", script))
-    script = FIRST.sub(r"\3?.forEach(one=>this.cancel(one.cancels));\1", script)
-    script = SEARCH.sub(lambda match: PLACES.format(name=match[1]), script)
-    return EVENTS.sub(lambda match: NAMES.format(node=match[1], events=match[2], names=match[3]), script)
+    return FIRST.sub(r"\3?.forEach(one=>this.cancel(one.cancels));\1", script)
 
 
-def serve_fast_script() -> None:
-    """Make gradio serve its script with the patches."""
+def serve_fixed_script() -> None:
+    """Make gradio serve its script with the fixes."""
     from gradio import route_utils, routes
 
     def send(folder: Any, path: Any) -> Response:
         response = route_utils.file_response(folder, path)
         if not NAME.fullmatch(str(path)):
             return response
-        # no-cache: the file's name does not change with this patch
-        text = with_fast_searches(Path(response.path).read_text("utf-8"))
+        # no-cache: the file's name does not change with this fix
+        text = with_fixes(Path(response.path).read_text("utf-8"))
         return Response(text, media_type="text/javascript", headers={"cache-control": "no-cache"})
 
     routes.file_response = send

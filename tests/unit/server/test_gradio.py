@@ -24,8 +24,9 @@ from starlette.middleware import Middleware
 from core.presets import PROJECT
 from core.system.checkup import missing_requirements
 from webui import app
-from webui.kit.live import FOLLOWS
+from webui.kit.following import FollowingDropdown
 from webui.server import gradio as patches
+from webui.server.blocks import GarageBlocks
 from webui.server.guard import Guard
 
 
@@ -39,13 +40,12 @@ def gradio():
 @pytest.fixture
 def as_before(gradio) -> Iterator[None]:
     """What a patch replaces for good is put back."""
-    from gradio import blocks, processing_utils, queueing, routes
-    from gradio.components import Dropdown, json_component
+    from gradio import processing_utils, routes
+    from gradio.components import json_component
     from gradio.state_holder import SessionState
 
     places = [(processing_utils, name) for name in ("async_ssrf_protected_get", "async_ssrf_protected_download")]
-    places += [(routes, "orjson"), (json_component, "orjson"), (queueing, "traceback"), (routes, "traceback")]
-    places += [(routes, "JSONResponse"), (blocks.Blocks, "postprocess_data"), (Dropdown, "preprocess")]
+    places += [(routes, "orjson"), (json_component, "orjson"), (routes, "JSONResponse")]
     places += [(SessionState, name) for name in ("__init__", "_update_config", "_update_value_in_config")]
     before = [(place, name, getattr(place, name)) for place, name in places]
     yield
@@ -143,31 +143,22 @@ def test_half_a_character_reaches_the_page_as_the_sign_for_one(gradio, as_before
     assert json.loads(refused.body) == {"error": "Value: � is not in the list"}
 
 
-def test_a_choice_that_has_gone_reaches_the_handler(gradio, as_before) -> None:
-    """accept_stale_choices: a run chosen in Chat and deleted since. Gradio said "is not in the list of choices",
-    whatever was pressed."""
-    ours, other = gradio.Dropdown(["here"], elem_classes=FOLLOWS), gradio.Dropdown(["here"])
+def test_a_choice_that_has_gone_reaches_the_handler(gradio) -> None:
+    """A run chosen in Chat and deleted since. Gradio said "is not in the list of choices", whatever was pressed."""
     with pytest.raises(gradio.Error):
-        ours.preprocess("gone")  # once this passes, accept_stale_choices may go
-    for _ in range(2):
-        patches.accept_stale_choices()
-        given = ("gone", "here", None, ["gone"], {"gone": 1}, 1)
-        assert [ours.preprocess(one) for one in given] == ["gone", "here", None, None, None, None]
-        assert other.preprocess("here") == "here"
-        for one in ("gone", ["gone"], {"gone": 1}, 1):
-            with pytest.raises(gradio.Error) as refused:
-                other.preprocess(one)
-            assert not [frame for frame in refused.traceback[1:] if "webui" in str(frame.path)], (
-                "a traceback that names us"
-            )
+        gradio.Dropdown(["here"]).preprocess("gone")  # once this passes, FollowingDropdown may go
+    ours = FollowingDropdown(["here"])
+    given = ("gone", "here", None, ["gone"], {"gone": 1}, 1)
+    assert [ours.preprocess(one) for one in given] == ["gone", "here", None, None, None, None]
+    assert ours.get_block_name() == "dropdown", "the browser draws gradio's own"
 
 
-def test_an_output_that_is_left_as_it_is_is_not_built_anew(gradio, as_before, monkeypatch) -> None:
-    """skip_unchanged_outputs: gradio built the component of each gr.skip() anew, sixty a second for a page's beat. The
+def test_an_output_that_is_left_as_it_is_is_not_built_anew(gradio, monkeypatch) -> None:
+    """GarageBlocks: gradio built the component of each gr.skip() anew, sixty a second for a page's beat. The
     result is the same."""
     from gradio.state_holder import SessionState
 
-    with gradio.Blocks(analytics_enabled=False) as demo:
+    with GarageBlocks(analytics_enabled=False) as demo:
         texts, kept, button = (
             [gradio.Textbox(f"text {i}") for i in range(3)],
             gradio.State("before"),
@@ -187,20 +178,18 @@ def test_an_output_that_is_left_as_it_is_is_not_built_anew(gradio, as_before, mo
         (few, ({"a": 1}, skip)),
     ]
 
-    def told() -> list[object]:
+    def told(kind: type) -> list[object]:
         state = SessionState(demo)
-        return [[asyncio.run(demo.postprocess_data(fn, given, state)), state[kept._id]] for fn, given in given]
+        return [[asyncio.run(kind.postprocess_data(demo, fn, each, state)), state[kept._id]] for fn, each in given]
 
-    before, built = told(), []
+    before, built = told(gradio.Blocks), []
     real = gradio.Textbox.__init__
     monkeypatch.setattr(
         gradio.Textbox, "__init__", lambda *arguments, **options: (built.append(1), real(*arguments, **options))[1]
     )
-    assert told() == before and len(built) > 5, "gradio builds none anew any more: skip_unchanged_outputs may go"
-    patches.skip_unchanged_outputs()
-    patches.skip_unchanged_outputs()
+    assert told(gradio.Blocks) == before and len(built) > 5, "gradio builds none anew any more: this may go"
     built.clear()
-    assert told() == before and len(built) == 1, "the one whose label changed"
+    assert told(GarageBlocks) == before and len(built) == 1, "the one whose label changed"
 
 
 def test_no_page_has_a_copy_of_all_settings_of_all_components(gradio, as_before) -> None:
@@ -235,18 +224,6 @@ def test_no_page_has_a_copy_of_all_settings_of_all_components(gradio, as_before)
     assert len(readers) == 1, "not only the route that makes such a link reads it"
 
 
-def test_what_gradio_catches_of_a_handler_is_printed_by_a_name_that_we_replace(gradio, as_before) -> None:
-    """log_handler_errors: gradio prints tracebacks of handlers to a terminal that may be closed; the log shall too."""
-    from gradio import queueing, routes
-
-    for module in (queueing, routes):
-        assert "traceback.print_exc()" in inspect.getsource(module), (
-            f"{module.__name__} tells of errors elsewhere: see log_handler_errors"
-        )
-    patches.log_handler_errors()
-    assert queueing.traceback is routes.traceback and queueing.traceback.print_exc.__module__ == patches.__name__
-
-
 def test_gradio_loads_without_writing_stubs_into_its_own_folder() -> None:
     """_NoStubs: half of gradio's import time was .pyi files for 76 classes, written into site-packages at each
     start."""
@@ -272,16 +249,11 @@ def test_no_statistics_are_made_after_every_event(gradio) -> None:
     )
 
 
-def test_the_queue_is_not_looked_at_a_thousand_times_a_second(gradio) -> None:
-    """poll_less_often: an app that nobody used took 6 % of a core."""
+def test_the_queue_is_not_looked_at_a_thousand_times_a_second() -> None:
+    """GarageBlocks: an app that nobody used took 6 % of a core."""
     from gradio import queueing
 
-    from webui.server.gradio import poll_less_often
-
-    with gradio.Blocks() as demo:
-        gradio.Markdown("x")
-    demo.queue()
-    poll_less_often(demo)
+    demo = GarageBlocks().queue()
     assert (demo._queue.sleep_when_free >= 0.01, demo._queue.progress_update_sleep_when_free) == (True, 0.1)
     source = inspect.getsource(queueing.Queue)
     assert (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 import threading
@@ -128,20 +129,21 @@ def test_a_full_disk_is_said_once_and_stops_nothing(file: Path, capsys: pytest.C
 
 
 def test_what_gradio_catches_of_a_handler_reaches_the_log(file: Path) -> None:
-    from gradio import queueing, routes
+    import gradio
 
-    from webui.server.gradio import log_handler_errors
+    from webui.server.blocks import GarageBlocks
 
-    before = queueing.traceback, routes.traceback
-    try:
-        log_handler_errors()
-        for module in (queueing, routes):
-            try:
-                raise ImportError(module.__name__)
-            except ImportError:
-                module.traceback.print_exc()
-        assert queueing.traceback.format_exc is before[0].format_exc, "all else of it is as it was"
-    finally:
-        queueing.traceback, routes.traceback = before
+    def fails() -> None:
+        raise ImportError("of a handler")
+
+    def refuses() -> None:
+        raise gradio.Error("a sentence for the person")
+
+    with GarageBlocks(analytics_enabled=False) as demo:
+        for handler in (fails, refuses):
+            gradio.Button().click(handler)
+    for number, error in enumerate((ImportError, gradio.Error)):
+        with pytest.raises(error):
+            asyncio.run(demo.process_api(number, [], explicit_call=True))
     said = file.read_text("utf-8")
-    assert "builtins.ImportError: gradio.queueing" in said and "builtins.ImportError: gradio.routes" in said
+    assert "builtins.ImportError: of a handler" in said and "for the person" not in said

@@ -12,7 +12,8 @@ from core.chat.answer import STRENGTHS
 from core.chat.comparison import Contestant
 from core.errors import ChatError
 from webui.kit import format
-from webui.kit.live import AT_ONCE, FOLLOWS, LivePart
+from webui.kit.following import FollowingDropdown
+from webui.kit.live import AT_ONCE, LivePart
 from webui.kit.wording import Wording
 from webui.pages.chat_choices import (
     LATEST,
@@ -41,11 +42,11 @@ class Contender:
             options = {
                 name: w.named(f"contenders.{name}", f"duel-{self.side}-{name}") for name in ("strength", "precision")
             }
-            self.model = gr.Dropdown(self._choices(rows), value=AS_USUAL, elem_classes=FOLLOWS,
+            self.model = FollowingDropdown(self._choices(rows), value=AS_USUAL,
                 **w.named(f"contenders.{self.side}", f"duel-{self.side}"))  # fmt: skip
             checkpoint = w.named("chat_page.checkpoint", f"duel-{self.side}-checkpoint") | {"info": None}
-            self.checkpoint = gr.Dropdown([(w.t("chat_page.checkpoint_latest"), LATEST)], value=LATEST, visible=False,
-                elem_classes=FOLLOWS, **checkpoint)  # fmt: skip
+            latest = [(w.t("chat_page.checkpoint_latest"), LATEST)]
+            self.checkpoint = FollowingDropdown(latest, value=LATEST, visible=False, **checkpoint)
             has_one = self.side == "second"  # by default the first is a base
             self.strength = gr.Number(100, minimum=low, maximum=high, step=5, visible=has_one, **options["strength"])
             precisions = [(w.t(f"chat_page.precision_{name}"), name) for name in PRECISIONS]

@@ -13,7 +13,7 @@ from webui.state.services import Services
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class PageAround:
     """page: all of the app. poller: of the page outside of the tabs that are drawn later. opened: the id of the run
     that Runs shows. talk_to: the model that Chat is to choose next, "" for none."""
 

