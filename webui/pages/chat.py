@@ -468,8 +468,9 @@ class ChatPage:
 
         Inputs: target, its history, what this browser has opened or chosen. Outputs: target's choices, offered.
         """
-        choices, state = self._targets(), self.services.chat.state()
-        first = first_choice(choices, self.services.snapshots.now().rows)
+        rows = self.services.snapshots.now(fresh=True).rows  # a run may have been deleted a moment ago
+        choices, state = target_choices(self.services, self.w, rows), self.services.chat.state()
+        first = first_choice(choices, rows)
         offered = first if state.phase == "empty" else f"run:{state.target.run}" if state.target else ""
         ids = [value for _, value in choices]
         offered = offered if run_id_of(offered) and offered in ids else ""
