@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import webui  # noqa: F401 - first, as gradio writes stubs of our classes beside them where it is not prepared
 from core.models import starter
 from core.system import gpu
 from core.system.processes import worker_environment
