@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -28,7 +29,8 @@ from core.workspace.folder import Workspace
 EXAMPLES = 5  # training rows before a question
 # UTF-8 bytes of the examples of one question: about a thousand tokens, which fit into the smallest contexts
 MAX_EXAMPLE_BYTES = 4000
-MIN_TOKENS, MAX_TOKENS = 32, 512  # of an answer
+MIN_TOKENS, USUAL_TOKENS, MAX_TOKENS = 32, 256, 512  # of an answer
+NEARLY_ALL = 0.95  # share of the trained answers that have to fit twice
 WEIGHTS = ("adapter_model.safetensors", "adapter_config.json", "chat_template.jinja")
 
 
@@ -58,7 +60,7 @@ class SetEvaluation(PromptComparison):
         prompts = list(test_set.prompts)
         if learned is not None:
             prompts = with_examples(learned.marked(prompts), learned, max(one.examples for one in contestants))
-        used, length = (test_set.title, test_set.fingerprint), answer_tokens(prompts)
+        used, length = (test_set.title, test_set.fingerprint), answer_tokens(prompts, learned)
         evaluation = next(
             (
                 one
@@ -136,7 +138,14 @@ def _short_ones(prompt: Prompt, pairs: Sequence[tuple[str, str]], count: int) ->
     return tuple(chosen)
 
 
-def answer_tokens(prompts: Sequence[Prompt]) -> int:
-    """The tokens that an answer may have: twice the longest that is expected, at four bytes a token."""
-    longest = max(len((prompt.expected or "").encode("utf-8", "replace")) for prompt in prompts)
+def answer_tokens(prompts: Sequence[Prompt], learned: LearnedRows | None) -> int:
+    """The tokens that an answer may have: twice the longest that is expected, and twice nearly all trained ones, at
+    four bytes a token. For a judge that needs no expected answer, as a pattern, the trained ones alone say it."""
+    expected, trained = ([len(text.encode("utf-8", "replace")) for text in texts] for texts in (
+        [prompt.expected for prompt in prompts if prompt.expected],
+        [answer for _, answer in learned.pairs] if learned else [],
+    ))  # fmt: skip
+    if not expected and not trained:
+        return USUAL_TOKENS
+    longest = max([*expected, *sorted(trained)[: math.ceil(NEARLY_ALL * len(trained))]])
     return min(MAX_TOKENS, max(MIN_TOKENS, 2 * longest // 4 + 16))

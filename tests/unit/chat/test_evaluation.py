@@ -240,6 +240,17 @@ def test_answers_of_other_weights_or_settings_are_not_taken_over(space: Workspac
     assert {place for _, place in after.missing()} == {1} and len(after.missing()) == 10, "the tuned one's alone"
 
 
+def test_an_answer_may_be_twice_as_long_as_those_of_the_data() -> None:
+    """The pirate sample's patterns have no expected answer: its answers were cut at 32 tokens, before their end."""
+    learned = LearnedRows((*((f"q{n}", "a" * 200) for n in range(99)), ("q", "a" * 5000)), frozenset(), ())
+    assert evaluation.answer_tokens([asked("One?", None)], learned) == 116, (
+        "2 x 200 / 4 + 16; one long row is no measure"
+    )
+    assert evaluation.answer_tokens([asked("One?", "y" * 400)], learned) == 216
+    assert evaluation.answer_tokens([asked("One?", "y")], None) == 32
+    assert evaluation.answer_tokens([asked("One?", None)], None) == 256
+
+
 def test_evaluations_are_no_blind_tests(space: Workspace) -> None:
     """The blind A/B test lists comparisons of a pair, and would go on with one of these."""
     trained(space, "Pirate")
