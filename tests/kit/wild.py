@@ -158,7 +158,7 @@ PLAIN = {
     "one conversation, a message each": Shape("a.json", [S, U, A], [f"s Be brief. | {PAIR[0]}"]),
     "two models side by side": Shape("a.json", [{"conversation_a": [U, A], "conversation_b": [U, B],
         "winner": "model_a"}, {"conversation_a": [U, A], "conversation_b": [U, B], "winner": "tie"}], PAIR,
-        ("conversation_b",)),
+        ("rejected",)),
     "Open WebUI": Shape("a.json", [{"id": "1", "title": "t", "chat": {"models": ["m"], "history": {"currentId": "2"},
         "messages": [{"id": "1", **U}, {"id": "2", **A}]}}], PAIR, ("id", "title", "models", "history")),
     "Bedrock": Shape("a.jsonl", Lines([{"system": [{"text": "Be brief."}], "messages": [{"role": "user",

@@ -5,6 +5,7 @@ SHP                            human_ref_A, human_ref_B, labels: 1 if A is prefe
 two answers                    response_a, response_b, with winner or chosen: "a", or with score_a, score_b
 AlpacaEval                     output_1, output_2, preference: from 1 to 2, nearer to the number of the better one
 any two columns                title_a, title_b, with title_b_preferred: 1 if it is, 0 if the other one is
+Chatbot Arena                  conversation_a, conversation_b, with winner: "model_a"
 HelpSteer                      response_1, response_2, preference_strength: below 0 if 1 is preferred
 """
 
@@ -28,7 +29,8 @@ _TEXTS = ("response", "answer", "text", "output", "completion", "content", "gene
 _RANKS = ("rank", "ranking", "position")  # the lowest is the best
 _SCORES = ("overall_score", "score", "rating", "reward", "grade", "quality", "votes", "upvotes", "stars", "pm_score")
 _SIDES = (("a", "b"), ("0", "1"), ("1", "2"))
-_STEMS = ("human_ref", "response", "answer", "output", "completion", "summary", "text", "chatbot", "model", "assistant")
+_STEMS = ("human_ref", "response", "answer", "output", "completion", "summary", "text", "chatbot", "model", "assistant",
+    "conversation")  # fmt: skip
 _COMPARED = {*_LISTS, *(f"{stem}_{side}" for stem in _STEMS for sides in _SIDES for side in sides)}
 _FLAG = re.compile(r"(.+[\s_-][ab12])[\s_-](?:is[\s_-])?(?:preferred|better|chosen|wins|won|winner)")
 _WINNERS = ("winner", "chosen", "preference", "preferred", "better", "choice", "best", "label", "labels",
@@ -44,7 +46,7 @@ def compared(values: Columns, notes: Notes) -> dict[str, Any] | None:
         return None
     if (flagged := _flagged(values)) is not None:
         return flagged
-    if not any(name in values for name in _QUESTIONS):
+    if not any(name in values for name in _QUESTIONS) and not isinstance(values.peek("conversation_a"), list):
         return None
     pair = _best_and_worst(values, notes) or _better_and_worse(values)
     if pair is None:

@@ -8,7 +8,6 @@ SQuAD               question, context, answers: {text: [...]}             questi
 turns               dialog | turns | ...: a list of texts, or of pairs    messages: user and assistant take turns
 Open WebUI          chat: {messages: [...]}                               messages
 xLAM                query, tools, answers: calls                          messages, tools
-two models          conversation_a, conversation_b, winner                messages: of the one that was preferred
 turns, Gemini       turns | contents | ...: a list of objects             messages
 written turns       messages | conversations | ...: a text            messages, from JSON, Python or turn markers
 labels              text, labels | cats: a name, a number, or a list       text, label
@@ -115,18 +114,6 @@ def _preference(values: Columns, notes: Notes) -> dict[str, object] | None:
 
 def _is_by(role: Role, turn: object) -> bool:
     return isinstance(turn, dict) and role_of(turn.get("role", turn.get("from"))) == role
-
-
-def _two_models(values: Columns, notes: Notes) -> dict[str, object] | None:
-    """Use the answers of the preferred model; the other's are reported as left out by their column's name. Raises Flaw
-    for a tie."""
-    winner = values.peek("winner")
-    if not isinstance(winner, str) or not all(isinstance(values.peek(f"conversation_{side}"), list) for side in "ab"):
-        return None
-    if winner not in ("model_a", "model_b"):
-        raise Flaw("data.no_winner", found=winner[:40])
-    values.take("winner")
-    return {"messages": values[f"conversation_{winner[-1]}"]}
 
 
 def _words(turn: object) -> Any:
@@ -305,7 +292,6 @@ _SHAPES: dict[_Converter, tuple[str, ...]] = {
     tree: ("prompt", "replies"),
     _open_webui: ("chat",),
     _preference: (*RANKED_COLUMNS, "rejected"),
-    _two_models: ("winner",),
     _prompt_and_completion: ("completion", "response"),
     _answered_apart: (*_ANSWERS_APART, "reward_model"),
     _answered_by_calls: ("answers",),
