@@ -87,7 +87,7 @@ def test_what_must_still_be_said_is_a_question_and_exit_2(asked) -> None:
     table = "a,b,c\none two three,four five six,seven eight nine\n"
     code, said, _ = asked("a.csv", table)
     [question] = said["questions"]
-    assert (code, question["id"], len(question["readings"])) == (2, "answer", 3)
+    assert (code, question["id"], len(question["readings"])) == (2, "answer", 4)
     code, said, _ = asked("a.csv", table, "--answer", "b")
     assert (code, said["questions"], said["columns"]["b"]["role"]) == (0, [], "answer")
     assert asked("a.csv", table, "--answer", "d")[0] == 2

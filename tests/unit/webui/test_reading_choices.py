@@ -41,7 +41,7 @@ def test_of_a_table_that_can_be_read_in_several_ways_one_is_chosen_by_a_press(st
     part, drawn = step.reading, step.reading.draw(id)
     assert drawn[part.table]["visible"] and not drawn[part.chat]["visible"] and "&lt;i&gt;b" in drawn[part.rows]
     cards = drawn[part.readings]
-    assert cards.count("data-roles") == 3 and "Answer: &lt;i&gt;b" in cards and "one two three four five" in cards
+    assert cards.count("data-roles") == 4 and "Answer: &lt;i&gt;b" in cards and "one two three four five" in cards
     assert "Which column is the answer?" in cards and step.services.datasets.report(id).undecided
     roles = {"a": "question", "c": "answer"}
     chosen = part._reading_choices({part.picked: {"roles": roles, "at": 1}}, step.services.datasets.choices(id))
