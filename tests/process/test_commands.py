@@ -165,7 +165,7 @@ def test_inspect_asks_what_columns_are_for_where_nothing_points_at_it(tmp_path: 
     table.write_text("a,b,c\none two three,four five six,seven eight nine\n", "utf-8")
     asked = command("inspect", str(table), "--json", workspace=tmp_path / "ws")
     (question,) = json.loads(asked.stdout)["questions"]
-    assert (asked.returncode, question["id"], len(question["readings"])) == (2, "answer", 3)
+    assert (asked.returncode, question["id"], len(question["readings"])) == (2, "answer", 4)
     said = command("inspect", str(table), "--json", "--answer", "c", workspace=tmp_path / "ws")
     report = json.loads(said.stdout)
     assert (said.returncode, report["questions"], report["good_rows"]) == (0, [], 1)
