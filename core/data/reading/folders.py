@@ -21,7 +21,7 @@ from core.data.chats.messengers import SLACK_USERS, slack_users
 from core.data.reading import batch_files, dataset_info, label_names, line_files, source_code, zips
 from core.data.reading.choices import Choices
 from core.data.reading.file_rows import Limits, Readable, Source
-from core.data.reading.split_names import is_for_testing, is_for_training, is_for_validation, is_of_all_rows
+from core.data.reading.split_names import is_for_training, is_for_validation, is_of_all_rows
 from core.data.reading.suffixes import CODE, DOCUMENTATION_SUFFIXES, DOCUMENTS, SUFFIXES, data_suffix
 from core.errors import DataError
 from core.messages import Message, msg
@@ -130,15 +130,13 @@ def _source(path: Path, parts: Sequence[Part], limits: Limits, choices: Choices,
             raise DataError("data.too_large_unpacked", file=path.name, limit_mib=limits.bytes // MIB)
     read = _with_splits(_with_label_names(_with_people(_only_chat(read), parts), parts))
     read, again = _without_repeated_files(read)
-    tests = _tests_beside_validation(read)
-    read = [source for source in read if source not in tests]
     if not read:
         raise refused[0] if refused else _no_data_error(path, parts)
-    used = {name for source in (*read, *tests) for name in (str(source.path.name), source.label_names.file)} | (
+    used = {name for source in read for name in (str(source.path.name), source.label_names.file)} | (
         {SLACK_USERS} if any(source.people for source in read) else set()
     )
     others = [part.name for part in parts if part.name not in used]
-    notes = (*(distinct_notes(read) if len(read) > 1 else ()), *again, *_notes(others, refused, tests))
+    notes = (*(distinct_notes(read) if len(read) > 1 else ()), *again, *_notes(others, refused))
     if own_code:
         about_code = source_code.note([str(source.path.name) for source in read], others_code)
         notes = (*about_code, *(note for note in notes if not _is_about_code(note)))
@@ -288,13 +286,6 @@ def _without_repeated_files(read: list[Source]) -> tuple[list[Source], list[Mess
     return [source for source in read if source not in repeated], notes
 
 
-def _tests_beside_validation(read: Sequence[Source]) -> list[Source]:
-    """Return the files of test rows, if others are for training and others for validation."""
-    tests = [each for each in read if each.validation and is_for_testing(each.path.name)]
-    rest = {each.validation for each in read if each not in tests}
-    return tests if rest == {True, False} else []
-
-
 def _lines_of(source: Source) -> Iterator[bytes]:
     """Yield a hash of each line of a file, of a very long one that of its parts."""
     with source.path.open("rb") as file:
@@ -313,10 +304,8 @@ def distinct_notes(read: Sequence[Source]) -> list[Message]:
     return [msg("data.note_in_file", file=file, note=note) for note, file in with_files]
 
 
-def _notes(others: Sequence[str], refused: Sequence[DataError], tests: Sequence[Source]) -> tuple[Message, ...]:
+def _notes(others: Sequence[str], refused: Sequence[DataError]) -> tuple[Message, ...]:
     notes = [msg("data.note_refused_file", why=error.message) for error in refused[:_MAX_NAMED]]
-    if tests:
-        notes.append(msg("data.note_test_files", files=[each.path.name for each in tests][:_MAX_NAMED]))
     if others:
         notes.append(msg("data.note_other_files", count=len(others), endings=_endings(others)))
     return tuple(notes)

@@ -21,7 +21,6 @@ _APART = re.compile(
     r"|(?:测试|验证|評估|评估|測試|驗證)(?:集|数据|數據)?",
     re.IGNORECASE,
 )
-_TEST = re.compile(r"test(?:s|ing)?(?:set|data|daten)?|(?:测试|測試)(?:集|数据|數據)?")
 _HARD = re.compile(r"adversarial|challenge", re.IGNORECASE)
 _ALL = re.compile(
     r"(?:all|full|combined|merged|complete|total|together)(?:[-_]?(?:data|set|rows|splits))?", re.IGNORECASE
@@ -86,11 +85,6 @@ def set_apart(row: Row, column: str) -> Row:
 def is_for_training(name: str) -> bool:
     """Return True if a file is named as one of training rows."""
     return any(word in _TRAINED for word in _WORDS.split(PurePosixPath(name).name.lower()))
-
-
-def is_for_testing(name: str) -> bool:
-    """Return True if a file, or its folder, is named as one of test rows, not of validation rows."""
-    return any(_TEST.fullmatch(word) for part in PurePosixPath(name).parts for word in _WORDS.split(part.lower()))
 
 
 def is_of_all_rows(name: str) -> bool:

