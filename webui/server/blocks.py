@@ -12,7 +12,7 @@ from gradio.blocks import convert_component_dict_to_list
 
 class GarageBlocks(gr.Blocks):
     async def process_api(self, *arguments: Any, **options: Any) -> dict[str, Any]:
-        """As of gradio, with exceptions of our handlers in the log: it prints them to a terminal that may be closed
+        """Call a handler as gradio does, and log its exception: gradio prints it to a terminal that may be closed
         (6.31)."""
         try:
             return await super().process_api(*arguments, **options)
@@ -23,9 +23,9 @@ class GarageBlocks(gr.Blocks):
             raise
 
     async def postprocess_data(self, block_fn: Any, predictions: Any, state: Any) -> list[Any]:
-        """As of gradio, without the outputs that a handler leaves unchanged: it builds their components anew and reads
-        all their settings (6.31). A page's update of sixty outputs, none of them changed, took 0.08 of a core (2
-        cores)."""
+        """Return the updates of a handler's outputs, as gradio does, but skip those that it leaves unchanged: gradio
+        builds their components anew and reads all their settings (6.31). A page's update of sixty outputs, none of
+        them changed, took 0.08 of a core (2 cores)."""
         outputs, skip = block_fn.outputs, gr.skip()
         if len(outputs) > 1 and isinstance(predictions, dict):
             predictions = convert_component_dict_to_list(outputs, {} if predictions == skip else predictions)
@@ -44,8 +44,9 @@ class GarageBlocks(gr.Blocks):
         return results
 
     def queue(self, **options: Any) -> GarageBlocks:
-        """As of gradio, which looks for events a thousand times a second, and for their progress a hundred times, on
-        Windows 20 and 10 times: an idle app took 6 % of a core, and now takes 1.8 %. An event waits 5 ms longer."""
+        """Set up the queue, which then looks for events 100 times a second. Gradio's looks a thousand times, and for
+        progress a hundred, on Windows 20 and 10 times: an idle app took 6 % of a core, and now takes 1.8 %. An event
+        waits 5 ms longer."""
         super().queue(**options)
         self._queue.sleep_when_free = max(self._queue.sleep_when_free, 0.01)
         self._queue.progress_update_sleep_when_free = 0.1
