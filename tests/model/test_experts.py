@@ -34,7 +34,7 @@ from core.memory.arithmetic import estimate
 from core.memory.setup import Setup
 from core.messages import LANGUAGES
 from core.models import headers
-from core.models.known import known_models, shape_of_size
+from core.models.known import known_models
 from core.models.shapes.shape import ModelShape
 from core.recipe import Adapter, Recipe
 from core.runs import further, sample_answers
@@ -49,8 +49,6 @@ from core.workspace.folder import Workspace
 from tests.kit import families
 from tests.kit.families import as_shipped, rows, tuned, weights
 from tests.kit.trainer import FP32, assert_same, run_paused, trainer_of
-from webui.form.plan import PlanStep
-from webui.form.planner import FormResult
 
 # One whose files have each expert by itself, and one whose file has them as one, turned (count, in, out) and with
 # biases.
@@ -264,15 +262,6 @@ def test_the_plan_says_what_they_cost_and_counts_a_card_without_them() -> None:
     assert small.advice.verdict == "does_not_fit" and any(other.model for other in small.advice.alternatives)
     # of a family without experts
     assert headroom.limits(shape, small.advice.setup, 80.0, known_models()[0]).model is None
-
-
-@pytest.mark.parametrize(
-    ("shape", "explicit", "asks"),
-    [(LARGE, {}, True), (None, {}, False), (None, {"adapter.target_parameters": "experts"}, True)],
-)
-def test_the_form_asks_for_them_where_a_model_has_some(shape: Any, explicit: dict[str, Any], asks: bool) -> None:
-    found = FormResult(shape=ModelShape.from_config(shape) if shape else shape_of_size("3B"))
-    assert PlanStep.asks_for_experts(found, explicit) is asks
 
 
 def test_experts_stay_in_16_bit_with_qlora_and_are_trained(tmp_path: Path, starter_folder: Path) -> None:

@@ -18,7 +18,7 @@ from core.data.tokenizer import Tokenizer
 from core.engine import adapter, base_model
 from core.errors import ExportError
 from core.export import merge, stored, verification
-from core.export.llamacpp import child, export_support, hub_config, judgement, make
+from core.export.llamacpp import export_support, hub_config, judgement, make
 from core.export.llamacpp.tools import Tools
 from core.export.verification import Method, Work
 from core.models.families import text_generating
@@ -181,7 +181,9 @@ def test_the_table_of_the_docs_says_how_a_family_leaves(
     name: str, tools: Tools, starter_folder: Path, tmp_path: Path, full: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The long form compares the whole line, the gate its usual type; what should stand there is in the failure."""
-    monkeypatch.setattr(child, "threads", lambda: 1)  # two of llama.cpp's wait for each other where a PC is busy
+    monkeypatch.setattr(
+        "psutil.cpu_count", lambda logical=True: 1
+    )  # two of llama.cpp's wait for each other where a PC is busy
     folder = families.make(name, tmp_path / name / "base", starter_folder, **OTHERWISE.get(name, {}))
     dress(name, folder, tools)
     (tmp_path / "out").mkdir()

@@ -84,7 +84,9 @@ def made(tools: Tools, starter_folder: Path, tmp_path_factory: pytest.TempPathFa
     order = order_of(tuned, tools, merged, work)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(judgement, "PROMPTS", PROBES)
-        patch.setattr(child, "threads", lambda: 1)  # two of llama.cpp's wait for each other where a PC is busy
+        patch.setattr(
+            "psutil.cpu_count", lambda logical=True: 1
+        )  # two of llama.cpp's wait for each other where a PC is busy
         asking = make.begin(order)
         kept = judgement.KeptProbabilities(work / "adapter.logs", 60)
         asking = replace(asking, work=replace(asking.work, keep=kept), kept=kept)

@@ -22,6 +22,7 @@ from core.chat.questions import target_of
 from core.data.reading.choices import Choices
 from core.data.sets import working
 from core.messages import LANGUAGES, msg
+from core.models.known import shape_of_size
 from core.recipe import Data, Recipe
 from core.runs.states import State
 from core.system import devices
@@ -110,6 +111,18 @@ def chosen(planner: Planner, *uuids: str, **more: object) -> FormResult:
     return planner.look(
         replace(form(**more), answers=FormAnswers({"cards": [*uuids]}), cards=planner.cards_of(HERE, uuids)), EN
     )
+
+
+@pytest.mark.parametrize(
+    ("experts", "explicit", "shown"),
+    [(8, {}, True), (0, {}, False), (0, {"adapter.target_parameters": "experts"}, True)],
+)
+def test_experts_are_a_setting_where_a_model_has_some(
+    experts: int, explicit: dict[str, object], shown: bool, services: Services
+) -> None:
+    result = FormResult(shape=shape_of_size("3B").model_copy(update={"num_experts": experts}))
+    hidden = PlanStep(services, EN).hidden(result, explicit, None, None)
+    assert ("adapter.target_parameters" not in hidden) is shown
 
 
 def test_the_cards_that_are_chosen_are_planned_for_by_the_smallest_and_no_other(
