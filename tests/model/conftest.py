@@ -60,12 +60,13 @@ def copies_in_4_bit(folder: Path) -> Callable[[Any], Any]:
 
 
 @pytest.fixture(autouse=True)
-def transformers_own_rotary(monkeypatch: pytest.MonkeyPatch) -> None:
+def transformers_own_rotary() -> Iterator[None]:
     """A test that fused a step and let it go without a release leaves its family's function replaced
-    (core/engine/variants/elementwise)."""
+    (core/engine/variants/elementwise), also for tests of other folders in this process."""
+    yield
     from core.engine.variants import elementwise
 
     for code in [sys.modules[name] for name in sys.modules if ".modeling_" in name]:
         found = vars(code).get(elementwise.ROTARY)
         if hasattr(found, "rotaries"):
-            monkeypatch.setattr(code, elementwise.ROTARY, found.own)
+            setattr(code, elementwise.ROTARY, found.own)
