@@ -62,7 +62,8 @@ class Counted:
     random states and scales, which are smaller."""
 
     def __init__(self) -> None:
-        self.before = {tensor.untyped_storage().data_ptr() for tensor in tensors()}
+        self._kept = tensors()  # alive, so that no new tensor gets the address of one that was there before
+        self.before = {tensor.untyped_storage().data_ptr() for tensor in self._kept}
         self.most, self.random = 0, torch.get_rng_state().nbytes
 
     def __call__(self, ahead: Ahead) -> None:
