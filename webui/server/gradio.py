@@ -97,7 +97,7 @@ def forbid_fetching() -> None:
     import gradio as gr
     from gradio import processing_utils
 
-    async def refuse(url: str, *rest: Any) -> Any:
+    async def refuse(*_: Any, **__: Any) -> Any:
         raise gr.Error("Refused: an address stands where a file should.", print_exception=False)
 
     processing_utils.async_ssrf_protected_get = refuse
