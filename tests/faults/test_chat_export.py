@@ -511,7 +511,7 @@ def test_llama_cpp_ends_with_the_export_that_started_it_and_leaves_nothing_half_
     exports, pid = Exports(place.workspace), tmp_path / "pid"
     name = exports.request(place.run, "gguf", "q4_k_m").name
     earlier = place.workspace.exports / name
-    earlier.mkdir()
+    earlier.mkdir(exist_ok=True)  # another test may have made the same export
     (earlier / "export.json").write_text("{}", "utf-8")
     run_instead(monkeypatch, "core.export.export_worker", unending(pid))
     try:

@@ -30,6 +30,7 @@ from core.runs.all import Runs
 from core.runs.states import State
 from core.workspace.folder import Workspace
 from tests.kit import browser as kit
+from tests.kit import tabs
 from tests.kit.hostile_app import answers
 from tests.kit.ports import free_port
 from tests.kit.runs import ScriptedRun
@@ -102,20 +103,6 @@ class Server:
         finally:
             connection.close()
 
-    def read_page(self) -> None:
-        """Take the page's handlers and components, and draw its tabs, whose own come when they are first opened."""
-        config = json.loads(self.ask("GET", "/config")[1])
-        self.fns, self.components = config["dependencies"], config["components"]
-        states = {one["id"] for one in self.components if one["type"] == "state"}
-        for fn in [fn for fn in self.fns if any(id in states for id, _ in fn["targets"]) and not fn["inputs"]]:
-            for line in self.call(fn["id"], []).splitlines():
-                if '"render_config":{' in line:
-                    self.drawing.add(fn["id"])
-                    drawn = json.loads(line.removeprefix("data:"))["output"]["render_config"]
-                    ids = {one["id"] for one in self.fns}
-                    self.fns = self.fns + [one for one in drawn["dependencies"] if one["id"] not in ids]
-                    self.components = self.components + drawn["components"]
-
     def upload(self, name: str, content: bytes = b"x", **headers: str) -> tuple[int, bytes]:
         raw = name.encode("utf-8", "surrogatepass").replace(b'"', b"%22").replace(b"\r", b"").replace(b"\n", b"")
         body = (
@@ -156,7 +143,8 @@ def start(kind: str, home: Path, sink: str) -> Server:
             return False
 
     wait_until(answers_now, 90)
-    server.read_page()
+    page = tabs.draw(server.url, server.session)
+    server.fns, server.components, server.drawing = page.fns, page.components, page.drawing
     return server
 
 

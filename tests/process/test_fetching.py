@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -48,7 +49,13 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
 
 
 def workers() -> list[psutil.Process]:
-    return [each for each in psutil.Process().children(recursive=True) if download.WORKER in each.cmdline()]
+    return [each for each in psutil.Process().children(recursive=True) if is_worker(each)]
+
+
+def is_worker(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):  # it has ended meanwhile
+        return download.WORKER in process.cmdline()
+    return False
 
 
 def assert_goes_on(hub: FakeHub, cache: Path) -> None:

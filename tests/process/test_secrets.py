@@ -20,7 +20,7 @@ from core.runs.folder import RunFolder
 from core.runs.states import TERMINAL, State
 from core.workspace.folder import Workspace
 from tests.kit import browser as kit
-from tests.kit import hub
+from tests.kit import hub, tabs
 from tests.kit.waits import wait_until
 
 FROM_SHELL, FROM_BOX = "hf_plantedInTheShellOfTheTest", "hf_plantedInTheBoxOfThePage"
@@ -52,9 +52,9 @@ def test_a_token_reaches_the_hub_and_no_file(
             assert any(FROM_SHELL in str(token) for token in server.tokens), (
                 "the shell's token was not used: nothing is tested"
             )
-            config = json.loads(urllib.request.urlopen(app.url + "/config").read())
-            box = next(part["id"] for part in config["components"] if part["props"].get("elem_id") == "hub-token")
-            take = next(fn["id"] for fn in config["dependencies"] if fn["inputs"] == [box] and fn["backend_fn"])
+            page = tabs.draw(app.url, "secrets")
+            box = next(part["id"] for part in page.components if part["props"].get("elem_id") == "hub-token")
+            take = next(fn["id"] for fn in page.fns if fn["inputs"] == [box] and fn["backend_fn"])
             assert "hf_" not in predict(app, take, [FROM_BOX])
             refused(workspace)
             assert any(FROM_BOX in str(token) for token in server.tokens), "the box's token did not reach the worker"
