@@ -17,7 +17,7 @@ from core.chat.contest import answer_missing
 from core.chat.evaluation import sets, system_prompt
 from core.chat.evaluation.evaluation import EXAMPLES, SetEvaluation
 from core.chat.evaluation.learned_rows import LearnedRows
-from core.chat.evaluation.of_run import ROWS, earlier_table, keep_judge, keep_result
+from core.chat.evaluation.of_run import ROWS, contestants_of_run, earlier_table, keep_judge, keep_result
 from core.chat.evaluation.table import Table, judge_for, judge_of_kind
 from core.commands.comparing import named_contestants
 from core.commands.data import dataset_id, dataset_store
@@ -96,8 +96,10 @@ def evaluate(
     spec = judge_of_kind(judge, expected) if judge else judge_for(test_set, learned)
     pairs = learned.pairs if learned else ()
     own = prompt if prompt is not None else system_prompt.proposed(pairs, spec)
-    words = (contestants or (OF_RUN if of_run else OF_BASE)).split(",")
-    named = [_contestant(space, word.strip(), of_run, base, own) for word in words]
+    if of_run and contestants is None:
+        named = list(contestants_of_run(of_run, own))
+    else:
+        named = [_contestant(space, word.strip(), of_run, base, own) for word in (contestants or OF_BASE).split(",")]
     evaluation = SetEvaluation.prepare(space, test_set, named, learned, enable_thinking=None if of_run else False)
     keep_judge(space, evaluation, spec)
     _answer(space, evaluation, as_json)

@@ -31,7 +31,7 @@ from core.judges.specs import (
     SimilarityJudge,
 )
 from core.judges.structured import equal, leaves, parse
-from core.judges.texts import folded, has, narrow, normalised, quoted, without_thoughts, words
+from core.judges.texts import comparable, folded, has, narrow, quoted, without_thoughts, words
 from core.language import language_of
 from core.messages import Message, msg
 from core.values import Frozen
@@ -67,7 +67,10 @@ def _verdict(score: float, reason: Message) -> Verdict:
 
 
 def _exact(_: ExactJudge, expected: str, answer: str) -> Verdict:
-    if normalised(answer) == normalised(expected):
+    """Right if the answer is the expected one but for case and marks at its ends. Raises JudgeError without one."""
+    if not expected:
+        raise JudgeError("judges.no_expected")
+    if comparable(answer) == comparable(expected):
         return _verdict(1.0, msg("judges.same"))
     return _verdict(0.0, msg("judges.differs", expected=quoted(expected)))
 
@@ -78,7 +81,7 @@ def _one_of(spec: OneOfJudge, expected: str, answer: str) -> Verdict:
     accepted = [text for text in (expected, *spec.answers) if text]
     if not accepted:
         raise JudgeError("judges.no_expected")
-    if normalised(answer) in map(normalised, accepted):
+    if comparable(answer) in map(comparable, accepted):
         return _verdict(1.0, msg("judges.same"))
     return _verdict(0.0, msg("judges.none_of_them", count=len(accepted)))
 
@@ -180,7 +183,7 @@ def _json(spec: JsonJudge, expected: str, answer: str) -> Verdict:
         return _verdict(0.0, msg("judges.not_json"))
     given = dict(leaves(value))
     if spec.fields:
-        needed, given = ({path: leaf for path, leaf in each.items() if re.split(r"\.", path)[0] in spec.fields}
+        needed, given = ({path: leaf for path, leaf in each.items() if path.partition(".")[0] in spec.fields}
                          for each in (needed, given))  # fmt: skip
     if expected:
         wrong = [path for path in {**needed, **given} if not _has_leaf(path, needed, given)]
@@ -203,21 +206,21 @@ def _has_leaf(path: str, needed: dict[str, object], given: dict[str, object]) ->
 def _label(spec: LabelJudge, expected: str, answer: str) -> Verdict:
     """Right if the answer names the expected label and no other. Raises JudgeError if the expected answer is no
     label."""
-    labels = {normalised(label): label for label in spec.labels}
-    if normalised(expected) not in labels:
+    labels = {comparable(label): label for label in spec.labels}
+    if comparable(expected) not in labels:
         raise JudgeError("judges.expected_no_label", expected=quoted(expected))
     label = label_in(spec, answer)
     if label is None:
         named = labels_in(spec, answer)
         return _verdict(0.0, msg("judges.label_several", labels=named) if named else msg("judges.label_none"))
-    is_expected = normalised(label) == normalised(expected)
+    is_expected = comparable(label) == comparable(expected)
     reason = msg("judges.label_right") if is_expected else msg("judges.label_wrong", given=label, expected=expected)
     return _verdict(float(is_expected), reason)
 
 
 def label_in(spec: LabelJudge, answer: str) -> str | None:
     """Return the one label that an answer is, or names; None if it names none or several."""
-    exact = {normalised(label): label for label in spec.labels}.get(normalised(without_thoughts(answer)))
+    exact = {comparable(label): label for label in spec.labels}.get(comparable(without_thoughts(answer)))
     named = [exact] if exact else labels_in(spec, without_thoughts(answer))
     return named[0] if len(named) == 1 else None
 
@@ -228,7 +231,7 @@ def labels_in(spec: LabelJudge, answer: str) -> list[str]:
     for label in sorted(spec.labels, key=len, reverse=True):
         if has(text, label):
             named.append(label)
-            text = text.replace(normalised(label), "\n")
+            text = text.replace(comparable(label), "\n")
     return named
 
 

@@ -12,14 +12,13 @@ from typing import Literal
 
 import numpy as np
 
-from core.judges.judge import Outcome
 from core.messages import Message, msg
 from core.values import Frozen, Z
 
 RESAMPLES, SEED = 10_000, 0
 ALPHA = 0.05
 MARGIN = 0.05  # five points: whoever may be worse by less does as well
-FEWEST = 8  # questions for any conclusion
+MIN_QUESTIONS = 8  # for any conclusion
 MAX_FURTHER = 1000  # questions: more than that nobody writes
 NONE_RIGHT = 0.1  # mean score up to which a contestant can do nothing
 
@@ -57,7 +56,7 @@ class Paired(Frozen):
 
     @property
     def _is_enough(self) -> bool:
-        return self.count >= FEWEST
+        return self.count >= MIN_QUESTIONS
 
 
 def compare(first: Sequence[float], second: Sequence[float], seed: int = SEED) -> Paired:
@@ -122,7 +121,7 @@ def _further(pair: Paired, spread: float, all_or_nothing: bool) -> int:
         needed.append((Z * spread / pair.difference) ** 2)
     if spread == 0 and pair.difference == 0:
         needed = [math.log(ALPHA / 2) / math.log(1 - MARGIN)]
-    return max(FEWEST, math.ceil(min(needed)), pair.count + 1) - pair.count
+    return max(MIN_QUESTIONS, math.ceil(min(needed)), pair.count + 1) - pair.count
 
 
 def conclusion(rivals: Mapping[Rival, Sequence[float]], tuned: Sequence[float]) -> Message:
@@ -136,7 +135,7 @@ def conclusion(rivals: Mapping[Rival, Sequence[float]], tuned: Sequence[float]) 
         "points": abs(round(100 * pair.difference)), "low": round(100 * pair.low), "high": round(100 * pair.high)
     }  # fmt: skip
     rival = msg(f"judges.rival_{best}")
-    if max(sum(rivals[best]), sum(tuned)) <= NONE_RIGHT * pair.count and pair.count >= FEWEST:
+    if max(sum(rivals[best]), sum(tuned)) <= NONE_RIGHT * pair.count and pair.count >= MIN_QUESTIONS:
         return msg("judges.none_right", count=pair.count)
     if pair.is_worse:
         worse = {"low": -percents["high"], "high": -percents["low"]}
@@ -147,27 +146,6 @@ def conclusion(rivals: Mapping[Rival, Sequence[float]], tuned: Sequence[float]) 
         return msg("judges.brings", rival=rival, **percents)
     if pair.further is None:
         return msg("judges.too_close", rival=rival, count=pair.count, **percents)
-    if abs(pair.difference) < MARGIN and pair.count >= FEWEST:
+    if abs(pair.difference) < MARGIN and pair.count >= MIN_QUESTIONS:
         return msg(f"judges.alike_{best}", further=pair.further, count=pair.count, **percents)
     return msg("judges.undecided", further=pair.further, rival=rival, count=pair.count, **percents)
-
-
-class Agreement(Frozen):
-    """A judge's agreement with a person. share: of the same opinion, 0 to 1; kappa: Cohen's, None where both always
-    have the same one opinion."""
-
-    count: int
-    share: float
-    kappa: float | None
-
-
-def agreement(judged: Sequence[Outcome], voted: Sequence[Outcome]) -> Agreement | None:
-    """Return how far a judge agrees with a person's votes on the same answers; None without any."""
-    count = len(voted)
-    if len(judged) != count:
-        raise ValueError(f"{len(judged)} verdicts and {count} votes: expected as many")
-    if not count:
-        return None
-    share = sum(a == b for a, b in zip(judged, voted, strict=True)) / count
-    chance = sum(judged.count(each) * voted.count(each) for each in set(voted)) / count**2
-    return Agreement(count=count, share=share, kappa=None if chance == 1 else (share - chance) / (1 - chance))

@@ -20,7 +20,7 @@ from core.judges.specs import (
     SimilarityJudge,
 )
 from core.judges.structured import parse
-from core.judges.texts import is_cjk, narrow, normalised, without_thoughts, words
+from core.judges.texts import comparable, is_cjk, narrow, without_thoughts, words
 from core.language import COMMON_WORDS
 
 MIN_SHARE = 0.9  # share of the answers that have to be of a kind
@@ -45,9 +45,9 @@ def propose(expected_answers: Sequence[str]) -> JudgeSpec:
         return ChoiceJudge(letters="ABCDEFGH"[: max(4, "ABCDEFGH".index(max(choices)) + 1)])
     if _share_of(texts, _is_number) >= MIN_SHARE:
         return NumberJudge(decimal=_decimal(texts))
-    by_label = Counter(map(normalised, texts))
+    by_label = Counter(map(comparable, texts))
     if len(by_label) <= min(MAX_LABELS, len(texts) / TIMES_EACH) and _longest(by_label) <= LABEL_WORDS:
-        spelling = {normalised(text): text for text in reversed(texts)}
+        spelling = {comparable(text): text for text in reversed(texts)}
         return LabelJudge(labels=tuple(spelling[label] for label, _ in by_label.most_common()))
     if median(len(words(text)) for text in texts) <= FACT_WORDS:
         return ContainsJudge()
@@ -91,7 +91,7 @@ def _decimal(texts: Sequence[str]) -> Literal["", ".", ","]:
 def _facts(texts: Sequence[str]) -> ContainsJudge | None:
     """Return a judge of sentences by the words that are special to each; None if they have too many, or if words
     cannot be told apart by spaces."""
-    different = {normalised(text): words(text) for text in texts}
+    different = {comparable(text): words(text) for text in texts}
     if is_cjk("".join(different)) or median(map(len, different.values())) > SENTENCE_WORDS:
         return None
     in_answers = Counter(word for each in different.values() for word in set(each))

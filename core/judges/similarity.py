@@ -17,10 +17,10 @@ def chrf(answer: str, expected: str) -> float:
     answer, expected = "".join(answer.split()), "".join(expected.split())
     precision, recall, orders = 0.0, 0.0, 0
     for n in range(1, ORDER + 1):
-        given, wanted = (Counter(text[i : i + n] for i in range(len(text) - n + 1)) for text in (answer, expected))
-        if given and wanted:
-            shared = (given & wanted).total()
-            precision, recall, orders = precision + shared / given.total(), recall + shared / wanted.total(), orders + 1
+        given, needed = (Counter(text[i : i + n] for i in range(len(text) - n + 1)) for text in (answer, expected))
+        if given and needed:
+            shared = (given & needed).total()
+            precision, recall, orders = precision + shared / given.total(), recall + shared / needed.total(), orders + 1
     if not precision or not recall:
         return 0.0
     precision, recall = precision / orders, recall / orders

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, TypeAdapter
 
@@ -119,4 +119,5 @@ JudgeSpec = Annotated[
     | SimilarityJudge,
     Field(discriminator="kind"),
 ]
+KINDS: tuple[str, ...] = tuple(each.model_fields["kind"].default for each in get_args(get_args(JudgeSpec)[0]))
 JUDGE_SPEC: TypeAdapter[JudgeSpec] = TypeAdapter(JudgeSpec)  # validates and serializes one that stands alone

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 
-from core.judges.texts import normalised
+from core.judges.texts import comparable
 
 _FENCE = re.compile(r"```(?:json)?[^\S\n]*\n(.*?)```", re.DOTALL | re.IGNORECASE)
 
@@ -40,7 +40,7 @@ def leaves(value: object, path: str = "") -> Iterator[tuple[str, object]]:
     for name, child in children:
         yield from leaves(child, f"{path}.{name}" if path else str(name))
     if not children:
-        yield path, normalised(value) if isinstance(value, str) else value
+        yield path, comparable(value) if isinstance(value, str) else value
 
 
 def equal(a: object, b: object) -> bool:

@@ -32,7 +32,7 @@ def folded(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", narrow(text)).translate(_QUOTES).casefold().split())
 
 
-def normalised(text: str) -> str:
+def comparable(text: str) -> str:
     """Return folded text without quotation marks, brackets and full stops at its ends, if anything is left."""
     text = folded(text)
     return text.lstrip(_OPENING).rstrip(_CLOSING) or text
@@ -50,7 +50,7 @@ def is_cjk(text: str) -> bool:
 
 def has(text: str, phrase: str) -> bool:
     """Return whether folded text has the phrase as whole words: 7 is not in 17 and 7.5, nor art in party."""
-    phrase = normalised(phrase)
+    phrase = comparable(phrase)
     letter = f"[^\\W{CJK}]"  # Chinese has no spaces between words
     before = f"(?<!{letter})" if re.match(letter, phrase) else ""
     after = f"(?!{letter})" if re.match(letter, phrase[-1:]) else ""

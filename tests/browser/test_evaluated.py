@@ -8,7 +8,7 @@ import pytest
 
 from core.chat.comparison import ComparisonAnswer
 from core.chat.evaluation.evaluation import SetEvaluation
-from core.chat.evaluation.of_run import JUDGE, contestants
+from core.chat.evaluation.of_run import JUDGE, contestants_of_run
 from core.chat.prompts import Prompt
 from core.judges.specs import JUDGE_SPEC, JudgeSpec, LabelJudge
 from core.runs.all import Runs
@@ -49,7 +49,9 @@ def evaluated(workspace: Workspace, run: RunFolder, judge: JudgeSpec = LABELS, r
         lambda at: at % 13 > 0,
         lambda at: at % 11 > 0,
     )
-    evaluation = SetEvaluation.create(workspace, prompts, list(contestants(run, "One word.")), 32, (run.name, "0"))
+    evaluation = SetEvaluation.create(
+        workspace, prompts, list(contestants_of_run(run, "One word.")), 32, (run.name, "0")
+    )
     for number, prompt in enumerate(prompts):
         for place, is_right in enumerate(right):
             text = prompt.expected if is_right(number) else f"I would call it “{EVIL}”, or a question of taste."

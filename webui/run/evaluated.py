@@ -202,10 +202,10 @@ def _row_of(table: Table, number: int, kinds: set[str], w: Wording) -> Html:
 def _answer(name: str, outcome: Outcome | None, text: str, why: str) -> Html:
     words = tag("span", text[:MAX_TEXT].strip() or "…", class_="ev-text", dir="auto")
     mark = tag("span", MARKS[outcome], class_=f"ev-{outcome}", aria_hidden="true") if outcome else None
-    return tag("p", tag("b", mark, name), tag("span", words, muted_span(why)), class_="ev-answer")
+    return tag("p", tag("b", mark, name), tag("span", words, _why(why)), class_="ev-answer")
 
 
-def muted_span(sentence: str) -> Html | None:
+def _why(sentence: str) -> Html | None:
     """Return a reason behind an answer; None without one."""
     return tag("span", sentence, class_="ev-why") if sentence else None
 

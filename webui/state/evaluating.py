@@ -49,9 +49,10 @@ class Evaluating:
         threading.Thread(target=self._work, args=(run,), name="evaluation", daemon=True).start()
 
     def stop(self) -> None:
-        """End it after the answers that are being written."""
-        self._stopped.set()
-        self._chat.stop()
+        """End it after the answers that are being written. Without one, an answer in Chat goes on."""
+        if self._progress.at_work:
+            self._stopped.set()
+            self._chat.stop()
 
     def _work(self, run: RunFolder) -> None:
         error: Message | None = msg("evaluation_view.broken")

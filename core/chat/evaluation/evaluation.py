@@ -60,31 +60,31 @@ class SetEvaluation(PromptComparison):
         prompts = list(test_set.prompts)
         if learned is not None:
             prompts = with_examples(learned.marked(prompts), learned, max(one.examples for one in contestants))
-        used, length = (test_set.title, test_set.fingerprint), answer_tokens(prompts, learned)
+        named, length = (test_set.title, test_set.fingerprint), answer_tokens(prompts, learned)
         evaluation = next(
             (
                 one
                 for one in cls.all_of(workspace)
                 if (one.lineup.test_set, one.lineup.max_new_tokens, one.lineup.enable_thinking)
-                == (used, length, enable_thinking)
+                == (named, length, enable_thinking)
                 and list(one.lineup.prompts) == prompts
                 and list(one.lineup.contestants) == contestants
             ),
             None,
-        ) or cls.create(workspace, prompts, contestants, length, used, enable_thinking)
+        ) or cls.create(workspace, prompts, contestants, length, named, enable_thinking)
         evaluation.take_over(workspace)
         return evaluation
 
     def take_over(self, workspace: Workspace) -> None:
         """Copy the answers that are missing here from other evaluations with the same settings, weights and turns."""
-        wanted = {self._question(prompt, place): (prompt, place) for prompt, place in self.missing()}
+        missing = {self._question(prompt, place): (prompt, place) for prompt, place in self.missing()}
         for other in SetEvaluation.all_of(workspace):
-            if not wanted:
+            if not missing:
                 return
             if other.id != self.id and other.settings == self.settings:
                 for (prompt, place), answer in other.answers().items():
-                    if here := wanted.pop(other._question(prompt, place), None):
-                        self.add(answer.model_copy(update={"prompt": here[0], "contestant": here[1]}))
+                    if own := missing.pop(other._question(prompt, place), None):
+                        self.add(answer.model_copy(update={"prompt": own[0], "contestant": own[1]}))
 
     @property
     def settings(self) -> tuple[int, bool | None]:
@@ -120,10 +120,10 @@ def with_examples(prompts: Sequence[Prompt], learned: LearnedRows, count: int) -
     """The prompts, each with the `count` training rows that are nearest to its question, as far as they are short."""
     if not count:
         return list(prompts)
-    found = nearest([prompt.question for prompt in prompts], [question for question, _ in learned.pairs], 4 * count)
+    rows = nearest([prompt.question for prompt in prompts], [question for question, _ in learned.pairs], 4 * count)
     return [
         prompt.model_copy(update={"examples": _short_ones(prompt, [learned.pairs[place] for place in places], count)})
-        for prompt, places in zip(prompts, found, strict=True)
+        for prompt, places in zip(prompts, rows, strict=True)
     ]
 
 

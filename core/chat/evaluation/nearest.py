@@ -18,8 +18,8 @@ def nearest(questions: Sequence[str], documents: Sequence[str], count: int) -> l
 
     The same result each time: of equal documents the earlier one is better. Documents without a common word come last.
     """
-    asked = [set(words(question)) for question in questions]
-    needed = set[str]().union(*asked)
+    in_questions = [set(words(question)) for question in questions]
+    needed = set[str]().union(*in_questions)
     lengths = np.zeros(len(documents))
     places, counts = {word: list[int]() for word in needed}, {word: list[int]() for word in needed}
     for place, document in enumerate(documents):
@@ -29,13 +29,13 @@ def nearest(questions: Sequence[str], documents: Sequence[str], count: int) -> l
             places[word].append(place)
             counts[word].append(in_document[word])
     usual = K1 * (1 - B + B * lengths / max(lengths.mean(), 1.0)) if len(documents) else lengths
-    found = list[list[int]]()
-    for of_question in asked:
+    ranked = list[list[int]]()
+    for in_question in in_questions:
         scores = np.zeros(len(documents))
         # Sorted, as a set's order, and with it the last digit of a sum, changes between processes.
-        for word in sorted(of_question):
+        for word in sorted(in_question):
             at, times = np.array(places[word], int), np.array(counts[word], float)
             rarity = math.log(1 + (len(documents) - len(at) + 0.5) / (len(at) + 0.5))
             scores[at] += rarity * times * (K1 + 1) / (times + usual[at])
-        found.append(np.argsort(-scores, kind="stable")[:count].tolist())
-    return found
+        ranked.append(np.argsort(-scores, kind="stable")[:count].tolist())
+    return ranked

@@ -36,7 +36,7 @@ def prepare(workspace: Workspace, run: RunFolder, store: DatasetStore) -> SetEva
     test_set = test_set.model_copy(update={"prompts": test_set.prompts[:ROWS]})
     judge = judge_for(test_set, learned)
     evaluation = SetEvaluation.prepare(
-        workspace, test_set, list(contestants(run, system_prompt.proposed(learned.pairs, judge))), learned
+        workspace, test_set, list(contestants_of_run(run, system_prompt.proposed(learned.pairs, judge))), learned
     )
     keep_judge(workspace, evaluation, judge)
     return evaluation
@@ -77,7 +77,7 @@ def keep_result(run: RunFolder, table: Table) -> None:
     )
 
 
-def contestants(run: RunFolder, system: str) -> Iterator[Contestant]:
+def contestants_of_run(run: RunFolder, system: str) -> Iterator[Contestant]:
     """Yield the base and the run, each also with the system prompt if there is one, and the base with examples."""
     yield Contestant(label="base", run=run.id, column="base")
     if system:

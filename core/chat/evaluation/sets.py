@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import get_args
@@ -54,14 +54,6 @@ class TestSet(Frozen):
         content = self.model_dump_json(include={"judge": True, "prompts": {"__all__": {"turns", "expected", "judge"}}})
         return hashlib.sha256(content.encode("utf-8", "replace")).hexdigest()[:16]
 
-    def tagged(self, tags: Iterable[str]) -> TestSet:
-        """The set with only the prompts that have one of the tags. Raises ChatError if none has."""
-        wanted = set(tags)
-        prompts = tuple(prompt for prompt in self.prompts if wanted & set(prompt.tags))
-        if not prompts:
-            raise ChatError("evaluation.no_such_tag", tags=", ".join(sorted(wanted))[:100], title=self.title)
-        return self.model_copy(update={"prompts": prompts})
-
 
 def create(title: str, prompts: Sequence[Prompt], judge: JudgeSpec | None = None) -> TestSet:
     """Make a set; a question that occurs twice is in it once, as it occurs last.
@@ -79,7 +71,7 @@ def create(title: str, prompts: Sequence[Prompt], judge: JudgeSpec | None = None
     return TestSet(title=title, prompts=tuple(newest.values()), judge=judge)
 
 
-def import_file(path: Path, title: str | None = None) -> TestSet:
+def import_file(path: Path) -> TestSet:
     """Read a set that was exported, or any file of prompts. Raises ChatError with one sentence and its line."""
     values = values_of_file(path)
     first = values[0][1] if values else None
@@ -87,7 +79,7 @@ def import_file(path: Path, title: str | None = None) -> TestSet:
     values = values[1:] if header else values
     prompts = [_prompt(value, path.name, number) for number, value in values]
     judge = None if header.get("judge") is None else judge_from_value(header["judge"], path.name, 1)
-    return create(title or str(header.get("test_set") or path.stem), prompts, judge)
+    return create(str(header.get("test_set") or path.stem), prompts, judge)
 
 
 def of_sample(dataset: str) -> TestSet | None:
@@ -134,15 +126,6 @@ def save(workspace: Workspace, test_set: TestSet) -> Path:
     return path
 
 
-def add(workspace: Workspace, title: str, prompts: Sequence[Prompt]) -> TestSet:
-    """Add prompts (corrections, failures) to the set of that title, which is made if it does not exist. Raises
-    ChatError."""
-    earlier = next((one for one in all_sets(workspace) if one.title == names.display_name(title)), None)
-    test_set = create(title, [*(earlier.prompts if earlier else ()), *prompts], earlier.judge if earlier else None)
-    save(workspace, test_set)
-    return test_set
-
-
 def open_set(workspace: Workspace, name: str) -> TestSet:
     """The set with this name or title. Raises ChatError if there is none, or its file cannot be read."""
     path = workspace.root / FOLDER / f"{name}.jsonl"
@@ -160,13 +143,6 @@ def all_sets(workspace: Workspace) -> Iterator[TestSet]:
     for path in sorted((workspace.root / FOLDER).glob("*.jsonl")):
         with suppress(ChatError):
             yield import_file(path)
-
-
-def delete(workspace: Workspace, name: str) -> None:
-    """Delete a set; results that used it keep their copy of its questions. Raises ChatError if there is none."""
-    path = workspace.root / FOLDER / f"{open_set(workspace, name).name}.jsonl"
-    with files.writing(workspace.root):
-        path.unlink(missing_ok=True)
 
 
 def _prompt(value: object, file: str, number: int) -> Prompt:

@@ -17,12 +17,12 @@ from core.errors import ChatError, JudgeError
 from core.judges.judge import Verdict, judge
 from core.judges.paired import Rival, conclusion
 from core.judges.propose import propose
-from core.judges.specs import JUDGE_SPEC, JudgeSpec, LabelJudge
-from core.judges.texts import normalised
+from core.judges.specs import JUDGE_SPEC, KINDS, JudgeSpec, LabelJudge
+from core.judges.texts import comparable
 from core.messages import Message, msg
 from core.values import wilson
 
-KINDS = ("exact", "one_of", "contains", "number", "json", "label", "choice", "language", "length", "similarity")
+CHOSEN_BY_NAME = tuple(kind for kind in KINDS if kind != "regex")  # which needs a pattern
 NEEDS_NOTHING = ("regex", "length")  # kinds that need no expected answer
 RULES = ("answers", "any_of", "all_of", "fields", "language")  # options of others that replace it
 
@@ -186,8 +186,8 @@ def judge_for(test_set: TestSet, learned: LearnedRows | None) -> JudgeSpec:
     expected = [prompt.expected for prompt in test_set.prompts if prompt.expected]
     if learned is not None and learned.pairs and expected:
         of_training = propose([answer for _, answer in learned.pairs])
-        labels = {normalised(label) for label in of_training.labels} if isinstance(of_training, LabelJudge) else set()
-        if labels and all(normalised(answer) in labels for answer in expected):
+        labels = {comparable(label) for label in of_training.labels} if isinstance(of_training, LabelJudge) else set()
+        if labels and all(comparable(answer) in labels for answer in expected):
             return of_training
     own = next((prompt.judge for prompt in test_set.prompts if prompt.judge), None)
     return own if own is not None and not expected else propose(expected)
@@ -195,7 +195,7 @@ def judge_for(test_set: TestSet, learned: LearnedRows | None) -> JudgeSpec:
 
 def judge_of_kind(kind: str, answers: Sequence[str]) -> JudgeSpec:
     """The judge of this kind, of a list of labels with those among answers. Raises ChatError for an unknown kind."""
-    if kind not in KINDS:
-        raise ChatError("evaluation.unknown_judge", found=kind[:60], kinds=", ".join(KINDS))
+    if kind not in CHOSEN_BY_NAME:
+        raise ChatError("evaluation.unknown_judge", found=kind[:60], kinds=", ".join(CHOSEN_BY_NAME))
     options = {"labels": sorted(set(answers))} if kind == "label" else {}
     return JUDGE_SPEC.validate_python({"kind": kind} | options)

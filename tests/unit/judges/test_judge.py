@@ -70,6 +70,7 @@ def outcome(spec: JudgeSpec, expected: str, answer: str) -> str:
         ("ABC 12", "ＡＢＣ　１２", "right"),
         ("...", "...", "right"),
         ("...", "?", "wrong"),
+        ("", "?", "no"),
     ],
 )
 def test_exact_ignores_case_width_spaces_and_marks_at_the_ends_only(expected: str, answer: str, wanted: str) -> None:

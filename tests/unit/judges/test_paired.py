@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from core.judges.paired import Paired, agreement, compare, conclusion, mcnemar
+from core.judges.paired import Paired, compare, conclusion, mcnemar
 from core.judges.similarity import chrf
 from core.messages import LANGUAGES
 
@@ -129,21 +129,6 @@ def test_an_interval_covers_the_truth_about_as_often_as_it_claims() -> None:
 def test_unequal_rows_are_no_pair(first: list[float], second: list[float]) -> None:
     with pytest.raises(ValueError, match="expected as many"):
         compare(first, second)
-
-
-def test_agreement_with_a_person_is_a_share_and_what_chance_would_not_give() -> None:
-    """Cohen's own formula by hand: 8 of 10 alike, chance 0.6 * 0.6 + 0.4 * 0.4 = 0.52, (0.8 - 0.52) / 0.48."""
-    judged = ["right"] * 5 + ["wrong"] * 3 + ["right", "wrong"]
-    voted = ["right"] * 5 + ["wrong"] * 3 + ["wrong", "right"]
-    result = agreement(judged, voted)  # type: ignore[arg-type]
-    assert result is not None and (result.count, result.share) == (10, 0.8)
-    assert result.kappa == pytest.approx(0.28 / 0.48)
-
-
-def test_agreement_without_votes_or_with_one_opinion_only_claims_nothing() -> None:
-    assert agreement([], []) is None
-    one = agreement(["right"] * 3, ["right"] * 3)
-    assert one is not None and one.share == 1 and one.kappa is None
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -10,7 +10,7 @@ import pytest
 
 from core.chat.comparison import ComparisonAnswer, Contestant
 from core.chat.evaluation.evaluation import SetEvaluation
-from core.chat.evaluation.of_run import JUDGE, contestants
+from core.chat.evaluation.of_run import JUDGE, contestants_of_run
 from core.chat.prompts import Prompt
 from core.commands.data import dataset_store
 from core.errors import ChatError
@@ -96,6 +96,8 @@ def test_one_that_was_stopped_keeps_its_answers_and_goes_on(
     evaluating, chat = work()
     evaluating.stop()
     assert finished(evaluating).error is None and chat.stopped == 1
+    evaluating.stop()  # of a page that has not seen the end: an answer in Chat goes on
+    assert chat.stopped == 1
     [evaluation] = SetEvaluation.all_of(space)
     kept = len(evaluation.answers())
     assert 0 < kept < 100
@@ -134,7 +136,7 @@ def evaluated(
     prompts = [
         Prompt(turns=({"role": "user", "content": f"Is {at} < 9?<b>"},), expected="yes") for at in range(len(texts))
     ]
-    chosen = [one.model_copy(update={"weights": weights}) for one in contestants(run, "")]
+    chosen = [one.model_copy(update={"weights": weights}) for one in contestants_of_run(run, "")]
     evaluation = SetEvaluation.create(space, prompts, chosen, 32, (run.name, "0"))
     (evaluation.path / JUDGE).write_bytes(JUDGE_SPEC.dump_json(judge))
     answers = [(number, place, text) for number, each in enumerate(texts) for place, text in enumerate(each)]
