@@ -14,7 +14,6 @@ from core.chat.answer import COLUMNS, STRENGTHS, Answer, Column, Done, Piece, Sa
 from core.chat.client import ChatTarget
 from core.chat.questions import target_of, target_of_adapter
 from core.errors import ChatError, GarageError
-from core.runs.states import BUSY
 from webui.kit import format
 from webui.kit.following import FollowingDropdown
 from webui.kit.format import grouped
@@ -82,7 +81,7 @@ def draw(around: PageAround, tab: gr.Tab) -> None:
 class ChatPage:
     def __init__(self, services: Services, wording: Wording):
         self.services, self.w = services, wording
-        self.duel = BlindDuel(services, wording, self._refuse_while_training)
+        self.duel = BlindDuel(services, wording)
         self.corrections = CorrectionsPanel(services, wording)
         self.second = SecondAdapter(services, wording)
         self.shelf = ConversationShelf(services, wording, self._targets, self._settled)
@@ -328,7 +327,7 @@ class ChatPage:
         state = chat.state()
         if state.phase in ("ready", "answering") and state.target == target:
             return
-        self._refuse_while_training()
+        self.services.snapshots.refuse_while_training()
         chat.load(target)
         deadline, last = time.monotonic() + LOAD_TIMEOUT_S, ""
         while (state := chat.state()).phase == "loading" and state.target == target and time.monotonic() < deadline:
@@ -341,11 +340,6 @@ class ChatPage:
             if state.advice is not None and state.message is not None:
                 raise ChatError("chat_page.failed", message=state.message, advice=state.advice)
             raise ChatError(state.message or state.why_unloaded or "chat.not_ready")
-
-    def _refuse_while_training(self) -> None:
-        busy = self.services.snapshots.now().busy
-        if busy is not None and busy.status.state in BUSY:
-            raise ChatError("chat_page.training", name=busy.name)
 
     def _write(
         self, answer: Answer, base: list[Message], tuned: list[Message], both: bool, sent: str
@@ -455,7 +449,7 @@ class ChatPage:
         """Inputs: target. Outputs: notice, status. Starts the load; the status line shows its progress."""
         try:
             loaded, _ = self.target_of(*target)
-            self._refuse_while_training()
+            self.services.snapshots.refuse_while_training()
             self.services.chat.load(loaded)
         except GarageError as error:
             return shown(notice(self.w.render(error.message))), gr.skip()

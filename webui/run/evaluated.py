@@ -17,11 +17,10 @@ from core.chat.comparison import ANSWERS, LEFT_OUT, Contestant
 from core.chat.evaluation.evaluation import SetEvaluation
 from core.chat.evaluation.of_run import JUDGE, lost_since, newest, table_of
 from core.chat.evaluation.table import Table
-from core.errors import ChatError, GarageError
+from core.errors import GarageError
 from core.files import JsonObject
 from core.judges.judge import Outcome
 from core.messages import Message, msg
-from core.runs.states import BUSY
 from core.workspace.folder import Workspace
 from webui.kit.html import Html, bar, join, muted, notice, tag
 from webui.kit.theme import ASSETS
@@ -57,8 +56,7 @@ def evaluation_view(services: Services, w: Wording, value: str | None, elem_id: 
             if request.get("act") == "stop":
                 services.evaluating.stop()
             elif row := _row(services, request.get("run")):
-                if busy := next((one for one in services.snapshots.now(fresh=True).rows if _is_busy(one)), None):
-                    raise ChatError("chat_page.training", name=busy.name)
+                services.snapshots.refuse_while_training()
                 services.evaluating.start(services.runs.get(row.id))
         except GarageError as error:
             return {"said": notice(w.render(error.message))}
@@ -80,10 +78,6 @@ def _row(services: Services, requested: object) -> RunRow | None:
     snapshot = services.snapshots.now()
     run_id, _ = snapshot.followed(requested)
     return next((row for row in snapshot.rows if row.id == run_id and row.can_chat), None)
-
-
-def _is_busy(row: RunRow) -> bool:
-    return row.status.state in BUSY
 
 
 def drawn(workspace: Workspace, row: RunRow, progress: EvaluationProgress, w: Wording) -> Html:

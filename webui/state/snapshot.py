@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from core import files
 from core.chat.client import ChatClient, ChatState
-from core.errors import GarageError
+from core.errors import ChatError, GarageError
 from core.export.exports import Exports
 from core.export.records import ExportRequest, ExportResult, ExportStatus
 from core.files import JsonObject
@@ -147,6 +147,11 @@ class Snapshots:
                 self._moment = self._take()
                 self._taken_at = time.monotonic()
             return self._moment
+
+    def refuse_while_training(self) -> None:
+        """Raise ChatError while a run trains or is about to start: it needs the device."""
+        if busy := self.now(fresh=True).busy:
+            raise ChatError("chat_page.training", name=busy.name)
 
     def view(self, run_id: str | None) -> RunView | None:
         """Return all that is shown of a run; None if there is no such run."""

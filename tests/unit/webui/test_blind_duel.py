@@ -64,7 +64,7 @@ def duel(space: Workspace, run: RunFolder) -> BlindDuel:
                     prompt=prompt, contestant=contestant, text=text, tokens=9, seconds=1.0, finish_reason="stop"
                 )
             )
-    return BlindDuel(Services.open(space), Wording("en"), lambda: None)
+    return BlindDuel(Services.open(space), Wording("en"))
 
 
 def begun(duel: BlindDuel, target: Any, voter: Any = "me", count: Any = 10) -> list[Any]:
@@ -127,7 +127,7 @@ def test_a_vote_before_all_is_answered_is_a_sentence_and_a_training_keeps_the_de
     def refuse() -> None:
         raise ChatError("chat_page.training", name="another")
 
-    duel._refuse = refuse
+    duel.services.snapshots.refuse_while_training = refuse  # type: ignore[method-assign]
     for left in PromptComparison.all_of(space):  # that which is answered needs no device
         if not left.missing():
             for prompt in range(2):

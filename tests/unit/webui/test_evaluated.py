@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from core.advice import plan
 from core.chat.comparison import ComparisonAnswer, Contestant
 from core.chat.evaluation.evaluation import SetEvaluation
 from core.chat.evaluation.of_run import JUDGE, contestants_of_run
@@ -16,6 +17,9 @@ from core.commands.data import dataset_store
 from core.errors import ChatError
 from core.judges.specs import JUDGE_SPEC, ExactJudge, JudgeSpec, SimilarityJudge
 from core.messages import LANGUAGES, msg
+from core.queue.queue import Hold
+from core.recipe import Recipe
+from core.runs.all import Runs
 from core.runs.cards import evaluated as result_in_short
 from core.runs.folder import RunFolder
 from core.workspace.folder import Workspace
@@ -24,7 +28,7 @@ from tests.kit.runs import trained
 from tests.kit.waits import wait_until
 from webui.kit.wording import Wording
 from webui.run.compare import row_data
-from webui.run.evaluated import drawn, name_of
+from webui.run.evaluated import drawn, evaluation_view, name_of
 from webui.state.evaluating import Evaluating, EvaluationProgress
 from webui.state.services import Services
 
@@ -194,6 +198,20 @@ def test_graded_answers_show_their_mean_and_no_interval(space: Workspace, run: R
     evaluated(space, run, SimilarityJudge(), TEXTS)
     html = section(space, run)
     assert " / 12" not in html and "<b style" not in html and " %</strong>" in html
+
+
+def test_a_run_that_waits_in_a_held_queue_is_no_training(
+    space: Workspace, run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was said to train, and no run could be evaluated until the queue was empty."""
+    services, started = Services.open(space), []
+    monkeypatch.setattr(services.evaluating, "start", started.append)
+    press = evaluation_view(services, Wording("en"), "", "evaluation").press
+    recipe = Recipe.parse({"name": "next one", "data": {"source": "sample:pirate_answers"}})
+    Runs(space).create(plan.resolve(recipe, "next one", False), "app")
+    assert "next one" in press({"run": run.id, "act": "start"})["said"] and started == []
+    services.queue.put(hold=Hold(why="person", since=0))
+    assert press({"run": run.id, "act": "start"}) == {"said": ""} and [one.id for one in started] == [run.id]
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

@@ -35,9 +35,8 @@ VOTER = "(...given) => { given[given.length - 1] = loraGarageDuel.voter(); retur
 
 
 class BlindDuel:
-    def __init__(self, services: Services, wording: Wording, refuse_while_training: Callable[[], None]):
-        """refuse_while_training: raises ChatError while a run has the device."""
-        self.services, self.w, self._refuse = services, wording, refuse_while_training
+    def __init__(self, services: Services, wording: Wording):
+        self.services, self.w = services, wording
         self.two = Contender(services, wording, "first"), Contender(services, wording, "second")
         self.judge = JudgePanel(services, wording)
 
@@ -151,7 +150,7 @@ class BlindDuel:
             two = two_of(services, w, (target, checkpoint), fields[:half], fields[half:])
             comparison = self._comparison(two, (count, length), _own_prompts(file, own), _voter(voter))
             if comparison.missing():
-                self._refuse()
+                self.services.snapshots.refuse_while_training()
             for done, total in answer_missing(services.chat, services.workspace, comparison):
                 status = w.t("blind_duel.answering", done=done, wanted=total)
                 yield self._view(comparison.id, None, notice(status, "plain"), writing=True)
