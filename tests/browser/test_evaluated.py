@@ -92,6 +92,26 @@ def test_a_result_is_one_sentence_and_its_rows_are_filtered_and_opened(
     page.context.close()
 
 
+def test_a_press_outlives_what_changes_meanwhile_and_the_focus_stays_in_the_section(
+    chrome: Browser, app: kit.App, workspace: Workspace
+) -> None:
+    """Each new count replaced the button: a click that was half done was lost, and so was the focus."""
+    run = trained(workspace, "Shop labels")
+    page, watch = kit.open_page(chrome, app)
+    start = page.locator("#run-evaluation [data-act=start]")
+    start.hover()
+    page.mouse.down()
+    with page.expect_response(lambda reply: "component_server" in reply.url and "ev-conclusion" in reply.text()):
+        evaluated(workspace, run)
+    with page.expect_response(lambda reply: "component_server" in reply.url and "ev-conclusion" in reply.text()):
+        kit.expect(start).to_be_focused()
+    page.mouse.move(0, 0)
+    page.mouse.up()
+    kit.expect(page.locator("#run-evaluation .ev-all > summary")).to_be_focused()
+    watch.check()
+    page.context.close()
+
+
 @pytest.mark.slow
 @pytest.mark.full  # a run of the starter and a hundred answers: minutes
 @pytest.mark.parametrize("language", ["en", "zh", "de"])

@@ -1,5 +1,5 @@
 // The evaluation of a run: HTML of the server, fetched when it has changed. props.value as in film.js.
-let mark = null, asked, timer = 0, busy = false;
+let mark = null, asked, timer = 0, busy = false, isPressing = false;
 const find = (name) => element.querySelector(`.ev-${name}`);
 
 async function poll() {
@@ -14,13 +14,21 @@ async function poll() {
       const reply = await server.evaluation({ run, mark });
       if (reply) { // gradio gives undefined when the server is gone
         wait = props.value === run ? reply.wait_ms : 0;
-        if (wait && 'html' in reply) { find('body').innerHTML = reply.html; find('body').hidden = !reply.html; }
-        mark = reply.mark;
+        // Later while a press is going on: with its button its click would be lost.
+        if (wait && 'html' in reply && !find('body').matches(':active')) { draw(reply.html); mark = reply.mark; }
       }
     } catch (error) { console.warn(error); }
     busy = false;
   }
   timer = setTimeout(poll, wait);
+}
+
+function draw(html) {
+  const body = find('body'), hadFocus = body.contains(document.activeElement);
+  body.innerHTML = html;
+  body.hidden = !html;
+  body.ariaBusy = String(body.querySelector('[data-act=stop]') !== null);  // counts that change are not read out
+  if (hadFocus) body.querySelector('[data-act], summary')?.focus({ preventScroll: true });
 }
 
 element.addEventListener('click', async ({ target }) => {
@@ -29,11 +37,13 @@ element.addEventListener('click', async ({ target }) => {
     find('rows').dataset.show = filter.dataset.show;
     for (const one of find('filters').children) one.setAttribute('aria-pressed', String(one === filter));
   }
-  if (!act) return;
-  act.disabled = true;
-  const reply = await server.press({ run: props.value, act: act.dataset.act });
-  find('said').innerHTML = reply?.said ?? '';
-  act.disabled = false;
+  if (!act || isPressing) return;
+  isPressing = true;  // not disabled, which takes the focus away
+  try {
+    const reply = await server.press({ run: act.dataset.run, act: act.dataset.act });
+    find('said').innerHTML = reply?.said ?? '';
+  } catch (error) { console.warn(error); }
+  isPressing = false;
   poll();
 });
 document.addEventListener('visibilitychange', () => { if (!document.hidden) poll(); });

@@ -90,20 +90,23 @@ def drawn(workspace: Workspace, row: RunRow, progress: EvaluationProgress, w: Wo
         return join([_title(w), *result(table, lost, w)])
     missing = [] if table is None else [muted(w.t("evaluation_view.missing", count=len(table.evaluation.missing())))]
     error = [] if mine.error is None else [notice(w.render(mine.error), "warn")]
-    button = tag("button", w.t("evaluation_view.start"), type="button", class_="lg-small", data_act="start")
-    return join([_title(w), muted(w.t("evaluation_view.about")), *missing, *error, button])
+    about = muted(w.t("evaluation_view.about"))
+    return join([_title(w), about, *missing, *error, _button("start", row.id, w.t("evaluation_view.start"))])
 
 
 def _title(w: Wording) -> Html:
     return tag("h3", w.t("evaluation_view.title"))
 
 
+def _button(act: str, run_id: str, label: str) -> Html:
+    return tag("button", label, type="button", class_="lg-small", data_act=act, data_run=run_id)
+
+
 def _at_work(progress: EvaluationProgress, w: Wording) -> list[Html]:
     values = {"done": progress.done, "total": progress.total}
     sentence = w.t("evaluation_view.answers", **values) if progress.total else w.t("evaluation_view.preparing")
-    stop = tag("button", w.t("chat_page.stop"), type="button", class_="lg-small", data_act="stop")
     percent = round(100 * progress.done / progress.total) if progress.total else None
-    return [muted(sentence), bar(sentence, percent), stop]
+    return [muted(sentence), bar(sentence, percent), _button("stop", progress.run, w.t("chat_page.stop"))]
 
 
 def result(table: Table, lost: Message | None, w: Wording) -> Iterator[Html]:

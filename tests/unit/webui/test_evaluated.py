@@ -161,6 +161,9 @@ TEXTS = [("no", "yes", "Yes."), ("yes", "yes", "no"), ("no", "no", "<i>no</i>"),
 
 def test_the_section_begins_with_a_button_and_ends_with_rows(space: Workspace, run: RunFolder) -> None:
     assert 'data-act="start"' in section(space, run) and "ev-row" not in section(space, run)
+    assert f'data-run="{run.id}"' in section(space, run), (
+        "a late press is for this run, whatever the page shows by then"
+    )
     at_work = EvaluationProgress(run.id, True, 3, 12)
     assert "3 of 12 answers" in section(space, run, at_work) and 'data-act="stop"' in section(space, run, at_work)
     other = EvaluationProgress("another", True, 3, 12)
