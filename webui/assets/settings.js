@@ -44,7 +44,7 @@ element.addEventListener("input", ({ target }) => {
   if (isTyped(target)) typed = target;
 });
 element.addEventListener("change", look);
-element.addEventListener("focusout", look);
+element.addEventListener("focusout", () => { look(); draw(); });  // its value may have arrived while it was typed in
 element.addEventListener("keydown", (event) => { if (event.key === "Enter" && !event.isComposing && event.target.matches("input")) look(); });
 form.draws.set(fields[0].dataset.setting, draw);
 draw();
