@@ -19,10 +19,9 @@
   }, true);
 
   // A text box of gradio 6.31 tells of a key press alone: of no Backspace, of nothing pasted, of no Chinese input method.
-  const typedIn = new Set();
+  let isNameTyped = false;
   document.addEventListener("input", (event) => {
-    const field = event.target.closest?.("#run-name");
-    if (field) typedIn.add(field.id);
+    isNameTyped ||= event.target.closest?.("#run-name") != null;
     typed = event.target;
   }, true);
 
@@ -79,8 +78,12 @@
       if (!isTyped) this.look();
     },
 
-    // A text box was left, or Enter pressed: what was typed there counts, however it came.
-    left(name, id, value, isSetting) { if (typedIn.delete(id)) this.act(name, value, isSetting, true); },
+    // The run's name was left, or Enter pressed: what was typed there counts, however it came.
+    left(name) {
+      if (isNameTyped) this.act("name", name, false, true);
+      isNameTyped = false;
+      this.look();
+    },
 
     forget() { press(); form.explicit = {}; },
     undo() { press(); form.parent = null; },

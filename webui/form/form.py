@@ -57,7 +57,7 @@ ARRIVED = "() => loraGarageForm.arrived()"
 LOOK_IF = "(memory) => { if (memory?.has_moved) loraGarageForm.look(); }"
 FORGET = "() => { if (confirm($sure)) { loraGarageForm.forget(); loraGarageForm.look(); } }"
 ACT = "(value) => loraGarageForm.act('$name', value, $is_setting, $is_typed)"
-LEFT = "(value) => loraGarageForm.left('$name', '$id', value, $is_setting)"
+LEFT = "(name) => loraGarageForm.left(name)"
 TAKE = "(answer, ...now) => loraGarageForm.take($fields, answer, now)"
 # Choosing a sample dataset also chooses its goal.
 FOLLOW = (
@@ -236,11 +236,8 @@ class Wizard:
                 kind = [json.dumps(claim) for claim in (name in self._settings, hasattr(field, "submit"))]
                 js = Template(ACT).substitute(name=name, is_setting=kind[0], is_typed=kind[1])
                 edit_event(field)(None, [field], None, js=js, **QUIET)
-                if isinstance(field, gr.Textbox):
-                    js = Template(LEFT).substitute(name=name, id=field.elem_id, is_setting=kind[0])
-                    gr.on([field.blur, field.submit], None, [field], None, js=js, **QUIET)
-        name = self.start_step.name
-        gr.on([name.blur, name.submit], None, None, None, js=LOOK, **QUIET)
+        run_name = self.start_step.name
+        gr.on([run_name.blur, run_name.submit], None, [run_name], None, js=LEFT, **QUIET)
         data, goal = self.data_step.data, self.goal_step.goal
         follow = Template(FOLLOW).substitute(goals=json.dumps(self._goals()), empty=json.dumps(shown("")))
         self.redraw_after(data.input(None, [data, goal], [goal, self.data_step.notice], js=follow, **QUIET))
