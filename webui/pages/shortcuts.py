@@ -9,7 +9,7 @@ from webui.pages.rail import PAGES
 
 
 def shortcuts(w: Wording) -> Html:
-    """Return the button "?" with the sheet of keys that it opens."""
+    """Return the button with the sheet of keys that it opens."""
     keys = [
         ("?", w.t("shortcuts.sheet")),
         *((str(number), w.t(f"page.{page}")) for number, page in enumerate(PAGES, 1)),

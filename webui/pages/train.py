@@ -101,13 +101,22 @@ class TrainPage:
         for button, anew in ((run.further, False), (run.again, True)):
             wizard.further.wire_button(wizard, button, None, tabs, run.notice, anew=anew)
         run.finding.wire(wizard, None, tabs, run.notice)
-        talk = lambda: runs.to_chat(self.services, self._shown())  # noqa: E731
-        run.open_chat.click(talk, None, [tabs, talk_to], js=CHOSEN, **AT_ONCE).then(None, js=SHOW_CHAT)
-        see = lambda: (gr.update(selected="runs"), self._shown())  # noqa: E731
-        poller.after(run.take_out.click(see, None, [tabs, opened], **AT_ONCE)).then(None, js=SEE_WAY_OUT)
-        picture = lambda: runs.picture_of(self.services, self.w, self._shown())  # noqa: E731
-        saved = run.save_picture.click(picture, None, [run.picture_file, run.notice], **AT_ONCE)
+        run.open_chat.click(self.to_chat, None, [tabs, talk_to], js=CHOSEN, **AT_ONCE).then(None, js=SHOW_CHAT)
+        poller.after(run.take_out.click(self.to_way_out, None, [tabs, opened], **AT_ONCE)).then(None, js=SEE_WAY_OUT)
+        saved = run.save_picture.click(self.picture, None, [run.picture_file, run.notice], **AT_ONCE)
         saved.then(None, [run.picture_file], None, js=runs.SAVE, **QUIET)
+
+    def to_chat(self) -> tuple[object, ...]:
+        """Outputs: tabs, talk_to."""
+        return runs.to_chat(self.services, self._shown())
+
+    def to_way_out(self) -> tuple[object, ...]:
+        """Outputs: tabs, opened."""
+        return gr.update(selected="runs"), self._shown()
+
+    def picture(self) -> tuple[object, object]:
+        """Outputs: picture_file, run's notice."""
+        return runs.picture_of(self.services, self.w, self._shown())
 
     def _shown(self) -> str | None:
         view = self.services.snapshots.now().shown
