@@ -71,8 +71,8 @@ class WayOut:
                 ) as self.fold:
                     self.form = gr.Radio([], **w.named("way_out.form", "export-form"))
                 with gr.Accordion(
-                    w.t("way_out.finer"), open=False, visible=False, elem_id="export-finer-fold"
-                ) as self.finer:
+                    w.t("way_out.strength_fold"), open=False, visible=False, elem_id="export-strength-fold"
+                ) as self.strength_fold:
                     limits: Options = {"minimum": 0.1, "maximum": MAX_STRENGTH, "step": 0.1}
                     self.strength = gr.Number(1, **limits, **w.named("way_out.strength", "export-strength"))
                 with gr.Row(elem_classes="lg-tight"):
@@ -159,7 +159,7 @@ class WayOut:
     def wire(self, poller: Poller, picked: Dependency) -> None:
         """picked: the event that opens a run; it also fires if the same run is picked again, unlike the change of
         `opened`."""
-        outputs = [self.about, self.form, self.fold, self.start, self.finer]
+        outputs = [self.about, self.form, self.fold, self.start, self.strength_fold]
         inputs = [self.opened, self.where]
         self.where.input(self.choose, inputs, outputs, **LAST, **AT_ONCE)
         for event in (self.opened.change, picked.then):
@@ -181,7 +181,7 @@ class WayOut:
 
     def choose(self, opened: str | None, where: object) -> tuple[object, ...]:
         """Show the forms of an export for a destination. Inputs: opened, where. Outputs: about, form, fold, start,
-        finer."""
+        strength_fold."""
         forms = self.forms(where)
         row = self._opened_row(opened)
         if not forms or row is None:
@@ -191,8 +191,8 @@ class WayOut:
         sizes = [(self._form_line(form, self._estimate(row, form, shape, done)), form) for form in forms]
         choice = gr.update(choices=sizes, value=forms[0])
         can = gr.update(visible=self._refusal(shape, forms[0]) is None)
-        fold, finer = gr.update(visible=len(forms) > 1), gr.update(visible=True)
-        return self.describe(opened, where, forms[0]), choice, fold, can, finer
+        fold, strength = gr.update(visible=len(forms) > 1), gr.update(visible=True)
+        return self.describe(opened, where, forms[0]), choice, fold, can, strength
 
     def _opened_row(self, opened: str | None) -> RunRow | None:
         return next((row for row in self.services.snapshots.now().rows if row.id == opened), None)
