@@ -29,8 +29,8 @@ def ask(
     check()
     if module.endswith(".convert"):
         file(Path(request["out"]))
-        return {"tensors": 10**6}
-    if request["do"] == "quantise":
+        return {}
+    if module.endswith(".library"):
         file(work / request["target"])
         return {"larger": 0, "tensors": 1}
     if not (work / request["file"]).is_file():
@@ -47,7 +47,7 @@ def ask(
     }
     return {
         "alike": [True] * len(request["texts"]), "named": False, "ends": [True], "divergence": 0.0,
-        "closest_divergence": 0.0, "moved": 1.0,
+        "closest_divergence": 0.0,
         "rows": [said | {"first": row["first"]} for row in request["rows"]], "greedy": [[1]] * request["answers"],
     }  # fmt: skip
 

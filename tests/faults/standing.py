@@ -48,7 +48,7 @@ def work(request: dict[str, Any]) -> dict[str, Any]:
     os.chdir(request["folder"])
     library = Library(Path(request["runtime"]))
     library.log, Standing.pid, questions.LoadedGguf = Said(request["pid"]), request["pid"], Standing  # type: ignore[misc]
-    return {"quantise": quantize, "ask": questions.ask}[request["do"]](library, request)
+    return (quantize if "source" in request else questions.ask)(library, request)
 
 
 if __name__ == "__main__":

@@ -39,11 +39,11 @@ def equipped(tools: Tools, place: Place) -> Place:
 
 
 def standing(doing: str, nth: int, pid: Path) -> str:
-    """For run_instead: the nth of llama.cpp's processes that does this is tests/faults/standing."""
+    """For run_instead: the nth of llama.cpp's processes of this module is tests/faults/standing."""
     return (
         f"import core.export.llamacpp.child as child\nreal, asked = child.ask, []\n"
         f"def ask(module, request, *rest):\n"
-        f" asked.append(request.get('do'))\n"
+        f" asked.append(module.rpartition('.')[2])\n"
         f" here = asked[-1] == {doing!r} and asked.count({doing!r}) == {nth}\n"
         f" return real('tests.faults.standing' if here else module, request | {{'pid': {str(pid)!r}}}, *rest)\n"
         f"child.ask = ask"
@@ -54,9 +54,9 @@ def standing(doing: str, nth: int, pid: Path) -> str:
 @pytest.mark.parametrize(
     ("kind", "doing", "nth", "what"),
     [
-        ("gguf", "quantise", 1, "quantizes"),
-        ("gguf", "ask", 1, "prompts the 16-bit file"),
-        ("gguf", "ask", 2, "prompts the quantized file"),
+        ("gguf", "library", 1, "quantizes"),
+        ("gguf", "questions", 1, "prompts the 16-bit file"),
+        ("gguf", "questions", 2, "prompts the quantized file"),
     ],
 )
 def test_real_llama_cpp_ends_with_its_export_in_the_middle_of_its_work(

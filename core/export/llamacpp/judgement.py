@@ -111,8 +111,7 @@ class LlamaPrompts:
                 self.work.progress("asking_llamacpp", min(1.0, progress_file.stat().st_size / total))
 
         request = {
-            "do": "ask", "runtime": str(self.tools.runtime), "folder": str(self.folder),
-            "file": file.name if file.parent == self.folder else str(file),
+            "runtime": str(self.tools.runtime), "folder": str(self.folder), "file": file.name,
             "texts": [*texts, *AWKWARD], "prompts": [*prompts, *map(tokenizer.encode, AWKWARD)],
             "rows": self.kept.rows, "words": self.kept.words, "against": against, "keep": keep,
             "stops": [stop for stop in [stop_of(tokenizer)] if stop is not None],

@@ -97,19 +97,18 @@ def expect(
     return replace(prompts, work=work), expected, compared
 
 
-def convert(order: MakeOrder, template: ChatTemplate | None) -> Path:
-    """Convert order.merged to a 16-bit file. template: None keeps the folder's own.
+def convert(order: MakeOrder, template: ChatTemplate) -> Path:
+    """Convert order.merged to a 16-bit file with this template.
 
     Raises ExportError with the reason of llama.cpp's converter.
     """
     quant = order.quant if order.quant in SIXTEEN else {"float16": "f16"}.get(order.base.dtype_name, "bf16")
     target = order.work / f"{quant}.gguf"
     complete_tokenizer(order.base.folder, order.merged)
-    if template:
-        (order.merged / "chat_template.jinja").write_text(modelfile.file_template(template), "utf-8", newline="\n")
+    (order.merged / "chat_template.jinja").write_text(modelfile.file_template(template), "utf-8", newline="\n")
     request = {
         "converter": str(order.tools.converter), "runtime": str(order.tools.runtime), "model": str(order.merged),
-        "out": str(target), "kind": quant, "name": order.name, "stop": template.stop if template else "",
+        "out": str(target), "kind": quant, "name": order.name, "stop": template.stop,
         "pre": pre_tokenizers.name_of(order.base.folder),
     }  # fmt: skip
     expected = sum(file.stat().st_size for file in order.merged.glob("*.safetensors"))
@@ -125,7 +124,7 @@ def quantize(order: MakeOrder, sixteen: Path) -> tuple[Path, tuple[Message, ...]
     ExportError."""
     target = order.work / f"{order.quant}.gguf"
     request = {
-        "do": "quantise", "folder": str(order.work), "runtime": str(order.tools.runtime), "source": sixteen.name,
+        "folder": str(order.work), "runtime": str(order.tools.runtime), "source": sixteen.name,
         "target": target.name,
         # all logical cores, as in llama.cpp's own program
         "kind": order.quant, "threads": os.cpu_count() or 2,

