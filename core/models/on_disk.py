@@ -40,9 +40,8 @@ class Use:
 class StoredModel:
     """A model on this PC.
 
-    id: the model.id. size: bytes. last_used: newest access or change of
-    one of its files, seconds since 1970; some systems record accesses once a day, some never. is_complete: for the
-    hub's, whether it loads.
+    id: the model.id. size: bytes. last_used: newest access or change of one of its files, seconds since 1970; some
+    systems record accesses once a day, some never. is_complete: for the hub's, whether it loads.
     """
 
     store: Store

@@ -123,18 +123,18 @@ def _convert(gguf: Path, target: Path) -> None:
 
     shutil.rmtree(target, ignore_errors=True)
     # Without GgufConfig(dequantize=True) the model counts as quantized, which forbids saving and training.
-    with gguf_parsed_once():
+    with _gguf_parsed_once():
         model = AutoModelForCausalLM.from_pretrained(
             gguf.parent, gguf_file=gguf.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
         )
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     model.save_pretrained(target)
     tokenizer.save_pretrained(target)
-    split_digits(target / "tokenizer.json")
+    _split_digits(target / "tokenizer.json")
 
 
 @contextmanager
-def gguf_parsed_once() -> Iterator[None]:
+def _gguf_parsed_once() -> Iterator[None]:
     """Cache transformers' parsing of a GGUF file inside the context. The files must not change meanwhile.
 
     It would read the header, whose vocabulary takes seconds, for configuration, weights and tokenizer each, and the
@@ -150,7 +150,7 @@ def gguf_parsed_once() -> Iterator[None]:
         gguf.GGUFReader, gguf.get_tensor_name_map = own
 
 
-def split_digits(file: Path) -> None:
+def _split_digits(file: Path) -> None:
     """Split digits before the bytes, as SmolLM2's own tokenizer and llama.cpp's "smollm" do.
 
     transformers' GGUF reader leaves that step out, and two spaces before a digit would become other tokens than those

@@ -101,7 +101,7 @@ class Workspace:
 
     @property
     def from_gguf(self) -> Path:
-        """The app's own library folder: bases that were made from GGUF files (core.export.llamacpp.base)."""
+        """The library folder in the workspace: bases that earlier versions made from GGUF files."""
         return self.root / FROM_GGUF
 
     @property
