@@ -141,7 +141,7 @@ class Round:
             for file in base.folder.glob("*.json"):
                 shutil.copyfile(file, folder / "merged" / file.name)
         kind = {"float16": "f16"}.get(base.dtype_name, "bf16")
-        template = Tokenizer(adapter).template if adapter else None
+        template = Tokenizer(adapter or base.folder).template
         if adapter:
             self._take("bare", lambda: bare(tools, folder / "merged", kind, folder / "bare.gguf"))
         found: dict[str, Path] = {}
