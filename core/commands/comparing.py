@@ -17,7 +17,7 @@ from core.chat.answer import STRENGTHS
 from core.chat.client import ChatClient
 from core.chat.comparison import Contestant, PromptComparison, same_beginning
 from core.chat.contest import answer_missing
-from core.chat.judge import Judge
+from core.chat.endpoint import Endpoint
 from core.chat.prompts import Prompt, prompts_of, prompts_of_file
 from core.chat.questions import target_of
 from core.commands.data import dataset_store
@@ -71,7 +71,7 @@ def compare(
     """Give several runs, checkpoints or bases the same prompts (greedy decoding) and show where their answers first
     differ."""
     space = Workspace.open(workspace)
-    named_judge = None if judge is None else Judge.parse(judge, model, os.environ.get(KEY, ""))
+    named_judge = None if judge is None else Endpoint.parse(judge, model, os.environ.get(KEY, ""))
     if resume is not None:
         comparison = PromptComparison.open(space, resume)
     else:
@@ -96,7 +96,7 @@ def compare(
         raise why
 
 
-def _send_to_judge(judge: Judge, comparison: PromptComparison, yes: bool, as_json: bool) -> ChatError | None:
+def _send_to_judge(judge: Endpoint, comparison: PromptComparison, yes: bool, as_json: bool) -> ChatError | None:
     """Show what the judge would receive and, if yes, send it. Votes that arrived are kept; returns the error that ended
     it."""
     left = judges.missing(judge, comparison)
@@ -114,7 +114,7 @@ def _send_to_judge(judge: Judge, comparison: PromptComparison, yes: bool, as_jso
     return None
 
 
-def _verdicts(judge: Judge, comparison: PromptComparison) -> list[dict[str, object]]:
+def _verdicts(judge: Endpoint, comparison: PromptComparison) -> list[dict[str, object]]:
     """Return the judge's verdict on each contestant against the first, without people's votes."""
     verdicts = []
     for place, one in enumerate(comparison.lineup.contestants[1:], 1):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,63 +16,23 @@ import pytest
 from core.chat import corrections
 from core.chat import judge as judges
 from core.chat.comparison import JUDGED, ComparisonAnswer, PromptComparison
-from core.chat.judge import Judge
+from core.chat.endpoint import Endpoint
 from core.chat.prompts import Prompt
 from core.commands import comparing
 from core.errors import ChatError
 from core.workspace.folder import Workspace
 from tests.kit.chat import pair_of
+from tests.kit.chat_server import ChatServer
 from tests.kit.runs import trained
 
 KEY = "sk-planted-4711"
 
 
-class Server:
-    """Answers each request by reply(body): a text as the judge's words, bytes as the whole body, a number as a status,
-    None as never."""
-
-    def __init__(self) -> None:
-        self.asked: list[dict[str, Any]] = []
-        self.keys: list[str | None] = []
-        self.reply: Callable[[dict[str, Any]], str | bytes | int | None] = lambda body: '{"verdict": "A"}'
-        self.over = threading.Event()
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                outer.asked.append({"path": self.path, **body})
-                outer.keys.append(self.headers["Authorization"])
-                told = outer.reply(body)
-                if told is None:
-                    outer.over.wait(20)
-                    return
-                status, content = (told, b'{"error": {"message": "no key like sk-planted-4711"}}') if isinstance(told,
-                    int) else (200, told)  # fmt: skip
-                if isinstance(content, str):
-                    content = json.dumps({"choices": [{"message": {"role": "assistant", "content": content}}]}).encode()
-                self.send_response(status)
-                if status == 302:
-                    self.send_header("Location", "/elsewhere")
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, *_: Any) -> None: ...
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.http.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
-        threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
-
-
 @pytest.fixture
-def server() -> Iterator[Server]:
-    started = Server()
+def server() -> Iterator[ChatServer]:
+    started = ChatServer()
     yield started
-    started.over.set()
-    started.http.shutdown()
-    started.http.server_close()
+    started.close()
 
 
 @pytest.fixture
@@ -100,9 +60,9 @@ def likes_pirates(body: dict[str, Any]) -> str:
 
 
 def test_what_leaves_is_what_was_shown_and_its_verdicts_stand_apart_from_peoples(
-    server: Server, over: PromptComparison
+    server: ChatServer, over: PromptComparison
 ) -> None:
-    server.reply, judge = likes_pirates, Judge.parse(server.url, "big", KEY)
+    server.reply, judge = likes_pirates, Endpoint.parse(server.url, "big", KEY)
     shown = [judges.request_body(judge, over, *each) for each in judges.missing(judge, over)]
     assert not server.asked, "nothing is sent to be shown"
     assert list(judges.judge_missing(judge, over)) == [(done, 4) for done in range(5)]
@@ -127,8 +87,10 @@ LIES = {
 
 
 @pytest.mark.parametrize("lie", LIES)
-def test_a_judge_that_lies_in_its_format_is_left_after_three(server: Server, over: PromptComparison, lie: str) -> None:
-    judge = Judge.parse(server.url, "big")
+def test_a_judge_that_lies_in_its_format_is_left_after_three(
+    server: ChatServer, over: PromptComparison, lie: str
+) -> None:
+    judge = Endpoint.parse(server.url, "big")
     server.reply = lambda body: LIES[lie]
     with pytest.raises(ChatError) as refused:
         list(judges.judge_missing(judge, over))
@@ -136,8 +98,8 @@ def test_a_judge_that_lies_in_its_format_is_left_after_three(server: Server, ove
     assert len(judges.missing(judge, over)) == 4, "they are asked again"
 
 
-def test_one_bad_answer_of_four_loses_none_of_the_others(server: Server, over: PromptComparison) -> None:
-    judge = Judge.parse(server.url, "big")
+def test_one_bad_answer_of_four_loses_none_of_the_others(server: ChatServer, over: PromptComparison) -> None:
+    judge = Endpoint.parse(server.url, "big")
     server.reply = lambda body: "hm" if "Question 1" in body["messages"][1]["content"] else '{"verdict":"both_bad"}'
     with pytest.raises(ChatError) as told:
         list(judges.judge_missing(judge, over))
@@ -152,15 +114,15 @@ def test_one_bad_answer_of_four_loses_none_of_the_others(server: Server, over: P
     ("reply", "key"), [(401, "refused"), (429, "refused"), (500, "refused"), (302, "refused"), (None, "timeout")]
 )
 def test_a_judge_that_hangs_or_refuses_is_a_sentence_and_what_came_stays(
-    server: Server, over: PromptComparison, reply: int | None, key: str
+    server: ChatServer, over: PromptComparison, reply: int | None, key: str
 ) -> None:
-    judge = replace(Judge.parse(server.url, "big", KEY), timeout_s=30.0)
+    judge = replace(Endpoint.parse(server.url, "big", KEY), timeout_s=30.0)
     server.reply = lambda body: reply if "Question 2" in body["messages"][1]["content"] else '{"verdict": "tie"}'
     if reply is None:
         judge = replace(judge, timeout_s=2.0)  # the two before it are answered within it
     with pytest.raises(ChatError) as refused:
         list(judges.judge_missing(judge, over))
-    assert refused.value.message.key == f"judge.{key}" and KEY not in str(refused.value)
+    assert refused.value.message.key == f"endpoint.{key}" and KEY not in str(refused.value)
     assert (
         over.score(judge=judge.name).equal == 2
         and [each["path"] for each in server.asked] == ["/v1/chat/completions"] * 3
@@ -169,19 +131,19 @@ def test_a_judge_that_hangs_or_refuses_is_a_sentence_and_what_came_stays(
     assert list(judges.judge_missing(replace(judge, timeout_s=30.0), over))[-1] == (2, 2)
 
 
-def test_stop_leaves_a_judge_that_hangs(server: Server, over: PromptComparison) -> None:
+def test_stop_leaves_a_judge_that_hangs(server: ChatServer, over: PromptComparison) -> None:
     server.reply = lambda body: None
     with pytest.raises(ChatError) as stopped:
-        list(judges.judge_missing(Judge.parse(server.url, "big"), over, stopped=lambda: bool(server.asked)))
+        list(judges.judge_missing(Endpoint.parse(server.url, "big"), over, stopped=lambda: bool(server.asked)))
     assert stopped.value.message.key == "compare.stopped"
 
 
-def test_nobody_answers_at_that_address(server: Server, over: PromptComparison) -> None:
+def test_nobody_answers_at_that_address(server: ChatServer, over: PromptComparison) -> None:
     server.http.shutdown()
     server.http.server_close()
     with pytest.raises(ChatError) as refused:
-        list(judges.judge_missing(Judge.parse(server.url, "big"), over))
-    assert refused.value.message.key == "judge.unreachable"
+        list(judges.judge_missing(Endpoint.parse(server.url, "big"), over))
+    assert refused.value.message.key == "endpoint.unreachable"
     server.http = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
     threading.Thread(target=server.http.serve_forever, args=(0.01,), daemon=True).start()
 
@@ -198,19 +160,19 @@ def test_nobody_answers_at_that_address(server: Server, over: PromptComparison) 
 )  # fmt: skip
 def test_what_is_no_judge_is_a_sentence(url: str, model: str, key: str, said: str) -> None:
     with pytest.raises(ChatError) as refused:
-        Judge.parse(url, model, key)
-    assert refused.value.message.key == f"judge.{said}" and KEY not in str(refused.value)
+        Endpoint.parse(url, model, key)
+    assert refused.value.message.key == f"endpoint.{said}" and KEY not in str(refused.value)
 
 
 def test_addresses_as_people_write_them() -> None:
     full = "http://localhost:11434/v1/chat/completions"
     assert {
-        Judge.parse(url, "m", KEY).url for url in ("http://localhost:11434", "http://localhost:11434/v1/", full)
+        Endpoint.parse(url, "m", KEY).url for url in ("http://localhost:11434", "http://localhost:11434/v1/", full)
     } == {full}
 
 
 def test_the_command_sends_nothing_without_yes_and_its_verdicts_with_it(
-    server: Server,
+    server: ChatServer,
     over: PromptComparison,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

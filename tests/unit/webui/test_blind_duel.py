@@ -17,8 +17,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.testclient import TestClient
 
-from core.chat import corrections
-from core.chat import judge as judges
+from core.chat import corrections, endpoint
 from core.chat.comparison import ComparisonAnswer, PromptComparison
 from core.chat.conversations import Branch, Conversations
 from core.chat.prompts import Prompt
@@ -237,7 +236,7 @@ def test_a_judge_is_shown_what_leaves_then_asked_and_its_key_stays_nowhere(
     duel: BlindDuel, space: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[dict[str, Any]] = []
-    monkeypatch.setattr(judges, "_post", lambda judge, body: asked.append(body) or '{"verdict": "tie"}')
+    monkeypatch.setattr(endpoint, "_post", lambda _, body: asked.append(body) or '{"verdict": "tie"}')
     (over,) = PromptComparison.all_of(space)
     panel, here, far = JudgePanel(duel.services,
         duel.w), *(SimpleNamespace(client=SimpleNamespace(host=host)) for host in ("127.0.0.1",

@@ -10,7 +10,7 @@ import gradio as gr
 
 from core.chat import judge as judges
 from core.chat.comparison import PromptComparison
-from core.chat.judge import Judge
+from core.chat.endpoint import Endpoint
 from core.errors import ChatError, GarageError
 from webui.kit.html import Html, join, muted, notice, tag
 from webui.kit.live import AT_ONCE, QUIET, shown
@@ -61,7 +61,7 @@ class JudgePanel(Panel):
         try:
             if not is_local(request):
                 raise ChatError("judge_panel.elsewhere")
-            judge = Judge.parse(*(str(each or "")[:MAX_TYPED] for each in (url, model, key)))
+            judge = Endpoint.parse(*(str(each or "")[:MAX_TYPED] for each in (url, model, key)))
             comparison = self._comparison(opened)
             left = judges.missing(judge, comparison)
             if not left:
@@ -81,8 +81,8 @@ class JudgePanel(Panel):
         """Inputs: judge, comparison. Outputs: send, halt, message, again as verdicts arrive."""
         w, why = self.w, Html("")
         try:
-            if not isinstance(judge, Judge):
-                raise ChatError("judge.no_model")
+            if not isinstance(judge, Endpoint):
+                raise ChatError("endpoint.no_model")
             comparison = self._comparison(opened)
             try:
                 for done, total in judges.judge_missing(judge, comparison):
@@ -98,15 +98,15 @@ class JudgePanel(Panel):
     def halted(self, judge: object, opened: object) -> list[object]:
         """Inputs: judge, comparison. Outputs: send, halt, message. Verdicts received so far stay."""
         try:
-            message = self._score(judge, self._comparison(opened)) if isinstance(judge, Judge) else Html("")
+            message = self._score(judge, self._comparison(opened)) if isinstance(judge, Endpoint) else Html("")
         except GarageError as error:
             message = notice(self.w.render(error.message))
-        return self._view(message, may_send=isinstance(judge, Judge))
+        return self._view(message, may_send=isinstance(judge, Endpoint))
 
     def _comparison(self, opened: object) -> PromptComparison:
         return PromptComparison.open(self.services.workspace, str(opened))
 
-    def _score(self, judge: Judge, comparison: PromptComparison) -> Html:
+    def _score(self, judge: Endpoint, comparison: PromptComparison) -> Html:
         return tag("p", self.w.render(judges.result_message(judge, comparison)))
 
     def _view(self, message: Html, may_send: bool = False, asking: bool = False) -> list[object]:
