@@ -27,7 +27,7 @@ MAX_CHARACTERS = 2000  # of a question from the data, which a person has to read
 MAX_TAG = 60  # characters
 MAX_BYTES = 16 << 20  # of a file: a thousand prompts of four pages
 NEUTRAL = 2  # neutral questions at the end, unrelated to any dataset
-Source = Literal["kept_apart", "trained", "own", "neutral", "file"]
+Source = Literal["kept_apart", "trained", "own", "neutral", "file", "failure"]
 
 
 class Prompt(Frozen):

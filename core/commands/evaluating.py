@@ -89,7 +89,8 @@ def evaluate(
     learned, notes = _learned(space, of_run, recipe)
     test_set = _questions(space, (set_name, file), learned, of_run.name if of_run else recipe.data.source, recipe)
     if save is not None:
-        sets.save(space, test_set := test_set.model_copy(update={"title": sets.create(save, test_set.prompts).title}))
+        named_set = sets.create(save, test_set.prompts, test_set.judge, recipe.model.id if of_run else "")
+        test_set = sets.save(space, named_set)
     count = rows or (None if set_name or file else ROWS if of_run else ROWS_BEFORE)
     test_set = test_set.model_copy(update={"prompts": test_set.prompts[:count]})
     expected = [one.expected for one in test_set.prompts if one.expected]

@@ -27,6 +27,7 @@ from core.judges.specs import (
     LengthJudge,
     NumberJudge,
     OneOfJudge,
+    PersonJudge,
     RegexJudge,
     SimilarityJudge,
 )
@@ -291,6 +292,16 @@ def _similarity(spec: SimilarityJudge, expected: str, answer: str) -> Verdict:
     return Verdict(outcome=outcome, score=score, reason=msg("judges.similarity", percent=round(100 * score)))
 
 
+def voted(outcome: Outcome) -> Verdict:
+    """Return a person's vote as a verdict."""
+    return _verdict({"right": 1.0, "partly": 0.5, "wrong": 0.0}[outcome], msg("judges.voted"))
+
+
+def _person(_: PersonJudge, expected: str, answer: str) -> Verdict:
+    """Raise JudgeError: nobody has voted on this answer yet."""
+    raise JudgeError("judges.no_vote")
+
+
 _JUDGES: dict[type, Callable[[Any, str, str], Verdict]] = {
     ExactJudge: _exact,
     OneOfJudge: _one_of,
@@ -303,4 +314,5 @@ _JUDGES: dict[type, Callable[[Any, str, str], Verdict]] = {
     LanguageJudge: _language,
     LengthJudge: _length,
     SimilarityJudge: _similarity,
+    PersonJudge: _person,
 }

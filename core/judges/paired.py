@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from core.judges.judge import Outcome
 from core.messages import Message, msg
 from core.values import Frozen, Z
 
@@ -122,6 +123,23 @@ def _further(pair: Paired, spread: float, all_or_nothing: bool) -> int:
     if spread == 0 and pair.difference == 0:
         needed = [math.log(ALPHA / 2) / math.log(1 - MARGIN)]
     return max(MIN_QUESTIONS, math.ceil(min(needed)), pair.count + 1) - pair.count
+
+
+class Agreement(Frozen):
+    """A judge's agreement with a person. share: of the same opinion, 0 to 1; kappa: Cohen's, None where both always
+    have the same one opinion."""
+
+    count: int
+    share: float
+    kappa: float | None
+
+
+def agreement(pairs: Sequence[tuple[Outcome, Outcome]]) -> Agreement:
+    """Return how far two agree on the same answers, of which there is at least one."""
+    count, (judged, votes) = len(pairs), list(zip(*pairs, strict=True))
+    share = sum(a == b for a, b in pairs) / count
+    chance = sum(judged.count(each) * votes.count(each) for each in set(votes)) / count**2
+    return Agreement(count=count, share=share, kappa=None if chance == 1 else (share - chance) / (1 - chance))
 
 
 def conclusion(rivals: Mapping[Rival, Sequence[float]], tuned: Sequence[float]) -> Message:

@@ -105,6 +105,12 @@ class SimilarityJudge(Strict):
     partly: float = Field(0.45, gt=0, le=1)
 
 
+class PersonJudge(Strict):
+    """A person says whether the answer is right (core/chat/evaluation/votes). No rule decides instead."""
+
+    kind: Literal["person"] = "person"
+
+
 JudgeSpec = Annotated[
     ExactJudge
     | OneOfJudge
@@ -116,7 +122,8 @@ JudgeSpec = Annotated[
     | ChoiceJudge
     | LanguageJudge
     | LengthJudge
-    | SimilarityJudge,
+    | SimilarityJudge
+    | PersonJudge,
     Field(discriminator="kind"),
 ]
 KINDS: tuple[str, ...] = tuple(each.model_fields["kind"].default for each in get_args(get_args(JudgeSpec)[0]))

@@ -1,8 +1,9 @@
 """Test sets: questions with the answers that are expected, as files of the workspace. No torch.
 
-<workspace>/evaluation/sets/<name>.jsonl: its first line is {"test_set": title, "judge": spec or null}, each other line
-a prompt as core/chat/prompts reads it, with `source` and `tags`. The file is replaced as a whole; results keep the
-fingerprint of the set that they used. The file is also what is exported: every file of prompts can be imported.
+<workspace>/evaluation/sets/<name>.jsonl: its first line is {"test_set": title, "judge": spec or null, "version": n,
+"base": model}, each other line a prompt as core/chat/prompts reads it, with `source` and `tags`. The file is replaced
+as a whole, under the folder's lock; results keep the fingerprint of the set that they used. The file is also what is
+exported: every file of prompts can be imported.
 """
 
 from __future__ import annotations
@@ -10,19 +11,22 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import get_args
 
+from filelock import FileLock, Timeout
 from pydantic import Field
 
 from core import files
+from core.chat.evaluation import votes
 from core.chat.prompts import Prompt, Source, judge_from_value, prompt_from_value, record_of, values_of_file
 from core.data.sets.heldout import HeldOut, load_heldout
 from core.errors import ChatError
 from core.files import JsonObject
-from core.judges.specs import ContainsJudge, JudgeSpec, RegexJudge
+from core.judges.propose import propose
+from core.judges.specs import ContainsJudge, JudgeSpec, PersonJudge, RegexJudge
 from core.presets import PRESETS
 from core.values import Frozen
 from core.workspace import names
@@ -30,17 +34,21 @@ from core.workspace.folder import Workspace
 
 FOLDER = "evaluation/sets"
 MAX_ROWS = 1000
+LOCK_S = 5.0
 
 
 class TestSet(Frozen):
     """Questions with their expected answers. judge: of the questions without one of their own; None for one proposed
-    from the answers."""
+    from the answers. version: raised by `save` when the fingerprint changed. base: the model whose finished runs get
+    these questions; "" for none."""
 
     __test__ = False  # to pytest a class of this name is a test
 
     title: str = Field(min_length=1)
     prompts: tuple[Prompt, ...] = Field(min_length=1, max_length=MAX_ROWS)
     judge: JudgeSpec | None = None
+    version: int = Field(1, ge=1)
+    base: str = ""
 
     @property
     def name(self) -> str:
@@ -55,7 +63,7 @@ class TestSet(Frozen):
         return hashlib.sha256(content.encode("utf-8", "replace")).hexdigest()[:16]
 
 
-def create(title: str, prompts: Sequence[Prompt], judge: JudgeSpec | None = None) -> TestSet:
+def create(title: str, prompts: Sequence[Prompt], judge: JudgeSpec | None = None, base: str = "") -> TestSet:
     """Make a set; a question that occurs twice is in it once, as it occurs last.
 
     Raises ChatError without a title, without questions or with too many.
@@ -68,7 +76,7 @@ def create(title: str, prompts: Sequence[Prompt], judge: JudgeSpec | None = None
         raise ChatError("evaluation.no_questions", title=title)
     if len(newest) > MAX_ROWS:
         raise ChatError("evaluation.too_many", found=len(newest), most=MAX_ROWS)
-    return TestSet(title=title, prompts=tuple(newest.values()), judge=judge)
+    return TestSet(title=title, prompts=tuple(newest.values()), judge=judge, base=base)
 
 
 def import_file(path: Path) -> TestSet:
@@ -79,7 +87,9 @@ def import_file(path: Path) -> TestSet:
     values = values[1:] if header else values
     prompts = [_prompt(value, path.name, number) for number, value in values]
     judge = None if header.get("judge") is None else judge_from_value(header["judge"], path.name, 1)
-    return create(str(header.get("test_set") or path.stem), prompts, judge)
+    made = create(str(header.get("test_set") or path.stem), prompts, judge, str(header.get("base") or ""))
+    version = header.get("version")
+    return made.model_copy(update={"version": version if type(version) is int and version > 0 else 1})
 
 
 def of_sample(dataset: str) -> TestSet | None:
@@ -110,20 +120,120 @@ def _of_check(one: HeldOut) -> Prompt:
 def lines(test_set: TestSet) -> Iterator[str]:
     """The lines of a set's file."""
     for record in (
-        {"test_set": test_set.title, "judge": test_set.judge and test_set.judge.model_dump(mode="json")},
+        {
+            "test_set": test_set.title,
+            "judge": test_set.judge and test_set.judge.model_dump(mode="json"),
+            "version": test_set.version,
+            "base": test_set.base,
+        },
         *(record_of(prompt) | {"source": prompt.source} for prompt in test_set.prompts),
     ):
         yield json.dumps(record, ensure_ascii=False) + "\n"
 
 
-def save(workspace: Workspace, test_set: TestSet) -> Path:
-    """Write a set to the workspace, in place of one with its title. Raises RunError if the disk refuses."""
+def save(workspace: Workspace, test_set: TestSet) -> TestSet:
+    """Write a set to the workspace, in place of one with its title, whose next version it becomes if a question, an
+    expected answer or a judge differs. Raises RunError if the disk refuses."""
+    with _changing(workspace):
+        return _write(workspace, test_set)
+
+
+def add_failure(
+    workspace: Workspace,
+    base: str,
+    turns: Sequence[JsonObject],
+    answer: str = "",
+    expected: str = "",
+    judge: JudgeSpec | None = None,
+    tags: Sequence[str] = (),
+) -> TestSet:
+    """Keep a question that a model answered badly as a test of its base, and return the set of that base's failures.
+
+    turns: up to the question. answer: the bad one. expected: a correct one, if the person wrote it; without it and
+    without a judge, a person judges the answers to come. Raises ChatError without a question, or if the set is full.
+    """
+    if judge is None:
+        judge = propose([expected]) if expected.strip() else PersonJudge()
+    value: JsonObject = {"messages": list(turns), "tags": list(tags)} | ({"expected": expected} if expected else {})
+    prompt = prompt_from_value(value, "-", 1).model_copy(update={"judge": judge, "source": "failure"})
+    if answer.strip():
+        votes.vote(workspace, prompt.turns, answer, "wrong")
+    return add(workspace, f"failures-{names.slug(base.rpartition('/')[2], 'model')}", [prompt], base)
+
+
+def add(workspace: Workspace, title: str, prompts: Sequence[Prompt], base: str = "") -> TestSet:
+    """Add questions to the set with this title, or create it; one that it has already is replaced. Raises ChatError."""
+    with _changing(workspace):
+        there = next((one for one in all_sets(workspace) if one.title == title), None)
+        if there is None:
+            return _write(workspace, create(title, prompts, base=base))
+        return _write(workspace, create(title, [*there.prompts, *prompts], there.judge, base or there.base))
+
+
+def remove_questions(workspace: Workspace, name: str, places: Collection[int]) -> TestSet | None:
+    """Take the questions at these places, from 0, out of a set; without a question left the set is deleted. Raises
+    ChatError for an unknown set."""
+    with _changing(workspace):
+        test_set = open_set(workspace, name)
+        kept = tuple(prompt for place, prompt in enumerate(test_set.prompts) if place not in places)
+        if kept:
+            return _write(workspace, test_set.model_copy(update={"prompts": kept}))
+        _file(workspace, test_set).unlink(missing_ok=True)
+        return None
+
+
+def remove(workspace: Workspace, name: str) -> None:
+    """Delete a set; results that used it keep its questions. Raises ChatError for an unknown set."""
+    with _changing(workspace):
+        _file(workspace, open_set(workspace, name)).unlink(missing_ok=True)
+
+
+def rename(workspace: Workspace, name: str, title: str) -> TestSet:
+    """Give a set another title. Raises ChatError for an unknown set, without a title, or if a set has it already."""
+    with _changing(workspace):
+        test_set = open_set(workspace, name)
+        renamed = test_set.model_copy(update={"title": names.display_name(title)})
+        if not renamed.title:
+            raise ChatError("evaluation.no_title")
+        if renamed.title != test_set.title and any(one.title == renamed.title for one in all_sets(workspace)):
+            raise ChatError("evaluation.title_taken", title=renamed.title)
+        _write(workspace, renamed)
+        if renamed.name != test_set.name:
+            _file(workspace, test_set).unlink(missing_ok=True)
+        return renamed
+
+
+def path_of(workspace: Workspace, name: str) -> Path:
+    """Return the file of a set, which is its export. Raises ChatError for an unknown set."""
+    return _file(workspace, open_set(workspace, name))
+
+
+def _file(workspace: Workspace, test_set: TestSet) -> Path:
+    return workspace.root / FOLDER / f"{test_set.name}.jsonl"
+
+
+@contextmanager
+def _changing(workspace: Workspace) -> Iterator[None]:
+    """Hold the lock of the sets, so that two failures at once are both kept. Raises RunError if the disk refuses."""
     folder = workspace.root / FOLDER
     with files.writing(workspace.root):
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{test_set.name}.jsonl"
-        files.replace(path, "".join(lines(test_set)).encode("utf-8", "replace"))
-    return path
+        try:
+            with FileLock(folder / ".lock", timeout=LOCK_S):
+                yield
+        except Timeout:
+            raise ChatError("evaluation.sets_busy") from None
+
+
+def _write(workspace: Workspace, test_set: TestSet) -> TestSet:
+    """Write a set whose file nobody else changes meanwhile, and return it with its version."""
+    path = _file(workspace, test_set)
+    with suppress(ChatError):
+        before = import_file(path)
+        version = before.version + (before.fingerprint != test_set.fingerprint)
+        test_set = test_set.model_copy(update={"version": max(version, test_set.version)})
+    files.replace(path, "".join(lines(test_set)).encode("utf-8", "replace"))
+    return test_set
 
 
 def open_set(workspace: Workspace, name: str) -> TestSet:

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from core.chat.comparison import Contestant
+from core.chat.evaluation import votes
 from core.chat.evaluation.evaluation import SetEvaluation
 from core.chat.evaluation.learned_rows import LearnedRows
 from core.chat.evaluation.sets import TestSet
 from core.chat.prompts import Prompt
 from core.errors import ChatError, JudgeError
-from core.judges.judge import Verdict, judge
-from core.judges.paired import Rival, conclusion
+from core.judges.judge import Outcome, Verdict, judge, voted
+from core.judges.paired import Agreement, Rival, agreement, conclusion
 from core.judges.propose import propose
 from core.judges.specs import JUDGE_SPEC, KINDS, JudgeSpec, LabelJudge
 from core.judges.texts import comparable
@@ -23,7 +24,7 @@ from core.messages import Message, msg
 from core.values import wilson
 
 CHOSEN_BY_NAME = tuple(kind for kind in KINDS if kind != "regex")  # which needs a pattern
-NEEDS_NOTHING = ("regex", "length")  # kinds that need no expected answer
+NEEDS_NOTHING = ("regex", "length", "person")  # kinds that need no expected answer
 RULES = ("answers", "any_of", "all_of", "fields", "language")  # options of others that replace it
 
 
@@ -49,19 +50,46 @@ class Table:
     """The verdicts on the answers of an evaluation.
 
     verdicts: by prompt and contestant; failures: why a judge could not judge one, which says nothing of the answer.
+    votes: those of a person on the same answers.
     """
 
     def __init__(self, evaluation: SetEvaluation, spec: JudgeSpec):
         self.evaluation, self.judge, self.answers = evaluation, spec, evaluation.answers()
         self.verdicts, self.failures = dict[tuple[int, int], Verdict](), dict[tuple[int, int], Message]()
+        self.votes, every_vote = dict[tuple[int, int], Outcome](), votes.read(evaluation.path.parents[2])
         for (number, place), answer in self.answers.items():
             prompt = evaluation.lineup.prompts[number]
-            own = prompt.judge or spec
-            if prompt.expected or not needs_expected(own):
-                try:
-                    self.verdicts[number, place] = judge(own, prompt.expected or "", answer.text)
-                except JudgeError as error:
-                    self.failures[number, place] = error.message
+            vote = every_vote.get(votes.key_of(prompt.turns, answer.text))
+            if vote is not None:
+                self.votes[number, place] = vote
+            try:
+                if verdict := self._verdict(prompt, answer.text, vote):
+                    self.verdicts[number, place] = verdict
+            except JudgeError as error:
+                self.failures[number, place] = error.message
+
+    def _verdict(self, prompt: Prompt, answer: str, vote: Outcome | None) -> Verdict | None:
+        """Judge an answer; None without the expected answer that its judge needs. Raises JudgeError."""
+        own = self.judge_of(prompt)
+        if own.kind == "person" and vote is not None:
+            return voted(vote)
+        return judge(own, prompt.expected or "", answer) if prompt.expected or not needs_expected(own) else None
+
+    def judge_of(self, prompt: Prompt) -> JudgeSpec:
+        """Return the judge of a question: its own, or that of the table."""
+        return prompt.judge or self.judge
+
+    def agreements(self) -> dict[str, Agreement]:
+        """Return for each kind of judge, but the person's votes themselves, how far it agrees with the votes."""
+        both = dict[str, list[tuple[Outcome, Outcome]]]()
+        for (number, place), vote in self.votes.items():
+            kind, verdict = (
+                self.judge_of(self.evaluation.lineup.prompts[number]).kind,
+                self.verdicts.get((number, place)),
+            )
+            if kind != "person" and verdict is not None:
+                both.setdefault(kind, []).append((verdict.outcome, vote))
+        return {kind: agreement(pairs) for kind, pairs in both.items()}
 
     @property
     def contestants(self) -> tuple[Contestant, ...]:
@@ -130,10 +158,16 @@ class Table:
         prompts, notes = self.evaluation.lineup.prompts, list[Message]()
         if trained := sum(prompt.source == "trained" for prompt in prompts):
             notes.append(msg("evaluation.trained_on", count=trained))
-        if unknown := sum(not prompt.expected and needs_expected(prompt.judge or self.judge) for prompt in prompts):
+        if unknown := sum(not prompt.expected and needs_expected(self.judge_of(prompt)) for prompt in prompts):
             notes.append(msg("evaluation.nothing_expected", count=unknown))
         if failed := {number for number, _ in self.failures}:
             notes.append(msg("evaluation.not_judged", count=len(failed), why=next(iter(self.failures.values()))))
+        for kind, one in self.agreements().items():
+            kappa = {} if one.kappa is None else {"kappa": one.kappa}
+            key = "evaluation.agrees" if kappa else "evaluation.agrees_alike"
+            notes.append(
+                msg(key, judge=msg(f"judges.name_{kind}"), percent=round(100 * one.share), count=one.count, **kappa)
+            )
         left_out = self.evaluation.left_out()
         if left_out:
             notes.append(msg("evaluation.left_out", count=len(left_out), why=next(iter(left_out.values()))))

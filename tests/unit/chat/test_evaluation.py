@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from core.chat import contest
 from core.chat.comparison import Contestant, PromptComparison
 from core.chat.contest import turns_for
-from core.chat.evaluation import evaluation, sets
+from core.chat.evaluation import evaluation, sets, votes
 from core.chat.evaluation.evaluation import SetEvaluation
 from core.chat.evaluation.learned_rows import LearnedRows
 from core.chat.evaluation.nearest import nearest
@@ -46,7 +47,8 @@ def test_a_set_is_read_as_it_was_written_and_its_file_is_its_export(space: Works
         ],
         ContainsJudge(),
     )
-    file = sets.save(space, made)
+    sets.save(space, made)
+    file = sets.path_of(space, made.name)
     assert sets.open_set(space, made.name) == sets.open_set(space, "Fragen, 问题") == made == sets.import_file(file)
     assert list(sets.all_sets(space)) == [made] and file.parent == tmp_path / "evaluation" / "sets"
     file.unlink()
@@ -92,9 +94,64 @@ def test_a_file_that_is_no_test_set_is_a_sentence(tmp_path: Path, content: bytes
 
 
 def test_a_broken_set_does_not_hide_the_others(space: Workspace) -> None:
-    file = sets.save(space, sets.create("good", [asked("One?")]))
-    (file.parent / "broken.jsonl").write_text("{", "utf-8")
+    sets.save(space, sets.create("good", [asked("One?")]))
+    (sets.path_of(space, "good").parent / "broken.jsonl").write_text("{", "utf-8")
     assert [one.title for one in sets.all_sets(space)] == ["good"]
+
+
+# ---- failures, and sets that change ----------------------------------------------------------------------------------
+def test_a_bad_answer_is_a_test_by_one_press_and_a_corrected_one_has_the_judge_of_its_answer(space: Workspace) -> None:
+    turns = [{"role": "user", "content": "How many legs?"}]
+    sets.add_failure(space, "Qwen/Qwen3-0.6B", turns, "Nine.", tags=["legs"])
+    sets.add_failure(space, "Qwen/Qwen3-0.6B", [{"role": "user", "content": "How heavy?"}], "3 kg", "31 kg")
+    sets.add_failure(space, "starter", turns, judge=JsonJudge(fields=("legs",)))
+    made = sets.open_set(space, "failures-qwen3-0-6b")
+    assert [(one.question, one.judge and one.judge.kind, one.tags, one.source) for one in made.prompts] == [
+        ("How many legs?", "person", ("legs",), "failure"), ("How heavy?", "number", (), "failure"),
+    ]  # fmt: skip
+    assert (
+        made.base == "Qwen/Qwen3-0.6B"
+        and made.version == 2
+        and made == sets.import_file(sets.path_of(space, made.name))
+    )
+    assert sets.open_set(space, "failures-starter").prompts[0].judge == JsonJudge(fields=("legs",))
+    assert votes.read(space.root)[votes.key_of(turns, "<think>Hm</think>Nine.")] == "wrong"
+    with pytest.raises(ChatError, match="has no prompt"):
+        sets.add_failure(space, "starter", [{"role": "assistant", "content": "Nine."}])
+
+
+def test_failures_of_two_pages_at_once_are_both_kept(space: Workspace) -> None:
+    threads = [
+        Thread(target=sets.add_failure, args=(space, "starter", [{"role": "user", "content": f"{n}?"}], "no"))
+        for n in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {one.question for one in sets.open_set(space, "failures-starter").prompts} == {f"{n}?" for n in range(8)}
+
+
+def test_a_set_has_a_next_version_only_when_its_questions_differ(space: Workspace) -> None:
+    first = sets.save(space, sets.create("a", [asked("One?"), asked("Two?")]))
+    assert first.version == sets.save(space, sets.create("a", [asked("One?", tags=("t",)), asked("Two?")])).version == 1
+    assert sets.add(space, "a", [asked("Two?", "no"), asked("Three?")]).version == 2
+    assert [one.expected for one in sets.open_set(space, "a").prompts] == ["yes", "no", "yes"]
+    assert sets.remove_questions(space, "a", [1]) == sets.open_set(space, "a")
+    assert sets.open_set(space, "a").version == 3
+
+
+def test_a_set_is_renamed_and_deleted_and_never_in_place_of_another(space: Workspace) -> None:
+    for title in ("a", "b"):
+        sets.save(space, sets.create(title, [asked(title)]))
+    with pytest.raises(ChatError, match="already"):
+        sets.rename(space, "a", " b ")
+    assert sets.rename(space, "a", "合同").prompts == sets.open_set(space, "合同").prompts
+    assert [one.title for one in sets.all_sets(space)] == ["b", "合同"]
+    sets.remove(space, "b")
+    assert sets.remove_questions(space, "合同", [0]) is None and not list(sets.all_sets(space))
+    with pytest.raises(ChatError, match="no test set"):
+        sets.remove(space, "b")
 
 
 # ---- what was trained on ---------------------------------------------------------------------------------------------

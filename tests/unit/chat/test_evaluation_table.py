@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from core.chat import contest
-from core.chat.evaluation import sets, system_prompt
+from core.chat.evaluation import sets, system_prompt, votes
 from core.chat.evaluation.evaluation import SetEvaluation
 from core.chat.evaluation.learned_rows import LearnedRows
 from core.chat.evaluation.table import Table, judge_for, judge_of_kind
@@ -20,7 +20,7 @@ from core.commands.__main__ import main
 from core.commands.data import dataset_store
 from core.judges.paired import conclusion
 from core.judges.propose import propose
-from core.judges.specs import ContainsJudge, ExactJudge, LabelJudge, RegexJudge
+from core.judges.specs import ContainsJudge, ExactJudge, LabelJudge, PersonJudge, RegexJudge
 from core.runs.all import Runs
 from core.workspace.folder import Workspace
 from tests.kit.chat import Chat, pair_of
@@ -202,6 +202,27 @@ def test_what_an_earlier_run_had_right_is_named_and_other_settings_are_not_compa
     longer = sets.create("mine", [*made.prompts, asked("Long?", "y" * 900)], ExactJudge())
     lost, why = table_of(space, longer, only_tuned).lost(before)
     assert lost == [] and why is not None and why.key == "evaluation.other_settings"
+
+
+def test_a_persons_votes_judge_and_measure_the_other_judges(space: Workspace) -> None:
+    test_set = sets.create(
+        "legs",
+        [asked("One?"), asked("Two?"), asked("Three?"), asked("Which?", None, judge=PersonJudge())],
+        ExactJudge(),
+    )
+    table = table_of(space, test_set, lambda column, turns: "yes" if column == "tuned" else "Well, yes.")
+    assert not table.agreements() and len(table.counted) == 3
+    assert any("Nobody has judged" in str(note) for note in table.notes())
+    for number, prompt in enumerate(test_set.prompts):
+        for answer, outcome in (("yes", "right"), ("Well, yes.", "right" if number == 0 else "wrong")):
+            votes.vote(space, prompt.turns, answer, outcome)
+    table = Table(table.evaluation, ExactJudge())
+    assert len(table.counted) == 4 and [table.verdicts[3, place].outcome for place in (0, 1)] == ["wrong", "right"]
+    # by hand: 5 of 6 alike; by chance 3/6 x 4/6 + 3/6 x 2/6 = 1/2, so (5/6 - 1/2) / (1 - 1/2)
+    agreed = table.agreements()["exact"]
+    assert (agreed.count, agreed.share) == (6, 5 / 6) and agreed.kappa == pytest.approx(2 / 3)
+    assert any("83 % of 6 answers (Cohen's kappa 0.67)" in str(note) for note in table.notes())
+    assert set(table.agreements()) == {"exact"}
 
 
 def test_answers_that_ended_at_the_limit_are_said(space: Workspace) -> None:
