@@ -23,14 +23,20 @@ from typing import Any
 
 from benchmarks import machine
 from core.chat.comparison import Score
-from core.data.sets.heldout import load_heldout, passes
+from core.data.sets.heldout import HeldOut, load_heldout
 from core.errors import RunError
+from core.judges.judge import is_right
+from core.judges.specs import ExactJudge
 from core.presets import PROJECT
 from core.runs.all import Runs
 from core.runs.states import State
 from core.workspace.folder import Workspace
 
 PAIRS = PROJECT / "benchmarks" / "pairs"
+
+
+def passes(item: HeldOut, answer: str) -> bool:
+    return is_right(item.judge or ExactJudge(), item.expected, answer)
 
 
 def command(*words: str | Path) -> Any:
@@ -88,9 +94,7 @@ def main() -> None:
     rows = command(
         "compare", parent, child, "--prompts", prompts, "--max-new-tokens", "80", "--workspace", chosen.workspace
     )["prompts"]
-    checked = [
-        tuple(passes(item.check, text) for text in row["answers"]) for item, row in zip(heldout, rows, strict=True)
-    ]
+    checked = [tuple(passes(item, text) for text in row["answers"]) for item, row in zip(heldout, rows, strict=True)]
     score = Score(
         wins=(sum(a > b for a, b in checked), sum(b > a for a, b in checked)), equal=sum(a == b for a, b in checked)
     )

@@ -20,7 +20,9 @@ from core.advice import plan
 from core.chat import questions
 from core.commands.running import follow
 from core.data.sample_sets import sample_of
-from core.data.sets.heldout import load_heldout, passes
+from core.data.sets.heldout import HeldOut, load_heldout
+from core.judges.judge import is_right
+from core.judges.specs import ExactJudge
 from core.presets import PRESETS
 from core.recipe import Recipe
 from core.runs.all import Runs
@@ -28,6 +30,10 @@ from core.runs.states import State
 from core.workspace.folder import Workspace
 
 SETS = [file.name.removesuffix(".heldout.yaml") for file in sorted((PRESETS / "samples").glob("*.heldout.yaml"))]
+
+
+def passes(item: HeldOut, answer: str) -> bool:
+    return is_right(item.judge or ExactJudge(), item.expected, answer)
 
 
 def recipe_of(name: str, method: str) -> Recipe:
@@ -57,11 +63,11 @@ def measure(space: Workspace, name: str, method: str) -> str:
     with questions.opened(space, questions.target_of(run)) as client:
         answers: list[dict[str, Any]] = [questions.answer(client, item.prompt, True, 64) for item in held]
     hits = {
-        column: sum(passes(item.check, answer[column]) for item, answer in zip(held, answers, strict=True))
+        column: sum(passes(item, answer[column]) for item, answer in zip(held, answers, strict=True))
         for column in ("tuned", "base")
     }
     for item, answer in zip(held, answers, strict=True):
-        if not passes(item.check, answer["tuned"]):
+        if not passes(item, answer["tuned"]):
             print(f"    missed by {name} {method}: {item.prompt!r} -> {answer['tuned']!r}")
     return (
         f"| {name} | {method} | {seconds:.0f} | {len(losses)} | {losses[0]:.2f} -> {losses[-1]:.3f} "

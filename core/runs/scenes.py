@@ -19,12 +19,14 @@ from core import files
 from core.data.formats import Example
 from core.data.repeats import same_prompt_key
 from core.data.row_order import shuffle
-from core.data.sets.heldout import AnswerCheck, load_heldout
+from core.data.sets.heldout import load_heldout
 from core.data.shapes.tools import as_json
 from core.data.tokenizer import Tokenizer, conversation
 from core.data.validation_split import validation_rows
 from core.errors import TemplateError
 from core.files import JsonObject
+from core.judges.propose import propose
+from core.judges.specs import ExactJudge, JudgeSpec
 from core.presets import PRESETS, load
 from core.recipe import Recipe
 from core.runs.folder import RunFolder
@@ -49,14 +51,14 @@ class SceneTurn(Frozen):
 
 class Scene(Frozen):
     """One prompt: turns that end with a question, or the beginning of a plain text. answer: that of the data, if it has
-    one."""
+    one. judge: of an answer; None for that of all (Scenes)."""
 
     source: SceneSource
     turns: tuple[SceneTurn, ...] = ()
     text: str | None = None
     answer: str | None = None
     tools: tuple[JsonObject, ...] = ()
-    check: AnswerCheck | None = None
+    judge: JudgeSpec | None = None
 
     @property
     def question(self) -> str:
@@ -74,10 +76,13 @@ class Scene(Frozen):
 
 
 class Scenes(Frozen):
+    """The scenes of a run. held_out: validation questions. judge: of their answers, as proposed from the data's own."""
+
     v: Literal[1] = 1
     scenes: tuple[Scene, ...]
     neutral_texts: tuple[str, ...]
     held_out: tuple[Scene, ...] = ()
+    judge: JudgeSpec = ExactJudge()
     not_asked: Literal["none_held_out", "few_held_out"] | None = None  # why there are none
 
 
@@ -123,16 +128,19 @@ def choose(recipe: Recipe, examples: Sequence[Example], has_kept_apart: bool, to
         None if held_out else "few_held_out" if len(apart) else "none_held_out"
     )
     fitting = [scene for scene in (*rows, *own, *others) if _fits(scene, tokenizer, tokenizer.position_limit)]
-    return Scenes(scenes=tuple(fitting), neutral_texts=texts, held_out=held_out, not_asked=why)
+    answers = [scene.answer for scene in held_out if scene.answer]
+    judge = propose(answers) if answers else ExactJudge()
+    return Scenes(scenes=tuple(fitting), neutral_texts=texts, held_out=held_out, judge=judge, not_asked=why)
 
 
 def _held_out(recipe: Recipe, apart: Sequence[Example], tokenizer: Tokenizer) -> tuple[Scene, ...]:
     """Return validation questions whose answers a program can judge; () if there are too few for a useful interval."""
-    checks = PRESETS / "samples" / f"{recipe.data.source.removeprefix('sample:')}.heldout.yaml"
+    questions = PRESETS / "samples" / f"{recipe.data.source.removeprefix('sample:')}.heldout.yaml"
     candidates: list[Scene] = []
-    if recipe.data.source.startswith("sample:") and checks.is_file():
+    if recipe.data.source.startswith("sample:") and questions.is_file():
         candidates = [
-            Scene(source="kept_apart", turns=(_question(one.prompt),), check=one.check) for one in load_heldout(checks)
+            Scene(source="kept_apart", turns=(_question(one.prompt),), answer=one.expected or None, judge=one.judge)
+            for one in load_heldout(questions)
         ]
     else:
         kept_apart = (_scene_of(example, "kept_apart") for example in apart)

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from core.advice import plan
-from core.data.sets.heldout import load_heldout, passes
+from core.data.sets.heldout import load_heldout
+from core.judges.judge import is_right
+from core.judges.specs import ExactJudge
 from core.presets import PRESETS
 from core.recipe import Recipe
 from core.runs import sample_answers
@@ -107,7 +109,7 @@ def test_from_a_sample_set_to_a_tuned_model_answering_beside_its_base(app: App, 
             for column in hits:
                 answers = page.locator(f"#chat-{column} [data-testid=bot]")
                 expect(answers).to_have_count(1, timeout=30_000)
-                hits[column] += passes(item.check, answers.last.inner_text())
+                hits[column] += is_right(item.judge or ExactJudge(), item.expected, answers.last.inner_text())
             if item is held[0] and method == "lora":
                 for dark in (True, False):
                     set_dark(page, dark)

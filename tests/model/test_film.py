@@ -527,7 +527,7 @@ def test_a_run_without_seconds_for_it_has_no_film(library: Workspace) -> None:
     assert running.summary(run, run.status())["film"] is None
 
 
-def test_held_out_questions_are_asked_at_both_ends_and_a_sample_set_by_its_own_checks(
+def test_held_out_questions_are_asked_at_both_ends_and_a_sample_set_by_its_own_judges(
     tokenizer: Tokenizer, tiny_model: Path, tmp_path: Path
 ) -> None:
     recipe = recipe_of()
@@ -535,8 +535,10 @@ def test_held_out_questions_are_asked_at_both_ends_and_a_sample_set_by_its_own_c
     assert scenes.choose(recipe, EXAMPLES, False, tokenizer).not_asked == "none_held_out"
     sample = recipe.model_copy(update={"data": recipe.data.model_copy(update={"source": "sample:pirate_answers"})})
     checked = scenes.choose(sample, EXAMPLES, False, tokenizer)
-    assert len(checked.held_out) == 20 and all(scene.check for scene in checked.held_out) and checked.not_asked is None
+    assert len(checked.held_out) == 20 and all(scene.judge for scene in checked.held_out) and checked.not_asked is None
     assert Scenes.model_validate(json.loads(checked.model_dump_json())) == checked
+    labels = recipe.model_copy(update={"data": recipe.data.model_copy(update={"source": "sample:shop_messages"})})
+    assert scenes.choose(labels, EXAMPLES, False, tokenizer).judge.kind == "label"
     half = recipe.model_copy(update={"data": recipe.data.model_copy(update={"eval_fraction": 0.5})})
     once, twice = (
         half.model_copy(update={"data": half.data.model_copy(update={"deduplicate": True})}),

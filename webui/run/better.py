@@ -19,7 +19,7 @@ from webui.kit.wording import Wording
 from webui.state.snapshot import RunView
 
 # Messages of core/runs/cards/better that count correct answers to held-out questions.
-COUNTED = ("better.checked_", "better.same_base", "better.same_parent")
+COUNTED = ("better.right_",)
 
 
 def lines(view: RunView, w: Wording) -> list[Html]:

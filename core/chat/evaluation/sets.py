@@ -22,11 +22,11 @@ from pydantic import Field
 from core import files
 from core.chat.evaluation import votes
 from core.chat.prompts import Prompt, Source, judge_from_value, prompt_from_value, record_of, values_of_file
-from core.data.sets.heldout import HeldOut, load_heldout
+from core.data.sets.heldout import load_heldout
 from core.errors import ChatError
 from core.files import JsonObject
 from core.judges.propose import propose
-from core.judges.specs import ContainsJudge, JudgeSpec, PersonJudge, RegexJudge
+from core.judges.specs import JudgeSpec, PersonJudge
 from core.presets import PRESETS
 from core.values import Frozen
 from core.workspace import names
@@ -97,24 +97,11 @@ def of_sample(dataset: str) -> TestSet | None:
     file = PRESETS / "samples" / f"{dataset.removeprefix('sample:')}.heldout.yaml"
     if not dataset.startswith("sample:") or not file.is_file():
         return None
-    return create(dataset, [_of_check(one) for one in load_heldout(file)])
-
-
-def _of_check(one: HeldOut) -> Prompt:
-    """A question of a sample dataset with its check as a judge. Raises ValueError for a check that no judge has."""
-    check, turns = one.check, ({"role": "user", "content": one.prompt},)
-    if check.equals is not None:
-        return Prompt(turns=turns, source="kept_apart", expected=check.equals)
-    if check.regex is not None:
-        return Prompt(
-            turns=turns,
-            source="kept_apart",
-            judge=RegexJudge(pattern=check.regex, case_sensitive=check.case_sensitive),
-        )
-    if not (check.contains_any or check.contains_all):
-        raise ValueError(f"{one.prompt}: expected equals, regex, contains_any or contains_all")
-    judge = ContainsJudge(any_of=check.contains_any, all_of=check.contains_all, none_of=check.not_contains)
-    return Prompt(turns=turns, source="kept_apart", expected=(check.contains_any or check.contains_all)[0], judge=judge)
+    return create(dataset, [
+        Prompt(turns=({"role": "user", "content": one.prompt},), source="kept_apart", expected=one.expected or None,
+            judge=one.judge)
+        for one in load_heldout(file)
+    ])  # fmt: skip
 
 
 def lines(test_set: TestSet) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Comparison of a run's answers to validation questions before its first step and after its last. No torch.
 
 film_scenes.json holds the questions beside the prompts of the sample answers (`held_out`: for a sample set its own with
-their checks, else validation rows with a short answer), or the reason why there are none. held_out.jsonl has a line for
+their judges, else validation rows with a short answer), or the reason why there are none. held_out.jsonl has a line for
 each time they were asked: v, step, answers. Both are limited by train.sample_seconds; a question without an answer in
 time is left out on both sides.
 """
@@ -16,14 +16,12 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from core import files
-from core.data.sets.heldout import passes
 from core.judges import judge
-from core.judges.specs import ExactJudge
 from core.messages import Message, msg
 from core.runs import sample_answers, scenes
 from core.runs.folder import RunFolder
 from core.runs.sample_answers import FrameAnswer
-from core.runs.scenes import ANSWER_TOKENS, MIN_HELD_OUT, Scene
+from core.runs.scenes import ANSWER_TOKENS, MIN_HELD_OUT, Scene, Scenes
 from core.values import Frozen, wilson
 
 FILE = "held_out.jsonl"
@@ -52,13 +50,6 @@ def _read(path: Path) -> list[HeldOutAnswers]:
     return records
 
 
-def is_right(question: Scene, answer: str) -> bool:
-    """Return whether the answer passes the question's check, or is the data's answer to the exact judge."""
-    if question.check is not None:
-        return passes(question.check, answer)
-    return judge.is_right(ExactJudge(), question.answer or "", answer)
-
-
 def sentences(run: RunFolder) -> list[Message]:
     """Describe what an ended run changed: right answers with their interval, neutral loss, length; or why that is
     unknown.
@@ -75,7 +66,7 @@ def sentences(run: RunFolder) -> list[Message]:
     elif len(measured) < 2 or measured[0].step != 0:
         messages.append(msg("better.not_at_both_ends"))
     else:
-        messages += _of_answers(film.held_out, measured[0], measured[-1], facts.parent is not None)
+        messages += _of_answers(film, measured[0], measured[-1], facts.parent is not None)
     if forgot := sample_answers.forgetting(sample_answers.read(run)):
         messages.append(msg("better.neutral", percent=100 * forgot.change, words=msg(f"better.forgot_{forgot.forgot}")))
     if messages and facts.adapter_is_best and measured and facts.adapter_step not in (None, measured[-1].step):
@@ -83,11 +74,17 @@ def sentences(run: RunFolder) -> list[Message]:
     return messages
 
 
-def _of_answers(
-    questions: Sequence[Scene], first: HeldOutAnswers, last: HeldOutAnswers, has_parent: bool
-) -> list[Message]:
+def _of_answers(film: Scenes, first: HeldOutAnswers, last: HeldOutAnswers, has_parent: bool) -> list[Message]:
     """Return sentences that compare the first answers with the last ones: how many are right, with intervals, and how
-    long. Too few that ended in time give one sentence that says so."""
+    long. Too few that ended in time give one sentence that says so; questions of earlier versions, which have neither
+    an answer nor a judge, none."""
+    questions = film.held_out
+    if any(question.judge is None and not question.answer for question in questions):
+        return []
+
+    def is_right(question: Scene, answer: FrameAnswer) -> bool:
+        return judge.is_right(question.judge or film.judge, question.answer or "", answer.text)
+
     both = [
         (question, before, now)
         for question, before, now in zip(questions, first.answers, last.answers, strict=False)
@@ -97,13 +94,13 @@ def _of_answers(
         return [msg("better.no_time", answered=len(both), count=len(questions))]
     values: dict[str, object] = {"count": len(both)}
     for name, right in (
-        ("now", sum(is_right(question, now.text) for question, _, now in both)),
-        ("before", sum(is_right(question, before.text) for question, before, _ in both)),
+        ("now", sum(is_right(question, now) for question, _, now in both)),
+        ("before", sum(is_right(question, before) for question, before, _ in both)),
     ):
         low, high = wilson(right, len(both))
         values |= {name: right, f"{name}_low": round(100 * low), f"{name}_high": round(100 * high)}
-    kind = "checked" if questions[0].check is not None else "same"
-    messages = [msg(f"better.{kind}_{'parent' if has_parent else 'base'}", **values)]
+    values["judge"] = msg(f"judges.name_{(questions[0].judge or film.judge).kind}")
+    messages = [msg("better.right_parent" if has_parent else "better.right_base", **values)]
     before, now = (sum(len(answer.text) for answer in side) / len(both) for side in list(zip(*both, strict=True))[1:])
     ratio = now / before if before else 0.0
     length = "shorter" if ratio < SHORTER else "longer" if ratio > LONGER else "same_length"

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from core import files
+from core.judges.specs import LabelJudge, RegexJudge
 from core.messages import LANGUAGES, msg
 from core.runs import sample_answers, scenes
 from core.runs.cards import better
@@ -56,6 +57,25 @@ def test_three_sentences_of_what_was_asked_at_both_ends(run: RunFolder) -> None:
     run.add_facts(RunFacts(adapter_step=20, adapter_is_best=True))
     assert "step 20" in str(better.sentences(run)[-1])
     assert all(Wording("zh").render(sentence) for sentence in better.sentences(run))
+
+
+def test_the_answers_are_judged_as_the_data_proposes_and_the_judge_is_named(run: RunFolder) -> None:
+    """An answer "red." among labels was right, and "It is red." was not: only the exact judge was there."""
+    labels = LabelJudge(labels=("red", "blue"))
+    held = tuple(scene.model_copy(update={"answer": ("red", "blue")[n % 2]}) for n, scene in enumerate(QUESTIONS))
+    filmed(run, held, judge=labels)
+    asked(run, 0, *["Perhaps blue or red."] * 10)
+    asked(run, 40, *["It is red."] * 10)
+    assert "5 of 10" in str(better.sentences(run)[0]) and "judge: Label" in str(better.sentences(run)[0])
+    filmed(run, tuple(scene.model_copy(update={"judge": RegexJudge(pattern="^it is")}) for scene in held))
+    assert "10 of 10" in str(better.sentences(run)[0]) and "judge: Pattern" in str(better.sentences(run)[0])
+
+
+def test_questions_of_an_earlier_version_without_a_judge_say_nothing(run: RunFolder) -> None:
+    filmed(run, tuple(scene.model_copy(update={"answer": None}) for scene in QUESTIONS))
+    asked(run, 0, *["x"] * 10)
+    asked(run, 40, *["x"] * 10)
+    assert [sentence.key for sentence in better.sentences(run)] == ["better.neutral"]
 
 
 def test_what_cannot_be_said_is_said_with_its_reason(run: RunFolder) -> None:
