@@ -55,7 +55,7 @@ def rename(source: Path, target: Path, patience_s: float = PATIENCE_S) -> None:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Create a hard link if the disk supports it, else a synced copy."""
+    """Create target as a hard link if the disk supports it, else as a synced copy."""
     try:
         os.link(source, target)
     except OSError:  # another disk, or one without links
@@ -74,7 +74,7 @@ def remove_tree(folder: Path, patience_s: float = 0.0) -> bool:
 
 
 def bytes_in(folder: Path) -> int:
-    """Return the size of all files in a folder, also while others change it.
+    """Return the bytes of all files in a folder and below, also while others change it.
 
     Path.rglob raises an error if a folder vanishes during its walk.
     """
@@ -87,7 +87,8 @@ def bytes_in(folder: Path) -> int:
 
 
 def replace(path: Path, data: str | bytes, lasting: bool = True) -> None:
-    """Write data beside path and rename it over path. Raises OSError (disk full, read-only) with path untouched.
+    """Write data beside path and rename it over path. Raises OSError (disk full, read-only) with path untouched. Text
+    is written as UTF-8.
 
     lasting: after a power cut the new content is there, not the old one (the folder is synced too, which may take a
     turn of the disk); unnecessary for what is written again in a second.
@@ -181,7 +182,7 @@ def read_object(path: Path) -> JsonObject:
 
 
 def read_for_update(path: Path, patience_s: float = MOMENT_S) -> JsonObject:
-    """Return the JSON object in path, to be changed and written again.
+    """Return the JSON object in path, to be changed and written again; {} if the file is missing or holds no object.
 
     Raises OSError if an existing file cannot be read, because it is not empty.
     """
@@ -223,7 +224,8 @@ def stamp(path: Path) -> tuple[int, ...]:
 
 
 def is_locked(path: Path) -> bool:
-    """Return whether any process holds this FileLock now. Raises OSError if that cannot be checked.
+    """Return whether any process holds this FileLock now; False if the file is missing. Raises OSError if that cannot
+    be checked.
 
     The check takes a shared lock, so that two checks do not mistake each other for its holder; to take the lock itself,
     wait for LOOK_S.
@@ -388,8 +390,10 @@ class Tail:
 
 
 def read_lines(path: Path, offset: int, limit_bytes: int = 64 << 20, is_needed: bool = False) -> Tail:
-    """Read complete JSON lines from a byte offset on. Bad lines are counted, an unfinished last one is left for next
-    time.
+    """Return the complete JSON objects, one a line, from a byte offset on (0 if the file is shorter), and the next
+    offset. ~ Bad lines are counted, an unfinished last one is left for next time. => Bad lines are counted, an
+    unfinished last one is left for next time, a line longer than limit_bytes is skipped. Bad lines are counted, an
+    unfinished last one is left for next time.
 
     is_needed: raise OSError if an existing file cannot be read; otherwise it counts as empty.
     """

@@ -38,7 +38,8 @@ _HEAD = 300  # characters
 
 
 def language_of(text: str) -> str | None:
-    """Return a code of two letters (zh and ru stand for their scripts), or None if undecided."""
+    """Return a code of two letters (zh and ru stand for their scripts) by the beginning of a text, or None if it is too
+    short, mixed or unknown."""
     head = text[:_HEAD]
     if len(head) < MIN_CHARACTERS and head.isascii():
         return None

@@ -102,6 +102,8 @@ class Catalogue:
     """Sentences by language and key, from one or more folders; later folders add keys."""
 
     def __init__(self, *folders: Path):
+        """Read the sentences of the folders' YAML files, a file's name being the first part of its keys, and those of
+        core's single-file languages."""
         self._sentences: dict[str, dict[str, str]] = {language: {} for language in LANGUAGES}
         for folder in folders:
             for language in LANGUAGES:
@@ -127,7 +129,8 @@ class Catalogue:
         return self._sentences[language][key]
 
     def render(self, message: Message, language: str = "en") -> str:
-        """Return message as a sentence. An unknown key is shown as it is, with its values."""
+        """Return message as a sentence of language, else of English. An unknown key is shown as it is, with its
+        values."""
         language = language if language in LANGUAGES else "en"
         sentence = self._sentences[language].get(message.key, self._sentences["en"].get(message.key))
         if sentence is None:

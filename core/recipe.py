@@ -471,7 +471,8 @@ class Recipe(_Section):
 
     @classmethod
     def parse(cls, value: object, where: str = "recipe") -> Recipe:
-        """Turn value (parsed YAML) into a Recipe. Raises RecipeError with every problem, not only the first."""
+        """Turn value (parsed YAML) into a Recipe. kto implies rated rows. Raises RecipeError with up to eight problems,
+        or every clash of settings."""
         if not isinstance(value, dict):
             raise RecipeError("recipe.not_a_mapping", where=where, found=type(value).__name__)
         try:
@@ -531,6 +532,7 @@ def clashes(adapter: Adapter) -> list[Message]:
 
 
 def _objective_clashes(recipe: Recipe) -> list[Message]:
+    """Return a message for each two settings of objective, ranks, offloading and data that cannot be combined."""
     train, objective = recipe.train, recipe.train.objective
     rules = {
         "recipe.ranks_pissa": train.ranks > 1 and recipe.adapter.is_pissa,

@@ -27,11 +27,11 @@ ADAPTER = "default"  # peft's name of the only adapter
 def add(
     model: PreTrainedModel, settings: Adapter, base_name: str, revision: str | None, will_restore: bool = False
 ) -> PeftModel:
-    """Add a new float32 adapter to a frozen base; before training it changes no output. Raises ModelError for targets
-    that the base lacks.
-
-    will_restore: `restore` or `start_from` follows, so the initialization need not be computed (PiSSA).
-    """
+    """Add a new float32 adapter named ADAPTER to a frozen base and return the peft model; before training it changes no
+    output. `all-linear` means `parts.linear_layers`, other target_modules are names separated by commas. lora_alpha
+    defaults to 2 r. Raises ModelError for targets that the base lacks or cannot train, for experts that it lacks, and
+    for PiSSA on a quantized base. will_restore: `restore` or `start_from` follows, so the initialization need not be
+    computed (PiSSA)."""
     from peft import LoraConfig, get_peft_model
 
     from core.engine.families import parts
@@ -89,7 +89,8 @@ def named(layers: Sequence[str], names: Sequence[str]) -> list[str]:
 
 
 def save(tuned: PeftModel, folder: Path, model_folder: Path, card: str, template: str) -> None:
-    """Write adapter, tokenizer, chat template and model card, all or nothing."""
+    """Write adapter (as plain LoRA, also with PiSSA), tokenizer files copied from model_folder, chat template and model
+    card to folder, all or nothing."""
     with files.folder_aside(folder) as aside:
         # peft would write a model card (half the time of a small checkpoint), which ours replaces.
         tuned.create_or_update_model_card = lambda folder: None
@@ -124,7 +125,7 @@ def start_from(tuned: PeftModel, folder: Path) -> None:
 
 def _misfits(tuned: PeftModel, weights: Mapping[str, torch.Tensor]) -> list[str]:
     """Return names of weights that tuned's adapter lacks or has in another shape, and of its own weights missing from
-    weights."""
+    weights; PiSSA's weights are compared by their trained half."""
     from peft import get_peft_model_state_dict
 
     own = get_peft_model_state_dict(tuned, save_embedding_layers=False)
@@ -138,6 +139,7 @@ def _misfits(tuned: PeftModel, weights: Mapping[str, torch.Tensor]) -> list[str]
 
 
 def _read(folder: Path) -> dict[str, torch.Tensor]:
+    """Return the tensors of adapter_model.safetensors in folder. Raises ModelError if the file cannot be read."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -164,8 +166,9 @@ def restore(tuned: PeftModel, weights: dict[str, torch.Tensor]) -> None:
 
 
 def attach(model: PreTrainedModel, folder: Path) -> PeftModel:
-    """Load a saved adapter onto a loaded base. Raises ModelError if any of its weights, or of the adapter's layers, has
-    no counterpart."""
+    """Load a saved adapter onto a loaded base and return the peft model in eval mode; weights for towers that were
+    removed are skipped. Raises ModelError if any of its weights, or of the adapter's layers, has no counterpart; the
+    base is then as before. Out-of-memory errors are raised as they are."""
     from peft import PeftConfig, PeftModelForCausalLM, set_peft_model_state_dict
 
     from core.engine.families import parts
@@ -205,7 +208,7 @@ def attach(model: PreTrainedModel, folder: Path) -> PeftModel:
 
 
 def _take_off(model: PreTrainedModel) -> None:
-    """Restore the base after peft has wrapped some of its layers."""
+    """Put back the original layers that peft has wrapped, and forget the peft configuration."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     for name, module in list(model.named_modules()):

@@ -38,12 +38,11 @@ def packed_sdpa(
     ends: torch.Tensor | None = None,
     **kwargs: object,
 ) -> tuple[torch.Tensor, None]:
-    """Compute the attention of packed examples, each only over itself.
-
-    query: (B, heads, T, d); key, value: (B, kv heads, T, d). lengths: of the examples in each row, with sum T; None:
-    one example per row. ends: as in Batch, if they are on the device already. Returns (B, T, heads, d). Raises
-    NotImplementedError for unsupported attention.
-    """
+    """Compute causal attention of packed examples, each only over itself: on a CPU in bfloat16 blockwise, else by a
+    tested varlen kernel, else one scaled_dot_product_attention per example. query: (B, heads, T, d); key, value: (B, kv
+    heads, T, d). lengths: of the examples in each row, with sum T; None: one example per row. ends: as in Batch, if
+    they are on the device already. Returns ((B, T, heads, d), None). Raises NotImplementedError for a mask, soft cap,
+    bias or cache."""
     is_modified = (
         attention_mask is not None or kwargs.get("softcap") is not None or kwargs.get("position_bias") is not None
     )
@@ -83,7 +82,8 @@ def _is_windowed(query: torch.Tensor, window: int | None) -> bool:
 
 
 def _window(query: torch.Tensor, window: int | None) -> torch.Tensor | None:
-    """Return the (T, T) mask, True where a query may attend to a key; None where causal attention needs no mask."""
+    """Return the (T, T) mask, True where a query may attend to a key: to itself and the window - 1 keys before it. None
+    if the window covers all, so that causal attention needs no mask."""
     if not _is_windowed(query, window):
         return None
     steps = torch.arange(query.shape[2], device=query.device)
@@ -92,8 +92,8 @@ def _window(query: torch.Tensor, window: int | None) -> torch.Tensor | None:
 
 
 def enable(model: PreTrainedModel) -> bool:
-    """Switch model to packed rows if `holds` shows that it isolates their examples; otherwise leave it unchanged and
-    return False."""
+    """Switch model to packed rows and return True if `holds` shows that it isolates their examples, and a family with
+    local layers has passed its window on; otherwise leave it unchanged and return False."""
     before = model.config._attn_implementation
     own = _own_hidden(model)
     windows: list[int | None] = []
@@ -145,8 +145,8 @@ def set_aside(model: PreTrainedModel) -> Iterator[None]:
 
 
 def _has_local_layers(config: PreTrainedConfig) -> bool:
-    """True if some layer attends only to a window or a chunk. A family that expresses this only in the mask would lose
-    it."""
+    """True if some layer attends only to a window or a chunk, by layer_types or, without them, by sliding_window or
+    attention_chunk_size. A family that expresses this only in the mask would lose it."""
     kinds = set(getattr(config, "layer_types", None) or ())
     if kinds:
         return bool(kinds - {"full_attention"})
@@ -171,8 +171,10 @@ def _own_hidden(model: PreTrainedModel) -> torch.Tensor | None:
 
 @torch.no_grad()
 def holds(model: PreTrainedModel, own: torch.Tensor) -> bool:
-    """Test whether packing isolates two examples in one row: each gives what it gives alone, the first also what it
-    gives with the model's own attention, and changing the first does not affect the second."""
+    """Test whether packing isolates two examples in one row: each gives what it gives alone, the first also `own`, the
+    hidden states by the model's own attention, both within 2 % of the maximum (15 % in 8 bits) ~ changing the first
+    does not affect the second => changing the first does not affect the second beyond rounding. True on the meta
+    device, and changing the first does not affect the second."""
     with eight_bit.rows_apart(model) as in_8_bit:
         ids = _probe(model)
         vocabulary = model.config.get_text_config().vocab_size

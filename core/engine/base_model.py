@@ -29,7 +29,9 @@ def load(
     eight_bit: bool = False,
     keep_towers: bool = False,
 ) -> PreTrainedModel:
-    """Load the base on compute.device in eval mode, all parameters frozen. Raises ModelError with the reason.
+    """Load the base of folder on compute.device in eval mode, all parameters frozen, quantized to 4 or 8 bits unless
+    its files are quantized already. ~ Raises ModelError with the reason. => Raises ModelError with the reason;
+    out-of-memory errors as they are. Raises ModelError with the reason.
 
     keep_towers: keep the weights of its towers (core/engine/families/parts), which nothing here uses.
     """
@@ -90,7 +92,7 @@ def load_finite(folder: Path, compute: Compute, *how: bool) -> tuple[PreTrainedM
 
 @torch.no_grad()
 def is_finite(model: PreTrainedModel) -> bool:
-    """Return whether the logits of 16 random tokens are all finite."""
+    """Return whether the logits of 16 random tokens (fixed seed, a BOS token first if there is one) are all finite."""
     config = model.config.get_text_config()
     ids = torch.randint(config.vocab_size, (1, 16), generator=torch.Generator().manual_seed(0))
     if isinstance(config.bos_token_id, int):
@@ -102,8 +104,8 @@ def _load(
     kind: type[_BaseAutoModelClass], folder: Path, config: PreTrainedConfig, compute: Compute,
     quantization: BitsAndBytesConfig | None, places: dict[str, torch.device],
 ) -> PreTrainedModel:  # fmt: skip
-    """Load the weights with sdpa, or with eager attention where a family lacks it. Raises ModelError if files lack
-    weights."""
+    """Load the weights with sdpa, or with eager attention where a family lacks it. Raises ModelError if weights outside
+    its towers are missing or of another shape."""
 
     def attempt(attention: str) -> PreTrainedModel:
         model, info = kind.from_pretrained(
@@ -135,7 +137,7 @@ def _load(
 
 
 def nf4(dtype: torch.dtype, double_quant: bool = True) -> BitsAndBytesConfig:
-    """Return the quantization of QLoRA's base; products are computed in dtype."""
+    """Return the NF4 quantization of QLoRA's base, with double quantization; products are computed in dtype."""
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -145,8 +147,8 @@ def nf4(dtype: torch.dtype, double_quant: bool = True) -> BitsAndBytesConfig:
 
 
 def compute_4_bit_in(model: torch.nn.Module, dtype: torch.dtype) -> None:
-    """Set the dtype that 4-bit products are computed in. A 4-bit repository brings its own, mostly bfloat16, which RTX
-    20 GPUs only emulate."""
+    """Set the dtype that all 4-bit layers dequantize to and compute their products in. A 4-bit repository brings its
+    own, mostly bfloat16, which RTX 20 GPUs only emulate."""
     from bitsandbytes.nn import Linear4bit
 
     for module in model.modules():

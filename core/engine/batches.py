@@ -53,8 +53,8 @@ class Batch:
 
 
 def collate(rows: Sequence[Encoded], pad_token_id: int, device: torch.device) -> Batch:
-    """Collate rows, padded on the right; a pair becomes two rows of the batch. Only the mask marks padding, because the
-    pad token is often the end token."""
+    """Collate rows to a Batch on device, padded on the right to the longest; a pair becomes two rows of the batch. Only
+    the mask marks padding, because the pad token is often the end token."""
     examples = [example for row in rows for example in row.examples]
     width = max(len(row.input_ids) for row in examples)
     input_ids = torch.full((len(examples), width), pad_token_id, dtype=torch.int64)
@@ -70,8 +70,8 @@ def collate(rows: Sequence[Encoded], pad_token_id: int, device: torch.device) ->
 
 
 def collate_packed(rows: Sequence[Encoded], device: torch.device) -> Batch:
-    """Pack all rows, and both answers of a pair, into one row, for a model whose attention isolates them
-    (core/engine/attention)."""
+    """Pack all rows, and both answers of a pair, end to end into one row of a Batch on device, without padding and with
+    positions that restart, for a model whose attention isolates them (core/engine/attention)."""
     examples = [example for row in rows for example in row.examples]
     lengths = tuple(len(row.input_ids) for row in examples)
     input_ids = torch.tensor([token for row in examples for token in row.input_ids])[None]
@@ -86,7 +86,8 @@ def collate_packed(rows: Sequence[Encoded], device: torch.device) -> Batch:
 
 
 def _of_pairs(rows: Sequence[Encoded], counts: Sequence[int]) -> dict[str, torch.Tensor]:
-    """Return the fields of a Batch that only pairs and rated rows have."""
+    """Return the fields of a Batch that only pairs and rated rows have: answers (trained tokens of each example, at
+    least 1), reference log-probabilities, is_bad; {} for other rows."""
     if not rows[0].second:
         return {}
     reference, is_bad = [each for row in rows for each in row.reference], [row.is_bad for row in rows]
@@ -95,8 +96,8 @@ def _of_pairs(rows: Sequence[Encoded], counts: Sequence[int]) -> dict[str, torch
 
 
 def _learned(rows: Iterable[tuple[int, Encoded]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return index and targets of rows that begin at the given grid positions. Nothing predicts the first token of a
-    row."""
+    """Return index and targets of the trained tokens, (K,) int64 each: index is the grid position before a token, which
+    predicts it. rows: (grid position at which it begins, row). Nothing predicts the first token of a row."""
     index, targets = [], []
     for start, row in rows:
         for t in range(1, len(row.input_ids)):

@@ -36,7 +36,9 @@ class Compute:
 
 
 def choose(before: str | None = None) -> Compute:
-    """Choose bf16 on GPUs from Ampere on and on CPUs that compute it natively, fp16 on older GPUs, otherwise fp32.
+    """Choose bf16 on GPUs from Ampere on and on CPUs that compute it natively, fp16 on older GPUs, otherwise fp32; on
+    Windows and WSL also limit this process to the memory that is free on the GPU. ~ which is kept whatever today's
+    timing => which is used even if another one were chosen now
 
     Call it before using the GPU: the memory free then is what this process may use. before: the dtype of an earlier
     attempt of the same run, which is kept whatever today's timing.
@@ -72,7 +74,8 @@ def beyond_float16(compute: Compute) -> Compute:
 
 def stay_within_card(machine: Machine, system: str) -> None:
     """Make a full GPU an error on Windows and WSL too, where the driver would silently use RAM instead, many times
-    slower: torch then frees its cache, tries again, and raises OutOfMemoryError as on Linux."""
+    slower: torch then may only use what is free now less SPARE_BYTES, frees its cache. Does nothing on other systems,
+    tries again, and raises OutOfMemoryError as on Linux."""
     card = card_of(machine)
     if system not in SPILLING_SYSTEMS or card is None or card.free_bytes is None:
         return
@@ -101,7 +104,8 @@ def _choose() -> Compute:
 
 
 def on_cpu() -> Compute:
-    """Return the CPU, in bfloat16 only if a timed product takes no longer in it than in float32."""
+    """Return the CPU with its reason, in bfloat16 only if it has native instructions for it and a timed product takes
+    no longer in it than in float32."""
     cpu = torch.device("cpu")
     if not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
         return Compute(cpu, torch.float32, msg("device.cpu_fp32"))
@@ -114,7 +118,8 @@ def on_cpu() -> Compute:
 
 
 def _bf16_to_fp32_time(size: int = 576, rounds: int = 30) -> float:
-    """Return the time of one bf16 linear over that of the same in fp32, on one thread.
+    """Return the time of one bf16 linear (256 x size by size x size) divided by that of the same in fp32, on one
+    thread; torch's thread count is restored.
 
     The best of each counts; they alternate, so that other programs disturb both. If bf16 is not clearly faster, four
     times as many rounds are timed: beside twenty programs a worker once chose fp32 where bf16 takes half the time.

@@ -45,7 +45,8 @@ class Head:
 
     @classmethod
     def from_config(cls, config: PreTrainedConfig) -> Head:
-        """Read scale and cap from the configuration, untested."""
+        """Read scale and cap from the first of the known field names that the configuration has; `alone` stays False,
+        because nothing is tested."""
         configs = (config, config.get_text_config())
 
         def first_number(names: Sequence[str]) -> float | None:
@@ -79,8 +80,9 @@ def summed_loss(tuned: torch.nn.Module, batch: Batch, head: Head | None = None) 
 
 
 def token_losses(tuned: torch.nn.Module, batch: Batch, head: Head | None = None) -> torch.Tensor:
-    """The cross-entropy of each trained token, (K,) float32; by the model's own logits where the head may not be
-    applied alone."""
+    """The cross-entropy of each trained token, (K,) float32; the head is applied to trained positions only, chunk by
+    chunk, or, where it may not be applied alone, the model's own logits are used. head: read from the configuration if
+    None."""
     model = tuned.get_base_model() if hasattr(tuned, "get_base_model") else tuned
     head = head or Head.from_config(model.config)
     if not head.alone:
@@ -120,6 +122,7 @@ class _FrozenHead(torch.autograd.Function):
         targets: torch.Tensor,
         head: Head,
     ) -> torch.Tensor:
+        """Return the losses (K,), chunk by chunk; save their gradient by hidden only if hidden needs one."""
         losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
         gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         for chunk in _chunks(len(hidden), len(weight), hidden.device):
@@ -133,6 +136,8 @@ class _FrozenHead(torch.autograd.Function):
     def backward(
         ctx: torch.autograd.function.FunctionCtx, grad_losses: torch.Tensor
     ) -> tuple[torch.Tensor | None, ...]:
+        """Return the saved gradient times that of each loss, in place where the losses' gradients differ; a gradient
+        that is one expanded scalar leaves it as it is."""
         (gradient,) = ctx.saved_tensors
         if grad_losses.stride(0):  # each its own: in place, for beside them a product in fp32 would be twice as large
             return gradient.mul_(grad_losses[:, None]), None, None, None, None
@@ -155,8 +160,8 @@ def _trained_head_losses(
 
 
 def _model_logits(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
-    """Return the model's own logits at the trained positions, (K, V). It computes all positions only if it supports no
-    selection."""
+    """Return the model's own logits at the trained positions, (K, V). Where forward has no logits_to_keep it computes
+    all positions and selects from them."""
     inputs, width = batch.inputs(), batch.input_ids.shape[1]
     if "logits_to_keep" not in inspect.signature(model.forward).parameters:
         return model(**inputs).logits.flatten(0, 1).index_select(0, batch.index)
@@ -167,8 +172,9 @@ def _model_logits(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
 
 @torch.no_grad()
 def _matches_model(model: PreTrainedModel, head: Head) -> bool:
-    """Return whether head gives the model's own logits within 1 % (on the meta device: of their shape), for families
-    that are not listed."""
+    """Return whether head on the decoder's hidden states gives the model's own logits of 8 tokens, within 1 % of the
+    largest; on the meta device only the shapes are compared. False if the family's code fails. Restores train or eval
+    mode."""
     device = next(model.parameters()).device
     ids = torch.arange(5, 13, device=device)[None] % model.config.get_text_config().vocab_size
     was_training = model.training

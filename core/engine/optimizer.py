@@ -21,8 +21,8 @@ def make(tuned: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def of_name(optim: str | None, groups: list[dict[str, Any]], **settings: float) -> torch.optim.Optimizer:
-    """Return AdamW in fp32, or bitsandbytes' 8-bit or paged 8-bit one (about 2 bytes per parameter instead of 8). If
-    paging is not possible, paged_adamw_8bit becomes adamw_8bit, which is otherwise its equal."""
+    """Return AdamW in fp32, or bitsandbytes' 8-bit or paged 8-bit one (about 2 bytes per parameter instead of 8).
+    Without memory paging on this GPU, paged_adamw_8bit becomes adamw_8bit, which is otherwise its equal."""
     if optim in (None, "adamw_torch"):
         return torch.optim.AdamW(groups, fused=True, **settings)
     import bitsandbytes
@@ -40,8 +40,8 @@ def can_page(parameter: torch.Tensor) -> bool:
 
 
 def groups_of(tuned: torch.nn.Module, loraplus_lr_ratio: float | None) -> list[dict[str, Any]]:
-    """Return one parameter group; with LoRA+ two, as in peft's create_loraplus_optimizer: A, and B with DoRA's
-    magnitudes."""
+    """Return one group of all trained parameters; with LoRA+ two, as in peft's create_loraplus_optimizer: A with
+    lr_ratio 1, and B with DoRA's magnitudes and lr_ratio loraplus_lr_ratio."""
     trained = [(name, p) for name, p in tuned.named_parameters() if p.requires_grad]
     if loraplus_lr_ratio is None:
         return [{"params": [p for _, p in trained], "lr_ratio": 1.0}]

@@ -33,6 +33,8 @@ class Retreat:
     def __init__(
         self, planned: int, is_packed: bool, on_card: bool, checkpointing: bool = False, offloads: bool = False
     ):
+        """Begin without reductions. planned: examples of a micro-batch, or its tokens if is_packed; checkpointing,
+        offloads: the recipe's settings."""
         self._planned, self._packed, self._on_card = planned, is_packed, on_card
         self._checkpointing, self._offloads = checkpointing, offloads
         self.reductions: list[str] = []
@@ -41,6 +43,8 @@ class Retreat:
     @classmethod
     def from_recipe(cls, recipe: Recipe, is_packed: bool, on_card: bool) -> Retreat:
         # a sharded base's weights cannot be distinguished from activations
+        """Create the Retreat of a recipe: its batch size (times row length if packed), checkpointing and offloading,
+        which needs a single GPU without FSDP."""
         train, on_card = recipe.train, on_card and not recipe.train.fsdp
         planned = train.per_device_train_batch_size * (recipe.row_length if is_packed else 1)
         return cls(
@@ -78,7 +82,9 @@ class Retreat:
     def take_next(
         self, failed: Sequence[int], lengths: Sequence[int], what: Message, measuring: bool = False
     ) -> Message | None:
-        """Take the first way that helps the failed micro-batch; return its message, or None if no way is left.
+        """Record the first way that helps the failed micro-batch in `reductions` (checkpoint every layer, halve until
+        it falls apart, checkpointing, offloading); return its message, or None if no way is left. failed: positions in
+        lengths.
 
         what: where memory ran out. measuring: an evaluation saves nothing for a backward, so only smaller batches help.
         """

@@ -78,6 +78,8 @@ class Step:
         offloading: Callable[[PeftModel], AbstractContextManager[object]] = Offload,
         preference: Preference | None = None,
     ):  # fmt: skip
+        """Store what a step needs, create its loss scaler, and let each optimizer step raise the version counters of
+        the trained parameters, by which copies of them are refreshed."""
         self.tuned, self.device, self.dtype, self.on_card = tuned, device, dtype, device.type == "cuda"
         self.optimizer, self.head, self.retreat = optimizer, head, retreat
         self.packed, self.pad_token_id, self.preference = packed, pad_token_id, preference
@@ -123,8 +125,8 @@ class Step:
 
     # ---- attempts: begin, save, restore ---------------------------------------------------------------------------
     def begin(self, seed: int) -> None:
-        """Seed or restore the RNGs and apply memory settings and fused layers, before an attempt's first step.
-        `release` undoes it."""
+        """Seed the RNGs, or restore the state of an earlier attempt, and apply memory settings and fused layers, before
+        an attempt's first step. `release` undoes it."""
         torch.manual_seed(seed)
         self._random_at_start = random_states(self.on_card)
         self.random = self.random or self._random_at_start
@@ -178,7 +180,9 @@ class Step:
     def compute(
         self, parts: Sequence[Rows], learning_rate: float, check: Callable[[], None] = lambda: None
     ) -> StepResult:
-        """Forward and backward of every part, before `apply`. check is called before each and may raise.
+        """Forward and backward of every part, with gradients clipped; the adapter changes only in `apply`. Returns
+        loss, gradient norm and token counts, and is_finite: loss and norm are finite, or fp16's scaler may still lower
+        its scale. check is called before each part and may raise.
 
         A step that is left on the way has touched gradients only: the adapter is that of the step before.
         """
@@ -198,7 +202,8 @@ class Step:
         return StepResult(loss, grad_norm, sum(batch.tokens for batch in batches), trained_tokens, is_finite)
 
     def backward_step(self, parts: Sequence[Rows], batches: Sequence[Batch], check: Callable[[], None]) -> torch.Tensor:
-        """Call `backward` for a whole step; `computing` is its current part."""
+        """Call `backward` for a whole step and return its summed loss; `check` is called and `computing` set before
+        each part."""
 
         def entering(number: int) -> None:
             check()
@@ -211,7 +216,8 @@ class Step:
         divisor: tuple[float, float] | None = None,
     ) -> torch.Tensor:  # fmt: skip
         """Forward and backward of every micro-batch, weighted by its trained tokens, or pairs. Returns the summed loss,
-        a scalar without gradient; the gradients are those of the mean.
+        a scalar without gradient; the gradients are added to the parameters' and are those of the mean (loss /
+        divisor), times the loss scale if is_scaled.
 
         entering: called with each one's number, from 0. divisor: `loss_divisor` of the step that batches belong to.
         """
@@ -261,8 +267,9 @@ class Step:
         return torch.nn.utils.clip_grad_norm_(self.parameters, self._max_grad_norm or math.inf)
 
     def apply(self, is_good: bool, is_first: bool = False) -> None:
-        """Apply the update if it is good, and clear the gradients. is_first: the first of all updates, in which the
-        optimizer creates its state; that can be undone, a later change of it cannot."""
+        """Apply the optimizer's update if it is good, update the loss scale and clear the gradients. is_first: the
+        first of all updates, in which the optimizer creates its state; that can be undone, a later change of it
+        cannot."""
         if not is_first:
             self.computing = ()
         if is_good:
@@ -276,8 +283,8 @@ class Step:
 
     @torch.no_grad()
     def evaluate_batch(self, rows: Rows, compares: bool = False) -> tuple[float, int]:
-        """Return summed loss and trained tokens, or pairs, of a batch, without changing the model's train or eval mode.
-        compares: of pairs, with the preference loss; `take_pair_metrics` then has more."""
+        """Return (summed loss, trained tokens or pairs) of a batch, without gradients and in the model's present train
+        or eval mode. compares: of pairs, with the preference loss; `take_pair_metrics` then has more."""
         self.computing = rows  # first: the batch itself may not fit
         batch = self.batch(rows)
         if compares and self.preference:
@@ -305,7 +312,8 @@ class Step:
 
     # ---- undo -----------------------------------------------------------------------------------------------------
     def discard_unfinished(self) -> None:
-        """Undo what an unfinished step has changed (gradients, loss scaler, random state), and free its memory."""
+        """Undo what an unfinished step has changed (gradients, loss scaler, random state), and free its memory, also
+        the GPU's cache. The adapter is not changed."""
         self.computing = ()
         self.optimizer.zero_grad(set_to_none=True)
         if self.fused:
@@ -320,7 +328,8 @@ class Step:
 
     @torch.no_grad()
     def reset_to_start(self) -> None:
-        """Return adapter, optimizer and random state to those before the first step."""
+        """Restore the adapter, the optimizer (empty) and the random state from before the first step; with PiSSA to its
+        initial factors."""
         pissa = getattr(self.tuned, "pissa", None)
         if pissa and pissa.start:  # the base lacks what the adapter then began with
             set_peft_model_state_dict(self.tuned, pissa.start)
@@ -332,8 +341,8 @@ class Step:
 
     # ---- the longest batch (core/training/memory/probe) ------------------------------------------
     def longest(self, steps: Iterable[Sequence[Sequence[int]]], rows: Rows) -> LongestBatch:
-        """Return the micro-batch with most tokens, padding included; of several the one with most trained tokens.
-        steps: positions in rows."""
+        """Return the micro-batch with most tokens, padding included, among equals the one with most trained tokens, as
+        Retreat splits the steps; `several` if some step has more than one. steps: positions in rows."""
         lengths, learned = lengths_of(rows), learned_of(rows)
         best, several = ((-1, -1), list[int]()), False
         for step in steps:
@@ -345,8 +354,9 @@ class Step:
         return LongestBatch(tuple(rows[i] for i in best[1]), *best[0], several=several)
 
     def rehearse(self, longest: LongestBatch) -> None:
-        """Compute a forward and backward as in a step and discard them: RNG states and gradients are the same
-        afterwards."""
+        """Compute forward and backward of the longest micro-batch to see whether it fits, with gradients present
+        already if steps have several; RNG states are restored and gradients cleared afterwards. Raises an out-of-memory
+        error if it does not fit."""
         states = random_states(self.on_card)
         self.tuned.train()
         if longest.several:  # in a step, all micro-batches but the first add to existing gradients
@@ -366,7 +376,8 @@ def padded(lengths: Sequence[int], packed: bool) -> int:
 
 @contextmanager
 def stop_inside_layers(tuned: torch.nn.Module, check: Callable[[], None]) -> Iterator[None]:
-    """Context manager: let `check` raise between two layers of a forward or backward.
+    """Context manager: call `check`, which may raise, before each decoder layer of a forward and after each of a
+    backward.
 
     A step that is left has touched gradients only: the adapter is that of the step before.
     """

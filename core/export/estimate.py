@@ -61,10 +61,9 @@ def for_adapter(size: int, done: Iterable[ExportResult]) -> ExportEstimate:
 def for_model(
     kind: ExportKind, quant: str | None, base: str, shape: ModelShape, done: Iterable[ExportResult]
 ) -> ExportEstimate:
-    """Needs of a merged folder or a GGUF file.
-
-    base: as recipes name it; done: exports on this PC, newest first.
-    """
+    """Estimate result size, disk and memory in bytes, and seconds (None without an earlier export) of a merged folder
+    or a GGUF file. base: as recipes name it; done: exports on this PC, newest first. The size of an earlier export of
+    the same base and type is taken as it is."""
     parameters = shape.params
     size, disk = int(bytes_a_parameter(quant, shape.hidden_size) * parameters), MERGED * parameters
     if kind == "gguf":
@@ -85,11 +84,9 @@ def bytes_a_parameter(quant: str | None, hidden_size: int = BLOCK) -> float:
 def similar_export(
     done: Iterable[ExportResult], kind: str, quant: str | None, base: str, parameters: int
 ) -> tuple[ExportResult, float] | None:
-    """The newest similar export, and this one's expected time as a multiple of it; None without one.
-
-    An export of the same base is preferred, else one of about the same size. The quantization of a GGUF file hardly
-    matters.
-    """
+    """Return the newest similar export of this kind, and this one's expected time as a multiple of it; None without
+    one. One of the same base (multiple 1) is preferred, else one of about the same size, and of those one of the same
+    quantization."""
     same_kind = [
         (each, parameters * bytes_a_parameter(each.quant) / max(1, each.bytes)) for each in done if each.kind == kind
     ]
@@ -102,7 +99,8 @@ def similar_export(
 def seconds_left(
     status: ExportStatus, phases: Sequence[tuple[str, float]], times: float = 1.0
 ) -> tuple[float | None, float | None]:
-    """Seconds left of the current phase, by its own pace, and of the whole export, by an earlier export's phases.
+    """Return the seconds left of the current phase, by its own pace (from 5 % done on), and of the export, by the
+    (stage, seconds) of an earlier export's phases if the current one is among them.
 
     times: this export's time as a multiple of the earlier one's. None for what is not known.
     """

@@ -111,7 +111,8 @@ class ExportReporter(Job[ExportStatus]):
             raise StopRequested
 
     def _poll(self, now: float) -> None:
-        """Note a cancel request; GRACE_S later, end the process by force."""
+        """Note a cancel request in control.json; if the worker still runs GRACE_S later and is not publishing, end its
+        children, delete its files, report "cancelled" and end the process at once."""
         if not self._cancelled.is_set():
             if self.folder.cancel_asked():
                 self._cancel_seen_at = now
@@ -131,7 +132,8 @@ def main() -> int:
 
 
 def work_in(path: Path, workspace: str, work: Callable[[ExportReporter], int], cancelled: Message | None = None) -> int:
-    """Hold a job's folder, do the work and return the exit status."""
+    """Hold a job's folder and keep the PC awake if that is set, do the work and return its exit status; 1 if another
+    process holds the folder for 5 s. cancelled: the message of a cancel."""
     folder, space = JobFolder(path), Workspace.open(workspace)
     try:
         with (
@@ -145,7 +147,8 @@ def work_in(path: Path, workspace: str, work: Callable[[ExportReporter], int], c
 
 
 def carry_out(request: ExportRequest, job: ExportReporter) -> int:
-    """Make one export, report how it ended whatever happens, and return the exit status."""
+    """Make one export under the device's lease, report its end to the job whatever happens, and return the exit status:
+    0 done, CANCELLED_EXIT cancelled, else 1. Unfinished files are deleted unless the export was completed."""
     workspace = Workspace.open(request.workspace)
     run = Runs(workspace).get(request.run)
     ending: JsonObject
@@ -173,7 +176,7 @@ def carry_out(request: ExportRequest, job: ExportReporter) -> int:
 
 
 def describe_failure(result: ExportResult) -> Message:
-    """The message about an export that failed its verification, with the reasons and numbers."""
+    """Return the message about an export that failed its verification, with the reasons and numbers."""
     check = result.check
     if check.proof == "llamacpp":
         suffix = "_kept" if result.name.endswith("-unproven") else ""
@@ -209,7 +212,8 @@ def describe_failure(result: ExportResult) -> Message:
 
 
 def larger_type(result: ExportResult) -> str | None:
-    """The type to choose instead of one whose quantization lost too much; None if that is not the only reason."""
+    """Return the next larger type to choose, if lost precision by quantization is the only reason that failed; else
+    None. From q4_k_m it is q6_k if llama.cpp stored tensors in larger types, because their rows are too short."""
     if [reason.key for reason in result.check.reasons] != ["gguf.reason_quantised"]:
         return None
     short_rows = any(note.key == "gguf.larger_types" for note in result.notes)
@@ -221,7 +225,8 @@ def larger_type(result: ExportResult) -> str | None:
 
 
 def explain(error: Exception, workspace: Workspace) -> Message:
-    """Return an unexpected error in words: a full disk, too little memory, else its own text."""
+    """Return the message for an unexpected error: a full disk, too little memory (or page file), else its type and
+    first line."""
     if is_disk_full(error, workspace.exports):
         free = shutil.disk_usage(workspace.exports).free
         return msg("export.disk_full", folder=workspace.exports, free_mb=free // 10**6)
@@ -240,8 +245,9 @@ class Exporter:
     job: ExportReporter
 
     def run(self) -> ExportResult:
-        """Build the files of the requested kind, check them, and move them to their place. An export that fails its
-        check is deleted, or kept as NAME-unproven if requested."""
+        """Build the files of the requested kind from the adapter, at the requested strength, check them, move them to
+        their place and return the record. An export that fails its check is deleted, or kept as NAME-unproven if
+        requested."""
         started = time.monotonic()
         job, request, recipe = self.job, self.request, self.run_folder.recipe()
         adapter = adapter_folder(self.run_folder, request.checkpoint)
@@ -277,7 +283,8 @@ class Exporter:
 
     # ---- one function for each kind: BUILDERS -----------------------------------------------------
     def _copy(self, adapter: Path, out: Path) -> MadeExport:
-        """Export the unchanged adapter. Needs neither the base nor memory for a model."""
+        """Export the unchanged adapter by copying its folder; return the byte check and the weights' dtype. Needs
+        neither the base nor memory for a model."""
         from core.export import verification
 
         self._check_disk(files.bytes_in(adapter))
@@ -289,7 +296,7 @@ class Exporter:
         return verification.prove_copy(out, adapter, self.run_folder.facts().probe_rows, self.job.set_stage), dtype, ()
 
     def _merged(self, adapter: Path, out: Path) -> MadeExport:
-        """Export a folder with the adapter merged into its base."""
+        """Export a folder with the adapter merged into its base and a model card; return the verification."""
         from core.export import verification
 
         base, method, _ = self._source(adapter)
@@ -299,7 +306,8 @@ class Exporter:
         return self._with_card(out, base, method, check)
 
     def _gguf(self, adapter: Path, out: Path) -> MadeExport:
-        """Export the merged model as a GGUF file, with an Ollama Modelfile."""
+        """Export the merged model as a GGUF file, with an Ollama Modelfile and a model card; return the
+        verification."""
         from core.export.llamacpp import make
 
         order = self._order(adapter, out)
@@ -311,8 +319,8 @@ class Exporter:
 
     # ---- inputs and checks ----------------------------------------------------------------
     def _source(self, adapter: Path) -> tuple[Base, Method, Tools | None]:
-        """The base, the verification method, and llama.cpp's tools for a GGUF file. Raises ExportError without enough
-        disk."""
+        """Return the base (downloaded if needed), the verification method, and llama.cpp's tools for a GGUF file, else
+        None. Raises ExportError without enough disk."""
         from core.export import stored, verification
 
         base = stored.read_base(self._obtain_base(adapter))
@@ -324,7 +332,8 @@ class Exporter:
     def _with_card(
         self, out: Path, base: Base, method: Method, check: ExportCheck, notes: tuple[Message, ...] = ()
     ) -> MadeExport:
-        """Write the model card, and add a note if another GPU than the training's verifies the export."""
+        """Write the model card to out and return the made export: check, dtype and notes, one more if another GPU than
+        the training's verifies it."""
         card = model_card.of_run(self.run_folder, self._form(base.dtype_name), base.folder)
         (out / "README.md").write_text(card, "utf-8", newline="\n")
         if other_gpu := self._other_gpu(method.compute):
@@ -332,8 +341,8 @@ class Exporter:
         return check, base.dtype_name, notes
 
     def _other_gpu(self, compute: Compute) -> Message | None:
-        """A note if the verifying GPU is not the one of the training. On the CPU there is none: that is a matter of
-        memory."""
+        """Return a note if the verifying GPU is not the one of the training, else None. On the CPU there is none: that
+        is a matter of memory."""
         from core.engine.device import card_in_use
 
         return (
@@ -344,7 +353,7 @@ class Exporter:
 
     def _obtain_base(self, adapter: Path) -> Path:
         """Download the base if needed and return its folder. Raises ExportError if it has changed since training, or if
-        this kind of export is impossible for it."""
+        llama.cpp does not know its family (GGUF), or the adapter trains an output head tied to the embedding."""
         job, model = self.job, self.run_folder.recipe().model
         folder = Models(self.workspace).obtain(model.id, model.revision, job.counted, job.check, to_train=False)
         job.set_stage("starting")
@@ -387,7 +396,8 @@ class Exporter:
         return f"{self._ollama_name()}-{self.request.quant}.gguf"
 
     def _order(self, adapter: Path, out: Path) -> MakeOrder:
-        """Return the order to make a GGUF file: sources, target and working folders, and how to prove it."""
+        """Create the folder out and return the order to make a GGUF file: sources, target and working folders, and how
+        to prove it."""
         from core.export.llamacpp import make
 
         job, (base, method, tools) = self.job, self._source(adapter)
@@ -410,7 +420,8 @@ class Exporter:
         )
 
     def _write_modelfile(self, adapter: Path, file: Path, model_type: str) -> tuple[Message, ...]:
-        """Write Ollama's Modelfile beside the GGUF file; return notes on what Ollama does differently."""
+        """Write Ollama's Modelfile, with the template's end and EOS as stop strings, beside the GGUF file; return notes
+        on what Ollama does differently."""
         from core.data.tokenizer import Tokenizer
         from core.export.ollama import modelfile
         from core.export.ollama.program import least_version
@@ -435,8 +446,8 @@ class Exporter:
         )
 
     def _publish(self, out: Path, result: ExportResult) -> ExportResult:
-        """Move a finished export to its place, replacing an earlier one of the same name only now. Deletes one that
-        failed its check, unless it is to be kept."""
+        """Move a finished export to its place, replacing an earlier one of the same name only now. Writes export.json,
+        and returns the result. One that failed its check is deleted instead, unless it is to be kept."""
         if not result.check.passed and not self.request.keep_unproven:
             self.job.folder.clear()
             return result.model_copy(update={"name": self.request.name})

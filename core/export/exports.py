@@ -83,7 +83,8 @@ class Exports:
         self._clear_leftovers()
 
     def _clear_leftovers(self) -> None:
-        """Delete what killed workers, interrupted deletions and files that Windows kept open have left behind."""
+        """Delete what killed workers, interrupted deletions and files that Windows kept open have left behind; folders
+        of working jobs are left alone."""
         for leftover in self.workspace.exports.glob(f".*{DELETED}"):
             files.remove_tree(leftover)
         for job in (self.workspace.exports / ".jobs").glob("*"):
@@ -103,8 +104,9 @@ class Exports:
         keep_unproven: bool = False,
         strength: float = 1.0,
     ) -> ExportJob:
-        """Begin an export in a child process. Raises ExportError if it is not possible, BusyError while the same one is
-        running."""
+        """Begin an export in a child process and return its job, after deleting leftovers and calling before_start. ~
+        Raises ExportError if it is not possible, => Raises ExportError if its options, tools or path do not allow it,
+        Raises ExportError if it is not possible, BusyError while the same one is running."""
         request = self.request(run, to, quant, checkpoint, keep_unproven, strength)
         if request.kind == "gguf" and (reason := tools.why_unavailable(self.workspace)):
             raise ExportError("gguf.needs_tools", reason=reason)
@@ -137,7 +139,9 @@ class Exports:
         keep_unproven: bool = False,
         strength: float = 1.0,
     ) -> ExportRequest:
-        """Check an export's options and return the worker's request. Raises ExportError, RunError or ModelError."""
+        """Check an export's options and return the worker's request. to: a key of KINDS; quant: for GGUF only, default
+        the first of QUANTS; checkpoint: None for the final adapter. ~ RunError or ModelError. => RunError or ModelError
+        (a damaged adapter). Raises ExportError, RunError or ModelError."""
         if to not in KINDS:
             raise ExportError("export.unknown_target", found=str(to)[:40], there=list(KINDS))
         kind = KINDS[to]
@@ -159,7 +163,8 @@ class Exports:
         )
 
     def attempts(self, run_id: str) -> Sequence[tuple[ExportRequest, ExportStatus]]:
-        """The newest attempt at each export of a run, at any strength, that is running or did not succeed."""
+        """Return request and status of the newest attempt at each export of a run, at any strength, that is running or
+        did not succeed."""
         attempts = []
         for folder in sorted((self.workspace.exports / ".jobs").glob("*")):
             request = (
@@ -179,14 +184,15 @@ class Exports:
     def finished(
         self, run: RunFolder, to: str, quant: str | None = None, checkpoint: str | None = None, strength: float = 1.0
     ) -> ExportResult | None:
-        """Return the finished export with these options if the adapter has not changed since. Raises as `request`."""
+        """Return the finished export with these options if it was made after the adapter was last written, else None.
+        Raises as `request`."""
         request = self.request(run, to, quant, checkpoint, strength=strength)
         result = read_result(self.workspace.exports / request.name)
         trained = (adapter_folder(run, checkpoint) / "adapter_model.safetensors").stat().st_mtime
         return result if result and result.name == request.name and result.created >= trained else None
 
     def list(self, run_id: str | None = None) -> Sequence[ExportResult]:
-        """Finished exports, newest first; of one run, or of all."""
+        """Return the finished exports with a valid record, newest first; of one run, or of all."""
         folders = [path for path in self.workspace.exports.iterdir() if not path.name.startswith(".")]
         results = [(path.name, read_result(path)) for path in folders]
         # A copied folder still has its original's name in export.json: it is not an export of this workspace.
@@ -210,8 +216,8 @@ class Exports:
 
 
 def adapter_folder(run: RunFolder, checkpoint: str | None) -> Path:
-    """The folder of a run's adapter, or of a checkpoint's. Raises RunError for an unknown checkpoint, ExportError
-    without an adapter."""
+    """Return the folder of a run's adapter, or of a checkpoint's. Raises RunError for an unknown checkpoint,
+    ExportError without an adapter."""
     if checkpoint is not None:
         return run.checkpoint(checkpoint) / "adapter"
     if not run.has_adapter():

@@ -49,7 +49,8 @@ class JobFolder:
             return file.exists()
 
     def status(self, process: subprocess.Popen[bytes] | None = None) -> ExportStatus | None:
-        """Return the status; an attempt that is marked as running while nobody holds its lock counts as failed.
+        """Return the status, None without an attempt. One that is marked as running while nobody holds its lock, or as
+        starting for longer than START_S, is returned as failed.
 
         process: its worker, if this process started it, so that one which died at once is not "starting" for a minute.
         """
@@ -62,7 +63,8 @@ class JobFolder:
         return status
 
     def _gone(self) -> JsonObject:
-        """The status fields for a worker that died without a message, as it does when the disk is completely full."""
+        """Return the status fields for a worker that died without a message, with the disk's free space if it is
+        full."""
         free = files.free_when_full(self.path)
         return (
             GONE
@@ -80,8 +82,9 @@ class JobFolder:
         files.replace(self.path / "status.json", status.model_dump_json(indent=1) + "\n")
 
     def begin(self, request: Frozen, module: str, cwd: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-        """Start a new attempt: write its request and first status, start its process. Raises RunError if the disk is
-        full or no process can be started."""
+        """Start a new attempt: delete unfinished files of an earlier one, write its request and first status, empty its
+        log, and return its process, `python -m module request.json`. Raises RunError if the disk is full or no process
+        can be started."""
         file, log = self.path / "request.json", self.path / "export.log"
         with writing(self.path.parents[1]):
             self.path.mkdir(parents=True, exist_ok=True)
@@ -102,7 +105,8 @@ class JobFolder:
         on_status: Callable[[ExportStatus], None] | None = None,
         timeout_s: float = math.inf,
     ) -> ExportStatus:
-        """Wait until the attempt has ended, or for timeout_s, and return its status."""
+        """Wait until the attempt has ended, or for timeout_s, and return its status; on_status is called with it ten
+        times a second."""
         end = time.monotonic() + timeout_s
         while (status := self.status(process)) and status.active and time.monotonic() < end:
             if on_status:
@@ -118,7 +122,8 @@ class JobFolder:
         return (self.path / "control.json").exists()
 
     def end(self, process: subprocess.Popen[bytes] | None, cancelled: Message) -> ExportStatus | None:
-        """Cancel the attempt: request it, wait, then kill. Takes CANCEL_S and a moment at most.
+        """Cancel the attempt, if it is active, and return its status: request it, wait for CANCEL_S, then kill the
+        process, write the message `cancelled` and delete its files.
 
         If Windows still refuses to delete files, the message says so and the next attempt deletes them.
         """
@@ -146,15 +151,16 @@ class JobFolder:
         return status
 
     def clear(self, patience_s: float = 0.0) -> bool:
-        """Delete the unfinished files; return whether all are gone. Windows keeps files that an ending process has
-        mapped or a scanner has open."""
+        """Put back an earlier export that was set aside, delete the unfinished files and the cancel request; return
+        whether all are gone. Windows keeps files that an ending process has mapped or a scanner has open."""
         self.bring_back()
         is_gone = files.remove_tree(self.build, patience_s)
         (self.path / "control.json").unlink(missing_ok=True)
         return is_gone
 
     def bring_back(self) -> None:
-        """Restore an earlier export that was set aside by a worker killed before its own result took the place."""
+        """Restore an earlier export, or its unproven form, that a worker set aside and was killed before its own result
+        took the place."""
         exports = self.path.parent.parent
         names = {old: self.path.name + old.name.removeprefix(REPLACED) for old in self.build.glob(f"{REPLACED}*")}
         for old, name in names.items():

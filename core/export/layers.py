@@ -32,8 +32,8 @@ OF_A_LAYER = re.compile(r"^(.*?\.\d+)\.")
 
 
 def need_bytes(base: Base, adapter: Path) -> int:
-    """Memory that a forward pass by layer needs: its largest part as stored and in float32, the whole adapter, the
-    logits and their logarithms."""
+    """Return the bytes of memory that a forward pass by layer needs: its largest part as stored and in float32, the
+    adapter's file, the logits and their logarithms, and SPARE_BYTES."""
     parts: dict[str, int] = defaultdict(int)
     for name, stored in base.tensors.items():
         layer = OF_A_LAYER.match(name)
@@ -52,7 +52,8 @@ def missing(model: PreTrainedModel, base: Base) -> list[str]:
 def read_by_layer(
     model: PreTrainedModel, read: Read, stored: Collection[str], device: torch.device, extra: Mapping[str, torch.Tensor]
 ) -> PreTrainedModel:
-    """Prepare model for a forward pass on device and return it.
+    """Hook model so that each block's weights are read for its part of a forward pass on device and released after;
+    return it. Stored buffers are read at once.
 
     read: returns a weight by its name in `stored`. extra: the adapter's tensors by their names in the model.
     """
@@ -73,7 +74,7 @@ def add_adapter(model: PreTrainedModel, folder: Path) -> None:
 
 
 def adapter_tensors(model: PreTrainedModel, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors of an adapter's file by the names of the layers that `add_adapter` put into model."""
+    """Return the tensors of an adapter's file by the names of the layers that `add_adapter` put into model."""
     by_layer = {}
     for key, tensor in renamed(tensors, {name for name, _ in model.named_modules()}).items():
         module, name = key.removeprefix(PREFIX).removesuffix(".weight").rsplit(".", 1)
@@ -83,8 +84,8 @@ def adapter_tensors(model: PreTrainedModel, tensors: Mapping[str, torch.Tensor])
 
 @torch.inference_mode()
 def logits(model: PreTrainedModel, rows: Sequence[Sequence[int]], device: torch.device) -> list[torch.Tensor]:
-    """Logits of each row, (T, vocabulary), on device. Rows are padded on the right, which changes nothing under causal
-    attention."""
+    """Return the logits of each row, (T, vocabulary), on device, from one forward of all. Rows are padded on the right,
+    which changes nothing under causal attention."""
     width = max(map(len, rows))
     ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=device)
     mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=device)
@@ -108,6 +109,8 @@ class _Weights(Mapping[str, torch.Tensor]):
         device: torch.device,
         extra: Mapping[str, torch.Tensor],
     ):
+        """Note the model's names and tied weights; read: returns a weight by its name in `stored`. extra: tensors that
+        are at hand."""
         self._names = [name for name, _ in model.named_parameters()]
         self._tied, self._read, self._stored, self._device, self._extra = _tied(model), read, stored, device, extra
 

@@ -38,7 +38,8 @@ def models_folder(home: Path | None = None) -> Path | None:
 
 
 def wanted_folder(home: Path | None = None) -> Path:
-    """Return `models_folder`. Raises ExportError if there is none, or if its disk is not connected."""
+    """Return `models_folder`, which need not exist yet. Raises ExportError if there is none, or if its disk is not
+    connected."""
     if (folder := models_folder(home)) is None:
         raise ExportError("gguf.no_lmstudio", folder=(home or Path.home()) / ".lmstudio")
     if not folder.is_dir() and not folder.parent.is_dir():
@@ -47,7 +48,8 @@ def wanted_folder(home: Path | None = None) -> Path:
 
 
 def place(file: Path, run_name: str, models: Path) -> Path:
-    """Put the file of a finished export below LM Studio's models folder; return its new path.
+    """Link or copy the file ~ models folder; => models folder, as MAKER/run_name/FILE; of a finished export below LM
+    Studio's models folder; return its new path.
 
     Replaces an earlier file of the same name. Raises ExportError for a path that is too long, RunError for a full disk;
     no part of the file is left there then.

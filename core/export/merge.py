@@ -62,8 +62,8 @@ _scratch = _Scratch()
 
 
 def merge(base: Base, adapter: Path, target: Path, progress: Progress, check: Check) -> None:
-    """Make the folder target: config, tokenizer, template without training markers, and weights in the types given by
-    base.written_as."""
+    """Make the folder target: config, tokenizer, template without training markers, and the merged weights in the types
+    given by base.written_as; tensor by tensor where `lora_pairs` allows it, else with peft in RAM."""
     target.mkdir(parents=True)
     copy_companions(base, adapter, target)
     pairs = lora_pairs(base, adapter)
@@ -74,7 +74,8 @@ def merge(base: Base, adapter: Path, target: Path, progress: Progress, check: Ch
 
 
 def copy_companions(base: Base, adapter: Path, target: Path) -> None:
-    """Copy config, tokenizer, licence and chat template of the base and the adapter into target."""
+    """Copy config, tokenizer, licence and chat template of the base and the adapter into target; the adapter's
+    tokenizer and template replace the base's, config gets the dtype, and the template has no training markers."""
     for pattern in COMPANIONS:
         for file in base.folder.glob(pattern):
             if file.is_file() and file.name not in EXCLUDED:
@@ -97,7 +98,8 @@ def copy_companions(base: Base, adapter: Path, target: Path) -> None:
 def _merge_streaming(
     base: Base, adapter: Path, pairs: dict[str, Pair], target: Path, progress: Progress, check: Check
 ) -> None:
-    """Merge one stored tensor after the other, without a model in memory."""
+    """Merge one stored tensor after the other into files of the base's names, with an index if there are several,
+    without a model in memory."""
     done = 0
     weight_map: dict[str, str] = {}
     with open_tensors(adapter / "adapter_model.safetensors") as lora:
@@ -133,7 +135,8 @@ def _write(file: SafetensorsFile, place: int, make: Maker) -> None:
 
 
 def _pieces(tensor: torch.Tensor, dtype: torch.dtype, pair: Pair | None, lora: Any) -> Iterator[tuple[int, Maker]]:
-    """Yield (bytes, function that makes them) for successive rows of the merged tensor. lora: the adapter's file."""
+    """Yield (bytes, function that returns them as a tensor) for successive rows of the merged tensor in dtype, W + s B
+    A (with DoRA's magnitudes); without a pair the tensor converted alone. lora: the adapter's file."""
     if pair is None:
         dtype = dtype if tensor.is_floating_point() else tensor.dtype
         for part in tensor.reshape(-1).split(AT_ONCE):
@@ -192,8 +195,8 @@ def _at_once() -> Iterator[Callable[[Callable[[], None]], None]]:
 
 # ---- through peft --------------------------------------------------------------------------------
 def _merge_with_peft(base: Base, adapter: Path, target: Path, check: Check) -> None:
-    """Merge a whole model in RAM and save it to target, for adapters that `lora_pairs` refuses. Computes in float32 if
-    there is room for it."""
+    """Merge a whole model in RAM and save it to target, for adapters that `lora_pairs` refuses. Raises ExportError for
+    a family whose tower cannot be loaded. Computes in float32 if there is room for it."""
     from core.engine import base_model
     from core.engine.adapter import attach
     from core.engine.device import Compute

@@ -47,8 +47,8 @@ class Pair:
     experts: Experts | None = None
 
     def product(self, a: torch.Tensor, b: torch.Tensor, start: int, stop: int) -> torch.Tensor:
-        """B @ A for the tensor's rows from start to stop; for a tensor with all experts, for the experts from start to
-        stop."""
+        """Return B @ A for the tensor's rows from start to stop; for a tensor with all experts, (experts, ., .) for the
+        experts from start to stop."""
         if (experts := self.experts) is None:
             return b[start:stop] @ a
         rank = a.shape[0] // experts.count
@@ -63,8 +63,9 @@ class Pair:
 
 
 def lora_pairs(base: Base, adapter: Path) -> dict[str, Pair] | None:
-    """Map each base tensor to its pair; None if the adapter is more than W + scale * B @ A, or DoRA's form of it, on
-    stored tensors."""
+    """Map the name of each base tensor that the adapter changes to its pair; None if the adapter is more than W + scale
+    * B @ A, or DoRA's form of it, on stored tensors.
+    """
     config = files.read_object(adapter / "adapter_config.json")
     only_factors = not any(
         config.get(name)
@@ -93,8 +94,8 @@ def lora_pairs(base: Base, adapter: Path) -> dict[str, Pair] | None:
 
 
 def scale_of(config: Mapping[str, Any], key: str) -> float:
-    """Scale of one factor: alpha / rank, or alpha / sqrt(rank) for rsLoRA, with PEFT's rank and alpha patterns (regular
-    expressions)."""
+    """Return the scale of one factor: alpha / rank, or alpha / sqrt(rank) for rsLoRA, with PEFT's rank and alpha
+    patterns (regular expressions)."""
     module = key.removeprefix(PREFIX).partition(".lora_")[0]
     rank, alpha = (
         (patterns := config.get(f"{name}_pattern") or {}).get(get_pattern_key(patterns, module), config[usual])
@@ -104,7 +105,8 @@ def scale_of(config: Mapping[str, Any], key: str) -> float:
 
 
 def _pair_of_matrix(base: Base, key: str, shapes: Shapes, has_magnitudes: bool, scale: float) -> dict[str, Pair]:
-    """Map the tensor of one linear layer to its pair; empty if the shapes do not fit."""
+    """Map the name of one linear layer's stored weight to its pair; {} if the shapes, or DoRA's magnitudes, do not fit
+    or it is not stored as one."""
     module = key.removesuffix(".lora_A.weight")
     other, parameter = f"{module}.lora_B.weight", f"{module.removeprefix(PREFIX)}.weight"
     if (name := parameter) not in base.tensors:
@@ -120,7 +122,7 @@ def _pair_of_matrix(base: Base, key: str, shapes: Shapes, has_magnitudes: bool, 
 
 # ---- experts: all of a layer in one parameter ----------------------------------------------------
 def _parameter(base: Base, key: str, targets: Sequence[str]) -> str | None:
-    """Name in the model of the parameter that a factor belongs to; None for an ordinary module.
+    """Return the model's name of the parameter that a factor belongs to; None for an ordinary module.
 
     Of several parameters in one module peft wraps the first, then the wrapper: the last one's factors have the shortest
     names.
@@ -137,7 +139,8 @@ def _parameter(base: Base, key: str, targets: Sequence[str]) -> str | None:
 
 
 def _pairs_of_experts(base: Base, parameter: str, key: str, shapes: Shapes, scale: float) -> dict[str, Pair]:
-    """Map the tensors of a layer's experts to their pairs; empty if the shapes do not fit."""
+    """Map the tensors of a layer's experts, stored as one or one by one, to their pairs; {} if the shapes do not fit or
+    the parts do not cover all."""
     other, shape = key.replace(".lora_A.", ".lora_B."), base.model.get_parameter(parameter).shape
     if len(shape) != 3:
         return {}

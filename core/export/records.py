@@ -94,7 +94,8 @@ class ExportCheck(Frozen):
 
     @property
     def summary(self) -> Message:
-        """A sentence with the method and its results, without the verdict."""
+        """Return a sentence with the results of this method (tensors, losses, first tokens, other answers), without the
+        verdict."""
         if self.proof == "llamacpp":
             return msg("export.found", found=self._llamacpp_results())
         parts = []

@@ -30,6 +30,7 @@ class SafetensorsFile:
     """
 
     def __init__(self, path: Path, shapes: dict[str, tuple[str, tuple[int, ...]]]):
+        """Compute the header with the offsets of all tensors; nothing is written yet."""
         header: JsonObject = {"__metadata__": {"format": "pt"}}
         end = 0
         for name, (dtype, shape) in shapes.items():
@@ -49,7 +50,8 @@ class SafetensorsFile:
         self._file.close()
 
     def put(self, place: int, tensor: torch.Tensor) -> None:
-        """Write a tensor at an offset of the file; any thread may call it."""
+        """Write a tensor's bytes at an offset of the file, and let the system drop them from its cache; any thread may
+        call it."""
         raw = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
         with self._lock:
             self._file.seek(place)

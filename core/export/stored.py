@@ -91,7 +91,8 @@ class Base:
         return {parameter: self._parts(names) for parameter, names in by_parameter.items()}
 
     def _parts(self, names: Mapping[tuple[int, int], str]) -> dict[str, ExpertPart]:
-        """The part of each tensor. names: keyed by expert and position among the matrices stacked in it."""
+        """Return each tensor's expert and first row among the matrices stacked for it. names: keyed by expert and
+        position in the stack."""
         parts, first = {}, dict.fromkeys((expert for expert, _ in names), 0)
         for (expert, _), name in sorted(names.items()):
             parts[name] = ExpertPart(expert, first[expert])
@@ -143,8 +144,8 @@ class Base:
 
 
 def _stacking_order(converter: WeightConverter, pattern: str) -> int | None:
-    """Index of pattern among the matrices that converter stacks for one expert; None if it does more than stack
-    them."""
+    """Return the index of pattern among the matrices that converter stacks for one expert; None if it does more than
+    stack them."""
     steps = [(type(step).__name__, getattr(step, "dim", None)) for step in converter.operations]
     if steps not in ([("MergeModulelist", 0)], [("MergeModulelist", 0), ("Concatenate", 1)]):
         return None
@@ -152,7 +153,8 @@ def _stacking_order(converter: WeightConverter, pattern: str) -> int | None:
 
 
 def read_base(folder: Path) -> Base:
-    """Read the headers of a model folder. Raises ExportError for a base that exists only in quantized form."""
+    """Return the base of a model folder from the headers of its files. Raises ExportError for a base that exists only
+    in quantized form."""
     method = headers.quantization(files.read_object(folder / "config.json"))
     if method:
         raise ExportError("export.quantised_base", method=method)
@@ -166,7 +168,8 @@ def read_base(folder: Path) -> Base:
 
 
 def empty(folder: Path) -> PreTrainedModel:
-    """The model that a folder describes, all of its weights on the meta device."""
+    """Return the model that a folder describes, in eval mode, all of its weights on the meta device; with sdpa, or
+    eager attention where a family lacks it."""
     config = mended.config(AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False))
     config.use_cache = False
 

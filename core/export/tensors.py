@@ -55,7 +55,7 @@ class Reader:
         self._stack.close()
 
     def rows(self, name: str, start: int, stop: int) -> torch.Tensor:
-        """Rows start to stop of a tensor; all of a scalar."""
+        """Return rows start to stop of a tensor as it is stored; all of a scalar."""
         stored = self.base.tensors[name]
         file = self._open.get(stored.file)
         if file is None:
@@ -82,8 +82,8 @@ class MergedFolder(Reader):
         return rows.to(self._original.written_as(name)).float() if rows.is_floating_point() else rows
 
     def step(self, name: str, rounded: torch.Tensor) -> torch.Tensor:
-        """Return for each number of rounded, in the type in which the tensor is stored, the distance to its neighbour;
-        0 for integers."""
+        """Return for each number of rounded the distance to its neighbour in the type that the tensor is written as; 0
+        for integers."""
         return (
             one_step(rounded, self._original.written_as(name))
             if rounded.is_floating_point()
@@ -130,8 +130,9 @@ def read_all(file: Path) -> dict[str, torch.Tensor]:
 
 
 def compare(tuned: Tuned, written: MergedFolder, progress: Progress, check: Check) -> Comparison:
-    """Compare every tensor that exists or should exist in the written folder with the tuned base. off: names of those
-    missing, superfluous, of another shape or value."""
+    """Compare every tensor that exists or should exist in the written folder with the tuned base; return how many are
+    in both, and `off`, the names ~ value. => value. check may raise between pieces. of those missing, superfluous, of
+    another shape or value."""
     off = sorted(set(written.names) ^ set(written.expected))
     both = [name for name in written.expected if name not in off]
     sizes = {name: tuned.base.base.tensors[name].shape for name in both}
@@ -143,7 +144,8 @@ def compare(tuned: Tuned, written: MergedFolder, progress: Progress, check: Chec
 
 
 def _alike(tuned: Tuned, written: MergedFolder, name: str, shape: tuple[int, ...], check: Check) -> bool:
-    """Return whether a written tensor is the expected one, but for a few numbers rounded the other way."""
+    """Return whether a written tensor equals the expected one but for at most a share MAX_OTHER_SIDE of numbers that
+    were rounded the other way."""
     differing = total = 0
     for start, stop in _pieces(shape):
         check()
@@ -173,8 +175,8 @@ def _pieces(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
 
 
 def same_bytes(run: Path, export: Path) -> Comparison:
-    """Compare an exported adapter with the run's folder, every file byte by byte, and check that all its numbers are
-    finite."""
+    """Compare an exported adapter with the run's folder, every file of it byte by byte, and check that all its numbers
+    are finite. off: names of files or tensors that fail."""
     files = sorted(file.relative_to(run).as_posix() for file in run.rglob("*") if file.is_file())
     off = [
         name

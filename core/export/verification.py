@@ -96,7 +96,8 @@ class PromptResult:
 
 
 def prompts_of(rows: Sequence[JsonObject], tokenizer: Tokenizer, count: int = 0) -> tuple[list[ProofPrompt], bool]:
-    """Return up to MAX_PROMPTS prompts from a run's rows ({"messages": [...]}), and whether there are any.
+    """Return up to MAX_PROMPTS prompts from a run's rows ({"messages": [...]}), with their answers, and whether there
+    are any.
 
     count: the number to reach with built-in questions; without usable rows there are at least NEUTRAL of them.
     """
@@ -110,7 +111,8 @@ def prompts_of(rows: Sequence[JsonObject], tokenizer: Tokenizer, count: int = 0)
 
 
 def _prompt_from_row(row: JsonObject, tokenizer: Tokenizer) -> ProofPrompt | None:
-    """The prompt for a row of the run; None if its last message is no answer or it is too long."""
+    """Return the prompt for a row of the run; None if its last message is no answer, its last answer has no trained
+    token, or it is longer than MAX_LENGTH."""
     try:
         example = Example.from_dict({"messages": row["messages"], "tools": row.get("tools")})
         turns = conversation(example)
@@ -139,7 +141,8 @@ class Method:
 
 
 def choose(base: Base, adapter: Path, in_float32: bool = False) -> Method:
-    """Choose whole models if they fit and are fast enough, else layer by layer, by what is free now.
+    """Choose the device, dtype and way by the memory free now: the model on the GPU, or on the CPU if it is small
+    enough to be fast, else layer by layer, else slowly on the CPU.
 
     Raises ExportError with both numbers if memory is too small for either. in_float32: also on a GPU, for a comparison
     with llama.cpp.
@@ -177,7 +180,8 @@ Report = Callable[[str, float | None], None]  # stage and fraction
 
 
 def prove_copy(exported: Path, adapter: Path, rows: Sequence[JsonObject], progress: Report) -> ExportCheck:
-    """Verify an exported adapter: exported is a copy of the folder adapter."""
+    """Verify an exported adapter: each file equals the one in adapter, all numbers are finite, and transformers reads
+    each prompt as the chat does."""
     progress("comparing", 0)
     tokenizer = Tokenizer(adapter)
     probes, own = prompts_of(rows, tokenizer)
@@ -197,7 +201,8 @@ def prove_copy(exported: Path, adapter: Path, rows: Sequence[JsonObject], progre
 def prove(
     merged: Path, base: Base, adapter: Path, rows: Sequence[JsonObject], method: Method, progress: Report, check: Check
 ) -> ExportCheck:
-    """Verify the folder merged, which was made from base and adapter. Raises ExportError if it differs too much."""
+    """Verify the folder merged, which was made from base and adapter, and return the record, whose `passed` is the
+    verdict: tensors, losses, first tokens, and tokenized prompts."""
     work, expected, compared = expect(base, adapter, begin(adapter, rows, method, progress, check), merged)
     try:
         alike = sum(_reads_alike(merged, work.probes, work.tokenizer))
@@ -232,7 +237,8 @@ class Work:
 def begin(
     adapter: Path, rows: Sequence[JsonObject], method: Method, progress: Report, check: Check, count: int = 0
 ) -> Work:
-    """Tokenizer and prompts as `prompts_of` chooses them; layer by layer only as many as fit into one batch."""
+    """Return the work with tokenizer and prompts as `prompts_of` chooses them; layer by layer only as many as fit into
+    one batch."""
     tokenizer = Tokenizer(adapter)
     probes, own = prompts_of(rows, tokenizer, count)
     return Work(method, tokenizer, first_batch(probes) if method.by_layer else probes, own, progress, check)
@@ -241,7 +247,9 @@ def begin(
 def expect(
     base: Base, adapter: Path, work: Work, merged: Path, rounded: bool = False
 ) -> tuple[Work, list[PromptResult], tensors.Comparison | None]:
-    """Compute the results of the base with its adapter, and compare the tensors of merged with what they should be.
+    """Compute the results of the base with its adapter, and compare the tensors of merged with what they should be
+    (None if the adapter cannot be mapped to tensors). Returns the work with prompts completed by the adapter's answers,
+    too.
 
     rounded: each sum W + s * B @ A is rounded once to the type of the base's files, as in merged.
     """
@@ -267,7 +275,9 @@ def judge(
     read_alike: int,
     compared: tensors.Comparison | None,
 ) -> ExportCheck:
-    """Return the record of a merged model's verification. actual: transformers' results with it."""
+    """Return the record of a merged model's verification. It has passed if losses are within both bounds, all prompts
+    are read alike, no tensor is off, and first tokens are equal or the tensors were compared. actual: transformers'
+    results with it."""
     same_first = [e.first_token == a.first_token for e, a in zip(expected, actual, strict=True)]
     # Where every number of the files is known to be right, a word that was as likely as another may be the other by
     # rounding.
@@ -296,7 +306,8 @@ def check_of(
     compared: tensors.Comparison | None,
     **more: Any,
 ) -> ExportCheck:
-    """Build the record for export.json from both models' results.
+    """Build the record for export.json from both models' results: mean losses, equal first tokens, and prompts with
+    different decoded answers.
 
     equal: for each prompt, whether the first tokens are the same. more: fields of this method alone.
     """
@@ -332,7 +343,8 @@ def check_of(
 
 
 def mean_losses(expected: Sequence[PromptResult], actual: Sequence[PromptResult], part: str) -> tuple[float, float]:
-    """Mean losses of the adapter and of the export, over all answer tokens ("answer") or whole rows ("text")."""
+    """Return the mean losses of the adapter and of the export, each summed and divided by the adapter's token count,
+    over answer tokens ("answer") or all tokens of the rows ("text")."""
     if part == "answer":
         tokens = max(1, sum(e.tokens for e in expected))
         return sum(e.loss_sum for e in expected) / tokens, sum(a.loss_sum for a in actual) / tokens
@@ -352,6 +364,7 @@ class _Cancelled(StoppingCriteria):
         self._check = check
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: object) -> torch.Tensor:
+        """Return True for each sequence if check raises StopRequested."""
         try:
             self._check()
             stop = False
@@ -364,7 +377,8 @@ class _Cancelled(StoppingCriteria):
 def answer(
     model: PreTrainedModel, probes: Sequence[ProofPrompt], tokenizer: Tokenizer, check: Check
 ) -> list[list[int]]:
-    """Greedy answers of up to ANSWER_TOKENS ids, one for each probe; all in one batch, padded on the left."""
+    """Return greedy answers of up to ANSWER_TOKENS ids, the end token included, one for each probe; all in one batch,
+    padded on the left."""
     width = max(probe.start for probe in probes)
     padding = [width - probe.start for probe in probes]
     pad_id, stops = tokenizer.pad_token_id, tokenizer.stop_ids
@@ -391,7 +405,8 @@ def answer(
 def _measure_all(
     model: PreTrainedModel, probes: Sequence[ProofPrompt], answers: Sequence[list[int]], progress: Progress, work: Work
 ) -> list[PromptResult]:
-    """Return the losses and the first predicted token of each probe, beside the given answer of the tuned model."""
+    """Return for each probe its losses on the probe's own ids and the likeliest first token of the answer, from one
+    forward each; answers are only stored in the results."""
     results = []
     for probe, greedy in zip(probes, answers, strict=True):
         work.check()
@@ -409,7 +424,8 @@ def _measure(model: PreTrainedModel, probe: ProofPrompt, greedy: list[int], work
 
 
 def _result(logits: torch.Tensor, probe: ProofPrompt, greedy: list[int]) -> PromptResult:
-    """Losses and first token of a prompt. logits: (T, vocabulary) of probe.ids."""
+    """Return the losses of a prompt's own ids, over trained tokens and over all, and the likeliest first token of its
+    answer. logits: (T, vocabulary) of probe.ids."""
     losses = functional.cross_entropy(
         logits[:-1].float(), torch.tensor(probe.ids[1:], device=logits.device), reduction="none"
     )
@@ -429,7 +445,8 @@ def _result(logits: torch.Tensor, probe: ProofPrompt, greedy: list[int]) -> Prom
 def _adapter_results(
     base: Base, adapter: Path, work: Work, rounded: bool
 ) -> tuple[list[ProofPrompt], list[PromptResult]]:
-    """Results of the adapter, and the prompts, where its own answer completes a prompt without one."""
+    """Return the prompts and the adapter's results; a prompt without an answer is completed by the adapter's own.
+    rounded: merged and rounded as the files are."""
     progress = work.begin_stage("proving_adapter")
     compute = work.method.compute
     # First rounded as the export is, then widened exactly.
@@ -462,7 +479,8 @@ def _load(folder: Path, compute: Compute, dtype: torch.dtype | None = None) -> P
 
 @torch.no_grad()
 def _rounded(base: Base, adapter: Path, compute: Compute) -> PreTrainedModel:
-    """The base with W + s * B @ A merged by peft in the computing type, then rounded as the merged files are."""
+    """Return the base in eval mode with W + s * B @ A merged by peft in the computing type, each weight then rounded as
+    the merged files are."""
     model = attach(_load(base.folder, compute), adapter).merge_and_unload()
     for name, parameter in model.named_parameters():
         stored = base.stored_names.get(name)
@@ -484,7 +502,7 @@ def first_batch(probes: Sequence[ProofPrompt]) -> list[ProofPrompt]:
 def _adapter_by_layer(
     original: tensors.Reader, adapter: Path, work: Work, tuned: tensors.Tuned | None
 ) -> list[PromptResult]:
-    """Results of the adapter on its base, read from disk layer by layer.
+    """Return the results of the adapter on its base, read from disk layer by layer.
 
     tuned: the source of W + s * B @ A, rounded as the merged files are; None: peft adds B @ A in the forward pass.
     """
@@ -507,7 +525,7 @@ def _adapter_by_layer(
 
 
 def _export_by_layer(merged: Path, work: Work) -> list[PromptResult]:
-    """Results of the model that the export itself describes, read from disk layer by layer."""
+    """Return the results of the model that the export's folder describes, read from disk layer by layer."""
     model, names = empty(merged), (written := read_base(merged)).stored_names
     with tensors.Reader(written) as reader:
         return _forward_by_layer(
@@ -523,7 +541,8 @@ def _forward_by_layer(
     extra: dict[str, torch.Tensor],
     work: Work,
 ) -> list[PromptResult]:
-    """Results of one forward pass by layer. names: the tensors that read can return."""
+    """Return the results, without generated answers, of one forward pass of all prompts by layer, and pass its logits
+    to work.keep. names: the tensors that read can return, for the progress."""
     progress, requested, device = work.begin_stage(stage), set[str](), work.method.compute.device
     free_memory()
 
@@ -541,8 +560,8 @@ def _forward_by_layer(
 
 
 def _reads_alike(exported: Path, probes: Sequence[ProofPrompt], tokenizer: Tokenizer) -> list[bool]:
-    """Compare token ids: whether transformers with the export's own tokenizer and template reads each probe as the chat
-    does."""
+    """Return for each probe whether transformers, with the export's own tokenizer and template, gives the same token
+    ids as the chat."""
     exported_tokenizer = AutoTokenizer.from_pretrained(exported, local_files_only=True, trust_remote_code=False)
     encodings = [
         exported_tokenizer.apply_chat_template(

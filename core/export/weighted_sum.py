@@ -36,7 +36,9 @@ class WeightedAdapter:
 
 
 def write(parts: tuple[WeightedAdapter, WeightedAdapter], target: Path, rank: int | None = None) -> int:
-    """Write the sum to the new folder target, completely or not at all, and return its rank.
+    """Write the sum to the new folder target, with tokenizer and template of the first part, completely or not at all,
+    ~ if these cannot be summed, OSError. => for another base or template, unlike shapes, an existing target or a wrong
+    rank; OSError. and return its rank.
 
     rank: of the result; None: the sum of both ranks. Raises ModelError if these cannot be summed, OSError.
     """
@@ -81,7 +83,8 @@ def write(parts: tuple[WeightedAdapter, WeightedAdapter], target: Path, rank: in
 
 
 def _config(folder: Path) -> JsonObject:
-    """Read an adapter's config. Raises ModelError for an adapter that cannot be summed."""
+    """Read an adapter's config. Raises ModelError for a damaged adapter, or one with anything but plain LoRA factors on
+    named modules."""
     describe(folder)
     check_complete(folder)
     config = files.read_object(folder / "adapter_config.json")
@@ -95,7 +98,7 @@ def _config(folder: Path) -> JsonObject:
 
 
 def _tensors(folder: Path) -> dict[str, np.ndarray]:
-    """Read an adapter's factors. Raises ModelError if it holds anything else."""
+    """Read an adapter's factors by name. Raises ModelError if the file is damaged or holds anything else."""
     try:
         tensors = load_file(folder / "adapter_model.safetensors", backend=backend())
     except (SafetensorError, TypeError, KeyError, ValueError) as error:  # also dtypes that numpy lacks
@@ -106,7 +109,8 @@ def _tensors(folder: Path) -> dict[str, np.ndarray]:
 
 
 def _joined(parts: list[dict[str, np.ndarray]], ranks: list[int], scales: list[float]) -> dict[str, np.ndarray]:
-    """Factors of the sum: weighted A of all parts stacked by rows, B by columns."""
+    """Return the factors of the sum: A of all parts times their scale stacked by rows, B by columns; zeros for a layer
+    that a part lacks. Raises ModelError for layers of different shapes."""
     joined: dict[str, np.ndarray] = {}
     for name in sorted({name for part in parts for name in part}):
         axis = 0 if name.endswith(_ENDS[0]) else 1
@@ -124,7 +128,8 @@ def _joined(parts: list[dict[str, np.ndarray]], ranks: list[int], scales: list[f
 
 
 def _nearest(weights: dict[str, np.ndarray], rank: int) -> dict[str, np.ndarray]:
-    """Replace each B A by the nearest product of the given rank, by its singular values (Eckart and Young 1936).
+    """Return factors whose product is the nearest product of the given rank, by its singular values (Eckart and Young
+    1936).
 
     B A itself, as large as the layer, is never formed: its singular values are those of the small triangles of B's and
     A's QR.

@@ -42,7 +42,8 @@ class Estimate(BaseModel):
 
     @classmethod
     def from_terms(cls, idle: Terms, step: Terms, outside: Terms, **facts: object) -> Estimate:
-        """Sum up bytes: between steps, in addition during a step, and outside the allocator's count."""
+        """Return an estimate in GiB from terms in bytes: between steps (idle), in addition during a step, and outside
+        the allocator's count. facts: its other fields."""
         terms = {name: size / GIB for name, size in (idle | step | outside).items()}
         return cls(
             idle_gib=sum(terms[name] for name in idle),
@@ -60,7 +61,8 @@ class Estimate(BaseModel):
 
 @lru_cache(maxsize=4096)  # the advice compares the same few setups repeatedly
 def estimate(shape: ModelShape, setup: Setup) -> Estimate:
-    """The memory of one training step. Raises RecipeError for target modules that the model does not have."""
+    """Return the memory of one training step in GiB, by its terms. Raises RecipeError for target modules that the model
+    does not have."""
     if shape.is_unpacked and setup.base_bits < 16:
         setup = setup.model_copy(update={"method": "lora", "load_in_8bit": False})
     n, read_in_16_bit = adapter_params(shape, setup)
@@ -143,7 +145,7 @@ def sharded_weights(shape: ModelShape, setup: Setup) -> float:
 
 
 def whole_weights(shape: ModelShape, setup: Setup) -> float:
-    """Return the bytes of the base, wherever its layers are.
+    """Return the bytes of the base's weights, wherever its layers are.
 
     QLoRA holds the matrices of the layers in 4 bit, LLM.int8 in 8 with an fp32 scale for each output; embeddings, head,
     norms, routers and experts (3-D parameters, which bitsandbytes skips) stay as they are; towers for pictures or sound
@@ -168,7 +170,8 @@ def adapter(n: int, setup: Setup) -> float:
 
 
 def adapter_copy(of_matrices: int, setup: Setup) -> float:
-    """Return the bytes of the 16-bit copy that the products of plain LoRA read, section 1.3."""
+    """Return the bytes of the 16-bit copy that the products of plain LoRA read, section 1.3; 0 in float32, with DoRA,
+    dropout or full fine-tuning."""
     has_one = (
         setup.method != "full"
         and setup.base_bytes == 2
@@ -203,7 +206,7 @@ def gradients(n: int, stored: float, setup: Setup) -> float:
 
 
 def most_kept_layers(shape: ModelShape, setup: Setup, free_gib: float, factor: float = 1.0) -> int:
-    """Return how many layers fit without checkpointing, by the estimate with its margin.
+    """Return how many layers fit without checkpointing, by the estimate with its margin, in free_gib.
 
     factor: the correction from earlier runs.
     """
@@ -261,7 +264,8 @@ def has_room_to_keep_scales(shape: ModelShape, setup: Setup, free_gib: float, fa
 
 
 def fewest_offloaded(shape: ModelShape, setup: Setup, free_gib: float, factor: float = 1.0) -> int | None:
-    """Return how many layers must be offloaded for setup to fit with its margin; None if even all are too few.
+    """Return the least number of layers to offload for setup to fit into free_gib with its margin; None if even all are
+    too few.
 
     factor: measured over predicted, from earlier runs.
     """

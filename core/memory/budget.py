@@ -65,8 +65,8 @@ def of_machine(machine: Machine) -> Budget:
 
 
 def of_card(card: Card, ram_free_bytes: int | None = None) -> Budget:
-    """Return the budget of a GPU. In MIG mode its size is unknown: only its instances have one, and NVML reports the
-    whole."""
+    """Return the budget of a GPU: its size as sold and the memory free now. In MIG mode its size is unknown: only its
+    instances have one, and NVML reports the whole."""
     return Budget(
         kind="card",
         name=card.name,
@@ -91,8 +91,8 @@ def of_chosen(cards: Sequence[Card], nvidia: Nvidia, ram_free_bytes: int | None 
 
 
 def of_ranks(budget: Budget, nvidia: Nvidia, ranks: int, chosen: Collection[str] = ()) -> Budget:
-    """Return the budget of each of several ranks: the first on budget, the others preferably on the GPUs with these
-    uuids.
+    """Return the budget of each of several ranks, as large as the smallest of them: the first on budget, the others on
+    GPUs beside it, preferably those with these uuids; of RAM an equal share.
 
     Raises RecipeError for more GPUs than there are.
     """
@@ -122,8 +122,8 @@ def of_ranks(budget: Budget, nvidia: Nvidia, ranks: int, chosen: Collection[str]
 
 
 def _with_equals(budget: Budget, nvidia: Nvidia) -> Budget:
-    """Return the budget with the number of other cards of the same size, and the least free memory among all of
-    them."""
+    """Return the budget with the number of other GPUs sold in the same size, and the least free memory among all of
+    them; as it is if there are none."""
     others = [of_card(card) for card in devices.beside(budget.card_uuid, nvidia)] if budget.card_uuid else []
     equal = [each for each in others if each.sold_gb == budget.sold_gb and each.free_gib is not None]
     if not equal or budget.free_gib is None:
@@ -140,7 +140,7 @@ def device_of(budget: Budget, nvidia: Nvidia) -> str | None:
 
 def planned(gb: float, system: str) -> Budget:
     """Return the budget of a GPU not in this PC, sold with gb GB, in a PC with this operating system
-    (platform.system()).
+    (platform.system()): gb less what a desktop takes.
 
     Raises RecipeError for anything but 1 to 1000.
     """

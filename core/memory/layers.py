@@ -21,8 +21,8 @@ def at_peak(shape: ModelShape, setup: Setup) -> tuple[float, float, float]:
 
 
 def layers_stored(shape: ModelShape, setup: Setup) -> float:
-    """Return the bytes that all layers keep at once: everything, or with checkpointing each layer's input. Section
-    1.4."""
+    """Return the bytes that all layers keep at once: all saved activations, or with checkpointing each layer's input; 0
+    if they are offloaded. Section 1.4."""
     if setup.offloads:
         return 0.0
     if share := _kept_share(shape, setup):
@@ -82,7 +82,7 @@ UNPACKED_ROWS = 1537  # from this many tokens on, bitsandbytes dequantizes the m
 
 def kept_unpacked(shape: ModelShape, setup: Setup) -> float:
     """Return the bytes of one layer's 4-bit matrices, except the last, that stay dequantized from its second forward to
-    its backward. Section 1.6."""
+    its backward. Section 1.6; 0 if none does."""
     counts = (
         setup.keeps_unpacked and setup.gradient_checkpointing and setup.base_bits == 4 and setup.tokens >= UNPACKED_ROWS
     )
@@ -149,7 +149,8 @@ def _is_grouped(shape: ModelShape, setup: Setup) -> bool:
 
 
 def masked_pairs(shape: ModelShape, setup: Setup) -> float:
-    """Return the pairs of tokens in the mask of rows side by side, which all layers share."""
+    """Return the number of token pairs in the mask of padded rows, which all layers share; 0 with one row, packed, or
+    on a CPU."""
     is_there = (
         setup.per_device_train_batch_size > 1
         and setup.device == "card"
@@ -175,7 +176,7 @@ def layer_kept(shape: ModelShape, setup: Setup) -> float:
 
 def windows(shape: ModelShape, setup: Setup) -> float:
     """Return the bytes per token of the mask that a sliding-window layer keeps for longer rows: one value per pair of
-    tokens."""
+    tokens; 0 if no row is longer than the window."""
     cuts = (
         shape.window_layers
         and setup.max_length > shape.window
@@ -228,7 +229,8 @@ def _expert_matrix(shape: ModelShape) -> int:
 
 
 def layer_at_work(shape: ModelShape, setup: Setup) -> float:
-    """Return the bytes of one layer's own backward, and with checkpointing of its recomputed values. Section 1.4.
+    """Return the bytes of the largest layer's own backward, and with checkpointing of its recomputed values. Section
+    1.4.
 
     The peak is at the product of gate and up, when what down_proj kept is freed, or at a norm after the MLP, when
     nothing is.
@@ -265,7 +267,8 @@ def layer_at_work(shape: ModelShape, setup: Setup) -> float:
 
 
 def readers_of(shape: ModelShape, setup: Setup) -> dict[str, int]:
-    """Return how often the inputs of a layer's parts are kept, because something trained reads them."""
+    """Return how often the input of a layer's attention, its output, its up and its down projection is kept, because
+    something trained reads it."""
     if setup.method == "full":
         return {"attention": 1, "output": 1, "up": 1, "down": 1}
     if _special(setup) and setup.base_bits != 8:  # bitsandbytes' 8-bit product keeps its input
@@ -288,7 +291,7 @@ def readers_of(shape: ModelShape, setup: Setup) -> dict[str, int]:
 
 
 def _values(shape: ModelShape, widths: Widths) -> float:
-    """Return the values that a layer keeps per token. widths: how many times each width."""
+    """Return how many values per token these widths are. widths: how many times each width of the model's."""
     sizes = {
         "hidden": shape.hidden_size,
         "query": shape.q_width,
@@ -320,7 +323,7 @@ def _by_adapters(shape: ModelShape, setup: Setup) -> float:
 
 
 def _magnitudes(shape: ModelShape, setup: Setup) -> float:
-    """Return the bytes while DoRA takes the norm of a whole matrix, in fp32, at the largest matrix of a layer's
+    """Return the bytes in use while DoRA takes the norm of a whole matrix, in fp32, at the largest matrix of a layer's
     forward.
 
     An identity as wide as its input, A and B multiplied out and transposed, the weight, and their sum. Counted by the
@@ -332,7 +335,8 @@ def _magnitudes(shape: ModelShape, setup: Setup) -> float:
 
 
 def _scores(place: str, shape: ModelShape, setup: Setup) -> float:
-    """Return the bytes per token of eager attention's scores, one per pair of tokens. Section 1.4."""
+    """Return the bytes per token of eager attention's scores, one per pair of tokens; 0 with other attention. place:
+    "moving" or "kept". Section 1.4."""
     constants = memory_constants()
     if _bends_scores(shape, setup):
         times = constants.eager_families[shape.model_type][place]

@@ -48,7 +48,8 @@ class Rig(Frozen):
 
 
 def _stack() -> str:
-    """Return library versions, from package metadata because importing torch takes seconds.
+    """Return the versions of torch, transformers, peft and bitsandbytes as one text, from package metadata because
+    importing torch takes seconds.
 
     It includes the version of the arithmetic: a change invalidates old ratios.
     """
@@ -110,6 +111,7 @@ class MemoryRecord:
         return self.workspace.root / "memory.jsonl"
 
     def add(self, run_id: str, rig: Rig, model: str, method: str, arithmetic_gib: float, measured_gib: float) -> None:
+        """Append a measurement, with the time, to the workspace's file."""
         files.append_line(
             self.file,
             {
@@ -125,7 +127,8 @@ class MemoryRecord:
         )
 
     def corrections(self, rig: Rig, model: str) -> Corrections:
-        """Return the factors between measured and estimated memory on this rig: of model by method, and of others."""
+        """Return the median factors measured / estimated on this rig: of this model by method, and more careful ones of
+        all its runs and of large models, for other cases."""
         mine = [line for line in self._lines() if line.get("rig") == rig.model_dump()]
         own = {}
         for method in ("lora", "qlora", "full"):
@@ -164,7 +167,7 @@ def _more_careful(lines: list[JsonObject]) -> Correction | None:
 
 
 def _correction(lines: list[JsonObject]) -> Correction | None:
-    """Return the correction by the newest runs, each by its last probe."""
+    """Return the median ratio of the NEWEST newest runs, each by its last plausible line; None without any."""
     ratios: dict[object, float] = {}
     for line in lines:
         try:

@@ -63,8 +63,9 @@ class HoldDecision:
 
 
 def decide(automation: Automation, observation: Observation, before: HoldState, clock: float) -> HoldDecision:
-    """Decide whether training is on hold. automation: the preferences; before: the state after the last verdict; clock:
-    now, monotonic."""
+    """Return whether training is on hold (in set hours, or while a program needs the GPU for long enough, until it is
+    free for long enough), with the reason, the seconds left and the new state; a person's "ignore" lasts until the
+    reason is gone. automation: the preferences; before: the state after the last verdict; clock: now, monotonic."""
     hours = next((hours for hours in automation.hours if hours.covers(observation.minute)), None)
     demand = observation.demand
     demand_since = None if demand is None else clock if before.wanted_since is None else before.wanted_since
@@ -93,7 +94,8 @@ def decide(automation: Automation, observation: Observation, before: HoldState, 
 def demand_of_card(
     card: Card | None, ours: Collection[int], at_work: bool, our_bytes: int | None, min_gib: float
 ) -> tuple[Message | None, Message | None]:
-    """Return (the program that needs the GPU, why that is unknown); both are None if none does.
+    """Return (the program that needs the GPU, why that is unknown); both are None if none does. By programs' bytes
+    where the driver tells them, else by the GPU's used bytes less ours.
 
     ours: process ids of the app and its workers; at_work: one of them computes on this GPU; our_bytes: what training
     uses on it.
@@ -114,7 +116,8 @@ def demand_of_card(
 
 
 def _largest_demand(card: Card, others: list[Holder], at_work: bool, min_gib: float) -> Message | None:
-    """Return what other programs use the GPU for; None if too little."""
+    """Return the program that uses the GPU most, if at least min_gib, or that the GPU computes while no run of ours
+    does; else None."""
     most = max(others, key=lambda holder: holder.used_bytes or 0, default=None)
     if most is not None and most.used_bytes is not None and most.used_bytes >= min_gib * GIB:
         return msg("game.program", program=most.name or msg("game.process", pid=most.pid), gib=most.used_bytes / GIB)
@@ -135,6 +138,7 @@ def _plain(name: str) -> str:
 
 
 def running_programs() -> set[str]:
+    """Return the names of all processes that can be read."""
     names = set()
     for process in psutil.process_iter():
         try:
@@ -145,7 +149,7 @@ def running_programs() -> set[str]:
 
 
 def our_processes() -> set[int]:
-    """Process ids of this process and its descendants, among them its workers."""
+    """Return the ids of this process and its descendants, among them its workers."""
     process = psutil.Process()
     try:
         return {process.pid, *(child.pid for child in process.children(recursive=True))}

@@ -103,8 +103,8 @@ def arranged(order: Order, waiting: Sequence[str]) -> tuple[QueuedRun, ...]:
 
 
 def first(order: Order, waiting: Sequence[str], now: float) -> str | None:
-    """The run whose turn it is if the device is free; None while the queue waits for the user, for game mode, or for a
-    time.
+    """Return the id of the run whose turn it is if the device is free; None while the queue waits for the user, for
+    game mode, or for a time.
 
     A run whose time has not come does not delay those behind it. A run with a set time starts even if the app was
     restarted meanwhile, because the user chose that time.
@@ -125,7 +125,8 @@ def first(order: Order, waiting: Sequence[str], now: float) -> str | None:
 
 
 def time_of_day(text: str | None, now: float) -> float | None:
-    """The next moment of a local time such as "23:00"; None for an empty text. Raises RecipeError for anything else."""
+    """Return the next moment, in seconds since 1970, of a local time such as "23:00"; None for an empty text. Raises
+    RecipeError for anything else."""
     if text is None or not text.strip():
         return None
     match = TIME.fullmatch(text.strip())
@@ -165,7 +166,7 @@ class Queue:
             self._lock.release()
 
     def change(self, make: Callable[[Order], Order]) -> Order:
-        """Write the order that make returns for the stored one, under the lock. Raises RunError."""
+        """Write the order that make returns for the stored one, under the lock, and return it. Raises RunError."""
         with self.locked():
             try:
                 old = files.read_model(Order, self.path, for_update=True) or Order()
@@ -187,7 +188,8 @@ class Queue:
         now: bool = False,
         front: bool = False,
     ) -> Order:
-        """Add a run at the end, or in front. A hold ends if no other run waits for it."""
+        """Add or move a run to the end, or in front; now: it starts whatever holds the queue. A hold ends if no other
+        run waits. Returns the new order."""
 
         def added(order: Order) -> Order:
             others = tuple(entry for entry in arranged(order, waiting) if entry.run != run_id)
@@ -203,7 +205,8 @@ class Queue:
         )
 
     def move(self, run_id: str, way: int, waiting: Sequence[str]) -> Order:
-        """Move a run. way: -1 towards the front, 1 towards the end; at either end nothing happens."""
+        """Move a run by one place and return the new order. ~ nothing happens. => nothing happens. Raises RunError for
+        a run that does not wait. way: -1 towards the front, 1 towards the end; at either end nothing happens."""
 
         def moved(order: Order) -> Order:
             entries = list(arranged(order, waiting))
@@ -216,7 +219,8 @@ class Queue:
         return self.change(moved)
 
     def set_time(self, run_id: str, not_before: float | None, waiting: Sequence[str]) -> Order:
-        """Set when a run may start; None: as soon as its turn comes."""
+        """Set when a run may start, in seconds since 1970; None: as soon as its turn comes. Returns the new order.
+        Raises RunError for a run that does not wait."""
 
         def timed(order: Order) -> Order:
             if run_id not in waiting:
@@ -234,8 +238,8 @@ Action = Literal["list", "up", "down", "remove", "at", "go", "hold"]
 
 
 def listing(space: Workspace) -> JsonObject:
-    """The object that `queue --json` prints: the runs in their order, and the reasons for which the queue waits (null:
-    none)."""
+    """Return the object that `queue --json` prints: the runs in their order, and the reasons for which the queue waits
+    (null: none)."""
     runs, order = Runs(space), Queue(space).read()
     rows = [
         {"place": place, "run": entry.run, "name": runs.get(entry.run).name, "not_before": entry.not_before}
@@ -247,7 +251,8 @@ def listing(space: Workspace) -> JsonObject:
 
 
 def describe(space: Workspace) -> list[Message]:
-    """The queue as messages for the command line."""
+    """Return the queue as messages for the command line: each run, why the queue waits, and whether the app is
+    closed."""
     state, order, messages = listing(space), Queue(space).read(), []
     for row in state["runs"]:
         at = row["not_before"] or 0.0
@@ -266,8 +271,9 @@ def describe(space: Workspace) -> list[Message]:
 
 
 def act(space: Workspace, action: Action, name: str | None, at: str | None) -> list[Message]:
-    """Carry out an action of the `queue` command. Raises RunError for a run that does not wait, RecipeError for an
-    invalid time."""
+    """Carry out an action of the `queue` command (go, hold, list, remove, at, up, down) and return the messages to
+    print. at: a time of day, or "now". Raises RunError for a run that does not wait, RecipeError for an invalid
+    time."""
     queue = Queue(space)
     if action == "go":
         queue.put(hold=None)
@@ -294,7 +300,8 @@ def act(space: Workspace, action: Action, name: str | None, at: str | None) -> l
 
 
 def _waiting_run(space: Workspace, action: str, name: str | None) -> tuple[RunFolder, list[str]]:
-    """Return the named run and the ids of all waiting runs, in order. Raises RunError if it does not wait."""
+    """Return the named run and the ids of all waiting runs, the longest waiting first. Raises RunError without a name,
+    or if it does not wait."""
     runs = Runs(space)
     waiting = [run.id for run in runs.waiting()]
     if name is None:
@@ -306,7 +313,8 @@ def _waiting_run(space: Workspace, action: str, name: str | None) -> tuple[RunFo
 
 
 def create(space: Workspace, recipe: Recipe, facts: RunFacts, at: str | None) -> tuple[RunFolder, Message]:
-    """Create a run at the end of the queue, for the app to train."""
+    """Create a run at the end of the queue, for the app to train, not before the time of day `at`; return it and a
+    message with its place."""
     runs, queue, not_before = Runs(space), Queue(space), time_of_day(at, time.time())
     with queue.locked():  # the app must not see it before its time is written
         waiting = [other.id for other in runs.waiting()]

@@ -60,6 +60,7 @@ class StandbyProcess:
     """One standby process. mark: a word of its command line, by which it is recognized as its run's worker."""
 
     def __init__(self, workspace: Workspace, device_environment: dict[str, str]):
+        """Start the process, its early output in a temporary file, and collect what it reports."""
         self.mark, self.start_conditions, self.device_environment = (
             uuid4().hex,
             StartConditions.now(device_environment),
@@ -128,7 +129,8 @@ class Standby:
         self._looked_at = self._opened_at = self._seen_at = self._touched_at = float("-inf")
 
     def note_page(self, touched: bool = False) -> None:
-        """Record that a page is open; touched: the user has just done something on it."""
+        """Record that a page is open (again, if none was for CLOSED_S); touched: the user has just done something on
+        it."""
         now = self._steady()
         if now - self._seen_at > CLOSED_S:
             self._opened_at = now
@@ -148,7 +150,9 @@ class Standby:
         return machine.model_copy(update={"ram_free_bytes": free + held}) if held and free is not None else machine
 
     def look(self, is_free: Callable[[], bool]) -> None:
-        """Start, keep or end the standby. is_free: whether nothing trains, and game mode is not active."""
+        """Every LOOK_S, start the standby once a page is open for OPEN_S and RAM allows it, or end it if it is not
+        needed or does not fit any more. One that ended by itself is not started again. is_free: whether nothing trains,
+        and game mode is not active."""
         now = self._steady()
         if now - self._looked_at < LOOK_S:
             return
@@ -195,7 +199,8 @@ class Standby:
         )
 
     def take_for(self, run: RunFolder) -> StandbyProcess | None:
-        """Hand over the standby that is ready for run, or None; a standby that does not fit is ended."""
+        """Return the ready standby, if it was started under run's conditions, and forget it; any other is ended, and
+        None returned."""
         with self._guard:
             waiting = self._waiting
             if waiting and waiting.held_bytes is not None and not waiting.is_over:

@@ -56,7 +56,8 @@ class Patience:
 def spawn_worker(
     workspace: Workspace, run: RunFolder, environment: Mapping[str, str] = MappingProxyType({})
 ) -> subprocess.Popen[bytes]:
-    """Start the worker of run; its output goes to train.log. environment: in addition to that of its device."""
+    """Start the worker of run on its device and return the process; its output is appended to train.log. environment:
+    in addition to that of its device."""
     arguments, variables = ("--workspace", str(workspace.root), run.id), {**run_process.environment(run), **environment}
     with open(run.path / "train.log", "ab") as log:
         return start_worker("core.training.worker", *arguments, log=log, cwd=workspace.root, **variables)
@@ -103,8 +104,8 @@ class Supervisor:
 
     # ---- for pages ------------------------------------------------------------------------------------------------
     def submit(self, recipe: Recipe, facts: RunFacts | None = None, not_before: float | None = None) -> RunFolder:
-        """Create a run that starts now if nothing else is running, else at its turn in the queue, and not before a
-        time.
+        """Create and return a run that starts now if nothing else is running, else at its turn in the queue, and not
+        before a time (seconds since 1970).
 
         Raises BusyError for a duplicate, such as an accidental second press of Start.
         """
@@ -125,8 +126,8 @@ class Supervisor:
         return busy(self.runs) is None and self.queue.read().game is None
 
     def _refuse_duplicate(self, recipe: Recipe) -> None:
-        """Raise BusyError for the same settings and name as a waiting or running run, or for the same settings within
-        SAME_S."""
+        """Raise BusyError for the same settings and name as a waiting or running run, or for the same settings under
+        another name within SAME_S of its creation."""
         for run in self.runs.folders():
             if run.status().state not in BUSY:
                 continue
@@ -152,7 +153,7 @@ class Supervisor:
         """Let a paused, interrupted or failed run continue from its newest checkpoint: now, or as the next in the
         queue.
 
-        A run that game mode had paused continues all the same. Raises BusyError or RunError.
+        A run that game mode had paused continues all the same. Raises BusyError or RunError, with the queue as before.
         """
         with self._submitting, self.queue.locked():
             order = self.queue.read()
@@ -179,7 +180,8 @@ class Supervisor:
             self.resume(self.runs.get(game.run))
 
     def stay_paused(self) -> None:
-        """Leave the run that game mode paused to the user, for whom the queue waits."""
+        """Let the run that game mode paused stay paused after game mode, and hold the queue for the user if others
+        wait."""
         with self.queue.locked():
             game = self.queue.read().game
             if game and game.run:
@@ -188,8 +190,8 @@ class Supervisor:
                 self.queue.put(game=game.model_copy(update={"run": None}), hold=hold)
 
     def close(self, wait_s: float = 30.0) -> None:
-        """Pause the running worker, start nothing more, wait at most wait_s, end the thread. For Ctrl-C in the
-        terminal."""
+        """Pause the running worker, also one of an earlier app, end the standby, start nothing more, wait at most
+        wait_s, end the thread. For Ctrl-C in the terminal."""
         self._closing.set()
         if self._standby:
             self._standby.close()
@@ -230,7 +232,8 @@ class Supervisor:
                     log.exception("the supervisor failed; it continues")
 
     def _look(self) -> None:
-        """Start the next run if none is at work, and keep the turns and the standby up to date."""
+        """Start the next run if none is at work, drop waiting runs that were asked to stop, and keep the turns and the
+        standby up to date."""
         active, is_of_app = self._at_work()
         self._waiting(active)  # drops runs that were asked to stop
         if not self._closing.is_set():
@@ -241,7 +244,8 @@ class Supervisor:
                 self._standby.look(lambda: active is None and self._worker is None and self.queue.read().game is None)
 
     def _at_work(self) -> tuple[RunFolder | None, bool]:
-        """The run that is running now, and whether this app watches it. A run that has ended is settled."""
+        """Return the run that is at work now, or None, and whether it is this app's. A worker of ours that has ended is
+        settled, one that vanished marked as interrupted, a requested stop enforced."""
         if self._worker:
             run, process, attempt = self._worker
             # False if the run was resumed before this process had ended
@@ -275,8 +279,8 @@ class Supervisor:
         return active, self._watched is not None
 
     def _waiting(self, active: RunFolder | None) -> list[str]:
-        """Ids of the runs that wait for their turn, the longest waiting first. Runs that were asked to stop are
-        dropped."""
+        """Return the ids of the app's runs that wait for their turn, active left out, the longest waiting first. Runs
+        that were asked to stop are dropped."""
         waiting = []
         for run, status in self._unsettled():
             if status.state == State.QUEUED and run.is_of_app and not (active and run.id == active.id):
@@ -287,8 +291,8 @@ class Supervisor:
         return waiting
 
     def _unsettled(self) -> list[tuple[RunFolder, Status]]:
-        """Runs that wait or run, the longest waiting first. An ended run is read again only when its state.json
-        changes."""
+        """Return runs with their status that wait or are at work, the longest waiting first. An ended run is read again
+        only when its state.json changes."""
         unsettled = []
         for run in self.runs.folders():
             stamp = files.stamp(run.path / "state.json")
@@ -302,8 +306,8 @@ class Supervisor:
         return sorted(unsettled, key=lambda pair: pair[1].since)
 
     def _begin(self, run: RunFolder) -> None:
-        """Start the run's worker, or make one of the standby process. A run whose stop was requested is dropped; if
-        nothing can be started it fails."""
+        """Start the run's worker, or make one of the standby process, after before_start. A run whose stop was
+        requested is dropped; if nothing can be started it fails."""
         if run.requested():
             self._drop(run)
             return
@@ -323,7 +327,8 @@ class Supervisor:
             self._ended(run)
 
     def _settle(self, run: RunFolder, exit_code: int) -> None:
-        """Write the end of a run whose process has ended, unless the process wrote it itself."""
+        """Write the end of a run whose process has ended, unless the process wrote it itself or a standby failed before
+        it began (the run stays queued)."""
         self._stop_asked.pop(run.id, None)
         status = run.status()
         if status.state == State.QUEUED and run.requested():
@@ -363,7 +368,8 @@ class Supervisor:
                 run.log_event("state", state=State.INTERRUPTED.value)
 
     def _escalate(self, run: RunFolder, pid: int) -> None:
-        """Enforce a stop that the worker does not carry out: request, wait, terminate, kill."""
+        """Enforce a requested stop or pause that the worker does not carry out: terminate its process after
+        terminate_s, kill it after kill_s, or at once if it has not begun; a worker that saves gets saving_s."""
         if not run.requested():  # or no longer: the run was resumed since
             self._stop_asked.pop(run.id, None)
             return

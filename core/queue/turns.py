@@ -57,7 +57,7 @@ class Turns:
         self._looked_at = float("-inf")
 
     def app_started(self, waiting: Sequence[str]) -> None:
-        """Record this app and hold waiting runs: opening an app starts no training without the user
+        """Record this app, end game mode and hold waiting runs: opening an app starts no training without the user
         (core/queue/queue.first)."""
         if (game := self.queue.read().game) and game.run:
             with contextlib.suppress(GarageError):  # offered like any run paused at the end of an app
@@ -67,8 +67,8 @@ class Turns:
         self.queue.put(app=app, hold=hold, game=None, ignore_game=False)
 
     def next(self, waiting: Callable[[], Sequence[str]]) -> str | None:
-        """The run to start now, while no other run uses the device. waiting: reads the ids, the longest waiting
-        first."""
+        """Return the id of the run to start now, while no other run uses the device; None while the queue, game mode or
+        an export holds it. waiting: reads the ids, the longest waiting first."""
         if not waiting():
             return None
         chosen = self._first(waiting)
@@ -87,8 +87,9 @@ class Turns:
             return first(self.queue.read(), waiting(), self.clock())
 
     def ended(self, run: RunFolder, status: Status, waiting: Sequence[str]) -> None:
-        """Update the queue after a run of this app has ended or paused: hold it, or resume the run. waiting: the runs
-        behind it."""
+        """Remove a run of this app that ended or paused from the queue, and hold the queue if a person paused it or it
+        failed (unless set to go on); one that game mode paused is noted for later, or resumed if game mode is over.
+        waiting: the runs behind it."""
         now, automation = self.clock(), preferences.read(self.workspace).automation
 
         def after(order: Order) -> Order:
@@ -107,8 +108,8 @@ class Turns:
 
     # ---- between ---------------------------------------------------------------------------------
     def look(self, active: RunFolder | None, is_of_app: bool = True) -> None:
-        """Check game mode, at most every LOOK_S. active: the running run, of this app or of a command, which
-        is left alone."""
+        """Check game mode, if it is on or has an effect still, at most every LOOK_S. active: the running run, of this
+        app or of a command, which is left alone."""
         if self._steady() - self._looked_at < LOOK_S:
             return
         self._looked_at = self._steady()
@@ -117,7 +118,8 @@ class Turns:
             self._watch_game(order, automation, active, is_of_app)
 
     def _watch_game(self, order: Order, automation: Automation, active: RunFolder | None, is_of_app: bool) -> None:
-        """Pause the active run while game mode needs the device, and resume it afterwards."""
+        """Write whether game mode holds the queue and why; request a pause of the active run of this app, and resume
+        the paused one afterwards."""
         state = replace(self._hold_state, held=order.game is not None, ignored=order.ignore_game)
         verdict = game_mode.decide(automation, self._observe(automation, active), state, self._steady())
         self._hold_state = verdict.state
@@ -143,7 +145,8 @@ class Turns:
             active.request("pause", by="game")
 
     def _observe(self, automation: Automation, active: RunFolder | None) -> Observation:
-        """Return the minute of the day, and what else needs the device now."""
+        """Return the minute of the day, what else needs the device now (a listed program, or another's use of the GPU),
+        and why that is unknown."""
         local = time.localtime(self.clock())
         minute = local.tm_hour * 60 + local.tm_min
         demand = game_mode.demand_of_programs(automation.programs, self._programs()) if automation.programs else None
@@ -178,7 +181,7 @@ class Turns:
 
 
 def _renewed(game: Game | None, why: Message | None, until: float | None, now: float) -> Game:
-    """The updated record; unchanged for small differences, so that line.json is not written at each check."""
+    """Return the updated record; the same one for small differences, so that line.json is not written at each check."""
     if game is None:
         return Game(why=why or msg("game.soon"), since=now, until=until)
     same_time = game.until == until or (game.until and until and abs(game.until - until) < 5)
@@ -187,8 +190,8 @@ def _renewed(game: Game | None, why: Message | None, until: float | None, now: f
 
 
 def cards_of(machine: Machine, run: RunFolder | None) -> list[Card | None]:
-    """The GPUs that run computes on, or would: those it was given, else the best. None for a missing one, and for the
-    CPU."""
+    """Return the GPUs that run computes on, or would: those it was given, else the best. None for a missing one, and
+    for the CPU."""
     facts = run.facts() if run else RunFacts()
     if devices.CPU in (facts.wanted_device, facts.device):
         return [None]
@@ -200,8 +203,8 @@ def cards_of(machine: Machine, run: RunFolder | None) -> list[Card | None]:
 
 
 def used_bytes_of(run: RunFolder, card: Card | None) -> int | None:
-    """The memory that run last reported on card; None before. GPUs of the same name are not distinguished: the largest
-    value."""
+    """Return the bytes that run last reported on card; None before. GPUs of the same name are not distinguished: the
+    largest value."""
     of_ranks = [
         rank.used_bytes for rank in run.status().ranks if card and rank.host is None and rank.device == card.name
     ]
@@ -211,7 +214,8 @@ def used_bytes_of(run: RunFolder, card: Card | None) -> int | None:
 
 
 def busy(runs: Runs) -> RunFolder | None:
-    """The run that is running or about to start, in this app or in any other process on its workspace."""
+    """Return the run that is at work, started by a command, or next in an open app's queue, in this app or in any other
+    process on its workspace."""
     waiting = {}
     for run in runs.list():
         status = runs.status(run)

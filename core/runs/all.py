@@ -39,7 +39,8 @@ class Runs:
     workspace: Workspace
 
     def create(self, recipe: Recipe, launcher: str, facts: RunFacts | None = None) -> RunFolder:
-        """Create a queued run. Raises RunError.
+        """Create the folder of a queued run, all or nothing, with its recipe, run.json (under a free name) and state. ~
+        Raises RunError. => Raises RunError if it cannot. Raises RunError.
 
         launcher: "app" (the app's supervisor starts it) or "command" (the command that created it does).
         """
@@ -121,7 +122,8 @@ class Runs:
         return uses
 
     def status(self, run: RunFolder) -> Status:
-        """Return the run's true status: one recorded as active whose lock nobody holds was interrupted."""
+        """Return the run's true status without writing it: one recorded as active whose lock nobody holds was
+        interrupted, one queued by a command that is gone was stopped."""
         status = run.status()
         if status.state in ACTIVE and not run.is_locked():
             status = run.status()  # the worker may have ended between the two checks
@@ -157,7 +159,8 @@ class Runs:
                 raise BusyError("run.already_training", name=run.name) from None
 
     def _queue_again(self, run: RunFolder, status: Status, launcher: str) -> None:
-        """Set an ended run's state to queued, as its next attempt."""
+        """Set an ended run's state to queued, as its next attempt from its saved step, on the device that was offered;
+        delete a pending command."""
         if run.status().state != status.state:
             run.write_status(status)  # found interrupted, or left in the queue, which nobody has recorded yet
         (run.path / "control.json").unlink(missing_ok=True)  # the command of the previous attempt
@@ -183,7 +186,8 @@ class Runs:
             run.log_event("state", state=State.QUEUED.value)
 
     def drop(self, run: RunFolder) -> None:
-        """Remove a waiting run from the queue when no app is running to do it. Raises BusyError if one is."""
+        """Write the end of a waiting run, so that it leaves the queue, when no app is running to do it; another run
+        stays as it is. Raises BusyError while another process has it."""
         try:
             with run.lock().acquire(timeout=LOCK_S):
                 status = run.status()
@@ -201,7 +205,8 @@ class Runs:
         return not process_lives(facts.launcher_pid, facts.launcher_started)
 
     def waiting(self) -> Sequence[RunFolder]:
-        """Return the queued runs that the app starts, longest waiting first (core/queue/queue has their order)."""
+        """Return the queued runs that the app starts, longest waiting first (core/queue/queue may order them
+        otherwise)."""
         since = {
             run: status.since
             for run in self.folders()
@@ -216,7 +221,7 @@ class Runs:
         run.relabel(name=clean)
 
     def delete(self, run: RunFolder) -> None:
-        """Delete a run. Raises RunError while it is at work.
+        """Delete a run. Raises RunError while it is at work or queued, or if a program has it open.
 
         The folder is renamed first, so that a partial deletion leaves no visible run.
         """

@@ -12,7 +12,8 @@ SHARE = 0.4  # of all measurements, for frequent ones, of which three are soon o
 
 
 def patience(recipe: Recipe, total_steps: int, eval_every: int, rows: int) -> int:
-    """Return how many measurements in a row without a better one end a run; 0 disables early stopping.
+    """Return how many measurements in a row without a better one end a run: the recipe's setting, else a share of all
+    measurements; 0 disables early stopping.
 
     rows: size of the validation set.
     """
@@ -23,7 +24,7 @@ def patience(recipe: Recipe, total_steps: int, eval_every: int, rows: int) -> in
 
 
 def to_keep(run: RunFolder, recipe: Recipe, best: str | None, since: int) -> str | None:
-    """Return the checkpoint that should become the run's adapter, or None for the last state.
+    """Return the name of the best checkpoint, if it should become the run's adapter, or None for the last state.
 
     None if the last measurement was the best: the last state is that one, or has trained a little more since. since:
     measurements after the best one.

@@ -26,7 +26,8 @@ def sizes(folder: Path) -> str:
 
 
 def is_good(folder: Path) -> bool:
-    """Return whether every file exists with the size in the marker (markers of older versions hold no sizes)."""
+    """Return whether every file exists with the size that the marker COMPLETE names (older markers hold no sizes: every
+    part exists and is not empty)."""
     try:
         marker = json.loads((folder / "COMPLETE").read_text("utf-8"))
         expected = marker if isinstance(marker, dict) else dict.fromkeys(PARTS)

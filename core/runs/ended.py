@@ -64,7 +64,8 @@ class Failed:
 
     @classmethod
     def from_error(cls, error: Exception, folder: Path) -> Failed:
-        """Describe error in words. folder: the run's, whose disk may be full."""
+        """Return the message and advice for an error: GarageErrors by their kind, then lack of memory, full disk,
+        failed GPU, else its type and first line. folder: the run's, whose disk may be full."""
         if isinstance(error, GarageError):
             key = error.message.key
             kind = next((bad for bad in ("not_finite", "ran_away") if key.startswith(f"run.{bad}")), None)
@@ -104,7 +105,7 @@ class EndFacts:
 
     @classmethod
     def from_run(cls, run: RunFolder) -> EndFacts:
-        """Read the facts from the run's folder, this PC's disk and kernel log."""
+        """Read the facts from the run's folder, this PC's disk and the run's log."""
         saved = run.checkpoints()
         return cls(
             has_adapter=run.has_adapter(),
@@ -191,7 +192,8 @@ class LeftRun:
 
     @property
     def words(self) -> Message:
-        """Say how many steps would be repeated after a resume: all, none, or those since the checkpoint."""
+        """Return a message on how many steps would be repeated after a resume: all, none, or those since the
+        checkpoint."""
         if not self.saved:
             return msg("left_runs.nothing_saved", name=self.name, step=self.step)
         if self.step <= self.saved:
@@ -203,7 +205,7 @@ class LeftRun:
 
 def left_run(run: RunFolder, status: Status) -> LeftRun | None:
     """Return run as one to ask about: it was interrupted, or paused by something else than a person, and has not been
-    left in this attempt. None otherwise. status: its true status (Runs.status)."""
+    left in this attempt. None otherwise. step: the last one known. status: its true status (Runs.status)."""
     was_left = status.state == State.INTERRUPTED or (
         status.state == State.PAUSED and run.requested_by in NOT_ASKED_BY_A_PERSON
     )

@@ -113,7 +113,8 @@ class RunFolder:
         )
 
     def write_status(self, status: Status) -> None:
-        """Write state.json. Raises RunError for a transition that is not in the table of states.
+        """Write state.json, synced to disk if the state or attempt changes. Raises RunError for a transition that is
+        not in the table of states.
 
         After an unreadable state every transition is allowed.
         """
@@ -141,7 +142,8 @@ class RunFolder:
 
     # ---- commands -------------------------------------------------------------------------------------------------
     def request(self, command: str, by: str = "person") -> None:
-        """Write a command for the worker; a weaker one never replaces a stronger one.
+        """Write a command ("pause" or "stop") to control.json for the worker; a weaker one never replaces a stronger
+        one.
 
         by: "close" if the app is closing, "alone" for a worker that pauses because its app is gone, "game" if game mode
         frees the device (core/queue/turns). Raises RunError if it cannot be written.
@@ -197,7 +199,7 @@ class RunFolder:
         return files.read_newest(self.path / "events.jsonl", most_bytes)
 
     def log_tail(self, lines: int = 40) -> str:
-        """Return the last lines of the worker's output, of at most 64 KiB."""
+        """Return the last lines of train.log, of at most 64 KiB; "" without it."""
         try:
             with open(self.path / "train.log", "rb") as file:
                 file.seek(0, 2)
@@ -235,8 +237,8 @@ class RunFolder:
         raise RunError("run.no_checkpoint", run=self.name, checkpoint=name[:80])
 
     def keep_newest_checkpoint(self) -> bool:
-        """Make the adapter of the newest checkpoint the run's result, if the run has none. Returns whether it has one
-        now."""
+        """Copy the adapter of the newest checkpoint as the run's result, if the run has none. Returns whether it has
+        one now."""
         if self.has_adapter() or not (saved := self.checkpoints()):
             return self.has_adapter()
         with files.folder_aside(self.adapter) as aside:

@@ -41,7 +41,8 @@ def may_continue(state: State) -> bool:
 
 
 def check(parent: RunFolder) -> Recipe:
-    """Return the parent's recipe. Raises RunError with the reason if no run can start from it."""
+    """Return the parent's recipe. Raises RunError with the reason if no run can start from it: it has not ended, has no
+    adapter, or a damaged one."""
     state = parent.status().state
     if not may_continue(state):
         raise RunError("further.not_ended", name=parent.name, state=msg(f"state.{state.value}"))
@@ -53,7 +54,8 @@ def check(parent: RunFolder) -> Recipe:
 
 
 def _check_adapter(parent: RunFolder, recipe: Recipe) -> None:
-    """Raise RunError unless the parent's adapter can be read, has the recipe's rank, and belongs to its base."""
+    """Raise RunError unless the parent's adapter can be read, has the recipe's rank (twice that with PiSSA), and
+    belongs to its base."""
     try:
         adapter = adapters.describe(parent.adapter)
         with open_tensors(parent.adapter / "adapter_model.safetensors", "np") as opened:
@@ -84,7 +86,8 @@ def recipe_of(parent: RunFolder) -> Recipe:
 
 
 def child_of(recipe: Recipe, parent: RunFolder) -> Recipe:
-    """Return recipe for a run that continues parent: with the locked settings of the parent, and a name.
+    """Return recipe for a run that continues parent: with the locked settings of the parent, and the next name if it
+    has none.
 
     Raises RunError as `check`, RecipeError as `require_alike`.
     """
@@ -102,7 +105,7 @@ def next_name(name: str) -> str:
 
 
 def held_to(recipe: Recipe, parent: Recipe) -> Recipe:
-    """Return recipe with the locked settings of the parent."""
+    """Return recipe with the locked settings (LOCKED) replaced by the parent's."""
     sections: dict[str, dict[str, object]] = {}
     for section, name in LOCKED:
         sections.setdefault(section, {})[name] = _value(parent, section, name)
@@ -112,7 +115,7 @@ def held_to(recipe: Recipe, parent: Recipe) -> Recipe:
 
 
 def require_alike(recipe: Recipe, parent: Recipe, name: str) -> None:
-    """Raise RecipeError naming every locked setting that differs from the parent's."""
+    """Raise RecipeError naming every locked setting that recipe sets to another value than the parent's."""
     differences = []
     for section, key in LOCKED:
         value, expected = _value(recipe, section, key), _value(parent, section, key)
@@ -128,7 +131,7 @@ def _value(recipe: Recipe, section: str, key: str) -> object:
 
 
 def facts_of(parent: RunFolder) -> RunFacts:
-    """Return what the child's run.json records of its parent.
+    """Return the facts with what the child's run.json records of its parent.
 
     step: of the adapter that the parent kept. eval_loss: the parent's last one up to that step, None if never measured.
     """

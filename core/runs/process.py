@@ -34,7 +34,8 @@ class Launcher:
         self._alone = False
 
     def look(self) -> None:
-        """Log when the worker becomes alone or is adopted; alone, it pauses if the person chose so."""
+        """Check whether the app or command that started the run lives. When that changes, log it; once the worker is
+        alone, request a pause if the person chose so."""
         alone = not processes.process_lives(*self._process) and not owner.app_lives(self._workspace)
         if alone == self._alone:
             return
@@ -87,7 +88,8 @@ def environment_nearest(device: str | None) -> dict[str, str]:
 
 
 def require_device(run: RunFolder) -> None:
-    """Raise RunError if the GPU that run was planned for cannot be used, as far as can be seen without torch."""
+    """Raise RunError if a GPU that run was planned for cannot be used (driver, missing or broken GPU, torch without
+    CUDA), with an offer of another, as far as can be seen without torch."""
     facts, nvidia = run.facts(), devices.read_cards()
     if not is_for_card(facts):
         return
@@ -108,7 +110,8 @@ def require_device(run: RunFolder) -> None:
 
 
 def require_data(run: RunFolder, workspace: Workspace) -> None:
-    """Raise RunError if the data differs from what the run began with: its steps would be different ones."""
+    """Raise RunError if the data's SHA-256 differs from that which the run began with and there are checkpoints: its
+    steps would be different ones."""
     data, source = run.facts().data, run.recipe().data.source
     # Imported here: a chat's worker imports this file before it moves its stdin pipe away, and the store imports numpy,
     # which queries that handle on Windows.
@@ -120,7 +123,8 @@ def require_data(run: RunFolder, workspace: Workspace) -> None:
 
 
 def keep_device(run: RunFolder, card: Card | None, on_card: bool) -> None:
-    """Record the GPU that torch computes on. card: NVML's record of it, None if unknown.
+    """Record the GPU that torch computes on, with a warning in the log if it is another than before. card: NVML's
+    record of it, None if unknown.
 
     Raises RunError if it is not the planned one.
     """
@@ -139,7 +143,8 @@ def keep_device(run: RunFolder, card: Card | None, on_card: bool) -> None:
 def is_for_card(facts: RunFacts) -> bool:
     """Return whether the run was planned for a GPU.
 
-    Runs of older versions, whose GPU was not recorded, may have gone to the CPU, and stay there.
+    Runs of older versions, judged by their budget, whose GPU was not recorded, may have gone to the CPU, and stay
+    there.
     """
     if facts.wanted_device is None:
         return facts.planned.budget.kind == "card" and facts.device != "cpu"
@@ -177,7 +182,8 @@ def _planned_cards(facts: RunFacts) -> dict[str, str]:
 
 
 def accept_offer(facts: RunFacts, nvidia: Nvidia) -> RunFacts:
-    """Return the facts that change when a run is resumed: the offered GPUs, unless the planned ones are back."""
+    """Return the facts that change when a run is resumed: device and number of ranks become the offered GPUs, unless
+    the planned ones are back; the offer is cleared."""
     if facts.offered_device is None:
         return RunFacts()
     left = _usable_planned_cards(facts, nvidia)

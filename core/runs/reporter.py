@@ -44,8 +44,8 @@ class Reporter(Job[Status]):
     def set_state(
         self, state: State, message: Message | None = None, advice: Message | None = None, **changes: object
     ) -> None:
-        """Write a new state. Raises StopRequested or PauseRequested for a command that came just before, instead of
-        starting to train or pausing."""
+        """Write a new state with its time, and log it. Raises StopRequested or PauseRequested for a command that came
+        just before, instead of starting to train or pausing."""
         changes |= {"has_adapter": self.run.has_adapter()}
         with self._guard:
             if state in (State.RUNNING, State.PAUSED) and self._status.state == State.STOPPING:
@@ -56,8 +56,8 @@ class Reporter(Job[Status]):
         self.run.log_event("state", state=state.value, message=message)
 
     def end(self, how: How) -> int:
-        """Write the run's end (core/runs/ended) and return the exit status. Raises StopRequested for a pause followed
-        by Stop."""
+        """Write the run's end (core/runs/ended), log it and return the exit status; a stop keeps the newest
+        checkpoint's adapter. Raises StopRequested for a pause followed by Stop."""
         if how == "stop":
             self.run.keep_newest_checkpoint()
         with self._guard:
@@ -113,7 +113,8 @@ class Reporter(Job[Status]):
         self._nothing_to_save = False
 
     def _poll(self, now: float) -> None:
-        """Take over a requested stop or pause, exit if one is not carried out, and show that the process lives."""
+        """Take over a requested stop or pause, exit if one is not carried out within GRACE_S while nothing is to be
+        saved, and touch run.lock as the heartbeat."""
         command = self.run.requested()
         if command == "stop":
             self._receive(self._stop, State.STOPPING, now)
@@ -129,6 +130,7 @@ class Reporter(Job[Status]):
                 self._launcher.look()
 
     def _receive(self, request: threading.Event, state: State, now: float) -> None:
+        """Set the event of a request, with its time once, and write that state if it is allowed now."""
         if not request.is_set():
             self._asked_at = now
             request.set()
@@ -138,7 +140,8 @@ class Reporter(Job[Status]):
                 self.set_state(state)
 
     def _exit_now(self) -> None:
-        """End the process, whatever its main thread is doing: there is nothing to lose."""
+        """Write the end, stopped or paused, and end the process, whatever its main thread is doing: there is nothing to
+        lose."""
         stopped = self._stop.is_set()
         try:
             self.end("stop" if stopped else "pause")

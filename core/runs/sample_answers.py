@@ -61,7 +61,8 @@ def append(run: RunFolder, frame: Frame) -> None:
 
 
 def read(run: RunFolder) -> list[Frame]:
-    """Return the frames in the order of their steps. Invalid lines are skipped."""
+    """Return the frames in the order of their steps; a repeated step replaces its older frame and all later ones.
+    Invalid lines are skipped."""
     frames: list[Frame] = []
     for record in read_lines(run.path / FILE, 0).records:
         with suppress(ValidationError):
@@ -91,7 +92,7 @@ class Forgetting(Frozen):
 
 
 def forgetting(frames: list[Frame], at: int | None = None) -> Forgetting | None:
-    """Return the forgetting at the newest measured frame, or at the newest one up to step `at`.
+    """Return the loss on neutral texts before training and at the newest measured frame, or the newest up to step `at`.
 
     None for a run without two measured frames, the first at step 0.
     """
@@ -109,7 +110,7 @@ def every(evaluations_every: int, total_steps: int) -> int:
 
 
 def mean_lengths(run: RunFolder) -> list[tuple[int, float]]:
-    """Return (step, mean characters) of each frame, over the prompts that every frame answered."""
+    """Return (step, mean characters) of each frame, over the prompts that every frame answered; [] without any."""
     frames = read(run)
     count = min((len(frame.answers) for frame in frames), default=0)
     answered = [i for i in range(count) if all(frame.answers[i].text for frame in frames)]

@@ -66,7 +66,8 @@ class Scene(Frozen):
         return self.text if self.text is not None else self.turns[-1].content
 
     def ids(self, tokenizer: Tokenizer) -> list[int]:
-        """Return the (T,) token ids of the prompt, framed as in training. Raises TemplateError."""
+        """Return the (T,) token ids of the prompt, framed as in training: up to the answer, or the text without an end
+        token. Raises TemplateError."""
         if self.text is None:
             return tokenizer.prompt(
                 [{"role": turn.role, "content": turn.content} for turn in self.turns], list(self.tools)
@@ -94,7 +95,7 @@ def read(run: RunFolder) -> Scenes | None:
 def ensure(
     run: RunFolder, recipe: Recipe, examples: Sequence[Example], has_kept_apart: bool, tokenizer: Tokenizer
 ) -> Scenes:
-    """Return the run's scenes: those of its first attempt, else chosen now and written."""
+    """Return the run's scenes: those of its first attempt, else chosen now (`choose`) and written to its file."""
     scenes = read(run)
     if scenes is None:
         scenes = choose(recipe, examples, has_kept_apart, tokenizer)
@@ -157,7 +158,8 @@ def _held_out(recipe: Recipe, apart: Sequence[Example], tokenizer: Tokenizer) ->
 
 
 def _short_ones(examples: Iterator[Example], source: SceneSource, tokenizer: Tokenizer) -> list[Scene]:
-    """Return up to ROWS scenes with different questions, short enough to be answered."""
+    """Return the first ROWS scenes with different questions that are short enough to be answered; badly rated rows are
+    skipped."""
     short: dict[str, Scene] = {}  # by question, without repetitions
     for example in examples:
         scene = None if example.is_bad else _scene_of(example, source)
@@ -173,7 +175,8 @@ def _short_ones(examples: Iterator[Example], source: SceneSource, tokenizer: Tok
 
 
 def _scene_of(example: Example, source: SceneSource) -> Scene | None:
-    """Return a row up to its first answer, or the beginning of a plain text. None without a question."""
+    """Return a row up to its first answer, or the beginning of a plain text (at most half of it), with the rest as the
+    answer. None without a question."""
     if example.text is not None:
         half = example.text[: min(BEGINNING, len(example.text) // 2)]
         begin = (half.rpartition(" ")[0] or half).rstrip()  # up to the end of a word, if there are spaces

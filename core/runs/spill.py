@@ -62,7 +62,8 @@ def memory_now(card: Card | None, reserved: Callable[[], int] | None) -> Memory 
 
 
 def judge(usual: float, recent: list[float], memory: Memory, where: str, step: int) -> Spill | None:
-    """Return the overflow that explains slow steps, or None.
+    """Return the overflow that explains IN_A_ROW steps slower than JUMP times usual, or None if memory is not near its
+    limit or this system does not spill.
 
     usual, recent: seconds a token, before and in the last steps. where: "cpu", or the operating system that drives the
     GPU.
@@ -105,8 +106,8 @@ class SpillWatch:
         self._warned: Spill | None = None
 
     def note(self, step: int, seconds: float, tokens: float) -> None:
-        """Record a step: the seconds that it took alone and the tokens that it read. Warns once steps stay slow because
-        GPU memory spills into RAM, and notes when that is over."""
+        """Record a step: the seconds that it took alone and the tokens that it read. Warns, and writes `spill` to
+        run.json, once steps stay slow because memory overflows, and notes when that is over."""
         if self._first:
             self._first = False
             return

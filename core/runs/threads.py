@@ -59,7 +59,9 @@ class Threads:
         self.now = self.most
 
     def note(self, seconds: float, tokens: float) -> Message | None:
-        """Record a step: the seconds that it took alone and the tokens that it read.
+        """Record a step, and begin, judge or end a trial of another number of threads: ~ Returns a message once a trial
+        has changed the count. => Returns a message once a trial has succeeded. the seconds that it took alone and the
+        tokens that it read.
 
         Returns a message once a trial has changed the count.
         """
@@ -87,7 +89,8 @@ class Threads:
         return self.now if others is None else max(1, min(self.most, self.cores - math.ceil(others - UNUSED)))
 
     def _look(self) -> None:
-        """Start a trial if two looks in a row find a reason for another count."""
+        """Start a trial if two looks in a row find a reason for another number of threads: cores that other programs
+        use or free, or, where that is unknown, the steps' time."""
         usual, others = statistics.median(self._recent), self.others()
         best = self._best[self.now] = min(usual, self._best.get(self.now, usual))
         count = self._beside(others)
@@ -102,7 +105,8 @@ class Threads:
             self._go_to(count)
 
     def _judge(self, count: int, usual: float) -> Message | None:
-        """End a trial: return its message, or go back to count threads; None also while undecided."""
+        """End a trial: return its message if steps are faster, else go back to count threads and wait longer; None also
+        while undecided. usual: seconds a token before."""
         tried = statistics.median(self._recent)
         if len(self._recent) < TRIED and tried < usual:
             return None

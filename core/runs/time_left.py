@@ -76,8 +76,8 @@ class TimeLeft:
         return self.spent_before + self.clock() - self._began
 
     def seconds_left(self, step: int) -> float | None:
-        """Return the seconds left after `step`; None before the second step of this attempt, whose first one only warms
-        up."""
+        """Return the seconds left after `step`, with the coming evaluations, checkpoints and sample answers; None
+        before the second step of this attempt, whose first one only warms up."""
         rate = self._seconds_a_token()
         if rate is None:
             return None
@@ -92,7 +92,7 @@ class TimeLeft:
     def steps_take(self, forward: float | None = None) -> float | None:
         """Return the seconds of all steps of this attempt alone.
 
-        forward: seconds of a token in a forward pass, used if there were no two steps.
+        forward: seconds of a token in a forward pass, used if there were no two steps; None without either.
         """
         rate = self._seconds_a_token() or (forward and forward / EVALUATION_SHARE)
         return rate and self._tokens(self.total_steps) * rate
@@ -102,8 +102,8 @@ class TimeLeft:
         return self.total_steps // every - step // every + bool(self.total_steps % every and step < self.total_steps)
 
     def _seconds_a_token(self) -> float | None:
-        """Return the mean over the newest steps, without slow ones at the beginning; a step that hung counts as HUNG
-        times the median. None before two steps."""
+        """Return the mean seconds per token over the newest steps, without slow ones at the beginning; a step that hung
+        counts as HUNG times the median. None before two steps."""
         if len(self._steps) < 2:
             return None
         steps = self._steps[1:] if len(self._steps) <= NEWEST else self._steps[-NEWEST:]

@@ -76,7 +76,9 @@ class Checkpoints:
     _warned: list[str] = field(default_factory=list)
 
     def write(self, position: Position, states: States) -> None:
-        """Write the checkpoint of position.step; if it exists, only add the evaluations since."""
+        """Write the checkpoint of position.step (adapter, trainer states, position) all or nothing; if it exists, only
+        renew its position. Old checkpoints are deleted before if the disk is short, and after as `keep` says; logs an
+        event."""
         target = self.run.path / "checkpoints" / name_of(position.step)
         if (target / "COMPLETE").exists():
             files.replace_json(target / "position.json", asdict(position))
@@ -113,7 +115,8 @@ class Checkpoints:
         self.run.add_facts(RunFacts(best_checkpoint=position.best_checkpoint, best_eval_loss=position.best_eval_loss))
 
     def _make_room(self, states: States, best: str | None) -> None:
-        """Delete old checkpoints if the disk is short; if that is not enough, warn that the save may fail."""
+        """Delete old checkpoints, except the best, if the disk has less than the newest one's size and MARGIN free, and
+        log it; if that is not enough, log a warning that the save may fail."""
         complete = self.run.checkpoints()
         # Estimated from the last one; the first is an adapter with its optimizer states.
         needed = checkpoints.MARGIN + (files.bytes_in(complete[-1]) if complete else _bytes_in(states) * 3 // 2)
@@ -129,8 +132,8 @@ class Checkpoints:
             self.run.log_event("warning", message=msg("checkpoint.disk_short", **numbers))
 
     def _drop_old(self, best: str | None) -> None:
-        """Delete checkpoints beyond `keep` or the disk budget, never the newest good one or the best; warns once if the
-        budget keeps fewer than `keep`."""
+        """Delete checkpoints beyond `keep` or the disk budget, never the newest good one or the best; logs a warning
+        once if the budget keeps fewer than `keep`."""
         complete = self.run.checkpoints()
         stay = checkpoints.select_kept(complete, self.keep, self.budget_gib * values.GIB, best)
         checkpoints.drop(folder for folder in complete if folder not in stay)
@@ -166,7 +169,9 @@ class Saved:
 
 
 def read(folder: Path) -> Saved:
-    """Read a checkpoint. Raises RunError for one that cannot be resumed from."""
+    """Read a checkpoint's position, states and adapter weights. ~ Raises RunError for one that cannot be resumed from.
+    => Raises RunError for one that cannot be read; PermissionError and lack of memory as they are. Raises RunError for
+    one that cannot be resumed from."""
     try:
         value = json.loads((folder / "position.json").read_text("utf-8"))
         value["health"] = _from_dict(Health, value.get("health") or {})

@@ -23,7 +23,8 @@ class Evaluation:
         self._step, self._rows, self._recipe, self._reporter = step, rows, recipe, reporter
 
     def loss(self) -> float | None:
-        """Return the mean over the rows' trained tokens, or over pairs; None without a validation split."""
+        """Return the mean loss over the rows' trained tokens, or over pairs, in eval mode, and report progress; None
+        without a validation split."""
         if not self._rows:
             return None
         self._step.tuned.eval()
@@ -37,7 +38,8 @@ class Evaluation:
         return loss_sum / count_sum
 
     def rehearse(self) -> None:
-        """Evaluate the largest batch and discard the result, so that lack of memory shows before the training."""
+        """Evaluate the batch with most padded tokens and discard the result, so that lack of memory shows before the
+        training."""
         if self._rows:
             lengths = lengths_of(self._rows)
             self._step.tuned.eval()
@@ -49,8 +51,8 @@ class Evaluation:
 
 
 def batches_of(step: Step, rows: Rows, recipe: Recipe) -> Iterator[list[int]]:
-    """Yield positions in rows, in batches no larger than in training, for which the plan has memory; rows on disk are
-    read when needed."""
+    """Yield positions in rows, in batches no larger than in training, for which the plan has memory, of rows of similar
+    length or packed, split as the retreat says; rows on disk are read when needed."""
     train, lengths = recipe.train, lengths_of(rows)
     size = min(train.per_device_eval_batch_size, train.per_device_train_batch_size)
     for begin in range(0, len(lengths), ORDERED_AT_ONCE):

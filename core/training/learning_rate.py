@@ -8,7 +8,8 @@ from core.recipe import Train
 
 
 def schedule_factor(done: int, total: int, warmup: int, kind: str) -> float:
-    """Share of learning_rate for the step after `done` ones, 0 to 1. The decay is that of transformers' schedulers.
+    """Share of learning_rate for the step after `done` ones, 0 to 1. kind: linear, cosine, or any other for a constant
+    rate; the decay is that of transformers' schedulers.
 
     The warmup rises from 1/(warmup + 1), not from zero as theirs, so that the first step already learns.
     """

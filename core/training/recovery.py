@@ -45,8 +45,8 @@ class Recovery:
 
     # ---- out of memory ----------------------------------------------------------------------------------------------
     def attempt(self, number: int, act: Callable[[], T]) -> T:
-        """Call act, and again with less memory each time memory runs out. Raises NothingLeftError if nothing more can
-        be saved."""
+        """Return act(), called again with less memory each time it runs out while rows were being computed. number: of
+        the step. Raises NothingLeftError if nothing more can be saved."""
         while True:
             try:
                 return act()
@@ -58,8 +58,8 @@ class Recovery:
             self._prepare_retry(number, failed)
 
     def _prepare_retry(self, number: int, failed: Rows) -> None:
-        """Return to the end of the last finished step and use less memory from now on: forward and backward have
-        changed only gradients. Raises NothingLeftError if nothing is left to save."""
+        """Undo the unfinished step (the first one returns to the start), take the next way to save memory and write a
+        checkpoint. Raises NothingLeftError if nothing is left to save."""
         if not self._position.step:
             self._step.reset_to_start()
         self._step.discard_unfinished()
@@ -73,7 +73,7 @@ class Recovery:
         return self._reduce_memory(longest, msg("retreat.beforehand"), self._position.step)
 
     def _reduce_memory(self, failed: Rows, what: Message, number: int, measuring: bool = False) -> bool:
-        """Take the next way to save memory; return False if none is left."""
+        """Take and report the next way to save memory for the failed rows; return False if none is left."""
         lengths = [len(row.input_ids) for row in failed]
         message = self._step.retreat.take_next(range(len(failed)), lengths, what, measuring)
         if message is not None:
@@ -83,8 +83,9 @@ class Recovery:
 
     # ---- an implausible step ----------------------------------------------------------------------------------------
     def roll_back(self, number: int, metrics: Mapping[str, float], is_end: bool) -> None:
-        """Return to the last good checkpoint and continue with half the learning rate. is_end: end the run with
-        NotFiniteError instead, after going back if the loss diverged, so that the adapter is good."""
+        """Return step and position to the last good checkpoint before the bad steps, or to the start, and count one
+        more return, which halves the learning rate; delete later checkpoints. is_end: end the run with NotFiniteError
+        instead, after going back if the loss diverged, so that the adapter is good."""
         step, position, health = self._step, self._position, self._position.health
         facts: dict[str, float | None] = {"step": number, **loss_and_norm(metrics)}
         if is_end and not health.has_diverged:

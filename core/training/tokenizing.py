@@ -55,8 +55,8 @@ class _Reading:
     refused: RefusedRows = field(default_factory=RefusedRows)  # by the template, although the format accepts them
 
     def rows(self, positions: np.ndarray, enough: int | None = None) -> tuple[Pieces, list[int]]:
-        """Return the trained pieces of these rows, in order, until there are enough; and positions of the first of
-        them."""
+        """Return the trained pieces of these rows, in order, at most `enough`, reading no more rows than needed; and
+        positions of the first PROBE_ROWS rows that gave one. Counts how rows were treated."""
         read = len(positions) if enough is None else enough
         tokens, pieces = self._pieces(positions[:read])
         while enough is not None and len(pieces) < enough and read < len(positions):
@@ -70,6 +70,8 @@ class _Reading:
         return pieces, positions[of_row[np.flatnonzero(np.diff(of_row, prepend=-1))[:PROBE_ROWS]]].tolist()
 
     def _pieces(self, positions: np.ndarray) -> tuple[Tokens, Pieces]:
+        """Tokenize these rows; return the tokens and their trained pieces: pairs, rated rows, or pieces of at most the
+        limit."""
         tokens = self.tokenized.tokens(positions, self._show_progress, trains=True)
         if self.framing.learning.pairs:
             return tokens, Pairs.within(tokens, self.limit)
@@ -83,6 +85,7 @@ class _Reading:
         self.reporter.set_stage("tokenizing", Progress(done=done, total=max(self.expected, done), unit="rows"))
 
     def _count(self, tokens: Tokens, pieces: Pieces) -> None:
+        """Add up how many rows were read, refused, truncated, split, joined, dropped or without a trained token."""
         self.read += len(tokens.positions)
         self.framing.add(tokens)
         for place, why in tokens.refused:
@@ -107,8 +110,9 @@ class _Reading:
 def tokenize(
     examples: Sequence[Example], recipe: Recipe, tokenizer: Tokenizer, reporter: Reporter
 ) -> tuple[Pieces, Sequence[Encoded]]:
-    """Return the rows of training and validation as token ids. Numbers of truncated, split and dropped rows are
-    reported. Raises DataError if there are no rows at all."""
+    """Return the rows of training and validation as token ids. Repeats, leaks, truncated, split and dropped rows are
+    reported; probe rows and thinking are written to run.json. If no training row is usable, those of validation are
+    trained. Raises DataError if there are no rows at all."""
     data = recipe.data
     limit = tokenizer.limit(data.max_length)
     if limit < data.max_length:
@@ -145,6 +149,7 @@ def tokenize(
 
 
 def _report(reading: _Reading, chosen: RowSelection, recipe: Recipe, given: int) -> None:
+    """Report how rows were selected and treated: as warnings what is lost, as decisions in the log what is not."""
     warn, limit = reading.reporter.warn, reading.limit
     for note in reading.framing.notes():
         reading.reporter.run.log_event("decision", message=note)

@@ -96,6 +96,8 @@ class Trainer:
         would_fit: Callable[[Ahead], Message] | None = None,
         make_step: Callable[..., Step] = Step.from_recipe,
     ):
+        """Create step, schedule, checkpoints, evaluation, recovery and sample answers, and warn where packing or paging
+        is impossible. Raises an error for tokens that the model has no row for."""
         train = recipe.train
         self.step = make_step(tuned, recipe, compute, data.pad_token_id)
         vocabulary.require_rows_of(tuned.get_base_model(), data.train, data.evaluation)
@@ -130,7 +132,8 @@ class Trainer:
         self._threads = Threads(*thread_control) if may_change else None
 
     def run(self, before_first_step: Callable[[Ahead], None] | None = None) -> Position:
-        """Train to the end; before_first_step may refuse (core/training/memory/probe).
+        """Train to the end and return the position; before_first_step is called with the computations ahead and may
+        refuse (core/training/memory/probe).
 
         Raises StopRequested or PauseRequested (the adapter is that of the last finished step), NotFiniteError or
         NothingLeftError (of the last good step).
@@ -168,6 +171,8 @@ class Trainer:
 
     # ---- steps ----------------------------------------------------------------------------------------------------
     def _steps(self) -> None:
+        """Compute the coming steps: write each one's metrics, act on the verdict (leave the step out, or go back), then
+        do what is due after it."""
         total = self.schedule.total_steps
         self.reporter.set_stage("training")
         for number, micro_batches in self._coming_steps():
@@ -193,8 +198,8 @@ class Trainer:
             self._due_after(number)
 
     def _coming_steps(self) -> Iterator[tuple[int, list[list[int]]]]:
-        """Yield numbers and micro-batches of the coming steps; start again from the new position if the run goes back
-        meanwhile."""
+        """Yield (number, positions of rows by micro-batch) of the coming steps until the end or early stopping; start
+        again from the new position if the run goes back meanwhile."""
         while self.position.step < self.schedule.total_steps and not self.has_stopped_improving:
             for number, micro_batches in enumerate(self.schedule.steps(self.position.step), self.position.step + 1):
                 yield number, micro_batches
@@ -202,8 +207,9 @@ class Trainer:
                     break
 
     def _step(self, number: int, micro_batches: Sequence[Sequence[int]]) -> tuple[dict[str, Any], StepVerdict, float]:
-        """Compute one optimizer step; return its metrics, the verdict on them and its seconds. The adapter changes only
-        if they are good."""
+        """Compute one optimizer step and apply it if its loss and gradients are good; return its metrics, the verdict
+        on them and its seconds. ~ The adapter changes only if they are good. => Otherwise the adapter stays as it was.
+        The adapter changes only if they are good."""
         started = time.perf_counter()  # time.monotonic moves each 15.6 ms on Windows: some steps would take 0 s
         learning_rate = self._learning_rate(number)
         parts = [part for rows in micro_batches for part in self.step.parts([self.data.train[i] for i in rows])]
@@ -260,8 +266,9 @@ class Trainer:
             self._save_and_go_on()
 
     def _evaluate(self, number: int) -> None:
-        """Evaluate, and save a checkpoint of the best loss so far. An evaluation that runs out of memory is skipped:
-        hours of training are worth more."""
+        """Evaluate, write the loss to metrics and its state to position and run.json, and save a checkpoint of the best
+        loss so far. The loss at step 0 only marks the start. An evaluation that runs out of memory is skipped: hours of
+        training are worth more."""
         position = self.position
         try:
             loss = self.recovery.attempt(number, self.evaluation.loss)
@@ -325,8 +332,8 @@ class Trainer:
         self.reporter.run.log_event("guard", what=what, step=step, message=message)
 
     def _report_time_left(self, number: int) -> None:
-        """Write the remaining time to the state, and after 20 steps of this attempt to run.json, to compare it with the
-        time taken."""
+        """Write step and remaining seconds to the state, and after 20 steps of this attempt to run.json, to compare it
+        with the time taken."""
         left, total = self._clock.seconds_left(number), self.schedule.total_steps
         total_seconds = None if left is None else self._clock.spent + left
         self.reporter.set_progress(number, total, left, total_seconds)
@@ -334,6 +341,8 @@ class Trainer:
             time_left.add_times(self.reporter.run, after_steps=ESTIMATED_AFTER, said_seconds=total_seconds)
 
     def _new_clock(self, spent_before: float = 0.0) -> time_left.TimeLeft:
+        """Return a new clock of the remaining time from the current position on; spent_before: seconds of training
+        before it."""
         sizes = [sum(self._tokens(batch) for batch in step) for step in self._steps_searched()]
         measured = int(sum(lengths_of(self.data.evaluation)))
         done, total = self.position.step, self.schedule.total_steps

@@ -67,6 +67,8 @@ LEASE_WAIT_S = 10.0  # a chat needs a moment to exit
 
 
 def main() -> int:
+    """Run the worker of --workspace's run, or the agent of its ranks, holding the run's lock and keeping the PC awake
+    if chosen; return the exit status."""
     parser = argparse.ArgumentParser(prog="core.training.worker")
     parser.add_argument("--workspace", required=True)
     parser.add_argument("run_id")
@@ -87,7 +89,8 @@ def main() -> int:
 
 
 def carry_out(run: RunFolder, workspace: Workspace, reporter: Reporter) -> int:
-    """Train the run when the device is free; report its end, whatever happens, and return the exit status of it."""
+    """Train the run once the device's lease is free; write its end (finished, paused, stopped or failed), whatever
+    happens, and return the exit status."""
     try:
         try:
             reporter.set_state(State.PREPARING)
@@ -104,6 +107,7 @@ def carry_out(run: RunFolder, workspace: Workspace, reporter: Reporter) -> int:
 
 
 def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> Finished:
+    """Prepare, load and train the run, alone or with its other ranks; keep its adapter and return how it finished."""
     run_process.require_device(run)
     prepared = _prepare(run, workspace, reporter)
     reporter.set_stage("loading_libraries")
@@ -131,6 +135,8 @@ class Prepared:
 
 
 def _prepare(run: RunFolder, workspace: Workspace, reporter: Reporter) -> Prepared:
+    """Return all that a run needs without torch: recipe, base (downloaded), tokenizer, tokenized rows and the prompts
+    of sample answers. Raises RunError if a resumed run's data has changed."""
     recipe = run_process.recipe_of(run)
     begins = not run.saved_step()  # a run that has trained already may continue, whatever holds for a new one
     model_folder = Models(workspace).obtain(
@@ -150,7 +156,8 @@ def _prepare(run: RunFolder, workspace: Workspace, reporter: Reporter) -> Prepar
 def _load(
     prepared: Prepared, run: RunFolder, workspace: Workspace, reporter: Reporter, ranks: Ranks | None
 ) -> tuple[Trainer, Probe, Adapters]:
-    """Load base and adapter to the device, from the newest checkpoint if there is one."""
+    """Load base and adapter to the device, from the newest checkpoint or the parent's adapter if there is one; write
+    the facts of the run, and return trainer, memory probe and the writer of adapters."""
     import torch
 
     from core.chat.film import SampleSettings
@@ -210,8 +217,8 @@ def _load(
 
 
 def _compute(run: RunFolder, before: RunFacts | None) -> Compute:
-    """Choose the device and precision, those of an earlier attempt if there was one. Raises RunError if the device
-    differs."""
+    """Return the device and precision, those of an earlier attempt if there was one, and record and log them. Raises
+    RunError if the device differs."""
     from core.engine import device
 
     compute = device.choose(before.dtype if before else None)
@@ -224,7 +231,7 @@ def _compute(run: RunFolder, before: RunFacts | None) -> Compute:
 
 
 def read_libraries() -> None:
-    """Import torch and the libraries that need it, which takes seconds."""
+    """Import torch and the libraries that need it, with garbage collection off, which takes seconds."""
     gc.disable()  # imported objects stay: collecting garbage among them takes a sixth of the import time
     try:
         from core.engine import device
@@ -240,7 +247,8 @@ def read_libraries() -> None:
 def _load_base(
     recipe: Recipe, model_folder: Path, compute: Compute, shape: ModelShape | None, run: RunFolder
 ) -> tuple[Any, Compute]:
-    """Load the base in a dtype without overflow; a dtype or number of bits other than the recipe's is logged."""
+    """Return the base, loaded in a dtype without overflow (to RAM if its layers are offloaded or sharded), and the
+    compute used; a dtype or number of bits other than the recipe's is logged."""
     from core.engine import base_model
     from core.engine.variants import streaming
 
@@ -269,7 +277,8 @@ def _shape(recipe: Recipe, workspace: Workspace) -> ModelShape | None:
 
 def _run_training(trainer: Trainer, probe: Probe, adapters: Adapters, reporter: Reporter) -> None:
     """Train until the end or an interruption; then save the adapter, except after a pause, which resumes from its
-    checkpoint. Raises StopRequested after a stop or pause."""
+    checkpoint. After a lost rank a checkpoint is written. Raises what ended the training; a pause that was followed by
+    Stop as StopRequested."""
     from core.engine.out_of_memory import NothingLeftError
     from core.training.recovery import NotFiniteError
 
@@ -316,8 +325,8 @@ class Adapters:
         adapter.save(self.tuned, folder, self.model_folder, self._card(), self.template)
 
     def keep(self, position: Position, chosen: str | None = None) -> int:
-        """Save the adapter as the run's result, if it learned anything; return its step. chosen: the name of a
-        checkpoint; None: the current adapter."""
+        """Save the adapter as the run's result, record its step in run.json and return it; 0, without saving, before
+        the first step. chosen: the name of a checkpoint; None: the current adapter."""
         if not position.step:
             return 0
         self.reporter.set_stage("saving")
@@ -336,6 +345,8 @@ class Adapters:
 
 
 def _start_from_parent(run: RunFolder, parent: Parent, tuned: PeftModel, template: str) -> None:
+    """Load the parent's adapter into the new one and log it; warn if its chat template differs. Raises RunError if it
+    cannot be loaded."""
     try:
         adapter.start_from(tuned, further.start_of(run))
     except ModelError as error:
@@ -346,7 +357,8 @@ def _start_from_parent(run: RunFolder, parent: Parent, tuned: PeftModel, templat
 
 
 def _restore(trainer: Trainer, run: RunFolder, reporter: Reporter) -> None:
-    """Resume from the newest readable checkpoint. Raises RunError if there are checkpoints but none is readable."""
+    """Restore the trainer from the newest readable checkpoint, unmarking damaged ones, and set an adapter of the
+    earlier attempt aside. Raises RunError if there are checkpoints but none is readable."""
     from core.training import checkpoint
 
     failure = None
@@ -369,7 +381,7 @@ def _restore(trainer: Trainer, run: RunFolder, reporter: Reporter) -> None:
 
 
 def read_examples(recipe: Recipe, workspace: Workspace, reporter: Reporter) -> Examples:
-    """Return the rows in the version that the run began with."""
+    """Return the dataset's rows as examples, in the version that the run began with."""
     reporter.set_stage("reading_data")
     store = DatasetStore(workspace.datasets, PRESETS, workspace.library_folders)
     choices, trained_on = Choices.from_data(recipe.data), reporter.run.facts().data

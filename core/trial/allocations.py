@@ -46,6 +46,7 @@ class Allocations(TorchDispatchMode):
     """
 
     def __init__(self, vocab_size: int, check: Callable[[], None] = lambda: None):
+        """Count nothing yet. check: called at each operation, may raise."""
         super().__init__()
         self._check = check
         self.peak = Peak()
@@ -63,7 +64,7 @@ class Allocations(TorchDispatchMode):
             self._note(tensor.untyped_storage(), kind)
 
     def rename(self, tensor: torch.Tensor, kind: str) -> None:
-        """Change the kind of a tensor that was counted as another."""
+        """Count a tensor's bytes as of this kind from now on; does nothing for one that is not counted."""
         key = tensor.untyped_storage()._cdata
         if key in self._live:
             was, size = self._live[key]
@@ -95,6 +96,8 @@ class Allocations(TorchDispatchMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, object] | None = None,
     ) -> object:
+        """Run an operation, count the storages of its results by kind, and note the peak, what kernels hold inside
+        included. Truth values and unique ids of meta tensors are made up."""
         self._check()
         if operation is _ITEM and args[0].is_meta and args[0].dtype == torch.bool:
             return self.truth
@@ -116,7 +119,7 @@ class Allocations(TorchDispatchMode):
         return result
 
     def _note(self, storage: torch.UntypedStorage, kind: str) -> None:
-        """Count a storage, in the allocator's blocks, until it is freed."""
+        """Add a new storage's bytes, in the allocator's blocks, to its kind until it is freed."""
         key, size = storage._cdata, -(-storage.nbytes() // BLOCK) * BLOCK
         if not size or key in self._live:
             return

@@ -53,8 +53,10 @@ MAX_ODD, MAX_PERIOD = 8, 12  # layers that may be unlike the others, and that ma
 
 
 def dry_run(question: Question, check: Callable[[], None] = lambda: None) -> DryRun:
-    """Simulate the step of question. check is called at every operation and may raise. Raises ModelError, with the
-    reason, for a model that cannot be built or run this way."""
+    """Simulate the training step of question on the meta device and return its memory by kind, with the place and
+    operation of the peak. Like layers are run twice at small depths, and the rest is extrapolated linearly. check is
+    called at every operation and may raise. Raises ModelError, with the reason, for a model that cannot be built or run
+    this way."""
     began = time.perf_counter()
     config = _config(question.config)
     layers = config.get_text_config().num_hidden_layers
@@ -91,8 +93,8 @@ def dry_run(question: Question, check: Callable[[], None] = lambda: None) -> Dry
 
 
 def _config(values: Mapping[str, object]) -> PreTrainedConfig:
-    """Build the configuration. Raises ModelError if transformers knows no such family, or the numbers do not fit
-    together."""
+    """Build the configuration. Raises ModelError if transformers knows no such family, the numbers do not fit together,
+    or the model is stored quantized."""
     # config.json writes infinity as {"__float__": "Infinity"}
     rest: JsonObject = PreTrainedConfig._decode_special_floats(dict(values))
     model_type = rest.pop("model_type", None)
@@ -111,7 +113,7 @@ def _config(values: Mapping[str, object]) -> PreTrainedConfig:
 
 
 def _cut(config: PreTrainedConfig, depth: int) -> PreTrainedConfig:
-    """Copy config for the first `depth` layers; its lists by layer are shortened with it."""
+    """Return a copy of config with the first `depth` layers; its lists by layer are shortened with it."""
     cut = copy.deepcopy(config)
     inner = cut.get_text_config()
     layers = inner.num_hidden_layers
@@ -132,7 +134,8 @@ def _moment(peak: Peak, kinds: Sequence[object]) -> tuple[object, ...]:
 
 
 def _depths(kinds: Sequence[object]) -> tuple[int, ...]:
-    """Return the numbers of layers to run: all of them, or two numbers, of which the larger has one more period."""
+    """Return the numbers of layers to run, (all,) or two numbers, of which the larger has one more period of the
+    repeating kinds."""
     layers = len(kinds)
     for odd in range(min(layers, MAX_ODD)):  # layers at the beginning that are unlike the rest
         tail = kinds[odd:]
@@ -148,7 +151,8 @@ def _depths(kinds: Sequence[object]) -> tuple[int, ...]:
 
 
 def _layer_kinds(config: PreTrainedConfig, layers: int) -> list[object]:
-    """Return a key for the kind of each layer: its parameters, and its entries in the configuration's lists."""
+    """Return a key for the kind of each layer, its parameters' shapes and its entries in the configuration's lists;
+    equal keys mean equal memory. If the decoder is not as deep as said, every layer is its own kind."""
     inner = config.get_text_config()
     built = _decoder_layers(_built(config))
     if len(built) != layers:
@@ -159,7 +163,8 @@ def _layer_kinds(config: PreTrainedConfig, layers: int) -> list[object]:
 
 
 def _built(config: PreTrainedConfig, dtype: torch.dtype = torch.bfloat16) -> PreTrainedModel:
-    """Return the model on the meta device. Raises ModelError if transformers cannot build it."""
+    """Return the model on the meta device in dtype, with sdpa or eager attention. Raises ModelError if transformers
+    cannot build it."""
     try:
         with META:
             return _built_with(config, dtype, "sdpa")
@@ -168,7 +173,7 @@ def _built(config: PreTrainedConfig, dtype: torch.dtype = torch.bfloat16) -> Pre
 
 
 def _built_with(config: PreTrainedConfig, dtype: torch.dtype, implementation: str) -> PreTrainedModel:
-    """Build the model with an implementation of attention; with "eager" if it lacks that one."""
+    """Build the model, without its towers, with an implementation of attention; with "eager" if it lacks that one."""
     try:
         model = mended.model(
             parts.auto_class(config).from_config(config, dtype=dtype, attn_implementation=implementation)
@@ -187,7 +192,7 @@ def _decoder_layers(model: PreTrainedModel) -> list[torch.nn.Module]:
 
 def _hold_in_four_bit(model: PreTrainedModel, setup: Setup, dtype: torch.dtype) -> None:
     """Replace each linear layer that transformers would quantize by one as bitsandbytes holds it: packed numbers and
-    scales."""
+    scales on the meta device."""
     from bitsandbytes.functional import QuantState
     from bitsandbytes.nn import Linear4bit, Params4bit
     from transformers.integrations.bitsandbytes import replace_with_bnb_linear
@@ -259,6 +264,8 @@ class _SimulatedModel:
     """A model of a given number of layers, with adapters, as setup has them."""
 
     def __init__(self, config: PreTrainedConfig, setup: Setup, family: _FamilyTraits, check: Callable[[], None]):
+        """Build the model with its adapters on the meta device, its base in 4 bits, offloaded or sharded as setup
+        says."""
         self.setup, self.family, self.check = setup, family, check
         self.dtype = torch.bfloat16 if setup.base_bytes == 2 else torch.float32
         model = _built(config, self.dtype).requires_grad_(False)
@@ -276,7 +283,7 @@ class _SimulatedModel:
         self.spared = self._sharded_elsewhere() if setup.shards > 1 else 0
 
     def _sharded_elsewhere(self) -> int:
-        """Return the bytes of the layers that other ranks hold, if several share the base
+        """Return the bytes of layers that this rank does not hold, if several share the base
         (core/engine/variants/fsdp)."""
         from core.engine.variants import fsdp
 
@@ -285,7 +292,8 @@ class _SimulatedModel:
         return size - size // self.setup.shards - arithmetic.GATHERED_THERE * size // max(1, len(layers))
 
     def run(self) -> _StepMemory:
-        """Count the memory of a training step. Raises ModelError if the model's code fails on meta tensors."""
+        """Return the memory of one simulated training step. Raises ModelError if the model's code fails on meta
+        tensors."""
         try:
             with _as_on_a_card():
                 return self._counted()
@@ -295,7 +303,8 @@ class _SimulatedModel:
             raise ModelError("dry_run.cannot_run", reason=_describe(error)) from error
 
     def _step(self) -> Step:
-        """Return the run's own step, on tensors without data. A paged state of the optimizer counts like any other."""
+        """Return the run's own step, on tensors without data, with fresh optimizer and memory settings of setup. A
+        paged state of the optimizer counts like any other."""
         setup = self.setup
         optim = "adamw_8bit" if setup.optim == "paged_adamw_8bit" else setup.optim
         optimizer = optimizers.of_name(optim, optimizers.groups_of(self.tuned, None), lr=1e-4)
@@ -308,8 +317,8 @@ class _SimulatedModel:
         )
 
     def _counted(self) -> _StepMemory:
-        """Carry out what a run does before and in its first step, on the meta device, and count each allocation by its
-        kind."""
+        """Carry out what a run does before and in its first step, on the meta device, and return the bytes between
+        steps and at the peak, by kind."""
         setup, allocations = self.setup, Allocations(self.vocab_size, self.check)
         parameters = [p for p in self.tuned.parameters() if p.requires_grad]
         trained = {id(p) for p in parameters}
@@ -364,7 +373,8 @@ def _offload(tuned: PeftModel) -> AbstractContextManager[object]:
 
 
 def _put_aside(tensor: torch.Tensor) -> torch.Tensor | Callable[[], torch.Tensor]:
-    """Do as core/engine/variants/offload does: a large tensor leaves the GPU and comes back as a new one."""
+    """Do as core/engine/variants/offload does: return a function that makes a new tensor of its size; weights and small
+    tensors are returned as they are."""
     from core.engine.variants.offload import SMALLEST_BYTES
 
     if tensor.numel() * tensor.element_size() < SMALLEST_BYTES or isinstance(tensor, torch.nn.Parameter):
@@ -374,7 +384,8 @@ def _put_aside(tensor: torch.Tensor) -> torch.Tensor | Callable[[], torch.Tensor
 
 
 def _batch(setup: Setup, packed: bool) -> Batch:
-    """Return the longest micro-batch, as core/engine/batches makes it."""
+    """Return the longest micro-batch of setup, packed or padded, as core/engine/batches makes it, with zeros on the
+    meta device."""
     rows, length, learned = setup.per_device_train_batch_size, setup.max_length, max(1, setup.learned)
     index, targets = (torch.zeros(learned, dtype=torch.int64, device=META) for _ in range(2))
     if packed:
@@ -385,7 +396,8 @@ def _batch(setup: Setup, packed: bool) -> Batch:
 
 
 def _as_after_a_step(optimizer: torch.optim.Optimizer) -> None:
-    """Give the optimizer the state that it has after a step."""
+    """Give the optimizer the state that it has after a step, by a step of zero gradients; AdamW's is created
+    beforehand."""
     if isinstance(optimizer, torch.optim.AdamW):  # torch makes the state of its fused step on cards and processors only
         for parameter in optimizer.param_groups[0]["params"]:
             averages = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
@@ -404,8 +416,8 @@ def _parameter_count(model: PreTrainedModel) -> int:
 @contextmanager
 def _as_on_a_card() -> Iterator[None]:
     """Context manager: compute attention, norms and dropout by a GPU's kernels; for tensors without data torch would
-    compute them step by step. Also disables autocast, which torch refuses for such tensors even where code switches it
-    off.
+    compute them step by step; torch's own functions return afterwards. Also disables autocast, which torch refuses for
+    such tensors even where code switches it off.
 
     torch's functions are replaced, because torch's modes are off while a backward recomputes a checkpointed layer.
     """
@@ -441,8 +453,8 @@ def _attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> torch.Tensor:
-    """Flash attention; with a mask, in fp32, or of unequal widths the memory-efficient kernel, whose mask is of
-    numbers."""
+    """Return attention by the kernel that a GPU would use: flash attention; with a mask, in fp32, or of unequal widths
+    the memory-efficient kernel, whose mask is of numbers."""
     aten = torch.ops.aten
     if enable_gqa and (groups := query.shape[1] // key.shape[1]) > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
@@ -460,7 +472,7 @@ def _attention(
 
 @contextmanager
 def _track_place(allocations: Allocations, model: PreTrainedModel) -> Iterator[None]:
-    """Context manager: keep allocations.place up to date: "forward 3", "head", "backward 3"."""
+    """Context manager: keep allocations.place up to date by hooks on the layers: "forward 3", "head", "backward 3"."""
     layers = _decoder_layers(model)
     phase = ["forward"]
 
@@ -510,8 +522,8 @@ def _extrapolated(few: _StepMemory, more: _StepMemory, depths: Sequence[int], la
 
 
 def _estimate(memory: _StepMemory, setup: Setup) -> Estimate:
-    """Return the estimate in the terms of core/memory/arithmetic, with its numbers for memory outside the allocator's
-    count."""
+    """Return the counted bytes as an estimate in the terms of core/memory/arithmetic, with its numbers for memory
+    outside the allocator's count."""
     step: dict[str, float] = {
         name: memory.peak.bytes.get(name, 0) for name in ("gradients", "activations", "logits", "dequantised")
     }

@@ -49,7 +49,7 @@ class Requests:
 
 
 def answer(request: JsonObject, requests: Requests) -> JsonObject | None:
-    """Return the answer's fields, or None if a newer request came meanwhile."""
+    """Return {"answer": the dry run} or {"why": a message of the error}; None if a newer request came meanwhile."""
     from core.trial.dry_run import dry_run
 
     def check() -> None:
@@ -69,6 +69,7 @@ def answer(request: JsonObject, requests: Requests) -> JsonObject | None:
 
 
 def main() -> None:
+    """Answer dry-run requests from the parent, one at a time, until it closes the pipe."""
     parent = ToParent()
     cores.stand_back()
     requests = Requests(parent)

@@ -64,7 +64,8 @@ class DryRuns:
         self._clock: threading.Timer | None = None
 
     def look(self, question: Question) -> DryRunState:
-        """Return the present state of question, and start its dry run if it is not known. Never waits."""
+        """Return the result of question, the reason why it has none, or a state without either, and start its dry run
+        if it is not known. While a run uses the processor, the worker is ended instead. Never waits."""
         if why := obstacle(question.setup):
             return DryRunState(why=why)
         key = question.key
@@ -79,7 +80,7 @@ class DryRuns:
             return self._start_newest() or DryRunState()
 
     def wait(self, question: Question) -> DryRunState:
-        """Wait for the answer, or the reason why there is none; for commands."""
+        """Wait, at most limit_s, for the result of question, or the reason why there is none; for commands."""
         end = time.monotonic() + self._limit_s
         while (state := self.look(question)).is_counting and time.monotonic() < end:
             with self._changed:
@@ -98,8 +99,8 @@ class DryRuns:
 
     # ---- the process ----------------------------------------------------------------------------------------------
     def _start_newest(self) -> DryRunState | None:
-        """Send the worker the newest question that somebody still looks at, unless it is at work on such a one. Returns
-        the result if the worker cannot be started, else None."""
+        """Send the worker, started if needed, the newest question that was looked at within PATIENCE_S, unless it is at
+        work on such a one. Returns the result if the worker cannot be started, else None."""
         now = time.monotonic()
         self._requested = {key: each for key, each in self._requested.items() if now - each[1] < PATIENCE_S}
         if not self._requested or (self._at_work and self._at_work[1] in self._requested):
@@ -136,7 +137,8 @@ class DryRuns:
                 self._worker = None
 
     def _store(self, worker: Child, number: int, state: DryRunState) -> None:
-        """Keep the result of the dry run at work, and start the newest one requested."""
+        """Keep the result of dry run `number`, if it is the one at work, wake the waiting commands, and start the
+        newest one requested."""
         if self._worker is not worker or not self._at_work or self._at_work[0] != number:
             return
         key, self._at_work = self._at_work[1], None
@@ -217,7 +219,7 @@ class DryRun(Frozen):
 
 
 def obstacle(setup: Setup) -> Message | None:
-    """Return why a setup has no dry run: it is not trained by this app, or not on a GPU; None if it has one."""
+    """Return why a setup has no dry run: it is on a CPU, in 8 bits, or not trained by this app; None if it has one."""
     if setup.device == "cpu":
         return msg("dry_run.on_processor")
     ours = setup.method != "full" and setup.base_bits != 8 and setup.loss in (None, "supervised")

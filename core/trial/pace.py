@@ -69,7 +69,7 @@ def planned_tokens(recipe: Recipe, steps: int, counts: Counts) -> float:
 
 
 def measuring_share(recipe: Recipe, steps: int, counts: Counts, rows: int, own: int | None = None) -> float:
-    """Return the time of the evaluations as a share of the steps' time.
+    """Return the time of the evaluations as a share of the steps' time; 0 if none is made.
 
     rows: of the dataset; own: those that it keeps for validation itself.
     """
@@ -84,8 +84,9 @@ def measuring_share(recipe: Recipe, steps: int, counts: Counts, rows: int, own: 
 
 
 def from_runs(runs: Runs, recipe: Recipe, on_card: bool | None = None, device: str | None = None) -> Pace | None:
-    """Return the pace of the newest ended run with recipe's base model and kind of adapter, or None. on_card: only of a
-    run that trained on a GPU (True) or not (False). device: not of a run known to have trained on another GPU."""
+    """Return the pace of the newest completed or stopped run with recipe's base model and kind of adapter, or None.
+    on_card: only of a run that trained on a GPU (True) or not (False). device: not of a run known to have trained on
+    another GPU."""
     for run in runs.list():
         if run.status().state in (State.COMPLETED, State.STOPPED) and _is_alike(run, recipe, on_card, device):
             measured = tokens_per_second(run)
@@ -95,7 +96,8 @@ def from_runs(runs: Runs, recipe: Recipe, on_card: bool | None = None, device: s
 
 
 def _is_alike(run: RunFolder, recipe: Recipe, on_card: bool | None, device: str | None) -> bool:
-    """Return whether the run's steps, and their device, are like those of recipe."""
+    """Return whether the run has the base model and kind of adapter of recipe, and its device fits on_card and
+    device."""
     facts = run.facts()
     if on_card is not None and (facts.device != "cpu") != on_card:
         return False
@@ -116,8 +118,8 @@ def _kind(recipe: Recipe) -> tuple[str | int, ...]:
 
 
 def tokens_per_second(run: RunFolder) -> float | None:
-    """Return the speed between the ends of the first and the last step of the last attempt; the first step, a warm-up,
-    is left out."""
+    """Return tokens per second between the ends of the first and the last step of the last attempt; None for fewer than
+    MIN_STEPS steps; the first step, a warm-up, is left out."""
     lines = [line for line in run.all_metrics() if line.get("kind") == "train"]
     lines = [line for line in lines if line.get("attempt") == lines[-1].get("attempt")]
     if len(lines) < MIN_STEPS:
@@ -162,8 +164,8 @@ class StandIn(Frozen):
     def from_plan(
         cls, shape: ModelShape, setup: Setup, length: float, learned_share: float, device: str | None = None
     ) -> StandIn:
-        """Create the stand-in. length: tokens of a usual row. Rounded, so that an edit that hardly matters needs no new
-        measurement."""
+        """Create the stand-in. length: tokens of a usual row; learned_share: of its tokens. Both are rounded to powers
+        of two, so that an edit that hardly matters needs no new measurement."""
         row = min(MAX_TOKENS, 2 ** math.ceil(math.log2(max(16.0, length))))
         return cls(
             hidden_size=shape.hidden_size,
@@ -235,8 +237,9 @@ class PaceProbe:
         return self._measuring.locked() or bool(self._thread and self._thread.is_alive())
 
     def begin(self, step: StandIn) -> None:
-        """Measure a step that is not known yet in the background, once no other step was requested during rest_s: while
-        a person still chooses, each step would cost a core for seconds. Returns at once; may be called repeatedly."""
+        """Request a step, and measure it in a thread unless it failed before, once no other step was requested during
+        rest_s: while a person still chooses, each step would cost a core for seconds. Returns at once; may be called
+        repeatedly."""
         if step in self._failed or self._steady() < self._quiet_until:
             return
         self._request(step)
@@ -264,7 +267,8 @@ class PaceProbe:
         return (newest == step or now - since < self._rest_s) and now - self._requested_at < ABANDONED_S
 
     def _measure_requested(self) -> None:
-        """Measure the requested step once it has been the same for a while, until the last one requested was tried."""
+        """Measure the newest requested step once it has been the same for `_rest_s`, again until the last one requested
+        was tried."""
         tried: StandIn | None = None
         while (request := self._requested) is not None and request[0] != tried:
             step, since = request
@@ -275,8 +279,8 @@ class PaceProbe:
                 tried = step
 
     def measure(self, step: StandIn, is_requested: Callable[[], bool] = lambda: True) -> float | None:
-        """Return tokens per second, known or measured now (some seconds). None while something else computes, if the
-        child fails, or once it is not requested any more."""
+        """Return the step's tokens per second, known or measured now (some seconds). None while something else
+        computes, if the child fails, or once it is not requested any more."""
         if (known := self.measured(step)) is not None:
             return known
         if not self._measuring.acquire(blocking=False):
@@ -287,7 +291,8 @@ class PaceProbe:
             self._measuring.release()
 
     def _measure_now(self, step: StandIn, is_requested: Callable[[], bool]) -> float | None:
-        """Return the step's tokens per second and store them; None if it failed or was interrupted."""
+        """Measure the step in a child process, store its tokens per second in the workspace and return them; None if it
+        failed or was interrupted."""
         ended = False
 
         def goes_on() -> bool:
@@ -340,8 +345,8 @@ def rig_prefix(device: str | None) -> str:
 
 
 def run_child(step: StandIn, environment: Mapping[str, str], goes_on: Callable[[], bool]) -> float | None:
-    """Run one measurement; return tokens per second, or None if torch cannot be loaded, took too long, or was ended.
-    goes_on is called each LOOK_S; the process is killed once it returns False."""
+    """Run one measurement in a child process; return tokens per second, or None if torch cannot be loaded, took too
+    long, or was ended. goes_on is called each LOOK_S; the process is killed once it returns False."""
     command = [sys.executable, "-m", "core.trial.pace_probe", step.model_dump_json()]
     try:
         child = subprocess.Popen(

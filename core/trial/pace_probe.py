@@ -36,8 +36,8 @@ SECONDS, MIN_STEPS = 1.0, 2
 
 
 def stand_in(step: StandIn, compute: device.Compute, layers: int) -> PeftModel:
-    """Return layers with random weights and LoRA on all of their linear layers, as core.training.worker would train
-    them."""
+    """Return a Llama of so many layers with random weights, quantized as step says, and LoRA on all of their linear
+    layers, as core.training.worker would train them."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
@@ -80,7 +80,8 @@ def _quantize(model: PreTrainedModel, step: StandIn, compute: device.Compute) ->
 
 
 def layers_seconds(step: StandIn, compute: device.Compute) -> float:
-    """Return the time of one step through all layers of the model, optimizer included."""
+    """Return the seconds of one step through all layers of the model, optimizer included: one or two layers are timed
+    and multiplied."""
     matrices = step.hidden_size * (3 * step.intermediate_size + 2 * step.head_dim * step.num_attention_heads)
     layers = min(step.num_hidden_layers, 1 if matrices > LARGE_LAYER else 2)
     model = stand_in(step, compute, layers)
@@ -106,7 +107,7 @@ def layers_seconds(step: StandIn, compute: device.Compute) -> float:
 
 
 def head_seconds(step: StandIn, compute: device.Compute) -> float:
-    """Return the time of the head and its loss at the learned positions of one step."""
+    """Return the seconds of the head and its loss at the learned positions of one step."""
     with torch.device(compute.device):
         head = torch.nn.Linear(step.hidden_size, step.vocab_size, bias=False, dtype=compute.dtype).requires_grad_(False)
         count = step.rows * step.learned
@@ -116,7 +117,8 @@ def head_seconds(step: StandIn, compute: device.Compute) -> float:
 
 
 def timed(once: Callable[[], None], compute: device.Compute) -> float:
-    """Return the mean seconds of a call; the first call, a warm-up, is left out."""
+    """Return the mean seconds of a call, timed for SECONDS and at least MIN_STEPS calls; the first call, a warm-up, is
+    left out."""
 
     def synchronized() -> None:
         once()

@@ -33,7 +33,8 @@ def expand(path: str | Path) -> Path:
 
 
 def use(old: Path, folder: Path) -> Path:
-    """Make folder, the user's copy of the workspace `old`, the one that is used from now on. Raises RecipeError."""
+    """Make folder, the user's copy of the workspace `old`, the one that is used from now on, by moved.json in old;
+    return its path. Raises RecipeError if one lies in the other, or a file is missing in the copy."""
     new, old_resolved = expand(folder).absolute(), old.resolve()
     new_resolved = new.resolve()
     if new_resolved == old_resolved or old_resolved in new_resolved.parents or new_resolved in old_resolved.parents:
@@ -49,7 +50,8 @@ def use(old: Path, folder: Path) -> Path:
 
 
 def _not_in(old: Path, new: Path) -> str:
-    """The first file of old that new lacks or has in another size; "" if it has all. Raises OSError."""
+    """Return the first file or folder of old that new lacks or has in another size, caches left out; "" if it has all.
+    Raises OSError."""
     for folder, folder_names, file_names in os.walk(old):
         relative = Path(folder).relative_to(old)
         folder_names[:] = sorted(name for name in folder_names if (relative / name).parts[0] != "cache")
@@ -82,7 +84,8 @@ class Workspace:
 
     @classmethod
     def open(cls, folder: str | Path | None = None) -> Workspace:
-        """Open a workspace, creating missing folders. Raises RecipeError if that fails or settings.yaml is broken."""
+        """Open a workspace, creating missing folders, and follow one that was moved. Raises RecipeError if that fails
+        or settings.yaml is broken."""
         root = cls.place(folder)
         try:
             for name in PARTS:
@@ -131,8 +134,8 @@ class Workspace:
 
 
 def _followed(root: Path) -> Path:
-    """Follow moved.json to the folder in use. Raises RecipeError if its drive is not connected: no new workspace is
-    made elsewhere."""
+    """Return the folder in use, to which moved.json leads (up to 20 times). Raises RecipeError if its drive is not
+    connected: no new workspace is made elsewhere."""
     for _ in range(20):
         try:
             to = files.read_for_update(root / MOVED).get("to")
@@ -147,8 +150,8 @@ def _followed(root: Path) -> Path:
 
 
 def _library_folders(root: Path) -> tuple[Path, ...]:
-    """The folders in `library_folders: [D:/models, ...]` of settings.yaml. Raises RecipeError for anything but a
-    list."""
+    """Return the absolute folders in `library_folders: [D:/models, ...]` of settings.yaml. Raises RecipeError for
+    anything but a list."""
     values = settings.read(root)
     try:
         return tuple(expand(str(folder)).absolute() for folder in values.get("library_folders", []))

@@ -20,7 +20,8 @@ from core.workspace.folder import Workspace
 
 @contextmanager
 def hold(workspace: Workspace, doing: Message, wait_s: float = 0.0) -> Iterator[None]:
-    """Hold the lease during the block. Raises BusyError, naming the owner, if it is not free within wait_s."""
+    """Context manager: hold the lease of the device during the block and record `doing` as the owner's work. Raises
+    BusyError, naming the owner, if it is not free within wait_s."""
     lock = FileLock(workspace.root / "gpu.lock")
     try:
         lock.acquire(timeout=max(wait_s, files.LOOK_S), poll_interval=min(0.1, files.LOOK_S / 4))
@@ -39,7 +40,7 @@ def is_held(workspace: Workspace) -> bool:
 
 
 def owner(workspace: Workspace) -> Message | None:
-    """The holder's work as a message, or None if the lease was never held."""
+    """Return the work of the last holder as a message, or None if the lease was never held."""
     record = files.read_object(workspace.root / "gpu.owner.json")
     try:
         return Message.model_validate(record["doing"])

@@ -40,7 +40,8 @@ class Owner(Frozen):
 
     @property
     def answers(self) -> bool:
-        """Return whether its page can be opened from here; status 401 is a page that requires a password."""
+        """Return whether its page can be opened from this PC, by a request without proxy; status 401 is a page that
+        requires a password."""
         if not self.address or self.host != socket.gethostname():
             return False
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -99,6 +100,7 @@ class Ownership:
                 return None
 
     def _write(self, address: str) -> None:
+        """Write this process and its page's address to app.owner.json."""
         process = psutil.Process()
         owner = Owner(
             pid=process.pid,

@@ -58,7 +58,8 @@ class Automation(Frozen):
 
 
 def parse_hours(text: str) -> tuple[Hours, ...]:
-    """Parse "18:00-23:00, 7:30-8:15". Raises RecipeError naming an invalid part."""
+    """Return the hours of "18:00-23:00, 7:30-8:15", separated by commas, semicolons or lines. Raises RecipeError naming
+    an invalid part."""
     hours = []
     for part in filter(None, (part.strip() for part in re.split(r"[,，;；\n]", text))):
         match = HOURS.fullmatch(part)
@@ -95,7 +96,8 @@ def read(workspace: Workspace) -> Preferences:
 
 
 def choose(workspace: Workspace, **changes: object) -> Preferences:
-    """Change preferences. Raises RecipeError for an invalid choice, and if it cannot be written."""
+    """Write the preferences with these changes and return them. Raises RecipeError for an invalid choice, and if it
+    cannot be written."""
     file = workspace.root / "preferences.json"
     try:
         kept = files.read_model(Preferences, file, for_update=True) or Preferences()

@@ -51,7 +51,7 @@ class UserPresets:
     folder: Path
 
     def list(self) -> Sequence[UserPreset]:
-        """All presets, sorted by title."""
+        """Return all presets, also unreadable ones, sorted by title; () if the folder cannot be read."""
         try:
             ids = [path.stem for path in self.folder.glob("*.yaml") if _ID.fullmatch(path.stem)]
         except OSError:
@@ -67,7 +67,8 @@ class UserPresets:
         return self._read(preset_id)
 
     def save(self, title: str, recipe: Recipe) -> UserPreset:
-        """Save the fields that recipe sets, without data and name. Replaces a preset of the same title. Raises
+        """Save the fields that recipe sets, without data and name, and return the preset. ~ Raises RecipeError. =>
+        Raises RecipeError for an empty title, and if it cannot be written. Replaces a preset of the same title. Raises
         RecipeError."""
         shown = display_name(title)
         if not shown:

@@ -13,7 +13,7 @@ NAME = "settings.yaml"
 
 
 def read(root: Path) -> JsonObject:
-    """Read the file; empty if there is none. Raises RecipeError for a file that is no mapping, or no YAML."""
+    """Return the file's values; {} if there is none. Raises RecipeError for a file that is no mapping, or no YAML."""
     file = root / NAME
     if not file.exists():
         return {}

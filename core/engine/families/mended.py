@@ -26,7 +26,8 @@ class NoTower(PreTrainedModel):
 
 
 def config(loaded: PreTrainedConfig) -> PreTrainedConfig:
-    """Fix a configuration in place before the model is created; return it."""
+    """Fix a configuration in place before the model is created, and return it: LFM3's rotary type; for Gemma 3n an
+    empty module takes the place of its vision tower."""
     text = loaded.get_text_config()
     if text.model_type == "lfm3":
         _fix_lfm3_rotary(text)

@@ -30,8 +30,8 @@ _NOT_QUANTIZED = {"gemma3n_text": ("prediction_coefs", "correction_coefs")}
 
 
 def auto_class(config: transformers.PreTrainedConfig) -> type[_BaseAutoModelClass]:
-    """Return the Auto class for config.architectures: causal language models, or multimodal ones if the model is
-    published as one or has no other class."""
+    """Return the Auto class to load the model with, by config.architectures: causal language models, or multimodal ones
+    if the model is published as one or has no other class."""
     kinds = (
         transformers.AutoModelForCausalLM,
         transformers.AutoModelForImageTextToText,
@@ -49,8 +49,8 @@ def text(model: transformers.PreTrainedModel) -> nn.Module:
 
 
 def beside(model: transformers.PreTrainedModel) -> list[str]:
-    """Return the names of the outermost modules with weights that text does not pass through; none for a plain causal
-    model."""
+    """Return the names of the outermost modules with weights that belong neither to the text model nor to the output
+    head (towers, prediction heads); none for a plain causal model."""
     decoder, head = text(model), model.get_output_embeddings()
     used = {id(module) for part in (decoder, head) if part is not None for module in part.modules()}
 
@@ -104,7 +104,7 @@ def _own(module: nn.Module, name: str) -> Iterator[str]:
 def places(
     kind: type[_BaseAutoModelClass], config: transformers.PreTrainedConfig, device: torch.device
 ) -> dict[str, torch.device]:
-    """Return the device_map: everything on the GPU except per-layer embeddings.
+    """Return the device_map by module name: everything on the GPU except per-layer embeddings.
 
     A text needs few of their rows, and they would take much of the GPU (Gemma 4 E4B: 5.3 of 15 GiB). What a device_map
     does not name stays in RAM, without accelerate's hooks, which would copy all of it to the GPU in each forward
@@ -119,7 +119,8 @@ def places(
 
 
 def look_up_in_ram(model: transformers.PreTrainedModel) -> None:
-    """Look up per-layer embeddings in RAM; only the rows that a text needs are copied to its device."""
+    """Replace the forward of the per-layer embeddings by one that looks them up in RAM; only the rows that a text needs
+    are copied to its device."""
     embedding = model.get_submodule(per_layer_embeddings(model))
     look_up = embedding.forward
 
@@ -138,7 +139,8 @@ class Absent(nn.Module):
 
 
 def set_aside(model: transformers.PreTrainedModel) -> None:
-    """Remove the modules that `beside` names and free their memory."""
+    """Replace the modules that `beside` names by empty ones, which frees their memory, except those that the family
+    reads for text too."""
     for name in beside(model):
         if name.rpartition(".")[2] in READ_FOR_TEXT.get(model.config.model_type, ()):
             continue
@@ -176,8 +178,8 @@ def routers(model: transformers.PreTrainedModel) -> list[str]:
 
 
 def skip_modules(kind: type[_BaseAutoModelClass], config: transformers.PreTrainedConfig) -> list[str] | None:
-    """Return bitsandbytes' llm_int8_skip_modules, the modules that stay unquantized. None: transformers' own choice
-    (the head), which it makes only if nothing is named."""
+    """Return bitsandbytes' llm_int8_skip_modules, read from the model's structure without weights: the modules that
+    stay unquantized. None: transformers' own choice (the head), which it makes only if nothing is named."""
     if config.get_text_config() is config and config.model_type not in {*_NOT_QUANTIZED, *ROUTERS}:
         return None
     with init_empty_weights():

@@ -39,8 +39,8 @@ def require_rows(model: PreTrainedModel, texts: Sequence[Sequence[int]]) -> None
 
 
 def require_rows_of(model: PreTrainedModel, *parts: Sequence[Encoded]) -> None:
-    """Call `require_rows` for examples. Where their tokens lie on disk, examples are read one by one only if a file has
-    such an id."""
+    """Raise the error of `require_rows` if an example has a token id beyond the rows of the model's embedding. Where
+    tokens lie on disk, examples are read one by one only if some file has such an id."""
     rows = rows_of(model)
     for part in parts:
         segments = part.tokens.segments if hasattr(part, "tokens") else ()

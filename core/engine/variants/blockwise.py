@@ -22,7 +22,7 @@ def attend(
 ) -> torch.Tensor:
     """Compute causal attention per example. query: (1, heads, T, d); key, value: (1, kv heads, T, d); lengths: of the
     examples, their sum is T. window: how many tokens back, including itself, a token attends to; None: all. Returns (1,
-    T, heads, d)."""
+    T, heads, d). On a CPU, in blocks of queries, with its own backward."""
     return _Attention.apply(query, key, value, lengths, scaling, window)
 
 
@@ -37,6 +37,8 @@ class _Attention(torch.autograd.Function):
         scaling: float,
         window: int | None,
     ) -> torch.Tensor:
+        """Return the output (1, T, heads, d), block by block; only query, key and value are saved, weights are
+        recomputed."""
         ctx.save_for_backward(query, key, value)
         ctx.settings = lengths, scaling, window
         _, heads, tokens, width = query.shape
@@ -55,6 +57,8 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Return the gradients of query, key and value from recomputed weights; those of keys and values are summed in
+        fp32 if an example has several blocks."""
         query, key, value = ctx.saved_tensors
         lengths, scaling, window = ctx.settings
         q, k, v = _grouped(query, key.shape[1]), key[0], value[0]
@@ -122,7 +126,7 @@ def _later_keys(count: int, like: torch.Tensor) -> torch.Tensor:
 
 
 def _examples(lengths: tuple[int, ...], window: int | None) -> Iterator[tuple[int, int, list[_Block]]]:
-    """Yield (begin, end, blocks) of each example, as positions among all tokens."""
+    """Yield (begin, end, blocks of at most BLOCK queries) of each example, as positions among all tokens."""
     begin = 0
     for length in lengths:
         end = begin + length

@@ -19,8 +19,8 @@ def chunk_loss(
     cap: float | None,
     gradient: torch.Tensor | None,
 ) -> torch.Tensor:  # fmt: skip
-    """Return the losses of hidden (K, h), (K,) float32, and write hidden's gradient to gradient. aim: (K, 1) target
-    ids. Logits are computed as core.engine.loss.Head does."""
+    """Return the losses of hidden (K, h), (K,) float32, and write hidden's gradient to `gradient` unless it is None.
+    aim: (K, 1) target ids. Logits are computed as core.engine.loss.Head does."""
     learns = gradient is not None
     if hidden.device.type not in FEW_AT_ONCE:
         # fp32 before the softmax, which would else make that copy beside the 16-bit logits.
@@ -42,7 +42,8 @@ def chunk_loss(
 def _softmaxed(
     logits: torch.Tensor, aim: torch.Tensor, scale: float, cap: float | None, learns: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the losses of fp32 logits, which are overwritten, and if it learns the gradient of the head's output."""
+    """Return (losses, gradient by the head's unscaled output) of fp32 logits, which are overwritten; without `learns`
+    the second is not a gradient and is not used."""
     if scale != 1.0:
         logits.mul_(scale)
     if cap is not None:

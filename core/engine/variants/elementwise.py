@@ -59,8 +59,9 @@ class Elementwise:
 
 
 def install(tuned: PeftModel) -> Elementwise:
-    """Replace each norm, gate and rotary function that passes its test in the text model of a peft model, until
-    `release`. Costs a tiny test per kind of module."""
+    """Replace each norm, gate and rotary function that passes its test in the text model of a peft model, and return
+    the replacements with their counts, which `release` undoes. Modules whose forward something else has replaced are
+    left out. Costs a tiny test per kind of module."""
     decoder = tuned.get_base_model().get_decoder()
     tested: dict[object, Forward | None] = {}  # modules that differ only in their weights are tested once
 
@@ -92,7 +93,8 @@ _PLAIN = (int, float, str, bool, tuple, type(None))
 
 
 def _replace_forward(module: torch.nn.Module, forward: Forward) -> Callable[[], None]:
-    """Replace the module's forward; return what puts its own back."""
+    """Replace the module's forward; return a function that restores its class's, unless something else has replaced it
+    since."""
     module.forward = forward
 
     def undo() -> None:
@@ -124,7 +126,8 @@ def _made_up(*shapes: Sequence[int]) -> list[torch.Tensor]:
 
 
 def _same(own: Forward, ours: Forward, given: Sequence[torch.Tensor]) -> bool:
-    """True if both give the same tensors and the same gradients of given; False if one fails on these arguments."""
+    """True if both give the same tensors, within a tolerance, shapes and dtypes included, and the same gradients of
+    given; False if one raises on these arguments."""
     tolerance = EXACT if given[0].dtype == torch.float32 else NEAR
     with unsupported.tolerated(Exception):  # in the code of a hundred families, called as it may not expect it
         expected, actual = (list(_outputs_and_gradients(each, given)) for each in (own, ours))
@@ -171,8 +174,9 @@ def _may_be_norm(module: torch.nn.Module) -> bool:
 
 
 def _norm_function(module: torch.nn.Module) -> Forward | None:
-    """Return the function of (x, weight) that computes module: tested in fp32 on a copy, then in its dtype on its
-    device. None if module is not an RMSNorm."""
+    """Return the function of (x, weight) that computes module, an RMSNorm with one of its own eps and an offset of 0 or
+    1: tested in fp32 on a copy, then in its dtype on its device. ~ None if module is not an RMSNorm. => None if no such
+    norm gives its outputs and gradients. None if module is not an RMSNorm."""
     twin, own = _twin(module), type(module).forward
     x, weight = _made_up((ROWS, module.weight.shape[0]), module.weight.shape)
     x *= torch.tensor([[1e-3], [1.0], [30.0]])  # the first shows the effect of eps
@@ -192,7 +196,8 @@ def _norm_function(module: torch.nn.Module) -> Forward | None:
 
 
 def _norm_forward(module: torch.nn.Module, function: Forward) -> Forward:
-    """Return a forward that calls function, or the module's own for other arguments and a trained weight."""
+    """Return a forward that calls function for a single tensor of the weight's dtype, else the module's own: for other
+    arguments, or while the weight is trained."""
     own = type(module).forward
 
     def forward(*args: torch.Tensor, **kwargs: object) -> torch.Tensor:
@@ -205,8 +210,8 @@ def _norm_forward(module: torch.nn.Module, function: Forward) -> Forward:
 
 
 def _normed(x: torch.Tensor, weight: torch.Tensor, eps: float, offset: float) -> torch.Tensor:
-    """Return the RMS norm of x; on a CPU with `made_of`, by which a LoRA layer computes it again instead of saving
-    it."""
+    """Return the RMS norm of x. On a CPU, if it needs a gradient, its attribute `made_of` says how to recompute it, so
+    that a LoRA layer need not save it."""
     beside: list[torch.Tensor] = []
     output = _Norm.apply(x, weight, eps, offset, beside)
     if output.requires_grad and x.device.type in BLOCKWISE:
@@ -239,7 +244,8 @@ class _Norm(torch.autograd.Function):
 def _norm(
     x: torch.Tensor, weight: torch.Tensor, eps: float, offset: float, known: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return x normalized, and 1 / rms(x). known: 1 / rms(x), if it was computed before."""
+    """Return (x normalized, 1 / rms(x) in fp32), on a CPU blockwise, else by torch's kernel. known: 1 / rms(x), if it
+    was computed before."""
     rows = x.reshape(-1, x.shape[-1])
     if x.device.type in BLOCKWISE:
         output, inv_rms = _blockwise(rows, weight, eps, offset, known)
@@ -259,7 +265,7 @@ def _norm_again(
 def _norm_back(
     rows: torch.Tensor, grad: torch.Tensor, weight: torch.Tensor, inv_rms: torch.Tensor, offset: float
 ) -> torch.Tensor:
-    """Return the gradient of rows, from that of the norm's output."""
+    """Return the gradient of rows from grad, that of the norm's output, on a CPU blockwise, else by torch's kernel."""
     if rows.device.type in BLOCKWISE:
         return _blockwise_back(rows, grad, weight, inv_rms, offset)
     if offset:
@@ -346,7 +352,8 @@ def _parts(module: torch.nn.Module) -> tuple[str, str, str] | None:
 
 
 def _gate_function(module: torch.nn.Module) -> Forward | None:
-    """Return the function of (gate, up) that gives down_proj's input, if module is a gated MLP; otherwise None."""
+    """Return the function of (gate, up) that gives down_proj's input, if the module's forward on small made-up weights
+    equals a gated MLP with one of ACTS; otherwise None, also if the module has float settings other than 0."""
     names = _parts(module)
     assert names
     if any(isinstance(value, float) and value for value in vars(module).values()):
@@ -404,6 +411,7 @@ class _Gate(torch.autograd.Function):
     def forward(
         ctx: FunctionCtx, gate: torch.Tensor, up: torch.Tensor, act: Act, acted: list[torch.Tensor]
     ) -> torch.Tensor:
+        """Return act(gate) * up, on a CPU in the memory of the activation."""
         ctx.act, ctx.acted = act, acted
         activated = act.there(gate)
         if gate.device.type in BLOCKWISE:
@@ -426,7 +434,8 @@ class _Gate(torch.autograd.Function):
 
 def _rotary_replacement(own: Forward) -> Forward | None:
     """Return a replacement for own, which applies rotary embeddings to queries and keys, or to one of them, on all or
-    the first values of each head; None if own does something else."""
+    the first half of each head's values; it calls own for every form that did not pass its test. None if own does
+    something else."""
     shapes = ((1, 4, ROWS, WIDTH), (1, 2, ROWS, WIDTH))
     proven = set()
     for count, width in itertools.product((2, 1), (WIDTH, WIDTH // 2)):

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 
 def shard(tuned: PeftModel, card: torch.device, mesh: DeviceMesh, lead: Callable[[int], None] | None = None) -> Sharded:
-    """Move a model and its adapter from RAM to the GPU, layer by layer, without the parts of the other ranks of mesh:
-    no GPU ever has the whole base.
+    """Move a model and its adapter from RAM to the GPU, layer by layer, without the parts of the other ranks of mesh,
+    and return its Sharded: no GPU ever has the whole base, but what is not in layers' frozen matrices is on each.
 
     lead: only on rank 0, announces to the others which layer it gathers alone. Call it on every rank, before an
     optimizer is created. Raises ModelError for a family whose layers cannot be found, or an 8-bit base.
@@ -81,7 +81,7 @@ def in_parts(layers: Sequence[torch.nn.Module]) -> list[set[torch.nn.Parameter]]
 
 
 def _scales(layer: torch.nn.Module, card: torch.device) -> dict[torch.nn.Module, QuantState]:
-    """Move the scales of a layer's 4-bit matrices to the GPU; return them by module."""
+    """Move the scales of a layer's 4-bit matrices to the GPU; return them by the module that has the matrix."""
     states = {}
     for module in layer.modules():
         if state := getattr(getattr(module, "weight", None), "quant_state", None):
@@ -127,7 +127,9 @@ class Sharded:
         self.gathered, self.together = 0, True
 
     def complete(self, passes: int, trains: bool) -> None:
-        """Join the remaining gathers of so many micro-batches. trains: with a backward."""
+        """Take part in the gathers that this rank's fewer micro-batches lack of so many forwards, in order, so that
+        other ranks do not wait forever; gathers are then announced again. trains: with a backward, which gathers in
+        reverse."""
         # A backward gathers each layer once more, the last one first.
         left = ((self.order + self.order[::-1] if trains else self.order) * passes)[self.gathered :]
         if left:
@@ -153,7 +155,8 @@ class Sharded:
     def gather(
         self, number: int, output: torch.Tensor, shard: torch.Tensor, group: distributed.ProcessGroup, async_op: bool
     ) -> distributed.Work | None:
-        """Fill output (ranks * n,) with every rank's shard (n,). Returns torch's Work, None once it is over."""
+        """Fill output (ranks * n,) with every rank's shard (n,), by way of RAM where NCCL is missing. On rank 0 it
+        announces the layer first, unless all ranks compute together. Returns torch's Work, or None if it is over."""
         if self.lead and not self.together:
             self.lead(number)
         self.gathered += 1

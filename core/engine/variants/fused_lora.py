@@ -50,7 +50,8 @@ class Fused:
 
 
 def fuse(tuned: PeftModel) -> Fused:
-    """Replace the forward of each plain LoRA layer of a peft model, until `release`.
+    """Replace the forward of each plain LoRA layer of a peft model until `release`; return the groups, counts, and a
+    message with the reasons for layers that keep PEFT's forward, or None.
 
     Call it once, after the adapter was added and before training; it runs the model on a few tokens, without gradients,
     to see which layers read the same tensor.
@@ -68,7 +69,8 @@ def fuse(tuned: PeftModel) -> Fused:
 
 
 def _obstacle(layer: LoraLayer) -> str | None:
-    """Return the message key for why this layer keeps PEFT's product, or None."""
+    """Return the message key of why this layer keeps PEFT's forward (another base layer, packed weights, several
+    adapters, a variant, trained base or bias, dropout, a replaced forward), or None if it can be fused."""
     base: torch.nn.Module = layer.get_base_layer()
     four_bit = _is_bits(layer, 4)
     quantized = four_bit or (_is_bits(layer, 8) and not base.state.has_fp16_weights)
@@ -103,8 +105,8 @@ def _dequantizes_plainly(base: torch.nn.Module) -> bool:
 
 @torch.no_grad()
 def _readers_of_one_input(tuned: PeftModel, layers: Sequence[LoraLayer]) -> list[list[LoraLayer]]:
-    """Return groups of layers that got the same tensor in a forward of 8 tokens; every other layer is a group of its
-    own."""
+    """Return groups of layers that got the same tensor in a forward of 8 tokens; every other layer, also one that was
+    called more than once, is a group of its own. If the family's forward fails, all are."""
     readers_of: dict[int, list[LoraLayer]] = {}
     inputs = []  # kept alive, so that ids are unique
 
@@ -137,6 +139,7 @@ class _Group:
     """
 
     def __init__(self, layers: Sequence[LoraLayer], copies: _Copies):
+        """Replace the forward of each layer, and let copies hold the factors of these layers as one group."""
         self.members, self._copies = [_Member(layer) for layer in layers], copies
         copies.groups.append(self.members)
         self.last_input: torch.Tensor | None = None
@@ -150,7 +153,8 @@ class _Group:
             vars(member.layer).pop("forward", None)
 
     def _forward_of(self, index: int) -> Callable[..., torch.Tensor]:
-        """Return a forward of one layer; it calls PEFT's own where `_product` does not apply."""
+        """Return a forward of one layer; it calls PEFT's own with further arguments, under autocast, or if the layer is
+        no longer plain (merged or disabled)."""
 
         def forward(x: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
             member = self.members[index]
@@ -163,7 +167,8 @@ class _Group:
         return forward
 
     def _output(self, index: int, x: torch.Tensor) -> torch.Tensor:
-        """Return one layer's output; the group's first layer computes those of all."""
+        """Return one layer's output for x; the first layer computes those of all and keeps the others' until they are
+        fetched. A layer called out of turn computes its own alone."""
         if self.last_input is not x or index not in self.ready:
             # Only the first member computes for all; one called with another tensor is computed alone.
             members = self.members if index == 0 and all(m.is_plain() for m in self.members) else [self.members[index]]
@@ -233,7 +238,8 @@ class _Copies:
         self.groups: list[list[_Member]] = []
 
     def get(self, members: Sequence[_Member], dtype: torch.dtype) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Return all A as one (sum of r, in), and each s B (out, r), in dtype. members: a whole group or one member."""
+        """Return all A as one (sum of r, in), and each s B (out, r), in dtype. members: a whole group or one member.
+        Copies in 16 bits are renewed for all layers if one has changed; in float32 they are made anew each time."""
         if dtype.itemsize != 2:
             all_a = torch.cat([member.A for member in members]) if len(members) > 1 else members[0].A
             return all_a.to(dtype), [(member.B * member.scaling).to(dtype) for member in members]
@@ -245,7 +251,8 @@ class _Copies:
 
     @torch.no_grad()
     def _make(self, members: Sequence[_Member], dtype: torch.dtype) -> None:
-        """Copy A and s B of all layers in dtype; the A of a group lie end to end."""
+        """Copy A and s B of all layers to dtype buffers, which are allocated at the first call and per dtype; the A of
+        a group lie end to end."""
         if members[0].copied_of[:1] != (dtype,):
             for group in self.groups:
                 rows = [len(member.A) for member in group]
@@ -281,6 +288,8 @@ class _ForBackward(torch.autograd.Function):
     def forward(
         ctx: FunctionCtx, x: torch.Tensor, members: Sequence[_Member], copies: _Copies, *factors: torch.Tensor
     ) -> tuple[torch.Tensor, ...]:
+        """Return x A^T and the empty stand-ins for the outputs; saves x, or what it can be recomputed from (`made_of`),
+        and x A^T."""
         hidden = x.reshape(-1, x.shape[-1]) @ copies.get(members, x.dtype)[0].t()
         ctx.mark_non_differentiable(hidden)
         ctx.set_materialize_grads(False)  # no zeros for hidden; those of the outputs always come
@@ -293,6 +302,7 @@ class _ForBackward(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, _of_hidden: None, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Return the gradients of x, with the base weight dequantized again, and of all A and B."""
         members, dtype = ctx.members, gradients[0].dtype
         *made_of, hidden = ctx.saved_tensors
         all_a, scaled_b = ctx.copies.get(members, dtype)
@@ -345,6 +355,7 @@ class _Recomputed(torch.autograd.Function):
         copies: _Copies,
         *ways_back: torch.Tensor,
     ) -> tuple[torch.Tensor, ...]:
+        """Return base(x) + (x A^T) (s B)^T for each member."""
         x, hidden = inputs
         outputs = tuple(member.layer.get_base_layer()(x) for member in members)
         for y, b, h in zip(outputs, copies.get(members, x.dtype)[1], _by_member(hidden, members), strict=True):

@@ -37,6 +37,7 @@ class KeptWeights:
     members: tuple[fused_lora._Member, ...] = ()
 
     def __init__(self, step: Any):
+        """Replace the forward of each fused 4-bit base layer, and the fused layer's source of its weight."""
         self._retreat = step.retreat
         self._kept: dict[int, torch.Tensor] = {}
         plain = [member for group in step.fused.groups for member in group.members]
@@ -51,7 +52,8 @@ class KeptWeights:
         return bool(self._layers) and not self._retreat.reductions
 
     def _product(self, number: int, base: torch.nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
-        """Return a forward for the base layer that keeps the weight it dequantizes, if a backward follows."""
+        """Return a forward for the base layer that, during a recomputation in the backward, keeps the weight it
+        dequantizes for the gradient; at other times, with few rows or if switched off it is bitsandbytes' own."""
 
         def forward(x: torch.Tensor) -> torch.Tensor:
             again = torch._C._current_graph_task_id() != -1  # in a backward, which recomputes a layer
@@ -65,7 +67,7 @@ class KeptWeights:
         return forward
 
     def _weight(self, number: int, member: fused_lora._Member) -> Callable[[torch.dtype], torch.Tensor]:
-        """Return a function that takes the kept weight, or dequantizes it if there is none."""
+        """Return a function of dtype that removes and returns the kept weight, or dequantizes it if there is none."""
 
         def base_weight(dtype: torch.dtype) -> torch.Tensor:
             kept = self._kept.pop(number, None)
@@ -91,6 +93,8 @@ class KeptScales:
     members: tuple[fused_lora._Member, ...] = ()
 
     def __init__(self, step: Any):
+        """Dequantize the nested scales of all 4-bit weights to fp32 in place; if the GPU's memory is not enough, all
+        get their own back and training goes on without."""
         from bitsandbytes.functional import dequantize_blockwise
 
         self._own: list[tuple[QuantState, torch.Tensor, torch.device]] = []

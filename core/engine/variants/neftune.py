@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 @contextmanager
 def noise(tuned: PeftModel, alpha: float | None) -> Iterator[None]:
-    """Context manager: add noise to the embeddings of tuned (a peft model) in train mode; alpha None: no noise."""
+    """Context manager: add uniform noise of up to alpha / sqrt(length * width) to the embeddings of tuned (a peft
+    model) in train mode; alpha None: no noise."""
     if alpha is None:
         yield
         return

@@ -41,7 +41,8 @@ class Offload(torch.autograd.graph.saved_tensors_hooks):
         return self
 
     def _put_aside(self, tensor: torch.Tensor) -> torch.Tensor | _Aside:
-        """Copy a saved tensor to RAM; return small ones and the model's weights as they are."""
+        """Copy a saved tensor to RAM, pinned if possible, add its size to moved_bytes and return the copy; return small
+        tensors and the model's weights as they are."""
         size = tensor.numel() * tensor.element_size()
         if size < SMALLEST_BYTES or tensor.untyped_storage().data_ptr() in self._weights:
             return tensor

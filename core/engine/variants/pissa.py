@@ -36,8 +36,8 @@ class Pissa:
 
 
 def note_start(tuned: PeftModel, r: int) -> None:
-    """Remember the initial adapter. Call it after peft has subtracted B0 A0 from the weights. Raises ModelError if a
-    layer has a rank below r."""
+    """Store a copy of the initial adapter in RAM as tuned.pissa.start. Call it after peft has subtracted B0 A0 from the
+    weights. Raises ModelError if a layer has a rank below r."""
     own = get_peft_model_state_dict(tuned, save_embedding_layers=False)
     start = {name: weight.detach().to("cpu", copy=True).contiguous() for name, weight in own.items()}
     least = min(min(weight.shape) for weight in start.values())
@@ -47,7 +47,8 @@ def note_start(tuned: PeftModel, r: int) -> None:
 
 
 def resume(tuned: PeftModel, saved: Weights) -> None:
-    """Restore adapter and base to the moment when saved (plain LoRA) was written; changes the base once."""
+    """Set the adapter to the state in which saved (plain LoRA) was written; the first call also subtracts the initial
+    adapter from the base."""
     now, start = halves(saved)
     if tuned.pissa.start is None:
         _subtract_start(tuned, start)
@@ -56,7 +57,7 @@ def resume(tuned: PeftModel, saved: Weights) -> None:
 
 
 def halves(saved: Weights) -> tuple[Weights, Weights]:
-    """Split a converted adapter into (A and B as trained, A0 and B0 of its start)."""
+    """Split a converted adapter, of twice the rank, into (A and B as trained, A0 and B0 of its start)."""
     now, start = {}, {}
     for name, weight in saved.items():
         if name.endswith(".lora_A.weight"):
@@ -69,7 +70,8 @@ def halves(saved: Weights) -> tuple[Weights, Weights]:
 
 @torch.no_grad()
 def _subtract_start(tuned: PeftModel, start: Weights) -> None:
-    """Turn W into W_res by the same operations as peft's pissa_init, so that its bits are the same."""
+    """Turn each W into W_res = W - s B0 A0 in place, by the same operations as peft's pissa_init, so that its bits are
+    the same."""
     for name, layer in tuned.named_modules():
         if not isinstance(layer, LoraLayer):
             continue
@@ -83,7 +85,8 @@ def _subtract_start(tuned: PeftModel, start: Weights) -> None:
 
 
 def convert(folder: Path, start: Weights) -> None:
-    """Convert the adapter that peft saved in folder to plain LoRA on the original base."""
+    """Convert the adapter that peft saved in folder to plain LoRA on the original base, of twice the rank: A and A0 end
+    to end, B and -B0; lora_alpha changes so that the scale stays the same."""
     file, config_file = folder / "adapter_model.safetensors", folder / "adapter_config.json"
     plain = {}
     for name, weight in load_file(file, backend=backend()).items():

@@ -49,7 +49,8 @@ class Preference:
 
     @classmethod
     def from_train(cls, train: Train) -> Preference | None:
-        """Return the recipe's preference loss, or None if its rows are not pairs."""
+        """Return the recipe's preference loss, with the objective's usual beta if none is set (orpo's sft_weight is 1),
+        or None if its rows are not pairs."""
         if not train.compares:
             return None
         beta = train.beta or USUAL_BETA[train.objective]
@@ -70,8 +71,8 @@ class Preference:
         return self.sft_weight * (len(counts) / 2) / max(1, sum(counts[0::2]))
 
     def loss_and_sums(self, losses: torch.Tensor, batch: Batch, sft_share: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the loss summed over pairs, and the sums that SUMS names. losses (K,): of the trained tokens of
-        batch."""
+        """Return the loss summed over pairs (or, with kto, rated rows), and the sums that SUMS names, without gradient.
+        sft_share: weight of the chosen answers' own cross-entropy. losses (K,): of the trained tokens of batch."""
         # (N,): chosen answers at even places, rejected ones at odd places.
         logps = log_probabilities(losses, batch)
         if not self.needs_reference:
@@ -112,9 +113,9 @@ class Preference:
         return total, torch.stack([each.sum() for each in values])
 
     def metrics(self, sums: Sequence[float], pairs: int) -> dict[str, float]:
-        """Return the means of the sums over so many pairs, or rows. For rated rows each mean is over rows of its kind,
-        and the margin is their difference; the accuracy (rows on their side of the KL estimate) is ours, TRL has
-        none."""
+        """Return the metrics by name: the sums divided by so many pairs, or rows. For rated rows each mean is over rows
+        of its kind, and the margin is their difference; the accuracy (rows on their side of the KL estimate) is ours,
+        TRL has none."""
         by_name = dict(zip(SUMS, sums, strict=True))
         if self.objective != "kto":
             return {name: by_name[name] / pairs for name in PAIR_METRICS}
@@ -130,8 +131,8 @@ class Preference:
         return kinds | {"rewards/accuracies": by_name["rewards/accuracies"] / pairs, "kl": by_name["kl"] / pairs}
 
     def _losses(self, chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
-        """Return the loss of each pair, (N,), from the scores of its two answers: dpo, simpo, or of orpo the odds
-        ratio's term alone."""
+        """Return the loss of each pair, (N,), from the scores of its two answers: of dpo and simpo -logsigmoid of the
+        margin (loss_type robust and label_smoothing included), of orpo the odds ratio's term alone."""
         if self.objective == "orpo":
             # The logarithm of the odds ratio: odds are p / (1 - p).
             odds = (chosen - rejected) - (_log_of_rest(chosen) - _log_of_rest(rejected))

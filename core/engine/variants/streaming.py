@@ -63,9 +63,9 @@ def load(folder: Path, compute: Compute, *how: bool) -> tuple[PreTrainedModel, C
 
 
 def begin(tuned: PeftModel, card: torch.device, count: int, bus: Bus | None = None) -> Streaming:
-    """Move a model and its adapter from RAM to the GPU, except for `count` evenly spread layers: those between two of
-    them compute while the next one is copied. Call it before an optimizer is created. Raises ModelError for a family
-    whose layers cannot be found, or an 8-bit base."""
+    """Move a model and its adapter from RAM to the GPU, except for `count` evenly spread layers, and return their
+    Streaming: those between two of them compute while the next one is copied. Call it before an optimizer is created.
+    Raises ModelError for a family whose layers cannot be found, or an 8-bit base."""
     base = tuned.get_base_model()
     if base_model.bits(base) == 8:
         raise ModelError("offload.eight_bit")
@@ -101,8 +101,8 @@ Put = Callable[[torch.Tensor], None]
 
 
 def _frozen(layer: torch.nn.Module, holders: Counter[int]) -> Iterator[tuple[torch.Tensor, Put]]:
-    """Yield the frozen tensors of a layer, and how to replace each. Tensors that several layers share stay on the GPU
-    (holders: number of layers per parameter id)."""
+    """Yield (tensor, function that replaces it) for each frozen tensor of a layer, the scales of 4-bit weights
+    included. Tensors that several layers share stay on the GPU (holders: number of layers per parameter id)."""
     for parameter in layer.parameters():
         if parameter.requires_grad or holders[id(parameter)] > 1:
             continue
@@ -158,7 +158,8 @@ class _Layer:
 
     @classmethod
     def offload(cls, module: torch.nn.Module, tensors: Sequence[tuple[torch.Tensor, Put]]) -> _Layer:
-        """Copy a layer's tensors into one piece of RAM and free the originals."""
+        """Copy a layer's tensors end to end into one piece of RAM, replace the originals by empty tensors, and return
+        the layer."""
         size, pieces = 0, []
         for tensor, put in tensors:
             pieces.append(_Piece(put, size, tensor.new_empty(tensor.shape, device="meta")))
@@ -211,7 +212,8 @@ class Bus:
         return self._staging is not None
 
     def send(self, home: torch.Tensor, place: torch.Tensor) -> Future[torch.cuda.Event] | None:
-        """Start to copy; return the argument of `arrived`. Work queued before still finds the old contents."""
+        """Start to copy home to place in the thread and return the argument of `arrived`; without staging buffers copy
+        now and return None. GPU work queued before still finds the old contents."""
         if self._staging is None:
             place.copy_(home)
             return None
@@ -221,8 +223,8 @@ class Bus:
     def _carry(
         self, home: torch.Tensor, staging: _Staging, place: torch.Tensor, queued: torch.cuda.Event
     ) -> torch.cuda.Event:
-        """Copy a layer to the staging buffer and start its copy to the GPU; runs in the thread. Returns the event of
-        its arrival."""
+        """Copy a layer to the staging buffer once that has been read, and start its copy to the GPU after the work
+        queued there; runs in the thread. Returns the event of its arrival."""
         if staging.read is not None:
             # The GPU still reads the layer before the last from it.
             staging.read.synchronize()
@@ -266,6 +268,8 @@ class Streaming:
         return msg("offload.unpinned" if self.waits else "offload.begun", layers=len(self.layers), of=total, gib=size)
 
     def __post_init__(self) -> None:
+        """Allocate the GPU buffers that layers share in turn, as buffers of the base, take all layers' weights away,
+        and hook their forwards."""
         for number in range(min(PLACES, len(self.layers))):
             # Every second layer comes here; a buffer is as large as the largest of its own.
             size = max(layer.home.numel() for layer in self.layers[number::PLACES])
@@ -294,14 +298,15 @@ class Streaming:
         given: tuple[object, ...],
         output: torch.Tensor | tuple[torch.Tensor, ...],
     ) -> None:
-        """Prepare the layer's recomputation. transformers checkpoints inside a layer's hooks: the gradient of its
-        output comes right before it is recomputed."""
+        """Bring the layer back, and then the one before it, when the gradient of its output is known. transformers
+        checkpoints inside a layer's hooks: the gradient of its output comes right before it is recomputed."""
         hidden = output[0] if isinstance(output, tuple) else output
         if hidden.requires_grad:
             hidden.register_hook(lambda gradient: self._bring(number, number - 1))
 
     def _bring(self, number: int, after: int) -> None:
-        """Make a layer available before it computes, and start to copy the next one."""
+        """Make a layer's weights available on the GPU, waiting for their copy, and start to copy layer `after`, if
+        there is one."""
         place = self.places[number % PLACES]
         if place.holds != number:
             self._send(number)  # nobody has prefetched it: the first layer of a pass, or one after an interruption
@@ -314,7 +319,8 @@ class Streaming:
             self._send(after)
 
     def _send(self, number: int) -> None:
-        """Take a layer's buffer from the layer that used it, and start to copy the layer there."""
+        """Take a layer's buffer from the layer that used it, start to copy the layer there, and count the copy and its
+        bytes."""
         place, home = self.places[number % PLACES], self.layers[number].home
         if place.holds is not None and place.in_use:
             self._take_away(place.holds)
@@ -327,7 +333,7 @@ class Streaming:
             part.put(self._absent(part.like.dtype).expand(part.like.shape))
 
     def _absent(self, dtype: torch.dtype) -> torch.Tensor:
-        """Return a scalar that stands for weights not on the card."""
+        """Return a scalar on the GPU that stands for weights not there: NaN, or 0 for integers; one for each dtype."""
         if dtype not in self._nothing:
             # Expanded to any shape it takes no memory; NaN shows if a layer computes without its weights.
             self._nothing[dtype] = torch.full(

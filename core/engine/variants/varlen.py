@@ -32,8 +32,9 @@ CAUSAL = 1  # of torch's CustomMaskType: from the top left
 
 
 def find(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int | None) -> Kernel | None:
-    """Return the kernel for this number, width and dtype of heads on this device, tested at the first call; or None.
-    Shapes as in `packed_sdpa`: (1, heads, T, d)."""
+    """Return the kernel for this number, width and dtype of heads on this device, tested at the first call; or None,
+    also on a CPU, in float32, for values of another width or several rows. Shapes as in `packed_sdpa`: (1, heads, T,
+    d)."""
     if (
         query.device.type != CARD
         or query.dtype == torch.float32
@@ -48,7 +49,8 @@ def find(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: in
 def _tested_kernel(
     device: torch.device, dtype: torch.dtype, heads: int, kv_heads: int, width: int, has_window: bool
 ) -> Kernel | None:
-    """Return the first kernel that agrees with one attention per example; None if neither does."""
+    """Return the first kernel, torch's varlen_attn or the memory-efficient one, that agrees with one attention per
+    example on made-up states; None if neither does."""
     kernels: list[Kernel] = [_efficient]
     with suppress(ImportError):
         from torch.nn.attention.varlen import varlen_attn
@@ -98,7 +100,8 @@ def _efficient(
     scale: float | None,
     window: int | None,
 ) -> torch.Tensor:
-    """Compute attention per example by torch's memory-efficient kernel."""
+    """Compute attention per example by torch's memory-efficient kernel; keys and values are repeated for grouped
+    heads."""
     key, value = (_repeated(each, query.shape[1]) for each in (key, value))
     longest = max(lengths)
     window = None if window is None or window >= longest else window
@@ -117,6 +120,7 @@ class _Efficient(torch.autograd.Function):
         scale: float | None,
         window: int | None,
     ) -> torch.Tensor:  # fmt: skip
+        """Return the output (1, T, heads, d) of torch's kernel."""
         output, logsumexp, *ctx.unused, _, _ = torch.ops.aten._efficient_attention_forward(
             query, key, value, None, ends, ends, longest, longest, 0.0, CAUSAL, True, scale=scale, window_size=window
         )
@@ -127,6 +131,7 @@ class _Efficient(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Return the gradients of query, key and value by torch's kernel, with the window."""
         query, key, value, output, ends, logsumexp = ctx.saved_tensors
         of_query, of_key, of_value, _ = torch.ops.aten._efficient_attention_backward(
             gradient, query, key, value, None, output, ends, ends, ctx.longest, ctx.longest, logsumexp, 0.0,
@@ -155,7 +160,8 @@ def proven(
     window: int | None,
 ) -> Kernel | None:
     """Return kernel if its output and gradients equal those of plain attention over each made-up example, and changing
-    the first example changes no bit of the others; otherwise None."""
+    the first example changes no bit of the others; otherwise None, also if it raises. Raises only out-of-memory
+    errors."""
     chance, tokens = torch.Generator().manual_seed(0), sum(LENGTHS)
     states = [torch.randn(tokens, each, width, generator=chance).to(device, dtype).requires_grad_() for each in heads]
     above = torch.randn(tokens, heads[0], width, generator=chance).to(device, dtype)
@@ -178,7 +184,7 @@ def proven(
 
 @torch.enable_grad()
 def _plain_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int | None) -> torch.Tensor:
-    """Compute causal attention for each example of LENGTHS, to test a kernel against."""
+    """Compute causal attention (within the window) for each example of LENGTHS separately, to test a kernel against."""
     key, value = (_repeated(each, query.shape[1]) for each in (key, value))
     outputs = []
     for parts in zip(*(states.split(LENGTHS) for states in (query, key, value)), strict=True):

@@ -56,7 +56,8 @@ def check_name(repo: str, run_name: str) -> None:
 
 
 def pack(run: RunFolder, result: ExportResult, folder: Path, repo: str, with_film: bool = False) -> Parcel:
-    """Collect the files of a publication. Raises ExportError for a bad name, an export that failed verification or was
+    """Collect the files of a publication, with a new model card, the base's hub name in the adapter's config, and notes
+    on its licence, gated or local base. Raises ExportError for a bad name, an export that failed verification or was
     changed since."""
     check_name(repo, run.name)
     if not result.check.passed:

@@ -26,7 +26,7 @@ def main() -> int:
 
 
 def publish(request: PublishRequest, job: ExportReporter) -> int:
-    """Send the files of an export to the Hub; return the exit status. Every failure becomes a status of job."""
+    """Send the files of an export to the Hub; return the exit status, 0 or 1. Every failure becomes a status of job."""
     workspace = Workspace.open(request.workspace)
     try:
         result = read_result(workspace.exports / request.export)

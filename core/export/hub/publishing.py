@@ -48,7 +48,7 @@ class Publishing:
         return pack(self.runs.get(result.run), result, self.workspace.exports / result.name, repo, with_film)
 
     def start(self, result: ExportResult, repo: str, private: bool = True, with_film: bool = False) -> None:
-        """Begin to publish. Raises as `pack`, and BusyError while this export is being published."""
+        """Begin to publish in a process. Raises as `pack`, and BusyError while this export is being published."""
         self.pack(result, repo, with_film)
         request = PublishRequest(
             workspace=str(self.workspace.root), export=result.name, repo=repo, private=private, with_film=with_film

@@ -88,8 +88,9 @@ class Sender:
             raise self.sentence(error) from error
 
     def _send(self) -> Sent:
-        """Check the token, create the repository if it is missing, upload all files and commit them as one. Files of an
-        earlier upload that no longer belong are deleted. Raises ExportError and errors of the hub."""
+        """Check the token, create the repository if it is missing, upload all files and commit them as one. Shards of
+        an earlier merged model that no longer belong are deleted. Returns address, commit and whether the repository is
+        new. Raises ExportError and errors of the hub."""
         repo = self.parcel.repo
         if constants.HF_HUB_OFFLINE:
             raise OfflineModeIsEnabled
@@ -130,7 +131,8 @@ class Sender:
                 raise ExportError("publish.only_reads", host=host_of(self.endpoint))
 
     def _existing(self) -> ModelInfo | None:
-        """The repository, or None. Raises ExportError if it holds another kind of model or has another visibility."""
+        """Return the repository, or None if it does not exist. Raises ExportError if it holds another kind of model or
+        has another visibility."""
         repo = self.parcel.repo
         try:
             existing = self._hub.model_info(repo, timeout=ANSWER_S)
@@ -149,7 +151,8 @@ class Sender:
         return existing
 
     def _stale(self, existing: ModelInfo | None) -> list[str]:
-        """Shards of an earlier merged model that the new one lacks: loaders would read them or fail."""
+        """Return the names of an earlier merged model's shards that the new one lacks: loaders would read them or
+        fail."""
         if existing is None or self.parcel.kind != "merged":
             return []
         ours = {piece.name for piece in self.parcel.pieces}
@@ -157,8 +160,8 @@ class Sender:
         return [name for name in fnmatch.filter(names, KIND_PATTERNS["merged"][0]) if name not in ours]
 
     def _upload(self, adds: list[_Counted]) -> None:
-        """Upload the large files one after the other, by Xet if available, else over plain HTTP. Small ones go with the
-        commit."""
+        """Upload the large files one after the other, by Xet if available, else, or if Xet fails, over plain HTTP from
+        the start. Small ones go with the commit."""
         _xet_progress_reporting.XetUploadProgressReporter = partial(_XetProgress, partial(self._set_arrived, ""))
         _xet.get_xet_session = xet.session  # without telemetry, and with limits of time
         send = partial(self._hub.preupload_lfs_files, self.parcel.repo, adds, num_threads=1, free_memory=False)
@@ -180,7 +183,7 @@ class Sender:
 
     # ---- what went wrong ------------------------------------------------------------------------------------------
     def sentence(self, error: BaseException) -> ExportError:
-        """The message for an error, one for each thing that the user can do something about."""
+        """Return the ExportError for an error, one for each thing that the user can do something about."""
         values: JsonObject = {"repo": self.parcel.repo, "host": host_of(self.endpoint)}
         match error:
             case ExportError():
@@ -227,7 +230,8 @@ class _Counted(CommitOperationAdd):
 
     @contextmanager
     def as_file(self, with_tqdm: bool = False) -> Iterator[BinaryIO]:
-        """Open the content as huggingface_hub does; while it is uploaded (with_tqdm), report the bytes read."""
+        """Open the content as huggingface_hub does; while it is uploaded (with_tqdm), report the file's position after
+        each read."""
         if not with_tqdm or isinstance(self.piece.content, bytes):
             with super().as_file() as file:
                 yield file

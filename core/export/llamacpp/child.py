@@ -18,8 +18,8 @@ from core.system.lines import end_with_parent
 
 
 def ask(module: str, request: JsonObject, work: Path, log: Path, check: Callable[[], None], what: str) -> JsonObject:
-    """Run a module of this app as a process that reads its request and writes its answer as JSON. work: a folder for
-    both.
+    """Run a module of this app as a process that reads its request and writes its answer as JSON, and return the
+    answer. work: a folder for both.
 
     Raises ExportError if the process refused (`answer`) or ended without an answer, as a runtime does that crashes on a
     damaged file; OSError if the disk was full. what: the name of the step for that message.
@@ -48,8 +48,8 @@ class Refused(Exception):
 
 
 def answer(work: Callable[[JsonObject], JsonObject]) -> int:
-    """Main function of such a process. An exception other than Refused ends it with a traceback and without an
-    answer."""
+    """Main function of such a process: read the request of argv[1], write work's answer, or that of Refused, to
+    argv[2], and exit with 0. An exception other than Refused ends it with a traceback and without an answer."""
     end_with_parent()
     request_file, answer_file = map(Path, sys.argv[1:3])
     try:

@@ -33,7 +33,7 @@ KINDS = {"f16": "MOSTLY_F16", "bf16": "MOSTLY_BF16"}
 
 
 def work(request: JsonObject) -> JsonObject:
-    """Convert and return {}.
+    """Convert a folder to a GGUF file and return {}, with the network blocked and the converter's folders on sys.path.
 
     request: converter, runtime (folders), model, out, kind, name, stop (the token that ends a turn), pre (or None).
     """
@@ -47,7 +47,8 @@ def work(request: JsonObject) -> JsonObject:
 
 
 def _offline() -> None:
-    """Block the network: the converter reads a folder, and any connection is an error."""
+    """Make any connection of this process an OSError and set the hub's libraries offline: the converter reads a
+    folder."""
     os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
 
     def refuse(*_: object, **__: object) -> NoReturn:
@@ -57,7 +58,7 @@ def _offline() -> None:
 
 
 def _refuse_code(folder: Path) -> None:
-    """Refuse a folder with Python code, and remove `auto_map` from its JSON files.
+    """Remove `auto_map` from the folder's JSON files; raise Refused if it still names own code or has Python files.
 
     The converter loads the tokenizer with trust_remote_code. Families that transformers has adopted (Phi-4-mini) still
     name their original code, which is absent here and would be downloaded.
@@ -74,8 +75,8 @@ def _refuse_code(folder: Path) -> None:
 
 
 def _restore_hub_config(folder: Path) -> None:
-    """Rewrite config.json in the hub's notation, and patch the converter, which reads it through transformers or, for
-    Granite, directly."""
+    """Rewrite config.json in the hub's notation, and let the converter's load_hparams return that notation too, which
+    reads it through transformers or, for Granite, directly."""
     from conversion import ModelBase  # llama.cpp's, from the tools
 
     file = folder / "config.json"
@@ -89,7 +90,9 @@ def _restore_hub_config(folder: Path) -> None:
 
 
 def _convert(folder: Path, request: JsonObject) -> None:
-    """Convert a model folder to a GGUF file with llama.cpp's converter. Raises Refused with a key."""
+    """Convert a model folder to a GGUF file with llama.cpp's converter. The text part alone, with request's name and
+    the stop token. Raises Refused for an unknown pre-tokenizer, a family's unsupported part, or a missing tokenizer
+    file."""
     import gguf
     import torch
     from conversion import TextModel  # llama.cpp's, from the tools
@@ -116,7 +119,8 @@ def _convert(folder: Path, request: JsonObject) -> None:
 
 
 def _name_pre_tokenizer(text_model: type[ModelBase], pre: str | None) -> None:
-    """Use the name pre if upstream does not know the tokenizer's hash, as with a changed vocabulary.
+    """Patch the converter to use the name pre, if not None, where upstream does not know the tokenizer's hash, as with
+    a changed vocabulary; the file then notes that under NAMED.
 
     Whether the name is right is verified later with token ids.
     """
@@ -135,7 +139,8 @@ def _name_pre_tokenizer(text_model: type[ModelBase], pre: str | None) -> None:
 
 
 def _class_of(folder: Path) -> type[ModelBase]:
-    """Return llama.cpp's class that converts the text part of this architecture. Raises Refused for an unknown one."""
+    """Return llama.cpp's class that converts the text part of this architecture, without multi-token prediction heads.
+    Raises Refused for an unknown one."""
     from conversion import ModelBase, ModelType, get_model_architecture, get_model_class  # llama.cpp's
 
     family = get_model_architecture(ModelBase.load_hparams(folder, False), ModelType.TEXT)
@@ -149,7 +154,8 @@ def _class_of(folder: Path) -> type[ModelBase]:
 
 
 def _write_end_of_turn(model: ModelBase, stop: str) -> None:
-    """Write the template's stop as eot_token_id, which upstream does not do for every family."""
+    """Patch model to write the template's stop as eot_token_id if it is in the vocabulary and upstream has not written
+    one, which it does not do for every family."""
     upstream = model.prepare_metadata
 
     def prepare_metadata(*arguments: object, **more: object) -> None:

@@ -26,7 +26,8 @@ class ExportSupport:
 
 
 def export_support(config: JsonObject) -> ExportSupport:
-    """Exports that a model allows. config: its config.json, or only the text part's model_type."""
+    """Return which exports a model allows, with a reason if GGUF is not among them: a family newer than this llama.cpp,
+    or an unknown one. config: its config.json, or only the text part's model_type."""
     family = str(config.get("model_type"))[:60]
     data = load_data()
     if {family, family.removesuffix("_text")} & data["families"]:

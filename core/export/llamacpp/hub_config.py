@@ -17,7 +17,8 @@ LACKING: dict[str, JsonObject] = {
 
 
 def to_hub_config(config: JsonObject) -> JsonObject:
-    """Change config in place to what the converter expects, and return it."""
+    """Change config in place to what the converter expects (class names, fields that transformers leaves out, layer
+    names of Granite and Nemotron-H), and return it."""
     config["architectures"] = [CLASSES.get(name, name) for name in config.get("architectures") or ()]
     inner = config.get("text_config") or config
     family = str(inner.get("model_type"))

@@ -70,7 +70,9 @@ class KeptProbabilities:
         self.words = 0
 
     def __call__(self, probe: ProofPrompt, logits: torch.Tensor) -> None:
-        """Append the probabilities for probe. logits: (T, words) of probe.ids."""
+        """Append the log probabilities of evenly spread positions of probe, at most budget and always the one before
+        its answer, to the file, and their row with the likeliest first token to `rows`. logits: (T, words) of
+        probe.ids."""
         length = len(probe.ids) - 1
         step = max(1, math.ceil(length / self._budget))
         positions = sorted({probe.start - 1, *range(0, length, step)})
@@ -96,8 +98,9 @@ class LlamaPrompts:
     kept: KeptProbabilities
 
     def ask(self, file: Path, against: str, keep: str | None, answers: int = 0) -> JsonObject:
-        """Run llama.cpp on file and return its results (`questions.ask`). answers: the number of prompts to answer in
-        words."""
+        """Run llama.cpp on file in a process and return its results (`questions.ask`), reporting progress by finished
+        rows. against: name of the kept probabilities to compare with; keep: name under which to keep this file's, or
+        None. answers: the number of prompts to answer in words."""
         tokenizer = self.work.tokenizer
         texts = [tokenizer.template.render(p.turns, True, p.tools) for p in self.work.probes]
         prompts = [tokenizer.encode(text) for text in texts]
@@ -139,7 +142,9 @@ class FileVerdict:
 
 
 def judge(answer: JsonObject, most: float, texts: int, losses: tuple[float, float] | None) -> FileVerdict:
-    """Judge llama.cpp's answer on one file.
+    """Return the verdict on llama.cpp's answer on one file, with a reason for each failed test: other token ids, an end
+    token that does not end, divergence above most, another loss. Other ids only of awkward texts are a note if the
+    tokenizer has no name of llama.cpp's.
 
     most: the allowed divergence, for a quantized file over the closest nine tenths of the positions. losses: mean over
     whole rows of the adapter and of this file, for the 16-bit one; None for a quantized one.
@@ -168,7 +173,8 @@ def judge(answer: JsonObject, most: float, texts: int, losses: tuple[float, floa
 def judge_sixteen(
     prompts: LlamaPrompts, file: Path, expected: Sequence[PromptResult], keep: str | None, answers: int
 ) -> FileVerdict:
-    """Judge the 16-bit file by the adapter's own probabilities.
+    """Ask llama.cpp about the 16-bit file and judge it by the adapter's own probabilities, more strictly if those were
+    computed in float32.
 
     Raises ExportError if llama.cpp's tokenizer gives other ids: nothing further is made of that file.
     """
@@ -191,7 +197,7 @@ def judge_other(prompts: LlamaPrompts, file: Path, most: float) -> FileVerdict:
 
 
 def results_of(answer: JsonObject) -> list[PromptResult]:
-    """llama.cpp's results as PromptResult; only the first rows have generated answers."""
+    """Convert llama.cpp's results to PromptResults; only the first rows have generated answers."""
     unasked: list[list[int]] = [[]] * len(answer["rows"])
     return [
         PromptResult(
@@ -215,8 +221,8 @@ def check_record(
     sixteen: FileVerdict,
     file: FileVerdict,
 ) -> ExportCheck:
-    """The record for export.json. file: the verdict on the delivered file; sixteen: on the 16-bit file it was made
-    from, or the same."""
+    """Return the record for export.json; it has passed if there is no reason against either file and no tensor is off.
+    file: the verdict on the delivered file; sixteen: on the 16-bit file it was made from, or the same."""
     reasons = [*sixteen.reasons, *(() if file is sixteen else file.reasons)]
     if compared and compared.off:
         values = {"off": len(compared.off), "tensors": compared.tensors, "first": compared.off[0]}

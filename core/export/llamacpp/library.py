@@ -33,6 +33,7 @@ class Library:
     """llama.cpp's library, loaded once in a process. folder: the runtime from `tools`."""
 
     def __init__(self, folder: Path):
+        """Load the library, keep its last MAX_LOG_LINES lines of log in `log`, and start its backend."""
         sys.path.insert(0, str(folder))
         self._load(folder)
         self.log: list[str] = []
@@ -47,7 +48,7 @@ class Library:
         self.lib.llama_backend_init()
 
     def _load(self, folder: Path) -> None:
-        """Load the bindings module alone and through it the shared libraries."""
+        """Load the bindings module alone, without its package, and through it the shared libraries."""
         spec = importlib.util.spec_from_file_location(
             "llama_cpp_bindings", folder / "llama_cpp_py_sync" / "_cffi_bindings.py"
         )
@@ -64,7 +65,8 @@ class Library:
         return LlamaError(f"{what}: {'; '.join(lines[-3:]) or 'no reason given'}")
 
     def quantize(self, source: str, target: str, kind: str, threads: int) -> None:
-        """Quantize source to target. Raises LlamaError. Notes on tensors in another type are in `log`."""
+        """Quantize the file source to target, also from a quantized type. Raises LlamaError. Notes on tensors in
+        another type are in `log`."""
         params = self.lib.llama_model_quantize_default_params()
         params.nthread, params.ftype, params.allow_requantize = threads, FILE_TYPES[kind], True
         self.log.clear()

@@ -52,8 +52,8 @@ class MakeOrder:
 
 
 def make(order: MakeOrder) -> tuple[ExportCheck, tuple[Message, ...]]:
-    """Make and verify the file order.target; return the check and notes. A check that has not passed contains the
-    reasons.
+    """Make and verify the file order.target; return the check and notes. order.merged is deleted as soon as it was
+    compared. A check that has not passed contains the reasons.
 
     Raises ExportError if llama.cpp does not know the family or the tokenizer, or cannot read the file.
     """
@@ -98,7 +98,8 @@ def expect(
 
 
 def convert(order: MakeOrder, template: ChatTemplate) -> Path:
-    """Convert order.merged to a 16-bit file with this template.
+    """Convert order.merged to a 16-bit file with this template and return its path, after completing its tokenizer
+    files.
 
     Raises ExportError with the reason of llama.cpp's converter.
     """
@@ -143,7 +144,7 @@ def quantize(order: MakeOrder, sixteen: Path) -> tuple[Path, tuple[Message, ...]
 
 
 def check_by_size(order: MakeOrder, stage: str, file: Path, expected: float) -> Callable[[], None]:
-    """Return a check that also reports progress by the size of file."""
+    """Return a check that also reports, as progress of stage, the size of file divided by expected, at most 1."""
 
     def check_and_report() -> None:
         order.check()
@@ -157,11 +158,9 @@ def check_by_size(order: MakeOrder, stage: str, file: Path, expected: float) -> 
 
 
 def complete_tokenizer(base: Path, merged: Path) -> None:
-    """Add the tokenizer files that the hub's base has and an adapter's folder lacks.
-
-    The converter of Gemma 2, Phi-3 and Llama 2 reads tokenizer.model, and transformers 5 writes another tokenizer_class
-    than the hub's.
-    """
+    """Copy the hub base's tokenizer.model to merged if it lacks one, and take over the base's tokenizer_class. The
+    converter of Gemma 2, Phi-3 and Llama 2 reads tokenizer.model, and transformers 5 writes another tokenizer_class
+    than the hub's."""
     for model in base.glob("tokenizer.model"):
         if not (merged / model.name).exists():
             (merged / model.name).write_bytes(model.read_bytes())

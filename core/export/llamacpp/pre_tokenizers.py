@@ -37,7 +37,8 @@ STEPS = {"gpt-2": [_BYTES], "smollm": [{"type": "Digits", "individual_digits": T
 
 
 def name_of(folder: Path) -> str | None:
-    """The pre-tokenizer's name of the base in folder; None if its structure is unknown."""
+    """Return the pre-tokenizer's name of the base in folder; None if its structure is unknown. The app's starter model
+    has SmolLM's."""
     tokenizer = files.read_json(folder / "tokenizer.json")
     if not isinstance(tokenizer, dict) or not isinstance(tokenizer.get("model"), dict):
         return None

@@ -25,7 +25,7 @@ AT_ONCE = 32  # positions
 
 
 def work(request: JsonObject) -> JsonObject:
-    """Answer one request (`ask`) in this process. Raises Refused."""
+    """Answer one request (`ask`) in this process, in request's folder. Raises Refused for an error of llama.cpp."""
     os.chdir(request["folder"])
     library = Library(Path(request["runtime"]))
     try:
@@ -35,10 +35,11 @@ def work(request: JsonObject) -> JsonObject:
 
 
 def ask(library: Library, request: JsonObject) -> JsonObject:
-    """Compare file with kept probabilities, and test its tokens and answers.
+    """Compare file with kept probabilities (`compare`), and test whether each text becomes its expected ids (alike),
+    whether each stop ends an answer (ends), and the greedy answers to the first prompts (greedy).
 
-    request: file, texts, rows (ids and positions to compare), stops, words, against and keep (names of .logs),
-    length, threads, counted (a file that gets a byte for each finished row and answer).
+    request: file, texts, rows (ids and positions to compare), stops, words, against and keep (names of .logs), length,
+    threads, counted (a file that gets a byte for each finished row and answer).
     """
     with (
         LoadedGguf(library, request["file"], request["length"], request["threads"]) as model,
@@ -61,8 +62,9 @@ def generate(model: LoadedGguf, ids: list[int], request: JsonObject, counted: Fi
 
 
 def compare(model: LoadedGguf, request: JsonObject, counted: FileIO) -> JsonObject:
-    """Kullback-Leibler divergence from the probabilities in request["against"], and losses and first tokens of each
-    row.
+    """Return the Kullback-Leibler divergence from the probabilities in request["against"], and losses and first tokens
+    of each row; write this file's probabilities to request["keep"]. ~ and over the closest nine tenths of them. => and
+    over the closest nine tenths of them. Raises LlamaError for a smaller vocabulary.
 
     The divergence is averaged over all positions, and over the closest nine tenths of them.
     """
@@ -93,8 +95,8 @@ def mean_of_closest(divergences: np.ndarray, share: float = 0.9) -> float:
 
 
 def measured(logs: np.ndarray, row: JsonObject) -> JsonObject:
-    """First token and its lead over the adapter's, and losses of the answer and of the whole row. logs: log
-    probabilities."""
+    """Return a row's likeliest first token, its log probability and that of the adapter's first token, and the summed
+    losses and token counts of the answer and of the row. logs: log probabilities (T, words)."""
     ids, start = np.asarray(row["ids"]), row["start"]
     losses = -logs[np.arange(len(ids) - 1), ids[1:]].astype(np.float64)  # a position predicts the next token
     best = np.argsort(logs[start - 1])[-2:]
@@ -111,7 +113,7 @@ def measured(logs: np.ndarray, row: JsonObject) -> JsonObject:
 
 
 def log_probabilities(logits: np.ndarray) -> np.ndarray:
-    """Replace logits by log probabilities in place.
+    """Replace logits (T, words) by log probabilities in place, and return them.
 
     Computed in float64 (sums of 150,000 small numbers), AT_ONCE positions at a time: a whole row took three times its
     logits.

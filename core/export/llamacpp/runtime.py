@@ -17,6 +17,7 @@ class LoadedGguf:
     """A loaded file, for rows of up to length tokens. Use as a context manager."""
 
     def __init__(self, library: Library, file: str, length: int, threads: int):
+        """Load the file on the CPU and create a context for length tokens. Raises LlamaError."""
         self._library, self._ffi, self._lib = library, library.ffi, library.lib
         library.log.clear()
         params = self._lib.llama_model_default_params()
@@ -61,8 +62,8 @@ class LoadedGguf:
         return bool(self._lib.llama_vocab_is_eog(self._vocabulary, token))
 
     def tokenize(self, text: str) -> list[int]:
-        """Token ids of a text that a chat template has rendered, as a program that uses the file reads it. Raises
-        LlamaError."""
+        """Return the token ids of a text that a chat template has rendered: without a BOS of its own, special tokens
+        recognized. Raises LlamaError."""
         raw = text.encode()
         room = len(raw) + 16  # no token is shorter than a byte
         tokens = self._ffi.new("llama_token[]", room)
@@ -73,7 +74,7 @@ class LoadedGguf:
         return list(tokens[0:count])
 
     def logits(self, ids: Sequence[int]) -> np.ndarray:
-        """Logits of all positions, (T, words) float32."""
+        """Return the logits of all positions of ids, (T, words) float32, from an empty cache."""
         # Otherwise the row would continue the one before.
         memory = self._lib.llama_get_memory(self._context)
         if memory != self._ffi.NULL:
@@ -81,7 +82,7 @@ class LoadedGguf:
         return self._decode(ids, 0)
 
     def greedy(self, ids: Sequence[int], most: int) -> list[int]:
-        """Return the greedy answer: up to `most` tokens, the end token included."""
+        """Return the greedy answer to ids: up to `most` tokens, the end token included."""
         tokens: list[int] = []
         row = self.logits(ids)[-1]
         while len(tokens) < most:
@@ -93,7 +94,8 @@ class LoadedGguf:
         return tokens
 
     def _decode(self, ids: Sequence[int], first: int) -> np.ndarray:
-        """Return the logits of ids, (T, words); first: position of the first one. Raises LlamaError."""
+        """Decode ids after what the cache holds and return their logits, (T, words); first: position of the first one.
+        Raises LlamaError."""
         with self._batch(ids, first) as batch:
             if self._lib.llama_decode(self._context, batch):
                 raise self._library.error("cannot compute")
@@ -105,7 +107,7 @@ class LoadedGguf:
 
     @contextmanager
     def _batch(self, ids: Sequence[int], first: int) -> Iterator[Any]:
-        """Context of a llama_batch of these tokens at positions from first on, with logits of each; freed
+        """Context manager: a llama_batch of these tokens at positions from first on, with logits of each; freed
         afterwards."""
         batch = self._lib.llama_batch_init(len(ids), 0, 1)
         try:

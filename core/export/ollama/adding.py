@@ -42,7 +42,7 @@ class OllamaAdder:
         return status if status and status.run == run else None
 
     def start(self, result: ExportResult, folder: Path, model_type: str) -> None:
-        """Begin to add an export. model_type: "" if unknown.
+        """Begin to add an export in a thread. model_type: "" if unknown.
 
         Raises BusyError while another is being added, ExportError without Ollama.
         """
@@ -62,8 +62,8 @@ class OllamaAdder:
         self._cancelled.set()
 
     def _add(self, ollama: Path, result: ExportResult, folder: Path, model_type: str) -> None:
-        """Create the model in Ollama and set the final status, also after a cancel or an error. Raises none of
-        these."""
+        """Create the model in Ollama and set the final status: its answer, or the message of a cancel or an error.
+        Raises none of these."""
         name = other_programs.ollama_name(result)
         ended = AddStatus(result.run, msg("ollama.cancelled"), active=False)
         try:

@@ -21,7 +21,7 @@ OURS = (
 
 
 def file_template(template: ChatTemplate) -> str:
-    """The chat template to store in the GGUF file, for every program that reads it.
+    """Return the chat template to store in the GGUF file, without training markers, for every program that reads it.
 
     llama-server passes enable_thinking to every template. The result ignores it for a run trained without thinking.
     """
@@ -31,7 +31,7 @@ def file_template(template: ChatTemplate) -> str:
 
 
 def write(gguf_name: str, stops: Sequence[str], run_name: str, least: str) -> str:
-    """The Modelfile's text, with LF line ends everywhere.
+    """Return the Modelfile's text, with LF line ends everywhere.
 
     gguf_name: the file beside it, without spaces and quotes. stops: strings that end an answer in the training
     template. least: the first Ollama version that knows the family.

@@ -45,7 +45,8 @@ class CreatedModel:
 
 
 def find(home: Path | None = None) -> Path | None:
-    """Find Ollama on PATH (never in the current folder), then where its installers put it."""
+    """Return the path of Ollama's program, from PATH (never the current folder), else from where its installers put it;
+    None if it is not there."""
     file = "ollama.exe" if os.name == "nt" else "ollama"
     home = home or Path.home()
     folders = [Path(folder) for folder in os.get_exec_path() if os.path.isabs(folder)]
@@ -79,7 +80,9 @@ def create_model(
     tell: Callable[[str], None] = lambda step: None,
     check: Callable[[], None] = lambda: None,
 ) -> CreatedModel:
-    """Run `ollama create`, then request a first answer. tell: called with each step (a key below `ollama.`).
+    """Run `ollama create`, then request a first answer; return both, and whether a model of this name was replaced. ~
+    with Ollama's message, => with Ollama's message, or if there is no answer, tell: called with each step (a key below
+    `ollama.`).
 
     Raises ExportError with Ollama's message, and what check raises.
     """
@@ -103,7 +106,8 @@ def _version(program: Path, check: Callable[[], None]) -> Version | None:
 
 
 def _call_or_raise(program: Path, arguments: list[str], limit_s: float, check: Callable[[], None]) -> str:
-    """Run Ollama's program and return its output. Raises ExportError if it fails, or if its server does not run."""
+    """Run Ollama's program and return its output. Raises ExportError with its last line if it fails, or if its server
+    does not run."""
     code, output = _call(program, arguments, limit_s, check)
     if code and _NOT_RUNNING.search(output):
         raise ExportError("ollama.not_running")
@@ -121,7 +125,7 @@ def _call_or_raise(program: Path, arguments: list[str], limit_s: float, check: C
 def _call(program: Path, arguments: list[str], limit_s: float, check: Callable[[], None]) -> tuple[int, str]:
     """Run Ollama: (exit status, output without terminal control sequences).
 
-    Raises ExportError if it does not end or writes too much.
+    Kills it and raises ExportError if it runs for longer than limit_s or writes too much; check may raise too.
     """
     what = arguments[0].lstrip("-")
     with tempfile.TemporaryFile() as output_file:  # a full pipe would block it

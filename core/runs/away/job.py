@@ -54,7 +54,9 @@ NOT_OURS = {"__pycache__", ".DS_Store"}
 def pack(
     recipe: Recipe, store: DatasetStore, target: Path, check: Check = go_on, parent: RunFolder | None = None
 ) -> str:
-    """Write the zip to target and return the name of its top folder. Raises RunError, DataError.
+    """Write the zip (recipe, data, parent's adapter, app and start scripts) to target and return the name of its top
+    folder. ~ Raises RunError, DataError. => Raises RunError for an installed app or a model that only this PC has,
+    DataError. Raises RunError, DataError.
 
     recipe: with an id of store as its data.source, its version settled. parent: a run whose adapter the training starts
     from.
@@ -85,8 +87,8 @@ def pack(
 
 
 def _add_parent(packer: Packer, top: str, parent: RunFolder) -> None:
-    """Add the files of a run that `train --from` needs (core/runs/further), without its rows. Raises RunError,
-    RecipeError."""
+    """Add the files of a run that `train --from` needs (core/runs/further), without its rows and with few facts, and
+    parent.txt with its id. Raises RunError, RecipeError."""
     recipe, facts = further.check(parent), parent.facts()
     place = f"{top}/workspace/runs/{parent.id}"
     kept = RunFacts(
@@ -114,7 +116,7 @@ def sky_task(cards: int) -> str:
 
 
 def _add_app(packer: Packer, name: str, path: Path) -> None:
-    """Add the app's file or folder under this name, without caches and what is not the app's."""
+    """Add the app's file, or the files of a folder, under this name, without caches and what is not the app's."""
     if path.is_file():
         packer.add(name, path)
         return

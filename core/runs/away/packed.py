@@ -71,7 +71,8 @@ class Packer:
         self.archive, self.check, self.files = archive, check, dict[str, PackedFile]()
 
     def add(self, name: str, path: Path) -> None:
-        """Add a file. Raises OSError, also if the file changes meanwhile."""
+        """Copy a file into the zip under this name and note its size and SHA-256; check is called between pieces.
+        Raises OSError, also if the file changes meanwhile."""
         info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
         info.compress_type = zipfile.ZIP_STORED if path.suffix.lower() in DENSE else zipfile.ZIP_DEFLATED
         info.external_attr = (stat.S_IFREG | 0o644) << 16
@@ -111,7 +112,9 @@ def new_archive(target: Path) -> Iterator[zipfile.ZipFile]:
 def pack(
     space: Workspace, store: DatasetStore, run: RunFolder, target: Path, with_data: bool = True, check: Check = go_on
 ) -> Manifest:
-    """Pack the run and, if with_data, its data set. Raises RunError, BusyError while it is at work."""
+    """Pack the run's folder and, if with_data, its imported data set into target, holding its lock; return the
+    manifest. Hidden files are left out. ~ RunError, BusyError => RunError if target exists, BusyError Raises RunError,
+    BusyError while it is at work."""
     status = Runs(space).status(run)
     if status.state in BUSY:
         raise BusyError("away.busy", name=run.name)
@@ -149,8 +152,8 @@ def add_set(packer: Packer, top: str, store: DatasetStore, id: str) -> None:
 
 
 def read_manifest(archive: zipfile.ZipFile, file: str) -> Manifest:
-    """Return the manifest. Raises RunError for an archive that is not a packed run, or whose files differ from the
-    manifest."""
+    """Return the manifest. Raises RunError for an archive that is not a packed run, has unsafe names, or whose names
+    differ from the manifest's."""
     try:
         info = archive.getinfo(MANIFEST)
         if info.file_size > MAX_MANIFEST:
@@ -186,7 +189,8 @@ BROKEN = (
 
 
 def _is_safe(name: str, manifest: Manifest) -> bool:
-    """Return whether a file of this name stays in its folder, on any system."""
+    """Return whether a file of this name stays below run/ or data/ on any system: no hidden, reserved or odd parts, at
+    most 6 deep."""
     path = PurePosixPath(name)
     top, below = path.parts[:1], path.parts[1:]
     if str(path) != name or top not in (("run",), ("data",) if manifest.data else ()) or not 0 < len(below) <= 6:
@@ -198,7 +202,8 @@ def _is_safe(name: str, manifest: Manifest) -> bool:
 
 
 def unpack(space: Workspace, archive_file: Path, check: Check = go_on) -> RunFolder:
-    """Add the packed run to this workspace, and its data set if it is missing.
+    """Add the packed run to this workspace, and its data set if it is missing, all files checked; return the run. ~
+    with the workspace unchanged. => if it is damaged, exists or there is no room, with the workspace unchanged.
 
     Raises RunError, with the workspace unchanged.
     """
@@ -263,7 +268,8 @@ def _copied(source: IO[bytes], target: IO[bytes], size: int, check: Check) -> st
 
 
 def _require_run(run: RunFolder, manifest: Manifest, file: str) -> None:
-    """Raise RunError unless run has a readable recipe, an inactive state, and the manifest's data set."""
+    """Raise RunError unless run has a readable recipe, a state that is not queued or at work, and the manifest's data
+    set."""
     try:
         run.recipe()
     except RecipeError as error:
@@ -276,7 +282,8 @@ def _require_run(run: RunFolder, manifest: Manifest, file: str) -> None:
 
 
 def _take_set(space: Workspace, id: str, aside: Path, file: str) -> None:
-    """Move an unpacked data set into the workspace. An existing one of that id stays, and must hold the same file.
+    """Move an unpacked data set from aside into the workspace. An existing one of that id stays, and must hold the same
+    file, by its SHA-256.
 
     Raises RunError.
     """

@@ -41,7 +41,8 @@ def append(run: RunFolder, step: int, answers: Sequence[FrameAnswer]) -> None:
 
 
 def _read(path: Path) -> list[HeldOutAnswers]:
-    """Read the answers by step; a repeated step replaces its older answers and all later ones."""
+    """Return the stored answers in the order of steps, invalid lines skipped; a repeated step replaces its older
+    answers and all later ones."""
     records: list[HeldOutAnswers] = []
     for record in files.read_lines(path, 0).records:
         with suppress(ValidationError):

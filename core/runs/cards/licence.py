@@ -61,7 +61,8 @@ class Licence:
 
 
 def for_model(model_id: str, folder: Path | None) -> Licence:
-    """Return the licence of a base. model_id: as in a recipe. folder: of the base, whose own card comes first."""
+    """Return the licence of a base from its own model card and the catalogue. model_id: as in a recipe. folder: of the
+    base, whose own card comes first."""
     known = of_hub(model_id)
     card = header_of(folder / "README.md") if folder else {}
     named = _word(card.get("license_name")) if card.get("license") == "other" else _word(card.get("license"))

@@ -74,7 +74,8 @@ def write(
     base_folder: Path | None = None,
     more: list[str] | None = None,
 ) -> str:
-    """Return the card as Markdown. more: parts that stand before the last two."""
+    """Return the card as Markdown with its YAML header: base, licence, data, settings and results, how to load it,
+    versions. more: parts that stand before the last two."""
     base = base_of(recipe, base_folder)
     trained_by = (facts.versions or {}).get("lora_garage")  # missing in runs of versions before 0.2
     parts = [
@@ -103,7 +104,8 @@ def base_of(recipe: Recipe, base_folder: Path | None) -> Licence:
 
 # ---- parts ---------------------------------------------------------------------------------------
 def _header(recipe: Recipe, base: Licence, form: CardBeside) -> JsonObject:
-    """Return the YAML header. A merged model is a fine-tune to the hub, whose `merge` means several models in one."""
+    """Return the fields of the YAML header: base and relation (if it is on the hub), licence, library, pipeline and
+    tags. A merged model is a fine-tune to the hub, whose `merge` means several models in one."""
     base_id, is_smaller = base_id_of(recipe), form.kind == "gguf" and form.quant.startswith(SMALLER)
     relation = "adapter" if form.kind == "adapter" else "quantized" if is_smaller else "finetune"
     named = {"base_model": base_id, "base_model_relation": relation} if REPO_ID.fullmatch(base_id) else {}
@@ -126,7 +128,7 @@ def _what(form: CardBeside) -> str:
 
 
 def _base(recipe: Recipe, folder: Path | None) -> str:
-    """Describe the base with its revision, as Markdown."""
+    """Describe the base with its revision, as Markdown; the starter by its source."""
     if recipe.model.id == "starter":
         return (
             f"`{base_id_of(recipe)}`, dequantized from the Q4_1 GGUF in the PyPI package "
@@ -145,7 +147,7 @@ def _data(facts: RunFacts) -> str:
 
 
 def _continues(facts: RunFacts) -> list[str]:
-    """Return a line that names the run whose adapter this one continues, or no line."""
+    """Return [a Markdown line that names the run whose adapter this one continues], or []."""
     parent = facts.parent
     if parent is None:
         return []
@@ -169,7 +171,8 @@ def _settings(recipe: Recipe, form: CardBeside) -> list[tuple[str, object]]:
 
 
 def _figures(facts: RunFacts, metrics: list[JsonObject], form: CardBeside) -> list[tuple[str, object]]:
-    """Return results up to the step of the adapter, which may be an earlier one than the last."""
+    """Return rows (label, text) of results up to the step of the adapter, which may be earlier than the last: steps,
+    tokens, minutes, losses."""
     kept = form.step or facts.adapter_step
     trained = [line for line in metrics if line.get("kind") == "train" and (kept is None or line["step"] <= kept)]
     losses = [line["loss"] for line in trained if line.get("loss") is not None]
@@ -203,7 +206,7 @@ def _forgetting(forgetting: sample_answers.Forgetting | None) -> list[str]:
 
 
 def _evaluation(result: evaluated.RunEvaluation | None) -> list[str]:
-    """Return the part that compares the adapter with what needs no training, as it was evaluated."""
+    """Return [a Markdown part with the evaluation's conclusion and table], or []."""
     if result is None:
         return []
     rows = [(one.label, f"{one.right} / {result.count}", f"{one.score:.0%}") for one in result.contestants]
@@ -213,7 +216,8 @@ def _evaluation(result: evaluated.RunEvaluation | None) -> list[str]:
 
 
 def _film(run: RunFolder, shown: list[sample_answers.Frame], step: int | None) -> list[str]:
-    """Return the part with sample answers, without those to rows of the data."""
+    """Return [a Markdown part with sample answers before and after], without those to rows of the data or cut for lack
+    of time; [] if none is left."""
     film, last = (
         scenes.read(run),
         next((frame for frame in reversed(shown) if step is None or frame.step <= step), None),

@@ -25,7 +25,7 @@ Points = Sequence[tuple[float, float]]  # (step, loss)
 
 
 def draw(card: RecipeCard, trained: Points, measured: Points, words: Callable[[Message], str]) -> str:
-    """Return the SVG file.
+    """Return the SVG file: name, facts, loss curve, up to two sample answers and the date.
 
     trained, measured: losses of training and validation. words: renders a message in a language.
     """
@@ -99,7 +99,8 @@ def _facts(card: RecipeCard) -> list[Message]:
 
 
 def _curve(trained: Points, measured: Points, top: int) -> str:
-    """Return both losses as SVG lines; top: the y of their upper edge."""
+    """Return both losses as SVG lines over the steps, from 0 up to the largest, thinned to one point a pixel; top: the
+    y of their upper edge."""
     steps, losses = [step for step, _ in (*trained, *measured)], [loss for _, loss in (*trained, *measured)]
     last, most, least = max(steps) or 1, max(losses), min(0.0, *losses)
 

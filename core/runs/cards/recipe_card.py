@@ -83,7 +83,8 @@ class RecipeCard(_CardPart):
 
 
 def of_run(run: RunFolder) -> RecipeCard:
-    """Return the card of a run. Raises RecipeError if its recipe cannot be read."""
+    """Return the card of a run, its base with the commit it was trained on. Raises RecipeError if its recipe cannot be
+    read."""
     recipe, facts = run.recipe(), run.facts()
     commit = Path(facts.model_folder).name if facts.model_folder else ""
     if recipe.model.id != "starter" and not recipe.model.revision and COMMIT.fullmatch(commit):
@@ -127,8 +128,8 @@ def _outcome(run: RunFolder, facts: RunFacts) -> CardOutcome:
 
 
 def _answers(run: RunFolder, step: int | None) -> tuple[CardAnswer, ...]:
-    """Return sample answers before and after training, without those to rows of the data and those cut for lack of
-    time."""
+    """Return up to 24 sample answers before and after training, without those to rows of the data and those cut for
+    lack of time."""
     film, shown = scenes.read(run), [frame for frame in sample_answers.read(run) if step is None or frame.step <= step]
     if film is None or len(shown) < 2:
         return ()
@@ -150,7 +151,8 @@ def recipe_in(value: Any) -> Any:
 
 
 def read(path: Path) -> tuple[Recipe, RecipeCard | None]:
-    """Return a recipe, and its card if the file is one. Raises RecipeError."""
+    """Return the recipe in a YAML file, and its card if the file is one, else None. Raises RecipeError, also for a card
+    of a newer version."""
     value = read_yaml(path)
     if is_card(value) and isinstance(value[MARK], int) and value[MARK] > VERSION:
         raise RecipeError("recipe.newer_card", file=path.name, found=value[MARK], known=VERSION)

@@ -29,7 +29,7 @@ def _is_over(run: RunFolder) -> bool:
 def drop_checkpoints(run: RunFolder) -> None:
     """Delete the checkpoints of a run that has ended with an adapter, which nothing continues from.
 
-    Raises RunError for any other run, BusyError.
+    Raises RunError for any other run, BusyError while a process has it.
     """
     if not _is_over(run):
         raise RunError("run.checkpoints_needed", name=run.name)

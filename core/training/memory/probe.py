@@ -99,7 +99,8 @@ class Probe:
         self._scales: kept_weights.KeptScales | None = None
 
     def __call__(self, ahead: Ahead) -> None:
-        """Measure the longest batch, saving memory until it fits. Raises DoesNotFitError."""
+        """Measure the longest batch, saving memory until it fits: first without the spare memory's extras, then by the
+        step's retreat. Raises DoesNotFitError if nothing more can be saved."""
         self._use_spare_memory(ahead.step, ahead.longest())
         while True:
             scales = self._scales if self._scales and self._scales.is_on else None
@@ -133,7 +134,8 @@ class Probe:
             self._run.log_event("decision", message=msg("probe.kept_scales", size=size / GIB))
 
     def _exempt_layers(self, step: Step, longest: LongestBatch, limit: int, factor: float) -> None:
-        """Keep activations of layers and dequantized weights, as far as the measured memory has room."""
+        """Keep dequantized weights, then activations of as many layers as fit, in the memory that the estimate (times
+        factor) leaves below limit bytes, and log each decision."""
         assert self._shape
         retreat = step.retreat
         if not retreat.reductions and has_room_to_keep_unpacked(
@@ -175,8 +177,8 @@ class Probe:
         return None if now is None or now.used_bytes is None else now.used_bytes - torch.cuda.memory_reserved()
 
     def require_ram(self) -> None:
-        """Raise DoesNotFitError if RAM is too small for loading the base: the system would kill this process without an
-        error."""
+        """Raise DoesNotFitError if the RAM free for this process is too small for loading a base that is offloaded or
+        sharded: the system would kill this process without an error."""
         if not ((self._recipe.train.offload_layers or self._recipe.train.fsdp) and self._shape):
             return
         needed = arithmetic.ram_to_offload_gib(self._shape, Setup.from_recipe(self._recipe, "card"))
@@ -198,7 +200,8 @@ class Probe:
         return card, Rig.from_machine(self._machine, card) if card or not on_card else None
 
     def _try(self, ahead: Ahead) -> DoesNotFitError | None:
-        """Measure the longest batch with the current settings; return why it does not fit, or None."""
+        """Measure the longest batch with the current settings, write the numbers to run.json and to the record of
+        measurements; return why it does not fit, or None."""
         on_card = ahead.step.on_card
         card, rig = self._card_and_rig(on_card)
         longest = ahead.longest()
@@ -231,8 +234,8 @@ class Probe:
         return None
 
     def finish(self) -> None:
-        """Record the run's peak, however it ended, if it is above the longest batch's. The CPU's math library caches
-        something for every new length, half a gigabyte in 80 packed steps of the starter."""
+        """Record the run's peak memory, however it ended, if it is above the longest batch's. The CPU's math library
+        caches something for every new length, half a gigabyte in 80 packed steps of the starter."""
         if self._recorded is None:
             return
         facts = self._run.facts()
@@ -246,8 +249,8 @@ class Probe:
 
     # ---- the memory available -------------------------------------------------------------------------------------
     def _limit(self, card: Card | None, on_card: bool) -> int | None:
-        """Return the bytes that this process may use in all; None if unknown. memory_limit_gib of run.json lowers
-        it."""
+        """Return the bytes that this process may use in all, on the GPU or of RAM; None if unknown. memory_limit_gib of
+        run.json lowers it."""
         run_limit = self._run.facts().memory_limit_gib
         limits = [int(run_limit * GIB) if run_limit else None]
         if on_card:
@@ -260,7 +263,8 @@ class Probe:
 
     # ---- the estimate ---------------------------------------------------------------------------------------------
     def _predict(self, step: Step, longest: LongestBatch, rig: Rig | None) -> dict[str, float]:
-        """Return the estimate for the measured batch, and the same as corrected by earlier runs; {} without a shape."""
+        """Return the estimate in GiB for the measured batch, and the same times the correction by earlier runs
+        (predicted_gib, factor, runs); {} without a shape."""
         if self._shape is None:
             return {}
         method = self._recipe.adapter.method
@@ -272,7 +276,8 @@ class Probe:
         return {"arithmetic_gib": arithmetic, "predicted_gib": arithmetic * correction["factor"], **correction}
 
     def _setup(self, step: Step, longest: LongestBatch) -> Setup:
-        """Return the setup for the estimate: rows of the longest length, or, packed, one row of all tokens."""
+        """Return the estimate's setup for the measured batch, with the step's present memory settings: rows of the mean
+        length, or, packed, one row of all tokens."""
         together = 1 if step.packed else len(longest.rows)
         card = self._card_and_rig(step.on_card)[0] if step.packed else None
         return Setup.from_recipe(
@@ -293,7 +298,8 @@ class Probe:
 
     # ---- the measurement ------------------------------------------------------------------------------------------
     def _measure(self, ahead: Ahead, longest: LongestBatch, limit: int | None) -> Measured | None:
-        """Measure the longest batch; None if out of memory. Stop and Pause take effect meanwhile."""
+        """Return the measurement of the longest batch; None if it ran out of memory or above the limit, after undoing
+        the unfinished step. Stop and Pause take effect meanwhile."""
         measure = self._on_card if ahead.step.on_card else self._on_processor
         try:
             return measure(ahead, longest, limit)
@@ -307,7 +313,8 @@ class Probe:
             return None
 
     def _on_processor(self, ahead: Ahead, longest: LongestBatch, limit: int | None) -> Measured:
-        """Rehearse the longest batch and measure the process's RAM; stops inside it once the limit is exceeded."""
+        """Rehearse the longest batch and return the process's peak RAM and the seconds; raises inside the batch once
+        the limit is exceeded."""
         with ResidentPeak(limit) as peak:
 
             def check() -> None:
@@ -320,7 +327,7 @@ class Probe:
         return Measured(peak.bytes, seconds=seconds)
 
     def _on_card(self, ahead: Ahead, longest: LongestBatch, limit: int | None) -> Measured:
-        """Rehearse the longest batch and measure torch's peak and everything beside it on the card."""
+        """Rehearse the longest batch and return torch's peak plus everything beside it on the GPU, and the seconds."""
         # Empty the cache of loading and earlier tries: otherwise the peak would include it.
         gc.collect()
         torch.cuda.empty_cache()
@@ -338,7 +345,8 @@ class Probe:
         )
 
     def _rehearse(self, ahead: Ahead, longest: LongestBatch) -> float:
-        """Compute the longest batch, then whatever else a run computes; return the seconds of the batch."""
+        """Compute the longest batch, with memory held for the optimizer's states, then whatever else a run computes;
+        return the seconds of the batch."""
         started = time.perf_counter()
         with self._room_for_state(ahead.step):
             ahead.step.rehearse(longest)
@@ -349,7 +357,7 @@ class Probe:
 
     @contextmanager
     def _room_for_state(self, step: Step) -> Iterator[None]:
-        """Context manager: allocate the memory that the optimizer will take for its states in the first step; a resumed
+        """Context manager: hold as much memory as the optimizer will take for its states in the first step; a resumed
         run has them already."""
         count = sum(p.numel() for p in step.parameters)
         bytes_each = STATE_BYTES.get(self._recipe.train.optim, 2.03)
@@ -381,8 +389,8 @@ class Probe:
         return stopped.refusal(needed, most, advice, rows=len(longest.rows), tokens=longest.tokens)
 
     def would_fit(self, ahead: Ahead) -> Message:
-        """Return advice for a run that has no way left to save memory; other programs may use more of it than at the
-        start."""
+        """Return a message on what to change, for a run that has no way left to save memory; other programs may use
+        more of it than at the start."""
         on_card = ahead.step.on_card
         card = card_of(this_machine()) if on_card else None
         limit = self._limit(card, on_card)
@@ -391,7 +399,7 @@ class Probe:
         return self._advice(ahead, ahead.longest(), None, limit / GIB if limit else None)
 
     def _advice(self, ahead: Ahead, longest: LongestBatch, measured: Measured | None, limit: float | None) -> Message:
-        """Say what to change so that the run fits, with numbers if shape and limit are known."""
+        """Return what to change so that the run fits, with numbers if shape and limit (GiB) are known."""
         this = None
         if self._shape is not None and limit is not None:
             step, size = ahead.step, self._recipe.row_length if ahead.step.packed else 1

@@ -30,6 +30,8 @@ class MemoryUse:
     tests."""
 
     def __init__(self, reporter: Reporter, on_card: bool, clock: Callable[[], float] = time.monotonic):
+        """Choose what is read: torch's reserved bytes, their peak and the GPU's size, or this process's RAM, no peak
+        and the PC's RAM."""
         self._reporter, self._clock = reporter, clock
         queries: tuple[Query, Query, Query] = (
             lambda: psutil.Process().memory_info().rss,
@@ -50,8 +52,8 @@ class MemoryUse:
         self._peak: int | None = None
 
     def note(self, step: int, last: bool = False) -> None:
-        """Write a line at the first and the last step, and between them at most one every EVERY_S. Call it after each
-        step."""
+        """Write a line with the bytes in use and in all at the first and the last step, and between them at most one
+        every EVERY_S. Call it after each step."""
         now = self._clock()
         if self._noted_at is not None and now - self._noted_at < EVERY_S and not last:
             return

@@ -45,7 +45,8 @@ class Referenced(Sequence[Encoded]):
 def fill_reference(
     parts: Sequence[Referenced], step: Step, recipe: Recipe, reporter: Reporter, has_learned: bool
 ) -> None:
-    """Load the log-probabilities of an earlier attempt, or compute them. Raises RunError if the adapter has_learned
+    """Fill each part's log_probabilities: from the file of an earlier attempt, or computed now and written to it. Stop
+    and Pause take effect between batches. Raises RunError if the file is unusable and the adapter has_learned
     already."""
     path, done, total = reporter.run.path / "reference.npy", 0, sum(map(len, parts))
     values = _read(path, total)

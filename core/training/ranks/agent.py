@@ -50,7 +50,8 @@ SAVE_S = 120  # for rank 0 to save a checkpoint once another rank is gone
 
 
 def is_needed(run: RunFolder) -> bool:
-    """True if this process, a run's worker, has to start other ranks."""
+    """True if this process, a run's worker, has to start other ranks: it is no rank itself, and the recipe or the
+    environment asks for several."""
     if is_rank():
         return False
     with suppress(GarageError):  # the worker reports the error in the recipe
@@ -59,7 +60,8 @@ def is_needed(run: RunFolder) -> bool:
 
 
 def carry_out(run: RunFolder, workspace: Workspace) -> int:
-    """Run the ranks of a run on the main PC; return the exit status, by how the run ended."""
+    """Run the ranks of a run on the main PC and wait for their end; return the exit status, by how the run ended. A
+    failure that the ranks have not recorded becomes the run's end."""
     recipe, nodes = run_process.recipe_of(run), Nodes.from_environment()
     meeting = run.path / MEETING
     meeting.unlink(missing_ok=True)
@@ -94,7 +96,7 @@ def require_cards(recipe: Recipe) -> None:
 
 
 def require_own(endpoint: str) -> None:
-    """Raise RunError if the main PC's address is another PC's, which torch would try to reach for an hour."""
+    """Raise RunError unless the address (host:port) is one of this PC's, which torch would try to reach for an hour."""
     host, port = host_and_port(endpoint)
     of_interfaces = [each for of_it in psutil.net_if_addrs().values() for each in of_it]
     own = {ip_of(each.address) for each in of_interfaces if each.family in (socket.AF_INET, socket.AF_INET6)}
@@ -111,8 +113,8 @@ def _store(nodes: Nodes, meeting: Path) -> Store:
 
 
 def _start(ranks: int, nodes: Nodes, meeting_store: Store, arguments: list[str]) -> None:
-    """Start the ranks of this PC and wait for their end. Raises torch's errors: ChildFailedError for a rank that
-    failed."""
+    """Start the ranks of this PC by torchrun's launcher, with these arguments, and wait for their end; child processes
+    left are killed. Raises torch's errors: ChildFailedError for a rank that failed."""
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
     from torch.distributed.elastic.rendezvous import rendezvous_handler_registry
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -134,7 +136,7 @@ def _start(ranks: int, nodes: Nodes, meeting_store: Store, arguments: list[str])
 
 
 def _rendezvous(parameters: RendezvousParameters) -> RendezvousHandler:
-    """Return torchrun's static rendezvous, with a store of our own."""
+    """Return torchrun's static rendezvous, with the store of the parameters instead of its own."""
     from torch.distributed.elastic.multiprocessing.subprocess_handler import SubprocessHandler
     from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
 
@@ -159,7 +161,8 @@ def _record_failure(run: RunFolder, error: Exception, states: frozenset[State]) 
 
 
 def main() -> int:
-    """Run the ranks of another PC; return the exit status: 0 if the run has ended."""
+    """Run the ranks of another PC for --workspace; return the exit status: 0 if the run has ended, 1 if a rank failed
+    or the main PC was not reached (then printed)."""
     parser = argparse.ArgumentParser(prog="core.training.ranks.agent")
     parser.add_argument("--workspace", required=True)
     parser.add_argument("--ranks", type=int, required=True)

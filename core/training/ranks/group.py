@@ -46,7 +46,7 @@ Check = Callable[[], None]
 
 
 def gloo(meeting: distributed.Store, rank: int, size: int, host: str) -> distributed.ProcessGroup:
-    """Return torch's process group at an address of this PC."""
+    """Return torch's gloo process group of size ranks, bound to the address host of this PC."""
     options = distributed.ProcessGroupGloo._Options()
     options._devices = [distributed.ProcessGroupGloo.create_device(hostname=host)]
     options._timeout = COME  # to connect
@@ -59,7 +59,7 @@ def gloo(meeting: distributed.Store, rank: int, size: int, host: str) -> distrib
 
 def watch_agent(rank: int) -> threading.Event:
     """Return an event that is set once torchrun's agent ends the ranks, as it does if one fails, or is gone. Rank 0
-    then saves a checkpoint; the others end."""
+    sees the event (also at SIGTERM and SIGINT) and can save a checkpoint; the others exit at once."""
     lost = threading.Event()
 
     def watch() -> None:
@@ -90,6 +90,7 @@ class Ranks:
         group: distributed.ProcessGroup,
         device: torch.device | None = None,
     ):
+        """Join nothing yet: a rank of size, with meeting and group as above."""
         self.rank, self.size, self._store, self._group, self.device = rank, size, meeting, group, device
         self.patience_s = PATIENCE_S
         self.use: dict[int, RankUse] = {}
@@ -100,7 +101,8 @@ class Ranks:
 
     @classmethod
     def of_environment(cls, on_card: bool, meeting: Path | None) -> Ranks:
-        """Join the group that torchrun's environment variables describe; returns once rank 0 has joined.
+        """Join the process group that torchrun's environment variables describe, NCCL between GPUs if every rank has
+        it, else gloo; returns once rank 0 has joined.
 
         meeting: the file by which the ranks of one PC find each other.
         """
@@ -156,7 +158,7 @@ class Ranks:
         return first
 
     def agree(self, base: str) -> None:
-        """Compare the base, by its fingerprint. Raises RunError, on every rank, if it differs."""
+        """Exchange the fingerprints of the base. Raises RunError, on every rank, if they differ."""
         first, *others = self.exchange(base=base, host=socket.gethostname())
         for other in others:
             if other["base"] != first["base"]:
@@ -194,7 +196,8 @@ class Ranks:
     def all_reduce(
         self, tensors: Sequence[torch.Tensor], extra: torch.Tensor, check: Check = lambda: None, seconds: float = 0.0
     ) -> torch.Tensor:
-        """Put the sum over all ranks in tensors, by one all-reduce; return that of extra. seconds: that rank 0's part
+        """Replace tensors by their sums over all ranks, in one all-reduce; return the sum of extra. ~ seconds: that
+        rank 0's part took. => seconds: that rank 0's part took, by which it waits longer. seconds: that rank 0's part
         took."""
         with self._flat(tensors, extra) as (flat, further):
             self.wait(self._group.allreduce([flat], distributed.AllreduceOptions()), check, seconds)
@@ -205,8 +208,8 @@ class Ranks:
     def _flat(
         self, tensors: Sequence[torch.Tensor], extra: torch.Tensor | None = None
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Context manager: tensors end to end on the device of the exchange, written back afterwards; and the place of
-        extra behind them."""
+        """Context manager: yield (one tensor that holds tensors and extra end to end, on the device of the exchange;
+        its part for extra), and copy tensors back afterwards."""
         sizes = [each.numel() for each in tensors]
         more = 0 if extra is None else extra.numel()
         dtype = torch.float32 if tensors or extra is None else extra.dtype
@@ -226,7 +229,8 @@ class Ranks:
         return self._group.broadcast([tensor], options)
 
     def wait(self, work: distributed.Work, check: Check = lambda: None, seconds: float = 0.0) -> None:
-        """Wait for a transfer. Rank 0 raises RankError if a rank is gone or silent, and what check raises."""
+        """Wait for a transfer; on rank 0, check is called meanwhile. ~ is gone or silent, => is gone or silent for the
+        patience and ten times seconds, Rank 0 raises RankError if a rank is gone or silent, and what check raises."""
         if self.rank:
             work.wait()
             return
@@ -257,7 +261,8 @@ class Ranks:
 
     @contextmanager
     def rank_errors(self) -> Iterator[None]:
-        """Context in which rank 0 turns a closed connection to another rank into a lost rank's error."""
+        """Context manager: on rank 0, raise a RuntimeError (a closed connection to another rank) as a lost rank's
+        RankError."""
         try:
             yield
         except RuntimeError as error:  # Gloo: a peer's connection is closed
@@ -280,7 +285,8 @@ class Ranks:
 
     # ---- memory and load of each rank -----------------------------------------------------------------------------
     def has_in_use(self, own: RankUse | None) -> None:
-        """Publish this rank's use; on rank 0, report that of all. own: None if nothing is new."""
+        """Publish this rank's use of its device in the store; on rank 0, report the newest of all ranks. own: None if
+        nothing is new."""
         if own is None:
             return
         if self.rank:

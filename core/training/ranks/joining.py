@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 @contextmanager
 def joined(run: RunFolder, reporter: Reporter) -> Iterator[Ranks | None]:
-    """Context manager: connect rank 0 to the run's other ranks, which wait for it; None for a run of one rank. Raises
-    RunError if they do not come."""
+    """Context manager: connect rank 0 to the run's other ranks, which wait for it; None for a run of one rank. The
+    group is ended afterwards. Raises RunError if they do not come."""
     reporter.set_ranks(())  # those of an earlier attempt
     if not is_rank():
         with suppress(OSError):
@@ -48,8 +48,8 @@ def joined(run: RunFolder, reporter: Reporter) -> Iterator[Ranks | None]:
 
 
 def shared_step(ranks: Ranks, recipe: Recipe, model_folder: Path, dtype: str, pad_token_id: int) -> dict[str, Any]:
-    """Let the others load the base; return the Trainer's argument that creates a shared step. Raises RunError if ranks
-    differ."""
+    """Send the recipe, dtype and pad token to the other ranks, which load the base with them; return {"make_step":
+    ...}, the Trainer's argument that creates a shared step. Raises RunError if library versions differ."""
     from core.training.ranks.step import SharedStep
 
     ranks.meet(recipe=recipe.model_dump(mode="json"), dtype=dtype, pad_token_id=pad_token_id)

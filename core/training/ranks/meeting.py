@@ -47,8 +47,8 @@ def connection_error(error: Exception) -> RunError:
 def store(host: str, port: int, nodes: int, meeting: str, is_main: bool = False, patience_s: int = 60) -> Store:
     """Return the store by which the processes of a run find each other.
 
-    A file for the processes of one PC, else a TCPStore that the main PC's agent serves. patience_s: how long to wait
-    for that server.
+    For one PC (nodes 1) it is the file meeting, else a TCPStore at host and port that the main PC's agent (is_main)
+    serves. patience_s: how long to wait for that server.
     """
     from torch.distributed import FileStore, TCPStore
 
@@ -75,7 +75,8 @@ def report_failure(meeting: Path | None, why: Message) -> None:
 
 
 def reported_failure(store: Store, ranks: int) -> RankError | None:
-    """Return the error of the first rank that has left a reason."""
+    """Return the error of the first rank from 1 on that has left a reason in the store; None if there is none or the
+    store is gone."""
     with suppress(RuntimeError):  # the agent that serves the store is gone
         for rank in range(1, ranks):
             if store.check([f"failed {rank}"]):
@@ -89,7 +90,8 @@ def ip_of(address: str) -> IPv4Address | IPv6Address:
 
 
 def own_address(host: str, port: int) -> str:
-    """Return this PC's address on the way to another one, or to itself by the name that others reach it by."""
+    """Return this PC's address on the way to host; if that is itself, by the name that others reach it by, its address
+    towards the network."""
     address = _address_towards(host, port)
     if ip_of(address).is_loopback and not _names_loopback(host):  # Debian lets a PC's own name stand for 127.0.1.1
         with suppress(OSError):  # no default route

@@ -34,6 +34,8 @@ def has_joined() -> bool:
 
 
 def main() -> int:
+    """Restrict this rank to its GPU and run it: rank 0 as the run's worker, another one by `follow`. Returns the exit
+    status."""
     cards = os.environ.get(devices.VISIBLE, "").split(",")
     if len(cards) > 1:  # before CUDA is used: each rank has one of the run's
         os.environ[devices.VISIBLE] = cards[int(os.environ["LOCAL_RANK"])]
@@ -52,8 +54,8 @@ def main() -> int:
 
 
 def follow(workspace: Workspace, meeting: Path | None) -> None:
-    """Load the base and compute what rank 0 orders until the run is over. meeting: the file where the ranks of one PC
-    meet."""
+    """Load the base and adapter that rank 0 names and compute what it orders until the run is over; on an error report
+    it to rank 0 and exit with 1. meeting: the file where the ranks of one PC meet."""
     try:
         worker.read_libraries()
         import torch

@@ -59,8 +59,8 @@ class SharedStep(Step):
     def on(
         cls, ranks: Ranks, base: str, tuned: PeftModel, recipe: Recipe, compute: Compute, pad_token_id: int
     ) -> SharedStep:
-        """Create the step of this rank, once all have the same base. base: its fingerprint. Raises RunError where
-        ranks differ."""
+        """Create the step of this rank, the base sharded if the recipe says so, once all have the same base. base: its
+        fingerprint. Raises RunError where ranks differ."""
         sharded = None
         if recipe.train.fsdp:
             from core.engine.variants.fsdp import shard
@@ -109,7 +109,8 @@ class SharedStep(Step):
 
     def backward_step(self, parts: Sequence[Rows], batches: Sequence[Batch], check: Callable[[], None]) -> torch.Tensor:
         """Compute forward and backward of the micro-batches on all ranks, and return the summed loss. check is called
-        once, before. Raises this rank's error, or MemoryError if another rank had too little memory."""
+        once, before. If a rank ran out of memory, `computing` is set to the rows that failed, and this rank's error, or
+        MemoryError for another's, is raised."""
         dealt, divisor = deal([self.tokens(rows) for rows in parts], self.ranks.size), self.loss_divisor(batches)
         check()  # from here on all ranks compute: a Stop meanwhile takes effect at the step's end
         self._order |= {"divisor": divisor, "seed": int(torch.randint(2**31, ()))}
@@ -133,8 +134,8 @@ class SharedStep(Step):
         self.ranks.has_in_use(self._in_use.read())
 
     def evaluate_batches(self, batches: Iterator[Rows], check: Callable[[], None]) -> Iterator[tuple[int, float, int]]:
-        """Yield the rows, summed loss and trained tokens of each batch, computed by all ranks. Raises this rank's
-        error, or MemoryError for another's."""
+        """Yield the rows, summed loss and trained tokens of each batch, computed by all ranks. If a rank ran out of
+        memory, `computing` is set to the rows and this rank's error, or MemoryError for another's, is raised."""
         while some := list(islice(batches, EVALUATED_AT_ONCE * self.ranks.size)):
             check()
             dealt = deal([self.tokens(rows) for rows in some], self.ranks.size)
@@ -149,7 +150,8 @@ class SharedStep(Step):
                 yield len(rows), loss, int(count)
 
     def _order_all(self, name: str, parts: Sequence[Rows], dealt: list[list[int]]) -> None:
-        """Send an order for parts, with adapter and optimizer states if the others lack them."""
+        """Send the order `name` for parts, dealt to the ranks, with memory settings and loss scaler, with adapter and
+        optimizer states if the others lack them."""
         rows = [[vars(row) for row in part] for part in parts]
         states = None if self._is_alike else {"optimizer": self.optimizer.state_dict()}
         self.ranks.order(
@@ -164,7 +166,7 @@ class SharedStep(Step):
     def _share(
         self, rows: Sequence[Rows], own: Sequence[Batch], divisor: tuple[float, float], passes: int
     ) -> tuple[torch.Tensor, Exception | None]:
-        """Forward and backward of this rank's part; afterwards every rank has the sums of all.
+        """Forward and backward of this rank's part; afterwards the gradients of every rank are the sums of all.
 
         Returns the sums of the loss, the pairs, their metrics, and which micro-batch of each rank ran out of memory,
         from 1; and this rank's out-of-memory error.
@@ -219,7 +221,8 @@ class SharedStep(Step):
 
     @contextmanager
     def _together(self, passes: int, trains: bool) -> Iterator[None]:
-        """Context manager of this rank's part, for a sharded base: afterwards the ranks are in sync.
+        """Context manager of this rank's part, for a sharded base: afterwards this rank has joined the gathers of
+        `passes` micro-batches, so that the ranks are in sync.
 
         Raises RankError if this rank has no memory even for a layer, since the others would wait for it in vain, and if
         one is gone.
@@ -251,7 +254,8 @@ class SharedStep(Step):
         self.sharded.repeat(layer)
 
     def _on_step(self, learning_rate: float, divisor: Sequence[float], seed: int, **order: Any) -> None:
-        """Compute this rank's part of a step that rank 0 ordered; drop it all if any rank failed."""
+        """Compute this rank's part of a step that rank 0 ordered, and clip the summed gradients; leave the unfinished
+        step if this rank failed."""
         parts, dealt = self._prepare(**order)
         self.tuned.train()
         optimizer.set_learning_rate(self.optimizer, learning_rate)
@@ -283,7 +287,8 @@ class SharedStep(Step):
         room_for: int,
         scaler: JsonObject,
     ) -> tuple[list[list[Encoded]], list[list[int]]]:
-        """Take over rank 0's memory settings, scaler, optimizer states and adapter as far as they differ."""
+        """Clear gradients, take over rank 0's memory settings and scaler, and, if sent, its optimizer states and
+        adapter; return the parts as Encoded rows, and dealt."""
         self.optimizer.zero_grad(set_to_none=True)
         if [self.retreat.reductions, self.retreat.uncheckpointed_layers] != [taken, room_for]:
             self.retreat.reductions, self.retreat.uncheckpointed_layers = taken, room_for
@@ -298,7 +303,8 @@ class SharedStep(Step):
 
 
 def halved(parts: Sequence[Rows], ranks: int, tokens: Callable[[Rows], int]) -> list[Rows]:
-    """Halve the largest parts until every rank gets the same number, as far as there are rows. A pair is one row."""
+    """Halve the largest part (by tokens) until the number of parts is a multiple of ranks, as far as there are parts of
+    several rows. A pair is one row."""
     pieces = [*parts]
     while len(pieces) % ranks:
         largest = max((rows for rows in pieces if len(rows) > 1), key=tokens, default=None)
@@ -310,7 +316,7 @@ def halved(parts: Sequence[Rows], ranks: int, tokens: Callable[[Rows], int]) -> 
 
 
 def deal(sizes: Sequence[int], ranks: int) -> list[list[int]]:
-    """Return indices of sizes for each rank: the largest first, to the rank with the fewest tokens."""
+    """Return indices of sizes for each rank: the largest first, each to the rank with the smallest sum so far."""
     dealt: list[list[int]] = [[] for _ in range(ranks)]
     tokens_of = [0] * ranks
     for number in sorted(range(len(sizes)), key=lambda each: -sizes[each]):

@@ -25,6 +25,7 @@ class UseOfRank:
         reserved: Callable[[], tuple[int, int]] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
+        """Note how to measure, and the device's name: the GPU's, else the processor's."""
         self._card, self._reserved, self._clock = card, reserved, clock
         self._device = (card.name if card else None) or (this_machine().cpu if reserved is None else None) or "?"
         self._read_at = float("-inf")
@@ -38,7 +39,8 @@ class UseOfRank:
         return cls(card, lambda: (cuda.memory_reserved(0), cuda.mem_get_info()[1]))
 
     def read(self) -> RankUse | None:
-        """Measure, at most once every EVERY_S; None if it was measured since, or cannot be."""
+        """Return this rank's memory in use and in all, and its GPU's load; None if it was measured within EVERY_S, or
+        cannot be."""
         if self._clock() - self._read_at < EVERY_S:
             return None
         self._read_at = self._clock()

@@ -26,7 +26,8 @@ COPIED_AT_ONCE = 1 << 16  # bytes
 
 
 def main() -> int:
-    """Do the steps of a worker up to its imports, wait for the line, then be that worker."""
+    """Import a worker's libraries, report readiness and memory to the parent, wait for its order, then write to the
+    run's log and be that worker; return its exit status, 1 if the imports fail. Exits when the parent ends first."""
     parent, orders, is_taken = ToParent(), queue.SimpleQueue[JsonObject](), threading.Event()
 
     def hear(order: JsonObject) -> None:
@@ -77,7 +78,8 @@ def is_on_a_card() -> bool:
 
 
 def take_over(log: str) -> None:
-    """Write to log from now on, like a worker started with it; first the output so far."""
+    """Append this process's output so far (file descriptor 2) to log, then write both outputs there, like a worker
+    started with it."""
     with open(log, "ab") as file:
         os.lseek(2, 0, os.SEEK_SET)
         while output := os.read(2, COPIED_AT_ONCE):
