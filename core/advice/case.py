@@ -74,7 +74,8 @@ def is_set(recipe: Recipe, name: str) -> bool:
 
 
 def with_settings(recipe: Recipe, **settings: object) -> Recipe:
-    """Return recipe with values by the names of SETTINGS. Unchecked: for this room's own decisions."""
+    """Return recipe with values by the names of SETTINGS, each put into its section. Unchecked: for this room's own
+    decisions."""
     changes: dict[str, dict[str, object]] = {}
     for name, value in settings.items():
         changes.setdefault(SETTINGS[name], {})[name] = value
@@ -237,7 +238,8 @@ class Case:
 
     @classmethod
     def from_recipe(cls, recipe: Recipe, grounds: Grounds) -> Case:
-        """Build the case of a recipe. Raises RecipeError for an unknown goal."""
+        """Return the case of a recipe: grounds with its goal and the numbers of its rows. Raises RecipeError for an
+        unknown goal."""
         count, how = grounds.examples, recipe.data.long_examples
         # Even if rows are cut: plain text is still split, and a row may be an example for each of its answers.
         examples = partial(_examples, count, how, recipe.data.overlap) if count is not None else None
@@ -297,8 +299,8 @@ class Case:
         return correction.apply(counted) if correction else counted
 
     def fits(self, draft: Recipe) -> bool | None:
-        """Return whether draft fits with its margin, by arithmetic alone; None if the model or the free memory is
-        unknown."""
+        """Return whether draft fits with its margin, into the budget's free memory, by arithmetic alone; None if the
+        model or the free memory is unknown."""
         estimate = self.estimate(draft)
         if estimate is None or self.budget.free_gib is None:
             return None

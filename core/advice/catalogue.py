@@ -28,8 +28,8 @@ class Fit:
 def rounded(budget: Budget) -> Budget:
     """Return budget with its free memory rounded, as a key for cached verdicts.
 
-    Free memory varies all the time, RAM by more than a GPU's. RAM is rounded down to half a GiB, so that a list is not
-    computed anew, with other verdicts, at each look.
+    Free memory varies all the time, RAM by more than a GPU's. A GPU's is rounded to 0.1 GiB, RAM (from 1 GiB on) down
+    to half a GiB, so that a list is not computed anew, with other verdicts, at each look.
     """
     if budget.free_gib is None:
         return budget

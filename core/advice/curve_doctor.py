@@ -104,7 +104,8 @@ class Series:
 
     @property
     def base(self) -> float:
-        """The loss of the untrained model.
+        """The estimated loss of the untrained model: the largest of the first step's loss, and the evaluation at step 0
+        or else the median of the first 5 losses (at most twice the first); nan without losses.
 
         The first step's loss is computed before its update, but on one batch; step 0's evaluation counts too. Without
         it, the next steps show whether that batch was an easy one.
@@ -125,7 +126,8 @@ def _number(value: object) -> float:
 
 
 def of_run(recipe: Recipe, series: Series, at_work: bool, usual_rate: float | None = None) -> list[Diagnosis]:
-    """Return the problems of a run that is active or has ended: at most one, the first that explains the curves.
+    """Return the problems of a run that is active or has ended: at most one, of pairs first, then a too high rate,
+    overfitting, a plateau.
 
     usual_rate: of the advice that the run was planned with, if known.
     """
@@ -138,7 +140,7 @@ def of_run(recipe: Recipe, series: Series, at_work: bool, usual_rate: float | No
 
 
 def hot_rate(recipe: Recipe, series: Series, at_work: bool, usual: float) -> Diagnosis | None:
-    """Find a learning rate that is too high.
+    """Return the finding of a learning rate that is too high, with a lower one to try, or None.
 
     The loss is above the untrained model's or was for most of the run, rises again after it had fallen, or jumps and
     stays up.
@@ -171,7 +173,8 @@ def _window(series: Series) -> int:
 
 
 def _above_base(series: Series) -> Evidence | None:
-    """Find a loss whose last steps exceed the untrained model's, by more than batches differ."""
+    """Return evidence and step of a loss whose last steps exceed the untrained model's, clearly or by more than batches
+    differ; else None."""
     width = _window(series)
     if len(series.losses) > DIVERGED_STEPS and series.losses[-DIVERGED_STEPS:].min() > series.base + DIVERGED_BY_NATS:
         width = DIVERGED_STEPS  # as far as the limit at which a run goes back by itself (core/runs/health)
@@ -188,8 +191,8 @@ def _above_base(series: Series) -> Evidence | None:
 
 
 def _mostly_above(series: Series) -> Evidence | None:
-    """Find a loss above its beginning in more than half of all steps, even if the falling rate brought the last ones
-    back."""
+    """Return evidence and step of a loss above its beginning in more than half of all steps, even if the falling rate
+    brought the last ones back."""
     losses = series.losses
     above = np.flatnonzero(losses > ABOVE_BASE * max(series.base, float(losses[0]))) if len(losses) else losses
     if len(losses) < 2 * _window(series) or 2 * len(above) <= len(losses):
@@ -204,7 +207,8 @@ def _mostly_above(series: Series) -> Evidence | None:
 
 
 def _risen(series: Series) -> Evidence | None:
-    """Find a loss that had fallen, and is most of the way back."""
+    """Return evidence and step of a loss that had fallen and is at least the share JUMP of the way back, by more than
+    batches differ; else None."""
     width, losses = _window(series), series.losses
     if len(losses) < 3 * width:
         return None
@@ -223,7 +227,8 @@ def _risen(series: Series) -> Evidence | None:
 
 
 def _jumps(series: Series) -> Evidence | None:
-    """Find steps after which the loss stays up for a while; an odd row alone raises one step."""
+    """Return evidence and first step of more than MAX_JUMPS steps after which the loss stays up for three steps; an odd
+    row alone raises one step."""
     losses = series.losses
     jumps: list[int] = []
     if len(losses) < WINDOW + 3:
@@ -244,8 +249,8 @@ def _jumps(series: Series) -> Evidence | None:
 
 
 def overfitting(recipe: Recipe, series: Series, at_work: bool, usual: float) -> Diagnosis | None:
-    """Find a validation loss that rises while the training loss falls. The fewer validation rows, the larger the rise
-    must be."""
+    """Return the finding of a validation loss that rises while the training loss falls, with the step to stop at, or
+    None. The fewer validation rows, the larger the rise must be."""
     if series.measured_rows < 1 or len(series.eval_losses) < 3:
         return None
     best = int(series.eval_losses.argmin())
@@ -279,8 +284,8 @@ def overfitting(recipe: Recipe, series: Series, at_work: bool, usual: float) -> 
 
 
 def plateau(recipe: Recipe, series: Series, at_work: bool, usual: float) -> Diagnosis | None:
-    """Find a loss that no longer improves while the rate is high: from the beginning (rate too low), or since some
-    step."""
+    """Return the finding of a loss that no longer improves while the rate is high: from the beginning (then a higher
+    rate helps), or since some step (then fewer steps do); None otherwise."""
     flat = _flat_measured(series) if len(series.eval_losses) else _flat_training(recipe, series)
     if flat is None:
         return None
@@ -325,7 +330,9 @@ def _while_learning(series: Series) -> float:
 
 
 def _flat_measured(series: Series) -> tuple[Message, int, float] | None:
-    """Find an evaluation followed by at least two without a gain, and without a clear gain of the training loss.
+    """Return the first evaluation that is followed by at least two without a gain, ~ Returns evidence, step, => As
+    (evidence, step, ~ loss that is left. => loss that is left); else None. and without a clear gain of the training
+    loss.
 
     Returns evidence, step, and the share of the untrained model's loss that is left.
     """
@@ -360,8 +367,8 @@ def _flat_measured(series: Series) -> tuple[Message, int, float] | None:
 
 
 def _flat_training(recipe: Recipe, series: Series) -> tuple[Message, int, float] | None:
-    """Find three long blocks in a row with the same mean, within what batches differ, for runs without validation rows.
-    Returns (evidence, first step, loss as a share of the untrained model's)."""
+    """Return evidence of three long blocks in a row at the end with the same mean, within what batches differ, for runs
+    without validation rows; else None. Returns (evidence, first step, loss as a share of the untrained model's)."""
     losses = series.losses[series.steps <= _while_learning(series)]
     width = max(2 * MIN_FLAT_STEPS, len(losses) // 6)
     if len(losses) < 3 * width:

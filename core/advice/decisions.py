@@ -51,8 +51,8 @@ def desired_length(case: Case) -> int:
 
 
 def max_length(case: Case, draft: Recipe) -> tuple[int, Message]:
-    """Return the desired length; less if only less fits, but never so short that more than 1 of 100 examples is cut.
-    With the reason."""
+    """Return draft's max_length, the desired one; a shorter one if only that fits, but never so short that more than 1
+    of 100 examples is cut; with the reason."""
     desired, numbers = draft.data.max_length, case.numbers(draft)
     value = desired
     if case.fits(draft) is False:
@@ -88,10 +88,8 @@ def longest_that_fits(case: Case, draft: Recipe, shortest: int) -> int | None:
 
 
 def target_modules(case: Case, draft: Recipe) -> tuple[str, Message]:
-    """Return all linear layers, which the QLoRA paper found to matter most. With the reason.
-
-    If only that fits: query and value alone, as in the LoRA paper, or the one matrix in which a family has them.
-    """
+    """Return all linear layers, which the QLoRA paper found to matter most; or, if only that fits, query and value
+    alone, as in the LoRA paper, or the one matrix in which a family has them. With the reason."""
     names = [matrix.name for matrix in case.shape.attention_matrices] if case.shape else []
     fewer = with_settings(
         draft, target_modules=names[0] if names and not {"q_proj", "v_proj"} <= set(names) else "q_proj,v_proj"
@@ -102,7 +100,7 @@ def target_modules(case: Case, draft: Recipe) -> tuple[str, Message]:
 
 
 def method(case: Case, draft: Recipe) -> tuple[Method, Message]:
-    """Choose LoRA or QLoRA by docs/design.md, section 5, rules 1, 2 and 8."""
+    """Return LoRA or QLoRA with the reason, by docs/design.md, section 5, rules 1, 2 and 8."""
     lora = with_settings(draft, method="lora", offload_layers=0)  # 4-bit layers are copied four times as fast
     facts = {"size": case.size_name, "gb": case.budget.sold_gb, **case.numbers(lora)}
     if case.on_cpu:
@@ -128,14 +126,15 @@ def method(case: Case, draft: Recipe) -> tuple[Method, Message]:
 def effective_batch(case: Case) -> int:
     """Return the examples of one optimizer step.
 
-    Few rows need many small steps; otherwise 16, as in docs/memory.md, section 7 (8 to 32).
+    4 below 200 rows and 8 below 1,000, because few rows need many small steps; otherwise 16, as in docs/memory.md,
+    section 7 (8 to 32).
     """
     rows = case.data.rows if case.data else None
     return 16 if rows is None or rows >= 1000 else 8 if rows >= 200 else 4
 
 
 def batch_size(case: Case, draft: Recipe) -> tuple[int, Message]:
-    """Return the largest of 4, 2, 1 that fits; 8 only adds padding.
+    """Return the micro-batch with the reason: the largest of 4, 2, 1 that fits; 8 only adds padding.
 
     For pairs 2 or 1, which are 4 examples: 4 pairs take the same time and more memory (docs/benchmarks.md). kto takes 4
     rows for another reason: its KL term is a mean over them. Short packed rows on a GPU take 16 or 8, because launches
@@ -176,8 +175,8 @@ def batch_size(case: Case, draft: Recipe) -> tuple[int, Message]:
 
 
 def checkpointing(case: Case, draft: Recipe) -> tuple[bool, Message]:
-    """Turn checkpointing off if the memory suffices, as it costs a third of the time; other needs for memory come
-    first. With the reason."""
+    """Return False, with the reason, if the memory suffices without gradient checkpointing, which costs a third of the
+    time; True if it does not, is unknown, or layers are offloaded."""
     if draft.train.offload_layers:
         return True, msg("advise.checkpointing_offload")
     without = with_settings(draft, gradient_checkpointing=False)
@@ -191,7 +190,7 @@ def checkpointing(case: Case, draft: Recipe) -> tuple[bool, Message]:
 
 def rank(case: Case, draft: Recipe) -> tuple[int, Message]:
     """Return the rank by docs/design.md, section 5, rule 4, with the reason: at least as many parameters as answer
-    tokens, less where memory does not suffice.
+    tokens, lower where memory does not suffice.
 
     That is the capacity rule of Tinker's documentation.
     """
@@ -207,7 +206,8 @@ def rank(case: Case, draft: Recipe) -> tuple[int, Message]:
 
 
 def desired_rank(case: Case, draft: Recipe) -> tuple[int, Message]:
-    """Return the rank for the tokens to learn, with the reason, whatever memory it needs."""
+    """Return the smallest rank with as many parameters as tokens to learn, at least the goal's, with the reason,
+    whatever memory it needs; few rows get the lowest."""
     floor, least = least_rank(case)
     if case.data is None:
         return floor, msg("advise.rank_without_data", least=least)
@@ -226,8 +226,8 @@ def desired_rank(case: Case, draft: Recipe) -> tuple[int, Message]:
 
 
 def least_rank(case: Case) -> tuple[int, Message]:
-    """Return the smallest rank for the goal, or for a family whose source takes more: at most the largest recommended
-    one. With the reason."""
+    """Return (smallest rank, reason) for the goal, or for a family whose source takes more: at most the largest
+    recommended one. With the reason."""
     floor = case.goal.r_floor if case.goal else USUAL_RANK
     family = case.family
     if family and family.r and (of_family := min(family.r, RANKS[-1])) > floor:
@@ -242,7 +242,8 @@ def leanest_optimizer(case: Case) -> str:
 
 
 def optimizer(case: Case, draft: Recipe) -> tuple[str, Message]:
-    """Choose plain AdamW, exact and one kernel a step, while its states are small, else the 8-bit one.
+    """Return the optimizer's name with the reason: plain AdamW, exact and one kernel a step, while its states are
+    small, else the 8-bit one.
 
     bitsandbytes' waits for the GPU after each tensor (its `Optimizer8bit.step`, 0.50.2). Never the paged one: it pages
     only tensors of 100,000 numbers and more, few of an adapter's, and Windows' driver has no memory that GPU and PC may
@@ -266,7 +267,8 @@ def alpha(case: Case, draft: Recipe) -> tuple[int, Message]:
 
 
 def epochs(case: Case, draft: Recipe) -> tuple[float, Message]:
-    """Return more epochs for few rows, fewer for many tokens (docs/memory.md, section 7)."""
+    """Return the epochs with the reason: more for few rows, fewer for many tokens (docs/memory.md, section 7), fewest
+    for pairs."""
     data = case.data
     if draft.train.compares and data is not None:
         value = 3.0 if data.rows < 200 else 1.0
@@ -296,7 +298,7 @@ def accumulation(case: Case, draft: Recipe) -> tuple[int, Message]:
 
 
 def learning_rate(case: Case, draft: Recipe) -> tuple[float, Message]:
-    """Return the learning rate for the model's size.
+    """Return the learning rate for the model's size or family, for pairs or a short run, with the reason.
 
     1e-3 below 1B was measured with the starter (docs/benchmarks.md: three sets, 20 of 20), so it does not apply to
     families with another known value. The others: docs/memory.md, section 7.
@@ -327,8 +329,8 @@ def usual_rate_of_size(billions: float | None) -> float:
 
 
 def offloaded_at_first(case: Case, draft: Recipe) -> int:
-    """Return the offloaded layers for the first draft: all of them if -1 (as few as needed) is set and draft does not
-    fit."""
+    """Return the number of offloaded layers for the first draft: the one that is set; for -1 (as few as needed) all if
+    draft does not fit without, else 0; 0 on a CPU."""
     count = draft.train.offload_layers
     if case.on_cpu or count >= 0:
         return 0 if case.on_cpu else count
@@ -337,8 +339,8 @@ def offloaded_at_first(case: Case, draft: Recipe) -> int:
 
 
 def offload_reason(case: Case, requested: int, draft: Recipe) -> Message | None:
-    """Explain the offloaded layers of the finished draft, whose price is that of all steps. requested: -1, as few as
-    needed."""
+    """Return the reason for the offloaded layers of the finished draft, with their price in all steps; None if none
+    were requested. requested: -1, as few as needed."""
     if not requested:
         return None
     if case.on_cpu:
@@ -351,7 +353,8 @@ def offload_reason(case: Case, requested: int, draft: Recipe) -> Message | None:
 
 
 def least_copied(case: Case, draft: Recipe, sizes: Sequence[int]) -> int | None:
-    """Return the batch size that copies the least for each example; None if none fits.
+    """Return the batch size of sizes with which offloaded layers copy the fewest bytes for each example; None if none
+    fits.
 
     A larger one needs more offloaded layers, and copies them less often.
     """
@@ -380,7 +383,8 @@ def fewest_offloaded(case: Case, draft: Recipe) -> int | None:
 
 
 def offload_facts(case: Case, draft: Recipe) -> dict[str, object]:
-    """Return the values for a sentence: layers, RAM and price of draft's offloading."""
+    """Return the values for a sentence on draft's offloading: layers, RAM needed and free, and the price in copied GB
+    and minutes (or seconds a batch)."""
     assert case.shape
     setup, most = Setup.from_recipe(draft, "card"), case.shape.num_hidden_layers
     a_batch, speed = arithmetic.copied_bytes(case.shape, setup), memory_constants().bus.gb_per_s
@@ -395,8 +399,8 @@ def offload_facts(case: Case, draft: Recipe) -> dict[str, object]:
 
 
 def bus_seconds(case: Case, draft: Recipe) -> float | None:
-    """Return the time for copying offloaded layers in all steps; None without offloading or an unknown number of
-    steps."""
+    """Return the seconds for copying offloaded layers in all steps; None without offloading or with an unknown number
+    of steps."""
     steps = planned_steps(case, draft)
     if case.shape is None or case.on_cpu or not draft.train.offload_layers or steps is None:
         return None
@@ -436,7 +440,8 @@ def costs(case: Case, draft: Recipe) -> dict[str, Message]:
 
 
 def _cost(case: Case, draft: Recipe, plain: Recipe, keys: list[str]) -> Message:
-    """Return the sentence keys[0] with the memory of draft and of plain; keys[1] if unknown."""
+    """Return the message keys[0] with memory and trained parameters of draft and of plain; keys[1] if they are
+    unknown."""
     known, unknown = keys
     estimate, without = case.estimate(draft), case.estimate(plain)
     if estimate is None or without is None:
@@ -447,7 +452,8 @@ def _cost(case: Case, draft: Recipe, plain: Recipe, keys: list[str]) -> Message:
 
 # ---- what follows from them ----------------------------------------------------------------------
 def judge(case: Case, draft: Recipe) -> tuple[Verdict, Message]:
-    """Return the verdict by docs/design.md, section 5, rule 3: the arithmetic, and the table's minimum for the GPU."""
+    """Return (verdict, reason) by docs/design.md, section 5, rule 3: unknown, does_not_fit, tight (without its margin,
+    or below the table's minimum for the GPU) or fits."""
     estimate, free = case.estimate(draft), case.budget.free_gib
     if estimate is None:
         return "unknown", msg("advise.unknown_model")
@@ -466,7 +472,8 @@ def judge(case: Case, draft: Recipe) -> tuple[Verdict, Message]:
 
 
 def planned_steps(case: Case, draft: Recipe) -> int | None:
-    """Return the optimizer steps as core/data/row_order counts them; None without data and max_steps."""
+    """Return max_steps if it is set, else the number of optimizer steps as core/data/row_order counts them; None
+    without data and max_steps."""
     if draft.train.max_steps > 0:
         return draft.train.max_steps
     if case.data is None:

@@ -32,7 +32,9 @@ class Headroom:
 
 
 def limits(shape: ModelShape, setup: Setup, free_gib: float, model: KnownModel | None = None) -> Headroom:
-    """Return the limits of a plan. model: the known model of this shape; without it no family is searched."""
+    """Return how far a plan could go in free_gib: max_length, rank, the other method, a larger model of its family,
+    each with the rest unchanged; None for what does not fit. model: the known model of this shape; without it no family
+    is searched."""
     other: Method = "lora" if setup.method == "qlora" else "qlora"
     return Headroom(
         max_length=longest(shape, setup, free_gib),

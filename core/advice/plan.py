@@ -44,7 +44,8 @@ def submit(
     parent: RunFolder | None = None,
     seconds: float | None = None,
 ) -> Begun:
-    """Create or queue the run of a plan with begin(recipe, facts), and return what that returns.
+    """Create or queue the run of a plan with begin(recipe, facts), the recipe's data fixed at its present version, and
+    return what that returns.
 
     device: where it is to train (core/system/devices). parent: the run whose adapter it continues. seconds: the
     predicted time. Raises DataError if the set cannot be read, or nobody has decided which column is the answer, and
@@ -72,7 +73,7 @@ def submit(
 
 
 def require_decided(datasets: DatasetStore, data: Data, accept_guess: bool = True) -> None:
-    """Raise DataError if nothing shows which column of a set is the answer; or, without accept_guess, if only the
+    """Raise DataError if nothing shows which column of a set is the answer; or, without accept_guess, also if only the
     contents of its rows do."""
     report = datasets.report(data.source, data.format, Choices.from_data(data))
     if not report.undecided and (accept_guess or not report.guessed):
@@ -83,7 +84,8 @@ def require_decided(datasets: DatasetStore, data: Data, accept_guess: bool = Tru
 
 
 def make(recipe: Recipe, grounds: Grounds, data_name: str = "") -> Plan:
-    """Complete recipe. Raises RecipeError for settings that exclude each other (a layer that the model lacks)."""
+    """Return the plan: recipe with every open setting filled, from its sample dataset or by advice, and the advice.
+    Raises RecipeError for settings that exclude each other (a layer that the model lacks)."""
     recipe, from_sample = with_sample(recipe)
     adapter, asks_for_lora = recipe.adapter, None
     if not is_set(recipe, "method") and (adapter.load_in_8bit or adapter.is_pissa):
@@ -101,7 +103,8 @@ def make(recipe: Recipe, grounds: Grounds, data_name: str = "") -> Plan:
 
 
 def with_sample(recipe: Recipe) -> tuple[Recipe, frozenset[str]]:
-    """Return recipe with the settings of its sample set, and their names; unchanged for other data or models."""
+    """Return recipe with those settings of its sample dataset that it leaves open, and their names; unchanged for other
+    data, or models other than the starter."""
     sample = sample_of(recipe.data.source) if recipe.model.id == "starter" else None
     if sample is None:
         return recipe, frozenset()
@@ -120,8 +123,8 @@ def with_sample(recipe: Recipe) -> tuple[Recipe, frozenset[str]]:
 
 
 def resolve(recipe: Recipe, data_name: str, has_card: bool) -> Recipe:
-    """Return recipe with every default written out, without advice. eval_steps and save_steps wait for the number of
-    steps."""
+    """Return recipe with every default written out, without advice, and a name. eval_steps and save_steps wait for the
+    number of steps."""
     train = recipe.train.model_copy(
         update={
             "beta": recipe.train.beta or USUAL_BETA.get(recipe.train.objective),

@@ -56,7 +56,8 @@ from core.recipe import USUAL_BETA, Recipe
 
 
 def recommend(recipe: Recipe, grounds: Grounds) -> Advice:
-    """Fill the open settings of recipe for a model on a budget. Unknown grounds (None) are named, not guessed.
+    """Return the advice for a recipe: its open settings filled for the grounds' model and budget, verdict, reasons,
+    alternatives, estimate and warnings. Unknown grounds (None) are named, not guessed.
 
     Settings that are set stay, with their verdict, and their reason is that they were chosen. Raises RecipeError for
     target_modules that the model lacks.
@@ -106,7 +107,8 @@ def weigh(recipe: Recipe, grounds: Grounds) -> tuple[Recipe, Verdict, Estimate |
 
 
 def _of_unequal(recipe: Recipe, filled: Recipe, verdict: Verdict, grounds: Grounds) -> list[Reason]:
-    """Compare with the largest of several GPUs alone, if the smallest prevents the fit or reduces the batch size."""
+    """Return [a reason that compares with the largest of several GPUs alone], ~ batch size. => batch size; else []. if
+    the smallest prevents the fit or reduces the batch size."""
     budget, largest = grounds.budget, grounds.budget.largest
     if largest is None or None in (largest.free_gib, budget.free_gib) or largest.free_gib == budget.free_gib:
         return []
@@ -126,7 +128,8 @@ _OF_MEMORY = {name: decision for name, decision in DECISIONS.items() if name not
 
 
 def decide(case: Case, recipe: Recipe, decisions: Decisions = DECISIONS) -> tuple[Recipe, list[Reason]]:
-    """Decide all settings, one after the other, with reasons. Until its turn an open setting has its cheapest value."""
+    """Return recipe with all settings decided, one after the other, and their reasons; chosen ones stay. Until its turn
+    an open setting has its cheapest value."""
     requested = recipe.train.offload_layers
     chosen = {name for name in SETTINGS if is_set(recipe, name)} - {"offload_layers"}
     cheapest = {
@@ -165,7 +168,7 @@ def decide(case: Case, recipe: Recipe, decisions: Decisions = DECISIONS) -> tupl
 
 
 def _of_pairs(filled: Recipe) -> list[Reason]:
-    """Return the reasons for settings that only preference training has, in other training none."""
+    """Return [the reason for beta] in preference training, else []."""
     train = filled.train
     if not train.compares:
         return []
@@ -203,7 +206,8 @@ def shorter(case: Case, draft: Recipe) -> Alternative | None:
 
 
 def offloaded(case: Case, draft: Recipe) -> Recipe | None:
-    """Return draft with the fewest layers in RAM, the cheapest method and the batch size that copies least.
+    """Return draft with the fewest layers in RAM, QLoRA with checkpointing, and the batch size that copies least. ~
+    None if the RAM does not suffice. => None if the RAM does not suffice, on a CPU, or with settings that exclude it.
 
     None if the RAM does not suffice.
     """
@@ -231,7 +235,8 @@ def offloaded(case: Case, draft: Recipe) -> Recipe | None:
 
 
 def with_equal_cards(case: Case, draft: Recipe) -> tuple[Case, Recipe] | None:
-    """Return draft on all equal or chosen GPUs that share the base, with the cheapest method, and the case of each GPU.
+    """Return the case of each GPU, and draft on all equal or chosen GPUs that share the base, with QLoRA, checkpointing
+    and a micro-batch of 1. ~ None for a single GPU, => None on a CPU, for a single GPU, with settings that exclude it,
 
     None for a single GPU, if it does not fit either, or if the RAM does not suffice.
     """
@@ -263,7 +268,8 @@ def with_equal_cards(case: Case, draft: Recipe) -> tuple[Case, Recipe] | None:
 
 
 def in_parts(case: Case, draft: Recipe) -> Alternative | None:
-    """Describe training with the base sharded over equal GPUs (train.fsdp); None if that does not fit either."""
+    """Return an alternative: training with the base sharded over equal GPUs (train.fsdp); None if that does not fit
+    either."""
     if (sharing := with_equal_cards(case, draft)) is None:
         return None
     of_each, way = sharing
@@ -294,7 +300,8 @@ def in_parts(case: Case, draft: Recipe) -> Alternative | None:
 
 
 def smaller(case: Case, draft: Recipe) -> Alternative | None:
-    """Return the largest known model that fits, with the method recommended for it here."""
+    """Return an alternative: the largest smaller known model that fits with draft's max_length, ~ here. => here; None
+    without one. with the method recommended for it here."""
     assert case.shape is not None
     below = [
         known
@@ -319,7 +326,7 @@ def smaller(case: Case, draft: Recipe) -> Alternative | None:
 
 
 def _alternative(case: Case, draft: Recipe, known: KnownModel | None = None) -> Alternative:
-    """Describe draft as another way; known: the other model that it is for."""
+    """Return draft as an alternative, with its verdict and a sentence; known: the other model that it is for."""
     verdict, why = judge(case, draft)
     estimate = case.estimate(draft)
     facts = {"method": METHOD_NAMES[draft.adapter.method], "max_length": draft.data.max_length, "verdict": why}

@@ -32,7 +32,8 @@ class Way:
 
 
 def ways(case: Case, draft: Recipe, lengths: Sequence[int]) -> list[Way]:
-    """Return ways that fit with their margin, the least loss first, at most three.
+    """Return ways that fit with their margin, at most three: single changes in the order of the least loss, else all
+    together, else several GPUs or RAM; and a smaller model.
 
     lengths: tokens of the rows, to count those that would be cut. case.corrections holds measured / arithmetic for
     draft's method.
@@ -53,7 +54,8 @@ def ways(case: Case, draft: Recipe, lengths: Sequence[int]) -> list[Way]:
 
 
 def fewer_at_once(case: Case, draft: Recipe) -> Way | None:
-    """Return the largest smaller micro-batch that divides this one, with as many examples in a step as before."""
+    """Return the largest smaller micro-batch that divides this one, with as many examples in a step as before; None if
+    none fits."""
     now = draft.train.per_device_train_batch_size
     for size in range(now - 1, 0, -1):
         if now % size == 0:
@@ -81,7 +83,8 @@ def in_four_bit(case: Case, draft: Recipe) -> Way | None:
 
 
 def shorter(case: Case, draft: Recipe, lengths: Sequence[int]) -> Way | None:
-    """Return the largest max_length that fits: a multiple of 64, even one that cuts rows, which the text mentions."""
+    """Return the largest shorter max_length that fits, or None: a multiple of 64, even one that cuts rows, which the
+    text mentions."""
     length = longest_that_fits(case, draft, LENGTH_STEP)
     if length is None:
         return None
@@ -90,7 +93,8 @@ def shorter(case: Case, draft: Recipe, lengths: Sequence[int]) -> Way | None:
 
 
 def everything(case: Case, draft: Recipe, lengths: Sequence[int]) -> Way | None:
-    """Return all savings together, with texts cut too if it must be. None if even that does not fit."""
+    """Return all savings together (QLoRA, a micro-batch of 1, checkpointing), with texts cut too if it must be. None if
+    even that does not fit."""
     least = with_settings(
         draft,
         method=draft.adapter.method if case.on_cpu else "qlora",
@@ -108,7 +112,8 @@ def everything(case: Case, draft: Recipe, lengths: Sequence[int]) -> Way | None:
 
 
 def in_ram(case: Case, draft: Recipe) -> Way | None:
-    """Return offloaded layers of the base, if nothing else fits; the text mentions the time that it costs."""
+    """Return the way of offloaded base layers, or None if that does not fit; the text mentions the time that it
+    costs."""
     less = offloaded(case, draft)
     if less is None:
         return None

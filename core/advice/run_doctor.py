@@ -74,7 +74,8 @@ def before(planned: Planned) -> list[Diagnosis]:
 
 
 def few_rows(planned: Planned) -> Diagnosis | None:
-    """Find data too small for a validation set: then nothing tells learning from memorising."""
+    """Return the finding of data (without repeats that are dropped) too small for a validation set, or None: then
+    nothing tells learning from memorising."""
     rows = planned.rows
     if planned.repeats is not None and planned.recipe.data.deduplicate:
         rows -= len(planned.repeats.later)
@@ -90,7 +91,8 @@ def few_rows(planned: Planned) -> Diagnosis | None:
 
 
 def other_language(planned: Planned) -> Diagnosis | None:
-    """Find answers in a language that the base model's makers do not name."""
+    """Return the finding of answers in a language that the base model's makers do not name; None if it is named, or
+    unknown."""
     model = of_hub(planned.recipe.model.id)
     language = None if planned.language in OF_MANY else planned.language
     if model is None or language is None or not model.languages or language in model.languages:
@@ -106,7 +108,8 @@ def other_language(planned: Planned) -> Diagnosis | None:
 
 
 def duplicates(planned: Planned) -> Diagnosis | None:
-    """Find rows that repeat earlier ones, word for word or nearly. None if they are few or are left out anyway."""
+    """Return the finding of rows that repeat earlier ones, word for word or nearly. None if they are few or are left
+    out anyway."""
     repeats = planned.repeats
     if repeats is None or planned.recipe.data.deduplicate:
         return None
@@ -132,7 +135,8 @@ def duplicates(planned: Planned) -> Diagnosis | None:
 
 
 def leakage(planned: Planned) -> Diagnosis | None:
-    """Find training rows that equal a validation row, in this recipe's own split and steps."""
+    """Return the finding of training rows that equal a validation row, in this recipe's own split and steps; None if
+    there are none."""
     repeats = planned.repeats
     if repeats is None:
         return None
@@ -157,7 +161,8 @@ def leakage(planned: Planned) -> Diagnosis | None:
 
 
 def near_leakage(planned: Planned) -> Diagnosis | None:
-    """Find training rows that nearly equal a validation row; equal ones are left to `leakage`."""
+    """Return the finding of training rows that nearly equal a validation row, or None; equal ones are left to
+    `leakage`."""
     repeats = planned.repeats
     if repeats is None or repeats.near is None:
         return None
@@ -184,8 +189,8 @@ def near_leakage(planned: Planned) -> Diagnosis | None:
 
 
 def few_steps(planned: Planned) -> Diagnosis | None:
-    """Find a plan of fewer than MIN_STEPS optimizer steps, and compute the epochs that give enough. None if there is
-    none."""
+    """Return the finding of a plan of fewer than MIN_STEPS optimizer steps, with the epochs that give enough; None for
+    enough or an unknown number."""
     steps, train = planned.steps, planned.recipe.train
     if steps is None or steps >= MIN_STEPS:
         return None
@@ -206,7 +211,7 @@ def few_steps(planned: Planned) -> Diagnosis | None:
 
 
 def hot_plan(planned: Planned) -> Diagnosis | None:
-    """Return the finding of a learning rate above TOO_HOT times the usual one."""
+    """Return the finding of a learning rate above TOO_HOT times the usual one, or None."""
     rate, usual = planned.recipe.train.learning_rate, planned.usual_rate
     if rate <= TOO_HOT * usual:
         return None

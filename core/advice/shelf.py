@@ -91,7 +91,8 @@ class Shelf:
 
 
 def find(words: str, budget: Budget, wish: Wish | None = None, processor: Budget | None = None) -> Shelf:
-    """Return the known models that words and wish ask for, on budget or on the GPU that they name. Never raises.
+    """Return the known models that words and wish ask for, with verdicts on budget or on the GPU that they name,
+    sorted; conditions are dropped one by one while nothing matches, and said in the remarks. Never raises.
 
     processor: this PC's RAM (core.memory.budget.of_cpu), for words that ask for a model without a GPU.
     """
@@ -136,7 +137,8 @@ def _of_gates(rows: Sequence[ShelfRow]) -> Message:
 
 
 def _budget_of(wish: Wish, budget: Budget, processor: Budget | None) -> Budget:
-    """Return the memory of the hardware that the wish names, else this PC's."""
+    """Return the budget of the hardware that the wish names (a GPU's size, or a processor), else the given one,
+    rounded."""
     if wish.card_gb is not None:
         return budgets.planned(wish.card_gb, platform.system())
     if wish.processor and budget.kind != "cpu":
@@ -178,7 +180,7 @@ def _is_meant(model: KnownModel, wish: Wish, several: bool) -> bool:
 
 
 def _is_asked_for(model: KnownModel, wish: Wish) -> bool:
-    """Return whether model meets all conditions that need no arithmetic, cheapest first."""
+    """Return whether model meets the wish's conditions on size, language, licence, thinking, tools, gate and topic."""
     least, most = wish.billions or (0.0, math.inf)
     named = 1.0 if wish.billions in MEANT.values() else AS_NAMED
     return (
@@ -199,7 +201,8 @@ def _is_asked_for(model: KnownModel, wish: Wish) -> bool:
 
 
 def _row(model: KnownModel, budget: Budget, only: Method | None) -> ShelfRow:
-    """Return the row of a model. only: the one method that the verdict is for, None for the better one."""
+    """Return the row of a model: both methods' fit on budget, the verdict, and the page of its gate if it has one.
+    only: the one method that the verdict is for, None for the better one."""
     fits: dict[Method, Fit] = {method: catalogue.fit(model.shape, budget, method) for method in _METHODS}
     lora, qlora = fits["lora"], fits["qlora"]
     verdict, method = verdict_of(fits if only is None else {only: fits[only]})
@@ -267,8 +270,8 @@ class HubRow:
 
 
 def of_hub(results: Sequence[FoundModel], budget: Budget) -> list[HubRow]:
-    """Return the hub's results with verdicts: those that train here first, then in the hub's order; unusable ones
-    last."""
+    """Return the hub's results with verdicts for budget: those that train here first, then in the hub's order; unusable
+    ones last."""
     there = catalogue.rounded(budget)
     return sorted(
         (_hub_row(each, there) for each in results), key=lambda row: (row.result.why_not is not None, RANK[row.verdict])
@@ -276,7 +279,8 @@ def of_hub(results: Sequence[FoundModel], budget: Budget) -> list[HubRow]:
 
 
 def _hub_row(result: FoundModel, budget: Budget) -> HubRow:
-    """Judge a model of the hub, by its known shape or else by the usual one of its size."""
+    """Return the row of a model of the hub, judged by its known shape or else by the usual one of its size; without a
+    verdict if it is unusable or of unknown size."""
     shape = next((model.shape for model in known_models() if model.hub == result.id), None)
     is_about = shape is None
     if result.why_not is not None or (shape := shape or _typical(result)) is None:

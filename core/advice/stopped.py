@@ -42,7 +42,8 @@ class Stopped:
     is_exact: bool
 
     def ways(self) -> list[Message]:
-        """Return what would make the run fit, with the arithmetic corrected by the memory that it needed."""
+        """Return sentences on what would make the run fit, with the arithmetic corrected by the memory that it
+        needed."""
         setup = self.setup.model_copy(update={"base_bytes": 2})  # as in Case; the factor covers the rest
         factor = self.needed_gib / estimate(self.shape, setup).on_card_gib
         if not self.is_exact:
@@ -89,7 +90,8 @@ class Stopped:
 
 
 def advice(run: Stopped | None, on_card: bool) -> Message:
-    """Describe what to try. run: None if its memory cannot be computed."""
+    """Return a message on what to try: the ways that fit, and on a CPU the programs that hold most RAM. run: None if
+    its memory cannot be computed."""
     ways = run.ways() if run else []
     held = [msg("probe.holder", name=name, gib=size / GIB) for name, size in top_by_ram(3)]
     if on_card or not held:

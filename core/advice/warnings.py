@@ -47,7 +47,8 @@ def goal_warnings(case: Case) -> Iterator[Message]:
 
 
 def memory_warnings(case: Case, draft: Recipe, verdict: Verdict, others: tuple[Alternative, ...]) -> Iterator[Message]:
-    """Warn of an unknown or too large model, an uncertain estimate, a slow or short CPU. others: the alternatives."""
+    """Yield warnings of an unknown or too large model, cut texts, an unpacked base, a tied head, an uncertain estimate,
+    a slow or short CPU. others: the alternatives."""
     estimate = case.estimate(draft)
     if case.shape is None or estimate is None:
         yield msg("advise.warn_unknown_model")
@@ -80,7 +81,8 @@ def memory_warnings(case: Case, draft: Recipe, verdict: Verdict, others: tuple[A
 
 
 def family_warnings(case: Case, draft: Recipe) -> Iterator[Message]:
-    """Warn of QLoRA with a family that needs 16 bits, and of missing packages with a family's fast kernels."""
+    """Yield warnings of QLoRA with a family that needs 16 bits, and of missing packages with a family's fast kernels on
+    a GPU."""
     family = case.family
     if family is None:
         return
@@ -93,8 +95,8 @@ def family_warnings(case: Case, draft: Recipe) -> Iterator[Message]:
 
 
 def data_warnings(case: Case, draft: Recipe) -> Iterator[Message]:
-    """Warn of texts beyond the model's context, cut rows, few steps, an adapter smaller than the data, and long texts
-    with QLoRA."""
+    """Yield warnings of texts beyond the model's context, estimated lengths, cut rows, few steps, an adapter smaller
+    than the data, and long texts with QLoRA."""
     length, readable = draft.data.max_length, case.shape.max_position_embeddings if case.shape else None
     if readable and length > readable:
         yield msg("advise.warn_beyond_model", value=length, readable=readable)
@@ -111,7 +113,8 @@ def data_warnings(case: Case, draft: Recipe) -> Iterator[Message]:
 
 
 def pair_warnings(case: Case, draft: Recipe) -> Iterator[Message]:
-    """Warn of few pairs, and of preference training on a model that was not trained with the answers before."""
+    """Yield warnings of few pairs, and of preference training on a model that was not trained with the answers before;
+    none for other training."""
     train = draft.train
     if not train.compares:
         return
@@ -126,7 +129,8 @@ def pair_warnings(case: Case, draft: Recipe) -> Iterator[Message]:
 
 
 def cut_rows(data: DataFacts, length: int) -> Message | None:
-    """Describe how many rows are longer than length, as far as the median, the 99th percentile and the longest tell."""
+    """Return a message on how many rows are longer than length (most, many or a few), as far as the median, the 99th
+    percentile and the longest tell; None if none is."""
     if data.longest <= length:
         return None
     facts = {"rows": data.rows, "longest": data.longest, "value": length}
@@ -138,7 +142,8 @@ def cut_rows(data: DataFacts, length: int) -> Message | None:
 
 
 def few_steps(case: Case, data: DataFacts, draft: Recipe) -> Message | None:
-    """Warn of fewer than MIN_STEPS steps, with the epochs that would give as many."""
+    """Return a warning of fewer than MIN_STEPS steps, with the epochs that would give as many; None for enough or an
+    unknown number."""
     steps = planned_steps(case, draft)
     if steps is None or steps >= MIN_STEPS:
         return None

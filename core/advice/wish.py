@@ -59,7 +59,7 @@ class Wish:
     order: Order = "liked"
 
     def parts(self) -> dict[str, Message]:
-        """Return each condition that is set, in a few words, by its field."""
+        """Return a message in a few words for each condition that is set, by its field."""
         by = {"lora": "LoRA", "qlora": "QLoRA"}
         parts: dict[str, Message | None] = {
             "makers": msg("shelf.maker", names=self.makers) if self.makers else None,
@@ -104,7 +104,8 @@ class ReadWish:
     asks_for_uncensored: bool = False
 
     def remarks(self) -> tuple[Message, ...]:
-        """Describe the words that were corrected, and those that were not understood."""
+        """Return messages on the words that were corrected, those that were not understood, and requests for pictures
+        or uncensored models."""
         remarks = [msg("shelf.corrected", found=written, taken=taken) for written, taken in self.corrected]
         for words, near in self.unknown:
             remarks.append(
@@ -118,7 +119,8 @@ class ReadWish:
 
 
 def read(words: str, wish: Wish | None = None) -> ReadWish:
-    """Parse words into conditions that override those of wish. Never raises: unknown words are reported."""
+    """Return the conditions that words ask for, on top of those of wish, with corrected and unknown words. Never
+    raises: unknown words are reported."""
     text = f" {unicodedata.normalize('NFKC', words[:LONGEST]).lower()} "
     is_question = bool(re.search(r"\?|吗|^\s*(?:is|are|does|do)\b", text))
     fields: dict[str, Any] = {}
@@ -142,7 +144,7 @@ def squashed(text: str) -> str:
 
 
 def language_name(code: str) -> Message:
-    """Return a language's name in every language of the app; its code where presets do not name it."""
+    """Return a message with a language's name in every language of the app; its code where presets do not name it."""
     names = _presets()["languages"].get(code)
     return msg(
         "language.of_name",
@@ -197,7 +199,8 @@ _SIZE = re.compile(
 
 
 def _cards(text: str, fields: dict[str, Any]) -> str:
-    """Move GPU names and sizes from text into fields; return the rest."""
+    """Remove GPU names and sizes (1 to 999 GB) from text, put the GPU's GB into fields, and return the rest; an
+    explicit size counts more than a name."""
 
     def card(match: re.Match[str]) -> str:
         name = " ".join(match[0].replace("rtx", "").replace("gtx", "").replace("-", " ").replace("ti", " ti ").split())
@@ -219,7 +222,8 @@ def _cards(text: str, fields: dict[str, Any]) -> str:
 
 
 def _sizes(text: str, fields: dict[str, Any]) -> str:
-    """Move model sizes ("7b", "under 4b") from text into fields; return the rest."""
+    """Remove model sizes ("7b", "under 4b", "3-8b") from text, put (least, most) billions into fields, and return the
+    rest; a bare size means about that size."""
 
     def billions(number: str, unit: str) -> float:
         return float(number) * {"m": 1e-3, "million": 1e-3, "亿": 0.1}.get(unit, 1.0)
@@ -245,7 +249,7 @@ def _sizes(text: str, fields: dict[str, Any]) -> str:
 
 
 def _size_text(least: float, most: float) -> Message:
-    """Describe a range of billions of parameters: at most, at least, about, or between."""
+    """Return a message on a range of billions of parameters: at most, at least, about, or between."""
     if least <= 0:
         return msg("shelf.at_most", billions=most)
     if most == float("inf"):
@@ -261,7 +265,8 @@ _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 
 @lru_cache(maxsize=1)
 def _vocabulary() -> dict[str, tuple[str, str]]:
-    """Map each known word to its kind and value; of two meanings the later one."""
+    """Map each known word to its kind and value; of two meanings the later one, of languages, topics, licences, other
+    conditions, makers. Cached."""
     presets = _presets()
     words: dict[str, tuple[str, str]] = {str(word).lower(): ("filler", "") for word in presets["fillers"]}
     for code, names in presets["languages"].items():
@@ -298,7 +303,8 @@ def _known_words(text: str) -> tuple[str, list[tuple[str, str]]]:
 
 
 def _take(kind: str, value: str, fields: dict[str, Any], is_question: bool) -> None:
-    """Store the meaning of one known word in fields. The person's size overrides those of small and large."""
+    """Store the meaning of one known word in fields; a second language, and makers, are added. The person's size
+    overrides those of small and large."""
     if kind == "language" and fields.setdefault("language", value) != value:
         fields["languages"] = tuple(dict.fromkeys((*fields.get("languages", ()), value)))
     elif kind in ("language", "topic", "licence"):
@@ -337,7 +343,7 @@ def _heads() -> frozenset[str]:
 
 @lru_cache(maxsize=1)
 def _names_known() -> tuple[str, ...]:
-    """Return every name that a misspelt one may stand for, families first."""
+    """Return every name or word that a misspelt one may stand for, families first. Cached."""
     pieces = (
         piece for model in known_models() for piece in re.split(r"[\s/_-]+", f"{model.title} {model.hub}".lower())
     )
@@ -355,7 +361,8 @@ def _all_names() -> tuple[str, ...]:
 def _names(
     text: str, fields: dict[str, Any], is_question: bool
 ) -> tuple[list[tuple[str, str]], list[tuple[str, tuple[str, ...]]]]:
-    """Move model names into fields; return corrected words, and unknown ones with similar names."""
+    """Put the model names in text into fields, likely misspelt words as what they are meant for; return (written, read)
+    of those, and (word, similar names) of unknown ones."""
     corrected: list[tuple[str, str]] = []
     unknown: list[tuple[str, tuple[str, ...]]] = []
     for token in _TOKEN.findall(_WITH_NUMBER.sub(r"\1\2", text)):

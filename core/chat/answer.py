@@ -79,6 +79,7 @@ class Answer:
     ended columns."""
 
     def __init__(self, number: int, stop: Callable[[int, Column | None], None]):
+        """Begin without pieces. stop: called with the number and a column, or None for all."""
         self.number = number
         self.done: dict[Column, Done] = {}
         self.stopping = False
@@ -107,7 +108,8 @@ class Answer:
             self.close()
 
     def _next(self, timeout_s: float | None) -> Piece | Done | None:
-        """The next item, None at the end. Raises queue.Empty after timeout_s, ChatError if the answer failed."""
+        """Return the next item, None at the end; a Done is also stored in `done`. Raises queue.Empty after timeout_s,
+        ChatError if the answer failed."""
         if self._over:
             return None
         item = self._arrived.get(timeout=timeout_s)

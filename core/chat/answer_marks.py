@@ -25,8 +25,8 @@ Marks = Mapping[str, str]  # the family's markup -> its replacement
 
 
 def marks_of(template: ChatTemplate) -> Marks:
-    """The marks of a template; empty if it writes thoughts and calls in plain text, as most families do, or not
-    at all."""
+    """Return what each special token for thoughts and tool calls in a template's answers becomes in our common form; {}
+    if it writes them in plain text, as most families do, or not at all."""
     marks: dict[str, str] = {}
     thinking = _body(template, {"content": _REPLY, "reasoning": _THOUGHT}, thinks=True)
     before, _, rest = thinking.partition(_THOUGHT)
@@ -78,7 +78,7 @@ def _harmony_marks(template: ChatTemplate, call: str) -> dict[str, str]:
 def _body(
     template: ChatTemplate, answer: JsonObject, thinks: bool | None = None, tools: list[JsonObject] | None = None
 ) -> str:
-    """The template's text of an answer; "" if it cannot render it."""
+    """Return the template's text of an answer to a one-letter question; "" if it cannot render it."""
     try:
         rendered = template.spans([{"role": "user", "content": "a"}, {"role": "assistant", **answer}], tools, thinks)
     except TemplateError:

@@ -59,6 +59,8 @@ LAST_GRACE_S = 5.0  # the longest that an uninterruptible native call (reading w
 
 
 def main() -> int:
+    """Serve the chat of --workspace until it is over, holding the device's lease once something is loaded; return the
+    exit status."""
     parser = argparse.ArgumentParser(prog="core.chat.chat_worker")
     parser.add_argument("--workspace", required=True)
     parser.add_argument("--idle-minutes", type=float, required=True)
@@ -117,7 +119,8 @@ class ChatWorker:
         self._duel: Duel | None = None
 
     def serve(self, idle_minutes: float) -> int:
-        """Serve until the app quits, a load fails, or idle_minutes pass without a command. Returns the exit status."""
+        """Serve load and ask commands until the app quits or idle_minutes pass without a command (exit status 0), or a
+        load fails (1). Errors are reported as events; after one, memory is freed."""
         while True:
             command = self._commands.next(idle_minutes * 60)
             if command is None:
@@ -154,8 +157,8 @@ class ChatWorker:
 
     # ---- load -----------------------------------------------------------------------------------------------------
     def _do_load(self, command: JsonObject) -> None:
-        """Load a base with an adapter or none, and report "ready" with its properties. A base that is loaded already
-        stays."""
+        """Take the lease, load a base with an adapter or none, and report "ready" with its properties. A base that is
+        loaded already stays."""
         self._load = command["load"]
         folder = Path(command["adapter"]) if command["adapter"] else None
         facts = None if folder is None else checked_adapter(folder)
@@ -186,7 +189,7 @@ class ChatWorker:
         )
 
     def _device_notice(self, run_id: str | None, base: LoadedBase) -> JsonObject | None:
-        """A note if it runs on another device than the run's training."""
+        """Return a note (as JSON) if the base runs on another device than the run's training, else None."""
         from core.engine.device import card_in_use
 
         with contextlib.suppress(GarageError):  # the run was deleted meanwhile
@@ -196,7 +199,8 @@ class ChatWorker:
         return None
 
     def _obtain_base(self, model_id: str, revision: str | None, four_bit: bool, eight_bit: bool) -> LoadedBase:
-        """Return the loaded base if it is the same; else unload it before loading the new one."""
+        """Return the loaded base if it is the same; else unload it, then download (if needed) and load the new one,
+        with progress reports."""
         key = (model_id, revision, four_bit, eight_bit)
         if self._base is not None and self._base.key == key:
             return self._base
@@ -219,8 +223,8 @@ class ChatWorker:
         return self._base
 
     def _memory_warning(self, key: tuple[str, str | None, bool, bool], compute: Compute) -> Message | None:
-        """A warning if memory is short. It comes before the weights are read: later a GPU on Windows may write a word a
-        second, and RAM be paged out."""
+        """Return a warning if memory is short, None if it is not or unknown. It comes before the weights are read:
+        later a GPU on Windows may write a word a second, and RAM be paged out."""
         import psutil
 
         from core.chat.duel import free_on_card
@@ -251,8 +255,8 @@ class ChatWorker:
 
     # ---- answer ---------------------------------------------------------------------------------------------------
     def _answer(self, command: JsonObject) -> None:
-        """Answer the questions as batches, reporting each piece of text, then "answered". Raises ChatError before a
-        load."""
+        """Answer the command's questions as batches, reporting each piece of text and each column's end, then
+        "answered". Raises ChatError before a load."""
         answer, load = command["id"], self._load
         if self._duel is None:
             raise ChatError("chat.not_ready")
@@ -278,11 +282,13 @@ class LoadedBase:
         tokenizer: Tokenizer,
         model: PreTrainedModel | PeftModel,
     ):
+        """Store a loaded base; it has no adapter yet."""
         self.key, self.compute, self.tokenizer = key, compute, tokenizer
         self._model = model
 
     def with_adapter(self, folder: Path | None) -> PreTrainedModel | PeftModel:
-        """The base with this adapter instead of the one before, or bare. Raises ModelError if it does not fit."""
+        """Return the base with this adapter instead of the one before, or bare. Raises ModelError if it does not
+        fit."""
         from peft import PeftModel
 
         from core.engine import adapter
@@ -295,7 +301,8 @@ class LoadedBase:
 
 
 def checked_adapter(folder: Path) -> AdapterFacts:
-    """The adapter's facts. Raises ModelError if it is no adapter, ChatError if it changes the base's weights."""
+    """Return the adapter's facts. Raises ModelError if it is no complete adapter, ChatError if it changes the base's
+    weights (initialization or bias)."""
     facts = describe(folder)
     check_complete(folder)
     config = files.read_object(folder / "adapter_config.json")
@@ -307,7 +314,8 @@ def checked_adapter(folder: Path) -> AdapterFacts:
 
 
 def trained_template(folder: Path, tokenizer: Tokenizer) -> ChatTemplate | None:
-    """The template saved with an adapter, with which it was trained; None if it is the base's own."""
+    """Return the template saved with an adapter, with which it was trained; None if it is the base's own, or there is
+    none."""
     file = folder / "chat_template.jinja"
     try:
         source = file.read_text("utf-8")

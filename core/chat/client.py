@@ -88,6 +88,7 @@ class ChatClient:
     def __init__(
         self, workspace: Workspace, idle_minutes: float = IDLE_MINUTES, before_start: Callable[[], None] = lambda: None
     ):
+        """Begin without a worker. idle_minutes: after which a worker ends by itself."""
         self._workspace, self._idle_minutes, self._before_start = workspace, idle_minutes, before_start
         self._changed = threading.Condition()  # guards everything below
         self._state = ChatState()
@@ -114,8 +115,8 @@ class ChatClient:
 
     # ---- load and unload ------------------------------------------------------------------------------------------
     def load(self, target: ChatTarget) -> None:
-        """Begin to load target and return at once; a running answer or load is ended. A failure becomes the state
-        "failed": see state()."""
+        """Begin to load target and return at once, in the present worker or, for another GPU's environment, a new one;
+        a running answer or load is ended. A failure becomes the state "failed": see state()."""
         self._before_start()
         environment = self._environment(target)
         if self._worker_environment not in (None, environment):
@@ -145,7 +146,8 @@ class ChatClient:
             )
 
     def _environment(self, target: ChatTarget) -> dict[str, str]:
-        """Return the worker's environment variables, which choose the run's GPU, else the present one."""
+        """Return the worker's environment variables, which choose the run's GPU, else that of the present worker, else
+        any."""
         device = None
         if target.run is not None:
             with suppress(GarageError):  # deleted meanwhile
@@ -162,6 +164,7 @@ class ChatClient:
         return run_process.environment_nearest(device)
 
     def _start_worker(self, environment: dict[str, str]) -> Child:
+        """Start a worker with its output in chat.log, listen to its events, and return it."""
         with open(self._workspace.root / "chat.log", "wb") as log:
             arguments = ("--workspace", str(self._workspace.root), "--idle-minutes", str(self._idle_minutes))
             worker = Child(
@@ -172,8 +175,8 @@ class ChatClient:
         return worker
 
     def unload(self, reason: Message | None = None) -> None:
-        """End the worker and free the device: cleanly within 2 s, else by force. reason is shown as
-        state().why_unloaded."""
+        """End the worker, which fails a running answer, and free the device: cleanly within 2 s, else by force. reason
+        is shown as state().why_unloaded."""
         with self._changed:
             worker = self._worker
             if worker is not None:
@@ -191,7 +194,8 @@ class ChatClient:
         sampling: Sampling | None = None,
         strength: float = 1.0,
     ) -> Answer:
-        """Ask one or both columns. strength: of the tuned column's adapter.
+        """Send one question to one or both columns and return the Answer that streams them. strength: of the tuned
+        column's adapter.
 
         Raises ChatError if it is not ready, already answering, or the question is empty or too long.
         """
@@ -200,8 +204,8 @@ class ChatClient:
     def ask_together(
         self, questions: Sequence[Question], sampling: Sampling | None = None, strength: float = 1.0
     ) -> Answer:
-        """Ask several questions in one batch, as `ask`; each item names its question. Raises ChatError without a
-        question, for too long ones, during another answer, or if nothing is loaded."""
+        """Send several questions in one batch, as `ask`, and return the Answer; each item names its question. Raises
+        ChatError without a question, for too long ones, during another answer, or if nothing is loaded."""
         all_turns = [turns for question in questions for turns in question if turns]
         if not all_turns or any(turns[-1]["role"] != "user" or not turns[-1]["content"].strip() for turns in all_turns):
             raise ChatError("chat.no_question")
@@ -235,15 +239,16 @@ class ChatClient:
         return answer
 
     def stop(self, column: Column | None = None) -> None:
-        """End the answer, or one column of it; its text so far stays. Its iterator gets a Done with the finish_reason
-        "stopped"."""
+        """Request the end of the answer, or one column of it; its text so far stays. Its iterator gets a Done with the
+        finish_reason "stopped"."""
         with self._changed:
             answer = self._answer
         if answer is not None:
             self._stop(answer.number, column)
 
     def _stop(self, number: int, column: Column | None) -> None:
-        """Let the worker stop an answer, in one column or (None) in all. Ignored if it is not the current answer."""
+        """Send the worker the command to stop an answer, in one column or (None) in all. Ignored if it is not the
+        current answer."""
         with self._changed:
             worker = self._worker
             if worker is None or self._answer is None or self._answer.number != number:
@@ -258,7 +263,8 @@ class ChatClient:
                 self._apply(event)
 
     def _on_exit(self, worker: Child, code: int) -> None:
-        """Handle the unexpected end of a worker: it crashed, or the system killed it."""
+        """Set the state to failed, and end the answer, after the unexpected end of the current worker: it crashed (code
+        above 0), or the system killed it."""
         with self._changed:
             if worker is not self._worker:
                 return
@@ -270,7 +276,8 @@ class ChatClient:
             self._set(ChatState("failed", self._state.target, message, msg("chat.advice_log")))
 
     def _apply(self, event: JsonObject) -> None:
-        """Take over an event of the worker into the state. Events of a load that was replaced are ignored."""
+        """Change the state by an event of the worker: answers, loading, ready, idle or error. Events of a load that was
+        replaced are ignored."""
         kind = event["event"]
         if "id" in event:
             self._apply_to_answer(event)

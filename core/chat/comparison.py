@@ -154,7 +154,9 @@ class PromptComparison:
         test_set: tuple[str, str] | None = None,
         enable_thinking: bool | None = None,
     ) -> Self:
-        """Create a comparison. Raises ChatError without prompts, with too many, or with one contestant twice."""
+        """Create a comparison's folder and write its lineup. ~ without prompts, with too many, or with one contestant
+        twice. => without prompts, with more than MAX_PROMPTS, or with one contestant twice. Raises ChatError without
+        prompts, with too many, or with one contestant twice."""
         if not prompts:
             raise ChatError("compare.no_prompts")
         if len(prompts) > MAX_PROMPTS:
@@ -198,7 +200,8 @@ class PromptComparison:
 
     # ---- answers ----------------------------------------------------------------------------------------------------
     def answers(self) -> dict[tuple[int, int], ComparisonAnswer]:
-        """Read the answers so far, by (prompt, contestant). Damaged lines of the file are skipped."""
+        """Return the answers so far, by (prompt, contestant), the newest of each. Damaged lines of the file are
+        skipped."""
         answers: dict[tuple[int, int], ComparisonAnswer] = {}
         for record in files.read_lines(self.path / ANSWERS, 0).records:
             with suppress(ValidationError):
@@ -214,7 +217,7 @@ class PromptComparison:
         files.append_line(self.path / LEFT_OUT, {"prompt": prompt, "reason": reason.model_dump()})
 
     def left_out(self) -> dict[int, Message]:
-        """Prompts that are left out for all contestants, with the reason."""
+        """Return the prompts (by number) that are left out for all contestants, with the reason."""
         reasons: dict[int, Message] = {}
         for record in files.read_lines(self.path / LEFT_OUT, 0).records:
             with suppress(ValidationError, KeyError):
@@ -222,7 +225,8 @@ class PromptComparison:
         return reasons
 
     def missing(self) -> list[tuple[int, int]]:
-        """Return (prompt, contestant) of the answers still to be generated, one contestant after the other."""
+        """Return (prompt, contestant) of the answers still to be generated, without left-out prompts, one contestant
+        after the other."""
         answers, left_out = self.answers(), self.left_out()
         return [
             (prompt, contestant)
@@ -239,13 +243,14 @@ class PromptComparison:
     def vote(
         self, prompt: int, verdict: Verdict, voter: str, pair: tuple[int, int] = (0, 1), file: str = VOTES
     ) -> None:
-        """Append a verdict. file: VOTES for people, JUDGED for a judge, here and below."""
+        """Append a voter's verdict on a pair of contestants, with the side that each stood on. file: VOTES for people,
+        JUDGED for a judge, here and below."""
         left, right = self.sides(prompt, voter, pair)
         vote = Vote(prompt=prompt, left=left, right=right, verdict=verdict, voter=voter)
         files.append_line(self.path / file, vote.model_dump(mode="json") | {"time": round(time.time(), 3)})
 
     def votes(self, file: str = VOTES) -> list[Vote]:
-        """The newest vote of each voter on each prompt and pair, in the order of the prompts."""
+        """Return the newest vote of each voter on each prompt and pair, in the order of the prompts."""
         newest: dict[tuple[int, str, frozenset[int]], Vote] = {}
         for record in files.read_lines(self.path / file, 0).records:
             with suppress(ValidationError):
@@ -260,7 +265,8 @@ class PromptComparison:
         return next((prompt for prompt in range(len(self.lineup.prompts)) if prompt not in judged), None)
 
     def score(self, pair: tuple[int, int] = (0, 1), judge: str | None = None) -> Score:
-        """Return the score of a pair by people's votes, or by one judge's: each voter's newest for each prompt."""
+        """Return the score of a pair by people's votes, or by one judge's: of each voter's newest vote on each prompt
+        the wins of either, equal and both bad ones, and wins of the left side."""
         votes = self.votes() if judge is None else [vote for vote in self.votes(JUDGED) if vote.voter == judge]
         votes = [vote for vote in votes if {vote.left, vote.right} == set(pair)]
         winners = [
@@ -280,7 +286,7 @@ def vote_files(workspace: Workspace) -> list[Path]:
 
 
 def votes_on_run(workspace: Workspace, run: str) -> Score | None:
-    """The score of a finished run against its base, in their newest blind test with a decided vote; None without
+    """Return the score of a finished run against its base, in their newest blind test with a decided vote; None without
     one."""
     for comparison in PromptComparison.all_of(workspace):
         columns = [

@@ -29,7 +29,8 @@ CONTESTANT_ERRORS = ("adapter.other_base", "chat.not_finite", "chat.adapter_chan
 
 
 def answer_missing(chat: ChatClient, workspace: Workspace, comparison: PromptComparison) -> Iterator[tuple[int, int]]:
-    """Generate missing answers; yield (answers there, answers in all) after each, which is saved at once.
+    """Generate missing answers, loading one model after the other; yield (answers there, answers in all) at the start
+    and after each, which is saved at once.
 
     A prompt that one contestant cannot answer is left out. Raises GarageError after the others if a contestant cannot
     answer at all; saved answers stay.
@@ -51,7 +52,8 @@ def answer_missing(chat: ChatClient, workspace: Workspace, comparison: PromptCom
 
 
 def _answer(chat: ChatClient, comparison: PromptComparison, target: ChatTarget, group: list[int]) -> Iterator[int]:
-    """Answer with one loaded model; yield the number of new answers each time, 0 if a prompt was left out."""
+    """Generate the group's missing answers with one model, loaded if it is not, AT_ONCE prompts at a time; yield the
+    number of new answers each time, 0 if a prompt was left out."""
     lineup, missing = comparison.lineup, set(comparison.missing())
     if not any((prompt, place) in missing for prompt in range(len(lineup.prompts)) for place in group):
         return
@@ -73,7 +75,8 @@ def _answer(chat: ChatClient, comparison: PromptComparison, target: ChatTarget, 
 def _answer_batch(
     chat: ChatClient, comparison: PromptComparison, prompts: list[int], places: dict[Column, int]
 ) -> Iterator[int]:
-    """Answer a batch and yield as _answer; if it fails, retry each prompt alone and leave out those that fail."""
+    """Generate and save the answers of a batch and yield as _answer; if it fails, retry each prompt alone and leave out
+    those that fail."""
     if not prompts:
         return
     try:
@@ -100,8 +103,8 @@ def _counts(comparison: PromptComparison) -> tuple[int, int]:
 def _groups(
     workspace: Workspace, comparison: PromptComparison, failed: list[GarageError]
 ) -> list[tuple[ChatTarget, list[int]]]:
-    """Return the models that still have answers to generate, each with its contestants. The error of a contestant that
-    cannot be loaded is added to failed."""
+    """Return the models that still have answers to generate, each with its contestants' numbers. The error of a
+    contestant that cannot be loaded is added to failed."""
     groups = dict[ChatTarget, list[int]]()
     for place in sorted({place for _, place in comparison.missing()}):
         try:
@@ -131,8 +134,8 @@ def chat_target(workspace: Workspace, contestant: Contestant) -> ChatTarget:
 
 
 def turns_for(contestant: Contestant, prompt: Prompt) -> list[Turn]:
-    """The conversation that a contestant answers: its system prompt before the prompt's own, then its examples, the
-    nearest one last, then the prompt."""
+    """Return the conversation that a contestant answers: its system prompt before the prompt's own, then its examples,
+    the nearest one last, then the prompt."""
     turns: list[Turn] = [dict(turn) for turn in prompt.turns]
     own = turns.pop(0)["content"] if turns[0]["role"] == "system" else ""
     system = "\n\n".join(filter(None, (contestant.system, own)))
@@ -166,8 +169,8 @@ def _ensure_loaded(chat: ChatClient, target: ChatTarget) -> None:
 def _ask(
     chat: ChatClient, comparison: PromptComparison, prompts: list[int], places: dict[Column, int]
 ) -> Iterator[ComparisonAnswer]:
-    """Yield each answer as it ends; its seconds are its share of the batch's time. Raises ChatError if an answer was
-    stopped."""
+    """Ask the prompts in one batch and yield each answer as it ends; its seconds are its share of the batch's time.
+    Raises ChatError if an answer was stopped."""
     lineup, ended = comparison.lineup, 0
     questions = list[tuple[list[Turn] | None, list[Turn] | None]]()
     for prompt in prompts:

@@ -82,7 +82,7 @@ class Conversations:
         self._root = workspace.root / "conversations"
 
     def begin(self, target: str, label: str, branch: Branch) -> Conversation:
-        """Create and save a conversation, named after its first question. Raises ChatError."""
+        """Create and save a conversation, named after its first question, and return it. Raises ChatError."""
         now, question = time.time(), next((turn["content"] for turn in branch.turns if turn["role"] == "user"), "")
         id = f"{time.strftime('%Y-%m-%d_%H%M%S')}_{names.short_id()}"
         name = names.display_name(question, MAX_NAME) or id
@@ -99,7 +99,7 @@ class Conversations:
         return conversation
 
     def get(self, id: object) -> Conversation:
-        """Read a conversation. Raises ChatError if it does not exist or cannot be read."""
+        """Return a saved conversation. Raises ChatError if it does not exist or cannot be read."""
         conversation = (
             files.read_model(Conversation, self._file(id)) if isinstance(id, str) and _ID.fullmatch(id) else None
         )
@@ -108,7 +108,8 @@ class Conversations:
         return conversation
 
     def find(self, words: str = "") -> list[Conversation]:
-        """Conversations with these words in their name or text, the newest first."""
+        """Return the conversations with these words in their name or text (any case), the last changed first; all for
+        ""."""
         needle = words.strip().casefold()
         read = (files.read_model(Conversation, path) for path in self._root.glob("*.json") if _ID.fullmatch(path.stem))
         matches = [
@@ -149,8 +150,8 @@ def first_questions(conversations: Iterable[Conversation]) -> list[str]:
 
 
 def lines(conversations: Iterable[Conversation]) -> Iterator[str]:
-    """The conversations as JSONL for any trainer: {"messages": [...]} of the shown branch, with the tuned model's
-    answers."""
+    """Yield the conversations as JSONL for any trainer: {"messages": [...]} of the shown branch, if it ends with an
+    answer."""
     for one in conversations:
         turns = one.branch.turns
         if turns and turns[-1]["role"] == "assistant":

@@ -31,7 +31,8 @@ from core.workspace.names import short_id
 
 
 def row(turns: Sequence[Turn], better: str, worse: str = "") -> JsonObject:
-    """A dataset row: the conversation up to its question, the better answer and, if any, the rejected one. Raises
+    """Return a dataset row: ~ Raises ChatError. => Raises ChatError without a question or better answer, or for two
+    equal answers. the conversation up to its question, the better answer and, if any, the rejected one. Raises
     ChatError."""
     if not turns or turns[-1]["role"] != "user":
         raise ChatError("chat.no_question")
@@ -71,7 +72,8 @@ def keep(
 def _create_dataset(
     workspace: Workspace, store: DatasetStore, answered: str, name: str, rows: Sequence[Example]
 ) -> DatasetInfo:
-    """Import rows as a new dataset of corrections; answered as in `keep`. Raises DataError."""
+    """Import rows as a new dataset of corrections, through a temporary file, and return it; answered as in `keep`.
+    Raises DataError."""
     folder = workspace.cache / "sets"
     file = folder / f"corrections-{short_id()}.jsonl"
     try:
@@ -105,8 +107,8 @@ def find_dataset(store: DatasetStore, answered: str) -> DatasetInfo | None:
 
 
 def recipe_for(parent: RunFolder, info: DatasetInfo) -> Recipe:
-    """Settings that continue a run with its corrections: preference training (DPO) from FEW_PAIRS rows on; before that
-    training on the corrected answers alone (SFT), for which fewer rows do.
+    """Return settings that continue a run with its corrections: preference training (DPO) from FEW_PAIRS rows on;
+    before that training on the corrected answers alone (SFT), for which fewer rows do.
 
     The run's learning rate and number of steps are left out: they are planned for the new rows. Raises RunError where
     the run cannot be continued.
@@ -118,8 +120,8 @@ def recipe_for(parent: RunFolder, info: DatasetInfo) -> Recipe:
 
 
 def rows_from_votes(comparison: PromptComparison) -> list[JsonObject]:
-    """Rows for the questions on which more people preferred one answer; ties, "both bad" and equal answers give
-    none."""
+    """Return rows with the better and the worse answer for the questions on which more people preferred one; ties,
+    "both bad", empty and equal answers give none."""
     won: dict[int, Counter[tuple[int, int]]] = {}
     for vote in comparison.votes():
         if vote.verdict in ("left", "right"):

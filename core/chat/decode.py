@@ -25,8 +25,8 @@ class Decoder:
         self._cache = "cache" if "cache" in self._takes else "past_key_values"  # renamed in transformers 5
 
     def left_padded(self, prompts: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Padded prompts: (B, T) ids and (B, T) mask, 0 on padding. Raises ModelError for a token that the model does
-        not know."""
+        """Return the prompts padded on the left: (B, T) ids and (B, T) mask, 0 on padding. Raises ModelError for a
+        token that the model does not know."""
         vocabulary.require_rows(self._model, prompts)
         longest = max(map(len, prompts))
         ids = [[self.pad_token_id] * (longest - len(prompt)) + prompt for prompt in prompts]
@@ -36,8 +36,8 @@ class Decoder:
     # A context manager inside a generator would switch gradients for its consumer too, so it stays in this function.
     @torch.no_grad()
     def forward(self, ids: torch.Tensor, mask: torch.Tensor, cache: object | None) -> tuple[torch.Tensor, object]:
-        """One forward pass: (B, V) float32 logits of the last position, and the cache. ids: (B, T) new tokens; mask:
-        (B, all tokens)."""
+        """Return, from one forward pass, (B, V) float32 logits of the last position, and the cache. ids: (B, T) new
+        tokens; mask: (B, all tokens)."""
         positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         optional = {"position_ids": positions, "logits_to_keep": 1}  # without the latter a long prompt has T x V logits
         output = self._model(
@@ -51,7 +51,7 @@ class Decoder:
 
 
 def keep_rows(cache: Cache, rows: torch.Tensor) -> None:
-    """Drop the cache's other rows.
+    """Keep only these rows (indices) of the cache.
 
     Uses `reorder_cache`, which every layer of a cache has: those of linear attention and convolutions have no
     `batch_select_indices` (transformers 5.24).

@@ -68,6 +68,8 @@ class Duel:
     def __init__(
         self, model: PreTrainedModel | PeftModel, tokenizer: Tokenizer, tuned_template: ChatTemplate | None = None
     ):
+        """Prepare templates, stop ids and marks of both columns, the context limit (by the model and the free memory),
+        and test whether both columns can share a batch."""
         self.tokenizer = tokenizer
         self._tuned = model if isinstance(model, PeftModel) else None
         self._model: torch.nn.Module = model.get_base_model() if isinstance(model, PeftModel) else model
@@ -104,8 +106,8 @@ class Duel:
     def prompt(
         self, column: Column, turns: Sequence[Turn], max_new_tokens: int, enable_thinking: bool | None = None
     ) -> list[int]:
-        """Token ids (T,) of the conversation in column's template. enable_thinking: None for both as the tuned model
-        was trained.
+        """Return the token ids (T,) of the conversation in column's template, up to the answer. enable_thinking: None
+        for both as the tuned model was trained.
 
         Raises ChatError if prompt and answer do not fit into the context.
         """
@@ -134,8 +136,8 @@ class Duel:
         stopped: StopSignal = never,
         strength: float = 1.0,
     ) -> Generator[Piece | Done]:
-        """Yield pieces of each column of each question as they are generated, then its Done. strength: factor of the
-        adapter's output.
+        """Yield pieces of each column of each question as they are generated, in batches that fit, then its Done.
+        strength: factor of the adapter's output.
 
         stopped is called before every layer, so that it also ends a long prefill, and for each column after every
         token. Raises ChatError (no question, no space in the context, no adapter, an adapter without a strength,
@@ -165,8 +167,8 @@ class Duel:
             self._one_at_a_time.release()
 
     def _batches(self, rows: list[_Reply], max_new_tokens: int) -> Iterator[list[_Reply]]:
-        """Split rows into batches that fit into the memory of two full contexts; each row is padded to its batch's
-        longest."""
+        """Yield batches of at most MAX_ROWS successive rows that fit into the memory of two full contexts; each row is
+        padded to its batch's longest."""
         batch = list[_Reply]()
         for row in rows:
             longest = max(len(one.prompt) for one in [*batch, row]) + max_new_tokens
@@ -190,7 +192,8 @@ class Duel:
         return _Reply(number, column, prompt, self._stop_ids[column], sampling.max_new_tokens, generator, stream)
 
     def _decode(self, rows: list[_Reply], sampling: Sampling, stopped: StopSignal) -> Iterator[Piece | Done]:
-        """Generate the rows' answers as one batch; yield their text as it comes."""
+        """Generate the rows' answers as one batch; yield their text as it comes, and their Done when they end. Ended
+        rows leave the batch."""
         rows = sorted(rows, key=lambda row: COLUMNS.index(row.column))  # the order that `_adapter_rows` needs
         ids, mask = self.decoder.left_padded([row.prompt for row in rows])
         cache: Cache | None = None
@@ -230,7 +233,8 @@ class Duel:
 
     @contextmanager
     def _as_rows(self, columns: Sequence[Column], stopped: StopSignal) -> Iterator[None]:
-        """Compute row i of a batch as columns[i] during the block; a layer raises _StopNow once stopped."""
+        """Context manager: compute row i of a batch with the adapter if columns[i] is "tuned", else without; a layer
+        raises _StopNow once stopped."""
         with ExitStack() as stack:
             if self.mixed:
                 stack.enter_context(_adapter_rows(self._tuned, columns))
@@ -257,7 +261,8 @@ class Duel:
 
 @contextmanager
 def _adapter_rows(tuned: PeftModel, columns: Sequence[Column]) -> Iterator[None]:
-    """Install PEFT's hooks for a mixed batch whose tuned rows come last, and always remove them afterwards.
+    """Context manager: install PEFT's hooks for a mixed batch whose tuned rows come last, with a faster product for
+    plain layers, and always remove them afterwards.
 
     PEFT 0.21 removes them after its `yield` without a try/finally, so an exception in its context skips the removal.
     Therefore its context is always left without an exception, which is raised outside it.
@@ -283,8 +288,8 @@ def _adapter_rows(tuned: PeftModel, columns: Sequence[Column]) -> Iterator[None]
 def _mixed(
     layer: LoraLayer, first: int, x: torch.Tensor, *args: object, adapter_names: Sequence[str], **kwargs: object
 ) -> torch.Tensor:
-    """PEFT's product of a plain layer, with the adapter on the rows from `first` on: the same numbers, without waiting
-    for the GPU."""
+    """Return PEFT's product of a plain layer, with the adapter on the rows from `first` on: the same numbers, without
+    waiting for the GPU."""
     result = layer.base_layer(
         x, *args, **{name: value for name, value in kwargs.items() if name not in VARIANT_KWARG_KEYS}
     )
@@ -295,8 +300,8 @@ def _mixed(
 
 @contextmanager
 def at_strength(model: torch.nn.Module, strength: float) -> Iterator[None]:
-    """Multiply s B A x of every layer by strength during the block. At 1 nothing is touched; at 0 zeros are added to
-    the base's output."""
+    """Context manager: multiply s B A x of every layer by strength during the block. At 1 nothing is touched; at 0
+    zeros are added to the base's output."""
     layers = (
         [layer for layer in model.modules() if isinstance(layer, LoraLayer) and ADAPTER in layer.scaling]
         if strength != 1
@@ -318,8 +323,8 @@ class _StopNow(Exception):
 
 @contextmanager
 def _interruptible(model: torch.nn.Module, stopped: StopSignal) -> Iterator[None]:
-    """Check stopped before every block of model: one token of a large model on the CPU takes longer than a user
-    waits."""
+    """Context manager: raise _StopNow before any block of model once stopped() is true: one token of a large model on
+    the CPU takes longer than a user waits."""
 
     def raise_if_stopped(module: torch.nn.Module, arguments: object) -> None:
         if stopped():
@@ -333,7 +338,8 @@ def _interruptible(model: torch.nn.Module, stopped: StopSignal) -> Iterator[None
 
 
 def free_on_card(device: torch.device) -> int | None:
-    """Bytes that this process may still allocate on the GPU (core.engine.device.stay_within_card); None on a CPU."""
+    """Return the bytes that this process may still allocate on the GPU (core.engine.device.stay_within_card); None on a
+    CPU."""
     if device.type != "cuda":
         return None
     free, total = torch.cuda.mem_get_info(device)
@@ -343,8 +349,8 @@ def free_on_card(device: torch.device) -> int | None:
 
 
 def tokens_that_fit(config: PretrainedConfig, free: int, width: int) -> int:
-    """The longest context of which both columns fit into free bytes: keys and values of all layers, and one layer's
-    activations for a whole prompt.
+    """Return the longest context, a multiple of 64 of at least MIN_CONTEXT, of which both columns fit into free bytes:
+    keys and values of all layers, and one layer's activations for a whole prompt.
 
     width: bytes of a number. Families that cache less (windows, latent attention) have memory to spare; if the config
     lacks these fields it is MAX_CONTEXT.
@@ -364,8 +370,8 @@ def tokens_that_fit(config: PretrainedConfig, free: int, width: int) -> int:
 
 
 def choose(logits: torch.Tensor, sampling: Sampling, generator: torch.Generator) -> int:
-    """The next token id. logits: (V,) float32. Applies temperature, then top-p, in transformers' order. Raises
-    ChatError."""
+    """Return the next token id: the likeliest if greedy, else drawn by generator after temperature, then top-p, in
+    transformers' order. logits: (V,) float32. Raises ChatError if they are not finite."""
     best = logits.argmax()
     if not torch.isfinite(logits[best]):
         raise ChatError("chat.not_finite")
@@ -390,6 +396,7 @@ class _Reply:
         generator: torch.Generator,
         stream: TextStream,
     ):
+        """Begin an answer without tokens."""
         self.number, self.column, self.prompt, self.generator = number, column, prompt, generator
         self.finish_reason: FinishReason | None = None
         self.since = 0.0
@@ -399,7 +406,8 @@ class _Reply:
         self._repetition = Repetition()
 
     def take(self, token: int) -> str:
-        """Count token and return the text that it adds, "" while a character is incomplete."""
+        """Count token, set finish_reason at a stop token, the limit of tokens or a loop, and return the text that the
+        token adds, "" while a character is incomplete."""
         self._tokens += 1
         if token in self._stop_ids:
             self.finish_reason = "stop"
@@ -452,7 +460,7 @@ class TextStream:
         self._emitted = 0  # ids of the window whose text was returned
 
     def add(self, token: int) -> str:
-        """Return the text that the token completes; "" if it ends within a character."""
+        """Add a token and return the text that it completes, with marks replaced; "" if it ends within a character."""
         self._window.append(token)
         new = self._new_text()
         if not new or new.endswith(REPLACEMENT):

@@ -65,7 +65,8 @@ class _AnswerRow:
     why: Ending | None = None
 
     def take(self, token: int, is_finite: bool, stop_ids: frozenset[int]) -> None:
-        """Add a token to the answer, or set why it ends: numbers that are not finite, the stop token, the length."""
+        """Add a token to the answer, or set why it ends: numbers that are not finite, the stop token (not added), the
+        length."""
         if not is_finite:
             self.why = "not_finite"
         elif token in stop_ids:
@@ -95,6 +96,8 @@ class SampleAnswers:
     eval_every: of the training."""
 
     def __init__(self, step: Step, reporter: Reporter, settings: SampleSettings, schedule: Schedule, eval_every: int):
+        """Encode the prompts and as many neutral texts as the run can afford to measure, and plan how often frames are
+        due."""
         self._step, self._reporter, self._total_steps = step, reporter, schedule.total_steps
         self._tokenizer, self._seconds, self._clock = settings.tokenizer, settings.seconds, settings.clock
         self._model = step.tuned.get_base_model()
@@ -134,11 +137,13 @@ class SampleAnswers:
         return at_its_turn and not self._is_off and step != self._first_step_taken
 
     def take(self, step: int, steps_take: Callable[[float | None], float | None], stops_early: bool = False) -> None:
-        """Take one frame and append it to film.jsonl.
+        """Measure the neutral loss, answer the prompts in the time that step gets, and append the frame to film.jsonl;
+        before and after the training also answer the held-out questions. A frame in between is skipped if there is no
+        time.
 
         steps_take: returns the seconds of all steps, estimated from the given seconds per token before the first step.
-        stops_early: this step is the run's last. Stop and Pause take effect between two tokens, and
-        between the layers of one.
+        stops_early: this step is the run's last. Stop and Pause take effect between two tokens, and between the layers
+        of one.
         """
         is_inner = 0 < step < self._total_steps and not stops_early
         if is_inner and self._skips_left:
@@ -183,8 +188,8 @@ class SampleAnswers:
 
     @torch.no_grad()
     def rehearse(self) -> None:
-        """Compute, for the memory probe, what a frame needs at most: the widest batch with full answers, and
-        the texts."""
+        """Compute and discard, for the memory probe, what a frame needs at most: the widest batch with full answers,
+        and the texts."""
         with self._unchanged(None), attention.set_aside(self._model):
             if self._prompts:
                 widest = max(self._groups(), key=lambda rows: len(rows) * max(len(row.prompt) for row in rows))
@@ -196,8 +201,10 @@ class SampleAnswers:
 
     @contextmanager
     def _unchanged(self, step: int | None) -> Iterator[None]:
-        """Context that restores random states afterwards. An error in it ends the sample answers, out of memory this
-        frame, and neither ends the run."""
+        """Context manager: eval mode, and random states restored afterwards. ~ An error in it ends the sample answers,
+        out of memory this frame, and neither ends the run. => An error in it is reported as a warning: lack of memory
+        ends this frame (step None: all sample answers), any other error all sample answers; neither ends the run. An
+        error in it ends the sample answers, out of memory this frame, and neither ends the run."""
         on_card = self._step.on_card
         states = random_states(on_card)
         self._step.tuned.eval()
@@ -220,8 +227,8 @@ class SampleAnswers:
 
     # ---- answers ----------------------------------------------------------------------------------------------------
     def _groups(self, prompts: Sequence[int] | None = None) -> list[list[_AnswerRow]]:
-        """Prompts (all, or these numbers) in batches whose tokens, with their answers, stay within a step's largest
-        batch."""
+        """Return prompts (all, or these numbers) in batches whose tokens, with their answers, stay within a step's
+        largest batch."""
         return self._grouped(
             [
                 _AnswerRow(place, self._prompts[place])
@@ -230,7 +237,8 @@ class SampleAnswers:
         )
 
     def _grouped(self, rows: Sequence[_AnswerRow]) -> list[list[_AnswerRow]]:
-        """Return batches of successive rows that fit into memory together."""
+        """Return batches of successive rows whose padded prompts and answers have at most as many tokens as a step's
+        largest batch."""
         groups: list[list[_AnswerRow]] = []
         for row in rows:
             group = [*groups[-1], row] if groups else [row]
@@ -242,7 +250,8 @@ class SampleAnswers:
         return groups
 
     def _readable(self) -> list[int]:
-        """The prompts that can be read in their share of the time, at the speed of the neutral texts."""
+        """Return the prompts, most informative first, that can be read in their share of the frame's time, at the speed
+        of the neutral texts, and answered at the pace of the last frame."""
         seconds = list(
             accumulate((self._seconds_per_token or 0.0) * len(self._prompts[place]) for place in self._order)
         )
@@ -256,7 +265,8 @@ class SampleAnswers:
         return [FrameAnswer(text="", why="time")] * len(self._prompts)
 
     def _answers(self, end: float, has_guaranteed: bool) -> list[FrameAnswer]:
-        """One answer for each prompt, in their order; empty with "time" if there was none for it.
+        """Return one answer for each prompt, in their order, decoded until `end`; empty with "time" if there was none
+        for it.
 
         has_guaranteed: the most informative prompt is answered in any case.
         """
@@ -273,7 +283,7 @@ class SampleAnswers:
         return answers
 
     def _decode(self, rows: Sequence[_AnswerRow], end: float, guaranteed: _AnswerRow | None = None) -> None:
-        """Decode all rows greedily until they end or the time does.
+        """Decode all rows greedily, into the rows, until they end or the clock reaches `end`.
 
         A finished row leaves the batch; so do the last rows if the time is too short for all, by the pace of the token
         before. guaranteed: the first row, if any, which has CERTAIN_S more.
@@ -312,7 +322,7 @@ class SampleAnswers:
             alive = [alive[i] for i in continuing]
 
     def _answers_to(self, prompts: Sequence[list[int]], end: float) -> list[FrameAnswer]:
-        """One answer for each prompt; "time" if there was none for it."""
+        """Return one greedy answer for each prompt, decoded until `end`; "time" if there was none for it."""
         rows = [_AnswerRow(place, prompt) for place, prompt in enumerate(prompts)]
         with attention.set_aside(self._model):
             for group in self._grouped(rows):
@@ -321,8 +331,8 @@ class SampleAnswers:
 
     # ---- neutral texts ----------------------------------------------------------------------------------------------
     def _neutral_loss(self, is_inner: bool) -> float | None:
-        """The loss on the neutral texts; None at an inner frame if it takes too long, and in a run too short for a
-        text."""
+        """Return the loss, and note its seconds; it is that on the neutral texts; None at an inner frame if it takes
+        too long, and in a run too short for a text."""
         if self._neutral_seconds > NEUTRAL_SHARE * self._seconds and is_inner:
             return None
         started = self._clock()
@@ -331,7 +341,7 @@ class SampleAnswers:
         return loss
 
     def _measure_neutral(self) -> float | None:
-        """Mean loss over all tokens of the texts; None if it is not finite, or there are no texts."""
+        """Return the mean loss over all tokens of the texts; None if it is not finite, or there are no texts."""
         lengths = [len(row.input_ids) for row in self._neutral]
         loss_sum, learned = 0.0, 0
         for chosen in packed(range(len(lengths)), lengths, max([self._at_once, *lengths])):

@@ -25,8 +25,9 @@ class SampleTime:
     spent: float = 0.0
 
     def seconds_for(self, step: int, run_seconds: float | None, reserved: float) -> float:
-        """Seconds for the frame at `step`. run_seconds: of the run's steps, None if unknown. reserved:
-        for the texts after the last step."""
+        """Return the seconds for the frame at `step`, at most `most`: its part of what sample answers may still take of
+        the run; the first and last count double. run_seconds: of the run's steps, None if unknown (0 seconds).
+        reserved: for the texts after the last step."""
         if run_seconds is None:
             return 0.0
         later = self.total_steps // self.every - step // self.every + bool(self.total_steps % self.every)

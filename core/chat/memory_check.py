@@ -20,7 +20,7 @@ def needed_bytes(shape: ModelShape, setup: Setup) -> float:
 
 
 def too_little(shape: ModelShape, setup: Setup, free_bytes: int) -> Message | None:
-    """A warning if the model does not fit into free_bytes, else None.
+    """Return a warning, with advice, if the model does not fit into free_bytes, else None.
 
     It is loaded all the same: other programs may release memory, and Windows lends a GPU some RAM.
     """

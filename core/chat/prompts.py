@@ -72,7 +72,7 @@ def prompts_of(run: RunFolder, store: DatasetStore, count: int) -> list[Prompt]:
 
 
 def neutral(language: str) -> list[Prompt]:
-    """Questions unrelated to any dataset; in English if there are none in language."""
+    """Return questions unrelated to any dataset as prompts; in English if there are none in language."""
     by_language = neutral_prompts().prompts
     return [
         Prompt(turns=({"role": "user", "content": question},), source="neutral")
@@ -81,7 +81,7 @@ def neutral(language: str) -> list[Prompt]:
 
 
 def own_prompts(lines: str) -> list[Prompt]:
-    """Prompts from a text with one question a line."""
+    """Return the lines of a text that are not empty as prompts, one question a line."""
     return [
         Prompt(turns=({"role": "user", "content": line.strip()},), source="own")
         for line in lines.splitlines()
@@ -90,7 +90,8 @@ def own_prompts(lines: str) -> list[Prompt]:
 
 
 def prompt_from_row(example: Example, source: Source, max_characters: int | None = None) -> Prompt | None:
-    """A row up to its first answer; None for plain text, tools, a bad answer, and questions that are too long."""
+    """Return a row up to its first answer as a prompt with that answer expected; ~ and questions that are too long. =>
+    and more than max_characters. None for plain text, tools, a bad answer, and questions that are too long."""
     if example.text is not None or example.tools or example.is_bad:
         return None
     turns = conversation(example)
@@ -123,7 +124,7 @@ def record_of(prompt: Prompt) -> JsonObject:
 
 
 def prompts_of_file(path: Path) -> list[Prompt]:
-    """Read prompts from a file. Raises ChatError with the line number.
+    """Return the prompts in a file. Raises ChatError with the line number.
 
     .txt: one prompt a line; .jsonl or .json: strings, or objects with `prompt` (or `question`, `instruction`), or
     `messages` up to the question, and optionally `expected` (or `answer`, `output`), `tags` and `judge`.
@@ -132,7 +133,8 @@ def prompts_of_file(path: Path) -> list[Prompt]:
 
 
 def values_of_file(path: Path) -> list[tuple[int, object]]:
-    """Read the values of a file of prompts, each with its line (in a .json file: its place). Raises ChatError."""
+    """Return the values of a file of prompts, ~ Raises ChatError. => Raises ChatError for a file that is too large,
+    unreadable, or not UTF-8 or JSON. each with its line (in a .json file: its place). Raises ChatError."""
     try:
         if (size := path.stat().st_size) > MAX_BYTES:
             raise ChatError("compare.too_large", file=path.name, found=size, most=MAX_BYTES)
@@ -161,7 +163,7 @@ def _json_of(text: str, file: str, number: int) -> object:
 
 
 def prompt_from_value(value: object, file: str, number: int) -> Prompt:
-    """Read one value of such a file. Raises ChatError."""
+    """Return the prompt in one value of such a file. Raises ChatError without a question, or for a bad judge."""
     record = {"prompt": value} if isinstance(value, str) else value if isinstance(value, dict) else {}
     question = next(
         (record[name] for name in ("prompt", "question", "instruction") if isinstance(record.get(name), str)), ""
@@ -183,7 +185,7 @@ def prompt_from_value(value: object, file: str, number: int) -> Prompt:
 
 
 def judge_from_value(value: object, file: str, number: int) -> JudgeSpec:
-    """Read the spec of a judge in a file. Raises ChatError."""
+    """Return the judge's spec in a value of a file. Raises ChatError, naming the wrong field."""
     try:
         return JUDGE_SPEC.validate_python(value)
     except ValidationError as error:

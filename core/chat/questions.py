@@ -18,7 +18,8 @@ LOAD_TIMEOUT_S = 1800  # the model may have to be downloaded first
 
 
 def target_of(run: RunFolder, checkpoint: str | None = None, four_bit: bool | None = None) -> ChatTarget:
-    """The model to load for a run: its adapter, or a checkpoint's, on the base as it was trained.
+    """Return the chat's target for a run: its adapter (without one the newest checkpoint's), or that of a checkpoint,
+    on the base as it was trained.
 
     four_bit: None means as trained. Raises ChatError for a run without an adapter, RunError for an unknown checkpoint.
     """
@@ -50,7 +51,8 @@ def target_of_adapter(workspace: Workspace, folder: Path, four_bit: bool = False
 
 @contextmanager
 def opened(workspace: Workspace, target: ChatTarget) -> Iterator[ChatClient]:
-    """Load target and yield a chat that is ready; free the device afterwards."""
+    """Context manager: load target and yield a chat that is ready; free the device afterwards. Raises ChatError if it
+    cannot be loaded."""
     client = ChatClient(workspace)
     try:
         client.load(target)
@@ -63,7 +65,7 @@ def opened(workspace: Workspace, target: ChatTarget) -> Iterator[ChatClient]:
 def answer(
     client: ChatClient, prompt: str, both: bool, max_new_tokens: int, enable_thinking: bool | None = None
 ) -> dict[str, str | None]:
-    """The columns' answers to one question: {"tuned": ..., "base": ... or None}.
+    """Return the columns' greedy answers to one question: {"tuned": ..., "base": ... or None}.
 
     enable_thinking: None as trained. Raises ChatError if the template has no such option.
     """

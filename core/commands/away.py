@@ -97,8 +97,8 @@ def unpack(file: Path, workspace: WorkspaceOption = None, as_json: JsonOption = 
 def _complete_recipe(
     space: Workspace, recipe: Recipe, relative_to: Path, parent: RunFolder | None, answer: str, accept_guess: bool
 ) -> Recipe:
-    """Return the recipe with its data as an id of the store, in its current version, and with the settings of its
-    parent. Raises DataError for columns that nobody has decided."""
+    """Return the recipe with its data imported, as an id of the store, in its current version, and with the settings of
+    its parent. Raises DataError for columns that nobody has decided."""
     if parent:
         recipe = further.child_of(recipe, parent)
     recipe, store = with_imported_data(space, recipe, relative_to, answer), dataset_store(space)

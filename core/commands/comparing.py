@@ -185,7 +185,7 @@ def _prompts_of_first(space: Workspace, named: Sequence[Contestant], count: int)
 
 
 def named_contestants(space: Workspace, words: Sequence[str]) -> list[Contestant]:
-    """Parse contestants such as RUN@0.8.
+    """Return the contestants in words such as RUN@0.8 or base@4bit; `base` is the first run's.
 
     Raises RecipeError for `base` without a run, RunError for an unknown run, ChatError for a strength beyond the
     limits.
@@ -216,8 +216,8 @@ def _is_base(word: str) -> bool:
 
 
 def _contestant_option(part: str, run: RunFolder | None) -> dict[str, object]:
-    """Parse the part behind an @: precision of the base; for a run also its strength or a checkpoint. Raises
-    RecipeError, ChatError."""
+    """Return the Contestant fields of the part behind an @: precision of the base; for a run also its strength or a
+    checkpoint. Raises RecipeError, ChatError."""
     if part in ("4bit", "16bit"):
         return {"precision": part.removesuffix("bit")}
     if run is None:
@@ -232,7 +232,8 @@ def _contestant_option(part: str, run: RunFolder | None) -> dict[str, object]:
 
 
 def comparison_json(comparison: PromptComparison) -> JsonObject:
-    """Return the object that --json prints. same_beginning: characters. How many answers are right says `evaluate`."""
+    """Return the object that --json prints: each contestant's counts and speed, each prompt's answers. same_beginning:
+    characters. How many answers are right says `evaluate`."""
     lineup, answers = comparison.lineup, comparison.answers()
     by_contestant: list[dict[str, object]] = []
     for place, one in enumerate(lineup.contestants):

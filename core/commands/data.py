@@ -73,8 +73,8 @@ def dataset_id(space: Workspace, source: str, relative_to: Path, choices: Choice
 
 
 def with_imported_data(space: Workspace, recipe: Recipe, relative_to: Path, answer: str = "") -> Recipe:
-    """Return recipe with its data set as an id of the store. answer: the column that a person named as the answer.
-    Raises DataError as `dataset_id`."""
+    """Return recipe with its dataset, imported if it is a file, as an id of the store, and its columns. answer: the
+    column that a person named as the answer. Raises DataError as `dataset_id`."""
     data = recipe.data
     source = dataset_id(space, data.source, relative_to, Choices.from_data(data))
     data = data.model_copy(update={"source": source})
@@ -173,7 +173,8 @@ def inspect(
 
 
 def _path_of(store: DatasetStore, data: str, choices: Choices) -> tuple[Path, Choices]:
-    """Return the path of a file, a folder or a dataset, and the choices to read it with. Raises DataError."""
+    """Return the path of a file, a folder or a dataset, and the choices to read it with (a dataset's stored ones
+    added). Raises DataError."""
     if not data.strip():
         raise DataError("data.no_name")
     path = expand(data)
@@ -199,8 +200,8 @@ def _as_json(path: Path, report: DataReport, first: list[Example], choices: Choi
 
 
 def _answer_question(report: DataReport) -> list[JsonObject]:
-    """Return the question which column is the answer, with the readings to choose from, if only contents or nothing
-    decide it."""
+    """Return [the question which column is the answer, with the readings to choose from] if only contents or nothing
+    decide it, else []."""
     if not report.readings:
         return []
     text = undecided(report).message if report.undecided else msg("data.note_guessed", taken=taken_as(report.roles))
@@ -294,7 +295,8 @@ def _rendered(
 
 
 def training_tokens(preview: Preview, max_length: int, long_examples: LongExamples) -> JsonObject:
-    """Return token statistics of a dataset's preview."""
+    """Return token statistics of a dataset's preview for this max_length: tokens, trained, truncated, split and refused
+    rows, lengths."""
     counts = preview.counts(max_length, long_examples)
     return {
         "tokens": counts.tokens,

@@ -97,7 +97,7 @@ def memory_corrections(space: Workspace, machine: Machine, model: str) -> Correc
 
 
 def read_data(models: Models, model: str, data: str) -> tuple[Preview, DataFacts]:
-    """Return a preview of data under model's tokenizer, and its token counts.
+    """Return a preview of data (imported if it is a file) under model's tokenizer, and its token counts.
 
     A model without a tokenizer (a bare size, a config.json) borrows the starter's; then the counts are estimates. If
     nothing, or only a guess, shows which column is the answer, that is printed: a run would be refused.
@@ -117,7 +117,7 @@ def read_data(models: Models, model: str, data: str) -> tuple[Preview, DataFacts
 
 
 def plan_json(advice: Advice) -> dict[str, object]:
-    """Return the fields that `plan --json` promises (docs/design.md, section 7)."""
+    """Return the fields of an advice that `plan --json` promises (docs/design.md, section 7)."""
     promised = {
         "method", "r", "lora_alpha", "target_modules", "max_length", "per_device_train_batch_size",
         "gradient_accumulation_steps", "learning_rate", "num_train_epochs", "planned_steps", "verdict", "reasons",
@@ -128,8 +128,8 @@ def plan_json(advice: Advice) -> dict[str, object]:
 
 
 def plan_page(advice: Advice, language: str) -> list[str]:
-    """Return the recommendation as lines for a terminal: verdict, reasons, memory, alternatives, the documented
-    table."""
+    """Return the recommendation as lines for a terminal in a language: verdict, reasons, memory, alternatives, the
+    documented table."""
 
     def text(key: str, **params: object) -> str:
         return msg(f"advise.page_{key}", **params).render(language)
@@ -261,7 +261,8 @@ def estimate(
 
 
 def counted_dry_run(models: Models, model: str, setup: Setup) -> DryRunState:
-    """Run the dry run of a setup and wait for it. Returns its result, or the reason why there is none."""
+    """Run the dry run of a setup for a model and wait for it; its process is ended afterwards. Returns its result, or
+    the reason why there is none."""
     runs = DryRuns(lambda: busy(Runs(models.workspace)))
     try:
         return runs.wait(Question(config=config_of(models, model), setup=setup))
@@ -282,7 +283,8 @@ def dry_run_json(result: DryRunState) -> dict[str, object]:
 
 
 def dry_run_lines(result: DryRunState, arithmetic_gib: float | None, language: str) -> list[str]:
-    """Describe a dry run in lines. arithmetic_gib: the estimate for the GPU without it."""
+    """Return a dry run as lines in a language: its memory, and how much it differs from the estimate. arithmetic_gib:
+    the estimate for the GPU without it."""
     if result.answer is None:
         return [msg("dry_run.none", why=result.why or "-").render(language)]
     answer, counted = result.answer, result.answer.estimate

@@ -118,7 +118,7 @@ def _recipe_of(space: Workspace, base: str, data: str) -> Recipe:
 
 
 def _learned(space: Workspace, run: RunFolder | None, recipe: Recipe) -> tuple[LearnedRows | None, list[Message]]:
-    """The training rows; without a run's dataset None, and a note."""
+    """Return (training rows, notes); without a run's dataset (None, a note)."""
     store = dataset_store(space)
     if run is None:
         return LearnedRows.of_recipe(recipe, store), []
@@ -135,7 +135,8 @@ def _questions(
     name: str,
     recipe: Recipe,
 ) -> sets.TestSet:
-    """The chosen set or file, else the questions of a sample dataset, else the held-out rows. Raises ChatError."""
+    """Return the chosen set or file, else the questions of a sample dataset, else the held-out rows as a set. Raises
+    ChatError, also without any question."""
     set_name, file = chosen
     if set_name is not None:
         return sets.open_set(space, set_name)
@@ -145,7 +146,8 @@ def _questions(
 
 
 def _contestant(space: Workspace, word: str, run: RunFolder | None, base: str | None, prompt: str) -> Contestant:
-    """Parse a contestant such as base+prompt, tuned or RUN@0.5+examples. Raises GarageError."""
+    """Return the contestant in a word such as base+prompt, tuned or RUN@0.5+examples. Raises ChatError for an unknown
+    one, or without a prompt; RunError for an unknown run."""
     name, *extras = word.split("+")
     while extras and extras[0] not in ("prompt", "examples"):  # a run's name may have a +
         name += "+" + extras.pop(0)
@@ -172,7 +174,8 @@ def _contestant(space: Workspace, word: str, run: RunFolder | None, base: str | 
 
 
 def _answer(space: Workspace, evaluation: SetEvaluation, as_json: bool) -> None:
-    """Generate the missing answers. Those that arrived are kept if it is ended."""
+    """Generate the missing answers, with progress on a terminal, and unload the model. Those that arrived are kept if
+    it is ended."""
     line, chat = "", ChatClient(space)
     try:
         for done, total in answer_missing(chat, space, evaluation):
@@ -186,7 +189,8 @@ def _answer(space: Workspace, evaluation: SetEvaluation, as_json: bool) -> None:
 
 
 def _result(space: Workspace, table: Table, notes: Sequence[Message]) -> JsonObject:
-    """The object that --json prints."""
+    """Return the object that --json prints: contestants' shares, rows with verdicts, what was lost since an earlier
+    evaluation, conclusion and notes."""
     evaluation, lineup = table.evaluation, table.evaluation.lineup
     lost, why_not = list[int](), list[Message]()
     if (earlier := earlier_table(space, table)) is not None:
@@ -215,6 +219,7 @@ def _result(space: Workspace, table: Table, notes: Sequence[Message]) -> JsonObj
 
 
 def _row(table: Table, number: int) -> JsonObject:
+    """Return one question as JSON with each contestant's answer and verdict (None without an answer)."""
     prompt = table.evaluation.lineup.prompts[number]
     cells = list[JsonObject | None]()
     for place in range(len(table.contestants)):
@@ -232,7 +237,7 @@ def _row(table: Table, number: int) -> JsonObject:
 
 
 def _show(table: Table, result: JsonObject) -> None:
-    """Print the rows, the shares and the sentence."""
+    """Print a mark for each row and contestant, the shares with their intervals, the notes and the conclusion."""
     marks = {"right": "+", "partly": "~", "wrong": "-"}
     language = terminal_language()
     print(columns(*(one.label for one in table.contestants)))
@@ -261,7 +266,8 @@ def _short(text: str) -> str:
 
 
 def _fail_below(table: Table, least: float | None) -> None:
-    """End with status 1 if the fine-tuned model, or without one the best, is right less often than that."""
+    """Print it and exit with status 1 if the share of right answers of the fine-tuned model, or without one of the
+    best, is below least; None: never."""
     if least is None:
         return
     places = range(len(table.contestants)) if table.tuned is None else [table.tuned]

@@ -28,8 +28,10 @@ class Receiver:
 
     @classmethod
     def find(cls, to: str, space: Workspace, run: RunFolder) -> Receiver:
-        """Find the program `to`. Raises ExportError for one that is required but missing, or too old for this model
-        family."""
+        """Return the receiver for `to`, its program found; Ollama may be missing. ~ Raises ExportError for one that is
+        required but missing, or too old for this model family. => Raises ExportError without LM Studio's folder, or for
+        an Ollama too old for this model family. Raises ExportError for one that is required but missing, or too old for
+        this model family."""
         if to == "lmstudio":
             return cls(to, lmstudio=lmstudio.wanted_folder())
         ollama = program.find() if to == "ollama" else None
@@ -42,8 +44,8 @@ class Receiver:
         return cls(to, ollama=ollama)
 
     def hand_over(self, result: ExportResult, folder: Path, quiet: bool) -> dict[str, object]:
-        """Give the exported file to the program and return what --json prints. Raises ExportError; the file always
-        stays."""
+        """Give the exported file to the program, or print the commands that use it elsewhere, and return what --json
+        prints. Raises ExportError; the file always stays."""
         file = folder / result.gguf
         if self.lmstudio:
             placed = lmstudio.place(file, result.run_name, self.lmstudio)
@@ -59,7 +61,7 @@ class Receiver:
         return {"commands": {key.removeprefix("in_"): command for key, command in commands}}
 
     def _give(self, ollama: Path, result: ExportResult, folder: Path, quiet: bool) -> dict[str, object]:
-        """Create the model in Ollama and print its first answer. Ctrl-C ends the command with code 3."""
+        """Create the model in Ollama, print its first answer and return both. Ctrl-C ends the command with code 3."""
         name = other_programs.ollama_name(result)
         try:
             given = program.create_model(

@@ -124,7 +124,7 @@ def _say_added(info: DatasetInfo, source: str, as_json: bool) -> None:
 
 
 def facts(dataset: AboutSet) -> list[str | Message]:
-    """Return licence, languages, gate, downloads and likes, for the terminal."""
+    """Return licence, languages, gate, downloads and likes of a dataset, as messages or text for the terminal."""
     return [
         msg("hub_set.licence", licence=dataset.licence) if dataset.licence else msg("hub_set.no_licence"),
         *([", ".join(dataset.languages[:5])] if dataset.languages else []),
@@ -144,6 +144,7 @@ def _line(name: str, *cells: str) -> str:
 
 
 def _cells(row: FoundSet) -> list[str]:
+    """Return the cells of a search result: why it cannot be used, or rows, size, licence and gate."""
     if row.why_not:
         return [_text(row.why_not)]
     rows = row.rows if row.rows is not None else row.about_rows

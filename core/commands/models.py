@@ -104,8 +104,8 @@ def download(
 
 
 def follow_download(downloads: Downloads, repo: str, revision: str | None, paused: Message, quiet: bool) -> Download:
-    """Show a download on stderr until it ends. paused: printed after Ctrl-C. Raises ModelError if it does not
-    complete."""
+    """Show a download on stderr until it ends, and return it; Ctrl-C pauses it and exits with 4, unless the app
+    downloads it. paused: printed after Ctrl-C. Raises ModelError if it does not complete."""
     line = [""]
 
     def show(progress: Progress) -> None:
@@ -219,7 +219,7 @@ def row_of(name: str, *cells: str) -> str:
 
 
 def progress_of(row: Download) -> str:
-    """Describe a download's state, with per cent and size once its total is known, and speed while it runs."""
+    """Return a download's state as text, with per cent and size once its total is known, and speed while it runs."""
     state = msg(f"models.state_{row.state}")
     if not row.total:  # the hub was not queried yet, or did not answer
         return state.render(terminal_language())
@@ -239,6 +239,7 @@ def hub_cells(row: FoundModel) -> list[str]:
 
 
 def kept_json(row: StoredModel) -> dict[str, object]:
+    """Return a stored model as JSON: folder, size, last use, exports that it allows, and runs that use it."""
     uses = [asdict(use) for use in row.uses]
     there = [row.folder / "config.json", *row.folder.glob("snapshots/*/config.json")]
     config = next((config for file in there if (config := files.read_object(file))), None)
@@ -265,6 +266,7 @@ def leaves_json(way: ExportSupport) -> dict[str, object]:
 
 
 def shelf_json(matches: Shelf) -> dict[str, object]:
+    """Return the models that a search found, with their verdicts, and its remarks, as JSON."""
     rows = [
         {
             "id": row.model.id, "hub": row.model.hub, "title": row.model.title, "billions": row.model.billions,

@@ -34,7 +34,9 @@ class PublishWish:
 
 
 def to_hub(exports: Exports, run: RunFolder, wish: PublishWish) -> None:
-    """List what would be sent and, with wish.yes, send it. Raises GarageError, and typer.Exit with the exit status."""
+    """List what would be sent, of an export that is made first if needed, and, with wish.yes, send it. ~ and typer.Exit
+    with the exit status. => and always typer.Exit with the exit status: 0, 3 cancelled, 1 failed. Raises GarageError,
+    and typer.Exit with the exit status."""
     check_name(wish.repo, run.name)
     if wish.kind not in ("adapter", "merged", "gguf"):
         raise ExportError("export.unknown_target", found=wish.kind[:40], there=["adapter", "merged", "gguf"])
@@ -56,8 +58,8 @@ def to_hub(exports: Exports, run: RunFolder, wish: PublishWish) -> None:
 
 
 def _made(exports: Exports, run: RunFolder, wish: PublishWish) -> ExportResult:
-    """Create and check the export as `export --to` does. Raises ExportError; Ctrl-C cancels it and exits with code
-    3."""
+    """Create and check the export as `export --to` does, wait for it and return it. Raises ExportError; Ctrl-C cancels
+    it and exits with code 3."""
     job = exports.start(run, wish.kind, wish.quant, wish.checkpoint, strength=wish.strength)
     try:
         status = job.wait(on_status=None if wish.as_json else _Stages().show)
@@ -73,7 +75,7 @@ def _made(exports: Exports, run: RunFolder, wish: PublishWish) -> ExportResult:
 
 
 def _send(publishing: Publishing, result: ExportResult, wish: PublishWish) -> ExportStatus:
-    """Upload the export and wait for its end. Ctrl-C cancels the upload."""
+    """Upload the export, wait for its end and return its status. Ctrl-C cancels the upload."""
     publishing.start(result, wish.repo, wish.private, wish.with_film)
     try:
         return publishing.wait(result.name, None if wish.as_json else _Stages().show)
@@ -102,6 +104,7 @@ class _Stages:
 
 
 def _list(parcel: Parcel, wish: PublishWish) -> None:
+    """Print each file with its size, then the total size and where it would go, and the parcel's notes."""
     for piece in parcel.pieces:
         print(f"{size_in_words(piece.size).render(terminal_language()):>10}  {piece.name}")
     key = "publish.leaves_private" if wish.private else "publish.leaves_public"
@@ -111,6 +114,7 @@ def _list(parcel: Parcel, wish: PublishWish) -> None:
 
 
 def _print(parcel: Parcel, wish: PublishWish, status: ExportStatus | None) -> None:
+    """Print the parcel, whether it was published, and the message, as one JSON object."""
     files = [{"name": piece.name, "bytes": piece.size} for piece in parcel.pieces]
     value = {"repo": wish.repo, "kind": wish.kind, "private": wish.private, "files": files, "bytes": parcel.size}
     state = {

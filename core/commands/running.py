@@ -139,7 +139,8 @@ def further(
 
 
 def parse_cards(option: str | None, cpu: bool, settings: list[str]) -> tuple[list[Card], list[str]]:
-    """Return the GPUs that --cards names, and settings with as many ranks. Raises RecipeError."""
+    """Return the GPUs that --cards names, and settings with as many ranks; ([], settings) without the option. Raises
+    RecipeError for unknown GPUs, or with --cpu."""
     if option is None:
         return [], settings
     if cpu:
@@ -161,7 +162,8 @@ def prepare_run(
     answer: str = "",
     accept_guess: bool = False,
 ) -> RunFolder:
-    """Create a run of recipe that is about to start here, or that waits in the app's queue."""
+    """Return a new run of recipe that is about to start here, or (queue) that waits in the app's queue: its data is
+    imported, open settings are planned, warnings printed. Raises GarageError, also while another run is at work."""
     writable.require(space)
     if parent:
         recipe = further_runs.child_of(recipe, parent)
@@ -227,8 +229,8 @@ def join_run(space: Workspace, nodes: Nodes, option: str | None, cpu: bool) -> i
 
 
 def carry_out(run: RunFolder, space: Workspace, as_json: bool, nodes: Nodes | None = None) -> None:
-    """Train the run, report its end, and exit with the code of its state. With nodes, first print the other PCs'
-    command."""
+    """Train the run in the foreground, report its end, and raise typer.Exit with the code of its state. With nodes,
+    first print the other PCs' command."""
     if nodes:
         other = f"{COMMAND} train --nnodes {nodes.count} --node-rank 1 --rdzv-endpoint {nodes.endpoint}"
         say(msg("nodes.type_there", command=other, count=nodes.count - 1))
@@ -298,7 +300,7 @@ def refuse_while_busy(runs: Runs) -> None:
 
 
 def preview_of(space: Workspace, recipe: Recipe) -> Preview | None:
-    """Return the token counts of the data, or None if data or model are missing: the run reports why."""
+    """Return a preview of the data with its token counts, or None if data or model are missing: the run reports why."""
     data = recipe.data
     with contextlib.suppress(GarageError):
         return Previews(dataset_store(space), Models(space)).get(
@@ -315,7 +317,7 @@ def grounds_of(
     cards: Sequence[Card] = (),
     continues: bool = False,
 ) -> Grounds:
-    """Return what a plan is based on: this PC, the model and the data.
+    """Return the grounds of a plan: this PC, the model and the data.
 
     Missing parts are left out: the plan mentions it, and the run reports why.
     """
@@ -332,7 +334,8 @@ def grounds_of(
 def follow(
     run: RunFolder, space: Workspace, quiet: bool, environment: Mapping[str, str] = MappingProxyType({})
 ) -> Status:
-    """Drive the worker of run in the foreground with a progress line; Ctrl-C pauses it.
+    """Start the worker of run, show a progress line on stderr until it ends, and return the run's status; Ctrl-C
+    requests a pause, a second one kills it. A run that its worker left without an end is marked as failed.
 
     environment: variables for the worker, beside the usual ones.
     """

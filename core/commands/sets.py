@@ -46,7 +46,7 @@ def show_list(workspace: WorkspaceOption = None, as_json: JsonOption = False) ->
 
 
 def _runs_by_dataset(space: Workspace) -> dict[str, list[str]]:
-    """Return the ids of the runs of each dataset that was trained on."""
+    """Return the ids of the runs that were trained on each dataset, by the dataset's id."""
     runs = Runs(space)
     used: dict[str, list[str]] = {}
     for run in runs.list():
@@ -88,6 +88,7 @@ def _row(row: ShownRow) -> dict[str, object]:
 
 
 def _cell(row: ShownRow) -> str:
+    """Return a row, or why it is none, as one line of at most CELL characters."""
     text = (
         working.text_of(row.example)
         if row.example

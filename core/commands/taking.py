@@ -159,7 +159,7 @@ def recipe(
 
 
 def _result_lines(result: ExportResult, folder: Path) -> Iterator[Message]:
-    """Describe an export: how it was checked, and where it is."""
+    """Yield messages on an export: how it was checked, answers that differ, notes, where it is and its size."""
     yield msg("command.export_proof", found=result.check.summary)
     for item in result.check.differences:
         yield msg("command.export_difference", prompt=item.prompt, adapter=item.adapter, export=item.export)

@@ -42,7 +42,8 @@ SettingsOption = Annotated[
 
 
 def apply_settings(value: JsonObject, settings: list[str]) -> JsonObject:
-    """Change value, a parsed recipe, as --set demands, in place. Raises RecipeError."""
+    """Change value, a parsed recipe, in place by settings SECTION.NAME=VALUE (YAML) of --set, and return it. Raises
+    RecipeError for another form."""
     for setting in settings:
         name, equals, raw = setting.partition("=")
         keys = name.strip().split(".")
@@ -83,7 +84,7 @@ def print_json(value: object) -> None:
 
 
 def in_words(value: object) -> object:
-    """Return JSON values in which each message also carries its English sentence."""
+    """Return a copy of JSON values in which each message, at any depth, also carries its English sentence."""
     if isinstance(value, dict) and (len(value), type(value.get("key")), type(value.get("params"))) == (2, str, dict):
         return value | {"sentence": Message.model_validate(value).render("en")}
     if isinstance(value, dict):
@@ -92,7 +93,7 @@ def in_words(value: object) -> object:
 
 
 def progress_line(status: Status) -> str:
-    """Return a run's stage, with its step and the minutes left, or with per cent where the stage reports it."""
+    """Return a run's stage as text, with its step and the minutes left, or with per cent where the stage reports it."""
     language = terminal_language()
     stage = msg(f"stage.{status.stage}").render(language)
     if status.stage == "training" and status.total_steps:

@@ -40,7 +40,8 @@ class AdapterFacts:
 
 
 def describe(folder: Path) -> AdapterFacts:
-    """Read an adapter's config. Raises ModelError for a folder that is not a LoRA adapter in safetensors. No torch."""
+    """Return the facts in an adapter's config: base, revision, rank, alpha, DoRA. Raises ModelError for a folder that
+    is not a LoRA adapter in safetensors. No torch."""
     config = files.read_object(folder / "adapter_config.json")
     if not config:
         raise ModelError("adapter.no_config", folder=folder.name)
@@ -84,7 +85,8 @@ def renamed(weights: Mapping[str, T], layers: Collection[str]) -> dict[str, T]:
 
 
 def fit(config: PeftConfig, layers: Collection[str]) -> None:
-    """Rename the layers in PEFT's config of an adapter to those of the model, in place."""
+    """Rename the layers (target modules, parameters, rank and alpha patterns) in PEFT's config of an adapter to those
+    of the model, in place."""
     if not isinstance(config.target_modules, str | None):
         config.target_modules = {name_in(layers, name) for name in config.target_modules}
     if config.target_parameters:  # full names in adapters of other programs; ours are suffixes
@@ -101,7 +103,8 @@ NOT_SCALABLE = ("use_dora", "modules_to_save", "lora_bias", "trainable_token_ind
 
 
 def at_strength(folder: Path, strength: float, target: Path) -> Path:
-    """Write to target, a new folder, the adapter with its effect multiplied by strength.
+    """Write to target, a new folder, the adapter with its effect multiplied by strength through lora_alpha; return
+    target.
 
     Raises ModelError for an adapter with parts that lora_alpha does not scale.
     """
@@ -124,7 +127,7 @@ def check_complete(folder: Path) -> None:
 
 
 def _damage(file: Path) -> str:
-    """Describe the damage of a safetensors file by its header and size; "" for none. Its data is not read."""
+    """Return the damage of a safetensors file in words, by its header and size alone; "" for none."""
     try:
         with open(file, "rb") as opened:
             size, head = file.stat().st_size, int.from_bytes(opened.read(8), "little")

@@ -18,7 +18,8 @@ _MEANT = ("", "instruct", "it", "chat")  # Ollama's "llama3.2:3b" is the instruc
 
 
 def made_from(name: str) -> str | None:
-    """Return the hub id of the model that `name` stands for; None if no model of the catalogue has that name.
+    """Return the hub id of the model that `name` stands for, without quantization, owner and ending; None if no model
+    of the catalogue has that name.
 
     name: without its owner, as in LM Studio (Qwen3-4B-GGUF), Ollama (qwen3:4b) or a file (qwen3-4b-q4_k_m.gguf).
     """

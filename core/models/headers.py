@@ -126,7 +126,8 @@ def of_folder(folder: Path) -> list[Tensor]:
 
 
 def refuse_untrue(tensors: Iterable[Tensor], config: Mapping[str, object], shape: ModelShape) -> None:
-    """Raise ModelError if the weights (all of a model's) do not match its config.json."""
+    """Raise ModelError if the weights (all of a model's) do not match its config.json in layers (extra prediction
+    layers allowed), vocabulary or width; without such tensors nothing is checked."""
     text = [tensor for tensor in tensors if not _OTHER_SENSES.search(tensor.name) and "encoder." not in tensor.name]
     layers = 1 + max((int(layer[1]) for tensor in text if (layer := _LAYER.search(tensor.name))), default=-1)
     words = next((tensor.shape for tensor in text if _WORDS.search(tensor.name) and len(tensor.shape) == 2), None)
@@ -186,8 +187,8 @@ def count_weights(tensors: Iterable[Tensor], config: Mapping[str, object], shape
 
 
 def _expert_width(tensor: Tensor) -> int:
-    """Return the inputs and outputs of the routed experts in a tensor, as loaded: gate and up are one matrix, and all
-    experts of a layer one parameter."""
+    """Return the sum of inputs and outputs of the routed experts in a tensor, 0 for any other, as loaded: gate and up
+    are one matrix, and all experts of a layer one parameter."""
     if len(tensor.shape) == 3 and _FUSED_EXPERTS.search(tensor.name):
         return tensor.shape[0] * sum(tensor.shape[1:])
     if len(tensor.shape) == 2 and _ONE_EXPERT.search(tensor.name):
@@ -196,7 +197,8 @@ def _expert_width(tensor: Tensor) -> int:
 
 
 def _is_left_out(name: str, shape: ModelShape) -> bool:
-    """Return whether transformers does not load a stored tensor of this name."""
+    """Return whether transformers does not load a stored tensor of this name: a tied head, a layer beyond the model's,
+    or heads for further tokens."""
     if shape.tie_word_embeddings and _HEAD.search(name):
         return True
     layer = _LAYER.search(name)

@@ -49,8 +49,8 @@ def fetch_shape(repo_id: str, revision: str | None = None, endpoint: str | None 
 
 
 def _index(repo_id: str, revision: str | None, endpoint: str | None) -> JsonObject | None:
-    """Return the index of a sharded model; None without one: then the model should be in one file. Raises ValueError
-    for anything else."""
+    """Return the index of a sharded model; None if the hub has no such file: then the model should be in one file.
+    Raises ValueError for anything else."""
     try:
         content = json.loads(peek.fetch_start(repo_id, cached.INDEX, revision, endpoint))
     except ModelError as error:
@@ -84,7 +84,8 @@ def _tensors(repo_id: str, name: str, revision: str | None, endpoint: str | None
 
 
 def _scaled(tensors: list[Tensor], index: JsonObject, config: JsonObject, shape: ModelShape) -> Held | None:
-    """Extrapolate the counts of a model in many files: the bytes of its index at the width of its first file.
+    """Return the counts of a model in many files, extrapolated from the first file's tensors by the bytes of the index;
+    None without these.
 
     The part that stays in 16 bit is derived from config.json.
     """

@@ -90,7 +90,7 @@ def typical_shapes() -> dict[str, ModelShape]:
 def shape_of_size(size: str) -> ModelShape:
     """Return a typical model of a bare size such as 7B, 1.5B or 500M. Raises ModelError if it is not a size.
 
-    For an unlisted size it is the nearest one with more or fewer layers.
+    For an unlisted size it is the nearest listed one with more or fewer layers; `stands_for` names it.
     """
     match = SIZE.fullmatch(size)
     params = float(match[1]) * (1e9 if match[2].lower() == "b" else 1e6) if match else 0.0

@@ -54,7 +54,8 @@ class Models:
     workspace: Workspace
 
     def obtain(self, model_id: str, revision: str | None, report: Report, check: Check, to_train: bool = True) -> Path:
-        """Return a usable local folder for model_id, downloading it if needed. Imports transformers.
+        """Return a usable local folder for model_id, its weights checked, downloading it if needed (the starter is
+        converted). Imports transformers.
 
         Raises ModelError (missing, gated, no space, damaged, unsafe; with to_train also quantized in a way that cannot
         be trained, which a chat may still load).
@@ -86,10 +87,8 @@ class Models:
         return Downloads(self.workspace, self._accept, [known.hub for known in known_models()], bring)
 
     def _accept(self, model_id: str, folder: Path) -> None:
-        """Check a model by config.json alone, without transformers, which would import torch into the web process.
-
-        Raises ModelError as `obtain`.
-        """
+        """Raise ModelError as `obtain`, by config.json alone, without transformers, which would import torch into the
+        web process."""
         config = files.read_object(folder / "config.json")
         if why := self._refused(model_id, config, folder):
             raise ModelError(why)
@@ -117,7 +116,8 @@ class Models:
                     raise _gguf_refusal(name)
 
     def local_folder(self, model_id: str) -> Path | None:
-        """Return the folder of model_id on this PC; None if it must be downloaded first. Raises ModelError."""
+        """Return the folder of model_id on this PC (of a hub model its newest complete one); None if it must be
+        downloaded first. Raises ModelError."""
         ref = ModelRef.parse(model_id)
         if ref.kind == "starter":
             return starter.folder(self.workspace.models) if starter.is_ready(self.workspace.models) else None
@@ -147,7 +147,8 @@ class Models:
             raise ModelError(with_nearest(hub_id, error.message, [known.hub for known in known_models()])) from None
 
     def local_shape(self, model_id: str) -> ModelShape | None:
-        """Return the shape without the network: None for a model that is neither here nor in the catalogue."""
+        """Return the shape without the network: None for a model that is neither here nor in the catalogue, or whose
+        config is unusable."""
         try:
             local = self._local(self.hub_id(model_id), None)
             return _shape_in(local) if isinstance(local, Path) else local
@@ -179,7 +180,8 @@ class Models:
         return self._refused(hub_id, config, local, revision)
 
     def _local(self, hub_id: str, revision: str | None) -> Path | ModelShape | None:
-        """Return the folder of a model on this PC, else its shape in the catalogue, without the network."""
+        """Return the folder of a model on this PC, else its shape in the catalogue (unless a revision is given),
+        without the network; else None. Raises ModelError for a bad id."""
         kind = ModelRef.parse(hub_id).kind
         if kind == "library":
             return self.library_folder(hub_id)
@@ -212,7 +214,8 @@ class Models:
         return folders
 
     def base_of(self, adapter_folder: Path) -> str:
-        """Return the id of the base that an adapter names. Raises ModelError if that base is not available.
+        """Return the id of the base that an adapter names: the starter, a hub id, or a folder of that name in the
+        library. Raises ModelError if that base is not available.
 
         The hub's SmolLM2 is not the starter: its weights are not the dequantized ones.
         """
@@ -279,7 +282,7 @@ def _gguf_refusal(name: str) -> ModelError:
 
 
 def _config_of(file: Path) -> JsonObject:
-    """Return a config.json whose numbers are within reason. Raises ModelError."""
+    """Return a config.json whose numbers make a valid shape. Raises ModelError, also for a GGUF file."""
     if file.suffix == ".gguf":
         raise _gguf_refusal(file.stem)
     config = files.read_object(file)
@@ -295,7 +298,8 @@ def _shape_in(folder: Path) -> ModelShape:
 
 
 def _check_weights(folder: Path) -> None:
-    """Raise ModelError for broken weight files, or weights that do not match config.json."""
+    """Raise ModelError for broken weight files, or weights that do not match config.json; a config without a shape is
+    not compared."""
     tensors, config = headers.of_folder(folder), files.read_object(folder / "config.json")
     try:
         shape = ModelShape.from_config(config)

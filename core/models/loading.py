@@ -15,8 +15,8 @@ def of_model(folder: Path | None, at: str) -> str:
 
 
 def of_adapter(base_folder: Path | None, base: str, at: str) -> str:
-    """Return the code that loads an adapter. base: the base's name in the code; peft finds a causal language model by
-    itself."""
+    """Return the Python code that loads an adapter on its base, by the base's class. at: folder or repository of the
+    adapter; base: the base's name in the code; peft finds a causal language model by itself."""
     kind = families.auto_class(base_folder)
     if kind == families.USUAL:
         return f"from peft import AutoPeftModelForCausalLM\nmodel = AutoPeftModelForCausalLM.from_pretrained({at!r})"

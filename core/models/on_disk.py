@@ -67,7 +67,8 @@ def on_disk(workspace: Workspace, uses: Mapping[str, Sequence[Use]] | None = Non
 def delete(repo_id: str, uses: Mapping[str, Sequence[Use]]) -> int:
     """Delete a model of the hub's cache with all its revisions; return the freed bytes.
 
-    Raises ModelError, naming the run that uses it.
+    Raises ModelError, for an id that is not of the hub or not there, a model that a run needs (named), and one that is
+    open or being downloaded.
     """
     if not REPO_ID.fullmatch(repo_id):
         raise ModelError("on_disk.not_of_the_hub", model=repo_id[:100])
@@ -91,7 +92,7 @@ def delete(repo_id: str, uses: Mapping[str, Sequence[Use]]) -> int:
 
 
 def _hub() -> Iterator[StoredModel]:
-    """Yield the models in the hub's cache; complete is one of which any ref has all files."""
+    """Yield the models in the hub's cache with size and last use; complete is one of which any ref has all files."""
     cache = cache_folder(None)
     for folder in _folders(cache):
         parts = folder.name.split("--")
@@ -115,7 +116,8 @@ def _starter(workspace: Workspace) -> Iterator[StoredModel]:
 
 
 def _library(workspace: Workspace) -> Iterator[StoredModel]:
-    """Yield models of the library folders, named as in core.models.library: the first one of each name."""
+    """Yield models of the library folders with size and last use, named as in core.models.library: the first one of
+    each name."""
     names = set()
     for root in workspace.library_folders:
         for folder in [root, *_folders(root)] if root.is_dir() else []:

@@ -44,8 +44,8 @@ def refuse(model_id: str, folder: Path) -> None:
 def refusal(
     model_id: str, config: Mapping[str, object], folder: Path | None = None, revision: str | None = None
 ) -> Message | None:
-    """Return why a model cannot be trained, and its original if card, config or name show it; None if it can be
-    trained.
+    """Return why a quantized model cannot be trained, with its unquantized original if card, config or name show it;
+    None if its quantization can be trained, or it has none.
 
     folder: of the model. For a missing card, and to check a guessed name, the hub is queried, which takes seconds.
     """

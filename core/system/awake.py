@@ -52,7 +52,8 @@ def battery() -> Battery | None:
 
 
 def hold(system: str | None = None) -> Release | Message:
-    """Keep the system awake: returns a function that ends it, or a message why that is impossible.
+    """Keep the system awake (also against idling, where possible); return a function that ends it, or a message why
+    that is impossible.
 
     Both must be called from the same thread.
     """
@@ -87,7 +88,8 @@ def _windows() -> Release:
 
 
 def _program(name: str, *arguments: str, waits_for: bytes = b"") -> Release | Message:
-    """Start a program that keeps the PC awake while it runs. waits_for: the line that it prints once it does."""
+    """Start a program that keeps the PC awake while it runs; return a function that ends it, or a message why it
+    cannot. waits_for: the line that it prints once it does."""
     path = shutil.which(name)
     if path is None:
         return msg("awake.no_program", program=name)
@@ -125,6 +127,7 @@ class KeepAwake:
         acquire: Callable[[], Release | Message] = hold,
         look_s: float = LOOK_S,
     ):
+        """Create the thread; it starts with the block. report: called with each change of state."""
         self._is_wanted, self._report, self._acquire, self._look_s = is_wanted, report, acquire, look_s
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="awake", daemon=True)

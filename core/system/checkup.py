@@ -87,7 +87,7 @@ def examine(facts: Facts) -> list[CheckResult]:
 
 
 def _of_the_program(facts: Facts) -> Iterator[CheckResult]:
-    """Check Python's version, the environment and the packages."""
+    """Yield the checks of Python's version, the environment and the packages."""
     python = msg("doctor.python", version=".".join(map(str, facts.python)), path=facts.executable)
     yield result("python", python, None if (3, 11) <= facts.python[:2] <= (3, 13) else msg("doctor.python_fix"))
     if not facts.in_own_environment:
@@ -103,7 +103,8 @@ def _of_the_program(facts: Facts) -> Iterator[CheckResult]:
 
 
 def _of_the_card(facts: Facts) -> Iterator[CheckResult]:
-    """Judge the GPUs, torch with them (at most one problem, the first that stops it), and the other libraries."""
+    """Yield the checks of the GPUs, of torch with them (at most one problem, the first that stops it), and of
+    bitsandbytes."""
     torch, nvidia = facts.torch, facts.nvidia
     yield from map(_card, nvidia.cards)
     old = [card for card in nvidia.cards if devices.is_too_old(card)]
@@ -153,6 +154,7 @@ def _flash_attention(is_built_in: bool, cards: list[gpu.Card]) -> CheckResult:
 
 
 def _card(card: gpu.Card) -> CheckResult:
+    """Return a result, never a problem, that names a GPU with its memory and compute capability."""
     unknown = msg("doctor.unknown")
     description = msg(
         "doctor.gpu",
@@ -166,7 +168,8 @@ def _card(card: gpu.Card) -> CheckResult:
 
 
 def _torch_beside_driver(torch: Torch, nvidia: gpu.Nvidia) -> CheckResult:
-    """Check whether torch has CUDA, the driver is new enough, kernels exist for a card, and torch sees it."""
+    """Return whether torch has CUDA, the driver is new enough, kernels exist for a GPU, and torch sees it: the first
+    problem with its fix, else the good result."""
     values = {"version": torch.version, "cuda": torch.cuda, "driver": nvidia.driver}
 
     def problem(key: str, fix: str, **more: object) -> CheckResult:
@@ -218,7 +221,8 @@ def version_numbers(version: str) -> tuple[int, ...]:
 
 
 def gather(workspace_root: Path, log: Path, port: int, keeps_awake: bool) -> Facts:
-    """Inspect this machine. Changes nothing except for a file that is created in the workspace and removed at once."""
+    """Return the facts about this machine for the doctor. Changes nothing except for a file that is created in the
+    workspace and removed at once."""
     return Facts(
         system=platform.system(),
         machine=platform.machine(),
@@ -284,8 +288,8 @@ print("\\n" + json.dumps(facts))
 
 
 def ask_torch(program: str = _CHILD, timeout_s: float = TORCH_S) -> Torch:
-    """Return torch's facts from a child process, so that a torch that crashes or hangs is a finding and does not end
-    this one."""
+    """Return torch's facts, or its error, from a child process, so that a torch that crashes or hangs is a finding and
+    does not end this one."""
     try:
         done = subprocess.run(
             [sys.executable, "-c", program], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s

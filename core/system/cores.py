@@ -26,8 +26,8 @@ def usable(groups: Path = CGROUPS, own: Path = OF_THIS_PROCESS) -> int:
 
 
 def _limits(groups: Path, own: Path) -> list[float]:
-    """Return the CPU quotas of this process's control groups and their parents: version 2's cpu.max, version 1's
-    quota."""
+    """Return the CPU quotas, in cores, of this process's control groups and their parents: version 2's cpu.max, version
+    1's quota."""
     limits = []
     try:
         lines = own.read_text("utf-8").splitlines()
@@ -66,6 +66,7 @@ class OtherLoad:
         self()
 
     def __call__(self) -> float | None:
+        """Return the mean number of cores that other programs used since the last call; None if unknown."""
         try:
             busy = psutil.cpu_percent() / 100 * self._all
         except (OSError, psutil.Error):

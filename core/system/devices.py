@@ -84,7 +84,8 @@ def read_cards() -> Nvidia:
 
 
 def with_exclusions(nvidia: Nvidia, visible: str | None, build: TorchBuild | None) -> Nvidia:
-    """Mark the GPUs that must not be used. visible: value of CUDA_VISIBLE_DEVICES, None if unset."""
+    """Return nvidia with left_out set on the GPUs that must not be used: hidden, too old, or without kernels in this
+    build. visible: value of CUDA_VISIBLE_DEVICES, None if unset."""
     shown = _shown(nvidia.cards, visible)
 
     def judge(card: Card) -> Card:
@@ -139,7 +140,7 @@ def best_card(nvidia: Nvidia) -> Card | None:
 
 
 def selector_of(card: Card | None, nvidia: Nvidia) -> str | None:
-    """Return the device selector for a GPU, or for the CPU (None).
+    """Return the uuid of a GPU, or for the CPU (None).
 
     MIG instances, and GPUs unknown to NVML, are left to CUDA to find: None.
     """
@@ -156,7 +157,7 @@ def nearest(device: str | None, nvidia: Nvidia) -> str | None:
 
 
 def environment_of(device: str | None, nvidia: Nvidia, count: int = 1, chosen: Collection[str] = ()) -> dict[str, str]:
-    """Return the environment variables with which our computing processes start.
+    """Return the environment variables by which our computing processes see only this device (its uuid, or CPU).
 
     A PC's only GPU needs no name. count: number of GPUs, further ones as in `beside`.
     """

@@ -20,8 +20,8 @@ def opener() -> str | None:
 
 
 def show(folder: Path) -> bool:
-    """Open folder in it, without waiting. Returns False without such a program; raises OSError if it cannot be
-    started."""
+    """Open folder in the file manager, without waiting. Returns False without such a program; raises OSError if it
+    cannot be started."""
     program = opener()
     if program is None:
         return False

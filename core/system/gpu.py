@@ -69,7 +69,7 @@ class Nvidia(Frozen):
 
 
 def probe(nvml: ModuleType | None = None) -> Nvidia:
-    """Query NVML for driver and cards. Without NVML the result has its error. nvml replaces pynvml in tests."""
+    """Return driver and GPUs by NVML. Without NVML the result has its error. nvml replaces pynvml in tests."""
     if nvml is None:
         try:
             import pynvml
@@ -131,7 +131,7 @@ class _NvmlCalls:
 
 
 def _card(nvml: ModuleType, index: int) -> Card:
-    """Query all facts of one card; those that it does not report are None."""
+    """Return all facts of one GPU; those that it does not report are None."""
     calls = _NvmlCalls(nvml)
     call = calls.call
     handle = call("nvmlDeviceGetHandleByIndex", index)
@@ -172,7 +172,8 @@ def _watts(milliwatts: int | None) -> float | None:
 
 
 def _holders(calls: _NvmlCalls, handle: object) -> tuple[Holder, ...] | None:
-    """Return compute and graphics processes, those with most memory first.
+    """Return the GPU's compute and graphics processes with their memory, None if the driver does not tell, those with
+    most memory first.
 
     Uses the _v3 names: pynvml's plain ones raise something other than NVMLError with an old driver.
     """

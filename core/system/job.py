@@ -24,6 +24,7 @@ class Job(ABC, Generic[Status]):
     """Context manager around the worker's life; the only writer of its status file."""
 
     def __init__(self, status: Status):
+        """Prepare the thread that watches; it starts with the block."""
         self._status = status
         self._unwritten = False  # whether the status has changes that are not written yet
         self._guard = threading.RLock()
@@ -78,7 +79,7 @@ class Job(ABC, Generic[Status]):
                 self._unwritten = True
 
     def _watch(self) -> None:
-        """Loop of a thread until the job is over: write what is pending, and poll."""
+        """Loop of a thread until the job is over: write what is pending, and poll; errors are printed and ignored."""
         while not self._over.wait(POLL_S):
             try:
                 self._write_pending()

@@ -31,6 +31,7 @@ class Child:
         cwd: Path | None = None,
         environment: Mapping[str, str] = MappingProxyType({}),
     ):
+        """Start `python -m module arguments` in its own process group, with pipes for lines and its errors in log."""
         self.process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
             stdin=subprocess.PIPE,

@@ -35,7 +35,7 @@ class Machine(Frozen):
 
 
 def this_machine(nvidia: gpu.Nvidia | None = None) -> Machine:
-    """Query the hardware. nvidia: the GPUs, if they should not be queried now."""
+    """Return this PC's system, processor, cores, RAM and GPUs. nvidia: the GPUs, if they should not be queried now."""
     try:
         ram = psutil.virtual_memory()
     except (OSError, psutil.Error):
@@ -94,6 +94,7 @@ class Monitor:
         steady: Callable[[], float] = time.monotonic,
         patience_s: float = 1.0,
     ):
+        """Create the thread, which `start` begins. look, is_asleep, steady: replaced in tests."""
         self._interval_s, self._idle_s, self._patience_s = interval_s, idle_s, patience_s
         self._look, self._is_asleep, self._steady = look, is_asleep, steady
         self._guard = threading.Lock()
@@ -115,7 +116,8 @@ class Monitor:
             self._thread.join(timeout=self._interval_s)
 
     def newest(self) -> Machine:
-        """Return the thread's last result; queries itself if there is none yet."""
+        """Return the thread's last result; after a longer idle time wait up to patience_s for a new one; query here if
+        there is none yet."""
         self._requested_at = requested_at = self._steady()
         newest, last = self._newest, self._looked_at
         if newest is None:
@@ -134,7 +136,7 @@ class Monitor:
         return self._look_now(wakes=True)
 
     def _look_now(self, wakes: bool) -> Machine:
-        """Query the hardware and keep the result as the newest. wakes: also query a GPU that sleeps."""
+        """Query the hardware, keep the result as the newest and return it. wakes: also query a GPU that sleeps."""
         with self._guard:
             begun, before = self._steady(), self._newest
             if before is not None and not wakes and self._is_asleep():

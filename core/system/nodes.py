@@ -36,7 +36,8 @@ class Nodes(Frozen):
 
     @classmethod
     def from_options(cls, count: int | None, rank: int, endpoint: str | None) -> Nodes | None:
-        """Parse the options of a command; None for a run of one PC. Raises RecipeError."""
+        """Parse the options of a command; None for a run of one PC. Raises RecipeError for half of the options, a wrong
+        count, rank or address."""
         if count is None and endpoint is None and not rank:
             return None
         if count is None or endpoint is None:

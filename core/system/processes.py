@@ -29,7 +29,8 @@ KEPT_PRODUCTS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128", "LRU_CACHE_CAPACITY":
 
 
 def worker_environment() -> dict[str, str]:
-    """Return the environment of all our child processes.
+    """Return the environment of all our child processes: this one's, with our folder on PYTHONPATH and quiet, patient
+    libraries.
 
     GOMP_SPINCOUNT: by default the threads of a torch process spin almost without end while they wait for each other,
     and as soon as anything else runs on the PC a training step takes thirty times as long. Seconds of one step
@@ -95,8 +96,8 @@ def _mallopt(*options: tuple[int, int]) -> None:
 
 
 def own_group() -> dict[str, Any]:
-    """Return Popen options for a separate process group, so that Ctrl-C reaches the app alone, which then pauses the
-    worker."""
+    """Return Popen options for a separate process group, without a console window, so that Ctrl-C reaches the app
+    alone, which then pauses the worker."""
     if os.name == "nt":
         # Without CREATE_NO_WINDOW the worker would share the app's console, and closing its window would end the
         # training.
@@ -108,7 +109,8 @@ def own_group() -> dict[str, Any]:
 def start_worker(
     module: str, *arguments: str, log: IO[bytes], cwd: Path, **environment: str
 ) -> subprocess.Popen[bytes]:
-    """Start a worker as a child in its own process group; all its output goes to log, never to a pipe."""
+    """Start `python -m module arguments` as a child in its own process group and return it; all its output goes to log,
+    never to a pipe."""
     return subprocess.Popen(
         [sys.executable, "-m", module, *arguments],
         stdin=subprocess.DEVNULL,
@@ -121,8 +123,8 @@ def start_worker(
 
 
 def is_ours(pid: int | None, *arguments: str | None) -> bool:
-    """Return whether pid lives and was started with one of arguments: a pid alone may belong to another program by
-    now."""
+    """Return whether pid lives and has one of arguments in its command line: a pid alone may belong to another program
+    by now."""
     try:
         return pid is not None and any(word in arguments for word in psutil.Process(pid).cmdline())
     except psutil.Error:

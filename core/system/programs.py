@@ -22,8 +22,8 @@ ERROR = re.compile(r"(\w+\.)*\w*(Error|Exception|Interrupt)\b")
 def run(
     arguments: list[str], log: Path, check: Callable[[], None], environment: Mapping[str, str] | None = None
 ) -> tuple[int, str]:
-    """Run Python with arguments to its end: (exit status, end of its log). check is called meanwhile; if it raises, the
-    process is killed."""
+    """Run Python with arguments to its end, its output appended to log; return (exit status, end of its log). check is
+    called meanwhile; if it raises, the process is killed."""
     with open(log, "ab") as out:
         process = subprocess.Popen(
             [sys.executable, *arguments],

@@ -77,7 +77,8 @@ class Surroundings(Frozen):
 
 
 def examine_windows(around: Surroundings) -> Iterator[CheckResult]:
-    """Check what must be right before torch loads: the C++ runtime and the length of paths."""
+    """Yield the checks of what must be right before torch loads: the C++ runtime and the length of paths; none on other
+    systems."""
     if around.runtime is not None:
         version = ".".join(map(str, around.runtime))
         needed = "{}.{}".format(*windows.MIN_RUNTIME)
@@ -95,7 +96,7 @@ def examine_windows(around: Surroundings) -> Iterator[CheckResult]:
 
 
 def _paths(around: Surroundings) -> Iterator[CheckResult]:
-    """Check that the program's and the workspace's paths leave room for the longest names in them."""
+    """Yield the check that the program's and the workspace's paths leave room for the longest names in them."""
     lengths = len(around.program), len(around.workspace)
     if lengths[0] > windows.MAX_ROOT:
         values = {"folder": around.program, "found": lengths[0], "most": windows.MAX_ROOT}
@@ -108,7 +109,7 @@ def _paths(around: Surroundings) -> Iterator[CheckResult]:
 
 
 def examine(around: Surroundings) -> Iterator[CheckResult]:
-    """Check workspace, log, disks, synchronized folders, page file, sleep and port."""
+    """Yield the checks of workspace, log, disks, synchronized folders, page file, sleep and port."""
     if around.writable_error:
         problem = msg("doctor.not_writable", folder=around.workspace, reason=around.writable_error)
         yield result("workspace", problem, msg("doctor.workspace_fix"))
@@ -129,7 +130,7 @@ def examine(around: Surroundings) -> Iterator[CheckResult]:
 
 
 def _disks(around: Surroundings) -> Iterator[CheckResult]:
-    """Check the free space of workspace, models and temporary folder, those that are known."""
+    """Yield the checks of the free space of workspace, models and temporary folder, those that are known."""
     if around.free_bytes is None:
         yield result("disk", msg("doctor.disk_unknown", folder=around.workspace))
     else:
@@ -147,7 +148,8 @@ def _disks(around: Surroundings) -> Iterator[CheckResult]:
 
 
 def _synced(around: Surroundings) -> Iterator[CheckResult]:
-    """Warn if program or workspace lies in a folder that OneDrive synchronizes."""
+    """Yield a problem if program or workspace lies in a folder that OneDrive synchronizes, else a good result; none
+    without OneDrive."""
     for folder, fix in (
         (around.program, "doctor.synced_program_fix"),
         (around.workspace, "doctor.synced_workspace_fix"),
@@ -165,7 +167,7 @@ def _is_in(folder: str, other: str) -> bool:
 
 
 def _page_file(around: Surroundings) -> Iterator[CheckResult]:
-    """Check that RAM and page file together allow MIN_COMMIT_GIB. Nothing where it is not known."""
+    """Yield the check that RAM and page file together allow MIN_COMMIT_GIB; none where it is not known."""
     if around.page_file is None or around.ram_bytes is None:
         return
     most_mb = around.page_file.most_mb
@@ -180,7 +182,7 @@ def _page_file(around: Surroundings) -> Iterator[CheckResult]:
 
 
 def _sleep(around: Surroundings) -> Iterator[CheckResult]:
-    """Report whether the PC can fall asleep in a training, and the battery."""
+    """Yield whether the PC can fall asleep in a training, and the state of the battery."""
     if around.cannot_keep_awake is not None:
         yield result("sleep", around.cannot_keep_awake)
     elif around.keeps_awake:
@@ -195,7 +197,8 @@ def _sleep(around: Surroundings) -> Iterator[CheckResult]:
 
 
 def gather(workspace_root: Path, log: Path, port: int, keeps_awake: bool) -> Surroundings:
-    """Inspect the PC. Changes nothing except for a file that is created in the workspace and removed at once."""
+    """Return the facts about the PC around the program. Changes nothing except for a file that is created in the
+    workspace and removed at once."""
     battery = awake.battery()
     temporary = _on_another_drive(Path(tempfile.gettempdir()), PROJECT)
     models = _on_another_drive(Path(constants.HF_HUB_CACHE).expanduser(), workspace_root)
@@ -221,7 +224,8 @@ def gather(workspace_root: Path, log: Path, port: int, keeps_awake: bool) -> Sur
 
 
 def _cannot_keep_awake() -> Message | None:
-    """Try for a moment: an installed program may not work, as in a container without systemd."""
+    """Keep the PC awake for a moment and return why that is impossible, or None: an installed program may not work, as
+    in a container without systemd."""
     held = awake.hold()
     if isinstance(held, Message):
         return held
@@ -271,6 +275,7 @@ def free_bytes(folder: Path) -> int | None:
 
 
 def port_is_free(port: int) -> bool:
+    """Return whether this PC's port can be bound at 127.0.0.1."""
     with socket.socket() as probe:
         if os.name != "nt":  # there the option means the opposite: sharing a port that is in use
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -40,7 +40,7 @@ def runtime_url(machine: str) -> str:
 
 
 def _registry(key: str, name: str) -> Any:
-    """Return a value below HKEY_LOCAL_MACHINE, which anybody may read; False if missing."""
+    """Return a value below HKEY_LOCAL_MACHINE, which anybody may read; False if missing, None if it cannot be read."""
     import winreg as registry
 
     root: Any = registry
@@ -66,7 +66,8 @@ def long_paths() -> bool | None:
 
 
 def runtime_version() -> tuple[int, ...] | None:
-    """Return the version of the Visual C++ runtime, msvcp140.dll: like (14, 44, 35211, 0); () if not installed."""
+    """Return the version of the Visual C++ runtime, msvcp140.dll: like (14, 44, 35211, 0); () if not installed, None if
+    unknown."""
     file = os.path.join(os.environ.get("SYSTEMROOT", r"C:\Windows"), "System32", "msvcp140.dll")
     if not os.path.exists(file):
         return ()
@@ -93,8 +94,8 @@ def _version_of(file: str) -> tuple[int, ...] | None:
 
 
 def page_file() -> PageFile | None:
-    r"""Return the configured page files: "?:\pagefile.sys" and "0 0" leave the size to Windows, else least and most
-    MB."""
+    r"""Return the largest size in MB of all configured page files, None if unknown: "?:\pagefile.sys" and "0 0" leave
+    the size to Windows, else least and most MB."""
     lines = _registry(r"SYSTEM\CurrentControlSet\Control\Session Manager\Memory Management", "PagingFiles")
     if not isinstance(lines, list):
         return None

@@ -59,8 +59,8 @@ def of_pairs(recipe: Recipe, series: PairSeries, at_work: bool, measured_rows: i
 
 
 def displaced(recipe: Recipe, series: PairSeries, at_work: bool) -> Diagnosis | None:
-    """Find better answers that become less likely while the worse ones do so faster: only the margin grows (arXiv
-    2410.08847)."""
+    """Return the finding of better answers that become less likely while the margin grows, or None: only the margin
+    grows (arXiv 2410.08847)."""
     columns = series.measured if series.measured.shape[1] >= 3 else _averaged(series.training)
     if columns.shape[1] < 3:
         return None
@@ -84,7 +84,8 @@ def displaced(recipe: Recipe, series: PairSeries, at_work: bool) -> Diagnosis | 
 
 
 def longer(recipe: Recipe, series: PairSeries, at_work: bool) -> Diagnosis | None:
-    """Find growing sample answers: a sum of log-probabilities gains more from a long answer (arXiv 2403.19159)."""
+    """Return the finding of sample answers that have grown LONGER times, or None: a sum of log-probabilities gains more
+    from a long answer (arXiv 2403.19159)."""
     steps, lengths = series.answers
     if len(steps) < 3 or (lengths[-2:] < max(LONGER * lengths[0], lengths[0] + MIN_ADDED_CHARACTERS)).any():
         return None
@@ -102,7 +103,8 @@ def longer(recipe: Recipe, series: PairSeries, at_work: bool) -> Diagnosis | Non
 
 
 def told_apart_at_once(recipe: Recipe, series: PairSeries, at_work: bool, measured_rows: int) -> Diagnosis | None:
-    """Find pairs that are all right from the first quarter on: something trivial distinguishes the answers."""
+    """Return the finding of pairs whose accuracy is at least ALL from the first quarter on, or None: something trivial
+    distinguishes the answers."""
     measured = series.measured[:, series.measured[0] > 0]
     if measured.shape[1]:
         steps, shares = (measured[0], measured[1]) if measured_rows >= MIN_MEASURED else (measured[0], measured[1][:0])
@@ -141,7 +143,7 @@ def _cooler(recipe: Recipe, at_work: bool) -> tuple[Message, dict[str, object]]:
 def _diagnosis(
     name: str, evidence: Message, remedy: Message, fix: dict[str, object], at_work: bool, step: int
 ) -> Diagnosis:
-    """Return a diagnosis with its texts; while the run is at work (at_work) it offers to stop it."""
+    """Return a diagnosis with the meaning of its name; while the run is at work (at_work) it offers to stop it."""
     means, action = msg(f"run_doctor.{name}_means"), "stop" if at_work else None
     return Diagnosis.model_validate(
         {

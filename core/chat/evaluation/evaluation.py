@@ -48,7 +48,8 @@ class SetEvaluation(PromptComparison):
         learned: LearnedRows | None = None,
         enable_thinking: bool | None = None,
     ) -> SetEvaluation:
-        """Open the evaluation with these contestants and questions, or create it, with every answer that is kept.
+        """Return the evaluation with these contestants (with their weights' fingerprint), questions and settings, or
+        create it, and copy answers that other evaluations have.
 
         learned: training rows; questions among them are marked, and the examples are taken from them. Raises
         GarageError if a contestant is gone.
@@ -98,7 +99,7 @@ class SetEvaluation(PromptComparison):
 
 
 def fingerprint(workspace: Workspace, contestant: Contestant, target: ChatTarget) -> str:
-    """16 digits that change with the weights of a contestant: its base and precision, and its adapter's files.
+    """Return 16 digits that change with the weights of a contestant: its base and precision, and its adapter's files.
 
     Of a run's base also with the run's thinking, as which it is asked (core/chat/duel).
     """
@@ -117,7 +118,8 @@ def fingerprint(workspace: Workspace, contestant: Contestant, target: ChatTarget
 
 
 def with_examples(prompts: Sequence[Prompt], learned: LearnedRows, count: int) -> list[Prompt]:
-    """The prompts, each with the `count` training rows that are nearest to its question, as far as they are short."""
+    """Return the prompts, each with the `count` training rows that are nearest to its question, as far as they are
+    short."""
     if not count:
         return list(prompts)
     rows = nearest([prompt.question for prompt in prompts], [question for question, _ in learned.pairs], 4 * count)
@@ -128,7 +130,8 @@ def with_examples(prompts: Sequence[Prompt], learned: LearnedRows, count: int) -
 
 
 def _short_ones(prompt: Prompt, pairs: Sequence[tuple[str, str]], count: int) -> tuple[tuple[str, str], ...]:
-    """The first `count` pairs that fit into MAX_EXAMPLE_BYTES together, without the question itself."""
+    """Return the first `count` pairs that fit into MAX_EXAMPLE_BYTES together, without the prompt's own question;
+    longer ones are skipped."""
     chosen, left = list[tuple[str, str]](), MAX_EXAMPLE_BYTES
     for pair in pairs:
         size = len("".join(pair).encode("utf-8", "replace"))
@@ -139,8 +142,9 @@ def _short_ones(prompt: Prompt, pairs: Sequence[tuple[str, str]], count: int) ->
 
 
 def answer_tokens(prompts: Sequence[Prompt], learned: LearnedRows | None) -> int:
-    """The tokens that an answer may have: twice the longest that is expected, and twice nearly all trained ones, at
-    four bytes a token. For a judge that needs no expected answer, as a pattern, the trained ones alone say it."""
+    """Return the number of tokens that an answer may have, MIN_TOKENS to MAX_TOKENS, USUAL_TOKENS if nothing is known:
+    twice the longest that is expected, and twice nearly all trained ones, at four bytes a token. For a judge that needs
+    no expected answer, as a pattern, the trained ones alone say it."""
     expected, trained = ([len(text.encode("utf-8", "replace")) for text in texts] for texts in (
         [prompt.expected for prompt in prompts if prompt.expected],
         [answer for _, answer in learned.pairs] if learned else [],

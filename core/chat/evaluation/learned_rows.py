@@ -35,7 +35,9 @@ class LearnedRows:
 
     @classmethod
     def of_recipe(cls, recipe: Recipe, store: DatasetStore, holds_out: bool = True) -> LearnedRows:
-        """The rows of a recipe. holds_out: whether it validates. Raises DataError if the dataset is gone."""
+        """Return the training rows of a recipe: up to MAX_PAIRS pairs, keys of all questions, and its validation rows
+        that are not among them, in a fixed random order. holds_out: whether it validates. Raises DataError if the
+        dataset is gone."""
         rows = store.rows(recipe.data.source, recipe.data.format, Choices.from_data(recipe.data)).examples
         training, measuring = training_and_validation(rows, recipe) if holds_out else (range(len(rows)), ())
         keys, pairs = set[int](), dict[tuple[str, str], None]()
@@ -52,7 +54,7 @@ class LearnedRows:
 
     @classmethod
     def of_run(cls, run: RunFolder, store: DatasetStore, runs: Runs) -> LearnedRows:
-        """The rows of a run; keys are also those of the runs that it continues. Raises DataError."""
+        """Return the rows of a run; keys are also those of the runs that it continues. Raises DataError."""
         rows = cls.of_recipe(run.recipe(), store, bool(run.facts().rows_measured))
         keys, parent = rows.keys, run.facts().parent
         while parent is not None:
@@ -79,7 +81,8 @@ def key_of(turns: Sequence[Turn]) -> int:
 
 
 def _keys_of_row(example: Example) -> Iterator[int]:
-    """The keys of a row's questions, with its system prompt and without."""
+    """Yield the keys of a row's questions (each assistant turn's), with its system prompt and without; none for plain
+    text."""
     if example.text is None:
         turns = conversation(example)
         for place, turn in enumerate(turns):
@@ -89,7 +92,7 @@ def _keys_of_row(example: Example) -> Iterator[int]:
 
 
 def _new(prompts: Iterable[Prompt | None], keys: frozenset[int]) -> Iterator[Prompt]:
-    """The prompts that have an expected answer and are not among keys, each question once."""
+    """Yield the prompts that have an expected answer and are not among keys, each question once."""
     seen = set(keys)
     for prompt in prompts:
         if prompt and prompt.expected and (key := key_of(prompt.turns)) not in seen:

@@ -27,7 +27,8 @@ JUDGE = "judge.json"  # in the evaluation's folder: the spec of its judge (core/
 
 
 def prepare(workspace: Workspace, run: RunFolder, store: DatasetStore) -> SetEvaluation:
-    """Open or create the evaluation of a run: its base, also with a prompt and with examples, against itself.
+    """Return the evaluation of a run, created if needed, with its judge kept: its base, also with a prompt and with
+    examples, against itself.
 
     Questions are those of its sample dataset, else its held-out rows. Raises GarageError without any.
     """
@@ -50,8 +51,8 @@ def keep_judge(workspace: Workspace, evaluation: SetEvaluation, judge: JudgeSpec
 
 
 def keep_result(run: RunFolder, table: Table) -> None:
-    """Write the result of a run in short into its folder, for its model card, if it has a conclusion and is that of the
-    run's own adapter at full strength."""
+    """Write the table's result in short into the run's folder, for its model card, if it has a conclusion and is that
+    of the run's own adapter at full strength."""
     conclusion, places = table.conclusion(), range(len(table.contestants))
     own = None if table.tuned is None else table.contestants[table.tuned]
     if conclusion is None or own is None or (own.run, own.checkpoint, own.strength) != (run.id, None, 1.0):

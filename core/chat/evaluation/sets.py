@@ -224,7 +224,7 @@ def _write(workspace: Workspace, test_set: TestSet) -> TestSet:
 
 
 def open_set(workspace: Workspace, name: str) -> TestSet:
-    """The set with this name or title. Raises ChatError if there is none, or its file cannot be read."""
+    """Return the set with this name or title. Raises ChatError if there is none, or its file cannot be read."""
     path = workspace.root / FOLDER / f"{name}.jsonl"
     if re.fullmatch(r"[\w-]{1,80}", name) and path.is_file():
         return import_file(path)

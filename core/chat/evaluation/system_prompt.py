@@ -18,7 +18,7 @@ LOOKED_AT = 200  # rows
 
 
 def proposed(pairs: Sequence[tuple[str, str]], judge: JudgeSpec) -> str:
-    """The system prompt for training rows, (question, answer), whose answers this judge suits; "" without rows.
+    """Return a system prompt for training rows, (question, answer), whose answers this judge suits; "" without rows.
 
     In the language of the rows, if the program knows it, else in English.
     """
@@ -42,7 +42,8 @@ def proposed(pairs: Sequence[tuple[str, str]], judge: JudgeSpec) -> str:
 
 
 def _fields(answers: Sequence[str]) -> list[str]:
-    """The fields of the first answer that is JSON, with those inside others: a, b.c."""
+    """Return the paths of the fields of the first answer that is JSON, with those inside others: a, b.c; [] without
+    one."""
     for answer in answers:
         try:
             value, _ = parse(answer)

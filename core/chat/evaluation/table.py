@@ -54,6 +54,8 @@ class Table:
     """
 
     def __init__(self, evaluation: SetEvaluation, spec: JudgeSpec):
+        """Judge every kept answer by its question's own judge or spec; answers that cannot be judged go to
+        `failures`."""
         self.evaluation, self.judge, self.answers = evaluation, spec, evaluation.answers()
         self.verdicts, self.failures = dict[tuple[int, int], Verdict](), dict[tuple[int, int], Message]()
         self.votes, every_vote = dict[tuple[int, int], Outcome](), votes.read(evaluation.path.parents[2])
@@ -97,7 +99,7 @@ class Table:
 
     @cached_property
     def counted(self) -> list[int]:
-        """The questions that count: not trained on, and judged for every contestant."""
+        """Return the numbers of the questions that count: not trained on, and judged for every contestant."""
         places = range(len(self.contestants))
         return [
             number
@@ -110,6 +112,8 @@ class Table:
         return [self.verdicts[number, place].score for number in self.counted]
 
     def share(self, place: int) -> Share:
+        """Return a contestant's share: right and partly right answers among the counted questions, and seconds, tokens
+        and cut answers of all."""
         outcomes = Counter(self.verdicts[number, place].outcome for number in self.counted)
         answers = [answer for (_, at), answer in self.answers.items() if at == place]
         return Share(
@@ -124,7 +128,8 @@ class Table:
 
     @property
     def tuned(self) -> int | None:
-        """The fine-tuned contestant that is compared: the first one as it is used, without a prompt of its own."""
+        """Return the number of the fine-tuned contestant that is compared: the first one as it is used, without a
+        prompt or examples; else any; None without one."""
         places = [place for place, one in enumerate(self.contestants) if one.column == "tuned"]
         plain = [
             place for place in places if not self.contestants[place].system and not self.contestants[place].examples
@@ -132,8 +137,9 @@ class Table:
         return next(iter([*plain, *places]), None)
 
     def conclusion(self) -> Message | None:
-        """Sum the table up in one sentence: the fine-tuned model against the best without training, or how much is left
-        to gain if nothing is trained yet. None without answers of the base model to questions that count."""
+        """Return one sentence that sums the table up: the fine-tuned model against the best without training, or how
+        much is left to gain if nothing is trained yet. None without answers of the base model to questions that
+        count."""
         rivals = dict[Rival, int]()
         for place, one in enumerate(self.contestants):
             if one.column == "base" and self.counted:
@@ -153,8 +159,8 @@ class Table:
         return msg(key, rival=msg(f"judges.rival_{best_rival}"), **values)
 
     def notes(self) -> list[Message]:
-        """Notes that a reader of the table needs: how many questions do not count, and why (of several reasons the
-        first); how many answers of each contestant were cut at the limit of tokens."""
+        """Return notes that a reader of the table needs: how many questions do not count, and why (of several reasons
+        the first); how many answers of each contestant were cut at the limit of tokens."""
         prompts, notes = self.evaluation.lineup.prompts, list[Message]()
         if trained := sum(prompt.source == "trained" for prompt in prompts):
             notes.append(msg("evaluation.trained_on", count=trained))
@@ -178,8 +184,8 @@ class Table:
         return notes
 
     def lost(self, earlier: Table) -> tuple[list[int], Message | None]:
-        """Questions that an earlier evaluation's fine-tuned model answered right and this one's does not; and why the
-        two cannot be compared, if they cannot."""
+        """Return the numbers of the questions that an earlier evaluation's fine-tuned model answered right and this
+        one's does not; and why the two cannot be compared, if they cannot."""
         here, there = self.tuned, earlier.tuned
         if here is None or there is None:
             return [], None
@@ -213,8 +219,8 @@ def needs_expected(spec: JudgeSpec) -> bool:
 
 
 def judge_for(test_set: TestSet, learned: LearnedRows | None) -> JudgeSpec:
-    """The judge of a set: its own; else that of the training answers, if they are labels and the expected answers are
-    among them; else one proposed from the expected answers. Raises JudgeError without any."""
+    """Return the judge of a set: its own; else that of the training answers, if they are labels and the expected
+    answers are among them; else one proposed from the expected answers. Raises JudgeError without any."""
     if test_set.judge is not None:
         return test_set.judge
     expected = [prompt.expected for prompt in test_set.prompts if prompt.expected]

@@ -52,8 +52,8 @@ _ORDINARY_LAYERS = {"attention", "full_attention", "sliding_attention", "chunked
 
 
 def read(config: Mapping[str, object], model_type: str) -> dict[str, int]:
-    """Return the numbers in config.json, under our names. A width that differs by layer is its largest. Raises
-    ModelError for a value that is no number."""
+    """Return the numbers in config.json under our names, the family's defaults for missing ones. A width that differs
+    by layer is its largest. Raises ModelError for a value that is no number."""
     values: dict[str, int] = dict(_DEFAULTS.get(model_type, {}))
     for name, keys in _KEYS.items():
         value = next((config[key] for key in keys if config.get(key) is not None), None)
@@ -68,7 +68,8 @@ def read(config: Mapping[str, object], model_type: str) -> dict[str, int]:
 
 
 def derived(values: dict[str, int], config: Mapping[str, object], model_type: str) -> dict[str, int]:
-    """Return values with those that transformers derives from others, or whose keys differ between families."""
+    """Return values with those that transformers derives from others, or whose keys differ between families: heads, MLP
+    widths, kinds of layers, experts. values is changed too."""
     h, heads, layers = (values.get(name, 0) for name in ("hidden_size", "num_attention_heads", "num_hidden_layers"))
     if config.get("multi_query") and not config.get("new_decoder_architecture"):
         values["num_key_value_heads"] = 1
@@ -106,8 +107,8 @@ def derived(values: dict[str, int], config: Mapping[str, object], model_type: st
 
 
 def _of_lfm2(width: int, config: Mapping[str, object]) -> int:
-    """Return the width of LFM2's MLP: two thirds of the number in config.json, rounded up, unless that is the width
-    itself."""
+    """Return the width of LFM2's MLP: two thirds of the number in config.json, times a multiplier, rounded up to a
+    multiple, unless that is the width itself."""
     if config.get("block_auto_adjust_ff_dim") is False:
         return width
     narrow, factor = 2 * width // 3, config.get("block_ffn_dim_multiplier", 1.0)
@@ -120,10 +121,8 @@ def _of_lfm2(width: int, config: Mapping[str, object]) -> int:
 
 
 def _wide_heads(values: dict[str, int], config: Mapping[str, object]) -> None:
-    """Add the wider heads of Gemma 4, listed by its makers' keys, or by layer, as transformers writes them.
-
-    If no layers are listed, every sixth layer and the last see all tokens.
-    """
+    """Add number, head width and KV heads of Gemma 4's layers with wider heads, listed by its makers' keys, or by
+    layer, as transformers writes them. If no layers are listed, every sixth layer and the last see all tokens."""
     kinds, listed, layers = (
         config.get("layer_types"),
         config.get("per_layer_config"),
@@ -175,7 +174,8 @@ def _kinds_of_layers(values: dict[str, int], config: Mapping[str, object]) -> No
 
 
 def _special_experts(values: dict[str, int], config: Mapping[str, object]) -> None:
-    """Add widths and layers of experts for families with their own keys for them."""
+    """Add widths and number of layers of experts for families with their own keys for them (Llama 4, Gemma 4, Jamba,
+    Nemotron-H)."""
     listed = config.get("layers_block_type")
     if wide := _number(config, "intermediate_size_mlp"):
         # Llama 4: intermediate_size is an expert's, a shared one is always there
@@ -192,7 +192,8 @@ def _special_experts(values: dict[str, int], config: Mapping[str, object]) -> No
 
 
 def doubts_about(config: Mapping[str, object], inner: JsonObject, values: Mapping[str, int]) -> tuple[Message, ...]:
-    """Return a sentence for each property that the arithmetic does not model."""
+    """Return a message for each property that the arithmetic does not model: experts, latent attention, unusual layers,
+    per-layer embeddings, towers, uneven layers, quantization."""
     kinds = inner.get("layer_types") or inner.get("layers_block_type") or ()
     strange = {str(kind) for kind in kinds} - _ORDINARY_LAYERS if isinstance(kinds, list) else set()
     says = any(inner.get(key) for key in inner if key in _HYBRID_KEYS or key.startswith(_HYBRID_PREFIXES))

@@ -107,7 +107,8 @@ def attention_of(model_type: str, h: int, layers: int, query: int, key_value: in
 
 @lru_cache(maxsize=512)
 def mlp_of(model_type: str, kind: str, h: int, parts: tuple[tuple[int, int], ...]) -> tuple[Matrix, ...]:
-    """Return the matrices of the MLPs. parts: width and number of layers that have it."""
+    """Return the matrices of a family's MLPs; kind "gated" with two names has gate and up in one. h: hidden size;
+    parts: (width, number of layers that have it)."""
     names, matrices = names_of(model_type), []
     joined = kind == "gated" and len(names.mlp) == 2
     for width, count in parts:

@@ -126,7 +126,8 @@ class ModelShape(Strict):
         return hash((self.model_type, *widths, self.held))
 
     def describe(self) -> str:
-        """ "llama, 32 x 4096, MLP 11008, 32/32 heads of 128, V 32000": the same in every language."""
+        """Return the shape as text, the same in every language: "llama, 32 x 4096, MLP 11008, 32/32 heads of 128, V
+        32000"."""
         heads = f"{self.num_attention_heads}/{self.num_key_value_heads} heads of {self.head_dim}"
         return (
             f"{self.model_type}, {self.num_hidden_layers} x {self.hidden_size}, MLP {self.intermediate_size}, "
@@ -134,7 +135,8 @@ class ModelShape(Strict):
         )
 
     def with_held(self, held: Held | None) -> ModelShape:
-        """Return this shape with the counts of the model's files, which settle doubts about its weights."""
+        """Return this shape with the counts of the model's files, which settle doubts about quantization and towers;
+        the same shape for None."""
         if held is None:
             return self
         settled = ("shape.quantised", "shape.other_senses") if held.stored_bytes or not held.quantised else ()
@@ -292,7 +294,7 @@ class ModelShape(Strict):
         return self.params / 1e9
 
     def targets(self, target_modules: str) -> tuple[Matrix, ...]:
-        """Return the matrices that get an adapter, among those known from the widths.
+        """Return the matrices that get an adapter, among those known from the widths (the head only by its name).
 
         target_modules: all-linear (all but the head, as in peft), or names with commas. Raises RecipeError for a name
         that this family does not have, or that gets no adapter in it.
@@ -316,7 +318,8 @@ class ModelShape(Strict):
         return tuple(matrix for matrix in matrices if matrix.name in names)
 
     def lora_params(self, r: int, target_modules: str, with_experts: bool = False) -> int:
-        """Return r * (d_in + d_out), summed over the targets, with_experts also over the routed experts.
+        """Return the adapter's parameters: r * (d_in + d_out), summed over the targets, with_experts also over the
+        routed experts.
 
         Raises RecipeError for a name that this family does not have, and without trainable experts.
         """
