@@ -24,16 +24,16 @@ import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from peft.tuners.lora.layer import VARIANT_KWARG_KEYS
-from transformers import Cache, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from core.chat.answer import COLUMNS, Column, Done, FinishReason, Piece, Sampling
 from core.chat.answer_marks import MarkReplacer, Marks, marks_of
-from core.chat.decode import Decoder, keep_rows
 from core.data.conversation import Turn
 from core.data.dialect import OPEN
 from core.data.template import ChatTemplate
 from core.data.tokenizer import Tokenizer
 from core.engine.adapter import ADAPTER
+from core.engine.decoding.decoder import DecodedRows, Decoder
 from core.errors import ChatError
 
 BASE = "__base__"  # peft's name for "no adapter" in a mixed batch
@@ -195,8 +195,7 @@ class Duel:
         """Generate the rows' answers as one batch; yield their text as it comes, and their Done when they end. Ended
         rows leave the batch."""
         rows = sorted(rows, key=lambda row: COLUMNS.index(row.column))  # the order that `_adapter_rows` needs
-        ids, mask = self.decoder.left_padded([row.prompt for row in rows])
-        cache: Cache | None = None
+        decoding = DecodedRows(self.decoder, [row.prompt for row in rows])
         for row in rows:
             row.since = time.perf_counter()
             if opening := self._opening(row.column, row.prompt):
@@ -205,7 +204,7 @@ class Duel:
             with self._as_rows([row.column for row in rows], stopped):
                 while not any(row.finish_reason for row in rows):
                     try:
-                        logits, cache = self.decoder.forward(ids, mask, cache)
+                        logits = decoding.next_logits()
                     except _StopNow:
                         for row in rows:
                             row.finish_reason = "stopped"
@@ -219,17 +218,14 @@ class Duel:
                             yield Piece(row.column, piece, row.number)
                         if not row.finish_reason and stopped(row.column):
                             row.finish_reason = "stopped"
-                    ids = torch.tensor(chosen, device=mask.device)[:, None]
-                    mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+                    decoding.append(torch.tensor(chosen))
             for row in rows:
                 if row.finish_reason:
                     yield from row.finish()
             alive = [i for i, row in enumerate(rows) if not row.finish_reason]
             rows = [rows[i] for i in alive]
             if rows:  # continue with a smaller batch
-                keep = torch.tensor(alive, device=mask.device)
-                ids, mask = ids[keep], mask[keep]
-                keep_rows(cache, keep)
+                decoding.keep(alive)
 
     @contextmanager
     def _as_rows(self, columns: Sequence[Column], stopped: StopSignal) -> Iterator[None]:

@@ -24,13 +24,13 @@ from itertools import accumulate
 
 import torch
 
-from core.chat.decode import Decoder, keep_rows
 from core.chat.film_time import SampleTime, texts_within
 from core.data.formats import Example
 from core.data.labels import Encoded
 from core.data.row_order import Schedule, packed
 from core.data.tokenizer import Tokenizer
 from core.engine import attention
+from core.engine.decoding.decoder import DecodedRows, Decoder
 from core.engine.device import random_states, set_random_states
 from core.engine.step import Step
 from core.errors import ModelError
@@ -289,12 +289,10 @@ class SampleAnswers:
         before. guaranteed: the first row, if any, which has CERTAIN_S more.
         """
         alive = list(rows)
-        ids, mask = self._decoder.left_padded([row.prompt for row in alive])
-        cache, last, written = None, self._clock(), 0
+        decoding, last, written = DecodedRows(self._decoder, [row.prompt for row in alive]), self._clock(), 0
         while alive and (last < end or alive[0] is guaranteed):
             self._reporter.check()
-            logits, cache = self._decoder.forward(ids, mask, cache)
-            value, best = logits.max(dim=-1)
+            value, best = decoding.next_logits().max(dim=-1)
             chosen = zip(alive, best.tolist(), torch.isfinite(value).tolist(), strict=True)
             for row, token, is_finite in chosen:
                 row.take(token, is_finite, self._tokenizer.stop_ids)
@@ -314,11 +312,9 @@ class SampleAnswers:
             if guaranteed is not None and now >= end + CERTAIN_S:
                 guaranteed.why, continuing = guaranteed.why or "length", []
             last = now
-            ids, mask = best[:, None], torch.cat([mask, mask.new_ones(len(alive), 1)], dim=1)
-            if continuing and len(continuing) < len(alive):
-                keep = torch.tensor(continuing, device=mask.device)
-                ids, mask = ids[keep], mask[keep]
-                keep_rows(cache, keep)
+            decoding.append(best)
+            if continuing:
+                decoding.keep(continuing)
             alive = [alive[i] for i in continuing]
 
     def _answers_to(self, prompts: Sequence[list[int]], end: float) -> list[FrameAnswer]:

@@ -26,11 +26,11 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from core.advice import plan
 from core.chat.answer import Done, Sampling
-from core.chat.decode import keep_rows
 from core.chat.duel import Duel
 from core.data.tokenizer import Tokenizer
 from core.engine import adapter, attention, base_model
 from core.engine.batches import collate, collate_packed
+from core.engine.decoding.decoder import keep_rows
 from core.engine.families import mended, parts
 from core.engine.loss import Head, summed_loss
 from core.engine.step import checkpoint_layers

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from core.chat.decode import Decoder
 from core.data.formats import Example
 from core.data.labels import Encoded, Learning
 from core.data.sets.pieces import Pieces
 from core.data.sets.tokens import Tokenized
 from core.data.tokenizer import Tokenizer
+from core.engine.decoding.decoder import Decoder
 from core.engine.families import vocabulary
 from core.engine.step import Step
 from core.errors import ModelError

@@ -1,7 +1,7 @@
 """Prefill for a batch of prompts, and single decoding steps. Workers only (torch).
 
-Callers (core/chat/duel, core/chat/film) choose tokens, end rows and show text. Needs an attention with mask and cache:
-while packed rows are trained, the model's own (core/engine/attention.set_aside).
+Callers (core/chat/duel, core/chat/film, the sampler) choose tokens and end rows. Needs an attention with mask and
+cache: while packed rows are trained, the model's own (core/engine/attention.set_aside).
 """
 
 from __future__ import annotations
@@ -50,8 +50,41 @@ class Decoder:
         return output.logits[:, -1].float(), output[self._cache]
 
 
+class DecodedRows:
+    """Rows that are decoded together: repeat `next_logits`, `append` and, where rows have ended, `keep`.
+
+    copies: rows that continue each prompt, which is read once for all of them; they are neighbours.
+    """
+
+    def __init__(self, decoder: Decoder, prompts: Sequence[list[int]], copies: int = 1):
+        self._decoder, self._copies, self._cache = decoder, copies, None
+        self._ids, self._mask = decoder.left_padded(prompts)
+
+    def next_logits(self) -> torch.Tensor:
+        """Read the newest tokens, at first the prompts: (B, V) float32 logits of each row's next token."""
+        logits, self._cache = self._decoder.forward(self._ids, self._mask, self._cache)
+        if self._copies == 1:
+            return logits
+        rows = torch.arange(len(logits), device=logits.device).repeat_interleave(self._copies)
+        self._copies = 1
+        self.keep(rows)
+        return logits[rows]
+
+    def append(self, chosen: torch.Tensor) -> None:
+        """Append one token to each row. chosen: (B,) ids."""
+        self._ids = chosen.to(self._mask.device)[:, None]
+        self._mask = torch.cat([self._mask, self._mask.new_ones(len(chosen), 1)], dim=1)
+
+    def keep(self, rows: Sequence[int] | torch.Tensor) -> None:
+        """Continue with these rows alone, in this order; nothing is copied if that is all of them."""
+        if isinstance(rows, torch.Tensor) or len(rows) < len(self._ids):
+            chosen = torch.as_tensor(rows, device=self._mask.device)
+            self._ids, self._mask = self._ids[chosen], self._mask[chosen]
+            keep_rows(self._cache, chosen)
+
+
 def keep_rows(cache: Cache, rows: torch.Tensor) -> None:
-    """Keep only these rows (indices) of the cache.
+    """Keep only these rows (indices) of the cache, in this order; a row may occur several times.
 
     Uses `reorder_cache`, which every layer of a cache has: those of linear attention and convolutions have no
     `batch_select_indices` (transformers 5.24).

@@ -1,0 +1,79 @@
+"""Groups of answers drawn from the model as it is now, for training by rewards. Workers only (torch).
+
+A token is chosen by one uniform number from the cumulated probabilities of the vocabulary. The numbers are a table
+drawn beforehand, so which rows are decoded together, and when one ends, changes no other row's numbers: a resumed run
+and one that decodes fewer rows at a time draw the same answers (but for rounding).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from core.engine import attention
+from core.engine.decoding.decoder import DecodedRows, Decoder
+
+
+@dataclass
+class DrawnAnswer:
+    """One answer. ids: with the stop token, which is trained too; logps: of each token, at the temperature it was drawn
+    with; has_ended: False if it was cut off at the length."""
+
+    prompt: list[int]
+    ids: list[int] = field(default_factory=list)
+    logps: list[float] = field(default_factory=list)
+    has_ended: bool = False
+
+
+def chances(rows: int, tokens: int, seed: int) -> torch.Tensor:
+    """Return the table of uniform numbers for so many answers: (rows, tokens) float64."""
+    return torch.rand(rows, tokens, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+class Sampler:
+    """Draws answers of a causal LM without a peft wrapper, its adapter as it is active. temperature 0: the likeliest
+    token."""
+
+    def __init__(
+        self, model: torch.nn.Module, pad_token_id: int, stop_ids: frozenset[int], length: int, temperature: float = 1.0
+    ):
+        self._model, self._decoder = model, Decoder(model, pad_token_id)
+        self._stop_ids, self._length, self._temperature = stop_ids, length, temperature
+
+    def draw(
+        self, prompts: Sequence[list[int]], copies: int, table: torch.Tensor, check: Callable[[], None] = lambda: None
+    ) -> list[DrawnAnswer]:
+        """Return `copies` answers of each prompt, one prompt after the other, decoded as one batch. table: a row of
+        `chances` for each. check is called before each token and may raise. The cache is freed on return."""
+        answers = [DrawnAnswer(list(prompt)) for prompt in prompts for _ in range(copies)]
+        with torch.no_grad(), attention.set_aside(self._model):
+            decoding, alive = DecodedRows(self._decoder, prompts, copies), list(range(len(answers)))
+            for place in range(self._length):
+                check()
+                chosen, logps = self._choose(decoding.next_logits(), table[alive, place])
+                going = []
+                for row, (number, token, logp) in enumerate(zip(alive, chosen.tolist(), logps.tolist(), strict=True)):
+                    answer = answers[number]
+                    answer.ids.append(token)
+                    answer.logps.append(logp)
+                    answer.has_ended = token in self._stop_ids
+                    going += [] if answer.has_ended else [row]
+                if not going:
+                    break
+                decoding.append(chosen)
+                decoding.keep(going)
+                alive = [alive[row] for row in going]
+        return answers
+
+    def _choose(self, logits: torch.Tensor, chance: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the next token of each row and its log-probability, (B,) each. logits: (B, V); chance: (B,)."""
+        logps = torch.log_softmax(logits / (self._temperature or 1.0), -1)
+        if not self._temperature:
+            chosen = logits.argmax(-1)
+        else:
+            edges = logps.double().exp().cumsum(-1)
+            point = chance.to(edges.device)[:, None] * edges[:, -1:]
+            chosen = torch.searchsorted(edges, point, right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
+        return chosen, logps.gather(1, chosen[:, None])[:, 0]
