@@ -38,7 +38,7 @@ VIEWS = (
     ("en", "desktop", False), ("en", "desktop", True), ("zh", "desktop", False), ("en", "phone", False), ("zh", "phone",
         True),
 )  # fmt: skip
-TRAIN, CHAT, DATA, RUNS, MODELS, SETTINGS, HELP = PAGES
+TRAIN, CHAT, DATA, RUNS, EVALUATE, MODELS, SETTINGS, HELP = PAGES
 SEVEN_BILLION = "Qwen/Qwen2.5-7B-Instruct"
 OWN_ROWS = [
     {"question": f"What does shelf {n} hold?", "answer": f"Shelf {n} holds jars of pickled lemons. " * n}

@@ -16,7 +16,7 @@ from webui.kit.live import QUIET, TICK_S, LivePart, Options, Poller
 from webui.kit.tab import BEAT, when_opened
 from webui.kit.theme import ASSETS, styles, theme
 from webui.kit.wording import Wording
-from webui.pages import chat, data, help, models, runs, settings
+from webui.pages import chat, data, evaluate, help, models, runs, settings
 from webui.pages.banner import LeftRuns, WriteNotice
 from webui.pages.page_around import PageAround
 from webui.pages.rail import rail
@@ -44,7 +44,7 @@ from webui.state.services import Services
 from webui.state.snapshot import Snapshot
 
 # Drawn when they are first opened, in the order of the rail.
-TABS = {page.__name__.rpartition(".")[2]: page.draw for page in (chat, data, runs, models, settings, help)}
+TABS = {page.__name__.rpartition(".")[2]: page.draw for page in (chat, data, runs, evaluate, models, settings, help)}
 LARGEST_UPLOAD = "2gb"
 SCRIPTS = (
     "focus.js",
@@ -105,7 +105,7 @@ def _build(services: Services) -> gr.Blocks:
 
 
 def build_page(services: Services, w: Wording, demo: gr.Blocks) -> None:
-    """Build the page of one language: its header, Train, and six tabs that are drawn when they are first opened."""
+    """Build the page of one language: its header, Train, and the tabs that are drawn when they are first opened."""
     gr.Navbar(visible=False)
     opened, planning = gr.Textbox(visible="hidden"), gr.State(False)
     train, talk_to = TrainPage(services, w, planning), gr.Textbox(visible="hidden")

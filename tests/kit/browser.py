@@ -15,7 +15,7 @@ Stable elem_ids (CSS `#id`); the page is / in English and /zh in Chinese:
                 few_steps, hot_plan), #data-left-out;
                 of a run #run-finding with #run-remedy, #details-finding with #details-remedy
   pages         nav.lg-rail a[data-page], the open one with aria-current; panels #tab-train #tab-chat #tab-data
-                #tab-runs #tab-models #tab-settings #tab-help
+                #tab-runs #tab-evaluate #tab-models #tab-settings #tab-help
   Train, start  #form-column (hidden while something trains); #start-cards > button[data-set] (aria-pressed), #file
                 (input[type=file]), #import > #import-progress, #import-cancel; #file-notice, #start-links;
                 #start-bar > #start-summary > .lg-part[data-step=data|goal|model|plan|train] (aria-expanded), which tell

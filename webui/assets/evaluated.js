@@ -1,51 +1,112 @@
-// The evaluation of a run: HTML of the server, fetched when it has changed. props.value as in film.js.
-let mark = null, asked, timer = 0, busy = false, isPressing = false;
-const find = (name) => element.querySelector(`.ev-${name}`);
+// A part of the page that the server draws: fetched when it has changed, and patched in place, so that the focus, what is
+// typed and what is unfolded stay. Controls with a name are sent with each request; buttons with data-set change one of
+// the further choices in `chosen`, those with data-act are pressed on the server. props.value as in film.js.
+let mark = null, asked, timer = 0, isBusy = false, isDue = false, isPressing = false, chosen = {};
+const body = element.querySelector('.ev-body'), said = element.querySelector('.ev-said');
+
+function fields() {
+  const values = { ...chosen };
+  for (const one of body.querySelectorAll('[name]')) {
+    if (one.type === 'checkbox') { values[one.name] ??= []; if (one.checked) values[one.name].push(one.value); }
+    else values[one.name] = one.value;
+  }
+  return values;
+}
 
 async function poll() {
-  if (busy) return;
   clearTimeout(timer);
+  isDue = isBusy;
+  if (isBusy) return;
   let wait = 2000;
   if (!document.hidden && element.isConnected && element.offsetParent !== null) {
-    busy = true;
-    const run = props.value;
-    if (run !== asked || !find('body').firstChild) { asked = run; mark = null; find('said').innerHTML = ''; }
+    isBusy = true;
+    const run = props.value, led = props.value === 'place' ? window.loraGarageEvaluate : null;
+    if (run !== asked) { asked = run; mark = null; said.innerHTML = ''; }
     try {
-      const reply = await server.evaluation({ run, mark });
+      const sent = led ? { model: led.model, questions: led.questions } : fields();
+      const reply = await server.evaluation({ run, mark, fields: sent });
+      if (led) { window.loraGarageEvaluate = null; chosen = {}; }
       if (reply) { // gradio gives undefined when the server is gone
         wait = props.value === run ? reply.wait_ms : 0;
         // Later while a press is going on: with its button its click would be lost.
-        if (wait && 'html' in reply && !find('body').matches(':active')) { draw(reply.html); mark = reply.mark; }
+        if (wait && 'html' in reply && !body.matches(':active')) { draw(reply.html, led); mark = reply.mark; }
+        if (led?.start) press({ act: 'start' });
       }
     } catch (error) { console.warn(error); }
-    busy = false;
+    isBusy = false;
+    if (isDue) wait = 0;
   }
   timer = setTimeout(poll, wait);
 }
 
-function draw(html) {
-  const body = find('body'), hadFocus = body.contains(document.activeElement);
-  body.innerHTML = html;
+function draw(html, led) {
+  const next = document.createElement('section');
+  next.innerHTML = html;
+  const hadFocus = body.contains(document.activeElement);
+  const values = [...body.querySelectorAll('select')].map((one) => [one.id, one.value]);
+  patch(body, next);
+  // Patched options have other values in their places: the one that was chosen stays chosen.
+  for (const [id, value] of values) {
+    const one = led ? null : document.getElementById(id);
+    if (one && [...one.options].some((option) => option.value === value)) one.value = value;
+  }
+  if (led) for (const one of body.querySelectorAll('select')) one.value = one.querySelector('[selected]')?.value ?? one.value;
   body.hidden = !html;
-  body.ariaBusy = String(body.querySelector('[data-act=stop]') !== null);  // counts that change are not read out
-  if (hadFocus) body.querySelector('[data-act], summary')?.focus({ preventScroll: true });
+  if (hadFocus && !body.contains(document.activeElement)) body.querySelector('[data-act], [data-page], summary')?.focus({ preventScroll: true });
 }
 
-element.addEventListener('click', async ({ target }) => {
-  const act = target.closest('[data-act]'), filter = target.closest('button[data-show]');
-  if (filter) {
-    find('rows').dataset.show = filter.dataset.show;
-    for (const one of find('filters').children) one.setAttribute('aria-pressed', String(one === filter));
-  }
-  if (!act || isPressing) return;
+function patch(now, next) {
+  const old = [...now.childNodes], all = [...next.childNodes];
+  all.forEach((to, place) => {
+    const from = old[place];
+    if (!from) now.append(to);
+    else if (from.nodeName !== to.nodeName || from.id !== to.id) from.replaceWith(to);
+    else if (from.nodeType === Node.TEXT_NODE) { if (from.data !== to.data) from.data = to.data; }
+    else {
+      for (const name of from.getAttributeNames()) if (!to.hasAttribute(name) && name !== 'open') from.removeAttribute(name);
+      for (const name of to.getAttributeNames()) if (name !== 'open' && from.getAttribute(name) !== to.getAttribute(name)) from.setAttribute(name, to.getAttribute(name));
+      patch(from, to);
+    }
+  });
+  old.slice(all.length).forEach((one) => one.remove());
+}
+
+async function press(act) {
+  if (isPressing) return;
   isPressing = true;  // not disabled, which takes the focus away
   try {
-    const reply = await server.press({ run: act.dataset.run, act: act.dataset.act });
-    find('said').innerHTML = reply?.said ?? '';
+    const reply = await server.press({ ...act, run: act.run ?? props.value, fields: fields() });
+    said.innerHTML = reply?.said ?? '';
+    chosen = { ...chosen, ...reply?.chosen };
+    for (const name of reply?.empty ?? []) for (const one of body.querySelectorAll(`[name=${name}]`)) one.value = '';
   } catch (error) { console.warn(error); }
   isPressing = false;
   poll();
+}
+
+async function text(file, most) {
+  if (file.size > Number(most)) return null;
+  try { return new TextDecoder('utf-8', { fatal: true }).decode(await file.arrayBuffer()); } catch { return null; }
+}
+
+element.addEventListener('click', ({ target }) => {
+  const button = target.closest('button');
+  if (button?.dataset.set) {
+    const { set, value } = button.dataset;
+    chosen[set] = chosen[set] === value && button.ariaExpanded ? '' : value;
+    poll();
+  }
+  if (button?.dataset.act && !(button.dataset.sure && !confirm(button.dataset.sure))) press({ ...button.dataset });
 });
+element.addEventListener('change', async ({ target }) => {
+  if (target.type === 'file') {
+    const [file] = target.files;
+    if (file) await press({ act: 'import', name: file.name, size: file.size, text: await text(file, target.dataset.most) });
+    target.value = '';
+  } else if (target.dataset.act) press({ ...target.dataset });
+  else if (target.name) poll();
+});
+addEventListener('lora-garage-evaluate', poll);
 document.addEventListener('visibilitychange', () => { if (!document.hidden) poll(); });
 watch('value', poll);
 poll();

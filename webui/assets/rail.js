@@ -18,6 +18,7 @@
     if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
     event.preventDefault();
     open(link.dataset.page);
+    if (link.dataset.model) { window.loraGarageEvaluate = { ...link.dataset }; dispatchEvent(new Event("lora-garage-evaluate")); }
     if (link.dataset.step) return window.loraGarageStart.open(link.dataset.step);
     scrollTo({ top: 0 });
   });

@@ -10,7 +10,7 @@ from webui.kit.html import Html, tag
 from webui.kit.icons import icon
 from webui.kit.wording import Wording
 
-PAGES = ("train", "chat", "data", "runs", "models", "settings", "help")
+PAGES = ("train", "chat", "data", "runs", "evaluate", "models", "settings", "help")
 
 
 def rail(w: Wording) -> Html:

@@ -1,4 +1,5 @@
-"""The evaluation of a run on its page: one sentence, each contestant's share, and the rows, to be filtered and opened.
+"""The evaluation of a run on its page: one sentence and each contestant's share, with a link to its answers; and what
+the Evaluate page shows in the same way (webui/pages/evaluate).
 
 The server makes the HTML, in which questions and answers are escaped; the page asks for it and gets it if it has
 changed.
@@ -7,7 +8,7 @@ changed.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 
 import gradio as gr
@@ -19,48 +20,68 @@ from core.chat.evaluation.of_run import JUDGE, lost_since, newest, table_of
 from core.chat.evaluation.table import Table
 from core.errors import GarageError
 from core.files import JsonObject
-from core.judges.judge import Outcome
 from core.messages import Message, msg
 from core.workspace.folder import Workspace
 from webui.kit.html import Html, bar, join, muted, notice, tag
 from webui.kit.theme import ASSETS
 from webui.kit.wording import Wording
-from webui.state.evaluating import EvaluationProgress
+from webui.state.evaluating import RUN, Choice, EvaluationProgress
 from webui.state.services import Services
 from webui.state.snapshot import RunRow
 
 POLL_MS, IDLE_POLL_MS = 1000, 4000
-MAX_TEXT = 2000  # characters of a question or an answer
-MARKS: dict[Outcome | None, str] = {"right": "✓", "partly": "~", "wrong": "✗", None: "?"}
-FILTERS = ("all", "wrong", "won", "lost")
-TEMPLATE = "<section class='ev-body' aria-live='polite'></section><div class='ev-said'></div>"
+TEMPLATE = "<section class='ev-body'></section><div class='ev-said'></div>"
+Result = tuple[Table | None, Message | None]  # with what was lost since the evaluation of an earlier run
 
 
 def evaluation_view(services: Services, w: Wording, value: str | None, elem_id: str) -> gr.HTML:
     """value: as of film_strip: a run id, "" for the run of the Train page, None for none."""
 
-    def evaluation(request: object) -> JsonObject:
-        """Return what a run's page shows, for any JSON from a browser; request["mark"]: of what it has."""
-        request = request if isinstance(request, dict) else {}
+    def draw(request: JsonObject) -> Html:
+        """Return what a run's page shows."""
         row = _row(services, request.get("run"))
-        progress = services.evaluating.progress()
-        html = "" if row is None else drawn(services.workspace, row, progress, w)
+        return drawn(services.workspace, row, services.evaluating.progress(), w) if row else Html("")
+
+    def press(request: JsonObject) -> JsonObject:
+        """Start or stop the evaluation of a run."""
+        if request.get("act") == "stop":
+            services.evaluating.stop()
+        elif row := _row(services, request.get("run")):
+            services.snapshots.refuse_while_training()
+            services.evaluating.start(Choice(f"{RUN}{row.id}"))
+        return {"said": ""}
+
+    return component(services, w, value, elem_id, draw, press)
+
+
+def component(
+    services: Services,
+    w: Wording,
+    value: str | None,
+    elem_id: str,
+    draw: Callable[[JsonObject], Html],
+    act: Callable[[JsonObject], JsonObject],
+) -> gr.HTML:
+    """Return a part of a page that `draw` draws and whose buttons `act` answers; both get any JSON from a browser, and
+    may raise GarageError."""
+
+    def evaluation(request: object) -> JsonObject:
+        """Return the HTML if it has changed since request["mark"]."""
+        request = request if isinstance(request, dict) else {}
+        try:
+            html = draw(request)
+        except GarageError as error:
+            html = notice(w.render(error.message))
         mark = hashlib.blake2b(html.encode("utf-8", "replace"), digest_size=8).hexdigest()
-        wait = {"wait_ms": POLL_MS if progress.at_work else IDLE_POLL_MS, "mark": mark}
+        wait = {"wait_ms": POLL_MS if services.evaluating.progress().at_work else IDLE_POLL_MS, "mark": mark}
         return wait if request.get("mark") == mark else wait | {"html": html}
 
     def press(request: object) -> JsonObject:
-        """Start or stop the evaluation of a run, for any JSON from a browser; return a refusal's sentence as HTML."""
-        request = request if isinstance(request, dict) else {}
+        """Answer a button; a refusal is returned as HTML."""
         try:
-            if request.get("act") == "stop":
-                services.evaluating.stop()
-            elif row := _row(services, request.get("run")):
-                services.snapshots.refuse_while_training()
-                services.evaluating.start(services.runs.get(row.id))
+            return act(request if isinstance(request, dict) else {})
         except GarageError as error:
             return {"said": notice(w.render(error.message))}
-        return {"said": ""}
 
     return gr.HTML(
         value=value,
@@ -82,47 +103,46 @@ def _row(services: Services, requested: object) -> RunRow | None:
 
 def drawn(workspace: Workspace, row: RunRow, progress: EvaluationProgress, w: Wording) -> Html:
     """Return the section of a run: its progress, its result, or the button."""
-    mine = progress if progress.run == row.id else EvaluationProgress()
+    mine = progress if progress.choice and progress.choice.run_id == row.id else EvaluationProgress()
     if mine.at_work:
-        return join([_title(w), *_at_work(mine, w)])
-    table, lost = _newest_table(workspace, row.id)
+        return join([_title(w), *at_work(mine, w)])
+    evaluation = _newest(workspace, row.id, files.stamp(workspace.root / SetEvaluation.FOLDER))
+    table, lost = result_of(workspace, evaluation)
+    leads = {"data_page": "evaluate", "data_model": f"{RUN}{row.id}"}
     if table is not None and not table.evaluation.missing():
-        return join([_title(w), *result(table, lost, w)])
+        link = tag(
+            "button", w.t("evaluation_view.all"), type="button", class_="lg-small", id=f"ev-all-{row.id}", **leads
+        )
+        return join([_title(w), *summary(table, lost, w), link])
     missing = [] if table is None else [muted(w.t("evaluation_view.missing", count=len(table.evaluation.missing())))]
     error = [] if mine.error is None else [notice(w.render(mine.error), "warn")]
     about = muted(w.t("evaluation_view.about"))
-    return join([_title(w), about, *missing, *error, _button("start", row.id, w.t("evaluation_view.start"))])
+    start = tag("button", w.t("evaluation_view.start"), type="button", class_="lg-small", data_act="start",
+                data_run=row.id)  # fmt: skip
+    return join([_title(w), about, *missing, *error, start])
 
 
 def _title(w: Wording) -> Html:
     return tag("h3", w.t("evaluation_view.title"))
 
 
-def _button(act: str, run_id: str, label: str) -> Html:
-    return tag("button", label, type="button", class_="lg-small", data_act=act, data_run=run_id)
-
-
-def _at_work(progress: EvaluationProgress, w: Wording) -> list[Html]:
+def at_work(progress: EvaluationProgress, w: Wording) -> list[Html]:
+    """Return a sentence and a bar of an evaluation's progress, and its Stop."""
     values = {"done": progress.done, "total": progress.total}
     sentence = w.t("evaluation_view.answers", **values) if progress.total else w.t("evaluation_view.preparing")
     percent = round(100 * progress.done / progress.total) if progress.total else None
-    return [muted(sentence), bar(sentence, percent), _button("stop", progress.run, w.t("chat_page.stop"))]
+    stop = tag("button", w.t("chat_page.stop"), type="button", class_="lg-small", data_act="stop", id="ev-stop")
+    return [muted(sentence), bar(sentence, percent), stop]
 
 
-def result(table: Table, lost: Message | None, w: Wording) -> Iterator[Html]:
-    """Yield the sentence, what was lost, the shares, the notes, the filters and the rows of a finished evaluation."""
+def summary(table: Table, lost: Message | None, w: Wording) -> Iterator[Html]:
+    """Yield the sentence, what was lost, the shares and the notes of a finished evaluation."""
     if conclusion := table.conclusion():
-        yield tag("p", w.render(conclusion), class_="ev-conclusion")
+        yield tag("p", w.render(conclusion), class_="ev-conclusion", role="status")
     if lost:
         yield notice(w.render(lost), "warn")
     yield tag("div", *(_share(table, place, w) for place in range(len(table.contestants))), class_="ev-shares")
-    yield from (muted(sentence) for sentence in _notes(table, w))
-    kinds = {number: _kinds(table, number) for number in range(len(table.evaluation.lineup.prompts))}
-    chips = _filters(list(kinds.values()), w)
-    filters = tag("div", *chips, class_="ev-filters", role="group", aria_label=w.t("evaluation_view.rows"))
-    rows = (_row_of(table, number, each, w) for number, each in kinds.items())
-    listed = tag("div", *rows, class_="ev-rows", data_show="all")
-    yield tag("details", tag("summary", w.t("evaluation_view.rows")), filters, listed, class_="ev-all")
+    yield muted(w.text(*_notes(table, w)))
 
 
 def _notes(table: Table, w: Wording) -> Iterator[str]:
@@ -134,14 +154,6 @@ def _notes(table: Table, w: Wording) -> Iterator[str]:
         label = note.params.get("label")
         params = note.params | ({"label": names[label]} if label in names else {})
         yield w.render(note.model_copy(update={"params": params}))
-
-
-def _filters(kinds: list[set[str]], w: Wording) -> Iterator[Html]:
-    """Yield a button for each filter that shows any row."""
-    for name in FILTERS:
-        if count := len(kinds) if name == "all" else sum(name in each for each in kinds):
-            text = f"{w.t(f'evaluation_view.filter_{name}')} {count}"
-            yield tag("button", text, type="button", data_show=name, aria_pressed=str(name == "all").lower())
 
 
 def _share(table: Table, place: int, w: Wording) -> Html:
@@ -161,60 +173,20 @@ def _share(table: Table, place: int, w: Wording) -> Html:
 
 def name_of(one: Contestant, w: Wording) -> str:
     """Return a contestant's name: "Base model with examples"."""
-    extra = "_".join(filter(None, ["prompt" if one.system else "", "examples" if one.examples else ""]))
-    return w.t(f"evaluation_view.who_{one.column}{'_' if extra else ''}{extra}")
+    return name_in_words("+".join([one.column, *["prompt"] * bool(one.system), *["examples"] * bool(one.examples)]), w)
 
 
-def _kinds(table: Table, number: int) -> set[str]:
-    """Return the filters that show a row: all wrong; fine-tuning right and no other (won), or wrong and another right
-    (lost). None of them while an answer is not judged."""
-    outcomes = [table.verdicts.get((number, place)) for place in range(len(table.contestants))]
-    is_right = [verdict is not None and verdict.outcome == "right" for verdict in outcomes]
-    kinds = set() if any(is_right) or None in outcomes else {"wrong"}
-    if table.tuned is not None and None not in outcomes:
-        others = [is_right[place] for place, one in enumerate(table.contestants) if one.column == "base"]
-        kinds |= {"won"} if is_right[table.tuned] and not any(others) else set()
-        kinds |= {"lost"} if not is_right[table.tuned] and any(others) else set()
-    return kinds
+def name_in_words(word: str, w: Wording) -> str:
+    """Return the name of base+examples, tuned and so on."""
+    return w.t(f"evaluation_view.who_{word.replace('+', '_')}")
 
 
-def _row_of(table: Table, number: int, kinds: set[str], w: Wording) -> Html:
-    """Return a row: the question with a mark for each contestant; opened, what was expected, the answers and why."""
-    prompt, marks, parts = table.evaluation.lineup.prompts[number], [], []
-    if prompt.expected:
-        parts.append(_answer(w.t("evaluation_view.expected"), None, prompt.expected, ""))
-    for place, one in enumerate(table.contestants):
-        verdict, answer = table.verdicts.get((number, place)), table.answers.get((number, place))
-        outcome = verdict.outcome if verdict else None
-        name = name_of(one, w)
-        spoken = f"{name}: {w.t(f'evaluation_view.{outcome}')}" if outcome else name
-        marks.append(tag("span", MARKS[outcome], class_=f"ev-{outcome}", title=spoken, role="img", aria_label=spoken))
-        why = verdict.reason if verdict else table.failures.get((number, place))
-        parts.append(_answer(name, outcome, answer.text if answer else "", w.render(why)))
-    question = tag("span", prompt.question[:MAX_TEXT], class_="ev-question", dir="auto")
-    summary = tag("summary", question, tag("span", *marks, class_="ev-marks"))
-    return tag("details", summary, *parts, class_=" ".join(["ev-row", *(f"ev-is-{kind}" for kind in sorted(kinds))]))
-
-
-def _answer(name: str, outcome: Outcome | None, text: str, why: str) -> Html:
-    words = tag("span", text[:MAX_TEXT].strip() or "…", class_="ev-text", dir="auto")
-    mark = tag("span", MARKS[outcome], class_=f"ev-{outcome}", aria_hidden="true") if outcome else None
-    return tag("p", tag("b", mark, name), tag("span", words, _why(why)), class_="ev-answer")
-
-
-def _why(sentence: str) -> Html | None:
-    """Return a reason behind an answer; None without one."""
-    return tag("span", sentence, class_="ev-why") if sentence else None
-
-
-def _newest_table(workspace: Workspace, run_id: str) -> tuple[Table | None, Message | None]:
-    """Return the newest evaluation of a run, and what was lost since that of an earlier run."""
-    evaluation = _newest(workspace, run_id, files.stamp(workspace.root / SetEvaluation.FOLDER))
+def result_of(workspace: Workspace, evaluation: SetEvaluation | None) -> Result:
+    """Return the table of an evaluation, and once it has all answers what was lost since that of an earlier run."""
     if evaluation is None:
         return None, None
-    return _table(
-        workspace, evaluation.id, tuple(files.stamp(evaluation.path / name) for name in (ANSWERS, LEFT_OUT, JUDGE))
-    )
+    names = (evaluation.path / ANSWERS, evaluation.path / LEFT_OUT, evaluation.path / JUDGE)
+    return _table(workspace, evaluation.id, tuple(map(files.stamp, names)))
 
 
 @lru_cache(maxsize=32)
@@ -223,6 +195,6 @@ def _newest(workspace: Workspace, run_id: str, stamp: object) -> SetEvaluation |
 
 
 @lru_cache(maxsize=8)
-def _table(workspace: Workspace, evaluation_id: str, stamps: object) -> tuple[Table | None, Message | None]:
+def _table(workspace: Workspace, evaluation_id: str, stamps: object) -> Result:
     table = table_of(SetEvaluation.open(workspace, evaluation_id))
     return table, None if table is None or table.evaluation.missing() else lost_since(workspace, table)

@@ -1,4 +1,4 @@
-"""The evaluation of a run in the background: one at a time, in a thread of the app.
+"""Evaluations of the page: what a person chose, and one evaluation at a time, in a thread of the app.
 
 Every answer is kept as it arrives (core/chat/evaluation), so whoever stops it, closes the page or ends the app loses
 none; the next press goes on.
@@ -7,23 +7,90 @@ none; the next press goes on.
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
 
+from core import files
 from core.chat.client import ChatClient
+from core.chat.comparison import Contestant
 from core.chat.contest import answer_missing
-from core.chat.evaluation.of_run import keep_result, prepare, table_of
+from core.chat.evaluation import sets, system_prompt
+from core.chat.evaluation.evaluation import EXAMPLES, SetEvaluation
+from core.chat.evaluation.learned_rows import LearnedRows
+from core.chat.evaluation.of_run import ROWS, keep_judge, keep_result, table_of
+from core.chat.evaluation.sets import TestSet
+from core.chat.evaluation.table import judge_for, judge_of_kind
 from core.data.store import DatasetStore
-from core.errors import ChatError, GarageError
+from core.errors import ChatError, DataError, GarageError
+from core.judges.specs import JudgeSpec
 from core.messages import Message, msg
+from core.models.library import ModelRef
+from core.recipe import Recipe
+from core.runs.all import Runs
 from core.runs.folder import RunFolder
 from core.workspace.folder import Workspace
+
+ROWS_BEFORE = 20  # questions before training
+RUN, BASE, SET, DATA = "run:", "base:", "set:", "data:"
+# Contestants: the base model, the fine-tuned one, each as it is or with what stands before the question.
+OF_BASE = ("base", "base+prompt", "base+examples")
+OF_RUN = (*OF_BASE, "tuned", "tuned+prompt")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is evaluated.
+
+    model: run:<id> or base:<model>. questions: set:<name>, data:<dataset>, whose rows would be trained on, or "" for
+    what a run has kept out of training. who: contestants, all without any. prompt: a system prompt, judge: a kind of
+    judge; "" for the proposed one.
+    """
+
+    model: str
+    questions: str = ""
+    who: tuple[str, ...] = ()
+    prompt: str = ""
+    judge: str = ""
+
+    @property
+    def run_id(self) -> str:
+        return self.model.removeprefix(RUN) if self.model.startswith(RUN) else ""
+
+    @property
+    def offered(self) -> tuple[str, ...]:
+        """The contestants that it can have."""
+        examples = [] if self.run_id or self.questions.startswith(DATA) else ["base+examples"]
+        return tuple(word for word in (OF_RUN if self.run_id else OF_BASE) if word not in examples)
+
+    def is_same_place(self, other: Choice) -> bool:
+        """Compare model and questions."""
+        return (self.model, self.questions) == (other.model, other.questions)
+
+    def is_of(self, evaluation: SetEvaluation) -> bool:
+        """Return whether an evaluation is of this model."""
+        return any(
+            (one.run == self.run_id and one.column == "tuned") if self.run_id else one.other == self.model
+            for one in evaluation.lineup.contestants
+        )
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What a choice comes to: the questions, the training rows if they are known, and what is proposed."""
+
+    test_set: TestSet
+    learned: LearnedRows | None
+    judge: JudgeSpec
+    system: str
 
 
 @dataclass(frozen=True)
 class EvaluationProgress:
     """The newest evaluation of this app. total: 0 while it is prepared; error: why it ended without its result."""
 
-    run: str = ""
+    choice: Choice | None = None
     at_work: bool = False
     done: int = 0
     total: int = 0
@@ -35,18 +102,19 @@ class Evaluating:
         self._workspace, self._datasets, self._chat = workspace, datasets, chat
         self._guard, self._stopped = threading.Lock(), threading.Event()
         self._progress = EvaluationProgress()
+        self._ground: tuple[object, Ground] | None = None
 
     def progress(self) -> EvaluationProgress:
         return self._progress
 
-    def start(self, run: RunFolder) -> None:
+    def start(self, choice: Choice) -> None:
         """Answer what is missing, in a thread. Raises ChatError while another one is at work."""
         with self._guard:
             if self._progress.at_work:
                 raise ChatError("evaluation_view.other_at_work")
             self._stopped.clear()
-            self._progress = EvaluationProgress(run.id, at_work=True)
-        threading.Thread(target=self._work, args=(run,), name="evaluation", daemon=True).start()
+            self._progress = EvaluationProgress(choice, at_work=True)
+        threading.Thread(target=self._work, args=(choice,), name="evaluation", daemon=True).start()
 
     def stop(self) -> None:
         """End it after the answers that are being written. Without one, an answer in Chat goes on."""
@@ -54,21 +122,122 @@ class Evaluating:
             self._stopped.set()
             self._chat.stop()
 
-    def _work(self, run: RunFolder) -> None:
+    def ground(self, choice: Choice) -> Ground:
+        """Return what a choice comes to; the newest is kept. Raises GarageError if there is nothing to evaluate."""
+        source = self._source(choice)
+        key = (choice.model, choice.questions, *(files.stamp(path) for path in self._files(choice, source)))
+        kept = self._ground
+        if kept is None or kept[0] != key:
+            self._ground = kept = key, self._read(choice, source)
+        return kept[1]
+
+    def _source(self, choice: Choice) -> str:
+        """Return the dataset of a choice; "" for a base model with a test set. Raises GarageError."""
+        if choice.run_id:
+            return Runs(self._workspace).get(choice.run_id).recipe().data.source
+        return choice.questions.removeprefix(DATA) if choice.questions.startswith(DATA) else ""
+
+    def _files(self, choice: Choice, source: str) -> Iterator[Path]:
+        if choice.questions.startswith(SET):
+            yield self._workspace.root / sets.FOLDER / f"{choice.questions.removeprefix(SET)}.jsonl"
+        if self._datasets.knows(source):
+            path = self._datasets.path(source)
+            yield from (path, path.with_name("dataset.json"))
+
+    def _read(self, choice: Choice, source: str) -> Ground:
+        learned, test_set = self._learned(choice, source), None
+        if choice.questions.startswith(SET):
+            test_set = sets.open_set(self._workspace, choice.questions.removeprefix(SET))
+        elif learned is not None:
+            title = self._run(choice).name if choice.run_id else source
+            test_set = sets.of_sample(source) or sets.create(title, learned.held_out)
+            rows = ROWS if choice.run_id else ROWS_BEFORE
+            test_set = test_set.model_copy(update={"prompts": test_set.prompts[:rows]})
+        if test_set is None:
+            raise ChatError("evaluate_page.no_questions")
+        judge = judge_for(test_set, learned)
+        pairs = learned.pairs if learned else ()
+        return Ground(test_set, learned, judge, system_prompt.proposed(pairs, judge))
+
+    def _learned(self, choice: Choice, source: str) -> LearnedRows | None:
+        """Return the training rows; None if they are unknown and the questions are not taken from them."""
+        try:
+            if choice.run_id:
+                return LearnedRows.of_run(self._run(choice), self._datasets, Runs(self._workspace))
+            if source:
+                model = choice.model.removeprefix(BASE)
+                recipe = Recipe.parse({"model": {"id": model}, "data": {"source": source}}, where="form")
+                return LearnedRows.of_recipe(recipe, self._datasets)
+        except DataError:
+            if not choice.questions.startswith(SET):
+                raise
+        return None
+
+    def _run(self, choice: Choice) -> RunFolder:
+        return Runs(self._workspace).get(choice.run_id)
+
+    def prepare(self, choice: Choice) -> SetEvaluation:
+        """Open or create the evaluation of a choice. Raises GarageError."""
+        ground = self.ground(choice)
+        system = choice.prompt.strip() or ground.system
+        lineup = list(_contestants(choice, system))
+        if not lineup:
+            raise ChatError("evaluate_page.nobody")
+        thinking = None if choice.run_id else False
+        evaluation = SetEvaluation.prepare(self._workspace, ground.test_set, lineup, ground.learned, thinking)
+        keep_judge(self._workspace, evaluation, self.judge(choice, ground))
+        return evaluation
+
+    def judge(self, choice: Choice, ground: Ground) -> JudgeSpec:
+        """Return the chosen judge, else the proposed one. Raises ChatError for an unknown kind."""
+        if choice.judge in ("", ground.judge.kind):
+            return ground.judge
+        return judge_of_kind(choice.judge, [one.expected for one in ground.test_set.prompts if one.expected])
+
+    def _work(self, choice: Choice) -> None:
         error: Message | None = msg("evaluation_view.broken")
         try:
-            error = self._answer(run)
+            error = self._answer(choice)
         except GarageError as refusal:
             error = None if self._stopped.is_set() else refusal.message
         finally:
             self._progress = replace(self._progress, at_work=False, error=error)
 
-    def _answer(self, run: RunFolder) -> Message | None:
-        evaluation = prepare(self._workspace, run, self._datasets)
+    def _answer(self, choice: Choice) -> Message | None:
+        evaluation = self.prepare(choice)
         for done, total in answer_missing(self._chat, self._workspace, evaluation):
             self._progress = replace(self._progress, done=done, total=total)
             if self._stopped.is_set():
                 return None
-        if not evaluation.missing() and (table := table_of(evaluation)):
-            keep_result(run, table)
+        self.keep_result(choice, evaluation)
         return None
+
+    def keep_result(self, choice: Choice, evaluation: SetEvaluation) -> None:
+        """Keep the result in short with a run, if it is that of the questions that the run has kept out of training."""
+        if choice.run_id and not choice.questions and not evaluation.missing() and (table := table_of(evaluation)):
+            keep_result(self._run(choice), table)
+
+
+@lru_cache(maxsize=32)
+def newest_of(workspace: Workspace, model: str, title: str, stamp: object) -> SetEvaluation | None:
+    """Return the newest evaluation of a model on the questions with this title; None without one. stamp: of the
+    folder of evaluations."""
+    every, choice = SetEvaluation.all_of(workspace), Choice(model)
+    return next((one for one in every if choice.is_of(one) and (one.lineup.test_set or ("",))[0] == title), None)
+
+
+def _contestants(choice: Choice, system: str) -> Iterator[Contestant]:
+    """Yield the contestants of a choice; those with a prompt only if there is one."""
+    ModelRef.parse(choice.model.removeprefix(BASE)) if not choice.run_id else None
+    for word in choice.offered:
+        column, _, extra = word.partition("+")
+        if (choice.who and word not in choice.who) or (extra == "prompt" and not system):
+            continue
+        yield Contestant(
+            label=word,
+            run=choice.run_id,
+            other="" if choice.run_id else choice.model,
+            column="tuned" if column == "tuned" else "base",
+            system=system if extra == "prompt" else "",
+            examples=EXAMPLES if extra == "examples" else 0,
+        )

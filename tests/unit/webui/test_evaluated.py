@@ -29,7 +29,7 @@ from tests.kit.waits import wait_until
 from webui.kit.wording import Wording
 from webui.run.compare import row_data
 from webui.run.evaluated import drawn, evaluation_view, name_of
-from webui.state.evaluating import Evaluating, EvaluationProgress
+from webui.state.evaluating import Choice, Evaluating, EvaluationProgress
 from webui.state.services import Services
 
 
@@ -64,7 +64,7 @@ def work(space: Workspace, run: RunFolder) -> Callable[..., tuple[Evaluating, St
     def start(**options: int) -> tuple[Evaluating, StoppableChat]:
         chat = StoppableChat(threading.Event(), **options)
         evaluating = Evaluating(space, dataset_store(space), chat)  # type: ignore[arg-type]
-        evaluating.start(run)
+        evaluating.start(Choice(f"run:{run.id}"))
         wait_until(lambda: evaluating.progress().total > 0, 30)
         return evaluating, chat
 
@@ -80,9 +80,9 @@ def test_one_evaluation_at_a_time_counts_its_answers(
     work: Callable[..., tuple[Evaluating, StoppableChat]], space: Workspace, run: RunFolder
 ) -> None:
     evaluating, chat = work()
-    assert evaluating.progress().at_work and evaluating.progress().run == run.id
+    assert evaluating.progress().at_work and evaluating.progress().choice == Choice(f"run:{run.id}")
     with pytest.raises(ChatError, match="other_at_work"):
-        evaluating.start(run)
+        evaluating.start(Choice(f"run:{run.id}"))
     chat.gate.set()
     ended = finished(evaluating)
     assert (ended.error, ended.done) == (None, ended.total) and ended.total == 20 * 5
@@ -122,9 +122,9 @@ def test_a_worker_that_dies_is_a_sentence_and_a_bug_is_one_too(
     chat.gate.set()
     assert finished(evaluating).error == msg("chat.unloaded")
 
-    monkeypatch.setattr("webui.state.evaluating.prepare", lambda *parts: 1 / 0)
+    monkeypatch.setattr(evaluating, "prepare", lambda choice: 1 / 0)
     monkeypatch.setattr(threading, "excepthook", lambda args: None)
-    evaluating.start(run)
+    evaluating.start(Choice(f"run:{run.id}"))
     assert finished(evaluating).error == msg("evaluation_view.broken")
 
 
@@ -159,26 +159,23 @@ def section(space: Workspace, run: RunFolder, progress: EvaluationProgress | Non
 TEXTS = [("no", "yes", "Yes."), ("yes", "yes", "no"), ("no", "no", "<i>no</i>"), *[("no", "no", "yes")] * 9]
 
 
-def test_the_section_begins_with_a_button_and_ends_with_rows(space: Workspace, run: RunFolder) -> None:
-    assert 'data-act="start"' in section(space, run) and "ev-row" not in section(space, run)
+def test_the_section_begins_with_a_button_and_ends_with_a_link_to_the_answers(space: Workspace, run: RunFolder) -> None:
+    assert 'data-act="start"' in section(space, run)
     assert f'data-run="{run.id}"' in section(space, run), (
         "a late press is for this run, whatever the page shows by then"
     )
-    at_work = EvaluationProgress(run.id, True, 3, 12)
+    at_work = EvaluationProgress(Choice(f"run:{run.id}"), True, 3, 12)
     assert "3 of 12 answers" in section(space, run, at_work) and 'data-act="stop"' in section(space, run, at_work)
-    other = EvaluationProgress("another", True, 3, 12)
+    other = EvaluationProgress(Choice("run:another"), True, 3, 12)
     assert 'data-act="start"' in section(space, run, other)
-    failed = EvaluationProgress(run.id, error=msg("chat.unloaded"))
+    failed = EvaluationProgress(Choice(f"run:{run.id}"), error=msg("chat.unloaded"))
     assert str(msg("chat.unloaded")) in section(space, run, failed).replace("&#x27;", "'")
 
     evaluated(space, run, ExactJudge(), TEXTS)
     html = section(space, run)
     assert "An answer is right if it is the expected one." in html
-    assert "data-act" not in html and html.count('<details class="ev-row') == 12
-    for shown, count in (("All", 12), ("All wrong", 1), ("Only fine-tuned right", 9), ("Only fine-tuned wrong", 1)):
-        assert f">{shown} {count}</button>" in html
+    assert "data-act" not in html and f'data-page="evaluate" data-model="run:{run.id}"' in html
     assert [f">{right} / 12<" in html for right in (1, 2, 10)] == [True] * 3
-    assert "&lt;i&gt;no&lt;/i&gt;" in html and "<i>no" not in html and "<b>?" not in html
 
 
 def test_what_an_earlier_run_had_right_and_this_one_has_not_is_named(space: Workspace, run: RunFolder) -> None:
@@ -214,7 +211,7 @@ def test_a_run_that_waits_in_a_held_queue_is_no_training(
     Runs(space).create(plan.resolve(recipe, "next one", False), "app")
     assert "next one" in press({"run": run.id, "act": "start"})["said"] and started == []
     services.queue.put(hold=Hold(why="person", since=0))
-    assert press({"run": run.id, "act": "start"}) == {"said": ""} and [one.id for one in started] == [run.id]
+    assert press({"run": run.id, "act": "start"}) == {"said": ""} and started == [Choice(f"run:{run.id}")]
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

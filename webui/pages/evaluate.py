@@ -1,0 +1,127 @@
+"""Evaluate: choose model, questions, contestants and judge; the answer in one sentence, and every row behind it."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from core import files
+from core.chat.evaluation.evaluation import SetEvaluation
+from core.chat.evaluation.of_run import keep_judge
+from core.chat.evaluation.table import Table
+from core.errors import GarageError
+from core.files import JsonObject
+from webui.kit.html import Html, join, muted, notice, tag
+from webui.kit.wording import Wording
+from webui.pages.evaluation.answers import answers
+from webui.pages.evaluation.chooser import Options, choice_of, details, fields_of
+from webui.pages.page_around import PageAround
+from webui.run.evaluated import at_work, component, result_of, summary
+from webui.state.evaluating import Choice, Ground, newest_of
+from webui.state.services import Services
+
+PLACE = "place"  # in assets/evaluated.js: what other pages lead to
+
+
+def draw(around: PageAround, tab: gr.Tab) -> None:
+    place = EvaluatePlace(around.services, around.w)
+    component(around.services, around.w, PLACE, "evaluate", place.drawn, place.press)
+
+
+class EvaluatePlace:
+    def __init__(self, services: Services, wording: Wording):
+        self.services, self.w = services, wording
+
+    # ---- drawing ----------------------------------------------------------------------------------------------------
+    def drawn(self, request: JsonObject) -> Html:
+        """Return the whole page for any JSON from a browser."""
+        services, w, fields = self.services, self.w, _fields(request)
+        choice, models, questions = choice_of(services, fields, w)
+        ground, table, lost, problem = None, None, None, ""
+        try:
+            ground = services.evaluating.ground(choice)
+            table, lost = result_of(services.workspace, self._newest(choice, ground.test_set.title))
+        except GarageError as error:
+            problem = w.render(error.message)
+        sections = [self._choosing(choice, models, questions, ground, table, problem)]
+        if table is not None and not table.evaluation.missing():
+            chosen = {name: str(fields.get(name, ""))[:20] for name in ("filter", "row", "more")}
+            sections.append(tag("section", *summary(table, lost, w), class_="ep-card", id="ep-result"))
+            sections.append(tag("section", *answers(table, chosen, w), class_="ep-card", id="ep-rows"))
+        return join(sections)
+
+    def _choosing(
+        self,
+        choice: Choice,
+        models: Options,
+        questions: Options,
+        ground: Ground | None,
+        table: Table | None,
+        problem: str,
+    ) -> Html:
+        """Return the card of what is evaluated. problem: why there is nothing to evaluate, without a ground."""
+        w = self.w
+        how = notice(problem, "warn")
+        if ground is not None:
+            spec = table.judge if table else self.services.evaluating.judge(choice, ground)
+            how = details(choice, ground, spec, table is None, w)
+        start, lines = self._press(choice, table.evaluation if table else None)
+        return tag(
+            "section",
+            tag("h2", w.t("evaluate_page.title")),
+            muted(w.t("evaluate_page.about")) if table is None else None,
+            tag("div", fields_of(choice, models, questions, w), start, class_="ep-fields"),
+            *lines,
+            how,
+            class_="ep-card",
+            id="ep-choose",
+        )
+
+    def _press(self, choice: Choice, evaluation: SetEvaluation | None) -> tuple[Html, list[Html]]:
+        """Return Start or Stop, and below the fields the progress, or why the last one ended without a result."""
+        w, progress = self.w, self.services.evaluating.progress()
+        mine = progress.choice is not None and progress.choice.is_same_place(choice)
+        if progress.at_work and mine:
+            sentence, line, stop = at_work(progress, w)
+            return stop, [sentence, line]
+        missing = evaluation.missing() if evaluation else []
+        lines = [muted(w.t("evaluation_view.missing", count=len(missing)))] if missing else []
+        if mine and progress.error:
+            lines.append(notice(w.render(progress.error), "warn"))
+        label = w.t("evaluate_page.again" if evaluation and not missing else "evaluation_view.start")
+        return tag("button", label, type="button", class_="ep-start", data_act="start", id="ep-start"), lines
+
+    def _newest(self, choice: Choice, title: str) -> SetEvaluation | None:
+        space = self.services.workspace
+        return newest_of(space, choice.model, title, files.stamp(space.root / SetEvaluation.FOLDER))
+
+    # ---- pressed ----------------------------------------------------------------------------------------------------
+    def press(self, request: JsonObject) -> JsonObject:
+        """Answer a button, for any JSON from a browser. Raises GarageError for what cannot be done."""
+        acts = {"start": self._start, "stop": self._stop, "judge": self._judge}
+        act = acts.get(str(request.get("act")))
+        return act(request) if act else {"said": ""}
+
+    def _start(self, request: JsonObject) -> JsonObject:
+        choice, _, _ = choice_of(self.services, _fields(request), self.w)
+        self.services.snapshots.refuse_while_training()
+        self.services.evaluating.start(choice)
+        return {"said": "", "chosen": {"filter": "", "row": ""}}
+
+    def _stop(self, request: JsonObject) -> JsonObject:
+        self.services.evaluating.stop()
+        return {"said": ""}
+
+    def _judge(self, request: JsonObject) -> JsonObject:
+        """Judge the answers that are there by the judge that was chosen now."""
+        choice, _, _ = choice_of(self.services, _fields(request), self.w)
+        evaluating = self.services.evaluating
+        ground = evaluating.ground(choice)
+        if evaluation := self._newest(choice, ground.test_set.title):
+            keep_judge(self.services.workspace, evaluation, evaluating.judge(choice, ground))
+            evaluating.keep_result(choice, evaluation)
+        return {"said": ""}
+
+
+def _fields(request: JsonObject) -> JsonObject:
+    fields = request.get("fields")
+    return fields if isinstance(fields, dict) else {}

@@ -1,0 +1,155 @@
+"""What is evaluated: the model, the questions, the contestants, and the judge, shown at work on five rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from core.chat.evaluation.sets import TestSet, all_sets
+from core.chat.evaluation.table import CHOSEN_BY_NAME
+from core.errors import GarageError, JudgeError
+from core.files import JsonObject
+from core.judges.judge import judge
+from core.judges.specs import JudgeSpec
+from core.models.library import ModelRef
+from webui.kit import samples
+from webui.kit.html import Html, join, muted, tag
+from webui.kit.wording import Wording
+from webui.pages.chat_choices import target_choices
+from webui.pages.evaluation.answers import MARKS
+from webui.run.evaluated import name_in_words
+from webui.state.evaluating import BASE, DATA, RUN, SET, Choice, Ground
+from webui.state.services import Services
+
+SHOWN, MAX_CELL = 5, 160  # rows that show a judge; characters of a text in them
+MAX_PROMPT = 20_000  # characters
+Options = list[tuple[str, str]]  # (label, value)
+
+
+def choice_of(services: Services, fields: JsonObject, w: Wording) -> tuple[Choice, Options, Options]:
+    """Return a choice from any JSON of a browser, what is not offered replaced, with the offered models and
+    questions."""
+    models = model_options(services, w)
+    model = str(fields.get("model"))
+    if model not in [value for _, value in models]:
+        model = _unlisted(model) or models[0][1]
+    questions = question_options(services, model, w)
+    if (chosen := fields.get("questions")) not in [value for _, value in questions]:
+        chosen = questions[0][1] if questions else ""
+    # A base model that is not on this PC, or a dataset as it is in Train, which may be the file of somebody else
+    models += [] if model in [value for _, value in models] else [(model.removeprefix(BASE), model)]
+    who = fields.get("who")
+    texts = {name: fields[name] for name in ("prompt", "judge") if isinstance(fields.get(name), str)}
+    choice = Choice(model, str(chosen), prompt=texts.get("prompt", "")[:MAX_PROMPT])
+    if texts.get("judge") in CHOSEN_BY_NAME:
+        choice = replace(choice, judge=texts["judge"])
+    known = tuple(word for word in who if word in choice.offered) if isinstance(who, list) else ()
+    return replace(choice, who=known), models, questions
+
+
+def _unlisted(model: str) -> str:
+    """Return base:<model> if it could be one; "" otherwise."""
+    try:
+        return f"{BASE}{ModelRef.parse(model.removeprefix(BASE)).id}" if model.startswith(BASE) else ""
+    except GarageError:
+        return ""
+
+
+def model_options(services: Services, w: Wording) -> Options:
+    """Return the runs that can answer, then the base models."""
+    return [
+        (label, id)
+        for label, id in target_choices(services, w, services.snapshots.now().rows)
+        if id.startswith((RUN, BASE))
+    ]
+
+
+def question_options(services: Services, model: str, w: Wording) -> Options:
+    """Return a run's own held-out rows, or the datasets for a base model; then the test sets."""
+    own: Options = [(w.t("evaluate_page.held_out"), "")]
+    if not model.startswith(RUN):
+        own = [
+            (w.t("evaluate_page.of_data", name=samples.title(info, w)), f"{DATA}{info.id}")
+            for info in services.datasets.list()
+        ]
+    return [*own, *((_set_name(one, w), f"{SET}{one.name}") for one in all_sets(services.workspace))]
+
+
+def _set_name(one: TestSet, w: Wording) -> str:
+    return w.t("evaluate_page.set", name=one.title, count=len(one.prompts))
+
+
+def fields_of(choice: Choice, models: Options, questions: Options, w: Wording) -> Html:
+    """Return the fields of model and questions."""
+    model = _select("model", w.t("evaluate_page.model"), models, choice.model)
+    return join(
+        [model, _select("questions", w.t("evaluate_page.questions"), questions, choice.questions, choice.model)]
+    )
+
+
+def details(choice: Choice, ground: Ground, spec: JudgeSpec, is_first: bool, w: Wording) -> Html:
+    """Return contestants, judge and system prompt, in a fold that is open until there are answers; is_first: there are
+    none yet, and the judge is shown at work."""
+    boxes = (
+        tag(
+            "label",
+            tag("input", type="checkbox", name_="who", value=word, checked=not choice.who or word in choice.who),
+            name_in_words(word, w),
+            id=f"ep-who-{word.replace('+', '-')}",
+        )
+        for word in choice.offered
+    )
+    key = f"{choice.model}-{choice.questions}"
+    prompt = tag("textarea", ground.system, name_="prompt", rows=3, maxlength=MAX_PROMPT, id=f"ep-prompt-{key}")
+    parts = [
+        tag("fieldset", tag("legend", w.t("evaluate_page.who")), *boxes, class_="ep-who"),
+        _judge_field(ground, spec, key, w),
+        *(_trial(ground, spec, w) if is_first else ()),
+        tag("label", tag("span", w.t("evaluate_page.prompt")), prompt, class_="ep-field"),
+    ]
+    summary = tag("summary", w.t("evaluate_page.how"))
+    return tag("details", summary, tag("div", *parts), class_="ep-how", open=is_first, id=f"ep-how-{key}")
+
+
+def _judge_field(ground: Ground, spec: JudgeSpec, key: str, w: Wording) -> Html:
+    proposed = ground.judge.kind
+    kinds = [(kind, w.t(f"evaluation_view.judge_{kind}")) for kind in dict.fromkeys([proposed, *CHOSEN_BY_NAME])]
+    options = [(w.t("evaluate_page.proposed", how=how) if kind == proposed else how, kind) for kind, how in kinds]
+    return _select("judge", w.t("evaluate_page.right_if"), options, spec.kind, key, act="judge")
+
+
+def _select(name: str, label: str, options: Options, chosen: str, of: str = "", act: str | None = None) -> Html:
+    """of: what the options depend on; another one makes another field. act: pressed when it changes."""
+    listed = (tag("option", text, value=value, selected=value == chosen) for text, value in options)
+    field = tag("select", *listed, name_=name, id=f"ep-{name}-{of}" if of else f"ep-{name}", data_act=act)
+    return tag("label", tag("span", label), field, class_="ep-field")
+
+
+def _trial(ground: Ground, spec: JudgeSpec, w: Wording) -> Iterator[Html]:
+    """Yield what a judge says on five rows: of the expected answer, and of that to another question."""
+    expected = [one for one in ground.test_set.prompts if one.expected]
+    if not expected:
+        return
+    head = ("question", "expected_answer", "other_answer")
+    rows = []
+    for place, prompt in enumerate(expected[:SHOWN]):
+        others = (one.expected or "" for one in (*expected[place + 1 :], *expected[:place]))
+        other = next((text for text in others if text.strip() != (prompt.expected or "").strip()), "")
+        tried = [text for text in (prompt.expected, other) if text]
+        verdicts = (_verdict(prompt.judge or spec, prompt.expected or "", text, w) for text in tried)
+        rows.append(tag("tr", tag("th", prompt.question[:MAX_CELL], scope="row", dir="auto"), *verdicts))
+    yield muted(w.t("evaluate_page.trial"))
+    titles = (tag("th", w.t(f"evaluate_page.{name}"), scope="col") for name in head)
+    yield tag("table", tag("thead", tag("tr", *titles)), tag("tbody", *rows), class_="ev-table ep-trial")
+
+
+def _verdict(spec: JudgeSpec, expected: str, answer: str, w: Wording) -> Html:
+    try:
+        verdict = judge(spec, expected, answer)
+        outcome, why = verdict.outcome, w.render(verdict.reason)
+    except JudgeError as error:
+        outcome, why = None, w.render(error.message)
+    spoken = w.t(f"evaluation_view.{outcome or 'unjudged'}")
+    mark = tag("span", MARKS[outcome], role="img", aria_label=spoken)
+    text = tag("span", answer[:MAX_CELL], class_="ev-cell-text", dir="auto")
+    return tag("td", mark, text, class_=f"ev-cell ev-{outcome}", title=why)
