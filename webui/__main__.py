@@ -40,6 +40,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run the page for these arguments; return the exit status, 2 (with the reason on stderr) if it cannot start."""
     share_one_heap()
     w = Wording(terminal_language())
     try:
@@ -77,8 +78,8 @@ def parse(arguments: list[str] | None, w: Wording) -> argparse.Namespace:
 
 
 def secret_of(auth: str | None, reach: Reach, w: Wording) -> DoorSecret | None:
-    """Return the secret that opens the door; None for no door, which is for this PC only. Raises _Refusal for an
-    unusable or short password."""
+    """Return the secret that opens the door: that of USER:PASSWORD, else a new key if others can reach the page; None
+    for no door, which is for this PC only. Raises _Refusal for an unusable or short password."""
     if auth is None:
         return None if reach.is_this_pc_only else DoorSecret.generate()
     user, colon, password = auth.partition(":")
@@ -90,7 +91,8 @@ def secret_of(auth: str | None, reach: Reach, w: Wording) -> DoorSecret | None:
 
 
 def open_or_serve(options: argparse.Namespace, workspace: Workspace, w: Wording) -> int:
-    """Open the page of the app that has the workspace, if there is one; else serve ours. Raises _Refusal."""
+    """Open the page of the app that has the workspace, if there is one; else serve ours until it ends. Returns the exit
+    status. Raises _Refusal."""
     ownership, url = Ownership(workspace), f"http://{options.reach.local}:{options.port}/"
     try:
         other = ownership.claim(url)
@@ -109,7 +111,7 @@ def open_or_serve(options: argparse.Namespace, workspace: Workspace, w: Wording)
 
 
 def check_port(reach: Reach, port: int, w: Wording) -> None:
-    """Raise _Refusal unless the port can be opened."""
+    """Raise _Refusal, with the reason, unless the port can be opened at that host."""
     error = refused(reach, port)
     if error is None:
         return
@@ -143,8 +145,9 @@ def _reason(error: Exception) -> str:
 
 
 def serve(options: argparse.Namespace, workspace: Workspace, ownership: Ownership, url: str, w: Wording) -> int:
-    """Serve until Ctrl-C or SIGTERM, then pause the run that trains, and wait for it. Raises _Refusal if the workspace
-    or port cannot be used."""
+    """Serve the page, open the browser and print its addresses; wait until Ctrl-C or SIGTERM, ~ and wait for it. => and
+    wait for it; return 0. then pause the run that trains, and wait for it. Raises _Refusal if the workspace or port
+    cannot be used."""
     over = threading.Event()
     for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
         if hasattr(signal, name):

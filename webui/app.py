@@ -92,6 +92,7 @@ def build(services: Services) -> gr.Blocks:
 
 
 def _build(services: Services) -> gr.Blocks:
+    """Return the app with a page for each language, and its queue."""
     with GarageBlocks(
         title="LoRA Garage", analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True
     ) as demo:
@@ -153,8 +154,8 @@ def scripts(*names: str) -> str:
 
 
 def launch(services: Services, port: int, reach: Reach | None = None, keeper: Doorkeeper | None = None) -> gr.Blocks:
-    """Serve in the background. reach: None for this PC only. keeper: None for no door. Raises OSError if the port is
-    taken."""
+    """Build the app, serve it on port in the background behind our guards, and return it. reach: None for this PC only.
+    keeper: None for no door. Raises OSError if the port is taken."""
     reach = reach or Reach.from_host("127.0.0.1")
     os.environ["GRADIO_TEMP_DIR"] = str(services.workspace.cache / "uploads")
     forbid_fetching()

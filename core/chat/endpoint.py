@@ -83,7 +83,7 @@ class Endpoint:
 
     @property
     def is_here(self) -> bool:
-        """Whether it runs on this PC, so that nothing leaves it."""
+        """True if it runs on this PC, so that nothing leaves it."""
         return urlsplit(self.url).hostname in LOCAL
 
     def body(self, turns: Sequence[Turn], **options: object) -> JsonObject:

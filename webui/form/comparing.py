@@ -44,8 +44,8 @@ class Comparing(Panel):
         return {self.column, self.text, self.button}
 
     def draw(self, form: Form) -> Updates:
-        """Return the updates of text and button; hidden unless the dataset has pairs or an objective for them is
-        chosen."""
+        """Return the updates of the offer's text and button (learn from the comparison, or from the better answers
+        only); hidden unless the dataset has pairs or an objective for them is chosen."""
         kind, objective = self._kind(form), self._objective(form)
         if kind is None and not (objective and form.data):
             return {self.column: gr.update(visible=False), self.text: gr.skip(), self.button: gr.skip()}
@@ -57,7 +57,7 @@ class Comparing(Panel):
         }
 
     def _kind(self, form: Form) -> Kind | None:
-        """Return how the dataset compares answers; None if it does not, or none is chosen."""
+        """Return how the dataset compares answers; None if it does not, none is chosen, or it cannot be read."""
         try:
             return kind_of(
                 self.services.datasets.report(form.data, choices=choices_for(form.data, form.answers.reading))
@@ -72,7 +72,8 @@ class Comparing(Panel):
         return chosen if isinstance(chosen, str) and chosen != Train().objective else ""
 
     def _sentences(self, kind: Kind | None, objective: str, form: Form) -> Html:
-        """Say what is learned from the better and worse answers, and from which model the training starts."""
+        """Return sentences on what is learned from the better and worse answers (or that the objective does not suit
+        them), and from which model the training starts."""
         w = self.w
         if objective and kind != ("kto" if objective == "kto" else "dpo"):  # another dataset was chosen since
             return tag("p", w.t("comparing.unsuitable", objective=w.t(f"wizard.choice_{objective}")))
@@ -110,6 +111,8 @@ class Comparing(Panel):
         return settings | ({SETTING: kind} if kind and not compares else {})
 
     def wire(self, form: FormHandle) -> None:
+        """Let the button switch the form's objective between comparing and the better answers only."""
+
         def fill(values: FieldValues) -> Filled:
             """Choose the objective that compares, or return to supervised training without its settings."""
             state = form.read(values)

@@ -48,6 +48,8 @@ def is_recipe(path: str) -> bool:
 
 class DataStep:
     def __init__(self, services: Services, wording: Wording):
+        """Create the parts of the step: reading choices, import, comparison, findings, and the panel of hub
+        datasets."""
         self.services, self.w = services, wording
         self.reading, self.recipe_reading = ReadingPart(services, wording), RecipeReadingPart(services, wording)
         self.importing, self.comparing = ImportPart(wording), Comparing(services, wording)
@@ -56,7 +58,7 @@ class DataStep:
         self.hub_set = HubSetPanel(services, wording)
 
     def build_drop(self) -> None:
-        """The drop zone for files, at the top of the page."""
+        """Build the drop zone for files, at the top of the page, with the import's progress and a notice."""
         self.file = gr.File(
             label=self.w.t("wizard.file"), file_count="multiple", height=90, elem_id="file", elem_classes="lg-drop"
         )
@@ -64,6 +66,8 @@ class DataStep:
         self.notice = gr.HTML("", elem_id="file-notice", visible=False)
 
     def build(self) -> None:
+        """Build the step: the list of datasets, the hub's panel, reading choices, report, comparison, findings, and
+        what would be learned with one row."""
         w = self.w
         self.data = gr.Radio(
             self.choices(), value=FIRST, label=w.t("wizard.data"), info=w.t("wizard.data_info"), elem_id="data"
@@ -87,6 +91,7 @@ class DataStep:
         self.next = gr.Button(w.t("wizard.next"), elem_id="next-data", elem_classes="lg-next")
 
     def wire(self, form: FormHandle, poller: Poller) -> None:
+        """Connect the events of the step's parts."""
         self.findings.wire(form)
         self.hub_set.wire(form, self.data, poller)
         self.importing.wire()
@@ -120,7 +125,8 @@ class DataStep:
         return [samples.choice(info, self.w) for info in self.services.datasets.list()]
 
     def summary(self, form: Form, result: FormResult) -> tuple[str, str]:
-        """Return the chosen dataset, and its number of rows and problems."""
+        """Return the chosen dataset's title, and its number of rows and problems; the error instead of the title if it
+        cannot be read."""
         data = form.data
         if not isinstance(data, str) or not data:
             return self.w.t("wizard.no_data_yet"), ""
@@ -135,7 +141,8 @@ class DataStep:
         return samples.title(info, self.w), " · ".join(part for part in (size, problems) if part)
 
     def report_of(self, data: object, choices: Choices = NO_CHOICES, result: FormResult | None = None) -> Html:
-        """Return the contents of a dataset and its problems, by row.
+        """Return a dataset's description, format and number of rows, notes, findings, and its first problems by row;
+        the error if it cannot be read, "" without one.
 
         result: of the form; duplicates are left out here if its findings name them.
         """
@@ -167,8 +174,8 @@ class DataStep:
         return tag("div", join(lines), class_="lg-report")
 
     def _left_out(self, report: DataReport) -> list[Html]:
-        """Return the parts of the rows that no format reads, and what is needed to use them. Worse answers are left to
-        Comparing."""
+        """Return [a list of the parts of the rows that no format reads, and what is needed to use them], or []. Worse
+        answers are left to Comparing."""
         w = self.w
         left_out = [left for left in report.left_out if left.why.key not in READ_BY]
         if not left_out:
@@ -183,7 +190,8 @@ class DataStep:
         ]
 
     def counters_of(self, preview: Preview, max_length: int, long_examples: LongExamples, overlap: int = 0) -> Html:
-        """Return the counts of what is trained, rows that the template refuses, notes, and the histogram of lengths."""
+        """Return the counts of what is trained with these limits, refused rows, notes on the framing, and the histogram
+        of lengths."""
         w = self.w
         return join(
             [
@@ -196,7 +204,8 @@ class DataStep:
         )
 
     def row_shown(self, row_at: object, data: object) -> int:
-        """Return the index of the row that is shown: the first one for another dataset."""
+        """Return the index of the row that is shown, from row_at [dataset, index]; 0 if that is for another dataset or
+        no such pair."""
         return (
             row_at[1]
             if isinstance(row_at, list) and len(row_at) == 2 and row_at[0] == data and isinstance(row_at[1], int)
@@ -210,8 +219,8 @@ class DataStep:
     def row_of(
         self, preview: Preview, index: int, max_length: int, long_examples: LongExamples, overlap: int = 0
     ) -> Html:
-        """Return one row with its tokens marked; the last one before the first. "" if the model's tokenizer is not on
-        this PC yet."""
+        """Return one row with its tokens marked, counting on around both ends of the rows; the error if it cannot be
+        read. "" if the model's tokenizer is not on this PC yet."""
         try:
             return learned_view.row(
                 preview.row(index % max(1, len(preview.rows)), max_length, long_examples, overlap), self.w

@@ -83,7 +83,7 @@ class FieldKind:
 
 
 def kind_of(key: Key) -> FieldKind:
-    """Return what values a setting of the recipe takes, from its annotation."""
+    """Return the type, choices and optionality of a setting of the recipe, from its annotation."""
     annotation = field_of(*key).annotation
     parts = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
     if get_origin(annotation) is tuple:
@@ -109,7 +109,7 @@ def label_of(name: str, w: Wording) -> str:
 
 
 def shown_value(key: Key, value: Any) -> object:
-    """Return a recipe's value as its component shows it."""
+    """Return a recipe's value as its component shows it: AUTO for None, yes or no, lines of text, or a number."""
     kind = kind_of(key)
     if kind.type is bool and kind.optional:
         return AUTO if value is None else "yes" if value else "no"
@@ -123,7 +123,8 @@ def shown_value(key: Key, value: Any) -> object:
 
 
 def setting_of(key: Key, value: object) -> object:
-    """Return a component's value as Recipe.parse expects it; None if the field is empty."""
+    """Return a component's value as Recipe.parse expects it (a tuple of lines, a trimmed text, a number); None if the
+    field is empty."""
     kind = kind_of(key)
     if kind.many:
         return tuple(line.strip() for line in str(value or "").splitlines() if line.strip())
@@ -187,7 +188,8 @@ class FormAnswers:
 
     @classmethod
     def from_state(cls, state: object) -> FormAnswers:
-        """Return the answers from the page's JSON; empty ones for anything else."""
+        """Return the answers from the page's JSON; empty ones for anything else. Settings that a parent's adapter fixes
+        are left out."""
         if not isinstance(state, dict) or not isinstance(explicit := state.get("explicit"), dict):
             return cls()
         parent, revision = state.get("parent"), state.get("revision")
@@ -212,8 +214,8 @@ class FormAnswers:
         return {"explicit": dict(self.explicit), "parent": self.parent, "revision": self.revision, "reading": reading}
 
     def sections(self) -> dict[str, JsonObject]:
-        """Return the person's settings as sections of a recipe, unchecked. max_steps 0 becomes -1, which stands for no
-        limit."""
+        """Return the person's settings (not those left empty) as sections of a recipe, unchecked. max_steps 0 becomes
+        -1, which stands for no limit."""
         sections: dict[str, JsonObject] = {}
         for key in FIELDS:
             if name_of(key) in self.explicit:
@@ -236,7 +238,7 @@ def key_of(name: str) -> Key:
 
 
 def explicit_values(recipe: Recipe) -> JsonObject:
-    """Return the settings that a recipe or preset sets itself, as answers of the form."""
+    """Return the settings that a recipe or preset sets itself, not None, as answers of the form by "section.name"."""
     values = {}
     for key in FIELDS:
         section = getattr(recipe, key[0])

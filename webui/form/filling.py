@@ -35,7 +35,8 @@ class Fillings:
         self.services, self.goal, self.data, self.plan, self.w = services, goal, data, plan, wording
 
     def add_file(self, values: FieldValues, check: Check = go_on) -> Filled:
-        """Make one dataset of the dropped files; a dropped recipe fills the form."""
+        """Make one dataset of the dropped files and choose it, with a notice on problems; a dropped recipe fills the
+        form instead."""
         data, paths = self.data, values[self.data.file]
         if not paths:
             return None, {}
@@ -62,7 +63,8 @@ class Fillings:
         return filling, {file: None, **updates}
 
     def _open_file(self, path: str, values: FieldValues) -> tuple[Filling, Updates, RecipeCard | None]:
-        """Fill the form from a recipe or card, and delete the uploaded file."""
+        """Return the form filled from a recipe or card, and the card if it was one; a notice if it cannot be read.
+        Deletes the uploaded file."""
         file = Path(path)
         try:
             recipe, card = recipe_card.read(file)
@@ -77,7 +79,7 @@ class Fillings:
             file.unlink(missing_ok=True)  # gradio's own copy
 
     def take_preset(self, values: FieldValues) -> Filled:
-        """Fill the form from the chosen preset; a notice if it cannot be read."""
+        """Return the form filled from the chosen preset; only a notice if it cannot be read, or none is chosen."""
         preset_id = values[self.goal.preset]
         if not preset_id:
             return Filling({"notice": shown("")}), {}
@@ -100,7 +102,9 @@ class Fillings:
         is_local: bool = False,
         report: CardReport | None = None,
     ) -> tuple[Filling, Updates]:
-        """Return the form for a recipe, with a notice. title: of the recipe or run. parent: id of the run to continue.
+        """Return the form's values and answers for a recipe, and a notice on how many settings were filled in and what
+        is missing. ~ report: of an opened recipe card. => report: of an opened recipe card. Without its dataset, data
+        is empty and the recipe's reading is kept. title: of the recipe or run. parent: id of the run to continue.
         is_local: true if the browser runs on this PC. report: of an opened recipe card."""
         explicit = explicit_values(recipe)
         values: JsonObject = {"model": recipe.model.id}
@@ -129,7 +133,8 @@ class Fillings:
         return Filling(values, answers), updates
 
     def saving(self, form: FormHandle) -> Callable[[FieldValues], Updates]:
-        """Return the handler that saves the form as a preset."""
+        """Return the handler that saves the form's edited settings as a preset under the typed title, and updates the
+        list of presets."""
         plan = self.plan
 
         def save(values: FieldValues) -> Updates:

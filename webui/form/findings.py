@@ -30,7 +30,8 @@ WITHOUT_FIX = {
 
 
 def left_out(recipe: Recipe, preview: Preview, w: Wording) -> Html:
-    """Return the number of rows that a remedy leaves out, while it is in effect."""
+    """Return notices on how many repeated and leaked rows the recipe leaves out; "" if none or it has no such
+    setting."""
     repeats, data = preview.repeats, recipe.data
     if repeats is None or not needs_repeats(data):
         return Html("")
@@ -44,7 +45,7 @@ def left_out(recipe: Recipe, preview: Preview, w: Wording) -> Html:
 
 
 def in_rows(report: DataReport, w: Wording) -> list[Html]:
-    """Return the findings about the dataset as a whole, each with examples of its rows."""
+    """Return the findings about the dataset as a whole, each folded with examples of its rows; [] without any."""
     if not report.findings:
         return []
     looked_at = report.findings[0].of
@@ -73,6 +74,7 @@ class PlanFindings:
         self.w, self.ids = wording, ids
 
     def build(self) -> None:
+        """Build a hidden text and button for each finding."""
         self.texts: dict[str, gr.HTML] = {}
         self.buttons: dict[str, gr.Button] = {}
         for name in self.ids:
@@ -101,7 +103,8 @@ class PlanFindings:
                 form.fill_on(button.click, self._fill(form, name), form.inputs, set(), **QUIET)
 
     def _fill(self, form: FormHandle, name: str) -> Fill:
-        """Return what fills the form when a finding's button is pressed."""
+        """Return a function that fills the form with the finding's changes, as edited settings, if the finding still
+        stands."""
 
         def fill(values: FieldValues) -> Filled:
             """Set the remedy's changes as the person's answers."""

@@ -73,6 +73,7 @@ OPEN_NEXT = f"() => [{CLOSE_AND_OPEN}]"
 
 class Wizard:
     def __init__(self, services: Services, wording: Wording):
+        """Create the planner and the five steps."""
         self.services, self.w = services, wording
         self.planner = Planner(services)
         self.table = vram_table()
@@ -87,7 +88,7 @@ class Wizard:
 
     # ---- widgets --------------------------------------------------------------------------------------------------
     def build_start(self) -> None:
-        """Build the top of the page: the samples, the drop zone for files, the plan in a bar, and Start."""
+        """Build the top of the page: notices, the samples, the drop zone for files, the plan in a bar, and Start."""
         self.further.build()
         self.goal_step.build_notice()
         self.start_view.build()
@@ -99,7 +100,7 @@ class Wizard:
         self.start_step.build_notice()
 
     def build(self) -> None:
-        """Build the five steps; only open ones are shown."""
+        """Build the five steps as folds, and the hidden components of the form's state."""
         self.folds: dict[str, gr.Accordion] = {}
         with self._step("goal"):
             self.goal_step.build()
@@ -144,7 +145,7 @@ class Wizard:
 
     @property
     def _drawn_components(self) -> Components:
-        """The components that a look may redraw."""
+        """Return the components that a look may redraw."""
         data, plan = self.data_step, self.plan_step
         return {
             self.goal_step.about, self.model_step.about, data.shown_mark, data.data, data.report, data.learned,
@@ -158,8 +159,9 @@ class Wizard:
         }  # fmt: skip
 
     def wire(self, page: gr.Blocks, poller: Poller, run_notice: gr.HTML, planning: gr.State) -> None:
-        """run_notice: a notice beside the run, for messages while a run hides the form. planning: true if the visitor
-        plans the next run while another one trains."""
+        """Connect all events of the form, which loading the page fills. run_notice: a notice beside the run, for
+        messages while a run hides the form. planning: true if the visitor plans the next run while another one
+        trains."""
         goal, model, data, plan, start = (
             self.goal_step,
             self.model_step,
@@ -217,7 +219,8 @@ class Wizard:
         arrived.then(None, None, None, js=ARRIVED, **QUIET)
 
     def _wire_look(self) -> None:
-        """Use one listener for all looks, so that they never overlap and the last one comes last."""
+        """Connect one listener for all looks, which redraw what depends on the form, so that they never overlap and the
+        last one comes last."""
         trigger = gr.Button("", visible="hidden", elem_id="look")  # pressed only by form.js
         answer = gr.JSON(None, visible=False)
         event = gr.on(
@@ -261,8 +264,9 @@ class Wizard:
     def fill_on(
         self, listen: Listen, fill: Fill, inputs: Components, outputs: Components, js: str = PRESS, **options: Any
     ) -> Dependency:
-        """Implement handle.FormHandle.fill_on. Each event has its own answer component, so that no answer is
-        overwritten before it was used."""
+        """Connect an event to fill: its values are filled into the form in the browser, then the form is looked at
+        again; return the event (handle.FormHandle.fill_on). Each event has its own answer component, so that no answer
+        is overwritten before it was used."""
         answer = gr.JSON(None, visible=False)
 
         def filled(values: FieldValues, request: gr.Request) -> Updates:
@@ -292,7 +296,8 @@ class Wizard:
 
     # ---- handlers -------------------------------------------------------------------------------------------------
     def arrive(self) -> Updates:
-        """Update the choices when the page is loaded."""
+        """Return updates of the choices (models, datasets, presets, memory, GPUs) that have changed since the page was
+        built; called when it is loaded."""
         model, data, goal, plan = self.model_step, self.data_step, self.goal_step, self.plan_step
         mark = data.mark()
         now = {
@@ -309,7 +314,8 @@ class Wizard:
         }
 
     def look(self, answer: Component) -> Callable[[FieldValues], Updates]:
-        """Return the handler that computes all that depends on the form. answer: gets the values to fill in."""
+        """Return the handler that computes the plan for the form and redraws all that depends on it. answer: gets the
+        values to fill in."""
 
         def looked(field_values: FieldValues) -> Updates:
             """Compute everything that depends on the form, and for answer the plan's values, which assets/form.js fills
@@ -338,7 +344,8 @@ class Wizard:
         return looked
 
     def _draw(self, form: Form, result: FormResult, row_at: object) -> Updates:
-        """Return the updates of everything that shows the result. row_at: of the dataset's row that is shown."""
+        """Return the updates of everything that shows the form's result, in all five steps and the bar. row_at: of the
+        dataset's row that is shown."""
         data, plan, w = self.data_step, self.plan_step, self.w
         preview, explicit = result.preview, form.answers.explicit
         read_as = choices_for(form.data, form.answers.reading)
@@ -396,6 +403,7 @@ class Wizard:
         return self.fillings.from_recipe(recipe, title, parent)
 
     def _summary(self, form: Form, result: FormResult) -> Summary:
+        """Return the choices of each step in a few words, for the bar."""
         goal = goal_step.chosen(form.goal)
         return Summary(
             goal_step.label(goal, self.w) if goal else self.w.t("wizard.none_yet"),

@@ -33,8 +33,8 @@ class FurtherForm(Panel):
             self.undo = gr.Button(self.w.t("further_card.undo"), size="sm", elem_id="further-undo")
 
     def draw(self, answers: FormAnswers, problem: Message | None = None) -> Updates:
-        """Return the updates for a state of the form. problem: why the form cannot start; shown here if the base
-        differs from the run's."""
+        """Return the updates of the line above the form; hidden if no run is continued. problem: why the form cannot
+        start; shown here if the base differs from the run's."""
         if not answers.parent:
             return {self.column: gr.update(visible=False), self.text: ""}
         about = self._about(answers.parent)
@@ -43,7 +43,7 @@ class FurtherForm(Panel):
         return {self.column: gr.update(visible=True), self.text: about}
 
     def _about(self, run_id: str) -> Html:
-        """Say which run is continued, and from which step; the error if it is gone."""
+        """Return a sentence on which run is continued, and from which step; the error if it is gone."""
         try:
             run = self.services.runs.get(run_id)
             step = run.status().step
@@ -63,8 +63,8 @@ class FurtherForm(Panel):
         message: gr.HTML,
         anew: bool = False,
     ) -> None:
-        """opened: the run to continue; None for the one that the Train page shows. message: the place of an error.
-        anew: use the same settings from the base model instead."""
+        """Let button fill the form from a run and open it. opened: the run to continue; None for the one that the Train
+        page shows. message: the place of an error. anew: use the same settings from the base model instead."""
 
         def fill(values: FieldValues) -> Filled:
             if opened is not None:
@@ -76,7 +76,8 @@ class FurtherForm(Panel):
         filled.then(None, None, None, js=SHOW_FORM if anew else SHOW_FURTHER, **QUIET)
 
     def fill(self, form: FormHandle, run_id: str | None, tabs: gr.Tabs, message: gr.HTML, anew: bool = False) -> Filled:
-        """Return the form with the settings of a run, or the reason why not."""
+        """Return the form with the settings of a run, to continue it or (anew) to train from its base under a new name,
+        with Train opened; or the reason why not."""
         try:
             run = self.services.runs.get(run_id or "")
             recipe = (

@@ -19,6 +19,7 @@ class GoalStep(Panel):
         self.notice = gr.HTML("", visible=False, elem_id="fill-notice")
 
     def build(self) -> None:
+        """Build the step: the goals, the one that is chosen, presets and the field for a recipe file."""
         w = self.w
         self.goal = gr.Radio(
             [(label(goal, w), goal.id) for goal in goals()],
@@ -72,7 +73,8 @@ def unsuitable_fold(w: Wording) -> Html:
 
 
 def about(goal: Goal | None, w: Wording) -> Html:
-    """Return a goal's result, why LoRA suits it or does not, and an example row."""
+    """Return a goal's description, why LoRA suits it or does not (and what to do instead), and an example row; ""
+    without a goal."""
     if goal is None:
         return Html("")
     why = w.preset(goal.why, f"goal_{goal.id}_why")

@@ -13,8 +13,8 @@ from webui.kit.wording import Wording
 
 
 def setting_limits(result: FormResult, w: Wording) -> Html | None:
-    """Return how far each setting could be raised on this PC while the others stay; None if memory or model are
-    unknown."""
+    """Return a list of how far each setting could be raised in the plan's memory while the others stay; None if memory
+    or model are unknown."""
     plan, shape = result.plan, result.shape
     if plan is None or shape is None or (free_gib := plan.advice.budget.free_gib) is None:
         return None
@@ -26,7 +26,8 @@ def setting_limits(result: FormResult, w: Wording) -> Html | None:
 
 
 def _limits(limits: Headroom, advice: Advice, catalogued: KnownModel | None, w: Wording) -> list[str]:
-    """Return sentences on the longest text, largest rank, other method and largest model."""
+    """Return sentences on the longest text, largest rank, other method and, for a catalogued model, the largest one of
+    its family."""
     other = METHODS["lora" if advice.recipe.adapter.method == "qlora" else "qlora"]
     sentences = [
         w.t("fits_view.longest", value=grouped(w, limits.max_length), now=grouped(w, advice.recipe.data.max_length))

@@ -28,7 +28,8 @@ _TAGS = {
 
 
 def counters(counts: Counts, w: Wording) -> Html:
-    """Return one sentence each about the tokens learned, cut and left out. Inexact numbers are marked as estimates."""
+    """Return number and sentence each about the tokens learned, the rows truncated or split, and those left out, with
+    notes. Inexact numbers are marked as estimates."""
     is_projected = counts.counted < counts.rows
 
     def number(value: float) -> str:
@@ -88,6 +89,7 @@ def counters(counts: Counts, w: Wording) -> Html:
 
 
 def _counter(label: str, value: str, sentence: str, tone: str) -> Html:
+    """Return one figure: label, value and sentence."""
     return tag(
         "div",
         tag("dt", label),
@@ -178,7 +180,8 @@ def _limit_line(bins: Sequence[Bin], limit: int, w: Wording) -> Iterator[Html]:
 
 
 def legend(w: Wording, parts: Collection[Part] = ()) -> Html:
-    """parts: the kinds of answer tokens in the row, besides plain text."""
+    """Return samples of how tokens are marked, with their meanings. parts: the kinds of answer tokens in the row,
+    besides plain text."""
     samples = {"given": tag("span", w.t("learned_view.sample_given"))}
     samples["learned"] = tag("mark", w.t("learned_view.sample_learned"), class_="lg-learned")
     samples |= {
@@ -246,7 +249,7 @@ def _piece(piece: Span, view: RowView, w: Wording) -> Html:
 
 
 def _with_special(content: str, special: Sequence[str]) -> Html:
-    """Return content with its special tokens in a quieter style."""
+    """Return content with its special tokens in a quieter style; escaped as it is without any."""
     if not special:
         return join([content])
     pattern = "|".join(re.escape(token) for token in sorted(special, key=len, reverse=True))

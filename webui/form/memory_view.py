@@ -24,7 +24,8 @@ def is_short(result: FormResult) -> bool:
 
 
 def holders(result: FormResult, machine: Machine, w: Wording) -> Html | str:
-    """Return the programs that use the memory which the plan lacks, the largest first; "" if it lacks none."""
+    """Return a list of the programs that use most of the memory which the plan lacks (RAM or its GPUs'), or why they
+    are unknown; "" if it lacks none."""
     if result.plan is None or not is_short(result):
         return ""
     budget = result.plan.advice.budget
@@ -44,7 +45,8 @@ def holders(result: FormResult, machine: Machine, w: Wording) -> Html | str:
 
 
 def _on_card(budget: Budget, machine: Machine, w: Wording) -> list[tuple[str, str]] | None:
-    """Return (program, memory) on the plan's GPUs; None if the driver does not report programs."""
+    """Return (program, memory in words) of up to MAX_HOLDERS programs on the plan's GPUs; None if the driver does not
+    report programs."""
     uuids = {budget.card_uuid, *(uuid for uuid, _ in budget.beside)}
     by_card = [card.holders for card in machine.nvidia.cards if card.uuid in uuids]
     if not by_card or None in by_card:
@@ -64,8 +66,8 @@ def _on_card(budget: Budget, machine: Machine, w: Wording) -> list[tuple[str, st
 
 
 def mark(result: FormResult) -> dict[str, float]:
-    """Return the memory figures behind the card's verdict, which the browser keeps; {} if free memory does not
-    matter."""
+    """Return the memory figures in GiB behind the card's verdict (free, bare, needed), which the browser keeps; {} if
+    free memory does not matter."""
     advice = result.plan.advice if result.plan else None
     if advice is None or advice.budget.planned or advice.budget.free_gib is None:
         return {}
@@ -76,7 +78,8 @@ def mark(result: FormResult) -> dict[str, float]:
 
 
 def has_moved(drawn: object, free_gib: float | None) -> bool:
-    """Return whether the verdict might change with this free memory, or the number shown is clearly outdated."""
+    """Return whether free_gib is on another side of a limit than the figures drawn (of `mark`), or differs clearly from
+    them; False if either is unknown."""
     if not isinstance(drawn, dict) or not isinstance(was := drawn.get("free"), int | float) or free_gib is None:
         return False
     limits = [value for name in ("bare", "needed") if isinstance(value := drawn.get(name), int | float)]

@@ -31,6 +31,7 @@ class ModelStep:
         self.shelf = ModelShelf(services, planner.budget_or_here, wording)
 
     def build(self, budget: Budget) -> None:
+        """Build the step: the model search, the list of models, what is known of the chosen one, and its download."""
         w = self.w
         self.shelf.build()
         self.model = gr.Dropdown(
@@ -62,7 +63,8 @@ class ModelStep:
 
 
 def about(model_id: object, result: FormResult, services: Services, w: Wording) -> Html:
-    """Return size, licence and download of a model, and problems with it."""
+    """Return licence, size, download, notes of the family, possible exports and problems of a model; the error for an
+    invalid id, "" without one."""
     if not isinstance(model_id, str) or not model_id.strip():
         return Html("")
     model_id = model_id.strip()

@@ -34,6 +34,7 @@ class PlanStep:
         self.findings = PlanFindings(wording, ("few_steps", "hot_plan"))
 
     def build_beside(self) -> None:
+        """Build the card beside the steps: plan, findings, programs that use the memory, and folded details."""
         w = self.w
         with gr.Column(elem_id="plan-beside", elem_classes="lg-card") as self.beside:
             gr.HTML(tag("h2", w.t("wizard.plan_beside")))
@@ -47,6 +48,8 @@ class PlanStep:
         self.clock = gr.Timer(FOLLOW_S)
 
     def build(self) -> None:
+        """Build the step: the memory and GPUs to plan for, method, rank, all settings, the reset button and the field
+        that saves a preset."""
         w = self.w
         self.memory = gr.Dropdown(
             self.memory_choices(self.services.monitor.newest()),
@@ -122,7 +125,8 @@ class PlanStep:
             return False
 
     def memory_choices(self, machine: Machine) -> list[tuple[str, str]]:
-        """Return the choices: this PC, its processor, and GPU sizes to plan for."""
+        """Return the choices (label, value): this PC, its processor if it has a usable GPU, and GPU sizes to plan
+        for."""
         w = self.w
         has_card = any(card.uuid and card.usable for card in machine.nvidia.cards)
         processor = [(w.t("wizard.memory_cpu"), PROCESSOR)] if has_card else []
@@ -144,7 +148,8 @@ class PlanStep:
         return tag("ul", *lines, class_="lg-quiet lg-holders")
 
     def draw_cards(self, choice: object, machine: Machine) -> dict[Component, object]:
-        """Show the choice of GPUs if this PC has several and the plan is for it; it replaces the number of GPUs."""
+        """Return the updates that show the choice of GPUs if this PC has several and the plan is for it; it replaces
+        the number of GPUs."""
         is_shown = self._may_choose(choice, machine)
         return {
             self.choice_of_cards: gr.update(visible=is_shown),
@@ -155,7 +160,8 @@ class PlanStep:
         return memory == HERE and len(devices.may_be_chosen(machine.nvidia)) > 1
 
     def card_values(self, result: FormResult, machine: Machine) -> JsonObject:
-        """Return the GPUs that the plan is for, as the form's answers have them."""
+        """Return the choice of GPUs with those of the plan chosen, for the form's fields; {} for a plan without a
+        GPU."""
         if result.plan is None or (budget := result.plan.advice.budget).card_uuid is None:
             return {}
         choices, planned = self.card_choices(machine), {budget.card_uuid, *(uuid for uuid, _ in budget.beside)}

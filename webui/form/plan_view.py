@@ -29,8 +29,8 @@ MAX_WARNINGS = 2  # beside the form; the others are in a fold
 
 
 def verdict_line(advice: Advice, w: Wording) -> str:
-    """ "fits: 5.2 of 7.3 GiB" including the margin, but without it for a tight plan; the word alone if a number is
-    unknown."""
+    """Return the verdict as text, such as "fits: 5.2 of 7.3 GiB", including the margin, but without it for a tight
+    plan; the word alone if a number is unknown."""
     word = w.t(f"plan_view.verdict_{advice.verdict}")
     if advice.estimate is None or advice.budget.free_gib is None:
         return word
@@ -43,7 +43,7 @@ def verdict_line(advice: Advice, w: Wording) -> str:
 
 
 def steps_and_time(result: FormResult, w: Wording) -> list[str]:
-    """Return the planned steps, and about how long they take if it is known; nothing without a plan."""
+    """Return [the planned steps, about how long they take if it is known]; [] without a plan or a number of steps."""
     if result.plan is None or result.plan.advice.planned_steps is None:
         return []
     parts = [w.t("plan_view.steps", steps=result.plan.advice.planned_steps)]
@@ -99,7 +99,8 @@ def _warnings(advice: Advice, w: Wording) -> list[Html]:
 
 
 def more(result: FormResult, table: VramTable, w: Wording) -> Html:
-    """Return the folded details: other warnings, reasons, alternatives, what would fit, the documented table."""
+    """Return the folded details of a plan: other warnings, reasons, alternatives, what would fit, the documented
+    table."""
     if result.plan is None:
         return Html("")
     advice = result.plan.advice
@@ -151,7 +152,8 @@ def learned_line(result: FormResult, w: Wording) -> Html | None:
 
 
 def memory(estimate: Estimate | None, budget: Budget, w: Wording) -> Html | None:
-    """Return a bar of the memory by purpose, against the free memory; the numbers beside it say the same."""
+    """Return a bar and legend of the estimated memory by purpose, margin included, against the free memory; the numbers
+    beside it say the same."""
     if estimate is None:
         return None
     groups = [(name, sum(estimate.terms.get(term, 0.0) for term in terms)) for name, terms in BAR]
@@ -191,7 +193,7 @@ def memory(estimate: Estimate | None, budget: Budget, w: Wording) -> Html | None
 
 
 def reasons(advice: Advice, w: Wording) -> Html:
-    """Return a list of the reasons for each setting's value."""
+    """Return a fold with each setting's name, value and reason."""
     lines = []
     for reason in advice.reasons:
         value = value_of(getattr(advice, reason.field, None), w)
@@ -225,7 +227,8 @@ def would_fit(advice: Advice, w: Wording) -> Html | None:
 
 
 def documented(advice: Advice, table: VramTable, w: Wording) -> Html:
-    """Return the table that the rules come from, with the row and the column that applied highlighted."""
+    """Return a fold with the VRAM table that the rules come from, with the row and the column that applied
+    highlighted."""
     methods: tuple[TableMethod, ...] = ("full", "lora", "qlora")
     names = {"full": w.t("plan_view.full"), **METHODS}
     head = tag(
@@ -278,8 +281,8 @@ def fold(title: str, *content: Html | None, open_: bool = False) -> Html:
 
 
 def dry_run_line(state: DryRunState | None, advice: Advice, w: Wording) -> Html | None:
-    """Return a warning if the dry run differs from the plan by more than the plan's margin, or on whether the run
-    fits."""
+    """Return a line if the dry run differs ~ or on whether the run fits. => and a warning if it does not fit where the
+    plan does; None otherwise. from the plan by more than the plan's margin, or on whether the run fits."""
     if state is None or state.answer is None or advice.estimate is None:
         return None
     counted, free, on_card = state.answer.estimate, advice.budget.free_gib, advice.estimate.on_card_gib

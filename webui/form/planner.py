@@ -96,7 +96,8 @@ class FormResult:
 
     @property
     def seconds(self) -> float | None:
-        """Duration of the planned steps at the known pace; None if something is unknown."""
+        """Return the duration of the planned steps in seconds at the known pace, copying of offloaded layers included;
+        None if something is unknown."""
         if not (self.plan and self.preview and self.pace and self.plan.advice.planned_steps):
             return None
         recipe, advice = self.plan.recipe, self.plan.advice
@@ -123,7 +124,8 @@ class Planner:
     _guard: threading.Lock = field(default_factory=threading.Lock)
 
     def look(self, form: Form, w: Wording) -> FormResult:
-        """Return the result for a form. Never raises a GarageError: errors are part of the result."""
+        """Return the result for a form: its recipe planned with the model's shape and the data's preview, pace,
+        findings and dry run, or what is missing or wrong. Never raises a GarageError: errors are part of the result."""
         missing = None
         if not isinstance(form.data, str) or not form.data:
             missing = msg("wizard.missing_data")
@@ -166,7 +168,8 @@ class Planner:
         )  # fmt: skip
 
     def _note(self, budgeted: Budget, form: Form) -> Message | None:
-        """Return why a GPU that was planned for, chosen or expected will not be used."""
+        """Return why a GPU that was planned for, chosen or expected will not be used: left out, or torch without CUDA;
+        else None."""
         cards = self.services.monitor.newest().nvidia.cards
         chosen = (card for card in cards if form.memory == HERE and card.uuid in form.answers.cards)
         if reason := next((why for card in chosen if (why := devices.why_left_out(card))), None):
@@ -199,8 +202,8 @@ class Planner:
         return tuple(uuid for uuid in chosen if uuid in usable) if choice == HERE and len(usable) > 1 else ()
 
     def budget(self, choice: object, cards: object = ()) -> Budget:
-        """Return the memory for a choice of plan-for. cards: uuids; without a usable one, this PC decides. Raises
-        RecipeError for an invalid size."""
+        """Return the budget for a choice of plan-for: this PC, its processor, or a GPU size. cards: uuids; without a
+        usable one, this PC decides. Raises RecipeError for an invalid size."""
         machine = self.services.standby.machine_for_run(self.services.monitor.newest())
         if isinstance(choice, str) and choice.startswith(SIZE):
             try:
@@ -224,7 +227,8 @@ class Planner:
             return self.budget(HERE)
 
     def _shape(self, recipe: Recipe) -> tuple[ModelShape | None, Message | None]:
-        """Return the model's shape, or None and why it is unknown. A failure is not tried again for FAILURE_KEPT_S."""
+        """Return (shape, None) of the model, or (None, why it is unknown). A failure is not tried again for
+        FAILURE_KEPT_S."""
         key = (recipe.model.id, recipe.model.revision)
         with self._guard:
             failed = self._failures.get(key)
@@ -239,7 +243,8 @@ class Planner:
             return None, error.message
 
     def _untrainable(self, recipe: Recipe, shape: ModelShape | None, problem: Message | None) -> Message | None:
-        """Return why the base cannot be trained, by its config.json. problem: why it has no shape."""
+        """Return why the base cannot be trained, by its config.json, or None if it can or that is unknown; kept after
+        the first answer. problem: why it has no shape."""
         if shape is None and not (problem and problem.key.startswith("shape.")):  # config.json is not available
             return None
         key = (recipe.model.id, recipe.model.revision)
@@ -253,7 +258,7 @@ class Planner:
         return refusal
 
     def _corrections(self, budgeted: Budget, model_id: str) -> Corrections:
-        """Return the measurements of earlier runs on the GPU or processor of the plan."""
+        """Return the corrections from measurements of earlier runs with this model on the plan's GPU or processor."""
         machine = self.services.monitor.newest()
         card = next(
             (card for card in machine.nvidia.cards if budgeted.kind == "card" and card.uuid == budgeted.card_uuid), None
@@ -261,7 +266,7 @@ class Planner:
         return MemoryRecord(self.services.workspace).corrections(Rig.from_machine(machine, card), model_id)
 
     def _preview(self, recipe: Recipe) -> tuple[Preview | None, Message | None]:
-        """Return the data's preview, or None and why there is none. Without data: neither."""
+        """Return (the data's preview, None), or (None, why there is none); (None, None) without data."""
         if recipe.data.source == NO_DATA:
             return None, None
         try:
@@ -276,7 +281,7 @@ class Planner:
             return None, error.message
 
     def _undecided(self, recipe: Recipe) -> Message | None:
-        """Return a message if nothing shows which column of the dataset is the answer."""
+        """Return a message if nothing shows which column of the dataset is the answer, else None."""
         data = recipe.data
         try:
             report = self.services.datasets.report(data.source, data.format, Choices.from_data(data))
@@ -321,7 +326,8 @@ class Planner:
         return pace.from_step(speed, measuring)
 
     def _dry_run(self, planned: Plan, shape: ModelShape | None) -> DryRunState | None:
-        """Return the memory of a real step, as far as it is known. Requested here, never waited for.
+        """Return the state of the dry run of the plan's step: its result, why there is none, or still counting.
+        Requested here, never waited for.
 
         None on a CPU, and for a model of the catalogue until its config.json is here: its widths alone may be those of
         another model (experts, hybrid layers).
@@ -344,7 +350,7 @@ class Planner:
 
 
 def parent_of(services: Services, answers: FormAnswers) -> RunFolder | None:
-    """Return the run that a form continues. Raises RunError if it cannot be continued."""
+    """Return the run that a form continues, or None. Raises RunError if it cannot be continued."""
     if not answers.parent:
         return None
     run = services.runs.get(answers.parent)

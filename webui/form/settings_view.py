@@ -25,7 +25,7 @@ def at_hand(w: Wording) -> gr.HTML:
 
 
 def all_settings(w: Wording) -> gr.HTML:
-    """Return all others, by section, with a search."""
+    """Return the component with all settings that are not at hand, by section, with a search."""
     search = tag(
         "div",
         tag("label", w.t("wizard.search"), for_="settings-search-field"),
@@ -64,6 +64,7 @@ def _field(key: Key, w: Wording) -> Html:
 
 
 def _input(key: Key, kind: FieldKind, w: Wording) -> Html:
+    """Return the input of a setting: a list of choices, a checkbox, lines, a text or a number, with its default."""
     id, default = f"setting-{key[1]}", field_of(*key).default
     same = {"id": f"{id}-field", "data_setting": name_of(key), "aria_describedby": f"{id}-help"}
     if kind.choices or (kind.type is bool and kind.optional):

@@ -37,6 +37,7 @@ class StartStep:
         self.services, self.planner, self.w = services, planner, wording
 
     def build(self) -> None:
+        """Build the step: the run's name and the time of its start."""
         w = self.w
         self.name = gr.Textbox(
             label=w.t("wizard.name"), info=w.t("wizard.name_info"), max_lines=1, max_length=60, elem_id="run-name"
@@ -54,8 +55,8 @@ class StartStep:
         self.notice = gr.HTML("", elem_id="start-notice", visible=False)
 
     def label(self, result: FormResult) -> JsonObject:
-        """Return the button's label, which names what is missing. It stays enabled, and then opens the step
-        concerned."""
+        """Return the button's update: a label that names what is missing, or that the run will wait, and its colour. It
+        stays enabled, and then opens the step concerned."""
         if result.missing is not None:
             key = f"start_{result.missing.key.removeprefix('wizard.')}"
         elif result.problem is not None:
@@ -68,8 +69,8 @@ class StartStep:
     def begin(
         self, form: FormHandle, folds: Mapping[str, Component], run_notice: Component, planning: Component
     ) -> Fill:
-        """Return the handler of Start. Two presses at once give one run. After the start the form has no name and
-        continues no run."""
+        """Return the handler of Start, which puts the plan into the queue, or says why not and opens that step. Two
+        presses at once give one run. After the start the form has no name and continues no run."""
 
         def failure(message: Html, step: str | None = None) -> Filled:
             """step: the one to open."""
@@ -121,7 +122,8 @@ class StartStep:
         return self.w.t("queue_panel.added", name=run.name)
 
     def _submit(self, plan: Plan, seconds: float | None, form: Form, not_before: float | None) -> RunFolder:
-        """Put the plan into the queue as a run, and return it. not_before: seconds since 1970. Raises GarageError."""
+        """Put the plan into the queue as a run of the chosen device and parent, and return it. not_before: seconds
+        since 1970. Raises GarageError."""
         return submit(
             plan,
             self.services.datasets,

@@ -55,6 +55,7 @@ class Summary(NamedTuple):
 
 class StartView(Panel):
     def build(self) -> None:
+        """Build the headline and the cards of datasets."""
         w = self.w
         head = tag("div", tag("h2", w.t("start_view.headline")), tag("p", w.t("start_view.about")), class_="lg-hero")
         gr.HTML(head, elem_id="start-head")
@@ -75,7 +76,8 @@ class StartView(Panel):
 
     # ---- the cards --------------------------------------------------------------------------------------------------
     def draw_cards(self, result: FormResult, data: object) -> Html:
-        """Return one card for each sample, the default one first, and the person's own datasets."""
+        """Return one card for each sample, the default one first, and up to MAX_OWN of the person's own datasets, the
+        chosen one first."""
         every = self.services.datasets.list()
         shown = sorted((info for info in every if info.origin == "sample"), key=lambda info: info.id != FIRST)
         own = [info for info in every if info.origin != "sample"]
@@ -144,7 +146,8 @@ class StartView(Panel):
 
     # ---- the bar ----------------------------------------------------------------------------------------------------
     def draw_bar(self, summary: Summary, result: FormResult) -> Html:
-        """Return five buttons with the choices of each step; a press opens the step."""
+        """Return five buttons with the choices of each step, and the plan's verdict and time; a press opens the
+        step."""
         w, change = self.w, self.w.t("start_view.change")
         (data, rows), (model, size) = summary.data, summary.model
         method, verdict, tone = self._plan(result)
@@ -179,7 +182,7 @@ class StartView(Panel):
         )
 
     def _plan(self, result: FormResult) -> tuple[str, str, str]:
-        """Return method and rank, the verdict, and its tone."""
+        """Return (method and rank, verdict, its tone) of the plan, or that there is none."""
         if result.plan is None:
             return self.w.t("start_view.no_plan"), self.w.t("start_view.see_why"), "bad"
         advice, recipe = result.plan.advice, result.plan.recipe

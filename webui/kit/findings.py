@@ -10,6 +10,7 @@ from webui.kit.wording import Wording
 
 
 def finding_card(finding: Diagnosis, w: Wording) -> Html:
+    """Return a finding as a notice: title, evidence and meaning."""
     return tag(
         "div",
         tag("p", tag("strong", w.t(f"findings_view.title_{finding.id}")), " ", w.render(finding.evidence)),

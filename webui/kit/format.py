@@ -30,7 +30,7 @@ def decimals(w: Wording, value: float, places: int) -> str:
 
 
 def bytes_used(w: Wording, count: float) -> str:
-    """Return a size in decimal units, as disks are sold: 31 MB, 1.2 GB."""
+    """Return a size in decimal units, as disks are sold: 31 MB, 1.2 GB; one decimal below 10 GB."""
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= size:
             value = count / size
@@ -69,7 +69,8 @@ def about(wording: Wording, seconds: float | None) -> str:
 def _roughly(
     wording: Wording, seconds: float | None, in_seconds: str, in_minutes: str, in_hours: str, in_days: str
 ) -> str:
-    """Return a rounded time by the key of its unit; "" if unknown."""
+    """Return a time rounded to 5 s, minutes (below 90), hours and minutes (below 48 h) or days, by the key of that
+    unit; "" if unknown."""
     if seconds is None or seconds != seconds or seconds < 0:
         return ""
     if seconds < 50:
@@ -94,7 +95,8 @@ def duration(wording: Wording, seconds: float | None) -> str:
 
 
 def progress(wording: Wording, value: Progress | None) -> str:
-    """ "34 of 93 MB", "120 of 140 rows"; "" where nothing is counted."""
+    """Return progress in words: "34 of 93 MB", "120 of 140 rows"; only what is done if the total is unknown, "" where
+    nothing is counted."""
     if value is None:
         return ""
     if value.unit == "bytes":
@@ -106,7 +108,7 @@ def progress(wording: Wording, value: Progress | None) -> str:
 
 
 def moment(seconds_since_1970: float | None) -> str:
-    """Return a time on the clock of the PC that trains; without the year if it is this year."""
+    """Return a time on the clock of the PC that trains; without the year if it is this year; "–" if unknown."""
     then = _local(seconds_since_1970)
     if not then:
         return "–"
@@ -168,7 +170,8 @@ def gib(w: Wording, value: float) -> str:
 
 
 def free_memory(budget: Budget, w: Wording) -> str:
-    """Return the free memory and its device: "7.3 GiB free on the NVIDIA GeForce RTX 4060"."""
+    """Return the free memory and its device (GPU, RAM, or planned GPU) in words: "7.3 GiB free on the NVIDIA GeForce
+    RTX 4060"."""
     free = gib(w, budget.free_gib) if budget.free_gib is not None else w.t("plan_view.unknown")
     if budget.planned:
         return w.t("plan_view.place_planned", gb=budget.sold_gb, free=free, reserve=gib(w, budget.reserve_gib))
@@ -178,7 +181,7 @@ def free_memory(budget: Budget, w: Wording) -> str:
 
 
 def at_time(w: Wording, seconds: float | None) -> str:
-    """ "23:00", "tomorrow 07:00", else with the date, on the clock of the PC that trains."""
+    """Return a time on the clock of the PC that trains: "23:00", "tomorrow 07:00", else with the date; "" for none."""
     if not seconds:
         return ""
     then = datetime.fromtimestamp(seconds)

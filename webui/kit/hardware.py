@@ -41,7 +41,8 @@ def _short_memory(card: Card, w: Wording) -> str:
 
 
 def _meter(card: Card) -> Html | None:
-    """Return a bar of the memory in use. The numbers stand beside it, so screen readers skip it."""
+    """Return a bar of the memory in use; None if it is unknown or in MIG mode. The numbers stand beside it, so screen
+    readers skip it."""
     if card.mig or card.used_bytes is None or card.total_bytes is None:
         return None
     percent = min(100, round(100 * card.used_bytes / card.total_bytes))
@@ -79,6 +80,8 @@ def why_no_card(nvidia: Nvidia, w: Wording) -> str:
 
 
 def _card(card: Card, chosen: bool, w: Wording) -> Html:
+    """Return a GPU's name, whether it is the one that is used, why it is left out, and its numbers; or that it was
+    lost."""
     badge = tag("span", w.t("hardware_view.chosen"), class_="lg-badge lg-plain") if chosen else None
     head = tag("p", tag("strong", _name(card, w)), Html(" ") if chosen else None, badge)
     if card.lost:
@@ -89,6 +92,7 @@ def _card(card: Card, chosen: bool, w: Wording) -> Html:
 
 
 def _numbers(card: Card, w: Wording) -> list[tuple[str, str]]:
+    """Return (label, text) of a GPU's memory, load, temperature, power and compute capability."""
     capability = _unknown(w) if card.capability is None else "{}.{}".format(*card.capability)
     return [
         (w.t("hardware_view.memory"), _memory(card, w)),
@@ -116,7 +120,7 @@ def _power(card: Card, w: Wording) -> str:
 
 
 def title_of(card: Card, w: Wording) -> str:
-    """ "GPU 0: NVIDIA GeForce RTX 3060, 12 GB", numbered as by nvidia-smi."""
+    """Return a GPU's title such as "GPU 0: NVIDIA GeForce RTX 3060, 12 GB", numbered as by nvidia-smi."""
     title = w.t("hardware_view.numbered", index=card.index, about=card.name or "?")
     return (
         title
@@ -126,7 +130,7 @@ def title_of(card: Card, w: Wording) -> str:
 
 
 def current_state(card: Card, w: Wording) -> str:
-    """ "GPU 0: 6.0 of 12.0 GiB free, 7 % load, drives the display" """
+    """Return a GPU's state such as "GPU 0: 6.0 of 12.0 GiB free, 7 % load, drives the display"."""
     known = card.free_bytes is not None and card.total_bytes is not None
     sizes = {"free": gib(w, card.free_bytes or 0), "total": gib(w, card.total_bytes or 0)}
     parts = [w.t("hardware_view.ram_free", **sizes) if known else w.t("hardware_view.memory_unknown")]
@@ -138,6 +142,7 @@ def current_state(card: Card, w: Wording) -> str:
 
 
 def _holders(holders: tuple[Holder, ...] | None, w: Wording) -> str:
+    """Return a list of up to MAX_HOLDERS programs that use a GPU, or that there are none or they are unknown."""
     if holders is None:
         return _unknown(w)
     if not holders:
@@ -149,6 +154,7 @@ def _holders(holders: tuple[Holder, ...] | None, w: Wording) -> str:
 
 
 def _holder(holder: Holder, w: Wording) -> str:
+    """Return a program in words: name, process id and memory."""
     used = (
         w.t("hardware_view.memory_unknown")
         if holder.used_bytes is None

@@ -18,7 +18,8 @@ class Html(str):
 
 
 def tag(name: str, *children: str | None, **attributes: str | int | float | bool | None) -> Html:
-    """`tag("p", "text", class_="note", aria_label="x")`. None children and None or False attributes are left out."""
+    """Return an element as HTML, as in `tag("p", "text", class_="note", aria_label="x")`; text and attributes are
+    escaped. None children and None or False attributes are left out."""
     parts = [f"<{name}"]
     for key, value in attributes.items():
         if value is None or value is False:

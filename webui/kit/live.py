@@ -99,7 +99,8 @@ class Poller:
         return self._beat(sent, ViewContext(self.services.snapshots.now(fresh=True), opened, bool(planning)))
 
     def _beat(self, sent: list[str] | None, context: ViewContext) -> list[object]:
-        """Return the new marks, and the parts whose mark differs from the one sent before."""
+        """Return [marks, updates], of which parts whose mark is that of `sent` are skipped, as is all if nothing has
+        changed."""
         updates = [part.show(context) for part in self._parts]
         marks = [mark(update) for update in updates]
         if marks == sent:
@@ -115,6 +116,7 @@ class Poller:
 
     def wire_first(self, page: gr.Blocks) -> Dependency:
         # A reload begins with an empty page, so the marks of this session do not count.
+        """Connect the loading of the page to a first update of all parts, and return that event."""
         return page.load(
             lambda opened, planning: self.now([], opened, planning),
             [self.opened, self.planning],

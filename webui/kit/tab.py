@@ -16,7 +16,7 @@ BEAT = "() => loraGarageBeat()"  # assets/rail.js
 
 
 def when_opened(tab: gr.Tab, draw: Callable[[], None]) -> None:
-    """Draw the contents of a tab when it is first opened. To be called inside of the tab.
+    """Connect the tab so that its contents are drawn by `draw` when it is first opened. To be called inside of the tab.
 
     Events of the page outside must not be listened to by both the page and a drawn tab: the page's listeners to that
     event of that component are lost then (gradio 6.31).

@@ -76,7 +76,7 @@ def styles() -> str:
 
 
 def inter() -> str:
-    """Return a style with Inter Variable (OFL, Latin letters only) embedded, so that a PC without a network has the
+    """Return the CSS with Inter Variable (OFL, Latin letters only) embedded, so that a PC without a network has the
     font too."""
     font = b64encode((ASSETS / "fonts" / "inter-latin.woff2").read_bytes()).decode()
     return (
@@ -86,6 +86,7 @@ def inter() -> str:
 
 
 def theme() -> gr.themes.Base:
+    """Return gradio's default theme with our colours, light and dark, fonts and radius."""
     colors = gr.themes.colors
     return gr.themes.Default(
         primary_hue=colors.teal,

@@ -33,7 +33,7 @@ class Wording:
         return catalogue().render(msg(key, **params), self.language)
 
     def render(self, message: Message | JsonObject | None) -> str:
-        """Return a message of core, raised or read from a file, as a sentence; "" for None."""
+        """Return a message of core, raised or read from a file, as a sentence in the page's language; "" for None."""
         if message is None:
             return ""
         return catalogue().render(

@@ -37,6 +37,8 @@ class LeftRuns(Panel):
     """Interrupted runs, each with what would be lost; the buttons resume one, or dismiss it for good."""
 
     def build(self) -> None:
+        """Build the banner: the runs that were left, the choice among several, and its two buttons; hidden without such
+        runs."""
         w, runs = self.w, self._offered_runs(self.services.snapshots.now())
         with gr.Column(visible=bool(runs), elem_id="left-runs", elem_classes="lg-card") as self.banner:
             self.text = gr.HTML(self._text(runs), elem_id="left-runs-said")
@@ -87,7 +89,7 @@ class LeftRuns(Panel):
         poller.after(self.leave.click(self.dismiss, [self.which], [self.notice], **CONTROL))
 
     def resume(self, run_id: object) -> tuple[Update, Update]:
-        """Inputs: which. Outputs: notice, tabs (Train, which shows the run)."""
+        """Resume an interrupted run. Inputs: which. Outputs: notice, tabs (Train, which shows the run)."""
         try:
             self.services.supervisor.resume(self.services.runs.get(self._offered(run_id)))
         except GarageError as error:

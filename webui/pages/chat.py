@@ -88,6 +88,8 @@ class ChatPage:
 
     # ---- widgets --------------------------------------------------------------------------------------------------
     def build(self) -> None:
+        """Build the page: the choice of model, settings and conversations, both columns, the message box with its
+        buttons, corrections and the blind test."""
         w = self.w
         snapshot = self.services.snapshots.now()
         choices = target_choices(self.services, w, snapshot.rows)
@@ -174,6 +176,8 @@ class ChatPage:
 
     # ---- what follows the clock -----------------------------------------------------------------------------------
     def parts(self) -> list[LivePart]:
+        """Return the parts that update with the clock: status, thinking, second adapter, blind test, and the models to
+        choose from."""
         return [
             LivePart(
                 self.status,
@@ -190,6 +194,8 @@ class ChatPage:
 
     # ---- wires ----------------------------------------------------------------------------------------------------
     def wire(self, page: gr.Blocks, tab: gr.Tab, talk_to: gr.Textbox) -> None:
+        """Connect all events of the chat. tab: opening it may select a model. talk_to: the model that a press elsewhere
+        on the page chose."""
         self.target.input(None, js=CHOSEN, **QUIET)
         self.target.change(self.suggest, [self.target], [self.empty], **QUIET)
         opened = self.shelf.opened
@@ -238,7 +244,8 @@ class ChatPage:
         self.duel.wire(self.target, self.checkpoint, self.halt)
 
     def _wire_arrival(self, restored: Dependency, tab: gr.Tab, talk_to: gr.Textbox) -> None:
-        """restored: the event that has opened the conversation of before."""
+        """Let opening the tab offer a model, and talk_to choose one. restored: the event that has opened the
+        conversation of before."""
         opened, offered = self.shelf.opened, [self.target, self.offered]
         for event in (restored.then, tab.select):
             arrived = event(self.arrive, [self.target, self.base, opened], offered, js=TAKEN, **AT_ONCE)
@@ -259,8 +266,9 @@ class ChatPage:
     def talk_on(
         self, message: str, opened: object, base: list[Message], tuned: list[Message], *rest: object
     ) -> Iterator[list[object]]:
-        """Inputs: as of talk, with the open conversation before both histories. Outputs: as of talk, then the
-        conversation, which is saved while it grows."""
+        """Answer a message, and save the conversation while it grows. Inputs: as of talk, ~ then the conversation,
+        which is saved while it grows. => then the conversation. with the open conversation before both histories.
+        Outputs: as of talk, then the conversation, which is saved while it grows."""
         views = self.talk(message, base, tuned, *rest)
         yield from self.shelf.keeping(views, opened, rest[0], self._label(rest[0]), base, is_another=False)
 
@@ -272,8 +280,8 @@ class ChatPage:
         return target_choices(self.services, self.w, self.services.snapshots.now().rows)
 
     def talk(self, message: str, base: list[Message], tuned: list[Message], *rest: object) -> Iterator[list[object]]:
-        """Inputs: message, both histories, target, sampling. Outputs: `view`, again and again while the answer is
-        written.
+        """Load the model if needed, ask it, and yield the answer while it grows. Inputs: message, both histories,
+        target, sampling. Outputs: `view`, again and again while the answer is written.
 
         Closing the page closes this generator, which stops the generation.
         """
@@ -417,8 +425,8 @@ class ChatPage:
         return self._view(base, tuned, bool(tuned) or not base, sentence, tone, done={})
 
     def _note(self, done: Done | None, writing: Column | None) -> Html:
-        """Return the note below a column: how its answer ended, or the button that ends it. writing: the column, if it
-        is one of two that are being written."""
+        """Return the note below a column: how its answer ended and its seconds (tokens and speed as its title), or the
+        button that ends it. writing: the column, if it is one of two that are being written."""
         w = self.w
         if done is None:
             return tag("button", w.t("chat_page.stop_one"), type="button", data_end=writing) if writing else Html("")
@@ -446,7 +454,8 @@ class ChatPage:
         return self._settled([], [])
 
     def load_now(self, *target: object) -> tuple[object, object]:
-        """Inputs: target. Outputs: notice, status. Starts the load; the status line shows its progress."""
+        """Inputs: target. Outputs: notice, status. Starts the load, which a run at work forbids; the status line shows
+        its progress."""
         try:
             loaded, _ = self.target_of(*target)
             self.services.snapshots.refuse_while_training()
@@ -456,9 +465,9 @@ class ChatPage:
         return shown(""), status_line(self.services.chat.state(), self.w)
 
     def arrive(self, target: object, base: list[Message] | None, opened: object) -> tuple[object, str]:
-        """Select the run to chat with when the tab is opened: the loaded one, or if none is loaded, one that ended
-        since the page was made. The person's own choice stays, also one made since this request. A model that no longer
-        exists is replaced.
+        """Return the run to select when the tab is opened ("" for none): the loaded one, or if none is loaded, one that
+        ended since the page was made. The person's own choice stays, also one made since this request. A model that no
+        longer exists is replaced.
 
         Inputs: target, its history, what this browser has opened or chosen. Outputs: target's choices, offered.
         """
@@ -505,7 +514,8 @@ class ChatPage:
 def sampling_of(
     temperature: object, top_p: object, max_new_tokens: object, seed: object, thinking: object = "trained"
 ) -> Sampling:
-    """Return the sampling settings of the form. Raises ChatError with the limits; an empty field means its default."""
+    """Return the sampling settings of the form; a temperature above 0 means random sampling. Raises ChatError with the
+    limits; an empty field means its default."""
     fields = {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens, "seed": seed}
     limits = {"temperature": (0, 2), "top_p": (0.01, 1), "max_new_tokens": (1, 4096), "seed": (0, 2**32 - 1)}
     values: Options = {}

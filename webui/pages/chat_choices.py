@@ -21,7 +21,8 @@ def run_id_of(target: object) -> str | None:
 
 
 def target_choices(services: Services, w: Wording, rows: tuple[RunRow, ...]) -> list[tuple[str, str]]:
-    """Return (label, id) of all models. Ids: run:<id>, adapter:<name>, base:<model>."""
+    """Return (label, id) of all models: runs with an adapter, adapters made elsewhere, base models. Ids: run:<id>,
+    adapter:<name>, base:<model>."""
     runs = [
         (w.t("chat_page.choice_run", name=row.name, when=format.moment(row.created)), f"run:{row.id}")
         for row in rows
@@ -54,7 +55,8 @@ def is_there(services: Services, w: Wording, target: object) -> bool:
 
 
 def checkpoint_choices(services: Services, w: Wording, target: object) -> list[tuple[str, str]]:
-    """Return the final adapter and each checkpoint of a run; only the first for anything else."""
+    """Return (label, value) of the final adapter and each checkpoint of a run, newest first; only the first for
+    anything else."""
     latest = [(w.t("chat_page.checkpoint_latest"), LATEST)]
     try:
         run = services.runs.get(run_id_of(target) or "")
@@ -72,7 +74,8 @@ def checkpoint_choices(services: Services, w: Wording, target: object) -> list[t
 
 
 def strength_of(percent: object) -> float:
-    """Return the adapter's strength from the form; 1 for an empty field. Raises ChatError with the limits."""
+    """Return the adapter's strength from the form's per cent; 1 for an empty field. Raises ChatError with the
+    limits."""
     low, high = (round(100 * limit) for limit in STRENGTHS)
     if percent is None:
         return 1.0

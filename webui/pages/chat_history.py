@@ -19,7 +19,7 @@ _FOLDED = re.compile(r'<details class="lg-(thought|call)"[^>]*><summary>[^<]*</s
 
 
 def content_of(message: Message) -> str:
-    """A message's text; gradio hands messages back with their content as a list of parts."""
+    """Return a message's text; gradio hands messages back with their content as a list of parts."""
     content = message.get("content")
     if isinstance(content, str):
         return content
@@ -29,8 +29,8 @@ def content_of(message: Message) -> str:
 
 
 def turns_of(history: list[Message] | None, system: str = "") -> list[dict[str, str]]:
-    """Return a chatbot's history as turns of core.data.conversation, with a system prompt in front; a question without
-    an answer is left out."""
+    """Return a chatbot's history as turns of core.data.conversation, with a system prompt in front, folded thoughts as
+    `reasoning` and folded calls in the text; a question without an answer is left out."""
     turns = [{"role": "system", "content": system.strip()[:MAX_SYSTEM]}] if system.strip() else []
     pairs: list[dict[str, str]] = []
     for message in history or []:
@@ -54,7 +54,7 @@ def _is_said(turn: dict[str, str]) -> bool:
 
 
 def without_last(history: list[Message] | None) -> tuple[list[Message], str]:
-    """Return the history before its last question, and that question."""
+    """Return the history before its last question, and that question; ("" if there is none)."""
     messages = list(history or [])
     for i in range(len(messages) - 1, -1, -1):
         if messages[i].get("role") == "user":

@@ -10,7 +10,7 @@ from webui.state.snapshot import RunRow
 
 
 def status_line(state: ChatState, w: Wording, busy: RunRow | None = None) -> Html:
-    """Return the state of the chat, whichever page loaded its model. busy: the run at work."""
+    """Return the state of the chat as one notice, whichever page loaded its model. busy: the run at work."""
     if state.phase == "empty":
         training = w.t("chat_page.training", name=busy.name) if busy else ""
         is_over = busy is None and state.why_unloaded is not None and state.why_unloaded.key == "chat.unloaded_for_run"

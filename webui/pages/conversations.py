@@ -39,8 +39,8 @@ class ConversationShelf:
         targets: Callable[[], list[tuple[str, str]]],
         view: Callable[..., list[object]],
     ):
-        """targets: returns the models that can answer now, as in the chat's list. view: returns the values of
-        ChatPage's view for both histories and a notice in words."""
+        """Create the shelf. targets: returns the models that can answer now, as in the chat's list. view: returns the
+        values of ChatPage's view for both histories and a notice in words."""
         self.services, self.w, self._targets, self._view = services, wording, targets, view
 
     @property
@@ -59,6 +59,7 @@ class ConversationShelf:
             )
 
     def build(self) -> None:
+        """Build the fold: search, the list of conversations, and the tools of the open one."""
         w = self.w
         self.opened = gr.Textbox(
             "", visible="hidden"
@@ -83,9 +84,9 @@ class ConversationShelf:
     def wire(
         self, page: gr.Blocks, target: Component, view: list[Component], ends: Options
     ) -> tuple[Dependency, list[object]]:
-        """view: of the chat; its own target.change starts a new conversation for another model than the opened one's.
-        ends: options of events that end a running answer. Returns the event that opens the conversation of
-        before, and those that open another conversation or branch."""
+        """Connect the list, its search, branches and tools. view: of the chat; its own target.change starts a new
+        conversation for another model than the opened one's. ends: options of events that end a running answer. Returns
+        the event that opens the conversation of before, and those that open another conversation or branch."""
         drawn, place = [self.opened, self.words], [self.opened, target, *view]
         restored = page.load(self.restore, [target, self.opened], place, js=OPENED, **AT_ONCE)
         for event in (restored, self.list.input(self.open, [self.list, target], place, **ends)):
@@ -150,7 +151,8 @@ class ConversationShelf:
     def _begun(
         self, opened: object, target: object, label: str, branch: Branch, is_another: bool
     ) -> tuple[Conversation | None, ChatError | None]:
-        """Save the branch in the opened conversation, or in a new one if the model is another."""
+        """Save the branch in the opened conversation, or in a new one if there is none or it is of another model;
+        return it, or (None, the error)."""
         try:
             conversation = self.store.get(opened)
         except ChatError:
@@ -163,7 +165,8 @@ class ConversationShelf:
             return None, error
 
     def put(self, opened: object, base: list[Message] | None, tuned: list[Message] | None) -> None:
-        """Inputs: opened, both histories, which a correction has changed. Does nothing for an unsaved conversation."""
+        """Save both histories, which a correction has changed, in the open conversation. Inputs: opened, both
+        histories. Does nothing for an unsaved conversation."""
         try:
             conversation = self.store.get(opened)
         except ChatError:
@@ -172,7 +175,8 @@ class ConversationShelf:
 
     # ---- the list --------------------------------------------------------------------------------------------------
     def draw(self, opened: object, words: object) -> list[object]:
-        """Show the conversations that match. Inputs: opened, words. Outputs: `listed`."""
+        """Return the updates that show the conversations with these words, up to MAX_LISTED, links to download them,
+        and the open one's name and branches. Inputs: opened, words. Outputs: `listed`."""
         w, matches = self.w, self.store.find(words if isinstance(words, str) else "")
         one = next((one for one in matches if one.id == opened), None)
         choices = [
@@ -214,7 +218,8 @@ class ConversationShelf:
             return ["", gr.skip(), *self._view([], [], self.w.render(error.message))]
 
     def turned(self, opened: object, target: object, step: int) -> list[object]:
-        """Inputs: opened, target. Outputs: opened, target, the view of another branch."""
+        """Show another branch of the open conversation, `step` further on around the ends. Inputs: opened, target.
+        Outputs: opened, target, the view of another branch."""
         try:
             conversation = self.store.get(opened)
             at = (conversation.at + step) % len(conversation.branches)
@@ -274,7 +279,8 @@ def _branch(base: list[Message] | None, tuned: list[Message] | None) -> Branch:
 
 
 def _turns(history: list[Message] | None) -> tuple[JsonObject, ...]:
-    """Return the turns including the last question, even if it has no answer yet."""
+    """Return a history's turns including the last question, even if it has no answer yet, with half characters
+    replaced."""
     turns = turns_of(history)
     questions = [content_of(message) for message in history or [] if message.get("role") == "user"]
     if questions and (

@@ -34,6 +34,7 @@ class CorrectionsPanel(Panel):
         self.open = gr.Button(self.w.t("corrections_view.open"), min_width=100, elem_id="chat-correct")
 
     def build(self) -> None:
+        """Build the field for a corrected answer, the choice of the better of two, and the button that trains."""
         w = self.w
         self.earlier = gr.State(None)  # question, answer, and number of attempts
         with gr.Column(visible=False, elem_id="chat-correction") as self.panel:
@@ -62,8 +63,8 @@ class CorrectionsPanel(Panel):
         target: Component,
         system: Component,
     ) -> list[object]:
-        """keep: saves the conversation after an event that changed it. Returns these events, so that opening another
-        conversation can cancel them."""
+        """Connect the buttons. keep: saves the conversation after an event that changed it. Returns these events, so
+        that opening another conversation can cancel them."""
         talked = [base, tuned, target, system]
         self.open.click(self.opened, [base, tuned], self.outputs, **AT_ONCE)
         self.close.click(self.closed, None, self.outputs, **AT_ONCE)
@@ -87,8 +88,8 @@ class CorrectionsPanel(Panel):
         return [updates.get(part, gr.skip()) for part in self.outputs]
 
     def opened(self, base: list[Message] | None, tuned: list[Message] | None) -> list[object]:
-        """Inputs: both histories. Outputs: outputs. Puts the last answer of the tuned model, else of the base, into the
-        text field."""
+        """Open the correction: put ~ into the text field. => into the text field; a notice without one. Inputs: both
+        histories. Outputs: outputs. the last answer of the tuned model, else of the base, into the text field."""
         _, answer = last_answer(tuned or base)
         if not answer:
             return self.closed(notice(self.w.t("corrections.nothing"), "warn"))
@@ -111,7 +112,8 @@ class CorrectionsPanel(Panel):
         return {"asked": question, "answer": answer, "tries": earlier["tries"] + 1 if same else 1}
 
     def offered(self, earlier: JsonObject, history: list[Message] | None) -> list[object]:
-        """Outputs: outputs. Shows both answers to one question, of which the person picks the better one."""
+        """Return the outputs that show both answers to one question, of which the person picks the better one; a notice
+        if they are equal."""
         w, answer, hidden = self.w, last_answer(history)[1], gr.update(visible=False)
         if not answer or not earlier["answer"]:
             return self.closed()
@@ -129,8 +131,8 @@ class CorrectionsPanel(Panel):
     def saved(
         self, text: object, base: list[Message] | None, tuned: list[Message] | None, target: str, system: object
     ) -> list[object]:
-        """Inputs: text, both histories, target, system. Outputs: outputs, both histories; the conversation continues
-        from the corrected answer."""
+        """Keep the corrected text as better than the last answer. Inputs: text, both histories, target, system.
+        Outputs: outputs, both histories; the conversation continues from the corrected answer."""
         better = text if isinstance(text, str) else ""
         return self._keep(better, last_answer(tuned or base)[1], base, tuned, target, system)
 
@@ -143,8 +145,8 @@ class CorrectionsPanel(Panel):
         target: str,
         system: object,
     ) -> list[object]:
-        """Inputs: earlier, both histories, target, system. Outputs: outputs, both histories with the better answer in
-        place."""
+        """Keep the preferred of the two answers as better than the other. Inputs: earlier, both histories, target,
+        system. Outputs: outputs, both histories with the better answer in place."""
         now, before = last_answer(tuned or base)[1], earlier.get("answer", "") if isinstance(earlier, dict) else ""
         better, worse = (now, before) if is_now else (before, now)
         return self._keep(better, worse, base, tuned, target, system)
@@ -158,7 +160,8 @@ class CorrectionsPanel(Panel):
         target: str,
         system: object,
     ) -> list[object]:
-        """Keep the better answer beside the worse one as a row, and return the outputs with the chat showing it."""
+        """Add a row with the better and the worse answer to the run's dataset of corrections, and return the outputs, a
+        notice on what the rows are enough for, and the history with the better answer."""
         w, history = self.w, tuned or base
         try:
             turns, answer = last_answer(history)

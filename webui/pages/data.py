@@ -55,6 +55,8 @@ class DataPage:
 
     # ---- widgets --------------------------------------------------------------------------------------------------
     def build(self) -> None:
+        """Build the page: datasets, the head of the chosen one, problems, rows, the row's editor, joining and
+        splitting."""
         with gr.Row(equal_height=False, elem_id="data-columns"):
             with gr.Column(scale=3, min_width=220, elem_id="data-side"):
                 self._build_sets()
@@ -70,6 +72,7 @@ class DataPage:
                 self.parting.build()
 
     def _build_sets(self) -> None:
+        """Build the drop zone and the list of datasets."""
         w = self.w
         self.file = gr.File(
             label=w.t("data_page.file"), file_count="multiple", height=90, elem_id="data-file", elem_classes="lg-drop"
@@ -78,6 +81,7 @@ class DataPage:
         self.sets = gr.Radio([], value=None, **w.named("data_page.sets", "data-sets"))
 
     def _build_head(self) -> None:
+        """Build the chosen dataset's head with its buttons."""
         w = self.w
         with gr.Column(elem_id="data-title"):
             self.head = gr.HTML("", elem_id="data-head")
@@ -90,7 +94,8 @@ class DataPage:
 
     # ---- wires ----------------------------------------------------------------------------------------------------
     def wire(self, page: gr.Blocks, tab: gr.Tab, model: Component) -> None:
-        """model: the model chosen in Train, whose tokens are shown."""
+        """Connect all events of the page; each change draws the chosen dataset again. model: the model chosen in Train,
+        whose tokens are shown."""
         drawn = [
             self.sets, self.head, self.actions, self.copy, self.export, self.delete, self.work, self.table.table,
             *self.parting.outputs, *self.row.outputs, *self.mending.outputs,
@@ -115,6 +120,7 @@ class DataPage:
         self._wire_sets(redraw)
 
     def _wire_row(self, model: Component, redraw: Callable[[Dependency], None]) -> None:
+        """Connect the opening of a row in the table, and the row's editor."""
         pressed = gr.JSON(None, visible=False)  # filled in by the browser
         one = [self.notice, *self.row.outputs]
         opened = self.table.table.select(self.open_row, [pressed], one, js=OPENED, **LAST, **AT_ONCE)
@@ -123,6 +129,7 @@ class DataPage:
         self.row.wire(self.notice, redraw)
 
     def _wire_sets(self, redraw: Callable[[Dependency], None]) -> None:
+        """Connect adding, copying and deleting datasets."""
         chosen = [self.notice, self.sets]
         self.importing.wire()
         fill = self.importing.cancellable(self._fill, self.notice, self.file)
@@ -168,7 +175,7 @@ class DataPage:
         return {self.parting.others: gr.update(value=[]), self.notice: shown(""), **self.row.closed()}
 
     def open_row(self, pressed: object) -> Updates:
-        """Inputs: {set, number}, 0 for a new row. Outputs: notice and the row's editor."""
+        """Open a row in the editor. Inputs: {set, number}, 0 for a new row. Outputs: notice and the row's editor."""
         id, number = (pressed.get(name) for name in ("set", "number")) if isinstance(pressed, dict) else ("", None)
         if not isinstance(id, str) or not isinstance(number, int):  # not sent by this page
             return self.row.closed()
@@ -179,7 +186,7 @@ class DataPage:
         return {self.notice: shown(""), **updates}
 
     def _fill(self, values: FieldValues, check: Check = go_on) -> Filled:
-        """Make one dataset of the dropped files."""
+        """Make one dataset of the dropped files, choose it, and say so or why not; a recipe is refused."""
         paths = values[self.file]
         if not paths:
             return None, {}
@@ -194,7 +201,7 @@ class DataPage:
         return None, {self.notice: shown(message), self.sets: gr.update(choices=self._choices(), value=added)}
 
     def copied(self, id: str) -> Updates:
-        """Inputs: sets. Outputs: notice, sets, with the copy chosen."""
+        """Copy a dataset under a new name. Inputs: sets. Outputs: notice, sets, with the copy chosen."""
         store = self.services.datasets
         try:
             name = self.w.t("data_page.copy_name", name=samples.title(store.get(id), self.w))
@@ -213,7 +220,8 @@ class DataPage:
 
     # ---- what is shown --------------------------------------------------------------------------------------------
     def draw(self, id: object, opened: object = None) -> Updates:
-        """Inputs: sets, the opened row, which may belong to the dataset before."""
+        """Return the updates that draw the chosen dataset: its head, table, problems and parting; the error if it
+        cannot be read. Inputs: sets, the opened row, which may belong to the dataset before."""
         choices, hidden = self._choices(), gr.update(visible=False)
         closed = self.row.closed() if isinstance(opened, dict) and opened.get("set") != id else {}
         nothing = {
@@ -250,7 +258,8 @@ class DataPage:
         }
 
     def _head(self, info: DatasetInfo, rows: Rows, last: str) -> Html:
-        """Return the dataset's title with its facts. last: what its last change was."""
+        """Return the dataset's title with its facts: rows, size, origin, runs, version. last: what its last change
+        was."""
         w, own = self.w, info.origin == "imported"
         used_by = self._used_by(info.id)
         facts = [

@@ -59,7 +59,8 @@ class Mending(Panel):
         findings.then(None, [self.filters], None, js=FOUND, **QUIET)
 
     def look(self, id: str) -> Updates:
-        """Inputs: sets. The report of a version is computed once, at its first request."""
+        """Return the updates with a dataset's problems and the table's filters. Inputs: sets. The report of a version
+        is computed once, at its first request."""
         try:
             report = self.services.datasets.report(id)
             may = self.services.datasets.get(id).origin == "imported"
@@ -119,7 +120,8 @@ class Mending(Panel):
         return tag("button", label[:1].upper() + label[1:], type="button", class_="lg-repair", data_mend=mend)
 
     def mend(self, pressed: object) -> Update:
-        """Inputs: kind, action, argument, set, text for a placeholder. Outputs: notice."""
+        """Repair all rows with a problem, as one new version. Inputs: kind, action, argument, set, text for a
+        placeholder. Outputs: notice."""
         if not isinstance(pressed, list) or len(pressed) != 5 or not all(isinstance(each, str) for each in pressed):
             return shown(notice(self.w.t("data_page.stale"), "warn"))
         kind, action, argument, id, value = pressed

@@ -35,8 +35,8 @@ ALL_TOKENS = 1 << 30  # tokens shown of a row: no limit
 
 
 def kind_of(row: JsonObject) -> Kind:
-    """Return chat for a question and an answer, with or without instructions before them; json for rows with more
-    content."""
+    """Return the editor's kind for a row: text, completion, chat (a question and an answer, with or without
+    instructions before them), or json for rows with more content."""
     if set(row) == {"text"}:
         return "text"
     if set(row) == {"prompt", "completion"}:
@@ -57,7 +57,8 @@ def fields_of(row: JsonObject, kind: Kind) -> tuple[str, str]:
 
 
 def row_from_fields(row: JsonObject, kind: Kind, first: str, second: str) -> object:
-    """Return the row with the fields' texts. Raises DataError for invalid JSON."""
+    """Return the row with the fields' texts in place of its own; a preference row's rejected answer stays. Raises
+    DataError for invalid JSON."""
     if kind == "chat":
         question, answer = row["messages"][-2:]
         return row | {"messages": [*row["messages"][:-2], question | {"content": first}, answer | {"content": second}]}
@@ -118,6 +119,7 @@ def opened(row: ShownRow, rows: Rows) -> tuple[JsonObject, Kind]:
 
 class RowEditor(Panel):
     def build(self) -> None:
+        """Build the editor: title, both fields, buttons and the row's tokens; hidden at first."""
         w = self.w
         # set, number (0 for a new row), kind, mark: of the row on the screen, sent with each press
         self.opened = gr.JSON(None, visible=False)
@@ -140,7 +142,7 @@ class RowEditor(Panel):
         ]  # fmt: skip
 
     def wire(self, notice_: gr.HTML, redraw: Callable[[Dependency], None]) -> None:
-        """redraw: shows the effect of an event."""
+        """Connect the buttons. redraw: shows the effect of an event."""
         self.notice = notice_
         fields, outputs = [self.opened, self.first, self.second], [notice_, *self.outputs]
         redraw(self.save.click(self.saved, fields, outputs, **SET_WORK))
@@ -156,7 +158,8 @@ class RowEditor(Panel):
         return {self.opened: None, self.column: gr.update(visible=False)}
 
     def show(self, id: str, number: int, row: JsonObject, kind: Kind, why: Message | None = None) -> Updates:
-        """number: 0 for a new row. why: the reason why the row cannot be used."""
+        """Return the updates that show a row in the editor, read-only if the dataset cannot be changed. number: 0 for a
+        new row. why: the reason why the row cannot be used."""
         w = self.w
         first, second = fields_of(row, kind)
         may = self.services.datasets.get(id).origin == "imported"
@@ -189,7 +192,8 @@ class RowEditor(Panel):
         return self.show(id, 0, row, kind_of(row))
 
     def as_read(self, sent: object, model: object) -> Update:
-        """Inputs: opened, the model chosen in Train. Outputs: tokens."""
+        """Return the opened row as tokens, marked as it would be trained. Inputs: opened, the model chosen in Train.
+        Outputs: tokens."""
         row: JsonObject = sent if isinstance(sent, dict) else {}
         id, number = row.get("set"), row.get("number")
         if not isinstance(id, str) or not isinstance(number, int) or not number:
@@ -208,7 +212,8 @@ class RowEditor(Panel):
 
     # ---- what is done ---------------------------------------------------------------------------------------------
     def saved(self, sent: object, first: object, second: object) -> Updates:
-        """Inputs: opened, first, second. A row that another page has changed is shown instead of overwritten."""
+        """Save the row, or add a new one. Inputs: opened, first, second. A row that another page has changed is shown
+        instead of overwritten."""
         store, texts = self.services.datasets, (str(first or ""), str(second or ""))
 
         def act(id: str, number: int, kind: Kind, expected_mark: object) -> Change:
@@ -219,7 +224,7 @@ class RowEditor(Panel):
         return self._done(sent, act)
 
     def deleted(self, sent: object) -> Updates:
-        """Inputs: opened. Outputs: notice and the editor."""
+        """Delete the row. Inputs: opened. Outputs: notice and the editor."""
 
         def act(id: str, number: int, kind: Kind, expected_mark: object) -> Change:
             current_row(self.services.datasets, id, number, expected_mark)
@@ -228,7 +233,8 @@ class RowEditor(Panel):
         return self._done(sent, act)
 
     def _done(self, sent: object, act: Callable[[str, int, Kind, object], Change]) -> Updates:
-        """Change the row that the page sent and close the editor; if it was changed meanwhile, show it as it is now."""
+        """Call act for the row that the page sent, and return the updates that close the editor and say so; if it was
+        changed meanwhile, show it as it is now."""
         row: JsonObject = sent if isinstance(sent, dict) else {}
         id, number, kind = row.get("set"), row.get("number"), cast(Kind, str(row.get("kind")))
         if not isinstance(id, str) or not isinstance(number, int):

@@ -74,6 +74,7 @@ class RowsTable(Panel):
         self.views = Views(services)
 
     def build(self) -> None:
+        """Build the table, whose script calls rows, cell, write, remove and travel."""
         words = {name: self.w.raw(f"data_table.{name}") for name in WORDS} | {"open_icon": icon("panel")}
         self.table = gr.HTML(
             None,
@@ -86,7 +87,8 @@ class RowsTable(Panel):
         )
 
     def _served(self, answer: Callable[[Mapping[str, object]], JsonObject]) -> Callable[[object], JsonObject]:
-        """Wrap a function for gradio: any input from a browser is accepted, and errors are returned as a sentence."""
+        """Return the function wrapped for gradio: any input from a browser is accepted, and errors are returned as a
+        sentence."""
 
         def served(request: object) -> JsonObject:
             try:
@@ -105,8 +107,8 @@ class RowsTable(Panel):
 
     # ---- requests of the script ------------------------------------------------------------------------------------
     def rows(self, request: Mapping[str, object]) -> JsonObject:
-        """request: set, show, words, begin, count. Continues the search if words were not yet searched in all rows.
-        Raises DataError."""
+        """Return a part of the table's rows, and how many there are so far. request: set, show, words, begin, count.
+        Continues the search if words were not yet searched in all rows. Raises DataError."""
         row_filter, stamp, view = self.views.get(RowFilter.from_request(request))
         view.look()
         begin, count = max(0, _int(request, "begin")), min(MAX_ROWS, max(0, _int(request, "count")))
@@ -135,8 +137,8 @@ class RowsTable(Panel):
         return {"undo": self.w.render(story[-1].what) if story else "", "redo": may_redo}
 
     def row_data(self, row: ShownRow, rows: Rows) -> JsonObject:
-        """n: its number. a, b: question and answer, b null for a single text. why: the problem of the row. may: true if
-        its cells can be edited in place."""
+        """Return a row as the table shows it. n: its number. a, b: question and answer, b null for a single text. why:
+        the problem of the row. may: true if its cells can be edited in place."""
         row_dict = editable_row(row, rows)
         cells = None if row_dict is None else _cells(row_dict)
         may = cells is not None
@@ -153,7 +155,8 @@ class RowsTable(Panel):
         return {"cells": _cells(row), "mark": mark(row), "set": id}
 
     def write(self, request: Mapping[str, object]) -> JsonObject:
-        """request: set, n, at (0 or 1: the cell), text, mark. Raises DataError."""
+        """Write a new text into a cell as a new version, if the row still has this mark. request: set, n, at (0 or 1:
+        the cell), text, mark. Raises DataError."""
         at, text = _int(request, "at"), str(request.get("text") or "")
         change = rewrite(
             self.services.datasets,
@@ -165,8 +168,8 @@ class RowsTable(Panel):
         return self._done(change)
 
     def remove(self, request: Mapping[str, object]) -> JsonObject:
-        """request: numbers of the rows to delete; all: delete all other rows of the view, as of stamp. Raises
-        DataError."""
+        """Delete rows as a new version. request: numbers of the rows to delete; all: delete all other rows of the view,
+        as of stamp. Raises DataError."""
         listed = request.get("numbers")
         numbers = {each for each in listed if isinstance(each, int)} if isinstance(listed, list) else set()
         id = RowFilter.from_request(request).id

@@ -55,7 +55,7 @@ class View:
         return len(self._codes)
 
     def look(self) -> None:
-        """Search the next LOOKED_AT rows for the words."""
+        """Search the next LOOKED_AT rows for the words and add the matches."""
         with self._guard:
             end = min(self.looked_at + LOOKED_AT, len(self._codes))
             for at in range(self.looked_at, end):
@@ -123,8 +123,8 @@ class Views:
         return f"{files.stamp(self._sets.path(id))} {choices.key} {self._sets.version(id, choices=choices)}"
 
     def get(self, row_filter: RowFilter) -> tuple[RowFilter, str, View]:
-        """Return the filter that can be shown, its stamp and its view. A filter for a kind of problem that the dataset
-        no longer has selects all rows. Raises DataError."""
+        """Return the filter that can be shown, the version's stamp and the view, kept or made. A filter for a kind of
+        problem that the dataset no longer has selects all rows. Raises DataError."""
         stamp = self.stamp(row_filter.id)
         with self._guard:
             view = self._kept.pop((stamp, row_filter), None)

@@ -30,6 +30,7 @@ def draw(around: PageAround, tab: gr.Tab) -> None:
 
 class HelpPage(Panel):
     def build(self) -> None:
+        """Build the list of chapters and the text of the first."""
         titles = [(title_of(chapter, self.w.language), chapter) for chapter in CHAPTERS]
         with gr.Row(equal_height=False, elem_id="help-columns"):
             with gr.Column(scale=3, min_width=220):

@@ -14,6 +14,7 @@ PAGES = ("train", "chat", "data", "runs", "evaluate", "models", "settings", "hel
 
 
 def rail(w: Wording) -> Html:
+    """Return the links to all pages, with their icons."""
     links = (
         tag(
             "a",

@@ -28,6 +28,7 @@ class ManageRun:
         self.services, self.w, self.opened = services, wording, opened
 
     def build(self) -> None:
+        """Build the fields (name, tags, note), the buttons, and the question before deleting."""
         w = self.w
         self.new_name = gr.Textbox(label=w.t("runs_page.new_name"), max_lines=1, max_length=60, elem_id="rename-name")
         self.tags = gr.Textbox(max_lines=1, max_length=240, **w.named("run_manage.tags", "run-tags"))
@@ -73,6 +74,7 @@ class ManageRun:
 
     # ---- wires ----------------------------------------------------------------------------------------------------
     def wire(self, poller: Poller, chart: gr.HTML, runs: gr.HTML, talk_to: gr.Textbox) -> None:
+        """Connect the buttons. chart, runs, talk_to: cleared, or told, when the run is deleted."""
         poller.after(
             self.save.click(self.describe, [self.opened, self.new_name, self.tags, self.note], [self.notice], **CONTROL)
         )
@@ -108,7 +110,7 @@ class ManageRun:
         )
 
     def describe(self, run_id: str | None, *fields: object) -> Update:
-        """Inputs: opened, name, tags, note. Outputs: notice."""
+        """Save the run's name, tags and note. Inputs: opened, name, tags, note. Outputs: notice."""
         name, tags, note = (each if isinstance(each, str) else "" for each in fields)
         runs = self.services.runs
         try:
@@ -137,7 +139,8 @@ class ManageRun:
         return self._confirmation(" ".join(self._lost(view)), gr.update(visible=True), gr.update(visible=False))
 
     def ask_free(self, run_id: str | None) -> tuple[object, ...]:
-        """Inputs: opened. Outputs: as of ask_delete, for deleting checkpoints alone."""
+        """Ask before deleting a run's checkpoints. Inputs: opened. Outputs: as of ask_delete, for deleting checkpoints
+        alone."""
         view = self.services.snapshots.view(run_id)
         if view is None:
             return gr.skip(), gr.skip(), gr.skip(), gr.skip()
@@ -148,7 +151,8 @@ class ManageRun:
         return gr.update(visible=True), notice(question, "warn"), really, free_really
 
     def _lost(self, view: RunView) -> list[str]:
-        """Return a sentence for each thing that is deleted or stays."""
+        """Return sentences on what deleting a run deletes, which runs continue it, that its exports stay, and that Chat
+        has it loaded."""
         w, services, row = self.w, self.services, view.row
         sentences = [w.t("runs_page.delete_sure", name=row.name, size=format.bytes_used(w, row.bytes_used))]
         run = services.runs.get(row.id)
@@ -170,7 +174,7 @@ class ManageRun:
             self.services.chat.unload()
 
     def drop(self, run_id: str | None) -> tuple[object, object]:
-        """Delete the run's checkpoints. Inputs: opened. Outputs: sure, notice."""
+        """Delete the run's checkpoints, unloading them from Chat first. Inputs: opened. Outputs: sure, notice."""
         try:
             run: RunFolder = self.services.runs.get(run_id or "")
             size = format.bytes_used(self.w, freeing.spare_bytes(run))
@@ -181,7 +185,8 @@ class ManageRun:
         return gr.update(visible=False), shown(notice(self.w.t("run_manage.freed", size=size), "ok"))
 
     def remove(self, run_id: str | None) -> tuple[object, ...]:
-        """Inputs: opened. Outputs: opened, chart, runs, sure, notice, talk_to: the run, which Chat must not keep."""
+        """Delete the run, unloading it from Chat first. Inputs: opened. Outputs: opened, chart, runs, sure, notice,
+        talk_to: the run, which Chat must not keep."""
         try:
             run = self.services.runs.get(run_id or "")
             self._out_of_chat(run.path)

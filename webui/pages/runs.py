@@ -52,6 +52,7 @@ SAVE = """(file) => {
 
 
 def draw(around: PageAround, tab: gr.Tab) -> None:
+    """Build the page into its tab and connect it."""
     page = RunsPage(around.services, around.w, around.opened)
     page.build()
     poller = TabPoller(around.poller, page.parts())
@@ -64,8 +65,8 @@ def draw(around: PageAround, tab: gr.Tab) -> None:
 
 class RunsPage:
     def __init__(self, services: Services, wording: Wording, opened: gr.Textbox):
-        """opened: the id of the run that this page has open, sent with every press, so that a delayed press acts on the
-        run on the screen."""
+        """Create the page's parts. opened: the id of the run that this page has open, sent with every press, so that a
+        delayed press acts on the run on the screen."""
         self.services, self.w, self.opened = services, wording, opened
         self.finding = RunFinding(services, wording, "details", self._view)
         self.way_out = WayOut(services, wording, opened)
@@ -74,6 +75,7 @@ class RunsPage:
 
     # ---- widgets --------------------------------------------------------------------------------------------------
     def build(self) -> None:
+        """Build the page: the table of runs, the drop zone, and the opened run."""
         w, rows = self.w, self.services.snapshots.now().rows
         with gr.Row(equal_height=False, elem_id="runs-columns"):
             with gr.Column(scale=5, min_width=320, elem_classes="lg-card", elem_id="runs-all"):
@@ -88,6 +90,8 @@ class RunsPage:
                 self.way_out.build()
 
     def _build_details(self) -> None:
+        """Build the opened run: card, buttons, curves, sample answers, evaluation, settings, timeline and
+        management."""
         w = self.w
         with gr.Column(elem_classes="lg-card"):
             gr.HTML(tag("h2", w.t("runs_page.details")))
@@ -120,6 +124,7 @@ class RunsPage:
 
     # ---- what follows the clock -----------------------------------------------------------------------------------
     def parts(self) -> list[LivePart]:
+        """Return the parts that update with the clock."""
         return [
             LivePart(self.none, lambda context: gr.update(visible=not context.snapshot.rows)),
             LivePart(self.some, lambda context: gr.update(visible=bool(context.snapshot.rows))),
@@ -156,6 +161,7 @@ class RunsPage:
     # ---- wires ----------------------------------------------------------------------------------------------------
     def wire(self, poller: Poller, tabs: gr.Tabs, talk_to: gr.Textbox) -> None:
         # LAST: a person may choose a run before the automatic choice of the newest has arrived.
+        """Connect the table, the opened run's buttons, its files and management."""
         picked = self.list.select(
             self.pick, [self.list, self.opened], [self.list, *self.opening], js=PICKED, **LAST, **AT_ONCE
         )
@@ -184,7 +190,8 @@ class RunsPage:
         return [self.opened, self.chart, *self.manage.opening, self.way_out.notice, self.run_notice]
 
     def pick(self, run_id: object, opened: str | None) -> tuple[object, ...]:
-        """Inputs: the chosen run, "" for none; opened. Outputs: list, opening. If none is chosen, the newest opens."""
+        """Open a run. Inputs: the chosen run, "" for none; opened. Outputs: list, opening. If none is chosen, the
+        newest opens."""
         rows = self.services.snapshots.now().rows
         if not run_id and rows:
             run_id = (
@@ -208,7 +215,8 @@ class RunsPage:
         return gr.update(value=opened), *self.open(opened)
 
     def go_on(self, run_id: str | None) -> tuple[object, ...]:
-        """Inputs: opened. Outputs: run_notice, tabs (Train, which shows the run at work or in the queue)."""
+        """Resume the opened run. Inputs: opened. Outputs: run_notice, tabs (Train, which shows the run at work or in
+        the queue)."""
         try:
             self.services.supervisor.resume(self.services.runs.get(run_id or ""))
         except GarageError as error:
@@ -237,6 +245,8 @@ def picture_of(services: Services, w: Wording, run_id: str | None) -> tuple[obje
 def _file(
     services: Services, w: Wording, run_id: str | None, ending: str, text: Callable[[RunFolder], str]
 ) -> tuple[object, object]:
+    """Return ({name, text} of a file about a run for download, no notice), or (None, the error's notice). text: makes
+    its contents."""
     try:
         run = services.runs.get(run_id or "")
         return {"name": f"{slug(run.name)}.card.{ending}", "text": text(run)}, shown("")

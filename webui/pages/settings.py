@@ -40,6 +40,7 @@ class SettingsPage:
         self.hub_token = HubTokenCard(services, wording)
 
     def build(self) -> None:
+        """Build the page: hardware, folders, run settings, language, automation, presets and memory measurements."""
         w = self.w
         with gr.Row(equal_height=False, elem_id="settings-columns"):
             with gr.Column(scale=6, min_width=320):
@@ -80,6 +81,7 @@ class SettingsPage:
 
     # ---- what follows the clock -----------------------------------------------------------------------------------
     def parts(self) -> list[LivePart]:
+        """Return the parts that update with the clock."""
         return [
             LivePart(self.hardware, lambda context: gr.update(value=self._hardware())),
             *self.alone.parts(),
@@ -120,6 +122,7 @@ class SettingsPage:
 
     # ---- wires ----------------------------------------------------------------------------------------------------
     def wire(self, tab: gr.Tab) -> None:
+        """Connect the cards; opening the tab refreshes presets and folders."""
         self.automation.wire(tab)
         lists = [self.presets, self.delete_preset, self.no_preset]
         tab.select(self.fresh, None, [*lists, self.places], **AT_ONCE)
@@ -146,7 +149,7 @@ class SettingsPage:
         }
 
     def forget_preset(self, chosen: object) -> Updates:
-        """Inputs: presets."""
+        """Delete the chosen preset, and return the new list and a notice. Inputs: presets."""
         if isinstance(chosen, str) and chosen:
             message = outcome(self.w, lambda: self.services.presets.delete(chosen), self.w.t("settings_page.deleted"))
         else:

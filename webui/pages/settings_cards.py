@@ -29,6 +29,7 @@ MAX_GIB = 100.0
 
 class AutomationCard(Panel):
     def build(self) -> None:
+        """Build the card: what happens after a failure, keeping awake, and game mode."""
         w, now = self.w, preferences.read(self.services.workspace).automation
         with gr.Column(elem_classes="lg-card", elem_id="automation"):
             gr.HTML(tag("h2", w.t("automation_card.title")))
@@ -86,7 +87,7 @@ class AutomationCard(Panel):
     def keep(
         self, failure: object, awake: object, hours: object, programs: object, card: object, gib: object
     ) -> list[object]:
-        """Inputs: the fields. Outputs: hours and programs as they were parsed, notice."""
+        """Store the automation. Inputs: the fields. Outputs: hours and programs as they were parsed, notice."""
         try:
             automation = Automation(
                 go_on_after_failure=failure is True,
@@ -132,7 +133,7 @@ class KeptSetting(Panel):
         return gr.update(value=self._kept())
 
     def choose(self, choice: object) -> tuple[Update, Update]:
-        """Inputs: choice. Outputs: notice, choice (the stored value if it was refused)."""
+        """Store the choice. Inputs: choice. Outputs: notice, choice (the stored value if it was refused)."""
         try:
             preferences.choose(self.services.workspace, **{self.name: choice})
         except GarageError as error:
@@ -144,6 +145,7 @@ class AloneSetting(KeptSetting):
     name = "when_alone"
 
     def build(self) -> None:
+        """Build the card with the choice."""
         w = self.w
         with gr.Column(elem_classes="lg-card"):
             gr.HTML(tag("h2", w.t("settings_page.alone_title")))
@@ -161,6 +163,7 @@ class ReadySetting(KeptSetting):
     name = "keep_ready"
 
     def build(self) -> None:
+        """Build the card with the choice and the memory in use."""
         w = self.w
         with gr.Column(elem_classes="lg-card"):
             gr.HTML(tag("h2", w.t("settings_page.ready_title")))
@@ -180,6 +183,7 @@ class ReadySetting(KeptSetting):
 
 class HubTokenCard(Panel):
     def build(self) -> None:
+        """Build the card: where the token comes from, the field for another, and its buttons."""
         w = self.w
         with gr.Column(elem_classes="lg-card"):
             gr.HTML(tag("h2", w.t("hub_token_card.title")))
@@ -206,7 +210,8 @@ class HubTokenCard(Panel):
         self.forget.click(self.drop, None, outputs, **AT_ONCE)
 
     def take(self, token: object, request: gr.Request) -> list[object]:
-        """Inputs: token. Outputs: token (always emptied), source, forget, notice."""
+        """Take a token for this app's life, from a browser on this PC only. Inputs: token. Outputs: token (always
+        emptied), source, forget, notice."""
         try:
             if not is_local(request):
                 raise ModelError("hub_token_card.elsewhere")  # over the network it would be sent unencrypted
@@ -237,6 +242,7 @@ class MeasuredMemory:
         self.record, self.w = MemoryRecord(services.workspace), wording
 
     def build(self) -> None:
+        """Build the card: how much was measured, and the button that forgets it."""
         with gr.Column(elem_classes="lg-card"):
             gr.HTML(tag("h2", self.w.t("free_memory.kept")))
             self.about = gr.HTML(self._about(), elem_id="measured-memory")
@@ -253,7 +259,8 @@ class MeasuredMemory:
         return [gr.update(value=self._about()), gr.update(visible=self.record.count() > 0)]
 
     def forget_all(self, about: object) -> list[object]:
-        """Inputs: the text, None if the person did not confirm. Outputs: the text, the button, notice."""
+        """Delete all memory measurements. Inputs: the text, None if the person did not confirm. Outputs: the text, the
+        button, notice."""
         if about is None:
             return [gr.skip(), gr.skip(), gr.skip()]
         try:

@@ -43,6 +43,7 @@ class TrainPage:
         self.line, self.downloads = QueuePanel(services, wording), DownloadsCard(services, wording)
 
     def build(self) -> None:
+        """Build the page: the queue, the run, downloads and the form."""
         w = self.w
         self.start_waits = gr.Textbox("", visible="hidden")  # changes the label of Start
         self.run.build_notice()
@@ -62,6 +63,7 @@ class TrainPage:
                     self.wizard.build_plan()
 
     def parts(self) -> list[LivePart]:
+        """Return the parts that update with the clock: the form's visibility, queue, downloads and run."""
         return [
             LivePart(
                 self.start_waits, lambda context: gr.update(value="yes" if start.will_wait(context.snapshot) else "")
@@ -82,6 +84,7 @@ class TrainPage:
         return gr.update(value=muted(self.w.t("queue_panel.plan_says", name=busy.name)) if busy else "")
 
     def wire(self, page: gr.Blocks, poller: Poller, tab: gr.Tab) -> None:
+        """Connect the form, the run, the queue and the downloads."""
         self.wizard.wire(page, poller, self.run.notice, self.planning)
         self.start_waits.change(None, None, None, js=LOOK, **QUIET)
         self.wizard.data_step.follow(tab)

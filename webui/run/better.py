@@ -30,7 +30,8 @@ def lines(view: RunView, w: Wording) -> list[Html]:
 
 
 def _vote_lines(view: RunView, w: Wording) -> list[Html]:
-    """Return how often people preferred the tuned model in its blind test against its base."""
+    """Return [how often people preferred the tuned model in its blind test against its base, as bar and sentence], []
+    without decided votes."""
     run = Path(view.folder)
     workspace = Workspace(run.parents[1])
     stamps = tuple((file.parent.name, *files.stamp(file)) for file in comparison.vote_files(workspace))

@@ -41,7 +41,8 @@ SUMMARY = (
 
 
 def card(view: RunView, w: Wording) -> Html:
-    """Return a run's name, state, phase with its numbers, and time left; or its outcome, and what to try."""
+    """Return a run's card: name, state and model; while it is at work its phase with numbers and time left, else its
+    outcome and what to try; figures, memory and quality."""
     status = view.row.status
     badge = tag("span", w.t(f"state.{status.state.value}"), class_=f"lg-badge lg-{tone_of(status)}")
     lines = [
@@ -70,7 +71,7 @@ def objective_name(view: RunView, w: Wording) -> str:
 
 
 def _at_work(view: RunView, w: Wording) -> list[Html]:
-    """Show the phase of an active run, its figures and its progress."""
+    """Return the phase of an active run, its numbers with the time left, and a progress bar."""
     status = view.row.status
     numbers, fraction = numbers_of(status, w)
     phase = w.t("train_page.waits_for_export" if view.waits_for_export else f"stage.{status.stage}")
@@ -103,7 +104,7 @@ def ended_with(status: Status, w: Wording) -> str:
 
 
 def _ended(view: RunView, w: Wording) -> list[Html]:
-    """Return what happened, what to try, and the log's end, each if there is something."""
+    """Return [one block]: what happened, what to try, and the log's end, each if there is something."""
     status = view.row.status
     outcome = ended_with(status, w)
     tone = tone_of(status)
@@ -119,7 +120,8 @@ def _ended(view: RunView, w: Wording) -> list[Html]:
 
 
 def settings(view: RunView, w: Wording) -> Html:
-    """Return the run's own frozen recipe, never the form's."""
+    """Return the run's own recipe (never the form's) and facts as a list, unused settings left out; a sentence if it
+    cannot be read."""
     if view.recipe is None:
         return muted(w.t("train_page.recipe_unreadable"))
     row = view.row
@@ -187,7 +189,7 @@ def story(view: RunView, w: Wording) -> Html:
 
 
 def _sentence(event: JsonObject, w: Wording) -> tuple[str, str]:
-    """Return an event in words, and its tone."""
+    """Return an event in words ("" for none), and its tone."""
     kind, message = event.get("kind"), guard.sentence(event.get("message"), w)
     if kind == "state":
         state = str(event.get("state"))
@@ -201,7 +203,8 @@ def _sentence(event: JsonObject, w: Wording) -> tuple[str, str]:
 
 
 def headline(view: RunView | None, w: Wording) -> Html:
-    """Return one short line about the current run for the page's header."""
+    """Return one short line about a run at work or paused for the page's header: state, name, per cent and time left;
+    that nothing runs otherwise."""
     if view is None or view.row.status.state not in (*BUSY, State.PAUSED):
         return tag("span", w.t("page.idle"), class_="lg-quiet")
     status = view.row.status

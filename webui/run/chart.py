@@ -36,7 +36,8 @@ TEMPLATE = (
 
 
 def uplot_head() -> str:
-    """Return uPlot's script and style for the page's head, from the package youplot, which is never imported."""
+    """Return uPlot's script and style for the page's head, from the package youplot, which is never imported. Raises
+    ImportError without it."""
     spec = importlib.util.find_spec("youplot")
     if spec is None or not spec.submodule_search_locations:
         raise ImportError("The package youplot, which carries uPlot, is not installed.")
@@ -47,7 +48,8 @@ def uplot_head() -> str:
 
 
 def live_chart(services: Services, w: Wording, value: str | None, elem_id: str) -> gr.HTML:
-    """value: a run id, "" for the run of the Train page, None for none; update it to show another run."""
+    """Return a component with a run's curves, which polls new points. value: a run id, "" for the run of the Train
+    page, None for none; update it to show another run."""
 
     def curve(request: object) -> JsonObject:
         """Return the curve for any JSON from a browser: an invalid run id gives an empty curve, an invalid cursor the

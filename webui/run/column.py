@@ -34,6 +34,7 @@ class RunColumn:
         self.notice = gr.HTML("", elem_id="run-notice", visible=False)
 
     def build(self) -> None:
+        """Build the run's two columns; hidden while there is no run."""
         has_run = self.services.snapshots.now().shown is not None
         with gr.Row(visible=has_run, elem_id="run-box", equal_height=False) as self.box:
             with gr.Column(scale=7, min_width=320, elem_id="run-main"):
@@ -42,6 +43,7 @@ class RunColumn:
                 self._build_side()
 
     def _build_main(self) -> None:
+        """Build the run's card, its buttons, evaluation and curves."""
         w = self.w
         self.card = gr.HTML("", elem_id="run-card")
         self.finding.build()
@@ -65,6 +67,7 @@ class RunColumn:
             self.chart = live_chart(self.services, w, "", "live-chart")
 
     def _build_side(self) -> None:
+        """Build the sample answers, and the folds with settings and timeline."""
         w = self.w
         film_strip(self.services, w, "", "live-film")
         folded: Options = {"open": False, "elem_classes": "lg-card"}
@@ -75,6 +78,7 @@ class RunColumn:
         self.notify = gr.HTML(notify_switch(w), visible=False, elem_id="run-notify")
 
     def parts(self) -> list[LivePart]:
+        """Return the parts that update with the clock: card, buttons, settings, timeline."""
         return [
             LivePart(self.box, lambda context: gr.update(visible=context.snapshot.shown is not None)),
             LivePart(self.card, lambda context: self._about(context, card.card)),
@@ -111,7 +115,8 @@ class RunColumn:
         return gr.update(visible=bool(row and context.snapshot.busy is None and row.status.state == State.STOPPED))
 
     def _stop_button(self, context: ViewContext) -> Update:
-        """Label the button with its present effect; disabled if there is nothing to stop any more."""
+        """Return the update of Stop: its label names its present effect; hidden without a run at work, disabled if
+        there is nothing to stop any more."""
         busy = context.snapshot.busy
         if busy is None:
             return gr.update(visible=False, interactive=False, value=self.w.t("train_page.stop"))

@@ -89,7 +89,8 @@ class KnownExports:
 
 
 def disk_line(rows: Sequence[RunRow], exports: int, w: Wording) -> str:
-    """ "Disk space: runs 1.2 GB, exports 0 B. You can free 800 MB …, most of it in …"; "" without runs."""
+    """Return the disk space used in words, "Disk space: runs 1.2 GB, exports 0 B. You can free 800 MB …, most of it in
+    …"; "" without runs."""
     if not rows:
         return ""
     used, spare = (sum(getattr(row, name) for row in rows) for name in ("bytes_used", "spare_bytes"))
@@ -99,7 +100,7 @@ def disk_line(rows: Sequence[RunRow], exports: int, w: Wording) -> str:
 
 
 def row_data(row: RunRow, w: Wording) -> JsonObject:
-    """Return a run as assets/runs_table.js draws it."""
+    """Return a run as assets/runs_table.js draws it: id, name, state, course, loss, minutes, size, label."""
     state = row.status.state
     steps = w.t("runs_page.steps", step=row.status.step, total=row.status.total_steps) if row.status.total_steps else ""
     right = w.t("runs_table.right", right=row.right[0], count=row.right[1]) if row.right else ""
@@ -141,7 +142,7 @@ def _started(parent: Parent | None, w: Wording) -> str:
 
 
 def differing(recipes: Sequence[Recipe], w: Wording) -> list[list[str]]:
-    """Return the name of each setting that differs, with its value in each recipe."""
+    """Return [label, value in each recipe] for each setting, model and dataset included, that differs."""
     keys = [
         (w.t("train_page.model"), "model", "id"),
         (w.t("train_page.data"), "data", "source"),

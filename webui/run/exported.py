@@ -52,7 +52,8 @@ def export_name(what: ExportRequest | ExportResult, w: Wording) -> str:
 
 
 def attempt(name: str, status: ExportStatus, left: tuple[float | None, float | None], w: Wording) -> Html:
-    """Return a running or failed export. left: seconds left of the phase, and of the whole export."""
+    """Return a running export with its phase, per cent and time left, or the message of one that failed or was
+    cancelled. left: seconds left of the phase, and of the whole export."""
     if not status.active:
         return notice(
             w.t("way_out.ended", form=name, message=w.render(status.message)),
@@ -150,7 +151,7 @@ def _buttons(done: ExportResult, programs: Collection[str], w: Wording) -> Html:
 
 
 def differences(check: ExportCheck, w: Wording) -> Html | None:
-    """Return the answers that differ, side by side with the question; folded."""
+    """Return the answers that differ, side by side with the question; folded; None without any."""
     if not check.differences:
         return None
     pairs = [

@@ -47,7 +47,8 @@ TEMPLATE = (
 
 
 def film_strip(services: Services, w: Wording, value: str | None, elem_id: str) -> gr.HTML:
-    """value: as of live_chart, which it stands beside: a run id, "" for the run of the Train page, None for none."""
+    """Return a component with a run's sample answers, which polls new ones. value: as of live_chart, which it stands
+    beside: a run id, "" for the run of the Train page, None for none."""
 
     def film(request: object) -> JsonObject:
         """Return the film for any JSON from a browser; an empty one for an unknown run. request["mark"]: of the film
@@ -77,7 +78,7 @@ def film_strip(services: Services, w: Wording, value: str | None, elem_id: str) 
 
 
 def reel(run: RunFolder, w: Wording) -> JsonObject:
-    """Return a run's film for a page.
+    """Return a run's sample answers for a page, as JSON.
 
     run; scenes (source in words, asked, expected); frames (step, answers as [text, how it ends], meter, tone). An
     answer ends with "more" if it was limited to its beginning, with "none" if there was no time for it.
@@ -114,7 +115,8 @@ def _answer(answer: FrameAnswer) -> list[str]:
 
 
 def meter(frames: Sequence[Frame], step: int, w: Wording) -> tuple[str, str]:
-    """Return a sentence on the loss of neutral texts at a step, and its tone; ("", "plain") if nothing was measured."""
+    """Return a sentence on how the loss of neutral texts has changed up to a step, and its tone; with only the
+    measurement before training a sentence on that one; ("", "plain") if nothing was measured."""
     drift = forgetting(list(frames), step)
     if drift is None:
         first = next((frame.neutral_loss for frame in frames if frame.step == 0), None)

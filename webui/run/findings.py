@@ -45,7 +45,8 @@ class RunFinding:
         return gr.update(visible=True, value=self.w.render(finding.remedy)) if finding else gr.update(visible=False)
 
     def wire(self, form: FormHandle, opened: Component | None, tabs: gr.Tabs, message: gr.HTML) -> None:
-        """opened: the id of the run; None for the one that the Train page shows. message: the place of an error."""
+        """Let the button carry out the finding's remedy: stop the run, or fill the form and show it. opened: the id of
+        the run; None for the one that the Train page shows. message: the place of an error."""
 
         def fill(values: FieldValues) -> Filled:
             shown_now = self.services.snapshots.now(fresh=True).shown
@@ -58,7 +59,8 @@ class RunFinding:
         filled.then(None, None, None, js=SHOW_FORM, **QUIET)
 
     def _fill(self, form: FormHandle, view: RunView | None, tabs: gr.Tabs, message: gr.HTML) -> Filled:
-        """Carry out the finding's action, or fill the form with its changes."""
+        """Stop the run if the finding says so, and return the form filled with its recipe and the finding's changes; a
+        notice if that fails."""
         finding = self.services.diagnoses.diagnose(view)
         if finding is None or view is None or view.recipe is None:
             return None, {message: shown("")}

@@ -24,7 +24,7 @@ def _sentences(view: RunView, w: Wording) -> list[str]:
 
 
 def lines(view: RunView, w: Wording) -> list[Html]:
-    """Return the corrections of a run; [] if there were none."""
+    """Return the kept best step and a list of the run's last MOST corrections; [] if there were none."""
     parts, sentences = [kept_best(view, w)], _sentences(view, w)
     if sentences:
         head = tag("p", tag("strong", w.t("run_guard.head", count=len(sentences))))
@@ -35,7 +35,8 @@ def lines(view: RunView, w: Wording) -> list[Html]:
 
 
 def kept_best(view: RunView, w: Wording) -> Html | None:
-    """Return the step of the adapter if it is the best measured one and the run's outcome does not already say so."""
+    """Return a line with step and loss of the adapter, if it is the best measured one and the run's outcome does not
+    already say so; else None."""
     status, step, loss = view.row.status, view.facts.adapter_step, view.facts.best_eval_loss
     is_said = status.message is not None and status.message.key in (
         "run.completed_best",

@@ -26,7 +26,8 @@ def now(view: RunView, w: Wording) -> list[Html]:
 
 
 def memory(facts: MemoryFacts | None, w: Wording) -> Html | None:
-    """Return "Memory: predicted 1.31 GiB, measured 1.42 GiB" as a line; None before it was measured."""
+    """Return "Memory: predicted 1.31 GiB, measured 1.42 GiB" as a line; None before it was measured. With the run's
+    peak and the correction by earlier runs, if known."""
     if facts is None or facts.measured_gib is None:
         return None
     if facts.predicted_gib is None:
@@ -41,7 +42,7 @@ def memory(facts: MemoryFacts | None, w: Wording) -> Html | None:
 
 def ranks(status: Status, w: Wording) -> Html | None:
     """Return a line for each process of a run on several GPUs, while it is at work: "Process 0: RTX 3060, 7.9 of 12.0
-    GiB, 98 % load"."""
+    GiB, 98 % load"; else None."""
     if status.state not in BUSY or len(status.ranks) < 2:
         return None
     return tag(
@@ -59,8 +60,8 @@ def _rank(number: int, each: RankUse, w: Wording) -> str:
 
 
 def time(view: RunView, w: Wording) -> Html | None:
-    """ "Time: about 4 min predicted before the start, about 5 min now"; afterwards the actual time, without the
-    prediction if not all steps were made."""
+    """Return a line such as "Time: about 4 min predicted before the start, about 5 min now"; afterwards the actual
+    time, without the prediction if not all steps were made. None if nothing is known."""
     before, measured, status = view.facts.predicted_seconds, view.facts.time, view.row.status
     is_complete = status.state in BUSY or status.step == status.total_steps
     parts = [w.t("run_memory.before", time=format.about(w, before))] if before is not None and is_complete else []

@@ -37,6 +37,8 @@ class PublishPanel:
 
     # ---- widgets --------------------------------------------------------------------------------------------------
     def build(self) -> None:
+        """Build the fields (export, repository, visibility, sample answers), the list of files, the buttons and the
+        progress."""
         w = self.w
         with gr.Column(visible=False, elem_id="publish") as self.place:
             gr.HTML(muted(w.t("publish_panel.first_make")))
@@ -61,6 +63,8 @@ class PublishPanel:
 
     # ---- what follows the clock -----------------------------------------------------------------------------------
     def parts(self) -> list[LivePart]:
+        """Return the parts that update with the clock: the exports to choose from, the upload's progress, and
+        Cancel."""
         return [
             LivePart(self.which, self._which),
             LivePart(self.status, self._status),
@@ -71,7 +75,7 @@ class PublishPanel:
         ]
 
     def _which(self, context: ViewContext) -> Update:
-        """Return the finished exports that passed their check, to choose from."""
+        """Return the update of the choices: the finished exports that passed their check; hidden without any."""
         choices = [
             (f"{self._name(each)} · {format.bytes_used(self.w, each.bytes)}", each.name)
             for each in self._finished(context)
@@ -107,6 +111,8 @@ class PublishPanel:
 
     # ---- wires ----------------------------------------------------------------------------------------------------
     def wire(self, poller: Poller, opened: gr.Textbox, picked: Dependency) -> None:
+        """Connect the fields and buttons; a changed field, another run or export clears the list of files. picked: the
+        event that opens a run."""
         inputs = [opened, self.which, self.repo, self.film]
         shows = [self.files, self.send, self.notice]
         self.look.click(self.list, [*inputs, self.who], [*shows, self.listed], **AT_ONCE)
@@ -125,7 +131,8 @@ class PublishPanel:
         return shown(""), gr.update(visible=False), shown("")
 
     def list(self, opened: str | None, which: object, repo: object, film: object, who: object) -> tuple[object, ...]:
-        """Inputs: opened, which, repo, film, who. Outputs: files, send, notice, listed. Sends no request."""
+        """Inputs: opened, which, repo, film, who. Outputs: files, send, notice, listed. Lists what would be sent, or
+        says why nothing can be; sends no request."""
         w, listing = self.w, ""
 
         def pack() -> None:
@@ -154,8 +161,8 @@ class PublishPanel:
     def begin(
         self, listed: object, opened: str | None, which: object, repo: object, film: object, who: object
     ) -> tuple[object, ...]:
-        """Inputs: listed, opened, which, repo, film, who. Outputs: files, send, notice, listed. Choices changed since
-        the list are listed first."""
+        """Inputs: listed, opened, which, repo, film, who. Outputs: files, send, notice, listed. Starts the upload;
+        choices changed since the list are listed first."""
         if listed != [opened, which, repo, film, who]:
             return self.list(opened, which, repo, film, who)
 
@@ -166,7 +173,7 @@ class PublishPanel:
         return shown(""), gr.update(visible=False), outcome(self.w, start), None
 
     def stop(self, opened: str | None) -> Update:
-        """Input: opened. Output: notice."""
+        """Cancel all uploads of the run. Input: opened. Output: notice."""
 
         def cancel() -> None:
             for result in self.services.exports.list(opened or ""):

@@ -75,6 +75,8 @@ class QueuePanel(Panel):
 
     # ---- what follows the clock -----------------------------------------------------------------------------------
     def parts(self) -> list[LivePart]:
+        """Return the parts that update with the clock: the reasons with their buttons, and the list of runs."""
+
         def visible_if(show: Callable[[Snapshot], object]) -> Callable[[ViewContext], Update]:
             return lambda context: gr.update(visible=bool(show(context.snapshot)))
 
@@ -100,6 +102,7 @@ class QueuePanel(Panel):
 
     # ---- wires ----------------------------------------------------------------------------------------------------
     def wire(self, poller: Poller) -> None:
+        """Connect the buttons: resume, go on, start in spite of a game, stay paused, hold, move, remove, set a time."""
         for button, act in (
             (self.resume, self.resume_awaited),
             (self.go_on, lambda: self.services.queue.put(hold=None)),
@@ -132,7 +135,7 @@ class QueuePanel(Panel):
         self.services.supervisor.resume(self.services.runs.get(row.id))
 
     def take_out(self, chosen: object) -> list[object]:
-        """Inputs: chosen. Outputs: list (nothing chosen any more), notice."""
+        """Remove the chosen run from the queue. Inputs: chosen. Outputs: list (nothing chosen any more), notice."""
         try:
             run = self._run(chosen)
             self.services.supervisor.stop(run)
@@ -141,7 +144,7 @@ class QueuePanel(Panel):
         return [gr.update(value=None), shown(notice(self.w.t("queue_panel.taken_out", name=run.name), "ok"))]
 
     def set_time(self, chosen: object, typed: object) -> list[object]:
-        """Inputs: chosen, time. Outputs: time (emptied), notice."""
+        """Set when the chosen run may start. Inputs: chosen, time. Outputs: time (emptied), notice."""
         try:
             run = self._run(chosen)
             not_before = time_of_day(typed if isinstance(typed, str) else None, time.time())
@@ -154,7 +157,7 @@ class QueuePanel(Panel):
         return [run.id for run in self.services.runs.waiting()]
 
     def _run(self, chosen: object) -> RunFolder:
-        """Return the chosen run, or the only one. Raises RunError if it does not wait."""
+        """Return the chosen run, or the only one that waits. Raises RunError if it does not wait."""
         waiting = [row.id for row, _ in self.services.snapshots.now(fresh=True).queue.waiting]
         if not chosen and len(waiting) == 1:
             chosen = waiting[0]
@@ -175,7 +178,7 @@ def awaited(snapshot: Snapshot) -> RunRow | None:
 
 # ---- words ---------------------------------------------------------------------------------------
 def choices(snapshot: Snapshot, w: Wording) -> list[tuple[str, str]]:
-    """Return two lines for each run: place and name; model, start time and progress."""
+    """Return (text, id) for each waiting run, its text in two lines: place and name; model, start time and progress."""
     entries = []
     for place, (row, entry) in enumerate(snapshot.queue.waiting, 1):
         facts = [card.model_line(row, w)]
@@ -201,7 +204,7 @@ def waiting_reasons(snapshot: Snapshot, w: Wording) -> Html:
 
 
 def _game_goes_on(game: Game, snapshot: Snapshot, w: Wording) -> str:
-    """Say how the queue goes on after a game: by itself at a time, or when a person resumes it."""
+    """Return a sentence on how the queue goes on after a game: by itself at a time, or when a person resumes it."""
     if game.run:
         name = snapshot.queue.name_of(snapshot.rows, game.run)
         key, values = ("game_paused_until", {"time": at_time(w, game.until)}) if game.until else ("game_paused", {})

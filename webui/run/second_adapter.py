@@ -39,7 +39,8 @@ class SecondAdapter(Panel):
         self, target: ChatTarget, strength: float, second: object, second_strength: float
     ) -> tuple[ChatTarget, float]:
         """Return the target to load, and its strength: the target itself without a second adapter, else the weighted
-        sum of both, written to the cache with strength 1. Raises GarageError if the two cannot be added."""
+        sum of both, written to the cache (which holds one sum) with strength 1. Raises GarageError if the two cannot be
+        added."""
         if not isinstance(second, str) or second == NONE:
             return target, strength
         if second not in (row.id for row in self.services.snapshots.now().rows):

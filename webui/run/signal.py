@@ -12,7 +12,8 @@ from webui.state.snapshot import RunRow, Snapshot
 
 
 def signal(snapshot: Snapshot, w: Wording) -> Html:
-    """Return two parts: the run at work, and the one that ended last (another one may have begun since)."""
+    """Return two hidden parts with title, per cent, tone and sentence: the run at work, and the one that ended last
+    (another one may have begun since)."""
     over = [row for row in snapshot.rows if row.status.state not in BUSY]
     busy, last = snapshot.busy, max(over, key=lambda row: row.status.since, default=None)
     attributes: list[JsonObject] = [{}, {}]

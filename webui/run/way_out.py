@@ -58,6 +58,8 @@ class WayOut:
 
     # ---- widgets --------------------------------------------------------------------------------------------------
     def build(self) -> None:
+        """Build the card: where the export will be used, its contents and form, strength, buttons, progress, publishing
+        and results."""
         w = self.w
         with gr.Column(elem_classes="lg-card", visible=False, elem_id="way-out") as self.place:
             gr.HTML(tag("h2", w.t("way_out.title")))
@@ -91,6 +93,8 @@ class WayOut:
 
     # ---- what follows the clock -----------------------------------------------------------------------------------
     def parts(self) -> list[LivePart]:
+        """Return the parts that update with the clock: the card, its buttons, progress, Ollama's message, results and
+        publishing."""
         return [
             LivePart(self.place, lambda context: gr.update(visible=context.row is not None)),
             LivePart(self.asking, lambda context: gr.update(visible=self._has_adapter(context))),
@@ -157,8 +161,8 @@ class WayOut:
 
     # ---- wires ----------------------------------------------------------------------------------------------------
     def wire(self, poller: Poller, picked: Dependency) -> None:
-        """picked: the event that opens a run; it also fires if the same run is picked again, unlike the change of
-        `opened`."""
+        """Connect the fields, buttons and results. picked: the event that opens a run; it also fires if the same run is
+        picked again, unlike the change of `opened`."""
         outputs = [self.about, self.form, self.fold, self.start, self.strength_fold]
         inputs = [self.opened, self.where]
         self.where.input(self.choose, inputs, outputs, **LAST, **AT_ONCE)
@@ -180,8 +184,8 @@ class WayOut:
         return FORMS.get(where, ()) if isinstance(where, str) else ()
 
     def choose(self, opened: str | None, where: object) -> tuple[object, ...]:
-        """Show the forms of an export for a destination. Inputs: opened, where. Outputs: about, form, fold, start,
-        strength_fold."""
+        """Return the updates that show the forms of an export for a destination, with their sizes; all hidden without a
+        destination or run. Inputs: opened, where. Outputs: about, form, fold, start, strength_fold."""
         forms = self.forms(where)
         row = self._opened_row(opened)
         if not forms or row is None:
@@ -198,6 +202,7 @@ class WayOut:
         return next((row for row in self.services.snapshots.now().rows if row.id == opened), None)
 
     def _form_line(self, form: str, expected: estimate.ExportEstimate | None) -> str:
+        """Return a form of export in words, with its expected size if known."""
         name = self.w.t(f"way_out.form_{form.replace(':', '_')}")
         return (
             self.w.t("way_out.form_sized", form=name, size=format.bytes_used(self.w, expected.size))
@@ -206,7 +211,8 @@ class WayOut:
         )
 
     def describe(self, opened: str | None, where: Any, form: Any) -> Update:
-        """Inputs: opened, where, form. Output: about: the export's contents, needs, costs, and the steps afterwards."""
+        """Describe a form of export. Inputs: opened, where, form. Output: about: the export's contents, needs, costs,
+        and the steps afterwards."""
         w, row = self.w, self._opened_row(opened)
         if row is None or form not in self.forms(where):
             return shown("")
@@ -225,7 +231,7 @@ class WayOut:
         return shown(join([facts(pairs), *self._before(expected, form, where)]))
 
     def _refusal(self, shape: ModelShape | None, form: str) -> Message | None:
-        """Return why a base cannot become a GGUF file, with an alternative."""
+        """Return why a base cannot become a GGUF file (tools or family), or None if it can or form is another."""
         if shape is None or not form.startswith("gguf"):
             return None
         try:
@@ -254,7 +260,8 @@ class WayOut:
         return shutil.disk_usage(self.services.workspace.root).free, psutil.virtual_memory().available
 
     def _before(self, expected: estimate.ExportEstimate | None, form: str, where: str) -> list[Html]:
-        """Return warnings about the export, and the tools that it downloads."""
+        """Return warnings about too little disk or memory, and notes on tools to download and on Ollama or LM Studio
+        missing."""
         notices: list[Html] = []
         disk, memory = self._free()
         if expected and expected.disk > disk:
@@ -286,7 +293,7 @@ class WayOut:
     def _estimate(
         self, row: RunRow, form: str, shape: ModelShape | None, done: Sequence[ExportResult]
     ) -> estimate.ExportEstimate | None:
-        """Return the size and needs of an export; None if the base or the adapter is not on this PC."""
+        """Return the expected size, needs and time of an export; None if the base or the adapter is not on this PC."""
         kind, _, quant = form.partition(":")
         try:
             size = files.bytes_in(self.services.runs.get(row.id).adapter)
@@ -298,8 +305,8 @@ class WayOut:
 
     # ---- buttons --------------------------------------------------------------------------------------------------
     def begin(self, opened: str | None, where: object, form: object, strength: object) -> Update:
-        """Inputs: opened, where, form, strength. Output: notice. The chat's model is unloaded first, which its page
-        shows."""
+        """Start an export; refused while a run is at work. Inputs: opened, where, form, strength. Output: notice. The
+        chat's model is unloaded first, which its page shows."""
         services = self.services
         if form not in self.forms(where):
             return shown(notice(self.w.t("way_out.first_where"), "warn"))
@@ -319,7 +326,7 @@ class WayOut:
         return shown("")
 
     def cancel_all(self, opened: str | None) -> Update:
-        """Input: opened. Output: notice."""
+        """Cancel the run's exports and its adding to Ollama. Input: opened. Output: notice."""
 
         def cancel() -> None:
             self.services.ollama.cancel()

@@ -12,8 +12,8 @@ from gradio.blocks import convert_component_dict_to_list
 
 class GarageBlocks(gr.Blocks):
     async def process_api(self, *arguments: Any, **options: Any) -> dict[str, Any]:
-        """Call a handler as gradio does, and log its exception: gradio prints it to a terminal that may be closed
-        (6.31)."""
+        """Return a handler's result as gradio does, and log its exception (none that is meant for the page), which is
+        raised: gradio prints it to a terminal that may be closed (6.31)."""
         try:
             return await super().process_api(*arguments, **options)
         except gr.Error:

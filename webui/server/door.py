@@ -78,7 +78,8 @@ class FailedAttempts:
     _turns: OrderedDict[str, asyncio.Lock] = field(default_factory=OrderedDict)
 
     def turn(self, address: str) -> asyncio.Lock:
-        """Return the lock that lets one attempt of the address wait at a time."""
+        """Return the lock that lets one attempt of the address wait at a time; addresses beyond MAX_REMEMBERED are
+        forgotten, the oldest first."""
         lock = self._turns.setdefault(address, asyncio.Lock())
         self._turns.move_to_end(address)
         while len(self._turns) > MAX_REMEMBERED:
@@ -133,7 +134,8 @@ class Doorkeeper:
         return self.cookie in jar and _same(jar[self.cookie].value, self.inside)
 
     async def try_(self, user: str, word: str, address: str) -> KeyVerdict:
-        """Check a secret. A wrong one is answered late; until then nothing else from the same address is compared."""
+        """Return the verdict on a secret: right (also a ticket, once), wrong, which is answered late, or too_soon while
+        another wrong one of the same address waits."""
         if word in self._tickets:
             self._tickets.discard(word)
             return "right"
@@ -157,6 +159,8 @@ class Door:
         self.app, self.keeper = app, keeper
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on requests of visitors who are inside; answer others with the form, a sent form with its check, and an
+        address with the key by letting them in."""
         if scope["type"] != "http" or scope["path"] == STARTUP:
             return await self.app(scope, receive, send)
         headers = {name.decode("latin1").lower(): value.decode("latin1") for name, value in scope["headers"]}
@@ -241,6 +245,7 @@ input{background:#18181b;border-color:#a1a1aa}[role=alert]{color:#fca5a5}}
 
 
 def _form(keeper: Doorkeeper, w: Wording, message: str) -> str:
+    """Return the form as a page: user name (if there is one) and password or key, with a message."""
     with_name = keeper.secret.user is not None
     label = w.t("door.password" if with_name else "door.key")
     name = join(

@@ -24,8 +24,8 @@ _WIDENING_NAMES = ("SYSTEM", "FORWARDED_ALLOW_IPS")
 
 
 def prepare() -> None:
-    """Remove variables that widen access, and switch off telemetry. Call it before gradio is imported; a second call
-    changes nothing."""
+    """Remove environment variables that widen gradio's access, switch off telemetry, and skip its writing of stubs.
+    Call it before gradio is imported; a second call changes nothing."""
     for name in [name for name in os.environ if name.upper().startswith(_WIDENING) or name.upper() in _WIDENING_NAMES]:
         del os.environ[name]
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -38,8 +38,8 @@ def prepare() -> None:
 
 @contextmanager
 def without_intermediate_apps() -> Iterator[None]:
-    """Keep gradio from making a FastAPI app after each step while Blocks are built; launch() makes the only one that is
-    served.
+    """Context manager: keep gradio from making a FastAPI app after each step while Blocks are built; launch() makes the
+    only one that is served.
 
     Four needless ones cost 0.25 s of the start (2 cores, November 2026).
     """
@@ -49,7 +49,7 @@ def without_intermediate_apps() -> Iterator[None]:
 
 @contextmanager
 def with_middleware(layers: Sequence[Middleware]) -> Iterator[None]:
-    """Add middleware around the whole app while it is launched, the first layer outermost.
+    """Context manager: add middleware around the whole app while it is launched, the first layer outermost.
 
     launch(app_kwargs={"middleware": ...}) puts them inside gradio's own, whose CORS layer answers preflights by itself.
     """
@@ -66,7 +66,8 @@ def with_middleware(layers: Sequence[Middleware]) -> Iterator[None]:
 
 @contextmanager
 def _making_apps(how: Callable[..., Any]) -> Iterator[None]:
-    """Replace App.create_app. how: called in its place, with the original as its first argument."""
+    """Context manager: replace gradio's App.create_app. how: called in its place, with the original as its first
+    argument."""
     from gradio.routes import App
 
     real = App.__dict__["create_app"]
@@ -79,9 +80,9 @@ def _making_apps(how: Callable[..., Any]) -> Iterator[None]:
 
 @contextmanager
 def without_proxy() -> Iterator[None]:
-    """Ignore proxies while gradio is imported (it makes a client that is not used here) and launched (it requests its
-    own server). A proxy does not reach that server, and one of a kind that httpx does not know (socks://) is an error
-    (gradio 6.31)."""
+    """Context manager: ignore proxies while gradio is imported (it makes a client that is not used here) and launched
+    (it requests its own server). A proxy does not reach that server, and one of a kind that httpx does not know
+    (socks://) is an error (gradio 6.31)."""
     before = os.environ.get("no_proxy")
     os.environ["no_proxy"] = "*"
     try:
@@ -93,7 +94,8 @@ def without_proxy() -> Iterator[None]:
 
 
 def forbid_fetching() -> None:
-    """Disable gradio's download of an address in the place of a file: this app fetches nothing."""
+    """Make gradio's functions raise an error instead of a download of an address in the place of a file: this app
+    fetches nothing."""
     import gradio as gr
     from gradio import processing_utils
 

@@ -71,6 +71,8 @@ class Guard:
         self.app, self.hosts, self.most_bytes = app, frozenset(host.lower() for host in hosts), most_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse requests for another host, from another site, above the size limit or to an unknown path, and
+        websockets; pass on others without proxy headers, with our headers on the answer."""
         if scope["type"] == "websocket":
             return  # none is used here
         if scope["type"] != "http":
@@ -98,7 +100,8 @@ class Guard:
         await self.app(inner, receive if is_upload else self._limited(receive), with_headers)
 
     def _refusal(self, method: str, headers: dict[str, str], is_upload: bool) -> tuple[int, str] | None:
-        """Return status and text for a request that must not pass, else None."""
+        """Return status and text for a request that must not pass (unknown host, another site, too large), else
+        None."""
         host = headers.get("host", "")
         name = host if host.endswith("]") else host.rpartition(":")[0] or host
         if name.lower() not in self.hosts:
@@ -120,7 +123,8 @@ class Guard:
         return None
 
     def _limited(self, receive: Receive) -> Receive:
-        """Cut off a body without a length at the limit. The rest is no JSON, and is answered as such."""
+        """Return a receive that ends a body of unknown length at the limit. The rest is no JSON, and is answered as
+        such."""
         received = 0
 
         async def counted() -> Message:
@@ -141,9 +145,9 @@ PLAIN_TEXT = [(b"content-type", b"text/plain; charset=utf-8")]
 async def respond(
     receive: Receive | None, send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes
 ) -> None:
-    """Send a response. It ends once the rest of the request was read, up to MAX_BYTES: a connection that is closed
-    over unread bytes is reset, and Windows then discards the response. A client that sends nothing more is not waited
-    for. receive: None if there is nothing more to read."""
+    """Send a response with this status, headers and body. It ends once the rest of the request was read, up to
+    MAX_BYTES: a connection that is closed over unread bytes is reset, and Windows then discards the response. A client
+    that sends nothing more is not waited for. receive: None if there is nothing more to read."""
     headers = [*headers, (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": True})

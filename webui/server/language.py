@@ -38,6 +38,8 @@ class LanguageDoor:
         self.app, self.packed = app, GZipMiddleware(app, compresslevel=6)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Redirect a language's page to the one that the address chooses (which a cookie then stores), the cookie or
+        the browser prefers; pass on all other requests."""
         path = scope.get("path", "")
         if scope["type"] != "http" or scope["method"] != "GET" or path not in PATHS.values():
             return await self.app(scope, receive, send)

@@ -34,8 +34,9 @@ Secrets = Callable[[], Iterable[str]]
 
 
 def begin(file: Path, secrets: Secrets = lambda: ()) -> logging.Handler:
-    """Write to file from now on. secrets: called at each record, returns texts to remove. Raises OSError if the file
-    cannot be made."""
+    """Write the log, with uncaught exceptions, to file (warnings also to the terminal) from now on, and return the
+    file's handler. secrets: called at each record, returns texts to remove. Raises OSError if the file cannot be
+    made."""
     file.parent.mkdir(exist_ok=True)
     to_file = _File(file, maxBytes=LARGEST, backupCount=MORE_FILES, encoding="utf-8", errors="backslashreplace")
     to_file.setFormatter(_WithoutSecrets(secrets))
@@ -70,7 +71,7 @@ class _WithoutSecrets(logging.Formatter):
         self._secrets = secrets
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the record's text with every secret replaced by "***"."""
+        """Return the record's text with every secret and everything that looks like a token replaced by "***"."""
         cached, record.exc_text = (
             record.exc_text,
             None,
@@ -107,7 +108,8 @@ class _File(RotatingFileHandler):
     _reported = False
 
     def shouldRollover(self, record: logging.LogRecord) -> bool:
-        """Count bytes: the library counts the record's characters, and a Chinese one has three bytes."""
+        """Return whether the record would make the file larger than allowed, in bytes: the library counts the record's
+        characters, and a Chinese one has three bytes."""
         if self.stream is None:
             self.stream = self._open()
         size = self.stream.tell()
@@ -115,7 +117,7 @@ class _File(RotatingFileHandler):
         return size > 0 and size + more > self.maxBytes
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Report once on the terminal that the log cannot be written."""
+        """Report once on the terminal that the log cannot be written; other errors as logging does."""
         error = sys.exc_info()[1]
         if not isinstance(error, OSError):
             super().handleError(record)

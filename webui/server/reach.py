@@ -31,7 +31,8 @@ class Reach:
 
     @classmethod
     def from_host(cls, host: str) -> Reach:
-        """Raises OSError for a host that is neither a name nor an address."""
+        """Return the addresses of the page for --host: this PC only for a loopback host, else all of this PC's or the
+        named one. Raises OSError for a host that is neither a name nor an address."""
         host = host.strip().removeprefix("[").removesuffix("]")
         addresses = (
             {str(info[4][0]) for info in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
@@ -65,8 +66,8 @@ def _bracketed(host: str) -> str:
 
 
 def _own_addresses() -> list[str]:
-    """Addresses of this PC's network cards, the default one first. Link-local ones are left out: they need a zone,
-    which no browser accepts."""
+    """Return the addresses of this PC's network cards, the default one first, IPv6 last. Link-local ones are left out:
+    they need a zone, which no browser accepts."""
     addresses = [
         address.address
         for card in psutil.net_if_addrs().values()

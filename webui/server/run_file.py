@@ -38,6 +38,8 @@ class RunFile:
         files.remove_tree(workspace.root / ASIDE)  # left by an app that was killed while sending
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer PATH with the requested run as a .zip, which is deleted afterwards, or 404 with the reason; pass on
+        all other requests."""
         if scope["type"] != "http" or scope["path"] != PATH:
             return await self.app(scope, receive, send)
         query = Request(scope).query_params

@@ -60,7 +60,8 @@ class DiskCard:
         return [LivePart(self.list, self._newest)]
 
     def _newest(self, context: ViewContext) -> Update:
-        """Draw the list again on open pages after a change; the tab draws its own first list."""
+        """Return the list's update, drawn again after a download has ended or a model was deleted; the tab draws its
+        own first list."""
         ended = [
             f"{each.name} {each.revision} {each.state}"
             for each in context.snapshot.downloads
@@ -86,7 +87,8 @@ class DiskCard:
             return self.drawn(), shown(notice(self.w.render(error.message)))
 
     def _delete(self, pressed: str) -> tuple[Html, Update]:
-        """Delete a model from this PC; return the new list and the notice. Raises GarageError."""
+        """Delete a model from this PC, and its finished download from the list; return the new list and the notice.
+        Raises GarageError."""
         freed = delete(pressed, self.services.runs.uses())
         row = self.services.downloads.row(pressed)
         if row is not None and row.state == "done":
@@ -128,7 +130,8 @@ def row(each: StoredModel, w: Wording) -> Html:
 
 
 def used_by(each: StoredModel, w: Wording) -> str:
-    """ "used by pirates, club and 2 more", runs that need the model first; "" for none."""
+    """Return the runs that use a model in words, "used by pirates, club and 2 more", runs that need it first; "" for
+    none."""
     names = [use.run for use in sorted(each.uses, key=lambda use: not use.needs_it)]
     if not names:
         return ""

@@ -43,8 +43,8 @@ class DownloadButton(Panel):
         return row is None or row.state not in ("waiting", "running", "again")
 
     def _disk_space(self, size: int) -> Html:
-        """Return the free and the needed space, before the download. The download itself checks again with the sizes of
-        its files."""
+        """Return the free and the needed space, before the download; a warning if it is too little, "" if unknown. The
+        download itself checks again with the sizes of its files."""
         folder = cache_folder(None)
         existing = next((place for place in (folder, *folder.parents) if place.is_dir()), None)
         try:
@@ -64,7 +64,7 @@ class DownloadButton(Panel):
         )
 
     def begin(self, model_id: object, revision: str | None) -> Update:
-        """Start the download, and return the notice beside the button."""
+        """Start the download of a hub model, and return the notice beside the button."""
         try:
             self.services.downloads.start(model_id.strip() if isinstance(model_id, str) else "", revision)
         except GarageError as error:

@@ -66,6 +66,7 @@ class DownloadsCard(Panel):
         ]
 
     def wire(self, poller: Poller) -> None:
+        """Connect the buttons of the list; cancelling and removing ask for confirmation."""
         sure = json.dumps(self.w.t("downloads_view.sure"), ensure_ascii=False)
         poller.after(
             self.list.select(
@@ -74,7 +75,8 @@ class DownloadsCard(Panel):
         )
 
     def act(self, pressed: object) -> Update:
-        """Input: the data of the pressed button. Output: notice."""
+        """Carry out the pressed button on its download. Input: the button's data (act, repo, revision) as JSON. Output:
+        notice."""
         try:
             button = json.loads(pressed) if isinstance(pressed, str) and pressed else {}
             act, repo, revision = (
@@ -126,7 +128,7 @@ def how_far(each: Download) -> Html | None:
 
 
 def numbers(each: Download, w: Wording) -> str:
-    """ "2.7 GB of 8.1 GB · 34 % · 12 MB/s · about 8 min left"; "" if nothing is known."""
+    """Return a download's numbers, "2.7 GB of 8.1 GB · 34 % · 12 MB/s · about 8 min left"; "" if nothing is known."""
     if not each.total:
         return w.t("downloads_view.size_unknown") if each.state == "running" else ""
     in_rows = each.unit == "rows"
@@ -146,6 +148,7 @@ def numbers(each: Download, w: Wording) -> str:
 
 
 def buttons(each: Download, w: Wording) -> Html:
+    """Return the buttons that a download's state allows."""
     items = [
         tag(
             "button", w.t(f"downloads_view.{act}"), type="button", data_act=act, data_repo=each.repo,

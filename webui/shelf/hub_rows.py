@@ -17,6 +17,7 @@ from webui.shelf.rows import TONES, Marks, gate, head, language_names, listed, m
 
 
 def results(rows: Sequence[HubRow], words: str, marks: Marks, w: Wording) -> Html:
+    """Return the results of a hub search as rows, with a note on their times, or a sentence that there are none."""
     host = host_of(constants.ENDPOINT)
     if not rows:
         return tag("p", w.t("hub_rows_view.none", host=host, words=words), role="status")
@@ -28,7 +29,8 @@ def results(rows: Sequence[HubRow], words: str, marks: Marks, w: Wording) -> Htm
 
 
 def row(each: HubRow, marks: Marks, w: Wording) -> Html:
-    """Return one result. A model that cannot be a base has no button, and the reason instead."""
+    """Return one result: name, verdict, facts and gate. A model that cannot be a base has no button, and the reason
+    instead."""
     model = each.result
     if model.why_not is not None:
         reason = tag("p", w.render(model.why_not), class_="lg-quiet")
@@ -57,6 +59,8 @@ def about_minutes(each: HubRow, marks: Marks, w: Wording) -> str:
 
 
 def facts(each: HubRow, marks: Marks, w: Wording) -> list[str]:
+    """Return a model's facts in words: parameters, memory, minutes, licence, languages, likes, date; "" for unknown
+    ones."""
     model = each.result
     return [
         format.parameters(w, model.params) if model.params and not each.is_packed else "",
@@ -70,7 +74,7 @@ def facts(each: HubRow, marks: Marks, w: Wording) -> list[str]:
 
 
 def needs(each: HubRow, w: Wording) -> str:
-    """ "LoRA about 9.1 GiB, QLoRA about 4.3 GiB"; the reason if it cannot be estimated."""
+    """Return the needed memory, "LoRA about 9.1 GiB, QLoRA about 4.3 GiB"; the reason if it cannot be estimated."""
     if each.fits is None:
         if each.is_packed:
             return w.t("hub_rows_view.packed")

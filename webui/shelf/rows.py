@@ -84,8 +84,8 @@ def listed(rows: Sequence[Html], w: Wording) -> Html:
 
 
 def summary(matches: Shelf, controls: Wish, w: Wording) -> Html:
-    """Return the number of models, the memory that their verdicts are about, how the search was understood, and how the
-    answer differs from it."""
+    """Return the number of models, the memory that their verdicts are about, and how the search was understood; and the
+    search's remarks."""
     count = len(matches.rows)
     parts = [
         w.render(part)
@@ -157,7 +157,7 @@ def licence(model: KnownModel, w: Wording) -> str:
 
 
 def language_names(languages: Sequence[str], requested: str | None, w: Wording) -> str:
-    """ "English, Japanese"; "38 languages" for many, with the requested one."""
+    """Return languages in words: "English, Japanese"; "38 languages" for many, with the requested one."""
     if len(languages) <= NAMED:
         return w.t("shelf_view.comma").join(w.render(language_name(code)) for code in languages)
     if requested is not None and requested in languages:

@@ -33,6 +33,7 @@ class ModelShelf:
         self.hub = HubSearch(services, budget_of, wording)
 
     def build(self) -> None:
+        """Build the search field, the filters, the rows and the hub's search."""
         w = self.w
         self.words = gr.Textbox(max_lines=1, max_length=LONGEST, **w.named("shelf_view.words", "shelf-words"))
         with gr.Row(elem_id="shelf-filters"):
@@ -50,7 +51,7 @@ class ModelShelf:
         self.hub.build()
 
     def _languages(self) -> list[tuple[str, str]]:
-        """The languages of the catalogue's models by name, the most common first."""
+        """Return (name, code) of the catalogue's languages, any language first, then the most common."""
         spoken = [code for model in known_models() for code in model.languages]
         codes = sorted(set(spoken), key=lambda code: (-spoken.count(code), code))
         return [
@@ -61,8 +62,8 @@ class ModelShelf:
     def wire(
         self, page: gr.Blocks, memory: gr.Dropdown, cards: gr.CheckboxGroup, model: gr.Dropdown
     ) -> Sequence[Dependency]:
-        """memory, cards: the hardware that is planned for. model: the field that a press fills. Returns the events of
-        pressed rows."""
+        """Connect search and filters to the rows. memory, cards: the hardware that is planned for. model: the field
+        that a press fills. Returns the events of pressed rows."""
         inputs = [memory, self.words, self.fitting, self.sell, self.language, model, cards]
         # Before the event that draws the list: gradio runs the listeners of one event in turn, and a result of the hub
         # would be cleared.

@@ -39,7 +39,8 @@ UNKNOWN = math.nan  # not in the file, or not finite
 def smooth(
     values: Iterable[float], weight: float = SMOOTHING, state: tuple[float, int] = (0.0, 0)
 ) -> tuple[list[float], tuple[float, int]]:
-    """Exponential moving average, bias-corrected, so that the first smoothed value is the first value.
+    """Return the exponential moving average of values, bias-corrected, ~ is the first value. => is the first value; and
+    the state after them. so that the first smoothed value is the first value.
 
     state: (uncorrected average, number of values before) to continue from. Kingma & Ba 2015, section 3.
     """
@@ -98,7 +99,7 @@ class Curve:
     reading: threading.Lock = field(default_factory=threading.Lock)
 
     def catch_up(self, run: RunFolder) -> None:
-        """Read the new lines of the run's metrics.jsonl."""
+        """Add the new lines of the run's metrics.jsonl; start anew if the file has become shorter."""
         while True:
             tail = run.metrics(self.offset, PIECE)
             if tail.offset < self.offset:  # the file was replaced by a shorter one
@@ -110,7 +111,7 @@ class Curve:
                 return
 
     def position(self) -> list[int]:
-        """The numbers of a cursor: the version, and the count of points of each kind."""
+        """Return the numbers of a cursor: the version, and the count of points of each kind."""
         return [
             self.version,
             len(self.train),
@@ -122,7 +123,8 @@ class Curve:
         ]
 
     def _add(self, record: JsonObject) -> None:
-        """Add a line of the metrics. Steps that a resume or a rollback repeats replace the earlier ones."""
+        """Add a line of the metrics: a training step with its smoothed loss, an evaluation, memory, or pairs' numbers.
+        Steps that a resume or a rollback repeats replace the earlier ones."""
         kind, step, attempt = record.get("kind"), record.get("step"), record.get("attempt", 1)
         if kind not in ("train", "eval", "gpu") or not _is_count(step) or not _is_count(attempt):
             return
@@ -153,7 +155,7 @@ class Curve:
             columns.add(step, *(_number(record.get(before + name)) for name in PAIR_NUMBERS.values()))
 
     def _seconds_trained(self, attempt: int, now: float) -> float:
-        """Seconds from the first step until now, without the pauses between two attempts."""
+        """Return the seconds from the first step until now, without the pauses between two attempts."""
         last_attempt, last, seconds = self.clock
         if attempt == last_attempt and now > last:
             seconds += now - last
@@ -234,7 +236,8 @@ class Curves:
             return {"run": run.id, "cursor": [run.id, *curve.position()], "reset": True, **_reply(curve, None)}
 
     def stamp(self, run_id: str) -> tuple[int, int, int]:
-        """Return a cheap value that changes when `series` does. Raises RunError for an unknown run."""
+        """Read new lines and return a cheap value that changes when `series` does. Raises RunError for an unknown
+        run."""
         run = self.runs.get(run_id)
         curve = self._curve(run.id)
         with curve.reading:
@@ -264,7 +267,8 @@ class Curves:
         return self.whole_curves.submit(self._overlaid, run, self._curve(run.id)).result()
 
     def _overlaid(self, run: RunFolder, curve: Curve) -> dict[str, list[object]]:
-        """Return the run's points for a chart of several runs, at most OVERLAID_POINTS of the loss; time in minutes."""
+        """Return the run's columns (step, loss, rate, tokens, time, evaluations) for a chart of several runs, at most
+        OVERLAID_POINTS of the loss; time in minutes."""
         with curve.reading:
             curve.catch_up(run)
             chosen = thin(curve.train.column("smoothed"), most=OVERLAID_POINTS)
@@ -354,7 +358,7 @@ class CurveColumns:
         self._count += 1
 
     def since(self, start: int = 0) -> np.ndarray:
-        """Return a copy of the points from number `start` on: (names, points)."""
+        """Return a copy of the points from number `start` on: an array (names, points)."""
         first = start // BLOCK
         blocks = self._blocks[first:]
         if not blocks:

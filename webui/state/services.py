@@ -119,7 +119,7 @@ class Services:
         self.downloads.begin()
 
     def close(self) -> None:
-        """Pause the run that trains, wait for it, and free the device, as Ctrl-C does."""
+        """Stop all background work, pause the run that trains, wait for it, and free the device, as Ctrl-C does."""
         self.monitor.close()
         self.ollama.cancel()
         self.downloads.close()

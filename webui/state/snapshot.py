@@ -132,6 +132,7 @@ class Snapshot:
 
 class Snapshots:
     def __init__(self, runs: Runs, chat: ChatClient, exports: Exports, downloads: Downloads | None = None):
+        """Begin with nothing read."""
         self._runs, self._chat, self._exports, self._downloads = runs, chat, exports, downloads
         self._queue = Queue(runs.workspace)
         self._guard = threading.Lock()
@@ -141,7 +142,8 @@ class Snapshots:
         self._events: dict[str, tuple[tuple[int, ...], list[JsonObject]]] = {}
 
     def now(self, fresh: bool = False) -> Snapshot:
-        """Return the newest snapshot. fresh: take a new one, so that the effect of a button is seen at once."""
+        """Return the newest snapshot, at most FRESH_S old. fresh: take a new one, so that the effect of a button is
+        seen at once."""
         with self._guard:
             if fresh or self._moment is None or time.monotonic() - self._taken_at > FRESH_S:
                 self._moment = self._take()
@@ -219,7 +221,8 @@ class Snapshots:
         return cached[1]
 
     def _view(self, run: RunFolder, row: RunRow) -> RunView:
-        """Return all that is shown of a run, with the log's end if it failed."""
+        """Return all that is shown of a run: row, recipe (None if unreadable), facts, events, and the log's end if it
+        failed or was interrupted."""
         try:
             recipe = run.recipe()
         except GarageError:
@@ -240,7 +243,7 @@ class Snapshots:
 
 
 def _read_row(run: RunFolder, status: Status) -> RunRow:
-    """Read a run's row of the table from its files; unknown values are "" or None."""
+    """Return a run's row of the table, read from its files; unknown values are "" or None."""
     recipe: Recipe | None
     try:
         recipe = run.recipe()

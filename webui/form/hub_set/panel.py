@@ -50,6 +50,8 @@ ASKING: Options = {"show_progress": "minimal", "concurrency_limit": 2, "api_visi
 
 class HubSetPanel(Panel):
     def build(self) -> None:
+        """Build the folded panel: search field, results, one dataset with its parts and first rows, column fields,
+        download buttons and progress."""
         w = self.w
         with gr.Accordion(w.t("hub_set_view.title"), open=False, elem_id="hub-set", elem_classes="lg-fold"):
             self.words = gr.Textbox(max_lines=1, max_length=200, **w.named("hub_set_view.words", "hub-set-words"))
@@ -82,7 +84,8 @@ class HubSetPanel(Panel):
         self.arrived = gr.JSON(None, visible=False)  # id of the downloaded dataset
 
     def wire(self, form: FormHandle, data: Component, poller: Poller) -> None:
-        """data: the step's list of datasets, in which the downloaded one is chosen."""
+        """Connect search, results, parts, downloads and the clock that follows a download. data: the step's list of
+        datasets, in which the downloaded one is chosen."""
         self._data = data
         opened = [self.failure, self.one, self.about, self.part, self.dataset, *self._part_components]
         for pressed in (self.ask.click, self.words.submit):
@@ -147,7 +150,8 @@ class HubSetPanel(Panel):
             return self._unavailable(error)
 
     def begin(self, rows: int) -> Callable[..., list[object]]:
-        """Return the handler that starts the download of a part. rows: at most so many, 0 for all."""
+        """Return the handler that starts the download of the chosen part, with the chosen columns, and the clock that
+        follows it. rows: at most so many, 0 for all."""
 
         def begun(dataset: object, part: object, question: object, answer: object) -> list[object]:
             """Inputs: dataset, part, question, answer. Outputs: download, clock, progress, failure."""
@@ -163,7 +167,7 @@ class HubSetPanel(Panel):
         return begun
 
     def poll(self, name: object) -> list[object]:
-        """Inputs: download. Outputs: clock, progress, failure, arrived."""
+        """Inputs: download. Outputs: clock (stopped at the end), progress, failure, arrived (the new dataset's id)."""
         row = self.services.downloads.row(name) if isinstance(name, str) and PartName.parse(name) else None
         if row is None:  # cancelled in the list of downloads
             return [gr.Timer(active=False), shown(""), gr.skip(), gr.skip()]
@@ -174,7 +178,7 @@ class HubSetPanel(Panel):
         return [gr.skip(), shown(view.progress(row, self.w)), gr.skip(), gr.skip()]
 
     def fill(self, values: FieldValues) -> Filled:
-        """Choose the downloaded dataset, if it still exists."""
+        """Return the form with the downloaded dataset chosen, if it still exists, and the panel closed."""
         arrived = values[self.arrived]
         id = arrived.get("id") if isinstance(arrived, dict) else None
         choices = [samples.choice(info, self.w) for info in self.services.datasets.list()]

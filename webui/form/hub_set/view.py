@@ -26,6 +26,7 @@ OPEN_ROWS = 20
 
 
 def results(rows: Sequence[FoundSet], words: str, w: Wording) -> Html:
+    """Return the search results, those after OPEN_ROWS folded, or a sentence that there are none."""
     host = host_of(constants.ENDPOINT)
     if not rows:
         return tag("p", w.t("hub_set_view.none", host=host, words=words), role="status")
@@ -45,7 +46,8 @@ def _listed(lines: Sequence[Html], w: Wording) -> Html:
 
 
 def row(each: FoundSet, w: Wording) -> Html:
-    """Return one result. A dataset without text has no button, and the reason instead."""
+    """Return one result: a button with its name, gate, rows, size, licence, languages, likes and date. A dataset
+    without text has no button, and the reason instead."""
     if each.why_not is not None:
         return tag("li", tag("p", tag("strong", each.id)), tag("p", w.render(each.why_not), class_="lg-quiet"))
     rows = grouped(w, each.rows) if each.rows is not None else each.about_rows
@@ -88,7 +90,8 @@ def part_label(each: AboutPart, w: Wording) -> str:
 
 
 def head(preview: SetHead, w: Wording) -> Html:
-    """Return the first rows as a small table, which scrolls if it is wider than the page."""
+    """Return the first MAX_ROWS rows as a table of shortened cells, which scrolls if it is wider than the page, and the
+    columns left out."""
     cells = [[cell(values.get(name), CELL) for name in preview.columns] for values in preview.rows]
     names = tag("tr", *(tag("th", name, scope="col") for name in preview.columns))
     body = [tag("tr", *(tag("td", value) for value in line)) for line in cells[:MAX_ROWS]]

@@ -27,7 +27,8 @@ class Adding(Panel):
                 path.unlink(missing_ok=True)  # gradio's copy; ours is in the store
 
     def _added(self, files: Sequence[Path], choices: Choices, check: Check) -> tuple[str, Html]:
-        """Add the files. If they cannot be read by the choices, add them without. Raises DataError."""
+        """Add the files as one dataset and return its id and a notice or "". If they cannot be read by the choices, add
+        them without, with a warning. Raises DataError."""
         store = self.services.datasets
         try:
             return gathered.add(store, files, choices=choices, check=check).id, Html("")

@@ -15,7 +15,7 @@ class CardReport:
         self.services, self.card, self.w = services, card, wording
 
     def with_same_rows(self, recipe: Recipe) -> Recipe:
-        """Return the recipe with a dataset of this PC that has identical rows, if there is one."""
+        """Return the recipe with the dataset of this PC whose SHA-256 is the card's, if there is one, else as it is."""
         sha256, sets = self.card.data.sha256, self.services.datasets
         if not sha256:
             return recipe
@@ -27,7 +27,8 @@ class CardReport:
         )
 
     def missing_parts(self, recipe: Recipe, has_data: bool) -> list[str]:
-        """Return a sentence for each part that is missing here, or differs."""
+        """Return a sentence for each part that is missing here or differs: base, dataset, or the run that this one
+        continues."""
         w, data, sentences = self.w, self.card.data, []
         if recipe.model.id not in self.services.models.local_ids():
             key = "recipe_card.no_folder" if recipe.model.id.startswith("library:") else "recipe_card.no_base"
@@ -49,7 +50,8 @@ class CardReport:
             return ""
 
     def outcome(self) -> str:
-        """ "It was trained on NVIDIA GeForce RTX 4060: 7.1 GiB, 12 min, eval loss 0.812." """
+        """Return the run's results as a sentence: "It was trained on NVIDIA GeForce RTX 4060: 7.1 GiB, 12 min, eval
+        loss 0.812" and the like."""
         w, then = self.w, self.card.outcome
         parts = [
             w.t("fits_view.gib", gib=format.gib(w, then.memory_gib)) if then.memory_gib else "",

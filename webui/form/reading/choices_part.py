@@ -61,6 +61,8 @@ class ReadingPart:
 
     # ---- widgets --------------------------------------------------------------------------------------------------
     def build(self) -> None:
+        """Build the fields for a chat (voice, silence, pseudonyms) and for a table (readings, first rows, a role for
+        each column), hidden at first."""
         w = self.w
         self.file.build()
         with gr.Column(visible=False, elem_id="chat-choices", elem_classes="lg-choices") as self.chat:
@@ -87,6 +89,7 @@ class ReadingPart:
 
     @property
     def parts(self) -> Components:
+        """Return the components that `draw` may update."""
         return {
             self.chat, self.voice, self.gap, self.pseudonyms, self.about_chat, self.table, self.readings, self.rows,
             *self.columns,
@@ -95,8 +98,8 @@ class ReadingPart:
         }  # fmt: skip
 
     def wire(self, form: FormHandle, data: Component, choices: Callable[[], list[tuple[str, str]]]) -> None:
-        """data: the list of datasets. choices: returns its current entries, since a dataset may have another number of
-        rows now."""
+        """Let each field store its choice for the dataset and fill the form anew. data: the list of datasets. choices:
+        returns its current entries, since a dataset may have another number of rows now."""
 
         def chosen(read: Callable[[FieldValues, Choices], Choices]) -> Fill:
             def fill(values: FieldValues) -> Filled:
@@ -128,7 +131,8 @@ class ReadingPart:
 
     # ---- reading the fields -----------------------------------------------------------------------------------
     def _chat_choices(self, values: FieldValues, stored: Choices) -> Choices:
-        """Return stored with the voice, silence and stand-ins that the fields have."""
+        """Return stored with the voice, silence and pseudonyms that the fields have; an invalid silence leaves the
+        stored one."""
         voice, gap = values[self.voice], values[self.gap]
         hours = float(gap) if isinstance(gap, int | float) and 0.25 <= gap <= 8760 else stored.gap_hours
         update = {
@@ -139,7 +143,7 @@ class ReadingPart:
         return stored.model_copy(update=update)
 
     def _column_choices(self, values: FieldValues, stored: Choices) -> Choices:
-        """Return stored with the columns' roles that the fields have."""
+        """Return stored with the columns' roles that the fields have, named by column_names."""
         names = values[self.column_names]
         names = [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
         roles = {
@@ -148,7 +152,7 @@ class ReadingPart:
         return stored.model_copy(update={"columns": roles})
 
     def _reading_choices(self, values: FieldValues, stored: Choices) -> Choices:
-        """Return the choices with the pressed reading. Its roles come from the page and are checked."""
+        """Return stored with the columns of the pressed reading. Its roles come from the page and are checked."""
         picked = values[self.picked]
         roles = picked.get("roles") if isinstance(picked, dict) else None
         roles = roles if isinstance(roles, dict) else {}
@@ -157,7 +161,8 @@ class ReadingPart:
 
     # ---- drawing the stored choices ------------------------------------------------------------------------------
     def draw(self, data: object, choices: Choices = NO_CHOICES) -> Updates:
-        """Return the updates: for a chat its choices, for a table its columns with first rows; else both hidden."""
+        """Return the updates: for a chat its choices, for a table its columns with first rows; else both hidden, as for
+        a sample, no dataset or one that cannot be read."""
         updates: Updates = {
             self.chat: gr.update(visible=False),
             self.table: gr.update(visible=False),
@@ -179,7 +184,7 @@ class ReadingPart:
         return updates
 
     def _drawn_chat(self, chat: Chat) -> Updates:
-        """Return the updates for a chat: its people, the silences that end a conversation, and notes."""
+        """Return the updates that show a chat's fields: its people, the silences that end a conversation, and notes."""
         w = self.w
         people = [
             person for number, person in enumerate(chat.people) if number < MAX_PEOPLE or person.name == chat.voice
@@ -209,7 +214,8 @@ class ReadingPart:
         }
 
     def first_rows(self, data: str, choices: Choices) -> list[Row]:
-        """Return the first readable rows of a table, from memory while the file stays the same. Raises DataError."""
+        """Return the first FIRST_ROWS readable rows of a table, from memory while the file stays the same. Raises
+        DataError."""
         store = self.services.datasets
         choices = store.choices(data, choices)
         path = store.path(data)
@@ -221,7 +227,7 @@ class ReadingPart:
         return rows
 
     def _drawn_table(self, rows: list[Row], report: DataReport) -> Updates:
-        """Return the updates for a table: possible readings, first rows, and a field for each column."""
+        """Return the updates that show a table's fields: possible readings, first rows, and a field for each column."""
         w = self.w
         names = list(dict.fromkeys(str(name) for row in rows for name in row.values))
         guessed = w.t("reading_choices.guessed") if report.guessed else ""  # None would keep the old text
@@ -247,7 +253,8 @@ class ReadingPart:
         return updates
 
     def _as_readings(self, rows: list[Row], report: DataReport) -> Html | str:
-        """Return each possible reading with a row of the file, and the button that chooses it."""
+        """Return each possible reading with a row of the file and a button that chooses it, below the question; "" if
+        there is only one."""
         if not report.readings or not rows:
             return ""
         w = self.w
@@ -274,7 +281,8 @@ class ReadingPart:
         return join([tag("p", tag("strong", question), role="status"), tag("div", *cards, class_="lg-readings")])
 
     def _as_table(self, names: list[str], rows: list[Mapping[str, object]]) -> Html:
-        """Return the rows as a table that can be scrolled by keyboard, since it may be wider than a phone."""
+        """Return the columns and rows (cells shortened) as a table that can be scrolled by keyboard, since it may be
+        wider than a phone."""
         head = tag("tr", *(tag("th", name[:LONGEST_CELL], scope="col") for name in names))
         body = (tag("tr", *(tag("td", _cell(row.get(name))) for name in names)) for row in rows)
         table = tag("table", tag("thead", head), tag("tbody", *body), class_="lg-table")

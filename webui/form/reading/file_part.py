@@ -17,6 +17,7 @@ class FilePart:
         self.w = wording
 
     def build(self) -> None:
+        """Build the fields for sheet, first row and encoding, hidden at first."""
         w = self.w
         encodings = [(w.t(f"data.encoding_{name}"), name) for name in LIKELY]
         self.sheet = gr.Dropdown([], visible=False, **w.named("reading_choices.sheet", "file-sheet"))
@@ -43,7 +44,8 @@ class FilePart:
         return stored.model_copy(update={"encoding": encoding if encoding in LIKELY else None, "columns": None})
 
     def draw(self, report: DataReport | None) -> Updates:
-        """Return the updates for a state of the form. report None: the dataset is read without choices."""
+        """Return the updates that show the fields that are in doubt for this report: sheets if there are several, the
+        first row, a guessed encoding. report None: the dataset is read without choices."""
         updates: Updates = {field: gr.update(visible=False) for field in self.parts}
         if report and len(report.sheets) > 1:
             updates[self.sheet] = gr.update(visible=True, choices=[*report.sheets], value=report.sheet)

@@ -64,8 +64,8 @@ class ImportPart:
         self.cancel.click(self.cancelled, [self.newest], drawn, **AT_ONCE)
 
     def announced(self, listen: Listen, file: gr.File | None = None) -> Listen:
-        """Return `listen` with an event before it that shows the progress. file: the drop zone; emptied first, so that
-        it accepts further files."""
+        """Return `listen` with an event before it that begins an Import and shows its progress. file: the drop zone;
+        emptied first, so that it accepts further files."""
 
         def begin(newest: object, dropped: object = None) -> list[object]:
             begins = dropped or not file
@@ -82,8 +82,8 @@ class ImportPart:
     def cancellable(
         self, fill: Callable[[FieldValues, Check], Filled], notice_html: gr.HTML, file: gr.File | None = None
     ) -> Fill:
-        """Return `fill` with a check for cancelling; a cancelled import fills in nothing. file: the drop zone, whose
-        files are passed to fill."""
+        """Return `fill` with the check of the oldest import that has not begun; a cancelled one fills in nothing but a
+        notice. file: the drop zone, whose files are passed to fill."""
 
         def filled(values: FieldValues) -> Filled:
             due = (

@@ -35,7 +35,7 @@ class RecipeReading(Frozen):
 
     @classmethod
     def from_state(cls, state: Any) -> Self | None:
-        """Return the choices from the page's JSON; None for anything else."""
+        """Return the choices from the page's JSON; None for anything invalid."""
         try:
             data = Data.model_validate(state["choices"] | {"source": state["data"]})
             return cls(
@@ -54,8 +54,8 @@ class RecipeReading(Frozen):
 
     @classmethod
     def missing(cls, data: Data, title: str, is_local: bool) -> Self:
-        """Return the choices for a dataset that does not exist. Only a visitor on this PC learns whether a file of that
-        name exists."""
+        """Return the choices, without a version, for a dataset that does not exist. Only a visitor on this PC learns
+        whether a file of that name exists."""
         choices = Choices.from_data(data).model_copy(update={"version": None})
         return cls(
             title=title[:LONGEST_TITLE], data=data.source, choices=choices, found=is_local and is_file(data.source)

@@ -39,8 +39,9 @@ class RecipeReadingPart(Panel):
         importing: ImportPart,
         notice_html: gr.HTML,
     ) -> None:
-        """data: the list of datasets. choices: returns its current entries. notice_html: the place of a notice about a
-        cancelled import."""
+        """Connect the buttons: add the recipe's file, take the newest version, keep the stored reading. data: the list
+        of datasets. choices: returns its current entries. notice_html: the place of a notice about a cancelled
+        import."""
         add = importing.cancellable(partial(self._add, data, choices), notice_html)
         form.fill_on(importing.announced(self.add.click), add, set(), {self.message, data, notice_html}, **QUIET)
         for button, is_newest in ((self.newest, True), (self.kept, False)):
@@ -53,7 +54,8 @@ class RecipeReadingPart(Panel):
         return Filling(answers={"reading": reading.state() if reading and is_newest else None}), {}
 
     def _add(self, data: Component, choices: Callable[[], object], values: FieldValues, check: Check = go_on) -> Filled:
-        """Add the recipe's file by its path, which only a visitor on this PC may do."""
+        """Add the recipe's file by its path, which only a visitor on this PC may do, and choose it; a notice if that
+        fails, nothing for other visitors."""
         reading = values[READING]
         if not reading or not values[IS_LOCAL]:
             return None, {}
@@ -100,7 +102,7 @@ class RecipeReadingPart(Panel):
         }
 
     def _missing(self, reading: RecipeReading) -> str:
-        """Say which file, or dataset of the hub, the recipe needs."""
+        """Return a sentence on which file, or dataset of the hub, the recipe needs."""
         is_hubs = not Path(reading.file).suffix and SetName.looks_like(reading.data)
         return self.w.t(
             "brought.missing_hub" if is_hubs else "brought.missing",

@@ -41,6 +41,8 @@ class BlindDuel:
         self.judge = JudgePanel(services, wording)
 
     def build(self, rows: tuple[RunRow, ...] = ()) -> None:
+        """Build the card: number of questions, contestants, own questions, the pair of answers with its buttons, the
+        result, and the judge."""
         w = self.w
         self.opened = gr.Textbox(visible="hidden")  # the comparison's id
         self.at = gr.Number(precision=0, visible=False)  # index of the prompt on the screen, sent with the verdict
@@ -86,7 +88,7 @@ class BlindDuel:
         return [each.part() for each in self.two]
 
     def wire(self, target: Component, checkpoint: Component, stop: Callable[[], None]) -> None:
-        """stop: ends the running answer or load; finished answers stay."""
+        """Connect the buttons and fields. stop: ends the running answer or load; finished answers stay."""
         view = [self.opened, self.at, self.begin, self.halt, self.status, self.stage, self.question, self.answers]
         view += [self.result, self.pairs, self.kept, self.judge.fold]
         once = QUIET | {"trigger_mode": "once"}
@@ -107,15 +109,16 @@ class BlindDuel:
 
     # ---- handlers -------------------------------------------------------------------------------------------------
     def recall(self, own: object) -> str:
-        """Inputs: own questions. Outputs: the same, followed by the first questions of conversations, the newest
-        first."""
+        """Add questions of earlier conversations. Inputs: own questions. Outputs: the same, followed by the first
+        questions of conversations, the newest first."""
         own_questions = [prompt.question for prompt in own_prompts(own)] if isinstance(own, str) else []
         questions = first_questions(Conversations(self.services.workspace).find())
         more = [question for question in questions if len(question) <= MAX_CHARACTERS and question not in own_questions]
         return "\n".join([*own_questions, *more[: max(0, COUNTS[-1] - len(own_questions))]])
 
     def read(self, file: str | None) -> Update:
-        """Inputs: file. Outputs: a summary of its questions, or the error, beside the field."""
+        """Read the file of questions. Inputs: file. Outputs: a summary of its questions, or the error, beside the
+        field."""
         w = self.w
         try:
             prompts = _own_prompts(file, "")
@@ -160,7 +163,8 @@ class BlindDuel:
         yield self._next(comparison, _voter(voter))
 
     def vote(self, opened: object, at: object, verdict: Verdict, voter: object) -> list[object]:
-        """Inputs: comparison, prompt, voter. Outputs: the view: the next prompt, or the result."""
+        """Store a verdict on the prompt that is due for this voter. Inputs: comparison, prompt, voter. Outputs: the
+        view: the next prompt, or the result."""
         try:
             comparison = PromptComparison.open(self.services.workspace, str(opened))
             if comparison.missing():
@@ -231,7 +235,7 @@ class BlindDuel:
         return self._view(comparison.id, at, status, question=question, answers=_beside(zip(names, texts, strict=True)))
 
     def _result(self, comparison: PromptComparison, voter: str) -> Html:
-        """Return the counts of votes with their meaning, and all questions."""
+        """Return the counts of votes with their meaning, the answers as expected, and all questions."""
         w, score = self.w, comparison.score()
         names = {
             place: one.label for place, one in zip(("first", "second"), comparison.lineup.contestants, strict=True)
@@ -278,7 +282,7 @@ class BlindDuel:
             )
 
     def _rows(self, comparison: PromptComparison, voter: str) -> Html:
-        """Show all questions with both answers and the voter's verdict."""
+        """Return a fold with all questions, both answers and the voter's verdict."""
         w, answers = self.w, comparison.answers()
         names = [one.label for one in comparison.lineup.contestants]
         votes = {vote.prompt: vote for vote in comparison.votes() if vote.voter == voter}
@@ -312,7 +316,7 @@ class BlindDuel:
         answers: str = "",
         result: str = "",
     ) -> list[object]:
-        """Return the outputs. at: index of the prompt that is shown; None hides the question."""
+        """Return the values of all outputs. at: index of the prompt that is shown; None hides the question."""
         if opened and not writing:
             link = tag(
                 "a",
@@ -346,7 +350,8 @@ def _voter(value: object) -> str:
 
 
 def _expected(comparison: PromptComparison) -> dict[str, int]:
-    """Count how many prompts with a known answer each contestant answered exactly."""
+    """Return how many prompts with a known answer each contestant answered exactly, and how many such prompts there
+    are."""
     answers = comparison.answers()
     prompts = enumerate(comparison.lineup.prompts)
     expected = {

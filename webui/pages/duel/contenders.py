@@ -37,6 +37,7 @@ class Contender:
         self.services, self.w, self.side = services, wording, side
 
     def build(self, rows: tuple[RunRow, ...]) -> None:
+        """Build the fields: model, checkpoint, strength and precision."""
         w, low, high = self.w, *(round(100 * limit) for limit in STRENGTHS)
         with gr.Column(min_width=260, elem_classes="lg-tight"):
             options = {
@@ -62,7 +63,8 @@ class Contender:
         self.model.change(self.chosen, self.model, [self.checkpoint, self.strength], **AT_ONCE)
 
     def chosen(self, model: object) -> list[object]:
-        """Inputs: model. Outputs: checkpoint, strength."""
+        """Offer the chosen model's checkpoints and, if it has an adapter, its strength. Inputs: model. Outputs:
+        checkpoint, strength."""
         checkpoints = checkpoint_choices(self.services, self.w, model)
         has_one = self.side == "second" if model == AS_USUAL else str(model).startswith(("run:", "adapter:"))
         return [
@@ -78,8 +80,8 @@ class Contender:
 def two_of(
     services: Services, w: Wording, above: tuple[object, object], first: tuple[object, ...], second: tuple[object, ...]
 ) -> tuple[Contestant, Contestant]:
-    """Return the two contestants. above: target and checkpoint of the chat. first, second: values of a Contender's
-    fields. Raises GarageError."""
+    """Return the two contestants: by default the chat's model second and its base first. above: target and checkpoint
+    of the chat. first, second: values of a Contender's fields. Raises GarageError."""
     if [one for one, *_ in (first, second) if one not in (AS_USUAL, None) and not is_there(services, w, one)]:
         raise ChatError("contenders.gone")
     model, checkpoint, *how = second

@@ -23,6 +23,7 @@ MAX_TYPED = 512
 
 class JudgePanel(Panel):
     def build(self) -> None:
+        """Build the fold with address, model, key, the buttons and the message."""
         w = self.w
         self.judge = gr.State(None)  # with its key, only in memory
         with gr.Accordion(w.t("judge_panel.title"), open=False, visible=False, elem_id="judge") as self.fold:
@@ -42,7 +43,7 @@ class JudgePanel(Panel):
             self.message = gr.HTML("", visible=False, elem_id="judge-said")
 
     def wire(self, opened: gr.Textbox) -> None:
-        """opened: the id of the finished comparison."""
+        """Connect the buttons; another comparison clears the judge. opened: the id of the finished comparison."""
         view = [self.send, self.halt, self.message]
         # the requests of another comparison were not shown yet
         opened.change(lambda: [None, *self._view(Html(""))], None, [self.judge, *view], **AT_ONCE)
@@ -55,8 +56,8 @@ class JudgePanel(Panel):
         self.halt.click(self.halted, [self.judge, opened], view, cancels=[sent], **AT_ONCE)
 
     def shown_first(self, url: object, model: object, key: object, opened: object, request: gr.Request) -> list[object]:
-        """Inputs: address, model, key, comparison. Outputs: judge, key (emptied), send, halt, message: the request and
-        its receiver."""
+        """Show what a judge would receive; for a browser on this PC only. Inputs: address, model, key, comparison.
+        Outputs: judge, key (emptied), send, halt, message: the request and its receiver."""
         w = self.w
         try:
             if not is_local(request):
@@ -78,7 +79,8 @@ class JudgePanel(Panel):
         return [judge, "", *self._view(join([message, tag("pre", text[:MAX_SHOWN], tabindex="0")]), may_send=True)]
 
     def ask(self, judge: object, opened: object) -> Iterator[list[object]]:
-        """Inputs: judge, comparison. Outputs: send, halt, message, again as verdicts arrive."""
+        """Request the missing verdicts. Inputs: judge, comparison. Outputs: send, halt, message, again as verdicts
+        arrive."""
         w, why = self.w, Html("")
         try:
             if not isinstance(judge, Endpoint):
@@ -96,7 +98,8 @@ class JudgePanel(Panel):
         yield self._view(join([why, self._score(judge, comparison)]), may_send=bool(why))
 
     def halted(self, judge: object, opened: object) -> list[object]:
-        """Inputs: judge, comparison. Outputs: send, halt, message. Verdicts received so far stay."""
+        """Show the score after a stop. Inputs: judge, comparison. Outputs: send, halt, message. Verdicts received so
+        far stay."""
         try:
             message = self._score(judge, self._comparison(opened)) if isinstance(judge, Endpoint) else Html("")
         except GarageError as error:

@@ -17,6 +17,7 @@ from webui.kit.panel import Panel
 
 class Unpacking(Panel):
     def build(self) -> None:
+        """Build the fold with the drop zone for a packed run, and its notice."""
         w = self.w
         with gr.Accordion(w.t("runs_page.unpack"), open=False, elem_id="unpack-fold"):
             self.file = gr.File(
@@ -29,7 +30,8 @@ class Unpacking(Panel):
             self.notice = gr.HTML("", visible=False, elem_id="unpack-notice")
 
     def wire(self, poller: Poller, pick: Callable[[str], Sequence[object]], outputs: list[Component]) -> None:
-        """pick: returns the updates (of outputs) that open a run by its id."""
+        """Let a dropped file be unpacked and its run opened. pick: returns the updates (of outputs) that open a run by
+        its id."""
 
         def unpack(file: object) -> tuple[object, ...]:
             run_id, message = self.unpack(file)
@@ -38,7 +40,7 @@ class Unpacking(Panel):
         poller.after(self.file.upload(unpack, [self.file], [self.file, self.notice, *outputs], **EACH, **CONTROL))
 
     def unpack(self, file: object) -> tuple[str | None, object]:
-        """Return the id of the unpacked run (None after an error), and a notice."""
+        """Unpack a packed run into the workspace; return its id (None after an error), and a notice."""
         try:
             run = packed.unpack(self.services.workspace, Path(str(file)))
         except GarageError as error:
