@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from core.commands.data import dataset_id, dataset_store
-from core.commands.models import follow_download
+from core.commands.models import in_foreground
 from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, plain, print_json, say
 from core.data.hub_sets import adding
 from core.data.hub_sets.head import cell, is_recognized
@@ -20,13 +20,14 @@ from core.data.reading.suffixes import SUFFIXES
 from core.data.sets.info import DatasetInfo
 from core.data.shapes.roles import parse
 from core.errors import DataError
+from core.hub import download
+from core.hub.downloads import fetch_part
 from core.hub.hub_errors import format_size as size_in_words
 from core.hub.sets import search as hub_search
 from core.hub.sets.about import AboutPart, AboutSet, SetHead, about
-from core.hub.sets.name import SetName
+from core.hub.sets.name import PAGES, SetName
 from core.hub.sets.search import FoundSet
 from core.messages import Message, msg, terminal_language
-from core.models.library import Models
 from core.values import width
 from core.workspace.folder import Workspace, expand
 
@@ -107,13 +108,15 @@ def add(
         _say_added(store.get(dataset_id(space, name, Path(), Choices(columns=roles))), name, as_json)
         return
     parsed = SetName.parse(name)
-    downloads = Models(space).downloads(partial(adding.add_part, store))
     dataset = about(parsed)
     part = adding.part_of(dataset.repo, dataset.part, rows or 0)
-
-    row = downloads.start(str(part), reading={"columns": roles} if roles else {})
-    info = store.get(follow_download(downloads, str(part), None, msg("hub_set.paused", part=row.name), as_json).result)
-    _say_added(info, row.name, as_json)
+    name, reading = str(part).removeprefix(PAGES), {"columns": roles} if roles else {}
+    bring = partial(adding.add_part, store)
+    with in_foreground(msg("hub_set.paused", part=name), as_json) as report:
+        added = download.patiently(
+            lambda noted: fetch_part(space, part, reading, bring, noted, lambda: None), report, lambda: None
+        )
+    _say_added(store.get(added), name, as_json)
 
 
 def _say_added(info: DatasetInfo, source: str, as_json: bool) -> None:

@@ -1,9 +1,11 @@
-"""`models`: models on this PC, known models, and downloads. Uses the same files as the page (core.hub.entry)."""
+"""`models`: models on this PC, known models, and their download."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Annotated
 
@@ -14,14 +16,12 @@ from core.advice import shelf
 from core.advice.shelf import Shelf
 from core.advice.wish import Wish
 from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, plain, print_json, say, written_over
-from core.errors import ModelError
 from core.export.llamacpp.export_support import ExportSupport, export_support, support_of_known
 from core.hub import search as hub_search
-from core.hub.downloads import Downloads
-from core.hub.entry import Download
+from core.hub.download import Report
+from core.hub.downloads import Speed
 from core.hub.hub_errors import format_size as size_in_words
 from core.hub.search import FoundModel
-from core.hub.sets.name import PAGES, PartName
 from core.memory import budget
 from core.messages import Message, msg, terminal_language
 from core.models import on_disk
@@ -31,7 +31,6 @@ from core.progress import Progress
 from core.runs.all import Runs
 from core.system.machine import this_machine
 from core.values import width
-from core.workspace import owner
 from core.workspace.folder import Workspace
 
 models = typer.Typer(invoke_without_command=True, no_args_is_help=False, rich_markup_mode=None)
@@ -91,93 +90,37 @@ def search(
 def download(
     name: str, revision: RevisionOption = None, workspace: WorkspaceOption = None, as_json: JsonOption = False
 ) -> None:
-    """Download a known model, or owner/name from the Hub. Ctrl-C pauses; what was downloaded is kept."""
-    space = Workspace.open(workspace)
-    local_models = Models(space)
-    repo, downloads = local_models.hub_id(name), local_models.downloads()
-    downloads.start(repo, revision)
-    row = follow_download(downloads, repo, revision, msg("models.paused", model=repo), as_json)
+    """Download a known model, or owner/name from the Hub. Ctrl-C pauses; the same command resumes."""
+    local_models = Models(Workspace.open(workspace))
+    repo = local_models.hub_id(name)
+    with in_foreground(msg("models.paused", model=repo), as_json) as report:
+        folder = local_models.download(repo, revision, report, lambda: None)
     if as_json:
-        print_json(in_words(download_json(row)))
+        print_json({"repo": repo, "revision": revision or "main", "folder": str(folder)})
     else:
         say(msg("models.is_here", model=repo))
 
 
-def follow_download(downloads: Downloads, repo: str, revision: str | None, paused: Message, quiet: bool) -> Download:
-    """Show a download on stderr until it ends, and return it; Ctrl-C pauses it and exits with 4, unless the app
-    downloads it. paused: printed after Ctrl-C. Raises ModelError if it does not complete."""
-    line = [""]
+@contextmanager
+def in_foreground(paused: Message, quiet: bool) -> Iterator[Report]:
+    """Yield a report that shows a download on stderr. Ctrl-C prints paused and exits with 4."""
+    line, speed, live = "", Speed(), sys.stderr.isatty()
 
     def show(progress: Progress) -> None:
-        row = downloads.row(repo, revision)
-        text = progress_of(row) if row else ""
-        if not quiet and text != line[0]:
-            live = sys.stderr.isatty()
-            print(written_over(line[0], text) if live else text, end="" if live else "\n", file=sys.stderr, flush=True)
-            line[0] = text
+        nonlocal line
+        text = progress_of(progress, speed.add(progress.done) if live else None)
+        if not quiet and text != line:
+            print(written_over(line, text) if live else text, end="" if live else "\n", file=sys.stderr, flush=True)
+            line = text
 
     try:
-        row = downloads.follow(repo, revision, show)
+        yield show
     except KeyboardInterrupt:
-        if owner.app_lives(downloads.workspace):  # the app continues the download
-            raise
-        downloads.pause(repo, revision)
         say(paused)
         raise typer.Exit(4) from None
-    if line[0] and sys.stderr.isatty():
-        print(file=sys.stderr)
-    if row is None or row.state == "paused":
-        raise ModelError("downloads.left", repo=repo.removeprefix(PAGES))
-    if row.state == "failed" and row.message:
-        raise ModelError(row.message)
-    return row
-
-
-def _name_in_list(local_models: Models, name: str) -> str:
-    """Return the name of a model, or of a part of a data set, in the list of downloads. Raises ModelError."""
-    part = PartName.parse(PAGES + name)
-    return str(part) if part else local_models.hub_id(name)
-
-
-@models.command()
-def downloads(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """List the downloads: running, paused and failed."""
-    rows = Models(Workspace.open(workspace)).downloads().rows()
-    if as_json:
-        print_json(in_words({"downloads": [download_json(row) for row in rows]}))
-        return
-    for row in rows:
-        print(row_of(row.name, progress_of(row)))
-        if row.message:
-            say(row.message)
-    if not rows:
-        say(msg("models.no_downloads"))
-
-
-@models.command()
-def pause(name: str, revision: RevisionOption = None, workspace: WorkspaceOption = None) -> None:
-    """Pause a download, also one started by the app; what was downloaded is kept."""
-    local_models = Models(Workspace.open(workspace))
-    local_models.downloads().pause(_name_in_list(local_models, name), revision)
-    say(msg("models.paused", model=_name_in_list(local_models, name).removeprefix(PAGES)))
-
-
-@models.command()
-def resume(
-    name: str, revision: RevisionOption = None, workspace: WorkspaceOption = None, as_json: JsonOption = False
-) -> None:
-    """Resume a paused or failed download where it stopped."""
-    local_models = Models(Workspace.open(workspace))
-    local_models.downloads().resume(local_models.hub_id(name), revision)
-    download(name, revision, workspace, as_json)
-
-
-@models.command()
-def cancel(name: str, revision: RevisionOption = None, workspace: WorkspaceOption = None) -> None:
-    """Cancel a download and delete its partial files; a finished one is only removed from the list."""
-    local_models = Models(Workspace.open(workspace))
-    local_models.downloads().cancel(_name_in_list(local_models, name), revision)
-    say(msg("models.cancelled", model=_name_in_list(local_models, name).removeprefix(PAGES)))
+    finally:
+        if line and live:
+            print(file=sys.stderr)
 
 
 @models.command()
@@ -218,15 +161,13 @@ def row_of(name: str, *cells: str) -> str:
     ).rstrip()
 
 
-def progress_of(row: Download) -> str:
-    """Return a download's state as text, with per cent and size once its total is known, and speed while it runs."""
-    state = msg(f"models.state_{row.state}")
-    if not row.total:  # the hub was not queried yet, or did not answer
-        return state.render(terminal_language())
-    total = size_in_words(row.total) if row.unit == "bytes" else msg("hub_set.rows", rows=row.total)
-    values = {"state": state, "percent": int(100 * row.done / row.total), "total": total}
-    if row.unit == "bytes" and row.state == "running" and row.bytes_per_s and row.seconds_left is not None:
-        values |= {"speed": size_in_words(row.bytes_per_s), "minutes": row.seconds_left / 60}
+def progress_of(progress: Progress, speed: float | None) -> str:
+    """Describe a download with per cent and size, and in bytes with speed and minutes left."""
+    in_bytes = progress.unit == "bytes"
+    total = size_in_words(progress.total) if in_bytes else msg("hub_set.rows", rows=int(progress.total))
+    values = {"percent": int(100 * progress.done / progress.total), "total": total}
+    if in_bytes and speed:
+        values |= {"speed": size_in_words(speed), "minutes": (progress.total - progress.done) / speed / 60}
         return msg("models.at_speed", **values).render(terminal_language())
     return msg("models.at", **values).render(terminal_language())
 
@@ -252,11 +193,6 @@ def kept_json(row: StoredModel) -> dict[str, object]:
         "last_used": row.last_used,
     }
     return value | {"is_whole": row.is_complete, "can_delete": row.can_delete, "uses": uses}
-
-
-def download_json(row: Download) -> dict[str, object]:
-    inner = {"asked", "wanted", "is_first", "said", "phase", "has_room"}
-    return row.model_dump(mode="json", exclude=inner) | {"seconds_left": row.seconds_left}
 
 
 def leaves_json(way: ExportSupport) -> dict[str, object]:

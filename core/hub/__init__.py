@@ -2,7 +2,7 @@
 errors as sentences. No torch.
 
 Imports: workspace, system and the ground. `core/models` judges what a model can be used for.
-`downloads.Downloads` is the list through which a page, a command and a run download models. It calls `download.fetch`,
+`downloads.Downloads` is the list of the page; runs and commands download without it. All call `download.fetch`,
 which starts `fetch_worker`, whose `transfer` fills the cache. `sets` is the same for datasets.
 Add an error of a hub: a sentence in `hub_errors`. Files of a repository to download: `listing`, `cached`. Source of the
 token: `token`.

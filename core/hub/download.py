@@ -9,10 +9,12 @@ from __future__ import annotations
 import logging
 import queue
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
-from core.errors import ModelError
+from core.errors import GarageError, ModelError
 from core.files import JsonObject
 from core.hub.cached import CachedRepo, cache_folder
 from core.hub.hub_errors import HubRequest, format_size
@@ -26,6 +28,12 @@ CheckDisk = Callable[[int, int], None]
 WORKER = "core.hub.fetch_worker"
 DISK_MARGIN = 1.1
 POLL_S = 0.2  # between two calls of the caller's check
+# Seconds before each retry: a router takes two minutes to restart, a provider's maintenance an hour.
+WAITS_S = (5, 15, 60, 120, 300, 600, 600, 600, 600)
+LONGEST_WAIT_S = 3600
+_BROKEN = ("interrupted", "no_network", "server_trouble", "rate_limit", "rate_limit_until", "not_a_hub")
+BROKEN = {f"hub.{kind}" for kind in _BROKEN} | {"hub_set.no_network", "hub_set.not_a_hub"}
+Result = TypeVar("Result")
 
 
 def fetch(
@@ -74,6 +82,46 @@ def fetch(
             raise
         accept(snapshot)
         return snapshot
+
+
+def patiently(
+    fetch: Callable[[Report], Result],
+    report: Report,
+    check: Check,
+    wait: Callable[[Message | None], None] = lambda message: None,
+    done: float = 0.0,
+) -> Result:
+    """Return the result of fetch(report), called again with growing pauses after its connection broke.
+
+    wait: called with the message before a pause, at most LONGEST_WAIT_S, and with None after it. done: of an earlier
+    attempt. Raises what check
+    raises, and the error of fetch for anything else, for a download without a first byte (the user waits for the
+    message), and after all of WAITS_S without a new one.
+    """
+    tries, most_done = 0, done
+
+    def note(progress: Progress) -> None:
+        nonlocal done
+        done = progress.done
+        report(progress)
+
+    while True:
+        try:
+            return fetch(note)
+        except GarageError as error:
+            message = error.message
+            tries, most_done = 0 if done > most_done else tries, max(most_done, done)
+            if message.key not in BROKEN or not done or tries >= len(WAITS_S):
+                raise
+        wait(message)
+        requested_s = message.params.get("seconds")  # by the hub, if it says so
+        seconds = max(WAITS_S[tries], requested_s if isinstance(requested_s, int) else 0)
+        end = time.monotonic() + min(LONGEST_WAIT_S, seconds)
+        while time.monotonic() < end:
+            check()
+            time.sleep(min(POLL_S, seconds))
+        wait(None)
+        tries += 1
 
 
 def run_worker(

@@ -1,130 +1,179 @@
-"""The list of a workspace's downloads, models and parts of datasets: started, paused, resumed and cancelled from
-anywhere, three at once, also during a run.
+"""The app's list of downloads, models and parts of datasets: started, paused, resumed and cancelled on the page, three
+at once, also during a run.
 
-A page or command writes a request (core.hub.entry); the process that works on it holds its lock: the app's thread, a
-command in the foreground, or the worker of a run that needs the model. If two processes need the same model one
-downloads it and the other follows. A connection that breaks after the first byte is retried with growing pauses; any
-other failure waits for the user.
+It lives in the app's process; <workspace>/downloads.json keeps it for the next start, which continues what ran. A run
+or a command downloads for itself (core.hub.download); if two processes need the same model, the second waits for the
+first (core.hub.fetch_worker).
 """
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
-from filelock import FileLock
 from huggingface_hub import constants
+from pydantic import ValidationError
 
 from core import files
-from core.errors import ModelError, RunError
+from core.errors import GarageError, ModelError, RunError
 from core.files import JsonObject
 from core.hub import download
 from core.hub.cached import REPO_ID, REVISION, CachedRepo, cache_folder
-from core.hub.download import Check, CheckDisk, Report
-from core.hub.entry import CAME, ENDED, Download, Entry, is_name
+from core.hub.download import DISK_MARGIN, Check, CheckDisk, Report, refuse_full_disk
 from core.hub.sets import fetching
 from core.hub.sets.fetching import FetchedPart
-from core.hub.sets.name import PartName
-from core.hub.work import DownloadWork, NotWanted
+from core.hub.sets.name import PAGES, PartName
 from core.messages import Message, msg
 from core.progress import Progress
+from core.values import Frozen
 from core.workspace.folder import Workspace
+from core.workspace.names import slug
 
 Accept = Callable[[str, Path], None]  # model id, folder with its config.json; raises ModelError
 # Makes a dataset of the library from a part and the options for reading it; raises DataError, and what check raises.
 Bring = Callable[[PartName, FetchedPart, JsonObject, Check], str]
+State = Literal["waiting", "running", "again", "paused", "failed", "done"]
+ACTIVE, ENDED = ("waiting", "running", "again"), ("failed", "done")
 AT_ONCE = 3
-POLL_S = 0.3
 NEAR = 3  # suggestions for a mistyped name
+SPEED_S = 10.0  # over which the speed is averaged
+# a dataset needs the downloaded files, the file made of them, and the copy with its rows (core/data/store.py)
+SET_MARGIN = 3.0
+
+
+class Download(Frozen):
+    """A download's request and progress.
+
+    asked: time of the request, seconds since 1970. is_first: the cache held nothing of the model before, so that
+    cancelling may delete all of it. reading: options for reading a dataset (core.data.reading.choices). state, waiting:
+    for its turn; again: its connection broke, and it will be retried. done, total: in units; total is 0 while unknown.
+    bytes_per_s: units a second, over the last seconds. message: why it failed or is retried. result: id of the dataset
+    that it became.
+    """
+
+    repo: str
+    revision: str
+    asked: float
+    is_first: bool = False
+    reading: JsonObject = {}
+    state: State = "waiting"
+    done: int = 0
+    total: int = 0
+    bytes_per_s: float | None = None
+    message: Message | None = None
+    unit: str = "bytes"
+    result: str = ""
+
+    @property
+    def part(self) -> PartName | None:
+        """The part of a dataset that is downloaded; None for a model."""
+        return PartName.parse(self.repo)
+
+    @property
+    def name(self) -> str:
+        """The name to show: owner/name; for a dataset owner/name:configuration:split and [:rows]."""
+        return self.repo.removeprefix(PAGES)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Estimated seconds left; None while the size or the speed is unknown."""
+        return (self.total - self.done) / self.bytes_per_s if self.bytes_per_s and self.total else None
+
+
+class NotWanted(Exception):
+    """The download was paused or cancelled, or the app closes."""
+
+
+class Speed:
+    """Units a second over the last SPEED_S seconds."""
+
+    def __init__(self) -> None:
+        self._samples: deque[tuple[float, float]] = deque()  # when, units
+
+    def add(self, done: float) -> float | None:
+        """Note the units done now and return the speed; None in the first second."""
+        now = time.monotonic()
+        self._samples.append((now, done))
+        while now - self._samples[0][0] > SPEED_S:
+            self._samples.popleft()
+        span = now - self._samples[0][0]
+        return max(0.0, done - self._samples[0][1]) / span if span >= 1 else None
 
 
 class Downloads:
-    """The list of downloads of a workspace, and the work on them."""
+    """The list of downloads of a workspace, and the work on them. Any thread may call it."""
 
     def __init__(
         self,
         workspace: Workspace,
         accept: Accept = lambda repo, folder: None,
         known: Sequence[str] = (),
-        bring: Bring | None = None,
+        bring: Bring = lambda part, fetched, reading, check: "",
     ):
         """Set up the list.
 
         accept: checks a config.json before any large file. known: ids for suggestions on a mistyped name. bring: makes
-        a dataset of the downloaded files and returns its id; without it parts of datasets wait for a process that has
-        it.
+        a dataset of the downloaded files and returns its id.
         """
         self.workspace, self._accept, self._known, self._bring = workspace, accept, known, bring
-        self._threads: dict[Path, threading.Thread] = {}
-        self._closing, self._wake = threading.Event(), threading.Event()
-        self._starter: threading.Thread | None = None
-        # failures that could not be written to disk: time of the request, message
-        self._unsaved_failures: dict[Path, tuple[float, Message]] = {}
+        self._file = workspace.root / "downloads.json"
+        self._lock, self._open = threading.RLock(), False
+        self._work: dict[str, tuple[threading.Thread, threading.Event]] = {}  # with the event that stops it
+        self._rows: dict[str, Download] = {}
+        for value in files.read_object(self._file).get("downloads") or ():
+            with suppress(ValidationError, ModelError):  # a file may hold anything
+                row = Download.model_validate(value)
+                waits = {"state": "waiting"} if row.state in ACTIVE else {}
+                if row.state != "done":
+                    self._rows[_key(row.repo, row.revision)] = row.model_copy(update=waits)
 
     def rows(self) -> list[Download]:
         """All downloads in the order of their requests."""
-        rows = [self._row(entry) for entry in self._entries()]
-        return sorted((row for row in rows if row), key=lambda row: row.asked)
+        return list(self._rows.values())
 
     def row(self, repo: str, revision: str | None = None) -> Download | None:
-        return self._row(self._entry(repo, revision))
-
-    def _row(self, entry: Entry) -> Download | None:
-        """The download as the user sees it; None if it is absent or being cancelled."""
-        row, (request_time, failure) = entry.read(), self._unsaved_failures.get(entry.folder, (0.0, None))
-        if row is None or row.wanted == "cancel":
-            return None
-        is_unsaved = row.state == "waiting" and row.asked == request_time
-        return row.model_copy(update={"state": "failed", "message": failure}) if is_unsaved else row
+        return self._rows.get(_key(repo, revision))
 
     def start(self, repo: str, revision: str | None = None, reading: JsonObject | None = None) -> Download:
         """Request a model, or a part of a dataset. reading: options for reading the dataset; None keeps the previous
         ones.
 
         A running download goes on; a paused or failed one resumes where it was. Raises ModelError, and RunError if the
-        disk is full.
+        list cannot be saved.
         """
-        entry, revision = self._entry(repo, revision), revision or constants.DEFAULT_REVISION
-        row = self._row(entry)
-        if row is not None and row.state in ("waiting", "running", "again"):
-            return row
-
-        def requested(previous: Download | None) -> Download:
-            new = Download(repo=repo, revision=revision, asked=time.time(), said=reading or {})
-            if previous is None or previous.wanted == "cancel":
-                is_cached = new.part is None and new.cached.folder.exists()
-                return new.model_copy(update={"is_first": not is_cached})
-            kept_fields = {"is_first", "done", "total", "unit", *([] if reading is not None else ["said"])}
-            return new.model_copy(update={name: getattr(previous, name) for name in kept_fields})
-
-        with files.writing(self.workspace.root):
-            entry.folder.parent.mkdir(exist_ok=True)
-            entry.change(requested)
-        self._wake.set()
-        current = entry.read()
-        assert current is not None  # it was written just now
-        return current
+        key, part = _key(repo, revision), PartName.parse(repo)
+        with self._lock:
+            row = self._rows.get(key)
+            if row is not None and row.state in ACTIVE:
+                return row
+            if row is None or row.state == "done":
+                is_first = not part and not _cached(repo).folder.exists()
+                new = Download(repo=repo, revision=revision or constants.DEFAULT_REVISION, asked=0, is_first=is_first)
+            else:
+                new = row
+            now = {"asked": time.time(), "state": "waiting", "message": None}
+            new = new.model_copy(update=now | ({} if reading is None else {"reading": reading}))
+            self._save(self._rows | {key: new})
+            self._rows[key] = new
+            self._start_waiting()
+            return self._rows[key]
 
     def pause(self, repo: str, revision: str | None = None) -> None:
         """Pause a download. Raises ModelError if it is not in the list or has ended."""
-        if self._row_of(repo, revision).state in ENDED:
-            raise ModelError("downloads.ended", repo=repo)
-        self._pause(repo, revision)
-
-    def _pause(self, repo: str, revision: str | None) -> None:
-        """Request a pause of a download that is running or waiting; nothing otherwise."""
-
-        def paused(request: Download | None) -> Download | None:
-            runs = request is not None and request.wanted == "run" and request.phase not in ENDED
-            return request.model_copy(update={"wanted": "pause"}) if request and runs else None
-
-        with files.writing(self.workspace.root):
-            self._entry(repo, revision).change(paused)
+        with self._lock:
+            key, row = self._row_of(repo, revision)
+            if row.state in ENDED:
+                raise ModelError("downloads.ended", repo=repo)
+            self._stop(key)
+            self._set(key, row, state="paused", message=None)
 
     def resume(self, repo: str, revision: str | None = None) -> Download:
         """Resume a download. Raises ModelError if it is not in the list."""
@@ -134,199 +183,186 @@ class Downloads:
     def cancel(self, repo: str, revision: str | None = None) -> None:
         """Stop a download, delete its incomplete files and remove it from the list; a finished one is only removed.
         Raises ModelError."""
-        row, entry = self._row_of(repo, revision), self._entry(repo, revision)
-        cancelled = {"wanted": "cancel", "asked": time.time(), "is_first": row.is_first and row.state != "done"}
-        with files.writing(self.workspace.root):
-            entry.change(lambda request: request and request.model_copy(update=cancelled))
-        self._clear(entry)  # if another process holds it, that one does
+        with self._lock:
+            key, row = self._row_of(repo, revision)
+            self._stop(key)
+            del self._rows[key]
+            with suppress(RunError):  # of a full disk: cancelling frees it
+                self._save(self._rows)
+            if key not in self._work and row.state != "done":
+                self._delete_files(row)
 
     def begin(self) -> None:
-        """Work on waiting downloads in a thread until `close`, after clearing finished ones; for the app that owns the
-        workspace."""
-        for entry in self._entries():
-            if (row := self._row(entry)) is None or row.state == "done":
-                self._clear(entry)
-        self._starter = threading.Thread(target=self._start_waiting, name="downloads", daemon=True)
-        self._starter.start()
+        """Work on waiting downloads until `close`; for the app that owns the workspace."""
+        with self._lock:
+            self._open = True
+            self._start_waiting()
 
     def close(self) -> None:
         """Stop the downloads of this process; they resume at the next start."""
-        self._closing.set()
-        self._wake.set()
-        for thread in [self._starter, *self._threads.values()]:
-            if thread is not None:
-                thread.join()
-
-    def fetch(
-        self, repo: str, revision: str | None, report: Report, check: Check, accept: Callable[[Path], None]
-    ) -> Path:
-        """Download a model now, through the list, and return its folder. Raises ModelError, and what check and accept
-        raise."""
-        cached = CachedRepo(repo, cache_folder(None)) if REPO_ID.fullmatch(repo) else None
-        local = cached.snapshot(revision or constants.DEFAULT_REVISION) if cached else None
-        if not (cached and local and cached.is_complete(local)):
-            previous = self.row(repo, revision)
-            is_ours = previous is None or previous.state in ("paused", *ENDED)  # no other process needs it now
-            self.start(repo, revision)
-            try:
-                row = self.follow(repo, revision, report, check, accept)
-            except BaseException:  # a stop and Ctrl-C too; always raised again
-                if is_ours:
-                    with suppress(RunError):  # of a full disk: the first error is reported
-                        self._pause(repo, revision)
-                raise
-            if row is None or row.state == "paused":
-                raise ModelError("downloads.left", repo=repo)
-            if row.state == "failed" and row.message:
-                raise ModelError(row.message)
-            if cached and (local := cached.snapshot(revision or constants.DEFAULT_REVISION)):
-                accept(local)  # another process may have downloaded it with another check
-                return local
-        return download.fetch(repo, revision, report, check, accept=accept)
-
-    def follow(
-        self,
-        repo: str,
-        revision: str | None = None,
-        report: Report = lambda progress: None,
-        check: Check = lambda: None,
-        accept: Callable[[Path], None] | None = None,
-    ) -> Download | None:
-        """Wait until the download is done, failed, paused or cancelled (None); work on it here if no other process
-        does.
-
-        An exception of check is passed on; it ends the download if this process works on it, otherwise only the
-        waiting.
-        """
-        entry = self._entry(repo, revision)
-        while (row := self._row(entry)) is not None and row.state not in (*ENDED, "paused"):
-            check()
-            if row.state == "waiting" and self._work(
-                repo, entry, report, check, accept or (lambda folder: self._accept(repo, folder))
-            ):
-                continue
-            if row.total:
-                report(Progress(done=row.done, total=row.total, unit=row.unit))
-            time.sleep(POLL_S)
-        return row
+        with self._lock:
+            self._open = False
+            threads = [thread for thread, _ in self._work.values()]
+            for key in self._work:
+                self._stop(key)
+        for thread in threads:
+            thread.join()
 
     # --- the work
     def _start_waiting(self) -> None:
-        """Loop of a thread until the app closes: start waiting downloads, AT_ONCE at a time."""
-        while not self._closing.is_set():
-            self._threads = {folder: thread for folder, thread in self._threads.items() if thread.is_alive()}
-            for row in self.rows():
-                entry = self._entry(row.repo, row.revision)
-                if row.state == "waiting" and len(self._threads) < AT_ONCE and entry.folder not in self._threads:
-                    thread = threading.Thread(
-                        target=self._work_here, args=(entry, row.repo), name="download", daemon=True
-                    )
-                    self._threads[entry.folder] = thread
-                    thread.start()
-            self._wake.wait(POLL_S)
-            self._wake.clear()
+        """Start the first waiting downloads, up to AT_ONCE at a time. The caller holds the lock."""
+        for key, row in self._rows.items():
+            if self._open and row.state == "waiting" and key not in self._work and len(self._work) < AT_ONCE:
+                stop = threading.Event()
+                thread = threading.Thread(target=self._download, args=(key, row, stop), name="download", daemon=True)
+                self._work[key] = thread, stop
+                self._rows[key] = row.model_copy(update={"state": "running"})
+                thread.start()
 
-    def _work_here(self, entry: Entry, repo: str) -> None:
-        """Carry out a download in its thread of this process. An error that its own file cannot hold is shown from
-        memory."""
+    def _download(self, key: str, row: Download, stop: threading.Event) -> None:
+        """Carry out a download in its thread, and start what waits behind it."""
+        change, speed = partial(self._change, key, stop), Speed()
 
-        def check_open() -> None:
-            if self._closing.is_set():
+        def check() -> None:
+            if stop.is_set():
                 raise NotWanted
+            change(bytes_per_s=speed.add(self._rows.get(key, row).done))
 
+        def report(progress: Progress) -> None:
+            change(done=int(progress.done), total=int(progress.total), unit=progress.unit)
+
+        def wait(message: Message | None) -> None:
+            change(state="again" if message else "running", message=message)
+
+        fetch = partial(self._fetch, row, check=check, check_disk=partial(self._check_disk, key, row, change))
         try:
-            self._work(repo, entry, lambda progress: None, check_open, lambda folder: self._accept(repo, folder))
-        except OSError as error:
-            # not retried: a full disk takes neither the model nor its status
-            reason = error.strerror or type(error).__name__
-            self._fail_unsaved(entry, msg("downloads.cannot_tell", repo=repo, folder=entry.folder, reason=reason))
-        except Exception as error:  # a bug, which goes into the log: a retry would only repeat it
-            self._fail_unsaved(entry, msg("downloads.mistake", repo=repo, kind=type(error).__name__))
+            result = download.patiently(fetch, report, check, wait, row.done)
+            change(state="done", done=self._rows.get(key, row).total, message=None, result=result)
+        except NotWanted:
+            pass
+        except GarageError as error:
+            change(state="failed", message=with_nearest(row.repo, error.message, self._known))
+        except Exception as error:  # a bug, which goes into the log
+            change(state="failed", message=msg("downloads.mistake", repo=row.repo, kind=type(error).__name__))
             raise
+        finally:
+            with self._lock:
+                del self._work[key]
+                if key not in self._rows:
+                    self._delete_files(row)  # cancelled
+                self._start_waiting()
 
-    def _fail_unsaved(self, entry: Entry, message: Message) -> None:
-        """Show the download as failed until it is requested again, though its file says that it waits."""
-        if (request := entry.read()) is not None:
-            self._unsaved_failures[entry.folder] = request.asked, message
+    def _change(self, key: str, stop: threading.Event, **values: object) -> None:
+        """Change the row of a download that works, unless it was stopped."""
+        with self._lock:
+            if not stop.is_set():
+                self._set(key, self._rows[key], **values)
 
-    def _work(self, repo: str, entry: Entry, report: Report, check: Check, accept: Callable[[Path], None]) -> bool:
-        """Work on the download and return True; return False if another process holds it."""
-        part = PartName.parse(repo)
-        if not entry.folder.is_dir() or (part and not self._bring):  # cancelled meanwhile, or for another process
-            return False
+    def _set(self, key: str, row: Download, **values: object) -> None:
+        if "state" not in values:
+            self._rows[key] = row.model_copy(update=values)
+            return
+        self._rows[key] = row.model_copy(update={"bytes_per_s": None} | values)
+        with suppress(RunError):  # of a full disk: the page shows the state, the next start retries
+            self._save(self._rows)
 
-        def fetch(request: Download, report: Report, check: Check, check_disk: CheckDisk) -> str:
-            if part and self._bring:
-                folder = entry.folder / CAME
-                dataset_id = self._bring(
-                    part, fetching.fetch(part, folder, report, check, check_disk), request.said, check
-                )
-                files.remove_tree(folder, files.MOMENT_S)  # it is in the library now
-                return dataset_id
-            download.fetch(request.repo, request.revision, report, check, accept=accept, check_disk=check_disk)
-            return ""
+    def _fetch(self, row: Download, report: Report, check: Check, check_disk: CheckDisk) -> str:
+        """Download the files; return the id of the dataset that they became, "" for a model."""
+        if row.part:
+            return fetch_part(self.workspace, row.part, row.reading, self._bring, report, check, check_disk)
+        accept = partial(self._accept, row.repo)
+        download.fetch(row.repo, row.revision, report, check, accept=accept, check_disk=check_disk)
+        return ""
 
-        with entry.held() as is_ours:
-            if not is_ours:
-                return False
-            with suppress(NotWanted):
-                work = DownloadWork(entry, report, check, fetch, partial(self._reserve_disk, entry))
-                work.run(lambda message: with_nearest(repo, message, self._known))
-        if (request := entry.read()) is not None and request.wanted == "cancel":
-            self._clear(entry)
-        return True
+    def _check_disk(self, key: str, row: Download, change: Callable[..., None], missing: int, total: int) -> None:
+        """Raise ModelError for a full disk; of two that begin together the second counts what the first still needs."""
+        with self._lock:
+            others = [each for other, each in self._rows.items() if other in self._work and other != key]
+            needed = sum(each.total - each.done for each in others if each.state in ACTIVE and each.unit == "bytes")
+            if row.part:
+                refuse_full_disk_of_set(self.workspace, row.part, missing, needed)
+            else:
+                refuse_full_disk(_cached(row.repo), missing, needed, DISK_MARGIN)
+            change(done=total - missing, total=total)
 
-    @contextmanager
-    def _reserve_disk(self, entry: Entry) -> Iterator[int]:
-        """Yield the bytes that other running downloads still need; meanwhile no other download checks the disk."""
-        with FileLock(self.workspace.cache / "downloads.lock", thread_local=False):
-            running = [
-                record
-                for other in self._entries()
-                if other.folder != entry.folder and other.is_held() and (record := other.read()) and record.has_room
-            ]
-            yield sum(
-                record.total - record.done for record in running if record.phase not in ENDED and record.unit == "bytes"
-            )
+    def _stop(self, key: str) -> None:
+        if key in self._work:
+            self._work[key][1].set()
 
-    def _clear(self, entry: Entry) -> None:
-        """Remove a download that no process holds from the list, and delete a cancelled one's files."""
-        with entry.held() as is_ours:
-            if not is_ours:
-                return
-            request = entry.read()
-            if request is not None and request.wanted == "cancel":
-                entry.delete_files(request)
-                if (current := entry.read()) and current.asked != request.asked:  # requested again meanwhile
-                    return
-            entry.file.unlink(missing_ok=True)
-        files.remove_tree(entry.folder, files.MOMENT_S)
+    def _save(self, rows: dict[str, Download]) -> None:
+        """Write the list. Raises RunError."""
+        with files.writing(self.workspace.root):
+            dumped = [row.model_dump(mode="json") for row in rows.values()]
+            files.replace_json(self._file, {"v": 1, "downloads": dumped})
 
-    def _entries(self) -> list[Entry]:
-        folder = self.workspace.root / "downloads"
-        try:
-            return [Entry(each) for each in sorted(folder.iterdir()) if each.is_dir()]
-        except OSError:  # there is none yet
-            return []
+    def _delete_files(self, row: Download) -> None:
+        """Delete a cancelled download's incomplete files, and all of a model if this was its first download and it is
+        incomplete. Other tools' files stay, and what Windows refuses to delete stays for the next download."""
+        if row.part:
+            files.remove_tree(part_folder(self.workspace, row.part), files.MOMENT_S)
+            return
+        cached = _cached(row.repo)
+        if row.is_first and cached.snapshot(row.revision) is None:
+            files.remove_tree(cached.folder, files.MOMENT_S)
+        for path in (cached.folder / "blobs").glob("*.incomplete"):
+            with suppress(PermissionError):
+                files.retry_if_busy(partial(path.unlink, missing_ok=True), files.MOMENT_S)
 
-    def _entry(self, repo: str, revision: str | None) -> Entry:
-        """Return the entry of a download, whether it exists or not. Raises ModelError for an invalid name or
-        revision."""
-        revision = revision or constants.DEFAULT_REVISION
-        if not is_name(repo):
-            raise ModelError("hub.bad_id", found=repo[:100])
-        if not REVISION.fullmatch(revision):
-            raise ModelError("hub.bad_revision", repo=repo, revision=revision[:100])
-        return Entry.for_download(self.workspace, repo, revision)
-
-    def _row_of(self, repo: str, revision: str | None) -> Download:
-        row = self.row(repo, revision)
-        if row is None:
-            names = [each.repo for each in self.rows()] or ["-"]
-            raise ModelError("downloads.not_there", repo=repo, there=names[:10])
-        return row
+    def _row_of(self, repo: str, revision: str | None) -> tuple[str, Download]:
+        key = _key(repo, revision)
+        if key not in self._rows:
+            raise ModelError("downloads.not_there", repo=repo, there=[row.repo for row in self.rows()][:10] or ["-"])
+        return key, self._rows[key]
 
 
+def _key(repo: str, revision: str | None) -> str:
+    """Return the key of a download in the list. Raises ModelError for an invalid name or revision."""
+    revision = revision or constants.DEFAULT_REVISION
+    if not REPO_ID.fullmatch(repo) and not PartName.parse(repo):
+        raise ModelError("hub.bad_id", found=repo[:100])
+    if not REVISION.fullmatch(revision):
+        raise ModelError("hub.bad_revision", repo=repo, revision=revision[:100])
+    return f"{repo}@{revision}"
+
+
+def _cached(repo: str) -> CachedRepo:
+    return CachedRepo(repo, cache_folder(None))
+
+
+# --- parts of datasets
+def part_folder(workspace: Workspace, part: PartName) -> Path:
+    """Return the folder for the files of a part until they are a dataset of the library."""
+    mark = hashlib.sha256(str(part).encode()).hexdigest()[:10]
+    return workspace.root / "downloads" / f"set-{slug(part.repo.partition('/')[2], 'data')[:30]}-{mark}"
+
+
+def fetch_part(
+    workspace: Workspace,
+    part: PartName,
+    reading: JsonObject,
+    bring: Bring,
+    report: Report,
+    check: Check,
+    check_disk: CheckDisk | None = None,
+) -> str:
+    """Download a part of a dataset, make it a dataset of the library and return its id. Raises DataError, RunError, and
+    what check raises."""
+    folder = part_folder(workspace, part)
+    with files.writing(workspace.root):
+        folder.mkdir(parents=True, exist_ok=True)
+    check_disk = check_disk or (lambda missing, total: refuse_full_disk_of_set(workspace, part, missing, 0))
+    result = bring(part, fetching.fetch(part, folder, report, check, check_disk), reading, check)
+    files.remove_tree(folder, files.MOMENT_S)
+    return result
+
+
+def refuse_full_disk_of_set(workspace: Workspace, part: PartName, missing: int, reserved: int) -> None:
+    """Raise ModelError as refuse_full_disk, for a part of a dataset."""
+    cached = CachedRepo(part.repo, part_folder(workspace, part), "dataset")
+    refuse_full_disk(cached, missing, reserved, SET_MARGIN)
+
+
+# --- mistyped names
 def with_nearest(repo: str, message: Message, known: Sequence[str]) -> Message:
     """Add suggestions to the message about a name that the hub does not have."""
     near = nearest(repo, known) if message.key == "hub.missing" else []

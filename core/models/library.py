@@ -7,7 +7,7 @@ worker. Everything else here is quick and serves the page. No torch.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePath
@@ -18,7 +18,7 @@ from huggingface_hub import try_to_load_from_cache
 from core import files
 from core.errors import ModelError
 from core.files import JsonObject
-from core.hub import cached, peek
+from core.hub import cached, download, peek
 from core.hub.downloads import Bring, Downloads, with_nearest
 from core.messages import Message
 from core.models import adapters, families, gguf_names, headers, hub_shapes, quantized, starter
@@ -76,13 +76,32 @@ class Models:
             if to_train:
                 quantized.refuse(model_id, folder)
 
-        downloading = partial(report, "downloading_model")
-        folder = check_folder(self.downloads().fetch(model_id, revision, downloading, check, accept), model_id)
+        folder = check_folder(
+            self.download(model_id, revision, partial(report, "downloading_model"), check, accept), model_id
+        )
         _check_weights(folder)
         return folder
 
-    def downloads(self, bring: Bring | None = None) -> Downloads:
-        """Return the list of downloads, which accepts only possible bases and suggests names. bring: as of
+    def download(
+        self,
+        repo: str,
+        revision: str | None,
+        report: download.Report,
+        check: Check,
+        accept: Callable[[Path], None] | None = None,
+    ) -> Path:
+        """Download a hub model now and return its folder. accept: as of download.fetch; None accepts only possible
+        bases. Raises ModelError, and what check and accept raise."""
+        accept = accept or partial(self._accept, repo)
+        try:
+            return download.patiently(
+                lambda noted: download.fetch(repo, revision, noted, check, accept=accept), report, check
+            )
+        except ModelError as error:
+            raise ModelError(with_nearest(repo, error.message, [known.hub for known in known_models()])) from None
+
+    def downloads(self, bring: Bring) -> Downloads:
+        """Return the app's list of downloads, which accepts only possible bases and suggests names. bring: as of
         Downloads."""
         return Downloads(self.workspace, self._accept, [known.hub for known in known_models()], bring)
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import gradio as gr
 
 from core.errors import GarageError
-from core.hub.entry import ENDED
+from core.hub.downloads import ENDED
 from core.models.on_disk import StoredModel, delete, on_disk
 from webui.kit import format
 from webui.kit.html import Html, join, muted, notice, tag

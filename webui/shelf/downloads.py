@@ -10,7 +10,7 @@ import json
 import gradio as gr
 
 from core.errors import GarageError, ModelError
-from core.hub.entry import ENDED, Download
+from core.hub.downloads import ENDED, Download
 from webui.kit import format
 from webui.kit.format import grouped
 from webui.kit.html import Html, bar, join, notice, tag

@@ -19,8 +19,7 @@ from core.errors import ChatError, GarageError
 from core.export.exports import Exports
 from core.export.records import ExportRequest, ExportResult, ExportStatus
 from core.files import JsonObject
-from core.hub.downloads import Downloads
-from core.hub.entry import Download
+from core.hub.downloads import Download, Downloads
 from core.queue.queue import Order, Queue, QueuedRun, arranged, first
 from core.recipe import Recipe
 from core.runs import time_left

@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import errno
-import json
-import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,12 +11,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from filelock import FileLock
 
 from core.errors import ModelError, RunError, StopRequested
-from core.hub import cached, download, hub_errors, partial_file, work
-from core.hub.downloads import Downloads, nearest
-from core.hub.entry import Download, Entry
+from core.hub import cached, download, hub_errors, partial_file
+from core.hub.downloads import Download, Downloads, nearest
+from core.models.library import Models
 from core.workspace.folder import Workspace
 from tests.kit.fetching import fetch_here, here_holds_its_file, incomplete
 from tests.kit.hub import CHUNK, FakeHub, tiny_model
@@ -36,7 +33,7 @@ def cache(tmp_path: Path) -> Path:
 @pytest.fixture
 def hub(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
     fetch_here(monkeypatch)
-    monkeypatch.setattr(work, "WAITS_S", (0.01, 0.01))
+    monkeypatch.setattr(download, "WAITS_S", (0.01, 0.01))
     monkeypatch.setattr(cached.constants, "HF_HUB_CACHE", str(cache))
     with FakeHub({name: tiny_model() for name in (REPO, OTHER, "owner/third", "owner/fourth")}) as server:
         # Not the library's own constant: hf_hub_url has a template of the real address from its import.
@@ -70,6 +67,11 @@ def until(downloads: Downloads, wanted: str | None, repo: str = REPO) -> Downloa
     return downloads.row(repo)
 
 
+def idle(downloads: Downloads) -> None:
+    """Until no thread works: what was paused or cancelled has ended."""
+    wait_until(lambda: not any(thread.name == "download" for thread in threading.enumerate()))
+
+
 def test_what_is_asked_for_is_downloaded_beside_the_page_and_told(hub: FakeHub, app: Downloads) -> None:
     assert app.start(REPO).state in ("waiting", "running")
     row = until(app, "done")
@@ -82,7 +84,7 @@ def test_a_paused_download_goes_on_where_it_was(hub: FakeHub, app: Downloads, ca
     app.start(REPO)
     wait_until(lambda: (row := app.row(REPO)) is not None and row.total > 0 and incomplete(cache) == 5 * CHUNK)
     app.pause(REPO)
-    wait_until(lambda: not Entry.for_download(app.workspace, REPO, "main").is_held())
+    idle(app)
     row = app.row(REPO)
     assert row is not None and row.state == "paused" and row.total == 262_190 and row.seconds_left is None
     hub.release.set()
@@ -132,53 +134,32 @@ def test_two_downloads_of_one_model_are_one(hub: FakeHub, app: Downloads, cache:
     first = app.start(REPO)
     wait_until(hub.stalled.is_set)
     assert app.start(REPO).asked == first.asked and len(app.rows()) == 1
-    # Nor for a run in a process of its own, which sees the same folder.
-    reported: list[float] = []
-
-    def report(progress: object) -> None:
-        reported.append(progress.done)  # type: ignore[attr-defined]
-        hub.release.set()
-
-    folder = Downloads(app.workspace).fetch(REPO, None, report, lambda: None, lambda folder: None)
+    # Nor for a run, which downloads for itself: it waits for the model's lock.
+    folder = download.fetch(REPO, None, lambda progress: None, hub.release.set)
     assert (folder / WEIGHTS).read_bytes() == hub.repos[REPO][WEIGHTS]
-    assert reported and len(hub.file_requests(WEIGHTS)) == 1
+    assert len(hub.file_requests(WEIGHTS)) == 1
+    until(app, "done")
 
 
-def test_a_model_that_a_run_needs_is_in_the_list_while_it_comes(hub: FakeHub, space: Workspace) -> None:
-    hub.stall_after = CHUNK
-    seen: list[str | None] = []
-
-    def check() -> None:
-        if hub.stalled.is_set() and "running" not in seen:
-            seen.append(state(Downloads(space)))
-            hub.release.set()
-
-    Downloads(space).fetch(REPO, None, lambda progress: None, check, lambda folder: None)
-    assert "running" in seen and state(Downloads(space)) == "done"
-
-
-def test_a_run_that_is_stopped_leaves_its_download_paused(hub: FakeHub, space: Workspace) -> None:
-    hub.stall_after = CHUNK
+def test_a_run_goes_on_by_itself_after_a_broken_line_and_stops_while_it_waits(
+    hub: FakeHub, space: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.drop_after, hub.drops_left = 0, 30
+    folder = Models(space).download(REPO, None, lambda progress: None, lambda: None, lambda folder: None)
+    assert (folder / WEIGHTS).read_bytes() == hub.repos[REPO][WEIGHTS] and hub.drops_left == 0
+    monkeypatch.setattr(download, "WAITS_S", (600,))
+    hub.drops_left, waits = 10**6, []
 
     def check() -> None:
-        if hub.stalled.is_set():
+        if waits:
             raise StopRequested
 
+    def fetch(noted: download.Report) -> Path:
+        return download.fetch(OTHER, None, noted, lambda: None)
+
     with pytest.raises(StopRequested):
-        Downloads(space).fetch(REPO, None, lambda progress: None, check, lambda folder: None)
-    assert state(Downloads(space)) == "paused"
-
-
-def test_a_pause_in_the_list_ends_what_waits_for_it_with_a_sentence(hub: FakeHub, space: Workspace) -> None:
-    hub.stall_after = CHUNK
-
-    def check() -> None:
-        if hub.stalled.is_set():
-            Downloads(space).pause(REPO)
-
-    with pytest.raises(ModelError) as caught:
-        Downloads(space).fetch(REPO, None, lambda progress: None, check, lambda folder: None)
-    assert caught.value.message.key == "downloads.left"
+        download.patiently(fetch, lambda progress: None, check, waits.append)
+    assert waits[0].key == "hub.interrupted"
 
 
 @here_holds_its_file
@@ -188,23 +169,8 @@ def test_a_cancelled_download_leaves_nothing_of_what_it_brought(hub: FakeHub, ap
     wait_until(lambda: incomplete(cache) == 5 * CHUNK)
     app.cancel(REPO)
     assert app.row(REPO) is None
-    wait_until(lambda: not Entry.for_download(app.workspace, REPO, "main").folder.exists())
+    idle(app)
     assert not (cache / "models--owner--model").exists()
-
-
-def test_a_download_wanted_again_while_its_cancelling_deletes_stays(
-    hub: FakeHub, space: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    downloads, throw_away = Downloads(space), Entry.delete_files
-
-    def meanwhile(entry: Entry, wish: Download) -> None:
-        throw_away(entry, wish)
-        downloads.start(REPO)
-
-    monkeypatch.setattr(Entry, "delete_files", meanwhile)
-    downloads.start(REPO)
-    downloads.cancel(REPO)
-    assert state(downloads) == "waiting"
 
 
 @here_holds_its_file
@@ -216,7 +182,7 @@ def test_a_cancelled_download_leaves_what_another_tool_had(hub: FakeHub, app: Do
     app.start(REPO)
     wait_until(lambda: incomplete(cache) == 5 * CHUNK)
     app.cancel(REPO)
-    wait_until(lambda: not Entry.for_download(app.workspace, REPO, "main").folder.exists())
+    idle(app)
     assert theirs.read_bytes() == b"theirs" and incomplete(cache) == 0
 
 
@@ -274,7 +240,7 @@ def test_a_pause_that_the_hub_wants_is_kept(
     app.start(REPO)
     wait_until(lambda: (row := app.row(REPO)) is not None and row.total > 0 and incomplete(cache) == 5 * CHUNK)
     app.pause(REPO)
-    wait_until(lambda: not Entry.for_download(app.workspace, REPO, "main").is_held())
+    idle(app)
     hub.release.set()
     hub.stall_after, hub.file_status, hub.headers = None, 429, {"Retry-After": "600"}
     app.resume(REPO)
@@ -291,17 +257,20 @@ def test_a_disk_too_full_to_tell_of_it_ends_a_download_once_and_a_person_goes_on
     second."""
     full = OSError(errno.ENOSPC, "No space left on device")
 
-    def refuse(self: object, *_: object) -> None:
+    def refuse(*_: object) -> None:
         raise full
 
+    def fetch(*asked: Any, **how: Any) -> Path:
+        disk.setattr("core.files.replace", refuse)
+        return at_once(*asked, **how)
+
+    at_once = download.fetch
     with monkeypatch.context() as disk:
         disk.setattr(partial_file.PartialFile, "write", refuse)
-        disk.setattr(Entry, "save_progress", refuse)
+        disk.setattr(download, "fetch", fetch)
         app.start(REPO)
         row = until(app, "failed")
-        assert row is not None and row.message is not None and row.message.key == "downloads.cannot_tell"
-        app.start(OTHER)
-        until(app, "failed", OTHER)  # so that the thread which begins what waits has looked again
+        assert row is not None and row.message is not None and row.message.key == "hub.disk_full_midway"
         assert sum(f"/api/models/{REPO}" in asked for asked in hub.requests) == 1
     app.resume(REPO)
     until(app, "done")
@@ -370,22 +339,21 @@ def test_a_mistake_of_ours_ends_a_download_once_and_a_person_may_try_again(
     seen: list[BaseException | None] = []
     monkeypatch.setattr(threading, "excepthook", lambda said: seen.append(said.exc_value))
     with monkeypatch.context() as broken:
-        broken.setattr(Entry, "save_progress", lambda self, told: {}["an error in this app"])
+        broken.setattr(download, "fetch", lambda *asked, **how: {}["an error in this app"])
         app.start(REPO)
         row = until(app, "failed")
         assert row is not None and row.message is not None and row.message.key == "downloads.mistake"
-        app.start(OTHER)
-        until(app, "failed", OTHER)  # so that the thread which begins what waits has looked again
-    wait_until(lambda: len(seen) == 2)  # the log has each once, with its place
+    wait_until(lambda: len(seen) == 1)  # the log has it once, with its place
     app.resume(REPO)
     until(app, "done")
 
 
 def test_a_file_beyond_what_a_hub_gives_over_plain_http_is_a_sentence(
-    hub: FakeHub, space: Workspace, monkeypatch: pytest.MonkeyPatch
+    hub: FakeHub, app: Downloads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.MAX_HTTP_DOWNLOAD_SIZE", 100_000)  # 50 GB
-    row = Downloads(space).start(REPO) and Downloads(space).follow(REPO)
+    app.start(REPO)
+    row = until(app, "failed")
     assert row is not None and row.message is not None and row.message.key == "hub.too_large_without_xet"
     assert row.message.params["file"] == WEIGHTS and hub.file_requests(WEIGHTS) == []
 
@@ -394,7 +362,10 @@ def test_what_the_config_tells_is_refused_before_the_weights(hub: FakeHub, space
     def accept(repo: str, folder: Path) -> None:
         raise ModelError("model.no_text", model=repo, model_type="clip", installed="5", saved="5")
 
-    row = Downloads(space, accept).start(REPO) and Downloads(space, accept).follow(REPO)
+    downloads = Downloads(space, accept)
+    downloads.begin()
+    downloads.start(REPO)
+    row = until(downloads, "failed")
     assert row is not None and row.message is not None and row.message.key == "model.no_text"
     assert hub.file_requests(WEIGHTS) == []
 
@@ -408,19 +379,20 @@ def test_what_the_config_tells_is_refused_before_the_weights(hub: FakeHub, space
     ],
 )
 def test_a_repository_that_is_no_base_fails_before_any_file(
-    hub: FakeHub, space: Workspace, key: str, files: dict[str, bytes]
+    hub: FakeHub, app: Downloads, key: str, files: dict[str, bytes]
 ) -> None:
     hub.repos[REPO] = files
-    Downloads(space).start(REPO)
-    row = Downloads(space).follow(REPO)
+    app.start(REPO)
+    row = until(app, "failed")
     assert row is not None and row.message is not None and row.message.key == key and hub.file_requests() == []
 
 
 def test_a_typo_names_the_nearest(hub: FakeHub, space: Workspace) -> None:
     known = ["Qwen/Qwen3-4B", "Qwen/Qwen3-8B", "google/gemma-4-E4B-it"]
     downloads = Downloads(space, known=known)
+    downloads.begin()
     downloads.start("Qwen/Qwen-3-4B")
-    row = downloads.follow("Qwen/Qwen-3-4B")
+    row = until(downloads, "failed", "Qwen/Qwen-3-4B")
     assert row is not None and row.message is not None and row.message.key == "downloads.missing_near"
     assert "Qwen/Qwen3-4B" in str(row.message) and "gemma" not in str(row.message)
     assert nearest("someone/gemma-4-e4b-it", known) == ["google/gemma-4-E4B-it"] and nearest("a/b", known) == []
@@ -437,51 +409,13 @@ def test_what_is_not_in_the_list_is_said_with_what_is(hub: FakeHub, space: Works
         downloads.start("no name")
 
 
-@pytest.mark.parametrize(
-    "content", ["", "[]", '{"repo": "../..", "revision": "main", "wanted": "run", "asked": 1}', "\x00"]
-)
+@pytest.mark.parametrize("content", ["", "[]", '{"downloads": [{"repo": "../..", "revision": "main", "asked": 1}]}'])
 def test_a_file_that_says_nothing_of_use_is_no_row_and_stops_nobody(
     hub: FakeHub, space: Workspace, content: str
 ) -> None:
-    entry = Entry.for_download(space, REPO, "main")
-    entry.folder.mkdir(parents=True)
-    (entry.folder / "wish.json").write_text(content)
+    (space.root / "downloads.json").write_text(content)
     downloads = Downloads(space)
     assert downloads.rows() == []
+    downloads.begin()
     downloads.start(REPO)
-    assert downloads.follow(REPO) is not None and state(downloads) == "done"
-
-
-def test_a_lock_of_somebody_else_is_looked_on_at_and_not_worked_on(hub: FakeHub, space: Workspace) -> None:
-    downloads, entry = Downloads(space), Entry.for_download(space, REPO, "main")
-    downloads.start(REPO)
-    looks: list[str | None] = []
-
-    def check() -> None:
-        looks.append(state(downloads))
-        if len(looks) == 2:
-            downloads.pause(REPO)
-
-    with FileLock(entry.lock):
-        row = downloads.follow(REPO, check=check)
-    assert looks[0] == "running" and row is not None and row.state == "paused" and hub.requests == []
-
-
-def test_what_an_earlier_version_paused_is_there_and_goes_on(hub: FakeHub, space: Workspace) -> None:
-    """Its wish.json held no progress."""
-    entry = Entry.for_download(space, REPO, "main")
-    entry.folder.mkdir(parents=True)
-    wish = {"repo": REPO, "revision": "main", "wanted": "pause", "asked": 1.0, "is_first": True, "said": {}}
-    (entry.folder / "wish.json").write_text(json.dumps(wish))
-    downloads = Downloads(space)
-    assert state(downloads) == "paused"
-    downloads.resume(REPO)
-    assert downloads.follow(REPO) is not None and state(downloads) == "done"
-
-
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
-def test_a_revision_with_a_slash_has_a_folder_of_its_own(space: Workspace) -> None:
-    assert (
-        Entry.for_download(space, REPO, "refs/pr/1").folder.parent
-        == Entry.for_download(space, REPO, "main").folder.parent
-    )
+    until(downloads, "done")

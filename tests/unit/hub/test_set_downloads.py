@@ -20,9 +20,8 @@ from huggingface_hub.errors import HTTPError
 from core.data.hub_sets import adding
 from core.data.store import DatasetStore
 from core.errors import DataError
-from core.hub import download, partial_file, work
-from core.hub.downloads import Downloads
-from core.hub.entry import Download, Entry
+from core.hub import download, partial_file
+from core.hub.downloads import Download, Downloads, part_folder
 from core.hub.sets import transfer as set_transfer
 from core.hub.sets.about import about
 from core.hub.sets.name import PartName, SetName
@@ -40,7 +39,7 @@ WHOLE = PartName(NAME, "default", "train")
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
     fetch_here(monkeypatch)
-    monkeypatch.setattr(work, "WAITS_S", (0.01, 0.01))
+    monkeypatch.setattr(download, "WAITS_S", (0.01, 0.01))
     monkeypatch.setattr(set_transfer, "PIECE", 50)
     with kit.hub_of_sets(monkeypatch, tmp_path) as server:
         yield server
@@ -85,7 +84,7 @@ def rows_of(store: DatasetStore, id: str) -> list[dict[str, str]]:
 
 
 def folder(app: Downloads, part: PartName) -> Path:
-    return Entry.for_download(app.workspace, str(part), "main").folder
+    return part_folder(app.workspace, part)
 
 
 def test_shards_arrive_as_one_set_that_says_where_it_is_from(hub, app, store):
@@ -97,7 +96,7 @@ def test_shards_arrive_as_one_set_that_says_where_it_is_from(hub, app, store):
     assert rows_of(store, row.result) == kit.pirates(200)
     assert (info.origin_name, info.licence, info.name) == (f"{NAME}:default:train", "mit", "pirate-talk:train")
     assert info.revision == about(SetName.parse(NAME)).commit and len(info.revision) == 40
-    assert row.done == row.total and row.unit == "bytes" and not (folder(app, WHOLE) / "came").exists()
+    assert row.done == row.total and row.unit == "bytes" and not folder(app, WHOLE).exists()
     assert (
         adding.find_added(store, SetName.parse(f"{NAME}:train")) == info
         and adding.find_added(store, SetName.parse(f"{NAME}:fr")) is None
@@ -114,7 +113,6 @@ def test_a_paused_download_goes_on_where_it_was_also_in_the_next_app(hub, space,
     wait_until(hub.stalled.is_set)
     wait_until(lambda: any(path.stat().st_size == 3 * CHUNK for path in folder(first, WHOLE).rglob("*.incomplete")))
     first.pause(str(WHOLE))
-    wait_until(lambda: not Entry.for_download(space, str(WHOLE), "main").is_held())
     first.close()
     hub.release.set()
     hub.stall_after = None
@@ -225,7 +223,7 @@ def test_first_rows_of_a_set_with_pictures_go_on_after_those_that_are_there(
 def test_what_an_earlier_version_had_of_a_paused_download_is_passed_over(hub, app, store):
     kit.put_parts(hub, NAME, {"default/train": [kit.pirates(100)]})
     part = PartName(NAME, "default", "train", 60)
-    pieces = folder(app, part) / "came" / "rows" / about(SetName.parse(NAME)).commit
+    pieces = folder(app, part) / "rows" / about(SetName.parse(NAME)).commit
     pieces.mkdir(parents=True)
     (pieces / "000000000.parquet").write_bytes(kit.parquet(kit.pirates(50)))
     app.start(str(part))
@@ -390,15 +388,3 @@ def test_what_is_too_large_is_said_before_it_is_asked_for(hub):
     with pytest.raises(DataError, match="44,000,000 rows and 9.7 GB"):
         adding.part_of(NAME, told, 0)
     assert adding.part_of(NAME, told, 20_000).rows == 20_000
-
-
-def test_a_list_without_a_store_leaves_data_sets_to_the_app(hub, space):
-    kit.put_parts(hub, NAME, {"default/train": [kit.pirates(3)]})
-    blind = Downloads(space)
-    blind.begin()
-    try:
-        blind.start(str(WHOLE))
-        assert blind.row(str(WHOLE)).state == "waiting" and not [line for line in hub.requests if "/resolve/" in line]
-    finally:
-        blind.close()
-    assert download.WORKER == "core.hub.fetch_worker"

@@ -9,7 +9,6 @@ from typing import get_args
 
 import pytest
 
-from core.hub.entry import Download, Entry
 from core.models.on_disk import Store, StoredModel, Use
 from core.recipe import Recipe
 from core.workspace.folder import Workspace
@@ -73,11 +72,10 @@ def test_a_page_that_nobody_touches_shows_what_another_one_brought_or_deleted(ca
     drawn = card.drawn
     card.drawn = lambda: looks.append(1) or drawn()
     assert EN.t("disk_view.looking") in shown() and not looks
-    entry = Entry.for_download(services.workspace, "o/m", "main")
-    wish = Download(repo="o/m", revision="main", asked=1.0, is_first=True)
-    entry.change(lambda before: wish)
+    services.downloads.start("o/m")  # nothing works on it: the app is not begun
     assert "o/m" not in shown()
-    entry.save_progress(wish.model_copy(update={"phase": "done", "done": 5000, "total": 5000}))
+    row = services.downloads._rows["o/m@main"]
+    services.downloads._rows["o/m@main"] = row.model_copy(update={"state": "done", "done": 5000, "total": 5000})
     assert "o/m" in shown() and "o/m" in shown() and len(looks) == 1
     services.downloads.cancel("o/m")  # off the list of downloads, not off the disk
     assert "o/m" in shown() and len(looks) == 2

@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 import pytest
 
-from core.hub.entry import Download, State
+from core.hub.downloads import Download, State
 from core.messages import msg
 from core.models.known import known_models
 from core.workspace.folder import Workspace

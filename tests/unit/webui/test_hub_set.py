@@ -10,7 +10,8 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from core.hub.entry import Entry
+from core.hub.downloads import part_folder
+from core.hub.sets.name import PartName
 from core.workspace.folder import Workspace
 from tests.kit import hub_sets as kit
 from tests.kit.fetching import fetch_here
@@ -144,7 +145,7 @@ def test_a_download_that_fails_or_is_cancelled_ends_the_clock(
     clock, _, failure, arrived = panel.poll(name)
     assert not clock.active and "sha256" in value(failure)
     services.downloads.cancel(name)
-    wait_until(lambda: not Entry.for_download(services.workspace, name, "main").folder.exists())
+    wait_until(lambda: not part_folder(services.workspace, PartName.parse(name)).exists())
     assert panel.poll(name)[0].active is False
 
 

@@ -10,7 +10,7 @@ from huggingface_hub import constants
 from core.data.hub_sets.adding import FIRST_ROWS
 from core.data.hub_sets.head import cell
 from core.data.sets.info import DatasetInfo
-from core.hub.entry import Download
+from core.hub.downloads import Download
 from core.hub.hub_errors import host_of
 from core.hub.sets.about import AboutPart, AboutSet, SetHead
 from core.hub.sets.search import FoundSet
