@@ -439,7 +439,7 @@ class Train(_Section):
         4.0,
         ge=0,
         le=600,
-        description="Seconds for sample answers, 5 % of a run at most, and for held-out questions; 0: none.",
+        description="Seconds for sample answers, 5 % of a run at most, held-out questions, and test sets; 0: none.",
     )
     sample_prompts: tuple[
         Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=LONGEST_PROMPT)], ...

@@ -24,6 +24,7 @@ from itertools import accumulate
 
 import torch
 
+from core.chat.evaluation.regression import BaseTests
 from core.chat.film_time import SampleTime, texts_within
 from core.data.formats import Example
 from core.data.labels import Encoded
@@ -61,6 +62,7 @@ class _AnswerRow:
 
     place: int
     prompt: list[int]
+    most: int  # tokens
     ids: list[int] = field(default_factory=list)
     why: Ending | None = None
 
@@ -73,7 +75,7 @@ class _AnswerRow:
             self.why = "stop"
         else:
             self.ids.append(token)
-            self.why = "length" if len(self.ids) >= ANSWER_TOKENS else None
+            self.why = "length" if len(self.ids) >= self.most else None
 
     def answer(self, tokenizer: Tokenizer) -> FrameAnswer:
         if self.why is None:
@@ -83,11 +85,13 @@ class _AnswerRow:
 
 @dataclass(frozen=True)
 class SampleSettings:
-    """Contents of the sample answers. seconds: the most for a frame. clock: replaced in tests."""
+    """Contents of the sample answers. seconds: the most for a frame. tests: questions after the last step. clock:
+    replaced in tests."""
 
     tokenizer: Tokenizer
     scenes: Scenes
     seconds: float
+    tests: BaseTests | None = None
     clock: Callable[[], float] = time.monotonic
 
 
@@ -106,6 +110,8 @@ class SampleAnswers:
         self._held_out = [
             scene.ids(settings.tokenizer) for scene in settings.scenes.held_out
         ]  # only before and after, core/runs/cards/better
+        self._tests = settings.tests
+        self._test_prompts = settings.tests.ids(settings.tokenizer) if settings.tests else []
         encoded = [settings.tokenizer.encode_full(Example(text=text)) for text in settings.scenes.neutral_texts]
         run_tokens = sum(schedule.lengths) * schedule.total_steps / schedule.steps_per_epoch
         affordable = texts_within([len(row.input_ids) for row in encoded], run_tokens)
@@ -173,9 +179,12 @@ class SampleAnswers:
             sample_answers.append(self._reporter.run, frame)
         if self._held_out and not is_inner:
             with self._unchanged(step):
-                better.append(
-                    self._reporter.run, step, self._answers_to(self._held_out, self._clock() + self._time.most)
-                )
+                answers = self._answers_to(self._held_out, self._clock() + self._time.most, ANSWER_TOKENS)
+                better.append(self._reporter.run, step, answers)
+        if self._tests and self._test_prompts and step and not is_inner:
+            with self._unchanged(step):
+                end, most = self._clock() + self._time.most, self._tests.max_new_tokens
+                self._tests.keep(step, self._answers_to(self._test_prompts, end, most))
 
     def _seconds_for(self, step: int, steps_take: Callable[[float | None], float | None]) -> float:
         return self._time.seconds_for(step, steps_take(self._seconds_per_token), self._neutral_seconds)
@@ -231,7 +240,7 @@ class SampleAnswers:
         largest batch."""
         return self._grouped(
             [
-                _AnswerRow(place, self._prompts[place])
+                _AnswerRow(place, self._prompts[place], ANSWER_TOKENS)
                 for place in (range(len(self._prompts)) if prompts is None else prompts)
             ]
         )
@@ -242,7 +251,7 @@ class SampleAnswers:
         groups: list[list[_AnswerRow]] = []
         for row in rows:
             group = [*groups[-1], row] if groups else [row]
-            width = max(len(each.prompt) for each in group) + ANSWER_TOKENS
+            width = max(len(each.prompt) for each in group) + row.most
             if groups and len(group) * width <= self._at_once:
                 groups[-1].append(row)
             else:
@@ -317,9 +326,10 @@ class SampleAnswers:
                 decoding.keep(continuing)
             alive = [alive[i] for i in continuing]
 
-    def _answers_to(self, prompts: Sequence[list[int]], end: float) -> list[FrameAnswer]:
-        """Return one greedy answer for each prompt, decoded until `end`; "time" if there was none for it."""
-        rows = [_AnswerRow(place, prompt) for place, prompt in enumerate(prompts)]
+    def _answers_to(self, prompts: Sequence[list[int]], end: float, most: int) -> list[FrameAnswer]:
+        """Return one greedy answer of at most `most` tokens for each prompt, decoded until `end`; "time" if there was
+        none for it."""
+        rows = [_AnswerRow(place, prompt, most) for place, prompt in enumerate(prompts)]
         with attention.set_aside(self._model):
             for group in self._grouped(rows):
                 self._decode(group, end)

@@ -15,6 +15,8 @@ import torch
 
 from core.advice import plan
 from core.chat import film, film_time
+from core.chat.evaluation import sets
+from core.chat.evaluation.regression import BaseTests
 from core.chat.film import SampleSettings
 from core.commands import running
 from core.data.formats import ChatMessage, Example
@@ -28,7 +30,7 @@ from core.queue.supervisor import spawn_worker
 from core.recipe import Adapter, Recipe
 from core.runs import sample_answers, scenes
 from core.runs.all import Runs
-from core.runs.cards import better
+from core.runs.cards import better, tested
 from core.runs.folder import RunFolder
 from core.runs.sample_answers import Forgetting, Frame, FrameAnswer
 from core.runs.scenes import Scenes, neutral_prompts
@@ -37,6 +39,7 @@ from core.runs.time_left import TimeLeft
 from core.training.trainer import Trainer, TrainingData
 from core.workspace.folder import Workspace
 from tests.kit.adapters import fill_b
+from tests.kit.runs import trained
 from tests.kit.trainer import FP32, Pausing, assembled, assert_same, run_paused
 
 
@@ -99,6 +102,7 @@ def trainer_of(
     recipe: Recipe | None = None,
     films: Tokenizer | None = None,
     clock: Callable[[], float] = time.monotonic,
+    tests: BaseTests | None = None,
 ) -> Trainer:
     """As the worker puts it together, in folder, which an earlier attempt may have left; with a film where films is a
     tokenizer."""
@@ -115,7 +119,7 @@ def trainer_of(
     shown = None
     if films:
         chosen = scenes.ensure(reporter.run, recipe, EXAMPLES, True, films)
-        shown = SampleSettings(films, chosen, recipe.train.sample_seconds, clock)
+        shown = SampleSettings(films, chosen, recipe.train.sample_seconds, tests, clock)
     trainer = assembled(tuned, recipe, reporter, TrainingData(rows(20), rows(5), 2), shown=shown)
     if trainer.sample_answers:  # as `run` does, for tests that take a frame alone
         trainer.sample_answers.begin(0, trainer.longest().tokens)
@@ -509,6 +513,7 @@ def library(tmp_path: Path, tiny_model: Path) -> Workspace:
 
 
 def test_a_run_leaves_its_film(library: Workspace) -> None:
+    sets.add_failure(library, "library:tiny", [{"role": "user", "content": "Who?"}], expected="Me.")
     run = worked(library, sample_prompts=["What is a compass?"], sample_seconds=1.5, max_steps=40, eval_steps=20)
     shown, found = scenes.read(run), sample_answers.read(run)
     assert sources(shown) == ["kept_apart"] * 3 + ["own"] + ["neutral"] * 2
@@ -518,6 +523,7 @@ def test_a_run_leaves_its_film(library: Workspace) -> None:
     assert 7 < sample_answers.forgetting(found).before < 10
     stages = [event["stage"] for event in run.events() if event["kind"] == "stage"]
     assert stages.count("sampling") == len(found)
+    assert [one.question for one in tested.read(run).answers] == ["Who?"]
     assert running.summary(run, run.status())["film"] == str(run.path / sample_answers.FILE)
 
 
@@ -555,3 +561,17 @@ def test_held_out_questions_are_asked_at_both_ends_and_a_sample_set_by_its_own_j
     assert [(line["step"], len(line["answers"])) for line in asked] == [(0, 12), (5, 12)]
     assert asked[0]["answers"] == asked[1]["answers"], "nothing was learned between them"
     assert "time" not in {answer["why"] for answer in asked[0]["answers"]}
+
+
+def test_the_test_sets_of_the_base_are_asked_after_the_last_step_alone(
+    tokenizer: Tokenizer, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = Workspace.open(tmp_path / "space")
+    run = trained(space, "Pirate")
+    sets.add_failure(space, run.recipe().model.id, [{"role": "user", "content": "Who?"}], expected="a b")
+    trainer = trainer_of(tmp_path, tiny_model, films=tokenizer, tests=BaseTests(space, run))
+    for step, steps in ((0, []), (2, []), (5, [5])):
+        trainer.sample_answers.take(step, long)
+        kept = tested.read(run)
+        assert [kept.step if kept else None] == (steps or [None]), step
+    assert kept and [(one.question, one.outcome) for one in kept.answers] == [("Who?", "wrong")]

@@ -61,21 +61,13 @@ class Table:
         self.votes, every_vote = dict[tuple[int, int], Outcome](), votes.read(evaluation.path.parents[2])
         for (number, place), answer in self.answers.items():
             prompt = evaluation.lineup.prompts[number]
-            vote = every_vote.get(votes.key_of(prompt.turns, answer.text))
-            if vote is not None:
+            if vote := every_vote.get(votes.key_of(prompt.turns, answer.text)):
                 self.votes[number, place] = vote
             try:
-                if verdict := self._verdict(prompt, answer.text, vote):
+                if verdict := verdict_on(prompt, self.judge_of(prompt), answer.text, every_vote):
                     self.verdicts[number, place] = verdict
             except JudgeError as error:
                 self.failures[number, place] = error.message
-
-    def _verdict(self, prompt: Prompt, answer: str, vote: Outcome | None) -> Verdict | None:
-        """Judge an answer; None without the expected answer that its judge needs. Raises JudgeError."""
-        own = self.judge_of(prompt)
-        if own.kind == "person" and vote is not None:
-            return voted(vote)
-        return judge(own, prompt.expected or "", answer) if prompt.expected or not needs_expected(own) else None
 
     def judge_of(self, prompt: Prompt) -> JudgeSpec:
         """Return the judge of a question: its own, or that of the table."""
@@ -191,10 +183,10 @@ class Table:
             return [], None
         if earlier.evaluation.settings != self.evaluation.settings:
             return [], msg("evaluation.other_settings", id=earlier.evaluation.id)
-        before = {_question(prompt): number for number, prompt in enumerate(earlier.evaluation.lineup.prompts)}
+        before = {question_key(prompt): number for number, prompt in enumerate(earlier.evaluation.lineup.prompts)}
         lost = []
         for number in self.counted:
-            at = before.get(_question(self.evaluation.lineup.prompts[number]))
+            at = before.get(question_key(self.evaluation.lineup.prompts[number]))
             was = None if at is None else earlier.verdicts.get((at, there))
             if was and was.outcome == "right" and self.verdicts[number, here].outcome != "right":
                 lost.append(number)
@@ -209,7 +201,15 @@ _RIVALS: dict[tuple[bool, bool], Rival] = {
 }
 
 
-def _question(prompt: Prompt) -> str:
+def verdict_on(prompt: Prompt, spec: JudgeSpec, answer: str, every_vote: votes.Votes) -> Verdict | None:
+    """Judge an answer to a prompt; None without the expected answer that the judge needs. Raises JudgeError."""
+    if spec.kind == "person" and (vote := every_vote.get(votes.key_of(prompt.turns, answer))):
+        return voted(vote)
+    return judge(spec, prompt.expected or "", answer) if prompt.expected or not needs_expected(spec) else None
+
+
+def question_key(prompt: Prompt) -> str:
+    """Return what makes two questions of test sets the same one."""
     return prompt.model_dump_json(include={"turns", "expected", "judge"})
 
 

@@ -19,6 +19,7 @@ from core import files
 from core.judges import judge
 from core.messages import Message, msg
 from core.runs import sample_answers, scenes
+from core.runs.cards import tested
 from core.runs.folder import RunFolder
 from core.runs.sample_answers import FrameAnswer
 from core.runs.scenes import ANSWER_TOKENS, MIN_HELD_OUT, Scene, Scenes
@@ -53,7 +54,7 @@ def _read(path: Path) -> list[HeldOutAnswers]:
 
 def sentences(run: RunFolder) -> list[Message]:
     """Describe what an ended run changed: right answers with their interval, neutral loss, length; or why that is
-    unknown.
+    unknown; and the test sets of its base.
 
     Empty for a run without sample answers.
     """
@@ -68,6 +69,7 @@ def sentences(run: RunFolder) -> list[Message]:
         messages.append(msg("better.not_at_both_ends"))
     else:
         messages += _of_answers(film, measured[0], measured[-1], facts.parent is not None)
+    messages += tested.sentences(run)
     if forgot := sample_answers.forgetting(sample_answers.read(run)):
         messages.append(msg("better.neutral", percent=100 * forgot.change, words=msg(f"better.forgot_{forgot.forgot}")))
     if messages and facts.adapter_is_best and measured and facts.adapter_step not in (None, measured[-1].step):
