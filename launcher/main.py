@@ -5,7 +5,7 @@
                                         the password of --auth
     python launch.py COMMAND ...        train, further, queue, runs, pause, resume, chat, compare, evaluate, sum,
                                         export, recipe, pack, unpack, plan, estimate, inspect, data, models, tools,
-                                        workspace, doctor; COMMAND --help lists its options
+                                        make, workspace, doctor; COMMAND --help lists its options
     python launch.py --version
     python launch.py --repair [--cpu]   check every package, choose torch again, then start; --cpu: the CPU build of
                                         torch, even if there is a GPU
@@ -56,6 +56,7 @@ COMMANDS = (
     "estimate",
     "inspect",
     "data",
+    "make",
     "models",
     "train",
     "queue",

@@ -20,6 +20,7 @@ from core.commands import (  # noqa: F401 - importing them adds their commands
     estimating,
     evaluating,
     hub_sets,
+    making,
     models,
     running,
     sets,

@@ -51,15 +51,19 @@ class DatasetInfo(Frozen):
             "Whose answers its rows correct: run:<id>, base:<model> or adapter:<folder> (core/chat/corrections)."
         ),
     )
+    made: str = Field("", description="Id of the making whose rows it has (core/chat/making).")
+    made_by: str = Field("", description="The model that wrote them.")
 
 
 class Origin(Frozen):
-    """The origin of a dataset from the Hub, or of corrections, as DatasetInfo keeps it."""
+    """The origin of a dataset from the Hub, of corrections, or of made rows, as DatasetInfo keeps it."""
 
     origin_name: str = ""
     revision: str = ""
     licence: str = ""
     corrects: str = ""
+    made: str = ""
+    made_by: str = ""
 
 
 OWN = Origin()

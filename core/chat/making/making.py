@@ -1,0 +1,199 @@
+"""A making: the passages of some documents, and the rows that a model wrote from each. No torch.
+
+<workspace>/making/<id>/: order.json and passages.jsonl, written once; written.jsonl, a line for each finished passage
+with its rows and what was dropped; marks.jsonl, what a person decided on a row, the newest line counts. A crash loses
+the passage that was being written, and nothing is written twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+
+from core import files
+from core.chat.making.drafts import Draft
+from core.chat.making.passage_rows import messages, write_passage
+from core.chat.making.passages import Passage
+from core.chat.making.rows import SHOWN, Dropped, MadeRow, MakingOrder, Result, dropped
+from core.chat.making.writers import RowWriter
+from core.data.findings.near import Near
+from core.data.findings.row_words import RowWords
+from core.data.sets import working
+from core.data.sets.info import DatasetInfo, Origin
+from core.data.store import DatasetStore
+from core.errors import ChatError, DataError
+from core.files import JsonObject
+from core.values import Frozen
+from core.workspace import names
+from core.workspace.folder import Workspace
+
+FOLDER = "making"
+ORDER, PASSAGES, WRITTEN, MARKS = "order.json", "passages.jsonl", "written.jsonl", "marks.jsonl"
+Decision = Literal["accept", "reject", "more", "never"]
+
+
+class Mark(Frozen):
+    """A person's decision on a row. draft: the row as edited."""
+
+    row: str
+    decision: Decision
+    draft: Draft | None = None
+
+
+class Making:
+    """A making on disk."""
+
+    def __init__(self, path: Path, order: MakingOrder):
+        self.path, self.order = path, order
+
+    @property
+    def id(self) -> str:
+        return self.path.name
+
+    @classmethod
+    def prepare(cls, workspace: Workspace, order: MakingOrder, passages: Sequence[Passage]) -> Making:
+        """Open the making with this order and these passages, or create it. Raises ChatError without a passage."""
+        if not passages:
+            raise ChatError("making.no_passages", title=order.title)
+        for making in cls.all_of(workspace):
+            if making.order == order and making.passages() == list(passages):
+                return making
+        root = workspace.root / FOLDER
+        root.mkdir(parents=True, exist_ok=True)
+        with files.folder_aside(root / f"{names.slug(order.title, 'rows')}-{names.short_id()}") as folder:
+            folder.mkdir()
+            lines = (passage.model_dump_json() + "\n" for passage in passages)
+            (folder / PASSAGES).write_text("".join(lines), "utf-8", newline="\n")
+            files.replace_json(folder / ORDER, order.model_dump(mode="json"))
+        return next(making for making in cls.all_of(workspace) if making.order == order)
+
+    @classmethod
+    def open(cls, workspace: Workspace, id: str) -> Making:
+        """Open a making. Raises ChatError if there is none of this id, or it cannot be read."""
+        folder = workspace.root / FOLDER / id
+        order = files.read_model(MakingOrder, folder / ORDER) if re.fullmatch(r"[\w-]{1,120}", id) else None
+        if order is None:
+            raise ChatError("making.unknown", id=id[:100])
+        return cls(folder, order)
+
+    @classmethod
+    def all_of(cls, workspace: Workspace) -> Iterator[Making]:
+        """All makings of a workspace; folders that cannot be read are skipped."""
+        for folder in sorted((workspace.root / FOLDER).glob("*")):
+            with suppress(ChatError):
+                yield cls.open(workspace, folder.name)
+
+    def passages(self) -> list[Passage]:
+        return [Passage.model_validate(record) for record in files.read_lines(self.path / PASSAGES, 0).records]
+
+    def results(self) -> dict[int, Result]:
+        """Return what came of the finished passages, by their numbers; damaged lines are skipped."""
+        results = dict[int, Result]()
+        for record in files.read_lines(self.path / WRITTEN, 0).records:
+            with suppress(ValidationError):
+                result = Result.model_validate(record)
+                results.setdefault(result.passage, result)
+        return results
+
+    def marks(self) -> dict[str, Mark]:
+        """Return a person's newest decision on each row, by the row's id."""
+        marks = dict[str, Mark]()
+        for record in files.read_lines(self.path / MARKS, 0).records:
+            with suppress(ValidationError):
+                mark = Mark.model_validate(record)
+                marks.pop(mark.row, None)
+                marks[mark.row] = mark
+        return marks
+
+    def mark(self, mark: Mark) -> None:
+        """Keep a decision. Raises RunError if the disk refuses."""
+        with files.writing(self.path):
+            files.append_line(self.path / MARKS, mark.model_dump(mode="json"))
+
+    def write(self, writer: RowWriter, stopped: Callable[[], bool] = lambda: False) -> Iterator[Result]:
+        """Write the rows of each missing passage and yield what came of it, saved at once.
+
+        Raises ChatError if the writer cannot be used, or stopped.
+        """
+        done = self.results()
+        for passage in self.passages():
+            if passage.number in done:
+                continue
+            if stopped():
+                raise ChatError("compare.stopped")
+            result = write_passage(self.order, passage, writer, *self._guidance())
+            with files.writing(self.path):
+                files.append_line(self.path / WRITTEN, result.model_dump(mode="json"))
+            yield result
+
+    def _guidance(self) -> tuple[list[tuple[str, str]], list[str]]:
+        """Return rows to follow and questions to avoid: the order's examples, and the newest that a person marked."""
+        rows = {row.id: row for row in self._all_rows()}
+        wanted, unwanted = list(self.order.examples), list[str]()
+        for mark in self.marks().values():
+            if (row := rows.get(mark.row)) and mark.decision in ("more", "never"):
+                step = (mark.draft or row.draft).steps[0]
+                if mark.decision == "more":
+                    wanted.append((step.question, step.answer))
+                else:
+                    unwanted.append(step.question)
+        return wanted[-SHOWN:], unwanted[-SHOWN:]
+
+    def _all_rows(self) -> Iterator[MadeRow]:
+        results = self.results()
+        return (row for number in sorted(results) for row in results[number].rows)
+
+    def rows(self) -> tuple[list[MadeRow], list[Dropped]]:
+        """Return the rows, as edited, without those that a person rejected; and those that repeat an earlier row."""
+        marks, kept, near = self.marks(), list[MadeRow](), Near()
+        for row in self._all_rows():
+            mark = marks.get(row.id)
+            if mark is None or mark.decision in ("accept", "more"):
+                kept.append(row.model_copy(update={"draft": mark.draft}) if mark and mark.draft else row)
+        for place, row in enumerate(kept):
+            near.add(RowWords(place, working.example_of({"messages": messages(row.draft.steps)})))
+        repeats = {later for later, _, _ in near.pairs()}
+        again = [dropped(kept[place].draft, kept[place].passage, "repeat") for place in sorted(repeats)]
+        return [row for place, row in enumerate(kept) if place not in repeats], again
+
+    def values(self) -> Iterator[JsonObject]:
+        """Yield the dataset's rows: one for each wording, with its split and its source."""
+        passages = {passage.number: passage for passage in self.passages()}
+        has_split = any(passage.validation for passage in passages.values())
+        for row in self.rows()[0]:
+            passage, (first, *others) = passages[row.passage], row.draft.steps
+            source = {
+                "file": passage.file, "headings": list(passage.headings), "rows": list(passage.rows),
+                "characters": [passage.start, passage.end], "quote": [step.quote for step in row.draft.steps],
+                "writer": self.order.writer, "known": row.known, "id": row.id,
+            }  # fmt: skip
+            split = {"split": "validation" if passage.validation else "train"} if has_split else {}
+            for question in (first.question, *row.draft.wordings):
+                steps = [first.model_copy(update={"question": question}), *others]
+                yield {"messages": messages(steps), **split, "source": source}
+
+    def dataset(self, workspace: Workspace, store: DatasetStore) -> DatasetInfo:
+        """Add the rows so far to the workspace as a dataset. Raises DataError without a row, or if the disk refuses."""
+        values = list(self.values())
+        if not values:
+            raise DataError("making.no_rows", title=self.order.title)
+        folder = workspace.cache / "sets"
+        file = folder / f"made-{names.short_id()}.jsonl"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            file.write_text(
+                "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values), "utf-8", "replace", "\n"
+            )
+            return store.import_file(file, self.order.title, origin=Origin(made=self.id, made_by=self.order.writer))
+        except OSError as error:
+            raise DataError("data.cannot_store", name=self.order.title, reason=error.strerror or str(error)) from error
+        finally:
+            with contextlib.suppress(OSError):
+                file.unlink(missing_ok=True)

@@ -1,0 +1,143 @@
+"""Lets a model write the rows of one passage and checks each: its quotes stand in the passage, its numbers do, and the
+question is answered the same from the passage alone. No torch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+
+from core.chat.making import checks, prompts
+from core.chat.making.drafts import Draft, Exchange, Kind, drafts_of, schema
+from core.chat.making.passages import Passage
+from core.chat.making.rows import Dropped, MadeRow, MakingOrder, Reason, Result, dropped
+from core.chat.making.writers import MAX_ANSWER, RowWriter
+from core.data.conversation import Turn
+from core.judges.numbers import quantities
+from core.judges.specs import JudgeSpec
+from core.judges.texts import without_thoughts
+from core.language import language_of
+
+ATTEMPTS = 3  # for a reply that is not JSON
+ROW_TOKENS, MAX_TOKENS = 260, 3000  # of a row that is written; of a whole reply
+Span = tuple[int, int]
+
+
+def write_passage(
+    order: MakingOrder,
+    passage: Passage,
+    writer: RowWriter,
+    wanted: Sequence[tuple[str, str]] = (),
+    unwanted: Sequence[str] = (),
+) -> Result:
+    """Let the writer write the rows of one passage, and check each.
+
+    wanted: rows to follow; unwanted: questions to avoid. Raises ChatError if the writer cannot be used.
+    """
+    began = time.monotonic()
+    language = order.language or language_of(passage.text) or "en"
+    rows, failed = list[MadeRow](), list[Dropped]()
+    kinds: list[tuple[Kind, int]] = [(order.kind, order.count)]
+    if _draws(order, passage):
+        kinds.append(("absent", 1))
+    for kind, count in kinds:
+        request = prompts.writing(kind, language, passage.text, count, order.wordings, wanted, unwanted)
+        drafts, problems = _drafts(writer, request, kind, language, count, order.wordings)
+        failed += [problem.model_copy(update={"passage": passage.number}) for problem in problems]
+        for one in _checked(drafts[:count], kind, passage, writer, language):
+            if isinstance(one, Dropped):
+                failed.append(one)
+            else:
+                draft = one.draft.model_copy(update={"wordings": one.draft.wordings[: order.wordings - 1]})
+                rows.append(one.model_copy(update={"id": f"{passage.number}-{len(rows)}", "draft": draft}))
+    seconds = round(time.monotonic() - began, 3)
+    return Result(passage=passage.number, rows=tuple(rows), dropped=tuple(failed), seconds=seconds)
+
+
+def _draws(order: MakingOrder, passage: Passage) -> bool:
+    """Return whether a question that this passage does not answer is written from it: evenly by the share."""
+    return int(order.absent * (passage.number + 1)) > int(order.absent * passage.number)
+
+
+def _drafts(
+    writer: RowWriter, request: list[Turn], kind: Kind, language: str, count: int, wordings: int
+) -> tuple[list[Draft], list[Dropped]]:
+    """Request rows until a reply is JSON; return them, and what is wrong with the replies."""
+    tokens = min(MAX_TOKENS, ROW_TOKENS * count + 60 * count * (wordings - 1))
+    absent = prompts.prompt_of("absent").absent_answer
+    text = ""
+    for attempt in range(ATTEMPTS):
+        [text] = writer.answers([request], tokens, attempt, schema(kind))
+        try:
+            drafts, bad = drafts_of(text, kind, absent.get(language, absent["en"]))
+        except ValueError:
+            continue
+        return drafts, [Dropped(passage=0, why="form", other=text[:500])] * bad
+    return [], [Dropped(passage=0, why="not_json", other=text[:500])]
+
+
+def _checked(
+    drafts: Sequence[Draft], kind: Kind, passage: Passage, writer: RowWriter, language: str
+) -> Iterator[MadeRow | Dropped]:
+    """Yield each draft as the row that it is, or as dropped with the reason."""
+    valid = list[tuple[Draft, tuple[Span, ...]]]()
+    for draft in drafts:
+        spans = _spans(draft, kind, passage)
+        if isinstance(spans, Dropped):
+            yield spans
+        else:
+            valid.append((draft, spans))
+    turns = [[*messages(draft.steps[:place]), {"role": "user", "content": step.question}]
+             for draft, _ in valid for place, step in enumerate(draft.steps)]  # fmt: skip
+    if not turns:
+        return
+    from_passage = iter(_answers(writer, [prompts.answering(language, each, passage.text) for each in turns]))
+    alone = iter(_answers(writer, turns) if kind != "absent" else [""] * len(turns))
+    spec = checks.judge_of([step.answer for draft, _ in valid for step in draft.steps])
+    for draft, spans in valid:
+        others, own = ([next(answers) for _ in draft.steps] for answers in (from_passage, alone))
+        pairs = list(zip(draft.steps, others, strict=True))
+        if wrong := [place for place, (step, other) in enumerate(pairs) if not _agrees(kind, spec, step.answer, other)]:
+            why: Reason = "stated" if kind == "absent" else "differs"
+            yield dropped(draft, passage.number, why, others[wrong[0]], wrong[0])
+            continue
+        known = kind != "absent" and all(
+            checks.says_the_same(spec, step.answer, answer, exactly=True)
+            for step, answer in zip(draft.steps, own, strict=True)
+        )
+        yield MadeRow(id="", passage=passage.number, kind=kind, draft=draft, spans=spans, known=known)
+
+
+def _spans(draft: Draft, kind: Kind, passage: Passage) -> tuple[Span, ...] | Dropped:
+    """Return where the quotes of a draft stand in the passage. The draft as dropped if one does not, or if an answer
+    has a number that the passage does not have."""
+    if kind == "absent":
+        return ()
+    spans, given = list[Span](), quantities(passage.text)
+    for place, step in enumerate(draft.steps):
+        if (span := checks.quote_span(passage.text, step.quote)) is None:
+            return dropped(draft, passage.number, "quote", step.quote, place)
+        spans.append(span)
+        if invented := [number.text for number in quantities(step.answer) if not checks.has_number(number, given)]:
+            return dropped(draft, passage.number, "number", invented[0], place)
+    return tuple(spans)
+
+
+def _agrees(kind: Kind, spec: JudgeSpec, answer: str, other: str) -> bool:
+    """Return whether an answer from the passage alone says what the row says. A summary has no second answer that it
+    could be compared with."""
+    is_stated = prompts.NOT_STATED.casefold() not in other.casefold()
+    if kind == "absent":
+        return not is_stated
+    return kind == "summary" or (is_stated and checks.says_the_same(spec, answer, other))
+
+
+def _answers(writer: RowWriter, conversations: list[list[Turn]]) -> list[str]:
+    return [without_thoughts(text) for text in writer.answers(conversations, MAX_ANSWER)]
+
+
+def messages(steps: Sequence[Exchange]) -> list[Turn]:
+    return [
+        {"role": role, "content": content}
+        for step in steps
+        for role, content in (("user", step.question), ("assistant", step.answer))
+    ]
