@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import fnmatch
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token, set_client_factory
 from huggingface_hub.errors import (
@@ -25,12 +23,12 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 from huggingface_hub.hf_api import ModelInfo
-from huggingface_hub.utils import _xet, _xet_progress_reporting
+from huggingface_hub.utils import _xet
 from huggingface_hub.utils._http import default_client_factory
 from huggingface_hub.utils._runtime import is_xet_available
 
 from core.errors import ExportError
-from core.export.hub.parcel import Parcel, ParcelFile
+from core.export.hub.parcel import Parcel
 from core.files import JsonObject
 from core.hub import xet
 from core.hub.hub_errors import format_size, host_of, wait_of
@@ -70,13 +68,13 @@ class Sent:
 
 
 class Sender:
-    """Sends a parcel. report: called with the stages asking_hub, sending and committing, and the fraction of
-    sending."""
+    """Sends a parcel. report: called with the stages asking_hub, sending and committing; while sending with the
+    fraction of bytes in files that have arrived, None before the first one."""
 
     def __init__(self, parcel: Parcel, private: bool, report: Report, endpoint: str | None = None):
         self.parcel, self.private, self._report = parcel, private, report
         self.endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
-        self._arrived: dict[str, int] = {}  # bytes by file
+        self._arrived: int | None = None  # bytes of the files that have arrived; None before sending
         self._hub = HfApi(endpoint=self.endpoint)
 
     def send(self) -> Sent:
@@ -101,8 +99,12 @@ class Sender:
         existing = self._existing()
         if existing is None:
             self._hub.create_repo(repo, private=self.private)
-        adds = [_Counted(piece, partial(self._set_arrived, piece.name)) for piece in self.parcel.pieces]
-        self._upload(adds)
+        adds = [CommitOperationAdd(piece.name, piece.content) for piece in self.parcel.pieces]
+        self._arrived = 0
+        for piece, add in zip(self.parcel.pieces, adds, strict=True):
+            self._report("sending", self._arrived / max(1, self.parcel.size) or None)
+            self._upload(add)
+            self._arrived += piece.size
         self._report("committing", None)
         # One commit at the end: an upload that breaks leaves the repository's files as they were.
         commit = self._hub.create_commit(
@@ -159,27 +161,18 @@ class Sender:
         names = [sibling.rfilename for sibling in existing.siblings or ()]
         return [name for name in fnmatch.filter(names, KIND_PATTERNS["merged"][0]) if name not in ours]
 
-    def _upload(self, adds: list[_Counted]) -> None:
-        """Upload the large files one after the other, by Xet if available, else, or if Xet fails, over plain HTTP from
-        the start. Small ones go with the commit."""
-        _xet_progress_reporting.XetUploadProgressReporter = partial(_XetProgress, partial(self._set_arrived, ""))
+    def _upload(self, add: CommitOperationAdd) -> None:
+        """Upload a large file, by Xet if available, else over plain HTTP. A small one goes with the commit."""
         _xet.get_xet_session = xet.session  # without telemetry, and with limits of time
-        send = partial(self._hub.preupload_lfs_files, self.parcel.repo, adds, num_threads=1, free_memory=False)
         try:
-            return send()
+            return self._hub.preupload_lfs_files(self.parcel.repo, [add], free_memory=False)
         except EXPECTED_ERRORS as error:
-            if not is_xet_available() or not any(add._upload_mode == "lfs" for add in adds):
+            if not is_xet_available() or add._upload_mode != "lfs":
                 raise
             # Its text may hold signed addresses; its type is enough to investigate.
             logging.getLogger(__name__).warning("Xet takes nothing (%s), going on over HTTP", type(error).__name__)
         constants.HF_HUB_DISABLE_XET = True
-        self._arrived.clear()
-        send()
-
-    def _set_arrived(self, name: str, size: int) -> None:
-        """Record and report bytes read. size: of the named file; of all files together by Xet, whose name is ""."""
-        self._arrived[name] = size
-        self._report("sending", min(1.0, sum(self._arrived.values()) / max(1, self.parcel.size)))
+        self._hub.preupload_lfs_files(self.parcel.repo, [add], free_memory=False)
 
     # ---- what went wrong ------------------------------------------------------------------------------------------
     def sentence(self, error: BaseException) -> ExportError:
@@ -197,9 +190,9 @@ class Sender:
             case HfHubHTTPError():
                 return self._status_error(error, values)
             case HTTPError():
-                if not (arrived := sum(self._arrived.values())):
+                if self._arrived is None:
                     return ExportError("publish.no_network", **values)
-                done, total = format_size(arrived), format_size(self.parcel.size)
+                done, total = format_size(self._arrived), format_size(self.parcel.size)
                 return ExportError("publish.interrupted", done=done, total=total, **values)
             case OSError():
                 return ExportError("publish.cannot_read", reason=error.strerror or type(error).__name__, **values)
@@ -219,45 +212,6 @@ class Sender:
         if status in keys:
             return ExportError(f"publish.{keys[status]}", owner=self.parcel.repo.partition("/")[0], **values)
         return ExportError("publish.server_trouble" if status >= 500 else "publish.refused", status=status, **values)
-
-
-class _Counted(CommitOperationAdd):
-    """One file that reports how far it was read."""
-
-    def __init__(self, piece: ParcelFile, on_progress: Callable[[int], None]):
-        self.piece, self.on_progress = piece, on_progress
-        super().__init__(piece.name, piece.content)
-
-    @contextmanager
-    def as_file(self, with_tqdm: bool = False) -> Iterator[BinaryIO]:
-        """Open the content as huggingface_hub does; while it is uploaded (with_tqdm), report the file's position after
-        each read."""
-        if not with_tqdm or isinstance(self.piece.content, bytes):
-            with super().as_file() as file:
-                yield file
-            return
-        with open(self.piece.content, "rb") as file:
-            read = file.read
-
-            def counted(size: int | None = -1) -> bytes:
-                content = read(size)
-                self.on_progress(file.tell())
-                return content
-
-            file.read = counted  # type: ignore[method-assign]
-            yield file
-
-
-class _XetProgress:
-    """Replacement for huggingface_hub's progress bars."""
-
-    def __init__(self, on_progress: Callable[[int], None]):
-        self._on_progress = on_progress
-
-    def update_progress(self, group: Any, items: object) -> None:
-        self._on_progress(int(group.total_bytes_completed))
-
-    def close(self) -> None: ...
 
 
 def _client() -> httpx.Client:
