@@ -391,9 +391,8 @@ class Tail:
 
 def read_lines(path: Path, offset: int, limit_bytes: int = 64 << 20, is_needed: bool = False) -> Tail:
     """Return the complete JSON objects, one a line, from a byte offset on (0 if the file is shorter), and the next
-    offset. ~ Bad lines are counted, an unfinished last one is left for next time. => Bad lines are counted, an
-    unfinished last one is left for next time, a line longer than limit_bytes is skipped. Bad lines are counted, an
-    unfinished last one is left for next time.
+    offset. Bad lines are counted, an unfinished last one is left for next time, a line longer than limit_bytes is
+    skipped.
 
     is_needed: raise OSError if an existing file cannot be read; otherwise it counts as empty.
     """

@@ -145,9 +145,8 @@ def _reason(error: Exception) -> str:
 
 
 def serve(options: argparse.Namespace, workspace: Workspace, ownership: Ownership, url: str, w: Wording) -> int:
-    """Serve the page, open the browser and print its addresses; wait until Ctrl-C or SIGTERM, ~ and wait for it. => and
-    wait for it; return 0. then pause the run that trains, and wait for it. Raises _Refusal if the workspace or port
-    cannot be used."""
+    """Serve the page, open the browser and print its addresses; wait until Ctrl-C or SIGTERM, then pause the run that
+    trains, and wait for it; return 0. Raises _Refusal if the workspace or port cannot be used."""
     over = threading.Event()
     for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
         if hasattr(signal, name):

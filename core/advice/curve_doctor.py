@@ -330,11 +330,10 @@ def _while_learning(series: Series) -> float:
 
 
 def _flat_measured(series: Series) -> tuple[Message, int, float] | None:
-    """Return the first evaluation that is followed by at least two without a gain, ~ Returns evidence, step, => As
-    (evidence, step, ~ loss that is left. => loss that is left); else None. and without a clear gain of the training
-    loss.
+    """Return the first evaluation that is followed by at least two without a gain, and without a clear gain of the
+    training loss.
 
-    Returns evidence, step, and the share of the untrained model's loss that is left.
+    As (evidence, step, and the share of the untrained model's loss that is left); else None.
     """
     usable = series.eval_steps <= _while_learning(series)
     steps, losses = series.eval_steps[usable], series.eval_losses[usable]

@@ -107,8 +107,8 @@ def weigh(recipe: Recipe, grounds: Grounds) -> tuple[Recipe, Verdict, Estimate |
 
 
 def _of_unequal(recipe: Recipe, filled: Recipe, verdict: Verdict, grounds: Grounds) -> list[Reason]:
-    """Return [a reason that compares with the largest of several GPUs alone], ~ batch size. => batch size; else []. if
-    the smallest prevents the fit or reduces the batch size."""
+    """Return [a reason that compares with the largest of several GPUs alone], if the smallest prevents the fit or
+    reduces the batch size; else []."""
     budget, largest = grounds.budget, grounds.budget.largest
     if largest is None or None in (largest.free_gib, budget.free_gib) or largest.free_gib == budget.free_gib:
         return []
@@ -206,10 +206,9 @@ def shorter(case: Case, draft: Recipe) -> Alternative | None:
 
 
 def offloaded(case: Case, draft: Recipe) -> Recipe | None:
-    """Return draft with the fewest layers in RAM, QLoRA with checkpointing, and the batch size that copies least. ~
-    None if the RAM does not suffice. => None if the RAM does not suffice, on a CPU, or with settings that exclude it.
+    """Return draft with the fewest layers in RAM, QLoRA with checkpointing, and the batch size that copies least.
 
-    None if the RAM does not suffice.
+    None if the RAM does not suffice, on a CPU, or with settings that exclude it.
     """
     train = draft.train
     if case.shape is None or case.on_cpu or train.offload_layers or train.ranks > 1 or draft.adapter.is_pissa:
@@ -236,9 +235,10 @@ def offloaded(case: Case, draft: Recipe) -> Recipe | None:
 
 def with_equal_cards(case: Case, draft: Recipe) -> tuple[Case, Recipe] | None:
     """Return the case of each GPU, and draft on all equal or chosen GPUs that share the base, with QLoRA, checkpointing
-    and a micro-batch of 1. ~ None for a single GPU, => None on a CPU, for a single GPU, with settings that exclude it,
+    and a micro-batch of 1.
 
-    None for a single GPU, if it does not fit either, or if the RAM does not suffice.
+    None on a CPU, for a single GPU, with settings that exclude it, if it does not fit either, or if the RAM does not
+    suffice.
     """
     train, budget, shape = draft.train, case.budget, case.shape
     ranks = train.ranks if train.ranks > 1 else 1 + budget.equal_cards
@@ -300,8 +300,8 @@ def in_parts(case: Case, draft: Recipe) -> Alternative | None:
 
 
 def smaller(case: Case, draft: Recipe) -> Alternative | None:
-    """Return an alternative: the largest smaller known model that fits with draft's max_length, ~ here. => here; None
-    without one. with the method recommended for it here."""
+    """Return an alternative: the largest smaller known model that fits with draft's max_length, with the method
+    recommended for it here; None without one."""
     assert case.shape is not None
     below = [
         known

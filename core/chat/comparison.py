@@ -154,9 +154,8 @@ class PromptComparison:
         test_set: tuple[str, str] | None = None,
         enable_thinking: bool | None = None,
     ) -> Self:
-        """Create a comparison's folder and write its lineup. ~ without prompts, with too many, or with one contestant
-        twice. => without prompts, with more than MAX_PROMPTS, or with one contestant twice. Raises ChatError without
-        prompts, with too many, or with one contestant twice."""
+        """Create a comparison's folder and write its lineup. Raises ChatError without prompts, with more than
+        MAX_PROMPTS, or with one contestant twice."""
         if not prompts:
             raise ChatError("compare.no_prompts")
         if len(prompts) > MAX_PROMPTS:

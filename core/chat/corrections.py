@@ -31,9 +31,8 @@ from core.workspace.names import short_id
 
 
 def row(turns: Sequence[Turn], better: str, worse: str = "") -> JsonObject:
-    """Return a dataset row: ~ Raises ChatError. => Raises ChatError without a question or better answer, or for two
-    equal answers. the conversation up to its question, the better answer and, if any, the rejected one. Raises
-    ChatError."""
+    """Return a dataset row: the conversation up to its question, the better answer and, if any, the rejected one.
+    Raises ChatError without a question or better answer, or for two equal answers."""
     if not turns or turns[-1]["role"] != "user":
         raise ChatError("chat.no_question")
     if not better.strip():

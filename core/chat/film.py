@@ -210,10 +210,9 @@ class SampleAnswers:
 
     @contextmanager
     def _unchanged(self, step: int | None) -> Iterator[None]:
-        """Context manager: eval mode, and random states restored afterwards. ~ An error in it ends the sample answers,
-        out of memory this frame, and neither ends the run. => An error in it is reported as a warning: lack of memory
-        ends this frame (step None: all sample answers), any other error all sample answers; neither ends the run. An
-        error in it ends the sample answers, out of memory this frame, and neither ends the run."""
+        """Context manager: eval mode, and random states restored afterwards. An error in it is reported as a warning:
+        lack of memory ends this frame (step None: all sample answers), any other error all sample answers; neither ends
+        the run."""
         on_card = self._step.on_card
         states = random_states(on_card)
         self._step.tuned.eval()

@@ -90,8 +90,8 @@ def own_prompts(lines: str) -> list[Prompt]:
 
 
 def prompt_from_row(example: Example, source: Source, max_characters: int | None = None) -> Prompt | None:
-    """Return a row up to its first answer as a prompt with that answer expected; ~ and questions that are too long. =>
-    and more than max_characters. None for plain text, tools, a bad answer, and questions that are too long."""
+    """Return a row up to its first answer as a prompt with that answer expected; None for plain text, tools, a bad
+    answer, and more than max_characters."""
     if example.text is not None or example.tools or example.is_bad:
         return None
     turns = conversation(example)
@@ -133,8 +133,8 @@ def prompts_of_file(path: Path) -> list[Prompt]:
 
 
 def values_of_file(path: Path) -> list[tuple[int, object]]:
-    """Return the values of a file of prompts, ~ Raises ChatError. => Raises ChatError for a file that is too large,
-    unreadable, or not UTF-8 or JSON. each with its line (in a .json file: its place). Raises ChatError."""
+    """Return the values of a file of prompts, each with its line (in a .json file: its place). Raises ChatError for a
+    file that is too large, unreadable, or not UTF-8 or JSON."""
     try:
         if (size := path.stat().st_size) > MAX_BYTES:
             raise ChatError("compare.too_large", file=path.name, found=size, most=MAX_BYTES)

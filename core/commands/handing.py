@@ -28,10 +28,8 @@ class Receiver:
 
     @classmethod
     def find(cls, to: str, space: Workspace, run: RunFolder) -> Receiver:
-        """Return the receiver for `to`, its program found; Ollama may be missing. ~ Raises ExportError for one that is
-        required but missing, or too old for this model family. => Raises ExportError without LM Studio's folder, or for
-        an Ollama too old for this model family. Raises ExportError for one that is required but missing, or too old for
-        this model family."""
+        """Return the receiver for `to`, its program found; Ollama may be missing. Raises ExportError without LM
+        Studio's folder, or for an Ollama too old for this model family."""
         if to == "lmstudio":
             return cls(to, lmstudio=lmstudio.wanted_folder())
         ollama = program.find() if to == "ollama" else None

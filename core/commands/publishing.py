@@ -34,9 +34,8 @@ class PublishWish:
 
 
 def to_hub(exports: Exports, run: RunFolder, wish: PublishWish) -> None:
-    """List what would be sent, of an export that is made first if needed, and, with wish.yes, send it. ~ and typer.Exit
-    with the exit status. => and always typer.Exit with the exit status: 0, 3 cancelled, 1 failed. Raises GarageError,
-    and typer.Exit with the exit status."""
+    """List what would be sent, of an export that is made first if needed, and, with wish.yes, send it. Raises
+    GarageError, and always typer.Exit with the exit status: 0, 3 cancelled, 1 failed."""
     check_name(wish.repo, run.name)
     if wish.kind not in ("adapter", "merged", "gguf"):
         raise ExportError("export.unknown_target", found=wish.kind[:40], there=["adapter", "merged", "gguf"])

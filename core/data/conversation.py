@@ -69,10 +69,8 @@ def characters(turn: Turn) -> int:
 
 
 def split_thinking(content: str) -> tuple[str, str]:
-    """Split an answer into (thinking, the rest); ("", content) if there is no thinking.
-
-    Thinking stands in <think> ... </think> at the beginning, or is closed by </think> if the prompt opened it.
-    """
+    """Split an answer into (thinking, the rest); ("", content) if there is no thinking. Thinking stands in <think> ...
+    </think> at the beginning, or before a </think> without a begin, which the prompt held."""
     match = _THOUGHT.match(content)
     if match is None or "<think>" in (match[3] or ""):
         return "", content
@@ -83,7 +81,9 @@ def split_thinking(content: str) -> tuple[str, str]:
 
 
 def read_messages(turns: Sequence[object], system: tuple[ChatMessage, ...], notes: Notes) -> tuple[ChatMessage, ...]:
-    """Return the messages of a row's turns, after those of a system column. Raises Flaw."""
+    """Return the messages of a row's turns, after those of a system column; calls that follow an answer are joined to
+    it, turns after the last answer dropped, tool results linked to their calls. Notes what is dropped. Raises Flaw,
+    also if no answer has weight."""
     messages: list[ChatMessage] = []
     numbers: list[int] = []  # index of the turn in the file where each message begins
     for number, turn in chain.from_iterable(
@@ -135,7 +135,8 @@ def _check_order(messages: Sequence[ChatMessage], numbers: Sequence[int]) -> Non
 
 
 def _linked(messages: Sequence[ChatMessage]) -> tuple[ChatMessage, ...]:
-    """Add to each tool result the name of the call that it answers: by its id, or else the next in order."""
+    """Return the messages with, for each tool result, name and id of the call that it answers: by its id, or else the
+    next in order."""
     linked: list[ChatMessage] = []
     waiting: list[ToolCall] = []
     for message in messages:
@@ -150,7 +151,8 @@ def _linked(messages: Sequence[ChatMessage]) -> tuple[ChatMessage, ...]:
 
 
 def _message(turn: object, number: int, notes: Notes) -> ChatMessage:
-    """Read a turn in either notation: role/content or from/value. Raises Flaw."""
+    """Return a turn in either notation (role/content or from/value) as a message: text, thinking, tool calls, weight (0
+    where a flag says that it is not trained); unread fields are noted. Raises Flaw."""
     if not isinstance(turn, dict):
         raise Flaw("data.turn_not_an_object", turn=number, found=type_name(turn))
     role_key, content_key, calls_key = (
@@ -203,7 +205,8 @@ def _first(turn: Turn, *names: str) -> str:
 
 
 def _content(content: object, number: int, notes: Notes) -> tuple[str, str]:
-    """Return the text of a turn, and thinking stored as a separate part. Raises Flaw for parts that are no text."""
+    """Return the text of a turn, and thinking stored as a separate part. An object becomes JSON, None "". Raises Flaw
+    for parts that are no text."""
     if isinstance(content, str):
         return content, ""
     if content is None:

@@ -172,9 +172,8 @@ def _own_hidden(model: PreTrainedModel) -> torch.Tensor | None:
 @torch.no_grad()
 def holds(model: PreTrainedModel, own: torch.Tensor) -> bool:
     """Test whether packing isolates two examples in one row: each gives what it gives alone, the first also `own`, the
-    hidden states by the model's own attention, both within 2 % of the maximum (15 % in 8 bits) ~ changing the first
-    does not affect the second => changing the first does not affect the second beyond rounding. True on the meta
-    device, and changing the first does not affect the second."""
+    hidden states by the model's own attention, both within 2 % of the maximum (15 % in 8 bits), and changing the first
+    does not affect the second beyond rounding. True on the meta device."""
     with eight_bit.rows_apart(model) as in_8_bit:
         ids = _probe(model)
         vocabulary = model.config.get_text_config().vocab_size

@@ -30,8 +30,7 @@ def load(
     keep_towers: bool = False,
 ) -> PreTrainedModel:
     """Load the base of folder on compute.device in eval mode, all parameters frozen, quantized to 4 or 8 bits unless
-    its files are quantized already. ~ Raises ModelError with the reason. => Raises ModelError with the reason;
-    out-of-memory errors as they are. Raises ModelError with the reason.
+    its files are quantized already. Raises ModelError with the reason; out-of-memory errors as they are.
 
     keep_towers: keep the weights of its towers (core/engine/families/parts), which nothing here uses.
     """

@@ -37,11 +37,10 @@ class Compute:
 
 def choose(before: str | None = None) -> Compute:
     """Choose bf16 on GPUs from Ampere on and on CPUs that compute it natively, fp16 on older GPUs, otherwise fp32; on
-    Windows and WSL also limit this process to the memory that is free on the GPU. ~ which is kept whatever today's
-    timing => which is used even if another one were chosen now
+    Windows and WSL also limit this process to the memory that is free on the GPU.
 
     Call it before using the GPU: the memory free then is what this process may use. before: the dtype of an earlier
-    attempt of the same run, which is kept whatever today's timing.
+    attempt of the same run, which is used even if another one were chosen now.
     """
     chosen = _choose()
     if chosen.on_card:

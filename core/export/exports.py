@@ -104,9 +104,8 @@ class Exports:
         keep_unproven: bool = False,
         strength: float = 1.0,
     ) -> ExportJob:
-        """Begin an export in a child process and return its job, after deleting leftovers and calling before_start. ~
-        Raises ExportError if it is not possible, => Raises ExportError if its options, tools or path do not allow it,
-        Raises ExportError if it is not possible, BusyError while the same one is running."""
+        """Begin an export in a child process and return its job, after deleting leftovers and calling before_start.
+        Raises ExportError if its options, tools or path do not allow it, BusyError while the same one is running."""
         request = self.request(run, to, quant, checkpoint, keep_unproven, strength)
         if request.kind == "gguf" and (reason := tools.why_unavailable(self.workspace)):
             raise ExportError("gguf.needs_tools", reason=reason)
@@ -140,8 +139,8 @@ class Exports:
         strength: float = 1.0,
     ) -> ExportRequest:
         """Check an export's options and return the worker's request. to: a key of KINDS; quant: for GGUF only, default
-        the first of QUANTS; checkpoint: None for the final adapter. ~ RunError or ModelError. => RunError or ModelError
-        (a damaged adapter). Raises ExportError, RunError or ModelError."""
+        the first of QUANTS; checkpoint: None for the final adapter. Raises ExportError, RunError or ModelError (a
+        damaged adapter)."""
         if to not in KINDS:
             raise ExportError("export.unknown_target", found=str(to)[:40], there=list(KINDS))
         kind = KINDS[to]

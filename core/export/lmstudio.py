@@ -48,8 +48,8 @@ def wanted_folder(home: Path | None = None) -> Path:
 
 
 def place(file: Path, run_name: str, models: Path) -> Path:
-    """Link or copy the file ~ models folder; => models folder, as MAKER/run_name/FILE; of a finished export below LM
-    Studio's models folder; return its new path.
+    """Link or copy the file of a finished export below LM Studio's models folder, as MAKER/run_name/FILE; return its
+    new path.
 
     Replaces an earlier file of the same name. Raises ExportError for a path that is too long, RunError for a full disk;
     no part of the file is left there then.

@@ -131,8 +131,8 @@ def read_all(file: Path) -> dict[str, torch.Tensor]:
 
 def compare(tuned: Tuned, written: MergedFolder, progress: Progress, check: Check) -> Comparison:
     """Compare every tensor that exists or should exist in the written folder with the tuned base; return how many are
-    in both, and `off`, the names ~ value. => value. check may raise between pieces. of those missing, superfluous, of
-    another shape or value."""
+    in both, and `off`, the names of those missing, superfluous, of another shape or value. check may raise between
+    pieces."""
     off = sorted(set(written.names) ^ set(written.expected))
     both = [name for name in written.expected if name not in off]
     sizes = {name: tuned.base.base.tensors[name].shape for name in both}

@@ -37,10 +37,10 @@ class WeightedAdapter:
 
 def write(parts: tuple[WeightedAdapter, WeightedAdapter], target: Path, rank: int | None = None) -> int:
     """Write the sum to the new folder target, with tokenizer and template of the first part, completely or not at all,
-    ~ if these cannot be summed, OSError. => for another base or template, unlike shapes, an existing target or a wrong
-    rank; OSError. and return its rank.
+    and return its rank.
 
-    rank: of the result; None: the sum of both ranks. Raises ModelError if these cannot be summed, OSError.
+    rank: of the result; None: the sum of both ranks. Raises ModelError for another base or template, unlike shapes, an
+    existing target or a wrong rank; OSError.
     """
     configs = [_config(part.folder) for part in parts]
     first, second = configs

@@ -205,8 +205,8 @@ class Queue:
         )
 
     def move(self, run_id: str, way: int, waiting: Sequence[str]) -> Order:
-        """Move a run by one place and return the new order. ~ nothing happens. => nothing happens. Raises RunError for
-        a run that does not wait. way: -1 towards the front, 1 towards the end; at either end nothing happens."""
+        """Move a run by one place and return the new order. way: -1 towards the front, 1 towards the end; at either end
+        nothing happens. Raises RunError for a run that does not wait."""
 
         def moved(order: Order) -> Order:
             entries = list(arranged(order, waiting))

@@ -39,8 +39,8 @@ class Runs:
     workspace: Workspace
 
     def create(self, recipe: Recipe, launcher: str, facts: RunFacts | None = None) -> RunFolder:
-        """Create the folder of a queued run, all or nothing, with its recipe, run.json (under a free name) and state. ~
-        Raises RunError. => Raises RunError if it cannot. Raises RunError.
+        """Create the folder of a queued run, all or nothing, with its recipe, run.json (under a free name) and state.
+        Raises RunError if it cannot.
 
         launcher: "app" (the app's supervisor starts it) or "command" (the command that created it does).
         """

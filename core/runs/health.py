@@ -55,9 +55,8 @@ class Health:
 
     def judge(self, loss: float, is_finite: bool, step: int) -> StepVerdict:
         """Judge a step whose gradients are computed but not applied: "skip" it for numbers that are not finite,
-        "roll_back" after several, or if the loss was DIVERGED_BY_NATS above the start for DIVERGED_STEPS steps, ~ and
-        "stop" once that was done too often. => "stop" instead once that was done too often, else "good". Updates the
-        counts. and "stop" once that was done too often. loss: mean over its trained tokens."""
+        "roll_back" after several, or if the loss was DIVERGED_BY_NATS above the start for DIVERGED_STEPS steps, "stop"
+        instead once that was done too often, else "good". Updates the counts. loss: mean over its trained tokens."""
         if not is_finite:
             self.no_numbers += 1
             if self.no_numbers < NON_FINITE_STEPS:

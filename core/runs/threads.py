@@ -59,11 +59,10 @@ class Threads:
         self.now = self.most
 
     def note(self, seconds: float, tokens: float) -> Message | None:
-        """Record a step, and begin, judge or end a trial of another number of threads: ~ Returns a message once a trial
-        has changed the count. => Returns a message once a trial has succeeded. the seconds that it took alone and the
-        tokens that it read.
+        """Record a step, and begin, judge or end a trial of another number of threads: the seconds that it took alone
+        and the tokens that it read.
 
-        Returns a message once a trial has changed the count.
+        Returns a message once a trial has succeeded.
         """
         if self.most == 1:
             return None

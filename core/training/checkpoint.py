@@ -169,9 +169,8 @@ class Saved:
 
 
 def read(folder: Path) -> Saved:
-    """Read a checkpoint's position, states and adapter weights. ~ Raises RunError for one that cannot be resumed from.
-    => Raises RunError for one that cannot be read; PermissionError and lack of memory as they are. Raises RunError for
-    one that cannot be resumed from."""
+    """Read a checkpoint's position, states and adapter weights. Raises RunError for one that cannot be read;
+    PermissionError and lack of memory as they are."""
     try:
         value = json.loads((folder / "position.json").read_text("utf-8"))
         value["health"] = _from_dict(Health, value.get("health") or {})

@@ -208,8 +208,7 @@ class Trainer:
 
     def _step(self, number: int, micro_batches: Sequence[Sequence[int]]) -> tuple[dict[str, Any], StepVerdict, float]:
         """Compute one optimizer step and apply it if its loss and gradients are good; return its metrics, the verdict
-        on them and its seconds. ~ The adapter changes only if they are good. => Otherwise the adapter stays as it was.
-        The adapter changes only if they are good."""
+        on them and its seconds. Otherwise the adapter stays as it was."""
         started = time.perf_counter()  # time.monotonic moves each 15.6 ms on Windows: some steps would take 0 s
         learning_rate = self._learning_rate(number)
         parts = [part for rows in micro_batches for part in self.step.parts([self.data.train[i] for i in rows])]

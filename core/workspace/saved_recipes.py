@@ -67,9 +67,8 @@ class UserPresets:
         return self._read(preset_id)
 
     def save(self, title: str, recipe: Recipe) -> UserPreset:
-        """Save the fields that recipe sets, without data and name, and return the preset. ~ Raises RecipeError. =>
-        Raises RecipeError for an empty title, and if it cannot be written. Replaces a preset of the same title. Raises
-        RecipeError."""
+        """Save the fields that recipe sets, without data and name, and return the preset. Replaces a preset of the same
+        title. Raises RecipeError for an empty title, and if it cannot be written."""
         shown = display_name(title)
         if not shown:
             raise RecipeError("preset.no_title")

@@ -103,9 +103,9 @@ class Fillings:
         report: CardReport | None = None,
     ) -> tuple[Filling, Updates]:
         """Return the form's values and answers for a recipe, and a notice on how many settings were filled in and what
-        is missing. ~ report: of an opened recipe card. => report: of an opened recipe card. Without its dataset, data
-        is empty and the recipe's reading is kept. title: of the recipe or run. parent: id of the run to continue.
-        is_local: true if the browser runs on this PC. report: of an opened recipe card."""
+        is missing. title: of the recipe or run. parent: id of the run to continue. is_local: true if the browser runs
+        on this PC. report: of an opened recipe card. Without its dataset, data is empty and the recipe's reading is
+        kept."""
         explicit = explicit_values(recipe)
         values: JsonObject = {"model": recipe.model.id}
         answers: JsonObject = {"explicit": explicit, "parent": parent}

@@ -281,8 +281,8 @@ def fold(title: str, *content: Html | None, open_: bool = False) -> Html:
 
 
 def dry_run_line(state: DryRunState | None, advice: Advice, w: Wording) -> Html | None:
-    """Return a line if the dry run differs ~ or on whether the run fits. => and a warning if it does not fit where the
-    plan does; None otherwise. from the plan by more than the plan's margin, or on whether the run fits."""
+    """Return a line if the dry run differs from the plan by more than the plan's margin, and a warning if it does not
+    fit where the plan does; None otherwise."""
     if state is None or state.answer is None or advice.estimate is None:
         return None
     counted, free, on_card = state.answer.estimate, advice.budget.free_gib, advice.estimate.on_card_gib

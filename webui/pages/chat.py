@@ -266,9 +266,8 @@ class ChatPage:
     def talk_on(
         self, message: str, opened: object, base: list[Message], tuned: list[Message], *rest: object
     ) -> Iterator[list[object]]:
-        """Answer a message, and save the conversation while it grows. Inputs: as of talk, ~ then the conversation,
-        which is saved while it grows. => then the conversation. with the open conversation before both histories.
-        Outputs: as of talk, then the conversation, which is saved while it grows."""
+        """Answer a message, and save the conversation while it grows. Inputs: as of talk, with the open conversation
+        before both histories. Outputs: as of talk, then the conversation."""
         views = self.talk(message, base, tuned, *rest)
         yield from self.shelf.keeping(views, opened, rest[0], self._label(rest[0]), base, is_another=False)
 

@@ -88,8 +88,8 @@ class CorrectionsPanel(Panel):
         return [updates.get(part, gr.skip()) for part in self.outputs]
 
     def opened(self, base: list[Message] | None, tuned: list[Message] | None) -> list[object]:
-        """Open the correction: put ~ into the text field. => into the text field; a notice without one. Inputs: both
-        histories. Outputs: outputs. the last answer of the tuned model, else of the base, into the text field."""
+        """Open the correction: put the last answer of the tuned model, else of the base, into the text field; a notice
+        without one. Inputs: both histories. Outputs: outputs."""
         _, answer = last_answer(tuned or base)
         if not answer:
             return self.closed(notice(self.w.t("corrections.nothing"), "warn"))

@@ -39,8 +39,8 @@ UNKNOWN = math.nan  # not in the file, or not finite
 def smooth(
     values: Iterable[float], weight: float = SMOOTHING, state: tuple[float, int] = (0.0, 0)
 ) -> tuple[list[float], tuple[float, int]]:
-    """Return the exponential moving average of values, bias-corrected, ~ is the first value. => is the first value; and
-    the state after them. so that the first smoothed value is the first value.
+    """Return the exponential moving average of values, bias-corrected, so that the first smoothed value is the first
+    value; and the state after them.
 
     state: (uncorrected average, number of values before) to continue from. Kingma & Ba 2015, section 3.
     """

@@ -30,8 +30,8 @@ _Reader = Callable[[JsonObject, str, Notes], Iterator[ExportedMessage]]
 
 
 def _read_each(source: Source, limits: Limits, read: _Reader) -> Iterator[ExportedMessage | Problem]:
-    """Yield the messages that read makes of each object of a file (of it, its number and its notes), and its
-    omissions."""
+    """Yield the messages that read makes of each JSON object of a file (called with it, its number and its notes), then
+    its omissions. Objects larger than limits.row_bytes pass up to LARGEST_TALK; a Problem is passed on."""
     rows = jsonl_rows if source.kind == "jsonl" else json_rows
     for item in rows(source, limits.model_copy(update={"row_bytes": max(limits.row_bytes, LARGEST_TALK)})):
         if isinstance(item, Problem):
@@ -55,7 +55,8 @@ def chatgpt(source: Source, limits: Limits) -> Iterator[ExportedMessage | Proble
 
 
 def _chatgpt_messages(conversation: JsonObject, thread: str, notes: Notes) -> Iterator[ExportedMessage]:
-    """Yield the messages of the branch that was open last; other branches are noted."""
+    """Yield the messages of the branch that was open last; other branches with text are noted as an omission, and what
+    is no text."""
     nodes = conversation.get("mapping")
     notes.add_unread("column", conversation, ("mapping", "current_node"))
     if not isinstance(nodes, dict):
@@ -80,7 +81,8 @@ def deepseek(source: Source, limits: Limits) -> Iterator[ExportedMessage | Probl
 
 
 def _deepseek_messages(conversation: JsonObject, thread: str, notes: Notes) -> Iterator[ExportedMessage]:
-    """Yield requests and answers of the branch that was open last; other parts are noted."""
+    """Yield requests and answers of the branch that was open last; other branches and other parts are noted as
+    omissions."""
     nodes, session = _deepseek_nodes(conversation), conversation.get("chat_session")
     branch = list(_branch(nodes, session.get("current_message_id") if isinstance(session, dict) else None))
     if len(branch) < sum(bool(node.get("message")) for node in nodes.values()):
@@ -98,7 +100,7 @@ def _deepseek_messages(conversation: JsonObject, thread: str, notes: Notes) -> I
 
 
 def _deepseek_nodes(conversation: JsonObject) -> dict[str, JsonObject]:
-    """Return the messages as a tree such as ChatGPT's: id -> parent, children, message."""
+    """Return the messages of either notation as a tree such as ChatGPT's: id -> parent, children, message."""
     tree, listed = conversation.get("mapping"), conversation.get("chat_messages")
     if isinstance(tree, dict):
         return {id: node for id, node in tree.items() if isinstance(node, dict)}
@@ -113,7 +115,8 @@ def _deepseek_nodes(conversation: JsonObject) -> dict[str, JsonObject]:
 
 
 def _branch(nodes: Mapping[str, JsonObject], last: object) -> list[str]:
-    """Return the ids from the first message to the last: the one that was open, else the newest without an answer."""
+    """Return the ids from the first message to the one that was open; where last names none, to the newest without an
+    answer."""
     if not isinstance(last, str) or last not in nodes:
         leaves = [id for id, node in nodes.items() if not node.get("children")]
         last = max(leaves, key=lambda id: _time(nodes[id].get("message")) or 0.0, default=None)
@@ -132,7 +135,8 @@ def _time(message: object) -> float | None:
 
 
 def _chatgpt_text(message: object, notes: Notes) -> tuple[str, str] | None:
-    """Return (role, text) of a written message; None for all others, which are noted."""
+    """Return (role, text) of a written message of the user or the assistant; None for all others, which are noted, and
+    for an empty one."""
     if not isinstance(message, dict):
         return None
     author, content = message.get("author"), message.get("content")
@@ -166,7 +170,7 @@ def claude(source: Source, limits: Limits) -> Iterator[ExportedMessage | Problem
 
 
 def _claude_messages(conversation: JsonObject, thread: str, notes: Notes) -> Iterator[ExportedMessage]:
-    """Yield the messages of the newest branch; what is not text is noted."""
+    """Yield the messages of the newest branch with their times; what is not text is noted."""
     messages = conversation.get("chat_messages")
     notes.add_unread("column", conversation, ("chat_messages",))
     for message in _on_newest_branch(messages, notes) if isinstance(messages, list) else ():
@@ -188,8 +192,8 @@ def claude_code(source: Source, limits: Limits) -> Iterator[ExportedMessage | Pr
 
 
 def _claude_code_message(entry: JsonObject, _line: str, notes: Notes) -> Iterator[ExportedMessage]:
-    """Yield the message of a line of Claude Code's log; those of subagents and of the app itself are marked as left
-    out."""
+    """Yield the message of a line of Claude Code's log, its session the thread; those of subagents and of the app
+    itself are marked as left out, a line without message is noted."""
     message = entry.get("message")
     if not isinstance(message, dict):
         notes.add_omission("message", str(entry.get("type")))
@@ -209,7 +213,8 @@ _GROK_CARD = re.compile(r"<grok:render\b[^<]*(?:<(?!/?grok:render)[^<]*)*</grok:
 
 
 def grok(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
-    """Yield the conversations of an account's export; marks of pictures and links within the answers are left out."""
+    """Yield the conversations of an account's export, without times; marks of pictures and links within the answers are
+    removed, each generated picture or film is an omission."""
     for number, (_, conversation) in enumerate(objects(source, "conversations.item"), 1):
         listed = conversation.get("responses")
         for response in listed if isinstance(listed, list) else ():
@@ -230,7 +235,7 @@ def grok(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
 # ---- Gemini --------------------------------------------------------------------------------------
 def gemini(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
     """Yield the prompts in a list of Google's activities (Takeout), each with its answer: a conversation of its own, as
-    nothing says which belong together."""
+    nothing says which belong together. Activities without an answer, and attached files, are marked as left out."""
     for number, (_, activity) in enumerate(objects(source, "item"), 1):
         parts = activity.get("safeHtmlItem")
         answers = [text_at(part, "html") for part in parts] if isinstance(parts, list) else []
@@ -246,7 +251,8 @@ def gemini(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
 
 
 def _on_newest_branch(messages: list[object], notes: Notes) -> list[object]:
-    """Return the messages on the branch of the newest one; all messages if there is a single branch."""
+    """Return the messages on the branch of the newest one, others noted; all messages if there is a single branch, or
+    if ids are missing."""
     known = [message for message in messages if isinstance(message, dict)]
     nodes = {str(message.get("uuid")): {"parent": message.get("parent_message_uuid")} for message in known}
     parents = [parent for node in nodes.values() if isinstance(parent := node["parent"], str)]
@@ -279,8 +285,8 @@ def tavern(source: Source, limits: Limits) -> Iterator[ExportedMessage | Problem
 
 
 def _tavern_message(message: JsonObject, _line: str, notes: Notes) -> Iterator[ExportedMessage]:
-    """Yield the message of a line of SillyTavern's log, with the reply that was shown; others to choose from are
-    noted."""
+    """Yield the message of a line of SillyTavern's log, with the reply that was shown; others to choose from are noted,
+    lines of the app marked as left out, a line without text or name is skipped."""
     text, name = message.get("mes"), message.get("name")
     if not isinstance(text, str) or not isinstance(name, str):
         return
@@ -298,7 +304,8 @@ def _tavern_message(message: JsonObject, _line: str, notes: Notes) -> Iterator[E
 
 
 def _parse_date(value: object) -> float | None:
-    """Parse "2023-11-6 @12h 34m 56s", "June 19, 2023 2:20pm", ISO 8601, or milliseconds since 1970."""
+    """Parse "2023-11-6 @12h 34m 56s", "June 19, 2023 2:20pm", ISO 8601, or milliseconds since 1970 to seconds since
+    1970; None for anything else."""
     if isinstance(value, int | float):
         return dates.stamp_to_seconds(value, 1000)
     if not isinstance(value, str):
@@ -318,11 +325,8 @@ def _parse_date(value: object) -> float | None:
 
 # ---- Character.AI --------------------------------------------------------------------------------
 def character_ai(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
-    """Yield the turns of a chat as its server sends them, with several answers each (`candidates`), or the older
-    histories.
-
-    Turns come newest first. Of several answers the chosen one is used.
-    """
+    """Yield the turns of a chat as its server sends them, with several answers each (`candidates`), in order of time;
+    then the older histories. Of several answers the chosen one is yielded, the others as an omission."""
     turns = [
         turn
         for place in ("turns.item", "item")

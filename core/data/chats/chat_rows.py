@@ -44,8 +44,8 @@ class Turn:
 
 
 def chat_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem]:
-    """Yield rows of {"messages": [...]}; what was left out belongs to the next row, or to the last one. Raises
-    DataError if nobody answers."""
+    """Yield numbered rows {"messages": [...]} of a chat, and problems; what was left out belongs to the next row, or to
+    the last one. Raises DataError if nobody answers."""
     chat, overview = read_as(source), summarize(source)
     rows = _Rows(chat, overview)
     waiting: RawRow | None = None
@@ -82,7 +82,8 @@ class _Rows:
     def convert(
         self, exported: Iterator[ExportedMessage | Problem] | Iterator[ExportedMessage]
     ) -> Iterator[_ChatRow | Problem]:
-        """Yield the rows of an export's threads, which come one after another."""
+        """Yield the rows of an export's threads, which come one after another. A conversation ends with its thread, or
+        at a silence longer than the chosen gap; a system message before it begins its rows. Notes omissions."""
         conversation: list[ExportedMessage] = []
         before: float | None = None
         for message in exported:
@@ -114,8 +115,9 @@ class _Rows:
         yield from self._rows(self._turns(conversation))
 
     def _turns(self, conversation: list[ExportedMessage]) -> list[Turn]:
-        """Return a conversation as turns: what the voice wrote is the assistant's, with stand-ins if they are chosen.
-        Among more than two people each line names its person."""
+        """Return a conversation as turns: the voice's messages in succession are one of the assistant, the others' one
+        of the user, with stand-ins if they are chosen. Among more than two people each line of the others names its
+        person."""
         turns: list[Turn] = []
         named = bool(conversation) and len(self._overview.in_thread[conversation[0].thread]) > 2
         for is_voice, group in groupby(conversation, lambda message: message.person == self._voice):
@@ -131,7 +133,8 @@ class _Rows:
         return turns
 
     def _rows(self, turns: list[Turn]) -> Iterator[_ChatRow]:
-        """Yield a conversation in rows that begin with a question and end with an answer."""
+        """Yield a conversation in rows that begin with a question and end with an answer; turns before and after are
+        noted. A row has at most ROW_TOKENS tokens; the next one begins with the last pairs, as context."""
         if turns and turns[0].role == "assistant":
             self.omissions.append(Omission("chat", "unasked"))
             turns = turns[1:]
@@ -161,7 +164,7 @@ class _Rows:
 
 
 def _last(pairs: list[tuple[Turn, Turn]]) -> list[tuple[Turn, Turn]]:
-    """Return the last pairs of turns that fit CONTEXT_TOKENS."""
+    """Return the last pairs of turns that together have at most CONTEXT_TOKENS tokens."""
     last: list[tuple[Turn, Turn]] = []
     size = 0.0
     for pair in reversed(pairs):

@@ -34,7 +34,8 @@ def hour_of(hour: int, half: str | None) -> int:
 
 
 def order_of(dates: Iterable[tuple[int, int, int]]) -> Order:
-    """Infer the order of day, month and year from their values; if both fit, the order in which time runs forward."""
+    """Infer the order of day, month and year from their values ("ymd", "dmy" or "mdy"); if both fit, the order in which
+    time runs backward less often, "dmy" for a tie."""
     most = [0, 0, 0]
     backward = {"dmy": 0, "mdy": 0}
     before: tuple[int, int, int] | None = None
@@ -54,7 +55,8 @@ def order_of(dates: Iterable[tuple[int, int, int]]) -> Order:
 
 
 def seconds(numbers: Numbers, order: Order) -> float | None:
-    """Return seconds since 1970 of a local time, taken as UTC; None for an impossible date."""
+    """Return seconds since 1970 of a local time, taken as UTC; None for an impossible date. Years below 100 are of 2000
+    on."""
     parts = dict(zip(order, numbers[:3], strict=True))
     year = parts["y"] + 2000 if parts["y"] < 100 else parts["y"]
     try:
@@ -81,7 +83,8 @@ def parse_iso(value: object) -> float | None:
 
 
 def numbers_in(value: object) -> Numbers | None:
-    """Parse "31/12/2025 9:05 pm", in any order of the date's numbers; None for any other text."""
+    """Parse "31/12/2025 9:05 pm" to three numbers of the date as written, hour, minute and second; None for any other
+    text."""
     match = _WRITTEN.match(value.strip()) if isinstance(value, str) else None
     if match is None:
         return None
@@ -90,8 +93,8 @@ def numbers_in(value: object) -> Numbers | None:
 
 
 def moment(value: object, order: Order) -> float | None:
-    """Return seconds since 1970 for a date, a number of seconds or of their parts, or a text; None for anything
-    else."""
+    """Return seconds since 1970 for a date, a number of seconds (or of their thousandths, millionths, billionths), or a
+    text: ISO 8601, a date in this order of numbers, or that of an e-mail. None for anything else."""
     if isinstance(value, date) and not isinstance(value, datetime):
         value = datetime(value.year, value.month, value.day)
     if isinstance(value, datetime):

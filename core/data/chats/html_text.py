@@ -32,8 +32,8 @@ class _Text(HTMLParser):
 
 
 def text_of_html(html: str) -> tuple[str, bool]:
-    """Return the text without the message that it quotes, a line for each paragraph and list item, and whether a
-    picture or a file is beside it."""
+    """Return the text of HTML without the message that it quotes, a line for each paragraph and list item and at most
+    one empty line between, and whether a picture or a file is beside it."""
     parser = _Text()
     parser.feed(html)
     parser.close()

@@ -67,7 +67,8 @@ def recognize(lines: Sequence[str]) -> str:
 
 
 def _style(lines: Iterable[str]) -> _LogStyle | None:
-    """Return the notation of an IRC log or script by its first lines; None if too few are written by people."""
+    """Return the notation of an IRC log or script by its first lines. None unless nearly all are messages, of at least
+    two names that write repeatedly and are no programs, levels or tags."""
     lines = [line.rstrip("\n") for line in lines if line.strip()]
     for name, said in _SAID.items():
         nicks = Counter(match["nick"] for line in lines if (match := said.match(line)))
@@ -86,7 +87,8 @@ def _style(lines: Iterable[str]) -> _LogStyle | None:
 
 
 def _are_speakers(names: Sequence[str]) -> bool:
-    """Return True for the names of people, who speak in any order: no roles, and no fields in a fixed one."""
+    """Return True for the names of people: each with several lines, in no fixed order, no roles, no names of fields,
+    few words that begin with a capital."""
     count = len({*names})
     if count * _LINES_OF_ONE > len(names) or any(role_of(name) or means_something(name) for name in {*names}):
         return False
@@ -95,7 +97,8 @@ def _are_speakers(names: Sequence[str]) -> bool:
 
 
 def messages(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
-    """Yield the messages of a log, with the lines that continue them, and its events as lines of the app."""
+    """Yield the messages of a log, each with the lines that continue it, and its events as lines of the app, left out.
+    Nothing if its notation is unknown."""
     with source.path.open(encoding=source.encoding) as file:
         style = _style(file.readline(4096) for _ in range(200))
     if style is None:
@@ -146,7 +149,8 @@ class _Clock:
             self._day = self._before = day.timestamp()
 
     def time(self, match: re.Match[str]) -> float | None:
-        """Return the time of a line in seconds, None if it has none."""
+        """Return the time of a line in seconds since 1970, or of the log's first day if no date is known; None if it
+        has none."""
         if match["hour"] is None:
             return None
         hour, minute = dates.hour_of(int(match["hour"]), match["half"]), int(match["minute"])

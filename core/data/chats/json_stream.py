@@ -15,11 +15,8 @@ DEEPEST = 100  # levels; an export has ten
 
 
 def _placed(text: JsonText, place: str = "", path: str = "", depth: int = 0) -> Iterator[tuple[str, object]]:
-    """Yield (path, value) for each value ("messages.item.from_id"), value None for a list or an object.
-
-    The value at `place` is complete, and nothing below it is yielded. Raises what JsonText does, ValueError below
-    DEEPEST.
-    """
+    """Yield (path, value) for each value ("messages.item.from_id"), value None for a list or an object. The value at
+    `place` is complete, and nothing below it is yielded. Raises what JsonText does, ValueError below DEEPEST levels."""
     if depth > DEEPEST:
         raise ValueError("too deep")
     if text.peek() not in ("[", "{") or path == place != "":
@@ -33,7 +30,8 @@ def _placed(text: JsonText, place: str = "", path: str = "", depth: int = 0) -> 
 
 
 def keys_in(head: str, is_lines: bool) -> set[str]:
-    """Return the paths of values at the beginning of a JSON text, such as "messages.item.from_id"."""
+    """Return the paths of values at the beginning of a JSON text, such as "messages.item.from_id", up to where it is
+    cut off or damaged. is_lines: of all its values, otherwise of the first."""
     paths: set[str] = set()
     text = JsonText(io.StringIO(head))
     try:
@@ -47,8 +45,8 @@ def keys_in(head: str, is_lines: bool) -> set[str]:
 
 
 def objects(source: Source, place: str, thread: str = "") -> Iterator[tuple[str, JsonObject]]:
-    """Yield (the last value at `thread`, object) for each object at `place`. Raises DataError if the file ends
-    early."""
+    """Yield (the last value at `thread` as text, object) for each object at `place`. Raises DataError if the file ends
+    early or is damaged."""
     count, current_thread = 0, ""
     with source.path.open(encoding=source.encoding) as file:
         try:

@@ -56,7 +56,8 @@ KINDS = {
 
 
 def messages(source: Source, limits: Limits) -> Iterator[ExportedMessage | Problem]:
-    """Yield the messages of all files of a source; threads of different files are different."""
+    """Yield the messages of all files of a source; threads of different files (of different folders in Slack's) are
+    different. Messages longer than LONGEST_MESSAGE are left out, as an omission."""
     for part in source.parts or (source,):
         # Slack writes a file for each day into the channel's folder.
         prefix = PurePosixPath(part.path.name).parent if source.chat == "slack" else part.path.name
@@ -71,7 +72,7 @@ def messages(source: Source, limits: Limits) -> Iterator[ExportedMessage | Probl
 
 
 def recognize(path: Readable, kind: FileKind, encoding: str) -> str:
-    """Return a name of KINDS; "" for a file that is no chat."""
+    """Return the app (a name of KINDS) whose export a file is by its opening; "" for a file that is no chat."""
     if kind not in ("txt", "csv", "json", "jsonl"):
         return ""
     with path.open(encoding=encoding, errors="replace") as file:
@@ -90,7 +91,7 @@ def recognize(path: Readable, kind: FileKind, encoding: str) -> str:
 
 
 def _app_of_keys(keys: set[str]) -> str:
-    """Return the app whose export has these paths of keys; "" for no chat."""
+    """Return the app whose export has these paths of keys, the first that matches; "" for no chat."""
 
     def has(*names: str) -> bool:
         return keys.issuperset(names)

@@ -103,7 +103,7 @@ class MessageColumns(Frozen):
         return "assistant" if role == "system" and self.system_answers else role
 
     def note(self) -> Message:
-        """Return a note on the columns that are read, and on how messages are grouped and ordered."""
+        """Return a note on the columns that are read, on how messages are grouped, and on how they are ordered."""
         is_grouped, order = (
             self.ends_known or self.time,
             [self.turn] if self.turn and self.conversation else [*self.time],
@@ -124,7 +124,8 @@ class MessageColumns(Frozen):
 
 
 def find(rows: Sequence[Mapping[str, object]]) -> MessageColumns | None:
-    """Return the columns of a table with one message in each row, None for any other table. rows: the first ones."""
+    """Return the columns of a table with one message in each row: found by a column of roles, else of names. None for
+    any other table. rows: the first ones, from whose times it also says whether the newest come first."""
     if len(rows) < 2:
         return None
     table = _FirstRows(rows)
@@ -165,8 +166,8 @@ class _FirstRows:
 
 
 def _columns_of_roles(table: _FirstRows) -> MessageColumns | None:
-    """Find columns of messages by one that holds roles (user, assistant). None unless conversations can be told
-    apart."""
+    """Return columns of messages around one that holds nearly only roles (user and assistant, or user and a system that
+    answers). None unless conversations can be told apart: by parents, a column, or turns that alternate."""
     for speaker in table.values:
         roles = [role_of(value) for value in table.filled(speaker)]
         known = [role for role in roles if role]
@@ -190,7 +191,8 @@ def _columns_of_roles(table: _FirstRows) -> MessageColumns | None:
 
 
 def _columns_of_names(table: _FirstRows) -> MessageColumns | None:
-    """Find columns of messages by one that holds names of people. None unless they take turns."""
+    """Return columns of messages around one that is named like a speaker's and holds repeated names of people. None
+    unless they reply to each other or take turns."""
     candidates = [name for name in table.values if _has(name, _CLEAR_SPEAKER) or _has(name, _VAGUE_SPEAKER)]
     for speaker in sorted(candidates, key=lambda name: not _has(name, _CLEAR_SPEAKER)):
         people = table.filled(speaker)
@@ -212,7 +214,8 @@ def _columns_of_names(table: _FirstRows) -> MessageColumns | None:
 
 
 def _around(table: _FirstRows, speaker: str, are_roles: bool) -> MessageColumns | None:
-    """Return the columns beside a column of speakers, None if there is no text."""
+    """Return the columns of text, conversation, parent, turn and time beside a column of speakers; None if there is no
+    text."""
     others = [name for name in table.values if name != speaker]
     content = _content(table, others, are_roles)
     if content is None:
@@ -261,7 +264,8 @@ def date_order(cells: Iterable[object]) -> dates.Order:
 
 
 def _content(table: _FirstRows, names: Sequence[str], are_roles: bool) -> str | None:
-    """Return the column of the messages' texts: by its name, else the only one with long texts."""
+    """Return the column of the messages' texts: of those with a fitting name the one with the longest, else the only
+    one with several words; None otherwise."""
     kinds = (str, list, type(None)) if are_roles else (str, type(None))
     texts = [
         name
@@ -290,7 +294,7 @@ def _are_kinds(values: Sequence[object]) -> bool:
 
 
 def _is_conversation(table: _FirstRows, name: str, are_roles: bool) -> bool:
-    """Return whether a column numbers conversations: by its name, and values that repeat."""
+    """Return whether a column numbers conversations: by its name, and by values that repeat (few rows need not)."""
     words = [word for word in _words(name) if word not in _split(_ID)]
     is_named = bool(words) and (all(word in _split(_CONVERSATION) for word in words) or _has_cjk(name, _CONVERSATION))
     if not is_named or any(_has_cjk(name, other) for other in (_TURN, _TIME)):
@@ -300,7 +304,8 @@ def _is_conversation(table: _FirstRows, name: str, are_roles: bool) -> bool:
 
 
 def _tree(table: _FirstRows, names: Sequence[str], least: float) -> tuple[str | None, str | None]:
-    """Return the columns of a message's id and of the id that it answers; (None, None) if there are none."""
+    """Return the columns of a message's id and of the id that it answers: a column named as parent or reply, most of
+    whose ids are in another one. (None, None) if there are none."""
     for parent in names:
         if not {"parent", "reply", "replied"} & {*_words(parent)}:
             continue
@@ -325,7 +330,8 @@ def _repeats(table: _FirstRows, name: str) -> bool:
 
 
 def _is_turn(table: _FirstRows, name: str) -> bool:
-    """Return whether a column numbers the messages of a conversation: by its name, and different numbers."""
+    """Return whether a column numbers the messages of a conversation: by its name, and by values that contain digits
+    and differ."""
     words, known = _words(name), _split(_TURN)
     number = bool(words) and words[-1] in _split(_ID) and words[0] in _split(_MESSAGE)
     if not (number or _has_cjk(name, _TURN) or any(word in known for word in words)):
@@ -335,8 +341,8 @@ def _is_turn(table: _FirstRows, name: str) -> bool:
 
 
 def _beginning(table: _FirstRows, columns: MessageColumns) -> Literal["", "system", "turn"]:
-    """Return what begins a conversation where no column numbers them: a smaller turn number, a system message, or
-    ""."""
+    """Return what begins a conversation where no column numbers them: a smaller turn number ("turn"), a system message
+    ("system", if there are several), or ""."""
     if columns.turn:
         numbers = [natural(value) for value in table.values[columns.turn]]
         if any(after < before for before, after in pairwise(numbers)) and not columns.newest_first:

@@ -53,8 +53,8 @@ class _Message(NamedTuple):
 
 # --- conversations between roles -------------------------------------------------------------------------------------
 def conversation_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omission]:
-    """Yield a row {"messages": [...]} for each conversation; what was left out of it belongs to its row. Raises
-    DataError if no message is answered."""
+    """Yield a numbered row {"messages": [...]} for each conversation; what was left out of it belongs to its row, or is
+    yielded if it has none. Raises DataError if no message is answered."""
     columns, row = _columns(source), 0
     messages: Iterator[_Message | Problem | Omission] = _grouped(source, limits)
     for thread, group in groupby(messages, lambda item: item.thread if isinstance(item, _Message) else None):
@@ -72,7 +72,8 @@ def conversation_rows(source: Source, limits: Limits) -> Iterator[RawRow | Probl
 
 
 def _turns(messages: list[_Message], columns: MessageColumns) -> tuple[list[JsonObject], list[Omission], int | None]:
-    """Return the turns of a conversation from its first question to its last answer, after a system message."""
+    """Return the turns of a conversation from its first question to its last answer, after a system message, with the
+    omissions and its first line. Successive texts of one role become one turn; no turns without an answer."""
     turns: list[JsonObject] = []
     omissions = [
         Omission("column", name) for name in dict.fromkeys(chain.from_iterable(each.unread for each in messages))
@@ -101,7 +102,8 @@ def _is_text(turn: Mapping[str, object]) -> bool:
 
 # --- a chat ----------------------------------------------------------------------------------------------------------
 def messages(source: Source, limits: Limits) -> Iterator[ExportedMessage | Problem]:
-    """Yield the messages of a table whose speakers are people, or whose conversations have no known end."""
+    """Yield the messages of a table whose speakers are people, or whose conversations have no known end, with problems.
+    What is left out is a message with its omission."""
     columns = _columns(source)
     for item in _grouped(source, limits):
         if isinstance(item, Problem):
@@ -137,7 +139,8 @@ def _grouped(source: Source, limits: Limits) -> Iterator[_Message | Problem | Om
 
 
 def _as_they_stand(source: Source, limits: Limits) -> Iterator[_Message | Problem | Omission]:
-    """Yield the messages in file order, numbering conversations by what begins them."""
+    """Yield the messages in file order, numbering conversations by what begins them: a system message, or a turn number
+    that is smaller than before."""
     columns, thread = _columns(source), 0
     before: tuple[float, ...] = ()
     for item in _items(source, limits):
@@ -175,8 +178,8 @@ _BEST = """
 
 
 def _sorted(source: Source, limits: Limits) -> Iterator[_Message | Problem | Omission]:
-    """Yield the messages by conversation and in order, sorted in a temporary database, so that memory does not grow.
-    Raises DataError if the disk is full."""
+    """Yield the messages by conversation and in order, sorted in a temporary database, so that memory does not grow;
+    one without an id of its conversation is an omission. Raises DataError if the disk is full."""
     columns = _columns(source)
     order: dates.Order = "dmy"
     if columns.time:
@@ -239,7 +242,8 @@ def _rank(value: object) -> float | None:
 
 
 def _place(values: Mapping[str, object], columns: MessageColumns, when: float | None) -> float | str | None:
-    """Return what a message is sorted by: its parent's id, its number, or its time."""
+    """Return the value that a message is sorted by: its parent's id (None for a first message), its turn number, or its
+    time."""
     if columns.parent:
         parent = values.get(columns.parent)
         return None if message_columns.is_nothing(parent) else str(parent).strip()
@@ -250,7 +254,8 @@ def _place(values: Mapping[str, object], columns: MessageColumns, when: float | 
 
 
 def _items(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omission]:
-    """Yield a file's rows as the readers give them, omissions apart. Raises DataError for too many rows."""
+    """Yield a file's rows as the readers give them, converted, with their omissions before them. A row that is no
+    object is a Problem. Raises DataError for more rows than limits.rows."""
     for item in READERS[source.kind](source, limits):
         if isinstance(item, RawRow):
             if item.row > limits.rows:
@@ -266,7 +271,8 @@ def _items(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omissi
 
 
 def _message(raw: RawRow, columns: MessageColumns, order: dates.Order | None) -> _Message:
-    """Return a row as a message; order: of day and month in its time, None to read no time."""
+    """Return a row as a message of thread 0: fields of its role's columns are kept, other filled columns listed as
+    unread. order: of day and month in its time, None to read no time."""
     values: JsonObject = raw.value
     content = values.get(columns.content)
     if isinstance(content, int | float):

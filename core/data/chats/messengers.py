@@ -46,7 +46,7 @@ def telegram(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
 
 
 def _telegram_message(message: Mapping[str, object], thread: str) -> Iterator[ExportedMessage]:
-    """Yield the message; those of the service and forwarded ones are marked as left out."""
+    """Yield the message, its media as an omission; those of the service and forwarded ones are marked as left out."""
     person = text_at(message, "from", "actor") or str(message.get("from_id") or "")
     stamp = message.get("date_unixtime")
     when = float(stamp) if isinstance(stamp, str) and stamp.isdecimal() else dates.parse_iso(message.get("date"))
@@ -62,7 +62,8 @@ def _telegram_message(message: Mapping[str, object], thread: str) -> Iterator[Ex
 
 
 def join_runs(text: object) -> str:
-    """Return a text, joined from its runs: plain ones, and objects for bold text, links and mentions."""
+    """Return a text, joined from its runs: plain ones, and objects for bold text, links and mentions; "" for anything
+    else."""
     if isinstance(text, list):
         return "".join(
             run if isinstance(run, str) else str(run.get("text", "")) if isinstance(run, dict) else "" for run in text
@@ -75,7 +76,8 @@ _WRITTEN_BY_PEOPLE = ("Default", "Reply", "19", "0")
 
 
 def discord(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
-    """Yield the messages of a channel's JSON; those of bots and of Discord itself are left out."""
+    """Yield the messages of a channel's JSON, media as omissions; those of bots and of Discord itself are marked as
+    left out."""
     for _, message in objects(source, "messages.item"):
         author = message.get("author")
         person = text_at(author, "nickname", "name") or str(author.get("id") if isinstance(author, dict) else "")
@@ -94,7 +96,8 @@ DISCORD_COLUMNS = ("authorid", "author", "date", "content", "attachments", "reac
 
 
 def discord_csv(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
-    """Yield the messages of a CSV export. Dates are ISO 8601, in older versions in the exporting PC's format."""
+    """Yield the messages of a CSV export with their lines, attachments as omissions. Dates are ISO 8601, in older
+    versions in the exporting PC's format, whose order is inferred from all rows."""
     order = dates.order_of(numbers[:3] for record in _records(source) if (numbers := dates.numbers_in(record["date"])))
     for line, record in enumerate(_records(source), 2):
         when = dates.parse_iso(record["date"])
@@ -126,8 +129,8 @@ _META_MEDIA = ("photos", "videos", "audio_files", "gifs", "sticker", "files", "s
 
 
 def meta(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
-    """Yield messages in order of time; the file has the newest first, and each byte of UTF-8 as a character of
-    Latin-1."""
+    """Yield messages in order of time, media as omissions; the file has the newest first, and each byte of UTF-8 as a
+    character of Latin-1."""
     messages = [
         (dates.stamp_to_seconds(message.get("timestamp_ms"), 1000), message)
         for _, message in objects(source, "messages.item")
@@ -154,8 +157,8 @@ _SLACK_MARK = re.compile(r"<([@#!]?)([^<>|]+)(?:\|([^<>]*))?>")
 
 
 def slack(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
-    """Yield the messages of one file of a channel. Names are those of users.json, else of the messages' profiles, else
-    ids."""
+    """Yield the messages of one file of a channel, marks as text, files as omissions; those of bots and of Slack are
+    marked as left out. Names are those of users.json, else of the messages' profiles, else ids."""
     names = {
         user: name
         for _, message in objects(source, "item")
@@ -181,7 +184,7 @@ SLACK_USERS = "users.json"
 
 
 def slack_users(users: object) -> dict[str, str]:
-    """Return {id: name} of a workspace's list of people."""
+    """Return {id: name} of a workspace's list of people; those without either are skipped."""
     listed = [user for user in users if isinstance(user, dict)] if isinstance(users, list) else []
     names = {
         text_at(user, "id"): text_at(user.get("profile"), "display_name", "real_name")
@@ -197,8 +200,8 @@ def _slack_name(message: Mapping[str, object]) -> tuple[str, str] | None:
 
 
 def _slack_mark(match: re.Match[str], names: dict[str, str]) -> str:
-    """Return the text of a mark: <@U1> is a person, <#C1|name> a channel, <!here> everybody, <https://a|words> a
-    link."""
+    """Return the text of a mark: "@name" for a person <@U1>, "#name" for a channel <#C1|name>, "@here" for <!here>, the
+    words (else the address) of a link <https://a|words>."""
     sign, target, label = match.groups()
     if sign == "@":
         return "@" + names.get(target, label or target)
@@ -210,7 +213,8 @@ _GOOGLE_DATE = "%A, %B %d, %Y at %I:%M:%S %p UTC"
 
 
 def google(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
-    """Yield one conversation of a Takeout archive. Dates are in English, with a narrow blank before AM and PM."""
+    """Yield one conversation of a Takeout archive, attached files as omissions; what no human wrote is marked as left
+    out. Dates are in English, with a narrow blank before AM and PM; None for any other."""
     for _, message in objects(source, "messages.item"):
         creator = message.get("creator")
         person, text = text_at(creator, "name", "email"), text_at(message, "text")
@@ -248,7 +252,8 @@ def teams(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
 
 
 def _teams_messages(message: Mapping[str, object], thread: str) -> Iterator[ExportedMessage]:
-    """Yield the message of Teams' export or of its API; those of the app, and media, are marked as left out."""
+    """Yield the message of Teams' export or of its API as text with its chat as thread; those of the app are marked as
+    left out, media yielded as omissions."""
     body, author = message.get("body"), message.get("from")
     user = author.get("user") if isinstance(author, dict) else None
     person = text_at(user, "displayName", "id") or text_at(message, "imdisplayname", "displayName", "from")
@@ -270,7 +275,7 @@ def _teams_messages(message: Mapping[str, object], thread: str) -> Iterator[Expo
 # ---- Signal --------------------------------------------------------------------------------------
 def signal(source: Source, limits: Limits) -> Iterator[ExportedMessage | Problem]:
     """Yield messages of `signal-cli --output=json receive`, whose chats are mixed, or of signal-export's data.json, by
-    thread."""
+    thread and time, after the file's problems."""
     messages: list[ExportedMessage] = []
     for item in jsonl_rows(source, limits):
         if isinstance(item, Problem):
@@ -285,7 +290,8 @@ def signal(source: Source, limits: Limits) -> Iterator[ExportedMessage | Problem
 
 
 def _signal_messages(message: Mapping[str, object]) -> Iterator[ExportedMessage]:
-    """Yield the message of signal-export or signal-cli; calls and receipts are marked as left out."""
+    """Yield the message of signal-export or signal-cli, media as omissions; calls and receipts are marked as left out.
+    Thread: the group's id, else the other person's number."""
     if "body" in message:  # by signal-export
         exported = ExportedMessage(
             text_at(message, "sender"), text_at(message, "body"), dates.parse_iso(message.get("date"))

@@ -49,7 +49,8 @@ class Chat(Frozen):
     ladder: tuple[tuple[float, int], ...] = ()
 
     def note(self) -> Message:
-        """Say who wrote how much, whose voice is learned, where conversations end, and whether names are replaced."""
+        """Return a note on who wrote how much, whose voice is learned, where conversations end, and whether names are
+        replaced."""
         listed = [msg("data.counted", name=person.name, count=person.messages) for person in self.people[:MAX_SHOWN]]
         gap = msg("data.note_chat_gap", hours=self.gap_hours) if self.gap_hours else msg("data.note_chat_whole")
         how = msg("data.note_chat_guessed" if self.guessed else "data.note_chat_said", voice=self.voice)
@@ -98,15 +99,14 @@ class Overview:
         return len(self.in_thread) + (len(self.silences) - bisect_right(self.silences, hours) if self.by_silence else 0)
 
     def default_voice(self) -> str:
-        """Return a character or an assistant, else the person with the most messages.
-
-        Of two with as many, it is the one who wrote first later: that one was asked.
-        """
+        """Return a character or an assistant, else anyone: the person with the most messages; "" for an empty chat. Of
+        two with as many, it is the one who wrote first later: that one was asked."""
         order = {person: place for place, person in enumerate(self.people) if not self.models or person in self.models}
         return max(order, key=lambda person: (self.people[person], order[person]), default="")
 
     def voice(self, name: str, file: str) -> str:
-        """Return the person with a name. Raises DataError with the nearest names."""
+        """Return the person with a name, in any case. Raises DataError with the nearest names, else the most frequent
+        ones."""
         if name in self.people:
             return name
         folded = {person.casefold(): person for person in self.people}
@@ -142,7 +142,8 @@ class _Known:
 
 @lru_cache(maxsize=4)
 def _summarize(reading: tuple[object, ...], known: _Known, limits: Limits = DEFAULT_LIMITS) -> Overview:
-    """Read all messages once, and count them by person, with the silences between them."""
+    """Read all messages once, and count them by person and thread, with the silences between them (hours, sorted) and,
+    among people, their words. Calls known's check at times."""
     overview = Overview(KINDS[known.source.chat])
     before: dict[str, float] = {}
     for number, message in enumerate(messages(known.source, limits)):
@@ -167,7 +168,8 @@ def _summarize(reading: tuple[object, ...], known: _Known, limits: Limits = DEFA
 
 
 def read_as(source: Source, check: Check = go_on) -> Chat:
-    """Return how the chat is read: its choices, completed by defaults. Raises DataError."""
+    """Return how the chat is read: its choices, completed by defaults (voice, gap, stand-ins among people), and its
+    counts. Raises DataError for an empty chat or an unknown voice."""
     overview, choices = summarize(source, check), source.choices
     if not overview.people:
         raise DataError("data.chat_is_empty", file=source.path.name, app=overview.kind.name or source.path.name)

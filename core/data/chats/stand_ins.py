@@ -93,7 +93,8 @@ class StandIns:
         self._replaced: dict[str, dict[str, str]] = {"phone": {}, "email": {}, "link": {}}
 
     def _add(self, name: str) -> None:
-        """Choose a stand-in for a name in its script, and for each of its words that is no ordinary one."""
+        """Choose a free stand-in for a name in its script, used also for each of its words that is neither the voice's
+        nor an ordinary one."""
         pool = next((names for script, names in _SCRIPTS if script.search(name)), _LATIN)
         number = self._next.get(pool, 0)
         while (new := _numbered(pool, number)).casefold() in self._taken:
@@ -113,8 +114,8 @@ class StandIns:
         return name != small and self._counts.get(small, 0) > others
 
     def replaced(self, text: str, is_voice: bool) -> str:
-        """Return the text with names, e-mail addresses, phone numbers and links replaced. The voice's own links
-        stay."""
+        """Return the text with names, e-mail addresses, phone numbers and links replaced, each always by the same
+        stand-in. The voice's own links stay."""
         text = _EMAIL.sub(lambda match: self._number("email", match[0].casefold(), "person{}@example.com"), text)
         if not is_voice:
             text = _LINK.sub(lambda match: self._number("link", match[0], "https://example.com/{}"), text)
@@ -146,7 +147,8 @@ def _numbered(pool: tuple[str, ...], number: int) -> str:
 
 
 def _parts(name: str) -> list[str]:
-    """Return the texts of a name that are replaced: the full name and its parts."""
+    """Return the texts of a name that are replaced: the full name and its parts, without short ones, numbers and words
+    that are no names."""
     parts = [name.strip()]
     for word in re.findall(r"[^\W_]+", name):
         if _UNSPACED.search(word):

@@ -57,7 +57,8 @@ def is_chat(lines: Iterable[str]) -> bool:
 
 
 def messages(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
-    """Yield the messages of an export, each with the lines that continue it."""
+    """Yield the messages of an export with their lines and times, each with the text lines that continue it. The order
+    of dates is inferred from all of them."""
     order = dates.order_of(numbers[:3] for _, _, numbers in _lines(source) if numbers)
     current: ExportedMessage | None = None
     more: list[str] = []
@@ -104,7 +105,8 @@ def _is_poll(text: str) -> bool:
 
 
 def _complete(message: ExportedMessage, more: list[str]) -> ExportedMessage:
-    """Return the message with its further lines; what the app wrote, media and deleted ones are marked as left out."""
+    """Return the message with its further lines, without marks; calls and what the app wrote, media, places and polls,
+    and deleted ones are marked as left out."""
     text = "\n".join([message.text, *more]).strip("\n ")
     if not message.person:
         return message._replace(text=text, omission=Omission("chat", "app"))

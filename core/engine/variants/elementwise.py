@@ -175,8 +175,8 @@ def _may_be_norm(module: torch.nn.Module) -> bool:
 
 def _norm_function(module: torch.nn.Module) -> Forward | None:
     """Return the function of (x, weight) that computes module, an RMSNorm with one of its own eps and an offset of 0 or
-    1: tested in fp32 on a copy, then in its dtype on its device. ~ None if module is not an RMSNorm. => None if no such
-    norm gives its outputs and gradients. None if module is not an RMSNorm."""
+    1: tested in fp32 on a copy, then in its dtype on its device. None if no such norm gives its outputs and
+    gradients."""
     twin, own = _twin(module), type(module).forward
     x, weight = _made_up((ROWS, module.weight.shape[0]), module.weight.shape)
     x *= torch.tensor([[1e-3], [1.0], [30.0]])  # the first shows the effect of eps

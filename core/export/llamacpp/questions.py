@@ -63,10 +63,10 @@ def generate(model: LoadedGguf, ids: list[int], request: JsonObject, counted: Fi
 
 def compare(model: LoadedGguf, request: JsonObject, counted: FileIO) -> JsonObject:
     """Return the Kullback-Leibler divergence from the probabilities in request["against"], and losses and first tokens
-    of each row; write this file's probabilities to request["keep"]. ~ and over the closest nine tenths of them. => and
-    over the closest nine tenths of them. Raises LlamaError for a smaller vocabulary.
+    of each row; write this file's probabilities to request["keep"].
 
-    The divergence is averaged over all positions, and over the closest nine tenths of them.
+    The divergence is averaged over all positions, and over the closest nine tenths of them. Raises LlamaError for a
+    smaller vocabulary.
     """
     words = request["words"]
     if model.words < words:

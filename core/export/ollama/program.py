@@ -80,11 +80,10 @@ def create_model(
     tell: Callable[[str], None] = lambda step: None,
     check: Callable[[], None] = lambda: None,
 ) -> CreatedModel:
-    """Run `ollama create`, then request a first answer; return both, and whether a model of this name was replaced. ~
-    with Ollama's message, => with Ollama's message, or if there is no answer, tell: called with each step (a key below
-    `ollama.`).
+    """Run `ollama create`, then request a first answer; return both, and whether a model of this name was replaced.
+    tell: called with each step (a key below `ollama.`).
 
-    Raises ExportError with Ollama's message, and what check raises.
+    Raises ExportError with Ollama's message, or if there is no answer, and what check raises.
     """
     replaced = _call(program, ["show", "--modelfile", name], SHOW_S, check)[0] == 0
     tell("creating")

@@ -55,8 +55,7 @@ def pack(
     recipe: Recipe, store: DatasetStore, target: Path, check: Check = go_on, parent: RunFolder | None = None
 ) -> str:
     """Write the zip (recipe, data, parent's adapter, app and start scripts) to target and return the name of its top
-    folder. ~ Raises RunError, DataError. => Raises RunError for an installed app or a model that only this PC has,
-    DataError. Raises RunError, DataError.
+    folder. Raises RunError for an installed app or a model that only this PC has, DataError.
 
     recipe: with an id of store as its data.source, its version settled. parent: a run whose adapter the training starts
     from.

@@ -113,8 +113,7 @@ def pack(
     space: Workspace, store: DatasetStore, run: RunFolder, target: Path, with_data: bool = True, check: Check = go_on
 ) -> Manifest:
     """Pack the run's folder and, if with_data, its imported data set into target, holding its lock; return the
-    manifest. Hidden files are left out. ~ RunError, BusyError => RunError if target exists, BusyError Raises RunError,
-    BusyError while it is at work."""
+    manifest. Hidden files are left out. Raises RunError if target exists, BusyError while it is at work."""
     status = Runs(space).status(run)
     if status.state in BUSY:
         raise BusyError("away.busy", name=run.name)
@@ -202,10 +201,9 @@ def _is_safe(name: str, manifest: Manifest) -> bool:
 
 
 def unpack(space: Workspace, archive_file: Path, check: Check = go_on) -> RunFolder:
-    """Add the packed run to this workspace, and its data set if it is missing, all files checked; return the run. ~
-    with the workspace unchanged. => if it is damaged, exists or there is no room, with the workspace unchanged.
+    """Add the packed run to this workspace, and its data set if it is missing, all files checked; return the run.
 
-    Raises RunError, with the workspace unchanged.
+    Raises RunError if it is damaged, exists already or there is no room, with the workspace unchanged.
     """
     path_length.refuse(space.root, RunError)
     try:

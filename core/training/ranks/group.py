@@ -196,9 +196,8 @@ class Ranks:
     def all_reduce(
         self, tensors: Sequence[torch.Tensor], extra: torch.Tensor, check: Check = lambda: None, seconds: float = 0.0
     ) -> torch.Tensor:
-        """Replace tensors by their sums over all ranks, in one all-reduce; return the sum of extra. ~ seconds: that
-        rank 0's part took. => seconds: that rank 0's part took, by which it waits longer. seconds: that rank 0's part
-        took."""
+        """Replace tensors by their sums over all ranks, in one all-reduce; return the sum of extra. seconds: that rank
+        0's part took, by which it waits longer."""
         with self._flat(tensors, extra) as (flat, further):
             self.wait(self._group.allreduce([flat], distributed.AllreduceOptions()), check, seconds)
             return further.to(extra.device, extra.dtype, copy=True)
@@ -229,8 +228,8 @@ class Ranks:
         return self._group.broadcast([tensor], options)
 
     def wait(self, work: distributed.Work, check: Check = lambda: None, seconds: float = 0.0) -> None:
-        """Wait for a transfer; on rank 0, check is called meanwhile. ~ is gone or silent, => is gone or silent for the
-        patience and ten times seconds, Rank 0 raises RankError if a rank is gone or silent, and what check raises."""
+        """Wait for a transfer; on rank 0, check is called meanwhile. Rank 0 raises RankError if a rank is gone or
+        silent for the patience and ten times seconds, and what check raises."""
         if self.rank:
             work.wait()
             return
