@@ -49,7 +49,8 @@ class Dialect:
     thinks: bool = False
 
     def messages(self, turns: Sequence[Turn]) -> list[MessageJson]:
-        """Return the turns in the template's notation; where it has no system role, in front of the first user turn."""
+        """Return the turns in the template's notation, calls numbered. Without a system role, a system message is put
+        before the text of the turn after it."""
         if not self.system and turns and turns[0]["role"] == "system":
             folded = (
                 {**turns[1], "content": f"{turns[0]['content']}\n\n{turns[1]['content']}"} if len(turns) > 1 else {}
@@ -59,6 +60,8 @@ class Dialect:
         return [self._message(turn, numbers) for turn in turns]
 
     def _message(self, turn: Turn, numbers: Iterator[int]) -> MessageJson:
+        """Return a turn in the template's notation: thinking in its key or in tags, calls, null or parts of text as
+        content, as the dialect needs them."""
         message: MessageJson = {"role": turn["role"], "content": turn["content"]}
         message |= {name: turn[name] for name in ("tool_call_id", "name") if turn.get(name)}
         if turn.get("reasoning") and self.reasoning == INLINE:
@@ -82,8 +85,9 @@ class Dialect:
 
 
 def find(render: Render, source: str) -> Dialect:
-    """Detect the dialect of a template. render: renders it; source: its Jinja. Unsupported features are False or
-    None."""
+    """Detect the dialect of a template by rendering test conversations. render: renders it; source: its Jinja, searched
+    for a thinking switch. Unsupported features are False or None. Raises TemplateError only for a template that is too
+    slow."""
 
     def shows(
         dialect: Dialect,
@@ -124,7 +128,8 @@ def find(render: Render, source: str) -> Dialect:
 
 
 def _with_calls(plain: Dialect, shows: Callable[..., bool]) -> Dialect:
-    """Return plain with the notation of tool calls that the template renders, if any."""
+    """Return plain with the first notation of tool calls, results included, that the template renders; plain itself if
+    there is none."""
     call = {"role": "assistant", "content": "", "tool_calls": [_CALL]}
     turns = [_TURN_USER, call, {"role": "tool", "content": _RESULT, "name": _NAME}, _TURN_ANSWER]
     for as_text in (False, True):

@@ -62,7 +62,7 @@ class Example:
             raise ValueError("an Example has exactly one of messages, prompt with completion, text")
 
     def as_dict(self) -> dict[str, Any]:
-        """Return its fields as JSON values; the inverse of `Example.from_dict`."""
+        """Return its fields as JSON values, those that are empty left out; the inverse of `Example.from_dict`."""
         bad = {"is_bad": True} if self.is_bad else {}
         if self.messages:
             tools = {"tools": json.loads(self.tools)} if self.tools else {}
@@ -81,6 +81,7 @@ class Example:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Example:
+        """Return the example of `Example.as_dict`'s fields."""
         if "messages" in value:
             tools = as_json(value["tools"]) if value.get("tools") else None
             better, worse = (
@@ -118,11 +119,9 @@ class ReadRow:
 def read_example(
     row: Row, format: Format, tally: Tally | None = None, rated: bool = False
 ) -> tuple[Example | None, list[Problem]]:
-    """Return the example in a row and warnings about it; or None and the error; or only None for an answer marked as
-    bad.
-
-    tally: counts what was left out of the row. rated: an answer marked as bad is an example too, with is_bad set.
-    """
+    """Return the example in a row and warnings about it; (None, [the error]); or (None, []) for an answer marked as
+    bad. tally: counts what was left out of the row. rated: an answer marked as bad is an example too, with is_bad
+    set."""
     if turns := plain(row.values, format):
         if tally is not None and row.omissions:
             tally.add_each(row.omissions)
@@ -133,7 +132,8 @@ def read_example(
 def read_example_closely(
     row: Row, format: Format, tally: Tally | None = None, rated: bool = False
 ) -> tuple[Example | None, list[Problem]]:
-    """Do as `read_example`, without its short way for `plain` rows."""
+    """Do as `read_example`, without its short way for `plain` rows: also an empty row, a worse answer, a picture that
+    the row needs."""
     if tally is not None:
         tally.add_each(row.omissions)
     notes, values = Notes(), Columns(row.values)
@@ -165,10 +165,8 @@ def read_example_closely(
 
 
 def _worse(notes: Notes, system: tuple[ChatMessage, ...]) -> tuple[ChatMessage, ...]:
-    """Return the conversation with the worse answer.
-
-    Returns () with a warning if it is invalid: the better one can still be trained.
-    """
+    """Return the conversation with the worse answer; () with a warning in notes if it is invalid: the better one can
+    still be trained."""
     try:
         return read_messages(notes.worse, system, Notes())
     except Flaw as flaw:
@@ -177,8 +175,8 @@ def _worse(notes: Notes, system: tuple[ChatMessage, ...]) -> tuple[ChatMessage, 
 
 
 def _is_bad(values: Columns) -> bool:
-    """Return True if the row marks its answer as bad, as datasets for KTO do. A number is no such mark: it may be a
-    class."""
+    """Return True if a column of the row marks its answer as bad (false), as datasets for KTO do; the column counts as
+    read. A number is no such mark: it may be a class."""
     for name in _GOOD_OR_BAD:
         if (mark := str(values.peek(name)).strip().lower()) in ("true", "false"):
             values.take(name)
@@ -192,7 +190,7 @@ def _texts(example: Example) -> Iterator[str]:
 
 
 def _name_of(values: Mapping[str, object], format: Format, column: str) -> str:
-    """Return the name under which a row has one of a format's columns. Raises Flaw without it."""
+    """Return the first of the names of a format's column that the row has. Raises Flaw without any."""
     aliases = COLUMNS[format][column]
     name = next((alias for alias in aliases if alias in values), None)
     if name is None:
@@ -201,8 +199,8 @@ def _name_of(values: Mapping[str, object], format: Format, column: str) -> str:
 
 
 def _cell(values: Mapping[str, object], format: Format, column: str, notes: Notes) -> str:
-    """Return the text of one of a format's columns, "" if it is missing and optional. Raises Flaw for what is no
-    text."""
+    """Return the text of one of a format's columns; "" if it is missing and optional, or None. A number or truth as an
+    answer becomes text. Raises Flaw for other values."""
     if column in OPTIONAL and not any(alias in values for alias in COLUMNS[format][column]):
         return ""
     name = _name_of(values, format, column)
@@ -218,7 +216,8 @@ def _cell(values: Mapping[str, object], format: Format, column: str, notes: Note
 
 
 def _system(values: Mapping[str, object]) -> tuple[ChatMessage, ...]:
-    """Return the row's system message, or none. Raises Flaw for a value that is no text."""
+    """Return (the row's system message,), its parts joined by lines; () if it is empty. Raises Flaw for a value that is
+    no text."""
     value = values.get("system")
     if value is None or value == "":
         return ()
@@ -230,8 +229,8 @@ def _system(values: Mapping[str, object]) -> tuple[ChatMessage, ...]:
 
 
 def _pair(values: Columns, question: str, answer: str) -> Example:
-    """Return a question and its answer as a conversation, after the row's system message and history. Raises Flaw if
-    one is empty."""
+    """Return a question and its answer as a conversation, after the row's system message and history, with thinking
+    split off unless nothing else is left. Raises Flaw if one is empty."""
     if not answer.strip():
         raise Flaw("data.empty_answer")
     if not question.strip():
@@ -242,7 +241,8 @@ def _pair(values: Columns, question: str, answer: str) -> Example:
 
 
 def _history(values: Columns) -> Iterator[ChatMessage]:
-    """Yield earlier turns, as LLaMA-Factory writes them beside an instruction: pairs of question and answer."""
+    """Yield earlier turns, as LLaMA-Factory writes them beside an instruction: pairs of question and answer; nothing
+    for any other value of `history`."""
     pairs = values.peek("history")
     is_pairs = isinstance(pairs, list) and all(
         isinstance(p, list) and len(p) == 2 and all(isinstance(s, str) and s.strip() for s in p) for p in pairs
@@ -266,6 +266,7 @@ def _question_answer(values: Columns, notes: Notes) -> Example:
 
 
 def _prompt_completion(values: Columns, notes: Notes) -> Example:
+    """Return the example of a prompt and its completion, verbatim. Raises Flaw if one is missing, empty or no text."""
     prompt = _cell(values, "prompt_completion", "prompt", notes)
     completion = _cell(values, "prompt_completion", "completion", notes)
     if not completion.strip():

@@ -33,7 +33,7 @@ class Framing:
     folded: int = 0
 
     def add(self, tokens: Tokens) -> None:
-        """Count these tokenized rows."""
+        """Add these tokenized rows to the counts."""
         has_thinking, is_conversation = tokens.thoughts[tokens.row], ~tokens.is_text
         self.thinking += int((is_conversation & tokens.thinks).sum())
         self.without += int((is_conversation & ~tokens.thinks).sum())
@@ -53,7 +53,7 @@ class Framing:
         return self.thinking >= self.without if self.thinking + self.without else self.dialect.thinks
 
     def notes(self) -> list[Message]:
-        """Return one sentence for each thing that a person should know of the counts."""
+        """Return one sentence for each count that applies and that a person should know."""
         counts = {"thinking": self.thinking, "without": self.without, "examples": self.thinking + self.without}
         applies = {
             "framing.not_thinking": self.dialect.switch is not None and not self.thinking and bool(self.without),

@@ -11,8 +11,9 @@ from core.data.tokenizer import Tokenizer
 def encode_paragraph(tokenizer: Tokenizer, text: str, continues: bool, after: str) -> FullExample:
     """Encode a paragraph as in the middle of its text, so that the tokens of paragraphs can be joined.
 
-    continues: a paragraph stands before it. after: the text between it and the next, "" for the last. Special
-    tokens stand only where the text begins and ends.
+    continues: a paragraph stands before it. after: the text between it and the next, "" for the last. Special tokens
+    stand only where the text begins and ends. Falls back to the paragraph's own tokens where a token would cross its
+    border.
     """
     # Neighbours stand in for the rest of the text, so that a tokenizer treats blanks at the borders as there.
     lead, tail = "A\n\n" if continues else "", "A" if after else ""
@@ -31,7 +32,7 @@ def encode_paragraph(tokenizer: Tokenizer, text: str, continues: bool, after: st
 
 
 def joined(paragraphs: Sequence[FullExample]) -> FullExample:
-    """Join the paragraphs of a text."""
+    """Return the paragraphs of a text as one, with offsets in the joined text; all tokens are trained."""
     ids, offsets, text = list[int](), list[tuple[int, int]](), ""
     for one in paragraphs:
         ids += one.input_ids
@@ -41,7 +42,8 @@ def joined(paragraphs: Sequence[FullExample]) -> FullExample:
 
 
 def part(full: FullExample, start: int, end: int, given: int) -> FullExample:
-    """Return the tokens from start to end (exclusive) of a text; the first `given` of them are not trained."""
+    """Return the tokens from start to end (exclusive) of a text, with the characters they cover; the first `given` of
+    them are not trained."""
     offsets = full.offsets[start:end]
     first, last = offsets[0][0], offsets[-1][1]
     learned = [False] * given + full.learned[start + given : end]

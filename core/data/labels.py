@@ -34,6 +34,8 @@ class Learning:
 
     @classmethod
     def from_recipe(cls, recipe: Recipe) -> Learning:
+        """Return what a recipe trains: with KTO rated answers and only the last one, with other preference objectives
+        pairs, otherwise its data settings."""
         data = recipe.data
         if recipe.train.objective == "kto":
             return cls(enable_thinking=data.enable_thinking, mask_history=True, rated=True)
@@ -69,6 +71,7 @@ class Encoded:
 
     @property
     def examples(self) -> tuple[Encoded, ...]:
+        """The better and the worse answer as two examples, split at second; itself alone if there is no second."""
         at = self.second
         return (
             (Encoded(self.input_ids[:at], self.learned[:at]), Encoded(self.input_ids[at:], self.learned[at:]))
@@ -98,11 +101,8 @@ class FullExample:
 
 
 def learned(offsets: Sequence[tuple[int, int]], spans: Iterable[tuple[int, int]]) -> list[bool]:
-    """Return (T,) whether each token lies in a span of the assistant.
-
-    offsets: characters (start, end exclusive) of each token; spans: those of the assistant (ChatTemplate.spans), in
-    order.
-    """
+    """Return (T,) whether each token lies wholly in a span of the assistant. offsets: characters (start, end exclusive)
+    of each token; spans: those of the assistant (ChatTemplate.spans), in order."""
     labels, rest = [], iter(spans)
     start, end = next(rest, (0, 0))
     for token_start, token_end in offsets:

@@ -140,8 +140,8 @@ class Preview:
     def measure(
         cls, rows: Rows, tokenizer: Tokenizer | None, learning: Learning = ANSWERS, every_row: bool = False
     ) -> Preview:
-        """Count evenly spread rows, or every row, whatever it costs. Raises TemplateError if all of them are
-        refused."""
+        """Tokenize evenly spread rows, or every row, whatever it costs, and count how they are framed and refused.
+        Raises TemplateError if all of them are refused."""
         paragraphs = None if learning.pairs or learning.rated else paragraphs_of(rows)
         counted = np.arange(len(rows)) if every_row else _spread(rows, paragraphs)
         refused = RefusedRows()
@@ -198,7 +198,8 @@ class Preview:
         return self.counts(data.max_length, data.long_examples, data.overlap)
 
     def counts(self, max_length: int, long_examples: LongExamples = "cut", overlap: int = 0) -> Counts:
-        """Return the counts of the pieces that training makes of the counted rows."""
+        """Return the counts of the pieces that training makes, projected from the counted rows to all. long_examples,
+        overlap: as in `fit`; for pairs and rated answers, what is too long is dropped."""
         limit = self.limit(max_length)
         if self.learning.pairs or self.learning.rated:
             pieces: Pieces = (Pairs if self.learning.pairs else Rated).within(self.tokens, limit)
@@ -232,7 +233,8 @@ class Preview:
         return self.rows[int(tokens.positions[tokens.row[example]])][0]
 
     def histogram(self, max_length: int) -> tuple[Bin, ...]:
-        """Return at most MAX_BINS bins, equally wide but for the last, which takes lengths far above most rows."""
+        """Return at most MAX_BINS bins of rows by tokens, with the rows above max_length in each; equally wide but for
+        the last, which takes lengths far above most rows."""
         shortest, top = int(self._sorted[0]), min(self.longest, 2 * self.p99)
         # one bin less, because the first edge may lie below the shortest
         width = int(round_up(max(1.0, (top - shortest) / (MAX_BINS - 1))))
@@ -249,7 +251,7 @@ class Preview:
         return self.counts(max_length, long_examples, overlap).pieces
 
     def facts(self) -> DataFacts:
-        """Return the numbers of the dataset that advice and estimates need."""
+        """Return the numbers of the dataset that advice and estimates need, projected to all rows."""
         _, start, end = self.tokens.runs.T
         return DataFacts(
             rows=len(self.rows) - self._projected(self.refused.rows),
@@ -281,7 +283,8 @@ class Preview:
         return any(self.rows[i][1].rejected for i in range(min(FIRST_ROWS, len(self.rows))))
 
     def problem(self, max_length: int, long_examples: LongExamples = "cut") -> Message | None:
-        """Return the reason why training must not be started: nothing would be learned. An estimate refuses nothing."""
+        """Return the reason why training must not be started: nothing of the counted rows would be learned. None
+        otherwise; an estimate refuses nothing."""
         limit = self.limit(max_length)
         if not self.exact or self.counts(max_length, long_examples).learned:
             return None
@@ -297,10 +300,8 @@ class Preview:
         overlap: int = 0,
         joined: bool = True,
     ) -> RowView | None:
-        """Return any row with its tokens marked; None without the tokenizer. Raises DataError, TemplateError.
-
-        joined: show a paragraph with the others of its example.
-        """
+        """Return any row (index from 0) with its tokens marked; None without the tokenizer. Raises DataError for no
+        such row, TemplateError with its number. joined: show a paragraph with the others of its example."""
         if not 0 <= index < len(self.rows):
             raise DataError("preview.no_such_row", row=index + 1, rows=len(self.rows))
         if self.tokenizer is None:
@@ -320,7 +321,8 @@ class Preview:
         )
 
     def _passage(self, index: int, max_length: int, long_examples: LongExamples, overlap: int) -> FullExample:
-        """Return the example in which a paragraph begins; of a row that was not counted, one that begins with it."""
+        """Return the piece of training in which a paragraph begins; of a row that was not counted, one that begins with
+        it."""
         assert self.tokenizer is not None and self.paragraphs is not None
         limit, first = self.limit(max_length), index
         start, end, again = 0, limit, 0
@@ -367,8 +369,8 @@ class Previews:
         format: Format | None = None,
         choices: Choices = NO_CHOICES,
     ) -> Preview:
-        """Return a preview, built by the first caller; concurrent callers wait for it. Raises DataError, ModelError or
-        TemplateError."""
+        """Return a preview, built by the first caller; concurrent callers wait for it, and get its error, which is not
+        kept. At most KEPT_PREVIEWS are. Raises DataError, ModelError or TemplateError."""
         path = self._store.path(dataset_id)
         if not (stamp := files.stamp(path)):
             raise DataError("data.missing_file", file=path.name)
@@ -393,7 +395,8 @@ class Previews:
         return future.result()
 
     def _tokenizer(self, folder: Path | None) -> Tokenizer | None:
-        """Return the tokenizer of a kept preview of the same model, or read it, which takes up to a second."""
+        """Return the tokenizer of a kept preview of the same model, or read it, which takes up to a second; None
+        without a folder."""
         if folder is None:
             return None
         with self._lock:
@@ -403,9 +406,7 @@ class Previews:
 
 def _spread(rows: Rows, paragraphs: Paragraphs | None) -> np.ndarray:
     """Return positions of at most MAX_ROWS rows, evenly spread; fewer if those had more than MAX_CHARACTERS together.
-
-    Of texts, MAX_STRETCHES stretches of rows are spread, which can be joined.
-    """
+    Of paragraphs, at most MAX_STRETCHES stretches are spread, whose rows can be joined."""
 
     def chosen(count: int) -> np.ndarray:
         if paragraphs is not None and count < len(rows):

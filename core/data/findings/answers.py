@@ -98,7 +98,8 @@ class Refusals:
         self._most, self._marked = most, Marked()
 
     def add(self, words: RowWords) -> None:
-        """Mark the row if its first answer begins with a refusal."""
+        """Mark the row if its first answer begins with a refusal, or with the model as an AI; a plain text, or an
+        answer that only gives its name, is not marked."""
         if words.is_text:
             return
         head = words.first_answer[:_HEAD]
@@ -131,7 +132,8 @@ class Answers:
         self._nothing, self._short, self._echoes = Marked(), Marked(), Marked()
 
     def add(self, words: RowWords) -> None:
-        """Mark the row if its last answer says nothing, is very short, or repeats the question."""
+        """Mark the row if its last answer says nothing, is very short, or repeats the question, and keep its length.
+        Plain texts and rows with tool calls are ignored."""
         if words.is_text or words.calls_tools:
             return
         answer = words.last_answer.strip()
@@ -145,7 +147,8 @@ class Answers:
             self._echoes.add(words.row, words.quote(answer))
 
     def findings(self, rows: int) -> list[Finding]:
-        """Return the findings; short answers count only where nearly all others are long."""
+        """Return the findings with repairs that remove; empty and short answers count only where most (nearly all)
+        others are long."""
         usual = int(median(self._lengths)) if self._lengths else 0
         all_but_few = sorted(self._lengths)[len(self._lengths) // 10] if self._lengths else 0
         result: list[Finding] = []
@@ -187,7 +190,8 @@ class Openings:
         self._examples: dict[str, list[tuple[int, str]]] = {}
 
     def add(self, words: RowWords) -> None:
-        """Count the openings of the row's first answer."""
+        """Count the openings of the row's first answer, with the first SHOWN rows of each; past _MAX_OPENINGS, forget
+        those counted once."""
         if words.is_text:
             return
         self._answers += 1
@@ -202,7 +206,8 @@ class Openings:
             }
 
     def findings(self, rows: int) -> list[Finding]:
-        """Return the most frequent opening if more than half of the answers have it."""
+        """Return the most frequent opening (of equals the longest) if more than half of the answers, and at least
+        MIN_ALIKE, have it; else []."""
         opening, count = max(self._counts.items(), key=lambda item: (item[1], len(item[0])), default=("", 0))
         if count < MIN_ALIKE or count <= self._answers / 2:
             return []
@@ -213,7 +218,8 @@ class Openings:
 
 
 def _openings(answer: str) -> list[str]:
-    """Return a polite word and the first words of an answer, those that it has."""
+    """Return the openings of an answer: a polite word that it begins with, and its first words if it is more than twice
+    as long."""
     head = answer.lstrip()[:80]
     low = head.casefold()
     begins = [word for word in POLITE if low.startswith(word)] if low.startswith(POLITE) else []

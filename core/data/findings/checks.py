@@ -59,8 +59,8 @@ class Checks:
 
 
 def findings(rows: Iterable[tuple[int, Words]], kind: str = "") -> tuple[Finding, ...]:
-    """Return the findings of every row, with all row numbers. kind: only the checks that find it, in a fraction of the
-    time."""
+    """Return the findings of every row, with all row numbers. kind: run only the checks that can find it, in a fraction
+    of the time."""
     checks = Checks(every_row=True, most=None, kind=kind)
     for row, example in rows:
         checks.add(row, example)

@@ -122,8 +122,8 @@ class Marked:
     def finding(
         self, kind: Kind, rows: int, repairs: Sequence[Repair] = (), count: int | None = None, **params: object
     ) -> list[Finding]:
-        """Return [the finding], or [] if no row was marked. rows: checked rows. count: if more rows have it than were
-        marked."""
+        """Return [the finding with its share of rows in percent, quotes and repairs], or [] if no row was marked. rows:
+        checked rows. count: if more rows have it than were marked. params: of its sentence."""
         if not self.rows:
             return []
         count = count or len(self)

@@ -21,7 +21,7 @@ class Languages:
         self._by_language: dict[str, Marked] = {}
 
     def add(self, words: RowWords) -> None:
-        """Count the language of the row's answers, unless they hold code."""
+        """Mark the row by the language of its answers, unless they hold code or it is unknown."""
         if "```" in words.answer:
             return
         language = language_of(words.answer)
@@ -30,7 +30,8 @@ class Languages:
             marked.add(words.row, words.quote(words.answer) if marked.wants_quote else "")
 
     def findings(self, rows: int) -> list[Finding]:
-        """Return the rows in other languages than most, if each of those languages is rare."""
+        """Return the rows in other languages than the most frequent, with a repair that removes them; [] unless each of
+        those languages has less than the share MEANT."""
         judged = sum(map(len, self._by_language.values()))
         ordered = sorted(self._by_language.items(), key=lambda item: -len(item[1]))
         few = [(language, marked) for language, marked in ordered[1:] if len(marked) < MEANT * judged]

@@ -20,7 +20,7 @@ class Lengths:
         self._long: list[tuple[int, int, str]] = []
 
     def add(self, words: RowWords) -> None:
-        """Note the row's length in characters."""
+        """Note the row's length in characters, and the row itself if above LONG; plain texts are ignored."""
         if words.is_text:  # plain text is split
             return
         length = len(words.question) + len(words.answer)
@@ -29,7 +29,7 @@ class Lengths:
             self._long.append((words.row, length, words.quote(words.question or words.answer)))
 
     def findings(self, rows: int) -> list[Finding]:
-        """Return the rows that are FAR times as long as the median."""
+        """Return the rows that are more than FAR times as long as the median, with a repair that removes them."""
         if not self._long:
             return []
         usual, marked, longest = int(median(self._lengths)), Marked(), 0

@@ -28,7 +28,8 @@ class Markers:
         self._most, self._marked = most, Marked()
 
     def add(self, words: RowWords) -> None:
-        """Mark the row if its text outside code holds marks of a chat template."""
+        """Mark the row if its text outside code holds marks of a chat template, or begins a turn as a written talk
+        does."""
         text = words.everything
         if "<" not in text and "[" not in text and "##" not in text and ":" not in text:
             return

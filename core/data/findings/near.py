@@ -48,7 +48,8 @@ class Near:
         self._common: np.ndarray | None = None
 
     def add(self, words: RowWords) -> None:
-        """Keep the row's hashes, and its texts until the next batch is computed. Nothing after MAX_COMPARED rows."""
+        """Keep the row's hashes, and its texts until a batch of bytes is reached and its signatures computed. Nothing
+        after MAX_COMPARED rows."""
         if len(self._rows) >= MAX_COMPARED:
             return
         question, answer = _plain(words.question), _plain(words.answer)
@@ -63,8 +64,8 @@ class Near:
             self._hash_waiting()
 
     def _hash_waiting(self) -> None:
-        """Compute the signatures of the rows that wait; the first batch decides which windows are common. A text with
-        few windows has its own hash as its signature."""
+        """Compute the signatures of the rows that wait and forget their texts; the first batch decides which windows
+        are common and ignored. A text with few windows has its own hash as its signature."""
         if not self._waiting:
             return
         sides = [_windows(list(texts)) for texts in zip(*self._waiting, strict=True)]
@@ -85,7 +86,8 @@ class Near:
 
     @cached_property
     def first(self) -> np.ndarray:
-        """Position (R,) for each row of the earliest row that is near it, its own if there is none."""
+        """Position (R,) for each row of the earliest row that is near it (both sides alike in the share NEAR, with the
+        same figures) or equal, its own if there is none. Frees the signatures."""
         self._hash_waiting()
         first = np.arange(len(self._rows))
         if len(first) < 2:
@@ -150,8 +152,8 @@ def _plain(text: str) -> bytes:
 
 
 def _windows(texts: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
-    """Return (W,) uint32 hashes of the windows of all texts, and (W,) the text of each. Each text has at least one
-    window."""
+    """Return (W,) uint32 hashes of the windows of WINDOW bytes of all texts, and (W,) the text of each. Short texts are
+    padded, so that each has at least one window."""
     padded = [text.ljust(WINDOW, b"\0") for text in texts]
     data = np.frombuffer(b"".join(padded), np.uint8).astype(np.uint32)
     sizes = np.array([len(text) for text in padded])
@@ -171,7 +173,8 @@ def _windows(texts: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _common(hashes: np.ndarray, text_of: np.ndarray, texts: int) -> np.ndarray:
-    """Return (2^20,) by the upper bits of a hash whether it occurs in so many texts that it is ignored."""
+    """Return (2^20,) by the upper bits of a hash whether it occurs in so many texts (above 10 and the share COMMON)
+    that it is ignored."""
     order = np.lexsort((text_of, hashes))
     hashes, text_of = hashes[order], text_of[order]
     new = np.ones(len(hashes), bool)
@@ -183,8 +186,8 @@ def _common(hashes: np.ndarray, text_of: np.ndarray, texts: int) -> np.ndarray:
 
 
 def _signatures(hashes: np.ndarray, text_of: np.ndarray, texts: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return (T, BINS) uint8 signatures, and (T,) windows of each text. An empty bin takes its next neighbour's
-    value."""
+    """Return (T, BINS) uint8 signatures: the smallest hash of each bin, its low byte; and (T,) windows of each text. An
+    empty bin takes its next neighbour's value."""
     smallest = np.full(texts * BINS, _EMPTY)
     # The lowest bits of a hash choose its bin, the others are what the smallest is sought of.
     place = text_of * BINS + (hashes & np.uint32(BINS - 1)).astype(np.int32)

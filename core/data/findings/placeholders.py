@@ -38,7 +38,8 @@ _MATHS = re.compile(
 
 
 def placeholders(text: str, is_code: bool) -> Iterator[tuple[str, int, int]]:
-    """Yield (placeholder as written, start, end) for each placeholder in a text."""
+    """Yield (placeholder as written, start, end) for each unfilled placeholder in a text; none in formulas, tags or
+    stand-ins for names. is_code: nothing."""
     if "{{" in text and not is_code:
         yield from ((m[0], m.start(), m.end()) for m in _DOUBLE.finditer(text) if not _MATHS.search(text))
     if is_code:
@@ -68,7 +69,8 @@ class Placeholders:
         self._by_name: dict[str, Marked] = {}
 
     def add(self, words: RowWords) -> None:
-        """Mark the row by each placeholder in its text outside code."""
+        """Mark the row once, and by name for each placeholder in its text outside code; at most MAX_COUNTED names are
+        counted."""
         text = words.everything
         if "{" not in text and "[" not in text and "<" not in text:
             return
@@ -79,8 +81,8 @@ class Placeholders:
             self._any.add(words.row, words.quote(text, start, end) if self._any.wants_quote else "")
 
     def findings(self, rows: int) -> list[Finding]:
-        """Return the placeholders with a repair that fills in each of the most frequent, and one that removes the
-        rows."""
+        """Return the placeholders with a repair that fills in each of the MAX_NAMED most frequent, and one that removes
+        the rows."""
         first = sorted(self._by_name.items(), key=lambda item: -len(item[1]))[:MAX_NAMED]
         repairs = [marked.repair("fill", "placeholders", self._most, name) for name, marked in first]
         named = [name for name, _ in first[:4]] + (["…"] if len(self._by_name) > 4 else [])

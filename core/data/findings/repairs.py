@@ -13,8 +13,8 @@ from core.errors import DataError
 
 
 def repaired(example: Example, repair: Repair, value: str = "") -> Example | None:
-    """Return the repaired row; None if it is removed. value: fills a placeholder. Raises DataError if value is
-    missing."""
+    """Return the repaired row: a placeholder filled with value, secrets replaced, encoding mended or markup removed;
+    None if the repair removes it. Raises DataError if value is empty."""
     if repair.action == "remove":
         return None
     if repair.action == "fill" and not value.strip():
@@ -30,7 +30,8 @@ def repaired(example: Example, repair: Repair, value: str = "") -> Example | Non
 
 
 def _rewritten(example: Example, changed: Callable[[str], str]) -> Example:
-    """Return the example with each text changed; a turn or an answer that would become empty stays as it is."""
+    """Return the example with each text (content and thinking of messages) changed; a text that would become empty
+    stays as it is."""
 
     def apply(text: str) -> str:
         return new if (new := changed(text)).strip() else text

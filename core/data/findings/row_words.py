@@ -39,6 +39,7 @@ class RowWords:
     one turn."""
 
     def __init__(self, row: int, example: Words):
+        """Split an example into the texts that the checks read; question and answer are those of all turns."""
         self.row, self.is_text = row, example.text is not None
         self.worse_answer = example.rejected[-1].content if example.rejected else ""
         if example.messages:
@@ -70,7 +71,8 @@ class RowWords:
         return "```" in self.everything or len(_CODE.findall(self.everything[:4000])) >= 2
 
     def quote(self, text: str, start: int = 0, end: int | None = None) -> str:
-        """Return a short quotation around a place of a text, secrets masked, "…" where it is cut."""
+        """Return a short quotation (about QUOTE characters on one line) around a place of a text, secrets masked, "…"
+        where it is cut. end None: start."""
         end = start if end is None else end
         before, hit = masked(text[max(0, start - 200) : start])[-20:] if start else "", masked(text[start:end])[:QUOTE]
         shown = before + hit + masked(text[end : end + 200])[: max(10, QUOTE - len(before + hit))]

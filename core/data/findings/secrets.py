@@ -68,8 +68,8 @@ class Secret(NamedTuple):
 
 
 def secrets(text: str) -> Iterator[Secret]:
-    """Yield every secret in a text, by kind. Numbers count as cards or phones only with a word nearby, or written as
-    such."""
+    """Yield every secret in a text: keys, tokens, private keys, e-mail addresses, IBANs, cards, phones. Numbers count
+    as cards or phones only with a word nearby, or written as such."""
     # A look for a few fixed characters first: most texts have none of them, and searching a pattern takes far longer.
     for mark, pattern in _KEY.items():
         if mark in text:
@@ -126,7 +126,8 @@ def is_iban(text: str) -> bool:
 
 
 def is_card(text: str) -> bool:
-    """Return True for a card number in an issuer's range with a valid check digit (ISO 7812, Luhn)."""
+    """Return True for a card number in an issuer's range with a valid check digit (ISO 7812, Luhn) that is no test
+    number."""
     digits = _NO_DIGITS.sub("", text)
     if not _ISSUED.fullmatch(digits) or digits in _TEST_CARDS or len(set(digits)) < 4:
         return False

@@ -48,7 +48,8 @@ def fix_encoding(text: str) -> str:
 
 
 def _find_mojibake(text: str) -> re.Match[str] | None:
-    """Return the first match that can be corrected: an É before a dash looks alike, and is right."""
+    """Return the first match of a wrong encoding that can be corrected, None without one: an É before a dash looks
+    alike, and is right."""
     for sign in _SIGNS.finditer(text):
         around = text[max(0, sign.start() - _AROUND) : sign.end() + _AROUND]
         if is_bad(around) and fix_encoding(around) != around:
@@ -64,7 +65,8 @@ class Writing:
         self._markup, self._mojibake, self._lost = Marked(), Marked(), Marked()
 
     def add(self, words: RowWords) -> None:
-        """Mark the row by markup outside code, lost characters (U+FFFD, ????) and mojibake."""
+        """Mark the row by markup outside code (not in texts about markup), and either by lost characters (U+FFFD, ????)
+        or by a wrong encoding that can be corrected."""
         text = words.everything
         if ("<" in text or "&" in text or "[" in text) and _TAG.search(text):
             if (
@@ -81,7 +83,8 @@ class Writing:
             self._mojibake.add(words.row, words.quote(text, match.start(), match.end()))
 
     def findings(self, rows: int) -> list[Finding]:
-        """Return mojibake and markup with a repair that rewrites, lost characters with one that removes."""
+        """Return mojibake and markup with a repair that rewrites, lost characters with one that removes; each only if
+        marked."""
         markup, mojibake, lost = self._markup, self._mojibake, self._lost
         return [
             *mojibake.finding("mojibake", rows, [mojibake.repair("replace", "mojibake", self._most)]),

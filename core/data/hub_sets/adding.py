@@ -30,8 +30,8 @@ def is_too_large(about: AboutPart) -> bool:
 
 
 def part_of(repo: str, about: AboutPart, rows: int) -> PartName:
-    """Return the name of a part. rows: 0 for all. Raises DataError if all rows of a part that is too large are
-    requested."""
+    """Return the name of a part. rows: the first to take, 0 for all. Raises DataError if all rows of a part that is too
+    large are requested."""
     name = PartName(repo, about.config, about.split, rows)
     if not rows and is_too_large(about):
         raise DataError(
@@ -45,8 +45,8 @@ def part_of(repo: str, about: AboutPart, rows: int) -> PartName:
 def add_part(
     store: DatasetStore, part: PartName, arrived: FetchedPart, choices: JsonObject, check: Callable[[], None]
 ) -> str:
-    """Add a downloaded part and return the dataset's id. choices: Choices as JSON. Raises DataError if it cannot be
-    trained, and what check raises."""
+    """Add a downloaded part to store and return the dataset's id: a single complete file as it is, others joined as
+    JSON lines first. choices: Choices as JSON. Raises DataError if it cannot be trained, and what check raises."""
     file = arrived.files[0] if len(arrived.files) == 1 and not part.rows else _as_lines(part, arrived.files, check)
     origin = Origin(origin_name=str(part).removeprefix("datasets/"), revision=arrived.commit, licence=arrived.licence)
     return store.import_file(file, name_of(part), Choices.model_validate(choices), lambda rows=0: check(), origin).id
@@ -59,7 +59,8 @@ def name_of(part: PartName) -> str:
 
 
 def find_added(store: DatasetStore, name: SetName) -> DatasetInfo | None:
-    """Return the newest dataset of the workspace that is the named part; None if there is none."""
+    """Return the newest dataset of the workspace from the named repo, with the configuration and split that are named;
+    None if there is none."""
     for info in store.list():
         part = PartName.parse(f"datasets/{info.origin_name}") if info.origin_name else None
         if part and part.repo == name.repo and set(name.named) <= {part.config, part.split}:
@@ -68,7 +69,8 @@ def find_added(store: DatasetStore, name: SetName) -> DatasetInfo | None:
 
 
 def _as_lines(part: PartName, paths: tuple[Path, ...], check: Callable[[], None]) -> Path:
-    """Return the rows of all files, or the first ones, as one JSONL file. Raises DataError."""
+    """Write the rows of all files (part.rows, if not 0) to one JSONL file beside the first and return it. Raises
+    DataError for an unreadable file or a table with other columns; what check, called per row, raises."""
     target, written = paths[0].with_name("rows.jsonl"), 0
     aside, columns = target.with_name(f".{target.name}"), None
     with open(aside, "w", encoding="utf-8", newline="\n") as file:

@@ -14,7 +14,8 @@ _UNKNOWN = ("data.unknown_format", "data.nested", "data.no_text", "data.options_
 
 
 def is_recognized(head: SetHead) -> bool:
-    """Return True if the rows have a known format, without a choice of what the columns are for."""
+    """Return True if the rows have a known format, without a choice of what the columns are for; also for no rows, and
+    for other errors than an unknown format."""
     if not head.rows:
         return True
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in head.rows)

@@ -33,10 +33,9 @@ def is_needed(bytes: int = 0, rows: int = 0) -> bool:
 
 
 def run(path: Path, act: str, *arguments: str, check: Check = go_on) -> Any:
-    """Run an act of dataset_worker.ACTS on path in a separate process and return its result.
-
-    check: called with the rows read so far; an exception from it ends the process. Raises DataError, OSError.
-    """
+    """Run an act of dataset_worker.ACTS on path in a separate process and return its result. check: called with the
+    rows read so far, also while it waits; an exception from it ends the process. Raises DataError (its refusal, lack of
+    memory, an early end) or OSError."""
     so_far = [0]
     output = reader_process.listen(
         "core.data.large.dataset_worker", path, act, *arguments, errors=None, waiting=lambda: check(so_far[0])

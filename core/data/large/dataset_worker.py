@@ -65,6 +65,7 @@ ACTS: dict[str, Callable[..., object]] = {"read": read, "report": report, "mend"
 
 
 def main(path: str, act: str, *arguments: str) -> None:
+    """Run an act on a file and write its result, refusal or OSError as a line to stdout."""
     dataset_process.work_in_this_process()
     try:
         write_line(done=ACTS[act](Path(path), *arguments))

@@ -19,7 +19,8 @@ STREAM = b"\xff\xff\xff\xff"  # the beginning of a stream; a file begins with AR
 
 
 def arrow_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem]:
-    """Yield the rows of an Arrow file or stream. Raises DataError where it is broken."""
+    """Yield the rows of an Arrow file or stream. Raises DataError, with the row, where it is broken, and above the
+    limits."""
     import pyarrow
 
     row = 0
@@ -42,7 +43,7 @@ def _batches(
     source: Source,
     limits: Limits,
 ) -> Iterator[pyarrow.RecordBatch]:
-    """Yield validated batches of at most 256 rows. Raises DataError once they are larger than the limit for a file."""
+    """Yield validated batches of at most 256 rows. Raises DataError once they are together larger than limits.bytes."""
     unpacked = 0
     for batch in opened if is_stream else map(opened.get_batch, range(opened.num_record_batches)):
         batch.validate(full=True)  # offsets beyond the data would be read otherwise

@@ -17,7 +17,8 @@ _LOOKED_AT = 5  # rows
 
 
 def joined(read: Sequence[Source], limits: Limits) -> list[Source]:
-    """Return the files, those of requests within those of their results. Without results they stay as they are."""
+    """Return the sources with each file of results given the questions of those of requests, which are dropped. Without
+    results, without requests, or with more than LARGEST bytes of requests they stay as they are."""
     fields = [_field(source, limits) for source in read]
     requests = [source for source, field in zip(read, fields, strict=True) if field in BATCHES.values()]
     if (
@@ -43,7 +44,8 @@ def joined(read: Sequence[Source], limits: Limits) -> list[Source]:
 
 
 def _field(source: Source, limits: Limits) -> str:
-    """Return the field of a file's rows that holds an answer or a question of a batch; "" for any other file."""
+    """Return the field that holds an answer or a question in each of a file's first rows, if all have a custom_id; ""
+    for any other file."""
     if source.kind != "jsonl" or source.chat:
         return ""
     rows = [raw.value for raw in islice(jsonl_rows(source, limits), _LOOKED_AT) if isinstance(raw, RawRow)]

@@ -24,7 +24,8 @@ _FRONT_MATTER = re.compile(r"(---|\+\+\+)[^\S\n]*\n(?=[\w\"'-]+\s*[:=]|\[)")
 
 
 def without_boilerplate(items: Items, is_markdown: bool) -> Items:
-    """Yield the paragraphs of a text that are prose, numbered anew, and an Omission for each other one."""
+    """Yield the paragraphs of a text that are prose, numbered anew, and an Omission for each that is a licence before
+    or after, or (in Markdown) the front matter. Only the first _HELD paragraphs are searched for a beginning."""
     held = list(islice(items, _HELD))
     texts = [item.value["text"] if isinstance(item, RawRow) else "" for item in held]
     begins = next((n + 1 for n, text in enumerate(texts) if _START.search(text)), 0)
@@ -52,7 +53,8 @@ def without_boilerplate(items: Items, is_markdown: bool) -> Items:
 
 
 def _after_front_matter(texts: list[str]) -> tuple[int, str] | None:
-    """Return the paragraph in which the front matter of a Markdown file ends, and its rest; None if there is none."""
+    """Return (number of the paragraph in which the front matter of a Markdown file ends, its rest); None if there is
+    none."""
     opening = _FRONT_MATTER.match(texts[0]) if texts else None
     for number, text in enumerate(texts if opening else ()):
         lines = text.split("\n")

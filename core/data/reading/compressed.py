@@ -112,6 +112,7 @@ class _Stream(io.RawIOBase):
     """The unpacked bytes: no more than the limit, or a DataError."""
 
     def __init__(self, inside: Unpacked, opener: Callable[[IO[bytes]], _Decoder], limit: int):
+        """Open the packed file. Raises DataError if it is damaged."""
         self._inside, self._limit, self._read = inside, limit, 0
         self._file = inside.file.open("rb")
         try:
@@ -127,8 +128,8 @@ class _Stream(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fill buffer with unpacked bytes and return their number. Raises DataError if broken or larger than the
-        limit."""
+        """Fill buffer with unpacked bytes and return their number, also noted in inside. Raises DataError if broken or
+        larger than the limit."""
         try:
             data = self._unpacking.read(len(buffer))
         except _BROKEN as error:

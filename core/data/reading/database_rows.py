@@ -23,7 +23,8 @@ _MAX_NAMED = 8  # other tables
 
 
 def read_tables(path: Readable, table: str | None, limits: Limits) -> tuple[str, tuple[str, ...], tuple[Message, ...]]:
-    """Return the table that is read, all tables and views that have rows, and a note on them. Raises DataError."""
+    """Return the table that is read (the largest for None), the names of all tables and views that have rows, and a
+    note if there are others. Raises DataError."""
     with _open_table(path, table, limits) as (tables, chosen, _):
         others = [
             name if is_view else msg("data.counted", name=name, count=rows)
@@ -35,7 +36,8 @@ def read_tables(path: Readable, table: str | None, limits: Limits) -> tuple[str,
 
 
 def database_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omission]:
-    """Yield the rows of a table. A row above the limit is a Problem; columns of raw bytes are omitted."""
+    """Yield the rows of a table, JSON in cells decoded. A row above the limit is a Problem; columns of raw bytes are
+    omissions. Raises DataError."""
     with _open_table(source.path, source.sheet, limits) as (_, _, lines):
         for number, values, more in lines:
             if values is None:
@@ -47,7 +49,7 @@ def database_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem |
 
 
 def _with_objects(values: dict[str, Any]) -> dict[str, Any]:
-    """Return a row with JSON in place of its text; the fields of an object beside the other columns, unless two would
+    """Return a row with JSON texts decoded; the fields of an object stand beside the other columns, unless two would
     have one name and different values."""
     decoded = {name: _decoded(cell) if isinstance(cell, str) else cell for name, cell in values.items()}
     for name, fields in [(name, cell) for name, cell in decoded.items() if isinstance(cell, dict)]:
@@ -58,7 +60,7 @@ def _with_objects(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _decoded(cell: str) -> object:
-    """Return an object or a list for a text that is one in JSON; any other text as it is."""
+    """Return a filled object or list for a text that is one in JSON; any other text as it is."""
     if not cell.startswith(("{", "[")):
         return cell
     try:
@@ -72,8 +74,9 @@ def _decoded(cell: str) -> object:
 def _open_table(
     path: Readable, table: str | None, limits: Limits
 ) -> Iterator[tuple[list[tuple[str, bool, int]], str, Iterator[Any]]]:
-    """Context of (tables as (name, is_view, rows), chosen table, lines of its rows) from the process that reads. table
-    None: it chooses. Raises DataError."""
+    """Context manager: (tables as (name, is_view, rows), chosen table, lines of its rows) from the process that reads,
+    which ends with it. table None: it chooses. Raises DataError for no such table (with the nearest), no rows, or a
+    refusal."""
     with contextlib.closing(listen(path, table or "", limits.row_bytes)) as lines:
         head = next(lines, None)
         if not isinstance(head, dict) or "error" in head:

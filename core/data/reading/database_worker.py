@@ -34,8 +34,9 @@ _REFUSED = {"load_extension", "zeroblob", "randomblob", "readfile", "writefile",
 
 
 def read_database(path: str, member: str, table: str, most_bytes: int) -> Iterator[Any]:
-    """Yield the tables and the chosen one, then its rows; or {"error": ...}. Without a name: the table (not a view)
-    with the most rows. member: of a zip."""
+    """Yield the tables and the chosen one, then its rows. Without a name: the table (not a view) with the most rows.
+    member: of a zip. {"error": "open"} if a program has the file open with unsaved rows, {"error": "broken", "reason"}
+    for an error."""
     try:
         if not member and os.path.exists(f"{path}-wal") and os.path.getsize(f"{path}-wal"):
             yield {"error": "open"}
@@ -55,7 +56,8 @@ def read_database(path: str, member: str, table: str, most_bytes: int) -> Iterat
 
 
 def _open(path: str, member: str, most_bytes: int) -> sqlite3.Connection:
-    """Open a database for reading only, one in a zip in memory. It may attach nothing and run no code of its schema."""
+    """Open a database for reading only, one in a zip in memory (ValueError above _MAX_BYTES). It may attach nothing and
+    run no code of its schema."""
     if member:
         database = sqlite3.connect(":memory:")
         with zipfile.ZipFile(path) as archive, archive.open(member) as file:
@@ -79,7 +81,8 @@ def _authorize(action: int, argument: str | None, name: str | None, *_: Any) -> 
 
 
 def _tables(database: sqlite3.Connection) -> Iterator[tuple[str, bool, int]]:
-    """Yield name, whether it is a view, and number of rows (of a view, 1 if it has any) of each table and view."""
+    """Yield name, whether it is a view, and number of rows (of a view, 1 if it has any) of each table and view; 0 for
+    one that fails or is too slow. At most _MAX_TABLES."""
     kinds = database.execute("select name, type from pragma_table_list where schema = 'main'").fetchmany(_MAX_TABLES)
     database.set_authorizer(_authorize)
     for name, kind in sorted(kinds):
@@ -104,7 +107,8 @@ def _tables(database: sqlite3.Connection) -> Iterator[tuple[str, bool, int]]:
 
 
 def _rows(database: sqlite3.Connection, table: str, most_bytes: int) -> Iterator[Any]:
-    """Yield [number, values, columns of bytes], or [number, None, size] of a row above most_bytes."""
+    """Yield [number, values, columns of bytes (whose values are None)], or [number, None, size] of a row above
+    most_bytes."""
     rows = database.execute(f"select * from {_quoted(table)}")  # noqa: S608 - the name is one of its tables, quoted
     names = [column[0] for column in rows.description]
     for number, cells in enumerate(rows, 1):

@@ -42,8 +42,8 @@ class Layout(Frozen):
     roles: dict[str, str] = {}
 
     def apply(self, values: Mapping[str, object]) -> JsonObject:
-        """Return a row with our names. Columns that dataset_info.json does not list keep their names, and are reported
-        as left out."""
+        """Return a row with our names of columns and, in its turns, of keys and roles. Columns that dataset_info.json
+        does not list keep their names, unless one is renamed to it."""
         row = {
             self.columns.get(name, name): value
             for name, value in values.items()
@@ -71,7 +71,7 @@ class _Opened(Protocol):
 
 
 def read(file: _Opened) -> dict[str, Layout]:
-    """Return {file: its layout} of every dataset that names a file. Raises DataError."""
+    """Return {file: its layout} of every dataset that names a file. Raises DataError if it is no JSON object."""
     with file.open("rb") as opened:
         text = opened.read(_MOST + 1)
     try:
@@ -89,7 +89,7 @@ def read(file: _Opened) -> dict[str, Layout]:
 
 
 def _layout(entry: Mapping[str, object]) -> Layout:
-    """Read LLaMA-Factory's description of one file; entries of a wrong type are skipped."""
+    """Return LLaMA-Factory's description of one file as our layout; entries of a wrong type are skipped."""
     form = "sharegpt" if entry.get("formatting") == "sharegpt" else "alpaca"
     columns_entry = entry.get("columns")
     names = (

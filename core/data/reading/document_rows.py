@@ -26,8 +26,8 @@ SIZE_MB = 5  # download size of the extra
 
 
 def document_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omission]:
-    """Yield a document's paragraphs as rows of text, each heading with the paragraph below it. Raises DataError without
-    any text."""
+    """Yield a document's paragraphs as rows of text, each heading with the paragraph below it, and omissions. Raises
+    DataError without any text, and if reading fails."""
     row = 0
     paragraph = Paragraph()
     with contextlib.closing(listen(source.path, source.kind, source.encoding)) as lines:
@@ -44,7 +44,8 @@ def document_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem |
 
 
 def _omissions(path: Readable, status: dict[str, Any]) -> Iterator[Omission]:
-    """Yield what a status line says was left out. Raises DataError if it reports that reading failed."""
+    """Yield an Omission for each page that a status line says was left out. Raises DataError if it reports that reading
+    failed."""
     match status.get("error"):
         case None:
             yield from [Omission("page")] * status.get("pages", 0)

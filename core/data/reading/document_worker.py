@@ -54,7 +54,8 @@ _PARAGRAPH = 800  # characters of subtitles after which the next sentence begins
 
 
 def read_document(path: str, member: str, kind: str, encoding: str) -> Iterator[object]:
-    """Yield a document's lines, and what is left out or goes wrong as dicts. encoding: of text kinds, "" for others."""
+    """Yield a document's lines, and what is left out ({"pages"}, {"around"}) or goes wrong ({"error"}: a missing
+    package, a password). encoding: of text kinds, "" for others."""
     try:
         file = _bytes_of(path, member)
         yield from _TEXTS[kind](file.read(MAX_BYTES).decode(encoding)) if encoding else _READERS[kind](file)
@@ -69,6 +70,7 @@ class _Locked(Exception):
 
 
 def _bytes_of(path: str, member: str) -> IO[bytes]:
+    """Open the file; a member of a zip is read into memory, at most MAX_BYTES."""
     import io
 
     if not member:
@@ -102,7 +104,8 @@ def _docx(file: IO[bytes]) -> Iterator[object]:
 
 # ---- PDF -----------------------------------------------------------------------------------------
 def _pdf(file: IO[bytes]) -> Iterator[object]:
-    """Yield the paragraphs of a PDF without page numbers; last, how many pages have no text. Raises _Locked."""
+    """Yield the paragraphs of a PDF without page numbers, an empty line after each; last {"pages": how many have no
+    text}, if any. Raises _Locked."""
     import pypdf
 
     reader = pypdf.PdfReader(file)
@@ -119,7 +122,8 @@ def _pdf(file: IO[bytes]) -> Iterator[object]:
 
 
 def _paragraphs(lines: list[str]) -> Iterator[str]:
-    """Yield the paragraphs of a page: one ends at an empty line, or at a sentence's end in a line shorter than most."""
+    """Yield the paragraphs of a page with an empty line after each: one ends at an empty line, or at a sentence's end
+    in a line shorter than most. Words divided at a line's end are joined."""
     longest = max(map(len, lines), default=0)
     text = ""
     for line in lines:
@@ -144,7 +148,8 @@ def _body(content: bytes) -> lxml.html.HtmlElement | None:
 
 
 def _page(content: bytes) -> Iterator[object]:
-    """Yield the blocks of a web page's own text, then how many others it has: navigation, cookie notices, footers."""
+    """Yield the blocks of a web page's own text (of all of it, if that is too little), then {"around": how many others
+    it has}: navigation, cookie notices, footers."""
     body = _body(content)
     if body is None:
         return
@@ -171,8 +176,8 @@ def _is_beside(element: lxml.html.HtmlElement) -> bool:
 
 
 def _blocks(body: lxml.etree._Element | None) -> Iterator[str]:
-    """Yield the blocks of a page that a browser shows: headings and list items as Markdown, a question that unfolds as
-    a heading."""
+    """Yield the blocks of a page that a browser shows, an empty line after each: headings and list items as Markdown, a
+    question that unfolds as a heading."""
     texts: list[str] = []
     for kind, name, text in _walk(body) if body is not None else ():
         if kind == "text":
@@ -211,7 +216,8 @@ def _walk(top: lxml.etree._Element) -> Iterator[tuple[str, str, str]]:
 
 
 def _epub(file: IO[bytes]) -> Iterator[object]:
-    """Yield the chapters in reading order, as _blocks. Raises _Locked for encrypted ones."""
+    """Yield the chapters in reading order without the table of contents, as _blocks. Raises _Locked for encrypted ones,
+    ValueError for a broken book."""
     import lxml.etree
 
     # The file may come from anyone: entities could grow without end, or read files of this computer.
@@ -256,7 +262,8 @@ _COMMA = re.compile(r"(?<=:\d\d),(?=\d{3}\b)")  # of a time
 
 
 def _subtitles(content: str) -> Iterator[object]:
-    """Yield the spoken text without times; a paragraph ends at a silence, or at a sentence's end once it is long."""
+    """Yield the spoken text without times, an empty line between paragraphs, which end at a silence, or at a sentence's
+    end once they are long; a line that repeats the end is dropped."""
     import pysubs2
 
     text, before = "", 0

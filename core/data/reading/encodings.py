@@ -48,11 +48,9 @@ class Decoding:
 
 
 def find(path: Readable, head: bytes, chosen: str | None, check: Callable[[], None]) -> Decoding:
-    """Read the file and return its encoding. chosen: by a person; it is not questioned. check: called often, and may
-    raise.
-
-    Raises DataError for a file that is no text, or blank.
-    """
+    """Read the file and return its encoding, hash and first bad byte, with a note on a guessed one. chosen: by a
+    person; it is not questioned. check: called often, and may raise. Raises DataError for a file that is no text, or
+    blank, and for an unknown encoding."""
     encoding = _normalized_name(chosen, head) if chosen else _by_first_bytes(path, head)
     sha256, first_bad, blank = _scan(path, encoding, check)
     if blank:
@@ -70,7 +68,8 @@ def find(path: Readable, head: bytes, chosen: str | None, check: Callable[[], No
 
 
 def _normalized_name(chosen: str, head: bytes) -> str:
-    """Return Python's name of the encoding that a person has chosen. Raises DataError with the nearest known name."""
+    """Return Python's name of the encoding that a person has chosen ("utf-8-sig" for UTF-8 after a byte order mark in
+    head). Raises DataError with the nearest known name."""
     normalized = chosen.strip().lower().replace("_", "-")
     known = {name.replace("_", "-"): name for name in (*_UNICODE, *LIKELY)}
     try:
@@ -85,8 +84,8 @@ def _normalized_name(chosen: str, head: bytes) -> str:
 
 
 def _by_first_bytes(path: Readable, head: bytes) -> str:
-    """Return the encoding by a byte order mark or by the NULs in the first bytes; "utf-8" for any other text. Raises
-    DataError for a binary file."""
+    """Return the encoding by a byte order mark or by the NULs in the first bytes; "utf-8" for any other text, few NULs
+    included. Raises DataError for a binary file."""
     if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
         return "utf-32"
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -124,8 +123,8 @@ def chunks(path: Readable, check: Callable[[], None] = lambda: None) -> Iterator
 
 
 def _scan(path: Readable, encoding: str, check: Callable[[], None] = lambda: None) -> tuple[str, int | None, bool]:
-    """Return sha256, offset of the first byte that does not decode (None: all do), and whether all of it is white
-    space."""
+    """Return sha256 in hexadecimal, offset of the first byte that does not decode (None: all do), and whether all of it
+    is white space."""
     digest, blank, first_bad, position = hashlib.sha256(), True, None, 0
     # Plain utf-8 also with a BOM, because offsets of utf-8-sig begin after it.
     decoder = codecs.getincrementaldecoder("utf-8" if encoding == "utf-8-sig" else encoding)()
@@ -146,7 +145,8 @@ def _scan(path: Readable, encoding: str, check: Callable[[], None] = lambda: Non
 
 
 def _is_damaged(path: Readable) -> bool:
-    """Return whether a file is UTF-8 with errors: at least half of its characters beyond ASCII are valid."""
+    """Return whether a file that is no valid UTF-8 is UTF-8 with errors: at least half of its bytes and characters
+    beyond ASCII are valid."""
     good = bad = 0
     decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
     for chunk in chunks(path):
@@ -159,7 +159,7 @@ def _is_damaged(path: Readable) -> bool:
 
 
 def _sample(path: Readable) -> bytes:
-    """Return about _SAMPLE bytes of the first lines that are not ASCII."""
+    """Return the first lines that are not ASCII, at most _SAMPLE bytes, not ending within a character."""
     lines, size = [], 0
     with path.open("rb") as file:
         while size < _SAMPLE and (line := file.readline(_SAMPLE)):
@@ -171,7 +171,8 @@ def _sample(path: Readable) -> bytes:
 
 
 def _likely(sample: bytes) -> list[tuple[str, list[str]]]:
-    """Return encodings, most plausible first, each with the equally plausible ones that give another text."""
+    """Return the LIKELY encodings in which the sample decodes, most plausible first, each with at most _MAX_NAMED
+    equally plausible ones that give another text."""
     import charset_normalizer
 
     # Letters with accents stand alone among ASCII; characters of several bytes do not.

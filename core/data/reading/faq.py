@@ -38,7 +38,8 @@ class _TitledText:
 
 
 def with_questions(items: Items) -> Items:
-    """Yield the pairs of a page of questions, the paragraphs of any other text as they are."""
+    """Yield {"question", "answer"} for each question of a page of questions, other sections as omissions; the
+    paragraphs of any other text, and of a long one, as they are."""
     held = list(islice(items, _HELD))
     rows = [item for item in held if isinstance(item, RawRow)]
     sections = _sections(rows) if len(held) < _HELD else []
@@ -54,7 +55,8 @@ def with_questions(items: Items) -> Items:
 
 
 def _sections(rows: list[RawRow]) -> list[_TitledText]:
-    """Return the headings of a text, each with its text; deeper headings belong to a question's text."""
+    """Return the headings of a text outside code, each with its text, the first without a heading; deeper headings
+    belong to a question's text. A line that asks is a heading too."""
     sections = [_TitledText(0, "", None)]
     is_code = False
     for row in rows:

@@ -70,7 +70,8 @@ class Problem(Frozen):
 
     @property
     def sentence(self) -> Message:
-        """Return the text with its place: "Row 118 (line 120): ..."; row 0 stands for the whole file."""
+        """Return the text with its place: "Row 118 (line 120): ...", with the file if known; row 0 stands for the whole
+        file."""
         if self.row == 0:
             return self.text
         if self.file:
@@ -191,8 +192,8 @@ def is_plain(value: Mapping[str, object]) -> bool:
 
 
 def _flaw(value: dict[str, Any], limit: int) -> Message | None:
-    """Return the reason why later steps could not write, hash or tokenize a row. No recursion: depth is one of the
-    flaws."""
+    """Return the reason why later steps could not write, hash or tokenize a row (too deep, a lone surrogate, NUL, not
+    finite); None without one. No recursion: depth is one of the flaws."""
     level: list[Any] = [value]
     depth = 0
     while level:
@@ -234,7 +235,7 @@ def lone_surrogate(value: str) -> bool:
 
 
 def _column_of(row: dict[str, Any], item: str) -> str:
-    """Return the column of row that contains item, however deep (called only for a refused row)."""
+    """Return the column of row that contains item (the same object), however deep, printable; "" if none does."""
     for column, value in row.items():
         stack = [value]
         while stack:
@@ -256,10 +257,8 @@ def type_name(value: object) -> Message:
 
 
 def column_names(file: str, cells: list[str], limits: Limits, is_row: bool = False) -> list[str]:
-    """Return the names in a table's first row; is_row: it is a row, and columns are numbered. Raises DataError.
-
-    A name that stands there again gets its place: "answer (3)".
-    """
+    """Return the names in a table's first row, "column 3" for an empty one, "answer (3)" for one that stands there
+    again. is_row: it is a row, and all columns are numbered. Raises DataError for more than limits.columns."""
     names = ["" if is_row else cell.strip() for cell in cells]
     if len(names) > limits.columns:
         raise DataError("data.too_many_columns", file=file, count=len(names), limit=limits.columns)
@@ -274,8 +273,8 @@ def column_names(file: str, cells: list[str], limits: Limits, is_row: bool = Fal
 
 
 def doubled(names: Sequence[str]) -> dict[str, tuple[str, int, int]]:
-    """Return {column: (name in the file, place of the first, place of the second)} of columns whose name stands
-    twice."""
+    """Return {column: (name in the file, place of the first, place of the second)} of both columns whose name stands
+    twice, as column_names numbered them."""
     places = {name.lower(): place for place, name in reversed([*enumerate(names, 1)])}
     columns: dict[str, tuple[str, int, int]] = {}
     for name in names:
@@ -288,7 +287,8 @@ def doubled(names: Sequence[str]) -> dict[str, tuple[str, int, int]]:
 
 
 def lines_of(file: io.TextIOWrapper, limit: int) -> Iterator[tuple[int, str | None, int]]:
-    """Yield (line number, line, its length in bytes); line is None if it was longer than limit and skipped."""
+    """Yield (line number, line with its end, its length); line is None, the length in bytes, if it was longer than
+    limit bytes and skipped."""
     number = 0
     while line := file.readline(limit + 1):
         number += 1

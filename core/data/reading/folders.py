@@ -64,7 +64,8 @@ def from_zip(path: Path, limits: Limits, choices: Choices, probe: Probe, sha256:
 
 
 def from_folder(folder: Path, limits: Limits, choices: Choices, probe: Probe) -> Source:
-    """Return a folder's files as one source. Raises DataError if there is no data in it, or too much."""
+    """Return a folder's files as one source, with their stamps. Raises DataError if there is no data in it, or more
+    than limits.bytes."""
     parts = [Inside(folder, path) for path in files_of(folder)]
     if sum(part.size for part in parts) > limits.bytes:
         mib = sum(part.size for part in parts) // MIB
@@ -74,8 +75,8 @@ def from_folder(folder: Path, limits: Limits, choices: Choices, probe: Probe) ->
 
 
 def files_of(folder: Path) -> list[Path]:
-    """Return the files of a folder, without links. Raises DataError if there are more than MAX_FILES, OSError if it
-    may not be read."""
+    """Return the files of a folder and those below, without links, hidden ones and those of a system. Raises DataError
+    if there are more than MAX_FILES, OSError if none can be read."""
     paths: list[Path] = []
     refused: list[OSError] = []
     for top, folders, names in os.walk(folder, onerror=refused.append):
@@ -105,8 +106,10 @@ def by_name(name: str) -> list[tuple[int, str]]:
 
 
 def _source(path: Path, parts: Sequence[Part], limits: Limits, choices: Choices, probe: Probe, sha256: str) -> Source:
-    """Return the files of a folder or zip as one source: only data files, each with its layout, and notes on the rest.
-    A file that cannot be read is a note, unless all are. Raises DataError for too many or too large ones."""
+    """Return the files of a folder or zip as one source: only data files in the order of their names, each with its
+    layout, people, classes and split, and notes on the rest. A file that cannot be read is a note, unless all are.
+    Raises DataError for too many or too large ones, and for labels in other files. sha256: "" to compute it of the
+    parts."""
     if len(parts) > MAX_FILES:
         raise DataError("data.too_many_files", file=path.name, limit=MAX_FILES)
     parts = sorted(parts, key=lambda part: by_name(part.name))
@@ -176,10 +179,9 @@ def _is_about_code(note: Message) -> bool:
 
 
 def _code_parts(parts: Sequence[Part], data: Sequence[Part]) -> tuple[list[Part], Counter[str]]:
-    """Return the code files of a source folder, and the numbers of those that are not somebody's own code.
-
-    A source folder has more files of code than others; the loading script of a dataset does not make one.
-    """
+    """Return the code files of a source folder that are somebody's own, and how many are not, by reason; ([], none) for
+    any other folder. A source folder has more files of code than others; the loading script of a dataset does not make
+    one."""
     code = [part for part in parts if source_code.is_code(part.name) and not part.flaw]
     if len(code) <= sum(not source_code.is_code(part.name) for part in data):
         return [], Counter()
@@ -214,7 +216,7 @@ def _data_parts(parts: Sequence[Part]) -> tuple[list[Part], dict[str, dataset_in
 
 
 def _only_chat(read: list[Source]) -> list[Source]:
-    """Return only the chat of an app's archive: its other files describe the account."""
+    """Return only the chat of an app's archive, as its other files describe the account; all files if there is none."""
     archive = [
         source
         for source in read
@@ -224,7 +226,8 @@ def _only_chat(read: list[Source]) -> list[Source]:
 
 
 def _with_people(read: list[Source], parts: Sequence[Part]) -> list[Source]:
-    """Return Slack's channels with the names of people in its users.json; anything else as it is."""
+    """Return Slack's channels with the names of people in its users.json; anything else, and with an unreadable one, as
+    it is."""
     users = next((part for part in parts if part.name == SLACK_USERS and not part.flaw), None)
     if users is None or not read or read[0].chat != "slack" or users.size > zips.MAX_HELD:
         return read
@@ -237,7 +240,8 @@ def _with_people(read: list[Source], parts: Sequence[Part]) -> list[Source]:
 
 
 def _with_label_names(read: list[Source], parts: Sequence[Part]) -> list[Source]:
-    """Return the files with the names of their classes, from the nearest file in their folder or in one around it."""
+    """Return the files with the names of their classes, from the nearest file in their folder or in one around it;
+    chats, and files with names of their own, as they are."""
     about = [part for part in parts if label_names.is_about_labels(part.name) and not part.flaw]
     known: dict[PurePosixPath, label_names.LabelNames] = {}
     named: list[Source] = []
@@ -269,8 +273,8 @@ def _with_splits(read: list[Source]) -> list[Source]:
 
 
 def _without_repeated_files(read: list[Source]) -> tuple[list[Source], list[Message]]:
-    """Return the files without one of all rows that the others have too, and a note on it. Its rows would be trained
-    twice, the validation rows among them."""
+    """Return the files without those of all rows whose lines the others have too, and a note on each. Their rows would
+    be trained twice, the validation rows among them."""
     rest = [source for source in read if not is_of_all_rows(source.path.name)]
     if len(rest) == len(read) or not any(each.validation for each in rest):
         return read, []
@@ -295,7 +299,7 @@ def _lines_of(source: Source) -> Iterator[bytes]:
 
 
 def distinct_notes(read: Sequence[Source]) -> list[Message]:
-    """Return the first notes on the files, each with the first file that has it."""
+    """Return the first different notes (at most _MAX_NAMED) on the files, each with the first file that has it."""
     with_files: list[tuple[Message, str]] = []
     for source in read:
         for note in source.notes:

@@ -39,7 +39,8 @@ _DECODER = json.JSONDecoder()
 
 
 def jsonl_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem]:
-    """Yield the rows of a JSON Lines file; a line that is no JSON is a Problem of one row."""
+    """Yield the rows of a JSON Lines file, of several for an object with a list of rows; a line that is no JSON, too
+    large or no UTF-8 is a Problem of one row, padding with NULs a warning."""
     row, is_padded = 0, False
     broken = source.first_bad_byte is not None
     # surrogateescape turns bytes that are not UTF-8 into lone surrogates, so that one bad line costs one row.
@@ -93,7 +94,7 @@ def decode_line(line: str) -> Any:
 
 
 def _why_not_json(error: ValueError, line: str) -> Message:
-    """Return why a line is no JSON, with the column."""
+    """Return why a line is no JSON, with the column if known."""
     if "\0" in line:
         return msg("data.nul")
     if not isinstance(error, json.JSONDecodeError):  # an integer of more than 4,300 digits
@@ -123,7 +124,7 @@ class _RowsText(JsonText):
 
 def json_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omission]:
     """Yield the rows of a JSON file: a list, or an object with lists. Nothing can be read after a mistake: raises
-    DataError there."""
+    DataError with its row and line."""
     with source.path.open(encoding=source.encoding) as file:
         text = _RowsText(file, limits.row_bytes)
         try:
@@ -139,7 +140,8 @@ def json_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omi
 
 
 def _list(text: _RowsText, row: int = 0, validation: bool = False) -> Iterator[RawRow]:
-    """Yield the rows of a list. row: number of the rows before it; validation: its name says that they are for that."""
+    """Yield the rows of a list, a text as {"text": ...} if the first item is one; text.row follows. row: number of the
+    rows before it; validation: its name says that they are for that."""
     are_texts: bool | None = None  # if the first item is a text, each text is a row
     for _ in text.items():
         line, item = text.line, text.value()
@@ -152,7 +154,7 @@ def _list(text: _RowsText, row: int = 0, validation: bool = False) -> Iterator[R
 
 def _list_of_pairs(source: Source, limits: Limits) -> str:
     """Return the key of the first list in an object whose items have a question and an answer, a text and its class, or
-    a conversation; "" if no other list stands before it, or the file is large."""
+    a conversation; "" if the first list has them (talk apart), or the file is large or broken."""
     if source.bytes > limits.row_bytes:
         return ""
     with source.path.open(encoding=source.encoding) as file:
@@ -177,7 +179,8 @@ def _holds_talk(item: dict[str, Any]) -> bool:
 
 def _object(text: _RowsText, pairs: str) -> Iterator[RawRow | Problem | Omission]:
     """Yield the rows under the first key with a list of objects ("data", ...), under all of "train", "test" and the
-    like, or the object as a row. pairs: the key to use in place of the first."""
+    like, or the object as a row. pairs: the key to use in place of the first. Yields an Omission for each other field
+    that is filled, and a warning about other lists."""
     fields: dict[str, Any] = {}
     used: str | None = None
     lists: list[str] = []
@@ -213,7 +216,8 @@ def _is_row(fields: dict[str, Any]) -> bool:
 
 
 def _has_value(text: _RowsText) -> bool:
-    """Return True if the value that begins here is not empty. It is read in parts, however large it is."""
+    """Return True if the value that begins here is not empty, and move after it. It is read in parts, however large it
+    is."""
     if text.peek() not in ("[", "{"):
         return has_value(text.value())
     has_content = False
@@ -223,7 +227,8 @@ def _has_value(text: _RowsText) -> bool:
 
 
 def _broken(error: Exception, text: _RowsText, source: Source, limits: Limits) -> DataError:
-    """Return the error for a mistake in a JSON file, with row and line."""
+    """Return the error for a mistake in a JSON file (too large, too deep, more after the end, broken), with row and
+    line."""
     about = {"file": source.path.name, "row": text.row, "line": text.line}
     if isinstance(error, LargeValue):
         return DataError("data.json_row_too_large", **about, limit_mib=round(limits.row_bytes / MIB, 2))
@@ -241,7 +246,8 @@ def _broken(error: Exception, text: _RowsText, source: Source, limits: Limits) -
 
 
 def _conversations_in(value: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return a row for each conversation under one key: a list of turns each, not of pairs."""
+    """Return a row for each conversation under one key: a list of turns each, not of pairs; [] if there is no such
+    key."""
     for name, talks in value.items():
         if name.lower() in _CONVERSATIONS and isinstance(talks, list) and talks and all(map(_is_talk, talks)):
             if any(len(talk) != 2 or not isinstance(talk[0], str) for talk in talks):
@@ -254,11 +260,9 @@ def _is_talk(value: object) -> bool:
 
 
 def _rows_of_columns(value: dict[str, Any]) -> list[dict[str, Any]] | None:
-    """Return the rows of an object whose values are not rows, or None.
-
-    It holds columns, each a list of equal length, or as pandas writes it {"0": ..., "1": ...}; rows by a key of theirs;
-    or answers by their questions.
-    """
+    """Return the rows of an object whose values are not rows, None for any other object. It holds columns, each a list
+    of equal length, or as pandas writes it {"0": ..., "1": ...}; rows by a key of theirs; or answers by their
+    questions."""
     columns = list(value.values())
     if not columns or any(name.lower() in _TURNS for name in value):
         return None

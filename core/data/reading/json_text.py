@@ -33,7 +33,7 @@ class JsonText:
         self.line = 1
 
     def peek(self) -> str:
-        """Return the next character that is no blank, "" at the end of the text."""
+        """Return the next character that is no blank, "" at the end of the text; the position moves to it."""
         while True:
             blanks = _BLANKS.match(self._text, self._at)
             self._go(blanks.end() if blanks else self._at)
@@ -48,7 +48,8 @@ class JsonText:
         return bool(match)
 
     def items(self) -> Iterator[str]:
-        """Yield the key of each value of the list or object here, "" in a list; the caller reads the value."""
+        """Yield the key of each value of the list or object here, "" in a list; the caller reads the value. Moves after
+        its end; raises JSONDecodeError."""
         closing = "}" if self.peek() == "{" else "]"
         self._take("{" if closing == "}" else "[", "Expecting value")
         if self.peek() != closing:
@@ -62,7 +63,8 @@ class JsonText:
         self._go(self._at + 1)
 
     def value(self) -> Any:
-        """Decode the value that begins here, reading on until it is complete. Raises LargeValue, JSONDecodeError."""
+        """Return the value that begins here, reading on until it is complete, and move after it. Raises LargeValue
+        above the limit, JSONDecodeError."""
         self.peek()
         while True:
             try:

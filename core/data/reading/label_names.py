@@ -53,7 +53,7 @@ def is_about_labels(name: str) -> bool:
 
 
 def of_parquet(file: Any) -> LabelNames:
-    """Return the names in the schema of an opened Parquet file, where `datasets` writes them."""
+    """Return the names in the schema of an opened Parquet file, where `datasets` writes them; NO_NAMES without any."""
     import pyarrow
     import pyarrow.parquet
 
@@ -66,7 +66,7 @@ def of_parquet(file: Any) -> LabelNames:
 
 
 def beside(path: Path) -> LabelNames:
-    """Return the names in a file beside a data file; NO_NAMES without one."""
+    """Return the names in the first file about labels beside a data file; NO_NAMES without one."""
     try:
         near = sorted(each for each in path.parent.iterdir() if is_about_labels(each.name) and each != path)
     except OSError:
@@ -80,7 +80,8 @@ def first_of(files: Iterable[tuple[str, Any]]) -> LabelNames:
 
 
 def _read(name: str, file: Any) -> LabelNames:
-    """Read label names from a file, by its kind; NO_NAMES if it holds none, or too many."""
+    """Return the label names in a file, by its kind; NO_NAMES if it cannot be read or holds fewer than two, or too
+    many."""
     try:
         with file.open("rb") as opened:
             raw = opened.read(_MAX_BYTES + 1)
@@ -97,7 +98,7 @@ def _read(name: str, file: Any) -> LabelNames:
 
 
 def _features_in(name: str, text: str) -> Iterator[Any]:
-    """Yield the features of a datasets README or dataset_info.json, of any type."""
+    """Yield the features (any value) in the header of a README of a dataset, or in its dataset_info.json."""
     if name.lower().endswith(".md"):
         front = _FRONT.match(text)
         card = yaml.load(front[1], Loader=YAML_LOADER) if front else None  # noqa: S506 - it makes plain values
@@ -110,7 +111,8 @@ def _features_in(name: str, text: str) -> Iterator[Any]:
 
 
 def _merged(parts: Iterable[Any]) -> Iterator[tuple[str, dict[int, str]]]:
-    """Yield (column, {number: name}); not of a column that other configurations name otherwise."""
+    """Yield (column, {number: name}) of the class labels of all configurations; not of a column that others name
+    otherwise."""
     of_parts = [_of_features(part) for part in parts]
     for column in dict.fromkeys(column for part in of_parts for column in part):
         first, *others = [part[column] for part in of_parts if column in part]
@@ -119,7 +121,7 @@ def _merged(parts: Iterable[Any]) -> Iterator[tuple[str, dict[int, str]]]:
 
 
 def _of_features(features: Any) -> dict[str, dict[int, str]]:
-    """Return {column: {number: name}} of the class labels among features."""
+    """Return {column: {number: name}} of the class labels among features, in either notation; {} for anything else."""
     if isinstance(features, list):  # of a README: [{name: label, dtype: {class_label: {names: ...}}}]
         features = {
             each["name"]: next((each[key] for key in ("dtype", "sequence", "list") if key in each), None)
@@ -132,7 +134,7 @@ def _of_features(features: Any) -> dict[str, dict[int, str]]:
 
 
 def _class_names(feature: Any) -> dict[int, str]:
-    """Return {number: name} of a ClassLabel, also as the only kind of thing in a list; empty for anything else."""
+    """Return {number: name} of a ClassLabel, also as the only kind of thing in a list; {} for anything else."""
     if isinstance(feature, list) and len(feature) == 1:
         feature = feature[0]
     if isinstance(feature, dict) and isinstance(feature.get("feature"), dict):
@@ -147,7 +149,8 @@ def _class_names(feature: Any) -> dict[int, str]:
 
 
 def _listed(value: Any) -> tuple[dict[int, str], bool]:
-    """Return the names by their numbers, and True if the numbers are written."""
+    """Return {number: name} of a list, of an object by number or name, or of one below a known key; and True if the
+    numbers are written. ({}, False) for anything else."""
     if isinstance(value, list):
         return ({at: str(name) for at, name in enumerate(value)} if all(map(_is_name, value)) else {}), False
     if not isinstance(value, Mapping):

@@ -26,7 +26,8 @@ class SizedFile(Readable, Protocol):
 
 
 def refuse_side_by_side(name: str, parts: Sequence[SizedFile]) -> None:
-    """Raise DataError with the names of a text and of a list of words, in one folder, that have as many lines."""
+    """Raise DataError with the names of a text and of a list of words, in one folder, that have as many lines. Large
+    files are not compared."""
     by_folder: defaultdict[PurePosixPath, list[SizedFile]] = defaultdict(list)
     for part in parts:
         if SUFFIXES.get(part.suffix.lower(), "txt") == "txt" and 0 < part.size <= _LARGEST:
@@ -41,7 +42,8 @@ def refuse_side_by_side(name: str, parts: Sequence[SizedFile]) -> None:
 
 
 def refuse_classes(name: str, parts: Sequence[SizedFile]) -> None:
-    """Raise DataError if the names of all texts, or of their folders, are names of classes: pos.txt beside neg.txt."""
+    """Raise DataError if the names of all texts, or of their folders, are names of several classes: pos.txt beside
+    neg.txt."""
     names = {
         next((word for word in (part.stem, PurePosixPath(part.name).parent.name) if _CLASSES.fullmatch(word)), "")
         for part in parts

@@ -52,7 +52,7 @@ _IN_A_LINE = re.compile(r"[\s<>]|[.!?…:,;]$|[\u2e80-\u9fff\uac00-\ud7af\u0e00-
 
 
 def first_lines(path: Readable, encoding: str) -> list[str]:
-    """Return the first LOOKED_AT lines of a text, of a very long line its beginning."""
+    """Return the first LOOKED_AT lines of a text without their ends, of a very long line its beginning."""
     lines: list[str] = []
     is_new = True
     with path.open(encoding=encoding, errors="replace") as file:
@@ -66,7 +66,7 @@ def first_lines(path: Readable, encoding: str) -> list[str]:
 
 
 def shape_of(lines: Sequence[str]) -> LineShape:
-    """Return the shape of a text's first lines; "" for prose."""
+    """Return the shape of a text's first lines, the first that fits; "" for prose."""
     filled = [line for line in lines if line.strip()]
     if _is_conll(lines):
         return "conll"
@@ -137,7 +137,8 @@ def _is_numbered(lines: Sequence[str]) -> bool:
 
 
 def _is_conll(lines: Sequence[str]) -> bool:
-    """Return True for a word with its tags in each line, and empty lines between sentences."""
+    """Return True if nearly every line is a word with its tags, as in CoNLL's files, with empty lines between sentences
+    or several tags."""
     words = [line for line in lines if line.strip() and not line.startswith(("#", "-DOCSTART-"))]
     cells = [line.split("\t") if "\t" in line else line.split(" ") for line in words]
     if len(words) < 3 or not _mostly(cells, lambda each: len(each) > 1 and " " not in each[0].strip()):
@@ -148,7 +149,7 @@ def _is_conll(lines: Sequence[str]) -> bool:
 
 
 def separator_of(lines: Sequence[str]) -> str:
-    """Return what stands between term and definition in nearly every line; "" if nothing does."""
+    """Return the separator of term and definition that stands earliest in nearly every line; "" if none does."""
     filled = [line for line in lines if line.strip()]
     if len(filled) < _MIN_CARDS:
         return ""
@@ -165,7 +166,8 @@ def separator_of(lines: Sequence[str]) -> str:
 
 
 def is_quoted(lines: Sequence[str]) -> bool:
-    """Return False for a table by tabs in which a quotation mark is a character like any other."""
+    """Return False for a table by tabs in which a quotation mark is a character like any other, as quoting would give
+    rows of different widths."""
     try:
         widths = {len(record) for record in csv.reader((f"{line}\n" for line in lines), delimiter="\t", strict=True)}
     except csv.Error:
@@ -179,7 +181,8 @@ def line_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omi
 
 
 def _pairs(source: Source, limits: Limits) -> Iterator[RawRow | Problem]:
-    """Yield a row for each line: a card of term and definition, or a text with labels."""
+    """Yield a row for each line: a card of term and definition, or a text with labels; a Problem for one without both,
+    or too long."""
     row = 0
     with source.path.open(encoding=source.encoding) as file:
         for number, line, size in lines_of(file, limits.row_bytes):
@@ -208,7 +211,7 @@ def _labelled(row: int, number: int, line: str) -> RawRow | Problem:
 
 
 def _labels_and_text(line: str) -> tuple[list[str], str] | None:
-    """Return the labels before or after a text, and the text; None for a line without one of them."""
+    """Return the labels before or after a text, and the text; None for a line without labels or text."""
     if match := _LABELS.match(line):
         return match[1].split(), match[2]
     words = line.split()
@@ -245,7 +248,8 @@ def _quiz_question(block: Sequence[str]) -> dict[str, object] | None:
 
 
 def _dialogues(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omission]:
-    """Yield each dialogue: a line without an answer belongs to the question after it, or describes who answers."""
+    """Yield each dialogue as messages: a line without an answer belongs to the question after it, lines about the one
+    who answers are the system message, those about the partner an omission. A line above the limit is a Problem."""
     row, begins = 0, 1
     turns: list[dict[str, str]] = []
     before: list[str] = []
@@ -279,7 +283,8 @@ def _dialogues(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Om
 
 
 def _spoken(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omission]:
-    """Yield the lines between the times, joined until a row has _SPOKEN characters."""
+    """Yield the lines between the times, joined until a row has _SPOKEN characters, with its first line; a line above
+    the limit is a Problem."""
     row, begins = 0, 1
     spoken: list[str] = []
     with source.path.open(encoding=source.encoding) as file:
@@ -300,7 +305,8 @@ def _spoken(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omiss
 
 
 def _highlights(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omission]:
-    """Yield the text of each highlight; above it are the book's title and the place, one line each."""
+    """Yield the text of each highlight, its place an omission; above it are the book's title and the place, one line
+    each. One above the limit is a Problem."""
     row, begins, size = 0, 1, 0
     texts: list[str] = []
     with source.path.open(encoding=source.encoding) as file:

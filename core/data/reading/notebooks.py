@@ -17,8 +17,8 @@ _FEWEST = 2  # explanations with code
 
 
 def notebook_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omission]:
-    """Yield each text with the code below it as question and answer; in a notebook with few such pairs, each cell as
-    text."""
+    """Yield each text with the code below it as question and answer, other cells and outputs as omissions; in a
+    notebook with few such pairs, each cell as text."""
     cells, outputs = _cells(source)
     parts = [(kind, "\n\n".join(text for _, text in group)) for kind, group in groupby(cells, key=lambda cell: cell[0])]
     pairs = [
@@ -37,7 +37,8 @@ def notebook_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem |
 
 
 def _cells(source: Source) -> tuple[list[tuple[str, str]], int]:
-    """Return the kind and text of each cell, and the number of cells with outputs. Raises DataError."""
+    """Return the kind and text of each filled cell of text or code, and the number of cells with outputs. Raises
+    DataError for a file that is too large or no notebook."""
     if source.bytes > MAX_BYTES:
         mib = source.bytes // MIB
         raise DataError("data.too_large", file=source.path.name, mib=mib, limit_mib=MAX_BYTES // MIB)

@@ -29,8 +29,9 @@ Started = tuple[Source, Format, Decision, Iterator[Row | Problem]]
 
 
 def start_each(source: Source, start: Callable[[Source], Started], limits: Limits) -> Started:
-    """Start reading each file by its own format; one that cannot be read is a warning, unless all are. Then raises the
-    first one's DataError."""
+    """Start reading each file by its own format: return the source with all parts and notes, the most frequent format,
+    the decisions merged, and the rows. A file that cannot be read is a warning, unless all are: then raises the first
+    one's DataError. Files that repeat others are dropped."""
     started, refused, parts = [], [], []
     for part in source.parts:
         try:
@@ -85,8 +86,8 @@ def _texts_of(started: Iterable[Started], limits: Limits) -> Iterator[str]:
 
 
 def _longer_texts(source: Source, limits: Limits) -> list[set[str]]:
-    """Return the longer texts of each of the first rows that has any; nothing for chats, and for a file that cannot be
-    read."""
+    """Return the longer texts (of MIN_WORDS or more) of each of the first rows that has any; nothing for chats, and for
+    a file that cannot be read."""
     if source.chat or source.message_columns:  # to know their first rows, all of them are read
         return []
     try:
@@ -98,8 +99,8 @@ def _longer_texts(source: Source, limits: Limits) -> list[set[str]]:
 
 
 def _one_after_another(source: Source, started: Iterable[Started], limits: Limits) -> Iterator[Row | Problem]:
-    """Yield the rows of several files, numbered consecutively. A file that breaks becomes a warning; too many rows
-    raise DataError."""
+    """Yield the rows of several files, numbered consecutively, each with its file, format and split. A file that breaks
+    becomes a warning; too many rows raise DataError."""
     before = 0
     for part, chosen, _, items in started:
         last = before
@@ -128,10 +129,8 @@ def _one_after_another(source: Source, started: Iterable[Started], limits: Limit
 
 
 def origin_notes(source: Source, rows: Counter[str], apart: Counter[str], only_apart: bool) -> list[Message]:
-    """Return notes on the files of a dataset, on how chats among them are read, and on its validation rows.
-
-    apart: good rows of each file of test or validation rows. only_apart: there are no others.
-    """
+    """Return notes on the files of a dataset, on how chats among them are read, and on its validation rows. rows,
+    apart: good rows of each file, of test or validation rows in apart. only_apart: there are no others."""
     if not source.parts and (source.validation or only_apart and apart):
         return [msg("data.note_only_validation", files=[source.path.name])]
     if not source.parts:

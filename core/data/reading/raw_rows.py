@@ -29,7 +29,8 @@ READERS: dict[str, Callable[[Source, Limits], Items]] = {
 
 
 def converted(raw: RawRow, source: Source) -> RawRow:
-    """Return a row with its nested fields in columns, or as dataset_info.json describes them."""
+    """Return a row as dataset_info.json describes it; otherwise with its request, nested fields as columns and class
+    names for their numbers."""
     if source.layout:
         return replace(raw, value=source.layout.apply(raw.value)) if isinstance(raw.value, dict) else raw
     value, omissions = unfolded(with_request(raw.value, source) if source.requests else raw.value)

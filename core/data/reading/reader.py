@@ -38,11 +38,10 @@ from core.errors import DataError
 
 
 def read_rows(path: str | Path | Source, limits: Limits = DEFAULT_LIMITS) -> Iterator[Row | Problem]:
-    """Yield the rows of a file in order, a Problem in place of each that cannot be read.
-
-    path: a file, or the Source that probe() made of it. Raises DataError if the file cannot be read, possibly after
-    some rows (a JSON array that is broken in its middle, a file with more than limits.rows rows).
-    """
+    """Yield the rows of a file in order, a Problem in place of each that cannot be read; prose without what stands
+    around it, pages of questions as pairs. path: a file, or the Source that probe() made of it. Raises DataError if the
+    file cannot be read, possibly after some rows (a JSON array that is broken in its middle, a file with more than
+    limits.rows rows)."""
     source = path if isinstance(path, Source) else probe(path, limits)
     with os_errors_as_data_errors(source.path):
         try:
@@ -70,11 +69,8 @@ def _reader_of(source: Source) -> Callable[[Source, Limits], Items]:
 
 
 def _with_omissions(items: Items, source: Source, limits: Limits) -> Iterator[Row | Problem]:
-    """Yield each row with what was left out before it; the last row also with what was left out after it. Raises
-    DataError for too many rows.
-
-    Without a row, yields warnings.
-    """
+    """Yield each row, converted and checked, with what was left out before it; the last row also with what was left out
+    after it, without a row warnings of it. Raises DataError for more than limits.rows."""
     waiting: Row | None = None
     omissions: tuple[Omission, ...] = ()
     for item in items:

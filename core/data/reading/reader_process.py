@@ -32,12 +32,10 @@ def listen(
     errors: int | None = subprocess.DEVNULL,
     waiting: Callable[[], None] | None = None,
 ) -> Generator[object]:
-    """Start `python -m module path arguments` and yield each JSON value that it writes to stdout, one a line.
-
-    Yields {"error": "memory" | "slow" | "broken"} last if the process was ended or failed. Closing the iterator ends
-    the process. errors: where its stderr goes; None: to the stderr of this process. waiting: called each LOOK_S seconds
-    without output, and may raise; meant for a process of few lines.
-    """
+    """Start `python -m module path arguments` and yield each JSON value that it writes to stdout, one a line. Yields
+    {"error": "memory" | "slow" | "broken"} last if it grew above MAX_MEMORY, was silent for LONGEST_SILENCE_S, or
+    failed. Closing the iterator ends the process. errors: where its stderr goes; None: to the stderr of this process.
+    waiting: called each LOOK_S seconds without output, and may raise; meant for a process of few lines."""
     location = (
         (os.path.abspath(str(path.archive)), path.name)
         if isinstance(path, Member)
@@ -70,7 +68,8 @@ def listen(
 
 
 def _lines(stdout: IO[bytes], waiting: Callable[[], None]) -> Iterator[bytes]:
-    """Yield lines of a pipe as they arrive. A thread reads them: Windows has no way to poll a pipe."""
+    """Yield lines of a pipe as they arrive, calling waiting each LOOK_S seconds without one. A thread reads them:
+    Windows has no way to poll a pipe."""
     lines: queue.Queue[bytes] = queue.Queue()
 
     def read() -> None:
@@ -99,7 +98,7 @@ class _Watch:
         threading.Thread(target=self._look, name="reader", daemon=True).start()
 
     def _look(self) -> None:
-        """Loop of the thread: kill the process once it is too large or silent, and note which."""
+        """Kill the process once it is too large or silent, and note which; ends when done is set."""
         with contextlib.suppress(psutil.Error):
             processes = [psutil.Process(self._process.pid)]
             while not self.done.wait(LOOK_S):
