@@ -93,7 +93,8 @@ class DataReport(Frozen):
 def examples_of(
     path: str | Path | Source, format: Format | None = None, choices: Choices = NO_CHOICES
 ) -> Iterator[tuple[int, Example]]:
-    """Return (row number, example) of every trainable row. Raises DataError if the file cannot be read or has none."""
+    """Return an iterator of (row number, example) of every trainable row, after the file was read. Raises DataError if
+    the file cannot be read or has none."""
     kept: list[tuple[int, str]] = []
     report = inspect_file(path, format, choices=choices, keep=lambda row: kept.extend(row.good()))
     if not kept:
@@ -151,6 +152,7 @@ class _Counts:
     """Counts over the rows of a file, updated row by row while it is read."""
 
     def __init__(self, most: int, roles: Mapping[str, Role]):
+        """Begin with zero rows. most: problems that are listed; roles: of the columns."""
         self._most, self._roles = most, roles
         self._problems, self._checks, self.tally = _Problems(most), Checks(), Tally()
         self._names: dict[str, None] = dict.fromkeys(roles)
@@ -168,7 +170,8 @@ class _Counts:
         return ReadRow(problem.row, problem.line, None, None, (problem,)) if problem.row else None
 
     def row(self, row: Row, format: Format, rated: bool) -> ReadRow:
-        """Convert a row, count it with its problems, and return its result."""
+        """Convert a row, count it with its columns, file, problems and findings, and return its result. rated: an
+        answer marked as bad is an example too."""
         self.rows += 1
         if (names := tuple(row.values)) != self._before:
             self._names.update(dict.fromkeys(name for name in map(str, names) if name not in self._roles.values()))
@@ -223,7 +226,8 @@ def undecided(report: DataReport) -> DataError:
 
 
 def _assumptions(source: Source, decision: Decision, choices: Choices) -> list[Message]:
-    """Return notes on what was assumed of the file because no choice says it."""
+    """Return notes on what was assumed of the file because no choice says it: the roles of columns by their names or
+    contents, missing answers, the header."""
     header = source.header and choices.header is None
     roles = {} if decision.evidence == "chosen" else decision.roles
     taken = taken_as(roles)
@@ -270,7 +274,8 @@ class _Problems:
 
 
 def repeated(hashes: array[int], places: array[int], most: int) -> tuple[list[Problem], int]:
-    """Return a warning for each of the first `most` rows that repeat an earlier one, and the number of all of them."""
+    """Return a warning for each of the first `most` rows that repeat an earlier one, and the number of all of them.
+    places: number and line (0: none) of each row in turn."""
     first = earliest(np.frombuffer(hashes, np.int64))
     later = np.flatnonzero(first != np.arange(len(first), dtype=np.int32))
     return [

@@ -62,10 +62,9 @@ def interpret(
     choices: Choices,
     check: Callable[[], None] = lambda: None,
 ) -> Started:
-    """Return the file, its format, the roles of its columns if no format has their names, and all its rows.
-
-    Raises DataError if the file cannot be read, has no rows, or no shape that can be trained.
-    """
+    """Return the file with notes, its format, the roles of its columns if no format has their names, and an iterator of
+    all its rows. Raises DataError if the file cannot be read, has no rows, or no shape that can be trained. check:
+    called often, and may raise."""
     if format is not None and format not in FORMATS:
         raise DataError("data.no_such_format", found=str(format)[:60], expected=list(FORMATS))
     source = path if isinstance(path, Source) else sniff.probe(path, limits, choices, check)
@@ -92,7 +91,7 @@ def interpret(
 
 @contextmanager
 def _naming_other_tables(source: Source) -> Iterator[None]:
-    """Raise the refusal of one table, or sheet, of several with the names of the others."""
+    """Context manager: raises the refusal of one table, or sheet, of several with the names of the others."""
     try:
         yield
     except DataError as error:
@@ -107,9 +106,8 @@ def _of_table(
     source: Source, rows: list[Row], chosen: Roles, decide: Callable[[Source, list[Row]], _Meaning]
 ) -> _Meaning:
     """Return how the rows are read, those that a column marks as validation rows apart. chosen: columns of a person.
-
-    Columns of one name are left out. Raises DataError for them if without them there is no question with an answer.
-    """
+    decide: called with the source and rows. Columns of one name are left out. Raises DataError for them if without them
+    there is no question with an answer."""
     if twice := doubled([str(name) for name in rows[0].values]):
         name, first, second = next(iter(twice.values()))
         error = DataError("data.csv_duplicate_header", file=source.path.name, column=name, first=first, second=second)
@@ -132,8 +130,8 @@ def _of_table(
 
 
 def _sample(source: Source, limits: Limits, most: int, check: Callable[[], None]) -> list[Row]:
-    """Return the first rows that can be read, of which a file may have a million broken ones before. Raises DataError
-    if there are none."""
+    """Return the first rows (at most `most`) that can be read, of which a file may have a million broken ones before.
+    Raises DataError with the first problem if there are none."""
     rows: list[Row] = []
     problem: Problem | None = None
     for item in _checked(read_rows(source, limits), check):
@@ -155,7 +153,8 @@ def _meaning(
     choices: Choices,
     every_row: Callable[[], Iterator[Row | Problem]],
 ) -> _Meaning:
-    """Return how the rows of a table, or of a list of objects, are read. Raises DataError if they cannot be."""
+    """Return how the rows of a table, or of a list of objects, are read: quiz questions first, then cells that hold
+    lists, then texts. Raises DataError if they cannot be."""
     if format is None and not choices.columns and (written := multiple_choice.decided(rows, every_row)):
         return _Meaning(_noted(source, written.note()), "question_answer", conversions=(written.apply,))
     if lists := columns_of_lists(rows) if source.kind in _TABLES else ():
@@ -167,6 +166,8 @@ def _meaning(
 
 
 def _of_texts(source: Source, rows: list[Row], format: Format | None, choices: Choices) -> _Meaning:
+    """Return how rows are read: by the chosen columns, the chosen format, classes, a known format or the roles of their
+    columns, in this order. Raises DataError if none fits."""
     if choices.columns:
         require(choices.columns, rows)
         return _by_roles(source, rows, Decision((choices.columns,), "chosen"))
@@ -193,7 +194,8 @@ def _of_texts(source: Source, rows: list[Row], format: Format | None, choices: C
 
 
 def _usable(decision: Decision, rows: Sequence[Row]) -> Decision:
-    """Return a question to a person without the readings of which no row could be trained."""
+    """Return a question to a person without the readings of which no row could be trained; a single one left is no
+    question. Any other decision, and one without a usable reading, as it is."""
 
     def has_rows(roles: Roles) -> bool:
         format: Format = "text" if "text" in roles.values() else "question_answer"
@@ -206,7 +208,8 @@ def _usable(decision: Decision, rows: Sequence[Row]) -> Decision:
 
 
 def _by_roles(source: Source, rows: list[Row], decision: Decision) -> _Meaning:
-    """Return the meaning of rows whose columns have these roles: texts, or question and answer."""
+    """Return how rows are read whose columns have these roles: as texts (or conversations in them), or as question and
+    answer."""
     decision = _usable(decision, rows)
     roles = decision.roles
     convert = partial(renamed, roles=roles)
@@ -216,7 +219,7 @@ def _by_roles(source: Source, rows: list[Row], decision: Decision) -> _Meaning:
 
 
 def _as_text(meaning: _Meaning, rows: list[Row]) -> _Meaning:
-    """Return how texts are read: as conversations if they have turn markers."""
+    """Return how texts are read: as conversations, with a note, if they have turn markers; else meaning as it is."""
     column = marked_rows.marked(rows)
     if column is None:
         return meaning
@@ -229,7 +232,8 @@ def _noted(source: Source, note: Message) -> Source:
 
 
 def _recognized(rows: list[Row]) -> Format | Decision:
-    """Return the format of the rows, or the decision on their columns. Raises DataError if there is neither."""
+    """Return the format of the rows, or the decision on their columns. Raises DataError if there is neither, with the
+    reason that fits (rankings, tags, pictures, nested fields)."""
     rankings.refuse_zero(rows)
     try:
         format = recognize_format(rows)
@@ -257,7 +261,7 @@ def _media_of(rows: Sequence[Row]) -> list[str]:
 
 
 def _classified(rows: list[Row], source: Source) -> class_names.Classified | None:
-    """Return how texts with a named class are read, if the names of the columns alone would not tell."""
+    """Return how texts with a named class are read, if the names of the columns alone would not tell; else None."""
     if not source.class_names:
         return None
     try:
@@ -275,8 +279,8 @@ def _applied(items: Iterator[Row | Problem], convert: Callable[[Row], Row | Prob
 def _with_class_names(
     source: Source, sample: list[Row], rows: Callable[[], Iterator[Row | Problem]]
 ) -> tuple[Source, list[Row]]:
-    """Return the source and its first rows, with the names of classes in place of numbers, if a description has
-    them."""
+    """Return the source and its first rows, with the names of classes in place of numbers and a note, if a description
+    has them; else both as they are. rows: all of the file."""
     if source.label_names == NO_NAMES:
         return source, sample
     names = class_names.names_by_column(source.label_names, sample, rows)
@@ -295,7 +299,8 @@ def _checked(items: Iterator[Row | Problem], check: Callable[[], None]) -> Itera
 
 
 def _with_messages(source: Source, rows: Sequence[Row], choices: Choices) -> Source | None:
-    """Return a table with one message in each row as the source of its conversations, None for any other file."""
+    """Return a table with one message in each row as the source of its conversations, with a note; None for any other
+    file."""
     try:
         by_name = recognize_format(rows)
     except DataError as error:

@@ -27,7 +27,8 @@ class JoinedTokens(Tokens):
 
     @classmethod
     def of_paragraphs(cls, tokens: Tokens, limit: int | None = None) -> Tokens:
-        """Join the paragraphs that continue each other. limit: leave those alone that have more tokens."""
+        """Return tokens with the paragraphs that continue each other joined, in examples of about MAX_TOKENS; unchanged
+        if there are none. limit: leave those alone that have more tokens."""
         continues = (tokens.joint > 0) & (limit is None or _are_within(tokens.lengths, limit))
         if not continues.any():
             return tokens
@@ -68,7 +69,7 @@ class JoinedTokens(Tokens):
         )
 
     def ids(self, example: int, start: int, end: int) -> list[int]:
-        """Return the tokens start to end of a joined example, from the paragraphs that they lie in."""
+        """Return the tokens from start to end (exclusive) of a joined example, from the paragraphs that they lie in."""
         ids: list[int] = []
         for member in self.members(example, start, end):
             begin = int(self.begin[member])

@@ -73,6 +73,8 @@ class Rated(Pieces):
         return cls(tokens, limit, "drop", every[is_kept], start[is_kept], end[is_kept], learned[is_kept])
 
     def __getitem__(self, index: int) -> Encoded:  # type: ignore[override]  # no caller takes a slice
+        """Return a rated answer and, after it (from `second` on), its question with the answer of the piece before, as
+        far as it fits the limit."""
         example, other = int(self.example[index]), int(self.example[index - 1])
         end, begin, other_begin = (
             int(self.end[index]),

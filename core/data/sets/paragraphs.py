@@ -34,10 +34,8 @@ class Paragraphs:
         return np.append(self.joint[1:], 0).astype(np.uint8)
 
     def stretches(self, max_length: int) -> np.ndarray:
-        """Return the number (N,) of each row's stretch: consecutive rows of one text, for one to four examples.
-
-        A stretch is drawn as one, for validation or for some of the steps, so that its rows can be joined.
-        """
+        """Return (N,) the number of each row's stretch: consecutive rows of one text, for one to four examples. A
+        stretch is drawn as one, for validation or for some of the steps, so that its rows can be joined."""
         size, of_example = np.cumsum(self.size), _BYTES_A_TOKEN * max_length
         examples = min(4, max(1, int(size[-1]) // of_example // 100))  # of a short text one: 5 % of it are few
         part = size // (examples * of_example)

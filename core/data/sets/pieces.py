@@ -36,7 +36,8 @@ class Pieces(Sequence[Encoded]):
 
     @classmethod
     def from_tokens(cls, tokens: Tokens, limit: int, long_examples: LongExamples, overlap: int = 0) -> Pieces:
-        """Fit all examples to the limit. overlap: tokens that a piece of plain text repeats of the one before."""
+        """Fit all examples to the limit of tokens, paragraphs joined first; keep the pieces in which something is
+        learned. long_examples: as in `fit`. overlap: tokens that a piece of plain text repeats of the one before."""
         tokens = JoinedTokens.of_paragraphs(tokens, limit if long_examples == "drop" else None)
         lengths = tokens.lengths.astype(np.int64)
         is_long = lengths > limit
@@ -69,6 +70,7 @@ class Pieces(Sequence[Encoded]):
         return len(self.example)
 
     def __getitem__(self, index: int) -> Encoded:  # type: ignore[override]  # no caller takes a slice
+        """Return a piece: its tokens, which are learned (not those it repeats), and how many were cut off."""
         example, start, end = int(self.example[index]), int(self.start[index]), int(self.end[index])
         is_text = bool(self.tokens.is_text[example])
         cut = int(self.tokens.lengths[example]) - end if self.long_examples == "cut" and not is_text else 0

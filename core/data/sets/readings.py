@@ -43,8 +43,8 @@ class Readings:
         self._hashes: dict[tuple[Path, tuple[int, ...]], str] = {}
 
     def _sha256(self, path: Path) -> str:
-        """Return the hash in dataset.json if the file is imported and unchanged in size; else it is computed once a
-        process."""
+        """Return the file's hash: of dataset.json if the file is imported and unchanged in size; else it is computed
+        once a process for each state of the file."""
         info = read_info(path.parent) if path.parent.parent == self.root else None
         if info and info.sha256 and info.bytes == path.stat().st_size:
             return info.sha256
@@ -68,7 +68,7 @@ class Readings:
         return files.read_model(DataReport, self.root / ".reports" / f"{reading_key(sha256, format, choices)}.json")
 
     def keep(self, report: DataReport, format: Format | None, choices: Choices) -> None:
-        """Keep a report for the same file, format and choices. A disk that is full or read-only is ignored."""
+        """Store a report for the same file, format and choices. A disk that is full or read-only is ignored."""
         folder = self.root / ".reports"
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,7 @@ class Readings:
             pass
 
     def resolved_choices(self, path: Path, choices: Choices) -> Choices:
-        """Return choices with every default filled in as the file is read."""
+        """Return choices with every default filled in as the file is read by its report. Raises DataError."""
         report = self.report(path, None, choices)
         file_choices = (
             {"sheet": report.sheet}
@@ -98,8 +98,8 @@ class Readings:
         return choices.with_defaults(defaults)
 
     def rows(self, path: Path, format: Format | None, choices: Choices, check: Callable[[], None]) -> Rows:
-        """Return the rows, mapped from disk if these bytes were read in this way before. Raises DataError if no row can
-        be trained."""
+        """Return the rows, mapped from disk if these bytes were read in this way before, else read now. check: may
+        raise. Raises DataError if no row can be trained."""
         file = self._rows_file(path, self._sha256(path), format, choices)
         rows = stored_rows.open_rows(file)
         if rows is None:
@@ -120,8 +120,8 @@ class Readings:
     def _read_anew(
         self, path: Path, file: Path, format: Format | None, choices: Choices, check: Check
     ) -> tuple[DataReport, Rows]:
-        """Read a file once for its rows and its report. If the disk is full, few rows stay in memory. Raises DataError
-        if there are more."""
+        """Read a file once; return its report, which is kept, and its rows, stored in `file`. If the disk is full, few
+        rows stay in memory. Raises DataError if there are more."""
         try:
             report = read_rows(path, file, format, choices, check)
             rows = stored_rows.open_rows(file)
@@ -138,10 +138,8 @@ class Readings:
 
 
 def read_rows(path: Path | Source, file: Path, format: Format | None, choices: Choices, check: Check) -> DataReport:
-    """Read a file once: return its report and write its rows to `file`; a large one in a process of its own.
-
-    Raises DataError, OSError.
-    """
+    """Read a file once: return its report and write its rows to `file`; a large one in a process of its own. check:
+    called with the rows so far, and may raise. Raises DataError, OSError."""
     data_file: object = path
     size = 0
     if isinstance(path, Source):

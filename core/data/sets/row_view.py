@@ -61,11 +61,9 @@ class RowView:
         special: Iterable[str],
         is_pair: bool = False,
     ) -> RowView:
-        """Build the view of a row from what the template made of it.
-
-        place: its index, the number of rows, its number in the file. within: most tokens of an example, what is done to
-        longer ones, and the overlap of their pieces.
-        """
+        """Build the view of a row from what the template made of it. place: its index, the number of rows, its number
+        in the file. within: most tokens of an example, what is done to longer ones, and the overlap of their pieces.
+        special: tokens to look for. is_pair: one example that is too long drops both."""
         limit, long_examples, overlap = within
         if is_pair and any(len(full.input_ids) > limit for full in full_examples):  # both are left out
             limit = 0
@@ -91,7 +89,8 @@ class RowView:
 
 
 def _pieces(full: FullExample, limit: int) -> list[Span]:
-    """Return the text of a row in runs of one kind. A character of several tokens belongs to the first of them."""
+    """Return the text of a row in runs of one kind (given or learned, cut after `limit` tokens) and part. A character
+    of several tokens belongs to the first of them."""
     pieces: list[Span] = []
     begin = reach = 0
     current: SpanKind = "given"
@@ -117,8 +116,8 @@ def _pieces(full: FullExample, limit: int) -> list[Span]:
 
 
 def _shortened(pieces: Sequence[Span], most: int = SHOWN_CHARACTERS) -> tuple[Span, ...]:
-    """Return the pieces; if they have more than `most` characters, long ones lose their middle and the rest is
-    hidden."""
+    """Return the pieces; if they have more than `most` characters, long ones lose their middle and the rest is hidden,
+    each replaced by the number of hidden characters."""
     if sum(len(piece.text) for piece in pieces) <= most:
         return tuple(pieces)
     shown: list[Span] = []

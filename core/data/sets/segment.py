@@ -95,7 +95,7 @@ class Builder:
         self.rows += 1
 
     def add(self, key: int, marks: int, examples: Sequence[Counted]) -> None:
-        """Add a row's examples. key: of its text; marks: THOUGHTS, SYSTEM, BAD."""
+        """Add a row's examples as lines. key: of its text; marks: THOUGHTS, SYSTEM, BAD."""
         for one in examples:
             self._lines.append(
                 {
@@ -119,7 +119,8 @@ class Builder:
 
 
 def write(table: pyarrow.Table, folder: Path) -> Path:
-    """Write a segment into folder and return its path, whose name begins with the checksum. Raises OSError."""
+    """Write a segment into a new file of folder and return its path, whose name begins with the checksum. Raises
+    OSError."""
     import pyarrow as pa
 
     sink = pa.BufferOutputStream()
@@ -133,7 +134,8 @@ def write(table: pyarrow.Table, folder: Path) -> Path:
 
 
 def read(path: Path) -> pyarrow.Table:
-    """Return all columns but the ids, in memory. Raises OSError, ValueError if the checksum is another."""
+    """Return all columns but the ids, in memory. Raises OSError, ValueError if the checksum or the format is
+    another."""
     import pyarrow as pa
 
     raw = path.read_bytes()

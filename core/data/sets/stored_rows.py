@@ -49,7 +49,8 @@ class Rows(Sequence[tuple[int, Example]]):
     """
 
     def __init__(self, source: Path | pyarrow.Buffer):
-        """Raises OSError or ValueError if source is no such file, or incomplete."""
+        """Open source and find its rows that cannot be trained. Raises OSError or ValueError if source is no such file,
+        or incomplete."""
         self._source = source
         self._kept: pyarrow.Table | None = None
         self._stretch, self._looks = -1, 0
@@ -61,7 +62,7 @@ class Rows(Sequence[tuple[int, Example]]):
         self.close()
 
     def _read(self, mapped: bool) -> Any:
-        """Open the file: in memory if it is small, else mapped or read."""
+        """Open the file for reading: in memory if it is small, else mapped or read."""
         import pyarrow as pa
 
         source: Any = self._source
@@ -79,7 +80,8 @@ class Rows(Sequence[tuple[int, Example]]):
         return table
 
     def _cell(self, name: str, place: int) -> Any:
-        """Return a value of a row. place: among all rows of the file."""
+        """Return a value of a row. place: among all rows of the file. After MAX_LOOKS stretches the map is closed and
+        opened anew, so that its pages are freed."""
         if (stretch := place // STRETCH) != self._stretch:
             self._stretch, self._looks = stretch, self._looks + 1
             if self._looks % MAX_LOOKS == 0:  # pages of a map count as memory until it is closed
@@ -200,7 +202,7 @@ class Rows(Sequence[tuple[int, Example]]):
 
 
 def open_rows(file: Path) -> Rows | None:
-    """Open a file of rows. Returns None if it is missing, or damaged; a damaged file is removed."""
+    """Open a file of rows. Return None if it is missing, or damaged; a damaged file is removed."""
     try:
         return Rows(file)
     except FileNotFoundError:
@@ -235,6 +237,7 @@ class Writer:
     """Writes the results of reading rows, in order."""
 
     def __init__(self, sink: Any):
+        """Begin an Arrow file in sink."""
         import pyarrow as pa
 
         kinds = (pa.int64(), pa.int64(), pa.string(), pa.string(), pa.string())
@@ -259,7 +262,7 @@ class Writer:
             self._flush()
 
     def _flush(self) -> None:
-        """Write the rows that wait as one batch."""
+        """Write the rows that wait as one batch, and begin a new one."""
         import pyarrow as pa
 
         arrays = [
@@ -297,7 +300,8 @@ def problem_of(stored: str | None) -> Problem | None:
 
 @contextlib.contextmanager
 def writing_rows(target: Path) -> Iterator[Writer]:
-    """Yield a Writer; target appears at the end, complete, and not at all after an exception. Raises OSError."""
+    """Context manager: a Writer; target appears at the end, complete, and not at all after an exception, kept as it is
+    if another process wrote it. Raises OSError."""
     target.parent.mkdir(parents=True, exist_ok=True)
     _clear(target)
     aside = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}")
@@ -319,7 +323,8 @@ def writing_rows(target: Path) -> Iterator[Writer]:
 
 
 def _clear(target: Path) -> None:
-    """Remove files of killed processes, and rows in the format of another version of this app."""
+    """Remove files beside target of killed processes, and rows in the format of another version of this app; errors are
+    ignored."""
     current_prefix = target.name.rpartition("-")[0] + "-"
     for file in target.parent.glob("*.arrow*"):
         with contextlib.suppress(OSError):  # being written, or mapped

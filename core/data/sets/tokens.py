@@ -90,7 +90,7 @@ class Tokens:
         return np.searchsorted(self.runs[:, 0], np.asarray(example, self.runs.dtype))
 
     def flags(self, example: int, start: int, end: int) -> list[bool]:
-        """Return which of an example's tokens from start to end are learned."""
+        """Return which of an example's tokens from start to end (exclusive) are learned."""
         marks = np.zeros(end - start, bool)
         first, last = self.run_of((example, example + 1))
         for _, begin, after in self.runs[first:last]:
@@ -128,6 +128,7 @@ class Tokenized:
         learning: Learning,
         paragraphs: Paragraphs | None = None,
     ):
+        """Read the segments that are stored for this tokenizer and learning."""
         self._rows, self._tokenizer, self._learning, self._paragraphs = rows, tokenizer, learning, paragraphs
         self._folder = self._segment_folder()
         self._counted: list[tuple[Segment, Any]] = []  # each with its table, without the ids
@@ -157,11 +158,10 @@ class Tokenized:
         report: Callable[[int], None] = lambda ready: None,
         trains: bool = False,
     ) -> Tokens:
-        """Return the tokens of the rows at these positions, in this order.
-
+        """Return the tokens of the rows at these positions, in this order, counting and storing those that are missing.
         report: called often with the number of rows that are ready. It may raise; what was counted until then is
-        stored. trains: True maps the files for the token ids too. Windows cannot remove a file that is mapped.
-        """
+        stored. trains: True makes sure that the files for the token ids are there; Windows cannot remove a file that is
+        mapped."""
         import pyarrow
 
         rows = np.asarray(positions, np.int64)
@@ -181,7 +181,8 @@ class Tokenized:
                 pyarrow.default_memory_pool().release_unused()  # a third of the memory that a run would hold
 
     def _complete(self, positions: np.ndarray, keys: np.ndarray, report: Callable[[int], None]) -> None:
-        """Count the rows that are in no segment, and keep them as segments, also those so far if it is cancelled."""
+        """Count the rows that are in no segment, each key once, and keep them as segments, also those so far if report
+        raises."""
         known = [table["key"].to_numpy() for _, table in self._counted]
         is_missing = ~np.isin(keys, np.concatenate([np.empty(0, np.int64), *known]))
         missing = [*dict(zip(keys[is_missing].tolist(), positions[is_missing].tolist(), strict=True)).items()]
@@ -201,7 +202,8 @@ class Tokenized:
                 self._keep(builder)
 
     def _count(self, key: int, position: int, builder: Builder) -> None:
-        """Count one row's tokens into builder; a row that the template refuses is added with the reason."""
+        """Count one row's tokens into builder, estimated without a tokenizer; a row that the template refuses is added
+        with the reason."""
         example = self._rows[position][1]
         marks = THOUGHTS * any(message.reasoning for message in example.messages)
         marks |= SYSTEM * (bool(example.messages) and example.messages[0].role == "system") | BAD * example.is_bad
@@ -217,7 +219,8 @@ class Tokenized:
             builder.refuse(key, error.message)
 
     def _keep(self, builder: Builder) -> None:
-        """Store what was counted: on disk if it can be written and read back, else in memory."""
+        """Store what was counted: on disk if it can be written and read back, else in memory. A new folder first
+        removes the oldest ones."""
         table = builder.table()
         if self._folder is not None:
             with contextlib.suppress(OSError):
@@ -228,7 +231,8 @@ class Tokenized:
         self._counted.append((Segment(None, table["ids"].combine_chunks()), segment.without_ids(table)))
 
     def _gather(self, positions: np.ndarray, keys: np.ndarray) -> Tokens:
-        """Return the examples of these rows, in their order, from all segments."""
+        """Return the examples of these rows, in their order, from all segments; rows without examples are listed as
+        refused."""
         import pyarrow as pa
 
         tables = [table for _, table in self._counted] or [segment.without_ids(Builder().table())]
@@ -255,7 +259,8 @@ class Tokenized:
         )  # fmt: skip
 
     def _joints(self, positions: np.ndarray, row: np.ndarray, is_text: np.ndarray) -> np.ndarray:
-        """Return (E,) how each example continues the one before, which must be the row before it in the set."""
+        """Return (E,) how each example continues the one before (an index of JOINTS), which must be the row before it
+        in the set; else 0."""
         if self._paragraphs is None or not len(row):
             return np.zeros(len(row), np.uint8)
         place = positions[row]
@@ -291,7 +296,8 @@ def _lines_of(row_keys: np.ndarray, keys: np.ndarray, of_segment: np.ndarray) ->
 
 
 def counted(full: FullExample) -> Counted:
-    """Return the counts of an example: its tokens, the runs of learned ones, and where plain text may be cut."""
+    """Return the counts of an example: its tokens, the runs of learned ones (never the first), and where plain text may
+    be cut."""
     flags = np.zeros(len(full.learned) + 2, np.int8)
     flags[1:-1] = full.learned
     flags[1] = 0  # the first token has nothing before it to be predicted from

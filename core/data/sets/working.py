@@ -57,10 +57,8 @@ class Page:
 
 
 def page(rows: Rows, begin: int = 0, count: int = 50, words: str = "") -> Page:
-    """Return trainable rows from position `begin` on, only those that contain `words` if any are given.
-
-    At most one page of rows is in memory.
-    """
+    """Return at most `count` trainable rows from position `begin` on, only those that contain `words` if any are given,
+    and where the next page begins (None at the end). At most LOOKED_AT rows are searched."""
     shown: list[ShownRow] = []
     for position in range(max(0, begin), len(rows)):
         if len(shown) == count or position - begin >= LOOKED_AT:
@@ -70,10 +68,8 @@ def page(rows: Rows, begin: int = 0, count: int = 50, words: str = "") -> Page:
 
 
 def with_words(words: str, rows: Rows, position: int) -> list[ShownRow]:
-    """Return [the row at `position`], or [] if it lacks the words.
-
-    Most rows without them are rejected by their JSON text, in which the words are only escaped, not split.
-    """
+    """Return [the row at `position`], or [] if it lacks the words, in any case. Most rows without them are rejected by
+    their JSON text, in which the words are only escaped, not split."""
     sought = words.casefold()
     if sought and "\n" not in sought and as_json(sought)[1:-1] not in rows.as_json(position).casefold():
         return []
@@ -82,8 +78,8 @@ def with_words(words: str, rows: Rows, position: int) -> list[ShownRow]:
 
 
 def problems(rows: Rows, begin: int = 0, count: int = 50) -> Page:
-    """Return rows of the file that cannot be trained, each with its reason. begin: position among all rows of the
-    file."""
+    """Return at most `count` rows of the file that cannot be trained, each with its reason, and where the next page
+    begins. begin: position among all rows of the file."""
     flawed = rows.flawed
     places = flawed[np.searchsorted(flawed, begin) :][: count + 1].tolist()
     shown = [unusable(rows, place) for place in places[:count]]
@@ -131,8 +127,8 @@ def edit_rows(
     change: Iterable[tuple[int, object]] = (),
     add: Iterable[object] = (),
 ) -> Change:
-    """Store a new version of a dataset. change, add: rows as a person writes them. Raises DataError, with nothing
-    changed."""
+    """Store a new version of a dataset and return its change. remove, change: by row numbers; change, add: rows as a
+    person writes them. Raises DataError, with nothing changed."""
     removed, added = list(remove), [example_of(values) for values in add]
     rewritten = [(row, example_of(values)) for row, values in change]
     with store.editing(id) as (edits, base):
@@ -142,11 +138,9 @@ def edit_rows(
 def repair_rows(
     store: DatasetStore, id: str, kind: str, value: str = "", argument: str = "", action: str = "", check: Check = go_on
 ) -> Change:
-    """Store a new version without one kind of problem, repaired in every row.
-
-    value: fills a placeholder. argument, action: select one of the kind's repairs (Repair), "" for the first. check:
-    called often. Raises DataError if there is no such problem. A large dataset is repaired in a process of its own.
-    """
+    """Store a new version without one kind of problem, repaired in every row, and return its change. value: fills a
+    placeholder. argument, action: select one of the kind's repairs (Repair), "" for the first. check: called often.
+    Raises DataError if there is no such problem. A large dataset is repaired in a process of its own."""
     if dataset_process.is_needed(rows=len(store.rows(id))):
         version = dataset_process.run(store.path(id), "mend", kind, value, argument, action, check=check)
         return store.edits(id).changes[version]
@@ -165,7 +159,8 @@ def repair_rows(
 
 
 def _repair(rows: Rows, kind: str, argument: str, action: str, check: Check) -> Repair:
-    """Return the repair of a kind of problem. Raises DataError with the kinds that can be repaired."""
+    """Return the first repair of a kind of problem that fits argument and action, with all its rows. Raises DataError
+    with the kinds that can be repaired."""
     by_kind = {finding.id: finding for finding in findings(_checked_rows(rows, check), kind)}
     offered = by_kind[kind].repairs if kind in by_kind else ()
     repairs = [each for each in offered if argument in ("", each.argument) and action in ("", each.action)]
@@ -199,10 +194,8 @@ def write(rows: Iterable[tuple[int, Example]], target: Path) -> int:
 
 
 def join(store: DatasetStore, ids: Iterable[str], name: str, folder: Path) -> DatasetInfo:
-    """Add one new dataset with the rows of several, one after the other. folder: for its temporary file.
-
-    Raises DataError if they are of several kinds: a file is read as rows of one kind; or as `_decided_rows`.
-    """
+    """Add one new dataset with the rows of several, one after the other, and return it. folder: for its temporary file.
+    Raises DataError if they are of several kinds: a file is read as rows of one kind; or as `_decided_rows`."""
     every = [_decided_rows(store, id) for id in ids]
     return _added(store, [(rows, range(len(rows))) for rows in every], name, folder)
 
@@ -210,11 +203,9 @@ def join(store: DatasetStore, ids: Iterable[str], name: str, folder: Path) -> Da
 def split(
     store: DatasetStore, id: str, part: float, seed: int, names: tuple[str, str], folder: Path
 ) -> tuple[DatasetInfo, DatasetInfo]:
-    """Add two new datasets, the second of rows chosen by the seed.
-
-    part: share of the rows if it is a float, their number if it is an int. Raises DataError if one would be empty; or
-    as `_decided_rows`.
-    """
+    """Add two new datasets with the rows of one, the second with rows chosen at random by the seed. part: share of the
+    rows if it is a float, their number if it is an int. Raises DataError if one would be empty; or as
+    `_decided_rows`."""
     rows = _decided_rows(store, id)
     count = round(part * len(rows)) if isinstance(part, float) else part
     if not 0 < count < len(rows):
@@ -237,8 +228,8 @@ def _decided_rows(store: DatasetStore, id: str) -> Rows:
 
 
 def _added(store: DatasetStore, sources: Sequence[tuple[Rows, Iterable[int]]], name: str, folder: Path) -> DatasetInfo:
-    """Add the rows at these positions of datasets as one. Their own validation rows stay such: a file of their own.
-    Raises DataError."""
+    """Add the rows at these positions of datasets as one, and return it. Their own validation rows stay such: a file of
+    their own. Temporary files in folder are removed. Raises DataError."""
     own = [own_validation(rows) for rows, _ in sources]
     kinds = (False, True) if any(apart is not None for apart in own) else (False,)
     paths = [folder / f"{short_id()}.jsonl" for _ in kinds]  # the dataset's name may not be a valid file name

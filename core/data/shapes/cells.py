@@ -16,11 +16,9 @@ ANSWERS = ("label", "answer", "output", "completion")
 
 
 def text_of_cell(value: object, name: str, column: str, notes: Notes) -> object:
-    """Return what a list stands for: its only value, all labels, or the first of several acceptable answers. Raises
-    Flaw if it holds only positions in another text.
-
-    An object beside whose text there are positions or aliases is its text, one of scores the classes above a half.
-    """
+    """Return the text that a cell of an answer or context stands for: of a list its only value, all labels or texts, or
+    the first of several acceptable answers; of an object its text, or of one of scores the classes above a half. Any
+    other value as it is. Notes what is left out. Raises Flaw if it holds only positions in another text."""
     if column != "context" and column not in ANSWERS:
         return value
     if isinstance(value, dict) and value.keys() >= {"number", "spans", "date"}:  # DROP: one of them has a value
@@ -53,7 +51,7 @@ def text_of_cell(value: object, name: str, column: str, notes: Notes) -> object:
 
 
 def columns_of_lists(rows: Sequence[Row]) -> tuple[str, ...]:
-    """Return the columns of a table whose cells write a list of texts as Python or JSON does: "['a', 'b']"."""
+    """Return the columns of a table all of whose cells write a list of texts as Python or JSON does: "['a', 'b']"."""
 
     def is_list(cell: object) -> bool:
         parts = parsed_cell(cell)

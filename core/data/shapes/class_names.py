@@ -28,11 +28,9 @@ _MAX_LABELS = 100  # of one row; more are a label for each of its words
 def names_by_column(
     names: LabelNames, sample: Sequence[Row], rows: Callable[[], Iterable[Row | Problem]]
 ) -> dict[str, dict[int, str]]:
-    """Return {column: {number: name}} of a file.
-
-    A list that names no column is about the one whose values all are its numbers: those that are written in the list,
-    or else counted from 0 or from 1, as all rows tell.
-    """
+    """Return {column: {number: name}} of a file; {} if it cannot be told. A list that names no column is about the one
+    whose values all are its numbers: those that are written in the list, or else counted from 0 or from 1, as all rows
+    tell."""
     columns = dict.fromkeys(str(name) for row in sample for name in row.values)
     if names.columns or not names.listed:
         by_name = {column.lower(): column for column in columns}
@@ -62,7 +60,7 @@ def names_by_column(
 
 
 def _are_of_words(sample: Sequence[Row], column: str) -> bool:
-    """Return True for a list of labels beside another list of that length: a label for each word."""
+    """Return True if a column's lists of labels stand beside another list of that length: a label for each word."""
     return any(
         isinstance(labels := row.values.get(column), list)
         and len(labels) > 1
@@ -98,7 +96,8 @@ def _name(value: object, names: Mapping[int, str]) -> object:
 
 
 def note(file: str, names: Names) -> Message:
-    """Say which numbers stand for which labels, with the first ones of each column."""
+    """Return a note on which numbers stand for which labels, with the first ones of each column. file: "" if they are
+    in the data file itself."""
     shown = [
         msg("data.label_named", number=number, name=name)
         for numbered in names.values()
@@ -109,7 +108,7 @@ def note(file: str, names: Names) -> Message:
 
 
 def unnamed(sample: Sequence[Row], names: Names) -> Message | None:
-    """Return a note if the labels of texts are numbers without names."""
+    """Return a note if the labels of texts are numbers without names; else None."""
     column = next(
         (str(name) for name in sample[0].values if str(name).strip().lower() in COLUMNS["text_label"]["label"]), None
     )
@@ -155,7 +154,8 @@ class Classified:
 
 
 def classified(sample: Sequence[Row], names: Names) -> Classified | None:
-    """Return how a text with one class is read; None if there are several classes, no text, or too many."""
+    """Return how a text (or two) with one class is read; None if there are several columns of classes, no text, or more
+    than two."""
     if len(names) != 1:
         return None
     (label,) = names

@@ -39,10 +39,8 @@ OPTIONAL = {"input", "context"}
 
 
 def recognize_format(sample_rows: Iterable[Row]) -> Format:
-    """Return the format whose shape most of the sample's rows have.
-
-    Raises DataError with the columns of the sample and the known shapes.
-    """
+    """Return the format whose shape most of the sample's rows have, of equals the first of FORMATS. Raises DataError
+    with the columns of the sample and the known shapes, or the first row's problem."""
     votes: dict[Format, int] = {}
     flaw: Flaw | None = None
     columns: dict[str, None] = {}
@@ -63,7 +61,8 @@ def recognize_format(sample_rows: Iterable[Row]) -> Format:
 
 
 def format_of(values: Mapping[str, Any]) -> Format | None:
-    """Return the first format whose columns a row has, under any of their names; None if it has none."""
+    """Return the first format whose required columns a row has, under any of their names; None if it has none. Raises
+    Flaw."""
     present = rewritten(Columns(values), Notes())
     for name in FORMATS:
         needed = [aliases for ours, aliases in COLUMNS[name].items() if ours not in OPTIONAL]
