@@ -78,7 +78,7 @@ class DatasetStore:
         return [*imported, *(info for info in others if info is not None)]
 
     def get(self, id: str) -> DatasetInfo:
-        """Return the info of a dataset. Raises DataError for an unknown id."""
+        """Return the info of a dataset. Raises DataError for an unknown id, or a removed file."""
         path = self.path(id)
         info = read_info(path.parent) if IMPORTED.fullmatch(id) else self._info(id, path)
         if info is None:
@@ -146,7 +146,8 @@ class DatasetStore:
         return files_by_id
 
     def _info(self, id: str, path: Path) -> DatasetInfo | None:
-        """Return the info of a file that was not imported, without reading much; None if it has been removed."""
+        """Return the info of a file that was not imported, with counts only if it is small (then it is read) or was
+        read before; None if it has been removed."""
         origin = "sample" if id.startswith("sample:") else "library"
         try:
             size = path.stat().st_size
@@ -169,12 +170,10 @@ class DatasetStore:
         check: Check = go_on,
         origin: Origin = OWN,
     ) -> DatasetInfo:
-        """Copy a file into the store under an id of ours, with its rows.
-
-        A file with the same sha256 and the same choices is not stored twice. name: for the screen, any characters.
-        choices: kept with the dataset. origin: source on the Hub. Raises DataError if the file cannot be used, leaving
-        nothing behind.
-        """
+        """Copy a file into the store under an id of ours, with its rows, and return its info. A file with the same
+        sha256 and the same choices is not stored twice. name: for the screen, any characters. choices: kept with the
+        dataset. origin: source on the Hub. check: called often, and may raise. Raises DataError if the file cannot be
+        used, leaving nothing behind."""
         path_length.refuse(self.root.parent, DataError)
         path = Path(path)
         source = sniff.probe(path, choices=choices, check=check)
@@ -218,7 +217,7 @@ class DatasetStore:
 
     @contextlib.contextmanager
     def _alone(self, check: Check) -> Iterator[None]:
-        """Hold the import lock; while waiting for it, `check` may cancel."""
+        """Context manager: the import lock; while waiting for it, `check` may cancel."""
         while not self._importing.acquire(timeout=WAIT_S):
             check()
         try:
@@ -227,7 +226,8 @@ class DatasetStore:
             self._importing.release()
 
     def _new_folder(self, name: str) -> Path:
-        """Create a folder named after the dataset, with a short id if the name is taken, and mark it as importing."""
+        """Create a folder named after the dataset, with a short id if the name is taken, mark it as importing, and
+        return it."""
         self.root.mkdir(parents=True, exist_ok=True)
         base = slug(name, fallback="data")
         id = base
@@ -264,7 +264,8 @@ class DatasetStore:
             return False
 
     def delete(self, id: str) -> None:
-        """Remove an imported dataset. Raises DataError for others, and if a program has its file open."""
+        """Remove an imported dataset, closing its rows first. Raises DataError for others, and if a program has its
+        file open."""
         folder = self.path(id).parent
         if not IMPORTED.fullmatch(id):
             raise DataError("data.cannot_delete", id=id)
@@ -280,11 +281,9 @@ class DatasetStore:
     # --- reading ------------------------------------------------------------------------------------------------
 
     def choose(self, id: str, choices: Choices) -> DatasetInfo:
-        """Change how an imported dataset is read from now on; existing runs keep their reading.
-
+        """Change how an imported dataset is read from now on and return its info; existing runs keep their reading.
         Raises DataError for datasets that were not imported, and, with nothing changed, if the file cannot be read that
-        way.
-        """
+        way."""
         path, info = self.path(id), self.get(id)
         if not IMPORTED.fullmatch(id):
             raise DataError("data.cannot_choose", id=id)
@@ -299,7 +298,8 @@ class DatasetStore:
         return self.get(id)
 
     def choices(self, id: str, overrides: Choices = NO_CHOICES) -> Choices:
-        """Return how a dataset is to be read: overrides, then what is kept with it. Raises DataError."""
+        """Return how a dataset is to be read: overrides, then what is kept with it. One with edits from before a choice
+        existed keeps the reading that they belong to. Raises DataError."""
         if not isinstance(id, str):
             raise _unknown(id)
         if not IMPORTED.fullmatch(id):
@@ -347,7 +347,8 @@ class DatasetStore:
     def report(
         self, id: str, format: Format | None = None, choices: Choices = NO_CHOICES, check: Check = go_on
     ) -> DataReport:
-        """Return all problems by row, and the counts; read from disk if the same bytes were inspected before."""
+        """Return all problems by row, and the counts, of a dataset's version; read from disk if the same bytes were
+        inspected before. Raises DataError."""
         path, choices = self.path(id), self.choices(id, choices)
         report = self._readings.report(path, format, choices)
         edits = self._edits(path, format, choices)
@@ -371,11 +372,8 @@ class DatasetStore:
         choices: Choices = NO_CHOICES,
         check: Callable[[], None] = lambda: None,
     ) -> Rows:
-        """Return the rows of a dataset, mapped from disk, read from the file if these bytes were not yet read in this
-        way.
-
-        check: called often, and may raise. Raises DataError if no row can be trained.
-        """
+        """Return the rows of a dataset's version, mapped from disk, read from the file if these bytes were not yet read
+        in this way. check: called often, and may raise. Raises DataError if no row can be trained."""
         path = self.path(id)
         choices = self.choices(id, choices)
         rows = self._readings.rows(path, format, choices, check)
@@ -407,10 +405,9 @@ class DatasetStore:
 
     @contextlib.contextmanager
     def editing(self, id: str) -> Iterator[tuple[Edits, Rows]]:
-        """Lock an imported dataset for changes; yields its versions and its rows as they were imported.
-
-        Raises DataError.
-        """
+        """Context manager: (versions of an imported dataset, its rows as they were imported), locked for changes; at
+        the end the newest version becomes that of the dataset. Raises DataError, also if another process holds the lock
+        for LOCK_S."""
         path = self.path(id)
         if not IMPORTED.fullmatch(id):
             raise DataError("sets.not_yours", id=id)
@@ -435,7 +432,8 @@ class DatasetStore:
 
 
 def _copy(source: Path, target: Path, check: Callable[[], None]) -> str:
-    """Copy a file and return the sha256 of what was written."""
+    """Copy a file to a new one, flushed to disk, and return the sha256 of what was written. check: called for each MiB,
+    and may raise."""
     digest = hashlib.sha256()
     with open(source, "rb") as file, open(target, "xb") as copy:
         while chunk := file.read(MIB):

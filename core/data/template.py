@@ -95,7 +95,8 @@ class ChatTemplate:
         return dialect.find(self._render, self.source)
 
     def with_thinking(self, thinks: bool) -> ChatTemplate:
-        """Return the template for programs without a thinking option, with `thinks` as its default."""
+        """Return the template for programs without a thinking option, with `thinks` as its default; itself if it has no
+        switch or thinks so already."""
         name, value = self.dialect.switch, "true" if thinks else "false"
         if name is None or self.dialect.thinks == thinks:
             return self
@@ -117,8 +118,8 @@ class ChatTemplate:
         tools: Tools | None = None,
         thinks: bool | None = None,
     ) -> str:
-        """Return the conversation as the model reads it. thinks: None for the template's default. Raises TemplateError
-        if the template refuses it."""
+        """Return the conversation as the model reads it, without our markers. thinks: None for the template's default.
+        Raises TemplateError if the template refuses it."""
         messages = self.dialect.messages(_clean(turns))
         return self._render(messages, _clean(tools) or None, thinks, add_generation_prompt).translate(_DROP_MARKERS)
 
@@ -135,11 +136,9 @@ class ChatTemplate:
         mask_history: bool = False,
     ) -> list[Rendered]:
         """Return texts in which each answer of weight 1 is trained once, usually one text; with mask_history only the
-        last answer.
-
-        thinks: whether prompts ask for thinking; False leaves the data's thinking out, None asks where an answer has
-        some. Raises TemplateError if the template drops or rewrites content.
-        """
+        last answer, the others counted as unlearned. thinks: whether prompts ask for thinking; False leaves the data's
+        thinking out, None asks where an answer has some. Raises TemplateError if the template has no tools or calls, or
+        drops or rewrites content."""
         turns = _clean(turns)
         if tools and not self.dialect.tools:
             raise TemplateError("template.no_tools")
@@ -166,8 +165,8 @@ class ChatTemplate:
         return texts
 
     def _render_answer(self, turns: list[MessageJson], tools: Tools | None, thinks: bool | None) -> _RenderedAnswer:
-        """Render the last of the turns, an answer, after its prompt. Raises TemplateError if the template drops or
-        rewrites it."""
+        """Render the last of the turns, an answer, after its prompt; return it with its place and its parts. Raises
+        TemplateError if the template drops or rewrites it."""
         answer = turns[-1]
         thought = answer.get("reasoning", "").strip()
         asks_thinking = self.dialect.thinks if not self.dialect.switch else bool(thought) if thinks is None else thinks
@@ -231,8 +230,8 @@ class ChatTemplate:
 
     @cached_property
     def _tail(self) -> str:
-        """Return the text that a template without markers renders after the last answer. Raises TemplateError if it
-        renders no answer, or changes it."""
+        """The text that a template without markers renders after the last answer. Raises TemplateError if it renders no
+        answer, or changes it."""
         turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _ANSWER}]
         _, answer, tail = self.render(turns).rpartition(_ANSWER)
         if not answer:
@@ -275,7 +274,7 @@ class ChatTemplate:
 
 
 def _clean(value: object) -> Any:
-    """Return value without our marker characters."""
+    """Return value, however nested, without our marker characters in its texts."""
     if isinstance(value, str):
         return value.translate(_DROP_MARKERS)
     if isinstance(value, Mapping):

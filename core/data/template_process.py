@@ -69,7 +69,7 @@ class _Renderer:
 
     def request(self, **values: object) -> Any:
         """Send a request, starting the process if it is not running, and return what was rendered. Raises
-        TemplateError, also if it takes too long or too much memory."""
+        TemplateError, also if it takes longer than SECONDS or more than MAX_MEMORY, which ends the process."""
         with self._lock:
             if self._child is None or self._child.process.poll() is not None:
                 self._child = self._start()
@@ -83,10 +83,8 @@ class _Renderer:
         return answer["done"]
 
     def _start(self) -> Child:
-        """Start a process and wait until it is ready. Raises TemplateError if that fails.
-
-        Leaves no process behind then: its first answer would be taken for that of a request.
-        """
+        """Start a process, wait at most LONGEST_START_S until it is ready, and return it. Raises TemplateError if that
+        fails. Leaves no process behind then: its first answer would be taken for that of a request."""
         self._answers = answers = queue.Queue[JsonObject | None]()
         child = Child("core.data.template_process")
         child.listen(answers.put, lambda code: answers.put(None))
@@ -100,7 +98,8 @@ class _Renderer:
         return child
 
     def _answer(self, child: Child) -> JsonObject | None:
-        """Return the next answer of the process; None if the process has ended. Ends a slow or large one."""
+        """Return the next answer of the process; None if the process has ended. Ends one that takes longer than SECONDS
+        or more than MAX_MEMORY."""
         until = time.monotonic() + SECONDS
         while True:
             try:
@@ -113,7 +112,8 @@ class _Renderer:
 
 
 def _memory_of(pid: int) -> int:
-    """Resident bytes of a process and its children: on Windows a venv's python.exe starts a second one."""
+    """Return the resident bytes of a process and its children, 0 if it has ended: on Windows a venv's python.exe starts
+    a second one."""
     try:
         process = psutil.Process(pid)
         return sum(each.memory_info().rss for each in (process, *process.children()))
@@ -134,6 +134,7 @@ def _template(values: str) -> ChatTemplate:
 
 
 def main() -> None:
+    """Render what the parent requests, until it ends."""
     parent, requests = ToParent(), queue.Queue[JsonObject]()
     parent.listen(requests.put, lambda: os._exit(0))  # at once, even while rendering: the result has no reader
     parent.send()  # ready

@@ -30,6 +30,8 @@ class Tokenizer:
     """
 
     def __init__(self, folder: Path, template: type[ChatTemplate] = ChatTemplate):
+        """Read the tokenizer, its special tokens and its chat template. Raises ModelError if tokenizer.json is missing
+        or damaged."""
         file, self._folder = folder / "tokenizer.json", folder.name
         if not file.exists():
             raise ModelError("model.no_fast_tokenizer", folder=folder.name)
@@ -58,7 +60,7 @@ class Tokenizer:
 
     @property
     def fingerprint(self) -> str:
-        """Hash that is equal for tokenizers that give the same tokens for the same rows."""
+        """Hash (hexadecimal) that is equal for tokenizers that give the same tokens for the same rows."""
         parts = (
             self._file.read_bytes(),
             self.template.fingerprint.encode(),
@@ -83,10 +85,8 @@ class Tokenizer:
         return self.encoding(text).ids
 
     def encoding(self, text: str, with_special: bool = False) -> Any:
-        """Encode a text. Raises ModelError if the tokenizer's own patterns take too long.
-
-        Its engine stops a match after ten million steps (0.6 s) with a panic, which is not an Exception.
-        """
+        """Return a text's encoding. Raises ModelError if the tokenizer's own patterns take too long. Its engine stops a
+        match after ten million steps (0.6 s) with a panic, which is not an Exception."""
         try:
             return self._fast.encode(text, add_special_tokens=with_special)
         except BaseException as error:
@@ -116,8 +116,8 @@ class Tokenizer:
         return self.encode_row(example, Learning(train_on, mask_history=True))[0]
 
     def encode_row(self, example: Example, learning: Learning) -> list[FullExample]:
-        """Return the training examples of a row before truncation, usually one (ChatTemplate.conversations). Raises
-        TemplateError."""
+        """Return the training examples of a row before truncation, usually one (ChatTemplate.conversations), two for a
+        pair. Raises TemplateError."""
         if learning.pairs:
             return self._encode_pair(example, learning)
         if learning.rated:
@@ -139,7 +139,8 @@ class Tokenizer:
         return [self._encode(rendered, False) for rendered in conversations]
 
     def _encode_rated(self, example: Example, learning: Learning) -> FullExample:
-        """Encode the last answer to be learned after all turns before it. Raises TemplateError if there is none."""
+        """Encode the last answer to be learned after all turns before it, of which none is learned. Raises
+        TemplateError for a plain text."""
         if example.text is not None:
             raise TemplateError("template.no_rated")
         turns = conversation(example)
@@ -150,7 +151,8 @@ class Tokenizer:
         return self._encode(self.template.spans([*context, answer], tools, learning.enable_thinking), False)
 
     def encode_text(self, text: str) -> FullExample:
-        """Encode text between the special tokens that the tokenizer adds, with an end token if it adds none."""
+        """Encode text between the special tokens that the tokenizer adds, with an end token if it adds none; all tokens
+        are learned. Offsets are those in the text with its special tokens."""
         encoding = self.encoding(text, with_special=True)
         ids, added = encoding.ids, encoding.special_tokens_mask
         if self.eos_token_id is not None and (not ids or ids[-1] != self.eos_token_id):
@@ -205,8 +207,8 @@ def conversation(example: Example) -> list[Turn]:
 
 
 def _template_source(folder: Path, config: Mapping[str, object]) -> str:
-    """Return the chat template of a model folder: its own file's, or the configuration's (of several the default), else
-    PLAIN."""
+    """Return the chat template of a model folder: its own file's, or the configuration's (of several the default, else
+    the first), else PLAIN."""
     file = folder / "chat_template.jinja"
     if file.exists():
         return file.read_text("utf-8")

@@ -36,11 +36,9 @@ _PARALLEL = ("questions", "options", "answers")
 
 
 def rows_in_object(value: Any) -> Iterator[Any]:
-    """Yield the rows in one object of a file: the questions about one text, or the wordings of an intent.
-
-    SQuAD has an article with its paragraphs in one object, DROP a passage with its questions, RACE lists of equal
-    length.
-    """
+    """Yield the rows in one object of a file: the questions about one text, or the wordings of an intent; otherwise the
+    value itself. SQuAD has an article with its paragraphs in one object, DROP a passage with its questions, RACE lists
+    of equal length."""
     if not isinstance(value, dict):
         yield value
         return
@@ -88,7 +86,8 @@ def _is_answered(one: object) -> bool:
 
 
 def _other_names(one: Mapping[str, Any]) -> dict[str, str]:
-    """Return the names of a question and its answers in other spellings, with ours: "query_text", "reply"."""
+    """Return {name: ours} of a question and its answer in other spellings ("query_text", "reply"); {} if there is no
+    such pair."""
     names = [str(name) for name in one]
     question, answer = column_named(names, "question"), column_named(names, "answer")
     return (
@@ -99,7 +98,8 @@ def _other_names(one: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _questions_of_a_text(value: Mapping[str, Any], key: str) -> Iterator[Any]:
-    """Yield a row for each question about a text; one conversation if they follow one another (QuAC)."""
+    """Yield a row for each question about a text, with the object's other fields; one of all questions and answers if
+    they follow one another (QuAC)."""
     shared, questions = {name: part for name, part in value.items() if name != key}, value[key]
     if questions and all(isinstance(each, dict) and "followup" in each and "question" in each for each in questions):
         text = str(shared.pop("context", "") or "")
@@ -140,7 +140,8 @@ def _texts(value: object) -> list[str]:
 
 
 def evals(values: Columns, notes: Notes) -> dict[str, object] | None:
-    """Return a test of OpenAI's evals as messages: the last is the first ideal answer. None for any other row."""
+    """Return a test of OpenAI's evals as messages, ending with the first ideal answer; others are noted. None for any
+    other row."""
     turns, ideal = values.peek("input"), values.peek("ideal")
     if (
         not isinstance(turns, list)
@@ -166,8 +167,8 @@ def evals(values: Columns, notes: Notes) -> dict[str, object] | None:
 
 
 def label_studio(values: Columns, notes: Notes) -> dict[str, object] | None:
-    """Return the text of a task of Label Studio and its first label, None for any other row. Raises Flaw if there is no
-    label of a text."""
+    """Return the text of a task of Label Studio and its first label; other labels and fields are noted. None for any
+    other row. Raises Flaw if there is no label of a text."""
     fields, results_key = (
         values.peek("data"),
         next((n for n in ("annotations", "completions") if isinstance(values.peek(n), list)), None),
@@ -210,7 +211,8 @@ def label_studio(values: Columns, notes: Notes) -> dict[str, object] | None:
 
 
 def json_min(values: Columns, notes: Notes) -> dict[str, object] | None:
-    """Return the text and the label of Label Studio's JSON-MIN and CSV; None if there are several labels, or none."""
+    """Return the text and the labels of Label Studio's JSON-MIN and CSV; None if several columns, or none, hold
+    labels."""
     if not set(values) >= _ABOUT_ANNOTATION or not isinstance(values.peek("text"), str):
         return None
     labels = {name: _label_of(values.peek(name)) for name in values if name not in (*_MIN_COLUMNS, "text")}
@@ -223,7 +225,7 @@ def json_min(values: Columns, notes: Notes) -> dict[str, object] | None:
 
 
 def _label_of(value: Any) -> list[str]:
-    """Return the labels in a cell: one text, several, or JSON of them. Anything else gives none."""
+    """Return the labels in a cell: one text, several, or JSON of them. Anything else gives []."""
     value = parsed_cell(value)
     if isinstance(value, dict):
         value = value.get("choices", value.get("text"))

@@ -69,6 +69,8 @@ class Columns(Mapping[str, Any]):
     """A row's values by their names without case and surrounding blanks, with the names that a converter has taken."""
 
     def __init__(self, values: Mapping[Any, Any]):
+        """Keep a row's values under lower-case names; of two that differ only in case the filled one, the other is
+        noted."""
         self._values: dict[str, Any] = {}
         self._taken: set[str] = set()
         self._twice: list[str] = []  # names that differ in case alone: the first with a value is used
@@ -163,7 +165,7 @@ class Tally:
 
 
 def has_value(value: object) -> bool:
-    """Return True if a value is not empty: None, blank text, or a container of such values."""
+    """Return False for None, blank text, and a container of nothing but such values."""
     if isinstance(value, str):
         return bool(value.strip())
     if isinstance(value, dict):

@@ -25,7 +25,8 @@ class MarkedColumn:
         return msg("data.note_turn_markers", column=self.column, count=self.count, checked=self.checked)
 
     def apply(self, row: Row) -> Row | Problem:
-        """Return a row with messages in place of its text; the error of a row without markers."""
+        """Return a row with messages in place of its text, and what was left out of them; a Problem for a text without
+        markers, an empty row as it is."""
         text = row.values.get(self.column)
         turns = turns_in(text) if isinstance(text, str) else None
         if turns is None and isinstance(text, str) and text.strip():
@@ -38,7 +39,7 @@ class MarkedColumn:
 
 
 def marked(rows: Sequence[Row]) -> MarkedColumn | None:
-    """Return the column of text if nearly all of its rows hold a conversation with turn markers."""
+    """Return the column of text if nearly all of its rows hold a conversation with turn markers; else None."""
     names = (name for row in rows for name in row.values if str(name).strip().lower() in COLUMNS["text"]["text"])
     column = next(names, None)
     texts = [text for row in rows if isinstance(text := row.values.get(column or ""), str) and text.strip()]

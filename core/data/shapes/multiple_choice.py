@@ -46,7 +46,7 @@ class Place:
     names: tuple[str, ...]
 
     def options(self, values: Columns) -> Options | None:
-        """Return a row's options; None if its cells hold none."""
+        """Return a row's options, with the right one if its place tells; None if its cells hold none."""
         cells = [values.peek(name) for name in self.names]
         if self.kind == "columns":
             return reading.in_columns(self.names, cells)
@@ -79,7 +79,8 @@ class MultipleChoice:
         )
 
     def apply(self, row: Row) -> Row:
-        """Return a row as question and answer. Columns without a part in it keep their names."""
+        """Return a row as question (with its contexts and options) and answer; without a right option its flaw says
+        why. Columns without a part in it keep their names."""
         values = Columns(row.values)
         options = self.place.options(values)
         shown = [part for name in self.contexts if (part := _text(values.peek(name)))]
@@ -92,7 +93,7 @@ class MultipleChoice:
         return replace(row, values={**pair, **{n: v for n, v in rest.items() if n not in pair}}, flaw=flaw)
 
     def _answer(self, values: Columns, options: Options | None) -> tuple[str, Message | None]:
-        """Return the right options' lines, or "" and why there are none."""
+        """Return (the right options' lines, None), or ("", why there are none)."""
         column, key = self.key or self.place.names[0], values.peek(self.key)
         if self.key and reading.is_hidden(key):
             return "", msg("data.hidden_answer", column=column, found=_short(key))
@@ -131,11 +132,9 @@ def _text(value: Any) -> str:
 
 
 def decided(sample: Sequence[Row], rows: Callable[[], Iterable[Row | Problem]]) -> MultipleChoice | None:
-    """Return how a file of multiple choice questions is read; None for another file.
-
-    rows: returns all rows, which are only read if the sample has options. Raises DataError if the numbers of the key
-    can count from 0 and from 1, or from neither.
-    """
+    """Return how a file of multiple choice questions is read; None for another file, or without a key. rows: returns
+    all rows, which are only read if the sample has options. Raises DataError if the numbers of the key can count from 0
+    and from 1, or from neither."""
     values = [Columns(row.values) for row in sample]
     names = [*dict.fromkeys(name for each in values for name in each)]
     if not _OTHER_SHAPES.isdisjoint(names):
@@ -157,7 +156,8 @@ def decided(sample: Sequence[Row], rows: Callable[[], Iterable[Row | Problem]]) 
 
 
 def refuse_without_key(sample: Sequence[Row]) -> None:
-    """Raise DataError for questions with options that nothing says the right one of."""
+    """Raise DataError for rows nearly all of which have a question with options, in columns or a list, as nothing says
+    which is right."""
     values = [Columns(row.values) for row in sample]
     names = [*dict.fromkeys(name for each in values for name in each)]
     for place in _places_of_options(names):
@@ -198,7 +198,7 @@ def _are_marked(values: Sequence[Columns], place: Place) -> bool:
 
 
 def _question_columns(values: Sequence[Columns], names: Sequence[str], place: Place) -> tuple[str, tuple[str, ...]]:
-    """Return the columns with the question and with what belongs to it; "" if there is no question."""
+    """Return the column of the question and those of contexts that belong to it; "" if there is no question."""
     texts = [name for name in names if any(_text(each.peek(name)) for each in values)]
     contexts = [
         name for name in texts if name in _CONTEXTS or column_named([name], "context") and _is_wordy(values, name)
@@ -233,7 +233,8 @@ def _up_to_key(values: Sequence[Columns], names: Sequence[str]) -> list[str]:
 
 
 def _with_right_one(values: Sequence[Columns], names: Sequence[str], place: Place) -> Place:
-    """Return the place of options with the column of the right one, if that is none of the others in any row."""
+    """Return the place of options; with the column of the right answer's text, if that is none of the others in any
+    row."""
     right = next((name for name in reading.RIGHT if name in names and name not in place.names), None)
     if place.kind != "columns" or right is None:
         return place
@@ -274,7 +275,7 @@ class _Keys:
     most: int = 0
 
     def add(self, values: Columns) -> None:
-        """Count the keys of one row, in each way to read them."""
+        """Count for one row which key columns are filled or hidden, and in which ways each can be read."""
         options = self.place.options(values)
         if options is None:
             return
@@ -302,7 +303,8 @@ class _Keys:
         return sorted(fitting, key=lambda each: (each[1] == "number", -self.means[each], SCHEMES.index(each[1])))
 
     def chosen(self, rows: Iterable[Row | Problem], is_possible: bool) -> tuple[str, Scheme, Base] | None:
-        """Read all rows and return the key column, how it is read, and its first number. Raises DataError."""
+        """Read all rows and return the key column, how it is read, and its first number; None if none is possible.
+        Raises DataError if its numbers can count from 0 and from 1, or from neither."""
         if not is_possible:
             return None
         for row in rows:

@@ -43,7 +43,8 @@ def refuse_tags(rows: Sequence[Row]) -> None:
 
 
 def refusal(rows: Sequence[Row]) -> DataError | None:
-    """Return the error of rows whose text is mostly nested, or that have none; None if the columns hold text."""
+    """Return the error of rows whose longest text is nested, that have none, or whose words have tags; None if the
+    columns hold text."""
     texts: defaultdict[str, list[int]] = defaultdict(list)
     nested: dict[str, None] = {}
     columns: dict[str, None] = {}
@@ -68,7 +69,8 @@ def refusal(rows: Sequence[Row]) -> DataError | None:
 
 
 def _tagged(rows: Sequence[Row]) -> list[str]:
-    """Return the column of the words of each row, and the first of those with a tag for each of them."""
+    """Return [the column of the words of each row, the first of those with a tag for each of them]; [] if there is
+    none."""
     columns = [str(name) for name, value in rows[0].values.items() if isinstance(value, list) and value]
     words = next((name for name in columns if all(isinstance(word, str) for word in rows[0].values[name])), None)
     cells = {name: [row.values.get(name) for row in rows[:_MAX_ROWS]] for name in columns}
@@ -78,7 +80,7 @@ def _tagged(rows: Sequence[Row]) -> list[str]:
 
 
 def _written_tags(rows: Sequence[Row]) -> list[str]:
-    """Return the column of texts, and the one of a tag for each of their words, between blanks."""
+    """Return [the column of texts, the one of a tag for each of their words, between blanks]; [] if there is none."""
     cells = {
         str(name): [str(row.values.get(name) or "").split() for row in rows[:_MAX_ROWS]]
         for name, value in rows[0].values.items()

@@ -9,7 +9,7 @@ Base = Literal[0, 1]
 
 
 def number_of(value: object) -> int | None:
-    """Return a number of a list: 3, 3.0, "3"; None for anything else, and for more digits than a list has places."""
+    """Return the whole number that a value is: 3, 3.0, "3"; None for anything else, and for a million or more."""
     if isinstance(value, bool):
         return None
     if isinstance(value, float):

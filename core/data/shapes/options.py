@@ -82,7 +82,8 @@ def is_hidden(value: Any) -> bool:
 
 
 def place_of(value: Any, options: Options, scheme: Scheme) -> int | None:
-    """Return the place of the option that a key means, for numbers the number itself; None if it means none."""
+    """Return the place (from 0) of the option that a key means, for numbers the number itself; None if it means none.
+    scheme: the key is a number, the option's text, its label, or a letter."""
     if scheme == "number":
         number = number_of(value)
         return number if number is not None and 0 <= number <= len(options.texts) else None
@@ -108,7 +109,7 @@ def _place(value: str, among: Sequence[str]) -> int | None:
 
 
 def listed(value: Any) -> Options | None:
-    """Return the options in one value of a row; None if it holds no list of them."""
+    """Return the options in one value of a row (a list, an object, or a text of either); None if it holds none."""
     if isinstance(value, str):
         value = parsed_cell(value)
         if isinstance(value, str):
@@ -125,7 +126,8 @@ def listed(value: Any) -> Options | None:
 
 
 def _options(texts: Iterable[str], labels: Sequence[Any] = (), right: Iterable[int] = ()) -> Options | None:
-    """Return the options without their own marks ("A)"), or None if there are fewer than two, or too many."""
+    """Return the options without their own marks ("A)") and empty ones at the end; None if fewer than two are filled,
+    or if there are more than letters."""
     written = [text.strip() for text in texts]
     while written and not written[-1]:
         del written[-1]
@@ -138,7 +140,8 @@ def _options(texts: Iterable[str], labels: Sequence[Any] = (), right: Iterable[i
 
 
 def _from_object(value: dict[Any, Any]) -> Options | None:
-    """Return the options in an object: text to score, lists of texts and labels, or label to text. None for others."""
+    """Return the options in an object: text to score (0 or 1), lists of texts and labels, or label to text. None for
+    others."""
     marks = [*value.values()]
     if all(isinstance(mark, int | float) for mark in marks) and set(marks) == {0, 1}:  # BIG-bench: a score for each
         return _options(map(str, value), right=[at for at, mark in enumerate(marks) if mark == 1])
@@ -164,7 +167,8 @@ def _counted(length: int) -> list[list[str]]:
 
 
 def _from_objects(parts: list[dict[str, Any]]) -> Options | None:
-    """Return the options in a list of objects, each with a text, and perhaps a label or a flag that it is right."""
+    """Return the options in a list of objects, each with a text, and perhaps a label or a flag that it is right; None
+    if one has no text."""
     text_key = next((key for key in _TEXT_KEYS if all(isinstance(part.get(key), str) for part in parts)), None)
     label_key = next(
         (key for key in _LABEL_KEYS if key != text_key and all(has_value(p.get(key)) for p in parts)), None
@@ -178,7 +182,8 @@ def _from_objects(parts: list[dict[str, Any]]) -> Options | None:
 
 
 def parsed_cell(cell: Any) -> Any:
-    """Return the list or object that a cell of a table writes as JSON or as Python does; else the cell itself."""
+    """Return the list or object that a cell of a table writes as JSON or as Python or numpy does; else the cell
+    itself."""
     text = cell.strip() if isinstance(cell, str) else ""
     if not text.startswith(("[", "{")):
         return cell
@@ -198,10 +203,8 @@ def parsed_cell(cell: Any) -> Any:
 
 
 def inline(text: str, at_start: bool = False) -> Options | None:
-    """Return options that stand in a text one after another, each with its letter or number.
-
-    at_start: the text holds nothing else. Otherwise, the last list of at least three, or of two with a line each.
-    """
+    """Return options that stand in a text one after another, each with its letter or number; None if there are none.
+    at_start: the text holds nothing else. Otherwise, the last list of at least three, or of two with a line each."""
     run: list[re.Match[str]] = []
     for mark in _MARK.finditer(text):
         place = len(run)
@@ -272,7 +275,8 @@ def right_and_wrong(names: Sequence[str]) -> tuple[str, list[str]] | None:
 
 
 def one_right_among(right: Any, wrong: Iterable[Any]) -> Options | None:
-    """Return the options in alphabetical order, as no other is known, with the right one marked."""
+    """Return the options in alphabetical order, as no other is known, with the right one marked; None without a right
+    or a wrong one."""
     others = [part for cell in wrong for part in _wrong_texts(cell)]
     if not isinstance(right, str | int | float) or not has_value(right) or not others:
         return None

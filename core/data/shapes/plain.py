@@ -38,7 +38,8 @@ _ENCODE = json.encoder.encode_basestring
 
 
 def plain(values: Mapping[str, Any], format: Format) -> Turns | None:
-    """Return the turns of a row as (role, text); None if the row needs the full check."""
+    """Return the turns of a row as (role, text), if its columns are exactly those of the format and hold plain texts;
+    None if the row needs the full check."""
     names = _names(tuple(values), format)
     if names is None:
         return None
@@ -91,10 +92,8 @@ def as_json(turns: Turns) -> str:
 
 @lru_cache(maxsize=256)
 def _names(columns: tuple[Any, ...], format: Format) -> tuple[tuple[str, ...], str, str] | None:
-    """Return the columns of the question, the required one among them, and the answer; or () and the turns twice.
-
-    None if a row has other columns too, or one twice.
-    """
+    """Return the columns of the question, the required one among them, and the answer; or () and the turns twice. None
+    if columns are others too, or one twice."""
     if format not in _PLAIN or not all(isinstance(name, str) for name in columns):
         return None
     names = {name.strip().lower(): name for name in columns}

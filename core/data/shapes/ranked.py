@@ -23,7 +23,8 @@ RANKED_COLUMNS = (*(name for pair in _RANKED for name in pair), *_NUMBERED)
 
 
 def ranked(values: Columns) -> tuple[str, str] | None:
-    """Return the names of the columns (better, worse); None if the row compares no two answers."""
+    """Return the names of the columns (better, worse), by their names or by a column that says which of two is better
+    (then taken); None if the row compares no two answers."""
     named = next((pair for pair in _RANKED if all(name in values for name in pair)), None)
     if named or not all(name in values for name in _NUMBERED):
         return named

@@ -40,8 +40,8 @@ _NAME = re.compile(r"(?:model|response|answer|assistant|output|completion)?[\s_-
 
 
 def compared(values: Columns, notes: Notes) -> dict[str, Any] | None:
-    """Return the chosen and the rejected answer as columns, None for a row that ranks nothing. Raises Flaw for a
-    tie."""
+    """Return the chosen and the rejected answer, with their prompt if its column needs a new name, as columns; None for
+    a row that ranks nothing. Raises Flaw for a tie."""
     if "messages" in values or "chosen" in values and _side(values.peek("chosen")) not in chain(*_SIDES):
         return None
     if (flagged := _flagged(values)) is not None:
@@ -77,7 +77,8 @@ def may_compare(names: Iterable[str]) -> bool:
 
 
 def _flagged(values: Columns) -> dict[str, Any] | None:
-    """Return the pair of two columns of which a third one, named after one of them, says if it is preferred."""
+    """Return prompt, chosen and rejected for two columns of which a third one, named after one of them, says if it is
+    preferred; None without them."""
     flags = [name for name in values if _FLAG.fullmatch(name) and number_of(values.peek(name)) in (0, 1)]
     for flag in flags:
         one = _FLAG.sub(r"\1", flag)
@@ -97,8 +98,8 @@ def _flagged(values: Columns) -> dict[str, Any] | None:
 
 
 def _best_and_worst(values: Columns, notes: Notes) -> dict[str, Any] | None:
-    """Return the answers with the best and the worst rank or score of a list; rejected is "" if they are equal. None
-    without such a list. Raises Flaw if no answer is ranked."""
+    """Return the answers with the best and the worst rank or score of a list, those between noted; rejected is "" if
+    they are equal. None without such a list. Raises Flaw if no answer is ranked."""
     for name in _LISTS:
         answers = _objects(values.peek(name))
         if not answers:
@@ -149,7 +150,8 @@ def _is_number(value: object) -> bool:
 
 
 def _better_and_worse(values: Columns) -> dict[str, Any] | None:
-    """Return the two answers of a comparison in order. None if the row has none or names no winner."""
+    """Return {chosen, rejected} of the two answers of a comparison. None if the row has none or names no winner. Raises
+    Flaw for a tie."""
     for stem in _STEMS:
         for sides in _SIDES:
             names = [f"{stem}_{side}" for side in sides]
@@ -164,7 +166,8 @@ def _better_and_worse(values: Columns) -> dict[str, Any] | None:
 
 
 def _better(values: Columns, sides: Sequence[str]) -> int | None:
-    """Return the place of the better side, None if no column tells. Raises Flaw if neither is better."""
+    """Return the place (0 or 1) of the better side by a mark, a sign, scores or a name, None if no column tells. Raises
+    Flaw if neither is better."""
     if "human_ref_a" in values and (mark := number_of(values.peek("labels"))) is not None:
         values.take("labels")
         return 0 if mark == 1 else 1

@@ -38,7 +38,8 @@ class RefusedRows:
             self._reasons.setdefault(reason, _Reason(why)).add(number)
 
     def messages(self, read: int, key: str = "template.rows_refused") -> list[Message]:
-        """Return a sentence for each reason. read: rows that were checked."""
+        """Return a sentence for each reason with its first rows, and one for further reasons. read: rows that were
+        checked."""
         sentences = [
             msg(
                 key,

@@ -48,7 +48,8 @@ _HUMAN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
 
 
 def rewritten(values: Columns, notes: Notes) -> Columns:
-    """Return values, converted to the columns of a format if they have another known shape. Raises Flaw."""
+    """Return values, converted to the columns of a format if they have another known shape (the first that fits);
+    otherwise as they are. Raises Flaw."""
     if turns := {name: each for name in values if (each := _written_list(values.peek(name)))}:
         values = values.changed(turns)
     compares, conversions = _possible(tuple(values))
@@ -71,8 +72,8 @@ def _written_list(cell: object) -> list[Any]:
 
 
 def _preference(values: Columns, notes: Notes) -> dict[str, object] | None:
-    """Return the better answer's conversation and keep the worse one in notes. None for other rows. Raises Flaw if the
-    better answer is empty."""
+    """Return the better answer's conversation with its prompt, and keep the worse one in notes. None for other rows.
+    Raises Flaw if the better answer is empty."""
     better, worse = ranked(values) or ("", "rejected")
     if not better:  # a row as this app writes it
         turns, rejected = values.peek("messages"), values.peek(worse)
@@ -122,7 +123,8 @@ def _words(turn: object) -> Any:
 
 
 def _turns(value: object, role: str) -> list[Any]:
-    """Return one side of a row as turns: a text is a turn of role, or a full conversation in Anthropic's notation."""
+    """Return one side of a row as turns: a list or object of turns as it is, a text as a turn of role, or as the turns
+    of a full conversation in Anthropic's notation."""
     if isinstance(value, list):
         return list(value)
     if isinstance(value, dict):
@@ -152,8 +154,8 @@ def _prompt_and_completion(values: Columns, notes: Notes) -> dict[str, object] |
 
 
 def _answered_apart(values: Columns, notes: Notes) -> dict[str, object] | None:
-    """Add the answer in a column of its own to a conversation that ends with the question, as sets for reinforcement
-    learning have it."""
+    """Return a conversation that ends with the question, as sets for reinforcement learning have it, with the answer of
+    a column of its own. None for other rows."""
     asked = next((name for name in ("messages", "prompt") if isinstance(values.peek(name), list)), None)
     if asked is None:
         return None
@@ -169,7 +171,8 @@ def _answered_apart(values: Columns, notes: Notes) -> dict[str, object] | None:
 
 
 def _answered_by_calls(values: Columns, notes: Notes) -> dict[str, object] | None:
-    """Convert query, tools, answers, as xLAM has them: the answer is a list of tool calls."""
+    """Return query, tools and answers, as xLAM has them, as messages: the answer is a list of tool calls. None for
+    other rows."""
     prompt_column = next(
         (name for name in ("query", "question", "instruction") if isinstance(values.peek(name), str)), None
     )
@@ -193,8 +196,8 @@ def _answered_by_calls(values: Columns, notes: Notes) -> dict[str, object] | Non
 
 
 def _labels(values: Columns, notes: Notes) -> dict[str, object] | None:
-    """Use a text's `labels` or `cats`, if they are names or numbers of classes: not marked spans, not a label for each
-    word."""
+    """Return {"label": ...} of a text's `labels` or `cats`, if they are few names or numbers of classes: not marked
+    spans, not a label for each word. None for other rows."""
     column = next((name for name in _LABELS if name in values), "")
     labels = values.peek(column)
     are = labels if isinstance(labels, list) else [labels]
@@ -207,8 +210,8 @@ def _labels(values: Columns, notes: Notes) -> dict[str, object] | None:
 
 
 def _open_webui(values: Columns, notes: Notes) -> dict[str, object] | None:
-    """Convert an export of Open WebUI: the last conversation is used, the tree of all answers is reported as left
-    out."""
+    """Return the last conversation of an export of Open WebUI; the tree of all answers is noted as left out. None for
+    other rows."""
     chat = values.peek("chat")
     if not isinstance(chat, dict) or not isinstance(chat.get("messages"), list) or "messages" in values:
         return None
@@ -218,7 +221,8 @@ def _open_webui(values: Columns, notes: Notes) -> dict[str, object] | None:
 
 
 def _squad(values: Columns, notes: Notes) -> dict[str, object] | None:
-    """Return SQuAD's first answer; different further ones are noted. None for other rows."""
+    """Return SQuAD's first answer ("" if there is none); different further ones and other fields are noted. None for
+    other rows."""
     answers = values.peek("answers")
     if "question" not in values or "answer" in values or not isinstance(answers, dict | list):
         return None
@@ -242,8 +246,8 @@ def _squad(values: Columns, notes: Notes) -> dict[str, object] | None:
 
 
 def _written_turns(values: Columns, notes: Notes) -> dict[str, object] | None:
-    """Return the turns that a conversation column holds as a text: JSON, or names before each turn. None for other
-    rows."""
+    """Return {column: turns} that a conversation column holds as a text: JSON, or names before each turn, which is
+    noted as assumed. None for other rows."""
     name = next((name for name in _CONVERSATIONS if isinstance(values.peek(name), str)), "")
     text = str(values.peek(name)).strip()
     turns = parsed_cell(text) if name else None
@@ -258,7 +262,8 @@ def _written_turns(values: Columns, notes: Notes) -> dict[str, object] | None:
 
 
 def _alternating(values: Columns, notes: Notes) -> dict[str, object] | None:
-    """Return turns that have no roles (user first), or pairs, as messages. None for other rows."""
+    """Return turns that have no roles (user first, noted as assumed), pairs, or turns in another column, as messages.
+    None for other rows."""
     name = next((name for name in TURNS if isinstance(values.peek(name), list) and values.peek(name)), None)
     turns = values.peek(name) if name else []
     if name and name == utterances_key(values.peek):  # wordings of one intent

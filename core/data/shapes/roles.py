@@ -100,7 +100,8 @@ def is_about(name: str) -> bool:
 
 
 def _last_meaning(name: str) -> Role | None:
-    """Return the role of the last word with a meaning in a column's name; None without one."""
+    """Return the role of the last word with a meaning in a column's name, `text` only if no other has one; None without
+    one, or if the name is about something else."""
     parts = _WORDS.findall(_split_camel_case(name))
     if parts and parts[-1] in _ABOUT:
         return None
@@ -125,7 +126,8 @@ def parse(text: str) -> dict[str, Role]:
 
 
 def require(roles: Roles, rows: Sequence[Row]) -> None:
-    """Raise DataError if a column is in no row, or if these roles give nothing to train on."""
+    """Raise DataError if a column is in none of the rows, or if these roles give nothing to train on: neither one
+    question and answer, nor a text alone."""
     known = dict.fromkeys(str(name) for row in rows for name in row.values)
     if missing := [name for name in roles if name not in known]:
         raise DataError("data.no_such_column", missing=missing[:20], found=[*known][:20])
@@ -137,8 +139,8 @@ def require(roles: Roles, rows: Sequence[Row]) -> None:
 
 
 def renamed(row: Row, roles: Roles) -> Row:
-    """Return a row whose columns have the names of their roles; a column in the way of such a name gets the suffix
-    (2)."""
+    """Return a row whose columns have the names of their roles, ignored ones dropped; a column in the way of such a
+    name gets the suffix (2)."""
     values: dict[str, object] = {}
     for name, value in row.values.items():
         role = roles.get(str(name))

@@ -74,7 +74,7 @@ class Decision:
 
     @classmethod
     def merge(cls, decisions: Iterable[Decision]) -> Decision:
-        """Join the decisions on the files of one set: the least certain of them, with the roles of all."""
+        """Return one decision for the files of one set: the least certain of theirs, with the roles of all."""
         every = [one for one in decisions if one.readings]
         asked = Counter(one for one in every if one.evidence == "none").most_common(1)
         doubtful = asked[0][0] if asked else next((one for one in every if one.evidence == "content"), None)
@@ -92,9 +92,9 @@ def decide(rows: Sequence[Row]) -> Decision | None:
 
 
 def beside_text(rows: Sequence[Row]) -> Decision | None:
-    """Return the readings of rows with a `text` column beside columns of labels, annotations, answers or code: the
-    format `text` would train the text alone. None if there are no such columns. Raises DataError if they only mark
-    places in the text."""
+    """Return the readings, for a person to choose, of rows with a `text` column beside columns of labels, annotations,
+    answers or code: the format `text` would train the text alone. None if there are no such columns. Raises DataError
+    if they only mark places in the text."""
     table = _Table(rows)
     text = next((name for name in table.texts if meaning_of(name) == "text"), None)
     if text is None:
@@ -115,8 +115,8 @@ def beside_text(rows: Sequence[Row]) -> Decision | None:
 
 
 def beside_pair(rows: Sequence[Row], format: Format) -> Decision | None:
-    """Return the readings of rows whose format may train the wrong column: a label beside an answer, or an answer
-    beside a column that says if it is right. None for other rows."""
+    """Return the readings, for a person to choose, of rows whose format may train the wrong column: a label beside an
+    answer, or an answer beside a column that says if it is right. None for other rows."""
     table = _Table(rows)
     if format == "question_answer" and table.marks(()):
         return _both_named(table)
@@ -152,6 +152,7 @@ class _Table:
     """The columns of the sample rows: those of text, and those of labels or numbers."""
 
     def __init__(self, rows: Sequence[Row]):
+        """Keep the filled values of each column that at least half of the rows have; columns of hashes are left out."""
         self.rows = rows
         names = dict.fromkeys(str(name) for row in rows for name in row.values)
         values = {name: [row.values[name] for row in rows if has_value(row.values.get(name))] for name in names}
@@ -176,7 +177,7 @@ class _Table:
 
     @property
     def sentences(self) -> list[str]:
-        """The columns of sentences: several words, and no ids or dates."""
+        """The columns of sentences: texts of MIN_WORDS or more words, mostly apart by blanks, and no ids or dates."""
         return [
             name
             for name, words in self.texts.items()
@@ -187,7 +188,8 @@ class _Table:
         ]
 
     def named(self, role: Role) -> list[str]:
-        """The columns whose name means role: those whose full name does, else those whose last word does."""
+        """Return the columns whose name means role: those whose full name does, else those whose last word does. For a
+        question, no labels, kinds or markers, and code only if nothing else is left."""
         letters = {name.strip().lower() for name in self.values} >= {"q", "a"}  # one alone is a name like b or c
         columns = list(self.values if role == "answer" else self.texts)
         pool = [name for name in columns if letters or name.strip().lower() not in ("q", "a")]
@@ -310,7 +312,7 @@ def _question_to_person(readings: Iterable[Mapping[str, Role]]) -> Decision:
 
 
 def _beside(table: _Table, taken: Roles) -> dict[str, Role]:
-    """Return the context and system columns, by their names, that no reading uses yet."""
+    """Return {column: role} of the context and system columns, by their names, that no reading uses yet."""
     found: dict[str, Role] = {}
     for role in ("context", "system"):
         name = next((name for name in table.named(role) if name not in taken), None)
@@ -328,7 +330,8 @@ def _lettered(table: _Table) -> Decision | None:
 
 
 def _both_named(table: _Table) -> Decision | None:
-    """Names decide for both sides; several columns named as answers are a question to the person."""
+    """Return the decision where names give both sides; several columns named as answers, repeated answers or long texts
+    beside are a question to the person. None if a side has no name."""
     questions, answers = table.named("question"), table.named("answer")
     texts = [name for name in table.named("text") if name not in answers]
     question = next(iter([*questions, *texts, *table.named("context")]), None)
@@ -349,7 +352,8 @@ def _both_named(table: _Table) -> Decision | None:
 
 
 def _one_named(table: _Table) -> Decision | None:
-    """One side is named: the other column is a guess if only one can be it, else a question."""
+    """Return the decision where one side is named: the other column is a guess if only one can be it, else a question
+    to the person. None if both sides or neither are named."""
     question, answer = next(iter(table.named("question")), None), next(iter(table.named("answer")), None)
     if (question is None) == (answer is None):
         return None
@@ -388,8 +392,8 @@ def _one_named(table: _Table) -> Decision | None:
 
 
 def _with_both_parts(table: _Table, question: str) -> dict[str, Role]:
-    """The question, and before it a second column that is never an answer: a premise and its hypothesis, an instruction
-    and its input, in the order of the columns."""
+    """Return the roles of the question and of a second column before it that is never an answer: a premise and its
+    hypothesis, an instruction and its input, in the order of the columns."""
     parts = [
         name for name in table.texts if name == question or _is_never_answer(name) and meaning_of(name) != "system"
     ]
@@ -412,7 +416,8 @@ def _correction(table: _Table) -> Decision | None:
 
 
 def _labelled(table: _Table) -> Decision | None:
-    """Columns of text beside a column of labels: the label may be the answer, or the text is trained alone."""
+    """Return a question to the person for one or two columns of text beside a column of labels: the label may be the
+    answer, or the text is trained alone. None for other tables."""
     named = [name for name in table.values if table.may_be_answer(name) and meaning_of(name) != "answer"]
     sentences = [name for name in table.sentences if name not in named]
     has_text = bool(table.named("text"))  # then only a column that is named as one holds labels
@@ -451,7 +456,8 @@ def _are_crossed(one: str, other: str) -> bool:
 
 
 def _unnamed(table: _Table) -> Decision | None:
-    """No name decides: the contents of two columns may; a single column of text is trained alone."""
+    """Return the decision where no name decides: the contents of two columns may; a single column of text is trained
+    alone; others are a question to the person. None without texts."""
     named_text = next(iter(table.named("text")), None)
     columns = [name for name in table.sentences if not is_worse(name)]
     if named_text is not None and len(columns) != 2:

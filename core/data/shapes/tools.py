@@ -35,7 +35,8 @@ def as_json(value: object) -> str:
 
 
 def read_calls(calls: object, number: int, notes: Notes) -> tuple[ToolCall, ...]:
-    """Return a turn's tool calls. Raises Flaw for one without a name or with arguments that are no object."""
+    """Return a turn's tool calls, from a list, one call or JSON of them; () without any. Raises Flaw for one without a
+    name or with arguments that are no object."""
     if not calls:
         return ()
     if isinstance(calls, str):
@@ -45,7 +46,8 @@ def read_calls(calls: object, number: int, notes: Notes) -> tuple[ToolCall, ...]
 
 
 def _call(call: Any, number: int, notes: Notes) -> ToolCall:
-    """Return one call, with its "function" or without; arguments may be JSON text. Raises Flaw."""
+    """Return one call, with its "function" or without; arguments may be JSON text, nulls in them are dropped, other
+    fields noted. Raises Flaw."""
     function = call.get("function", call) if isinstance(call, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"].strip():
         raise Flaw("data.call_without_name", turn=number, found=as_json(call)[:80])
@@ -67,10 +69,8 @@ def _call(call: Any, number: int, notes: Notes) -> ToolCall:
 
 
 def without_parts(turn: Any, notes: Notes) -> list[Any]:
-    """Return the turns of a turn whose calls and results are parts of its content, as Anthropic writes them.
-
-    Calls move beside the text, and each result becomes a turn.
-    """
+    """Return the turns of a turn whose calls and results are parts of its content, as Anthropic writes them: results
+    become turns before it, calls move beside its text. [turn] for any other."""
     parts = turn.get("content") if isinstance(turn, dict) else None
     kinds = [part.get("type") if isinstance(part, dict) else None for part in parts] if isinstance(parts, list) else []
     if "tool_use" not in kinds and "tool_result" not in kinds:
@@ -93,7 +93,8 @@ def without_parts(turn: Any, notes: Notes) -> list[Any]:
 
 
 def read_tools(value: object, notes: Notes) -> str | None:
-    """Return a row's tools as the JSON of a list of {type: function, function}, None if it has none. Raises Flaw."""
+    """Return a row's tools as the JSON of a list of {type: function, function}, None if it has none. Raises Flaw for
+    other values, a tool without a name, and more than MAX_TOOLS characters."""
     if isinstance(value, str) and value.strip():
         if len(value) > MAX_TOOLS:
             raise Flaw("data.tools_too_large", characters=len(value), limit=MAX_TOOLS)

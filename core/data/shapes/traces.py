@@ -35,7 +35,7 @@ _ASSERTION = re.compile(r"(?:([\w-]+)(?:\([\d.]+\))?:\s?)?(.*)", re.DOTALL)
 
 def traced(values: Columns, notes: Notes) -> dict[str, Any] | None:
     """Return a trace as messages, None for a row that is none. Raises Flaw for one without an answer, with a number for
-    it, or with several texts."""
+    it, with several texts, or with only one side of a batch."""
     for asked, answered in _PAIRS:
         given, reply = _sides(values, asked, answered)
         if given is None or asked == "messages" and not _is_completion(reply):
@@ -55,7 +55,8 @@ def traced(values: Columns, notes: Notes) -> dict[str, Any] | None:
 
 
 def _sides(values: Columns, input_key: str, output_key: str) -> tuple[Any, Any]:
-    """Return both sides of a trace; (None, None) if the columns hold something else, such as two texts."""
+    """Return both sides of a trace, JSON in them decoded; (None, None) if the columns hold something else, such as two
+    texts."""
     given, reply = values.peek(input_key), values.peek(output_key)
     if output_key not in values or input_key == "input" and any(name in values for name in ("instruction", "question")):
         return None, None
@@ -100,8 +101,8 @@ def _is_number(text: str) -> bool:
 
 
 def _turns(value: Any, role: str, path: str, notes: Notes) -> list[Any]:
-    """Return one side of a trace as turns. path: its field, for what is left out of it. Raises Flaw without an
-    answer."""
+    """Return one side of a trace as turns, however it is nested. path: its field, for what is left out of it. Raises
+    Flaw without an answer, or if several texts could be meant."""
     if isinstance(value, list):
         if len(value) == 1 and isinstance(value[0], list):  # LangChain's generations
             return _turns(value[0], role, path, notes)
@@ -130,7 +131,8 @@ def _turns(value: Any, role: str, path: str, notes: Notes) -> list[Any]:
 
 
 def _joined_texts(texts: dict[str, Any], value: dict[str, Any], role: str, path: str, notes: Notes) -> list[Any]:
-    """Return one turn of an object's texts, a context before the question. Raises Flaw if several could be meant."""
+    """Return [one turn of an object's texts], a context before the question; other fields are noted. Raises Flaw if
+    several could be meant."""
     strings = [key for key, part in texts.items() if isinstance(part, str)] or [*texts]
     key = strings[0] if len(strings) == 1 else column_named(strings, "question" if role == "user" else "answer")
     if key is None:
@@ -184,7 +186,8 @@ def _turn(value: Any) -> Any:
 
 
 def prompt_test(values: Columns, notes: Notes) -> dict[str, Any] | None:
-    """Return a test of promptfoo as a question and the text that is expected. Raises Flaw if it expects none."""
+    """Return a test of promptfoo as a question and the first text that is expected; others are noted. None for other
+    rows. Raises Flaw if it expects none."""
     variables, checks = values.peek("vars"), values.peek("assert")
     column = next((name for name in ("__expected", "__expected1") if name in values), None)
     if isinstance(variables, dict) and isinstance(checks, list):

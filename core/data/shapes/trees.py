@@ -16,7 +16,8 @@ from core.data.shapes.left_out import Columns, Notes, has_value
 
 
 def tree(values: Columns, notes: Notes) -> dict[str, Any] | None:
-    """Return the path of best answers through a tree. Raises Flaw for a row inside of another's tree."""
+    """Return the path of best answers through a tree as messages, other branches noted; None for other rows. Raises
+    Flaw for a row inside of another's tree."""
     root = values.peek("prompt")
     if not _is_node(root):
         root = {name: values.peek(name) for name in values} if isinstance(values.peek("replies"), list) else None
@@ -37,6 +38,7 @@ def tree(values: Columns, notes: Notes) -> dict[str, Any] | None:
 
 
 def _is_node(value: object) -> bool:
+    """Return whether a value is a node of a tree: text, role and a list of replies."""
     return (
         isinstance(value, dict)
         and isinstance(value.get("text"), str)
@@ -56,7 +58,8 @@ def _turn(node: dict[str, Any]) -> dict[str, Any]:
 
 
 def answered_turns(values: Columns, notes: Notes) -> dict[str, Any] | None:
-    """Return a bench's questions with their reference answers as turns. Raises Flaw for questions without answers."""
+    """Return a bench's questions with their reference answers as messages; None for other rows. Raises Flaw for
+    questions without answers."""
     questions = values.peek("turns")
     if "question_id" not in values or not _are_texts(questions):
         return None
@@ -71,7 +74,8 @@ def answered_turns(values: Columns, notes: Notes) -> dict[str, Any] | None:
 
 
 def questions_of_a_text(values: Columns, notes: Notes) -> dict[str, Any] | None:
-    """Return a text's questions, which follow one another, and their answers as turns after the text."""
+    """Return a text's questions, which follow one another, and their answers as messages, the text before the first.
+    None for other rows."""
     questions, answers = values.peek("questions"), values.peek("answers")
     if isinstance(answers, dict):
         answers = next((answers[key] for key in ("input_text", "text") if key in answers), None)
@@ -96,8 +100,8 @@ def _alternating(questions: list[str], answers: list[str]) -> list[dict[str, str
 
 
 def instances(values: Columns, notes: Notes) -> dict[str, Any] | None:
-    """Return the first instance of an instruction with its input and output, as self-instruct has them. Raises Flaw
-    without an output."""
+    """Return input and output of the first instance of an instruction that has an output, as self-instruct has them;
+    others are noted. None for other rows. Raises Flaw without an output."""
     each = values.peek("instances")
     if not isinstance(values.peek("instruction"), str) or not isinstance(each, list) or "output" in values:
         return None

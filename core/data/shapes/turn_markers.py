@@ -93,18 +93,16 @@ def _side(name: str) -> Role | None:
 
 
 def turns_in(text: str) -> list[Turn] | None:
-    """Return the turns of a conversation that is written into a text with markers; None for any other text.
-
-    A conversation has a question and the marker of an answer. The answer may be empty. It may begin with a greeting of
-    the side that answers.
-    """
+    """Return the turns of a conversation that is written into a text with markers; None for any other text. A
+    conversation has a question and the marker of an answer, which may be empty. It may begin with a greeting of the
+    side that answers."""
     body = text[_begin(text) :]
     return next((turns for style in _STYLES if (turns := _complete(style.turns(body)))), None)
 
 
 def after_greeting(turns: list[Turn]) -> tuple[list[Turn], tuple[Omission, ...]]:
-    """Return the turns from the first question on, without the calls of tools that only the word None is left of, and
-    what was left out."""
+    """Return the turns from the first question on, those of one side joined, and omissions: answers before it, and
+    calls of tools that only the word None is left of."""
     kept: list[Turn] = []
     omissions: list[Omission] = []
     for turn in turns:
@@ -125,7 +123,8 @@ def _begin(text: str) -> int:
 
 
 def _complete(turns: list[Turn]) -> list[Turn]:
-    """Return the turns of a conversation, without an empty last answer after others; [] if they are none."""
+    """Return the turns of a conversation, without an empty last answer after others; [] unless a question has an answer
+    after it."""
     roles = [turn["role"] for turn in turns]
     if "user" not in roles or "assistant" not in roles[roles.index("user") :]:
         return []
@@ -155,7 +154,7 @@ class _Template:
         self._ended = re.compile(rf"(?:{end})(?:\s|{_FRAME})*\Z") if end else None
 
     def turns(self, text: str) -> list[Turn]:
-        """Return the turns of a text with a template's markers; none if it does not begin with one, or a role is
+        """Return the turns of a text with a template's markers; [] if it does not begin with one, or a role is
         unknown."""
         if not self._start.match(text):
             return []
@@ -184,7 +183,8 @@ class _Template:
 
 class _Inst:
     def turns(self, text: str) -> list[Turn]:
-        """Return the turns of a text in Llama 2's or Mistral's notation; none if it does not begin with it."""
+        """Return the turns of a text in Llama 2's or Mistral's notation; [] if it does not begin with it, or a question
+        is not closed."""
         first = _SYSTEM_TEXT.match(text)
         body = text[first.end() :] if first else text
         if not body.startswith("[INST]"):
@@ -237,7 +237,8 @@ class _Named:
         return not self.names.isdisjoint(_ALONE.split())
 
     def turns(self, text: str) -> list[Turn]:
-        """Return the turns of a text with names before them; none if an answer comes first, unless it is a greeting."""
+        """Return the turns of a text with names before them; [] if names do not mark both sides, or an answer comes
+        first, unless it is a greeting. Text before the first name is a system message or belongs to the question."""
         if not self.names:
             named = self.named_in(text)
             return named.turns(text) if named else []
@@ -286,7 +287,8 @@ _STYLES: tuple[_Style, ...] = (_Inst(), *(_Template(*each) for each in _TEMPLATE
 
 # --- text files ------------------------------------------------------------------------------------------------------
 def style_of_file(head: str) -> _Style | None:
-    """Return how a text file marks the turns of conversations, None for any other text. head: its beginning."""
+    """Return how a text file marks the turns of conversations; None for any other text, and for names in prose. head:
+    its beginning."""
     first = _begin(head)
     for style in _STYLES:
         named = style.named_in(head) if isinstance(style, _Named) else style
@@ -337,7 +339,7 @@ def conversations(lines: Iterable[str], style: _Style, head: str) -> Iterator[tu
 
 
 def _gap_before_answers(head: str, style: _Style) -> float:
-    """Return the median number of empty lines before answers."""
+    """Return the median number of empty lines before answers; 0 without any."""
     gaps, gap = [], 0
     for line in head.splitlines():
         if not line.strip():

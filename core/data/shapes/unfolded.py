@@ -16,7 +16,8 @@ from core.data.shapes.left_out import Omission
 
 
 def unfolded(value: Any) -> tuple[Any, tuple[Omission, ...]]:
-    """Return the row, unchanged if it has none of these shapes, and what was left out of it."""
+    """Return the row with nested fields as its columns, unchanged if it has none of the known shapes, and omissions of
+    further answers."""
     if isinstance(value, list):
         is_talk = len(value) > 1 and any(all(isinstance(turn, kind) for turn in value) for kind in (str, dict))
         return ({"turns": value} if is_talk else value), ()
