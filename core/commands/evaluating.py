@@ -3,6 +3,8 @@ fine-tuned model, on questions that were not trained on."""
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -14,12 +16,13 @@ import typer
 from core.chat.client import ChatClient
 from core.chat.comparison import Contestant
 from core.chat.contest import answer_missing
-from core.chat.evaluation import sets, system_prompt
+from core.chat.endpoint import Endpoint
+from core.chat.evaluation import model_judge, sets, system_prompt
 from core.chat.evaluation.evaluation import EXAMPLES, SetEvaluation
 from core.chat.evaluation.learned_rows import LearnedRows
 from core.chat.evaluation.of_run import ROWS, contestants_of_run, earlier_table, keep_judge, keep_result
 from core.chat.evaluation.table import Table, judge_for, judge_of_kind
-from core.commands.comparing import named_contestants
+from core.commands.comparing import KEY, named_contestants
 from core.commands.data import dataset_id, dataset_store
 from core.commands.terminal import (
     JsonOption,
@@ -34,6 +37,7 @@ from core.commands.terminal import (
 )
 from core.errors import ChatError, DataError, RecipeError
 from core.files import JsonObject
+from core.judges.specs import JudgeSpec, ModelJudge
 from core.messages import Message, msg, terminal_language
 from core.recipe import Recipe
 from core.runs.all import Runs
@@ -72,7 +76,12 @@ def evaluate(
     ] = None,
     prompt: Annotated[str | None, typer.Option(help="Your system prompt, instead of the proposed one.")] = None,
     rows: Annotated[int | None, typer.Option(min=1, max=1000, help="The first N questions only.")] = None,
-    judge: Annotated[str | None, typer.Option(help="exact, contains, number, label, json, similarity, ...")] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(help=f"exact, contains, number, ...; or a server's URL, up to /v1, with a model. API key: {KEY}."),
+    ] = None,
+    model: Annotated[str, typer.Option(help="The judge's model, as its server names it.")] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Send it. Without, only what would be sent is shown.")] = False,
     fail_below: Annotated[
         float | None, typer.Option(min=0, max=1, help="Exit with 1 if a smaller share of the answers is right.")
     ] = None,
@@ -94,7 +103,7 @@ def evaluate(
     count = rows or (None if set_name or file else ROWS if of_run else ROWS_BEFORE)
     test_set = test_set.model_copy(update={"prompts": test_set.prompts[:count]})
     expected = [one.expected for one in test_set.prompts if one.expected]
-    spec = judge_of_kind(judge, expected) if judge else judge_for(test_set, learned)
+    spec = _judge(judge, model, expected) if judge else judge_for(test_set, learned)
     pairs = learned.pairs if learned else ()
     own = prompt if prompt is not None else system_prompt.proposed(pairs, spec)
     if of_run and contestants is None:
@@ -104,12 +113,44 @@ def evaluate(
     evaluation = SetEvaluation.prepare(space, test_set, named, learned, enable_thinking=None if of_run else False)
     keep_judge(space, evaluation, spec)
     _answer(space, evaluation, as_json)
+    why = _send_to_judge(space, spec, evaluation, yes, as_json) if judge and isinstance(spec, ModelJudge) else None
     table = Table(evaluation, spec)
     if of_run:
         keep_result(of_run, table)
     result = _result(space, table, notes)
     print_json(in_words(result)) if as_json else _show(table, result)
+    if why:
+        raise why
     _fail_below(table, fail_below)
+
+
+def _judge(name: str, model: str, expected: Sequence[str]) -> JudgeSpec:
+    """Return the judge of a kind, or a model behind a server. Raises ChatError."""
+    if not name.startswith(("http://", "https://")):
+        return judge_of_kind(name, expected)
+    endpoint = Endpoint.parse(name, model)
+    return ModelJudge(url=endpoint.url, model=endpoint.model)
+
+
+def _send_to_judge(
+    space: Workspace, spec: ModelJudge, evaluation: SetEvaluation, yes: bool, as_json: bool
+) -> ChatError | None:
+    """Show what the judge would receive and, if yes, send it. Verdicts that arrived are kept; returns the error that
+    ended it."""
+    endpoint = model_judge.endpoint_of(spec, os.environ.get(KEY, ""))
+    prompts = evaluation.lineup.prompts
+    pairs = ((prompts[number], answer.text) for (number, _), answer in evaluation.answers().items())
+    left = model_judge.missing(space, spec, pairs)
+    if left and not as_json:
+        print(json.dumps(model_judge.request_body(endpoint, *left[0]), ensure_ascii=False, indent=1), file=sys.stderr)
+        say(msg("judge.leaves" if yes else "judge.ask_yes", count=len(left), url=endpoint.url))
+    try:
+        for done, total in model_judge.ask(space, endpoint, left) if yes else ():
+            if not as_json and sys.stderr.isatty():
+                print(f"\r{done} / {total}", end="", file=sys.stderr, flush=True)
+    except ChatError as error:
+        return error
+    return None
 
 
 def _recipe_of(space: Workspace, base: str, data: str) -> Recipe:

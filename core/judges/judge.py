@@ -25,6 +25,7 @@ from core.judges.specs import (
     LabelJudge,
     LanguageJudge,
     LengthJudge,
+    ModelJudge,
     NumberJudge,
     OneOfJudge,
     PersonJudge,
@@ -54,7 +55,7 @@ def judge(spec: JudgeSpec, expected: str, answer: str) -> Verdict:
     """Judge an answer. expected: that of the data, "" if there is none. Raises JudgeError if that cannot be done."""
     answer = without_thoughts(answer)
     if not answer:
-        return _verdict(0.0, msg("judges.empty"))
+        return scored(0.0, msg("judges.empty"))
     return _JUDGES[type(spec)](spec, without_thoughts(expected), answer)
 
 
@@ -63,7 +64,8 @@ def is_right(spec: JudgeSpec, expected: str, answer: str) -> bool:
     return judge(spec, expected, answer).outcome == "right"
 
 
-def _verdict(score: float, reason: Message) -> Verdict:
+def scored(score: float, reason: Message) -> Verdict:
+    """Return a verdict with the outcome of its score, 0 to 1."""
     return Verdict(outcome="right" if score == 1 else "partly" if score else "wrong", score=score, reason=reason)
 
 
@@ -72,8 +74,8 @@ def _exact(_: ExactJudge, expected: str, answer: str) -> Verdict:
     if not expected:
         raise JudgeError("judges.no_expected")
     if comparable(answer) == comparable(expected):
-        return _verdict(1.0, msg("judges.same"))
-    return _verdict(0.0, msg("judges.differs", expected=quoted(expected)))
+        return scored(1.0, msg("judges.same"))
+    return scored(0.0, msg("judges.differs", expected=quoted(expected)))
 
 
 def _one_of(spec: OneOfJudge, expected: str, answer: str) -> Verdict:
@@ -83,8 +85,8 @@ def _one_of(spec: OneOfJudge, expected: str, answer: str) -> Verdict:
     if not accepted:
         raise JudgeError("judges.no_expected")
     if comparable(answer) in map(comparable, accepted):
-        return _verdict(1.0, msg("judges.same"))
-    return _verdict(0.0, msg("judges.none_of_them", count=len(accepted)))
+        return scored(1.0, msg("judges.same"))
+    return scored(0.0, msg("judges.none_of_them", count=len(accepted)))
 
 
 def _contains(spec: ContainsJudge, expected: str, answer: str) -> Verdict:
@@ -93,11 +95,11 @@ def _contains(spec: ContainsJudge, expected: str, answer: str) -> Verdict:
     text = folded(answer)
     for phrase in spec.none_of:
         if has(text, phrase):
-            return _verdict(0.0, msg("judges.must_not", text=quoted(phrase)))
+            return scored(0.0, msg("judges.must_not", text=quoted(phrase)))
     if not spec.any_of and not spec.all_of:
         return _contains_expected(spec.common, expected, text)
     if spec.any_of and not any(has(text, phrase) for phrase in spec.any_of):
-        return _verdict(0.0, msg("judges.lacks", texts=[quoted(phrase) for phrase in spec.any_of[:3]]))
+        return scored(0.0, msg("judges.lacks", texts=[quoted(phrase) for phrase in spec.any_of[:3]]))
     return _share(spec.all_of, [phrase for phrase in spec.all_of if not has(text, phrase)])
 
 
@@ -107,20 +109,20 @@ def _contains_expected(common: tuple[str, ...], expected: str, text: str) -> Ver
     if not expected:
         raise JudgeError("judges.no_expected")
     if has(text, expected):
-        return _verdict(1.0, msg("judges.contains"))
+        return scored(1.0, msg("judges.contains"))
     needed = [word for word in dict.fromkeys(words(expected)) if word not in common]
     if not common or not needed:
-        return _verdict(0.0, msg("judges.lacks", texts=[quoted(expected)]))
+        return scored(0.0, msg("judges.lacks", texts=[quoted(expected)]))
     return _share(needed, [word for word in needed if not has(text, word)])
 
 
 def _share(phrases: list[str] | tuple[str, ...], missing: list[str]) -> Verdict:
     """Return right if nothing is missing; partly if at least half of the phrases are there."""
     if not missing:
-        return _verdict(1.0, msg("judges.contains"))
+        return scored(1.0, msg("judges.contains"))
     share = 1 - len(missing) / len(phrases)
     lacks = msg("judges.lacks", texts=[quoted(phrase) for phrase in missing[:3]])
-    return _verdict(share if share >= 0.5 else 0.0, lacks)
+    return scored(share if share >= 0.5 else 0.0, lacks)
 
 
 def _number(spec: NumberJudge, expected: str, answer: str) -> Verdict:
@@ -131,23 +133,23 @@ def _number(spec: NumberJudge, expected: str, answer: str) -> Verdict:
     if not needed:
         raise JudgeError("judges.no_number", expected=quoted(expected))
     if not given:
-        return _verdict(0.0, msg("judges.number_none"))
+        return scored(0.0, msg("judges.number_none"))
 
     def hit(one: Quantity, others: list[Quantity], any_reading: bool = False) -> bool:
         return any(same(one, other, spec.tolerance, spec.relative, any_reading) for other in others)
 
     if len(needed) > 1:
         hits = sum(hit(one, given) for one in needed)
-        return _verdict(hits / len(needed), msg("judges.numbers", count=hits, total=len(needed)))
+        return scored(hits / len(needed), msg("judges.numbers", count=hits, total=len(needed)))
     [one], last = needed, given[-1]
     values = {"given": last.text, "expected": one.text}
     if hit(one, [last]):
-        return _verdict(1.0, msg("judges.number_right", **values))
+        return scored(1.0, msg("judges.number_right", **values))
     if hit(one, given):
-        return _verdict(0.5, msg("judges.number_among", **values))
+        return scored(0.5, msg("judges.number_among", **values))
     if hit(one, [last], any_reading=True):
-        return _verdict(0.5, msg("judges.number_two_ways", **values))
-    return _verdict(0.0, msg("judges.number_wrong", **values))
+        return scored(0.5, msg("judges.number_two_ways", **values))
+    return scored(0.0, msg("judges.number_wrong", **values))
 
 
 def _regex(spec: RegexJudge, _: str, answer: str) -> Verdict:
@@ -157,7 +159,7 @@ def _regex(spec: RegexJudge, _: str, answer: str) -> Verdict:
         match = pattern.search(answer, timeout=PATTERN_S, concurrent=True)
     except TimeoutError:
         raise JudgeError("judges.pattern_slow", pattern=quoted(spec.pattern), seconds=PATTERN_S) from None
-    return _verdict(1.0, msg("judges.pattern_right")) if match else _verdict(0.0, msg("judges.pattern_wrong"))
+    return scored(1.0, msg("judges.pattern_right")) if match else scored(0.0, msg("judges.pattern_wrong"))
 
 
 @lru_cache(maxsize=32)
@@ -181,7 +183,7 @@ def _json(spec: JsonJudge, expected: str, answer: str) -> Verdict:
     try:
         value, has_other_text = parse(answer)
     except ValueError:
-        return _verdict(0.0, msg("judges.not_json"))
+        return scored(0.0, msg("judges.not_json"))
     given = dict(leaves(value))
     if spec.fields:
         needed, given = ({path: leaf for path, leaf in each.items() if path.partition(".")[0] in spec.fields}
@@ -197,7 +199,7 @@ def _json(spec: JsonJudge, expected: str, answer: str) -> Verdict:
         reason = msg("judges.json_wrong", count=total - len(wrong), total=total, fields=sorted(wrong)[:3])
     else:
         reason = msg("judges.json_around" if has_other_text else "judges.json_right")
-    return _verdict(score / 2 if has_other_text else score, reason)
+    return scored(score / 2 if has_other_text else score, reason)
 
 
 def _has_leaf(path: str, needed: dict[str, object], given: dict[str, object]) -> bool:
@@ -213,10 +215,10 @@ def _label(spec: LabelJudge, expected: str, answer: str) -> Verdict:
     label = label_in(spec, answer)
     if label is None:
         named = labels_in(spec, answer)
-        return _verdict(0.0, msg("judges.label_several", labels=named) if named else msg("judges.label_none"))
+        return scored(0.0, msg("judges.label_several", labels=named) if named else msg("judges.label_none"))
     is_expected = comparable(label) == comparable(expected)
     reason = msg("judges.label_right") if is_expected else msg("judges.label_wrong", given=label, expected=expected)
-    return _verdict(float(is_expected), reason)
+    return scored(float(is_expected), reason)
 
 
 def label_in(spec: LabelJudge, answer: str) -> str | None:
@@ -246,8 +248,8 @@ def _choice(spec: ChoiceJudge, expected: str, answer: str) -> Verdict:
         raise JudgeError("judges.expected_no_choice", expected=quoted(expected))
     letter = _letter(spec.letters, answer)
     if letter is None:
-        return _verdict(0.0, msg("judges.choice_none"))
-    return _verdict(float(letter == right), msg("judges.choice", given=letter, expected=right))
+        return scored(0.0, msg("judges.choice_none"))
+    return scored(float(letter == right), msg("judges.choice", given=letter, expected=right))
 
 
 def _letter(letters: str, text: str) -> str | None:
@@ -270,7 +272,7 @@ def _language(spec: LanguageJudge, expected: str, answer: str) -> Verdict:
     if language is None or given is None:
         raise JudgeError("judges.language_unknown", text=quoted(expected if language is None else answer))
     names = {"given": msg(f"judges.language_{given}"), "expected": msg(f"judges.language_{language}")}
-    return _verdict(float(language == given), msg("judges.language", **names))
+    return scored(float(language == given), msg("judges.language", **names))
 
 
 def _length(spec: LengthJudge, _: str, answer: str) -> Verdict:
@@ -294,12 +296,17 @@ def _similarity(spec: SimilarityJudge, expected: str, answer: str) -> Verdict:
 
 def voted(outcome: Outcome) -> Verdict:
     """Return a person's vote as a verdict."""
-    return _verdict({"right": 1.0, "partly": 0.5, "wrong": 0.0}[outcome], msg("judges.voted"))
+    return scored({"right": 1.0, "partly": 0.5, "wrong": 0.0}[outcome], msg("judges.voted"))
 
 
 def _person(_: PersonJudge, expected: str, answer: str) -> Verdict:
     """Raise JudgeError: nobody has voted on this answer yet."""
     raise JudgeError("judges.no_vote")
+
+
+def _model(spec: ModelJudge, expected: str, answer: str) -> Verdict:
+    """Raise JudgeError: the model has not been sent this answer yet."""
+    raise JudgeError("judges.not_asked", judge=spec.model)
 
 
 _JUDGES: dict[type, Callable[[Any, str, str], Verdict]] = {
@@ -315,4 +322,5 @@ _JUDGES: dict[type, Callable[[Any, str, str], Verdict]] = {
     LengthJudge: _length,
     SimilarityJudge: _similarity,
     PersonJudge: _person,
+    ModelJudge: _model,
 }

@@ -111,6 +111,17 @@ class PersonJudge(Strict):
     kind: Literal["person"] = "person"
 
 
+class ModelJudge(Strict):
+    """A model behind a server says whether the answer means the expected one (core/chat/evaluation/model_judge).
+
+    url: of OpenAI's chat completions, up to /v1. The key is in no file.
+    """
+
+    kind: Literal["model"] = "model"
+    url: str = Field(min_length=1, max_length=1000)
+    model: str = Field(min_length=1, max_length=200)
+
+
 JudgeSpec = Annotated[
     ExactJudge
     | OneOfJudge
@@ -123,7 +134,8 @@ JudgeSpec = Annotated[
     | LanguageJudge
     | LengthJudge
     | SimilarityJudge
-    | PersonJudge,
+    | PersonJudge
+    | ModelJudge,
     Field(discriminator="kind"),
 ]
 KINDS: tuple[str, ...] = tuple(each.model_fields["kind"].default for each in get_args(get_args(JudgeSpec)[0]))

@@ -10,10 +10,10 @@ import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
 
-from core.chat.evaluation import sets, votes
+from core.chat.evaluation import sets
 from core.chat.evaluation.evaluation import answer_tokens
 from core.chat.evaluation.learned_rows import LearnedRows
-from core.chat.evaluation.table import judge_for, question_key, verdict_on
+from core.chat.evaluation.table import Opinions, judge_for, question_key, verdict_on
 from core.chat.prompts import Prompt
 from core.data.store import DatasetStore
 from core.data.tokenizer import Tokenizer
@@ -67,13 +67,13 @@ class BaseTests:
 
     def keep(self, step: int, answers: Sequence[FrameAnswer]) -> None:
         """Judge the answers, in the order of the questions, and write them to the run's folder."""
-        before, every_vote = self._right_before(), votes.read(self._workspace.root)
+        before, opinions = self._right_before(), Opinions.read(self._workspace.root)
         results = list[TestedAnswer]()
         for (title, prompt), answer in zip(self.tests, answers, strict=True):
             outcome: Outcome | None = None
             with suppress(JudgeError):
                 if answer.why != "time" and prompt.judge is not None:
-                    verdict = verdict_on(prompt, prompt.judge, answer.text, every_vote)
+                    verdict = verdict_on(prompt, prompt.judge, answer.text, opinions)
                     outcome = verdict.outcome if verdict else None
             key = hashlib.sha256(question_key(prompt).encode("utf-8", "replace")).hexdigest()[:16]
             results.append(TestedAnswer(

@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from core.chat.comparison import Contestant
-from core.chat.evaluation import votes
+from core.chat.evaluation import model_judge, votes
 from core.chat.evaluation.evaluation import SetEvaluation
 from core.chat.evaluation.learned_rows import LearnedRows
 from core.chat.evaluation.sets import TestSet
@@ -18,12 +19,12 @@ from core.errors import ChatError, JudgeError
 from core.judges.judge import Outcome, Verdict, judge, voted
 from core.judges.paired import Agreement, Rival, agreement, conclusion
 from core.judges.propose import propose
-from core.judges.specs import JUDGE_SPEC, KINDS, JudgeSpec, LabelJudge
-from core.judges.texts import comparable
+from core.judges.specs import JUDGE_SPEC, KINDS, JudgeSpec, LabelJudge, ModelJudge, PersonJudge
+from core.judges.texts import comparable, without_thoughts
 from core.messages import Message, msg
 from core.values import wilson
 
-CHOSEN_BY_NAME = tuple(kind for kind in KINDS if kind != "regex")  # which needs a pattern
+CHOSEN_BY_NAME = tuple(kind for kind in KINDS if kind not in ("regex", "model"))  # which need more
 NEEDS_NOTHING = ("regex", "length", "person")  # kinds that need no expected answer
 RULES = ("answers", "any_of", "all_of", "fields", "language")  # options of others that replace it
 
@@ -58,13 +59,13 @@ class Table:
         `failures`."""
         self.evaluation, self.judge, self.answers = evaluation, spec, evaluation.answers()
         self.verdicts, self.failures = dict[tuple[int, int], Verdict](), dict[tuple[int, int], Message]()
-        self.votes, every_vote = dict[tuple[int, int], Outcome](), votes.read(evaluation.path.parents[2])
+        self.votes, opinions = dict[tuple[int, int], Outcome](), Opinions.read(evaluation.path.parents[2])
         for (number, place), answer in self.answers.items():
             prompt = evaluation.lineup.prompts[number]
-            if vote := every_vote.get(votes.key_of(prompt.turns, answer.text)):
+            if vote := opinions.vote(prompt, answer.text):
                 self.votes[number, place] = vote
             try:
-                if verdict := verdict_on(prompt, self.judge_of(prompt), answer.text, every_vote):
+                if verdict := verdict_on(prompt, self.judge_of(prompt), answer.text, opinions):
                     self.verdicts[number, place] = verdict
             except JudgeError as error:
                 self.failures[number, place] = error.message
@@ -201,11 +202,31 @@ _RIVALS: dict[tuple[bool, bool], Rival] = {
 }
 
 
-def verdict_on(prompt: Prompt, spec: JudgeSpec, answer: str, every_vote: votes.Votes) -> Verdict | None:
+@dataclass(frozen=True)
+class Opinions:
+    """What a person and models said of answers, in a workspace."""
+
+    votes: votes.Votes
+    models: model_judge.Verdicts
+
+    @classmethod
+    def read(cls, root: Path) -> Opinions:
+        """Read all of a workspace. root: its folder."""
+        return cls(votes.read(root), model_judge.read(root))
+
+    def vote(self, prompt: Prompt, answer: str) -> Outcome | None:
+        return self.votes.get(votes.key_of(prompt.turns, answer))
+
+
+def verdict_on(prompt: Prompt, spec: JudgeSpec, answer: str, opinions: Opinions) -> Verdict | None:
     """Judge an answer to a prompt; None without the expected answer that the judge needs. Raises JudgeError."""
-    if spec.kind == "person" and (vote := every_vote.get(votes.key_of(prompt.turns, answer))):
+    if not prompt.expected and needs_expected(spec):
+        return None
+    if isinstance(spec, PersonJudge) and (vote := opinions.vote(prompt, answer)):
         return voted(vote)
-    return judge(spec, prompt.expected or "", answer) if prompt.expected or not needs_expected(spec) else None
+    if isinstance(spec, ModelJudge) and without_thoughts(answer):
+        return model_judge.verdict_of(spec, prompt, answer, opinions.models)
+    return judge(spec, prompt.expected or "", answer)
 
 
 def question_key(prompt: Prompt) -> str:
