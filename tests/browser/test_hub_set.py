@@ -53,7 +53,7 @@ def test_a_set_of_the_hub_is_found_looked_into_brought_and_trained_on(
     app = kit.start_app(workspace.root, **environment)
     try:
         page, watch = kit.open_page(chrome, app, f"/?lang={language}", viewport=viewport)
-        page.locator("#start-links button").click()
+        page.locator("#start-links [data-part]").click()
         kit.expect(page.locator("#hub-set")).to_be_focused()
         kit.unfold(page, "#hub-set")
         failures_are_sentences(page, hub, words)

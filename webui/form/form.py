@@ -93,7 +93,7 @@ class Wizard:
         self.goal_step.build_notice()
         self.start_view.build()
         self.data_step.build_drop()
-        self.start_view.build_link()
+        self.start_view.build_links()
         with gr.Row(elem_id="start-bar"):
             self.start_view.build_bar()
             self.start_step.build_button()
@@ -153,7 +153,8 @@ class Wizard:
             *data.reading.parts, *data.comparing.parts, *data.recipe_reading.draw(None, None),
             plan.card, plan.more, plan.holders, plan.recheck, plan.drawn_from, plan.reset, plan.choice_of_cards,
             plan.cards_now,
-            self.start_step.button, self.start_step.notice, self.start_view.cards, self.start_view.bar, self.again,
+            self.start_step.button, self.start_step.notice, self.start_view.cards, self.start_view.links,
+            self.start_view.bar, self.again,
             *self.model_step.download.draw(None, None), *self.further.draw(FormAnswers()),
             *data.findings.draw(()), *plan.findings.draw(()),
         }  # fmt: skip
@@ -368,6 +369,7 @@ class Wizard:
             self.start_step.button: self.start_step.label(result)
             | ({"variant": "secondary"} if result.is_doubtful else {}),
             self.start_view.cards: self.start_view.draw_cards(result, form.data),
+            self.start_view.links: self.start_view.draw_links(form.model, form.data),
             self.start_view.bar: self.start_view.draw_bar(self._summary(form, result), result),
             self.again: gr.Timer(active=result.unsettled),
             **self.model_step.download.draw(

@@ -27,6 +27,7 @@ from webui.kit import format, samples
 from webui.kit.html import Html, join, tag
 from webui.kit.icons import icon
 from webui.kit.panel import Panel
+from webui.state.evaluating import BASE, DATA, Choice, tried
 
 # A press on a card chooses its dataset; the page marks the chosen card.
 CHOOSE = """
@@ -66,10 +67,21 @@ class StartView(Panel):
             apply_default_css=False,
         )
 
-    def build_link(self) -> None:
-        """The link to the search of the Hub, below the place where files are dropped."""
-        link = {"class_": "lg-link", "data_step": "data", "data_part": "#hub-set"}
-        gr.HTML(tag("button", self.w.t("start_view.find"), type="button", **link), elem_id="start-links")
+    def build_links(self) -> None:
+        self.links = gr.HTML(self.draw_links(None, None), elem_id="start-links")
+
+    def draw_links(self, model: object, data: object) -> Html:
+        """Return the links below the place where files are dropped: the search of the Hub; for a chosen model and
+        dataset, the evaluation of the model as it is, with its result once there is one."""
+        w, links = self.w, {"type": "button", "class_": "lg-link"}
+        find = tag("button", w.t("start_view.find"), data_step="data", data_part="#hub-set", **links)
+        if not (isinstance(model, str) and model.strip() and isinstance(data, str) and data):
+            return find
+        choice = Choice(f"{BASE}{model.strip()}", f"{DATA}{data}")
+        leads = {"data_page": "evaluate", "data_model": choice.model, "data_questions": choice.questions}
+        result = tried(self.services.workspace, choice)
+        without = tag("button", w.t("start_view.without"), data_start=None if result else "yes", **leads, **links)
+        return join([find, without, tag("span", w.render(result), class_="lg-quiet") if result else None])
 
     def build_bar(self) -> None:
         self.bar = gr.HTML(self.draw_bar(Summary(), FormResult()), elem_id="start-summary")

@@ -10,16 +10,18 @@ from gradio.components import Component
 from gradio.events import Dependency
 
 from core.chat import corrections
+from core.chat.evaluation import sets
 from core.data.validation_split import FEW_PAIRS, SMALLEST_SPLIT
 from core.errors import ChatError, GarageError
 from core.files import JsonObject
 from webui.form.handle import FieldValues, Filled, FormHandle, Updates
 from webui.kit import format
 from webui.kit.html import Html, notice, tag
-from webui.kit.live import AT_ONCE, CONTROL, CORRECTS, QUIET, SHOW_FURTHER, shown
+from webui.kit.live import AT_ONCE, CONTROL, CORRECTS, QUIET, SHOW_FURTHER, Update, shown
 from webui.kit.panel import Panel
 from webui.pages.chat_choices import is_there
 from webui.pages.chat_history import MAX_SYSTEM, Message, answered, last_answer, without_last
+from webui.pages.evaluation.test_sets import every_set, set_name
 
 MAX_ANSWER = 40_000  # characters
 # Outputs: outputs, as of `closed`.
@@ -32,6 +34,7 @@ CLOSES = (
 class CorrectionsPanel(Panel):
     def build_button(self) -> None:
         self.open = gr.Button(self.w.t("corrections_view.open"), min_width=100, elem_id="chat-correct")
+        self.bad = gr.Button(self.w.t("corrections_view.bad"), min_width=100, elem_id="chat-bad")
 
     def build(self) -> None:
         """Build the field for a corrected answer, the choice of the better of two, and the button that trains."""
@@ -68,6 +71,7 @@ class CorrectionsPanel(Panel):
         talked = [base, tuned, target, system]
         self.open.click(self.opened, [base, tuned], self.outputs, **AT_ONCE)
         self.close.click(self.closed, None, self.outputs, **AT_ONCE)
+        self.bad.click(self.kept_as_test, talked, [self.notice], **CORRECTS)
         outputs = [*self.outputs, base, tuned]
         saves = [self.save.click(self.saved, [self.text, *talked], outputs, **CORRECTS)]
         for button, is_now in ((self.now_better, True), (self.before_better, False)):
@@ -136,6 +140,18 @@ class CorrectionsPanel(Panel):
         better = text if isinstance(text, str) else ""
         return self._keep(better, last_answer(tuned or base)[1], base, tuned, target, system)
 
+    def kept_as_test(
+        self, base: list[Message] | None, tuned: list[Message] | None, target: object, system: object
+    ) -> Update:
+        """Inputs: both histories, target, system. Outputs: notice. Keeps the last question as a test of the answering
+        model's base."""
+        try:
+            turns, answer = self._talked(base, tuned, target, system)
+            made = sets.add_failure(self.services.workspace, self._base(str(target)), turns, answer)
+        except GarageError as error:
+            return shown(notice(self.w.render(error.message)))
+        return shown(notice(self.w.t("corrections_view.test", name=set_name(made, self.w)), "ok"))
+
     def preferred(
         self,
         is_now: bool,
@@ -164,17 +180,12 @@ class CorrectionsPanel(Panel):
         notice on what the rows are enough for, and the history with the better answer."""
         w, history = self.w, tuned or base
         try:
-            turns, answer = last_answer(history)
-            if not answer:
-                raise ChatError("corrections.nothing")
-            if not is_there(self.services, w, target):
-                raise ChatError("chat_page.gone")
-            prompt = system.strip()[:MAX_SYSTEM] if isinstance(system, str) else ""
-            turns = [*([{"role": "system", "content": prompt}] if prompt else []), *turns]
+            turns, _ = self._talked(base, tuned, target, system)
             rows = [corrections.row(turns, better[:MAX_ANSWER], worse)]
             info, _ = corrections.keep(
                 self.services.workspace, self.services.datasets, target, self._name(target), rows
             )
+            self._expect(target, turns, better)
         except GarageError as error:
             return [*self._listed({self.notice: shown(notice(w.render(error.message)))}), gr.skip(), gr.skip()]
         before, question = without_last(history)
@@ -191,6 +202,32 @@ class CorrectionsPanel(Panel):
         ]
         closed = self.closed(notice(w.text(*sentences), "ok"), may_train=of_run)
         return [*closed, gr.skip() if tuned else now, now if tuned else gr.skip()]
+
+    def _talked(
+        self, base: list[Message] | None, tuned: list[Message] | None, target: object, system: object
+    ) -> tuple[list[dict[str, str]], str]:
+        """Return the turns up to the last question, with the system prompt, and its answer. Raises ChatError."""
+        turns, answer = last_answer(tuned or base)
+        if not answer:
+            raise ChatError("corrections.nothing")
+        if not is_there(self.services, self.w, target):
+            raise ChatError("chat_page.gone")
+        prompt = system.strip()[:MAX_SYSTEM] if isinstance(system, str) else ""
+        return [*([{"role": "system", "content": prompt}] if prompt else []), *turns], answer
+
+    def _expect(self, target: str, turns: list[dict[str, str]], better: str) -> None:
+        """Let a test that was kept of this question expect the corrected answer."""
+        base = self._base(target)
+        tests = (prompt for one in every_set(self.services.workspace) if one.base == base for prompt in one.prompts)
+        if any([dict(turn) for turn in prompt.turns] == turns for prompt in tests):
+            sets.add_failure(self.services.workspace, base, turns, expected=better)
+
+    def _base(self, target: str) -> str:
+        """Return the base of an answering model. Raises GarageError if it is gone."""
+        if target.startswith("run:"):
+            return self.services.runs.get(target.removeprefix("run:")).recipe().model.id
+        folder = self.services.models.adapters().get(target)
+        return self.services.models.base_of(folder) if folder else target.removeprefix("base:")
 
     def _enough(self, rows: int) -> str:
         """Return a sentence about what this number of corrections is enough for."""

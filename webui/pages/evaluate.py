@@ -5,18 +5,23 @@ from __future__ import annotations
 import gradio as gr
 
 from core import files
+from core.chat.evaluation import sets, votes
 from core.chat.evaluation.evaluation import SetEvaluation
 from core.chat.evaluation.of_run import keep_judge
 from core.chat.evaluation.table import Table
-from core.errors import GarageError
+from core.chat.prompts import Prompt
+from core.errors import ChatError, GarageError
 from core.files import JsonObject
+from core.judges.judge import Outcome
+from core.workspace import names
 from webui.kit.html import Html, join, muted, notice, tag
 from webui.kit.wording import Wording
 from webui.pages.evaluation.answers import answers
 from webui.pages.evaluation.chooser import Options, choice_of, details, fields_of
+from webui.pages.evaluation.test_sets import MAX_TEXT, imported, set_name, test_sets
 from webui.pages.page_around import PageAround
 from webui.run.evaluated import at_work, component, result_of, summary
-from webui.state.evaluating import Choice, Ground, newest_of
+from webui.state.evaluating import BASE, Choice, Ground, newest_of
 from webui.state.services import Services
 
 PLACE = "place"  # in assets/evaluated.js: what other pages lead to
@@ -44,10 +49,11 @@ class EvaluatePlace:
             problem = w.render(error.message)
         sections = [self._choosing(choice, models, questions, ground, table, problem)]
         if table is not None and not table.evaluation.missing():
-            chosen = {name: str(fields.get(name, ""))[:20] for name in ("filter", "row", "more")}
+            chosen = {name: _text(fields, name) for name in ("filter", "row", "more")}
             sections.append(tag("section", *summary(table, lost, w), class_="ep-card", id="ep-result"))
             sections.append(tag("section", *answers(table, chosen, w), class_="ep-card", id="ep-rows"))
-        return join(sections)
+        opened = tag("section", *test_sets(services.workspace, _text(fields, "set"), w), class_="ep-card", id="ep-sets")
+        return join([*sections, opened])
 
     def _choosing(
         self,
@@ -97,8 +103,18 @@ class EvaluatePlace:
     # ---- pressed ----------------------------------------------------------------------------------------------------
     def press(self, request: JsonObject) -> JsonObject:
         """Answer a button, for any JSON from a browser. Raises GarageError for what cannot be done."""
-        acts = {"start": self._start, "stop": self._stop, "judge": self._judge}
-        act = acts.get(str(request.get("act")))
+        acts = {
+            "start": self._start,
+            "stop": self._stop,
+            "judge": self._judge,
+            "vote": self._vote,
+            "bad": self._bad,
+            "add": self._add,
+            "import": self._import,
+            "remove": self._remove,
+            "delete": self._delete,
+        }
+        act = acts.get(_text(request, "act"))
         return act(request) if act else {"said": ""}
 
     def _start(self, request: JsonObject) -> JsonObject:
@@ -121,7 +137,74 @@ class EvaluatePlace:
             evaluating.keep_result(choice, evaluation)
         return {"said": ""}
 
+    def _answered(self, request: JsonObject) -> tuple[Table, int, int]:
+        """Return the table on the screen with the question and the contestant of a button. Raises ChatError if they
+        are gone."""
+        choice, _, _ = choice_of(self.services, _fields(request), self.w)
+        title = self.services.evaluating.ground(choice).test_set.title
+        table, _ = result_of(self.services.workspace, self._newest(choice, title))
+        number, place = (int(text) if (text := _text(request, at)).isdecimal() else -1 for at in ("number", "place"))
+        if table is None or (number, place) not in table.answers:
+            raise ChatError("evaluate_page.gone")
+        return table, number, place
+
+    def _vote(self, request: JsonObject) -> JsonObject:
+        """Keep a person's verdict on an answer."""
+        table, number, place = self._answered(request)
+        outcome: Outcome = "right" if request.get("verdict") == "right" else "wrong"
+        turns = table.evaluation.lineup.prompts[number].turns
+        votes.vote(self.services.workspace, turns, table.answers[number, place].text, outcome)
+        return {"said": ""}
+
+    def _bad(self, request: JsonObject) -> JsonObject:
+        """Keep a question whose answer is bad as a test of its base."""
+        table, number, place = self._answered(request)
+        prompt, one = table.evaluation.lineup.prompts[number], table.contestants[place]
+        base = self.services.runs.get(one.run).recipe().model.id if one.run else one.other.removeprefix(BASE)
+        own = prompt.judge or (table.judge if prompt.expected else None)
+        text = table.answers[number, place].text
+        made = sets.add_failure(
+            self.services.workspace, base, prompt.turns, text, prompt.expected or "", own, prompt.tags
+        )
+        return self._said("evaluate_page.kept", name=set_name(made, self.w))
+
+    def _add(self, request: JsonObject) -> JsonObject:
+        """Add a typed question to a set, which may be new."""
+        fields = _fields(request)
+        title, question, expected = (
+            _text(fields, name, MAX_TEXT).strip() for name in ("title", "question", "expected")
+        )
+        if not question:
+            raise ChatError("evaluate_page.no_question")
+        prompt = Prompt(turns=({"role": "user", "content": question},), source="own", expected=expected or None)
+        made = sets.add(self.services.workspace, names.display_name(title), [prompt])
+        return {"said": "", "chosen": {"set": made.name}, "empty": ["question", "expected"]}
+
+    def _import(self, request: JsonObject) -> JsonObject:
+        made = imported(self.services.workspace, request)
+        said = self._said("evaluate_page.brought", name=set_name(made, self.w))
+        return said | {"chosen": {"set": made.name}}
+
+    def _remove(self, request: JsonObject) -> JsonObject:
+        """Take a question out of a set."""
+        at = _text(request, "at")
+        sets.remove_questions(self.services.workspace, _text(request, "name"), {int(at)} if at.isdecimal() else ())
+        return {"said": ""}
+
+    def _delete(self, request: JsonObject) -> JsonObject:
+        sets.remove(self.services.workspace, _text(request, "name"))
+        return {"said": ""}
+
+    def _said(self, key: str, **params: object) -> JsonObject:
+        return {"said": notice(self.w.t(key, **params), "ok")}
+
 
 def _fields(request: JsonObject) -> JsonObject:
     fields = request.get("fields")
     return fields if isinstance(fields, dict) else {}
+
+
+def _text(values: JsonObject, name: str, most: int = 80) -> str:
+    """Return a text of a browser; "" for anything else."""
+    value = values.get(name)
+    return value[:most] if isinstance(value, str) else ""

@@ -15,6 +15,7 @@ import gradio as gr
 
 from core import files
 from core.chat.comparison import ANSWERS, LEFT_OUT, Contestant
+from core.chat.evaluation import votes
 from core.chat.evaluation.evaluation import SetEvaluation
 from core.chat.evaluation.of_run import JUDGE, lost_since, newest, table_of
 from core.chat.evaluation.table import Table
@@ -185,8 +186,8 @@ def result_of(workspace: Workspace, evaluation: SetEvaluation | None) -> Result:
     """Return the table of an evaluation, and once it has all answers what was lost since that of an earlier run."""
     if evaluation is None:
         return None, None
-    names = (evaluation.path / ANSWERS, evaluation.path / LEFT_OUT, evaluation.path / JUDGE)
-    return _table(workspace, evaluation.id, tuple(map(files.stamp, names)))
+    written = *(evaluation.path / name for name in (ANSWERS, LEFT_OUT, JUDGE)), workspace.root / votes.FILE
+    return _table(workspace, evaluation.id, tuple(map(files.stamp, written)))
 
 
 @lru_cache(maxsize=32)

@@ -30,6 +30,7 @@ from core.models.library import ModelRef
 from core.recipe import Recipe
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
+from core.workspace import names
 from core.workspace.folder import Workspace
 
 ROWS_BEFORE = 20  # questions before training
@@ -224,6 +225,15 @@ def newest_of(workspace: Workspace, model: str, title: str, stamp: object) -> Se
     folder of evaluations."""
     every, choice = SetEvaluation.all_of(workspace), Choice(model)
     return next((one for one in every if choice.is_of(one) and (one.lineup.test_set or ("",))[0] == title), None)
+
+
+def tried(workspace: Workspace, choice: Choice) -> Message | None:
+    """Return in one sentence what a base model does on a dataset before training; None until it was tried."""
+    stamp = files.stamp(workspace.root / SetEvaluation.FOLDER)
+    evaluation = newest_of(workspace, choice.model, names.display_name(choice.questions.removeprefix(DATA)), stamp)
+    if evaluation is None or evaluation.missing():
+        return None
+    return table.conclusion() if (table := table_of(evaluation)) else None
 
 
 def _contestants(choice: Choice, system: str) -> Iterator[Contestant]:

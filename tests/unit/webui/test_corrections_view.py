@@ -10,6 +10,7 @@ import gradio as gr
 import pytest
 
 from core.chat import corrections
+from core.chat.evaluation import sets
 from core.runs.folder import RunFolder
 from core.workspace.folder import Workspace
 from tests.kit.runs import trained
@@ -98,3 +99,22 @@ def test_corrections_continue_their_run_by_the_objective_that_so_many_allow(
     assert recipe.adapter == run.recipe().adapter and recipe.name == "Pirate · 2"
     assert not {"learning_rate", "max_steps", "num_train_epochs"} & recipe.train.model_fields_set
     assert says in page._enough(rows)
+
+
+def test_a_bad_answer_is_a_test_at_one_press_and_its_correction_says_what_is_expected(
+    page: CorrectionsPanel, run: RunFolder
+) -> None:
+    space, target = page.services.workspace, f"run:{run.id}"
+    for _ in range(2):
+        said = page.kept_as_test(BASE, TUNED, target, "Be brief.")
+        assert "Kept as a test: Bad answers of SmolLM2" in said["value"] and "1 question" in said["value"]
+    [test_set] = sets.all_sets(space)
+    [test] = test_set.prompts
+    assert [turn["content"] for turn in test.turns] == ["Be brief.", "Rain?"] and test.expected is None
+    assert test_set.base == run.recipe().model.id and test.judge is not None and test.judge.kind == "person"
+    page.saved("Water, arr!", BASE, TUNED, target, "Be brief.")
+    page.saved("Something else", [*BASE[:1], {"role": "assistant", "content": "x"}], [], "base:starter", "")
+    [test_set] = sets.all_sets(space)
+    assert [prompt.expected for prompt in test_set.prompts] == ["Water, arr!"], "of its own question alone"
+    assert "lg-bad" in page.kept_as_test(BASE[:1], [], target, "")["value"], "nothing was answered"
+    assert "lg-bad" in page.kept_as_test(BASE, TUNED, "run:gone", "")["value"]

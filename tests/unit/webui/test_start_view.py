@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from core.chat.comparison import ComparisonAnswer
 from core.data.sample_sets import introduction
 from core.messages import msg
 from core.presets import PRESETS
@@ -23,6 +24,7 @@ from webui.form.start_view import StartView
 from webui.kit.wording import Wording
 from webui.pages import chat_ideas
 from webui.pages.help import CHAPTERS, text_of, title_of
+from webui.state.evaluating import Choice
 from webui.state.services import Services
 
 EN = Wording("en")
@@ -79,3 +81,22 @@ def test_help_shows_every_chapter_of_the_guide_without_links_that_lead_nowhere(l
         assert title_of(chapter, language) and len(text) > 500
         assert re.findall(r"\]\((?!https?://)[^)]*\)", text) == [] and "![" not in text
         assert not re.search(r"[，、。]\n\w", text), "Markdown shows this line break as a space"
+
+
+def test_a_dataset_can_be_tried_without_fine_tuning_and_the_result_stays_beside_it(services: Services) -> None:
+    view, data = StartView(services, EN), "sample:shop_messages"
+    assert "evaluate" not in view.draw_links("starter", None) and "evaluate" not in view.draw_links(" ", data)
+    link = view.draw_links("starter", data)
+    assert 'data-page="evaluate" data-model="base:starter" data-questions="data:sample:shop_messages"' in link
+    assert "data-start" in link
+    evaluation = services.evaluating.prepare(Choice("base:starter", f"data:{data}", ("base", "base+prompt")))
+    for number, prompt in enumerate(evaluation.lineup.prompts):
+        for place in range(2):
+            text = str(prompt.expected) if place and number % 2 else "?"
+            evaluation.add(ComparisonAnswer(prompt=number, contestant=place, text=text, tokens=1, seconds=0.1,
+                                            finish_reason="stop"))  # fmt: skip
+        if number == 0:
+            assert "lg-quiet" not in view.draw_links("starter", data), "not while answers are missing"
+    done = view.draw_links("starter", data)
+    assert "the best prompt has 10 of 20 right" in done and "data-start" not in done
+    assert "right" not in view.draw_links("base/other", data)

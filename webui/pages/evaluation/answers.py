@@ -15,6 +15,7 @@ MAX_TEXT = 4000  # characters of a question or an answer
 MAX_CELL = 80  # characters of an answer in the table
 AT_ONCE = 100  # rows, before "Show more"
 MARKS: dict[Outcome | None, str] = {"right": "✓", "partly": "~", "wrong": "✗", None: "?"}
+VOTES: tuple[Outcome, ...] = ("right", "wrong")
 FILTERS = ("all", "differ", "tuned_wrong", "base_right", "wrong")
 
 
@@ -98,7 +99,24 @@ def _opened(table: Table, number: int, w: Wording) -> Iterator[Html]:
         why = w.render(verdict.reason if verdict else table.failures.get((number, place)))
         name = tag("b", tag("span", MARKS[outcome], class_=f"ev-{outcome}", aria_hidden="true"), name_of(one, w))
         reason = tag("span", why, class_="ev-why") if why else None
-        yield tag("div", name, tag("span", _text(answer.text if answer else ""), reason), class_="ev-answer")
+        votes = _votes(table, number, place, w) if answer else None
+        said = tag("span", _text(answer.text if answer else ""), reason, votes)
+        yield tag("div", name, said, class_="ev-answer")
+
+
+def _votes(table: Table, number: int, place: int, w: Wording) -> Html:
+    """Return the buttons of a person's vote on an answer; of a fine-tuned one also that which keeps it as a test."""
+    at = {"data_number": number, "data_place": place}
+    vote = table.votes.get((number, place))
+    buttons = [
+        tag("button", f"{MARKS[outcome]} {w.t(f'evaluate_page.vote_{outcome}')}", type="button", data_act="vote",
+            data_verdict=outcome, aria_pressed=str(vote == outcome).lower(), class_=f"ev-vote ev-{outcome}", **at)
+        for outcome in VOTES
+    ]  # fmt: skip
+    if table.contestants[place].column == "tuned" or table.tuned is None:
+        bad = w.t("evaluate_page.bad")
+        buttons.append(tag("button", bad, type="button", class_="ev-vote", data_act="bad", **at))
+    return tag("span", *buttons, class_="ev-votes", role="group", aria_label=w.t("evaluate_page.your_vote"))
 
 
 def _text(text: str) -> Html:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from core.chat.evaluation.sets import TestSet, all_sets
 from core.chat.evaluation.table import CHOSEN_BY_NAME
 from core.errors import GarageError, JudgeError
 from core.files import JsonObject
@@ -17,6 +16,7 @@ from webui.kit.html import Html, join, muted, tag
 from webui.kit.wording import Wording
 from webui.pages.chat_choices import target_choices
 from webui.pages.evaluation.answers import MARKS
+from webui.pages.evaluation.test_sets import every_set, set_name
 from webui.run.evaluated import name_in_words
 from webui.state.evaluating import BASE, DATA, RUN, SET, Choice, Ground
 from webui.state.services import Services
@@ -72,11 +72,7 @@ def question_options(services: Services, model: str, w: Wording) -> Options:
             (w.t("evaluate_page.of_data", name=samples.title(info, w)), f"{DATA}{info.id}")
             for info in services.datasets.list()
         ]
-    return [*own, *((_set_name(one, w), f"{SET}{one.name}") for one in all_sets(services.workspace))]
-
-
-def _set_name(one: TestSet, w: Wording) -> str:
-    return w.t("evaluate_page.set", name=one.title, count=len(one.prompts))
+    return [*own, *((set_name(one, w), f"{SET}{one.name}") for one in every_set(services.workspace))]
 
 
 def fields_of(choice: Choice, models: Options, questions: Options, w: Wording) -> Html:
@@ -103,7 +99,7 @@ def details(choice: Choice, ground: Ground, spec: JudgeSpec, is_first: bool, w: 
     prompt = tag("textarea", ground.system, name_="prompt", rows=3, maxlength=MAX_PROMPT, id=f"ep-prompt-{key}")
     parts = [
         tag("fieldset", tag("legend", w.t("evaluate_page.who")), *boxes, class_="ep-who"),
-        _judge_field(ground, spec, key, w),
+        _judge_field(ground, spec, key, w) if any(one.judge is None for one in ground.test_set.prompts) else None,
         *(_trial(ground, spec, w) if is_first else ()),
         tag("label", tag("span", w.t("evaluate_page.prompt")), prompt, class_="ep-field"),
     ]

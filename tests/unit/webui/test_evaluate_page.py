@@ -1,0 +1,291 @@
+"""The Evaluate page: what a browser gets for what it has chosen and pressed, whatever it sends."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from core.chat.comparison import ComparisonAnswer
+from core.chat.evaluation import sets
+from core.chat.evaluation.evaluation import SetEvaluation
+from core.chat.evaluation.of_run import JUDGE, contestants_of_run
+from core.chat.prompts import MAX_BYTES, Prompt
+from core.errors import GarageError
+from core.files import JsonObject
+from core.judges.specs import JUDGE_SPEC, ExactJudge, JudgeSpec, LabelJudge
+from core.messages import LANGUAGES, msg
+from core.runs.folder import RunFolder
+from core.workspace.folder import Workspace
+from tests.kit.runs import trained
+from webui.kit.wording import Wording
+from webui.pages.evaluate import EvaluatePlace
+from webui.state.evaluating import Choice, EvaluationProgress
+from webui.state.services import Services
+
+HOSTILE = "<img src=x onerror=alert(1)>"
+LABELS = LabelJudge(labels=("yes", "no"))
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> Workspace:
+    return Workspace.open(tmp_path)
+
+
+@pytest.fixture
+def run(space: Workspace) -> RunFolder:
+    return trained(space, "Shop labels")
+
+
+@pytest.fixture
+def place(space: Workspace, run: RunFolder) -> EvaluatePlace:
+    return EvaluatePlace(Services.open(space), Wording("en"))
+
+
+def own_set(space: Workspace, rows: int = 3, title: str = "Mine") -> sets.TestSet:
+    prompts = [
+        Prompt(turns=({"role": "user", "content": f"Is {at} even? {HOSTILE}"},), expected="no" if at % 2 else "yes")
+        for at in range(rows)
+    ]
+    return sets.save(space, sets.create(title, prompts))
+
+
+def evaluated(space: Workspace, run: RunFolder, test_set: sets.TestSet, judge: JudgeSpec = LABELS) -> SetEvaluation:
+    """Base: the first right; examples: the first two; fine-tuned: all but the first."""
+    evaluation = SetEvaluation.create(
+        space, test_set.prompts, list(contestants_of_run(run, "")), 32, (test_set.title, test_set.fingerprint)
+    )
+    rights: tuple[Callable[[int], bool], ...] = (lambda at: at < 1, lambda at: at < 2, lambda at: at > 0)
+    for number, prompt in enumerate(test_set.prompts):
+        for at, is_right in enumerate(rights):
+            text = f"{prompt.expected}." if is_right(number) else f"maybe {HOSTILE}"
+            evaluation.add(ComparisonAnswer(prompt=number, contestant=at, text=text, tokens=3, seconds=0.1,
+                                            finish_reason="stop"))  # fmt: skip
+    (evaluation.path / JUDGE).write_bytes(JUDGE_SPEC.dump_json(judge))
+    return evaluation
+
+
+def drawn(place: EvaluatePlace, **fields: object) -> str:
+    return place.drawn({"fields": fields})
+
+
+def press(page: EvaluatePlace, act: str, fields: JsonObject | None = None, **rest: object) -> JsonObject:
+    return page.press({"act": act, "fields": fields or {}, **rest})
+
+
+def filters(html: str) -> dict[str, int]:
+    found = re.findall(r'data-set="filter" data-value="(\w+)"[^>]*>[^<]* (\d+)</button>', html)
+    return {name: int(count) for name, count in found}
+
+
+# ---- choosing ------------------------------------------------------------------------------------
+
+
+def test_the_judge_is_shown_on_five_rows_before_there_are_answers(place: EvaluatePlace, space: Workspace) -> None:
+    mine = own_set(space, 8)
+    html = drawn(place, questions=f"set:{mine.name}")
+    trial = html[html.index("ep-trial") :]
+    assert html.count('data-act="start"') == 1 and "names the expected label only (proposed)" in html
+    assert trial.count("<tr>") == 1 + 5, "its head and five rows"
+    assert trial.count("ev-cell ev-right") == 5 and trial.count("ev-cell ev-wrong") == 5
+    exact = drawn(place, questions=f"set:{mine.name}", judge="similarity")
+    assert 'value="similarity" selected' in exact and "ev-wrong" in exact
+
+
+def test_a_base_model_alone_is_asked_what_would_be_trained_on(place: EvaluatePlace) -> None:
+    html = drawn(place, model="base:starter", questions="data:sample:shop_messages")
+    assert re.findall(r'name="who" value="([\w+]+)" checked', html) == ["base", "base+prompt", "base+examples"]
+    assert 'value="base:starter" selected' in html and 'value="data:sample:shop_messages" selected' in html
+    ground = place.services.evaluating.ground(Choice("base:starter", "data:sample:shop_messages"))
+    assert len(ground.test_set.prompts) == 20 and ground.system
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"model": "run:../../etc", "questions": "set:../../etc/passwd", "who": "base", "judge": 7},
+        {"model": None, "questions": ["x"], "who": [1, None], "prompt": {}, "filter": "x", "row": "99999", "more": "x"},
+        {"model": "base:../..", "questions": "data:gone", "judge": "regex"},
+        {},
+    ],
+)
+def test_any_json_of_a_browser_gets_a_page(place: EvaluatePlace, fields: JsonObject) -> None:
+    html = drawn(place, **fields)
+    assert 'value="run:' in html and "selected" in html and "passwd" not in html
+    assert drawn(place, **fields) == html and place.press({"act": fields, "fields": [fields]}) == {"said": ""}
+
+
+def test_a_run_that_is_removed_while_it_is_open_leaves_a_page(
+    place: EvaluatePlace, space: Workspace, run: RunFolder
+) -> None:
+    mine = own_set(space)
+    evaluated(space, run, mine)
+    fields = {"model": f"run:{run.id}", "questions": f"set:{mine.name}"}
+    assert 'class="ev-conclusion"' in drawn(place, **fields)
+    shutil.rmtree(run.path)
+    place.services.snapshots.now(fresh=True)
+    html = drawn(place, **fields)
+    assert run.id not in html and 'value="base:starter" selected' in html
+    sets.remove(space, mine.name)
+    assert mine.name not in drawn(place, **fields)
+
+
+# ---- the table -----------------------------------------------------------------------------------
+
+
+def test_rows_are_coloured_filtered_and_opened(place: EvaluatePlace, space: Workspace, run: RunFolder) -> None:
+    mine = own_set(space, 9)
+    evaluated(space, run, mine)
+    fields = {"questions": f"set:{mine.name}"}
+    html = drawn(place, **fields)
+    assert html.index("ev-conclusion") < html.index("ev-table"), "the sentence comes first"
+    assert filters(html) == {"all": 9, "differ": 9, "tuned_wrong": 1, "base_right": 2}
+    assert html.count('class="ev-row"') == 9 and html.count("ev-cell ev-right") == 1 + 2 + 8
+    assert drawn(place, **fields, filter="base_right").count('class="ev-row"') == 2
+    opened = drawn(place, **fields, filter="tuned_wrong", row="0")
+    assert opened.count('class="ev-answer"') == 1 + 3
+    assert "Names no label." in opened and "The expected label." in opened
+    assert "<img" not in opened and opened.count("&lt;img") == 3, "nothing of a question or an answer is markup"
+
+
+def test_a_thousand_rows_come_in_parts(place: EvaluatePlace, space: Workspace, run: RunFolder) -> None:
+    mine = own_set(space, 1000)
+    evaluated(space, run, mine)
+    html = drawn(place, questions=f"set:{mine.name}")
+    assert html.count('class="ev-row"') == 100 and filters(html)["all"] == 1000 and len(html) < 200_000
+    assert drawn(place, questions=f"set:{mine.name}", more="2").count('class="ev-row"') == 300
+    assert "100 more" in html and drawn(place, questions=f"set:{mine.name}", set=mine.name).count("<li>") <= 201
+
+
+def test_another_judge_judges_the_answers_that_are_there(
+    place: EvaluatePlace, space: Workspace, run: RunFolder
+) -> None:
+    mine = own_set(space)
+    evaluated(space, run, mine)
+    fields = {"questions": f"set:{mine.name}"}
+    assert "ep-trial" not in drawn(place, **fields) and "names the expected label only" in drawn(place, **fields)
+    assert press(place, "judge", fields | {"judge": "length"}) == {"said": ""}
+    html = drawn(place, **fields)
+    assert 'value="length" selected' in html and "3 / 3" in html
+
+
+def test_a_vote_and_a_bad_answer_are_one_press_each(place: EvaluatePlace, space: Workspace, run: RunFolder) -> None:
+    mine = own_set(space)
+    evaluated(space, run, mine)
+    fields = {"questions": f"set:{mine.name}"}
+    for at, verdict in (("0", "right"), ("2", "wrong")):
+        press(place, "vote", fields, number="0", place=at, verdict=verdict)
+    html = drawn(place, **fields, row="0")
+    assert html.count('aria-pressed="true" class="ev-vote') == 3, "two contestants gave the same answer"
+    assert "agrees with your votes on 100 % of 3 answers" in html
+    said = press(place, "bad", fields, number="0", place="2")["said"]
+    assert "Kept as a test" in said and "1 question" in said
+    press(place, "bad", fields, number="0", place="2")
+    [failures] = [one for one in sets.all_sets(space) if one.base]
+    assert [(one.question, one.expected, one.source) for one in failures.prompts] == [
+        (mine.prompts[0].question, "yes", "failure")
+    ], "two presses keep it once"
+    assert "not there any more" in _refusal(place, "vote", fields, number="77", place="0")
+
+
+def _refusal(page: EvaluatePlace, act: str, fields: JsonObject, **rest: object) -> str:
+    with pytest.raises(GarageError) as error:
+        press(page, act, fields, **rest)
+    return Wording("en").render(error.value.message)
+
+
+# ---- sets ----------------------------------------------------------------------------------------
+
+
+def test_a_set_is_begun_with_a_question_opened_and_emptied(place: EvaluatePlace, space: Workspace) -> None:
+    typed = {"title": "海盗 & co", "question": f" {HOSTILE} ", "expected": ""}
+    answer = press(place, "add", typed)
+    [made] = sets.all_sets(space)
+    assert answer == {"said": "", "chosen": {"set": made.name}, "empty": ["question", "expected"]}
+    assert (made.title, made.prompts[0].question, made.prompts[0].expected) == ("海盗 & co", HOSTILE, None)
+    html = drawn(place, set=made.name)
+    assert "海盗 &amp; co (1 question)" in html and "&lt;img" in html and "/tests.jsonl?id=" in html
+    assert "Write a question." in _refusal(place, "add", {"title": "x"})
+    press(place, "remove", name=made.name, at="0")
+    assert not [*sets.all_sets(space)]
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('{"prompt": "a"}\n{"prompt": oh}\n', "mine.jsonl, line 2"),
+        ("", "has no question"),
+        ("\n".join(f'{{"prompt": "{at}"}}' for at in range(100_000)), "100,000 questions are too many"),
+        ('{"prompt": ' * 5000, "mine.jsonl, line 1"),
+        ('{"messages": [{"role": "root", "content": "x"}]}', "mine.jsonl"),
+        (None, "mine.jsonl"),
+    ],
+    ids=["broken", "empty", "100,000 rows", "nested", "role", "not UTF-8"],
+)
+def test_a_file_that_is_no_set_is_refused_in_one_sentence(place: EvaluatePlace, text: str | None, why: str) -> None:
+    before = drawn(place)
+    said = _refusal(place, "import", {}, name="C:\\x\\mine.jsonl", size=10, text=text)
+    assert why in said and "\n" not in said
+    assert drawn(place) == before
+    assert "x has 16,777,217 bytes" in _refusal(place, "import", {}, name="x", size=MAX_BYTES + 1)
+
+
+def test_a_set_that_is_brought_in_replaces_none_and_is_the_one_that_was_saved(
+    place: EvaluatePlace, space: Workspace
+) -> None:
+    mine = own_set(space)
+    lines = "".join(sets.lines(mine))
+    press(place, "import", name="anything.jsonl", size=len(lines), text=lines)
+    assert [one.title for one in sets.all_sets(space)] == ["Mine"], "the same again is no second one"
+    other = '{"prompt": "Who?", "expected": "Me"}\n'
+    press(place, "import", name="Mine.jsonl", size=len(other), text=other)
+    press(place, "import", name="CON.jsonl", size=len(other), text=other)
+    assert sorted((one.title, len(one.prompts)) for one in sets.all_sets(space)) == [
+        ("CON", 1), ("Mine", 3), ("Mine (2)", 1)
+    ]  # fmt: skip
+    press(place, "delete", name=mine.name)
+    assert sorted(one.title for one in sets.all_sets(space)) == ["CON", "Mine (2)"]
+
+
+# ---- start and stop ------------------------------------------------------------------------------
+
+
+def test_start_takes_what_is_chosen_and_a_refusal_is_a_sentence(
+    place: EvaluatePlace, space: Workspace, run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, started = own_set(space), list[Choice]()
+    monkeypatch.setattr(place.services.evaluating, "start", started.append)
+    press(place, "start", {"questions": f"set:{mine.name}", "who": ["tuned", "base", "x"], "judge": "exact"})
+    assert started == [Choice(f"run:{run.id}", f"set:{mine.name}", ("tuned", "base"), judge="exact")]
+    shown = EvaluationProgress(started[0], error=msg("chat.unloaded"))
+    monkeypatch.setattr(place.services.evaluating, "progress", lambda: shown)
+    assert str(msg("chat.unloaded")) in drawn(place, questions=f"set:{mine.name}").replace("&#x27;", "'")
+    shown = EvaluationProgress(started[0], at_work=True, done=3, total=6)
+    html = drawn(place, questions=f"set:{mine.name}")
+    assert 'data-act="stop"' in html and "3 of 6 answers" in html
+    assert 'data-act="start"' in drawn(place), "of other questions"
+
+
+def test_contestants_are_those_that_are_chosen(place: EvaluatePlace, space: Workspace, run: RunFolder) -> None:
+    mine = own_set(space)
+    choice = Choice(f"run:{run.id}", f"set:{mine.name}", ("base+prompt", "tuned"), "Be brief.", "exact")
+    evaluation = place.services.evaluating.prepare(choice)
+    assert [(one.label, one.system) for one in evaluation.lineup.contestants] == [
+        ("base+prompt", "Be brief."), ("tuned", "")
+    ]  # fmt: skip
+    assert JUDGE_SPEC.validate_json((evaluation.path / JUDGE).read_bytes()) == ExactJudge()
+    alone = place.services.evaluating.prepare(Choice("base:starter", f"set:{mine.name}", ("base",)))
+    assert [(one.label, one.other) for one in alone.lineup.contestants] == [("base", "base:starter")]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_page_speaks_every_language(space: Workspace, run: RunFolder, language: str) -> None:
+    mine = own_set(space)
+    evaluated(space, run, mine)
+    place = EvaluatePlace(Services.open(space), Wording(language))
+    for fields in ({"questions": f"set:{mine.name}", "row": "0", "set": mine.name}, {"model": "base:starter"}):
+        html = drawn(place, **fields)
+        assert "evaluate_page." not in html and "evaluation_view." not in html and "evaluation." not in html
