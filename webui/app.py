@@ -29,7 +29,6 @@ from webui.server.blocks import GarageBlocks
 from webui.server.door import Door, Doorkeeper
 from webui.server.gradio import (
     forbid_fetching,
-    keep_no_page_configs,
     replace_surrogates,
     with_middleware,
     without_intermediate_apps,
@@ -161,13 +160,12 @@ def launch(services: Services, port: int, reach: Reach | None = None, keeper: Do
     forbid_fetching()
     replace_surrogates()
     serve_fixed_script()
-    keep_no_page_configs()
     demo = build(services)
     off = ("share", "mcp_server", "ssr_mode", "run_history", "enable_monitoring", "inbrowser")
     options: Options = dict.fromkeys(off, False) | dict.fromkeys(("allowed_paths", "blocked_paths", "footer_links"), [])
     options |= dict.fromkeys(("strict_cors", "show_error", "quiet", "prevent_thread_lock"), True)
     options |= {"server_name": reach.bound, "server_port": port, "root_path": "", "max_file_size": LARGEST_UPLOAD}
-    # gradio keeps a page's state and its drawn tabs (2 MB) until as many others were opened since.
+    # gradio keeps a page's state and its drawn tabs (4 MB) until as many others were opened since.
     options |= {"state_session_capacity": 64}
     # A phone or browser may install the page; its manifest is requested with the cookie that opens the door.
     options |= {"pwa": True, "favicon_path": str(ASSETS / "icon.svg")}

@@ -12,15 +12,15 @@ from gradio.blocks import convert_component_dict_to_list
 
 class GarageBlocks(gr.Blocks):
     async def process_api(self, *arguments: Any, **options: Any) -> dict[str, Any]:
-        """Return a handler's result as gradio does, and log its exception (none that is meant for the page), which is
-        raised: gradio prints it to a terminal that may be closed (6.31)."""
+        """Return a handler's result as gradio does, and log its exception (none that is meant for the page) in gradio's
+        place, which prints it to a terminal that may be closed (6.31)."""
         try:
             return await super().process_api(*arguments, **options)
         except gr.Error:
             raise
-        except Exception:
+        except Exception as error:
             logging.getLogger("gradio").error("a handler failed", exc_info=True)
-            raise
+            raise gr.Error(str(error), print_exception=False) from error
 
     async def postprocess_data(self, block_fn: Any, predictions: Any, state: Any) -> list[Any]:
         """Return the updates of a handler's outputs, as gradio does, but skip those that it leaves unchanged: gradio

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial, wraps
+from functools import partial
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType, SimpleNamespace
@@ -126,22 +126,6 @@ def replace_surrogates() -> None:
     for module in modules:
         module.orjson = SimpleNamespace(**vars(orjson) | {"dumps": dumps})
     modules[0].JSONResponse = routes.ORJSONResponse  # else an error message with a surrogate raises another exception
-
-
-def keep_no_page_configs() -> None:
-    """Keep no copy of all components' settings for each page. gradio makes one at a page's first event and updates it
-    (6.31), for links that restore a page's state, which this app does not have."""
-    from gradio.state_holder import SessionState
-
-    session: Any = SessionState
-    real = getattr(session.__init__, "__wrapped__", session.__init__)
-
-    @wraps(real)
-    def __init__(self: Any, blocks: Any) -> None:
-        real(self, SimpleNamespace(default_config=blocks.default_config, blocks={}))
-
-    session.__init__ = __init__
-    session._update_config = session._update_value_in_config = lambda *_: None
 
 
 def _without_surrogates(value: Any) -> Any:

@@ -42,11 +42,9 @@ def as_before(gradio) -> Iterator[None]:
     """What a patch replaces for good is put back."""
     from gradio import processing_utils, routes
     from gradio.components import json_component
-    from gradio.state_holder import SessionState
 
     places = [(processing_utils, name) for name in ("async_ssrf_protected_get", "async_ssrf_protected_download")]
     places += [(routes, "orjson"), (json_component, "orjson"), (routes, "JSONResponse")]
-    places += [(SessionState, name) for name in ("__init__", "_update_config", "_update_value_in_config")]
     before = [(place, name, getattr(place, name)) for place, name in places]
     yield
     for place, name, value in before:
@@ -190,38 +188,6 @@ def test_an_output_that_is_left_as_it_is_is_not_built_anew(gradio, monkeypatch) 
     assert told(gradio.Blocks) == before and len(built) > 5, "gradio builds none anew any more: this may go"
     built.clear()
     assert told(GarageBlocks) == before and len(built) == 1, "the one whose label changed"
-
-
-def test_no_page_has_a_copy_of_all_settings_of_all_components(gradio, as_before) -> None:
-    """keep_no_page_configs: a page's first event waited for one to be made, and each further event brought it up to
-    date."""
-    from gradio import blocks, queueing, routes
-    from gradio.state_holder import SessionState
-
-    with gradio.Blocks(analytics_enabled=False) as demo:
-        text, kept = gradio.Textbox("before"), gradio.State("mine")
-        text.change(lambda value: (gradio.update(label=value), "other"), text, [text, kept])
-    (fn,) = demo.fns.values()
-
-    def told() -> list[object]:
-        state = SessionState(demo)
-        asked = asyncio.run(demo.preprocess_data(fn, ["words"], state))
-        return [
-            asked,
-            asyncio.run(demo.postprocess_data(fn, [gradio.update(label="words"), "other"], state)),
-            state[kept._id],
-        ]
-
-    before = told()
-    assert SessionState(demo).config_values, "gradio makes none any more: keep_no_page_configs may go"
-    patches.keep_no_page_configs()
-    patches.keep_no_page_configs()
-    assert told() == before and before[-1] == "other"
-    assert not SessionState(demo).config_values
-    for module in (blocks, queueing, routes):
-        assert "config_values" not in inspect.getsource(module), "somebody else reads the copy"
-    readers = [line for line in inspect.getsource(routes).splitlines() if ".components" in line]
-    assert len(readers) == 1, "not only the route that makes such a link reads it"
 
 
 def test_gradio_loads_without_writing_stubs_into_its_own_folder() -> None:
