@@ -38,6 +38,10 @@ def test_a_suggested_question_is_sent_by_a_press(chrome: Browser, tmp_path: Path
         kit.expect(page.locator("#chat-tuned [data-testid=bot]")).to_have_text(["Aye 1."])
         kit.expect(page.locator("#chat-message textarea")).to_have_value("")
         kit.expect(ideas).to_have_count(0)
+        page.set_viewport_size(kit.PHONE)  # seen: the box lay below both answers
+        page.locator("#chat-base").scroll_into_view_if_needed()
+        for part in ("message textarea", "send"):
+            kit.expect(page.locator(f"#chat-{part}")).to_be_in_viewport(ratio=1)
         watch.check()
         page.context.close()
     finally:

@@ -220,5 +220,8 @@ def test_a_run_at_work_shows_its_figures_and_what_became_of_one_answer(
         kit.expect(watched.locator(".fs-newest b")).to_have_text("step 60")
         kit.expect(watched.locator("li b").first).to_have_text("base")
         run.to(State.STOPPED)
+        kit.expect(page.locator("#run-box .lg-over")).to_be_visible()
+        if viewport == kit.PHONE:  # seen: over what a finished run offers
+            kit.expect(page.locator("#start")).not_to_be_in_viewport()
     watch.check()
     page.context.close()

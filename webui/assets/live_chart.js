@@ -209,7 +209,8 @@ function marks(plot) {
 
 // ---- drawing --------------------------------------------------------------------------------------------------------
 function build(chart) {
-  const own = chart.options(), bare = { stroke: css('--body-text-color-subdued'), grid: { stroke: css('--border-color-primary'), width: 1 }, ticks: { show: false } };
+  const own = chart.options(), font = `12px ${css('--font')}`;
+  const bare = { font, labelFont: `600 ${font}`, stroke: css('--body-text-color-subdued'), grid: { stroke: css('--border-color-primary'), width: 1 }, ticks: { show: false } };
   chart.plot = new uPlot({
     ...own,
     width: chart.host.clientWidth,

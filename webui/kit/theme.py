@@ -57,9 +57,10 @@ COLOURS = {
     "button_primary_background_fill_hover": ("*primary_800", "*primary_800"),
     "button_secondary_background_fill": ("#eceae5", "#272b31"),
     "button_secondary_background_fill_hover": ("#e0ddd6", "#31363e"),
-    "button_cancel_background_fill": ("#b91c1c", "#b91c1c"),
-    "button_cancel_background_fill_hover": ("#991b1b", "#991b1b"),
-    "button_cancel_text_color": ("#ffffff", "#ffffff"),
+    "button_cancel_background_fill": ("transparent", "transparent"),
+    "button_cancel_background_fill_hover": ("#fdecec", "#3b1818"),
+    "button_cancel_border_color": ("#a31616", "#ffaaa5"),
+    "button_cancel_text_color": ("#a31616", "#ffaaa5"),
     "error_text_color": ("#b91c1c", "#fca5a5"),
 }
 IN_BOTH = {

@@ -135,17 +135,18 @@ class ChatPage:
             message = w.named("chat_page.message", "chat-message")
             # the question that is being answered, to be removed from the message box
             self.sent = gr.Textbox("", visible="hidden")
-            # One line, enlarged by the style sheet: with more, gradio sends only at Shift+Enter.
-            self.message = gr.Textbox(placeholder=w.t("chat_page.placeholder"), lines=1, max_lines=8, **message)
-            with gr.Row(elem_classes="lg-tight", elem_id="chat-buttons"):
-                self.send = gr.Button(w.t("chat_page.send"), variant="primary", min_width=120, elem_id="chat-send")
-                self.stop = gr.Button(
-                    w.t("chat_page.stop"), variant="stop", visible=False, min_width=120, elem_id="chat-stop"
-                )
-                self.undo = gr.Button(w.t("chat_page.undo"), min_width=100, elem_id="chat-undo")
-                self.again = gr.Button(w.t("chat_page.regenerate"), min_width=100, elem_id="chat-regenerate")
-                self.corrections.build_button()
-                self.clear = gr.Button(w.t("chat_page.clear"), min_width=100, elem_id="chat-clear")
+            with gr.Column(elem_id="chat-ask", elem_classes="lg-tight"):
+                # One line, enlarged by the style sheet: with more, gradio sends only at Shift+Enter.
+                self.message = gr.Textbox(placeholder=w.t("chat_page.placeholder"), lines=1, max_lines=8, **message)
+                with gr.Row(elem_classes="lg-tight", elem_id="chat-buttons"):
+                    self.send = gr.Button(w.t("chat_page.send"), variant="primary", min_width=120, elem_id="chat-send")
+                    self.stop = gr.Button(
+                        w.t("chat_page.stop"), variant="stop", visible=False, min_width=120, elem_id="chat-stop"
+                    )
+                    self.undo = gr.Button(w.t("chat_page.undo"), min_width=100, elem_id="chat-undo")
+                    self.again = gr.Button(w.t("chat_page.regenerate"), min_width=100, elem_id="chat-regenerate")
+                    self.corrections.build_button()
+                    self.clear = gr.Button(w.t("chat_page.clear"), min_width=100, elem_id="chat-clear")
             self.corrections.build()
         self.duel.build(snapshot.rows)
 

@@ -69,7 +69,8 @@ class CorrectionsPanel(Panel):
         """Connect the buttons. keep: saves the conversation after an event that changed it. Returns these events, so
         that opening another conversation can cancel them."""
         talked = [base, tuned, target, system]
-        self.open.click(self.opened, [base, tuned], self.outputs, **AT_ONCE)
+        opened = self.open.click(self.opened, [base, tuned], self.outputs, **AT_ONCE)
+        opened.then(None, js="() => loraGarageShow('#chat-correction', true)", **QUIET)
         self.close.click(self.closed, None, self.outputs, **AT_ONCE)
         self.bad.click(self.kept_as_test, talked, [self.notice], **CORRECTS)
         outputs = [*self.outputs, base, tuned]
