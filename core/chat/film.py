@@ -42,6 +42,7 @@ from core.runs.cards import better
 from core.runs.reporter import Reporter
 from core.runs.sample_answers import Ending, Frame, FrameAnswer
 from core.runs.scenes import ANSWER_TOKENS, Scenes
+from core.workspace.folder import Workspace
 
 UNFINISHED = "\ufffd"  # an incomplete character
 NEUTRAL_SHARE = 0.25  # of a frame's time: if the texts take more, they are measured only before and after
@@ -85,13 +86,13 @@ class _AnswerRow:
 
 @dataclass(frozen=True)
 class SampleSettings:
-    """Contents of the sample answers. seconds: the most for a frame. tests: questions after the last step. clock:
+    """Contents of the sample answers. seconds: the most for a frame. workspace: where the test sets are. clock:
     replaced in tests."""
 
     tokenizer: Tokenizer
     scenes: Scenes
     seconds: float
-    tests: BaseTests | None = None
+    workspace: Workspace | None = None
     clock: Callable[[], float] = time.monotonic
 
 
@@ -110,8 +111,8 @@ class SampleAnswers:
         self._held_out = [
             scene.ids(settings.tokenizer) for scene in settings.scenes.held_out
         ]  # only before and after, core/runs/cards/better
-        self._tests = settings.tests
-        self._test_prompts = settings.tests.ids(settings.tokenizer) if settings.tests else []
+        self._tests = BaseTests(settings.workspace, reporter.run) if settings.workspace else None
+        self._test_prompts = self._tests.ids(settings.tokenizer) if self._tests else []
         encoded = [settings.tokenizer.encode_full(Example(text=text)) for text in settings.scenes.neutral_texts]
         run_tokens = sum(schedule.lengths) * schedule.total_steps / schedule.steps_per_epoch
         affordable = texts_within([len(row.input_ids) for row in encoded], run_tokens)

@@ -160,7 +160,6 @@ def _load(
     the facts of the run, and return trainer, memory probe and the writer of adapters."""
     import torch
 
-    from core.chat.evaluation.regression import BaseTests
     from core.chat.film import SampleSettings
     from core.engine.variants import streaming
     from core.training.memory.probe import Probe
@@ -203,7 +202,7 @@ def _load(
     adapters = Adapters(run, reporter, recipe, tuned, model_folder, prepared.prompting.template.source)
     data = TrainingData(prepared.train, prepared.evaluation, tokenizer.pad_token_id)
     shown = (
-        SampleSettings(prepared.prompting, prepared.scenes, recipe.train.sample_seconds, BaseTests(workspace, run))
+        SampleSettings(prepared.prompting, prepared.scenes, recipe.train.sample_seconds, workspace)
         if prepared.scenes
         else None
     )

@@ -16,7 +16,6 @@ import torch
 from core.advice import plan
 from core.chat import film, film_time
 from core.chat.evaluation import sets
-from core.chat.evaluation.regression import BaseTests
 from core.chat.film import SampleSettings
 from core.commands import running
 from core.data.formats import ChatMessage, Example
@@ -102,7 +101,7 @@ def trainer_of(
     recipe: Recipe | None = None,
     films: Tokenizer | None = None,
     clock: Callable[[], float] = time.monotonic,
-    tests: BaseTests | None = None,
+    workspace: Workspace | None = None,
 ) -> Trainer:
     """As the worker puts it together, in folder, which an earlier attempt may have left; with a film where films is a
     tokenizer."""
@@ -119,7 +118,7 @@ def trainer_of(
     shown = None
     if films:
         chosen = scenes.ensure(reporter.run, recipe, EXAMPLES, True, films)
-        shown = SampleSettings(films, chosen, recipe.train.sample_seconds, tests, clock)
+        shown = SampleSettings(films, chosen, recipe.train.sample_seconds, workspace, clock)
     trainer = assembled(tuned, recipe, reporter, TrainingData(rows(20), rows(5), 2), shown=shown)
     if trainer.sample_answers:  # as `run` does, for tests that take a frame alone
         trainer.sample_answers.begin(0, trainer.longest().tokens)
@@ -566,10 +565,9 @@ def test_held_out_questions_are_asked_at_both_ends_and_a_sample_set_by_its_own_j
 def test_the_test_sets_of_the_base_are_asked_after_the_last_step_alone(
     tokenizer: Tokenizer, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    space = Workspace.open(tmp_path / "space")
-    run = trained(space, "Pirate")
+    run = trained(space := Workspace.open(tmp_path), "Pirate")
     sets.add_failure(space, run.recipe().model.id, [{"role": "user", "content": "Who?"}], expected="a b")
-    trainer = trainer_of(tmp_path, tiny_model, films=tokenizer, tests=BaseTests(space, run))
+    trainer = trainer_of(run.path, tiny_model, films=tokenizer, workspace=space)
     for step, steps in ((0, []), (2, []), (5, [5])):
         trainer.sample_answers.take(step, long)
         kept = tested.read(run)

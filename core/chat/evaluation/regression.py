@@ -38,7 +38,9 @@ class BaseTests:
     def __init__(self, workspace: Workspace, run: RunFolder):
         base, store = run.recipe().model.id, DatasetStore(workspace.datasets, PRESETS, workspace.library_folders)
         of_base = [one for one in sets.all_sets(workspace) if one.base == base]
-        learned = LearnedRows.of_run(run, store, Runs(workspace)) if of_base else None
+        learned: LearnedRows | None = None
+        with suppress(GarageError):  # the dataset of a run that it continues may be gone
+            learned = LearnedRows.of_run(run, store, Runs(workspace)) if of_base else None
         self._workspace, self._run, self._base = workspace, run, base
         self.tests = list[tuple[str, Prompt]]()
         for test_set in of_base:

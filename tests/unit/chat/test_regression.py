@@ -11,6 +11,7 @@ from core.chat.evaluation.learned_rows import LearnedRows
 from core.chat.evaluation.regression import MAX_TESTS, BaseTests
 from core.chat.prompts import Prompt
 from core.commands.data import dataset_store
+from core.errors import DataError
 from core.runs.all import Runs
 from core.runs.cards import tested
 from core.runs.sample_answers import FrameAnswer
@@ -69,6 +70,18 @@ def test_only_tests_of_the_base_that_the_run_was_not_trained_on_and_the_newest_o
         sets.add_failure(space, base, [{"role": "user", "content": f"{number}?"}], expected="yes")
     sets.add_failure(space, base, [{"role": "user", "content": question}], expected="yes")
     assert [prompt.question for _, prompt in BaseTests(space, run).tests] == [f"{n}?" for n in range(1, MAX_TESTS + 1)]
+
+
+def test_a_dataset_that_is_gone_ends_no_run(space: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a run that is continued, the dataset may be deleted."""
+    run = trained(space, "Pirate")
+    sets.add_failure(space, run.recipe().model.id, [{"role": "user", "content": "Who?"}], expected="Me.")
+
+    def gone(*_: object) -> None:
+        raise DataError("data.unknown", id="x")
+
+    monkeypatch.setattr(LearnedRows, "of_run", gone)
+    assert len(BaseTests(space, run).tests) == 1
 
 
 def test_an_answer_that_a_person_called_bad_is_wrong_when_it_comes_again(space: Workspace) -> None:
