@@ -2,7 +2,7 @@
 
 <workspace>/memory.jsonl, a line for each probe before a first step (core/training/memory/probe): v, time, run, rig,
 model, method, arithmetic_gib (uncorrected, of the batch that was measured) and measured_gib. The worker appends while
-it holds the device; the person may clear it. A crash leaves at most an unfinished last line, which is ignored.
+it holds the device. A crash leaves at most an unfinished last line, which is ignored.
 """
 
 from __future__ import annotations
@@ -142,16 +142,6 @@ class MemoryRecord:
             line for line in mine if line.get("model") == model or _number(line.get("arithmetic_gib")) >= LARGE_GIB
         ]
         return Corrections(own, _more_careful(known), _more_careful(large))
-
-    def count(self) -> int:
-        """Return the number of recorded runs, on any rig."""
-        return len({line.get("run") for line in self._lines()})
-
-    def clear(self) -> int:
-        """Delete the record and return the number of runs. Raises OSError if the file cannot be removed."""
-        count = self.count()
-        self.file.unlink(missing_ok=True)
-        return count
 
     def _lines(self) -> list[JsonObject]:
         return read_lines(self.file, 0).records

@@ -57,7 +57,7 @@ def test_a_card_that_fills_up_turns_fits_into_does_not_fit_and_back(
     page.context.close()
 
 
-def test_predicted_stands_beside_measured_and_a_measurement_corrects_the_plan_until_it_is_forgotten(
+def test_predicted_stands_beside_measured_and_a_measurement_corrects_the_plan(
     chrome: Browser, app: kit.App, workspace: Workspace
 ):
     rig = Rig.from_machine(this_machine(), None)
@@ -80,12 +80,5 @@ def test_predicted_stands_beside_measured_and_a_measurement_corrects_the_plan_un
     assert plan["y"] >= run["y"] + run["height"]  # it does not cover the run's card
     kit.expect(page.locator("#plan-card")).to_contain_text("Adjusted by measurements of 3 runs on this PC: ×1.04.")
     kit.nothing_found(page)
-    kit.go_to_tab(page, "Settings")
-    kit.expect(page.locator("#measured-memory")).to_contain_text("3 runs were measured")
-    with kit.asked_first(page):
-        page.locator("#forget-memory").click()
-    kit.expect(page.locator("#measured-memory")).to_contain_text("None yet")
-    kit.expect(page.locator("#forget-memory")).to_be_hidden()
-    assert MemoryRecord(workspace).count() == 0
     watch.check()
     page.context.close()

@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from core.advice import headroom, recommend
+from core.advice import recommend
 from core.advice.case import Grounds
 from core.errors import RecipeError
 from core.memory import arithmetic, budget
@@ -304,8 +304,10 @@ def on_ragged_rows(card: NullCard, system: str, steps: int, seed: int = 42, gb: 
     cut = model.shape.model_copy(update={"num_hidden_layers": FEW})
     whole, part = (arithmetic.weights(shape, Setup(method="qlora")) for shape in (model.shape, cut))
     free = gb - (whole - part) / GIB
-    longest = headroom.longest(cut, Setup(method="qlora", gradient_checkpointing=True), free)
-    assert longest
+    lengths = [
+        Setup(method="qlora", gradient_checkpointing=True, max_length=length) for length in range(64, 32_769, 64)
+    ]
+    longest = max(each.max_length for each in lengths if arithmetic.estimate(cut, each).needed_gib <= free)
     context = str(round(memory_constants().trainer.context_gib * 1024))
     settings = {"NULLCARD_MIB": str(gb * 1024), "NULLCARD_CONTEXT_MIB": context}
     process = OnCard(card, PYTORCH_ALLOC_CONF=ALLOCATOR[system], **settings)

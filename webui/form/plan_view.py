@@ -9,7 +9,6 @@ from core.memory.arithmetic import Estimate
 from core.memory.budget import Budget
 from core.memory.documented import TableMethod, VramTable
 from core.trial.dry_runs import DryRunState
-from webui.form import headroom_view
 from webui.form.planner import FormResult
 from webui.kit import correction, format
 from webui.kit.format import METHODS, badge, free_memory, gib, grouped, method_name
@@ -99,8 +98,7 @@ def _warnings(advice: Advice, w: Wording) -> list[Html]:
 
 
 def more(result: FormResult, table: VramTable, w: Wording) -> Html:
-    """Return the folded details of a plan: other warnings, reasons, alternatives, what would fit, the documented
-    table."""
+    """Return the folded details of a plan: other warnings, reasons, alternatives, the documented table."""
     if result.plan is None:
         return Html("")
     advice = result.plan.advice
@@ -109,7 +107,6 @@ def more(result: FormResult, table: VramTable, w: Wording) -> Html:
         fold(w.t("plan_view.more_warnings", count=len(others)), *others) if others else None,
         reasons(advice, w),
         alternatives(advice, w),
-        fold(w.t("fits_view.stretched"), limits) if (limits := headroom_view.setting_limits(result, w)) else None,
         documented(advice, table, w),
     ]
     return tag("div", join(parts), class_="lg-plan")

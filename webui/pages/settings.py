@@ -16,7 +16,7 @@ from webui.kit.live import AT_ONCE, QUIET, LivePart, outcome, shown
 from webui.kit.tab import TabPoller
 from webui.kit.wording import Wording
 from webui.pages.page_around import PageAround
-from webui.pages.settings_cards import AloneSetting, AutomationCard, HubTokenCard, MeasuredMemory, ReadySetting
+from webui.pages.settings_cards import AloneSetting, AutomationCard, HubTokenCard, ReadySetting
 from webui.run.signal import notify_switch
 from webui.server.language import PATHS, language_link
 from webui.state.services import Services
@@ -40,7 +40,7 @@ class SettingsPage:
         self.hub_token = HubTokenCard(services, wording)
 
     def build(self) -> None:
-        """Build the page: hardware, folders, run settings, language, automation, presets and memory measurements."""
+        """Build the page: hardware, folders, run settings, language, automation and presets."""
         w = self.w
         with gr.Row(equal_height=False, elem_id="settings-columns"):
             with gr.Column(scale=6, min_width=320):
@@ -61,8 +61,6 @@ class SettingsPage:
                 with gr.Column(elem_classes="lg-card"):
                     gr.HTML(tag("h2", w.t("settings_page.presets")))
                     self._build_presets()
-                self.measured = MeasuredMemory(self.services, w)
-                self.measured.build()
                 self.notice = gr.HTML("", visible=False, elem_id="settings-notice")
 
     def _build_presets(self) -> None:
@@ -126,8 +124,6 @@ class SettingsPage:
         self.automation.wire(tab)
         lists = [self.presets, self.delete_preset, self.no_preset]
         tab.select(self.fresh, None, [*lists, self.places], **AT_ONCE)
-        tab.select(self.measured.fresh, None, [self.measured.about, self.measured.forget], **AT_ONCE)
-        self.measured.wire(self.notice)
         self.alone.wire()
         self.ready.wire()
         self.hub_token.wire()

@@ -3,13 +3,11 @@ measurements."""
 
 from __future__ import annotations
 
-import json
 from typing import get_args
 
 import gradio as gr
 
 from core.errors import GarageError, ModelError
-from core.memory.record import MemoryRecord
 from core.queue import game_mode
 from core.queue.turns import cards_of
 from core.system import awake
@@ -21,8 +19,6 @@ from webui.kit.html import Html, join, muted, notice, tag
 from webui.kit.live import AT_ONCE, CONTROL, LAST, QUIET, LivePart, Update, shown
 from webui.kit.panel import Panel
 from webui.kit.visitor import is_local
-from webui.kit.wording import Wording
-from webui.state.services import Services
 
 MAX_GIB = 100.0
 
@@ -235,43 +231,3 @@ class HubTokenCard(Panel):
 
     def _source(self) -> Html:
         return muted(self.w.t(f"hub_token_card.from_{self.services.hub_token.source() or 'nowhere'}"))
-
-
-class MeasuredMemory:
-    def __init__(self, services: Services, wording: Wording):
-        self.record, self.w = MemoryRecord(services.workspace), wording
-
-    def build(self) -> None:
-        """Build the card: how much was measured, and the button that forgets it."""
-        with gr.Column(elem_classes="lg-card"):
-            gr.HTML(tag("h2", self.w.t("free_memory.kept")))
-            self.about = gr.HTML(self._about(), elem_id="measured-memory")
-            self.forget = gr.Button(
-                self.w.t("free_memory.forget"), size="sm", visible=self.record.count() > 0, elem_id="forget-memory"
-            )
-
-    def wire(self, message: gr.HTML) -> None:
-        sure = f"(about) => confirm({json.dumps(self.w.t('free_memory.sure'))}) ? about : null"
-        self.forget.click(self.forget_all, [self.about], [self.about, self.forget, message], js=sure, **QUIET)
-
-    def fresh(self) -> list[object]:
-        """Outputs: the number of measurements, the button."""
-        return [gr.update(value=self._about()), gr.update(visible=self.record.count() > 0)]
-
-    def forget_all(self, about: object) -> list[object]:
-        """Delete all memory measurements. Inputs: the text, None if the person did not confirm. Outputs: the text, the
-        button, notice."""
-        if about is None:
-            return [gr.skip(), gr.skip(), gr.skip()]
-        try:
-            self.record.clear()
-            message = notice(self.w.t("free_memory.forgotten"), "ok")
-        except OSError as error:
-            reason = error.strerror or str(error)
-            message = notice(self.w.t("free_memory.cannot_forget", reason=reason, file=self.record.file.name))
-        return [*self.fresh(), shown(message)]
-
-    def _about(self) -> Html:
-        count = self.record.count()
-        key = "kept_none" if count == 0 else "kept_one" if count == 1 else "kept_info"
-        return muted(self.w.t(f"free_memory.{key}", count=count))

@@ -76,15 +76,13 @@ def test_what_a_small_model_needed_besides_does_not_grow_with_a_large_one(record
     assert record.corrections(RIG, "owner/other").for_method("qlora").factor == pytest.approx(1.1)
 
 
-def test_lines_that_make_no_sense_are_passed_over_and_clearing_forgets_all(record: MemoryRecord) -> None:
+def test_lines_that_make_no_sense_are_passed_over(record: MemoryRecord) -> None:
     record.add("a", RIG, "starter", "lora", 1.0, 90.0)
     record.add("b", RIG, "starter", "lora", 0.0, 1.0)
     record.add("c", RIG, "starter", "lora", 1.0, 1.1)
     with open(record.file, "ab") as file:
         file.write(b"not json\n[1]\n" + b'{"rig": {}}\n' + b'{"unfinished')
     assert record.corrections(RIG, "starter").for_method("lora") == Correction(factor=1.1, runs=1)
-    assert record.clear() == 4 and record.count() == 0 and record.corrections(RIG, "starter") == Corrections()
-    assert record.clear() == 0
 
 
 def test_a_corrected_estimate_still_adds_up_and_can_turn_the_verdict() -> None:
