@@ -46,10 +46,8 @@ class Endpoint:
 
     @classmethod
     def parse(cls, url: str, model: str, key: str = "") -> Endpoint:
-        """Check and complete the user's input. url: up to /v1, or all of it.
-
-        Raises ChatError for an invalid address, no model, or a key that would be sent unencrypted.
-        """
+        """Check and complete the user's input and return the endpoint. url: up to /v1, or all of it. Raises ChatError
+        for an invalid address, no model, or a key that would be sent unencrypted to another PC."""
         url, model, key = url.strip().rstrip("/"), model.strip(), key.strip()
         try:
             parts = urlsplit(url)
@@ -91,7 +89,8 @@ class Endpoint:
         return {"model": self.model, "messages": [dict(turn) for turn in turns], "stream": False} | options
 
     def answer(self, body: JsonObject, stopped: Callable[[], bool] = lambda: False) -> str:
-        """Return the text of the model's answer to `body`. Raises ChatError (also when stopped), BadAnswer."""
+        """Return the text of the model's answer to `body`, requested in a thread, so that stopped is asked while it
+        waits. Raises ChatError (unreachable, refused, late, stopped), BadAnswer."""
         results: queue.SimpleQueue[str | Exception] = queue.SimpleQueue()
 
         def request() -> None:
@@ -148,7 +147,8 @@ def _post(endpoint: Endpoint, body: JsonObject) -> str:
 
 
 def _reason(body: bytes) -> str:
-    """The message of an error in OpenAI's format; "?" for anything else, which may be another site's page."""
+    """Return the message of an error in OpenAI's format, at most 200 characters; "?" for anything else, which may be
+    another site's page."""
     try:
         error = json.loads(body)["error"]
         return str(error["message"] if isinstance(error, dict) else error)[:200]

@@ -101,8 +101,8 @@ class SampleAnswers:
     eval_every: of the training."""
 
     def __init__(self, step: Step, reporter: Reporter, settings: SampleSettings, schedule: Schedule, eval_every: int):
-        """Encode the prompts and as many neutral texts as the run can afford to measure, and plan how often frames are
-        due."""
+        """Encode the prompts, tests and as many neutral texts as the run can afford to measure, and plan how often
+        frames are due."""
         self._step, self._reporter, self._total_steps = step, reporter, schedule.total_steps
         self._tokenizer, self._seconds, self._clock = settings.tokenizer, settings.seconds, settings.clock
         self._model = step.tuned.get_base_model()
@@ -145,13 +145,10 @@ class SampleAnswers:
 
     def take(self, step: int, steps_take: Callable[[float | None], float | None], stops_early: bool = False) -> None:
         """Measure the neutral loss, answer the prompts in the time that step gets, and append the frame to film.jsonl;
-        before and after the training also answer the held-out questions. A frame in between is skipped if there is no
-        time.
-
-        steps_take: returns the seconds of all steps, estimated from the given seconds per token before the first step.
-        stops_early: this step is the run's last. Stop and Pause take effect between two tokens, and between the layers
-        of one.
-        """
+        before and after the training also answer the held-out questions, after it the tests of the base. A frame in
+        between is skipped if there is no time. steps_take: returns the seconds of all steps, estimated from the given
+        seconds per token before the first step. stops_early: this step is the run's last. Stop and Pause take effect
+        between two tokens, and between the layers of one."""
         is_inner = 0 < step < self._total_steps and not stops_early
         if is_inner and self._skips_left:
             self._skips_left -= 1

@@ -33,8 +33,8 @@ INSTRUCTIONS = (
 
 
 def missing(judge: Endpoint, comparison: PromptComparison) -> list[tuple[int, int]]:
-    """Pairs (prompt, contestant) that this judge has not compared with the first contestant, and that both have
-    answered."""
+    """Return the pairs (prompt, contestant) that this judge has not compared with the first contestant, and that both
+    have answered."""
     answers = comparison.answers()
     judged = {
         (vote.prompt, frozenset((vote.left, vote.right)))
@@ -50,7 +50,8 @@ def missing(judge: Endpoint, comparison: PromptComparison) -> list[tuple[int, in
 
 
 def request_body(judge: Endpoint, comparison: PromptComparison, prompt: int, place: int) -> JsonObject:
-    """The body of a request: both answers as A and B in random order, without the models' names."""
+    """Return the body of a request: instructions, and as JSON the conversation, both answers as A and B in random
+    order, and the expected one, without the models' names."""
     answers, asked_prompt = comparison.answers(), comparison.lineup.prompts[prompt]
     left, right = comparison.sides(prompt, judge.name, (0, place))
     content: JsonObject = {"conversation": list(asked_prompt.turns), "answer_a": answers[prompt, left].text,
@@ -66,10 +67,9 @@ def request_body(judge: Endpoint, comparison: PromptComparison, prompt: int, pla
 def judge_missing(
     judge: Endpoint, comparison: PromptComparison, stopped: Callable[[], bool] = lambda: False
 ) -> Iterator[tuple[int, int]]:
-    """Request missing verdicts; yield (verdicts done, verdicts in all) after each, which is saved at once.
-
-    Raises ChatError (unreachable, refused, timeout, another format, stopped); saved verdicts stay.
-    """
+    """Request missing verdicts; yield (verdicts done, verdicts in all) at first and after each, which is saved at once.
+    Raises ChatError (unreachable, refused, timeout, MAX_BAD_ANSWERS of another format in a row or any at the end,
+    stopped); saved verdicts stay."""
     pairs, done, bad, in_a_row, last_text = missing(judge, comparison), 0, 0, 0, ""
     yield 0, len(pairs)
     for prompt, place in pairs:
@@ -99,8 +99,8 @@ def result_message(judge: Endpoint, comparison: PromptComparison, place: int = 1
 
 
 def verdict_of(text: str) -> Verdict:
-    """Return the verdict of a text, {"verdict": "A"}, outside its thoughts. Raises BadAnswer for none, or different
-    ones."""
+    """Return the verdict of a text, {"verdict": "A"}, outside its thoughts. Raises BadAnswer for none, an unknown one,
+    or different ones."""
     verdicts = {
         str(each).strip().lower() for each in re.findall(r'\{\s*"verdict"\s*:\s*"([^"]*)"\s*\}', without_thoughts(text))
     }

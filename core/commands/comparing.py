@@ -97,8 +97,8 @@ def compare(
 
 
 def _send_to_judge(judge: Endpoint, comparison: PromptComparison, yes: bool, as_json: bool) -> ChatError | None:
-    """Show what the judge would receive and, if yes, send it. Votes that arrived are kept; returns the error that ended
-    it."""
+    """Show on stderr what the judge would receive and, if yes, send it with its progress. Votes that arrived are kept;
+    returns the error that ended it."""
     left = judges.missing(judge, comparison)
     if left and not as_json:
         body = judges.request_body(judge, comparison, *left[0])
@@ -115,7 +115,8 @@ def _send_to_judge(judge: Endpoint, comparison: PromptComparison, yes: bool, as_
 
 
 def _verdicts(judge: Endpoint, comparison: PromptComparison) -> list[dict[str, object]]:
-    """Return the judge's verdict on each contestant against the first, without people's votes."""
+    """Return the judge's verdicts on each contestant against the first as counts with interval and sentence, without
+    people's votes."""
     verdicts = []
     for place, one in enumerate(comparison.lineup.contestants[1:], 1):
         score = comparison.score((0, place), judge.name)

@@ -119,7 +119,8 @@ def _examples(file: Path | None) -> tuple[tuple[str, str], ...]:
 
 @contextmanager
 def _writer(space: Workspace, word: str, endpoint: Endpoint | None) -> Iterator[writers.RowWriter]:
-    """The model that writes. Raises GarageError."""
+    """Context manager: the model that writes, behind the server or loaded on this PC until the end. Raises
+    GarageError."""
     if endpoint is not None:
         yield writers.ServerWriter(endpoint)
         return
@@ -129,7 +130,7 @@ def _writer(space: Workspace, word: str, endpoint: Endpoint | None) -> Iterator[
 
 
 def _write(making: Making, writer: writers.RowWriter, as_json: bool) -> None:
-    """Write the missing passages. Those that are finished are kept if it is ended."""
+    """Write the missing passages, with the progress on a terminal. Those that are finished are kept if it is ended."""
     total, results, line = len(making.passages()), making.results(), ""
     done, rows = len(results), sum(len(one.rows) for one in results.values())
     dropped, seconds = sum(len(one.dropped) for one in results.values()), list[float]()
@@ -148,7 +149,7 @@ def _write(making: Making, writer: writers.RowWriter, as_json: bool) -> None:
 
 
 def size_message(order: MakingOrder, passages: list[Passage]) -> Message:
-    """Say how many passages there are, and about how many tokens are read and written for them."""
+    """Return how many passages there are, and about how many tokens are read and written for them."""
     size = sum(len(passage.text.encode("utf-8", "replace")) for passage in passages) // 4
     return msg(
         "making.size",
@@ -160,7 +161,7 @@ def size_message(order: MakingOrder, passages: list[Passage]) -> Message:
 
 
 def _result(making: Making) -> JsonObject:
-    """The object that --json prints."""
+    """Return the object that --json prints: counts of rows, known ones, and dropped ones by reason."""
     rows, repeats = making.rows()
     dropped = [one for result in making.results().values() for one in result.dropped] + repeats
     return {

@@ -103,7 +103,8 @@ def download(
 
 @contextmanager
 def in_foreground(paused: Message, quiet: bool) -> Iterator[Report]:
-    """Yield a report that shows a download on stderr. Ctrl-C prints paused and exits with 4."""
+    """Context manager: a report that shows a download on stderr, unless quiet. Ctrl-C prints paused and exits with
+    4."""
     line, speed, live = "", Speed(), sys.stderr.isatty()
 
     def show(progress: Progress) -> None:

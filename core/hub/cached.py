@@ -33,7 +33,8 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def installed(cache_dir: str | Path | None = None) -> list[str]:
-    """Ids of the models whose main branch is usable in the cache without the network, sorted."""
+    """Return the ids of the models whose main branch is usable in the cache without the network, sorted; [] without a
+    cache."""
     cache = cache_folder(cache_dir)
     try:
         folders = [entry.name.split("--") for entry in os.scandir(cache) if entry.name.startswith("models--")]
@@ -80,7 +81,8 @@ class CachedRepo:
         return self.cache / ".locks" / self.folder.name / f"{blob}.lock"
 
     def snapshot(self, revision: str) -> Path | None:
-        """The snapshot of revision if it is usable: a config, a tokenizer, and every shard its index names."""
+        """Return the snapshot folder of revision if it is usable (a config, a tokenizer, and every shard its index
+        names); else None."""
         commit = revision
         if not COMMIT.fullmatch(revision):
             try:

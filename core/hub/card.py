@@ -20,7 +20,7 @@ _TAG = "base_model:"
 
 
 def front_matter(card: str) -> JsonObject:
-    """Return the YAML between the first two lines of three dashes of a card; empty without any."""
+    """Return the YAML between the first two lines of three dashes of a card; {} without any, or for another value."""
     parts = re.split(r"^---\s*$", card, maxsplit=2, flags=re.MULTILINE)
     if len(parts) < 3 or parts[0].strip():
         return {}
@@ -49,10 +49,8 @@ def licences(card: RepoCardData | None) -> list[str]:
 
 
 def base_of(row: ModelInfo) -> str | None:
-    """The hub id of the model that this one was made from, to train instead of a GGUF file or an adapter.
-
-    None if nothing names it, or several are named, as for a merge.
-    """
+    """Return the hub id of the model that this one was made from, to train instead of a GGUF file or an adapter. None
+    if nothing names it, or several are named, as for a merge."""
     tagged = [tag.rpartition(":")[2] for tag in row.tags or [] if isinstance(tag, str) and tag.startswith(_TAG)]
     named = set(texts(row.card_data, "base_model")) or set(tagged)
     candidates = {name for name in named if name != row.id and REPO_ID.fullmatch(name)}

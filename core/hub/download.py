@@ -127,10 +127,8 @@ def patiently(
 def run_worker(
     order: JsonObject, report: Report, check: Check, accept: Callable[[Path], None], check_disk: CheckDisk
 ) -> JsonObject:
-    """Let a worker carry out an order and return its result.
-
-    Raises ModelError, and what check, accept and check_disk raise.
-    """
+    """Let a worker carry out an order and return its result; it is killed at the end. report: called with the progress;
+    check: at least every POLL_S. Raises ModelError, and what check, accept and check_disk raise."""
     messages: queue.Queue[JsonObject] = queue.Queue()
     child = Child(WORKER)
     child.listen(messages.put, lambda code: messages.put({"ended": code}))
@@ -166,7 +164,7 @@ def run_worker(
 
 def refuse_full_disk(cached: CachedRepo, missing: int, reserved: int, margin: float = DISK_MARGIN) -> None:
     """Raise ModelError if the disk is too full. missing: bytes still to download; reserved: bytes that other downloads
-    still need."""
+    still need; margin: factor on missing."""
     needed, free = int(missing * margin), shutil.disk_usage(cached.folder.parent).free
     if missing and needed > free - reserved:
         sizes = {"needed": format_size(needed), "free": format_size(free), "folder": cached.cache}

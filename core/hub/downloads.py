@@ -118,11 +118,9 @@ class Downloads:
         known: Sequence[str] = (),
         bring: Bring = lambda part, fetched, reading, check: "",
     ):
-        """Set up the list.
-
-        accept: checks a config.json before any large file. known: ids for suggestions on a mistyped name. bring: makes
-        a dataset of the downloaded files and returns its id.
-        """
+        """Read the list from its file; downloads that were running wait again, finished ones are dropped. accept:
+        checks a config.json before any large file. known: ids for suggestions on a mistyped name. bring: makes a
+        dataset of the downloaded files and returns its id."""
         self.workspace, self._accept, self._known, self._bring = workspace, accept, known, bring
         self._file = workspace.root / "downloads.json"
         self._lock, self._open = threading.RLock(), False
@@ -143,12 +141,9 @@ class Downloads:
         return self._rows.get(_key(repo, revision))
 
     def start(self, repo: str, revision: str | None = None, reading: JsonObject | None = None) -> Download:
-        """Request a model, or a part of a dataset. reading: options for reading the dataset; None keeps the previous
-        ones.
-
-        A running download goes on; a paused or failed one resumes where it was. Raises ModelError, and RunError if the
-        list cannot be saved.
-        """
+        """Request a model, or a part of a dataset, and return its row. reading: options for reading the dataset; None
+        keeps the previous ones. A running download goes on; a paused or failed one resumes where it was. Raises
+        ModelError for an invalid name, and RunError if the list cannot be saved."""
         key, part = _key(repo, revision), PartName.parse(repo)
         with self._lock:
             row = self._rows.get(key)
@@ -181,8 +176,8 @@ class Downloads:
         return self.start(repo, revision)
 
     def cancel(self, repo: str, revision: str | None = None) -> None:
-        """Stop a download, delete its incomplete files and remove it from the list; a finished one is only removed.
-        Raises ModelError."""
+        """Stop a download, delete its incomplete files (a running one's once its thread has ended) and remove it from
+        the list; a finished one is only removed. Raises ModelError if it is not in the list."""
         with self._lock:
             key, row = self._row_of(repo, revision)
             self._stop(key)
@@ -199,7 +194,7 @@ class Downloads:
             self._start_waiting()
 
     def close(self) -> None:
-        """Stop the downloads of this process; they resume at the next start."""
+        """Stop the downloads of this process and wait for their threads; they resume at the next start."""
         with self._lock:
             self._open = False
             threads = [thread for thread, _ in self._work.values()]
@@ -220,7 +215,8 @@ class Downloads:
                 thread.start()
 
     def _download(self, key: str, row: Download, stop: threading.Event) -> None:
-        """Carry out a download in its thread, and start what waits behind it."""
+        """Carry out a download in its thread: keep its row up to date, retry after a broken connection, and start what
+        waits behind it. Deletes the files of one that was cancelled meanwhile."""
         change, speed = partial(self._change, key, stop), Speed()
 
         def check() -> None:
@@ -259,6 +255,7 @@ class Downloads:
                 self._set(key, self._rows[key], **values)
 
     def _set(self, key: str, row: Download, **values: object) -> None:
+        """Change a row, and save the list if its state changes, which also clears the speed."""
         if "state" not in values:
             self._rows[key] = row.model_copy(update=values)
             return
@@ -275,7 +272,8 @@ class Downloads:
         return ""
 
     def _check_disk(self, key: str, row: Download, change: Callable[..., None], missing: int, total: int) -> None:
-        """Raise ModelError for a full disk; of two that begin together the second counts what the first still needs."""
+        """Raise ModelError for a full disk; of two that begin together the second counts what the first still needs.
+        Sets done and total of the row."""
         with self._lock:
             others = [each for other, each in self._rows.items() if other in self._work and other != key]
             needed = sum(each.total - each.done for each in others if each.state in ACTIVE and each.unit == "bytes")
@@ -316,7 +314,7 @@ class Downloads:
 
 
 def _key(repo: str, revision: str | None) -> str:
-    """Return the key of a download in the list. Raises ModelError for an invalid name or revision."""
+    """Return the key of a download in the list, "repo@revision". Raises ModelError for an invalid name or revision."""
     revision = revision or constants.DEFAULT_REVISION
     if not REPO_ID.fullmatch(repo) and not PartName.parse(repo):
         raise ModelError("hub.bad_id", found=repo[:100])
@@ -345,8 +343,8 @@ def fetch_part(
     check: Check,
     check_disk: CheckDisk | None = None,
 ) -> str:
-    """Download a part of a dataset, make it a dataset of the library and return its id. Raises DataError, RunError, and
-    what check raises."""
+    """Download a part of a dataset, make it a dataset of the library with bring, remove the downloaded files and return
+    its id. Raises DataError, RunError, and what check raises."""
     folder = part_folder(workspace, part)
     with files.writing(workspace.root):
         folder.mkdir(parents=True, exist_ok=True)
@@ -370,7 +368,7 @@ def with_nearest(repo: str, message: Message, known: Sequence[str]) -> Message:
 
 
 def nearest(name: str, known: Sequence[str]) -> list[str]:
-    """Known ids that resemble name, as a whole or in the part after the owner."""
+    """Return at most NEAR known ids that resemble name, as a whole or in the part after the owner, in any case."""
     by_id = {each.lower(): each for each in known}
     by_short_name = {each.rpartition("/")[2].lower(): each for each in reversed(known)}
     lowered = name.lower()

@@ -52,6 +52,7 @@ class FetchWorker:
     question."""
 
     def __init__(self, order: JsonObject, say: Callable[..., None], go: Callable[[], object]):
+        """Create the transfer of the order's model, or part of a dataset."""
         self._order, self._say = order, say
         part = PartName.parse(order.get("part", ""))
         self._cached = CachedRepo(order["repo"], Path(order["cache"]), "dataset" if part else "model")
@@ -74,7 +75,7 @@ class FetchWorker:
             self.transfer = Transfer(self._cached, order["wanted"], order["endpoint"], accept, check_disk)
 
     def run(self) -> None:
-        """Download, report the progress, and end with the result or the refusal."""
+        """Download, report the progress in a thread, and end with the result or the refusal."""
         ended = threading.Event()
         reporter = threading.Thread(target=self._report_progress, args=(ended,), name="hub-teller", daemon=True)
         reporter.start()
@@ -95,7 +96,8 @@ class FetchWorker:
         self._say(done=self.transfer.done, total=self.transfer.total, unit=self.transfer.unit, **result)
 
     def _fetch_once(self) -> Path:
-        """Download under the model's lock; after waiting for another process, use its complete download."""
+        """Download under the model's lock and return the folder; after waiting for another process, which is reported,
+        use its complete download."""
         lock = self._cached.lock
         lock.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -110,7 +112,7 @@ class FetchWorker:
             return self.transfer.fetch(self._order["revision"])
 
     def _report_progress(self, ended: threading.Event) -> None:
-        """Loop of a thread until ended is set: report bytes or rows done whenever they changed."""
+        """Report bytes or rows done every TELL_S seconds if they changed, until ended is set."""
         last = None
         while not ended.wait(TELL_S):
             now = (self.transfer.done, self.transfer.total)
@@ -120,6 +122,8 @@ class FetchWorker:
 
 
 def main() -> None:
+    """Carry out the order that the parent sends, and end the process; an unexpected error is reported with its places
+    in the code."""
     messages: Queue[JsonObject] = Queue()
     parent = ToParent()
     parent.listen(messages.put, lambda: os._exit(1))

@@ -72,7 +72,7 @@ class HubRequest:
 
     @classmethod
     def create(cls, repo: str, revision: str | None = None, endpoint: str | None = None, pages: str = "") -> HubRequest:
-        """Fill in defaults. Raises ModelError for an invalid name or revision."""
+        """Return a request with defaults filled in. Raises ModelError for an invalid name or revision."""
         revision = revision or constants.DEFAULT_REVISION
         if not REPO_ID.fullmatch(repo):
             raise ModelError("hub.bad_id", found=repo[:100])
@@ -82,7 +82,7 @@ class HubRequest:
 
 
 def sentence(error: Exception, request: HubRequest) -> ModelError:
-    """The error as one sentence with this app's own names and numbers, without text of a server or a library."""
+    """Return the error as one sentence with this app's own names and numbers, without text of a server or a library."""
     repo, host = request.repo, host_of(request.endpoint)
     page = f"{urlsplit(request.endpoint).scheme}://{host}/{request.pages}{repo}"
     match error:
@@ -114,7 +114,8 @@ def sentence(error: Exception, request: HubRequest) -> ModelError:
 
 
 def _status_sentence(error: HfHubHTTPError, repo: str, host: str, page: str) -> ModelError:
-    """Return the error for an HTTP status; 401 and 403 differ with and without a token."""
+    """Return the error for an HTTP status; 401 and 403 differ with and without a token, 429 with and without a time to
+    wait."""
     status = error.response.status_code
     if status == 429:
         if (seconds := wait_of(error)) is None:
@@ -144,7 +145,7 @@ class Search:
 
 
 def sentence_of_search(error: Exception, request: Search) -> ModelError:
-    """The error of a search as one sentence; like `sentence`, but no repository was named."""
+    """Return the error of a search as one sentence; like `sentence`, but no repository was named."""
     values = {"host": request.host, "words": request.words}
     match error:
         case NotAHub():

@@ -41,6 +41,7 @@ class Listing:
     """The files of one commit, with the checks that need no weights."""
 
     def __init__(self, repo_id: str, info: ModelInfo | DatasetInfo, token: bool | None = None):
+        """Raises NotAHub if the answer names no commit. token: as for huggingface_hub."""
         self.repo_id, self.info = repo_id, info
         self.kind: Kind = "dataset" if isinstance(info, DatasetInfo) else "model"
         self.token = token  # None: the one that huggingface_hub finds; False: none, because that one is refused
@@ -50,7 +51,8 @@ class Listing:
             raise NotAHub
 
     def refuse_unusable(self) -> None:
-        """Raise ModelError, naming what the repository holds instead, if it is no model that can be trained."""
+        """Raise ModelError if it is no model that can be trained (an adapter, other weights, none, no config or
+        tokenizer), naming what the repository holds instead."""
         names = self.siblings.keys()
         weights = sorted(name for name in names if name.endswith(".safetensors"))
         base = base_of(self.info) if isinstance(self.info, ModelInfo) else None
@@ -80,8 +82,8 @@ class Listing:
         return [self.file(name) for name in names]
 
     def weights(self, shards: Iterable[str]) -> list[File]:
-        """The weight files transformers would load: model.safetensors if it exists, else the index's shards. Raises
-        ModelError if a file is missing."""
+        """Return the weight files transformers would load: model.safetensors if it exists, else the index's shards.
+        Raises ModelError if a file is missing, or a shard's name is none."""
         if SINGLE in self.siblings:
             return [self.file(SINGLE)]
         shards = list(shards)
@@ -107,7 +109,8 @@ class Listing:
         return url, build_hf_headers(token=self.token) | {"Accept-Encoding": "identity"}
 
     def save(self, folder: Path) -> None:
-        """Save the listing in huggingface_hub's place and format 1, as the proof that a snapshot is complete."""
+        """Save the listing in huggingface_hub's place and format 1, as the proof that a snapshot is complete; nothing
+        if it exists, or a size is unknown."""
         needed = {}
         for name, sibling in sorted(self.siblings.items()):
             if sibling.size is None or sibling.blob_id is None:
@@ -122,7 +125,8 @@ class Listing:
 
 
 def fetch_listing(repo_id: str, revision: str, endpoint: str, kind: Kind = "model") -> Listing:
-    """Request the listing of a revision. Raises NotAHub, HTTPError and OSError (core.hub.hub_errors)."""
+    """Request the listing of a revision; if the token is refused, without it. Raises NotAHub, HTTPError and OSError
+    (core.hub.hub_errors)."""
     try:
         return Listing(repo_id, _info(repo_id, revision, HfApi(endpoint=endpoint), kind))
     except HfHubHTTPError as error:
@@ -136,7 +140,7 @@ def fetch_listing(repo_id: str, revision: str, endpoint: str, kind: Kind = "mode
 
 
 def _info(repo_id: str, revision: str, hub: HfApi, kind: Kind) -> ModelInfo | DatasetInfo:
-    """Query a repository's record with the sizes of its files. Raises HTTPError; NotAHub for an answer that is no
+    """Return a repository's record with the sizes of its files. Raises HTTPError; NotAHub for an answer that is no
     record."""
     ask_hub = hub.model_info if kind == "model" else hub.dataset_info
     try:

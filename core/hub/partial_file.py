@@ -30,6 +30,8 @@ class PartialFile:
     """
 
     def __init__(self, path: Path, most: int | None, grown: Callable[[int], None]):
+        """Open the file and hash what it holds; start anew if it is longer than most, or that is unknown. grown: called
+        with each new size."""
         self.size = 0
         self.sha = hashlib.sha256()
         self._position, self._most, self._grown = 0, most, grown
@@ -54,7 +56,8 @@ class PartialFile:
             self._file.close()
 
     def write(self, chunk: bytes) -> int:
-        """Append a chunk and return its length. Raises TooLong where the file would exceed its limit."""
+        """Append a chunk, flushed and hashed, and return its length; grown may raise before. Raises TooLong where the
+        file would exceed its limit."""
         if self._most is not None and self.size + len(chunk) > self._most:
             raise TooLong
         self._grown(self.size)

@@ -24,10 +24,8 @@ PEEK_S = 8.0
 def fetch_config(
     repo_id: str, revision: str | None = None, endpoint: str | None = None, cache_dir: str | Path | None = None
 ) -> JsonObject:
-    """Read config.json alone: from the cache, else over the network within about PEEK_S. It is not stored.
-
-    Raises ModelError with the sentences of `fetch`.
-    """
+    """Return the content of config.json: from the cache, else over the network within about PEEK_S. It is not stored.
+    Raises ModelError with the sentences of `fetch`."""
     cached = cached_folder(repo_id, revision, cache_dir)
     if cached and (config := files.read_object(cached / "config.json")):
         return config
@@ -49,11 +47,9 @@ def fetch_config(
 def fetch_start(
     repo_id: str, name: str, revision: str | None = None, endpoint: str | None = None, first: int | None = None
 ) -> bytes:
-    """Read a small file of a repository, or the first bytes of any, within about PEEK_S. It is not stored.
-
-    At most `first` (SMALL_FILE) bytes are read, even from a server without range requests. Raises ModelError with the
-    sentences of `fetch`; hub.no_config for a file that the repository lacks.
-    """
+    """Return a small file of a repository, or the first bytes of any, within about PEEK_S. It is not stored. At most
+    `first` (SMALL_FILE) bytes are read, even from a server without range requests. Raises ModelError with the sentences
+    of `fetch`; hub.no_config for a file that the repository lacks."""
     request = HubRequest.create(repo_id, revision, endpoint)
     url = hf_hub_url(repo_id, name, revision=request.revision, endpoint=request.endpoint)
     try:
@@ -75,8 +71,8 @@ def _refuse_unusable(repo_id: str, revision: str | None, endpoint: str | None) -
 
 
 def answer_with_or_without_token(url: str, most: int, first: int | None = None) -> bytes:
-    """Call small_answer; if the token is refused retry without it: an expired one is refused even for open
-    repositories."""
+    """Return the result of small_answer; if the token is refused, retry without it: an expired one is refused even for
+    open repositories."""
     try:
         return small_answer(url, None, first, most)
     except HfHubHTTPError as error:
@@ -86,11 +82,8 @@ def answer_with_or_without_token(url: str, most: int, first: int | None = None) 
 
 
 def small_answer(url: str, token: bool | None, first: int | None = None, most: int = SMALL_FILE) -> bytes:
-    """Read at most `most` bytes, or only the first ones. Raises NotAHub for more, TooSlow if they do not arrive in
-    time.
-
-    token: None for the one that huggingface_hub finds, False for none.
-    """
+    """Return the bytes at url, at most `most`, or only the first ones. Raises NotAHub for more, TooSlow if they do not
+    arrive in PEEK_S, HTTPError. token: None for the one that huggingface_hub finds, False for none."""
     end = time.monotonic() + PEEK_S
     content = bytearray()
     headers = build_hf_headers(token=token) | ({"Range": f"bytes=0-{first - 1}"} if first else {})

@@ -68,7 +68,8 @@ class FoundModel:
 
 
 def search(words: str, most: int = MOST, endpoint: str | None = None) -> list[FoundModel]:
-    """Models that the hub finds for words, the most downloaded first. Raises ModelError with one sentence."""
+    """Return the models that the hub finds for words, at most `most`, the most downloaded first. Raises ModelError with
+    one sentence."""
     request = Search.create(words, endpoint)
     try:
         models = [_parse_row(ModelInfo(**row)) for row in rows_of("models", request.words, EXPAND, most, endpoint)]
@@ -78,7 +79,8 @@ def search(words: str, most: int = MOST, endpoint: str | None = None) -> list[Fo
 
 
 def rows_of(kind: str, words: str, expand: Sequence[str], most: int, endpoint: str | None = None) -> list[JsonObject]:
-    """The hub's rows. kind: models or datasets. Raises ModelError for invalid words, and the errors in FAILURES."""
+    """Return the hub's rows, the most downloaded first. kind: models or datasets; expand: fields to include. Raises
+    ModelError for invalid words or offline mode, and the errors in FAILURES."""
     if not words or len(words) > LONGEST or not words.isprintable():
         raise ModelError("hub_search.bad_words", characters=len(words), most=LONGEST)
     if constants.HF_HUB_OFFLINE:
@@ -95,6 +97,7 @@ def as_hub_error(error: Exception) -> Exception:
 
 
 def _parse_row(row: ModelInfo) -> FoundModel:
+    """Return a row of the hub as a found model, with the reason if it cannot be trained."""
     card, tags = row.card_data, [str(tag) for tag in row.tags or []]
     tagged = next((tag.removeprefix("license:") for tag in tags if tag.startswith("license:")), None)
     base = base_of(row)
@@ -115,7 +118,8 @@ def _parse_row(row: ModelInfo) -> FoundModel:
 
 
 def _why_not(row: ModelInfo, tags: list[str], base: str | None) -> Message | None:
-    """The reason by tags alone; the listing of files, which is read before a download, decides."""
+    """Return the reason why a model cannot be trained, by tags alone, else None; the listing of files, which is read
+    before a download, decides."""
     library = row.library_name or ""
     if library == "peft" or "adapter" in tags or any(tag.startswith("base_model:adapter:") for tag in tags):
         return msg("hub_search.adapter_of" if base else "hub_search.adapter")

@@ -42,7 +42,8 @@ class HubToken:
             return None
 
     def give(self, token: object) -> None:
-        """Use this token. Raises ModelError, without the token in its text, if it cannot be one."""
+        """Use this token (stripped) from now on, also in the environment of this process. Raises ModelError, without
+        the token in its text, if it cannot be one."""
         token = token.strip() if isinstance(token, str) else ""
         if not SHAPE.fullmatch(token):
             raise ModelError("hub_token.bad", characters=len(token))

@@ -52,11 +52,9 @@ class Transfer:
         accept: Callable[[Path], None],
         check_disk: Callable[[int, int], None],
     ):
-        """Prepare a transfer. resolved: the revision or commit to download.
-
-        check_disk: called with the missing bytes and those of all files, before the weights; returns if the disk has
-        room.
-        """
+        """Prepare a transfer. resolved: the revision or commit to download. accept: called with the snapshot folder
+        once it holds config.json. check_disk: called with the missing bytes and those of all files, before the weights;
+        returns if the disk has room."""
         self.cached, self.resolved, self.endpoint, self.accept, self.check_disk = (
             cached,
             resolved,
@@ -78,8 +76,8 @@ class Transfer:
         self._stopped.set()
 
     def fetch(self, revision: str) -> Path:
-        """Download and return the snapshot folder, with revision pointing to it. Raises ModelError, and errors that
-        core.hub.hub_errors knows."""
+        """Download what is missing and return the snapshot folder, with revision pointing to it and the listing saved.
+        Raises ModelError, what accept and check_disk raise, and errors that core.hub.hub_errors knows."""
         repository = listing.fetch_listing(self.cached.repo_id, self.resolved, self.endpoint)
         repository.refuse_unusable()
         snapshot = self.cached.folder / "snapshots" / repository.commit
@@ -106,8 +104,8 @@ class Transfer:
         self._fetch_all(repository, needed)
 
     def _fetch_all(self, repository: Listing, needed: list[File]) -> None:
-        """Download files in parallel. The first failure ends all without waiting for the others, which may wait for a
-        silent server. Then raises it."""
+        """Download files in parallel, AT_ONCE at a time. Raises the first failure, which ends all without waiting for
+        the others: they may wait for a silent server."""
         pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="hub-file")
         try:
             tasks: list[Future[None]] = [pool.submit(self._fetch, repository, file) for file in needed]
@@ -120,7 +118,8 @@ class Transfer:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _fetch(self, repository: Listing, file: File) -> None:
-        """Put one file into the snapshot; one that exists in full size stays as it is."""
+        """Put one file into the snapshot, under the lock of its blob; one that exists in full size stays as it is.
+        Counts its bytes as arrived."""
         pointer = self.cached.folder / "snapshots" / repository.commit / file.name
         blob = self.cached.folder / "blobs" / file.blob
         if not has(pointer, file.size):
@@ -143,7 +142,7 @@ class Transfer:
 
     def _complete(self, repository: Listing, file: File, path: Path) -> None:
         """Fill the incomplete file to its size, over as many connections as it takes, and verify its contents. Raises
-        ModelError for contents that are damaged or not those listed."""
+        ModelError, after emptying it, for contents that are damaged or longer than listed; TransferStopped."""
 
         def grown(size: int) -> None:
             if self._stopped.is_set():
@@ -164,8 +163,9 @@ class Transfer:
             partial.settle()
 
     def _fill(self, repository: Listing, file: File, partial: PartialFile) -> None:
-        """Download the missing end of a file, from Xet if it has it, else over HTTP, with retries. Raises the hub's
-        error once retries are used up, TransferStopped, ModelError."""
+        """Download the missing end of a file, from Xet if it has it, else over HTTP, with retries until
+        TRIES_WITHOUT_A_BYTE bring nothing. Raises the hub's error then, at once for refusals, Interrupted, TooLong,
+        TransferStopped, ModelError."""
         url, headers = repository.address(file, self.endpoint)
         xet_file = self._head(repository, file) if file.sha256 and partial.size != file.size else None
         tries, largest = 0, partial.size
@@ -201,11 +201,9 @@ class Transfer:
                 raise TransferStopped
 
     def _head(self, repository: Listing, file: File) -> XetFileData | None:
-        """The hub's metadata of a file before its first byte: whether access is allowed, its size, and its place in
-        Xet.
-
-        Raises at once for errors on which http_get would wait (429), and ModelError if the size is not the listing's.
-        """
+        """Request the hub's metadata of a file before its first byte: whether access is allowed, its size, and its
+        place in Xet, which is returned (None: not there). Raises at once for errors on which http_get would wait (429),
+        and ModelError if the size is not the listing's."""
         url, _ = repository.address(file, self.endpoint)
         metadata = get_hf_file_metadata(url, token=repository.token, timeout=TIMEOUT_S, endpoint=self.endpoint)
         if None not in (metadata.size, file.size) and metadata.size != file.size:
@@ -223,8 +221,8 @@ class Transfer:
 
 
 def _by_xet(xet_file: XetFileData, size: int, partial: PartialFile, headers: dict[str, str]) -> XetFileData | None:
-    """Fill from the hub's Xet storage; returns None if it is not available, so that HTTP continues after the
-    last byte."""
+    """Append the rest from the hub's Xet storage; return xet_file if it is complete, else None, so that HTTP continues
+    after the last byte."""
     try:
         for chunk in xet.stream(xet_file, size, partial.size, headers):
             partial.write(chunk)
@@ -234,7 +232,7 @@ def _by_xet(xet_file: XetFileData, size: int, partial: PartialFile, headers: dic
 
 
 def _point(pointer: Path, blob: Path) -> None:
-    """Make snapshots/<commit>/<name> a relative link to its blob, or the blob itself without support for links."""
+    """Make snapshots/<commit>/<name> a relative link to its blob; without support for links, move the blob there."""
     pointer.unlink(missing_ok=True)
     if not constants.HF_HUB_DISABLE_SYMLINKS:
         try:

@@ -43,6 +43,7 @@ class NoXet(Exception):
 
 @lru_cache(maxsize=1)
 def session() -> XetSession:
+    """Return the one session of this process, with SETTINGS."""
     from hf_xet import XetConfig, XetSession
 
     config = XetConfig()
@@ -52,7 +53,8 @@ def session() -> XetSession:
 
 
 def stream(file: XetFileData, size: int, start: int, headers: dict[str, str]) -> Iterator[bytes]:
-    """A file's bytes from start on, in order. headers: of a request to the hub, with its token. Raises NoXet."""
+    """Yield a file's bytes from start on, in order. headers: of a request to the hub, with its token. Raises NoXet if
+    Xet is missing or fails."""
     if not is_xet_available():
         raise NoXet
     from hf_xet import XetFileInfo

@@ -70,7 +70,8 @@ def scored(score: float, reason: Message) -> Verdict:
 
 
 def _exact(_: ExactJudge, expected: str, answer: str) -> Verdict:
-    """Right if the answer is the expected one but for case and marks at its ends. Raises JudgeError without one."""
+    """Return right (score 1) if the answer is the expected one but for case and marks at its ends, else wrong (0).
+    Raises JudgeError without an expected one."""
     if not expected:
         raise JudgeError("judges.no_expected")
     if comparable(answer) == comparable(expected):
@@ -79,8 +80,8 @@ def _exact(_: ExactJudge, expected: str, answer: str) -> Verdict:
 
 
 def _one_of(spec: OneOfJudge, expected: str, answer: str) -> Verdict:
-    """Right if the answer is the expected one or one of the spec's, but for case and blanks. Raises JudgeError if there
-    is none."""
+    """Return right if the answer is the expected one or one of the spec's, but for case and blanks, else wrong. Raises
+    JudgeError if there is none."""
     accepted = [text for text in (expected, *spec.answers) if text]
     if not accepted:
         raise JudgeError("judges.no_expected")
@@ -90,8 +91,8 @@ def _one_of(spec: OneOfJudge, expected: str, answer: str) -> Verdict:
 
 
 def _contains(spec: ContainsJudge, expected: str, answer: str) -> Verdict:
-    """Wrong at a phrase that must not occur, or if none of any_of does; else the share of all_of. Without phrases of
-    either kind, the expected answer must occur."""
+    """Return wrong at a phrase that must not occur, or if none of any_of does; else the share of all_of. Without
+    phrases of either kind, the expected answer must occur."""
     text = folded(answer)
     for phrase in spec.none_of:
         if has(text, phrase):
@@ -104,8 +105,8 @@ def _contains(spec: ContainsJudge, expected: str, answer: str) -> Verdict:
 
 
 def _contains_expected(common: tuple[str, ...], expected: str, text: str) -> Verdict:
-    """Right if the text contains the expected answer; otherwise the share of its words that are not common. Raises
-    JudgeError without an expected answer."""
+    """Return right if the text contains the expected answer; otherwise the share of its words that are not common
+    (without common words: wrong). Raises JudgeError without an expected answer."""
     if not expected:
         raise JudgeError("judges.no_expected")
     if has(text, expected):
@@ -117,7 +118,7 @@ def _contains_expected(common: tuple[str, ...], expected: str, text: str) -> Ver
 
 
 def _share(phrases: list[str] | tuple[str, ...], missing: list[str]) -> Verdict:
-    """Return right if nothing is missing; partly if at least half of the phrases are there."""
+    """Return right if nothing is missing, else the share of phrases that are there as the score, 0 below a half."""
     if not missing:
         return scored(1.0, msg("judges.contains"))
     share = 1 - len(missing) / len(phrases)
@@ -126,8 +127,9 @@ def _share(phrases: list[str] | tuple[str, ...], missing: list[str]) -> Verdict:
 
 
 def _number(spec: NumberJudge, expected: str, answer: str) -> Verdict:
-    """Right if the answer's last number is the expected one; half for one among the others, or one that can be read in
-    two ways. Of several expected numbers, the share that occurs. Raises JudgeError if none is expected."""
+    """Return right if the answer's last number is the expected one; a score of a half for one among the others, or one
+    that can be read in two ways; of several expected numbers, the share that occurs. Raises JudgeError if none is
+    expected."""
     needed, given = ([quantity.with_decimal(spec.decimal) for quantity in quantities(text)]
                      for text in (expected, answer))  # fmt: skip
     if not needed:
@@ -153,7 +155,8 @@ def _number(spec: NumberJudge, expected: str, answer: str) -> Verdict:
 
 
 def _regex(spec: RegexJudge, _: str, answer: str) -> Verdict:
-    """Right if the pattern occurs. Raises JudgeError if searching takes too long."""
+    """Return right if the pattern occurs in the answer, else wrong. Raises JudgeError if searching takes longer than
+    PATTERN_S."""
     pattern = _compiled(spec.pattern, spec.case_sensitive)
     try:
         match = pattern.search(answer, timeout=PATTERN_S, concurrent=True)
@@ -171,8 +174,9 @@ def _compiled(pattern: str, case_sensitive: bool) -> regex.Pattern[str]:
 
 
 def _json(spec: JsonJudge, expected: str, answer: str) -> Verdict:
-    """Score the share of fields that equal the expected JSON's, or, without one, that exist; half of it if other text
-    stands around the JSON. Raises JudgeError if the expected answer is no JSON."""
+    """Score the share of fields (the spec's, if it names some) that equal the expected JSON's, or, without one, that
+    exist; half of it if other text stands around the JSON; 0 for no JSON. Raises JudgeError if the expected answer is
+    no JSON."""
     needed = dict[str, object]()
     if expected:
         try:
@@ -207,8 +211,8 @@ def _has_leaf(path: str, needed: dict[str, object], given: dict[str, object]) ->
 
 
 def _label(spec: LabelJudge, expected: str, answer: str) -> Verdict:
-    """Right if the answer names the expected label and no other. Raises JudgeError if the expected answer is no
-    label."""
+    """Return right if the answer names the expected label and no other, else wrong. Raises JudgeError if the expected
+    answer is no label."""
     labels = {comparable(label): label for label in spec.labels}
     if comparable(expected) not in labels:
         raise JudgeError("judges.expected_no_label", expected=quoted(expected))
@@ -242,7 +246,8 @@ _KEYWORD = r"(?i:answer|option|choice|antwort|lösung|答案|选项|选择|选|�
 
 
 def _choice(spec: ChoiceJudge, expected: str, answer: str) -> Verdict:
-    """Right if the answer chooses the expected letter. Raises JudgeError if the expected answer has none."""
+    """Return right if the answer chooses the expected letter, else wrong. Raises JudgeError if the expected answer has
+    none."""
     right = _letter(spec.letters, expected)
     if right is None:
         raise JudgeError("judges.expected_no_choice", expected=quoted(expected))
@@ -276,7 +281,8 @@ def _language(spec: LanguageJudge, expected: str, answer: str) -> Verdict:
 
 
 def _length(spec: LengthJudge, _: str, answer: str) -> Verdict:
-    """Right if the answer's length is within the limits; the score falls with the distance to them."""
+    """Return right if the answer's length in words or characters is within the limits, else wrong; the score falls with
+    the distance to them."""
     count = len(words(answer)) if spec.unit == "words" else len(answer)
     most = count if spec.most is None else spec.most
     score = min(1.0, most / count, count / spec.least if spec.least else 1.0) if count else 0.0

@@ -98,7 +98,8 @@ def quantities(text: str) -> list[Quantity]:
 
 
 def _read(match: re.Match[str]) -> list[Quantity]:
-    """Return the quantity of a match; for digits and commas that are no number, such as 1,2,3, each of them."""
+    """Return [the quantity of a match], with sign, power and unit; for digits and commas that are no number, such as
+    1,2,3, each of them."""
     number, times = match["number"], _TIMES.get((match["times"] or "").lower(), 1.0)
     if match["exponent"]:
         times *= 10.0 ** max(-300, min(300, int(re.findall(r"-?\d+", match["exponent"])[-1])))
@@ -116,7 +117,8 @@ def _read(match: re.Match[str]) -> list[Quantity]:
 
 
 def _value(number: str, decimal: str) -> float | None:
-    """Return the value of a number as read with a decimal separator; None if it cannot be."""
+    """Return the value of a number as read with a decimal separator, thousands grouped by the other or a space; None if
+    it cannot be."""
     whole, separator, fraction = number.partition(decimal)
     if separator and not fraction.isdigit():
         return None
@@ -128,10 +130,9 @@ def _value(number: str, decimal: str) -> float | None:
 
 
 def same(expected: Quantity, given: Quantity, tolerance: float, relative: float, any_reading: bool = False) -> bool:
-    """Return whether given is expected, in a unit of the same dimension; a missing unit is no difference.
-
-    any_reading: also if the two, both ambiguous, are the same in different conventions only: 1,962 and 1.962.
-    """
+    """Return whether given is expected within either tolerance (relative: to expected), in a unit of the same
+    dimension; a missing unit is no difference. any_reading: also if the two, both ambiguous, are the same in different
+    conventions only: 1,962 and 1.962."""
     has_units = bool(expected.dimension and given.dimension)
     if has_units and expected.dimension != given.dimension:
         return False

@@ -61,7 +61,9 @@ class Paired(Frozen):
 
 
 def compare(first: Sequence[float], second: Sequence[float], seed: int = SEED) -> Paired:
-    """Compare the scores, 0 to 1, of two contestants on the same questions, of which there is at least one."""
+    """Compare the scores, 0 to 1, of two contestants on the same questions: the mean difference (second minus first)
+    with its interval, wins and losses with McNemar's p, and how many more questions would decide. Raises ValueError for
+    no or unequally many scores."""
     a, b = np.asarray(first, float), np.asarray(second, float)
     if a.shape != b.shape or not a.size:
         raise ValueError(f"{a.size} and {b.size} scores: expected as many, and at least one")
@@ -86,11 +88,9 @@ def mcnemar(wins: int, losses: int) -> float:
 
 
 def _interval(differences: np.ndarray, seed: int) -> tuple[float, float]:
-    """Return the bootstrap's percentile interval of the mean at 95 %.
-
-    Where all differences are the same, resampling shows no uncertainty; then as many more questions could still differ
-    as an exact binomial interval allows after none of `count` did.
-    """
+    """Return the bootstrap's percentile interval (low, high) of the mean at 95 %. Where all differences are the same,
+    resampling shows no uncertainty; then as many more questions could still differ as an exact binomial interval allows
+    after none of `count` did."""
     count = len(differences)
     if np.ptp(differences) == 0:
         unknown = 1 - (ALPHA / 2) ** (1 / count)
@@ -106,10 +106,8 @@ def _interval(differences: np.ndarray, seed: int) -> tuple[float, float]:
 
 
 def _further(pair: Paired, spread: float, all_or_nothing: bool) -> int:
-    """Return how many more questions would decide that one is better, or that the second brings nothing.
-
-    spread: the standard deviation of the differences, which the questions to come are taken to have too.
-    """
+    """Return how many more questions would decide that one is better, or that the second brings nothing; 0 if it is
+    decided. spread: the standard deviation of the differences, which the questions to come are taken to have too."""
     if pair.is_better or pair.is_worse or pair.brings_nothing:
         return 0
     needed = [(Z * spread / (MARGIN - pair.difference)) ** 2] if pair.difference < MARGIN else []

@@ -34,7 +34,8 @@ _CHOICE = re.compile(r"[(\[]?([A-H])[)\]]?(?:[).:、].*)?", re.DOTALL)
 
 
 def propose(expected_answers: Sequence[str]) -> JudgeSpec:
-    """Return the judge that suits the expected answers. Raises JudgeError if there are none."""
+    """Return the judge that suits nearly all of the expected answers, thoughts left out: JSON, a choice, a number, a
+    label, short facts, facts in sentences, else similarity. Raises JudgeError if there are none."""
     texts = [text for text in map(without_thoughts, expected_answers) if text]
     if not texts:
         raise JudgeError("judges.no_expected")
@@ -89,8 +90,8 @@ def _decimal(texts: Sequence[str]) -> Literal["", ".", ","]:
 
 
 def _facts(texts: Sequence[str]) -> ContainsJudge | None:
-    """Return a judge of sentences by the words that are special to each; None if they have too many, or if words
-    cannot be told apart by spaces."""
+    """Return a judge of sentences by the words that are special to each, the common ones listed; None if they have too
+    many, or if words cannot be told apart by spaces."""
     different = {comparable(text): words(text) for text in texts}
     if is_cjk("".join(different)) or median(map(len, different.values())) > SENTENCE_WORDS:
         return None

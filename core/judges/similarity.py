@@ -13,7 +13,8 @@ BETA = 2  # recall counts twice
 
 
 def chrf(answer: str, expected: str) -> float:
-    """Return chrF2 of one answer, 0 to 1; spaces do not count. Texts shorter than ORDER are compared by fewer n."""
+    """Return chrF2 of one answer, 0 to 1; spaces do not count. Texts shorter than ORDER are compared by fewer n; 0
+    without anything in common."""
     answer, expected = "".join(answer.split()), "".join(expected.split())
     precision, recall, orders = 0.0, 0.0, 0
     for n in range(1, ORDER + 1):

@@ -12,10 +12,8 @@ _FENCE = re.compile(r"```(?:json)?[^\S\n]*\n(.*?)```", re.DOTALL | re.IGNORECASE
 
 
 def parse(text: str) -> tuple[object, bool]:
-    """Return the JSON value of a text, which may be in a code fence, and whether other text is around it.
-
-    Raises ValueError without such a value.
-    """
+    """Return the JSON value of a text, which may be in a code fence or follow other text, and whether other text is
+    around it. Raises ValueError without such a value."""
     text = text.strip()
     fences = list(_FENCE.finditer(text))
     if len(fences) == 1:
@@ -33,7 +31,8 @@ def parse(text: str) -> tuple[object, bool]:
 
 
 def leaves(value: object, path: str = "") -> Iterator[tuple[str, object]]:
-    """Yield the values of a JSON value with their paths; strings as the exact judge compares them."""
+    """Yield (path, value) for the innermost values of a JSON value, items of lists counted from 1; strings as the exact
+    judge compares them."""
     children = list(
         value.items() if isinstance(value, dict) else enumerate(value, 1) if isinstance(value, list) else ()
     )

@@ -49,7 +49,8 @@ def is_cjk(text: str) -> bool:
 
 
 def has(text: str, phrase: str) -> bool:
-    """Return whether folded text has the phrase as whole words: 7 is not in 17 and 7.5, nor art in party."""
+    """Return whether folded text has the phrase, however written, as whole words: 7 is not in 17 and 7.5, nor art in
+    party."""
     phrase = comparable(phrase)
     letter = f"[^\\W{CJK}]"  # Chinese has no spaces between words
     before = f"(?<!{letter})" if re.match(letter, phrase) else ""

@@ -104,10 +104,9 @@ def ensure(
 
 
 def choose(recipe: Recipe, examples: Sequence[Example], has_kept_apart: bool, tokenizer: Tokenizer) -> Scenes:
-    """Choose the scenes; the same ones for the same recipe and data.
-
-    has_kept_apart: whether there is a validation set; else trained rows are used.
-    """
+    """Choose the scenes (rows, own and neutral prompts that fit the context), held-out questions and their judge; the
+    same ones for the same recipe and data. has_kept_apart: whether there is a validation set; else trained rows are
+    used."""
     apart = validation_rows(examples, recipe).tolist() if has_kept_apart else []
     source: SceneSource = "kept_apart" if len(apart) else "trained"
     numbers = shuffle(apart if len(apart) else range(len(examples)), random.Random(f"{recipe.train.seed}/film"))
@@ -135,7 +134,8 @@ def choose(recipe: Recipe, examples: Sequence[Example], has_kept_apart: bool, to
 
 
 def _held_out(recipe: Recipe, apart: Sequence[Example], tokenizer: Tokenizer) -> tuple[Scene, ...]:
-    """Return validation questions whose answers a program can judge; () if there are too few for a useful interval."""
+    """Return at most HELD_OUT validation questions (of a sample dataset its own) whose answers a program can judge; ()
+    if there are too few for a useful interval."""
     questions = PRESETS / "samples" / f"{recipe.data.source.removeprefix('sample:')}.heldout.yaml"
     candidates: list[Scene] = []
     if recipe.data.source.startswith("sample:") and questions.is_file():

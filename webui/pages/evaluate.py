@@ -38,7 +38,8 @@ class EvaluatePlace:
 
     # ---- drawing ----------------------------------------------------------------------------------------------------
     def drawn(self, request: JsonObject) -> Html:
-        """Return the whole page for any JSON from a browser."""
+        """Return the whole page for any JSON from a browser: what is evaluated, and the newest result if it is
+        complete."""
         services, w, fields = self.services, self.w, _fields(request)
         choice, models, questions = choice_of(services, fields, w)
         ground, table, lost, problem = None, None, None, ""
@@ -83,7 +84,8 @@ class EvaluatePlace:
         )
 
     def _press(self, choice: Choice, evaluation: SetEvaluation | None) -> tuple[Html, list[Html]]:
-        """Return Start or Stop, and below the fields the progress, or why the last one ended without a result."""
+        """Return the Start or Stop button, and below the fields the progress, or why the last one ended without a
+        result."""
         w, progress = self.w, self.services.evaluating.progress()
         mine = progress.choice is not None and progress.choice.is_same_place(choice)
         if progress.at_work and mine:
@@ -128,7 +130,7 @@ class EvaluatePlace:
         return {"said": ""}
 
     def _judge(self, request: JsonObject) -> JsonObject:
-        """Judge the answers that are there by the judge that was chosen now."""
+        """Judge the answers that are there by the judge that was chosen now, and keep the result."""
         choice, _, _ = choice_of(self.services, _fields(request), self.w)
         evaluating = self.services.evaluating
         ground = evaluating.ground(choice)

@@ -36,7 +36,8 @@ Result = tuple[Table | None, Message | None]  # with what was lost since the eva
 
 
 def evaluation_view(services: Services, w: Wording, value: str | None, elem_id: str) -> gr.HTML:
-    """value: as of film_strip: a run id, "" for the run of the Train page, None for none."""
+    """Return the evaluation of one run as a component, with its buttons. value: as of film_strip: a run id, "" for the
+    run of the Train page, None for none."""
 
     def draw(request: JsonObject) -> Html:
         """Return what a run's page shows."""
@@ -63,8 +64,8 @@ def component(
     draw: Callable[[JsonObject], Html],
     act: Callable[[JsonObject], JsonObject],
 ) -> gr.HTML:
-    """Return a part of a page that `draw` draws and whose buttons `act` answers; both get any JSON from a browser, and
-    may raise GarageError."""
+    """Return a part of a page that `draw` draws, again after POLL_MS or IDLE_POLL_MS and only if it changed, and whose
+    buttons `act` answers; both get any JSON from a browser, and may raise GarageError, which is shown."""
 
     def evaluation(request: object) -> JsonObject:
         """Return the HTML if it has changed since request["mark"]."""
@@ -103,7 +104,8 @@ def _row(services: Services, requested: object) -> RunRow | None:
 
 
 def drawn(workspace: Workspace, row: RunRow, progress: EvaluationProgress, w: Wording) -> Html:
-    """Return the section of a run: its progress, its result, or the button."""
+    """Return the section of a run: its progress, its result with a link to the answers, or the button with what is
+    missing or went wrong."""
     mine = progress if progress.choice and progress.choice.run_id == row.id else EvaluationProgress()
     if mine.at_work:
         return join([_title(w), *at_work(mine, w)])
@@ -128,7 +130,7 @@ def _title(w: Wording) -> Html:
 
 
 def at_work(progress: EvaluationProgress, w: Wording) -> list[Html]:
-    """Return a sentence and a bar of an evaluation's progress, and its Stop."""
+    """Return [a sentence on an evaluation's progress, a bar, the Stop button]."""
     values = {"done": progress.done, "total": progress.total}
     sentence = w.t("evaluation_view.answers", **values) if progress.total else w.t("evaluation_view.preparing")
     percent = round(100 * progress.done / progress.total) if progress.total else None

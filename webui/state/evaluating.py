@@ -109,7 +109,7 @@ class Evaluating:
         return self._progress
 
     def start(self, choice: Choice) -> None:
-        """Answer what is missing, in a thread. Raises ChatError while another one is at work."""
+        """Answer what is missing of a choice, in a thread. Raises ChatError while another one is at work."""
         with self._guard:
             if self._progress.at_work:
                 raise ChatError("evaluation_view.other_at_work")
@@ -124,7 +124,8 @@ class Evaluating:
             self._chat.stop()
 
     def ground(self, choice: Choice) -> Ground:
-        """Return what a choice comes to; the newest is kept. Raises GarageError if there is nothing to evaluate."""
+        """Return what a choice comes to (questions, rows, judge, prompt); the newest is kept until a file of it
+        changes. Raises GarageError if there is nothing to evaluate."""
         source = self._source(choice)
         key = (choice.model, choice.questions, *(files.stamp(path) for path in self._files(choice, source)))
         kept = self._ground
@@ -146,6 +147,8 @@ class Evaluating:
             yield from (path, path.with_name("dataset.json"))
 
     def _read(self, choice: Choice, source: str) -> Ground:
+        """Return the questions of the test set, or held-out ones, with judge and proposed system prompt. Raises
+        ChatError without questions."""
         learned, test_set = self._learned(choice, source), None
         if choice.questions.startswith(SET):
             test_set = sets.open_set(self._workspace, choice.questions.removeprefix(SET))
@@ -161,7 +164,8 @@ class Evaluating:
         return Ground(test_set, learned, judge, system_prompt.proposed(pairs, judge))
 
     def _learned(self, choice: Choice, source: str) -> LearnedRows | None:
-        """Return the training rows; None if they are unknown and the questions are not taken from them."""
+        """Return the rows that the run learned, or would be trained on; None if they are unknown and the questions are
+        a test set."""
         try:
             if choice.run_id:
                 return LearnedRows.of_run(self._run(choice), self._datasets, Runs(self._workspace))
@@ -178,7 +182,7 @@ class Evaluating:
         return Runs(self._workspace).get(choice.run_id)
 
     def prepare(self, choice: Choice) -> SetEvaluation:
-        """Open or create the evaluation of a choice. Raises GarageError."""
+        """Open or create the evaluation of a choice, keep its judge with it, and return it. Raises GarageError."""
         ground = self.ground(choice)
         system = choice.prompt.strip() or ground.system
         lineup = list(_contestants(choice, system))
@@ -196,6 +200,7 @@ class Evaluating:
         return judge_of_kind(choice.judge, [one.expected for one in ground.test_set.prompts if one.expected])
 
     def _work(self, choice: Choice) -> None:
+        """Answer in the thread, and end the progress with the error, if any; a stop is none."""
         error: Message | None = msg("evaluation_view.broken")
         try:
             error = self._answer(choice)
@@ -205,6 +210,8 @@ class Evaluating:
             self._progress = replace(self._progress, at_work=False, error=error)
 
     def _answer(self, choice: Choice) -> Message | None:
+        """Answer what is missing, noting the progress, until all is answered (then keep the result) or stopped. Return
+        None."""
         evaluation = self.prepare(choice)
         for done, total in answer_missing(self._chat, self._workspace, evaluation):
             self._progress = replace(self._progress, done=done, total=total)
@@ -237,7 +244,8 @@ def tried(workspace: Workspace, choice: Choice) -> Message | None:
 
 
 def _contestants(choice: Choice, system: str) -> Iterator[Contestant]:
-    """Yield the contestants of a choice; those with a prompt only if there is one."""
+    """Yield the contestants of a choice; those with a prompt only if there is one. Raises ModelError for an invalid
+    base."""
     ModelRef.parse(choice.model.removeprefix(BASE)) if not choice.run_id else None
     for word in choice.offered:
         column, _, extra = word.partition("+")

@@ -64,10 +64,8 @@ class TestSet(Frozen):
 
 
 def create(title: str, prompts: Sequence[Prompt], judge: JudgeSpec | None = None, base: str = "") -> TestSet:
-    """Make a set; a question that occurs twice is in it once, as it occurs last.
-
-    Raises ChatError without a title, without questions or with too many.
-    """
+    """Return a new set; a question that occurs twice is in it once, as it occurs last. Raises ChatError without a
+    title, without questions or with more than MAX_ROWS."""
     title = names.display_name(title)
     newest = {json.dumps(prompt.turns): prompt for prompt in prompts}
     if not title:
@@ -80,7 +78,8 @@ def create(title: str, prompts: Sequence[Prompt], judge: JudgeSpec | None = None
 
 
 def import_file(path: Path) -> TestSet:
-    """Read a set that was exported, or any file of prompts. Raises ChatError with one sentence and its line."""
+    """Return a set that was exported, or one of any file of prompts, titled by its name. Raises ChatError with one
+    sentence and its line."""
     values = values_of_file(path)
     first = values[0][1] if values else None
     header: JsonObject = first if isinstance(first, dict) and "test_set" in first else {}
@@ -93,7 +92,7 @@ def import_file(path: Path) -> TestSet:
 
 
 def of_sample(dataset: str) -> TestSet | None:
-    """The questions that come with a sample dataset, sample:<name>; None for another dataset, or one without."""
+    """Return the questions that come with a sample dataset, sample:<name>; None for another dataset, or one without."""
     file = PRESETS / "samples" / f"{dataset.removeprefix('sample:')}.heldout.yaml"
     if not dataset.startswith("sample:") or not file.is_file():
         return None
@@ -105,7 +104,7 @@ def of_sample(dataset: str) -> TestSet | None:
 
 
 def lines(test_set: TestSet) -> Iterator[str]:
-    """The lines of a set's file."""
+    """Yield the lines of a set's file: its title, judge, version and base, then the questions."""
     for record in (
         {
             "test_set": test_set.title,
@@ -135,10 +134,9 @@ def add_failure(
     tags: Sequence[str] = (),
 ) -> TestSet:
     """Keep a question that a model answered badly as a test of its base, and return the set of that base's failures.
-
-    turns: up to the question. answer: the bad one. expected: a correct one, if the person wrote it; without it and
-    without a judge, a person judges the answers to come. Raises ChatError without a question, or if the set is full.
-    """
+    turns: up to the question. answer: the bad one, kept as a person's vote too. expected: a correct one, if the person
+    wrote it; without it and without a judge, a person judges the answers to come. Raises ChatError without a question,
+    or if the set is full."""
     if judge is None:
         judge = propose([expected]) if expected.strip() else PersonJudge()
     value: JsonObject = {"messages": list(turns), "tags": list(tags)} | ({"expected": expected} if expected else {})
@@ -149,7 +147,8 @@ def add_failure(
 
 
 def add(workspace: Workspace, title: str, prompts: Sequence[Prompt], base: str = "") -> TestSet:
-    """Add questions to the set with this title, or create it; one that it has already is replaced. Raises ChatError."""
+    """Add questions to the set with this title, or create it, and return it; one that it has already is replaced.
+    Raises ChatError."""
     with _changing(workspace):
         there = next((one for one in all_sets(workspace) if one.title == title), None)
         if there is None:
@@ -158,8 +157,8 @@ def add(workspace: Workspace, title: str, prompts: Sequence[Prompt], base: str =
 
 
 def remove_questions(workspace: Workspace, name: str, places: Collection[int]) -> TestSet | None:
-    """Take the questions at these places, from 0, out of a set; without a question left the set is deleted. Raises
-    ChatError for an unknown set."""
+    """Take the questions at these places, from 0, out of a set and return it; without a question left the set is
+    deleted (None). Raises ChatError for an unknown set."""
     with _changing(workspace):
         test_set = open_set(workspace, name)
         kept = tuple(prompt for place, prompt in enumerate(test_set.prompts) if place not in places)
@@ -176,7 +175,8 @@ def remove(workspace: Workspace, name: str) -> None:
 
 
 def rename(workspace: Workspace, name: str, title: str) -> TestSet:
-    """Give a set another title. Raises ChatError for an unknown set, without a title, or if a set has it already."""
+    """Give a set another title, whose file's name follows from it, and return it. Raises ChatError for an unknown set,
+    without a title, or if a set has it already."""
     with _changing(workspace):
         test_set = open_set(workspace, name)
         renamed = test_set.model_copy(update={"title": names.display_name(title)})
@@ -201,7 +201,8 @@ def _file(workspace: Workspace, test_set: TestSet) -> Path:
 
 @contextmanager
 def _changing(workspace: Workspace) -> Iterator[None]:
-    """Hold the lock of the sets, so that two failures at once are both kept. Raises RunError if the disk refuses."""
+    """Context manager: the lock of the sets, so that two failures at once are both kept. Raises ChatError if it is held
+    for LOCK_S, RunError if the disk refuses."""
     folder = workspace.root / FOLDER
     with files.writing(workspace.root):
         folder.mkdir(parents=True, exist_ok=True)
@@ -213,7 +214,8 @@ def _changing(workspace: Workspace) -> Iterator[None]:
 
 
 def _write(workspace: Workspace, test_set: TestSet) -> TestSet:
-    """Write a set whose file nobody else changes meanwhile, and return it with its version."""
+    """Write a set whose file nobody else changes meanwhile, and return it; its version grows by one if the questions
+    differ from the file's."""
     path = _file(workspace, test_set)
     with suppress(ChatError):
         before = import_file(path)

@@ -75,7 +75,8 @@ class Table:
         return prompt.judge or self.judge
 
     def agreements(self) -> dict[str, Agreement]:
-        """Return for each kind of judge, but the person's votes themselves, how far it agrees with the votes."""
+        """Return for each kind of judge how far its verdicts agree with the person's votes; not for the votes
+        themselves."""
         both = dict[str, list[tuple[Outcome, Outcome]]]()
         for (number, place), vote in self.votes.items():
             kind, verdict = (
@@ -178,7 +179,7 @@ class Table:
 
     def lost(self, earlier: Table) -> tuple[list[int], Message | None]:
         """Return the numbers of the questions that an earlier evaluation's fine-tuned model answered right and this
-        one's does not; and why the two cannot be compared, if they cannot."""
+        one's does not; and why the two cannot be compared, if they cannot. ([], None) without fine-tuned models."""
         here, there = self.tuned, earlier.tuned
         if here is None or there is None:
             return [], None

@@ -34,7 +34,7 @@ class PersonVote(Frozen):
 
 
 def vote(workspace: Workspace, turns: Sequence[JsonObject], answer: str, outcome: Outcome) -> None:
-    """Keep a vote on an answer to a conversation. Raises RunError if the disk refuses."""
+    """Keep a vote on an answer, its thoughts left out, to a conversation. Raises RunError if the disk refuses."""
     path = workspace.root / FILE
     with files.writing(workspace.root):
         path.parent.mkdir(parents=True, exist_ok=True)

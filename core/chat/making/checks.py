@@ -56,10 +56,8 @@ def judge_of(answers: Sequence[str]) -> JudgeSpec:
 
 def says_the_same(spec: JudgeSpec, expected: str, answer: str, exactly: bool = False) -> bool:
     """Return whether an answer says what is expected: by the judge, or in part and with the same words; and with the
-    same numbers.
-
-    exactly: right by the judge, as it is demanded of an answer without the passage.
-    """
+    same numbers. exactly: right by the judge, as it is demanded of an answer without the passage. If the judge cannot
+    judge: the same text."""
     try:
         verdict = judge(spec, expected, answer)
     except JudgeError:

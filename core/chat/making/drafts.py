@@ -63,10 +63,8 @@ def schema(kind: Kind) -> JsonObject:
 
 
 def drafts_of(text: str, kind: Kind, absent_answer: str = "") -> tuple[list[Draft], int]:
-    """Return the rows of a reply, and how many of its rows have another form.
-
-    absent_answer: of questions that the passage does not answer. Raises ValueError for a reply that is not JSON.
-    """
+    """Return the rows of a reply in JSON, and how many of its rows have another form. absent_answer: of questions that
+    the passage does not answer. Raises ValueError for a reply that is not JSON, or holds no list of rows."""
     value, _ = parse(without_thoughts(text))
     rows = value.get("rows", [value]) if isinstance(value, dict) else value
     if not isinstance(rows, list):
@@ -81,6 +79,8 @@ def drafts_of(text: str, kind: Kind, absent_answer: str = "") -> tuple[list[Draf
 
 
 def _draft(row: BaseModel, absent_answer: str) -> Draft:
+    """Return a row as a draft: the steps of a conversation, a question without an answer in the passage, or a question
+    with its other wordings."""
     match row:
         case _Conversation():
             return Draft(steps=tuple(row.steps))

@@ -59,7 +59,8 @@ class Making:
 
     @classmethod
     def prepare(cls, workspace: Workspace, order: MakingOrder, passages: Sequence[Passage]) -> Making:
-        """Open the making with this order and these passages, or create it. Raises ChatError without a passage."""
+        """Open the making with this order and these passages, or create its folder. Raises ChatError without a
+        passage."""
         if not passages:
             raise ChatError("making.no_passages", title=order.title)
         for making in cls.all_of(workspace):
@@ -151,7 +152,8 @@ class Making:
         return (row for number in sorted(results) for row in results[number].rows)
 
     def rows(self) -> tuple[list[MadeRow], list[Dropped]]:
-        """Return the rows, as edited, without those that a person rejected; and those that repeat an earlier row."""
+        """Return the rows, as edited, without those that a person rejected; and those that repeat an earlier row, as
+        dropped."""
         marks, kept, near = self.marks(), list[MadeRow](), Near()
         for row in self._all_rows():
             mark = marks.get(row.id)
@@ -164,7 +166,8 @@ class Making:
         return [row for place, row in enumerate(kept) if place not in repeats], again
 
     def values(self) -> Iterator[JsonObject]:
-        """Yield the dataset's rows: one for each wording, with its split and its source."""
+        """Yield the dataset's rows: one for each wording, with its split (if some passages are for validation) and its
+        source."""
         passages = {passage.number: passage for passage in self.passages()}
         has_split = any(passage.validation for passage in passages.values())
         for row in self.rows()[0]:
@@ -180,7 +183,8 @@ class Making:
                 yield {"messages": messages(steps), **split, "source": source}
 
     def dataset(self, workspace: Workspace, store: DatasetStore) -> DatasetInfo:
-        """Add the rows so far to the workspace as a dataset. Raises DataError without a row, or if the disk refuses."""
+        """Add the rows so far to the workspace as a dataset and return it. Raises DataError without a row, or if the
+        disk refuses."""
         values = list(self.values())
         if not values:
             raise DataError("making.no_rows", title=self.order.title)

@@ -29,10 +29,9 @@ def write_passage(
     wanted: Sequence[tuple[str, str]] = (),
     unwanted: Sequence[str] = (),
 ) -> Result:
-    """Let the writer write the rows of one passage, and check each.
-
-    wanted: rows to follow; unwanted: questions to avoid. Raises ChatError if the writer cannot be used.
-    """
+    """Let the writer write the rows of one passage, by the order sometimes also a question that it does not answer, and
+    check each; return rows, dropped ones and the seconds it took. wanted: rows to follow; unwanted: questions to avoid.
+    Raises ChatError if the writer cannot be used."""
     began = time.monotonic()
     language = order.language or language_of(passage.text) or "en"
     rows, failed = list[MadeRow](), list[Dropped]()
@@ -61,7 +60,7 @@ def _draws(order: MakingOrder, passage: Passage) -> bool:
 def _drafts(
     writer: RowWriter, request: list[Turn], kind: Kind, language: str, count: int, wordings: int
 ) -> tuple[list[Draft], list[Dropped]]:
-    """Request rows until a reply is JSON; return them, and what is wrong with the replies."""
+    """Request rows, at most ATTEMPTS times, until a reply is JSON; return them, and what is wrong with the replies."""
     tokens = min(MAX_TOKENS, ROW_TOKENS * count + 60 * count * (wordings - 1))
     absent = prompts.prompt_of("absent").absent_answer
     text = ""
@@ -78,7 +77,8 @@ def _drafts(
 def _checked(
     drafts: Sequence[Draft], kind: Kind, passage: Passage, writer: RowWriter, language: str
 ) -> Iterator[MadeRow | Dropped]:
-    """Yield each draft as the row that it is, or as dropped with the reason."""
+    """Yield each draft as a row, or as dropped with the reason: a quote or number that the passage lacks, or another
+    answer of the writer from the passage alone. known: the writer answers the same without the passage."""
     valid = list[tuple[Draft, tuple[Span, ...]]]()
     for draft in drafts:
         spans = _spans(draft, kind, passage)
@@ -123,8 +123,8 @@ def _spans(draft: Draft, kind: Kind, passage: Passage) -> tuple[Span, ...] | Dro
 
 
 def _agrees(kind: Kind, spec: JudgeSpec, answer: str, other: str) -> bool:
-    """Return whether an answer from the passage alone says what the row says. A summary has no second answer that it
-    could be compared with."""
+    """Return whether an answer from the passage alone says what the row says; of a question without an answer, whether
+    it says that none is stated. A summary has no second answer that it could be compared with."""
     is_stated = prompts.NOT_STATED.casefold() not in other.casefold()
     if kind == "absent":
         return not is_stated

@@ -94,6 +94,7 @@ class _Open:
         return not all(block.is_heading for block in self.blocks)
 
     def passage(self, number: int) -> Passage:
+        """Return it as a passage with this number and its place in the document."""
         first, last = self.blocks[0], self.blocks[-1]
         rows, end = (first.row, last.row), last.place + len(last.text)
         return Passage(
@@ -152,7 +153,7 @@ def _size(text: str) -> int:
 
 
 def _parts(block: Block) -> Iterator[Block]:
-    """Yield a block, divided if it is too long for a passage."""
+    """Yield a block, divided at sentences, or a table at its lines, if it is too long for a passage."""
     is_table = block.text.count("\n|") > 1 or block.text.count(" | ") > block.text.count("\n") > 0
     limit, size = TABLE_BYTES if is_table else MAX_BYTES, _size(block.text)
     if size <= limit:
@@ -166,7 +167,8 @@ def _parts(block: Block) -> Iterator[Block]:
 
 
 def _apart(passages: Sequence[Passage], seed: int) -> set[int]:
-    """Return the numbers of the passages of some files, chapters or, where those are too large, of single passages."""
+    """Return the numbers of the passages that are set apart for validation, about the share APART: of some files,
+    chapters or, where those are too large, single passages. Empty for fewer than MIN_PASSAGES."""
     if len(passages) < MIN_PASSAGES:
         return set()
     for units in _divisions(passages):

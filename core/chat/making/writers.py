@@ -62,12 +62,13 @@ class ServerWriter:
         attempt: int = 0,
         schema: JsonObject | None = None,
     ) -> list[str]:
+        """Answer the conversations as `RowWriter.answers`, SENT_AT_ONCE requests at a time."""
         with ThreadPoolExecutor(SENT_AT_ONCE) as pool:
             return list(pool.map(lambda turns: self._answer(turns, max_tokens, attempt, schema), conversations))
 
     def _answer(self, turns: Sequence[Turn], max_tokens: int, attempt: int, schema: JsonObject | None) -> str:
         """Return one answer; "" for a reply in another format than OpenAI's. Repeats a request that is refused for the
-        moment (429, 5xx)."""
+        moment (429, 5xx), and without the schema once the server refuses it. Raises ChatError."""
         waits = iter(WAITS_S)
         while True:
             options: JsonObject = {
@@ -115,6 +116,7 @@ class LocalWriter:
         attempt: int = 0,
         schema: JsonObject | None = None,
     ) -> list[str]:
+        """Answer the conversations as `RowWriter.answers`, AT_ONCE at a time, without thinking."""
         thinks = self.chat.state().thinks
         sampling = Sampling(
             do_sample=attempt > 0, temperature=TEMPERATURE, seed=attempt, max_new_tokens=max_tokens,
@@ -126,7 +128,8 @@ class LocalWriter:
         return texts
 
     def _together(self, conversations: Conversations, sampling: Sampling) -> list[str]:
-        """Answer in one batch; one by one if a conversation among them is too long, whose answer is ""."""
+        """Return the answers of one batch; answers one by one if a conversation among them is too long, whose answer is
+        "". Raises ChatError for other errors."""
         pairs = [(turns, None) if self.target.adapter is None else (None, turns) for turns in conversations]
         texts = [""] * len(pairs)
         try:

@@ -35,11 +35,8 @@ class HeldOut(Strict):
 
 
 def load_heldout(path: Path | str) -> tuple[HeldOut, ...]:
-    """Return the held-out questions of a file, in its order.
-
-    Raises ValueError that names every bad entry (counted from 0); FileNotFoundError and yaml.YAMLError unchanged. These
-    files are the project's own, so this is no GarageError.
-    """
+    """Return the held-out questions of a file, in its order. Raises ValueError that names every bad entry (counted from
+    0); FileNotFoundError and yaml.YAMLError unchanged. These files are the project's own, so this is no GarageError."""
     return _FILE.validate_python(yaml.safe_load(Path(path).read_text("utf-8")), strict=False)
 
 

@@ -25,8 +25,8 @@ class Decoder:
         self._cache = "cache" if "cache" in self._takes else "past_key_values"  # renamed in transformers 5
 
     def left_padded(self, prompts: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the prompts padded on the left: (B, T) ids and (B, T) mask, 0 on padding. Raises ModelError for a
-        token that the model does not know."""
+        """Return the prompts padded on the left, on the model's device: (B, T) ids and (B, T) mask, 0 on padding.
+        Raises ModelError for a token that the model does not know."""
         vocabulary.require_rows(self._model, prompts)
         longest = max(map(len, prompts))
         ids = [[self.pad_token_id] * (longest - len(prompt)) + prompt for prompt in prompts]
@@ -61,7 +61,8 @@ class DecodedRows:
         self._ids, self._mask = decoder.left_padded(prompts)
 
     def next_logits(self) -> torch.Tensor:
-        """Read the newest tokens, at first the prompts: (B, V) float32 logits of each row's next token."""
+        """Read the newest tokens, at first the prompts (whose cache is then copied for each of their rows); return (B,
+        V) float32 logits of each row's next token."""
         logits, self._cache = self._decoder.forward(self._ids, self._mask, self._cache)
         if self._copies == 1:
             return logits

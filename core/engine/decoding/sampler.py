@@ -45,8 +45,9 @@ class Sampler:
     def draw(
         self, prompts: Sequence[list[int]], copies: int, table: torch.Tensor, check: Callable[[], None] = lambda: None
     ) -> list[DrawnAnswer]:
-        """Return `copies` answers of each prompt, one prompt after the other, decoded as one batch. table: a row of
-        `chances` for each. check is called before each token and may raise. The cache is freed on return."""
+        """Return `copies` answers of each prompt with the log-probabilities of their tokens, one prompt after the
+        other, decoded as one batch. table: a row of `chances` for each. check is called before each token and may
+        raise. The cache is freed on return."""
         answers = [DrawnAnswer(list(prompt)) for prompt in prompts for _ in range(copies)]
         with torch.no_grad(), attention.set_aside(self._model):
             decoding, alive = DecodedRows(self._decoder, prompts, copies), list(range(len(answers)))
@@ -68,7 +69,8 @@ class Sampler:
         return answers
 
     def _choose(self, logits: torch.Tensor, chance: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the next token of each row and its log-probability, (B,) each. logits: (B, V); chance: (B,)."""
+        """Return the next token of each row and its log-probability at the temperature, (B,) each: the likeliest at 0,
+        else the one at chance of the cumulated probabilities. logits: (B, V); chance: (B,) from 0 to 1."""
         logps = torch.log_softmax(logits / (self._temperature or 1.0), -1)
         if not self._temperature:
             chosen = logits.argmax(-1)

@@ -76,8 +76,8 @@ class AboutSet(Frozen):
 
 
 def select_part(parts: Sequence[AboutPart], repo: str, named: tuple[str, ...]) -> AboutPart:
-    """The named part: by configuration and split, by either, or the first. Raises DataError that lists the existing
-    ones."""
+    """Return the named part: by configuration and split, by either (its train split first), or the first. Raises
+    DataError that lists the existing ones."""
     matches = [part for part in parts if named in ((), (part.config, part.split), (part.config,), (part.split,))]
     if matches:
         return next(
@@ -89,8 +89,8 @@ def select_part(parts: Sequence[AboutPart], repo: str, named: tuple[str, ...]) -
 
 
 def about(name: SetName, with_rows: bool = False) -> AboutSet:
-    """Request the details of a dataset, and with_rows the first rows of its named part, within LOOK_S. Raises
-    DataError."""
+    """Return the details of a dataset, and with_rows the first rows of its named part, or why there are none, within
+    LOOK_S, from a worker that is killed at the end. Raises DataError, with similar names for a missing one."""
     if constants.HF_HUB_OFFLINE:
         raise DataError("hub_set.offline_mode", repo=name.repo)
     request = HubRequest.create(name.repo, pages=PAGES)
@@ -121,7 +121,7 @@ def about(name: SetName, with_rows: bool = False) -> AboutSet:
 
 
 def _with_suggestions(error: DataError, repo: str) -> DataError:
-    """Add similar names to the error about a dataset that the hub does not have."""
+    """Return the error, for a dataset that the hub does not have with similar names that a search finds."""
     if error.message.key != "hub_set.missing":
         return error
     owner, _, last = repo.partition("/")

@@ -26,8 +26,8 @@ class FetchedPart:
 
 
 def fetch(part: PartName, folder: Path, report: Report, check: Check, check_disk: CheckDisk) -> FetchedPart:
-    """Download a part into folder, as download.fetch. Raises DataError, and what check raises, which ends it within a
-    second."""
+    """Download a part into folder and return its files, commit and licence, as download.fetch. Raises DataError, and
+    what check raises, which ends it within a second."""
     order = {
         "repo": part.repo,
         "revision": constants.DEFAULT_REVISION,

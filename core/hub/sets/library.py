@@ -78,7 +78,7 @@ class Part:
 
 def configure(cache: Path) -> None:
     """Set the library up for this process: cards and indexes go into cache; a broken connection raises at once, because
-    `DownloadWork` retries."""
+    the caller retries; no progress bars."""
     constants.HF_HUB_CACHE = datasets.config.HF_DATASETS_CACHE = str(cache)
     datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # it would report the dataset to another address
     datasets.config.STREAMING_READ_MAX_RETRIES = datasets.config.STREAMING_OPEN_MAX_RETRIES = 1
@@ -89,7 +89,8 @@ def configure(cache: Path) -> None:
 
 
 def parts_of(listing: Listing) -> list[Part]:
-    """The readable parts as the card lists them, the default configuration first. Raises DataError, HTTPError."""
+    """Return the readable parts as the card lists them, the default configuration first. Raises DataError for a set
+    with a script, of media or without readable files; HTTPError."""
     repo = listing.repo_id
     script = f"{repo.rpartition('/')[2]}.py"
     if script in listing.siblings:
@@ -118,7 +119,7 @@ def part_named(listing: Listing, named: tuple[str, ...]) -> Part:
 
 
 def _module(listing: Listing) -> DatasetModule:
-    """Return what the datasets library finds in the repository. Raises DataError."""
+    """Return what the datasets library finds in the repository. Raises DataError without data files."""
     factory = HubDatasetModuleFactory(
         listing.repo_id,
         listing.commit,
@@ -162,7 +163,8 @@ def _parts(listing: Listing, module: DatasetModule, kind: str, config: BuilderCo
 
 
 def _no_readable_files(listing: Listing, key: str = "") -> DataError:
-    """Return the error that names some of the repository's files, or says that it has none."""
+    """Return the error (key, or that nothing is readable) that names some of the repository's files, or says that it
+    has none."""
     about = ("readme", "license", ".gitattributes", "requirements", "dataset_info")
     names = [name for name in listing.siblings if not name.lower().startswith(about)]
     if not names:
@@ -228,7 +230,7 @@ def _is_media(feature: object) -> bool:
 
 
 def rows_of(rows: IterableDataset) -> Iterator[JsonObject]:
-    """Each as JSON has it, classes by their names, without media. Raises what the library and the hub do
+    """Yield each row as JSON has it, classes by their names, without media. Raises what the library and the hub do
     (`refusing`)."""
     features = rows.features or Features()
     left_out = set(media(rows.features))
@@ -237,7 +239,8 @@ def rows_of(rows: IterableDataset) -> Iterator[JsonObject]:
 
 
 def _as_json(value: object, feature: object) -> object:
-    """Return a cell as JSON: a class label by its name, bytes and non-finite numbers as None, other types as text."""
+    """Return a cell as JSON, however nested: a class label by its name, bytes and non-finite numbers as None, other
+    types as text."""
     if isinstance(feature, ClassLabel) and isinstance(value, int):
         return feature.int2str(value) if 0 <= value < feature.num_classes else None
     if isinstance(value, dict):
@@ -254,7 +257,8 @@ def _as_json(value: object, feature: object) -> object:
 
 @contextmanager
 def refusing(repo: str, file: str) -> Iterator[None]:
-    """Replace an error of the library by the hub's error behind it, else by one sentence about the broken file."""
+    """Context manager: replaces an error of the library by the hub's error behind it, else by DataError about the
+    broken file."""
     try:
         yield
     except Exception as error:  # noqa: BLE001 - the library, a card or a file may raise anything

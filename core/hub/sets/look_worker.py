@@ -34,7 +34,8 @@ MAX_ROWS = 10
 
 
 def look(repo: str, named: tuple[str, ...], with_rows: bool, say: Callable[..., None]) -> None:
-    """Send what is known of a dataset, more each time: its page, its parts, and with_rows the first rows."""
+    """Send what is known of a dataset, more each time: its page and parts, and with_rows the first rows; for a gated
+    one its page and the reason, for any error a refusal."""
     request = HubRequest.create(repo, pages=PAGES)
     try:
         repository = listing.fetch_listing(repo, request.revision, request.endpoint, "dataset")
@@ -62,6 +63,7 @@ def look(repo: str, named: tuple[str, ...], with_rows: bool, say: Callable[..., 
 
 
 def _about(repository: Listing, request: HubRequest) -> AboutSet:
+    """Return what the hub's record says of a dataset, without its parts."""
     info = repository.info
     assert isinstance(info, DatasetInfo)
     languages = (str(tag).removeprefix("language:") for tag in info.tags or [] if str(tag).startswith("language:"))
@@ -73,7 +75,8 @@ def _about(repository: Listing, request: HubRequest) -> AboutSet:
 
 
 def _head(repository: Listing, part: Part) -> SetHead:
-    """Read the first rows through the library. Raises DataError if every column is media."""
+    """Return the first rows (at most MAX_ROWS) as read through the library, and the media columns left out. Raises
+    DataError if every column is media."""
     stream = library.stream(part, repository)
     media = library.media(stream.features)
     if stream.features and len(media) == len(stream.features):
@@ -84,6 +87,7 @@ def _head(repository: Listing, part: Part) -> SetHead:
 
 
 def main() -> None:
+    """Carry out the order that the parent sends, and end the process, also once the parent has gone."""
     messages: Queue[JsonObject] = Queue()
     parent = ToParent()
     parent.listen(messages.put, lambda: os._exit(1))

@@ -25,7 +25,7 @@ class SetName:
 
     @classmethod
     def parse(cls, written: str) -> SetName:
-        """Parse a name or an address copied from a browser. Raises DataError."""
+        """Parse owner/name[:config][:split], or an address copied from a browser. Raises DataError."""
         rest = written.strip()
         address = _ADDRESS.match(rest)
         if address:

@@ -49,7 +49,8 @@ class FoundSet:
 
 
 def search(words: str, most: int = MOST, endpoint: str | None = None) -> list[FoundSet]:
-    """Datasets that the hub finds for words, the most downloaded first. Raises DataError with one sentence."""
+    """Return the datasets that the hub finds for words, at most `most`, the most downloaded first. Raises DataError
+    with one sentence."""
     request = Search.create(words, endpoint)
     try:
         matches = [_parse_row(DatasetInfo(**row)) for row in rows_of("datasets", request.words, EXPAND, most, endpoint)]
@@ -61,6 +62,7 @@ def search(words: str, most: int = MOST, endpoint: str | None = None) -> list[Fo
 
 
 def _parse_row(row: DatasetInfo) -> FoundSet:
+    """Return a row of the hub as a found dataset, with the reason if its tags say that it cannot be trained."""
     tags = [str(tag) for tag in row.tags or []]
     return FoundSet(
         id=row.id,
@@ -86,7 +88,8 @@ def licence_of(row: DatasetInfo) -> str:
 
 
 def _rows_of_card(card: RepoCardData | None) -> int | None:
-    """Rows in all splits of all configurations, from the numbers that `datasets` writes into the card."""
+    """Return the number of rows in all splits of all configurations, as `datasets` writes them into the card; None
+    unless all are there."""
     info = card.get("dataset_info") if card else None
     configs = info if isinstance(info, list) else [info] if info else []
     splits = [split for config in configs if isinstance(config, dict) for split in _list(config.get("splits"))]

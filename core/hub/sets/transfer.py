@@ -48,7 +48,8 @@ class SetTransfer(Transfer):
         return self._rows if self.unit == "rows" else super().done
 
     def fetch(self, revision: str) -> Path:
-        """Download and return the cache folder. Raises DataError, ModelError, and errors that core.hub.hub_errors
+        """Download a part, set result, and return the cache folder: its files, or its first rows if only some are
+        requested and the files are not small. Raises DataError, ModelError, and errors that core.hub.hub_errors
         knows."""
         repository = listing.fetch_listing(self.part.repo, revision, self.endpoint, "dataset")
         part = library.part_named(repository, (self.part.config, self.part.split))
@@ -66,7 +67,8 @@ class SetTransfer(Transfer):
         return self.cached.folder
 
     def _all_files(self, repository: Listing, part: Part) -> list[Path]:
-        """Download all files of a part; convert them to JSON lines if no reader of ours knows their kind."""
+        """Download all files of a part and return their paths; they are converted to one file of JSON lines if no
+        reader of ours knows their kind."""
         snapshot = self.cached.folder / "snapshots" / repository.commit
         self._head(repository, part.files[0])  # refused if the repository is gated
         self._check_disk_and_fetch(repository, list(part.files), snapshot)
@@ -77,7 +79,8 @@ class SetTransfer(Transfer):
         return [self._write_rows(repository, part, [str(path) for path in paths], None)]
 
     def _first_rows(self, repository: Listing, part: Part) -> Path:
-        """Write the requested number of first rows as JSON lines, without downloading the files."""
+        """Write the requested number of first rows as JSON lines, without downloading the files, and return the file;
+        unit and total then count rows."""
         about = min(part.about.bytes, ABOUT_A_ROW * self.part.rows)
         self.check_disk(about, about)
         self.unit, self.total = "rows", self.part.rows
@@ -102,7 +105,8 @@ class SetTransfer(Transfer):
         return target
 
     def _write(self, rows: IterableDataset, target: Path, limit: int | None) -> None:
-        """Write one line a row, after the position that a killed or paused process saved. Raises TransferStopped."""
+        """Append one JSON line a row up to limit, after the position that a killed or paused process saved; save it
+        every PIECE rows. Raises TransferStopped."""
         mark = target.with_suffix(".mark")
         saved = files.read_object(mark)
         if saved and target.is_file() and target.stat().st_size >= saved["bytes"]:

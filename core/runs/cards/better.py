@@ -53,11 +53,8 @@ def _read(path: Path) -> list[HeldOutAnswers]:
 
 
 def sentences(run: RunFolder) -> list[Message]:
-    """Describe what an ended run changed: right answers with their interval, neutral loss, length; or why that is
-    unknown; and the test sets of its base.
-
-    Empty for a run without sample answers.
-    """
+    """Return what an ended run changed: right answers with their interval, neutral loss, length; or why that is
+    unknown; and the test sets of its base. [] for a run without sample answers."""
     film = scenes.read(run)
     if film is None:
         return []
@@ -80,7 +77,7 @@ def sentences(run: RunFolder) -> list[Message]:
 def _of_answers(film: Scenes, first: HeldOutAnswers, last: HeldOutAnswers, has_parent: bool) -> list[Message]:
     """Return sentences that compare the first answers with the last ones: how many are right, with intervals, and how
     long. Too few that ended in time give one sentence that says so; questions of earlier versions, which have neither
-    an answer nor a judge, none."""
+    an answer nor a judge, []."""
     questions = film.held_out
     if any(question.judge is None and not question.answer for question in questions):
         return []

@@ -61,7 +61,8 @@ def read(run: RunFolder) -> TestedAnswers | None:
 
 
 def sentences(run: RunFolder) -> list[Message]:
-    """Say how many tests the run passes, and name those that an earlier run passed and this one does not."""
+    """Return how many tests the run passes, and which ones an earlier run passed and this one does not; [] without
+    tests that were judged."""
     tested = read(run)
     judged = [one for one in tested.answers if one.outcome is not None] if tested else []
     if tested is None or not judged:

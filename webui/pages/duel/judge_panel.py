@@ -56,8 +56,9 @@ class JudgePanel(Panel):
         self.halt.click(self.halted, [self.judge, opened], view, cancels=[sent], **AT_ONCE)
 
     def shown_first(self, url: object, model: object, key: object, opened: object, request: gr.Request) -> list[object]:
-        """Show what a judge would receive; for a browser on this PC only. Inputs: address, model, key, comparison.
-        Outputs: judge, key (emptied), send, halt, message: the request and its receiver."""
+        """Show the first request that a judge would receive, or the score if none is missing; for a browser on this PC
+        only. Inputs: address, model, key, comparison. Outputs: judge (None after an error), key (emptied), send, halt,
+        message."""
         w = self.w
         try:
             if not is_local(request):

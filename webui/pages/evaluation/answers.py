@@ -66,7 +66,8 @@ def _kinds(table: Table, number: int) -> set[str]:
 
 
 def _row(table: Table, number: int, is_open: bool, w: Wording) -> Iterator[Html]:
-    """Yield a row, and if it is open a second one with its answers."""
+    """Yield a table row with the outcome and text of each contestant, and if it is open a second one with its
+    answers."""
     prompt = table.evaluation.lineup.prompts[number]
     cells = []
     for place, one in enumerate(table.contestants):
@@ -90,6 +91,7 @@ def _row(table: Table, number: int, is_open: bool, w: Wording) -> Iterator[Html]
 
 
 def _opened(table: Table, number: int, w: Wording) -> Iterator[Html]:
+    """Yield the expected answer, and each contestant's with its outcome and the reason."""
     prompt = table.evaluation.lineup.prompts[number]
     if prompt.expected:
         yield tag("div", tag("b", w.t("evaluation_view.expected")), _text(prompt.expected), class_="ev-answer")

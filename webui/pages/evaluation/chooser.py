@@ -122,7 +122,8 @@ def _select(name: str, label: str, options: Options, chosen: str, of: str = "", 
 
 
 def _trial(ground: Ground, spec: JudgeSpec, w: Wording) -> Iterator[Html]:
-    """Yield what a judge says on five rows: of the expected answer, and of that to another question."""
+    """Yield a table of what a judge says on five rows: of the expected answer, and of that to another question. Nothing
+    without expected answers."""
     expected = [one for one in ground.test_set.prompts if one.expected]
     if not expected:
         return
@@ -140,6 +141,7 @@ def _trial(ground: Ground, spec: JudgeSpec, w: Wording) -> Iterator[Html]:
 
 
 def _verdict(spec: JudgeSpec, expected: str, answer: str, w: Wording) -> Html:
+    """Return a cell with the judge's outcome on an answer and, as its title, the reason."""
     try:
         verdict = judge(spec, expected, answer)
         outcome, why = verdict.outcome, w.render(verdict.reason)
