@@ -10,6 +10,7 @@ names of those files, the page's too.
 
 from __future__ import annotations
 
+import bz2
 import math
 import os
 import string
@@ -24,14 +25,15 @@ from core import COMMAND
 from core.values import Frozen
 
 CORE_LOCALES = Path(__file__).parent / "locales"
-TOGETHER = "together.yaml"  # in a release: the files of a folder as its sections, in half the bytes
+PACKED = ".bz2"  # in a release, of files with the sentences of a language
+TOGETHER = f"together.yaml{PACKED}"  # in a release: the files of a folder as its sections, in half the bytes
 # For a quicker start: gradio builds the page once for each language.
 _CHOSEN = os.environ.get("LORA_GARAGE_LANGUAGES", "").replace(",", " ").split()
 LANGUAGES = (
     "en",
     *(
         code
-        for code in ("zh", *sorted(file.stem for file in CORE_LOCALES.glob("*.yaml")))
+        for code in ("zh", *sorted(file.name.partition(".")[0] for file in CORE_LOCALES.glob("*.yaml*")))
         if not _CHOSEN or code in _CHOSEN
     ),
 )
@@ -98,6 +100,12 @@ def _as_json(value: object) -> object:
     return str(value)
 
 
+def _read(path: Path) -> dict[str, Any]:
+    """Return what a file of sentences holds, packed or not; {} for an empty one."""
+    content = path.read_bytes()
+    return yaml.load(bz2.decompress(content) if path.suffix == PACKED else content, YAML_LOADER) or {}
+
+
 class Catalogue:
     """Sentences by language and key, from one or more folders; later folders add keys."""
 
@@ -107,14 +115,13 @@ class Catalogue:
         self._sentences: dict[str, dict[str, str]] = {language: {} for language in LANGUAGES}
         for folder in folders:
             for language in LANGUAGES:
-                for path in sorted((folder / language).glob("*.yaml")):
-                    entries = yaml.load(path.read_text("utf-8"), YAML_LOADER) or {}
+                for path in sorted((folder / language).glob("*.yaml*")):
+                    entries = _read(path)
                     for name, section in (entries if path.name == TOGETHER else {path.stem: entries}).items():
                         self._add(language, name, section)
         for language in LANGUAGES:
-            single_file = CORE_LOCALES / f"{language}.yaml"
-            if single_file.is_file():
-                for name, entries in yaml.load(single_file.read_text("utf-8"), YAML_LOADER).items():
+            for single_file in CORE_LOCALES.glob(f"{language}.yaml*"):
+                for name, entries in _read(single_file).items():
                     self._add(language, name, entries)
 
     def _add(self, language: str, name: str, entries: Mapping[str, str]) -> None:

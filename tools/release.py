@@ -2,8 +2,8 @@
 no git.
 
 Contents: the files needed to run, and the docs without their pictures and the pages for contributors. The sentences of
-a language are one file, except those that are read before the start, as many small files take twice the bytes. Two
-calls give the same bytes: order, times and modes follow from the commit alone. Uncommitted changes are not in it.
+a language are one packed file, except those that are read before the start, as many small files take twice the bytes.
+Two calls give the same bytes: order, times and modes follow from the commit alone. Uncommitted changes are not in it.
 Beside it is lora-garage.json, which `python launch.py update` reads. Prints every file with its size, then the
 archive's size and SHA-256.
 """
@@ -11,6 +11,7 @@ archive's size and SHA-256.
 from __future__ import annotations
 
 import argparse
+import bz2
 import hashlib
 import io
 import json
@@ -32,7 +33,8 @@ CONTENTS = (
     ":!docs/null-card*.md",
 )  # fmt: skip
 MAX_BYTES = 2_000_000
-TOGETHER = "together.yaml"  # as core/messages.py reads it
+PACKED = ".bz2"
+TOGETHER = f"together.yaml{PACKED}"  # as core/messages.py reads it
 LAUNCHERS = ("launch.yaml", "start.yaml")  # read as lines, before there is a YAML reader
 
 
@@ -65,17 +67,20 @@ def build(folder: Path) -> Path:
 
 
 def with_catalogues_together(files: dict[str, bytes]) -> dict[str, bytes]:
-    """Return the files with those of each folder of sentences as the sections of one."""
+    """Return the files with those of each folder of sentences as the sections of one; these, and the files of the
+    further languages, packed: sentences take a fifth less than in the archive's own way."""
     together: dict[str, bytes] = {}
     for name, content in sorted(files.items()):
         folder, _, file = name.rpartition("/")
-        if "/locales/" not in folder or file in LAUNCHERS:
+        if file in LAUNCHERS or "/locales" not in folder:
             together[name] = content
-            continue
-        section = b"".join(b"  " + line for line in content.splitlines(keepends=True))
-        target = f"{folder}/{TOGETHER}"
-        together[target] = together.get(target, b"") + f"{file.removesuffix('.yaml')}:\n".encode() + section + b"\n"
-    return together
+        elif folder.endswith("/locales"):
+            together[name + PACKED] = content
+        else:
+            section = b"".join(b"  " + line for line in content.splitlines(keepends=True))
+            target = f"{folder}/{TOGETHER}"
+            together[target] = together.get(target, b"") + f"{file.removesuffix('.yaml')}:\n".encode() + section + b"\n"
+    return {name: bz2.compress(content) if name.endswith(PACKED) else content for name, content in together.items()}
 
 
 def description(archive: Path) -> dict[str, str | int]:
