@@ -42,7 +42,7 @@ OF_RUN = (*OF_BASE, "tuned", "tuned+prompt")
 
 @dataclass(frozen=True)
 class Choice:
-    """What is evaluated.
+    """The model, questions, contestants and judge that a person chose.
 
     model: run:<id> or base:<model>. questions: set:<name>, data:<dataset>, whose rows would be trained on, or "" for
     what a run has kept out of training. who: contestants, all without any. prompt: a system prompt, judge: a kind of
@@ -79,7 +79,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Ground:
-    """What a choice comes to: the questions, the training rows if they are known, and what is proposed."""
+    """The basis of an evaluation: the questions, the training rows if they are known, and what is proposed."""
 
     test_set: TestSet
     learned: LearnedRows | None

@@ -137,15 +137,15 @@ class Making:
     def _guidance(self) -> tuple[list[tuple[str, str]], list[str]]:
         """Return rows to follow and questions to avoid: the order's examples, and the newest that a person marked."""
         rows = {row.id: row for row in self._all_rows()}
-        wanted, unwanted = list(self.order.examples), list[str]()
+        to_follow, to_avoid = list(self.order.examples), list[str]()
         for mark in self.marks().values():
             if (row := rows.get(mark.row)) and mark.decision in ("more", "never"):
                 step = (mark.draft or row.draft).steps[0]
                 if mark.decision == "more":
-                    wanted.append((step.question, step.answer))
+                    to_follow.append((step.question, step.answer))
                 else:
-                    unwanted.append(step.question)
-        return wanted[-SHOWN:], unwanted[-SHOWN:]
+                    to_avoid.append(step.question)
+        return to_follow[-SHOWN:], to_avoid[-SHOWN:]
 
     def _all_rows(self) -> Iterator[MadeRow]:
         results = self.results()

@@ -26,11 +26,11 @@ def write_passage(
     order: MakingOrder,
     passage: Passage,
     writer: RowWriter,
-    wanted: Sequence[tuple[str, str]] = (),
-    unwanted: Sequence[str] = (),
+    to_follow: Sequence[tuple[str, str]] = (),
+    to_avoid: Sequence[str] = (),
 ) -> Result:
     """Let the writer write the rows of one passage, by the order sometimes also a question that it does not answer, and
-    check each; return rows, dropped ones and the seconds it took. wanted: rows to follow; unwanted: questions to avoid.
+    check each; return rows, dropped ones and the seconds it took. to_follow: rows; to_avoid: questions.
     Raises ChatError if the writer cannot be used."""
     began = time.monotonic()
     language = order.language or language_of(passage.text) or "en"
@@ -39,7 +39,7 @@ def write_passage(
     if _draws(order, passage):
         kinds.append(("absent", 1))
     for kind, count in kinds:
-        request = prompts.writing(kind, language, passage.text, count, order.wordings, wanted, unwanted)
+        request = prompts.writing(kind, language, passage.text, count, order.wordings, to_follow, to_avoid)
         drafts, problems = _drafts(writer, request, kind, language, count, order.wordings)
         failed += [problem.model_copy(update={"passage": passage.number}) for problem in problems]
         for one in _checked(drafts[:count], kind, passage, writer, language):

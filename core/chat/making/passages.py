@@ -38,7 +38,7 @@ class Block:
 
     @property
     def is_heading(self) -> bool:
-        """Whether it has nothing but headings."""
+        """True if it has nothing but headings."""
         return all(_HEADING.match(line) or not line.strip() for line in self.text.split("\n"))
 
 

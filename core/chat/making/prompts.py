@@ -60,17 +60,17 @@ def writing(
     passage: str,
     count: int,
     wordings: int,
-    wanted: Sequence[tuple[str, str]] = (),
-    unwanted: Sequence[str] = (),
+    to_follow: Sequence[tuple[str, str]] = (),
+    to_avoid: Sequence[str] = (),
 ) -> list[Turn]:
-    """Return the request for rows of a passage. wanted: rows (question, answer) whose style is to be followed;
-    unwanted: questions that a person rejected."""
+    """Return the request for rows of a passage. to_follow: rows (question, answer) whose style is to be followed;
+    to_avoid: questions that a person rejected."""
     text = prompt_of(kind).text(language, count=count, wordings=wordings)
-    if wanted:
-        rows = [{"question": question, "answer": answer} for question, answer in wanted]
+    if to_follow:
+        rows = [{"question": question, "answer": answer} for question, answer in to_follow]
         text += f"\n\n{_shared('wanted').text(language)}\n{json.dumps(rows, ensure_ascii=False)}"
-    if unwanted:
-        text += f"\n\n{_shared('unwanted').text(language)}\n{json.dumps(list(unwanted), ensure_ascii=False)}"
+    if to_avoid:
+        text += f"\n\n{_shared('unwanted').text(language)}\n{json.dumps(list(to_avoid), ensure_ascii=False)}"
     return [{"role": "system", "content": text}, {"role": "user", "content": harmless(passage)}]
 
 

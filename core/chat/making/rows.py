@@ -1,4 +1,4 @@
-"""What is to be made from documents, the rows that were made, and those that were dropped."""
+"""The order for rows from documents, the rows that were made, and those that were dropped."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Reason = Literal["not_json", "form", "quote", "number", "differs", "stated", "re
 
 
 class MakingOrder(Frozen):
-    """What is to be made. documents: ids of datasets with their versions; language: "" for that of each passage;
+    """An order for rows. documents: ids of datasets with their versions; language: "" for that of each passage;
     count: rows of a passage; wordings: of each question; absent: share of the passages from which a question is written
     that they do not answer; examples: rows (question, answer) whose style is followed."""
 
@@ -54,7 +54,7 @@ class Dropped(Frozen):
 
 
 class Result(Frozen):
-    """What came of a passage: a line of written.jsonl."""
+    """The rows of a finished passage: a line of written.jsonl."""
 
     passage: int
     rows: tuple[MadeRow, ...] = ()

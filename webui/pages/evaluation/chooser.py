@@ -1,4 +1,4 @@
-"""What is evaluated: the model, the questions, the contestants, and the judge, shown at work on five rows."""
+"""Choices of an evaluation: the model, the questions, the contestants, and the judge, shown at work on five rows."""
 
 from __future__ import annotations
 
@@ -114,10 +114,11 @@ def _judge_field(ground: Ground, spec: JudgeSpec, key: str, w: Wording) -> Html:
     return _select("judge", w.t("evaluate_page.right_if"), options, spec.kind, key, act="judge")
 
 
-def _select(name: str, label: str, options: Options, chosen: str, of: str = "", act: str | None = None) -> Html:
-    """of: what the options depend on; another one makes another field. act: pressed when it changes."""
+def _select(name: str, label: str, options: Options, chosen: str, owner: str = "", act: str | None = None) -> Html:
+    """Return a labelled list of options. owner: what they depend on; another one makes another field. act: pressed when
+    it changes."""
     listed = (tag("option", text, value=value, selected=value == chosen) for text, value in options)
-    field = tag("select", *listed, name_=name, id=f"ep-{name}-{of}" if of else f"ep-{name}", data_act=act)
+    field = tag("select", *listed, name_=name, id=f"ep-{name}-{owner}" if owner else f"ep-{name}", data_act=act)
     return tag("label", tag("span", label), field, class_="ep-field")
 
 
