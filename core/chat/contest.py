@@ -57,7 +57,7 @@ def _answer(chat: ChatClient, comparison: PromptComparison, target: ChatTarget, 
     lineup, missing = comparison.lineup, set(comparison.missing())
     if not any((prompt, place) in missing for prompt in range(len(lineup.prompts)) for place in group):
         return
-    _ensure_loaded(chat, target)
+    ensure_loaded(chat, target)
     for begin in range(0, len(lineup.prompts), AT_ONCE):
         prompts = range(begin, min(begin + AT_ONCE, len(lineup.prompts)))
         # (contestants by column, prompts): prompts that the same contestants have to answer go into one batch
@@ -159,7 +159,8 @@ def _together(contestants: tuple[Contestant, ...], places: list[int]) -> list[di
     return pairs
 
 
-def _ensure_loaded(chat: ChatClient, target: ChatTarget) -> None:
+def ensure_loaded(chat: ChatClient, target: ChatTarget) -> None:
+    """Load target, unless it is the loaded model, and wait for it. Raises ChatError."""
     state = chat.state()
     if state.target != target or state.phase not in ("ready", "answering"):
         chat.load(target)

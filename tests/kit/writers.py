@@ -28,6 +28,12 @@ def facts_of(passage: str) -> list[tuple[str, str, str]]:
     return [(f"What does the {part} of the Brassel {n} do?", f"It {does}.", quote) for quote, part, n, does in found]
 
 
+def scripted_reply(body: dict[str, Any]) -> str:
+    """The reply of a server whose model is a ScriptedWriter, to the body of a request."""
+    wanted = body.get("response_format", {}).get("json_schema", {}).get("schema")
+    return ScriptedWriter().answers([body["messages"]], 100, schema=wanted)[0]
+
+
 class ScriptedWriter:
     """Writes each fact as a row, and answers from the passage that it is given. change: of a reply before it is
     returned, by the number of the call."""

@@ -78,6 +78,7 @@ async function press(act) {
     const reply = await server.press({ ...act, run: act.run ?? props.value, fields: fields() });
     said.innerHTML = reply?.said ?? '';
     chosen = { ...chosen, ...reply?.chosen };
+    if (reply?.click) document.querySelector(reply.click)?.click();
     for (const name of reply?.empty ?? []) for (const one of body.querySelectorAll(`[name=${name}]`)) one.value = '';
   } catch (error) { console.warn(error); }
   isPressing = false;
@@ -97,6 +98,10 @@ element.addEventListener('click', ({ target }) => {
     poll();
   }
   if (button?.dataset.act && !(button.dataset.sure && !confirm(button.dataset.sure))) press({ ...button.dataset });
+});
+element.addEventListener('keydown', (event) => {
+  if (!/^[a-z]$/.test(event.key) || !loraGarageKeys.isOn(event) || event.target.matches('input, textarea, select')) return;
+  body.querySelector(`[data-key="${event.key}"]`)?.click();
 });
 element.addEventListener('change', async ({ target }) => {
   if (target.type === 'file') {

@@ -28,7 +28,9 @@ from webui.pages.data_mending import Mending
 from webui.pages.data_parting import Parting
 from webui.pages.data_row import RowEditor
 from webui.pages.data_table import RowsTable
+from webui.pages.making import DocumentQuestions
 from webui.pages.page_around import PageAround
+from webui.run.evaluated import component
 from webui.server.set_file import address
 from webui.state.services import Services
 
@@ -63,6 +65,10 @@ class DataPage:
             with gr.Column(scale=9, min_width=320, elem_id="data-main"):
                 self._build_head()
                 self.mending.build()
+                questions = DocumentQuestions(self.services, self.w)
+                self.questions = component(
+                    self.services, self.w, None, "data-questions", questions.drawn, questions.press
+                )
                 with gr.Row(equal_height=False, elem_id="data-work"):
                     with gr.Column(
                         visible=False, scale=6, min_width=300, elem_id="data-table", elem_classes="lg-card"
@@ -98,7 +104,7 @@ class DataPage:
         whose tokens are shown."""
         drawn = [
             self.sets, self.head, self.actions, self.copy, self.export, self.delete, self.work, self.table.table,
-            *self.parting.outputs, *self.row.outputs, *self.mending.outputs,
+            *self.parting.outputs, *self.row.outputs, *self.mending.outputs, self.questions,
         ]  # fmt: skip
         shows = [self.sets, self.row.opened]
 
@@ -226,6 +232,7 @@ class DataPage:
         closed = self.row.closed() if isinstance(opened, dict) and opened.get("set") != id else {}
         nothing = {
             self.actions: hidden, self.work: hidden, self.table.table: None, self.parting.column: hidden,
+            self.questions: None,
             **self.row.closed(),
         }  # fmt: skip
         if not isinstance(id, str) or not id:
@@ -251,6 +258,7 @@ class DataPage:
             self.export: export,
             self.delete: gr.update(visible=own),
             self.work: gr.update(visible=True),
+            self.questions: id,
             **table,
             **closed,
             **(self.mending.look(id) if rows.stored <= FOUND_AT_ONCE else {}),

@@ -75,7 +75,8 @@ def component(
         except GarageError as error:
             html = notice(w.render(error.message))
         mark = hashlib.blake2b(html.encode("utf-8", "replace"), digest_size=8).hexdigest()
-        wait = {"wait_ms": POLL_MS if services.evaluating.progress().at_work else IDLE_POLL_MS, "mark": mark}
+        is_busy = services.evaluating.progress().at_work or services.makings.progress().at_work
+        wait = {"wait_ms": POLL_MS if is_busy else IDLE_POLL_MS, "mark": mark}
         return wait if request.get("mark") == mark else wait | {"html": html}
 
     def press(request: object) -> JsonObject:

@@ -32,6 +32,7 @@ from core.workspace.writable import WriteWatch
 from webui.state.curves import Curves
 from webui.state.diagnoses import Diagnoses
 from webui.state.evaluating import Evaluating
+from webui.state.making import Makings
 from webui.state.snapshot import Snapshots
 
 
@@ -60,6 +61,7 @@ class Services:
     diagnoses: Diagnoses
     hub_token: HubToken
     evaluating: Evaluating
+    makings: Makings
     deleted: list[str] = field(default_factory=list)  # models deleted on any page since the app began
 
     @classmethod
@@ -110,6 +112,7 @@ class Services:
             write_watch=WriteWatch(workspace),
             hub_token=HubToken(),
             evaluating=Evaluating(workspace, datasets, chat),
+            makings=Makings(workspace, datasets, chat),
         )
 
     def begin(self) -> None:

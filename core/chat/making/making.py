@@ -57,6 +57,11 @@ class Making:
     def id(self) -> str:
         return self.path.name
 
+    @property
+    def created(self) -> float:
+        """Seconds since 1970, UTC."""
+        return (self.path / ORDER).stat().st_mtime
+
     @classmethod
     def prepare(cls, workspace: Workspace, order: MakingOrder, passages: Sequence[Passage]) -> Making:
         """Open the making with this order and these passages, or create its folder. Raises ChatError without a
@@ -130,6 +135,8 @@ class Making:
             if stopped():
                 raise ChatError("compare.stopped")
             result = write_passage(self.order, passage, writer, *self._guidance())
+            if stopped():
+                raise ChatError("compare.stopped")
             with files.writing(self.path):
                 files.append_line(self.path / WRITTEN, result.model_dump(mode="json"))
             yield result

@@ -137,6 +137,8 @@ class LocalWriter:
                 for item in stream:
                     if isinstance(item, Piece):
                         texts[item.question] += item.text
+                    elif item.finish_reason == "stopped":
+                        raise ChatError("compare.stopped")
         except ChatError as error:
             if error.message.key not in LEFT_OUT:
                 raise

@@ -18,7 +18,7 @@ from core.commands.data import dataset_store
 from core.errors import ChatError, GarageError
 from core.workspace.folder import Workspace
 from tests.kit.chat_server import ChatServer
-from tests.kit.writers import ScriptedWriter, manual
+from tests.kit.writers import manual, scripted_reply
 
 HELLO = [[{"role": "user", "content": "Hello"}]]
 
@@ -33,13 +33,6 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
 
 def writer_at(server: ChatServer) -> ServerWriter:
     return ServerWriter(Endpoint.parse(server.url, "big"))
-
-
-def scripted(body: dict[str, Any]) -> str:
-    wanted = body.get("response_format", {}).get("json_schema", {}).get("schema")
-    if wanted is None and body["messages"][0]["content"].startswith("You write"):
-        wanted = schema("questions")
-    return ScriptedWriter().answers([body["messages"]], 100, schema=wanted)[0]
 
 
 def test_a_server_without_schemas_is_sent_none_after_its_first_refusal(server: ChatServer) -> None:
@@ -90,7 +83,7 @@ def make(tmp_path: Path, started: ChatServer, **options: Any) -> None:
 def test_the_command_makes_a_dataset_and_a_second_one_asks_nothing_again(
     tmp_path: Path, server: ChatServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    server.reply = scripted
+    server.reply = scripted_reply
     make(tmp_path, server, to="Brassel", out=tmp_path / "rows.jsonl", as_json=True)
     result = json.loads(capsys.readouterr().out)
     assert (result["rows"], result["dropped"], result["known"]) == (24, {}, 0)

@@ -1,0 +1,59 @@
+"""Questions from a document in a browser: dropped, written by a model behind a server, reviewed by keyboard, added."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from core.commands.data import dataset_store
+from core.workspace.folder import Workspace
+from tests.kit import browser as kit
+from tests.kit.chat_server import ChatServer
+from tests.kit.writers import manual, scripted_reply
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.mark.gate
+def test_a_document_becomes_a_dataset_reviewed_by_keyboard(
+    chrome: Browser, app: kit.App, workspace: Workspace, tmp_path: Path
+) -> None:
+    (tmp_path / "manual.md").write_text(manual(6), "utf-8")
+    server = ChatServer()
+    server.reply = scripted_reply
+    page, watch = kit.open_page(chrome, app)
+    kit.go_to_tab(page, "Data")
+    page.locator("#data-file input[type=file]").set_input_files(tmp_path / "manual.md")
+    part = page.locator("#data-questions")
+    part.locator("#mk-field-writer").select_option("server")
+    part.locator("#mk-field-server_url").fill(server.url)
+    part.locator("#mk-field-server_model").fill("big")
+    part.locator("#mk-start").click()
+    kit.expect(part.locator(".mk-count")).to_contain_text("12 rows kept, 0 reviewed")
+    kit.expect(part.locator("#mk-start")).to_have_text("Make others")
+    kit.nothing_found(page, "making")
+
+    part.locator(".mk-text").first.focus()
+    for number, key in enumerate("arl", 1):
+        page.keyboard.press(key)
+        kit.expect(part.locator(".mk-count")).to_contain_text(f"{number} reviewed")
+    page.keyboard.press("e")
+    part.locator("[name=answer_0]").fill("Aye, it turns.")
+    part.get_by_role("button", name="Save").click()
+    kit.expect(part.locator(".mk-count")).to_contain_text("11 rows kept, 4 reviewed, 1 rejected")
+    page.set_viewport_size(kit.PHONE)
+    assert kit.overflow(page) <= 0
+    kit.nothing_found(page, "making-phone")
+    part.locator("#mk-add").click()
+    kit.expect(page.locator("#data-sets")).to_contain_text("Questions from manual")
+    store = dataset_store(workspace)
+    [info] = [one for one in store.list() if one.made]
+    assert "Aye, it turns." in [example.messages[-1].content for _, example in store.rows(info.id)]
+    watch.check()
+    page.context.close()
+    server.close()

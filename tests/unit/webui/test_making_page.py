@@ -1,0 +1,163 @@
+"""Questions from a document on the page: what each button does, for any JSON from a browser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.chat.making.making import Making
+from core.errors import ChatError, GarageError
+from core.messages import LANGUAGES
+from core.workspace.folder import Workspace
+from tests.kit.chat_server import ChatServer
+from tests.kit.waits import wait_until
+from tests.kit.writers import manual, scripted_reply
+from webui.kit.wording import Wording
+from webui.pages.making import DocumentQuestions
+from webui.state.services import Services
+
+
+@pytest.fixture
+def server() -> Iterator[ChatServer]:
+    started = ChatServer()
+    started.reply = scripted_reply
+    yield started
+    started.close()
+
+
+@pytest.fixture
+def services(tmp_path: Path) -> Services:
+    return Services.open(Workspace.open(tmp_path / "ws"))
+
+
+@pytest.fixture
+def document(services: Services, tmp_path: Path) -> str:
+    (tmp_path / "manual.md").write_text(manual(6), "utf-8")
+    return services.datasets.import_file(tmp_path / "manual.md").id
+
+
+@pytest.fixture
+def section(services: Services) -> DocumentQuestions:
+    return DocumentQuestions(services, Wording("en"))
+
+
+def fields_of(server: ChatServer, **others: Any) -> dict[str, Any]:
+    return {
+        "writer": "server",
+        "server_url": server.url,
+        "server_model": "big",
+        "kind": "questions",
+        "count": "3",
+    } | others
+
+
+def made(section: DocumentQuestions, server: ChatServer, document: str) -> Making:
+    assert section.press({"act": "start", "run": document, "fields": fields_of(server)}) == {"said": ""}
+    makings = section.services.makings
+    wait_until(lambda: not makings.progress().at_work, 60)
+    assert makings.progress().error is None
+    making = makings.newest(document)
+    assert making is not None
+    return making
+
+
+def test_a_document_is_offered_questions_and_a_set_of_answers_is_not(
+    section: DocumentQuestions, document: str, services: Services
+) -> None:
+    assert "mk-start" in section.drawn({"run": document})
+    for nothing in ("sample:pirate_answers", "no-such", "", None, 7, {"a": 1}):
+        assert section.drawn({"run": nothing}) == "", nothing
+
+
+def test_rows_are_reviewed_edited_and_added_as_a_dataset(
+    section: DocumentQuestions, document: str, server: ChatServer, services: Services
+) -> None:
+    making = made(section, server, document)
+    first, second, third, *_ = making.rows()[0]
+    drawn = section.drawn({"run": document})
+    assert "12 rows kept, 0 reviewed" in drawn and f"<mark>{first.draft.steps[0].quote.rstrip('.')}</mark>" in drawn
+    section.press({"act": "mark", "run": document, "row": first.id, "decision": "reject"})
+    section.press({"act": "mark", "run": document, "row": second.id, "decision": "accept"})
+    editing = section.drawn({"run": document, "fields": {"edit": third.id}})
+    assert 'name="answer_0"' in editing and f"mk-{first.id}" not in editing
+    fields = {"question_0": "How fast?", "answer_0": "Aye, fast."}
+    section.press({"act": "save", "run": document, "row": third.id, "fields": fields})
+    assert "11 rows kept, 3 reviewed, 1 rejected" in section.drawn({"run": document})
+    reply = section.press({"act": "add", "run": document})
+    assert reply["click"] == "#data-draw" and "11 rows" in reply["said"]
+    [info] = [one for one in services.datasets.list() if one.made == making.id]
+    answers = [example.messages[-1].content for _, example in services.datasets.rows(info.id)]
+    assert info.name == "Questions from manual" and "Aye, fast." in answers
+    assert not any(example.messages[0].content == first.draft.steps[0].question
+                   for _, example in services.datasets.rows(info.id))  # fmt: skip
+
+
+def test_a_stopped_making_goes_on_where_it_was(section: DocumentQuestions, document: str, server: ChatServer) -> None:
+    stopping = {"after": 12}
+
+    def reply(body: dict[str, Any]) -> str:
+        stopping["after"] -= 1
+        if not stopping["after"]:
+            section.press({"act": "stop", "run": document})
+        return scripted_reply(body)
+
+    server.reply = reply
+    section.press({"act": "start", "run": document, "fields": fields_of(server)})
+    makings = section.services.makings
+    wait_until(lambda: not makings.progress().at_work, 60)
+    making = makings.newest(document)
+    assert making is not None and 0 < len(making.results()) < 6 and makings.progress().error is None
+    assert "Go on" in section.drawn({"run": document})
+    assert made(section, server, document).id == making.id and len(making.results()) == 6
+
+
+def test_one_making_at_a_time_and_a_gone_server_is_a_sentence(
+    section: DocumentQuestions, document: str, server: ChatServer
+) -> None:
+    server.reply = lambda body: None
+    section.press({"act": "start", "run": document, "fields": fields_of(server)})
+    with pytest.raises(ChatError) as refused:
+        section.press({"act": "start", "run": document, "fields": fields_of(server)})
+    assert refused.value.message.key == "making_view.other_at_work"
+    section.press({"act": "stop"})
+    makings = section.services.makings
+    wait_until(lambda: not makings.progress().at_work, 60)
+    server.close()
+    section.press({"act": "start", "run": document, "fields": fields_of(server)})
+    wait_until(lambda: not makings.progress().at_work, 60)
+    assert "cannot be reached" in section.drawn({"run": document})
+
+
+def test_nothing_goes_to_another_pc_before_it_was_said(
+    section: DocumentQuestions, document: str, server: ChatServer
+) -> None:
+    fields = fields_of(server, server_url="http://192.0.2.7/v1")
+    reply = section.press({"act": "start", "run": document, "fields": fields})
+    assert "Nothing has been sent" in reply["said"] and not section.services.makings.progress().at_work
+
+
+@pytest.mark.parametrize(
+    "request_of_a_browser",
+    [
+        {}, {"act": "mark"}, {"act": "add", "run": "x"}, {"act": "save", "run": []}, {"act": ["start"]},
+        {"act": "start", "run": "sample:pirate_answers", "fields": {"writer": "base:none"}},
+        {"act": "start", "run": "sample:pirate_answers", "fields": {"writer": "server", "server_url": {"a": 1}}},
+        {"act": "mark", "run": None, "row": {"a": 1}, "decision": "accept"}, {"act": "start", "fields": "x"},
+    ],
+)  # fmt: skip
+def test_junk_is_refused_in_a_sentence(section: DocumentQuestions, request_of_a_browser: dict[str, Any]) -> None:
+    with suppress(GarageError):
+        assert not section.press(request_of_a_browser)["said"]
+    assert not section.services.makings.progress().at_work
+
+
+def test_it_speaks_all_languages(services: Services, document: str, server: ChatServer) -> None:
+    made(DocumentQuestions(services, Wording("en")), server, document)
+    pages = {
+        language: DocumentQuestions(services, Wording(language)).drawn({"run": document}) for language in LANGUAGES
+    }
+    assert len(set(pages.values())) == len(LANGUAGES) and not any("making_view." in page for page in pages.values())

@@ -1,0 +1,279 @@
+"""Questions from documents, below a dataset of plain text: what is to be written and by whom, its progress, and the
+rows to review, each beside the passage that proves it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import get_args
+
+from core.chat.endpoint import Endpoint
+from core.chat.making.drafts import Draft, Exchange, Kind
+from core.chat.making.making import Decision, Making, Mark
+from core.chat.making.rows import MadeRow, MakingOrder
+from core.errors import ChatError
+from core.files import JsonObject
+from webui.kit import format, samples
+from webui.kit.html import Html, bar, join, muted, notice, tag
+from webui.kit.wording import Wording
+from webui.pages.chat_choices import target_choices
+from webui.state.making import MakingProgress
+from webui.state.services import Services
+
+SERVER = "server"
+AT_ONCE = 20  # rows to review
+KINDS: tuple[Kind, ...] = tuple(kind for kind in get_args(Kind) if kind != "absent")
+COUNTS, ABSENT = (1, 2, 3, 5, 8), ("0", "0.1", "0.2")
+MAX_FIELD = 500  # characters of an address, a name or a key
+MAX_EDIT = 8000  # of a question or an answer
+KEYS: dict[Decision, str] = {"accept": "a", "reject": "r", "more": "l", "never": "n"}
+
+
+class DocumentQuestions:
+    """Draws the section of one dataset, and answers its buttons."""
+
+    def __init__(self, services: Services, wording: Wording):
+        self.services, self.w = services, wording
+
+    def drawn(self, request: JsonObject) -> Html:
+        """Return the section for any JSON from a browser; nothing for a dataset that is no text."""
+        id = str(request.get("run") or "")
+        if not self.services.datasets.knows(id) or (info := self.services.datasets.get(id)).format != "text":
+            return Html("")
+        w, progress = self.w, self.services.makings.progress()
+        mine = progress if progress.dataset == info.id else MakingProgress()
+        making = self.services.makings.newest(info.id)
+        parts = [tag("h3", w.t("making_view.title")), muted(w.t("making_view.about"))]
+        if mine.at_work:
+            parts += self._at_work(mine)
+        else:
+            parts += [notice(w.render(mine.error), "warn")] if mine.error else []
+            parts += self._choosing(_fields(request), making)
+        if making is not None:
+            parts += self._made(making, _fields(request))
+        return join(parts)
+
+    # ---- choosing and progress ------------------------------------------------------------------------------------
+    def _at_work(self, progress: MakingProgress) -> Iterator[Html]:
+        w = self.w
+        sentence = w.t("making_view.preparing")
+        if progress.total:
+            sentence = w.t("making_view.passages", done=progress.done, total=progress.total)
+        if progress.seconds_left is not None:
+            sentence = f"{sentence} · {w.t('making_view.left', time=format.duration(w, progress.seconds_left))}"
+        percent = round(100 * progress.done / progress.total) if progress.total else None
+        yield muted(sentence)
+        yield bar(sentence, percent)
+        yield tag("button", w.t("chat_page.stop"), type="button", class_="lg-small", data_act="stop", id="mk-stop")
+
+    def _choosing(self, fields: JsonObject, making: Making | None) -> Iterator[Html]:
+        """Yield the fields and Start; folded once there is a making that has come to its end."""
+        w, order = self.w, making.order if making else None
+        missing = len(making.passages()) - len(making.results()) if making else 0
+        writers = [*self._models(), (w.t("making_view.server"), SERVER)]
+        known = [value for _, value in writers]
+        chosen = str(fields.get("writer") or (order.writer if order else ""))
+        chosen = chosen if chosen in known else SERVER if order and "@" in order.writer else known[0]
+        kinds = [(w.t(f"making_view.kind_{kind}"), kind) for kind in KINDS]
+        counts = [(str(count), str(count)) for count in COUNTS]
+        absent = [(w.t("making_view.absent_share", percent=round(100 * float(share))), share) for share in ABSENT]
+        kind, count = (order.kind, str(order.count)) if order else ("questions", "3")
+        server = [
+            _input("server_url", w.t("judge_panel.url"), "http://127.0.0.1:11434/v1"),
+            _input("server_model", w.t("making_view.server_model")),
+        ]
+        form = tag(
+            "div",
+            _select("writer", w.t("making_view.writer"), writers, chosen),
+            *(server if chosen == SERVER else ()),
+            _select("kind", w.t("making_view.kind"), kinds, kind),
+            _select("count", w.t("making_view.count"), counts, count),
+            _select("absent", w.t("making_view.absent"), absent, f"{order.absent:g}" if order else "0"),
+            class_="mk-fields",
+        )
+        label = w.t("making_view.go_on" if missing else "making_view.again" if making else "making_view.start")
+        start = tag("button", label, type="button", class_="lg-small", data_act="start", id="mk-start")
+        yield muted(w.t("making_view.size"))
+        if missing:
+            yield muted(w.t("making_view.missing", count=missing))
+        fold = tag("details", tag("summary", w.t("making_view.settings")), form, class_="ep-how", open=making is None,
+                   id="mk-settings")  # fmt: skip
+        yield fold
+        yield start
+
+    def _models(self) -> list[tuple[str, str]]:
+        """Return the models of this PC that can write, base models first."""
+        choices = target_choices(self.services, self.w, self.services.snapshots.now().rows)
+        return sorted(choices, key=lambda choice: not choice[1].startswith("base:"))
+
+    # ---- what was made --------------------------------------------------------------------------------------------
+    def _made(self, making: Making, fields: JsonObject) -> Iterator[Html]:
+        """Yield the counts, the button that adds the dataset, and the rows to review."""
+        w = self.w
+        rows, repeats = making.rows()
+        marks = making.marks()
+        dropped = Counter(one.why for result in making.results().values() for one in result.dropped)
+        dropped["repeat"] += len(repeats)
+        waiting = [row for row in rows if row.id not in marks]
+        rejected = sum(mark.decision in ("reject", "never") for mark in marks.values())
+        values = {"rows": len(rows), "reviewed": len(marks), "rejected": rejected}
+        yield tag("h3", w.t("making_view.rows", **values), class_="mk-count")
+        known = sum(row.known for row in rows)
+        reasons = [w.t(f"making.dropped_{why}", count=count) for why, count in sorted((+dropped).items())]
+        reasons += [w.t("making_view.known", count=known)] if known else []
+        if reasons:
+            listed = tag("ul", *(tag("li", reason) for reason in reasons))
+            yield tag("details", tag("summary", w.t("making_view.dropped", count=dropped.total())), listed,
+                      class_="ep-how", id="mk-dropped")  # fmt: skip
+        if rows:
+            yield tag("button", w.t("making_view.add"), type="button", class_="lg-small", data_act="add", id="mk-add")
+        if waiting:
+            yield muted(w.t("making_view.keys"))
+        passages = {passage.number: passage for passage in making.passages()}
+        for place, row in enumerate(waiting[:AT_ONCE]):
+            passage = passages[row.passage]
+            where = " › ".join([passage.file, *passage.headings])
+            is_edited = fields.get("edit") == row.id
+            yield tag(
+                "article",
+                tag("div", tag("small", where, dir="auto"), _marked(passage.text, row.spans), class_="mk-passage"),
+                tag("div", *self._row(row, place == 0, is_edited), class_="mk-row"),
+                class_="mk-pair" + (" mk-now" if place == 0 else ""),
+                id=f"mk-{row.id}",
+            )
+        if len(waiting) > AT_ONCE:
+            yield muted(w.t("making_view.follow", count=len(waiting) - AT_ONCE))
+
+    def _row(self, row: MadeRow, is_first: bool, is_edited: bool) -> Iterator[Html]:
+        w = self.w
+        if is_edited:
+            for place, step in enumerate(row.draft.steps):
+                for name, text in (("question", step.question), ("answer", step.answer)):
+                    label = w.t(f"making_view.{name}")
+                    area = tag("textarea", text, name_=f"{name}_{place}", rows=3, maxlength=MAX_EDIT, dir="auto")
+                    yield tag("label", tag("span", label), area, class_="ep-field")
+            yield tag("div", _button(w.t("making_view.save"), act="save", row=row.id),
+                      tag("button", w.t("making_view.cancel"), type="button", class_="lg-small", data_set="edit",
+                          data_value=""), class_="mk-buttons")  # fmt: skip
+            return
+        for step in row.draft.steps:
+            yield tag("p", tag("strong", step.question), dir="auto")
+            yield tag("p", step.answer, dir="auto")
+        if row.draft.wordings:
+            yield muted(w.t("making_view.wordings", count=len(row.draft.wordings)))
+        if row.known:
+            yield tag("span", w.t("making_view.is_known"), class_="lg-badge")
+        buttons = [
+            _button(
+                w.t(f"making_view.{decision}"), act="mark", row=row.id, decision=decision, key=key if is_first else None
+            )
+            for decision, key in KEYS.items()
+        ]
+        edit = tag("button", w.t("making_view.edit"), type="button", class_="lg-small", data_set="edit",
+                   data_value=row.id, data_key="e" if is_first else None)  # fmt: skip
+        yield tag("div", *buttons, edit, class_="mk-buttons")
+
+    # ---- pressed --------------------------------------------------------------------------------------------------
+    def press(self, request: JsonObject) -> JsonObject:
+        """Answer a button, for any JSON from a browser. Raises GarageError for what cannot be done."""
+        acts = {"start": self._start, "stop": self._stop, "mark": self._mark, "save": self._save, "add": self._add}
+        act = acts.get(str(request.get("act")))
+        return act(request) if act else {"said": ""}
+
+    def _start(self, request: JsonObject) -> JsonObject:
+        fields = _fields(request)
+        info = self.services.datasets.get(str(request.get("run")))
+        writer = str(fields.get("writer") or "")
+        endpoint = None
+        if writer == SERVER:
+            url, model = (str(fields.get(name) or "")[:MAX_FIELD] for name in ("server_url", "server_model"))
+            endpoint = Endpoint.parse(url, model)
+        elif writer not in [value for _, value in self._models()]:
+            raise ChatError("making_view.no_writer")
+        kind, count, absent = (str(fields.get(name)) for name in ("kind", "count", "absent"))
+        order = MakingOrder(
+            title=self.w.t("making_view.name", name=samples.title(info, self.w)),
+            documents=((info.id, self.services.datasets.version(info.id)),),
+            writer=endpoint.name if endpoint else writer,
+            kind=next((one for one in KINDS if one == kind), "questions"),
+            count=int(count) if count in map(str, COUNTS) else 3,
+            absent=float(absent) if absent in ABSENT else 0.0,
+        )
+        if endpoint is None:
+            self.services.snapshots.refuse_while_training()
+        elif not endpoint.is_here and not request.get("sureGiven"):
+            sentence = self.w.t("making_view.leaves", url=endpoint.url)
+            send = tag("button", self.w.t("making_view.send"), type="button", class_="lg-small", data_act="start",
+                       data_sure_given="yes", data_run=info.id)  # fmt: skip
+            return {"said": join([notice(sentence, "warn"), send])}
+        self.services.makings.start(order, endpoint)
+        return {"said": ""}
+
+    def _stop(self, request: JsonObject) -> JsonObject:
+        self.services.makings.stop()
+        return {"said": ""}
+
+    def _making(self, request: JsonObject) -> Making:
+        making = self.services.makings.newest(str(request.get("run")))
+        if making is None:
+            raise ChatError("making.unknown", id=str(request.get("run"))[:100])
+        return making
+
+    def _mark(self, request: JsonObject) -> JsonObject:
+        decision = request.get("decision")
+        if decision in KEYS:
+            self._making(request).mark(Mark(row=str(request.get("row"))[:40], decision=decision))
+        return {"said": "", "chosen": {"edit": ""}}
+
+    def _save(self, request: JsonObject) -> JsonObject:
+        """Keep an edited row as accepted. Raises ChatError for an empty question or answer."""
+        making, fields = self._making(request), _fields(request)
+        row = next((one for one in making.rows()[0] if one.id == request.get("row")), None)
+        if row is None:
+            return {"said": ""}
+        steps = list[Exchange]()
+        for place, step in enumerate(row.draft.steps):
+            question, answer = (str(fields.get(f"{name}_{place}") or "").strip() for name in ("question", "answer"))
+            if not question or not answer:
+                raise ChatError("making_view.empty")
+            steps.append(step.model_copy(update={"question": question[:2000], "answer": answer[:MAX_EDIT]}))
+        making.mark(Mark(row=row.id, decision="accept", draft=Draft(steps=tuple(steps), wordings=row.draft.wordings)))
+        return {"said": "", "chosen": {"edit": ""}}
+
+    def _add(self, request: JsonObject) -> JsonObject:
+        info = self._making(request).dataset(self.services.workspace, self.services.datasets)
+        sentence = self.w.t("making_view.added", name=info.name, count=info.good_rows or 0)
+        return {"said": notice(sentence, "ok"), "click": "#data-draw"}
+
+
+def _marked(text: str, spans: tuple[tuple[int, int], ...]) -> Html:
+    """Return a passage with its quotes marked."""
+    parts, at = list[str](), 0
+    for start, end in sorted(spans):
+        if start >= at:
+            parts += [text[at:start], tag("mark", text[start:end])]
+            at = end
+    return tag("div", *parts, text[at:], class_="mk-text", dir="auto", tabindex=0)
+
+
+def _select(name: str, label: str, options: Sequence[tuple[str, str]], chosen: str) -> Html:
+    listed = (tag("option", text, value=value, selected=value == chosen) for text, value in options)
+    return tag(
+        "label", tag("span", label), tag("select", *listed, name_=name, id=f"mk-field-{name}"), class_="ep-field"
+    )
+
+
+def _input(name: str, label: str, hint: str = "") -> Html:
+    field = tag("input", type="text", name_=name, placeholder=hint, maxlength=MAX_FIELD, id=f"mk-field-{name}",
+                autocomplete="off")  # fmt: skip
+    return tag("label", tag("span", label), field, class_="ep-field")
+
+
+def _button(label: str, act: str, row: str, decision: str | None = None, key: str | None = None) -> Html:
+    return tag("button", label, type="button", class_="lg-small", data_act=act, data_row=row, data_decision=decision,
+               data_key=key)  # fmt: skip
+
+
+def _fields(request: JsonObject) -> JsonObject:
+    fields = request.get("fields")
+    return fields if isinstance(fields, dict) else {}

@@ -1,0 +1,99 @@
+"""Making rows from documents on the page: one at a time, in a thread of the app. Each finished passage is kept
+(core/chat/making), so whoever stops it, closes the page or ends the app loses none; the next press goes on."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, replace
+
+from core.chat.client import ChatClient
+from core.chat.comparison import Contestant
+from core.chat.contest import chat_target, ensure_loaded
+from core.chat.endpoint import Endpoint
+from core.chat.making.making import Making
+from core.chat.making.passages import blocks_of, passages_of
+from core.chat.making.rows import MakingOrder
+from core.chat.making.writers import LocalWriter, RowWriter, ServerWriter
+from core.data.store import DatasetStore
+from core.errors import ChatError, GarageError
+from core.messages import Message, msg
+from core.workspace.folder import Workspace
+
+
+@dataclass(frozen=True)
+class MakingProgress:
+    """The newest making of this app. total: 0 while the passages are divided and the model is loaded; error: why it
+    ended before its last passage."""
+
+    dataset: str = ""
+    at_work: bool = False
+    done: int = 0
+    total: int = 0
+    seconds_left: float | None = None
+    error: Message | None = None
+
+
+class Makings:
+    def __init__(self, workspace: Workspace, datasets: DatasetStore, chat: ChatClient):
+        self._workspace, self._datasets, self._chat = workspace, datasets, chat
+        self._guard, self._stopped = threading.Lock(), threading.Event()
+        self._progress = MakingProgress()
+
+    def progress(self) -> MakingProgress:
+        return self._progress
+
+    def newest(self, dataset: str) -> Making | None:
+        """Return the newest making of a dataset's documents; None without one."""
+        makings = (
+            one
+            for one in Making.all_of(self._workspace)
+            if dataset in [document for document, _ in one.order.documents]
+        )
+        return max(makings, key=lambda one: one.created, default=None)
+
+    def start(self, order: MakingOrder, endpoint: Endpoint | None) -> None:
+        """Write the missing rows, in a thread. endpoint: None for a model of this PC. Raises ChatError while another
+        one is at work."""
+        with self._guard:
+            if self._progress.at_work:
+                raise ChatError("making_view.other_at_work")
+            self._stopped.clear()
+            self._progress = MakingProgress(order.documents[0][0], at_work=True)
+        threading.Thread(target=self._work, args=(order, endpoint), name="making", daemon=True).start()
+
+    def stop(self) -> None:
+        """End it before the next row. Without one, an answer in Chat goes on."""
+        if self._progress.at_work:
+            self._stopped.set()
+            self._chat.stop()
+
+    def _work(self, order: MakingOrder, endpoint: Endpoint | None) -> None:
+        error: Message | None = msg("making_view.broken")
+        try:
+            self._write(order, endpoint)
+            error = None
+        except GarageError as refusal:
+            error = None if self._stopped.is_set() else refusal.message
+        finally:
+            self._progress = replace(self._progress, at_work=False, error=error)
+
+    def _write(self, order: MakingOrder, endpoint: Endpoint | None) -> None:
+        blocks = (block for document, _ in order.documents for block in blocks_of(self._datasets, document))
+        making = Making.prepare(self._workspace, order, passages_of(blocks))
+        writer, total, seconds = self._writer(order, endpoint), len(making.passages()), list[float]()
+        done = len(making.results())
+        self._progress = replace(self._progress, done=done, total=total)
+        for result in making.write(writer, self._stopped.is_set):
+            done, seconds = done + 1, [*seconds, result.seconds]
+            left = (total - done) * sum(seconds) / len(seconds)
+            self._progress = replace(self._progress, done=done, seconds_left=left)
+
+    def _writer(self, order: MakingOrder, endpoint: Endpoint | None) -> RowWriter:
+        """Return the model that writes, loaded if it is one of this PC. Raises GarageError."""
+        if endpoint is not None:
+            return ServerWriter(endpoint, self._stopped.is_set)
+        kind, _, name = order.writer.partition(":")
+        values = {"run": name} if kind == "run" else {"other": order.writer, "column": "base"}
+        target = chat_target(self._workspace, Contestant(label=order.writer, **values))
+        ensure_loaded(self._chat, target)
+        return LocalWriter(self._chat, target, order.writer)
