@@ -4,7 +4,7 @@
                                         --host 0.0.0.0: also for other devices on the network, with the printed key or
                                         the password of --auth
     python launch.py COMMAND ...        train, further, queue, runs, pause, resume, chat, compare, evaluate, sum,
-                                        export, recipe, pack, unpack, plan, estimate, inspect, data, models, tools,
+                                        export, recipe, pack, plan, estimate, inspect, data, models, tools,
                                         make, workspace, doctor; COMMAND --help lists its options
     python launch.py --version
     python launch.py --repair [--cpu]   check every package, choose torch again, then start; --cpu: the CPU build of
@@ -71,7 +71,6 @@ COMMANDS = (
     "export",
     "recipe",
     "pack",
-    "unpack",
     "tools",
     "workspace",
 )

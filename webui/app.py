@@ -36,7 +36,6 @@ from webui.server.gradio import (
 from webui.server.guard import Guard
 from webui.server.language import PATHS, LanguageDoor, language_link
 from webui.server.reach import Reach
-from webui.server.run_file import RunFile
 from webui.server.script import serve_fixed_script
 from webui.server.set_file import SetFile
 from webui.state.services import Services
@@ -182,7 +181,6 @@ def launch(services: Services, port: int, reach: Reach | None = None, keeper: Do
         *([Middleware(Door, keeper=keeper)] if keeper else []),
         Middleware(LanguageDoor),
         Middleware(SetFile, sets=services.datasets, workspace=services.workspace),
-        Middleware(RunFile, store=services.datasets, workspace=services.workspace),
     ]
     with with_middleware(layers):
         demo.launch(**options)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,6 @@ from core.data.store import DatasetStore
 from core.messages import msg
 from core.presets import PRESETS
 from core.runs.all import Runs
-from core.runs.away import packed
 from core.runs.folder import RunFolder
 from core.runs.run_json import Parent
 from core.runs.states import State
@@ -102,11 +100,6 @@ def test_used_pages_are_accessible_in_light_and_dark(chrome: Browser, app: kit.A
     page.locator("#runs-list label", has_text="whole").click()
     kit.expect(page.locator("#details-card")).to_contain_text("Completed after 60 steps")
     wait_until(lambda: "step 60" in curve(page, "#details-chart").lower())
-    kit.unfold(page, "#manage-fold")
-    with page.expect_download() as taken:
-        page.locator("#run-file a").first.click()
-    with zipfile.ZipFile(taken.value.path()) as archive:
-        assert {"lora-garage.json", "run/recipe.yaml", "run/metrics.jsonl"} <= set(archive.namelist())
     nothing_found_in_both_sizes(page, full)
     watch.check()
     page.context.close()
@@ -501,17 +494,10 @@ def test_a_run_is_named_archived_deleted_only_when_sure_and_leaves_as_a_card(
     kit.expect(page.locator("#delete-sure")).to_contain_text("trained further from it: child")
     page.locator("#delete-keep").click()
     kit.expect(page.locator("#delete-sure")).to_be_hidden()
-    away, store = tmp_path / "away.zip", DatasetStore(workspace.datasets, PRESETS)
-    packed.pack(workspace, store, Runs(workspace).find("新名字 <i>"), away)
     page.locator("#delete").click()
     page.locator("#delete-really").click()
     kit.expect(row).to_have_count(0)
     assert [run.name for run in Runs(workspace).list()] == ["child"]
-    kit.unfold(page, "#unpack-fold")
-    for _ in range(2):  # a second time it is here already
-        page.locator("#unpack input[type=file]").set_input_files(away)
-        kit.expect(row.locator(".rt-tag")).to_have_text(["voice", "<b>"])
-    kit.expect(page.locator("#unpack-notice")).to_contain_text("is here already")
     kit.nothing_found(page)
     page.locator("#runs-list label", has_text="child").click()
     kit.expect(page.locator("#details-card")).to_contain_text("child")

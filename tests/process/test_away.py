@@ -15,6 +15,7 @@ import pytest
 
 from core.commands import away
 from core.runs.all import Runs
+from core.runs.folder import RunFolder
 from core.runs.states import State
 from core.workspace.folder import Workspace
 from tests.kit import tiny
@@ -89,6 +90,13 @@ def losses(run: Path) -> list[float]:
     return [line["loss"] for line in lines if line["kind"] == "train"]
 
 
+def brought(folder: Path, home: Workspace) -> RunFolder:
+    """The run that the job left, copied home."""
+    [run] = (folder / "trained").iterdir()
+    shutil.copytree(run, home.runs / run.name)
+    return Runs(home).get(run.name)
+
+
 def test_a_run_is_trained_elsewhere_and_comes_home(
     tiny_model: Path, tmp_path: Path, full: bool, capsys: pytest.CaptureFixture
 ) -> None:
@@ -100,7 +108,7 @@ def test_a_run_is_trained_elsewhere_and_comes_home(
         "utf-8",
     )
     (tmp_path / "away.yaml").write_text(RECIPE, "utf-8")
-    away.pack(str(tmp_path / "away.yaml"), tmp_path / "job.zip", workspace=home.root, as_json=True)
+    away.pack(tmp_path / "away.yaml", tmp_path / "job.zip", workspace=home.root, as_json=True)
     folder = tmp_path / "pc" / json.loads(capsys.readouterr().out)["folder"]
     with zipfile.ZipFile(tmp_path / "job.zip") as archive:
         archive.extractall(tmp_path / "pc")
@@ -111,8 +119,7 @@ def test_a_run_is_trained_elsewhere_and_comes_home(
     there_run = next(Runs(there).folders())
     assert Runs(there).status(there_run).state == State.COMPLETED and len(losses(there_run.path)) == 2
 
-    away.unpack(folder / "trained.zip", workspace=home.root, as_json=True)
-    run = Runs(home).get(json.loads(capsys.readouterr().out)["run"])
+    run = brought(folder, home)
     assert run.id == there_run.id and run.has_adapter() and Runs(home).status(run).state == State.COMPLETED
     assert losses(run.path) == losses(there_run.path)
     assert run.recipe().data.source in {path.name for path in home.datasets.iterdir()}, (
@@ -125,8 +132,6 @@ def test_a_run_is_trained_elsewhere_and_comes_home(
         assert losses(here.path) == losses(run.path)
         weights = [(each.adapter / "adapter_model.safetensors").read_bytes() for each in (here, run)]
         assert weights[0] == weights[1]
-        again = command("unpack", str(folder / "trained.zip"), workspace=home.root)
-        assert again.returncode == 2 and "is here already" in again.stderr
         asked = command("chat", run.id, "--prompt", "What is 3?", "--json", workspace=home.root)
         assert asked.returncode == 0, asked.stderr
         shutil.rmtree(there_run.path / "adapter")
@@ -147,7 +152,7 @@ def test_a_run_is_continued_elsewhere_and_comes_home(
     (tmp_path / "away.yaml").write_text(RECIPE, "utf-8")
     parent = json.loads(command("train", str(tmp_path / "away.yaml"), "--json", workspace=home.root).stdout)["run"]
     (tmp_path / "away.yaml").write_text(RECIPE.replace("name: Away\n", ""), "utf-8")
-    away.pack(str(tmp_path / "away.yaml"), tmp_path / "job.zip", parent=parent, workspace=home.root, as_json=True)
+    away.pack(tmp_path / "away.yaml", tmp_path / "job.zip", parent=parent, workspace=home.root, as_json=True)
     folder = tmp_path / "pc" / json.loads(capsys.readouterr().out)["folder"]
     with zipfile.ZipFile(tmp_path / "job.zip") as archive:
         archive.extractall(tmp_path / "pc")
@@ -157,8 +162,7 @@ def test_a_run_is_continued_elsewhere_and_comes_home(
     again = bootstrap(folder, tmp_path / "shims")  # an ended run is not begun anew, and neither is its parent
     assert again.returncode != 0 and len([*Runs(there).folders()]) == 2
 
-    away.unpack(folder / "trained.zip", workspace=home.root, as_json=True)
-    run = Runs(home).get(json.loads(capsys.readouterr().out)["run"])
+    run = brought(folder, home)
     at_home = json.loads(
         command("train", str(tmp_path / "away.yaml"), "--from", parent, "--json", workspace=home.root).stdout
     )["run"]

@@ -1,5 +1,5 @@
-"""Managing the run that the Runs page has open: its name, tags and note, archiving it, saving it as one file, deleting
-its checkpoints or all of it.
+"""Managing the run that the Runs page has open: its name, tags and note, archiving it, deleting its
+checkpoints or all of it.
 
 A person confirms a deletion first, with the space it frees and what depends on it.
 """
@@ -13,14 +13,12 @@ import gradio as gr
 from core.errors import GarageError
 from core.runs.folder import RunFolder
 from core.runs.kept import freeing, label
-from core.runs.states import BUSY
 from webui.kit import format
-from webui.kit.html import join, muted, notice, tag
+from webui.kit.html import notice
 from webui.kit.live import AT_ONCE, CONTROL, LivePart, Poller, Update, ViewContext, shown
 from webui.kit.wording import Wording
-from webui.server import run_file
 from webui.state.services import Services
-from webui.state.snapshot import RunRow, RunView
+from webui.state.snapshot import RunView
 
 
 class ManageRun:
@@ -45,14 +43,12 @@ class ManageRun:
                 self.free_really = gr.Button(w.t("run_manage.free_really"), variant="stop", elem_id="free-really")
                 self.keep = gr.Button(w.t("runs_page.delete_keep"), elem_id="delete-keep")
         self.notice = gr.HTML("", visible=False, elem_id="manage-notice")
-        self.as_file = gr.HTML("", elem_id="run-file")
 
     # ---- what follows the clock -----------------------------------------------------------------------------------
     def parts(self) -> list[LivePart]:
         return [
             LivePart(self.free, lambda context: gr.update(visible=bool((row := context.row) and row.spare_bytes))),
             LivePart(self.archive, self._archive_button),
-            LivePart(self.as_file, lambda context: gr.update(value=self._as_file(context.row))),
         ]
 
     def _archive_button(self, context: ViewContext) -> Update:
@@ -60,17 +56,6 @@ class ManageRun:
         return gr.update(
             value=self.w.t("run_manage.bring_back" if row and row.label.archived else "run_manage.archive")
         )
-
-    def _as_file(self, row: RunRow | None) -> str:
-        """Return links to the run as one file for another PC; none while it is at work."""
-        w = self.w
-        if row is None or row.status.state in BUSY:
-            return muted(w.t("run_manage.file_later")) if row else ""
-        links = [
-            tag("a", w.t(f"run_manage.{key}"), href=run_file.address(row.id, w.language, with_data), download=True)
-            for key, with_data in (("file", True), ("file_without", False))
-        ]
-        return join([tag("p", links[0], " · ", links[1]), muted(w.t("run_manage.file_about"))])
 
     # ---- wires ----------------------------------------------------------------------------------------------------
     def wire(self, poller: Poller, chart: gr.HTML, runs: gr.HTML, talk_to: gr.Textbox) -> None:

@@ -21,7 +21,6 @@ from webui.pages.conversations import CHOSEN
 from webui.pages.page_around import PageAround
 from webui.pages.run_manage import ManageRun
 from webui.run import card
-from webui.run.away.unpacking import Unpacking
 from webui.run.chart import live_chart
 from webui.run.compare import PICKED, runs_table
 from webui.run.evaluated import evaluation_view
@@ -71,7 +70,6 @@ class RunsPage:
         self.finding = RunFinding(services, wording, "details", self._view)
         self.way_out = WayOut(services, wording, opened)
         self.manage = ManageRun(services, wording, opened)
-        self.unpacking = Unpacking(services, wording)
 
     # ---- widgets --------------------------------------------------------------------------------------------------
     def build(self) -> None:
@@ -84,7 +82,6 @@ class RunsPage:
                 self.none = gr.HTML(nothing, visible=not rows, elem_id="runs-empty")
                 with gr.Column(visible=bool(rows)) as self.some:
                     self.list = runs_table(self.services, w)
-                self.unpacking.build()
             with gr.Column(scale=7, min_width=320, visible=False, elem_id="runs-side") as self.side:
                 self._build_details()
                 self.way_out.build()
@@ -179,9 +176,6 @@ class RunsPage:
             saved = button.click(file_of, [self.opened], [self.card_file, self.run_notice], **AT_ONCE)
             saved.then(None, [self.card_file], None, js=SAVE, **QUIET)
         self.manage.wire(poller, self.chart, self.list, talk_to)
-        self.unpacking.wire(
-            poller, lambda run_id: (gr.update(value=run_id), *self.open(run_id)), [self.list, *self.opening]
-        )
         self.way_out.wire(poller, picked)
 
     @property

@@ -22,14 +22,14 @@ from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from webui.server import run_file, script
+from webui.server import script
 from webui.server.language import PATHS
 from webui.server.set_file import FILES
 
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 MAX_BYTES = 8 << 20
 SERVED = re.compile(
-    rf"{'|'.join([*PATHS.values(), *map(re.escape, (*FILES, run_file.PATH))])}|"
+    rf"{'|'.join([*PATHS.values(), *map(re.escape, FILES)])}|"
     r"/door|/config/?|/theme\.css|/favicon\.ico|/manifest\.json|/pwa_icon|/robots\.txt|/(?:assets|static|svelte)/[^\0]*|"
     r"/gradio_api/(?:queue/join|queue/data|heartbeat/[\w-]+|cancel|reset|upload|upload_progress|component_server|run/predict|"
     r"startup-events|app_id|theme\.css)/?"

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Trains the recipe of this folder on this machine, without a page, and packs the run to be opened at home with `unpack`.
+# Trains the recipe of this folder on this machine, without a page, and leaves the run in trained/, to be copied into
+# `runs` of the workspace at home.
 # Written by LoRA Garage's command `pack`. Started again, after a machine that went away, it goes on from the newest checkpoint.
 # Arguments go to `train`, for example: sh bootstrap.sh --set train.num_train_epochs=1
 set -u
@@ -36,6 +37,6 @@ status=$? # 0 completed, 1 failed, 2 bad recipe, 3 stopped, 4 paused
 
 run=$(newest)
 [ -n "$run" ] || exit "$status"
-rm -f "$here/trained.zip"
-garage pack "$(basename "$run")" --without-data --out "$here/trained.zip" --workspace "$here/workspace" || exit 1
+rm -rf "$here/trained"
+mkdir "$here/trained" && cp -R "${run%/}" "$here/trained/" || exit 1
 exit "$status"

@@ -34,7 +34,7 @@ def test_a_guess_is_refused_before_it_is_packed(space: Workspace, tmp_path: Path
     out = tmp_path / "job.zip"
 
     def pack(**options: Any) -> None:
-        away.pack(str(tmp_path / "recipe.yaml"), out, workspace=space.root, as_json=True, **options)
+        away.pack(tmp_path / "recipe.yaml", out, workspace=space.root, as_json=True, **options)
 
     with pytest.raises(DataError, match="--accept-guess"):
         pack()
