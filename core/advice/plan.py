@@ -62,6 +62,7 @@ def submit(
             sha256=report.sha256,
             rows=report.good_rows,
             version=data.version or 0,
+            made_by=info.made_by,
         ),
         advice=made.advice.as_json(),
         wanted_device=device,

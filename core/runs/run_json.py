@@ -63,7 +63,8 @@ class _Part(BaseModel):
 class TrainedOn(_Part):
     """The data set of a run.
 
-    sha256: of its file, compared when the run is resumed; rows: those that can be read; version: of an edited set.
+    sha256: of its file, compared when the run is resumed; rows: those that can be read; version: of an edited set;
+    made_by: the model that wrote its rows from documents (core/chat/making), "" if none did.
     """
 
     id: str = ""
@@ -71,6 +72,7 @@ class TrainedOn(_Part):
     sha256: str = ""
     rows: int | None = None
     version: int = 0
+    made_by: str = ""
 
 
 class Parent(_Part):

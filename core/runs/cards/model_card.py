@@ -143,7 +143,11 @@ def _base(recipe: Recipe, folder: Path | None) -> str:
 def _data(facts: RunFacts) -> str:
     if facts.rows_trained is None:
         return "how many rows it learned from was not kept."
-    return f"{facts.rows_trained:,} rows were learned, {facts.rows_measured or 0:,} kept apart to measure."
+    counts = f"{facts.rows_trained:,} rows were learned, {facts.rows_measured or 0:,} kept apart to measure."
+    if facts.data is None or not facts.data.made_by:
+        return counts
+    writer = _plain(facts.data.made_by.partition(" @ ")[0])  # without the address of its server
+    return f"{counts} `{writer}` wrote them from documents; each was checked against its passage."
 
 
 def _continues(facts: RunFacts) -> list[str]:

@@ -17,7 +17,7 @@ from core.runs.all import Runs
 from core.runs.cards import evaluated, licence, model_card
 from core.runs.cards.model_card import CardBeside
 from core.runs.folder import RunFolder
-from core.runs.run_json import RunFacts, TimeFacts
+from core.runs.run_json import RunFacts, TimeFacts, TrainedOn
 from core.workspace.folder import Workspace
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -101,6 +101,12 @@ def test_counts_and_figures_of_the_adapter_that_was_kept_are_told_and_no_row_no_
         and "    ```\n    Arr 2\n" in cards[1]
         and "too late" not in cards[1]
     )
+
+
+def test_a_card_says_which_model_wrote_the_rows_and_not_where_it_runs(run: RunFolder) -> None:
+    run.add_facts(RunFacts(data=TrainedOn(id="made", made_by="qwen3:8b @ 192.168.0.9:11434")))
+    card = model_card.of_run(run, CardBeside())
+    assert "kept apart to measure. `qwen3:8b` wrote them from documents" in card and "192.168" not in card
 
 
 def test_a_card_of_a_checkpoint_tells_the_figures_until_its_step(run: RunFolder) -> None:
