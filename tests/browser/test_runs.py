@@ -104,8 +104,10 @@ def test_start_hands_the_focus_to_the_run_and_says_what_it_does_once_that_is_ove
     page.locator("#start").focus()
     with kit.made_by_start(page, workspace):
         page.wait_for_function("document.activeElement.id === 'run-box'")
+        page.set_viewport_size(kit.PHONE)  # the run takes half of it; seen: the form lay below
         page.locator("#plan-next").press("Enter")
         page.wait_for_function("document.activeElement.id === 'form-column'")
+        page.wait_for_function("document.activeElement.getBoundingClientRect().top < innerHeight / 4")
         kit.expect(page.locator("#start")).to_have_text("Add to the queue")
     kit.expect(page.locator("#start")).to_have_text("Start training")
     watch.check()

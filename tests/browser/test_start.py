@@ -96,6 +96,13 @@ def test_the_bar_tells_which_step_is_open_also_when_it_is_drawn_anew(chrome: Bro
 
 
 def test_back_of_the_browser_leads_to_the_page_before(chrome: Browser, app: kit.App) -> None:
+    page, watch = kit.open_page(chrome, app, "/zh")  # an address that somebody gave, in a browser that prefers English
+    current = page.locator("a[data-page][aria-current=page]")
+    kit.go_to_tab(page, "数据")
+    page.reload()
+    kit.expect(current).to_have_text("数据")  # seen: English
+    page.context.close()
+    watch.check()
     page, watch = kit.open_page(chrome, app)
     current = page.locator("a[data-page][aria-current=page]")
     for name, is_there in (("Chat", "#chat-message"), ("Data", "#data-sets")):

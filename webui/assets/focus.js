@@ -48,7 +48,8 @@
       if (document.activeElement !== pressed && document.activeElement !== document.body) return true;  // it went on by itself
       const next = document.querySelector(pressed.id === "plan-next" ? "#form-column" : "#run-box");
       if (isSeen(pressed) || !isSeen(next)) return false;
-      focus(next);
+      if (pressed.id === "plan-next") loraGarageShow("#form-column");
+      else focus(next);
       return true;
     }, 600);
     if (pressed?.id === "start") soon(() => {  // why nothing was started, where that is out of view

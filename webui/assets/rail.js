@@ -32,7 +32,7 @@
       if (!isOpen(link.dataset.page)) link.removeAttribute("aria-current");
       else if (link.ariaCurrent !== "page") {
         link.ariaCurrent = "page";
-        if ((named() || "train") !== link.dataset.page) history.pushState(null, "", `#${link.dataset.page}`);
+        if ((named() || "train") !== link.dataset.page) history.pushState(null, "", `${location.pathname}#${link.dataset.page}`);  // gradio's base is /
       }
     }
   };

@@ -59,7 +59,6 @@ COLOURS = {
     "button_secondary_background_fill_hover": ("#e0ddd6", "#31363e"),
     "button_cancel_background_fill": ("transparent", "transparent"),
     "button_cancel_background_fill_hover": ("#fdecec", "#3b1818"),
-    "button_cancel_border_color": ("#a31616", "#ffaaa5"),
     "button_cancel_text_color": ("#a31616", "#ffaaa5"),
     "error_text_color": ("#b91c1c", "#fca5a5"),
 }
