@@ -36,6 +36,8 @@ class BaseTests:
     """The questions of a run at its end. max_new_tokens: of an answer."""
 
     def __init__(self, workspace: Workspace, run: RunFolder):
+        """Choose the questions of all test sets of the run's base that it was not trained on, each with its judge; at
+        most MAX_TESTS, the last ones."""
         base, store = run.recipe().model.id, DatasetStore(workspace.datasets, PRESETS, workspace.library_folders)
         of_base = [one for one in sets.all_sets(workspace) if one.base == base]
         learned: LearnedRows | None = None
@@ -56,7 +58,8 @@ class BaseTests:
         self.max_new_tokens = answer_tokens([prompt for _, prompt in self.tests], learned)
 
     def ids(self, tokenizer: Tokenizer) -> list[list[int]]:
-        """Return the token ids of each question; those that the template refuses or that are too long are left out."""
+        """Return the token ids of each question; those that the template refuses or that are too long are left out,
+        from `tests` too."""
         limit, fitting, ids = tokenizer.position_limit, list[tuple[str, Prompt]](), list[list[int]]()
         for title, prompt in self.tests:
             with suppress(GarageError):
@@ -68,7 +71,8 @@ class BaseTests:
         return ids
 
     def keep(self, step: int, answers: Sequence[FrameAnswer]) -> None:
-        """Judge the answers, in the order of the questions, and write them to the run's folder."""
+        """Judge the answers, in the order of the questions, and write them to the run's folder with what an earlier run
+        had right; without an outcome for those that were not ready in time or not judged."""
         before, opinions = self._right_before(), Opinions.read(self._workspace.root)
         results = list[TestedAnswer]()
         for (title, prompt), answer in zip(self.tests, answers, strict=True):
@@ -85,7 +89,8 @@ class BaseTests:
         tested.write(self._run, TestedAnswers(step=step, answers=tuple(results)))
 
     def _right_before(self) -> dict[str, str]:
-        """Return the keys of the questions that the newest earlier run with an outcome had right, with its name."""
+        """Return {key of a question: name of the run} for the questions that the newest earlier run of this base with
+        an outcome had right."""
         newest = dict[str, tuple[Outcome, str]]()
         for run in Runs(self._workspace).list():  # newest first
             if run.id == self._run.id or run.status().state != State.COMPLETED:
