@@ -142,12 +142,14 @@ def read_example_closely(
             raise Flaw("data.empty_row")
         if row.flaw:
             raise Flaw(row.flaw.key, **row.flaw.params)
+        # Other shapes become one of ours first, so that each format is converted in one place.
         values = rewritten(values, notes)
         example = _CONVERT[format](values, notes)
         if notes.worse and example.messages:
             example = replace(example, rejected=_worse(notes, _system(values)))
         is_bad = is_rejected(values) or (format != "text_label" and _is_bad(values))
         notes.omissions += values.unused()
+        # A question about a picture that is not read would teach the model to make its answer up.
         if needs_picture(notes.omissions, _texts(example)):
             raise Flaw("data.needs_picture", columns=media_names(notes.omissions))
     except Flaw as flaw:

@@ -55,6 +55,7 @@ class Framing:
     def notes(self) -> list[Message]:
         """Return one sentence for each count that applies and that a person should know."""
         counts = {"thinking": self.thinking, "without": self.without, "examples": self.thinking + self.without}
+        # Only what would surprise: each sentence names something that differs from a plain conversation.
         applies = {
             "framing.not_thinking": self.dialect.switch is not None and not self.thinking and bool(self.without),
             "framing.mixed": self.dialect.switch is not None and bool(self.thinking and self.without),

@@ -127,6 +127,7 @@ def fit(full: FullExample, max_length: int, long_examples: LongExamples = "cut",
     if long_examples == "drop":
         return []
     if full.is_text:
+        # Text has no question to lose: it may be divided wherever a new sentence begins.
         pieces, again = (
             cuts(borders(full.text, full.offsets), len(ids), max_length, overlap),
             repeated_tokens(max_length, overlap),

@@ -205,6 +205,7 @@ class Preview:
             pieces: Pieces = (Pairs if self.learning.pairs else Rated).within(self.tokens, limit)
         else:
             pieces = Pieces.from_tokens(self.tokens, limit, long_examples, overlap)
+        # Counts are of the rows that were tokenized, projected to all of them.
         dropped = np.flatnonzero(~pieces.is_kept)
         return Counts(
             max_length=limit,

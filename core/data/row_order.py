@@ -53,6 +53,7 @@ def grouped(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> G
     order = shuffle(range(len(lengths)), chance)
     # Sorted within pools of 16 batches alone: sorted as a whole, every epoch would have the same batches.
     pool = batch_size * 16
+    # Sorted within pools of 16 batches only: sorted as a whole, each epoch would have the same batches.
     for start in range(0, len(order), pool):
         order[start : start + pool] = array(
             "i", sorted(order[start : start + pool], key=lambda i: lengths[i], reverse=True)
@@ -118,6 +119,7 @@ def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     """
     bins: list[list[int]] = []
     room: list[int] = []
+    # Best-fit decreasing (for language models: arXiv 2404.10830).
     for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
         fitting = [b for b, left in enumerate(room) if left >= lengths[i]]
         if fitting:

@@ -65,6 +65,7 @@ def choose(
     if data.drop_near_leaked and repeats is not None and repeats.near is not None:
         is_near = np.isin(repeats.near[training], repeats.near[measuring])
         leaked, training = leaked + int(is_near.sum()), training[~is_near]
+    # After repeats and leaks are gone, or a short run might train some of them.
     enough = needed(recipe)
     if enough is None or enough >= len(training):
         return RowSelection(training, measuring, None, repeated, leaked)

@@ -54,6 +54,7 @@ def cuts(borders: Borders, length: int, limit: int, overlap: int = 0) -> list[tu
     while length - start > limit:
         known = again if pieces else 0
         least, end = start + known + max(1, (limit - known) // 2), start + limit
+        # The best kind of border first, but none that would leave more than half of the piece empty.
         for tokens in borders:
             place = bisect_right(tokens, end) - 1
             if place >= 0 and tokens[place] > least:

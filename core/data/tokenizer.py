@@ -186,6 +186,7 @@ def sides(example: Example) -> list[list[Turn]]:
     better, worse = example.messages, example.rejected
     if not worse:
         raise TemplateError("template.no_pair")
+    # What both sides have in common teaches no preference.
     shared = next(
         (i for i, (a, b) in enumerate(zip(better, worse, strict=False)) if a != b), min(len(better), len(worse))
     )

@@ -69,6 +69,7 @@ def split_rows(
         return training, measuring
     if paragraphs is not None:
         stretch = paragraphs.stretches(data.max_length)
+        # Stretches are drawn, not paragraphs: a single one between trained ones would be known from its neighbours.
         _, held = split(int(stretch[-1]) + 1, data.eval_fraction, seed)
         is_held = np.isin(stretch, held)
         is_chosen = repeats.first == np.arange(count) if data.deduplicate and repeats else np.ones(count, bool)

@@ -39,6 +39,7 @@ def add(
     names = settings.target_modules.strip()
     targets = parts.linear_layers(model)
     if names != "all-linear":
+        # Refused by name: peft would take some for experts, and on the others an adapter would have no effect.
         requested, kind = [name.strip() for name in names.split(",") if name.strip()], model.config.model_type
         if excluded := sorted({name for name in requested if name.rpartition(".")[2] in WITHOUT_ADAPTER.get(kind, ())}):
             raise ModelError("shape.targets_left_out", found=excluded, model_type=kind)

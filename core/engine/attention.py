@@ -58,6 +58,7 @@ def packed_sdpa(
         ends = varlen.ends_of(lengths).to(query.device) if ends is None else ends
         return kernel(query, key, value, lengths, ends, scaling, sliding_window)[None], None
     if (groups := query.shape[1] // key.shape[1]) > 1:
+        # Not by enable_gqa: of torch's kernels for GPUs only flash attention takes it.
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     # One (B, heads, length, d) for each example.
     parts = [states.split(lengths, 2) if lengths else (states,) for states in (query, key, value)]
@@ -96,6 +97,7 @@ def enable(model: PreTrainedModel) -> bool:
     local layers has passed its window on; otherwise leave it unchanged and return False."""
     before = model.config._attn_implementation
     own = _own_hidden(model)
+    # A family may express local attention in its mask alone: then no window arrives here, and packing would lose it.
     windows: list[int | None] = []
 
     def noting(*arguments: Any, **kwargs: Any) -> tuple[torch.Tensor, None]:
@@ -177,6 +179,7 @@ def holds(model: PreTrainedModel, own: torch.Tensor) -> bool:
     with eight_bit.rows_apart(model) as in_8_bit:
         ids = _probe(model)
         vocabulary = model.config.get_text_config().vocab_size
+        # Other tokens in the first example, of which the second must not notice anything.
         changed = torch.cat([(ids[:, :FIRST] + 1) % vocabulary, ids[:, FIRST:]], 1)
         together, other = (_hidden(model, row, (FIRST, SECOND)) for row in (ids, changed))
         if together.is_meta:

@@ -89,6 +89,7 @@ def token_losses(tuned: torch.nn.Module, batch: Batch, head: Head | None = None)
         return functional.cross_entropy(_model_logits(model, batch).float(), batch.targets, reduction="none")
     hidden = model.get_decoder()(**batch.inputs()).last_hidden_state
     # (B, T, h) -> (K, h)
+    # An index instead of a boolean mask: its result has a known shape, so the CPU need not wait for the GPU to count.
     picked = hidden.flatten(0, 1).index_select(0, batch.index)
     return head_losses(model.get_output_embeddings(), picked, batch.targets, head)
 
@@ -178,6 +179,7 @@ def _matches_model(model: PreTrainedModel, head: Head) -> bool:
     device = next(model.parameters()).device
     ids = torch.arange(5, 13, device=device)[None] % model.config.get_text_config().vocab_size
     was_training = model.training
+    # With dropout, two forwards of the same tokens would differ.
     model.eval()
     try:
         with unsupported.tolerated():

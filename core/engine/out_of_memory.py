@@ -42,9 +42,9 @@ class Retreat:
 
     @classmethod
     def from_recipe(cls, recipe: Recipe, is_packed: bool, on_card: bool) -> Retreat:
-        # a sharded base's weights cannot be distinguished from activations
         """Create the Retreat of a recipe: its batch size (times row length if packed), checkpointing and offloading,
         which needs a single GPU without FSDP."""
+        # A sharded base's weights cannot be told from activations, so offloading would move them too.
         train, on_card = recipe.train, on_card and not recipe.train.fsdp
         planned = train.per_device_train_batch_size * (recipe.row_length if is_packed else 1)
         return cls(
@@ -91,8 +91,10 @@ class Retreat:
         if self.kept_layers and not measuring:
             self.reductions.append(EVERY_LAYER)
             return msg("retreat.every_layer", what=what)
+        # Smaller micro-batches first: they cost the least time, and the update stays the same.
         if len(failed) > 1:
             before = self.at_once
+            # A batch of short rows may need several halvings until it falls apart at all.
             while len(self._parts(failed, lengths, self.at_once)) == 1:
                 self.reductions.append(HALVE)
             key = "retreat.packed" if self._packed else "retreat.batch"

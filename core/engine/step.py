@@ -236,6 +236,8 @@ class Step:
 
     def loss_divisor(self, batches: Sequence[Batch]) -> tuple[float, float]:
         """Return the count that a step's loss is averaged over, and for pairs the weight of SFT in it."""
+        # One divisor for the whole step, not one for each micro-batch: a mean of means would weight a short one like a
+        # long one.
         if self.preference:
             return sum(len(batch.examples) // 2 for batch in batches), self.preference.sft_share(batches)
         return max(1, sum(batch.targets.numel() for batch in batches)), 0.0
@@ -264,6 +266,7 @@ class Step:
         """Clip the gradients to the recipe's max_grad_norm (None or 0: not at all). Returns their norm before."""
         # float16's gradients are scaled up; their norm would be clipped for the scale.
         self.scaler.unscale_(self.optimizer)
+        # An infinite limit changes nothing, but measures the norm, which the metrics show in any case.
         return torch.nn.utils.clip_grad_norm_(self.parameters, self._max_grad_norm or math.inf)
 
     def apply(self, is_good: bool, is_first: bool = False) -> None:

@@ -117,12 +117,14 @@ class ExportReporter(Job[ExportStatus]):
             if self.folder.cancel_asked():
                 self._cancel_seen_at = now
                 self._cancelled.set()
+        # While it is published, folders are only renamed, which takes a moment.
         elif now - self._cancel_seen_at > GRACE_S and self._status.stage != "publishing":
             try:
                 kill_children()
                 self.folder.clear()
                 self.end("cancelled", self._cancelled_message)
             finally:
+                # Not sys.exit: the main thread is inside a library that may never return.
                 os._exit(CANCELLED_EXIT)
 
 
@@ -358,12 +360,15 @@ class Exporter:
         folder = Models(self.workspace).obtain(model.id, model.revision, job.counted, job.check, to_train=False)
         job.set_stage("starting")
         trained_on = self.run_folder.facts().base_weights
+        # An adapter on other weights still answers, only worse: nothing later would notice.
         if trained_on and trained_on != weights.sampled_fingerprint(folder):
             raise ExportError("export.base_changed", model=model.id, folder=folder)
         if self.request.kind == "gguf":
             from core.export.llamacpp.tools import check_family
 
             check_family(folder)
+        # In the files head and embedding are one tensor; merged into it, the head's change would also reach every
+        # input.
         if trains_tied_head(adapter, files.read_object(folder / "config.json")):
             raise ExportError("export.tied_head")
         return folder
@@ -455,6 +460,7 @@ class Exporter:
         self.job.check()
         self.job.set_stage("publishing")
         target = self.workspace.exports / result.name
+        # On the disk before the earlier export gives way: after a power cut one of the two is complete.
         files.sync_tree(out)
         if target.exists():
             files.rename(target, self.job.folder.build / (REPLACED + result.name.removeprefix(self.request.name)))

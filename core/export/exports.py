@@ -112,6 +112,7 @@ class Exports:
         job = self._job(request.name)
         longest = f"out/{names.slug(run.name)}-q4_k_m.gguf" if request.kind == "gguf" else LONGEST_MERGED
         path_length.refuse(job.build, ExportError, len(longest))
+        # A worker that has reported its end may hold its lock for a moment more.
         status, deadline = job.status(self._started.get(request.name)), time.monotonic() + LEAVE_S
         while job.is_locked() and status and not status.active and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -187,6 +188,7 @@ class Exports:
         Raises as `request`."""
         request = self.request(run, to, quant, checkpoint, strength=strength)
         result = read_result(self.workspace.exports / request.name)
+        # A run that was continued has a newer adapter than the export.
         trained = (adapter_folder(run, checkpoint) / "adapter_model.safetensors").stat().st_mtime
         return result if result and result.name == request.name and result.created >= trained else None
 

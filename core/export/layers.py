@@ -37,6 +37,7 @@ def need_bytes(base: Base, adapter: Path) -> int:
     parts: dict[str, int] = defaultdict(int)
     for name, stored in base.tensors.items():
         layer = OF_A_LAYER.match(name)
+        # As it lies in the file and, beside it, in float32 for the computation.
         parts[layer[1] if layer else name] += math.prod(stored.shape) * (4 + (4 if stored.dtype == "F32" else 2))
     embedding = max((t.shape for t in base.tensors.values() if len(t.shape) > 1), key=lambda shape: shape[0])
     held = (adapter / "adapter_model.safetensors").stat().st_size
@@ -87,6 +88,7 @@ def logits(model: PreTrainedModel, rows: Sequence[Sequence[int]], device: torch.
     """Return the logits of each row, (T, vocabulary), on device, from one forward of all. Rows are padded on the right,
     which changes nothing under causal attention."""
     width = max(map(len, rows))
+    # The padding's id does not matter: it comes after the row and is masked.
     ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=device)
     mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=device)
     out = model(input_ids=ids, attention_mask=mask, use_cache=False).logits

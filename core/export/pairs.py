@@ -109,6 +109,7 @@ def _pair_of_matrix(base: Base, key: str, shapes: Shapes, has_magnitudes: bool, 
     or it is not stored as one."""
     module = key.removesuffix(".lora_A.weight")
     other, parameter = f"{module}.lora_B.weight", f"{module.removeprefix(PREFIX)}.weight"
+    # transformers renames some as it reads them: what the adapter calls by the model's name has another in the files.
     if (name := parameter) not in base.tensors:
         name = base.stored_names.get(name_in(base.stored_names, parameter), "")
     stored = base.tensors.get(name)

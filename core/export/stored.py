@@ -85,6 +85,7 @@ class Base:
             if (
                 converter is not None
                 and number
+                # Its place among an expert's matrices: gate and up, say, become one parameter in the converter's order.
                 and (order := _stacking_order(self._converters[converter], converter)) is not None
             ):
                 by_parameter[parameter][int(number[1]), order] = name
@@ -127,6 +128,7 @@ class Base:
 
     @cached_property
     def _main_dtype(self) -> str:
+        # By numbers, not by tensors: norms and biases are many, and often of another type than the rest.
         sizes = dict.fromkeys(FLOATS, 0)
         for t in self.tensors.values():
             if t.dtype in FLOATS:
@@ -162,6 +164,7 @@ def read_base(folder: Path) -> Base:
     for file in weight_files(folder):
         with open_tensors(file) as opened:
             for name in opened.keys():  # noqa: SIM118 - it is no mapping
+                # Shape and type are in the header: no weight is read.
                 part = opened.get_slice(name)
                 tensors[name] = Stored(file, tuple(part.get_shape()), part.get_dtype())
     return Base(folder, tensors)

@@ -133,6 +133,7 @@ def compare(tuned: Tuned, written: MergedFolder, progress: Progress, check: Chec
     """Compare every tensor that exists or should exist in the written folder with the tuned base; return how many are
     in both, and `off`, the names of those missing, superfluous, of another shape or value. check may raise between
     pieces."""
+    # A superfluous tensor is wrong too: another program may read it in place of the right one.
     off = sorted(set(written.names) ^ set(written.expected))
     both = [name for name in written.expected if name not in off]
     sizes = {name: tuned.base.base.tensors[name].shape for name in both}
@@ -160,6 +161,7 @@ def _alike(tuned: Tuned, written: MergedFolder, name: str, shape: tuple[int, ...
             allowed = allowed + CANCELLED * expected.abs().amax(-1, keepdim=True)
         if not bool(((actual - expected).abs() <= allowed).all()):  # False also for NaN
             return False
+        # Within one step each, but many of them would be a systematic error, such as another scale.
         differing += int((actual != expected).sum())
     return differing <= MAX_OTHER_SIDE * total
 

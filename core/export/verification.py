@@ -124,6 +124,7 @@ def _prompt_from_row(row: JsonObject, tokenizer: Tokenizer) -> ProofPrompt | Non
     answer_positions = [i for i, learned in enumerate(encoded.learned) if learned]
     if not answer_positions or encoded.cut:
         return None
+    # The last answer alone: earlier ones are part of its prompt.
     start = answer_positions[-1]
     while start > 0 and encoded.learned[start - 1]:
         start -= 1
@@ -148,6 +149,7 @@ def choose(base: Base, adapter: Path, in_float32: bool = False) -> Method:
     with llama.cpp.
     """
     memory = psutil.virtual_memory().available
+    # 2 bytes for each number, and what libraries and activations take beside them.
     model_bytes = base.parameters * 2.3 + (600 << 20)
     compute = device.choose()
     free = torch.cuda.mem_get_info()[0] if compute.on_card else 0
@@ -159,6 +161,8 @@ def choose(base: Base, adapter: Path, in_float32: bool = False) -> Method:
     fits_in_float32 = memory > 2 * model_bytes
     if fits_in_float32 and base.parameters <= MAX_PARAMETERS_ON_CPU:
         return Method(exact)
+    # Layer by layer only with an adapter whose factors are known by tensor, and weights that the files name as the
+    # model does.
     layered_bytes = layers.need_bytes(base, adapter)
     if pairs.lora_pairs(base, adapter) is not None and not layers.missing(base.model, base):
         if memory > layered_bytes:

@@ -54,7 +54,9 @@ def write(parts: tuple[WeightedAdapter, WeightedAdapter], target: Path, rank: in
         raise ModelError("summed.is_there", folder=str(target))
     ranks = [int(config["r"]) for config in configs]
     scales = [
-        float(one["lora_alpha"]) / (math.sqrt(one["r"]) if one.get("use_rslora") else one["r"]) for one in configs
+        # As PEFT scales: alpha / r, with rsLoRA (arXiv 2312.03732) alpha / sqrt(r).
+        float(one["lora_alpha"]) / (math.sqrt(one["r"]) if one.get("use_rslora") else one["r"])
+        for one in configs
     ]
     weights = _joined([_tensors(part.folder) for part in parts], ranks, [part.weight * scale for part,
         scale in zip(parts, scales, strict=True)])  # fmt: skip
@@ -65,6 +67,7 @@ def write(parts: tuple[WeightedAdapter, WeightedAdapter], target: Path, rank: in
         weights = _nearest(weights, rank)
     modules = sorted({name for config in configs for name in config["target_modules"]})
     rank = rank or full_rank
+    # The scales are in A now, so alpha / r has to be 1.
     config = first | {
         "r": rank,
         "lora_alpha": rank,
@@ -137,6 +140,7 @@ def _nearest(weights: dict[str, np.ndarray], rank: int) -> dict[str, np.ndarray]
     reduced: dict[str, np.ndarray] = {}
     for name in (name for name in weights if name.endswith(_ENDS[0])):
         other = name.removesuffix(_ENDS[0]) + _ENDS[1]
+        # In fp32: numpy decomposes no 16-bit numbers.
         q_b, r_b = np.linalg.qr(weights[other].astype(np.float32))
         q_a, r_a = np.linalg.qr(weights[name].astype(np.float32).T)
         # B A = Q_b (R_b R_a^T) Q_a^T, and Q_b and Q_a change no singular value.

@@ -59,6 +59,7 @@ def chat_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem]:
             (waiting.row if waiting else 0) + 1, {"messages": item.messages}, item.line, tuple(rows.omissions)
         )
         rows.omissions.clear()
+    # What was left out after the last row belongs to it, so each row is held back by one.
     if waiting is None:
         raise DataError("data.chat_without_answers", file=source.path.name, voice=chat.voice)
     yield RawRow(waiting.row, waiting.value, waiting.line, (*waiting.omissions, *rows.omissions))

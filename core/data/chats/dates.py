@@ -45,6 +45,7 @@ def order_of(dates: Iterable[tuple[int, int, int]]) -> Order:
             backward["dmy"] += before[::-1] > numbers[::-1]
             backward["mdy"] += (before[2], before[0], before[1]) > (numbers[2], numbers[0], numbers[1])
         before = numbers
+    # A number above 12 is no month, one above 31 no day.
     if most[0] > 31:
         return "ymd"
     if most[0] > 12:

@@ -168,6 +168,7 @@ class _FirstRows:
 def _columns_of_roles(table: _FirstRows) -> MessageColumns | None:
     """Return columns of messages around one that holds nearly only roles (user and assistant, or user and a system that
     answers). None unless conversations can be told apart: by parents, a column, or turns that alternate."""
+    # The first column that fits: a role is written in one column only.
     for speaker in table.values:
         roles = [role_of(value) for value in table.filled(speaker)]
         known = [role for role in roles if role]
@@ -194,6 +195,7 @@ def _columns_of_names(table: _FirstRows) -> MessageColumns | None:
     """Return columns of messages around one that is named like a speaker's and holds repeated names of people. None
     unless they reply to each other or take turns."""
     candidates = [name for name in table.values if _has(name, _CLEAR_SPEAKER) or _has(name, _VAGUE_SPEAKER)]
+    # Clear names ("speaker") before vague ones ("name").
     for speaker in sorted(candidates, key=lambda name: not _has(name, _CLEAR_SPEAKER)):
         people = table.filled(speaker)
         if not table.is_filled(speaker) or not table.is_scalar(speaker, LONGEST_NAME):
@@ -267,6 +269,7 @@ def _content(table: _FirstRows, names: Sequence[str], are_roles: bool) -> str | 
     """Return the column of the messages' texts: of those with a fitting name the one with the longest, else the only
     one with several words; None otherwise."""
     kinds = (str, list, type(None)) if are_roles else (str, type(None))
+    # A column that is empty in most rows holds notes, not what was said.
     texts = [
         name
         for name in names

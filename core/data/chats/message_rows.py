@@ -91,6 +91,7 @@ def _turns(messages: list[_Message], columns: MessageColumns) -> tuple[list[Json
             turns[-1]["content"] += f"\n{message.content}"
         else:
             turns.append({"role": role, "content": message.content, **message.fields})
+    # A conversation ends with an answer: a question at its end has nothing to learn from.
     while turns and turns[-1]["role"] != "assistant":
         omissions += [Omission("chat", "unanswered")] if turns.pop()["role"] != "system" else []
     return turns, omissions, messages[0].line

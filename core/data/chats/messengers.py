@@ -159,6 +159,7 @@ _SLACK_MARK = re.compile(r"<([@#!]?)([^<>|]+)(?:\|([^<>]*))?>")
 def slack(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
     """Yield the messages of one file of a channel, marks as text, files as omissions; those of bots and of Slack are
     marked as left out. Names are those of users.json, else of the messages' profiles, else ids."""
+    # Read twice: a name may only occur after the messages that need it.
     names = {
         user: name
         for _, message in objects(source, "item")

@@ -163,6 +163,7 @@ def _summarize(reading: tuple[object, ...], known: _Known, limits: Limits = DEFA
             if hours > SHORTEST_HOURS:
                 overview.silences.append(hours)
             before[message.thread] = message.when
+    # fp32 and sorted: the number of conversations for any gap is then one binary search.
     overview.silences = array("f", sorted(overview.silences))
     return overview
 

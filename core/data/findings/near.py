@@ -72,6 +72,7 @@ class Near:
         if self._common is None:
             both = [np.concatenate(parts) for parts in zip(*sides, strict=True)]
             self._common = _common(both[0], both[1], len(self._waiting))
+        # Question and answer have signatures of their own: a short question would not count beside a long answer.
         signed = []
         for place, (hashes, text_of) in enumerate(sides):
             kept = ~self._common[hashes >> _SLOT]
@@ -159,6 +160,7 @@ def _windows(texts: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
     sizes = np.array([len(text) for text in padded])
     # A polynomial of the window's bytes in FNV's prime; below, MurmurHash3's last step spreads every bit over all 32.
     hashes = np.zeros(len(data) - WINDOW + 1, np.uint32)
+    # The hash of every window at once, one byte of it at a time (FNV); uint32 wraps around on purpose.
     for place in range(WINDOW):
         hashes *= np.uint32(0x01000193)
         hashes += data[place : len(data) - WINDOW + 1 + place]
@@ -167,6 +169,7 @@ def _windows(texts: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
     for place in range(1, WINDOW):  # no window reaches from one text into the next
         inside[np.cumsum(sizes) - place] = False
     hashes, text_of = hashes[inside[: len(hashes)]], text_of[: len(hashes)][inside[: len(hashes)]]
+    # MurmurHash3's last steps, by which every bit depends on every byte.
     hashes = (hashes ^ (hashes >> np.uint32(16))) * np.uint32(0x85EBCA6B)
     hashes = (hashes ^ (hashes >> np.uint32(13))) * np.uint32(0xC2B2AE35)
     return hashes ^ (hashes >> np.uint32(16)), text_of
@@ -177,6 +180,7 @@ def _common(hashes: np.ndarray, text_of: np.ndarray, texts: int) -> np.ndarray:
     that it is ignored."""
     order = np.lexsort((text_of, hashes))
     hashes, text_of = hashes[order], text_of[order]
+    # A window counts once for each text, however often it occurs in it.
     new = np.ones(len(hashes), bool)
     new[1:] = (hashes[1:] != hashes[:-1]) | (text_of[1:] != text_of[:-1])
     different, counts = np.unique(hashes[new], return_counts=True)
@@ -188,12 +192,14 @@ def _common(hashes: np.ndarray, text_of: np.ndarray, texts: int) -> np.ndarray:
 def _signatures(hashes: np.ndarray, text_of: np.ndarray, texts: int) -> tuple[np.ndarray, np.ndarray]:
     """Return (T, BINS) uint8 signatures: the smallest hash of each bin, its low byte; and (T,) windows of each text. An
     empty bin takes its next neighbour's value."""
+    # One permutation hashing (Li, Owen and Zhang 2012): one hash, divided into bins, serves as many hash functions.
     smallest = np.full(texts * BINS, _EMPTY)
     # The lowest bits of a hash choose its bin, the others are what the smallest is sought of.
     place = text_of * BINS + (hashes & np.uint32(BINS - 1)).astype(np.int32)
     np.minimum.at(smallest, place, hashes >> np.uint32(5))
     table = smallest.reshape(texts, BINS)
     hollow = np.flatnonzero((table == _EMPTY).any(1) & (table != _EMPTY).any(1))
+    # Densification by rotation (Shrivastava and Li 2014).
     while len(hollow):
         some = table[hollow]
         some = np.where(some == _EMPTY, np.roll(some, -1, axis=1), some)
@@ -208,6 +214,7 @@ def _pairs(signatures: np.ndarray, rows: np.ndarray) -> Iterator[tuple[np.ndarra
     Each row is paired with the first that agrees, and with the one before it. A band holds bytes of both sides;
     otherwise one long answer that many rows share would make all of them candidates.
     """
+    # Locality-sensitive hashing: rows that agree in any band are compared, others never.
     sides, width = signatures.reshape(len(signatures), 2, BINS), BINS // BANDS
     for band in range(BANDS):
         keys = (

@@ -131,6 +131,7 @@ def is_card(text: str) -> bool:
     digits = _NO_DIGITS.sub("", text)
     if not _ISSUED.fullmatch(digits) or digits in _TEST_CARDS or len(set(digits)) < 4:
         return False
+    # Luhn: every second digit from the right is doubled, its digits added.
     doubled = (int(d) if i % 2 == 0 else sum(divmod(2 * int(d), 10)) for i, d in enumerate(reversed(digits)))
     return sum(doubled) % 10 == 0
 

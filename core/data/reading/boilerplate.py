@@ -28,6 +28,7 @@ def without_boilerplate(items: Items, is_markdown: bool) -> Items:
     or after, or (in Markdown) the front matter. Only the first _HELD paragraphs are searched for a beginning."""
     held = list(islice(items, _HELD))
     texts = [item.value["text"] if isinstance(item, RawRow) else "" for item in held]
+    # Project Gutenberg's marks stand in the first paragraphs of a book or not at all.
     begins = next((n + 1 for n, text in enumerate(texts) if _START.search(text)), 0)
     while begins and begins < len(texts) and _CREDITS.match(texts[begins].lstrip()):
         begins += 1

@@ -153,6 +153,7 @@ def _page(content: bytes) -> Iterator[object]:
     body = _body(content)
     if body is None:
         return
+    # A page's own text is what its author marked as main; what is beside it repeats on every page of the site.
     every = list(_blocks(body))
     mains = body.xpath("//main | //*[@role='main']") or body.xpath("//article")
     main = mains[0] if len(mains) == 1 else body

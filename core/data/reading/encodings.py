@@ -61,6 +61,7 @@ def find(path: Readable, head: bytes, chosen: str | None, check: Callable[[], No
         return Decoding(encoding, sha256, first_bad, notes)
     if _is_damaged(path):
         return Decoding(encoding, sha256, first_bad)
+    # A guess from a sample counts only if the whole file decodes.
     for name, others in _likely(_sample(path)):
         if _scan(path, name)[1] is None:
             return Decoding(name, sha256, None, (_note(name, others),))

@@ -194,6 +194,7 @@ def is_plain(value: Mapping[str, object]) -> bool:
 def _flaw(value: dict[str, Any], limit: int) -> Message | None:
     """Return the reason why later steps could not write, hash or tokenize a row (too deep, a lone surrogate, NUL, not
     finite); None without one. No recursion: depth is one of the flaws."""
+    # By levels, breadth first: the number of levels is the depth.
     level: list[Any] = [value]
     depth = 0
     while level:

@@ -203,6 +203,7 @@ def _data_parts(parts: Sequence[Part]) -> tuple[list[Part], dict[str, dataset_in
         listed = [part for part in parts if part.name in layouts]
         if listed:
             return listed, layouts
+    # README files and caches have suffixes of data too, but describe it.
     known = [
         part
         for part in parts

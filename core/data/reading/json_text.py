@@ -69,6 +69,7 @@ class JsonText:
         while True:
             try:
                 value, end = _DECODER.raw_decode(self._text, self._at)
+                # A number or literal at the end of what was read may go on: 12 may be 123.
                 if self._ended or end <= len(self._text) - _LITERAL:
                     break
             except json.JSONDecodeError as error:

@@ -68,6 +68,7 @@ def first_lines(path: Readable, encoding: str) -> list[str]:
 def shape_of(lines: Sequence[str]) -> LineShape:
     """Return the shape of a text's first lines, the first that fits; "" for prose."""
     filled = [line for line in lines if line.strip()]
+    # From the strictest shape to the loosest: the last ones fit many texts by chance.
     if _is_conll(lines):
         return "conll"
     if sum(line.strip() == _END for line in lines) >= 2:

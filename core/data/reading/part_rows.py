@@ -42,6 +42,7 @@ def start_each(source: Source, start: Callable[[Source], Started], limits: Limit
             parts.append(part)
     if not started:
         raise refused[0]
+    # A set is often published in several formats side by side; its rows would be trained several times.
     started, same = _each_once(started, limits)
     parts = [part for part in parts if part.path.name not in same]
     most = Counter(chosen for _, chosen, _, _ in started).most_common(1)[0][0]
@@ -55,6 +56,7 @@ def start_each(source: Source, start: Callable[[Source], Started], limits: Limit
     warnings = (
         Problem(row=0, severity="warning", text=msg("data.note_refused_file", why=error.message)) for error in refused
     )
+    # Warnings last: they belong to no row.
     items = chain(_one_after_another(source, started, limits), warnings)
     return replace(source, parts=tuple(parts)), most, decision, items
 

@@ -210,6 +210,7 @@ def batch_rows(batches: Iterable[Any], limits: Limits) -> Iterator[RawRow | Prob
     """Yield the rows of Arrow record batches, NaN as None; a row above the limit is a Problem."""
     row = 0
     for batch in batches:
+        # Only then can a single row be too large; looking at each would take as long as reading them.
         if batch.nbytes > limits.row_bytes:
             pieces: Iterable[Any] = (batch.slice(i, 1) for i in range(batch.num_rows))
         else:

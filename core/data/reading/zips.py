@@ -57,6 +57,7 @@ def seekable(path: Readable) -> IO[bytes]:
 def open_zip(path: Readable, limits: Limits) -> Iterator[zipfile.ZipFile]:
     """Open an archive. Raises DataError if it is damaged, or states a size above the limit."""
     with seekable(path) as file:
+        # Before zipfile opens it, which reads the directory at once.
         if _directory_bytes(file) > MAX_DIRECTORY:
             raise DataError("data.zip_directory", file=path.name, limit_mib=MAX_DIRECTORY // MIB)
         try:

@@ -270,6 +270,7 @@ class Edits:
         Raises DataError for a row that the newest version does not have, and if nothing would change or remain;
         OSError.
         """
+        # Rows are checked against the newest version: a number of an older one may have been removed since.
         newest = self.rows(base)
         numbers, flawed = newest.numbers(), newest.flawed_numbers()
         removed, added, changed = np.fromiter(dict.fromkeys(remove), np.int64), list(add), array("q")
@@ -282,11 +283,14 @@ class Edits:
                 yield row, example
             if not (len(removed) or changed or added):
                 raise DataError("sets.nothing_to_change")
+            # A flawed row that a person has written anew counts as one more.
             no_longer_flawed = len(_locate(flawed, np.frombuffer(changed, np.int64))[0])
             if len(numbers) + no_longer_flawed + len(added) <= len(_locate(numbers, removed)[0]):
                 raise DataError("sets.nothing_left")
             yield from ((0, example) for example in added)
 
+        # The rows first, then the line of the log that names them: after a power cut the log names none that is
+        # missing.
         first = self._write(written())
         after = first + len(changed)
         version = Change(

@@ -125,6 +125,7 @@ def inspect_file(
         result = counts.broken(item) if isinstance(item, Problem) else counts.row(item, chosen, bool(choices.rated))
         if result is not None:
             keep(result)
+    # Compared after the last row: a report of two states of a file would fit neither.
     for file, stamp in source.stamps:
         if files.stamp(file) != stamp:
             raise DataError("data.changed_meanwhile", file=file.name)
@@ -173,6 +174,7 @@ class _Counts:
         """Convert a row, count it with its columns, file, problems and findings, and return its result. rated: an
         answer marked as bad is an example too."""
         self.rows += 1
+        # Most files repeat the same columns in every row.
         if (names := tuple(row.values)) != self._before:
             self._names.update(dict.fromkeys(name for name in map(str, names) if name not in self._roles.values()))
             self._before = names

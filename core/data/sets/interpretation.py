@@ -68,6 +68,7 @@ def interpret(
     if format is not None and format not in FORMATS:
         raise DataError("data.no_such_format", found=str(format)[:60], expected=list(FORMATS))
     source = path if isinstance(path, Source) else sniff.probe(path, limits, choices, check)
+    # What the file itself says (an app's export, several files) comes before guesses about its columns.
     if source.chat:
         return _Meaning(replace(source, choices=choices), "messages").started(limits)
     if source.parts:
@@ -168,6 +169,7 @@ def _meaning(
 def _of_texts(source: Source, rows: list[Row], format: Format | None, choices: Choices) -> _Meaning:
     """Return how rows are read: by the chosen columns, the chosen format, classes, a known format or the roles of their
     columns, in this order. Raises DataError if none fits."""
+    # A person's word first, then names, and only then what the values look like.
     if choices.columns:
         require(choices.columns, rows)
         return _by_roles(source, rows, Decision((choices.columns,), "chosen"))

@@ -123,6 +123,7 @@ def _shortened(pieces: Sequence[Span], most: int = SHOWN_CHARACTERS) -> tuple[Sp
     shown: list[Span] = []
     room, hidden = most, 0
     for piece in pieces:
+        # The ends are what shows whether a template is right; the middle of a long text is not.
         for part in _without_middle(piece):
             if part.kind == "more":
                 if room > 0:

@@ -238,6 +238,7 @@ class Tokenized:
         tables = [table for _, table in self._counted] or [segment.without_ids(Builder().table())]
         lines, begins = pa.concat_tables(tables), np.cumsum([0, *map(len, tables)])[:-1]
         of_segment = np.repeat(np.arange(len(tables), dtype=np.int32), [len(table) for table in tables])
+        # Segments are in the order in which rows were counted; `take` puts their lines into that of the rows.
         first, counts = _lines_of(keys, lines["key"].to_numpy(), of_segment)
         marks, is_refused = lines["marks"].to_numpy()[first], lines["refused"].is_valid().to_numpy()[first]
         refused = ((i, lines["refused"][int(first[i])].as_py()) for i in np.flatnonzero(is_refused).tolist())

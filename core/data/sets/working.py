@@ -149,6 +149,7 @@ def repair_rows(
         repair = _repair(rows, kind, argument, action, check)
         if repair.action == "remove":
             return edits.change(repair.done, base, remove=repair.rows)
+        # One row at a time: a repair of every row of a large dataset never has all of them in memory.
         positions = np.flatnonzero(np.isin(rows.numbers(), np.array(repair.rows, np.int64)))
         changes = (
             (number, repaired(example, repair, value)) for number, example in map(rows.__getitem__, positions.tolist())

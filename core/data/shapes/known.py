@@ -53,6 +53,7 @@ def recognize_format(sample_rows: Iterable[Row]) -> Format:
             format, flaw = None, flaw or error
         if format is not None:
             votes[format] = votes.get(format, 0) + 1
+    # A majority, because single rows of a file are often broken.
     if votes:
         return max(votes, key=lambda name: (votes[name], -FORMATS.index(name)))
     if flaw is not None:

@@ -175,11 +175,13 @@ def label_studio(values: Columns, notes: Notes) -> dict[str, object] | None:
     )
     if not isinstance(fields, dict) or results_key is None:
         return None
+    # Texts and files alike are strings in Label Studio: an address or a file's name is no text to train on.
     strings = {name: part for name, part in fields.items() if isinstance(part, str) and has_value(part)}
     texts = {name: part for name, part in strings.items() if name.lower() not in MEDIA and not _FILE.match(part)}
     if strings and not texts:
         raise Flaw("data.media_labels", fields=[f"data.{name}" for name in strings])
     text = next(iter(texts)) if len(texts) == 1 else column_named(texts, "text") or column_named(texts, "question")
+    # A cancelled annotation is a person's "skip".
     annotations = [
         one for one in values.peek(results_key) if isinstance(one, dict) and one.get("was_cancelled") is not True
     ]

@@ -73,6 +73,7 @@ def _turns(values: list[object]) -> Turns | None:
         speaker, content = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
         role = _SPEAKERS.get(speaker) if type(speaker) is str else None
         if (
+            # "<" may begin a tag of thinking, which the full check splits off.
             role not in _FOLLOWS[before]
             or type(content) is not str
             or not content.strip()

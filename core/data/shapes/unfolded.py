@@ -34,6 +34,7 @@ def unfolded(value: Any) -> tuple[Any, tuple[Omission, ...]]:
         return value | parts | {"question": question["stem"]}, ()
     fields, responses = value.get("fields"), value.get("responses")
     if isinstance(fields, dict) and isinstance(responses, dict):
+        # Argilla calls a field and its answer alike where an annotator corrects a text.
         responses = {name if name not in fields else f"{name} answer": answers for name, answers in responses.items()}
         value = fields | responses | {name: rest for name, rest in value.items() if name not in ("fields", "responses")}
     answered = [name for name, answers in value.items() if isinstance(answers, list) and _is_responses(answers)]

@@ -29,6 +29,7 @@ class Decoder:
         Raises ModelError for a token that the model does not know."""
         vocabulary.require_rows(self._model, prompts)
         longest = max(map(len, prompts))
+        # On the left, so that the newest token of every row is in the last column.
         ids = [[self.pad_token_id] * (longest - len(prompt)) + prompt for prompt in prompts]
         mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
         return torch.tensor(ids, device=self._model.device), torch.tensor(mask, device=self._model.device)
@@ -38,6 +39,7 @@ class Decoder:
     def forward(self, ids: torch.Tensor, mask: torch.Tensor, cache: object | None) -> tuple[torch.Tensor, object]:
         """Return, from one forward pass, (B, V) float32 logits of the last position, and the cache. ids: (B, T) new
         tokens; mask: (B, all tokens)."""
+        # Counted by the mask: padding must not shift the positions of a shorter prompt.
         positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         optional = {"position_ids": positions, "logits_to_keep": 1}  # without the latter a long prompt has T x V logits
         output = self._model(
@@ -66,6 +68,7 @@ class DecodedRows:
         logits, self._cache = self._decoder.forward(self._ids, self._mask, self._cache)
         if self._copies == 1:
             return logits
+        # Only now, so that a prompt is read once, however many answers follow it.
         rows = torch.arange(len(logits), device=logits.device).repeat_interleave(self._copies)
         self._copies = 1
         self.keep(rows)

@@ -75,7 +75,9 @@ class Sampler:
         if not self._temperature:
             chosen = logits.argmax(-1)
         else:
+            # In fp64: fp32 sums over 150,000 tokens would give the last ones no room.
             edges = logps.double().exp().cumsum(-1)
+            # Scaled by the last edge, which rounding leaves beside 1.
             point = chance.to(edges.device)[:, None] * edges[:, -1:]
             chosen = torch.searchsorted(edges, point, right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
         return chosen, logps.gather(1, chosen[:, None])[:, 0]

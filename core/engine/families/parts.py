@@ -52,6 +52,7 @@ def beside(model: transformers.PreTrainedModel) -> list[str]:
     """Return the names of the outermost modules with weights that belong neither to the text model nor to the output
     head (towers, prediction heads); none for a plain causal model."""
     decoder, head = text(model), model.get_output_embeddings()
+    # By identity, not by name: the head may be tied to an embedding deep inside the decoder.
     used = {id(module) for part in (decoder, head) if part is not None for module in part.modules()}
 
     def unused(module: nn.Module, name: str) -> list[str]:
@@ -180,6 +181,7 @@ def routers(model: transformers.PreTrainedModel) -> list[str]:
 def skip_modules(kind: type[_BaseAutoModelClass], config: transformers.PreTrainedConfig) -> list[str] | None:
     """Return bitsandbytes' llm_int8_skip_modules, read from the model's structure without weights: the modules that
     stay unquantized. None: transformers' own choice (the head), which it makes only if nothing is named."""
+    # Nothing stands beside the text model: its structure need not be built to see that.
     if config.get_text_config() is config and config.model_type not in {*_NOT_QUANTIZED, *ROUTERS}:
         return None
     with init_empty_weights():

@@ -28,6 +28,7 @@ def chunk_loss(
         grad_logits = grad_logits.to(weight.dtype)
     else:
         grad_logits, loss = functional.linear(hidden, weight, bias), hidden.new_empty(len(hidden), dtype=torch.float32)
+        # So few rows that logits, softmax and gradient stay in the cache instead of passing through RAM three times.
         few = max(1, IN_CACHE // len(weight))
         for some in (slice(start, start + few) for start in range(0, len(hidden), few)):
             loss[some], block = _softmaxed(grad_logits[some].float(), aim[some], scale, cap, learns)

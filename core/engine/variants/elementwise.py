@@ -82,6 +82,7 @@ def install(tuned: PeftModel) -> Elementwise:
                 norms.append(_replace_forward(module, _norm_forward(module, function)))
         elif _parts(module) and (function := proven(module, _gate_function)):
             gates.append(_replace_forward(module, _gate_forward(module, function)))
+    # A family's layers call it as a global of their file, so one replacement there reaches all of them.
     for code in {sys.modules[type(module).__module__] for module in decoder.modules()}:
         own = vars(code).get(ROTARY)
         if own and not hasattr(own, "rotaries") and (replacement := _rotary_replacement(own)):
@@ -154,6 +155,7 @@ def _outputs_and_gradients(function: Forward, given: Sequence[torch.Tensor]) -> 
 
 def _twin(module: torch.nn.Module) -> torch.nn.Module:
     """Return a shallow copy whose parameters and children can be exchanged; without hooks and replaced forwards."""
+    # Not copy.deepcopy, which would copy the weights and those of all children.
     twin: torch.nn.Module = object.__new__(type(module))
     vars(twin).update(vars(module))
     for name in ("_parameters", "_modules", "_buffers"):
@@ -185,6 +187,8 @@ def _norm_function(module: torch.nn.Module) -> Forward | None:
     for eps in {value for value in vars(module).values() if isinstance(value, float) and value < 0.1}:
         for offset in (0.0, 1.0):
             if _same(partial(own, twin), partial(_normed, weight=weight, eps=eps, offset=offset), [x]):
+                # Which formula it is was seen in fp32; 16 bits, where rounding hides a difference, are tested as they
+                # will run.
                 function = partial(_normed, eps=eps, offset=offset)
                 if module.weight.is_meta:
                     return function
@@ -250,6 +254,7 @@ def _norm(
     if x.device.type in BLOCKWISE:
         output, inv_rms = _blockwise(rows, weight, eps, offset, known)
     elif offset:
+        # torch's kernel knows no offset, and 1 + weight in 16 bits would round small weights away.
         output, inv_rms = kernel(rows.float(), weight.float() + offset, eps)
     else:
         output, inv_rms = kernel(rows, weight, eps)
@@ -285,6 +290,7 @@ def kernel_back(grad: torch.Tensor, rows: torch.Tensor, weight: torch.Tensor, in
 def _blocks(rows: torch.Tensor, spare: int) -> Iterator[tuple[slice, list[torch.Tensor]]]:
     """Yield slices of rows, each with that many fp32 scratch blocks, which share the same memory."""
     count = min(len(rows), max(1, BLOCK // rows.shape[1]))
+    # The same memory for every block, so that it stays in the processor's cache.
     blocks = [rows.new_empty(count, rows.shape[1], dtype=torch.float32) for _ in range(spare)]
     for start in range(0, len(rows), count):
         some = slice(start, min(start + count, len(rows)))
@@ -301,6 +307,7 @@ def _blockwise(
         rows.new_empty(len(rows), 1, dtype=torch.float32) if known is None else known,
     )
     for some, (block,) in _blocks(rows, 1):
+        # To fp32 by blocks: a copy of everything would take twice the memory of the 16-bit rows.
         block.copy_(rows[some])
         if known is None:
             torch.linalg.vector_norm(block, dim=-1, keepdim=True, out=inv_rms[some])
@@ -361,6 +368,7 @@ def _gate_function(module: torch.nn.Module) -> Forward | None:
         return None
     gate, up, down = names
     twin, sizes = _twin(module), {gate: (WIDTH, 2 * WIDTH), up: (WIDTH, 2 * WIDTH), down: (2 * WIDTH, WIDTH)}
+    # With a quarter of these weights the sums of WIDTH products lie where the activations bend and differ.
     x, *weights = _made_up((ROWS, WIDTH), *((out, into) for into, out in sizes.values()))
     for (name, (into, out)), weight in zip(sizes.items(), weights, strict=True):
         twin._modules[name] = torch.nn.Linear(into, out, bias=False, device="meta")
@@ -392,6 +400,7 @@ def _gated(gate: torch.Tensor, up: torch.Tensor, act: Act) -> torch.Tensor:
     acted: list[torch.Tensor] = []
     product = _Gate.apply(gate, up, act, acted)
     if product.requires_grad and gate.device.type in BLOCKWISE:
+        # down_proj's LoRA layer would otherwise save the product, the widest tensor of a layer.
         product.made_of = partial(_gate_again, act=act, acted=acted), gate, up
     return product
 
@@ -425,6 +434,7 @@ class _Gate(torch.autograd.Function):
     def backward(ctx: FunctionCtx, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         gate, up, *activated = ctx.saved_tensors
         activated = activated or ctx.acted
+        # Before the return below, which overwrites gate with its gradient.
         acted = activated.pop() if activated else ctx.act.there(gate)
         return ctx.act.back_in_place(up.mul_(gradient), gate), acted.mul_(gradient), None, None
 

@@ -157,6 +157,7 @@ class Sharded:
     ) -> distributed.Work | None:
         """Fill output (ranks * n,) with every rank's shard (n,), by way of RAM where NCCL is missing. On rank 0 it
         announces the layer first, unless all ranks compute together. Returns torch's Work, or None if it is over."""
+        # Told before the gather begins: it waits for all ranks, so the others have to join before it can end.
         if self.lead and not self.together:
             self.lead(number)
         self.gathered += 1

@@ -241,6 +241,7 @@ class _Copies:
         """Return all A as one (sum of r, in), and each s B (out, r), in dtype. members: a whole group or one member.
         Copies in 16 bits are renewed for all layers if one has changed; in float32 they are made anew each time."""
         if dtype.itemsize != 2:
+            # The factors have this dtype already: there is no cast that a copy would save.
             all_a = torch.cat([member.A for member in members]) if len(members) > 1 else members[0].A
             return all_a.to(dtype), [(member.B * member.scaling).to(dtype) for member in members]
         if any(member.copied_of != member.state(dtype) for member in members):
@@ -253,6 +254,7 @@ class _Copies:
     def _make(self, members: Sequence[_Member], dtype: torch.dtype) -> None:
         """Copy A and s B of all layers to dtype buffers, which are allocated at the first call and per dtype; the A of
         a group lie end to end."""
+        # Written in place from then on, so that a step allocates nothing for them.
         if members[0].copied_of[:1] != (dtype,):
             for group in self.groups:
                 rows = [len(member.A) for member in group]
@@ -310,11 +312,13 @@ class _ForBackward(torch.autograd.Function):
         grads = [g.reshape(-1, g.shape[-1]) for g in gradients]
         of_hidden = [g @ b for g, b in zip(grads, scaled_b, strict=True)]
         grad_hidden = torch.cat(of_hidden, dim=1) if len(members) > 1 else of_hidden[0]
+        # First, because it needs x: one that was recomputed is freed before a base weight is dequantized.
         of_factors = _of_factors(members, grads, hidden, grad_hidden, ctx.again(*made_of).reshape(-1, ctx.shape[-1]))
         grad_x = None
         if ctx.needs_input_grad[0]:
             grad_x = grad_hidden @ all_a
             for member, g in zip(members, grads, strict=True):
+                # In place: no second (tokens, in) beside the sum.
                 grad_x.addmm_(g, member.base_weight(dtype))
             grad_x = grad_x.view(ctx.shape)
         return grad_x, None, None, *of_factors

@@ -70,6 +70,7 @@ class KeptWeights:
         """Return a function of dtype that removes and returns the kept weight, or dequantizes it if there is none."""
 
         def base_weight(dtype: torch.dtype) -> torch.Tensor:
+            # Taken out, not only read: it is freed when this product is done, before the next layer is recomputed.
             kept = self._kept.pop(number, None)
             return fused_lora._Member.base_weight(member, dtype) if kept is None else kept
 

@@ -31,6 +31,7 @@ class Offload(torch.autograd.graph.saved_tensors_hooks):
         super().__init__(self._put_aside, self._fetch)
         self.moved_bytes = 0
         self._pin, self._device = pin_memory, next(model.parameters()).device
+        # By their storage, for what autograd saves are often views: transposed, or a row of experts.
         self._weights = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
 
     def __enter__(self) -> Offload:  # torch's returns None
@@ -44,6 +45,7 @@ class Offload(torch.autograd.graph.saved_tensors_hooks):
         """Copy a saved tensor to RAM, pinned if possible, add its size to moved_bytes and return the copy; return small
         tensors and the model's weights as they are."""
         size = tensor.numel() * tensor.element_size()
+        # Weights are on the GPU in any case; copying them would only cost time.
         if size < SMALLEST_BYTES or tensor.untyped_storage().data_ptr() in self._weights:
             return tensor
         copy = pinned.empty(tensor.size(), tensor.dtype) if self._pin else None

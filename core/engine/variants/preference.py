@@ -85,6 +85,7 @@ class Preference:
         pairs = self._losses(scored[0::2], scored[1::2])
         total = pairs.sum()
         if sft_share:
+            # Cross-entropy of the chosen answers keeps their probability from falling while the margin grows.
             total = total + sft_share * torch.stack([part.sum() for part in losses.split(batch.examples)[0::2]]).sum()
         chosen, rejected = (self.beta * ratios.detach()).view(-1, 2).T
         logps_then = logps.detach().view(-1, 2).T
@@ -102,6 +103,7 @@ class Preference:
         """
         assert is_bad is not None
         # z0 of the paper: how far the model has moved on answers to other questions.
+        # Never below 0, as in the paper: a KL divergence is not, but an estimate of it may be.
         moved = ratios[1::2].mean().detach().clamp(min=0)
         own, sign = ratios[0::2], 1.0 - 2.0 * is_bad.float()
         weights = torch.where(is_bad, self.undesirable_weight, self.desirable_weight)

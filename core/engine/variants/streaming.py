@@ -104,6 +104,7 @@ def _frozen(layer: torch.nn.Module, holders: Counter[int]) -> Iterator[tuple[tor
     """Yield (tensor, function that replaces it) for each frozen tensor of a layer, the scales of 4-bit weights
     included. Tensors that several layers share stay on the GPU (holders: number of layers per parameter id)."""
     for parameter in layer.parameters():
+        # A shared one would be wanted in the buffers of two layers at once.
         if parameter.requires_grad or holders[id(parameter)] > 1:
             continue
         yield parameter.data, partial(setattr, parameter, "data")
@@ -301,6 +302,7 @@ class Streaming:
         """Bring the layer back, and then the one before it, when the gradient of its output is known. transformers
         checkpoints inside a layer's hooks: the gradient of its output comes right before it is recomputed."""
         hidden = output[0] if isinstance(output, tuple) else output
+        # Without gradients there is no backward to come back in.
         if hidden.requires_grad:
             hidden.register_hook(lambda gradient: self._bring(number, number - 1))
 
@@ -322,6 +324,7 @@ class Streaming:
         """Take a layer's buffer from the layer that used it, start to copy the layer there, and count the copy and its
         bytes."""
         place, home = self.places[number % PLACES], self.layers[number].home
+        # Its tensors are views of the buffer: read on, they would show the new layer's weights under their old names.
         if place.holds is not None and place.in_use:
             self._take_away(place.holds)
         place.holds, place.in_use = number, False

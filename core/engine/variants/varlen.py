@@ -121,6 +121,7 @@ class _Efficient(torch.autograd.Function):
         window: int | None,
     ) -> torch.Tensor:  # fmt: skip
         """Return the output (1, T, heads, d) of torch's kernel."""
+        # By the operator, for the public functions take neither lengths nor a window.
         output, logsumexp, *ctx.unused, _, _ = torch.ops.aten._efficient_attention_forward(
             query, key, value, None, ends, ends, longest, longest, 0.0, CAUSAL, True, scale=scale, window_size=window
         )
@@ -172,6 +173,7 @@ def proven(
             query, key, value = states
             output = kernel(query, key, value, LENGTHS, ends, None, window)
             results = (output, *torch.autograd.grad(output, states, above))
+            # Another first example: what leaks into the others would change their bits, however little.
             query, key, value = (torch.cat([each[: LENGTHS[0]] + 1, each[LENGTHS[0] :]]) for each in states)
             other = kernel(query, key, value, LENGTHS, ends, None, window)
     except Exception as error:  # noqa: BLE001 - whatever a kernel that this card or this torch lacks raises, one attention each is there

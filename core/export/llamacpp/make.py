@@ -60,6 +60,7 @@ def make(order: MakeOrder) -> tuple[ExportCheck, tuple[Message, ...]]:
     prompts = begin(order)
     sixteen = convert(order, prompts.work.tokenizer.template)
     prompts, expected, compared = expect(order, prompts, order.merged)
+    # Before the next files are written: at no time do more than two forms of the model lie on the disk.
     files.remove_tree(order.merged)
 
     is_final = order.quant in SIXTEEN
@@ -69,6 +70,7 @@ def make(order: MakeOrder) -> tuple[ExportCheck, tuple[Message, ...]]:
     config = files.read_object(order.base.folder / "config.json")
     text_alone = [msg("gguf.text_alone")] if any(config.get(sense) for sense in SENSES) else []
     file, notes = sixteen, (*text_alone, *sixteen_verdict.notes)
+    # Only the 16-bit file is compared with the adapter; a quantized one is compared with that.
     (order.work / "adapter.logs").unlink()
     if not is_final:
         file, larger = quantize(order, sixteen)

@@ -195,6 +195,7 @@ def _unpack(wheel: Path, target: Path, inside: str = "", prefixes: tuple[str, ..
             if info.is_dir() or not info.filename.startswith(inside) or not name.startswith(prefixes):
                 continue
             to = target / name
+            # Wheels are checked by their hashes, but a name in a zip may lead anywhere ("zip slip").
             if not to.resolve().is_relative_to(target.resolve()):
                 raise ExportError("gguf.tools_incomplete", found=[info.filename])
             to.parent.mkdir(parents=True, exist_ok=True)

@@ -49,6 +49,7 @@ def find(home: Path | None = None) -> Path | None:
     None if it is not there."""
     file = "ollama.exe" if os.name == "nt" else "ollama"
     home = home or Path.home()
+    # A relative entry of PATH would mean the current folder, where anybody may have put a program of this name.
     folders = [Path(folder) for folder in os.get_exec_path() if os.path.isabs(folder)]
     if os.name == "nt":
         local = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
@@ -85,6 +86,7 @@ def create_model(
 
     Raises ExportError with Ollama's message, or if there is no answer, and what check raises.
     """
+    # Before it is created: afterwards there is one in any case.
     replaced = _call(program, ["show", "--modelfile", name], SHOW_S, check)[0] == 0
     tell("creating")
     _call_or_raise(program, ["create", name, "-f", str(modelfile.absolute())], CREATE_S, check)
