@@ -41,8 +41,8 @@ class Repeats:
 
     @classmethod
     def find(cls, examples: Iterable[Example], check: Callable[[], None] = lambda: None, near: bool = False) -> Repeats:
-        """Compare all examples. check: called every CHECK_EVERY rows, and may raise. near: also find near repeats,
-        which doubles the time."""
+        """Compare all examples and return which repeat which. check: called every CHECK_EVERY rows, and may raise.
+        near: also find near repeats, which doubles the time."""
         near_rows = Near() if near else None
         text_hashes, example_hashes = array("q"), array("q")  # 64-bit hashes
         for i, example in enumerate(examples):
@@ -80,7 +80,8 @@ def _together(first: np.ndarray, near: np.ndarray) -> np.ndarray:
 
 
 def compared_texts(example: Example) -> tuple[str, ...]:
-    """Return the texts of a row that must be equal in a repeat, normalized."""
+    """Return the texts of a row that must be equal in a repeat, normalized: of messages also roles, thinking, calls and
+    tools."""
     if example.messages:
         parts = (
             part

@@ -48,12 +48,11 @@ class Grouped(Sequence[list[int]]):
 
 def grouped(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> Grouped:
     """Return batches of positions in `lengths`, of similar length (little padding), in random order; each position
-    once."""
+    once. The order follows from seed and epoch."""
     chance = random.Random(f"{seed}/{epoch}")
     order = shuffle(range(len(lengths)), chance)
     # Sorted within pools of 16 batches alone: sorted as a whole, every epoch would have the same batches.
     pool = batch_size * 16
-    # Sorted within pools of 16 batches only: sorted as a whole, each epoch would have the same batches.
     for start in range(0, len(order), pool):
         order[start : start + pool] = array(
             "i", sorted(order[start : start + pool], key=lambda i: lengths[i], reverse=True)
@@ -100,7 +99,8 @@ class Schedule:
             yield micro_batches(within)
 
     def _epoch(self, epoch: int) -> Callable[[int], list[list[int]]]:
-        """Return a function from a step of this epoch to its micro-batches; each row occurs once."""
+        """Return a function from a step of this epoch to its micro-batches: groups of similar length, or (with a
+        capacity) packed ones. Each row occurs once."""
         if self.capacity is None:
             batches = grouped(self.lengths, self.batch_size, self.seed, epoch)
             within = self.accumulation
@@ -112,11 +112,9 @@ class Schedule:
 
 
 def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Pack positions in `lengths` into bins of at most `capacity` tokens, each where it leaves the least room.
-
-    Deterministic: equal lengths in order of position, equally full bins in order of creation. An example longer than
-    capacity gets a bin of its own.
-    """
+    """Pack positions in `lengths` into bins of at most `capacity` tokens, longest first, each where it leaves the least
+    room; return the bins. Deterministic: equal lengths in order of position, equally full bins in order of creation. An
+    example longer than capacity gets a bin of its own."""
     bins: list[list[int]] = []
     room: list[int] = []
     # Best-fit decreasing (for language models: arXiv 2404.10830).

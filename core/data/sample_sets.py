@@ -39,8 +39,8 @@ def sample_of(dataset_id: str | None) -> Sample | None:
 
 @cache
 def introduction(dataset_id: str) -> tuple[str, str]:
-    """Return the question and the answer of the row that introduces a sample dataset. Raises KeyError if it is no
-    pair."""
+    """Return the question and the answer of the row that introduces a sample dataset (its `shown`, else the first).
+    Raises KeyError if it is no pair."""
     sample = sample_of(dataset_id)
     name = dataset_id.removeprefix("sample:")
     with open(PRESETS / "samples" / f"{name}.jsonl", encoding="utf-8") as rows:

@@ -45,7 +45,7 @@ class _Generation(jinja2.ext.Extension):
 
 
 def rendered(source: str, **values: object) -> str:
-    """Render a Jinja template with these values in the sandbox. Raises TemplateError."""
+    """Render a Jinja template with these values in the sandbox; return the text. Raises TemplateError."""
     template = _compiled(source)
     try:
         return template.render(values)

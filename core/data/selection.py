@@ -50,12 +50,10 @@ def choose(
     own: np.ndarray | None = None,
     paragraphs: Paragraphs | None = None,
 ) -> RowSelection:
-    """Choose the training and validation rows of a recipe among `count` rows.
-
-    repeats: of these rows; used only if the recipe removes duplicates or leaked rows. own: as `own_validation` returns
-    it. If max_steps need fewer rows than there are, that many are chosen at random, and at most as many (or
-    SMALLEST_SPLIT) for validation.
-    """
+    """Choose the training and validation rows of a recipe among `count` rows; return them with the numbers of repeated
+    and leaked rows left out. repeats: of these rows; used only if the recipe removes duplicates or leaked rows. own: as
+    `own_validation` returns it. If max_steps need fewer rows than there are, rows are shuffled (paragraphs in
+    stretches), and at most as many (or SMALLEST_SPLIT) are for validation."""
     data, seed, leaked = recipe.data, recipe.train.seed, 0
     training, measuring = split_rows(count, recipe, repeats, own, paragraphs)
     repeated = count - len(training) - len(measuring)

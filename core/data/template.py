@@ -153,7 +153,6 @@ class ChatTemplate:
         while remaining and not (mask_history and texts):
             # The last answer's text usually contains the earlier ones as its beginning. Those that the template renders
             # differently in it, such as without their thinking, need a text of their own.
-            # The text with most answers first; whatever it contains need not be trained again.
             longest = remaining[-1]
             contained = [answer for answer in remaining if answer.is_in(longest)]
             remaining = [answer for answer in remaining if not answer.is_in(longest)]

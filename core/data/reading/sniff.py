@@ -74,10 +74,8 @@ def probe(
     choices: Choices = NO_CHOICES,
     check: Callable[[], None] = lambda: None,
 ) -> Source:
-    """Read a file once and return what it is. check: called often, and may raise.
-
-    Raises DataError for a file without readable rows.
-    """
+    """Read a file or folder once and return what it is, with the stamps by which a change shows. check: called often,
+    and may raise. Raises DataError for a file without readable rows."""
     if isinstance(path, str) and not path.strip():
         raise DataError("data.no_name")
     path = Path(path) if isinstance(path, str) else path
@@ -87,8 +85,8 @@ def probe(
 
 
 def _probed(path: Readable, limits: Limits, choices: Choices, check: Callable[[], None]) -> Source:
-    """Find out what a file or folder is and return it as a source: compressed, zip, binary kind, or text. Raises
-    DataError for what is no data."""
+    """Return a file or folder as a source: compressed, zip, binary kind, or text, with its checksum, sheet or table,
+    and class names. Raises DataError for what is no data."""
     with os_errors_as_data_errors(path):
         if isinstance(path, Path) and _is_folder(path):
             return folders.from_folder(path, limits, choices, partial(probe, check=check))
@@ -120,7 +118,8 @@ def _probed(path: Readable, limits: Limits, choices: Choices, check: Callable[[]
 
 
 def _with_label_names(source: Source) -> Source:
-    """Return the source with the names of its classes; those beside a file of a folder are found there."""
+    """Return the source with the names of its classes, from a Parquet file itself, else from a file beside it; chats
+    and documents as they are."""
     if source.chat or source.kind in DOCUMENTS:
         return source
     names = label_names.NO_NAMES
@@ -160,8 +159,8 @@ def _with_sheet(source: Source, choices: Choices, limits: Limits) -> Source:
 
 
 def _text_source(path: Readable, size: int, decoding: encodings.Decoding, choices: Choices, limits: Limits) -> Source:
-    """Return a text file as a source: its kind, app of a chat, shape of lines, delimiter, header, with notes on
-    guesses. Raises DataError for a log, or for bytes of another encoding."""
+    """Return a text file as a source: its kind, app of a chat, shape of lines, delimiter, header, turn markers, with
+    notes on guesses. Raises DataError for a log, or for bytes of another encoding."""
     encoding, first_bad = decoding.encoding, decoding.first_bad
     kind = _kind(path, encoding, limits)
     if first_bad is not None and not (kind == "jsonl" and encoding.startswith("utf-8")):
@@ -199,8 +198,9 @@ def _text_source(path: Readable, size: int, decoding: encodings.Decoding, choice
 
 
 def _with_lines(source: Source) -> Source:
-    """Return the source of a text whose lines are no prose as what they are. Raises DataError for words with tags, for
-    fields between signs, for lines below initials, and for a list of words or numbers."""
+    """Return the source of a text whose lines are no prose as what they are: a table by tabs, or lines of a shape.
+    Raises DataError for words with tags, for fields between signs, for lines below initials, and for a list of words or
+    numbers."""
     lines = line_rows.first_lines(source.path, source.encoding)
     shape = line_rows.shape_of(lines)
     if shape in line_rows.REFUSED:
@@ -244,7 +244,7 @@ def _note_header(named: bool | None, choices: Choices) -> list[Message]:
 
 @contextmanager
 def os_errors_as_data_errors(path: Readable) -> Iterator[None]:
-    """Context that raises errors of the operating system as DataError, naming path."""
+    """Context manager: raises errors of the operating system as DataError, naming path."""
     name = path.name[:200] or str(path)[:200]
     try:
         yield
@@ -259,7 +259,8 @@ def os_errors_as_data_errors(path: Readable) -> Iterator[None]:
 
 
 def _size(path: Readable, limits: Limits) -> int:
-    """Return the file's size. Raises DataError if it is missing, no file, empty or too large."""
+    """Return the file's size in bytes (1 if unknown). Raises DataError if it is missing, no file, empty or larger than
+    limits.bytes."""
     try:
         size = path.stat().st_size if isinstance(path, Path) else getattr(path, "size", 1)
         is_file = not isinstance(path, Path) or path.is_file()
@@ -289,10 +290,8 @@ def _digest(path: Readable, check: Callable[[], None]) -> str:
 
 
 def _zip_or_spreadsheet(path: Readable, head: bytes, limits: Limits) -> FileKind | None:
-    """Return the kind of a zip or spreadsheet by content, None for other files.
-
-    Old Office files and encrypted ones begin alike: those count as a spreadsheet only by their suffix.
-    """
+    """Return the kind of a zip ("zip" for an archive) or spreadsheet by content, None for other files. Old Office files
+    and encrypted ones begin alike: those count as a spreadsheet only by their suffix."""
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return zips.kind_of(path, limits) or "zip"
     if head.startswith(_MAGIC["office"]) and SUFFIXES.get(path.suffix.lower()) in SPREADSHEETS:
@@ -301,7 +300,8 @@ def _zip_or_spreadsheet(path: Readable, head: bytes, limits: Limits) -> FileKind
 
 
 def _refuse_quiz(path: Readable, head: bytes) -> None:
-    """Raise DataError for a text of quiz questions in the marks of a program, except in blocks that are read."""
+    """Raise DataError for a text of quiz questions in the marks of a program; those in blocks that are read may
+    pass."""
     for marks, pattern in _QUIZ.items():
         if len(pattern.findall(head, 0, _QUIZ_HEAD)) > 1:
             lines = head.decode("utf-8", "replace").splitlines()[: line_rows.LOOKED_AT]
@@ -318,7 +318,8 @@ def _holds_card(path: Readable) -> bool:
 
 
 def _refuse_what_is_not_data(path: Readable, head: bytes, packed: FileKind | None) -> None:
-    """Raise DataError for a file whose beginning shows another kind: an archive, a picture, a program, a web page."""
+    """Raise DataError for a file whose beginning shows another kind: an archive, a picture, a program, a web page, a
+    quiz, an app's chat that is not read. packed: its kind as a zip or spreadsheet."""
     if packed and packed != "zip":
         return
     if head[257:262] == b"ustar":
@@ -340,8 +341,8 @@ def _refuse_what_is_not_data(path: Readable, head: bytes, packed: FileKind | Non
 
 
 def _kind(path: Readable, encoding: str, limits: Limits) -> FileKind:
-    """Return the kind by content if that is clear, otherwise by the file's suffix. Raises DataError for a kind that is
-    not read, or not what the suffix says."""
+    """Return the kind of a text by content if that is clear, otherwise by the file's suffix. Raises DataError for a
+    kind that is not read, or not what the suffix says."""
     by_suffix = SUFFIXES.get(path.suffix.lower())
     if by_suffix == "csv" or by_suffix in SPREADSHEETS:  # many programs write text and call it .xls
         if path.suffix.lower() == ".tsv":
@@ -399,7 +400,8 @@ def _is(kind: type, line: str) -> bool:
 
 
 def _delimiter(path: Readable, encoding: str) -> str:
-    """Return the one of comma, semicolon, tab and bar that splits the first records into the most equal columns."""
+    """Return the delimiter that Anki's or Excel's first line names, else the one of comma, semicolon, tab and bar that
+    splits the first records into the most equal columns; a comma if none does."""
     with path.open(encoding=encoding, newline="", errors="replace") as file:
         sample = file.read(_HEAD)
     if sample.lower().startswith(ANKI):

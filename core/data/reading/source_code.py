@@ -32,7 +32,8 @@ def is_code(name: str) -> bool:
 
 
 def reason_against(file: Readable) -> str:
-    """Return why a file is not somebody's own code: lock, minified, vendored or generated; "" if it is."""
+    """Return why a file is not somebody's own code: "vendored" by its folder, "lock" or "minified" by name or long
+    lines, "generated" by its first comment; "" if it is."""
     path = PurePosixPath(file.name)
     if any(part.lower() in _VENDORED for part in path.parts[:-1]):
         return "vendored"
@@ -49,7 +50,7 @@ def reason_against(file: Readable) -> str:
 
 
 def note(names: Sequence[str], left_out: Counter[str]) -> list[Message]:
-    """Return notes on the languages of the files that are read, and on the files that are not."""
+    """Return notes on the languages of the files that are read, and on the number left out for each reason."""
     languages = Counter(CODE[PurePosixPath(name).suffix.lower()] for name in names)
     counted = [msg("data.counted", name=name, count=count) for name, count in languages.most_common()]
     notes = [msg("data.note_code", languages=counted)]
@@ -58,7 +59,8 @@ def note(names: Sequence[str], left_out: Counter[str]) -> list[Message]:
 
 
 def code_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omission]:
-    """Yield a file as one row, a long one as several, without a licence above the code."""
+    """Yield a file as one row, a long one as several, with their first lines, without a licence above the code, which
+    is an omission."""
     paragraph, row, number, is_first = Paragraph(), 0, 1, True
     with source.path.open(encoding=source.encoding) as file:
         head = file.read(_HEAD)

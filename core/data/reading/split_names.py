@@ -33,7 +33,8 @@ _SAYS_NOTHING = re.compile(r"v?\d+|of|[0-9a-f]{16}|set|data|dataset|split|file|p
 
 
 def is_for_validation(name: str, names: Collection[str]) -> bool:
-    """Return True if a file is named as one of test or validation rows. name, names: in a folder or an archive."""
+    """Return True if a file is named as one of test or validation rows: by a folder, its last word, or its first one
+    beside a file for training. name: in a folder or an archive; names: of all files there."""
     path = PurePosixPath(name)
     if any(_APART.fullmatch(folder) for folder in path.parts[:-1]):
         return True

@@ -64,7 +64,8 @@ class Sheets:
 
 
 def read_head(path: Readable, sheet: str | None, limits: Limits) -> Sheets:
-    """Return the sheets, and the first rows of the one that would be read. Raises DataError."""
+    """Return the sheets, the first rows of the one that would be read, and which would be read together without a
+    choice. Raises DataError."""
     with _open_sheet(path, sheet, limits) as (sheets, lines):
         ahead = takewhile(lambda line: isinstance(line, list), lines)
         sheets = replace(sheets, first=tuple(line[1] or [] for line in islice(ahead, header.LOOKED_AT)))
@@ -82,8 +83,8 @@ def holds_names(rows: Sequence[list[str]]) -> bool | None:
 
 
 def sheet_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omission]:
-    """Yield the rows of the sheets that are read, numbered consecutively; rows of a sheet "validation" are for
-    validation."""
+    """Yield the rows of the sheets that are read, numbered consecutively, with problems and omissions; beside a sheet
+    "train", rows of one named as validation or test are for validation."""
     row = 0
     with _open_sheet(source.path, source.sheet, limits) as (sheets, lines):
         has_splits = "train" in map(split_of, sheets.read)
@@ -102,7 +103,8 @@ def sheet_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Om
 
 
 def _table_rows(lines: Iterator[Any], source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omission]:
-    """Yield the rows of one sheet. Their numbers are those of the sheet."""
+    """Yield the rows of one sheet with its row numbers; lines above the names and repeated headers are omissions, a row
+    above the limit a Problem, empty rows skipped."""
     first = list(islice(lines, LOOKED_AT))
     is_row = source.header is False
     at = _names_at([line[1] or [] for line in first], is_row)
@@ -127,11 +129,8 @@ def _table_rows(lines: Iterator[Any], source: Source, limits: Limits) -> Iterato
 
 
 def _names_at(rows: Sequence[list[str]], is_row: bool) -> int:
-    """Return the position of the row that names the columns.
-
-    The first row of words only that is at least half as wide as the widest, else the first of that width; with is_row,
-    the first of that width.
-    """
+    """Return the position (from 0) of the row that names the columns: the first row of words only that is at least half
+    as wide as the widest, else the first of that width; with is_row, the first of that width."""
     filled = [[cell for cell in cells if cell.strip()] for cells in rows]
     widest = max(map(len, filled), default=0)
     wide = [at for at, cells in enumerate(filled) if cells and len(cells) >= _WIDE * widest]
@@ -145,8 +144,8 @@ def _is_number(cell: str) -> bool:
 
 @contextlib.contextmanager
 def _open_sheet(path: Readable, sheet: str | None, limits: Limits) -> Iterator[tuple[Sheets, Iterator[Any]]]:
-    """Context of the sheets and the lines of the chosen ones, from the process that reads. sheet None: it chooses.
-    Raises DataError."""
+    """Context manager: the sheets and the lines of the chosen ones, from the process that reads, which ends with it.
+    sheet None: it chooses. Raises DataError for no such sheet (with the nearest), no rows, or a refusal."""
     with contextlib.closing(listen(path, sheet or "", limits.row_bytes)) as lines:
         head = next(lines, None)
         if not isinstance(head, dict) or "error" in head:

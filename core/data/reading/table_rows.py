@@ -42,6 +42,8 @@ class _CsvLines:
         return self
 
     def __next__(self) -> str:
+        """Return the next line and count its bytes to the record. Raises _LongRecord once the record is longer than the
+        limit, after skipping the rest of the line."""
         line = self._file.readline(self._limit + 1)
         if not line:
             raise StopIteration
@@ -56,7 +58,8 @@ class _CsvLines:
         raise _LongRecord(self.used)
 
     def records(self, delimiter: str | None, quoted: bool) -> Iterator[tuple[int, list[str] | Exception]]:
-        """Yield (first line, cells) of each record; the error in place of cells that cannot be read."""
+        """Yield (first line, cells) of each record; the error in place of cells that cannot be read. Raises the limit
+        of csv for a cell."""
         # This limit is process-wide; the csv module has no other way to accept a field above 128 KiB.
         csv.field_size_limit(max(csv.field_size_limit(), self._limit))
         records = csv.reader(
@@ -100,7 +103,8 @@ class _CsvHead:
         return is_padded and sum(bool(cell.strip()) for cell in record) == 1
 
     def is_blank(self, record: list[str]) -> bool:
-        """True if a record is empty. Removes the empty cells at its end that Excel pads rows with."""
+        """Return True if a record is empty. Removes the empty cells at its end that Excel pads rows with, at most down
+        to the number of columns."""
         if record and record[-1].strip():
             return False
         while record and not record[-1].strip():
@@ -134,8 +138,8 @@ class _CsvHead:
 
 
 def csv_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omission]:
-    """Yield the rows of a CSV file. Titles and repeated headers are omitted; a line of another width is a Problem.
-    Raises DataError without a readable header."""
+    """Yield the rows of a CSV file with their lines. Titles and repeated headers are omissions; a record of another
+    width, or that cannot be read, is a Problem. Raises DataError without a readable header."""
     # Line ends become \n, in cells too: otherwise text from Windows would have other tokens than the same text from
     # elsewhere.
     with source.path.open(encoding=source.encoding) as file:
@@ -163,8 +167,8 @@ def csv_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omis
 
 
 def _unread(error: Exception, row: int, line: int, lines: _CsvLines, limits: Limits) -> Problem:
-    """Return why a record cannot be read: a quote that never closes (and the lines it takes in), its size, a stray
-    quote."""
+    """Return the problem of a record that cannot be read: a quote that never closes (and the lines it takes in), its
+    size, or a stray quote."""
     is_long = isinstance(error, _LongRecord) or "field limit" in str(error)
     if "unexpected end" in str(error) or (is_long and lines.number > line):  # only a quote joins lines
         opens = lines.open_quote(line)
@@ -176,7 +180,8 @@ def _unread(error: Exception, row: int, line: int, lines: _CsvLines, limits: Lim
 
 
 def parquet_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem]:
-    """Yield the rows of a Parquet file. Raises DataError where it is broken."""
+    """Yield the rows of a Parquet file. Raises DataError, with the row, where it is broken, and above the limits once
+    unpacked."""
     import pyarrow
     import pyarrow.parquet
 
@@ -197,7 +202,7 @@ def parquet_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem]:
 
 
 def check_columns(names: Sequence[str], source: Source, limits: Limits) -> None:
-    """Raise DataError for more columns than the limit, or two of the same name."""
+    """Raise DataError for more columns than the limit, or two of the same name in any case."""
     lower = [name.lower() for name in names]
     if len(lower) > limits.columns:
         raise DataError("data.too_many_columns", file=source.path.name, count=len(lower), limit=limits.columns)
@@ -270,8 +275,8 @@ class Paragraph:
         self._joint: str | None = None
 
     def add(self, number: int, line: str) -> Iterator[tuple[int, str, str | None]]:
-        """Add a line; yield (first line, text, joint) of parts that are complete with it. joint: between it and the
-        part before, or None."""
+        """Add a line; yield (first line, text, joint) of parts that are complete with it, in order. joint: what stands
+        between it and the part before; None for the first."""
         self._begins = self._begins or number
         for begin in range(0, len(line), MAX_CHARACTERS):  # the rest is copied for each part
             self._text += line[begin : begin + MAX_CHARACTERS]

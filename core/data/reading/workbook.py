@@ -32,8 +32,8 @@ _UNCALCULATED = (b"</f></c>", b"</f><v></v></c>", b"</f><v/></c>", b"</f><v /></
 
 
 def read_workbook(path: str, member: str, sheet: str, most_bytes: int) -> Iterator[Any]:
-    """Yield the sheets and those that are chosen, then their rows; or {"error": ...}. {"next": name} stands before each
-    further sheet."""
+    """Yield the sheets, those that are chosen and the number of formulas without a value, then their rows; {"error":
+    "password"} or {"error": "broken", "reason"}. {"next": name} stands before each further sheet."""
     from python_calamine import CalamineError, CalamineWorkbook, PasswordError
 
     try:
@@ -67,8 +67,9 @@ def _open(path: str, member: str) -> IO[bytes]:
 
 
 def _chosen(book: Any, sheet: str, shown: list[tuple[str, bool]]) -> list[Any]:
-    """Return the sheets that are read, one after the other: the named ones; else the first table with the sheets of the
-    same columns. A hidden sheet is chosen only if no other has rows."""
+    """Return the sheets that are read, one after the other: the named ones ([] if one is missing); else the first table
+    with the sheets of the same columns, else the first with rows. A hidden sheet is chosen only if no other has
+    rows."""
     is_hidden = dict(shown)
     if sheet:
         names = [sheet] if sheet in is_hidden else sheet.split(TOGETHER)
@@ -89,8 +90,8 @@ def _chosen(book: Any, sheet: str, shown: list[tuple[str, bool]]) -> list[Any]:
 
 
 def _columns(sheet: Any) -> frozenset[str] | None:
-    """Return the names of a table's columns, if it has two or more: its first row of words that is at least half as
-    wide as its widest, as core.data.reading.spreadsheets takes it."""
+    """Return the names of a table's columns in lower case, None for fewer than two: its first row of words that is at
+    least half as wide as its widest, as core.data.reading.spreadsheets takes it."""
     filled = [[cell for cell in cells if str(cell).strip()] for cells in islice(sheet.iter_rows(), LOOKED_AT)]
     widest = max(map(len, filled), default=0)
     names = next((row for row in filled if 2 * len(row) >= widest and all(isinstance(cell, str) for cell in row)), [])
@@ -98,7 +99,8 @@ def _columns(sheet: Any) -> frozenset[str] | None:
 
 
 def _rows(sheet: Any, most_bytes: int) -> Iterator[Any]:
-    """Yield [number, cells as text], or [number, None, size] of a row above most_bytes. Empty rows are skipped."""
+    """Yield [number, cells as text] with merged cells repeated, or [number, None, size] of a row above most_bytes.
+    Empty rows are skipped."""
     merged = _Merged(sheet)
     for number, cells in enumerate(sheet.iter_rows(), 1):
         texts = merged.filled(number, [as_text(cell) for cell in cells])
@@ -111,6 +113,7 @@ class _Merged:
     """Cells merged over several rows: each row gets the text. A cell over several columns stays in the first."""
 
     def __init__(self, sheet: Any):
+        """Read which cells are merged over several rows, in order."""
         left = sheet.start[1] if sheet.start else 0
         ranges = sheet.merged_cell_ranges or ()
         self._ahead = sorted(
@@ -124,7 +127,8 @@ class _Merged:
         self._open: dict[int, tuple[int, str]] = {}  # column: last row, text
 
     def filled(self, number: int, texts: list[str]) -> list[str]:
-        """Return a row's texts with merged cells repeated in each row that they cover. Call it for rows in order."""
+        """Return a row's texts (changed in place) with merged cells repeated in each row that they cover, unless it has
+        its own text. Call it for rows in order."""
         while self._ahead and self._ahead[-1][0] <= number:
             first, last, column = self._ahead.pop()
             if first == number and column < len(texts):
@@ -158,7 +162,8 @@ def as_text(cell: object) -> str:
 
 
 def _uncalculated(path: str, member: str) -> int:
-    """Count formulas without a value in all sheets of an .xlsx; 0 for other kinds."""
+    """Count formulas without a value in all sheets of an .xlsx; 0 for other kinds, what was counted so far for a
+    damaged one."""
     count = 0
     try:
         with _open(path, member) as file, zipfile.ZipFile(file) as archive:

@@ -44,7 +44,8 @@ _MARKS = {"yes": True, "on": True, "true": True, "no": False, "off": False, "fal
 
 
 def yaml_rows(source: Source, limits: Limits) -> Iterator[RawRow | Omission]:
-    """Yield the items of the list in a YAML file, which may be the value of a key. Raises DataError without a list."""
+    """Yield the rows of the list in a YAML file, which may be the value of a key; other keys are omissions. Raises
+    DataError without a filled list."""
     value = _load(source.path, source.encoding, limits)
     items = value
     if isinstance(value, dict):
@@ -61,7 +62,8 @@ def yaml_rows(source: Source, limits: Limits) -> Iterator[RawRow | Omission]:
 
 
 def is_dataset(file: Readable, limits: Limits) -> bool:
-    """Return True if a YAML file holds rows, and is no recipe."""
+    """Return True if a YAML file holds a list of objects or lists, also below a key, and is no recipe; False for an
+    unreadable one."""
     try:
         value = _load(file, "utf-8-sig", limits)
     except (DataError, OSError, UnicodeDecodeError):
@@ -72,7 +74,8 @@ def is_dataset(file: Readable, limits: Limits) -> bool:
 
 
 def _rows_key(value: Mapping[str, object]) -> str | None:
-    """Return the key of the first list of objects, or of lists, which are conversations; of promptfoo, its tests."""
+    """Return the key of the first list of objects, or of lists, which are conversations; of promptfoo, its tests. None
+    without one."""
     tests = value.get("tests")
     if isinstance(tests, list) and any(isinstance(test, dict) and "vars" in test for test in tests):
         return "tests"
@@ -83,7 +86,7 @@ def _rows_key(value: Mapping[str, object]) -> str | None:
 
 
 def _plain(item: object) -> Any:
-    """Return an item as a row: a list as {"turns": ...}, Rasa's text of examples as a list."""
+    """Return an item as a row: a list as {"turns": ...}, Rasa's text of examples as a list; anything else as it is."""
     if isinstance(item, list):
         return {"turns": item}
     if (
@@ -97,8 +100,8 @@ def _plain(item: object) -> Any:
 
 
 def _with_flags(value: object) -> Any:
-    """Return the value with words such as "yes" as true or false where a flag is expected; YAML 1.1 values come as
-    text."""
+    """Return the value, however deep, with words such as "yes" as true or false where a flag is expected; YAML 1.1
+    values come as text."""
     if not isinstance(value, dict):
         return [_with_flags(one) for one in value] if isinstance(value, list) else value
     flag_names = (
@@ -115,7 +118,8 @@ def _with_flags(value: object) -> Any:
 
 
 def _load(file: Readable, encoding: str, limits: Limits) -> Any:
-    """Return the value of a file, of types that JSON has too. Raises DataError."""
+    """Return the value of a file, of types that JSON has too (dates as text), with flags. Raises DataError if it is too
+    large or broken, with the line."""
     with file.open(encoding=encoding) as opened:
         text = opened.read(MAX_BYTES + 1)
     if len(text) > MAX_BYTES:
@@ -130,7 +134,8 @@ def _load(file: Readable, encoding: str, limits: Limits) -> Any:
 
 
 def _check(file: Readable, text: str, limits: Limits) -> None:
-    """Raise DataError if the text has aliases, which can make it endless, or is nested too deeply."""
+    """Raise DataError with the line if the text has aliases, which can make it endless, or if it is nested deeper than
+    limits.depth."""
     depth = 0
     for event in yaml.parse(text, Loader=yaml.CSafeLoader):
         if isinstance(event, yaml.AliasEvent):

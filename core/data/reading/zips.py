@@ -41,8 +41,8 @@ _MIMETYPES: dict[bytes, FileKind] = {
 
 
 def seekable(path: Readable) -> IO[bytes]:
-    """Return a seekable file; a file of an archive is read into memory. Raises DataError if it is too large for
-    that."""
+    """Open a file so that it is seekable: one of an archive is read into memory. Raises DataError if it is too large
+    for that."""
     file = path.open("rb")
     if file.seekable():
         return file
@@ -55,7 +55,8 @@ def seekable(path: Readable) -> IO[bytes]:
 
 @contextlib.contextmanager
 def open_zip(path: Readable, limits: Limits) -> Iterator[zipfile.ZipFile]:
-    """Open an archive. Raises DataError if it is damaged, or states a size above the limit."""
+    """Context manager: an opened archive. Raises DataError if it is damaged, or if its directory or stated size is
+    above the limit."""
     with seekable(path) as file:
         # Before zipfile opens it, which reads the directory at once.
         if _directory_bytes(file) > MAX_DIRECTORY:
@@ -72,7 +73,7 @@ def open_zip(path: Readable, limits: Limits) -> Iterator[zipfile.ZipFile]:
 
 
 def kind_of(path: Readable, limits: Limits) -> FileKind | None:
-    """Return the kind of file that a zip is, None for an archive. Raises DataError."""
+    """Return the kind of file that a zip is by its members, None for an archive. Raises DataError if it is damaged."""
     with open_zip(path, limits) as archive:
         names = set(archive.namelist())
         for name, kind in _KINDS.items():
@@ -88,7 +89,8 @@ def kind_of(path: Readable, limits: Limits) -> FileKind | None:
 
 
 def _directory_bytes(file: IO[bytes]) -> int:
-    """Return the size of a zip's directory, which zipfile would read completely; 0 if it has no end record."""
+    """Return the size in bytes of a zip's directory, also of a zip64, which zipfile would read completely; 0 if it has
+    no end record."""
     size = file.seek(0, 2)
     file.seek(max(0, size - (1 << 16) - 22 - 20))
     tail = file.read()
@@ -117,7 +119,7 @@ class Member:
 
     @property
     def flaw(self) -> str:
-        """Key of the sentence why it is not read; "" if it is."""
+        """Key of the sentence why it is not read (encrypted, a link, a path outside the archive); "" if it is."""
         if self._info.flag_bits & 1:
             return "data.member_password"
         if stat.S_ISLNK(self._info.external_attr >> 16):
@@ -140,6 +142,7 @@ class _Unpacked(io.RawIOBase):
     """The bytes of a member as zipfile unpacks them: no more than its directory states, or a DataError."""
 
     def __init__(self, archive: Path, info: zipfile.ZipInfo):
+        """Open the member at its header. Raises DataError if the archive is damaged."""
         self._name = info.filename
         file = archive.open("rb")
         try:  # ZipFile.open would read the whole directory again, for each of 5,000 files
@@ -177,7 +180,8 @@ def members(path: Path, limits: Limits) -> list[Member]:
 
 
 def pack(files: Sequence[tuple[str, Path]], target: Path, check: Check = go_on) -> None:
-    """Write files under these names into one archive, the same bytes for the same files."""
+    """Write files under these names into a new archive, the same bytes for the same files. check: called for each MiB,
+    and may raise."""
     with zipfile.ZipFile(target, "x", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for name, file in files:
             info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))

@@ -24,7 +24,8 @@ from core.progress import Check, go_on
 
 
 def cached_report(file: Path, make: Callable[[], DataReport]) -> DataReport:
-    """Return the report stored in file, made by `make` and stored there if it is missing. Raises what `make` raises."""
+    """Return the report stored in file, made by `make` and stored there if it is missing or damaged; an error in
+    storing is ignored. Raises what `make` raises."""
     known = files.read_model(DataReport, file)
     if known is None:
         known = make()
@@ -34,7 +35,8 @@ def cached_report(file: Path, make: Callable[[], DataReport]) -> DataReport:
 
 
 def report(base: DataReport, edits: Edits, version: int, as_added: Rows, check: Check = go_on) -> DataReport:
-    """Return the report of a version. base: report of the dataset as it was imported; as_added: its rows then."""
+    """Return the report of a version: findings and duplicates anew, problems of changed rows removed. base: report of
+    the dataset as it was imported; as_added: its rows then. check: called with the rows so far."""
     rows, checks = edits.rows(as_added, version), Checks()
     hashes, numbers = array("q"), array("q")
     for index, (number, text) in enumerate(rows.texts()):

@@ -20,11 +20,9 @@ _WRITTEN = re.compile(
 
 
 def draft_of(values: Mapping[str, object]) -> JsonObject | None:
-    """Return the row as `Example.as_dict` gives it, with "" for each missing text; None if something else is wrong with
-    it.
-
-    values: the columns of the row. An answer that is marked as bad is taken as one to be improved.
-    """
+    """Return a row that lacks a text as `Example.as_dict` gives it, with "" for each missing text; None if something
+    else is wrong with it. values: the columns of the row. An answer that is marked as bad is taken as one to be
+    improved."""
     for missing in (("",), ("", None)):
         row = Row(1, {name: _filled(value, missing) for name, value in values.items()})
         with suppress(DataError):

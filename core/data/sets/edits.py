@@ -70,6 +70,8 @@ class EditedRows(Rows):
         is_flawed: np.ndarray,
         written: WrittenRows,
     ):
+        """Keep the columns of a version's rows. places (N,): position in the file's rows, 0 for edited ones. is_flawed
+        (F,): which of base's flawed rows still are."""
         assert base.path is not None
         super().__init__(base.path)
         self.has_splits, self.joins = base.has_splits, base.joins
@@ -139,7 +141,8 @@ class WrittenRows(Sequence[Example]):
 
 @lru_cache(4)
 def _begins(path: Path, stamp: tuple[int, ...]) -> array[int]:
-    """Return (N + 1,) byte offsets of the lines of a file, and its size. stamp: of the file; () if there is none."""
+    """Return (N + 1,) byte offsets of the lines of a file, the last its size. stamp: of the file, so that a change is
+    read anew; () if there is none."""
     offsets = array("q", [0])
     if stamp:
         with open(path, "rb") as file:
@@ -167,10 +170,8 @@ def _decode_numbers(encoded: list[int] | str) -> np.ndarray:
 
 
 def _locate(numbers: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Find rows (W,) among numbers (N,), which rise.
-
-    Returns the positions in numbers of those that are present (F,), and which of rows are present (W,) of bool.
-    """
+    """Find rows (W,) among numbers (N,), which rise. Return the positions in numbers of those that are present (F,),
+    and which of rows are present (W,) of bool."""
     places = np.minimum(np.searchsorted(numbers, rows), max(0, len(numbers) - 1))
     is_present = numbers[places] == rows if len(numbers) else np.zeros(len(rows), bool)
     return places[is_present], is_present
@@ -189,7 +190,8 @@ class Edits:
     """The versions of one reading of a dataset."""
 
     def __init__(self, folder: Path | None, reading: str):
-        """Read the log. folder: None for a dataset that was not imported and has no versions."""
+        """Read the log of changes. folder: None for a dataset that was not imported and has no versions. Raises
+        DataError if it cannot be read."""
         self.head = 0
         self.changes: dict[int, Change] = {}
         if folder is None:
@@ -210,7 +212,8 @@ class Edits:
             self.head = record.get("head", record.get("version", self.head))
 
     def history(self, version: int | None = None) -> list[Change]:
-        """Return the changes that led to a version, the first one first. Raises DataError for an unknown version."""
+        """Return the changes that led to a version (None: the current one), the first one first. Raises DataError for
+        an unknown version."""
         at = self.head if version is None else version
         changes = []
         while at:
@@ -221,7 +224,8 @@ class Edits:
         return changes[::-1]
 
     def rows(self, base: Rows, version: int | None = None) -> Rows:
-        """Return the rows of a version. base: the rows as the file was read."""
+        """Return the rows of a version: base, if it has no changes. base: the rows as the file was read. Raises
+        DataError for an unknown version."""
         changes = self.history(version)
         if not changes:
             return base
@@ -265,11 +269,9 @@ class Edits:
         change: Iterable[tuple[int, Example]] = (),
         add: Iterable[Example] = (),
     ) -> Change:
-        """Append a new version to the log. change: consumed one at a time.
-
-        Raises DataError for a row that the newest version does not have, and if nothing would change or remain;
-        OSError.
-        """
+        """Append a new version to the log, its rows to the pool, make it the current one and return it. change:
+        consumed one at a time. Raises DataError for a row that the newest version does not have, and if nothing would
+        change or remain; OSError."""
         # Rows are checked against the newest version: a number of an older one may have been removed since.
         newest = self.rows(base)
         numbers, flawed = newest.numbers(), newest.flawed_numbers()
@@ -314,7 +316,8 @@ class Edits:
         return version
 
     def _write(self, rows: Iterator[tuple[int, Example]]) -> int:
-        """Append rows and return the number of the first. If `rows` raises, nothing is appended."""
+        """Append rows to the pool, flushed to disk, and return the number of the first. If `rows` raises, nothing is
+        appended."""
         first, one = len(WrittenRows(self._pool)), next(rows, None)
         if one is None:
             return first
@@ -335,7 +338,8 @@ class Edits:
         return first
 
     def undo(self) -> Change:
-        """Return to the parent version; `redo` reverses it. Raises DataError if the dataset is as it was imported."""
+        """Return to the parent version; `redo` reverses it. Return the undone change. Raises DataError if the dataset
+        is as it was imported."""
         if not self.head:
             raise DataError("sets.nothing_to_undo")
         undone = self.changes[self.head]
@@ -343,7 +347,7 @@ class Edits:
         return undone
 
     def redo(self) -> Change:
-        """Repeat the newest change that was undone from this version. Raises DataError if none was."""
+        """Repeat the newest change that was undone from this version and return it. Raises DataError if none was."""
         again = max(
             (change for change in self.changes.values() if change.parent == self.head),
             key=lambda c: c.version,

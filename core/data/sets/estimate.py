@@ -22,8 +22,8 @@ _CJK = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef\U000200
 
 
 def counted(example: Example, learning: Learning) -> list[Counted]:
-    """Return the estimated examples of a row; a plain text gets no borders. Raises TemplateError if a row should be a
-    pair and is none."""
+    """Return the estimated examples of a row, two for a pair; a plain text gets no borders. Raises TemplateError if a
+    row should be a pair and is none."""
     if learning.pairs:
         return [_conversation(turns, example.tools, learning) for turns in sides(example)]
     if example.text is not None:
@@ -33,7 +33,8 @@ def counted(example: Example, learning: Learning) -> list[Counted]:
 
 
 def _conversation(turns: Sequence[Turn], tools: str | None, learning: Learning) -> Counted:
-    """Estimate the tokens of a conversation and of its answers, without a tokenizer."""
+    """Return the estimated tokens of a conversation, tools included, and the runs of its answers, without a
+    tokenizer."""
     position, runs = _tokens(tools or ""), []
     for turn in turns:
         calls = as_json(turn["tool_calls"]) if turn.get("tool_calls") else ""

@@ -24,7 +24,8 @@ _STALE_S = 3600  # packing 2 GiB takes minutes
 def add(
     store: DatasetStore, paths: Sequence[Path], name: str = "", choices: Choices = NO_CHOICES, check: Check = go_on
 ) -> DatasetInfo:
-    """Add all paths as one dataset; of a folder, the files that are read of it. Raises DataError."""
+    """Add all paths as one dataset: a single file as it is, several (and of a folder the files that are read of it) in
+    an archive. name: "" for theirs. Raises DataError."""
     if len(paths) == 1 and not paths[0].is_dir():
         return store.import_file(paths[0], name or paths[0].stem, choices, check)
     files: dict[str, Path] = {}
@@ -54,7 +55,8 @@ def _clean(root: Path) -> None:
 
 
 def _files_of_folder(folder: Path, choices: Choices) -> list[tuple[str, Path]]:
-    """Return (name, path) of the files that the data consists of."""
+    """Return (name in the folder, path) of the files that the data consists of, with those that describe it. Raises
+    DataError."""
     source = sniff.probe(folder, choices=choices)
     parts, is_slack = source.parts or (source,), source.chat == "slack"
     data_names = {name for part in parts for name in (part.path.name, part.label_names.file)}
