@@ -5,9 +5,8 @@ An evaluation (core/chat/evaluation) is one too, in another folder.
 
 <workspace>/comparisons/<id>/: comparison.json (prompts, contestants, length of an answer; written once), answers.jsonl
 (one answer a line, as they arrive), votes.jsonl (one verdict a line; a voter's newest on a prompt counts),
-left_out.jsonl (prompts that do not fit a contestant, with the reason), judged.jsonl (like votes, from a judge model:
-core/chat/judge). A crash leaves at most an unfinished last line; missing answers are generated later
-(core/chat/contest).
+left_out.jsonl (prompts that do not fit a contestant, with the reason). A crash leaves at most an unfinished last
+line; missing answers are generated later (core/chat/contest).
 """
 
 from __future__ import annotations
@@ -34,7 +33,6 @@ from core.workspace import names
 from core.workspace.folder import Workspace
 
 FILE, ANSWERS, VOTES, LEFT_OUT = "comparison.json", "answers.jsonl", "votes.jsonl", "left_out.jsonl"
-JUDGED = "judged.jsonl"
 MAX_PROMPTS = 1000
 Verdict = Literal["left", "right", "equal", "both_bad"]
 
@@ -235,23 +233,20 @@ class PromptComparison:
         ]
 
     # ---- votes on a pair --------------------------------------------------------------------------------------------
-    def sides(self, prompt: int, voter: str, pair: tuple[int, int] = (0, 1)) -> tuple[int, int]:
-        """Contestants on the left and on the right: random, but the same for this voter each time."""
-        return pair if random.Random(f"{self.id}/{self.lineup.created}/{prompt}/{voter}").random() < 0.5 else pair[::-1]
+    def sides(self, prompt: int, voter: str) -> tuple[int, int]:
+        """The first two contestants, left and right: random, but the same for this voter each time."""
+        return (0, 1) if random.Random(f"{self.id}/{self.lineup.created}/{prompt}/{voter}").random() < 0.5 else (1, 0)
 
-    def vote(
-        self, prompt: int, verdict: Verdict, voter: str, pair: tuple[int, int] = (0, 1), file: str = VOTES
-    ) -> None:
-        """Append a voter's verdict on a pair of contestants, with the side that each stood on. file: VOTES for people,
-        JUDGED for a judge, here and below."""
-        left, right = self.sides(prompt, voter, pair)
+    def vote(self, prompt: int, verdict: Verdict, voter: str) -> None:
+        """Append a voter's verdict on the first two contestants, with the side that each stood on."""
+        left, right = self.sides(prompt, voter)
         vote = Vote(prompt=prompt, left=left, right=right, verdict=verdict, voter=voter)
-        files.append_line(self.path / file, vote.model_dump(mode="json") | {"time": round(time.time(), 3)})
+        files.append_line(self.path / VOTES, vote.model_dump(mode="json") | {"time": round(time.time(), 3)})
 
-    def votes(self, file: str = VOTES) -> list[Vote]:
+    def votes(self) -> list[Vote]:
         """Return the newest vote of each voter on each prompt and pair, in the order of the prompts."""
         newest: dict[tuple[int, str, frozenset[int]], Vote] = {}
-        for record in files.read_lines(self.path / file, 0).records:
+        for record in files.read_lines(self.path / VOTES, 0).records:
             with suppress(ValidationError):
                 vote = Vote.model_validate(record)
                 if vote.prompt < len(self.lineup.prompts):
@@ -263,11 +258,10 @@ class PromptComparison:
         judged = {vote.prompt for vote in self.votes() if vote.voter == voter} | self.left_out().keys()
         return next((prompt for prompt in range(len(self.lineup.prompts)) if prompt not in judged), None)
 
-    def score(self, pair: tuple[int, int] = (0, 1), judge: str | None = None) -> Score:
-        """Return the score of a pair by people's votes, or by one judge's: of each voter's newest vote on each prompt
-        the wins of either, equal and both bad ones, and wins of the left side."""
-        votes = self.votes() if judge is None else [vote for vote in self.votes(JUDGED) if vote.voter == judge]
-        votes = [vote for vote in votes if {vote.left, vote.right} == set(pair)]
+    def score(self, pair: tuple[int, int] = (0, 1)) -> Score:
+        """Return the score of a pair by people's votes: of each voter's newest vote on each prompt the wins of either,
+        equal and both bad ones, and wins of the left side."""
+        votes = [vote for vote in self.votes() if {vote.left, vote.right} == set(pair)]
         winners = [
             vote.left if vote.verdict == "left" else vote.right for vote in votes if vote.verdict in ("left", "right")
         ]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,12 +10,10 @@ from typing import Annotated
 import typer
 
 from core.chat import corrections
-from core.chat import judge as judges
 from core.chat.answer import STRENGTHS
 from core.chat.client import ChatClient
 from core.chat.comparison import Contestant, PromptComparison, same_beginning
 from core.chat.contest import answer_missing
-from core.chat.endpoint import Endpoint
 from core.chat.prompts import Prompt, prompts_of, prompts_of_file
 from core.chat.questions import target_of
 from core.commands.data import dataset_store
@@ -54,24 +50,12 @@ def compare(
     count: Annotated[int, typer.Option(min=1, max=1000, help="Number of prompts if --prompts is not given.")] = 10,
     max_new_tokens: Annotated[int, typer.Option(min=1, max=4096, help="Tokens per answer, at most.")] = 256,
     resume: Annotated[str | None, typer.Option(help="The id of an unfinished comparison.")] = None,
-    judge: Annotated[
-        str | None,
-        typer.Option(
-            help=(
-                f"URL of a server with OpenAI's chat completions API, up to /v1, that judges the answers. API key: "
-                f"{KEY}."
-            )
-        ),
-    ] = None,
-    model: Annotated[str, typer.Option(help="The judge's model, as its server names it.")] = "",
-    yes: Annotated[bool, typer.Option("--yes", help="Send it. Without, only what would be sent is shown.")] = False,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Give several runs, checkpoints or bases the same prompts (greedy decoding) and show where their answers first
     differ."""
     space = Workspace.open(workspace)
-    named_judge = None if judge is None else Endpoint.parse(judge, model, os.environ.get(KEY, ""))
     if resume is not None:
         comparison = PromptComparison.open(space, resume)
     else:
@@ -89,41 +73,8 @@ def compare(
         raise
     finally:
         chat.unload()
-    why = _send_to_judge(named_judge, comparison, yes, as_json) if named_judge else None
-    result = comparison_json(comparison) | ({"judged": _verdicts(named_judge, comparison)} if named_judge else {})
+    result = comparison_json(comparison)
     print_json(in_words(result)) if as_json else _show(result)
-    if why:
-        raise why
-
-
-def _send_to_judge(judge: Endpoint, comparison: PromptComparison, yes: bool, as_json: bool) -> ChatError | None:
-    """Show on stderr what the judge would receive and, if yes, send it with its progress. Votes that arrived are kept;
-    returns the error that ended it."""
-    left = judges.missing(judge, comparison)
-    if left and not as_json:
-        body = judges.request_body(judge, comparison, *left[0])
-        print(json.dumps(body, ensure_ascii=False, indent=1), file=sys.stderr)
-        say(msg("judge.leaves" if yes else "judge.ask_yes", count=len(left), url=judge.url))
-    if yes:
-        try:
-            for done, total in judges.judge_missing(judge, comparison):
-                if not as_json and sys.stderr.isatty():
-                    print(f"\r{done} / {total}", end="", file=sys.stderr, flush=True)
-        except ChatError as error:
-            return error
-    return None
-
-
-def _verdicts(judge: Endpoint, comparison: PromptComparison) -> list[dict[str, object]]:
-    """Return the judge's verdicts on each contestant against the first as counts with interval and sentence, without
-    people's votes."""
-    verdicts = []
-    for place, one in enumerate(comparison.lineup.contestants[1:], 1):
-        score = comparison.score((0, place), judge.name)
-        counts = {"wins": score.wins[1], "losses": score.wins[0], "equal": score.equal, "both_bad": score.both_bad}
-        verdicts.append({"judge": judge.name, "label": one.label, **counts, "interval": score.interval,
-            "told": plain(judges.result_message(judge, comparison, place))})  # fmt: skip
-    return verdicts
 
 
 @app.command("sum")
@@ -264,7 +215,7 @@ def comparison_json(comparison: PromptComparison) -> JsonObject:
 
 
 def _show(result: JsonObject) -> None:
-    """Print each prompt with its answers, then the contestants' figures and the judge's result."""
+    """Print each prompt with its answers, then the contestants' figures."""
     for row in result["prompts"]:
         print(f"> {row['prompt']}")
         for one, text in zip(result["contestants"], row["answers"], strict=True):
@@ -274,6 +225,4 @@ def _show(result: JsonObject) -> None:
         print()
     for one in result["contestants"]:
         print(f"[{one['label']}] {one['answers']} answers, {one['tokens']} tokens, {one['tokens_per_second']} tokens/s")
-    for judged in result.get("judged", ()):
-        print(Message.model_validate(judged["told"]).render(terminal_language()))
     print(result["folder"])

@@ -57,15 +57,6 @@ def test_train_vote_correct_learn_from_it_and_let_both_runs_meet(
     asked = tmp_path / saved.value.suggested_filename
     saved.value.save_as(asked)
 
-    kit.unfold(page, "#judge")
-    page.locator("#judge-url input, #judge-url textarea").fill("http://127.0.0.1:9/v1")
-    page.locator("#judge-model input, #judge-model textarea").fill("big")
-    page.locator("#judge-show").click()
-    kit.expect(page.locator("#judge-said pre")).to_contain_text("What is 0 + 1?")
-    page.locator("#judge-send").click()
-    kit.expect(page.locator("#judge-said")).to_contain_text("127.0.0.1:9")
-    kit.expect(page.locator("#judge-said .lg-bad, #judge-said [class*=bad]").first).to_be_visible()
-
     kit.unfold(page, "#chat-settings")
     page.locator("#chat-max-new-tokens input").fill("8")
     for number in range(5):

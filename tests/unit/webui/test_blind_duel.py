@@ -8,16 +8,14 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import gradio as gr
 import pytest
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.testclient import TestClient
 
-from core.chat import corrections, endpoint
+from core.chat import corrections
 from core.chat.comparison import ComparisonAnswer, PromptComparison
 from core.chat.conversations import Branch, Conversations
 from core.chat.prompts import Prompt
@@ -29,7 +27,6 @@ from tests.kit.chat import Chat, pair_of
 from tests.kit.runs import trained
 from webui.kit.wording import Wording
 from webui.pages.duel.blind_duel import BlindDuel
-from webui.pages.duel.judge_panel import JudgePanel
 from webui.run import better
 from webui.server.guard import Guard
 from webui.server.set_file import QUESTIONS, SetFile, address
@@ -71,13 +68,13 @@ def begun(duel: BlindDuel, target: Any, voter: Any = "me", count: Any = 10) -> l
 
 
 def test_two_answers_without_a_name_then_whose_they_were(duel: BlindDuel, run: RunFolder) -> None:
-    opened, at, *_, asked, answers, _, _, _, _ = begun(duel, f"run:{run.id}")
+    opened, at, *_, asked, answers, _, _, _ = begun(duel, f"run:{run.id}")
     assert at == 0 and "What is &lt;i&gt;a lantern" in asked
     assert (
         "Base" not in answers and "Pirate" not in answers and "&lt;b&gt;Yo-ho-ho!" in answers and "Answer A" in answers
     )
     opened, at, *_ = duel.vote(opened, at, "left", "me")
-    *_, result, pairs, _, _ = duel.vote(opened, at, "both_bad", "me")
+    *_, result, pairs, _ = duel.vote(opened, at, "both_bad", "me")
     said = result["value"]
     assert "both bad 1" in said and "Pirate" in said and "Base" in said and "&lt;b&gt;" in said
     assert "Your vote: Both bad" in said and "What is &lt;i&gt;rain" in said
@@ -141,7 +138,7 @@ def test_a_question_that_was_left_out_is_not_asked_for_a_verdict_and_the_end_say
     found.leave_out(0, msg("chat.too_long_for_card", tokens=9000, max_new_tokens=128, context_limit=4096))
     opened, at, *_ = begun(duel, f"run:{run.id}")
     assert at == 1
-    *_, result, _, _, _ = duel.vote(opened, at, "left", "me")
+    *_, result, _, _ = duel.vote(opened, at, "left", "me")
     assert "left out" in result["value"] and "4096" in result["value"].replace(",", "")
 
 
@@ -230,43 +227,6 @@ def test_two_precisions_of_a_base_and_what_is_no_pair(duel: BlindDuel, space: Wo
     ):  # fmt: skip
         view = list(duel.start("base:starter", "adapter", 5, "", None, 128, *first, *second, "me"))[-1]
         assert view[0] is None and "lg-bad" in view[4] and said in view[4], (first, second)
-
-
-def test_a_judge_is_shown_what_leaves_then_asked_and_its_key_stays_nowhere(
-    duel: BlindDuel, space: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[dict[str, Any]] = []
-    monkeypatch.setattr(endpoint, "_post", lambda _, body: asked.append(body) or '{"verdict": "tie"}')
-    (over,) = PromptComparison.all_of(space)
-    panel, here, far = JudgePanel(duel.services,
-        duel.w), *(SimpleNamespace(client=SimpleNamespace(host=host)) for host in ("127.0.0.1",
-            "10.0.0.7"))  # fmt: skip
-    told = ("https://judge.example/v1", "big", "sk-planted")
-    judge, key, _, _, said = panel.shown_first(*told, over.id, far)
-    assert judge is None and key == "" and "127.0.0.1" in said["value"]
-    judge, key, send, _, said = panel.shown_first(*told, over.id, here)
-    assert (
-        key == "" and send["visible"] and not asked and "judge.example" in said["value"] and "lantern" in said["value"]
-    )
-    assert "sk-planted" not in str(said) and "Pirate" not in said["value"]
-    *_, (_, _, said) = panel.ask(judge, over.id)
-    assert (
-        len(asked) == 2 and "ties 2" in said["value"] and over.score(judge=judge.name).equal == 2 and not over.votes()
-    )
-    for given in ((None, over.id), (judge, "no-such"), ({"a": 1}, None)):
-        assert "lg-bad" in list(panel.ask(*given))[-1][2]["value"]
-    assert "lg-bad" in panel.shown_first({"a": 1}, None, [], over.id, here)[4]["value"]
-
-
-def test_what_was_shown_of_one_comparison_is_not_sent_of_the_next(duel: BlindDuel) -> None:
-    with gr.Blocks() as page:
-        target, checkpoint = gr.Textbox(), gr.Textbox()
-        duel.build()
-        duel.wire(target, checkpoint, lambda: None)
-    [forget] = [each for each in page.fns.values() if (duel.opened._id, "change") in each.targets]
-    assert forget.outputs[:2] == [duel.judge.judge, duel.judge.send]
-    judge, send, halt, said = forget.fn()
-    assert judge is None and not send["visible"] and not halt["visible"] and not said["visible"]
 
 
 def test_the_newest_votes_against_the_base_stand_on_the_card_of_the_run(tmp_path: Path) -> None:

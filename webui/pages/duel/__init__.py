@@ -1,2 +1,2 @@
-"""The blind A/B test, below the chat: `contenders` chooses the models, `blind_duel` shows answers and takes votes,
-`judge_panel` asks a judge. Imports: what webui/pages may, and its chat_choices."""
+"""The blind A/B test, below the chat: `contenders` chooses the models, `blind_duel` shows answers and takes votes.
+Imports: what webui/pages may, and its chat_choices."""

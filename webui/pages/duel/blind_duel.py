@@ -21,7 +21,6 @@ from webui.kit.html import Html, join, muted, notice, tag
 from webui.kit.live import AT_ONCE, CONTROL, LAST, QUIET, LivePart, Update, shown
 from webui.kit.wording import Wording
 from webui.pages.duel.contenders import Contender, two_of
-from webui.pages.duel.judge_panel import JudgePanel
 from webui.server.set_file import QUESTIONS, address
 from webui.state.services import Services
 from webui.state.snapshot import RunRow
@@ -38,11 +37,10 @@ class BlindDuel:
     def __init__(self, services: Services, wording: Wording):
         self.services, self.w = services, wording
         self.two = Contender(services, wording, "first"), Contender(services, wording, "second")
-        self.judge = JudgePanel(services, wording)
 
     def build(self, rows: tuple[RunRow, ...] = ()) -> None:
-        """Build the card: number of questions, contestants, own questions, the pair of answers with its buttons, the
-        result, and the judge."""
+        """Build the card: number of questions, contestants, own questions, the pair of answers with its buttons, and
+        the result."""
         w = self.w
         self.opened = gr.Textbox(visible="hidden")  # the comparison's id
         self.at = gr.Number(precision=0, visible=False)  # index of the prompt on the screen, sent with the verdict
@@ -82,7 +80,6 @@ class BlindDuel:
             self.result = gr.HTML("", visible=False, elem_id="duel-result")
             self.pairs = gr.Button(w.t("blind_duel.pairs"), visible=False, elem_id="duel-pairs")
             self.kept = gr.HTML("", visible=False, elem_id="duel-kept")
-            self.judge.build()
 
     def parts(self) -> list[LivePart]:
         return [each.part() for each in self.two]
@@ -90,7 +87,7 @@ class BlindDuel:
     def wire(self, target: Component, checkpoint: Component, stop: Callable[[], None]) -> None:
         """Connect the buttons and fields. stop: ends the running answer or load; finished answers stay."""
         view = [self.opened, self.at, self.begin, self.halt, self.status, self.stage, self.question, self.answers]
-        view += [self.result, self.pairs, self.kept, self.judge.fold]
+        view += [self.result, self.pairs, self.kept]
         once = QUIET | {"trigger_mode": "once"}
         for each in self.two:
             each.wire()
@@ -104,7 +101,6 @@ class BlindDuel:
 
         self.asked_in_chat.click(self.recall, self.own, self.own, **AT_ONCE)
         gr.on([self.file.upload, self.file.clear], self.read, self.file, self.file_said, **LAST, **QUIET)
-        self.judge.wire(self.opened)
         self.pairs.click(self.keep_pairs, [self.opened], [self.kept], **CONTROL)
 
     # ---- handlers -------------------------------------------------------------------------------------------------
@@ -328,7 +324,7 @@ class BlindDuel:
             status = join([status, tag("p", link)])
         return [opened, at, gr.update(visible=not writing), gr.update(visible=writing), status,
             gr.update(visible=at is not None), question, answers, shown(result), gr.update(visible=bool(result)),
-            shown(""), gr.update(visible=bool(result))]  # fmt: skip
+            shown("")]  # fmt: skip
 
 
 def _beside(parts: Iterable[tuple[str, str]]) -> Html:
