@@ -18,7 +18,7 @@ from tests.kit import nvml
 from tests.kit.waits import wait_until
 
 # as a person uses the app, beside runs and data sets
-WRITTEN = ("recipes", "preferences.json", "line.json", "memory.jsonl", "making")
+WRITTEN = ("evaluation", "recipes", "preferences.json", "line.json", "memory.jsonl", "making")
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,8 @@
 // A part of the page that the server draws: fetched when it has changed, and patched in place, so that the focus, what is
 // typed and what is unfolded stay. Controls with a name are sent with each request; buttons with data-set change one of
 // the further choices in `chosen`, those with data-act are pressed on the server. props.value as in film.js.
-let mark = null, asked, timer = 0, isBusy = false, isDue = false, isPressing = false, chosen = {};
+let mark = null, asked, timer = 0, isBusy = false, isDue = false, isDown = false, chosen = {};
+const pressed = new Map();  // the buttons whose answer has not come yet
 const body = element.querySelector('.ev-body'), said = element.querySelector('.ev-said');
 
 function fields() {
@@ -29,7 +30,7 @@ async function poll() {
       if (reply) { // gradio gives undefined when the server is gone
         wait = props.value === run ? reply.wait_ms : 0;
         // Later while a press is going on: with its button its click would be lost.
-        if (wait && 'html' in reply && !body.matches(':active')) { draw(reply.html, led); mark = reply.mark; }
+        if (wait && 'html' in reply && !isDown) { draw(reply.html, led); mark = reply.mark; }
         if (led?.start) press({ act: 'start' });
       }
     } catch (error) { console.warn(error); }
@@ -71,9 +72,17 @@ function patch(now, next) {
   old.slice(all.length).forEach((one) => one.remove());
 }
 
+// A button that is pressed twice is answered once, and several one after the other.
 async function press(act) {
-  if (isPressing) return;
-  isPressing = true;  // not disabled, which takes the focus away
+  const key = JSON.stringify(act);
+  if (pressed.has(key)) return;
+  const before = [...pressed.values()].at(-1);
+  pressed.set(key, answer(act, before).finally(() => { pressed.delete(key); poll(); }));
+  await pressed.get(key);
+}
+
+async function answer(act, before) {
+  await before;
   try {
     const reply = await server.press({ ...act, run: act.run ?? props.value, fields: fields() });
     said.innerHTML = reply?.said ?? '';
@@ -81,8 +90,6 @@ async function press(act) {
     if (reply?.click) document.querySelector(reply.click)?.click();
     for (const name of reply?.empty ?? []) for (const one of body.querySelectorAll(`[name=${name}]`)) one.value = '';
   } catch (error) { console.warn(error); }
-  isPressing = false;
-  poll();
 }
 
 async function text(file, most) {
@@ -111,6 +118,8 @@ element.addEventListener('change', async ({ target }) => {
   } else if (target.dataset.act) press({ ...target.dataset });
   else if (target.name) poll();
 });
+body.addEventListener('pointerdown', () => { isDown = true; });
+for (const end of ['pointerup', 'pointercancel', 'blur']) addEventListener(end, () => { isDown = false; });
 addEventListener('lora-garage-evaluate', poll);
 document.addEventListener('visibilitychange', () => { if (!document.hidden) poll(); });
 watch('value', poll);

@@ -18,7 +18,7 @@ from webui.kit.html import Html, join, muted, notice, tag
 from webui.kit.wording import Wording
 from webui.pages.evaluation.answers import answers
 from webui.pages.evaluation.chooser import Options, choice_of, details, fields_of
-from webui.pages.evaluation.test_sets import MAX_TEXT, imported, set_name, test_sets
+from webui.pages.evaluation.test_sets import MAX_TEXT, every_set, imported, set_name, test_sets
 from webui.pages.page_around import PageAround
 from webui.run.evaluated import at_work, component, result_of, summary
 from webui.state.evaluating import BASE, Choice, Ground, newest_of
@@ -99,8 +99,11 @@ class EvaluatePlace:
         return tag("button", label, type="button", class_="ep-start", data_act="start", id="ep-start"), lines
 
     def _newest(self, choice: Choice, title: str) -> SetEvaluation | None:
-        space = self.services.workspace
-        return newest_of(space, choice.model, title, files.stamp(space.root / SetEvaluation.FOLDER))
+        """Return the newest evaluation of a choice. That of what a run has kept out of training is any whose questions
+        are no test set's: the run may have had another name."""
+        space, is_own = self.services.workspace, bool(choice.run_id and not choice.questions)
+        titles = frozenset(one.title for one in every_set(space)) if is_own else frozenset([title])
+        return newest_of(space, choice, titles, files.stamp(space.root / SetEvaluation.FOLDER), is_own)
 
     # ---- pressed ----------------------------------------------------------------------------------------------------
     def press(self, request: JsonObject) -> JsonObject:

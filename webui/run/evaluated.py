@@ -15,7 +15,7 @@ import gradio as gr
 
 from core import files
 from core.chat.comparison import ANSWERS, LEFT_OUT, Contestant
-from core.chat.evaluation import votes
+from core.chat.evaluation import model_judge, sets, votes
 from core.chat.evaluation.evaluation import SetEvaluation
 from core.chat.evaluation.of_run import JUDGE, lost_since, newest, table_of
 from core.chat.evaluation.table import Table
@@ -26,7 +26,7 @@ from core.workspace.folder import Workspace
 from webui.kit.html import Html, bar, join, muted, notice, tag
 from webui.kit.theme import ASSETS
 from webui.kit.wording import Wording
-from webui.state.evaluating import RUN, Choice, EvaluationProgress
+from webui.state.evaluating import RUN, SET, Choice, EvaluationProgress
 from webui.state.services import Services
 from webui.state.snapshot import RunRow
 
@@ -112,8 +112,10 @@ def drawn(workspace: Workspace, row: RunRow, progress: EvaluationProgress, w: Wo
         return join([_title(w), *at_work(mine, w)])
     evaluation = _newest(workspace, row.id, files.stamp(workspace.root / SetEvaluation.FOLDER))
     table, lost = result_of(workspace, evaluation)
-    leads = {"data_page": "evaluate", "data_model": f"{RUN}{row.id}"}
     if table is not None and not table.evaluation.missing():
+        title = (table.evaluation.lineup.test_set or ("",))[0]
+        of_set = next((f"{SET}{one.name}" for one in sets.all_sets(workspace) if one.title == title), "")
+        leads = {"data_page": "evaluate", "data_model": f"{RUN}{row.id}", "data_questions": of_set}
         link = tag(
             "button", w.t("evaluation_view.all"), type="button", class_="lg-small", id=f"ev-all-{row.id}", **leads
         )
@@ -189,7 +191,8 @@ def result_of(workspace: Workspace, evaluation: SetEvaluation | None) -> Result:
     """Return the table of an evaluation, and once it has all answers what was lost since that of an earlier run."""
     if evaluation is None:
         return None, None
-    written = *(evaluation.path / name for name in (ANSWERS, LEFT_OUT, JUDGE)), workspace.root / votes.FILE
+    own = (evaluation.path / name for name in (ANSWERS, LEFT_OUT, JUDGE))
+    written = *own, *(workspace.root / one.FILE for one in (votes, model_judge))
     return _table(workspace, evaluation.id, tuple(map(files.stamp, written)))
 
 

@@ -227,17 +227,22 @@ class Evaluating:
 
 
 @lru_cache(maxsize=32)
-def newest_of(workspace: Workspace, model: str, title: str, stamp: object) -> SetEvaluation | None:
-    """Return the newest evaluation of a model on the questions with this title; None without one. stamp: of the
-    folder of evaluations."""
-    every, choice = SetEvaluation.all_of(workspace), Choice(model)
-    return next((one for one in every if choice.is_of(one) and (one.lineup.test_set or ("",))[0] == title), None)
+def newest_of(
+    workspace: Workspace, choice: Choice, titles: frozenset[str], stamp: object, is_other: bool = False
+) -> SetEvaluation | None:
+    """Return the newest evaluation of a model on questions with one of these titles, or with none of them if is_other;
+    None without one. stamp: of the folder of evaluations."""
+    for one in SetEvaluation.all_of(workspace):
+        if choice.is_of(one) and ((one.lineup.test_set or ("",))[0] in titles) != is_other:
+            return one
+    return None
 
 
 def tried(workspace: Workspace, choice: Choice) -> Message | None:
     """Return in one sentence what a base model does on a dataset before training; None until it was tried."""
     stamp = files.stamp(workspace.root / SetEvaluation.FOLDER)
-    evaluation = newest_of(workspace, choice.model, names.display_name(choice.questions.removeprefix(DATA)), stamp)
+    titles = frozenset([names.display_name(choice.questions.removeprefix(DATA))])
+    evaluation = newest_of(workspace, choice, titles, stamp)
     if evaluation is None or evaluation.missing():
         return None
     return table.conclusion() if (table := table_of(evaluation)) else None

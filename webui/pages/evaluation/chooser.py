@@ -109,7 +109,8 @@ def details(choice: Choice, ground: Ground, spec: JudgeSpec, is_first: bool, w: 
 
 def _judge_field(ground: Ground, spec: JudgeSpec, key: str, w: Wording) -> Html:
     proposed = ground.judge.kind
-    kinds = [(kind, w.t(f"evaluation_view.judge_{kind}")) for kind in dict.fromkeys([proposed, *CHOSEN_BY_NAME])]
+    offered = dict.fromkeys([proposed, spec.kind, *CHOSEN_BY_NAME])
+    kinds = [(kind, w.t(f"evaluation_view.judge_{kind}")) for kind in offered]
     options = [(w.t("evaluate_page.proposed", how=how) if kind == proposed else how, kind) for kind, how in kinds]
     return _select("judge", w.t("evaluate_page.right_if"), options, spec.kind, key, act="judge")
 

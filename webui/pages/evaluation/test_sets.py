@@ -49,7 +49,7 @@ def test_sets(workspace: Workspace, opened: str, w: Wording) -> Iterator[Html]:
     yield muted(w.t("evaluate_page.sets_about"))
     if every:
         yield tag("ul", *(_listed(one, one.name == opened, w) for one in every), class_="ep-sets")
-    shown = next((one.title for one in every if one.name == opened), w.t("evaluate_page.own"))
+    shown = next((one.title for one in every if one.name == opened and not one.base), w.t("evaluate_page.own"))
     fields = (
         tag("input", type="text", name_="title", value=shown, maxlength=60),
         tag("textarea", name_="question", rows=2, maxlength=MAX_TEXT),
