@@ -135,8 +135,8 @@ def _judge(name: str, model: str, expected: Sequence[str]) -> JudgeSpec:
 def _send_to_judge(
     space: Workspace, spec: ModelJudge, evaluation: SetEvaluation, yes: bool, as_json: bool
 ) -> ChatError | None:
-    """Show what the judge would receive and, if yes, send it. Verdicts that arrived are kept; returns the error that
-    ended it."""
+    """Show on stderr what the judge would receive and, if yes, send it with its progress. Verdicts that arrived are
+    kept; returns the error that ended it, else None."""
     endpoint = model_judge.endpoint_of(spec, os.environ.get(KEY, ""))
     prompts = evaluation.lineup.prompts
     pairs = ((prompts[number], answer.text) for (number, _), answer in evaluation.answers().items())

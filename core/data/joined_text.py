@@ -22,7 +22,6 @@ def encode_paragraph(tokenizer: Tokenizer, text: str, continues: bool, after: st
     begin, end = place + len(lead), place + len(lead + text + after)
     first = next((i for i, (start, _) in enumerate(full.offsets) if start >= begin), 0) if continues else 0
     last = next((i for i, (start, _) in enumerate(full.offsets) if start >= end), 0) if after else len(full.offsets)
-    # A token crosses a border: the paragraph cannot be cut out of its text.
     if first >= last or (first and full.offsets[first - 1][1] > begin) or (after and full.offsets[last - 1][1] > end):
         # a token reaches over the border: the paragraph is encoded on its own
         encoding = tokenizer.encoding(text + after)

@@ -270,7 +270,6 @@ class DatasetStore:
         if not IMPORTED.fullmatch(id):
             raise DataError("data.cannot_delete", id=id)
         trash = self.root / f".trash-{short_id()}"
-        # Windows renames no folder in which a file is mapped.
         for opened in list(self._opened):  # Windows does not rename a folder with an open file
             opened.close()
         try:

@@ -144,8 +144,8 @@ class CorrectionsPanel(Panel):
     def kept_as_test(
         self, base: list[Message] | None, tuned: list[Message] | None, target: object, system: object
     ) -> Update:
-        """Inputs: both histories, target, system. Outputs: notice. Keeps the last question as a test of the answering
-        model's base."""
+        """Keep the last question, with its answer, as a test of the answering model's base. Inputs: both histories,
+        target, system. Outputs: notice."""
         try:
             turns, answer = self._talked(base, tuned, target, system)
             made = sets.add_failure(self.services.workspace, self._base(str(target)), turns, answer)
@@ -207,7 +207,8 @@ class CorrectionsPanel(Panel):
     def _talked(
         self, base: list[Message] | None, tuned: list[Message] | None, target: object, system: object
     ) -> tuple[list[dict[str, str]], str]:
-        """Return the turns up to the last question, with the system prompt, and its answer. Raises ChatError."""
+        """Return the turns up to the last question, with the system prompt, and the tuned model's answer, else the
+        base's. Raises ChatError without an answer, or if the model is gone."""
         turns, answer = last_answer(tuned or base)
         if not answer:
             raise ChatError("corrections.nothing")

@@ -143,8 +143,8 @@ class EvaluatePlace:
         return {"said": ""}
 
     def _answered(self, request: JsonObject) -> tuple[Table, int, int]:
-        """Return the table on the screen with the question and the contestant of a button. Raises ChatError if they
-        are gone."""
+        """Return the table on the screen with the numbers of question and contestant of a button. Raises ChatError if
+        they are gone."""
         choice, _, _ = choice_of(self.services, _fields(request), self.w)
         title = self.services.evaluating.ground(choice).test_set.title
         table, _ = result_of(self.services.workspace, self._newest(choice, title))
@@ -162,7 +162,8 @@ class EvaluatePlace:
         return {"said": ""}
 
     def _bad(self, request: JsonObject) -> JsonObject:
-        """Keep a question whose answer is bad as a test of its base."""
+        """Keep a question whose answer is bad as a test of the answering model's base, with its judge; return a
+        notice."""
         table, number, place = self._answered(request)
         prompt, one = table.evaluation.lineup.prompts[number], table.contestants[place]
         base = self.services.runs.get(one.run).recipe().model.id if one.run else one.other.removeprefix(BASE)
@@ -174,7 +175,8 @@ class EvaluatePlace:
         return self._said("evaluate_page.kept", name=set_name(made, self.w))
 
     def _add(self, request: JsonObject) -> JsonObject:
-        """Add a typed question to a set, which may be new."""
+        """Add a typed question with its expected answer to a set, which may be new, and open it. Raises ChatError
+        without a question."""
         fields = _fields(request)
         title, question, expected = (
             _text(fields, name, MAX_TEXT).strip() for name in ("title", "question", "expected")

@@ -36,7 +36,8 @@ class DocumentQuestions:
         self.services, self.w = services, wording
 
     def drawn(self, request: JsonObject) -> Html:
-        """Return the section for any JSON from a browser; nothing for a dataset that is no text."""
+        """Return the section for any JSON from a browser: progress or settings, and the rows made so far; empty for a
+        dataset that is no text."""
         id = str(request.get("run") or "")
         if not self.services.datasets.knows(id) or (info := self.services.datasets.get(id)).format != "text":
             return Html("")
@@ -55,6 +56,7 @@ class DocumentQuestions:
 
     # ---- choosing and progress ------------------------------------------------------------------------------------
     def _at_work(self, progress: MakingProgress) -> Iterator[Html]:
+        """Yield a sentence on passages and time left, a bar, and Stop."""
         w = self.w
         sentence = w.t("making_view.preparing")
         if progress.total:
@@ -67,7 +69,7 @@ class DocumentQuestions:
         yield tag("button", w.t("chat_page.stop"), type="button", class_="lg-small", data_act="stop", id="mk-stop")
 
     def _choosing(self, fields: JsonObject, making: Making | None) -> Iterator[Html]:
-        """Yield the fields and Start; folded once there is a making that has come to its end."""
+        """Yield the fields, as in the newest making, and Start; folded once there is a making."""
         w, order = self.w, making.order if making else None
         missing = len(making.passages()) - len(making.results()) if making else 0
         writers = [*self._models(), (w.t("making_view.server"), SERVER)]
@@ -108,7 +110,8 @@ class DocumentQuestions:
 
     # ---- what was made --------------------------------------------------------------------------------------------
     def _made(self, making: Making, fields: JsonObject) -> Iterator[Html]:
-        """Yield the counts, the button that adds the dataset, and the rows to review."""
+        """Yield the counts, the reasons of dropped rows, the button that adds the dataset, and the first rows to
+        review, each beside its passage."""
         w = self.w
         rows, repeats = making.rows()
         marks = making.marks()
@@ -145,6 +148,8 @@ class DocumentQuestions:
             yield muted(w.t("making_view.follow", count=len(waiting) - AT_ONCE))
 
     def _row(self, row: MadeRow, is_first: bool, is_edited: bool) -> Iterator[Html]:
+        """Yield a row's questions and answers with its buttons, or as fields if it is edited. is_first: its buttons
+        have keys."""
         w = self.w
         if is_edited:
             for place, step in enumerate(row.draft.steps):
@@ -181,6 +186,8 @@ class DocumentQuestions:
         return act(request) if act else {"said": ""}
 
     def _start(self, request: JsonObject) -> JsonObject:
+        """Start to write rows with the chosen settings, wrong ones replaced; for a server elsewhere return a warning
+        with a button that sends first. Raises ChatError without a model."""
         fields = _fields(request)
         info = self.services.datasets.get(str(request.get("run")))
         writer = str(fields.get("writer") or "")
@@ -226,7 +233,8 @@ class DocumentQuestions:
         return {"said": "", "chosen": {"edit": ""}}
 
     def _save(self, request: JsonObject) -> JsonObject:
-        """Keep an edited row as accepted. Raises ChatError for an empty question or answer."""
+        """Keep an edited row as accepted; nothing for an unknown row. Raises ChatError for an empty question or
+        answer."""
         making, fields = self._making(request), _fields(request)
         row = next((one for one in making.rows()[0] if one.id == request.get("row")), None)
         if row is None:
@@ -247,7 +255,7 @@ class DocumentQuestions:
 
 
 def _marked(text: str, spans: tuple[tuple[int, int], ...]) -> Html:
-    """Return a passage with its quotes marked."""
+    """Return a passage with its quotes marked, overlapping ones once."""
     parts, at = list[str](), 0
     for start, end in sorted(spans):
         if start >= at:

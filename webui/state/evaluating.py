@@ -239,7 +239,8 @@ def newest_of(
 
 
 def tried(workspace: Workspace, choice: Choice) -> Message | None:
-    """Return in one sentence what a base model does on a dataset before training; None until it was tried."""
+    """Return in one sentence what a base model does on a dataset before training; None until it was tried
+    completely."""
     stamp = files.stamp(workspace.root / SetEvaluation.FOLDER)
     titles = frozenset([names.display_name(choice.questions.removeprefix(DATA))])
     evaluation = newest_of(workspace, choice, titles, stamp)

@@ -52,8 +52,8 @@ class Makings:
         return max(makings, key=lambda one: one.created, default=None)
 
     def start(self, order: MakingOrder, endpoint: Endpoint | None) -> None:
-        """Write the missing rows, in a thread. endpoint: None for a model of this PC. Raises ChatError while another
-        one is at work."""
+        """Write the missing rows of an order, in a thread. endpoint: None for a model of this PC. Raises ChatError
+        while another one is at work."""
         with self._guard:
             if self._progress.at_work:
                 raise ChatError("making_view.other_at_work")
@@ -68,6 +68,7 @@ class Makings:
             self._chat.stop()
 
     def _work(self, order: MakingOrder, endpoint: Endpoint | None) -> None:
+        """Write in the thread, and end the progress with the error, if any; a stop is none."""
         error: Message | None = msg("making_view.broken")
         try:
             self._write(order, endpoint)
@@ -78,6 +79,8 @@ class Makings:
             self._progress = replace(self._progress, at_work=False, error=error)
 
     def _write(self, order: MakingOrder, endpoint: Endpoint | None) -> None:
+        """Divide the documents, open or create the making, and write its missing rows, noting the progress with the
+        seconds left."""
         blocks = (block for document, _ in order.documents for block in blocks_of(self._datasets, document))
         making = Making.prepare(self._workspace, order, passages_of(blocks))
         writer, total, seconds = self._writer(order, endpoint), len(making.passages()), list[float]()

@@ -54,7 +54,8 @@ Verdicts = Mapping[tuple[str, str], Mapping[int, str]]  # by (judge, key): what 
 
 
 def read(root: Path) -> Verdicts:
-    """Return what models said, by (judge, key) and order. root: the workspace's folder."""
+    """Return what models said, {(judge, key): {order: verdict}}; damaged lines are skipped. root: the workspace's
+    folder."""
     verdicts = dict[tuple[str, str], dict[int, str]]()
     for record in files.read_lines(root / FILE, 0).records:
         with suppress(ValidationError):
@@ -64,7 +65,8 @@ def read(root: Path) -> Verdicts:
 
 
 def verdict_of(spec: ModelJudge, prompt: Prompt, answer: str, verdicts: Verdicts) -> Verdict:
-    """Return the verdict on an answer: right or wrong if both orders say so. Raises JudgeError before both have."""
+    """Return the verdict on an answer: right or wrong (score 1, 0) if both orders say so, partly (0.5) if they differ.
+    Raises JudgeError before both have."""
     try:
         name = endpoint_of(spec).name
     except ChatError as error:
@@ -83,7 +85,8 @@ def endpoint_of(spec: ModelJudge, key: str = "") -> Endpoint:
 
 
 def request_body(endpoint: Endpoint, prompt: Prompt, answer: str, way: int) -> JsonObject:
-    """The body of a request; way 1: with the answers the other way round."""
+    """Return the body of a request with the conversation, the expected answer and the given one, thoughts left out, as
+    A and B; way 1: the other way round."""
     pair = (prompt.expected or "", without_thoughts(answer))
     first, second = pair if way == 0 else pair[::-1]
     content = {"conversation": list(prompt.turns), "answer_a": first, "answer_b": second}
@@ -106,10 +109,9 @@ def missing(workspace: Workspace, spec: ModelJudge, pairs: Iterator[tuple[Prompt
 def ask(
     workspace: Workspace, endpoint: Endpoint, questions: Missing, stopped: Callable[[], bool] = lambda: False
 ) -> Iterator[tuple[int, int]]:
-    """Send the requests; yield (verdicts done, requests in all) after each, which is kept at once.
-
-    Raises ChatError (unreachable, refused, timeout, another format, stopped); kept verdicts stay.
-    """
+    """Send the requests; yield (verdicts done, requests in all) at first and after each, which is kept at once. Raises
+    ChatError (unreachable, refused, timeout, stopped; after MAX_BAD_ANSWERS in a row, or at the end, answers in another
+    format); kept verdicts stay."""
     done, bad, in_a_row, last_text = 0, 0, 0, ""
     yield 0, len(questions)
     for prompt, answer, way in questions:

@@ -220,7 +220,8 @@ class Opinions:
 
 
 def verdict_on(prompt: Prompt, spec: JudgeSpec, answer: str, opinions: Opinions) -> Verdict | None:
-    """Judge an answer to a prompt; None without the expected answer that the judge needs. Raises JudgeError."""
+    """Return the verdict on an answer to a prompt: a person's vote, a model's verdict, or the judge's own; None without
+    the expected answer that the judge needs. Raises JudgeError."""
     if not prompt.expected and needs_expected(spec):
         return None
     if isinstance(spec, PersonJudge) and (vote := opinions.vote(prompt, answer)):

@@ -160,7 +160,6 @@ def _windows(texts: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
     sizes = np.array([len(text) for text in padded])
     # A polynomial of the window's bytes in FNV's prime; below, MurmurHash3's last step spreads every bit over all 32.
     hashes = np.zeros(len(data) - WINDOW + 1, np.uint32)
-    # The hash of every window at once, one byte of it at a time (FNV); uint32 wraps around on purpose.
     for place in range(WINDOW):
         hashes *= np.uint32(0x01000193)
         hashes += data[place : len(data) - WINDOW + 1 + place]
@@ -169,7 +168,6 @@ def _windows(texts: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
     for place in range(1, WINDOW):  # no window reaches from one text into the next
         inside[np.cumsum(sizes) - place] = False
     hashes, text_of = hashes[inside[: len(hashes)]], text_of[: len(hashes)][inside[: len(hashes)]]
-    # MurmurHash3's last steps, by which every bit depends on every byte.
     hashes = (hashes ^ (hashes >> np.uint32(16))) * np.uint32(0x85EBCA6B)
     hashes = (hashes ^ (hashes >> np.uint32(13))) * np.uint32(0xC2B2AE35)
     return hashes ^ (hashes >> np.uint32(16)), text_of

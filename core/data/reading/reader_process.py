@@ -54,7 +54,6 @@ def listen(
     try:
         for line in _lines(process.stdout, waiting) if waiting else process.stdout:
             watch.last_output_s = time.monotonic()
-            # The last line of a process that was killed may be cut off.
             if line.endswith(b"\n"):  # an incomplete line: the process died
                 yield json.loads(line)
         if watch.ended_it:

@@ -87,8 +87,8 @@ def pack(recipe: Recipe, store: DatasetStore, target: Path, parent: RunFolder | 
 
 @contextlib.contextmanager
 def new_archive(target: Path) -> Iterator[zipfile.ZipFile]:
-    """Open a zip for writing that appears under its name only when complete. Raises RunError if target exists or cannot
-    be written."""
+    """Context manager: a zip for writing that appears under its name only when complete. Raises RunError if target
+    exists or cannot be written."""
     if target.exists():
         raise RunError("away.exists", file=target)
     aside = target.with_name(f".{target.name}.tmp-{os.getpid()}")

@@ -141,6 +141,8 @@ def _base(recipe: Recipe, folder: Path | None) -> str:
 
 
 def _data(facts: RunFacts) -> str:
+    """Return a sentence of the card on how many rows were learned and kept apart, and which model wrote them, if one
+    did."""
     if facts.rows_trained is None:
         return "how many rows it learned from was not kept."
     counts = f"{facts.rows_trained:,} rows were learned, {facts.rows_measured or 0:,} kept apart to measure."

@@ -107,7 +107,8 @@ def _opened(table: Table, number: int, w: Wording) -> Iterator[Html]:
 
 
 def _votes(table: Table, number: int, place: int, w: Wording) -> Html:
-    """Return the buttons of a person's vote on an answer; of a fine-tuned one also that which keeps it as a test."""
+    """Return the buttons of a person's vote on an answer; of a fine-tuned one (of any, without one) also that which
+    keeps it as a test."""
     at = {"data_number": number, "data_place": place}
     vote = table.votes.get((number, place))
     buttons = [

@@ -43,7 +43,8 @@ def set_name(one: TestSet, w: Wording) -> str:
 
 
 def test_sets(workspace: Workspace, opened: str, w: Wording) -> Iterator[Html]:
-    """Yield the list, and the fields of a new question. opened: the name of the set whose questions are shown."""
+    """Yield the list, the fields of a new question, and the file that adds a set. opened: the name of the set whose
+    questions are shown."""
     every = every_set(workspace)
     yield tag("h2", w.t("evaluate_page.sets"))
     yield muted(w.t("evaluate_page.sets_about"))
