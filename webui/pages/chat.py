@@ -132,23 +132,26 @@ class ChatPage:
                     self.tuned_note = gr.HTML("", elem_id="chat-tuned-note", **ends)
             self.shelf.build_branches()
             self.notice = gr.HTML("", elem_id="chat-notice", visible=False)
-            message = w.named("chat_page.message", "chat-message")
             # the question that is being answered, to be removed from the message box
             self.sent = gr.Textbox("", visible="hidden")
             with gr.Column(elem_id="chat-ask", elem_classes="lg-tight"):
-                # One line, enlarged by the style sheet: with more, gradio sends only at Shift+Enter.
-                self.message = gr.Textbox(placeholder=w.t("chat_page.placeholder"), lines=1, max_lines=8, **message)
-                with gr.Row(elem_classes="lg-tight", elem_id="chat-buttons"):
-                    self.send = gr.Button(w.t("chat_page.send"), variant="primary", min_width=120, elem_id="chat-send")
-                    self.stop = gr.Button(
-                        w.t("chat_page.stop"), variant="stop", visible=False, min_width=120, elem_id="chat-stop"
-                    )
-                    self.undo = gr.Button(w.t("chat_page.undo"), min_width=100, elem_id="chat-undo")
-                    self.again = gr.Button(w.t("chat_page.regenerate"), min_width=100, elem_id="chat-regenerate")
-                    self.corrections.build_button()
-                    self.clear = gr.Button(w.t("chat_page.clear"), min_width=100, elem_id="chat-clear")
+                self._build_message()
             self.corrections.build()
         self.duel.build(snapshot.rows)
+
+    def _build_message(self) -> None:
+        """Build the message box and the buttons below it."""
+        w = self.w
+        # One line, enlarged by the style sheet: with more, gradio sends only at Shift+Enter.
+        lines = {"lines": 1, "max_lines": 8, "placeholder": w.t("chat_page.placeholder")}
+        self.message = gr.Textbox(**w.named("chat_page.message", "chat-message"), **lines)
+        with gr.Row(elem_classes="lg-tight", elem_id="chat-buttons"):
+            self.send = gr.Button(w.t("chat_page.send"), variant="primary", elem_id="chat-send")
+            self.stop = gr.Button(w.t("chat_page.stop"), variant="stop", visible=False, elem_id="chat-stop")
+            self.undo = gr.Button(w.t("chat_page.undo"), elem_id="chat-undo")
+            self.again = gr.Button(w.t("chat_page.regenerate"), elem_id="chat-regenerate")
+            self.corrections.build_button()
+            self.clear = gr.Button(w.t("chat_page.clear"), elem_id="chat-clear")
 
     def _build_load(self) -> None:
         """Build the choice of the base's precision, and the button that loads the model before the first question."""
