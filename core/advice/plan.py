@@ -81,6 +81,8 @@ def require_decided(datasets: DatasetStore, data: Data, accept_guess: bool = Tru
         return
     if report.undecided:
         raise undecided(report)
+    if report.chat:
+        raise DataError("data.is_guessed_voice", voice=report.chat.voice)
     raise DataError("data.is_guess", taken=taken_as(report.roles))
 
 

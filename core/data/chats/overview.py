@@ -33,7 +33,7 @@ class Person(Frozen):
 
 
 class Chat(Frozen):
-    """The way a chat is read. guessed: the voice was not chosen by a person.
+    """The way a chat is read. guessed: the voice was not chosen by a person. known: it is that of an assistant.
 
     ladder: hours of silence, and the number of conversations that they make; empty if the export marks where one ends.
     """
@@ -43,6 +43,7 @@ class Chat(Frozen):
     count: int  # of people
     voice: str
     guessed: bool
+    known: bool
     gap_hours: float | None
     conversations: int
     pseudonyms: bool
@@ -183,6 +184,7 @@ def read_as(source: Source, check: Check = go_on) -> Chat:
         count=len(overview.people),
         voice=voice,
         guessed=not choices.voice,
+        known=voice in overview.models,
         gap_hours=gap if by_silence else None,
         conversations=overview.conversations(gap),
         pseudonyms=overview.kind.among_people if choices.pseudonyms is None else choices.pseudonyms,

@@ -12,6 +12,7 @@ from typing import Protocol
 from core.data.reading import line_rows
 from core.data.reading.file_rows import Readable
 from core.data.reading.suffixes import SUFFIXES
+from core.data.shapes import prose
 from core.errors import DataError
 from core.values import MIB
 
@@ -37,7 +38,7 @@ def refuse_side_by_side(name: str, parts: Sequence[SizedFile]) -> None:
         for one, other in combinations(group, 2):
             if lengths[one.name] != lengths[other.name] or lengths[one.name] < _MIN_LINES:
                 continue
-            if "words" in (_shape(one), _shape(other)):
+            if _is_list(one) or _is_list(other):
                 raise DataError("data.side_by_side", file=name, files=[one.name, other.name], lines=lengths[one.name])
 
 
@@ -61,5 +62,6 @@ def _lines(part: SizedFile) -> int:
     return ends + (last[-1:] not in (b"\n", b""))
 
 
-def _shape(part: SizedFile) -> line_rows.LineShape:
-    return line_rows.shape_of(line_rows.first_lines(part, "utf-8"))
+def _is_list(part: SizedFile) -> bool:
+    why = prose.doubt(line_rows.first_lines(part, "utf-8"))
+    return why is not None and why.key in ("data.lines_of_words", "data.lines_of_numbers")

@@ -1,6 +1,5 @@
 """Texts that are no prose: a table by tabs, labels before a text, flash cards, quiz questions, highlights of a Kindle,
-words with tags, dialogues with numbered lines, spoken lines below times, fields between signs, lines that begin with
-one of a few letters, lists of words.
+words with tags, dialogues with numbered lines, spoken lines below times.
 
 `shape_of` looks at the first lines; `line_rows` reads the shapes that are neither a table nor refused.
 """
@@ -9,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby, islice, pairwise, takewhile
 from typing import Literal, TypeVar
@@ -20,10 +18,7 @@ from core.data.shapes.left_out import Omission
 from core.messages import msg
 
 _T = TypeVar("_T")
-LineShape = Literal[
-    "", "table", "fasttext", "cards", "quiz", "clippings", "conll", "numbered", "times", "fields", "initials", "words"
-]
-REFUSED = ("conll", "fields", "initials", "words")  # with a sentence that names what was found
+LineShape = Literal["", "table", "fasttext", "cards", "quiz", "clippings", "conll", "numbered", "times"]
 LOOKED_AT = 300  # lines
 _BEGINNING, _MAX_PARTS = 1 << 16, 1_000  # characters of a line; such parts of lines that are read
 _NEARLY_ALL = 0.9  # of the lines have the shape
@@ -43,12 +38,6 @@ _NUMBERED = re.compile(r"(\d{1,4}) (\S.*)", re.DOTALL)  # of a dialogue, which c
 _OWN, _PARTNERS = "your persona: ", "partner's persona: "
 _BARE_TIME = re.compile(r"[\[(]?(?:\d{1,2}:)?\d{1,2}:\d\d(?:[.,]\d+)?[\])]?")
 _MIN_TIMES, _MIN_SHARE, _SPOKEN = 5, 0.3, 500  # lines, a share of them, characters of a row
-_SIGNS = re.compile(r"\s([!-/:-@\[-`{-~]{3,10})\s")
-_PUNCTUATION = set(".-!?*")
-_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"(?: "(?:[^"\\]|\\.)*")+')  # a row of a table, as R writes it
-_INITIAL, _MAX_INITIALS = re.compile(r"([A-Z])(?: |$)"), 3  # before a line, as in scripts of films
-_MIN_WORDS = 10  # lines of a list of words
-_IN_A_LINE = re.compile(r"[\s<>]|[.!?…:,;]$|[\u2e80-\u9fff\uac00-\ud7af\u0e00-\u0e7f]")
 
 
 def first_lines(path: Readable, encoding: str) -> list[str]:
@@ -75,17 +64,11 @@ def shape_of(lines: Sequence[str]) -> LineShape:
         return "clippings"
     if _mostly(filled, lambda line: _labels_and_text(line) is not None):
         return "fasttext"
-    if fields_of(filled)[1]:
-        return "fields"
-    if initials_of(filled):
-        return "initials"
     if _is_numbered(filled):
         return "numbered"
     times = sum(bool(_BARE_TIME.fullmatch(line.strip())) for line in filled)
     if times >= max(_MIN_TIMES, _MIN_SHARE * len(filled)) and times < _NEARLY_ALL * len(filled):
         return "times"
-    if len(filled) >= _MIN_WORDS and _mostly(lines, lambda line: bool(line) and not _IN_A_LINE.search(line.strip())):
-        return "words"
     if len(filled) >= 2 and _is_table(filled):
         return "table"
     blocks = [[*block] for is_filled, block in groupby(lines, lambda line: bool(line.strip())) if is_filled]
@@ -109,25 +92,6 @@ def _is_table(lines: Sequence[str]) -> bool:
     except csv.Error:
         return False
     return widths[0] > 1 and _mostly(widths, lambda width: width == widths[0])
-
-
-def fields_of(lines: Sequence[str]) -> tuple[int, str]:
-    """Return the number of fields in each line, and the signs that stand between them; (0, "") if there are none."""
-    filled = [line for line in lines if line.strip()]
-    if len(filled) >= _MIN_CARDS and _mostly(filled, _QUOTED.fullmatch):
-        return filled[-1].count('" "') + 1, '" "'
-    signs = _SIGNS.findall(filled[0]) if len(filled) >= _MIN_CARDS else []
-    if len(signs) < 2 or len({*signs}) > 1 or set(signs[0]) <= _PUNCTUATION:
-        return 0, ""
-    is_like_first = _mostly(filled, lambda line: line.count(f" {signs[0]} ") == len(signs))
-    return (len(signs) + 1, signs[0]) if is_like_first else (0, "")
-
-
-def initials_of(lines: Sequence[str]) -> list[str]:
-    """Return the few letters of which one begins nearly every line, alone or before a blank; [] for other lines."""
-    initials = Counter(match[1] for line in lines if (match := _INITIAL.match(line)))
-    is_each = len(lines) >= _MIN_WORDS and initials.total() >= _NEARLY_ALL * len(lines)
-    return [*initials] if is_each and len(initials) <= _MAX_INITIALS else []
 
 
 def _is_numbered(lines: Sequence[str]) -> bool:

@@ -199,14 +199,11 @@ def _text_source(path: Readable, size: int, decoding: encodings.Decoding, choice
 
 def _with_lines(source: Source) -> Source:
     """Return the source of a text whose lines are no prose as what they are: a table by tabs, or lines of a shape.
-    Raises DataError for words with tags, for fields between signs, for lines below initials, and for a list of words or
-    numbers."""
+    Raises DataError for words with tags."""
     lines = line_rows.first_lines(source.path, source.encoding)
     shape = line_rows.shape_of(lines)
-    if shape in line_rows.REFUSED:
-        count, signs = line_rows.fields_of(lines)
-        initials = line_rows.initials_of([line for line in lines if line.strip()])
-        raise DataError(f"data.is_{shape}", file=source.path.name, count=count, signs=signs or initials)
+    if shape == "conll":
+        raise DataError("data.is_conll", file=source.path.name)
     if shape == "table":
         return replace(source, kind="csv", delimiter="\t", quoted=line_rows.is_quoted(lines))
     return replace(source, lines=shape, separator=line_rows.separator_of(lines) if shape == "cards" else "")

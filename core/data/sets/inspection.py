@@ -116,7 +116,7 @@ def inspect_file(
     Raises DataError if the file has no rows, no known shape, cannot be read, or changes while it is read.
     """
     source, chosen, decision, items = interpret(path, format, limits, choices, check)
-    roles = decision.roles
+    roles, evidence = decision.roles, decision.evidence
     chat = overview.read_as(source, check) if source.chat else None
     counts = _Counts(limits.problems, roles)
     for item in items:
@@ -140,9 +140,9 @@ def inspect_file(
             name: getattr(source, name) for name in ("kind", "sha256", "bytes", "encoding", "sheet", "sheets", "header")
         },
         notes=(*notes, *_assumptions(source, decision, choices)),
-        guessed=decision.evidence == "content",
-        undecided=decision.evidence == "none",
-        readings=tuple(map(dict, decision.readings)) if len(decision.readings) > 1 else (),
+        guessed=evidence == "content",
+        undecided=evidence == "none",
+        readings=tuple(map(dict, decision.readings)) if len(decision.readings) > 1 or evidence == "none" else (),
         roles=dict(roles),
         chat=chat,
         **counts.as_fields(),
@@ -222,7 +222,10 @@ def taken_as(roles: Mapping[str, Role]) -> list[Message]:
 
 
 def undecided(report: DataReport) -> DataError:
-    """Return the error of a set of which nothing shows which column is the answer, with the columns to choose from."""
+    """Return the error of a set of which nothing shows which column is the answer, with the columns to choose from; or
+    of lines that are no running text."""
+    if len(report.readings) == 1 and (notes := [note for note in report.notes if note.key == "data.no_prose"]):
+        return DataError("data.which_text", why=notes[0], column=next(iter(report.readings[0])))
     columns = [name for roles in report.readings for name, role in roles.items() if role == "answer"]
     return DataError("data.which_answer", columns=list(dict.fromkeys(columns)))
 
@@ -236,8 +239,8 @@ def _assumptions(source: Source, decision: Decision, choices: Choices) -> list[M
     key = {"names": "data.note_by_names", "content": "data.note_guessed"}.get(decision.evidence)
     roles_note = [msg(key, taken=taken)] if taken and key else []
     texts = [name for name, role in roles.items() if role == "text"]
-    asked = next((name for name in texts if source.is_prose or meaning_of(name) == "question"), None)
-    if asked and not source.is_marked and decision.evidence == "content":
+    asked = next((name for name in texts if meaning_of(name) == "question"), None)
+    if asked and len(decision.readings) == 1 and decision.evidence in ("content", "none"):
         roles_note.append(msg("data.note_no_answers", column=asked))
     return [*roles_note, *([msg("data.note_header_unsaid")] if header else [])]
 

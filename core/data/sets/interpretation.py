@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from core.data.chats import message_columns
+from core.data.chats import message_columns, overview
 from core.data.formats import read_example_closely
 from core.data.reading import part_rows, sniff
 from core.data.reading.choices import Choices
@@ -22,8 +22,8 @@ from core.data.reading.label_names import NO_NAMES
 from core.data.reading.part_rows import Started
 from core.data.reading.reader import read_rows
 from core.data.reading.split_names import set_apart, split_column
-from core.data.reading.suffixes import SPREADSHEETS
-from core.data.shapes import class_names, marked_rows, multiple_choice, rankings, sides
+from core.data.reading.suffixes import DOCUMENTS, MARKDOWN, SPREADSHEETS
+from core.data.shapes import class_names, marked_rows, multiple_choice, prose, rankings, sides
 from core.data.shapes.cells import columns_of_lists, with_joined_lists
 from core.data.shapes.known import COLUMNS, FORMATS, SAMPLE_ROWS, recognize_format
 from core.data.shapes.left_out import MEDIA, has_value
@@ -70,14 +70,14 @@ def interpret(
     source = path if isinstance(path, Source) else sniff.probe(path, limits, choices, check)
     # What the file itself says (an app's export, several files) comes before guesses about its columns.
     if source.chat:
-        return _Meaning(replace(source, choices=choices), "messages").started(limits)
+        return _of_chat(replace(source, choices=choices), check).started(limits)
     if source.parts:
         return part_rows.start_each(source, lambda part: interpret(part, format, limits, choices, check), limits)
     may_be_messages = format in (None, "messages")
     rows = _sample(source, limits, SAMPLE_ROWS if may_be_messages or choices.columns else 1, check)
     source = _noted_as_pairs(source, rows[0])
     if may_be_messages and not choices.columns and (grouped := _with_messages(source, rows, choices)):
-        return _Meaning(grouped, "messages").started(limits)
+        return (_of_chat(grouped, check) if grouped.chat else _Meaning(grouped, "messages")).started(limits)
     if choices.voice:
         raise DataError("data.not_a_chat", file=source.path.name, voice=choices.voice[:80])
 
@@ -88,6 +88,11 @@ def interpret(
     with _naming_other_tables(source):
         decide = partial(_meaning, format=format, choices=choices, every_row=every_row)
         return _of_table(source, rows, choices.columns or {}, decide).started(limits)
+
+
+def _of_chat(source: Source, check: Callable[[], None]) -> _Meaning:
+    chat = overview.read_as(source, check)
+    return _Meaning(source, "messages", Decision((), "content" if chat.guessed and not chat.known else "names"))
 
 
 @contextmanager
@@ -181,8 +186,7 @@ def _of_texts(source: Source, rows: list[Row], format: Format | None, choices: C
     if isinstance(known, Decision):
         return _by_roles(source, rows, known)
     if known == "text":
-        asks = source.is_prose and sides.are_questions(rows)
-        return _as_text(_Meaning(source, known, Decision(({"text": "text"},), "content") if asks else Decision()), rows)
+        return _as_text(_Meaning(source, known), rows)
     if known != "text_label":
         return _Meaning(source, known)
     label, name = class_names.names_beside(rows)
@@ -221,12 +225,28 @@ def _by_roles(source: Source, rows: list[Row], decision: Decision) -> _Meaning:
 
 
 def _as_text(meaning: _Meaning, rows: list[Row]) -> _Meaning:
-    """Return how texts are read: as conversations, with a note, if they have turn markers; else meaning as it is."""
+    """Return how texts are read: as conversations if they have turn markers; as a question to a person if their lines
+    are no running text."""
     column = marked_rows.marked(rows)
     if column is None:
-        return meaning
+        return meaning if meaning.decision.evidence in ("chosen", "none") else _if_running(meaning, rows)
     source, conversions = _noted(meaning.source, column.note()), (*meaning.conversions, column.apply)
     return replace(meaning, source=source, format="messages", conversions=conversions)
+
+
+def _if_running(meaning: _Meaning, rows: Sequence[Row]) -> _Meaning:
+    source, decision = meaning.source, meaning.decision
+    if source.kind == "code" or source.lines:
+        return meaning
+    is_named = decision.evidence == "names" and source.kind != "txt"  # or a document, with headings and lists
+    is_document = is_named or source.kind in DOCUMENTS or source.path.suffix.lower() in MARKDOWN
+    names = COLUMNS["text"]["text"]
+    column = next((str(name) for name in rows[0].values if str(name).strip().lower() in names), "")
+    why = prose.doubt((text for row in rows if isinstance(text := row.values.get(column), str)), is_document)
+    if why is None:
+        return meaning
+    roles = decision.readings or ({column: "text"},)
+    return replace(meaning, source=_noted(source, msg("data.no_prose", why=why)), decision=Decision(roles, "none"))
 
 
 def _noted(source: Source, note: Message) -> Source:

@@ -31,7 +31,6 @@ _MAX_SIDES = 4  # columns of which each may go with each
 MAX_READINGS = 6  # offered to a person
 _MIN_ROWS, _ROWS_OF_EACH = 20, 5  # of a column of kinds: rows, and rows with each value
 _LONG = 8  # words of a usual text in a column
-_ASKED = 0.8  # of the lines of a text that only asks
 _WEAK = frozenset({"source", "summary", "input"})  # names of a question or an answer, and of much else
 LONGEST_LABEL = 40  # characters
 MAX_LABELS = 30  # different values of a column of labels
@@ -75,7 +74,10 @@ class Decision:
     @classmethod
     def merge(cls, decisions: Iterable[Decision]) -> Decision:
         """Return one decision for the files of one set: the least certain of theirs, with the roles of all."""
-        every = [one for one in decisions if one.readings]
+        every = [*decisions]
+        lines = [one for one in every if one.evidence == "none" and len(one.readings) == 1]
+        few = lines if 2 * len(lines) < len(every) else []  # of which each is noted
+        every = [one for one in every if one not in few and (one.readings or one.evidence == "content")]
         asked = Counter(one for one in every if one.evidence == "none").most_common(1)
         doubtful = asked[0][0] if asked else next((one for one in every if one.evidence == "content"), None)
         roles = {n: role for one in every if one is doubtful or one.evidence != "none" for n, role in one.roles.items()}
@@ -127,12 +129,6 @@ def beside_pair(rows: Sequence[Row], format: Format) -> Decision | None:
     )
     is_doubtful = format == "text_label" and answers and text and label and not table.named("question")
     return _question_to_person(_pair(text, name) for name in (*answers, label)) if is_doubtful else None
-
-
-def are_questions(rows: Sequence[Row]) -> bool:
-    """Return True for a text of which nearly every line is a question: their answers are somewhere else."""
-    lines = [line for row in rows for line in str(row.values.get("text")).splitlines() if line.strip()]
-    return len(lines) >= _ROWS_OF_EACH and sum(map(_is_question, lines)) >= _ASKED * len(lines)
 
 
 def _is_question(text: object) -> bool:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from core.data.formats import Example
-from core.data.sets.inspection import DataReport, examples_of, inspect_file
+from core.data.reading.choices import Choices
+from core.data.sets.inspection import DataReport, examples_of, inspect_file, undecided
 from core.errors import DataError
 
 
@@ -153,18 +154,81 @@ def test_times_above_spoken_lines_are_left_out(tmp_path) -> None:
     assert "LINE 5 NOW" in text and "00:" not in text
 
 
+RUNNING = [
+    f"{word} ship sailed at dawn, and nobody on the quay waved to it in all that year."
+    for word in (
+        "The",
+        "A",
+        "Her",
+        "His",
+        "One",
+        "Our",
+        "My",
+        "No",
+        "That",
+        "This",
+        "Some",
+        "Many a",
+        "Their",
+        "What",
+        "Every",
+    )
+]
+NOT_RUNNING = [
+    (["L{n} +++ u1 +++ We sail at {n}."], "data.lines_divided"),  # fields between signs
+    (["joy", "anger", "fear", "love"], "data.lines_of_words"),  # labels, a vocabulary
+    (["3", "0", "1", "2"], "data.lines_of_numbers"),
+    (["E", "M Wo warst du, mein Freund, am Tag {n}?", "M Am See, mit allen Freunden."], "data.lines_begin"),
+    (['"{n}" "LUKE" "Hurry up, it is day {n} now!"'], "data.lines_begin"),  # as R writes a table
+    (["DAN: You are a fool, {n} times.", "GPT: I know it, and I am glad of it."], "data.lines_begin"),
+    (["PM (Sarah):", "Thank you all for joining today.", "LD (John):", "We need {n} servers."], "data.lines_begin"),
+    (["###{n} How much is the software for one of us.", "###{n} I want to buy it."], "data.lines_begin"),
+    (["how are you {n} \\ I am well, thank you"], "data.lines_divided"),
+    (["what do you do # I look for {n} teachers of mathematics"], "data.lines_divided"),
+    (["Can I borrow a power bank for {n} days?", "You can, if you have an account here."], "data.lines_ask"),
+    (["hello there, this is a question of number {n}", "0", "---"], "data.lines_of_numbers"),
+]
+
+
+@pytest.mark.parametrize(("lines", "why"), NOT_RUNNING)
+def test_lines_that_are_no_running_text_are_a_question_to_the_person(
+    lines: list[str], why: str, tmp_path: Path
+) -> None:
+    """Seen: scripts, logs of bots, entries with marks and lists, of which each was trained as prose without a word."""
+    text = "\n".join(line.replace("{n}", str(n)) for n in range(9) for line in lines)
+    report, _ = read(tmp_path, text)
+    assert report.undecided and report.readings == ({"text": "text"},) and f"'{why}'" in repr(report.notes)
+    assert undecided(report).message.key == "data.which_text"
+    report = inspect_file(tmp_path / "file.txt", choices=Choices(columns={"text": "text"}))
+    assert report.good_rows and not report.undecided and not report.guessed
+
+
 @pytest.mark.parametrize(
-    ("lines", "key"),
+    ("name", "text"),
     [
-        ([f"L{at} ++$++ u{at % 2} ++$++ We sail at {at}." for at in range(9)], "data.is_fields"),
-        (["joy", "anger", "3"] * 5, "data.is_words"),
+        ("a.txt", "\n".join(RUNNING)),
+        ("a.txt", "\n\n".join(["Chapter 2", *RUNNING, "“Are you there?” he asked.", "“Yes.”", "Where was it?"])),
+        (
+            "a.md",
+            "# Title\n\n| a | b |\n|---|---|\n"
+            + "| 1 | 2 |\n" * 9
+            + "\n- one\n- two\n\n```\nx = 1\n```\n"
+            + "\n".join(RUNNING),
+        ),
     ],
 )
-def test_fields_between_signs_and_lists_of_words_are_refused(tmp_path, lines, key) -> None:
-    (tmp_path / "a.txt").write_text("\n".join(lines), "utf-8")
-    with pytest.raises(DataError) as raised:
-        inspect_file(tmp_path / "a.txt")
-    assert raised.value.message.key == key
+def test_running_text_is_no_question(name: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text, "utf-8")
+    report = inspect_file(tmp_path / name)
+    assert report.format == "text" and not report.undecided and not report.guessed
+
+
+def test_one_file_of_a_folder_that_is_no_running_text_is_named_and_not_asked(tmp_path: Path) -> None:
+    for name in "abc":
+        (tmp_path / f"{name}.txt").write_text("\n".join(f"{line} {name}" for line in RUNNING), "utf-8")
+    (tmp_path / "d.txt").write_text("\n".join(f"{n} ants => {n} bees" for n in range(2, 9)), "utf-8")
+    report = inspect_file(tmp_path)
+    assert not report.undecided and "'data.lines_divided'" in repr(report.notes)
 
 
 def test_texts_and_labels_side_by_side_are_named(tmp_path) -> None:
@@ -199,21 +263,6 @@ def test_a_question_of_a_fortune_file_has_no_answer_from_the_next_text(tmp_path:
     assert report.error_count == 3
 
 
-def test_lines_below_one_of_a_few_letters_are_refused_with_the_letters(tmp_path: Path) -> None:
-    lines = "".join(f"E\nM Wo warst du, {n}?\nM Am See, mit Freunden.\n" for n in range(8))
-    with pytest.raises(DataError, match="one of the letters E, M"):
-        read(tmp_path, lines)
-    _, examples = read(tmp_path, "I came.\nA man left.\nHe saw me.\n" * 8)
-    assert examples[0].text and examples[0].text.startswith("I came.")
-
-
-def test_a_table_of_quoted_cells_between_blanks_is_refused_as_fields(tmp_path: Path) -> None:
-    """As R's write.table has it. Seen: the quotation marks and numbers were trained as prose."""
-    rows = "".join(f'"{n}" "LUKE" "Hurry up, \\"{n}\\" times!"\n' for n in range(9))
-    with pytest.raises(DataError, match="has 3 fields in each line"):
-        read(tmp_path, f'"character" "dialogue"\n{rows}')
-
-
 def test_a_log_of_processes_is_no_chat(tmp_path: Path) -> None:
     """Seen: a syslog was read as a chat of 705 people."""
     lines = "".join(
@@ -226,13 +275,6 @@ def test_a_log_of_processes_is_no_chat(tmp_path: Path) -> None:
     lines = "".join(f"[2016-12-20 00:04:03,231] DEBUG [Controller {n % 2}]: checking {n}.\n" for n in range(60))
     with pytest.raises(DataError, match=r"a\.log is a log, but no chat"):
         read(tmp_path, lines, "a.log")
-
-
-def test_a_text_of_questions_alone_is_a_guess_and_says_that_the_answers_are_missing(tmp_path: Path) -> None:
-    report, _ = read(tmp_path, "input\n" + "".join(f"Was ist {n} mal {n}?\n" for n in range(12)))
-    assert report.guessed and {"data.note_no_answers", "data.note_guessed"} <= {*keys(report)}
-    report, _ = read(tmp_path, "".join(f"Was ist {n} mal {n}?\nEs ist {n * n}.\n" for n in range(12)), "b.txt")
-    assert not report.guessed
 
 
 @pytest.mark.parametrize("names", [("pos.txt", "neg.txt"), ("train/spam/1.txt", "train/ham/1.txt")])

@@ -277,7 +277,8 @@ class ReadingPart:
             )
             button = tag("button", w.t("reading_choices.pick"), type="button", data_roles=json.dumps(roles))
             cards.append(tag("div", tag("h3", title), *lines, button, class_="lg-reading"))
-        question = w.t("reading_choices.which_answer" if report.undecided else "reading_choices.is_right")
+        is_open = report.undecided and len(report.readings) > 1
+        question = w.t("reading_choices.which_answer" if is_open else "reading_choices.is_right")
         return join([tag("p", tag("strong", question), role="status"), tag("div", *cards, class_="lg-readings")])
 
     def _as_table(self, names: list[str], rows: list[Mapping[str, object]]) -> Html:
