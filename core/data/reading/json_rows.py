@@ -35,6 +35,8 @@ _WRAPPERS = {"data", "train", "rows", "examples", "items", "records", "dataset"}
 _QUESTION = re.compile(r"\S\s+\S|[?？؟]\s*$")  # several words, which is no column's name
 _LIST, _OBJECTS = re.compile(r"\["), re.compile(r"\[[ \t\r\n]*\{")
 _OBJECTS_OR_LISTS = re.compile(r"\[[ \t\r\n]*[\[{]")
+_ALIKE = "\0"  # no key of an object
+_LONG = 20  # words of a text that a name stands for
 _DECODER = json.JSONDecoder()
 
 
@@ -154,7 +156,8 @@ def _list(text: _RowsText, row: int = 0, validation: bool = False) -> Iterator[R
 
 def _list_of_pairs(source: Source, limits: Limits) -> str:
     """Return the key of the first list in an object whose items have a question and an answer, a text and its class, or
-    a conversation; "" if the first list has them (talk apart), or the file is large or broken."""
+    a conversation; "" if the first list has them (talk apart), or the file is large or broken; _ALIKE if all lists have
+    the same rows."""
     if source.bytes > limits.row_bytes:
         return ""
     with source.path.open(encoding=source.encoding) as file:
@@ -162,9 +165,20 @@ def _list_of_pairs(source: Source, limits: Limits) -> str:
             value = json.load(file)
         except (ValueError, RecursionError):
             return ""
+    if _are_alike(value):
+        return _ALIKE
     lists = [key for key, items in value.items() if isinstance(items, list) and items and isinstance(items[0], dict)]
     pairs = next((key for key in lists if _is_pair(value[key][0])), "")
     return pairs if pairs and (pairs != lists[0] or _holds_talk(value[pairs][0])) else ""
+
+
+def _are_alike(value: dict[str, Any]) -> bool:
+    """Return True for several lists of objects with mostly the same keys: of subjects, lessons, sessions."""
+    if len(value) < 2 or any(split_of(name) or name.lower() in _WRAPPERS for name in value):
+        return False
+    firsts = [rows[0] if isinstance(rows, list) and rows else None for rows in value.values()]
+    keys = [{*first} if isinstance(first, dict) else set() for first in firsts]
+    return all(2 * len(each & keys[0]) > len(each | keys[0]) for each in keys)
 
 
 def _is_pair(item: dict[str, Any]) -> bool:
@@ -260,14 +274,21 @@ def _is_talk(value: object) -> bool:
 
 
 def _rows_of_columns(value: dict[str, Any]) -> list[dict[str, Any]] | None:
-    """Return the rows of an object whose values are not rows, None for any other object. It holds columns, each a list
-    of equal length, or as pandas writes it {"0": ..., "1": ...}; rows by a key of theirs; or answers by their
-    questions."""
+    """Return the rows of an object whose values are not rows, or None.
+
+    It holds lists of rows alike; texts by their names; columns, each a list of equal length, or as pandas writes it
+    {"0": ..., "1": ...}; rows by a key of theirs; or answers by their questions.
+    """
     columns = list(value.values())
+    if _are_alike(value):
+        return [{"key": name, **row} for name, rows in value.items() for row in rows if isinstance(row, dict)]
     if not columns or any(name.lower() in _TURNS for name in value):
         return None
     if len(value) > 1 and all(isinstance(answer, str) and _QUESTION.search(name) for name, answer in value.items()):
         return [{"question": name, "answer": answer} for name, answer in value.items()]
+    if len(value) > 2 and all(isinstance(t, str) and len(t.split()) >= _LONG for t in columns):
+        if not any(meaning_of(name, exact=True) for name in value):
+            return [{"key": name, "value": text} for name, text in value.items()]
     if len(value) > 1 and all(
         isinstance(row, dict) and row.keys() == columns[0].keys() and "0" not in row for row in columns
     ):

@@ -163,6 +163,8 @@ def _meaning(
     lists, then texts. Raises DataError if they cannot be."""
     if format is None and not choices.columns and (written := multiple_choice.decided(rows, every_row)):
         return _Meaning(_noted(source, written.note()), "question_answer", conversions=(written.apply,))
+    if format is None and not choices.columns:
+        multiple_choice.refuse_unread(rows)
     if lists := columns_of_lists(rows) if source.kind in _TABLES else ():
         join = partial(with_joined_lists, columns=lists)
         source = _noted(source, msg("data.note_lists", columns=[*lists]))
@@ -227,7 +229,7 @@ def _by_roles(source: Source, rows: list[Row], decision: Decision) -> _Meaning:
 def _as_text(meaning: _Meaning, rows: list[Row]) -> _Meaning:
     """Return how texts are read: as conversations if they have turn markers; as a question to a person if their lines
     are no running text."""
-    column = marked_rows.marked(rows)
+    column = None if meaning.source.is_prose and meaning.source.kind == "txt" else marked_rows.marked(rows)
     if column is None:
         return meaning if meaning.decision.evidence in ("chosen", "none") else _if_running(meaning, rows)
     source, conversions = _noted(meaning.source, column.note()), (*meaning.conversions, column.apply)

@@ -167,6 +167,22 @@ def refuse_without_key(sample: Sequence[Row]) -> None:
                 raise DataError("data.options_without_key", question=question, options=[*place.names])
 
 
+def refuse_unread(sample: Sequence[Row]) -> None:
+    """Raise DataError if the answers are letters or numbers that stand for something in a list that is not read."""
+    values = [Columns(row.values) for row in sample]
+    names = [*dict.fromkeys(name for each in values for name in each)]
+    answer = next((name for name in reading.RIGHT if name in names), None)
+    if (
+        answer is None
+        or not _OTHER_SHAPES.isdisjoint(names)
+        or not _most((bool(_KEY.fullmatch(str(each.peek(answer)))) for each in values), len(values))
+    ):
+        return
+    for name in reading.LISTS:
+        if name in names and _most((isinstance(each.peek(name), list | dict) for each in values), len(values)):
+            raise DataError("data.options_unread", answer=answer, options=name)
+
+
 def _places_of_options(names: Sequence[str]) -> Iterator[Place]:
     """Yield the places where these columns may hold options, the most certain first."""
     if apart := reading.right_and_wrong(names):
@@ -240,7 +256,8 @@ def _with_right_one(values: Sequence[Columns], names: Sequence[str], place: Plac
         return place
     shown = [(_text(each.peek(right)), [_text(each.peek(name)) for name in place.names]) for each in values]
     are_keys = all(_KEY.fullmatch(text) for text, _ in shown)
-    is_apart = not are_keys and all(text not in others for text, others in shown if text)
+    bare = [(reading.without_mark(text), others) for text, others in shown]  # "B: Paris" is a key with its text
+    is_apart = not are_keys and all(text not in others for text, others in bare if text)
     return Place("apart", (right, *place.names)) if is_apart else place
 
 
@@ -299,7 +316,8 @@ class _Keys:
             (column, scheme) for (column, scheme), count in self.means.items() if count >= _SURE * self.given[column]
         ]
         if not fitting:
-            return [(column, "text") for column in self.columns if self.hidden[column] and not self.given[column]]
+            hidden = [column for column in self.columns if not _NUMBERED.fullmatch(column)]
+            return [(column, "text") for column in hidden if self.hidden[column] and not self.given[column]]
         return sorted(fitting, key=lambda each: (each[1] == "number", -self.means[each], SCHEMES.index(each[1])))
 
     def chosen(self, rows: Iterable[Row | Problem], is_possible: bool) -> tuple[str, Scheme, Base] | None:

@@ -73,6 +73,11 @@ class Options:
 Finder = Callable[[Any], Options | None]
 
 
+def without_mark(text: str) -> str:
+    """Return an option without its letter: "B) Paris" is Paris."""
+    return _OWN_MARK.sub("", text, count=1)
+
+
 def is_hidden(value: Any) -> bool:
     """Return True for a key that tells nothing: empty, -1, "?"."""
     if isinstance(value, list):
@@ -119,6 +124,8 @@ def listed(value: Any) -> Options | None:
     if not isinstance(value, list) or len(value) < 2:
         return None
     if all(isinstance(part, dict) for part in value):
+        if all(len(part) == 1 for part in value):  # [{"A": "Rome"}, {"B": "Paris"}]
+            return _from_object({key: one for part in value for key, one in part.items()})
         return _from_objects([{str(key).lower(): one for key, one in part.items()} for part in value])
     if not all(isinstance(part, str | int | float) and not isinstance(part, bool) for part in value):
         return None

@@ -32,6 +32,8 @@ MAX_READINGS = 6  # offered to a person
 _MIN_ROWS, _ROWS_OF_EACH = 20, 5  # of a column of kinds: rows, and rows with each value
 _LONG = 8  # words of a usual text in a column
 _WEAK = frozenset({"source", "summary", "input"})  # names of a question or an answer, and of much else
+_ORIGIN, _GOAL = frozenset({"source", "src"}), frozenset({"target", "tgt", "summary", "translation", "output"})
+_LONG_CONTEXT = 40  # words of a usual text that a question may be about
 LONGEST_LABEL = 40  # characters
 MAX_LABELS = 30  # different values of a column of labels
 _LABEL = frozenset(
@@ -116,17 +118,35 @@ def beside_text(rows: Sequence[Row]) -> Decision | None:
     return _question_to_person([*(_pair(text, name) for name in others), _alone(text)]) if others else None
 
 
+def _about_longer(table: _Table) -> Decision | None:
+    """A question that may be about a longer text, in a column before it whose name means nothing."""
+    question, answer = next(iter(table.named("question")), ""), next(iter(table.named("answer")), "")
+    before = [*itertools.takewhile(lambda name: name not in (question, answer), table.texts)]
+    longer = [name for name in before if table.texts[name] >= max(_LONG_CONTEXT, 2 * table.texts.get(question, 0))]
+    longer = [name for name in longer if meaning_of(name) is None and not is_about(name)]
+    if not (question and answer and longer):
+        return None
+    pair = _pair(question, answer)
+    return _question_to_person([*({name: "context"} | pair for name in longer), pair])
+
+
 def beside_pair(rows: Sequence[Row], format: Format) -> Decision | None:
     """Return the readings, for a person to choose, of rows whose format may train the wrong column: a label beside an
     answer, or an answer beside a column that says if it is right. None for other rows."""
     table = _Table(rows)
     if format == "question_answer" and table.marks(()):
         return _both_named(table)
+    if format == "question_answer" and not table.named("context"):
+        return _about_longer(table)
     answers = [name for name in table.named("answer") if name in table.texts and name not in table.of_annotation]
     text, label = (
         next((name for name in table.values if name.strip().lower() in COLUMNS["text_label"][column]), "")
         for column in ("text", "label")
     )
+    if format == "text_label" and text and label:
+        if others := [n for n in table.sentences if n != text and _SECOND.sub("", n).lower() == _SECOND.sub("", text)]:
+            beside: dict[str, Role] = {text: "context"}
+            return _question_to_person([beside | _pair(others[0], label), _pair(text, label), _pair(text, others[0])])
     is_doubtful = format == "text_label" and answers and text and label and not table.named("question")
     return _question_to_person(_pair(text, name) for name in (*answers, label)) if is_doubtful else None
 
@@ -199,7 +219,12 @@ class _Table:
                 if not (self.is_label(name) or self.holds_kinds(name) or has_text and self.holds_markers(name))
             ]
             meant = [name for name in meant if not self.holds_code(name)] or meant
+            meant = [name for name in meant if not self.is_origin(name)]
         return meant
+
+    def is_origin(self, name: str) -> bool:
+        """Return True for a column named source without one named target beside it: where a row is from."""
+        return _last_word(name) in _ORIGIN and not any(_last_word(other) in _GOAL for other in self.values)
 
     def has_few_values(self, name: str) -> bool:
         """Return True for a column that looks like one of labels: few different short values, each of several rows."""
@@ -271,6 +296,7 @@ class _Table:
         return self.share(name, (_CODE_BEGINS.match(str(v)) is not None for v in self.values[name])) >= 0.5
 
 
+_SECOND = re.compile(r"[\s_-]*(?:\d|[a-dA-D])$")  # of a name, of two alike
 _LINK = re.compile(r"\s*https?://\S+\s*$")
 _NUMBER = re.compile(r"\s*-?\d+(?:\.\d+)?\s*")
 _APART = re.compile(r"\s|[\u2e80-\u9fff\uac00-\ud7af]")  # words stand apart, or need not
@@ -391,7 +417,9 @@ def _with_both_parts(table: _Table, question: str) -> dict[str, Role]:
     """Return the roles of the question and of a second column before it that is never an answer: a premise and its
     hypothesis, an instruction and its input, in the order of the columns."""
     parts = [
-        name for name in table.texts if name == question or _is_never_answer(name) and meaning_of(name) != "system"
+        name
+        for name in table.texts
+        if name == question or _is_never_answer(name) and meaning_of(name) != "system" and not table.is_origin(name)
     ]
     if len(parts) != 2 or any(meaning_of(name) == "context" for name in parts):
         return {question: "question"}
@@ -417,6 +445,8 @@ def _labelled(table: _Table) -> Decision | None:
     named = [name for name in table.values if table.may_be_answer(name) and meaning_of(name) != "answer"]
     sentences = [name for name in table.sentences if name not in named]
     has_text = bool(table.named("text"))  # then only a column that is named as one holds labels
+    if has_text and named and len(sentences) > 2:
+        sentences = [name for name in sentences if name in table.named("text")]
     labels = named or [
         name
         for name in table.values
@@ -436,7 +466,8 @@ def _labelled(table: _Table) -> Decision | None:
         return _question_to_person([*(beside | _pair(question, label) for label in labels[:2]), *pairs])
     (text,) = sentences
     others = [] if named else _first_to_each(table, [name for name in table.texts if name not in labels])
-    return _question_to_person([*(_pair(text, label) for label in labels), _alone(text), *others])
+    reverse = [_pair(label, text) for label in labels if _last_word(label) in _CODE and meaning_of(text) is None]
+    return _question_to_person([*(_pair(text, label) for label in labels), *reverse, _alone(text), *others])
 
 
 def _first_to_each(table: _Table, names: Iterable[str]) -> list[dict[str, Role]]:
@@ -483,14 +514,16 @@ def _unnamed(table: _Table) -> Decision | None:
     if rest:
         either = itertools.combinations((first, second, *rest), 2)
         pairs = [_pair(*names) for names in either if not _are_crossed(*names)]
-        return _question_to_person([*pairs[: MAX_READINGS - 1], *_with_head(first, second, rest[0])])
+        beside = [name for name, words in table.texts.items() if words > 0 and not is_about(name)][:2]
+        head, first_two = _with_head(first, second, rest[0]), [pair for pair in [_pair(*beside)] if pair not in pairs]
+        return _question_to_person([*pairs[: MAX_READINGS - len(head) - len(first_two)], *first_two, *head])
     for question, answer in ((first, second), (second, first)):
         asks = table.asks(question) >= 0.5 and table.asks(answer) < 0.2
         codes = table.holds_code(answer) and not table.holds_code(question)
         if asks or codes:
             return Decision((_pair(question, answer), _pair(answer, question)), "content")
     before = itertools.takewhile(lambda name: name != first, table.texts)
-    heads = [name for name in before if table.texts[name] > 0 and not table.repeats(name)]
+    heads = [n for n in before if table.texts[n] > 0 and not (table.repeats(n) or table.is_origin(n))]
     headed = [each for name in heads[-1:] for each in _with_head(name, first, second)]
     return _question_to_person([_pair(first, second), _pair(second, first), *headed])
 

@@ -231,6 +231,10 @@ class _Named:
             if not self.names or name in self.names:
                 yield mark, name
 
+    def begin(self, text: str) -> int:
+        """Return where the first name stands."""
+        return next((mark.start() for mark, _ in self._marks(text)), len(text))
+
     @property
     def asks_alone(self) -> bool:
         """True if each question begins a conversation."""
@@ -296,7 +300,7 @@ def style_of_file(head: str) -> _Style | None:
         if turns and isinstance(named, _Named):
             # a novel with an interview in it is no conversation
             is_prose = len(head) > _LONGEST_TURN * len(turns) or len(turns[0]["content"]) > _LONGEST_TURN
-            return None if is_prose else named
+            return None if is_prose or named.begin(head) > len(head) / 3 else named
         if turns:
             return named
     return None

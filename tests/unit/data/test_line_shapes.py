@@ -178,7 +178,7 @@ NOT_RUNNING = [
     (["L{n} +++ u1 +++ We sail at {n}."], "data.lines_divided"),  # fields between signs
     (["joy", "anger", "fear", "love"], "data.lines_of_words"),  # labels, a vocabulary
     (["3", "0", "1", "2"], "data.lines_of_numbers"),
-    (["E", "M Wo warst du, mein Freund, am Tag {n}?", "M Am See, mit allen Freunden."], "data.lines_begin"),
+    (["E", "M Wo warst du denn, mein Freund, am Tag {n}.", "M Am See, mit allen Freunden."], "data.lines_begin"),
     (['"{n}" "LUKE" "Hurry up, it is day {n} now!"'], "data.lines_begin"),  # as R writes a table
     (["DAN: You are a fool, {n} times.", "GPT: I know it, and I am glad of it."], "data.lines_begin"),
     (["PM (Sarah):", "Thank you all for joining today.", "LD (John):", "We need {n} servers."], "data.lines_begin"),
@@ -226,9 +226,9 @@ def test_running_text_is_no_question(name: str, text: str, tmp_path: Path) -> No
 def test_one_file_of_a_folder_that_is_no_running_text_is_named_and_not_asked(tmp_path: Path) -> None:
     for name in "abc":
         (tmp_path / f"{name}.txt").write_text("\n".join(f"{line} {name}" for line in RUNNING), "utf-8")
-    (tmp_path / "d.txt").write_text("\n".join(f"{n} ants => {n} bees" for n in range(2, 9)), "utf-8")
+    (tmp_path / "d.txt").write_text("\n".join(f"ants {n} \\ bees" for n in range(9)), "utf-8")
     report = inspect_file(tmp_path)
-    assert not report.undecided and "'data.lines_divided'" in repr(report.notes)
+    assert not report.undecided and "'data.lines_of_words'" in repr(report.notes)
 
 
 def test_texts_and_labels_side_by_side_are_named(tmp_path) -> None:

@@ -155,12 +155,9 @@ NO_CHOICE: dict[str, dict[str, Any]] = {
     "acceptable answers": {"question": "Who is it?", "answers": ["Jo Smith", "J. Smith"], "label": "easy"},
     "two answers and which is better": {"prompt": "Why?", "chosen": "So.", "rejected": "No.", "choices": ["a", "b"]},
     "options that nothing points at": {"question": "Why?", "answer": "So it is.", "options": ["x", "y"]},
-    "options of a command": {"question": "How?", "answer": "A", "options": {"verbose": "yes", "level": "3"}},
     "a conversation": {"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "B"}],
         "choices": ["A", "B"], "answer": "B"},
     "a broken list": {"question": "Why?", "answer": "B", "options": "['x', 'y'"},
-    "nested options": {"question": "Why?", "answer": "B", "options": [["x"], ["y"]]},
-    "too many": {"question": "Why?", "answer": "B", "options": [str(n) for n in range(30)]},
 }  # fmt: skip
 
 
