@@ -91,7 +91,7 @@ def interpret(
 
 
 def _of_chat(source: Source, check: Callable[[], None]) -> _Meaning:
-    chat = overview.read_as(source, check)
+    chat = overview.read_as(source, lambda rows=0: check())
     return _Meaning(source, "messages", Decision((), "content" if chat.guessed and not chat.known else "names"))
 
 

@@ -127,7 +127,8 @@ def _about_longer(table: _Table) -> Decision | None:
     if not (question and answer and longer):
         return None
     pair = _pair(question, answer)
-    return _question_to_person([*({name: "context"} | pair for name in longer), pair])
+    contexts: list[dict[str, Role]] = [{name: "context"} for name in longer]
+    return _question_to_person([*(context | pair for context in contexts), pair])
 
 
 def beside_pair(rows: Sequence[Row], format: Format) -> Decision | None:

@@ -47,6 +47,23 @@ def test_a_guess_is_refused_before_it_is_packed(space: Workspace, tmp_path: Path
         assert packed.data.columns[answer] == "answer"
 
 
+def test_the_person_of_a_chat_whom_nobody_chose_is_a_guess(space: Workspace, tmp_path: Path) -> None:
+    """Seen: of an export with several people, the one with the most messages was trained by a headless run."""
+    lines = [f"24/05/2025, 10:{n:02} - {'Ann' if n % 2 else 'Ben'}: It is {n} o'clock already." for n in range(21)]
+    (tmp_path / "chat.txt").write_text("\n".join(lines), "utf-8")
+
+    def pack(data: str, accept: bool = False) -> None:
+        (tmp_path / "recipe.yaml").write_text(f"data: {{{data}}}\n", "utf-8")
+        out = tmp_path / "job.zip"
+        away.pack(str(tmp_path / "recipe.yaml"), out, workspace=space.root, as_json=True, accept_guess=accept)
+        out.unlink()
+
+    with pytest.raises(DataError, match="Ben wrote most of them.*--accept-guess"):
+        pack("source: chat.txt")
+    pack("source: chat.txt", accept=True)
+    pack("source: chat.txt, voice: Ann")
+
+
 def test_a_run_continued_with_other_data_asks_again(
     space: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -457,7 +457,7 @@ def test_a_file_that_is_dropped_becomes_a_set_and_is_opened(services: Services, 
     odd = told[page.sets]["value"]
     assert services.datasets.report(odd).undecided
     shown = page.mending.look(odd)[page.mending.problems]
-    assert "which column is the answer" in shown and "No problems" not in shown
+    assert "how it is to be read" in shown and "No problems" not in shown
     (tmp_path / "empty.jsonl").write_text("", "utf-8")
     told = drop(page, tmp_path / "empty.jsonl")
     assert "lg-bad" in said(told[page.notice]) and page.sets not in told
