@@ -55,7 +55,7 @@ def test_the_person_of_a_chat_whom_nobody_chose_is_a_guess(space: Workspace, tmp
     def pack(data: str, accept: bool = False) -> None:
         (tmp_path / "recipe.yaml").write_text(f"data: {{{data}}}\n", "utf-8")
         out = tmp_path / "job.zip"
-        away.pack(str(tmp_path / "recipe.yaml"), out, workspace=space.root, as_json=True, accept_guess=accept)
+        away.pack(tmp_path / "recipe.yaml", out, workspace=space.root, as_json=True, accept_guess=accept)
         out.unlink()
 
     with pytest.raises(DataError, match="Ben wrote most of them.*--accept-guess"):
