@@ -107,9 +107,7 @@ def main(
             "train": {"learning_rate": 8e-4, "max_steps": steps, "per_device_train_batch_size": 4},
         }  # fmt: skip
         (folder / f"{name}.yaml").write_text(json.dumps(recipe, indent=1), "utf-8", newline="\n")
-    print(
-        f"{len(rows)} rows of {len(facts)} facts; {len(questions['learned'])} questions, {len(questions['apart'])} apart"
-    )
+    print(f"{len(rows)} rows of {len(facts)} facts, {len(questions['apart'])} of them set apart")
 
 
 if __name__ == "__main__":

@@ -34,10 +34,13 @@ class Chat:
     def wait_ready(self, timeout_s: float) -> ChatState:
         return self.state()
 
-    def unload(self) -> None: ...
+    def unload(self, reason: object = None) -> None:
+        self.target = None
 
     @contextmanager
-    def ask_together(self, questions: Any, sampling: Sampling, strength: float) -> Iterator[Iterator[Piece | Done]]:
+    def ask_together(
+        self, questions: Any, sampling: Sampling, strength: float = 1.0
+    ) -> Iterator[Iterator[Piece | Done]]:
         self.together.append(len(questions))
         yield self._answers(questions, strength)
 

@@ -23,7 +23,7 @@ from webui.state.services import Services
 SERVER = "server"
 AT_ONCE = 20  # rows to review
 KINDS: tuple[Kind, ...] = tuple(kind for kind in get_args(Kind) if kind != "absent")
-COUNTS, ABSENT = (1, 2, 3, 5, 8), ("0", "0.1", "0.2")
+COUNTS, WORDINGS, ABSENT = (1, 2, 3, 5, 8), (1, 2, 3, 4), ("0", "0.1", "0.2")
 MAX_FIELD = 500  # characters of an address, a name or a key
 MAX_EDIT = 8000  # of a question or an answer
 KEYS: dict[Decision, str] = {"accept": "a", "reject": "r", "more": "l", "never": "n"}
@@ -62,7 +62,11 @@ class DocumentQuestions:
         if progress.total:
             sentence = w.t("making_view.passages", done=progress.done, total=progress.total)
         if progress.seconds_left is not None:
-            sentence = f"{sentence} · {w.t('making_view.left', time=format.duration(w, progress.seconds_left))}"
+            left = w.t("making_view.left", time=format.duration(w, progress.seconds_left))
+            speed = w.t("making_view.speed", rows=round(progress.rows_an_hour or 0))
+            sentence = f"{sentence} · {left} · {speed}"
+        if progress.is_paused:
+            yield notice(w.t("making_view.paused"), "warn")
         percent = round(100 * progress.done / progress.total) if progress.total else None
         yield muted(sentence)
         yield bar(sentence, percent)
@@ -77,7 +81,7 @@ class DocumentQuestions:
         chosen = str(fields.get("writer") or (order.writer if order else ""))
         chosen = chosen if chosen in known else SERVER if order and "@" in order.writer else known[0]
         kinds = [(w.t(f"making_view.kind_{kind}"), kind) for kind in KINDS]
-        counts = [(str(count), str(count)) for count in COUNTS]
+        counts, wordings = ([(str(count), str(count)) for count in offered] for offered in (COUNTS, WORDINGS))
         absent = [(w.t("making_view.absent_share", percent=round(100 * float(share))), share) for share in ABSENT]
         kind, count = (order.kind, str(order.count)) if order else ("questions", "3")
         server = [
@@ -90,6 +94,7 @@ class DocumentQuestions:
             *(server if chosen == SERVER else ()),
             _select("kind", w.t("making_view.kind"), kinds, kind),
             _select("count", w.t("making_view.count"), counts, count),
+            _select("wordings", w.t("making_view.wordings_each"), wordings, str(order.wordings) if order else "1"),
             _select("absent", w.t("making_view.absent"), absent, f"{order.absent:g}" if order else "0"),
             class_="mk-fields",
         )
@@ -197,13 +202,14 @@ class DocumentQuestions:
             endpoint = Endpoint.parse(url, model)
         elif writer not in [value for _, value in self._models()]:
             raise ChatError("making_view.no_writer")
-        kind, count, absent = (str(fields.get(name)) for name in ("kind", "count", "absent"))
+        kind, count, wordings, absent = (str(fields.get(name)) for name in ("kind", "count", "wordings", "absent"))
         order = MakingOrder(
             title=self.w.t("making_view.name", name=samples.title(info, self.w)),
             documents=((info.id, self.services.datasets.version(info.id)),),
             writer=endpoint.name if endpoint else writer,
             kind=next((one for one in KINDS if one == kind), "questions"),
             count=int(count) if count in map(str, COUNTS) else 3,
+            wordings=int(wordings) if wordings in map(str, WORDINGS) else 1,
             absent=float(absent) if absent in ABSENT else 0.0,
         )
         if endpoint is None:

@@ -12,30 +12,35 @@ from core.chat.contest import chat_target, ensure_loaded
 from core.chat.endpoint import Endpoint
 from core.chat.making.making import Making
 from core.chat.making.passages import blocks_of, passages_of
-from core.chat.making.rows import MakingOrder
+from core.chat.making.rows import MakingOrder, Result
 from core.chat.making.writers import LocalWriter, RowWriter, ServerWriter
 from core.data.store import DatasetStore
 from core.errors import ChatError, GarageError
 from core.messages import Message, msg
+from core.queue.queue import Queue
 from core.workspace.folder import Workspace
+
+GAME_LOOK_S = 2.0  # between two looks whether a game is over
 
 
 @dataclass(frozen=True)
 class MakingProgress:
-    """The newest making of this app. total: 0 while the passages are divided and the model is loaded; error: why it
-    ended before its last passage."""
+    """The newest making of this app. total: 0 while the passages are divided and the model is loaded; is_paused: for a
+    game, with the model unloaded; error: why it ended before its last passage."""
 
     dataset: str = ""
     at_work: bool = False
     done: int = 0
     total: int = 0
     seconds_left: float | None = None
+    rows_an_hour: float | None = None
+    is_paused: bool = False
     error: Message | None = None
 
 
 class Makings:
-    def __init__(self, workspace: Workspace, datasets: DatasetStore, chat: ChatClient):
-        self._workspace, self._datasets, self._chat = workspace, datasets, chat
+    def __init__(self, workspace: Workspace, datasets: DatasetStore, chat: ChatClient, queue: Queue):
+        self._workspace, self._datasets, self._chat, self._queue = workspace, datasets, chat, queue
         self._guard, self._stopped = threading.Lock(), threading.Event()
         self._progress = MakingProgress()
 
@@ -83,13 +88,33 @@ class Makings:
         seconds left."""
         blocks = (block for document, _ in order.documents for block in blocks_of(self._datasets, document))
         making = Making.prepare(self._workspace, order, passages_of(blocks))
-        writer, total, seconds = self._writer(order, endpoint), len(making.passages()), list[float]()
+        writer, total, now = self._writer(order, endpoint), len(making.passages()), list[Result]()
         done = len(making.results())
         self._progress = replace(self._progress, done=done, total=total)
         for result in making.write(writer, self._stopped.is_set):
-            done, seconds = done + 1, [*seconds, result.seconds]
-            left = (total - done) * sum(seconds) / len(seconds)
-            self._progress = replace(self._progress, done=done, seconds_left=left)
+            now.append(result)
+            seconds, rows = sum(one.seconds for one in now), sum(len(one.rows) for one in now)
+            left = total - done - len(now)
+            self._progress = replace(
+                self._progress,
+                done=done + len(now),
+                seconds_left=left * seconds / len(now),
+                rows_an_hour=3600 * rows / max(seconds, 0.001),
+            )
+            if isinstance(writer, LocalWriter) and left:
+                self._wait_for_game(writer)
+
+    def _wait_for_game(self, writer: LocalWriter) -> None:
+        """While game mode holds the queue, unload the model and wait; then load it again. Raises GarageError."""
+        if self._queue.read().game is None:
+            return
+        self._chat.unload(msg("making_view.paused"))
+        self._progress = replace(self._progress, is_paused=True)
+        while self._queue.read().game is not None:
+            if self._stopped.wait(GAME_LOOK_S):
+                return
+        ensure_loaded(self._chat, writer.target)
+        self._progress = replace(self._progress, is_paused=False)
 
     def _writer(self, order: MakingOrder, endpoint: Endpoint | None) -> RowWriter:
         """Return the model that writes, loaded if it is one of this PC. Raises GarageError."""

@@ -112,7 +112,7 @@ class Services:
             write_watch=WriteWatch(workspace),
             hub_token=HubToken(),
             evaluating=Evaluating(workspace, datasets, chat),
-            makings=Makings(workspace, datasets, chat),
+            makings=Makings(workspace, datasets, chat, supervisor.queue),
         )
 
     def begin(self) -> None:

@@ -9,15 +9,21 @@ from typing import Any
 
 import pytest
 
+from core.chat.making.drafts import schema
 from core.chat.making.making import Making
+from core.chat.making.rows import MakingOrder
 from core.errors import ChatError, GarageError
-from core.messages import LANGUAGES
+from core.messages import LANGUAGES, msg
+from core.queue.queue import Game
 from core.workspace.folder import Workspace
+from tests.kit.chat import Chat
 from tests.kit.chat_server import ChatServer
 from tests.kit.waits import wait_until
-from tests.kit.writers import manual, scripted_reply
+from tests.kit.writers import ScriptedWriter, manual, scripted_reply
 from webui.kit.wording import Wording
 from webui.pages.making import DocumentQuestions
+from webui.state import making as making_state
+from webui.state.making import Makings
 from webui.state.services import Services
 
 
@@ -111,7 +117,7 @@ def test_a_stopped_making_goes_on_where_it_was(section: DocumentQuestions, docum
     wait_until(lambda: not makings.progress().at_work, 60)
     making = makings.newest(document)
     assert making is not None and 0 < len(making.results()) < 6 and makings.progress().error is None
-    assert "Go on" in section.drawn({"run": document})
+    assert "Resume" in section.drawn({"run": document})
     assert made(section, server, document).id == making.id and len(making.results()) == 6
 
 
@@ -130,6 +136,30 @@ def test_one_making_at_a_time_and_a_gone_server_is_a_sentence(
     section.press({"act": "start", "run": document, "fields": fields_of(server)})
     wait_until(lambda: not makings.progress().at_work, 60)
     assert "cannot be reached" in section.drawn({"run": document})
+
+
+def test_it_waits_for_a_game_without_a_model_in_memory(
+    document: str, tmp_path: Path, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(making_state, "GAME_LOOK_S", 0.01)
+    queue, games = services.queue, [Game(why=msg("game.named", program="game.exe"), since=1.0)]
+
+    def reply(column: str, turns: list[Any]) -> str:
+        if games and "Part 2" in str(turns[-1]["content"]):
+            queue.put(game=games.pop())
+        wanted = schema("questions") if str(turns[0]["content"]).startswith("You write") else None
+        return ScriptedWriter().answers([turns], 100, schema=wanted)[0]
+
+    chat = Chat(reply=reply)
+    makings = Makings(services.workspace, services.datasets, chat, queue)  # type: ignore[arg-type]
+    makings.start(MakingOrder(title="Made", documents=((document, 0),), writer="base:starter"), None)
+    wait_until(lambda: makings.progress().is_paused, 60)
+    assert chat.target is None and 0 < makings.progress().done < 6
+    queue.put(game=None)
+    wait_until(lambda: not makings.progress().at_work, 60)
+    assert makings.progress().error is None and len(chat.loads) == 2
+    making = makings.newest(document)
+    assert making is not None and len(making.rows()[0]) == 12
 
 
 def test_nothing_goes_to_another_pc_before_it_was_said(
