@@ -74,7 +74,7 @@ EndpointOption = Annotated[str | None, typer.Option(help="HOST:PORT at which the
 
 @app.command()
 def train(
-    recipe: Annotated[Path | None, typer.Argument(help="A recipe file or recipe card (YAML).")] = None,
+    recipe: Annotated[Path | None, typer.Argument(help="A recipe file (YAML).")] = None,
     settings: SettingsOption = None,
     parent: Annotated[str | None, typer.Option("--from", help="Start from the adapter of this finished run.")] = None,
     workspace: WorkspaceOption = None,

@@ -19,7 +19,7 @@ from core.export.llamacpp import tools
 from core.export.records import KINDS, ExportResult, ExportStatus, read_result
 from core.messages import Message, msg, terminal_language
 from core.runs.all import Runs
-from core.runs.cards import picture, recipe_card
+from core.runs.cards import picture, results
 from core.workspace.folder import Workspace, expand
 
 
@@ -135,27 +135,20 @@ def export(
 @app.command()
 def recipe(
     run: RunArgument,
-    card: Annotated[
-        Path | None,
-        typer.Option(
-            "--card", help="Write a recipe card for another PC: recipe and results in one file. FILE.svg: as a picture."
-        ),
+    drawn: Annotated[
+        Path | None, typer.Option("--picture", help="Instead draw its numbers, answers and curve: FILE.svg.")
     ] = None,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Print a run's recipe, or write its recipe card; `train` accepts both, and so does the page."""
+    """Print a run's recipe, which `train` and the page accept, or draw the run as a picture."""
     folder = Runs(Workspace.open(workspace)).find(run)
-    if card is None:
-        print(folder.recipe().dump(), end="")
+    if drawn is None:
+        print(results.shared_recipe(folder).dump(), end="")
         return
-    if card.exists():
-        raise RecipeError("recipe.card_exists", file=card)
-    if card.suffix.lower() == ".svg":
-        files.replace(card, picture.of_run(folder, lambda words: words.render(terminal_language())))
-        print(card.absolute())
-        return
-    files.replace(card, recipe_card.of_run(folder).dump())
-    say(msg("command.card_is", file=card.absolute()))
+    if drawn.exists():
+        raise RecipeError("recipe.picture_exists", file=drawn)
+    files.replace(drawn, picture.of_run(folder, lambda words: words.render(terminal_language())))
+    print(drawn.absolute())
 
 
 def _result_lines(result: ExportResult, folder: Path) -> Iterator[Message]:

@@ -15,7 +15,6 @@ from core.errors import RecipeError
 from core.files import JsonObject
 from core.messages import Message, as_text, msg, terminal_language
 from core.recipe import Recipe, read_yaml
-from core.runs.cards import recipe_card
 from core.runs.folder import Status
 from core.values import width
 
@@ -62,8 +61,8 @@ def apply_settings(value: JsonObject, settings: list[str]) -> JsonObject:
 
 
 def recipe_of(file: Path, settings: list[str]) -> Recipe:
-    """Read a recipe file or recipe card and apply --set. Raises RecipeError."""
-    value = recipe_card.recipe_in(read_yaml(file))
+    """Read a recipe file and apply --set. Raises RecipeError."""
+    value = read_yaml(file)
     return Recipe.parse(apply_settings(value, settings) if isinstance(value, dict) else value, where=file.name)
 
 

@@ -458,7 +458,7 @@ def test_a_worker_that_went_away_is_said(chrome: Browser, app: kit.App, workspac
     page.context.close()
 
 
-def test_a_run_is_named_archived_deleted_only_when_sure_and_leaves_as_a_card(
+def test_a_run_is_named_archived_deleted_only_when_sure_and_shared(
     chrome: Browser, app: kit.App, workspace: Workspace, tmp_path: Path
 ):
     with ScriptedRun(
@@ -511,10 +511,9 @@ def test_a_run_is_named_archived_deleted_only_when_sure_and_leaves_as_a_card(
     saved.value.save_as(tmp_path / saved.value.suggested_filename)
     with page.expect_download() as drawn:
         page.locator("#details-card-picture").click()
-    assert drawn.value.suggested_filename == "child.card.png" and drawn.value.path().read_bytes().startswith(b"\x89PNG")
+    assert drawn.value.suggested_filename == "child.png" and drawn.value.path().read_bytes().startswith(b"\x89PNG")
     kit.go_to_tab(page, "Train")
-    page.locator("#file input[type=file]").set_input_files(tmp_path / "child.card.yaml")
-    kit.expect(page.locator("#file-notice")).to_contain_text("That run continued “old name”")
+    page.locator("#file input[type=file]").set_input_files(tmp_path / "child.recipe.yaml")
     kit.expect(kit.part(page, "train")).to_contain_text(re.compile(r"child$"))
     watch.check()
     page.context.close()

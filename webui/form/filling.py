@@ -12,9 +12,7 @@ from core.errors import GarageError
 from core.files import JsonObject
 from core.messages import Message
 from core.progress import Check, go_on
-from core.recipe import Recipe
-from core.runs.cards import recipe_card
-from core.runs.cards.recipe_card import RecipeCard
+from core.recipe import Recipe, read_yaml
 from core.workspace.saved_recipes import NO_DATA
 from webui.form.data import DataStep, is_recipe
 from webui.form.fields import explicit_values
@@ -22,7 +20,6 @@ from webui.form.goal import GoalStep
 from webui.form.handle import IS_LOCAL, READING, FieldValues, Filled, Filling, FormHandle, Updates
 from webui.form.plan import PlanStep
 from webui.form.planner import recipe_of
-from webui.form.reading.card_report import CardReport
 from webui.form.reading.recipe_reading import RecipeReading
 from webui.kit.html import notice
 from webui.kit.live import shown
@@ -41,10 +38,10 @@ class Fillings:
         if not paths:
             return None, {}
         if len(paths) == 1 and is_recipe(paths[0]):
-            filling, updates, card = self._open_file(paths[0], values)
+            filling, updates = self._open_file(paths[0], values)
             # beside the drop zone, except where the data step alone names the file that is missing
             notice_update = filling.values.pop("notice")
-            filling.values["file_notice"] = notice_update if filling.values.get("data", True) or card else shown("")
+            filling.values["file_notice"] = notice_update if filling.values.get("data", True) else shown("")
             return filling, updates
         reading = values.get(READING)
         added, problem = data.adding.add(
@@ -59,22 +56,17 @@ class Fillings:
         file = self.goal.recipe
         if not values[file]:
             return None, {}
-        filling, updates, _ = self._open_file(values[file], values)
+        filling, updates = self._open_file(values[file], values)
         return filling, {file: None, **updates}
 
-    def _open_file(self, path: str, values: FieldValues) -> tuple[Filling, Updates, RecipeCard | None]:
-        """Return the form filled from a recipe or card, and the card if it was one; a notice if it cannot be read.
-        Deletes the uploaded file."""
+    def _open_file(self, path: str, values: FieldValues) -> tuple[Filling, Updates]:
+        """Return the form filled from a recipe; a notice if it cannot be read. Deletes the uploaded file."""
         file = Path(path)
         try:
-            recipe, card = recipe_card.read(file)
-            report = CardReport(self.services, card, self.w) if card else None
-            is_local = values.get(IS_LOCAL) is True
-            return *self.from_recipe(
-                report.with_same_rows(recipe) if report else recipe, file.name, is_local=is_local, report=report
-            ), card
+            recipe = Recipe.parse(read_yaml(file), where=file.name)
+            return self.from_recipe(recipe, file.name, is_local=values.get(IS_LOCAL) is True)
         except GarageError as error:
-            return *self._failed(error.message), None
+            return self._failed(error.message)
         finally:
             file.unlink(missing_ok=True)  # gradio's own copy
 
@@ -95,17 +87,11 @@ class Fillings:
         return Filling({"notice": shown(notice(self.w.render(why)))}), {}
 
     def from_recipe(
-        self,
-        recipe: Recipe,
-        title: str,
-        parent: str | None = None,
-        is_local: bool = False,
-        report: CardReport | None = None,
+        self, recipe: Recipe, title: str, parent: str | None = None, is_local: bool = False
     ) -> tuple[Filling, Updates]:
         """Return the form's values and answers for a recipe, and a notice on how many settings were filled in and what
         is missing. title: of the recipe or run. parent: id of the run to continue. is_local: true if the browser runs
-        on this PC. report: of an opened recipe card. Without its dataset, data is empty and the recipe's reading is
-        kept."""
+        on this PC. Without its dataset, data is empty and the recipe's reading is kept."""
         explicit = explicit_values(recipe)
         values: JsonObject = {"model": recipe.model.id}
         answers: JsonObject = {"explicit": explicit, "parent": parent}
@@ -125,10 +111,6 @@ class Fillings:
                 values["data"] = None
                 answers["reading"] = RecipeReading.missing(recipe.data, title, is_local).state()
                 message, tone = self.w.t("wizard.filled_without_data", title=title, data=recipe.data.source), "warn"
-        if report:
-            missing = report.missing_parts(recipe, has_data=values.get("data") is not None)
-            filled = self.w.t("wizard.filled", title=title, count=len(explicit))
-            message, tone = " ".join([filled, *missing, report.outcome()]), "warn" if missing else "ok"
         values["notice"] = shown(notice(message, tone))
         return Filling(values, answers), updates
 

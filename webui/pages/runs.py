@@ -8,7 +8,7 @@ from functools import partial
 import gradio as gr
 
 from core.errors import GarageError
-from core.runs.cards import picture, recipe_card
+from core.runs.cards import picture, results
 from core.runs.folder import RunFolder
 from core.runs.states import may_resume
 from core.workspace.names import slug
@@ -227,8 +227,8 @@ def to_chat(services: Services, run_id: str | None) -> tuple[object, ...]:
 
 
 def recipe_file(services: Services, w: Wording, run_id: str | None) -> tuple[object, object]:
-    """Return a run's card as a file that the browser saves, and the notice if that fails."""
-    return _file(services, w, run_id, "yaml", lambda run: recipe_card.of_run(run).dump())
+    """Return a run's recipe as a file that the browser saves, and the notice if that fails."""
+    return _file(services, w, run_id, "recipe.yaml", lambda run: results.shared_recipe(run).dump())
 
 
 def picture_of(services: Services, w: Wording, run_id: str | None) -> tuple[object, object]:
@@ -243,6 +243,6 @@ def _file(
     its contents."""
     try:
         run = services.runs.get(run_id or "")
-        return {"name": f"{slug(run.name)}.card.{ending}", "text": text(run)}, shown("")
+        return {"name": f"{slug(run.name)}.{ending}", "text": text(run)}, shown("")
     except GarageError as error:
         return None, shown(notice(w.render(error.message)))

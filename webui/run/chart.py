@@ -1,7 +1,7 @@
 """A run's curves on the page: uPlot in gr.HTML, polled from the last point on, one request for all charts.
 
-gr.LinePlot is not used: at 5,000 points it takes a second of the browser per refresh; benchmarks/live_chart.py measures
-this one at 50,000. The template is constant and holds no data: gradio would run data in it as code.
+gr.LinePlot is not used: at 5,000 points it takes a second of the browser per refresh. The template is
+constant and holds no data: gradio would run data in it as code.
 """
 
 from __future__ import annotations

@@ -1,18 +1,16 @@
-"""A recipe card as an SVG picture, to share in a chat or forum: its numbers and answers, and the loss curve. No
-library.
+"""A run as an SVG picture, to share in a chat or forum: its numbers and answers, and the loss curve. No library.
 
-It shows what the card holds, so no row of the data; all text of persons and models is escaped. Pictures are never read
-back: other PCs read the file.
+It shows no row of the data; all text of persons and models is escaped.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from html import escape
 
 from core.messages import Message, msg
-from core.runs.cards import recipe_card
-from core.runs.cards.recipe_card import RecipeCard
+from core.runs.cards import results
 from core.runs.folder import RunFolder
 from core.values import width
 
@@ -24,19 +22,19 @@ FONT = "system-ui, 'Segoe UI', Roboto, 'Noto Sans', 'Noto Sans CJK SC', 'Microso
 Points = Sequence[tuple[float, float]]  # (step, loss)
 
 
-def draw(card: RecipeCard, trained: Points, measured: Points, words: Callable[[Message], str]) -> str:
+def draw(run: RunFolder, trained: Points, measured: Points, words: Callable[[Message], str]) -> str:
     """Return the SVG file: name, facts, loss curve, up to two sample answers and the date.
 
     trained, measured: losses of training and validation. words: renders a message in a language.
     """
-    parts, y = [_text(EDGE, 56, card.name, 26, weight=700)], 84
-    for line in filter(None, (words(each) for each in _facts(card))):
+    parts, y = [_text(EDGE, 56, run.name, 26, weight=700)], 84
+    for line in filter(None, (words(each) for each in _facts(run))):
         parts.append(_text(EDGE, y, line, 15, QUIET))
         y += LINE
     if len(trained) > 1:
         parts.append(_curve(trained, measured, y + 4))
         y += CURVE_HEIGHT + 34
-    for answer in card.film[:2]:
+    for answer in results.answers(run)[:2]:
         for line in _clipped(answer.asked, 2, COLUMNS - 8):
             parts.append(_text(EDGE, y, line, 16, weight=700))
             y += LINE
@@ -47,11 +45,12 @@ def draw(card: RecipeCard, trained: Points, measured: Points, words: Callable[[M
                 y += LINE - 4
             y += 4
         y += 10
-    parts.append(_text(EDGE, y + 6, words(msg("recipe_picture.made", date=card.made)), 12, QUIET))
+    made = time.strftime("%Y-%m-%d", time.localtime(run.facts().created))
+    parts.append(_text(EDGE, y + 6, words(msg("recipe_picture.made", date=made)), 12, QUIET))
     height = y + 30
     ground = f'<rect width="{WIDTH}" height="{height}" rx="16" fill="{GROUND}" stroke="#e2dfd9"/>'
     size = f'width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}" font-family="{escape(FONT)}"'
-    title = f"<title>{escape(card.name)}</title>"
+    title = f"<title>{escape(run.name)}</title>"
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size}>{title}{ground}{"".join(parts)}</svg>\n'
 
 
@@ -66,23 +65,22 @@ def of_run(run: RunFolder, words: Callable[[Message], str]) -> str:
             if line.get("kind") == kind and isinstance(line.get(loss), float)
         ]
 
-    return draw(recipe_card.of_run(run), points("train", "loss"), points("eval", "eval_loss"), words)
+    return draw(run, points("train", "loss"), points("eval", "eval_loss"), words)
 
 
-def _facts(card: RecipeCard) -> list[Message]:
+def _facts(run: RunFolder) -> list[Message]:
     """Return the lines of facts in the picture: model, data, steps, time and memory, losses. Unknown ones are left
     out."""
-    adapter, then, data = card.recipe.adapter, card.outcome, card.data
-    model = (
-        "SmolLM2-135M-Instruct" if card.recipe.model.id == "starter" else card.recipe.model.id.removeprefix("library:")
-    )
+    recipe, then, data = run.recipe(), results.outcome(run), run.facts().data
+    adapter, id = recipe.adapter, recipe.model.id
+    model = "SmolLM2-135M-Instruct" if id == "starter" else id.removeprefix("library:")
     method = {"lora": "LoRA", "qlora": "QLoRA"}[adapter.method]
     facts = [msg("recipe_picture.model", method=method, rank=adapter.r, model=model)]
-    if data.rows:
+    if data and data.rows:
         facts.append(
             msg(
                 "recipe_picture.data",
-                name=(data.name or card.recipe.data.source).removeprefix("sample:"),
+                name=(data.name or recipe.data.source).removeprefix("sample:"),
                 rows=data.rows,
             )
         )
