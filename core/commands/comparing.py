@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,9 @@ from core.commands.hub_sets import data
 from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, plain, print_json, say, written_over
 from core.errors import ChatError, ModelError, RecipeError
 from core.export import weighted_sum
+from core.export.exports import Exports
+from core.export.llamacpp.answers import answers
+from core.export.records import QUANTS
 from core.files import JsonObject
 from core.messages import Message, msg, terminal_language
 from core.runs.all import Runs
@@ -36,8 +40,8 @@ def compare(
         list[str] | None,
         typer.Argument(
             help=(
-                "RUN, RUN@checkpoint-40, RUN@0.8 (adapter strength), RUN@4bit or RUN@16bit (its base), base (of the "
-                "first run) or base:MODEL."
+                "RUN, RUN@checkpoint-40, RUN@0.8 (adapter strength), RUN@q4_k_m (its GGUF export), RUN@4bit or "
+                "RUN@16bit (its base), base (of the first run) or base:MODEL."
             )
         ),
     ] = None,
@@ -64,7 +68,7 @@ def compare(
         comparison = PromptComparison.create(space, chosen_prompts, named, max_new_tokens)
     line, chat = "", ChatClient(space)
     try:
-        for done, total in answer_missing(chat, space, comparison):
+        for done, total in answer_missing(chat, space, comparison, partial(answers, space)):
             if not as_json and sys.stderr.isatty():
                 before, line = line, msg("compare.progress", done=done, wanted=total).render(terminal_language())
                 print(written_over(before, line), end="", file=sys.stderr, flush=True)
@@ -158,7 +162,7 @@ def named_contestants(space: Workspace, words: Sequence[str]) -> list[Contestant
         if run is None:
             values |= {"column": "base"} | ({"run": first.id} if name == "base" and first else {"other": name})
         for part in how:
-            values |= _contestant_option(part, run)
+            values |= _contestant_option(part, run, space)
         contestants.append(Contestant(**values))
     return contestants
 
@@ -167,13 +171,18 @@ def _is_base(word: str) -> bool:
     return word.partition("@")[0] == "base" or word.startswith("base:")
 
 
-def _contestant_option(part: str, run: RunFolder | None) -> dict[str, object]:
-    """Return the Contestant fields of the part behind an @: precision of the base; for a run also its strength or a
-    checkpoint. Raises RecipeError, ChatError."""
+def _contestant_option(part: str, run: RunFolder | None, space: Workspace) -> dict[str, object]:
+    """Return the Contestant fields of the part behind an @: precision of the base; for a run also its strength, a
+    checkpoint, or its newest GGUF export of a kind. Raises GarageError."""
     if part in ("4bit", "16bit"):
         return {"precision": part.removesuffix("bit")}
     if run is None:
         raise RecipeError("compare.base_how", found=part[:40])
+    if part.lower() in QUANTS:
+        exports = [one for one in Exports(space).list(run.id) if one.quant == part.lower() and one.gguf]
+        if not exports:
+            raise ChatError("compare.no_export", run=run.name, quant=part)
+        return {"export": exports[0].name}
     try:
         strength = float(part)
     except ValueError:

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -36,6 +37,7 @@ from core.commands.terminal import (
     written_over,
 )
 from core.errors import ChatError, DataError, RecipeError
+from core.export.llamacpp.answers import answers
 from core.files import JsonObject
 from core.judges.specs import JudgeSpec, ModelJudge
 from core.messages import Message, msg, terminal_language
@@ -69,8 +71,8 @@ def evaluate(
         str | None,
         typer.Option(
             help=(
-                f"Default: {OF_RUN}. Also RUN@checkpoint-40, RUN@0.5 (adapter strength), base@4bit; +prompt and "
-                f"+examples can be added to each."
+                f"Default: {OF_RUN}. Also RUN@checkpoint-40, RUN@0.5 (adapter strength), RUN@q4_k_m (GGUF export), "
+                f"base@4bit; +prompt and +examples can be added to each."
             )
         ),
     ] = None,
@@ -219,7 +221,7 @@ def _answer(space: Workspace, evaluation: SetEvaluation, as_json: bool) -> None:
     it is ended."""
     line, chat = "", ChatClient(space)
     try:
-        for done, total in answer_missing(chat, space, evaluation):
+        for done, total in answer_missing(chat, space, evaluation, partial(answers, space)):
             if not as_json and sys.stderr.isatty():
                 before, line = line, msg("compare.progress", done=done, wanted=total).render(terminal_language())
                 print(written_over(before, line), end="", file=sys.stderr, flush=True)
