@@ -67,6 +67,7 @@ COMMANDS = (
     "chat",
     "compare",
     "evaluate",
+    "benchmark",
     "sum",
     "export",
     "recipe",

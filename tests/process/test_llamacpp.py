@@ -135,6 +135,7 @@ def test_the_tuned_starter_answers_in_its_style_from_a_quantised_file(made: Made
 
 def test_an_export_answers_an_evaluation_as_its_file_does(made: Made) -> None:
     workspace, file, run = made.tuned.workspace, made.files["q8_0"], made.tuned.run
+    tools_of_cache(workspace.root)
     folder = workspace.exports / "tuned-q8_0"
     folder.mkdir(parents=True)
     check = ExportCheck(proof="llamacpp", prompts_read_alike=1, prompts=1, own_prompts=True, passed=True)
