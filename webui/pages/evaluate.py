@@ -17,7 +17,8 @@ from core.workspace import names
 from webui.kit.html import Html, join, muted, notice, tag
 from webui.kit.wording import Wording
 from webui.pages.evaluation.answers import answers
-from webui.pages.evaluation.chooser import Options, choice_of, details, fields_of
+from webui.pages.evaluation.chooser import choice_of, details, fields_of
+from webui.pages.evaluation.fields import Options
 from webui.pages.evaluation.test_sets import MAX_TEXT, every_set, imported, set_name, test_sets
 from webui.pages.page_around import PageAround
 from webui.run.evaluated import at_work, component, result_of, summary
@@ -53,7 +54,7 @@ class EvaluatePlace:
             chosen = {name: _text(fields, name) for name in ("filter", "row", "more")}
             sections.append(tag("section", *summary(table, lost, w), class_="ep-card", id="ep-result"))
             sections.append(tag("section", *answers(table, chosen, w), class_="ep-card", id="ep-rows"))
-        opened = tag("section", *test_sets(services.workspace, _text(fields, "set"), w), class_="ep-card", id="ep-sets")
+        opened = tag("section", *test_sets(services, _text(fields, "set"), w), class_="ep-card", id="ep-sets")
         return join([*sections, opened])
 
     def _choosing(
@@ -118,6 +119,7 @@ class EvaluatePlace:
             "import": self._import,
             "remove": self._remove,
             "delete": self._delete,
+            "base": self._base,
         }
         act = acts.get(_text(request, "act"))
         return act(request) if act else {"said": ""}
@@ -200,6 +202,16 @@ class EvaluatePlace:
 
     def _delete(self, request: JsonObject) -> JsonObject:
         sets.remove(self.services.workspace, _text(request, "name"))
+        return {"said": ""}
+
+    def _base(self, request: JsonObject) -> JsonObject:
+        """Choose the model whose finished runs get the questions of a set."""
+        test_set, base = (
+            sets.open_set(self.services.workspace, _text(request, "name")),
+            _text(_fields(request), "base", 200),
+        )
+        if base in ("", *self.services.models.choices()):
+            sets.save(self.services.workspace, test_set.model_copy(update={"base": base}))
         return {"said": ""}
 
     def _said(self, key: str, **params: object) -> JsonObject:

@@ -10,11 +10,11 @@ from core import files
 from core.chat import comparison
 from core.messages import Message
 from core.runs import sample_answers, scenes
-from core.runs.cards import better
+from core.runs.cards import better, tested
 from core.runs.folder import RunFolder
 from core.runs.states import State
 from core.workspace.folder import Workspace
-from webui.kit.html import Html, tag
+from webui.kit.html import Html, notice, tag
 from webui.kit.wording import Wording
 from webui.state.snapshot import RunView
 
@@ -60,13 +60,18 @@ def _answer_lines(view: RunView, w: Wording) -> list[Html]:
         view.folder,
         tuple(
             files.stamp(Path(view.folder) / name)
-            for name in (scenes.FILE, better.FILE, sample_answers.FILE, "run.json")
+            for name in (scenes.FILE, better.FILE, sample_answers.FILE, tested.FILE, "run.json")
         ),
     )
     if not sentences:
         return []
     wins = [_wins(sentence, w) for sentence in sentences if sentence.key.startswith(COUNTED)]
-    paragraphs = [tag("p", w.render(sentence), class_="lg-quiet") for sentence in sentences]
+    paragraphs = [
+        notice(w.render(sentence), "warn")
+        if sentence.key == tested.LOST
+        else tag("p", w.render(sentence), class_="lg-quiet")
+        for sentence in sentences
+    ]
     return [tag("div", tag("h3", w.t("train_page.better")), *wins, *paragraphs, class_="lg-better")]
 
 

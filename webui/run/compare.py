@@ -104,10 +104,11 @@ def row_data(row: RunRow, w: Wording) -> JsonObject:
     state = row.status.state
     steps = w.t("runs_page.steps", step=row.status.step, total=row.status.total_steps) if row.status.total_steps else ""
     right = w.t("runs_table.right", right=row.right[0], count=row.right[1]) if row.right else ""
+    lost = w.t("runs_table.lost", count=row.lost) if row.lost else ""
     return {
         "id": row.id,
         "name": row.name,
-        "about": " · ".join(filter(None, (model_line(row, w), steps, right, format.moment(row.created)))),
+        "about": " · ".join(filter(None, (model_line(row, w), steps, right, lost, format.moment(row.created)))),
         "state": w.t(f"state.{state.value}"),
         "tone": "plain" if state == State.QUEUED else tone_of(row.status),
         "course": row.course,

@@ -24,7 +24,7 @@ from core.queue.queue import Order, Queue, QueuedRun, arranged, first
 from core.recipe import Recipe
 from core.runs import time_left
 from core.runs.all import Runs
-from core.runs.cards import evaluated
+from core.runs.cards import evaluated, tested
 from core.runs.ended import LeftRun, left_run
 from core.runs.folder import RunFolder, Status
 from core.runs.kept.freeing import spare_bytes
@@ -64,6 +64,7 @@ class RunRow:
     course: tuple[float, ...] = ()
     label: Label = Label()
     right: tuple[int, int] | None = None  # answers of its evaluation, and the questions
+    lost: int = 0  # tests of its base that an earlier run passed and this one does not
     spare_bytes: int = 0  # part of bytes_used: checkpoints that nothing can resume from
 
     @property
@@ -210,7 +211,7 @@ class Snapshots:
         # The stamps come first, so that a file that changes meanwhile is read again next time.
         stamps = [
             files.stamp(run.path / name)
-            for name in ("state.json", "label.json", "metrics.jsonl", "checkpoints", evaluated.FILE)
+            for name in ("state.json", "label.json", "metrics.jsonl", "checkpoints", evaluated.FILE, tested.FILE)
         ]
         status = self._runs.status(run)
         stamp, cached = (*stamps, status.state), self._rows.get(run.id)
@@ -268,6 +269,7 @@ def _read_row(run: RunFolder, status: Status) -> RunRow:
         label=Label.from_run(run),
         spare_bytes=_bytes(lambda: spare_bytes(run)),
         right=evaluation.right if (evaluation := evaluated.read(run)) else None,
+        lost=len(tests.lost) if (tests := tested.read(run)) else 0,
     )
 
 

@@ -20,6 +20,7 @@ from core.runs.folder import RunFolder
 from core.values import Frozen
 
 FILE = "tests.json"
+LOST = "better.tests_lost"  # the sentence that names what is lost
 SHOWN = 3  # questions in a sentence
 
 
@@ -72,5 +73,5 @@ def sentences(run: RunFolder) -> list[Message]:
     if lost:
         runs = list(dict.fromkeys(one.before for one in lost))
         questions = [quoted(one.question) for one in lost[:SHOWN]]
-        messages.append(msg("better.tests_lost", count=len(lost), runs=runs[:SHOWN], questions=questions))
+        messages.append(msg(LOST, count=len(lost), runs=runs[:SHOWN], questions=questions))
     return messages

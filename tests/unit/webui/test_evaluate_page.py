@@ -209,6 +209,9 @@ def test_a_set_is_begun_with_a_question_opened_and_emptied(place: EvaluatePlace,
     html = drawn(place, set=made.name)
     assert "海盗 &amp; co (1 question)" in html and "&lt;img" in html and "/tests.jsonl?id=" in html
     assert "Write a question." in _refusal(place, "add", {"title": "x"})
+    for base, kept in (("starter", "starter"), ("../x", "starter"), ("", "")):
+        press(place, "base", {"base": base}, name=made.name)
+        assert sets.open_set(space, made.name).base == kept, "finished runs of which base get these questions"
     press(place, "remove", name=made.name, at="0")
     assert not [*sets.all_sets(space)]
 

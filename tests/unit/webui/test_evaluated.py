@@ -19,14 +19,18 @@ from core.judges.specs import JUDGE_SPEC, ExactJudge, JudgeSpec, SimilarityJudge
 from core.messages import LANGUAGES, msg
 from core.queue.queue import Hold
 from core.recipe import Recipe
+from core.runs import scenes
 from core.runs.all import Runs
 from core.runs.cards import evaluated as result_in_short
+from core.runs.cards import tested
 from core.runs.folder import RunFolder
 from core.workspace.folder import Workspace
 from tests.kit.chat import Chat
+from tests.kit.film import SCENES
 from tests.kit.runs import trained
 from tests.kit.waits import wait_until
 from webui.kit.wording import Wording
+from webui.run import better
 from webui.run.compare import row_data
 from webui.run.evaluated import drawn, evaluation_view, name_of
 from webui.state.evaluating import Choice, Evaluating, EvaluationProgress
@@ -223,3 +227,19 @@ def test_every_contestant_has_a_name_in_every_language(language: str) -> None:
         for examples in (0, 5)
     }
     assert len(names) == 8 and not any("evaluation_view" in name for name in names)
+
+
+def test_tests_that_an_earlier_run_passed_are_named_on_the_result_card_and_counted_in_runs(
+    space: Workspace, run: RunFolder
+) -> None:
+    services, w = Services.open(space), Wording("en")
+    answers = [tested.TestedAnswer(set="mine", key=str(at), question=f"<b>{at}?", outcome="wrong", before="Earlier")
+               for at in range(2)]  # fmt: skip
+    assert "lost" not in row_data(services.snapshots.now(fresh=True).rows[0], w)["about"]
+    (run.path / scenes.FILE).write_text(SCENES.model_dump_json(), "utf-8")
+    tested.write(run, tested.TestedAnswers(step=4, answers=tuple(answers)))
+    snapshot = services.snapshots.now(fresh=True)
+    assert "2 tests lost" in row_data(snapshot.rows[0], w)["about"]
+    view = services.snapshots.view(run.id)
+    html = "".join(better.lines(view, w))
+    assert "lg-warn" in html and "2 tests that Earlier passed fail now: &lt;b&gt;0?" in html

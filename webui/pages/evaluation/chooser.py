@@ -16,6 +16,7 @@ from webui.kit.html import Html, join, muted, tag
 from webui.kit.wording import Wording
 from webui.pages.chat_choices import target_choices
 from webui.pages.evaluation.answers import MARKS
+from webui.pages.evaluation.fields import Options, select
 from webui.pages.evaluation.test_sets import every_set, set_name
 from webui.run.evaluated import name_in_words
 from webui.state.evaluating import BASE, DATA, RUN, SET, Choice, Ground
@@ -23,7 +24,6 @@ from webui.state.services import Services
 
 SHOWN, MAX_CELL = 5, 160  # rows that show a judge; characters of a text in them
 MAX_PROMPT = 20_000  # characters
-Options = list[tuple[str, str]]  # (label, value)
 
 
 def choice_of(services: Services, fields: JsonObject, w: Wording) -> tuple[Choice, Options, Options]:
@@ -77,10 +77,8 @@ def question_options(services: Services, model: str, w: Wording) -> Options:
 
 def fields_of(choice: Choice, models: Options, questions: Options, w: Wording) -> Html:
     """Return the fields of model and questions."""
-    model = _select("model", w.t("evaluate_page.model"), models, choice.model)
-    return join(
-        [model, _select("questions", w.t("evaluate_page.questions"), questions, choice.questions, choice.model)]
-    )
+    model = select("model", w.t("evaluate_page.model"), models, choice.model)
+    return join([model, select("questions", w.t("evaluate_page.questions"), questions, choice.questions, choice.model)])
 
 
 def details(choice: Choice, ground: Ground, spec: JudgeSpec, is_first: bool, w: Wording) -> Html:
@@ -112,15 +110,7 @@ def _judge_field(ground: Ground, spec: JudgeSpec, key: str, w: Wording) -> Html:
     offered = dict.fromkeys([proposed, spec.kind, *CHOSEN_BY_NAME])
     kinds = [(kind, w.t(f"evaluation_view.judge_{kind}")) for kind in offered]
     options = [(w.t("evaluate_page.proposed", how=how) if kind == proposed else how, kind) for kind, how in kinds]
-    return _select("judge", w.t("evaluate_page.right_if"), options, spec.kind, key, act="judge")
-
-
-def _select(name: str, label: str, options: Options, chosen: str, owner: str = "", act: str | None = None) -> Html:
-    """Return a labelled list of options. owner: what they depend on; another one makes another field. act: pressed when
-    it changes."""
-    listed = (tag("option", text, value=value, selected=value == chosen) for text, value in options)
-    field = tag("select", *listed, name_=name, id=f"ep-{name}-{owner}" if owner else f"ep-{name}", data_act=act)
-    return tag("label", tag("span", label), field, class_="ep-field")
+    return select("judge", w.t("evaluate_page.right_if"), options, spec.kind, key, data_act="judge")
 
 
 def _trial(ground: Ground, spec: JudgeSpec, w: Wording) -> Iterator[Html]:

@@ -19,7 +19,9 @@ from webui.kit import format
 from webui.kit.html import Html, muted, tag
 from webui.kit.icons import icon
 from webui.kit.wording import Wording
+from webui.pages.evaluation.fields import Options, select
 from webui.server.set_file import TESTS, address
+from webui.state.services import Services
 
 SHOWN = 200  # questions of an opened set
 MAX_TEXT = 20_000  # characters of a question that is typed
@@ -42,14 +44,15 @@ def set_name(one: TestSet, w: Wording) -> str:
     return w.t("evaluate_page.set", name=title, count=len(one.prompts))
 
 
-def test_sets(workspace: Workspace, opened: str, w: Wording) -> Iterator[Html]:
+def test_sets(services: Services, opened: str, w: Wording) -> Iterator[Html]:
     """Yield the list, the fields of a new question, and the file that adds a set. opened: the name of the set whose
     questions are shown."""
-    every = every_set(workspace)
+    every, models = every_set(services.workspace), services.models.choices()
+    bases = [(w.t("evaluate_page.no_base"), ""), *((format.model_name(model, w), model) for model in models)]
     yield tag("h2", w.t("evaluate_page.sets"))
     yield muted(w.t("evaluate_page.sets_about"))
     if every:
-        yield tag("ul", *(_listed(one, one.name == opened, w) for one in every), class_="ep-sets")
+        yield tag("ul", *(_listed(one, bases, one.name == opened, w) for one in every), class_="ep-sets")
     shown = next((one.title for one in every if one.name == opened and not one.base), w.t("evaluate_page.own"))
     fields = (
         tag("input", type="text", name_="title", value=shown, maxlength=60),
@@ -68,11 +71,11 @@ def test_sets(workspace: Workspace, opened: str, w: Wording) -> Iterator[Html]:
     yield tag("label", file, w.t("evaluate_page.bring"), class_="ep-bring")
 
 
-def _listed(one: TestSet, is_open: bool, w: Wording) -> Html:
-    """Return a set with its buttons, and its questions if it is open."""
+def _listed(one: TestSet, bases: Options, is_open: bool, w: Wording) -> Html:
+    """Return a set with its buttons, and its questions if it is open. bases: the models whose runs may be tested."""
     opens = tag("button", set_name(one, w), type="button", class_="ep-set", data_set="set", data_value=one.name,
                 aria_expanded=str(is_open).lower())  # fmt: skip
-    name = one.title
+    name = set_name(one, w)
     export = tag("a", w.t("evaluate_page.export"), href=address(one.name, w.language, TESTS), class_="lg-link",
                  download=f"{one.name}.jsonl", aria_label=w.t("evaluate_page.export_named", name=name))  # fmt: skip
     delete = tag("button", icon("trash"), type="button", class_="ep-icon", data_act="delete", data_name=one.name,
@@ -83,7 +86,10 @@ def _listed(one: TestSet, is_open: bool, w: Wording) -> Html:
         more = len(one.prompts) - SHOWN
         listed = (_question(one, place, prompt, w) for place, prompt in enumerate(one.prompts[:SHOWN]))
         rest = tag("li", w.t("evaluate_page.more", count=more)) if more > 0 else None
-        rows = tag("ol", *listed, rest, class_="ep-questions", id=f"ep-questions-{one.name}")
+        known = bases if one.base in [value for _, value in bases] else [*bases, (one.base, one.base)]
+        base = select("base", w.t("evaluate_page.base"), known, one.base, one.name, data_act="base", data_name=one.name)
+        questions = tag("ol", *listed, rest, class_="ep-questions")
+        rows = tag("div", base, questions, class_="ep-opened", id=f"ep-opened-{one.name}")
     return tag("li", tag("div", opens, export, delete, class_="ep-line"), rows, id=f"ep-set-{one.name}")
 
 
