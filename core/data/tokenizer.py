@@ -118,25 +118,19 @@ class Tokenizer:
     def encode_row(self, example: Example, learning: Learning) -> list[FullExample]:
         """Return the training examples of a row before truncation, usually one (ChatTemplate.conversations), two for a
         pair. Raises TemplateError."""
+        tools = json.loads(example.tools) if example.tools else None
         if learning.pairs:
-            return self._encode_pair(example, learning)
+            pair = [self.template.spans(turns, tools, learning.enable_thinking) for turns in sides(example)]
+            return [self._encode(rendered, False) for rendered in pair]
         if learning.rated:
             return [self._encode_rated(example, learning)]
         if example.text is not None:
             return [self.encode_text(example.text)]
         everything = learning.train_on == "everything"
-        tools = json.loads(example.tools) if example.tools else None
         conversations = self.template.conversations(
             conversation(example), tools, learning.enable_thinking, learning.mask_history or everything
         )
         return [self._encode(rendered, everything) for rendered in conversations]
-
-    def _encode_pair(self, example: Example, learning: Learning) -> list[FullExample]:
-        """Encode the better and the worse answer after their common turns. Raises TemplateError if the row is no
-        pair."""
-        tools = json.loads(example.tools) if example.tools else None
-        conversations = [self.template.spans(turns, tools, learning.enable_thinking) for turns in sides(example)]
-        return [self._encode(rendered, False) for rendered in conversations]
 
     def _encode_rated(self, example: Example, learning: Learning) -> FullExample:
         """Encode the last answer to be learned after all turns before it, of which none is learned. Raises

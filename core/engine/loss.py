@@ -96,13 +96,9 @@ def token_losses(tuned: torch.nn.Module, batch: Batch, head: Head | None = None)
 
 def head_losses(layer: torch.nn.Module, hidden: torch.Tensor, targets: torch.Tensor, head: Head) -> torch.Tensor:
     """Cross-entropy of head(hidden), hidden (K, h) against targets (K,), per token (K,), computed in chunks."""
-    if not _is_frozen(layer):
+    if type(layer) is not torch.nn.Linear or any(parameter.requires_grad for parameter in layer.parameters()):
         return _trained_head_losses(layer, hidden, targets, head)
     return _FrozenHead.apply(hidden, layer.weight, layer.bias, targets, head)
-
-
-def _is_frozen(layer: torch.nn.Module) -> bool:
-    return type(layer) is torch.nn.Linear and not any(parameter.requires_grad for parameter in layer.parameters())
 
 
 def _chunks(rows: int, vocab_size: int, device: torch.device) -> list[slice]:
