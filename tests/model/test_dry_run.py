@@ -347,19 +347,22 @@ def test_two_runs_are_compared_at_the_same_moment_of_like_layers():
     assert few == like != other and _moment(Peak(operation="mul", place="head"), kinds) != like
 
 
-def test_looking_never_waits_and_a_newer_question_takes_the_place(dry_runs: DryRuns, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("core.trial.dry_runs.PATIENCE_S", 0.0)  # nobody looks at the first again
-    first, second = asked(KNOWN["qwen3-32b"], r=3), asked(KNOWN["starter"], r=3)
-    assert dry_runs.look(first).is_counting
-    assert dry_runs.look(second).is_counting
-    monkeypatch.setattr("core.trial.dry_runs.PATIENCE_S", PATIENT_S)
-    wait_until(lambda: dry_runs.look(second).answer, PATIENT_S)
-    assert first.key not in dry_runs._results
+def at_work(dry_runs: DryRuns, question: Question) -> None:
+    assert dry_runs.look(question).is_counting
+    wait_until(lambda: dry_runs._worker and dry_runs._at_work == question.key, PATIENT_S)
+
+
+def test_looking_never_waits_and_of_what_waits_the_newest_is_answered(dry_runs: DryRuns):
+    first, second, third = asked(KNOWN["qwen3-32b"], r=3), asked(KNOWN["starter"], r=3), asked(KNOWN["starter"], r=2)
+    at_work(dry_runs, first)
+    assert dry_runs.look(second).is_counting and dry_runs.look(third).is_counting
+    wait_until(lambda: third.key in dry_runs._results, PATIENT_S)
+    assert dry_runs.look(third).answer and dry_runs.look(first).answer and second.key not in dry_runs._results
 
 
 def test_a_process_that_dies_is_a_sentence_and_the_next_question_starts_another(dry_runs: DryRuns):
     question = asked(KNOWN["qwen3-32b"], r=5)
-    assert dry_runs.look(question).is_counting
+    at_work(dry_runs, question)
     dry_runs._worker.process.kill()
     assert "exit status" in str(dry_runs.wait(question).why)
     assert dry_runs.wait(asked(KNOWN["starter"], r=5)).answer
@@ -368,9 +371,20 @@ def test_a_process_that_dies_is_a_sentence_and_the_next_question_starts_another(
 def test_a_question_that_waited_for_a_process_that_dies_is_answered_by_the_next(dry_runs: DryRuns):
     """It was "being counted" for ever, by a process that nobody heard."""
     first, second = asked(KNOWN["qwen3-32b"], r=6), asked(KNOWN["starter"], r=6)
-    assert dry_runs.look(first).is_counting and dry_runs.look(second).is_counting
+    at_work(dry_runs, first)
+    assert dry_runs.look(second).is_counting
     dry_runs._worker.process.kill()
     wait_until(lambda: dry_runs.look(second).answer, PATIENT_S)
+
+
+def test_what_a_run_interrupted_is_counted_anew_and_what_is_too_slow_is_a_sentence(dry_runs: DryRuns):
+    question = asked(KNOWN["qwen3-32b"], r=9)
+    at_work(dry_runs, question)
+    dry_runs.rest()
+    assert answer(dry_runs, question)
+    hasty = DryRuns(limit_s=0.01)
+    assert "0 s" in str(hasty.wait(question).why) and hasty.wait(question).answer is None
+    hasty.rest()
 
 
 def test_it_waits_for_a_run_that_needs_the_processor(tmp_path: Path):

@@ -73,7 +73,7 @@ def test_the_chat_worker_leaves_no_pipe_as_stdin_when_torch_is_imported(
 
 
 def test_the_dry_run_worker_leaves_no_pipe_as_stdin_when_torch_is_imported() -> None:
-    assert first_heavy_import(["core.trial.dry_run_worker"], {"id": 1, "question": {}}) == 0
+    assert first_heavy_import(["core.trial.dry_run_worker"], {"question": {}}) == 0
 
 
 def test_what_waits_for_a_run_leaves_no_pipe_as_stdin_when_torch_is_imported() -> None:
