@@ -205,11 +205,10 @@ def _learned(space: Workspace, run: RunFolder | None, recipe: Recipe) -> tuple[L
     store = dataset_store(space)
     if run is None:
         return LearnedRows.of_recipe(recipe, store), []
-    notes = [one.sentence for one in benchmarked.read(run)]
     try:
-        return LearnedRows.of_run(run, store, Runs(space)), notes
+        return LearnedRows.of_run(run, store, Runs(space)), []
     except DataError as error:
-        return None, [*notes, msg("evaluation.data_gone", why=error.message)]
+        return None, [msg("evaluation.data_gone", why=error.message)]
 
 
 def _questions(

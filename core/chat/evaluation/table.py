@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,14 +16,17 @@ from core.chat.evaluation.evaluation import SetEvaluation
 from core.chat.evaluation.learned_rows import LearnedRows
 from core.chat.evaluation.sets import TestSet
 from core.chat.prompts import Prompt
-from core.errors import ChatError, JudgeError
+from core.errors import ChatError, GarageError, JudgeError
 from core.judges.judge import Outcome, Verdict, judge, voted
 from core.judges.paired import Agreement, Rival, agreement, conclusion
 from core.judges.propose import propose
 from core.judges.specs import JUDGE_SPEC, KINDS, JudgeSpec, LabelJudge, ModelJudge, PersonJudge
 from core.judges.texts import comparable, without_thoughts
 from core.messages import Message, msg
+from core.runs.all import Runs
+from core.runs.cards import benchmarked
 from core.values import wilson
+from core.workspace.folder import Workspace
 
 CHOSEN_BY_NAME = tuple(kind for kind in KINDS if kind not in ("regex", "model"))  # which need more
 NEEDS_NOTHING = ("regex", "length", "person")  # kinds that need no expected answer
@@ -175,6 +179,10 @@ class Table:
             if cut := self.share(place).cut:
                 limit = self.evaluation.lineup.max_new_tokens
                 notes.append(msg("evaluation.cut", label=self.contestants[place].label, count=cut, tokens=limit))
+        if self.tuned is not None and (run := self.contestants[self.tuned].run):
+            with suppress(GarageError):
+                run_folder = Runs(Workspace(self.evaluation.path.parents[2])).get(run)
+                notes += [one.sentence for one in benchmarked.read(run_folder)]
         return notes
 
     def lost(self, earlier: Table) -> tuple[list[int], Message | None]:
