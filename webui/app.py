@@ -41,7 +41,7 @@ from webui.server.set_file import SetFile
 from webui.state.services import Services
 from webui.state.snapshot import Snapshot
 
-# Drawn when they are first opened, in the order of the rail.
+# Drawn when they are first opened.
 TABS = {page.__name__.rpartition(".")[2]: page.draw for page in (chat, data, runs, evaluate, models, settings, help)}
 LARGEST_UPLOAD = "2gb"
 SCRIPTS = (

@@ -538,6 +538,7 @@ def test_runs_are_searched_and_laid_over_each_other_with_the_settings_that_diffe
     search.fill("")
     page.get_by_role("checkbox", name="Compare gentle").check()
     kit.expect(page.locator(".rt-differ tr").nth(1)).to_have_text(re.compile("Learning rate.*0.0003.*0.0001"))
+    kit.expect(page.locator(".rt-legend li").last).to_contain_text("gentleLearning rate 0.0001")
     plot = page.locator(".rt-plot")
     kit.expect(plot).to_have_attribute("aria-label", re.compile("Loss.* by Step.*brisk: .*gentle: "))
     page.locator(".rt-y").select_option("rate")

@@ -187,6 +187,9 @@ function draw() {
     const item = add(at.legend, 'li');
     line(item, '0 0 30 8', '0,4 30,4', { fill: 'none', stroke: of[i], strokeWidth: 2.5, strokeDasharray: DASHES[i].join(' ') });
     add(item, 'span', '', run.name);
+    // "Rank 16 · Learning rate 0.0005": the label without the setting's name in brackets
+    const differs = over.differ.slice(0, 2).map(([label, ...values]) => `${label.replace(/ ?[(（].*/, '')} ${values[i]}`);
+    if (differs.length) add(item, 'span', 'lg-quiet', differs.join(' · '));
     add(item, 'b', '', short(lines[i][1].at(-1)));
   });
   const said = over.runs.map((run, i) => `${run.name}: ${short(lines[i][1].at(-1))}`).join('; ');
