@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from core import files
 from core.errors import RecipeError
 from core.messages import YAML_ERRORS, Message, msg
+from core.reward_settings import Rewards
 
 Goal = Literal[
     "style", "question_answer", "instructions", "chatbot", "writing", "classification",
@@ -266,12 +267,12 @@ class Train(_Section):
     def _without_retired(cls, values: object) -> object:
         return {key: values[key] for key in values if key not in RETIRED} if isinstance(values, Mapping) else values
 
-    objective: Literal["sft", "dpo", "orpo", "simpo", "kto"] = Field(
+    objective: Literal["sft", "dpo", "orpo", "simpo", "kto", "grpo"] = Field(
         "sft",
         description=(
             "What to train: sft trains on the answer of each row; dpo, orpo and simpo train the model to "
             "prefer the better answer (chosen) to the worse one (rejected); kto trains on single answers "
-            "marked good or bad (label)."
+            "marked good or bad (label); grpo draws answers and trains by the rewards of judges (section rewards)."
         ),
     )
     beta: float | None = Field(
@@ -457,7 +458,7 @@ class Train(_Section):
     @property
     def compares(self) -> bool:
         """True if a row is a pair of answers (with kto its own and another row's)."""
-        return self.objective != "sft"
+        return self.objective not in ("sft", "grpo")
 
 
 class Recipe(_Section):
@@ -468,6 +469,7 @@ class Recipe(_Section):
     data: Data
     adapter: Adapter = Adapter()
     train: Train = Train()
+    rewards: Rewards | None = Field(None, description="For objective grpo: the judges, and how answers are drawn.")
 
     @classmethod
     def parse(cls, value: object, where: str = "recipe") -> Recipe:
@@ -500,8 +502,9 @@ class Recipe(_Section):
 
     @property
     def row_length(self) -> int:
-        """Maximum tokens of what is trained together: an example, or both of a pair."""
-        return self.data.max_length * (2 if self.train.compares else 1)
+        """Maximum tokens of what is trained together: an example, both of a pair, or a prompt and a drawn answer."""
+        drawn = self.rewards.max_completion_length if self.rewards else 0
+        return self.data.max_length * (2 if self.train.compares else 1) + drawn
 
     @property
     def lora_alpha(self) -> int:
@@ -533,7 +536,7 @@ def clashes(adapter: Adapter) -> list[Message]:
 
 def _objective_clashes(recipe: Recipe) -> list[Message]:
     """Return a message for each two settings of objective, ranks, offloading and data that cannot be combined."""
-    train, objective = recipe.train, recipe.train.objective
+    train, objective, drawn = recipe.train, recipe.train.objective, recipe.rewards
     rules = {
         "recipe.ranks_pissa": train.ranks > 1 and recipe.adapter.is_pissa,
         "recipe.offload_pissa": train.offload_layers != 0 and recipe.adapter.is_pissa,
@@ -545,6 +548,11 @@ def _objective_clashes(recipe: Recipe) -> list[Message]:
         "recipe.fsdp_experts": train.fsdp and recipe.adapter.trains_experts,
         "recipe.fsdp_offload": train.fsdp and train.activation_offload,
         "recipe.pairs_everything": train.compares and recipe.data.train_on == "everything",
+        "recipe.rewards_alone": (drawn is not None) != (objective == "grpo"),
+        "recipe.rewards_everything": drawn is not None and recipe.data.train_on == "everything",
+        "recipe.rewards_ranks": drawn is not None and train.ranks > 1,
+        "recipe.rewards_offload": drawn is not None and train.offload_layers != 0,
+        "recipe.rewards_pissa": drawn is not None and drawn.beta > 0 and recipe.adapter.is_pissa,
         "recipe.rated_alone": recipe.data.rated is not None and recipe.data.rated != (objective == "kto"),
         "recipe.loss_type_alone": objective != "dpo" and train.loss_type != "sigmoid",
         "recipe.smoothing_alone": train.label_smoothing > 0 and objective != "simpo" and train.loss_type != "robust",

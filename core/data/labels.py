@@ -69,6 +69,10 @@ class Encoded:
         """Number of learned tokens, without the first of each example, which nothing predicts."""
         return sum(self.learned[1:]) - (self.second > 0 and self.learned[self.second])
 
+    def for_batch(self) -> list[tuple[float, float, float]]:
+        """Return numbers of each learned token for the loss; [] where a loss needs none but the tokens."""
+        return []
+
     @property
     def examples(self) -> tuple[Encoded, ...]:
         """The better and the worse answer as two examples, split at second; itself alone if there is no second."""

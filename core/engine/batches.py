@@ -22,7 +22,7 @@ class Batch:
     lengths are their tokens in order, ends (N + 1,) int32 where each begins, and the end.
 
     Only for pairs, (N,) each: answers, trained tokens, at least 1; reference, log-probabilities before training, 0 if
-    not needed. is_bad: (N / 2,), only for rated rows.
+    not needed. is_bad: (N / 2,), only for rated rows. weights: (K, 3), only for drawn answers (engine/variants/policy).
     """
 
     input_ids: torch.Tensor
@@ -37,6 +37,7 @@ class Batch:
     answers: torch.Tensor | None = None
     reference: torch.Tensor | None = None
     is_bad: torch.Tensor | None = None
+    weights: torch.Tensor | None = None
 
     def inputs(self) -> dict[str, object]:
         """Return the arguments of a model's forward."""
@@ -87,7 +88,9 @@ def collate_packed(rows: Sequence[Encoded], device: torch.device) -> Batch:
 
 def _of_pairs(rows: Sequence[Encoded], counts: Sequence[int]) -> dict[str, torch.Tensor]:
     """Return the fields of a Batch that only pairs and rated rows have: answers (trained tokens of each example, at
-    least 1), reference log-probabilities, is_bad; {} for other rows."""
+    least 1), reference log-probabilities, is_bad; of drawn answers weights; {} for other rows."""
+    if weights := [numbers for row in rows for numbers in row.for_batch()]:
+        return {"weights": torch.tensor(weights)}
     if not rows[0].second:
         return {}
     reference, is_bad = [each for row in rows for each in row.reference], [row.is_bad for row in rows]

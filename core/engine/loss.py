@@ -86,7 +86,7 @@ def token_losses(tuned: torch.nn.Module, batch: Batch, head: Head | None = None)
     model = tuned.get_base_model() if hasattr(tuned, "get_base_model") else tuned
     head = head or Head.from_config(model.config)
     if not head.alone:
-        return functional.cross_entropy(_model_logits(model, batch).float(), batch.targets, reduction="none")
+        return functional.cross_entropy(head.bend(_model_logits(model, batch)), batch.targets, reduction="none")
     hidden = model.get_decoder()(**batch.inputs()).last_hidden_state
     # (B, T, h) -> (K, h)
     # An index instead of a boolean mask: its result has a known shape, so the CPU need not wait for the GPU to count.

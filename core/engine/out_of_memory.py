@@ -74,6 +74,10 @@ class Retreat:
         """Split a planned micro-batch into those computed now. rows: positions in lengths (tokens of the examples)."""
         return self._parts(rows, lengths, self.at_once) if HALVE in self.reductions else [list(rows)]
 
+    def planned_parts(self, lengths: Sequence[int]) -> list[list[int]]:
+        """Split rows of these lengths into micro-batches, as large as they are computed now."""
+        return self._parts(range(len(lengths)), lengths, self.at_once)
+
     def _parts(self, rows: Sequence[int], lengths: Sequence[int], most: int) -> list[list[int]]:
         if self._packed:
             return packed(rows, lengths, most)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -27,7 +27,9 @@ from core.engine.loss import Head, summed_loss, token_losses
 from core.engine.out_of_memory import Retreat
 from core.engine.variants import fused_lora
 from core.engine.variants.elementwise import Elementwise, install
+from core.engine.variants.layers import checkpoint_layers
 from core.engine.variants.offload import Offload
+from core.engine.variants.policy import Policy
 from core.engine.variants.preference import SUMS, Preference, log_probabilities
 from core.recipe import Recipe
 
@@ -63,8 +65,8 @@ class Step:
     """One optimizer step of a peft model, repeated by the trainer.
 
     tuned: the peft model on device, its base of dtype, adapters float32. packed: rows lie end to end
-    (core/engine/attention). preference: for rows that are pairs. offloading: creates the context that offloads
-    activations. computing: the rows being computed; if empty, an out-of-memory error is raised, not retried
+    (core/engine/attention). criterion: the loss of pairs or of drawn answers. offloading: creates the context that
+    offloads activations. computing: the rows being computed; if empty, an out-of-memory error is raised, not retried
     (core/training/recovery). random: RNG states at the end of the last finished step, None before the first attempt.
     stops_inside: a step may be left between two layers.
     """
@@ -76,13 +78,13 @@ class Step:
         retreat: Retreat,
         packed: bool, pad_token_id: int = 0, max_grad_norm: float | None = 1.0,
         offloading: Callable[[PeftModel], AbstractContextManager[object]] = Offload,
-        preference: Preference | None = None,
+        criterion: Preference | Policy | None = None,
     ):  # fmt: skip
         """Store what a step needs, create its loss scaler, and let each optimizer step raise the version counters of
         the trained parameters, by which copies of them are refreshed."""
         self.tuned, self.device, self.dtype, self.on_card = tuned, device, dtype, device.type == "cuda"
         self.optimizer, self.head, self.retreat = optimizer, head, retreat
-        self.packed, self.pad_token_id, self.preference = packed, pad_token_id, preference
+        self.packed, self.pad_token_id, self.criterion = packed, pad_token_id, criterion
         self.parameters = [parameter for parameter in tuned.parameters() if parameter.requires_grad]
         # Optimizers write past PyTorch's version counters, which tell fused_lora's copies that a factor has changed.
         optimizer.register_step_post_hook(
@@ -96,7 +98,7 @@ class Step:
         self._max_grad_norm, self._offloading = max_grad_norm, offloading
         self._offload: AbstractContextManager[object] | None = None
         self._pair_sums, self._pairs = torch.zeros(len(SUMS), device=device), 0
-        self._untrained: list[torch.Tensor] = []
+        self.untrained: list[torch.Tensor] = []
         self._random_at_start: States = {}
 
     @classmethod
@@ -115,9 +117,9 @@ class Step:
             packed=packed,
             pad_token_id=vocabulary.padding(base, pad_token_id),
             max_grad_norm=recipe.train.max_grad_norm,
-            preference=Preference.from_train(recipe.train),
+            criterion=Policy.from_recipe(recipe) or Preference.from_train(recipe.train),
         )
-        step._untrained = [parameter.detach().to("cpu", copy=True) for parameter in step.parameters]
+        step.untrained = [parameter.detach().to("cpu", copy=True) for parameter in step.parameters]
         return step
 
     def _new_scaler(self) -> torch.amp.GradScaler:
@@ -226,9 +228,7 @@ class Step:
         for number, batch in enumerate(batches):
             entering(number)
             with self._offload or nullcontext():
-                loss = (
-                    self._compared(batch, sft_share) if self.preference else summed_loss(self.tuned, batch, self.head)
-                )
+                loss = self._compared(batch, sft_share) if self.criterion else summed_loss(self.tuned, batch, self.head)
                 (self.scaler.scale(loss / count) if is_scaled else loss / count).backward()
             loss_sum += loss.detach()
             del loss  # or its graph would keep the embedded tokens and their gradient through the next micro-batch
@@ -238,23 +238,24 @@ class Step:
         """Return the count that a step's loss is averaged over, and for pairs the weight of SFT in it."""
         # One divisor for the whole step, not one for each micro-batch: a mean of means would weight a short one like a
         # long one.
-        if self.preference:
-            return sum(len(batch.examples) // 2 for batch in batches), self.preference.sft_share(batches)
+        if self.criterion:
+            return self.criterion.divisor(batches)
         return max(1, sum(batch.targets.numel() for batch in batches)), 0.0
 
     def _compared(self, batch: Batch, sft_share: float) -> torch.Tensor:
-        """Return the preference loss of a batch of pairs, and add its sums to those of the step."""
-        assert self.preference
-        loss, sums = self.preference.loss_and_sums(token_losses(self.tuned, batch, self.head), batch, sft_share)
-        self._pair_sums, self._pairs = self._pair_sums + sums, self._pairs + len(batch.examples) // 2
+        """Return the criterion's loss of a batch, and add its sums to those of the step."""
+        assert self.criterion
+        losses = token_losses(self.tuned, batch, self.criterion.head(self.head))
+        loss, sums = self.criterion.loss_and_sums(losses, batch, sft_share)
+        self._pair_sums, self._pairs = self._pair_sums + sums, self._pairs + self.criterion.count(batch)
         return loss
 
     def take_pair_metrics(self) -> dict[str, float]:
         """Return the metrics of pairs besides their loss, averaged since the last reset, and reset them; {} without
         pairs."""
-        if not (self.preference and self._pairs):
+        if not (self.criterion and self._pairs):
             return {}
-        metrics = self.preference.metrics(self._pair_sums.tolist(), self._pairs)
+        metrics = self.criterion.metrics(self._pair_sums.tolist(), self._pairs)
         self.reset_pair_metrics()
         return metrics
 
@@ -287,11 +288,11 @@ class Step:
     @torch.no_grad()
     def evaluate_batch(self, rows: Rows, compares: bool = False) -> tuple[float, int]:
         """Return (summed loss, trained tokens or pairs) of a batch, without gradients and in the model's present train
-        or eval mode. compares: of pairs, with the preference loss; `take_pair_metrics` then has more."""
+        or eval mode. compares: by the criterion, if there is one; `take_pair_metrics` then has more."""
         self.computing = rows  # first: the batch itself may not fit
         batch = self.batch(rows)
-        if compares and self.preference:
-            loss, count = self._compared(batch, self.preference.sft_share([batch])), len(rows)
+        if compares and self.criterion:
+            loss, count = self._compared(batch, self.criterion.divisor([batch])[1]), self.criterion.count(batch)
         else:
             loss, count = summed_loss(self.tuned, batch, self.head), batch.targets.numel()
         result = float(loss), count
@@ -337,10 +338,14 @@ class Step:
         if pissa and pissa.start:  # the base lacks what the adapter then began with
             set_peft_model_state_dict(self.tuned, pissa.start)
         else:
-            for parameter, before in zip(self.parameters, self._untrained, strict=True):
-                parameter.copy_(before)
+            self.copy_adapter(self.untrained)
         self.optimizer.state.clear()
         self.random = self._random_at_start
+
+    @torch.no_grad()
+    def copy_adapter(self, values: Sequence[torch.Tensor]) -> None:
+        for parameter, value in zip(self.parameters, values, strict=True):
+            parameter.copy_(value)
 
     # ---- the longest batch (core/training/memory/probe) ------------------------------------------
     def longest(self, steps: Iterable[Sequence[Sequence[int]]], rows: Rows) -> LongestBatch:
@@ -375,49 +380,3 @@ class Step:
 def padded(lengths: Sequence[int], packed: bool) -> int:
     """Return the tokens of a micro-batch of rows of these lengths, padding included."""
     return sum(lengths) if packed else max(lengths) * len(lengths)
-
-
-@contextmanager
-def stop_inside_layers(tuned: torch.nn.Module, check: Callable[[], None]) -> Iterator[None]:
-    """Context manager: call `check`, which may raise, before each decoder layer of a forward and after each of a
-    backward.
-
-    A step that is left has touched gradients only: the adapter is that of the step before.
-    """
-
-    def entering(module: torch.nn.Module, args: tuple[object, ...]) -> None:
-        check()
-
-    def leaving(
-        module: torch.nn.Module, args: tuple[object, ...], output: torch.Tensor | tuple[torch.Tensor, ...]
-    ) -> None:
-        hidden = output[0] if isinstance(output, tuple) else output
-        if isinstance(hidden, torch.Tensor) and hidden.requires_grad:
-            # Runs when the backward has reached the layer's output: between two layers.
-            hidden.register_hook(lambda gradient: check())
-
-    from transformers.modeling_layers import GradientCheckpointingLayer
-
-    layers = [module for module in tuned.modules() if isinstance(module, GradientCheckpointingLayer)]
-    with ExitStack() as hooks:
-        for layer in layers:
-            hooks.enter_context(layer.register_forward_pre_hook(entering))
-            hooks.enter_context(layer.register_forward_hook(leaving))
-        yield
-
-
-def checkpoint_layers(tuned: PeftModel, kept: int = 0) -> None:
-    """Enable gradient checkpointing: save only each layer's input and recompute the rest in the backward. The last
-    `kept` layers are exempt: their backward comes first, and their memory is freed before the others recompute."""
-    from transformers.modeling_layers import GradientCheckpointingLayer
-
-    tuned.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    tuned.enable_input_require_grads()  # otherwise nothing below the first checkpoint gets a gradient
-    if kept:
-        layers = [
-            module
-            for module in tuned.get_base_model().get_decoder().modules()
-            if isinstance(module, GradientCheckpointingLayer)
-        ]
-        for layer in layers[-kept:]:
-            layer.gradient_checkpointing = False

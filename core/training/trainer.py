@@ -28,8 +28,9 @@ from core.engine import optimizer
 from core.engine.device import Compute
 from core.engine.families import vocabulary
 from core.engine.out_of_memory import NothingLeftError
-from core.engine.step import LongestBatch, Rows, Step, padded, stop_inside_layers
+from core.engine.step import LongestBatch, Rows, Step, padded
 from core.engine.variants import neftune
+from core.engine.variants.layers import stop_inside_layers
 from core.messages import Message, msg
 from core.recipe import Recipe
 from core.runs import best, time_left
@@ -102,7 +103,7 @@ class Trainer:
         self.step = make_step(tuned, recipe, compute, data.pad_token_id)
         vocabulary.require_rows_of(tuned.get_base_model(), data.train, data.evaluation)
         self._referenced: tuple[Referenced, ...] = ()
-        if self.step.preference and self.step.preference.needs_reference:
+        if self.step.criterion and self.step.criterion.needs_reference:
             self._referenced = Referenced(data.train), Referenced(data.evaluation)
             data = TrainingData(*self._referenced, data.pad_token_id)
         self.recipe, self.data, self.reporter, self._spill = recipe, data, reporter, spill

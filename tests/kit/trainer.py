@@ -109,6 +109,7 @@ def trainer_of(
     make: Callable[[], Any] = tiny_base,
     lora: dict | None = None,
     data: dict | None = None,
+    rewards: dict | None = None,
     **train: Any,
 ) -> Trainer:
     """In folder, at work on RECIPE with these settings besides."""
@@ -116,6 +117,7 @@ def trainer_of(
         "data": RECIPE["data"] | (data or {}),
         "adapter": {"r": 4} | (lora or {}),
         "train": RECIPE["train"] | train,
+        "rewards": rewards,
     }
     recipe = plan.resolve(Recipe.parse(sections), "x", has_card=False)
     run = RunFolder(folder)

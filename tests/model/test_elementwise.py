@@ -17,8 +17,8 @@ from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 from core.engine.batches import collate
 from core.engine.families import mended, parts
 from core.engine.loss import Head, summed_loss
-from core.engine.step import checkpoint_layers
 from core.engine.variants import elementwise, fused_lora
+from core.engine.variants.layers import checkpoint_layers
 from tests.kit import families
 
 CPU = torch.device("cpu")

@@ -23,8 +23,8 @@ from core.engine import adapter, attention, base_model
 from core.engine.batches import collate, collate_packed
 from core.engine.families import parts
 from core.engine.loss import Head, summed_loss
-from core.engine.step import checkpoint_layers
 from core.engine.variants import fused_lora
+from core.engine.variants.layers import checkpoint_layers
 from core.errors import ModelError, RecipeError
 from core.export import export_worker, layers, merge, pairs, stored, tensors
 from core.export.exports import Exports

@@ -33,8 +33,8 @@ from core.engine.batches import collate, collate_packed
 from core.engine.decoding.decoder import keep_rows
 from core.engine.families import mended, parts
 from core.engine.loss import Head, summed_loss
-from core.engine.step import checkpoint_layers
 from core.engine.variants import elementwise, fused_lora
+from core.engine.variants.layers import checkpoint_layers
 from core.errors import ExportError, ModelError, RecipeError
 from core.export import export_worker, merge, pairs, stored
 from core.export.exports import Exports

@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from core.engine.batches import collate
 from core.engine.loss import summed_loss
 from core.engine.out_of_memory import EVERY_LAYER, Retreat
-from core.engine.step import checkpoint_layers
 from core.engine.variants import fused_lora
+from core.engine.variants.layers import checkpoint_layers
 from core.memory.arithmetic import estimate, most_kept_layers
 from core.memory.setup import Setup
 from core.messages import msg

@@ -19,8 +19,8 @@ from core.engine import base_model
 from core.engine.batches import collate
 from core.engine.loss import summed_loss
 from core.engine.out_of_memory import HALVE
-from core.engine.step import checkpoint_layers
 from core.engine.variants import fused_lora, kept_weights
+from core.engine.variants.layers import checkpoint_layers
 from core.memory import layers
 from core.memory.arithmetic import estimate, has_room_to_keep_scales, has_room_to_keep_unpacked
 from core.memory.layers import kept_unpacked

@@ -325,7 +325,7 @@ def test_the_dry_run_of_a_pair_counts_what_its_step_holds(method: str, monkeypat
         )
 
     monkeypatch.setattr(counting, "_batch", of_pairs)
-    monkeypatch.setattr(counting, "Step", partial(counting.Step, preference=Preference.from_train(recipe.train)))
+    monkeypatch.setattr(counting, "Step", partial(counting.Step, criterion=Preference.from_train(recipe.train)))
     compared = counting.dry_run(question).estimate
     moving = [
         sum(found.terms[name] for name in ("gradients", "activations", "logits")) for found in (planned, compared)

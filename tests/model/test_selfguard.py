@@ -24,7 +24,8 @@ from core.engine import adapter, base_model
 from core.engine.batches import collate
 from core.engine.loss import summed_loss
 from core.engine.out_of_memory import CHECKPOINTING, HALVE, OFFLOAD, NothingLeftError, Retreat
-from core.engine.step import LongestBatch, stop_inside_layers
+from core.engine.step import LongestBatch
+from core.engine.variants.layers import stop_inside_layers
 from core.errors import PauseRequested
 from core.messages import Message, msg
 from core.models.shapes.shape import ModelShape

@@ -18,8 +18,8 @@ from core.data.validation_split import split
 from core.engine import adapter
 from core.engine.batches import collate
 from core.engine.loss import summed_loss
-from core.engine.step import stop_inside_layers
 from core.engine.variants import offload
+from core.engine.variants.layers import stop_inside_layers
 from core.messages import Message, msg
 from core.recipe import Adapter, Recipe
 from core.runs.folder import RunFolder

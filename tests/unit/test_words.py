@@ -22,13 +22,15 @@ from core.messages import CORE_LOCALES, LANGUAGES, Catalogue, Message, msg
 from core.models.known import known_models
 from core.presets import PROJECT
 from core.recipe import Adapter, Data, Format, Model, Recipe, Train
+from core.reward_settings import Rewards
 from core.runs.folder import Status
 from core.runs.states import State
 from tests.kit.source import tree_of
 
 CATALOGUE = Catalogue(CORE_LOCALES, PROJECT / "webui" / "locales")
 HELP = {f"recipe.help_{section}_{name}" for section, model in
-        (("recipe", Recipe), ("model", Model), ("data", Data), ("adapter", Adapter), ("train", Train))
+        (("recipe", Recipe), ("model", Model), ("data", Data), ("adapter", Adapter), ("train", Train),
+         ("rewards", Rewards))
         for name, field in model.model_fields.items() if field.description}  # fmt: skip
 
 
@@ -90,7 +92,7 @@ def test_no_sentence_and_no_page_uses_a_word_for_which_the_glossary_has_another(
     """Named with what to write. Code in a page (between backticks), the glossary itself, and names of tests (the record
     and faults.md are made of them) may hold them."""
     helps = {f"core/recipe.py, {model.__name__}.{name}": field.description or "" for model in (Recipe, Model, Data,
-        Adapter, Train)
+        Adapter, Train, Rewards)
              for name, field in model.model_fields.items()}  # fmt: skip
     pages = [
         PROJECT / "README.md",

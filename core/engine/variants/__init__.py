@@ -7,10 +7,12 @@ elementwise     fused norm, rotary and gate
 fsdp            a base sharded over ranks
 fused_lora      one LoRA product for all layers of an input
 kept_weights    4-bit weights dequantized once for a layer's forward and backward
+layers          stops between layers, gradient checkpointing
 neftune         noisy embeddings
 offload         activations in RAM
 pinned          pinned RAM
 pissa           initialization of an adapter
+policy          the loss of drawn answers
 preference      preference losses
 streaming       layers in RAM
 varlen          one attention kernel for packed examples

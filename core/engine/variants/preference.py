@@ -19,6 +19,7 @@ import torch
 from torch.nn import functional
 
 from core.engine.batches import Batch
+from core.engine.loss import Head
 from core.recipe import USUAL_BETA, Train
 
 # Metrics of pairs, averaged over them, by TRL's names.
@@ -63,6 +64,16 @@ class Preference:
     @property
     def needs_reference(self) -> bool:
         return self.objective in ("dpo", "kto")
+
+    def divisor(self, batches: Sequence[Batch]) -> tuple[float, float]:
+        """Return the pairs of a step, which its loss is averaged over, and `sft_share`."""
+        return sum(map(self.count, batches)), self.sft_share(batches)
+
+    def count(self, batch: Batch) -> int:
+        return len(batch.examples) // 2
+
+    def head(self, head: Head) -> Head:
+        return head
 
     def sft_share(self, batches: Sequence[Batch]) -> float:
         """Return the factor for the loss of a chosen token in the sum over the pairs of batches, so that their mean

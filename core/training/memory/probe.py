@@ -25,8 +25,9 @@ import torch
 from core.advice import stopped
 from core.advice.stopped import Stopped
 from core.engine.device import card_of
-from core.engine.step import LongestBatch, Step, stop_inside_layers
+from core.engine.step import LongestBatch, Step
 from core.engine.variants import kept_weights
+from core.engine.variants.layers import stop_inside_layers
 from core.errors import DoesNotFitError
 from core.files import is_out_of_memory
 from core.memory import arithmetic, budget

@@ -101,7 +101,7 @@ class SharedStep(Step):
         """Compute a step, its micro-batches divided so that each rank has one. KTO's are not divided."""
         # KTO's loss depends on all rows of a micro-batch (engine/variants/preference): not divided, it equals that of
         # one rank.
-        is_of_batch = self.preference and self.preference.objective == "kto"
+        is_of_batch = self.criterion and self.criterion.objective == "kto"
         self._order = {"learning_rate": learning_rate}
         return super().compute(
             parts if is_of_batch else halved(parts, self.ranks.size, self.tokens), learning_rate, check
