@@ -11,6 +11,7 @@ from benchmarks import engine
 from benchmarks.peers.job import Job
 from benchmarks.peers.meter import say
 from core.engine import adapter
+from core.training.preference.reference import log_probabilities_of
 
 
 def main() -> None:
@@ -20,7 +21,7 @@ def main() -> None:
         step.tuned.eval()
 
         def answered() -> np.ndarray:
-            return np.reshape([step.log_probabilities([row]) for row in opened.rows], (-1, 2))
+            return np.reshape([log_probabilities_of(step, [row]) for row in opened.rows], (-1, 2))
 
         before = answered()  # an adapter that has learned nothing is the base
         step.tuned.load_adapter(sys.argv[2], adapter.ADAPTER, is_trainable=True)

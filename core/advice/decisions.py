@@ -27,7 +27,8 @@ GUESS_MARGIN = 2.5
 LENGTH_WITHOUT_DATA: int = Data.model_fields["max_length"].default
 SHORTEST_WITHOUT_DATA = 256  # tokens
 FEW_ROWS = 50
-PAIRS_RATE = 0.1  # times the rate of sft
+PAIRS_RATE = 0.1  # times the rate of sft, also for rewards
+QUESTIONS = 4  # of a step of training by rewards, each with num_generations answers
 MIN_STEPS = 20
 SHORT_RUN_STEPS = 100
 OPTIMIZER_SHARE = 0.03  # of the free memory: below it, 8-bit AdamW saves too little for its cost
@@ -123,13 +124,15 @@ def method(case: Case, draft: Recipe) -> tuple[Method, Message]:
     return "lora", msg("advise.lora_fits", **facts)
 
 
-def effective_batch(case: Case) -> int:
+def effective_batch(case: Case, draft: Recipe) -> int:
     """Return the examples of one optimizer step.
 
     4 below 200 rows and 8 below 1,000, because few rows need many small steps; otherwise 16, as in docs/memory.md,
     section 7 (8 to 32).
     """
     rows = case.data.rows if case.data else None
+    if draft.rewards:
+        return QUESTIONS
     return 16 if rows is None or rows >= 1000 else 8 if rows >= 200 else 4
 
 
@@ -149,11 +152,11 @@ def batch_size(case: Case, draft: Recipe) -> tuple[int, Message]:
 
     more = OF_SHORT_ROWS if draft.data.packing and not draft.train.compares and not case.on_cpu else ()
     for many in more:
-        short = many <= effective_batch(case) and many * draft.data.max_length <= TOKENS_AT_ONCE
+        short = many <= effective_batch(case, draft) and many * draft.data.max_length <= TOKENS_AT_ONCE
         if short and case.fits(with_settings(with_size(many), gradient_checkpointing=False, r=RANKS[-1])):
             return fits(many)
     of_pairs = draft.train.compares and draft.train.objective != "kto"
-    most = min(effective_batch(case), 2 if of_pairs else MICRO_BATCHES[0])
+    most = min(effective_batch(case, draft), 2 if of_pairs else MICRO_BATCHES[0])
     useful = [size for size in MICRO_BATCHES if size <= most]
     value = next((size for size in useful if case.fits(with_size(size))), 1)
     if case.fits(draft) is None:
@@ -288,7 +291,7 @@ def epochs(case: Case, draft: Recipe) -> tuple[float, Message]:
 
 def accumulation(case: Case, draft: Recipe) -> tuple[int, Message]:
     """Return how many micro-batches make a step nearest to `effective_batch`, with the reason."""
-    examples = effective_batch(case)
+    examples = effective_batch(case, draft)
     micro = draft.train.per_device_train_batch_size
     value = max(1, round(examples / micro))
     facts = {"micro": micro, "effective": micro * value, "value": value}
@@ -304,8 +307,8 @@ def learning_rate(case: Case, draft: Recipe) -> tuple[float, Message]:
     families with another known value. The others: docs/memory.md, section 7.
     """
     family, usual = case.family, usual_rate(case)
-    if draft.train.compares:
-        return usual * PAIRS_RATE, msg("advise.rate_pairs", usual=usual)
+    if draft.train.compares or draft.rewards:
+        return usual * PAIRS_RATE, msg("advise.rate_rewards" if draft.rewards else "advise.rate_pairs", usual=usual)
     if family and usual != usual_rate_of_size(case.billions):
         return usual, msg("advise.rate_of_family", family=family.title, source=family.settings_source)
     if usual != USUAL_RATE:

@@ -17,6 +17,7 @@ from core.data.sample_sets import sample_of
 from core.data.sets.inspection import taken_as, undecided
 from core.data.store import DatasetStore
 from core.errors import DataError
+from core.judges import weighted
 from core.messages import msg
 from core.recipe import USUAL_BETA, Data, Recipe
 from core.runs import further
@@ -89,6 +90,8 @@ def require_decided(datasets: DatasetStore, data: Data, accept_guess: bool = Tru
 def make(recipe: Recipe, grounds: Grounds, data_name: str = "") -> Plan:
     """Return the plan: recipe with every open setting filled, from its sample dataset or by advice, and the advice.
     Raises RecipeError for settings that exclude each other (a layer that the model lacks)."""
+    if recipe.rewards:
+        weighted.read(recipe.rewards.judges)
     recipe, from_sample = with_sample(recipe)
     adapter, asks_for_lora = recipe.adapter, None
     if not is_set(recipe, "method") and (adapter.load_in_8bit or adapter.is_pissa):

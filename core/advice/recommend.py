@@ -90,7 +90,7 @@ def recommend(recipe: Recipe, grounds: Grounds) -> Advice:
         correction=case.corrections.for_method(filled.adapter.method) if grounds.shape else None,
         planned_steps=planned_steps(case, filled),
         bus_seconds=bus_seconds(case, filled),
-        usual_rate=usual_rate(case) * (PAIRS_RATE if filled.train.compares else 1),
+        usual_rate=usual_rate(case) * (PAIRS_RATE if filled.train.compares or filled.rewards else 1),
         warnings=tuple(warnings(case, filled, verdict, others)),
         budget=budget,
     )

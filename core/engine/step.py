@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -17,7 +17,6 @@ import torch
 from peft import PeftModel, set_peft_model_state_dict
 
 from core.data.labels import Encoded
-from core.data.sets.pieces import learned_of, lengths_of
 from core.engine import adapter, attention
 from core.engine import optimizer as optimizers
 from core.engine.batches import Batch, collate, collate_packed
@@ -30,7 +29,7 @@ from core.engine.variants.elementwise import Elementwise, install
 from core.engine.variants.layers import checkpoint_layers
 from core.engine.variants.offload import Offload
 from core.engine.variants.policy import Policy
-from core.engine.variants.preference import SUMS, Preference, log_probabilities
+from core.engine.variants.preference import SUMS, Preference
 from core.recipe import Recipe
 
 Rows = Sequence[Encoded]
@@ -305,15 +304,6 @@ class Step:
             check()
             yield len(rows), *self.evaluate_batch(rows, compares=True)
 
-    @torch.no_grad()
-    def log_probabilities(self, rows: Rows) -> list[float]:
-        """Return the log-probabilities of the answers of pairs, chosen and rejected in turn."""
-        self.computing = rows
-        batch = self.batch(rows)
-        values = log_probabilities(token_losses(self.tuned, batch, self.head), batch).tolist()
-        self.computing = ()
-        return values
-
     # ---- undo -----------------------------------------------------------------------------------------------------
     def discard_unfinished(self) -> None:
         """Undo what an unfinished step has changed (gradients, loss scaler, random state), and free its memory, also
@@ -348,19 +338,6 @@ class Step:
             parameter.copy_(value)
 
     # ---- the longest batch (core/training/memory/probe) ------------------------------------------
-    def longest(self, steps: Iterable[Sequence[Sequence[int]]], rows: Rows) -> LongestBatch:
-        """Return the micro-batch with most tokens, padding included, among equals the one with most trained tokens, as
-        Retreat splits the steps; `several` if some step has more than one. steps: positions in rows."""
-        lengths, learned = lengths_of(rows), learned_of(rows)
-        best, several = ((-1, -1), list[int]()), False
-        for step in steps:
-            parts = [part for chosen in step for part in self.retreat.parts(chosen, lengths)]
-            several |= len(parts) > 1
-            for part in parts:
-                size = padded([int(lengths[i]) for i in part], self.packed), sum(int(learned[i]) for i in part)
-                best = max(best, (size, part), key=lambda candidate: candidate[0])
-        return LongestBatch(tuple(rows[i] for i in best[1]), *best[0], several=several)
-
     def rehearse(self, longest: LongestBatch) -> None:
         """Compute forward and backward of the longest micro-batch to see whether it fits, with gradients present
         already if steps have several; RNG states are restored and gradients cleared afterwards. Raises an out-of-memory

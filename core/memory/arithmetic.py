@@ -82,6 +82,8 @@ def estimate(shape: ModelShape, setup: Setup) -> Estimate:
         "logits": max(0.0, head - layer - (unpacked if setup.trainer.counted else 0.0)),
         "dequantised": unpacked,
     }
+    if setup.drawn:  # before a step's forward, which begins when their cache is freed
+        step["drawing"] = max(0.0, drawing(shape, setup) - sum(step.values()))
     outside = {"context": context(setup), "slack": slack(stored + max(layer, head), logits(shape, setup), setup)}
     doubt, margin, known = (
         shape.low_confidence,
@@ -216,6 +218,17 @@ def most_kept_layers(shape: ModelShape, setup: Setup, free_gib: float, factor: f
         return factor * estimate(shape, setup.model_copy(update={"kept_layers": count})).needed_gib
 
     return max(0, bisect(counts, free_gib, key=needed) - 1)
+
+
+def drawing(shape: ModelShape, setup: Setup) -> float:
+    """Return the bytes while answers are drawn together: keys and values of all their tokens, a copy of a layer's while
+    it grows, and the logits of a token with their probabilities in fp64.
+
+    Families that cache less (windows, linear or latent attention) need less.
+    """
+    a_layer = 2 * shape.num_key_value_heads * shape.head_dim * setup.base_bytes * setup.drawn * setup.max_length
+    a_logit = 3 * 4 + 2 * 8  # logits, scaled, log-probabilities; probabilities and their sums
+    return a_layer * (shape.num_hidden_layers + 1) + setup.drawn * shape.vocab_size * a_logit
 
 
 def logits(shape: ModelShape, setup: Setup) -> float:

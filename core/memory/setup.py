@@ -27,7 +27,8 @@ class Setup(Strict):
     accumulates: gradients outlive a micro-batch. offloads: activations for the backward are in RAM. offload_layers:
     layers in RAM themselves (core/engine/variants/streaming). shards: ranks that hold the base together
     (core/engine/variants/fsdp). packed: rows are packed if the family allows it. grouped: one kernel then attends to
-    each, with keys and values not repeated for each query head (core/engine/variants/varlen).
+    each, with keys and values not repeated for each query head (core/engine/variants/varlen). drawn:
+    answers drawn together in training by rewards, each with its prompt at most max_length long.
     """
 
     method: Literal["lora", "qlora", "full"] = "lora"
@@ -58,6 +59,7 @@ class Setup(Strict):
     shards: int = Field(1, ge=1)
     packed: bool = True
     grouped: bool = False
+    drawn: int = Field(0, ge=0)
 
     @classmethod
     def from_recipe(
@@ -80,7 +82,7 @@ class Setup(Strict):
             "target_modules": adapter.target_modules,
             "per_device_train_batch_size": train.per_device_train_batch_size
             * (2 if train.compares else 1),  # the two of a pair
-            "max_length": recipe.data.max_length,
+            "max_length": recipe.row_length // (2 if train.compares else 1),
             "optim": train.optim or "adamw_torch",
             "gradient_checkpointing": bool(train.gradient_checkpointing),
             "use_dora": adapter.use_dora,
@@ -94,6 +96,9 @@ class Setup(Strict):
             # torch's wheels for Windows may lack the kernel.
             "grouped": recipe.data.packing and (capability or (0, 0)) >= MIN_FOR_FLASH and sys.platform == "linux",
         }
+        if recipe.rewards:
+            settings["supervised_tokens"] = recipe.rewards.max_completion_length
+            settings["drawn"] = train.per_device_train_batch_size * recipe.rewards.num_generations
         return cls(device=device, **(settings | overrides))
 
     @property

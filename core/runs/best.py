@@ -1,11 +1,13 @@
-"""Early stopping and the best checkpoint, by validation loss. No torch."""
+"""Early stopping and the best checkpoint, by validation loss or held-out reward. No torch."""
 
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 from core.recipe import Recipe
 from core.runs.folder import RunFolder
+from core.runs.run_json import RunFacts
 
 MIN_PATIENCE = 3  # measurements; two without improvement may be chance
 SHARE = 0.4  # of all measurements, for frequent ones, of which three are soon over
@@ -32,6 +34,32 @@ def to_keep(run: RunFolder, recipe: Recipe, best: str | None, since: int) -> str
     if not recipe.train.load_best_model_at_end or since == 0:
         return None
     return best if best in [folder.name for folder in run.checkpoints()] else None
+
+
+class BestSoFar(Protocol):
+    """The best evaluation of a run: its loss, or its reward in a training by rewards, and its checkpoint."""
+
+    best_eval_loss: float | None
+    best_reward: float | None
+    best_checkpoint: str | None
+
+
+def take_over(best: BestSoFar, value: float, is_reward: bool) -> bool:
+    """Take over the value of an evaluation, a reward or a loss, if it is the best so far; return whether it is."""
+    before = best.best_reward if is_reward else best.best_eval_loss
+    if not math.isfinite(value) or (before is not None and (value <= before if is_reward else value >= before)):
+        return False
+    if is_reward:
+        best.best_reward = value
+    else:
+        best.best_eval_loss = value
+    return True
+
+
+def facts_of(best: BestSoFar) -> RunFacts:
+    return RunFacts(
+        best_checkpoint=best.best_checkpoint, best_eval_loss=best.best_eval_loss, best_reward=best.best_reward
+    )
 
 
 def step_of(checkpoint: str) -> int:

@@ -45,13 +45,20 @@ class Finished:
     kept: int
     best_loss: float | None = None
     since_best: int = 0
+    best_reward: float | None = None
 
     @property
     def words(self) -> Message:
         is_last = self.kept == self.step
-        kept = msg("run.kept_last") if is_last else msg("run.kept_best", step=self.kept, loss=self.best_loss)
+        kept, early = msg("run.kept_last"), "run.completed_early"
+        if self.best_reward is not None:
+            early = "run.completed_early_reward"
+        if not is_last and self.best_reward is not None:
+            kept = msg("run.kept_best_reward", step=self.kept)
+        elif not is_last:
+            kept = msg("run.kept_best", step=self.kept, loss=self.best_loss)
         if self.step < self.total:
-            return msg("run.completed_early", step=self.step, total=self.total, count=self.since_best, kept=kept)
+            return msg(early, step=self.step, total=self.total, count=self.since_best, kept=kept)
         return msg("run.completed", step=self.step) if is_last else msg("run.completed_best", step=self.step, kept=kept)
 
 

@@ -213,6 +213,7 @@ class RunFacts(_Part):
     spill: Spill | None = None
     best_checkpoint: str | None = None
     best_eval_loss: float | None = None
+    best_reward: float | None = None
     peak_memory_bytes: int | None = None
     adapter_step: int | None = None
     adapter_is_best: bool | None = None

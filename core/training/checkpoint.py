@@ -25,10 +25,9 @@ from core.engine.device import States
 from core.errors import RunError, reason_of
 from core.messages import msg
 from core.models.weights import backend
-from core.runs import checkpoints
+from core.runs import best, checkpoints
 from core.runs.folder import RunFolder
 from core.runs.health import Health
-from core.runs.run_json import RunFacts
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -48,6 +47,7 @@ class Position:
     tokens_seen: int = 0
     measured_step: int | None = None
     best_eval_loss: float | None = None
+    best_reward: float | None = None
     best_checkpoint: str | None = None
     since_best: int = 0
     retreats: list[str] = field(default_factory=list)
@@ -111,8 +111,8 @@ class Checkpoints:
         """Delete checkpoints later than position, to which the run went back, and a best one among them."""
         checkpoints.drop(folder for folder in self.run.checkpoints() if folder.name > name_of(position.step))
         if position.best_checkpoint not in [folder.name for folder in self.run.checkpoints()]:
-            position.best_checkpoint = position.best_eval_loss = None
-        self.run.add_facts(RunFacts(best_checkpoint=position.best_checkpoint, best_eval_loss=position.best_eval_loss))
+            position.best_checkpoint = position.best_eval_loss = position.best_reward = None
+        self.run.add_facts(best.facts_of(position))
 
     def _make_room(self, states: States, best: str | None) -> None:
         """Delete old checkpoints, except the best, if the disk has less than the newest one's size and MARGIN free, and

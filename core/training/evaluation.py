@@ -37,6 +37,10 @@ class Evaluation:
             self._reporter.set_stage("measuring", Progress(done=done, total=len(self._rows), unit="rows"))
         return loss_sum / count_sum
 
+    def metrics(self, loss: float, step: int) -> dict[str, float]:
+        """Return the metrics of the last evaluation, whose loss this is."""
+        return {"eval_loss": loss} | {f"eval_{name}": value for name, value in self._step.take_pair_metrics().items()}
+
     def rehearse(self) -> None:
         """Evaluate the batch with most padded tokens and discard the result, so that lack of memory shows before the
         training."""

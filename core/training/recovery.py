@@ -111,4 +111,4 @@ class Recovery:
 
 def loss_and_norm(metrics: Mapping[str, float]) -> dict[str, float]:
     """Select the two metrics that a message about a step names."""
-    return {name: metrics[name] for name in ("loss", "grad_norm")}
+    return {"loss": metrics.get("loss", metrics.get("entropy", 0.0)), "grad_norm": metrics["grad_norm"]}

@@ -36,7 +36,6 @@ from core.recipe import Recipe
 from core.runs import best, time_left
 from core.runs.health import StepVerdict
 from core.runs.reporter import Reporter
-from core.runs.run_json import RunFacts
 from core.runs.spill import SpillWatch
 from core.runs.threads import Threads
 from core.system import cores
@@ -44,9 +43,12 @@ from core.training import checkpoint
 from core.training.checkpoint import Checkpoints, Position, Saved
 from core.training.evaluation import Evaluation
 from core.training.learning_rate import schedule_factor, warmup_steps
+from core.training.memory.longest import longest_of
 from core.training.memory.use import MemoryUse
 from core.training.preference.reference import Referenced, fill_reference
 from core.training.recovery import Recovery, loss_and_norm
+from core.training.rewards.drawing import Drawing
+from core.training.rewards.held_out import HeldOutReward
 
 # steps searched for the longest batch, about a second; longer runs read every row several times in them
 STEPS_SEARCHED = 20_000
@@ -81,6 +83,7 @@ class Trainer:
 
     shown: the sample answers. spill: watches the memory. would_fit: what to try if a step runs out of memory and
     nothing more can be saved. make_step: creates the step; another one for several ranks (core/training/ranks).
+    rewards: creates what draws the answers of a training by rewards.
     """
 
     def __init__(
@@ -96,6 +99,7 @@ class Trainer:
         spill: SpillWatch | None = None,
         would_fit: Callable[[Ahead], Message] | None = None,
         make_step: Callable[..., Step] = Step.from_recipe,
+        rewards: Callable[..., Drawing] | None = None,
     ):
         """Create step, schedule, checkpoints, evaluation, recovery and sample answers, and warn where packing or paging
         is impossible. Raises an error for tokens that the model has no row for."""
@@ -118,7 +122,12 @@ class Trainer:
         self.patience = best.patience(recipe, total, self.eval_every, len(data.evaluation))
         self.position = Position()
         self.checkpoints = Checkpoints(reporter.run, save_adapter, train.save_total_limit, train.save_total_gib)
-        self.evaluation = Evaluation(self.step, data.evaluation, recipe, reporter)
+        self.rewards = rewards(self.step, recipe, reporter, self._log_guard, self._save_and_go_on) if rewards else None
+        self.evaluation: Evaluation | HeldOutReward = (
+            HeldOutReward(self.rewards, data.evaluation, recipe, reporter)
+            if self.rewards
+            else Evaluation(self.step, data.evaluation, recipe, reporter)
+        )
         self.sample_answers = (
             SampleAnswers(self.step, reporter, shown, self.schedule, self.eval_every) if shown else None
         )
@@ -160,6 +169,8 @@ class Trainer:
                     self.recovery.attempt(
                         step, partial(fill_reference, self._referenced, self.step, self.recipe, self.reporter, step > 0)
                     )
+                if self.rewards and not self.position.step:
+                    self.rewards.try_judges(self.data.train)
                 self._clock = self._new_clock(self._clock.spent_before)
                 self._due_after(self.position.step)
                 self._steps()
@@ -188,11 +199,10 @@ class Trainer:
             self.position.step, self.position.tokens_seen = number, metrics["tokens_seen"]
             self.step.finished()
             self._memory.note(number, last=number == total)
+            tokens = self.rewards.tokens if self.rewards else sum(self._tokens(batch) for batch in micro_batches)
             if self._spill:
-                self._spill.note(number, seconds, sum(self._tokens(batch) for batch in micro_batches))
-            if self._threads and (
-                changed := self._threads.note(seconds, sum(self._tokens(batch) for batch in micro_batches))
-            ):
+                self._spill.note(number, seconds, tokens)
+            if self._threads and (changed := self._threads.note(seconds, tokens)):
                 self._log_guard("threads", number, changed)
             self._clock.finish(number)
             self._report_time_left(number)
@@ -212,12 +222,17 @@ class Trainer:
         on them and its seconds. Otherwise the adapter stays as it was."""
         started = time.perf_counter()  # time.monotonic moves each 15.6 ms on Windows: some steps would take 0 s
         learning_rate = self._learning_rate(number)
-        parts = [part for rows in micro_batches for part in self.step.parts([self.data.train[i] for i in rows])]
+        rows: list[Rows] = [[self.data.train[i] for i in chosen] for chosen in micro_batches]
+        if self.rewards:
+            rows = self.rewards.micro_batches(number, rows)
+        parts = [part for each in rows for part in self.step.parts(each)]
         computed = self.step.compute(parts, learning_rate, self.reporter.check)
-        verdict = self.position.health.judge(computed.loss, computed.is_finite, number)
+        # the loss of drawn answers tells nothing; the surprise at them rises when they become gibberish
+        health = self.rewards.surprise if self.rewards else computed.loss
+        verdict = self.position.health.judge(health, computed.is_finite, number)
         self.step.apply(verdict == "good", is_first=not self.position.step)
         metrics = {
-            "loss": computed.loss,
+            **(self.rewards.metrics() if self.rewards else {"loss": computed.loss}),
             "grad_norm": computed.grad_norm,
             "learning_rate": learning_rate,
             "tokens_seen": self.position.tokens_seen + computed.tokens,
@@ -278,21 +293,15 @@ class Trainer:
             return
         if loss is None:
             return
-        self.reporter.metrics(
-            "eval",
-            number,
-            eval_loss=loss,
-            **{f"eval_{name}": value for name, value in self.step.take_pair_metrics().items()},
-        )
+        self.reporter.metrics("eval", number, **self.evaluation.metrics(loss, number))
         position.measured_step = number
         if number == 0:
             position.health.note_start(loss)
             return
         position.since_best += 1
-        if math.isfinite(loss) and (position.best_eval_loss is None or loss < position.best_eval_loss):
-            position.best_eval_loss, position.since_best = loss, 0
-            position.best_checkpoint = checkpoint.name_of(number)
-            self.reporter.run.add_facts(RunFacts(best_checkpoint=position.best_checkpoint, best_eval_loss=loss))
+        if best.take_over(position, loss, is_reward=self.rewards is not None):
+            position.since_best, position.best_checkpoint = 0, checkpoint.name_of(number)
+            self.reporter.run.add_facts(best.facts_of(position))
             # If a checkpoint is due at this step anyway, `_due_after` saves it right after this.
             if number % self.save_every or not position.health.is_worth_saving:
                 self.checkpoint()
@@ -361,7 +370,9 @@ class Trainer:
 
     def longest(self) -> LongestBatch:
         """Return the largest micro-batch of the coming steps."""
-        return self.step.longest(self._steps_searched(), self.data.train)
+        if self.rewards:
+            return self.rewards.longest(self.data.train, self.schedule.batch_size * self.schedule.accumulation)
+        return longest_of(self.step, self._steps_searched(), self.data.train)
 
     @property
     def ahead(self) -> Ahead:

@@ -14,6 +14,7 @@ import platform
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,7 +118,8 @@ def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> Finished
         _run_training(trainer, probe, adapters, reporter)
     kept = adapters.keep(trainer.position, trainer.best_to_keep())
     position = trainer.position
-    return Finished(position.step, trainer.schedule.total_steps, kept, position.best_eval_loss, position.since_best)
+    best_values = position.best_eval_loss, position.since_best, position.best_reward
+    return Finished(position.step, trainer.schedule.total_steps, kept, *best_values)
 
 
 @dataclass(frozen=True)
@@ -163,6 +165,7 @@ def _load(
     from core.chat.film import SampleSettings
     from core.engine.variants import streaming
     from core.training.memory.probe import Probe
+    from core.training.rewards.drawing import Drawing
     from core.training.trainer import Trainer, TrainingData
 
     recipe, tokenizer, model_folder = prepared.recipe, prepared.tokenizer, prepared.model_folder
@@ -178,15 +181,14 @@ def _load(
     probe.require_ram()
     reporter.check()
     reporter.set_stage("loading_model")
-    shared = (
-        joining.shared_step(ranks, recipe, model_folder, compute.dtype_name, tokenizer.pad_token_id) if ranks else {}
-    )
+    shared: dict[str, Any] = {"rewards": partial(Drawing, tokenizer=prepared.prompting) if recipe.rewards else None}
+    if ranks:
+        shared |= joining.shared_step(ranks, recipe, model_folder, compute.dtype_name, tokenizer.pad_token_id)
     base, compute = _load_base(recipe, model_folder, compute, shape, run)
     reporter.check()
     base_name = recipe.model.id if recipe.model.id.count("/") == 1 and ":" not in recipe.model.id else str(model_folder)
     parent = run.facts().parent
-    will_restore = before is not None or parent is not None
-    tuned = adapter.add(base, recipe.adapter, base_name, recipe.model.revision, will_restore)
+    tuned = adapter.add(base, recipe.adapter, base_name, recipe.model.revision, will_restore=bool(before or parent))
     if recipe.train.offload_layers:
         run.log_event("decision", message=streaming.begin(tuned, compute.device, recipe.train.offload_layers).message)
     if parent:

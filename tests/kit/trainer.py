@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -45,7 +46,8 @@ class Pausing:
     def metrics(self, kind: str, step: int, **numbers: float) -> None:
         if kind in ("train", "eval"):
             self.told[kind, step] = {name: value for name, value in numbers.items() if name != "tokens_per_second"}
-            self.numbers[kind, step] = numbers["loss" if kind == "train" else "eval_loss"]
+            name = "loss" if kind == "train" else "eval_loss"
+            self.numbers[kind, step] = numbers.get(name, math.nan)  # training by rewards has none
 
     def __getattr__(self, name: str) -> Callable:
         return lambda *args, **kwargs: None
@@ -140,6 +142,10 @@ def assembled(tuned: Any, recipe: Recipe, reporter: Pausing, data: TrainingData 
         adapter.save(tuned, target, reporter.run.path, "", "")
 
     data = data or TrainingData(rows(20), rows(5), 0)
+    if recipe.rewards:
+        from tests.kit.rewards import drawing_with
+
+        more = {"rewards": drawing_with(recipe.rewards.judges)} | more
     trainer = Trainer(tuned, recipe, data, FP32, reporter, **({"save_adapter": save} | more))
     if saved := reporter.run.checkpoints():
         trainer.restore(checkpoint.read(saved[-1]))

@@ -19,7 +19,7 @@ from core.engine.batches import collate, collate_packed
 from core.engine.variants.preference import PAIR_METRICS, SUMS, Preference
 from core.errors import RunError
 from core.recipe import Recipe
-from core.training.preference.reference import Referenced
+from core.training.preference.reference import Referenced, log_probabilities_of
 from tests.kit import trainer as kit
 from tests.kit.trainer import FP32, assert_same, pairs, run_paused, trainer_of
 
@@ -164,7 +164,7 @@ def test_loss_gradients_and_numbers_of_each_row_equal_those_of_trl(name: str, ti
     assert kind
     trainer = trainer_of(tmp_path / "ours", None, **KINDS[name])
     tuned = stirred(trainer.step.tuned)
-    before = [pair for row in pairs(6) for pair in [trainer.step.log_probabilities([row])]]
+    before = [pair for row in pairs(6) for pair in [log_probabilities_of(trainer.step, [row])]]
     rows = [replace(row, reference=tuple(known)) for row, known in zip(pairs(6), before, strict=True)]
     trl = theirs(kind, copy.deepcopy(tuned), AutoTokenizer.from_pretrained(tiny_model), tmp_path / "theirs")
     stirred(tuned), stirred(trl.model)
@@ -220,7 +220,7 @@ def test_on_a_four_bit_base_it_computes_what_it_does_on_that_base_dequantised(
         trainer = trainer_of(tmp_path / name, None, make, objective="dpo", sft_weight=0.5)
         trainer.step.fuse()  # as a run is computed
         stirred(trainer.step.tuned)
-        known = [trainer.step.log_probabilities([row]) for row in pairs(4)]
+        known = [log_probabilities_of(trainer.step, [row]) for row in pairs(4)]
         rows = [replace(row, reference=tuple(each)) for row, each in zip(pairs(4), known, strict=True)]
         stirred(trainer.step.tuned)
         loss = trainer.step.backward([trainer.step.batch(rows)])
@@ -258,7 +258,7 @@ def test_it_is_held_against_what_the_adapter_was_not_against_the_base(compared: 
     """Of a run that trains another one further."""
     trainer = trainer_of(tmp_path, None, objective="dpo", max_steps=1)
     stirred(trainer.step.tuned)
-    expected = trainer.step.log_probabilities([trainer.data.train[0]])
+    expected = log_probabilities_of(trainer.step, [trainer.data.train[0]])
     trainer.run()
     known = trainer.data.train
     assert isinstance(known, Referenced) and known.log_probabilities[0].tolist() == pytest.approx(expected, rel=1e-5)

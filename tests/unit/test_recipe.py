@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 
 from core.errors import RecipeError
 from core.messages import LANGUAGES
@@ -24,6 +25,47 @@ def test_what_cannot_be_together_is_said_before_anything_is_loaded(settings: dic
         Recipe.parse({"data": {"source": "x"}, "adapter": settings})
     assert [problem["key"] for problem in caught.value.message.params["problems"]] == [f"recipe.{key}"]
     assert all("{" not in caught.value.message.render(language) for language in LANGUAGES)
+
+
+REWARDS = {"judges": [{"kind": "number"}]}
+
+
+@pytest.mark.parametrize(
+    ("sections", "key"),
+    [
+        ({"train": {"objective": "grpo"}}, "rewards_alone"),
+        ({"rewards": REWARDS}, "rewards_alone"),
+        ({"rewards": REWARDS, "train": {"objective": "dpo"}}, "rewards_alone"),
+        ({"rewards": REWARDS, "train": {"objective": "grpo", "ranks": 2}}, "rewards_ranks"),
+        ({"rewards": REWARDS, "train": {"objective": "grpo", "ranks": 2, "fsdp": True}}, "rewards_ranks"),
+        ({"rewards": REWARDS, "train": {"objective": "grpo", "offload_layers": 3}}, "rewards_offload"),
+        (
+            {"rewards": REWARDS, "train": {"objective": "grpo"}, "data": {"source": "x", "train_on": "everything"}},
+            "rewards_everything",
+        ),
+        (
+            {
+                "rewards": REWARDS | {"beta": 0.1},
+                "train": {"objective": "grpo"},
+                "adapter": {"init_lora_weights": "pissa"},
+            },
+            "rewards_pissa",
+        ),
+    ],
+)
+def test_what_rewards_do_not_go_together_with_is_said(sections: dict, key: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        Recipe.parse({"data": {"source": "x"}} | sections)
+    assert [problem["key"] for problem in caught.value.message.params["problems"]] == [f"recipe.{key}"]
+    assert all("{" not in caught.value.message.render(language) for language in LANGUAGES)
+
+
+def test_a_recipe_of_rewards_is_read_as_it_was_written_and_packs_a_prompt_with_an_answer() -> None:
+    value = {"data": {"source": "x", "max_length": 100}, "train": {"objective": "grpo"}, "rewards": REWARDS}
+    recipe = Recipe.parse(value)
+    assert Recipe.parse(yaml.safe_load(recipe.dump())) == recipe and recipe.row_length == 100 + 512
+    with pytest.raises(RecipeError, match="judges"):
+        Recipe.parse(value | {"rewards": {"judges": []}})
 
 
 @pytest.mark.parametrize("written", [True, "true"])

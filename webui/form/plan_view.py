@@ -19,7 +19,7 @@ from webui.kit.wording import Wording
 BAR = (
     ("model", ("weights", "dequantised")),
     ("adapter", ("adapter", "gradients", "optimizer")),
-    ("work", ("activations", "logits")),
+    ("work", ("activations", "logits", "drawing")),
     ("rest", ("workspace", "context", "slack")),
 )
 # Warnings that are shown elsewhere: as findings, and as the reason for the length.

@@ -15,6 +15,7 @@ from webui.kit.wording import Wording, field_of
 
 OBJECTIVE: Key = ("train", "objective")
 EXPERTS: Key = ("adapter", "target_parameters")
+UNSHOWN = {"grpo"}  # choices that need a section of the recipe which the page does not show
 # Shown where a model has experts, or rows have a worse answer.
 HIDDEN_AT_FIRST = {EXPERTS, *(("train", name) for name in OF_PREFERENCES)}
 
@@ -84,6 +85,6 @@ def _input(key: Key, kind: FieldKind, w: Wording) -> Html:
 
 
 def _choices(kind: FieldKind, w: Wording) -> list[tuple[str, str]]:
-    named = [(f"wizard.choice_{choice}", choice) for choice in kind.choices or ("yes", "no")]
+    named = [(f"wizard.choice_{choice}", choice) for choice in kind.choices or ("yes", "no") if choice not in UNSHOWN]
     auto = [(w.t("wizard.auto"), AUTO)] if kind.optional else []
     return [*auto, *((w.t(key) if w.knows(key) else choice, choice) for key, choice in named)]

@@ -68,6 +68,15 @@ class Sampler:
                 alive = [alive[row] for row in going]
         return answers
 
+    def rehearse(self, prompts: Sequence[list[int]], copies: int) -> None:
+        """Compute as `draw` does with prompts and answers of this length together, for the memory probe: read them once
+        for all copies, and choose a token for each."""
+        with torch.no_grad(), attention.set_aside(self._model):
+            rows = DecodedRows(self._decoder, prompts, copies)
+            for _ in range(2):
+                logits = rows.next_logits()
+                rows.append(self._choose(logits, torch.zeros(len(logits), dtype=torch.float64))[0])
+
     def _choose(self, logits: torch.Tensor, chance: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the next token of each row and its log-probability at the temperature, (B,) each: the likeliest at 0,
         else the one at chance of the cumulated probabilities. logits: (B, V); chance: (B,) from 0 to 1."""

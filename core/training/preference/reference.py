@@ -15,11 +15,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from core import files
 from core.data.labels import Encoded
 from core.data.sets.pieces import learned_of, lengths_of
-from core.engine.step import Step
+from core.engine.loss import token_losses
+from core.engine.step import Rows, Step
+from core.engine.variants.preference import log_probabilities
 from core.errors import RunError
 from core.progress import Progress
 from core.recipe import Recipe
@@ -58,7 +61,9 @@ def fill_reference(
             for chosen in batches_of(step, part, recipe):
                 reporter.set_stage("reference", Progress(done=done, total=total, unit="rows"))
                 reporter.check()
-                part.log_probabilities[chosen] = np.reshape(step.log_probabilities([part[i] for i in chosen]), (-1, 2))
+                part.log_probabilities[chosen] = np.reshape(
+                    log_probabilities_of(step, [part[i] for i in chosen]), (-1, 2)
+                )
                 done += len(chosen)
         kept = io.BytesIO()
         np.save(kept, np.concatenate([part.log_probabilities for part in parts]))
@@ -67,6 +72,16 @@ def fill_reference(
     for part in parts:
         part.log_probabilities[:] = values[done : done + len(part)]
         done += len(part)
+
+
+@torch.no_grad()
+def log_probabilities_of(step: Step, rows: Rows) -> list[float]:
+    """Return the log-probabilities of the answers of pairs, chosen and rejected in turn."""
+    step.computing = rows
+    batch = step.batch(rows)
+    values: list[float] = log_probabilities(token_losses(step.tuned, batch, step.head), batch).tolist()
+    step.computing = ()
+    return values
 
 
 def _read(path: Path, total: int) -> np.ndarray | None:

@@ -219,6 +219,18 @@ def test_logits_are_never_more_than_a_chunk() -> None:
     assert of(shape, max_length=8192, loss="full", gradient_checkpointing=False).terms["logits"] > 20
 
 
+def test_drawing_answers_needs_memory_only_beyond_what_a_step_needs() -> None:
+    """Keys and values of all answers drawn together; they are freed before the step."""
+    step = of(max_length=1024)
+    assert of(max_length=1024, drawn=1).terms["drawing"] == 0
+    assert of(max_length=1024, drawn=1).on_card_gib == step.on_card_gib
+    many, more = (of(max_length=1024, drawn=rows) for rows in (64, 128))
+    assert more.on_card_gib > many.on_card_gib > step.on_card_gib
+    a_token = 2 * SEVEN_B.num_key_value_heads * SEVEN_B.head_dim * 2 * (SEVEN_B.num_hidden_layers + 1)
+    grown = (more.terms["drawing"] - many.terms["drawing"]) * GIB
+    assert grown == pytest.approx(64 * (1024 * a_token + 28 * SEVEN_B.vocab_size), rel=1e-6)
+
+
 def test_a_target_that_the_model_does_not_have_is_refused() -> None:
     with pytest.raises(RecipeError, match="nonsense"):
         of(target_modules="nonsense")

@@ -640,6 +640,17 @@ def test_start_makes_a_run_with_the_plan_and_its_reasons(wizard: Wizard, service
     assert updates["planning"] is False and updates[wizard.start_step.notice]["visible"] is False
 
 
+def test_a_recipe_that_trains_by_rewards_is_not_opened_but_says_how_it_is_started(
+    wizard: Wizard, tmp_path: Path
+) -> None:
+    """The page would drop its judges."""
+    file = tmp_path / "recipe.yaml"
+    file.write_text("data: {source: gone}\ntrain: {objective: grpo}\nrewards: {judges: [{kind: number}]}\n", "utf-8")
+    filling, _ = wizard.fillings.open_recipe({wizard.goal_step.recipe: str(file)})
+    assert filling.answers == {} and "train RECIPE" in filling.values["notice"]["value"]
+    assert 'value="grpo"' not in str(settings_view.at_hand(EN).value)
+
+
 def test_a_recipe_on_the_page_fills_it_and_missing_data_is_said(wizard: Wizard, tmp_path: Path) -> None:
     file = tmp_path / "recipe.yaml"
     file.write_text(

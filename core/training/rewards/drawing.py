@@ -1,0 +1,271 @@
+"""The rows of a step of training by rewards: draws answers to its questions, has them judged and weighs them. Workers
+only (torch).
+
+Chance is a table seeded by the run's seed and the number of the step, so nothing is saved for it: a resumed run draws
+the same answers. The cache of drawing is freed before the step's forward.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import torch
+
+from core.data.labels import Encoded
+from core.data.sets.pieces import lengths_of
+from core.data.tokenizer import Tokenizer
+from core.engine.decoding.sampler import DrawnAnswer, Sampler, chances
+from core.engine.step import LongestBatch, Rows, Step
+from core.engine.variants.policy import Policy, WeighedAnswer
+from core.errors import RunError
+from core.files import is_out_of_memory
+from core.judges import weighted
+from core.messages import Message, msg
+from core.recipe import Recipe
+from core.runs.reporter import Reporter
+from core.training.rewards.judging import Judged, Judging
+from core.training.rewards.questions import AskedRow, question_of
+from core.training.rewards.reference import with_reference
+
+FEWER_DRAWN = "fewer_drawn"  # in Retreat.reductions, once for each halving of the answers drawn together
+TRIED = 32  # rows whose own answers are judged before the first step
+FIRST_STEPS = 10  # after which a run whose groups never differ is reported
+PASSING = 0.5  # mean reward of the rows' own answers, as a share of the largest, below which that is reported
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Answers to questions, each to `copies` of the same question in turn, with their rewards (NaN: not judged)."""
+
+    questions: list[AskedRow]
+    copies: int
+    answers: list[DrawnAnswer]
+    texts: list[str]
+    judged: Judged
+    rewards: list[float]
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(answer.ids) for answer in self.answers)
+
+    @property
+    def surprise(self) -> float:
+        """Mean negative log-probability of a drawn token, in nats: an estimate of the entropy."""
+        return -sum(map(math.fsum, (answer.logps for answer in self.answers))) / max(1, self.tokens)
+
+    def metrics(self, names: Sequence[str], largest: float) -> dict[str, float]:
+        """Return means over the answers, by TRL's names; shares of groups, ours. largest: the most that an answer can
+        get."""
+        known = [reward for reward in self.rewards if not math.isnan(reward)]
+        groups = [self.rewards[i : i + self.copies] for i in range(0, len(self.rewards), self.copies)]
+        spread = [[reward for reward in group if not math.isnan(reward)] for group in groups]
+        shares = {
+            "frac_reward_zero_std": sum(len(set(group)) < 2 for group in spread),
+            "frac_all_wrong": sum(max(group, default=0.0) <= 0 for group in spread),
+            "frac_all_right": sum(min(group, default=0.0) >= largest - 1e-9 for group in spread),
+        }
+        means = {
+            f"rewards/{name}/mean": statistics.fmean(judged)
+            for name, scores in zip(names, self.judged.scores, strict=True)
+            if (judged := [score for score in scores if score is not None])
+        }
+        return {
+            "reward": statistics.fmean(known) if known else 0.0,
+            "reward_std": statistics.stdev(known) if len(known) > 1 else 0.0,
+            **means,
+            **{name: count / len(groups) for name, count in shares.items()},
+            "completions/mean_length": self.tokens / len(self.answers),
+            "completions/clipped_ratio": sum(not answer.has_ended for answer in self.answers) / len(self.answers),
+            "entropy": self.surprise,
+        }
+
+
+class Drawing:
+    """Draws and weighs the answers of a run. report(what, step, message) logs a decision; save writes a checkpoint, so
+    that a resumed run draws as many together."""
+
+    def __init__(
+        self,
+        step: Step,
+        recipe: Recipe,
+        reporter: Reporter,
+        report: Callable[[str, int, Message], None],
+        save: Callable[[], None],
+        *,
+        tokenizer: Tokenizer,
+        judging: Judging | None = None,
+    ):
+        assert recipe.rewards and isinstance(step.criterion, Policy)
+        self.step, self.settings, self.policy = step, recipe.rewards, step.criterion
+        self.judges = weighted.read(recipe.rewards.judges)
+        self.tokenizer, self._reporter, self._report, self._save = tokenizer, reporter, report, save
+        self._judging = judging or Judging(self.judges)
+        self._seed, self._planned = recipe.train.seed, recipe.train.per_device_train_batch_size
+        model = step.tuned.get_base_model()
+        self._sampler = Sampler(
+            model, step.pad_token_id, tokenizer.stop_ids, recipe.rewards.max_completion_length,
+            recipe.rewards.temperature,
+        )  # fmt: skip
+        self._last: Draw | None = None
+        self._reported, self._undecided = set[str](), {"frac_all_wrong": 0, "frac_all_right": 0}
+
+    @property
+    def largest(self) -> float:
+        return sum(judge.weight for judge in self.judges)
+
+    @property
+    def at_once(self) -> int:
+        """The most answers drawn together."""
+        planned = self._planned * self.settings.num_generations
+        return max(1, planned >> self.step.retreat.reductions.count(FEWER_DRAWN))
+
+    # ---- a step -----------------------------------------------------------------------------------------------------
+    def micro_batches(self, number: int, planned: Sequence[Rows]) -> list[Rows]:
+        """Return the micro-batches of drawn answers that step `number` trains in place of those of the data."""
+        self._reporter.set_stage("drawing")
+        self.step.computing = ()
+        self._last = None
+        questions = [question_of(row, self.tokenizer) for rows in planned for row in rows]
+        draw = self.draw(questions, self._seed * 1_000_003 + number, number)
+        self._last = draw
+        self._look(number, draw)
+        weighed = self.policy.weighed(draw.answers, draw.rewards, draw.copies)
+        if self.policy.beta:
+            weighed = with_reference(weighed, self.step)
+        self._reporter.set_stage("training")
+        parts = self.step.retreat.planned_parts([len(row.input_ids) for row in weighed])
+        return [[weighed[i] for i in part] for part in parts]
+
+    def metrics(self) -> dict[str, float]:
+        """Return the metrics of the last draw."""
+        assert self._last
+        return self.metrics_of(self._last)
+
+    def metrics_of(self, draw: Draw) -> dict[str, float]:
+        return draw.metrics([judge.name for judge in self.judges], self.largest)
+
+    @staticmethod
+    def rows_of(draw: Draw) -> list[Encoded]:
+        """Return the answers of a draw after their prompts, trained or not."""
+        return [
+            Encoded(answer.prompt + answer.ids, [False] * len(answer.prompt) + [True] * len(answer.ids))
+            for answer in draw.answers
+        ]
+
+    @property
+    def surprise(self) -> float:
+        assert self._last
+        return self._last.surprise
+
+    @property
+    def tokens(self) -> int:
+        assert self._last
+        return self._last.tokens
+
+    def draw(self, questions: list[AskedRow], seed: int, number: int, copies: int = 0) -> Draw:
+        """Draw `copies` answers (num_generations unless given) to each question and judge them."""
+        copies = copies or self.settings.num_generations
+        self.step.tuned.eval()
+        answers = self._answers(questions, copies, seed, number)
+        texts = [self.tokenizer.decode(answer.ids).strip() for answer in answers]
+        pairs = [(questions[i // copies].expected, text) for i, text in enumerate(texts)]
+        judged = self._judging.judge(pairs, self._reporter.check)
+        for name, why in judged.problems.items():
+            self.report_once(f"{name} {why.key}", number, msg("rewards.not_judged", judge=name, why=why))
+        return Draw(questions, copies, answers, texts, judged, judged.rewards(self.judges))
+
+    def _answers(self, questions: Sequence[AskedRow], copies: int, seed: int, number: int) -> list[DrawnAnswer]:
+        """Draw the answers, fewer together each time memory runs out."""
+        table = chances(len(questions) * copies, self.settings.max_completion_length, seed)
+        while True:
+            try:
+                return self._drawn_in_parts([question.prompt for question in questions], copies, table)
+            except Exception as error:  # noqa: BLE001 - torch says "no memory" in several types; all others go on
+                if self.at_once == 1 or not is_out_of_memory(error):
+                    raise
+                traceback.clear_frames(error.__traceback__)  # the traceback holds the tensors
+            before = self.at_once
+            self.step.discard_unfinished()
+            self.step.retreat.reductions.append(FEWER_DRAWN)
+            self._report("retreat", number, msg("rewards.fewer_drawn", before=before, now=self.at_once))
+            self._save()
+
+    def _drawn_in_parts(self, prompts: list[list[int]], copies: int, table: torch.Tensor) -> list[DrawnAnswer]:
+        """Draw at most `at_once` answers together: those of whole questions, or a part of those of one."""
+        answers, at_once = list[DrawnAnswer](), self.at_once
+        for start in range(0, len(prompts), max(1, at_once // copies)):
+            some = prompts[start : start + max(1, at_once // copies)]
+            for first in range(0, copies, at_once):
+                count = min(copies - first, at_once)
+                row = start * copies + first
+                rows = table[row : row + len(some) * count]
+                answers += self._sampler.draw(some, count, rows, self._reporter.check)
+        return answers
+
+    # ---- what a person should know ----------------------------------------------------------------------------------
+    def try_judges(self, rows: Rows) -> None:
+        """Judge the own answers of some rows before the first step. Raises RunError for a judge that can judge none of
+        them."""
+        questions = [question_of(rows[i], self.tokenizer) for i in range(min(TRIED, len(rows)))]
+        judged = self._judging.judge([(each.expected, each.expected) for each in questions], self._reporter.check)
+        for judge, scores in zip(self.judges, judged.scores, strict=True):
+            if all(score is None for score in scores):
+                raise RunError("rewards.judge_cannot", judge=judge.name, why=judged.problems[judge.name])
+        rewards = [reward for reward in judged.rewards(self.judges) if not math.isnan(reward)]
+        share = statistics.fmean(rewards) / self.largest
+        key = "rewards.own_answers" if share >= PASSING else "rewards.own_answers_fail"
+        self._report("rewards", 0, msg(key, rows=len(questions), percent=100 * share))
+        if not self.policy.beta and not any(judge.reads_content for judge in self.judges):
+            self._reporter.warn(msg("rewards.form_only"))
+
+    def _look(self, number: int, draw: Draw) -> None:
+        """Keep the best and the worst answer, and report a run whose groups never differ."""
+        metrics = self.metrics()
+        for name in self._undecided:
+            self._undecided[name] += metrics[name] == 1.0
+            if number == self._undecided[name] == FIRST_STEPS:
+                self._report("rewards", number, msg(f"rewards.{name}", steps=number))
+        known = [i for i, reward in enumerate(draw.rewards) if not math.isnan(reward)]
+        if known:
+            best, worst = (choose(known, key=lambda i: draw.rewards[i]) for choose in (max, min))
+            line = {"step": number} | {
+                name: {
+                    "question": self.tokenizer.decode(draw.answers[i].prompt).strip(),
+                    "answer": draw.texts[i],
+                    "reward": draw.rewards[i],
+                }
+                for name, i in (("best", best), ("worst", worst))
+            }
+            with suppress(OSError), open(self._reporter.run.path / "answers.jsonl", "a", encoding="utf-8") as file:
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    def report_once(self, what: str, number: int, message: Message) -> None:
+        if what not in self._reported:
+            self._reported.add(what)
+            self._report("rewards", number, message)
+
+    # ---- memory -----------------------------------------------------------------------------------------------------
+    def longest(self, rows: Rows, count: int) -> LongestBatch:
+        """Return the largest micro-batch that a step can have: the longest prompt with answers as long as they may be.
+        count: rows of a step."""
+        length, answer = int(max(lengths_of(rows))), self.settings.max_completion_length
+        row = WeighedAnswer([self.step.pad_token_id] * (length + answer), [False] * length + [True] * answer)
+        parts = self.step.retreat.planned_parts([length + answer] * (count * self.settings.num_generations))
+        size = len(parts[0])
+        return LongestBatch((row,) * size, size * (length + answer), size * answer, several=len(parts) > 1)
+
+    @torch.no_grad()
+    def rehearse(self, rows: Rows) -> None:
+        """Compute what drawing needs at most, for the memory probe: a cache as long as it can get."""
+        length = int(max(lengths_of(rows))) + self.settings.max_completion_length - 1
+        question = AskedRow([self.step.pad_token_id] * length, "")
+        self.step.tuned.eval()
+        copies = self.settings.num_generations
+        prompts = [question.prompt] * max(1, self.at_once // copies)
+        self._sampler.rehearse(prompts, min(copies, self.at_once))
