@@ -118,8 +118,8 @@ def _answer(chat: ChatClient, comparison: PromptComparison, target: ChatTarget, 
 def _answer_batch(
     chat: ChatClient, comparison: PromptComparison, prompts: list[int], places: dict[Column, int]
 ) -> Iterator[int]:
-    """Generate and save the answers of a batch and yield as _answer; if it fails, retry each prompt alone and leave out
-    those that fail."""
+    """Generate and save the answers of a batch; yield 1 for each, 0 for a prompt left out. After an error of LEFT_OUT
+    each prompt is tried alone and left out if it fails so again; other ChatErrors are raised."""
     if not prompts:
         return
     try:

@@ -258,9 +258,10 @@ class Models:
 
 
 def shape_of(models: Models, name: str) -> ModelShape:
-    """Return the shape of a model named in a terminal: a bare size, an id, a folder with config.json, that file.
+    """Return the shape of a model named in a terminal: a bare size, a folder with config.json, that file, or an id,
+    whose shape is requested from the hub if it is neither on this PC nor in the catalogue. Raises ModelError.
 
-    Opens any path it is given, so it is not for names from a browser. Raises ModelError.
+    Opens any path it is given, so it is not for names from a browser.
     """
     if SIZE.fullmatch(name):
         return shape_of_size(name)

@@ -39,8 +39,9 @@ class Runs:
     workspace: Workspace
 
     def create(self, recipe: Recipe, launcher: str, facts: RunFacts | None = None) -> RunFolder:
-        """Create the folder of a queued run, all or nothing, with its recipe, run.json (under a free name) and state.
-        Raises RunError if it cannot.
+        """Create the folder of a queued run, all or nothing: recipe, state, run.json (the recipe's name, numbered if
+        another run has it, and facts), and a copy of the adapter of facts.parent. Raises RunError if it cannot, or if
+        the parent is gone.
 
         launcher: "app" (the app's supervisor starts it) or "command" (the command that created it does).
         """

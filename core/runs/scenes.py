@@ -192,6 +192,15 @@ def _scene_of(example: Example, source: SceneSource) -> Scene | None:
     return Scene(source=source, turns=prompt, answer=answer[:MAX_ANSWER], tools=tools)
 
 
+def probe_row(example: Example) -> JsonObject | None:
+    """Return a row as a conversation, with which an export is verified later; None for plain text."""
+    if example.text is not None:
+        return None
+    return {"messages": [dict(turn) for turn in conversation(example)]} | (
+        {"tools": json.loads(example.tools)} if example.tools else {}
+    )
+
+
 def _question(text: str) -> SceneTurn:
     return SceneTurn(role="user", content=text)
 

@@ -6,7 +6,6 @@ the page or an earlier run has tokenized are reused (core/data/sets/tokens).
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,15 +23,15 @@ from core.data.sets.pieces import Pieces
 from core.data.sets.stored_rows import Examples
 from core.data.sets.tokens import Tokenized, Tokens
 from core.data.shapes.refused import RefusedRows
-from core.data.tokenizer import Tokenizer, conversation
+from core.data.tokenizer import Tokenizer
 from core.data.validation_split import SMALLEST_SPLIT, own_validation, paragraphs_of
 from core.errors import DataError
-from core.files import JsonObject
 from core.messages import msg
 from core.progress import Progress
 from core.recipe import Data, Recipe
 from core.runs.reporter import Reporter
 from core.runs.run_json import RunFacts
+from core.runs.scenes import probe_row
 
 PROBE_ROWS = 8
 
@@ -185,12 +184,3 @@ def _report(reading: _Reading, chosen: RowSelection, recipe: Recipe, given: int)
 def _report_refused(reading: _Reading) -> None:
     for sentence in reading.refused.messages(reading.read, "template.examples_refused"):
         reading.reporter.warn(sentence)
-
-
-def probe_row(example: Example) -> JsonObject | None:
-    """Return a row as a conversation, with which an export is verified later; None for plain text."""
-    if example.text is not None:
-        return None
-    return {"messages": [dict(turn) for turn in conversation(example)]} | (
-        {"tools": json.loads(example.tools)} if example.tools else {}
-    )

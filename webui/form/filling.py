@@ -61,7 +61,8 @@ class Fillings:
         return filling, {file: None, **updates}
 
     def _open_file(self, path: str, values: FieldValues) -> tuple[Filling, Updates]:
-        """Return the form filled from a recipe; a notice if it cannot be read. Deletes the uploaded file."""
+        """Return the form filled from a recipe, and a notice of what was filled in; only a notice if it cannot be read.
+        Both are among the Filling's values. Deletes the uploaded file."""
         file = Path(path)
         try:
             recipe = Recipe.parse(read_yaml(file), where=file.name)

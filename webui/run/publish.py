@@ -161,8 +161,9 @@ class PublishPanel:
     def begin(
         self, listed: object, opened: str | None, which: object, repo: object, film: object, who: object
     ) -> tuple[object, ...]:
-        """Inputs: listed, opened, which, repo, film, who. Outputs: files, send, notice, listed. Starts the upload;
-        choices changed since the list are listed first."""
+        """Start the upload; if a choice has changed since the files were listed, only list them again. who: who may see
+        the repository, "public", else private. Inputs: listed, opened, which, repo, film, who. Outputs: files, send,
+        notice, listed."""
         if listed != [opened, which, repo, film, who]:
             return self.list(opened, which, repo, film, who)
 

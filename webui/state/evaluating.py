@@ -147,8 +147,9 @@ class Evaluating:
             yield from (path, path.with_name("dataset.json"))
 
     def _read(self, choice: Choice, source: str) -> Ground:
-        """Return the questions of the test set, or held-out ones, with judge and proposed system prompt. Raises
-        ChatError without questions."""
+        """Return what the choice comes to: the questions of its test set, else the first held-out ones of source, its
+        dataset ("": none), with training rows, judge and proposed system prompt. Raises GarageError, without questions
+        ChatError."""
         learned, test_set = self._learned(choice, source), None
         if choice.questions.startswith(SET):
             test_set = sets.open_set(self._workspace, choice.questions.removeprefix(SET))

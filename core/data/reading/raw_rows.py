@@ -29,8 +29,8 @@ READERS: dict[str, Callable[[Source, Limits], Items]] = {
 
 
 def converted(raw: RawRow, source: Source) -> RawRow:
-    """Return a row as dataset_info.json describes it; otherwise with its request, nested fields as columns and class
-    names for their numbers."""
+    """Return a row as dataset_info.json describes it; without that, a batch result with the question of its request
+    file, nested fields of known shapes as columns, and class names for class numbers."""
     if source.layout:
         return replace(raw, value=source.layout.apply(raw.value)) if isinstance(raw.value, dict) else raw
     value, omissions = unfolded(with_request(raw.value, source) if source.requests else raw.value)

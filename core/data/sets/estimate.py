@@ -22,8 +22,8 @@ _CJK = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef\U000200
 
 
 def counted(example: Example, learning: Learning) -> list[Counted]:
-    """Return the estimated examples of a row, two for a pair; a plain text gets no borders. Raises TemplateError if a
-    row should be a pair and is none."""
+    """Return the examples of a row, two for a pair, with estimated tokens. Where a plain text may be cut (its borders)
+    stays empty. Raises TemplateError if pairs are learned and the row is none."""
     if learning.pairs:
         return [_conversation(turns, example.tools, learning) for turns in sides(example)]
     if example.text is not None:
