@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -220,6 +221,31 @@ def test_which_column_is_the_answer_is_asked_and_chosen_by_a_press(
     kit.expect(page.locator("#learned-row .lg-learned").first).to_contain_text(re.compile("Versand|Zahlung"))
     kit.expect(page.locator("#start")).not_to_have_text(w.t("wizard.start_missing_answer"))
     kit.expect(page.locator("#start-notice")).to_be_hidden()
+    watch.check()
+    page.context.close()
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("language", ["en", "zh", "de"])
+def test_lines_that_are_no_running_text_are_asked_about_and_taken_by_a_press(
+    language: str, chrome: Browser, app: kit.App, tmp_path: Path
+) -> None:
+    """Seen: scripts, entries with marks and lists were trained as prose, without a word."""
+    w = Wording(language)
+    page, watch = opened(chrome, app, f"/?lang={language}", viewport=kit.PHONE if language == "de" else None)
+    upload(page, tmp_path / f"bot-{language}.txt", "".join(f"hello {n} \\ I am here, {language}\n" for n in range(24)))
+    kit.expect(page.locator("#start")).to_have_text(w.t("wizard.start_missing_answer"))
+    readings = page.locator("#readings .lg-reading")
+    kit.expect(readings).to_have_count(1)
+    kit.expect(readings.first).to_contain_text(w.t("reading_choices.text_is", column="text"))
+    kit.expect(page.locator("#readings")).to_contain_text(w.t("reading_choices.is_right"))
+    if shots := os.environ.get("LORA_GARAGE_SHOTS"):
+        page.screenshot(path=f"{shots}/{language}.png", full_page=True)
+    kit.nothing_found(page, f"lines-{language}")
+    assert kit.overflow(page) <= 0
+    readings.first.locator("button").click()
+    kit.expect(readings).to_have_count(0)
+    kit.expect(page.locator("#start")).not_to_have_text(w.t("wizard.start_missing_answer"))
     watch.check()
     page.context.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, get_args
 
@@ -14,6 +15,8 @@ from core.messages import msg
 from core.recipe import Format
 
 FORMATS: tuple[Format, ...] = get_args(Format)  # in the order in which they are tried
+
+_WRITTEN_LIST = re.compile(r"\s*(?:\Z|\[\s*[\[{\]'\"]|\{)")  # of turns, as JSON
 
 SAMPLE_ROWS = 100  # rows by which the format of a file is recognized
 
@@ -68,16 +71,19 @@ def format_of(values: Mapping[str, Any]) -> Format | None:
     for name in FORMATS:
         needed = [aliases for ours, aliases in COLUMNS[name].items() if ours not in OPTIONAL]
         if all(any(alias in present for alias in aliases) for aliases in needed):
-            if name in ("messages", "sharegpt"):
-                return _format_of_conversation(present)
-            return name
+            if name not in ("messages", "sharegpt"):
+                return name
+            if format := _format_of_conversation(present):
+                return format
     return None
 
 
-def _format_of_conversation(values: Mapping[str, object]) -> Format:
-    """Return the format by the keys of the first turn, or by the column's name if there is no turn."""
+def _format_of_conversation(values: Mapping[str, object]) -> Format | None:
+    """Return the format by the keys of the first turn, or by the column's name if there is no turn; None for a text."""
     column = next(alias for alias in COLUMNS["messages"]["messages"] if alias in values)
     turns = values[column]
     if isinstance(turns, list) and turns and isinstance(turns[0], dict):
         return "sharegpt" if "from" in turns[0] else "messages"
+    if isinstance(turns, str) and not _WRITTEN_LIST.match(turns):
+        return None
     return "messages" if column == "messages" else "sharegpt"

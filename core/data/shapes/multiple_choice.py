@@ -255,7 +255,7 @@ def _with_right_one(values: Sequence[Columns], names: Sequence[str], place: Plac
     if place.kind != "columns" or right is None:
         return place
     shown = [(_text(each.peek(right)), [_text(each.peek(name)) for name in place.names]) for each in values]
-    are_keys = all(_KEY.fullmatch(text) for text, _ in shown)
+    are_keys = all(_KEY.fullmatch(str(each.peek(right))) for each in values)
     bare = [(reading.without_mark(text), others) for text, others in shown]  # "B: Paris" is a key with its text
     is_apart = not are_keys and all(text not in others for text, others in bare if text)
     return Place("apart", (right, *place.names)) if is_apart else place

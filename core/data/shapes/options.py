@@ -251,6 +251,7 @@ def columns_of_options(names: Sequence[str]) -> list[str]:
 
     names: in lower case. Only a family that counts from a, 0 or 1 without a gap is one.
     """
+    has_key = any(name in RIGHT for name in names)  # then 1, 2, 3 alone are options too
     families: dict[str, dict[str, str]] = {}
     for name in names:
         match = _ORDINAL.fullmatch(name)
@@ -258,7 +259,7 @@ def columns_of_options(names: Sequence[str]) -> list[str]:
         if match and (not match[1] or words and words[-1] in _EACH):
             families.setdefault(match[1].strip(" _-."), {})[match[2]] = name
     for prefix, members in families.items():
-        for ordinals in ("abcdefghij", *(() if not prefix else ("0123456789", "123456789"))):
+        for ordinals in ("abcdefghij", *(("0123456789", "123456789") if prefix or has_key else ())):
             run = [*takewhile(lambda ordinal: ordinal in members, ordinals)]  # noqa: B023 - used at once
             if len(run) >= (2 if prefix else 3):
                 return [members[ordinal] for ordinal in run]

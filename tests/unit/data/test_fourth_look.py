@@ -110,6 +110,22 @@ def test_options_of_one_key_each_and_a_key_with_its_text_are_read(tmp_path: Path
     ]
 
 
+def test_numbers_alone_name_options_beside_a_key(tmp_path: Path) -> None:
+    rows = [{"Question": "Where?", "1": "Rome", "2": "Paris", "3": "Bern", "Correct": key} for key in (1, 2, 3)]
+    (tmp_path / "a.json").write_text(json.dumps(rows), "utf-8")
+    assert [one.messages[-1].content for _, one in examples_of(tmp_path / "a.json")] == [
+        "A. Rome",
+        "B. Paris",
+        "C. Bern",
+    ]
+
+
+def test_a_conversation_that_is_one_text_is_asked_about(tmp_path: Path) -> None:
+    """Seen: every row was refused because a list was expected."""
+    rows = [{"conversation": f"[shu] Hello, are you number {n}.\n[Prayer] Hi there, I am {n}."} for n in range(9)]
+    assert offered(tmp_path, rows) == ["conversation~"]
+
+
 def test_a_number_that_stands_for_something_in_an_unread_list_is_no_answer(tmp_path: Path) -> None:
     """Seen: "0" was trained as the answer to every question."""
     for answer, name, unread in [
