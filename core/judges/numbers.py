@@ -119,13 +119,13 @@ def _read(match: re.Match[str]) -> list[Quantity]:
 def _value(number: str, decimal: str) -> float | None:
     """Return the value of a number as read with a decimal separator, thousands grouped by the other or a space; None if
     it cannot be."""
-    whole, separator, fraction = number.partition(decimal)
+    integer, separator, fraction = number.partition(decimal)
     if separator and not fraction.isdigit():
         return None
     thousands = {",": ".", ".": ","}[decimal]
-    if not re.fullmatch(rf"\d*|[1-9]\d{{0,2}}(?:[{re.escape(thousands)}'{_SPACES}]\d{{3}})+", whole):
+    if not re.fullmatch(rf"\d*|[1-9]\d{{0,2}}(?:[{re.escape(thousands)}'{_SPACES}]\d{{3}})+", integer):
         return None
-    value = float(re.sub(r"\D", "", whole or "0") + "." + (fraction or "0"))
+    value = float(re.sub(r"\D", "", integer or "0") + "." + (fraction or "0"))
     return value if math.isfinite(value) else None
 
 

@@ -93,8 +93,8 @@ def _keys_of_row(example: Example) -> Iterator[int]:
 
 def _new(prompts: Iterable[Prompt | None], keys: frozenset[int]) -> Iterator[Prompt]:
     """Yield the prompts that have an expected answer and are not among keys, each question once."""
-    seen = set(keys)
+    known_keys = set(keys)
     for prompt in prompts:
-        if prompt and prompt.expected and (key := key_of(prompt.turns)) not in seen:
-            seen.add(key)
+        if prompt and prompt.expected and (key := key_of(prompt.turns)) not in known_keys:
+            known_keys.add(key)
             yield prompt

@@ -107,14 +107,17 @@ def table_of(evaluation: SetEvaluation) -> Table | None:
 
 def earlier_table(workspace: Workspace, table: Table) -> Table | None:
     """Return the newest earlier evaluation of the same test set with another fine-tuned model; None without one."""
-    here, lineup = table.tuned, table.evaluation.lineup
-    if here is None or lineup.test_set is None:
+    place, lineup = table.tuned, table.evaluation.lineup
+    if place is None or lineup.test_set is None:
         return None
     for other in SetEvaluation.all_of(workspace):
         if other.lineup.test_set and other.lineup.test_set[0] == lineup.test_set[0] and other.id < table.evaluation.id:
             earlier = Table(other, table.judge)
-            there = earlier.tuned
-            if there is not None and earlier.contestants[there].weights != table.contestants[here].weights:
+            earlier_place = earlier.tuned
+            if (
+                earlier_place is not None
+                and earlier.contestants[earlier_place].weights != table.contestants[place].weights
+            ):
                 return earlier
     return None
 

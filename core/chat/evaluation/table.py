@@ -188,8 +188,8 @@ class Table:
     def lost(self, earlier: Table) -> tuple[list[int], Message | None]:
         """Return the numbers of the questions that an earlier evaluation's fine-tuned model answered right and this
         one's does not; and why the two cannot be compared, if they cannot. ([], None) without fine-tuned models."""
-        here, there = self.tuned, earlier.tuned
-        if here is None or there is None:
+        place, earlier_place = self.tuned, earlier.tuned
+        if place is None or earlier_place is None:
             return [], None
         if earlier.evaluation.settings != self.evaluation.settings:
             return [], msg("evaluation.other_settings", id=earlier.evaluation.id)
@@ -197,8 +197,8 @@ class Table:
         lost = []
         for number in self.counted:
             at = before.get(question_key(self.evaluation.lineup.prompts[number]))
-            was = None if at is None else earlier.verdicts.get((at, there))
-            if was and was.outcome == "right" and self.verdicts[number, here].outcome != "right":
+            was = None if at is None else earlier.verdicts.get((at, earlier_place))
+            if was and was.outcome == "right" and self.verdicts[number, place].outcome != "right":
                 lost.append(number)
         return lost, None
 

@@ -123,12 +123,12 @@ def passages_of(blocks: Iterable[Block], seed: int = 0) -> list[Passage]:
     longer than MAX_BYTES is divided at its sentences, a table longer than TABLE_BYTES at its lines.
     """
     passages, above, current, place = list[Passage](), list[tuple[int, str]](), _Open(), 0
-    for whole in blocks:
-        if whole.joint is None:
+    for paragraph in blocks:
+        if paragraph.joint is None:
             if current.has_body:
                 passages.append(current.passage(len(passages)))
             above, current, place = [], _Open(), 0
-        for block in _parts(whole):
+        for block in _parts(paragraph):
             place += len(block.joint or "")
             heading, size = _HEADING.match(block.text), _size(current.text)
             if current.has_body and (size + _size(block.text) > MAX_BYTES or (heading and size >= MIN_BYTES)):

@@ -70,19 +70,19 @@ def _style(lines: Iterable[str]) -> _LogStyle | None:
     """Return the notation of an IRC log or script by its first lines. None unless nearly all are messages, of at least
     two names that write repeatedly and are no programs, levels or tags."""
     lines = [line.rstrip("\n") for line in lines if line.strip()]
-    for name, said in _SAID.items():
-        nicks = Counter(match["nick"] for line in lines if (match := said.match(line)))
-        events = sum(bool(_EVENT.match(line)) and not said.match(line) for line in lines)
+    for name, message in _SAID.items():
+        nicks = Counter(match["nick"] for line in lines if (match := message.match(line)))
+        events = sum(bool(_EVENT.match(line)) and not message.match(line) for line in lines)
         of_chat = nicks.total() + events
         is_markup = name == "angles" and any(f"</{nick}>" in line for nick in nicks for line in lines)
         least = 4 if name == "colon" else 2
         are_people = len(nicks) > 1 and 2 * len(nicks) <= max(4, nicks.total()) and nicks.total() >= least
         are_people = are_people and not any(nick.lower() in _LEVELS or _PROCESS.search(nick) for nick in nicks)
         if name == "script":
-            said_by = [match["nick"].strip() for line in lines if (match := said.match(line))]
+            said_by = [match["nick"].strip() for line in lines if (match := message.match(line))]
             are_people, of_chat = are_people and _are_speakers(said_by), nicks.total()
         if are_people and not is_markup and of_chat >= _LEAST.get(name, 0.8) * len(lines):
-            return _LogStyle(name, said)
+            return _LogStyle(name, message)
     return None
 
 
@@ -108,11 +108,11 @@ def messages(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
     with source.path.open(encoding=source.encoding) as file:
         for number, line in enumerate(file, 1):
             line = line.rstrip("\n")
-            said = style.said.match(line)
-            action = None if said else _ACTION.match(line)
+            message = style.said.match(line)
+            action = None if message else _ACTION.match(line)
             # Only of somebody who has written: other lines of this form are the app's.
             is_action = action is not None and action["nick"] in nicks and not _BY_APP.match(action["text"])
-            match = said or (action if is_action else None)
+            match = message or (action if is_action else None)
             if match is None and not _EVENT.match(line):
                 if current and line.strip():
                     current = current._replace(text=f"{current.text}\n{line}")
@@ -126,7 +126,7 @@ def messages(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
                 current = ExportedMessage("", line, omission=Omission("chat", "app"), line=number)
                 continue
             nicks.add(match["nick"])
-            text = match["text"] if said else f"* {match['nick']} {match['text']}"
+            text = match["text"] if message else f"* {match['nick']} {match['text']}"
             is_model = role_of(match["nick"]) == "assistant"
             current = ExportedMessage(match["nick"].strip(), text, clock.time(match), line=number, is_model=is_model)
     if current:

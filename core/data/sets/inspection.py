@@ -239,9 +239,9 @@ def _assumptions(source: Source, decision: Decision, choices: Choices) -> list[M
     key = {"names": "data.note_by_names", "content": "data.note_guessed"}.get(decision.evidence)
     roles_note = [msg(key, taken=taken)] if taken and key else []
     texts = [name for name, role in roles.items() if role == "text"]
-    asked = next((name for name in texts if meaning_of(name) == "question"), None)
-    if asked and len(decision.readings) == 1 and decision.evidence in ("content", "none"):
-        roles_note.append(msg("data.note_no_answers", column=asked))
+    question = next((name for name in texts if meaning_of(name) == "question"), None)
+    if question and len(decision.readings) == 1 and decision.evidence in ("content", "none"):
+        roles_note.append(msg("data.note_no_answers", column=question))
     return [*roles_note, *([msg("data.note_header_unsaid")] if header else [])]
 
 

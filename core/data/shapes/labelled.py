@@ -103,9 +103,9 @@ def _questions_of_a_text(value: Mapping[str, Any], key: str) -> Iterator[Any]:
     shared, questions = {name: part for name, part in value.items() if name != key}, value[key]
     if questions and all(isinstance(each, dict) and "followup" in each and "question" in each for each in questions):
         text = str(shared.pop("context", "") or "")
-        asked = [str(each["question"]) for each in questions]
-        asked[0] = f"{text}\n\n{asked[0]}" if text else asked[0]
-        yield shared | {"questions": asked, "answers": [_answer_text(each) for each in questions]}
+        wordings = [str(each["question"]) for each in questions]
+        wordings[0] = f"{text}\n\n{wordings[0]}" if text else wordings[0]
+        yield shared | {"questions": wordings, "answers": [_answer_text(each) for each in questions]}
         return
     for each in questions:
         names = _other_names(each) if isinstance(each, dict) and key in _QUESTION_LISTS else {}

@@ -52,12 +52,14 @@ def compared(values: Columns, notes: Notes) -> dict[str, Any] | None:
     if pair is None:
         return None
     name = next(name for name in _QUESTIONS if has_value(values.peek(name)) or name == _QUESTIONS[-1])
-    asked = values.peek(name)
-    if isinstance(asked, dict):  # WebGPT
-        asked = next((asked[key] for key in ("full_text", "text", "content") if isinstance(asked.get(key), str)), asked)
-    if name in _NO_PROMPTS or asked is not values.peek(name):
+    prompt = values.peek(name)
+    if isinstance(prompt, dict):  # WebGPT
+        prompt = next(
+            (prompt[key] for key in ("full_text", "text", "content") if isinstance(prompt.get(key), str)), prompt
+        )
+    if name in _NO_PROMPTS or prompt is not values.peek(name):
         values.take(name)
-        pair["prompt"] = asked
+        pair["prompt"] = prompt
     return pair
 
 
@@ -88,12 +90,12 @@ def _flagged(values: Columns) -> dict[str, Any] | None:
         texts = [
             n for n in values if n not in (one, other, flag) and isinstance(values.peek(n), str) and not is_about(n)
         ]
-        asked = column_named(texts, "question") or (texts[0] if len(texts) == 1 else None)
-        if asked is None or f"{other}{flag.removeprefix(one)}" in flags:
+        question = column_named(texts, "question") or (texts[0] if len(texts) == 1 else None)
+        if question is None or f"{other}{flag.removeprefix(one)}" in flags:
             continue
-        values.take(one, other, flag, asked)
+        values.take(one, other, flag, question)
         better, worse = (one, other) if number_of(values.peek(flag)) == 1 else (other, one)
-        return {"prompt": values.peek(asked), "chosen": values.peek(better), "rejected": values.peek(worse)}
+        return {"prompt": values.peek(question), "chosen": values.peek(better), "rejected": values.peek(worse)}
     return None
 
 

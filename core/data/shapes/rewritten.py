@@ -156,17 +156,17 @@ def _prompt_and_completion(values: Columns, notes: Notes) -> dict[str, object] |
 def _answered_apart(values: Columns, notes: Notes) -> dict[str, object] | None:
     """Return a conversation that ends with the question, as sets for reinforcement learning have it, with the answer of
     a column of its own. None for other rows."""
-    asked = next((name for name in ("messages", "prompt") if isinstance(values.peek(name), list)), None)
-    if asked is None:
+    turns_column = next((name for name in ("messages", "prompt") if isinstance(values.peek(name), list)), None)
+    if turns_column is None:
         return None
-    turns, reward = values.peek(asked), values.peek("reward_model")
+    turns, reward = values.peek(turns_column), values.peek("reward_model")
     column = next((name for name in _ANSWERS_APART if isinstance(values.peek(name), str | int | float)), "reward_model")
     answer = (
         reward.get("ground_truth") if column == "reward_model" and isinstance(reward, dict) else values.peek(column)
     )
     if not turns or not _is_by("user", turns[-1]) or not isinstance(answer, str | int | float):
         return None
-    values.take(asked, column)
+    values.take(turns_column, column)
     return {"messages": [*turns, {"role": "assistant", "content": str(answer)}]}
 
 

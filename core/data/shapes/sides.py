@@ -80,8 +80,8 @@ class Decision:
         lines = [one for one in every if one.evidence == "none" and len(one.readings) == 1]
         few = lines if 2 * len(lines) < len(every) else []  # of which each is noted
         every = [one for one in every if one not in few and (one.readings or one.evidence == "content")]
-        asked = Counter(one for one in every if one.evidence == "none").most_common(1)
-        doubtful = asked[0][0] if asked else next((one for one in every if one.evidence == "content"), None)
+        questions = Counter(one for one in every if one.evidence == "none").most_common(1)
+        doubtful = questions[0][0] if questions else next((one for one in every if one.evidence == "content"), None)
         roles = {n: role for one in every if one is doubtful or one.evidence != "none" for n, role in one.roles.items()}
         if doubtful is None:
             return cls((roles,), every[0].evidence) if every else cls()
@@ -336,12 +336,12 @@ def _question_to_person(readings: Iterable[Mapping[str, Role]]) -> Decision:
 
 def _beside(table: _Table, taken: Roles) -> dict[str, Role]:
     """Return {column: role} of the context and system columns, by their names, that no reading uses yet."""
-    found: dict[str, Role] = {}
+    roles_beside: dict[str, Role] = {}
     for role in ("context", "system"):
         name = next((name for name in table.named(role) if name not in taken), None)
         if name is not None:
-            found[name] = role
-    return found
+            roles_beside[name] = role
+    return roles_beside
 
 
 def _lettered(table: _Table) -> Decision | None:

@@ -36,19 +36,19 @@ _ASSERTION = re.compile(r"(?:([\w-]+)(?:\([\d.]+\))?:\s?)?(.*)", re.DOTALL)
 def traced(values: Columns, notes: Notes) -> dict[str, Any] | None:
     """Return a trace as messages, None for a row that is none. Raises Flaw for one without an answer, with a number for
     it, with several texts, or with only one side of a batch."""
-    for asked, answered in _PAIRS:
-        given, reply = _sides(values, asked, answered)
-        if given is None or asked == "messages" and not _is_completion(reply):
+    for input_key, answered in _PAIRS:
+        given, reply = _sides(values, input_key, answered)
+        if given is None or input_key == "messages" and not _is_completion(reply):
             continue
-        values.take(asked, answered)
+        values.take(input_key, answered)
         if not has_value(reply):
             raise Flaw("data.trace_unanswered", field=answered)
-        question = _turns(given, "user", asked, notes)
+        question = _turns(given, "user", input_key, notes)
         answer = _turns(reply, "assistant", answered, notes)
-        if asked not in BATCHES.values() and not any(_is_text(turn) for turn in answer):
-            keys = [*given] if isinstance(given, dict) else [asked]
+        if input_key not in BATCHES.values() and not any(_is_text(turn) for turn in answer):
+            keys = [*given] if isinstance(given, dict) else [input_key]
             if len(keys) > 1:
-                raise Flaw("data.trace_score", field=answered, fields=[f"{asked}.{key}" for key in keys][:10])
+                raise Flaw("data.trace_score", field=answered, fields=[f"{input_key}.{key}" for key in keys][:10])
         return {"messages": [*question, *answer]}
     _refuse_half_of_batch(values)
     return None

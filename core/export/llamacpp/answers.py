@@ -94,10 +94,10 @@ def _result(workspace: Workspace, export: str) -> ExportResult:
 
 
 def _tools(workspace: Workspace) -> tools.Tools:
-    found = tools.find(workspace)
-    if found is None:
+    downloaded = tools.find(workspace)
+    if downloaded is None:
         raise ExportError(tools.state(workspace))
-    return found
+    return downloaded
 
 
 if __name__ == "__main__":

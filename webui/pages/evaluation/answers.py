@@ -73,8 +73,8 @@ def _row(table: Table, number: int, is_open: bool, w: Wording) -> Iterator[Html]
     for place, one in enumerate(table.contestants):
         verdict, answer = table.verdicts.get((number, place)), table.answers.get((number, place))
         outcome = verdict.outcome if verdict else None
-        said = w.t(f"evaluation_view.{outcome or 'unjudged'}")
-        spoken = f"{name_of(one, w)}: {said}"
+        outcome_words = w.t(f"evaluation_view.{outcome or 'unjudged'}")
+        spoken = f"{name_of(one, w)}: {outcome_words}"
         mark = tag("span", MARKS[outcome], role="img", aria_label=spoken, title=spoken)
         text = " ".join(answer.text.split())[:MAX_CELL] if answer else ""
         cells.append(tag("td", mark, tag("span", text, class_="ev-cell-text", dir="auto", aria_hidden="true"),
@@ -102,8 +102,8 @@ def _opened(table: Table, number: int, w: Wording) -> Iterator[Html]:
         name = tag("b", tag("span", MARKS[outcome], class_=f"ev-{outcome}", aria_hidden="true"), name_of(one, w))
         reason = tag("span", why, class_="ev-why") if why else None
         votes = _votes(table, number, place, w) if answer else None
-        said = tag("span", _text(answer.text if answer else ""), reason, votes)
-        yield tag("div", name, said, class_="ev-answer")
+        text_and_votes = tag("span", _text(answer.text if answer else ""), reason, votes)
+        yield tag("div", name, text_and_votes, class_="ev-answer")
 
 
 def _votes(table: Table, number: int, place: int, w: Wording) -> Html:
