@@ -47,7 +47,10 @@ def propose(expected_answers: Sequence[str]) -> JudgeSpec:
     if _share_of(texts, _is_number) >= MIN_SHARE:
         return NumberJudge(decimal=_decimal(texts))
     by_label = Counter(map(comparable, texts))
-    if len(by_label) <= min(MAX_LABELS, len(texts) / TIMES_EACH) and _longest(by_label) <= LABEL_WORDS:
+    if (
+        len(by_label) <= min(MAX_LABELS, len(texts) / TIMES_EACH)
+        and max(len(words(text)) for text in by_label) <= LABEL_WORDS
+    ):
         spelling = {comparable(text): text for text in reversed(texts)}
         return LabelJudge(labels=tuple(spelling[label] for label, _ in by_label.most_common()))
     if median(len(words(text)) for text in texts) <= FACT_WORDS:
@@ -57,10 +60,6 @@ def propose(expected_answers: Sequence[str]) -> JudgeSpec:
 
 def _share_of(texts: Sequence[str], is_kind: object) -> float:
     return sum(map(bool, map(is_kind, texts))) / len(texts)  # type: ignore[call-overload]
-
-
-def _longest(texts: Counter[str]) -> int:
-    return max(len(words(text)) for text in texts)
 
 
 def _is_json(text: str) -> bool:
