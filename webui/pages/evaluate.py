@@ -17,7 +17,7 @@ from core.workspace import names
 from webui.kit.html import Html, join, muted, notice, tag
 from webui.kit.wording import Wording
 from webui.pages.evaluation.answers import answers
-from webui.pages.evaluation.chooser import choice_of, details, fields_of
+from webui.pages.evaluation.chooser import choice_of, details, fields_of, further_options
 from webui.pages.evaluation.fields import Options
 from webui.pages.evaluation.test_sets import MAX_TEXT, every_set, imported, set_name, test_sets
 from webui.pages.page_around import PageAround
@@ -71,7 +71,7 @@ class EvaluatePlace:
         how = notice(problem, "warn")
         if ground is not None:
             spec = table.judge if table else self.services.evaluating.judge(choice, ground)
-            how = details(choice, ground, spec, table is None, w)
+            how = details(choice, ground, spec, further_options(self.services, choice.model, w), table is None, w)
         start, lines = self._press(choice, table.evaluation if table else None)
         return tag(
             "section",

@@ -178,7 +178,9 @@ def _share(table: Table, place: int, w: Wording) -> Html:
 
 
 def name_of(one: Contestant, w: Wording) -> str:
-    """Return a contestant's name: "Base model with examples"."""
+    """Return a contestant's name: "Base model with examples"; of another run or a checkpoint its label."""
+    if one.label.partition("+")[0] not in ("base", "tuned"):
+        return one.label
     return name_in_words("+".join([one.column, *["prompt"] * bool(one.system), *["examples"] * bool(one.examples)]), w)
 
 

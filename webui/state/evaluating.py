@@ -45,8 +45,8 @@ class Choice:
     """The model, questions, contestants and judge that a person chose.
 
     model: run:<id> or base:<model>. questions: set:<name>, data:<dataset>, whose rows would be trained on, or "" for
-    what a run has kept out of training. who: contestants, all without any. prompt: a system prompt, judge: a kind of
-    judge; "" for the proposed one.
+    what a run has kept out of training. who: contestants, all without any. also: one more, run:<id> or
+    run:<id>@<checkpoint>. prompt: a system prompt, judge: a kind of judge; "" for the proposed one.
     """
 
     model: str
@@ -54,6 +54,7 @@ class Choice:
     who: tuple[str, ...] = ()
     prompt: str = ""
     judge: str = ""
+    also: str = ""
 
     @property
     def run_id(self) -> str:
@@ -70,11 +71,11 @@ class Choice:
         return (self.model, self.questions) == (other.model, other.questions)
 
     def is_of(self, evaluation: SetEvaluation) -> bool:
-        """Return whether an evaluation is of this model."""
-        return any(
-            (one.run == self.run_id and one.column == "tuned") if self.run_id else one.other == self.model
-            for one in evaluation.lineup.contestants
-        )
+        """Return whether an evaluation is of this model; that of a run compares this one, not another."""
+        contestants = evaluation.lineup.contestants
+        if self.run_id:
+            return next((one.run for one in contestants if one.column == "tuned"), None) == self.run_id
+        return any(one.other == self.model for one in contestants)
 
 
 @dataclass(frozen=True)
@@ -186,13 +187,22 @@ class Evaluating:
         """Open or create the evaluation of a choice, keep its judge with it, and return it. Raises GarageError."""
         ground = self.ground(choice)
         system = choice.prompt.strip() or ground.system
-        lineup = list(_contestants(choice, system))
+        lineup = [*_contestants(choice, system), *self._further(choice)]
         if not lineup:
             raise ChatError("evaluate_page.nobody")
         thinking = None if choice.run_id else False
         evaluation = SetEvaluation.prepare(self._workspace, ground.test_set, lineup, ground.learned, thinking)
         keep_judge(self._workspace, evaluation, self.judge(choice, ground))
         return evaluation
+
+    def _further(self, choice: Choice) -> Iterator[Contestant]:
+        """Yield the further run of a choice, at its end or at a checkpoint. Raises RunError if it is gone."""
+        id, _, checkpoint = choice.also.removeprefix(RUN).partition("@")
+        if id:
+            name = Runs(self._workspace).get(id).name
+            yield Contestant(
+                label=f"{name}@{checkpoint}" if checkpoint else name, run=id, checkpoint=checkpoint or None
+            )
 
     def judge(self, choice: Choice, ground: Ground) -> JudgeSpec:
         """Return the chosen judge, else the proposed one. Raises ChatError for an unknown kind."""

@@ -90,9 +90,9 @@ def contestants_of_run(run: RunFolder, system: str) -> Iterator[Contestant]:
 
 
 def newest(workspace: Workspace, run_id: str) -> SetEvaluation | None:
-    """Return the newest evaluation of a run; None without one."""
+    """Return the newest evaluation of a run, whose first fine-tuned contestant it is; None without one."""
     for evaluation in SetEvaluation.all_of(workspace):
-        if any(one.run == run_id and one.column == "tuned" for one in evaluation.lineup.contestants):
+        if next((one.run for one in evaluation.lineup.contestants if one.column == "tuned"), None) == run_id:
             return evaluation
     return None
 

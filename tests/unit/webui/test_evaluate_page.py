@@ -12,7 +12,7 @@ import pytest
 from core.chat.comparison import ComparisonAnswer
 from core.chat.evaluation import sets
 from core.chat.evaluation.evaluation import SetEvaluation
-from core.chat.evaluation.of_run import JUDGE, contestants_of_run
+from core.chat.evaluation.of_run import JUDGE, contestants_of_run, newest
 from core.chat.prompts import MAX_BYTES, Prompt
 from core.errors import GarageError
 from core.files import JsonObject
@@ -282,6 +282,28 @@ def test_contestants_are_those_that_are_chosen(place: EvaluatePlace, space: Work
     assert JUDGE_SPEC.validate_json((evaluation.path / JUDGE).read_bytes()) == ExactJudge()
     alone = place.services.evaluating.prepare(Choice("base:starter", f"set:{mine.name}", ("base",)))
     assert [(one.label, one.other) for one in alone.lineup.contestants] == [("base", "base:starter")]
+
+
+def test_another_run_is_compared_and_the_evaluation_stays_that_of_the_first(
+    place: EvaluatePlace, space: Workspace, run: RunFolder
+) -> None:
+    other, mine = trained(space, "Other"), own_set(space)
+    place.services.snapshots.now(fresh=True)
+    fields = {"model": f"run:{run.id}", "questions": f"set:{mine.name}", "also": f"run:{other.id}"}
+    assert f'value="run:{other.id}" selected' in drawn(place, **fields)
+    assert "selected" in drawn(place, **fields | {"also": "run:../x@checkpoint-1"})
+    choice = Choice(f"run:{run.id}", f"set:{mine.name}", ("base", "tuned"), also=f"run:{other.id}")
+    evaluation = place.services.evaluating.prepare(choice)
+    assert [one.label for one in evaluation.lineup.contestants] == ["base", "tuned", "Other"]
+    for number, prompt in enumerate(mine.prompts):
+        for at in range(3):
+            text = str(prompt.expected) if at else "maybe"
+            evaluation.add(ComparisonAnswer(prompt=number, contestant=at, text=text, tokens=1, seconds=0.1,
+                                            finish_reason="stop"))  # fmt: skip
+    html = drawn(place, **fields)
+    assert ">Other</th>" in html and ">Fine-tuned model</th>" in html
+    assert "ev-conclusion" not in drawn(place, **fields | {"model": f"run:{other.id}", "also": ""})
+    assert newest(space, other.id) is None and newest(space, run.id) is not None
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

@@ -221,7 +221,7 @@ def test_a_run_that_waits_in_a_held_queue_is_no_training(
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_contestant_has_a_name_in_every_language(language: str) -> None:
     names = {
-        name_of(Contestant(label="x", run="r", column=column, system=system, examples=examples), Wording(language))
+        name_of(Contestant(label=column, run="r", column=column, system=system, examples=examples), Wording(language))
         for column in ("base", "tuned")
         for system in ("", "Briefly.")
         for examples in (0, 5)

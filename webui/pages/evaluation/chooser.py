@@ -14,7 +14,7 @@ from core.models.library import ModelRef
 from webui.kit import samples
 from webui.kit.html import Html, join, muted, tag
 from webui.kit.wording import Wording
-from webui.pages.chat_choices import target_choices
+from webui.pages.chat_choices import checkpoint_choices, target_choices
 from webui.pages.evaluation.answers import MARKS
 from webui.pages.evaluation.fields import Options, select
 from webui.pages.evaluation.test_sets import every_set, set_name
@@ -44,7 +44,16 @@ def choice_of(services: Services, fields: JsonObject, w: Wording) -> tuple[Choic
     if texts.get("judge") in CHOSEN_BY_NAME:
         choice = replace(choice, judge=texts["judge"])
     known = tuple(word for word in who if word in choice.offered) if isinstance(who, list) else ()
-    return replace(choice, who=known), models, questions
+    also = str(fields.get("also") or "")
+    also = also if also in [value for _, value in further_options(services, model, w)] else ""
+    return replace(choice, who=known, also=also), models, questions
+
+
+def further_options(services: Services, model: str, w: Wording) -> Options:
+    """Return what can be compared besides: nothing, a run's checkpoints, the other runs."""
+    steps = checkpoint_choices(services, w, model)[1:]
+    others = [(label, id) for label, id in model_options(services, w) if id.startswith(RUN) and id != model]
+    return [(w.t("evaluate_page.nothing_else"), ""), *((label, f"{model}@{name}") for label, name in steps), *others]
 
 
 def _unlisted(model: str) -> str:
@@ -81,9 +90,10 @@ def fields_of(choice: Choice, models: Options, questions: Options, w: Wording) -
     return join([model, select("questions", w.t("evaluate_page.questions"), questions, choice.questions, choice.model)])
 
 
-def details(choice: Choice, ground: Ground, spec: JudgeSpec, is_first: bool, w: Wording) -> Html:
-    """Return contestants, judge and system prompt, in a fold that is open until there are answers; is_first: there are
-    none yet, and the judge is shown at work."""
+def details(choice: Choice, ground: Ground, spec: JudgeSpec, further: Options, is_first: bool, w: Wording) -> Html:
+    """Return contestants, judge and system prompt, in a fold that is open until there are answers.
+
+    further: of further_options. is_first: there are no answers yet, and the judge is shown at work."""
     boxes = (
         tag(
             "label",
@@ -97,6 +107,7 @@ def details(choice: Choice, ground: Ground, spec: JudgeSpec, is_first: bool, w: 
     prompt = tag("textarea", ground.system, name_="prompt", rows=3, maxlength=MAX_PROMPT, id=f"ep-prompt-{key}")
     parts = [
         tag("fieldset", tag("legend", w.t("evaluate_page.who")), *boxes, class_="ep-who"),
+        select("also", w.t("evaluate_page.also"), further, choice.also, choice.model) if len(further) > 1 else None,
         _judge_field(ground, spec, key, w) if any(one.judge is None for one in ground.test_set.prompts) else None,
         *(_trial(ground, spec, w) if is_first else ()),
         tag("label", tag("span", w.t("evaluate_page.prompt")), prompt, class_="ep-field"),
