@@ -82,6 +82,8 @@ def test_from_a_run_to_a_bad_answer_that_is_a_test(
     kit.expect(place.locator(".ev-said")).to_contain_text("SmolLM2")
     [failures] = sets.all_sets(workspace)
     assert [one.question for one in failures.prompts] == [prompt.question]
+    place.locator("#ep-confusions > summary").click()
+    kit.expect(place.locator("#ep-confusions td.ev-cell").first).to_be_visible()
     kit.nothing_found(page, f"evaluate-answers-{language}")
 
     place.locator("[name=questions]").select_option(f"set:{failures.name}")

@@ -16,7 +16,7 @@ from core.judges.judge import Outcome
 from core.workspace import names
 from webui.kit.html import Html, join, muted, notice, tag
 from webui.kit.wording import Wording
-from webui.pages.evaluation.answers import answers
+from webui.pages.evaluation.answers import answers, confusions
 from webui.pages.evaluation.chooser import choice_of, details, fields_of, further_options
 from webui.pages.evaluation.fields import Options
 from webui.pages.evaluation.test_sets import MAX_TEXT, every_set, imported, set_name, test_sets
@@ -52,7 +52,9 @@ class EvaluatePlace:
         sections = [self._choosing(choice, models, questions, ground, table, problem)]
         if table is not None and not table.evaluation.missing():
             chosen = {name: _text(fields, name) for name in ("filter", "row", "more")}
-            sections.append(tag("section", *summary(table, lost, w), class_="ep-card", id="ep-result"))
+            sections.append(
+                tag("section", *summary(table, lost, w), confusions(table, w), class_="ep-card", id="ep-result")
+            )
             sections.append(tag("section", *answers(table, chosen, w), class_="ep-card", id="ep-rows"))
         opened = tag("section", *test_sets(services, _text(fields, "set"), w), class_="ep-card", id="ep-sets")
         return join([*sections, opened])

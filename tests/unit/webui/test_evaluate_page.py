@@ -143,12 +143,27 @@ def test_rows_are_coloured_filtered_and_opened(place: EvaluatePlace, space: Work
     html = drawn(place, **fields)
     assert html.index("ev-conclusion") < html.index("ev-table"), "the sentence comes first"
     assert filters(html) == {"all": 9, "differ": 9, "tuned_wrong": 1, "base_right": 2}
-    assert html.count('class="ev-row"') == 9 and html.count("ev-cell ev-right") == 1 + 2 + 8
+    assert html.count('class="ev-row"') == 9 and html[html.index("ep-rows") :].count("ev-cell ev-right") == 11
     assert drawn(place, **fields, filter="base_right").count('class="ev-row"') == 2
     opened = drawn(place, **fields, filter="tuned_wrong", row="0")
     assert opened.count('class="ev-answer"') == 1 + 3
     assert "Names no label." in opened and "The expected label." in opened
     assert "<img" not in opened and opened.count("&lt;img") == 3, "nothing of a question or an answer is markup"
+
+
+def test_confused_labels_are_counted(place: EvaluatePlace, space: Workspace, run: RunFolder) -> None:
+    mine = own_set(space, 9)
+    evaluation = evaluated(space, run, mine)
+    evaluation.add(ComparisonAnswer(prompt=1, contestant=2, text="It is: yes", tokens=1, seconds=0.1,
+                                    finish_reason="stop"))  # fmt: skip
+    html = drawn(place, questions=f"set:{mine.name}")
+    table = html[html.index("ep-confusions") : html.index("ep-rows")]
+    assert re.findall(r'<td class="ev-cell( ev-\w+)?">(\d)</td>', table) == [
+        (" ev-right", "4"), ("", "0"), (" ev-wrong", "1"),  # yes: one was "maybe"
+        (" ev-wrong", "1"), (" ev-right", "3"), ("", "0"),
+    ]  # fmt: skip
+    (evaluation.path / JUDGE).write_bytes(JUDGE_SPEC.dump_json(ExactJudge()))
+    assert "ep-confusions" not in drawn(place, questions=f"set:{mine.name}")
 
 
 def test_a_thousand_rows_come_in_parts(place: EvaluatePlace, space: Workspace, run: RunFolder) -> None:

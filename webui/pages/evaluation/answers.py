@@ -3,16 +3,20 @@ answer and why it was judged so."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from core.chat.evaluation.table import Table
-from core.judges.judge import Outcome
+from core.judges.judge import Outcome, label_in
+from core.judges.specs import LabelJudge
+from core.judges.texts import comparable
 from webui.kit.html import Html, join, tag
 from webui.kit.wording import Wording
 from webui.run.evaluated import name_of
 
 MAX_TEXT = 4000  # characters of a question or an answer
 MAX_CELL = 80  # characters of an answer in the table
+MAX_LABELS = 12  # of a table of confusions
 AT_ONCE = 100  # rows, before "Show more"
 MARKS: dict[Outcome | None, str] = {"right": "✓", "partly": "~", "wrong": "✗", None: "?"}
 VOTES: tuple[Outcome, ...] = ("right", "wrong")
@@ -38,6 +42,39 @@ def answers(table: Table, chosen: dict[str, str], w: Wording) -> Iterator[Html]:
     if len(matching) > shown:
         more = w.t("evaluate_page.more", count=min(AT_ONCE, len(matching) - shown))
         yield tag("button", more, type="button", class_="lg-small", data_set="more", data_value=shown // AT_ONCE)
+
+
+def confusions(table: Table, w: Wording) -> Html | None:
+    """Return which labels the fine-tuned model, or without one the first contestant, gave for which; None where the
+    judge has no labels, or too many for a table."""
+    spec, place = table.judge, table.tuned or 0
+    if not isinstance(spec, LabelJudge) or len(spec.labels) > MAX_LABELS:
+        return None
+    labels = {comparable(label): label for label in spec.labels}
+    counts = Counter[tuple[str | None, str | None]]()
+    for number in table.counted:
+        expected = labels.get(comparable(table.evaluation.lineup.prompts[number].expected or ""))
+        counts[expected, label_in(spec, table.answers[number, place].text)] += 1
+    given = [*spec.labels, *([None] if any(label is None for _, label in counts) else [])]
+    head = (tag("th", w.t("evaluate_page.no_label") if label is None else label, scope="col") for label in given)
+    rows = (
+        tag(
+            "tr",
+            tag("th", expected, scope="row"),
+            *(_count(counts[expected, label], expected == label) for label in given),
+        )
+        for expected in spec.labels
+    )
+    corner = tag("td", w.t("evaluate_page.label_corner"), class_="ev-why")
+    body = tag("table", tag("thead", tag("tr", corner, *head)), tag("tbody", *rows), class_="ev-table")
+    title = w.t("evaluate_page.confusions", name=name_of(table.contestants[place], w))
+    scrolls = tag("div", body, class_="lg-scroll", tabindex=0, role="region", aria_label=title)
+    return tag("details", tag("summary", title), scrolls, class_="ep-how", id="ep-confusions")
+
+
+def _count(count: int, is_right: bool) -> Html:
+    kind = "" if not count else "ev-right" if is_right else "ev-wrong"
+    return tag("td", str(count), class_=f"ev-cell {kind}".strip())
 
 
 def _filters(kinds: dict[int, set[str]], chosen: str, w: Wording) -> Iterator[Html]:
