@@ -124,6 +124,7 @@ def evaluate(
     table = Table(evaluation, spec)
     if of_run:
         keep_result(of_run, table)
+        sets.give_base(space, set_name, recipe.model.id) if set_name else None
     result = _result(space, table, notes)
     print_json(in_words(result)) if as_json else _show(table, result)
     if why:

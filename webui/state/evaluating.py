@@ -193,6 +193,8 @@ class Evaluating:
         thinking = None if choice.run_id else False
         evaluation = SetEvaluation.prepare(self._workspace, ground.test_set, lineup, ground.learned, thinking)
         keep_judge(self._workspace, evaluation, self.judge(choice, ground))
+        if choice.run_id and choice.questions.startswith(SET):
+            sets.give_base(self._workspace, choice.questions.removeprefix(SET), self._run(choice).recipe().model.id)
         return evaluation
 
     def _further(self, choice: Choice) -> Iterator[Contestant]:

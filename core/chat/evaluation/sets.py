@@ -137,13 +137,21 @@ def add_failure(
     turns: up to the question. answer: the bad one, kept as a person's vote too. expected: a correct one, if the person
     wrote it; without it and without a judge, a person judges the answers to come. Raises ChatError without a question,
     or if the set is full."""
-    if judge is None:
-        judge = propose([expected]) if expected.strip() else PersonJudge()
     value: JsonObject = {"messages": list(turns), "tags": list(tags)} | ({"expected": expected} if expected else {})
-    prompt = prompt_from_value(value, "-", 1).model_copy(update={"judge": judge, "source": "failure"})
+    prompt = prompt_from_value(value, "-", 1)
     if answer.strip():
         votes.vote(workspace, prompt.turns, answer, "wrong")
-    return add(workspace, f"failures-{names.slug(base.rpartition('/')[2], 'model')}", [prompt], base)
+    there = {one.title: one for one in all_sets(workspace)}
+    title = f"failures-{names.slug(base.rpartition('/')[2], 'model')}"
+    if title in there and there[title].base != base:  # of a model of that name by somebody else
+        title += f"-{hashlib.sha256(base.encode()).hexdigest()[:6]}"
+    kept = next((one for one in there[title].prompts if one.turns == prompt.turns), None) if title in there else None
+    if judge is None and not expected.strip() and kept is not None:  # an answer that was expected before still is
+        tagged = tuple(dict.fromkeys([*kept.tags, *prompt.tags]))
+        return add(workspace, title, [kept.model_copy(update={"tags": tagged})], base)
+    if judge is None:
+        judge = propose([expected]) if expected.strip() else PersonJudge()
+    return add(workspace, title, [prompt.model_copy(update={"judge": judge, "source": "failure"})], base)
 
 
 def add(workspace: Workspace, title: str, prompts: Sequence[Prompt], base: str = "") -> TestSet:
@@ -154,6 +162,14 @@ def add(workspace: Workspace, title: str, prompts: Sequence[Prompt], base: str =
         if there is None:
             return _write(workspace, create(title, prompts, base=base))
         return _write(workspace, create(title, [*there.prompts, *prompts], there.judge, base or there.base))
+
+
+def give_base(workspace: Workspace, name: str, base: str) -> None:
+    """Let a set of which a run of this base was evaluated be one of the base, if it is of none yet. Raises ChatError
+    for an unknown set."""
+    if not open_set(workspace, name).base:
+        with _changing(workspace):
+            _write(workspace, open_set(workspace, name).model_copy(update={"base": base}))
 
 
 def remove_questions(workspace: Workspace, name: str, places: Collection[int]) -> TestSet | None:
@@ -217,7 +233,7 @@ def _write(workspace: Workspace, test_set: TestSet) -> TestSet:
     """Write a set whose file nobody else changes meanwhile, and return it; its version grows by one if the questions
     differ from the file's."""
     path = _file(workspace, test_set)
-    with suppress(ChatError):
+    if path.exists():  # one that cannot be read, damaged or edited by hand, stays as it is
         before = import_file(path)
         version = before.version + (before.fingerprint != test_set.fingerprint)
         test_set = test_set.model_copy(update={"version": max(version, test_set.version)})

@@ -20,6 +20,7 @@ from core.chat.evaluation.nearest import nearest
 from core.chat.prompts import Prompt
 from core.commands.data import dataset_store
 from core.errors import ChatError, ExportError
+from core.judges.propose import propose
 from core.judges.specs import ContainsJudge, JsonJudge
 from core.recipe import Recipe
 from core.runs.all import Runs
@@ -122,6 +123,35 @@ def test_a_bad_answer_is_a_test_by_one_press_and_a_corrected_one_has_the_judge_o
         sets.add_failure(space, "starter", [{"role": "assistant", "content": "Nine."}])
 
 
+def test_a_second_bad_answer_to_a_question_leaves_what_is_expected(space: Workspace) -> None:
+    turns = [{"role": "user", "content": "How heavy?"}]
+    sets.add_failure(space, "starter", turns, "3 kg", "31 kg", tags=["weight"])
+    made = sets.add_failure(space, "starter", turns, "4 kg", tags=["again"])
+    [prompt] = made.prompts
+    assert prompt.expected == "31 kg" and prompt.judge == propose(["31 kg"]) and prompt.tags == ("weight", "again")
+    assert [one.outcome for one in map(votes.PersonVote.model_validate_json, votes_of(space))] == ["wrong", "wrong"]
+
+
+def votes_of(space: Workspace) -> list[str]:
+    return (space.root / votes.FILE).read_text("utf-8").splitlines()
+
+
+def test_models_of_one_name_by_two_owners_have_their_own_failures(space: Workspace) -> None:
+    for owner in ("one", "two", "two"):
+        sets.add_failure(space, f"{owner}/Model", [{"role": "user", "content": f"Of {owner}?"}], "no")
+    assert {one.base: [p.question for p in one.prompts] for one in sets.all_sets(space)} == {
+        "one/Model": ["Of one?"], "two/Model": ["Of two?"],
+    }  # fmt: skip
+
+
+def test_a_set_that_cannot_be_read_is_not_written_over(space: Workspace) -> None:
+    path = sets.path_of(space, sets.add_failure(space, "starter", [{"role": "user", "content": "Who?"}]).name)
+    path.write_text("{", "utf-8")
+    with pytest.raises(ChatError, match="not valid JSON"):
+        sets.add_failure(space, "starter", [{"role": "user", "content": "Where?"}])
+    assert path.read_text("utf-8") == "{"
+
+
 def test_failures_of_two_pages_at_once_are_both_kept(space: Workspace) -> None:
     threads = [
         Thread(target=sets.add_failure, args=(space, "starter", [{"role": "user", "content": f"{n}?"}], "no"))
@@ -141,6 +171,14 @@ def test_a_set_has_a_next_version_only_when_its_questions_differ(space: Workspac
     assert [one.expected for one in sets.open_set(space, "a").prompts] == ["yes", "no", "yes"]
     assert sets.remove_questions(space, "a", [1]) == sets.open_set(space, "a")
     assert sets.open_set(space, "a").version == 3
+
+
+def test_a_set_is_of_the_base_of_the_first_run_that_it_evaluates(space: Workspace) -> None:
+    before = sets.save(space, sets.create("a", [asked("One?")]))
+    for base in ("starter", "other"):
+        sets.give_base(space, "a", base)
+    after = sets.open_set(space, "a")
+    assert (after.base, after.version, after.prompts) == ("starter", 1, before.prompts)
 
 
 def test_a_set_is_renamed_and_deleted_and_never_in_place_of_another(space: Workspace) -> None:

@@ -122,6 +122,15 @@ def test_the_table_of_an_evaluation_that_was_killed_is_the_same_table(
     assert resumed["rows"] == whole["rows"] and resumed["conclusion"] == whole["conclusion"]
 
 
+def test_a_set_that_evaluated_a_run_is_one_of_its_base(
+    space: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sets.save(space, sets.create("mine", [asked("One?")], ExactJudge()))
+    monkeypatch.setattr(evaluating, "ChatClient", lambda space: Chat(reply=only_tuned))
+    command = ["evaluate", "Pirate", "--set", "mine", "--contestants", "base,tuned", "--workspace", str(space.root)]
+    assert main(command) == 0 and sets.open_set(space, "mine").base == Runs(space).find("Pirate").recipe().model.id
+
+
 def test_a_smaller_share_than_demanded_is_exit_1(
     space: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

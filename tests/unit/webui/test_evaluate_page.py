@@ -295,6 +295,7 @@ def test_contestants_are_those_that_are_chosen(place: EvaluatePlace, space: Work
         ("base+prompt", "Be brief."), ("tuned", "")
     ]  # fmt: skip
     assert JUDGE_SPEC.validate_json((evaluation.path / JUDGE).read_bytes()) == ExactJudge()
+    assert sets.open_set(space, mine.name).base == run.recipe().model.id, "its later runs get the set, too"
     alone = place.services.evaluating.prepare(Choice("base:starter", f"set:{mine.name}", ("base",)))
     assert [(one.label, one.other) for one in alone.lineup.contestants] == [("base", "base:starter")]
 
