@@ -43,7 +43,7 @@ def waiting(workspace: Workspace, *names: str) -> dict[str, str]:
 def order(page: Page) -> str:
     """First letters of the runs in the queue as they are shown."""
     lines = page.locator("#queue-list label").all_inner_texts()
-    return "".join(re.sub(r"^\d+ · ", "", line.strip())[0] for line in lines)
+    return "".join(re.sub(r"^\d+ · ", "", line.strip())[:1] for line in lines)
 
 
 def test_the_line_is_shown_moved_timed_held_and_planned_for(chrome: Browser, tmp_path: Path) -> None:
