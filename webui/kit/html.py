@@ -65,3 +65,10 @@ def bar(label: str, percent: int | None) -> Html:
     fill = tag("div", class_=f"lg-bar-fill{unknown}", style=f"width:{100 if percent is None else percent}%")
     values = {"aria_valuemin": 0, "aria_valuemax": 100, "aria_valuenow": percent}
     return tag("div", fill, class_="lg-bar", role="progressbar", aria_label=label, **values)
+
+
+def share_bar(share: float, interval: tuple[float, float] | None = None) -> Html:
+    """Return a share as a bar with its interval, all from 0 to 1. Words beside it say the same."""
+    low, high = (round(100 * end) for end in interval or (0, 0))
+    span = tag("b", style=f"left:{low}%;width:{high - low}%") if interval else None
+    return tag("span", tag("i", style=f"width:{round(100 * share)}%"), span, class_="lg-win-bar", aria_hidden="true")

@@ -14,7 +14,7 @@ from core.runs.cards import better, tested
 from core.runs.folder import RunFolder
 from core.runs.states import State
 from core.workspace.folder import Workspace
-from webui.kit.html import Html, notice, tag
+from webui.kit.html import Html, notice, share_bar, tag
 from webui.kit.wording import Wording
 from webui.state.snapshot import RunView
 
@@ -88,12 +88,7 @@ def _wins(counted: Message, w: Wording) -> Html:
 
 def _bar(kind: str, label: str, part: int, count: int, low: int, high: int) -> Html:
     """Return a share as a bar with its interval. low, high: ends of the interval in percent."""
-    bar = tag(
-        "span",
-        tag("i", style=f"width:{round(100 * part / max(1, count))}%"),
-        tag("b", style=f"left:{low}%;width:{max(0, high - low)}%"),
-        class_="lg-win-bar",
-    )
+    bar = share_bar(part / max(1, count), (low / 100, high / 100))
     return tag("div", tag("span", label), bar, tag("strong", f"{part} / {count}"), class_=f"lg-win lg-win-{kind}")
 
 

@@ -23,7 +23,7 @@ from core.errors import GarageError
 from core.files import JsonObject
 from core.messages import Message, msg
 from core.workspace.folder import Workspace
-from webui.kit.html import Html, bar, join, muted, notice, tag
+from webui.kit.html import Html, bar, join, muted, notice, share_bar, tag
 from webui.kit.theme import ASSETS
 from webui.kit.wording import Wording
 from webui.state.evaluating import RUN, SET, Choice, EvaluationProgress
@@ -168,8 +168,7 @@ def _share(table: Table, place: int, w: Wording) -> Html:
     is_graded = any(0 < score < 1 for at in range(len(table.contestants)) for score in table.scores(at))
     mean = sum(scores) / len(scores) if scores else 0.0
     low, high = share.interval
-    span = None if is_graded else tag("b", style=f"left:{round(100 * low)}%;width:{round(100 * (high - low))}%")
-    line = tag("span", tag("i", style=f"width:{round(100 * mean)}%"), span, class_="lg-win-bar", aria_hidden="true")
+    line = share_bar(mean, None if is_graded else share.interval)
     text = w.t("evaluation_view.score", percent=round(100 * mean)) if is_graded else f"{share.right} / {share.count}"
     about = "" if is_graded else w.t("evaluation_view.interval", low=round(100 * low), high=round(100 * high))
     kind = "ev-share lg-win-now" if place == table.tuned else "ev-share"
