@@ -9,11 +9,15 @@ from typing import Any
 import pytest
 import torch
 
+from core.data.conversation import ChatMessage
+from core.data.formats import Example
 from core.data.labels import Encoded
+from core.data.tokenizer import Tokenizer
 from core.engine.decoding.sampler import Sampler
 from core.engine.step import Step
 from core.errors import RunError
 from core.training.rewards.drawing import FEWER_DRAWN, Drawing
+from core.training.rewards.questions import question_of
 from core.training.trainer import Trainer
 from tests.kit.rewards import JUDGES, STOP
 from tests.kit.trainer import adapter_of, assert_same, run_paused, tiny_base, trainer_of
@@ -228,3 +232,17 @@ def test_the_longest_batch_has_the_longest_prompt_with_the_longest_answers(tmp_p
     trainer.step.rehearse(longest)
     for rehearse in trainer.ahead.rehearsals:
         rehearse()
+
+
+def test_answers_are_drawn_to_the_prompt_of_a_chat_and_the_last_answer_is_expected(starter_folder: Path) -> None:
+    tokenizer = Tokenizer(starter_folder)
+    one = [{"role": "user", "content": "Compute 2 + 3."}]
+    two = [*one, {"role": "assistant", "content": "5"}, {"role": "user", "content": "And 4 + 4?"}]
+    for before, answer in ((one, '{"answer": 5}'), (two, "8")):
+        turns = [*before, {"role": "assistant", "content": answer}]
+        row = tokenizer.encode_example(Example(messages=tuple(ChatMessage(**turn) for turn in turns)), 200)
+        asked = question_of(row, tokenizer)
+        assert asked.prompt == tokenizer.prompt(before) and asked.expected == answer
+    with pytest.raises(RunError) as error:
+        question_of(tokenizer.encode_example(Example(text="Only a text."), 200), tokenizer)
+    assert error.value.message.key == "rewards.no_question"
