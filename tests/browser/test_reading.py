@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -239,8 +238,6 @@ def test_lines_that_are_no_running_text_are_asked_about_and_taken_by_a_press(
     kit.expect(readings).to_have_count(1)
     kit.expect(readings.first).to_contain_text(w.t("reading_choices.text_is", column="text"))
     kit.expect(page.locator("#readings")).to_contain_text(w.t("reading_choices.is_right"))
-    if shots := os.environ.get("LORA_GARAGE_SHOTS"):
-        page.screenshot(path=f"{shots}/{language}.png", full_page=True)
     kit.nothing_found(page, f"lines-{language}")
     assert kit.overflow(page) <= 0
     readings.first.locator("button").click()
