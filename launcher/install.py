@@ -142,6 +142,8 @@ class Installer:
         return choice
 
     def choose(self, reason, needs, stays_cpu):
+        """Return the build of torch for this PC after saying why; it has an index that answers. Raises CannotInstall
+        for no build, an unreachable index that a GPU needs, an obstacle, or a full disk."""
         facts = self.facts
         environ = dict({"LORA_GARAGE_TORCH_INDEX": "cpu"}, **facts.environ) if stays_cpu else facts.environ
         choice = choose_torch(facts.system, facts.machine, facts.driver, facts.amd, environ, facts.cards)
@@ -172,6 +174,7 @@ class Installer:
         return choice._replace(index_url=None, build="pypi", megabytes=megabytes)
 
     def need_disk(self, choice):
+        """Raise CannotInstall if a drive surely has too little space for the downloads; say so if it may have."""
         import shutil
         import tempfile
 
@@ -209,6 +212,7 @@ class Installer:
             raise CannotInstall("no_venv", command=apt_line(self.facts.root_user))
 
     def make_environment(self):
+        """Make the virtual environment anew. Raises CannotInstall, or UvFailed if uv cannot make it."""
         import shutil
 
         if os.path.isdir(self.env.folder):
@@ -238,6 +242,8 @@ class Installer:
                         shutil.rmtree(path, ignore_errors=True)
 
     def install_torch(self, choice, needs):
+        """Install torch from the chosen index, or PyPI's where that fails and no GPU needs it; return the choice that
+        was installed. Raises CannotInstall."""
         needed = [need for need in needs.requirements if name_of(need) == "torch"]
         tag = installed_torch_tag(self.env.folder)
         if must_remove(tag, choice):
@@ -439,6 +445,7 @@ def ensure_environment(environment, with_tests=False, repair=False):
 
 
 def print_tail(log, lines=15):
+    """Print the last lines of a log to stderr, without pip's progress; nothing if it cannot be read."""
     try:
         with open(log, encoding="utf-8", errors="replace") as file:
             output = [line for line in file if not line.startswith("Progress ")]

@@ -112,6 +112,8 @@ def index_answers(url, timeout_s=5.0):
 
 
 def machine_facts():
+    """Return what the choice of a build depends on: system, GPUs, driver, environment, and what can be checked
+    later."""
     import platform
 
     driver, cards = probe_nvidia()

@@ -56,6 +56,7 @@ class LoggedRun:
             raise
 
     def lines(self, seen_from):
+        """Return the log's lines from a byte offset on, at most the last 4,000 bytes; [] if it cannot be read."""
         try:
             with open(self.log, "rb") as file:
                 file.seek(max(seen_from, os.path.getsize(self.log) - 4000))

@@ -99,6 +99,7 @@ SAME = {
 
 
 def uv_settings(settings):
+    """Return the environment variables by which uv does what pip's settings say."""
     # certificates: those of the system, as pip does
     variables = {"UV_SYSTEM_CERTS": "1", "UV_NATIVE_TLS": "1", "UV_HTTP_RETRIES": "2"}
     for name, value in settings.items():

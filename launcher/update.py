@@ -95,6 +95,7 @@ def choose(root, options):
 
 
 def chosen(root):
+    """Return the choices about updates that were made here; {} without any, or for a damaged file."""
     try:
         with open(os.path.join(root, CHOICE), encoding="utf-8") as file:
             choice = json.load(file)

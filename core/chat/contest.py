@@ -79,7 +79,8 @@ def answer_missing(
 
 
 def _answer_as_export(comparison: PromptComparison, place: int, answer_export: AnswerExport | None) -> Iterator[int]:
-    """Answer as an export, AT_ONCE questions at a time; yield 1 for each new answer."""
+    """Answer the missing questions of a contestant as its export, AT_ONCE questions at a time, saved at once; yield 1
+    for each new answer. Raises ChatError without a way to answer as an export."""
     lineup, one = comparison.lineup, comparison.lineup.contestants[place]
     missing = [prompt for prompt, at in comparison.missing() if at == place]
     for begin in range(0, len(missing), AT_ONCE):

@@ -234,8 +234,7 @@ class Step:
         return loss_sum
 
     def loss_divisor(self, batches: Sequence[Batch]) -> tuple[float, float]:
-        """Return the trained tokens of a step, at least 1, and 0; for pairs their number, and the factor of each chosen
-        token's SFT loss in the sum over the pairs (`Preference.sft_share`)."""
+        """Return the trained tokens of a step, at least 1, and 0; with a criterion (pairs, rewards) its own divisor."""
         # One divisor for the whole step, not one for each micro-batch: a mean of means would weight a short one like a
         # long one.
         if self.criterion:

@@ -49,6 +49,7 @@ class Finished:
 
     @property
     def words(self) -> Message:
+        """The sentence on the end of the run: completed or ended early, and which step's adapter was kept and why."""
         is_last = self.kept == self.step
         kept, early = msg("run.kept_last"), "run.completed_early"
         if self.best_reward is not None:

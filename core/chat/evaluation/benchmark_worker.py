@@ -28,7 +28,8 @@ LEASE_S = 30.0
 
 
 def main() -> int:
-    """Do one request."""
+    """Do the request in the file of the second argument and write its result, or the refusal, to that of the third;
+    return 0."""
     end_with_parent()
     root, request_file, answer_file = sys.argv[1:4]
     try:
@@ -40,7 +41,8 @@ def main() -> int:
 
 
 def measure(workspace: Workspace, request: JsonObject) -> JsonObject:
-    """Run lm-eval's tasks on the base and on the base with the adapter. Raises GarageError."""
+    """Run lm-eval's tasks on the base and on the base with the adapter, holding the device; return {"results": {base,
+    tuned}}. Raises GarageError, also without lm-eval."""
     try:
         from lm_eval.tasks import TaskManager
     except ImportError as error:
@@ -65,6 +67,7 @@ def measure(workspace: Workspace, request: JsonObject) -> JsonObject:
 
 
 def _results(model: Any, folder: Path, manager: Any, request: JsonObject) -> JsonObject:
+    """Return the numbers that lm-eval measures for each task with a loaded model. Raises ChatError with its reason."""
     from lm_eval.evaluator import simple_evaluate
     from lm_eval.models.huggingface import HFLM
     from transformers import AutoTokenizer

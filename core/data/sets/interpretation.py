@@ -237,6 +237,8 @@ def _as_text(meaning: _Meaning, rows: list[Row]) -> _Meaning:
 
 
 def _if_running(meaning: _Meaning, rows: Sequence[Row]) -> _Meaning:
+    """Return meaning, or, where the texts are no running text, the same as a question to a person, with a note why.
+    Code and known shapes of lines are not doubted."""
     source, decision = meaning.source, meaning.decision
     if source.kind == "code" or source.lines:
         return meaning

@@ -119,7 +119,8 @@ def beside_text(rows: Sequence[Row]) -> Decision | None:
 
 
 def _about_longer(table: _Table) -> Decision | None:
-    """A question that may be about a longer text, in a column before it whose name means nothing."""
+    """Return readings for a question that may be about a longer text, in a column before it whose name means nothing;
+    None without such a column."""
     question, answer = next(iter(table.named("question")), ""), next(iter(table.named("answer")), "")
     before = [*itertools.takewhile(lambda name: name not in (question, answer), table.texts)]
     longer = [name for name in before if table.texts[name] >= max(_LONG_CONTEXT, 2 * table.texts.get(question, 0))]

@@ -76,7 +76,7 @@ def fill_reference(
 
 @torch.no_grad()
 def log_probabilities_of(step: Step, rows: Rows) -> list[float]:
-    """Return the log-probabilities of the answers of pairs, chosen and rejected in turn."""
+    """Return the log-probabilities of the answers of pairs, chosen and rejected in turn, without gradients."""
     step.computing = rows
     batch = step.batch(rows)
     values: list[float] = log_probabilities(token_losses(step.tuned, batch, step.head), batch).tolist()

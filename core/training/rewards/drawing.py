@@ -101,6 +101,7 @@ class Drawing:
         tokenizer: Tokenizer,
         judging: Judging | None = None,
     ):
+        """Create the sampler and the judges of a run. judging: the process of judges; None: a new one."""
         assert recipe.rewards and isinstance(step.criterion, Policy)
         self.step, self.settings, self.policy = step, recipe.rewards, step.criterion
         self.judges = weighted.read(recipe.rewards.judges)
@@ -127,7 +128,8 @@ class Drawing:
 
     # ---- a step -----------------------------------------------------------------------------------------------------
     def micro_batches(self, number: int, planned: Sequence[Rows]) -> list[Rows]:
-        """Return the micro-batches of drawn answers that step `number` trains in place of those of the data."""
+        """Draw and judge answers to the questions of step `number`, and return the micro-batches that it trains in
+        place of those of the data."""
         self._reporter.set_stage("drawing")
         self.step.computing = ()
         self._last = None
@@ -169,7 +171,8 @@ class Drawing:
         return self._last.tokens
 
     def draw(self, questions: list[AskedRow], seed: int, number: int, copies: int = 0) -> Draw:
-        """Draw `copies` answers (num_generations unless given) to each question and judge them."""
+        """Draw `copies` answers (num_generations unless given) to each question, judge them and return both; a judge's
+        problem is reported once for each reason."""
         copies = copies or self.settings.num_generations
         self.step.tuned.eval()
         answers = self._answers(questions, copies, seed, number)
@@ -181,7 +184,8 @@ class Drawing:
         return Draw(questions, copies, answers, texts, judged, judged.rewards(self.judges))
 
     def _answers(self, questions: Sequence[AskedRow], copies: int, seed: int, number: int) -> list[DrawnAnswer]:
-        """Draw the answers, fewer together each time memory runs out."""
+        """Return the drawn answers; each time memory runs out, draw fewer together, report that and save a
+        checkpoint."""
         table = chances(len(questions) * copies, self.settings.max_completion_length, seed)
         while True:
             try:
@@ -197,7 +201,7 @@ class Drawing:
             self._save()
 
     def _drawn_in_parts(self, prompts: list[list[int]], copies: int, table: torch.Tensor) -> list[DrawnAnswer]:
-        """Draw at most `at_once` answers together: those of whole questions, or a part of those of one."""
+        """Return answers drawn at most `at_once` together: those of whole questions, or a part of those of one."""
         answers, at_once = list[DrawnAnswer](), self.at_once
         for start in range(0, len(prompts), max(1, at_once // copies)):
             some = prompts[start : start + max(1, at_once // copies)]
@@ -210,8 +214,8 @@ class Drawing:
 
     # ---- what a person should know ----------------------------------------------------------------------------------
     def try_judges(self, rows: Rows) -> None:
-        """Judge the own answers of some rows before the first step. Raises RunError for a judge that can judge none of
-        them."""
+        """Judge the own answers of some rows before the first step, and report how many pass. Raises RunError for a
+        judge that can judge none of them. Warns if no judge reads the content."""
         questions = [question_of(rows[i], self.tokenizer) for i in range(min(TRIED, len(rows)))]
         judged = self._judging.judge([(each.expected, each.expected) for each in questions], self._reporter.check)
         for judge, scores in zip(self.judges, judged.scores, strict=True):
@@ -225,7 +229,8 @@ class Drawing:
             self._reporter.warn(msg("rewards.form_only"))
 
     def _look(self, number: int, draw: Draw) -> None:
-        """Keep the best and the worst answer, and report a run whose groups never differ."""
+        """Append the best and the worst answer of a step to answers.jsonl, and report a run whose first groups never
+        differ."""
         metrics = self.metrics()
         for name in self._undecided:
             self._undecided[name] += metrics[name] == 1.0
@@ -262,7 +267,7 @@ class Drawing:
 
     @torch.no_grad()
     def rehearse(self, rows: Rows) -> None:
-        """Compute what drawing needs at most, for the memory probe: a cache as long as it can get."""
+        """Compute what drawing needs at most, a cache as long as it can get, for the memory probe."""
         length = int(max(lengths_of(rows))) + self.settings.max_completion_length - 1
         question = AskedRow([self.step.pad_token_id] * length, "")
         self.step.tuned.eval()

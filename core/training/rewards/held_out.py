@@ -31,8 +31,8 @@ class HeldOutReward:
         self._first: float | None = None
 
     def loss(self) -> float | None:
-        """Return the held-out reward as a share of the largest, less a hundredth for each nat of KL divergence; None
-        without a validation split."""
+        """Return the held-out reward as a share of the largest, less OF_A_NAT for each nat of KL divergence; None
+        without a validation split. Its metrics are kept for `metrics`."""
         if not self._rows:
             return None
         drawing, rows = self._drawing, [self._rows[i] for i in range(min(MOST_ROWS, len(self._rows)))]
@@ -51,7 +51,7 @@ class HeldOutReward:
         return statistics.fmean(rewards) / drawing.largest - OF_A_NAT * self._metrics.get("eval_kl", 0.0)
 
     def metrics(self, _: float, step: int) -> dict[str, float]:
-        """Return the metrics of the last evaluation; report answers far from the base."""
+        """Return the metrics of the last evaluation; report once answers that are far from the base."""
         reward, kl = self._metrics["eval_reward"], self._metrics.get("eval_kl", 0.0)
         self._first = reward if self._first is None else self._first
         if kl >= FAR and reward > self._first:

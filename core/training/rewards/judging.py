@@ -52,7 +52,8 @@ class Judging:
         self._failures, self._request = [0] * len(judges), 0
 
     def judge(self, pairs: Sequence[tuple[str, str]], check: Callable[[], None] = lambda: None) -> Judged:
-        """Judge answers. pairs: (expected, answer). check is called while waiting and may raise."""
+        """Return each judge's scores of the answers, None where it has none, with the problems by judge. pairs:
+        (expected, answer). check is called while waiting and may raise. A judge that hangs or crashes is skipped."""
         judged, number = Judged([]), 0
         while number < len(self.judges):
             self._ask(pairs, number)
@@ -72,6 +73,7 @@ class Judging:
         return judged
 
     def _ask(self, pairs: Sequence[tuple[str, str]], first: int) -> None:
+        """Send the pairs to the child for the judges from number `first` on, starting it if it does not run."""
         if self._child is None:
             lines: queue.SimpleQueue[JsonObject | None] = queue.SimpleQueue()
             self._child, self._lines = Child(self._module), lines
@@ -81,7 +83,7 @@ class Judging:
         self._child.send(request=self._request, pairs=[list(pair) for pair in pairs], first=first)
 
     def _answer(self, number: int, check: Callable[[], None]) -> JsonObject | None:
-        """Return the child's line about a judge; None if it ended or is late."""
+        """Return the child's line about a judge; None if it ended or took longer than the deadline."""
         end = time.monotonic() + self._deadline_s
         while time.monotonic() < end:
             check()
@@ -96,7 +98,7 @@ class Judging:
         return None
 
     def _fail(self, number: int) -> Message:
-        """Kill the child; return why a judge has no result, or raise that after MAX_FAILURES in a row."""
+        """Kill the child and return why a judge has no result; after MAX_FAILURES in a row raise RunError."""
         ended = self._child is None or self._child.process.poll() is not None
         self.close()
         self._failures[number] += 1
