@@ -30,7 +30,7 @@ CONTENTS = (
     "constraints.txt", "packaging/uv.txt",
     "README.md", "CHANGELOG.md", "SECURITY.md", "LICENSE", "NOTICE", "core", "webui", "presets", "docs",
     ":!docs/pictures", ":!docs/map.md", ":!docs/tests.md", ":!docs/dependencies.md", ":!docs/faults.md",
-    ":!docs/null-card*.md",
+    ":!docs/null-card*.md", ":!docs/gaming-pc.md", ":!docs/glossary.md",
 )  # fmt: skip
 MAX_BYTES = 2_000_000
 PACKED = ".bz2"

@@ -176,7 +176,7 @@ class EvaluatePlace:
         made = sets.add_failure(
             self.services.workspace, base, prompt.turns, text, prompt.expected or "", own, prompt.tags
         )
-        return self._said("evaluate_page.kept", name=set_name(made, self.w))
+        return self._notice("evaluate_page.kept", name=set_name(made, self.w))
 
     def _add(self, request: JsonObject) -> JsonObject:
         """Add a typed question with its expected answer to a set, which may be new, and open it. Raises ChatError
@@ -193,7 +193,7 @@ class EvaluatePlace:
 
     def _import(self, request: JsonObject) -> JsonObject:
         made = imported(self.services.workspace, request)
-        said = self._said("evaluate_page.brought", name=set_name(made, self.w))
+        said = self._notice("evaluate_page.brought", name=set_name(made, self.w))
         return said | {"chosen": {"set": made.name}}
 
     def _remove(self, request: JsonObject) -> JsonObject:
@@ -216,7 +216,7 @@ class EvaluatePlace:
             sets.save(self.services.workspace, test_set.model_copy(update={"base": base}))
         return {"said": ""}
 
-    def _said(self, key: str, **params: object) -> JsonObject:
+    def _notice(self, key: str, **params: object) -> JsonObject:
         return {"said": notice(self.w.t(key, **params), "ok")}
 
 

@@ -105,7 +105,7 @@ class Makings:
                 self._wait_for_game(writer)
 
     def _wait_for_game(self, writer: LocalWriter) -> None:
-        """While game mode holds the queue, unload the model and wait; then load it again. Raises GarageError."""
+        """Unload the model while game mode holds the queue, wait, and load it again. Raises GarageError."""
         if self._queue.read().game is None:
             return
         self._chat.unload(msg("making_view.paused"))

@@ -42,7 +42,7 @@ INSTRUCTIONS = (
 
 
 class ModelVerdict(Frozen):
-    """What a model said of an answer: a line of model_verdicts.jsonl."""
+    """A verdict of a model on an answer: a line of model_verdicts.jsonl."""
 
     judge: str
     key: str

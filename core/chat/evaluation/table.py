@@ -213,7 +213,7 @@ _RIVALS: dict[tuple[bool, bool], Rival] = {
 
 @dataclass(frozen=True)
 class Opinions:
-    """What a person and models said of answers, in a workspace."""
+    """The votes of a person and the verdicts of models on answers, in a workspace."""
 
     votes: votes.Votes
     models: model_judge.Verdicts

@@ -14,7 +14,7 @@ from core.training.rewards.drawing import Drawing
 from core.training.rewards.questions import question_of
 from core.training.rewards.reference import as_before_training, log_probabilities, mean_divergence
 
-MOST_ROWS, LEAST_ANSWERS = 128, 32  # questions of an evaluation; answers, several to each if there are few
+MAX_ROWS, MIN_ANSWERS = 128, 32  # questions of an evaluation; answers, several to each if there are few
 OF_A_NAT = 0.01  # of the largest reward: the price of a nat of divergence a token, which decides between equal rewards
 FAR = 1.0  # nats a token from which the answers should be read
 HELD_OUT_SEED = 7
@@ -35,10 +35,10 @@ class HeldOutReward:
         without a validation split. Its metrics are kept for `metrics`."""
         if not self._rows:
             return None
-        drawing, rows = self._drawing, [self._rows[i] for i in range(min(MOST_ROWS, len(self._rows)))]
+        drawing, rows = self._drawing, [self._rows[i] for i in range(min(MAX_ROWS, len(self._rows)))]
         self._reporter.set_stage("measuring")
         questions = [question_of(row, drawing.tokenizer) for row in rows]
-        copies = max(1, math.ceil(LEAST_ANSWERS / len(rows)))
+        copies = max(1, math.ceil(MIN_ANSWERS / len(rows)))
         draw = drawing.draw(questions, self._seed, 0, copies)
         self._metrics = {f"eval_{name}": value for name, value in drawing.metrics_of(draw).items()}
         if self._can_compare:
