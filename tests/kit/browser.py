@@ -46,6 +46,9 @@ Stable elem_ids (CSS `#id`); the page is / in English and /zh in Chinese:
   Train, run    #run-notice, #run-box > #run-main, #run-side: #run-card (name, state, phase, progress bar,
                 .lg-figures), #stop, #run-again, #run-open-chat, #live-chart, #live-film (.fs-watch; .fs-all folds the
                 evaluations), #run-settings-fold > #run-settings, #run-story-fold > #run-story
+  Evaluate      #evaluate > #ep-choose (#ep-model, [name=questions], #ep-start, [data-act=stop], .ep-how), #ep-result
+                (.ev-conclusion, .ev-share, #ep-confusions), #ep-rows ([data-set=filter], #ev-open-<row>,
+                #ev-answers-<row>), #ep-sets (.ep-set, #ep-add, input[data-most]), .ev-said
   Models        #models-find, #disk-list (li, button[data-kept]), #disk-notice
   Help          #help-chapter (radio), #help-text
   Settings      #hardware, #places, #languages, #kept-preset,

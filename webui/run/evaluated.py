@@ -143,7 +143,7 @@ def at_work(progress: EvaluationProgress, w: Wording) -> list[Html]:
 
 def summary(table: Table, lost: Message | None, w: Wording) -> Iterator[Html]:
     """Yield the sentence, what was lost, the shares and the notes of a finished evaluation."""
-    if conclusion := table.conclusion():
+    if conclusion := _conclusion(table):
         yield tag("p", w.render(conclusion), class_="ev-conclusion", role="status")
     if lost:
         yield notice(w.render(lost), "warn")
@@ -195,6 +195,12 @@ def result_of(workspace: Workspace, evaluation: SetEvaluation | None) -> Result:
     own = (evaluation.path / name for name in (ANSWERS, LEFT_OUT, JUDGE))
     written = *own, *(workspace.root / one.FILE for one in (votes, model_judge))
     return _table(workspace, evaluation.id, tuple(map(files.stamp, written)))
+
+
+@lru_cache(maxsize=8)
+def _conclusion(table: Table) -> Message | None:
+    """Return the sentence of a table, resampled once and not with each poll."""
+    return table.conclusion()
 
 
 @lru_cache(maxsize=32)
