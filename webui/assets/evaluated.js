@@ -56,20 +56,26 @@ function draw(html, led) {
   if (hadFocus && !body.contains(document.activeElement)) body.querySelector('[data-act], [data-page], summary')?.focus({ preventScroll: true });
 }
 
+// A child with an id stays the same element wherever it comes to stand; the others do in their order.
 function patch(now, next) {
-  const old = [...now.childNodes], all = [...next.childNodes];
-  all.forEach((to, place) => {
-    const from = old[place];
-    if (!from) now.append(to);
-    else if (from.nodeName !== to.nodeName || from.id !== to.id) from.replaceWith(to);
-    else if (from.nodeType === Node.TEXT_NODE) { if (from.data !== to.data) from.data = to.data; }
-    else {
+  const old = [...now.childNodes], named = new Map(old.filter((one) => one.id).map((one) => [one.id, one]));
+  const others = old.filter((one) => !one.id);
+  const pairs = [...next.childNodes].map((to) => {
+    const from = to.id ? named.get(to.id) : others.shift();
+    return [from?.nodeName === to.nodeName ? from : null, to];
+  });
+  const kept = new Set(pairs.map(([from]) => from));
+  for (const one of old) if (!kept.has(one)) one.remove();
+  pairs.forEach(([from, to], place) => {
+    const there = now.childNodes[place] ?? null;
+    if (there !== (from ?? to)) now.insertBefore(from ?? to, there);
+    if (from?.nodeType === Node.TEXT_NODE) { if (from.data !== to.data) from.data = to.data; }
+    else if (from) {
       for (const name of from.getAttributeNames()) if (!to.hasAttribute(name) && name !== 'open') from.removeAttribute(name);
       for (const name of to.getAttributeNames()) if (name !== 'open' && from.getAttribute(name) !== to.getAttribute(name)) from.setAttribute(name, to.getAttribute(name));
       patch(from, to);
     }
   });
-  old.slice(all.length).forEach((one) => one.remove());
 }
 
 // A button that is pressed twice is answered once, and several one after the other.

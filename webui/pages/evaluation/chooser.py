@@ -110,7 +110,7 @@ def details(choice: Choice, ground: Ground, spec: JudgeSpec, further: Options, i
         select("also", w.t("evaluate_page.also"), further, choice.also, choice.model) if len(further) > 1 else None,
         _judge_field(ground, spec, key, w) if any(one.judge is None for one in ground.test_set.prompts) else None,
         *(_trial(ground, spec, w) if is_first else ()),
-        tag("label", tag("span", w.t("evaluate_page.prompt")), prompt, class_="ep-field"),
+        tag("label", tag("span", w.t("evaluate_page.prompt")), prompt, class_="ep-field", id="ep-prompt-field"),
     ]
     summary = tag("summary", w.t("evaluate_page.how"))
     return tag("details", summary, tag("div", *parts), class_="ep-how", open=is_first, id=f"ep-how-{key}")

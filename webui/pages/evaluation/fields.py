@@ -12,4 +12,10 @@ def select(name: str, label: str, options: Options, chosen: str, owner: str = ""
     which is pressed when it changes."""
     listed = (tag("option", text, value=value, selected=value == chosen) for text, value in options)
     id = f"ep-{name}-{owner}" if owner else f"ep-{name}"
-    return tag("label", tag("span", label), tag("select", *listed, name_=name, id=id, **attributes), class_="ep-field")
+    return tag(
+        "label",
+        tag("span", label),
+        tag("select", *listed, name_=name, id=id, **attributes),
+        class_="ep-field",
+        id=f"{id}-field",
+    )
