@@ -83,6 +83,7 @@ class DocumentQuestions:
         kinds = [(w.t(f"making_view.kind_{kind}"), kind) for kind in KINDS]
         counts, wordings = ([(str(count), str(count)) for count in offered] for offered in (COUNTS, WORDINGS))
         absent = [(w.t("making_view.absent_share", percent=round(100 * float(share))), share) for share in ABSENT]
+        chosen_share = next((share for share in ABSENT if order and float(share) == order.absent), "0")
         kind, count = (order.kind, str(order.count)) if order else ("questions", "3")
         server = [
             _input("server_url", w.t("judge_panel.url"), "http://127.0.0.1:11434/v1"),
@@ -95,7 +96,7 @@ class DocumentQuestions:
             _select("kind", w.t("making_view.kind"), kinds, kind),
             _select("count", w.t("making_view.count"), counts, count),
             _select("wordings", w.t("making_view.wordings_each"), wordings, str(order.wordings) if order else "1"),
-            _select("absent", w.t("making_view.absent"), absent, f"{order.absent:g}" if order else "0"),
+            _select("absent", w.t("making_view.absent"), absent, chosen_share),
             class_="mk-fields",
         )
         label = w.t("making_view.go_on" if missing else "making_view.again" if making else "making_view.start")
