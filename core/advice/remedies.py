@@ -93,8 +93,8 @@ def shorter(case: Case, draft: Recipe, lengths: Sequence[int]) -> Way | None:
 
 
 def everything(case: Case, draft: Recipe, lengths: Sequence[int]) -> Way | None:
-    """Return all savings together (QLoRA, a micro-batch of 1, checkpointing), with texts cut too if it must be. None if
-    even that does not fit."""
+    """Return all savings together as a way: QLoRA (on a GPU alone), a micro-batch of 1 with more accumulation, and
+    checkpointing, with texts cut too if it must be. None if even that does not fit."""
     least = with_settings(
         draft,
         method=draft.adapter.method if case.on_cpu else "qlora",

@@ -115,7 +115,8 @@ def held_to(recipe: Recipe, parent: Recipe) -> Recipe:
 
 
 def require_alike(recipe: Recipe, parent: Recipe, name: str) -> None:
-    """Raise RecipeError naming every locked setting that recipe sets to another value than the parent's."""
+    """Raise RecipeError naming every locked setting that recipe sets to another value than the parent's, called `name`.
+    A setting that recipe leaves out or gives as None is taken as the parent's."""
     differences = []
     for section, key in LOCKED:
         value, expected = _value(recipe, section, key), _value(parent, section, key)

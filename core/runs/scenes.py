@@ -175,8 +175,9 @@ def _short_ones(examples: Iterator[Example], source: SceneSource, tokenizer: Tok
 
 
 def _scene_of(example: Example, source: SceneSource) -> Scene | None:
-    """Return a row up to its first answer, or the beginning of a plain text (at most half of it), with the rest as the
-    answer. None without a question."""
+    """Return a chat's turns up to its first answer, with that answer, or the beginning of a plain text, with what
+    follows it, as a scene; answers are cut at MAX_ANSWER characters. None if there is no user's question before the
+    answer, or no text to answer."""
     if example.text is not None:
         half = example.text[: min(BEGINNING, len(example.text) // 2)]
         begin = (half.rpartition(" ")[0] or half).rstrip()  # up to the end of a word, if there are spaces

@@ -149,8 +149,8 @@ def learned_line(result: FormResult, w: Wording) -> Html | None:
 
 
 def memory(estimate: Estimate | None, budget: Budget, w: Wording) -> Html | None:
-    """Return a bar and legend of the estimated memory by purpose, margin included, against the free memory; the numbers
-    beside it say the same."""
+    """Return a bar and legend of the estimated memory by purpose, margin included, against the free memory if that is
+    known; the numbers beside it say the same. None without an estimate."""
     if estimate is None:
         return None
     groups = [(name, sum(estimate.terms.get(term, 0.0) for term in terms)) for name, terms in BAR]

@@ -160,7 +160,8 @@ def _with_sheet(source: Source, choices: Choices, limits: Limits) -> Source:
 
 def _text_source(path: Readable, size: int, decoding: encodings.Decoding, choices: Choices, limits: Limits) -> Source:
     """Return a text file as a source: its kind, app of a chat, shape of lines, delimiter, header, turn markers, with
-    notes on guesses. Raises DataError for a log, or for bytes of another encoding."""
+    notes on guesses. Raises DataError for a log, a kind that is not read, or bytes of another encoding (except in UTF-8
+    JSON Lines, whose reader reports them by row)."""
     encoding, first_bad = decoding.encoding, decoding.first_bad
     kind = _kind(path, encoding, limits)
     if first_bad is not None and not (kind == "jsonl" and encoding.startswith("utf-8")):

@@ -118,8 +118,9 @@ def _with_flags(value: object) -> Any:
 
 
 def _load(file: Readable, encoding: str, limits: Limits) -> Any:
-    """Return the value of a file, of types that JSON has too (dates as text), with flags. Raises DataError if it is too
-    large or broken, with the line."""
+    """Return the value of a file, of types that JSON has too (dates as text), with words such as "yes" as true or false
+    under keys that take a flag. Raises DataError if it is too large or too deep, and with the line if it is broken or
+    has aliases."""
     with file.open(encoding=encoding) as opened:
         text = opened.read(MAX_BYTES + 1)
     if len(text) > MAX_BYTES:

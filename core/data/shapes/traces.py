@@ -70,7 +70,8 @@ def _sides(values: Columns, input_key: str, output_key: str) -> tuple[Any, Any]:
 
 
 def _refuse_half_of_batch(values: Columns) -> None:
-    """Raise Flaw for a row of a batch API that has only requests or only answers."""
+    """Raise Flaw for a batch API's row (one with custom_id) that has a request or an answer. Only for rows in which
+    `traced` found no pair of both: it does not look for the other side."""
     if "custom_id" not in values:
         return
     for answered, asked in BATCHES.items():

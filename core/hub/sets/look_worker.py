@@ -35,7 +35,8 @@ MAX_ROWS = 10
 
 def look(repo: str, named: tuple[str, ...], with_rows: bool, say: Callable[..., None]) -> None:
     """Send what is known of a dataset, more each time: its page and parts, and with_rows the first rows; for a gated
-    one its page and the reason, for any error a refusal."""
+    one its page and the reason, for an error of the hub or the files a refusal. Raises ModelError for an invalid
+    name."""
     request = HubRequest.create(repo, pages=PAGES)
     try:
         repository = listing.fetch_listing(repo, request.revision, request.endpoint, "dataset")

@@ -151,8 +151,9 @@ def _wide_heads(values: dict[str, int], config: Mapping[str, object]) -> None:
 
 
 def _kinds_of_layers(values: dict[str, int], config: Mapping[str, object]) -> None:
-    """Add the layers with a sliding window, and those with Mamba 2's scan, if config.json lists them; all of
-    Falcon-H1's have one."""
+    """Add the size of the sliding window, those of Mamba 2's scan, and how many layers have each, to values. If
+    config.json lists no kinds of layers, all have the scan (as in Falcon-H1), and all but wide_layers the window (none
+    if no layer is wide)."""
     listed = config.get("layer_types") or config.get("layers_block_type") or ()
     kinds = [str(kind) for kind in listed] if isinstance(listed, list) else []
     if window := _number(config, "sliding_window"):

@@ -346,8 +346,8 @@ def _voter(value: object) -> str:
 
 
 def _expected(comparison: PromptComparison) -> dict[str, int]:
-    """Return how many prompts with a known answer each contestant answered exactly, and how many such prompts there
-    are."""
+    """Return the values of the sentence on known answers: first_hits, second_hits (prompts that each contestant
+    answered exactly) and count (prompts with a known answer that both answered)."""
     answers = comparison.answers()
     prompts = enumerate(comparison.lineup.prompts)
     expected = {
