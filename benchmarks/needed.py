@@ -110,7 +110,7 @@ def main(folder: Annotated[Path, typer.Argument()], seed: int = 7) -> None:
     chance = random.Random(seed)
     of_each = {  # rows, share held out, learning rate, steps, batch size
         "messages": (messages(chance), 0.31, 1e-3, 24, 4),
-        "codes": (codes(chance), 0.25, 2e-3, 100, 8),
+        "codes": (codes(chance), 0.25, 1e-3, 200, 8),
     }
     for name, (rows, held_out, rate, steps, batch) in of_each.items():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
