@@ -107,7 +107,7 @@ def make(
     result["dataset"] = making.dataset(space, store).id
     if out:
         lines = (json.dumps(value, ensure_ascii=False) + "\n" for value in making.values())
-        out.write_text("".join(lines), "utf-8", "replace", "\n")
+        out.write_text("".join(lines), "utf-8", "replace", newline="\n")
     print_json(result) if as_json else say(msg("making.added", dataset=result["dataset"]))
 
 

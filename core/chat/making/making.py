@@ -200,7 +200,10 @@ class Making:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             file.write_text(
-                "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values), "utf-8", "replace", "\n"
+                "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values),
+                "utf-8",
+                "replace",
+                newline="\n",
             )
             return store.import_file(file, self.order.title, origin=Origin(made=self.id, made_by=self.order.writer))
         except OSError as error:
