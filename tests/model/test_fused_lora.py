@@ -148,7 +148,7 @@ def read_again(step: Step) -> None:
 
 
 def unlearn(step: Step) -> None:
-    step._untrained = [parameter.detach() / 2 for parameter in step.parameters]
+    step.untrained = [parameter.detach() / 2 for parameter in step.parameters]
     step.reset_to_start()
 
 
