@@ -73,8 +73,10 @@ class DiskCard:
         return gr.update(value=self._last[1])
 
     def drawn(self) -> Html:
-        """Outputs: list."""
-        return rows(on_disk(self.services.workspace, self.services.runs.uses()), self.w)
+        """Return the list as the disk is now, and keep it for the clock, whose first update may arrive later."""
+        listed = rows(on_disk(self.services.workspace, self.services.runs.uses()), self.w)
+        self._last = self._last[0], listed
+        return listed
 
     def act(self, act: object, pressed: object) -> tuple[Html | Update, Update]:
         """Inputs: the pressed button ("" if the person did not confirm), and the model of its row. Outputs: list,

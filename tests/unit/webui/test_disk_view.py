@@ -61,6 +61,13 @@ def test_a_model_is_deleted_and_leaves_the_list_of_downloads(card: DiskCard, tmp
     assert "nothing to delete" in card.act("delete", "o/m")[1]["value"]
 
 
+def test_the_clock_does_not_take_back_what_the_opened_page_has_drawn(card: DiskCard) -> None:
+    """Seen under load: the clock's first update came after the list and put "Open this page to see them" over it."""
+    listed = card.drawn()
+    context = ViewContext(card.services.snapshots.now(fresh=True), None)
+    assert card._newest(context)["value"] == listed and "o/m" in listed
+
+
 def test_a_page_that_nobody_touches_shows_what_another_one_brought_or_deleted(card: DiskCard, tmp_path: Path) -> None:
     """Looked at once for each thing that happened, not by the clock: the list was as old as the last press on its
     tab."""
