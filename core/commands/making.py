@@ -90,17 +90,17 @@ def make(
         absent=absent,
         examples=_examples(examples),
     )
-    divided = passages_of(block for id in ids for block in blocks_of(store, id))[:passages]
+    divided = passages_of(block for id in ids for block in blocks_of(store, id))
     if not as_json:
-        say(size_message(order, divided))
+        say(size_message(order, divided[:passages]))
     if dry_run:
-        print_json({"passages": [one.model_dump(mode="json") for one in divided]}) if as_json else None
+        print_json({"passages": [one.model_dump(mode="json") for one in divided[:passages]]}) if as_json else None
         return
     if endpoint and not endpoint.is_here and not yes:
-        raise ChatError("making.leaves", url=endpoint.url, count=len(divided))
+        raise ChatError("making.leaves", url=endpoint.url, count=len(divided[:passages]))
     making = Making.prepare(space, order, divided)
     with _writer(space, writer or "", endpoint) as chosen:
-        _write(making, chosen, as_json)
+        _write(making, chosen, passages, as_json)
     result = _result(making)
     if not as_json:
         _show(making, result)
@@ -129,13 +129,14 @@ def _writer(space: Workspace, word: str, endpoint: Endpoint | None) -> Iterator[
         yield local
 
 
-def _write(making: Making, writer: writers.RowWriter, as_json: bool) -> None:
+def _write(making: Making, writer: writers.RowWriter, first: int | None, as_json: bool) -> None:
     """Write the missing passages, with the progress on a terminal. Those that are finished are kept if it is ended."""
-    total, results, line = len(making.passages()), making.results(), ""
+    total, results, line = len(making.passages()[:first]), making.results(), ""
+    results = {number: result for number, result in results.items() if number < total}
     done, rows = len(results), sum(len(one.rows) for one in results.values())
     dropped, seconds = sum(len(one.dropped) for one in results.values()), list[float]()
     try:
-        for result in making.write(writer):
+        for result in making.write(writer, first=first):
             done, rows, dropped = done + 1, rows + len(result.rows), dropped + len(result.dropped)
             seconds.append(result.seconds)
             if not as_json and sys.stderr.isatty():
@@ -178,7 +179,7 @@ def _show(making: Making, result: JsonObject) -> None:
     for row in making.rows()[0][:ROWS_SHOWN]:
         for step in row.draft.steps:
             print("\n  ".join([step.question, step.answer, *([f"“{step.quote}”"] if step.quote else [])]))
-    say(msg("making.result", rows=result["rows"], known=result["known"], passages=len(making.passages())))
+    say(msg("making.result", rows=result["rows"], known=result["known"], passages=len(making.results())))
     for why, number in sorted(result["dropped"].items()):
         say(msg(f"making.dropped_{why}", count=number))
     total = result["rows"] + sum(result["dropped"].values())

@@ -5,12 +5,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import get_args
 
-from core.chat.endpoint import Endpoint
+from core import files
+from core.chat.endpoint import LOCAL, Endpoint
 from core.chat.making.drafts import Draft, Exchange, Kind
-from core.chat.making.making import Decision, Making, Mark
-from core.chat.making.rows import MadeRow, MakingOrder
+from core.chat.making.making import MARKS, WRITTEN, Decision, Making, Mark
+from core.chat.making.passages import Passage
+from core.chat.making.rows import Dropped, MadeRow, MakingOrder, Result
 from core.errors import ChatError
 from core.files import JsonObject
 from webui.kit import format, samples
@@ -74,29 +79,32 @@ class DocumentQuestions:
 
     def _choosing(self, fields: JsonObject, making: Making | None) -> Iterator[Html]:
         """Yield the fields, as in the newest making, and Start; folded once there is a making."""
-        w, order = self.w, making.order if making else None
-        missing = len(making.passages()) - len(making.results()) if making else 0
-        writers = [*self._models(), (w.t("making_view.server"), SERVER)]
-        known = [value for _, value in writers]
-        chosen = str(fields.get("writer") or (order.writer if order else ""))
-        chosen = chosen if chosen in known else SERVER if order and "@" in order.writer else known[0]
+        w, models = self.w, self._models()
+        writers = [*models, (w.t("making_view.server"), SERVER)]
+        kept = _fields_of(making.order) if making else {}
+        chosen = {"writer": writers[0][1], "kind": "questions", "count": "3", "wordings": "1", "absent": "0"} | kept
+        chosen |= {name: value for name, value in fields.items() if name in chosen and isinstance(value, str)}
+        if chosen["writer"] not in [value for _, value in writers]:
+            chosen["writer"] = writers[0][1]
+        is_same = making is not None and all(chosen[name] == value for name, value in kept.items() if name in chosen)
+        missing = len(_read(making).passages) - len(_read(making).results) if making and is_same else 0
         kinds = [(w.t(f"making_view.kind_{kind}"), kind) for kind in KINDS]
         counts, wordings = ([(str(count), str(count)) for count in offered] for offered in (COUNTS, WORDINGS))
         absent = [(w.t("making_view.absent_share", percent=round(100 * float(share))), share) for share in ABSENT]
-        chosen_share = next((share for share in ABSENT if order and float(share) == order.absent), "0")
-        kind, count = (order.kind, str(order.count)) if order else ("questions", "3")
         server = [
-            _input("server_url", w.t("judge_panel.url"), "http://127.0.0.1:11434/v1"),
-            _input("server_model", w.t("making_view.server_model")),
+            _input(
+                "server_url", w.t("making_view.server_url"), kept.get("server_url", ""), "http://127.0.0.1:11434/v1"
+            ),
+            _input("server_model", w.t("making_view.server_model"), kept.get("server_model", "")),
         ]
         form = tag(
             "div",
-            _select("writer", w.t("making_view.writer"), writers, chosen),
-            *(server if chosen == SERVER else ()),
-            _select("kind", w.t("making_view.kind"), kinds, kind),
-            _select("count", w.t("making_view.count"), counts, count),
-            _select("wordings", w.t("making_view.wordings_each"), wordings, str(order.wordings) if order else "1"),
-            _select("absent", w.t("making_view.absent"), absent, chosen_share),
+            _select("writer", w.t("making_view.writer"), writers, chosen["writer"]),
+            *(server if chosen["writer"] == SERVER else ()),
+            _select("kind", w.t("making_view.kind"), kinds, chosen["kind"]),
+            _select("count", w.t("making_view.count"), counts, chosen["count"]),
+            _select("wordings", w.t("making_view.wordings_each"), wordings, chosen["wordings"]),
+            _select("absent", w.t("making_view.absent"), absent, chosen["absent"]),
             class_="mk-fields",
         )
         label = w.t("making_view.go_on" if missing else "making_view.again" if making else "making_view.start")
@@ -119,10 +127,10 @@ class DocumentQuestions:
         """Yield the counts, the reasons of dropped rows, the button that adds the dataset, and the first rows to
         review, each beside its passage."""
         w = self.w
-        rows, repeats = making.rows()
-        marks = making.marks()
-        dropped = Counter(one.why for result in making.results().values() for one in result.dropped)
-        dropped["repeat"] += len(repeats)
+        read = _read(making)
+        rows, marks = read.rows, read.marks
+        dropped = Counter(one.why for result in read.results.values() for one in result.dropped)
+        dropped["repeat"] += len(read.repeats)
         waiting = [row for row in rows if row.id not in marks]
         rejected = sum(mark.decision in ("reject", "never") for mark in marks.values())
         values = {"rows": len(rows), "reviewed": len(marks), "rejected": rejected}
@@ -138,9 +146,8 @@ class DocumentQuestions:
             yield tag("button", w.t("making_view.add"), type="button", class_="lg-small", data_act="add", id="mk-add")
         if waiting:
             yield muted(w.t("making_view.keys"))
-        passages = {passage.number: passage for passage in making.passages()}
         for place, row in enumerate(waiting[:AT_ONCE]):
-            passage = passages[row.passage]
+            passage = read.passages[row.passage]
             where = " › ".join([passage.file, *passage.headings])
             is_edited = fields.get("edit") == row.id
             yield tag(
@@ -261,6 +268,40 @@ class DocumentQuestions:
         return {"said": notice(sentence, "ok"), "click": "#data-draw"}
 
 
+@dataclass(frozen=True)
+class _Read:
+    """A making as it is on disk. passages: by number."""
+
+    passages: dict[int, Passage]
+    results: dict[int, Result]
+    marks: dict[str, Mark]
+    rows: list[MadeRow]
+    repeats: list[Dropped]
+
+
+def _read(making: Making) -> _Read:
+    """Return a making as it is on disk; it is read again only once its files have changed."""
+    return _read_as(making.path, making.order, *(files.stamp(making.path / name) for name in (WRITTEN, MARKS)))
+
+
+@lru_cache(maxsize=8)
+def _read_as(path: Path, order: MakingOrder, *_stamps: object) -> _Read:
+    making = Making(path, order)
+    passages = {passage.number: passage for passage in making.passages()}
+    return _Read(passages, making.results(), making.marks(), *making.rows())
+
+
+def _fields_of(order: MakingOrder) -> dict[str, str]:
+    """Return the fields that gave an order."""
+    share = next((share for share in ABSENT if float(share) == order.absent), "0")
+    fields = {"kind": str(order.kind), "count": str(order.count), "wordings": str(order.wordings), "absent": share}
+    model, at, host = order.writer.rpartition(" @ ")
+    if not at:
+        return fields | {"writer": order.writer}
+    scheme = "http" if host.partition(":")[0] in LOCAL else "https"
+    return fields | {"writer": SERVER, "server_model": model, "server_url": f"{scheme}://{host}/v1"}
+
+
 def _marked(text: str, spans: tuple[tuple[int, int], ...]) -> Html:
     """Return a passage with its quotes marked, overlapping ones once."""
     parts, at = list[str](), 0
@@ -278,9 +319,17 @@ def _select(name: str, label: str, options: Sequence[tuple[str, str]], chosen: s
     )
 
 
-def _input(name: str, label: str, hint: str = "") -> Html:
-    field = tag("input", type="text", name_=name, placeholder=hint, maxlength=MAX_FIELD, id=f"mk-field-{name}",
-                autocomplete="off")  # fmt: skip
+def _input(name: str, label: str, value: str, hint: str = "") -> Html:
+    field = tag(
+        "input",
+        type="text",
+        name_=name,
+        value=value,
+        placeholder=hint,
+        maxlength=MAX_FIELD,
+        id=f"mk-field-{name}",
+        autocomplete="off",
+    )
     return tag("label", tag("span", label), field, class_="ep-field")
 
 

@@ -64,21 +64,22 @@ class Making:
 
     @classmethod
     def prepare(cls, workspace: Workspace, order: MakingOrder, passages: Sequence[Passage]) -> Making:
-        """Open the making with this order and these passages, or create its folder. Raises ChatError without a
-        passage."""
+        """Open the making with these passages and this order, whatever its title, or create its folder. Raises
+        ChatError without a passage."""
         if not passages:
             raise ChatError("making.no_passages", title=order.title)
         for making in cls.all_of(workspace):
-            if making.order == order and making.passages() == list(passages):
-                return making
+            if making.order.is_same(order) and making.passages() == list(passages):
+                return cls(making.path, order)
         root = workspace.root / FOLDER
         root.mkdir(parents=True, exist_ok=True)
-        with files.folder_aside(root / f"{names.slug(order.title, 'rows')}-{names.short_id()}") as folder:
+        target = root / f"{names.slug(order.title, 'rows')}-{names.short_id()}"
+        with files.folder_aside(target) as folder:
             folder.mkdir()
             lines = (passage.model_dump_json() + "\n" for passage in passages)
             (folder / PASSAGES).write_text("".join(lines), "utf-8", newline="\n")
             files.replace_json(folder / ORDER, order.model_dump(mode="json"))
-        return next(making for making in cls.all_of(workspace) if making.order == order)
+        return cls(target, order)
 
     @classmethod
     def open(cls, workspace: Workspace, id: str) -> Making:
@@ -123,13 +124,13 @@ class Making:
         with files.writing(self.path):
             files.append_line(self.path / MARKS, mark.model_dump(mode="json"))
 
-    def write(self, writer: RowWriter, stopped: Callable[[], bool] = lambda: False) -> Iterator[Result]:
-        """Write the rows of each missing passage and yield what came of it, saved at once.
-
-        Raises ChatError if the writer cannot be used, or stopped.
-        """
+    def write(
+        self, writer: RowWriter, stopped: Callable[[], bool] = lambda: False, first: int | None = None
+    ) -> Iterator[Result]:
+        """Write the rows of each missing passage and yield what came of it, saved at once. first: only of so many
+        passages from the beginning. Raises ChatError if the writer cannot be used, or stopped."""
         done = self.results()
-        for passage in self.passages():
+        for passage in self.passages()[:first]:
             if passage.number in done:
                 continue
             if stopped():

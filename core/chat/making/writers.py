@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from core.chat.answer import Piece, Sampling
@@ -107,7 +107,7 @@ class LocalWriter:
 
     chat: ChatClient
     target: ChatTarget
-    name: str = field(default="")
+    name: str = ""
 
     def answers(
         self,

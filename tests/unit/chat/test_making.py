@@ -158,6 +158,20 @@ def test_killed_anywhere_it_goes_on_and_nothing_is_written_twice(
     assert len(lines) == 6
 
 
+def test_another_title_or_the_first_passages_only_make_no_second_making(
+    documents: tuple[Workspace, DatasetStore, list[Passage]],
+) -> None:
+    """Seen: a page in another language names the dataset otherwise, and `--passages 3` before the whole began anew."""
+    space, store, passages = documents
+    making = Making.prepare(space, ORDER, passages)
+    assert len(list(making.write(ScriptedWriter(), first=3))) == 3
+    renamed = Making.prepare(space, ORDER.model_copy(update={"title": "Brassel, auf Deutsch"}), passages)
+    assert renamed.id == making.id and len(list(renamed.write(ScriptedWriter()))) == 9
+    assert renamed.dataset(space, store).name == "Brassel, auf Deutsch"
+    other = Making.prepare(space, ORDER, passages[:5])
+    assert other.id != making.id and not other.results()
+
+
 def test_half_a_line_and_a_damaged_one_cost_their_passages_only(
     documents: tuple[Workspace, DatasetStore, list[Passage]],
 ) -> None:
@@ -203,7 +217,7 @@ def test_repeated_rows_are_merged_and_no_rows_are_a_sentence(
     list(making.write(ScriptedWriter()))
     rows, repeats = making.rows()
     assert len(rows) == 2 and [one.why for one in repeats] == ["repeat", "repeat"]
-    silent = Making.prepare(space, ORDER.model_copy(update={"title": "Silent"}), twice)
+    silent = Making.prepare(space, ORDER.model_copy(update={"seed": 1}), twice)
     list(silent.write(ScriptedWriter(lambda call, text: "")))
     with pytest.raises(DataError) as refused:
         silent.dataset(space, store)

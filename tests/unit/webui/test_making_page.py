@@ -117,7 +117,9 @@ def test_a_stopped_making_goes_on_where_it_was(section: DocumentQuestions, docum
     wait_until(lambda: not makings.progress().at_work, 60)
     making = makings.newest(document)
     assert making is not None and 0 < len(making.results()) < 6 and makings.progress().error is None
-    assert "Resume" in section.drawn({"run": document})
+    drawn = section.drawn({"run": document})
+    assert "Resume" in drawn and server.url in drawn and 'value="big"' in drawn, "its fields are those it began with"
+    assert "Resume" not in section.drawn({"run": document, "fields": {"count": "8"}}), "another order is another making"
     assert made(section, server, document).id == making.id and len(making.results()) == 6
 
 
