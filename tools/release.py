@@ -29,8 +29,8 @@ CONTENTS = (
     "Start LoRA Garage.bat", "Start LoRA Garage.command", "start.sh", "launch.py", "launcher", "pyproject.toml",
     "constraints.txt", "packaging/uv.txt",
     "README.md", "CHANGELOG.md", "SECURITY.md", "LICENSE", "NOTICE", "core", "webui", "presets", "docs",
-    ":!docs/pictures", ":!docs/benchmarks.md", ":!docs/glossary.md", ":!docs/map.md", ":!docs/tests.md",
-    ":!docs/dependencies.md", ":!docs/faults.md", ":!docs/null-card*.md",
+    ":!docs/pictures", ":!docs/benchmarks.md", ":!docs/design.md", ":!docs/glossary.md", ":!docs/map.md",
+    ":!docs/tests.md", ":!docs/dependencies.md", ":!docs/faults.md", ":!docs/null-card*.md",
 )  # fmt: skip
 MAX_BYTES = 2_000_000
 PACKED = ".bz2"
