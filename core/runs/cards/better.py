@@ -16,7 +16,9 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from core import files
+from core.errors import JudgeError
 from core.judges import judge
+from core.judges.texts import comparable
 from core.messages import Message, msg
 from core.runs import sample_answers, scenes
 from core.runs.cards import tested
@@ -83,7 +85,10 @@ def _of_answers(film: Scenes, first: HeldOutAnswers, last: HeldOutAnswers, has_p
         return []
 
     def is_right(question: Scene, answer: FrameAnswer) -> bool:
-        return judge.is_right(question.judge or film.judge, question.answer or "", answer.text)
+        try:
+            return judge.is_right(question.judge or film.judge, question.answer or "", answer.text)
+        except JudgeError:  # an expected answer of another kind than nearly all, as "unknown" among numbers
+            return comparable(answer.text) == comparable(question.answer or "")
 
     both = [
         (question, before, now)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from core import files
-from core.judges.specs import LabelJudge, RegexJudge
+from core.judges.specs import LabelJudge, NumberJudge, RegexJudge
 from core.messages import LANGUAGES, msg
 from core.runs import sample_answers, scenes
 from core.runs.cards import better
@@ -69,6 +69,15 @@ def test_the_answers_are_judged_as_the_data_proposes_and_the_judge_is_named(run:
     assert "5 of 10" in str(better.sentences(run)[0]) and "judge: Label" in str(better.sentences(run)[0])
     filmed(run, tuple(scene.model_copy(update={"judge": RegexJudge(pattern="^it is")}) for scene in held))
     assert "10 of 10" in str(better.sentences(run)[0]) and "judge: Pattern" in str(better.sentences(run)[0])
+
+
+def test_an_expected_answer_that_the_judge_cannot_read_is_compared_as_text(run: RunFolder) -> None:
+    """The end of a run was JudgeError's sentence instead of a comparison: "unknown" among numbers is no number."""
+    held = tuple(scene.model_copy(update={"answer": str(n) if n else "unknown"}) for n, scene in enumerate(QUESTIONS))
+    filmed(run, held, judge=NumberJudge())
+    asked(run, 0, *["?"] * 10)
+    asked(run, 40, "Unknown.", *["It is 4."] * 9)
+    assert "2 of 10" in str(better.sentences(run)[0]) and "base model 0" in str(better.sentences(run)[0])
 
 
 def test_questions_of_an_earlier_version_without_a_judge_say_nothing(run: RunFolder) -> None:
