@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,16 @@ from core.chat.prompts import Prompt, prompts_of, prompts_of_file
 from core.chat.questions import target_of
 from core.commands.data import dataset_store
 from core.commands.hub_sets import data
-from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, plain, print_json, say, written_over
+from core.commands.terminal import (
+    JsonOption,
+    WorkspaceOption,
+    app,
+    in_words,
+    plain,
+    print_json,
+    progress_on_terminal,
+    say,
+)
 from core.errors import ChatError, ModelError, RecipeError
 from core.export import weighted_sum
 from core.export.exports import Exports
@@ -66,19 +74,25 @@ def compare(
         named = named_contestants(space, contestants or [])
         chosen_prompts = prompts_of_file(prompts) if prompts else _prompts_of_first(space, named, count)
         comparison = PromptComparison.create(space, chosen_prompts, named, max_new_tokens)
-    line, chat = "", ChatClient(space)
     try:
-        for done, total in answer_missing(chat, space, comparison, partial(answers, space)):
-            if not as_json and sys.stderr.isatty():
-                before, line = line, msg("compare.progress", done=done, wanted=total).render(terminal_language())
-                print(written_over(before, line), end="", file=sys.stderr, flush=True)
+        generate_answers(space, comparison, as_json)
     except ChatError:
         say(msg("compare.resume", id=comparison.id))
         raise
-    finally:
-        chat.unload()
     result = comparison_json(comparison)
     print_json(in_words(result)) if as_json else _show(result)
+
+
+def generate_answers(space: Workspace, comparison: PromptComparison, as_json: bool) -> None:
+    """Generate the missing answers, with progress on a terminal, and unload the model. Those that arrived are kept if
+    it is ended."""
+    chat = ChatClient(space)
+    try:
+        with progress_on_terminal(quiet=as_json) as show:
+            for done, total in answer_missing(chat, space, comparison, partial(answers, space)):
+                show(msg("compare.progress", done=done, wanted=total))
+    finally:
+        chat.unload()
 
 
 @app.command("sum")

@@ -9,16 +9,13 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from core import files
-from core.chat.client import ChatClient
 from core.chat.comparison import Contestant
-from core.chat.contest import answer_missing
 from core.chat.endpoint import Endpoint
 from core.chat.evaluation import model_judge, sets, system_prompt
 from core.chat.evaluation.evaluation import EXAMPLES, SetEvaluation
@@ -26,7 +23,7 @@ from core.chat.evaluation.learned_rows import LearnedRows
 from core.chat.evaluation.of_run import ROWS, contestants_of_run, earlier_table, keep_judge, keep_result
 from core.chat.evaluation.table import Table, judge_for, judge_of_kind
 from core.chat.questions import target_of
-from core.commands.comparing import KEY, named_contestants
+from core.commands.comparing import KEY, generate_answers, named_contestants
 from core.commands.data import dataset_id, dataset_store
 from core.commands.terminal import (
     JsonOption,
@@ -36,11 +33,10 @@ from core.commands.terminal import (
     in_words,
     plain,
     print_json,
+    progress_on_terminal,
     say,
-    written_over,
 )
 from core.errors import ChatError, DataError, RecipeError
-from core.export.llamacpp.answers import answers
 from core.files import JsonObject
 from core.judges.specs import JudgeSpec, ModelJudge
 from core.messages import Message, msg, terminal_language
@@ -119,7 +115,7 @@ def evaluate(
         named = [_contestant(space, word.strip(), of_run, base, own) for word in (contestants or OF_BASE).split(",")]
     evaluation = SetEvaluation.prepare(space, test_set, named, learned, enable_thinking=None if of_run else False)
     keep_judge(space, evaluation, spec)
-    _answer(space, evaluation, as_json)
+    generate_answers(space, evaluation, as_json)
     why = _send_to_judge(space, spec, evaluation, yes, as_json) if judge and isinstance(spec, ModelJudge) else None
     table = Table(evaluation, spec)
     if of_run:
@@ -188,9 +184,9 @@ def _send_to_judge(
         print(json.dumps(model_judge.request_body(endpoint, *left[0]), ensure_ascii=False, indent=1), file=sys.stderr)
         say(msg("judge.leaves" if yes else "judge.ask_yes", count=len(left), url=endpoint.url))
     try:
-        for done, total in model_judge.ask(space, endpoint, left) if yes else ():
-            if not as_json and sys.stderr.isatty():
-                print(f"\r{done} / {total}", end="", file=sys.stderr, flush=True)
+        with progress_on_terminal(quiet=as_json) as show:
+            for done, total in model_judge.ask(space, endpoint, left) if yes else ():
+                show(msg("compare.progress", done=done, wanted=total))
     except ChatError as error:
         return error
     return None
@@ -255,21 +251,6 @@ def _contestant(space: Workspace, word: str, run: RunFolder | None, base: str | 
             "examples": EXAMPLES if "examples" in extras else 0,
         }
     )
-
-
-def _answer(space: Workspace, evaluation: SetEvaluation, as_json: bool) -> None:
-    """Generate the missing answers, with progress on a terminal, and unload the model. Those that arrived are kept if
-    it is ended."""
-    line, chat = "", ChatClient(space)
-    try:
-        for done, total in answer_missing(chat, space, evaluation, partial(answers, space)):
-            if not as_json and sys.stderr.isatty():
-                before, line = line, msg("compare.progress", done=done, wanted=total).render(terminal_language())
-                print(written_over(before, line), end="", file=sys.stderr, flush=True)
-    finally:
-        chat.unload()
-        if line:
-            print(file=sys.stderr)
 
 
 def _result(space: Workspace, table: Table, notes: Sequence[Message]) -> JsonObject:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,17 +23,10 @@ from core.chat.making.rows import SHOWN, MakingOrder
 from core.chat.prompts import prompts_of_file
 from core.commands.comparing import KEY, named_contestants
 from core.commands.data import dataset_id, dataset_store
-from core.commands.terminal import (
-    JsonOption,
-    WorkspaceOption,
-    app,
-    print_json,
-    say,
-    written_over,
-)
+from core.commands.terminal import JsonOption, WorkspaceOption, app, print_json, progress_on_terminal, say
 from core.errors import ChatError, RecipeError
 from core.files import JsonObject
-from core.messages import Message, msg, terminal_language
+from core.messages import Message, msg
 from core.workspace.folder import Workspace
 
 MIN_SHARE = 0.3  # of the rows that pass, below which a larger model is advised
@@ -131,22 +123,16 @@ def _writer(space: Workspace, word: str, endpoint: Endpoint | None) -> Iterator[
 
 def _write(making: Making, writer: writers.RowWriter, first: int | None, as_json: bool) -> None:
     """Write the missing passages, with the progress on a terminal. Those that are finished are kept if it is ended."""
-    total, results, line = len(making.passages()[:first]), making.results(), ""
-    results = {number: result for number, result in results.items() if number < total}
+    total = len(making.passages()[:first])
+    results = {number: result for number, result in making.results().items() if number < total}
     done, rows = len(results), sum(len(one.rows) for one in results.values())
     dropped, seconds = sum(len(one.dropped) for one in results.values()), list[float]()
-    try:
+    with progress_on_terminal(quiet=as_json) as show:
         for result in making.write(writer, first=first):
             done, rows, dropped = done + 1, rows + len(result.rows), dropped + len(result.dropped)
             seconds.append(result.seconds)
-            if not as_json and sys.stderr.isatty():
-                minutes = (total - done) * sum(seconds) / len(seconds) / 60
-                values = {"done": done, "total": total, "rows": rows, "dropped": dropped, "minutes": minutes}
-                before, line = line, msg("making.progress", **values).render(terminal_language())
-                print(written_over(before, line), end="", file=sys.stderr, flush=True)
-    finally:
-        if line:
-            print(file=sys.stderr)
+            minutes = (total - done) * sum(seconds) / len(seconds) / 60
+            show(msg("making.progress", done=done, total=total, rows=rows, dropped=dropped, minutes=minutes))
 
 
 def size_message(order: MakingOrder, passages: list[Passage]) -> Message:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -129,3 +131,22 @@ def written_over(before: str, line: str) -> str:
     With spaces: Windows' old console shows an escape sequence as letters.
     """
     return "\r" + line + " " * (width(before) - width(line))
+
+
+@contextmanager
+def progress_on_terminal(quiet: bool) -> Iterator[Callable[[Message], None]]:
+    """Context manager: a function that shows a message on stderr in place of the one before it, unless quiet or without
+    a terminal. The line ends with the block."""
+    line = ""
+
+    def show(message: Message) -> None:
+        nonlocal line
+        if not quiet and sys.stderr.isatty():
+            before, line = line, message.render(terminal_language())
+            print(written_over(before, line), end="", file=sys.stderr, flush=True)
+
+    try:
+        yield show
+    finally:
+        if line:
+            print(file=sys.stderr)

@@ -15,7 +15,7 @@ from core.chat.evaluation import model_judge, sets
 from core.chat.evaluation.evaluation import SetEvaluation
 from core.chat.evaluation.table import Table
 from core.chat.prompts import Prompt
-from core.commands import evaluating
+from core.commands import comparing
 from core.commands.__main__ import main
 from core.errors import ChatError
 from core.judges.specs import ModelJudge
@@ -115,7 +115,7 @@ def test_the_command_sends_only_after_yes(
     server: ChatServer, evaluation: SetEvaluation, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server.reply, root = understands, evaluation.path.parents[2]
-    monkeypatch.setattr(evaluating, "ChatClient", lambda space: Chat(reply=lambda column, turns: "aye"))
+    monkeypatch.setattr(comparing, "ChatClient", lambda space: Chat(reply=lambda column, turns: "aye"))
     file = root / "three.jsonl"
     file.write_text("".join(json.dumps({"prompt": one, "expected": "yes"}) + "\n" for one in QUESTIONS), "utf-8")
     command = ["evaluate", "Pirate", "--file", str(file), "--contestants", "base,tuned", "--judge", server.url,

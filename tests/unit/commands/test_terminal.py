@@ -14,7 +14,8 @@ from core.chat.answer import Piece, Sampling
 from core.chat.client import ChatState, ChatTarget
 from core.commands import __main__ as commands
 from core.commands import taking
-from core.commands.terminal import columns, written_over
+from core.commands.terminal import columns, progress_on_terminal, written_over
+from core.messages import msg
 from core.presets import PROJECT
 from tests.kit.source import tree_of
 
@@ -81,3 +82,21 @@ def test_chat_asks_with_thinking_without_or_as_trained(
         assert status != 0 and not sampled and "--no-thinking" in said.err + said.out
     else:
         assert status == 0 and said.out == "Hello.\n" and [each.enable_thinking for each in sampled] == [then]
+
+
+def test_the_line_of_a_progress_ends_before_what_is_printed_next(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The table of `evaluate` began behind the progress of its judge, and that of `compare` behind its last answer."""
+    with progress_on_terminal(quiet=False) as show:
+        show(msg("compare.progress", done=1, wanted=2))
+    assert capsys.readouterr().err == "", "a pipe"
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    with progress_on_terminal(quiet=True) as show:
+        show(msg("compare.progress", done=1, wanted=2))
+    assert capsys.readouterr().err == ""
+    with pytest.raises(ZeroDivisionError), progress_on_terminal(quiet=False) as show:
+        show(msg("compare.progress", done=10, wanted=20))
+        show(msg("compare.progress", done=2, wanted=2))
+        raise ZeroDivisionError
+    assert capsys.readouterr().err == "\r10 of 20 answers\r2 of 2 answers  \n"
