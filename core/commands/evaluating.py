@@ -174,11 +174,11 @@ def _judge(name: str, model: str, expected: Sequence[str]) -> JudgeSpec:
 def _send_to_judge(
     space: Workspace, spec: ModelJudge, evaluation: SetEvaluation, yes: bool, as_json: bool
 ) -> ChatError | None:
-    """Show on stderr what the judge would receive and, if yes, send it with its progress. Verdicts that arrived are
-    kept; returns the error that ended it, else None."""
+    """Show on stderr what the judge would receive and, if yes, send it with its progress; not questions with another
+    judge of their own. Verdicts that arrived are kept; returns the error that ended it, else None."""
     endpoint = model_judge.endpoint_of(spec, os.environ.get(KEY, ""))
-    prompts = evaluation.lineup.prompts
-    pairs = ((prompts[number], answer.text) for (number, _), answer in evaluation.answers().items())
+    answered = ((evaluation.lineup.prompts[place], answer.text) for (place, _), answer in evaluation.answers().items())
+    pairs = ((prompt, answer) for prompt, answer in answered if prompt.judge in (None, spec))
     left = model_judge.missing(space, spec, pairs)
     if left and not as_json:
         print(json.dumps(model_judge.request_body(endpoint, *left[0]), ensure_ascii=False, indent=1), file=sys.stderr)

@@ -127,3 +127,18 @@ def test_the_command_sends_only_after_yes(
     assert "3 of 3 right" in capsys.readouterr().out
     server.reply = lambda body: 500
     assert main([*command, "--yes", "--prompt", "x", "--contestants", "base"]) == 0, "nothing is missing"
+
+
+def test_questions_with_a_judge_of_their_own_are_not_sent(
+    server: ChatServer, evaluation: SetEvaluation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bad answers kept as tests have a judge each: all went to the server, and no verdict of it counted."""
+    server.reply, root = understands, evaluation.path.parents[2]
+    monkeypatch.setattr(comparing, "ChatClient", lambda space: Chat(reply=lambda column, turns: "aye"))
+    rows = [{"prompt": one, "expected": "yes"} for one in QUESTIONS]
+    rows[0] |= {"judge": {"kind": "exact"}}  # type: ignore[dict-item]
+    (file := root / "three.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    command = ["evaluate", "Pirate", "--file", str(file), "--contestants", "tuned", "--judge", server.url,
+        "--model", "big", "--yes", "--workspace", str(root)]  # fmt: skip
+    assert main(command) == 0
+    assert len(server.asked) == 4 and QUESTIONS[0] not in json.dumps(server.asked)
