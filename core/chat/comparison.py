@@ -61,6 +61,11 @@ class Contestant(Frozen):
     weights: str = ""
     export: str = ""
 
+    @property
+    def is_as_trained(self) -> bool:
+        """True for a run's own adapter at full strength, or its base: no checkpoint, no export."""
+        return self.checkpoint is None and self.strength == 1 and not self.export
+
     def is_same(self, other: Contestant) -> bool:
         """Compare two contestants without their labels."""
         return self.model_copy(update={"label": ""}) == other.model_copy(update={"label": ""})
@@ -284,10 +289,7 @@ def votes_on_run(workspace: Workspace, run: str) -> Score | None:
     """Return the score of a finished run against its base, in their newest blind test with a decided vote; None without
     one."""
     for comparison in PromptComparison.all_of(workspace):
-        columns = [
-            one.column if one.run == run and one.checkpoint is None and one.strength == 1 else ""
-            for one in comparison.lineup.contestants
-        ]
+        columns = [one.column if one.run == run and one.is_as_trained else "" for one in comparison.lineup.contestants]
         if set(columns) >= {"base", "tuned"}:
             score = comparison.score((columns.index("base"), columns.index("tuned")))
             if score.decided:

@@ -55,7 +55,7 @@ def keep_result(run: RunFolder, table: Table) -> None:
     of the run's own adapter at full strength."""
     conclusion, places = table.conclusion(), range(len(table.contestants))
     own = None if table.tuned is None else table.contestants[table.tuned]
-    if conclusion is None or own is None or (own.run, own.checkpoint, own.strength) != (run.id, None, 1.0):
+    if conclusion is None or own is None or own.run != run.id or not own.is_as_trained:
         return
     count = len(table.counted)
     results = [

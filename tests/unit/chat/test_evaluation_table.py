@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from core.chat import contest
-from core.chat.evaluation import sets, system_prompt, votes
+from core.chat.comparison import ComparisonAnswer, PromptComparison, votes_on_run
+from core.chat.evaluation import of_run, sets, system_prompt, votes
 from core.chat.evaluation.evaluation import SetEvaluation
 from core.chat.evaluation.learned_rows import LearnedRows
 from core.chat.evaluation.table import Table, judge_for, judge_of_kind
@@ -23,6 +24,7 @@ from core.judges.propose import propose
 from core.judges.specs import ContainsJudge, ExactJudge, LabelJudge, PersonJudge, RegexJudge
 from core.runs.all import Runs
 from core.runs.cards import benchmarked
+from core.runs.cards import evaluated as kept_results
 from core.workspace.folder import Workspace
 from tests.kit.chat import Chat, pair_of
 from tests.kit.runs import trained
@@ -277,3 +279,22 @@ def test_the_judge_is_that_of_the_set_then_the_labels_of_the_training_rows() -> 
     assert judge_for(few, learned) == LabelJudge(labels=("blue", "red")) and judge_for(few, None) == ContainsJudge()
     assert judge_for(few.model_copy(update={"judge": ExactJudge()}), learned) == ExactJudge()
     assert judge_of_kind("label", ["b", "a", "b"]) == LabelJudge(labels=("a", "b"))
+
+
+@pytest.mark.parametrize("export", ["", "Pirate_q4_k_m"])
+def test_only_the_runs_own_adapter_speaks_for_the_run_and_not_an_export_of_it(space: Workspace, export: str) -> None:
+    """Evaluated as its GGUF export, a run had that one's result on its model card, as its adapter's."""
+    run = Runs(space).find("Pirate")
+    base, tuned = pair_of(run, "base", "tuned")
+    contestants = [base, tuned.model_copy(update={"export": export})]
+    evaluation = SetEvaluation.create(space, [asked(one) for one in QUESTIONS], contestants)
+    for number in range(len(QUESTIONS)):
+        for place, text in enumerate(("no", "yes")):
+            evaluation.add(ComparisonAnswer(
+                prompt=number, contestant=place, text=text, tokens=1, seconds=0.1, finish_reason="stop"
+            ))  # fmt: skip
+    of_run.keep_result(run, Table(evaluation, ExactJudge()))
+    assert (kept_results.read(run) is None) == bool(export)
+    blind_test = PromptComparison.create(space, [asked(QUESTIONS[0])], contestants)
+    blind_test.vote(0, "left", "me")
+    assert (votes_on_run(space, run.id) is None) == bool(export)
