@@ -41,7 +41,7 @@ class MakingProgress:
 class Makings:
     def __init__(self, workspace: Workspace, datasets: DatasetStore, chat: ChatClient, queue: Queue):
         self._workspace, self._datasets, self._chat, self._queue = workspace, datasets, chat, queue
-        self._guard, self._stopped = threading.Lock(), threading.Event()
+        self._guard, self._stopped, self._uses_chat = threading.Lock(), threading.Event(), False
         self._progress = MakingProgress()
 
     def progress(self) -> MakingProgress:
@@ -63,14 +63,16 @@ class Makings:
             if self._progress.at_work:
                 raise ChatError("making_view.other_at_work")
             self._stopped.clear()
+            self._uses_chat = endpoint is None
             self._progress = MakingProgress(order.documents[0][0], at_work=True)
         threading.Thread(target=self._work, args=(order, endpoint), name="making", daemon=True).start()
 
     def stop(self) -> None:
-        """End it before the next row. Without one, an answer in Chat goes on."""
+        """End it before the next row. An answer in Chat goes on, unless it is this one's."""
         if self._progress.at_work:
             self._stopped.set()
-            self._chat.stop()
+            if self._uses_chat:
+                self._chat.stop()
 
     def _work(self, order: MakingOrder, endpoint: Endpoint | None) -> None:
         """Write in the thread, and end the progress with the error, if any; a stop is none."""

@@ -123,6 +123,19 @@ def test_a_stopped_making_goes_on_where_it_was(section: DocumentQuestions, docum
     assert made(section, server, document).id == making.id and len(making.results()) == 6
 
 
+def test_stop_of_a_server_leaves_an_answer_in_chat_alone(
+    section: DocumentQuestions, document: str, server: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stops = list[int]()
+    monkeypatch.setattr(section.services.chat, "stop", lambda: stops.append(1))
+    server.reply = lambda body: None
+    section.press({"act": "start", "run": document, "fields": fields_of(server)})
+    wait_until(lambda: bool(server.asked), 60)
+    section.press({"act": "stop"})
+    wait_until(lambda: not section.services.makings.progress().at_work, 60)
+    assert not stops
+
+
 def test_one_making_at_a_time_and_a_gone_server_is_a_sentence(
     section: DocumentQuestions, document: str, server: ChatServer
 ) -> None:
