@@ -15,8 +15,8 @@ class Rewards(BaseModel):
         min_length=1,
         max_length=16,
         description=(
-            "The judges whose weighted scores are the reward, such as {kind: number, weight: 0.5}: kinds and options "
-            "as in an evaluation, and a weight, 1 unless given."
+            "The judges whose weighted scores are the reward, such as {kind: number, weight: 0.5}: rules with their "
+            "options as in an evaluation, and a weight, 1 unless given."
         ),
     )
     num_generations: int = Field(

@@ -8,7 +8,16 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from core.errors import RecipeError
-from core.judges.specs import JUDGE_SPEC, ContainsJudge, JudgeSpec, LanguageJudge, LengthJudge, PersonJudge, RegexJudge
+from core.judges.specs import (
+    JUDGE_SPEC,
+    ContainsJudge,
+    JudgeSpec,
+    LanguageJudge,
+    LengthJudge,
+    ModelJudge,
+    PersonJudge,
+    RegexJudge,
+)
 from core.values import Strict
 
 
@@ -29,7 +38,7 @@ class WeightedJudge(Strict):
 
 
 def read(given: Sequence[Mapping[str, Any]]) -> tuple[WeightedJudge, ...]:
-    """Return the judges of a recipe. Raises RecipeError for an unknown kind, a wrong option, or a person as judge."""
+    """Return the judges of a recipe. Raises RecipeError for an unknown kind, a wrong option, or a judge that is no rule."""
     judges = list[WeightedJudge]()
     for number, each in enumerate(given, 1):
         options = {name: value for name, value in each.items() if name != "weight"}
@@ -42,6 +51,6 @@ def read(given: Sequence[Mapping[str, Any]]) -> tuple[WeightedJudge, ...]:
             first = error.errors()[0]
             reason = ".".join(map(str, first["loc"])) + ": " + first["msg"]
             raise RecipeError("rewards.bad_judge", number=number, reason=reason) from error
-        if isinstance(judge, PersonJudge):
-            raise RecipeError("rewards.person", number=number)
+        if isinstance(judge, PersonJudge | ModelJudge):
+            raise RecipeError("rewards.no_rule", number=number, kind=judge.kind)
     return tuple(judges)
