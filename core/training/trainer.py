@@ -281,9 +281,9 @@ class Trainer:
             self._save_and_go_on()
 
     def _evaluate(self, number: int) -> None:
-        """Evaluate, write the loss to metrics and its state to position and run.json, and save a checkpoint of the best
-        loss so far. The loss at step 0 only marks the start. An evaluation that runs out of memory is skipped: hours of
-        training are worth more."""
+        """Evaluate, write the metrics, and at the best loss or reward so far its step to position and run.json, with a
+        checkpoint. That at step 0 is no best one. An evaluation that runs out of memory is skipped: hours of training
+        are worth more."""
         position = self.position
         try:
             loss = self.recovery.attempt(number, self.evaluation.loss)
@@ -296,7 +296,8 @@ class Trainer:
         self.reporter.metrics("eval", number, **self.evaluation.metrics(loss, number))
         position.measured_step = number
         if number == 0:
-            position.health.note_start(loss)
+            if not self.rewards:  # a reward is no loss to compare those of the steps with
+                position.health.note_start(loss)
             return
         position.since_best += 1
         if best.take_over(position, loss, is_reward=self.rewards is not None):

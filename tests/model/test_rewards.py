@@ -195,6 +195,16 @@ def test_surprising_answers_send_it_back_once(tmp_path: Path, monkeypatch: pytes
     assert went == [1] and trainer.position.step == 12 and trainer.position.health.back == 1
 
 
+def test_the_first_held_out_reward_is_no_loss_that_steps_are_compared_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It raised the surprise from which a run goes back."""
+    trainer = of_rewards(tmp_path, max_steps=1)
+    monkeypatch.setattr(trainer.evaluation, "loss", lambda loss=trainer.evaluation.loss: 50 + loss())
+    trainer.run()
+    assert trainer.position.health.started_at == trainer.reporter.told["train", 1]["entropy"] < 50
+
+
 def test_a_judge_that_cannot_judge_the_rows_own_answers_ends_the_run_before_it_begins(tmp_path: Path) -> None:
     trainer = of_rewards(tmp_path, rewards={"judges": [{"kind": "json"}]})
     with pytest.raises(RunError) as error:
