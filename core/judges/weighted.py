@@ -38,7 +38,7 @@ class WeightedJudge(Strict):
 
 
 def read(given: Sequence[Mapping[str, Any]]) -> tuple[WeightedJudge, ...]:
-    """Return the judges of a recipe. Raises RecipeError for an unknown kind, a wrong option, or a judge that is no rule."""
+    """Return the judges of a recipe. Raises RecipeError for an unknown kind, a wrong option, or no rule."""
     judges = list[WeightedJudge]()
     for number, each in enumerate(given, 1):
         options = {name: value for name, value in each.items() if name != "weight"}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from core.errors import PauseRequested, RecipeError, RunError
+from core.errors import PauseRequested, RunError
 from core.judges import weighted
 from core.training.rewards.judging import MAX_FAILURES, Judging
 
@@ -89,26 +89,3 @@ def test_a_pause_is_not_kept_waiting_by_a_judge(end: list[Judging]) -> None:
 
     with pytest.raises(PauseRequested):
         judging.judge(PAIRS, check)
-
-
-@pytest.mark.parametrize(
-    ("judge", "key"),
-    [
-        ({"kind": "taste"}, "rewards.bad_judge"),
-        ({"kind": "number", "weight": -1}, "rewards.bad_judge"),
-        ({"kind": "number", "decimals": 1}, "rewards.bad_judge"),
-        ({"kind": "person"}, "rewards.person"),
-    ],
-)
-def test_a_judge_that_does_not_exist_is_refused_by_its_number(judge: dict[str, Any], key: str) -> None:
-    with pytest.raises(RecipeError) as error:
-        weighted.read([{"kind": "exact"}, judge])
-    assert error.value.message.key == key and error.value.message.params["number"] == 2
-
-
-def test_judges_of_content_and_of_form_are_told_apart() -> None:
-    given = [
-        {"kind": "exact"}, {"kind": "number"}, {"kind": "contains"}, {"kind": "contains", "any_of": ["a"]},
-        {"kind": "regex", "pattern": "a"}, {"kind": "length"}, {"kind": "language"}, {"kind": "similarity"},
-    ]  # fmt: skip
-    assert [each.reads_content for each in weighted.read(given)] == [True] * 3 + [False] * 4 + [True]

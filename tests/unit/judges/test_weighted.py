@@ -14,28 +14,27 @@ SERVER = {"kind": "model", "url": "http://localhost:1234/v1", "model": "any"}
 
 
 @pytest.mark.parametrize(
-    ("given", "key"),
+    ("judge", "key"),
     [
-        ({"kind": "person"}, "no_rule"),
-        (SERVER, "no_rule"),
-        ({"kind": "taste"}, "bad_judge"),
-        ({"kind": "number", "unit": "m"}, "bad_judge"),
-        ({"kind": "number", "weight": 0}, "bad_judge"),
+        ({"kind": "taste"}, "rewards.bad_judge"),
+        ({"kind": "number", "weight": -1}, "rewards.bad_judge"),
+        ({"kind": "number", "decimals": 1}, "rewards.bad_judge"),
+        ({"kind": "person"}, "rewards.no_rule"),
+        (SERVER, "rewards.no_rule"),
     ],
 )
-def test_a_judge_that_cannot_judge_every_drawn_answer_is_refused_in_the_recipe(given: dict[str, Any], key: str) -> None:
-    """A model behind a server was refused only once the base had been loaded, as a judge of broken rows."""
-    with pytest.raises(RecipeError) as caught:
-        weighted.read([{"kind": "exact"}, given])
-    message = caught.value.message
-    assert message.key == f"rewards.{key}" and message.params["number"] == 2
+def test_a_judge_that_cannot_judge_every_drawn_answer_is_refused_by_its_number(judge: dict[str, Any], key: str) -> None:
+    """A model behind a server was refused only after the base had been loaded."""
+    with pytest.raises(RecipeError) as error:
+        weighted.read([{"kind": "exact"}, judge])
+    message = error.value.message
+    assert message.key == key and message.params["number"] == 2
     assert all("{number}" not in message.render(language) for language in LANGUAGES)
 
 
-def test_judges_of_one_kind_have_names_of_their_own_and_form_alone_is_known() -> None:
-    form, content, named = weighted.read(
-        [{"kind": "length", "most": 5}, {"kind": "contains"}, {"kind": "contains", "any_of": ["yes"], "weight": 0.5}]
-    )
-    assert [judge.name for judge in (form, content, named)] == ["length", "contains", "contains_2"]
-    assert [judge.weight for judge in (form, content, named)] == [1.0, 1.0, 0.5]
-    assert [judge.reads_content for judge in (form, content, named)] == [False, True, False]
+def test_judges_of_content_and_of_form_are_told_apart() -> None:
+    given = [
+        {"kind": "exact"}, {"kind": "number"}, {"kind": "contains"}, {"kind": "contains", "any_of": ["a"]},
+        {"kind": "regex", "pattern": "a"}, {"kind": "length"}, {"kind": "language"}, {"kind": "similarity"},
+    ]  # fmt: skip
+    assert [each.reads_content for each in weighted.read(given)] == [True] * 3 + [False] * 4 + [True]
