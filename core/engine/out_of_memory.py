@@ -25,7 +25,7 @@ class NothingLeftError(DoesNotFitError):
 class Retreat:
     """The memory settings that a step is computed with now, and those taken since the recipe's.
 
-    is_packed: examples are packed, so a micro-batch is measured in tokens. planned: tokens, or examples, in a planned
+    packed: examples are packed, so a micro-batch is measured in tokens. planned: tokens, or examples, in a planned
     micro-batch. reductions: the ways taken so far, HALVE once per halving. uncheckpointed_layers: how many of the last
     layers fit without checkpointing.
     """
@@ -35,7 +35,7 @@ class Retreat:
     ):
         """Begin without reductions. planned: examples of a micro-batch, or its tokens if is_packed; checkpointing,
         offloads: the recipe's settings."""
-        self._planned, self._packed, self._on_card = planned, is_packed, on_card
+        self._planned, self.packed, self._on_card = planned, is_packed, on_card
         self._checkpointing, self._offloads = checkpointing, offloads
         self.reductions: list[str] = []
         self.uncheckpointed_layers = 0
@@ -79,7 +79,7 @@ class Retreat:
         return self._parts(range(len(lengths)), lengths, self.at_once)
 
     def _parts(self, rows: Sequence[int], lengths: Sequence[int], most: int) -> list[list[int]]:
-        if self._packed:
+        if self.packed:
             return packed(rows, lengths, most)
         return [list(rows[start : start + most]) for start in range(0, len(rows), most)]
 
@@ -101,7 +101,7 @@ class Retreat:
             # A batch of short rows may need several halvings until it falls apart at all.
             while len(self._parts(failed, lengths, self.at_once)) == 1:
                 self.reductions.append(HALVE)
-            key = "retreat.packed" if self._packed else "retreat.batch"
+            key = "retreat.packed" if self.packed else "retreat.batch"
             return msg(key, what=what, before=before, now=self.at_once)
         if measuring:
             return None

@@ -74,8 +74,7 @@ class Step:
 
     def __init__(
         self, tuned: PeftModel, device: torch.device, dtype: torch.dtype, optimizer: torch.optim.Optimizer, head: Head,
-        retreat: Retreat,
-        packed: bool, pad_token_id: int = 0, max_grad_norm: float | None = 1.0,
+        retreat: Retreat, pad_token_id: int = 0, max_grad_norm: float | None = 1.0,
         offloading: Callable[[PeftModel], AbstractContextManager[object]] = Offload,
         criterion: Preference | Policy | None = None,
     ):  # fmt: skip
@@ -83,7 +82,7 @@ class Step:
         the trained parameters, by which copies of them are refreshed."""
         self.tuned, self.device, self.dtype, self.on_card = tuned, device, dtype, device.type == "cuda"
         self.optimizer, self.head, self.retreat = optimizer, head, retreat
-        self.packed, self.pad_token_id, self.criterion = packed, pad_token_id, criterion
+        self.packed, self.pad_token_id, self.criterion = retreat.packed, pad_token_id, criterion
         self.parameters = [parameter for parameter in tuned.parameters() if parameter.requires_grad]
         # Optimizers write past PyTorch's version counters, which tell fused_lora's copies that a factor has changed.
         optimizer.register_step_post_hook(
@@ -113,7 +112,6 @@ class Step:
             optimizer=optimizers.make(tuned, recipe),
             head=Head.from_model(base),
             retreat=Retreat.from_recipe(recipe, packed, compute.on_card),
-            packed=packed,
             pad_token_id=vocabulary.padding(base, pad_token_id),
             max_grad_norm=recipe.train.max_grad_norm,
             criterion=Policy.from_recipe(recipe) or Preference.from_train(recipe.train),

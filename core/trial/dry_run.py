@@ -312,9 +312,7 @@ class _SimulatedModel:
             setup.per_device_train_batch_size, self.family.packs, True, setup.gradient_checkpointing, setup.offloads
         )
         retreat.uncheckpointed_layers = setup.kept_layers
-        return Step(
-            self.tuned, META, self.dtype, optimizer, self.family.head, retreat, self.family.packs, offloading=_offload
-        )
+        return Step(self.tuned, META, self.dtype, optimizer, self.family.head, retreat, offloading=_offload)
 
     def _counted(self) -> _StepMemory:
         """Carry out what a run does before and in its first step, on the meta device, and return the bytes between

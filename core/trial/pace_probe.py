@@ -87,9 +87,7 @@ def layers_seconds(step: StandIn, compute: device.Compute) -> float:
     model = stand_in(step, compute, layers)
     optimizer = optimizers.of_name(None, optimizers.groups_of(model, None), lr=1e-3)
     retreat = Retreat(step.rows, False, compute.on_card, step.gradient_checkpointing)
-    own = Step(
-        model, compute.device, compute.dtype, optimizer, Head.from_model(model.get_base_model()), retreat, packed=False
-    )
+    own = Step(model, compute.device, compute.dtype, optimizer, Head.from_model(model.get_base_model()), retreat)
     own.save_memory()
     own.fuse()
     count = step.rows * step.length

@@ -390,7 +390,7 @@ def _step(case: Case, tuned: Any) -> Step:
     retreat = Retreat(sum(LENGTHS), packed, True, case.checkpointing, case.offload == "activations")
     preference = Preference(case.objective, 0.1, sft_weight=0.5) if case.objective else None
     optimizer, head = optimizers.of_name("adamw_torch", groups, lr=1e-4), Head.from_config(base.config)
-    step = Step(tuned, CARD, torch.bfloat16, optimizer, head, retreat, packed, criterion=preference)
+    step = Step(tuned, CARD, torch.bfloat16, optimizer, head, retreat, criterion=preference)
     step.save_memory()
     step.fuse()
     return step

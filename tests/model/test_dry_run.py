@@ -318,9 +318,7 @@ def test_a_step_on_data_holds_what_the_same_step_without_data_holds(tiny_model: 
         batch = replace(batch, **moved)
         model.set_attn_implementation("eager")
         adamw = optimizer.of_name(None, optimizer.groups_of(tuned, None))
-        step = Step(
-            tuned, torch.device(device), torch.bfloat16, adamw, Head(), Retreat(1, False, False, True), packed=False
-        )
+        step = Step(tuned, torch.device(device), torch.bfloat16, adamw, Head(), Retreat(1, False, False, True))
         step.save_memory()
         step.fuse()
         with Allocations(model.config.vocab_size) as seen:

@@ -167,9 +167,7 @@ def test_a_change_of_the_adapter_reaches_its_copies(change: Callable[[Step], Non
     before."""
     tuned = adapted(tiny().to(torch.bfloat16))
     adam = optimizer.of_name(optim, optimizer.groups_of(tuned, None), lr=0.1)
-    step = Step(
-        tuned, CPU, torch.bfloat16, adam, Head.from_model(tuned.get_base_model()), Retreat(4, False, False), False
-    )
+    step = Step(tuned, CPU, torch.bfloat16, adam, Head.from_model(tuned.get_base_model()), Retreat(4, False, False))
     step.fuse()
     before = loss_and_gradients(tuned)
     change(step)
