@@ -182,6 +182,23 @@ def adapter_of(trainer: Trainer) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in trainer.step.parameters])
 
 
+def stirred(tuned: Any) -> Any:
+    """As after some steps: with an adapter that changes the outputs."""
+    torch.manual_seed(2)
+    with torch.no_grad():
+        for name, parameter in tuned.named_parameters():
+            if parameter.requires_grad and "lora_B" in name:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    return tuned
+
+
+def gradients(tuned: Any) -> torch.Tensor:
+    """All gradients of the adapter, which are cleared."""
+    collected = torch.cat([p.grad.flatten() for p in tuned.parameters() if p.requires_grad])
+    tuned.zero_grad()
+    return collected
+
+
 def losses(run: RunFolder) -> dict[int, float]:
     """By step, each as the last attempt that reached it had it."""
     return {line["step"]: line["loss"] for line in run.all_metrics() if line["kind"] == "train"}

@@ -17,6 +17,7 @@ from core.engine.variants import chunk
 from core.memory import arithmetic
 from core.trial.allocations import Allocations
 from tests.kit.adapters import adapted
+from tests.kit.trainer import gradients
 
 CPU = torch.device("cpu")
 SIZES = {
@@ -58,12 +59,6 @@ def labels_of(batch: Batch) -> torch.Tensor:
     labels = torch.full((batch.input_ids.numel(),), -100)
     labels[batch.index + 1] = batch.targets
     return labels.view_as(batch.input_ids)
-
-
-def gradients(tuned: Any) -> torch.Tensor:
-    found = torch.cat([p.grad.flatten() for p in tuned.parameters() if p.requires_grad])
-    tuned.zero_grad()
-    return found
 
 
 @pytest.fixture

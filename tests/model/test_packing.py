@@ -20,6 +20,7 @@ from core.engine.variants import blockwise
 from core.messages import msg
 from tests.kit import families
 from tests.kit.adapters import adapted
+from tests.kit.trainer import gradients
 
 CPU = torch.device("cpu")
 FP32 = device.Compute(CPU, torch.float32, msg("device.cpu_fp32"))
@@ -236,12 +237,6 @@ def test_16_bit_models_are_isolated_too_and_a_cache_is_refused() -> None:
 
 
 # ---- the same mathematics ------------------------------------------------------------------------
-
-
-def gradients(tuned: Any) -> torch.Tensor:
-    found = torch.cat([p.grad.flatten() for p in tuned.parameters() if p.requires_grad])
-    tuned.zero_grad()
-    return found
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

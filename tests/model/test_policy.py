@@ -16,7 +16,7 @@ from core.engine.batches import collate, collate_packed
 from core.engine.decoding.sampler import DrawnAnswer
 from core.engine.variants.policy import Policy, WeighedAnswer
 from core.training.rewards.reference import as_before_training, log_probabilities, mean_divergence, with_reference
-from tests.kit.trainer import FP32, adapter_of, trainer_of
+from tests.kit.trainer import FP32, adapter_of, gradients, stirred, trainer_of
 
 GROUP, QUESTIONS, LONGEST = 4, 4, 11
 JUDGES = [{"kind": "length", "most": 3}]
@@ -50,21 +50,6 @@ def drawn() -> tuple[list[DrawnAnswer], list[float]]:
     rewards = (torch.randint(0, 3, (len(answers),), generator=chance) / 2).tolist()
     rewards[:GROUP], rewards[GROUP + 1] = [1.0] * GROUP, float("nan")
     return answers, rewards
-
-
-def stirred(tuned: Any, seed: int) -> Any:
-    torch.manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in tuned.named_parameters():
-            if parameter.requires_grad and "lora_B" in name:
-                parameter.add_(0.1 * torch.randn_like(parameter))
-    return tuned
-
-
-def gradients(tuned: Any) -> torch.Tensor:
-    found = torch.cat([p.grad.flatten() for p in tuned.parameters() if p.requires_grad])
-    tuned.zero_grad()
-    return found
 
 
 def padded(rows: list[list[int]], left: bool) -> tuple[torch.Tensor, torch.Tensor]:
@@ -137,7 +122,7 @@ def test_loss_and_gradients_equal_those_of_trl(name: str, tiny_model: Path, tmp_
     step, (answers, rewards) = trainer.step, drawn()
     policy = step.criterion
     assert isinstance(policy, Policy)
-    tuned = stirred(step.tuned, 2)
+    tuned = stirred(step.tuned)
     advantages = advantages_of_trl(policy, rewards)
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     theirs = copy.deepcopy(tuned)
@@ -163,7 +148,7 @@ def test_the_reference_is_the_adapter_before_the_first_step_and_the_present_one_
     assert isinstance(step.criterion, Policy)
     rows = step.criterion.weighed(*drawn(), GROUP)
     at_first = log_probabilities(step, rows)
-    stirred(step.tuned, 2)
+    stirred(step.tuned)
     now = adapter_of(trainer)
     moved = log_probabilities(step, rows)
     with as_before_training(step):

@@ -21,29 +21,13 @@ from core.errors import RunError
 from core.recipe import Recipe
 from core.training.preference.reference import Referenced, log_probabilities_of
 from tests.kit import trainer as kit
-from tests.kit.trainer import FP32, assert_same, pairs, run_paused, trainer_of
+from tests.kit.trainer import FP32, assert_same, gradients, pairs, run_paused, stirred, trainer_of
 
 
 @pytest.fixture
 def compared(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kit's trainers get pairs for rows."""
     monkeypatch.setattr(kit, "rows", pairs)
-
-
-def stirred(tuned: Any) -> Any:
-    """As after some steps."""
-    torch.manual_seed(2)
-    with torch.no_grad():
-        for name, parameter in tuned.named_parameters():
-            if parameter.requires_grad and "lora_B" in name:
-                parameter.add_(0.1 * torch.randn_like(parameter))
-    return tuned
-
-
-def gradients(tuned: Any) -> torch.Tensor:
-    found = torch.cat([p.grad.flatten() for p in tuned.parameters() if p.requires_grad])
-    tuned.zero_grad()
-    return found
 
 
 # ---- equal to TRL --------------------------------------------------------------------------------
