@@ -179,9 +179,10 @@ class Table:
             if cut := self.share(place).cut:
                 limit = self.evaluation.lineup.max_new_tokens
                 notes.append(msg("evaluation.cut", label=self.contestants[place].label, count=cut, tokens=limit))
-        if self.tuned is not None and (run := self.contestants[self.tuned].run):
+        tuned = None if self.tuned is None else self.contestants[self.tuned]
+        if tuned is not None and tuned.run and tuned.is_as_trained:
             with suppress(GarageError):
-                run_folder = Runs(Workspace(self.evaluation.path.parents[2])).get(run)
+                run_folder = Runs(Workspace(self.evaluation.path.parents[2])).get(tuned.run)
                 notes += [one.sentence for one in benchmarked.read(run_folder)]
         return notes
 
