@@ -28,7 +28,9 @@ class CardOutcome:
 
 @dataclass(frozen=True)
 class CardAnswer:
-    asked: str
+    """The answers to a question before and after training."""
+
+    question: str
     before: str
     after: str
 
