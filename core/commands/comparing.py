@@ -175,8 +175,8 @@ def named_contestants(space: Workspace, words: Sequence[str]) -> list[Contestant
         )
         if run is None:
             values |= {"column": "base"} | ({"run": first.id} if name == "base" and first else {"other": name})
-        for part in how:
-            values |= _contestant_option(part, run, space)
+        for part in sorted(how, key=lambda part: part.lower() in QUANTS):  # last, as it depends on the others
+            values |= _contestant_option(part, run, space, values)
         contestants.append(Contestant(**values))
     return contestants
 
@@ -185,18 +185,21 @@ def _is_base(word: str) -> bool:
     return word.partition("@")[0] == "base" or word.startswith("base:")
 
 
-def _contestant_option(part: str, run: RunFolder | None, space: Workspace) -> dict[str, object]:
+def _contestant_option(
+    part: str, run: RunFolder | None, space: Workspace, values: dict[str, object]
+) -> dict[str, object]:
     """Return the Contestant fields of the part behind an @: precision of the base; for a run also its strength, a
-    checkpoint, or its newest GGUF export of a kind. Raises GarageError."""
+    checkpoint, or the newest GGUF export of a kind with the strength and checkpoint of values. Raises GarageError."""
     if part in ("4bit", "16bit"):
         return {"precision": part.removesuffix("bit")}
     if run is None:
         raise RecipeError("compare.base_how", found=part[:40])
     if part.lower() in QUANTS:
-        exports = [one for one in Exports(space).list(run.id) if one.quant == part.lower() and one.gguf]
-        if not exports:
-            raise ChatError("compare.no_export", run=run.name, quant=part)
-        return {"export": exports[0].name}
+        options = part.lower(), values.get("checkpoint"), values.get("strength", 1.0)
+        for one in Exports(space).list(run.id):
+            if one.gguf and (one.quant, one.checkpoint, one.strength) == options:
+                return {"export": one.name}
+        raise ChatError("compare.no_export", run=str(values["label"]).removesuffix(f"@{part}"), quant=part)
     try:
         strength = float(part)
     except ValueError:
