@@ -51,7 +51,7 @@ class Endpoint:
         url, model, key = url.strip().rstrip("/"), model.strip(), key.strip()
         try:
             parts = urlsplit(url)
-            parts.port  # noqa: B018 - raises for one that is none
+            parts.port  # noqa: B018 - raises ValueError for an invalid port
         except ValueError:
             parts = urlsplit("")
         if (

