@@ -238,7 +238,7 @@ class Downloads:
             pass
         except GarageError as error:
             change(state="failed", message=with_nearest(row.repo, error.message, self._known))
-        except Exception as error:  # a bug, which goes into the log
+        except Exception as error:  # a bug: the row must not seem to run, and the log gets the traceback
             change(state="failed", message=msg("downloads.mistake", repo=row.repo, kind=type(error).__name__))
             raise
         finally:

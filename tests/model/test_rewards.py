@@ -16,6 +16,7 @@ from core.data.tokenizer import Tokenizer
 from core.engine.decoding.sampler import Sampler
 from core.engine.step import Step
 from core.errors import RunError
+from core.messages import LANGUAGES
 from core.training.rewards.drawing import FEWER_DRAWN, Drawing
 from core.training.rewards.questions import question_of
 from core.training.trainer import Trainer
@@ -218,7 +219,9 @@ def test_judges_of_form_alone_are_warned_of_unless_beta_holds_the_model(tmp_path
         [*form, {"kind": "exact"}], 0.0, False)]):  # fmt: skip
         trainer = of_rewards(tmp_path / str(number), rewards={"judges": judges, "beta": beta}, max_steps=1)
         trainer.run()
-        assert ("rewards.form_only" in [message.key for message in trainer.reporter.warnings]) == warned
+        sentences = [message for message in trainer.reporter.warnings if message.key == "rewards.form_only"]
+        assert bool(sentences) == warned and (trainer.reporter.run.path / "answers.jsonl").exists()
+        assert all("answers.jsonl" in each.render(language) for each in sentences for language in LANGUAGES)
 
 
 def test_a_run_whose_answers_never_differ_says_so(tmp_path: Path) -> None:

@@ -229,8 +229,8 @@ class Drawing:
             self._reporter.warn(msg("rewards.form_only"))
 
     def _look(self, number: int, draw: Draw) -> None:
-        """Append the best and the worst answer of a step to answers.jsonl, and report a run whose first groups never
-        differ."""
+        """Append the best and the worst answer of a step to answers.jsonl (again, if a resumed run computes the step
+        again), and report a run whose first groups never differ."""
         metrics = self.metrics()
         for name in self._undecided:
             self._undecided[name] += metrics[name] == 1.0

@@ -42,8 +42,7 @@ class Judged:
 
 class Judging:
     """Starts the child when it is first needed, and again after it had to be killed; it ends with this process. Raises
-    RunError once a judge gave
-    no result in MAX_FAILURES steps in a row."""
+    RunError once a judge gave no result in MAX_FAILURES steps in a row."""
 
     def __init__(self, judges: Sequence[WeightedJudge], module: str = MODULE, deadline_s: float = DEADLINE_S):
         self.judges, self._module, self._deadline_s = judges, module, deadline_s
