@@ -93,7 +93,7 @@ class DryRuns:
         """End the process: a run is about to start, or the app ends. An unfinished dry run starts anew at the next
         look."""
         with self._changed:
-            worker, self._worker, self._next = self._worker, None, None
+            worker, self._worker, self._next, self._at_work = self._worker, None, None, ""
         if worker is not None:
             worker.end(END_S)
 
@@ -118,18 +118,21 @@ class DryRuns:
 
     def _answer(self, question: Question) -> DryRunState | None:
         """Let the worker, started if needed, answer a question; None if `rest` ended it meanwhile."""
-        worker = self._worker
-        if worker is None or worker.process.poll() is not None:
-            try:
-                worker = Child("core.trial.dry_run_worker", environment=OF_ITS_OWN)
-            except OSError as error:
-                return DryRunState(why=msg("dry_run.failed", reason=error.strerror or str(error)))
-            lines = queue.SimpleQueue[JsonObject]()
-            worker.listen(lines.put, lambda code: lines.put({"ended": code}))
-            self._worker, self._lines = worker, lines
+        with self._changed:  # or `rest` would miss a worker that is just being started
+            if not self._at_work:
+                return None
+            worker, lines = self._worker, self._lines
+            if worker is None or worker.process.poll() is not None:
+                try:
+                    worker = Child("core.trial.dry_run_worker", environment=OF_ITS_OWN)
+                except OSError as error:
+                    return DryRunState(why=msg("dry_run.failed", reason=error.strerror or str(error)))
+                lines = queue.SimpleQueue[JsonObject]()
+                worker.listen(lines.put, lambda code: lines.put({"ended": code}))
+                self._worker, self._lines = worker, lines
         worker.send(question=question.model_dump(mode="json"))
         try:
-            line = self._lines.get(timeout=self._limit_s)
+            line = lines.get(timeout=self._limit_s)
         except queue.Empty:
             self.rest()
             return DryRunState(why=self._too_slow())

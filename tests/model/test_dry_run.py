@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import itertools
 import json
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -24,6 +26,7 @@ from core.models.known import known_models
 from core.models.library import Models
 from core.models.shapes.shape import ModelShape
 from core.runs.run_json import RunFacts
+from core.system.lines import Child
 from core.trial.dry_runs import DryRun, DryRuns, DryRunState, Question, obstacle, takes_processor
 from core.workspace.folder import Workspace
 from tests.kit.waits import wait_until
@@ -383,6 +386,26 @@ def test_what_a_run_interrupted_is_counted_anew_and_what_is_too_slow_is_a_senten
     hasty = DryRuns(limit_s=0.01)
     assert "0 s" in str(hasty.wait(question).why) and hasty.wait(question).answer is None
     hasty.rest()
+
+
+def test_a_process_that_is_being_started_when_a_run_begins_is_ended_too(monkeypatch: pytest.MonkeyPatch):
+    """It was not yet kept, so it went on beside the run."""
+    runs, started = DryRuns(idle_s=0.1), []
+
+    class Starting(Child):
+        def __init__(self, *arguments: Any, **how: Any):
+            rest = threading.Thread(target=runs.rest)
+            rest.start()
+            rest.join(0.5)  # with nothing to end, unless it waits for this start
+            super().__init__("tests.kit.bad_judges")  # hangs
+            started.append(self.process)
+
+    monkeypatch.setattr("core.trial.dry_runs.Child", Starting)
+    question = asked(KNOWN["starter"])
+    assert runs.look(question).is_counting
+    wait_until(lambda: started and started[0].poll() is not None)
+    wait_until(lambda: not runs._at_work)
+    assert runs._worker is None and question.key not in runs._results
 
 
 def test_it_waits_for_a_run_that_needs_the_processor(tmp_path: Path):
