@@ -6,14 +6,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from core.chat.client import ChatClient
+from core.chat.comparison import ComparisonAnswer
 from core.chat.evaluation import sets, votes
 from core.chat.evaluation.evaluation import SetEvaluation
+from core.commands.data import dataset_store
 from core.workspace.folder import Workspace
 from tests.browser.test_evaluated import evaluated
 from tests.kit import browser as kit
 from tests.kit.film import EVIL
 from tests.kit.runs import trained
 from tests.kit.waits import wait_until
+from webui.state.evaluating import Choice, Evaluating
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
@@ -161,6 +165,24 @@ def test_what_is_typed_and_unfolded_stays_while_the_page_changes(
     page.context.close()
 
 
+def test_train_shows_what_a_model_did_without_fine_tuning_once_it_is_opened_again(
+    chrome: Browser, app: kit.App, workspace: Workspace
+) -> None:
+    page, watch = kit.open_page(chrome, app)
+    links = page.locator("#start-links")
+    kit.expect(links.locator("[data-page=evaluate]")).to_have_attribute("data-start", "yes")
+    kit.go_to_tab(page, "Evaluate")
+    evaluating = Evaluating(workspace, dataset_store(workspace), ChatClient(workspace))
+    evaluation = evaluating.prepare(Choice("base:starter", "data:sample:pirate_answers", ("base",)))
+    for number in range(len(evaluation.lineup.prompts)):
+        evaluation.add(ComparisonAnswer(prompt=number, contestant=0, text="Arr", tokens=1, seconds=0.1,
+                                        finish_reason="stop"))  # fmt: skip
+    kit.go_to_tab(page, "Train")
+    kit.expect(links).to_contain_text("right")  # seen: the link alone, which started another evaluation
+    watch.check()
+    page.context.close()
+
+
 @pytest.mark.slow
 @pytest.mark.full  # sixty answers of the starter: minutes
 @pytest.mark.parametrize("language", ["en", "zh", "de"])
@@ -184,9 +206,7 @@ def test_a_dataset_is_tried_without_fine_tuning_first(
     assert len([*SetEvaluation.all_of(workspace)]) == 1
     sentence = place.locator(".ev-conclusion").inner_text()
     kit.nothing_found(page, f"evaluate-first-{language}")
-    page.reload()
     kit.go_to_tab(page, {"en": "Train", "zh": "训练", "de": "Training"}[language])
-    kit.choose(page, "#data", "sample:shop_messages")
     kit.expect(page.locator("#start-links")).to_contain_text(sentence)
     watch.check()
     page.context.close()

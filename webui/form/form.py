@@ -383,6 +383,11 @@ class Wizard:
             **plan.findings.draw(result.findings),
         }
 
+    def follow(self, tab: gr.Tab) -> None:
+        """Show what a model did without fine-tuning, which Evaluate may have shown since, whenever this tab is opened."""
+        chosen, links = [self.model_step.model, self.data_step.data], [self.start_view.links]
+        tab.select(self.start_view.draw_links, chosen, links, **LAST, **AT_ONCE)
+
     def memory_has_moved(self, drawn: object, memory: object, cards: object = ()) -> tuple[dict[str, bool], object]:
         """Inputs: the memory that the card was drawn from, plan-for, cards. Outputs: whether the free memory has
         changed enough for another look; the current state of the GPUs, if there is a choice."""

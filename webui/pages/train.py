@@ -88,6 +88,7 @@ class TrainPage:
         self.wizard.wire(page, poller, self.run.notice, self.planning)
         self.start_waits.change(None, None, None, js=LOOK, **QUIET)
         self.wizard.data_step.follow(tab)
+        self.wizard.follow(tab)
         self.run.wire(poller)
         self.line.wire(poller)
         self.downloads.wire(poller)
