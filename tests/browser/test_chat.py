@@ -42,6 +42,10 @@ def test_a_suggested_question_is_sent_by_a_press(chrome: Browser, tmp_path: Path
         page.locator("#chat-base").scroll_into_view_if_needed()
         for part in ("message textarea", "send"):
             kit.expect(page.locator(f"#chat-{part}")).to_be_in_viewport(ratio=1)
+        page.set_viewport_size(kit.DESKTOP)
+        page.locator("#chat-base-note button").click()
+        page.locator("#chat-bad").click()
+        kit.expect(page.locator("#chat-correction-notice p")).to_be_in_viewport(ratio=1)  # seen: below the fold
         watch.check()
         page.context.close()
     finally:

@@ -384,7 +384,7 @@ class Wizard:
         }
 
     def follow(self, tab: gr.Tab) -> None:
-        """Show what a model did without fine-tuning, which Evaluate may have shown since, whenever this tab is opened."""
+        """Show the result without fine-tuning, which may be new, whenever this tab is opened."""
         chosen, links = [self.model_step.model, self.data_step.data], [self.start_view.links]
         tab.select(self.start_view.draw_links, chosen, links, **LAST, **AT_ONCE)
 

@@ -62,7 +62,7 @@ def notice(sentence: str, tone: str = "bad") -> Html:
 def bar(label: str, percent: int | None) -> Html:
     """Return a progress bar. percent None: the progress is unknown."""
     unknown = " lg-bar-unknown" if percent is None else ""
-    fill = tag("div", class_=f"lg-bar-fill{unknown}", style=f"width:{100 if percent is None else percent}%")
+    fill = tag("div", class_=f"lg-bar-fill{unknown}", style=f"width:{percent or 0}%")
     values = {"aria_valuemin": 0, "aria_valuemax": 100, "aria_valuenow": percent}
     return tag("div", fill, class_="lg-bar", role="progressbar", aria_label=label, **values)
 

@@ -72,7 +72,8 @@ class CorrectionsPanel(Panel):
         opened = self.open.click(self.opened, [base, tuned], self.outputs, **AT_ONCE)
         opened.then(None, js="() => loraGarageShow('#chat-correction', true)", **QUIET)
         self.close.click(self.closed, None, self.outputs, **AT_ONCE)
-        self.bad.click(self.kept_as_test, talked, [self.notice], **CORRECTS)
+        kept = self.bad.click(self.kept_as_test, talked, [self.notice], **CORRECTS)
+        kept.then(None, js="() => loraGarageShow('#chat-correction-notice', true)", **QUIET)
         outputs = [*self.outputs, base, tuned]
         saves = [self.save.click(self.saved, [self.text, *talked], outputs, **CORRECTS)]
         for button, is_now in ((self.now_better, True), (self.before_better, False)):

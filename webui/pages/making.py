@@ -55,7 +55,7 @@ class DocumentQuestions:
         else:
             parts += [notice(w.render(mine.error), "warn")] if mine.error else []
             parts += self._choosing(_fields(request), making)
-        if making is not None:
+        if making is not None and making.results():
             parts += self._made(making, _fields(request))
         return join(parts)
 
