@@ -13,7 +13,7 @@ from itertools import islice
 from core.data.shapes.roles import words_of
 from core.messages import Message, msg
 
-_LOOKED_AT, _FEWEST, _SHOWN = 1_000, 6, 3  # lines; signs that are named
+_LOOKED_AT, _MIN_LINES, _SHOWN = 1_000, 6, 3  # lines; of fewer nothing is said; signs that are named
 _NAME = re.compile(r"[\W_]{0,3}([^\W\d_][^:：\n.!?,;]{0,30})[:：](?!//)")
 # of a list, a quotation, a heading
 _BULLET = re.compile(r"^(?:[-*•+–—>]+|#{1,6}|\d{1,3}[.)])\s+")
@@ -32,7 +32,7 @@ def doubt(texts: Iterable[str], is_document: bool = False) -> Message | None:
     is_document: with headings, tables and lists of its own, such as Markdown.
     """
     lines = [*islice(_lines(texts), _LOOKED_AT)]
-    if len(lines) < _FEWEST:
+    if len(lines) < _MIN_LINES:
         return None
 
     def share(count: float) -> float:
