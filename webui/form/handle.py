@@ -13,8 +13,7 @@ from core.files import JsonObject
 from core.recipe import Recipe
 from webui.form.planner import Form, FormResult
 
-FieldValues = Mapping[Component | str, Any]  # values from the browser, by component; `fill_on` adds the two keys below
-IS_LOCAL = "is_here"  # True if the browser runs on this PC
+FieldValues = Mapping[Component | str, Any]  # of the browser, by component; `fill_on` adds IS_LOCAL and READING
 READING = "reading"  # fields.FormAnswers.reading
 Updates = dict[Component, object]  # updates, by component
 Components = set[Component]

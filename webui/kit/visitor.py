@@ -6,6 +6,8 @@ from ipaddress import ip_address
 
 import gradio as gr
 
+IS_LOCAL = "is_here"  # in values from a page: true if its browser runs on this PC
+
 
 def is_local(request: gr.Request) -> bool:
     """Return whether the browser runs on the PC that serves the page."""

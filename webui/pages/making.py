@@ -20,6 +20,7 @@ from core.errors import ChatError
 from core.files import JsonObject
 from webui.kit import format, samples
 from webui.kit.html import Html, bar, join, muted, notice, tag
+from webui.kit.visitor import IS_LOCAL
 from webui.kit.wording import Wording
 from webui.pages.chat_choices import target_choices
 from webui.state.making import MakingProgress
@@ -200,11 +201,13 @@ class DocumentQuestions:
 
     def _start(self, request: JsonObject) -> JsonObject:
         """Start to write rows with the chosen settings, wrong ones replaced; for a server elsewhere return a warning
-        with a button that sends first. Raises ChatError without a model."""
+        with a button that sends first. Raises ChatError without a model, or for a server that another device names."""
         fields = _fields(request)
         info = self.services.datasets.get(str(request.get("run")))
         writer = str(fields.get("writer") or "")
         endpoint = None
+        if writer == SERVER and request.get(IS_LOCAL) is not True:  # or it could reach what this PC alone can
+            raise ChatError("making_view.elsewhere")
         if writer == SERVER:
             url, model = (str(fields.get(name) or "")[:MAX_FIELD] for name in ("server_url", "server_model"))
             endpoint = Endpoint.parse(url, model)

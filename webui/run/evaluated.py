@@ -25,6 +25,7 @@ from core.messages import Message, msg
 from core.workspace.folder import Workspace
 from webui.kit.html import Html, bar, join, muted, notice, share_bar, tag
 from webui.kit.theme import ASSETS
+from webui.kit.visitor import IS_LOCAL, is_local
 from webui.kit.wording import Wording
 from webui.state.evaluating import RUN, SET, Choice, EvaluationProgress
 from webui.state.services import Services
@@ -65,7 +66,8 @@ def component(
     act: Callable[[JsonObject], JsonObject],
 ) -> gr.HTML:
     """Return a part of a page that `draw` draws, again after POLL_MS or IDLE_POLL_MS and only if it changed, and whose
-    buttons `act` answers; both get any JSON from a browser, and may raise GarageError, which is shown."""
+    buttons `act` answers; both get any JSON from a browser, and may raise GarageError, which is shown. `act` also gets
+    IS_LOCAL: whether the browser runs on this PC."""
 
     def evaluation(request: object) -> JsonObject:
         """Return the HTML if it has changed since request["mark"]."""
@@ -79,10 +81,11 @@ def component(
         wait = {"wait_ms": POLL_MS if is_busy else IDLE_POLL_MS, "mark": mark}
         return wait if request.get("mark") == mark else wait | {"html": html}
 
-    def press(request: object) -> JsonObject:
+    def press(request: object, browser: gr.Request | None = None) -> JsonObject:
         """Answer a button; a refusal is returned as HTML."""
+        is_here = browser is not None and is_local(browser)
         try:
-            return act(request if isinstance(request, dict) else {})
+            return act((request if isinstance(request, dict) else {}) | {IS_LOCAL: is_here})
         except GarageError as error:
             return {"said": notice(w.render(error.message))}
 

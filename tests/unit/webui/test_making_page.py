@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gradio.helpers import special_args
+from starlette.requests import Request
 
 from core.chat.making.drafts import schema
 from core.chat.making.making import Making
@@ -20,8 +22,10 @@ from tests.kit.chat import Chat
 from tests.kit.chat_server import ChatServer
 from tests.kit.waits import wait_until
 from tests.kit.writers import ScriptedWriter, manual, scripted_reply
+from webui.kit.visitor import IS_LOCAL
 from webui.kit.wording import Wording
 from webui.pages.making import DocumentQuestions
+from webui.run.evaluated import component
 from webui.state import making as making_state
 from webui.state.making import Makings
 from webui.state.services import Services
@@ -62,7 +66,7 @@ def fields_of(server: ChatServer, **others: Any) -> dict[str, Any]:
 
 
 def made(section: DocumentQuestions, server: ChatServer, document: str) -> Making:
-    assert section.press({"act": "start", "run": document, "fields": fields_of(server)}) == {"said": ""}
+    assert section.press({"act": "start", "run": document, "fields": fields_of(server), IS_LOCAL: True}) == {"said": ""}
     makings = section.services.makings
     wait_until(lambda: not makings.progress().at_work, 60)
     assert makings.progress().error is None
@@ -112,7 +116,7 @@ def test_a_stopped_making_goes_on_where_it_was(section: DocumentQuestions, docum
         return scripted_reply(body)
 
     server.reply = reply
-    section.press({"act": "start", "run": document, "fields": fields_of(server)})
+    section.press({"act": "start", "run": document, "fields": fields_of(server), IS_LOCAL: True})
     makings = section.services.makings
     wait_until(lambda: not makings.progress().at_work, 60)
     making = makings.newest(document)
@@ -129,7 +133,7 @@ def test_stop_of_a_server_leaves_an_answer_in_chat_alone(
     stops = list[int]()
     monkeypatch.setattr(section.services.chat, "stop", lambda: stops.append(1))
     server.reply = lambda body: None
-    section.press({"act": "start", "run": document, "fields": fields_of(server)})
+    section.press({"act": "start", "run": document, "fields": fields_of(server), IS_LOCAL: True})
     wait_until(lambda: bool(server.asked), 60)
     section.press({"act": "stop"})
     wait_until(lambda: not section.services.makings.progress().at_work, 60)
@@ -140,15 +144,15 @@ def test_one_making_at_a_time_and_a_gone_server_is_a_sentence(
     section: DocumentQuestions, document: str, server: ChatServer
 ) -> None:
     server.reply = lambda body: None
-    section.press({"act": "start", "run": document, "fields": fields_of(server)})
+    section.press({"act": "start", "run": document, "fields": fields_of(server), IS_LOCAL: True})
     with pytest.raises(ChatError) as refused:
-        section.press({"act": "start", "run": document, "fields": fields_of(server)})
+        section.press({"act": "start", "run": document, "fields": fields_of(server), IS_LOCAL: True})
     assert refused.value.message.key == "making_view.other_at_work"
     section.press({"act": "stop"})
     makings = section.services.makings
     wait_until(lambda: not makings.progress().at_work, 60)
     server.close()
-    section.press({"act": "start", "run": document, "fields": fields_of(server)})
+    section.press({"act": "start", "run": document, "fields": fields_of(server), IS_LOCAL: True})
     wait_until(lambda: not makings.progress().at_work, 60)
     assert "cannot be reached" in section.drawn({"run": document})
 
@@ -181,8 +185,23 @@ def test_nothing_goes_to_another_pc_before_it_was_said(
     section: DocumentQuestions, document: str, server: ChatServer
 ) -> None:
     fields = fields_of(server, server_url="http://192.0.2.7/v1")
-    reply = section.press({"act": "start", "run": document, "fields": fields})
+    reply = section.press({"act": "start", "run": document, "fields": fields, IS_LOCAL: True})
     assert "Nothing has been sent" in reply["said"] and not section.services.makings.progress().at_work
+
+
+@pytest.mark.parametrize("browser", ["127.0.0.1", "192.0.2.9"])
+def test_another_device_names_no_server(
+    section: DocumentQuestions, document: str, server: ChatServer, browser: str
+) -> None:
+    """From the local network this PC could be sent to any address, also to those that only it can reach."""
+    press = component(section.services, section.w, None, "made", section.drawn, section.press).press
+    asked = {"act": "start", "run": document, "fields": fields_of(server), IS_LOCAL: True}
+    request = Request({"type": "http", "client": (browser, 1), "headers": []})
+    arguments, *_ = special_args(press, [asked], request)  # as gradio calls it
+    is_here = browser == "127.0.0.1"
+    assert ("only on the PC that runs LoRA Garage" in press(*arguments)["said"]) != is_here
+    wait_until(lambda: not section.services.makings.progress().at_work, 60)
+    assert bool(server.asked) == is_here
 
 
 @pytest.mark.parametrize(

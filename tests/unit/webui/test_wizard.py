@@ -47,7 +47,7 @@ from webui.form.fields import (
     shown_value,
 )  # fmt: skip
 from webui.form.form import Wizard
-from webui.form.handle import IS_LOCAL, READING, Filling
+from webui.form.handle import READING, Filling
 from webui.form.plan import PlanStep
 from webui.form.planner import HERE, PROCESSOR, Form, FormResult, Planner, recipe_of
 from webui.form.reading.recipe_reading import RecipeReading
@@ -55,6 +55,7 @@ from webui.form.start import StartStep
 from webui.form.start_view import Summary
 from webui.kit.html import tag
 from webui.kit.live import shown
+from webui.kit.visitor import IS_LOCAL
 from webui.kit.wording import Wording, field_of
 from webui.state.services import Services
 
