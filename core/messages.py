@@ -33,7 +33,7 @@ LANGUAGES = (
     "en",
     *(
         code
-        for code in ("zh", *sorted(file.name.partition(".")[0] for file in CORE_LOCALES.glob("*.yaml*")))
+        for code in ("zh", *sorted({file.name.partition(".")[0] for file in CORE_LOCALES.glob("*.yaml*")}))
         if not _CHOSEN or code in _CHOSEN
     ),
 )

@@ -957,6 +957,31 @@ def test_the_catalogue_read_without_yaml_is_what_yaml_reads(language: str):
     assert sentences.sentences(language) == yaml.safe_load(file.read_text("utf-8"))
 
 
+def test_the_release_has_the_launchers_sentences_in_every_language(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """German was packed as a whole: start.sh spoke English, and launch.py on a German Windows ended with a
+    traceback."""
+    from core.messages import LANGUAGES, Catalogue
+    from tools import release
+
+    core = ROOT / "core"
+    names = [*core.glob("locales/**/*.yaml"), *(core / f"{name}.py" for name in ("__init__", "messages", "values"))]
+    released = release.with_catalogues_together({str(file.relative_to(ROOT).as_posix()): file.read_bytes()
+                                                 for file in names})  # fmt: skip
+    for name, content in released.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    code = "from core.messages import LANGUAGES, core_catalogue as c; print([(n, len(c().keys(n))) for n in LANGUAGES])"
+    output = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    ours = Catalogue(core / "locales")
+    assert output.stdout.strip() == str([(language, len(ours.keys(language))) for language in LANGUAGES])
+    expected = {language: sentences.sentences(language) for language in LANGUAGES}
+    assert "\nstart:\n" in (tmp_path / "core" / "locales" / "de.yaml").read_text("utf-8"), "as start.sh reads it"
+    monkeypatch.setattr(sentences, "LOCALES", os.fspath(tmp_path / "core" / "locales"))
+    assert {language: sentences.sentences(language) for language in LANGUAGES} == expected
+    monkeypatch.setenv("LORA_GARAGE_LANG", "de")
+    assert sentences.language() == "de"
+
+
 def test_every_sentence_is_used_and_every_used_one_is_there():
     source = "".join((ROOT / file).read_text("utf-8") for file in LAUNCHER)
     for key in sentences.sentences("en"):
