@@ -21,6 +21,7 @@ from webui.form.handle import FieldValues, Filled, Filling, FormHandle, Updates
 from webui.form.reading.adding import Adding
 from webui.form.reading.importing import ImportPart
 from webui.kit import format, samples
+from webui.kit.drawn_part import drawn_part
 from webui.kit.html import Html, join, muted, notice, tag
 from webui.kit.live import AT_ONCE, CONTROL, LAST, QUIET, SET_WORK, SHOW_FORM, Update, outcome, shown
 from webui.kit.wording import Wording
@@ -30,7 +31,6 @@ from webui.pages.data_row import RowEditor
 from webui.pages.data_table import RowsTable
 from webui.pages.making import DocumentQuestions
 from webui.pages.page_around import PageAround
-from webui.run.evaluated import component
 from webui.server.set_file import address
 from webui.state.services import Services
 
@@ -66,7 +66,7 @@ class DataPage:
                 self._build_head()
                 self.mending.build()
                 questions = DocumentQuestions(self.services, self.w)
-                self.questions = component(
+                self.questions = drawn_part(
                     self.services, self.w, None, "data-questions", questions.drawn, questions.press
                 )
                 with gr.Row(equal_height=False, elem_id="data-work"):

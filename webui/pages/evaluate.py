@@ -14,23 +14,23 @@ from core.errors import ChatError, GarageError
 from core.files import JsonObject
 from core.judges.judge import Outcome
 from core.workspace import names
+from webui.kit.drawn_part import Options, drawn_part, fields_sent
 from webui.kit.html import Html, join, muted, notice, tag
 from webui.kit.wording import Wording
 from webui.pages.evaluation.answers import answers, confusions
 from webui.pages.evaluation.chooser import choice_of, details, fields_of, further_options
-from webui.pages.evaluation.fields import Options
 from webui.pages.evaluation.test_sets import MAX_TEXT, every_set, imported, set_name, test_sets
 from webui.pages.page_around import PageAround
-from webui.run.evaluated import at_work, component, result_of, summary
+from webui.run.evaluated import at_work, result_of, summary
 from webui.state.evaluating import BASE, Choice, Ground, newest_of
 from webui.state.services import Services
 
-PLACE = "place"  # in assets/evaluated.js: what other pages lead to
+PLACE = "place"  # in assets/drawn_part.js: what other pages lead to
 
 
 def draw(around: PageAround, tab: gr.Tab) -> None:
     place = EvaluatePlace(around.services, around.w)
-    component(around.services, around.w, PLACE, "evaluate", place.drawn, place.press)
+    drawn_part(around.services, around.w, PLACE, "evaluate", place.drawn, place.press)
 
 
 class EvaluatePlace:
@@ -41,7 +41,7 @@ class EvaluatePlace:
     def drawn(self, request: JsonObject) -> Html:
         """Return the whole page for any JSON from a browser: what is evaluated, and the newest result if it is
         complete."""
-        services, w, fields = self.services, self.w, _fields(request)
+        services, w, fields = self.services, self.w, fields_sent(request)
         choice, models, questions = choice_of(services, fields, w)
         ground, table, lost, problem = None, None, None, ""
         try:
@@ -127,7 +127,7 @@ class EvaluatePlace:
         return act(request) if act else {"said": ""}
 
     def _start(self, request: JsonObject) -> JsonObject:
-        choice, _, _ = choice_of(self.services, _fields(request), self.w)
+        choice, _, _ = choice_of(self.services, fields_sent(request), self.w)
         self.services.snapshots.refuse_while_training()
         self.services.evaluating.start(choice)
         return {"said": "", "chosen": {"filter": "", "row": ""}}
@@ -138,7 +138,7 @@ class EvaluatePlace:
 
     def _judge(self, request: JsonObject) -> JsonObject:
         """Judge the answers that are there by the judge that was chosen now, and keep the result."""
-        choice, _, _ = choice_of(self.services, _fields(request), self.w)
+        choice, _, _ = choice_of(self.services, fields_sent(request), self.w)
         evaluating = self.services.evaluating
         ground = evaluating.ground(choice)
         if evaluation := self._newest(choice, ground.test_set.title):
@@ -149,7 +149,7 @@ class EvaluatePlace:
     def _answered(self, request: JsonObject) -> tuple[Table, int, int]:
         """Return the table on the screen with the numbers of question and contestant of a button. Raises ChatError if
         they are gone."""
-        choice, _, _ = choice_of(self.services, _fields(request), self.w)
+        choice, _, _ = choice_of(self.services, fields_sent(request), self.w)
         title = self.services.evaluating.ground(choice).test_set.title
         table, _ = result_of(self.services.workspace, self._newest(choice, title))
         number, place = (int(text) if (text := _text(request, at)).isdecimal() else -1 for at in ("number", "place"))
@@ -181,7 +181,7 @@ class EvaluatePlace:
     def _add(self, request: JsonObject) -> JsonObject:
         """Add a typed question with its expected answer to a set, which may be new, and open it. Raises ChatError
         without a question."""
-        fields = _fields(request)
+        fields = fields_sent(request)
         title, question, expected = (
             _text(fields, name, MAX_TEXT).strip() for name in ("title", "question", "expected")
         )
@@ -210,7 +210,7 @@ class EvaluatePlace:
         """Choose the model whose finished runs get the questions of a set."""
         test_set, base = (
             sets.open_set(self.services.workspace, _text(request, "name")),
-            _text(_fields(request), "base", 200),
+            _text(fields_sent(request), "base", 200),
         )
         if base in ("", *self.services.models.choices()):
             sets.save(self.services.workspace, test_set.model_copy(update={"base": base}))
@@ -218,11 +218,6 @@ class EvaluatePlace:
 
     def _notice(self, key: str, **params: object) -> JsonObject:
         return {"said": notice(self.w.t(key, **params), "ok")}
-
-
-def _fields(request: JsonObject) -> JsonObject:
-    fields = request.get("fields")
-    return fields if isinstance(fields, dict) else {}
 
 
 def _text(values: JsonObject, name: str, most: int = 80) -> str:

@@ -4,7 +4,7 @@ rows to review, each beside the passage that proves it."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +19,7 @@ from core.chat.making.rows import Dropped, MadeRow, MakingOrder, Result
 from core.errors import ChatError
 from core.files import JsonObject
 from webui.kit import format, samples
+from webui.kit.drawn_part import fields_sent, select
 from webui.kit.html import Html, bar, join, muted, notice, tag
 from webui.kit.visitor import IS_LOCAL
 from webui.kit.wording import Wording
@@ -55,9 +56,9 @@ class DocumentQuestions:
             parts += self._at_work(mine)
         else:
             parts += [notice(w.render(mine.error), "warn")] if mine.error else []
-            parts += self._choosing(_fields(request), making)
+            parts += self._choosing(fields_sent(request), making)
         if making is not None and making.results():
-            parts += self._made(making, _fields(request))
+            parts += self._made(making, fields_sent(request))
         return join(parts)
 
     # ---- choosing and progress ------------------------------------------------------------------------------------
@@ -100,12 +101,12 @@ class DocumentQuestions:
         ]
         form = tag(
             "div",
-            _select("writer", w.t("making_view.writer"), writers, chosen["writer"]),
+            select("writer", w.t("making_view.writer"), writers, chosen["writer"]),
             *(server if chosen["writer"] == SERVER else ()),
-            _select("kind", w.t("making_view.kind"), kinds, chosen["kind"]),
-            _select("count", w.t("making_view.count"), counts, chosen["count"]),
-            _select("wordings", w.t("making_view.wordings_each"), wordings, chosen["wordings"]),
-            _select("absent", w.t("making_view.absent"), absent, chosen["absent"]),
+            select("kind", w.t("making_view.kind"), kinds, chosen["kind"]),
+            select("count", w.t("making_view.count"), counts, chosen["count"]),
+            select("wordings", w.t("making_view.wordings_each"), wordings, chosen["wordings"]),
+            select("absent", w.t("making_view.absent"), absent, chosen["absent"]),
             class_="mk-fields",
         )
         label = w.t("making_view.go_on" if missing else "making_view.again" if making else "making_view.start")
@@ -202,7 +203,7 @@ class DocumentQuestions:
     def _start(self, request: JsonObject) -> JsonObject:
         """Start to write rows with the chosen settings, wrong ones replaced; for a server elsewhere return a warning
         with a button that sends first. Raises ChatError without a model, or for a server that another device names."""
-        fields = _fields(request)
+        fields = fields_sent(request)
         info = self.services.datasets.get(str(request.get("run")))
         writer = str(fields.get("writer") or "")
         endpoint = None
@@ -252,7 +253,7 @@ class DocumentQuestions:
     def _save(self, request: JsonObject) -> JsonObject:
         """Keep an edited row as accepted; nothing for an unknown row. Raises ChatError for an empty question or
         answer."""
-        making, fields = self._making(request), _fields(request)
+        making, fields = self._making(request), fields_sent(request)
         row = next((one for one in making.rows()[0] if one.id == request.get("row")), None)
         if row is None:
             return {"said": ""}
@@ -315,13 +316,6 @@ def _marked(text: str, spans: tuple[tuple[int, int], ...]) -> Html:
     return tag("div", *parts, text[at:], class_="mk-text", dir="auto", tabindex=0)
 
 
-def _select(name: str, label: str, options: Sequence[tuple[str, str]], chosen: str) -> Html:
-    listed = (tag("option", text, value=value, selected=value == chosen) for text, value in options)
-    return tag(
-        "label", tag("span", label), tag("select", *listed, name_=name, id=f"mk-field-{name}"), class_="ep-field"
-    )
-
-
 def _input(name: str, label: str, value: str, hint: str = "") -> Html:
     field = tag(
         "input",
@@ -330,7 +324,7 @@ def _input(name: str, label: str, value: str, hint: str = "") -> Html:
         value=value,
         placeholder=hint,
         maxlength=MAX_FIELD,
-        id=f"mk-field-{name}",
+        id=f"ep-{name}",
         autocomplete="off",
     )
     return tag("label", tag("span", label), field, class_="ep-field")
@@ -339,8 +333,3 @@ def _input(name: str, label: str, value: str, hint: str = "") -> Html:
 def _button(label: str, act: str, row: str, decision: str | None = None, key: str | None = None) -> Html:
     return tag("button", label, type="button", class_="lg-small", data_act=act, data_row=row, data_decision=decision,
                data_key=key)  # fmt: skip
-
-
-def _fields(request: JsonObject) -> JsonObject:
-    fields = request.get("fields")
-    return fields if isinstance(fields, dict) else {}

@@ -1,14 +1,9 @@
 """The evaluation of a run on its page: one sentence and each contestant's share, with a link to its answers; and what
-the Evaluate page shows in the same way (webui/pages/evaluate).
-
-The server makes the HTML, in which questions and answers are escaped; the page asks for it and gets it if it has
-changed.
-"""
+the Evaluate page shows in the same way (webui/pages/evaluate)."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
 
 import gradio as gr
@@ -19,20 +14,16 @@ from core.chat.evaluation import model_judge, sets, votes
 from core.chat.evaluation.evaluation import SetEvaluation
 from core.chat.evaluation.of_run import JUDGE, lost_since, newest, table_of
 from core.chat.evaluation.table import Table
-from core.errors import GarageError
 from core.files import JsonObject
 from core.messages import Message, msg
 from core.workspace.folder import Workspace
+from webui.kit.drawn_part import drawn_part
 from webui.kit.html import Html, bar, join, muted, notice, share_bar, tag
-from webui.kit.theme import ASSETS
-from webui.kit.visitor import IS_LOCAL, is_local
 from webui.kit.wording import Wording
 from webui.state.evaluating import RUN, SET, Choice, EvaluationProgress
 from webui.state.services import Services
 from webui.state.snapshot import RunRow
 
-POLL_MS, IDLE_POLL_MS = 1000, 4000
-TEMPLATE = "<section class='ev-body'></section><div class='ev-said'></div>"
 Result = tuple[Table | None, Message | None]  # with what was lost since the evaluation of an earlier run
 
 
@@ -54,50 +45,7 @@ def evaluation_view(services: Services, w: Wording, value: str | None, elem_id: 
             services.evaluating.start(Choice(f"{RUN}{row.id}"))
         return {"said": ""}
 
-    return component(services, w, value, elem_id, draw, press)
-
-
-def component(
-    services: Services,
-    w: Wording,
-    value: str | None,
-    elem_id: str,
-    draw: Callable[[JsonObject], Html],
-    act: Callable[[JsonObject], JsonObject],
-) -> gr.HTML:
-    """Return a part of a page that `draw` draws, again after POLL_MS or IDLE_POLL_MS and only if it changed, and whose
-    buttons `act` answers; both get any JSON from a browser, and may raise GarageError, which is shown. `act` also gets
-    IS_LOCAL: whether the browser runs on this PC."""
-
-    def evaluation(request: object) -> JsonObject:
-        """Return the HTML if it has changed since request["mark"]."""
-        request = request if isinstance(request, dict) else {}
-        try:
-            html = draw(request)
-        except GarageError as error:
-            html = notice(w.render(error.message))
-        mark = hashlib.blake2b(html.encode("utf-8", "replace"), digest_size=8).hexdigest()
-        is_busy = services.evaluating.progress().at_work or services.makings.progress().at_work
-        wait = {"wait_ms": POLL_MS if is_busy else IDLE_POLL_MS, "mark": mark}
-        return wait if request.get("mark") == mark else wait | {"html": html}
-
-    def press(request: object, browser: gr.Request | None = None) -> JsonObject:
-        """Answer a button; a refusal is returned as HTML."""
-        is_here = browser is not None and is_local(browser)
-        try:
-            return act((request if isinstance(request, dict) else {}) | {IS_LOCAL: is_here})
-        except GarageError as error:
-            return {"said": notice(w.render(error.message))}
-
-    return gr.HTML(
-        value=value,
-        html_template=TEMPLATE,
-        css_template=(ASSETS / "evaluated.css").read_text("utf-8"),
-        js_on_load=(ASSETS / "evaluated.js").read_text("utf-8"),
-        server_functions=[evaluation, press],
-        apply_default_css=False,
-        elem_id=elem_id,
-    )
+    return drawn_part(services, w, value, elem_id, draw, press)
 
 
 def _row(services: Services, requested: object) -> RunRow | None:

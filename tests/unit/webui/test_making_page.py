@@ -22,10 +22,10 @@ from tests.kit.chat import Chat
 from tests.kit.chat_server import ChatServer
 from tests.kit.waits import wait_until
 from tests.kit.writers import ScriptedWriter, manual, scripted_reply
+from webui.kit.drawn_part import drawn_part
 from webui.kit.visitor import IS_LOCAL
 from webui.kit.wording import Wording
 from webui.pages.making import DocumentQuestions
-from webui.run.evaluated import component
 from webui.state import making as making_state
 from webui.state.making import Makings
 from webui.state.services import Services
@@ -194,7 +194,7 @@ def test_another_device_names_no_server(
     section: DocumentQuestions, document: str, server: ChatServer, browser: str
 ) -> None:
     """From the local network this PC could be sent to any address, also to those that only it can reach."""
-    press = component(section.services, section.w, None, "made", section.drawn, section.press).press
+    press = drawn_part(section.services, section.w, None, "made", section.drawn, section.press).press
     asked = {"act": "start", "run": document, "fields": fields_of(server), IS_LOCAL: True}
     request = Request({"type": "http", "client": (browser, 1), "headers": []})
     arguments, *_ = special_args(press, [asked], request)  # as gradio calls it

@@ -12,11 +12,11 @@ from core.judges.judge import judge
 from core.judges.specs import JudgeSpec
 from core.models.library import ModelRef
 from webui.kit import samples
+from webui.kit.drawn_part import Options, select
 from webui.kit.html import Html, join, muted, tag
 from webui.kit.wording import Wording
 from webui.pages.chat_choices import checkpoint_choices, target_choices
 from webui.pages.evaluation.answers import MARKS
-from webui.pages.evaluation.fields import Options, select
 from webui.pages.evaluation.test_sets import every_set, set_name
 from webui.run.evaluated import name_in_words
 from webui.state.evaluating import BASE, DATA, RUN, SET, Choice, Ground

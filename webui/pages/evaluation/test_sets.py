@@ -16,10 +16,10 @@ from core.files import JsonObject
 from core.workspace import names
 from core.workspace.folder import Workspace
 from webui.kit import format
+from webui.kit.drawn_part import Options, select
 from webui.kit.html import Html, muted, tag
 from webui.kit.icons import icon
 from webui.kit.wording import Wording
-from webui.pages.evaluation.fields import Options, select
 from webui.server.set_file import TESTS, address
 from webui.state.services import Services
 

@@ -25,7 +25,7 @@ async function poll() {
     if (run !== asked) { asked = run; mark = null; said.innerHTML = ''; }
     try {
       const sent = led ? { model: led.model, questions: led.questions } : fields();
-      const reply = await server.evaluation({ run, mark, fields: sent });
+      const reply = await server.redraw({ run, mark, fields: sent });
       if (led) { window.loraGarageEvaluate = null; chosen = {}; }
       if (reply) { // gradio gives undefined when the server is gone
         wait = props.value === run ? reply.wait_ms : 0;

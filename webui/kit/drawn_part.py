@@ -1,0 +1,86 @@
+"""A part of a page that the server draws as HTML, in which all text is escaped, with its buttons and fields; the page
+polls it, and receives it if it has changed (assets/drawn_part.js)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+
+import gradio as gr
+
+from core.errors import GarageError
+from core.files import JsonObject
+from webui.kit.html import Html, notice, tag
+from webui.kit.theme import ASSETS
+from webui.kit.visitor import IS_LOCAL, is_local
+from webui.kit.wording import Wording
+from webui.state.services import Services
+
+POLL_MS, IDLE_POLL_MS = 1000, 4000
+TEMPLATE = "<section class='ev-body'></section><div class='ev-said'></div>"
+Options = list[tuple[str, str]]  # (label, value)
+
+
+def drawn_part(
+    services: Services,
+    w: Wording,
+    value: str | None,
+    elem_id: str,
+    draw: Callable[[JsonObject], Html],
+    act: Callable[[JsonObject], JsonObject],
+) -> gr.HTML:
+    """Return a part of a page that `draw` draws, again after POLL_MS or IDLE_POLL_MS and only if it changed, and whose
+    buttons `act` answers; both get any JSON from a browser, and may raise GarageError, which is shown. `act` also gets
+    IS_LOCAL: whether the browser runs on this PC."""
+
+    def redraw(request: object) -> JsonObject:
+        """Return the HTML if it has changed since request["mark"]."""
+        request = request if isinstance(request, dict) else {}
+        try:
+            html = draw(request)
+        except GarageError as error:
+            html = notice(w.render(error.message))
+        mark = hashlib.blake2b(html.encode("utf-8", "replace"), digest_size=8).hexdigest()
+        is_busy = services.evaluating.progress().at_work or services.makings.progress().at_work
+        wait = {"wait_ms": POLL_MS if is_busy else IDLE_POLL_MS, "mark": mark}
+        return wait if request.get("mark") == mark else wait | {"html": html}
+
+    def press(request: object, browser: gr.Request | None = None) -> JsonObject:
+        """Answer a button; a refusal is returned as HTML."""
+        is_here = browser is not None and is_local(browser)
+        try:
+            return act((request if isinstance(request, dict) else {}) | {IS_LOCAL: is_here})
+        except GarageError as error:
+            return {"said": notice(w.render(error.message))}
+
+    return gr.HTML(
+        value=value,
+        html_template=TEMPLATE,
+        css_template=(ASSETS / "drawn_part.css").read_text("utf-8"),
+        js_on_load=(ASSETS / "drawn_part.js").read_text("utf-8"),
+        server_functions=[redraw, press],
+        apply_default_css=False,
+        elem_id=elem_id,
+    )
+
+
+def fields_sent(request: JsonObject) -> JsonObject:
+    """Return the values of a part's fields, by name, of any JSON from a browser."""
+    fields = request.get("fields")
+    return fields if isinstance(fields, dict) else {}
+
+
+def select(
+    name: str, label: str, options: Sequence[tuple[str, str]], chosen: str, owner: str = "", **attributes: str | None
+) -> Html:
+    """Return a labelled list of choices. owner: the value that its options depend on; another one makes another field.
+    attributes: such as data_act, which is pressed when it changes."""
+    listed = (tag("option", text, value=value, selected=value == chosen) for text, value in options)
+    id = f"ep-{name}-{owner}" if owner else f"ep-{name}"
+    return tag(
+        "label",
+        tag("span", label),
+        tag("select", *listed, name_=name, id=id, **attributes),
+        class_="ep-field",
+        id=f"{id}-field",
+    )
