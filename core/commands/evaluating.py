@@ -118,9 +118,10 @@ def evaluate(
     generate_answers(space, evaluation, as_json)
     why = _send_to_judge(space, spec, evaluation, yes, as_json) if judge and isinstance(spec, ModelJudge) else None
     table = Table(evaluation, spec)
-    if of_run:
+    if of_run and set_name:
+        sets.give_base(space, set_name, recipe.model.id)
+    elif of_run and not file:  # questions that the run kept out of training, as on the page
         keep_result(of_run, table)
-        sets.give_base(space, set_name, recipe.model.id) if set_name else None
     result = _result(space, table, notes)
     print_json(in_words(result)) if as_json else _show(table, result)
     if why:

@@ -301,3 +301,15 @@ def test_only_the_runs_own_adapter_speaks_for_the_run_and_not_an_export_of_it(sp
     blind_test = PromptComparison.create(space, [asked(QUESTIONS[0])], contestants)
     blind_test.vote(0, "left", "me")
     assert (votes_on_run(space, run.id) is None) == bool(export)
+
+
+def test_only_questions_that_the_run_kept_out_of_training_speak_for_the_run(
+    space: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command kept the result on any questions: runs stood in one table, each by other ones."""
+    run = Runs(space).find("Pirate")
+    assert evaluated(space, only_tuned, monkeypatch, capsys)[0] == 0 and kept_results.read(run) is None
+    sets.save(space, sets.create("mine", [asked(one) for one in QUESTIONS]))
+    for options in (["--set", "mine"], []):
+        assert main(["evaluate", "Pirate", *options, "--workspace", str(space.root)]) == 0
+        assert (kept_results.read(run) is None) == bool(options)
