@@ -20,7 +20,16 @@ from core.chat.endpoint import Endpoint
 from core.chat.evaluation import model_judge, sets, system_prompt
 from core.chat.evaluation.evaluation import EXAMPLES, SetEvaluation
 from core.chat.evaluation.learned_rows import LearnedRows
-from core.chat.evaluation.of_run import ROWS, contestants_of_run, earlier_table, keep_judge, keep_result
+from core.chat.evaluation.of_run import (
+    OF_BASE,
+    OF_RUN,
+    ROWS,
+    ROWS_BEFORE,
+    contestants_of_run,
+    earlier_table,
+    keep_judge,
+    keep_result,
+)
 from core.chat.evaluation.table import Table, judge_for, judge_of_kind
 from core.chat.questions import target_of
 from core.commands.comparing import KEY, generate_answers, named_contestants
@@ -48,9 +57,6 @@ from core.system import programs
 from core.values import width
 from core.workspace.folder import Workspace
 
-OF_RUN = "base,base+prompt,base+examples,tuned,tuned+prompt"
-OF_BASE = "base,base+prompt,base+examples"
-ROWS_BEFORE = 20  # questions before training, if nobody chose them
 CELL = 40  # columns of a question or an answer in the table
 
 
@@ -72,8 +78,8 @@ def evaluate(
         str | None,
         typer.Option(
             help=(
-                f"Default: {OF_RUN}. Also RUN@checkpoint-40, RUN@0.5 (adapter strength), RUN@q4_k_m (GGUF export), "
-                f"base@4bit; +prompt and +examples can be added to each."
+                f"Default: {','.join(OF_RUN)}. Also RUN@checkpoint-40, RUN@0.5 (adapter strength), RUN@q4_k_m (GGUF "
+                f"export), base@4bit; +prompt and +examples can be added to each."
             )
         ),
     ] = None,
@@ -112,7 +118,8 @@ def evaluate(
     if of_run and contestants is None:
         named = list(contestants_of_run(of_run, own))
     else:
-        named = [_contestant(space, word.strip(), of_run, base, own) for word in (contestants or OF_BASE).split(",")]
+        words = contestants.split(",") if contestants else OF_BASE
+        named = [_contestant(space, word.strip(), of_run, base, own) for word in words]
     evaluation = SetEvaluation.prepare(space, test_set, named, learned, enable_thinking=None if of_run else False)
     keep_judge(space, evaluation, spec)
     generate_answers(space, evaluation, as_json)
@@ -233,11 +240,11 @@ def _contestant(space: Workspace, word: str, run: RunFolder | None, base: str | 
     while extras and extras[0] not in ("prompt", "examples"):  # a run's name may have a +
         name += "+" + extras.pop(0)
     if not name or any(extra not in ("prompt", "examples") for extra in extras):
-        raise ChatError("evaluation.unknown_contestant", found=word[:60], known=OF_RUN)
+        raise ChatError("evaluation.unknown_contestant", found=word[:60], known=",".join(OF_RUN))
     who, _, how = name.partition("@")
     if run is None:
         if who != "base":
-            raise ChatError("evaluation.unknown_contestant", found=word[:60], known=OF_BASE)
+            raise ChatError("evaluation.unknown_contestant", found=word[:60], known=",".join(OF_BASE))
         who = f"base:{base}"
     elif who == "tuned":
         who = run.id

@@ -19,7 +19,7 @@ from core.chat.contest import answer_missing
 from core.chat.evaluation import sets, system_prompt
 from core.chat.evaluation.evaluation import EXAMPLES, SetEvaluation
 from core.chat.evaluation.learned_rows import LearnedRows
-from core.chat.evaluation.of_run import ROWS, keep_judge, keep_result, table_of
+from core.chat.evaluation.of_run import OF_BASE, OF_RUN, ROWS, ROWS_BEFORE, keep_judge, keep_result, table_of
 from core.chat.evaluation.sets import TestSet
 from core.chat.evaluation.table import judge_for, judge_of_kind
 from core.data.store import DatasetStore
@@ -33,11 +33,7 @@ from core.runs.folder import RunFolder
 from core.workspace import names
 from core.workspace.folder import Workspace
 
-ROWS_BEFORE = 20  # questions before training
 RUN, BASE, SET, DATA = "run:", "base:", "set:", "data:"
-# Contestants: the base model, the fine-tuned one, each as it is or with what stands before the question.
-OF_BASE = ("base", "base+prompt", "base+examples")
-OF_RUN = (*OF_BASE, "tuned", "tuned+prompt")
 
 
 @dataclass(frozen=True)

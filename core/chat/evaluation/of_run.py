@@ -23,6 +23,10 @@ from core.workspace.folder import Workspace
 
 # Questions. Fewer than 73 cannot show that a prompt does as well, even where all are right.
 ROWS = 80
+ROWS_BEFORE = 20  # of a base model, before training
+# Contestants: the base model, the fine-tuned one, each as it is or with what stands before the question.
+OF_BASE = ("base", "base+prompt", "base+examples")
+OF_RUN = (*OF_BASE, "tuned", "tuned+prompt")
 JUDGE = "judge.json"  # in the evaluation's folder: the spec of its judge (core/judges/specs)
 
 

@@ -16,7 +16,7 @@ from core.chat.evaluation.evaluation import SetEvaluation
 from core.chat.evaluation.learned_rows import LearnedRows
 from core.chat.evaluation.table import Table, judge_for, judge_of_kind
 from core.chat.prompts import Prompt
-from core.commands import comparing, evaluating
+from core.commands import comparing
 from core.commands.__main__ import main
 from core.commands.data import dataset_store
 from core.judges.paired import conclusion
@@ -106,7 +106,7 @@ def test_the_sentence_is_what_paired_statistics_say_of_the_best_without_training
     said = conclusion({rival: scores[best]}, scores["tuned"])  # type: ignore[dict-item]
     assert status == 0 and result["conclusion"]["key"] == key == said.key
     assert result["conclusion"]["params"] == said.params
-    assert [one["label"] for one in result["contestants"]] == evaluating.OF_RUN.split(",")
+    assert [one["label"] for one in result["contestants"]] == list(of_run.OF_RUN)
 
 
 def test_the_table_of_an_evaluation_that_was_killed_is_the_same_table(
