@@ -70,7 +70,7 @@ def characters(turn: Turn) -> int:
 
 def split_thinking(content: str) -> tuple[str, str]:
     """Split an answer into (thinking, the rest); ("", content) if there is no thinking. Thinking stands in <think> ...
-    </think> at the beginning, or before a </think> without a begin, which the prompt held."""
+    </think> at the beginning, or, where the prompt opened it, before a line </think>."""
     match = _THOUGHT.match(content)
     if match is None or "<think>" in (match[3] or ""):
         return "", content

@@ -96,7 +96,7 @@ def require_cards(recipe: Recipe) -> None:
 
 
 def require_own(endpoint: str) -> None:
-    """Raise RunError unless the address (host:port) is one of this PC's, which torch would try to reach for an hour."""
+    """Raise RunError unless the address (host:port) is this PC's: torch would try to reach another for an hour."""
     host, port = host_and_port(endpoint)
     of_interfaces = [each for of_it in psutil.net_if_addrs().values() for each in of_it]
     own = {ip_of(each.address) for each in of_interfaces if each.family in (socket.AF_INET, socket.AF_INET6)}
