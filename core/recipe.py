@@ -474,8 +474,8 @@ class Recipe(_Section):
 
     @classmethod
     def parse(cls, value: object, where: str = "recipe") -> Recipe:
-        """Turn value (parsed YAML) into a Recipe. kto implies rated rows. Raises RecipeError with up to eight problems,
-        or every clash of settings."""
+        """Turn value (parsed YAML) into a Recipe. kto implies rated rows, rewards that long ones are dropped. Raises
+        RecipeError with up to eight problems, or every clash of settings."""
         if not isinstance(value, dict):
             raise RecipeError("recipe.not_a_mapping", where=where, found=type(value).__name__)
         try:
@@ -485,6 +485,8 @@ class Recipe(_Section):
             raise RecipeError("recipe.invalid", where=where, problems=problems) from error
         if recipe.train.objective == "kto" and recipe.data.rated is None:  # kto needs them
             recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"rated": True})})
+        if recipe.rewards:  # of a row that was cut, judges would expect half an answer; a later piece has no question
+            recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"long_examples": "drop"})})
         if clashing := clashes(recipe.adapter) + _objective_clashes(recipe):
             raise RecipeError("recipe.clashes", problems=clashing)
         return recipe

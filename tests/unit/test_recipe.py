@@ -68,6 +68,14 @@ def test_a_recipe_of_rewards_is_read_as_it_was_written_and_packs_a_prompt_with_a
         Recipe.parse(value | {"rewards": {"judges": []}})
 
 
+@pytest.mark.parametrize("long_examples", ["cut", "split", "drop"])
+def test_with_rewards_rows_that_are_too_long_are_dropped(long_examples: str) -> None:
+    """A row that was cut had half an answer to expect; a later piece has no question, which ended the run."""
+    value = {"data": {"source": "x", "long_examples": long_examples}, "train": {"objective": "grpo"}}
+    assert Recipe.parse(value | {"rewards": REWARDS}).data.long_examples == "drop"
+    assert Recipe.parse({"data": value["data"]}).data.long_examples == long_examples
+
+
 @pytest.mark.parametrize("written", [True, "true"])
 def test_init_lora_weights_is_written_as_peft_writes_it(written: object) -> None:
     assert not Adapter(init_lora_weights=written).is_pissa
