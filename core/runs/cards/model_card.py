@@ -20,8 +20,8 @@ from core.hub.cached import COMMIT, REPO_ID
 from core.messages import Message
 from core.models import loading, starter
 from core.recipe import Recipe
-from core.runs import sample_answers, scenes
-from core.runs.cards import evaluated, licence
+from core.runs import sample_answers
+from core.runs.cards import evaluated, licence, results
 from core.runs.cards.licence import Licence
 from core.runs.folder import RunFolder
 from core.runs.run_json import RunFacts
@@ -53,15 +53,15 @@ class CardBeside:
 
 def of_run(run: RunFolder, form: CardBeside = CardBeside(), base_folder: Path | None = None) -> str:
     """Return the card of a run's export. base_folder: of the base model; None: as recorded in the run."""
-    recipe, facts, shown = run.recipe(), run.facts(), sample_answers.read(run)
+    recipe, facts = run.recipe(), run.facts()
     if base_folder is None and facts.model_folder:
         base_folder = Path(facts.model_folder)
     step = form.step or facts.adapter_step
     is_as_trained = form.step is None and form.strength == 1
     more = [
         *(_evaluation(evaluated.read(run)) if is_as_trained else []),
-        *_forgetting(sample_answers.forgetting(shown, step)),
-        *(_film(run, shown, step) if form.with_film else []),
+        *_forgetting(sample_answers.forgetting(sample_answers.read(run), step)),
+        *(_film(results.answers(run, step)) if form.with_film else []),
     ]
     return write(recipe.model_copy(update={"name": run.name}), facts, run.all_metrics(), form, base_folder, more)
 
@@ -221,24 +221,12 @@ def _evaluation(result: evaluated.RunEvaluation | None) -> list[str]:
     return [f"## Was fine-tuning needed?\n\n{result.conclusion.render('en')}\n\n{table}"]
 
 
-def _film(run: RunFolder, shown: list[sample_answers.Frame], step: int | None) -> list[str]:
-    """Return [a Markdown part with sample answers before and after], without those to rows of the data or cut for lack
-    of time; [] if none is left."""
-    film, last = (
-        scenes.read(run),
-        next((frame for frame in reversed(shown) if step is None or frame.step <= step), None),
-    )
-    if film is None or last is None:
-        return []
-    parts = []
-    for number, scene in enumerate(film.scenes):
-        if scene.source in ("own", "neutral") and number < min(len(shown[0].answers), len(last.answers)):
-            before, after = shown[0].answers[number], last.answers[number]
-            if "time" not in (before.why, after.why):
-                parts.append(
-                    f"Asked:\n\n{_quoted(scene.question)}\n\nBefore:\n\n{_quoted(before.text)}\n\nAfter:\n\n"
-                    f"{_quoted(after.text)}"
-                )
+def _film(answers: Sequence[results.CardAnswer]) -> list[str]:
+    """Return [a Markdown part with sample answers before and after], or []."""
+    parts = [
+        f"Asked:\n\n{_quoted(one.question)}\n\nBefore:\n\n{_quoted(one.before)}\n\nAfter:\n\n{_quoted(one.after)}"
+        for one in answers
+    ]
     return ["## What it answers\n\n" + "\n\n---\n\n".join(parts)] if parts else []
 
 

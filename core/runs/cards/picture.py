@@ -34,7 +34,7 @@ def draw(run: RunFolder, trained: Points, measured: Points, words: Callable[[Mes
     if len(trained) > 1:
         parts.append(_curve(trained, measured, y + 4))
         y += CURVE_HEIGHT + 34
-    for answer in results.answers(run)[:2]:
+    for answer in results.answers(run, run.facts().adapter_step)[:2]:
         for line in _clipped(answer.question, 2, COLUMNS - 8):
             parts.append(_text(EDGE, y, line, 16, weight=700))
             y += LINE
