@@ -68,10 +68,9 @@ class Choice:
 
     def is_of(self, evaluation: SetEvaluation) -> bool:
         """Return whether an evaluation is of this model; that of a run compares this one, not another."""
-        contestants = evaluation.lineup.contestants
         if self.run_id:
-            return next((one.run for one in contestants if one.column == "tuned"), None) == self.run_id
-        return any(one.other == self.model for one in contestants)
+            return evaluation.run == self.run_id
+        return any(one.other == self.model for one in evaluation.lineup.contestants)
 
 
 @dataclass(frozen=True)

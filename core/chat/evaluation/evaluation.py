@@ -92,6 +92,11 @@ class SetEvaluation(PromptComparison):
         """The settings of decoding, which is always greedy: results with other settings cannot be compared."""
         return self.lineup.max_new_tokens, self.lineup.enable_thinking
 
+    @property
+    def run(self) -> str | None:
+        """The id of the run that is evaluated: the first fine-tuned contestant; None without one."""
+        return next((one.run for one in self.lineup.contestants if one.column == "tuned"), None)
+
     def _question(self, prompt: int, place: int) -> str:
         """Return a key of the weights and the turns that they get: equal ones have the same answer."""
         one = self.lineup.contestants[place]

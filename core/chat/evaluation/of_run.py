@@ -94,11 +94,8 @@ def contestants_of_run(run: RunFolder, system: str) -> Iterator[Contestant]:
 
 
 def newest(workspace: Workspace, run_id: str) -> SetEvaluation | None:
-    """Return the newest evaluation of a run, whose first fine-tuned contestant it is; None without one."""
-    for evaluation in SetEvaluation.all_of(workspace):
-        if next((one.run for one in evaluation.lineup.contestants if one.column == "tuned"), None) == run_id:
-            return evaluation
-    return None
+    """Return the newest evaluation of a run; None without one."""
+    return next((evaluation for evaluation in SetEvaluation.all_of(workspace) if evaluation.run == run_id), None)
 
 
 def table_of(evaluation: SetEvaluation) -> Table | None:
