@@ -126,7 +126,8 @@ class Downloads:
         self._lock, self._open = threading.RLock(), False
         self._work: dict[str, tuple[threading.Thread, threading.Event]] = {}  # with the event that stops it
         self._rows: dict[str, Download] = {}
-        for value in files.read_object(self._file).get("downloads") or ():
+        listed = files.read_object(self._file).get("downloads")
+        for value in listed if isinstance(listed, list) else ():
             with suppress(ValidationError, ModelError):  # a file may hold anything
                 row = Download.model_validate(value)
                 waits = {"state": "waiting"} if row.state in ACTIVE else {}

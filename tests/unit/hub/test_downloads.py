@@ -409,7 +409,10 @@ def test_what_is_not_in_the_list_is_said_with_what_is(hub: FakeHub, space: Works
         downloads.start("no name")
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"downloads": [{"repo": "../..", "revision": "main", "asked": 1}]}'])
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", '{"downloads": 5}', '{"downloads": [5, {"repo": "../..", "revision": "main", "asked": 1}]}'],
+)
 def test_a_file_that_says_nothing_of_use_is_no_row_and_stops_nobody(
     hub: FakeHub, space: Workspace, content: str
 ) -> None:
