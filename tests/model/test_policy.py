@@ -14,7 +14,7 @@ import torch
 from core.engine import attention
 from core.engine.batches import collate, collate_packed
 from core.engine.decoding.sampler import DrawnAnswer
-from core.engine.variants.policy import Policy, WeighedAnswer
+from core.engine.variants.policy import Policy
 from core.training.rewards.reference import as_before_training, log_probabilities, mean_divergence, with_reference
 from tests.kit.trainer import FP32, adapter_of, gradients, stirred, trainer_of
 
@@ -166,4 +166,3 @@ def test_answers_that_are_all_alike_change_nothing_and_one_row_stays_for_a_step(
     ended = {tuple(answer.prompt + answer.ids) for answer in answers if answer.has_ended}
     assert rows and all(tuple(row.input_ids) in ended for row in rows)
     assert replace(rows[0], before=()).for_batch() == [(rows[0].advantage, rows[0].share, 0.0)] * rows[0].learned_count
-    assert isinstance(rows[0], WeighedAnswer)

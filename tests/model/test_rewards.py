@@ -14,13 +14,12 @@ from core.data.formats import Example
 from core.data.labels import Encoded
 from core.data.tokenizer import Tokenizer
 from core.engine.decoding.sampler import Sampler
-from core.engine.step import Step
 from core.errors import RunError
 from core.messages import LANGUAGES
 from core.training.rewards.drawing import FEWER_DRAWN, Drawing
 from core.training.rewards.questions import question_of
 from core.training.trainer import Trainer
-from tests.kit.rewards import JUDGES, STOP
+from tests.kit.rewards import JUDGES
 from tests.kit.trainer import adapter_of, assert_same, run_paused, tiny_base, trainer_of
 
 REWARDS = {"judges": JUDGES, "num_generations": 4, "max_completion_length": 6}
@@ -241,7 +240,6 @@ def test_the_longest_batch_has_the_longest_prompt_with_the_longest_answers(tmp_p
     longest = trainer.longest()
     assert {len(row.input_ids) for row in longest.rows} == {11 + 6}
     assert longest.tokens <= trainer.step.retreat.at_once and longest.several
-    assert isinstance(trainer.step, Step) and STOP
     trainer.step.rehearse(longest)
     for rehearse in trainer.ahead.rehearsals:
         rehearse()
