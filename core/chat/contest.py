@@ -67,7 +67,10 @@ def answer_missing(
             if error.message.key not in CONTESTANT_ERRORS:
                 raise
             failed.append(error)
-    for place, one in enumerate(comparison.lineup.contestants):
+    contestants = comparison.lineup.contestants
+    if any(contestants[place].export for _, place in comparison.missing()):
+        chat.unload()  # an export is loaded by another process: one model in memory at a time
+    for place, one in enumerate(contestants):
         try:
             for added in _answer_as_export(comparison, place, answer_export) if one.export else ():
                 done += added

@@ -314,16 +314,17 @@ def test_an_export_answers_by_itself_and_only_what_is_missing(space: Workspace) 
     (folder / "export.json").write_text("1", "utf-8")
     both = [named[1], named[1].model_copy(update={"label": "file", "export": "file-q8"})]
     made = SetEvaluation.prepare(space, sets.create("a", [asked(f"{n}?") for n in range(10)]), both)
-    sent = list[tuple[str, int, int]]()
+    sent, chat = list[tuple[str, int, int]](), Chat()
 
     def answer(export: str, conversations: Any, most: int, thinks: bool | None) -> list[SimpleNamespace]:
+        assert chat.loads and chat.target is None, "one model in memory at a time"
         sent.append((export, len(conversations), most))
         if len(sent) == 2:
             raise ExportError("gguf.export_gone", name=export)
         return [SimpleNamespace(text="yes", tokens=2, seconds=0.1, is_whole=False) for _ in conversations]
 
     with pytest.raises(ExportError, match="no longer"):
-        [*_] = contest.answer_missing(Chat(), space, made, answer)
+        [*_] = contest.answer_missing(chat, space, made, answer)
     assert len(made.answers()) == 18 and made.answers()[0, 1].finish_reason == "length"
     [*_, end] = contest.answer_missing(Chat(questions=0), space, made, answer)
     assert end == (20, 20) and sent == [("file-q8", 8, 32), ("file-q8", 2, 32), ("file-q8", 2, 32)]
