@@ -54,6 +54,12 @@ def test_a_document_becomes_a_dataset_reviewed_by_keyboard(
     store = dataset_store(workspace)
     [info] = [one for one in store.list() if one.made]
     assert "Aye, it turns." in [example.messages[-1].content for _, example in store.rows(info.id)]
+    page.set_viewport_size(kit.DESKTOP)
+    (tmp_path / "other.md").write_text(manual(2), "utf-8")
+    page.locator("#data-file input[type=file]").set_input_files(tmp_path / "other.md")
+    kit.expect(page.locator("#data-head h2")).to_have_text("other")
+    kit.expect(part.locator("#ep-writer")).to_be_visible()  # seen: folded, and with the choices of the document before
+    kit.expect(part.locator("#ep-writer")).not_to_have_value("server")
     watch.check()
     page.context.close()
     server.close()

@@ -22,7 +22,7 @@ async function poll() {
   if (!document.hidden && element.isConnected && element.offsetParent !== null) {
     isBusy = true;
     const run = props.value, led = props.value === 'place' ? window.loraGarageEvaluate : null;
-    if (run !== asked) { asked = run; mark = null; said.innerHTML = ''; }
+    if (run !== asked) { asked = run; mark = null; chosen = {}; body.innerHTML = said.innerHTML = ''; }
     try {
       const sent = led ? { model: led.model, questions: led.questions } : fields();
       const reply = await server.redraw({ run, mark, fields: sent });
