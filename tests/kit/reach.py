@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import ast
 import gc
+import re
 import subprocess
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -209,10 +210,11 @@ class Project:
                 yield name, ALL
                 return
 
-    def distances(self, changed: Iterable[Node]) -> dict[Node, int]:
-        """Every node that changed reaches -> the number of modules between. Within a module a step costs nothing."""
-        distance = {node: 0 for node in changed}
-        waiting = deque(distance)
+    def distances(self, changed: Mapping[Node, int]) -> dict[Node, int]:
+        """Every node that changed reaches -> the number of modules between. Within a module a step costs nothing.
+        changed: node -> the distance at which it begins."""
+        distance = dict(changed)
+        waiting = deque(sorted(distance, key=distance.__getitem__))
         while waiting:
             node = waiting.popleft()
             for user in self.users.get(node, ()):
@@ -222,13 +224,13 @@ class Project:
                     waiting.append(user) if user[0] != node[0] else waiting.appendleft(user)
         return distance
 
-    def tests(self, changed: Iterable[Node]) -> dict[str, int]:
+    def tests(self, changed: Mapping[Node, int]) -> dict[str, int]:
         """Test of the gate as pytest names it, without parameters -> its distance from changed."""
         return {
             f"{self.modules[module].path}::{name}": length
             for (module, name), length in self.distances(changed).items()
             if name.startswith("test_")
-            and module.rpartition(".")[2].startswith("test_")
+            and re.match(r"tests\.(.*\.)?test_", module)
             and not module.startswith(OTHER_LANES)
             and module in self.modules
         }
@@ -257,8 +259,13 @@ class Change:
         file = self.project.root / path
         return file.read_text("utf-8", "replace") if file.is_file() else ""
 
-    def nodes(self) -> set[Node]:
-        return {node for path in self.paths for node in self.of(path)}
+    def nodes(self) -> dict[Node, int]:
+        """Return 0 for each definition that differs, 1 for those that name a data file or a sentence that does."""
+        nodes: dict[Node, int] = {}
+        for path in self.paths:
+            distance = 0 if path.endswith(".py") else 1
+            nodes |= {node: min(distance, nodes.get(node, 1)) for node in self.of(path)}
+        return nodes
 
     def of(self, path: str) -> set[Node]:
         """The definitions that differ, or those that name a data file or a sentence."""
@@ -310,9 +317,8 @@ def flat(tree: dict) -> dict[str, str]:
 
 
 def names_of_file(path: str) -> set[str]:
-    """What code may call a data file: its name, the end of its path, or the folder that is read whole."""
+    """What code may call a data file: the end of its path, its name with or without its kind (a page of the docs:
+    with), or the folder that is read whole."""
     parts = Path(path).parts
-    return {"/".join(parts[start:]) for start in range(len(parts))} | {
-        Path(path).stem,
-        parts[-2] if len(parts) > 1 else path,
-    }
+    stem = set() if path.endswith(".md") else {Path(path).stem}
+    return {"/".join(parts[start:]) for start in range(len(parts))} | stem | {parts[-2] if len(parts) > 1 else path}

@@ -16,6 +16,7 @@ FILES = {
     "core/folder.py": "from core import files\n\n\nclass Folder:\n    def save(self):\n        files.write('x')\n",
     "core/worker.py": "from core.folder import Folder\n\nFolder().save()\n",
     "core/table.py": "def rows():\n    return open('presets/table.yaml')\n",
+    "core/test_sets.py": "from core.files import write\n\n\ndef test_sets():\n    write('')\n",  # no test
     "core/words.py": "def title():\n    return msg('page.title')\n",
     "core/locales/en/page.yaml": "title: Start\nother: End\n",
     "presets/table.yaml": "rows: 1\n",
@@ -75,10 +76,23 @@ def test_a_new_file_counts(checkout: Path) -> None:
 
 
 def test_a_data_file_reaches_what_names_it_and_a_sentence_what_says_it(checkout: Path) -> None:
-    assert reached(checkout, "presets/table.yaml", "1", "2") == {"test_table.py::test_rows": 1}
+    assert reached(checkout, "presets/table.yaml", "1", "2") == {"test_table.py::test_rows": 2}
     subprocess.run(["git", "checkout", "-q", "."], cwd=checkout, check=True)
     assert reached(checkout, "core/locales/en/page.yaml", "End", "Finish") == {}
-    assert reached(checkout, "core/locales/en/page.yaml", "Start", "Begin") == {"test_words.py::test_title": 1}
+    assert reached(checkout, "core/locales/en/page.yaml", "Start", "Begin") == {"test_words.py::test_title": 2}
+
+
+def test_a_page_of_the_docs_reaches_what_names_its_file_and_not_what_holds_its_title(checkout: Path) -> None:
+    (checkout / "docs").mkdir()
+    (checkout / "docs/page.md").write_text("", "utf-8")
+    (checkout / "tests/test_page.py").write_text(
+        "def test_title():\n    show('page')\n\n\ndef test_file():\n    open('docs/page.md')\n", "utf-8"
+    )
+    subprocess.run(["git", "add", "."], cwd=checkout, check=True)
+    subprocess.run(
+        ["git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "Go on"], cwd=checkout, check=True
+    )
+    assert reached(checkout, "docs/page.md", "", "words") == {"test_page.py::test_file": 1}
 
 
 def test_the_nearest_and_quickest_are_run_within_the_budget_and_the_rest_is_said() -> None:
@@ -103,7 +117,7 @@ def test_the_nearest_and_quickest_are_run_within_the_budget_and_the_rest_is_said
 def test_the_project_itself_is_read_and_a_worker_reaches_its_journeys() -> None:
     from core.presets import PROJECT
 
-    tests = Project(PROJECT).tests([("core.training.worker", "main")])
+    tests = Project(PROJECT).tests({("core.training.worker", "main"): 0})
     assert any(test.startswith("tests/process/") for test in tests)
     assert len(tests) > 50
     assert not any(test.startswith(("tests/card/", "tests/windows/")) for test in tests), "lanes of their own"
