@@ -162,8 +162,11 @@ class ChatWorker:
         self._load = command["load"]
         folder = Path(command["adapter"]) if command["adapter"] else None
         facts = None if folder is None else checked_adapter(folder)
-        if not self._holds_lease:
-            self._held.enter_context(lease.hold(self._workspace, Message.model_validate(command["doing"]), LEASE_S))
+        doing = Message.model_validate(command["doing"])
+        if self._holds_lease:
+            lease.record(self._workspace, doing)
+        else:
+            self._held.enter_context(lease.hold(self._workspace, doing, LEASE_S))
             self._holds_lease = True
         base = self._obtain_base(
             command["model_id"], command["revision"], command["four_bit"], command.get("eight_bit", False)

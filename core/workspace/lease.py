@@ -28,10 +28,15 @@ def hold(workspace: Workspace, doing: Message, wait_s: float = 0.0) -> Iterator[
     except Timeout:
         raise BusyError("lease.held", owner=owner(workspace) or msg("lease.somebody")) from None
     try:
-        files.replace_json(workspace.root / "gpu.owner.json", {"pid": os.getpid(), "doing": doing.model_dump()})
+        record(workspace, doing)
         yield
     finally:
         lock.release()
+
+
+def record(workspace: Workspace, doing: Message) -> None:
+    """Write this process's work down for the errors of others. For the holder of the lease."""
+    files.replace_json(workspace.root / "gpu.owner.json", {"pid": os.getpid(), "doing": doing.model_dump()})
 
 
 def is_held(workspace: Workspace) -> bool:

@@ -292,7 +292,9 @@ def test_questions_that_cannot_be_answered_get_a_sentence_and_the_chat_stays_rea
     assert client.state().phase == "ready"
 
 
-def test_a_loaded_chat_holds_the_lease_by_name_and_unload_frees_it(client, workspace):
+def test_a_loaded_chat_holds_the_lease_by_its_newest_name_and_unload_frees_it(client, workspace):
+    client.load(ChatTarget(MODEL, label="before"))
+    client.wait_ready(LOAD_S)
     ready(client)
     with pytest.raises(BusyError, match="the chat has “my run” loaded"), lease.hold(workspace, msg("x")):
         pass
