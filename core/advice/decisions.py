@@ -230,7 +230,7 @@ def desired_rank(case: Case, draft: Recipe) -> tuple[int, Message]:
 
 def least_rank(case: Case) -> tuple[int, Message]:
     """Return (smallest rank, reason) for the goal, or for a family whose source takes more: at most the largest
-    recommended one. With the reason."""
+    recommended one."""
     floor = case.goal.r_floor if case.goal else USUAL_RANK
     family = case.family
     if family and family.r and (of_family := min(family.r, RANKS[-1])) > floor:

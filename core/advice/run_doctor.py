@@ -75,7 +75,7 @@ def before(planned: Planned) -> list[Diagnosis]:
 
 def few_rows(planned: Planned) -> Diagnosis | None:
     """Return the finding of data (without repeats that are dropped) too small for a validation set, or None: then
-    nothing tells learning from memorising."""
+    nothing tells learning from memorizing."""
     rows = planned.rows
     if planned.repeats is not None and planned.recipe.data.deduplicate:
         rows -= len(planned.repeats.later)

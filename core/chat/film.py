@@ -334,8 +334,8 @@ class SampleAnswers:
 
     # ---- neutral texts ----------------------------------------------------------------------------------------------
     def _neutral_loss(self, is_inner: bool) -> float | None:
-        """Return the loss, and note its seconds; it is that on the neutral texts; None at an inner frame if it takes
-        too long, and in a run too short for a text."""
+        """Return the loss on the neutral texts and note its seconds; None at an inner frame if it takes too long, and
+        in a run too short for a text."""
         if self._neutral_seconds > NEUTRAL_SHARE * self._seconds and is_inner:
             return None
         started = self._clock()

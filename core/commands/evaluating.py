@@ -339,7 +339,7 @@ def _short(text: str) -> str:
 
 
 def _fail_below(table: Table, least: float | None) -> None:
-    """Print it and exit with status 1 if the share of right answers of the fine-tuned model, or without one of the
+    """Exit with status 1, saying why, if the share of right answers of the fine-tuned model, or without one of the
     best, is below least; None: never."""
     if least is None:
         return

@@ -257,7 +257,7 @@ class DatasetStore:
         abandoned."""
         marker = folder / "importing"
         try:
-            if not any(folder.iterdir()):
+            if not any(folder.iterdir()):  # its import may be about to write the marker
                 return time.time() - folder.stat().st_mtime > 60
             return marker.read_text("ascii") == str(os.getpid()) or time.time() - marker.stat().st_mtime > _STALE_S
         except (OSError, ValueError):

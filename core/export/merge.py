@@ -84,6 +84,7 @@ def copy_companions(base: Base, adapter: Path, target: Path) -> None:
         if (adapter / name).exists():
             shutil.copyfile(adapter / name, target / name)
     config = files.read_object(target / "config.json")
+    # The old name of `dtype`, which would contradict the new one.
     config.pop("torch_dtype", None)
     config.pop("_name_or_path", None)
     files.replace_json(target / "config.json", config | {"dtype": base.dtype_name})

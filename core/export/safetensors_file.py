@@ -37,6 +37,7 @@ class SafetensorsFile:
             start, end = end, end + math.prod(shape) * SIZES[dtype]
             header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
         raw = json.dumps(header, separators=(",", ":")).encode()
+        # The format lets a header end in blanks, so that the tensors behind it are aligned.
         raw += b" " * (-len(raw) % 8)
         self.places = {name: 8 + len(raw) + header[name]["data_offsets"][0] for name in shapes}
         self._path, self._head, self._lock = path, struct.pack("<Q", len(raw)) + raw, Lock()

@@ -41,7 +41,8 @@ class Listing:
     """The files of one commit, with the checks that need no weights."""
 
     def __init__(self, repo_id: str, info: ModelInfo | DatasetInfo, token: bool | None = None):
-        """Raises NotAHub if the answer names no commit. token: as for huggingface_hub."""
+        """Index the files of the hub's answer by name. Raises NotAHub if it names no commit. token: as for
+        huggingface_hub."""
         self.repo_id, self.info = repo_id, info
         self.kind: Kind = "dataset" if isinstance(info, DatasetInfo) else "model"
         self.token = token  # None: the one that huggingface_hub finds; False: none, because that one is refused

@@ -116,8 +116,8 @@ def demand_of_card(
 
 
 def _largest_demand(card: Card, others: list[Holder], at_work: bool, min_gib: float) -> Message | None:
-    """Return the program that uses the GPU most, if at least min_gib, or that the GPU computes while no run of ours
-    does; else None."""
+    """Return a message on the program that uses the GPU most, if at least min_gib, or that the GPU computes while no
+    run of ours does; else None."""
     most = max(others, key=lambda holder: holder.used_bytes or 0, default=None)
     if most is not None and most.used_bytes is not None and most.used_bytes >= min_gib * GIB:
         return msg("game.program", program=most.name or msg("game.process", pid=most.pid), gib=most.used_bytes / GIB)

@@ -114,7 +114,8 @@ class Runs:
         return sorted(self.folders(), key=lambda run: (run.facts().created, run.id), reverse=True)
 
     def uses(self) -> dict[str, tuple[Use, ...]]:
-        """Map each model id to the runs that were trained on it. Runs with an unreadable recipe are left out."""
+        """Map each model id to the runs trained on it, each with whether it may need it again. Runs with an unreadable
+        recipe are left out."""
         uses: dict[str, tuple[Use, ...]] = {}
         for run in self.list():
             with contextlib.suppress(RecipeError):

@@ -56,7 +56,7 @@ def in_threads(
 
     def serve(step: SharedStep) -> None:
         step.ranks._group = gloo(distributed.FileStore(str(folder / "meeting")), step.ranks.rank, count, "127.0.0.1")
-        step.ranks.has_in_use = lambda own: None  # type: ignore[method-assign]
+        step.ranks.publish_use = lambda own: None  # type: ignore[method-assign]
         step.follow()
 
     for step in steps:

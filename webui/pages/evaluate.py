@@ -193,8 +193,7 @@ class EvaluatePlace:
 
     def _import(self, request: JsonObject) -> JsonObject:
         made = imported(self.services.workspace, request)
-        said = self._notice("evaluate_page.brought", name=set_name(made, self.w))
-        return said | {"chosen": {"set": made.name}}
+        return self._notice("evaluate_page.brought", name=set_name(made, self.w)) | {"chosen": {"set": made.name}}
 
     def _remove(self, request: JsonObject) -> JsonObject:
         """Take a question out of a set."""

@@ -59,7 +59,7 @@ class ManageRun:
 
     # ---- wires ----------------------------------------------------------------------------------------------------
     def wire(self, poller: Poller, chart: gr.HTML, runs: gr.HTML, talk_to: gr.Textbox) -> None:
-        """Connect the buttons. chart, runs, talk_to: cleared, or told, when the run is deleted."""
+        """Connect the buttons. chart, runs, talk_to: updated when the run is deleted."""
         poller.after(
             self.save.click(self.describe, [self.opened, self.new_name, self.tags, self.note], [self.notice], **CONTROL)
         )

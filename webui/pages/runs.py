@@ -157,8 +157,8 @@ class RunsPage:
 
     # ---- wires ----------------------------------------------------------------------------------------------------
     def wire(self, poller: Poller, tabs: gr.Tabs, talk_to: gr.Textbox) -> None:
-        # LAST: a person may choose a run before the automatic choice of the newest has arrived.
         """Connect the table, the opened run's buttons, its files and management."""
+        # LAST: a person may choose a run before the automatic choice of the newest has arrived.
         picked = self.list.select(
             self.pick, [self.list, self.opened], [self.list, *self.opening], js=PICKED, **LAST, **AT_ONCE
         )

@@ -54,7 +54,7 @@ Verdicts = Mapping[tuple[str, str], Mapping[int, str]]  # by (judge, key): what 
 
 
 def read(root: Path) -> Verdicts:
-    """Return what models said, {(judge, key): {order: verdict}}; damaged lines are skipped. root: the workspace's
+    """Return the verdicts of models, {(judge, key): {order: verdict}}; damaged lines are skipped. root: the workspace's
     folder."""
     verdicts = dict[tuple[str, str], dict[int, str]]()
     for record in files.read_lines(root / FILE, 0).records:

@@ -31,8 +31,8 @@ JUDGE = "judge.json"  # in the evaluation's folder: the spec of its judge (core/
 
 
 def prepare(workspace: Workspace, run: RunFolder, store: DatasetStore) -> SetEvaluation:
-    """Return the evaluation of a run, created if needed, with its judge kept: its base, also with a prompt and with
-    examples, against itself.
+    """Return the evaluation of a run, created if needed, with its judge kept: the run against its base, also with a
+    prompt and with examples.
 
     Questions are those of its sample dataset, else its held-out rows. Raises GarageError without any.
     """

@@ -56,7 +56,7 @@ _NEW_DAY = re.compile(r"(?:Day changed|Log opened|Session Start).{0,40}?([A-Z][a
 
 class _LogStyle(NamedTuple):
     name: str
-    said: re.Pattern[str]
+    message: re.Pattern[str]
 
 
 def recognize(lines: Sequence[str]) -> str:
@@ -76,6 +76,7 @@ def _style(lines: Iterable[str]) -> _LogStyle | None:
         of_chat = nicks.total() + events
         is_markup = name == "angles" and any(f"</{nick}>" in line for nick in nicks for line in lines)
         least = 4 if name == "colon" else 2
+        # People write more than once; fields of a program's log differ in nearly every line.
         are_people = len(nicks) > 1 and 2 * len(nicks) <= max(4, nicks.total()) and nicks.total() >= least
         are_people = are_people and not any(nick.lower() in _LEVELS or _PROCESS.search(nick) for nick in nicks)
         if name == "script":
@@ -108,7 +109,7 @@ def messages(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
     with source.path.open(encoding=source.encoding) as file:
         for number, line in enumerate(file, 1):
             line = line.rstrip("\n")
-            message = style.said.match(line)
+            message = style.message.match(line)
             action = None if message else _ACTION.match(line)
             # Only of somebody who has written: other lines of this form are the app's.
             is_action = action is not None and action["nick"] in nicks and not _BY_APP.match(action["text"])

@@ -313,6 +313,7 @@ def _tree(table: _FirstRows, names: Sequence[str], least: float) -> tuple[str | 
         if not {"parent", "reply", "replied"} & {*_words(parent)}:
             continue
         answered = [str(value) for value in table.filled(parent) if not is_nothing(value)]
+        # The first message of a conversation answers none.
         if not least * len(table.rows) <= len(answered) < len(table.rows):
             continue
         for name in names:

@@ -38,8 +38,8 @@ _MATHS = re.compile(
 
 
 def placeholders(text: str, is_code: bool) -> Iterator[tuple[str, int, int]]:
-    """Yield (placeholder as written, start, end) for each unfilled placeholder in a text; none in formulas, tags or
-    stand-ins for names. is_code: nothing."""
+    """Yield (placeholder as written, start, end) for each unfilled placeholder in a text; none in code, formulas, tags
+    or stand-ins for names."""
     if "{{" in text and not is_code:
         yield from ((m[0], m.start(), m.end()) for m in _DOUBLE.finditer(text) if not _MATHS.search(text))
     if is_code:

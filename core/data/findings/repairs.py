@@ -13,7 +13,7 @@ from core.errors import DataError
 
 
 def repaired(example: Example, repair: Repair, value: str = "") -> Example | None:
-    """Return the repaired row: a placeholder filled with value, secrets replaced, encoding mended or markup removed;
+    """Return the repaired row: a placeholder filled with value, secrets replaced, encoding fixed or markup removed;
     None if the repair removes it. Raises DataError if value is empty."""
     if repair.action == "remove":
         return None

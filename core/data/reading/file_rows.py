@@ -294,6 +294,7 @@ def lines_of(file: io.TextIOWrapper, limit: int) -> Iterator[tuple[int, str | No
     while line := file.readline(limit + 1):
         number += 1
         size = len(line)
+        # No character has more than four bytes: only then is encoding worth its time.
         if size * 4 > limit and (size > limit or len(line.encode("utf-8", "surrogatepass")) > limit):
             size = len(line.encode("utf-8", "surrogatepass"))
             while line and not line.endswith("\n"):

@@ -177,6 +177,7 @@ def _uncalculated(path: str, member: str) -> int:
                             if cut >= len(b"</c>"):
                                 count += sum(rest.count(ending, 0, cut) for ending in _UNCALCULATED)
                                 rest = rest[cut:]
+                            # A cell may begin in this chunk and end in the next.
                             rest = rest[-200:]
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error):
         # calamine reports the error

@@ -92,6 +92,7 @@ def _directory_bytes(file: IO[bytes]) -> int:
     """Return the size in bytes of a zip's directory, also of a zip64, which zipfile would read completely; 0 if it has
     no end record."""
     size = file.seek(0, 2)
+    # A comment of up to 64 KiB may follow the end record; zip64's locator stands before it.
     file.seek(max(0, size - (1 << 16) - 22 - 20))
     tail = file.read()
     end = tail.rfind(b"PK\x05\x06")

@@ -47,6 +47,7 @@ def report(base: DataReport, edits: Edits, version: int, as_added: Rows, check: 
         if checks.is_next():
             checks.add(number, example_of(text))
     repeats, duplicates = repeated(hashes, numbers, DEFAULT_LIMITS.problems)
+    # Problems of rows that are as they were read still hold.
     is_unchanged = rows.keys(np.arange(len(rows))) >= 0
     problem_rows = np.array([problem.row for problem in base.problems], np.int64)
     untouched = set(

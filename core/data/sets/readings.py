@@ -79,7 +79,8 @@ class Readings:
             pass
 
     def resolved_choices(self, path: Path, choices: Choices) -> Choices:
-        """Return choices with every default filled in as the file is read by its report. Raises DataError."""
+        """Return choices, completed by how the report read the file: columns, header and sheet or encoding, or a chat's
+        voice, gap and pseudonyms. Raises DataError."""
         report = self.report(path, None, choices)
         file_choices = (
             {"sheet": report.sheet}

@@ -22,7 +22,8 @@ _SENTENCE_ENDS = (".", "?", "!", "…", "。", "？", "！")
 
 
 def holds_names(first: Sequence[str], others: Sequence[Sequence[str]]) -> bool | None:
-    """Return True if the first row holds names, False if it is a row, None if undecided. others: the rows after it."""
+    """Return True if the first row holds names: known ones, or cells unlike all below them; False if it is a row, None
+    if undecided. others: the rows after it; True without any."""
     cells = [cell.strip() for cell in first]
     if any(map(_is_a_name, cells)) or all(cell.lower() in _KNOWN for cell in cells) or not others:
         return True

@@ -27,7 +27,8 @@ _QUESTION_MARKS = ("?", "？", "؟")
 
 
 def doubt(texts: Iterable[str], is_document: bool = False) -> Message | None:
-    """Return what the lines of texts are instead of running text; None for running text.
+    """Return what the lines of texts are instead of running text; None for running text, or fewer than _MIN_LINES
+    lines.
 
     is_document: with headings, tables and lists of its own, such as Markdown.
     """

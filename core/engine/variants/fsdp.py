@@ -112,7 +112,7 @@ class Sharded:
     together: bool = True
     has_computed: bool = False
     order: tuple[int, ...] = ()
-    _seen: list[int] = field(default_factory=list)
+    _first_order: list[int] = field(default_factory=list)
 
     @property
     def message(self) -> Message:
@@ -139,7 +139,7 @@ class Sharded:
         self.together = False
 
     def learn_order(self) -> None:
-        self.order = self.order or tuple(self._seen)
+        self.order = self.order or tuple(self._first_order)
 
     def repeat(self, number: int) -> None:
         """Join a gather of another rank."""
@@ -148,7 +148,7 @@ class Sharded:
 
     def reset(self) -> None:
         """Reset after an interrupted forward or backward."""
-        self._seen.clear()
+        self._first_order.clear()
         if self.has_computed:
             self.root.reset_iter_state()
 
@@ -162,7 +162,7 @@ class Sharded:
             self.lead(number)
         self.gathered += 1
         if not self.order:
-            self._seen.append(number)
+            self._first_order.append(number)
         if output.device.type == "cpu" or distributed.is_nccl_available():
             return distributed.all_gather_into_tensor(output, shard, group=group, async_op=async_op)
         # Gloo exchanges what is in RAM; from pinned RAM the copy to the GPU is faster.

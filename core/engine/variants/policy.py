@@ -87,6 +87,7 @@ class Policy:
             )
             for answer, advantage, counts in zip(answers, advantages, counted, strict=True)
         ]
+        # A step without a row would have no loss: the shortest one costs least.
         useful = [row for row in rows if row.share and (self.beta or row.advantage)]
         return useful or [min(rows, key=lambda row: len(row.input_ids))]
 
@@ -108,6 +109,7 @@ class Policy:
         ratio = torch.exp(losses.detach() - losses)  # 1, with the gradient of the log-probability
         penalty = torch.zeros_like(losses)
         if self.beta:
+            # k3, an estimate of the KL divergence that is never negative (joschu.net/blog/kl-approx.html).
             away = before + losses
             penalty = (torch.exp(away) - away - 1) * ratio
         sums = torch.zeros(len(SUMS), device=losses.device)

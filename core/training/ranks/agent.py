@@ -60,7 +60,7 @@ def is_needed(run: RunFolder) -> bool:
 
 
 def carry_out(run: RunFolder, workspace: Workspace) -> int:
-    """Run the ranks of a run on the main PC and wait for their end; return the exit status, by how the run ended. A
+    """Run the ranks of a run on the main PC and wait for their end; return the exit status of the run's state (EXIT). A
     failure that the ranks have not recorded becomes the run's end."""
     recipe, nodes = run_process.recipe_of(run), Nodes.from_environment()
     meeting = run.path / MEETING

@@ -283,7 +283,7 @@ class Ranks:
             self.order("end")
 
     # ---- memory and load of each rank -----------------------------------------------------------------------------
-    def has_in_use(self, own: RankUse | None) -> None:
+    def publish_use(self, own: RankUse | None) -> None:
         """Publish this rank's use of its device in the store; on rank 0, report the newest of all ranks. own: None if
         nothing is new."""
         if own is None:

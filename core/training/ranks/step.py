@@ -131,7 +131,7 @@ class SharedStep(Step):
 
     def finished(self) -> None:
         super().finished()
-        self.ranks.has_in_use(self._in_use.read())
+        self.ranks.publish_use(self._in_use.read())
 
     def evaluate_batches(self, batches: Iterator[Rows], check: Callable[[], None]) -> Iterator[tuple[int, float, int]]:
         """Yield the rows, summed loss and trained tokens of each batch, computed by all ranks. If a rank ran out of
@@ -247,7 +247,7 @@ class SharedStep(Step):
         """Compute what rank 0 orders, until the run is over. Raises torch's error if rank 0 is gone."""
         while (order := self.ranks.receive())["name"] != "end":
             getattr(self, f"_on_{order.pop('name')}")(**order)
-            self.ranks.has_in_use(self._in_use.read())
+            self.ranks.publish_use(self._in_use.read())
 
     def _on_gather(self, layer: int) -> None:
         assert self.sharded

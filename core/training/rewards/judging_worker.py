@@ -20,6 +20,7 @@ from core.system.lines import ToParent
 
 
 def main() -> None:
+    """Keep the judges that the parent sends, and answer each request with a line for each judge; end with it."""
     parent, lines = ToParent(), queue.SimpleQueue[JsonObject]()
     parent.listen(lines.put, lambda: os._exit(0))  # also while a judge hangs
     judges: list[JudgeSpec] = []

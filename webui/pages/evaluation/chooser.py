@@ -125,8 +125,8 @@ def _judge_field(ground: Ground, spec: JudgeSpec, key: str, w: Wording) -> Html:
 
 
 def _trial(ground: Ground, spec: JudgeSpec, w: Wording) -> Iterator[Html]:
-    """Yield a table of what a judge says on five rows: of the expected answer, and of that to another question. Nothing
-    without expected answers."""
+    """Yield a table of the judge's verdicts on five rows: on the expected answer, and on that to another question.
+    Nothing without expected answers."""
     expected = [one for one in ground.test_set.prompts if one.expected]
     if not expected:
         return
