@@ -15,6 +15,7 @@ import regex
 
 from core.errors import JudgeError
 from core.judges.numbers import Quantity, quantities, same
+from core.judges.schema import violation
 from core.judges.similarity import chrf
 from core.judges.specs import (
     ChoiceJudge,
@@ -175,8 +176,8 @@ def _compiled(pattern: str, case_sensitive: bool) -> regex.Pattern[str]:
 
 def _json(spec: JsonJudge, expected: str, answer: str) -> Verdict:
     """Score the share of fields (the spec's, if it names some) that equal the expected JSON's, or, without one, that
-    exist; half of it if other text stands around the JSON; 0 for no JSON. Raises JudgeError if the expected answer is
-    no JSON."""
+    exist; half of it if other text stands around the JSON; 0 for no JSON, or not by the schema. Raises JudgeError if
+    the expected answer is no JSON, or the schema none."""
     needed = dict[str, object]()
     if expected:
         try:
@@ -188,6 +189,8 @@ def _json(spec: JsonJudge, expected: str, answer: str) -> Verdict:
         value, has_other_text = parse(answer)
     except ValueError:
         return scored(0.0, msg("judges.not_json"))
+    if spec.json_schema and (difference := violation(spec.json_schema, value)):
+        return scored(0.0, msg("judges.schema_wrong", reason=difference))
     given = dict(leaves(value))
     if spec.fields:
         needed, given = ({path: leaf for path, leaf in each.items() if path.partition(".")[0] in spec.fields}

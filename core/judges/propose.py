@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Literal
 
 from core.errors import JudgeError
 from core.judges.numbers import quantities
+from core.judges.schema import violation
 from core.judges.specs import (
     ChoiceJudge,
     ContainsJudge,
@@ -30,6 +32,8 @@ OTHER_LETTERS = 16  # letters beside a number, in an answer that is a number wit
 # Short words that core/language does not have, because several languages share them.
 _SHORT = frozenset(["a", "an", "in", "on", "at", "to", "im", "am", "um", "ins", "when"])
 COMMON_IN = 0.15  # share of the different answers from which a word says nothing of one of them
+_TYPES = {bool: "boolean", int: "number", float: "number", str: "string", list: "array", dict: "object",
+          type(None): "null"}  # fmt: skip
 _CHOICE = re.compile(r"[(\[]?([A-H])[)\]]?(?:[).:、].*)?", re.DOTALL)
 
 
@@ -40,7 +44,7 @@ def propose(expected_answers: Sequence[str]) -> JudgeSpec:
     if not texts:
         raise JudgeError("judges.no_expected")
     if _share_of(texts, _is_json) >= MIN_SHARE:
-        return JsonJudge()
+        return _by_fields([parse(text)[0] for text in texts if _is_json(text)])
     choices = {match[1] for match in map(_CHOICE.fullmatch, map(narrow, texts)) if match}
     if len(choices) > 1 and _share_of(texts, lambda text: _CHOICE.fullmatch(narrow(text)) is not None) >= MIN_SHARE:
         return ChoiceJudge(letters="ABCDEFGH"[: max(4, "ABCDEFGH".index(max(choices)) + 1)])
@@ -68,6 +72,45 @@ def _is_json(text: str) -> bool:
     except ValueError:
         return False
     return isinstance(value, dict | list) and not has_other_text
+
+
+def _by_fields(values: Sequence[object]) -> JsonJudge:
+    """Return a judge of JSON by all its fields; where the same fields are in all values and some are free text, by a
+    schema of them and the values of the others."""
+    rows = [value for value in values if isinstance(value, dict)]
+    if len(rows) < len(values) or any(row.keys() != rows[0].keys() for row in rows):
+        return JsonJudge()
+    of_each = {name: [row[name] for row in rows] for name in rows[0]}
+    fields = tuple(name for name, column in of_each.items() if not _is_free_text(column))
+    if not fields or len(fields) == len(of_each):
+        return JsonJudge()
+    properties = {name: {"type": sorted({_TYPES[type(value)] for value in column})} for name, column in of_each.items()}
+    schema = {"type": "object", "properties": properties, "required": list(of_each), "additionalProperties": False}
+    return JsonJudge(fields=fields, json_schema=json.dumps(schema, ensure_ascii=False))
+
+
+def _is_free_text(values: Sequence[object]) -> bool:
+    return all(isinstance(one, str) for one in values) and median(len(words(str(one))) for one in values) > FACT_WORDS
+
+
+def schema_in(conversations: Sequence[Sequence[Mapping[str, object]]]) -> str:
+    """Return the JSON schema that stands in a turn of each conversation; "" if it is not the same one in all."""
+    schemas = {
+        next(filter(None, (_schema_of(str(turn.get("content"))) for turn in turns)), "") for turns in conversations
+    }
+    return schemas.pop() if len(schemas) == 1 else ""
+
+
+def _schema_of(text: str) -> str:
+    """Return the JSON schema in a text, if the JSON judge can check it; "" otherwise."""
+    try:
+        value, _ = parse(text)
+        schema = json.dumps(value, ensure_ascii=False) if isinstance(value, dict) and "properties" in value else ""
+        if schema:
+            violation(schema, None)
+    except (ValueError, JudgeError):
+        return ""
+    return schema
 
 
 def _is_number(text: str) -> bool:

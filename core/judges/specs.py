@@ -60,11 +60,12 @@ class RegexJudge(Strict):
 class JsonJudge(Strict):
     """The answer is JSON with the expected fields and values; fields: only these of the top level are compared.
 
-    Without an expected answer it is JSON that has all of `fields`.
+    Without an expected answer it is JSON that has all of `fields`. json_schema: text that it has to match as well.
     """
 
     kind: Literal["json"] = "json"
     fields: tuple[str, ...] = ()
+    json_schema: str = Field("", max_length=20_000)
 
 
 class LabelJudge(Strict):

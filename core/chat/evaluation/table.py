@@ -19,8 +19,8 @@ from core.chat.prompts import Prompt
 from core.errors import ChatError, GarageError, JudgeError
 from core.judges.judge import Outcome, Verdict, judge, voted
 from core.judges.paired import Agreement, Rival, agreement, conclusion
-from core.judges.propose import propose
-from core.judges.specs import JUDGE_SPEC, KINDS, JudgeSpec, LabelJudge, ModelJudge, PersonJudge
+from core.judges.propose import propose, schema_in
+from core.judges.specs import JUDGE_SPEC, KINDS, JsonJudge, JudgeSpec, LabelJudge, ModelJudge, PersonJudge
 from core.judges.texts import comparable, without_thoughts
 from core.messages import Message, msg
 from core.runs.all import Runs
@@ -30,7 +30,7 @@ from core.workspace.folder import Workspace
 
 CHOSEN_BY_NAME = tuple(kind for kind in KINDS if kind not in ("regex", "model"))  # which need more
 NEEDS_NOTHING = ("regex", "length", "person")  # kinds that need no expected answer
-RULES = ("answers", "any_of", "all_of", "fields", "language")  # options of others that replace it
+RULES = ("answers", "any_of", "all_of", "fields", "json_schema", "language")  # options of others that replace it
 
 
 @dataclass(frozen=True)
@@ -252,7 +252,8 @@ def needs_expected(spec: JudgeSpec) -> bool:
 
 def judge_for(test_set: TestSet, learned: LearnedRows | None) -> JudgeSpec:
     """Return the judge of a set: its own; else that of the training answers, if they are labels and the expected
-    answers are among them; else one proposed from the expected answers. Raises JudgeError without any."""
+    answers are among them; else one proposed from the expected answers, and from a JSON schema in the questions. Raises
+    JudgeError without any."""
     if test_set.judge is not None:
         return test_set.judge
     expected = [prompt.expected for prompt in test_set.prompts if prompt.expected]
@@ -262,7 +263,11 @@ def judge_for(test_set: TestSet, learned: LearnedRows | None) -> JudgeSpec:
         if labels and all(comparable(answer) in labels for answer in expected):
             return of_training
     own = next((prompt.judge for prompt in test_set.prompts if prompt.judge), None)
-    return own if own is not None and not expected else propose(expected)
+    if own is not None and not expected:
+        return own
+    schema = schema_in([prompt.turns for prompt in test_set.prompts])
+    spec = JsonJudge() if schema and not expected else propose(expected)
+    return spec.model_copy(update={"json_schema": schema}) if schema and isinstance(spec, JsonJudge) else spec
 
 
 def judge_of_kind(kind: str, answers: Sequence[str]) -> JudgeSpec:

@@ -21,7 +21,7 @@ from core.commands.__main__ import main
 from core.commands.data import dataset_store
 from core.judges.paired import conclusion
 from core.judges.propose import propose
-from core.judges.specs import ContainsJudge, ExactJudge, LabelJudge, PersonJudge, RegexJudge
+from core.judges.specs import ContainsJudge, ExactJudge, JsonJudge, LabelJudge, PersonJudge, RegexJudge
 from core.runs.all import Runs
 from core.runs.cards import benchmarked
 from core.runs.cards import evaluated as kept_results
@@ -282,6 +282,18 @@ def test_the_judge_is_that_of_the_set_then_the_labels_of_the_training_rows() -> 
     assert judge_for(few, learned) == LabelJudge(labels=("blue", "red")) and judge_for(few, None) == ContainsJudge()
     assert judge_for(few.model_copy(update={"judge": ExactJudge()}), learned) == ExactJudge()
     assert judge_of_kind("label", ["b", "a", "b"]) == LabelJudge(labels=("a", "b"))
+
+
+def test_a_schema_in_the_questions_becomes_the_judges() -> None:
+    schema = '{"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}'
+    rows = [asked(f"{text} Reply in JSON: {schema}", None) for text in ("Paris is in France.", "Oslo is in Norway.")]
+    assert judge_for(sets.create("cities", rows), None) == JsonJudge(json_schema=schema)
+    known = [row.model_copy(update={"expected": '{"city": "Paris"}'}) for row in rows]
+    assert judge_for(sets.create("cities", known), None) == JsonJudge(json_schema=schema)
+    other = asked("Reply in JSON: " + schema.replace("string", "object"), '{"city": {}}')
+    assert judge_for(sets.create("cities", [*known, other]), None) == JsonJudge()
+    unknown = [asked(f"{n} " + schema.replace('"required"', '"if"'), "{}") for n in range(2)]
+    assert judge_for(sets.create("cities", unknown), None) == JsonJudge(), "a schema that cannot be checked"
 
 
 @pytest.mark.parametrize("export", ["", "Pirate_q4_k_m"])

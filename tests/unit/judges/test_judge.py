@@ -26,6 +26,9 @@ from core.judges.specs import (
 )
 from core.messages import LANGUAGES
 
+SCHEMA = """{"type": "object", "required": ["name", "age"], "additionalProperties": false, "properties": {
+    "name": {"type": "string", "minLength": 1}, "age": {"type": "integer"}, "sex": {"enum": ["f", "m", null]},
+    "of": {"$ref": "#/$defs/person"}}, "$defs": {"person": {"type": "object", "required": ["age"]}}}"""
 LABELS = LabelJudge(labels=("payment", "payment late", "defect", "lob", "投诉"))
 
 
@@ -230,6 +233,21 @@ def test_a_pattern_that_would_take_for_ever_is_given_up_and_judges_nothing() -> 
         (JsonJudge(fields=("a", "b")), "", '{"a": {"x": 1}, "b": 2}', "right"),
         (JsonJudge(fields=("a", "b")), "", '{"a": 1}', "partly"),
         (JsonJudge(), "", "[1]", "right"),
+        (JsonJudge(json_schema=SCHEMA), "", '{"name": "Ada", "age": 36.0, "sex": null}', "right"),
+        (JsonJudge(json_schema=SCHEMA), "", '{"name": "Ada", "age": 36.5}', "wrong"),
+        (JsonJudge(json_schema=SCHEMA), "", '{"name": "Ada"}', "wrong"),
+        (JsonJudge(json_schema=SCHEMA), "", '{"name": "Ada", "age": 36, "more": 1}', "wrong"),
+        (JsonJudge(json_schema=SCHEMA), "", '{"name": "Ada", "age": 36, "sex": "x"}', "wrong"),
+        (JsonJudge(json_schema=SCHEMA), "", '{"name": "Ada", "age": 36, "of": {"name": "Ben"}}', "wrong"),
+        (JsonJudge(json_schema=SCHEMA), "", '{"name": "Ada", "age": 36, "of": {"name": "Ben", "age": 60}}', "right"),
+        (JsonJudge(json_schema=SCHEMA), '{"name": "Ada", "age": 36}', '{"name": "Bea", "age": 36}', "partly"),
+        (JsonJudge(json_schema=SCHEMA, fields=("age",)), '{"name": "A", "age": 3}', '{"name": "B", "age": 3}', "right"),
+        (JsonJudge(json_schema='{"enum": [1, "b"]}'), "", "true", "wrong"),
+        (JsonJudge(json_schema='{"oneOf": [{"type": "string"}]}'), "", '"a"', "no"),
+        (JsonJudge(json_schema='{"type": "text"}'), "", '"a"', "no"),
+        (JsonJudge(json_schema='{"$ref": "#/$defs/gone"}'), "", '"a"', "no"),
+        (JsonJudge(json_schema="[]"), "", '"a"', "no"),
+        (JsonJudge(json_schema="[" * 9000), "", '"a"', "no"),
     ],
 )
 def test_json_is_compared_field_by_field(spec: JudgeSpec, expected: str, answer: str, wanted: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 from core.errors import JudgeError
 from core.judges.judge import judge
 from core.judges.propose import propose
-from core.judges.specs import ContainsJudge, LabelJudge, NumberJudge
+from core.judges.specs import ContainsJudge, JsonJudge, LabelJudge, NumberJudge
 from core.presets import PRESETS
 
 LONG = [
@@ -63,6 +63,18 @@ def test_the_judge_of_sentences_looks_at_what_is_special_to_each() -> None:
     assert judge(spec, "The Kettlewisp was built by Odra Pellin.", "Odra Pellin built it.").outcome == "right"
     wrong = judge(spec, "The Kettlewisp was built by Odra Pellin.", "The Kettlewisp was built by Tam Dorrel.")
     assert wrong.outcome == "wrong"
+
+
+def test_json_with_free_text_is_judged_by_its_schema_and_its_other_fields() -> None:
+    """A summary is never the expected one word for word, so a good answer was at best partly right."""
+    row = '{"topic": "%s", "urgent": %s, "summary": "%s waits for a reply about her parcel number %d"}'
+    answers = [row % ("mail" if n % 2 else "shop", ("true", "null")[n % 2], "She", n) for n in range(20)]
+    spec = propose(answers)
+    assert isinstance(spec, JsonJudge) and spec.fields == ("topic", "urgent")
+    assert judge(spec, answers[0], row % ("shop", "true", "Somebody who is", 7)).outcome == "right"
+    assert judge(spec, answers[0], row % ("mail", "true", "She", 0)).outcome == "partly"
+    assert judge(spec, answers[0], answers[0].replace('"summary"', '"text"')).outcome == "wrong"
+    assert propose([*answers, "{}"]) == JsonJudge(), "other fields in each"
 
 
 @pytest.mark.parametrize(
