@@ -17,8 +17,8 @@ from core.chat.endpoint import Endpoint
 from core.chat.making import writers
 from core.chat.making.drafts import Kind
 from core.chat.making.making import Making
-from core.chat.making.passage_rows import ROW_TOKENS
-from core.chat.making.passages import Passage, blocks_of, passages_of
+from core.chat.making.passage_rows import size_message
+from core.chat.making.passages import blocks_of, passages_of
 from core.chat.making.rows import SHOWN, MakingOrder
 from core.chat.prompts import prompts_of_file
 from core.commands.comparing import KEY, named_contestants
@@ -26,7 +26,7 @@ from core.commands.data import dataset_id, dataset_store
 from core.commands.terminal import JsonOption, WorkspaceOption, app, print_json, progress_on_terminal, say
 from core.errors import ChatError, RecipeError
 from core.files import JsonObject
-from core.messages import Message, msg
+from core.messages import msg
 from core.workspace.folder import Workspace
 
 MIN_SHARE = 0.3  # of the rows that pass, below which a larger model is advised
@@ -84,7 +84,7 @@ def make(
     )
     divided = passages_of(block for id in ids for block in blocks_of(store, id))
     if not as_json:
-        say(size_message(order, divided[:passages]))
+        say(size_message(order.count, divided[:passages]))
     if dry_run:
         print_json({"passages": [one.model_dump(mode="json") for one in divided[:passages]]}) if as_json else None
         return
@@ -133,18 +133,6 @@ def _write(making: Making, writer: writers.RowWriter, first: int | None, as_json
             seconds.append(result.seconds)
             minutes = (total - done) * sum(seconds) / len(seconds) / 60
             show(msg("making.progress", done=done, total=total, rows=rows, dropped=dropped, minutes=minutes))
-
-
-def size_message(order: MakingOrder, passages: list[Passage]) -> Message:
-    """Return how many passages there are, and about how many tokens are read and written for them."""
-    size = sum(len(passage.text.encode("utf-8", "replace")) for passage in passages) // 4
-    return msg(
-        "making.size",
-        passages=len(passages),
-        apart=sum(passage.validation for passage in passages),
-        read=size * (1 + order.count) + 500 * len(passages),
-        written=len(passages) * order.count * (ROW_TOKENS // 2 + 80),
-    )
 
 
 def _result(making: Making) -> JsonObject:

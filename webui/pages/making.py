@@ -4,7 +4,7 @@ rows to review, each beside the passage that proves it."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,9 +14,11 @@ from core import files
 from core.chat.endpoint import LOCAL, Endpoint
 from core.chat.making.drafts import Draft, Exchange, Kind
 from core.chat.making.making import MARKS, WRITTEN, Decision, Making, Mark
+from core.chat.making.passage_rows import size_message
 from core.chat.making.passages import Passage
+from core.chat.making.prompts import NAMES
 from core.chat.making.rows import Dropped, MadeRow, MakingOrder, Result
-from core.errors import ChatError
+from core.errors import ChatError, GarageError
 from core.files import JsonObject
 from webui.kit import format, samples
 from webui.kit.drawn_part import fields_sent, select
@@ -24,6 +26,7 @@ from webui.kit.html import Html, bar, join, muted, notice, tag
 from webui.kit.visitor import IS_LOCAL
 from webui.kit.wording import Wording
 from webui.pages.chat_choices import target_choices
+from webui.server import set_file
 from webui.state.making import MakingProgress
 from webui.state.services import Services
 
@@ -56,7 +59,7 @@ class DocumentQuestions:
             parts += self._at_work(mine)
         else:
             parts += [notice(w.render(mine.error), "warn")] if mine.error else []
-            parts += self._choosing(fields_sent(request), making)
+            parts += self._choosing(info.id, fields_sent(request), making)
         if making is not None and making.results():
             parts += self._made(making, fields_sent(request))
         return join(parts)
@@ -79,12 +82,13 @@ class DocumentQuestions:
         yield bar(sentence, percent)
         yield tag("button", w.t("chat_page.stop"), type="button", class_="lg-small", data_act="stop", id="mk-stop")
 
-    def _choosing(self, fields: JsonObject, making: Making | None) -> Iterator[Html]:
-        """Yield the fields, as in the newest making, and Start; folded once there is a making."""
+    def _choosing(self, dataset: str, fields: JsonObject, making: Making | None) -> Iterator[Html]:
+        """Yield the fields, as in the newest making, what there is to do, and Start; folded once there is a making."""
         w, models = self.w, self._models()
         writers = [*models, (w.t("making_view.server"), SERVER)]
         kept = _fields_of(making.order) if making else {}
-        chosen = {"writer": writers[0][1], "kind": "questions", "count": "3", "wordings": "1", "absent": "0"} | kept
+        chosen = {"writer": writers[0][1], "kind": "questions", "count": "3", "wordings": "1", "absent": "0",
+                  "language": ""} | kept  # fmt: skip
         chosen |= {name: value for name, value in fields.items() if name in chosen and isinstance(value, str)}
         if chosen["writer"] not in [value for _, value in writers]:
             chosen["writer"] = writers[0][1]
@@ -107,17 +111,46 @@ class DocumentQuestions:
             select("count", w.t("making_view.count"), counts, chosen["count"]),
             select("wordings", w.t("making_view.wordings_each"), wordings, chosen["wordings"]),
             select("absent", w.t("making_view.absent"), absent, chosen["absent"]),
+            select("language", w.t("making_view.language"), self._languages(), chosen["language"]),
             class_="mk-fields",
         )
         label = w.t("making_view.go_on" if missing else "making_view.again" if making else "making_view.start")
         start = tag("button", label, type="button", class_="lg-small", data_act="start", id="mk-start")
-        yield muted(w.t("making_view.size"))
+        yield from self._size(dataset, chosen, missing)
         if missing:
             yield muted(w.t("making_view.missing", count=missing))
         fold = tag("details", tag("summary", w.t("making_view.settings")), form, class_="ep-how", open=making is None,
                    id="mk-settings")  # fmt: skip
         yield fold
         yield start
+
+    def _size(self, dataset: str, chosen: Mapping[str, str], missing: int) -> Iterator[Html]:
+        """Yield how much there is to read and write, and how long that takes where the chosen model has written before.
+        missing: passages that a stopped making lacks, 0 for all."""
+        w = self.w
+        took = [
+            result.seconds
+            for one in Making.all_of(self.services.workspace)
+            if one.order.writer == chosen["writer"]
+            for result in _read(one).results.values()
+        ]
+        time = w.t("making_view.time_unknown")
+        try:
+            passages = self.services.makings.divided(dataset)
+        except GarageError:  # its table says why
+            passages = None
+        if passages is not None:
+            yield muted(w.render(size_message(int(chosen["count"]), passages)))
+            if took:
+                seconds = sum(took) / len(took) * (missing or len(passages))
+                time = w.t("making_view.time", time=format.duration(w, seconds))
+        yield muted(f"{time} {w.t('making_view.size')}")
+
+    def _languages(self) -> list[tuple[str, str]]:
+        """Return the languages that rows can be written in, first that of the document."""
+        return [(self.w.t("making_view.of_document"), "")] + [
+            (self.w.t(f"judges.language_{code}"), code) for code in NAMES
+        ]
 
     def _models(self) -> list[tuple[str, str]]:
         """Return the models of this PC that can write, base models first."""
@@ -146,6 +179,8 @@ class DocumentQuestions:
                       class_="ep-how", id="mk-dropped")  # fmt: skip
         if rows:
             yield tag("button", w.t("making_view.add"), type="button", class_="lg-small", data_act="add", id="mk-add")
+            yield tag("a", w.t("making_view.export"), href=set_file.address(making.id, w.language, set_file.MADE),
+                      download=True, id="mk-export")  # fmt: skip
         if waiting:
             yield muted(w.t("making_view.keys"))
         for place, row in enumerate(waiting[:AT_ONCE]):
@@ -223,6 +258,7 @@ class DocumentQuestions:
             count=int(count) if count in map(str, COUNTS) else 3,
             wordings=int(wordings) if wordings in map(str, WORDINGS) else 1,
             absent=float(absent) if absent in ABSENT else 0.0,
+            language=str(fields.get("language")) if fields.get("language") in NAMES else "",
         )
         if endpoint is None:
             self.services.snapshots.refuse_while_training()
@@ -298,7 +334,8 @@ def _read_as(path: Path, order: MakingOrder, *_stamps: object) -> _Read:
 def _fields_of(order: MakingOrder) -> dict[str, str]:
     """Return the fields that gave an order."""
     share = next((share for share in ABSENT if float(share) == order.absent), "0")
-    fields = {"kind": str(order.kind), "count": str(order.count), "wordings": str(order.wordings), "absent": share}
+    fields = {"kind": str(order.kind), "count": str(order.count), "wordings": str(order.wordings), "absent": share,
+              "language": order.language}  # fmt: skip
     model, at, host = order.writer.rpartition(" @ ")
     if not at:
         return fields | {"writer": order.writer}

@@ -1,5 +1,5 @@
-"""Downloads a dataset, conversations, a test set, or the questions of a blind test as JSONL, written while it is
-sent, without a copy on disk."""
+"""Downloads a dataset, made rows with their sources, conversations, a test set, or the questions of a blind test as
+JSONL, written while it is sent, without a copy on disk."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from core.chat.comparison import PromptComparison
 from core.chat.conversations import Conversations
 from core.chat.conversations import lines as jsonl
 from core.chat.evaluation import sets
+from core.chat.making.making import Making
 from core.data.sets.stored_rows import Rows
 from core.errors import GarageError
 from core.messages import LANGUAGES
@@ -26,7 +27,9 @@ from core.workspace.names import slug
 from webui.kit.wording import Wording
 
 # the guard lets these through
-FILES = PATH, TALKS, QUESTIONS, TESTS = "/set.jsonl", "/conversations.jsonl", "/questions.jsonl", "/tests.jsonl"
+FILES = PATH, MADE, TALKS, QUESTIONS, TESTS = (
+    "/set.jsonl", "/made.jsonl", "/conversations.jsonl", "/questions.jsonl", "/tests.jsonl"
+)  # fmt: skip
 ROWS_A_CHUNK = 200
 
 
@@ -52,7 +55,7 @@ class SetFile:
         await (await run_in_threadpool(self._answer, Request(scope)))(scope, receive, send)
 
     def _answer(self, request: Request) -> Response:
-        """Answer with the requested dataset, conversations, test set or questions as .jsonl; 404 with the reason."""
+        """Answer with the file of the requested kind as .jsonl; 404 with the reason."""
         id, language = request.query_params.get("id", ""), request.query_params.get("in", "")
         try:
             if request.url.path == TALKS:  # without an id: all
@@ -64,6 +67,10 @@ class SetFile:
                 )
             if request.url.path == TESTS:
                 return _sent(_bytes(sets.lines(sets.open_set(self.workspace, id))), id)
+            if request.url.path == MADE:
+                making = Making.open(self.workspace, id)
+                made = (json.dumps(value, ensure_ascii=False) + "\n" for value in making.values())
+                return _sent(_bytes(made), making.order.title)
             rows = self.sets.rows(id)
         except GarageError as error:
             return PlainTextResponse(Wording(language if language in LANGUAGES else "en").render(error.message), 404)

@@ -11,7 +11,7 @@ from core.chat.comparison import Contestant
 from core.chat.contest import chat_target, ensure_loaded
 from core.chat.endpoint import Endpoint
 from core.chat.making.making import Making
-from core.chat.making.passages import blocks_of, passages_of
+from core.chat.making.passages import Passage, blocks_of, passages_of
 from core.chat.making.rows import MakingOrder, Result
 from core.chat.making.writers import LocalWriter, RowWriter, ServerWriter
 from core.data.store import DatasetStore
@@ -21,6 +21,7 @@ from core.queue.queue import Queue
 from core.workspace.folder import Workspace
 
 GAME_LOOK_S = 2.0  # between two looks whether a game is over
+MAX_DIVIDED = 5000  # paragraphs: those of a long book
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Makings:
         self._workspace, self._datasets, self._chat, self._queue = workspace, datasets, chat, queue
         self._guard, self._stopped, self._uses_chat = threading.Lock(), threading.Event(), False
         self._progress = MakingProgress()
+        self._divided: tuple[tuple[str, int], list[Passage]] = ("", 0), []
 
     def progress(self) -> MakingProgress:
         return self._progress
@@ -55,6 +57,16 @@ class Makings:
             if dataset in [document for document, _ in one.order.documents]
         )
         return max(makings, key=lambda one: one.created, default=None)
+
+    def divided(self, dataset: str) -> list[Passage] | None:
+        """Return the passages of a dataset's documents, divided once per version; None for more than MAX_DIVIDED rows,
+        which would hold up the page. Raises GarageError."""
+        if (self._datasets.get(dataset).good_rows or 0) > MAX_DIVIDED:
+            return None
+        key = dataset, self._datasets.version(dataset)
+        if self._divided[0] != key:
+            self._divided = key, passages_of(blocks_of(self._datasets, dataset))
+        return self._divided[1]
 
     def start(self, order: MakingOrder, endpoint: Endpoint | None) -> None:
         """Write the missing rows of an order, in a thread. endpoint: None for a model of this PC. Raises ChatError

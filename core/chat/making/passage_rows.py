@@ -16,6 +16,7 @@ from core.judges.numbers import quantities
 from core.judges.specs import JudgeSpec
 from core.judges.texts import without_thoughts
 from core.language import language_of
+from core.messages import Message, msg
 
 ATTEMPTS = 3  # for a reply that is not JSON
 ROW_TOKENS, MAX_TOKENS = 260, 3000  # of a row that is written; of a whole reply
@@ -52,9 +53,22 @@ def write_passage(
     return Result(passage=passage.number, rows=tuple(rows), dropped=tuple(failed), seconds=seconds)
 
 
+def size_message(count: int, passages: Sequence[Passage]) -> Message:
+    """Return how many passages there are, and about how many tokens are read and written for `count` rows of each."""
+    size = sum(len(passage.text.encode("utf-8", "replace")) for passage in passages) // 4
+    return msg(
+        "making.size",
+        passages=len(passages),
+        apart=sum(passage.validation for passage in passages),
+        read=size * (1 + count) + 500 * len(passages),
+        written=len(passages) * count * (ROW_TOKENS // 2 + 80),
+    )
+
+
 def _draws(order: MakingOrder, passage: Passage) -> bool:
-    """Return whether a question that this passage does not answer is written from it: evenly by the share."""
-    return int(order.absent * (passage.number + 1)) > int(order.absent * passage.number)
+    """Return whether a question that this passage does not answer is written from it: evenly by the share, the first
+    half a step from the beginning, so that a short document has one too."""
+    return int(order.absent * (passage.number + 1) + 0.5) > int(order.absent * passage.number + 0.5)
 
 
 def _drafts(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import html
+import json
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -9,11 +12,13 @@ from typing import Any
 
 import pytest
 from gradio.helpers import special_args
+from starlette.applications import Starlette
 from starlette.requests import Request
+from starlette.testclient import TestClient
 
 from core.chat.making.drafts import schema
 from core.chat.making.making import Making
-from core.chat.making.rows import MakingOrder
+from core.chat.making.rows import MakingOrder, Result
 from core.errors import ChatError, GarageError
 from core.messages import LANGUAGES, msg
 from core.queue.queue import Game
@@ -26,6 +31,7 @@ from webui.kit.drawn_part import drawn_part
 from webui.kit.visitor import IS_LOCAL
 from webui.kit.wording import Wording
 from webui.pages.making import DocumentQuestions
+from webui.server.set_file import MADE, SetFile, address
 from webui.state import making as making_state
 from webui.state.making import Makings
 from webui.state.services import Services
@@ -104,6 +110,43 @@ def test_rows_are_reviewed_edited_and_added_as_a_dataset(
     assert info.name == "Questions from manual" and "Aye, fast." in answers
     assert not any(example.messages[0].content == first.draft.steps[0].question
                    for _, example in services.datasets.rows(info.id))  # fmt: skip
+
+
+def test_before_start_the_work_is_said_and_its_time_once_the_model_has_written(
+    section: DocumentQuestions, document: str, services: Services
+) -> None:
+    before = section.drawn({"run": document})
+    assert "6 passages, 1 of them for validation; about" in before and "some minutes for each page" in before
+    [writer] = [value for _, value in section._models()][:1]
+    order = MakingOrder(title="a", documents=((document, 0),), writer=writer)
+    passages = services.makings.divided(document)
+    assert passages is not None
+    making = Making.prepare(services.workspace, order, passages)
+    for passage in passages[:2]:
+        line = Result(passage=passage.number, seconds=30).model_dump_json()
+        with open(making.path / "written.jsonl", "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+    assert "About 2 min, as this model took before" in section.drawn({"run": document}), "of the four that are missing"
+    other = section.drawn({"run": document, "fields": {"kind": "summary"}})
+    assert "About 3 min, as this model took before" in other, "of all six"
+
+
+def test_rows_are_written_in_the_chosen_language_and_leave_with_their_sources(
+    section: DocumentQuestions, document: str, server: ChatServer, services: Services
+) -> None:
+    sent = {"act": "start", "run": document, "fields": fields_of(server, language="it"), IS_LOCAL: True}
+    assert section.press(sent) == {"said": ""}
+    wait_until(lambda: not services.makings.progress().at_work, 60)
+    making = services.makings.newest(document)
+    assert making is not None and making.order.language == "it"
+    drawn = section.drawn({"run": document})
+    link = re.search('href="(/made.jsonl[^"]+)"', drawn)
+    assert link and '<option value="it" selected' in drawn
+    client = TestClient(SetFile(Starlette(), services.datasets, services.workspace))
+    got = client.get(html.unescape(link[1]))
+    rows = [json.loads(line) for line in got.text.splitlines()]
+    assert rows == list(making.values()) and rows[0]["source"]["file"] == "manual.md"
+    assert client.get(address("../x", "de", MADE)).status_code == 404
 
 
 def test_a_stopped_making_goes_on_where_it_was(section: DocumentQuestions, document: str, server: ChatServer) -> None:
