@@ -2,7 +2,7 @@
 
 Imports: data, memory, models, runs, workspace, system and the ground. Where to add:
 
-a setting that is recommended or costs memory   SETTINGS in `case`
+a setting that is recommended or costs memory   SETTINGS in `decisions`
 a rule of the recommendation   a decision in `decisions`, its sentence in `advise.yaml`
 a fact about a model family    presets/families.yaml
 a word of the model search     presets/shelf.yaml

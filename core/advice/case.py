@@ -36,53 +36,6 @@ RANKS = (4, 8, 16)
 SMALL_CLASS_BILLIONS = 6.0  # the 7B class begins here
 USUAL_RATE: float = Train.model_fields["learning_rate"].default
 
-# Settings that are recommended or cost memory: the name of a recipe's field, and its section. From use_dora on only the
-# person decides.
-SETTINGS: dict[str, str] = {
-    "method": "adapter",
-    "r": "adapter",
-    "lora_alpha": "adapter",
-    "target_modules": "adapter",
-    "max_length": "data",
-    "per_device_train_batch_size": "train",
-    "gradient_accumulation_steps": "train",
-    "learning_rate": "train",
-    "num_train_epochs": "train",
-    "max_steps": "train",
-    "gradient_checkpointing": "train",
-    "optim": "train",
-    "offload_layers": "train",
-    "use_dora": "adapter",
-    "lora_dropout": "adapter",
-    "load_in_8bit": "adapter",
-    "target_parameters": "adapter",
-}
-
-
-def value_of(recipe: Recipe, name: str) -> object:
-    """Return the setting of this name (see SETTINGS)."""
-    return getattr(getattr(recipe, SETTINGS[name]), name)
-
-
-def values_of(recipe: Recipe) -> dict[str, object]:
-    return {name: value_of(recipe, name) for name in SETTINGS}
-
-
-def is_set(recipe: Recipe, name: str) -> bool:
-    """Return whether the person decided this setting. An open one was left out or left empty."""
-    return name in getattr(recipe, SETTINGS[name]).model_fields_set and value_of(recipe, name) is not None
-
-
-def with_settings(recipe: Recipe, **settings: object) -> Recipe:
-    """Return recipe with values by the names of SETTINGS, each put into its section. Unchecked: for this room's own
-    decisions."""
-    changes: dict[str, dict[str, object]] = {}
-    for name, value in settings.items():
-        changes.setdefault(SETTINGS[name], {})[name] = value
-    return recipe.model_copy(
-        update={key: getattr(recipe, key).model_copy(update=values) for key, values in changes.items()}
-    )
-
 
 def all_holes(goal: str | None = None) -> Recipe:
     """Return a recipe in which everything is open except the goal."""
@@ -156,10 +109,6 @@ class Advice(Frozen):
     def setup(self) -> Setup:
         """The input of the memory arithmetic."""
         return Setup.from_recipe(self.recipe, self.budget.kind, self.budget.capability)
-
-    def as_json(self) -> dict[str, object]:
-        """Return the object in run.json and `plan --json`: the settings by their names, then the rest."""
-        return values_of(self.recipe) | self.model_dump(mode="json", exclude={"recipe"})
 
 
 @dataclass(frozen=True)
@@ -240,6 +189,7 @@ class Case:
     def from_recipe(cls, recipe: Recipe, grounds: Grounds) -> Case:
         """Return the case of a recipe: grounds with its goal and the numbers of its rows. Raises RecipeError for an
         unknown goal."""
+        trained_rows = grounds.trained_rows(recipe)
         count, how = grounds.examples, recipe.data.long_examples
         # Even if rows are cut: plain text is still split, and a row may be an example for each of its answers.
         examples = partial(_examples, count, how, recipe.data.overlap) if count is not None else None
@@ -252,7 +202,7 @@ class Case:
             recipe.data.eval_fraction,  # validation rows make no steps
             grounds.corrections or Corrections(),
             examples,
-            grounds.trained_rows(recipe),
+            trained_rows,
             grounds.continues,
         )
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from core.advice import recommend
-from core.advice.case import Grounds, Method, Verdict, all_holes, with_settings
+from core.advice.case import Grounds, Method, Verdict, all_holes
+from core.advice.decisions import with_settings
 from core.memory.budget import Budget
 from core.models.shapes.shape import ModelShape
 from core.recipe import Recipe

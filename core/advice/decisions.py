@@ -7,7 +7,7 @@ import math
 from bisect import bisect
 from collections.abc import Callable, Mapping, Sequence
 
-from core.advice.case import RANKS, USUAL_RATE, Case, Method, Verdict, value_of, with_settings
+from core.advice.case import RANKS, USUAL_RATE, Advice, Case, Method, Reason, Verdict
 from core.data import row_order, validation_split
 from core.data.facts import DataFacts
 from core.memory import arithmetic
@@ -32,6 +32,59 @@ QUESTIONS = 4  # of a step of training by rewards, each with num_generations ans
 MIN_STEPS = 20
 SHORT_RUN_STEPS = 100
 OPTIMIZER_SHARE = 0.03  # of the free memory: below it, 8-bit AdamW saves too little for its cost
+
+
+# Settings that are recommended or cost memory: the name of a recipe's field, and its section. From use_dora on only the
+# person decides.
+SETTINGS: dict[str, str] = {
+    "method": "adapter",
+    "r": "adapter",
+    "lora_alpha": "adapter",
+    "target_modules": "adapter",
+    "max_length": "data",
+    "per_device_train_batch_size": "train",
+    "gradient_accumulation_steps": "train",
+    "learning_rate": "train",
+    "num_train_epochs": "train",
+    "max_steps": "train",
+    "gradient_checkpointing": "train",
+    "optim": "train",
+    "offload_layers": "train",
+    "use_dora": "adapter",
+    "lora_dropout": "adapter",
+    "load_in_8bit": "adapter",
+    "target_parameters": "adapter",
+}
+
+
+def value_of(recipe: Recipe, name: str) -> object:
+    """Return the setting of this name (see SETTINGS)."""
+    return getattr(getattr(recipe, SETTINGS[name]), name)
+
+
+def values_of(recipe: Recipe) -> dict[str, object]:
+    return {name: value_of(recipe, name) for name in SETTINGS}
+
+
+def as_json(advice: Advice) -> dict[str, object]:
+    """Return the object in run.json and `plan --json`: the settings by their names, then the rest."""
+    return values_of(advice.recipe) | advice.model_dump(mode="json", exclude={"recipe"})
+
+
+def is_set(recipe: Recipe, name: str) -> bool:
+    """Return whether the person decided this setting. An open one was left out or left empty."""
+    return name in getattr(recipe, SETTINGS[name]).model_fields_set and value_of(recipe, name) is not None
+
+
+def with_settings(recipe: Recipe, **settings: object) -> Recipe:
+    """Return recipe with values by the names of SETTINGS, each put into its section. Unchecked: for this room's own
+    decisions."""
+    changes: dict[str, dict[str, object]] = {}
+    for name, value in settings.items():
+        changes.setdefault(SETTINGS[name], {})[name] = value
+    return recipe.model_copy(
+        update={key: getattr(recipe, key).model_copy(update=values) for key, values in changes.items()}
+    )
 
 
 # ---- the decisions -------------------------------------------------------------------------------
@@ -425,6 +478,8 @@ DECISIONS: Decisions = {
     "gradient_accumulation_steps": accumulation,
     "learning_rate": learning_rate,
 }
+_WITHOUT_MEMORY = ("lora_alpha", "num_train_epochs", "gradient_accumulation_steps", "learning_rate")
+OF_MEMORY = {name: decision for name, decision in DECISIONS.items() if name not in _WITHOUT_MEMORY}
 # Settings that only the person chooses, because they cost memory or time; their cost is shown. Values: the default,
 # the key of a sentence with the cost, and one for an unknown cost.
 COSTS: dict[str, tuple[object, str, str]] = {
@@ -432,6 +487,46 @@ COSTS: dict[str, tuple[object, str, str]] = {
     "load_in_8bit": (False, "advise.int8_saves", "advise.int8_unknown"),
     "target_parameters": ("none", "advise.experts_cost", "advise.experts_cost_unknown"),
 }
+
+
+def decide(case: Case, recipe: Recipe, decisions: Decisions = DECISIONS) -> tuple[Recipe, list[Reason]]:
+    """Return recipe with all settings decided, one after the other, and their reasons; chosen ones stay. Until its turn
+    an open setting has its cheapest value."""
+    requested = recipe.train.offload_layers
+    chosen = {name for name in SETTINGS if is_set(recipe, name)} - {"offload_layers"}
+    cheapest = {
+        "method": "lora" if case.on_cpu else "qlora",
+        "max_length": desired_length(case),
+        "optim": leanest_optimizer(case),
+        "per_device_train_batch_size": 1,
+        "gradient_checkpointing": True,
+        "r": RANKS[0],
+        "lora_alpha": 2 * RANKS[0],
+    }
+    draft = with_settings(recipe, **{name: value for name, value in cheapest.items() if name not in chosen})
+    draft = with_settings(draft, offload_layers=offloaded_at_first(case, draft))
+    reasons: dict[str, Message] = {}
+    for name, decision in decisions.items():
+        if name == "gradient_checkpointing" and requested < 0 and draft.train.offload_layers:
+            # all settings that need memory are decided
+            draft = with_settings(draft, offload_layers=fewest_offloaded(case, draft) or draft.train.offload_layers)
+        if name in chosen:
+            reasons[name] = msg("advise.chosen")
+            continue
+        value, reasons[name] = decision(case, draft)
+        draft = with_settings(draft, **{name: value})
+    if "per_device_train_batch_size" not in chosen:  # recomputed: the rank was decided after it, and costs memory
+        value, why = batch_size(case, draft)
+        if value == draft.train.per_device_train_batch_size:
+            reasons["per_device_train_batch_size"] = why
+    if offloading := offload_reason(case, requested, draft):
+        reasons["offload_layers"] = offloading
+    reasons |= costs(case, draft)
+    if "max_steps" in chosen:
+        reasons["max_steps"] = msg("advise.chosen")
+    # Undecided settings (max_steps) are written out too: a filled recipe has none open.
+    filled = with_settings(draft, **values_of(draft))
+    return filled, [Reason(field=name, text=reasons[name]) for name in SETTINGS if name in reasons]
 
 
 def costs(case: Case, draft: Recipe) -> dict[str, Message]:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from core.advice import recommend
-from core.advice.case import SETTINGS, Advice, Grounds, Reason, is_set, with_settings
+from core.advice.case import Advice, Grounds, Reason
+from core.advice.decisions import SETTINGS, as_json, is_set, with_settings
 from core.data.reading.choices import Choices
 from core.data.sample_sets import sample_of
 from core.data.sets.inspection import taken_as, undecided
@@ -65,7 +66,7 @@ def submit(
             version=data.version or 0,
             made_by=info.made_by,
         ),
-        advice=made.advice.as_json(),
+        advice=as_json(made.advice),
         wanted_device=device,
         wanted_beside=dict(made.advice.budget.beside),
         predicted_seconds=seconds,
@@ -90,9 +91,9 @@ def require_decided(datasets: DatasetStore, data: Data, accept_guess: bool = Tru
 def make(recipe: Recipe, grounds: Grounds, data_name: str = "") -> Plan:
     """Return the plan: recipe with every open setting filled, from its sample dataset or by advice, and the advice.
     Raises RecipeError for settings that exclude each other (a layer that the model lacks)."""
+    recipe, from_sample = with_sample(recipe)
     if recipe.rewards:
         weighted.read(recipe.rewards.judges)
-    recipe, from_sample = with_sample(recipe)
     adapter, asks_for_lora = recipe.adapter, None
     if not is_set(recipe, "method") and (adapter.load_in_8bit or adapter.is_pissa):
         # nothing else can be meant (recipe.clashes)

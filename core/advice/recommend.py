@@ -11,8 +11,6 @@ from dataclasses import replace
 
 from core.advice.case import (
     METHOD_NAMES,
-    RANKS,
-    SETTINGS,
     SMALL_CLASS_BILLIONS,
     Advice,
     Alternative,
@@ -21,36 +19,28 @@ from core.advice.case import (
     Grounds,
     Reason,
     Verdict,
-    is_set,
-    values_of,
-    with_settings,
 )
 from core.advice.decisions import (
-    DECISIONS,
     MICRO_BATCHES,
+    OF_MEMORY,
     PAIRS_RATE,
-    Decisions,
-    batch_size,
     bus_seconds,
-    costs,
-    desired_length,
+    decide,
     fewest_offloaded,
     judge,
-    leanest_optimizer,
     least_copied,
     longest_that_fits,
     method,
     offload_facts,
-    offload_reason,
-    offloaded_at_first,
     planned_steps,
     shortest_acceptable,
     usual_rate,
+    with_settings,
 )
 from core.advice.warnings import warnings
 from core.memory.arithmetic import Estimate, ram_to_offload_gib, sharded_weights
 from core.memory.setup import Setup
-from core.messages import Message, msg
+from core.messages import msg
 from core.models.known import KnownModel, known_models
 from core.recipe import USUAL_BETA, Recipe
 
@@ -102,7 +92,7 @@ def weigh(recipe: Recipe, grounds: Grounds) -> tuple[Recipe, Verdict, Estimate |
     For lists of models, where the alternatives of each would be searched among all the others.
     """
     case = Case.from_recipe(recipe, grounds)
-    filled, _ = decide(case, recipe, _OF_MEMORY)
+    filled, _ = decide(case, recipe, OF_MEMORY)
     return filled, judge(case, filled)[0], case.estimate(filled)
 
 
@@ -121,50 +111,6 @@ def _of_unequal(recipe: Recipe, filled: Recipe, verdict: Verdict, grounds: Groun
     if fits == verdict == "fits" and alone.adapter.method == filled.adapter.method and size > own:
         return [Reason(field="budget", text=msg("advise.unequal_cards", **facts, size=size, own=own))]
     return []
-
-
-_WITHOUT_MEMORY = ("lora_alpha", "num_train_epochs", "gradient_accumulation_steps", "learning_rate")
-_OF_MEMORY = {name: decision for name, decision in DECISIONS.items() if name not in _WITHOUT_MEMORY}
-
-
-def decide(case: Case, recipe: Recipe, decisions: Decisions = DECISIONS) -> tuple[Recipe, list[Reason]]:
-    """Return recipe with all settings decided, one after the other, and their reasons; chosen ones stay. Until its turn
-    an open setting has its cheapest value."""
-    requested = recipe.train.offload_layers
-    chosen = {name for name in SETTINGS if is_set(recipe, name)} - {"offload_layers"}
-    cheapest = {
-        "method": "lora" if case.on_cpu else "qlora",
-        "max_length": desired_length(case),
-        "optim": leanest_optimizer(case),
-        "per_device_train_batch_size": 1,
-        "gradient_checkpointing": True,
-        "r": RANKS[0],
-        "lora_alpha": 2 * RANKS[0],
-    }
-    draft = with_settings(recipe, **{name: value for name, value in cheapest.items() if name not in chosen})
-    draft = with_settings(draft, offload_layers=offloaded_at_first(case, draft))
-    reasons: dict[str, Message] = {}
-    for name, decision in decisions.items():
-        if name == "gradient_checkpointing" and requested < 0 and draft.train.offload_layers:
-            # all settings that need memory are decided
-            draft = with_settings(draft, offload_layers=fewest_offloaded(case, draft) or draft.train.offload_layers)
-        if name in chosen:
-            reasons[name] = msg("advise.chosen")
-            continue
-        value, reasons[name] = decision(case, draft)
-        draft = with_settings(draft, **{name: value})
-    if "per_device_train_batch_size" not in chosen:  # recomputed: the rank was decided after it, and costs memory
-        value, why = batch_size(case, draft)
-        if value == draft.train.per_device_train_batch_size:
-            reasons["per_device_train_batch_size"] = why
-    if offloading := offload_reason(case, requested, draft):
-        reasons["offload_layers"] = offloading
-    reasons |= costs(case, draft)
-    if "max_steps" in chosen:
-        reasons["max_steps"] = msg("advise.chosen")
-    # Undecided settings (max_steps) are written out too: a filled recipe has none open.
-    filled = with_settings(draft, **values_of(draft))
-    return filled, [Reason(field=name, text=reasons[name]) for name in SETTINGS if name in reasons]
 
 
 def _of_pairs(filled: Recipe) -> list[Reason]:

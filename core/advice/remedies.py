@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from core.advice.case import METHOD_NAMES, Case, with_settings
-from core.advice.decisions import LENGTH_STEP, longest_that_fits, offload_facts
+from core.advice.case import METHOD_NAMES, Case
+from core.advice.decisions import LENGTH_STEP, longest_that_fits, offload_facts, with_settings
 from core.advice.recommend import offloaded, smaller, with_equal_cards
 from core.memory.record import Correction, Corrections
 from core.messages import Message, msg

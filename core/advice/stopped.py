@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from core.advice import remedies
-from core.advice.case import Case, with_settings
+from core.advice.case import Case
+from core.advice.decisions import with_settings
 from core.data.facts import DataFacts
 from core.data.labels import Encoded
 from core.data.sets.pieces import learned_of, lengths_of

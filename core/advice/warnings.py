@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from core.advice.case import Alternative, Case, Verdict, with_settings
+from core.advice.case import Alternative, Case, Verdict
 from core.advice.decisions import (
     LENGTH_STEP,
     MIN_STEPS,
@@ -14,6 +14,7 @@ from core.advice.decisions import (
     longest_that_fits,
     planned_steps,
     schedule_of,
+    with_settings,
 )
 from core.data.facts import DataFacts
 from core.data.validation_split import FEW_PAIRS

@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 import typer
 
 from core.advice import run_doctor
-from core.advice.case import METHOD_NAMES, SETTINGS, Advice, Grounds, all_holes, value_of
+from core.advice.case import METHOD_NAMES, Advice, Grounds, all_holes
+from core.advice.decisions import SETTINGS, as_json, value_of
 from core.advice.goals import goal_of
 from core.advice.plan import require_decided
 from core.advice.recommend import recommend
@@ -123,7 +124,7 @@ def plan_json(advice: Advice) -> dict[str, object]:
         "gradient_accumulation_steps", "learning_rate", "num_train_epochs", "planned_steps", "verdict", "reasons",
         "alternatives", "warnings", "documented", "budget",
     }  # fmt: skip
-    value = {name: value for name, value in advice.as_json().items() if name in promised}
+    value = {name: value for name, value in as_json(advice).items() if name in promised}
     return value | {"estimate": advice.estimate.model_dump(mode="json", include=NUMBERS) if advice.estimate else None}
 
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from core.advice import recommend as advice
-from core.advice.case import SETTINGS, Advice, Grounds, all_holes, with_settings
+from core.advice.case import Advice, Grounds, all_holes
+from core.advice.decisions import SETTINGS, with_settings
 from core.advice.goals import Goal
 from core.data.facts import DataFacts
 from core.memory.budget import Budget

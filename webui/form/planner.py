@@ -350,12 +350,9 @@ class Planner:
 
 
 def parent_of(services: Services, answers: FormAnswers) -> RunFolder | None:
-    """Return the run that a form continues, or None. Raises RunError if it cannot be continued."""
-    if not answers.parent:
-        return None
-    run = services.runs.get(answers.parent)
-    further.check(run)
-    return run
+    """Return the run that a form continues, or None. Its adapter was checked when it was chosen, and is again when the
+    run is created. Raises RunError for a run that is gone."""
+    return services.runs.get(answers.parent) if answers.parent else None
 
 
 def recipe_of(form: Form) -> Recipe:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from core.advice import recommend as advice_room
-from core.advice.case import SETTINGS, Advice, Grounds, all_holes, is_set, value_of, values_of
-from core.advice.decisions import DECISIONS
+from core.advice.case import Advice, Grounds, all_holes
+from core.advice.decisions import DECISIONS, SETTINGS, as_json, is_set, value_of, values_of
 from core.advice.goals import goal_of, goals
 from core.commands import __main__ as commands
 from core.data.facts import DataFacts
@@ -743,7 +743,7 @@ def test_a_filled_recipe_has_no_hole_and_each_decision_has_its_reason() -> None:
 
 
 def test_what_run_json_and_plan_json_hold_of_an_advice_keeps_its_names() -> None:
-    value = advise("7B", 24).as_json()
+    value = as_json(advise("7B", 24))
     assert list(value)[: len(SETTINGS)] == list(SETTINGS) and "recipe" not in value
     assert {"verdict", "reasons", "alternatives", "documented", "estimate", "correction", "planned_steps", "usual_rate",
             "bus_seconds", "warnings", "budget"} == set(value) - set(SETTINGS)  # fmt: skip

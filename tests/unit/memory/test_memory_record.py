@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from core.advice import remedies
-from core.advice.case import Case, with_settings
-from core.advice.decisions import planned_steps
+from core.advice.case import Case
+from core.advice.decisions import planned_steps, with_settings
 from core.memory import arithmetic, budget
 from core.memory.budget import Budget
 from core.memory.documented import vram_table
