@@ -60,6 +60,10 @@ def test_a_document_becomes_a_dataset_reviewed_by_keyboard(
     kit.expect(page.locator("#data-head h2")).to_have_text("other")
     kit.expect(part.locator("#ep-writer")).to_be_visible()  # seen: folded, and with the choices of the document before
     kit.expect(part.locator("#ep-writer")).not_to_have_value("server")
+    head = page.locator("#data-rows .dt-head [role=columnheader]:visible")
+    kit.expect(head).to_have_text(["Rows", "Text", "Open in full"])
+    page.locator("#data-sets").get_by_label("Pirate answers").click()
+    kit.expect(head).to_have_text(["Rows", "Question", "Answer", "Open in full"])
     watch.check()
     page.context.close()
     server.close()

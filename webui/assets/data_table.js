@@ -135,6 +135,9 @@ async function fetchPart(number) {
   while (parts.size > KEPT) parts.delete(parts.keys().next().value);
   at.grid.ariaBusy = 'false';
   at.place.textContent = reply.place;
+  const isText = reply.rows.length > 0 && reply.rows.every((row) => row.b === null);  // no answers: a document
+  at.head.firstElementChild.classList.toggle('dt-one', isText);
+  at.head.querySelector('.dt-question').textContent = words[isText ? 'text' : 'question'];
   showHistory(reply);
   if (reply.searching) { parts.get(number).isOld = true; setTimeout(() => fetchPart(number), 0); }
   render();

@@ -31,8 +31,8 @@ from webui.state.services import Services
 A_CELL = 300  # characters sent of a cell; the rest is fetched when it is edited or opened
 MAX_ROWS = 200  # in one answer
 WORDS = (
-    "list", "search", "filter", "row", "question", "answer", "open", "choose", "choose_all", "undo", "redo", "add",
-    "delete", "deselect", "chosen", "none_found", "show_all", "hint", "read_hint", "offline", "edit",
+    "list", "search", "filter", "row", "question", "answer", "text", "open", "choose", "choose_all", "undo", "redo",
+    "add", "delete", "deselect", "chosen", "none_found", "show_all", "hint", "read_hint", "offline", "edit",
     "saving",
 )  # fmt: skip
 TEMPLATE = f"""
