@@ -21,7 +21,7 @@ from tests.faults.table import FaultTable
 from tests.kit import browser as kit
 from tests.kit import sampling, tiny
 from tests.kit.durations import Durations, cache
-from tests.kit.warm import KINDS, Elsewhere, Popen, Servers, may_fork, saved_at_once
+from tests.kit.warm import KINDS, Elsewhere, Popen, Servers, may_fork, no_fsync
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -35,7 +35,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 def nothing_waits_for_the_disk(request: pytest.FixtureRequest) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         if HERE / "faults" not in request.path.parents:
-            patch.setattr(os, "fsync", saved_at_once)
+            patch.setattr(os, "fsync", no_fsync)
         yield
 
 

@@ -67,7 +67,7 @@ def test_runs_that_were_cut_off_are_offered_above_everything(
     kit.expect(banner.locator("li", has_text="older one")).to_contain_text(begun)
     kit.expect(page.locator("#left-runs-which label", has_text="older one")).to_contain_text(begun)
     kit.expect(page.locator("#run-card")).to_contain_text("the newest")
-    kit.nothing_found(page)
+    kit.assert_accessible(page)
     kit.choose(page, "#left-runs-which", newer.id)
     page.locator("#left-runs-leave").click()
     kit.expect(banner).not_to_contain_text("newer one")
@@ -103,7 +103,7 @@ def test_train_further_fills_the_form_names_the_run_and_can_be_undone(
     kit.expect(page.locator("#further-said")).to_contain_text("60")
     kit.expect(kit.part(page, "train")).to_contain_text("海盗 <b>x</b> · 2")
     kit.expect(kit.part(page, "plan")).to_contain_text("8")
-    kit.nothing_found(page)
+    kit.assert_accessible(page)
     kit.unfold(page, "#step-plan")
     page.locator("#rank").evaluate(
         "rank => rank.addEventListener('change', event => { rank.dataset.chosen = event.target.value; })"

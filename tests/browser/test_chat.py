@@ -32,7 +32,7 @@ def test_a_suggested_question_is_sent_by_a_press(chrome: Browser, tmp_path: Path
         ideas = page.locator("#chat-empty .lg-idea")
         kit.expect(ideas).to_have_text(["What is a lantern?", EVIL, "Wie heißt du?"])
         assert page.evaluate("window.ran") is None
-        kit.nothing_found(page)
+        kit.assert_accessible(page)
         ideas.first.press("Enter")
         kit.expect(page.locator("#chat-tuned [data-testid=user]")).to_have_text(["What is a lantern?"])
         kit.expect(page.locator("#chat-tuned [data-testid=bot]")).to_have_text(["Aye 1."])

@@ -65,7 +65,7 @@ def test_what_is_wrong_with_a_plan_is_seen_and_its_button_changes_the_form(
     kit.expect(page.locator("#finding-duplicates")).to_contain_text("71")
     kit.expect(page.locator("#finding-leakage")).to_be_visible()
     kit.expect(kit.part(page, "data")).to_contain_text(re.compile("problems: 2|发现问题：2"))
-    kit.nothing_found(page, f"repeated-{language}")
+    kit.assert_accessible(page, f"repeated-{language}")
     page.locator("#remedy-duplicates").click()
     kit.expect(page.locator("#finding-duplicates")).to_be_hidden()
     kit.expect(page.locator("#finding-leakage")).to_be_hidden()
@@ -106,7 +106,7 @@ def test_what_is_wrong_with_a_run_stands_on_its_card_and_its_button_stops_or_pla
     with replay(workspace, "too hot", "hot", 20) as hot:
         hot.to(State.RUNNING)
         kit.expect(page.locator("#run-finding")).to_contain_text("0.03")
-        kit.nothing_found(page, f"hot-{language}")
+        kit.assert_accessible(page, f"hot-{language}")
         page.locator("#run-remedy").click()
         wait_until(lambda: hot.run.requested() == "stop")
         hot.to(State.STOPPED, msg("run.stopped_kept", step=20))

@@ -93,7 +93,7 @@ def test_train_vote_correct_learn_from_it_and_let_both_runs_meet(
     kit.expect(page.locator("#duel-file-said")).to_have_text(
         w.t("contenders.file_said", name=asked.name, count=10, expected=0)
     )
-    kit.nothing_found(page, f"duel-of-two-{language}")
+    kit.assert_accessible(page, f"duel-of-two-{language}")
     duel_of_ten(page, w, child.name, own="")
     last = next(PromptComparison.all_of(space))
     assert [(one.source, one.question) for one in last.lineup.prompts] == [("file", line) for line in TEN.splitlines()]

@@ -88,13 +88,13 @@ def test_from_a_run_to_a_bad_answer_that_is_a_test(
     assert [one.question for one in failures.prompts] == [prompt.question]
     place.locator("#ep-confusions > summary").click()
     kit.expect(place.locator("#ep-confusions td.ev-cell").first).to_be_visible()
-    kit.nothing_found(page, f"evaluate-answers-{language}")
+    kit.assert_accessible(page, f"evaluate-answers-{language}")
 
     place.locator("[name=questions]").select_option(f"set:{failures.name}")
     kit.expect(place.locator(".ev-conclusion")).to_have_count(0)
     kit.expect(place.locator("#ep-start")).to_be_visible()
     kit.expect(place.locator("[name=questions]")).to_have_value(f"set:{failures.name}")
-    kit.nothing_found(page, f"evaluate-before-{language}")
+    kit.assert_accessible(page, f"evaluate-before-{language}")
     watch.check()
     page.context.close()
 
@@ -127,7 +127,7 @@ def test_sets_are_brought_in_opened_added_to_and_deleted(chrome: Browser, app: k
     with page.expect_download() as download:
         place.locator("#ep-sets a[download]").click()
     assert download.value.path().read_text("utf-8") == "".join(sets.lines(mine))
-    kit.nothing_found(page, "evaluate-sets")
+    kit.assert_accessible(page, "evaluate-sets")
 
     place.locator("[name=questions]").select_option(f"set:{mine.name}")
     kit.expect(place.locator(".ep-trial tbody tr")).to_have_count(3)
@@ -205,7 +205,7 @@ def test_a_dataset_is_tried_without_fine_tuning_first(
     kit.expect(place.locator(".ev-conclusion")).to_be_visible(timeout=900_000)
     assert len([*SetEvaluation.all_of(workspace)]) == 1
     sentence = place.locator(".ev-conclusion").inner_text()
-    kit.nothing_found(page, f"evaluate-first-{language}")
+    kit.assert_accessible(page, f"evaluate-first-{language}")
     kit.go_to_tab(page, {"en": "Train", "zh": "训练", "de": "Training"}[language])
     kit.expect(page.locator("#start-links")).to_contain_text(sentence)
     watch.check()

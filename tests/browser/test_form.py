@@ -123,7 +123,7 @@ def test_two_choices_within_one_look_both_stand(opened: Page) -> None:
     kit.expect(plan(opened)).to_contain_text(re.compile("rank 64.*102 steps"))
     kit.expect(option(opened, "#rank", 64)).to_be_checked()
     edits(opened, 1)
-    with kit.asked_first(opened):
+    with kit.accepting_dialog(opened):
         opened.locator("#reset-settings").click()
     kit.expect(option(opened, "#rank", 8)).to_be_checked()
     edits(opened, 0)

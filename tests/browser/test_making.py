@@ -36,7 +36,7 @@ def test_a_document_becomes_a_dataset_reviewed_by_keyboard(
     part.locator("#mk-start").click()
     kit.expect(part.locator(".mk-count")).to_contain_text("12 rows kept, 0 reviewed")
     kit.expect(part.locator("#mk-start")).to_have_text("Make others")
-    kit.nothing_found(page, "making")
+    kit.assert_accessible(page, "making")
 
     part.locator(".mk-text").first.focus()
     for number, key in enumerate("arl", 1):
@@ -48,7 +48,7 @@ def test_a_document_becomes_a_dataset_reviewed_by_keyboard(
     kit.expect(part.locator(".mk-count")).to_contain_text("11 rows kept, 4 reviewed, 1 rejected")
     page.set_viewport_size(kit.PHONE)
     assert kit.overflow(page) <= 0
-    kit.nothing_found(page, "making-phone")
+    kit.assert_accessible(page, "making-phone")
     part.locator("#mk-add").click()
     kit.expect(page.locator("#data-sets")).to_contain_text("Questions from manual")
     store = dataset_store(workspace)

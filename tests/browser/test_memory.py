@@ -79,6 +79,6 @@ def test_predicted_stands_beside_measured_and_a_measurement_corrects_the_plan(
     run, plan = (page.locator(part).bounding_box() for part in ("#run-box", "#plan-beside"))
     assert plan["y"] >= run["y"] + run["height"]  # it does not cover the run's card
     kit.expect(page.locator("#plan-card")).to_contain_text("Adjusted by measurements of 3 runs on this PC: ×1.04.")
-    kit.nothing_found(page)
+    kit.assert_accessible(page)
     watch.check()
     page.context.close()

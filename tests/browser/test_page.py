@@ -64,7 +64,7 @@ def test_empty_pages_are_accessible_quiet_and_fit(
     for tab in tabs:
         kit.go_to_tab(page, tab)
         if full:
-            kit.nothing_found(page)
+            kit.assert_accessible(page)
         else:  # the dark look of each tab: the page of a run at work, below
             assert kit.violations(page) == [] and kit.overflow(page) <= 0
     watch.check()
@@ -173,7 +173,7 @@ def nothing_found_in_both_sizes(page: Page, full: bool) -> None:
     if full:
         assert kit.violations(page) == []
     page.set_viewport_size(kit.DESKTOP)
-    kit.nothing_found(page)
+    kit.assert_accessible(page)
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def nothing_found_on(page: Page, tabs: tuple[str, ...]) -> None:
         if page.locator("#runs-list label").first.is_visible():
             page.locator("#runs-list label").first.click()
             kit.expect(page.locator("#details-card")).to_be_visible()
-        kit.nothing_found(page)
+        kit.assert_accessible(page)
 
 
 # ---- the form ------------------------------------------------------------------------------------
@@ -479,7 +479,7 @@ def test_a_run_is_named_archived_deleted_only_when_sure_and_shared(
     row.locator(".rt-tag").first.click()
     kit.expect(page.locator("#runs-list tbody tr:visible")).to_have_count(1)
     page.get_by_role("searchbox").fill("")
-    kit.nothing_found(page)
+    kit.assert_accessible(page)
     page.locator("#archive").click()
     kit.expect(page.locator("#manage-notice")).to_contain_text(
         "rchive"
@@ -498,7 +498,7 @@ def test_a_run_is_named_archived_deleted_only_when_sure_and_shared(
     page.locator("#delete-really").click()
     kit.expect(row).to_have_count(0)
     assert [run.name for run in Runs(workspace).list()] == ["child"]
-    kit.nothing_found(page)
+    kit.assert_accessible(page)
     page.locator("#runs-list label", has_text="child").click()
     kit.expect(page.locator("#details-card")).to_contain_text("child")
     page.locator("#details-duplicate").click()
@@ -547,7 +547,7 @@ def test_runs_are_searched_and_laid_over_each_other_with_the_settings_that_diffe
     kit.expect(plot.locator("canvas")).to_have_count(1)
     page.set_viewport_size(kit.PHONE)
     assert kit.overflow(page) <= 0
-    kit.nothing_found(page)
+    kit.assert_accessible(page)
     watch.check()
     page.context.close()
 

@@ -61,7 +61,7 @@ def test_an_adapter_is_published_after_its_files_were_seen(
             page.locator("#publish-repo textarea, #publish-repo input").first.fill("anna/pirate")
             page.locator("#publish-look").click()
             kit.expect(page.locator("#publish-files")).to_contain_text("adapter_model.safetensors")
-            kit.nothing_found(page, f"publish-listed-{language}")
+            kit.assert_accessible(page, f"publish-listed-{language}")
             page.locator("#publish-who input[value=public]").click()
             kit.expect(page.locator("#publish-send")).to_be_hidden()  # another choice is shown first
             page.locator("#publish-who input[value=private]").click()
@@ -76,7 +76,7 @@ def test_an_adapter_is_published_after_its_files_were_seen(
             told = page.locator("#publish-status")
             kit.expect(told).to_contain_text("hf repos delete anna/pirate")
             assert hub.rows == [{"id": "anna/pirate", "private": True}]
-            kit.nothing_found(page, f"publish-done-{language}")
+            kit.assert_accessible(page, f"publish-done-{language}")
             watch.check()
             page.context.close()
         finally:

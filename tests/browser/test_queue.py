@@ -73,7 +73,7 @@ def test_the_line_is_shown_moved_timed_held_and_planned_for(chrome: Browser, tmp
             kit.expect(page.locator("#queue-list label", has_text="gamma")).to_contain_text("not before")
             page.locator("#queue-hold").click()
             kit.expect(page.locator("#queue-says")).to_contain_text("You paused the queue")
-            kit.nothing_found(page)
+            kit.assert_accessible(page)
 
             chinese, other_watch = kit.open_page(chrome, app, "/zh?lang=zh", viewport=kit.PHONE)
             kit.expect(chinese.locator("#queue-says")).to_contain_text("你暂停了队列", timeout=20_000)
@@ -140,7 +140,7 @@ def test_a_paused_run_is_resumed_from_the_first_screen_and_comes_before_the_queu
         resume = page.get_by_role("button", name="Resume", exact=True).first
         kit.expect(resume).to_be_in_viewport(ratio=1)
         kit.expect(page.locator("#queue-go-on")).to_have_text("Start the next run instead")
-        kit.nothing_found(page, "queue-awaited")
+        kit.assert_accessible(page, "queue-awaited")
         # A process that is not quite gone keeps the press waiting with the queue locked, until the supervisor has
         # listed who waits:
         # it interrupts what has no process just before, or it stands at the lock already.

@@ -95,7 +95,7 @@ def test_a_chat_is_learned_in_the_voice_that_is_chosen(chrome: Browser, app: kit
     kit.expect(row.locator("mark.lg-learned").first).not_to_contain_text("chief")
     pick(page, "#chat-gap", "0.5 h — ")
     kit.expect(page.locator("#data-report")).to_contain_text("A gap of 0.5 hours")
-    kit.nothing_found(page, "chat-choices")
+    kit.assert_accessible(page, "chat-choices")
     data = start_two_steps(page, app)
     assert (data.voice, data.gap_hours, data.pseudonyms) == ("Maria Lopez", 0.5, True)
     kit.open_step(page, "data")
@@ -127,7 +127,7 @@ def test_a_file_that_is_being_read_is_cancelled_and_nothing_is_left_of_it(
     upload(page, tmp_path / "endless.csv", "question,answer\nWhy?,So.\n" + "How?,Thus.\n" * (size // 10))
     kit.expect(page.locator("#import-progress")).to_contain_text("rows read so far")
     assert len(readers(app)) == len(at_rest) + (size > 0)
-    kit.nothing_found(page, "import")
+    kit.assert_accessible(page, "import")
     page.locator("#import-cancel").click()
     kit.expect(page.locator("#file-notice")).to_contain_text("Cancelled. Nothing was added")
     kit.expect(page.locator("#import")).to_be_hidden()
@@ -184,7 +184,7 @@ def test_a_table_is_learned_by_the_columns_that_a_person_says(chrome: Browser, a
     kit.expect(page.locator("#reading-notice")).to_contain_text("cannot be used")
     pick(page, "#column-2", "question")
     kit.expect(page.locator("#reading-notice")).to_be_hidden()
-    kit.nothing_found(page, "column-choices")
+    kit.assert_accessible(page, "column-choices")
     data = start_two_steps(page, app)
     assert {name: role for name, role in data.columns.items() if role != "ignore"} == {
         "kundin": "question",
@@ -212,7 +212,7 @@ def test_which_column_is_the_answer_is_asked_and_chosen_by_a_press(
     kit.expect(readings).to_have_count(2)
     kit.expect(readings.first).to_contain_text(w.t("reading_choices.answer_is", column="category"))
     kit.expect(readings.first).to_contain_text("Versand")
-    kit.nothing_found(page, f"readings-{language}")
+    kit.assert_accessible(page, f"readings-{language}")
     assert kit.overflow(page) <= 0
     readings.first.locator("button").click()
     kit.expect(readings).to_have_count(0)
@@ -238,7 +238,7 @@ def test_lines_that_are_no_running_text_are_asked_about_and_taken_by_a_press(
     kit.expect(readings).to_have_count(1)
     kit.expect(readings.first).to_contain_text(w.t("reading_choices.text_is", column="text"))
     kit.expect(page.locator("#readings")).to_contain_text(w.t("reading_choices.is_right"))
-    kit.nothing_found(page, f"lines-{language}")
+    kit.assert_accessible(page, f"lines-{language}")
     assert kit.overflow(page) <= 0
     readings.first.locator("button").click()
     kit.expect(readings).to_have_count(0)
@@ -258,7 +258,7 @@ def test_both_on_a_phone_in_chinese(dark: bool, chrome: Browser, app: kit.App, t
     pick(page, "#chat-voice", "Maria Lopez")
     kit.expect(page.locator("#chat-about")).not_to_contain_text("没有指定学谁")
     assert kit.overflow(page) == 0
-    kit.nothing_found(page, f"chat-zh-{dark}")
+    kit.assert_accessible(page, f"chat-zh-{dark}")
     upload(
         page,
         tmp_path / "anfragen.csv",
@@ -267,7 +267,7 @@ def test_both_on_a_phone_in_chinese(dark: bool, chrome: Browser, app: kit.App, t
     pick(page, "#column-4", "上下文")
     kit.expect(page.locator("#learned-row .lg-row-text")).to_contain_text("eilt")
     assert kit.overflow(page) == 0
-    kit.nothing_found(page, f"columns-zh-{dark}")
+    kit.assert_accessible(page, f"columns-zh-{dark}")
     data = start_two_steps(page, app)
     assert data.columns["notiz"] == "context"
     watch.check()

@@ -221,7 +221,7 @@ def test_a_run_at_work_shows_its_figures_and_what_became_of_one_answer(
         kit.expect(watched.locator("li b")).to_have_text(["base", "step 20", "step 40"])
         kit.expect(watched.locator(".fs-newest b")).to_have_text("step 40")
         kit.expect(page.locator("#live-film .fs-strip")).to_be_hidden()  # unfolded by who wants all of it
-        kit.nothing_found(page)
+        kit.assert_accessible(page)
         run.train(20).film(60)
         kit.expect(figures.first).to_have_text("60 / 100")
         kit.expect(watched.locator(".fs-newest b")).to_have_text("step 60")

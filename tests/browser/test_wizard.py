@@ -151,10 +151,10 @@ def test_every_step_is_accessible_and_a_plan_for_another_card_is_only_a_plan(
     kit.expect(against).to_be_hidden()
     page.locator("#goal-against summary").click()
     kit.expect(against).to_be_visible()
-    kit.nothing_found(page)
+    kit.assert_accessible(page)
     for step in ("model", "data", "train"):
         kit.unfold(page, f"#step-{step}")
-        kit.nothing_found(page)
+        kit.assert_accessible(page)
     kit.unfold(page, "#step-plan")
     for fold in ("#all-settings", "#save-preset", "#plan-more"):
         kit.unfold(page, fold)
@@ -166,7 +166,7 @@ def test_every_step_is_accessible_and_a_plan_for_another_card_is_only_a_plan(
     kit.expect(page.locator("#start")).to_contain_text({"en": "another GPU", "zh": "另一张显卡"}[language])
     page.locator(".lg-plan summary").evaluate_all("all => all.forEach((one) => one.click())")
     kit.expect(page.locator("#plan-more table").last).to_be_visible()  # the documented one
-    kit.nothing_found(page)
+    kit.assert_accessible(page)
     page.locator("#start").click()
     kit.expect(page.locator("#start-notice")).to_contain_text("12 GB")
     assert not Runs(workspace).list()
@@ -204,7 +204,7 @@ def test_settings_are_found_by_a_word_edited_and_given_back(chrome: Browser, app
     kit.expect(seed).to_have_value("7")
     # seen: the plan was drawn anew and folded itself while it was read
     kit.expect(reasons).to_have_attribute("open", "")
-    with kit.asked_first(page):
+    with kit.accepting_dialog(page):
         page.locator("#reset-settings").click()
     kit.expect(seed).to_have_value("42")
     of_pairs = {name: page.locator(f"#setting-{name}") for name in ("objective", "beta", "loss_type", "simpo_gamma")}

@@ -11,13 +11,14 @@ from core.recipe import Adapter
 
 
 def adapted(base: Any, std: float = 0.05, seed: int = 2, **settings: Any) -> Any:
-    """base with a LoRA of rank 4, unless settings of Adapter say otherwise, whose B is filled; the same each time."""
+    """Return base with a LoRA of rank 4 (or the given settings of Adapter) whose B is not zero; the same each time."""
     torch.manual_seed(seed)
     return fill_b(adapter.add(base, Adapter(**({"r": 4} | settings)), "tiny", None), std, seed)
 
 
 def fill_b(tuned: Any, std: float = 0.05, seed: int = 2) -> Any:
-    """tuned, as after some steps: peft begins with B at zero, so that an adapter just made changes no answer."""
+    """Fill the B matrices with random numbers and return tuned: peft makes them zero, and such an adapter changes no
+    answer."""
     torch.manual_seed(seed)
     for name, parameter in tuned.named_parameters():
         if parameter.requires_grad and "lora_B" in name:
@@ -26,7 +27,7 @@ def fill_b(tuned: Any, std: float = 0.05, seed: int = 2) -> Any:
 
 
 def logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
-    """(B, T, vocabulary), of model in evaluation; ids: (B, T)."""
+    """Return model's logits, (B, T, vocabulary), in evaluation mode. ids: (B, T)."""
     with torch.no_grad():
         found = model.eval()(input_ids=ids, use_cache=False).logits
     assert isinstance(found, torch.Tensor)

@@ -16,8 +16,9 @@ from core.models.shapes.shape import ModelShape
 from core.recipe import Recipe
 
 
-def asked(goal: Goal | None = None, **chosen: Any) -> Recipe:
-    """A recipe with these settings and holes for all others. eval_fraction, long_examples: of its data."""
+def recipe_of(goal: Goal | None = None, **chosen: Any) -> Recipe:
+    """Return a recipe that sets only goal and `chosen` and leaves all else to the advice. eval_fraction, long_examples:
+    settings of its data."""
     recipe = with_settings(
         all_holes(goal.id if goal else None), **{name: chosen[name] for name in chosen if name in SETTINGS}
     )
@@ -34,4 +35,4 @@ def recommend(
     corrections: Corrections | None = None,
     examples: Callable[[int, str], int] | None = None,
 ) -> Advice:
-    return advice.recommend(asked(goal, **(chosen or {})), Grounds(budget, shape, data, corrections, examples))
+    return advice.recommend(recipe_of(goal, **(chosen or {})), Grounds(budget, shape, data, corrections, examples))

@@ -55,7 +55,7 @@ class Point:
 
     @property
     def error(self) -> float:
-        """The estimate of what is allocated, over what was, less one."""
+        """The relative error of the estimate: estimated over measured, less one."""
         shape = next(model.shape for model in known_models() if model.id == self.model)
         return estimate(shape, self.setup).allocated_gib * GIB / (self.mib * MIB) - 1
 
@@ -77,7 +77,7 @@ def read() -> list[Point]:
 
 
 def write(points: Sequence[Point]) -> None:
-    """Four lengths a line."""
+    """Write points into FILE, the four lengths of a configuration in one line."""
     lines: dict[tuple[str, str, str, bool], dict[int, float]] = {}
     for point in points:
         lines.setdefault((point.model, point.method, point.rows, point.checkpointing), {})[point.tokens] = point.mib
@@ -88,7 +88,8 @@ def write(points: Sequence[Point]) -> None:
 
 
 def table(points: Iterable[Point]) -> str:
-    """Markdown: n, median of the amount, worst under and over of each method and kind of rows."""
+    """Return a Markdown table of the errors, a line for each method and kind of rows: n, median of the amount, worst
+    under and over."""
     groups: dict[str, list[float]] = {}
     for point in points:
         for name in ("all", f"{'QLoRA' if point.method == 'qlora' else 'LoRA'}, {point.rows}"):

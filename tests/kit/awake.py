@@ -1,4 +1,4 @@
-"""The programs by which a PC is kept awake, played by scripts: what they were asked, and whether they still run."""
+"""Scripts that play the programs by which a PC is kept awake; they record their arguments."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ REFUSES_SLEEP = HOLDS.replace("echo", 'case "$1" in *sleep*) echo Access denied 
 
 
 class Program:
-    """Stands first on PATH. script: with {folder} for where it keeps what it was asked."""
+    """Puts a script called name first on PATH. script: with {folder} for where it records its arguments and pid."""
 
     def __init__(self, name: str, script: str, folder: Path, monkeypatch: pytest.MonkeyPatch):
         if os.name == "nt":
@@ -43,7 +43,7 @@ class Program:
 
     @property
     def runs(self) -> bool:
-        """A process that has ended and is not yet waited for does not."""
+        """Whether the script's process lives; one that has ended and is not yet waited for does not."""
         try:
             return psutil.Process(int((self.folder / "pid").read_text())).status() != psutil.STATUS_ZOMBIE
         except psutil.Error:

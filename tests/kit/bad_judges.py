@@ -18,7 +18,7 @@ def leave() -> None:
 
 
 def answer_nothing() -> None:
-    """Answers each request, with a null for scores."""
+    """Answer each request with null in place of scores."""
     parent, done = ToParent(), threading.Event()
 
     def hear(line: dict) -> None:

@@ -177,8 +177,8 @@ class App:
 
 
 def keep_nothing_ready(workspace: Path) -> None:
-    """No process waits for a run there, unless somebody has chosen (core/queue/standby): it is six seconds of a core
-    for each app."""
+    """Switch off the process that stands by for the next run, unless the workspace has preferences
+    (core/queue/standby): it is six seconds of a core for each app."""
     if not (chosen := workspace / "preferences.json").exists():
         chosen.write_text('{"v": 1, "keep_ready": false}', "utf-8")
 
@@ -240,14 +240,15 @@ def browser() -> Iterator[Browser]:
 
 @dataclass
 class Watch:
-    """What must not happen on a page: errors in its console, requests that leave this PC. A page that is left or loaded
-    again ends its streams, and gradio writes so; until the next one is there those sentences are no errors."""
+    """Records what must not happen on a page: errors in its console, requests that leave this PC. Gradio writes an
+    error where a page is left or loaded again and its streams end; such errors are ignored until the next page is
+    there."""
 
     errors: list[str] = field(default_factory=list)
     outside: list[str] = field(default_factory=list)
     is_left: bool = False
 
-    def said(self, message: ConsoleMessage) -> None:
+    def on_console(self, message: ConsoleMessage) -> None:
         if message.text == LEFT:
             self.is_left = True
         elif message.type == "error" and not (self.is_left and message.text.startswith(STREAMS_END)):
@@ -276,7 +277,7 @@ def watch_page(page: Page, app: App) -> Watch:
     watch = Watch()
     page.add_init_script(f"addEventListener('beforeunload', () => console.debug('{LEFT}'))")
     page.add_init_script(SHIFTS)
-    page.on("console", watch.said)
+    page.on("console", watch.on_console)
     page.on("domcontentloaded", lambda: watch.arrived())
     page.on("pageerror", lambda error: watch.errors.append(str(error)))
     ours = (app.url, "data:", "blob:", "about:")
@@ -285,8 +286,8 @@ def watch_page(page: Page, app: App) -> Watch:
 
 
 @contextmanager
-def asked_first(page: Page) -> Iterator[None]:
-    """What is pressed inside asks whether it is meant; it is."""
+def accepting_dialog(page: Page) -> Iterator[None]:
+    """Context manager: accept the question that a press inside raises; fails unless there is exactly one."""
     questions: list[str] = []
 
     def yes(dialog: Dialog) -> None:
@@ -306,9 +307,9 @@ def expect(thing: Any) -> Any:
     return expect(thing)
 
 
-def nothing_found(page: Page, picture: str = "") -> None:
-    """By axe, in both looks, and nothing wider than the window; pictures go where LORA_GARAGE_PICTURES names a
-    folder."""
+def assert_accessible(page: Page, picture: str = "") -> None:
+    """Assert that axe finds nothing, in the dark and the light look, and that nothing is wider than the window.
+    Pictures go where LORA_GARAGE_PICTURES names a folder."""
     folder = os.environ.get("LORA_GARAGE_PICTURES")
     for dark in (True, False):
         set_dark(page, dark)
@@ -320,9 +321,8 @@ def nothing_found(page: Page, picture: str = "") -> None:
 
 
 def violations(page: Page) -> list[str]:
-    """What axe finds on the page as it stands: "rule (impact): element", one line each. In the dark look contrast alone
-    is asked for: nothing else depends on the look, and it is asked in the light one; a loop over both ends in the light
-    one."""
+    """Return what axe finds on the page as it stands, one line each: "rule (impact): element". In the dark look only
+    contrast is checked: nothing else depends on the look. A loop over both therefore ends in the light one."""
     from axe_playwright_python.sync_playwright import Axe
 
     without_transitions(page)
@@ -381,7 +381,7 @@ def unfold(page: Page, fold: str) -> None:
 
 
 def part(page: Page, step: str) -> Locator:
-    """What the bar tells of a step, and opens it by. step: data, goal, model, plan or train."""
+    """Return the part of the bar that describes a step and opens it. step: data, goal, model, plan or train."""
     return page.locator(f".lg-part[data-step={step}]")
 
 
@@ -399,7 +399,8 @@ def open_details(details: Locator) -> None:
 
 
 def plan_two_steps(page: Page, max_length: int, said: str | re.Pattern[str] = "2 optimizer steps") -> None:
-    """A run of two steps without sample answers is planned, of rows of at most max_length tokens."""
+    """Plan a run of two steps without sample answers, of rows of at most max_length tokens. said: what the plan then
+    says."""
     unfold(page, "#step-plan")
     unfold(page, "#all-settings")
     for setting, value in (("max_steps", 2), ("sample_seconds", 0), ("max_length", max_length)):
@@ -410,7 +411,7 @@ def plan_two_steps(page: Page, max_length: int, said: str | re.Pattern[str] = "2
 
 
 def choose(page: Page, radio: str, value: str) -> None:
-    """One option of a radio group, by its value: an id, the same in every language. "#data": the card of a dataset."""
+    """Choose an option of a radio group, or a card for "#data", by its value: an id, the same in every language."""
     if radio == "#data":
         card = page.locator(f"button[data-set='{value}']")
         card.click()
@@ -423,8 +424,8 @@ def choose(page: Page, radio: str, value: str) -> None:
 
 @contextmanager
 def made_by_start(page: Page, workspace: Workspace, by_click: bool = False) -> Iterator[RunFolder]:
-    """The run that Start makes: the device is held, so that it waits and trains nothing; it is stopped at the end.
-    by_click: not by key, which waits for nothing that moves."""
+    """Context manager: press Start and yield the run that it makes. The device is held, so that the run waits and
+    trains nothing; it is stopped at the end. by_click: by mouse, else by key, which waits for nothing that moves."""
     before = {run.id for run in Runs(workspace).list()}
     with lease.hold(workspace, msg("lease.somebody")):
         start = page.locator("#start")
@@ -439,7 +440,7 @@ def made_by_start(page: Page, workspace: Workspace, by_click: bool = False) -> I
 
 
 def overflow(page: Page) -> int:
-    """How many pixels the page is wider than its window."""
+    """Return by how many pixels the page is wider than its window."""
     return page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
 
 
@@ -449,7 +450,7 @@ def set_dark(page: Page, dark: bool) -> None:
 
 
 def without_transitions(page: Page) -> None:
-    """In the middle of one, axe would measure a colour that nobody reads."""
+    """Switch transitions off: in the middle of one, axe would measure a colour that nobody reads."""
     page.evaluate("""() => {
         if (document.getElementById("without-transitions")) return;
         const style = document.head.appendChild(document.createElement("style"));

@@ -1,4 +1,4 @@
-"""A chat without a worker: its answers say what was asked of whom."""
+"""A chat without a worker, whose answers say with which settings they were asked for."""
 
 from __future__ import annotations
 
@@ -56,5 +56,5 @@ class Chat:
 
 
 def pair_of(run: RunFolder, base_label: str, run_label: str) -> tuple[Contestant, Contestant]:
-    """The base of a run, and the run."""
+    """Return two chat targets: the base of a run, and the run."""
     return Contestant(label=base_label, run=run.id, column="base"), Contestant(label=run_label, run=run.id)

@@ -10,8 +10,8 @@ from typing import Any
 
 
 class ChatServer:
-    """Answers each request by reply(body): a text as the model's answer, bytes as the whole body, a number as a status,
-    None as never."""
+    """Answers each request by reply(body): a text is the model's answer, bytes the whole body, a number the HTTP
+    status; None: no answer until close."""
 
     def __init__(self) -> None:
         self.asked: list[dict[str, Any]] = []

@@ -1,5 +1,4 @@
-"""A card that is none: torch.cuda's own questions answered by a caching allocator of a few lines, as Linux or as
-Windows drives it.
+"""A fake card: torch.cuda's functions answered by a simulated caching allocator, as Linux or as Windows drives it.
 
 What is reserved shrinks only by `empty_cache`, or by a refusal. On Linux a full card refuses; on Windows (WDDM) and WSL
 the driver gives RAM instead, so that nothing refuses but a fraction that was set. Tensors stay the processor's: `use`
@@ -27,7 +26,7 @@ from core.values import GIB
 
 class FakeCuda:
     """Sizes in GiB. others: what other programs hold of total; spills: whether the driver gives RAM in place of a full
-    card; context: of CUDA itself, from the moment that cuBLAS is asked for."""
+    card; context: CUDA's own memory, taken when cuBLAS is first asked for."""
 
     def __init__(self, total: float = 8.0, others: float = 1.0, spills: bool = True, context: float = 0.0):
         self.total, self.others, self.spills = total, others, spills
@@ -37,7 +36,7 @@ class FakeCuda:
         self.refused = 0
 
     def machine(self, system: str = "Windows") -> Machine:
-        """As NVML sees it now."""
+        """Return a machine with this card as NVML reports it now."""
         used = self.others + self.reserved + (self.context if self.begun else 0.0)
         card = Card(
             index=0, name="RTX", uuid="GPU-1", total_bytes=int(self.total * GIB), free_bytes=int(max(0.0,
@@ -47,7 +46,7 @@ class FakeCuda:
         return Machine(system=system, nvidia=Nvidia(driver="580", cards=(card,)))
 
     def use(self, size: float) -> None:
-        """Take so much, and give it back to the allocator. Raises torch's OutOfMemoryError."""
+        """Allocate size and free it again; it stays reserved. Raises torch's OutOfMemoryError."""
         most = self.total * self.fraction
         if not self.spills:
             most = min(most, self.total - self.others)
@@ -59,7 +58,7 @@ class FakeCuda:
         self.peak = max(self.peak, self.reserved)
 
     def stand_in(self, patch: pytest.MonkeyPatch) -> None:
-        """For torch.cuda."""
+        """Replace functions of torch.cuda by this card's."""
         names = (
             "empty_cache", "reset_peak_memory_stats", "max_memory_reserved", "max_memory_allocated", "memory_reserved",
             "mem_get_info",
@@ -126,7 +125,7 @@ class PlayedRuntime(TorchDispatchMode):
         self.work = PlayedStream(self, "work")
 
     def stand_in(self, patch: pytest.MonkeyPatch) -> None:
-        """For torch.cuda."""
+        """Replace streams, events and cudart of torch.cuda by this runtime's."""
         side = partial(PlayedStream, self, "side")
         for name, value in (
             ("Stream", lambda device: side()), ("current_stream", lambda device=None: self.work), ("stream", queued_on),
@@ -135,7 +134,7 @@ class PlayedRuntime(TorchDispatchMode):
             patch.setattr(torch.cuda, name, value)
 
     def register(self, pointer: int, size: int, flags: int) -> int:
-        """cudaHostRegister, as torch's binding calls it: returns the error and leaves it."""
+        """cudaHostRegister, as torch's binding calls it: returns the error, which stays the runtime's last."""
         if len(self.pinned) < self.pins:
             self.pinned.append(size)
             return 0
@@ -157,7 +156,7 @@ class PlayedRuntime(TorchDispatchMode):
 
 
 class PlayedStream:
-    """queue: what was not waited for so far, the oldest first. done: how many went before."""
+    """queue: operations not yet carried out, the oldest first. done: how many were."""
 
     def __init__(self, runtime: PlayedRuntime, name: str):
         self.runtime, self.name, self.device = runtime, name, torch.device("cuda:0")
@@ -195,7 +194,7 @@ class PlayedEvent:
 
 @contextmanager
 def queued_on(stream: PlayedStream):
-    """For torch.cuda.stream: operations are queued, not done."""
+    """Replaces torch.cuda.stream: operations inside are queued on stream, not carried out."""
 
     class Queued(TorchDispatchMode):
         def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -1,4 +1,4 @@
-"""How long each test takes: what a run took, the share that each test has in the repository, and why the long ones are.
+"""How long each test takes: in a run, and in the repository's files, which also say why the long ones are.
 
     python -m tests.kit.durations           write tests/durations.tsv from the newest whole run that drew no sample, as
                                             does `python -m pytest` with the names of all folders of testpaths
@@ -8,8 +8,7 @@
 A run leaves `<test cache>/durations/<when>.tsv`, a case a line, slowest first; the newest KEPT stay. The files in the
 repository hold a line for each test that takes SHOWN_S or more, its cases together: seconds, name, and from NOTABLE_S
 on the reason, which is written by hand and stays when the file is written anew. A run, and `check` for the newest whole
-one, name the tests that took SLOWER times their share; that fails nothing, because what else the machine did is not
-known.
+one, name the tests that took SLOWER times as long; that fails nothing, because what else the machine did is not known.
 """
 
 from __future__ import annotations
@@ -33,12 +32,12 @@ WHOLE = 3000  # cases of a run that can only be the whole suite
 
 
 def cache() -> Path:
-    """LORA_GARAGE_TEST_CACHE, by default tests/.cache."""
+    """Return LORA_GARAGE_TEST_CACHE, by default tests/.cache."""
     return Path(os.environ.get("LORA_GARAGE_TEST_CACHE") or TESTS / ".cache")
 
 
 def rows(file: Path) -> Iterator[tuple[float, str, str]]:
-    """Seconds, test or case, reason; none of a file that is not there yet."""
+    """Return (seconds, test or case, reason) of each line; nothing where there is no such file yet."""
     for line in file.read_text("utf-8").splitlines() if file.exists() else ():
         if not line.startswith("#"):
             took, test, *reason = line.split("\t")
@@ -46,7 +45,7 @@ def rows(file: Path) -> Iterator[tuple[float, str, str]]:
 
 
 def read(*files: Path) -> dict[str, float]:
-    """Test as pytest names it, its cases together -> seconds."""
+    """Return each test's seconds, its cases together, by the name that pytest uses."""
     seconds: dict[str, float] = defaultdict(float)
     for file in files:
         for took, test, _ in rows(file):
@@ -55,12 +54,13 @@ def read(*files: Path) -> dict[str, float]:
 
 
 def kept(lane: str = "gate") -> dict[str, float]:
-    """The shares of a lane; of the full one those of the gate, where it has none of its own."""
+    """Return the durations that the repository keeps for a lane; for the full lane also the gate's, where it has none
+    of its own."""
     return read(SHARES["gate"]) | (read(SHARES["full"]) if lane == "full" else {})
 
 
 def keep(lane: str, *files: Path) -> None:
-    """Write the shares of a lane from the files of a run, with the reasons that its file has."""
+    """Write a lane's durations from the files of a run; reasons that its file has stay."""
     reasons = {test: reason for _, test, reason in rows(SHARES[lane])}
     slowest = sorted(((took, test) for test, took in read(*files).items() if took >= SHOWN_S), reverse=True)
     lines = ["\t".join((f"{took:.1f}", test, *filter(None, [reasons.get(test)]))) for took, test in slowest]
@@ -69,7 +69,7 @@ def keep(lane: str, *files: Path) -> None:
 
 
 def slow(seconds: Mapping[str, float], shares: Mapping[str, float]) -> list[str]:
-    """A line for each test that took SLOWER times its share, the slowest first."""
+    """Return a line for each test that took SLOWER times its kept duration, the slowest first."""
     found = [
         (took, test) for test, took in seconds.items() if took > max(NOTABLE_S, SLOWER * shares.get(test, SHOWN_S))
     ]
@@ -77,7 +77,8 @@ def slow(seconds: Mapping[str, float], shares: Mapping[str, float]) -> list[str]
 
 
 def whole_runs(sampled: bool) -> list[Path]:
-    """Those of the cache, oldest first. sampled: also runs that drew a sample, in which a test may take too little."""
+    """Return the files of whole runs in the cache, oldest first. sampled: also runs that drew a sample, in which a test
+    may take too little."""
     texts = {run: run.read_text("utf-8") for run in sorted((cache() / "durations").glob("*.tsv"))}
     return [
         run
@@ -87,7 +88,7 @@ def whole_runs(sampled: bool) -> list[Path]:
 
 
 def check() -> int:
-    """1 where a test takes NOTABLE_S or more and no reason stands behind it."""
+    """Return 1 where a test takes NOTABLE_S or more and has no reason, else 0."""
     without = [
         f"{file.name}: {took:.1f} s of {test} have no reason (its third column)"
         for file in SHARES.values()
@@ -102,7 +103,8 @@ def check() -> int:
 
 
 class Durations:
-    """A plugin of the process that prints; xdist hands it the reports of its workers."""
+    """A pytest plugin that collects the durations; with xdist in the process that prints, which gets its workers'
+    reports."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = defaultdict(float)

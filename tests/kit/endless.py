@@ -1,8 +1,6 @@
-"""Our app for which a CSV file that is called endless has rows without end: `python -m tests.kit.endless`, with the
-options of webui.
-
-One of LARGE_BYTES or more is read by a process of its own, as a large file is, which is this module again: with the
-words of core.data.large.dataset_worker."""
+"""Our app, for which a CSV file called "endless" has rows without end: `python -m tests.kit.endless`, with the options
+of webui. A file of LARGE_BYTES or more is read by a process of its own, which is then this module again, with the
+arguments of core.data.large.dataset_worker."""
 
 from __future__ import annotations
 

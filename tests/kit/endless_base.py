@@ -13,8 +13,8 @@ from core.errors import ChatError
 
 
 class EndlessBase:
-    """In place of core.chat.client.ChatClient: the tuned answer is there at once, the base's is written until somebody
-    stops it."""
+    """Replaces core.chat.client.ChatClient: the tuned answer is complete at once, the base's is written until it is
+    stopped."""
 
     def __init__(self) -> None:
         self._state, self._answer, self._count = ChatState(), None, 0

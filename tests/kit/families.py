@@ -1,5 +1,5 @@
-"""Tiny random models of the families that people tune, as their makers ship them: config, class, names of weights. Made
-on the spot."""
+"""Tiny random models of the families that people tune, made when asked for, as their makers ship them: config, class,
+names of weights."""
 
 from __future__ import annotations
 
@@ -265,7 +265,7 @@ FAMILIES = {
 
 
 def config(name: str, sees: dict[str, Any] | None = None, **other: Any) -> Any:
-    """sees, other: of the tower and of the text part, in place of the family's."""
+    """Return the family's config. sees, other: settings of the tower and of the text part, in place of the family's."""
     family = FAMILIES[name]
     values = COMMON | family.more | other
     if family.sees is None:
@@ -282,7 +282,7 @@ def config(name: str, sees: dict[str, Any] | None = None, **other: Any) -> Any:
 
 
 class Eyes(PreTrainedModel):
-    """Imitates Gemma 3n's, which transformers makes with timm: what is shipped has weights there."""
+    """Imitates Gemma 3n's tower, which transformers makes with timm, so that a shipped model has weights there."""
 
     config_class = transformers.Gemma3nVisionConfig
 
@@ -293,13 +293,13 @@ class Eyes(PreTrainedModel):
 
 
 def with_eyes() -> None:
-    """Until the program loads one, which it does without them."""
+    """Make transformers build that tower as Eyes, until the program loads a model, which it does without a tower."""
     transformers.AutoModel.register(Eyes.config_class, Eyes, exist_ok=True)
 
 
 def make(name: str, folder: Path, starter: Path, **other: Any) -> Path:
-    """folder with a model of the family as its makers would save it, in bfloat16, and the first words of the starter's
-    tokenizer."""
+    """Write a model of the family into folder as its makers would save it, in bfloat16, with the starter's tokenizer
+    cut to its first words."""
     with_eyes()
     torch.manual_seed(0)
     found = config(name, **other)
@@ -318,13 +318,13 @@ def rows() -> list[Encoded]:
 
 
 def tuned(base: Any, **settings: Any) -> PeftModel:
-    """With an adapter that says something."""
+    """Return base with an adapter that changes its answers."""
     return adapted(base, std=0.1, **settings).eval()
 
 
 def as_shipped(folder: Path) -> Any:
-    """By the class that config.json names, as anybody else would load it; of Llama 4's, which ends in an error there,
-    with what the program mends."""
+    """Load the model by the class that config.json names, as other programs do; of Llama 4's, which fails there, with
+    the program's own mending."""
     with_eyes()
     config = AutoConfig.from_pretrained(folder)
     return mended.model(

@@ -2,7 +2,7 @@
 
     monkeypatch.setattr(download, "Child", Here)
 
-What a kill does is not shown here (tests/process/test_fetching.py): `end` only tells the transfer that nobody wants it.
+How a killed process behaves is tested in tests/process/test_fetching.py: here `end` only stops the transfer.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ class Here:
         threading.Thread(target=self._run, args=(self._worker,), name="hub-download", daemon=True).start()
 
     def _answer(self) -> dict[str, Any]:
-        """The next answer; after `end` the same one to every question, or the thread would keep its lock for ever."""
+        """Return the next answer; after `end` the same one to every question, or the thread would keep its lock for
+        ever."""
         answer = self._told.get()
         if not answer:
             self._told.put(answer)
@@ -64,7 +65,8 @@ class Here:
 
 
 def fetch_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On threads, in steps of CHUNK as the hub of the tests sends them, and without seconds between two tries."""
+    """Replace the downloads' process by Here, in steps of CHUNK as the hub of the tests sends them, without waits
+    between two tries."""
     monkeypatch.setattr(download, "Child", Here)
     monkeypatch.setattr(transfer, "RETRY_WAIT_S", 0.01)
     monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", CHUNK)
@@ -73,7 +75,7 @@ def fetch_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def incomplete(cache: Path) -> int:
-    """Bytes of the largest file that is on its way; it may get its name while one looks."""
+    """Return the bytes of the largest unfinished file; one that gets its name meanwhile is skipped."""
     sizes = [0]
     for path in cache.rglob("*.incomplete"):
         with suppress(FileNotFoundError):

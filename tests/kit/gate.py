@@ -61,7 +61,7 @@ SCRIPT = """
 
 
 def script(*closed: str) -> str:
-    """For a context's init script. closed: triggers whose calls wait from the first one on."""
+    """Return the script for a context's add_init_script. closed: triggers whose calls wait from the first one on."""
     return SCRIPT.replace("CLOSED", str(list(closed)))
 
 
@@ -70,12 +70,12 @@ def close(page: Page, name: str) -> None:
 
 
 def wait(page: Page, name: str, count: int = 1) -> None:
-    """Until so many calls of name wait."""
+    """Wait until exactly count calls of name are held at the gate."""
     page.wait_for_function("([name, count]) => gate.held(name) === count", arg=[name, count])
 
 
 def answered(page: Page, name: str) -> None:
-    """Until none of the calls of name is on its way."""
+    """Wait until every call of name has been answered."""
     page.wait_for_function("name => gate.isQuiet(name)", arg=name)
 
 

@@ -1,5 +1,5 @@
-"""What llama.cpp's converter asks of a family's own tokenizer, for tiny models that have the starter's: tokens by name,
-or a tokenizer of sentencepiece, made on the spot by the sentencepiece of its tools."""
+"""Tokenizers for tiny models as llama.cpp's converter requires them of a family: the starter's with the family's token
+names, or one of sentencepiece, made on the spot by the sentencepiece of the converter's tools."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ json.dump([there.IdToPiece(i) for i in range(there.vocab_size())], open("pieces.
 
 
 def name_tokens(folder: Path, family: str) -> None:
-    """Tokens of the starter that nobody uses become those that the converter asks for."""
+    """Rename unused tokens of the starter to those that the converter looks for."""
     file = folder / "tokenizer.json"
     words = file.read_text("utf-8")
     for ours, theirs in NAMED[family].items():
@@ -48,8 +48,8 @@ def name_tokens(folder: Path, family: str) -> None:
 
 
 def by_sentencepiece(folder: Path, tools: Tools, prefix: bool, vocabulary: int) -> None:
-    """tokenizer.model and tokenizer.json as Gemma's (or, with prefix, Llama 2's), with names up to vocabulary that no
-    text has."""
+    """Write tokenizer.model and tokenizer.json as Gemma's (or, with prefix, Llama 2's), filled up to vocabulary with
+    tokens that no text has."""
     texts = [
         *[line for text in AWKWARD for line in text.splitlines() if line],
         *["The quick brown fox jumps over the lazy dog, and then it is said again. "] * 300,

@@ -1,4 +1,4 @@
-"""Parts for benchmarks.gpu_report.running that end in every way: well, with an error, with the process, never."""
+"""Parts for benchmarks.gpu_report.running that end in every way: well, with an error, by ending the process, never."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def raises(hour: Hour) -> str:
 
 
 def ends_the_process(hour: Hour) -> str:
-    """As a kernel of bitsandbytes does."""
+    """Print an error and exit, as a kernel of bitsandbytes does."""
     os.write(2, b"Error invalid device function at line 461 in file ops.cu\n")
     os._exit(1)
 

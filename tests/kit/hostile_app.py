@@ -13,7 +13,7 @@ UPLOAD_LIMIT = "3mb"
 
 
 def answers(sink: str) -> dict[str, str]:
-    """What a hostile model writes, by what it is asked. sink: a server that must never hear of it."""
+    """Return what a hostile model answers to each question. sink: a server that must never get a request."""
     return {
         "image": f"![x]({sink}/markdown.png) <img src='{sink}/tag.png'> <img src=x onerror=\"window.ran='onerror'\">",
         "script": f"<script>window.ran='script'</script><script src='{sink}/s.js'></script><svg "
@@ -32,7 +32,7 @@ def answers(sink: str) -> dict[str, str]:
 
 
 class FakeChat:
-    """Stands where core.chat.client.ChatClient does: loaded at once, answers what `answers` says."""
+    """Replaces core.chat.client.ChatClient: loaded at once, answers as `answers` says."""
 
     def __init__(self, sink: str):
         from core.chat.client import ChatState
@@ -87,8 +87,8 @@ def ours(port: str, workspace: str, sink: str) -> int:
 
 
 def plain(port: str, sink: str) -> None:
-    """gradio as it comes, with what people write first: a text that goes to a component of each kind, and a page with a
-    login."""
+    """Serve gradio as it comes, with what people write first: a text that goes to a component of each kind, and a page
+    with a login."""
     import gradio as gr
 
     with gr.Blocks(analytics_enabled=False) as demo:

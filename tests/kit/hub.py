@@ -49,7 +49,7 @@ def commit_of(files: dict[str, bytes]) -> str:
 
 
 def lfs_of(name: str, content: bytes, key: str) -> dict:
-    """key: what its sha256 is called."""
+    """Return the lfs entry of a listing, empty for a small file. key: the field with its sha256."""
     sha256 = hashlib.sha256(content).hexdigest()
     return {"lfs": {"size": len(content), key: sha256, "pointerSize": 134}} if name.endswith(WEIGHTS) else {}
 
@@ -98,7 +98,7 @@ class FakeHub:
         return f"http://127.0.0.1:{self.port}"
 
     def file_requests(self, ending: str = "") -> list[str]:
-        """Questions for the content of files; those for what they are (HEAD) are not among them."""
+        """Return the GET requests for content of files whose name ends so; HEAD requests are left out."""
         asked = [each for each in self.requests if each.startswith("GET ") and "/resolve/" in each]
         return [each for each in asked if each.split()[1].endswith(ending)]
 
@@ -154,7 +154,7 @@ class Handler(BaseHTTPRequestHandler):
         return self._file("/".join(parts[:2]), parts[3], "/".join(parts[4:]))
 
     def _search(self, asked: dict[str, list[str]], what: str) -> None:
-        """As the hub: the rows whose name has every word, the most downloaded first."""
+        """Answer as the hub does: the rows whose name has every word, the most downloaded first."""
         hub = self.fake
         if hub.silent:
             hub.release.wait(60)
@@ -192,7 +192,7 @@ class Handler(BaseHTTPRequestHandler):
         self._answer(200, json.dumps(body).encode(), {"Content-Type": "application/json"})
 
     def _tree(self, repo: str, folder: str, is_recursive: bool) -> None:
-        """As the hub: the files and folders below a folder, in one page."""
+        """Answer as the hub does: the files and folders below a folder, in one page."""
         found: dict[str, dict] = {}
         for name, content in self.fake.repos.get(repo, {}).items():
             inner = name.removeprefix(f"{folder}/" if folder else "")

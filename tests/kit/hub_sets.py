@@ -1,4 +1,4 @@
-"""Data sets for the hub of the tests (tests/kit/hub.py), and the process that looks at one on a thread of this one."""
+"""Data sets for the hub of the tests (tests/kit/hub.py), and the process that reads one, as a thread of this one."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class LookHere:
 
 @contextmanager
 def hub_of_sets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
-    """The only hub that is known in this process, as HF_ENDPOINT does before the start."""
+    """Context manager: a hub that is the only one known in this process, as with HF_ENDPOINT at the start."""
     import datasets
 
     with FakeHub({}) as server:
@@ -79,13 +79,13 @@ def jsonl(rows: Sequence[Mapping[str, Any]]) -> bytes:
 
 
 def card(told: Mapping[str, Any]) -> bytes:
-    """README.md with such a head."""
+    """Return a README.md with told as its YAML head."""
     return b"---\n" + yaml.safe_dump(dict(told), sort_keys=False).encode() + b"---\n# A set\n"
 
 
 def put(hub: FakeHub, name: str, files: Mapping[str, bytes], **told: Any) -> None:
-    """A set with its files, and a card where cardData has one. told: as the hub's own rows (tags, cardData, gated,
-    likes)."""
+    """Add a set with its files to hub, with a card if told has cardData. told: fields of the hub's own row (tags,
+    cardData, gated, likes)."""
     hub.repos[f"datasets/{name}"] = ({"README.md": card(told["cardData"])} if "cardData" in told else {}) | dict(files)
     hub.rows = [*hub.rows, {"id": f"datasets/{name}", "tags": [], "downloads": 1, "likes": 0, "gated": False, **told}]
 
@@ -98,8 +98,8 @@ def put_parts(
     counted: Mapping[str, int] | None = None,
     **told: Any,
 ) -> None:
-    """A set of Parquet, whose card tells its parts and rows. parts: by "config/split" its shards, each its rows. group:
-    rows of a row group. counted: what the card says where that is not so many rows."""
+    """Add a set of Parquet whose card lists its parts and rows. parts: by "config/split" its shards, each its rows.
+    group: rows of a row group. counted: the number of rows in the card where it is to be wrong."""
     shards = {
         f"{part}-{i:05}.parquet": parquet(rows, group) for part, found in parts.items() for i, rows in enumerate(found)
     }

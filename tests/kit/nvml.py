@@ -25,7 +25,7 @@ GPU_IS_LOST, DRIVER_NOT_LOADED, FUNCTION_NOT_FOUND = "!15", "!9", "!13"
 
 
 def card(index: int, name: str, total_mib: int, used_mib: int, capability: str = "8.9", **more: object) -> Scenario:
-    """A card that answers everything, with no process on it."""
+    """Return the scenario of a card that answers every call, with no process on it."""
     fields = {
         "name": name,
         "uuid": f"GPU-00000000-0000-0000-0000-00000000000{index}",
@@ -52,7 +52,7 @@ def cards(*each: Scenario) -> Scenario:
 
 
 def dead(scenario: Scenario, index: int = 0) -> Scenario:
-    """The scenario after a card fell off the bus: its handle is still given, whatever is asked of it fails."""
+    """Return the scenario after a card fell off the bus: its handle is still given, every call about it fails."""
     return {key: GPU_IS_LOST if key.startswith(f"{index}.") else value for key, value in scenario.items()}
 
 
@@ -70,7 +70,8 @@ MIG = cards(card(0, "NVIDIA A100-SXM4-40GB", 40960, 37, "8.0", mig=1))
 
 
 def compile(folder: Path) -> Path:
-    """folder, with libnvidia-ml.so.1 in it. Skips the test, with the reason, where that cannot be built or used."""
+    """Build libnvidia-ml.so.1 in folder and return folder. Skips the test, with the reason, where that cannot be built
+    or used."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if not sys.platform.startswith("linux") or compiler is None:
         pytest.skip("the fake NVML needs Linux and a C compiler")
@@ -80,7 +81,7 @@ def compile(folder: Path) -> Path:
 
 
 def write(file: Path, scenario: Scenario) -> Path:
-    """Replaced whole: a reader sees the old cards or the new ones."""
+    """Replace the file whole: a reader sees the old cards or the new ones."""
     aside = file.with_suffix(".part")
     aside.write_text("".join(f"{key} {value}\n" for key, value in scenario.items()), "utf-8")
     return aside.replace(file)

@@ -34,12 +34,12 @@ def _cell(reference: str, value: object) -> str:
 
 
 def column(number: int) -> str:
-    """A, B, ..., Z, AA, ..."""
+    """Return a column's name: A, B, ..., Z, AA, ..."""
     return (column(number // 26 - 1) if number >= 26 else "") + chr(65 + number % 26)
 
 
 def xlsx(sheets: Sheets, hidden: Iterable[str] = (), merged: Iterable[str] = (), raw_rows: str = "") -> bytes:
-    """merged, raw_rows: of every sheet."""
+    """Return a workbook. merged: ranges of cells, raw_rows: XML of more rows; both for every sheet."""
     listed = ""
     for i, name in enumerate(sheets, 1):
         state = ' state="hidden"' if name in hidden else ""

@@ -23,7 +23,8 @@ elif verb == "run": print("\\x1b[?25l\\x1b[1G\u2819 \\x1b[K\\x1b[1G\u2839 \\x1b[
 
 
 def script(folder: Path, behaviour: str = GOOD) -> Path:
-    """An executable in folder, of the name that Ollama's has; what it is asked is kept beside it in `asked`."""
+    """Write an executable of the name that Ollama's has into folder; its arguments are recorded beside it in
+    `asked`."""
     folder.mkdir(exist_ok=True)
     head = (
         "import sys, time, pathlib\nsys.stdout.reconfigure(encoding='utf-8')\nhere, verb, words = "
@@ -45,5 +46,5 @@ def script(folder: Path, behaviour: str = GOOD) -> Path:
 
 
 def instead(verb: str, behaviour: str) -> str:
-    """GOOD, but for what it does when asked for verb."""
+    """Return GOOD with another behaviour for one verb."""
     return f"if verb == {verb!r}:\n    {behaviour}\nelse:\n    " + GOOD.strip().replace("\n", "\n    ")

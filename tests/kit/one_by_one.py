@@ -21,7 +21,7 @@ BEGUN = re.compile(r"^(tests/\S+?\.py)::(.+?) *$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Row:
-    """What came of one file. is_whole: pytest came to its end."""
+    """The result of one file. is_whole: pytest ended by itself, and not by a crash."""
 
     file: str
     passed: int
@@ -33,7 +33,7 @@ class Row:
 
     @classmethod
     def of_log(cls, file: str, said: str, code: int | None, seconds: float) -> Row:
-        """code: pytest's exit status, None where it was ended for its time."""
+        """said: pytest's output. code: its exit status, None where it was ended for its time."""
         counts = Counter(word for _, _, word in ENDED.findall(said))
         failed = counts["FAILED"] + counts["ERROR"]
         is_whole = code in (0, 1, 5) and (code != 1 or failed > 0)
@@ -70,7 +70,8 @@ HEAD = "| file | passed | failed | skipped | seconds | why |\n|---|---|---|---|-
 def walk(
     files: Sequence[str], run: Callable[[str, bool, Path], int | None], full: bool, results: Path, heading: str
 ) -> bool:
-    """One after the other; the table grows as they end. Whether all was well."""
+    """Run files one after the other, write each log and the growing table.md into results, and return whether all
+    passed."""
     results.mkdir(parents=True)
     rows: list[Row] = []
     for file in files:
@@ -91,13 +92,13 @@ def walk(
 
 
 def pytest_of(file: str, *more: str) -> list[str]:
-    """Arguments of the interpreter."""
+    """Return the interpreter's arguments that run file's tests."""
     return ["-m", "pytest", file, "-v", "--color=no", "-p", "no:cacheprovider", *more]
 
 
 def ended(command: Sequence[str], environment: Mapping[str, str], limit_s: float, log: Path) -> int | None:
-    """The exit status of a command in the project's folder, None where it was ended after limit_s. log: all its
-    output."""
+    """Run a command in the project's folder and return its exit status, None where it was ended after limit_s. log:
+    gets all its output."""
     with open(log, "wb") as output:
         try:
             done = subprocess.run(
@@ -115,7 +116,7 @@ def ended(command: Sequence[str], environment: Mapping[str, str], limit_s: float
 
 
 def starter_folder() -> Path:
-    """The starter model, which all files share; it is made where it is missing."""
+    """Return the starter model's folder, which all files share; it is made where it is missing."""
     return starter.ensure(Workspace.open(cache()).models, lambda stage, progress: None, lambda: None).absolute()
 
 

@@ -1,4 +1,4 @@
-"""The page as a browser has it that has opened all of its tabs."""
+"""A page as in a browser that has opened all of its tabs."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ FIRST, AFTER_LAST = 20_000, 32_000
 
 
 def free_port(host: str = "127.0.0.1", in_a_row: int = 1) -> int:
-    """The first of in_a_row free ports, at an address of this PC."""
+    """Return the first of in_a_row free ports, at an address of this PC."""
     while True:
         first = SystemRandom().randrange(FIRST, AFTER_LAST)
         with ExitStack() as held, suppress(OSError):

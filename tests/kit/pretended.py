@@ -121,8 +121,8 @@ CASES = (
 
 
 @dataclass
-class Seen:
-    """Of a step of one micro-batch. launches: a layer's, by phase. waits: by place. copies: to the card. mixed:
+class Observed:
+    """What a step of one micro-batch did. launches: per layer, by phase. waits: by place. copies: to the card. mixed:
     operations with tensors of both devices. gradients: their dtypes and devices."""
 
     launches: dict[str, float] = field(default_factory=dict)
@@ -149,7 +149,8 @@ COPIES = {ATEN._to_copy.default, ATEN.copy_.default}
 
 
 class Watch(TorchDispatchMode):
-    """Counts while it is entered. Every yes-or-no question about data is answered with no: rows have padding."""
+    """Counts operations while it is entered. A tensor without data is read as False, 1 or 1.0, so that rows count as
+    padded."""
 
     def __init__(self, pins: int):
         super().__init__()
@@ -157,7 +158,7 @@ class Watch(TorchDispatchMode):
         self.begin()
 
     def begin(self) -> None:
-        """Forget what was seen so far."""
+        """Reset the counts."""
         self.launches, self.waits = Counter[str](), Counter[str]()
         self.copies, self.mixed, self.updates = 0, list[str](), False
         self._list: FrameType | None = None
@@ -210,7 +211,8 @@ class Watch(TorchDispatchMode):
             self.waits[_place()] += 1
 
     def _note_mixed(self, operation: Any, given: Sequence[torch.Tensor]) -> None:
-        """A number in RAM, of no dimension, is an argument of a kernel."""
+        """Note an operation on tensors of both devices; a number of no dimension in RAM is a kernel's argument and not
+        noted."""
         if operation not in COPIES and len({each.device.type for each in given if each.dim() or _is_on_card(each)}) > 1:
             self.mixed.append(f"{operation} at {_place()}")
 
@@ -229,8 +231,9 @@ def _views(operation: Any) -> bool:
 
 
 def _kernels(operation: Any, args: Any) -> int:
-    """Of more than UNPACKED_ROWS rows, bitsandbytes unpacks the matrix and multiplies; before that the scales, if they
-    are packed too, and adds their mean (bitsandbytes/backends/cuda/ops.py)."""
+    """Return an operation's kernels on the card. Of more than UNPACKED_ROWS rows, bitsandbytes unpacks the matrix and
+    multiplies; before that the scales, if they are packed too, and adds their mean
+    (bitsandbytes/backends/cuda/ops.py)."""
     if operation in (ATEN.select_backward.default, ATEN.slice_backward.default):
         return 2  # zeros, and the gradient copied into them
     if not str(operation).startswith("bitsandbytes.gemm_4bit"):
@@ -251,7 +254,7 @@ def _frame_of(name: str) -> FrameType | None:
 
 
 def _place() -> str:
-    """File and function of the innermost code that is neither torch's nor this file."""
+    """Return file and function of the innermost code that is neither torch's nor this file."""
     for frame in _frames():
         path = Path(frame.f_code.co_filename)
         name = path.as_posix().rpartition("site-packages/")[2] if "site-packages" in path.parts else ""
@@ -281,7 +284,7 @@ class Backend(backend_registration._DummyBackendModule):
 
 
 class AtOnce:
-    """For the thread that copies offloaded layers: a FakeTensorMode belongs to one thread."""
+    """Replaces the thread that copies offloaded layers by calls at once: a FakeTensorMode belongs to one thread."""
 
     def submit(self, function: Callable[..., Any], *given: Any) -> Future[Any]:
         done: Future[Any] = Future()
@@ -290,7 +293,7 @@ class AtOnce:
 
 
 def register() -> None:
-    """For the rest of this process."""
+    """Register the backend, for the rest of this process."""
     backend_registration._setup_privateuseone_for_python_backend("card", Backend())
     FakeTensorMode.avoid_device_init = True
     AttentionInterface.register(attention.NAME, attention.packed_sdpa)
@@ -300,8 +303,8 @@ def register() -> None:
     masking_utils.is_tracing = lambda tensor=None: False
 
 
-def seen_of(case: Case) -> Seen:
-    """Of two steps: what a layer takes is the difference that one more makes, or one more of each kind."""
+def observe(case: Case) -> Observed:
+    """Return what a step of case does. A layer's launches are the difference between steps of two depths."""
     period = len(set(FAMILIES[case.family].get("layer_types", "?")))
     least = 3 if case.offload == "layers" else period  # two would stay in the two buffers
     first, second = (_watched(case, depth) for depth in (least, least + period))
@@ -311,7 +314,7 @@ def seen_of(case: Case) -> Seen:
     return replace(second, launches=of_layer)
 
 
-def _watched(case: Case, depth: int) -> Seen:
+def _watched(case: Case, depth: int) -> Observed:
     for kept in vars(varlen).values():
         getattr(kept, "cache_clear", lambda: None)()
     runs = {"packed": varlen._torch_kernel, "efficient": varlen._efficient}.get(case.rows)
@@ -334,15 +337,15 @@ def _watched(case: Case, depth: int) -> Seen:
             watch.begin()
             with neftune.noise(tuned, 5.0 if case.noise else None):
                 gradients = _trained(step, watch, case)
-            seen = Seen(dict(watch.launches), dict(watch.waits), watch.copies, watch.mixed, gradients)
+            seen = Observed(dict(watch.launches), dict(watch.waits), watch.copies, watch.mixed, gradients)
             step.release()
     replaced.release()
     return seen
 
 
 def _trained(step: Step, watch: Watch, case: Case) -> list[str]:
-    """One step of one micro-batch, as core/training/trainer makes it. Returns the dtypes and devices of its
-    gradients."""
+    """Compute and apply one step of one micro-batch, as core/training/trainer does. Returns the dtypes and devices of
+    its gradients."""
     try:
         step.compute([_rows(case)], 1e-4)
     except RuntimeError:
@@ -356,7 +359,7 @@ def _trained(step: Step, watch: Watch, case: Case) -> list[str]:
 
 
 def _tuned(case: Case, depth: int) -> Any:
-    """The model with its adapter, on the device meta."""
+    """Return the model with its adapter, on the device meta."""
     kinds = FAMILIES[case.family].get("layer_types")
     values = (
         COMMON
@@ -397,7 +400,7 @@ def _step(case: Case, tuned: Any) -> Step:
 
 
 def _materialize(tuned: Any) -> None:
-    """Every tensor of the device meta gets one of the card; tied ones stay tied."""
+    """Replace every tensor of the device meta by one of the card; tied ones stay tied."""
     new: dict[int, torch.nn.Parameter] = {}
 
     def on_card(parameter: torch.nn.Parameter) -> torch.nn.Parameter:
@@ -443,14 +446,14 @@ Layers = Sequence[torch.nn.Module]
 
 @dataclass(frozen=True)
 class Fault:
-    """seen_as: devices, gradients, waits or launches."""
+    """seen_as: what shows it: devices, gradients, waits or launches."""
 
     seen_as: str
     plant: Callable[[Layers], None]
 
 
 def _after_each(do: Callable[[torch.Tensor], object]) -> Callable[[Layers], None]:
-    """Done with the output of every layer."""
+    """Return a plant that calls do with the output of every layer."""
 
     def hook(module: torch.nn.Module, args: Any, output: torch.Tensor) -> None:
         do(output)
@@ -484,7 +487,7 @@ PLANTED = {
 
 
 class Elsewhere:
-    """A process that registers the backend and sees cases, one after the other; as a context."""
+    """Context manager: another process that registers the backend and runs cases, one after the other."""
 
     def __enter__(self) -> Elsewhere:
         command = [sys.executable, "-m", "tests.kit.pretended", "listen"]
@@ -503,21 +506,22 @@ class Elsewhere:
         with self._process:
             self._process.kill()
 
-    def seen_of(self, case: Case) -> Seen:
-        """Raises AssertionError with what the other process printed last, if it could not run the case."""
+    def observe(self, case: Case) -> Observed:
+        """Return what a step of case does there. Raises AssertionError with that process's traceback if it could not
+        run the case."""
         assert self._process.stdin and self._process.stdout
         self._process.stdin.write(json.dumps(asdict(case)) + "\n")
         self._process.stdin.flush()
         answer = json.loads(self._process.stdout.readline() or '{"failed": "the process is gone"}')
         assert "failed" not in answer, answer["failed"]
-        return Seen(**answer)
+        return Observed(**answer)
 
 
 def listen() -> None:
-    """A line of Case's fields -> a line of Seen's, or {"failed": traceback}."""
+    """Answer each line of Case's fields with a line of Observed's, or {"failed": traceback}."""
     for line in sys.stdin:
         try:
-            answer = asdict(seen_of(Case(**json.loads(line))))
+            answer = asdict(observe(Case(**json.loads(line))))
         except Exception:  # noqa: BLE001 - whatever it is, the test shows it
             answer = {"failed": traceback.format_exc()}
         print(json.dumps(answer), flush=True)
@@ -528,7 +532,7 @@ def write() -> None:
     kept = {}
     print("| case | launches a layer, forward | backward | copies to the GPU | waits |\n|---|--:|--:|--:|--:|")
     for case in CASES:
-        seen = seen_of(case)
+        seen = observe(case)
         kept[case.name] = seen.launches
         cells = (case.name, *(f"{count:g}" for count in seen.launches.values()), seen.copies, sum(seen.waits.values()))
         print("|", " | ".join(map(str, cells)), "|", flush=True)

@@ -1,7 +1,6 @@
-"""The hub of the tests, as one that also takes: whose token it is, a repository made, large files, one commit. As the
-real one answers to huggingface_hub 2.4 without Xet (HF_HUB_DISABLE_XET). What was sent lies in `stored` by its sha256,
-whatever becomes of the commit.
-"""
+"""The hub of the tests, with uploads: owner of a token, new repository, large files, commit. It answers as the real one
+does to huggingface_hub 2.4 without Xet (HF_HUB_DISABLE_XET). What was uploaded stays in `stored` by its sha256, even if
+the commit fails."""
 
 from __future__ import annotations
 
@@ -40,7 +39,7 @@ class TakingHub(FakeHub):
         self.rows.append({"id": name, "private": private})
 
     def steps(self) -> list[str]:
-        """What was asked, a word each."""
+        """Return the steps of an upload that were requested, in order."""
         words = {
             "create": "/api/repos/create",
             "batch": "/objects/batch",
@@ -62,7 +61,7 @@ class TakingHandler(Handler):
         return self._json({"name": "anna", "auth": {"accessToken": {"role": self.fake.role}}})
 
     def _begin(self, step: str) -> bool:
-        """Noted, and refused where it is to be."""
+        """Record the request; False where it was refused or got no answer, as the test has set."""
         hub = self.fake
         hub.requests.append(f"{self.command} {unquote(urlsplit(self.path).path)}")
         hub.tokens.append(self.headers.get("Authorization"))
@@ -174,7 +173,7 @@ class TakingHandler(Handler):
 
 
 def _oid(content: bytes, is_large: bool) -> str:
-    """As git names it, or by its sha256."""
+    """Return a file's id on the hub: its sha256 if it is large, else git's."""
     return (
         hashlib.sha256(content).hexdigest()
         if is_large

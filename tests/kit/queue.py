@@ -25,7 +25,7 @@ def order(*runs: str | QueuedRun, **changes: object) -> Order:
 
 # ---- the supervisor, with workers that are scripted ----------------------------------------------
 class FakeWorker:
-    """What the supervisor sees of a worker: run.lock is held, states are written, Stop and Pause are heard."""
+    """A worker as the supervisor observes it: holds run.lock, writes states, obeys Stop and Pause."""
 
     pid = None
 
@@ -57,7 +57,7 @@ class FakeWorker:
 
 
 class World:
-    """A supervisor that is driven by hand: look() is what its thread does four times a second."""
+    """A supervisor without its thread: look() does what the thread does four times a second."""
 
     def __init__(self, space: Workspace, monkeypatch: pytest.MonkeyPatch):
         self.space, self.workers = space, []
@@ -68,7 +68,7 @@ class World:
         self.open()
 
     def open(self) -> None:
-        """The app starts, also once more."""
+        """Start the app, or start it again."""
         self._patch.setattr("core.queue.supervisor.spawn_worker", self._spawn)
         turns = Turns(
             self.space,
@@ -86,13 +86,13 @@ class World:
         return self.workers[-1]
 
     def submit(self, name: str, seed: int | None = None, **how: object) -> RunFolder:
-        """Each name has settings of its own."""
+        """Queue a run whose settings differ by name."""
         train = {"seed": ord(name[0]) if seed is None else seed}
         recipe = Recipe.parse({"name": name, "data": {"source": "sample:pirate_answers"}, "train": train})
         return self.supervisor.submit(plan.resolve(recipe, name, False), **how)
 
     def look(self, after_s: float = 0.0) -> str | None:
-        """after_s later; the name of what is at work then."""
+        """Look after_s later, and return the name of the run that is then training."""
         self.time += after_s
         for _ in range(3):  # one to see the end, one to begin the next, one more that must change nothing
             self.supervisor._look()

@@ -1,4 +1,4 @@
-"""Several ranks of a test: rank 0 is this process, the others are threads with a model of their own, or processes, as
+"""Several ranks in a test: rank 0 is this process, the others are threads with a model of their own, or processes, as
 torchrun's agent would start them: `python -m tests.kit.ranks MODEL MEETING BEFORE`."""
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def tuned_of(model: Path, recipe: Recipe) -> Any:
 
 
 class OfThreads(Ranks):
-    """What ranks say to each other before the first step goes by torch's default group, which a process has once."""
+    """Ranks on threads. Their exchange before the first step is skipped: it needs torch's default group, of which a
+    process has one."""
 
     def exchange(self, **mine: Any) -> list[dict[str, Any]]:
         return [mine] * self.size
@@ -47,7 +48,7 @@ class OfThreads(Ranks):
 def in_threads(
     folder: Path, model: Path, recipe: Recipe, count: int, spoil: Callable[[SharedStep], None] = lambda step: None
 ) -> Iterator[tuple[Ranks, list[SharedStep]]]:
-    """Rank 0's end, and the steps of the others. spoil: what is done to each of those before it serves."""
+    """Yield rank 0's end, and the steps of the others. spoil: called with each of those before it serves."""
     folder.mkdir(parents=True, exist_ok=True)
     steps = [
         SharedStep.on(OfThreads(rank, count, None, None), "", tuned_of(model, recipe), recipe, FP32, 0)
@@ -75,7 +76,7 @@ def in_threads(
 def in_processes(
     folder: Path, model: Path, recipe: Recipe, count: int, before: str = ""
 ) -> Iterator[tuple[Ranks, list[subprocess.Popen[bytes]]]]:
-    """Rank 0's end, and the processes of the others. before: Python that is carried out in each of those first."""
+    """Yield rank 0's end, and the processes of the others. before: Python that each of those runs first."""
     folder.mkdir(parents=True, exist_ok=True)
     meeting = folder / "meeting"
     meeting.unlink(missing_ok=True)

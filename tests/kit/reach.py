@@ -3,8 +3,8 @@
 A node is a top-level function, class or constant of a module: ("core.files", "write"). It uses the nodes that its
 source names, the modules whose names it holds as text (a process is started by `python -m core.training.worker`), the
 fixtures that its parameters name, and the data files that it names. A test is as far from a change as the number of
-modules between them.
-What no source names is missed: an attribute made by setattr, a file whose name is put together at run time.
+modules between them. What no source names is missed: an attribute made by setattr, a file whose name is put together at
+run time.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 @dataclass
 class Definition:
-    """What the statements that define one name use. dump: their syntax, without places and comments."""
+    """What the statements that define a name use. dump: their syntax, without places and comments."""
 
     names: set[tuple[str, ...]] = field(default_factory=set)  # ("files", "write") for files.write
     texts: set[str] = field(default_factory=set)
@@ -40,7 +40,7 @@ class Definition:
     dump: str = ""
 
     def add(self, statement: ast.stmt) -> dict[str, Node]:
-        """The imports inside statement are its module's: name -> what it stands for."""
+        """Add what statement uses, and return the names that its imports bind, which count as its module's."""
         aliases: dict[str, Node] = {}
         for node in ast.walk(statement):
             if isinstance(node, ast.Name | ast.Attribute):
@@ -108,7 +108,7 @@ def dotted(node: ast.expr) -> tuple[str, ...]:
 
 
 class Project:
-    """The modules of a checkout, and who uses whom."""
+    """The modules of a checkout, and which definitions use which."""
 
     def __init__(self, root: Path):
         self.root = root
@@ -127,7 +127,7 @@ class Project:
 
     @cached_property
     def users(self) -> dict[Node, set[Node]]:
-        """Node -> the nodes that use it."""
+        """For each node the nodes that use it."""
         users: dict[Node, set[Node]] = defaultdict(set)
         for module in self.modules.values():
             fixtures = self._fixtures_of(module)
@@ -146,7 +146,7 @@ class Project:
 
     @cached_property
     def holders(self) -> dict[str, set[Node]]:
-        """Text -> the definitions that hold it."""
+        """For each text the definitions that hold it."""
         holders: dict[str, set[Node]] = defaultdict(set)
         for module in self.modules.values():
             for name, definition in module.definitions.items():
@@ -155,8 +155,8 @@ class Project:
         return holders
 
     def _fixtures_of(self, module: Module) -> dict[str, tuple[Node, bool]]:
-        """Fixtures that a test of module may name: its own, and those of the conftest.py of its folder and the folders
-        above."""
+        """Return the fixtures that a test of module may name, and whether each is autouse: its own, and those of the
+        conftest.py of its folder and the folders above."""
         if not module.name.startswith("tests."):
             return {}
         parts = module.name.split(".")
@@ -193,7 +193,7 @@ class Project:
             yield self._resolved(*module.aliases[names[0]], *names[1:])
 
     def _resolved(self, module: str, name: str, *rest: str) -> Node:
-        """The definition that `module.name.rest` means: through submodules and names that a module has by import
+        """Return the definition that `module.name.rest` means: through submodules and names that a module has by import
         itself."""
         inside = module if name == ALL else f"{module}.{name}"
         if inside in self.modules:
@@ -204,15 +204,15 @@ class Project:
         return module, name
 
     def _started(self, text: str) -> Iterator[Node]:
-        """The module that a process is started with, where text is its name."""
+        """Yield the module that a process is started with, where text is its name."""
         for name in (f"{text}.__main__", text):
             if name in self.modules and (name != text or "." in text):
                 yield name, ALL
                 return
 
     def distances(self, changed: Mapping[Node, int]) -> dict[Node, int]:
-        """Every node that changed reaches -> the number of modules between. Within a module a step costs nothing.
-        changed: node -> the distance at which it begins."""
+        """Return every node that changed reaches, with the number of modules between; within a module a step costs
+        nothing. changed: node -> the distance at which it begins."""
         distance = dict(changed)
         waiting = deque(sorted(distance, key=distance.__getitem__))
         while waiting:
@@ -225,7 +225,8 @@ class Project:
         return distance
 
     def tests(self, changed: Mapping[Node, int]) -> dict[str, int]:
-        """Test of the gate as pytest names it, without parameters -> its distance from changed."""
+        """Return each test of the gate that changed reaches, as pytest names it without parameters, with its
+        distance."""
         return {
             f"{self.modules[module].path}::{name}": length
             for (module, name), length in self.distances(changed).items()
@@ -237,7 +238,7 @@ class Project:
 
 
 class Change:
-    """What differs between a commit and the files as they are now."""
+    """The difference between a commit and the files as they are now."""
 
     def __init__(self, project: Project, base: str):
         self.project, self.base = project, base
@@ -268,7 +269,8 @@ class Change:
         return nodes
 
     def of(self, path: str) -> set[Node]:
-        """The definitions that differ, or those that name a data file or a sentence."""
+        """Return the definitions of a file that differ; of a data file or a catalogue those that name it or a differing
+        sentence."""
         before, now = self._before(path), self._now(path)
         if path.endswith(".py"):
             return changed_definitions(path, before, now)
@@ -281,8 +283,8 @@ class Change:
 
 
 def changed_definitions(path: str, before: str, now: str) -> set[Node]:
-    """By their syntax, so that a comment or a line break changes nothing. Where statements that define nothing differ:
-    all of them."""
+    """Return the definitions that differ in syntax, so that a comment or a line break changes nothing; every one that
+    uses a changed import too."""
     try:
         old, new = Module.parse(path, before, with_dumps=True), Module.parse(path, now, with_dumps=True)
     except SyntaxError:
@@ -298,8 +300,8 @@ def changed_definitions(path: str, before: str, now: str) -> set[Node]:
 
 
 def changed_keys(path: str, before: str, now: str) -> set[str]:
-    """Keys of a catalogue whose sentence differs. A file is named like the first part of its keys, or has a section for
-    each."""
+    """Return the keys of a catalogue whose sentence differs. A file is named like the first part of its keys, or has a
+    section for each."""
     section = "" if Path(path).parent.name == "locales" else f"{Path(path).stem}."
     old, new = (flat(yaml.safe_load(text) or {}) for text in (before, now))
     return {section + key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
@@ -317,8 +319,8 @@ def flat(tree: dict) -> dict[str, str]:
 
 
 def names_of_file(path: str) -> set[str]:
-    """What code may call a data file: the end of its path, its name with or without its kind (a page of the docs:
-    with), or the folder that is read whole."""
+    """Return what code may call a data file: the end of its path, its name with or without its kind (a page of the
+    docs: with), or the folder that is read whole."""
     parts = Path(path).parts
     stem = set() if path.endswith(".md") else {Path(path).stem}
     return {"/".join(parts[start:]) for start in range(len(parts))} | stem | {parts[-2] if len(parts) > 1 else path}

@@ -1,4 +1,4 @@
-"""What the kit's trainers draw and judge with: token numbers for words, and judges in this process."""
+"""Stand-ins for training by rewards: a tokenizer whose words are numbers, and judges in this process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ JUDGES = [{"kind": "contains", "none_of": [str(number) for number in range(50, 9
 
 
 class Numbers:
-    """A tokenizer whose words are the numbers of the tokens."""
+    """A tokenizer that writes each token as its number."""
 
     stop_ids = frozenset(STOP)
 

@@ -1,4 +1,4 @@
-"""A run folder written by hand, as the worker would: for pages and tests that need no model."""
+"""Run folders written as the worker would write them: for pages and tests that need no model."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class ScriptedRun:
     def to(
         self, state: State, message: Message | None = None, advice: Message | None = None, **changes: object
     ) -> ScriptedRun:
-        """Through every state on the way to `state`."""
+        """Go through every state on the way to `state`."""
         for move in PATHS[state]:
             status = self.run.status()
             if list(PATHS[state]).index(move) < (
@@ -102,8 +102,8 @@ class ScriptedRun:
         self.run.write_status(status.model_copy(update={"step": self.step, "total_steps": self.total_steps, **changes}))
 
     def train(self, steps: int, nonfinite_at: int | None = None, seconds_left: float | None = 60.0) -> ScriptedRun:
-        """Some steps of a loss that falls, each with every number that a worker writes; each tenth with an evaluation
-        and a look at the memory."""
+        """Write steps with a falling loss and every other number of a worker; each tenth also an evaluation and the
+        memory in use. nonfinite_at: a step whose loss is NaN."""
         of_pairs = self._of_pairs if self.run.recipe().train.compares else lambda step, before: {}
         for step in range(self.step + 1, self.step + steps + 1):
             loss = 2.4 * math.exp(-step / 25) + 0.4 + 0.12 * math.sin(step * 1.7)
@@ -130,7 +130,7 @@ class ScriptedRun:
         return self
 
     def _of_pairs(self, step: int, before: str) -> dict[str, float]:
-        """Of a run that compares answers: the better one is ahead more and more often."""
+        """Return the numbers of a run that compares answers: the better one is ahead more and more often."""
         ahead = 2 * (1 - math.exp(-step / 30))
         told = {
             "rewards/accuracies": 0.5 + ahead / 4,
@@ -141,7 +141,7 @@ class ScriptedRun:
         return {before + name: value for name, value in told.items()}
 
     def film(self, *steps: int) -> ScriptedRun:
-        """Two prompts, and what became of their answers at these steps."""
+        """Write two sample prompts, and their answers at these steps."""
         asked = [
             {"source": "kept_apart", "turns": [{"role": "user", "content": "What is a lantern?"}],
                 "answer": "Arr, matey! A light in the dark. Yo-ho-ho!"},
@@ -166,7 +166,7 @@ class ScriptedRun:
         return self
 
     def save(self, step: int) -> Path:
-        """A checkpoint that looks whole; nothing can be gone on from."""
+        """Write a checkpoint that looks whole; no run can go on from it."""
         folder = self.run.path / "checkpoints" / f"checkpoint-{step:06d}"
         for part in checkpoints.PARTS:
             (folder / part).parent.mkdir(parents=True, exist_ok=True)
@@ -176,12 +176,12 @@ class ScriptedRun:
 
 
 def with_settings(recipe: Recipe, *settings: str) -> Recipe:
-    """recipe with `train.seed=7` and the like, as a command's --set gives them."""
+    """Return recipe with settings like `train.seed=7`, as a command's --set gives them."""
     return Recipe.parse(apply_settings(recipe.model_dump(mode="json", exclude_unset=True), list(settings)))
 
 
 def trained(workspace: Workspace, name: str) -> RunFolder:
-    """An ended run with a small adapter that is one."""
+    """Return a completed run with a small, readable adapter."""
     config = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "base_model_name_or_path": "starter"}
     weights = {f"m.lora_{side}.weight": numpy.zeros(shape, "float32") for side, shape in (("A", (8, 4)), ("B", (4, 8)))}
     with ScriptedRun(workspace, name) as run:
@@ -194,7 +194,7 @@ def trained(workspace: Workspace, name: str) -> RunFolder:
 
 
 def ended(workspace: Workspace, name: str, steps: int) -> RunFolder:
-    """A run that is done, without an adapter."""
+    """Return a completed run without an adapter."""
     with ScriptedRun(workspace, name, total_steps=steps) as run:
         run.to(State.RUNNING).train(steps).to(State.COMPLETED, msg("run.completed", step=steps))
     return run.run

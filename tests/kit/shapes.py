@@ -1,4 +1,4 @@
-"""config.json of models as their makers ship them, as far as a shape is read out of it."""
+"""Each model's config.json as its makers ship it, cut to the fields from which a shape is read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The house's own files, each parsed once in a process: many rules are looked for in all of them."""
+"""The project's own files, each parsed once in a process for all tests that check them."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""What our processes are started with, on a PC whose cards the real pynvml sees: `python -m tests.kit.spawns
+"""Records how the app starts its processes, on a PC whose cards the real pynvml reports: `python -m tests.kit.spawns
 WORKSPACE`.
 
-A line on its input {"run": id or null, "visible": what CUDA_VISIBLE_DEVICES is or null} is answered by a line: what a
-plan is for, what a step would be timed on, and CUDA_VISIBLE_DEVICES of each process that was started; nothing of ours
-runs in them. With "train": true the worker itself carries the run out, and its sentence is answered.
+An input line {"run": id or null, "visible": CUDA_VISIBLE_DEVICES or null} is answered by a line: the device of a plan,
+that of a timed step, and CUDA_VISIBLE_DEVICES of each process that was started; none of them runs our code. With
+"train": true the worker itself carries the run out, and the answer has its exit status and its message.
 """
 
 from __future__ import annotations

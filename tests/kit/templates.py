@@ -84,7 +84,7 @@ def template(name: str) -> ChatTemplate:
 
 
 def tokenizer_folder(folder: Path, starter: Path, name: str = "qwen3") -> Path:
-    """folder with the starter's tokenizer and a family's template."""
+    """Fill folder with the starter's tokenizer and a family's template, and return it."""
     folder.mkdir(parents=True, exist_ok=True)
     for file in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(starter / file, folder / file)

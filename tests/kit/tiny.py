@@ -20,9 +20,9 @@ ANEW = shutil.ignore_patterns("starter.json")  # the others are links
 def make(
     folder: Path, of_starter: Path, words: int = FEW_WORDS, layers: int = 2, spread: float = 0.02, width: int = 32
 ) -> Path:
-    """spread: of the random weights; with the usual one a model repeats a word, with 0.2 each of its tokens is another.
-    width: of its hidden states; bitsandbytes' library for CPUs reads a 4-bit matrix wrongly whose rows are no multiple
-    of 64 long."""
+    """Write a tiny model into folder. spread: of the random weights; with the usual one a model repeats a word, with
+    0.2 each of its tokens is another. width: of its hidden states; bitsandbytes' library for CPUs reads a 4-bit matrix
+    wrongly whose rows are no multiple of 64 long."""
     import torch
     from transformers import AutoModelForCausalLM, LlamaConfig
 
@@ -39,7 +39,8 @@ def make(
 
 
 def in_place_of_the_starter(workspace: Workspace, model: Path) -> Workspace:
-    """A workspace in which `starter` names model: a tiny one, where what it says does not matter."""
+    """Make `starter` name model in workspace, and return workspace: a tiny model, for tests in which its answers do not
+    matter."""
     folder = starter.folder(workspace.models)
     shutil.copytree(model, folder, copy_function=link_or_copy, ignore=ANEW, dirs_exist_ok=True)
     sizes = {file.name: file.stat().st_size for file in folder.iterdir()}
@@ -48,7 +49,7 @@ def in_place_of_the_starter(workspace: Workspace, model: Path) -> Workspace:
 
 
 def of_layers(layers: int, folder: Path) -> Path:
-    """A llama of so many layers, 64 wide, without a tokenizer."""
+    """Write a llama of so many layers, 64 wide, without a tokenizer."""
     import torch
     from transformers import AutoModelForCausalLM, LlamaConfig
 
@@ -63,8 +64,8 @@ def of_layers(layers: int, folder: Path) -> Path:
 
 
 def write_tokenizer(folder: Path, of_starter: Path, words: int) -> None:
-    """The starter's words are numbered in the order of their merges, after the special ones and the letters: every text
-    can be written."""
+    """Write the starter's tokenizer, cut to its first words. They are numbered in the order of their merges, after the
+    special ones and the letters, so every text can still be written."""
     whole = json.loads((of_starter / "tokenizer.json").read_text("utf-8"))
     model = whole["model"]
     merged = len(model["vocab"]) - len(model["merges"])

@@ -27,7 +27,7 @@ Numbers = dict[tuple[str, int], float]  # (kind, step) -> loss
 
 
 class Pausing:
-    """Stands where the reporter stands, and asks for a pause at the n-th sub-step."""
+    """Replaces the reporter, records the numbers, and asks for a pause at the n-th check."""
 
     def __init__(self, run: RunFolder, at: int | None = None) -> None:
         self.run, self.at, self.checks = run, at, 0
@@ -60,8 +60,8 @@ def rows(count: int) -> list[Encoded]:
 
 
 def pairs(count: int) -> list[Encoded]:
-    """Of prompts of two tokens, with answers of other lengths; for kto each third first one is a bad answer, and the
-    second another row's."""
+    """Return pairs of answers of other lengths to prompts of two tokens; for kto each third first one is a bad answer,
+    and the second another row's."""
     chance = torch.Generator().manual_seed(count)
 
     def side(start: list[int], length: int) -> list[int]:
@@ -77,7 +77,7 @@ def pairs(count: int) -> list[Encoded]:
 
 
 def tiny_base() -> Any:
-    """Made once; each copy leaves the random numbers where its making left them."""
+    """Return a copy of one tiny model, and set torch's random state to that after its making."""
     made, random = _tiny_base()
     torch.set_rng_state(random)
     return copy.deepcopy(made)
@@ -114,7 +114,7 @@ def trainer_of(
     rewards: dict | None = None,
     **train: Any,
 ) -> Trainer:
-    """In folder, at work on RECIPE with these settings besides."""
+    """Return a trainer in folder, for RECIPE with these settings on top."""
     sections = {
         "data": RECIPE["data"] | (data or {}),
         "adapter": {"r": 4} | (lora or {}),
@@ -127,15 +127,15 @@ def trainer_of(
 
 
 def added(base: Any, recipe: Recipe, run: RunFolder) -> Any:
-    """base with the recipe's adapter, the same each time."""
+    """Return base with the recipe's adapter, the same each time."""
     torch.manual_seed(1)
     will_restore = (run.path / "checkpoints").exists() and bool(run.checkpoints())
     return adapter.add(base, recipe.adapter, "tiny", None, will_restore)
 
 
 def assembled(tuned: Any, recipe: Recipe, reporter: Pausing, data: TrainingData | None = None, **more: Any) -> Trainer:
-    """As the worker puts it together, gone on from the newest checkpoint that an earlier attempt left in the reporter's
-    run."""
+    """Return a trainer put together as the worker does it, restored from the newest checkpoint in the reporter's run,
+    if any."""
     (reporter.run.path / "checkpoints").mkdir(parents=True, exist_ok=True)
 
     def save(target: Path) -> None:
@@ -155,8 +155,8 @@ def assembled(tuned: Any, recipe: Recipe, reporter: Pausing, data: TrainingData 
 def run_paused(
     make: Callable[[int | None], Trainer], pauses: Iterable[int], run: Callable[[Trainer], object] = Trainer.run
 ) -> Trainer:
-    """Each attempt is paused at its n-th sub-step; the one after the last pause runs to the end, and its reporter has
-    the numbers of all of them, each as the last attempt that reached it told it."""
+    """Make and run a trainer for each of pauses, paused there, and a last one to the end, which is returned. Its
+    reporter has the numbers of all, each from the last attempt that reached it."""
     told: dict[tuple[str, int], dict[str, float]] = {}
     numbers: Numbers = {}
     for at in [*pauses, None]:
@@ -173,7 +173,7 @@ def run_paused(
 
 
 def assert_same(trainer: Trainer, whole: Trainer, when: object = None) -> None:
-    """Every number that was told but the speed, and the adapter, bit for bit."""
+    """Assert equal numbers (all but the speed) and an equal adapter, bit for bit."""
     assert trainer.reporter.told == whole.reporter.told, when
     assert torch.equal(adapter_of(trainer), adapter_of(whole)), when
 
@@ -183,7 +183,7 @@ def adapter_of(trainer: Trainer) -> torch.Tensor:
 
 
 def stirred(tuned: Any) -> Any:
-    """As after some steps: with an adapter that changes the outputs."""
+    """Add random numbers to B, so that the adapter changes the outputs as after some steps, and return tuned."""
     torch.manual_seed(2)
     with torch.no_grad():
         for name, parameter in tuned.named_parameters():
@@ -193,12 +193,12 @@ def stirred(tuned: Any) -> Any:
 
 
 def gradients(tuned: Any) -> torch.Tensor:
-    """All gradients of the adapter, which are cleared."""
+    """Return all gradients of the adapter in one vector, and clear them."""
     collected = torch.cat([p.grad.flatten() for p in tuned.parameters() if p.requires_grad])
     tuned.zero_grad()
     return collected
 
 
 def losses(run: RunFolder) -> dict[int, float]:
-    """By step, each as the last attempt that reached it had it."""
+    """Return the loss by step, each from the last attempt that reached it."""
     return {line["step"]: line["loss"] for line in run.all_metrics() if line["kind"] == "train"}

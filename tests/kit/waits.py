@@ -1,4 +1,4 @@
-"""Waiting for something to be so, never for a time."""
+"""Waits for a condition, never for a time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PATIENCE = float(os.environ.get("LORA_GARAGE_TEST_PATIENCE", "1"))
 
 
 def wait_until(condition: Callable[[], object], timeout_s: float = 30.0, every_s: float = 0.01) -> object:
-    """The first true answer of condition, asked each every_s; the test fails when there is none within timeout_s, times
+    """Return the first true result of condition, called each every_s; fails when there is none within timeout_s, times
     PATIENCE."""
     timeout_s *= PATIENCE
     end = time.monotonic() + timeout_s

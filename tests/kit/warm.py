@@ -68,7 +68,8 @@ START_S = 120.0
 
 
 def may_fork() -> bool:
-    """Not where a card is: importing bitsandbytes initializes CUDA, which no forked process can use after that."""
+    """Return whether this PC can fork processes and has no card: importing bitsandbytes initializes CUDA, which no
+    forked process can use after that."""
     return hasattr(os, "fork") and not gpu.probe().cards
 
 
@@ -79,7 +80,7 @@ def kind_of(command: Any) -> str | None:
 
 
 class Warm:
-    """The asking side of one server, for all threads of a process."""
+    """This process's connection to one server, for all its threads."""
 
     def __init__(self, address: str, environment: Mapping[str, str]):
         self.address, self.environment = address, dict(environment)
@@ -95,7 +96,7 @@ class Warm:
                 time.sleep(POLL_S)
 
     def takes(self, module: str, environment: Mapping[str, str] | None) -> bool:
-        """Whether libraries would have read the same settings; None: this process's own environment."""
+        """Return whether the server read its libraries with the same settings; environment None: this process's own."""
         given = os.environ if environment is None else environment
         read = READ_EARLY_BY_PAGES if module in KINDS["web"] else READ_EARLY
         early = {name for name in {*given, *self.environment} if name.startswith(read)}
@@ -112,8 +113,8 @@ class Warm:
         return json.loads(answer)
 
     def code(self, number: int) -> int | None:
-        """The exit status of what was forked, None while it runs. After `close` nobody is there who could tell: it
-        counts as running, as a worker does that lives on."""
+        """Return the exit status of a forked process, None while it runs. After `close` nobody can tell: it counts as
+        running, as a worker does that lives on."""
         with self._guard:
             return None if self._socket.fileno() < 0 else self._asked({"code": number})["code"]
 
@@ -123,7 +124,7 @@ class Warm:
 
 
 class Servers:
-    """One of each kind, begun when first asked for; `environments`: what each is begun with. What is forked knows the
+    """A server of each kind, started when first used; `environments`: the environment of each. Forked processes get the
     addresses."""
 
     def __init__(self, environments: Mapping[str, Mapping[str, str]]):
@@ -134,7 +135,8 @@ class Servers:
         self._guard = threading.Lock()
 
     def begin(self, kind: str) -> str:
-        """Its address; it may still be reading its libraries."""
+        """Start the server of a kind if there is none, and return its address; it may still be reading its
+        libraries."""
         address = str(Path(self._folder, kind))
         with self._guard:
             if kind not in self._begun:
@@ -214,7 +216,7 @@ class Popen(subprocess.Popen):
             os.close(each)
 
     def _file(self, place: int, wanted: Any, ours: list[int]) -> int:
-        """A descriptor for the child; ours: those to close once it has them."""
+        """Return a descriptor for the child. ours: collects those to close once it has them."""
         if wanted is None or wanted == subprocess.STDOUT:
             return place if wanted is None else wanted
         if wanted == subprocess.DEVNULL:
@@ -295,9 +297,9 @@ def read_libraries(kind: str) -> None:
     import pandas  # noqa: F401 - both are read as pyarrow makes its first array
     import pyarrow.pandas_compat  # noqa: F401
 
-    os.fsync = saved_at_once
+    os.fsync = no_fsync
     if kind != "torch":
-        PaceProbe.measured = told
+        PaceProbe.measured = fixed_pace
     if kind == "commands":
         import core.commands.__main__  # noqa: F401
 
@@ -335,14 +337,14 @@ def read_libraries(kind: str) -> None:
         import peft.tuners.lora.bnb  # noqa: F401 - as it finds the first adapter
 
 
-def saved_at_once(file: Any) -> None:
-    """In place of os.fsync: a save that waits for the disk takes four milliseconds, a run of eight steps makes 160.
-    What is killed leaves the same files; what comes in which order: tests/faults, in whose own process it is the real
-    one."""
+def no_fsync(file: Any) -> None:
+    """Replaces os.fsync by nothing: a save that waits for the disk takes four milliseconds, a run of eight steps makes
+    160. A kill leaves the same files; their order is tested by tests/faults, whose own process has the real one."""
 
 
-def told(probe: PaceProbe, step: StandIn) -> float:
-    """In place of PaceProbe.measured, and kept as that keeps it: what is told of other models stands in that file."""
+def fixed_pace(probe: PaceProbe, step: StandIn) -> float:
+    """Replaces PaceProbe.measured: returns PACE, and keeps it as that does, since the paces of other models are read
+    from that file."""
     known = files.read_object(probe._file)
     if probe._key(step) not in known:
         with suppress(OSError):  # of a drive that cannot be written
@@ -382,15 +384,15 @@ def main() -> None:
 
 
 class Children:
-    """What was forked here, each by a number of its own: a system gives a pid again, here after 32,768 others, and who
-    asks for the code of one that had it before would hear of the new one, or of the new one that it has ended."""
+    """The processes forked here, each by a number of its own: pids are given again, here after 32,768 others, and an
+    old one's exit status would be a new one's."""
 
     def __init__(self) -> None:
         self._alive: dict[int, int] = {}  # pid -> number
         self._codes: list[int | None] = []
 
     def add(self, pid: int) -> int:
-        """With SIGCHLD blocked since the fork."""
+        """Return the number of a new process. SIGCHLD is blocked since the fork."""
         self._alive[pid] = len(self._codes)
         self._codes.append(None)
         return self._alive[pid]
@@ -399,7 +401,7 @@ class Children:
         return self._codes[number]
 
     def reap(self) -> None:
-        """At once, so that nobody takes a process that has ended for one that lives."""
+        """Note the exit status of every process that has ended, at once, so that none of them still looks alive."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -411,7 +413,7 @@ class Children:
 
 
 def answer(asks: socket.socket, children: Children, ours: list[socket.socket]) -> bool:
-    """One message; False when that side is gone. ours: what a forked process does not keep."""
+    """Answer one message; False when that connection is closed. ours: sockets that a forked process closes."""
     try:
         said, files, _, _ = receive(asks)
         if not said:
@@ -447,8 +449,8 @@ def receive(asks: socket.socket) -> tuple[bytes, array.array, int, Any]:
 
 
 def read_hub_again() -> None:
-    """Which hub, where its files lie, and the other HF_ variables: huggingface_hub's constants, and who has taken one
-    as it loaded."""
+    """Read HF_ variables again (which hub, where its files lie): reload huggingface_hub's constants, and replace the
+    copies that other modules have taken."""
     import importlib
 
     hub = sys.modules.get("huggingface_hub.constants")
@@ -470,7 +472,7 @@ def read_hub_again() -> None:
 
 
 def call_yourself(command: list[str]) -> None:
-    """What this process's command line is for others: who looks for a worker by its run's id finds it. Linux."""
+    """Write command over this process's command line, by which others find a worker with its run's id. Linux."""
     if not sys.platform.startswith("linux"):
         return
     import ctypes
@@ -484,7 +486,7 @@ def call_yourself(command: list[str]) -> None:
 
 
 def child(asked: dict[str, Any], files: list[int]) -> None:
-    """As `python -m MODULE`: its end is the process's. Never returns."""
+    """Run as `python -m MODULE`, and end the process with its exit status. Never returns."""
     import atexit
     import random
     import runpy

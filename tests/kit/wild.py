@@ -1,9 +1,8 @@
-"""Data as people have it: every shape that docs/data.md tells of, as a small file of its real shape and what is learned
-of it.
+"""Data as people have it: every shape that docs/data.md describes, as a small file, and what is learned of it.
 
-becomes: an example each, its messages joined by " | " with the first letter of their roles; a text alone as it is; a
-prompt before " > " and its completion. A text in place of the list is a part of the sentence by which the file is
-refused. left: names of what is said to be left out.
+becomes: one text per example, its messages joined by " | " with the first letter of their roles; a text alone as it is;
+a prompt before " > " and its completion. If it is one text, the file is refused with a sentence that contains it. left:
+names of what is reported as left out.
 """
 
 from __future__ import annotations

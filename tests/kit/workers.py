@@ -1,4 +1,4 @@
-"""The workers that are at work, as the system knows them."""
+"""Workers that run, found in the system's list of processes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import psutil
 
 
 def at_work(module: str, about: str) -> list[int]:
-    """Processes `-m module ... about`. On Windows an environment's python.exe starts the real one with the same words:
-    that one counts."""
+    """Return the pids of processes `-m module ... about`. On Windows an environment's python.exe starts the real one
+    with the same arguments: that one counts."""
     found = {}
     for process in psutil.process_iter(["cmdline", "ppid"]):
         command = process.info["cmdline"] or []  # of one that ended and was not waited for: none
@@ -19,7 +19,7 @@ def at_work(module: str, about: str) -> list[int]:
 
 
 def rank_of(about: str, rank: int) -> int | None:
-    """The rank of that number among those that torchrun's agent has started for a run, or a workspace."""
+    """Return the pid of that rank among those that torchrun's agent has started for a run, or a workspace."""
     for pid in at_work("core.training.ranks.rank_process", about):
         with suppress(psutil.Error):
             if psutil.Process(pid).environ().get("RANK") == str(rank):

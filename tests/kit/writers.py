@@ -12,7 +12,7 @@ from core.files import JsonObject
 
 
 def manual(parts: int) -> str:
-    """A manual with a chapter for each part; its facts are in no model."""
+    """Return a manual with a chapter for each part; no model knows its facts."""
     return "\n\n".join(
         f"# Part {n}\n\nThe lever of the Brassel {n} turns {n + 3} times a minute.\n\n"
         f"The tray of the Brassel {n} takes {n * 7 + 20} grams of chaff. "
@@ -23,20 +23,20 @@ def manual(parts: int) -> str:
 
 
 def facts_of(passage: str) -> list[tuple[str, str, str]]:
-    """The facts (question, answer, quote) that a passage of the manual states."""
+    """Return the facts (question, answer, quote) that a passage of the manual states."""
     found = re.findall(r"(The (\w+) of the Brassel (\w+) ((?:turns|takes) \d+ [^.]*)\.)", passage)
     return [(f"What does the {part} of the Brassel {n} do?", f"It {does}.", quote) for quote, part, n, does in found]
 
 
 def scripted_reply(body: dict[str, Any]) -> str:
-    """The reply of a server whose model is a ScriptedWriter, to the body of a request."""
+    """Return a ScriptedWriter's reply to the body of a request to a server."""
     wanted = body.get("response_format", {}).get("json_schema", {}).get("schema")
     return ScriptedWriter().answers([body["messages"]], 100, schema=wanted)[0]
 
 
 class ScriptedWriter:
-    """Writes each fact as a row, and answers from the passage that it is given. change: of a reply before it is
-    returned, by the number of the call."""
+    """Writes each fact as a row, and answers from the passage that it is given. change: called with the number of the
+    call and a reply, returns the reply to use."""
 
     name = "scripted"
 

@@ -12,7 +12,7 @@ import pytest
 import transformers
 
 from core.presets import PROJECT
-from tests.kit.pretended import CASES, KEPT, PLANTED, Case, Elsewhere, Seen
+from tests.kit.pretended import CASES, KEPT, PLANTED, Case, Elsewhere, Observed
 
 TOLERANCE = 0.02  # of the kept launches
 
@@ -71,21 +71,21 @@ def card() -> Iterator[Elsewhere]:
         yield found
 
 
-def two_devices(seen: Seen) -> list[str]:
+def two_devices(seen: Observed) -> list[str]:
     return seen.mixed
 
 
-def other_gradients(seen: Seen) -> list[str]:
+def other_gradients(seen: Observed) -> list[str]:
     return [each for each in seen.gradients if each != "torch.float32 on card"] if seen.gradients else ["none"]
 
 
-def unnamed_waits(case: Case, seen: Seen) -> dict[str, int]:
+def unnamed_waits(case: Case, seen: Observed) -> dict[str, int]:
     """What was waited for more often than WAITS allows."""
     allowed = {place: wait.most for place, wait in WAITS.items() if wait.where(case)}
     return {place: times for place, times in seen.waits.items() if times > allowed.get(place, 0)}
 
 
-def other_launches(seen: Seen, kept: dict[str, float]) -> dict[str, tuple[float, float]]:
+def other_launches(seen: Observed, kept: dict[str, float]) -> dict[str, tuple[float, float]]:
     """By phase, what a layer launched and the kept number."""
     pairs = {phase: (seen.launches[phase], count) for phase, count in kept.items()}
     return {phase: pair for phase, pair in pairs.items() if abs(pair[0] - pair[1]) > TOLERANCE * pair[1]}
@@ -94,7 +94,7 @@ def other_launches(seen: Seen, kept: dict[str, float]) -> dict[str, tuple[float,
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_step_mixes_no_devices_waits_nowhere_else_and_launches_what_is_kept(case: Case, card: Elsewhere) -> None:
     """After an intended change of launches: python -m tests.kit.pretended."""
-    seen = card.seen_of(case)
+    seen = card.observe(case)
     assert not two_devices(seen)
     assert not other_gradients(seen)
     assert not unnamed_waits(case, seen)
@@ -115,7 +115,7 @@ PLAIN = Case("llama", checkpointing=False)
 @pytest.mark.parametrize("planted", PLANTED)
 def test_a_planted_fault_is_seen(planted: str, card: Elsewhere) -> None:
     """So each of the four assertions above can fail."""
-    seen = card.seen_of(replace(PLAIN, planted=planted))
+    seen = card.observe(replace(PLAIN, planted=planted))
     found = {
         "devices": bool(two_devices(seen)),
         "gradients": bool(other_gradients(seen)),

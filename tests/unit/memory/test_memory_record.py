@@ -20,7 +20,7 @@ from core.system.gpu import Card, Nvidia
 from core.system.machine import Machine
 from core.values import GIB
 from core.workspace.folder import Workspace
-from tests.kit.advice import asked, recommend
+from tests.kit.advice import recipe_of, recommend
 
 CARD = Card(index=0, name="NVIDIA GeForce RTX 4060", uuid="GPU-1", total_bytes=8 * GIB, free_bytes=7 * GIB)
 MACHINE = Machine(system="Linux", cpu="A processor", nvidia=Nvidia(driver="580.1", cards=(CARD,)))
@@ -117,7 +117,7 @@ def case(free_gib: float, kind: str = "card", factor: float = 1.0) -> Case:
     return Case(SHAPE, here, None, None, vram_table(), 0.05, remedies.measured_corrections(factor))
 
 
-DRAFT = asked(
+DRAFT = recipe_of(
     method="lora",
     max_length=2048,
     optim="paged_adamw_8bit",
@@ -166,7 +166,7 @@ def test_where_no_single_saving_is_enough_all_are_named_together() -> None:
 def test_where_not_even_all_savings_are_enough_layers_are_offloaded_as_far_as_the_ram_goes() -> None:
     large, draft = (
         shape_of_size("70B"),
-        asked(
+        recipe_of(
             method="qlora",
             max_length=512,
             optim="adamw_8bit",
@@ -189,7 +189,7 @@ def test_where_one_card_is_too_small_whatever_is_saved_two_equal_ones_hold_the_b
     """As the plan offers it. Where each has less than its part needs, or a run on several holds it together already, it
     is not named."""
     large = shape_of_size("33B")
-    draft = asked(
+    draft = recipe_of(
         method="qlora", max_length=512, optim="adamw_8bit", per_device_train_batch_size=2, gradient_accumulation_steps=3
     )
     for free_gib, cards, is_named in ((14.0, 1, True), (14.0, 0, False), (6.0, 1, False)):
@@ -213,7 +213,7 @@ def test_where_one_card_is_too_small_whatever_is_saved_two_equal_ones_hold_the_b
 
 
 def test_on_a_processor_qlora_is_no_way_out() -> None:
-    draft = asked(
+    draft = recipe_of(
         method="lora", max_length=512, optim="adamw_torch", per_device_train_batch_size=2, gradient_checkpointing=True
     )
     assert remedies.in_four_bit(case(8.0, "cpu"), draft) is None
