@@ -84,15 +84,15 @@ def test_a_data_file_reaches_what_names_it_and_a_sentence_what_says_it(checkout:
 
 def test_a_page_of_the_docs_reaches_what_names_its_file_and_not_what_holds_its_title(checkout: Path) -> None:
     (checkout / "docs").mkdir()
-    (checkout / "docs/page.md").write_text("", "utf-8")
+    (checkout / "docs/data.md").write_text("", "utf-8")
     (checkout / "tests/test_page.py").write_text(
-        "def test_title():\n    show('page')\n\n\ndef test_file():\n    open('docs/page.md')\n", "utf-8"
+        "def test_title():\n    show('data')\n\n\ndef test_file():\n    open('docs/data.md')\n", "utf-8"
     )
     subprocess.run(["git", "add", "."], cwd=checkout, check=True)
     subprocess.run(
         ["git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "Go on"], cwd=checkout, check=True
     )
-    assert reached(checkout, "docs/page.md", "", "words") == {"test_page.py::test_file": 1}
+    assert reached(checkout, "docs/data.md", "", "words") == {"test_page.py::test_file": 1}
 
 
 def test_the_nearest_and_quickest_are_run_within_the_budget_and_the_rest_is_said() -> None:
