@@ -25,6 +25,7 @@ from core.models import adapters, families, gguf_names, headers, hub_shapes, qua
 from core.models.known import SIZE, known_models, shape_of_size
 from core.models.shapes.shape import ModelShape
 from core.models.starter import Check, Report
+from core.workspace import preferences
 from core.workspace.folder import Workspace, expand
 
 
@@ -221,6 +222,24 @@ class Models:
                 if (folder / "config.json").is_file():
                     folders.setdefault(f"library:{folder.name}", folder)
         return folders
+
+    def add_folder(self, name: str) -> int:
+        """Add a folder of this PC to the library and return the number of its models. Raises ModelError if it holds
+        none, and RecipeError if it cannot be saved."""
+        folder = expand(name.strip()).absolute()
+        inside = [folder, *folder.iterdir()] if folder.is_dir() else []
+        count = sum((each / "config.json").is_file() for each in inside)
+        if not count:
+            raise ModelError("model.no_models_in", folder=folder)
+        if folder not in self.workspace.library_folders:
+            added = (*self.workspace.added_folders, folder)
+            preferences.choose(self.workspace, model_folders=tuple(map(str, added)))
+        return count
+
+    def remove_folder(self, name: str) -> None:
+        """Take an added folder out of the library; its files stay. Raises RecipeError if that cannot be saved."""
+        kept = tuple(str(each) for each in self.workspace.added_folders if str(each) != name)
+        preferences.choose(self.workspace, model_folders=kept)
 
     def adapters(self) -> dict[str, Path]:
         """Return adapter folders made elsewhere, directly inside a library folder, as `adapter:<name>`."""

@@ -16,7 +16,7 @@ from core.errors import RecipeError, reason_of
 from core.presets import PROJECT
 from core.workspace import settings
 
-MOVED = "moved.json"
+MOVED, PREFERENCES = "moved.json", "preferences.json"
 PARTS = ("datasets", "models", "runs", "exports")
 # files that change while a copy is made
 APP_FILES = {MOVED, "app.lock", "app.owner.json", "gpu.lock", "gpu.owner.json", "logs/app.log"}
@@ -66,10 +66,20 @@ def _not_in(old: Path, new: Path) -> str:
 
 @dataclass(frozen=True)
 class Workspace:
-    """A workspace's folders. library_folders: further folders with base models."""
+    """A workspace's folders. of_settings: further folders with base models, of settings.yaml."""
 
     root: Path
-    library_folders: tuple[Path, ...] = ()
+    of_settings: tuple[Path, ...] = ()
+
+    @property
+    def added_folders(self) -> tuple[Path, ...]:
+        """The library folders that were added on the Models page."""
+        added = files.read_object(self.root / PREFERENCES).get("model_folders")
+        return tuple(Path(each) for each in added if isinstance(each, str)) if isinstance(added, list) else ()
+
+    @property
+    def library_folders(self) -> tuple[Path, ...]:
+        return (*self.of_settings, *self.added_folders)
 
     @staticmethod
     def place(folder: str | Path | None = None) -> Path:

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError
 from core import files
 from core.errors import RecipeError
 from core.values import Frozen
-from core.workspace.folder import Workspace
+from core.workspace.folder import PREFERENCES, Workspace
 
 HOURS = re.compile(r"([01]?\d|2[0-3])[:：.]([0-5]\d)\s*(?:-|–|—|到|至)\s*([01]?\d|2[0-3])[:：.]([0-5]\d)")
 MAX_PROGRAMS = 50
@@ -87,18 +87,19 @@ class Preferences(Frozen):
     keep_ready: bool = Field(
         True, description="Whether a process that has read the libraries waits for the next run while a page is open."
     )
+    model_folders: tuple[str, ...] = Field((), description="Library folders that were added on the Models page.")
     automation: Automation = Field(Automation(), description="What happens by itself between runs, and game mode.")
 
 
 def read(workspace: Workspace) -> Preferences:
     """Read the preferences; the defaults if there are none or the file is unreadable."""
-    return files.read_model(Preferences, workspace.root / "preferences.json") or Preferences()
+    return files.read_model(Preferences, workspace.root / PREFERENCES) or Preferences()
 
 
 def choose(workspace: Workspace, **changes: object) -> Preferences:
     """Write the preferences with these changes and return them. Raises RecipeError for an invalid choice, and if it
     cannot be written."""
-    file = workspace.root / "preferences.json"
+    file = workspace.root / PREFERENCES
     try:
         kept = files.read_model(Preferences, file, for_update=True) or Preferences()
         chosen = Preferences.model_validate(kept.model_dump() | changes)

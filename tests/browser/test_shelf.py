@@ -86,6 +86,7 @@ def test_a_model_is_found_downloaded_trained_asked_and_deleted(
         ranges = [line for line in hub.requests[asked:] if ".safetensors bytes=" in line]
         assert ranges and all(int(re.split("[=-]", line)[-2]) > 0 for line in ranges), "gone on with where it was"
         kit.expect(listed).not_to_contain_text(words["incomplete"])
+        find_on_the_models_page(other, words)
         train_two_steps(page, words)
         wait_until(lambda: [run.status().state for run in Runs(workspace).list()] == [State.COMPLETED], 240)
         if full:  # as any other model is asked (test_thinking)
@@ -159,6 +160,22 @@ def download_and_pause(page: Page, hub: FakeHub, words: dict[str, str]) -> None:
     kit.expect(page.locator("#downloads-list button[data-act=resume]")).to_be_visible()
 
 
+def find_on_the_models_page(page: Page, words: dict[str, str]) -> None:
+    """The same search on the page of its own, as it is typed and on the hub; and Train with the model that is here."""
+    shelf = page.locator("#models-shelf li")
+    kit.expect(shelf.first.locator("[data-train=starter]")).to_be_visible()
+    page.locator("#models-words").fill("qwen3 0.6b")
+    kit.expect(shelf.first.locator("button")).to_have_attribute("data-repo", re.compile("Qwen/"))
+    page.locator("#models-words").fill("tiny")
+    page.locator("#models-words").press("Enter")
+    found = page.locator("#models-found li", has_text=MODEL).first
+    kit.expect(found.locator("[data-train]")).to_be_visible(timeout=60_000)
+    kit.assert_accessible(page, f"models-{words['models']}")
+    found.locator("[data-train]").click()
+    kit.expect(page.locator("#start-summary")).to_contain_text("tiny-chat", timeout=60_000)
+    kit.go_to_tab(page, words["models"])
+
+
 def train_two_steps(page: Page, words: dict[str, str]) -> None:
     kit.choose(page, "#data", "sample:pirate_answers")
     kit.unfold(page, "#step-model")
@@ -185,8 +202,8 @@ def delete(page: Page, words: dict[str, str]) -> None:
     row = page.locator("#disk-list li", has_text=MODEL)
     kit.expect(row).to_be_visible(timeout=60_000)
     kit.assert_accessible(page, f"disk-{words['models']}")
-    row.locator("button").click()
-    kit.expect(page.locator("#disk-notice")).to_contain_text(words["free"])
+    row.locator("[data-act=delete]").click()
+    kit.expect(page.locator("#models .ev-said")).to_contain_text(words["free"])
     kit.expect(row).to_have_count(0)
     kit.go_to_tab(page, words["train"])
     kit.expect(page.locator("#downloads")).to_be_hidden()

@@ -49,7 +49,8 @@ Stable elem_ids (CSS `#id`); the page is / in English and /zh in Chinese:
   Evaluate      #evaluate > #ep-choose (#ep-model, [name=questions], #ep-start, [data-act=stop], .ep-how), #ep-result
                 (.ev-conclusion, .ev-share, #ep-confusions), #ep-rows ([data-set=filter], #ev-open-<row>,
                 #ev-answers-<row>), #ep-sets (.ep-set, #ep-add, input[data-most]), .ev-said
-  Models        #models-find, #disk-list (li, button[data-kept]), #disk-notice
+  Models        #disk-list (li, button[data-kept], button[data-train]), #models-downloads, #models-words,
+                #models-ask, #models-found, #models-shelf (li, button[data-repo])
   Help          #help-chapter (radio), #help-text
   Settings      #hardware, #places, #languages, #kept-preset,
                 #delete-preset, #settings-notice

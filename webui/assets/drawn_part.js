@@ -1,7 +1,7 @@
 // A part of the page that the server draws: fetched when it has changed, and patched in place, so that the focus, what is
 // typed and what is unfolded stay. Controls with a name are sent with each request; buttons with data-set change one of
 // the further choices in `chosen`, those with data-act are pressed on the server. props.value as in film.js.
-let mark = null, asked, timer = 0, isBusy = false, isDue = false, isDown = false, chosen = {};
+let mark = null, asked, timer = 0, typing = 0, isBusy = false, isDue = false, isDown = false, chosen = {};
 const pressed = new Map();  // the buttons whose answer has not come yet
 const body = element.querySelector('.ev-body'), said = element.querySelector('.ev-said');
 
@@ -123,6 +123,12 @@ element.addEventListener('change', async ({ target }) => {
     target.value = '';
   } else if (target.dataset.act) press({ ...target.dataset });
   else if (target.name) poll();
+});
+element.addEventListener('input', ({ target }) => {  // a search follows what is typed, and Enter presses its button
+  if (target.type === 'search') { clearTimeout(typing); typing = setTimeout(poll, 200); }
+});
+element.addEventListener('keydown', ({ key, isComposing, target }) => {
+  if (key === 'Enter' && !isComposing && target.type === 'search') target.parentElement.querySelector('[data-act]')?.click();
 });
 body.addEventListener('pointerdown', () => { isDown = true; });
 for (const end of ['pointerup', 'pointercancel', 'blur']) addEventListener(end, () => { isDown = false; });

@@ -19,6 +19,7 @@
     event.preventDefault();
     open(link.dataset.page);
     if (link.dataset.model) { window.loraGarageEvaluate = { ...link.dataset }; dispatchEvent(new Event("lora-garage-evaluate")); }
+    if (link.dataset.train) { window.loraGarageModel = link.dataset.train; document.querySelector("#models-train").click(); }
     if (link.dataset.step) return window.loraGarageStart.open(link.dataset.step);
     scrollTo({ top: 0 });
   });

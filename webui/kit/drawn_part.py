@@ -10,6 +10,7 @@ import gradio as gr
 
 from core.errors import GarageError
 from core.files import JsonObject
+from core.hub.downloads import ACTIVE
 from webui.kit.html import Html, notice, tag
 from webui.kit.theme import ASSETS
 from webui.kit.visitor import IS_LOCAL, is_local
@@ -17,7 +18,7 @@ from webui.kit.wording import Wording
 from webui.state.services import Services
 
 POLL_MS, IDLE_POLL_MS = 1000, 4000
-TEMPLATE = "<section class='ev-body'></section><div class='ev-said'></div>"
+TEMPLATE = "<section class='ev-body'>{waiting}</section><div class='ev-said'></div>"
 Options = list[tuple[str, str]]  # (label, value)
 
 
@@ -28,10 +29,11 @@ def drawn_part(
     elem_id: str,
     draw: Callable[[JsonObject], Html],
     act: Callable[[JsonObject], JsonObject],
+    waiting: str = "",
 ) -> gr.HTML:
     """Return a part of a page that `draw` draws, again after POLL_MS or IDLE_POLL_MS and only if it changed, and whose
     buttons `act` answers; both get any JSON from a browser, and may raise GarageError, which is shown. `act` also gets
-    IS_LOCAL: whether the browser runs on this PC."""
+    IS_LOCAL: whether the browser runs on this PC. waiting: shown until it is first drawn."""
 
     def redraw(request: object) -> JsonObject:
         """Return the HTML if it has changed since request["mark"]."""
@@ -41,7 +43,8 @@ def drawn_part(
         except GarageError as error:
             html = notice(w.render(error.message))
         mark = hashlib.blake2b(html.encode("utf-8", "replace"), digest_size=8).hexdigest()
-        is_busy = services.evaluating.progress().at_work or services.makings.progress().at_work
+        at_work = (services.evaluating.progress().at_work, services.makings.progress().at_work)
+        is_busy = any(at_work) or any(each.state in ACTIVE for each in services.downloads.rows())
         wait = {"wait_ms": POLL_MS if is_busy else IDLE_POLL_MS, "mark": mark}
         return wait if request.get("mark") == mark else wait | {"html": html}
 
@@ -55,7 +58,7 @@ def drawn_part(
 
     return gr.HTML(
         value=value,
-        html_template=TEMPLATE,
+        html_template=TEMPLATE.format(waiting=waiting),
         css_template=(ASSETS / "drawn_part.css").read_text("utf-8"),
         js_on_load=(ASSETS / "drawn_part.js").read_text("utf-8"),
         server_functions=[redraw, press],

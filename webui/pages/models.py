@@ -1,33 +1,208 @@
-"""Models: the base models on this PC, with a link to the search for others."""
+"""Models: those on this PC with their downloads, and a search for others in the catalogue and on the Hub.
+
+The disk is read when the page is opened, and after something changed there: a download ended, a model was deleted or
+added, a run began to use one.
+"""
 
 from __future__ import annotations
 
 import gradio as gr
+from huggingface_hub import constants
 
-from webui.kit.html import tag
+from core import files
+from core.advice import shelf
+from core.advice.wish import Wish
+from core.errors import ModelError
+from core.files import JsonObject
+from core.hub.cached import cache_folder
+from core.hub.downloads import ENDED
+from core.hub.hub_errors import host_of
+from core.hub.search import LONGEST, FoundModel, search
+from core.memory import budget as budgets
+from core.models.on_disk import StoredModel, delete, on_disk
+from webui.form.form import Wizard
+from webui.form.handle import FieldValues, Filled, Filling
+from webui.kit import format
+from webui.kit.drawn_part import drawn_part, fields_sent, select
+from webui.kit.html import Html, join, muted, notice, tag
 from webui.kit.icons import icon
-from webui.kit.panel import Panel
-from webui.kit.tab import TabPoller
+from webui.kit.live import QUIET, SHOW_FORM
+from webui.kit.visitor import IS_LOCAL
 from webui.kit.wording import Wording
 from webui.pages.page_around import PageAround
-from webui.shelf.disk import DiskCard
+from webui.shelf import disk, downloads, hub_rows, rows
+from webui.shelf.download_button import free_space
+from webui.shelf.rows import Marks
+from webui.shelf.shelf import languages
 from webui.state.services import Services
+
+MODEL = "(...values) => loraGarageForm.press(...values.map((value) => value === '' ? window.loraGarageModel : value))"
+MAX_PATH = 1000  # characters
 
 
 def draw(around: PageAround, tab: gr.Tab) -> None:
     page = ModelsPage(around.services, around.w)
-    page.build()
-    page.disk.wire(around.page, tab)
-    TabPoller(around.poller, page.disk.parts()).wire_tab(around.page, tab)
+    w = around.w
+    drawn_part(around.services, w, None, "models", page.drawn, page.press, muted(w.t("models_page.looking")))
+    wire_train(around.wizard)
 
 
-class ModelsPage(Panel):
+def wire_train(form: Wizard) -> None:
+    """Connect the buttons that open Train with a model (assets/rail.js presses this one for them)."""
+    button, model = gr.Button("", visible="hidden", elem_id="models-train"), gr.Textbox("", visible=False)
+
+    def fill(values: FieldValues) -> Filled:
+        return Filling({"model": values[model]} if isinstance(values[model], str) else {}), {}
+
+    form.fill_on(button.click, fill, {model}, set(), js=MODEL, **QUIET).then(None, None, None, js=SHOW_FORM, **QUIET)
+
+
+class ModelsPage:
     def __init__(self, services: Services, wording: Wording):
-        super().__init__(services, wording)
-        self.disk = DiskCard(services, wording)
+        self.services, self.w = services, wording
+        self._stored: tuple[object, list[StoredModel]] = None, []  # what the list depends on, and the list
+        self._found: tuple[str, list[FoundModel]] = "", []  # words, and what the hub found for them
 
-    def build(self) -> None:
-        leads = {"data_page": "train", "data_step": "model"}
-        find = tag("button", icon("models"), self.w.t("disk_view.find"), type="button", class_="lg-own-set", **leads)
-        gr.HTML(find, elem_id="models-find")
-        self.disk.build()
+    # ---- drawing ----------------------------------------------------------------------------------------------------
+    def drawn(self, request: JsonObject) -> Html:
+        """Return the whole page for any JSON from a browser."""
+        w, stored, coming = self.w, self._on_disk(), self.services.downloads.rows()
+        here = tag(
+            "section",
+            tag("h2", w.t("disk_view.title")),
+            muted(disk.total(stored, format.bytes_used(w, free) if (free := free_space()) else "", w)),
+            disk.rows(stored, w),
+            self._folders(),
+            class_="ep-card", id="disk-list",
+        )  # fmt: skip
+        list_ = tag("section", tag("h2", w.t("downloads_view.title")), downloads.rows(tuple(coming), w),
+            class_="ep-card", id="models-downloads") if coming else None  # fmt: skip
+        return join([here, list_, self._finding(fields_sent(request))])
+
+    def _on_disk(self) -> list[StoredModel]:
+        """Return the models on this PC, from the disk only if something may have changed there."""
+        services, space = self.services, self.services.workspace
+        changes = (
+            [(each.name, each.revision, each.state) for each in services.downloads.rows() if each.state in ENDED],
+            list(services.deleted),
+            [files.stamp(folder) for folder in (cache_folder(None), space.models, *space.library_folders)],
+            [(row.id, row.name, row.status.state) for row in services.snapshots.now().rows],
+        )
+        if changes != self._stored[0]:
+            self._stored = changes, on_disk(space, services.runs.uses())
+        return self._stored[1]
+
+    def _folders(self) -> Html:
+        """Return the folders that were added, and the field that adds one."""
+        w = self.w
+        listed = []
+        for folder in map(str, self.services.workspace.added_folders):
+            label = w.t("models_page.remove", folder=folder)
+            listed.append(tag("div", tag("span", folder), tag("button", icon("trash"), type="button", class_="ep-icon",
+                data_act="remove_folder", data_kept=folder, aria_label=label, title=label),
+                class_="ep-line"))  # fmt: skip
+        label = w.t("models_page.folder_path")
+        path = tag("input", type="text", name_="folder", id="models-folder", placeholder=label, aria_label=label)
+        add = tag("button", w.t("models_page.add"), type="button", data_act="add_folder", class_="lg-small")
+        summary = tag("summary", w.t("models_page.folder"))
+        return tag("details", summary, *listed, tag("div", path, add, class_="lg-search"), class_="ep-how",
+            id="models-folders")  # fmt: skip
+
+    def _finding(self, fields: JsonObject) -> Html:
+        """Return the search with its filters, the models of the catalogue, and those that the hub found."""
+        w, text, ticked = self.w, _text(fields, "words"), fields.get("only", ["fits"])
+        wish = Wish(
+            fits="fits" in ticked if isinstance(ticked, list) else True,
+            sell="sell" in ticked if isinstance(ticked, list) else False,
+            language=_text(fields, "language") or None,
+        )
+        machine = self.services.standby.machine_for_run(self.services.monitor.newest())
+        matches = shelf.find(text, budgets.of_machine(machine), wish, budgets.of_cpu(machine))
+        marks = Marks(None, self.services.models.local_ids(), matches.budget, self._button)
+        words, results = self._found
+        found = (
+            hub_rows.results(shelf.of_hub(results, matches.budget), words, marks, w) if text and words == text else None
+        )
+        return tag(
+            "section",
+            tag("h2", w.t("shelf_view.words")),
+            self._search(wish),
+            tag("div", found, id="models-found"),
+            tag("div", rows.shelf(matches, wish, marks, w), id="models-shelf"),
+            class_="ep-card", id="models-find",
+        )  # fmt: skip
+
+    def _search(self, wish: Wish) -> Html:
+        w = self.w
+        words = tag("input", type="search", name_="words", id="models-words", maxlength=LONGEST, autocomplete="off",
+            placeholder=w.t("shelf_view.words_info"), aria_label=w.t("shelf_view.words"))  # fmt: skip
+        ask = tag("button", w.t("models_page.ask", host=host_of(constants.ENDPOINT)), type="button", data_act="search",
+            class_="ep-start", id="models-ask")  # fmt: skip
+        boxes = [
+            tag(
+                "label",
+                tag("input", type="checkbox", name_="only", value=value, checked=on),
+                w.t(f"shelf_view.{key}"),
+            )
+            for value, key, on in (("fits", "fitting", wish.fits), ("sell", "may_sell", wish.sell))
+        ]
+        spoken = select("language", w.t("shelf_view.language"), languages(w), wish.language or "")
+        return join([tag("div", words, ask, class_="lg-search"), tag("div", *boxes, spoken, class_="ep-who")])
+
+    def _button(self, id: str, size: int | None) -> Html:
+        """Return the button for a model: Train if it is on this PC, its state if it is being downloaded, else
+        Download."""
+        w, here = self.w, {each.id for each in self._stored[1] if each.is_complete}
+        if id in here | {"starter"}:
+            return disk.train(id, w)
+        row = self.services.downloads.row(id)
+        if row is not None and row.state not in ENDED:
+            return tag("span", w.t(f"downloads_view.state_{row.state}"), class_="lg-badge lg-active")
+        label = w.t("models_page.download")
+        amount = f" {format.bytes_used(w, size)}" if size else ""
+        return tag("button", icon("download"), label + amount, type="button", data_act="download", data_repo=id,
+            aria_label=f"{label}: {id}", class_="lg-small")  # fmt: skip
+
+    # ---- pressed ----------------------------------------------------------------------------------------------------
+    def press(self, request: JsonObject) -> JsonObject:
+        """Answer a button, for any JSON from a browser. Raises GarageError for what cannot be done."""
+        act = _text(request, "act")
+        if act == "delete":
+            return {"said": self._delete(_text(request, "kept"))}
+        if act == "download":
+            self.services.downloads.start(_text(request, "repo"))
+        elif act == "search":
+            words = _text(fields_sent(request), "words")
+            self._found = words, search(words)
+        elif act == "add_folder":
+            return self._add_folder(request)
+        elif act == "remove_folder":
+            self.services.models.remove_folder(_text(request, "kept", MAX_PATH))
+        elif act:
+            downloads.act_on(self.services, request)
+        return {"said": ""}
+
+    def _add_folder(self, request: JsonObject) -> JsonObject:
+        """Add a folder to the library. Raises GarageError, also for a browser on another PC, which may not look into
+        this one's folders."""
+        if request.get(IS_LOCAL) is not True:
+            raise ModelError("models_page.only_here")
+        count = self.services.models.add_folder(_text(fields_sent(request), "folder", MAX_PATH))
+        said = self.w.t("models_page.added_one" if count == 1 else "models_page.added", count=count)
+        return {"said": notice(said, "ok"), "empty": ["folder"]}
+
+    def _delete(self, id: str) -> Html:
+        """Delete a model from this PC, and its finished download from the list; return the notice. Raises
+        GarageError."""
+        freed = delete(id, self.services.runs.uses())
+        row = self.services.downloads.row(id)
+        if row is not None and row.state == "done":
+            self.services.downloads.cancel(id)  # else the list of downloads would still show it
+        self.services.deleted.append(id)
+        size = format.bytes_used(self.w, freed)
+        return notice(self.w.t("disk_view.deleted", model=id, size=size), "ok")
+
+
+def _text(request: JsonObject, name: str, most: int = LONGEST) -> str:
+    value = request.get(name)
+    return value.strip()[:most] if isinstance(value, str) else ""

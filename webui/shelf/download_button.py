@@ -45,17 +45,14 @@ class DownloadButton(Panel):
     def _disk_space(self, size: int) -> Html:
         """Return the free and the needed space, before the download; a warning if it is too little, "" if unknown. The
         download itself checks again with the sizes of its files."""
-        folder = cache_folder(None)
-        existing = next((place for place in (folder, *folder.parents) if place.is_dir()), None)
-        try:
-            free = shutil.disk_usage(existing or folder).free
-        except OSError:
+        free = free_space()
+        if free is None:
             return Html("")
         needed = size * DISK_MARGIN
         values = {
             "free": format.bytes_used(self.w, free),
             "needed": format.bytes_used(self.w, needed),
-            "folder": str(folder),
+            "folder": str(cache_folder(None)),
         }
         return (
             notice(self.w.t("downloads_view.no_room", **values), "warn")
@@ -70,3 +67,13 @@ class DownloadButton(Panel):
         except GarageError as error:
             return shown(notice(self.w.render(error.message)))
         return shown(notice(self.w.t("downloads_view.started"), "ok"))
+
+
+def free_space() -> int | None:
+    """Return the free bytes where models are downloaded to; None if unknown."""
+    folder = cache_folder(None)
+    existing = next((place for place in (folder, *folder.parents) if place.is_dir()), None)
+    try:
+        return shutil.disk_usage(existing or folder).free
+    except OSError:
+        return None

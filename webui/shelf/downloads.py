@@ -10,6 +10,7 @@ import json
 import gradio as gr
 
 from core.errors import GarageError, ModelError
+from core.files import JsonObject
 from core.hub.downloads import ENDED, Download
 from webui.kit import format
 from webui.kit.format import grouped
@@ -17,6 +18,7 @@ from webui.kit.html import Html, bar, join, notice, tag
 from webui.kit.live import CONTROL, EACH, LivePart, Poller, Update, shown
 from webui.kit.panel import Panel
 from webui.kit.wording import Wording
+from webui.state.services import Services
 
 # A press of a row's button. The list is drawn again each second, maybe while a button is held down: a release over the
 # same button counts as a press, and the focused button keeps the focus.
@@ -38,8 +40,8 @@ new MutationObserver(() => {
 """
 # Cancelling deletes the downloaded part.
 PRESSED = """() => {
-  const name = window.loraGarageDownload ?? "";
-  return JSON.parse(name || "{}").act !== "cancel" || confirm($sure) ? [name] : [""];
+  const name = window.loraGarageDownload ?? "", { sure } = JSON.parse(name || "{}");
+  return !sure || confirm(sure) ? [name] : [""];
 }"""
 ACTS: dict[str, tuple[str, ...]] = {
     "waiting": ("pause", "cancel"),
@@ -67,37 +69,34 @@ class DownloadsCard(Panel):
 
     def wire(self, poller: Poller) -> None:
         """Connect the buttons of the list; cancelling and removing ask for confirmation."""
-        sure = json.dumps(self.w.t("downloads_view.sure"), ensure_ascii=False)
-        poller.after(
-            self.list.select(
-                self.act, [self.pressed], [self.notice], js=PRESSED.replace("$sure", sure), **EACH, **CONTROL
-            )
-        )
+        poller.after(self.list.select(self.act, [self.pressed], [self.notice], js=PRESSED, **EACH, **CONTROL))
 
     def act(self, pressed: object) -> Update:
         """Carry out the pressed button on its download. Input: the button's data (act, repo, revision) as JSON. Output:
         notice."""
         try:
             button = json.loads(pressed) if isinstance(pressed, str) and pressed else {}
-            act, repo, revision = (
-                (button.get(name) for name in ("act", "repo", "revision")) if isinstance(button, dict) else (None,) * 3
-            )
-        except (ValueError, RecursionError):
-            return shown("")
-        if not isinstance(repo, str) or not isinstance(revision, str):
-            return shown("")
-        downloads = self.services.downloads
-        acts = {
-            "pause": downloads.pause, "resume": downloads.resume, "retry": downloads.resume, "cancel": downloads.cancel,
-            "remove": downloads.cancel,
-        }  # fmt: skip
-        try:
-            if act not in acts:
-                raise ModelError("downloads.not_there", repo=repo[:100], there=["-"])
-            acts[act](repo, revision)
+            act_on(self.services, button if isinstance(button, dict) else {})
         except GarageError as error:
             return shown(notice(self.w.render(error.message)))
+        except (ValueError, RecursionError):
+            pass
         return shown("")
+
+
+def act_on(services: Services, button: JsonObject) -> None:
+    """Carry out a button (act, repo, revision, of any JSON from a browser) on its download. Raises GarageError."""
+    act, repo, revision = (button.get(name) for name in ("act", "repo", "revision"))
+    if not isinstance(repo, str) or not isinstance(revision, str):
+        return
+    downloads = services.downloads
+    acts = {
+        "pause": downloads.pause, "resume": downloads.resume, "retry": downloads.resume, "cancel": downloads.cancel,
+        "remove": downloads.cancel,
+    }  # fmt: skip
+    if act not in acts:
+        raise ModelError("downloads.not_there", repo=repo[:100], there=["-"])
+    acts[act](repo, revision)
 
 
 def rows(downloads: tuple[Download, ...], w: Wording) -> Html:
@@ -152,7 +151,7 @@ def buttons(each: Download, w: Wording) -> Html:
     items = [
         tag(
             "button", w.t(f"downloads_view.{act}"), type="button", data_act=act, data_repo=each.repo,
-            data_revision=each.revision,
+            data_revision=each.revision, data_sure=w.t("downloads_view.sure") if act == "cancel" else None,
             aria_label=w.t("downloads_view.act_on", act=w.t(f"downloads_view.{act}"), repo=each.name),
             class_="lg-small",
         )

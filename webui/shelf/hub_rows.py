@@ -34,23 +34,25 @@ def row(each: HubRow, marks: Marks, w: Wording) -> Html:
     model = each.result
     if model.why_not is not None:
         reason = tag("p", w.render(model.why_not), class_="lg-quiet")
-        return tag("li", tag("p", tag("strong", model.id)), reason, instead(model.made_from, w))
+        return tag("li", tag("p", tag("strong", model.id)), reason, instead(model.made_from, marks, w))
     badge = None
     if each.fits is not None:
         word = w.t(f"shelf_view.verdict_{each.verdict}", method=METHODS[each.method])
         badge = tag("span", word, class_=f"lg-badge lg-{TONES[each.verdict]}")
     return tag(
         "li",
-        head(model.id, model.id, badge, marks, w),
+        head(model.id, model.id, badge, marks, w, 2 * model.params if model.params else None),
         tag("p", " · ".join(fact for fact in facts(each, marks, w) if fact), class_="lg-quiet"),
         gate(page(model.id) if model.gated else None, w),
     )
 
 
-def instead(base: str | None, w: Wording) -> Html | None:
-    """Return a button that chooses the model that this one was made from."""
+def instead(base: str | None, marks: Marks, w: Wording) -> Html | None:
+    """Return the model that this one was made from, with its button."""
     if base is None:
         return None
+    if marks.button is not None:
+        return head(base, base, None, marks, w)
     return tag("button", w.t("hub_rows_view.instead", base=base), type="button", data_model=base, class_="lg-small")
 
 

@@ -42,12 +42,14 @@ class Marks:
     """The state of this page that rows show.
 
     chosen: id of the chosen model. on_this_pc: ids of models that need no download. budget: the memory that the
-    verdicts are about.
+    verdicts are about. button: draws what can be done with a model of this many bytes (None: unknown), in place of
+    choosing it.
     """
 
     chosen: str | None
     on_this_pc: Collection[str]
     budget: Budget | None = None
+    button: Callable[[str, int | None], Html] | None = None
 
 
 def shelf(matches: Shelf, controls: Wish, marks: Marks, w: Wording) -> Html:
@@ -123,7 +125,7 @@ def row(each: ShelfRow, language: str | None, marks: Marks, w: Wording) -> Html:
     ]
     return tag(
         "li",
-        head(model.hub, model.title, verdict(each, w), marks, w),
+        head(model.hub, model.title, verdict(each, w), marks, w, each.download_bytes),
         tag("p", w.preset(model.note, f"model_{model.id}_note")),
         tag("p", " · ".join(fact for fact in facts if fact), class_="lg-quiet"),
         tag("p", w.render(way.why), class_="lg-quiet") if way.why else None,
@@ -131,7 +133,10 @@ def row(each: ShelfRow, language: str | None, marks: Marks, w: Wording) -> Html:
     )
 
 
-def head(hub: str, title: str, badge: Html | None, marks: Marks, w: Wording) -> Html:
+def head(hub: str, title: str, badge: Html | None, marks: Marks, w: Wording, size: int | None = None) -> Html:
+    """Return a row's name, verdict and button. size: bytes of a download."""
+    if marks.button is not None:
+        return tag("div", tag("strong", title), badge, marks.button(hub, size), class_="lg-shelf-head")
     chosen = "true" if hub == marks.chosen else "false"
     button = tag("button", title, type="button", data_model=hub, aria_pressed=chosen, class_="lg-pick")
     local_note = tag("span", w.t("shelf_view.here"), class_="lg-quiet") if hub in marks.on_this_pc else None

@@ -26,6 +26,13 @@ MARK = "(model) => loraGarageForm.mark(model)"
 ANY = ""  # language
 
 
+def languages(w: Wording) -> list[tuple[str, str]]:
+    """Return (name, code) of the catalogue's languages, any language first, then the most common."""
+    spoken = [code for model in known_models() for code in model.languages]
+    codes = sorted(set(spoken), key=lambda code: (-spoken.count(code), code))
+    return [(w.t("shelf_view.any_language"), ANY), *((w.render(language_name(code)), code) for code in codes)]
+
+
 class ModelShelf:
     def __init__(self, services: Services, budget_of: BudgetOf, wording: Wording):
         """budget_of: the memory for a choice of "plan for" (None: this PC); it never raises."""
@@ -40,7 +47,7 @@ class ModelShelf:
             self.fitting = gr.Checkbox(True, container=False, **w.named("shelf_view.fitting", "shelf-fitting"))
             self.sell = gr.Checkbox(False, container=False, **w.named("shelf_view.may_sell", "shelf-sell"))
             self.language = gr.Dropdown(
-                self._languages(), value=ANY, **w.named("shelf_view.language", "shelf-language")
+                languages(self.w), value=ANY, **w.named("shelf_view.language", "shelf-language")
             )
         self.shown = gr.HTML(
             self.draw(None, "", True, False, ANY, "starter"),
@@ -49,15 +56,6 @@ class ModelShelf:
             apply_default_css=False,
         )
         self.hub.build()
-
-    def _languages(self) -> list[tuple[str, str]]:
-        """Return (name, code) of the catalogue's languages, any language first, then the most common."""
-        spoken = [code for model in known_models() for code in model.languages]
-        codes = sorted(set(spoken), key=lambda code: (-spoken.count(code), code))
-        return [
-            (self.w.t("shelf_view.any_language"), ANY),
-            *((self.w.render(language_name(code)), code) for code in codes),
-        ]
 
     def wire(
         self, page: gr.Blocks, memory: gr.Dropdown, cards: gr.CheckboxGroup, model: gr.Dropdown
