@@ -110,7 +110,10 @@ element.addEventListener('click', ({ target }) => {
     chosen[set] = chosen[set] === value && button.ariaExpanded ? '' : value;
     poll();
   }
-  if (button?.dataset.act && !(button.dataset.sure && !confirm(button.dataset.sure))) press({ ...button.dataset });
+  if (button?.dataset.act && !(button.dataset.sure && !confirm(button.dataset.sure))) {
+    button.ariaBusy = 'true';
+    press({ ...button.dataset }).finally(() => { button.ariaBusy = null; });
+  }
 });
 element.addEventListener('keydown', (event) => {
   if (!/^[a-z]$/.test(event.key) || !loraGarageKeys.isOn(event) || event.target.matches('input, textarea, select')) return;
