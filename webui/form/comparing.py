@@ -11,12 +11,12 @@ from core.data.sets.inspection import DataReport
 from core.errors import GarageError
 from core.files import JsonObject
 from core.recipe import OF_ONE_OBJECTIVE, OF_PREFERENCES, Train
-from webui.form.handle import Components, FieldValues, Filled, Filling, FormHandle, Updates
+from webui.form.handle import Components, FieldValues, Filled, Filling, FormHandle
 from webui.form.planner import Form
 from webui.form.reading.recipe_reading import choices_for
 from webui.kit import format
 from webui.kit.html import Html, join, tag
-from webui.kit.live import QUIET
+from webui.kit.live import QUIET, Updates
 from webui.kit.panel import Panel
 
 SETTING = "train.objective"

@@ -18,12 +18,12 @@ from core.workspace.saved_recipes import NO_DATA
 from webui.form.data import DataStep, is_recipe
 from webui.form.fields import explicit_values
 from webui.form.goal import GoalStep
-from webui.form.handle import READING, FieldValues, Filled, Filling, FormHandle, Updates
+from webui.form.handle import READING, FieldValues, Filled, Filling, FormHandle
 from webui.form.plan import PlanStep
 from webui.form.planner import recipe_of
 from webui.form.reading.recipe_reading import RecipeReading
 from webui.kit.html import notice
-from webui.kit.live import shown
+from webui.kit.live import Updates, shown
 from webui.kit.visitor import IS_LOCAL
 from webui.kit.wording import Wording
 from webui.state.services import Services

@@ -13,10 +13,10 @@ from core.data.selection import choose
 from core.data.sets.inspection import DataReport
 from core.recipe import Recipe
 from webui.form.fields import key_of, shown_value
-from webui.form.handle import FieldValues, Fill, Filled, Filling, FormHandle, Updates
+from webui.form.handle import FieldValues, Fill, Filled, Filling, FormHandle
 from webui.kit.findings import finding_card
 from webui.kit.html import Html, join, notice, tag
-from webui.kit.live import QUIET, shown
+from webui.kit.live import QUIET, Updates, shown
 from webui.kit.wording import Wording
 
 # Scripts of the buttons of findings that no setting can fix.

@@ -32,7 +32,7 @@ from webui.form.fields import CARDS, FormAnswers, edit_event, shown_values
 from webui.form.filling import Fillings
 from webui.form.further import FurtherForm
 from webui.form.goal import GoalStep
-from webui.form.handle import READING, Components, FieldValues, Fill, Filling, Listen, Updates
+from webui.form.handle import READING, Components, FieldValues, Fill, Filling, Listen
 from webui.form.model import ModelStep
 from webui.form.plan import PlanStep, rank_choices
 from webui.form.planner import HERE, Form, FormResult, Planner
@@ -40,7 +40,7 @@ from webui.form.reading.recipe_reading import choices_for
 from webui.form.start import StartStep
 from webui.form.start_view import MARK, StartView, Summary
 from webui.kit.findings import count_line
-from webui.kit.live import AT_ONCE, CONTROL, EACH, LAST, QUIET, Poller, shown
+from webui.kit.live import AT_ONCE, CONTROL, EACH, LAST, QUIET, Poller, Updates, shown
 from webui.kit.visitor import IS_LOCAL, is_local
 from webui.kit.wording import Wording
 from webui.state.services import Services

@@ -13,9 +13,9 @@ from core.errors import GarageError
 from core.messages import Message
 from core.runs import further
 from webui.form.fields import FormAnswers
-from webui.form.handle import FieldValues, Filled, FormHandle, Updates
+from webui.form.handle import FieldValues, Filled, FormHandle
 from webui.kit.html import Html, join, notice, tag
-from webui.kit.live import CONTROL, QUIET, SHOW_FORM, SHOW_FURTHER, shown
+from webui.kit.live import CONTROL, QUIET, SHOW_FORM, SHOW_FURTHER, Updates, shown
 from webui.kit.panel import Panel
 from webui.state.snapshot import RunRow
 

@@ -12,10 +12,10 @@ from gradio.events import Dependency
 from core.files import JsonObject
 from core.recipe import Recipe
 from webui.form.planner import Form, FormResult
+from webui.kit.live import Updates
 
 FieldValues = Mapping[Component | str, Any]  # of the browser, by component; `fill_on` adds IS_LOCAL and READING
 READING = "reading"  # fields.FormAnswers.reading
-Updates = dict[Component, object]  # updates, by component
 Components = set[Component]
 Listen = Callable[..., Dependency]
 

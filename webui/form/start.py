@@ -14,11 +14,11 @@ from core.files import JsonObject
 from core.messages import Message
 from core.queue.queue import time_of_day
 from core.runs.folder import RunFolder
-from webui.form.handle import FieldValues, Fill, Filled, Filling, FormHandle, Updates
+from webui.form.handle import FieldValues, Fill, Filled, Filling, FormHandle
 from webui.form.planner import Form, FormResult, Planner, parent_of
 from webui.kit.format import at_time
 from webui.kit.html import Html, notice, tag
-from webui.kit.live import Update, shown
+from webui.kit.live import Update, Updates, shown
 from webui.kit.wording import Wording
 from webui.state.services import Services
 from webui.state.snapshot import Snapshot

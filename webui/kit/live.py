@@ -43,6 +43,8 @@ SHOW_CHAT, SHOW_FORM, SHOW_FURTHER = (
     f"() => loraGarageShow('#{part}')" for part in ("tab-chat", "form-column", "further")
 )
 Update = str | JsonObject  # an HTML string, or a gr.update
+# What a handler of several outputs returns: values or updates by component; an output that is left out stays as it is.
+Updates = dict[Component, object]
 
 
 @dataclass(frozen=True)

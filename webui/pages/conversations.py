@@ -12,10 +12,9 @@ from gradio.events import Dependency
 from core.chat.conversations import Branch, Conversation, Conversations
 from core.errors import ChatError, GarageError
 from core.files import JsonObject
-from webui.form.handle import Updates
 from webui.kit import format
 from webui.kit.html import notice, tag
-from webui.kit.live import AT_ONCE, CONTROL, LAST, Options, Update, outcome, shown
+from webui.kit.live import AT_ONCE, CONTROL, LAST, Options, Update, Updates, outcome, shown
 from webui.kit.wording import Wording
 from webui.pages.chat_history import Message, answered, as_written, content_of, turns_of
 from webui.server.set_file import TALKS, address

@@ -14,10 +14,10 @@ from core.chat.evaluation import sets
 from core.data.validation_split import FEW_PAIRS, SMALLEST_SPLIT
 from core.errors import ChatError, GarageError
 from core.files import JsonObject
-from webui.form.handle import FieldValues, Filled, FormHandle, Updates
+from webui.form.handle import FieldValues, Filled, FormHandle
 from webui.kit import format
 from webui.kit.html import Html, notice, tag
-from webui.kit.live import AT_ONCE, CONTROL, CORRECTS, QUIET, SHOW_FURTHER, Update, shown
+from webui.kit.live import AT_ONCE, CONTROL, CORRECTS, QUIET, SHOW_FURTHER, Update, Updates, shown
 from webui.kit.panel import Panel
 from webui.pages.chat_choices import is_there
 from webui.pages.chat_history import MAX_SYSTEM, Message, answered, last_answer, without_last

@@ -17,13 +17,13 @@ from core.data.sets.stored_rows import Rows
 from core.errors import GarageError
 from core.progress import Check, go_on
 from webui.form.data import is_recipe
-from webui.form.handle import FieldValues, Filled, Filling, FormHandle, Updates
+from webui.form.handle import FieldValues, Filled, Filling, FormHandle
 from webui.form.reading.adding import Adding
 from webui.form.reading.importing import ImportPart
 from webui.kit import format, samples
 from webui.kit.drawn_part import drawn_part
 from webui.kit.html import Html, join, muted, notice, tag
-from webui.kit.live import AT_ONCE, CONTROL, LAST, QUIET, SET_WORK, SHOW_FORM, Update, outcome, shown
+from webui.kit.live import AT_ONCE, CONTROL, LAST, QUIET, SET_WORK, SHOW_FORM, Update, Updates, outcome, shown
 from webui.kit.wording import Wording
 from webui.pages.data_mending import Mending
 from webui.pages.data_parting import Parting

@@ -11,10 +11,9 @@ from gradio.events import Dependency
 from core.data.findings.finding import Finding, Repair
 from core.data.sets import working
 from core.errors import GarageError
-from webui.form.handle import Updates
 from webui.kit.format import grouped
 from webui.kit.html import Html, join, muted, notice, tag
-from webui.kit.live import LAST, QUIET, SET_WORK, Update, shown
+from webui.kit.live import LAST, QUIET, SET_WORK, Update, Updates, shown
 from webui.kit.panel import Panel
 from webui.pages.data_view import ALL, UNUSABLE
 

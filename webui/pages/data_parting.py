@@ -10,10 +10,9 @@ from gradio.events import Dependency
 from core.data.sets import working
 from core.data.sets.info import DatasetInfo
 from core.errors import GarageError
-from webui.form.handle import Updates
 from webui.kit import format, samples
 from webui.kit.html import notice, tag
-from webui.kit.live import SET_WORK, shown
+from webui.kit.live import SET_WORK, Updates, shown
 from webui.kit.panel import Panel
 
 PERCENT, ROWS = "percent", "rows"

@@ -20,9 +20,8 @@ from core.errors import DataError, GarageError
 from core.files import JsonObject
 from core.messages import Message, msg
 from webui.form import learned_view
-from webui.form.handle import Updates
 from webui.kit.html import Html, join, muted, notice, tag
-from webui.kit.live import AT_ONCE, LAST, QUIET, SET_WORK, Update, mark, shown
+from webui.kit.live import AT_ONCE, LAST, QUIET, SET_WORK, Update, Updates, mark, shown
 from webui.kit.panel import Panel
 
 Kind = Literal["chat", "completion", "text", "json"]

@@ -17,10 +17,9 @@ from core.data.sets.stored_rows import Rows
 from core.data.sets.working import ShownRow
 from core.errors import DataError, GarageError
 from core.files import JsonObject
-from webui.form.handle import Updates
 from webui.kit import format
 from webui.kit.icons import icon
-from webui.kit.live import mark
+from webui.kit.live import Updates, mark
 from webui.kit.panel import Panel
 from webui.kit.theme import ASSETS
 from webui.kit.wording import Wording

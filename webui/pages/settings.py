@@ -9,10 +9,9 @@ from importlib.metadata import version
 import gradio as gr
 
 from core import COMMAND, __version__
-from webui.form.handle import Updates
 from webui.kit import format, hardware
 from webui.kit.html import Html, facts, join, muted, notice, tag
-from webui.kit.live import AT_ONCE, QUIET, LivePart, outcome, shown
+from webui.kit.live import AT_ONCE, QUIET, LivePart, Updates, outcome, shown
 from webui.kit.tab import TabPoller
 from webui.kit.wording import Wording
 from webui.pages.page_around import PageAround

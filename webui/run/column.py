@@ -151,21 +151,21 @@ class RunColumn:
         poller.after(self.resume.click(self.resume_run, None, [self.notice], **CONTROL))
 
     def pause_run(self) -> Update:
-        """Outputs: notice. Pauses the run at work."""
+        """Pause the run at work, and return the notice."""
         busy = self.services.snapshots.now(fresh=True).busy
         if busy is None:
             return shown(notice(self.w.t("train_page.nothing_to_pause"), "plain"))
         return outcome(self.w, lambda: self.services.supervisor.pause(self.services.runs.get(busy.id)), tone="plain")
 
     def resume_run(self) -> Update:
-        """Outputs: notice. Resumes the run that is shown."""
+        """Resume the run that is shown, and return the notice."""
         row = self._resumable(self.services.snapshots.now(fresh=True))
         if row is None:
             return shown(notice(self.w.t("train_page.nothing_to_resume"), "plain"))
         return outcome(self.w, lambda: self.services.supervisor.resume(self.services.runs.get(row.id)), tone="plain")
 
     def stop_run(self) -> Update:
-        """Outputs: notice. Stops the run at work; there is at most one."""
+        """Stop the run at work, of which there is at most one, and return the notice."""
         busy = self.services.snapshots.now(fresh=True).busy
         if busy is None or busy.status.state not in BUSY:
             return shown(notice(self.w.t("train_page.nothing_to_stop"), "plain"))

@@ -16,7 +16,7 @@ from core.errors import ExportError
 from core.export.records import ExportResult, ExportStatus
 from webui.kit import format
 from webui.kit.html import Html, bar, join, muted, notice, tag
-from webui.kit.live import AT_ONCE, CONTROL, QUIET, LivePart, Poller, Update, ViewContext, outcome, shown
+from webui.kit.live import AT_ONCE, CONTROL, QUIET, LivePart, Poller, Update, Updates, ViewContext, outcome, shown
 from webui.kit.wording import Wording
 from webui.run.exported import export_name
 from webui.state.services import Services
@@ -122,17 +122,15 @@ class PublishPanel:
                 None, None, shows, js=FORGET, **QUIET
             )  # in the browser, so that it cannot arrive after the answer to a look
         for event in (opened.change, picked.then):
-            event(lambda: (*self.forget(), gr.update(value=None)), None, [*shows, self.which], **AT_ONCE)
+            event(lambda: {**self.forget(), self.which: gr.update(value=None)}, None, [*shows, self.which], **AT_ONCE)
         poller.after(self.send.click(self.begin, [self.listed, *inputs, self.who], [*shows, self.listed], **CONTROL))
         poller.after(self.cancel.click(self.stop, [opened], [self.notice], **CONTROL))
 
-    def forget(self) -> tuple[object, ...]:
-        """Outputs: files, send, notice."""
-        return shown(""), gr.update(visible=False), shown("")
+    def forget(self) -> Updates:
+        return {self.files: shown(""), self.send: gr.update(visible=False), self.notice: shown("")}
 
-    def list(self, opened: str | None, which: object, repo: object, film: object, who: object) -> tuple[object, ...]:
-        """Inputs: opened, which, repo, film, who. Outputs: files, send, notice, listed. Lists what would be sent, or
-        says why nothing can be; sends no request."""
+    def list(self, opened: str | None, which: object, repo: object, film: object, who: object) -> Updates:
+        """List what would be sent, or say why nothing can be; no request is sent."""
         w, listing = self.w, ""
 
         def pack() -> None:
@@ -156,14 +154,18 @@ class PublishPanel:
             )
 
         refusal = outcome(w, pack)
-        return shown(listing), gr.update(visible=bool(listing)), refusal, [opened, which, repo, film, who]
+        return {
+            self.files: shown(listing),
+            self.send: gr.update(visible=bool(listing)),
+            self.notice: refusal,
+            self.listed: [opened, which, repo, film, who],
+        }
 
     def begin(
         self, listed: object, opened: str | None, which: object, repo: object, film: object, who: object
-    ) -> tuple[object, ...]:
+    ) -> Updates:
         """Start the upload; if a choice has changed since the files were listed, only list them again. who: who may see
-        the repository, "public", else private. Inputs: listed, opened, which, repo, film, who. Outputs: files, send,
-        notice, listed."""
+        the repository, "public", else private."""
         if listed != [opened, which, repo, film, who]:
             return self.list(opened, which, repo, film, who)
 
@@ -171,7 +173,7 @@ class PublishPanel:
             result = self._chosen(opened, which)
             self.services.publishing.start(result, self._repo(repo), private=who != "public", with_film=film is True)
 
-        return shown(""), gr.update(visible=False), outcome(self.w, start), None
+        return {**self.forget(), self.notice: outcome(self.w, start), self.listed: None}
 
     def stop(self, opened: str | None) -> Update:
         """Cancel all uploads of the run. Input: opened. Output: notice."""

@@ -13,7 +13,7 @@ from core.runs.folder import RunFolder
 from core.runs.states import may_resume
 from webui.kit.format import at_time
 from webui.kit.html import Html, join, muted, notice, tag
-from webui.kit.live import AT_ONCE, CONTROL, EACH, LivePart, Poller, Update, ViewContext, outcome, shown
+from webui.kit.live import AT_ONCE, CONTROL, EACH, LivePart, Poller, Update, Updates, ViewContext, outcome, shown
 from webui.kit.panel import Panel
 from webui.kit.wording import Wording
 from webui.run import card
@@ -123,7 +123,6 @@ class QueuePanel(Panel):
 
     def move(self, way: int) -> Callable[[object], Update]:
         def moved(chosen: object) -> Update:
-            """Inputs: chosen. Outputs: notice."""
             return outcome(self.w, lambda: self.services.queue.move(self._run(chosen).id, way, self._waiting()))
 
         return moved
@@ -134,24 +133,25 @@ class QueuePanel(Panel):
             raise RunError("train_page.nothing_to_resume")
         self.services.supervisor.resume(self.services.runs.get(row.id))
 
-    def take_out(self, chosen: object) -> list[object]:
-        """Remove the chosen run from the queue. Inputs: chosen. Outputs: list (nothing chosen any more), notice."""
+    def take_out(self, chosen: object) -> Updates:
+        """Remove the chosen run from the queue; nothing is chosen any more."""
         try:
             run = self._run(chosen)
             self.services.supervisor.stop(run)
         except GarageError as error:
-            return [gr.skip(), shown(notice(self.w.render(error.message)))]
-        return [gr.update(value=None), shown(notice(self.w.t("queue_panel.taken_out", name=run.name), "ok"))]
+            return {self.notice: shown(notice(self.w.render(error.message)))}
+        message = notice(self.w.t("queue_panel.taken_out", name=run.name), "ok")
+        return {self.list: gr.update(value=None), self.notice: shown(message)}
 
-    def set_time(self, chosen: object, typed: object) -> list[object]:
-        """Set when the chosen run may start. Inputs: chosen, time. Outputs: time (emptied), notice."""
+    def set_time(self, chosen: object, typed: object) -> Updates:
+        """Set when the chosen run may start, and empty the field."""
         try:
             run = self._run(chosen)
             not_before = time_of_day(typed if isinstance(typed, str) else None, time.time())
             self.services.queue.set_time(run.id, not_before, self._waiting())
         except GarageError as error:
-            return [gr.skip(), shown(notice(self.w.render(error.message)))]
-        return ["", shown("")]
+            return {self.notice: shown(notice(self.w.render(error.message)))}
+        return {self.time: "", self.notice: shown("")}
 
     def _waiting(self) -> list[str]:
         return [run.id for run in self.services.runs.waiting()]

@@ -28,7 +28,7 @@ from core.runs.states import BUSY
 from core.system import file_window
 from webui.kit import format
 from webui.kit.html import Html, facts, join, muted, notice, tag
-from webui.kit.live import AT_ONCE, CONTROL, LAST, LivePart, Options, Poller, Update, ViewContext, outcome, shown
+from webui.kit.live import AT_ONCE, CONTROL, LAST, LivePart, Poller, Update, Updates, ViewContext, outcome, shown
 from webui.kit.visitor import is_local
 from webui.kit.wording import Wording
 from webui.run import exported
@@ -75,8 +75,8 @@ class WayOut:
                 with gr.Accordion(
                     w.t("way_out.strength_fold"), open=False, visible=False, elem_id="export-strength-fold"
                 ) as self.strength_fold:
-                    limits: Options = {"minimum": 0.1, "maximum": MAX_STRENGTH, "step": 0.1}
-                    self.strength = gr.Number(1, **limits, **w.named("way_out.strength", "export-strength"))
+                    named = w.named("way_out.strength", "export-strength")
+                    self.strength = gr.Number(1, minimum=0.1, maximum=MAX_STRENGTH, step=0.1, **named)
                 with gr.Row(elem_classes="lg-tight"):
                     self.start = gr.Button(
                         w.t("way_out.start"), variant="primary", visible=False, elem_id="export-start"
@@ -183,20 +183,23 @@ class WayOut:
         """Return the forms of a place, the recommended one first; () for anything else."""
         return FORMS.get(where, ()) if isinstance(where, str) else ()
 
-    def choose(self, opened: str | None, where: object) -> tuple[object, ...]:
+    def choose(self, opened: str | None, where: object) -> Updates:
         """Return the updates that show the forms of an export for a destination, with their sizes; all hidden without a
-        destination or run. Inputs: opened, where. Outputs: about, form, fold, start, strength_fold."""
+        destination or run."""
         forms = self.forms(where)
         row = self._opened_row(opened)
         if not forms or row is None:
-            hidden = gr.update(visible=False)
-            return shown(""), gr.update(choices=[], value=None), hidden, hidden, hidden
+            hidden = dict.fromkeys((self.fold, self.start, self.strength_fold), gr.update(visible=False))
+            return {self.about: shown(""), self.form: gr.update(choices=[], value=None), **hidden}
         shape, done = self.services.models.local_shape(row.model), self.services.exports.list()
         sizes = [(self._form_line(form, self._estimate(row, form, shape, done)), form) for form in forms]
-        choice = gr.update(choices=sizes, value=forms[0])
-        can = gr.update(visible=self._refusal(shape, forms[0]) is None)
-        fold, strength = gr.update(visible=len(forms) > 1), gr.update(visible=True)
-        return self.describe(opened, where, forms[0]), choice, fold, can, strength
+        return {
+            self.about: self.describe(opened, where, forms[0]),
+            self.form: gr.update(choices=sizes, value=forms[0]),
+            self.fold: gr.update(visible=len(forms) > 1),
+            self.start: gr.update(visible=self._refusal(shape, forms[0]) is None),
+            self.strength_fold: gr.update(visible=True),
+        }
 
     def _opened_row(self, opened: str | None) -> RunRow | None:
         return next((row for row in self.services.snapshots.now().rows if row.id == opened), None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from types import SimpleNamespace
 
+import gradio as gr
 import pytest
 
 from core.errors import BusyError
@@ -45,7 +46,10 @@ def result(workspace: Workspace) -> ExportResult:
 
 def panel(workspace: Workspace, language: str = "en") -> PublishPanel:
     services = SimpleNamespace(publishing=Publishing(workspace), exports=Exports(workspace))
-    return PublishPanel(services, Wording(language), lambda look: services.exports.list())
+    made = PublishPanel(services, Wording(language), lambda look: services.exports.list())
+    with gr.Blocks():
+        made.build()
+    return made
 
 
 def test_the_files_are_listed_with_who_sees_them_and_only_then_there_is_a_button(
@@ -56,16 +60,13 @@ def test_the_files_are_listed_with_who_sees_them_and_only_then_there_is_a_button
         ("zh", "只有你", "所有人可见"),
     ):
         shows = panel(workspace, language)
-        files, send, told, _ = shows.list(result.run, result.name, " anna/pirate ", False, "private")
-        assert (
-            "adapter_model.safetensors" in files["value"]
-            and "README.md" in files["value"]
-            and private in files["value"]
-        )
-        assert "Apache-2.0" in files["value"] and send["visible"] and not told["visible"]
-        assert public in shows.list(result.run, result.name, "anna/pirate", False, "public")[0]["value"]
+        drawn = shows.list(result.run, result.name, " anna/pirate ", False, "private")
+        files = drawn[shows.files]["value"]
+        assert "adapter_model.safetensors" in files and "README.md" in files and private in files
+        assert "Apache-2.0" in files and drawn[shows.send]["visible"] and not drawn[shows.notice]["visible"]
+        assert public in shows.list(result.run, result.name, "anna/pirate", False, "public")[shows.files]["value"]
         hidden = shows.forget()
-        assert not hidden[0]["visible"] and not hidden[1]["visible"]
+        assert not hidden[shows.files]["visible"] and not hidden[shows.send]["visible"]
 
 
 @pytest.mark.parametrize(
@@ -77,8 +78,11 @@ def test_the_files_are_listed_with_who_sees_them_and_only_then_there_is_a_button
 def test_what_cannot_be_is_a_sentence_and_no_button(
     workspace: Workspace, result: ExportResult, which: object, repo: object, said: str
 ) -> None:
-    files, send, told, _ = panel(workspace).list(result.run, result.name if which == "own" else which, repo, [], {})
-    assert not files["visible"] and not send["visible"] and said in told["value"] and "<img" not in told["value"]
+    shows = panel(workspace)
+    drawn = shows.list(result.run, result.name if which == "own" else which, repo, [], {})
+    notice = drawn[shows.notice]["value"]
+    assert not drawn[shows.files]["visible"] and not drawn[shows.send]["visible"]
+    assert said in notice and "<img" not in notice
 
 
 def test_what_is_sent_is_what_the_choices_say_private_unless_public_was_chosen(
@@ -91,7 +95,7 @@ def test_what_is_sent_is_what_the_choices_say_private_unless_public_was_chosen(
     for who in ("private", "public", None):
         chosen = (result.run, result.name, "anna/pirate", True, who)
         for listed in (None, [*chosen[:4], "other"]):
-            assert shows.begin(listed, *chosen)[1]["visible"], "what was chosen since is listed first"
+            assert shows.begin(listed, *chosen)[shows.send]["visible"], "what was chosen since is listed first"
         shows.begin([*chosen], *chosen)
     assert asked == [
         (result.name, "anna/pirate", {"private": who != "public", "with_film": True})
@@ -102,7 +106,7 @@ def test_what_is_sent_is_what_the_choices_say_private_unless_public_was_chosen(
         "start",
         lambda *_, **__: (_ for _ in ()).throw(BusyError("publish.at_work", name="x")),
     )
-    assert "already being published" in shows.begin([*chosen], *chosen)[2]["value"]
+    assert "already being published" in shows.begin([*chosen], *chosen)[shows.notice]["value"]
 
 
 def test_how_far_it_is_and_how_it_ended_is_told(workspace: Workspace, result: ExportResult) -> None:

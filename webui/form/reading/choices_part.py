@@ -26,12 +26,12 @@ from core.data.sets.inspection import DataReport
 from core.errors import GarageError
 from core.recipe import ColumnRole
 from webui.form.fields import edit_event
-from webui.form.handle import Components, FieldValues, Fill, Filled, Filling, FormHandle, Updates
+from webui.form.handle import Components, FieldValues, Fill, Filled, Filling, FormHandle
 from webui.form.reading.file_part import FilePart
 from webui.form.reading.recipe_reading import choices_for
 from webui.kit.format import grouped
 from webui.kit.html import Html, join, notice, tag
-from webui.kit.live import LAST, QUIET, shown
+from webui.kit.live import LAST, QUIET, Updates, shown
 from webui.kit.wording import Wording
 from webui.state.services import Services
 

@@ -8,7 +8,8 @@ import gradio as gr
 from core.data.reading.choices import Choices
 from core.data.reading.encodings import LIKELY
 from core.data.sets.inspection import DataReport
-from webui.form.handle import Components, FieldValues, Updates
+from webui.form.handle import Components, FieldValues
+from webui.kit.live import Updates
 from webui.kit.wording import Wording
 
 

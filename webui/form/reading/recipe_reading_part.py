@@ -15,11 +15,11 @@ from core.errors import GarageError
 from core.hub.sets.name import SetName
 from core.progress import Check, go_on
 from core.workspace.folder import expand
-from webui.form.handle import READING, FieldValues, Filled, Filling, FormHandle, Updates
+from webui.form.handle import READING, FieldValues, Filled, Filling, FormHandle
 from webui.form.reading.importing import ImportPart
 from webui.form.reading.recipe_reading import RecipeReading
 from webui.kit.html import Html, join, notice
-from webui.kit.live import QUIET, shown
+from webui.kit.live import QUIET, Updates, shown
 from webui.kit.panel import Panel
 from webui.kit.visitor import IS_LOCAL
 
