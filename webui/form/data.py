@@ -31,7 +31,7 @@ from webui.form.reading.recipe_reading_part import RecipeReadingPart
 from webui.kit import format, samples
 from webui.kit.findings import count_line
 from webui.kit.html import Html, join, notice, tag
-from webui.kit.live import AT_ONCE, LAST, QUIET, Poller, mark
+from webui.kit.live import AT_ONCE, LAST, QUIET, Poller, Updates, mark
 from webui.kit.wording import Wording
 from webui.state.services import Services
 
@@ -109,17 +109,19 @@ class DataStep:
         """Return a value that changes whenever a dataset is added, deleted or edited."""
         return [mark([(info.id, info.version, samples.choice(info, self.w)) for info in self.services.datasets.list()])]
 
-    def now(self, shown: object, data: str | None) -> list[object]:
-        """Inputs: shown_mark, None until the page has loaded; data. Outputs: shown_mark, data, is_new.
+    def now(self, shown: object, data: str | None) -> Updates:
+        """Draw the list as `listed`, and fill is_new."""
+        listed = self.listed(shown, data)
+        return {self.is_new: listed.get(self.shown_mark, []), **listed}
 
-        An unchanged list is not drawn again, as that could lose a click. If the chosen dataset was deleted, the first
-        sample is chosen.
-        """
+    def listed(self, shown: object, data: str | None) -> Updates:
+        """Draw a changed list of datasets again; an unchanged one is not, as that could lose a click. If the chosen
+        dataset was deleted, the first sample is chosen. shown: shown_mark, None until the page has loaded."""
         now = self.mark()
         if shown is None or shown == now:
-            return [gr.skip(), gr.skip(), []]
+            return {}
         replacement = {} if not data or self.services.datasets.knows(data) else {"value": FIRST}
-        return [now, gr.update(choices=self.choices(), **replacement), now]
+        return {self.shown_mark: now, self.data: gr.update(choices=self.choices(), **replacement)}
 
     def choices(self) -> list[tuple[str, str]]:
         return [samples.choice(info, self.w) for info in self.services.datasets.list()]
@@ -213,7 +215,7 @@ class DataStep:
         )
 
     def turn_row(self, way: int, row_at: object, data: object) -> list[object]:
-        """Inputs: row_at, data. Outputs: row_at."""
+        """Return row_at for the row before or after the one that is shown."""
         return [data, self.row_shown(row_at, data) + way]
 
     def row_of(

@@ -113,6 +113,7 @@ class Wizard:
         with self._step("train"):
             self.start_step.build()
         self.state = gr.JSON(FormAnswers().state(), visible=False)  # the answers, kept in the browser
+        self.moved = gr.JSON(None, visible=False)  # whether the free memory has changed enough for another look
         self.again = gr.Timer(1.5, active=False)  # active while the pace is measured or a dry run is made
 
     def build_plan(self) -> None:
@@ -180,11 +181,10 @@ class Wizard:
         data.wire(self, poller)
         plan.findings.wire(self)
         self.further.wire()
-        moved = gr.JSON(None, visible=False)
         # preprocess=False: outside of the queue, gradio's error about a lone surrogate would end in a traceback.
-        inputs, outputs = [plan.drawn_from, plan.memory, plan.cards], [moved, plan.cards_now]
+        inputs, outputs = [plan.drawn_from, plan.memory, plan.cards], [self.moved, plan.cards_now]
         ticked = plan.clock.tick(self.memory_has_moved, inputs, outputs, preprocess=False, **AT_ONCE)
-        ticked.then(None, [moved], None, js=LOOK_IF, **QUIET)
+        ticked.then(None, [self.moved], None, js=LOOK_IF, **QUIET)
         self.redraw_after(plan.recheck.click(self.services.monitor.look_again, None, None, **QUIET))
         dropped = self.fill_on(
             data.importing.announced(data.file.upload, data.file),
@@ -332,12 +332,10 @@ class Wizard:
             hidden = self.plan_step.hidden(result, form.answers.explicit, form.data, form.memory)
             filled = {"is_look": True, "revision": form.answers.revision, "values": values, "answers": answers}
             data = self.data_step
-            # the list shows a new dataset of a command or another page together with its card
-            mark, choices, _ = data.now(field_values[data.shown_mark], form.data)
             return {
                 answer: filled | {"hidden": hidden},
-                data.shown_mark: mark,
-                data.data: choices,
+                # the list shows a new dataset of a command or another page together with its card
+                **data.listed(field_values[data.shown_mark], form.data),
                 self.start_step.notice: self.start_step.refusal_now(field_values[self.start_step.notice], result),
                 **self._draw(form, result, field_values[data.row_at]),
             }
@@ -388,15 +386,16 @@ class Wizard:
         chosen, links = [self.model_step.model, self.data_step.data], [self.start_view.links]
         tab.select(self.start_view.draw_links, chosen, links, **LAST, **AT_ONCE)
 
-    def memory_has_moved(self, drawn: object, memory: object, cards: object = ()) -> tuple[dict[str, bool], object]:
-        """Inputs: the memory that the card was drawn from, plan-for, cards. Outputs: whether the free memory has
-        changed enough for another look; the current state of the GPUs, if there is a choice."""
+    def memory_has_moved(self, drawn: object, memory: object, cards: object = ()) -> Updates:
+        """Return whether the free memory has changed enough for another look, and the current state of the GPUs, if
+        there is a choice. drawn: the memory that the card was drawn from. memory: plan-for."""
         has_moved = False
         if self.services.snapshots.now().busy is None:
             with suppress(GarageError):
                 has_moved = memory_view.has_moved(drawn, self.planner.budget(memory, cards).free_gib)
         machine = self.services.monitor.newest()
-        return {"has_moved": has_moved}, self.plan_step.draw_cards(memory, machine)[self.plan_step.cards_now]
+        cards_now = self.plan_step.cards_now
+        return {self.moved: {"has_moved": has_moved}, cards_now: self.plan_step.draw_cards(memory, machine)[cards_now]}
 
     def read(self, values: FieldValues) -> Form:
         questions = {name: values[field] for name, field in self._questions.items()}

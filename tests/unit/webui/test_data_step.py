@@ -44,11 +44,13 @@ def test_a_set_that_was_deleted_on_its_page_is_chosen_here_no_more(services: Ser
     """Train went on with a name of nothing, and its look at the row was a traceback."""
     (tmp_path / "mine.jsonl").write_text('{"question": "Who?", "answer": "Me."}\n', "utf-8")
     id, step = services.datasets.import_file(tmp_path / "mine.jsonl", "mine").id, DataStep(services, Wording("en"))
+    with gr.Blocks():
+        step.build()
     before = step.mark()
-    assert "value" not in step.now([], id)[1] and step.now(before, id)[2] == []
+    assert "value" not in step.now([], id)[step.data] and step.now(before, id) == {step.is_new: []}
     services.datasets.delete(id)
-    assert step.now(before, id)[1]["value"] == FIRST
-    assert "value" not in step.now(before, "sample:kettlewisp_facts")[1]
+    assert step.now(before, id)[step.data]["value"] == FIRST
+    assert "value" not in step.now(before, "sample:kettlewisp_facts")[step.data]
 
     class OfDeleted:
         rows = (1,)

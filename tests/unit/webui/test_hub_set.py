@@ -59,23 +59,25 @@ def value(update: Any) -> str:
 
 def test_words_become_rows_and_a_name_becomes_the_set(hub: FakeHub, panel: HubSetPanel) -> None:
     kit.put(hub, "owner/pirate-pictures", {}, tags=["modality:image"])
-    found = value(panel.search("pirate")[0])
+    found = value(panel.search("pirate")[panel.results])
     assert f'data-set="{NAME}"' in found and 'data-set="owner/pirate-pictures"' not in found and "mit" in found
-    _, failure, one, about, part, told, head, *_ = panel.search(f"https://hub.example/datasets/{NAME}/viewer")
-    assert value(failure) == "" and one["visible"] and NAME in about and told.repo == NAME
+    drawn = panel.search(f"https://hub.example/datasets/{NAME}/viewer")
+    assert value(drawn[panel.failure]) == "" and drawn[panel.one]["visible"]
+    assert NAME in drawn[panel.about] and drawn[panel.dataset].repo == NAME
+    part = drawn[panel.part]
     assert [key for _, key in part["choices"]] == ["en:train", "de:train"] and part["value"] == "en:train"
-    assert "<td>What is thing number 0?</td>" in value(head)
-    assert "&lt;script&gt;" in value(panel.search("<script>")[0]) and value(panel.search("")[1])
+    assert "<td>What is thing number 0?</td>" in value(drawn[panel.head])
+    assert "&lt;script&gt;" in value(panel.search("<script>")[panel.results]) and value(panel.search("")[panel.failure])
 
 
 def test_a_part_is_added_chosen_and_says_where_it_is_from(hub: FakeHub, panel: HubSetPanel, services: Services) -> None:
-    told = panel.open(NAME)[4]
-    name, clock, progress, _ = panel.begin(0)(told, "en:train", None, None)
-    assert name == f"datasets/{NAME}:en:train" and clock.active and NAME in value(progress)
+    begun = panel.begin(0)(panel.open(NAME)[panel.dataset], "en:train", None, None)
+    name = begun[panel.download]
+    assert name == f"datasets/{NAME}:en:train" and begun[panel.clock].active and NAME in value(begun[panel.progress])
     wait_until(lambda: services.downloads.row(name).state == "done")
-    clock, progress, failure, arrived = panel.poll(name)
-    assert not clock.active and value(progress) == ""
-    filling, updates = panel.fill({panel.arrived: arrived})
+    ended = panel.poll(name)
+    assert not ended[panel.clock].active and value(ended[panel.progress]) == ""
+    filling, updates = panel.fill({panel.arrived: ended[panel.arrived]})
     assert filling.values == {"data": "pirate-talk-en-train"} and "pirate-talk-en-train" in [
         id for _, id in updates[panel._data]["choices"]
     ]
@@ -85,14 +87,16 @@ def test_a_part_is_added_chosen_and_says_where_it_is_from(hub: FakeHub, panel: H
 
 
 def test_another_part_shows_its_rows_and_what_is_too_large_only_its_first(hub: FakeHub, panel: HubSetPanel) -> None:
-    told = panel.open(NAME)[4]
-    head, said, add, take, *_ = panel.choose_part(told, "en:train")
-    assert (value(said), add["visible"], take["visible"]) == ("", True, False), "150 rows are fewer than are offered"
-    head, said, add, take, *_ = panel.choose_part(told, "de:train")
-    assert value(said) and (add["visible"], take["visible"]) == (False, True)
-    name, clock, _, failure = panel.begin(0)(told, "de:train", "", "")
-    assert name is None and not clock.active and "9,000,000" in value(failure)
-    assert "en:train" in value(panel.choose_part(told, "fr:train")[1])
+    told = panel.open(NAME)[panel.dataset]
+    part = panel.choose_part(told, "en:train")
+    assert value(part[panel.message]) == "" and part[panel.add]["visible"]
+    assert not part[panel.take]["visible"], "150 rows are fewer than are offered"
+    part = panel.choose_part(told, "de:train")
+    assert value(part[panel.message]) and not part[panel.add]["visible"] and part[panel.take]["visible"]
+    begun = panel.begin(0)(told, "de:train", "", "")
+    assert begun[panel.download] is None and not begun[panel.clock].active
+    assert "9,000,000" in value(begun[panel.failure])
+    assert "en:train" in value(panel.choose_part(told, "fr:train")[panel.message])
 
 
 def test_columns_whose_names_tell_nothing_are_asked_for_and_read_as_was_said(
@@ -100,15 +104,16 @@ def test_columns_whose_names_tell_nothing_are_asked_for_and_read_as_was_said(
 ) -> None:
     rows = [{"alpha": row["question"], "beta": "x y z w", "gamma": row["answer"]} for row in kit.pirates(30)]
     kit.put_parts(hub, "owner/odd", {"default/train": [rows]})
-    assert panel.open(NAME)[-3]["visible"] is False
+    assert panel.open(NAME)[panel.columns]["visible"] is False
     answered = panel.open("owner/odd")
-    told, (columns, question, answer) = answered[4], answered[-3:]
-    assert columns["visible"] and question["choices"] == answer["choices"] == ["", "alpha", "beta", "gamma"]
-    name = panel.begin(0)(told, "default:train", "alpha", "gamma")[0]
+    told, names = answered[panel.dataset], ["", "alpha", "beta", "gamma"]
+    assert answered[panel.columns]["visible"]
+    assert answered[panel.question]["choices"] == answered[panel.answer]["choices"] == names
+    name = panel.begin(0)(told, "default:train", "alpha", "gamma")[panel.download]
     wait_until(lambda: services.downloads.row(name).state == "done")
     info = services.datasets.get(services.downloads.row(name).result)
     assert info.choices.columns == {"alpha": "question", "gamma": "answer"} and info.good_rows == 30
-    name = panel.begin(20_000)(told, "default:train", "", "gamma")[0]
+    name = panel.begin(20_000)(told, "default:train", "", "gamma")[panel.download]
     wait_until(lambda: services.downloads.row(name).state == "done")
     row = services.downloads.row(name)
     assert services.datasets.get(row.result).choices.columns == {"gamma": "text"} and (row.done, row.total) == (30, 30)
@@ -116,37 +121,39 @@ def test_columns_whose_names_tell_nothing_are_asked_for_and_read_as_was_said(
 
 def test_a_hub_that_refuses_is_a_sentence_at_each_press(hub: FakeHub, panel: HubSetPanel) -> None:
     for hub.status in (429, 500, 403):
-        for failure in (panel.search("pirate")[1], panel.open(NAME)[0]):
-            assert "lg-notice" in value(failure) and "{" not in value(failure)
+        for drawn in (panel.search("pirate"), panel.open(NAME)):
+            failure = value(drawn[panel.failure])
+            assert "lg-notice" in failure and "{" not in failure
 
 
 def test_what_holds_no_text_and_what_is_gated_cannot_be_added(hub: FakeHub, panel: HubSetPanel) -> None:
     rows = kit.parquet([{"image": {"bytes": b"x", "path": "a.png"}}])
     features = {"features": [{"name": "image", "dtype": "image"}]}
     kit.put(hub, "owner/pictures", {"train.parquet": rows}, cardData={"dataset_info": features})
-    assert [each["visible"] for each in panel.open("owner/pictures")[7:10]] == [False, False, False]
-    told = panel.open(NAME)[4]
+    closed = (panel.add, panel.take, panel.columns)
+    drawn = panel.open("owner/pictures")
+    assert not any(drawn[part]["visible"] for part in closed)
+    told = panel.open(NAME)[panel.dataset]
     hub.gated = True
-    head, said, *rest = panel.choose_part(told, "en:train")
-    assert (
-        value(head) == "" and hub.url in value(said) and [each["visible"] for each in rest[:3]] == [False, False, False]
-    )
+    drawn = panel.choose_part(told, "en:train")
+    assert value(drawn[panel.head]) == "" and hub.url in value(drawn[panel.message])
+    assert not any(drawn[part]["visible"] for part in closed)
     kit.put_parts(hub, "owner/gated", {"en/train": [kit.pirates(3)]}, gated="manual")
-    assert hub.url in value(panel.open("owner/gated")[0])
+    assert hub.url in value(panel.open("owner/gated")[panel.failure])
 
 
 def test_a_download_that_fails_or_is_cancelled_ends_the_clock(
     hub: FakeHub, panel: HubSetPanel, services: Services
 ) -> None:
-    told = panel.open(NAME)[4]
+    told = panel.open(NAME)[panel.dataset]
     hub.corrupt = True
-    name = panel.begin(0)(told, "en:train", None, None)[0]
+    name = panel.begin(0)(told, "en:train", None, None)[panel.download]
     wait_until(lambda: services.downloads.row(name).state == "failed")
-    clock, _, failure, arrived = panel.poll(name)
-    assert not clock.active and "sha256" in value(failure)
+    ended = panel.poll(name)
+    assert not ended[panel.clock].active and "sha256" in value(ended[panel.failure])
     services.downloads.cancel(name)
     wait_until(lambda: not part_folder(services.workspace, PartName.parse(name)).exists())
-    assert panel.poll(name)[0].active is False
+    assert panel.poll(name)[panel.clock].active is False
 
 
 def test_anything_from_a_browser_is_answered(hub: FakeHub, panel: HubSetPanel) -> None:
@@ -158,5 +165,5 @@ def test_anything_from_a_browser_is_answered(hub: FakeHub, panel: HubSetPanel) -
             panel.begin(0)(sent, sent, sent, sent),
             panel.poll(sent),
         ):
-            assert answered
+            assert isinstance(answered, dict)
         assert panel.fill({panel.arrived: sent}) == (None, {})

@@ -27,7 +27,7 @@ from webui.form.hub_set import view
 from webui.kit import samples
 from webui.kit.format import grouped
 from webui.kit.html import Html, notice, tag
-from webui.kit.live import CONTROL, LAST, QUIET, TICK_S, Options, Poller, Update, shown
+from webui.kit.live import CONTROL, LAST, QUIET, TICK_S, Options, Poller, Updates, shown
 from webui.kit.panel import Panel
 
 # The press of a row's button. The script of the event gets no data, so the page stores it.
@@ -115,67 +115,73 @@ class HubSetPanel(Panel):
         return [self.head, self.message, self.add, self.take, self.columns, self.question, self.answer]
 
     # ---- handlers -------------------------------------------------------------------------------------------------
-    def search(self, words: object) -> list[object]:
-        """Inputs: words, or a name with a slash, which is opened. Outputs: results, and those of open."""
+    def search(self, words: object) -> Updates:
+        """Show the datasets of a search; a name with a slash is opened."""
         text = words.strip() if isinstance(words, str) else ""
         if "/" in text:
-            return [shown(""), *self.open(text)]
+            return {self.results: shown(""), **self.open(text)}
         try:
             rows = search.search(text)
         except GarageError as error:
-            return [shown(""), *self._closed_outputs(error)]
-        return [shown(view.results(rows, text, self.w)), *self._closed_outputs()]
+            return {self.results: shown(""), **self._closed(error)}
+        return {self.results: shown(view.results(rows, text, self.w)), **self._closed()}
 
-    def open(self, name: object) -> list[object]:
-        """Inputs: the name of a dataset. Outputs: failure, one, about, part, dataset, and those of a part."""
+    def open(self, name: object) -> Updates:
+        """Show the dataset of this name with its parts."""
         try:
             dataset = about(SetName.parse(name if isinstance(name, str) else ""), with_rows=True)
             part = dataset.part
         except GarageError as error:
-            return self._closed_outputs(error)
+            return self._closed(error)
         choices = [(view.part_label(each, self.w), _key(each)) for each in dataset.parts]
-        return [
-            shown(""), gr.update(visible=True), view.about(dataset, self.w), gr.update(choices=choices,
-                value=_key(part)), dataset,
-            *self._part_outputs(dataset),
-        ]  # fmt: skip
+        return {
+            self.failure: shown(""),
+            self.one: gr.update(visible=True),
+            self.about: view.about(dataset, self.w),
+            self.part: gr.update(choices=choices, value=_key(part)),
+            self.dataset: dataset,
+            **self._of_part(dataset),
+        }
 
-    def choose_part(self, dataset: object, part: object) -> list[Update]:
-        """Inputs: dataset, part. Outputs: first rows, message and what can be done with the part."""
+    def choose_part(self, dataset: object, part: object) -> Updates:
         if not isinstance(dataset, AboutSet):
-            return [gr.skip()] * len(self._part_components)
+            return {}
         try:
-            return self._part_outputs(about(SetName(dataset.repo, _part_name(part)), with_rows=True))
+            return self._of_part(about(SetName(dataset.repo, _part_name(part)), with_rows=True))
         except GarageError as error:
             return self._unavailable(error)
 
-    def begin(self, rows: int) -> Callable[..., list[object]]:
+    def begin(self, rows: int) -> Callable[..., Updates]:
         """Return the handler that starts the download of the chosen part, with the chosen columns, and the clock that
         follows it. rows: at most so many, 0 for all."""
 
-        def begun(dataset: object, part: object, question: object, answer: object) -> list[object]:
-            """Inputs: dataset, part, question, answer. Outputs: download, clock, progress, failure."""
+        def begun(dataset: object, part: object, question: object, answer: object) -> Updates:
             if not isinstance(dataset, AboutSet):
-                return [gr.skip()] * 4
+                return {}
             try:
                 name = adding.part_of(dataset.repo, select_part(dataset.parts, dataset.repo, _part_name(part)), rows)
                 row = self.services.downloads.start(str(name), reading=_column_roles(question, answer))
             except GarageError as error:
-                return [None, gr.Timer(active=False), shown(""), shown(notice(self.w.render(error.message)))]
-            return [str(name), gr.Timer(active=True), shown(view.progress(row, self.w)), shown("")]
+                return {self.download: None, **self._ended(notice(self.w.render(error.message)))}
+            return {
+                self.download: str(name),
+                self.clock: gr.Timer(active=True),
+                self.progress: shown(view.progress(row, self.w)),
+                self.failure: shown(""),
+            }
 
         return begun
 
-    def poll(self, name: object) -> list[object]:
-        """Inputs: download. Outputs: clock (stopped at the end), progress, failure, arrived (the new dataset's id)."""
+    def poll(self, name: object) -> Updates:
+        """Follow a download with the clock, which stops at its end; `arrived` then gets the new dataset's id."""
         row = self.services.downloads.row(name) if isinstance(name, str) and PartName.parse(name) else None
         if row is None:  # cancelled in the list of downloads
-            return [gr.Timer(active=False), shown(""), gr.skip(), gr.skip()]
+            return self._ended()
         if row.state == "failed":
-            return [gr.Timer(active=False), shown(""), shown(notice(self.w.render(row.message))), gr.skip()]
+            return self._ended(notice(self.w.render(row.message)))
         if row.state == "done":
-            return [gr.Timer(active=False), shown(""), gr.skip(), {"id": row.result, "asked": row.asked}]
-        return [gr.skip(), shown(view.progress(row, self.w)), gr.skip(), gr.skip()]
+            return {**self._ended(), self.arrived: {"id": row.result, "asked": row.asked}}
+        return {self.progress: shown(view.progress(row, self.w))}
 
     def fill(self, values: FieldValues) -> Filled:
         """Return the form with the downloaded dataset chosen, if it still exists, and the panel closed."""
@@ -192,20 +198,18 @@ class HubSetPanel(Panel):
         }
 
     # ---- outputs -------------------------------------------------------------------------------------------------
-    def _closed_outputs(self, error: GarageError | None = None) -> list[object]:
-        """Return the outputs of `open` with no dataset shown, and an error if there was one."""
-        message = notice(self.w.render(error.message)) if error else Html("")
-        return [
-            shown(message),
-            gr.update(visible=False),
-            "",
-            gr.skip(),
-            None,
-            *[gr.skip()] * len(self._part_components),
-        ]
+    def _ended(self, failure: Html | None = None) -> Updates:
+        """Return the updates that end the following of a download, and show its failure if there was one."""
+        failed: Updates = {self.failure: shown(failure)} if failure else {}
+        return {self.clock: gr.Timer(active=False), self.progress: shown(""), **failed}
 
-    def _part_outputs(self, dataset: AboutSet) -> list[Update]:
-        """Return the outputs that show a part: first rows, a reason against it, and the fields for unknown columns."""
+    def _closed(self, error: GarageError | None = None) -> Updates:
+        """Return the updates that show no dataset, and an error if there was one."""
+        message = notice(self.w.render(error.message)) if error else ""
+        return {self.failure: shown(message), self.one: gr.update(visible=False), self.about: "", self.dataset: None}
+
+    def _of_part(self, dataset: AboutSet) -> Updates:
+        """Return the updates that show a part: first rows, a reason against it, and the fields for unknown columns."""
         part = dataset.part
         is_large, is_small = adding.is_too_large(part), part.rows is not None and part.rows <= FIRST_ROWS
         message, names, head = view.too_large(self.w) if is_large else Html(""), [], Html("")
@@ -218,15 +222,19 @@ class HubSetPanel(Panel):
             if dataset.head.key in ("hub_set.no_text", "hub.gated", "hub.gated_token"):
                 return self._unavailable(DataError(dataset.head))
             message = notice(self.w.render(dataset.head), "warn")
-        return [
-            shown(head), shown(message), gr.update(visible=not is_large), gr.update(visible=not is_small),
-            gr.update(visible=bool(names)),
-            *[gr.update(choices=["", *names], value="")] * 2,
-        ]  # fmt: skip
+        return {
+            self.head: shown(head),
+            self.message: shown(message),
+            self.add: gr.update(visible=not is_large),
+            self.take: gr.update(visible=not is_small),
+            self.columns: gr.update(visible=bool(names)),
+            **dict.fromkeys((self.question, self.answer), gr.update(choices=["", *names], value="")),
+        }
 
-    def _unavailable(self, why: GarageError) -> list[Update]:
-        none = gr.update(choices=[""], value="")
-        return [shown(""), shown(notice(self.w.render(why.message))), *[gr.update(visible=False)] * 3, none, none]
+    def _unavailable(self, why: GarageError) -> Updates:
+        hidden = dict.fromkeys((self.add, self.take, self.columns), gr.update(visible=False))
+        none = dict.fromkeys((self.question, self.answer), gr.update(choices=[""], value=""))
+        return {self.head: shown(""), self.message: shown(notice(self.w.render(why.message))), **hidden, **none}
 
 
 def _column_roles(question: object, answer: object) -> JsonObject:

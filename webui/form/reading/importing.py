@@ -16,7 +16,7 @@ from core.progress import Check
 from webui.form.handle import Components, FieldValues, Fill, Filled, Listen
 from webui.kit.format import grouped
 from webui.kit.html import muted, notice
-from webui.kit.live import AT_ONCE, EACH, TICK_S, Update, shown
+from webui.kit.live import AT_ONCE, EACH, TICK_S, Updates, shown
 from webui.kit.wording import Wording
 
 
@@ -67,10 +67,10 @@ class ImportPart:
         """Return `listen` with an event before it that begins an Import and shows its progress. file: the drop zone;
         emptied first, so that it accepts further files."""
 
-        def begin(newest: object, dropped: object = None) -> list[object]:
+        def begin(newest: object, dropped: object = None) -> Updates:
             begins = dropped or not file
             newest = Import(dropped, next(iter(unfinished(newest)), None)) if begins else newest
-            return [newest, gr.Timer(active=True), *([None] if file else [])]
+            return {self.newest: newest, self.clock: gr.Timer(active=True), **({file: None} if file else {})}
 
         def begun(fn: Callable[..., object], inputs: Components, outputs: Components, **options: object) -> Dependency:
             files = [file] if file else []
@@ -103,20 +103,16 @@ class ImportPart:
         return filled
 
     # ---- handlers -------------------------------------------------------------------------------------------------
-    def look(self, newest: object) -> list[Update]:
-        """Inputs: newest. Outputs: row, progress (rows read so far), clock, which stops at the end."""
+    def look(self, newest: object) -> Updates:
+        """Show the rows read so far; the clock stops at the end."""
         reading = self.current(newest)
         if reading is None:
-            return [gr.update(visible=False), gr.skip(), gr.Timer(active=False)]
+            return {self.row: gr.update(visible=False), self.clock: gr.Timer(active=False)}
         key = "import_ends" if reading.is_cancelled else "import_rows" if reading.rows else "import_looks"
-        return [
-            gr.update(visible=True),
-            muted(self.w.t(f"wizard.{key}", rows=grouped(self.w, reading.rows))),
-            gr.skip(),
-        ]
+        text = muted(self.w.t(f"wizard.{key}", rows=grouped(self.w, reading.rows)))
+        return {self.row: gr.update(visible=True), self.progress: text}
 
-    def cancelled(self, newest: object) -> list[Update]:
-        """Inputs: newest. Outputs: row, progress, clock."""
+    def cancelled(self, newest: object) -> Updates:
         if reading := self.current(newest):
             reading.is_cancelled = True
         return self.look(newest)
