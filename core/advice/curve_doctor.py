@@ -127,10 +127,12 @@ def _number(value: object) -> float:
 
 def of_run(recipe: Recipe, series: Series, at_work: bool, usual_rate: float | None = None) -> list[Diagnosis]:
     """Return the problems of a run that is active or has ended: at most one, of pairs first, then a too high rate,
-    overfitting, a plateau.
+    overfitting, a plateau. None of training by rewards, where a loss says nothing.
 
     usual_rate: of the advice that the run was planned with, if known.
     """
+    if recipe.rewards:
+        return []
     if finding := of_pairs(recipe, series.pairs, at_work, series.measured_rows):
         return [finding]
     for rule in (hot_rate, overfitting, plateau):

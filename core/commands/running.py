@@ -56,6 +56,7 @@ from core.runs import sample_answers
 from core.runs.all import Runs
 from core.runs.cards import better
 from core.runs.folder import RunFolder, Status
+from core.runs.measure import measures
 from core.runs.reporter import EXIT
 from core.runs.run_json import RunFacts
 from core.runs.states import BUSY, TERMINAL, State
@@ -404,8 +405,8 @@ def summary(run: RunFolder, status: Status) -> JsonObject:
             "message": error.message.model_dump(),
         } | of_none
     metrics, parent = run.all_metrics(), run.facts().parent
-    train_losses = [line.get("loss") for line in metrics if line.get("kind") == "train"]
-    eval_losses = [line.get("eval_loss") for line in metrics if line.get("kind") == "eval"]
+    measure = "reward" if recipe.rewards else "loss"
+    trained, evaluated = measures(metrics, "train"), measures(metrics, "eval")
     return {
         "run": run.id,
         "name": run.name,
@@ -418,9 +419,9 @@ def summary(run: RunFolder, status: Status) -> JsonObject:
         "model": recipe.model.id,
         "data": recipe.data.source,
         "parent": parent.run if parent else None,
-        "first_loss": train_losses[0] if train_losses else None,
-        "last_loss": train_losses[-1] if train_losses else None,
-        "eval_loss": eval_losses[-1] if eval_losses else None,
+        f"first_{measure}": trained[0] if trained else None,
+        f"last_{measure}": trained[-1] if trained else None,
+        f"eval_{measure}": evaluated[-1] if evaluated else None,
         "findings": [finding.model_dump(mode="json") for finding in findings_of(run, recipe, status, metrics)],
         "better": [sentence.model_dump(mode="json") for sentence in better.sentences(run)]
         if status.state == State.COMPLETED
@@ -449,10 +450,11 @@ def runs(
         return
     language = terminal_language()
     for row in rows:
-        loss = "-" if row["last_loss"] is None else f"{row['last_loss']:.3f}"
+        measure = "reward" if "last_reward" in row else "loss"
+        value = "-" if row[f"last_{measure}"] is None else f"{row[f'last_{measure}']:.3f}"
         state = msg(f"state.{row['state']}").render(language)
         print(
-            f"{row['run']:<50} {state:<12} {row['step']}/{row['total_steps']:<6} loss {loss:<8} "
+            f"{row['run']:<50} {state:<12} {row['step']}/{row['total_steps']:<6} {measure} {value:<8} "
             f"{row['bytes'] / 1e6:.0f} MB  {row['name']}"
         )
         for sentence in row["better"] if run else ():

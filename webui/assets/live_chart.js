@@ -13,6 +13,7 @@ const POINTER = type => type === 'mousemove' || type === 'mouseleave'; // what t
 const group = `lc${Math.random()}`;
 
 let note, body, reset, more, spoken, charts = [];
+let isReward = false; // training by rewards: y, s and ey are rewards, not losses
 let held = nothing(), total = null, planned = 0, zoom = null; // zoom: [first step, last step] of every chart, null for all there is
 let film = null; // {run, step} that the film beside it shows
 let run = '', cursor = null, busy = false, dark, saidAt = 0, timer = 0, asked;
@@ -57,7 +58,8 @@ function find() {
   reset.textContent = words.reset;
   reset.onclick = () => show(null);
   more.querySelector('summary').textContent = words.more;
-  [words.help, words.help_loss, words.help_eval].forEach((said, i) => { at('help').children[i].textContent = said; });
+  const helps = isReward ? [words.help_reward, words.help_held_out] : [words.help_loss, words.help_eval];
+  [words.help, ...helps].forEach((said, i) => { at('help').children[i].textContent = said; });
   more.open = remembered();
   more.ontoggle = () => { remember(more.open); draw(); };
   charts = [loss(at('plot'), at('legend')), ...Object.keys(SMALL).map(name => small(name, at('grid'))),
@@ -76,7 +78,7 @@ function loss(host, legend) {
   const shown = Object.entries(LINES).map(([name, line]) => {
     const item = add(legend, 'span', 'lc-item');
     if (line) add(item, 'i', line);
-    add(item, 'span', '', words[name]);
+    add(item, 'span', '', words[(isReward && { loss: 'reward', eval: 'held_out' }[name]) || name]);
     return add(item, 'b', '');
   });
   return {
@@ -87,7 +89,7 @@ function loss(host, legend) {
       const of = colours(), line = { spanGaps: true, points: dots('x') };
       return {
         height: Math.min(320, Math.max(220, innerHeight * 0.38)),
-        axes: [{ incrs: WHOLE, values: steps, label: words.step, labelSize: 18, size: 34 }, { values, label: words.loss, labelSize: 18, size: 50 }],
+        axes: [{ incrs: WHOLE, values: steps, label: words.step, labelSize: 18, size: 34 }, { values, label: isReward ? words.reward : words.loss, labelSize: 18, size: 50 }],
         series: [
           {},
           { ...line, stroke: of.loss + '99', width: 1 },
@@ -103,7 +105,7 @@ function loss(host, legend) {
     sentence() {
       const { x, y, s, ey } = held;
       if (!x.length) return words.empty;
-      return fill(words.summary, { step: x.at(-1), loss: short(y.at(-1)), smoothed: short(s.at(-1)), eval: short(ey.at(-1)), first: short(y[0]) });
+      return fill(isReward ? words.summary_reward : words.summary, { step: x.at(-1), loss: short(y.at(-1)), smoothed: short(s.at(-1)), eval: short(ey.at(-1)), first: short(y[0]) });
     },
   };
 }
@@ -291,6 +293,7 @@ function tell() {
 function take(reply) {
   if (reply.run !== run) { show(null); saidAt = 0; spoken.textContent = ''; }
   if (reply.reset) held = nothing();
+  if (isReward !== reply.is_reward) { isReward = reply.is_reward; find(); }
   const { mx, my, x, ex, bx } = reply;
   for (const name of ['x', 'y', 's', 'rate', 'norm', 'speed', 'ex', 'ey', 'mx', 'bx', ...OF_PAIRS]) held[name].push(...reply[name]);
   held.memory.push(...my.map(bytes => bytes == null ? null : bytes / GIB));

@@ -20,7 +20,8 @@ from webui.state.services import Services
 POLL_MS, IDLE_POLL_MS = 1000, 3000
 WORDS = (
     "empty", "none", "offline", "step", "loss", "smoothed", "eval", "rate", "norm", "speed", "memory",
-    "accuracy", "margin", "logps", "chosen", "rejected", "more", "reset", "newest", "help", "help_loss", "help_eval",
+    "reward", "held_out", "help_reward", "help_held_out", "summary_reward", "accuracy", "margin",
+    "logps", "chosen", "rejected", "more", "reset", "newest", "help", "help_loss", "help_eval",
     "nonfinite", "summary",
 )  # fmt: skip
 TEMPLATE = (

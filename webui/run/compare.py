@@ -105,6 +105,7 @@ def row_data(row: RunRow, w: Wording) -> JsonObject:
     steps = w.t("runs_page.steps", step=row.status.step, total=row.status.total_steps) if row.status.total_steps else ""
     right = w.t("runs_table.right", right=row.right[0], count=row.right[1]) if row.right else ""
     lost = w.t("runs_table.lost", count=row.lost) if row.lost else ""
+    evaluated = format.loss(w, row.evaluated)
     return {
         "id": row.id,
         "name": row.name,
@@ -112,7 +113,7 @@ def row_data(row: RunRow, w: Wording) -> JsonObject:
         "state": w.t(f"state.{state.value}"),
         "tone": "plain" if state == State.QUEUED else tone_of(row.status),
         "course": row.course,
-        "eval": format.loss(w, row.eval_loss),
+        "eval": w.t("runs_table.reward", value=evaluated) if row.is_reward and row.evaluated is not None else evaluated,
         "minutes": format.duration(w, row.seconds) or "–",
         "size": format.bytes_used(w, row.bytes_used),
         "tags": row.label.tags,

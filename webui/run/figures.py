@@ -1,4 +1,5 @@
-"""The four figures of a run: step, loss, validation loss and memory, each with one line about it. Pure functions."""
+"""The four figures of a run: step, loss, validation loss (in training by rewards: reward, held-out reward) and memory,
+each with one line about it. Pure functions."""
 
 from __future__ import annotations
 
@@ -11,10 +12,11 @@ from webui.state.snapshot import RunView
 
 def figures(view: RunView, w: Wording) -> Html:
     """Return the four figures; a dash for an unknown number."""
+    trained, evaluated = ("reward", "held_out_reward") if view.row.is_reward else ("loss", "validation")
     shown = (
         ("step", *_step(view, w)),
-        ("loss", *_loss(view, w)),
-        ("validation", *_validation(view, w)),
+        (trained, *_trained(view, w)),
+        (evaluated, *_evaluated(view, w)),
         ("memory", *_memory(view, w)),
     )
     return tag(
@@ -45,29 +47,35 @@ def _step(view: RunView, w: Wording) -> tuple[str, str, str]:
     return number, w.t("run_memory.took", time=format.duration(w, seconds)) if seconds else "", "quiet"
 
 
-def _loss(view: RunView, w: Wording) -> tuple[str, str, str]:
-    """Return (number, remark, tone); the remark is the change since the start, in per cent."""
+def _trained(view: RunView, w: Wording) -> tuple[str, str, str]:
+    """Return (number, remark, tone); the remark is the change since the start: of a loss in per cent, of a reward the
+    difference."""
     row = view.row
-    if row.last_loss is None:
+    if row.last_measure is None:
         return "–", "", "quiet"
     first = row.course[0] if row.course else 0.0
-    change = round(100 * (row.last_loss - first) / first) if first else 0
+    if row.is_reward:
+        gained = row.last_measure - first
+        sign = "+" if gained > 0 else "−"
+        about = w.t("run_figures.gained", change=sign + format.loss(w, abs(gained))) if len(row.course) > 1 else ""
+        return format.loss(w, row.last_measure), about, "ok" if gained > 0 else "quiet"
+    change = round(100 * (row.last_measure - first) / first) if first else 0
     about = (
         w.t("run_figures.since_start", change=f"{change:+d}".replace("-", "−"))
         if len(row.course) > 1 and change
         else ""
     )
-    return format.loss(w, row.last_loss), about, "ok" if change < 0 else "quiet"
+    return format.loss(w, row.last_measure), about, "ok" if change < 0 else "quiet"
 
 
-def _validation(view: RunView, w: Wording) -> tuple[str, str, str]:
+def _evaluated(view: RunView, w: Wording) -> tuple[str, str, str]:
     """Return (number, remark, tone); the remark names the step if the adapter is the best one."""
     row, facts = view.row, view.facts
-    if row.eval_loss is None:
+    if row.evaluated is None:
         return "–", "", "quiet"
     step = facts.adapter_step if facts.adapter_is_best else None
     about = w.t("run_figures.best_step", step=step) if step is not None else ""
-    return format.loss(w, row.eval_loss), about, "ok" if about else "quiet"
+    return format.loss(w, row.evaluated), about, "ok" if about else "quiet"
 
 
 def _memory(view: RunView, w: Wording) -> tuple[str, str, str]:

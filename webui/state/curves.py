@@ -25,6 +25,7 @@ from core.files import JsonObject
 from core.runs import sample_answers
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
+from core.runs.measure import is_of_rewards, measure
 
 MAX_POINTS = 1500  # in one answer; a screen has about as many columns
 SMOOTHING = 0.8  # a mean over about five steps: runs here have 50 to some hundred
@@ -79,7 +80,8 @@ def _with_median_for_nan(values: np.ndarray) -> np.ndarray:
 
 @dataclass
 class Curve:
-    """The points of one run's metrics.jsonl. version changes when points are removed that pages may already have."""
+    """The points of one run's metrics.jsonl: losses, in training by rewards rewards (is_reward). version changes when
+    points are removed that pages may already have."""
 
     version: int = 0
     offset: int = 0
@@ -96,6 +98,7 @@ class Curve:
     clock: tuple[int, float, float] = (0, UNKNOWN, 0.0)
     average: tuple[float, int] = (0.0, 0)
     nonfinite: list[int] = field(default_factory=list)
+    is_reward: bool = False
     reading: threading.Lock = field(default_factory=threading.Lock)
 
     def catch_up(self, run: RunFolder) -> None:
@@ -138,7 +141,8 @@ class Curve:
             self.memory.add(step, _number(record.get("memory_bytes")))
             self.memory_total = _number(record.get("memory_total_bytes"))
             return
-        loss = _number(record.get("loss" if kind == "train" else "eval_loss"))
+        self.is_reward = self.is_reward or is_of_rewards(record)
+        loss = UNKNOWN if (value := measure(record)) is None else value
         if math.isnan(loss):
             if record.get("nonfinite"):
                 self.nonfinite.append(step)
@@ -214,9 +218,9 @@ class Curves:
 
         Keys: run, cursor, reset (true: drop the earlier points), and by step, null where unknown: x with y, s, rate,
         norm and speed (loss, smoothed, learning rate, gradient norm, learned tokens per second), ex with ey
-        (evaluation), mx with my (memory in bytes, total its limit), bx (steps with a loss that is not finite); of
-        preference pairs px with p_<name> for each name of PAIR_NUMBERS, and qx with q_<name> (evaluation). About 70
-        bytes a new step. An unknown run gives empty curves.
+        (evaluation), is_reward (y, s and ey are rewards), mx with my (memory in bytes, total its limit), bx (steps with
+        a loss that is not finite); of preference pairs px with p_<name> for each name of PAIR_NUMBERS, and qx with
+        q_<name> (evaluation). About 70 bytes a new step. An unknown run gives empty curves.
         """
         try:
             run = self.runs.get(run_id)
@@ -322,7 +326,7 @@ def _reply(curve: Curve, position: list[int] | None) -> JsonObject:
     return {
         "x": train["step"], "y": train["loss"], "s": train["smoothed"],
         "rate": train["rate"], "norm": train["norm"], "speed": train["speed"],
-        "ex": evals["step"], "ey": evals["loss"],
+        "ex": evals["step"], "ey": evals["loss"], "is_reward": curve.is_reward,
         "mx": memory["step"], "my": memory["used"], "total": _five_digits(curve.memory_total),
         "bx": curve.nonfinite[bad:],
         **_pair_points(curve.pairs, compared, sends_all, "p"),

@@ -29,6 +29,7 @@ from core.runs.ended import LeftRun, left_run
 from core.runs.folder import RunFolder, Status
 from core.runs.kept.freeing import spare_bytes
 from core.runs.kept.label import Label
+from core.runs.measure import measure, measures
 from core.runs.run_json import RunFacts
 from core.runs.states import ACTIVE, BUSY, State
 
@@ -43,8 +44,9 @@ COURSE_BYTES = 2048  # long enough to hold a complete line of metrics.jsonl
 class RunRow:
     """A run in the list; its files are read again only when they have changed.
 
-    course: the loss at some steps. eval_loss: the best one, or the newest while the run is at work. seconds: duration
-    of the whole training, once it is over.
+    last_measure, course: the loss of the newest step and at some steps. evaluated: the best validation loss, or the
+    newest while the run is at work. is_reward: the three are rewards, in training by rewards. seconds: duration of the
+    whole training, once it is over.
     """
 
     id: str
@@ -55,11 +57,12 @@ class RunRow:
     r: int
     model: str
     data: str
-    last_loss: float | None
+    last_measure: float | None
     bytes_used: int
     checkpoints: tuple[str, ...]
     launcher: str = ""
-    eval_loss: float | None = None
+    evaluated: float | None = None
+    is_reward: bool = False
     seconds: float | None = None
     course: tuple[float, ...] = ()
     label: Label = Label()
@@ -259,11 +262,12 @@ def _read_row(run: RunFolder, status: Status) -> RunRow:
         r=recipe.adapter.r if recipe else 0,
         model=recipe.model.id if recipe else "",
         data=(facts.data and facts.data.name) or (recipe.data.source if recipe else ""),
-        last_loss=_newest(newest, "train", "loss"),
+        is_reward=bool(recipe and recipe.rewards),
+        last_measure=_last(measures(newest, "train")),
         bytes_used=_bytes(run.bytes_used),
         checkpoints=tuple(folder.name for folder in run.checkpoints()),
         launcher=facts.launcher,
-        eval_loss=facts.best_eval_loss if facts.best_eval_loss is not None else _newest(newest, "eval", "eval_loss"),
+        evaluated=_evaluated(run, facts, newest),
         seconds=time_left.training_seconds(facts, status),
         course=course(run),
         label=Label.from_run(run),
@@ -273,37 +277,46 @@ def _read_row(run: RunFolder, status: Status) -> RunRow:
     )
 
 
-def _newest(lines: Sequence[JsonObject], kind: str, name: str) -> float | None:
-    values = [line.get(name) for line in lines if line.get("kind") == kind]
-    return values[-1] if values and isinstance(values[-1], int | float) else None
+def _last(values: Sequence[float]) -> float | None:
+    return values[-1] if values else None
+
+
+def _evaluated(run: RunFolder, facts: RunFacts, newest: Sequence[JsonObject]) -> float | None:
+    """Return the best validation loss, or the held-out reward of the adapter that was kept; of a run at work the newest
+    one."""
+    if facts.best_eval_loss is not None:
+        return facts.best_eval_loss
+    if facts.best_reward is not None:
+        return _last(measures(run.all_metrics(), "eval", facts.adapter_step))
+    return _last(measures(newest, "eval"))
 
 
 def course(run: RunFolder) -> tuple[float, ...]:
-    """Return the loss at up to COURSE_POINTS places spread evenly over metrics.jsonl, however long the file is."""
-    losses: dict[int, float] = {}
+    """Return the measure at up to COURSE_POINTS places spread evenly over metrics.jsonl, however long the file is."""
+    values: dict[int, float] = {}
     try:
         with open(run.path / "metrics.jsonl", "rb") as file:
             size = file.seek(0, 2)
             for part in range(COURSE_POINTS):
                 file.seek(part * max(0, size - COURSE_BYTES) // (COURSE_POINTS - 1))
                 for line in file.read(COURSE_BYTES).split(b"\n"):
-                    step, loss = _step_and_loss(line)
-                    if loss is not None:
-                        losses[step] = loss
+                    step, value = _step_and_measure(line)
+                    if value is not None:
+                        values[step] = value
                         break
     except OSError:
         return ()
-    return tuple(float(f"{losses[step]:.3g}") for step in sorted(losses))
+    return tuple(float(f"{values[step]:.3g}") for step in sorted(values))
 
 
-def _step_and_loss(line: bytes) -> tuple[int, float | None]:
-    """Return the step and loss of a complete line of a training step; (0, None) for any other line or a part of one."""
+def _step_and_measure(line: bytes) -> tuple[int, float | None]:
+    """Return the step and measure of a complete line of a training step; (0, None) for anything else."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):  # RecursionError: ten thousand brackets
         return 0, None
     is_step = isinstance(record, dict) and record.get("kind") == "train" and isinstance(record.get("step"), int)
-    return (record["step"], record["loss"]) if is_step and isinstance(record.get("loss"), int | float) else (0, None)
+    return (record["step"], measure(record)) if is_step else (0, None)
 
 
 def _bytes(count: Callable[[], int]) -> int:

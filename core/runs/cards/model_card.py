@@ -24,6 +24,7 @@ from core.runs import sample_answers
 from core.runs.cards import evaluated, licence, results
 from core.runs.cards.licence import Licence
 from core.runs.folder import RunFolder
+from core.runs.measure import is_of_rewards, measures
 from core.runs.run_json import RunFacts
 
 LIBRARIES = {"adapter": "peft", "merged": "transformers", "gguf": "gguf"}
@@ -181,12 +182,8 @@ def _figures(facts: RunFacts, metrics: list[JsonObject], form: CardBeside) -> li
     tokens, minutes, losses."""
     kept = form.step or facts.adapter_step
     trained = [line for line in metrics if line.get("kind") == "train" and (kept is None or line["step"] <= kept)]
-    losses = [line["loss"] for line in trained if line.get("loss") is not None]
-    measured = [
-        line["eval_loss"]
-        for line in metrics
-        if line.get("kind") == "eval" and line.get("eval_loss") is not None and (kept is None or line["step"] <= kept)
-    ]
+    values, evaluated = measures(metrics, "train", kept), measures(metrics, "eval", kept)
+    name = "reward" if any(map(is_of_rewards, metrics)) else "loss"
     tokens = max((line.get("tokens_seen") or 0 for line in trained), default=0)
     minutes = facts.time.took_seconds / 60 if facts.time and facts.time.took_seconds else None
     best = [("adapter of step", f"{kept}, the best measured")] if facts.adapter_is_best and form.step is None else []
@@ -195,9 +192,9 @@ def _figures(facts: RunFacts, metrics: list[JsonObject], form: CardBeside) -> li
         ("tokens seen", f"{tokens:,}" if tokens else "not kept"),
         ("minutes of training", f"{minutes:.1f}" if minutes is not None else "not kept"),
         ("computed in", facts.dtype or "not kept"),
-        ("first loss", f"{losses[0]:.4f}" if losses else "none yet"), ("last loss",
-            f"{losses[-1]:.4f}" if losses else "none yet"),
-        ("eval loss", f"{measured[-1]:.4f}" if measured else "not measured"),
+        (f"first {name}", f"{values[0]:.4f}" if values else "none yet"),
+        (f"last {name}", f"{values[-1]:.4f}" if values else "none yet"),
+        (f"eval {name}", f"{evaluated[-1]:.4f}" if evaluated else "not measured"),
     ]  # fmt: skip
 
 

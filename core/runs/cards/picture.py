@@ -12,6 +12,7 @@ from html import escape
 from core.messages import Message, msg
 from core.runs.cards import results
 from core.runs.folder import RunFolder
+from core.runs.measure import measure
 from core.values import width
 
 WIDTH, EDGE, LINE = 720, 36, 24
@@ -58,14 +59,14 @@ def of_run(run: RunFolder, words: Callable[[Message], str]) -> str:
     """Return the picture of a run. Raises RecipeError if its recipe cannot be read."""
     metrics = run.all_metrics()
 
-    def points(kind: str, loss: str) -> Points:
+    def points(kind: str) -> Points:
         return [
-            (line["step"], line[loss])
+            (line["step"], value)
             for line in metrics
-            if line.get("kind") == kind and isinstance(line.get(loss), float)
+            if line.get("kind") == kind and (value := measure(line)) is not None
         ]
 
-    return draw(run, points("train", "loss"), points("eval", "eval_loss"), words)
+    return draw(run, points("train"), points("eval"), words)
 
 
 def _facts(run: RunFolder) -> list[Message]:
@@ -89,10 +90,12 @@ def _facts(run: RunFolder) -> list[Message]:
     )
     if then.seconds and then.memory_gib:
         facts.append(msg("recipe_picture.took", minutes=max(1, round(then.seconds / 60)), gib=then.memory_gib))
-    if then.first_loss is not None and then.last_loss is not None:
-        facts.append(msg("recipe_picture.loss", first=then.first_loss, last=then.last_loss))
-    if then.eval_loss is not None:
-        facts.append(msg("recipe_picture.measured", loss=then.eval_loss))
+    if then.first is not None and then.last is not None:
+        key = "recipe_picture.reward" if then.is_reward else "recipe_picture.loss"
+        facts.append(msg(key, first=then.first, last=then.last))
+    if then.evaluated is not None:
+        key = "recipe_picture.held_out_reward" if then.is_reward else "recipe_picture.measured"
+        facts.append(msg(key, value=then.evaluated))
     return facts
 
 

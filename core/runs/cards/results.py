@@ -10,6 +10,7 @@ from core.hub.cached import COMMIT
 from core.recipe import Recipe
 from core.runs import sample_answers, scenes, time_left
 from core.runs.folder import RunFolder
+from core.runs.measure import is_of_rewards, measures
 from core.values import GIB
 
 
@@ -21,9 +22,10 @@ class CardOutcome:
     device: str
     memory_gib: float | None
     seconds: float | None
-    first_loss: float | None
-    last_loss: float | None
-    eval_loss: float | None
+    first: float | None
+    last: float | None
+    evaluated: float | None
+    is_reward: bool
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,9 @@ def outcome(run: RunFolder) -> CardOutcome:
     """Return the run's results from its status, facts and metrics; unknown ones are None."""
     status, facts = run.status(), run.facts()
     memory = facts.memory
-    losses = [
-        line["loss"] for line in run.all_metrics() if line.get("kind") == "train" and line.get("loss") is not None
-    ]
+    metrics = run.all_metrics()
+    trained = measures(metrics, "train")
+    evaluated = measures(metrics, "eval", facts.adapter_step) if facts.best_reward is not None else []
     gib = memory and (memory.peak_gib or memory.measured_gib)
     if not gib and facts.peak_memory_bytes:
         gib = facts.peak_memory_bytes / GIB
@@ -59,9 +61,10 @@ def outcome(run: RunFolder) -> CardOutcome:
         device=facts.device_name or facts.device or "",
         memory_gib=round(gib, 2) if gib else None,
         seconds=time_left.training_seconds(facts, status),
-        first_loss=losses[0] if losses else None,
-        last_loss=losses[-1] if losses else None,
-        eval_loss=facts.best_eval_loss,
+        first=trained[0] if trained else None,
+        last=trained[-1] if trained else None,
+        evaluated=evaluated[-1] if evaluated else facts.best_eval_loss,
+        is_reward=any(map(is_of_rewards, metrics)),
     )
 
 

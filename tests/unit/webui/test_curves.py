@@ -16,14 +16,19 @@ import pytest
 
 from core.advice import curve_doctor
 from core.chat.client import ChatClient
+from core.commands.running import summary
 from core.export.exports import Exports
 from core.files import read_lines
 from core.recipe import Recipe
 from core.runs.all import Runs
+from core.runs.cards.results import outcome
 from core.runs.folder import RunFolder
 from core.runs.run_json import RunFacts
 from core.training.memory.use import EVERY_S, MemoryUse
 from core.workspace.folder import Workspace
+from webui.kit.wording import Wording
+from webui.run.compare import row_data
+from webui.run.figures import figures
 from webui.state.curves import BLOCK, MAX_POINTS, CurveColumns, Curves, smooth, thin
 from webui.state.diagnoses import Diagnoses
 from webui.state.snapshot import KEPT_EVENTS, Snapshots
@@ -79,6 +84,34 @@ def test_what_pairs_say_is_sent_beside_the_loss_and_taken_back_with_it(run: RunF
     log(run, 3, attempt=2, **told)
     again = curves.since(run.id, first["cursor"])
     assert again["reset"] and (again["px"], again["p_margin"], again["qx"]) == ([1, 2, 3], [0.1, 0.2, 0.1], [])
+
+
+def test_a_run_by_rewards_is_followed_by_its_rewards_and_never_by_its_loss(
+    workspace: Workspace, curves: Curves, snapshots: Snapshots
+):
+    """The loss of a policy is near 0 at every step, and says nothing about how the answers become better."""
+    settings = {"data": {"source": "sample:pirate_answers"}, "train": {"objective": "grpo"}}
+    run = Runs(workspace).create(Recipe.parse(settings | {"rewards": {"judges": [{"kind": "number"}]}}), "test")
+    for step in range(1, 65):
+        log(run, step, loss=0.01 / step, reward=step / 64)
+    run.log_metrics("eval", 1, 64, eval_reward=0.25, eval_kl=0.1)
+    got = curves.since(run.id)
+    assert (got["is_reward"], got["y"][-1], got["ex"], got["ey"]) == (True, 1.0, [64], [0.25])
+    view = snapshots.view(run.id)
+    assert view is not None
+    assert (view.row.is_reward, view.row.last_measure, view.row.evaluated) == (True, 1.0, 0.25)
+    assert view.row.course[0] == 0.0156 and view.row.course[-1] > 0.8
+    shown = figures(view, Wording("en"))
+    assert '<dt>Reward</dt><dd><strong>1.000</strong><span class="lg-ok">+0.984 since the start' in shown
+    assert "<dt>Held-out reward</dt><dd><strong>0.250" in shown and "oss" not in shown
+    series = curves.series(run.id, 30)
+    assert curve_doctor.of_run(run.recipe(), series, False) == [], "the rules for losses do not apply"
+    assert row_data(view.row, Wording("en"))["eval"] == "0.250 (reward)"
+    told = summary(run, run.status())
+    assert (told["first_reward"], told["last_reward"], told["eval_reward"]) == (1 / 64, 1.0, 0.25)
+    assert "last_loss" not in told
+    then = outcome(run)
+    assert (then.first, then.last, then.is_reward) == (1 / 64, 1.0, True)
 
 
 # ---- smoothing and thinning ----------------------------------------------------------------------
