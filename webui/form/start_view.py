@@ -84,7 +84,7 @@ class StartView(Panel):
         return join([find, without, tag("span", w.render(result), class_="lg-quiet") if result else None])
 
     def build_bar(self) -> None:
-        self.bar = gr.HTML(self.draw_bar(Summary(), FormResult()), elem_id="start-summary")
+        self.bar = gr.HTML(self.draw_bar(Summary()), elem_id="start-summary")
 
     # ---- the cards --------------------------------------------------------------------------------------------------
     def draw_cards(self, result: FormResult, data: object) -> Html:
@@ -157,16 +157,17 @@ class StartView(Panel):
         return pace.seconds(pace.planned_tokens(planned.recipe, planned.advice.planned_steps or 0, counts), result.pace)
 
     # ---- the bar ----------------------------------------------------------------------------------------------------
-    def draw_bar(self, summary: Summary, result: FormResult) -> Html:
-        """Return five buttons with the choices of each step, and the plan's verdict and time; a press opens the
-        step."""
+    def draw_bar(self, summary: Summary, result: FormResult | None = None) -> Html:
+        """Return five buttons with the choices of each step, and the plan's verdict and time; a press opens the step.
+        result: None until the form was first looked at."""
         w, change = self.w, self.w.t("start_view.change")
         (data, rows), (model, size) = summary.data, summary.model
-        method, verdict, tone = self._plan(result)
+        method, verdict, tone = self._plan(result) if result else (w.t("start_view.planning"), "", "")
         if summary.problems:
             verdict, tone = f"{verdict} · {summary.problems}", "warn" if tone == "ok" else tone
-        steps = plan_view.steps_and_time(result, w)
-        time = steps[1] if len(steps) > 1 else w.t("start_view.measuring" if result.measuring else "start_view.no_time")
+        steps = plan_view.steps_and_time(result, w) if result else []
+        no_time = w.t("start_view.measuring" if result.measuring else "start_view.no_time") if result else ""
+        time = steps[1] if len(steps) > 1 else no_time
         parts = (
             ("data", data, rows or change, ""),
             ("goal", summary.goal, change, ""),
@@ -176,7 +177,7 @@ class StartView(Panel):
                 "train",
                 time,
                 " · ".join([*steps[:1], summary.run or w.t("start_view.run")]),
-                "warn" if result.is_long else "",
+                "warn" if result and result.is_long else "",
             ),
         )
         return join(

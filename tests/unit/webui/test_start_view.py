@@ -20,7 +20,7 @@ from core.workspace.folder import Workspace
 from tests.kit.runs import trained
 from webui.form.fields import FormAnswers
 from webui.form.planner import HERE, Form, FormResult, Planner
-from webui.form.start_view import StartView
+from webui.form.start_view import StartView, Summary
 from webui.kit.wording import Wording
 from webui.pages import chat_ideas
 from webui.pages.help import CHAPTERS, text_of, title_of
@@ -100,3 +100,10 @@ def test_a_dataset_can_be_tried_without_fine_tuning_and_the_result_stays_beside_
     done = view.draw_links("starter", data)
     assert "the best prompt has 10 of 20 right" in done and "data-start" not in done
     assert "right" not in view.draw_links("base/other", data)
+
+
+def test_the_bar_waits_for_the_first_plan_and_does_not_call_it_missing(services: Services) -> None:
+    """Seen on a busy PC: "No plan yet, see why" in red for ten seconds, and then the plan."""
+    view = StartView(services, EN)
+    assert "Planning" in view.draw_bar(Summary()) and "lg-bad" not in view.draw_bar(Summary())
+    assert "No plan yet" in view.draw_bar(Summary(), FormResult())
