@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -22,6 +23,8 @@ from huggingface_hub.utils import parse_ratelimit_headers
 from core.errors import ModelError
 from core.hub.cached import REPO_ID, REVISION, cache_folder
 from core.messages import Message, msg
+
+PAGE = re.compile(r"https?://[^/\s]+/(?:datasets/)?([^/\s]+/[^/\s?#]+)\S*")  # a copied address of a repository
 
 
 def page(repo_id: str) -> str:
@@ -141,7 +144,7 @@ class Search:
 
     @classmethod
     def create(cls, words: str, endpoint: str | None) -> Search:
-        return cls(" ".join(words.split()), host_of(endpoint_of(endpoint)))
+        return cls(PAGE.sub(r"\1", " ".join(words.split())), host_of(endpoint_of(endpoint)))
 
 
 def sentence_of_search(error: Exception, request: Search) -> ModelError:

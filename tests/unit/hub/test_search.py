@@ -143,6 +143,12 @@ def test_a_stale_token_does_not_keep_from_searching(hub, monkeypatch):
     assert error.message.key == "hub_search.bad_token" and SECRET not in str(error) + json.dumps(error.message.params)
 
 
+@pytest.mark.parametrize("page", ["", "/tree/main?x=1", "?library=gguf", "#files"])
+def test_a_pasted_address_of_a_page_finds_its_model(hub, page):
+    found = search(f" https://huggingface.co/owner/qwen3-4b-lora{page} ", endpoint=hub.url)
+    assert [row.id for row in found] == ["owner/qwen3-4b-lora"]
+
+
 @pytest.mark.parametrize("words", ["", "   ", "a" * 101, "a\x00b"])
 def test_what_are_no_words_is_refused_without_a_request(hub, words):
     assert refusal(hub, words).message.key == "hub_search.bad_words" and hub.requests == []
