@@ -26,6 +26,7 @@ from webui.run.compare import PICKED, runs_table
 from webui.run.evaluated import evaluation_view
 from webui.run.film import film_strip
 from webui.run.findings import RunFinding
+from webui.run.judged import judged_view
 from webui.run.way_out import WayOut
 from webui.state.services import Services
 from webui.state.snapshot import RunView
@@ -104,6 +105,7 @@ class RunsPage:
                     self.duplicate = gr.Button(w.t("run_manage.duplicate"), elem_id="details-duplicate")
                     self.further = gr.Button(w.t("further_card.further"), visible=False, elem_id="details-further")
                 self.chart = live_chart(self.services, w, None, "details-chart")
+                self.judged = judged_view(self.services, w, None, "details-judged")
                 self.film = film_strip(self.services, w, None, "details-film")
                 self.evaluation = evaluation_view(self.services, w, None, "details-evaluation")
                 with gr.Accordion(w.t("train_page.run_settings"), open=False, elem_id="details-settings-fold"):
@@ -131,7 +133,7 @@ class RunsPage:
             *self.finding.parts(),
             *(
                 LivePart(one, lambda context: gr.update(value=context.opened if context.row else None))
-                for one in (self.film, self.evaluation)
+                for one in (self.judged, self.film, self.evaluation)
             ),
             LivePart(self.settings, lambda context: self._about(context, card.settings)),
             LivePart(self.story, lambda context: self._about(context, card.story)),

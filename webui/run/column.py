@@ -19,6 +19,7 @@ from webui.run.chart import live_chart
 from webui.run.evaluated import evaluation_view
 from webui.run.film import film_strip
 from webui.run.findings import RunFinding
+from webui.run.judged import judged_view
 from webui.run.queue import awaited
 from webui.run.signal import notify_switch
 from webui.state.services import Services
@@ -65,6 +66,7 @@ class RunColumn:
         evaluation_view(self.services, w, "", "run-evaluation")
         with gr.Column(elem_id="run-chart", elem_classes="lg-card"):
             self.chart = live_chart(self.services, w, "", "live-chart")
+        judged_view(self.services, w, "", "run-judged")
 
     def _build_side(self) -> None:
         """Build the sample answers, and the folds with settings and timeline."""
