@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.browser
 
-NAMES = {"en": "Evaluate", "zh": "评估", "de": "Testen"}
+NAMES = {"en": "Evaluate", "zh": "评估", "de": "Auswerten"}
 OWN = b'{"prompt": "Who is it?", "expected": "A pirate"}\n{"prompt": "And now?", "expected": "Still a pirate"}\n'
 BROKEN = b'{"prompt": "Who is it?"}\n{"prompt": oh\n'
 

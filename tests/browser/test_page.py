@@ -31,7 +31,7 @@ LOOKS = [("en", kit.DESKTOP), ("zh", kit.PHONE), ("de", kit.PHONE)]
 PAGES = {
     "en": ("/?lang=en", ("Train", "Chat", "Data", "Runs", "Evaluate", "Models", "Settings", "Help")),
     "zh": ("/?lang=zh", ("训练", "对话", "数据", "训练记录", "评估", "模型", "设置", "帮助")),
-    "de": ("/?lang=de", ("Training", "Chat", "Daten", "Läufe", "Testen", "Modelle", "Optionen", "Hilfe")),
+    "de": ("/?lang=de", ("Training", "Chat", "Daten", "Läufe", "Auswerten", "Modelle", "Optionen", "Hilfe")),
 }
 
 
