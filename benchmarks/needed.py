@@ -106,23 +106,24 @@ def _shared(words: list[str], devices: list[str], chance: random.Random) -> list
 
 def main(folder: Annotated[Path, typer.Argument()], seed: int = 7) -> None:
     """Write both datasets and their recipes."""
-    folder.mkdir(parents=True, exist_ok=True)
     chance = random.Random(seed)
-    of_each = {  # rows, share held out, learning rate, steps, batch size
-        "messages": (messages(chance), 0.31, 1e-3, 24, 4),
-        "codes": (codes(chance), 0.25, 1e-3, 200, 8),
-    }
-    for name, (rows, held_out, rate, steps, batch) in of_each.items():
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-        recipe = {
-            "name": name,
-            "model": {"id": "starter"},
-            "data": {"source": f"{name}.jsonl", "eval_fraction": held_out},
-            "adapter": {"method": "lora", "r": 8, "lora_alpha": 16},
-            "train": {"learning_rate": rate, "max_steps": steps, "eval_steps": steps, "warmup_steps": 3,
-                "per_device_train_batch_size": batch, "sample_seconds": 0},
-        }  # fmt: skip
-        (folder / f"{name}.yaml").write_text(json.dumps(recipe, indent=1), "utf-8")
+    write(folder, "messages", messages(chance), held_out=0.31, steps=24, batch=4)
+    write(folder, "codes", codes(chance), held_out=0.25, steps=200, batch=8)
+
+
+def write(folder: Path, name: str, rows: Rows, held_out: float, steps: int, batch: int) -> None:
+    """Write the rows of a dataset and the recipe that trains the starter on them. held_out: share of the rows."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    recipe = {
+        "name": name,
+        "model": {"id": "starter"},
+        "data": {"source": f"{name}.jsonl", "eval_fraction": held_out},
+        "adapter": {"method": "lora", "r": 8, "lora_alpha": 16},
+        "train": {"learning_rate": 1e-3, "max_steps": steps, "eval_steps": steps, "warmup_steps": 3,
+            "per_device_train_batch_size": batch, "sample_seconds": 0},
+    }  # fmt: skip
+    (folder / f"{name}.yaml").write_text(json.dumps(recipe, indent=1), "utf-8")
 
 
 if __name__ == "__main__":
