@@ -20,7 +20,7 @@ import typer
 from benchmarks.needed import Rows, write
 
 TOPICS = 6
-PROBLEMS = 240
+PROBLEMS = 160
 
 
 def banking(file: Path) -> Rows:
@@ -41,8 +41,10 @@ def problems(file: Path) -> Rows:
 
 def main(file: Annotated[Path, typer.Argument()], folder: Annotated[Path, typer.Argument()]) -> None:
     """Write the dataset that the file holds, and its recipe."""
-    name, rows = ("banking", banking(file)) if file.suffix == ".csv" else ("problems", problems(file))
-    write(folder, name, rows, held_out=0.25, steps=100, batch=4)
+    if file.suffix == ".csv":
+        write(folder, "banking", banking(file), held_out=0.25, steps=100, batch=4)
+    else:
+        write(folder, "problems", problems(file), held_out=0.25, steps=40, batch=4)
 
 
 if __name__ == "__main__":

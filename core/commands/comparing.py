@@ -39,8 +39,6 @@ from core.runs.all import Runs
 from core.runs.folder import RunFolder
 from core.workspace.folder import Workspace, expand
 
-KEY = "LORA_GARAGE_JUDGE_KEY"  # in the environment, because the shell's history keeps a command's arguments
-
 
 @app.command()
 def compare(

@@ -4,7 +4,6 @@ fine-tuned model, on questions that were not trained on."""
 from __future__ import annotations
 
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -16,7 +15,6 @@ import typer
 
 from core import files
 from core.chat.comparison import Contestant
-from core.chat.endpoint import Endpoint
 from core.chat.evaluation import model_judge, sets, system_prompt
 from core.chat.evaluation.evaluation import EXAMPLES, SetEvaluation
 from core.chat.evaluation.learned_rows import LearnedRows
@@ -30,9 +28,9 @@ from core.chat.evaluation.of_run import (
     keep_judge,
     keep_result,
 )
-from core.chat.evaluation.table import Table, judge_for, judge_of_kind
+from core.chat.evaluation.table import Table, judge_for, judge_of_kind, unsent
 from core.chat.questions import target_of
-from core.commands.comparing import KEY, generate_answers, named_contestants
+from core.commands.comparing import generate_answers, named_contestants
 from core.commands.data import dataset_id, dataset_store
 from core.commands.terminal import (
     JsonOption,
@@ -87,7 +85,12 @@ def evaluate(
     rows: Annotated[int | None, typer.Option(min=1, max=1000, help="The first N questions only.")] = None,
     judge: Annotated[
         str | None,
-        typer.Option(help=f"exact, contains, number, ...; or a server's URL, up to /v1, with a model. API key: {KEY}."),
+        typer.Option(
+            help=(
+                f"exact, contains, number=0.5, regex=PATTERN, json=SCHEMA, ...; or a server's URL, up to /v1, with a "
+                f"model. API key: {model_judge.KEY}."
+            )
+        ),
     ] = None,
     model: Annotated[str, typer.Option(help="The judge's model, as its server names it.")] = "",
     yes: Annotated[bool, typer.Option("--yes", help="Send it. Without, only what would be sent is shown.")] = False,
@@ -172,11 +175,10 @@ def benchmark(
 
 
 def _judge(name: str, model: str, expected: Sequence[str]) -> JudgeSpec:
-    """Return the judge of a kind, or a model behind a server. Raises ChatError."""
-    if not name.startswith(("http://", "https://")):
-        return judge_of_kind(name, expected)
-    endpoint = Endpoint.parse(name, model)
-    return ModelJudge(url=endpoint.url, model=endpoint.model)
+    """Return the judge of a kind and its option, or a model behind a server. Raises GarageError."""
+    is_server = name.startswith(("http://", "https://"))
+    kind, _, option = ("model", "", name) if is_server else name.partition("=")
+    return judge_of_kind(kind, expected, option, model)
 
 
 def _send_to_judge(
@@ -184,10 +186,7 @@ def _send_to_judge(
 ) -> ChatError | None:
     """Show on stderr what the judge would receive and, if yes, send it with its progress; not questions with another
     judge of their own. Verdicts that arrived are kept; returns the error that ended it, else None."""
-    endpoint = model_judge.endpoint_of(spec, os.environ.get(KEY, ""))
-    answered = ((evaluation.lineup.prompts[place], answer.text) for (place, _), answer in evaluation.answers().items())
-    pairs = ((prompt, answer) for prompt, answer in answered if prompt.judge in (None, spec))
-    left = model_judge.missing(space, spec, pairs)
+    endpoint, left = model_judge.endpoint_of(spec), unsent(evaluation, spec)
     if left and not as_json:
         print(json.dumps(model_judge.request_body(endpoint, *left[0]), ensure_ascii=False, indent=1), file=sys.stderr)
         say(msg("judge.leaves" if yes else "judge.ask_yes", count=len(left), url=endpoint.url))

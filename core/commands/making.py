@@ -14,6 +14,7 @@ import typer
 
 from core.chat.contest import chat_target
 from core.chat.endpoint import Endpoint
+from core.chat.evaluation.model_judge import KEY
 from core.chat.making import writers
 from core.chat.making.drafts import Kind
 from core.chat.making.making import Making
@@ -21,7 +22,7 @@ from core.chat.making.passage_rows import size_message
 from core.chat.making.passages import blocks_of, passages_of
 from core.chat.making.rows import SHOWN, MakingOrder
 from core.chat.prompts import prompts_of_file
-from core.commands.comparing import KEY, named_contestants
+from core.commands.comparing import named_contestants
 from core.commands.data import dataset_id, dataset_store
 from core.commands.terminal import JsonOption, WorkspaceOption, app, print_json, progress_on_terminal, say
 from core.errors import ChatError, RecipeError

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
+
 import gradio as gr
 
 from core import files
 from core.chat.evaluation import sets, votes
 from core.chat.evaluation.evaluation import SetEvaluation
 from core.chat.evaluation.of_run import keep_judge
-from core.chat.evaluation.table import Table
+from core.chat.evaluation.table import Table, unsent
 from core.chat.prompts import Prompt
 from core.errors import ChatError, GarageError
 from core.files import JsonObject
 from core.judges.judge import Outcome
+from core.judges.specs import ModelJudge
 from core.workspace import names
 from webui.kit.drawn_part import Options, drawn_part, fields_sent
 from webui.kit.html import Html, join, muted, notice, tag
+from webui.kit.visitor import IS_LOCAL
 from webui.kit.wording import Wording
 from webui.pages.evaluation.answers import answers, confusions
 from webui.pages.evaluation.chooser import choice_of, details, fields_of, further_options
@@ -52,9 +57,8 @@ class EvaluatePlace:
         sections = [self._choosing(choice, models, questions, ground, table, problem)]
         if table is not None and not table.evaluation.missing():
             chosen = {name: _text(fields, name) for name in ("filter", "row", "more")}
-            sections.append(
-                tag("section", *summary(table, lost, w), confusions(table, w), class_="ep-card", id="ep-result")
-            )
+            parts = [*summary(table, lost, w), *self._to_send(table), confusions(table, w)]
+            sections.append(tag("section", *parts, class_="ep-card", id="ep-result"))
             sections.append(tag("section", *answers(table, chosen, w), class_="ep-card", id="ep-rows"))
         opened = tag("section", *test_sets(services, _text(fields, "set"), w), class_="ep-card", id="ep-sets")
         return join([*sections, opened])
@@ -72,8 +76,13 @@ class EvaluatePlace:
         w = self.w
         how = notice(problem, "warn")
         if ground is not None:
-            spec = table.judge if table else self.services.evaluating.judge(choice, ground)
-            how = details(choice, ground, spec, further_options(self.services, choice.model, w), table is None, w)
+            spec = None
+            with suppress(GarageError):  # it lacks its option yet
+                spec = table.judge if table and choice.judge in ("", table.judge.kind) else (
+                    self.services.evaluating.judge(choice, ground)
+                )  # fmt: skip
+            is_first = table is None or bool(table.evaluation.missing())
+            how = details(choice, ground, spec, further_options(self.services, choice.model, w), is_first, w)
         start, lines = self._press(choice, table.evaluation if table else None)
         return tag(
             "section",
@@ -101,6 +110,14 @@ class EvaluatePlace:
         label = w.t("evaluate_page.again" if evaluation and not missing else "evaluation_view.start")
         return tag("button", label, type="button", class_="ep-start", data_act="start", id="ep-start"), lines
 
+    def _to_send(self, table: Table) -> Iterator[Html]:
+        """Yield what a model as the judge has still to be sent, with the button that sends it."""
+        if isinstance(table.judge, ModelJudge) and (count := len(unsent(table.evaluation, table.judge))):
+            w = self.w
+            yield muted(w.t("evaluate_page.to_send", count=count, url=table.judge.url))
+            send = tag("button", w.t("evaluate_page.send"), type="button", class_="lg-small", data_act="send")
+            yield tag("div", send)
+
     def _newest(self, choice: Choice, title: str) -> SetEvaluation | None:
         """Return the newest evaluation of a choice. That of what a run has kept out of training is any whose questions
         are no test set's: the run may have had another name."""
@@ -113,6 +130,7 @@ class EvaluatePlace:
         """Answer a button, for any JSON from a browser. Raises GarageError for what cannot be done."""
         acts = {
             "start": self._start,
+            "send": self._send,
             "stop": self._stop,
             "judge": self._judge,
             "vote": self._vote,
@@ -132,6 +150,15 @@ class EvaluatePlace:
         self.services.evaluating.start(choice)
         return {"said": "", "chosen": {"filter": "", "row": ""}}
 
+    def _send(self, request: JsonObject) -> JsonObject:
+        """Send the answers to the model that judges. Raises ChatError from another device, which could reach what this
+        PC alone can."""
+        if request.get(IS_LOCAL) is not True:
+            raise ChatError("making_view.elsewhere")
+        choice, _, _ = choice_of(self.services, fields_sent(request), self.w)
+        self.services.evaluating.start(choice, sends=True)
+        return {"said": ""}
+
     def _stop(self, request: JsonObject) -> JsonObject:
         self.services.evaluating.stop()
         return {"said": ""}
@@ -139,6 +166,8 @@ class EvaluatePlace:
     def _judge(self, request: JsonObject) -> JsonObject:
         """Judge the answers that are there by the judge that was chosen now, and keep the result."""
         choice, _, _ = choice_of(self.services, fields_sent(request), self.w)
+        if choice.judge in ("regex", "model") and not choice.option:
+            return {"said": ""}  # its field comes now
         evaluating = self.services.evaluating
         ground = evaluating.ground(choice)
         if evaluation := self._newest(choice, ground.test_set.title):

@@ -7,24 +7,29 @@ none; the next press goes on.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 
 from core import files
 from core.chat.client import ChatClient
 from core.chat.comparison import Contestant
 from core.chat.contest import answer_missing
-from core.chat.evaluation import sets, system_prompt
+from core.chat.evaluation import model_judge, sets, system_prompt
 from core.chat.evaluation.evaluation import EXAMPLES, SetEvaluation
 from core.chat.evaluation.learned_rows import LearnedRows
 from core.chat.evaluation.of_run import OF_BASE, OF_RUN, ROWS, ROWS_BEFORE, keep_judge, keep_result, table_of
 from core.chat.evaluation.sets import TestSet
-from core.chat.evaluation.table import judge_for, judge_of_kind
+from core.chat.evaluation.table import judge_for, judge_of_kind, option_of, unsent
+from core.data.conversation import Turn
 from core.data.store import DatasetStore
 from core.errors import ChatError, DataError, GarageError
-from core.judges.specs import JudgeSpec
+from core.export.llamacpp.answers import GgufAnswer
+from core.export.llamacpp.answers import answers as gguf_answers
+from core.export.records import read_result
+from core.judges.specs import JudgeSpec, ModelJudge
 from core.messages import Message, msg
 from core.models.library import ModelRef
 from core.recipe import Recipe
@@ -34,6 +39,7 @@ from core.workspace import names
 from core.workspace.folder import Workspace
 
 RUN, BASE, SET, DATA = "run:", "base:", "set:", "data:"
+STRENGTHS = ("0.25", "0.5", "0.75", "1.25", "1.5")  # that can be compared
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,8 @@ class Choice:
 
     model: run:<id> or base:<model>. questions: set:<name>, data:<dataset>, whose rows would be trained on, or "" for
     what a run has kept out of training. who: contestants, all without any. also: one more, run:<id> or
-    run:<id>@<checkpoint>. prompt: a system prompt, judge: a kind of judge; "" for the proposed one.
+    run:<id>@<checkpoint, strength or export>. prompt: a system prompt, judge: a kind of judge; "" for the proposed one.
+    option, judge_model: of judge_of_kind (core/chat/evaluation/table); None as proposed.
     """
 
     model: str
@@ -51,6 +58,8 @@ class Choice:
     prompt: str = ""
     judge: str = ""
     also: str = ""
+    option: str | None = None
+    judge_model: str = ""
 
     @property
     def run_id(self) -> str:
@@ -104,14 +113,15 @@ class Evaluating:
     def progress(self) -> EvaluationProgress:
         return self._progress
 
-    def start(self, choice: Choice) -> None:
-        """Answer what is missing of a choice, in a thread. Raises ChatError while another one is at work."""
+    def start(self, choice: Choice, sends: bool = False) -> None:
+        """Answer what is missing of a choice, in a thread. sends: also send the answers to its judge, a model. Raises
+        ChatError while another one is at work."""
         with self._guard:
             if self._progress.at_work:
                 raise ChatError("evaluation_view.other_at_work")
             self._stopped.clear()
             self._progress = EvaluationProgress(choice, at_work=True)
-        threading.Thread(target=self._work, args=(choice,), name="evaluation", daemon=True).start()
+        threading.Thread(target=self._work, args=(choice, sends), name="evaluation", daemon=True).start()
 
     def stop(self) -> None:
         """End it after the answers that are being written. Without one, an answer in Chat goes on."""
@@ -193,40 +203,65 @@ class Evaluating:
         return evaluation
 
     def _further(self, choice: Choice) -> Iterator[Contestant]:
-        """Yield the further run of a choice, at its end or at a checkpoint. Raises RunError if it is gone."""
-        id, _, checkpoint = choice.also.removeprefix(RUN).partition("@")
-        if id:
-            name = Runs(self._workspace).get(id).name
-            yield Contestant(
-                label=f"{name}@{checkpoint}" if checkpoint else name, run=id, checkpoint=checkpoint or None
-            )
+        """Yield the further run of a choice, at its end, a checkpoint or a strength, or as its export. Raises RunError
+        if it is gone."""
+        id, _, how = choice.also.removeprefix(RUN).partition("@")
+        if not id:
+            return
+        name = Runs(self._workspace).get(id).name
+        one = Contestant(label=f"{name}@{how}" if how else name, run=id)
+        if how in STRENGTHS:
+            one = one.model_copy(update={"strength": float(how)})
+        elif how and (export := read_result(self._workspace.exports / how)):
+            one = one.model_copy(update={"label": f"{name}@{export.quant}", "export": how})
+        yield one.model_copy(update={"checkpoint": how}) if how and one.is_as_trained else one
 
     def judge(self, choice: Choice, ground: Ground) -> JudgeSpec:
-        """Return the chosen judge, else the proposed one. Raises ChatError for an unknown kind."""
-        if choice.judge in ("", ground.judge.kind):
+        """Return the chosen judge, else the proposed one. Raises GarageError for an unknown kind, or an option that it
+        cannot have."""
+        if choice.judge in ("", ground.judge.kind) and choice.option in (None, option_of(ground.judge)):
             return ground.judge
-        return judge_of_kind(choice.judge, [one.expected for one in ground.test_set.prompts if one.expected])
+        expected = [one.expected for one in ground.test_set.prompts if one.expected]
+        return judge_of_kind(choice.judge, expected, choice.option or "", choice.judge_model, ground.judge)
 
-    def _work(self, choice: Choice) -> None:
+    def _work(self, choice: Choice, sends: bool) -> None:
         """Answer in the thread, and end the progress with the error, if any; a stop is none."""
         error: Message | None = msg("evaluation_view.broken")
         try:
-            error = self._answer(choice)
+            error = self._answer(choice, sends)
         except GarageError as refusal:
             error = None if self._stopped.is_set() else refusal.message
         finally:
             self._progress = replace(self._progress, at_work=False, error=error)
 
-    def _answer(self, choice: Choice) -> Message | None:
+    def _answer(self, choice: Choice, sends: bool) -> Message | None:
         """Answer what is missing, noting the progress, until all is answered (then keep the result) or stopped. Return
         None."""
-        evaluation = self.prepare(choice)
-        for done, total in answer_missing(self._chat, self._workspace, evaluation):
+        evaluation, judge = self.prepare(choice), self.judge(choice, self.ground(choice))
+        answering = answer_missing(self._chat, self._workspace, evaluation, self._answers_of_export)
+        asking = self._asked(judge, evaluation) if sends and isinstance(judge, ModelJudge) else ()
+        for done, total in chain(answering, asking):
             self._progress = replace(self._progress, done=done, total=total)
             if self._stopped.is_set():
                 return None
         self.keep_result(choice, evaluation)
         return None
+
+    def _asked(self, spec: ModelJudge, evaluation: SetEvaluation) -> Iterator[tuple[int, int]]:
+        """Send what the judge has not seen; yield (verdicts done, requests in all). Raises ChatError."""
+        endpoint, stopped = model_judge.endpoint_of(spec), self._stopped.is_set
+        yield from model_judge.ask(self._workspace, endpoint, unsent(evaluation, spec), stopped)
+
+    def _answers_of_export(
+        self, export: str, conversations: Sequence[Sequence[Turn]], most: int, thinks: bool | None
+    ) -> Sequence[GgufAnswer]:
+        """Return the answers of a GGUF file. Raises GarageError, also if it is stopped."""
+
+        def check() -> None:
+            if self._stopped.is_set():
+                raise ChatError("compare.stopped")
+
+        return gguf_answers(self._workspace, export, conversations, most, thinks, check)
 
     def keep_result(self, choice: Choice, evaluation: SetEvaluation) -> None:
         """Keep the result in short with a run, if it is that of the questions that the run has kept out of training."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -30,6 +31,7 @@ from core.values import Frozen
 from core.workspace.folder import Workspace
 
 FILE = "evaluation/model_verdicts.jsonl"
+KEY = "LORA_GARAGE_JUDGE_KEY"  # in the environment, because the shell's history keeps a command's arguments
 MAX_BAD_ANSWERS = 3  # in a row, after which it stops
 SCORES = {"same": 1.0, "partly": 0.5, "different": 0.0}
 INSTRUCTIONS = (
@@ -79,9 +81,9 @@ def verdict_of(spec: ModelJudge, prompt: Prompt, answer: str, verdicts: Verdicts
     return scored(SCORES[both[0]], msg(f"judges.model_{both[0]}", judge=name))
 
 
-def endpoint_of(spec: ModelJudge, key: str = "") -> Endpoint:
-    """Return the server of a judge. Raises ChatError for an address that is none."""
-    return Endpoint.parse(spec.url, spec.model, key)
+def endpoint_of(spec: ModelJudge) -> Endpoint:
+    """Return the server of a judge, with the key of KEY. Raises ChatError for an address that is none."""
+    return Endpoint.parse(spec.url, spec.model, os.environ.get(KEY, ""))
 
 
 def request_body(endpoint: Endpoint, prompt: Prompt, answer: str, way: int) -> JsonObject:

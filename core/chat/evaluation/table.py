@@ -11,16 +11,27 @@ from functools import cached_property
 from pathlib import Path
 
 from core.chat.comparison import Contestant
+from core.chat.endpoint import Endpoint
 from core.chat.evaluation import model_judge, votes
 from core.chat.evaluation.evaluation import SetEvaluation
 from core.chat.evaluation.learned_rows import LearnedRows
 from core.chat.evaluation.sets import TestSet
 from core.chat.prompts import Prompt
 from core.errors import ChatError, GarageError, JudgeError
+from core.files import JsonObject
 from core.judges.judge import Outcome, Verdict, judge, voted
 from core.judges.paired import Agreement, Rival, agreement, conclusion
 from core.judges.propose import propose, schema_in
-from core.judges.specs import JUDGE_SPEC, KINDS, JsonJudge, JudgeSpec, LabelJudge, ModelJudge, PersonJudge
+from core.judges.specs import (
+    JUDGE_SPEC,
+    KINDS,
+    JsonJudge,
+    JudgeSpec,
+    LabelJudge,
+    ModelJudge,
+    NumberJudge,
+    PersonJudge,
+)
 from core.judges.texts import comparable, without_thoughts
 from core.messages import Message, msg
 from core.runs.all import Runs
@@ -28,7 +39,7 @@ from core.runs.cards import benchmarked
 from core.values import wilson
 from core.workspace.folder import Workspace
 
-CHOSEN_BY_NAME = tuple(kind for kind in KINDS if kind not in ("regex", "model"))  # which need more
+OPTIONS = {"regex": "pattern", "json": "json_schema", "model": "url"}  # of a kind: what its one text is
 NEEDS_NOTHING = ("regex", "length", "person")  # kinds that need no expected answer
 RULES = ("answers", "any_of", "all_of", "fields", "json_schema", "language")  # options of others that replace it
 
@@ -270,9 +281,47 @@ def judge_for(test_set: TestSet, learned: LearnedRows | None) -> JudgeSpec:
     return spec.model_copy(update={"json_schema": schema}) if schema and isinstance(spec, JsonJudge) else spec
 
 
-def judge_of_kind(kind: str, answers: Sequence[str]) -> JudgeSpec:
-    """The judge of this kind, of a list of labels with those among answers. Raises ChatError for an unknown kind."""
-    if kind not in CHOSEN_BY_NAME:
-        raise ChatError("evaluation.unknown_judge", found=kind[:60], kinds=", ".join(CHOSEN_BY_NAME))
-    options = {"labels": sorted(set(answers))} if kind == "label" else {}
-    return JUDGE_SPEC.validate_python({"kind": kind} | options)
+def judge_of_kind(
+    kind: str, answers: Sequence[str], option: str = "", model: str = "", proposed: JudgeSpec | None = None
+) -> JudgeSpec:
+    """Return the judge of this kind, of a list of labels with those among answers.
+
+    option: its pattern, tolerance, schema, or server with `model`. proposed: gives a judge of its kind the options
+    besides. Raises GarageError for an unknown kind, or an option that it cannot have.
+    """
+    if kind not in KINDS:
+        raise ChatError("evaluation.unknown_judge", found=kind[:60], kinds=", ".join(KINDS))
+    options: JsonObject = proposed.model_dump() if proposed and proposed.kind == kind else {"kind": kind}
+    try:
+        if kind == "model":
+            endpoint = Endpoint.parse(option, model)
+            options |= {"url": endpoint.url, "model": endpoint.model}
+        elif kind == "number":
+            number, is_share, _ = option.replace(",", ".").partition("%")
+            size = float(number.strip() or 0)
+            options |= {"relative": size / 100, "tolerance": 0} if is_share else {"tolerance": size, "relative": 0}
+        elif kind in OPTIONS:
+            options[OPTIONS[kind]] = option.strip()
+        elif kind == "label":
+            options.setdefault("labels", sorted(set(answers)))
+        spec = JUDGE_SPEC.validate_python(options)
+    except ValueError:
+        raise ChatError("evaluation.bad_option", found=option[:60]) from None
+    if kind in ("regex", "json"):
+        judge(spec, "", "{}")  # a broken pattern or schema raises
+    return spec
+
+
+def option_of(spec: JudgeSpec) -> str:
+    """Return the text that is the option of a judge in `judge_of_kind`."""
+    if isinstance(spec, NumberJudge):
+        return f"{100 * spec.relative:g} %" if spec.relative else f"{spec.tolerance:g}" if spec.tolerance else ""
+    return getattr(spec, OPTIONS.get(spec.kind, ""), "")
+
+
+def unsent(evaluation: SetEvaluation, spec: ModelJudge) -> model_judge.Missing:
+    """Return what a model has still to be sent of an evaluation's answers; not those to questions with another
+    judge."""
+    workspace, prompts = Workspace(evaluation.path.parents[2]), evaluation.lineup.prompts
+    pairs = ((prompts[number], answer.text) for (number, _), answer in evaluation.answers().items())
+    return model_judge.missing(workspace, spec, (pair for pair in pairs if pair[0].judge in (None, spec)))

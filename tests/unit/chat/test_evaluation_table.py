@@ -282,6 +282,7 @@ def test_the_judge_is_that_of_the_set_then_the_labels_of_the_training_rows() -> 
     assert judge_for(few, learned) == LabelJudge(labels=("blue", "red")) and judge_for(few, None) == ContainsJudge()
     assert judge_for(few.model_copy(update={"judge": ExactJudge()}), learned) == ExactJudge()
     assert judge_of_kind("label", ["b", "a", "b"]) == LabelJudge(labels=("a", "b"))
+    assert judge_of_kind("regex", [], " ^a ") == RegexJudge(pattern="^a")
 
 
 def test_a_schema_in_the_questions_becomes_the_judges() -> None:

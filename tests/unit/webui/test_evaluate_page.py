@@ -9,20 +9,27 @@ from pathlib import Path
 
 import pytest
 
+from core import files
 from core.chat.comparison import ComparisonAnswer
 from core.chat.evaluation import sets
 from core.chat.evaluation.evaluation import SetEvaluation
 from core.chat.evaluation.of_run import JUDGE, contestants_of_run, newest
 from core.chat.prompts import MAX_BYTES, Prompt
 from core.errors import GarageError
+from core.export.llamacpp.answers import GgufAnswer
 from core.files import JsonObject
-from core.judges.specs import JUDGE_SPEC, ExactJudge, JudgeSpec, LabelJudge
+from core.judges.specs import JUDGE_SPEC, ExactJudge, JudgeSpec, LabelJudge, ModelJudge, NumberJudge, RegexJudge
 from core.messages import LANGUAGES, msg
 from core.runs.folder import RunFolder
 from core.workspace.folder import Workspace
+from tests.kit.chat_server import ChatServer
 from tests.kit.runs import trained
+from tests.kit.waits import wait_until
+from tests.unit.webui.test_way_out import done
+from webui.kit.visitor import IS_LOCAL
 from webui.kit.wording import Wording
 from webui.pages.evaluate import EvaluatePlace
+from webui.state import evaluating
 from webui.state.evaluating import Choice, EvaluationProgress
 from webui.state.services import Services
 
@@ -43,6 +50,10 @@ def run(space: Workspace) -> RunFolder:
 @pytest.fixture
 def place(space: Workspace, run: RunFolder) -> EvaluatePlace:
     return EvaluatePlace(Services.open(space), Wording("en"))
+
+
+def kept_judge(evaluation: SetEvaluation) -> JudgeSpec:
+    return JUDGE_SPEC.validate_json((evaluation.path / JUDGE).read_bytes())
 
 
 def own_set(space: Workspace, rows: int = 3, title: str = "Mine") -> sets.TestSet:
@@ -93,6 +104,65 @@ def test_the_judge_is_shown_on_five_rows_before_there_are_answers(place: Evaluat
     assert trial.count("ev-cell ev-right") == 5 and trial.count("ev-cell ev-wrong") == 5
     exact = drawn(place, questions=f"set:{mine.name}", judge="similarity")
     assert 'value="similarity" selected' in exact and "ev-wrong" in exact
+
+
+def test_a_judge_has_a_field_for_what_it_needs_and_is_shown_at_work_with_it(
+    place: EvaluatePlace, space: Workspace, run: RunFolder
+) -> None:
+    mine = own_set(space)
+    fields = {"model": f"run:{run.id}", "questions": f"set:{mine.name}", "judge": "regex"}
+    html = drawn(place, **fields)
+    assert 'name="pattern" value=""' in html and "ep-trial" not in html
+    html = drawn(place, **fields, pattern="^y")
+    assert 'value="^y"' in html and html[html.index("ep-trial") :].count("ev-cell ev-right") == 3, (
+        "yes, twice, and not no"
+    )
+    evaluation = evaluated(space, run, mine)
+    assert press(place, "judge", fields) == {"said": ""} and kept_judge(evaluation) == LABELS, "without a pattern none"
+    press(place, "judge", fields | {"pattern": "^y"})
+    assert kept_judge(evaluation) == RegexJudge(pattern="^y") and "matches a pattern" in drawn(
+        place, **fields, pattern="^y"
+    )
+    assert "no regular expression" in _refusal(place, "judge", fields | {"pattern": "("})
+    assert "keyword" in _refusal(place, "judge", fields | {"judge": "json", "schema": '{"if": true}'})
+    for typed, spec in (("2 %", NumberJudge(relative=0.02)), ("0,5", NumberJudge(tolerance=0.5)), ("", NumberJudge())):
+        press(place, "judge", fields | {"judge": "number", "tolerance": typed})
+        assert kept_judge(evaluation) == spec
+    for typed in ("few", "-1", "nan", "200 %"):
+        assert f"“{typed}” does not suit" in _refusal(place, "judge", fields | {"judge": "number", "tolerance": typed})
+    assert kept_judge(evaluation) == NumberJudge(), "a refused one changes nothing"
+
+
+def test_a_tolerance_leaves_the_other_options_of_the_proposed_judge(place: EvaluatePlace, space: Workspace) -> None:
+    rows = [Prompt(turns=({"role": "user", "content": f"{n}?"},), expected=f"{n},5 kg") for n in range(3)]
+    mine = sets.save(space, sets.create("Weights", rows))
+    choice = Choice("base:starter", f"set:{mine.name}", judge="number", option="0.1")
+    evaluating = place.services.evaluating
+    assert evaluating.judge(choice, evaluating.ground(choice)) == NumberJudge(tolerance=0.1, decimal=",")
+
+
+def test_a_model_judges_once_a_person_at_this_pc_sends_it_the_answers(
+    place: EvaluatePlace, space: Workspace, run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = own_set(space)
+    evaluation = evaluated(space, run, mine)
+    server = ChatServer()
+    server.reply = lambda body: '{"verdict": "same"}'
+    fields = {"model": f"run:{run.id}", "questions": f"set:{mine.name}", "judge": "model", "server": server.url}
+    assert 'name="server"' in drawn(place, **fields) and "Name the model" in _refusal(place, "judge", fields)
+    fields |= {"judge_model": "big"}
+    press(place, "judge", fields)
+    assert kept_judge(evaluation) == ModelJudge(url=f"{server.url}/chat/completions", model="big")
+    html = drawn(place, **fields)
+    assert 'data-act="send"' in html and "12 requests would go to" in html and 'class="ev-conclusion"' not in html
+    assert "only on the PC that runs LoRA Garage" in _refusal(place, "send", fields) and not server.asked
+    monkeypatch.setattr(place.services.evaluating, "prepare", lambda choice: evaluation)
+    press(place, "send", fields, **{IS_LOCAL: True})
+    wait_until(lambda: not place.services.evaluating.progress().at_work, 30)
+    assert place.services.evaluating.progress().error is None and len(server.asked) == 12
+    html = drawn(place, **fields)
+    assert 'data-act="send"' not in html and 'class="ev-conclusion"' in html
+    server.close()
 
 
 def test_a_base_model_alone_is_asked_what_would_be_trained_on(place: EvaluatePlace) -> None:
@@ -149,6 +219,18 @@ def test_rows_are_coloured_filtered_and_opened(place: EvaluatePlace, space: Work
     assert opened.count('class="ev-answer"') == 1 + 3
     assert "Names no label." in opened and "The expected label." in opened
     assert "<img" not in opened and opened.count("&lt;img") == 3, "nothing of a question or an answer is markup"
+
+
+def test_the_judge_stays_shown_on_five_rows_until_all_is_answered(
+    place: EvaluatePlace, space: Workspace, run: RunFolder
+) -> None:
+    """As "Try without fine-tuning first" begins at once, its judge was seen for a moment only."""
+    mine = own_set(space)
+    evaluation = SetEvaluation.create(
+        space, mine.prompts, list(contestants_of_run(run, "")), 32, (mine.title, mine.fingerprint)
+    )
+    (evaluation.path / JUDGE).write_bytes(JUDGE_SPEC.dump_json(LABELS))
+    assert "ep-trial" in drawn(place, questions=f"set:{mine.name}")
 
 
 def test_confused_labels_are_counted(place: EvaluatePlace, space: Workspace, run: RunFolder) -> None:
@@ -294,10 +376,48 @@ def test_contestants_are_those_that_are_chosen(place: EvaluatePlace, space: Work
     assert [(one.label, one.system) for one in evaluation.lineup.contestants] == [
         ("base+prompt", "Be brief."), ("tuned", "")
     ]  # fmt: skip
-    assert JUDGE_SPEC.validate_json((evaluation.path / JUDGE).read_bytes()) == ExactJudge()
+    assert kept_judge(evaluation) == ExactJudge()
     assert sets.open_set(space, mine.name).base == run.recipe().model.id, "its later runs get the set, too"
     alone = place.services.evaluating.prepare(Choice("base:starter", f"set:{mine.name}", ("base",)))
     assert [(one.label, one.other) for one in alone.lineup.contestants] == [("base", "base:starter")]
+
+
+def test_a_checkpoint_a_strength_and_a_gguf_export_are_compared(
+    place: EvaluatePlace, space: Workspace, run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, id = own_set(space), f"run:{run.id}"
+    made = done(name=f"{run.id}-gguf", run=run.id)
+    (space.exports / made.name).mkdir()
+    files.replace(space.exports / made.name / "export.json", made.model_dump_json().encode())
+    checkpoint = "checkpoint-000020"
+    saved = shutil.copytree(run.adapter, run.path / "checkpoints" / checkpoint / "adapter")
+    saved.with_name("COMPLETE").touch()
+    html = drawn(place, model=id, questions=f"set:{mine.name}")
+    for how in (checkpoint, "0.5", made.name):
+        assert f'<option value="{id}@{how}"' in html
+    lineups = [
+        place.services.evaluating.prepare(Choice(id, f"set:{mine.name}", ("tuned",), also=f"{id}@{how}")).lineup
+        for how in (checkpoint, "0.5", made.name)
+    ]
+    assert [
+        (one.label, one.checkpoint, one.strength, one.export) for _, one in (each.contestants for each in lineups)
+    ] == [
+        (f"Shop labels@{checkpoint}", checkpoint, 1.0, ""),
+        ("Shop labels@0.5", None, 0.5, ""),
+        ("Shop labels@q4_k_m", None, 1.0, made.name),
+    ]
+
+    def answered(space: Workspace, name: str, turns: list[object], *_: object) -> list[GgufAnswer]:
+        assert name == made.name
+        return [GgufAnswer("yes", 1, 0.1, True) for _ in turns]
+
+    monkeypatch.setattr(evaluating, "gguf_answers", answered)
+    monkeypatch.setattr(place.services.chat, "unload", lambda *_: None)
+    alone = SetEvaluation.create(space, mine.prompts, [lineups[2].contestants[1]], 32, (mine.title, "0"))
+    monkeypatch.setattr(place.services.evaluating, "prepare", lambda choice: alone)
+    place.services.evaluating.start(Choice(id, f"set:{mine.name}"))
+    wait_until(lambda: not place.services.evaluating.progress().at_work, 30)
+    assert place.services.evaluating.progress().error is None and len(alone.answers()) == len(mine.prompts)
 
 
 def test_another_run_is_compared_and_the_evaluation_stays_that_of_the_first(

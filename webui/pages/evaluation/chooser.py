@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from core.chat.evaluation.table import CHOSEN_BY_NAME
+from core.chat.evaluation.table import option_of
 from core.errors import GarageError, JudgeError
 from core.files import JsonObject
 from core.judges.judge import judge
-from core.judges.specs import JudgeSpec
+from core.judges.specs import KINDS, JudgeSpec, ModelJudge
 from core.models.library import ModelRef
 from webui.kit import samples
 from webui.kit.drawn_part import Options, select
@@ -19,11 +19,14 @@ from webui.pages.chat_choices import checkpoint_choices, target_choices
 from webui.pages.evaluation.answers import MARKS
 from webui.pages.evaluation.test_sets import every_set, set_name
 from webui.run.evaluated import name_in_words
-from webui.state.evaluating import BASE, DATA, RUN, SET, Choice, Ground
+from webui.state.evaluating import BASE, DATA, RUN, SET, STRENGTHS, Choice, Ground
 from webui.state.services import Services
 
 SHOWN, MAX_CELL = 5, 160  # rows that show a judge; characters of a text in them
 MAX_PROMPT = 20_000  # characters
+OPTION_FIELDS = {"regex": "pattern", "number": "tolerance", "json": "schema", "model": "server"}  # of a kind of judge
+PLACEHOLDERS = {"tolerance": "0.5", "server": "http://127.0.0.1:11434/v1"}
+UNTRIED = ("person", "model")  # judges that cannot be shown at work
 
 
 def choice_of(services: Services, fields: JsonObject, w: Wording) -> tuple[Choice, Options, Options]:
@@ -39,10 +42,11 @@ def choice_of(services: Services, fields: JsonObject, w: Wording) -> tuple[Choic
     # A base model that is not on this PC, or a dataset as it is in Train, which may be the file of somebody else
     models += [] if model in [value for _, value in models] else [(model.removeprefix(BASE), model)]
     who = fields.get("who")
-    texts = {name: fields[name] for name in ("prompt", "judge") if isinstance(fields.get(name), str)}
-    choice = Choice(model, str(chosen), prompt=texts.get("prompt", "")[:MAX_PROMPT])
-    if texts.get("judge") in CHOSEN_BY_NAME:
-        choice = replace(choice, judge=texts["judge"])
+    texts = {name: text[:MAX_PROMPT] for name, text in fields.items() if isinstance(text, str)}
+    choice = Choice(model, str(chosen), prompt=texts.get("prompt", ""))
+    if (kind := texts.get("judge")) in KINDS:
+        option, judge_model = texts.get(OPTION_FIELDS.get(kind, "")), texts.get("judge_model", "")
+        choice = replace(choice, judge=kind, option=option, judge_model=judge_model)
     known = tuple(word for word in who if word in choice.offered) if isinstance(who, list) else ()
     also = str(fields.get("also") or "")
     also = also if also in [value for _, value in further_options(services, model, w)] else ""
@@ -50,10 +54,14 @@ def choice_of(services: Services, fields: JsonObject, w: Wording) -> tuple[Choic
 
 
 def further_options(services: Services, model: str, w: Wording) -> Options:
-    """Return what can be compared besides: nothing, a run's checkpoints, the other runs."""
-    steps = checkpoint_choices(services, w, model)[1:]
+    """Return what can be compared besides: nothing, a run's checkpoints, GGUF exports and strengths, the other runs."""
+    own = checkpoint_choices(services, w, model)[1:]
+    if model.startswith(RUN):
+        exports = services.exports.list(model.removeprefix(RUN))
+        own += [(w.t("evaluate_page.as_export", name=one.name), one.name) for one in exports if one.gguf]
+        own += [(w.t("evaluate_page.at_strength", percent=round(100 * float(part))), part) for part in STRENGTHS]
     others = [(label, id) for label, id in model_options(services, w) if id.startswith(RUN) and id != model]
-    return [(w.t("evaluate_page.nothing_else"), ""), *((label, f"{model}@{name}") for label, name in steps), *others]
+    return [(w.t("evaluate_page.nothing_else"), ""), *((label, f"{model}@{name}") for label, name in own), *others]
 
 
 def _unlisted(model: str) -> str:
@@ -90,10 +98,13 @@ def fields_of(choice: Choice, models: Options, questions: Options, w: Wording) -
     return join([model, select("questions", w.t("evaluate_page.questions"), questions, choice.questions, choice.model)])
 
 
-def details(choice: Choice, ground: Ground, spec: JudgeSpec, further: Options, is_first: bool, w: Wording) -> Html:
+def details(
+    choice: Choice, ground: Ground, spec: JudgeSpec | None, further: Options, is_first: bool, w: Wording
+) -> Html:
     """Return contestants, judge and system prompt, in a fold that is open until there are answers.
 
-    further: of further_options. is_first: there are no answers yet, and the judge is shown at work."""
+    spec: None while the chosen judge lacks its option. further: of further_options. is_first: answers are missing yet,
+    and the judge is shown at work."""
     boxes = (
         tag(
             "label",
@@ -108,20 +119,34 @@ def details(choice: Choice, ground: Ground, spec: JudgeSpec, further: Options, i
     parts = [
         tag("fieldset", tag("legend", w.t("evaluate_page.who")), *boxes, class_="ep-who"),
         select("also", w.t("evaluate_page.also"), further, choice.also, choice.model) if len(further) > 1 else None,
-        _judge_field(ground, spec, key, w) if any(one.judge is None for one in ground.test_set.prompts) else None,
-        *(_trial(ground, spec, w) if is_first else ()),
+        *(
+            _judge_fields(choice, ground, spec, key, w)
+            if any(one.judge is None for one in ground.test_set.prompts)
+            else ()
+        ),
+        *(_trial(ground, spec, w) if is_first and spec and spec.kind not in UNTRIED else ()),
         tag("label", tag("span", w.t("evaluate_page.prompt")), prompt, class_="ep-field", id="ep-prompt-field"),
     ]
     summary = tag("summary", w.t("evaluate_page.how"))
     return tag("details", summary, tag("div", *parts), class_="ep-how", open=is_first, id=f"ep-how-{key}")
 
 
-def _judge_field(ground: Ground, spec: JudgeSpec, key: str, w: Wording) -> Html:
-    proposed = ground.judge.kind
-    offered = dict.fromkeys([proposed, spec.kind, *CHOSEN_BY_NAME])
-    kinds = [(kind, w.t(f"evaluation_view.judge_{kind}")) for kind in offered]
+def _judge_fields(choice: Choice, ground: Ground, spec: JudgeSpec | None, key: str, w: Wording) -> Iterator[Html]:
+    """Yield the list of judges, and the fields of what the chosen one needs: a pattern, a tolerance, a schema, or a
+    server with its model."""
+    proposed, chosen = ground.judge.kind, choice.judge or (spec or ground.judge).kind
+    kinds = [(kind, w.t(f"evaluation_view.judge_{kind}")) for kind in dict.fromkeys([proposed, *KINDS])]
     options = [(w.t("evaluate_page.proposed", how=how) if kind == proposed else how, kind) for kind, how in kinds]
-    return select("judge", w.t("evaluate_page.right_if"), options, spec.kind, key, data_act="judge")
+    yield select("judge", w.t("evaluate_page.right_if"), options, chosen, key, data_act="judge")
+    values = {OPTION_FIELDS.get(chosen, ""): option_of(spec) if spec else choice.option or ""}
+    values |= {"judge_model": spec.model if isinstance(spec, ModelJudge) else choice.judge_model}
+    for name in [OPTION_FIELDS.get(chosen), "judge_model" if chosen == "model" else None]:
+        if name:
+            field = tag("input", type="text", name_=name, value=values[name], maxlength=MAX_PROMPT, data_act="judge",
+                        placeholder=PLACEHOLDERS.get(name), autocomplete="off", id=f"ep-{name}-{key}")  # fmt: skip
+            yield tag(
+                "label", tag("span", w.t(f"evaluate_page.{name}")), field, class_="ep-field", id=f"ep-{name}-field"
+            )
 
 
 def _trial(ground: Ground, spec: JudgeSpec, w: Wording) -> Iterator[Html]:
