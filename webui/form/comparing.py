@@ -1,16 +1,22 @@
-"""The offer of preference training in the data step, for rows that also have a worse answer or are marked good and
-bad."""
+"""The offer of another objective in the data step: preference training for rows that also have a worse answer or are
+marked good and bad, training by rewards for rows whose answers a rule can judge."""
 
 from __future__ import annotations
 
 from typing import Literal
 
 import gradio as gr
+from pydantic import ValidationError
 
 from core.data.sets.inspection import DataReport
-from core.errors import GarageError
+from core.errors import GarageError, JudgeError, RecipeError
 from core.files import JsonObject
+from core.judges import weighted
+from core.judges.propose import propose
+from core.judges.specs import LabelJudge
 from core.recipe import OF_ONE_OBJECTIVE, OF_PREFERENCES, Train
+from core.reward_settings import Rewards
+from webui.form.fields import REWARDS
 from webui.form.handle import Components, FieldValues, Filled, Filling, FormHandle
 from webui.form.planner import Form
 from webui.form.reading.recipe_reading import choices_for
@@ -22,7 +28,9 @@ from webui.kit.panel import Panel
 SETTING = "train.objective"
 SETTINGS = [f"train.{name}" for name in OF_PREFERENCES]  # with those that depend on it
 PLANNED_ANEW = [f"train.{name}" for name in OF_ONE_OBJECTIVE]
-Kind = Literal["dpo", "kto"]
+Kind = Literal["dpo", "kto", "grpo"]
+JUDGED = ("choice", "json", "label", "number")  # rules that read the answer, rather than some of its words
+MAX_JUDGED = 200  # answers that the proposal of a rule reads
 # Parts that a report lists as left out, and the objective that reads them.
 READ_BY: dict[str, Kind] = {"left_out.why_worse": "dpo", "left_out.why_row": "kto"}
 
@@ -44,12 +52,13 @@ class Comparing(Panel):
         return {self.column, self.text, self.button}
 
     def draw(self, form: Form) -> Updates:
-        """Return the updates of the offer's text and button (learn from the comparison, or from the better answers
-        only); hidden unless the dataset has pairs or an objective for them is chosen."""
+        """Return the updates of the offer's text and button (another objective, or only the better answers); hidden
+        unless the dataset suits one or one is chosen."""
         kind, objective = self._kind(form), self._objective(form)
         if kind is None and not (objective and form.data):
             return {self.column: gr.update(visible=False), self.text: gr.skip(), self.button: gr.skip()}
-        button = "comparing.better_only" if objective else f"comparing.choose_{kind}"
+        back = "comparing.imitate" if objective == "grpo" else "comparing.better_only"
+        button = back if objective else f"comparing.choose_{kind}"
         return {
             self.column: gr.update(visible=True),
             self.text: self._sentences(kind, objective, form),
@@ -57,17 +66,32 @@ class Comparing(Panel):
         }
 
     def _kind(self, form: Form) -> Kind | None:
-        """Return how the dataset compares answers; None if it does not, none is chosen, or it cannot be read."""
+        """Return the objective that the dataset suits beside sft; None without one, if none is chosen, or it cannot be
+        read."""
         try:
-            return kind_of(
-                self.services.datasets.report(form.data, choices=choices_for(form.data, form.answers.reading))
-            )
+            choices = choices_for(form.data, form.answers.reading)
+            kind = kind_of(self.services.datasets.report(form.data, choices=choices))
+            return kind or ("grpo" if self._judge(form) else None)
         except (GarageError, TypeError):  # no dataset is chosen, or invalid JSON from a browser
             return None
 
+    def _judge(self, form: Form) -> JsonObject | None:
+        """Return the rule that suits the dataset's answers, as a judge of a recipe; None if only their words can be
+        compared. Raises DataError."""
+        choices = choices_for(form.data, form.answers.reading)
+        rows = self.services.datasets.rows(form.data, choices=choices)
+        examples = (rows[place][1] for place in range(min(MAX_JUDGED, len(rows))))
+        try:
+            spec = propose([one.messages[-1].content for one in examples if one.messages])
+        except JudgeError:
+            return None
+        if spec.kind not in JUDGED or (isinstance(spec, LabelJudge) and len(spec.labels) < 2):
+            return None
+        return spec.model_dump(mode="json", exclude_defaults=True) | {"kind": spec.kind}
+
     @staticmethod
     def _objective(form: Form) -> str:
-        """Return the chosen objective if it compares answers, else ""."""
+        """Return the chosen objective if it is another than sft, else ""."""
         chosen = form.answers.explicit.get(SETTING)
         return chosen if isinstance(chosen, str) and chosen != Train().objective else ""
 
@@ -75,12 +99,26 @@ class Comparing(Panel):
         """Return sentences on what is learned from the better and worse answers (or that the objective does not suit
         them), and from which model the training starts."""
         w = self.w
+        if "grpo" in (objective, kind) and objective in ("", "grpo"):
+            return self._by_rewards(form, bool(objective))
         if objective and kind != ("kto" if objective == "kto" else "dpo"):  # another dataset was chosen since
             return tag("p", w.t("comparing.unsuitable", objective=w.t(f"wizard.choice_{objective}")))
         used = [tag("strong", w.t(f"wizard.choice_{objective}")), ": ", w.t(f"comparing.used_{kind}")]
         parts = used if objective else [w.t(f"comparing.left_out_{kind}")]
         starts_from = self._starts_from(form, bool(objective))
         return join([tag("p", *parts), tag("p", starts_from) if starts_from else None])
+
+    def _by_rewards(self, form: Form, is_chosen: bool) -> Html:
+        """Return a sentence on training by rewards with the names of its judges."""
+        w = self.w
+        given = form.answers.rewards if is_chosen else {"judges": [self._judge(form)]}
+        try:
+            rewards = Rewards.model_validate(given)
+            names = ", ".join(w.t(f"judges.name_{each.judge.kind}") for each in weighted.read(rewards.judges))
+        except (ValidationError, RecipeError):  # the plan says what is wrong
+            return Html("")
+        key = "comparing.used_grpo" if is_chosen else "comparing.offered_grpo"
+        return tag("p", w.t(key, judges=names, count=rewards.num_generations))
 
     def _starts_from(self, form: Form, compares: bool) -> str:
         """Return a sentence about the weights that training starts from; "" if no other weights could be expected.
@@ -105,16 +143,18 @@ class Comparing(Panel):
 
     def switched(self, form: Form) -> JsonObject:
         """Return the person's settings for the other objective, without those that suit only the present one."""
-        kind, compares = self._kind(form), bool(self._objective(form))
-        dropped = {*PLANNED_ANEW, *(SETTINGS if compares else ())}
+        kind, is_other = self._kind(form), bool(self._objective(form))
+        dropped = {*PLANNED_ANEW, REWARDS, *(SETTINGS if is_other else ())}
         settings = {name: value for name, value in form.answers.explicit.items() if name not in dropped}
-        return settings | ({SETTING: kind} if kind and not compares else {})
+        if kind is None or is_other:
+            return settings
+        return settings | {SETTING: kind} | ({REWARDS: {"judges": [self._judge(form)]}} if kind == "grpo" else {})
 
     def wire(self, form: FormHandle) -> None:
         """Let the button switch the form's objective between comparing and the better answers only."""
 
         def fill(values: FieldValues) -> Filled:
-            """Choose the objective that compares, or return to supervised training without its settings."""
+            """Choose the other objective, or return to supervised training without its settings."""
             state = form.read(values)
             return Filling(answers={"explicit": self.switched(state)}), {}
 

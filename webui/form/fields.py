@@ -61,6 +61,7 @@ FOLDED: tuple[Key, ...] = tuple(
 FIELDS: tuple[Key, ...] = (("adapter", "method"), ("adapter", "r"), ("train", "objective"), *AT_HAND, *FOLDED)
 LOCKED_NAMES = frozenset(f"{section}.{name}" for section, name in LOCKED)
 CARDS = "cards"  # the chosen GPUs of this PC; a recipe has only their number
+REWARDS = "rewards"  # the section of a recipe that trains by rewards, whole
 AUTO = ""  # left to the plan
 # empty means off: no plan turns it on
 NONE: set[Key] = {("train", "loraplus_lr_ratio"), ("train", "neftune_noise_alpha")}
@@ -209,6 +210,11 @@ class FormAnswers:
         uuids = self.explicit.get(CARDS)
         return tuple(uuid for uuid in uuids if isinstance(uuid, str)) if isinstance(uuids, list) else ()
 
+    @property
+    def rewards(self) -> Any:
+        """The section of the recipe for training by rewards, unchecked; None for another objective."""
+        return self.explicit.get(REWARDS) if self.explicit.get("train.objective") == "grpo" else None
+
     def state(self) -> JsonObject:
         reading = self.reading.state() if self.reading else None
         return {"explicit": dict(self.explicit), "parent": self.parent, "revision": self.revision, "reading": reading}
@@ -244,7 +250,8 @@ def explicit_values(recipe: Recipe) -> JsonObject:
         section = getattr(recipe, key[0])
         if key[1] in section.model_fields_set and (value := getattr(section, key[1])) is not None:
             values[name_of(key)] = shown_value(key, value)
-    return values
+    rewards = {REWARDS: recipe.rewards.model_dump(mode="json", exclude_unset=True)} if recipe.rewards else {}
+    return values | rewards
 
 
 def shown_values(recipe: Recipe) -> JsonObject:

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import gradio as gr
 
-from core import COMMAND
 from core.data.reading.choices import NO_CHOICES
 from core.errors import GarageError
 from core.files import JsonObject
-from core.messages import Message, msg
+from core.messages import Message
 from core.progress import Check, go_on
 from core.recipe import Recipe, read_yaml
 from core.workspace.saved_recipes import NO_DATA
@@ -95,8 +94,6 @@ class Fillings:
         """Return the form's values and answers for a recipe, and a notice on how many settings were filled in and what
         is missing. title: of the recipe or run. parent: id of the run to continue. is_local: true if the browser runs
         on this PC. Without its dataset, data is empty and the recipe's reading is kept."""
-        if recipe.rewards:
-            return self._failed(msg("rewards.only_commands", command=COMMAND))
         explicit = explicit_values(recipe)
         values: JsonObject = {"model": recipe.model.id}
         answers: JsonObject = {"explicit": explicit, "parent": parent}

@@ -104,7 +104,7 @@ class PlanStep:
         objective = train["objective"]
         applies = {
             "objective": bool(result.preview and result.preview.has_pairs) or self._has_bad(data),
-            "beta": objective not in (None, "sft"),
+            "beta": objective not in (None, "sft", "grpo"),
             "loss_type": objective == "dpo",
             "label_smoothing": objective == "simpo" or (objective == "dpo" and train["loss_type"] == "robust"),
             "simpo_gamma": objective == "simpo",

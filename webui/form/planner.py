@@ -371,6 +371,7 @@ def recipe_of(form: Form) -> Recipe:
         | {**chosen, "source": form.data if isinstance(form.data, str) and form.data else NO_DATA},
         "adapter": sections.get("adapter", {}),
         "train": sections.get("train", {}) | ({"ranks": len(form.cards)} if form.cards else {}),
+        "rewards": form.answers.rewards,
     }
     try:
         return Recipe.parse(value, where="form")

@@ -15,7 +15,7 @@ from webui.kit.wording import Wording, field_of
 
 OBJECTIVE: Key = ("train", "objective")
 EXPERTS: Key = ("adapter", "target_parameters")
-UNSHOWN = {"grpo"}  # choices that need a section of the recipe which the page does not show
+OFFERED = {"grpo"}  # choices that need judges: offered in the data step, and in the list only while chosen
 # Shown where a model has experts, or rows have a worse answer.
 HIDDEN_AT_FIRST = {EXPERTS, *(("train", name) for name in OF_PREFERENCES)}
 
@@ -70,7 +70,10 @@ def _input(key: Key, kind: FieldKind, w: Wording) -> Html:
     same = {"id": f"{id}-field", "data_setting": name_of(key), "aria_describedby": f"{id}-help"}
     if kind.choices or (kind.type is bool and kind.optional):
         chosen = AUTO if default is None else default
-        options = (tag("option", text, value=value, selected=value == chosen) for text, value in _choices(kind, w))
+        options = (
+            tag("option", text, value=value, selected=value == chosen, hidden=value in OFFERED)
+            for text, value in _choices(kind, w)
+        )
         return tag("select", *options, **same)
     if kind.type is bool:
         return tag("input", type="checkbox", checked=bool(default), **same)
@@ -85,6 +88,6 @@ def _input(key: Key, kind: FieldKind, w: Wording) -> Html:
 
 
 def _choices(kind: FieldKind, w: Wording) -> list[tuple[str, str]]:
-    named = [(f"wizard.choice_{choice}", choice) for choice in kind.choices or ("yes", "no") if choice not in UNSHOWN]
+    named = [(f"wizard.choice_{choice}", choice) for choice in kind.choices or ("yes", "no")]
     auto = [(w.t("wizard.auto"), AUTO)] if kind.optional else []
     return [*auto, *((w.t(key) if w.knows(key) else choice, choice) for key, choice in named)]

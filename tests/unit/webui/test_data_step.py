@@ -15,7 +15,7 @@ from core.workspace.folder import Workspace
 from webui.form.comparing import Comparing
 from webui.form.data import FIRST, DataStep
 from webui.form.fields import FormAnswers
-from webui.form.planner import Form, FormResult
+from webui.form.planner import Form, FormResult, recipe_of
 from webui.kit.wording import Wording
 from webui.state.services import Services
 
@@ -89,6 +89,31 @@ def test_what_becomes_of_worse_answers_is_said_with_the_way_to_change_it(
     if said and button:
         assert said in drawn[part.text] and button in drawn[part.button]["value"]
         assert ("starts from the base model" in drawn[part.text]) == (objective is not None and "suit" not in said)
+
+
+def test_answers_that_a_rule_can_judge_are_offered_training_by_rewards(services: Services, tmp_path: Path) -> None:
+    part = Comparing(services, Wording("en"))
+    with gr.Blocks():
+        part.build()
+
+    def form(id: str, **explicit: Any) -> Form:
+        answers = FormAnswers(explicit=explicit)
+        return Form(goal="style", model="starter", data=id, memory="here", name="", answers=answers)
+
+    offered = part.draw(form("sample:shop_messages"))
+    assert offered[part.column]["visible"] and "A rule can judge these answers (Label)" in offered[part.text]
+    explicit = part.switched(form("sample:shop_messages", **{"train.seed": 7, "train.learning_rate": 1.0}))
+    assert (explicit.pop("train.objective"), explicit.pop("train.seed")) == ("grpo", 7)
+    [judge] = explicit["rewards"]["judges"]
+    assert explicit == {"rewards": {"judges": [judge]}} and judge["kind"] == "label" and "payment" in judge["labels"]
+    chosen = form("sample:shop_messages", **explicit, **{"train.objective": "grpo"})
+    assert recipe_of(chosen).rewards
+    drawn = part.draw(chosen)
+    assert "writes 8 answers to each question" in drawn[part.text] and "Imitate" in drawn[part.button]["value"]
+    assert part.switched(chosen) == {}
+    assert part.draw(form("sample:pirate_answers"))[part.column]["visible"] is False, "sentences, which no rule judges"
+    for junk in (None, 7, {"judges": 3}, {"judges": [{"kind": "odd"}]}):
+        part.draw(form("sample:shop_messages", **{"train.objective": "grpo", "rewards": junk}))
 
 
 def test_another_objective_takes_no_rate_and_no_steps_from_the_one_before(services: Services, tmp_path: Path) -> None:

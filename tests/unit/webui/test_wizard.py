@@ -24,6 +24,7 @@ from core.data.sets import working
 from core.messages import LANGUAGES, msg
 from core.models.known import shape_of_size
 from core.recipe import Data, Recipe
+from core.reward_settings import Rewards
 from core.runs.states import State
 from core.system import devices
 from core.system.devices import TorchBuild
@@ -641,15 +642,21 @@ def test_start_makes_a_run_with_the_plan_and_its_reasons(wizard: Wizard, service
     assert updates["planning"] is False and updates[wizard.start_step.notice]["visible"] is False
 
 
-def test_a_recipe_that_trains_by_rewards_is_not_opened_but_says_how_it_is_started(
-    wizard: Wizard, tmp_path: Path
-) -> None:
-    """The page would drop its judges."""
+def test_a_recipe_that_trains_by_rewards_is_opened_with_its_judges(wizard: Wizard, tmp_path: Path) -> None:
     file = tmp_path / "recipe.yaml"
-    file.write_text("data: {source: gone}\ntrain: {objective: grpo}\nrewards: {judges: [{kind: number}]}\n", "utf-8")
+    rewards = {"judges": [{"kind": "number", "weight": 0.5}], "num_generations": 4}
+    settings = {"data": {"source": "gone"}, "train": {"objective": "grpo"}, "rewards": rewards}
+    file.write_text(json.dumps(settings), "utf-8")
     filling, _ = wizard.fillings.open_recipe({wizard.goal_step.recipe: str(file)})
-    assert filling.answers == {} and "train RECIPE" in filling.values["notice"]["value"]
-    assert 'value="grpo"' not in str(settings_view.at_hand(EN).value)
+    explicit = filling.answers["explicit"]
+    assert explicit["train.objective"] == "grpo" and explicit["rewards"] == rewards
+    answers = FormAnswers.from_state({"explicit": explicit})
+    fields = {"goal": None, "model": "starter", "data": "sample:pirate_answers", "memory": HERE, "name": ""}
+    recipe = recipe_of(Form(answers=answers, **fields))
+    assert recipe.rewards == Rewards.model_validate(rewards)
+    sft = FormAnswers.from_state({"explicit": explicit | {"train.objective": "sft"}})
+    assert recipe_of(Form(answers=sft, **fields)).rewards is None, "another objective was chosen since"
+    assert re.search('<option[^>]*value="grpo"[^>]* hidden', str(settings_view.at_hand(EN).value))
 
 
 def test_a_recipe_on_the_page_fills_it_and_missing_data_is_said(wizard: Wizard, tmp_path: Path) -> None:
