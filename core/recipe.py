@@ -272,8 +272,8 @@ class Train(_Section):
         description=(
             "What to train: sft trains on the answer of each row; dpo, orpo and simpo train the model to "
             "prefer the better answer (chosen) to the worse one (rejected); kto trains on single answers "
-            "marked good or bad (label); grpo, in recipes for the command line, draws answers "
-            "and trains by the rewards of judges (section rewards)."
+            "marked good or bad (label); grpo draws answers and trains by the rewards of judges "
+            "(section rewards)."
         ),
     )
     beta: float | None = Field(

@@ -114,7 +114,7 @@ def _kind(recipe: Recipe) -> tuple[str | int, ...]:
     """Return the settings that a step's time depends on most."""
     adapter, train = recipe.adapter, recipe.train
     kind = recipe.model.id, adapter.method, adapter.load_in_8bit, adapter.use_dora, adapter.trains_experts
-    return *kind, train.ranks, train.fsdp, train.offload_layers
+    return *kind, train.ranks, train.fsdp, train.offload_layers, bool(recipe.rewards)
 
 
 def tokens_per_second(run: RunFolder) -> float | None:

@@ -40,10 +40,11 @@ def add_run(
     method: str = "lora",
     device: str = "cpu",
     state: State = State.COMPLETED,
+    **sections: Any,
 ) -> RunFolder:
     """A completed run whose steps ended at these times with so many tokens seen."""
     recipe = {"name": f"run {created:g}", "data": {"source": "sample:pirate_answers"}, "adapter": {"method": method}}
-    run = Runs(workspace).create(Recipe.parse(recipe), "test", RunFacts(device=device, created=created))
+    run = Runs(workspace).create(Recipe.parse(recipe | sections), "test", RunFacts(device=device, created=created))
     files.replace_json(run.path / "state.json", Status(state=state).model_dump(mode="json"))
     for step, (time, tokens) in enumerate(steps, 1):
         line = {"v": 1, "kind": "train", "attempt": attempt, "step": step, "time": time, "tokens_seen": tokens}
@@ -73,6 +74,8 @@ def test_the_newest_run_that_is_like_it_counts(workspace: Workspace):
     add_run(workspace, [(t, 9 * n) for t, n in STEADY], created=3, method="qlora")
     add_run(workspace, [(t, 9 * n) for t, n in STEADY], created=4, state=State.FAILED)
     add_run(workspace, STEADY[:4], created=5)  # too few steps to say anything
+    by_rewards = {"train": {"objective": "grpo"}, "rewards": {"judges": [{"kind": "number"}]}}
+    add_run(workspace, [(t, n // 9) for t, n in STEADY], created=6, **by_rewards)  # most of its time draws answers
     runs = Runs(workspace)
     assert pace.from_runs(runs, like("starter", "lora")).tokens_per_second == pytest.approx(200)
     assert pace.from_runs(runs, like("starter", "qlora")).tokens_per_second == pytest.approx(900)

@@ -300,8 +300,11 @@ class Planner:
 
     def _pace(self, planned: Plan, shape: ModelShape | None, preview: Preview) -> Pace | None:
         """Return the pace of a run of the same kind on this PC, else of a step of this plan that is timed now. Before
-        it is timed, and for a GPU that is only planned for, it is computed for a large model, else None."""
+        it is timed, and for a GPU that is only planned for, it is computed for a large model, else None. None for
+        training by rewards, whose time is that of the drawn answers."""
         recipe = planned.recipe
+        if recipe.rewards:
+            return None
         budgeted = planned.advice.budget
         recomputes = bool(recipe.train.gradient_checkpointing)
         computed = computed_pace.compute(budgeted, shape, recomputes, cores.usable()) if shape else None

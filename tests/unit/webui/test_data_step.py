@@ -15,7 +15,7 @@ from core.workspace.folder import Workspace
 from webui.form.comparing import Comparing
 from webui.form.data import FIRST, DataStep
 from webui.form.fields import FormAnswers
-from webui.form.planner import Form, FormResult, recipe_of
+from webui.form.planner import Form, FormResult, Planner, recipe_of
 from webui.kit.wording import Wording
 from webui.state.services import Services
 
@@ -111,6 +111,8 @@ def test_answers_that_a_rule_can_judge_are_offered_training_by_rewards(services:
     drawn = part.draw(chosen)
     assert "writes 8 answers to each question" in drawn[part.text] and "Imitate" in drawn[part.button]["value"]
     assert part.switched(chosen) == {}
+    result = Planner(services).look(chosen, Wording("en"))
+    assert result.plan and result.plan.recipe.rewards and result.pace is None, "not that of training on answers"
     assert part.draw(form("sample:pirate_answers"))[part.column]["visible"] is False, "sentences, which no rule judges"
     for junk in (None, 7, {"judges": 3}, {"judges": [{"kind": "odd"}]}):
         part.draw(form("sample:shop_messages", **{"train.objective": "grpo", "rewards": junk}))
