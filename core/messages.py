@@ -100,8 +100,8 @@ def _as_json(value: object) -> object:
     return str(value)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """Return what a file of sentences holds, packed or not; {} for an empty one."""
+def read_yaml(path: Path) -> Any:
+    """Return what a YAML file holds, packed or not; {} for an empty one."""
     content = path.read_bytes()
     return yaml.load(bz2.decompress(content) if path.suffix == PACKED else content, YAML_LOADER) or {}
 
@@ -116,12 +116,12 @@ class Catalogue:
         for folder in folders:
             for language in LANGUAGES:
                 for path in sorted((folder / language).glob("*.yaml*")):
-                    entries = _read(path)
+                    entries = read_yaml(path)
                     for name, section in (entries if path.name == TOGETHER else {path.stem: entries}).items():
                         self._add(language, name, section)
         for language in LANGUAGES:
             for single_file in CORE_LOCALES.glob(f"{language}.yaml*"):
-                for name, entries in _read(single_file).items():
+                for name, entries in read_yaml(single_file).items():
                     self._add(language, name, entries)
 
     def _add(self, language: str, name: str, entries: Mapping[str, str]) -> None:

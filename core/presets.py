@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from core.messages import YAML_LOADER
+from core.messages import PACKED, read_yaml
 
 PROJECT = Path(__file__).resolve().parent.parent
 PRESETS = PROJECT / "presets"
 
 
 def load(name: str) -> Any:
-    """Parse presets/<name>.yaml."""
-    return yaml.load((PRESETS / f"{name}.yaml").read_text("utf-8"), YAML_LOADER)
+    """Parse presets/<name>.yaml, which a release may have packed."""
+    file = PRESETS / f"{name}.yaml"
+    return read_yaml(file if file.exists() else file.with_name(file.name + PACKED))

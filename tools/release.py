@@ -35,6 +35,7 @@ CONTENTS = (
 )  # fmt: skip
 MAX_BYTES = 2_000_000
 PACKED = ".bz2"
+PACKED_TOO = "presets/models.yaml"  # as core/presets.py reads it
 TOGETHER = f"together.yaml{PACKED}"  # as core/messages.py reads it
 LAUNCHERS = ("launch.yaml", "start.yaml")  # read as lines, before there is a YAML reader
 
@@ -61,20 +62,23 @@ def build(folder: Path) -> Path:
         for name, content in sorted(with_catalogues_together(files).items()):
             info = zipfile.ZipInfo(f"{TOP}/{name}", made)
             # Unix, whose modes say what may be started
-            info.create_system, info.compress_type = 3, zipfile.ZIP_DEFLATED
+            info.create_system = 3
+            info.compress_type = zipfile.ZIP_STORED if name.endswith((PACKED, ".woff2")) else zipfile.ZIP_DEFLATED
             info.external_attr = (0o100755 if name in programs else 0o100644) << 16
             archive.writestr(info, content)
     return target
 
 
 def with_catalogues_together(files: dict[str, bytes]) -> dict[str, bytes]:
-    """Return the files with those of each folder of sentences as the sections of one; these, and the files of the
-    further languages, packed: sentences take a fifth less than in the archive's own way. Sentences that are read before
-    the start stay as they are."""
+    """Return the files with core's and the page's sentences of a language as the sections of one, in core's folder;
+    these, the files of the further languages and PACKED_TOO packed: they take a fifth less than in the archive's way.
+    Sentences that are read before the start stay as they are."""
     together: dict[str, bytes] = {}
     for name, content in sorted(files.items()):
         folder, _, file = name.rpartition("/")
-        if file in LAUNCHERS or "/locales" not in folder:
+        if name == PACKED_TOO:
+            together[name + PACKED] = content
+        elif file in LAUNCHERS or "/locales" not in folder:
             together[name] = content
         elif folder.endswith("/locales"):
             sections = re.split(rb"^(?=\w+:\s*$)", content, flags=re.MULTILINE)
@@ -83,7 +87,7 @@ def with_catalogues_together(files: dict[str, bytes]) -> dict[str, bytes]:
             together[name + PACKED] = b"".join(each for each in sections if each not in early)
         else:
             section = b"".join(b"  " + line for line in content.splitlines(keepends=True))
-            target = f"{folder}/{TOGETHER}"
+            target = f"core/locales/{folder.rpartition('/')[2]}/{TOGETHER}"
             together[target] = together.get(target, b"") + f"{file.removesuffix('.yaml')}:\n".encode() + section + b"\n"
     return {name: bz2.compress(content) if name.endswith(PACKED) else content for name, content in together.items()}
 
