@@ -358,6 +358,29 @@ def test_a_correction_and_a_removed_row_are_in_train_without_a_reload(
     page.context.close()
 
 
+def test_training_by_rewards_is_offered_where_a_rule_can_judge_the_answers_and_starts_with_its_judge(
+    chrome: Browser, app: kit.App, workspace: Workspace
+) -> None:
+    page, watch = kit.open_page(chrome, app, "/?lang=en")
+    kit.choose(page, "#data", "sample:shop_messages")
+    kit.open_step(page, "data")
+    kit.expect(page.locator("#comparing-said")).to_contain_text("A rule can judge these answers (Label)")
+    page.locator("#comparing-choose", has_text="Train by rewards").click()
+    kit.expect(page.locator("#comparing-said")).to_contain_text("writes 8 answers to each question")
+    kit.open_step(page, "plan")
+    kit.expect(page.locator("#reset-settings")).to_contain_text("2 changed by you")
+    kit.expect(page.locator("#setting-objective-field")).to_have_value("grpo")
+    kit.assert_accessible(page)
+    with kit.made_by_start(page, workspace) as run:
+        recipe = run.recipe()
+        assert recipe.train.objective == "grpo" and recipe.rewards and recipe.rewards.judges[0]["kind"] == "label"
+    kit.open_step(page, "data")
+    page.locator("#comparing-choose", has_text="Imitate the answers instead").click()
+    kit.expect(page.locator("#comparing-choose")).to_contain_text("Train by rewards")
+    watch.check()
+    page.context.close()
+
+
 def test_preference_training_is_offered_in_words_where_rows_have_a_worse_answer(
     chrome: Browser, app: kit.App, workspace: Workspace
 ) -> None:
