@@ -11,7 +11,7 @@ rope_embedding, swiglu, cross_entropy_loss; offloaded checkpoints), written down
 
 How it is counted: an operation that only views or allocates memory costs nothing, each other one is a launch that reads
 its inputs and writes its outputs once (a cache would save some of it). Multiplications by torch's own counter, in which
-causal attention counts as its full square. A 4-bit product unpacks first (three launches, with scales in fp32 one), as
+causal attention counts as its full square. A 4-bit product unpacks first (three launches), as
 bitsandbytes does from 1,537 rows on.
 """
 
@@ -52,7 +52,6 @@ TAKES = (
     "lift_fresh",
     "_local_scalar_dense",
 )
-KEPT = {"keeps_unpacked": True, "double_quant": False}  # on a card with room
 FILLS = ("zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full", "zero_", "fill_")
 
 
@@ -350,11 +349,7 @@ def main() -> None:
     ways: dict[str, Callable[[], Tally]] = {
         "ours, every layer checkpointed": lambda: ours(config, setup),
         f"ours, {layers // 4} of {layers} layers not checkpointed": lambda: ours(config, some),
-        "ours, 4-bit weights kept for the backward": lambda: ours(
-            config, setup.model_copy(update={"keeps_unpacked": True})
-        ),
         "ours, one attention for all examples": lambda: ours(config, setup, True),
-        "ours, both, and scales in fp32": lambda: ours(config, setup.model_copy(update=KEPT), True),
         "transformers + PEFT": lambda: plain(config, setup),
         "Unsloth's kernels, by reading": lambda: unsloth(shape, setup),
     }

@@ -16,7 +16,7 @@ from functools import lru_cache
 from pydantic import BaseModel
 
 from core.memory.constants import memory_constants
-from core.memory.layers import at_peak, kept_unpacked
+from core.memory.layers import at_peak
 from core.memory.setup import Setup
 from core.messages import Message
 from core.models.shapes.shape import ModelShape
@@ -249,31 +249,6 @@ def head_at_work(shape: ModelShape, setup: Setup) -> float:
     loss, wide = setup.trainer.loss[setup.loss_name], shape.hidden_size * setup.base_bytes / 2
     at_logits = logits(shape, setup) + wide * (setup.tokens * loss.hidden + setup.learned * loss.learned)
     return max(at_logits, wide * setup.tokens * setup.trainer.final_norm)
-
-
-def has_room_to_keep_unpacked(shape: ModelShape, setup: Setup, free_gib: float, factor: float = 1.0) -> bool:
-    """Return whether keeping dequantized weights saves work and fits, by the estimate with its margin.
-
-    factor: the correction from earlier runs.
-    """
-    kept = setup.model_copy(update={"keeps_unpacked": True})
-    return kept_unpacked(shape, kept) > 0 and factor * estimate(shape, kept).needed_gib <= free_gib
-
-
-def has_room_to_keep_scales(shape: ModelShape, setup: Setup, free_gib: float, factor: float = 1.0) -> bool:
-    """Return whether the scales of 4-bit weights are held in 8 bits and would fit in fp32, by the estimate with its
-    margin.
-
-    factor: the correction from earlier runs.
-    """
-    kept = setup.model_copy(update={"double_quant": False})
-    return (
-        whole_weights(shape, kept) > whole_weights(shape, setup)
-        and factor * estimate(shape, kept).needed_gib <= free_gib
-    )
-
-
-# ---- layers that lie in RAM: core/engine/variants/streaming ---------------------------------------
 
 
 def fewest_offloaded(shape: ModelShape, setup: Setup, free_gib: float, factor: float = 1.0) -> int | None:

@@ -74,27 +74,7 @@ def dequantized(shape: ModelShape, setup: Setup) -> float:
     # Ours: the peak is at the gradient of down_proj's input, for which down_proj is dequantized.
     last = shape.mlp_matrices[-1:] if setup.trainer.counted else ()
     last_bytes = sum(setup.base_bytes * matrix.d_in * matrix.d_out for matrix in last)
-    return max(0.0, largest - hidden, last_bytes) + kept_unpacked(shape, setup)
-
-
-UNPACKED_ROWS = 1537  # from this many tokens on, bitsandbytes dequantizes the matrix before the product
-
-
-def kept_unpacked(shape: ModelShape, setup: Setup) -> float:
-    """Return the bytes of one layer's 4-bit matrices, except the last, that stay dequantized from its second forward to
-    its backward. Section 1.6; 0 if none does."""
-    counts = (
-        setup.keeps_unpacked and setup.gradient_checkpointing and setup.base_bits == 4 and setup.tokens >= UNPACKED_ROWS
-    )
-    if not counts:
-        return 0.0
-    last = {matrix.name for matrix in shape.mlp_matrices[-1:]}
-    a_layer = [matrix for matrix in _targets(shape, setup) if matrix.name not in last]
-    return (
-        setup.base_bytes
-        * sum(matrix.d_in * matrix.d_out * matrix.count for matrix in a_layer)
-        / shape.num_hidden_layers
-    )
+    return max(0.0, largest - hidden, last_bytes)
 
 
 def _targets(shape: ModelShape, setup: Setup) -> list[Matrix]:

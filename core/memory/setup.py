@@ -23,7 +23,7 @@ class Setup(Strict):
     activations. stack: the trainer (benchmarks/memory_stacks.py knows others); loss None: that trainer's. load_in_8bit:
     LLM.int8 instead of a 16-bit base; ignored with qlora. fp32_stream: hidden states in fp32 on a 16-bit base, as
     `prepare_model_for_kbit_training` makes them. kept_layers: with checkpointing, the last ones that are not
-    checkpointed. keeps_unpacked: 4-bit weights stay dequantized from a layer's second forward to its backward.
+    checkpointed.
     accumulates: gradients outlive a micro-batch. offloads: activations for the backward are in RAM. offload_layers:
     layers in RAM themselves (core/engine/variants/streaming). shards: ranks that hold the base together
     (core/engine/variants/fsdp). packed: rows are packed if the family allows it. grouped: one kernel then attends to
@@ -54,7 +54,6 @@ class Setup(Strict):
     accumulates: bool = True
     offloads: bool = False
     kept_layers: int = Field(0, ge=0)
-    keeps_unpacked: bool = False
     offload_layers: int = Field(0, ge=0)
     shards: int = Field(1, ge=1)
     packed: bool = True

@@ -32,7 +32,7 @@ from core.engine.families import mended, parts
 from core.engine.loss import Head
 from core.engine.out_of_memory import Retreat
 from core.engine.step import Step
-from core.engine.variants import elementwise, kept_weights, streaming
+from core.engine.variants import elementwise, streaming
 from core.errors import GarageError, ModelError, first_line
 from core.files import JsonObject
 from core.memory import arithmetic
@@ -334,8 +334,6 @@ class _SimulatedModel:
             step.save_memory()
             with allocations.making("adapter"):  # a copy of it stays
                 step.fuse()
-            if setup.keeps_unpacked:
-                kept_weights.keep(step)
         # the answer where code tests that a mask of rows side by side has no padding
         allocations.truth = setup.per_device_train_batch_size == 1
         with allocations, _track_place(allocations, self.base):

@@ -21,16 +21,12 @@ from typing import Any
 import torch
 
 from core.engine import adapter, device
-from core.engine.batches import collate
-from core.engine.loss import summed_loss
-from core.engine.variants import kept_weights, offload, streaming
+from core.engine.variants import offload, streaming
 from core.engine.variants.streaming import Bus
-from core.memory import layers
 from core.messages import msg
 from core.recipe import Adapter
 from tests.card.refusals import trainer_in
 from tests.kit import trainer as kit
-from tests.model import test_kept_weights
 
 card = ctypes.CDLL(None)
 card.nullcard_race.restype = ctypes.c_char_p
@@ -182,18 +178,6 @@ def put_aside() -> torch.Tensor:
     return gradient(model, offload.Offload(model))
 
 
-def unpacked(keeps: bool) -> torch.Tensor:
-    """The gradient of a 4-bit base, whose unpacked weights stay from a layer's second forward to its backward, or
-    do not."""
-    layers.UNPACKED_ROWS = 8
-    step = test_kept_weights.step()
-    step.tuned.to(CARD)
-    kept = kept_weights.keep(step) if keeps else None
-    assert kept is None or kept.is_on
-    summed_loss(step.tuned, collate(kit.rows(4), 0, CARD)).backward()
-    return torch.cat([p.grad.flatten() for p in step.tuned.parameters() if p.requires_grad]).cpu()
-
-
 def trained(goes_on: bool) -> torch.Tensor:
     """The adapter after two steps; goes_on: from the checkpoint of the first."""
     folder = Path(tempfile.mkdtemp())
@@ -222,8 +206,6 @@ CASES: dict[str, tuple[Callable[[], Any], Any]] = {
     "plain": (lambda: gradient(tuned().to(CARD)), None),
     "put aside": (put_aside, "plain"),
     "streamed": (streamed, "plain"),
-    "weights not kept": (lambda: unpacked(keeps=False), None),
-    "weights kept": (lambda: unpacked(keeps=True), "weights not kept"),
     "trained": (lambda: trained(goes_on=False), None),
     "went on": (lambda: trained(goes_on=True), "trained"),
     "streamed, no wait": (lambda: streamed(NoWait), "plain"),

@@ -23,7 +23,7 @@ from tests.card.place import LIMIT_S, Place, largest_difference
 
 CHECKED = {"NULLCARD_RACES": "1"}
 LATE_COPIES, LATE_KERNELS = {"NULLCARD_DEFER": "copies"}, {"NULLCARD_DEFER": "kernels"}
-RIGHT = ("right", "recorded", "put aside", "streamed", "weights kept", "went on")
+RIGHT = ("right", "recorded", "put aside", "streamed", "went on")
 # Of tests/card/planted_races.py: what the check says of each.
 PLANTED = {
     "no wait": "reads memory that a copy to the card",

@@ -41,7 +41,7 @@ from core.engine import optimizer as optimizers
 from core.engine.loss import Head
 from core.engine.out_of_memory import Retreat
 from core.engine.step import Step
-from core.engine.variants import elementwise, kept_weights, neftune, streaming, varlen
+from core.engine.variants import elementwise, neftune, streaming, varlen
 from core.engine.variants.preference import Preference
 from core.memory.setup import Setup
 from core.presets import PROJECT
@@ -65,7 +65,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "granite": {},
     "phi3": {"sliding_window": None},
 }
-LENGTHS = 700, 500, 400, 448  # tokens of the rows: 2,048, for which bitsandbytes unpacks a matrix (UNPACKED_ROWS)
+LENGTHS = 700, 500, 400, 448  # tokens of the rows: 2,048, for which bitsandbytes unpacks a matrix
 ENOUGH = 1 << 20
 
 
@@ -73,7 +73,7 @@ ENOUGH = 1 << 20
 class Case:
     """rows: packed (one attention for all examples, by flash attention), efficient (by the memory-efficient one), apart
     (packed, one attention for each) or padded. objective: of pairs. offload: what lies in RAM: nothing, layers, or
-    activations. has_room: on the card for what the probe keeps of 4-bit weights. pins: how often RAM may be pinned.
+    activations. pins: how often RAM may be pinned.
     noise: NEFTune. planted: a key of PLANTED."""
 
     family: str
@@ -82,7 +82,6 @@ class Case:
     checkpointing: bool = True
     objective: str = ""
     offload: str = ""
-    has_room: bool = True
     pins: int = ENOUGH
     noise: bool = False
     planted: str = ""
@@ -91,8 +90,8 @@ class Case:
     def name(self) -> str:
         checkpointing = "checkpointing" if self.checkpointing else "all saved"
         words = (self.family, self.rows, self.objective, f"{self.bits} bit", checkpointing)
-        pins, room = "" if self.pins == ENOUGH else f"{self.pins} pins", "" if self.has_room else "no room"
-        more = (self.offload and f"{self.offload} in RAM", room, pins, "noise" * self.noise, self.planted)
+        pins = "" if self.pins == ENOUGH else f"{self.pins} pins"
+        more = (self.offload and f"{self.offload} in RAM", pins, "noise" * self.noise, self.planted)
         return ", ".join(filter(None, (*words, *more)))
 
 
@@ -101,7 +100,6 @@ CASES = (
     *(Case(family, "padded") for family in FAMILIES),
     Case("llama", checkpointing=False),
     Case("llama", bits=4, checkpointing=False),
-    Case("llama", bits=4, has_room=False),
     Case("llama", "apart", bits=4),
     Case("llama", "efficient", bits=4),
     Case("gemma3_text", "efficient"),
@@ -231,7 +229,7 @@ def _views(operation: Any) -> bool:
 
 
 def _kernels(operation: Any, args: Any) -> int:
-    """Return an operation's kernels on the card. Of more than UNPACKED_ROWS rows, bitsandbytes unpacks the matrix and
+    """Return an operation's kernels on the card. Of more than 1,536 rows, bitsandbytes unpacks the matrix and
     multiplies; before that the scales, if they are packed too, and adds their mean
     (bitsandbytes/backends/cuda/ops.py)."""
     if operation in (ATEN.select_backward.default, ATEN.slice_backward.default):
@@ -330,10 +328,6 @@ def _watched(case: Case, depth: int) -> Observed:
         replaced = elementwise.install(tuned)  # before, because its tests compare numbers in RAM
         with FakeTensorMode(), watch:
             step = _step(case, tuned)
-            if case.bits == 4 and case.has_room and not case.offload:
-                if case.checkpointing:
-                    kept_weights.keep(step)
-                kept_weights.keep_scales(step)
             watch.begin()
             with neftune.noise(tuned, 5.0 if case.noise else None):
                 gradients = _trained(step, watch, case)

@@ -6,7 +6,6 @@ eight_bit       LLM.int8 whose rows can be compared
 elementwise     fused norm, rotary and gate
 fsdp            a base sharded over ranks
 fused_lora      one LoRA product for all layers of an input
-kept_weights    4-bit weights dequantized once for a layer's forward and backward
 layers          stops between layers, gradient checkpointing
 neftune         noisy embeddings
 offload         activations in RAM

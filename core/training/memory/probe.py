@@ -26,19 +26,14 @@ from core.advice import stopped
 from core.advice.stopped import Stopped
 from core.engine.device import card_of
 from core.engine.step import LongestBatch, Step
-from core.engine.variants import kept_weights
 from core.engine.variants.layers import stop_inside_layers
 from core.errors import DoesNotFitError
 from core.files import is_out_of_memory
 from core.memory import arithmetic, budget
 from core.memory.arithmetic import (
     estimate,
-    has_room_to_keep_scales,
-    has_room_to_keep_unpacked,
     most_kept_layers,
-    whole_weights,
 )
-from core.memory.layers import kept_unpacked
 from core.memory.record import MemoryRecord, Rig
 from core.memory.setup import Setup
 from core.messages import Message, msg
@@ -96,56 +91,25 @@ class Probe:
         self._run, self._workspace, self._recipe, self._shape = run, workspace, recipe, shape
         self._machine, self._context = this_machine(), 0
         self._recorded: _Recorded | None = None
-        self._unpacked: kept_weights.KeptWeights | None = None
-        self._scales: kept_weights.KeptScales | None = None
 
     def __call__(self, ahead: Ahead) -> None:
-        """Measure the longest batch, saving memory until it fits: first without the spare memory's extras, then by the
-        step's retreat. Raises DoesNotFitError if nothing more can be saved."""
-        self._use_spare_memory(ahead.step, ahead.longest())
-        while True:
-            scales = self._scales if self._scales and self._scales.is_on else None
-            if not (refusal := self._try(ahead)):
-                return
-            if scales:  # which running out of memory has undone already: the same again without them
-                scales.forget()
-            elif not ahead.reduce_memory(ahead.longest().rows):
+        """Measure the longest batch, saving memory by the step's retreat until it fits. Raises DoesNotFitError if
+        nothing more can be saved."""
+        self._exempt_layers(ahead.step, ahead.longest())
+        while refusal := self._try(ahead):
+            if not ahead.reduce_memory(ahead.longest().rows):
                 raise refusal
 
-    def _use_spare_memory(self, step: Step, longest: LongestBatch) -> None:
-        """Use memory that the plan leaves free, on a GPU with gradient checkpointing.
-
-        Keep 4-bit weights dequantized for a layer's backward, and leave as many layers without checkpointing as fit by
-        the plan's arithmetic; each saves its second forward. Then keep the scales of 4-bit weights in fp32, if they fit
-        too. The probe measures whether all that fits; if not, layers are checkpointed and dequantized as usual.
-        """
-        limit, retreat = self._limit(self._card_and_rig(step.on_card)[0], step.on_card), step.retreat
+    def _exempt_layers(self, step: Step, longest: LongestBatch) -> None:
+        """Leave as many layers without checkpointing as fit into the memory that the plan leaves free on a GPU, by its
+        arithmetic; each saves its second forward. The probe measures whether they fit; if not, they are
+        checkpointed."""
+        card, rig = self._card_and_rig(step.on_card)
+        limit, retreat = self._limit(card, step.on_card), step.retreat
         room = step.on_card and not retreat.offloads and not self._recipe.train.offload_layers
-        if not (room and self._shape and limit):
+        if not (room and self._shape and limit and retreat.checkpointing):
             return
-        _, rig = self._card_and_rig(step.on_card)
         factor = self._predict(step, longest, rig)["factor"]
-        if retreat.checkpointing:
-            self._exempt_layers(step, longest, limit, factor)
-        setup = self._setup(step, longest)
-        if not retreat.reductions and has_room_to_keep_scales(self._shape, setup, limit / GIB, factor):
-            self._scales = kept_weights.keep_scales(step)
-        if self._scales and self._scales.is_on:
-            size = whole_weights(self._shape, self._setup(step, longest)) - whole_weights(self._shape, setup)
-            self._run.log_event("decision", message=msg("probe.kept_scales", size=size / GIB))
-
-    def _exempt_layers(self, step: Step, longest: LongestBatch, limit: int, factor: float) -> None:
-        """Keep dequantized weights, then activations of as many layers as fit, in the memory that the estimate (times
-        factor) leaves below limit bytes, and log each decision."""
-        assert self._shape
-        retreat = step.retreat
-        if not retreat.reductions and has_room_to_keep_unpacked(
-            self._shape, self._setup(step, longest), limit / GIB, factor
-        ):
-            self._unpacked = kept_weights.keep(step)
-        if self._unpacked and self._unpacked.is_on:
-            size = kept_unpacked(self._shape, self._setup(step, longest)) / GIB
-            self._run.log_event("decision", message=msg("probe.kept_unpacked", size=size))
         retreat.uncheckpointed_layers = most_kept_layers(self._shape, self._setup(step, longest), limit / GIB, factor)
         if retreat.kept_layers:
             step.save_memory()
@@ -293,8 +257,6 @@ class Probe:
             accumulates=longest.several,
             offloads=step.retreat.offloads,
             kept_layers=step.retreat.kept_layers,
-            keeps_unpacked=bool(self._unpacked and self._unpacked.is_on),
-            double_quant=not (self._scales and self._scales.is_on),
         )
 
     # ---- the measurement ------------------------------------------------------------------------------------------
