@@ -44,10 +44,10 @@ def refuse(model_id: str, folder: Path) -> None:
 def refusal(
     model_id: str, config: Mapping[str, object], folder: Path | None = None, revision: str | None = None
 ) -> Message | None:
-    """Return why a quantized model cannot be trained, with its unquantized original if card, config or name show it;
+    """Return why a quantized model cannot be trained, with its unquantized original if card or config name it;
     None if its quantization can be trained, or it has none.
 
-    folder: of the model. For a missing card, and to check a guessed name, the hub is queried, which takes seconds.
+    folder: of the model; a missing card is read from the hub, which takes seconds.
     """
     method = headers.quantization(config)
     if can_train(method):
@@ -59,36 +59,23 @@ def refusal(
 
 
 def original_of(model_id: str, config: Mapping[str, object], card: str) -> str | None:
-    """Return the hub id of the model that was quantized; None if unknown.
-
-    The hub is queried whether that one is quantized too; without an answer, names from card and config are accepted, a
-    guessed one is not.
-    """
+    """Return the hub id of the model that was quantized, as card or config name it; None if they do not."""
     settings = front_matter(card)
     named = settings.get("base_model")
     if settings.get("base_model_relation", "quantized") != "quantized":
         named = None  # it was tuned or merged from that model, not quantized
-    for name in [*(named if isinstance(named, list) else [named]), config.get("_name_or_path")]:
-        if isinstance(name, str) and name != model_id and cached.REPO_ID.fullmatch(name) and _plain_name(name) == name:
-            if _is_quantized(name):
-                continue
-            return name
-    if not cached.REPO_ID.fullmatch(model_id) or (plain := _plain_name(model_id)) == model_id:
-        return None
-    return plain if _is_quantized(plain) is False else None
-
-
-def _is_quantized(name: str) -> bool | None:
-    """Return whether a hub model is quantized; None if it is not on the hub, or the hub does not answer."""
-    with suppress(ModelError):
-        return headers.quantization(peek.fetch_config(name)) is not None
-    return None
-
-
-def _plain_name(name: str) -> str:
-    while (shorter := _ENDING.sub("", name)) != name:
-        name = shorter
-    return name
+    names = [*(named if isinstance(named, list) else [named]), config.get("_name_or_path")]
+    return next(
+        (
+            name
+            for name in names
+            if isinstance(name, str)
+            and name != model_id
+            and cached.REPO_ID.fullmatch(name)
+            and not _ENDING.search(name)
+        ),
+        None,
+    )
 
 
 def _card_of(model_id: str, folder: Path | None, revision: str | None) -> str:

@@ -132,8 +132,13 @@ class Planner:
         elif not isinstance(form.model, str) or not form.model.strip():
             missing = msg("wizard.missing_model")
         try:
-            recipe = recipe_of(form)
-            recipe, other_base = self._continued(recipe, form)
+            parent = parent_of(self.services, form.answers)
+            recipe, other_base = recipe_of(form), None
+            if parent:
+                then, given = parent.recipe(), recipe.model.id
+                recipe = further.held_to(recipe, then)
+                if given != then.model.id:
+                    other_base = msg("further_card.other_base", name=parent.name, then=then.model.id, now=given)
             nvidia = self.services.monitor.newest().nvidia
             budgeted = budget.of_ranks(self.budget(form.memory, form.cards), nvidia, recipe.train.ranks)
         except GarageError as error:
@@ -179,18 +184,6 @@ class Planner:
             return msg("wizard.torch_without_cuda", torch=build.version or "?")
         expected = cards if budgeted.kind == "cpu" and form.memory != PROCESSOR else ()
         return next((why for card in expected if (why := devices.why_left_out(card))), None)
-
-    def _continued(self, recipe: Recipe, form: Form) -> tuple[Recipe, Message | None]:
-        """Return the recipe with the fixed settings of the run that it continues, and a message if it has another
-        base."""
-        parent = parent_of(self.services, form.answers)
-        if parent is None:
-            return recipe, None
-        then = parent.recipe()
-        other = None
-        if recipe.model.id != then.model.id:
-            other = msg("further_card.other_base", name=parent.name, then=then.model.id, now=recipe.model.id)
-        return further.held_to(recipe, then), other
 
     def device(self, choice: object, budgeted: Budget) -> str | None:
         """Return the devices that the run's process may use, as planned (core/system/devices)."""
@@ -250,10 +243,11 @@ class Planner:
         key = (recipe.model.id, recipe.model.revision)
         if key in self._refusals:
             return self._refusals[key]
+        may_train = shape is None or quantized.can_train(shape.quantized)
         try:
             refusal = self.services.models.refusal(*key)
         except GarageError as error:
-            return None if shape is None or quantized.can_train(shape.quantized) else error.message
+            return None if may_train else error.message
         self._refusals[key] = refusal
         return refusal
 
