@@ -1,9 +1,7 @@
 """Workers by fork: a process that has imported everything once and forks one worker after the other, each with its
 fault.
 
-    python -m tests.faults.forking real|fake|export|gguf|tight    gguf: an export with llama.cpp scripted; tight: one
-                                                                  that
-    does not look for room beforehand
+    python -m tests.faults.forking real|fake|export|gguf    gguf: an export with llama.cpp scripted
 
 A line of JSON in, on stdin:  {workspace, run, nth, begins, act: "kill" | "full" | null, lasts, after_s}
     run: the id of a run, or the request.json of an export
@@ -76,7 +74,7 @@ def child(kind: str, asked: dict[str, Any], told: int) -> int:
     from tests.faults import layer
 
     folder = Path(asked["workspace"])
-    exports = kind in ("export", "gguf", "tight")
+    exports = kind in ("export", "gguf")
     named = Path(asked["run"]).with_name("export.log") if exports else folder / "runs" / asked["run"] / "train.log"
     log = os.open(named, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):
@@ -95,10 +93,6 @@ def child(kind: str, asked: dict[str, Any], told: int) -> int:
         from tests.faults import scripted
 
         scripted.install()
-    if kind == "tight":
-        from core.export.llamacpp import judgement
-
-        judgement.PROMPTS, export_worker.Exporter._check_disk = 2, lambda exporter, need: None
     main = export_worker.main if exports else worker.main
     sys.argv = ["worker", asked["run"]] if exports else ["worker", "--workspace", asked["workspace"], asked["run"]]
     act = layer.killed if asked["act"] == "kill" else layer.full_disk
