@@ -52,7 +52,7 @@ def packed_sdpa(
         width = query.shape[-1] ** -0.5 if scaling is None else scaling
         return attend(query, key, value, lengths or (query.shape[2],), width, sliding_window), None
     kernel = varlen.find(query, key, value, sliding_window) if lengths and not dropout else None
-    if lengths and kernel and varlen.suits(kernel, lengths):
+    if lengths and kernel:
         # (1, heads, T, d) -> (T, heads, d)
         query, key, value = (states.squeeze(0).transpose(0, 1) for states in (query, key, value))
         ends = varlen.ends_of(lengths).to(query.device) if ends is None else ends

@@ -82,20 +82,6 @@ def test_the_card_decides_the_dtype_and_says_why() -> None:
     assert torch.cuda.get_device_name(0) in chosen.reason.render("en")
 
 
-@pytest.mark.parametrize("window", [None, 5])
-@pytest.mark.parametrize("width", [64, 80, 128])
-def test_where_flash_attention_lacks_packed_examples_have_one_attention_all_the_same(
-    width: int, window: int | None
-) -> None:
-    """In fp16, which RTX 20 computes in."""
-    import torch
-
-    from core.engine.variants import varlen
-
-    card, heads = torch.device("cuda:0"), (4, 2, 2)
-    assert varlen.proven(varlen._efficient, card, torch.float16, heads, width, window) is varlen._efficient
-
-
 @pytest.mark.parametrize("four_bit", [False, True], ids=["lora", "qlora"])
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_packed_and_fused_gradients_are_those_of_peft_on_padded_rows(

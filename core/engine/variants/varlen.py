@@ -1,20 +1,17 @@
-"""One attention for all examples of a packed row, if one of torch's two kernels for that runs on this GPU and agrees
-with one attention per example. Imports torch: workers only.
+"""One attention for all examples of a packed row, if torch's flash attention for that runs on this GPU (from RTX 30 on)
+and agrees with one attention per example. Imports torch: workers only.
 
-Flash attention is preferred; where it is missing (RTX 20, some builds), memory-efficient attention serves fp16 from RTX
-20 on and bf16 from RTX 30 on. Grouped keys and values are repeated for the second, and for the first before torch 2.12.
+Grouped keys and values are repeated before torch 2.12.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from contextlib import suppress
 from functools import lru_cache
 from itertools import accumulate
 
 import torch
-from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional
 
 from core.files import is_out_of_memory
@@ -27,8 +24,6 @@ Kernel = Callable[
 CARD = "cuda"
 TOLERANCE = 0.02  # of the largest value: 16-bit sums in another order
 LENGTHS, WINDOW = (9, 70, 1, 33), 5  # of the test
-MAX_PADDED = 4  # times the tokens that all examples would have if each were as long as the longest
-CAUSAL = 1  # of torch's CustomMaskType: from the top left
 
 
 def find(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int | None) -> Kernel | None:
@@ -49,21 +44,13 @@ def find(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: in
 def _tested_kernel(
     device: torch.device, dtype: torch.dtype, heads: int, kv_heads: int, width: int, has_window: bool
 ) -> Kernel | None:
-    """Return the first kernel, torch's varlen_attn or the memory-efficient one, that agrees with one attention per
-    example on made-up states; None if neither does."""
-    kernels: list[Kernel] = [_efficient]
-    with suppress(ImportError):
+    """Return torch's varlen_attn if it agrees with one attention per example on made-up states; else None."""
+    try:
         from torch.nn.attention.varlen import varlen_attn
-
-        kernels = [_torch_kernel(varlen_attn), _efficient]
+    except ImportError:
+        return None
     made_up = (device, dtype, (heads, kv_heads, kv_heads), width, WINDOW if has_window else None)
-    return next((kernel for kernel in kernels if proven(kernel, *made_up)), None)
-
-
-def suits(kernel: Kernel, lengths: tuple[int, ...]) -> bool:
-    """True if kernel keeps little more than the examples need: memory-efficient attention keeps a number for each head,
-    example and place of the longest example, which no estimate counts."""
-    return kernel is not _efficient or len(lengths) * max(lengths) <= MAX_PADDED * sum(lengths)
+    return proven(_torch_kernel(varlen_attn), *made_up)
 
 
 def _torch_kernel(varlen_attn: Callable[..., torch.Tensor]) -> Kernel:
@@ -89,57 +76,6 @@ def _torch_kernel(varlen_attn: Callable[..., torch.Tensor]) -> Kernel:
         )
 
     return kernel
-
-
-def _efficient(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    lengths: tuple[int, ...],
-    ends: torch.Tensor,
-    scale: float | None,
-    window: int | None,
-) -> torch.Tensor:
-    """Compute attention per example by torch's memory-efficient kernel; keys and values are repeated for grouped
-    heads."""
-    key, value = (_repeated(each, query.shape[1]) for each in (key, value))
-    longest = max(lengths)
-    window = None if window is None or window >= longest else window
-    return _Efficient.apply(*(each.unsqueeze(0) for each in (query, key, value)), ends, longest, scale, window).squeeze(
-        0
-    )
-
-
-class _Efficient(torch.autograd.Function):
-    """Memory-efficient attention of query, key and value (1, T, heads, d). torch's own derivative of it leaves the
-    window out."""
-
-    @staticmethod
-    def forward(
-        ctx: FunctionCtx, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, ends: torch.Tensor, longest: int,
-        scale: float | None,
-        window: int | None,
-    ) -> torch.Tensor:  # fmt: skip
-        """Return the output (1, T, heads, d) of torch's kernel."""
-        # By the operator, for the public functions take neither lengths nor a window.
-        output, logsumexp, *ctx.unused, _, _ = torch.ops.aten._efficient_attention_forward(
-            query, key, value, None, ends, ends, longest, longest, 0.0, CAUSAL, True, scale=scale, window_size=window
-        )
-        ctx.save_for_backward(query, key, value, output, ends, logsumexp)
-        ctx.longest, ctx.how = longest, {"scale": scale, "window_size": window}
-        return output
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: FunctionCtx, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """Return the gradients of query, key and value by torch's kernel, with the window."""
-        query, key, value, output, ends, logsumexp = ctx.saved_tensors
-        of_query, of_key, of_value, _ = torch.ops.aten._efficient_attention_backward(
-            gradient, query, key, value, None, output, ends, ends, ctx.longest, ctx.longest, logsumexp, 0.0,
-            *ctx.unused, CAUSAL,
-            False, **ctx.how,
-        )  # fmt: skip
-        return of_query, of_key, of_value, None, None, None, None
 
 
 def _repeated(states: torch.Tensor, heads: int) -> torch.Tensor:

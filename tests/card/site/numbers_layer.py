@@ -346,27 +346,6 @@ def varlen_back(grad, q, k, v, out, lse, cq, ck, mq, mk, causal, rng, scale=None
     return tuple(gradients)
 
 
-def efficient_varlen(
-    q, k, v, bias, cq, ck, mq, mk, dropout, mask, with_lse=False, scale=None, seqlen_k=None, window_size=None
-):
-    no_dropout(dropout)
-    window = (window_size - 1, 0) if window_size else None
-    return (varlen(q[0], k[0], v[0], cq, ck, mq, mk, only_causal(mask), scale, window)[0][None],)
-
-
-def efficient_varlen_back(grad, q, k, v, bias, out, cq, ck, mq, mk, lse, dropout, seed, offset, mask, of_bias, **how):
-    window = (how["window_size"] - 1, 0) if how.get("window_size") else None
-    one = (x[0] for x in (grad, q, k, v, out))
-    found = varlen_back(*one, lse, cq, ck, mq, mk, only_causal(mask), None, how.get("scale"), window)
-    return tuple(x[None] for x in found)
-
-
-def only_causal(mask):
-    if mask != 1:
-        raise NotImplementedError("efficient attention of packed examples without a causal mask")
-    return True
-
-
 def rms(x, shape, weight, eps):
     wide = x.float()
     inverse = torch.rsqrt(
@@ -411,8 +390,6 @@ WRITTEN = {
     "_scaled_dot_product_flash_attention_backward": flash_back,
     "_scaled_dot_product_efficient_attention": efficient,
     "_scaled_dot_product_efficient_attention_backward": efficient_back,
-    "_efficient_attention_forward": efficient_varlen,
-    "_efficient_attention_backward": efficient_varlen_back,
     "_varlen_attn": varlen,
     "_varlen_attn_backward": varlen_back,
     "_fused_rms_norm": rms,
