@@ -46,11 +46,10 @@ class Here:
         threading.Thread(target=self._run, args=(self._worker,), name="hub-download", daemon=True).start()
 
     def _answer(self) -> dict[str, Any]:
-        """Return the next answer; after `end` the same one to every question, or the thread would keep its lock for
-        ever."""
+        """Return the next answer; after `end` the thread stops where it asks, as a killed process does."""
         answer = self._told.get()
         if not answer:
-            self._told.put(answer)
+            raise transfer.TransferStopped
         return answer
 
     def _run(self, worker: FetchWorker) -> None:
