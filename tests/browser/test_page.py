@@ -130,6 +130,7 @@ def test_what_was_chosen_in_chat_and_deleted_since_is_said(chrome: Browser, app:
     assert page.evaluate(offer, "run:chosen") == "run:newest"
     assert page.evaluate(offer, "run:other") is None, "chosen since, while the offer was on its way"
     choose(target, "newest")
+    kit.unfold(page, "#chat-settings")
     page.locator("#chat-message textarea").fill("Hello?")
     delete(newest, target)
     page.locator("#chat-load").click()
