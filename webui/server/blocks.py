@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 from gradio.blocks import convert_component_dict_to_list
+from gradio.utils import deep_hash
 
 
 class GarageBlocks(gr.Blocks):
@@ -42,6 +43,16 @@ class GarageBlocks(gr.Blocks):
             for place, value in zip(changed, values, strict=True):
                 results[place] = value
         return results
+
+    def get_state_ids_to_track(self, block_fn: Any, state: Any) -> tuple[list[int], list[Any]]:
+        """Return the States among a handler's outputs whose change is listened to, and their hashes, as gradio does,
+        but from a copy of the listeners: a tab that is drawn meanwhile adds some, and gradio's loop over them then
+        failed (6.31), and with it the event that opens another tab."""
+        if state is None:
+            return [], []
+        targets = {target for fn in list(state.blocks_config.fns.values()) for target in fn.targets}
+        tracked = [block._id for block in block_fn.outputs if block.stateful and (block._id, "change") in targets]
+        return tracked, [deep_hash(state[id]) for id in tracked]
 
     def queue(self, **options: Any) -> GarageBlocks:
         """Set up the queue, which then looks for events 100 times a second. Gradio's looks a thousand times, and for

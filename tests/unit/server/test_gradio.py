@@ -151,6 +151,30 @@ def test_a_choice_that_has_gone_reaches_the_handler(gradio) -> None:
     assert ours.get_block_name() == "dropdown", "the browser draws gradio's own"
 
 
+def test_an_event_is_answered_while_a_tab_adds_its_listeners(gradio) -> None:
+    """Seen on a busy PC: "dictionary changed size during iteration", and the tab that was opened stayed empty."""
+    from gradio.state_holder import SessionState
+
+    with GarageBlocks(analytics_enabled=False) as demo:
+        opened = gradio.State(False)
+        demo.load(lambda: True, None, [opened])
+        opened.change(lambda: None, None, None)
+    (loads, _), state = demo.fns.values(), SessionState(demo)
+
+    class Drawn:
+        @property
+        def targets(self) -> list[tuple[int, str]]:
+            fns[len(fns) + 100] = loads  # as the other thread does that draws a tab
+            return []
+
+    fns = state.blocks_config.fns = {-1: Drawn(), **state.blocks_config.fns}
+    with pytest.raises(RuntimeError, match="changed size"):  # else gradio copies its listeners: the patch may go
+        gradio.Blocks.get_state_ids_to_track(demo, loads, state)
+    ids, hashes = demo.get_state_ids_to_track(loads, state)
+    assert ids == [opened._id] and len(hashes) == 1
+    assert demo.get_state_ids_to_track(loads, None) == ([], [])
+
+
 def test_an_output_that_is_left_as_it_is_is_not_built_anew(gradio, monkeypatch) -> None:
     """GarageBlocks: gradio built the component of each gr.skip() anew, sixty a second for a page's beat. The
     result is the same."""
