@@ -112,14 +112,14 @@ class StartView(Panel):
         seconds = result.seconds if info.id == data else self._seconds(info.id, result)
         return tag(
             "button",
+            tag("strong", samples.title(info, w)),
+            tag("span", tag("span", question), tag("span", answer), class_="lg-sample-row", lang="en"),
             tag(
                 "span",
-                tag("strong", samples.title(info, w)),
+                tag("span", " · ".join(facts)),
                 tag("span", format.about(w, seconds), class_="lg-badge lg-active") if seconds else None,
-                class_="lg-sample-head",
+                class_="lg-sample-foot lg-quiet",
             ),
-            tag("span", tag("span", question), tag("span", answer), class_="lg-sample-row", lang="en"),
-            tag("span", " · ".join(facts), class_="lg-quiet"),
             type="button",
             class_="lg-sample",
             data_set=info.id,
