@@ -16,7 +16,7 @@ function find() {
   for (const name of ['body', 'title', 'about', 'watch', 'question', 'answers', 'all', 'strip', 'scrub', 'range', 'earlier', 'later', 'at', 'meter', 'scenes', 'unanswered']) at[name] = element.querySelector(`.fs-${name}`);
   at.title.textContent = words.title;
   at.about.textContent = words.about;
-  at.all.firstElementChild.textContent = words.every;
+  at.all.firstElementChild.textContent = words.all_questions;
   at.range.setAttribute('aria-label', words.scrubber);
   at.strip.setAttribute('aria-label', words.strip);
   at.earlier.setAttribute('aria-label', words.earlier);

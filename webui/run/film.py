@@ -27,7 +27,7 @@ MAX_TEXT = 2000  # characters sent of a prompt or an answer
 WORDS = (
     "title", "about", "scrubber", "at_step", "of_frames", "expected", "no_time", "unanswered", "unanswered_all",
     "unanswered_yet", "nothing",
-    "earlier", "later", "strip", "base", "every",
+    "earlier", "later", "strip", "base", "all_questions",
 )  # fmt: skip
 TEMPLATE = (
     "<section class='fs-body' hidden>"
