@@ -31,6 +31,7 @@ PLANNED_ANEW = [f"train.{name}" for name in OF_ONE_OBJECTIVE]
 Kind = Literal["dpo", "kto", "grpo"]
 JUDGED = ("choice", "json", "label", "number")  # rules that read the answer, rather than some of its words
 MAX_JUDGED = 200  # answers that the proposal of a rule reads
+TOKEN_BYTES = 3  # of UTF-8, at least, that a token of an answer stands for
 # Parts that a report lists as left out, and the objective that reads them.
 READ_BY: dict[str, Kind] = {"left_out.why_worse": "dpo", "left_out.why_row": "kto"}
 
@@ -71,23 +72,28 @@ class Comparing(Panel):
         try:
             choices = choices_for(form.data, form.answers.reading)
             kind = kind_of(self.services.datasets.report(form.data, choices=choices))
-            return kind or ("grpo" if self._judge(form) else None)
+            return kind or ("grpo" if self._rewards(form) else None)
         except (GarageError, TypeError):  # no dataset is chosen, or invalid JSON from a browser
             return None
 
-    def _judge(self, form: Form) -> JsonObject | None:
-        """Return the rule that suits the dataset's answers, as a judge of a recipe; None if only their words can be
-        compared. Raises DataError."""
+    def _rewards(self, form: Form) -> JsonObject | None:
+        """Return the section of a recipe with the rule that suits the dataset's answers and room for answers twice as
+        long; None if only their words can be compared. Raises DataError."""
         choices = choices_for(form.data, form.answers.reading)
         rows = self.services.datasets.rows(form.data, choices=choices)
         examples = (rows[place][1] for place in range(min(MAX_JUDGED, len(rows))))
+        answers = [one.messages[-1].content for one in examples if one.messages]
         try:
-            spec = propose([one.messages[-1].content for one in examples if one.messages])
+            spec = propose(answers)
         except JudgeError:
             return None
         if spec.kind not in JUDGED or (isinstance(spec, LabelJudge) and len(spec.labels) < 2):
             return None
-        return spec.model_dump(mode="json", exclude_defaults=True) | {"kind": spec.kind}
+        longest = max(len(answer.encode("utf-8", "replace")) for answer in answers)
+        return {
+            "judges": [spec.model_dump(mode="json", exclude_defaults=True) | {"kind": spec.kind}],
+            "max_completion_length": min(1024, 32 << (longest // TOKEN_BYTES // 16).bit_length()),
+        }
 
     @staticmethod
     def _objective(form: Form) -> str:
@@ -111,7 +117,7 @@ class Comparing(Panel):
     def _by_rewards(self, form: Form, is_chosen: bool) -> Html:
         """Return a sentence on training by rewards with the names of its judges."""
         w = self.w
-        given = form.answers.rewards if is_chosen else {"judges": [self._judge(form)]}
+        given = form.answers.rewards if is_chosen else self._rewards(form)
         try:
             rewards = Rewards.model_validate(given)
             names = ", ".join(w.t(f"judges.name_{each.judge.kind}") for each in weighted.read(rewards.judges))
@@ -148,7 +154,7 @@ class Comparing(Panel):
         settings = {name: value for name, value in form.answers.explicit.items() if name not in dropped}
         if kind is None or is_other:
             return settings
-        return settings | {SETTING: kind} | ({REWARDS: {"judges": [self._judge(form)]}} if kind == "grpo" else {})
+        return settings | {SETTING: kind} | ({REWARDS: self._rewards(form)} if kind == "grpo" else {})
 
     def wire(self, form: FormHandle) -> None:
         """Let the button switch the form's objective between comparing and the better answers only."""

@@ -105,7 +105,8 @@ def test_answers_that_a_rule_can_judge_are_offered_training_by_rewards(services:
     explicit = part.switched(form("sample:shop_messages", **{"train.seed": 7, "train.learning_rate": 1.0}))
     assert (explicit.pop("train.objective"), explicit.pop("train.seed")) == ("grpo", 7)
     [judge] = explicit["rewards"]["judges"]
-    assert explicit == {"rewards": {"judges": [judge]}} and judge["kind"] == "label" and "payment" in judge["labels"]
+    assert explicit == {"rewards": {"judges": [judge], "max_completion_length": 32}}, "no label is longer"
+    assert judge["kind"] == "label" and "payment" in judge["labels"]
     chosen = form("sample:shop_messages", **explicit, **{"train.objective": "grpo"})
     assert recipe_of(chosen).rewards
     drawn = part.draw(chosen)
