@@ -25,15 +25,15 @@ from core import COMMAND
 from core.values import Frozen
 
 CORE_LOCALES = Path(__file__).parent / "locales"
-PACKED = ".bz2"  # in a release, of files with the sentences of a language
-TOGETHER = f"together.yaml{PACKED}"  # in a release: the files of a folder as its sections, in half the bytes
+PACKED = ".bz2"
+TOGETHER = f"together.yaml{PACKED}"  # in a release: the sentences of all languages, in half the bytes
 # For a quicker start: gradio builds the page once for each language.
 _CHOSEN = os.environ.get("LORA_GARAGE_LANGUAGES", "").replace(",", " ").split()
 LANGUAGES = (
     "en",
     *(
         code
-        for code in ("zh", *sorted({file.name.partition(".")[0] for file in CORE_LOCALES.glob("*.yaml*")}))
+        for code in ("zh", *sorted({file.name.partition(".")[0] for file in CORE_LOCALES.glob("*.yaml")}))
         if not _CHOSEN or code in _CHOSEN
     ),
 )
@@ -111,22 +111,22 @@ class Catalogue:
 
     def __init__(self, *folders: Path):
         """Read the sentences of the folders' YAML files, a file's name being the first part of its keys, and those of
-        core's single-file languages."""
+        core's single-file languages; in a release TOGETHER has most of them."""
         self._sentences: dict[str, dict[str, str]] = {language: {} for language in LANGUAGES}
         for folder in folders:
+            together = read_yaml(folder / TOGETHER) if (folder / TOGETHER).exists() else {}
             for language in LANGUAGES:
-                for path in sorted((folder / language).glob("*.yaml*")):
-                    entries = read_yaml(path)
-                    for name, section in (entries if path.name == TOGETHER else {path.stem: entries}).items():
-                        self._add(language, name, section)
+                self._add(language, together.get(language, {}))
+                for path in sorted((folder / language).glob("*.yaml")):
+                    self._add(language, {path.stem: read_yaml(path)})
         for language in LANGUAGES:
-            for single_file in CORE_LOCALES.glob(f"{language}.yaml*"):
-                for name, entries in read_yaml(single_file).items():
-                    self._add(language, name, entries)
+            for single_file in CORE_LOCALES.glob(f"{language}.yaml"):
+                self._add(language, read_yaml(single_file))
 
-    def _add(self, language: str, name: str, entries: Mapping[str, str]) -> None:
-        sentences = {f"{name}.{key}": value.replace("python launch.py", COMMAND) for key, value in entries.items()}
-        self._sentences[language] |= sentences
+    def _add(self, language: str, sections: Mapping[str, Mapping[str, str]]) -> None:
+        for name, entries in sections.items():
+            sentences = {f"{name}.{key}": value.replace("python launch.py", COMMAND) for key, value in entries.items()}
+            self._sentences[language] |= sentences
 
     def keys(self, language: str) -> set[str]:
         return set(self._sentences[language])

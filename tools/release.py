@@ -70,26 +70,30 @@ def build(folder: Path) -> Path:
 
 
 def with_catalogues_together(files: dict[str, bytes]) -> dict[str, bytes]:
-    """Return the files with core's and the page's sentences of a language as the sections of one, in core's folder;
-    these, the files of the further languages and PACKED_TOO packed: they take a fifth less than in the archive's way.
-    Sentences that are read before the start stay as they are."""
-    together: dict[str, bytes] = {}
+    """Return the files with the sentences of all languages in one, packed, and PACKED_TOO packed: together they take
+    two thirds of what they do in the archive's own way. Sentences that are read before the start stay as they are."""
+    kept: dict[str, bytes] = {}
+    languages: dict[str, bytes] = {}
     for name, content in sorted(files.items()):
         folder, _, file = name.rpartition("/")
         if name == PACKED_TOO:
-            together[name + PACKED] = content
+            kept[name + PACKED] = bz2.compress(content)
         elif file in LAUNCHERS or "/locales" not in folder:
-            together[name] = content
+            kept[name] = content
         elif folder.endswith("/locales"):
             sections = re.split(rb"^(?=\w+:\s*$)", content, flags=re.MULTILINE)
             early = [each for each in sections if f"{each.split(b':')[0].decode()}.yaml" in LAUNCHERS]
-            together[name] = b"".join(early)
-            together[name + PACKED] = b"".join(each for each in sections if each not in early)
+            kept[name] = b"".join(early)
+            languages[file.removesuffix(".yaml")] = b"".join(each for each in sections if each not in early)
         else:
-            section = b"".join(b"  " + line for line in content.splitlines(keepends=True))
-            target = f"core/locales/{folder.rpartition('/')[2]}/{TOGETHER}"
-            together[target] = together.get(target, b"") + f"{file.removesuffix('.yaml')}:\n".encode() + section + b"\n"
-    return {name: bz2.compress(content) if name.endswith(PACKED) else content for name, content in together.items()}
+            language = folder.rpartition("/")[2]
+            languages[language] = languages.get(language, b"") + under(file.removesuffix(".yaml"), content)
+    together = b"".join(under(language, sections) for language, sections in languages.items())
+    return kept | {f"core/locales/{TOGETHER}": bz2.compress(together)}
+
+
+def under(key: str, yaml: bytes) -> bytes:
+    return f"{key}:\n".encode() + b"".join(b"  " + line for line in yaml.splitlines(keepends=True)) + b"\n"
 
 
 def description(archive: Path) -> dict[str, str | int]:
