@@ -136,7 +136,10 @@ def test_a_start_while_the_first_ends_waits_for_it_and_serves(tmp_path: Path) ->
 def test_what_pages_keep_by_themselves_is_kept(tmp_path: Path) -> None:
     services = Services.open(Workspace.open(tmp_path))
     run = ScriptedRun(services.workspace, "cut off").to(State.RUNNING).train(3).run
-    AloneSetting(services, Wording("en")).choose("pause")
+    setting = AloneSetting(services, Wording("en"))
+    with gr.Blocks(analytics_enabled=False):
+        setting.build()
+    setting.choose("pause")
     assert preferences.read(services.workspace).when_alone == "pause"
     assert not LeftRuns(services, Wording("en")).dismiss(run.id)["visible"] and (run.path / "left.json").exists()
 
@@ -157,7 +160,8 @@ def test_a_page_says_that_it_is_open_and_its_settings_say_what_waits(tmp_path: P
     assert "0.4 GiB" in str(held.show(None))
     setting.choose(False)
     assert not preferences.read(services.workspace).keep_ready and setting.parts()[0].show(None)["value"] is False
-    assert "perhaps" in setting.choose("perhaps")[0]["value"] and not preferences.read(services.workspace).keep_ready
+    assert "perhaps" in setting.choose("perhaps")[setting.notice]["value"]
+    assert not preferences.read(services.workspace).keep_ready
 
 
 def test_an_app_that_builds_pages_without_serving_them_owns_nothing(tmp_path: Path) -> None:

@@ -89,27 +89,26 @@ class Poller:
     def outputs(self) -> list[Component]:
         return [self._sent, *(part.component for part in self._parts)]
 
-    def beat(self, sent: list[str] | None, opened: str | None, planning: bool = False) -> list[object]:
-        """Inputs: marks of the updates this page was last sent, its opened run, planning. Outputs: the new marks, and
-        every live part."""
+    def beat(self, sent: list[str] | None, opened: str | None, planning: bool = False) -> Updates:
+        """Return the live parts that have changed. sent: marks of the updates this page was last sent. opened: the run
+        that it has open."""
         self.services.standby.note_page()
         return self._beat(sent, ViewContext(self.services.snapshots.now(), opened, bool(planning)))
 
-    def now(self, sent: list[str] | None, opened: str | None, planning: bool = False) -> list[object]:
+    def now(self, sent: list[str] | None, opened: str | None, planning: bool = False) -> Updates:
         """Update at once after a button was pressed: as `beat`, but from a fresh snapshot."""
         self.services.standby.note_page(touched=True)
         return self._beat(sent, ViewContext(self.services.snapshots.now(fresh=True), opened, bool(planning)))
 
-    def _beat(self, sent: list[str] | None, context: ViewContext) -> list[object]:
-        """Return [marks, updates], of which parts whose mark is that of `sent` are skipped, as is all if nothing has
-        changed."""
+    def _beat(self, sent: list[str] | None, context: ViewContext) -> Updates:
+        """Return the new marks, and the updates of parts whose mark is not that of `sent`."""
         updates = [part.show(context) for part in self._parts]
         marks = [mark(update) for update in updates]
         if marks == sent:
-            return [gr.skip() for _ in range(len(updates) + 1)]
+            return {}
         old = sent if sent and len(sent) == len(marks) else [""] * len(marks)
-        changed = [gr.skip() if was == mark else update for was, mark, update in zip(old, marks, updates, strict=True)]
-        return [marks, *changed]
+        each = zip(self._parts, old, marks, updates, strict=True)
+        return {self._sent: marks, **{part.component: update for part, was, mark, update in each if was != mark}}
 
     def wire(self, page: gr.Blocks, timer: gr.Timer) -> Dependency:
         """Connect the timer, and return the page's first update."""

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import gradio as gr
 
-from core.errors import GarageError
 from core.runs import ended
 from core.runs.ended import LeftRun
 from webui.kit.format import moment
-from webui.kit.html import Html, join, notice, tag
+from webui.kit.html import Html, join, tag
 from webui.kit.live import CONTROL, LivePart, Poller, Update, ViewContext, outcome, shown
 from webui.kit.panel import Panel
+from webui.pages.runs import resumed
 from webui.state.snapshot import Snapshot
 
 
@@ -85,19 +85,12 @@ class LeftRuns(Panel):
         return gr.update(choices=self._choices(runs), value=runs[0].id if runs else None, visible=len(runs) > 1)
 
     def wire(self, poller: Poller, tabs: gr.Tabs) -> None:
-        poller.after(self.go_on.click(self.resume, [self.which], [self.notice, tabs], **CONTROL))
+        resume = lambda run_id: resumed(self.services, self.w, self.notice, tabs, self._offered(run_id))  # noqa: E731
+        poller.after(self.go_on.click(resume, [self.which], [self.notice, tabs], **CONTROL))
         poller.after(self.leave.click(self.dismiss, [self.which], [self.notice], **CONTROL))
 
-    def resume(self, run_id: object) -> tuple[Update, Update]:
-        """Resume an interrupted run. Inputs: which. Outputs: notice, tabs (Train, which shows the run)."""
-        try:
-            self.services.supervisor.resume(self.services.runs.get(self._offered(run_id)))
-        except GarageError as error:
-            return shown(notice(self.w.render(error.message))), gr.skip()
-        return shown(""), gr.update(selected="train")
-
     def dismiss(self, run_id: object) -> Update:
-        """Inputs: which. Outputs: notice."""
+        """Leave an interrupted run for good, and return the notice."""
         return outcome(self.w, lambda: ended.dismiss(self.services.runs.get(self._offered(run_id))))
 
     def _offered(self, run_id: object) -> str:

@@ -15,7 +15,7 @@ from core.runs.folder import RunFolder
 from core.runs.kept import freeing, label
 from webui.kit import format
 from webui.kit.html import notice
-from webui.kit.live import AT_ONCE, CONTROL, LivePart, Poller, Update, ViewContext, shown
+from webui.kit.live import AT_ONCE, CONTROL, LivePart, Poller, Update, Updates, ViewContext, shown
 from webui.kit.wording import Wording
 from webui.state.services import Services
 from webui.state.snapshot import RunView
@@ -69,33 +69,28 @@ class ManageRun:
         self.free.click(self.ask_free, [self.opened], outputs, **AT_ONCE)
         self.keep.click(lambda: gr.update(visible=False), None, [self.sure], **AT_ONCE)
         poller.after(self.free_really.click(self.drop, [self.opened], [self.sure, self.notice], **CONTROL))
-        poller.after(
-            self.really.click(
-                self.remove,
-                [self.opened],
-                [self.opened, chart, runs, self.sure, self.notice, talk_to],
-                **CONTROL,
-            )
-        )
+        remove = lambda run_id: self.remove(run_id, chart, runs, talk_to)  # noqa: E731
+        gone = [self.opened, chart, runs, self.sure, self.notice, talk_to]
+        poller.after(self.really.click(remove, [self.opened], gone, **CONTROL))
 
     @property
     def opening(self) -> list[object]:
         """The components that opening a run changes here."""
         return [self.new_name, self.tags, self.note, self.sure, self.notice]
 
-    def opened_values(self, view: RunView | None) -> tuple[object, ...]:
-        """Return the outputs of opening a run: name, tags, note, and the question hidden."""
+    def opened_values(self, view: RunView | None) -> Updates:
+        """Return the updates of opening a run: its label, and the question and the notice hidden."""
         shown_label = view.row.label if view else label.Label()
-        return (
-            view.row.name if view else "",
-            ", ".join(shown_label.tags),
-            shown_label.note,
-            gr.update(visible=False),
-            shown(""),
-        )
+        return {
+            self.new_name: view.row.name if view else "",
+            self.tags: ", ".join(shown_label.tags),
+            self.note: shown_label.note,
+            self.sure: gr.update(visible=False),
+            self.notice: shown(""),
+        }
 
     def describe(self, run_id: str | None, *fields: object) -> Update:
-        """Save the run's name, tags and note. Inputs: opened, name, tags, note. Outputs: notice."""
+        """Save the run's name, tags and note, and return the notice."""
         name, tags, note = (each if isinstance(each, str) else "" for each in fields)
         runs = self.services.runs
         try:
@@ -107,7 +102,7 @@ class ManageRun:
         return shown(notice(self.w.t("run_manage.saved"), "ok"))
 
     def put_away(self, run_id: str | None) -> Update:
-        """Inputs: opened. Outputs: notice. Archives the run, or restores it to the list."""
+        """Archive the run, or restore it to the list, and return the notice."""
         try:
             run = self.services.runs.get(run_id or "")
             archived = not label.Label.from_run(run).archived
@@ -116,24 +111,22 @@ class ManageRun:
             return shown(notice(self.w.render(error.message)))
         return shown(notice(self.w.t("run_manage.archived" if archived else "run_manage.is_back"), "ok"))
 
-    def ask_delete(self, run_id: str | None) -> tuple[object, ...]:
-        """Inputs: opened. Outputs: sure, sure_text, really, free_really."""
+    def ask_delete(self, run_id: str | None) -> Updates:
         view = self.services.snapshots.view(run_id)
-        if view is None:
-            return gr.skip(), gr.skip(), gr.skip(), gr.skip()
-        return self._confirmation(" ".join(self._lost(view)), gr.update(visible=True), gr.update(visible=False))
+        return self._confirmation(" ".join(self._lost(view)), self.really) if view else {}
 
-    def ask_free(self, run_id: str | None) -> tuple[object, ...]:
-        """Ask before deleting a run's checkpoints. Inputs: opened. Outputs: as of ask_delete, for deleting checkpoints
-        alone."""
+    def ask_free(self, run_id: str | None) -> Updates:
+        """Ask before deleting a run's checkpoints alone."""
         view = self.services.snapshots.view(run_id)
         if view is None:
-            return gr.skip(), gr.skip(), gr.skip(), gr.skip()
+            return {}
         question = self.w.t("run_manage.free_sure", size=format.bytes_used(self.w, view.row.spare_bytes))
-        return self._confirmation(question, gr.update(visible=False), gr.update(visible=True))
+        return self._confirmation(question, self.free_really)
 
-    def _confirmation(self, question: str, really: Update, free_really: Update) -> tuple[object, ...]:
-        return gr.update(visible=True), notice(question, "warn"), really, free_really
+    def _confirmation(self, question: str, button: gr.Button) -> Updates:
+        """Return the updates that show a question with this button alone."""
+        shows = {one: gr.update(visible=one is button) for one in (self.really, self.free_really)}
+        return {self.sure: gr.update(visible=True), self.sure_text: notice(question, "warn"), **shows}
 
     def _lost(self, view: RunView) -> list[str]:
         """Return sentences on what deleting a run deletes, which runs continue it, that its exports stay, and that Chat
@@ -158,38 +151,26 @@ class ManageRun:
         if self._is_in_chat(folder):
             self.services.chat.unload()
 
-    def drop(self, run_id: str | None) -> tuple[object, object]:
-        """Delete the run's checkpoints, unloading them from Chat first. Inputs: opened. Outputs: sure, notice."""
+    def drop(self, run_id: str | None) -> Updates:
+        """Delete the run's checkpoints, unloading them from Chat first."""
         try:
             run: RunFolder = self.services.runs.get(run_id or "")
             size = format.bytes_used(self.w, freeing.spare_bytes(run))
             self._out_of_chat(run.path / "checkpoints")
             freeing.drop_checkpoints(run)
+            message = notice(self.w.t("run_manage.freed", size=size), "ok")
         except GarageError as error:
-            return gr.update(visible=False), shown(notice(self.w.render(error.message)))
-        return gr.update(visible=False), shown(notice(self.w.t("run_manage.freed", size=size), "ok"))
+            message = notice(self.w.render(error.message))
+        return {self.sure: gr.update(visible=False), self.notice: shown(message)}
 
-    def remove(self, run_id: str | None) -> tuple[object, ...]:
-        """Delete the run, unloading it from Chat first. Inputs: opened. Outputs: opened, chart, runs, sure, notice,
-        talk_to: the run, which Chat must not keep."""
+    def remove(self, run_id: str | None, chart: gr.HTML, runs: gr.HTML, talk_to: gr.Textbox) -> Updates:
+        """Delete the run, unloading it from Chat first, which must not keep it."""
+        hidden: Updates = {self.sure: gr.update(visible=False)}
         try:
             run = self.services.runs.get(run_id or "")
             self._out_of_chat(run.path)
             self.services.runs.delete(run)
         except GarageError as error:
-            return (
-                gr.skip(),
-                gr.skip(),
-                gr.skip(),
-                gr.update(visible=False),
-                shown(notice(self.w.render(error.message))),
-                gr.skip(),
-            )
-        return (
-            None,
-            gr.update(value=None),
-            gr.update(value=None),
-            gr.update(visible=False),
-            shown(""),
-            f"run:{run_id}",
-        )
+            return {**hidden, self.notice: shown(notice(self.w.render(error.message)))}
+        emptied = dict.fromkeys((chart, runs), gr.update(value=None))
+        return {**hidden, **emptied, self.opened: None, self.notice: shown(""), talk_to: f"run:{run_id}"}

@@ -8,13 +8,14 @@ from functools import partial
 import gradio as gr
 
 from core.errors import GarageError
+from core.files import JsonObject
 from core.runs.cards import picture, results
 from core.runs.folder import RunFolder
 from core.runs.states import may_resume
 from core.workspace.names import slug
 from webui.form import further
 from webui.kit.html import Html, notice, placeholder, tag
-from webui.kit.live import AT_ONCE, CONTROL, LAST, QUIET, SHOW_CHAT, LivePart, Poller, Update, ViewContext, shown
+from webui.kit.live import AT_ONCE, CONTROL, LAST, QUIET, SHOW_CHAT, LivePart, Update, Updates, ViewContext, shown
 from webui.kit.tab import TabPoller
 from webui.kit.wording import Wording
 from webui.pages.conversations import CHOSEN
@@ -158,7 +159,7 @@ class RunsPage:
         return self.services.snapshots.view(context.opened) if context.row else None
 
     # ---- wires ----------------------------------------------------------------------------------------------------
-    def wire(self, poller: Poller, tabs: gr.Tabs, talk_to: gr.Textbox) -> None:
+    def wire(self, poller: TabPoller, tabs: gr.Tabs, talk_to: gr.Textbox) -> None:
         """Connect the table, the opened run's buttons, its files and management."""
         # LAST: a person may choose a run before the automatic choice of the newest has arrived.
         picked = self.list.select(
@@ -168,14 +169,14 @@ class RunsPage:
         # After a press elsewhere that shows a run here.
         outputs = [self.list, *self.opening]
         poller.after(self.opened.change(self.follow, [self.opened, self.list], outputs, **LAST, **AT_ONCE))
-        talked = self.open_chat.click(
-            partial(to_chat, self.services), [self.opened], [tabs, talk_to], js=CHOSEN, **AT_ONCE
-        )
+        talk = partial(to_chat, self.services, tabs, talk_to)
+        talked = self.open_chat.click(talk, [self.opened], [tabs, talk_to], js=CHOSEN, **AT_ONCE)
         talked.then(None, js=SHOW_CHAT)
-        poller.after(self.resume.click(self.go_on, [self.opened], [self.run_notice, tabs], **CONTROL))
-        card_file, picture_file = (partial(file_of, self.services, self.w) for file_of in (recipe_file, picture_of))
-        for button, file_of in ((self.save_card, card_file), (self.save_picture, picture_file)):
-            saved = button.click(file_of, [self.opened], [self.card_file, self.run_notice], **AT_ONCE)
+        go_on = partial(resumed, self.services, self.w, self.run_notice, tabs)
+        poller.after(self.resume.click(go_on, [self.opened], [self.run_notice, tabs], **CONTROL))
+        for button, made in ((self.save_card, recipe_file), (self.save_picture, picture_of)):
+            file = partial(file_of, self.services, self.w, made, self.card_file, self.run_notice)
+            saved = button.click(file, [self.opened], [self.card_file, self.run_notice], **AT_ONCE)
             saved.then(None, [self.card_file], None, js=SAVE, **QUIET)
         self.manage.wire(poller, self.chart, self.list, talk_to)
         self.way_out.wire(poller, picked)
@@ -185,9 +186,8 @@ class RunsPage:
         """The components that opening a run changes."""
         return [self.opened, self.chart, *self.manage.opening, self.way_out.notice, self.run_notice]
 
-    def pick(self, run_id: object, opened: str | None) -> tuple[object, ...]:
-        """Open a run. Inputs: the chosen run, "" for none; opened. Outputs: list, opening. If none is chosen, the
-        newest opens."""
+    def pick(self, run_id: object, opened: str | None) -> Updates:
+        """Open the chosen run; if none is chosen (""), the newest."""
         rows = self.services.snapshots.now().rows
         if not run_id and rows:
             run_id = (
@@ -195,56 +195,56 @@ class RunsPage:
                 if any(row.id == opened for row in rows)
                 else next((row for row in rows if not row.label.archived), rows[0]).id
             )
-        values = self.open(run_id)
-        return gr.update(value=values[0]), *values
+        updates = self.open(run_id)
+        return {self.list: gr.update(value=updates[self.opened]), **updates}
 
-    def open(self, run_id: object) -> tuple[object, ...]:
-        """Inputs: a run's id. Outputs: opening; the notices are emptied."""
+    def open(self, run_id: object) -> Updates:
+        """Return the updates that open a run and empty the notices."""
         view = self.services.snapshots.view(run_id if isinstance(run_id, str) else None)
         id = view.row.id if view else None
-        return id, gr.update(value=id), *self.manage.opened_values(view), shown(""), shown("")
+        updates = {self.opened: id, self.chart: gr.update(value=id), **self.manage.opened_values(view)}
+        return {**updates, self.way_out.notice: shown(""), self.run_notice: shown("")}
 
-    def follow(self, opened: str | None, listed: object) -> tuple[object, ...]:
-        """Inputs: opened, list. Outputs: list, opening. Shows a run that was opened from elsewhere."""
-        if not opened or opened == listed:
-            return tuple(gr.skip() for _ in range(1 + len(self.opening)))
-        return gr.update(value=opened), *self.open(opened)
-
-    def go_on(self, run_id: str | None) -> tuple[object, ...]:
-        """Resume the opened run. Inputs: opened. Outputs: run_notice, tabs (Train, which shows the run at work or in
-        the queue)."""
-        try:
-            self.services.supervisor.resume(self.services.runs.get(run_id or ""))
-        except GarageError as error:
-            return shown(notice(self.w.render(error.message))), gr.skip()
-        return shown(""), gr.update(selected="train")
+    def follow(self, opened: str | None, listed: object) -> Updates:
+        """Show a run that was opened from elsewhere."""
+        return {} if not opened or opened == listed else {self.list: gr.update(value=opened), **self.open(opened)}
 
 
-def to_chat(services: Services, run_id: str | None) -> tuple[object, ...]:
-    """Outputs: tabs, talk_to."""
-    row = next((row for row in services.snapshots.now(fresh=True).rows if row.id == run_id), None)
-    if row is None or not row.can_chat:
-        return gr.skip(), gr.skip()
-    return gr.update(selected="chat"), f"run:{row.id}"
-
-
-def recipe_file(services: Services, w: Wording, run_id: str | None) -> tuple[object, object]:
-    """Return a run's recipe as a file that the browser saves, and the notice if that fails."""
-    return _file(services, w, run_id, "recipe.yaml", lambda run: results.shared_recipe(run).dump())
-
-
-def picture_of(services: Services, w: Wording, run_id: str | None) -> tuple[object, object]:
-    """Return a run's picture like recipe_file. The browser converts it to PNG, which every messenger accepts."""
-    return _file(services, w, run_id, "png", lambda run: picture.of_run(run, w.render))
-
-
-def _file(
-    services: Services, w: Wording, run_id: str | None, ending: str, text: Callable[[RunFolder], str]
-) -> tuple[object, object]:
-    """Return ({name, text} of a file about a run for download, no notice), or (None, the error's notice). text: makes
-    its contents."""
+def resumed(services: Services, w: Wording, message: gr.HTML, tabs: gr.Tabs, run_id: str | None) -> Updates:
+    """Resume a run and open Train, which shows it at work or in the queue; message gets the error."""
     try:
-        run = services.runs.get(run_id or "")
-        return {"name": f"{slug(run.name)}.{ending}", "text": text(run)}, shown("")
+        services.supervisor.resume(services.runs.get(run_id or ""))
     except GarageError as error:
-        return None, shown(notice(w.render(error.message)))
+        return {message: shown(notice(w.render(error.message)))}
+    return {message: shown(""), tabs: gr.update(selected="train")}
+
+
+def to_chat(services: Services, tabs: gr.Tabs, talk_to: gr.Textbox, run_id: str | None) -> Updates:
+    """Open Chat with a run's model, if it has one."""
+    row = next((row for row in services.snapshots.now(fresh=True).rows if row.id == run_id), None)
+    return {tabs: gr.update(selected="chat"), talk_to: f"run:{row.id}"} if row and row.can_chat else {}
+
+
+def recipe_file(run: RunFolder, w: Wording) -> JsonObject:
+    """Return a run's recipe as the {name, text} of a file that the browser saves."""
+    return {"name": f"{slug(run.name)}.recipe.yaml", "text": results.shared_recipe(run).dump()}
+
+
+def picture_of(run: RunFolder, w: Wording) -> JsonObject:
+    """Return a run's picture like recipe_file. The browser converts it to PNG, which every messenger accepts."""
+    return {"name": f"{slug(run.name)}.png", "text": picture.of_run(run, w.render)}
+
+
+def file_of(
+    services: Services,
+    w: Wording,
+    made: Callable[[RunFolder, Wording], JsonObject],
+    file: gr.JSON,
+    message: gr.HTML,
+    run_id: str | None,
+) -> Updates:
+    """Put what `made` returns of a run into file, which the browser saves, or the error into message."""
+    try:
+        return {file: made(services.runs.get(run_id or ""), w), message: shown("")}
+    except GarageError as error:
+        return {file: None, message: shown(notice(w.render(error.message)))}

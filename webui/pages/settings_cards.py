@@ -16,7 +16,7 @@ from core.workspace import preferences
 from core.workspace.preferences import Automation, parse_hours, parse_programs
 from webui.kit.format import gib
 from webui.kit.html import Html, join, muted, notice, tag
-from webui.kit.live import AT_ONCE, CONTROL, LAST, QUIET, LivePart, Update, shown
+from webui.kit.live import AT_ONCE, CONTROL, LAST, QUIET, LivePart, Update, Updates, shown
 from webui.kit.panel import Panel
 from webui.kit.visitor import is_local
 
@@ -65,8 +65,8 @@ class AutomationCard(Panel):
         return [self.failure, self.awake, self.hours, self.programs, self.card, self.gib]
 
     def wire(self, tab: gr.Tab) -> None:
-        sent = gr.State(self._stored())
-        tab.select(self.fresh, [sent], [sent, *self._fields, self.doubt], **AT_ONCE)
+        self.sent = gr.State(self._stored())  # the values that the fields were last sent
+        tab.select(self.fresh, [self.sent], [self.sent, *self._fields, self.doubt], **AT_ONCE)
         self.save.click(self.keep, self._fields, [self.hours, self.programs, self.notice], **CONTROL)
 
     def _stored(self) -> list[object]:
@@ -74,16 +74,17 @@ class AutomationCard(Panel):
         programs, hours = _joined(now.programs), _joined(now.hours)
         return [now.go_on_after_failure, now.keep_awake, hours, programs, now.watch_card, now.min_gib]
 
-    def fresh(self, sent: list[object]) -> list[object]:
-        """Input: the values that the fields were last sent. Outputs: the stored values, the fields, doubt. Unchanged
-        fields are not sent, so that text a person is typing is not overwritten."""
+    def fresh(self, sent: list[object]) -> Updates:
+        """Return the stored values, and the fields unless they were last sent these, so that text a person is typing is
+        not overwritten."""
         stored = self._stored()
-        return [stored, *([gr.skip()] * len(stored) if stored == sent else stored), self._doubt()]
+        fields = {} if stored == sent else dict(zip(self._fields, stored, strict=True))
+        return {self.sent: stored, **fields, self.doubt: self._doubt()}
 
     def keep(
         self, failure: object, awake: object, hours: object, programs: object, card: object, gib: object
-    ) -> list[object]:
-        """Store the automation. Inputs: the fields. Outputs: hours and programs as they were parsed, notice."""
+    ) -> Updates:
+        """Store the automation, and show hours and programs as they were parsed."""
         try:
             automation = Automation(
                 go_on_after_failure=failure is True,
@@ -95,12 +96,12 @@ class AutomationCard(Panel):
             )
             preferences.choose(self.services.workspace, automation=automation.model_dump())
         except GarageError as error:
-            return [gr.skip(), gr.skip(), shown(notice(self.w.render(error.message)))]
-        return [
-            _joined(automation.hours),
-            _joined(automation.programs),
-            shown(notice(self.w.t("automation_card.saved"), "ok")),
-        ]
+            return {self.notice: shown(notice(self.w.render(error.message)))}
+        return {
+            self.hours: _joined(automation.hours),
+            self.programs: _joined(automation.programs),
+            self.notice: shown(notice(self.w.t("automation_card.saved"), "ok")),
+        }
 
 
 def _joined(values: tuple[object, ...]) -> str:
@@ -125,16 +126,16 @@ class KeptSetting(Panel):
         return getattr(preferences.read(self.services.workspace), self.name)
 
     def fresh(self) -> Update:
-        """Outputs: choice, as stored."""
+        """Return the choice as stored."""
         return gr.update(value=self._kept())
 
-    def choose(self, choice: object) -> tuple[Update, Update]:
-        """Store the choice. Inputs: choice. Outputs: notice, choice (the stored value if it was refused)."""
+    def choose(self, choice: object) -> Updates:
+        """Store the choice; if it is refused, show the stored one."""
         try:
             preferences.choose(self.services.workspace, **{self.name: choice})
         except GarageError as error:
-            return shown(notice(self.w.render(error.message))), self.fresh()
-        return shown(notice(self.w.t("settings_page.saved"), "ok")), gr.skip()
+            return {self.notice: shown(notice(self.w.render(error.message))), self.choice: self.fresh()}
+        return {self.notice: shown(notice(self.w.t("settings_page.saved"), "ok"))}
 
 
 class AloneSetting(KeptSetting):
@@ -205,9 +206,8 @@ class HubTokenCard(Panel):
         gr.on([self.give.click, self.token.submit], self.take, [self.token], outputs, **AT_ONCE)
         self.forget.click(self.drop, None, outputs, **AT_ONCE)
 
-    def take(self, token: object, request: gr.Request) -> list[object]:
-        """Take a token for this app's life, from a browser on this PC only. Inputs: token. Outputs: token (always
-        emptied), source, forget, notice."""
+    def take(self, token: object, request: gr.Request) -> Updates:
+        """Take a token for this app's life, from a browser on this PC only."""
         try:
             if not is_local(request):
                 raise ModelError("hub_token_card.elsewhere")  # over the network it would be sent unencrypted
@@ -216,15 +216,16 @@ class HubTokenCard(Panel):
             return self._shown(notice(self.w.render(error.message)))
         return self._shown(notice(self.w.t("hub_token_card.given"), "ok"))
 
-    def drop(self, request: gr.Request) -> list[object]:
-        """Outputs: token (emptied), source, forget, notice."""
+    def drop(self, request: gr.Request) -> Updates:
         if not is_local(request):
             return self._shown(notice(self.w.t("hub_token_card.elsewhere")))
         self.services.hub_token.forget()
         return self._shown(notice(self.w.t("hub_token_card.forgotten"), "ok"))
 
-    def _shown(self, message: Html) -> list[object]:
-        return ["", self._source(), gr.update(visible=self._is_given()), shown(message)]
+    def _shown(self, message: Html) -> Updates:
+        """Return the updates of the card, with the field emptied."""
+        forget = gr.update(visible=self._is_given())
+        return {self.token: "", self.source: self._source(), self.forget: forget, self.notice: shown(message)}
 
     def _is_given(self) -> bool:
         return self.services.hub_token.source() == "given"

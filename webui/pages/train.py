@@ -6,6 +6,8 @@ gr.State of the page: a reload shows the run at work.
 
 from __future__ import annotations
 
+from functools import partial
+
 import gradio as gr
 
 from webui.form import start
@@ -105,22 +107,13 @@ class TrainPage:
         for button, anew in ((run.further, False), (run.again, True)):
             wizard.further.wire_button(wizard, button, None, tabs, run.notice, anew=anew)
         run.finding.wire(wizard, None, tabs, run.notice)
-        run.open_chat.click(self.to_chat, None, [tabs, talk_to], js=CHOSEN, **AT_ONCE).then(None, js=SHOW_CHAT)
-        poller.after(run.take_out.click(self.to_way_out, None, [tabs, opened], **AT_ONCE)).then(None, js=SEE_WAY_OUT)
-        saved = run.save_picture.click(self.picture, None, [run.picture_file, run.notice], **AT_ONCE)
+        talk = lambda: runs.to_chat(self.services, tabs, talk_to, self._shown())  # noqa: E731
+        run.open_chat.click(talk, None, [tabs, talk_to], js=CHOSEN, **AT_ONCE).then(None, js=SHOW_CHAT)
+        leave = lambda: {tabs: gr.update(selected="runs"), opened: self._shown()}  # noqa: E731
+        poller.after(run.take_out.click(leave, None, [tabs, opened], **AT_ONCE)).then(None, js=SEE_WAY_OUT)
+        file = partial(runs.file_of, self.services, self.w, runs.picture_of, run.picture_file, run.notice)
+        saved = run.save_picture.click(lambda: file(self._shown()), None, [run.picture_file, run.notice], **AT_ONCE)
         saved.then(None, [run.picture_file], None, js=runs.SAVE, **QUIET)
-
-    def to_chat(self) -> tuple[object, ...]:
-        """Outputs: tabs, talk_to."""
-        return runs.to_chat(self.services, self._shown())
-
-    def to_way_out(self) -> tuple[object, ...]:
-        """Outputs: tabs, opened."""
-        return gr.update(selected="runs"), self._shown()
-
-    def picture(self) -> tuple[object, object]:
-        """Outputs: picture_file, run's notice."""
-        return runs.picture_of(self.services, self.w, self._shown())
 
     def _shown(self) -> str | None:
         view = self.services.snapshots.now().shown

@@ -13,7 +13,7 @@ from core.chat.comparison import Contestant
 from core.errors import ChatError
 from webui.kit import format
 from webui.kit.following import FollowingDropdown
-from webui.kit.live import AT_ONCE, LivePart
+from webui.kit.live import AT_ONCE, LivePart, Updates
 from webui.kit.wording import Wording
 from webui.pages.chat_choices import (
     LATEST,
@@ -62,15 +62,12 @@ class Contender:
     def wire(self) -> None:
         self.model.change(self.chosen, self.model, [self.checkpoint, self.strength], **AT_ONCE)
 
-    def chosen(self, model: object) -> list[object]:
-        """Offer the chosen model's checkpoints and, if it has an adapter, its strength. Inputs: model. Outputs:
-        checkpoint, strength."""
+    def chosen(self, model: object) -> Updates:
+        """Offer the chosen model's checkpoints and, if it has an adapter, its strength."""
         checkpoints = checkpoint_choices(self.services, self.w, model)
         has_one = self.side == "second" if model == AS_USUAL else str(model).startswith(("run:", "adapter:"))
-        return [
-            gr.update(choices=checkpoints, value=LATEST, visible=run_id_of(model) is not None),
-            gr.update(visible=has_one),
-        ]
+        checkpoint = gr.update(choices=checkpoints, value=LATEST, visible=run_id_of(model) is not None)
+        return {self.checkpoint: checkpoint, self.strength: gr.update(visible=has_one)}
 
     @property
     def fields(self) -> list[Component]:
