@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
+from gradio.components import Component
 from gradio.events import Dependency
 
 from core.chat.answer import COLUMNS, STRENGTHS, Answer, Column, Done, Piece, Sampling
@@ -18,7 +19,7 @@ from webui.kit import format
 from webui.kit.following import FollowingDropdown
 from webui.kit.format import grouped
 from webui.kit.html import Html, notice, tag
-from webui.kit.live import AT_ONCE, QUIET, LivePart, Options, shown
+from webui.kit.live import AT_ONCE, QUIET, LivePart, Options, Updates, shown
 from webui.kit.tab import TabPoller
 from webui.kit.wording import Wording
 from webui.pages import chat_ideas
@@ -34,7 +35,7 @@ from webui.pages.chat_choices import (
 )
 from webui.pages.chat_history import MAX_SYSTEM, Message, answered, turns_of, without_last
 from webui.pages.chat_status import loading, status_line
-from webui.pages.conversations import BASE, CHOSEN, OFFERED, OPENED, SENT, TAKEN, TUNED, ConversationShelf
+from webui.pages.conversations import CHOSEN, OFFERED, OPENED, TAKEN, ConversationShelf
 from webui.pages.corrections import CLOSES, CorrectionsPanel
 from webui.pages.duel.blind_duel import BlindDuel
 from webui.pages.page_around import PageAround
@@ -44,7 +45,7 @@ LOAD_POLL_S = 0.1
 LOAD_TIMEOUT_S = 3600.0  # a large model may have to be downloaded first
 MAX_SHOWN = 40_000  # characters of one answer, twice what 4,096 tokens are; a browser stands still over half a million
 SEED = 7  # its index among target and sampling
-# Outputs: message, emptied if it is still the sent text.
+# The message, emptied if it is still the sent text.
 LEAVES = "(sent, now) => sent && now === sent ? '' : undefined"
 # The next question may be sent while the base still writes: its answer is stopped, and the question is sent once it has
 # ended.
@@ -235,39 +236,39 @@ class ChatPage:
         ends = AT_ONCE | {"cancels": [sent, again, *corrects]}
         self.stop.click(self.halt, None, None, **AT_ONCE)
         self.undo.click(self.take_back, [self.base, self.tuned], [*view, self.message], **ends)
-        self.clear.click(lambda: [*self.start_over(), ""], None, [*view, opened], **ends)
+        self.clear.click(lambda: {**self.start_over(), opened: ""}, None, [*view, opened], **ends)
         self.load.click(self.load_now, target, [self.notice, self.status], **QUIET)
         self.target.change(self.choose, [self.target, opened], [self.checkpoint, opened, *view], js=OPENED, **ends)
-        restored, opens = self.shelf.wire(page, self.target, view, ends)
-        self._wire_arrival(restored, tab, talk_to)
+        restored, opens = self.shelf.wire(page, self.target, self.base, self.tuned, self.notice, view, ends)
+        self.talk_to = talk_to
+        self._wire_arrival(restored, tab)
         gr.on(opens, None, None, self.corrections.outputs, js=CLOSES, **QUIET)
         self.duel.wire(self.target, self.checkpoint, self.halt)
 
-    def _wire_arrival(self, restored: Dependency, tab: gr.Tab, talk_to: gr.Textbox) -> None:
+    def _wire_arrival(self, restored: Dependency, tab: gr.Tab) -> None:
         """Let opening the tab offer a model, and talk_to choose one. restored: the event that has opened the
         conversation of before."""
         opened, offered = self.shelf.opened, [self.target, self.offered]
         for event in (restored.then, tab.select):
             arrived = event(self.arrive, [self.target, self.base, opened], offered, js=TAKEN, **AT_ONCE)
             arrived.then(None, offered, self.target, js=OFFERED, **QUIET)
-        for event in (restored.then, talk_to.change):
-            event(self.take, [talk_to, self.target], [talk_to, self.target], **AT_ONCE)
+        for event in (restored.then, self.talk_to.change):
+            event(self.take, [self.talk_to, self.target], [self.talk_to, self.target], **AT_ONCE)
 
-    def take(self, talk_to: object, target: object) -> tuple[object, object]:
-        """Inputs and outputs: talk_to, target. Chooses the model of a press elsewhere on the page, or another one in
-        place of a run that was deleted there."""
-        choices = self._targets()
-        if not talk_to or talk_to == target and is_there(self.services, self.w, target):
-            return "", gr.skip()
-        if is_there(self.services, self.w, talk_to):
-            return "", gr.update(choices=choices, value=talk_to)
-        return "", gr.update(choices=choices, value="base:starter") if talk_to == target else gr.skip()
+    def take(self, talk_to: object, target: object) -> Updates:
+        """Choose the model of a press elsewhere on the page, or another one in place of a run that was deleted there;
+        talk_to is emptied."""
+        exists, is_selected = is_there(self.services, self.w, talk_to), talk_to == target
+        if not talk_to or exists == is_selected:
+            return {self.talk_to: ""}
+        value = talk_to if exists else "base:starter"
+        return {self.talk_to: "", self.target: gr.update(choices=self._targets(), value=value)}
 
     def talk_on(
         self, message: str, opened: object, base: list[Message], tuned: list[Message], *rest: object
-    ) -> Iterator[list[object]]:
+    ) -> Iterator[Updates]:
         """Answer a message, and save the conversation while it grows. Inputs: as of talk, with the open conversation
-        before both histories. Outputs: as of talk, then the conversation."""
+        before both histories."""
         views = self.talk(message, base, tuned, *rest)
         yield from self.shelf.keeping(views, opened, rest[0], self._label(rest[0]), base, is_another=False)
 
@@ -278,9 +279,9 @@ class ChatPage:
     def _targets(self) -> list[tuple[str, str]]:
         return target_choices(self.services, self.w, self.services.snapshots.now().rows)
 
-    def talk(self, message: str, base: list[Message], tuned: list[Message], *rest: object) -> Iterator[list[object]]:
+    def talk(self, message: str, base: list[Message], tuned: list[Message], *rest: object) -> Iterator[Updates]:
         """Load the model if needed, ask it, and yield the answer while it grows. Inputs: message, both histories,
-        target, sampling. Outputs: `view`, again and again while the answer is written.
+        target, sampling.
 
         Closing the page closes this generator, which stops the generation.
         """
@@ -305,29 +306,24 @@ class ChatPage:
 
     def talk_again(
         self, earlier: object, opened: object, base: list[Message], tuned: list[Message], *rest: object
-    ) -> Iterator[list[object]]:
-        """Ask the last question again with another seed, then let the person pick the better answer.
-
-        Inputs: the earlier attempt, the conversation, both histories, target, sampling. Outputs: `view`, the
-        conversation, `corrections.outputs`.
-        """
+    ) -> Iterator[Updates]:
+        """Ask the last question again with another seed, then let the person pick the better answer. Inputs: the
+        earlier attempt, the conversation, both histories, target, sampling."""
         (before_base, question), (before_tuned, _) = without_last(base), without_last(tuned)
         attempt, seed = self.corrections.begin_again(earlier, tuned or base), rest[SEED]
         if isinstance(seed, int | float) and math.isfinite(seed):
             rest = (*rest[:SEED], (int(seed) + attempt["tries"]) % 2**32, *rest[SEED + 1 :])
-        closed, view = self.corrections.closed(), list[Any]()
+        closed, view = self.corrections.closed(), dict[Component, Any]()
         views = self.talk(question, before_base, before_tuned, *rest)
         for view in self.shelf.keeping(
             views, opened, rest[0], self._label(rest[0]), before_base, is_another=attempt["answer"] != ""
         ):
-            view[SENT] = gr.skip()  # the message box is not cleared: its text was not sent
-            yield [*view, *closed]
-        if isinstance(view[BASE], list) and isinstance(view[TUNED], list):
-            yield [*view, *self.corrections.offered(attempt, view[TUNED] or view[BASE])]
+            view.pop(self.sent, None)  # the message box is not cleared: its text was not sent
+            yield {**view, **closed}
+        if self.base in view:
+            yield {**view, **self.corrections.offered(attempt, view[self.tuned] or view[self.base])}
 
-    def _load(
-        self, target: ChatTarget, base: list[Message], tuned: list[Message], both: bool
-    ) -> Iterator[list[object]]:
+    def _load(self, target: ChatTarget, base: list[Message], tuned: list[Message], both: bool) -> Iterator[Updates]:
         """Yield views until target is loaded. Raises ChatError if it fails, or while a run trains."""
         chat = self.services.chat
         state = chat.state()
@@ -349,7 +345,7 @@ class ChatPage:
 
     def _write(
         self, answer: Answer, base: list[Message], tuned: list[Message], both: bool, sent: str
-    ) -> Iterator[list[object]]:
+    ) -> Iterator[Updates]:
         """Yield the view whenever new text arrives, and at the end; an error becomes its sentence."""
         texts = {"base": "", "tuned": ""}
         done: dict[str, Done] = {}
@@ -394,32 +390,27 @@ class ChatPage:
         writing: bool = False,
         sent: str | None = None,
         done: dict[str, Done] | None = None,
-    ) -> list[object]:
-        """Return the values for `view`. both None leaves the columns, sent None the message box unchanged. sent: the
-        text to remove from the box. The next question may be sent as soon as the tuned answer is complete."""
+    ) -> Updates:
+        """Return the updates that show a conversation. both None leaves the columns, sent None the message box
+        unchanged. sent: the text to remove from the box. The next question may be sent as soon as the tuned answer is
+        complete."""
         talked = bool(base or tuned)
-        notes = (
-            [gr.skip(), gr.skip()]
-            if done is None
-            else [self._note(done.get(column), column if writing and both else None) for column in COLUMNS]
-        )
-        histories = [gr.skip() if both is None else base or [], gr.skip() if both is None else tuned or []]
-        return [
-            gr.update(visible=not talked),
-            gr.update(visible=talked),
-            gr.skip() if both is None else gr.update(visible=both),
-            *histories,
-            *notes,
-            shown(notice(sentence, tone)),
-            gr.skip() if sent is None else sent,
-            gr.update(visible=not writing or bool(both and done and "tuned" in done)),
-            gr.update(visible=writing),
-        ]
+        view: Updates = {
+            self.empty: gr.update(visible=not talked),
+            self.columns: gr.update(visible=talked),
+            self.notice: shown(notice(sentence, tone)),
+            self.send: gr.update(visible=not writing or bool(both and done and "tuned" in done)),
+            self.stop: gr.update(visible=writing),
+        }
+        if both is not None:
+            view |= {self.tuned_column: gr.update(visible=both), self.base: base or [], self.tuned: tuned or []}
+        if done is not None:
+            for column, note in zip(COLUMNS, (self.base_note, self.tuned_note), strict=True):
+                view[note] = self._note(done.get(column), column if writing and both else None)
+        return view if sent is None else {**view, self.sent: sent}
 
-    def _settled(
-        self, base: list[Message], tuned: list[Message], sentence: str = "", tone: str = "warn"
-    ) -> list[object]:
-        """Return the values for `view` of a conversation in which no answer is being written."""
+    def _settled(self, base: list[Message], tuned: list[Message], sentence: str = "", tone: str = "warn") -> Updates:
+        """Return the updates that show a conversation in which no answer is being written."""
         return self._view(base, tuned, bool(tuned) or not base, sentence, tone, done={})
 
     def _note(self, done: Done | None, writing: Column | None) -> Html:
@@ -441,34 +432,30 @@ class ChatPage:
         if chat.state().phase == "loading":
             chat.unload()
 
-    def take_back(self, base: list[Message], tuned: list[Message]) -> list[object]:
-        """Inputs: both histories. Outputs: `view`, the message: the question is back in the box."""
+    def take_back(self, base: list[Message], tuned: list[Message]) -> Updates:
+        """Take back the last question, which is in the box again."""
         left_base, question = without_last(base)
         left_tuned, _ = without_last(tuned)
-        return [*self._settled(left_base, left_tuned), question or gr.skip()]
+        return {**self._settled(left_base, left_tuned), **({self.message: question} if question else {})}
 
-    def start_over(self) -> list[object]:
-        """Outputs: `view`. A running answer ends, because its event is cancelled."""
+    def start_over(self) -> Updates:
+        """Return the updates that show no conversation. A running answer ends, because its event is cancelled."""
         return self._settled([], [])
 
-    def load_now(self, *target: object) -> tuple[object, object]:
-        """Inputs: target. Outputs: notice, status. Starts the load, which a run at work forbids; the status line shows
-        its progress."""
+    def load_now(self, *target: object) -> Updates:
+        """Start the load, which a run at work forbids; the status line shows its progress."""
         try:
             loaded, _ = self.target_of(*target)
             self.services.snapshots.refuse_while_training()
             self.services.chat.load(loaded)
         except GarageError as error:
-            return shown(notice(self.w.render(error.message))), gr.skip()
-        return shown(""), status_line(self.services.chat.state(), self.w)
+            return {self.notice: shown(notice(self.w.render(error.message)))}
+        return {self.notice: shown(""), self.status: status_line(self.services.chat.state(), self.w)}
 
-    def arrive(self, target: object, base: list[Message] | None, opened: object) -> tuple[object, str]:
-        """Return the run to select when the tab is opened ("" for none): the loaded one, or if none is loaded, one that
+    def arrive(self, target: object, base: list[Message] | None, opened: object) -> Updates:
+        """Offer the run to select when the tab is opened ("" for none): the loaded one, or if none is loaded, one that
         ended since the page was made. The person's own choice stays, also one made since this request. A model that no
-        longer exists is replaced.
-
-        Inputs: target, its history, what this browser has opened or chosen. Outputs: target's choices, offered.
-        """
+        longer exists is replaced. base: its history. opened: what this browser has opened or chosen."""
         rows = self.services.snapshots.now(fresh=True).rows  # a run may have been deleted a moment ago
         choices, state = target_choices(self.services, self.w, rows), self.services.chat.state()
         first = first_choice(choices, rows)
@@ -476,22 +463,20 @@ class ChatPage:
         ids = [value for _, value in choices]
         offered = offered if run_id_of(offered) and offered in ids else ""
         if not is_there(self.services, self.w, target) and not base and opened in (None, "", "chosen"):
-            return gr.update(choices=choices), f"{offered or first}\n{target}"
-        return (
-            (gr.skip(), "")
-            if base or opened or run_id_of(target) or not offered
-            else (gr.update(choices=choices), offered)
-        )
+            return {self.target: gr.update(choices=choices), self.offered: f"{offered or first}\n{target}"}
+        if base or opened or run_id_of(target) or not offered:
+            return {self.offered: ""}
+        return {self.target: gr.update(choices=choices), self.offered: offered}
 
-    def choose(self, target: object, opened: object) -> list[object]:
-        """Inputs: target, the conversation. Outputs: checkpoint, the conversation, `view`. Another model than the
-        conversation's starts an empty one."""
+    def choose(self, target: object, opened: object) -> Updates:
+        """Show a model's checkpoints; another model than the conversation's starts an empty one."""
         choices = checkpoint_choices(self.services, self.w, target)
         checkpoint = gr.update(choices=choices, value=LATEST, visible=run_id_of(target) is not None)
-        return [checkpoint, *(self.shelf.of_target(target, opened) or ["", *self.start_over()])]
+        talk = self.shelf.of_target(target, opened) or {self.shelf.opened: "", **self.start_over()}
+        return {self.checkpoint: checkpoint, **talk}
 
     def suggest(self, target: object) -> Html:
-        """Inputs: target. Outputs: empty."""
+        """Return questions to begin with."""
         return chat_ideas.empty(self.services, target, self.w)
 
     # ---- ids from a browser, as objects of core -------------------------------------------------------------------

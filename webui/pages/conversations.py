@@ -21,7 +21,6 @@ from webui.server.set_file import TALKS, address
 from webui.state.services import Services
 
 MAX_LISTED = 50
-BASE, TUNED, NOTICE, SENT = 3, 4, 7, 8  # indices in ChatPage's view
 # The open conversation is stored only in this browser: a reload shows it again.
 OPENED = "(...given) => { given[given.length - 1] = loraGarageDuel.opened(); return given; }"
 TAKEN = "(...given) => { given[given.length - 1] = loraGarageDuel.taken(); return given; }"
@@ -36,10 +35,10 @@ class ConversationShelf:
         services: Services,
         wording: Wording,
         targets: Callable[[], list[tuple[str, str]]],
-        view: Callable[..., list[object]],
+        view: Callable[..., Updates],
     ):
-        """Create the shelf. targets: returns the models that can answer now, as in the chat's list. view: returns the
-        values of ChatPage's view for both histories and a notice in words."""
+        """Create the shelf. targets: returns the models that can answer now, as in the chat's list. view: returns
+        ChatPage's updates for both histories and a notice in words."""
         self.services, self.w, self._targets, self._view = services, wording, targets, view
 
     @property
@@ -81,11 +80,19 @@ class ConversationShelf:
         return [self.list, self.text, self.tools, self.name, self.really, self.branches, self.which]
 
     def wire(
-        self, page: gr.Blocks, target: Component, view: list[Component], ends: Options
+        self,
+        page: gr.Blocks,
+        target: Component,
+        base: Component,
+        tuned: Component,
+        notice_html: Component,
+        view: list[Component],
+        ends: Options,
     ) -> tuple[Dependency, list[object]]:
         """Connect the list, its search, branches and tools. view: of the chat; its own target.change starts a new
         conversation for another model than the opened one's. ends: options of events that end a running answer. Returns
         the event that opens the conversation of before, and those that open another conversation or branch."""
+        self._target, self._base, self._tuned, self._notice = target, base, tuned, notice_html
         drawn, place = [self.opened, self.words], [self.opened, target, *view]
         restored = page.load(self.restore, [target, self.opened], place, js=OPENED, **AT_ONCE)
         for event in (restored, self.list.input(self.open, [self.list, target], place, **ends)):
@@ -104,13 +111,13 @@ class ConversationShelf:
     # ---- saving while chatting -------------------------------------------------------------------------------------
     def keeping(
         self,
-        views: Iterator[list[Any]],
+        views: Iterator[dict[Component, Any]],
         opened: object,
         target: object,
         label: str,
         before: list[Message] | None,
         is_another: bool,
-    ) -> Iterator[list[object]]:
+    ) -> Iterator[Updates]:
         """Yield the views of an answer, each with the id of its conversation, which is saved with the question before
         the first word, and again at the end.
 
@@ -118,21 +125,21 @@ class ConversationShelf:
         to another model or is None.
         """
         saved: Conversation | None = None
-        last: list[Any] = []
+        last: dict[Component, Any] = {}
         failed: ChatError | None = None
         try:
             for view in views:
-                if isinstance(view[BASE], list) and len(view[BASE]) > len(before or []):
+                if len(view.get(self._base, [])) > len(before or []):
                     if not last:
-                        saved, failed = self._begun(opened, target, label, _branch(view[BASE], view[TUNED]), is_another)
+                        branch = _branch(view[self._base], view[self._tuned])
+                        saved, failed = self._begun(opened, target, label, branch, is_another)
                     last = view
-                yield [*view, saved.id if saved else gr.skip()]
+                yield {**view, self.opened: saved.id} if saved else {**view}
         finally:  # also if the page was closed or the event was cancelled
             if saved:
-                failed = self._saved(saved.with_branch(_branch(last[BASE], last[TUNED])))
+                failed = self._saved(saved.with_branch(_branch(last[self._base], last[self._tuned])))
         if failed:
-            untouched = [gr.skip()] * len(last)
-            yield [*untouched[:NOTICE], shown(notice(self.w.render(failed.message))), *untouched[NOTICE:]]
+            yield {self._notice: shown(notice(self.w.render(failed.message)))}
 
     def _saved(self, conversation: Conversation) -> ChatError | None:
         """Save a conversation, and return the error if it fails. Keeps a name that was changed meanwhile, and does not
@@ -173,9 +180,9 @@ class ConversationShelf:
         self.store.save(conversation.with_branch(_branch(base, tuned)))
 
     # ---- the list --------------------------------------------------------------------------------------------------
-    def draw(self, opened: object, words: object) -> list[object]:
+    def draw(self, opened: object, words: object) -> Updates:
         """Return the updates that show the conversations with these words, up to MAX_LISTED, links to download them,
-        and the open one's name and branches. Inputs: opened, words. Outputs: `listed`."""
+        and the open one's name and branches."""
         w, matches = self.w, self.store.find(words if isinstance(words, str) else "")
         one = next((one for one in matches if one.id == opened), None)
         choices = [
@@ -195,60 +202,58 @@ class ConversationShelf:
         which = (
             tag("p", w.t("conversations_view.which", number=one.at + 1, count=many), class_="lg-quiet") if one else ""
         )
-        return [
-            gr.update(choices=choices, value=one.id if one else None, visible=bool(choices)),
-            tag("p", count, *spaced),
-            gr.update(visible=one is not None),
-            one.name if one else "",
-            gr.update(visible=False),
-            gr.update(visible=many > 1),
-            which,
-        ]
+        return {
+            self.list: gr.update(choices=choices, value=one.id if one else None, visible=bool(choices)),
+            self.text: tag("p", count, *spaced),
+            self.tools: gr.update(visible=one is not None),
+            self.name: one.name if one else "",
+            self.really: gr.update(visible=False),
+            self.branches: gr.update(visible=many > 1),
+            self.which: which,
+        }
 
-    def restore(self, target: object, opened: object) -> list[object] | Updates:
-        """Inputs: target, opened (by this browser). Outputs: opened, target, the view."""
+    def restore(self, target: object, opened: object) -> Updates:
+        """Show the conversation that this browser had open."""
         return self.open(opened, target) if opened else {}
 
-    def open(self, id: object, target: object) -> list[object]:
-        """Inputs: a conversation, target. Outputs: opened, target, the view; with a notice if its model is gone."""
+    def open(self, id: object, target: object) -> Updates:
+        """Show a conversation and select its model, with a notice if that is gone."""
         try:
             return self._shown(self.store.get(id), target)
         except GarageError as error:
-            return ["", gr.skip(), *self._view([], [], self.w.render(error.message))]
+            return {self.opened: "", **self._view([], [], self.w.render(error.message))}
 
-    def turned(self, opened: object, target: object, step: int) -> list[object]:
-        """Show another branch of the open conversation, `step` further on around the ends. Inputs: opened, target.
-        Outputs: opened, target, the view of another branch."""
+    def turned(self, opened: object, target: object, step: int) -> Updates:
+        """Show another branch of the open conversation, `step` further on around the ends."""
         try:
             conversation = self.store.get(opened)
             at = (conversation.at + step) % len(conversation.branches)
             return self._shown(self.store.save(conversation.model_copy(update={"at": at})), target)
         except GarageError as error:
-            return ["", gr.skip(), *self._view([], [], self.w.render(error.message))]
+            return {self.opened: "", **self._view([], [], self.w.render(error.message))}
 
-    def _shown(self, conversation: Conversation, target: object) -> list[object]:
-        """Return the outputs that show a conversation; its model is selected if it still exists."""
+    def _shown(self, conversation: Conversation, target: object) -> Updates:
+        """Return the updates that show a conversation; its model is selected if it still exists."""
         is_there = conversation.target in (id for _, id in self._targets())
         sentence = "" if is_there else self.w.t("conversations_view.gone", label=conversation.label)
-        # With its choices, as those of the page may be older than the end of the run.
-        selected = (
-            gr.update(choices=self._targets(), value=conversation.target)
-            if is_there and conversation.target != target
-            else gr.skip()
-        )
-        return [conversation.id, selected, *self._histories(conversation, sentence)]
+        updates = self._histories(conversation, sentence)
+        if is_there and conversation.target != target:
+            # With its choices, as those of the page may be older than the end of the run.
+            updates[self._target] = gr.update(choices=self._targets(), value=conversation.target)
+        return updates
 
-    def of_target(self, target: object, opened: object) -> list[object] | None:
-        """Return the opened conversation and its view; None if it belongs to another model."""
+    def of_target(self, target: object, opened: object) -> Updates:
+        """Return the updates that show the opened conversation; {} if it belongs to another model."""
         try:
             conversation = self.store.get(opened)
         except ChatError:
-            return None
-        return [conversation.id, *self._histories(conversation)] if conversation.target == target else None
+            return {}
+        return self._histories(conversation) if conversation.target == target else {}
 
-    def _histories(self, conversation: Conversation, sentence: str = "") -> list[object]:
+    def _histories(self, conversation: Conversation, sentence: str = "") -> Updates:
         branch = conversation.branch
-        return self._view(self._messages(branch.base), self._messages(branch.tuned), sentence)
+        view = self._view(self._messages(branch.base), self._messages(branch.tuned), sentence)
+        return {self.opened: conversation.id, **view}
 
     def _messages(self, turns: tuple[JsonObject, ...]) -> list[Message]:
         """Return stored turns as the chat shows them."""
@@ -264,13 +269,13 @@ class ConversationShelf:
 
     # ---- rename, delete ---------------------------------------------------------------------------------------------
     def renamed(self, opened: object, name: object) -> Update:
-        """Inputs: opened, name. Outputs: notice."""
+        """Rename the open conversation, and return the notice."""
         return outcome(self.w, lambda: self.store.rename(opened, name if isinstance(name, str) else ""))
 
-    def deleted(self, opened: object) -> list[object]:
-        """Inputs: opened. Outputs: notice, opened. The deleted conversation stays visible until another is opened."""
+    def deleted(self, opened: object) -> Updates:
+        """Delete the open conversation, which stays visible until another is opened."""
         message = outcome(self.w, lambda: self.store.delete(opened), self.w.t("conversations_view.deleted"))
-        return [message, ""]
+        return {self.notice: message, self.opened: ""}
 
 
 def _branch(base: list[Message] | None, tuned: list[Message] | None) -> Branch:

@@ -24,7 +24,7 @@ from webui.pages.chat_history import MAX_SYSTEM, Message, answered, last_answer,
 from webui.pages.evaluation.test_sets import every_set, set_name
 
 MAX_ANSWER = 40_000  # characters
-# Outputs: outputs, as of `closed`.
+# The updates of `closed`, for `outputs`.
 CLOSES = (
     "() => [{__type__: 'update', visible: false}, undefined, undefined, {__type__: 'update', visible: false}, "
     "undefined, {__type__: 'update', value: '', visible: false}, {__type__: 'update', visible: false}]"
@@ -68,7 +68,7 @@ class CorrectionsPanel(Panel):
     ) -> list[object]:
         """Connect the buttons. keep: saves the conversation after an event that changed it. Returns these events, so
         that opening another conversation can cancel them."""
-        talked = [base, tuned, target, system]
+        self.base, self.tuned, talked = base, tuned, [base, tuned, target, system]
         opened = self.open.click(self.opened, [base, tuned], self.outputs, **AT_ONCE)
         opened.then(None, js="() => loraGarageShow('#chat-correction', true)", **QUIET)
         self.close.click(self.closed, None, self.outputs, **AT_ONCE)
@@ -84,31 +84,18 @@ class CorrectionsPanel(Panel):
         return saves
 
     # ---- drawing ---------------------------------------------------------------------------------------------------
-    def closed(self, message: Html | str = "", may_train: bool = False) -> list[object]:
-        """Outputs: outputs. The earlier attempt stays known: the next one uses the next seed."""
+    def closed(self, message: Html | str = "", may_train: bool = False) -> Updates:
+        """Close everything. The earlier attempt stays known: the next one uses the next seed."""
         hidden, train = gr.update(visible=False), gr.update(visible=may_train)
-        return self._listed({self.panel: hidden, self.choice: hidden, self.notice: shown(message), self.train: train})
+        return {self.panel: hidden, self.choice: hidden, self.notice: shown(message), self.train: train}
 
-    def _listed(self, updates: Updates) -> list[object]:
-        """Outputs: outputs, unchanged without an update."""
-        return [updates.get(part, gr.skip()) for part in self.outputs]
-
-    def opened(self, base: list[Message] | None, tuned: list[Message] | None) -> list[object]:
+    def opened(self, base: list[Message] | None, tuned: list[Message] | None) -> Updates:
         """Open the correction: put the last answer of the tuned model, else of the base, into the text field; a notice
-        without one. Inputs: both histories. Outputs: outputs."""
+        without one."""
         _, answer = last_answer(tuned or base)
         if not answer:
             return self.closed(notice(self.w.t("corrections.nothing"), "warn"))
-        hidden = gr.update(visible=False)
-        return self._listed(
-            {
-                self.panel: gr.update(visible=True),
-                self.text: answer,
-                self.choice: hidden,
-                self.notice: shown(""),
-                self.train: hidden,
-            }
-        )
+        return {**self.closed(), self.panel: gr.update(visible=True), self.text: answer}
 
     def begin_again(self, earlier: Any, history: list[Message] | None) -> JsonObject:
         """Return the state of the answer that is about to be repeated."""
@@ -117,36 +104,31 @@ class CorrectionsPanel(Panel):
         same = isinstance(earlier, dict) and earlier.get("asked") == question
         return {"asked": question, "answer": answer, "tries": earlier["tries"] + 1 if same else 1}
 
-    def offered(self, earlier: JsonObject, history: list[Message] | None) -> list[object]:
-        """Return the outputs that show both answers to one question, of which the person picks the better one; a notice
+    def offered(self, earlier: JsonObject, history: list[Message] | None) -> Updates:
+        """Return the updates that show both answers to one question, of which the person picks the better one; a notice
         if they are equal."""
-        w, answer, hidden = self.w, last_answer(history)[1], gr.update(visible=False)
+        w, answer = self.w, last_answer(history)[1]
         if not answer or not earlier["answer"]:
             return self.closed()
-        closed: Updates = {self.panel: hidden, self.earlier: earlier, self.train: hidden}
         if answer == earlier["answer"]:
-            message = notice(w.t("corrections_view.same_again"), "plain")
-            return self._listed({**closed, self.choice: hidden, self.notice: shown(message)})
+            return {**self.closed(notice(w.t("corrections_view.same_again"), "plain")), self.earlier: earlier}
         before = tag(
             "div", tag("div", tag("h2", w.t("corrections_view.before")), tag("p", earlier["answer"])), class_="lg-duel"
         )
-        choice = {self.choice: gr.update(visible=True), self.before: before, self.notice: shown("")}
-        return self._listed({**closed, **choice})
+        return {**self.closed(), self.earlier: earlier, self.choice: gr.update(visible=True), self.before: before}
 
     # ---- saving ----------------------------------------------------------------------------------------------------
     def saved(
         self, text: object, base: list[Message] | None, tuned: list[Message] | None, target: str, system: object
-    ) -> list[object]:
-        """Keep the corrected text as better than the last answer. Inputs: text, both histories, target, system.
-        Outputs: outputs, both histories; the conversation continues from the corrected answer."""
+    ) -> Updates:
+        """Keep the corrected text as better than the last answer; the conversation continues from it."""
         better = text if isinstance(text, str) else ""
         return self._keep(better, last_answer(tuned or base)[1], base, tuned, target, system)
 
     def kept_as_test(
         self, base: list[Message] | None, tuned: list[Message] | None, target: object, system: object
     ) -> Update:
-        """Keep the last question, with its answer, as a test of the answering model's base. Inputs: both histories,
-        target, system. Outputs: notice."""
+        """Keep the last question, with its answer, as a test of the answering model's base, and return the notice."""
         try:
             turns, answer = self._talked(base, tuned, target, system)
             made = sets.add_failure(self.services.workspace, self._base(str(target)), turns, answer)
@@ -162,9 +144,8 @@ class CorrectionsPanel(Panel):
         tuned: list[Message] | None,
         target: str,
         system: object,
-    ) -> list[object]:
-        """Keep the preferred of the two answers as better than the other. Inputs: earlier, both histories, target,
-        system. Outputs: outputs, both histories with the better answer in place."""
+    ) -> Updates:
+        """Keep the preferred of the two answers as better than the other, and put it in place."""
         now, before = last_answer(tuned or base)[1], earlier.get("answer", "") if isinstance(earlier, dict) else ""
         better, worse = (now, before) if is_now else (before, now)
         return self._keep(better, worse, base, tuned, target, system)
@@ -177,9 +158,9 @@ class CorrectionsPanel(Panel):
         tuned: list[Message] | None,
         target: str,
         system: object,
-    ) -> list[object]:
-        """Add a row with the better and the worse answer to the run's dataset of corrections, and return the outputs, a
-        notice on what the rows are enough for, and the history with the better answer."""
+    ) -> Updates:
+        """Add a row with the better and the worse answer to the run's dataset of corrections; show what the rows are
+        enough for, and the history with the better answer."""
         w, history = self.w, tuned or base
         try:
             turns, _ = self._talked(base, tuned, target, system)
@@ -189,7 +170,7 @@ class CorrectionsPanel(Panel):
             )
             self._expect(target, turns, better)
         except GarageError as error:
-            return [*self._listed({self.notice: shown(notice(w.render(error.message)))}), gr.skip(), gr.skip()]
+            return {self.notice: shown(notice(w.render(error.message)))}
         before, question = without_last(history)
         now = answered(
             [*before, {"role": "user", "content": question}],
@@ -203,7 +184,7 @@ class CorrectionsPanel(Panel):
             *([self._enough(count)] if of_run else []),
         ]
         closed = self.closed(notice(w.text(*sentences), "ok"), may_train=of_run)
-        return [*closed, gr.skip() if tuned else now, now if tuned else gr.skip()]
+        return {**closed, self.tuned if tuned else self.base: now}
 
     def _talked(
         self, base: list[Message] | None, tuned: list[Message] | None, target: object, system: object

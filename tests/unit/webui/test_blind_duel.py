@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 import pytest
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -60,22 +61,25 @@ def duel(space: Workspace, run: RunFolder) -> BlindDuel:
                     prompt=prompt, contestant=contestant, text=text, tokens=9, seconds=1.0, finish_reason="stop"
                 )
             )
-    return BlindDuel(Services.open(space), Wording("en"))
+    made_duel = BlindDuel(Services.open(space), Wording("en"))
+    with gr.Blocks(analytics_enabled=False):
+        made_duel.build()
+    return made_duel
 
 
-def begun(duel: BlindDuel, target: Any, voter: Any = "me", count: Any = 10) -> list[Any]:
+def begun(duel: BlindDuel, target: Any, voter: Any = "me", count: Any = 10) -> dict[Any, Any]:
     return list(duel.start(target, "adapter", count, "", None, 256, *USUAL, *USUAL, voter))[-1]
 
 
 def test_two_answers_without_a_name_then_whose_they_were(duel: BlindDuel, run: RunFolder) -> None:
-    opened, at, *_, asked, answers, _, _, _ = begun(duel, f"run:{run.id}")
-    assert at == 0 and "What is &lt;i&gt;a lantern" in asked
+    view = begun(duel, f"run:{run.id}")
+    answers = view[duel.answers]
+    assert view[duel.at] == 0 and "What is &lt;i&gt;a lantern" in view[duel.question]
     assert (
         "Base" not in answers and "Pirate" not in answers and "&lt;b&gt;Yo-ho-ho!" in answers and "Answer A" in answers
     )
-    opened, at, *_ = duel.vote(opened, at, "left", "me")
-    *_, result, pairs, _ = duel.vote(opened, at, "both_bad", "me")
-    said = result["value"]
+    view = duel.vote(view[duel.opened], 0, "left", "me")
+    said = duel.vote(view[duel.opened], view[duel.at], "both_bad", "me")[duel.result]["value"]
     assert "both bad 1" in said and "Pirate" in said and "Base" in said and "&lt;b&gt;" in said
     assert "Your vote: Both bad" in said and "What is &lt;i&gt;rain" in said
 
@@ -83,15 +87,16 @@ def test_two_answers_without_a_name_then_whose_they_were(duel: BlindDuel, run: R
 def test_a_verdict_that_comes_twice_counts_once_and_a_reload_goes_on(
     duel: BlindDuel, run: RunFolder, space: Workspace
 ) -> None:
-    opened, at, *_ = begun(duel, f"run:{run.id}")
+    opened = begun(duel, f"run:{run.id}")[duel.opened]
     for _ in range(2):
-        duel.vote(opened, at, "right", "me")
+        duel.vote(opened, 0, "right", "me")
     duel.vote(opened, 1, "nonsense", "me")
     (found,) = PromptComparison.all_of(space)
     assert [(vote.prompt, vote.verdict) for vote in found.votes()] == [(0, "right")]
     again = begun(duel, f"run:{run.id}")
-    assert (again[0], again[1]) == (opened, 1)
-    assert begun(duel, f"run:{run.id}", voter="you")[:2] == [opened, 0], "another browser sees nothing of it"
+    assert (again[duel.opened], again[duel.at]) == (opened, 1)
+    other = begun(duel, f"run:{run.id}", voter="you")
+    assert (other[duel.opened], other[duel.at]) == (opened, 0), "another browser sees nothing of it"
 
 
 @pytest.mark.parametrize(
@@ -99,18 +104,19 @@ def test_a_verdict_that_comes_twice_counts_once_and_a_reload_goes_on(
     [("base:starter", 10), (None, 10), ({"a": 1}, 10), ("run:nobody", 10), ("run:", 10), ("run:../x", 10)],
 )
 def test_what_is_no_run_is_a_sentence(duel: BlindDuel, target: Any, count: Any) -> None:
-    opened, at, _, _, said, stage, asked, answers, *_ = begun(duel, target, count=count)
-    assert opened is None and at is None and "lg-bad" in said and not asked + answers
+    view = begun(duel, target, count=count)
+    assert view[duel.opened] is None and view[duel.at] is None and "lg-bad" in view[duel.status]
+    assert not view[duel.question] + view[duel.answers]
 
 
 @pytest.mark.parametrize("count", [None, 7, [], "10", 10**9])
 def test_a_count_that_nobody_offers_is_a_sentence(duel: BlindDuel, run: RunFolder, count: Any) -> None:
-    assert "count" in begun(duel, f"run:{run.id}", count=count)[4]
+    assert "count" in begun(duel, f"run:{run.id}", count=count)[duel.status]
 
 
 @pytest.mark.parametrize("opened", [None, "", "..", {"x": []}, "no-such"])
 def test_a_vote_on_nothing_is_a_sentence(duel: BlindDuel, opened: Any) -> None:
-    assert "lg-bad" in duel.vote(opened, 0, "left", "me")[4]
+    assert "lg-bad" in duel.vote(opened, 0, "left", "me")[duel.status]
 
 
 def test_a_vote_before_all_is_answered_is_a_sentence_and_a_training_keeps_the_device(
@@ -118,7 +124,7 @@ def test_a_vote_before_all_is_answered_is_a_sentence_and_a_training_keeps_the_de
 ) -> None:
     prompts = [Prompt(turns=({"role": "user", "content": "What is rain?"},))]
     newer = PromptComparison.create(space, prompts, pair_of(run, "Base", "Pirate"))
-    assert "was stopped early" in duel.vote(newer.id, 0, "left", "me")[4] and not newer.votes()
+    assert "was stopped early" in duel.vote(newer.id, 0, "left", "me")[duel.status] and not newer.votes()
 
     def refuse() -> None:
         raise ChatError("chat_page.training", name="another")
@@ -128,7 +134,7 @@ def test_a_vote_before_all_is_answered_is_a_sentence_and_a_training_keeps_the_de
         if not left.missing():
             for prompt in range(2):
                 left.vote(prompt, "equal", "me")
-    assert "another" in begun(duel, f"run:{run.id}")[4]
+    assert "another" in begun(duel, f"run:{run.id}")[duel.status]
 
 
 def test_a_question_that_was_left_out_is_not_asked_for_a_verdict_and_the_end_says_so(
@@ -136,10 +142,10 @@ def test_a_question_that_was_left_out_is_not_asked_for_a_verdict_and_the_end_say
 ) -> None:
     (found,) = PromptComparison.all_of(space)
     found.leave_out(0, msg("chat.too_long_for_card", tokens=9000, max_new_tokens=128, context_limit=4096))
-    opened, at, *_ = begun(duel, f"run:{run.id}")
-    assert at == 1
-    *_, result, _, _ = duel.vote(opened, at, "left", "me")
-    assert "left out" in result["value"] and "4096" in result["value"].replace(",", "")
+    view = begun(duel, f"run:{run.id}")
+    assert view[duel.at] == 1
+    result = duel.vote(view[duel.opened], 1, "left", "me")[duel.result]["value"]
+    assert "left out" in result and "4096" in result.replace(",", "")
 
 
 def test_any_two_stand_against_each_other_and_own_questions_are_asked(
@@ -150,18 +156,18 @@ def test_any_two_stand_against_each_other_and_own_questions_are_asked(
     duel.services = replace(duel.services, chat=chat)
     first, second = (f"run:{run.id}", "adapter", 50, "trained"), (f"run:{child.id}", "adapter", None, "4")
     view = list(duel.start("base:starter", "adapter", 10, "One?\n\n Two? \n", None, 64, *first, *second, "me"))[-1]
-    found = PromptComparison.open(space, view[0])
+    found = PromptComparison.open(space, view[duel.opened])
     assert [(one.run, one.strength, one.precision, one.label) for one in found.lineup.contestants] == [
         (run.id, 0.5, "trained", "Pirate, 50 %"), (child.id, 1.0, "4", "Pirate further, 4 bit")
     ]  # fmt: skip
-    assert [prompt.question for prompt in found.lineup.prompts] == ["One?", "Two?"] and view[1] == 0
+    assert [prompt.question for prompt in found.lineup.prompts] == ["One?", "Two?"] and view[duel.at] == 0
     assert [(target.run, target.four_bit) for target in chat.loads] == [(run.id, False), (child.id, True)]
     again = list(duel.start(None, None, 10, "One?\nTwo?", None, 64, *first, *second, "you"))[-1]
-    assert again[:2] == [found.id, 0], "somebody else judges the same"
+    assert (again[duel.opened], again[duel.at]) == (found.id, 0), "somebody else judges the same"
     for at in (0, 1):
         better = "left" if found.sides(at, "me")[0] == 1 else "right"
         view = duel.vote(found.id, at, better, "me")
-    assert "“Pirate further, 4 bit” won 2, “Pirate, 50 %” won 0" in view[8]["value"]
+    assert "“Pirate further, 4 bit” won 2, “Pirate, 50 %” won 0" in view[duel.result]["value"]
     assert corrections.answered_by(found) == f"run:{child.id}"
 
 
@@ -177,22 +183,23 @@ def test_questions_of_a_file_are_asked_and_what_was_asked_comes_as_a_file(
     file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
     assert duel.w.t("contenders.file_said", name="mine.jsonl", count=2, expected=1) in duel.read(str(file))["value"]
     view = list(duel.start(f"run:{run.id}", "adapter", 5, "Not this?", str(file), 64, *USUAL, *USUAL, "me"))[-1]
-    assert [one.question for one in PromptComparison.open(space, view[0]).lineup.prompts] == ["One\nand two?", "雨?"]
+    opened = view[duel.opened]
+    assert [one.question for one in PromptComparison.open(space, opened).lineup.prompts] == ["One\nand two?", "雨?"]
     again = list(duel.start(f"run:{run.id}", "adapter", 5, "", str(file), 64, *USUAL, *USUAL, "me"))[-1]
-    assert again[0] == view[0], "the same file goes on where it ended"
+    assert again[duel.opened] == opened, "the same file goes on where it ended"
     layers = [
         Middleware(Guard, hosts=("testserver",)),
         Middleware(SetFile, sets=duel.services.datasets, workspace=space),
     ]
-    client, link = TestClient(Starlette(middleware=layers)), re.search('href="([^"]+)"', view[4])
-    assert link and duel.w.t("blind_duel.save") in view[4]
+    client, link = TestClient(Starlette(middleware=layers)), re.search('href="([^"]+)"', view[duel.status])
+    assert link and duel.w.t("blind_duel.save") in view[duel.status]
     got = client.get(html.unescape(link[1]))
     assert got.text == file.read_text("utf-8") and "questions.jsonl" in got.headers["content-disposition"]
     assert client.get(address("../x", language, QUESTIONS)).status_code == 404
     for name, content, key in (("a.jsonl", "{", "no_json"), ("b.txt", "\n", "no_prompts")):
         (tmp_path / name).write_text(content)
         wrong = duel.read(str(tmp_path / name))["value"], list(duel.start(f"run:{run.id}", "", 5, "x",
-            str(tmp_path / name), 9, *USUAL, *USUAL, "me"))[-1][4]  # fmt: skip
+            str(tmp_path / name), 9, *USUAL, *USUAL, "me"))[-1][duel.status]  # fmt: skip
         assert all("lg-bad" in said and duel.w.raw(f"compare.{key}").rpartition("}")[2][:20] in said for said in wrong)
     assert duel.read(None)["value"] == "" and "lg-bad" in duel.read("/nowhere/x.jsonl")["value"]
 
@@ -211,11 +218,11 @@ def test_two_precisions_of_a_base_and_what_is_no_pair(duel: BlindDuel, space: Wo
     duel.services = replace(duel.services, chat=chat)
     base = ("base:starter", "adapter", 100)
     view = list(duel.start("base:starter", "adapter", 5, "", None, None, *base, "16", *base, "4", "me"))[-1]
-    assert view[1] == 0 and [(target.adapter, target.four_bit) for target in chat.loads] == [
+    assert view[duel.at] == 0 and [(target.adapter, target.four_bit) for target in chat.loads] == [
         (None, False),
         (None, True),
     ]
-    assert [one.label for one in PromptComparison.open(space, view[0]).lineup.contestants] == [
+    assert [one.label for one in PromptComparison.open(space, view[duel.opened]).lineup.contestants] == [
         "SmolLM2-135M-Instruct, 16 bit", "SmolLM2-135M-Instruct, 4 bit"
     ]  # fmt: skip
     twice = (f"run:{run.id}", "adapter", 100, "trained")
@@ -226,7 +233,8 @@ def test_two_precisions_of_a_base_and_what_is_no_pair(duel: BlindDuel, space: Wo
             "precision"), (USUAL, ({"a": 1}, *twice[1:]), "no longer here"),
     ):  # fmt: skip
         view = list(duel.start("base:starter", "adapter", 5, "", None, 128, *first, *second, "me"))[-1]
-        assert view[0] is None and "lg-bad" in view[4] and said in view[4], (first, second)
+        assert view[duel.opened] is None, (first, second)
+        assert "lg-bad" in view[duel.status] and said in view[duel.status], (first, second)
 
 
 def test_the_newest_votes_against_the_base_stand_on_the_card_of_the_run(tmp_path: Path) -> None:

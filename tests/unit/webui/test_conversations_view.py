@@ -19,7 +19,7 @@ from core.workspace.folder import Workspace
 from tests.kit.runs import trained
 from webui.kit.wording import Wording
 from webui.pages.chat import ChatPage
-from webui.pages.conversations import BASE, NOTICE, TUNED, ConversationShelf
+from webui.pages.conversations import ConversationShelf
 from webui.server.guard import Guard
 from webui.server.set_file import TALKS, SetFile, address
 from webui.state.services import Services
@@ -39,27 +39,30 @@ def run(tmp_path: Path) -> RunFolder:
 @pytest.fixture
 def shelf(tmp_path: Path, run: RunFolder) -> ConversationShelf:
     page = ChatPage(Services.open(Workspace.open(tmp_path)), Wording("en"))
-    targets = lambda: [("Pirate", f"run:{run.id}")] if run.path.exists() else []  # noqa: E731
-    return ConversationShelf(page.services, page.w, targets, page._settled)
+    with gr.Blocks(analytics_enabled=False) as blocks, gr.Tab() as tab:
+        page.build()
+        page.wire(blocks, tab, gr.Textbox())
+    page.shelf._targets = lambda: [("Pirate", f"run:{run.id}")] if run.path.exists() else []
+    return page.shelf
 
 
-def views(*answers: str) -> Iterator[list[Any]]:
+def views(shelf: ConversationShelf, *answers: str) -> Iterator[dict[Any, Any]]:
     """As ChatPage gives them: loading, then the answer as it grows."""
-    yield [None, None, None, [], [], *[None] * 6]
+    yield {shelf._base: [], shelf._tuned: []}
     for answer in answers:
-        yield [None, None, None, talked(answer), talked(answer and f"{answer} arr"), *[None] * 6]
+        yield {shelf._base: talked(answer), shelf._tuned: talked(answer and f"{answer} arr")}
 
 
 def asked(shelf: ConversationShelf, run: RunFolder, opened: str, *answers: str, again: bool = False) -> str:
-    *_, last = shelf.keeping(views(*answers), opened, f"run:{run.id}", "Pirate", [], again)
-    return str(last[-1])
+    *_, last = shelf.keeping(views(shelf, *answers), opened, f"run:{run.id}", "Pirate", [], again)
+    return str(last[shelf.opened])
 
 
 def test_the_question_is_on_the_disk_before_its_answer_and_what_was_written_when_the_page_is_closed(
     shelf: ConversationShelf, run: RunFolder
 ) -> None:
-    held = shelf.keeping(views("", "Wa", "Water"), "", f"run:{run.id}", "Pirate", [], False)
-    assert next(held)[-1] == gr.skip() and shelf.store.find() == []
+    held = shelf.keeping(views(shelf, "", "Wa", "Water"), "", f"run:{run.id}", "Pirate", [], False)
+    assert shelf.opened not in next(held) and shelf.store.find() == []
     next(held)
     [kept] = shelf.store.find()
     assert [turn["content"] for turn in kept.branch.tuned] == ["Rain?"]
@@ -72,15 +75,16 @@ def test_a_reload_shows_it_again_and_the_branches_are_turned(shelf: Conversation
     id = asked(shelf, run, "", "", "Water")
     assert asked(shelf, run, id, "", "Wet", again=True) == id
     target = f"run:{run.id}"
-    opened, chosen, *view = shelf.restore("base:starter", id)
-    assert (opened, chosen["value"], chosen["choices"]) == (id, target, [("Pirate", target)]) and view[TUNED][-1][
-        "content"
-    ] == "Wet arr"
-    _, _, *view = shelf.turned(id, target, -1)
-    assert view[BASE] == talked("Water") and shelf.of_target(target, id) == [id, *view]
-    assert shelf.of_target("base:starter", id) is None, "another model begins an empty one"
-    listed, said, tools, name, _, branches, which = shelf.draw(id, "wet")
-    assert listed["value"] == id and branches["visible"] and "Version 1 of 2" in which and name == "Rain?"
+    view = shelf.restore("base:starter", id)
+    chosen = view[shelf._target]
+    assert (view[shelf.opened], chosen["value"], chosen["choices"]) == (id, target, [("Pirate", target)])
+    assert view[shelf._tuned][-1]["content"] == "Wet arr"
+    view = shelf.turned(id, target, -1)
+    assert view[shelf._base] == talked("Water") and shelf.of_target(target, id) == view
+    assert shelf.of_target("base:starter", id) == {}, "another model begins an empty one"
+    drawn = shelf.draw(id, "wet")
+    assert drawn[shelf.list]["value"] == id and drawn[shelf.branches]["visible"]
+    assert "Version 1 of 2" in drawn[shelf.which] and drawn[shelf.name] == "Rain?"
     assert asked(shelf, run, "gone", "x") != id, "a conversation that was deleted elsewhere is begun anew"
 
 
@@ -89,12 +93,9 @@ def test_a_run_that_is_gone_is_a_sentence_and_its_conversation_is_read_and_expor
 ) -> None:
     id = asked(shelf, run, "", "", "<b>Water</b>")
     shutil.rmtree(run.path)
-    opened, chosen, *view = shelf.open(id, "base:starter")
-    assert (
-        (opened, chosen) == (id, gr.skip())
-        and "“Pirate”" in view[NOTICE]["value"]
-        and view[BASE] == talked("<b>Water</b>")
-    )
+    view = shelf.open(id, "base:starter")
+    assert view[shelf.opened] == id and shelf._target not in view
+    assert "“Pirate”" in view[shelf._notice]["value"] and view[shelf._base] == talked("<b>Water</b>")
     layers = [
         Middleware(Guard, hosts=("testserver",)),
         Middleware(SetFile, sets=shelf.services.datasets, workspace=shelf.services.workspace),
@@ -103,11 +104,8 @@ def test_a_run_that_is_gone_is_a_sentence_and_its_conversation_is_read_and_expor
     for link in (address(id, "en", TALKS), address("", "zh", TALKS)):
         assert client.get(link).text.count("<b>Water</b> arr") == 1
     assert client.get(address("../x", "zh", TALKS)).status_code == 404
-    assert (
-        shelf.deleted(id)[1] == ""
-        and shelf.store.find() == []
-        and "lg-warn" in shelf.open(id, None)[2 + NOTICE]["value"]
-    )
+    assert shelf.deleted(id)[shelf.opened] == "" and shelf.store.find() == []
+    assert "lg-warn" in shelf.open(id, None)[shelf._notice]["value"]
 
 
 def test_a_full_disk_is_a_sentence_beside_the_answer(
@@ -117,19 +115,19 @@ def test_a_full_disk_is_a_sentence_beside_the_answer(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("core.files.rename", full)
-    *_, last = shelf.keeping(views("", "Water"), "", f"run:{run.id}", "Pirate", [], False)
-    assert "No space left" in last[NOTICE]["value"]
+    *_, last = shelf.keeping(views(shelf, "", "Water"), "", f"run:{run.id}", "Pirate", [], False)
+    assert "No space left" in last[shelf._notice]["value"]
 
 
 def test_what_is_renamed_or_deleted_while_it_is_answered_stays_so(shelf: ConversationShelf, run: RunFolder) -> None:
-    held = shelf.keeping(views("", "Wa", "Water"), "", f"run:{run.id}", "Pirate", [], False)
+    held = shelf.keeping(views(shelf, "", "Wa", "Water"), "", f"run:{run.id}", "Pirate", [], False)
     next(held), next(held)
     [kept] = shelf.store.find()
     shelf.store.rename(kept.id, "About rain")
     list(held)
     found = shelf.store.get(kept.id)
     assert found.name == "About rain" and found.branch.tuned[-1]["content"] == "Water arr"
-    held = shelf.keeping(views("", "We", "Wet"), kept.id, f"run:{run.id}", "Pirate", [], True)
+    held = shelf.keeping(views(shelf, "", "We", "Wet"), kept.id, f"run:{run.id}", "Pirate", [], True)
     next(held), next(held)
     shelf.store.delete(kept.id)
     list(held)

@@ -37,6 +37,7 @@ def page(tmp_path: Path, run: RunFolder) -> CorrectionsPanel:
     with gr.Blocks(analytics_enabled=False):
         found.build_button()
         found.build()
+        found.wire(lambda event: None, *(gr.JSON() for _ in range(4)))
     return found
 
 
@@ -50,24 +51,27 @@ def kept(page: CorrectionsPanel) -> list[tuple[str, str, str]]:
 
 
 def test_an_answer_is_corrected_and_the_conversation_goes_on_from_it(page: CorrectionsPanel, run: RunFolder) -> None:
-    panel, text, *_ = page.opened(BASE, TUNED)
-    assert panel["visible"] and text == "Wet <b>arr</b>"
-    *_, said, train, base, tuned = page.saved("Water, arr!", BASE, TUNED, f"run:{run.id}", " Be brief. ")
-    assert "Corrections of Pirate" in said["value"] and "now 1 row." in said["value"] and train["visible"]
+    opened = page.opened(BASE, TUNED)
+    assert opened[page.panel]["visible"] and opened[page.text] == "Wet <b>arr</b>"
+    saved = page.saved("Water, arr!", BASE, TUNED, f"run:{run.id}", " Be brief. ")
+    notice = saved[page.notice]["value"]
+    assert "Corrections of Pirate" in notice and "now 1 row." in notice and saved[page.train]["visible"]
     assert kept(page) == [("Be brief.", "Water, arr!", "Wet <b>arr</b>")]
-    assert last_answer(tuned) == ([{"role": "user", "content": "Rain?"}], "Water, arr!") and base == gr.skip()
+    assert last_answer(saved[page.tuned]) == ([{"role": "user", "content": "Rain?"}], "Water, arr!")
+    assert page.base not in saved
 
 
 def test_of_two_answers_the_better_one_is_kept_and_stays(page: CorrectionsPanel, run: RunFolder) -> None:
     earlier = page.begin_again(None, TUNED)
     now = [TUNED[0], {"role": "assistant", "content": "Dry."}]
-    panel, _, known, choice, before, *_ = page.offered(earlier, now)
-    assert choice["visible"] and not panel["visible"] and "Wet &lt;b&gt;arr" in before
+    offered = page.offered(earlier, now)
+    known = offered[page.earlier]
+    assert offered[page.choice]["visible"] and not offered[page.panel]["visible"]
+    assert "Wet &lt;b&gt;arr" in offered[page.before]
     assert page.begin_again(known, now)["tries"] == 2, "the next one is drawn from another seed"
-    *_, tuned = page.preferred(False, known, BASE, now, f"run:{run.id}", "")
+    tuned = page.preferred(False, known, BASE, now, f"run:{run.id}", "")[page.tuned]
     assert last_answer(tuned)[1] == "Wet <b>arr</b>" and kept(page) == [("Rain?", "Wet <b>arr</b>", "Dry.")]
-    *_, said, _ = page.offered(earlier, TUNED)
-    assert "temperature" in said["value"], "the same answer again is no pair"
+    assert "temperature" in page.offered(earlier, TUNED)[page.notice]["value"], "the same answer again is no pair"
 
 
 BAD = (None, {"a": 1}, "run:", "run:../x", "run:gone", "base:../x", "adapter:gone")
@@ -80,9 +84,9 @@ def test_what_cannot_be_kept_is_a_sentence_and_the_conversation_stays(
     page: CorrectionsPanel, run: RunFolder, target: Any, text: str | None
 ) -> None:
     target = target.format(id=run.id) if isinstance(target, str) else target
-    *_, said, _, base, tuned = page.saved(text, BASE, TUNED, target, None)
-    assert "lg-bad" in said["value"] and base == tuned == gr.skip() and kept(page) == []
-    assert "lg-warn" in page.opened(None, [])[-2]["value"]
+    saved = page.saved(text, BASE, TUNED, target, None)
+    assert set(saved) == {page.notice} and "lg-bad" in saved[page.notice]["value"] and kept(page) == []
+    assert "lg-warn" in page.opened(None, [])[page.notice]["value"]
 
 
 @pytest.mark.parametrize(

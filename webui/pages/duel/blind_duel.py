@@ -18,7 +18,7 @@ from core.errors import ChatError, GarageError
 from core.judges.judge import is_right
 from core.judges.specs import ExactJudge
 from webui.kit.html import Html, join, muted, notice, tag
-from webui.kit.live import AT_ONCE, CONTROL, LAST, QUIET, LivePart, Update, shown
+from webui.kit.live import AT_ONCE, CONTROL, LAST, QUIET, LivePart, Update, Updates, shown
 from webui.kit.wording import Wording
 from webui.pages.duel.contenders import Contender, two_of
 from webui.server.set_file import QUESTIONS, address
@@ -105,16 +105,14 @@ class BlindDuel:
 
     # ---- handlers -------------------------------------------------------------------------------------------------
     def recall(self, own: object) -> str:
-        """Add questions of earlier conversations. Inputs: own questions. Outputs: the same, followed by the first
-        questions of conversations, the newest first."""
+        """Return own questions, followed by the first questions of earlier conversations, the newest first."""
         own_questions = [prompt.question for prompt in own_prompts(own)] if isinstance(own, str) else []
         questions = first_questions(Conversations(self.services.workspace).find())
         more = [question for question in questions if len(question) <= MAX_CHARACTERS and question not in own_questions]
         return "\n".join([*own_questions, *more[: max(0, COUNTS[-1] - len(own_questions))]])
 
     def read(self, file: str | None) -> Update:
-        """Read the file of questions. Inputs: file. Outputs: a summary of its questions, or the error, beside the
-        field."""
+        """Read the file of questions, and return a summary of them, or the error."""
         w = self.w
         try:
             prompts = _own_prompts(file, "")
@@ -136,11 +134,10 @@ class BlindDuel:
         file: object,
         length: object,
         *rest: object,
-    ) -> Iterator[list[object]]:
+    ) -> Iterator[Updates]:
         """Answer all questions, then show the first pair; showing pairs earlier would reveal the models by their speed.
 
         Inputs: target, checkpoint, count, own questions, a file of them, longest answer, the fields of both, voter.
-        Outputs: the view, again as answers arrive.
         """
         fields, voter = rest[:-1], rest[-1]
         w, services = self.w, self.services
@@ -158,9 +155,8 @@ class BlindDuel:
             return
         yield self._next(comparison, _voter(voter))
 
-    def vote(self, opened: object, at: object, verdict: Verdict, voter: object) -> list[object]:
-        """Store a verdict on the prompt that is due for this voter. Inputs: comparison, prompt, voter. Outputs: the
-        view: the next prompt, or the result."""
+    def vote(self, opened: object, at: object, verdict: Verdict, voter: object) -> Updates:
+        """Store a verdict on the prompt that is due for this voter, and show the next prompt, or the result."""
         try:
             comparison = PromptComparison.open(self.services.workspace, str(opened))
             if comparison.missing():
@@ -172,8 +168,7 @@ class BlindDuel:
             return self._view(None, None, notice(self.w.render(error.message)))
 
     def keep_pairs(self, opened: object) -> Update:
-        """Inputs: comparison. Outputs: kept. Adds all voters' verdicts as pairs to the dataset of the run's
-        corrections."""
+        """Add all voters' verdicts as pairs to the dataset of the run's corrections, and return the notice."""
         w, services = self.w, self.services
         try:
             comparison = PromptComparison.open(services.workspace, str(opened))
@@ -218,8 +213,8 @@ class BlindDuel:
         )
 
     # ---- drawing --------------------------------------------------------------------------------------------------
-    def _next(self, comparison: PromptComparison, voter: str) -> list[object]:
-        """Return outputs with the voter's next question, or with the result."""
+    def _next(self, comparison: PromptComparison, voter: str) -> Updates:
+        """Return the updates that show the voter's next question, or the result."""
         w, at = self.w, comparison.next_for(voter)
         if at is None:
             return self._view(comparison.id, None, Html(""), result=self._result(comparison, voter))
@@ -311,8 +306,9 @@ class BlindDuel:
         question: str = "",
         answers: str = "",
         result: str = "",
-    ) -> list[object]:
-        """Return the values of all outputs. at: index of the prompt that is shown; None hides the question."""
+    ) -> Updates:
+        """Return the updates of everything but the fields. at: index of the prompt that is shown; None hides the
+        question."""
         if opened and not writing:
             link = tag(
                 "a",
@@ -322,9 +318,19 @@ class BlindDuel:
                 id="duel-save",
             )
             status = join([status, tag("p", link)])
-        return [opened, at, gr.update(visible=not writing), gr.update(visible=writing), status,
-            gr.update(visible=at is not None), question, answers, shown(result), gr.update(visible=bool(result)),
-            shown("")]  # fmt: skip
+        return {
+            self.opened: opened,
+            self.at: at,
+            self.begin: gr.update(visible=not writing),
+            self.halt: gr.update(visible=writing),
+            self.status: status,
+            self.stage: gr.update(visible=at is not None),
+            self.question: question,
+            self.answers: answers,
+            self.result: shown(result),
+            self.pairs: gr.update(visible=bool(result)),
+            self.kept: shown(""),
+        }
 
 
 def _beside(parts: Iterable[tuple[str, str]]) -> Html:
