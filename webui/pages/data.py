@@ -168,8 +168,7 @@ class DataPage:
 
     # ---- handlers -------------------------------------------------------------------------------------------------
     def entered(self, id: object) -> Update:
-        """Inputs: sets. Outputs: sets. If no dataset was chosen yet, choose the person's newest, else the first
-        sample."""
+        """If no dataset was chosen yet, choose the person's newest, else the first sample."""
         return gr.skip() if id else self._first()
 
     def _first(self) -> Update:
@@ -181,7 +180,7 @@ class DataPage:
         return {self.parting.others: gr.update(value=[]), self.notice: shown(""), **self.row.closed()}
 
     def open_row(self, pressed: object) -> Updates:
-        """Open a row in the editor. Inputs: {set, number}, 0 for a new row. Outputs: notice and the row's editor."""
+        """Open a row in the editor. pressed: {set, number}, 0 for a new row."""
         id, number = (pressed.get(name) for name in ("set", "number")) if isinstance(pressed, dict) else ("", None)
         if not isinstance(id, str) or not isinstance(number, int):  # not sent by this page
             return self.row.closed()
@@ -207,7 +206,7 @@ class DataPage:
         return None, {self.notice: shown(message), self.sets: gr.update(choices=self._choices(), value=added)}
 
     def copied(self, id: str) -> Updates:
-        """Copy a dataset under a new name. Inputs: sets. Outputs: notice, sets, with the copy chosen."""
+        """Copy a dataset under a new name, and choose the copy."""
         store = self.services.datasets
         try:
             name = self.w.t("data_page.copy_name", name=samples.title(store.get(id), self.w))
@@ -218,7 +217,7 @@ class DataPage:
         return {self.notice: shown(message), self.sets: gr.update(choices=self._choices(), value=copy.id)}
 
     def deleted(self, id: object) -> Updates:
-        """Inputs: sets, null if the person did not confirm."""
+        """Delete a dataset; nothing if the person did not confirm, as id is None then."""
         if not isinstance(id, str) or not id:
             return {}
         message = outcome(self.w, lambda: self.services.datasets.delete(id), self.w.t("data_page.deleted"))

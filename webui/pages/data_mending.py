@@ -119,8 +119,8 @@ class Mending(Panel):
         return tag("button", label[:1].upper() + label[1:], type="button", class_="lg-repair", data_mend=mend)
 
     def mend(self, pressed: object) -> Update:
-        """Repair all rows with a problem, as one new version. Inputs: kind, action, argument, set, text for a
-        placeholder. Outputs: notice."""
+        """Repair all rows with a problem, as one new version, and return the notice. pressed: kind, action, argument,
+        set, text for a placeholder."""
         if not isinstance(pressed, list) or len(pressed) != 5 or not all(isinstance(each, str) for each in pressed):
             return shown(notice(self.w.t("data_page.stale"), "warn"))
         kind, action, argument, id, value = pressed

@@ -52,7 +52,7 @@ class Parting(Panel):
         return {self.column: gr.update(visible=True), self.others: gr.update(choices=others)}
 
     def joined(self, id: str, others: object) -> Updates:
-        """Join the chosen dataset with others into a new one. Inputs: sets, others. Outputs: those of `_made`."""
+        """Join the chosen dataset with others into a new one."""
         if not isinstance(others, list) or not others:
             return {self.notice: shown(notice(self.w.t("data_page.join_nothing")))}
 
@@ -64,8 +64,7 @@ class Parting(Panel):
         return self._made(make)
 
     def parted(self, id: str, validation: float | None, unit: object, seed: float | None) -> Updates:
-        """Split the chosen dataset into two new ones, `held` per cent or rows in the second. Inputs: sets, held, unit,
-        seed. Outputs: those of `_made`."""
+        """Split the chosen dataset into two new ones, `held` per cent or rows in the second."""
 
         def make() -> list[DatasetInfo]:
             store = self.services.datasets

@@ -191,8 +191,7 @@ class RowEditor(Panel):
         return self.show(id, 0, row, kind_of(row))
 
     def as_read(self, sent: object, model: object) -> Update:
-        """Return the opened row as tokens, marked as it would be trained. Inputs: opened, the model chosen in Train.
-        Outputs: tokens."""
+        """Return the opened row as tokens, marked as it would be trained. model: chosen in Train."""
         row: JsonObject = sent if isinstance(sent, dict) else {}
         id, number = row.get("set"), row.get("number")
         if not isinstance(id, str) or not isinstance(number, int) or not number:
@@ -211,8 +210,7 @@ class RowEditor(Panel):
 
     # ---- what is done ---------------------------------------------------------------------------------------------
     def saved(self, sent: object, first: object, second: object) -> Updates:
-        """Save the row, or add a new one. Inputs: opened, first, second. A row that another page has changed is shown
-        instead of overwritten."""
+        """Save the row, or add a new one. A row that another page has changed is shown instead of overwritten."""
         store, texts = self.services.datasets, (str(first or ""), str(second or ""))
 
         def act(id: str, number: int, kind: Kind, expected_mark: object) -> Change:
@@ -223,8 +221,6 @@ class RowEditor(Panel):
         return self._done(sent, act)
 
     def deleted(self, sent: object) -> Updates:
-        """Delete the row. Inputs: opened. Outputs: notice and the editor."""
-
         def act(id: str, number: int, kind: Kind, expected_mark: object) -> Change:
             current_row(self.services.datasets, id, number, expected_mark)
             return working.edit_rows(self.services.datasets, id, remove=[number])

@@ -42,7 +42,6 @@ class HelpPage(Panel):
         self.chapter.change(self.read, [self.chapter], [self.text], **AT_ONCE)
 
     def read(self, chapter: str) -> str:
-        """Inputs: chapter. Outputs: text."""
         return text_of(chapter if chapter in CHAPTERS else CHAPTERS[0], self.w.language)
 
 

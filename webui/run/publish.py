@@ -176,7 +176,7 @@ class PublishPanel:
         return {**self.forget(), self.notice: outcome(self.w, start), self.listed: None}
 
     def stop(self, opened: str | None) -> Update:
-        """Cancel all uploads of the run. Input: opened. Output: notice."""
+        """Cancel all uploads of the run, and return the notice."""
 
         def cancel() -> None:
             for result in self.services.exports.list(opened or ""):

@@ -214,8 +214,7 @@ class WayOut:
         )
 
     def describe(self, opened: str | None, where: Any, form: Any) -> Update:
-        """Describe a form of export. Inputs: opened, where, form. Output: about: the export's contents, needs, costs,
-        and the steps afterwards."""
+        """Describe a form of export: its contents, needs, costs, and the steps afterwards."""
         w, row = self.w, self._opened_row(opened)
         if row is None or form not in self.forms(where):
             return shown("")
@@ -308,8 +307,8 @@ class WayOut:
 
     # ---- buttons --------------------------------------------------------------------------------------------------
     def begin(self, opened: str | None, where: object, form: object, strength: object) -> Update:
-        """Start an export; refused while a run is at work. Inputs: opened, where, form, strength. Output: notice. The
-        chat's model is unloaded first, which its page shows."""
+        """Start an export, and return the notice; refused while a run is at work. The chat's model is unloaded first,
+        which its page shows."""
         services = self.services
         if form not in self.forms(where):
             return shown(notice(self.w.t("way_out.first_where"), "warn"))
@@ -329,7 +328,7 @@ class WayOut:
         return shown("")
 
     def cancel_all(self, opened: str | None) -> Update:
-        """Cancel the run's exports and its adding to Ollama. Input: opened. Output: notice."""
+        """Cancel the run's exports and its adding to Ollama, and return the notice."""
 
         def cancel() -> None:
             self.services.ollama.cancel()
@@ -340,8 +339,8 @@ class WayOut:
         return outcome(self.w, cancel)
 
     def act(self, pressed: object, request: gr.Request) -> Update:
-        """Carry out a button of a finished export: delete, open, ollama, lmstudio. Input: button and export. Output:
-        notice."""
+        """Carry out a button of a finished export (delete, open, ollama, lmstudio), and return the notice. pressed: the
+        button and the export's name."""
         act, _, name = pressed.partition(" ") if isinstance(pressed, str) else ("", "", "")
         exports = self.services.exports
         result = next((each for each in exports.list() if each.name == name), None)
