@@ -68,9 +68,9 @@ def test_the_result_of_a_run_is_one_sentence_on_its_page(chrome: Browser, app: k
     kit.expect(part.locator("[data-act=start]")).to_be_visible()
     evaluated(workspace, run)
 
-    kit.expect(part.locator(".ev-conclusion")).to_contain_text("over a prompt with examples")
+    kit.expect(part.locator(".ev-conclusion")).to_contain_text("over the base model with examples")
     kit.expect(part.locator(".ev-share")).to_have_count(5)
-    kit.expect(part.locator(".ev-share").nth(1)).to_contain_text("20 / 40")
+    kit.expect(part.locator(".ev-share").nth(1)).to_contain_text("50 % (20 of 40)")
     kit.assert_accessible(page, "evaluated-phone")
     page.set_viewport_size(kit.DESKTOP)
     kit.assert_accessible(page, "evaluated")

@@ -106,6 +106,8 @@ def _notes(table: Table, w: Wording) -> Iterator[str]:
     """Yield how answers were judged, then the notes, in which contestants have their names of this page."""
     kinds = dict.fromkeys((prompt.judge or table.judge).kind for prompt in table.evaluation.lineup.prompts)
     yield w.t("evaluation_view.judged", how=[msg(f"evaluation_view.judge_{kind}") for kind in kinds])
+    if not _is_graded(table):
+        yield w.t("evaluation_view.lines")
     names = {one.label: name_of(one, w) for one in table.contestants}
     for note in table.notes():
         label = note.params.get("label")
@@ -113,14 +115,19 @@ def _notes(table: Table, w: Wording) -> Iterator[str]:
         yield w.render(note.model_copy(update={"params": params}))
 
 
+def _is_graded(table: Table) -> bool:
+    return any(0 < score < 1 for at in range(len(table.contestants)) for score in table.scores(at))
+
+
 def _share(table: Table, place: int, w: Wording) -> Html:
     """Return a contestant's bar: its right answers with their 95 % interval, or its mean score if some are graded."""
     share, scores = table.share(place), table.scores(place)
-    is_graded = any(0 < score < 1 for at in range(len(table.contestants)) for score in table.scores(at))
+    is_graded = _is_graded(table)
     mean = sum(scores) / len(scores) if scores else 0.0
     low, high = share.interval
     line = share_bar(mean, None if is_graded else share.interval)
-    text = w.t("evaluation_view.score", percent=round(100 * mean)) if is_graded else f"{share.right} / {share.count}"
+    values = {"percent": round(100 * mean), "right": share.right, "count": share.count}
+    text = w.t("evaluation_view.score" if is_graded else "evaluation_view.score_of", **values)
     about = "" if is_graded else w.t("evaluation_view.interval", low=round(100 * low), high=round(100 * high))
     kind = "ev-share lg-win-now" if place == table.tuned else "ev-share"
     return tag("div", tag("span", name_of(table.contestants[place], w)), line, tag("strong", text), class_=kind,

@@ -95,7 +95,9 @@ def test_the_sentence_names_the_best_rival_and_the_interval() -> None:
     sentence = conclusion({"base": [0.0] * 40, "prompt": [1.0] * 20 + [0.0] * 20}, [1.0] * 35 + [0.0] * 5)
     pair = compare([1.0] * 20 + [0.0] * 20, [1.0] * 35 + [0.0] * 5)
     low, high = round(100 * pair.low), round(100 * pair.high)
-    assert str(sentence) == f"Fine-tuning brings 38 points over the best prompt (95 %: {low} to {high})."
+    interval = f"(95 % interval: {low} to {high})."
+    brings = "Fine-tuning brings 38 percentage points over the base model with the best prompt"
+    assert str(sentence) == f"{brings} {interval}"
     assert 20 <= low < 38 < high <= 55
 
 

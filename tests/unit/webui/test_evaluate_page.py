@@ -99,7 +99,7 @@ def test_the_judge_is_shown_on_five_rows_before_there_are_answers(place: Evaluat
     mine = own_set(space, 8)
     html = drawn(place, questions=f"set:{mine.name}")
     trial = html[html.index("ep-trial") :]
-    assert html.count('data-act="start"') == 1 and "names the expected label only (proposed)" in html
+    assert html.count('data-act="start"') == 1 and "names the expected label and no other (proposed)" in html
     assert trial.count("<tr>") == 1 + 5, "its head and five rows"
     assert trial.count("ev-cell ev-right") == 5 and trial.count("ev-cell ev-wrong") == 5
     exact = drawn(place, questions=f"set:{mine.name}", judge="similarity")
@@ -263,10 +263,11 @@ def test_another_judge_judges_the_answers_that_are_there(
     mine = own_set(space)
     evaluated(space, run, mine)
     fields = {"questions": f"set:{mine.name}"}
-    assert "ep-trial" not in drawn(place, **fields) and "names the expected label only" in drawn(place, **fields)
+    html = drawn(place, **fields)
+    assert "ep-trial" not in html and "names the expected label and no other" in html
     assert press(place, "judge", fields | {"judge": "length"}) == {"said": ""}
     html = drawn(place, **fields)
-    assert 'value="length" selected' in html and "3 / 3" in html
+    assert 'value="length" selected' in html and "100 % (3 of 3)" in html
 
 
 def test_a_vote_and_a_bad_answer_are_one_press_each(place: EvaluatePlace, space: Workspace, run: RunFolder) -> None:

@@ -179,7 +179,7 @@ def test_the_section_begins_with_a_button_and_ends_with_a_link_to_the_answers(sp
     html = section(space, run)
     assert "An answer is right if it is the expected one." in html
     assert "data-act" not in html and f'data-page="evaluate" data-model="run:{run.id}"' in html
-    assert [f">{right} / 12<" in html for right in (1, 2, 10)] == [True] * 3
+    assert [f"({right} of 12)<" in html for right in (1, 2, 10)] == [True] * 3
 
 
 def test_what_an_earlier_run_had_right_and_this_one_has_not_is_named(space: Workspace, run: RunFolder) -> None:
@@ -201,7 +201,7 @@ def test_answers_that_are_missing_are_counted_beside_the_button(space: Workspace
 def test_graded_answers_show_their_mean_and_no_interval(space: Workspace, run: RunFolder) -> None:
     evaluated(space, run, SimilarityJudge(), TEXTS)
     html = section(space, run)
-    assert " / 12" not in html and "<b style" not in html and " %</strong>" in html
+    assert " of 12)" not in html and "<b style" not in html and " %</strong>" in html
 
 
 def test_a_run_that_waits_in_a_held_queue_is_no_training(

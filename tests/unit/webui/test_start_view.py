@@ -98,7 +98,7 @@ def test_a_dataset_can_be_tried_without_fine_tuning_and_the_result_stays_beside_
         if number == 0:
             assert "lg-quiet" not in view.draw_links("starter", data), "not while answers are missing"
     done = view.draw_links("starter", data)
-    assert "the best prompt has 10 of 20 right" in done and "data-start" not in done
+    assert "the base model with the best prompt has 10 of 20 right" in done and "data-start" not in done
     assert "right" not in view.draw_links("base/other", data)
 
 
