@@ -345,7 +345,7 @@ def unwritable_reason(folder: Path) -> str | None:
 
 @contextlib.contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Turn a disk error during a person's request into a RunError with a sentence."""
+    """Context manager: turn a disk error during a person's request into a RunError with a sentence."""
     try:
         yield
     except OSError as error:

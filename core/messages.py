@@ -100,7 +100,7 @@ def _as_json(value: object) -> object:
     return str(value)
 
 
-def read_yaml(path: Path) -> Any:
+def unpacked_yaml(path: Path) -> Any:
     """Return what a YAML file holds, packed or not; {} for an empty one."""
     content = path.read_bytes()
     return yaml.load(bz2.decompress(content) if path.suffix == PACKED else content, YAML_LOADER) or {}
@@ -114,14 +114,14 @@ class Catalogue:
         core's single-file languages; in a release TOGETHER has most of them."""
         self._sentences: dict[str, dict[str, str]] = {language: {} for language in LANGUAGES}
         for folder in folders:
-            together = read_yaml(folder / TOGETHER) if (folder / TOGETHER).exists() else {}
+            together = unpacked_yaml(folder / TOGETHER) if (folder / TOGETHER).exists() else {}
             for language in LANGUAGES:
                 self._add(language, together.get(language, {}))
                 for path in sorted((folder / language).glob("*.yaml")):
-                    self._add(language, {path.stem: read_yaml(path)})
+                    self._add(language, {path.stem: unpacked_yaml(path)})
         for language in LANGUAGES:
             for single_file in CORE_LOCALES.glob(f"{language}.yaml"):
-                self._add(language, read_yaml(single_file))
+                self._add(language, unpacked_yaml(single_file))
 
     def _add(self, language: str, sections: Mapping[str, Mapping[str, str]]) -> None:
         for name, entries in sections.items():

@@ -199,6 +199,7 @@ def _sorted(source: Source, limits: Limits) -> Iterator[_Message | Problem | Omi
                 if ids and not any(has_value(item.value.get(name)) for name in ids):
                     yield Omission("chat", "nowhere")
                     continue
+                # a separator that no id holds: 1 and 23 are another conversation than 12 and 3
                 conversation = "\x1f".join(str(item.value.get(name)).strip() for name in ids)
                 place, rank = _place(item.value, columns, message.when), _rank(item.value.get(columns.rank or ""))
                 number = -number if columns.newest_first else number
