@@ -72,8 +72,8 @@ class DownloadsCard(Panel):
         poller.after(self.list.select(self.act, [self.pressed], [self.notice], js=PRESSED, **EACH, **CONTROL))
 
     def act(self, pressed: object) -> Update:
-        """Carry out the pressed button on its download. Input: the button's data (act, repo, revision) as JSON. Output:
-        notice."""
+        """Carry out the pressed button on its download, and return the notice. pressed: its data (act, repo, revision)
+        as JSON."""
         try:
             button = json.loads(pressed) if isinstance(pressed, str) and pressed else {}
             act_on(self.services, button if isinstance(button, dict) else {})

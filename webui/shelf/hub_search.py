@@ -42,7 +42,7 @@ class HubSearch:
         return self.results.select(None, None, [model], js=CHOSEN, **QUIET)
 
     def search_hub(self, memory: object, words: object, model: object, cards: object = ()) -> Update:
-        """Inputs: plan-for, words, model, cards. Outputs: results."""
+        """Search the Hub for models, and return them as rows, or the error."""
         text = words if isinstance(words, str) else ""
         try:
             models = search(text)

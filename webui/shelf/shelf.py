@@ -88,7 +88,7 @@ class ModelShelf:
         model: object,
         cards: object = (),
     ) -> Html:
-        """Inputs: plan-for, words, fitting, sell, language, model, cards. Outputs: shown."""
+        """Return the models that fit these wishes, as rows."""
         wish = Wish(
             fits=fitting is True,
             sell=sell is True,
