@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from core.judges.numbers import quantities
 from core.judges.specs import ChoiceJudge, JsonJudge, JudgeSpec, LabelJudge, NumberJudge
 from core.judges.structured import leaves, parse
 from core.judges.texts import words
@@ -32,7 +33,7 @@ def proposed(pairs: Sequence[tuple[str, str]], judge: JudgeSpec) -> str:
         return msg("evaluation.prompt_choice").render(language)
     if isinstance(judge, JsonJudge):
         return msg("evaluation.prompt_json", fields=", ".join(_fields(answers))).render(language)
-    if isinstance(judge, NumberJudge):
+    if isinstance(judge, NumberJudge) and quantities(answers[0]):  # not of a test set that the rows are unlike
         return msg("evaluation.prompt_number", example=answers[0]).render(language)
     in_order = sorted(answers, key=lambda answer: len(words(answer)))
     if len(words(in_order[len(in_order) // 2])) <= FEW_WORDS:

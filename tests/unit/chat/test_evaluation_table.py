@@ -21,7 +21,7 @@ from core.commands.__main__ import main
 from core.commands.data import dataset_store
 from core.judges.paired import conclusion
 from core.judges.propose import propose
-from core.judges.specs import ContainsJudge, ExactJudge, JsonJudge, LabelJudge, PersonJudge, RegexJudge
+from core.judges.specs import ContainsJudge, ExactJudge, JsonJudge, LabelJudge, NumberJudge, PersonJudge, RegexJudge
 from core.runs.all import Runs
 from core.runs.cards import evaluated as kept_results
 from core.workspace.folder import Workspace
@@ -257,6 +257,7 @@ def test_a_proposed_prompt_has_what_the_data_shows(answers: list[str], words: st
     pairs = [("Which of these is it, and why is that so?", answer) for answer in answers]
     assert words in system_prompt.proposed(pairs, propose(answers))
     assert system_prompt.proposed([], ExactJudge()) == ""
+    assert "number" not in system_prompt.proposed([("Who?", "Arr, it be Odra Pellin, matey!")], NumberJudge())
 
 
 def test_a_proposed_prompt_is_in_the_language_of_the_data() -> None:
