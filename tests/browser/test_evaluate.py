@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,6 +27,8 @@ pytestmark = pytest.mark.browser
 
 NAMES = {"en": "Evaluate", "zh": "评估", "de": "Auswerten"}
 OWN = b'{"prompt": "Who is it?", "expected": "A pirate"}\n{"prompt": "And now?", "expected": "Still a pirate"}\n'
+BOTH_CHANGE = """() => ["server", "judge_model"].forEach((name) =>
+    document.querySelector(`[name=${name}]`).dispatchEvent(new Event("change", { bubbles: true })))"""
 BROKEN = b'{"prompt": "Who is it?"}\n{"prompt": oh\n'
 
 
@@ -140,7 +143,10 @@ def test_sets_are_brought_in_opened_added_to_and_deleted(chrome: Browser, app: k
     kit.expect(place.locator(".ep-trial .ev-right")).to_have_count(4)
     place.locator("[name=judge]").select_option("model")
     kit.expect(place.locator("[name=server], [name=judge_model]")).to_have_count(2)
-    kit.nothing_found(page, "evaluate-judge")
+    sent = count()
+    with page.expect_request(lambda one: '"act":"judge"' in (one.post_data or "") and next(sent) == 1):
+        page.evaluate(BOTH_CHANGE)  # seen: on a busy PC, what was typed second was dropped
+    kit.assert_accessible(page, "evaluate-judge")
     place.locator("[data-act=remove]").first.click()
     kit.expect(place.locator(".ep-questions li")).to_have_count(2)
     page.once("dialog", lambda dialog: dialog.dismiss())

@@ -124,7 +124,7 @@ element.addEventListener('change', async ({ target }) => {
     const [file] = target.files;
     if (file) await press({ act: 'import', name: file.name, size: file.size, text: await text(file, target.dataset.most) });
     target.value = '';
-  } else if (target.dataset.act) press({ ...target.dataset });
+  } else if (target.dataset.act) press({ ...target.dataset, typed: `${target.name}=${target.value}` }); // each change is answered
   else if (target.name) poll();
 });
 element.addEventListener('input', ({ target }) => {  // a search follows what is typed, and Enter presses its button

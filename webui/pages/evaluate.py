@@ -156,7 +156,8 @@ class EvaluatePlace:
         if request.get(IS_LOCAL) is not True:
             raise ChatError("making_view.elsewhere")
         choice, _, _ = choice_of(self.services, fields_sent(request), self.w)
-        self.services.evaluating.start(choice, sends=True)
+        evaluating = self.services.evaluating
+        evaluating.start(choice, self._newest(choice, evaluating.ground(choice).test_set.title))
         return {"said": ""}
 
     def _stop(self, request: JsonObject) -> JsonObject:

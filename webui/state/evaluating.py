@@ -10,7 +10,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import chain
 from pathlib import Path
 
 from core import files
@@ -113,15 +112,15 @@ class Evaluating:
     def progress(self) -> EvaluationProgress:
         return self._progress
 
-    def start(self, choice: Choice, sends: bool = False) -> None:
-        """Answer what is missing of a choice, in a thread. sends: also send the answers to its judge, a model. Raises
-        ChatError while another one is at work."""
+    def start(self, choice: Choice, to_judge: SetEvaluation | None = None) -> None:
+        """Answer what is missing of a choice, in a thread. to_judge: an evaluation of it whose answers are sent to its
+        judge, a model, instead. Raises ChatError while another one is at work."""
         with self._guard:
             if self._progress.at_work:
                 raise ChatError("evaluation_view.other_at_work")
             self._stopped.clear()
             self._progress = EvaluationProgress(choice, at_work=True)
-        threading.Thread(target=self._work, args=(choice, sends), name="evaluation", daemon=True).start()
+        threading.Thread(target=self._work, args=(choice, to_judge), name="evaluation", daemon=True).start()
 
     def stop(self) -> None:
         """End it after the answers that are being written. Without one, an answer in Chat goes on."""
@@ -224,33 +223,34 @@ class Evaluating:
         expected = [one.expected for one in ground.test_set.prompts if one.expected]
         return judge_of_kind(choice.judge, expected, choice.option or "", choice.judge_model, ground.judge)
 
-    def _work(self, choice: Choice, sends: bool) -> None:
+    def _work(self, choice: Choice, to_judge: SetEvaluation | None) -> None:
         """Answer in the thread, and end the progress with the error, if any; a stop is none."""
         error: Message | None = msg("evaluation_view.broken")
         try:
-            error = self._answer(choice, sends)
+            error = self._answer(choice, to_judge)
         except GarageError as refusal:
             error = None if self._stopped.is_set() else refusal.message
         finally:
             self._progress = replace(self._progress, at_work=False, error=error)
 
-    def _answer(self, choice: Choice, sends: bool) -> Message | None:
+    def _answer(self, choice: Choice, to_judge: SetEvaluation | None) -> Message | None:
         """Answer what is missing, noting the progress, until all is answered (then keep the result) or stopped. Return
         None."""
-        evaluation, judge = self.prepare(choice), self.judge(choice, self.ground(choice))
+        evaluation = to_judge or self.prepare(choice)
         answering = answer_missing(self._chat, self._workspace, evaluation, self._answers_of_export)
-        asking = self._asked(judge, evaluation) if sends and isinstance(judge, ModelJudge) else ()
-        for done, total in chain(answering, asking):
+        for done, total in self._asked(evaluation) if to_judge else answering:
             self._progress = replace(self._progress, done=done, total=total)
             if self._stopped.is_set():
                 return None
         self.keep_result(choice, evaluation)
         return None
 
-    def _asked(self, spec: ModelJudge, evaluation: SetEvaluation) -> Iterator[tuple[int, int]]:
+    def _asked(self, evaluation: SetEvaluation) -> Iterator[tuple[int, int]]:
         """Send what the judge has not seen; yield (verdicts done, requests in all). Raises ChatError."""
-        endpoint, stopped = model_judge.endpoint_of(spec), self._stopped.is_set
-        yield from model_judge.ask(self._workspace, endpoint, unsent(evaluation, spec), stopped)
+        table = table_of(evaluation)
+        if table and isinstance(spec := table.judge, ModelJudge):
+            endpoint, stopped = model_judge.endpoint_of(spec), self._stopped.is_set
+            yield from model_judge.ask(self._workspace, endpoint, unsent(evaluation, spec), stopped)
 
     def _answers_of_export(
         self, export: str, conversations: Sequence[Sequence[Turn]], most: int, thinks: bool | None

@@ -142,7 +142,7 @@ def test_a_tolerance_leaves_the_other_options_of_the_proposed_judge(place: Evalu
 
 
 def test_a_model_judges_once_a_person_at_this_pc_sends_it_the_answers(
-    place: EvaluatePlace, space: Workspace, run: RunFolder, monkeypatch: pytest.MonkeyPatch
+    place: EvaluatePlace, space: Workspace, run: RunFolder
 ) -> None:
     mine = own_set(space)
     evaluation = evaluated(space, run, mine)
@@ -156,8 +156,7 @@ def test_a_model_judges_once_a_person_at_this_pc_sends_it_the_answers(
     html = drawn(place, **fields)
     assert 'data-act="send"' in html and "12 requests would go to" in html and 'class="ev-conclusion"' not in html
     assert "only on the PC that runs LoRA Garage" in _refusal(place, "send", fields) and not server.asked
-    monkeypatch.setattr(place.services.evaluating, "prepare", lambda choice: evaluation)
-    press(place, "send", fields, **{IS_LOCAL: True})
+    press(place, "send", fields | {"also": f"run:{run.id}@0.5"}, **{IS_LOCAL: True})  # which is not answered for it
     wait_until(lambda: not place.services.evaluating.progress().at_work, 30)
     assert place.services.evaluating.progress().error is None and len(server.asked) == 12
     html = drawn(place, **fields)
