@@ -15,6 +15,7 @@ from core.chat.client import ChatClient
 from core.chat.comparison import Contestant, PromptComparison, same_beginning
 from core.chat.contest import answer_missing
 from core.chat.prompts import Prompt, prompts_of, prompts_of_file
+from core.chat.questions import target_of
 from core.commands.data import dataset_store
 from core.commands.hub_sets import data
 from core.commands.terminal import (
@@ -27,7 +28,8 @@ from core.commands.terminal import (
     progress_on_terminal,
     say,
 )
-from core.errors import ChatError, RecipeError
+from core.errors import ChatError, ModelError, RecipeError
+from core.export import weighted_sum
 from core.export.exports import Exports
 from core.export.llamacpp.answers import answers
 from core.export.records import QUANTS
@@ -35,7 +37,7 @@ from core.files import JsonObject
 from core.messages import Message, msg, terminal_language
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
-from core.workspace.folder import Workspace
+from core.workspace.folder import Workspace, expand
 
 
 @app.command()
@@ -89,6 +91,39 @@ def generate_answers(space: Workspace, comparison: PromptComparison, as_json: bo
                 show(msg("compare.progress", done=done, wanted=total))
     finally:
         chat.unload()
+
+
+@app.command("sum")
+def sum_of(
+    adapters: Annotated[
+        list[str], typer.Argument(help="Two runs with the same base, each weighted: RUN@0.7 OTHER@0.5.")
+    ],
+    out: Annotated[Path, typer.Option(help="The folder to create, with one adapter in PEFT's format.")],
+    rank: Annotated[
+        int | None,
+        typer.Option(help="Approximate at this rank (svd). Default: exact, with the sum of both ranks (cat)."),
+    ] = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the weighted sum of two runs' adapters as one adapter, exactly or at a lower rank."""
+    space = Workspace.open(workspace)
+    if len(adapters) != 2 or any(map(_is_base, adapters)):
+        raise RecipeError("summed.two")
+    first, second = (
+        weighted_sum.WeightedAdapter(
+            target_of(Runs(space).get(one.run), one.checkpoint).adapter or Path(), one.strength
+        )
+        for one in named_contestants(space, adapters)
+    )
+    folder = expand(str(out))
+    try:
+        made = weighted_sum.write((first, second), folder, rank)
+    except OSError as error:
+        raise ModelError("summed.cannot_write", folder=str(folder), reason=error.strerror or str(error)) from error
+    print_json({"folder": str(folder), "rank": made}) if as_json else say(
+        msg("summed.done", folder=str(folder), rank=made)
+    )
 
 
 @data.command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from core import files
 from core.chat.comparison import Contestant
 from core.chat.evaluation import model_judge, sets, system_prompt
 from core.chat.evaluation.evaluation import EXAMPLES, SetEvaluation
@@ -27,6 +29,7 @@ from core.chat.evaluation.of_run import (
     keep_result,
 )
 from core.chat.evaluation.table import Table, judge_for, judge_of_kind, unsent
+from core.chat.questions import target_of
 from core.commands.comparing import generate_answers, named_contestants
 from core.commands.data import dataset_id, dataset_store
 from core.commands.terminal import (
@@ -46,7 +49,9 @@ from core.judges.specs import JudgeSpec, ModelJudge
 from core.messages import Message, msg, terminal_language
 from core.recipe import Recipe
 from core.runs.all import Runs
+from core.runs.cards import benchmarked
 from core.runs.folder import RunFolder
+from core.system import programs
 from core.values import width
 from core.workspace.folder import Workspace
 
@@ -132,6 +137,41 @@ def evaluate(
     if why:
         raise why
     _fail_below(table, fail_below)
+
+
+@app.command()
+def benchmark(
+    run: Annotated[str, typer.Argument(help="A run: its id or name.")],
+    tasks: Annotated[str, typer.Option(help="Tasks of lm-eval. Default: two short ones.")] = "arc_easy,piqa",
+    rows: Annotated[int | None, typer.Option(min=1, help="Questions of each task. Default: all.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="Tasks of your own: a folder of lm-eval's YAML files.")] = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a run and its base in known benchmarks by lm-eval (pip install lm_eval): did it forget anything?"""
+    space = Workspace.open(workspace)
+    of_run = Runs(space).find(run)
+    target = target_of(of_run)
+    request = {
+        "model_id": target.model_id, "revision": target.revision, "adapter": str(target.adapter),
+        "four_bit": target.four_bit, "eight_bit": target.eight_bit, "tasks": tasks.split(","), "limit": rows,
+        "include": str(folder.absolute()) if folder else None,
+    }  # fmt: skip
+    with tempfile.TemporaryDirectory(dir=space.cache) as work:
+        files.replace_json(Path(work) / "request.json", request)
+        module, log = "core.chat.evaluation.benchmark_worker", Path(work) / "log"
+        paths = [str(space.root), *(str(Path(work) / name) for name in ("request.json", "answer.json"))]
+        _, tail = programs.run(["-m", module, *paths], log, lambda: None)
+        answer = files.read_object(Path(work) / "answer.json")
+    if "results" not in answer:
+        refused = answer.get("refused")
+        reason = msg("evaluation.benchmark_failed", reason=programs.last_line(tail))
+        raise ChatError(Message.model_validate(refused) if refused else reason)
+    benchmarked.write(of_run, results := benchmarked.results_of(answer["results"]))
+    if as_json:
+        print_json([one.model_dump() for one in results])
+    else:
+        print("\n".join(one.sentence.render(terminal_language()) for one in results))
 
 
 def _judge(name: str, model: str, expected: Sequence[str]) -> JudgeSpec:

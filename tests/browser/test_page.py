@@ -107,9 +107,13 @@ def test_used_pages_are_accessible_in_light_and_dark(chrome: Browser, app: kit.A
 
 def test_what_was_chosen_in_chat_and_deleted_since_is_said(chrome: Browser, app: kit.App, workspace: Workspace):
     """Seen: the field empty, and at whatever was pressed gradio's "is not in the list of choices", in English."""
-    chosen, newest = (trained(workspace, name) for name in ("chosen", "newest"))
+    chosen, second, newest = (trained(workspace, name) for name in ("chosen", "second", "newest"))
     page, watch = kit.open_page(chrome, app)
-    target, notice = page.locator("#chat-target input"), page.locator("#chat-notice")
+    target, notice, other = (
+        page.locator("#chat-target input"),
+        page.locator("#chat-notice"),
+        page.locator("#chat-second-run input"),
+    )
     kit.go_to_tab(page, "Chat")
 
     def choose(field: Locator, name: str) -> None:
@@ -128,10 +132,15 @@ def test_what_was_chosen_in_chat_and_deleted_since_is_said(chrome: Browser, app:
     kit.expect(target).to_have_value(re.compile("newest"))
     offer = "now => loraGarageDuel.offered(now, 'run:newest\\nrun:chosen') ?? null"
     assert page.evaluate(offer, "run:chosen") == "run:newest"
-    assert page.evaluate(offer, "run:other") is None, "chosen since, while the offer was on its way"
+    assert page.evaluate(offer, "run:second") is None, "chosen since, while the offer was on its way"
     choose(target, "newest")
     kit.unfold(page, "#chat-settings")
+    choose(other, "second")
+    delete(second, other)
     page.locator("#chat-message textarea").fill("Hello?")
+    page.locator("#chat-send").click()
+    kit.expect(notice).to_contain_text("The second adapter that was chosen is no longer here")
+    choose(other, "none")
     delete(newest, target)
     page.locator("#chat-load").click()
     kit.expect(notice).to_contain_text("The model that was chosen is no longer here")

@@ -66,8 +66,8 @@ Stable elem_ids (CSS `#id`); the page is / in English and /zh in Chinese:
                 #chat-conversation-really,
                 #chat-settings (accordion) > #chat-precision, #chat-load,
                 #chat-system, #chat-temperature, #chat-top-p, #chat-max-new-tokens,
-                #chat-thinking (radio: trained, on, off; where the template knows it), #chat-seed;
-                details.lg-thought, details.lg-call in an answer
+                #chat-thinking (radio: trained, on, off; where the template knows it), #chat-seed, #chat-second-run,
+                #chat-second-strength; details.lg-thought, details.lg-call in an answer
                 blind: #duel-about, #duel-begin, #duel-contenders > #duel-first, #duel-second (each with -checkpoint,
                 -strength, -precision), #duel-own, #duel-asked-in-chat,
                 #duel-file, #duel-file-said, #duel-length; #duel-said, #duel-save, #duel-asked, #duel-answers,

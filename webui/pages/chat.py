@@ -39,6 +39,7 @@ from webui.pages.conversations import CHOSEN, OFFERED, OPENED, TAKEN, Conversati
 from webui.pages.corrections import CLOSES, CorrectionsPanel
 from webui.pages.duel.blind_duel import BlindDuel
 from webui.pages.page_around import PageAround
+from webui.run.second_adapter import SecondAdapter
 from webui.state.services import Services
 
 LOAD_POLL_S = 0.1
@@ -83,6 +84,7 @@ class ChatPage:
         self.services, self.w = services, wording
         self.duel = BlindDuel(services, wording)
         self.corrections = CorrectionsPanel(services, wording)
+        self.second = SecondAdapter(services, wording)
         self.shelf = ConversationShelf(services, wording, self._targets, self._settled)
 
     # ---- widgets --------------------------------------------------------------------------------------------------
@@ -105,6 +107,7 @@ class ChatPage:
             with gr.Accordion(w.t("chat_page.settings"), open=False, elem_id="chat-settings"):
                 self._build_load()
                 self._build_settings(snapshot.chat.thinks is not None)
+                self.second.build(snapshot.rows)
             self.shelf.build()
         with gr.Column(elem_classes="lg-card", elem_id="chat-room"):
             self.empty = gr.HTML(
@@ -178,7 +181,7 @@ class ChatPage:
 
     # ---- what follows the clock -----------------------------------------------------------------------------------
     def parts(self) -> list[LivePart]:
-        """Return the parts that update with the clock: status, thinking, blind test, and the models to
+        """Return the parts that update with the clock: status, thinking, second adapter, blind test, and the models to
         choose from."""
         return [
             LivePart(
@@ -186,6 +189,7 @@ class ChatPage:
                 lambda context: gr.update(value=status_line(context.snapshot.chat, self.w, context.snapshot.busy)),
             ),
             LivePart(self.thinking, lambda context: gr.update(visible=context.snapshot.chat.thinks is not None)),
+            self.second.part(),
             *self.duel.parts(),
             LivePart(
                 self.target,
@@ -202,7 +206,7 @@ class ChatPage:
         opened = self.shelf.opened
         target = [self.target, self.checkpoint, self.precision]
         sampling = [self.system, self.temperature, self.top_p, self.max_new_tokens, self.seed, self.thinking,
-            self.strength]  # fmt: skip
+            self.strength, self.second.run, self.second.strength]  # fmt: skip
         room = [self.empty, self.columns, self.tuned_column, self.base, self.tuned, self.base_note, self.tuned_note]
         view = [*room, self.notice, self.sent, self.send, self.stop]
         self.sent.change(None, [self.sent, self.message], self.message, js=LEAVES, **QUIET)
@@ -288,9 +292,10 @@ class ChatPage:
         target, sampling = rest[:3], rest[3:]
         try:
             loaded, both = self.target_of(*target)
-            settings, strength = sampling_of(*sampling[1:-1]), strength_of(sampling[-1])
+            settings, (strength, second, beside) = sampling_of(*sampling[1:-3]), sampling[-3:]
             if not isinstance(message, str) or not message.strip():
                 raise ChatError("chat.no_question")
+            loaded, strength = self.second.combine(loaded, strength_of(strength), second, strength_of(beside))
             yield self._view(base, tuned, both, sentence=self.w.t("chat_page.loading"), sent="", writing=True)
             yield from self._load(loaded, base, tuned, both)
             question = {"role": "user", "content": message}

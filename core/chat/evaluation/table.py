@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,7 @@ from core.chat.evaluation.evaluation import SetEvaluation
 from core.chat.evaluation.learned_rows import LearnedRows
 from core.chat.evaluation.sets import TestSet
 from core.chat.prompts import Prompt
-from core.errors import ChatError, JudgeError
+from core.errors import ChatError, GarageError, JudgeError
 from core.files import JsonObject
 from core.judges.judge import Outcome, Verdict, judge, voted
 from core.judges.paired import Agreement, Rival, agreement, conclusion
@@ -33,6 +34,8 @@ from core.judges.specs import (
 )
 from core.judges.texts import comparable, without_thoughts
 from core.messages import Message, msg
+from core.runs.all import Runs
+from core.runs.cards import benchmarked
 from core.values import wilson
 from core.workspace.folder import Workspace
 
@@ -187,6 +190,11 @@ class Table:
             if cut := self.share(place).cut:
                 limit = self.evaluation.lineup.max_new_tokens
                 notes.append(msg("evaluation.cut", label=self.contestants[place].label, count=cut, tokens=limit))
+        tuned = None if self.tuned is None else self.contestants[self.tuned]
+        if tuned is not None and tuned.run and tuned.is_as_trained:
+            with suppress(GarageError):
+                run_folder = Runs(Workspace(self.evaluation.path.parents[2])).get(tuned.run)
+                notes += [one.sentence for one in benchmarked.read(run_folder)]
         return notes
 
     def lost(self, earlier: Table) -> tuple[list[int], Message | None]:

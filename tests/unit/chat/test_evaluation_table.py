@@ -23,6 +23,7 @@ from core.judges.paired import conclusion
 from core.judges.propose import propose
 from core.judges.specs import ContainsJudge, ExactJudge, JsonJudge, LabelJudge, NumberJudge, PersonJudge, RegexJudge
 from core.runs.all import Runs
+from core.runs.cards import benchmarked
 from core.runs.cards import evaluated as kept_results
 from core.workspace.folder import Workspace
 from tests.kit.chat import Chat, pair_of
@@ -234,6 +235,17 @@ def test_a_persons_votes_judge_and_measure_the_other_judges(space: Workspace) ->
     assert (agreed.count, agreed.share) == (6, 5 / 6) and agreed.kappa == pytest.approx(2 / 3)
     assert any("83 % of 6 answers (Cohen's kappa 0.67)" in str(note) for note in table.notes())
     assert set(table.agreements()) == {"exact"}
+
+
+def test_known_benchmarks_of_the_run_stand_below_the_table(space: Workspace) -> None:
+    table = table_of(space, sets.create("one", [asked("One?")], ExactJudge()), only_tuned)
+    assert not table.notes()
+    measured = {"base": {"piqa": {"acc,none": 0.5}}, "tuned": {"piqa": {"acc,none": 0.25}}}
+    benchmarked.write(Runs(space).find("Pirate"), benchmarked.results_of(measured))
+    assert list(map(str, table.notes())) == ["“piqa” (acc): base model 0.5000, fine-tuned 0.2500."]
+    checkpoint = table.contestants[1].model_copy(update={"checkpoint": "checkpoint-000020"})
+    lineup = table.evaluation.lineup.model_copy(update={"contestants": (table.contestants[0], checkpoint)})
+    assert not Table(SetEvaluation(table.evaluation.path, lineup), ExactJudge()).notes(), "another adapter"
 
 
 def test_answers_that_ended_at_the_limit_are_said(space: Workspace) -> None:
