@@ -26,7 +26,7 @@ WATCH = """window.moved = []; new PerformanceObserver(list => {
 }).observe({ type: "layout-shift", buffered: true });
 const seen = setInterval(() => {
     const start = document.querySelector("#start");
-    if (start?.offsetParent && document.body.classList.contains("lg-arrived")) { 
+    if (start?.checkVisibility() && document.body.classList.contains("lg-arrived")) {
       window.usable = performance.now(); clearInterval(seen); }
 }, 10);"""
 TOLD = """() => { const paint = Object.fromEntries(performance.getEntriesByType("paint")
