@@ -168,7 +168,7 @@ class DataPage:
 
     # ---- handlers -------------------------------------------------------------------------------------------------
     def entered(self, id: object) -> Update:
-        """If no dataset was chosen yet, choose the person's newest, else the first sample."""
+        """Choose the person's newest dataset, else the first sample, if none was chosen yet."""
         return gr.skip() if id else self._first()
 
     def _first(self) -> Update:

@@ -238,14 +238,14 @@ class Evaluating:
         None."""
         evaluation = to_judge or self.prepare(choice)
         answering = answer_missing(self._chat, self._workspace, evaluation, self._answers_of_export)
-        for done, total in self._asked(evaluation) if to_judge else answering:
+        for done, total in self._verdicts(evaluation) if to_judge else answering:
             self._progress = replace(self._progress, done=done, total=total)
             if self._stopped.is_set():
                 return None
         self.keep_result(choice, evaluation)
         return None
 
-    def _asked(self, evaluation: SetEvaluation) -> Iterator[tuple[int, int]]:
+    def _verdicts(self, evaluation: SetEvaluation) -> Iterator[tuple[int, int]]:
         """Send what the judge has not seen; yield (verdicts done, requests in all). Raises ChatError."""
         table = table_of(evaluation)
         if table and isinstance(spec := table.judge, ModelJudge):
