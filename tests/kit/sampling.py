@@ -26,7 +26,7 @@ from tests.kit import durations
 MAX_S = 2.0
 LEAST = 3  # cases
 SHORT_S = 1.0
-DRAWN_S = {"browser": 45.0, "process": 40.0, "faults": 25.0}
+DRAWN_S = {"browser": 35.0, "process": 30.0, "faults": 20.0}
 
 
 def begin(config: pytest.Config) -> None:

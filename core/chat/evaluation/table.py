@@ -33,7 +33,7 @@ from core.judges.specs import (
     PersonJudge,
 )
 from core.judges.texts import comparable, without_thoughts
-from core.messages import Message, msg
+from core.messages import Message, as_typed, msg
 from core.runs.all import Runs
 from core.runs.cards import benchmarked
 from core.values import wilson
@@ -315,7 +315,9 @@ def judge_of_kind(
 def option_of(spec: JudgeSpec) -> str:
     """Return the text that is the option of a judge in `judge_of_kind`."""
     if isinstance(spec, NumberJudge):
-        return f"{100 * spec.relative:g} %" if spec.relative else f"{spec.tolerance:g}" if spec.tolerance else ""
+        if spec.relative:
+            return f"{as_typed(100 * spec.relative)} %"
+        return as_typed(spec.tolerance) if spec.tolerance else ""
     return getattr(spec, OPTIONS.get(spec.kind, ""), "")
 
 

@@ -31,6 +31,7 @@ EN, DE, ZH = Wording("en"), Wording("de"), Wording("zh")
 EXCEPTIONS = {
     "webui/kit/format.py": "the one place",
     "webui/form/learned_view.py": "coordinates of a drawing",
+    "webui/run/judged.py": "coordinates of a drawing",
     "webui/form/plan_view.py": "widths of a bar, in CSS",
     "core/messages.py": "the catalogue itself",
     "core/runs/cards/picture.py": "coordinates of a drawing",
