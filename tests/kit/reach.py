@@ -234,6 +234,7 @@ class Project:
             and re.match(r"tests\.(.*\.)?test_", module)
             and not module.startswith(OTHER_LANES)
             and module in self.modules
+            and name in self.modules[module].definitions  # a test that was deleted is a change, but cannot be run
         }
 
 

@@ -70,6 +70,15 @@ def test_a_comment_reaches_nothing_and_a_test_that_changed_reaches_itself(checko
     assert reached(checkout, "tests/test_files.py", "read()\n", "assert read()\n") == {"test_files.py::test_read": 0}
 
 
+def test_a_deleted_test_is_not_run_and_what_it_stood_beside_is(checkout: Path) -> None:
+    """pytest refuses a name that it does not find, and then runs nothing."""
+    file = checkout / "tests/test_files.py"
+    text = file.read_text("utf-8").replace("read()\n", "assert read()\n").replace("def test_write", "def _write")
+    file.write_text(text, "utf-8")
+    project = Project(checkout)
+    assert project.tests(Change(project, "HEAD").nodes()) == {"tests/test_files.py::test_read": 0}
+
+
 def test_a_new_file_counts(checkout: Path) -> None:
     (checkout / "tests/test_new.py").write_text("def test_new():\n    pass\n", "utf-8")
     assert reached(checkout, "core/files.py", "", "") == {"test_new.py::test_new": 0}
