@@ -165,7 +165,9 @@ class PlayedStream:
 
     def record_event(self, event: PlayedEvent | None = None) -> PlayedEvent:
         event = event or PlayedEvent()
-        event.stream, event.after = self, self.done + len(self.queue)
+        event.stream = self
+        with self.lock:  # an operation that another thread carries out now is in neither of the two
+            event.after = self.done + len(self.queue)
         return event
 
     def wait_event(self, event: PlayedEvent) -> None:
