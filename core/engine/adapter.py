@@ -119,6 +119,7 @@ def start_from(tuned: PeftModel, folder: Path) -> None:
     """Load the weights saved in folder into tuned's new adapter, bit for bit. Raises ModelError if they do not match
     it."""
     weights = _read(folder)
+    # `restore` checks the same, but its message is for a run that is resumed.
     if misfits := _misfits(tuned, weights):
         raise ModelError("adapter.other_base", folder=folder.name, count=len(misfits), first=misfits[0])
     restore(tuned, weights)
@@ -178,9 +179,8 @@ def attach(model: PreTrainedModel, folder: Path) -> PeftModel:
     check_complete(folder)
     config = PeftConfig.from_pretrained(folder, local_files_only=True)
     config.inference_mode, removed = True, parts.absent(model)
-    config.exclude_modules = (
-        None if config.exclude_modules == removed else config.exclude_modules
-    )  # peft warns where nothing is excluded
+    # peft warns of an exclusion that matches no module, and the towers that this one names were removed.
+    config.exclude_modules = None if config.exclude_modules == removed else config.exclude_modules
     layers = {name for name, _ in model.named_modules()}
     fit(config, layers)
     # Adapters that others trained on a tower do not affect text.
@@ -192,6 +192,7 @@ def attach(model: PreTrainedModel, folder: Path) -> PeftModel:
     try:
         tuned = PeftModelForCausalLM(model, config, adapter_name=ADAPTER)
         placed = set_peft_model_state_dict(tuned, weights, adapter_name=ADAPTER)
+        # missing_keys also lists every weight of the base, none of which is in an adapter's file.
         own = (name for name in placed.missing_keys if f".{ADAPTER}." in name and ".lora_" in name)
         misfits = [*placed.unexpected_keys, *own]
     except (ValueError, RuntimeError, KeyError) as error:
@@ -215,5 +216,6 @@ def _take_off(model: PreTrainedModel) -> None:
     for name, module in list(model.named_modules()):
         if isinstance(module, BaseTunerLayer) and ".base_layer" not in name:
             place, _, child = name.rpartition(".")
+            # peft nests a wrapper for each adapted parameter of a module; get_base_layer goes through all of them.
             setattr(model.get_submodule(place), child, module.get_base_layer())
     vars(model).pop("peft_config", None)

@@ -48,9 +48,10 @@ def packed_sdpa(
     )
     if is_modified or query.shape[2] != key.shape[2]:
         raise NotImplementedError("packed attention with a mask, a soft cap, a bias or a cache")
+    # Neither the blocks nor the kernel know dropout: a family that trains with it goes on to torch's own attention.
     if query.device.type == "cpu" and query.dtype == torch.bfloat16 and query.shape[0] == 1 and not dropout:
-        width = query.shape[-1] ** -0.5 if scaling is None else scaling
-        return attend(query, key, value, lengths or (query.shape[2],), width, sliding_window), None
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        return attend(query, key, value, lengths or (query.shape[2],), scale, sliding_window), None
     kernel = varlen.find(query, key, value, sliding_window) if lengths and not dropout else None
     if lengths and kernel:
         # (1, heads, T, d) -> (T, heads, d)
@@ -116,6 +117,7 @@ def enable(model: PreTrainedModel) -> bool:
                 model.attention_before = before
                 return True
     finally:
+        # The windows need to be noted during the test only.
         AttentionInterface.register(NAME, packed_sdpa)
     switch(model, before)
     return False
@@ -159,6 +161,7 @@ def _has_local_layers(config: PreTrainedConfig) -> bool:
 def _probe(model: PreTrainedModel) -> torch.Tensor:
     """Return (1, FIRST + SECOND) random token ids: two examples."""
     vocabulary, device = model.config.get_text_config().vocab_size, next(model.parameters()).device
+    # A generator of its own, so that the test does not change the run's random numbers.
     return torch.randint(vocabulary, (1, FIRST + SECOND), generator=torch.Generator().manual_seed(0)).to(device)
 
 
@@ -200,6 +203,8 @@ def holds(model: PreTrainedModel, own: torch.Tensor) -> bool:
 
 
 def _hidden(model: PreTrainedModel, ids: torch.Tensor, lengths: tuple[int, ...]) -> torch.Tensor:
+    """Return the decoder's last hidden states, (1, T, h) float32, of ids (1, T), which are examples of these lengths
+    end to end."""
     positions = torch.cat([torch.arange(length) for length in lengths])[None].to(ids.device)
     decoder = model.get_decoder()
     return decoder(input_ids=ids, position_ids=positions, lengths=lengths, use_cache=False).last_hidden_state.float()

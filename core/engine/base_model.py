@@ -38,6 +38,7 @@ def load(
         config = mended.config(AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False))
         kind = parts.auto_class(config)
         is_stored_quantized = False  # and stays quantized, whatever the recipe's method
+        # A multimodal repository has these settings beside its text_config or inside it.
         for settings in filter(
             None, (getattr(each, "quantization_config", None) for each in (config, config.get_text_config()))
         ):
@@ -61,6 +62,7 @@ def load(
         reason = first_line(error) or type(error).__name__
         raise ModelError("model.cannot_load", folder=folder.name, reason=reason[:300]) from error
     model.requires_grad_(False)
+    # Training never continues a text, and transformers warns of a cache beside gradient checkpointing.
     model.config.use_cache = False
     if getattr(model, "is_loaded_in_4bit", False):
         close_cpu_gradient_trap(model)
@@ -81,6 +83,7 @@ def load_finite(folder: Path, compute: Compute, *how: bool) -> tuple[PreTrainedM
     base = load(folder, compute, *how)
     if compute.dtype != torch.float16 or is_finite(base):
         return base, compute
+    # Freed before the second load, so that memory need not hold both.
     del base
     gc.collect()
     if compute.on_card:
@@ -156,6 +159,7 @@ def compute_4_bit_in(model: torch.nn.Module, dtype: torch.dtype) -> None:
 
 
 def _int8() -> BitsAndBytesConfig:
+    """Return the quantization of LLM.int8, and silence a warning of bitsandbytes in this process."""
     # It warns at every product not in float16: ten thousand lines in a run's log about what LLM.int8 always does.
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     return BitsAndBytesConfig(load_in_8bit=True)

@@ -47,6 +47,7 @@ class Batch:
         return {"input_ids": self.input_ids, **packed, "use_cache": False}
 
     def to(self, device: torch.device) -> Batch:
+        """Return the batch with its tensors on device, all sent in one copy."""
         tensors: dict[str, torch.Tensor] = {
             name: value for name, value in vars(self).items() if isinstance(value, torch.Tensor)
         }
@@ -94,6 +95,7 @@ def _of_pairs(rows: Sequence[Encoded], counts: Sequence[int]) -> dict[str, torch
     if not rows[0].second:
         return {}
     reference, is_bad = [each for row in rows for each in row.reference], [row.is_bad for row in rows]
+    # At least 1, because losses by the mean of an answer's tokens divide by it.
     answers = torch.tensor(counts).clamp(min=1)
     return {"answers": answers, "reference": torch.tensor(reference), "is_bad": torch.tensor(is_bad)}
 

@@ -73,8 +73,8 @@ def beyond_float16(compute: Compute) -> Compute:
 
 def stay_within_card(machine: Machine, system: str) -> None:
     """Make a full GPU an error on Windows and WSL too, where the driver would silently use RAM instead, many times
-    slower: torch then may only use what is free now less SPARE_BYTES, frees its cache. Does nothing on other systems,
-    tries again, and raises OutOfMemoryError as on Linux."""
+    slower: torch may from now on allocate what is free now less SPARE_BYTES, and raises OutOfMemoryError beyond it, as
+    on Linux. Does nothing on other systems, or if the free memory is unknown."""
     card = card_of(machine)
     if system not in SPILLING_SYSTEMS or card is None or card.free_bytes is None:
         return
@@ -87,16 +87,20 @@ def card_of(machine: Machine) -> Card | None:
     uuid = str(getattr(torch.cuda.get_device_properties(0), "uuid", ""))
     cards = [card for card in machine.nvidia.cards if not card.lost]
     match = next((card for card in cards if uuid and card.uuid and card.uuid.removeprefix("GPU-") == uuid), None)
+    # With several GPUs and no uuid any of them may be the one: unknown is better than the numbers of another.
     return match or (cards[0] if len(cards) == 1 else None)
 
 
 def card_in_use(compute: Compute) -> Card | None:
+    """Return NVML's record of the GPU that compute uses; None on a CPU, or if it cannot be identified."""
     return card_of(this_machine()) if compute.on_card else None
 
 
 def _choose() -> Compute:
+    """Return the first GPU that torch sees, in bf16 or fp16, otherwise `on_cpu`; each with its reason."""
     if torch.cuda.is_available():
         (major, minor), name = torch.cuda.get_device_capability(0), torch.cuda.get_device_name(0)
+        # From compute capability 8.0 (Ampere) on, a GPU computes in bf16 itself; before, torch emulates it.
         dtype, key = (torch.bfloat16, "device.card_bf16") if major >= 8 else (torch.float16, "device.card_fp16")
         return Compute(torch.device("cuda:0"), dtype, msg(key, card=name, capability=f"{major}.{minor}"))
     return on_cpu()

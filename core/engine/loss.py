@@ -96,6 +96,7 @@ def token_losses(tuned: torch.nn.Module, batch: Batch, head: Head | None = None)
 
 def head_losses(layer: torch.nn.Module, hidden: torch.Tensor, targets: torch.Tensor, head: Head) -> torch.Tensor:
     """Cross-entropy of head(hidden), hidden (K, h) against targets (K,), per token (K,), computed in chunks."""
+    # Any other head (quantized, or with an adapter) is more than a weight and a bias, and has to be called.
     if type(layer) is not torch.nn.Linear or any(parameter.requires_grad for parameter in layer.parameters()):
         return _trained_head_losses(layer, hidden, targets, head)
     return _FrozenHead.apply(hidden, layer.weight, layer.bias, targets, head)

@@ -15,6 +15,8 @@ from core.system.machine import driver_system
 
 
 def make(tuned: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Return the recipe's optimizer over the trained parameters of tuned, with the recipe's learning rate and weight
+    decay."""
     train = recipe.train
     groups = groups_of(tuned, train.loraplus_lr_ratio)
     return of_name(train.optim, groups, lr=train.learning_rate, weight_decay=train.weight_decay)

@@ -92,6 +92,7 @@ class Retreat:
 
         what: where memory ran out. measuring: an evaluation saves nothing for a backward, so only smaller batches help.
         """
+        # The exemption of layers only saves time, so it is given up before anything else.
         if self.kept_layers and not measuring:
             self.reductions.append(EVERY_LAYER)
             return msg("retreat.every_layer", what=what)

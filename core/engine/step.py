@@ -70,6 +70,7 @@ class Step:
     stops_inside: a step may be left between two layers.
     """
 
+    # False with several ranks: the others would wait for one that has left the step (core/training/ranks).
     stops_inside = True
 
     def __init__(
@@ -126,6 +127,7 @@ class Step:
     def begin(self, seed: int) -> None:
         """Seed the RNGs, or restore the state of an earlier attempt, and apply memory settings and fused layers, before
         an attempt's first step. `release` undoes it."""
+        # Seeded also before a state is restored: `reset_to_start` needs the RNG states of a fresh attempt.
         torch.manual_seed(seed)
         self._random_at_start = random_states(self.on_card)
         self.random = self.random or self._random_at_start
@@ -134,10 +136,12 @@ class Step:
         self.fuse()
 
     def fuse(self) -> None:
+        """Replace forwards in the model by faster ones that give the same values (variants/fused_lora, elementwise)."""
         self.fused = fused_lora.fuse(self.tuned)
         self.elementwise = install(self.tuned)
 
     def release(self) -> None:
+        """Undo `fuse`; does nothing if it was not called."""
         if self.fused and self.elementwise:
             self.fused.release()
             self.elementwise.release()

@@ -21,6 +21,7 @@ class Decoder:
 
     def __init__(self, model: torch.nn.Module, pad_token_id: int):
         self._model, self.pad_token_id = model, vocabulary.padding(model, pad_token_id)
+        # Some families' forward takes no position_ids or no logits_to_keep.
         self._takes = set(inspect.signature(model.forward).parameters)
         self._cache = "cache" if "cache" in self._takes else "past_key_values"  # renamed in transformers 5
 

@@ -98,6 +98,8 @@ def all_but(model: transformers.PreTrainedModel, left_out: str) -> list[str]:
 
 
 def _own(module: nn.Module, name: str) -> Iterator[str]:
+    """Yield the names in the model of a module's own weights and buffers, without its children's. name: the module's,
+    "" for the model itself."""
     for own, _ in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
         yield f"{name}.{own}" if name else own
 
@@ -113,6 +115,7 @@ def places(
     """
     if not (device.type == "cuda" and getattr(config.get_text_config(), "hidden_size_per_layer_input", None)):
         return {"": device}
+    # Without weights: only the names of the modules are needed.
     with init_empty_weights():
         model = kind.from_config(config)
     left_out = per_layer_embeddings(model)
@@ -209,4 +212,5 @@ def expert_parameters(model: transformers.PreTrainedModel) -> list[str]:
 
 
 def _is_linear(module: nn.Module) -> bool:
+    # Conv1D is GPT-2's linear layer; the routers of Llama 4 and Phi-MoE are subclasses of nn.Linear.
     return isinstance(module, nn.Linear | Conv1D) and "router" not in type(module).__name__.lower()

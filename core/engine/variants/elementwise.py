@@ -170,6 +170,7 @@ def _twin(module: torch.nn.Module) -> torch.nn.Module:
 
 
 def _may_be_norm(module: torch.nn.Module) -> bool:
+    """True if a frozen vector named weight is all that the module has: no child, buffer or other parameter."""
     weight = vars(module)["_parameters"].get("weight")
     alone = len(vars(module)["_parameters"]) == 1 and not vars(module)["_modules"] and not vars(module)["_buffers"]
     return bool(alone and weight is not None and weight.dim() == 1 and not weight.requires_grad)
@@ -284,6 +285,8 @@ def kernel(rows: torch.Tensor, weight: torch.Tensor, eps: float) -> tuple[torch.
 
 
 def kernel_back(grad: torch.Tensor, rows: torch.Tensor, weight: torch.Tensor, inv_rms: torch.Tensor) -> torch.Tensor:
+    """Return the gradient of rows by the backward of torch's own RMSNorm. grad: of its output."""
+    # [True, False]: not the gradient of the weight, which is frozen.
     return torch.ops.aten._fused_rms_norm_backward(grad, rows, [rows.shape[-1]], inv_rms, weight, [True, False])[0]
 
 
@@ -336,7 +339,7 @@ def _blockwise_back(
 class Act:
     """An activation and its backward, which overwrites the input with its gradient: (gradient, input)."""
 
-    there: Callable[[torch.Tensor], torch.Tensor]
+    forward: Callable[[torch.Tensor], torch.Tensor]
     back_in_place: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -355,6 +358,7 @@ ACTS = {
 
 
 def _parts(module: torch.nn.Module) -> tuple[str, str, str] | None:
+    """Return the names of the module's gate, up and down layers, in this order; None if it is no gated MLP by them."""
     return next((names for names in PARTS if all(name in vars(module)["_modules"] for name in names)), None)
 
 
@@ -392,11 +396,13 @@ def _gate_forward(module: torch.nn.Module, function: Forward) -> Forward:
 
 
 def _mlp(module: torch.nn.Module, names: tuple[str, str, str], function: Forward, x: torch.Tensor) -> torch.Tensor:
+    """Return down(function(gate(x), up(x))), by the layers of these names in module."""
     gate, up, down = (vars(module)["_modules"][name] for name in names)
     return down(function(gate(x), up(x)))
 
 
 def _gated(gate: torch.Tensor, up: torch.Tensor, act: Act) -> torch.Tensor:
+    """Return act(gate) * up. On a CPU, if it needs a gradient, its attribute `made_of` says how to recompute it."""
     acted: list[torch.Tensor] = []
     product = _Gate.apply(gate, up, act, acted)
     if product.requires_grad and gate.device.type in BLOCKWISE:
@@ -408,7 +414,7 @@ def _gated(gate: torch.Tensor, up: torch.Tensor, act: Act) -> torch.Tensor:
 def _gate_again(gate: torch.Tensor, up: torch.Tensor, act: Act, acted: list[torch.Tensor]) -> torch.Tensor:
     """Recompute the product; leaves in acted the activation, which the gate's backward, coming next, would otherwise
     recompute."""
-    acted.append(act.there(gate))
+    acted.append(act.forward(gate))
     return acted[0] * up
 
 
@@ -422,7 +428,7 @@ class _Gate(torch.autograd.Function):
     ) -> torch.Tensor:
         """Return act(gate) * up, on a CPU in the memory of the activation."""
         ctx.act, ctx.acted = act, acted
-        activated = act.there(gate)
+        activated = act.forward(gate)
         if gate.device.type in BLOCKWISE:
             ctx.save_for_backward(gate, up)
             return activated.mul_(up)
@@ -435,7 +441,7 @@ class _Gate(torch.autograd.Function):
         gate, up, *activated = ctx.saved_tensors
         activated = activated or ctx.acted
         # Before the return below, which overwrites gate with its gradient.
-        acted = activated.pop() if activated else ctx.act.there(gate)
+        acted = activated.pop() if activated else ctx.act.forward(gate)
         return ctx.act.back_in_place(up.mul_(gradient), gate), acted.mul_(gradient), None, None
 
 
@@ -446,6 +452,7 @@ def _rotary_replacement(own: Forward) -> Forward | None:
     """Return a replacement for own, which applies rotary embeddings to queries and keys, or to one of them, on all or
     the first half of each head's values; it calls own for every form that did not pass its test. None if own does
     something else."""
+    # More heads of queries than of keys, as most families have.
     shapes = ((1, 4, ROWS, WIDTH), (1, 2, ROWS, WIDTH))
     proven = set()
     for count, width in itertools.product((2, 1), (WIDTH, WIDTH // 2)):
@@ -467,6 +474,7 @@ def _is_tested_call(given: tuple[Any, ...], proven: set[tuple[int, bool]]) -> bo
     if len(given) < 3 or not all(isinstance(each, torch.Tensor) for each in given):
         return False
     *states, cos, sin = given
+    # Angles that need a gradient are left to the family: `_Rotary` computes none of them.
     known = (len(states), cos.shape[-1] == states[0].shape[-1]) in proven and cos.dim() == 3 and not cos.requires_grad
     return known and len({each.dtype for each in given}) == 1
 
@@ -474,10 +482,13 @@ def _is_tested_call(given: tuple[Any, ...], proven: set[tuple[int, bool]]) -> bo
 def _with_angles(
     function: Forward, angles: Sequence[torch.Tensor], *states: torch.Tensor
 ) -> torch.Tensor | tuple[torch.Tensor, ...]:
+    """Call a rotary function with states, then angles (cos, sin); fixing the angles lets `_same` vary only states."""
     return function(*states, *angles)
 
 
 def _rotary(*given: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
+    """Rotate states (B, heads, T, d) by cos and sin (B, T, d), the last two of given. Returns a tensor for one state, a
+    tuple for two."""
     *states, cos, sin = given
     rotated = _Rotary.apply(cos.unsqueeze(1), sin.unsqueeze(1), *states)
     return rotated if len(states) > 1 else rotated[0]

@@ -148,6 +148,7 @@ class _Group:
             layer.forward = self._forward_of(index)
 
     def release(self) -> None:
+        """Restore each member's own forward, and drop outputs that were not fetched."""
         self.forget()
         for member in self.members:
             vars(member.layer).pop("forward", None)
@@ -182,6 +183,7 @@ class _Group:
         return output
 
     def forget(self) -> None:
+        """Drop the last input and the outputs computed for it."""
         self.last_input, self.ready = None, {}
 
 
@@ -197,6 +199,7 @@ class _Member:
         (self.name,) = layer.lora_A
 
     def is_plain(self) -> bool:
+        """True while the layer's one adapter is active, and neither disabled nor merged into the base."""
         layer = self.layer
         return not layer.disable_adapters and not layer.merged and list(layer.active_adapters) == [self.name]
 
@@ -213,6 +216,7 @@ class _Member:
         return self.layer.scaling[self.name]
 
     def state(self, dtype: torch.dtype) -> tuple[torch.dtype, float, int, int]:
+        """Return what copies in dtype depend on: dtype, s, and PyTorch's version counters of A and B."""
         return dtype, self.scaling, self.A._version, self.B._version
 
     def base_weight(self, dtype: torch.dtype) -> torch.Tensor:
@@ -221,6 +225,7 @@ class _Member:
         base = self.layer.get_base_layer()
         weight = base.weight
         if _is_bits(self.layer, 8):
+            # LLM.int8 stores each row times 127 / its largest absolute value, which is SCB.
             return base.state.CB.to(dtype, copy=True).mul_(base.state.SCB.unsqueeze(1).mul(1 / 127))
         if not _is_bits(self.layer, 4):
             return weight

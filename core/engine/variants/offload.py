@@ -57,4 +57,5 @@ class Offload(torch.autograd.graph.saved_tensors_hooks):
         return _Aside(copy, tensor.device)
 
     def _fetch(self, kept: torch.Tensor | _Aside) -> torch.Tensor:
+        """Return a saved tensor for the backward: copied back to its device, or as it is if `_put_aside` left it."""
         return kept.copy.to(kept.device, non_blocking=self._pin) if isinstance(kept, _Aside) else kept

@@ -40,6 +40,7 @@ def note_start(tuned: PeftModel, r: int) -> None:
     weights. Raises ModelError if a layer has a rank below r."""
     own = get_peft_model_state_dict(tuned, save_embedding_layers=False)
     start = {name: weight.detach().to("cpu", copy=True).contiguous() for name, weight in own.items()}
+    # A matrix with fewer rows or columns than r has fewer components, and peft makes its factors that much smaller.
     least = min(min(weight.shape) for weight in start.values())
     if least < r:
         raise ModelError("adapter.pissa_rank", r=r, least=least)

@@ -52,7 +52,8 @@ class Policy:
     mask_truncated_completions: bool = False
 
     objective: ClassVar[str] = "grpo"
-    needs_reference: ClassVar[bool] = False  # of pairs, on disk
+    # Not the reference that pairs keep on disk (core/training/preference): `before` comes with each drawn answer.
+    needs_reference: ClassVar[bool] = False
 
     @classmethod
     def from_recipe(cls, recipe: Recipe) -> Policy | None:

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-PLACES = 2
+PLACES = 2  # buffers on the GPU: one layer computes while the next one arrives
 
 
 def load(folder: Path, compute: Compute, *how: bool) -> tuple[PreTrainedModel, Compute]:
@@ -74,6 +74,7 @@ def begin(tuned: PeftModel, card: torch.device, count: int, bus: Bus | None = No
         raise ModelError("offload.no_layers", model_type=base.config.model_type)
     chosen = spread(len(layers), count)
     holders = holders_of(layers)
+    # Before the rest moves: an offloaded layer's tensors are empty by then and take no memory of the GPU.
     away = [_Layer.offload(layers[number], list(_frozen(layers[number], holders))) for number in chosen]
     bring_rest(tuned, card)
     return Streaming(base, away, bus or Bus(card), card)
@@ -286,6 +287,8 @@ class Streaming:
             layer.module.register_forward_hook(partial(self._forward_ends, number))
 
     def _forward_begins(self, number: int, layer: torch.nn.Module, given: tuple[object, ...]) -> None:
+        """Bring the layer's weights before its forward, and start to copy the next layer. Raises RuntimeError if
+        gradients are on and the layer is not checkpointed."""
         if torch.is_grad_enabled() and not layer.gradient_checkpointing:
             raise RuntimeError(
                 "an offloaded layer is computed without gradient checkpointing: its backward would not find its weights"
@@ -332,6 +335,7 @@ class Streaming:
         self.copies, self.moved_bytes = self.copies + 1, self.moved_bytes + home.numel()
 
     def _take_away(self, number: int) -> None:
+        """Let a layer's weights read as NaN until `_bring` puts them back."""
         for part in self.layers[number].parts:
             part.put(self._absent(part.like.dtype).expand(part.like.shape))
 
