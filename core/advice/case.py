@@ -212,14 +212,17 @@ class Case:
 
     @property
     def billions(self) -> float | None:
+        """The model's parameters in billions; None if unknown."""
         return self.shape.params / 1e9 if self.shape else None
 
     @property
     def family(self) -> Family | None:
+        """The model's family in presets/families.yaml, or None."""
         return family_of(self.shape.model_type) if self.shape else None
 
     @property
     def row(self) -> SizeClass | None:
+        """The model's size class in the documented VRAM table, or None."""
         return self.table.row_of(self.shape.params) if self.shape else None
 
     @property
@@ -257,7 +260,8 @@ class Case:
         return estimate.needed_gib <= self.budget.free_gib
 
     def numbers(self, draft: Recipe) -> dict[str, object]:
-        """Return the values for a sentence: what draft needs with its margin, and what is free, in GiB."""
+        """Return the values for a sentence, in GiB: `needed` by draft with its margin, and `free`; None where
+        unknown."""
         estimate = self.estimate(draft)
         return {"needed": estimate.needed_gib if estimate else None, "free": self.budget.free_gib}
 

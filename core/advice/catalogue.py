@@ -44,7 +44,8 @@ def rounded(budget: Budget) -> Budget:
 
 @lru_cache(maxsize=8192)  # two methods of all models on two dozen cards
 def fit(shape: ModelShape, budget: Budget, method: Method) -> Fit:
-    """Return the verdict. Cached, also for models of equal shape."""
+    """Return whether a model of this shape can be trained with method in budget, at the least demanding settings, and
+    the memory that takes. Cached: models of equal shape share it."""
     _, verdict, needs = recommend.weigh(_least_demanding(method), Grounds(budget, shape))
     assert needs is not None  # the shape is known
     return Fit(verdict, needs.needed_gib)
@@ -52,4 +53,5 @@ def fit(shape: ModelShape, budget: Budget, method: Method) -> Fit:
 
 @lru_cache(maxsize=4)
 def _least_demanding(method: Method) -> Recipe:
+    """Return a recipe with this method, a micro-batch of 1 and checkpointing; all else is open."""
     return with_settings(all_holes(), method=method, per_device_train_batch_size=1, gradient_checkpointing=True)

@@ -118,10 +118,12 @@ class Series:
         return max(first, min(float(np.median(self.losses[:5])), 2 * first))
 
     def between(self, after: float, until: float) -> np.ndarray:
+        """Return the training losses of the steps after `after` up to `until`, which is included."""
         return self.losses[(self.steps > after) & (self.steps <= until)]
 
 
 def _number(value: object) -> float:
+    """Return value as a float; nan if it is no number."""
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
 
 
@@ -142,7 +144,8 @@ def of_run(recipe: Recipe, series: Series, at_work: bool, usual_rate: float | No
 
 
 def hot_rate(recipe: Recipe, series: Series, at_work: bool, usual: float) -> Diagnosis | None:
-    """Return the finding of a learning rate that is too high, with a lower one to try, or None.
+    """Return the finding of a learning rate that is too high, with a lower one to try, or None. usual: the rate usual
+    for the model.
 
     The loss is above the untrained model's or was for most of the run, rises again after it had fallen, or jumps and
     stays up.
@@ -171,6 +174,7 @@ Evidence = tuple[Message, int]  # a sentence, and the step at which it begins
 
 
 def _window(series: Series) -> int:
+    """Return how many steps a loss is averaged over: a fifth of all, at least WINDOW."""
     return max(WINDOW, len(series.losses) // 5)
 
 

@@ -63,6 +63,7 @@ def value_of(recipe: Recipe, name: str) -> object:
 
 
 def values_of(recipe: Recipe) -> dict[str, object]:
+    """Return the recipe's values of all SETTINGS, by name."""
     return {name: value_of(recipe, name) for name in SETTINGS}
 
 
@@ -124,6 +125,7 @@ def max_length(case: Case, draft: Recipe) -> tuple[int, Message]:
 
 
 def shortest_acceptable(case: Case) -> int:
+    """Return the least max_length that cuts no more than 1 of 100 examples; without data 256, or the model's limit."""
     return min(case.data.p99_length if case.data else SHORTEST_WITHOUT_DATA, desired_length(case))
 
 
@@ -178,7 +180,7 @@ def method(case: Case, draft: Recipe) -> tuple[Method, Message]:
 
 
 def effective_batch(case: Case, draft: Recipe) -> int:
-    """Return the examples of one optimizer step.
+    """Return the examples of one optimizer step; for rewards the questions, QUESTIONS.
 
     4 below 200 rows and 8 below 1,000, because few rows need many small steps; otherwise 16, as in docs/memory.md,
     section 7 (8 to 32).
@@ -319,6 +321,7 @@ def optimizer(case: Case, draft: Recipe) -> tuple[str, Message]:
 
 
 def alpha(case: Case, draft: Recipe) -> tuple[int, Message]:
+    """Return lora_alpha, twice draft's rank, with the reason."""
     return 2 * draft.adapter.r, msg("advise.alpha", r=draft.adapter.r)
 
 
@@ -379,6 +382,7 @@ def usual_rate(case: Case) -> float:
 
 
 def usual_rate_of_size(billions: float | None) -> float:
+    """Return the learning rate that is usual for a model of so many billions of parameters; USUAL_RATE if unknown."""
     if billions is not None and billions < 1:
         return 1e-3
     return 1e-4 if billions is not None and billions >= 20 else USUAL_RATE
@@ -530,7 +534,7 @@ def decide(case: Case, recipe: Recipe, decisions: Decisions = DECISIONS) -> tupl
 
 
 def costs(case: Case, draft: Recipe) -> dict[str, Message]:
-    """Return the memory of the plan with and without each variant that was chosen, as sentences."""
+    """Return a sentence for each variant that was chosen, by its setting: the plan's memory with it and without."""
     chosen = {name: how for name, how in COSTS.items() if value_of(draft, name) != how[0]}
     return {
         name: _cost(case, draft, with_settings(draft, **{name: usual}), keys) for name, (usual, *keys) in chosen.items()
@@ -591,6 +595,8 @@ def schedule_of(case: Case, data: DataFacts, draft: Recipe) -> row_order.Schedul
 
 
 def _trained_rows(data: DataFacts, eval_fraction: float) -> int:
+    """Return the number of rows left for training: without the data's own validation rows, or else the share
+    eval_fraction."""
     if data.validation is not None:
         return max(1, data.rows - data.validation)
     return data.rows - validation_split.validation_count(data.rows, eval_fraction)
@@ -604,4 +610,5 @@ def capacity(case: Case, data: DataFacts, draft: Recipe) -> Message | None:
 
 
 def _capacity(shape: ModelShape, draft: Recipe, r: int) -> int:
+    """Return the parameters of an adapter of rank r on draft's target modules."""
     return shape.lora_params(r, draft.adapter.target_modules, draft.adapter.trains_experts)

@@ -42,4 +42,5 @@ def applied(recipe: Recipe, finding: Diagnosis) -> Recipe:
 
 
 def listed(pairs: list[Message], total: int) -> list[Message | str]:
+    """Return pairs, and "…" after them if the total is higher."""
     return [*pairs, "…"] if total > len(pairs) else [*pairs]

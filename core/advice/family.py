@@ -19,6 +19,7 @@ class Note(Strict):
 
     @property
     def message(self) -> Message:
+        """The sentence, to be shown in either language."""
         return msg("advise.said", en=self.en, zh=self.zh)
 
 
@@ -52,6 +53,7 @@ class Family(Strict):
 
 @lru_cache(maxsize=1)
 def families() -> tuple[Family, ...]:
+    """Return all families of presets/families.yaml. Cached."""
     return tuple(Family.model_validate(entry) for entry in load("families")["families"])
 
 

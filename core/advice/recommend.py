@@ -124,7 +124,7 @@ def _of_pairs(filled: Recipe) -> list[Reason]:
 
 def alternatives(case: Case, draft: Recipe, verdict: Verdict) -> tuple[Alternative, ...]:
     """Return the other method; if draft does not fit, also ways that would: a shorter max_length, a smaller model,
-    others."""
+    others. () for an unknown model."""
     if case.shape is None:
         return ()
     is_lora = draft.adapter.method == "lora"
@@ -145,7 +145,7 @@ def alternatives(case: Case, draft: Recipe, verdict: Verdict) -> tuple[Alternati
 
 
 def shorter(case: Case, draft: Recipe) -> Alternative | None:
-    """Return the way with a shorter max_length and the cheapest method; never below what the data needs."""
+    """Return the way with a shorter max_length and the cheapest method, or None; never below what the data needs."""
     cheapest = with_settings(draft, method="lora" if case.on_cpu else "qlora", per_device_train_batch_size=1)
     length = longest_that_fits(case, cheapest, shortest_acceptable(case))
     return _alternative(case, with_settings(cheapest, max_length=length)) if length else None
@@ -272,7 +272,8 @@ def smaller(case: Case, draft: Recipe) -> Alternative | None:
 
 
 def _alternative(case: Case, draft: Recipe, known: KnownModel | None = None) -> Alternative:
-    """Return draft as an alternative, with its verdict and a sentence; known: the other model that it is for."""
+    """Return draft as an alternative: its settings, whether it fits into memory, and a sentence that says both. known:
+    the smaller model that draft is for; case must have that model's shape already."""
     verdict, why = judge(case, draft)
     estimate = case.estimate(draft)
     facts = {"method": METHOD_NAMES[draft.adapter.method], "max_length": draft.data.max_length, "verdict": why}

@@ -75,7 +75,8 @@ def checkpointing(case: Case, draft: Recipe) -> Way | None:
 
 
 def in_four_bit(case: Case, draft: Recipe) -> Way | None:
-    """Return QLoRA, on a GPU alone: on a CPU it saves no memory (docs/memory.md, measured here)."""
+    """Return QLoRA as a way if it makes the plan fit, on a GPU alone: on a CPU it saves no memory (docs/memory.md,
+    measured here)."""
     small = with_settings(draft, method="qlora")
     if case.on_cpu or draft.adapter.method == "qlora" or not case.fits(small):
         return None
@@ -122,7 +123,7 @@ def in_ram(case: Case, draft: Recipe) -> Way | None:
 
 
 def in_parts(case: Case, draft: Recipe) -> Way | None:
-    """Return the base shared by several GPUs, if one has no room for it."""
+    """Return the way of sharding the base over several GPUs, or None if that is impossible or does not fit."""
     if (sharing := with_equal_cards(case, draft)) is None:
         return None
     of_each, way = sharing
@@ -130,7 +131,7 @@ def in_parts(case: Case, draft: Recipe) -> Way | None:
 
 
 def smaller_model(case: Case, draft: Recipe) -> Way | None:
-    """Return the largest known model that fits, estimated with no smaller a factor than this run's."""
+    """Return the largest known smaller model that fits, or None; estimated with no smaller a factor than this run's."""
     other = smaller(case, draft)
     if other is None or other.model is None:
         return None
@@ -151,4 +152,5 @@ def measured_corrections(factor: float) -> Corrections:
 
 
 def _sentence(case: Case, draft: Recipe, key: str, **facts: object) -> Message:
+    """Return the message `key` with facts and with the memory that draft needs and that is free."""
     return msg(key, **facts, **case.numbers(draft))

@@ -53,6 +53,7 @@ class Planned:
 
     @classmethod
     def from_advice(cls, recipe: Recipe, advice: Advice, preview: Preview) -> Planned:
+        """Return the plan of a recipe that is filled by advice, with its data's preview."""
         numbers = preview.rows
         usual, number = advice.usual_rate, lambda i: numbers[i][0]
         steps, language = advice.planned_steps, preview.language
@@ -60,10 +61,11 @@ class Planned:
         return cls(recipe, len(numbers), steps, preview.repeats, usual, number, language, own, paragraphs)
 
     def chosen(self) -> RowSelection:
+        """Return which rows the recipe trains and which it validates with."""
         return choose(self.rows, self.recipe, self.repeats, self.own, self.paragraphs)
 
     def pairs(self, positions: Iterable[tuple[int, int]], key: str = "run_doctor.pair") -> list[Message]:
-        """ "row 7 = row 2" """
+        """Return a message for each pair of positions, by the rows' numbers in the file: "row 7 = row 2"."""
         return [msg(key, row=self.number(row), first=self.number(first)) for row, first in positions]
 
 

@@ -130,7 +130,8 @@ def find(words: str, budget: Budget, wish: Wish | None = None, processor: Budget
 
 
 def _of_gates(rows: Sequence[ShelfRow]) -> Message:
-    """Answer "is Gemma gated?", as rows without a gate do not mention it."""
+    """Return the answer to "is Gemma gated?": how many of the rows have a gate, as rows without one do not mention
+    it."""
     gated = sum(row.gate is not None for row in rows)
     key = "gates_some" if 0 < gated < len(rows) else "gates_all" if gated else "gates_none"
     return msg(f"shelf.{key}", gated=gated, count=len(rows))
@@ -147,17 +148,19 @@ def _budget_of(wish: Wish, budget: Budget, processor: Budget | None) -> Budget:
 
 
 def _asks_to_fit(wish: Wish) -> bool:
+    """Return whether only models that fit are wanted, on this PC or on the GPU that the wish names."""
     return wish.fits or wish.card_gb is not None
 
 
 def _part(parts: dict[str, Message], field: str) -> Message:
+    """Return the message of a condition; of "fits" that of the GPU or method named with it, if there is one."""
     names = ("card_gb", "method", "fits") if field == "fits" else (field,)
     return next((parts[name] for name in names if name in parts), msg("shelf.fits"))
 
 
 def _rows(wish: Wish, budget: Budget) -> list[ShelfRow]:
-    """Return the known models that meet the wish, each with its verdict on this PC. If no model has all of the named
-    parts, those that have one; if the wish asks for what fits, without those that do not."""
+    """Return the known models that meet the wish, each with its verdict on budget. If no model has all of the wish's
+    names, those that have one; if the wish asks for what fits, without those that do not."""
     named = wish.makers or wish.names
     models = (
         [model for model in known_models() if _is_meant(model, wish, len(wish.names) > 1)]
@@ -173,6 +176,8 @@ def _rows(wish: Wish, budget: Budget) -> list[ShelfRow]:
 
 
 def _is_meant(model: KnownModel, wish: Wish, several: bool) -> bool:
+    """Return whether model is by one of the wish's makers, if it has any, and has all its names. several: there is more
+    than one name."""
     family, owner = model.family.lower(), model.hub.split("/")[0].lower()
     if wish.makers and not any(family.startswith(maker.lower()) or owner == maker.lower() for maker in wish.makers):
         return False
@@ -266,6 +271,7 @@ class HubRow:
 
     @property
     def is_packed(self) -> bool:
+        """True if the repository's tags tell that its files are quantized."""
         return not PACKED.isdisjoint(self.result.tags)
 
 

@@ -103,8 +103,8 @@ def advice(run: Stopped | None, on_card: bool) -> Message:
 def refusal(needed: float | None, limit: float | None, advice: Message, *, rows: int, tokens: int) -> DoesNotFitError:
     """Return the error that ends the run.
 
-    needed: GiB of the longest batch, None if it exceeded the limit; limit: None if it is unknown at how much the
-    allocator gave up.
+    needed: GiB of the longest batch (of so many rows and tokens), None if it exceeded the limit; limit: None if it is
+    unknown at how much the allocator gave up.
     """
     if limit is None:
         return DoesNotFitError("probe.does_not_fit_at_all", advice, rows=rows, tokens=tokens)

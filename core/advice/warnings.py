@@ -42,6 +42,7 @@ def warnings(case: Case, draft: Recipe, verdict: Verdict, others: tuple[Alternat
 
 
 def goal_warnings(case: Case) -> Iterator[Message]:
+    """Yield the warning of a goal that LoRA does not suit, with a better way."""
     if case.goal is not None and not case.goal.suitable:
         parts = {"title": case.goal.title, "why": case.goal.why, "instead": case.goal.instead or {}}
         yield msg("advise.unsuitable_goal", **{name: msg("advise.said", **texts) for name, texts in parts.items()})

@@ -155,6 +155,7 @@ def language_name(code: str) -> Message:
 
 
 def topic_name(topic: str) -> Message:
+    """Return a message with a topic's name in every language of the app. Raises KeyError for an unknown topic."""
     names = _presets()["topics"][topic]
     return msg("language.of_name", en=names["en"], zh=names["zh"], de=names["de"])
 
@@ -304,7 +305,7 @@ def _known_words(text: str) -> tuple[str, list[tuple[str, str]]]:
 
 def _take(kind: str, value: str, fields: dict[str, Any], is_question: bool) -> None:
     """Store the meaning of one known word in fields; a second language, and makers, are added. The person's size
-    overrides those of small and large."""
+    overrides those of small and large; in a question "gated" is no condition."""
     if kind == "language" and fields.setdefault("language", value) != value:
         fields["languages"] = tuple(dict.fromkeys((*fields.get("languages", ()), value)))
     elif kind in ("language", "topic", "licence"):
@@ -355,6 +356,7 @@ def _names_known() -> tuple[str, ...]:
 
 @lru_cache(maxsize=1)
 def _all_names() -> tuple[str, ...]:
+    """Return the names of each known model, as from `about`. Cached."""
     return tuple(about(model) for model in known_models())
 
 
@@ -400,11 +402,13 @@ def about(model: KnownModel) -> str:
 
 
 def is_part(name: str, about: str) -> bool:
-    """Return whether name occurs. A short one must begin a name or a piece of one: "r1" is not in "coder-14b"."""
+    """Return whether a squashed name occurs in about (of a model, as from `about`). A short one must begin a name or a
+    piece of one: "r1" is not in "coder-14b"."""
     return (f"|{name}" if len(name) < ANYWHERE else name) in about
 
 
 def _take_name(name: str, fields: dict[str, Any]) -> None:
+    """Add name to fields["names"], unless it is there."""
     fields["names"] = tuple(dict.fromkeys((*fields.get("names", ()), name)))
 
 

@@ -117,10 +117,8 @@ def adapter_params(shape: ModelShape, setup: Setup) -> tuple[int, int]:
 
 
 def weights(shape: ModelShape, setup: Setup) -> float:
-    """Return W in bytes on the GPU, section 1.1.
-
-    Of offloaded layers: two average ones. Of a sharded base: its own shard, and two whole layers.
-    """
+    """Return the bytes of the base's weights on the GPU, section 1.1. Of offloaded layers: two average ones. Of a base
+    sharded over ranks: this rank's shard, and two whole layers."""
     offloaded = min(setup.offload_layers, shape.num_hidden_layers)
     all_bytes = whole_weights(shape, setup)
     if setup.shards > 1:
@@ -167,13 +165,13 @@ def whole_weights(shape: ModelShape, setup: Setup) -> float:
 
 
 def adapter(n: int, setup: Setup) -> float:
-    """Return A in bytes, section 1.3; full fine-tuning has none."""
+    """Return the bytes of an adapter of n parameters, section 1.3; 0 for full fine-tuning, which has none."""
     return 0.0 if setup.method == "full" else n * setup.adapter_bytes
 
 
 def adapter_copy(of_matrices: int, setup: Setup) -> float:
     """Return the bytes of the 16-bit copy that the products of plain LoRA read, section 1.3; 0 in float32, with DoRA,
-    dropout or full fine-tuning."""
+    dropout or full fine-tuning. of_matrices: the parameters of linear layers, as from `adapter_params`."""
     has_one = (
         setup.method != "full"
         and setup.base_bytes == 2
@@ -184,7 +182,7 @@ def adapter_copy(of_matrices: int, setup: Setup) -> float:
 
 
 def optimizer(n: int, setup: Setup) -> float:
-    """Return O in bytes, section 1.3."""
+    """Return the bytes of the optimizer's states for n trained parameters, section 1.3."""
     constants = memory_constants()
     width = setup.adapter_bytes if setup.optim in constants.optimizer_states_as_wide_as_parameters else 1
     return n * width * constants.optimizer_bytes[setup.optim]
@@ -199,10 +197,8 @@ def workspace(setup: Setup) -> float:
 
 
 def gradients(n: int, stored: float, setup: Setup) -> float:
-    """Return G in bytes, section 1.3; a gradient has the dtype of its parameter.
-
-    With a single micro-batch they grow while saved activations are freed.
-    """
+    """Return the bytes of the gradients of n trained parameters, in their dtype, section 1.3. With a single micro-batch
+    they grow while saved activations (stored, in bytes) are freed: only what exceeds these."""
     all_bytes = n * setup.adapter_bytes
     return all_bytes if setup.accumulates else max(0.0, all_bytes - stored)
 
@@ -297,10 +293,9 @@ def context(setup: Setup) -> float:
 
 
 def slack(moving: float, of_logits: float, setup: Setup) -> float:
-    """Return the bytes that the allocator reserves beyond what was requested. Section 1.6.
-
-    A share of temporary tensors, and a larger one of logits, whose blocks are seldom reused.
-    """
+    """Return the bytes that the allocator reserves beyond what was requested, section 1.6: a share of `moving` (bytes
+    of temporary tensors), and except with a chunked loss or on a CPU a larger one of of_logits, whose blocks are seldom
+    reused."""
     if setup.device == "cpu":
         return memory_constants().cpu.slack * moving
     share = setup.trainer.slack

@@ -80,6 +80,7 @@ def of_card(card: Card, ram_free_bytes: int | None = None) -> Budget:
 
 
 def of_cpu(machine: Machine) -> Budget:
+    """Return the budget of this PC's CPU: its free RAM."""
     return Budget(kind="cpu", name=machine.cpu, free_gib=_gib(machine.ram_free_bytes))
 
 
@@ -91,11 +92,9 @@ def of_chosen(cards: Sequence[Card], nvidia: Nvidia, ram_free_bytes: int | None 
 
 
 def of_ranks(budget: Budget, nvidia: Nvidia, ranks: int, chosen: Collection[str] = ()) -> Budget:
-    """Return the budget of each of several ranks, as large as the smallest of them: the first on budget, the others on
-    GPUs beside it, preferably those with these uuids; of RAM an equal share.
-
-    Raises RecipeError for more GPUs than there are.
-    """
+    """Return the budget of each of several ranks, as large as the smallest of them: the first on budget's GPU, the
+    others on GPUs beside it, preferably those with the uuids `chosen`; of RAM an equal share. For one rank it is budget
+    with the number of equal GPUs; a planned budget stays. Raises RecipeError for more GPUs than there are."""
     if ranks == budget.ranks or budget.planned:
         return budget if ranks > 1 or budget.planned else _with_equals(budget, nvidia)
     if budget.kind == "cpu":
@@ -133,7 +132,7 @@ def _with_equals(budget: Budget, nvidia: Nvidia) -> Budget:
 
 
 def device_of(budget: Budget, nvidia: Nvidia) -> str | None:
-    """Return the device selector (core/system/devices) of a process that uses this budget."""
+    """Return the device selector (core/system/devices) of a process that uses this budget; None for a planned GPU."""
     card = next((card for card in nvidia.cards if budget.kind == "card" and card.index == budget.card_index), None)
     return None if budget.planned else devices.selector_of(card, nvidia)
 
@@ -150,5 +149,5 @@ def planned(gb: float, system: str) -> Budget:
     return Budget(kind="card", sold_gb=float(gb), free_gib=gb - reserve, reserve_gib=reserve, planned=True)
 
 
-def _gib(count: int | None) -> float | None:
-    return None if count is None else count / GIB
+def _gib(size_bytes: int | None) -> float | None:
+    return None if size_bytes is None else size_bytes / GIB

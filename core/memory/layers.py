@@ -155,8 +155,8 @@ def layer_kept(shape: ModelShape, setup: Setup) -> float:
 
 
 def windows(shape: ModelShape, setup: Setup) -> float:
-    """Return the bytes per token of the mask that a sliding-window layer keeps for longer rows: one value per pair of
-    tokens; 0 if no row is longer than the window."""
+    """Return the bytes per token of the mask that a sliding-window layer keeps: one value per pair of tokens; 0 if no
+    row is longer than the window, or attention needs no such mask."""
     cuts = (
         shape.window_layers
         and setup.max_length > shape.window
@@ -176,7 +176,8 @@ def scans(shape: ModelShape, setup: Setup) -> float:
 
 
 def per_layer_inputs(place: str, shape: ModelShape, setup: Setup) -> float:
-    """Return the bytes of a text's rows of the per-layer embeddings, for all layers. Section 1.4."""
+    """Return the bytes that the per-layer embeddings of a batch's tokens take in all layers; place: "kept" for the
+    backward, or "moving" in it. Section 1.4."""
     a_token = shape.num_hidden_layers * shape.per_layer_size * setup.base_bytes
     return memory_constants().per_layer_inputs[place] * setup.tokens * a_token if setup.trainer.counted else 0.0
 

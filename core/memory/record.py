@@ -93,6 +93,8 @@ class Corrections:
     of_large: Correction | None = None
 
     def for_method(self, method: str) -> Correction | None:
+        """Return the correction for lora, qlora or full: that of the model's own runs by it, else `elsewhere`, which
+        may be None."""
         return self.own.get(method) or self.elsewhere
 
     @property
@@ -148,10 +150,12 @@ class MemoryRecord:
 
 
 def _number(value: object) -> float:
+    """Return value if it is a number, else 0."""
     return value if isinstance(value, int | float) else 0.0
 
 
 def _more_careful(lines: list[JsonObject]) -> Correction | None:
+    """Return the correction that these lines give, unless it makes estimates smaller: then None."""
     correction = _correction(lines)
     return correction if correction and correction.factor >= 1 else None
 

@@ -113,6 +113,7 @@ class Setup(Strict):
 
     @property
     def trains_experts(self) -> bool:
+        """True if the adapter is put on the experts' weights too."""
         return self.target_parameters == "experts" and self.method != "full"
 
     @property
@@ -131,4 +132,5 @@ class Setup(Strict):
 
     @property
     def adapter_bytes(self) -> int:
+        """Bytes of a trained parameter; in full fine-tuning those of the base's."""
         return self.base_bytes if self.method == "full" else 4 if self.adapter_dtype == "fp32" else 2

@@ -51,7 +51,8 @@ class PairSeries:
 
 
 def of_pairs(recipe: Recipe, series: PairSeries, at_work: bool, measured_rows: int) -> Diagnosis | None:
-    """Return the first problem found; None for supervised fine-tuning."""
+    """Return the first problem of a preference run, or None, also for other runs. at_work: it is still active;
+    measured_rows: pairs of each evaluation."""
     if not recipe.train.compares:
         return None
     finding = displaced(recipe, series, at_work) or longer(recipe, series, at_work)
@@ -135,6 +136,8 @@ def _key_prefix(at_work: bool) -> str:
 
 
 def _cooler(recipe: Recipe, at_work: bool) -> tuple[Message, dict[str, object]]:
+    """Return the advice to train again at a fifth of the learning rate, and the change of the recipe. at_work: the
+    advice is to stop first."""
     rate = recipe.train.learning_rate / COOLER
     rate = round(rate, 1 - math.floor(math.log10(rate)))
     return msg(f"run_doctor.{_key_prefix(at_work)}again_with_rate", rate=rate), {"train.learning_rate": rate}
