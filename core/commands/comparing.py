@@ -146,6 +146,7 @@ def pairs(
 
 
 def _prompts_of_first(space: Workspace, named: Sequence[Contestant], count: int) -> list[Prompt]:
+    """Return count questions from the data of the first run in `named`. Raises RecipeError if there is none."""
     first = next((one.run for one in named if one.run), None)
     if first is None:
         raise RecipeError("compare.no_run")
@@ -180,6 +181,7 @@ def named_contestants(space: Workspace, words: Sequence[str]) -> list[Contestant
 
 
 def _is_base(word: str) -> bool:
+    """Return whether word names a base model: base, base@4bit or base:MODEL."""
     return word.partition("@")[0] == "base" or word.startswith("base:")
 
 
@@ -209,7 +211,7 @@ def _contestant_option(
 
 def comparison_json(comparison: PromptComparison) -> JsonObject:
     """Return the object that --json prints: each contestant's counts and speed, each prompt's answers. same_beginning:
-    characters. How many answers are right says `evaluate`."""
+    how many characters all answers have in common there. How many answers are right says `evaluate`."""
     lineup, answers = comparison.lineup, comparison.answers()
     by_contestant: list[dict[str, object]] = []
     for place, one in enumerate(lineup.contestants):

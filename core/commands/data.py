@@ -43,13 +43,15 @@ SHOWN = 3  # rows that JSON shows as they are learned
 
 
 def dataset_store(space: Workspace) -> DatasetStore:
+    """Return the store of the workspace's datasets, samples and library folders."""
     return DatasetStore(space.datasets, PRESETS, space.library_folders)
 
 
 def dataset_id(space: Workspace, source: str, relative_to: Path, choices: Choices = NO_CHOICES) -> str:
     """Return source as an id of the store. Raises DataError.
 
-    source: an id, a file, which is added first (the same file only once), or a downloaded dataset of the Hub.
+    source: an id, a file or folder (also in relative_to), which is added first (the same file only once), or a
+    downloaded dataset of the Hub.
     """
     if not source.strip():
         raise DataError("data.no_name")
@@ -219,6 +221,7 @@ def _exists(path: Path) -> bool:
 
 
 def _kind(report: DataReport, examples: list[Example]) -> str:
+    """Return what the rows are: preference, chat, text or instruction. examples: the first ones."""
     if any(example.rejected for example in examples):
         return "preference"
     if report.chat is not None or report.format in ("messages", "sharegpt"):
@@ -227,7 +230,8 @@ def _kind(report: DataReport, examples: list[Example]) -> str:
 
 
 def _role(report: DataReport, column: str) -> dict[str, object]:
-    """Describe the use of a column; null for one that the format does not have, which is then left out or rewritten."""
+    """Return the role of a column, and whether it is guessed. The role is None if the format does not have the column,
+    which is then left out or rewritten."""
     ours = (name for name, names in COLUMNS[report.format].items() if column.lower() in names)
     return {"role": report.roles.get(column) or next(ours, None), "guessed": report.guessed and column in report.roles}
 
@@ -268,7 +272,8 @@ def _show_texts(texts: list[JsonObject], language: str) -> None:
 
 
 def _header_question(header: bool | None, choices: Choices) -> list[dict[str, object]]:
-    """Return the question whether a table's first row holds names, unless answered. taken: the present assumption."""
+    """Return [the question whether a table's first row holds names], [] if that is answered, or for other files. taken:
+    the present assumption."""
     if header is None or choices.header is not None:
         return []
     text = msg("data.note_header_unsaid" if header else "data.note_no_header")

@@ -175,7 +175,8 @@ def benchmark(
 
 
 def _judge(name: str, model: str, expected: Sequence[str]) -> JudgeSpec:
-    """Return the judge of a kind and its option, or a model behind a server. Raises GarageError."""
+    """Return the judge of name: KIND=OPTION, or the URL of a server, with its model. expected: the labels of a judge by
+    labels. Raises GarageError."""
     is_server = name.startswith(("http://", "https://"))
     kind, _, option = ("model", "", name) if is_server else name.partition("=")
     return judge_of_kind(kind, expected, option, model)
@@ -200,12 +201,13 @@ def _send_to_judge(
 
 
 def _recipe_of(space: Workspace, base: str, data: str) -> Recipe:
-    """A recipe with the default split, whose rows would be trained on."""
+    """Return a recipe with the default split for training base on data, which is imported if it is a file."""
     return Recipe.parse({"model": {"id": base}, "data": {"source": dataset_id(space, data, Path.cwd())}})
 
 
 def _learned(space: Workspace, run: RunFolder | None, recipe: Recipe) -> tuple[LearnedRows | None, list[Message]]:
-    """Return (training rows, notes); without a run's dataset (None, a note)."""
+    """Return the rows that the run was trained on, or without one those that recipe trains on, and []; (None, [a note])
+    if the run's dataset cannot be read."""
     store = dataset_store(space)
     if run is None:
         return LearnedRows.of_recipe(recipe, store), []
@@ -222,8 +224,8 @@ def _questions(
     name: str,
     recipe: Recipe,
 ) -> sets.TestSet:
-    """Return the chosen set or file, else the questions of a sample dataset, else the held-out rows as a set. Raises
-    ChatError, also without any question."""
+    """Return the chosen set or file, else the questions of a sample dataset, else the held-out rows as a set with this
+    name. Raises ChatError, also without any question."""
     set_name, file = chosen
     if set_name is not None:
         return sets.open_set(space, set_name)
@@ -331,6 +333,7 @@ def _show(table: Table, result: JsonObject) -> None:
 
 
 def _short(text: str) -> str:
+    """Return text on one line of at most CELL columns, cut with an ellipsis."""
     line = " ".join(text.split())
     while width(line) > CELL:
         line = line[:-2].rstrip() + "…"

@@ -75,6 +75,7 @@ class Receiver:
         return {"name": name, "question": program.QUESTION, "answer": given.answer, "replaced": given.replaced}
 
     def _say(self, quiet: bool, *words: Message | str) -> None:
+        """Print each of words on stderr, unless quiet."""
         if not quiet:
             for each in words:
                 say(each)

@@ -120,6 +120,7 @@ def add(
 
 
 def _say_added(info: DatasetInfo, source: str, as_json: bool) -> None:
+    """Print the dataset that was added from source."""
     if as_json:
         print_json(in_words({"id": info.id, **info.model_dump(mode="json")}))
     else:
@@ -137,10 +138,12 @@ def facts(dataset: AboutSet) -> list[str | Message]:
 
 
 def _text(fact: str | Message) -> str:
+    """Return fact in the terminal's language."""
     return fact.render(terminal_language()) if isinstance(fact, Message) else fact
 
 
 def _line(name: str, *cells: str) -> str:
+    """Return name and cells as a line of columns."""
     return (
         name + " " * max(1, 46 - width(name)) + "  ".join(cell + " " * max(0, 12 - width(cell)) for cell in cells)
     ).rstrip()
@@ -159,5 +162,6 @@ def _cells(row: FoundSet) -> list[str]:
 
 
 def _part_cells(each: AboutPart) -> list[str]:
+    """Return the cells of a part of a dataset: rows, size, kind."""
     rows = _text(msg("hub_set.rows", rows=each.rows)) if each.rows is not None else ""
     return [rows, _text(size_in_words(each.bytes)), each.kind]

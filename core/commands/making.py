@@ -105,15 +105,16 @@ def make(
 
 
 def _examples(file: Path | None) -> tuple[tuple[str, str], ...]:
-    """The first rows of a file that have an answer. Raises ChatError."""
+    """Return (question, answer) of the first rows that have an answer, at most SHOWN; () without a file. Raises
+    ChatError."""
     rows = prompts_of_file(file) if file else []
     return tuple((row.question, row.expected) for row in rows if row.expected)[:SHOWN]
 
 
 @contextmanager
 def _writer(space: Workspace, word: str, endpoint: Endpoint | None) -> Iterator[writers.RowWriter]:
-    """Context manager: the model that writes, behind the server or loaded on this PC until the end. Raises
-    GarageError."""
+    """Context manager: the model that writes, behind the server (endpoint), or that of word (as for `compare`), loaded
+    on this PC until the end. Raises GarageError."""
     if endpoint is not None:
         yield writers.ServerWriter(endpoint)
         return
@@ -123,7 +124,8 @@ def _writer(space: Workspace, word: str, endpoint: Endpoint | None) -> Iterator[
 
 
 def _write(making: Making, writer: writers.RowWriter, first: int | None, as_json: bool) -> None:
-    """Write the missing passages, with the progress on a terminal. Those that are finished are kept if it is ended."""
+    """Let writer write the missing ones of the first passages (None: of all), with the progress on a terminal. Those
+    that are finished are kept if it is ended."""
     total = len(making.passages()[:first])
     results = {number: result for number, result in making.results().items() if number < total}
     done, rows = len(results), sum(len(one.rows) for one in results.values())

@@ -157,6 +157,7 @@ def _deletion_confirmed(repo: str) -> bool:
 
 # --- how it is shown
 def row_of(name: str, *cells: str) -> str:
+    """Return name and cells as a line of columns."""
     return (
         name + " " * max(1, 46 - width(name)) + "  ".join(cell + " " * max(0, 10 - width(cell)) for cell in cells)
     ).rstrip()
@@ -174,6 +175,7 @@ def progress_of(progress: Progress, speed: float | None) -> str:
 
 
 def hub_cells(row: FoundModel) -> list[str]:
+    """Return the cells of a model of the Hub: why it cannot be used, or parameters, licence and gate."""
     if row.why_not:
         return [row.why_not.render(terminal_language())]
     cells = [f"{row.params / 1e9:.1f}B" if row.params else "", row.license or ""]

@@ -89,6 +89,7 @@ class _Stages:
     """Prints each stage once; on a terminal with its progress, on one line."""
 
     def __init__(self) -> None:
+        """Begin without a printed stage."""
         self._line, self._stage = "", ""
 
     def show(self, status: ExportStatus) -> None:

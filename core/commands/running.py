@@ -207,7 +207,8 @@ def require_trainable_together(recipe: Recipe, nodes: Nodes | None) -> None:
 
 
 def join_run(space: Workspace, nodes: Nodes, option: str | None, cpu: bool) -> int:
-    """Take part in another PC's run with this PC's GPUs and its copy of the base model. Returns the exit status."""
+    """Take part in another PC's run with this PC's GPUs (option: of --cards) and its copy of the base model. Returns
+    the exit status."""
     nvidia = devices.read_cards()
     cards, _ = parse_cards(option, cpu, [])
     first = cards[0] if cards else None if cpu else devices.best_card(nvidia)
@@ -296,6 +297,7 @@ def resume(
 
 
 def refuse_while_busy(runs: Runs) -> None:
+    """Raise BusyError, with its name, if a run is at work, or is next in the queue of an open app."""
     if at_work := busy(runs):
         raise BusyError("run.already_training", name=at_work.name)
 
@@ -387,6 +389,7 @@ def report_end(run: RunFolder, status: Status, as_json: bool) -> None:
 
 
 def findings_of(run: RunFolder, recipe: Recipe, status: Status, metrics: list[dict[str, object]]) -> list[Diagnosis]:
+    """Return the run doctor's findings from the run's metrics and sample answers."""
     facts = run.facts()
     series = curve_doctor.Series.of_records(metrics, facts.rows_measured or 0, sample_answers.mean_lengths(run))
     return curve_doctor.of_run(recipe, series, status.state in BUSY, facts.planned.usual_rate)

@@ -83,6 +83,7 @@ def rows(
 
 
 def _row(row: ShownRow) -> dict[str, object]:
+    """Return a row as JSON: number, example or else its values, and the problem if it has one."""
     value = {"row": row.number} | (row.example.as_dict() if row.example else {"values": row.values})
     return value | ({"problem": plain(row.problem)} if row.problem else {})
 
@@ -235,6 +236,7 @@ def split(
 
 
 def _print_new(as_json: bool, *made: DatasetInfo) -> None:
+    """Print ids and rows of new datasets."""
     if as_json:
         print_json(in_words({"sets": [info.model_dump(mode="json") for info in made]}))
         return
@@ -243,6 +245,7 @@ def _print_new(as_json: bool, *made: DatasetInfo) -> None:
 
 
 def _report_change(store: DatasetStore, id: str, change: Change, as_json: bool) -> None:
+    """Print the dataset's version and rows after a change."""
     info = store.get(id)
     if as_json:
         print_json(in_words({"id": id, "version": info.version, "rows": info.good_rows, "what": plain(change.what)}))
@@ -251,6 +254,7 @@ def _report_change(store: DatasetStore, id: str, change: Change, as_json: bool) 
 
 
 def _json(text: str) -> object:
+    """Parse text as JSON. Raises DataError."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -258,6 +262,7 @@ def _json(text: str) -> object:
 
 
 def _row_to_set(text: str) -> tuple[int, object]:
+    """Return number and contents of a row from NUMBER=JSON. Raises DataError."""
     number, given, row = text.partition("=")
     if not given or not number.strip().isdecimal():
         raise DataError("sets.no_row_to_set", found=text[:80])

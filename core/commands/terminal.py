@@ -77,10 +77,12 @@ def yaml_scalar(raw: str) -> object:
 
 
 def say(message: Message | str) -> None:
+    """Print a message in the terminal's language, or a text, on stderr."""
     print(message.render(terminal_language()) if isinstance(message, Message) else message, file=sys.stderr, flush=True)
 
 
 def print_json(value: object) -> None:
+    """Print value as JSON on stdout."""
     print(json.dumps(value, ensure_ascii=False, indent=1))
 
 
@@ -114,7 +116,7 @@ def say_finding(finding: Diagnosis) -> None:
 
 
 def plain(value: object) -> object:
-    """Return value with every pydantic model in it as JSON values."""
+    """Return value with every pydantic model as JSON values, also in dicts, but not in lists."""
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json")
     return {k: plain(v) for k, v in value.items()} if isinstance(value, dict) else value
