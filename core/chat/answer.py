@@ -46,6 +46,7 @@ class Sampling(BaseModel):
 
     @property
     def greedy(self) -> bool:
+        """True if the likeliest token is always taken: without do_sample, or at temperature 0."""
         return not self.do_sample or self.temperature == 0
 
 
@@ -88,6 +89,7 @@ class Answer:
         self._over = False
 
     def __iter__(self) -> Iterator[Piece | Done]:
+        """Yield each Piece and Done as it arrives, until the answer is over. Raises ChatError if it failed."""
         try:
             while (item := self._next(None)) is not None:
                 yield item
@@ -122,6 +124,7 @@ class Answer:
         return item
 
     def close(self) -> None:
+        """End the iteration, and stop all columns if they are still generated."""
         self._over = True
         self._stop(self.number, None)
 

@@ -104,6 +104,7 @@ class MarkReplacer:
     decided."""
 
     def __init__(self, marks: Marks):
+        """Begin without text. marks: what replaces each mark."""
         self._marks, self._held = marks, ""
 
     def add(self, piece: str) -> str:
@@ -130,6 +131,6 @@ class MarkReplacer:
         return text
 
     def rest(self) -> str:
-        """The held back text that became no mark."""
+        """Return the held back text, which became no mark."""
         rest, self._held = self._held, ""
         return rest

@@ -74,6 +74,7 @@ class Commands:
     """The client's commands in order; stop, a newer load and the end also take effect at once, during other work."""
 
     def __init__(self, parent: ToParent):
+        """Listen to parent from now on."""
         self._queue: queue.Queue[JsonObject] = queue.Queue()
         self._stopped: set[tuple[int, Column | None]] = set()
         self._newest_load = -1
@@ -81,6 +82,7 @@ class Commands:
         parent.listen(self._on_line, self._on_parent_gone)
 
     def _on_line(self, command: JsonObject) -> None:
+        """Note a stop or the newest load at once; queue every command but a stop."""
         if command["command"] == "stop":
             self._stopped.add((command["id"], command["column"]))
         else:
@@ -88,6 +90,7 @@ class Commands:
             self._queue.put(command)
 
     def _on_parent_gone(self) -> None:
+        """Queue the end of this process, and force it after LAST_GRACE_S."""
         self._quit.set()
         self._queue.put({"command": "quit"})
         last = threading.Timer(LAST_GRACE_S, os._exit, [1])
@@ -95,16 +98,18 @@ class Commands:
         last.start()
 
     def next(self, timeout_s: float) -> JsonObject | None:
+        """Return the next command; None if none comes within timeout_s."""
         try:
             return self._queue.get(timeout=timeout_s)
         except queue.Empty:
             return None
 
     def answer_stopped(self, answer: int, load: int, column: Column | None = None) -> bool:
-        """Return whether to end the whole answer, or this column of it."""
+        """Return whether to end the whole answer, or this column of it; always once its load is superseded."""
         return not self._stopped.isdisjoint({(answer, None), (answer, column)}) or self.load_superseded(load)
 
     def load_superseded(self, load: int) -> bool:
+        """Return whether another load than this one is the newest, or the app has ended."""
         return self._quit.is_set() or self._newest_load != load
 
 
@@ -112,6 +117,7 @@ class ChatWorker:
     """Serves the client's commands with one base and one adapter at a time. held: receives the lease."""
 
     def __init__(self, workspace: Workspace, parent: ToParent, held: contextlib.ExitStack):
+        """Begin without a base or the lease."""
         self._workspace, self._parent, self._commands, self._held = workspace, parent, Commands(parent), held
         self._holds_lease = False
         self._load = -1
@@ -153,6 +159,7 @@ class ChatWorker:
             self._free_memory()
 
     def _emit(self, event: str, **values: object) -> None:
+        """Send the client an event."""
         self._parent.send(event=event, **values)
 
     # ---- load -----------------------------------------------------------------------------------------------------
@@ -226,8 +233,8 @@ class ChatWorker:
         return self._base
 
     def _memory_warning(self, key: tuple[str, str | None, bool, bool], compute: Compute) -> Message | None:
-        """Return a warning if memory is short, None if it is not or unknown. It comes before the weights are read:
-        later a GPU on Windows may write a word a second, and RAM be paged out."""
+        """Return a warning if memory is short for the base of key (as LoadedBase's), None if it is not or unknown. It
+        comes before the weights are read: later a GPU on Windows may write a word a second, and RAM be paged out."""
         import psutil
 
         from core.chat.duel import free_on_card
@@ -244,14 +251,17 @@ class ChatWorker:
             return None  # a shape whose memory cannot be computed
 
     def _report(self, stage: str, progress: Progress | None = None, tight: Message | None = None) -> None:
+        """Send the client a stage of loading. tight: a warning that memory is short."""
         values = {"stage": stage, "progress": progress and progress.model_dump(), "tight": tight and tight.model_dump()}
         self._emit("loading", load=self._load, **values)
 
     def _check(self) -> None:
+        """Raise StopRequested if this load is superseded."""
         if self._commands.load_superseded(self._load):
             raise StopRequested
 
     def _free_memory(self) -> None:
+        """Free what nothing refers to, also in the GPU's cache."""
         gc.collect()
         if torch := sys.modules.get("torch"):
             torch.cuda.empty_cache()

@@ -258,6 +258,7 @@ class ChatClient:
 
     # ---- events of the worker, in the listening thread ----------------------------------------------------------
     def _on_event(self, worker: Child, event: JsonObject) -> None:
+        """Apply an event, unless its worker has been replaced."""
         with self._changed:
             if worker is self._worker:
                 self._apply(event)
@@ -328,11 +329,13 @@ class ChatClient:
             self._set(replace(self._state, message=message, advice=advice))
 
     def _detach_worker(self, error: ChatError | None) -> None:
-        """Ignore further events of the worker, so that another one may take its place."""
+        """Ignore further events of the worker, so that another one may take its place, and end its answer with error
+        (None: regularly)."""
         self._end_answer(error)
         self._worker = None
 
     def _end_answer(self, error: ChatError | None) -> None:
+        """End the current answer, if any, with error (None: regularly); the chat is ready again if it was answering."""
         answer, self._answer = self._answer, None
         if answer is not None:
             answer.put(error)
@@ -340,9 +343,11 @@ class ChatClient:
             self._set(replace(self._state, phase="ready"))
 
     def _set(self, state: ChatState) -> None:
+        """Replace the state, and wake those who wait for a change."""
         self._state = state
         self._changed.notify_all()
 
 
 def _message(event: JsonObject) -> tuple[Message, Message | None]:
+    """Return the message of an error event, and its advice or None."""
     return Message.model_validate(event["text"]), event["advice"] and Message.model_validate(event["advice"])

@@ -125,6 +125,7 @@ class Score:
 
     @property
     def is_clear(self) -> bool:
+        """True if the interval excludes one half."""
         return self.interval is not None and not self.interval[0] <= 0.5 <= self.interval[1]
 
     @property
@@ -143,6 +144,7 @@ class PromptComparison:
     FOLDER = "comparisons"
 
     def __init__(self, path: Path, lineup: Lineup):
+        """Store the folder and its contents' lineup."""
         self.path, self.lineup = path, lineup
 
     @property
@@ -215,9 +217,11 @@ class PromptComparison:
         return answers
 
     def add(self, answer: ComparisonAnswer) -> None:
+        """Append an answer to the file."""
         files.append_line(self.path / ANSWERS, answer.model_dump(mode="json"))
 
     def leave_out(self, prompt: int, reason: Message) -> None:
+        """Leave a prompt out for all contestants, and keep the reason."""
         files.append_line(self.path / LEFT_OUT, {"prompt": prompt, "reason": reason.model_dump()})
 
     def left_out(self) -> dict[int, Message]:

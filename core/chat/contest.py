@@ -99,8 +99,8 @@ def _answer_as_export(comparison: PromptComparison, place: int, answer_export: A
 
 
 def _answer(chat: ChatClient, comparison: PromptComparison, target: ChatTarget, group: list[int]) -> Iterator[int]:
-    """Generate the group's missing answers with one model, loaded if it is not, AT_ONCE prompts at a time; yield the
-    number of new answers each time, 0 if a prompt was left out."""
+    """Generate the missing answers of the contestants that target is (group: their numbers), loading it if it is not,
+    AT_ONCE prompts at a time; yield the number of new answers each time, 0 if a prompt was left out."""
     lineup, missing = comparison.lineup, set(comparison.missing())
     if not any((prompt, place) in missing for prompt in range(len(lineup.prompts)) for place in group):
         return
@@ -122,8 +122,9 @@ def _answer(chat: ChatClient, comparison: PromptComparison, target: ChatTarget, 
 def _answer_batch(
     chat: ChatClient, comparison: PromptComparison, prompts: list[int], places: dict[Column, int]
 ) -> Iterator[int]:
-    """Generate and save the answers of a batch; yield 1 for each, 0 for a prompt left out. After an error of LEFT_OUT
-    each prompt is tried alone and left out if it fails so again; other ChatErrors are raised."""
+    """Generate and save the answers of a batch (places: contestants' numbers); yield 1 for each, 0 for a prompt left
+    out. After an error of LEFT_OUT each prompt is tried alone and left out if it fails so again; other ChatErrors are
+    raised."""
     if not prompts:
         return
     try:
@@ -142,6 +143,7 @@ def _answer_batch(
 
 
 def _counts(comparison: PromptComparison) -> tuple[int, int]:
+    """Return (answers there, answers in all), both without left-out prompts."""
     left_out = comparison.left_out()
     done = sum(prompt not in left_out for prompt, _ in comparison.answers())
     return done, done + len(comparison.missing())
@@ -198,7 +200,7 @@ def turns_for(contestant: Contestant, prompt: Prompt) -> list[Turn]:
 
 def _together(contestants: tuple[Contestant, ...], places: list[int]) -> list[dict[Column, int]]:
     """Return pairs {column: contestant} of a base and a tuned contestant to answer in one batch, as far as there are
-    both."""
+    both; the others alone."""
     base = [place for place in places if contestants[place].column == "base"]
     tuned = [place for place in places if place not in base]
     pairs: list[dict[Column, int]] = []

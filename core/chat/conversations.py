@@ -55,6 +55,7 @@ class Conversation(Frozen):
 
     @property
     def branch(self) -> Branch:
+        """The shown branch."""
         return self.branches[min(self.at, len(self.branches) - 1)]
 
     def with_branch(self, branch: Branch, is_another: bool = False) -> Conversation:
@@ -118,12 +119,14 @@ class Conversations:
         return sorted(matches, key=lambda one: one.changed, reverse=True)
 
     def rename(self, id: object, name: str) -> Conversation:
+        """Give a conversation another name, and return it. Raises ChatError for an unknown one, or without a name."""
         shown = names.display_name(name, MAX_NAME)
         if not shown:
             raise ChatError("conversations.no_name")
         return self.save(self.get(id).model_copy(update={"name": shown}))
 
     def delete(self, id: object) -> None:
+        """Delete a conversation. Raises ChatError for an unknown one."""
         path = self._file(self.get(id).id)
         try:
             files.retry_if_busy(lambda: path.unlink(missing_ok=True), files.MOMENT_S)
@@ -135,6 +138,7 @@ class Conversations:
 
 
 def _texts(conversation: Conversation) -> Iterator[str]:
+    """Yield the name, and the texts of all turns in all branches."""
     yield conversation.name
     yield from (
         str(turn.get("content", "")) for branch in conversation.branches for turn in (*branch.base, *branch.tuned)

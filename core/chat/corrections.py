@@ -88,8 +88,8 @@ def _create_dataset(
 
 @contextlib.contextmanager
 def _locked(store: DatasetStore) -> Iterator[None]:
-    """Hold the lock, so that two pages which correct one run for the first time make one dataset. Raises DataError if
-    it cannot be had."""
+    """Context manager: hold the store's lock, so that two pages which correct one run for the first time make one
+    dataset. Raises DataError if it cannot be had."""
     try:
         store.root.mkdir(parents=True, exist_ok=True)
         with FileLock(store.root / ".corrections.lock").acquire(timeout=LOCK_S):
@@ -142,6 +142,7 @@ def learner(comparison: PromptComparison) -> Contestant:
 
 
 def answered_by(comparison: PromptComparison) -> str:
-    """The learner as `keep` names it."""
+    """Return the model to train with the votes (`learner`) in the form of `keep`: run:<id>, base:<model>,
+    adapter:<name>."""
     one = learner(comparison)
     return f"run:{one.run}" if one.run else one.other

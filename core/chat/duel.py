@@ -93,13 +93,15 @@ class Duel:
         self.mixed: bool = self._tuned is not None and self._can_mix()
 
     def _end_of_turn(self, column: Column) -> frozenset[int]:
+        """Return the token that ends a turn in column's template, as a set; an empty one if that takes several
+        tokens."""
         ids = self.tokenizer.encode(self._templates[column].stop)
         return frozenset(ids) if len(ids) == 1 else frozenset()
 
     @property
     def thinks(self) -> bool | None:
-        """The default of its thinking: as it was trained, or as a bare base does; None if the template has no such
-        option."""
+        """The default of enable_thinking: as the adapter was trained, or as the bare base does; None if the template
+        has no such option."""
         dialect = self._templates["tuned"].dialect
         return dialect.thinks if dialect.switch else None
 
@@ -109,7 +111,7 @@ class Duel:
         """Return the token ids (T,) of the conversation in column's template, up to the answer. enable_thinking: None
         for both as the tuned model was trained.
 
-        Raises ChatError if prompt and answer do not fit into the context.
+        Raises ChatError if turns do not end with a question, or if prompt and answer do not fit into the context.
         """
         if not turns or turns[-1]["role"] != "user":
             raise ChatError("chat.no_question")
@@ -186,6 +188,8 @@ class Duel:
         return OPEN if end.endswith(openings) else ""
 
     def _new_reply(self, number: int, column: Column, turns: Sequence[Turn], sampling: Sampling) -> _Reply:
+        """Return the reply of one column before its first token, with the encoded prompt and a seeded generator.
+        number: of the question, among those answered together. Raises ChatError as `prompt`."""
         prompt = self.prompt(column, turns, sampling.max_new_tokens, sampling.enable_thinking)
         generator = torch.Generator(self._model.device).manual_seed(sampling.seed)
         stream = TextStream(self.tokenizer, self._marks[column])
@@ -429,6 +433,7 @@ class Repetition:
     """
 
     def __init__(self) -> None:
+        """Begin without tokens."""
         self._newest = deque[int](maxlen=LONGEST_PERIOD)
         self._equal = [0] * LONGEST_PERIOD  # of the period place + 1
 
@@ -451,6 +456,7 @@ class TextStream:
     """
 
     def __init__(self, tokenizer: Tokenizer, marks: Marks | None = None):
+        """Begin without tokens."""
         self._tokenizer, self._skips, self._replacer = tokenizer, not marks, MarkReplacer(marks or {})
         self._window: list[int] = []
         self._emitted = 0  # ids of the window whose text was returned
@@ -466,9 +472,10 @@ class TextStream:
         return self._replacer.add(new)
 
     def rest(self) -> str:
-        """The remaining text of an answer that ended within a character."""
+        """Return the remaining text of an answer that ended within a character or a mark."""
         return self._replacer.add(self._new_text().rstrip(REPLACEMENT)) + self._replacer.rest()
 
     def _new_text(self) -> str:
+        """Return the text of the newest tokens, which was not returned before."""
         earlier = self._tokenizer.decode(self._window[: self._emitted], self._skips)
         return self._tokenizer.decode(self._window, self._skips)[len(earlier) :]

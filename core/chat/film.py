@@ -79,6 +79,7 @@ class _AnswerRow:
             self.why = "length" if len(self.ids) >= self.most else None
 
     def answer(self, tokenizer: Tokenizer) -> FrameAnswer:
+        """Return the answer as text with the reason of its end; "" with "time" if it has not ended."""
         if self.why is None:
             return FrameAnswer(text="", why="time")
         return FrameAnswer(text=tokenizer.decode(self.ids).rstrip(UNFINISHED).strip(), why=self.why)
@@ -97,8 +98,8 @@ class SampleSettings:
 
 
 class SampleAnswers:
-    """The sample answers of a training. `begin` starts an attempt, `take` is called between its steps. schedule,
-    eval_every: of the training."""
+    """The sample answers of a training; those of one step are a frame. `begin` starts an attempt, `take` is called
+    between its steps. schedule, eval_every: of the training."""
 
     def __init__(self, step: Step, reporter: Reporter, settings: SampleSettings, schedule: Schedule, eval_every: int):
         """Encode the prompts, tests and as many neutral texts as the run can afford to measure, and plan how often
@@ -185,6 +186,7 @@ class SampleAnswers:
                 self._tests.keep(step, self._answers_to(self._test_prompts, end, most))
 
     def _seconds_for(self, step: int, steps_take: Callable[[float | None], float | None]) -> float:
+        """Return the seconds for the frame at step; steps_take as in `take`."""
         return self._time.seconds_for(step, steps_take(self._seconds_per_token), self._neutral_seconds)
 
     @property
@@ -256,8 +258,9 @@ class SampleAnswers:
         return groups
 
     def _readable(self) -> list[int]:
-        """Return the prompts, most informative first, that can be read in their share of the frame's time, at the speed
-        of the neutral texts, and answered at the pace of the last frame."""
+        """Return the numbers of the most informative prompts, in that order, that a frame has time for. All together
+        they are read in READING_SHARE of its time, at the speed of the neutral texts (the first may take all of it),
+        and are no more than the pace of the last frame allows, but at least one."""
         seconds = list(
             accumulate((self._seconds_per_token or 0.0) * len(self._prompts[place]) for place in self._order)
         )
@@ -268,6 +271,7 @@ class SampleAnswers:
 
     @property
     def _unanswered(self) -> list[FrameAnswer]:
+        """An empty answer for each prompt, with "time" as the reason."""
         return [FrameAnswer(text="", why="time")] * len(self._prompts)
 
     def _answers(self, end: float, has_guaranteed: bool) -> list[FrameAnswer]:
@@ -334,8 +338,8 @@ class SampleAnswers:
 
     # ---- neutral texts ----------------------------------------------------------------------------------------------
     def _neutral_loss(self, is_inner: bool) -> float | None:
-        """Return the loss on the neutral texts and note its seconds; None at an inner frame if it takes too long, and
-        in a run too short for a text."""
+        """Return the loss on the neutral texts and note its seconds. None at a frame between the first and the last
+        (is_inner) if it takes too long, and in a run too short for a text."""
         if self._neutral_seconds > NEUTRAL_SHARE * self._seconds and is_inner:
             return None
         started = self._clock()

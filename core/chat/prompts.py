@@ -43,6 +43,7 @@ class Prompt(Frozen):
 
     @property
     def question(self) -> str:
+        """The text of its last turn."""
         return str(self.turns[-1].get("content", ""))
 
 
@@ -156,6 +157,7 @@ def values_of_file(path: Path) -> list[tuple[int, object]]:
 
 
 def _json_of(text: str, file: str, number: int) -> object:
+    """Parse text as JSON. Raises ChatError that names file and number."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -163,7 +165,8 @@ def _json_of(text: str, file: str, number: int) -> object:
 
 
 def prompt_from_value(value: object, file: str, number: int) -> Prompt:
-    """Return the prompt in one value of such a file. Raises ChatError without a question, or for a bad judge."""
+    """Return the prompt in one value of a file of prompts, in a form of `prompts_of_file`. Raises ChatError, with file
+    and number, without a question, or for a bad judge."""
     record = {"prompt": value} if isinstance(value, str) else value if isinstance(value, dict) else {}
     question = next(
         (record[name] for name in ("prompt", "question", "instruction") if isinstance(record.get(name), str)), ""
@@ -195,5 +198,6 @@ def judge_from_value(value: object, file: str, number: int) -> JudgeSpec:
 
 
 def _is_turn(value: object) -> bool:
+    """Return whether value is a turn with a known role and a text."""
     roles = ("system", "user", "assistant")
     return isinstance(value, dict) and value.get("role") in roles and isinstance(value.get("content"), str)

@@ -65,7 +65,8 @@ def opened(workspace: Workspace, target: ChatTarget) -> Iterator[ChatClient]:
 def answer(
     client: ChatClient, prompt: str, both: bool, max_new_tokens: int, enable_thinking: bool | None = None
 ) -> dict[str, str | None]:
-    """Return the columns' greedy answers to one question: {"tuned": ..., "base": ... or None}.
+    """Return the columns' greedy answers to one question: {"tuned": ..., "base": ... or None}. both: the base answers
+    too.
 
     enable_thinking: None as trained. Raises ChatError if the template has no such option.
     """

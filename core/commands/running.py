@@ -297,7 +297,8 @@ def resume(
 
 
 def refuse_while_busy(runs: Runs) -> None:
-    """Raise BusyError, with its name, if a run is at work, or is next in the queue of an open app."""
+    """Raise BusyError, with its name, if a run is at work, was started by a command, or is next in the queue of an open
+    app."""
     if at_work := busy(runs):
         raise BusyError("run.already_training", name=at_work.name)
 

@@ -147,5 +147,6 @@ def _verdict(text: str) -> str:
 
 
 def _key(prompt: Prompt, answer: str) -> str:
+    """Return a hash of a prompt, its expected answer and the given one, thoughts left out."""
     content = json.dumps([list(prompt.turns), prompt.expected, without_thoughts(answer)])
     return hashlib.sha256(content.encode()).hexdigest()

@@ -165,8 +165,8 @@ def add(workspace: Workspace, title: str, prompts: Sequence[Prompt], base: str =
 
 
 def give_base(workspace: Workspace, name: str, base: str) -> None:
-    """Let a set of which a run of this base was evaluated be one of the base, if it is of none yet. Raises ChatError
-    for an unknown set."""
+    """Make base the model of a set that has none yet, as one of its runs was evaluated on the set. Raises ChatError for
+    an unknown set."""
     if not open_set(workspace, name).base:
         with _changing(workspace):
             _write(workspace, open_set(workspace, name).model_copy(update={"base": base}))
@@ -212,6 +212,7 @@ def path_of(workspace: Workspace, name: str) -> Path:
 
 
 def _file(workspace: Workspace, test_set: TestSet) -> Path:
+    """Return the path of a set's file."""
     return workspace.root / FOLDER / f"{test_set.name}.jsonl"
 
 
@@ -261,7 +262,8 @@ def all_sets(workspace: Workspace) -> Iterator[TestSet]:
 
 
 def _prompt(value: object, file: str, number: int) -> Prompt:
-    """A row of a file, with the source that it names."""
+    """Return the prompt in a value of a set's file, with the source that it names. Raises ChatError as
+    `prompt_from_value`."""
     source = value.get("source") if isinstance(value, dict) else None
     prompt = prompt_from_value(value, file, number)
     return prompt.model_copy(update={"source": source}) if source in get_args(Source) else prompt

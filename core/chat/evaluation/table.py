@@ -59,6 +59,7 @@ class Share:
 
     @property
     def interval(self) -> tuple[float, float]:
+        """The 95 % interval of the share that is right; (0, 1) without questions."""
         return wilson(self.right, self.count) if self.count else (0.0, 1.0)
 
 
@@ -236,6 +237,7 @@ class Opinions:
         return cls(votes.read(root), model_judge.read(root))
 
     def vote(self, prompt: Prompt, answer: str) -> Outcome | None:
+        """Return the person's vote on an answer, or None."""
         return self.votes.get(votes.key_of(prompt.turns, answer))
 
 
@@ -284,10 +286,11 @@ def judge_for(test_set: TestSet, learned: LearnedRows | None) -> JudgeSpec:
 def judge_of_kind(
     kind: str, answers: Sequence[str], option: str = "", model: str = "", proposed: JudgeSpec | None = None
 ) -> JudgeSpec:
-    """Return the judge of this kind, of a list of labels with those among answers.
+    """Return a judge of this kind, with option, and with the other options of `proposed` if that is of this kind.
 
-    option: its pattern, tolerance, schema, or server with `model`. proposed: gives a judge of its kind the options
-    besides. Raises GarageError for an unknown kind, or an option that it cannot have.
+    option: pattern, schema, tolerance ("5 %": relative), or server with `model`; it replaces proposed's even if "".
+    answers: the labels of a judge by labels, unless proposed has some. Raises GarageError for an unknown kind or a bad
+    option.
     """
     if kind not in KINDS:
         raise ChatError("evaluation.unknown_judge", found=kind[:60], kinds=", ".join(KINDS))

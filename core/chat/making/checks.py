@@ -47,7 +47,8 @@ def _is_inside_a_word(text: str, start: int, end: int) -> bool:
 
 
 def judge_of(answers: Sequence[str]) -> JudgeSpec:
-    """Return the judge of evaluations for these expected answers."""
+    """Return the judge that an evaluation would propose for these expected answers; by similarity if it proposes
+    none."""
     try:
         return propose(answers)
     except JudgeError:

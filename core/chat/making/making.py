@@ -48,9 +48,10 @@ class Mark(Frozen):
 
 
 class Making:
-    """A making on disk."""
+    """The passages of some documents, and the rows that a model wrote from them, in a folder."""
 
     def __init__(self, path: Path, order: MakingOrder):
+        """Store the folder and the order."""
         self.path, self.order = path, order
 
     @property
@@ -98,6 +99,7 @@ class Making:
                 yield cls.open(workspace, folder.name)
 
     def passages(self) -> list[Passage]:
+        """Return all passages, also those without rows."""
         return [Passage.model_validate(record) for record in files.read_lines(self.path / PASSAGES, 0).records]
 
     def results(self) -> dict[int, Result]:
@@ -156,6 +158,7 @@ class Making:
         return to_follow[-SHOWN:], to_avoid[-SHOWN:]
 
     def _all_rows(self) -> Iterator[MadeRow]:
+        """Return the rows of the finished passages, in their order."""
         results = self.results()
         return (row for number in sorted(results) for row in results[number].rows)
 

@@ -146,10 +146,12 @@ def _agrees(kind: Kind, spec: JudgeSpec, answer: str, other: str) -> bool:
 
 
 def _answers(writer: RowWriter, conversations: list[list[Turn]]) -> list[str]:
+    """Return the writer's answers, thoughts left out."""
     return [without_thoughts(text) for text in writer.answers(conversations, MAX_ANSWER)]
 
 
 def messages(steps: Sequence[Exchange]) -> list[Turn]:
+    """Return the steps as turns: each question, then its answer."""
     return [
         {"role": role, "content": content}
         for step in steps

@@ -87,10 +87,12 @@ class _Open:
 
     @property
     def text(self) -> str:
+        """The blocks' text, with the joints between them."""
         return "".join((block.joint or "") * (number > 0) + block.text for number, block in enumerate(self.blocks))
 
     @property
     def has_body(self) -> bool:
+        """True if it has more than headings."""
         return not all(block.is_heading for block in self.blocks)
 
     def passage(self, number: int) -> Passage:
