@@ -127,23 +127,23 @@ def _number(value: object) -> float:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
 
 
-def of_run(recipe: Recipe, series: Series, at_work: bool, usual_rate: float | None = None) -> list[Diagnosis]:
+def of_run(recipe: Recipe, series: Series, is_active: bool, usual_rate: float | None = None) -> list[Diagnosis]:
     """Return the problems of a run that is active or has ended: at most one, of pairs first, then a too high rate,
-    overfitting, a plateau. None of training by rewards, where a loss says nothing.
+    overfitting, a plateau. [] for training by rewards, where a loss says nothing.
 
     usual_rate: of the advice that the run was planned with, if known.
     """
     if recipe.rewards:
         return []
-    if finding := of_pairs(recipe, series.pairs, at_work, series.measured_rows):
+    if finding := of_pairs(recipe, series.pairs, is_active, series.measured_rows):
         return [finding]
     for rule in (hot_rate, overfitting, plateau):
-        if finding := rule(recipe, series, at_work, usual_rate or USUAL_RATE):
+        if finding := rule(recipe, series, is_active, usual_rate or USUAL_RATE):
             return [finding]
     return []
 
 
-def hot_rate(recipe: Recipe, series: Series, at_work: bool, usual: float) -> Diagnosis | None:
+def hot_rate(recipe: Recipe, series: Series, is_active: bool, usual: float) -> Diagnosis | None:
     """Return the finding of a learning rate that is too high, with a lower one to try, or None. usual: the rate usual
     for the model.
 
@@ -163,9 +163,9 @@ def hot_rate(recipe: Recipe, series: Series, at_work: bool, usual: float) -> Dia
         id="hot_rate",
         evidence=msg("run_doctor.hot_rate", what=evidence[0], rate=rate, norms=norms),
         meaning=msg("run_doctor.hot_rate_means"),
-        remedy=msg(f"run_doctor.{'stop_' if at_work else ''}again_with_rate", rate=cooler),
+        remedy=msg(f"run_doctor.{'stop_' if is_active else ''}again_with_rate", rate=cooler),
         fix={"train.learning_rate": cooler},
-        action="stop" if at_work else None,
+        action="stop" if is_active else None,
         step=evidence[1],
     )
 
@@ -179,8 +179,8 @@ def _window(series: Series) -> int:
 
 
 def _above_base(series: Series) -> Evidence | None:
-    """Return evidence and step of a loss whose last steps exceed the untrained model's, clearly or by more than batches
-    differ; else None."""
+    """Return evidence and step of a loss whose last steps exceed ABOVE_BASE times the untrained model's on average, and
+    each of them or by more than batches differ; else None."""
     width = _window(series)
     if len(series.losses) > DIVERGED_STEPS and series.losses[-DIVERGED_STEPS:].min() > series.base + DIVERGED_BY_NATS:
         width = DIVERGED_STEPS  # as far as the limit at which a run goes back by itself (core/runs/health)
@@ -198,7 +198,7 @@ def _above_base(series: Series) -> Evidence | None:
 
 def _mostly_above(series: Series) -> Evidence | None:
     """Return evidence and step of a loss above its beginning in more than half of all steps, even if the falling rate
-    brought the last ones back."""
+    brought the last ones back; else None."""
     losses = series.losses
     above = np.flatnonzero(losses > ABOVE_BASE * max(series.base, float(losses[0]))) if len(losses) else losses
     if len(losses) < 2 * _window(series) or 2 * len(above) <= len(losses):
@@ -254,7 +254,7 @@ def _jumps(series: Series) -> Evidence | None:
     return msg("run_doctor.jumps", count=len(steps), steps=steps[:LISTED]), steps[0]
 
 
-def overfitting(recipe: Recipe, series: Series, at_work: bool, usual: float) -> Diagnosis | None:
+def overfitting(recipe: Recipe, series: Series, is_active: bool, usual: float) -> Diagnosis | None:
     """Return the finding of a validation loss that rises while the training loss falls, with the step to stop at, or
     None. The fewer validation rows, the larger the rise must be."""
     if series.measured_rows < 1 or len(series.eval_losses) < 3:
@@ -282,14 +282,14 @@ def overfitting(recipe: Recipe, series: Series, at_work: bool, usual: float) -> 
             rows=series.measured_rows, then=float(then.mean()), now=float(now.mean()),
         ),
         meaning=msg("run_doctor.overfitting_means"),
-        remedy=_stop(recipe, series) if at_work else msg("run_doctor.again_with_steps", steps=steps),
-        fix={} if at_work else {"train.max_steps": steps},
-        action="stop" if at_work else None,
+        remedy=_stop(recipe, series) if is_active else msg("run_doctor.again_with_steps", steps=steps),
+        fix={} if is_active else {"train.max_steps": steps},
+        action="stop" if is_active else None,
         step=step,
     )  # fmt: skip
 
 
-def plateau(recipe: Recipe, series: Series, at_work: bool, usual: float) -> Diagnosis | None:
+def plateau(recipe: Recipe, series: Series, is_active: bool, usual: float) -> Diagnosis | None:
     """Return the finding of a loss that no longer improves while the rate is high: from the beginning (then a higher
     rate helps), or since some step (then fewer steps do); None otherwise."""
     flat = _flat_measured(series) if len(series.eval_losses) else _flat_training(recipe, series)
@@ -301,21 +301,21 @@ def plateau(recipe: Recipe, series: Series, at_work: bool, usual: float) -> Diag
         warmer = max(usual, min(float(f"{rate * BACK_TO:.1g}"), WARMEST * usual))
         if warmer <= rate:
             return None
-        remedy = msg(f"run_doctor.{'stop_' if at_work else ''}again_with_rate", rate=warmer)
+        remedy = msg(f"run_doctor.{'stop_' if is_active else ''}again_with_rate", rate=warmer)
         means, fix = msg("run_doctor.cold_means", rate=rate), {"train.learning_rate": warmer}
     elif left < DONE:
         return None
     else:
         steps = max(step, MIN_STEPS)
-        remedy = _stop(recipe, series) if at_work else msg("run_doctor.again_with_steps", steps=steps)
-        means, fix = msg("run_doctor.plateau_means"), {} if at_work else {"train.max_steps": steps}
+        remedy = _stop(recipe, series) if is_active else msg("run_doctor.again_with_steps", steps=steps)
+        means, fix = msg("run_doctor.plateau_means"), {} if is_active else {"train.max_steps": steps}
     return Diagnosis(
         id="plateau",
         evidence=evidence,
         meaning=means,
         remedy=remedy,
         fix=fix,
-        action="stop" if at_work else None,
+        action="stop" if is_active else None,
         step=step,
     )
 

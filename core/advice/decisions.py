@@ -91,7 +91,7 @@ def with_settings(recipe: Recipe, **settings: object) -> Recipe:
 # ---- the decisions -------------------------------------------------------------------------------
 def desired_length(case: Case) -> int:
     """Return the max_length that covers 99 of 100 examples, rounded up, with a margin for guessed lengths, within the
-    model's limit.
+    model's limit; without data, and at least for joined texts, LENGTH_WITHOUT_DATA.
 
     A cut example loses its end, and with it the token that teaches a model to stop: rather too long than too short.
     """
@@ -156,7 +156,8 @@ def target_modules(case: Case, draft: Recipe) -> tuple[str, Message]:
 
 
 def method(case: Case, draft: Recipe) -> tuple[Method, Message]:
-    """Return LoRA or QLoRA with the reason, by docs/design.md, section 5, rules 1, 2 and 8."""
+    """Return LoRA or QLoRA with the reason: on a GPU LoRA if it fits and the documented table allows it, on a CPU
+    unless only QLoRA fits (docs/design.md, section 5, rules 1, 2 and 8)."""
     lora = with_settings(draft, method="lora", offload_layers=0)  # 4-bit layers are copied four times as fast
     facts = {"size": case.size_name, "gb": case.budget.sold_gb, **case.numbers(lora)}
     if case.on_cpu:
@@ -192,7 +193,8 @@ def effective_batch(case: Case, draft: Recipe) -> int:
 
 
 def batch_size(case: Case, draft: Recipe) -> tuple[int, Message]:
-    """Return the micro-batch with the reason: the largest of 4, 2, 1 that fits; 8 only adds padding.
+    """Return the micro-batch with the reason: the largest of 4, 2, 1 that fits (8 only adds padding); 1 if that is
+    unknown.
 
     For pairs 2 or 1, which are 4 examples: 4 pairs take the same time and more memory (docs/benchmarks.md). kto takes 4
     rows for another reason: its KL term is a mean over them. Short packed rows on a GPU take 16 or 8, because launches

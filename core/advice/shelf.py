@@ -225,8 +225,8 @@ def verdict_of(fits: Mapping[Method, Fit]) -> tuple[RowVerdict, Method]:
 
 
 def _order(wish: Wish, starter_leads: bool) -> Callable[[ShelfRow], tuple[object, ...]]:
-    """Return the sort key of rows as the module describes. The starter leads if nothing is asked for, else joins its
-    family."""
+    """Return the sort key of rows: by verdict, the order that the wish names, models made for its language, popularity.
+    starter_leads: the starter comes first in that, else it joins its family."""
     place = {model.id: number for number, model in enumerate(known_models())}
     if not starter_leads:
         starter = known_models()[0]

@@ -59,7 +59,8 @@ def marks_of(template: ChatTemplate) -> Marks:
 
 
 def _harmony_marks(template: ChatTemplate, call: str) -> dict[str, str]:
-    """Return what each mark of gpt-oss's tool calls becomes in an answer; the tool stands in the answer's header.
+    """Return what each mark of gpt-oss's tool calls becomes in an answer; the tool stands in the answer's header. call:
+    a rendered one.
 
     The tool stands before the channel, as the template writes it, or after it, as OpenAI's harmony format also allows.
     The end of a call mostly ends the answer too, and does not appear in the text.

@@ -194,8 +194,8 @@ class ChatClient:
         sampling: Sampling | None = None,
         strength: float = 1.0,
     ) -> Answer:
-        """Send one question to one or both columns and return the Answer that streams them. strength: of the tuned
-        column's adapter.
+        """Send one question to one or both columns (None: not to this one) and return the Answer that streams them.
+        strength: of the tuned column's adapter.
 
         Raises ChatError if it is not ready, already answering, or the question is empty or too long.
         """

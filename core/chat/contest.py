@@ -221,8 +221,8 @@ def ensure_loaded(chat: ChatClient, target: ChatTarget) -> None:
 def _ask(
     chat: ChatClient, comparison: PromptComparison, prompts: list[int], places: dict[Column, int]
 ) -> Iterator[ComparisonAnswer]:
-    """Ask the prompts in one batch and yield each answer as it ends; its seconds are its share of the batch's time.
-    Raises ChatError if an answer was stopped."""
+    """Ask the prompts in one batch (places: contestants' numbers) and yield each answer as it ends; its seconds are its
+    share of the batch's time. Raises ChatError if an answer was stopped."""
     lineup, ended = comparison.lineup, 0
     questions = list[tuple[list[Turn] | None, list[Turn] | None]]()
     for prompt in prompts:

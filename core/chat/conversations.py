@@ -109,7 +109,7 @@ class Conversations:
         return conversation
 
     def find(self, words: str = "") -> list[Conversation]:
-        """Return the conversations with these words in their name or text (any case), the last changed first; all for
+        """Return the conversations with this phrase in their name or text (any case), the last changed first; all for
         ""."""
         needle = words.strip().casefold()
         read = (files.read_model(Conversation, path) for path in self._root.glob("*.json") if _ID.fullmatch(path.stem))

@@ -50,8 +50,8 @@ def keep(
     """Add rows to the dataset of a model (answered: run:<id>, base:<model>, adapter:<folder>), called name if it is
     new.
 
-    Returns the dataset and the number of new rows; rows that it has already are not repeated. Raises DataError, with
-    nothing changed.
+    Returns the dataset and the number of new rows; rows that it has already are not repeated. Raises ChatError if there
+    is neither a dataset nor a row, DataError with nothing changed.
     """
     examples = list({example.as_json(): example for example in map(working.example_of, rows)}.values())
     with _locked(store):

@@ -235,8 +235,8 @@ def _questions(
 
 
 def _contestant(space: Workspace, word: str, run: RunFolder | None, base: str | None, prompt: str) -> Contestant:
-    """Return the contestant in a word such as base+prompt, tuned or RUN@0.5+examples. Raises ChatError for an unknown
-    one, or without a prompt; RunError for an unknown run."""
+    """Return the contestant in a word such as base+prompt, tuned or RUN@0.5+examples, of run or else of base; prompt is
+    that of +prompt. Raises ChatError for an unknown one, or without a prompt; RunError for an unknown run."""
     name, *extras = word.split("+")
     while extras and extras[0] not in ("prompt", "examples"):  # a run's name may have a +
         name += "+" + extras.pop(0)

@@ -83,7 +83,8 @@ def _targets(shape: ModelShape, setup: Setup) -> list[Matrix]:
 
 
 def kept_values(shape: ModelShape, setup: Setup) -> Widths:
-    """Return the values per token that one layer keeps for its backward, by width; section 1.4."""
+    """Return how many values of each width (hidden, query, ...) one layer keeps per token for its backward; section
+    1.4."""
     widths, constants = Widths(setup.trainer.kept[shape.mlp]), memory_constants()
     readers, grouped = readers_of(shape, setup), _is_grouped(shape, setup)
     repeats = shape.num_key_value_heads < shape.num_attention_heads and not grouped

@@ -50,16 +50,16 @@ class PairSeries:
         return cls(known, of_measured, np.array(answers, float).reshape(-1, 2).T)
 
 
-def of_pairs(recipe: Recipe, series: PairSeries, at_work: bool, measured_rows: int) -> Diagnosis | None:
-    """Return the first problem of a preference run, or None, also for other runs. at_work: it is still active;
-    measured_rows: pairs of each evaluation."""
+def of_pairs(recipe: Recipe, series: PairSeries, is_active: bool, measured_rows: int) -> Diagnosis | None:
+    """Return the first problem of a preference run, or None, also for other runs. measured_rows: pairs of each
+    evaluation."""
     if not recipe.train.compares:
         return None
-    finding = displaced(recipe, series, at_work) or longer(recipe, series, at_work)
-    return finding or told_apart_at_once(recipe, series, at_work, measured_rows)
+    finding = displaced(recipe, series, is_active) or longer(recipe, series, is_active)
+    return finding or told_apart_at_once(recipe, series, is_active, measured_rows)
 
 
-def displaced(recipe: Recipe, series: PairSeries, at_work: bool) -> Diagnosis | None:
+def displaced(recipe: Recipe, series: PairSeries, is_active: bool) -> Diagnosis | None:
     """Return the finding of better answers that become less likely while the margin grows, or None: only the margin
     grows (arXiv 2410.08847)."""
     columns = series.measured if series.measured.shape[1] >= 3 else _averaged(series.training)
@@ -77,14 +77,14 @@ def displaced(recipe: Recipe, series: PairSeries, at_work: bool) -> Diagnosis | 
     )  # fmt: skip
     train = recipe.train
     if train.objective in ("dpo", "simpo") and not train.sft_weight:
-        remedy = msg(f"run_doctor.{_key_prefix(at_work)}again_with_sft_weight", weight=1)
+        remedy = msg(f"run_doctor.{_key_prefix(is_active)}again_with_sft_weight", weight=1)
         fix: dict[str, object] = {"train.sft_weight": 1.0}
     else:
-        remedy, fix = _cooler(recipe, at_work)
-    return _diagnosis("displaced", evidence, remedy, fix, at_work, int(steps[below[0]]))
+        remedy, fix = _cooler(recipe, is_active)
+    return _diagnosis("displaced", evidence, remedy, fix, is_active, int(steps[below[0]]))
 
 
-def longer(recipe: Recipe, series: PairSeries, at_work: bool) -> Diagnosis | None:
+def longer(recipe: Recipe, series: PairSeries, is_active: bool) -> Diagnosis | None:
     """Return the finding of sample answers that have grown LONGER times, or None: a sum of log-probabilities gains more
     from a long answer (arXiv 2403.19159)."""
     steps, lengths = series.answers
@@ -95,15 +95,15 @@ def longer(recipe: Recipe, series: PairSeries, at_work: bool) -> Diagnosis | Non
     )
     train = recipe.train
     if train.objective == "dpo" and train.loss_type == "sigmoid":
-        remedy = msg(f"run_doctor.{_key_prefix(at_work)}again_by_mean", beta=NORM_BETA)
+        remedy = msg(f"run_doctor.{_key_prefix(is_active)}again_by_mean", beta=NORM_BETA)
         fix: dict[str, object] = {"train.loss_type": "sigmoid_norm", "train.beta": NORM_BETA}
     else:
-        remedy, fix = _cooler(recipe, at_work)
+        remedy, fix = _cooler(recipe, is_active)
     begun = int(np.flatnonzero(lengths >= LONGER * lengths[0])[0])
-    return _diagnosis("longer", evidence, remedy, fix, at_work, int(steps[begun]))
+    return _diagnosis("longer", evidence, remedy, fix, is_active, int(steps[begun]))
 
 
-def told_apart_at_once(recipe: Recipe, series: PairSeries, at_work: bool, measured_rows: int) -> Diagnosis | None:
+def told_apart_at_once(recipe: Recipe, series: PairSeries, is_active: bool, measured_rows: int) -> Diagnosis | None:
     """Return the finding of pairs whose accuracy is at least ALL from the first quarter on, or None: something trivial
     distinguishes the answers."""
     measured = series.measured[:, series.measured[0] > 0]
@@ -116,11 +116,11 @@ def told_apart_at_once(recipe: Recipe, series: PairSeries, at_work: bool, measur
     enough = max(int(steps[0]), MIN_STEPS)
     evidence = msg("run_doctor.told_apart", step=int(steps[0]), last=int(steps[-1]))
     if enough < int(steps[-1]):
-        remedy = msg(f"run_doctor.{_key_prefix(at_work)}again_with_steps", steps=enough)
+        remedy = msg(f"run_doctor.{_key_prefix(is_active)}again_with_steps", steps=enough)
         fix: dict[str, object] = {"train.max_steps": enough}
     else:
-        remedy, fix = _cooler(recipe, at_work)
-    return _diagnosis("told_apart", evidence, remedy, fix, at_work, int(steps[0]))
+        remedy, fix = _cooler(recipe, is_active)
+    return _diagnosis("told_apart", evidence, remedy, fix, is_active, int(steps[0]))
 
 
 def _averaged(columns: np.ndarray) -> np.ndarray:
@@ -131,23 +131,23 @@ def _averaged(columns: np.ndarray) -> np.ndarray:
     return np.concatenate([blocks[:1, :, -1], blocks[1:].mean(2)])
 
 
-def _key_prefix(at_work: bool) -> str:
-    return "stop_" if at_work else ""
+def _key_prefix(is_active: bool) -> str:
+    return "stop_" if is_active else ""
 
 
-def _cooler(recipe: Recipe, at_work: bool) -> tuple[Message, dict[str, object]]:
-    """Return the advice to train again at a fifth of the learning rate, and the change of the recipe. at_work: the
-    advice is to stop first."""
+def _cooler(recipe: Recipe, is_active: bool) -> tuple[Message, dict[str, object]]:
+    """Return the advice to train again at a fifth of the learning rate (is_active: to stop first), and the change of
+    the recipe."""
     rate = recipe.train.learning_rate / COOLER
     rate = round(rate, 1 - math.floor(math.log10(rate)))
-    return msg(f"run_doctor.{_key_prefix(at_work)}again_with_rate", rate=rate), {"train.learning_rate": rate}
+    return msg(f"run_doctor.{_key_prefix(is_active)}again_with_rate", rate=rate), {"train.learning_rate": rate}
 
 
 def _diagnosis(
-    name: str, evidence: Message, remedy: Message, fix: dict[str, object], at_work: bool, step: int
+    name: str, evidence: Message, remedy: Message, fix: dict[str, object], is_active: bool, step: int
 ) -> Diagnosis:
-    """Return a diagnosis with the meaning of its name; while the run is at work (at_work) it offers to stop it."""
-    means, action = msg(f"run_doctor.{name}_means"), "stop" if at_work else None
+    """Return a diagnosis with the meaning of its name; while the run is active it offers to stop it."""
+    means, action = msg(f"run_doctor.{name}_means"), "stop" if is_active else None
     return Diagnosis.model_validate(
         {
             "id": name,

@@ -92,7 +92,7 @@ def _keys_of_row(example: Example) -> Iterator[int]:
 
 
 def _new(prompts: Iterable[Prompt | None], keys: frozenset[int]) -> Iterator[Prompt]:
-    """Yield the prompts that have an expected answer and are not among keys, each question once."""
+    """Yield the prompts that have an expected answer and whose key is not among keys, each question once."""
     known_keys = set(keys)
     for prompt in prompts:
         if prompt and prompt.expected and (key := key_of(prompt.turns)) not in known_keys:

@@ -163,8 +163,8 @@ class Making:
         return (row for number in sorted(results) for row in results[number].rows)
 
     def rows(self) -> tuple[list[MadeRow], list[Dropped]]:
-        """Return the rows, as edited, without those that a person rejected; and those that repeat an earlier row, as
-        dropped."""
+        """Return the rows, as edited, without those that a person rejected or marked "never"; and those that repeat an
+        earlier row, as dropped."""
         marks, kept, near = self.marks(), list[MadeRow](), Near()
         for row in self._all_rows():
             mark = marks.get(row.id)

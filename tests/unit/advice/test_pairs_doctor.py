@@ -59,7 +59,7 @@ def doctor(
                     **{f"eval_{k}": v for k, v in point.items()},
                 }
             )
-    found = of_run(recipe, Series.of_records(lines, 12 if measured else 0, answers or []), at_work=False)
+    found = of_run(recipe, Series.of_records(lines, 12 if measured else 0, answers or []), is_active=False)
     for finding in found:
         applied(recipe, finding)  # what it changes can be
         for part in (finding.evidence, finding.meaning, finding.remedy):
