@@ -258,9 +258,9 @@ class SampleAnswers:
         return groups
 
     def _readable(self) -> list[int]:
-        """Return the numbers of the most informative prompts, in that order, that a frame has time for. All together
-        they are read in READING_SHARE of its time, at the speed of the neutral texts (the first may take all of it),
-        and are no more than the pace of the last frame allows, but at least one."""
+        """Return the numbers of the most informative prompts, in that order, that a frame has time for; [] if none. All
+        together are read in READING_SHARE of its time at the speed of the neutral texts (the first may take all of it),
+        and they are no more than the pace of the last frame allows, or one."""
         seconds = list(
             accumulate((self._seconds_per_token or 0.0) * len(self._prompts[place]) for place in self._order)
         )
