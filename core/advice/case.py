@@ -102,7 +102,7 @@ class Advice(Frozen):
 
     @property
     def arithmetic_gib(self) -> float | None:
-        """Memory on the GPU by the arithmetic alone."""
+        """Memory on the GPU by the arithmetic alone, not corrected by earlier runs; None if unknown."""
         return self.estimate.on_card_gib / self.factor if self.estimate else None
 
     @property

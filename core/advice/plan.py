@@ -130,8 +130,8 @@ def with_sample(recipe: Recipe) -> tuple[Recipe, frozenset[str]]:
 
 
 def resolve(recipe: Recipe, data_name: str, has_card: bool) -> Recipe:
-    """Return recipe with every default written out, without advice, and a name. eval_steps and save_steps wait for the
-    number of steps."""
+    """Return recipe with every default written out, without advice, and a name (data_name if it has none). has_card
+    decides on optimizer and checkpointing. eval_steps and save_steps wait for the number of steps."""
     train = recipe.train.model_copy(
         update={
             "beta": recipe.train.beta or USUAL_BETA.get(recipe.train.objective),

@@ -413,7 +413,7 @@ def _take_name(name: str, fields: dict[str, Any]) -> None:
 
 
 def matches_name(names: Iterable[str], about: str, family: str, others: bool) -> bool:
-    """Return whether all names are of a model. about: as from `about`; family: its squashed family.
+    """Return whether names are all of a model. about: its names, as from `about`; family: its squashed family.
 
     A family's own name, alone, means that family and not models derived from it ("llama" is not TinyLlama). others:
     more than one name was given.

@@ -152,8 +152,8 @@ def _counts(comparison: PromptComparison) -> tuple[int, int]:
 def _groups(
     workspace: Workspace, comparison: PromptComparison, failed: list[GarageError]
 ) -> list[tuple[ChatTarget, list[int]]]:
-    """Return the models that still have answers to generate, each with its contestants' numbers. The error of a
-    contestant that cannot be loaded is added to failed."""
+    """Return the models that still have answers to generate, except exports, each with its contestants' numbers. The
+    error of a contestant that cannot be loaded is added to failed."""
     groups = dict[ChatTarget, list[int]]()
     for place in sorted({place for _, place in comparison.missing()}):
         if comparison.lineup.contestants[place].export:

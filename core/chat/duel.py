@@ -189,7 +189,8 @@ class Duel:
 
     def _new_reply(self, number: int, column: Column, turns: Sequence[Turn], sampling: Sampling) -> _Reply:
         """Return the reply of one column before its first token, with the encoded prompt and a seeded generator.
-        number: of the question, among those answered together. Raises ChatError as `prompt`."""
+        number: of the question, among those answered together. Raises ChatError if turns do not end with a question, or
+        are too long."""
         prompt = self.prompt(column, turns, sampling.max_new_tokens, sampling.enable_thinking)
         generator = torch.Generator(self._model.device).manual_seed(sampling.seed)
         stream = TextStream(self.tokenizer, self._marks[column])
@@ -419,7 +420,7 @@ class _Reply:
         return self._text.add(token)
 
     def finish(self) -> Iterator[Piece | Done]:
-        """Yield the rest of the text, and the answer's figures."""
+        """Yield the rest of the text, if any, and the reply's Done."""
         if rest := self._text.rest():
             yield Piece(self.column, rest, self.number)
         assert self.finish_reason, "an answer is over for a reason"

@@ -186,7 +186,7 @@ class SampleAnswers:
                 self._tests.keep(step, self._answers_to(self._test_prompts, end, most))
 
     def _seconds_for(self, step: int, steps_take: Callable[[float | None], float | None]) -> float:
-        """Return the seconds for the frame at step; steps_take as in `take`."""
+        """Return the seconds for the frame at step. steps_take: the seconds of all steps by those per token."""
         return self._time.seconds_for(step, steps_take(self._seconds_per_token), self._neutral_seconds)
 
     @property

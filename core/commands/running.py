@@ -397,7 +397,8 @@ def findings_of(run: RunFolder, recipe: Recipe, status: Status, metrics: list[di
 
 
 def summary(run: RunFolder, status: Status) -> JsonObject:
-    """Return the object that `runs --json` and `train --json` print for a run."""
+    """Return the object that `runs --json` and `train --json` print for a run: state, steps, losses, settings,
+    findings; few of them if its recipe cannot be read."""
     try:
         recipe = run.recipe()
     except RecipeError as error:

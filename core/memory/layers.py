@@ -306,7 +306,7 @@ def _by_adapters(shape: ModelShape, setup: Setup) -> float:
 
 def _magnitudes(shape: ModelShape, setup: Setup) -> float:
     """Return the bytes in use while DoRA takes the norm of a whole matrix, in fp32, at the largest matrix of a layer's
-    forward.
+    forward; 0 without DoRA.
 
     An identity as wide as its input, A and B multiplied out and transposed, the weight, and their sum. Counted by the
     dry run.

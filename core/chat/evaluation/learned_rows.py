@@ -67,7 +67,8 @@ class LearnedRows:
         return cls(rows.pairs, keys, tuple(_new(rows.held_out, keys)))
 
     def has(self, prompt: Prompt) -> bool:
-        """Return whether a training row has the same question; without a system prompt in it, under any."""
+        """Return whether a training row has the prompt's question; whatever the row's system prompt if the prompt has
+        none."""
         return key_of(prompt.turns) in self.keys
 
     def marked(self, prompts: Iterable[Prompt]) -> list[Prompt]:

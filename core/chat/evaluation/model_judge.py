@@ -67,8 +67,8 @@ def read(root: Path) -> Verdicts:
 
 
 def verdict_of(spec: ModelJudge, prompt: Prompt, answer: str, verdicts: Verdicts) -> Verdict:
-    """Return the verdict on an answer: right or wrong (score 1, 0) if both orders say so, partly (0.5) if they differ.
-    Raises JudgeError before both have."""
+    """Return the verdict on an answer: right, partly or wrong (score 1, 0.5, 0) if both orders say so, partly if they
+    differ. Raises JudgeError before both have."""
     try:
         name = endpoint_of(spec).name
     except ChatError as error:

@@ -155,8 +155,8 @@ def add_failure(
 
 
 def add(workspace: Workspace, title: str, prompts: Sequence[Prompt], base: str = "") -> TestSet:
-    """Add questions to the set with this title, or create it, and return it; one that it has already is replaced.
-    Raises ChatError."""
+    """Add questions to the set with this title, or create it, and return it; one that it has already is replaced. base:
+    the set's model, if it has none yet. Raises ChatError."""
     with _changing(workspace):
         there = next((one for one in all_sets(workspace) if one.title == title), None)
         if there is None:

@@ -316,7 +316,8 @@ def judge_of_kind(
 
 
 def option_of(spec: JudgeSpec) -> str:
-    """Return the text that is the option of a judge in `judge_of_kind`."""
+    """Return the option of a judge as `judge_of_kind` takes it: pattern, schema, URL or tolerance ("5 %"); "" for
+    others."""
     if isinstance(spec, NumberJudge):
         if spec.relative:
             return f"{as_typed(100 * spec.relative)} %"

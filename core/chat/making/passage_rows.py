@@ -31,8 +31,8 @@ def write_passage(
     to_avoid: Sequence[str] = (),
 ) -> Result:
     """Let the writer write the rows of one passage, by the order sometimes also a question that it does not answer, and
-    check each; return rows, dropped ones and the seconds it took. to_follow: rows; to_avoid: questions.
-    Raises ChatError if the writer cannot be used."""
+    check each; return rows, dropped ones and the seconds it took. to_follow: rows as examples of style; to_avoid:
+    questions. Raises ChatError if the writer cannot be used."""
     began = time.monotonic()
     language = order.language or language_of(passage.text) or "en"
     rows, failed = list[MadeRow](), list[Dropped]()

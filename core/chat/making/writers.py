@@ -62,7 +62,8 @@ class ServerWriter:
         attempt: int = 0,
         schema: JsonObject | None = None,
     ) -> list[str]:
-        """Answer the conversations as `RowWriter.answers`, SENT_AT_ONCE requests at a time."""
+        """Return an answer to each conversation ("" for a reply in another format), SENT_AT_ONCE requests at a time.
+        attempt: 0 is greedy. Raises ChatError."""
         with ThreadPoolExecutor(SENT_AT_ONCE) as pool:
             return list(pool.map(lambda turns: self._answer(turns, max_tokens, attempt, schema), conversations))
 
@@ -116,7 +117,8 @@ class LocalWriter:
         attempt: int = 0,
         schema: JsonObject | None = None,
     ) -> list[str]:
-        """Answer the conversations as `RowWriter.answers`, AT_ONCE at a time, without thinking."""
+        """Return an answer to each conversation ("" if it is too long), AT_ONCE at a time, without thinking. attempt: 0
+        is greedy; schema is not used. Raises ChatError."""
         thinks = self.chat.state().thinks
         sampling = Sampling(
             do_sample=attempt > 0, temperature=TEMPERATURE, seed=attempt, max_new_tokens=max_tokens,
