@@ -70,6 +70,7 @@ def for_model(
         disk = gguf_disk(quant or QUANTS[0], parameters, shape.vocab_size)
     largest = max(shape.vocab_size * shape.hidden_size, parameters // max(1, shape.num_hidden_layers))
     layered_bytes = LAYER_A_PARAMETER * largest + LOGITS_A_WORD * shape.vocab_size + WORKER_BYTES
+    # The verification takes whichever way has room, so the smaller need is the minimum.
     memory = int(min(layered_bytes, WHOLE_A_PARAMETER * parameters + WORKER_BYTES))
     earlier = similar_export(done, kind, quant, base, parameters)
     if earlier is not None and (earlier[0].base, earlier[0].quant) == (base, quant):
@@ -87,6 +88,7 @@ def similar_export(
     """Return the newest similar export of this kind, and this one's expected time as a multiple of it; None without
     one. One of the same base (multiple 1) is preferred, else one of about the same size, and of those one of the same
     quantization."""
+    # An export's time is taken to grow with its size, so the ratio of sizes is the multiple.
     same_kind = [
         (each, parameters * bytes_a_parameter(each.quant) / max(1, each.bytes)) for each in done if each.kind == kind
     ]

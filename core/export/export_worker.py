@@ -107,6 +107,7 @@ class ExportReporter(Job[ExportStatus]):
 
     def check(self) -> None:
         """Raise StopRequested once the user has cancelled. Call between steps."""
+        # The file too: the watch thread may not have read it yet.
         if self._cancelled.is_set() or self.folder.cancel_asked():
             raise StopRequested
 
@@ -129,6 +130,7 @@ class ExportReporter(Job[ExportStatus]):
 
 
 def main() -> int:
+    """Make the export of the request file in argv[1]; return the exit status."""
     request = ExportRequest.model_validate_json(Path(sys.argv[1]).read_text("utf-8"))
     return work_in(Path(sys.argv[1]).parent, request.workspace, lambda job: carry_out(request, job))
 
@@ -325,6 +327,7 @@ class Exporter:
         None. Raises ExportError without enough disk."""
         from core.export import stored, verification
 
+        # The base first: it may be of a family that llama.cpp does not know, for which no tools need be downloaded.
         base = stored.read_base(self._obtain_base(adapter))
         tools = self._tools() if self.request.kind == "gguf" else None
         method = verification.choose(base, adapter, in_float32=tools is not None)
@@ -481,6 +484,7 @@ def need_bytes(request: ExportRequest, base: Base) -> int:
     """Disk space needed while it works; a GGUF file is converted from a merged folder, which is deleted afterwards."""
     if request.kind == "merged":
         return MERGED * base.parameters
+    # The embedding has a row for each token, as a rule more than any other matrix has.
     vocabulary = max(tensor.shape[0] for tensor in base.tensors.values() if len(tensor.shape) == 2)
     return gguf_disk(request.quant or QUANTS[0], base.parameters, vocabulary)
 
@@ -490,6 +494,7 @@ def trains_tied_head(adapter: Path, base: JsonObject) -> bool:
 
     base: config.json of its base.
     """
+    # A multimodal base has the setting in its text_config or beside it.
     tied = (base.get("text_config") or base).get("tie_word_embeddings", base.get("tie_word_embeddings"))
     with weights.open_tensors(adapter / "adapter_model.safetensors", "np") as opened:
         heads = [name for name in list(opened.keys()) if adapters.layer_of(name).rpartition(".")[2] == "lm_head"]

@@ -61,6 +61,7 @@ class ExportJob:
     process: subprocess.Popen[bytes]
 
     def status(self) -> ExportStatus:
+        """Return the status; "starting" before the worker has written one, failed if it has ended without one."""
         is_over = self.process.poll() is not None
         return self.job.status(self.process) or ExportStatus().model_copy(update=GONE if is_over else {})
 
@@ -110,6 +111,7 @@ class Exports:
         if request.kind == "gguf" and (reason := tools.why_unavailable(self.workspace)):
             raise ExportError("gguf.needs_tools", reason=reason)
         job = self._job(request.name)
+        # Refused now rather than by Windows in the middle: the longest path below build that the worker will write.
         longest = f"out/{names.slug(run.name)}-q4_k_m.gguf" if request.kind == "gguf" else LONGEST_MERGED
         path_length.refuse(job.build, ExportError, len(longest))
         # A worker that has reported its end may hold its lock for a moment more.
@@ -201,6 +203,7 @@ class Exports:
         return sorted(chosen, key=lambda result: (result.created, result.name), reverse=True)
 
     def folder(self, result: ExportResult) -> Path:
+        """Return the folder of a finished export."""
         return self.workspace.exports / result.name
 
     def delete(self, result: ExportResult) -> None:

@@ -73,6 +73,7 @@ class JobFolder:
         )
 
     def is_at_work(self) -> bool:
+        """Return whether a worker holds the lock, or one was started and has not taken it yet."""
         return self.is_locked() or ((status := self.status()) is not None and status.active)
 
     def _written(self) -> ExportStatus | None:
@@ -115,6 +116,7 @@ class JobFolder:
         return status or ExportStatus().model_copy(update=GONE)
 
     def ask_cancel(self) -> None:
+        """Write the cancel request, which the worker polls. Raises RunError if the disk is full."""
         with writing(self.path):
             files.replace_json(self.path / "control.json", {"command": "cancel"})
 
@@ -140,6 +142,7 @@ class JobFolder:
             time.sleep(0.05)
         if process and process.poll() is None and (status.active or self.is_locked()):
             kill_tree(process.pid)
+        # A worker of another process: its lock shows that the pid in the status is still its own.
         elif status.pid and self.is_locked():
             kill_tree(status.pid)
         if status.active:

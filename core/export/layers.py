@@ -27,8 +27,8 @@ Read = Callable[[str], torch.Tensor]  # a tensor by its name in the base's files
 # Tokens of all rows together, padding included: an 8B model takes 16 TFLOP for them, half a minute on a fast processor.
 MAX_TOKENS = 1024
 SPARE_BYTES = 1 << 30  # libraries, and what flows between two layers
-_WRAPPED = re.compile(r"(?:\.base_layer)+\.")
-OF_A_LAYER = re.compile(r"^(.*?\.\d+)\.")
+_WRAPPED = re.compile(r"(?:\.base_layer)+\.")  # peft's names of wrapped weights have it, those in the files do not
+OF_A_LAYER = re.compile(r"^(.*?\.\d+)\.")  # a layer's name ends with the first number
 
 
 def need_bytes(base: Base, adapter: Path) -> int:
@@ -61,6 +61,7 @@ def read_by_layer(
     for name, buffer in model.named_buffers():
         if name in stored:  # few families keep any; most compute them
             buffer.copy_(read(name))
+    # Blocks are loaded as a whole: some use a weight of a layer without calling the layer, whose hook then never runs.
     blocks = sorted(model._no_split_modules or ())
     weights = _Weights(model, read, stored, device, extra)
     attach_align_device_hook(model, device, offload=True, weights_map=weights, preload_module_classes=blocks)

@@ -64,6 +64,7 @@ def place(file: Path, run_name: str, models: Path) -> Path:
             target.parent.mkdir(parents=True, exist_ok=True)
             for leftover in target.parent.glob(f".{glob.escape(target.name)}.tmp-*"):  # by one that was killed
                 leftover.unlink()
+            # Under another name first, so that LM Studio never lists a part of a file.
             files.link_or_copy(file, aside)
             files.rename(aside, target)
         finally:

@@ -204,6 +204,7 @@ def _merge_with_peft(base: Base, adapter: Path, target: Path, check: Check) -> N
     from core.engine.families import mended
     from core.messages import msg
 
+    # 4 bytes a parameter for the model in float32, and one for what lies beside it.
     roomy = psutil.virtual_memory().available > 5 * base.parameters
     dtype = torch.float32 if roomy else base.dtype  # float32: each sum is rounded once
     model = base_model.load(
@@ -214,6 +215,7 @@ def _merge_with_peft(base: Base, adapter: Path, target: Path, check: Check) -> N
     check()
     merged = attach(model, adapter).merge_and_unload(safe_merge=True).to(base.dtype)
     check()
+    # base_model.load has switched it off for training; a merged model is there to answer.
     merged.config.use_cache = True
     merged.save_pretrained(target)
     copy_companions(base, adapter, target)  # save_pretrained wrote its own config; ours keeps the base's fields

@@ -67,6 +67,7 @@ def lora_pairs(base: Base, adapter: Path) -> dict[str, Pair] | None:
     * B @ A, or DoRA's form of it, on stored tensors.
     """
     config = files.read_object(adapter / "adapter_config.json")
+    # Settings by which peft does more than add B @ A to stored weights; peft itself then merges.
     only_factors = not any(
         config.get(name)
         for name in ("modules_to_save", "fan_in_fan_out", "lora_bias", "trainable_token_indices", "layer_replication",

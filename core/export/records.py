@@ -22,7 +22,7 @@ KINDS: dict[str, ExportKind] = {
 }
 QUANTS = ("q4_k_m", "q5_k_m", "q6_k", "q8_0", "f16", "bf16")
 MAX_STRENGTH = 4.0
-LONGEST_MERGED = "out/model-00001-of-00004.safetensors"
+LONGEST_MERGED = "out/model-00001-of-00004.safetensors"  # the longest path in build/, for Windows' limit
 State = Literal["starting", "running", "done", "failed", "cancelled"]
 # Stages with a text under `export.stage_`; the others (a model being downloaded) have theirs under `stage.`.
 STAGES = frozenset({"starting", "copying", "fetching_tools", "merging", "comparing", "proving_adapter",
@@ -116,6 +116,7 @@ class ExportCheck(Frozen):
 
     @property
     def type_text(self) -> str:
+        """The quantization as people write it, "Q4_K_M"; "" if it is none."""
         return (self.quant or "").upper()
 
     def _llamacpp_results(self) -> list[Message]:
@@ -134,6 +135,7 @@ class ExportCheck(Frozen):
 
 
 def shown_loss(loss: float | None) -> float | str:
+    """Return a loss for a message, "?" in place of one that was not measured."""
     return "?" if loss is None else loss
 
 
@@ -190,6 +192,7 @@ class ExportStatus(Frozen):
 
     @property
     def active(self) -> bool:
+        """True until the export has ended in any way."""
         return self.state in ("starting", "running")
 
     @property
@@ -198,4 +201,5 @@ class ExportStatus(Frozen):
 
 
 def read_result(folder: Path) -> ExportResult | None:
+    """Return the record of the finished export in folder; None if it is missing or damaged."""
     return files.read_model(ExportResult, folder / "export.json")

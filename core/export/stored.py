@@ -119,6 +119,7 @@ class Base:
 
     @property
     def parameters(self) -> int:
+        """The number of weights; tensors of integers do not count."""
         return sum(math.prod(t.shape) for t in self.tensors.values() if t.dtype in FLOATS)
 
     @property

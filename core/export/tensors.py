@@ -63,6 +63,7 @@ class Reader:
         return file.get_slice(name)[start:stop] if stored.shape else file.get_tensor(name)
 
     def tensor(self, name: str) -> torch.Tensor:
+        """Return a whole tensor as it is stored."""
         return self.rows(name, 0, (self.base.tensors[name].shape or (0,))[0])
 
 
@@ -99,6 +100,7 @@ class Tuned:
         self.adapter = read_all(adapter / "adapter_model.safetensors")
 
     def changes(self, name: str) -> bool:
+        """Return whether the adapter changes the tensor of this name in the files."""
         return name in self._pairs
 
     def rows(self, name: str, start: int, stop: int) -> torch.Tensor:
@@ -125,6 +127,7 @@ def one_step(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 
 def read_all(file: Path) -> dict[str, torch.Tensor]:
+    """Return all tensors of a safetensors file by name, as copies that outlive the open file."""
     with open_tensors(file) as opened:
         return {name: opened.get_tensor(name).clone() for name in opened.keys()}  # noqa: SIM118 - it is no mapping
 

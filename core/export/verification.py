@@ -316,6 +316,7 @@ def check_of(
     equal: for each prompt, whether the first tokens are the same. more: fields of this method alone.
     """
     # Layer by layer no answers are generated: built-in questions then have only the loss of the question.
+    # A loss of 0 over no token would look perfect, so it is left out.
     has_answers = any(e.tokens for e in expected)
     answers, texts = mean_losses(expected, actual, "answer"), mean_losses(expected, actual, "text")
     decoded = [[work.tokenizer.decode(each.greedy).strip() for each in side] for side in (expected, actual)]
@@ -469,6 +470,7 @@ def _export_results(merged: Path, base: Base, work: Work) -> list[PromptResult]:
 
 
 def free_memory() -> None:
+    """Free the memory of models that are no longer referenced, also what torch keeps of the GPU's."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

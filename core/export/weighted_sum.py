@@ -153,6 +153,7 @@ def _nearest(weights: dict[str, np.ndarray], rank: int) -> dict[str, np.ndarray]
 
 
 def _text(path: Path) -> str | None:
+    """Return the text of a file; None if it is missing or no UTF-8."""
     try:
         return path.read_text("utf-8")
     except (OSError, ValueError):

@@ -80,6 +80,7 @@ def pack(run: RunFolder, result: ExportResult, folder: Path, repo: str, with_fil
         path = folder / name
         if name in EXCLUDED:
             continue
+        # Only what was verified is sent: no file that has changed, and no link, which could name any file of this PC.
         if not path.is_file() or path.is_symlink() or path.stat().st_size != size:
             raise ExportError("publish.changed", name=result.name, file=name)
         if name == CONFIG:

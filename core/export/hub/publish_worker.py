@@ -21,6 +21,7 @@ from core.workspace.folder import Workspace
 
 
 def main() -> int:
+    """Publish the export of the request file in argv[1]; return the exit status."""
     request = PublishRequest.model_validate_json(Path(sys.argv[1]).read_text("utf-8"))
     return work_in(Path(sys.argv[1]).parent, request.workspace, lambda job: publish(request, job), CANCELLED)
 

@@ -49,6 +49,7 @@ class Publishing:
 
     def start(self, result: ExportResult, repo: str, private: bool = True, with_film: bool = False) -> None:
         """Begin to publish in a process. Raises as `pack`, and BusyError while this export is being published."""
+        # Packed again by the worker; here only so that a refusal needs no process.
         self.pack(result, repo, with_film)
         request = PublishRequest(
             workspace=str(self.workspace.root), export=result.name, repo=repo, private=private, with_film=with_film

@@ -44,6 +44,7 @@ KIND_PATTERNS = {
     "merged": ("model*.safetensors*", "pytorch_model*"),
     "gguf": ("*.gguf",),
 }
+# The last ones are what huggingface_hub raises when an address answers that is no hub.
 EXPECTED_ERRORS = (
     HTTPError,
     OfflineModeIsEnabled,
@@ -111,6 +112,7 @@ class Sender:
             repo,
             [*adds, *(CommitOperationDelete(name) for name in self._stale(existing))],
             commit_message=f"{self.parcel.kind.capitalize()} by LoRA Garage",
+            # If somebody commits meanwhile, the hub answers 412 instead of taking this one on top.
             parent_commit=existing.sha if existing else None,
         )
         return Sent(f"{self.endpoint}/{repo}", commit.oid, existing is None)
@@ -171,6 +173,7 @@ class Sender:
                 raise
             # Its text may hold signed addresses; its type is enough to investigate.
             logging.getLogger(__name__).warning("Xet takes nothing (%s), going on over HTTP", type(error).__name__)
+        # For the files after this one too.
         constants.HF_HUB_DISABLE_XET = True
         self._hub.preupload_lfs_files(self.parcel.repo, [add], free_memory=False)
 
@@ -187,6 +190,7 @@ class Sender:
                 return ExportError("publish.offline")
             case ValueError() if isinstance(error.__cause__, BadRequestError):
                 return ExportError("publish.card_refused", **values)
+            # Before the two below, both of which it is.
             case HfHubHTTPError():
                 return self._status_error(error, values)
             case HTTPError():

@@ -87,6 +87,8 @@ def work(request: JsonObject) -> JsonObject:
 
 
 def _result(workspace: Workspace, export: str) -> ExportResult:
+    """Return the record of a finished GGUF export by its name. Raises ExportError if there is none."""
+    # A name from outside must not lead out of the folder of exports.
     result = read_result(workspace.exports / export) if os.path.basename(export) == export else None
     if result is None or not result.gguf:
         raise ExportError("gguf.export_gone", name=export[:80])
@@ -94,6 +96,7 @@ def _result(workspace: Workspace, export: str) -> ExportResult:
 
 
 def _tools(workspace: Workspace) -> tools.Tools:
+    """Return the tools if they are downloaded; here they are never fetched. Raises ExportError with the reason."""
     downloaded = tools.find(workspace)
     if downloaded is None:
         raise ExportError(tools.state(workspace))

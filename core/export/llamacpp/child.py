@@ -30,6 +30,7 @@ def ask(module: str, request: JsonObject, work: Path, log: Path, check: Callable
     code, log_tail = programs.run(["-m", module, str(request_file), str(answer_file)], log, check)
     answer = files.read_json(answer_file)
     failed = not isinstance(answer, dict) or "refused" in answer
+    # First of all reasons: libraries report a full disk as any other failure.
     if failed and (files.free_when_full(work) is not None or files.is_disk_full(OSError(log_tail))):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     if not isinstance(answer, dict):

@@ -65,6 +65,7 @@ def _refuse_code(folder: Path) -> None:
     """
     code = [file.name for file in sorted(folder.rglob("*.py"))]
     for file in folder.glob("*.json"):
+        # Larger ones, such as tokenizer.json, name no code.
         if file.stat().st_size < 10**6 and '"auto_map"' in file.read_text("utf-8"):
             config = files.read_object(file)
             config.pop("auto_map", None)

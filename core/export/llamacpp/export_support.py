@@ -30,6 +30,7 @@ def export_support(config: JsonObject) -> ExportSupport:
     or an unknown one. config: its config.json, or only the text part's model_type."""
     family = str(config.get("model_type"))[:60]
     data = load_data()
+    # The text part of a multimodal family has a model_type of its own, such as gemma3_text.
     if {family, family.removesuffix("_text")} & data["families"]:
         return ExportSupport("gguf")
     if newer := data["newer"].get(family):
@@ -46,5 +47,6 @@ def support_of_known(model: KnownModel) -> ExportSupport:
 
 @lru_cache(maxsize=1)
 def load_data() -> JsonObject:
+    """Return presets/gguf.yaml, read once, with its families as a set."""
     data = load("gguf")
     return data | {"families": frozenset(data["families"])}

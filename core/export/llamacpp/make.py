@@ -105,6 +105,7 @@ def convert(order: MakeOrder, template: ChatTemplate) -> Path:
 
     Raises ExportError with the reason of llama.cpp's converter.
     """
+    # Of the base's own 16-bit type, so that the conversion rounds nothing.
     quant = order.quant if order.quant in SIXTEEN else {"float16": "f16"}.get(order.base.dtype_name, "bf16")
     target = order.work / f"{quant}.gguf"
     complete_tokenizer(order.base.folder, order.merged)

@@ -53,6 +53,7 @@ class LoadedGguf:
         self._lib.llama_model_free(self._model)
 
     def meta(self, key: str) -> str | None:
+        """Return a value of the file's metadata as text; None if it has no such key."""
         buffer = self._ffi.new("char[4096]")
         length = self._lib.llama_model_meta_val_str(self._model, key.encode(), buffer, 4096)
         return self._ffi.string(buffer).decode("utf-8", "replace") if length >= 0 else None
@@ -113,6 +114,7 @@ class LoadedGguf:
         try:
             batch.n_tokens = len(ids)
             for i, token in enumerate(ids):
+                # One sequence, with the number 0: rows are computed one after the other.
                 batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.seq_id[i][0] = token, first + i, 1, 0
                 batch.logits[i] = 1
             yield batch

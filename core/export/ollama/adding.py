@@ -38,7 +38,7 @@ class OllamaAdder:
 
     def status(self, run: str) -> AddStatus | None:
         """Status of the newest addition if it belongs to this run, else None."""
-        status = self._status
+        status = self._status  # read once: the thread may replace it between two looks
         return status if status and status.run == run else None
 
     def start(self, result: ExportResult, folder: Path, model_type: str) -> None:
@@ -76,7 +76,7 @@ class OllamaAdder:
         except GarageError as error:
             ended = replace(ended, message=error.message)
         except StopRequested:
-            pass
+            pass  # `ended` says already that it was cancelled
         except OSError as error:  # no room for what it writes, a folder that was deleted meanwhile
             ended = replace(
                 ended, message=msg("ollama.cannot_start", program=ollama, reason=error.strerror or str(error))

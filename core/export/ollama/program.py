@@ -90,6 +90,7 @@ def create_model(
     replaced = _call(program, ["show", "--modelfile", name], SHOW_S, check)[0] == 0
     tell("creating")
     _call_or_raise(program, ["create", name, "-f", str(modelfile.absolute())], CREATE_S, check)
+    # It may have succeeded without a model.
     code, output = _call(program, ["show", "--modelfile", name], SHOW_S, check)
     if code or "FROM" not in output:
         raise ExportError("ollama.no_model", name=name)
