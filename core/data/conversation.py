@@ -29,10 +29,12 @@ _REASONING = ("reasoning_content", "reasoning", "thinking")
 _TRAIN_FLAGS = ("train", "loss")  # axolotl, ms-swift: false for an answer that is context and not trained
 _PART_TEXT_KEYS = ("text", "value", "content", "thinking", "reasoning")  # keys for the text of a part
 _TEXT_PARTS = ("text", "input_text", "output_text")
+# The roles that may follow each; None stands for the beginning.
 _FOLLOWS: dict[Role | None, tuple[Role, ...]] = {
     None: ("user",), "system": ("user",), "user": ("assistant",), "assistant": ("user", "tool"), "tool": ("assistant",
         "tool"),
 }  # fmt: skip
+# Between both tags, or up to the closing one, where the prompt has opened it.
 _THOUGHT = re.compile(r"\s*<think>(.*?)</think>(.*)|(.*?)\n</think>\n(.*)", re.DOTALL)
 
 
@@ -86,6 +88,7 @@ def read_messages(turns: Sequence[object], system: tuple[ChatMessage, ...], note
     also if no answer has weight."""
     messages: list[ChatMessage] = []
     numbers: list[int] = []  # index of the turn in the file where each message begins
+    # A turn in Anthropic's notation may hold several messages.
     for number, turn in chain.from_iterable(
         zip(repeat(number), without_parts(turn, notes)) for number, turn in enumerate(turns, 1)
     ):
@@ -99,12 +102,14 @@ def read_messages(turns: Sequence[object], system: tuple[ChatMessage, ...], note
             messages.append(message)
             numbers.append(number)
     if system and messages[0].role == "system":
+        # Many files repeat the column in the turns, which is no conflict.
         if messages[0] != system[0]:
             notes.warn("data.two_systems")
             notes.add_omission("column", "system")
     elif system:
         messages, numbers = [*system, *messages], [0, *numbers]
     _check_order(messages, numbers)
+    # Nothing is learned after the last answer.
     last = max(i for i, m in enumerate(messages) if m.role == "assistant")
     if messages[last + 1 :]:
         notes.warn("data.trailing_user" if messages[-1].role == "user" else "data.trailing_tool")
@@ -122,7 +127,7 @@ def _check_order(messages: Sequence[ChatMessage], numbers: Sequence[int]) -> Non
     before: Role | None = None
     for message, number in zip(messages, numbers, strict=True):
         if message.role not in _FOLLOWS[before] and not (before is None and message.role == "system"):
-            if not has_answer:
+            if not has_answer:  # the reason that says more
                 raise Flaw("data.no_assistant")
             raise Flaw("data.roles_out_of_order", turn=number, found=message.role, expected=_FOLLOWS[before][0])
         if not message.content.strip() and not message.tool_calls and message.role in ("user", "assistant"):

@@ -17,6 +17,7 @@ SWITCHES = ("enable_thinking", "thinking")  # template variables that turn think
 INLINE = "<think>"
 OPEN, CLOSE = "<think>\n", "\n</think>\n\n"
 
+# Words of the test conversations, which no template has in it.
 _SYSTEM, _USER, _ANSWER, _THOUGHT, _NAME, _KEY, _VALUE, _RESULT = (
     f"{word}7Q" for word in ("sy", "us", "an", "th", "na", "ke", "va", "re")
 )
@@ -80,6 +81,7 @@ class Dialect:
         arguments = json.dumps(call["arguments"], ensure_ascii=False) if self.arguments_as_text else call["arguments"]
         message_call: JsonObject = {"type": "function", "function": {"name": call["name"], "arguments": arguments}}
         if call.get("id") or self.needs_ids:
+            # Nine letters and digits, as Mistral's templates require.
             message_call["id"] = call.get("id") or f"call{number:05d}"
         return message_call
 
@@ -114,6 +116,7 @@ def find(render: Render, source: str) -> Dialect:
     plain = replace(plain, parts=parts)
     system = shows(plain, [{"role": "system", "content": _SYSTEM}, user, answer], _SYSTEM, _USER, _ANSWER)
     plain = replace(plain, system=system, tools=shows(plain, [user, answer], _NAME, _USER, _ANSWER, tools=[_TOOL]))
+    # A template has a switch if turning it on and off gives two prompts; unset tells the default.
     question = plain.messages([user])
     try:
         on, off, unset = (render(question, None, thinking, True) for thinking in (True, False, None))
@@ -132,6 +135,7 @@ def _with_calls(plain: Dialect, shows: Callable[..., bool]) -> Dialect:
     there is none."""
     call = {"role": "assistant", "content": "", "tool_calls": [_CALL]}
     turns = [_TURN_USER, call, {"role": "tool", "content": _RESULT, "name": _NAME}, _TURN_ANSWER]
+    # The plainest notation first: what a template does not require is left out.
     for as_text in (False, True):
         for more in ("", "null_content", "needs_ids"):
             tried = replace(

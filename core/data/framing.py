@@ -39,6 +39,7 @@ class Framing:
         self.without += int((is_conversation & ~tokens.thinks).sum())
         self.closed += int((is_conversation & tokens.thinks & ~has_thinking).sum())
         self.unlearned += int(tokens.unlearned.sum()) if self.learning.mask_history else 0
+        # The two examples of a pair are no unfolding.
         several, accepted = (tokens.counts > 1) & (not self.learning.pairs), tokens.counts > 0
         self.left_out += int((tokens.thoughts & accepted).sum()) if self.learning.enable_thinking is False else 0
         self.unfolded, self.unfolded_to = (

@@ -18,6 +18,7 @@ def encode_paragraph(tokenizer: Tokenizer, text: str, continues: bool, after: st
     # Neighbours stand in for the rest of the text, so that a tokenizer treats blanks at the borders as there.
     lead, tail = "A\n\n" if continues else "", "A" if after else ""
     full = tokenizer.encode_text(lead + text + after + tail)
+    # encode_text puts special tokens around it.
     place = full.text.index(lead + text + after + tail)
     begin, end = place + len(lead), place + len(lead + text + after)
     first = next((i for i, (start, _) in enumerate(full.offsets) if start >= begin), 0) if continues else 0

@@ -191,6 +191,7 @@ class Preview:
         return self.tokenizer.limit(max_length) if self.tokenizer else max_length
 
     def _projected(self, count: int | np.integer) -> int:
+        """Return a count of the counted rows as one of all rows."""
         return round(int(count) * len(self.rows) / self.counted)
 
     def counts_of(self, data: Data) -> Counts:
@@ -385,6 +386,7 @@ class Previews:
             self._kept[key] = future = future or Future()
             while len(self._kept) > KEPT_PREVIEWS:
                 del self._kept[next(iter(self._kept))]
+        # Outside of the lock, so that other datasets need not wait.
         if is_first:
             try:
                 rows = self._store.rows(dataset_id, format, choices)

@@ -75,6 +75,7 @@ def _together(first: np.ndarray, near: np.ndarray) -> np.ndarray:
     """Combine near with `first`, which also knows rows that differ in marks alone and rows beyond those that near
     compared."""
     earliest_row = first.copy()
+    # Followed twice: the row that a near one repeats may repeat an earlier one itself.
     earliest_row[: len(near)] = np.minimum(first[: len(near)], near)
     return earliest_row[earliest_row]
 

@@ -15,6 +15,7 @@ Order: TypeAlias = "array[int]"
 
 
 def shuffled(count: int, seed: int, epoch: int) -> Order:
+    # Random hashes a text by SHA-512, so both numbers make one seed, the same in every process.
     return shuffle(range(count), random.Random(f"{seed}/{epoch}"))
 
 
@@ -94,6 +95,7 @@ class Schedule:
         """Yield the micro-batches (lists of row positions) of each step after `done`, until total_steps."""
         for step in range(done, self.total_steps):
             epoch, within = divmod(step, self.steps_per_epoch)
+            # Also where a resumed run begins in the middle of an epoch.
             if step == done or within == 0:
                 micro_batches = self._epoch(epoch)
             yield micro_batches(within)

@@ -86,6 +86,7 @@ class DatasetStore:
         return info
 
     def knows(self, id: str) -> bool:
+        """Return True if there is a dataset of this id."""
         try:
             return bool(self.path(id))
         except DataError:
@@ -178,8 +179,10 @@ class DatasetStore:
         path = Path(path)
         source = sniff.probe(path, choices=choices, check=check)
         shown_name = display_name(name) or display_name(path.stem) or "data"
+        # One import at a time, so that what is removed here is not being written.
         with self._alone(check):
             self._clean()
+            # A set from before validation rows were recognized has none of its own, so it is added anew.
             for info in self._imported():
                 if (
                     info.sha256 == source.sha256
@@ -194,6 +197,7 @@ class DatasetStore:
                     undo.callback(shutil.rmtree, folder, ignore_errors=True)
                     report = self._readings.read_into(folder, source, choices, check)
                     digest = _copy(path, folder / f"source.{source.stored_as or source.kind}", check)
+                    # The file with the names of its classes is read beside the data, so it is kept beside it too.
                     if (beside := source.label_names.file) and not source.stored_as:
                         _copy(path.parent / beside, folder / beside, check)
                     if digest != report.sha256:
@@ -209,7 +213,7 @@ class DatasetStore:
                     )
                     files.replace_json(folder / "dataset.json", info.model_dump(mode="json"))
                     (folder / "importing").unlink()
-                    undo.pop_all()
+                    undo.pop_all()  # from here on an error leaves the dataset there
             except OSError as error:
                 raise DataError("data.cannot_store", name=shown_name, reason=error.strerror or str(error)) from error
         self._readings.keep(report, None, choices)

@@ -51,6 +51,7 @@ class IsolatedTemplate(ChatTemplate):
         return [_rendered(**one) for one in self._request("conversations", turns, tools, thinks, mask_history)]
 
     def _request(self, act: str, *arguments: object) -> Any:
+        """Return what a method of ChatTemplate gives for these arguments in the other process. act: its name."""
         template = {"source": self.source, "special_tokens": self.special_tokens, "all_special": [*self.all_special]}
         return _renderer(os.getpid()).request(**template, act=act, arguments=arguments)
 

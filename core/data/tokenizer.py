@@ -153,6 +153,7 @@ class Tokenizer:
             ids.append(self.eos_token_id)  # otherwise a model trained on texts never learns to stop
             added.append(1)
         offsets = encoding.offsets + [(0, 0)] * (len(ids) - len(encoding))
+        # The text shown has special tokens in it, as a person would see them: offsets behind them move.
         begin = next((i for i, special in enumerate(added) if not special), 0)
         shown = ""
         for i, special in enumerate(added):

@@ -33,6 +33,7 @@ def _read_each(source: Source, limits: Limits, read: _Reader) -> Iterator[Export
     """Yield the messages that read makes of each JSON object of a file (called with it, its number and its notes), then
     its omissions. Objects larger than limits.row_bytes pass up to LARGEST_TALK; a Problem is passed on."""
     rows = jsonl_rows if source.kind == "jsonl" else json_rows
+    # Larger than a row of a dataset may be: what is made of a conversation is cut into rows later.
     for item in rows(source, limits.model_copy(update={"row_bytes": max(limits.row_bytes, LARGEST_TALK)})):
         if isinstance(item, Problem):
             yield item
@@ -51,6 +52,7 @@ _MESSAGE = ("author", "content", "id", "create_time", "update_time", "status", "
 
 
 def chatgpt(source: Source, limits: Limits) -> Iterator[ExportedMessage | Problem]:
+    """Yield the conversations of an archive of ChatGPT, each a thread, with problems."""
     yield from _read_each(source, limits, _chatgpt_messages)
 
 
@@ -63,6 +65,7 @@ def _chatgpt_messages(conversation: JsonObject, thread: str, notes: Notes) -> It
         return
     nodes = {id: node for id, node in nodes.items() if isinstance(node, dict)}
     branch = list(_branch(nodes, conversation.get("current_node")))
+    # With notes of their own: what branches that are not read would leave out is not counted.
     if any(_chatgpt_text(node.get("message"), Notes()) for id, node in nodes.items() if id not in branch):
         notes.add_omission("branch")
     for id in branch:
@@ -121,6 +124,7 @@ def _branch(nodes: Mapping[str, JsonObject], last: object) -> list[str]:
         leaves = [id for id, node in nodes.items() if not node.get("children")]
         last = max(leaves, key=lambda id: _time(nodes[id].get("message")) or 0.0, default=None)
     path: dict[str, None] = {}
+    # A damaged file may name a message among its own parents, so each id is followed once.
     while isinstance(last, str) and last in nodes and last not in path:
         path[last] = None
         last = nodes[last].get("parent")
@@ -128,6 +132,7 @@ def _branch(nodes: Mapping[str, JsonObject], last: object) -> list[str]:
 
 
 def _time(message: object) -> float | None:
+    """Return the time of a message of ChatGPT or DeepSeek in seconds since 1970; None if it has none."""
     if not isinstance(message, dict):
         return None
     written = message.get("create_time", message.get("inserted_at"))
@@ -143,6 +148,7 @@ def _chatgpt_text(message: object, notes: Notes) -> tuple[str, str] | None:
     role = author.get("role") if isinstance(author, dict) else None
     kind = content.get("content_type") if isinstance(content, dict) else None
     parts = content.get("parts") if isinstance(content, dict) else None
+    # The app's own messages to the model, which its page does not show.
     hidden = isinstance(data := message.get("metadata"), dict) and data.get("is_visually_hidden_from_conversation")
     if (
         role not in ("user", "assistant")
@@ -166,6 +172,7 @@ _CLAUDE_MESSAGE = ("sender", "content", "text", "uuid", "created_at", "updated_a
 
 
 def claude(source: Source, limits: Limits) -> Iterator[ExportedMessage | Problem]:
+    """Yield the conversations of an archive of Claude, each a thread, with problems."""
     yield from _read_each(source, limits, _claude_messages)
 
 
@@ -256,6 +263,7 @@ def _on_newest_branch(messages: list[object], notes: Notes) -> list[object]:
     known = [message for message in messages if isinstance(message, dict)]
     nodes = {str(message.get("uuid")): {"parent": message.get("parent_message_uuid")} for message in known}
     parents = [parent for node in nodes.values() if isinstance(parent := node["parent"], str)]
+    # If no message has two answers there is one branch, and the file's order is right.
     if len(set(parents)) == len(parents) or len(nodes) < len(messages):
         return messages
     newest = max(enumerate(known), key=lambda item: (dates.parse_iso(item[1].get("created_at")) or 0.0, item[0]))[1]
@@ -265,6 +273,7 @@ def _on_newest_branch(messages: list[object], notes: Notes) -> list[object]:
 
 
 def _claude_parts(content: object, notes: Notes) -> Iterator[str]:
+    """Yield the texts among the parts of a message's content; other parts are noted."""
     for part in content if isinstance(content, list) else []:
         if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str):
             yield part["text"]
@@ -310,6 +319,7 @@ def _parse_date(value: object) -> float | None:
         return dates.stamp_to_seconds(value, 1000)
     if not isinstance(value, str):
         return None
+    # Milliseconds, which some versions add after the seconds, are cut off.
     forms: Iterable[str] = ("%Y-%m-%d @%Hh %Mm %Ss", "%Y-%m-%d@%Hh%Mm%Ss", "%B %d, %Y %I:%M%p")
     for form in forms:
         try:

@@ -30,16 +30,20 @@ _CJK = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef\U0001f0
 
 @dataclass(frozen=True)
 class Turn:
+    """The messages that one side of a chat wrote in succession. line: of the first of them in the export."""
+
     role: str
     text: str
     line: int | None
 
     @property
     def tokens(self) -> float:
+        """The estimated tokens of the turn, with its frame in a chat template."""
         wide = len(_CJK.findall(self.text))
         return _FRAME + _CJK_CHARACTER * wide + _CHARACTER * (len(self.text) - wide)
 
     def message(self, weight: int = 1) -> dict[str, object]:
+        """Return the turn as a message of a row. weight: 0 for an answer that is context and not trained."""
         return {"role": self.role, "content": self.text} | ({} if weight else {"weight": 0})
 
 
@@ -67,11 +71,15 @@ def chat_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem]:
 
 @dataclass(frozen=True)
 class _ChatRow:
+    """The messages of a row, and the line in the export of the first that is no context."""
+
     messages: list[dict[str, object]]
     line: int | None
 
 
 class _Rows:
+    """Makes the rows of one chat, and collects in `omissions` what it leaves out."""
+
     def __init__(self, chat: Chat, overview: Overview):
         self._voice, self._overview = chat.voice, overview
         self._gap = chat.gap_hours * 3600 if chat.gap_hours else None
@@ -160,6 +168,7 @@ class _Rows:
             yield self._row(context, row)
 
     def _row(self, context: list[tuple[Turn, Turn]], row: list[tuple[Turn, Turn]]) -> _ChatRow:
+        """Return the row of these pairs, after a system message and the context, whose answers are not trained."""
         known = [turn.message(weight=int(turn.role == "user")) for pair in context for turn in pair]
         return _ChatRow(self._system + known + [turn.message() for pair in row for turn in pair], row[0][0].line)
 

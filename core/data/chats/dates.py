@@ -29,7 +29,7 @@ def hour_of(hour: int, half: str | None) -> int:
     """Return the hour of 24. half: the text's word for the half of the day, None if there is none."""
     word = "".join(c for c in (half or "").lower() if c.isalpha())
     if word in _AFTER_NOON:
-        return 12 if word == "中午" and hour == 12 else hour % 12 + 12
+        return hour % 12 + 12
     return hour % 12 if word in _BEFORE_NOON and hour == 12 else hour
 
 
@@ -42,6 +42,7 @@ def order_of(dates: Iterable[tuple[int, int, int]]) -> Order:
     for numbers in dates:
         most = [max(pair) for pair in zip(most, numbers, strict=True)]
         if before is not None and numbers != before:
+            # Compared as year, month, day, under either order.
             backward["dmy"] += before[::-1] > numbers[::-1]
             backward["mdy"] += (before[2], before[0], before[1]) > (numbers[2], numbers[0], numbers[1])
         before = numbers
@@ -103,6 +104,7 @@ def moment(value: object, order: Order) -> float | None:
     if isinstance(value, str) and re.fullmatch(r"\d{9,19}(?:\.\d{1,9})?", value.strip()):
         value = float(value)
     if isinstance(value, int | float) and not isinstance(value, bool):
+        # In the unit by which it lies between 1973 and 2286: no chat is from other times.
         scale = next((scale for scale in (1, 1e3, 1e6, 1e9) if 1e8 <= value / scale < 1e10), None)
         return value / scale if scale else None
     if (when := parse_iso(value)) is not None:

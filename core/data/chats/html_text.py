@@ -11,6 +11,8 @@ _MEDIA = {"img", "attachment", "video", "audio"}
 
 
 class _Text(HTMLParser):
+    """Collects the text of a message outside of quotations, and whether it has media."""
+
     def __init__(self) -> None:
         super().__init__()
         self.parts: list[str] = []
@@ -20,6 +22,7 @@ class _Text(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self._quotes += tag in _QUOTED
         self.has_media |= tag in _MEDIA
+        # The picture of an emoji has the character itself as its `alt`.
         self.handle_data("\n- " if tag == "li" else "\n" if tag in _BLOCKS else dict(attrs).get("alt") or "")
 
     def handle_endtag(self, tag: str) -> None:

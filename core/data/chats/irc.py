@@ -30,6 +30,7 @@ _TIME = rf"""
     (?P<hour>\d{{1,2}}):(?P<minute>\d\d)(?::(?P<second>\d\d))?(?:[.,]\d+)?
     [ ]?(?P<half>(?i:{dates.HALVES}))?[\])]?[ \t]+"""
 _NICK = r"[~&@%+ ]?(?P<nick>[^\s<>:/*#-][^\s<>:/]{0,39})"
+# Tried in this order, the strictest first: many texts have lines with a colon.
 _STYLES = {
     "angles": rf"(?:{_TIME})?<{_NICK}>[ \t](?P<text>.*)",
     "tabs": rf"{_TIME}{_NICK}\t(?P<text>.*)",
@@ -39,7 +40,7 @@ _STYLES = {
     "script": rf"(?:{_TIME})?(?P<nick>[^\W\d_][^<>:*\t/]{{0,39}}?)[ ]?:[ \t]+(?P<text>.*)",
 }
 _LEAST = {"colon": 0.5, "script": _SCRIPT}  # share of the lines
-_SAID = {name: re.compile(pattern, re.VERBOSE | re.DOTALL) for name, pattern in _STYLES.items()}
+_MESSAGES = {name: re.compile(pattern, re.VERBOSE | re.DOTALL) for name, pattern in _STYLES.items()}
 _ACTION = re.compile(rf"(?:{_TIME})?[ ]?\*[ \t]+{_NICK}[ \t]+(?P<text>.*)", re.VERBOSE | re.DOTALL)
 _EVENT = re.compile(
     rf"(?:{_TIME})?(?:\*{{3}}|-!-|-->|<--|---|--|=-=|=!=|\*[ \t]|-[^\s-]+-|Session[ ](?:Start|Close|Ident|Time)\b)",
@@ -70,18 +71,19 @@ def _style(lines: Iterable[str]) -> _LogStyle | None:
     """Return the notation of an IRC log or script by its first lines. None unless nearly all are messages, of at least
     two names that write repeatedly and are no programs, levels or tags."""
     lines = [line.rstrip("\n") for line in lines if line.strip()]
-    for name, message in _SAID.items():
+    for name, message in _MESSAGES.items():
         nicks = Counter(match["nick"] for line in lines if (match := message.match(line)))
         events = sum(bool(_EVENT.match(line)) and not message.match(line) for line in lines)
         of_chat = nicks.total() + events
+        # <b> is a tag and no nick if </b> stands there too.
         is_markup = name == "angles" and any(f"</{nick}>" in line for nick in nicks for line in lines)
         least = 4 if name == "colon" else 2
         # People write more than once; fields of a program's log differ in nearly every line.
         are_people = len(nicks) > 1 and 2 * len(nicks) <= max(4, nicks.total()) and nicks.total() >= least
         are_people = are_people and not any(nick.lower() in _LEVELS or _PROCESS.search(nick) for nick in nicks)
         if name == "script":
-            said_by = [match["nick"].strip() for line in lines if (match := message.match(line))]
-            are_people, of_chat = are_people and _are_speakers(said_by), nicks.total()
+            speakers = [match["nick"].strip() for line in lines if (match := message.match(line))]
+            are_people, of_chat = are_people and _are_speakers(speakers), nicks.total()
         if are_people and not is_markup and of_chat >= _LEAST.get(name, 0.8) * len(lines):
             return _LogStyle(name, message)
     return None
@@ -94,6 +96,7 @@ def _are_speakers(names: Sequence[str]) -> bool:
     if count * _LINES_OF_ONE > len(names) or any(role_of(name) or means_something(name) for name in {*names}):
         return False
     are_names = all(len(name.split()) <= _WORDS_OF_A_NAME and not name[0].islower() for name in names)
+    # Fields of a record come in the same order again and again, people do not.
     return are_names and (count == 2 or len({*pairwise(names)}) > count + 1)
 
 

@@ -72,7 +72,7 @@ def messages(source: Source, limits: Limits) -> Iterator[ExportedMessage | Probl
 
 
 def recognize(path: Readable, kind: FileKind, encoding: str) -> str:
-    """Return the app (a name of KINDS) whose export a file is by its opening; "" for a file that is no chat."""
+    """Return the app (a name of KINDS) that exported a file, by the file's opening; "" for a file that is no chat."""
     if kind not in ("txt", "csv", "json", "jsonl"):
         return ""
     with path.open(encoding=encoding, errors="replace") as file:

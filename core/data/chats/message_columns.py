@@ -90,11 +90,13 @@ class MessageColumns(Frozen):
 
     @property
     def read(self) -> set[str]:
+        """The columns that are read; values in others are reported as left out."""
         single = (self.speaker, self.content, self.message, self.parent, self.rank, self.turn)
         return {*self.conversation, *self.time, *(name for name in single if name)}
 
     @property
     def ends_known(self) -> bool:
+        """True if the file tells where a conversation ends."""
         return bool(self.conversation or self.parent or self.begins)
 
     def role(self, value: object) -> Role | None:
@@ -146,12 +148,14 @@ class _FirstRows:
         self.values = {name: [row.get(name) for row in rows] for name in names}
 
     def filled(self, name: str) -> list[object]:
+        """Return the values of a column that are not empty."""
         return [value for value in self.values[name] if has_value(value)]
 
     def is_filled(self, name: str) -> bool:
         return len(self.filled(name)) >= _NEARLY_ALL * len(self.rows)
 
     def is_scalar(self, name: str, most: int) -> bool:
+        """Return True if a column has values, all of them texts, numbers or dates of at most `most` characters."""
         values = self.filled(name)
         return bool(values) and all(
             isinstance(value, str | int | float | datetime | date) and len(str(value)) <= most for value in values
@@ -200,6 +204,7 @@ def _columns_of_names(table: _FirstRows) -> MessageColumns | None:
         people = table.filled(speaker)
         if not table.is_filled(speaker) or not table.is_scalar(speaker, LONGEST_NAME):
             continue
+        # People write more than once.
         if not all(isinstance(person, str) for person in people) or not 2 <= len(set(people)) <= len(people) * 2 / 3:
             continue
         columns = _around(table, speaker, are_roles=False)
@@ -210,6 +215,7 @@ def _columns_of_names(table: _FirstRows) -> MessageColumns | None:
         evidence = columns.conversation or (
             is_talk and (is_clear or (columns.time and len(set(people)) * 5 <= len(people)))
         )
+        # A person may write several messages in a row, so they take turns less strictly than roles.
         if columns.parent or evidence and _alternates(table, columns, least=0.3):
             return columns
     return None
@@ -230,6 +236,7 @@ def _around(table: _FirstRows, speaker: str, are_roles: bool) -> MessageColumns 
         conversation = tuple(name for name in scalar if name.strip().lower() == "id" and _repeats(table, name))
     if not conversation and not are_roles:
         conversation = tuple(name for name in scalar if _has(name, _SCENE) and _repeats(table, name))
+    # Names say less than roles, so more of the messages have to answer another.
     message, parent = _tree(table, scalar, least=0.4 if are_roles else 0.6)
     if parent:
         rank = next((name for name in others if name.strip().lower() == "rank"), None)
@@ -258,10 +265,12 @@ def moments(rows: Sequence[Mapping[str, object]], names: tuple[str, ...]) -> lis
 
 
 def time_cell(row: Mapping[str, object], names: tuple[str, ...]) -> object:
+    """Return the value of a row's time, of a date and a time in two columns both as one text."""
     return row.get(names[0]) if len(names) == 1 else " ".join(str(row.get(name) or "") for name in names).strip()
 
 
 def date_order(cells: Iterable[object]) -> dates.Order:
+    """Return the order of day, month and year in which all these cells are dates."""
     return dates.order_of(numbers[:3] for cell in cells if (numbers := dates.numbers_in(cell)))
 
 
@@ -325,10 +334,12 @@ def _tree(table: _FirstRows, names: Sequence[str], least: float) -> tuple[str | 
 
 
 def is_nothing(value: object) -> bool:
+    """Return True for an empty cell, and for the words by which programs write one."""
     return not has_value(value) or str(value).strip().lower() in ("none", "null", "nan")
 
 
 def _repeats(table: _FirstRows, name: str) -> bool:
+    """Return True for a filled column each of whose values stands in two rows or more, on average."""
     values = [str(value) for value in table.filled(name)]
     return table.is_filled(name) and 2 * len(set(values)) <= len(values)
 

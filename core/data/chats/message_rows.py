@@ -98,6 +98,7 @@ def _turns(messages: list[_Message], columns: MessageColumns) -> tuple[list[Json
 
 
 def _is_text(turn: Mapping[str, object]) -> bool:
+    """Return True for a turn with a role and a text alone, which another text can be joined to."""
     return isinstance(turn["content"], str) and len(turn) == 2
 
 
@@ -114,6 +115,7 @@ def messages(source: Source, limits: Limits) -> Iterator[ExportedMessage | Probl
             yield ExportedMessage("", "", omission=item)
             continue
         thread, text = str(item.thread), item.content if isinstance(item.content, str) else ""
+        # Where ids tell conversations apart, a silence does not divide them.
         when = None if columns.conversation or columns.parent else item.when
         yield from (ExportedMessage("", "", thread=thread, omission=Omission("column", name)) for name in item.unread)
         role = columns.role(item.speaker)
@@ -165,6 +167,7 @@ _IN_ORDER = """
     JOIN (SELECT conversation, min(number) AS first FROM messages GROUP BY conversation) USING (conversation)
     ORDER BY first, place, number"""
 # Of messages that name the one that they answer (conversation: their id, place: that of the other): the best answers.
+# Messages that name each other in a circle would have no end without the depth.
 _BEST = """
     WITH RECURSIVE best AS (
         SELECT conversation AS id, place AS parent, row_number() OVER (
@@ -184,6 +187,7 @@ def _sorted(source: Source, limits: Limits) -> Iterator[_Message | Problem | Omi
     columns = _columns(source)
     order: dates.Order = "dmy"
     if columns.time:
+        # The order of day and month follows from all times: the file is read twice.
         values = (item.value for item in _items(source, limits) if isinstance(item, RawRow))
         order = message_columns.date_order(message_columns.time_cell(value, columns.time) for value in values)
     try:
@@ -202,6 +206,7 @@ def _sorted(source: Source, limits: Limits) -> Iterator[_Message | Problem | Omi
                 # a separator that no id holds: 1 and 23 are another conversation than 12 and 3
                 conversation = "\x1f".join(str(item.value.get(name)).strip() for name in ids)
                 place, rank = _place(item.value, columns, message.when), _rank(item.value.get(columns.rank or ""))
+                # Decides between messages at one place.
                 number = -number if columns.newest_first else number
                 content = json.dumps([*message[2:4], *message[5:]], default=str)
                 waiting.append((conversation, place, rank, number, message.line, message.when, content))
@@ -239,6 +244,7 @@ def _in_order(database: sqlite3.Connection, columns: MessageColumns) -> Iterator
 
 
 def _rank(value: object) -> float | None:
+    """Return the first number in a cell; None without one."""
     numbers = message_columns.natural(value)
     return numbers[0] if numbers else None
 
@@ -252,6 +258,7 @@ def _place(values: Mapping[str, object], columns: MessageColumns, when: float | 
     if columns.turn is None:
         return when
     numbers = message_columns.natural(values.get(columns.turn))
+    # Of several numbers, as in "2-10", a text that sorts as they do.
     return numbers[0] if len(numbers) == 1 else " ".join(str(round(number * 1_000_000)).zfill(20) for number in numbers)
 
 

@@ -72,7 +72,7 @@ def join_runs(text: object) -> str:
 
 
 # ---- Discord -------------------------------------------------------------------------------------
-_WRITTEN_BY_PEOPLE = ("Default", "Reply", "19", "0")
+_WRITTEN_BY_PEOPLE = ("Default", "Reply", "19", "0")  # types of messages, by name or by Discord's own numbers
 
 
 def discord(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
@@ -103,6 +103,7 @@ def discord_csv(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
         when = dates.parse_iso(record["date"])
         if when is None and (numbers := dates.numbers_in(record["date"])):
             when = dates.seconds(numbers, order)
+        # Discord put a number after each name (anna#0412) until names had to be unique.
         person = re.sub(r"#(?:\d{4}|0)$", "", record["author"]).strip()
         if record["attachments"].strip():
             yield ExportedMessage(person, "", when, omission=MEDIA, line=line)
@@ -117,6 +118,7 @@ def discord_csv(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
 
 
 def _records(source: Source) -> Iterator[dict[str, str]]:
+    """Yield the records of Discord's CSV by its columns in lower case, "" for those that the file lacks."""
     with source.path.open(encoding=source.encoding) as file:  # line ends become \n, in cells too
         records = csv.reader(file, delimiter=source.delimiter or ",")
         names = [name.strip().strip("\ufeff").lower() for name in next(records, [])]
@@ -145,6 +147,7 @@ def meta(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
 
 
 def _fix_latin1(text: str) -> str:
+    """Return a text whose bytes of UTF-8 were written as characters of Latin-1; any other text as it is."""
     try:
         return text.encode("latin-1").decode()
     except UnicodeError:
@@ -196,6 +199,7 @@ def slack_users(users: object) -> dict[str, str]:
 
 
 def _slack_name(message: Mapping[str, object]) -> tuple[str, str] | None:
+    """Return (id, name) of a message's author by its profile; None if it has none."""
     user, name = text_at(message, "user"), text_at(message.get("user_profile"), "display_name", "real_name", "name")
     return (user, name) if user and name else None
 
@@ -261,6 +265,7 @@ def _teams_messages(message: Mapping[str, object], thread: str) -> Iterator[Expo
     text, has_media = text_of_html((text_at(body, "content") or text_at(message, "content"))[:LONGEST_MESSAGE])
     when = dates.parse_iso(text_at(message, "createdDateTime", "originalarrivaltime", "composetime"))
     exported = ExportedMessage(
+        # An author may be the address of a contact, which ends in the id.
         person.rpartition("/")[2],
         text,
         when,
@@ -268,6 +273,7 @@ def _teams_messages(message: Mapping[str, object], thread: str) -> Iterator[Expo
     )
     kind = text_at(message, "messageType", "messagetype").lower()
     if kind not in _TEAMS_WRITTEN or not person:
+        # Skype's kinds of pictures, films and files: RichText/UriObject and others.
         yield exported._replace(omission=MEDIA if kind.startswith("richtext/") else APP)
     else:
         yield from _with_media(exported, has_media or has_value(message.get("attachments")))

@@ -28,6 +28,8 @@ _WORD = re.compile(r"[^\W\d_]{2,40}")
 
 
 class Person(Frozen):
+    """A person of a chat. messages: those that can be trained."""
+
     name: str
     messages: int
 
@@ -94,9 +96,11 @@ class Overview:
 
     @property
     def by_silence(self) -> bool:
+        """True if a silence ends a conversation: times are known, and the app marks no ends."""
         return self.kind.by_silence and self.timed
 
     def conversations(self, hours: float) -> int:
+        """Return the number of conversations if a silence of so many hours begins another one."""
         return len(self.in_thread) + (len(self.silences) - bisect_right(self.silences, hours) if self.by_silence else 0)
 
     def default_voice(self) -> str:

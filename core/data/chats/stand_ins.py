@@ -85,6 +85,7 @@ class StandIns:
         for name in names:
             self._add(name)
         phrases = [word for word in self._words if not word.isalnum() or _UNSPACED.search(word)][:MAX_PHRASES]
+        # The longest first, so that a full name is replaced before a part of it.
         alternatives = [
             re.escape(word) if _UNSPACED.search(word) else rf"(?<!\w){re.escape(word)}(?!\w)"
             for word in sorted(phrases, key=len, reverse=True)
@@ -104,6 +105,7 @@ class StandIns:
         for word in _parts(name):
             if word.casefold() not in self._kept and not self._is_ordinary(word, name.strip()):
                 for written in _as_written(word):
+                    # Of two people with one word in their names the first, who wrote more, has it.
                     self._words.setdefault(written, new)
 
     def _is_ordinary(self, word: str, name: str) -> bool:
@@ -116,6 +118,7 @@ class StandIns:
     def replaced(self, text: str, is_voice: bool) -> str:
         """Return the text with names, e-mail addresses, phone numbers and links replaced, each always by the same
         stand-in. The voice's own links stay."""
+        # Addresses and links before names, which may be parts of them.
         text = _EMAIL.sub(lambda match: self._number("email", match[0].casefold(), "person{}@example.com"), text)
         if not is_voice:
             text = _LINK.sub(lambda match: self._number("link", match[0], "https://example.com/{}"), text)
@@ -126,10 +129,12 @@ class StandIns:
         return self._plain(text)
 
     def _plain(self, text: str) -> str:
+        """Return a text without links with phone numbers and names replaced."""
         text = _PHONE.sub(self._phone, text)
         return self._names.sub(lambda match: self._words.get(match[0], match[0]), text)
 
     def _phone(self, match: re.Match[str]) -> str:
+        """Return the stand-in of a phone number; a date, or digits that do not look like one, as they are."""
         digits = "".join(filter(str.isdigit, match[0]))
         begins = match[0].startswith(("+", "0", "("))
         if _DATE.fullmatch(match[0]) or not (8 <= len(digits) <= 15) or not (begins or len(digits) >= 10):
@@ -137,11 +142,13 @@ class StandIns:
         return self._number("phone", digits, "000 000 {:02}")
 
     def _number(self, kind: str, value: str, form: str) -> str:
+        """Return the stand-in of a value, always the same one: form with the value's number within its kind, from 1."""
         known = self._replaced[kind]
         return known.setdefault(value, form.format(len(known) + 1))
 
 
 def _numbered(pool: tuple[str, ...], number: int) -> str:
+    """Return the stand-in of a number, from 0; once the pool is used up its names come again with 2, 3, ..."""
     again, place = divmod(number, len(pool))
     return f"{pool[place]} {again + 1}" if again else pool[place]
 
@@ -159,6 +166,7 @@ def _parts(name: str) -> list[str]:
 
 
 def _as_written(word: str) -> set[str]:
+    """Return the spellings of a name that are replaced: in any case, but as it is written if it is also a word."""
     if _UNSPACED.search(word) or word.casefold() in _ALSO_WORDS:
         return {word}
     return {word, word.lower(), word.upper(), word.capitalize()}

@@ -11,7 +11,8 @@ from core.data.reading.file_rows import Limits, Source
 from core.data.shapes.left_out import Omission
 
 _BLANK = r"[\s\u202f\u00a0]"
-# The beginning of a message on both systems; some clocks contain U+202F or U+00A0.
+# The beginning of a message on both systems; some clocks contain U+202F or U+00A0. Runs of blanks are possessive (++),
+# so that a line of blanks takes no quadratic time.
 _HEAD = re.compile(
     rf"""^[\u200e\u200f\ufeff]*\[?
     (\d{{1,4}})(?:[./-]|\.{_BLANK}|[年년]{_BLANK}*)(\d{{1,2}})(?:[./-]|\.{_BLANK}|[月월]{_BLANK}*)(\d{{1,4}})[日일]?\.?[,،]?

@@ -70,19 +70,18 @@ _REFUSES = re.compile(
     re.IGNORECASE,
 )
 _SENTENCE_END = re.compile(r"[.!?。！？\n](?:\s|$|(?<=[。！？]))")
+# Each refusal has one of these, and a look for them costs far less than the pattern.
 _QUICK = ("ai", "language", "sorry", "afraid", "apologi", "i can", "unable", "作为", "我是", "我只是", "抱歉",
           "对不起", "ki",
     "künstlich", "leid", "ia", "intelig", "sprachmodell")  # fmt: skip
+# Answers that are placeholders for one.
 _NOTHING = {
     "n/a", "na", "none", "null", "nan", "nil", "todo", "tbd", "undefined", "empty", "[deleted]", "[removed]", "无",
     "暂无",
     "略", "无内容", "test",
     "asdf",
 }  # fmt: skip
-SHORT, LONG_ENOUGH = (
-    10,
-    60,
-)  # characters; short answers count if nine in ten are LONG_ENOUGH
+SHORT, LONG_ENOUGH = 10, 60  # characters; short answers count if nine in ten are LONG_ENOUGH
 POLITE = ("sure", "certainly", "of course", "absolutely", "great question", "okay", "i'd be happy to", "here is",
     "here's", "当然", "好的", "natürlich", "gerne", "selbstverständlich", "bien sûr", "claro", "as an")  # fmt: skip
 OPENING_WORDS, OPENING_CHARACTERS = 4, 8

@@ -93,6 +93,7 @@ class Finding(Frozen):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def share(self) -> float:
+        """The share of the checked rows that have it, 0 to 1."""
         return round(self.count / max(1, self.of), 4)
 
 
@@ -107,6 +108,8 @@ class Marked:
         return len(self.rows)
 
     def add(self, row: int, quote: str, other: int | None = None) -> None:
+        """Mark a row. other: for a repeat, the row that it repeats. Call it for rows in order."""
+        # A row with the problem in several places is marked once.
         if not self.rows or self.rows[-1] != row:
             self.rows.append(row)
             if len(self.examples) < SHOWN:
@@ -114,6 +117,7 @@ class Marked:
 
     @property
     def wants_quote(self) -> bool:
+        """True until SHOWN rows are quoted; making a quotation takes longer than marking a row."""
         return len(self.examples) < SHOWN
 
     def repair(self, action: Action, kind: Kind, most: int | None, argument: str = "") -> Repair:
@@ -128,9 +132,8 @@ class Marked:
             return []
         count = count or len(self)
         share = 100 * count / max(1, rows)
-        percent = (
-            share if share >= 0.05 else msg("finding.less_than", percent=0.1)
-        )  # so that ten of a million are not shown as 0.0 %
+        # Ten rows of a million must not be shown as 0.0 %.
+        percent = share if share >= 0.05 else msg("finding.less_than", percent=0.1)
         return [
             Finding(
                 id=kind,

@@ -31,6 +31,7 @@ class Markers:
         """Mark the row if its text outside code holds marks of a chat template, or begins a turn as a written talk
         does."""
         text = words.everything
+        # Every marker has one of these signs, which most rows lack.
         if "<" not in text and "[" not in text and "##" not in text and ":" not in text:
             return
         text = words.prose

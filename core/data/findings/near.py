@@ -28,7 +28,7 @@ NEAR = 0.75  # share of equal bytes, which is exact to +- 0.05
 COMMON, JUDGED_BY = 0.2, 1_000  # share of the first rows; number of those rows
 MIN_WINDOWS = 40  # that are not common: another word in a short text makes another question
 MAX_BYTES = 1 << 16  # of a row: the beginning of a book is enough
-BATCH_BYTES, FIRST_BYTES = 1 << 18, 1 << 19
+BATCH_BYTES, FIRST_BYTES = 1 << 18, 1 << 19  # of texts hashed at once; the first batch also decides what is common
 MAX_COMPARED = 1_000_000  # rows
 COMPARED_AT_ONCE = 50_000  # pairs: 12 MB
 QUOTED = 20_000  # rows whose first words are kept to be quoted
@@ -149,6 +149,7 @@ class Repeated:
 
 
 def _plain(text: str) -> bytes:
+    """Return the bytes of a text that are compared: its beginning, without case, blanks made single."""
     return " ".join(text[:MAX_BYTES].casefold().split()).encode("utf-8", "replace")
 
 

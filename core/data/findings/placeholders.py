@@ -29,6 +29,7 @@ _CHINESE = re.compile(
     r"姓名|名字|名称|您的|你的|公司|作者|日期|地址|电话|邮箱|城市|单位|职位|用户|客户|学校|填写|此处|插入"
 )
 _DOUBLE = re.compile(r"\{\{\s*([A-Za-z_\u4e00-\u9fff][\w .-]{0,30}?)\s*\}\}")
+# The signs around the next three are those of code, formulas and links, where a bracket means something else.
 _SINGLE = re.compile(r"(?<![\w\\}\])$^_{'\"/#@%])\{([A-Za-z_\u4e00-\u9fff][\w -]{1,30})\}(?![\w{}(\[:=])")
 _SQUARE = re.compile(r"(?<![\w\])\[!\\'\"])\[([A-Za-z\u4e00-\u9fff][\w ,.'’/-]{2,40})\](?![\w(\[:\]=])")
 _ANGLE = re.compile(r"(?<![\w<$:(\[])<([A-Za-z\u4e00-\u9fff][\w -]{2,30})>(?![\w<>(])")
@@ -58,6 +59,7 @@ def placeholders(text: str, is_code: bool) -> Iterator[tuple[str, int, int]]:
 
 
 def _is_open(name: str) -> bool:
+    """Return True for words that people leave open: YOUR NAME, customerName, 公司."""
     return _WORD.fullmatch(_CAMEL.sub("_", name)) is not None or _CHINESE.search(name) is not None
 
 

@@ -59,6 +59,7 @@ class RowWords:
 
     @cached_property
     def everything(self) -> str:
+        """All texts of the row: of the system and of tools first, then questions, then answers."""
         return "\n".join(part for part in (self.other_text, self.question, self.answer) if part)
 
     @cached_property
@@ -68,12 +69,14 @@ class RowWords:
 
     @cached_property
     def is_code(self) -> bool:
+        """True if the row has fenced code, or two lines of code in its beginning."""
         return "```" in self.everything or len(_CODE.findall(self.everything[:4000])) >= 2
 
     def quote(self, text: str, start: int = 0, end: int | None = None) -> str:
         """Return a short quotation (about QUOTE characters on one line) around a place of a text, secrets masked, "…"
         where it is cut. end None: start."""
         end = start if end is None else end
+        # Masked before it is cut: half a secret would no longer be recognized.
         before, hit = masked(text[max(0, start - 200) : start])[-20:] if start else "", masked(text[start:end])[:QUOTE]
         shown = before + hit + masked(text[end : end + 200])[: max(10, QUOTE - len(before + hit))]
         cut_before, cut_after = start > 20, len(text) > end + len(shown) - len(before + hit)

@@ -51,6 +51,7 @@ _NEAR_PHONE = re.compile(
     r"[^\n\d+(]{0,20}$",
     re.IGNORECASE,
 )
+# Numbers of films and examples, and digits in a row.
 _FICTION = re.compile(r"555.?01\d\d|555.?\d{4}|1234567|(\d)\1{5}")
 _NO_DIGITS = re.compile(r"\D")
 # Text in place of a removed secret; also the list of kinds.
@@ -94,6 +95,7 @@ def secrets(text: str) -> Iterator[Secret]:
         )
 
 
+# The shortest number that is looked for.
 _SEVEN_DIGITS = re.compile(r"\d[\d ()/.-]{5,}\d")
 
 
@@ -137,6 +139,7 @@ def is_card(text: str) -> bool:
 
 
 def _is_phone(text: str) -> bool:
+    """Return True for the length of a phone number in digits that are not made up."""
     digits = _NO_DIGITS.sub("", text)
     return (
         7 <= len(digits) <= 15 and len(set(digits)) >= 3 and not _FICTION.search(text) and not _FICTION.search(digits)

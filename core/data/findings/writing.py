@@ -30,6 +30,7 @@ _ABOUT = re.compile(
     ),
     re.IGNORECASE,
 )
+# A first and a second byte of UTF-8, read as Latin-1 or Windows-1252.
 _SIGNS = re.compile(r"[ÃÂâðïÐÑåæäçèéÎÏ][\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]")
 _LOST = re.compile("\ufffd|锟斤拷|烫烫烫|ï¿½")
 _AROUND = 40  # characters

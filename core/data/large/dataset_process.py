@@ -19,7 +19,7 @@ from core.values import MIB
 
 LARGE_BYTES = 64 * MIB  # of a file
 LARGE_ROWS = 100_000  # of a dataset that is processed completely
-_in_worker: list[bool] = []  # not empty in the process that does the work
+_in_worker: list[bool] = []  # not empty in the process that does the work, which must not start a further one
 
 
 def work_in_this_process() -> None:

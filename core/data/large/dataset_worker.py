@@ -37,6 +37,7 @@ class ProgressLines:
 
 
 def write_line(**values: object) -> None:
+    """Write values as one JSON object to stdout, at once."""
     print(json.dumps(values), flush=True)
 
 

@@ -50,4 +50,5 @@ def _batches(
         unpacked += batch.nbytes
         if unpacked > limits.bytes:
             raise DataError("data.too_large_unpacked", file=source.path.name, limit_mib=limits.bytes // MIB)
+        # Small slices: a file may be one batch, and its rows become Python objects.
         yield from (batch.slice(start, 256) for start in range(0, batch.num_rows, 256))

@@ -50,6 +50,7 @@ def without_boilerplate(items: Items, is_markdown: bool) -> Items:
             is_over = True
         if text.strip():
             row += 1
+            # The first paragraph that is left begins a text, whatever stood before it.
             yield replace(item, row=row, value={"text": text}, joint=item.joint if row > 1 else None)
 
 

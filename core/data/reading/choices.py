@@ -43,10 +43,12 @@ class Choices(Frozen):
 
     @classmethod
     def from_data(cls, data: Data) -> Choices:
+        """Return the choices among a recipe's data settings, which have the same names."""
         return cls(**{name: getattr(data, name) for name in cls.model_fields})
 
     @property
     def chosen(self) -> Mapping[str, Any]:
+        """The choices that were made, by name."""
         return {name: value for name in type(self).model_fields if (value := getattr(self, name)) not in (None, {})}
 
     def with_defaults(self, defaults: Choices) -> Choices:

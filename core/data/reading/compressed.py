@@ -25,6 +25,7 @@ class _Decoder(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
+# Each library is imported only for a file that needs it.
 def _gzip(file: IO[bytes]) -> _Decoder:
     import gzip
 
@@ -135,6 +136,7 @@ class _Stream(io.RawIOBase):
         except _BROKEN as error:
             raise self._broken(error) from None
         self._read += len(data)
+        # The largest of all readings: a file is opened several times, and often only its beginning is read.
         self._inside.unpacked = max(self._inside.unpacked, self._read)
         if self._read > self._limit:
             mib = self._limit // MIB

@@ -92,6 +92,7 @@ def _open_table(
 
 
 def _without_end(path: Readable, lines: Iterator[object]) -> Iterator[Any]:
+    """Yield the lines of rows. Raises DataError at an object, by which the process says that it failed."""
     for line in lines:
         if isinstance(line, dict):
             raise _refusal(path, line)
@@ -99,6 +100,7 @@ def _without_end(path: Readable, lines: Iterator[object]) -> Iterator[Any]:
 
 
 def _refusal(path: Readable, head: dict[str, str]) -> DataError:
+    """Return the error for a process that failed. head: its last line; {} if it ended without one."""
     if head.get("error") == "open":
         return DataError("data.database_open", file=path.name)
     if head.get("error") in ("memory", "slow"):
@@ -107,4 +109,5 @@ def _refusal(path: Readable, head: dict[str, str]) -> DataError:
 
 
 def listen(path: Readable, table: str, most_bytes: int) -> Generator[Any]:
+    """Yield the lines of a process that reads a table (core.data.reading.database_worker)."""
     return reader_process.listen("core.data.reading.database_worker", path, table, str(most_bytes))

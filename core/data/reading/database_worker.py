@@ -38,6 +38,7 @@ def read_database(path: str, member: str, table: str, most_bytes: int) -> Iterat
     member: of a zip. {"error": "open"} if a program has the file open with unsaved rows, {"error": "broken", "reason"}
     for an error."""
     try:
+        # Rows in this log are not in the file yet, and an immutable database is opened without it.
         if not member and os.path.exists(f"{path}-wal") and os.path.getsize(f"{path}-wal"):
             yield {"error": "open"}
             return
@@ -47,6 +48,7 @@ def read_database(path: str, member: str, table: str, most_bytes: int) -> Iterat
         full = [(name, is_view, rows) for name, is_view, rows in tables if rows]
         chosen = table if table in known else None
         if not table and full:
+            # A table before a view, then the most rows.
             chosen = min(full, key=lambda each: (each[1], -each[2], each[0]))[0]
         yield {"tables": tables, "table": chosen}
         if chosen is not None:
@@ -66,7 +68,9 @@ def _open(path: str, member: str, most_bytes: int) -> sqlite3.Connection:
             raise ValueError(f"more than {_MAX_BYTES >> 20} MiB in a zip")
         database.deserialize(content)
     else:
+        # Immutable: SQLite then takes no lock, and writes nothing beside the file.
         database = sqlite3.connect(f"{Path(path).as_uri()}?mode=ro&immutable=1", uri=True)
+    # Bytes that are no UTF-8 cost characters, not the file.
     database.text_factory = lambda raw: raw.decode("utf-8", "replace")
     for pragma in ("query_only=1", "trusted_schema=0", "cell_size_check=1"):
         database.execute(f"pragma {pragma}")
@@ -76,6 +80,7 @@ def _open(path: str, member: str, most_bytes: int) -> sqlite3.Connection:
 
 
 def _authorize(action: int, argument: str | None, name: str | None, *_: Any) -> int:
+    """Return whether SQLite may do what a statement or a view needs: reading, and functions that are not refused."""
     allowed = action in _ALLOWED and not (action == sqlite3.SQLITE_FUNCTION and (name or "").lower() in _REFUSED)
     return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
 
@@ -84,6 +89,7 @@ def _tables(database: sqlite3.Connection) -> Iterator[tuple[str, bool, int]]:
     """Yield name, whether it is a view, and number of rows (of a view, 1 if it has any) of each table and view; 0 for
     one that fails or is too slow. At most _MAX_TABLES."""
     kinds = database.execute("select name, type from pragma_table_list where schema = 'main'").fetchmany(_MAX_TABLES)
+    # After the list of tables, whose pragma it would refuse.
     database.set_authorizer(_authorize)
     for name, kind in sorted(kinds):
         if kind not in ("table", "view") or name.startswith("sqlite_"):

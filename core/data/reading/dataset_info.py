@@ -12,7 +12,7 @@ from core.messages import msg
 from core.values import Frozen
 
 NAME = "dataset_info.json"
-_MOST = 4 << 20  # bytes
+_MAX_BYTES = 4 << 20
 # Names of columns and of the fields of a turn there, and ours.
 _COLUMNS = {
     "alpaca": {
@@ -73,9 +73,9 @@ class _Opened(Protocol):
 def read(file: _Opened) -> dict[str, Layout]:
     """Return {file: its layout} of every dataset that names a file. Raises DataError if it is no JSON object."""
     with file.open("rb") as opened:
-        text = opened.read(_MOST + 1)
+        text = opened.read(_MAX_BYTES + 1)
     try:
-        sets = json.loads(text[:_MOST])
+        sets = json.loads(text[:_MAX_BYTES])
     except (ValueError, RecursionError):
         raise DataError("data.broken_dataset_info", file=file.name, reason=msg("data.dataset_info_json")) from None
     if not isinstance(sets, dict):

@@ -109,6 +109,7 @@ def _by_first_bytes(path: Readable, head: bytes) -> str:
 
 
 def _is_utf8(head: bytes) -> bool:
+    """Return True for the beginning of a text in UTF-8, which may end within a character."""
     try:
         codecs.getincrementaldecoder("utf-8")().decode(head)
     except UnicodeDecodeError:
@@ -117,6 +118,7 @@ def _is_utf8(head: bytes) -> bool:
 
 
 def chunks(path: Readable, check: Callable[[], None] = lambda: None) -> Iterator[bytes]:
+    """Yield the bytes of a file, _CHUNK at a time. check: called before each, and may raise."""
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
             check()
@@ -134,6 +136,7 @@ def _scan(path: Readable, encoding: str, check: Callable[[], None] = lambda: Non
         chunk = next(rest, b"")
         digest.update(chunk)
         if first_bad is None:
+            # Bytes of a character that began in the chunk before: the error's place counts from them.
             held = len(decoder.getstate()[0])
             try:
                 characters = decoder.decode(chunk, final=not chunk)
@@ -186,6 +189,7 @@ def _likely(sample: bytes) -> list[tuple[str, list[str]]]:
         if name in LIKELY
     ]
     least = min((chaos for chaos, *_ in candidates), default=0.0)
+    # Those that are as plausible as the best keep the order of LIKELY.
     candidates.sort(
         key=lambda each: (each[0] > least + _AS_LIKELY, each[0] if each[0] > least + _AS_LIKELY else 0, each[1])
     )

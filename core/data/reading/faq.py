@@ -10,8 +10,9 @@ from core.data.reading.file_rows import Items, RawRow
 from core.data.shapes.left_out import Omission
 
 _HELD = 5_000  # paragraphs; a longer text is no page of questions
-_FEWEST = 3
-_MOST = 0.5  # of the sections with text ask
+_MIN_QUESTIONS = 3
+_MIN_SHARE = 0.5  # of the sections with text that ask
+_BOLD = 7  # the level of a line in bold, below the six of headings
 # No pattern here tries a run of equal characters from each of its places: a line may have 16,000.
 _HEADING = re.compile(r"(#{1,6})\s+(.*)|(?:\*\*|__)(?P<bold>[^*_]+)(?:\*\*|__)$")
 _ANCHOR = re.compile(r"(?:\{#[^{}]*\}|¶)$")
@@ -23,6 +24,8 @@ _FENCE = re.compile(r"\s*(?:```|~~~)")
 
 @dataclass
 class _TitledText:
+    """A section of a page. level: of its heading, from 1; 0 for the text before the first one."""
+
     level: int
     title: str
     line: int | None
@@ -30,10 +33,12 @@ class _TitledText:
 
     @property
     def answer(self) -> str:
+        """The text below the title."""
         return "".join(self.text).strip()
 
     @property
     def asks(self) -> bool:
+        """True if the title is a question."""
         return bool(_ASKS.search(self.title))
 
 
@@ -45,7 +50,7 @@ def with_questions(items: Items) -> Items:
     sections = _sections(rows) if len(held) < _HELD else []
     filled = [section for section in sections if section.answer]
     pairs = [section for section in filled if section.asks]
-    if len(pairs) < _FEWEST or len(pairs) < _MOST * len(filled):
+    if len(pairs) < _MIN_QUESTIONS or len(pairs) < _MIN_SHARE * len(filled):
         yield from chain(held, items)
         return
     yield from (item for item in held if not isinstance(item, RawRow))
@@ -65,10 +70,10 @@ def _sections(rows: list[RawRow]) -> list[_TitledText]:
         for number, line in enumerate(text.split("\n")):
             is_code ^= bool(_FENCE.match(line))
             match = None if is_code else _HEADING.match(line.strip())
-            level = len(match[1]) if match and match[1] else 7
+            level = len(match[1]) if match and match[1] else _BOLD
             title = _title(match) if match else ""
             is_part = sections[-1].asks and level > sections[-1].level
-            if match is None or is_part or (level == 7 and not _ASKS.search(title)):
+            if match is None or is_part or (level == _BOLD and not _ASKS.search(title)):
                 sections[-1].text += ["\n" if number else "", line]
             else:
                 sections.append(_TitledText(level, title, row.line))
@@ -76,6 +81,7 @@ def _sections(rows: list[RawRow]) -> list[_TitledText]:
 
 
 def _as_markdown(heading: re.Match[str]) -> str:
+    """Return a heading in HTML as one in Markdown, without tags inside."""
     return f"{'#' * int(heading[1])} {' '.join(_TAG.sub('', heading[2]).split())}"
 
 

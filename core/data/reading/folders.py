@@ -58,6 +58,7 @@ Part = zips.Member | Inside
 
 
 def from_zip(path: Path, limits: Limits, choices: Choices, probe: Probe, sha256: str) -> Source:
+    """Return the files of an archive as one source. sha256: of the archive. Raises DataError as `_source`."""
     return _source(
         path, [each for each in zips.members(path, limits) if _is_own(each.name)], limits, choices, probe, sha256
     )
@@ -93,6 +94,8 @@ def files_of(folder: Path) -> list[Path]:
 
 
 def _is_own(name: str) -> bool:
+    """Return True for a file that is neither hidden nor one of a system. name: its path in the folder."""
+    # Not a path with "..", which leads out of an archive: it is reported (zips.Member.flaw).
     hidden = (part.startswith(".") and not part.startswith("..") for part in PurePosixPath(name).parts)
     return not any(hidden) and not any(part in _SYSTEM_FILES for part in PurePosixPath(name).parts)
 
@@ -117,6 +120,7 @@ def _source(path: Path, parts: Sequence[Part], limits: Limits, choices: Choices,
     line_files.refuse_side_by_side(path.name, parts)
     line_files.refuse_classes(path.name, data_parts)
     own_code, others_code = _code_parts(parts, data_parts)
+    # Only a source folder is trained on its code; elsewhere code is no data, unless there is nothing else.
     data_parts = own_code or [part for part in data_parts if not source_code.is_code(part.name)] or data_parts
     read: list[Source] = []
     refused: list[DataError] = []
@@ -143,11 +147,10 @@ def _source(path: Path, parts: Sequence[Part], limits: Limits, choices: Choices,
     if own_code:
         about_code = source_code.note([str(source.path.name) for source in read], others_code)
         notes = (*about_code, *(note for note in notes if not _is_about_code(note)))
-    digest = (
-        sha256
-        or hashlib.sha256("".join(f"{source.path.name}\0{source.sha256}\0" for source in read).encode()).hexdigest()
-    )
+    names_and_hashes = "".join(f"{source.path.name}\0{source.sha256}\0" for source in read)
+    digest = sha256 or hashlib.sha256(names_and_hashes.encode()).hexdigest()
     size = sum(part.size for part in parts)
+    # After the hash, which is of the files as they are.
     read = batch_files.joined(read, limits)
     if len(read) == 1:
         about = msg("data.note_one_file", file=read[0].path.name)
@@ -169,12 +172,14 @@ def _source(path: Path, parts: Sequence[Part], limits: Limits, choices: Choices,
 
 
 def _no_data_error(path: Path, parts: Sequence[Part]) -> DataError:
+    """Return the error of a folder without data, with the endings that it has and those that are read."""
     endings = _endings(part.name for part in parts) or [msg("data.none")]
     suffixes = sorted(SUFFIXES.keys() - CODE.keys())
     return DataError("data.no_data_inside", file=path.name, found=endings, suffixes=suffixes)
 
 
 def _is_about_code(note: Message) -> bool:
+    """Return True for the note on the language of one file, which a note on all files replaces."""
     return note.key == "data.note_in_file" and Message.model_validate(note.params["note"]).key == "data.note_code"
 
 
@@ -310,6 +315,7 @@ def distinct_notes(read: Sequence[Source]) -> list[Message]:
 
 
 def _notes(others: Sequence[str], refused: Sequence[DataError]) -> tuple[Message, ...]:
+    """Return notes on files that could not be read, and on those that are no data."""
     notes = [msg("data.note_refused_file", why=error.message) for error in refused[:_MAX_NAMED]]
     if others:
         notes.append(msg("data.note_other_files", count=len(others), endings=_endings(others)))

@@ -74,6 +74,7 @@ def jsonl_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem]:
             except ValueError as error:
                 yield Problem(row=row, line=number, text=_why_not_json(error, line))
             else:
+                # Only an object with a list in it can stand for several rows; most rows are none.
                 if type(value) is not dict or list not in map(type, value.values()):
                     yield RawRow(row, value, number)
                     continue
@@ -158,6 +159,7 @@ def _list_of_pairs(source: Source, limits: Limits) -> str:
     """Return the key of the first list in an object whose items have a question and an answer, a text and its class, or
     a conversation; "" if the first list has them (talk apart), or the file is large or broken; _ALIKE if all lists have
     the same rows."""
+    # It is decided on the whole value, so only of a small file.
     if source.bytes > limits.row_bytes:
         return ""
     with source.path.open(encoding=source.encoding) as file:
@@ -201,6 +203,7 @@ def _object(text: _RowsText, pairs: str) -> Iterator[RawRow | Problem | Omission
     for key in text.items():
         name, is_list, split = key.lower(), text.peek() == "[", split_of(key)
         if used is not None and split_of(used) and split and is_list:
+            # Beside "train" a list "test": its rows follow.
             yield from _list(text, text.row - 1, split == "validation")
         elif used is not None:
             lists += [key] if is_list else []
@@ -214,6 +217,7 @@ def _object(text: _RowsText, pairs: str) -> Iterator[RawRow | Problem | Omission
             yield from _list(text, 0, split == "validation")
             text.row = text.row if split else 1
         else:
+            # Kept, for without a list of rows the object itself is one.
             fields[key] = text.value()
     if used is None:
         objects = _conversations_in(fields) or _rows_of_columns(fields) or [fields]

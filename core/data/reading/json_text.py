@@ -22,9 +22,9 @@ class JsonText:
     """A position in a text: `items` enters a list or an object, `value` decodes the value at the position and moves
     after it.
 
-    file: opened as text. limit: most bytes of a value in UTF-8; None: any number. line: of the position, from 1. Both
-    raise json.JSONDecodeError with the reason, ValueError for a number with too many digits, RecursionError for a value
-    nested too deeply, LargeValue.
+    file: opened as text. limit: most bytes of a value in UTF-8; None: any number. line: of the position, from 1.
+    `items` and `value` raise json.JSONDecodeError with the reason, ValueError for a number with too many digits,
+    RecursionError for a value nested too deeply, LargeValue above the limit.
     """
 
     def __init__(self, file: io.TextIOBase, limit: int | None = None):
@@ -80,6 +80,7 @@ class JsonText:
                 raise LargeValue
             self._more()
         size = end - self._at
+        # No character has more than four bytes: only then is encoding worth its time.
         if self._limit and 4 * size > self._limit:
             if max(size, len(self._text[self._at : end].encode("utf-8", "surrogatepass"))) > self._limit:
                 raise LargeValue
@@ -95,6 +96,7 @@ class JsonText:
         return self.line + self._text.count("\n", self._at, error.pos)
 
     def _key(self) -> str:
+        """Return the key here and move after its colon. Raises JSONDecodeError without one."""
         if self.peek() != '"':
             raise self.wrong("Expecting property name enclosed in double quotes")
         key: str = self.value()
@@ -102,11 +104,13 @@ class JsonText:
         return key
 
     def _take(self, character: str, otherwise: str) -> None:
+        """Move after this character. Raises JSONDecodeError with the reason `otherwise` if another stands here."""
         if self.peek() != character:
             raise self.wrong(otherwise)
         self._go(self._at + 1)
 
     def _go(self, to: int) -> None:
+        """Move the position, and count the line ends on the way."""
         self.line += self._text.count("\n", self._at, to)
         self._at = to
 

@@ -167,6 +167,7 @@ def _listed(value: Any) -> tuple[dict[int, str], bool]:
 
 
 def _is_name(value: Any) -> bool:
+    """Return True for a value that can name a class: a filled text of at most 200 characters, or a number."""
     return isinstance(value, str | int | float) and bool(str(value).strip()) and len(str(value)) <= 200
 
 

@@ -55,6 +55,7 @@ def refuse_classes(name: str, parts: Sequence[SizedFile]) -> None:
 
 
 def _lines(part: SizedFile) -> int:
+    """Return the number of lines of a file, a last one without an end included."""
     with part.open("rb") as file:
         ends, last = 0, b""
         for chunk in iter(lambda: file.read(MIB), b""):
@@ -63,5 +64,6 @@ def _lines(part: SizedFile) -> int:
 
 
 def _is_list(part: SizedFile) -> bool:
+    """Return True for a file of words or numbers, one a line, as labels are listed."""
     why = prose.doubt(line_rows.first_lines(part, "utf-8"))
     return why is not None and why.key in ("data.lines_of_words", "data.lines_of_numbers")

@@ -141,6 +141,7 @@ def is_quoted(lines: Sequence[str]) -> bool:
 
 
 def line_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omission]:
+    """Yield the rows of a text by the shape of its lines (Source.lines), with problems and omissions."""
     readers = {"clippings": _highlights, "quiz": _quiz_rows, "numbered": _dialogues, "times": _spoken}
     yield from readers.get(source.lines, _pairs)(source, limits)
 
@@ -168,6 +169,7 @@ def _pairs(source: Source, limits: Limits) -> Iterator[RawRow | Problem]:
 
 
 def _labelled(row: int, number: int, line: str) -> RawRow | Problem:
+    """Return a line of fastText as a row of its text and its labels, joined; a Problem for one without a label."""
     if (parts := _labels_and_text(line)) is None:
         return Problem(row=row, line=number, text=msg("data.line_without_label"))
     labels, text = parts
@@ -185,6 +187,7 @@ def _labels_and_text(line: str) -> tuple[list[str], str] | None:
 
 
 def _quiz_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem]:
+    """Yield a row for each block of lines that is a question with its options; a Problem for any other block."""
     for item in txt_rows(source, limits):
         if isinstance(item, RawRow) and (question := _quiz_question(item.value["text"].split("\n"))):
             yield RawRow(item.row, question, item.line)

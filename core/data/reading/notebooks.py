@@ -13,7 +13,7 @@ from core.errors import DataError, reason_of
 from core.values import MIB
 
 MAX_BYTES = 64 * MIB  # a notebook is read as one; its pictures are in it
-_FEWEST = 2  # explanations with code
+_MIN_PAIRS = 2  # of an explanation and its code
 
 
 def notebook_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omission]:
@@ -27,7 +27,7 @@ def notebook_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem |
         if (kind, following) == ("markdown", "code")
     ]
     yield from [Omission("around", "outputs")] * outputs
-    if len(pairs) < _FEWEST:
+    if len(pairs) < _MIN_PAIRS:
         for row, (_, text) in enumerate(cells, 1):
             yield RawRow(row, {"text": text}, joint="\n\n" if row > 1 else None)
         return

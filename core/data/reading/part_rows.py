@@ -48,6 +48,7 @@ def start_each(source: Source, start: Callable[[Source], Started], limits: Limit
     most = Counter(chosen for _, chosen, _, _ in started).most_common(1)[0][0]
     decision = Decision.merge(each for _, _, each, _ in started)
     known = {part.path.name: part.notes for part in source.parts}
+    # Of a file's notes only those that reading its rows has added: the source has the others.
     of_rows = folders.distinct_notes(
         [replace(part, notes=part.notes[len(known[part.path.name]) :]) for part, _, _, _ in started]
     )

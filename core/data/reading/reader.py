@@ -71,6 +71,7 @@ def _reader_of(source: Source) -> Callable[[Source, Limits], Items]:
 def _with_omissions(items: Items, source: Source, limits: Limits) -> Iterator[Row | Problem]:
     """Yield each row, converted and checked, with what was left out before it; the last row also with what was left out
     after it, without a row warnings of it. Raises DataError for more than limits.rows."""
+    # Each row is held back by one: what is left out after the last belongs to it.
     waiting: Row | None = None
     omissions: tuple[Omission, ...] = ()
     for item in items:
@@ -81,9 +82,8 @@ def _with_omissions(items: Items, source: Source, limits: Limits) -> Iterator[Ro
             raise DataError("data.too_many_rows", file=source.path.name, limit=limits.rows)
         if not isinstance(item, RawRow):
             row: Row | Problem = item
-        elif (
-            not (source.layout or source.class_names) and type(item.value) is dict and is_plain(item.value)
-        ):  # most rows need no conversion and no check
+        elif not (source.layout or source.class_names) and type(item.value) is dict and is_plain(item.value):
+            # Most rows need no conversion and no check.
             row = Row(item.row, item.value, item.line, item.omissions, joint=item.joint, validation=item.validation)
         else:
             row = check_row(converted(item, source), limits)

@@ -152,6 +152,7 @@ def _refuse_in_compressed(path: Readable, kind: FileKind) -> None:
 
 
 def _with_sheet(source: Source, choices: Choices, limits: Limits) -> Source:
+    """Return a workbook with its sheets, the one that is read, whether its first row has names, and notes."""
     sheets = spreadsheets.read_head(source.path, choices.sheet, limits)
     has_names = _header_choice(choices, spreadsheets.holds_names(sheets.first))
     notes = (*sheets.notes(), *_note_header(has_names, choices), *_notes(source))
@@ -237,6 +238,7 @@ def _header_choice(choices: Choices, holds_names: bool | None) -> bool | None:
 
 
 def _note_header(named: bool | None, choices: Choices) -> list[Message]:
+    """Return a note if a table is taken to have no names of columns and no person has said so; else []."""
     return [msg("data.note_no_header")] if named is False and choices.header is None else []
 
 
@@ -281,6 +283,7 @@ def _is_folder(path: Path) -> bool:
 
 
 def _digest(path: Readable, check: Callable[[], None]) -> str:
+    """Return the sha256 of a file in hexadecimal. check: called for each part, and may raise."""
     digest = hashlib.sha256()
     for chunk in encodings.chunks(path, check):
         digest.update(chunk)
@@ -362,6 +365,7 @@ def _kind(path: Readable, encoding: str, limits: Limits) -> FileKind:
         by_suffix = "txt"
     if by_suffix == "txt" and not _is(dict, first):
         return "csv" if first.lower().startswith(ANKI) else "txt"
+    # A conversation in each line, as a list of its turns.
     if by_suffix == "jsonl" and len(lines) > 1 and all(line.startswith("[") for line in lines[:2]) and _is(list, first):
         return "jsonl"
     if (
@@ -391,6 +395,7 @@ def _refuse_tags(path: Readable, encoding: str) -> None:
 
 
 def _is(kind: type, line: str) -> bool:
+    """Return True if a line is a complete JSON value of this type."""
     try:
         return isinstance(json.loads(line), kind)
     except (ValueError, RecursionError):

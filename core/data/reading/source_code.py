@@ -28,6 +28,7 @@ _LICENCE = re.compile(r"licen[cs]e|copyright|SPDX-|\(c\) \d{4}|©", re.IGNORECAS
 
 
 def is_code(name: str) -> bool:
+    """Return True for the name of a source file, by its suffix."""
     return PurePosixPath(name).suffix.lower() in CODE
 
 

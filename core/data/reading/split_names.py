@@ -94,4 +94,5 @@ def is_of_all_rows(name: str) -> bool:
 
 
 def _key(name: str) -> tuple[str, ...]:
+    """Return the words of a file's name in lower case, its suffix last."""
     return tuple(_WORDS.split(PurePosixPath(name).name.lower()))

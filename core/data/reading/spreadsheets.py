@@ -70,6 +70,7 @@ def read_head(path: Readable, sheet: str | None, limits: Limits) -> Sheets:
         ahead = takewhile(lambda line: isinstance(line, list), lines)
         sheets = replace(sheets, first=tuple(line[1] or [] for line in islice(ahead, header.LOOKED_AT)))
     by_default = sheets
+    # Asked again without the choice: which sheets are read together is decided by the process.
     if sheet and len(sheets.sheets) > 1:
         with _open_sheet(path, None, limits) as (by_default, _):
             pass
@@ -139,6 +140,7 @@ def _names_at(rows: Sequence[list[str]], is_row: bool) -> int:
 
 
 def _is_number(cell: str) -> bool:
+    """Return True for a cell of digits, also one of a date or a time."""
     return cell.replace(".", "").replace("-", "").replace(":", "").isdecimal()
 
 
@@ -162,6 +164,7 @@ def _open_sheet(path: Readable, sheet: str | None, limits: Limits) -> Iterator[t
 
 
 def _without_end(path: Readable, lines: Iterator[object]) -> Iterator[Any]:
+    """Yield the lines of rows, and those that announce a sheet. Raises DataError at one that says that it failed."""
     for line in lines:
         if isinstance(line, dict) and "next" not in line:
             raise _refusal(path, line)
@@ -169,6 +172,7 @@ def _without_end(path: Readable, lines: Iterator[object]) -> Iterator[Any]:
 
 
 def _refusal(path: Readable, head: dict[str, str]) -> DataError:
+    """Return the error for a process that failed. head: its last line; {} if it ended without one."""
     if head.get("error") in ("memory", "slow"):
         return DataError("data.sheet_too_large", file=path.name, limit_mib=reader_process.MAX_MEMORY // MIB)
     if head.get("error") == "password":
@@ -177,4 +181,5 @@ def _refusal(path: Readable, head: dict[str, str]) -> DataError:
 
 
 def listen(path: Readable, sheet: str, most_bytes: int) -> Generator[Any]:
+    """Yield the lines of a process that reads a workbook (core.data.reading.workbook)."""
     return reader_process.listen("core.data.reading.workbook", path, sheet, str(most_bytes))

@@ -60,6 +60,7 @@ def read_workbook(path: str, member: str, sheet: str, most_bytes: int) -> Iterat
 
 
 def _open(path: str, member: str) -> IO[bytes]:
+    """Open a file, or one in a zip. member: its name there; "" for the file itself."""
     if not member:
         return open(path, "rb")
     with zipfile.ZipFile(path) as archive:

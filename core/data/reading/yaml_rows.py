@@ -34,6 +34,7 @@ class _Loader(yaml.CSafeLoader):
     """
 
 
+# Without those of CSafeLoader, which would read 18:30 as a number.
 _Loader.yaml_implicit_resolvers = {}
 for _tag, _plainly in {"bool": "true|false", "null": "~|null|Null|NULL|", "int": r"0|-?[1-9]\d{0,17}"}.items():
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_plainly})$"), None)
@@ -128,6 +129,7 @@ def _load(file: Readable, encoding: str, limits: Limits) -> Any:
     try:
         _check(file, text, limits)
         value = yaml.load(text, Loader=_Loader)  # noqa: S506 - it makes plain values alone
+        # By way of JSON, so that only its types are left.
         return _with_flags(json.loads(json.dumps(value, default=str)))
     except (*YAML_ERRORS, TypeError) as error:
         mark = getattr(error, "problem_mark", None)

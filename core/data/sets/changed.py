@@ -47,7 +47,7 @@ def report(base: DataReport, edits: Edits, version: int, as_added: Rows, check: 
         if checks.is_next():
             checks.add(number, example_of(text))
     repeats, duplicates = repeated(hashes, numbers, DEFAULT_LIMITS.problems)
-    # Problems of rows that are as they were read still hold.
+    # Problems of rows that are as they were read still hold; the key of a row that a person wrote is below 0.
     is_unchanged = rows.keys(np.arange(len(rows))) >= 0
     problem_rows = np.array([problem.row for problem in base.problems], np.int64)
     untouched = set(

@@ -14,15 +14,15 @@ from core.errors import DataError
 from core.files import JsonObject
 
 _EMPTY = "\ue000"  # a private-use character in place of a missing text, while its row is read
-_WRITTEN = re.compile(
-    rf"(?:\\n\\n)?{_EMPTY}(?:\\n\\n)?"
-)  # a missing text in JSON, with the blank lines that join it to other texts
+# A missing text in JSON, with the blank lines that join it to other texts.
+_WRITTEN = re.compile(rf"(?:\\n\\n)?{_EMPTY}(?:\\n\\n)?")
 
 
 def draft_of(values: Mapping[str, object]) -> JsonObject | None:
     """Return a row that lacks a text as `Example.as_dict` gives it, with "" for each missing text; None if something
     else is wrong with it. values: the columns of the row. An answer that is marked as bad is taken as one to be
     improved."""
+    # null only if empty texts are not enough: most columns with it are none that the row needs.
     for missing in (("",), ("", None)):
         row = Row(1, {name: _filled(value, missing) for name, value in values.items()})
         with suppress(DataError):
@@ -37,6 +37,7 @@ def draft_of(values: Mapping[str, object]) -> JsonObject | None:
 
 
 def _filled(value: object, missing: tuple[str | None, ...]) -> object:
+    """Return a value, however nested, with _EMPTY in place of what is missing: blank texts, or those and None."""
     if isinstance(value, dict):
         return {name: _filled(part, missing) for name, part in value.items()}
     if isinstance(value, list):

@@ -11,10 +11,8 @@ def earliest(hashes: np.ndarray) -> np.ndarray:
     Two of two million different rows share a hash in one of ten million datasets. A dictionary of a million rows took
     250 MB for the same.
     """
-    # Stable, so that the first of equal hashes is the earliest row.
-    order = np.argsort(hashes, kind="stable").astype(
-        np.int32
-    )  # int32 halves the 16 MB that an array takes for two million rows
+    # Stable, so that the first of equal hashes is the earliest row; int32 halves the 16 MB of two million rows.
+    order = np.argsort(hashes, kind="stable").astype(np.int32)
     hashes.sort()
     begins = np.arange(len(hashes), dtype=np.int32)  # for each sorted hash, where its run of equal ones begins
     begins[1:][hashes[1:] == hashes[:-1]] = 0

@@ -118,6 +118,7 @@ class EditedRows(Rows):
         return super().flawed_numbers()[self._is_flawed]
 
     def keys(self, positions: np.ndarray) -> np.ndarray:
+        # A row of the file keeps its key in every version; one that a person wrote has one of its own below 0.
         source = self._written_numbers[positions]
         return np.where(source < 0, self._places[positions], -1 - source).astype(np.int64)
 
@@ -319,7 +320,7 @@ class Edits:
         """Append rows to the pool, flushed to disk, and return the number of the first. If `rows` raises, nothing is
         appended."""
         first, one = len(WrittenRows(self._pool)), next(rows, None)
-        if one is None:
+        if one is None:  # no file is made for a change that writes no row
             return first
         with open(self._pool, "ab+") as file:
             size = file.seek(0, 2)
@@ -364,6 +365,7 @@ class Edits:
 
 
 def files_of(folder: Path, reading: str) -> tuple[Path, Path]:
+    """Return the files of one reading in a dataset's folder: the log, and the rows that people wrote."""
     key = hashlib.sha256(reading.encode()).hexdigest()[:16]
     return folder / f"edits-{key}.jsonl", folder / f"written-{key}.jsonl"
 

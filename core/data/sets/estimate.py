@@ -46,5 +46,6 @@ def _conversation(turns: Sequence[Turn], tools: str | None, learning: Learning) 
 
 
 def _tokens(content: str) -> int:
+    """Return the estimated tokens of a text, rounded up."""
     cjk = len(_CJK.findall(content))
     return math.ceil(TOKENS_PER_CJK_CHARACTER * cjk + TOKENS_PER_CHARACTER * (len(content) - cjk))

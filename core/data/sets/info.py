@@ -79,6 +79,7 @@ def read_info(folder: Path) -> DatasetInfo | None:
 
 
 def facts_of(report: DataReport) -> JsonObject:
+    """Return the fields of a DatasetInfo that a report tells."""
     same = report.model_dump(
         include={"format", "columns", "rows", "good_rows", "validation", "sha256", "bytes", "left_out"}
     )

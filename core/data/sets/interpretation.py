@@ -49,6 +49,7 @@ class _Meaning:
     conversions: tuple[Callable[[Row], Row | Problem], ...] = ()
 
     def started(self, limits: Limits) -> Started:
+        """Return source, format, decision, and an iterator of all rows with the conversions applied."""
         items = read_rows(self.source, limits)
         for convert in self.conversions:
             items = _applied(items, convert)
@@ -74,6 +75,7 @@ def interpret(
     if source.parts:
         return part_rows.start_each(source, lambda part: interpret(part, format, limits, choices, check), limits)
     may_be_messages = format in (None, "messages")
+    # If a person names the format, nothing is inferred from the rows: one shows that the file can be read.
     rows = _sample(source, limits, SAMPLE_ROWS if may_be_messages or choices.columns else 1, check)
     source = _noted_as_pairs(source, rows[0])
     if may_be_messages and not choices.columns and (grouped := _with_messages(source, rows, choices)):
@@ -91,6 +93,7 @@ def interpret(
 
 
 def _of_chat(source: Source, check: Callable[[], None]) -> _Meaning:
+    """Return how a chat is read; a voice that nobody chose, and that is no program's, counts as a guess."""
     chat = overview.read_as(source, lambda rows=0: check())
     return _Meaning(source, "messages", Decision((), "content" if chat.guessed and not chat.known else "names"))
 
@@ -120,6 +123,7 @@ def _of_table(
         rows = [replace(row, values={n: v for n, v in row.values.items() if n not in twice}) for row in rows]
         if not rows[0].values or not twice.keys().isdisjoint(chosen):
             raise error
+        # What is left may be clear without them.
         try:
             meaning = _of_table(source, rows, chosen, decide)
         except DataError:
@@ -254,6 +258,7 @@ def _if_running(meaning: _Meaning, rows: Sequence[Row]) -> _Meaning:
 
 
 def _noted(source: Source, note: Message) -> Source:
+    """Return the source with one more note."""
     return replace(source, notes=(*source.notes, note))
 
 
@@ -318,6 +323,7 @@ def _with_class_names(
 
 
 def _checked(items: Iterator[Row | Problem], check: Callable[[], None]) -> Iterator[Row | Problem]:
+    """Yield the items, calling check, which may raise, before every CHECK_EVERY of them."""
     for number, item in enumerate(items):
         if number % CHECK_EVERY == 0:
             check()

@@ -47,6 +47,7 @@ class Pairs(Pieces):
     # ---- by example (E,): a pair is represented by its better one
     @property
     def is_long(self) -> np.ndarray:
+        # The worse answer is the example after the better one.
         longer = np.maximum(self.tokens.lengths, np.append(self.tokens.lengths[1:], 0))
         return _is_better(self.tokens) & (longer > self.limit)
 
@@ -66,6 +67,7 @@ class Rated(Pieces):
 
     @classmethod
     def within(cls, tokens: Tokens, limit: int) -> Rated:
+        """Return the rated answers that fit limit with all turns before them, and have something to learn."""
         every = np.arange(len(tokens))
         start, end = np.zeros(len(every), np.int64), tokens.lengths.astype(np.int64)
         learned = tokens.learned(every, start, end)
@@ -81,6 +83,7 @@ class Rated(Pieces):
             int(self._answer_starts(example)),
             int(self._answer_starts(other)),
         )
+        # At least one token of it, or the second example would have nothing to compare.
         other_end = min(int(self.tokens.lengths[other]), other_begin + max(1, self.limit - begin))
         ids = (
             self.tokens.ids(example, 0, end)
@@ -98,7 +101,7 @@ class Rated(Pieces):
     @cached_property
     def lengths(self) -> np.ndarray:
         begins = self._answer_starts(self.example)
-        other = np.roll(self.end - begins, 1)
+        other = np.roll(self.end - begins, 1)  # tokens of the answer before; of the first piece, of the last
         return (self.end + begins + np.minimum(other, np.maximum(1, self.limit - begins))).astype(np.int32)
 
 

@@ -38,12 +38,14 @@ class Paragraphs:
         stretch is drawn as one, for validation or for some of the steps, so that its rows can be joined."""
         size, of_example = np.cumsum(self.size), _BYTES_A_TOKEN * max_length
         examples = min(4, max(1, int(size[-1]) // of_example // 100))  # of a short text one: 5 % of it are few
+        # A stretch also ends where the sum of sizes passes a multiple of its length.
         part = size // (examples * of_example)
         return np.cumsum((self.joint == 0) | (np.diff(part, prepend=0) > 0)) - 1
 
 
 def shuffled_stretches(rows: np.ndarray, stretch: np.ndarray, seed: int) -> np.ndarray:
     """Return rows with their stretches in random order. stretch: that of every row of the set."""
+    # Each stretch gets a random rank, and a stable sort by it keeps the order of the rows within.
     rank = np.empty(int(stretch[-1]) + 1, np.int64)
     rank[np.asarray(shuffled(len(rank), seed, epoch=0))] = np.arange(len(rank))
     return rows[np.argsort(rank[stretch[rows]], kind="stable")]

@@ -54,6 +54,7 @@ class Readings:
         return self._hashes[stamp]
 
     def report(self, path: Path, format: Format | None = None, choices: Choices = NO_CHOICES) -> DataReport:
+        """Return the report of a file read in this way, kept or made now. Raises DataError."""
         known = self._read_report(self._sha256(path), format, choices)
         if known is None:
             file = self._rows_file(path, self._sha256(path), format, choices)
@@ -61,6 +62,7 @@ class Readings:
         return known
 
     def known_report(self, path: Path) -> DataReport | None:
+        """Return the report of a file as it is now, if this process has hashed it before; the file is not read."""
         sha256 = self._hashes.get((path, files.stamp(path)))
         return self._read_report(sha256, None) if sha256 else None
 
@@ -164,4 +166,5 @@ def _rows_name(sha256: str, format: Format | None, choices: Choices) -> str:
 
 
 def reading_key(sha256: str, format: Format | None, choices: Choices) -> str:
+    """Return a hash that is equal for the same bytes, read in the same way by the same version of this app."""
     return hashlib.sha256(f"{sha256}|{format}|{_REPORT_VERSION}|{choices.key}".encode()).hexdigest()

@@ -141,6 +141,7 @@ def _shortened(pieces: Sequence[Span], most: int = SHOWN_CHARACTERS) -> tuple[Sp
 
 
 def _without_middle(piece: Span) -> tuple[Span, ...]:
+    """Return a piece of more than LONG_PIECE characters as its beginning, "more" and its end; a shorter one alone."""
     hidden = len(piece.text) - LONG_PIECE
     if hidden <= 0:
         return (piece,)

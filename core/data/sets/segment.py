@@ -91,6 +91,7 @@ class Builder:
         self.rows = self.tokens = 0
 
     def refuse(self, key: int, why: Message) -> None:
+        """Add a row that the template refuses, as a line without an example."""
         self._lines.append({"key": key, "marks": 0, "refused": why.model_dump_json()})
         self.rows += 1
 
@@ -113,6 +114,7 @@ class Builder:
         self.rows += 1
 
     def table(self) -> pyarrow.Table:
+        """Return the lines that were added, with the columns of a segment."""
         import pyarrow as pa
 
         return pa.Table.from_pylist(self._lines, _columns())
@@ -123,6 +125,7 @@ def write(table: pyarrow.Table, folder: Path) -> Path:
     OSError."""
     import pyarrow as pa
 
+    # In memory first: the file's name begins with the checksum of its bytes.
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema) as file:
         file.write_table(table)

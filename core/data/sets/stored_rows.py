@@ -59,6 +59,7 @@ class Rows(Sequence[tuple[int, Example]]):
         is_good = self._table["example"].is_valid().to_numpy()
         self._stored, self._flawed = len(is_good), np.flatnonzero(~is_good)
         self._before = self._flawed - np.arange(len(self._flawed))  # good rows before each
+        # Closed until a row is read: Windows removes no open file.
         self.close()
 
     def _read(self, mapped: bool) -> Any:
@@ -178,6 +179,7 @@ class Rows(Sequence[tuple[int, Example]]):
 
     @property
     def examples(self) -> Examples:
+        """The examples of the trainable rows, without their numbers."""
         return Examples(self)
 
     @property
@@ -230,6 +232,7 @@ class Examples(Sequence[Example]):
 
 
 def example_of(stored: str) -> Example:
+    """Return the example that is stored as this JSON."""
     return Example.from_dict(json.loads(stored))
 
 
@@ -295,6 +298,7 @@ class InMemory:
 
 
 def problem_of(stored: str | None) -> Problem | None:
+    """Return the problem that is stored as this JSON; None for a row without one."""
     return Problem.model_validate_json(stored) if stored else None
 
 

@@ -136,6 +136,7 @@ class Tokenized:
             self._add_segment(path)
 
     def _segment_folder(self) -> Path | None:
+        """Return the folder of the segments, named after all that the tokens depend on; None if none are stored."""
         if not isinstance(self._rows, Rows) or self._rows.path is None or self._tokenizer is None:
             return None
         key = f"{_VERSION}|{version('tokenizers')}|{self._rows.key}|{self._tokenizer.fingerprint}|{self._learning}"
@@ -167,6 +168,7 @@ class Tokenized:
         rows = np.asarray(positions, np.int64)
         keys = self._rows.keys(rows) if isinstance(self._rows, Rows) else rows
         if (known := self._paragraphs) is not None:  # the tokens depend on what stands around a paragraph
+            # In three bits below the key: whether it continues a text, and one of the four JOINTS after it.
             keys = keys * 8 + (known.joint[rows] > 0) * 4 + known.after[rows]
         while True:
             self._complete(rows, keys, report)
@@ -270,6 +272,7 @@ class Tokenized:
 
 
 def _is_there(part: Segment) -> bool:
+    """Return True if the ids of a segment can be read; they stay mapped."""
     try:
         return len(part.ids) > 0
     except (OSError, ValueError):  # removed, or cut short
@@ -277,6 +280,7 @@ def _is_there(part: Segment) -> bool:
 
 
 def _remove_oldest(folder: Path) -> None:
+    """Remove all but the KEPT_COUNTINGS - 1 newest countings of a dataset; errors are ignored."""
     countings = sorted(folder.glob("tokens-*"), key=lambda counting: counting.stat().st_mtime, reverse=True)
     for counting in islice(countings, KEPT_COUNTINGS - 1, None):
         shutil.rmtree(counting, ignore_errors=True)

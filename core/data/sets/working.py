@@ -104,6 +104,7 @@ def row_of(rows: Rows, number: int) -> ShownRow:
 
 
 def text_of(example: Example) -> str:
+    """Return all texts of an example, thinking included, one after the other."""
     texts = [part for message in example.messages for part in (message.content, message.reasoning)]
     return "\n".join([*texts, *(part for part in (example.prompt, example.completion, example.text) if part)])
 
@@ -173,6 +174,7 @@ def _repair(rows: Rows, kind: str, argument: str, action: str, check: Check) -> 
 
 
 def _checked_rows(rows: Rows, check: Check) -> Iterator[tuple[int, Example]]:
+    """Yield the rows, calling check with their number so far, which may raise."""
     for count, row in enumerate(rows):
         if count % CHECK_EVERY == 0:
             check(count)

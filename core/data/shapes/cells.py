@@ -82,12 +82,14 @@ def are_spans(value: object) -> bool:
 
 
 def _is_span(value: object) -> bool:
+    """Return True for one marked place: an object with a start, or [start, end, name]."""
     if isinstance(value, dict):
         return "start" in value
     return isinstance(value, list) and len(value) == 3 and isinstance(value[2], str)
 
 
 def _leaves(value: object) -> Iterator[object]:
+    """Yield the values in nested lists and objects that are neither."""
     if isinstance(value, dict | list):
         for part in value.values() if isinstance(value, dict) else value:
             yield from _leaves(part)

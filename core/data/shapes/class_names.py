@@ -73,6 +73,7 @@ def _are_of_words(sample: Sequence[Row], column: str) -> bool:
 
 
 def _are_numbers(values: Sequence[object]) -> bool:
+    """Return True for values that are numbers of classes, or lists of such; empty ones do not count."""
     numbers = [number for value in values for number in _numbers(value)]
     return bool(numbers) and None not in numbers
 
@@ -147,6 +148,7 @@ class Classified:
     label: str
 
     def apply(self, row: Row) -> Row:
+        """Return a row with text and label; a column in the way of these names is dropped."""
         parts = [str(row.values.get(name) or "").strip() for name in self.texts]
         rest = {name: value for name, value in row.values.items() if name not in (*self.texts, self.label)}
         pair = {"text": "\n\n".join(filter(None, parts)), "label": row.values.get(self.label)}

@@ -25,6 +25,7 @@ def holds_names(first: Sequence[str], others: Sequence[Sequence[str]]) -> bool |
     """Return True if the first row holds names: known ones, or cells unlike all below them; False if it is a row, None
     if undecided. others: the rows after it; True without any."""
     cells = [cell.strip() for cell in first]
+    # From the surest sign to the weakest; a person decides where none speaks.
     if any(map(_is_a_name, cells)) or all(cell.lower() in _KNOWN for cell in cells) or not others:
         return True
     columns = [[row[at].strip() for row in others if at < len(row) and row[at].strip()] for at in range(len(cells))]
@@ -39,6 +40,7 @@ def holds_names(first: Sequence[str], others: Sequence[Sequence[str]]) -> bool |
 
 
 def _is_a_name(cell: str) -> bool:
+    """Return True for a cell that is a name by itself: a known one, one that means a role, or an identifier."""
     few_words = len(words_of(cell)) <= _TEXT and not cell.endswith(_SENTENCE_ENDS)
     return few_words and (
         len(cell) > 1 and cell.lower() in _KNOWN or means_something(cell) or _IDENTIFIER.fullmatch(cell) is not None

@@ -45,6 +45,7 @@ class Omission(NamedTuple):
     name: str = ""
 
     def describe(self, count: int) -> LeftOut:
+        """Return the omission in words, with the number of rows that have it and the reason."""
         place = "column" if self.place == "worse" else self.place
         what = f"left_out.{place}_{self.name}" if place in ("chat", "around") else f"left_out.{place}"
         return LeftOut(what=msg(what, name=self.name), count=count, why=msg(self._why(), name=self.name))
@@ -100,6 +101,7 @@ class Columns(Mapping[str, Any]):
         return self._values.get(name)
 
     def take(self, *names: str) -> None:
+        """Mark columns as read, so that `unused` does not report them."""
         self._taken.update(names)
 
     def changed(self, new: Mapping[str, Any]) -> Columns:
@@ -112,6 +114,7 @@ class Columns(Mapping[str, Any]):
         return rest
 
     def unused(self) -> list[Omission]:
+        """Return an omission for each filled column that nothing has taken, and for each whose name stands twice."""
         unread = [name for name, value in self._values.items() if name not in self._taken and has_value(value)]
         return [Omission("column", name) for name in [*unread, *self._twice]]
 
@@ -148,6 +151,7 @@ class Tally:
         self.assumed: set[str] = set()  # of any row
 
     def add(self, omissions: Iterable[Omission]) -> None:
+        """Count the omissions of one row, equal ones once; of further kinds than MAX_NAMED only that there are more."""
         for omission in {omission._replace(name=omission.name[:LONGEST_NAME]) for omission in omissions}:
             known = omission in self._rows or len(self._rows) < MAX_NAMED
             self._rows[omission if known else Omission("more")] += 1

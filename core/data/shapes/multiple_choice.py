@@ -112,6 +112,7 @@ class MultipleChoice:
 def _places(key: Any, options: Options, scheme: Scheme) -> list[int]:
     """Return the places that a key means, of several right ones too: "B", ["B"], "A, C"; [] if one means nothing."""
     parts = key if isinstance(key, list) else [key]
+    # Only a key that means no option as it stands is split: an option's text may have commas.
     if len(parts) == 1 and isinstance(parts[0], str) and reading.place_of(parts[0], options, scheme) is None:
         parts = re.split(r"\s*[,;]\s*", parts[0].strip())
     places = [reading.place_of(part, options, scheme) for part in parts]
@@ -119,10 +120,12 @@ def _places(key: Any, options: Options, scheme: Scheme) -> list[int]:
 
 
 def _short(value: Any) -> str:
+    """Return the beginning of a value for a message."""
     return str("" if value is None else value)[:60]
 
 
 def _text(value: Any) -> str:
+    """Return a cell's text, of a list of texts with a line each; "" for any other cell."""
     if isinstance(value, list) and all(isinstance(part, str) for part in value):
         return "\n".join(value).strip()
     return value.strip() if isinstance(value, str) else ""
@@ -262,10 +265,12 @@ def _with_right_one(values: Sequence[Columns], names: Sequence[str], place: Plac
 
 
 def _is_wordy(values: Sequence[Columns], name: str) -> bool:
+    """Return True for a column that has several words in nearly every row."""
     return _most((len(words_of(_text(each.peek(name)))) >= _MIN_WORDS for each in values), len(values))
 
 
 def _key_columns(names: Sequence[str], others: set[str]) -> list[str]:
+    """Return the columns that may say which option is right: by their names, of a table without names the last."""
     if _are_unnamed(names):
         return [names[-1]]
     return [name for name in names if name not in others and _KEY_WORDS.search(name)]

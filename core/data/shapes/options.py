@@ -50,6 +50,7 @@ _HIDDEN = ("", "?", "-", "null", "nan", "n/a", "hidden")
 _ARRAY = re.compile(
     r"array\((\[(?:(?!array\().)*?\])(?:,\s*dtype=\w+)?\)", re.DOTALL
 )  # numpy's, as pandas writes them into a CSV
+# numpy prints the items of a list without commas.
 _APART = re.compile(r"\}\s+\{")
 _NO_COMMA = re.compile(r"(?<=['\"])\s+(?=['\"])")
 
@@ -103,10 +104,12 @@ def place_of(value: Any, options: Options, scheme: Scheme) -> int | None:
 
 
 def _bare(label: str) -> str:
+    """Return a label without case, blanks and lines, by which "Option B" and option_b are the same."""
     return re.sub(r"[\s_-]", "", label).lower()
 
 
 def _place(value: str, among: Sequence[str]) -> int | None:
+    """Return the place of a value among others; None for an empty one, or if it is not there."""
     return among.index(value) if value and value in among else None
 
 
@@ -170,6 +173,7 @@ def _from_object(value: dict[Any, Any]) -> Options | None:
 
 
 def _counted(length: int) -> list[list[str]]:
+    """Return so many numbers as texts, counted from 0 and from 1."""
     return [[str(number + first) for number in range(length)] for first in (0, 1)]
 
 
@@ -197,6 +201,7 @@ def parsed_cell(cell: Any) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
+        # Python's parser needs much more memory than the text has.
         if len(text) > 100_000:
             return cell
     plain = _ARRAY.sub(r"\1", text)
@@ -233,10 +238,12 @@ def inline(text: str, at_start: bool = False) -> Options | None:
 
 
 def _style(mark: re.Match[str]) -> tuple[str, str, bool]:
+    """Return what is alike in all marks of a list: the signs around the letter, and whether it is a capital."""
     return mark[1], mark[3].strip(), mark[2].isupper()
 
 
 def _split(text: str) -> Options | None:
+    """Return the options between bars, line ends or semicolons, the first of them that gives several; else None."""
     for separator in ("|", "\n", ";"):
         if len(parts := text.split(separator)) > 1 and all(part.strip() for part in parts):
             return _options(parts)
@@ -295,6 +302,7 @@ def one_right_among(right: Any, wrong: Iterable[Any]) -> Options | None:
 
 
 def _wrong_texts(cell: Any) -> list[str]:
+    """Return the wrong answers in a cell, which may hold a list of them."""
     parsed = parsed_cell(cell)
     parts = parsed if isinstance(parsed, list) else [parsed]
     return [str(part).strip() for part in parts if isinstance(part, str | int | float) and has_value(part)]

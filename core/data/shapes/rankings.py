@@ -146,6 +146,7 @@ def _objects(value: object) -> list[dict[str, Any]]:
 
 
 def _is_number(value: object) -> bool:
+    """Return True for a number, also as text; not for true and false."""
     if isinstance(value, str):
         return re.fullmatch(r"-?\d+(?:\.\d+)?", value.strip()) is not None
     return isinstance(value, int | float) and not isinstance(value, bool)
@@ -170,6 +171,7 @@ def _better_and_worse(values: Columns) -> dict[str, Any] | None:
 def _better(values: Columns, sides: Sequence[str]) -> int | None:
     """Return the place (0 or 1) of the better side by a mark, a sign, scores or a name, None if no column tells. Raises
     Flaw if neither is better."""
+    # From what only one program writes to a name that says who won.
     if "human_ref_a" in values and (mark := number_of(values.peek("labels"))) is not None:
         values.take("labels")
         return 0 if mark == 1 else 1

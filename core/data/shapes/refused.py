@@ -13,6 +13,8 @@ MAX_NAMED = 5  # rows of one reason
 
 @dataclass
 class _Reason:
+    """A reason of the template. rows: how many it refused for it; first: the numbers of the first ones."""
+
     why: Message
     rows: int = 0
     first: list[int] = field(default_factory=list)

@@ -114,10 +114,12 @@ def _preference(values: Columns, notes: Notes) -> dict[str, object] | None:
 
 
 def _is_by(role: Role, turn: object) -> bool:
+    """Return True for a turn of this role, in either notation."""
     return isinstance(turn, dict) and role_of(turn.get("role", turn.get("from"))) == role
 
 
 def _words(turn: object) -> Any:
+    """Return the text of a turn, by which two turns are compared; what is no turn as it is."""
     words = turn.get("content", turn.get("value")) if isinstance(turn, dict) else None
     return words.strip() if isinstance(words, str) else turn
 
@@ -287,6 +289,7 @@ def _alternating(values: Columns, notes: Notes) -> dict[str, object] | None:
 
 
 def _is_turn(turn: Mapping[str, object]) -> bool:
+    """Return True for an object with a role and a content, under any of their names."""
     return any(name in turn for name in ROLE_KEYS) and any(name in turn for name in CONTENT_KEYS)
 
 

@@ -66,6 +66,7 @@ def is_worse(name: str) -> bool:
 
 
 def _split_camel_case(name: str) -> str:
+    """Return a name in lower case with a blank at each border in badAnswer or rowId."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=Id\b)", " ", name).lower()
 
 

@@ -91,6 +91,7 @@ class Decision:
 def decide(rows: Sequence[Row]) -> Decision | None:
     """Return the readings of the rows; None if they have no column of text."""
     table = _Table(rows)
+    # From what names say for sure to what only contents suggest.
     kinds = (_lettered, _both_named, _one_named, _correction, _labelled, _unnamed)
     return next((decision for decide_by in kinds if (decision := decide_by(table))), None)
 
@@ -285,9 +286,11 @@ class _Table:
         return all(_NUMBER.fullmatch(str(value)) for value in self.values[name])
 
     def is_label(self, name: str) -> bool:
+        """Return True for a column that is named as one of labels."""
         return _last_word(name) in _LABEL
 
     def share(self, name: str, holds: Iterable[bool]) -> float:
+        """Return the share of a column's values for which holds is True. holds: one for each value."""
         return sum(holds) / max(1, len(self.values[name]))
 
     def asks(self, name: str) -> float:
@@ -295,6 +298,7 @@ class _Table:
         return self.share(name, map(_is_question, self.values[name]))
 
     def holds_code(self, name: str) -> bool:
+        """Return True if half of a column's values begin as programs or queries do."""
         return self.share(name, (_CODE_BEGINS.match(str(v)) is not None for v in self.values[name])) >= 0.5
 
 
@@ -310,6 +314,7 @@ _CREDIT = re.compile(r"\bCC[- ]BY\b|©|\b(?:copyright|attribution)\b", re.IGNORE
 
 
 def _are_hashes(values: Sequence[object]) -> bool:
+    """Return True if half of the values are checksums or ids, which nobody would train."""
     return 2 * sum(_HASH.fullmatch(str(value)) is not None for value in values) >= len(values)
 
 
@@ -429,6 +434,7 @@ def _with_both_parts(table: _Table, question: str) -> dict[str, Role]:
 
 
 def _is_never_answer(name: str) -> bool:
+    """Return True for a column whose name means another side; not for code and labels, which may be either."""
     if _last_word(name) in _CODE | _LABEL:
         return False
     return meaning_of(name) in ("question", "context", "system") or _last_word(name) in _NEVER_ANSWERS
@@ -519,6 +525,7 @@ def _unnamed(table: _Table) -> Decision | None:
         beside = [name for name, words in table.texts.items() if words > 0 and not is_about(name)][:2]
         head, first_two = _with_head(first, second, rest[0]), [pair for pair in [_pair(*beside)] if pair not in pairs]
         return _question_to_person([*pairs[: MAX_READINGS - len(head) - len(first_two)], *first_two, *head])
+    # A side of questions, or of code, shows in the values which one it is.
     for question, answer in ((first, second), (second, first)):
         asks = table.asks(question) >= 0.5 and table.asks(answer) < 0.2
         codes = table.holds_code(answer) and not table.holds_code(question)

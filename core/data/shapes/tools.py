@@ -31,6 +31,7 @@ class ToolCall:
 
 
 def as_json(value: object) -> str:
+    """Return value as JSON, letters beyond ASCII as they are, and what JSON has no type for as text."""
     return json.dumps(value, ensure_ascii=False, default=str)  # a Parquet file's dates, decimals and bytes
 
 
@@ -121,6 +122,7 @@ def read_tools(value: object, notes: Notes) -> str | None:
 
 
 def _json(text: str, key: str, **params: object) -> Any:
+    """Return the value that a text has as JSON. Raises Flaw with this key and params, and the text's beginning."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

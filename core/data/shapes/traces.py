@@ -86,14 +86,17 @@ def _are_objects(value: list[Any]) -> bool:
 
 
 def _is_completion(value: object) -> bool:
+    """Return True for the choices of an API's answer, each with a message or a text."""
     return isinstance(value, list) and _are_objects(value) and any(key in value[0] for key in ("message", "text"))
 
 
 def _is_readable(value: list[Any]) -> bool:
+    """Return True for a list that an answer may be: empty, of objects, or one list in it."""
     return not value or _are_objects(value) or len(value) == 1 and isinstance(value[0], list)
 
 
 def _is_text(turn: Any) -> bool:
+    """Return False for a turn whose content is a number or a truth: the score of a test, not an answer."""
     return not isinstance(turn, dict) or not isinstance(turn.get("content"), str) or not _is_number(turn["content"])
 
 
@@ -149,11 +152,13 @@ def _joined_texts(texts: dict[str, Any], value: dict[str, Any], role: str, path:
 
 
 def _history(value: dict[str, Any]) -> list[Any]:
+    """Return the earlier turns in an object; [] if it has none."""
     turns: list[Any] = next((value[key] for key in _HISTORY if isinstance(value.get(key), list)), [])
     return [_turn(turn) for turn in turns] if _are_objects(turns) else []
 
 
 def _as_text(value: object) -> str:
+    """Return a value as text, a whole number without ".0"."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 

@@ -49,6 +49,7 @@ def _is_node(value: object) -> bool:
 
 
 def _rank(node: dict[str, Any]) -> float:
+    """Return the rank of an answer, 0 the best; without one it comes last."""
     rank = node.get("rank")
     return float(rank) if isinstance(rank, int | float) else float("inf")
 
@@ -93,6 +94,7 @@ def _are_texts(value: Any) -> bool:
 
 
 def _alternating(questions: list[str], answers: list[str]) -> list[dict[str, str]]:
+    """Return questions and answers as turns, up to the end of the shorter list."""
     pairs = zip(questions, answers, strict=False)
     return [
         *chain.from_iterable(({"role": "user", "content": q}, {"role": "assistant", "content": a}) for q, a in pairs)

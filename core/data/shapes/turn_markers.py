@@ -86,6 +86,7 @@ END_OF_FORTUNE = "%\n"  # a line between the texts of a fortune file
 
 @lru_cache(maxsize=512)
 def _side(name: str) -> Role | None:
+    """Return the side that a name before a colon means; None for any other word."""
     sides: tuple[tuple[Role, str], ...] = (
         ("system", _SYSTEM), ("assistant", _ANSWERS), ("user", f"{_ASKS} {_MORE}")
     )  # fmt: skip
@@ -118,6 +119,7 @@ def after_greeting(turns: list[Turn]) -> tuple[list[Turn], tuple[Omission, ...]]
 
 
 def _begin(text: str) -> int:
+    """Return where a text begins after blanks and tokens such as <s>."""
     match = _BEGINS.match(text)
     return match.end() if match else 0
 
@@ -134,6 +136,7 @@ def _complete(turns: list[Turn]) -> list[Turn]:
 
 
 def _clean(text: str) -> str:
+    """Return the text of a turn without blanks around it and without the tokens that end a turn."""
     text = text.strip()
     while end := _END.search(text, max(0, len(text) - _LONGEST_END)):
         text = text[: end.start()].rstrip()
@@ -149,6 +152,8 @@ class _Style(Protocol):
 
 
 class _Template:
+    """Turns by the markers of a chat template. start, end: patterns; end "" if nothing ends a turn."""
+
     def __init__(self, start: str, end: str):
         self._start, self._end = re.compile(start), re.compile(end) if end else None
         self._ended = re.compile(rf"(?:{end})(?:\s|{_FRAME})*\Z") if end else None
@@ -182,6 +187,8 @@ class _Template:
 
 
 class _Inst:
+    """Turns in [INST] and [/INST], as Llama 2 and Mistral write them."""
+
     def turns(self, text: str) -> list[Turn]:
         """Return the turns of a text in Llama 2's or Mistral's notation; [] if it does not begin with it, or a question
         is not closed."""
@@ -286,6 +293,7 @@ class _Named:
         return [side for _, name in self._marks(line) if (side := _side(name))]
 
 
+# Templates before names, which other texts have too.
 _STYLES: tuple[_Style, ...] = (_Inst(), *(_Template(*each) for each in _TEMPLATES), *map(_Named, _NAMED))
 
 

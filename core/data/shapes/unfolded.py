@@ -48,4 +48,5 @@ def unfolded(value: Any) -> tuple[Any, tuple[Omission, ...]]:
 
 
 def _is_responses(answers: list[object]) -> bool:
+    """Return True for the answers of annotators in Argilla, each with a value and a status."""
     return bool(answers) and all(isinstance(one, dict) and {"value", "status"} <= one.keys() for one in answers)
